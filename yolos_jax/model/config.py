@@ -1,0 +1,129 @@
+"""YolosConfig: everything that decides the parameters' shapes and the mathematics."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from yolos_jax.errors import InputError
+
+COCO_CLASSES = 91  # raw COCO category ids 0..90; the logit after them is "no object"
+
+
+@dataclasses.dataclass(frozen=True)
+class YolosConfig:
+    """A YOLOS model: a plain ViT with DET tokens (paper, section 2).
+
+    Attributes:
+      width: embedding width.
+      depth: number of transformer blocks, at least 2.
+      heads: attention heads; divides `width`.
+      mlp_ratio: hidden width of a block's MLP over `width`.
+      patch_size: side of a patch in pixels.
+      det_tokens: number of DET tokens (object queries).
+      num_classes: K; there are K + 1 logits and the last one is "no object".
+      init_pe_size: (height, width) in pixels of the grid of position
+        embeddings that is added to the tokens before the first block.
+      mid_pe_size: the same for the embeddings added after every block but the
+        last, or None for a model without them.
+      layer_norm_eps: 1e-6 in the reference, 1e-12 in Hugging Face configs.
+      max_side: longest side of a picture in patches that position resizing is
+        compiled for. It bounds the work and changes no parameter.
+      query_block: most query rows that attention handles at once (memory
+        against speed; changes no result beyond rounding).
+    """
+
+    width: int = 192
+    depth: int = 12
+    heads: int = 3
+    mlp_ratio: float = 4.0
+    patch_size: int = 16
+    det_tokens: int = 100
+    num_classes: int = COCO_CLASSES
+    init_pe_size: tuple[int, int] = (800, 1333)
+    mid_pe_size: tuple[int, int] | None = None
+    layer_norm_eps: float = 1e-6
+    max_side: int = 84
+    query_block: int = 512
+
+    def __post_init__(self) -> None:
+        for name in ("width", "heads", "patch_size", "det_tokens", "num_classes", "max_side"):
+            if getattr(self, name) < 1:
+                raise InputError(f"model.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.depth < 2:
+            raise InputError(f"model.depth is {self.depth}; YOLOS needs at least 2 blocks.")
+        if self.width % self.heads:
+            raise InputError(f"model.width {self.width} is not a multiple of model.heads {self.heads}.")
+        for name in ("init_pe_size", "mid_pe_size"):
+            size = getattr(self, name)
+            if size is not None and (len(size) != 2 or min(size) < self.patch_size):
+                raise InputError(
+                    f"model.{name} is {size}; it needs a height and a width in pixels, "
+                    f"each at least one patch ({self.patch_size})."
+                )
+
+    @property
+    def init_grid(self) -> tuple[int, int]:
+        """(rows, columns) of the initial position embeddings."""
+        return self.init_pe_size[0] // self.patch_size, self.init_pe_size[1] // self.patch_size
+
+    @property
+    def mid_grid(self) -> tuple[int, int] | None:
+        """(rows, columns) of the mid-layer position embeddings, if there are any."""
+        if self.mid_pe_size is None:
+            return None
+        return self.mid_pe_size[0] // self.patch_size, self.mid_pe_size[1] // self.patch_size
+
+    @property
+    def mlp_width(self) -> int:
+        return int(self.width * self.mlp_ratio)
+
+    @property
+    def head_size(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def patch_values(self) -> int:
+        """Numbers in one RGB patch."""
+        return 3 * self.patch_size**2
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dict; `from_dict` reads it back."""
+        out = dataclasses.asdict(self)
+        for name in ("init_pe_size", "mid_pe_size"):
+            out[name] = None if out[name] is None else list(out[name])
+        return out
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "YolosConfig":
+        """Builds a config, naming any key that is not one of the fields."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InputError(f"unknown model settings {unknown}; the known ones are {sorted(known)}.")
+        fixed = {
+            key: tuple(int(v) for v in value) if key.endswith("pe_size") and value is not None else value
+            for key, value in values.items()
+        }
+        return cls(**fixed)
+
+    def differences(self, other: "YolosConfig") -> list[str]:
+        """Sentences such as "width 192 against 384" for settings that change results."""
+        free = {"max_side", "query_block"}
+        ours, theirs = self.to_dict(), other.to_dict()
+        return [f"{k} {ours[k]} against {theirs[k]}" for k in ours if k not in free and ours[k] != theirs[k]]
+
+
+VARIANTS: dict[str, YolosConfig] = {
+    "ti": YolosConfig(),
+    "s": YolosConfig(width=384, heads=6, init_pe_size=(512, 864), mid_pe_size=(512, 864)),
+    "s_dwr": YolosConfig(width=330, depth=14, heads=6, init_pe_size=(512, 864), mid_pe_size=(512, 864)),
+    "b": YolosConfig(width=768, heads=12, init_pe_size=(800, 1344), mid_pe_size=(800, 1344)),
+}
+"""The paper's models. S from 200 and from 300 DeiT epochs are both "s": they differ only in the weights."""
+
+
+def variant(name: str) -> YolosConfig:
+    """The named variant; `InputError` lists the names if there is none."""
+    if name not in VARIANTS:
+        raise InputError(f"there is no variant {name!r}; choose one of {', '.join(VARIANTS)}.")
+    return VARIANTS[name]

@@ -1,0 +1,134 @@
+"""The parts of a Vision Transformer: linear layer, norm, attention layer, MLP, block.
+
+Plain `nnx.Module`s whose parameters are named kernel/bias/scale. Matrices
+start as in the reference without a checkpoint: normal with deviation 0.02 cut
+at two deviations, zero biases.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from yolos_jax.model.attention import attend, attention_weights
+from yolos_jax.model.config import YolosConfig
+
+truncated_normal = nnx.initializers.truncated_normal(stddev=0.02, lower=-100.0, upper=100.0)
+# torch's `trunc_normal_(std=.02)` cuts at +-2 absolute, 100 deviations: never in practice.
+
+
+def torch_uniform(fan_in: int):
+    """PyTorch's default for linear layers and convolutions: uniform in +-1/sqrt(fan in)."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -1.0, 1.0) * fan_in**-0.5
+
+    return init
+
+
+class Linear(nnx.Module):
+    """`x @ kernel + bias`; kernel `[in, out]`, float32.
+
+    `torch_init` selects PyTorch's default initialisation (biases too).
+    """
+
+    def __init__(self, size_in: int, size_out: int, *, rngs: nnx.Rngs, torch_init: bool = False):
+        kernel = torch_uniform(size_in) if torch_init else truncated_normal
+        bias = torch_uniform(size_in) if torch_init else nnx.initializers.zeros
+        self.kernel = nnx.Param(kernel(rngs.params(), (size_in, size_out), jnp.float32))
+        self.bias = nnx.Param(bias(rngs.params(), (size_out,), jnp.float32))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x @ self.kernel[...] + self.bias[...]
+
+    def columns(self, x: jax.Array, start: int, stop: int) -> jax.Array:
+        """The outputs `start:stop` only, without computing the others."""
+        return x @ self.kernel[:, start:stop] + self.bias[start:stop]
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention with one joint qkv projection `[D, 3 D]`."""
+
+    def __init__(self, config: YolosConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.qkv = Linear(config.width, 3 * config.width, rngs=rngs)
+        self.proj = Linear(config.width, config.width, rngs=rngs)
+
+    def _split(self, x: jax.Array) -> jax.Array:
+        return x.reshape(*x.shape[:2], -1, self.config.heads, self.config.head_size)
+
+    def __call__(self, x: jax.Array, length: jax.Array, queries: slice, want_weights: slice | None):
+        """Attention of the tokens `queries` over all tokens.
+
+        Args:
+          x: `[B, N, D]`.
+          length: int32 `[B]`, real tokens.
+          queries: which tokens ask (all of them, or the DET tokens).
+          want_weights: tokens whose attention weights to return too, or None.
+
+        Returns:
+          (`[B, Q, D]`, weights `[B, heads, rows, N]` or None)
+        """
+        width = self.config.width
+        if queries == slice(None):
+            q, k, v = jnp.moveaxis(self._split(self.qkv(x)), 2, 0)
+        else:
+            q = self._split(self.qkv.columns(x[:, queries], 0, width))[:, :, 0]
+            k, v = jnp.moveaxis(self._split(self.qkv.columns(x, width, 3 * width)), 2, 0)
+        out = attend(q, k, v, length, self.config.query_block)
+        out = self.proj(out.reshape(*out.shape[:2], width))
+        if want_weights is None:
+            return out, None
+        asked = q[:, want_weights] if queries == slice(None) else q
+        return out, attention_weights(asked, k, length)
+
+
+class Mlp(nnx.Module):
+    """Two layers with the exact (erf) GELU between them."""
+
+    def __init__(self, config: YolosConfig, *, rngs: nnx.Rngs):
+        self.fc1 = Linear(config.width, config.mlp_width, rngs=rngs)
+        self.fc2 = Linear(config.mlp_width, config.width, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+
+
+class Block(nnx.Module):
+    """Pre-norm transformer block.
+
+    Called with `queries`, it returns only those tokens (keys and values still
+    come from all): the last block needs nothing but its DET tokens.
+    """
+
+    def __init__(self, config: YolosConfig, *, rngs: nnx.Rngs):
+        def norm():
+            return nnx.LayerNorm(config.width, epsilon=config.layer_norm_eps, use_fast_variance=False, rngs=rngs)
+
+        self.norm1 = norm()
+        self.attn = Attention(config, rngs=rngs)
+        self.norm2 = norm()
+        self.mlp = Mlp(config, rngs=rngs)
+
+    def __call__(
+        self,
+        x: jax.Array,
+        length: jax.Array,
+        queries: slice = slice(None),
+        want_weights: slice | None = None,
+    ):
+        """`[B, N, D]` -> (`[B, Q, D]`, attention weights of `want_weights` or None)."""
+        mixed, weights = self.attn(self.norm1(x), length, queries, want_weights)
+        x = x[:, queries] + mixed
+        return x + self.mlp(self.norm2(x)), weights
+
+
+class Head(nnx.Module):
+    """Three layers with ReLU between: class logits or box numbers (paper, section 2)."""
+
+    def __init__(self, width: int, size_out: int, *, rngs: nnx.Rngs):
+        self.fc1 = Linear(width, width, rngs=rngs, torch_init=True)
+        self.fc2 = Linear(width, width, rngs=rngs, torch_init=True)
+        self.fc3 = Linear(width, size_out, rngs=rngs, torch_init=True)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc3(jax.nn.relu(self.fc2(jax.nn.relu(self.fc1(x)))))

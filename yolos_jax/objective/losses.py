@@ -1,0 +1,127 @@
+"""The set loss: classification of every query, L1 and GIoU of the matched ones."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from yolos_jax.objective.boxes import cxcywh_to_xyxy, giou
+from yolos_jax.objective.matching import match, matching_cost
+
+LOSS_WEIGHTS = (1.0, 5.0, 2.0)  # cross entropy, L1, GIoU (paper, appendix; DETR)
+NO_OBJECT_WEIGHT = 0.1
+
+
+class Targets(NamedTuple):
+    """What is to be found in each image of a batch.
+
+    Attributes:
+      labels: int32 `[B, M]`; slots from `count` on are padding.
+      boxes: float32 `[B, M, 4]` cxcywh in 0..1.
+      count: int32 `[B]`.
+      valid: bool `[B]`; False for a slot that fills up the batch and holds no image.
+    """
+
+    labels: jax.Array
+    boxes: jax.Array
+    count: jax.Array
+    valid: jax.Array
+
+
+class LossTerms(NamedTuple):
+    """Unweighted loss terms and logging metrics, scalars, float32.
+
+    `total` is the weighted sum that is minimised; `cardinality_error`
+    (objects predicted against objects there) and `class_error` (percent of the
+    matched queries, 100 if nothing is matched) carry no gradient.
+    """
+
+    total: jax.Array
+    ce: jax.Array
+    bbox: jax.Array
+    giou: jax.Array
+    cardinality_error: jax.Array
+    class_error: jax.Array
+
+
+def set_loss(
+    logits: jax.Array,
+    boxes: jax.Array,
+    targets: Targets,
+    images_per_replica: int,
+    solver: str = "host",
+    mesh: Mesh | None = None,
+) -> tuple[LossTerms, jax.Array]:
+    """The reference's loss as it acts under data-parallel training.
+
+    Cross entropy is a weighted mean within each group of `images_per_replica`
+    consecutive images, then averaged over groups; box terms are divided by all
+    targets of the batch over the number of groups, at least 1 (targets beyond
+    the number of queries count too), then averaged over groups. With
+    `images_per_replica` equal to the batch size it is the loss of one process.
+
+    Args:
+      logits: `[B, Q, K + 1]`.
+      boxes: `[B, Q, 4]` cxcywh in 0..1.
+      targets: `B` images' targets.
+      images_per_replica: static; divides B.
+      solver, mesh: see `matching.match`.
+
+    Returns:
+      (terms, bool `[B]` False for images whose matching costs are not finite)
+    """
+    cost = matching_cost(logits, boxes, targets.labels, targets.boxes)
+    count = jnp.where(targets.valid, targets.count, 0)
+    query, finite = match(cost, count, solver, mesh)
+    return matched_loss(logits, boxes, targets, query, images_per_replica), finite
+
+
+def matched_loss(
+    logits: jax.Array, boxes: jax.Array, targets: Targets, query: jax.Array, images_per_replica: int
+) -> LossTerms:
+    """`set_loss` for a matching that is already known: `query` int32 `[B, M]`, -1 for none."""
+    batch, queries, classes = logits.shape
+    matched = query >= 0
+    wanted = jnp.full((batch, queries + 1), classes - 1, jnp.int32)
+    slot = jnp.where(matched, query, queries)  # an extra column swallows the unmatched
+    wanted = wanted.at[jnp.arange(batch)[:, None], slot].set(targets.labels)[:, :queries]
+    groups = targets.valid.reshape(-1, images_per_replica).any(1)
+    replicas = jnp.maximum(groups.sum(), 1)
+
+    def mean_over_groups(values):
+        return jnp.where(groups, values, 0.0).sum() / replicas
+
+    ce = mean_over_groups(_group_cross_entropy(logits, wanted, targets.valid, images_per_replica))
+    found = jnp.take_along_axis(boxes, jnp.maximum(query, 0)[..., None], axis=1)
+    # Unmatched slots compare a constant box with itself: no value, no gradient, nothing infinite.
+    safe = jnp.array([0.5, 0.5, 1.0, 1.0])
+    found = jnp.where(matched[..., None], found, safe)
+    goal = jnp.where(matched[..., None], targets.boxes, safe)
+    total_targets = jnp.where(targets.valid, targets.count, 0).sum()
+    divisor = jnp.maximum(total_targets, replicas).astype(jnp.float32)
+    bbox = jnp.abs(found - goal).sum() / divisor
+    overlap = giou(cxcywh_to_xyxy(found), cxcywh_to_xyxy(goal))
+    giou_loss = jnp.where(matched, 1.0 - overlap, 0.0).sum() / divisor
+    total = LOSS_WEIGHTS[0] * ce + LOSS_WEIGHTS[1] * bbox + LOSS_WEIGHTS[2] * giou_loss
+
+    guess = jax.lax.stop_gradient(logits).argmax(-1)
+    hit = jnp.take_along_axis(guess, jnp.maximum(query, 0), axis=1) == targets.labels
+    hits = (hit & matched).reshape(len(groups), -1).sum(1)
+    pairs = matched.reshape(len(groups), -1).sum(1)
+    class_error = mean_over_groups(100.0 - 100.0 * hits / jnp.maximum(pairs, 1))
+    objects = (guess != classes - 1).sum(1)
+    off = jnp.abs(objects - targets.count).astype(jnp.float32).reshape(-1, images_per_replica)
+    present = targets.valid.reshape(-1, images_per_replica)
+    cardinality = jnp.where(present, off, 0.0).sum(1) / jnp.maximum(present.sum(1), 1)
+    return LossTerms(total, ce, bbox, giou_loss, mean_over_groups(cardinality), class_error)
+
+
+def _group_cross_entropy(logits: jax.Array, wanted: jax.Array, valid: jax.Array, group: int) -> jax.Array:
+    """Weighted mean of -log p over each group's queries, `[B / group]`; "no object" weighs 0.1."""
+    log_p = jax.nn.log_softmax(logits, axis=-1)
+    nll = -jnp.take_along_axis(log_p, wanted[..., None], axis=-1)[..., 0]
+    weight = jnp.where(wanted == logits.shape[-1] - 1, NO_OBJECT_WEIGHT, 1.0) * valid[:, None]
+    per_group = (len(valid) // group, -1)
+    numerator = (weight * jnp.where(valid[:, None], nll, 0.0)).reshape(per_group).sum(1)
+    return numerator / jnp.maximum(weight.reshape(per_group).sum(1), 1e-12)

@@ -1,0 +1,142 @@
+"""An image as a sequence of patches: the one idea of this project.
+
+Pictures are never padded onto a common canvas. Each is resized to whole
+patches and cut row by row; a batch pads only the tail of shorter sequences.
+NumPy and Pillow only: data workers import this and must not start jax.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from yolos_jax.errors import InputError
+
+
+class Batch(NamedTuple):
+    """Images as sequences.
+
+    Attributes:
+      patches: uint8 `[B, N, 3 * p * p]`; values of a patch in (row, column, channel) order.
+      grid: int32 `[B, 2]`, (h, w) of each image in patches; slots from `h * w` on are padding.
+    """
+
+    patches: np.ndarray
+    grid: np.ndarray
+
+
+def resized_size(width: int, height: int, short_side: int, max_side: int | None, patch: int = 16) -> tuple[int, int]:
+    """The (width, height) that the reference resizes a picture to, whole patches on both sides.
+
+    The short side becomes `short_side` unless the long one would pass
+    `max_side`; then each side is floored to a multiple of `patch` on its own, so
+    x and y scale a little differently. The order of the operations decides
+    rounding and is the reference's. A side never falls below one patch.
+    """
+    short, long = min(width, height), max(width, height)
+    side = short_side
+    if max_side is not None and long / short * side > max_side:
+        side = int(round(max_side * short / long))  # halves go to the even number
+    if side == short:
+        size = width, height
+    elif width < height:
+        size = side, int(side * height / width)
+    else:
+        size = int(side * width / height), side
+    return max(size[0] // patch, 1) * patch, max(size[1] // patch, 1) * patch
+
+
+def default_max_side(short_side: int) -> int:
+    """The reference's bound of the long side: 1333 for 800, in proportion for others."""
+    return short_side * 1333 // 800
+
+
+def resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear (Pillow, antialiased, on 8 bits) to (width, height): uint8 `[height, width, 3]`."""
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def to_patches(image: np.ndarray, patch: int = 16) -> np.ndarray:
+    """`[h * p, w * p, 3]` -> `[h * w, 3 * p * p]`, row by row; `InputError` if a side is not whole patches."""
+    height, width = image.shape[:2]
+    if image.ndim != 3 or image.shape[2] != 3 or height % patch or width % patch or not image.size:
+        raise InputError(
+            f"an image of shape {image.shape} cannot be cut into patches: it must be "
+            f"[height, width, 3] with both sides multiples of {patch}."
+        )
+    rows, columns = height // patch, width // patch
+    parts = image.reshape(rows, patch, columns, patch, 3).transpose(0, 2, 1, 3, 4)
+    return np.ascontiguousarray(parts).reshape(rows * columns, patch * patch * 3)
+
+
+def pack(
+    images: Sequence[np.ndarray], tokens: int, batch_size: int, patch: int = 16, max_side: int | None = None
+) -> Batch:
+    """Cuts images and packs them into one batch; slots beyond the images hold a single black patch.
+
+    Args:
+      images: `[h * p, w * p, 3]` arrays, at most `batch_size`, all of one dtype.
+      tokens: N, at least every image's number of patches.
+      batch_size: B.
+      patch: patch size in pixels.
+      max_side: longest side in patches that the model is compiled for.
+    """
+    dtype = images[0].dtype if images else np.uint8
+    patches = np.zeros((batch_size, tokens, 3 * patch * patch), dtype)
+    grid = np.ones((batch_size, 2), np.int32)
+    for i, image in enumerate(images):
+        cut = to_patches(image, patch)
+        grid[i] = image.shape[0] // patch, image.shape[1] // patch
+        if max_side is not None and grid[i].max() > max_side:
+            raise InputError(
+                f"an image of {image.shape[1]}x{image.shape[0]} pixels is longer than {max_side} patches "
+                f"of {patch} pixels; resize it, or raise model.max_side."
+            )
+        patches[i, : len(cut)] = cut
+    return Batch(patches, grid)
+
+
+def rounded_tokens(tokens: int) -> int:
+    """A bucket for a sequence when nothing is known about the others: at most an eighth of padding.
+
+    Eight sizes per doubling, so a program that meets pictures of any shape is
+    compiled a handful of times.
+    """
+    step = 1 << max(tokens.bit_length() - 4, 0)
+    return -(-tokens // step) * step
+
+
+def bucket_edges(counts: Sequence[int], buckets: int) -> list[int]:
+    """At most `buckets` token counts that pad the given sequences least (exact, by dynamic programming).
+
+    Args:
+      counts: number of patches of every image.
+      buckets: most edges wanted, at least 1.
+
+    Returns:
+      Ascending edges; the last one is the largest count.
+    """
+    values, frequency = np.unique(np.asarray(counts, np.int64), return_counts=True)
+    n = len(values)
+    images = np.concatenate([[0], np.cumsum(frequency)])
+    # cost[j]: tokens computed when the first j distinct counts are covered with the edges so far
+    cost = np.concatenate([[0], values * images[1:]]).astype(np.float64)
+    cost[0], choices = 0.0, []
+    for _ in range(min(buckets, n) - 1):
+        table = cost[None, :n] + values[:, None] * (images[1:, None] - images[None, :n])
+        table[np.arange(n)[None, :] > np.arange(n)[:, None]] = np.inf
+        best = table.argmin(1)
+        choices.append(best)
+        cost = np.concatenate([[0.0], table[np.arange(n), best]])
+    edges, j = [], n
+    for best in reversed(choices):
+        edges.append(int(values[j - 1]))
+        j = int(best[j - 1])
+        if j == 0:
+            break
+    if j:
+        edges.append(int(values[j - 1]))
+    return edges[::-1]

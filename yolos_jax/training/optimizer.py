@@ -1,0 +1,69 @@
+"""AdamW as the reference uses it: groups, clipping and the learning rate of every epoch."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+
+def learning_rates(
+    epochs: int, base: float, min_lr: float = 1e-7, warmup_epochs: int = 0, warmup_lr: float = 1e-6
+) -> np.ndarray:
+    """The rate really used in each epoch, float64 `[epochs]`.
+
+    The reference advances its cosine after epoch e with e, so it lags by one:
+    epochs 0 and 1 share a rate. Warm-up is linear and ends with a jump onto the
+    cosine that was running all along.
+    """
+
+    def schedule(t: int) -> float:
+        if t < warmup_epochs:
+            return warmup_lr + t * (base - warmup_lr) / warmup_epochs
+        return min_lr + 0.5 * (base - min_lr) * (1.0 + math.cos(math.pi * t / epochs))
+
+    return np.array([schedule(max(epoch - 1, 0)) for epoch in range(epochs)])
+
+
+def by_epoch(rates: np.ndarray, steps_per_epoch: int) -> optax.Schedule:
+    """A schedule that is constant within each epoch; the last rate holds from there on."""
+    table = jnp.asarray(rates, jnp.float32)
+    return lambda step: table[jnp.minimum(step // steps_per_epoch, len(rates) - 1)]
+
+
+def is_decayed(path: tuple) -> bool:
+    """Whether weight decay applies to the parameter at a tree path.
+
+    As in the reference: matrices, the whole heads (biases too) and the mid-layer
+    position embeddings are decayed; other biases, norms, tokens and the initial
+    position embeddings are not.
+    """
+    names = [str(getattr(key, "key", key)) for key in path]
+    return names[0] in ("class_head", "box_head", "mid_pos_embed") or names[-1] == "kernel"
+
+
+def decay_mask(params: dict) -> dict:
+    """A tree of bools like `params`, see `is_decayed`."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: is_decayed(path), params)
+
+
+def clip_like_torch(max_norm: float) -> optax.GradientTransformation:
+    """Scales all gradients by min(1, max_norm / (norm + 1e-6)), as `clip_grad_norm_` does.
+
+    optax's own clipping has no epsilon, which Adam's first steps would show.
+    """
+
+    def update(updates, state, params=None):
+        factor = jnp.minimum(1.0, max_norm / (optax.global_norm(updates) + 1e-6))
+        return jax.tree.map(lambda g: g * factor, updates), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def adamw(
+    schedule: optax.Schedule, weight_decay: float = 1e-4, clip_norm: float = 0.1
+) -> optax.GradientTransformation:
+    """Clipping (0 for none), then AdamW (0.9, 0.999, 1e-8) with decoupled decay of `decay_mask`."""
+    clip = clip_like_torch(clip_norm) if clip_norm else optax.identity()
+    return optax.chain(clip, optax.adamw(schedule, weight_decay=weight_decay, mask=decay_mask))
