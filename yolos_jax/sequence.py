@@ -37,7 +37,7 @@ def resized_size(width: int, height: int, short_side: int, max_side: int | None,
     short, long = min(width, height), max(width, height)
     side = short_side
     if max_side is not None and long / short * side > max_side:
-        side = int(round(max_side * short / long))  # halves go to the even number
+        side = round(max_side * short / long)  # halves go to the even number
     if side == short:
         size = width, height
     elif width < height:

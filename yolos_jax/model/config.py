@@ -26,6 +26,10 @@ class YolosConfig:
       mid_pe_size: the same for the embeddings added after every block but the
         last, or None for a model without them.
       layer_norm_eps: 1e-6 in the reference, 1e-12 in Hugging Face configs.
+      skip_equal_count: reproduce a slip of the reference: it uses position
+        embeddings as they are whenever their number equals the image's number
+        of patches, even if the shape differs (a 4:3 picture at 576 pixels and
+        the 512x864 grid). Hugging Face always resizes; so does the default.
       max_side: longest side of a picture in patches that position resizing is
         compiled for. It bounds the work and changes no parameter.
       query_block: most query rows that attention handles at once (memory
@@ -42,6 +46,7 @@ class YolosConfig:
     init_pe_size: tuple[int, int] = (800, 1333)
     mid_pe_size: tuple[int, int] | None = None
     layer_norm_eps: float = 1e-6
+    skip_equal_count: bool = False
     max_side: int = 84
     query_block: int = 512
 
@@ -87,11 +92,8 @@ class YolosConfig:
         return 3 * self.patch_size**2
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dict; `from_dict` reads it back."""
-        out = dataclasses.asdict(self)
-        for name in ("init_pe_size", "mid_pe_size"):
-            out[name] = None if out[name] is None else list(out[name])
-        return out
+        """All fields; JSON turns its tuples into lists, which `from_dict` takes as well."""
+        return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "YolosConfig":

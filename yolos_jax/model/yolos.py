@@ -8,7 +8,7 @@ from flax import nnx
 
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.position import resize_to_tokens
-from yolos_jax.model.vit import Block, Head, Linear, torch_uniform, truncated_normal
+from yolos_jax.model.vit import Block, Head, Linear, truncated_normal
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet statistics of RGB in 0..1
 STD = (0.229, 0.224, 0.225)
@@ -69,9 +69,7 @@ class Yolos(nnx.Module):
         self.class_head = Head(width, config.num_classes + 1, rngs=rngs)
         self.box_head = Head(width, 4, rngs=rngs)
 
-    def __call__(
-        self, patches: jax.Array, grid: jax.Array, attention_layers: tuple[int, ...] | None = None
-    ) -> Outputs:
+    def __call__(self, patches: jax.Array, grid: jax.Array, attention_layers: tuple[int, ...] | None = None) -> Outputs:
         """Detects.
 
         Args:
@@ -125,7 +123,16 @@ class Yolos(nnx.Module):
     def _positions(self, tables: Any, grid: jax.Array, tokens: int) -> jax.Array:
         """`[B, T, D]` embeddings of every token, each image at its own size."""
         source, bound = tables["grid"][...], self.config.max_side
-        patches = jax.vmap(lambda size: resize_to_tokens(source, size, tokens, bound))(grid)
+
+        def one(size):
+            resized = resize_to_tokens(source, size, tokens, bound)
+            count = source.shape[0] * source.shape[1]
+            if not self.config.skip_equal_count or count > tokens:
+                return resized
+            as_is = jnp.pad(source.reshape(count, -1), ((0, tokens - count), (0, 0)))
+            return jnp.where(size[0] * size[1] == count, as_is, resized)
+
+        patches = jax.vmap(one)(grid)
         return self._prefix(tables["cls"][...], tables["det"][...], patches)
 
 

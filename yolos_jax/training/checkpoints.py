@@ -59,9 +59,8 @@ def save(directory: str | Path, step: int, params: dict, meta: Meta) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
         with ocp.CheckpointManager(path) as manager:
-            manager.save(
-                step, args=ocp.args.Composite(params=ocp.args.StandardSave(params), meta=ocp.args.JsonSave(meta.to_json()))
-            )
+            parts = {"params": ocp.args.StandardSave(params), "meta": ocp.args.JsonSave(meta.to_json())}
+            manager.save(step, args=ocp.args.Composite(**parts))
             manager.wait_until_finished()
     except OSError as error:
         raise InputError(f"the checkpoint could not be written to {path}: {error}.") from error

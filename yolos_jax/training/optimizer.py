@@ -61,9 +61,7 @@ def clip_like_torch(max_norm: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def adamw(
-    schedule: optax.Schedule, weight_decay: float = 1e-4, clip_norm: float = 0.1
-) -> optax.GradientTransformation:
+def adamw(schedule: optax.Schedule, weight_decay: float = 1e-4, clip_norm: float = 0.1) -> optax.GradientTransformation:
     """Clipping (0 for none), then AdamW (0.9, 0.999, 1e-8) with decoupled decay of `decay_mask`."""
     clip = clip_like_torch(clip_norm) if clip_norm else optax.identity()
     return optax.chain(clip, optax.adamw(schedule, weight_decay=weight_decay, mask=decay_mask))

@@ -1,0 +1,54 @@
+"""Evaluates a checkpoint on a COCO folder: the 12 numbers, metrics.json and a COCO results file.
+
+python eval.py --config configs/yolos_s.py --checkpoint runs/s --config.data.root=data/coco
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from yolos_jax.cli import run_with_config
+
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder, or a Hugging Face folder.", required=True)
+OUT = flags.DEFINE_string("out", None, "Folder for metrics.json and results.json (default: CHECKPOINT/eval-STEP).")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the numbers of an earlier evaluation.")
+
+
+def main(config) -> None:
+    from yolos_jax.data.coco import CocoSource
+    from yolos_jax.detector import load_model
+    from yolos_jax.errors import InputError
+    from yolos_jax.evaluation.coco import table, write_report
+    from yolos_jax.evaluation.run import evaluate
+    from yolos_jax.model.yolos import abstract
+    from yolos_jax.recipe import check_same_model, geometry_of, model_config, set_precision
+    from yolos_jax.training.step import data_mesh
+
+    set_precision(config)
+    model = model_config(config)
+    params, meta = load_model(CHECKPOINT.value)
+    check_same_model(meta.model, model, CHECKPOINT.value)
+    out = Path(OUT.value or Path(CHECKPOINT.value) / f"eval-{meta.step}")
+    if (out / "metrics.json").exists() and not OVERWRITE.value:
+        raise InputError(f"{out} holds the numbers of an earlier evaluation; give another --out, or --overwrite.")
+    source = CocoSource(config.data.root, config.data.val_split, model.num_classes, config.data.max_images)
+    result = evaluate(
+        abstract(model)[0],
+        params,
+        source,
+        geometry_of(config, model),
+        data_mesh(),
+        config.eval.batch_size,
+        config.data.buckets,
+        config.data.on_bad_image,
+    )
+    for sentence in result.skipped:
+        print(f"skipped: {sentence}")
+    print(table(result.metrics))
+    facts = {"checkpoint": CHECKPOINT.value, "step": meta.step, "images": len(source.examples)}
+    write_report(out, result.metrics | facts | {"skipped": result.skipped}, result.results)
+    print(f"{len(source.examples)} images scored, {len(result.skipped)} of them unreadable; written to {out}")
+
+
+if __name__ == "__main__":
+    run_with_config(main, __doc__)

@@ -1,0 +1,147 @@
+"""DeiT/timm classifiers as a start: everything taken, resized, dropped and fresh."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from reference_pack import arrays, config_of, pack, tensors
+from safetensors.numpy import load_file
+from tiny_weights import TINY, assert_bit_equal, deit_state, write
+
+from yolos_jax.errors import InputError
+from yolos_jax.model.yolos import build
+from yolos_jax.weights import load_weights, read_source, to_reference
+from yolos_jax.weights.deit import from_deit
+
+
+def packed_target(name, target):
+    """The detector that the packed position embeddings were made for."""
+    z, state = arrays("deit_to_yolos.npz"), tensors(f"deit_{name}.safetensors")
+    size = z[f"{name}{target}_target_hw"]
+    tokens = z[f"{name}{target}_pos_embed_shape"][1]
+    det = tokens - z[f"{name}{target}_pos_patch"].shape[1] - 1
+    like = {f"backbone.{key}": array for key, array in state.items()}
+    like["backbone.det_token"] = like["backbone.mid_pos_embed"] = np.zeros((1, det, 1), np.float32)
+    like["class_embed.layers.2.weight"] = np.zeros((92, 1), np.float32)
+    return config_of(like, 1, size, size)
+
+
+def packed_cases():
+    return [(name, target) for name in ("plain", "distilled") for target in (0, 1)]
+
+
+@pytest.mark.parametrize(("name", "target"), packed_cases())
+def test_packed_positions(name, target):
+    config, z = packed_target(name, target), arrays("deit_to_yolos.npz")
+    source = load_file(pack(f"deit_{name}.safetensors"))
+    params, report = from_deit(source, config, seed=3)
+    state = to_reference(params, config)
+    prefix = f"{name}{target}_"
+    patches = z[prefix + "pos_patch"].shape[1]
+    positions = state["backbone.pos_embed"]
+    np.testing.assert_array_equal(positions[:, :1], z[prefix + "pos_cls"])
+    assert np.abs(positions[:, 1 : 1 + patches] - z[prefix + "pos_patch"]).max() <= 1e-4
+    np.testing.assert_array_equal(positions[0, 0], source["pos_embed"][0, z[f"{name}_cls_slot_source_row"]])
+    np.testing.assert_array_equal(state["backbone.cls_token"], z[prefix + "cls_token"])
+    assert positions.shape == tuple(z[prefix + "pos_embed_shape"])
+    assert state["backbone.mid_pos_embed"].shape == tuple(z[prefix + "mid_pos_embed_shape"])
+
+    assert sorted(report.ignored) == sorted(z[f"{name}_ignored_keys"])
+    backbone = [key.removeprefix("backbone.") for key in report.initialised if key.startswith("backbone.")]
+    assert sorted(backbone) == sorted(z[f"{name}_new_keys"])
+    assert set(report.taken) | set(report.ignored) == set(source)
+    for key in report.taken:
+        if key != "pos_embed":
+            assert state[f"backbone.{key}"].tobytes() == source[key].tobytes(), key
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+def test_the_rest_starts_fresh_from_the_seed(distilled):
+    source = deit_state(distilled=distilled)
+    params, report = from_deit(source, TINY, seed=5)
+    fresh = to_reference(build(TINY, 5)[1], TINY)
+    state = to_reference(params, TINY)
+    assert {name for name in report.initialised} == {
+        name for name in state if "class_embed" in name or "bbox_embed" in name or "det_token" in name or "mid_" in name
+    }
+    for name in report.initialised:
+        np.testing.assert_array_equal(state[name], fresh[name])
+    patches = TINY.init_grid[0] * TINY.init_grid[1]
+    np.testing.assert_array_equal(
+        state["backbone.pos_embed"][:, 1 + patches :], fresh["backbone.pos_embed"][:, 1 + patches :]
+    )
+    assert f"row {int(distilled)} is the position of CLS; grid 4x4 resized to 3x5" in str(report)
+    other = to_reference(from_deit(source, TINY, seed=6)[0], TINY)
+    assert not np.array_equal(other["backbone.mid_pos_embed"], state["backbone.mid_pos_embed"])
+    np.testing.assert_array_equal(
+        other["backbone.pos_embed"][:, : 1 + patches], state["backbone.pos_embed"][:, : 1 + patches]
+    )
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+def test_equal_grids_are_kept_bit_by_bit(distilled):
+    config = dataclasses.replace(TINY, init_pe_size=(32, 32))
+    source = deit_state(config, side=4, distilled=distilled)
+    params, report = from_deit(source, config)
+    start = 1 + distilled
+    assert params["pos_embed"]["grid"].reshape(16, -1).tobytes() == source["pos_embed"][0, start:].tobytes()
+    assert "grid 4x4 kept" in str(report)
+
+
+def test_extra_row_alone_means_distilled():
+    source = deit_state(distilled=True)
+    del source["dist_token"]
+    params, _ = from_deit(source, TINY)
+    np.testing.assert_array_equal(params["pos_embed"]["cls"][0], source["pos_embed"][0, 1])
+
+
+def test_variant_is_found_by_width_and_depth(monkeypatch, tmp_path):
+    path = write(tmp_path / "deit.safetensors", deit_state())
+    assert read_source(path).kind == "deit"
+    with pytest.raises(InputError, match=r"width 12 and 3 blocks, which is none of the variants \(ti 192 and 12"):
+        load_weights(path)
+    monkeypatch.setattr("yolos_jax.weights.deit.VARIANTS", {"tiny": TINY})
+    config, params, names, report = load_weights(path, seed=4)
+    assert config == TINY and names is None and report.path == str(path)
+    assert_bit_equal(params, from_deit(deit_state(), TINY, 4)[0])
+
+
+def test_timm_folder(tmp_path):
+    """timm's folders have a config.json too, without a model_type."""
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "deit_small_patch16_224", "num_classes": 1000}))
+    write(tmp_path / "model.safetensors", deit_state())
+    assert_bit_equal(load_weights(tmp_path, TINY)[1], from_deit(deit_state(), TINY)[0])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sentence"),
+    [
+        ({"width": 24}, r"attn\.qkv\.weight has shape \[36, 12\], wanted \[72, 24\]|and \d+ more of a wrong shape"),
+        ({"width": 24}, r"cls_token has shape \[1, 1, 12\], wanted \[1, 1, 24\]"),
+        ({"width": 24}, r"pos_embed has shape \[1, 17, 12\], wanted \[1, 17, 24\]"),
+        ({"depth": 4}, "has 3 blocks of width 12, the model wants 4 of width 12"),
+        ({"patch_size": 4}, r"patch_embed\.proj\.weight has shape \[12, 3, 8, 8\], wanted \[12, 3, 4, 4\]"),
+        ({"mlp_ratio": 3.0}, r"mlp\.fc1\.weight has shape \[24, 12\], wanted \[36, 12\]"),
+    ],
+)
+def test_another_backbone_is_refused(wanted, sentence):
+    with pytest.raises(InputError, match=sentence):
+        from_deit(deit_state(), dataclasses.replace(TINY, **wanted))
+
+
+@pytest.mark.parametrize(
+    ("edit", "sentence"),
+    [
+        (lambda s: s.pop("norm.bias"), r"1 missing \(norm\.bias\)"),
+        (lambda s: s.update({"fc_norm.bias": s["norm.bias"]}), r"1 unexpected \(fc_norm\.bias\)"),
+        (lambda s: s.update(pos_embed=s["pos_embed"][:, 1:-2]), r"shape \[1, 14, 12\].*no square grid"),
+        (lambda s: s.update(pos_embed=s["pos_embed"][0]), r"pos_embed has shape \[17, 12\], wanted"),
+        (lambda s: s.update(dist_token=s["cls_token"]), r"its distillation row that is no square grid"),
+    ],
+)
+def test_odd_classifiers_are_refused(edit, sentence):
+    state = deit_state()
+    edit(state)
+    with pytest.raises(InputError, match=sentence):
+        from_deit(state, TINY)

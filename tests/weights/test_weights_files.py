@@ -1,0 +1,142 @@
+"""Files that are no weights, or not safe to read."""
+
+import argparse
+import os
+import pickle
+import sys
+
+import numpy as np
+import pytest
+from tiny_weights import TINY, assert_bit_equal, deit_state, huggingface_folder, random_params, reference_state, write
+
+from yolos_jax.errors import InputError
+from yolos_jax.weights import Report, load_weights, read_source
+from yolos_jax.weights.report import compact
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch", reason="reading a .pth needs PyTorch: pip install 'yolos-jax[torch]'")
+
+
+def as_torch(torch, state):
+    return {name: torch.from_numpy(array.copy()) for name, array in state.items()}
+
+
+def test_kinds(tmp_path):
+    assert read_source(write(tmp_path / "a.safetensors", reference_state())).kind == "reference"
+    assert read_source(write(tmp_path / "b.safetensors", deit_state())).kind == "deit"
+    source = read_source(huggingface_folder(tmp_path / "hf"))
+    assert source.kind == "huggingface" and source.hf_config["model_type"] == "yolos"
+
+
+def test_files_that_are_no_weights(tmp_path):
+    with pytest.raises(InputError, match=r"absent\.safetensors does not exist"):
+        read_source(tmp_path / "absent.safetensors")
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(InputError, match=r"notes\.txt is not a weights file"):
+        read_source(tmp_path / "notes.txt")
+    with pytest.raises(InputError, match=r"\(other, things\) are neither"):
+        read_source(write(tmp_path / "x.safetensors", {"other": np.zeros(1), "things": np.zeros(1)}))
+    with pytest.raises(InputError, match=r"\(none\) are neither"):
+        read_source(write(tmp_path / "empty.safetensors", {}))
+
+
+@pytest.mark.parametrize("keep", [0, 5, 100, -1])
+def test_truncated_safetensors(tmp_path, keep):
+    path = write(tmp_path / "a.safetensors", reference_state())
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(InputError, match=r"a\.safetensors is not a readable safetensors file"):
+        read_source(path)
+
+
+def test_pth_without_torch_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "yolos.pth").write_bytes(b"")
+    with pytest.raises(InputError, match=r"pip install 'yolos-jax\[torch\]', or save the weights as \.safetensors"):
+        read_source(tmp_path / "yolos.pth")
+
+
+def test_reference_checkpoint(tmp_path, torch):
+    """As the reference saves it: weights under "model", its command line and more beside them."""
+    content = {
+        "model": as_torch(torch, reference_state()),
+        "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 1e-4}]},
+        "epoch": 3,
+        "args": argparse.Namespace(lr=1e-4, backbone_name="tiny"),
+    }
+    torch.save(content, tmp_path / "yolos.pth")
+    _, params, _, report = load_weights(tmp_path / "yolos.pth", TINY)
+    assert_bit_equal(params, random_params(TINY))
+    assert set(report.taken) == set(reference_state())
+
+
+def test_bare_state_dict_and_other_dtypes(tmp_path, torch):
+    state = as_torch(torch, reference_state())
+    state["backbone.norm.weight"] = state["backbone.norm.weight"].to(torch.bfloat16)
+    state["backbone.norm.bias"] = torch.nn.Parameter(state["backbone.norm.bias"].to(torch.float16))
+    state["backbone.cls_token"] = state["backbone.cls_token"].expand(2, -1, -1)[:1]
+    torch.save(state, tmp_path / "yolos.pth")
+    _, params, _, report = load_weights(tmp_path / "yolos.pth", TINY)
+    assert set(report.cast) == {"backbone.norm.weight (bfloat16)", "backbone.norm.bias (float16)"}
+    np.testing.assert_array_equal(params["norm"]["scale"], state["backbone.norm.weight"].float().numpy())
+    np.testing.assert_array_equal(params["norm"]["bias"], state["backbone.norm.bias"].detach().float().numpy())
+
+
+def test_deit_checkpoint_and_hub_folder(tmp_path, torch):
+    torch.save({"model": as_torch(torch, deit_state(distilled=True))}, tmp_path / "deit.pth")
+    assert load_weights(tmp_path / "deit.pth", TINY)[3].kind == "deit"
+    folder = huggingface_folder(tmp_path / "hf")
+    state = read_source(folder).state
+    (folder / "model.safetensors").unlink()
+    torch.save(as_torch(torch, state), folder / "pytorch_model.bin")
+    assert_bit_equal(load_weights(folder)[1], random_params(TINY))
+
+
+def test_entries_that_are_no_tensors_are_named(tmp_path, torch):
+    torch.save({"model": as_torch(torch, reference_state()) | {"epoch": 3}}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match="its entry 'epoch' is a int, not a tensor"):
+        read_source(tmp_path / "a.pth")
+    torch.save([1, 2], tmp_path / "b.pth")
+    with pytest.raises(InputError, match="holds a list, not a dict of tensors"):
+        read_source(tmp_path / "b.pth")
+    (tmp_path / "c.pth").write_bytes(b"this is no pickle")
+    with pytest.raises(InputError, match=r"c\.pth is not a readable PyTorch file"):
+        read_source(tmp_path / "c.pth")
+    (tmp_path / "d.pth").write_bytes(b"")
+    with pytest.raises(InputError, match=r"d\.pth is not a readable PyTorch file"):
+        read_source(tmp_path / "d.pth")
+
+
+class Trap:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("writer", ["torch", "pickle"])
+def test_pickles_that_run_code_are_refused_unrun(tmp_path, torch, writer):
+    proof, path = tmp_path / "it_ran", tmp_path / "trap.pth"
+    content = {"model": as_torch(torch, reference_state()) if writer == "torch" else {}, "args": Trap(proof)}
+    if writer == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(InputError, match=r"trap\.pth holds \S*mkdir.*could run code.*not read"):
+        read_source(path)
+    assert not proof.exists()
+    pickle.loads(pickle.dumps(Trap(proof)))
+    assert proof.exists()  # the trap does work
+
+
+def test_report_names_every_tensor():
+    names = [f"blocks.{i}.norm1.bias" for i in (0, 1, 2, 5)] + ["norm.bias", "blocks.7.norm2.bias"]
+    assert compact(names) == ["blocks.{0-2,5}.norm1.bias", "norm.bias", "blocks.7.norm2.bias"]
+    text = str(Report("deit", tuple(names), ("det_token",), ("head.bias",), notes=("a note.",), path="x.pth"))
+    for line in ("deit weights from x.pth", "taken: 6", "initialised: 1", "  det_token", "ignored: 1", "note: a note."):
+        assert line in text.splitlines()
+    assert "cast" not in text

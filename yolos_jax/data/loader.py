@@ -1,0 +1,145 @@
+"""From examples to batches: which images go together, and decoding ahead of the device."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from yolos_jax.data.examples import Example, Source, TrainBatch, pack_targets
+from yolos_jax.errors import InputError
+from yolos_jax.pictures import UnreadableImage
+from yolos_jax.sequence import bucket_edges, default_max_side, pack, resize, resized_size
+
+THREADS = 4  # Pillow decodes and resizes without the interpreter lock
+AHEAD = 4  # batches prepared before they are asked for
+
+
+class Geometry(NamedTuple):
+    """How pictures become sequences: short side and most of the long side in pixels, patch size,
+    longest side in patches that the model is compiled for."""
+
+    short_side: int
+    max_side: int
+    patch: int
+    model_max_side: int
+
+    @classmethod
+    def of(cls, short_side: int, max_side: int, patch: int, model_max_side: int) -> "Geometry":
+        """`max_side` 0 means the reference's proportion; sides the model cannot take are refused at once."""
+        max_side = max_side or default_max_side(short_side)
+        if short_side < patch:
+            raise InputError(f"data.short_side {short_side} is less than one patch ({patch} pixels).")
+        if max(max_side, short_side) // patch > model_max_side:
+            raise InputError(
+                f"pictures of up to {max_side} pixels have more than model.max_side = {model_max_side} patches "
+                f"on a side; lower data.short_side or data.max_side, or raise model.max_side."
+            )
+        return cls(short_side, max_side, patch, model_max_side)
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        return resized_size(width, height, self.short_side, self.max_side, self.patch)
+
+    def tokens(self, example: Example) -> int:
+        width, height = self.size(example.width, example.height)
+        return (width // self.patch) * (height // self.patch)
+
+
+class Group(NamedTuple):
+    """Images that share a batch: indices into the source, and the bucket's token count."""
+
+    indices: tuple[int, ...]
+    tokens: int
+
+
+class Loaded(NamedTuple):
+    """A batch, the examples in its first slots, and a sentence for each picture left out."""
+
+    batch: TrainBatch
+    examples: list[Example]
+    skipped: list[str]
+
+
+def evaluation_groups(tokens: Sequence[int], batch_size: int, buckets: int) -> list[Group]:
+    """Every image exactly once, batched with images of like length.
+
+    What does not fill a batch moves up to the next bucket, so at most the very
+    last batch is short.
+    """
+    edges = np.array(bucket_edges(tokens, buckets))
+    bucket = np.searchsorted(edges, tokens)
+    groups, left = [], np.empty(0, np.int64)
+    for b, edge in enumerate(edges):
+        members = np.concatenate([left, np.flatnonzero(bucket == b)])
+        full = len(members) if b == len(edges) - 1 else len(members) // batch_size * batch_size
+        for start in range(0, full, batch_size):
+            groups.append(Group(tuple(int(i) for i in members[start : min(start + batch_size, full)]), int(edge)))
+        left = members[full:]
+    return groups
+
+
+def training_groups(tokens: Sequence[int], batch_size: int, buckets: int, seed: int, epoch: int) -> list[Group]:
+    """One epoch in a shuffled order that depends on (seed, epoch) alone.
+
+    A batch takes the smallest bucket that holds its longest sequence. The last
+    incomplete batch is dropped, as in the reference.
+    """
+    tokens = np.asarray(tokens)
+    if len(tokens) < batch_size:
+        raise InputError(f"{len(tokens)} training images do not fill one batch of {batch_size}; lower it.")
+    edges = np.array(bucket_edges(tokens, buckets))
+    order = np.random.default_rng((seed, epoch)).permutation(len(tokens))
+    full = order[: len(order) // batch_size * batch_size].reshape(-1, batch_size)
+    return [Group(tuple(int(i) for i in row), int(edges[np.searchsorted(edges, tokens[row].max())])) for row in full]
+
+
+def batches(
+    source: Source,
+    groups: Sequence[Group],
+    geometry: Geometry,
+    batch_size: int,
+    most_boxes: int,
+    on_bad_image: str = "stop",
+) -> Iterator[Loaded]:
+    """Yields every group as a batch, decoding and resizing ahead in threads.
+
+    Args:
+      most_boxes: M, at least every example's number of boxes.
+      on_bad_image: "stop" raises `InputError` at the first picture that cannot
+        be read; "skip" leaves its slot empty and says so in `Loaded.skipped`.
+    """
+    if on_bad_image not in ("stop", "skip"):
+        raise InputError(f"data.on_bad_image is {on_bad_image!r}; it must be 'stop' or 'skip'.")
+
+    def image(index: int) -> np.ndarray | UnreadableImage:
+        example = source.examples[index]
+        try:
+            return resize(source.read(example), geometry.size(example.width, example.height))
+        except UnreadableImage as error:
+            return error
+
+    def collect(group: Group, pending: list[Future]) -> Loaded:
+        images, kept, skipped = [], [], []
+        for index, future in zip(group.indices, pending):
+            result = future.result()
+            if isinstance(result, np.ndarray):
+                images.append(result)
+                kept.append(source.examples[index])
+            elif on_bad_image == "stop":
+                raise InputError(f"{result} Mend it, or set --config.data.on_bad_image=skip.")
+            else:
+                skipped.append(str(result))
+        sequences = pack(images, group.tokens, batch_size, geometry.patch, geometry.model_max_side)
+        return Loaded(TrainBatch(*sequences, **pack_targets(kept, batch_size, most_boxes)), kept, skipped)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        waiting: list[tuple[Group, list[Future]]] = []
+        try:
+            for group in groups:
+                waiting.append((group, [pool.submit(image, i) for i in group.indices]))
+                if len(waiting) > AHEAD:
+                    yield collect(*waiting.pop(0))
+            while waiting:
+                yield collect(*waiting.pop(0))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

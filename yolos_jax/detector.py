@@ -1,0 +1,163 @@
+"""Detector: pictures in, boxes out."""
+
+import dataclasses
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+
+from yolos_jax import weights
+from yolos_jax.errors import InputError
+from yolos_jax.model.yolos import abstract, apply
+from yolos_jax.pictures import from_array, open_rgb, to_rgb
+from yolos_jax.postprocess import postprocess
+from yolos_jax.sequence import default_max_side, pack, resize, resized_size, rounded_tokens
+from yolos_jax.training import checkpoints
+from yolos_jax.training.checkpoints import Meta
+
+Picture = str | Path | Image.Image | np.ndarray
+
+
+def load_model(path: str | Path) -> tuple[dict, Meta]:
+    """Parameters and `Meta` from one of our checkpoint folders or a Hugging Face folder."""
+    if (Path(path) / "config.json").is_file():
+        config, params, names, _ = weights.load_weights(path)
+        return params, Meta(config, names or {})
+    return checkpoints.load(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Detections:
+    """What was found in one picture, best first.
+
+    Attributes:
+      boxes: float32 `[n, 4]`, absolute xyxy in the original picture's pixels; as
+        in the reference they may reach a little beyond its edges.
+      scores: float32 `[n]`, probability of the label, 0..1.
+      labels: int32 `[n]`, category ids.
+      names: the labels' names (the id as text where the checkpoint has no name).
+      size: (width, height) of the picture, upright.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    names: list[str]
+    size: tuple[int, int]
+
+
+class Detector:
+    """A detector ready for pictures of any size and kind; made by `Detector.load`."""
+
+    def __init__(self, params: dict, meta: Meta, short_side: int, max_side: int | None = None, batch_size: int = 1):
+        """See `load`; `params` and `meta` as `load_model` returns them."""
+        self.config, self.label_names, self.batch_size = meta.model, meta.label_names, batch_size
+        self.short_side, self.max_side = short_side, max_side or default_max_side(short_side)
+        if max(self.short_side, self.max_side) // self.config.patch_size > self.config.max_side:
+            raise InputError(
+                f"a picture side of {max(self.short_side, self.max_side)} pixels is more than the "
+                f"{self.config.max_side} patches that this model takes; lower the short side or the long one."
+            )
+        self._params = jax.device_put(params)
+        graph = abstract(self.config)[0]
+
+        def forward(params, patches, grid):
+            with jax.default_matmul_precision("float32"):  # GPUs would use TF32
+                return apply(graph, params, patches, grid)[:2]
+
+        self._forward, self._postprocess = jax.jit(forward), jax.jit(postprocess)
+
+    @classmethod
+    def load(
+        cls, path: str | Path, short_side: int | None = None, max_side: int | None = None, batch_size: int = 1
+    ) -> "Detector":
+        """Loads one of our checkpoint folders or a Hugging Face folder.
+
+        Args:
+          path: the folder.
+          short_side: pixels that a picture's short side is resized to; by
+            default what the checkpoint was trained with, else 800.
+          max_side: most pixels of the long side; by default in proportion (1333 for 800).
+          batch_size: most pictures at a time.
+
+        Raises:
+          InputError: nothing usable there.
+        """
+        params, meta = load_model(path)
+        trained = meta.extra.get("config", {}).get("data", {})
+        if short_side is None:
+            short_side, max_side = trained.get("short_side", 800), max_side or trained.get("max_side")
+        return cls(params, meta, short_side, max_side, batch_size)
+
+    def forward(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Logits and boxes of pictures that are already sized.
+
+        Args:
+          images: RGB `[h, w, 3]` arrays, any mix of sizes, sides multiples of
+            the patch size: uint8 pixels, or floats that are already normalised.
+
+        Returns:
+          float32 `[n, Q, K + 1]` logits and `[n, Q, 4]` cxcywh boxes in 0..1.
+          A picture's do not depend on the others.
+        """
+        config = self.config
+        images = [np.asarray(image) for image in images]
+        images = [image if image.dtype == np.uint8 else image.astype(np.float32) for image in images]
+        logits = np.zeros((len(images), config.det_tokens, config.num_classes + 1), np.float32)
+        boxes = np.zeros((len(images), config.det_tokens, 4), np.float32)
+        alike: dict[tuple, list[int]] = {}
+        for i, image in enumerate(images):
+            tokens = (image.shape[0] // config.patch_size) * (image.shape[1] // config.patch_size)
+            alike.setdefault((rounded_tokens(max(tokens, 1)), image.dtype), []).append(i)
+        for (tokens, _), members in alike.items():
+            for start in range(0, len(members), self.batch_size):
+                part = members[start : start + self.batch_size]
+                slots = min(1 << (len(part) - 1).bit_length(), self.batch_size)
+                batch = pack([images[i] for i in part], tokens, slots, config.patch_size, config.max_side)
+                found = jax.device_get(self._forward(self._params, *batch))
+                logits[part], boxes[part] = (x[: len(part)] for x in found)
+        return logits, boxes
+
+    def __call__(self, images: Sequence[Picture], threshold: float = 0.5) -> list[Detections]:
+        """Detects.
+
+        Args:
+          images: file paths, PIL images, or uint8 arrays (`[h, w]`, RGB or
+            RGBA `[h, w, 3 or 4]`). Pictures are turned as their EXIF tag says.
+          threshold: lowest score to report, 0..1.
+
+        Returns:
+          One `Detections` for each picture, in order.
+
+        Raises:
+          UnreadableImage: a picture cannot be read (`yolos_jax.pictures`).
+        """
+        if isinstance(images, str | Path | Image.Image | np.ndarray):
+            raise InputError("a detector takes a list of pictures; put a single one into a list.")
+        with ThreadPoolExecutor(4) as pool:
+            prepared = list(pool.map(self._prepare, images))
+        if not prepared:
+            return []
+        logits, boxes = self.forward([pixels for pixels, _ in prepared])
+        sizes = [size for _, size in prepared]
+        found = jax.device_get(self._postprocess(logits, boxes, np.array(sizes, np.float32)))
+        return [self._detections(*one, threshold=threshold) for one in zip(*found, sizes)]
+
+    def _prepare(self, picture: Picture) -> tuple[np.ndarray, tuple[int, int]]:
+        if isinstance(picture, str | Path):
+            image = open_rgb(picture, upright=True)
+        elif isinstance(picture, Image.Image):
+            image = to_rgb(picture, upright=True)
+        else:
+            image = from_array(np.asarray(picture))
+        size = resized_size(*image.size, self.short_side, self.max_side, self.config.patch_size)
+        return resize(image, size), image.size
+
+    def _detections(self, scores, labels, boxes, size, threshold: float) -> Detections:
+        order = np.argsort(-scores, kind="stable")
+        order = order[scores[order] >= threshold]
+        names = [self.label_names.get(int(label), str(label)) for label in labels[order]]
+        return Detections(boxes[order], scores[order], labels[order], names, size)

@@ -1,0 +1,99 @@
+"""COCO's 12 numbers, by pycocotools."""
+
+import contextlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from yolos_jax.errors import InputError
+
+NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+MEANING = (
+    ("Average precision", "0.50:0.95", "all", 100),
+    ("Average precision", "0.50", "all", 100),
+    ("Average precision", "0.75", "all", 100),
+    ("Average precision", "0.50:0.95", "small", 100),
+    ("Average precision", "0.50:0.95", "medium", 100),
+    ("Average precision", "0.50:0.95", "large", 100),
+    ("Average recall", "0.50:0.95", "all", 1),
+    ("Average recall", "0.50:0.95", "all", 10),
+    ("Average recall", "0.50:0.95", "all", 100),
+    ("Average recall", "0.50:0.95", "small", 100),
+    ("Average recall", "0.50:0.95", "medium", 100),
+    ("Average recall", "0.50:0.95", "large", 100),
+)
+
+
+def to_results(image_id: int, scores: np.ndarray, labels: np.ndarray, boxes: np.ndarray) -> list[dict[str, Any]]:
+    """Entries of a COCO results file for one image; boxes `[n, 4]` absolute xyxy -> xywh."""
+    xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    return [
+        {"image_id": int(image_id), "category_id": int(label), "bbox": [float(v) for v in box], "score": float(score)}
+        for score, label, box in zip(scores, labels, xywh)
+    ]
+
+
+def coco_metrics(
+    annotation_file: str | Path, results: Sequence[dict[str, Any]], image_ids: Sequence[int] | None = None
+) -> dict[str, float]:
+    """Scores boxes against a COCO annotation file.
+
+    Args:
+      annotation_file: the ground truth, crowds included.
+      results: entries of a COCO results file.
+      image_ids: images to score, found or not; all of the ground truth by default.
+
+    Returns:
+      The 12 numbers by name, 0..1; -1 where the ground truth has nothing to find.
+
+    Raises:
+      InputError: a result is for an image that is not scored.
+    """
+    quiet = io.StringIO()
+    with contextlib.redirect_stdout(quiet):
+        truth = COCO(str(annotation_file))
+        for annotation in truth.anns.values():  # fields that hand-made files leave out
+            annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+            annotation.setdefault("iscrowd", 0)
+        scored = sorted(truth.getImgIds() if image_ids is None else set(image_ids))
+        strangers = {r["image_id"] for r in results} - set(scored)
+        if strangers:
+            raise InputError(f"results for image id {min(strangers)}, which {annotation_file} does not list.")
+        if not results:  # pycocotools cannot load an empty list
+            return _nothing_found(truth, scored)
+        evaluation = COCOeval(truth, truth.loadRes([dict(r) for r in results]), "bbox")
+        evaluation.params.imgIds = scored
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return {name: float(value) for name, value in zip(NAMES, evaluation.stats)}
+
+
+def _nothing_found(truth: COCO, scored: list[int]) -> dict[str, float]:
+    """The 12 numbers without any detection: 0 where there is something to find, else -1."""
+    areas = [a["area"] for a in truth.loadAnns(truth.getAnnIds(imgIds=scored, iscrowd=False))]
+    bounds = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10), "all": (0, 1e10)}
+    there = {name: any(low <= area <= high for area in areas) for name, (low, high) in bounds.items()}
+    return {name: 0.0 if there[size] else -1.0 for name, (_, _, size, _) in zip(NAMES, MEANING)}
+
+
+def table(metrics: dict[str, float]) -> str:
+    """The 12 numbers as text, a line each."""
+    return "\n".join(
+        f"{kind:<17} (IoU {iou:<9} area {area:<6} detections {most:>3})  {name:<5} {metrics[name]:.4f}"
+        for name, (kind, iou, area, most) in zip(NAMES, MEANING)
+    )
+
+
+def write_report(folder: str | Path, metrics: dict[str, Any], results: list[dict[str, Any]]) -> None:
+    """Writes `metrics.json` and the COCO results file `results.json`."""
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "results.json").write_text(json.dumps(results))
+    (path / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")

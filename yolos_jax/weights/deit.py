@@ -1,0 +1,130 @@
+"""A DeiT or timm image classifier as the start of a detector.
+
+The backbone is taken as it is, its position embeddings resized to the
+detector's grid; whatever a classifier does not have (DET tokens, mid-layer
+position embeddings, heads) starts fresh from a seed.
+"""
+
+import math
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+
+from yolos_jax.errors import InputError
+from yolos_jax.model.config import VARIANTS, YolosConfig
+from yolos_jax.model.position import resize_to_tokens
+from yolos_jax.model.yolos import build
+from yolos_jax.weights.names import check, reference_shapes
+from yolos_jax.weights.reference import from_reference, to_reference
+from yolos_jax.weights.report import Report
+
+_IGNORED = ("dist_token", "head.weight", "head.bias", "head_dist.weight", "head_dist.bias")
+_NOT_IN_DEIT = ("det_token", "mid_pos_embed")
+
+
+def from_deit(
+    state: Mapping[str, np.ndarray], config: YolosConfig, seed: int = 0, what: str = "the state dict"
+) -> tuple[dict, Report]:
+    """Our parameters with the backbone of a classifier.
+
+    A distilled classifier has two extra rows of position embeddings. As in the
+    reference its first one is dropped: CLS keeps DeiT's CLS token but gets the
+    distillation token's position.
+
+    Args:
+      state: float32 arrays under DeiT's (timm's) names.
+      config: the detector wanted.
+      seed: of everything that DeiT does not have.
+      what: what to call the source in an error.
+
+    Returns:
+      (nested dict of numpy float32 arrays, what was taken, initialised and ignored)
+
+    Raises:
+      InputError: tensors are missing, unexpected or misshapen.
+    """
+    ignored = tuple(name for name in state if name in _IGNORED)
+    backbone = {name: array for name, array in state.items() if name not in _IGNORED}
+    _check_backbone(backbone, config, what)
+    row, side = _position_layout(state, what)
+
+    fresh = to_reference(build(config, seed)[1], config)
+    grid = backbone["pos_embed"][0, row + 1 :].reshape(side, side, config.width)
+    rows, columns = config.init_grid
+    positions = fresh["backbone.pos_embed"]
+    positions[0, 0] = backbone["pos_embed"][0, row]
+    positions[0, 1 : 1 + rows * columns] = _resize(grid, config.init_grid)
+    merged = fresh | {f"backbone.{name}": array for name, array in backbone.items() if name != "pos_embed"}
+
+    report = Report(
+        kind="deit",
+        taken=tuple(backbone),
+        initialised=tuple(name for name in fresh if name.removeprefix("backbone.") not in backbone),
+        ignored=ignored,
+        notes=(
+            f"pos_embed: row {row} is the position of CLS; grid {side}x{side} "
+            + ("kept" if (rows, columns) == (side, side) else f"resized to {rows}x{columns}")
+            + f"; the rows of the {config.det_tokens} DET tokens are initialised.",
+        ),
+    )
+    return from_reference(merged, config, what), report
+
+
+def config_of_deit(state: Mapping[str, np.ndarray], what: str) -> YolosConfig:
+    """The variant with the classifier's width and depth, as trained on COCO."""
+    width, depth = _width(state), _depth(state)
+    for config in VARIANTS.values():
+        if (config.width, config.depth) == (width, depth):
+            return config
+    known = ", ".join(f"{name} {config.width} and {config.depth}" for name, config in VARIANTS.items())
+    raise InputError(
+        f"{what} has width {width} and {depth} blocks, which is none of the variants ({known}); "
+        "pass --config with the model's settings."
+    )
+
+
+def _depth(state: Mapping[str, np.ndarray]) -> int:
+    return len({name.split(".")[1] for name in state if name.startswith("blocks.")})
+
+
+def _check_backbone(backbone: Mapping[str, np.ndarray], config: YolosConfig, what: str) -> None:
+    """Names and shapes of all but the head; of the position embeddings only their width."""
+    if _depth(backbone) != config.depth:
+        raise InputError(
+            f"{what} has {_depth(backbone)} blocks of width {_width(backbone)}, the model wants {config.depth} "
+            f"of width {config.width}; choose the --variant or --config that fits."
+        )
+    expected = {
+        name.removeprefix("backbone."): shape
+        for name, shape in reference_shapes(config).items()
+        if name.startswith("backbone.") and name.removeprefix("backbone.") not in _NOT_IN_DEIT
+    }
+    if "pos_embed" in backbone and backbone["pos_embed"].ndim == 3:
+        expected["pos_embed"] = (1, backbone["pos_embed"].shape[1], config.width)
+    check(backbone, expected, what)
+
+
+def _width(backbone: Mapping[str, np.ndarray]) -> int:
+    return backbone["patch_embed.proj.bias"].size
+
+
+def _position_layout(state: Mapping[str, np.ndarray], what: str) -> tuple[int, int]:
+    """(row for CLS, side of the patch grid): one row comes before the patches, two if distilled."""
+    tokens = state["pos_embed"].shape[1]
+    for row in (1,) if "dist_token" in state else (0, 1):
+        patches = tokens - row - 1
+        if patches > 0 and math.isqrt(patches) ** 2 == patches:
+            return row, math.isqrt(patches)
+    raise InputError(
+        f"pos_embed of {what} has shape {list(state['pos_embed'].shape)}; without its class row "
+        f"{'and its distillation row ' if 'dist_token' in state else ''}that is no square grid of patches."
+    )
+
+
+def _resize(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`[H, W, D]` -> `[h * w, D]`, bicubic as in torch; bit-equal if the size is the same."""
+    if grid.shape[:2] == size:
+        return grid.reshape(-1, grid.shape[-1])
+    tokens = size[0] * size[1]
+    return np.asarray(resize_to_tokens(jnp.asarray(grid), jnp.asarray(size, jnp.int32), tokens, max(size)))

@@ -1,0 +1,116 @@
+"""Names and shapes of a YOLOS state dict, the reference's and Hugging Face's."""
+
+from collections.abc import Container, Mapping
+
+import numpy as np
+
+from yolos_jax.errors import InputError
+from yolos_jax.model.config import YolosConfig
+from yolos_jax.weights.report import compact
+
+# What the mid-layer embeddings are called in published files and in those that
+# `save_pretrained` writes; the model's own state dict (transformers 5) says "interpolation".
+_OLD_MID = "vit.encoder.mid_position_embeddings"
+_NEW_MID = "vit.encoder.interpolation.mid_position_embeddings"
+# reference, Hugging Face. Applied in this order; "{}" stands for query, key and value,
+# which Hugging Face stores apart and the reference stacks in this order along axis 0.
+_PARTS = (
+    ("backbone.blocks.", "vit.encoder.layer."),
+    (".norm1.", ".layernorm_before."),
+    (".norm2.", ".layernorm_after."),
+    (".attn.qkv.", ".attention.attention.{}."),
+    (".attn.proj.", ".attention.output.dense."),
+    (".mlp.fc1.", ".intermediate.dense."),
+    (".mlp.fc2.", ".output.dense."),
+    ("backbone.mid_pos_embed", _NEW_MID),
+    ("backbone.pos_embed", "vit.embeddings.position_embeddings"),
+    ("backbone.cls_token", "vit.embeddings.cls_token"),
+    ("backbone.det_token", "vit.embeddings.detection_tokens"),
+    ("backbone.patch_embed.proj.", "vit.embeddings.patch_embeddings.projection."),
+    ("backbone.norm.", "vit.layernorm."),
+    ("class_embed.", "class_labels_classifier."),
+    ("bbox_embed.", "bbox_predictor."),
+)
+
+
+def huggingface_names(name: str) -> tuple[str, ...]:
+    """The Hugging Face name of a reference name; three (query, key, value) for a joint qkv."""
+    for ours, theirs in _PARTS:
+        name = name.replace(ours, theirs)
+    return tuple(name.format(part) for part in ("query", "key", "value")) if "{}" in name else (name,)
+
+
+def current_huggingface_name(name: str, names: Container[str]) -> str:
+    """The name in a transformers 5 state dict of a name found in a Hugging Face file that holds `names`."""
+    return _NEW_MID if name == _OLD_MID and _NEW_MID not in names else name
+
+
+def reference_shapes(config: YolosConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of the reference's state dict."""
+    width, tokens = config.width, 1 + config.init_grid[0] * config.init_grid[1] + config.det_tokens
+    out: dict[str, tuple[int, ...]] = {
+        "backbone.cls_token": (1, 1, width),
+        "backbone.pos_embed": (1, tokens, width),
+        "backbone.det_token": (1, config.det_tokens, width),
+        "backbone.patch_embed.proj.weight": (width, 3, config.patch_size, config.patch_size),
+        "backbone.patch_embed.proj.bias": (width,),
+    }
+
+    def linear(name: str, size_in: int, size_out: int) -> None:
+        out[f"{name}.weight"], out[f"{name}.bias"] = (size_out, size_in), (size_out,)
+
+    def norm(name: str) -> None:
+        out[f"{name}.weight"] = out[f"{name}.bias"] = (width,)
+
+    for i in range(config.depth):
+        block = f"backbone.blocks.{i}"
+        norm(f"{block}.norm1")
+        linear(f"{block}.attn.qkv", width, 3 * width)
+        linear(f"{block}.attn.proj", width, width)
+        norm(f"{block}.norm2")
+        linear(f"{block}.mlp.fc1", width, config.mlp_width)
+        linear(f"{block}.mlp.fc2", config.mlp_width, width)
+    norm("backbone.norm")
+    if config.mid_grid is not None:
+        mid_tokens = 1 + config.mid_grid[0] * config.mid_grid[1] + config.det_tokens
+        out["backbone.mid_pos_embed"] = (config.depth - 1, 1, mid_tokens, width)
+    for head, outputs in (("class_embed", config.num_classes + 1), ("bbox_embed", 4)):
+        for i, size in enumerate((width, width, outputs)):
+            linear(f"{head}.layers.{i}", width, size)
+    return out
+
+
+def huggingface_shapes(config: YolosConfig) -> dict[str, tuple[int, ...]]:
+    """The same for Hugging Face's state dict."""
+    out = {}
+    for name, (first, *rest) in reference_shapes(config).items():
+        names = huggingface_names(name)
+        out.update({theirs: (first // len(names), *rest) for theirs in names})
+    return out
+
+
+def check(state: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]], what: str) -> None:
+    """Raises an `InputError` that names every missing, unexpected or misshapen tensor of `state`.
+
+    Args:
+      state: arrays by name.
+      expected: wanted shapes by name.
+      what: the subject of the sentence, such as the file.
+    """
+    parts = []
+    wrong = [name for name in expected if name in state and tuple(state[name].shape) != expected[name]]
+    if wrong:
+        told = [f"{name} has shape {list(state[name].shape)}, wanted {list(expected[name])}" for name in wrong[:6]]
+        told += [f"and {len(wrong) - 6} more of a wrong shape"] if len(wrong) > 6 else []
+        parts.append("; ".join(told))
+    for kind, names in (
+        ("missing", [name for name in expected if name not in state]),
+        ("unexpected", [name for name in state if name not in expected]),
+    ):
+        if names:
+            parts.append(f"{len(names)} {kind} ({', '.join(compact(names))})")
+    if parts:
+        raise InputError(
+            f"the weights of {what} do not fit the model: {'; '.join(parts)}. "
+            "Choose the --variant or --config that they were made for."
+        )

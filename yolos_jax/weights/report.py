@@ -1,0 +1,62 @@
+"""What became of every tensor of a source."""
+
+import dataclasses
+import re
+from collections.abc import Iterable
+
+_BLOCK = re.compile(r"\b(blocks|layer)\.(\d+)\.")
+
+
+def compact(names: Iterable[str]) -> list[str]:
+    """Names with runs of block numbers written as one: `blocks.{0-11}.norm1.bias`; order is kept."""
+    groups: dict[str, list[int]] = {}
+    for name in names:
+        found = _BLOCK.search(name)
+        template = _BLOCK.sub(r"\1.{}.", name, count=1) if found else name
+        groups.setdefault(template, []).extend([int(found[2])] if found else [])
+    return [template.replace("{}", _runs(numbers)) if numbers else template for template, numbers in groups.items()]
+
+
+def _runs(numbers: list[int]) -> str:
+    """`[0, 1, 2, 5]` -> `{0-2,5}`; a single number stays as it is."""
+    if len(numbers) == 1:
+        return str(numbers[0])
+    runs: list[list[int]] = []
+    for n in sorted(numbers):
+        if runs and n == runs[-1][1] + 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    return "{" + ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs) + "}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What became of every tensor. Printing it gives counts and names.
+
+    Attributes:
+      kind: "reference", "huggingface" or "deit".
+      taken: source tensors that are in the parameters now (the source's names).
+      initialised: parameters without a source, fresh from the seed (reference names).
+      ignored: source tensors left out on purpose (the source's names).
+      cast: source tensors that were not float32 and have been cast, with their dtype.
+      notes: sentences about tensors that were changed on the way.
+      path: where the weights came from, if from a file.
+    """
+
+    kind: str
+    taken: tuple[str, ...]
+    initialised: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    cast: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    path: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"{self.kind} weights{f' from {self.path}' if self.path else ''}"]
+        for what in ("taken", "initialised", "ignored", "cast"):
+            names = getattr(self, what)
+            if names or what != "cast":
+                lines.append(f"{what}{' to float32' if what == 'cast' else ''}: {len(names)}")
+                lines += [f"  {name}" for name in compact(names)]
+        return "\n".join(lines + [f"note: {note}" for note in self.notes])
