@@ -15,9 +15,10 @@ def get_config(variant: str = "ti") -> ConfigDict:
     config.seed = 0
     model = VARIANTS[variant].to_dict()
     config.model = ConfigDict({k: placeholder(tuple) if v is None else v for k, v in model.items()})
-    # Starting weights: a checkpoint folder, a Hugging Face folder, .safetensors or .pth
-    # (YOLOS, or DeiT for initialisation); empty for random ones.
-    config.init = ""
+    # Starting weights: a checkpoint folder, a Hugging Face folder, .safetensors or .pth (YOLOS, or
+    # DeiT for initialisation); or random ones: "reference" (the reference's, meant to be followed by
+    # DeiT's) or "from_nothing" (ours, which learn without pre-training).
+    config.init = "reference"
     # Hungarian matching: "host" (scipy in a callback) or "device" (inside the compiled program).
     config.matcher = "host"
     # Of float32 matrix products; GPUs would otherwise use TF32.

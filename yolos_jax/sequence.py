@@ -32,7 +32,9 @@ def resized_size(width: int, height: int, short_side: int, max_side: int | None,
     The short side becomes `short_side` unless the long one would pass
     `max_side`; then each side is floored to a multiple of `patch` on its own, so
     x and y scale a little differently. The order of the operations decides
-    rounding and is the reference's. A side never falls below one patch.
+    rounding and is the reference's. Pictures more than about forty times as long
+    as wide, on which it fails or exceeds the bound, keep one patch at least and
+    `max_side` rounded up to whole patches at most.
     """
     short, long = min(width, height), max(width, height)
     side = short_side
@@ -44,7 +46,8 @@ def resized_size(width: int, height: int, short_side: int, max_side: int | None,
         size = side, int(side * height / width)
     else:
         size = int(side * width / height), side
-    return max(size[0] // patch, 1) * patch, max(size[1] // patch, 1) * patch
+    most = max(size) if max_side is None else -(-max_side // patch) * patch
+    return tuple(max(min(length, most) // patch, 1) * patch for length in size)
 
 
 def default_max_side(short_side: int) -> int:

@@ -162,7 +162,7 @@ def test_misfits_are_named(tmp_path, edit, sentence):
 
 
 def test_parameters_of_another_model_are_refused():
-    with pytest.raises(InputError, match="backbone.mid_pos_embed"):
+    with pytest.raises(InputError, match=r"backbone\.mid_pos_embed"):
         to_reference(random_params(TINY), dataclasses.replace(TINY, mid_pe_size=None))
     with pytest.raises(InputError, match="do not belong"):
         to_reference({}, TINY)
@@ -188,5 +188,5 @@ def test_integers_are_refused(tmp_path):
         load_weights(write(tmp_path / "a.safetensors", state), TINY)
 
 
-def test_every_block_is_a_shape_of_its_own():
+def test_huggingface_splits_qkv_and_nothing_else():
     assert len(huggingface_shapes(TINY)) == len(reference_shapes(TINY)) + 4 * TINY.depth

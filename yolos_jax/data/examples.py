@@ -57,25 +57,34 @@ class TrainBatch(NamedTuple):
     valid: np.ndarray
 
 
-def normalized_boxes(example: Example) -> np.ndarray:
-    """float32 `[n, 4]` cxcywh as fractions of the picture's sides.
+def normalized_boxes(example: Example, size: tuple[int, int]) -> np.ndarray:
+    """float32 `[n, 4]` cxcywh as fractions of the picture's sides after resizing to (width, height).
 
-    Resizing scales boxes and sides alike, so these are the same at every size.
+    Resizing changes these fractions by rounding only; float32 step by step, as
+    the reference goes, makes them equal to the last bit.
     """
-    x0, y0, x1, y1 = example.boxes.T
-    scale = np.array([example.width, example.height] * 2, np.float32)
-    return np.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], axis=1).astype(np.float32) / scale
+    ratio = np.array([size[0] / example.width, size[1] / example.height] * 2, np.float32)
+    x0, y0, x1, y1 = (example.boxes * ratio).T
+    boxes = np.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], axis=1)
+    return boxes / np.array([*size, *size], np.float32)
 
 
-def pack_targets(examples: Sequence[Example], batch_size: int, most: int) -> dict[str, np.ndarray]:
-    """The target fields of a `TrainBatch` for at most `batch_size` examples of at most `most` boxes."""
+def pack_targets(
+    examples: Sequence[Example], sizes: Sequence[tuple[int, int]], batch_size: int, most: int
+) -> dict[str, np.ndarray]:
+    """The target fields of a `TrainBatch`.
+
+    Args:
+      examples: at most `batch_size`, each of at most `most` boxes.
+      sizes: (width, height) in pixels that each picture is resized to.
+    """
     out = {
         "labels": np.full((batch_size, most), -1, np.int32),
         "boxes": np.zeros((batch_size, most, 4), np.float32),
         "count": np.zeros(batch_size, np.int32),
         "valid": np.arange(batch_size) < len(examples),
     }
-    for i, example in enumerate(examples):
+    for i, (example, size) in enumerate(zip(examples, sizes)):
         n = len(example.labels)
-        out["labels"][i, :n], out["boxes"][i, :n], out["count"][i] = example.labels, normalized_boxes(example), n
+        out["labels"][i, :n], out["boxes"][i, :n], out["count"][i] = example.labels, normalized_boxes(example, size), n
     return out

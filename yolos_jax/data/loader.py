@@ -130,7 +130,9 @@ def batches(
             else:
                 skipped.append(str(result))
         sequences = pack(images, group.tokens, batch_size, geometry.patch, geometry.model_max_side)
-        return Loaded(TrainBatch(*sequences, **pack_targets(kept, batch_size, most_boxes)), kept, skipped)
+        sizes = [(image.shape[1], image.shape[0]) for image in images]
+        targets = pack_targets(kept, sizes, batch_size, most_boxes)
+        return Loaded(TrainBatch(*sequences, **targets), kept, skipped)
 
     with ThreadPoolExecutor(THREADS) as pool:
         waiting: list[tuple[Group, list[Future]]] = []

@@ -37,7 +37,10 @@ def read_source(path: str | Path) -> Source:
     """
     path = Path(path)
     if not path.exists():
-        raise InputError(f"{path} does not exist; give a .safetensors or .pth file, or a Hugging Face folder.")
+        raise InputError(
+            f"{path} does not exist; give a .safetensors or .pth file or a Hugging Face folder "
+            "(a model on the hub has to be downloaded first)."
+        )
     if path.is_dir():
         tensors, hf_config = read_folder(path)
     else:

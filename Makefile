@@ -1,0 +1,43 @@
+# make demo: train, evaluate and draw on data that is made on the spot.   make test: the tests.
+# Both set up .venv by themselves; all they need is Python 3.11 or newer.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+DEMO := demo
+# The CPU client's threads must outnumber callbacks that wait for each other (several forced devices).
+export NPROC := 32
+
+.PHONY: demo test test-parity lint clean
+
+$(VENV)/ready: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+# PyTorch's CPU build for the comparisons; only make test-parity installs it.
+$(VENV)/ready-parity: $(VENV)/ready requirements-parity.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-parity.txt
+	touch $@
+
+demo: $(VENV)/ready
+	rm -rf $(DEMO)
+	$(RUN) -m yolos_jax.data.digits --out $(DEMO)/digits
+	$(RUN) train.py --config configs/digits.py --workdir $(DEMO)/run --config.data.root=$(DEMO)/digits
+	$(RUN) eval.py --config configs/digits.py --checkpoint $(DEMO)/run --config.data.root=$(DEMO)/digits
+	$(RUN) predict.py $(DEMO)/digits/val2017 --limit 8 --checkpoint $(DEMO)/run --out $(DEMO)/pictures
+
+test: $(VENV)/ready lint
+	$(RUN) -m pytest -m "not parity"
+
+test-parity: $(VENV)/ready-parity
+	$(RUN) -m pytest -m parity
+
+lint: $(VENV)/ready
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+clean:
+	rm -rf $(VENV) $(DEMO)

@@ -1,0 +1,121 @@
+"""COCO folders: what is read, what is left out, and a sentence for everything wrong."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from made_coco import box, make_coco
+from PIL import Image
+from pycocotools.coco import COCO
+from reference_pack import data_folder
+
+from yolos_jax.data.coco import CocoSource
+from yolos_jax.errors import InputError
+from yolos_jax.pictures import UnreadableImage
+
+
+@pytest.mark.parametrize("split", ["train2017", "val2017"])
+def test_real_annotations_equal_pycocotools(split, capsys):
+    root = data_folder("coco_tiny80")
+    source = CocoSource(root, split, 91)
+    coco = COCO(str(source.annotation_file))
+    assert [e.image_id for e in source.examples] == [i["id"] for i in coco.dataset["images"]]
+    assert source.label_names == {c["id"]: c["name"] for c in coco.dataset["categories"]}
+    assert source.dropped["crowd"] == sum(a["iscrowd"] for a in coco.dataset["annotations"])
+    for example in source.examples:
+        found = coco.loadAnns(coco.getAnnIds([example.image_id], iscrowd=False))
+        np.testing.assert_array_equal(example.labels, [a["category_id"] for a in found])
+        want = np.array([a["bbox"] for a in found]).reshape(-1, 4)
+        want[:, 2:] += want[:, :2]
+        np.testing.assert_allclose(example.boxes, want.clip(0, [example.width, example.height] * 2), atol=1e-3)
+        assert source.read(example).mode == "RGB"
+
+
+def test_crowds_and_empty_boxes_are_left_out_and_counted(tmp_path):
+    annotations = [
+        box(1, 1, [4, 4, 20, 10]),
+        box(2, 1, [4, 4, 20, 10], iscrowd=1),
+        box(3, 1, [10, 10, 0, 5]),
+        box(4, 1, [70, 10, 5, 5]),  # outside
+        box(5, 1, [-5, 40, 20, 100], category=7),
+    ]
+    source = CocoSource(make_coco(tmp_path, [(64, 48), (64, 48)], annotations=annotations), "train2017", 10)
+    assert source.dropped == {"crowd": 1, "empty": 2}
+    np.testing.assert_array_equal(source.examples[0].boxes, [[4, 4, 24, 14], [0, 40, 15, 48]])
+    assert source.examples[0].labels.tolist() == [1, 7] and source.examples[1].boxes.shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    "bad, sentence",
+    [
+        (box(9, 1, [4, 4, float("nan"), 10]), "annotation id 9 of image id 1 .* four finite numbers"),
+        (box(9, 1, [4, 4, -3, 10]), "annotation id 9 .* negative width or height"),
+        (box(9, 1, [4, 4, 3]), "four finite numbers"),
+        (box(9, 1, [4, 4, 3, "x"]), "four finite numbers"),
+        (box(9, 1, [4, 4, 3, 3], category=91), r"category id 91, outside 0..9; .*num_classes"),
+        (box(9, 1, [4, 4, 3, 3], category=-1), "category id -1"),
+        (box(9, 5, [4, 4, 3, 3]), "image id 5, which is not among its images"),
+        ({"id": 9}, "annotation id 9 .* has no image_id"),
+    ],
+)
+def test_wrong_annotations(tmp_path, bad, sentence):
+    root = make_coco(tmp_path, [(64, 48)], annotations=[box(1, 1, [1, 1, 5, 5]), bad])
+    with pytest.raises(InputError, match=sentence):
+        CocoSource(root, "train2017", 10)
+
+
+def change(root, edit):
+    path = root / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "edit, sentence",
+    [
+        (lambda c: c.pop("categories"), "no list 'categories'"),
+        (lambda c: c["images"][0].pop("file_name"), "no file_name"),
+        (lambda c: c["images"][0].update(width=0), r"image id 1 .* size \(0, 48\)"),
+        (lambda c: c["images"].append(c["images"][0]), "listed twice"),
+        (lambda c: c["images"][0].update(file_name="gone.jpg"), "image id 1 is listed .*gone.jpg is absent"),
+        (lambda c: c["categories"][0].pop("name"), "no whole-number id or no name"),
+        (lambda c: c.update(images=[], annotations=[]), "lists no images"),
+    ],
+)
+def test_wrong_annotation_files(tmp_path, edit, sentence):
+    root = make_coco(tmp_path, [(64, 48)])
+    change(root, edit)
+    with pytest.raises(InputError, match=sentence):
+        CocoSource(root, "train2017", 10)
+
+
+def test_missing_things(tmp_path):
+    with pytest.raises(InputError, match="data folder .* does not exist"):
+        CocoSource(tmp_path / "no", "train2017", 10)
+    with pytest.raises(InputError, match="folder of pictures"):
+        CocoSource(tmp_path, "train2017", 10)
+    (tmp_path / "train2017").mkdir()
+    with pytest.raises(InputError, match="annotation file .* does not exist"):
+        CocoSource(tmp_path, "train2017", 10)
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "instances_train2017.json").write_text("{")
+    with pytest.raises(InputError, match="not valid JSON"):
+        CocoSource(tmp_path, "train2017", 10)
+
+
+def test_a_picture_of_another_size_is_named(tmp_path):
+    root = make_coco(tmp_path, [(64, 48)])
+    Image.new("RGB", (30, 30)).save(root / "train2017" / "1.jpg")
+    source = CocoSource(root, "train2017", 10)
+    with pytest.raises(UnreadableImage, match="30x30 pixels but its annotation says 64x48"):
+        source.read(source.examples[0])
+
+
+def test_data_imports_no_jax():
+    """Workers of the loader must not start a jax backend."""
+    modules = "coco", "coco_names", "digits", "examples", "loader"
+    code = f"import sys; {'; '.join(f'import yolos_jax.data.{m}' for m in modules)}; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

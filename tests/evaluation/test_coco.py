@@ -1,0 +1,83 @@
+"""COCO's numbers against published ones, and the bookkeeping around them."""
+
+import json
+
+import numpy as np
+import pytest
+from made_coco import make_coco
+from reference_pack import arrays, data_folder
+
+from yolos_jax.data.coco import CocoSource
+from yolos_jax.data.loader import Geometry
+from yolos_jax.errors import InputError
+from yolos_jax.evaluation.coco import NAMES, coco_metrics, table, to_results, write_report
+from yolos_jax.evaluation.run import evaluate
+from yolos_jax.model.config import YolosConfig
+from yolos_jax.model.yolos import build
+from yolos_jax.postprocess import postprocess
+from yolos_jax.training.step import data_mesh
+
+
+def test_published_numbers():
+    folder = data_folder("coco_eval_ref")
+    lines = (folder / "val2014_fake_eval_res.txt").read_text().split("type=bbox")[1].split("type=")[0].splitlines()
+    published = [float(line.rsplit("=", 1)[1]) for line in lines if " = " in line]
+    results = json.loads((folder / "instances_val2014_fakebbox100_results.json").read_text())
+    found = coco_metrics(folder / "instances_val2014_100.json", results)
+    assert [round(found[name], 3) for name in NAMES] == published
+    assert abs(found["AP"] - 0.504581) < 5e-7
+    assert "AP50" in table(found) and f"{found['AP']:.4f}" in table(found)
+
+
+def test_images_without_detections_are_scored():
+    """Leaving out an image's detections must lower recall, not the number of images."""
+    folder = data_folder("coco_eval_ref")
+    truth = folder / "instances_val2014_100.json"
+    results = json.loads((folder / "instances_val2014_fakebbox100_results.json").read_text())
+    ids = sorted({r["image_id"] for r in results})
+    half = [r for r in results if r["image_id"] in ids[::2]]
+    assert coco_metrics(truth, half)["AR100"] < coco_metrics(truth, results)["AR100"] - 0.1
+    assert coco_metrics(truth, [])["AP"] == 0
+    with pytest.raises(InputError, match="does not list"):
+        coco_metrics(truth, [{**results[0], "image_id": -5}])
+
+
+def test_postprocess_equals_the_reference():
+    z = arrays("postprocess.npz")
+    for n in range(sum(name.endswith("_logits") for name in z.files)):
+        scores, labels, boxes = postprocess(z[f"p{n}_logits"], z[f"p{n}_boxes"], z[f"p{n}_orig_hw"][:, ::-1])
+        np.testing.assert_allclose(scores, z[f"p{n}_scores"], atol=1e-6)
+        np.testing.assert_array_equal(labels, z[f"p{n}_labels"])
+        scale = z[f"p{n}_orig_hw"].max()
+        np.testing.assert_allclose(np.asarray(boxes) / scale, z[f"p{n}_out_boxes"] / scale, atol=1e-6)
+
+
+def test_results_are_xywh(tmp_path):
+    entries = to_results(7, np.array([0.5]), np.array([3]), np.array([[10.0, 20.0, 40.0, 80.0]]))
+    assert entries == [{"image_id": 7, "category_id": 3, "bbox": [10.0, 20.0, 30.0, 60.0], "score": 0.5}]
+    write_report(tmp_path / "a", {"AP": 0.25}, entries)
+    assert json.loads((tmp_path / "a" / "results.json").read_text()) == entries
+    assert json.loads((tmp_path / "a" / "metrics.json").read_text()) == {"AP": 0.25}
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_every_image_is_evaluated_once(tmp_path, devices):
+    """Uneven buckets and a broken picture; perfect boxes would need training, so only the counting is checked."""
+    import jax
+
+    sizes = [(64, 48)] * 5 + [(48, 64)] * 4 + [(96, 32)] * 3
+    root = make_coco(tmp_path, sizes)
+    (root / "train2017" / "3.jpg").write_bytes(b"no picture")
+    config = YolosConfig(width=12, depth=2, heads=2, det_tokens=4, num_classes=10, init_pe_size=(48, 64))
+    graph, params = build(config)
+    source = CocoSource(root, "train2017", 10)
+    geometry = Geometry.of(32, 64, 16, 84)
+    mesh = data_mesh(jax.devices()[:devices])
+    found = evaluate(graph, params, source, geometry, mesh, batch_size=8, buckets=2, on_bad_image="skip")
+    ids = [r["image_id"] for r in found.results]
+    assert sorted(ids) == sorted([i for i in range(1, 13) if i != 3] * config.det_tokens)
+    assert len(found.skipped) == 1 and "3.jpg" in found.skipped[0]
+    assert set(found.metrics) == set(NAMES)
+    if devices > 1:
+        with pytest.raises(InputError, match="not a multiple of the 8 devices"):
+            evaluate(graph, params, source, geometry, mesh, batch_size=3)

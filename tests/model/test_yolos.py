@@ -1,0 +1,171 @@
+"""The network against the reference's outputs, and its promises about batches, memory and compiling."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference_pack import PARITY_VARIANTS, arrays, image_sequence, micro_config, tensors
+
+from yolos_jax.errors import InputError
+from yolos_jax.model.config import VARIANTS, YolosConfig, variant
+from yolos_jax.model.yolos import abstract, apply, build, normalize
+from yolos_jax.sequence import pack
+from yolos_jax.weights import from_reference
+
+MICRO = YolosConfig(
+    width=24, depth=3, heads=2, det_tokens=5, num_classes=7, init_pe_size=(64, 96), mid_pe_size=(64, 96)
+)
+
+
+def model(config, params):
+    graph = abstract(config)[0]
+    return jax.jit(lambda patches, grid, layers=None: apply(graph, params, patches, grid, layers), static_argnums=2)
+
+
+def reference_order(attention, det):
+    """Columns CLS, patches, DET -> CLS, DET, patches."""
+    return np.concatenate([attention[..., :1], attention[..., -det:], attention[..., 1:-det]], axis=-1)
+
+
+@pytest.mark.parametrize("name", PARITY_VARIANTS)
+@pytest.mark.parametrize("skip_equal_count", [False, True])
+def test_equals_the_reference(name, skip_equal_count):
+    """Every size; the two where the reference skips resizing only when asked to do likewise."""
+    config = dataclasses.replace(micro_config(name), skip_equal_count=skip_equal_count)
+    z = arrays(f"model_{name}.npz")
+    detect = model(config, from_reference(tensors(f"model_{name}.safetensors"), config))
+    compared = 0
+    for i, (kind, skipped) in enumerate(zip(z["kind"], z["interp_skipped"])):
+        if skipped and kind != "own" and not skip_equal_count:
+            continue
+        out = detect(*image_sequence(z[f"in{i}"], config.patch_size), (-1,))
+        np.testing.assert_allclose(out.logits[0], z[f"pred_logits{i}"], atol=1e-4, rtol=0)
+        np.testing.assert_allclose(out.boxes[0], z[f"pred_boxes{i}"], atol=1e-5, rtol=0)
+        np.testing.assert_allclose(out.features[0], z[f"det_features{i}"], atol=1e-4, rtol=0)
+        want = reference_order(z[f"attn{i}"], config.det_tokens)
+        np.testing.assert_allclose(out.attention[0, 0], want, atol=1e-5, rtol=0)
+        compared += 1
+    assert compared >= (len(z["kind"]) if skip_equal_count else len(z["kind"]) - 2)
+
+
+def test_attention_of_inner_layers_equals_a_recomputation():
+    """From the reference's stored block inputs and weights, in numpy."""
+    config, z, state = micro_config("mid"), arrays("model_mid.npz"), tensors("model_mid.safetensors")
+    detect = model(config, from_reference(state, config))
+    layers = tuple(range(config.depth))
+    found = np.asarray(detect(*image_sequence(z["in3"], config.patch_size), layers).attention)[:, 0]
+    for layer, x in enumerate(z["dbg3_block_in"].astype(np.float64)):
+        name = f"backbone.blocks.{layer}."
+        centred = x - x.mean(-1, keepdims=True)
+        x = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + config.layer_norm_eps)
+        x = x * state[name + "norm1.weight"] + state[name + "norm1.bias"]
+        qkv = x @ state[name + "attn.qkv.weight"].T + state[name + "attn.qkv.bias"]
+        q, k, _ = qkv.reshape(len(x), 3, config.heads, -1).transpose(1, 2, 0, 3)
+        scores = q[:, -config.det_tokens :] @ k.transpose(0, 2, 1) / np.sqrt(config.head_size)
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        weights = reference_order(weights / weights.sum(-1, keepdims=True), config.det_tokens)
+        np.testing.assert_allclose(found[layer], weights, atol=1e-5, rtol=0)
+
+
+def test_an_image_does_not_depend_on_its_batch():
+    config, z = micro_config("mid"), arrays("model_mid.npz")
+    detect = model(config, from_reference(tensors("model_mid.safetensors"), config))
+    images = [z[f"in{i}"].transpose(1, 2, 0) for i in range(len(z["sizes_hw"]))]
+    tokens = 40 + max(h * w for h, w in z["sizes_hw"]) // config.patch_size**2
+    together = detect(*pack(images, tokens, len(images) + 1, config.patch_size), (0, -1))
+    for i, image in enumerate(images):
+        alone = detect(*image_sequence(z[f"in{i}"], config.patch_size), (0, -1))
+        np.testing.assert_allclose(together.logits[i], alone.logits[0], atol=1e-5, rtol=0)
+        np.testing.assert_allclose(together.boxes[i], alone.boxes[0], atol=1e-5, rtol=0)
+        real = 1 + config.det_tokens + image.shape[0] * image.shape[1] // config.patch_size**2
+        np.testing.assert_allclose(together.attention[:, i, ..., :real], alone.attention[:, 0], atol=1e-5, rtol=0)
+        assert not np.asarray(together.attention[:, i, ..., real:]).any()
+
+
+def test_padding_values_change_nothing():
+    graph, params = build(MICRO)
+    detect = jax.jit(lambda patches, grid: apply(graph, params, patches, grid))
+    rng = np.random.default_rng(0)
+    patches, grid = rng.integers(0, 256, (2, 30, 768), np.uint8), np.array([[4, 5], [3, 2]], np.int32)
+    other = patches.copy()
+    other[0, 20:], other[1, 6:] = 0, rng.integers(0, 256, (24, 768))
+    for a, b in zip(detect(patches, grid)[:3], detect(other, grid)[:3]):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_bytes_are_normalized_on_the_device():
+    patches = np.random.default_rng(0).integers(0, 256, (2, 3, 768), np.uint8)
+    want = patches.reshape(2, 3, 256, 3) / 255.0
+    want = (want - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(normalize(jnp.asarray(patches)), want.reshape(patches.shape), atol=1e-6)
+
+
+def test_attention_never_holds_all_pairs():
+    """Temporary memory of the compiled program, forward and backward, stays below one N x N array."""
+    tokens = 4096
+    config = dataclasses.replace(MICRO, max_side=84, query_block=128)
+    graph, params = abstract(config)
+    patches, grid = jax.ShapeDtypeStruct((1, tokens, 768), jnp.uint8), jax.ShapeDtypeStruct((1, 2), jnp.int32)
+
+    def forward(params, patches, grid):
+        return apply(graph, params, patches, grid).logits
+
+    def loss(params, patches, grid):
+        return forward(params, patches, grid).sum()
+
+    all_pairs = config.heads * tokens**2 * 4
+    for program in (forward, jax.grad(loss)):
+        memory = jax.jit(program).lower(params, patches, grid).compile().memory_analysis()
+        assert memory.temp_size_in_bytes < all_pairs
+
+
+def test_program_does_not_grow_with_depth():
+    def operations(depth):
+        config = dataclasses.replace(MICRO, depth=depth)
+        graph, params = abstract(config)
+        args = jax.ShapeDtypeStruct((1, 24, 768), jnp.uint8), jax.ShapeDtypeStruct((1, 2), jnp.int32)
+        return jax.jit(lambda p, *a: apply(graph, p, *a)).lower(params, *args).as_text().count("stablehlo.")
+
+    assert operations(3) == operations(9)
+
+
+def test_blocks_of_queries_change_nothing():
+    graph, params = build(MICRO)
+    patches = np.random.default_rng(0).integers(0, 256, (1, 48, 768), np.uint8)
+    whole = apply(graph, params, patches, jnp.array([[6, 8]]))
+    graph, _ = abstract(dataclasses.replace(MICRO, query_block=10))
+    parts = apply(graph, params, patches, jnp.array([[6, 8]]))
+    np.testing.assert_allclose(whole.logits, parts.logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_have_the_published_sizes(name):
+    """Parameters of the reference's models, from names.txt."""
+    from reference_pack import pack as pack_file
+
+    sizes = {"ti": "tiny", "s": "small", "s_dwr": "small_dWr", "b": "base"}
+    header = next(
+        line for line in pack_file("names.txt").read_text().splitlines() if line.startswith(f"# variant {sizes[name]}:")
+    )
+    leaves = jax.tree.leaves(abstract(variant(name))[1])
+    assert f" {sum(leaf.size for leaf in leaves)} parameters" in header
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        ({"width": 50, "heads": 3}, "multiple of model.heads"),
+        ({"depth": 1}, "at least 2 blocks"),
+        ({"init_pe_size": (8, 100)}, "at least one patch"),
+        ({"patch_size": 0}, "must be at least 1"),
+    ],
+)
+def test_impossible_configs_are_refused(wrong, sentence):
+    with pytest.raises(InputError, match=sentence):
+        YolosConfig(**wrong)
+    with pytest.raises(InputError, match="choose one of ti, s, s_dwr, b"):
+        variant("xl")
+    with pytest.raises(InputError, match="unknown model settings"):
+        YolosConfig.from_dict({"widht": 3})

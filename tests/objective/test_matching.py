@@ -1,0 +1,71 @@
+"""Both matchers against scipy on arbitrary costs, and what happens to numbers that are not finite."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+
+from yolos_jax.errors import InputError
+from yolos_jax.objective.losses import Targets, set_loss
+from yolos_jax.objective.matching import match
+
+match_both = {solver: jax.jit(lambda c, n, s=solver: match(c, n, s)) for solver in ("host", "device")}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([(6, 4), (6, 6), (6, 9)]), st.booleans())
+def test_cheapest_for_every_shape(seed, shape, ties):
+    rng = np.random.default_rng(seed)
+    queries, most = shape
+    cost = rng.normal(size=(3, queries, most)).astype(np.float32) * 10
+    cost = cost.round() if ties else cost
+    count = rng.integers(0, most + 1, 3).astype(np.int32)
+    for found in match_both.values():
+        query = np.asarray(found(cost, count)[0])
+        for image, n in enumerate(count):
+            rows, columns = linear_sum_assignment(cost[image, :, :n])
+            mine = np.flatnonzero(query[image] >= 0)
+            assert len(mine) == len(rows) == len(set(query[image, mine].tolist())) and (mine < n).all()
+            total = cost[image, query[image, mine], mine].sum()
+            np.testing.assert_allclose(total, cost[image, rows, columns].sum(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["host", "device"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_non_finite_costs_are_flagged_and_match_nothing(solver, value):
+    cost = np.zeros((3, 4, 2), np.float32)
+    cost[1, 2, 0] = value
+    cost[2, :, 1] = np.nan  # a padding column: its numbers mean nothing
+    query, finite = match_both[solver](cost, np.array([2, 2, 1], np.int32))
+    assert np.asarray(finite).tolist() == [True, False, True]
+    assert (np.asarray(query)[1] == -1).all() and (np.asarray(query)[0] >= 0).all()
+
+
+def test_logits_that_are_not_finite_are_seen_by_the_loss():
+    logits = jnp.zeros((2, 4, 3)).at[1, 0, 0].set(jnp.nan)
+    boxes = jnp.full((2, 4, 4), 0.5)
+    targets = Targets(
+        jnp.zeros((2, 1), jnp.int32), jnp.full((2, 1, 4), 0.25), jnp.ones(2, jnp.int32), jnp.ones(2, bool)
+    )
+    _, finite = jax.jit(lambda x: set_loss(x, boxes, targets, 2))(logits)
+    assert np.asarray(finite).tolist() == [True, False]
+
+
+def test_empty_slots_of_a_batch_count_for_nothing():
+    rng = np.random.default_rng(0)
+    logits, boxes = rng.normal(size=(4, 5, 3)).astype(np.float32), rng.uniform(0.2, 0.4, (4, 5, 4)).astype(np.float32)
+    labels, goal = rng.integers(0, 2, (4, 2)).astype(np.int32), rng.uniform(0.2, 0.4, (4, 2, 4)).astype(np.float32)
+    count = np.array([2, 1, 2, 2], np.int32)
+    for group in (1, 2):
+        full, _ = set_loss(logits[:2], boxes[:2], Targets(labels[:2], goal[:2], count[:2], np.ones(2, bool)), group)
+        valid = np.array([True, True, False, False])
+        padded, _ = set_loss(logits, boxes, Targets(labels, goal, count, valid), group)
+        np.testing.assert_allclose(full, padded, rtol=1e-6)
+
+
+def test_unknown_solver():
+    with pytest.raises(InputError, match="choose one of host, device"):
+        match(jnp.zeros((1, 2, 2)), jnp.ones(1, jnp.int32), "magic")

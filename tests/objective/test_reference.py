@@ -1,0 +1,100 @@
+"""Costs, matching, losses and gradients against the reference's, for both matchers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference_pack import arrays
+
+from yolos_jax.objective.losses import Targets, set_loss
+from yolos_jax.objective.matching import match, matching_cost
+
+TERMS = ("loss_total", "loss_ce", "loss_bbox", "loss_giou", "cardinality_error", "class_error")
+
+
+def case(n):
+    """(logits, boxes, targets, lookup of the case's other arrays)"""
+    z = arrays("criterion.npz")
+    labels, boxes, count = (z[f"c{n}_tgt_{k}"] for k in ("labels", "boxes", "count"))
+    targets = Targets(
+        jnp.asarray(labels, jnp.int32), jnp.asarray(boxes), jnp.asarray(count, jnp.int32), jnp.ones(len(count), bool)
+    )
+    return jnp.asarray(z[f"c{n}_pred_logits"]), jnp.asarray(z[f"c{n}_pred_boxes"]), targets, lambda k: z[f"c{n}_{k}"]
+
+
+def cases():
+    return range(int(arrays("criterion.npz")["n_cases"]))
+
+
+def test_costs():
+    for n in cases():
+        logits, boxes, targets, want = case(n)
+        real = np.arange(targets.labels.shape[1]) < want("tgt_count")[:, None, None]
+        for weights, key in (
+            ((1, 5, 2), "cost"),
+            ((1, 0, 0), "cost_class"),
+            ((0, 1, 0), "cost_l1"),
+            ((0, 0, 1), "cost_giou"),
+        ):
+            found = matching_cost(logits, boxes, targets.labels, targets.boxes, weights)
+            np.testing.assert_allclose(np.where(real, found, 0), np.where(real, want(key), 0), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("solver", ["host", "device"])
+def test_pairs(solver):
+    """The pack's optima are unique, so the pairs must be equal."""
+    for n in cases():
+        _, _, targets, want = case(n)
+        query, finite = match(jnp.asarray(want("cost")), targets.count, solver)
+        assert np.asarray(finite).all()
+        for image, k in enumerate(want("match_count")):
+            pairs = {(int(q), t) for t, q in enumerate(np.asarray(query[image])) if q >= 0}
+            assert pairs == set(zip(want("match_query")[image, :k].tolist(), want("match_target")[image, :k].tolist()))
+
+
+@pytest.mark.parametrize("solver", ["host", "device"])
+def test_losses_and_gradients(solver):
+    for n in cases():
+        logits, boxes, targets, want = case(n)
+
+        def loss(logits, boxes, targets=targets):
+            terms, finite = set_loss(logits, boxes, targets, len(logits), solver)
+            return terms.total, (terms, finite)
+
+        grads, (terms, finite) = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(logits, boxes)
+        assert np.asarray(finite).all()
+        for value, key in zip(terms, TERMS):
+            np.testing.assert_allclose(value, want(key), rtol=1e-5, atol=1e-7, err_msg=f"case {n} {key}")
+        for value, key in zip(grads, ("grad_logits", "grad_boxes")):
+            np.testing.assert_allclose(value, want(key), rtol=0, atol=1e-5 * max(np.abs(want(key)).max(), 1e-7))
+
+
+def test_cross_entropy_is_normalized_within_each_replica():
+    """Cases of equal batch size, put side by side as replicas: the reference's mean over replicas."""
+    by_size = {}
+    for n in cases():
+        by_size.setdefault(len(case(n)[0]), []).append(n)
+    size, chosen = max(by_size.items(), key=lambda item: len(item[1]))
+    assert len(chosen) > 1, "the pack has no two cases of the same batch size"
+    most = max(case(n)[2].labels.shape[1] for n in chosen)
+
+    def widen(array, value=0):
+        pad = [(0, 0), (0, most - array.shape[1])] + [(0, 0)] * (array.ndim - 2)
+        return jnp.pad(array, pad, constant_values=value)
+
+    parts = [case(n) for n in chosen]
+    targets = Targets(
+        jnp.concatenate([widen(t.labels, -1) for _, _, t, _ in parts]),
+        jnp.concatenate([widen(t.boxes) for _, _, t, _ in parts]),
+        jnp.concatenate([t.count for _, _, t, _ in parts]),
+        jnp.ones(size * len(parts), bool),
+    )
+    logits, boxes = jnp.concatenate([p[0] for p in parts]), jnp.concatenate([p[1] for p in parts])
+    terms, _ = set_loss(logits, boxes, targets, size)
+    want = [p[3] for p in parts]
+    np.testing.assert_allclose(terms.ce, np.mean([w("loss_ce") for w in want]), rtol=1e-5)
+    # num_boxes of one process is at least 1; here the sum is shared and then clamped
+    total = max(sum(int(w("tgt_count").sum()) for w in want), len(parts))
+    for value, key in ((terms.bbox, "loss_bbox"), (terms.giou, "loss_giou")):
+        np.testing.assert_allclose(value, sum(w(key) * w("num_boxes") for w in want) / total, rtol=1e-5)
+    np.testing.assert_allclose(terms.class_error, np.mean([w("class_error") for w in want]), rtol=1e-5)

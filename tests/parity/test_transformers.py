@@ -1,0 +1,127 @@
+"""Every full-size variant against transformers, on real pictures: same weights, same pixels, same answers.
+
+The weights are random, since only their shapes matter here, and so that no
+parameter is 0 or 1 and every one of them has to arrive at its place.
+"""
+
+import dataclasses
+import gc
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from reference_pack import data_folder
+
+from yolos_jax.data.coco_names import COCO_NAMES
+from yolos_jax.model.config import VARIANTS
+from yolos_jax.model.yolos import MEAN, STD, abstract, apply
+from yolos_jax.sequence import pack, resize, resized_size
+from yolos_jax.weights import export_huggingface, load_weights
+
+pytestmark = pytest.mark.parity
+torch = pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
+transformers = pytest.importorskip("transformers", reason="transformers is absent (the parity extra)")
+
+PICTURES = 10
+SHORT_SIDE = 192  # pixels: small enough for two CPU cores, and no size of a variant's own grid
+# width, depth, heads, image_size, mid-layer positions: hf_names.txt
+SHAPES = {
+    "ti": (192, 12, 3, (800, 1333), False),
+    "s": (384, 12, 6, (512, 864), True),
+    "s_dwr": (330, 14, 6, (512, 864), True),
+    "b": (768, 12, 12, (800, 1344), True),
+}
+
+
+def pictures():
+    """At least `PICTURES` normalised `[h, w, 3]` pictures, no two of one size."""
+    found = {}
+    for path in sorted((data_folder("coco_tiny80") / "val2017").glob("*.jpg")):
+        with Image.open(path) as image:
+            size = resized_size(*image.size, SHORT_SIDE, None)
+            if size not in found:
+                pixels = resize(image.convert("RGB"), size).astype(np.float32)
+                found[size] = (pixels / 255 - np.float32(MEAN)) / np.float32(STD)
+        if len(found) == PICTURES:
+            break
+    assert len(found) == PICTURES
+    return list(found.values())
+
+
+def random_model(name):
+    width, depth, heads, image_size, mid = SHAPES[name]
+    config = transformers.YolosConfig(
+        hidden_size=width,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        image_size=list(image_size),
+        use_mid_position_embeddings=mid,
+        num_labels=91,
+    )
+    with torch.device("meta"):  # its own initialisation would be thrown away
+        model = transformers.YolosForObjectDetection(config)
+    model = model.to_empty(device="cpu").eval()
+    generator = torch.Generator().manual_seed(17)
+    with torch.no_grad():
+        for key, tensor in model.named_parameters():
+            tensor.normal_(generator=generator)
+            if key.endswith("bias"):
+                tensor.mul_(0.1)
+            elif "layernorm" in key:
+                tensor.mul_(0.1).add_(1.0)
+            elif "token" in key or "position" in key:
+                tensor.mul_(0.5)
+            else:
+                tensor.mul_(tensor[0].numel() ** -0.5)
+    return model
+
+
+def outputs_of(model, images):
+    """Logits and boxes of each picture alone."""
+    with torch.no_grad():
+        out = [model(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]) for image in images]
+    return np.concatenate([o.logits for o in out]), np.concatenate([o.pred_boxes for o in out])
+
+
+def relative(ours, theirs):
+    return np.abs(ours - theirs).max() / np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("name", list(VARIANTS))
+def test_same_answers_and_back_again(name, tmp_path):
+    images = pictures()
+    model = random_model(name)
+    logits, boxes = outputs_of(model, images)
+    before = model.state_dict()
+    model.save_pretrained(tmp_path / "theirs")
+
+    config, params, names, report = load_weights(tmp_path / "theirs")
+    shutil.rmtree(tmp_path / "theirs")
+    # the variant is the published one but for the epsilon of the layer norms
+    assert config == dataclasses.replace(VARIANTS[name], layer_norm_eps=config.layer_norm_eps)
+    assert len(report.taken) == len(before) and not report.initialised and not report.ignored
+
+    sides = [(image.shape[0] // config.patch_size, image.shape[1] // config.patch_size) for image in images]
+    small = dataclasses.replace(config, max_side=max(map(max, sides)))  # bounds the work, changes no result
+    batch = pack(images, max(h * w for h, w in sides), len(images), config.patch_size, small.max_side)
+    graph, _ = abstract(small)
+    out = jax.jit(lambda *args: apply(graph, *args))(params, batch.patches, batch.grid)
+    differences = relative(np.asarray(out.logits), logits), relative(np.asarray(out.boxes), boxes)
+    print(f"{name}: relative difference of logits {differences[0]:.1e}, of boxes {differences[1]:.1e}")
+    assert max(differences) <= 1e-4
+    assert logits.std(axis=1).min() > 0.01  # the DET tokens do not all say the same
+
+    assert names == {i: f"LABEL_{i}" for i in range(91)}
+    export_huggingface(params, config, COCO_NAMES, tmp_path / "ours")
+    del params, out, model
+    gc.collect()
+    back = transformers.YolosForObjectDetection.from_pretrained(tmp_path / "ours")
+    assert back.config.id2label == {i: COCO_NAMES.get(i, "N/A") for i in range(91)}
+    after = back.state_dict()
+    assert after.keys() == before.keys()
+    for key, tensor in before.items():
+        assert tensor.dtype == after[key].dtype and torch.equal(tensor, after[key]), key
+    shutil.rmtree(tmp_path / "ours")

@@ -1,0 +1,48 @@
+"""Learning rates, parameter groups and clipping."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from reference_pack import arrays, train_config
+
+from yolos_jax.model.yolos import abstract
+from yolos_jax.training.optimizer import adamw, by_epoch, clip_like_torch, decay_mask, learning_rates
+from yolos_jax.weights import to_reference
+
+
+def test_learning_rate_of_every_epoch():
+    z = arrays("lr_schedule.npz")
+    for i, (epochs, base, warmup) in enumerate(z["configs"]):
+        found = learning_rates(int(epochs), base, float(z["min_lr"]), int(warmup), float(z["warmup_lr"]))
+        np.testing.assert_allclose(found, z[f"lr{i}"], atol=1e-9, rtol=0)
+
+
+def test_rate_holds_within_an_epoch_and_after_the_last():
+    schedule = by_epoch(np.array([3.0, 2.0]), 4)
+    assert [float(schedule(s)) for s in (0, 3, 4, 7, 8, 99)] == [3, 3, 2, 2, 2, 2]
+
+
+def test_decayed_parameters_are_the_references():
+    config, z = train_config(), arrays("train_trace_r4.npz")
+    params = abstract(config)[1]
+    marks = jax.tree.map(lambda p, on: np.full(p.shape, on, np.float32), params, decay_mask(params))
+    state = to_reference(marks, config)
+    decayed = {name for name, value in state.items() if value.all()}
+    assert decayed == {*z["group0_head"].tolist(), *z["group2_decay"].tolist()}
+    assert {name for name, value in state.items() if not value.any()} == set(z["group1_no_decay"].tolist())
+
+
+def test_clipping_has_torchs_epsilon():
+    grads = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}
+    found, _ = clip_like_torch(0.1).update(grads, optax.EmptyState())
+    np.testing.assert_allclose(found["a"], 3 * 0.1 / (5 + 1e-6), rtol=1e-6)
+    small = {"a": jnp.array([0.03])}
+    np.testing.assert_array_equal(clip_like_torch(0.1).update(small, optax.EmptyState())[0]["a"], small["a"])
+
+
+def test_no_clipping_when_asked():
+    params = {"class_head": {"bias": jnp.zeros(2)}}
+    optimizer = adamw(lambda step: 0.1, 0.0, 0.0)
+    update, _ = optimizer.update({"class_head": {"bias": jnp.array([1e3, -1e-3])}}, optimizer.init(params), params)
+    np.testing.assert_allclose(update["class_head"]["bias"], [-0.1, 0.1], rtol=1e-4)
