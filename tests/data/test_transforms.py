@@ -53,7 +53,10 @@ def test_pixels_and_targets_of_validation_pictures():
             np.testing.assert_allclose(area, z[f"{key}_area"], rtol=1e-6)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 2000), (2000, 1), (9000, 1), (5000, 100), (5040, 61), (10, 3000), (16, 16)], ids=lambda s: f"{s[0]}x{s[1]}")
+EXTREME = [(1, 1), (3, 2000), (2000, 1), (9000, 1), (5000, 100), (5040, 61), (10, 3000), (16, 16)]
+
+
+@pytest.mark.parametrize("size", EXTREME, ids=lambda s: f"{s[0]}x{s[1]}")
 def test_extreme_pictures_keep_whole_patches_within_the_bound(size):
     width, height = resized_size(*size, 800, 1333)
     assert width % 16 == height % 16 == 0 and min(width, height) >= 16 and max(width, height) <= 1344

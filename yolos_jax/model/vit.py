@@ -1,8 +1,8 @@
 """The parts of a Vision Transformer: linear layer, norm, attention layer, MLP, block.
 
 Plain `nnx.Module`s whose parameters are named kernel/bias/scale. Matrices
-start as in the reference without a checkpoint: normal with deviation 0.02 cut
-at two deviations, zero biases.
+start as in the reference without a checkpoint: normal with deviation 0.02, zero
+biases.
 """
 
 import jax
@@ -12,8 +12,8 @@ from flax import nnx
 from yolos_jax.model.attention import attend, attention_weights
 from yolos_jax.model.config import YolosConfig
 
-truncated_normal = nnx.initializers.truncated_normal(stddev=0.02, lower=-100.0, upper=100.0)
-# torch's `trunc_normal_(std=.02)` cuts at +-2 absolute, 100 deviations: never in practice.
+# torch's `trunc_normal_(std=.02)` cuts at +-2, a hundred deviations: never in practice.
+small_normal = nnx.initializers.normal(stddev=0.02)
 
 
 def torch_uniform(fan_in: int):
@@ -32,7 +32,7 @@ class Linear(nnx.Module):
     """
 
     def __init__(self, size_in: int, size_out: int, *, rngs: nnx.Rngs, torch_init: bool = False):
-        kernel = torch_uniform(size_in) if torch_init else truncated_normal
+        kernel = torch_uniform(size_in) if torch_init else small_normal
         bias = torch_uniform(size_in) if torch_init else nnx.initializers.zeros
         self.kernel = nnx.Param(kernel(rngs.params(), (size_in, size_out), jnp.float32))
         self.bias = nnx.Param(bias(rngs.params(), (size_out,), jnp.float32))

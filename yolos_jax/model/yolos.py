@@ -8,7 +8,7 @@ from flax import nnx
 
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.position import resize_to_tokens
-from yolos_jax.model.vit import Block, Head, Linear, truncated_normal
+from yolos_jax.model.vit import Block, Head, Linear, small_normal
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet statistics of RGB in 0..1
 STD = (0.229, 0.224, 0.225)
@@ -39,7 +39,7 @@ class Positions(nnx.Module):
 
     def __init__(self, config: YolosConfig, grid: tuple[int, int], layers: tuple[int, ...] = (), *, rngs: nnx.Rngs):
         def table(*shape):
-            return nnx.Param(truncated_normal(rngs.params(), (*layers, *shape, config.width), jnp.float32))
+            return nnx.Param(small_normal(rngs.params(), (*layers, *shape, config.width), jnp.float32))
 
         self.cls = table(1)
         self.det = table(config.det_tokens)
@@ -57,8 +57,8 @@ class Yolos(nnx.Module):
         self.config = config
         width = config.width
         self.patch_embed = Linear(config.patch_values, width, rngs=rngs, torch_init=True)
-        self.cls_token = nnx.Param(truncated_normal(rngs.params(), (1, width), jnp.float32))
-        self.det_tokens = nnx.Param(truncated_normal(rngs.params(), (config.det_tokens, width), jnp.float32))
+        self.cls_token = nnx.Param(small_normal(rngs.params(), (1, width), jnp.float32))
+        self.det_tokens = nnx.Param(small_normal(rngs.params(), (config.det_tokens, width), jnp.float32))
         self.pos_embed = Positions(config, config.init_grid, rngs=rngs)
         scanned = config.depth - 1
         if config.mid_grid is not None:

@@ -12,12 +12,11 @@ from tqdm import tqdm
 
 from yolos_jax import weights
 from yolos_jax.data.coco import CocoSource
-from yolos_jax.data.examples import TrainBatch
 from yolos_jax.data.loader import Geometry, Loaded, batches, training_groups
 from yolos_jax.errors import InputError
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.init import from_nothing
-from yolos_jax.model.yolos import build
+from yolos_jax.model.yolos import abstract, build
 from yolos_jax.recipe import check_same_model, geometry_of, model_config, set_precision
 from yolos_jax.training import checkpoints
 from yolos_jax.training.optimizer import adamw, by_epoch, learning_rates
@@ -61,7 +60,7 @@ def train(config: Any, workdir: str | Path) -> Path:
     optimizer = adamw(
         by_epoch(rates(config), max(per_epoch, 1)), config.optimizer.weight_decay, config.optimizer.clip_norm
     )
-    step = make_step(build(model)[0], optimizer, mesh, config.train.images_per_replica, config.matcher)
+    step = make_step(abstract(model)[0], optimizer, mesh, config.train.images_per_replica, config.matcher)
     state = initial_state(params, optimizer, mesh)
     total = per_epoch * config.train.epochs
     total = min(total, config.train.max_steps) if config.train.max_steps else total
@@ -69,14 +68,13 @@ def train(config: Any, workdir: str | Path) -> Path:
         f"training on {len(source.examples)} images ({source.dropped['crowd']} crowd and {source.dropped['empty']} "
         f"empty boxes left out), {mesh.size} device(s), {total} steps"
     )
-    skipped, log = [], Log(workdir / "metrics.jsonl", config.train.log_every, total, rates(config), per_epoch)
-    for done, loaded in enumerate(training_batches(config, source, geometry, total), 1):
-        skipped += loaded.skipped
-        batch = jax.device_put(loaded.batch, split_over(mesh))
-        state, report = step(state, TrainBatch(*batch))
-        check_finite(report, done, loaded)
-        log.write(done, report, len(loaded.examples))
-    log.close()
+    skipped = []
+    with Log(workdir / "metrics.jsonl", config.train.log_every, total, rates(config), per_epoch) as log:
+        for done, loaded in enumerate(training_batches(config, source, geometry, total), 1):
+            skipped += loaded.skipped
+            state, report = step(state, jax.device_put(loaded.batch, split_over(mesh)))
+            check_finite(report, done, loaded)
+            log.write(done, report, len(loaded.examples))
     for sentence in skipped:
         print(f"skipped: {sentence}")
     meta = checkpoints.Meta(model, source.label_names, total, {"config": json.loads(config.to_json_best_effort())})
@@ -152,6 +150,9 @@ class Log:
         self.file.flush()
         self.bar.set_postfix({k: f"{line[k]:.3f}" for k in ("total", "ce", "bbox", "giou")})
 
-    def close(self) -> None:
-        self.bar.close()
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.bar.close()  # before an error is told, so that it gets a line of its own
         self.file.close()

@@ -1,0 +1,19 @@
+"""Proof that learning is real: a micro YOLOS learns the first 16 pictures of COCO's train2017 by heart.
+
+python train.py --config configs/overfit16.py --workdir runs/overfit16 --config.data.root=data/coco
+python eval.py --config configs/overfit16.py --checkpoint runs/overfit16 --config.data.root=data/coco
+
+Both programs use the same 16 pictures. AP50 of 0.8 and more within ten minutes on two CPU cores.
+"""
+
+from configs import common
+
+
+def get_config():
+    config = common.get_config("ti")
+    config.init = "from_nothing"
+    config.model.update(width=128, depth=4, heads=4, det_tokens=30, init_pe_size=(128, 208))
+    config.data.update(short_side=128, max_side=208, max_images=16, buckets=2, val_split="train2017")
+    config.train.update(batch_size=8, images_per_replica=8, epochs=1000, log_every=100)
+    config.optimizer.update(learning_rate=1e-3, min_lr=1e-6)
+    return config
