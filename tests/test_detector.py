@@ -1,27 +1,37 @@
 """The Detector on pictures of every kind, against the model's own outputs."""
 
-import dataclasses
+import shutil
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
-from reference_pack import arrays, micro_config, tensors
+from reference_pack import arrays, pack
 
 from yolos_jax import Detector
 from yolos_jax.drawing import draw
 from yolos_jax.errors import InputError
 from yolos_jax.pictures import UnreadableImage, open_rgb
 from yolos_jax.training.checkpoints import Meta, load, save
-from yolos_jax.weights import from_reference
+from yolos_jax.weights import load_weights
 
 NAMES = {i: f"thing {i}" for i in range(91)}
 
 
 @pytest.fixture(scope="module")
-def detector():
-    config = micro_config("mid")
-    params = from_reference(tensors("model_mid.safetensors"), config)
-    return Detector(params, Meta(config, NAMES), short_side=64, max_side=256, batch_size=3)
+def folder(tmp_path_factory):
+    """The pack's micro model as a Hugging Face folder."""
+    path = tmp_path_factory.mktemp("hf")
+    shutil.copy(pack("hf_config.json"), path / "config.json")
+    shutil.copy(pack("hf_model.safetensors"), path / "model.safetensors")
+    return path
+
+
+@pytest.fixture(scope="module")
+def detector(folder):
+    found = Detector.load(folder, short_side=64, max_side=256, batch_size=3)
+    found.label_names = NAMES
+    return found
 
 
 def photo(width=60, height=44, mode="RGB", seed=0):
@@ -30,11 +40,11 @@ def photo(width=60, height=44, mode="RGB", seed=0):
 
 
 def test_forward_equals_the_reference_in_any_mix(detector):
-    z = arrays("model_mid.npz")
-    chosen = [i for i, skipped in enumerate(z["interp_skipped"]) if not skipped or z["kind"][i] == "own"]
+    z = arrays("hf_model.npz")
+    chosen = range(len(z["sizes_hw"]))
     logits, boxes = detector.forward([z[f"in{i}"].transpose(1, 2, 0) for i in chosen])
     for i, a, b in zip(chosen, logits, boxes):
-        np.testing.assert_allclose(a, z[f"pred_logits{i}"], atol=1e-4, rtol=0)
+        np.testing.assert_allclose(a, z[f"logits{i}"], atol=1e-4, rtol=0)
         np.testing.assert_allclose(b, z[f"pred_boxes{i}"], atol=1e-5, rtol=0)
     with pytest.raises(InputError, match="multiples of 16"):
         detector.forward([np.zeros((20, 32, 3), np.uint8)])
@@ -133,20 +143,18 @@ def test_unreadable_files(detector, tmp_path):
             detector([tmp_path / name])
 
 
-def test_checkpoint_round_trip(detector, tmp_path):
-    config = micro_config("mid")
-    params = from_reference(tensors("model_mid.safetensors"), config)
+def test_checkpoint_round_trip(detector, folder, tmp_path):
+    config, params, _, _ = load_weights(folder)
     extra = {"config": {"data": {"short_side": 48, "max_side": 0}}}
     save(tmp_path / "c", 7, params, Meta(config, NAMES, 7, extra))
     loaded, meta = load(tmp_path / "c")
     assert meta == Meta(config, NAMES, 7, extra)
-    for a, b in zip(*(_leaves(p) for p in (params, loaded))):
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(loaded)):
         np.testing.assert_array_equal(a, b)
     again = Detector.load(tmp_path / "c")
     assert (again.short_side, again.max_side) == (48, 79) and again.label_names == NAMES
-    for a, b in zip(
-        again.forward([np.zeros((48, 64, 3), np.uint8)]), detector.forward([np.zeros((48, 64, 3), np.uint8)])
-    ):
+    blank = [np.zeros((48, 64, 3), np.uint8)]
+    for a, b in zip(again.forward(blank), detector.forward(blank)):
         np.testing.assert_allclose(a, b, atol=1e-5)
     with pytest.raises(InputError, match="already holds a checkpoint"):
         save(tmp_path / "c", 8, params, meta)
@@ -158,18 +166,11 @@ def test_checkpoint_round_trip(detector, tmp_path):
         Detector.load(tmp_path / "c", short_side=2000)
 
 
-def test_damaged_checkpoint(tmp_path):
-    config = dataclasses.replace(micro_config("mid"))
-    params = from_reference(tensors("model_mid.safetensors"), config)
+def test_damaged_checkpoint(folder, tmp_path):
+    config, params, _, _ = load_weights(folder)
     save(tmp_path / "c", 0, params, Meta(config, {}))
     for path in (tmp_path / "c" / "0" / "params").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
     with pytest.raises(InputError, match="cannot be read"):
         load(tmp_path / "c")
-
-
-def _leaves(tree):
-    import jax
-
-    return jax.tree.leaves(tree)

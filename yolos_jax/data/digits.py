@@ -21,7 +21,7 @@ from yolos_jax.errors import InputError, exit_with_sentence
 
 SIDE = 64  # of a scene, pixels
 MOST = 3  # digits in a scene
-DIGIT_SIDES = (22, 34)  # the 8x8 scan is enlarged to between these, pixels
+DIGIT_SIDES = (28, 38)  # the 8x8 scan is enlarged to between these, pixels
 HELD_OUT = 0.2  # share of each class's digits kept for validation
 GAP = 2  # least pixels between the boxes of two digits
 FAINT = 40  # opacity (of 255) below which enlarged ink is cut off, so that boxes end at visible ink
@@ -90,11 +90,11 @@ def compose(digits: Digits, pool: np.ndarray, random: np.random.Generator) -> Sc
         boxes = _place([stencil.shape for stencil in stencils], random)
         if boxes is not None:
             break
-    # Ink is brighter than the ground by at least 90 in every channel, so ink that is kept can be seen.
-    ground = random.integers(0, 51, 3)
+    # Ink is brighter than the ground by at least 160 in every channel, so ink that is kept can be seen.
+    ground = random.integers(0, 32, 3)
     image = np.broadcast_to(ground, (SIDE, SIDE, 3)).astype(np.float32)
     for stencil, (x, y, width, height) in zip(stencils, boxes):
-        ink = random.integers(140, 256, 3)
+        ink = random.integers(192, 256, 3)
         opacity = stencil[..., None].astype(np.float32) / 255
         image[y : y + height, x : x + width] += opacity * (ink - ground)
     return Scene(image.round().astype(np.uint8), boxes, digits.labels[chosen], chosen.astype(np.int32))
