@@ -121,6 +121,12 @@ def test_attention_never_holds_all_pairs():
         assert memory.temp_size_in_bytes < all_pairs
 
 
+def test_absent_layers_are_refused():
+    graph, params = build(MICRO)
+    with pytest.raises(InputError, match="no layer 3; the model has 3"):
+        apply(graph, params, np.zeros((1, 4, 768), np.uint8), jnp.array([[2, 2]]), (3,))
+
+
 def test_program_does_not_grow_with_depth():
     def operations(depth):
         config = dataclasses.replace(MICRO, depth=depth)

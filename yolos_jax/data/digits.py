@@ -21,7 +21,7 @@ from yolos_jax.errors import InputError, exit_with_sentence
 
 SIDE = 64  # of a scene, pixels
 MOST = 3  # digits in a scene
-DIGIT_SIDES = (28, 38)  # the 8x8 scan is enlarged to between these, pixels
+DIGIT_SIDES = (28, 36)  # the 8x8 scan is enlarged to between these, pixels
 HELD_OUT = 0.2  # share of each class's digits kept for validation
 GAP = 2  # least pixels between the boxes of two digits
 FAINT = 40  # opacity (of 255) below which enlarged ink is cut off, so that boxes end at visible ink
@@ -109,19 +109,17 @@ def _stencil(scan: np.ndarray, side: int) -> np.ndarray:
 
 
 def _place(shapes: Sequence[tuple[int, int]], random: np.random.Generator) -> np.ndarray | None:
-    """int32 `[n, 4]` xywh inside the scene, `GAP` apart; None if chance found no room."""
+    """int32 `[n, 4]` xywh inside the scene, `GAP` apart, each uniform among the free places; None if there is none."""
     boxes: list[tuple[int, int, int, int]] = []
     for height, width in shapes:
-        for _ in range(20):
-            x, y = int(random.integers(SIDE - width + 1)), int(random.integers(SIDE - height + 1))
-            if all(
-                x + width + GAP <= u or u + w + GAP <= x or y + height + GAP <= v or v + h + GAP <= y
-                for u, v, w, h in boxes
-            ):
-                boxes.append((x, y, width, height))
-                break
-        else:
+        free = np.ones((SIDE - height + 1, SIDE - width + 1), bool)  # upper left corners
+        for u, v, w, h in boxes:
+            free[max(v - height - GAP + 1, 0) : v + h + GAP, max(u - width - GAP + 1, 0) : u + w + GAP] = False
+        places = np.argwhere(free)
+        if not len(places):
             return None
+        y, x = places[random.integers(len(places))]
+        boxes.append((int(x), int(y), width, height))
     return np.array(boxes, np.int32)
 
 

@@ -1,25 +1,80 @@
-"""Starting values for training without pre-trained weights.
+"""Starting values of the parameters, drawn on the host.
 
-The reference's initialisation (normal, deviation 0.02, for nearly everything)
-serves models that then load DeiT. From nothing it learns slowly: tokens and
-position embeddings are tiny beside the patch embeddings, so for thousands of
-steps no query can tell where it looks. The values here are on one scale
-instead: matrices by their fan-in, sine-cosine positions (as in arXiv 2205.01580),
-DET tokens far apart.
+NumPy, not `jax.random`: nothing has to be compiled (some sixty small programs
+otherwise, ten seconds), and a seed means the same numbers on every device.
 """
 
+import math
 import zlib
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-SCALE = 0.7  # deviation of position embeddings and DET tokens; patch embeddings are about 0.6
+from yolos_jax.errors import InputError
+
+SCHEMES = ("reference", "from_nothing")
+POSITION_SCALE = 0.7  # of sine-cosine positions and DET tokens; patch embeddings are about 0.6
+
+
+def starting_values(shapes: dict, seed: int, scheme: str = "reference") -> dict:
+    """Fresh parameters.
+
+    Args:
+      shapes: nested dict of things with a `.shape`, as `model.yolos.abstract` gives.
+      seed: every parameter's values depend on it and on the parameter's name only.
+      scheme: "reference": normal with deviation 0.02 for matrices, tokens and
+        position embeddings, PyTorch's default for the heads and the patch
+        convolution, meant to be followed by DeiT's weights. "from_nothing": for
+        training without any. From nothing the former learns slowly: tokens
+        and positions are tiny beside the patch embeddings, so for thousands of
+        steps no query can tell where it looks. Here all are on one scale:
+        matrices normal with deviation 1/sqrt(fan in), sine-cosine positions
+        (as in arXiv 2205.01580), DET tokens far apart.
+
+    Returns:
+      The same nested dict of float32 numpy arrays.
+    """
+    if scheme not in SCHEMES:
+        raise InputError(f"there is no initialisation {scheme!r}; choose one of {', '.join(SCHEMES)}.")
+
+    def fill(node: dict, names: tuple[str, ...]) -> dict:
+        layer = {key for key, value in node.items() if not isinstance(value, dict)}
+        if layer == {"kernel", "bias"}:
+            return _linear(node, names, seed, scheme)
+        if layer == {"scale", "bias"}:
+            return {"scale": np.ones(node["scale"].shape, np.float32), "bias": np.zeros(node["bias"].shape, np.float32)}
+        return {
+            key: _table(value.shape, (*names, key), seed, scheme) if key in layer else fill(value, (*names, key))
+            for key, value in node.items()
+        }
+
+    return fill(shapes, ())
+
+
+def _random(names: tuple[str, ...], seed: int) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32("/".join(names).encode())])
+
+
+def _linear(layer: dict, names: tuple[str, ...], seed: int, scheme: str) -> dict[str, np.ndarray]:
+    kernel, bias = layer["kernel"].shape, layer["bias"].shape
+    rng, bound = _random(names, seed), kernel[-2] ** -0.5
+    if names[0] in ("class_head", "box_head", "patch_embed"):  # PyTorch's default, biases too
+        draw = {"kernel": rng.random(kernel, np.float32), "bias": rng.random(bias, np.float32)}
+        return {key: (2.0 * value - 1.0) * np.float32(bound) for key, value in draw.items()}
+    deviation = np.float32(0.02 if scheme == "reference" else bound)
+    return {"kernel": deviation * rng.standard_normal(kernel, np.float32), "bias": np.zeros(bias, np.float32)}
+
+
+def _table(shape: tuple[int, ...], names: tuple[str, ...], seed: int, scheme: str) -> np.ndarray:
+    """Tokens and position embeddings. The reference cuts its normal at a hundred deviations: never."""
+    if scheme == "from_nothing" and names == ("pos_embed", "grid"):
+        return np.float32(POSITION_SCALE) * sine_cosine(*shape)
+    large = scheme == "from_nothing" and names == ("det_tokens",)
+    return np.float32(POSITION_SCALE if large else 0.02) * _random(names, seed).standard_normal(shape, np.float32)
 
 
 def sine_cosine(height: int, width: int, channels: int) -> np.ndarray:
     """Fixed 2-D position embeddings: float32 `[height, width, channels]`, waves of 0.1 to 2 periods a side."""
-    quarter = -(-channels // 4)
+    quarter = math.ceil(channels / 4)
     periods = 2.0 * 0.05 ** (np.arange(quarter) / quarter)
 
     def waves(length):
@@ -29,26 +84,3 @@ def sine_cosine(height: int, width: int, channels: int) -> np.ndarray:
     rows = np.broadcast_to(waves(height)[:, None], (height, width, 2 * quarter))
     columns = np.broadcast_to(waves(width)[None], (height, width, 2 * quarter))
     return np.concatenate([rows, columns], axis=2)[..., :channels].astype(np.float32)
-
-
-def from_nothing(params: dict, seed: int) -> dict:
-    """Replaces the reference's starting values (`model.yolos.build`) by ones that learn without DeiT.
-
-    Blocks' matrices become normal with deviation 1/sqrt(fan in), the initial
-    position grid sine and cosine, DET tokens normal with the same deviation;
-    everything else stays.
-    """
-    key = jax.random.key(seed)
-
-    def replace(path, value):
-        names = [str(k.key) for k in path]
-        own = jax.random.fold_in(key, zlib.crc32("/".join(names).encode()))
-        if names[0] in ("blocks", "last_block") and names[-1] == "kernel":
-            return jax.random.normal(own, value.shape, value.dtype) * value.shape[-2] ** -0.5
-        if names == ["pos_embed", "grid"]:
-            return SCALE * jnp.asarray(sine_cosine(*value.shape))
-        if names == ["det_tokens"]:
-            return SCALE * jax.random.normal(own, value.shape, value.dtype)
-        return value
-
-    return jax.tree_util.tree_map_with_path(replace, params)

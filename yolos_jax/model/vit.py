@@ -1,8 +1,7 @@
 """The parts of a Vision Transformer: linear layer, norm, attention layer, MLP, block.
 
-Plain `nnx.Module`s whose parameters are named kernel/bias/scale. Matrices
-start as in the reference without a checkpoint: normal with deviation 0.02, zero
-biases.
+Plain `nnx.Module`s whose parameters are named kernel/bias/scale. They declare
+shapes; what the parameters start from is in `model/init.py`.
 """
 
 import jax
@@ -12,30 +11,23 @@ from flax import nnx
 from yolos_jax.model.attention import attend, attention_weights
 from yolos_jax.model.config import YolosConfig
 
-# torch's `trunc_normal_(std=.02)` cuts at +-2, a hundred deviations: never in practice.
-small_normal = nnx.initializers.normal(stddev=0.02)
+
+def zeros(*shape: int) -> nnx.Param:
+    """A float32 parameter."""
+    return nnx.Param(jnp.zeros(shape, jnp.float32))
 
 
-def torch_uniform(fan_in: int):
-    """PyTorch's default for linear layers and convolutions: uniform in +-1/sqrt(fan in)."""
-
-    def init(key, shape, dtype=jnp.float32):
-        return jax.random.uniform(key, shape, dtype, -1.0, 1.0) * fan_in**-0.5
-
-    return init
+def layer_norm(config: YolosConfig) -> nnx.LayerNorm:
+    """LayerNorm over the width with the config's epsilon; the exact variance, as PyTorch computes it."""
+    return nnx.LayerNorm(config.width, epsilon=config.layer_norm_eps, use_fast_variance=False, rngs=nnx.Rngs(0))
 
 
 class Linear(nnx.Module):
-    """`x @ kernel + bias`; kernel `[in, out]`, float32.
+    """`x @ kernel + bias`; kernel `[in, out]`, float32."""
 
-    `torch_init` selects PyTorch's default initialisation (biases too).
-    """
-
-    def __init__(self, size_in: int, size_out: int, *, rngs: nnx.Rngs, torch_init: bool = False):
-        kernel = torch_uniform(size_in) if torch_init else small_normal
-        bias = torch_uniform(size_in) if torch_init else nnx.initializers.zeros
-        self.kernel = nnx.Param(kernel(rngs.params(), (size_in, size_out), jnp.float32))
-        self.bias = nnx.Param(bias(rngs.params(), (size_out,), jnp.float32))
+    def __init__(self, size_in: int, size_out: int):
+        self.kernel = zeros(size_in, size_out)
+        self.bias = zeros(size_out)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return x @ self.kernel[...] + self.bias[...]
@@ -48,10 +40,10 @@ class Linear(nnx.Module):
 class Attention(nnx.Module):
     """Multi-head self-attention with one joint qkv projection `[D, 3 D]`."""
 
-    def __init__(self, config: YolosConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: YolosConfig):
         self.config = config
-        self.qkv = Linear(config.width, 3 * config.width, rngs=rngs)
-        self.proj = Linear(config.width, config.width, rngs=rngs)
+        self.qkv = Linear(config.width, 3 * config.width)
+        self.proj = Linear(config.width, config.width)
 
     def _split(self, x: jax.Array) -> jax.Array:
         return x.reshape(*x.shape[:2], -1, self.config.heads, self.config.head_size)
@@ -85,9 +77,9 @@ class Attention(nnx.Module):
 class Mlp(nnx.Module):
     """Two layers with the exact (erf) GELU between them."""
 
-    def __init__(self, config: YolosConfig, *, rngs: nnx.Rngs):
-        self.fc1 = Linear(config.width, config.mlp_width, rngs=rngs)
-        self.fc2 = Linear(config.mlp_width, config.width, rngs=rngs)
+    def __init__(self, config: YolosConfig):
+        self.fc1 = Linear(config.width, config.mlp_width)
+        self.fc2 = Linear(config.mlp_width, config.width)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
@@ -100,14 +92,11 @@ class Block(nnx.Module):
     come from all): the last block needs nothing but its DET tokens.
     """
 
-    def __init__(self, config: YolosConfig, *, rngs: nnx.Rngs):
-        def norm():
-            return nnx.LayerNorm(config.width, epsilon=config.layer_norm_eps, use_fast_variance=False, rngs=rngs)
-
-        self.norm1 = norm()
-        self.attn = Attention(config, rngs=rngs)
-        self.norm2 = norm()
-        self.mlp = Mlp(config, rngs=rngs)
+    def __init__(self, config: YolosConfig):
+        self.norm1 = layer_norm(config)
+        self.attn = Attention(config)
+        self.norm2 = layer_norm(config)
+        self.mlp = Mlp(config)
 
     def __call__(
         self,
@@ -125,10 +114,10 @@ class Block(nnx.Module):
 class Head(nnx.Module):
     """Three layers with ReLU between: class logits or box numbers (paper, section 2)."""
 
-    def __init__(self, width: int, size_out: int, *, rngs: nnx.Rngs):
-        self.fc1 = Linear(width, width, rngs=rngs, torch_init=True)
-        self.fc2 = Linear(width, width, rngs=rngs, torch_init=True)
-        self.fc3 = Linear(width, size_out, rngs=rngs, torch_init=True)
+    def __init__(self, width: int, size_out: int):
+        self.fc1 = Linear(width, width)
+        self.fc2 = Linear(width, width)
+        self.fc3 = Linear(width, size_out)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.fc3(jax.nn.relu(self.fc2(jax.nn.relu(self.fc1(x)))))

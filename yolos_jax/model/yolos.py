@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from yolos_jax.errors import InputError
 from yolos_jax.model.config import YolosConfig
+from yolos_jax.model.init import starting_values
 from yolos_jax.model.position import resize_to_tokens
-from yolos_jax.model.vit import Block, Head, Linear, small_normal
+from yolos_jax.model.vit import Block, Head, Linear, layer_norm, zeros
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet statistics of RGB in 0..1
 STD = (0.229, 0.224, 0.225)
@@ -37,13 +39,10 @@ class Positions(nnx.Module):
     With `layers`, a stack of that many sets (the mid-layer embeddings).
     """
 
-    def __init__(self, config: YolosConfig, grid: tuple[int, int], layers: tuple[int, ...] = (), *, rngs: nnx.Rngs):
-        def table(*shape):
-            return nnx.Param(small_normal(rngs.params(), (*layers, *shape, config.width), jnp.float32))
-
-        self.cls = table(1)
-        self.det = table(config.det_tokens)
-        self.grid = table(*grid)
+    def __init__(self, config: YolosConfig, grid: tuple[int, int], layers: tuple[int, ...] = ()):
+        self.cls = zeros(*layers, 1, config.width)
+        self.det = zeros(*layers, config.det_tokens, config.width)
+        self.grid = zeros(*layers, *grid, config.width)
 
 
 class Yolos(nnx.Module):
@@ -53,21 +52,21 @@ class Yolos(nnx.Module):
     grow with depth; the last one computes its DET tokens only.
     """
 
-    def __init__(self, config: YolosConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: YolosConfig):
         self.config = config
         width = config.width
-        self.patch_embed = Linear(config.patch_values, width, rngs=rngs, torch_init=True)
-        self.cls_token = nnx.Param(small_normal(rngs.params(), (1, width), jnp.float32))
-        self.det_tokens = nnx.Param(small_normal(rngs.params(), (config.det_tokens, width), jnp.float32))
-        self.pos_embed = Positions(config, config.init_grid, rngs=rngs)
+        self.patch_embed = Linear(config.patch_values, width)
+        self.cls_token = zeros(1, width)
+        self.det_tokens = zeros(config.det_tokens, width)
+        self.pos_embed = Positions(config, config.init_grid)
         scanned = config.depth - 1
         if config.mid_grid is not None:
-            self.mid_pos_embed = Positions(config, config.mid_grid, (scanned,), rngs=rngs)
-        self.blocks = _stack([Block(config, rngs=rngs) for _ in range(scanned)])
-        self.last_block = Block(config, rngs=rngs)
-        self.norm = nnx.LayerNorm(width, epsilon=config.layer_norm_eps, use_fast_variance=False, rngs=rngs)
-        self.class_head = Head(width, config.num_classes + 1, rngs=rngs)
-        self.box_head = Head(width, 4, rngs=rngs)
+            self.mid_pos_embed = Positions(config, config.mid_grid, (scanned,))
+        self.blocks = _stack([Block(config) for _ in range(scanned)])
+        self.last_block = Block(config)
+        self.norm = layer_norm(config)
+        self.class_head = Head(width, config.num_classes + 1)
+        self.box_head = Head(width, 4)
 
     def __call__(self, patches: jax.Array, grid: jax.Array, attention_layers: tuple[int, ...] | None = None) -> Outputs:
         """Detects.
@@ -85,6 +84,9 @@ class Yolos(nnx.Module):
           `Outputs`; an image's do not depend on what it is batched with.
         """
         config = self.config
+        for layer in attention_layers or ():
+            if not -config.depth <= layer < config.depth:
+                raise InputError(f"there is no layer {layer}; the model has {config.depth}, counted from 0.")
         if patches.dtype == jnp.uint8:
             patches = normalize(patches)
         tokens = patches.shape[1]
@@ -150,20 +152,23 @@ def normalize(patches: jax.Array) -> jax.Array:
     return (patches.astype(jnp.float32) / 255.0 - mean) / std
 
 
-def build(config: YolosConfig, seed: int = 0) -> tuple[Any, dict]:
+def build(config: YolosConfig, seed: int = 0, scheme: str = "reference") -> tuple[Any, dict]:
     """A freshly initialised model.
 
+    Args:
+      seed, scheme: see `model.init.starting_values`.
+
     Returns:
-      (graph definition, parameters as a nested dict of float32 arrays); join
-      them again with `apply`.
+      (graph definition, parameters as a nested dict of float32 numpy arrays);
+      join them again with `apply`.
     """
-    graph, state = nnx.split(Yolos(config, rngs=nnx.Rngs(params=seed)))
-    return graph, nnx.to_pure_dict(state)
+    graph, shapes = abstract(config)
+    return graph, starting_values(shapes, seed, scheme)
 
 
 def abstract(config: YolosConfig) -> tuple[Any, dict]:
     """Like `build`, with shapes and dtypes in place of arrays; computes nothing."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: Yolos(config, rngs=nnx.Rngs(params=0))))
+    graph, state = nnx.split(nnx.eval_shape(lambda: Yolos(config)))
     return graph, nnx.to_pure_dict(state)
 
 

@@ -15,7 +15,7 @@ from yolos_jax.data.coco import CocoSource
 from yolos_jax.data.loader import Geometry, Loaded, batches, training_groups
 from yolos_jax.errors import InputError
 from yolos_jax.model.config import YolosConfig
-from yolos_jax.model.init import from_nothing
+from yolos_jax.model.init import SCHEMES
 from yolos_jax.model.yolos import abstract, build
 from yolos_jax.recipe import check_same_model, geometry_of, model_config, set_precision
 from yolos_jax.training import checkpoints
@@ -25,9 +25,8 @@ from yolos_jax.training.step import StepReport, data_mesh, initial_state, make_s
 
 def starting_params(model: YolosConfig, init: str, seed: int) -> dict:
     """Random parameters, those of one of our checkpoints, or converted ones; refuses what does not fit."""
-    if init in ("reference", "from_nothing"):
-        params = build(model, seed)[1]
-        return from_nothing(params, seed) if init == "from_nothing" else params
+    if init in SCHEMES:
+        return build(model, seed, init)[1]
     if checkpoints.steps(init):
         params, meta = checkpoints.load(init)
         check_same_model(meta.model, model, init)
