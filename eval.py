@@ -3,6 +3,7 @@
 python eval.py --config configs/yolos_s.py --checkpoint runs/s --config.data.root=data/coco
 """
 
+import dataclasses
 from pathlib import Path
 
 from absl import flags
@@ -17,26 +18,26 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the numbers of an ear
 def main(config) -> None:
     from yolos_jax.data.coco import CocoSource
     from yolos_jax.detector import load_model
-    from yolos_jax.errors import InputError
+    from yolos_jax.errors import InputError, make_folder
     from yolos_jax.evaluation.coco import table, write_report
     from yolos_jax.evaluation.run import evaluate
     from yolos_jax.model.yolos import abstract
-    from yolos_jax.recipe import check_same_model, geometry_of, model_config, set_precision
+    from yolos_jax.recipe import check_same_model, prepare
     from yolos_jax.training.step import data_mesh
 
-    set_precision(config)
-    model = model_config(config)
+    model, geometry = prepare(config)
     params, meta = load_model(CHECKPOINT.value)
     check_same_model(meta.model, model, CHECKPOINT.value)
     out = Path(OUT.value or Path(CHECKPOINT.value) / f"eval-{meta.step}")
     if (out / "metrics.json").exists() and not OVERWRITE.value:
         raise InputError(f"{out} holds the numbers of an earlier evaluation; give another --out, or --overwrite.")
+    make_folder(out)
     source = CocoSource(config.data.root, config.data.val_split, model.num_classes, config.data.max_images)
     result = evaluate(
-        abstract(model)[0],
+        abstract(dataclasses.replace(model, layer_norm_eps=meta.model.layer_norm_eps))[0],
         params,
         source,
-        geometry_of(config, model),
+        geometry,
         data_mesh(),
         config.eval.batch_size,
         config.data.buckets,

@@ -5,9 +5,11 @@ python predict.py photo.jpg folder/ --checkpoint runs/s --out out/
 
 import argparse
 import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from yolos_jax.errors import InputError, exit_with_sentence
+from yolos_jax.errors import InputError, exit_with_sentence, make_folder
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 
@@ -51,42 +53,62 @@ def targets(photos: list[Path], out: Path, overwrite: bool) -> list[Path]:
             name = f"{photo.stem}-{n}"
         taken.add(name.lower())
         paths.append(out / f"{name}.png")
+    sources = {photo.resolve() for photo in photos}
+    for path in paths:
+        if path.resolve() in sources:
+            raise InputError(f"{path} is one of the pictures to read and would be lost; give another --out.")
     old = [p for path in paths for p in (path, path.with_suffix(".json")) if p.exists()]
     if old and not overwrite:
         raise InputError(f"{old[0]} exists already; give another --out, or --overwrite.")
     return paths
 
 
+def decoded(pairs: list[tuple[Path, Path]], size: int) -> Iterator[list[tuple]]:
+    """Chunks of (photo, path, RGB picture or a sentence why not), read while the chunk before is detected in."""
+    from yolos_jax.pictures import UnreadableImage, open_rgb
+
+    def read(pair: tuple[Path, Path]) -> tuple:
+        try:
+            return *pair, open_rgb(pair[0], upright=True)
+        except UnreadableImage as error:
+            return *pair, str(error)
+
+    with ThreadPoolExecutor(4) as pool:
+        ahead: list = []
+        for start in range(0, len(pairs), size):
+            ahead.append([pool.submit(read, pair) for pair in pairs[start : start + size]])
+            if len(ahead) > 1:
+                yield [future.result() for future in ahead.pop(0)]
+        for chunk in ahead:
+            yield [future.result() for future in chunk]
+
+
 def main() -> None:
     args = parse()
-    if args.batch_size < 1 or not 0 <= args.threshold <= 1:
-        raise InputError("--batch-size must be at least 1 and --threshold within 0..1.")
+    if args.batch_size < 1 or args.limit < 0 or not 0 <= args.threshold <= 1:
+        raise InputError("--batch-size must be at least 1, --limit at least 0 and --threshold within 0..1.")
+    if min(args.short_side or 1, args.max_side or 1) < 1:
+        raise InputError("--short-side and --max-side must be at least 1.")
     photos = find(args.photos)[: args.limit or None]
     paths = targets(photos, args.out, args.overwrite)
+    make_folder(args.out)
 
     from tqdm import tqdm
 
     from yolos_jax.detector import Detector
     from yolos_jax.drawing import draw
-    from yolos_jax.pictures import UnreadableImage, open_rgb
 
     detector = Detector.load(args.checkpoint, args.short_side, args.max_side, args.batch_size)
-    args.out.mkdir(parents=True, exist_ok=True)
     boxes, skipped = 0, []
-    bar = tqdm(total=len(photos), unit="picture", desc="detecting")
-    for start in range(0, len(photos), args.batch_size):
-        readable = []
-        for photo, path in zip(photos[start : start + args.batch_size], paths[start : start + args.batch_size]):
-            try:
-                readable.append((photo, path, open_rgb(photo, upright=True)))
-            except UnreadableImage as error:
-                skipped.append(str(error))
-        for (photo, path, image), found in zip(readable, detector([r[2] for r in readable], args.threshold)):
-            draw(image, found).save(path)
-            path.with_suffix(".json").write_text(json.dumps(as_json(photo, found), indent=1) + "\n")
-            boxes += len(found.scores)
-        bar.update(len(photos[start : start + args.batch_size]))
-    bar.close()
+    with tqdm(total=len(photos), unit="picture", desc="detecting") as bar:
+        for chunk in decoded(list(zip(photos, paths)), args.batch_size):
+            skipped += [image for _, _, image in chunk if isinstance(image, str)]
+            readable = [c for c in chunk if not isinstance(c[2], str)]
+            for (photo, path, image), found in zip(readable, detector([c[2] for c in readable], args.threshold)):
+                draw(image, found).save(path)
+                path.with_suffix(".json").write_text(json.dumps(as_json(photo, found), indent=1) + "\n")
+                boxes += len(found.scores)
+            bar.update(len(chunk))
     for sentence in skipped:
         print(f"skipped: {sentence}")
     print(f"{boxes} objects in {len(photos) - len(skipped)} pictures, {len(skipped)} unreadable; written to {args.out}")

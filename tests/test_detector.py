@@ -15,7 +15,7 @@ from yolos_jax.pictures import UnreadableImage, open_rgb
 from yolos_jax.training.checkpoints import Meta, load, save
 from yolos_jax.weights import load_weights
 
-NAMES = {i: f"thing {i}" for i in range(91)}
+NAMES = {i: f"thing {i}" for i in range(1000)}
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,20 @@ def test_boxes_are_in_the_original_pictures_pixels(detector):
     middle = float(np.median(found.scores))
     (fewer,) = detector([image], threshold=middle)
     assert 0 < len(fewer.scores) < len(found.scores) and (fewer.scores >= middle).all()
+
+
+def test_one_compilation_per_bucket(folder):
+    """Whatever the number of pictures; 64x64 and 64x80 pixels are 16 and 20 patches, two buckets."""
+    detector = Detector.load(folder, short_side=64, max_side=256, batch_size=4)
+    for n in (1, 2, 3, 5, 8):
+        detector([photo(64, 64)] * n + [photo(64, 80)])
+    assert detector._detect._cache_size() == 2
+
+
+def test_odd_modes_are_told_or_converted(detector):
+    with pytest.raises(UnreadableImage, match="floating-point"):
+        detector([Image.new("F", (20, 20))])
+    assert len(detector([photo(mode="RGBA").convert("La")], 0.0)[0].scores) == detector.config.det_tokens
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "I;16"])
@@ -152,7 +166,7 @@ def test_checkpoint_round_trip(detector, folder, tmp_path):
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(loaded)):
         np.testing.assert_array_equal(a, b)
     again = Detector.load(tmp_path / "c")
-    assert (again.short_side, again.max_side) == (48, 79) and again.label_names == NAMES
+    assert again.geometry[:2] == (48, 79) and again.label_names == NAMES
     blank = [np.zeros((48, 64, 3), np.uint8)]
     for a, b in zip(again.forward(blank), detector.forward(blank)):
         np.testing.assert_allclose(a, b, atol=1e-5)
@@ -162,8 +176,15 @@ def test_checkpoint_round_trip(detector, folder, tmp_path):
         Detector.load(tmp_path / "no")
     with pytest.raises(InputError, match="holds no checkpoint"):
         Detector.load(tmp_path)
-    with pytest.raises(InputError, match="more than the"):
-        Detector.load(tmp_path / "c", short_side=2000)
+    for short_side in (2000, 0, -16, 5):
+        with pytest.raises(InputError, match="--short-side"):
+            Detector.load(tmp_path / "c", short_side=short_side)
+    with pytest.raises(InputError, match="batch_size is 0"):
+        Detector.load(tmp_path / "c", batch_size=0)
+    with pytest.raises(InputError, match="holds other weights"):
+        save(folder, 8, params, meta)
+    (tmp_path / "c" / "config.json").write_text("{}")  # does not hide the checkpoint
+    assert Detector.load(tmp_path / "c").geometry.short_side == 48
 
 
 def test_damaged_checkpoint(folder, tmp_path):

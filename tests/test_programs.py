@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,10 @@ from made_coco import box, make_coco
 from PIL import Image
 from reference_pack import ROOT
 from safetensors.numpy import save_file
+
+from configs.common import get_config
+from yolos_jax.errors import InputError
+from yolos_jax.recipe import LEAST, check
 
 MICRO = [
     "--config=configs/yolos_ti.py",
@@ -85,6 +91,11 @@ def test_prediction_draws_and_counts_what_it_could_not_read(trained, tmp_path):
     assert (found["width"], found["height"]) == (64, 48) and found["objects"]
     assert Image.open(tmp_path / "out" / "1.png").size[0] >= 480
     refused(run(*command), "exists already", "--overwrite")
+    photo = Path(shutil.copy(tmp_path / "out" / "1.png", tmp_path / "own.png"))
+    before = photo.read_bytes()
+    command = ["predict.py", photo, "--checkpoint", trained / "run", "--out", tmp_path, "--overwrite"]
+    refused(run(*command), "would be lost")
+    assert photo.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -100,6 +111,9 @@ def test_prediction_draws_and_counts_what_it_could_not_read(trained, tmp_path):
         ({"--config.optimizer.learning_rate": 1e30}, ["image id", "not finite", "Nothing was saved"]),
         ({"--config.matcher": "magic"}, ["choose one of host, device"]),
         ({"--config.precision": "half"}, ["choose one of"]),
+        ({"--config.train.epochs": 0}, ["train.epochs is 0"]),
+        ({"--config.model.init_pe_size": "(a,b)"}, ["init_pe_size"]),
+        ({"--workdir": "README.md/w"}, ["README.md/w cannot be written"]),
         ({"--config.init": "/nowhere"}, ["/nowhere"]),
         ({"--config.modle.width": 3}, ["modle"]),
     ],
@@ -110,6 +124,16 @@ def test_mistakes_in_training(trained, tmp_path, change, words):
     result = run("train.py", *MICRO, f"--config.data.root={trained / 'coco'}", f"--workdir={tmp_path / 'w'}", *flags)
     refused(result, *words)
     assert not list((tmp_path).glob("w/[0-9]*"))
+
+
+@pytest.mark.parametrize("key", sorted(LEAST))
+@pytest.mark.parametrize("value", [-1, float("nan"), "x"])
+def test_numbers_out_of_range_are_named(key, value):
+    config = get_config()
+    with config.ignore_type():
+        config.update_from_flattened_dict({key: value})
+    with pytest.raises(InputError, match=f"{key} is .*; it must be a number of at least {LEAST[key]}"):
+        check(config)
 
 
 def test_missing_and_wrong_flags(tmp_path):

@@ -14,7 +14,7 @@ from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import abstract, apply
 from yolos_jax.pictures import from_array, open_rgb, to_rgb
 from yolos_jax.postprocess import postprocess
-from yolos_jax.sequence import default_max_side, pack, resize, resized_size, rounded_tokens
+from yolos_jax.sequence import Geometry, pack, resize, rounded_tokens, to_patches
 from yolos_jax.training import checkpoints
 from yolos_jax.training.checkpoints import Meta
 
@@ -23,7 +23,7 @@ Picture = str | Path | Image.Image | np.ndarray
 
 def load_model(path: str | Path) -> tuple[dict, Meta]:
     """Parameters and `Meta` from one of our checkpoint folders or a Hugging Face folder."""
-    if (Path(path) / "config.json").is_file():
+    if (Path(path) / "config.json").is_file() and not checkpoints.steps(path):
         config, params, names, _ = weights.load_weights(path)
         return params, Meta(config, names or {})
     return checkpoints.load(path)
@@ -52,23 +52,21 @@ class Detections:
 class Detector:
     """A detector ready for pictures of any size and kind; made by `Detector.load`."""
 
-    def __init__(self, params: dict, meta: Meta, short_side: int, max_side: int | None = None, batch_size: int = 1):
+    def __init__(self, params: dict, meta: Meta, short_side: int, max_side: int = 0, batch_size: int = 1):
         """See `load`; `params` and `meta` as `load_model` returns them."""
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
         self.config, self.label_names, self.batch_size = meta.model, meta.label_names, batch_size
-        self.short_side, self.max_side = short_side, max_side or default_max_side(short_side)
-        if max(self.short_side, self.max_side) // self.config.patch_size > self.config.max_side:
-            raise InputError(
-                f"a picture side of {max(self.short_side, self.max_side)} pixels is more than the "
-                f"{self.config.max_side} patches that this model takes; lower the short side or the long one."
-            )
+        self.geometry = Geometry.of(short_side, max_side, self.config.patch_size, self.config.max_side)
         self._params = jax.device_put(params)
         graph = abstract(self.config)[0]
 
-        def forward(params, patches, grid):
+        def detect(params, patches, grid, size):
             with jax.default_matmul_precision("float32"):  # GPUs would use TF32
-                return apply(graph, params, patches, grid)[:2]
+                out = apply(graph, params, patches, grid)
+            return out.logits, out.boxes, *postprocess(out.logits, out.boxes, size)
 
-        self._forward, self._postprocess = jax.jit(forward), jax.jit(postprocess)
+        self._detect = jax.jit(detect)
 
     @classmethod
     def load(
@@ -89,8 +87,9 @@ class Detector:
         params, meta = load_model(path)
         trained = meta.extra.get("config", {}).get("data", {})
         if short_side is None:
-            short_side, max_side = trained.get("short_side", 800), max_side or trained.get("max_side")
-        return cls(params, meta, short_side, max_side, batch_size)
+            short_side = trained.get("short_side", 800)
+            max_side = trained.get("max_side", 0) if max_side is None else max_side
+        return cls(params, meta, short_side, max_side or 0, batch_size)
 
     def forward(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Logits and boxes of pictures that are already sized.
@@ -103,23 +102,33 @@ class Detector:
           float32 `[n, Q, K + 1]` logits and `[n, Q, 4]` cxcywh boxes in 0..1.
           A picture's do not depend on the others.
         """
-        config = self.config
         images = [np.asarray(image) for image in images]
         images = [image if image.dtype == np.uint8 else image.astype(np.float32) for image in images]
-        logits = np.zeros((len(images), config.det_tokens, config.num_classes + 1), np.float32)
-        boxes = np.zeros((len(images), config.det_tokens, 4), np.float32)
+        return self._run(images, [(1, 1)] * len(images))[:2]
+
+    def _run(self, images: list[np.ndarray], sizes: list[tuple[int, int]]) -> list[np.ndarray]:
+        """Logits, boxes, scores, labels and boxes in pixels, `[n, Q, ...]` each.
+
+        Pictures of a bucket share batches, all of `batch_size` slots: one
+        compilation per bucket.
+        """
+        config, queries = self.config, self.config.det_tokens
+        shapes = ((config.num_classes + 1,), (4,), (), (), (4,))
+        out = [np.zeros((len(images), queries, *shape), np.float32) for shape in shapes]
+        out[3] = out[3].astype(np.int32)
         alike: dict[tuple, list[int]] = {}
         for i, image in enumerate(images):
-            tokens = (image.shape[0] // config.patch_size) * (image.shape[1] // config.patch_size)
-            alike.setdefault((rounded_tokens(max(tokens, 1)), image.dtype), []).append(i)
+            rows, columns = to_patches(image, config.patch_size).shape[:2]
+            alike.setdefault((rounded_tokens(rows * columns), image.dtype), []).append(i)
         for (tokens, _), members in alike.items():
             for start in range(0, len(members), self.batch_size):
                 part = members[start : start + self.batch_size]
-                slots = min(1 << (len(part) - 1).bit_length(), self.batch_size)
-                batch = pack([images[i] for i in part], tokens, slots, config.patch_size, config.max_side)
-                found = jax.device_get(self._forward(self._params, *batch))
-                logits[part], boxes[part] = (x[: len(part)] for x in found)
-        return logits, boxes
+                batch = pack([images[i] for i in part], tokens, self.batch_size, config.patch_size, config.max_side)
+                size = np.ones((self.batch_size, 2), np.float32)
+                size[: len(part)] = [sizes[i] for i in part]
+                for array, found in zip(out, jax.device_get(self._detect(self._params, *batch, size))):
+                    array[part] = found[: len(part)]
+        return out
 
     def __call__(self, images: Sequence[Picture], threshold: float = 0.5) -> list[Detections]:
         """Detects.
@@ -139,11 +148,8 @@ class Detector:
             raise InputError("a detector takes a list of pictures; put a single one into a list.")
         with ThreadPoolExecutor(4) as pool:
             prepared = list(pool.map(self._prepare, images))
-        if not prepared:
-            return []
-        logits, boxes = self.forward([pixels for pixels, _ in prepared])
         sizes = [size for _, size in prepared]
-        found = jax.device_get(self._postprocess(logits, boxes, np.array(sizes, np.float32)))
+        found = self._run([pixels for pixels, _ in prepared], sizes)[2:]
         return [self._detections(*one, threshold=threshold) for one in zip(*found, sizes)]
 
     def _prepare(self, picture: Picture) -> tuple[np.ndarray, tuple[int, int]]:
@@ -153,8 +159,7 @@ class Detector:
             image = to_rgb(picture, upright=True)
         else:
             image = from_array(np.asarray(picture))
-        size = resized_size(*image.size, self.short_side, self.max_side, self.config.patch_size)
-        return resize(image, size), image.size
+        return resize(image, self.geometry.size(*image.size)), image.size
 
     def _detections(self, scores, labels, boxes, size, threshold: float) -> Detections:
         order = np.argsort(-scores, kind="stable")

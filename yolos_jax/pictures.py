@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+ORIENTATION = 0x0112  # EXIF tag; 1 is upright
+
 
 class UnreadableImage(Exception):
     """A picture that cannot be used, told in one sentence that names it."""
@@ -25,6 +27,8 @@ def open_rgb(path: str | Path, upright: bool = False) -> Image.Image:
         with Image.open(path) as image:
             image.load()
             return to_rgb(image, upright)
+    except UnreadableImage as error:
+        raise UnreadableImage(f"the picture {path} cannot be used: {error}") from error
     except FileNotFoundError as error:
         raise UnreadableImage(f"the picture {path} does not exist.") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -32,13 +36,20 @@ def open_rgb(path: str | Path, upright: bool = False) -> Image.Image:
 
 
 def to_rgb(image: Image.Image, upright: bool = False) -> Image.Image:
-    """Greyscale (8 or 16 bits), palette, CMYK -> RGB; transparency is dropped, as the reference does."""
-    if upright:
+    """Greyscale (8 or 16 bits), palette, CMYK... -> RGB; transparency is dropped, as the reference does.
+
+    `UnreadableImage` for pictures of floats, whose scale nobody knows.
+    """
+    if upright and image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise UnreadableImage("a picture of floating-point numbers has no scale of its own; convert it to 8 bits.")
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):
         # Pillow would clip 16 bits at 255 instead of scaling them
         values = np.asarray(image).astype(np.float64) / 257.0
         image = Image.fromarray(np.clip(values, 0, 255).round().astype(np.uint8))
+    if image.mode == "La":  # premultiplied; Pillow converts it by way of LA only
+        image = image.convert("LA")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

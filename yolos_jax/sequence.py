@@ -55,6 +55,48 @@ def default_max_side(short_side: int) -> int:
     return short_side * 1333 // 800
 
 
+class Geometry(NamedTuple):
+    """How pictures become sequences; made by `Geometry.of`.
+
+    Attributes:
+      short_side: pixels that the short side is resized to.
+      max_side: most pixels of the long side.
+      patch: patch size in pixels.
+      model_max_side: longest side in patches that the model is compiled for.
+    """
+
+    short_side: int
+    max_side: int
+    patch: int
+    model_max_side: int
+
+    @classmethod
+    def of(cls, short_side: int, max_side: int, patch: int, model_max_side: int) -> "Geometry":
+        """`max_side` 0 means the reference's proportion; sides the model cannot take are refused at once."""
+        max_side = max_side or default_max_side(short_side)
+        if short_side < patch or max_side < patch:
+            raise InputError(
+                f"a short side of {short_side} and a long one of at most {max_side} pixels: each must be at least "
+                f"one patch ({patch} pixels); raise data.short_side or data.max_side (--short-side, --max-side)."
+            )
+        if -(-max_side // patch) > model_max_side or short_side // patch > model_max_side:
+            raise InputError(
+                f"pictures of up to {max(max_side, short_side)} pixels have more than model.max_side = "
+                f"{model_max_side} patches on a side; lower data.short_side or data.max_side (--short-side, "
+                f"--max-side), or raise model.max_side."
+            )
+        return cls(short_side, max_side, patch, model_max_side)
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) in pixels that a picture is resized to."""
+        return resized_size(width, height, self.short_side, self.max_side, self.patch)
+
+    def tokens(self, width: int, height: int) -> int:
+        """Number of patches of a picture of `width` x `height` pixels."""
+        width, height = self.size(width, height)
+        return (width // self.patch) * (height // self.patch)
+
+
 def resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     """Bilinear (Pillow, antialiased, on 8 bits) to (width, height): uint8 `[height, width, 3]`."""
     if image.size != size:
@@ -63,16 +105,14 @@ def resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
 
 
 def to_patches(image: np.ndarray, patch: int = 16) -> np.ndarray:
-    """`[h * p, w * p, 3]` -> `[h * w, 3 * p * p]`, row by row; `InputError` if a side is not whole patches."""
+    """`[h * p, w * p, 3]` -> `[h, w, p, p, 3]`, a view; `InputError` if a side is not whole patches."""
     height, width = image.shape[:2]
     if image.ndim != 3 or image.shape[2] != 3 or height % patch or width % patch or not image.size:
         raise InputError(
             f"an image of shape {image.shape} cannot be cut into patches: it must be "
             f"[height, width, 3] with both sides multiples of {patch}."
         )
-    rows, columns = height // patch, width // patch
-    parts = image.reshape(rows, patch, columns, patch, 3).transpose(0, 2, 1, 3, 4)
-    return np.ascontiguousarray(parts).reshape(rows * columns, patch * patch * 3)
+    return image.reshape(height // patch, patch, width // patch, patch, 3).transpose(0, 2, 1, 3, 4)
 
 
 def pack(
@@ -92,13 +132,13 @@ def pack(
     grid = np.ones((batch_size, 2), np.int32)
     for i, image in enumerate(images):
         cut = to_patches(image, patch)
-        grid[i] = image.shape[0] // patch, image.shape[1] // patch
+        grid[i] = cut.shape[:2]
         if max_side is not None and grid[i].max() > max_side:
             raise InputError(
                 f"an image of {image.shape[1]}x{image.shape[0]} pixels is longer than {max_side} patches "
                 f"of {patch} pixels; resize it, or raise model.max_side."
             )
-        patches[i, : len(cut)] = cut
+        patches[i, : grid[i].prod()].reshape(cut.shape)[...] = cut
     return Batch(patches, grid)
 
 

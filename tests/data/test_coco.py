@@ -9,7 +9,7 @@ import pytest
 from made_coco import box, make_coco
 from PIL import Image
 from pycocotools.coco import COCO
-from reference_pack import data_folder
+from reference_pack import ROOT, data_folder
 
 from yolos_jax.data.coco import CocoSource
 from yolos_jax.errors import InputError
@@ -50,14 +50,23 @@ def test_crowds_and_empty_boxes_are_left_out_and_counted(tmp_path):
 @pytest.mark.parametrize(
     "bad, sentence",
     [
-        (box(9, 1, [4, 4, float("nan"), 10]), "annotation id 9 of image id 1 .* four finite numbers"),
+        (box(9, 1, [4, 4, float("nan"), 10]), "annotation id 9 of image id 1 .* 4 finite numbers"),
         (box(9, 1, [4, 4, -3, 10]), "annotation id 9 .* negative width or height"),
-        (box(9, 1, [4, 4, 3]), "four finite numbers"),
-        (box(9, 1, [4, 4, 3, "x"]), "four finite numbers"),
+        (box(9, 1, [4, 4, 3]), "4 finite numbers"),
+        (box(9, 1, [4, 4, 3, "x"]), "4 finite numbers"),
         (box(9, 1, [4, 4, 3, 3], category=91), r"category id 91, outside 0..9; .*num_classes"),
         (box(9, 1, [4, 4, 3, 3], category=-1), "category id -1"),
         (box(9, 5, [4, 4, 3, 3]), "image id 5, which is not among its images"),
-        ({"id": 9}, "annotation id 9 .* has no image_id"),
+        (box(9, 1, [-1e39, 4, 1e39, 10]), "4 finite numbers"),
+        (box(9, 1, [True, 4, 5, 10**400]), "4 finite numbers"),
+        (box(9, 1, [4, 4, 3, 3], category=1.0), "category id 1.0"),
+        (box(9, 1, [4, 4, 3, 3], category=2), "category id 2, which its categories lack"),
+        (box(9, 1, [4, 4, 3, 3], iscrowd="0"), "iscrowd '0'"),
+        (box(9, 1, [4, 4, 3, 3], area=float("nan")), "area nan"),
+        (box(9, "1", [4, 4, 3, 3]), r"no whole-number image_id \('1'\)"),
+        (box(9, [1], [4, 4, 3, 3]), "no whole-number image_id"),
+        ("box", "no list of annotations"),
+        ({"id": 9}, "annotation id 9 .* no whole-number image_id"),
     ],
 )
 def test_wrong_annotations(tmp_path, bad, sentence):
@@ -76,9 +85,13 @@ def change(root, edit):
 @pytest.mark.parametrize(
     "edit, sentence",
     [
-        (lambda c: c.pop("categories"), "no list 'categories'"),
+        (lambda c: c.pop("categories"), "no list of categories"),
         (lambda c: c["images"][0].pop("file_name"), "no file_name"),
         (lambda c: c["images"][0].update(width=0), r"image id 1 .* size \(0, 48\)"),
+        (lambda c: c["images"][0].update(width=10**400), "must be whole pixels"),
+        (lambda c: c["images"][0].update(file_name="../../../etc/hostname"), "image id 1 .* lies outside"),
+        (lambda c: c["images"][0].update(file_name="a" * 5000), "lies outside"),
+        (lambda c: c["categories"].append(c["categories"][0]), "id 1 is listed twice among the categories"),
         (lambda c: c["images"].append(c["images"][0]), "listed twice"),
         (lambda c: c["images"][0].update(file_name="gone.jpg"), "image id 1 is listed .*gone.jpg is absent"),
         (lambda c: c["categories"][0].pop("name"), "no whole-number id or no name"),
@@ -101,9 +114,10 @@ def test_missing_things(tmp_path):
     with pytest.raises(InputError, match="annotation file .* does not exist"):
         CocoSource(tmp_path, "train2017", 10)
     (tmp_path / "annotations").mkdir()
-    (tmp_path / "annotations" / "instances_train2017.json").write_text("{")
-    with pytest.raises(InputError, match="not valid JSON"):
-        CocoSource(tmp_path, "train2017", 10)
+    for text in ("{", "[" * 100_000, '{"images": ' + "1" * 5000 + "}", "[1]"):
+        (tmp_path / "annotations" / "instances_train2017.json").write_text(text)
+        with pytest.raises(InputError, match="not valid JSON|no list of images"):
+            CocoSource(tmp_path, "train2017", 10)
 
 
 def test_a_picture_of_another_size_is_named(tmp_path):
@@ -118,4 +132,4 @@ def test_data_imports_no_jax():
     """Workers of the loader must not start a jax backend."""
     modules = "coco", "coco_names", "digits", "examples", "loader"
     code = f"import sys; {'; '.join(f'import yolos_jax.data.{m}' for m in modules)}; sys.exit('jax' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, cwd=ROOT).returncode == 0

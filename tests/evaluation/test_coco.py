@@ -2,9 +2,10 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
-from made_coco import make_coco
+from made_coco import box, make_coco
 from reference_pack import arrays, data_folder
 
 from yolos_jax.data.coco import CocoSource
@@ -52,6 +53,19 @@ def test_postprocess_equals_the_reference():
         np.testing.assert_allclose(np.asarray(boxes) / scale, z[f"p{n}_out_boxes"] / scale, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "change", [{"id": 0}, {"id": 5}, {"area": None}, {"iscrowd": None}, {"id": "a"}], ids=lambda c: str(c)
+)
+def test_hand_made_files_are_scored_right(tmp_path, change):
+    """Ids that start at 0, repeat or are text, fields that are null: a perfect detection is still perfect."""
+    annotations = [box(5, 1, [4, 4, 20, 10]) | change, box(5, 2, [4, 4, 20, 10])]
+    root = make_coco(tmp_path, [(64, 48)] * 2, annotations=annotations)
+    path = CocoSource(root, "train2017", 10).annotation_file
+    results = [{"image_id": i, "category_id": 1, "bbox": [4, 4, 20, 10], "score": 0.9} for i in (1, 2)]
+    assert coco_metrics(path, results)["AP"] == 1.0
+    assert coco_metrics(path, results[:1])["AR100"] == 0.5
+
+
 def test_results_are_xywh(tmp_path):
     entries = to_results(7, np.array([0.5]), np.array([3]), np.array([[10.0, 20.0, 40.0, 80.0]]))
     assert entries == [{"image_id": 7, "category_id": 3, "bbox": [10.0, 20.0, 30.0, 60.0], "score": 0.5}]
@@ -60,11 +74,9 @@ def test_results_are_xywh(tmp_path):
     assert json.loads((tmp_path / "a" / "metrics.json").read_text()) == {"AP": 0.25}
 
 
-@pytest.mark.parametrize("devices", [1, 8])
-def test_every_image_is_evaluated_once(tmp_path, devices):
+@pytest.mark.parametrize("devices, batch_size", [(1, 1), (1, 8), (8, 8)])
+def test_every_image_is_evaluated_once(tmp_path, devices, batch_size):
     """Uneven buckets and a broken picture; perfect boxes would need training, so only the counting is checked."""
-    import jax
-
     sizes = [(64, 48)] * 5 + [(48, 64)] * 4 + [(96, 32)] * 3
     root = make_coco(tmp_path, sizes)
     (root / "train2017" / "3.jpg").write_bytes(b"no picture")
@@ -73,7 +85,7 @@ def test_every_image_is_evaluated_once(tmp_path, devices):
     source = CocoSource(root, "train2017", 10)
     geometry = Geometry.of(32, 64, 16, 84)
     mesh = data_mesh(jax.devices()[:devices])
-    found = evaluate(graph, params, source, geometry, mesh, batch_size=8, buckets=2, on_bad_image="skip")
+    found = evaluate(graph, params, source, geometry, mesh, batch_size, buckets=2, on_bad_image="skip")
     ids = [r["image_id"] for r in found.results]
     assert sorted(ids) == sorted([i for i in range(1, 13) if i != 3] * config.det_tokens)
     assert len(found.skipped) == 1 and "3.jpg" in found.skipped[0]

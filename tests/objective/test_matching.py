@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
@@ -15,7 +15,6 @@ from yolos_jax.objective.matching import match
 match_both = {solver: jax.jit(lambda c, n, s=solver: match(c, n, s)) for solver in ("host", "device")}
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(6, 4), (6, 6), (6, 9)]), st.booleans())
 def test_cheapest_for_every_shape(seed, shape, ties):
     rng = np.random.default_rng(seed)

@@ -1,6 +1,7 @@
 """Twenty steps of the reference's training, on one device and on eight."""
 
 import dataclasses
+import math
 
 import jax
 import numpy as np
@@ -22,11 +23,21 @@ def config_and_params():
     return config, from_reference(tensors("train_init.safetensors"), config)
 
 
-def batch_of(ids, slots, config) -> TrainBatch:
-    """The trace's images `ids` in a batch of `slots`, unused ones marked invalid."""
+def batch_of(ids, slots, config, canvases=None) -> TrainBatch:
+    """The trace's images `ids` in a batch of `slots`, unused ones marked invalid.
+
+    With `canvases`, (h, w) for each image, pictures are normalised and padded
+    with zeros to those sizes, as the reference collates them.
+    """
     d = arrays("train_data.npz")
+    images = [d[f"img{i:02d}"] for i in ids]
     tokens = max(int(h) * int(w) for h, w in d["hw"]) // config.patch_size**2
-    patches, grid = pack([d[f"img{i:02d}"] for i in ids], tokens, slots, config.patch_size)
+    if canvases is not None:
+        images = [np.float32((image / 255.0 - d["mean"]) / d["std"]) for image in images]
+        room = [(h - image.shape[0], w - image.shape[1]) for image, (h, w) in zip(images, canvases)]
+        images = [np.pad(image, ((0, h), (0, w), (0, 0))) for image, (h, w) in zip(images, room)]
+        tokens = int(d["hw"].max(0).prod()) // config.patch_size**2
+    patches, grid = pack(images, tokens, slots, config.patch_size)
 
     def fill(name, dtype):
         values = d[name][ids]
@@ -36,30 +47,42 @@ def batch_of(ids, slots, config) -> TrainBatch:
     return TrainBatch(patches, grid, *targets, np.arange(slots) < len(ids))
 
 
-@pytest.mark.parametrize("solver", ["host", "device"])
-@pytest.mark.parametrize("devices", [1, 8])
-@pytest.mark.parametrize("name", ["train_trace_r4", "train_trace_r4_wd01"])
-def test_parameters_after_1_5_and_20_steps(name, devices, solver):
-    if solver == "device" and name != "train_trace_r4":
-        pytest.skip("one trace is enough for the other matcher")
+def follow(name, devices, solver="host", padded=False):
+    """Trains along a trace, comparing losses of every step and the stored parameters."""
     z, (config, params) = arrays(f"{name}.npz"), config_and_params()
-    replicas, each = int(z["replicas"]), int(z["images_per_replica"])
+    replicas, each, per_epoch = (int(z[key]) for key in ("replicas", "images_per_replica", "steps_per_epoch"))
     rates = learning_rates(int(z["epochs"]), float(z["base_lr"]))
-    per_epoch = int(z["steps_per_epoch"])
     optimizer = adamw(by_epoch(rates, per_epoch), float(z["weight_decay"]), float(z["clip_max_norm"]))
     mesh = data_mesh(jax.devices()[:devices])
     step = make_step(abstract(config)[0], optimizer, mesh, each, solver)
     state = initial_state(params, optimizer, mesh)
-    slots = -(-replicas * each // devices) * devices
+    unit, compared = math.lcm(devices, each), 0
     for s, ids in enumerate(z["step_images"].reshape(len(z["step_images"]), -1)):
-        state, report = step(state, batch_of(ids, slots, config))
+        canvases = np.repeat(z["batch_hw"][s], each, axis=0) if padded else None
+        state, report = step(state, batch_of(ids, -(-replicas * each // unit) * unit, config, canvases))
         assert report.applied and np.isclose(rates[s // per_epoch], z["lr"][s], atol=1e-9, rtol=0)
         bound = 1e-4 if s < per_epoch else 1e-3
-        for field, key in (("total", "total"), ("ce", "ce"), ("bbox", "bbox"), ("giou", "giou")):
+        for key in ("total", "ce", "bbox", "giou"):
             want = z[f"loss_{key}_mean"][s]
-            np.testing.assert_allclose(getattr(report.terms, field), want, atol=bound, rtol=bound, err_msg=f"step {s}")
+            np.testing.assert_allclose(getattr(report.terms, key), want, atol=bound, rtol=bound, err_msg=f"step {s}")
         if f"p{s + 1:02d}.backbone.cls_token" in z.files:
             compare(to_reference(jax.tree.map(np.asarray, state.params), config), z, f"p{s + 1:02d}.", config)
+            compared += 1
+    assert compared >= 3
+
+
+@pytest.mark.parametrize("devices, solver", [(1, "host"), (8, "host"), (8, "device")])
+def test_parameters_after_1_5_and_20_steps(devices, solver):
+    follow("train_trace_r4", devices, solver)
+
+
+def test_parameters_with_strong_weight_decay():
+    follow("train_trace_r4_wd01", 1)
+
+
+def test_parameters_with_two_images_per_replica():
+    """Cross entropy normalised within pairs. The loader never pads pictures; this test does, like the reference."""
+    follow("train_trace_r2b2", 8, padded=True)
 
 
 def compare(state, z, prefix, config):
@@ -107,5 +130,9 @@ def test_eight_devices_equal_one_and_match_their_own_images(monkeypatch):
     (loss1, _), grads1 = results[1]
     (loss8, _), grads8 = results[8]
     np.testing.assert_allclose(loss8, loss1, rtol=1e-5)
-    for a, b in zip(jax.tree.leaves(grads1), jax.tree.leaves(grads8)):
-        np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, float(np.abs(a).max())), rtol=0)
+    grads1, grads8 = (to_reference(jax.tree.map(np.asarray, g), config) for g in (grads1, grads8))
+    for name, value in grads1.items():
+        off = np.abs(grads8[name] - value)
+        if name.endswith("attn.qkv.bias"):  # the key part is rounding noise around zero
+            off = np.delete(off, np.s_[config.width : 2 * config.width])
+        assert off.max() <= 1e-5 * max(np.abs(value).max(), 1e-3), name

@@ -57,6 +57,7 @@ def test_pth_without_torch_says_what_to_do(tmp_path, monkeypatch):
         read_source(tmp_path / "yolos.pth")
 
 
+@pytest.mark.parity
 def test_reference_checkpoint(tmp_path, torch):
     """As the reference saves it: weights under "model", its command line and more beside them."""
     content = {
@@ -71,6 +72,7 @@ def test_reference_checkpoint(tmp_path, torch):
     assert set(report.taken) == set(reference_state())
 
 
+@pytest.mark.parity
 def test_bare_state_dict_and_other_dtypes(tmp_path, torch):
     state = as_torch(torch, reference_state())
     state["backbone.norm.weight"] = state["backbone.norm.weight"].to(torch.bfloat16)
@@ -83,6 +85,7 @@ def test_bare_state_dict_and_other_dtypes(tmp_path, torch):
     np.testing.assert_array_equal(params["norm"]["bias"], state["backbone.norm.bias"].detach().float().numpy())
 
 
+@pytest.mark.parity
 def test_deit_checkpoint_and_hub_folder(tmp_path, torch):
     torch.save({"model": as_torch(torch, deit_state(distilled=True))}, tmp_path / "deit.pth")
     assert load_weights(tmp_path / "deit.pth", TINY)[3].kind == "deit"
@@ -93,6 +96,7 @@ def test_deit_checkpoint_and_hub_folder(tmp_path, torch):
     assert_bit_equal(load_weights(folder)[1], random_params(TINY))
 
 
+@pytest.mark.parity
 def test_entries_that_are_no_tensors_are_named(tmp_path, torch):
     torch.save({"model": as_torch(torch, reference_state()) | {"epoch": 3}}, tmp_path / "a.pth")
     with pytest.raises(InputError, match="its entry 'epoch' is a int, not a tensor"):
@@ -119,6 +123,7 @@ class Trap:
 
 
 @pytest.mark.parametrize("writer", ["torch", "pickle"])
+@pytest.mark.parity
 def test_pickles_that_run_code_are_refused_unrun(tmp_path, torch, writer):
     proof, path = tmp_path / "it_ran", tmp_path / "trap.pth"
     content = {"model": as_torch(torch, reference_state()) if writer == "torch" else {}, "args": Trap(proof)}

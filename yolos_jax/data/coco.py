@@ -1,7 +1,6 @@
 """The COCO folder: `annotations/instances_{split}.json` beside a folder of pictures per split."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +41,13 @@ class CocoSource:
         images = content["images"][: max_images or None]
         self.label_names = {int(c["id"]): str(c["name"]) for c in content["categories"]}
         self.dropped = {"crowd": 0, "empty": 0}
-        by_image: dict[Any, list] = {}
+        by_image: dict[int, list] = {}
         for annotation in content["annotations"]:
             by_image.setdefault(annotation["image_id"], []).append(annotation)
         unknown = set(by_image) - {image["id"] for image in content["images"]}
         if unknown:
             raise InputError(
-                f"{self.annotation_file} annotates image id {sorted(unknown)[0]}, which is not among its images."
+                f"{self.annotation_file} annotates image id {min(unknown, key=str)!r}, which is not among its images."
             )
         present = {p.name for p in self.pictures.iterdir()}
         self.examples = [self._example(i, by_image.get(i["id"], []), present, num_classes) for i in images]
@@ -57,20 +56,23 @@ class CocoSource:
 
     def _example(self, image: dict, annotations: list[dict], present: set[str], num_classes: int) -> Example:
         path = self.pictures / image["file_name"]
+        if len(image["file_name"]) > 1000 or not path.resolve().is_relative_to(self.pictures.resolve()):
+            raise InputError(f"image id {image['id']} in {self.annotation_file} lies outside {self.pictures}.")
         # A set of names spares a system call per image; nested file names are looked up.
         if image["file_name"] not in present and not path.is_file():
             raise InputError(f"image id {image['id']} is listed in {self.annotation_file} but {path} is absent.")
         boxes, labels, areas = [], [], []
         for annotation in annotations:
             box = self._box(annotation, image, num_classes)
-            if annotation.get("iscrowd", 0):
+            if annotation.get("iscrowd"):
                 self.dropped["crowd"] += 1
             elif box[2] <= box[0] or box[3] <= box[1]:
                 self.dropped["empty"] += 1
             else:
                 boxes.append(box)
                 labels.append(annotation["category_id"])
-                areas.append(annotation.get("area", (box[2] - box[0]) * (box[3] - box[1])))
+                area = annotation.get("area")
+                areas.append((box[2] - box[0]) * (box[3] - box[1]) if area is None else area)
         return Example(
             image_id=image["id"],
             file=str(path),
@@ -84,16 +86,22 @@ class CocoSource:
     def _box(self, annotation: dict, image: dict, num_classes: int) -> np.ndarray:
         """The clipped xyxy box; `InputError` for numbers that make no sense."""
         where = f"annotation id {annotation.get('id')} of image id {image['id']} in {self.annotation_file}"
-        box, category = annotation.get("bbox"), annotation.get("category_id")
-        if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(v) for v in box):
-            raise InputError(f"{where} has the box {box}; it must be four finite numbers [x, y, width, height].")
+        box, category, area = annotation.get("bbox"), annotation.get("category_id"), annotation.get("area")
+        if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) for v in box):
+            raise InputError(f"{where} has the box {_short(box)}; it must be 4 finite numbers [x, y, width, height].")
         if box[2] < 0 or box[3] < 0:
             raise InputError(f"{where} has the box {box} with a negative width or height; mend or remove it.")
-        if not isinstance(category, int) or not 0 <= category < num_classes:
+        if area is not None and (not _is_number(area) or area < 0):
+            raise InputError(f"{where} has the area {_short(area)}; it must be a finite number of at least 0.")
+        if annotation.get("iscrowd") not in (None, 0, 1):
+            raise InputError(f"{where} has iscrowd {_short(annotation['iscrowd'])}; it must be 0 or 1.")
+        if type(category) is not int or not 0 <= category < num_classes:
             raise InputError(
-                f"{where} has the category id {category}, outside 0..{num_classes - 1}; "
+                f"{where} has the category id {_short(category)}, outside 0..{num_classes - 1}; "
                 f"mend it, or set --config.model.num_classes to at least the largest id + 1."
             )
+        if category not in self.label_names:
+            raise InputError(f"{where} has the category id {category}, which its categories lack.")
         # float32 before adding, as the reference's tensors do
         x, y, w, h = np.array(box, np.float32)
         limit = np.array([image["width"], image["height"]] * 2, np.float32)
@@ -110,35 +118,48 @@ class CocoSource:
         return image
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _is_number(value: Any) -> bool:
+    """A finite number that float32 can hold."""
+    return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) < 1e30
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 200 else text[:200] + "..."
 
 
 def read_annotations(path: Path) -> dict[str, list]:
-    """Reads and checks a COCO instances file: its three lists and the images' fields."""
+    """Reads and checks a COCO instances file: its three lists and their entries' ids and sizes."""
     if not path.is_file():
         raise InputError(f"the annotation file {path} does not exist.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the annotation file {path} is not valid JSON ({error}).") from error
     for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise InputError(f"the annotation file {path} has no list {key!r}; it must be a COCO instances file.")
-    seen = set()
+        entries = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise InputError(f"the annotation file {path} has no list of {key}; it must be a COCO instances file.")
     for image in content["images"]:
         sizes = image.get("width"), image.get("height")
-        if not isinstance(image.get("id"), int) or not isinstance(image.get("file_name"), str):
-            raise InputError(f"an image of {path} has no whole-number id or no file_name: {str(image)[:200]}.")
-        if not all(isinstance(s, int) and s > 0 for s in sizes):
-            raise InputError(f"image id {image['id']} in {path} has the size {sizes}; it must be whole pixels above 0.")
-        if image["id"] in seen:
-            raise InputError(f"image id {image['id']} is listed twice in {path}.")
-        seen.add(image["id"])
+        if type(image.get("id")) is not int or not isinstance(image.get("file_name"), str):
+            raise InputError(f"an image of {path} has no whole-number id or no file_name: {_short(image)}.")
+        if not all(type(s) is int and 0 < s < 10**6 for s in sizes):
+            raise InputError(
+                f"image id {image['id']} in {path} has the size {_short(sizes)}; it must be whole pixels above 0."
+            )
     for annotation in content["annotations"]:
-        if "image_id" not in annotation:
-            raise InputError(f"annotation id {annotation.get('id')} in {path} has no image_id.")
+        if type(annotation.get("image_id")) is not int:
+            raise InputError(
+                f"annotation id {_short(annotation.get('id'))} in {path} has no whole-number image_id "
+                f"({_short(annotation.get('image_id'))})."
+            )
     for category in content["categories"]:
-        if not isinstance(category.get("id"), int) or "name" not in category:
-            raise InputError(f"a category of {path} has no whole-number id or no name: {str(category)[:200]}.")
+        if type(category.get("id")) is not int or "name" not in category:
+            raise InputError(f"a category of {path} has no whole-number id or no name: {_short(category)}.")
+    for key in ("images", "categories"):
+        ids = [entry["id"] for entry in content[key]]
+        if len(set(ids)) < len(ids):
+            twice = next(i for i in ids if ids.count(i) > 1)
+            raise InputError(f"id {twice} is listed twice among the {key} of {path}.")
     return content

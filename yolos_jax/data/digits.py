@@ -123,7 +123,7 @@ def _place(shapes: Sequence[tuple[int, int]], random: np.random.Generator) -> np
     return np.array(boxes, np.int32)
 
 
-def write(out: str | Path, train: int = 4000, val: int = 200, seed: int = 0) -> None:
+def write(out: str | Path, train: int = 6000, val: int = 300, seed: int = 0) -> None:
     """Writes `train` and `val` scenes as `annotations/instances_{train,val}2017.json` beside `{train,val}2017/`.
 
     The same arguments give the same files. The validation annotations are
@@ -187,8 +187,8 @@ def main() -> None:
         prog="python -m yolos_jax.data.digits", description="Writes scenes of handwritten digits as a COCO folder."
     )
     parser.add_argument("--out", required=True, help="folder to write, new or empty")
-    parser.add_argument("--train", type=int, default=4000, help="training scenes")
-    parser.add_argument("--val", type=int, default=200, help="validation scenes")
+    parser.add_argument("--train", type=int, default=6000, help="training scenes")
+    parser.add_argument("--val", type=int, default=300, help="validation scenes")
     parser.add_argument("--seed", type=int, default=0, help="of the scenes")
     args = parser.parse_args()
     write(args.out, args.train, args.val, args.seed)

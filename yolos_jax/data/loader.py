@@ -1,6 +1,6 @@
 """From examples to batches: which images go together, and decoding ahead of the device."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -9,40 +9,10 @@ import numpy as np
 from yolos_jax.data.examples import Example, Source, TrainBatch, pack_targets
 from yolos_jax.errors import InputError
 from yolos_jax.pictures import UnreadableImage
-from yolos_jax.sequence import bucket_edges, default_max_side, pack, resize, resized_size
+from yolos_jax.sequence import Geometry, bucket_edges, pack, resize
 
 THREADS = 4  # Pillow decodes and resizes without the interpreter lock
 AHEAD = 4  # batches prepared before they are asked for
-
-
-class Geometry(NamedTuple):
-    """How pictures become sequences: short side and most of the long side in pixels, patch size,
-    longest side in patches that the model is compiled for."""
-
-    short_side: int
-    max_side: int
-    patch: int
-    model_max_side: int
-
-    @classmethod
-    def of(cls, short_side: int, max_side: int, patch: int, model_max_side: int) -> "Geometry":
-        """`max_side` 0 means the reference's proportion; sides the model cannot take are refused at once."""
-        max_side = max_side or default_max_side(short_side)
-        if short_side < patch:
-            raise InputError(f"data.short_side {short_side} is less than one patch ({patch} pixels).")
-        if max(max_side, short_side) // patch > model_max_side:
-            raise InputError(
-                f"pictures of up to {max_side} pixels have more than model.max_side = {model_max_side} patches "
-                f"on a side; lower data.short_side or data.max_side, or raise model.max_side."
-            )
-        return cls(short_side, max_side, patch, model_max_side)
-
-    def size(self, width: int, height: int) -> tuple[int, int]:
-        return resized_size(width, height, self.short_side, self.max_side, self.patch)
-
-    def tokens(self, example: Example) -> int:
-        width, height = self.size(example.width, example.height)
-        return (width // self.patch) * (height // self.patch)
 
 
 class Group(NamedTuple):
@@ -78,24 +48,23 @@ def evaluation_groups(tokens: Sequence[int], batch_size: int, buckets: int) -> l
     return groups
 
 
-def training_groups(tokens: Sequence[int], batch_size: int, buckets: int, seed: int, epoch: int) -> list[Group]:
+def training_groups(
+    tokens: Sequence[int], batch_size: int, edges: Sequence[int], seed: int, epoch: int
+) -> Iterator[Group]:
     """One epoch in a shuffled order that depends on (seed, epoch) alone.
 
-    A batch takes the smallest bucket that holds its longest sequence. The last
-    incomplete batch is dropped, as in the reference.
+    A batch takes the smallest bucket (of the ascending `edges`) that holds its
+    longest sequence. The last incomplete batch is dropped, as in the reference.
     """
     tokens = np.asarray(tokens)
-    if len(tokens) < batch_size:
-        raise InputError(f"{len(tokens)} training images do not fill one batch of {batch_size}; lower it.")
-    edges = np.array(bucket_edges(tokens, buckets))
     order = np.random.default_rng((seed, epoch)).permutation(len(tokens))
-    full = order[: len(order) // batch_size * batch_size].reshape(-1, batch_size)
-    return [Group(tuple(int(i) for i in row), int(edges[np.searchsorted(edges, tokens[row].max())])) for row in full]
+    for row in order[: len(order) // batch_size * batch_size].reshape(-1, batch_size):
+        yield Group(tuple(int(i) for i in row), int(edges[np.searchsorted(edges, tokens[row].max())]))
 
 
 def batches(
     source: Source,
-    groups: Sequence[Group],
+    groups: Iterable[Group],
     geometry: Geometry,
     batch_size: int,
     most_boxes: int,
@@ -108,8 +77,6 @@ def batches(
       on_bad_image: "stop" raises `InputError` at the first picture that cannot
         be read; "skip" leaves its slot empty and says so in `Loaded.skipped`.
     """
-    if on_bad_image not in ("stop", "skip"):
-        raise InputError(f"data.on_bad_image is {on_bad_image!r}; it must be 'stop' or 'skip'.")
 
     def image(index: int) -> np.ndarray | UnreadableImage:
         example = source.examples[index]

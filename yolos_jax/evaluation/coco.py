@@ -57,10 +57,7 @@ def coco_metrics(
     """
     quiet = io.StringIO()
     with contextlib.redirect_stdout(quiet):
-        truth = COCO(str(annotation_file))
-        for annotation in truth.anns.values():  # fields that hand-made files leave out
-            annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
-            annotation.setdefault("iscrowd", 0)
+        truth = _ground_truth(Path(annotation_file))
         scored = sorted(truth.getImgIds() if image_ids is None else set(image_ids))
         strangers = {r["image_id"] for r in results} - set(scored)
         if strangers:
@@ -73,6 +70,24 @@ def coco_metrics(
         evaluation.accumulate()
         evaluation.summarize()
     return {name: float(value) for name, value in zip(NAMES, evaluation.stats)}
+
+
+def _ground_truth(path: Path) -> COCO:
+    """The annotation file as pycocotools wants it, whatever a hand-made one leaves out.
+
+    Ids are numbered anew: pycocotools takes annotation id 0 for "not matched"
+    and a repeated id for one annotation, and so finds an AP of zero.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    truth = COCO()
+    truth.dataset = content | {"info": {}, "annotations": []}
+    for i, annotation in enumerate(content["annotations"], 1):
+        area = annotation.get("area")
+        area = annotation["bbox"][2] * annotation["bbox"][3] if area is None else area
+        crowd = int(annotation.get("iscrowd") or 0)
+        truth.dataset["annotations"].append(annotation | {"id": i, "area": area, "iscrowd": crowd})
+    truth.createIndex()
+    return truth
 
 
 def _nothing_found(truth: COCO, scored: list[int]) -> dict[str, float]:

@@ -8,11 +8,12 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from yolos_jax.data.coco import CocoSource
-from yolos_jax.data.loader import Geometry, batches, evaluation_groups
+from yolos_jax.data.loader import batches, evaluation_groups
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.coco import coco_metrics, to_results
 from yolos_jax.model.yolos import apply
 from yolos_jax.postprocess import postprocess
+from yolos_jax.sequence import Geometry
 
 
 class Evaluation(NamedTuple):
@@ -57,12 +58,13 @@ def evaluate(
         out = apply(graph, params, patches, grid)
         return postprocess(out.logits, out.boxes, size)
 
-    groups = evaluation_groups([geometry.tokens(e) for e in source.examples], batch_size, buckets)
+    groups = evaluation_groups([geometry.tokens(e.width, e.height) for e in source.examples], batch_size, buckets)
     results, skipped, done = [], [], []
     with tqdm(total=len(source.examples), unit="image", desc="evaluating", mininterval=1.0) as bar:
         for loaded in batches(source, groups, geometry, batch_size, _most_boxes(source), on_bad_image):
             size = np.ones((batch_size, 2), np.int32)
-            size[: len(loaded.examples)] = [(e.width, e.height) for e in loaded.examples]
+            for slot, example in enumerate(loaded.examples):
+                size[slot] = example.width, example.height
             arrays = jax.device_put((loaded.batch.patches, loaded.batch.grid, size), split)
             found = jax.device_get(detect(params, *arrays))
             for example, scores, labels, boxes in zip(loaded.examples, *found):

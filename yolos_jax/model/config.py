@@ -1,6 +1,7 @@
 """YolosConfig: everything that decides the parameters' shapes and the mathematics."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,18 +52,24 @@ class YolosConfig:
     query_block: int = 512
 
     def __post_init__(self) -> None:
-        for name in ("width", "heads", "patch_size", "det_tokens", "num_classes", "max_side"):
-            if getattr(self, name) < 1:
-                raise InputError(f"model.{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.depth < 2:
-            raise InputError(f"model.depth is {self.depth}; YOLOS needs at least 2 blocks.")
+        for name in ("width", "heads", "patch_size", "det_tokens", "num_classes", "max_side", "query_block", "depth"):
+            value, least = getattr(self, name), 2 if name == "depth" else 1
+            if type(value) is not int or value < least:
+                raise InputError(f"model.{name} is {value!r}; it must be a whole number of at least {least}.")
         if self.width % self.heads:
             raise InputError(f"model.width {self.width} is not a multiple of model.heads {self.heads}.")
+        for name, low in (("mlp_ratio", 1 / self.width), ("layer_norm_eps", 0.0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value < math.inf:
+                raise InputError(f"model.{name} is {value!r}; it must be a finite number of at least {low:.3g}.")
         for name in ("init_pe_size", "mid_pe_size"):
             size = getattr(self, name)
-            if size is not None and (len(size) != 2 or min(size) < self.patch_size):
+            if size is None and name == "mid_pe_size":
+                continue
+            good = isinstance(size, tuple) and len(size) == 2 and all(type(v) is int for v in size)
+            if not good or min(size) < self.patch_size:
                 raise InputError(
-                    f"model.{name} is {size}; it needs a height and a width in pixels, "
+                    f"model.{name} is {size!r}; it needs a height and a width in pixels, "
                     f"each at least one patch ({self.patch_size})."
                 )
 
@@ -102,15 +109,17 @@ class YolosConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise InputError(f"unknown model settings {unknown}; the known ones are {sorted(known)}.")
-        fixed = {
-            key: tuple(int(v) for v in value) if key.endswith("pe_size") and value is not None else value
-            for key, value in values.items()
-        }
-        return cls(**fixed)
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
     def differences(self, other: "YolosConfig") -> list[str]:
-        """Sentences such as "width 192 against 384" for settings that change results."""
-        free = {"max_side", "query_block"}
+        """Sentences such as "width 192 against 384" for settings that make it another model.
+
+        Position sizes count as whole patches. The LayerNorm epsilon is left
+        out: the same weights exist with the reference's and Hugging Face's.
+        """
+        free = {"max_side", "query_block", "layer_norm_eps"}
+        free |= {"init_pe_size"} if self.init_grid == other.init_grid else set()
+        free |= {"mid_pe_size"} if self.mid_grid == other.mid_grid else set()
         ours, theirs = self.to_dict(), other.to_dict()
         return [f"{k} {ours[k]} against {theirs[k]}" for k in ours if k not in free and ours[k] != theirs[k]]
 

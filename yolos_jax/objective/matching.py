@@ -60,10 +60,11 @@ def match(
         solver then runs once per device, on that device's images only.
 
     Returns:
-      query: int32 `[B, M]`, the query of each target; -1 for padding, for the
-        dearest targets when there are more than Q, and for images with...
-      finite: bool `[B]`, ...False for an image whose real costs are not all
-        finite: nothing is matched there, and the caller must stop the run.
+      query: int32 `[B, M]`, the query of each target. -1 for padding, for the
+        targets left over when there are more than Q, and for all targets of an
+        image that is not `finite`.
+      finite: bool `[B]`, False for an image whose real costs are not all
+        finite; the caller must stop the run.
     """
     if solver not in SOLVERS:
         raise InputError(f"there is no matcher {solver!r}; choose one of {', '.join(SOLVERS)}.")

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from yolos_jax.errors import InputError
+from yolos_jax.errors import InputError, make_folder
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import abstract
 
@@ -39,8 +39,11 @@ class Meta:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Meta":
-        names = {int(key): name for key, name in values["label_names"].items()}
-        return cls(YolosConfig.from_dict(values["model"]), names, int(values["step"]), values["extra"])
+        names = {int(key): str(name) for key, name in values["label_names"].items()}
+        extra, step = values["extra"], values["step"]
+        if not isinstance(extra, dict) or not isinstance(extra.get("config", {}), dict) or type(step) is not int:
+            raise ValueError("its meta file is not what was written")
+        return cls(YolosConfig.from_dict(values["model"]), names, step, extra)
 
 
 def steps(directory: str | Path) -> list[int]:
@@ -56,8 +59,10 @@ def save(directory: str | Path, step: int, params: dict, meta: Meta) -> None:
     path = Path(directory).absolute()
     if steps(path):
         raise InputError(f"{path} already holds a checkpoint (step {steps(path)[-1]}); choose another folder.")
+    if (path / "config.json").exists():
+        raise InputError(f"{path} holds other weights (config.json); choose another folder.")
+    make_folder(path)
     try:
-        path.mkdir(parents=True, exist_ok=True)
         with ocp.CheckpointManager(path) as manager:
             parts = {"params": ocp.args.StandardSave(params), "meta": ocp.args.JsonSave(meta.to_json())}
             manager.save(step, args=ocp.args.Composite(**parts))

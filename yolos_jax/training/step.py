@@ -29,8 +29,8 @@ class StepReport(NamedTuple):
       terms: loss terms before the update.
       grad_norm: global norm of the gradients before clipping.
       finite_costs: bool `[B]`, False for images whose matching costs are not finite.
-      applied: bool scalar; False if costs, loss or gradients were not finite,
-        and then the state is as it was.
+      applied: bool scalar; False if costs, loss, gradients or the updated
+        parameters were not finite, and then the state is as it was.
     """
 
     terms: LossTerms
@@ -82,10 +82,11 @@ def make_step(
 
     def step(state: TrainState, batch: TrainBatch):
         (_, (terms, finite)), grads = jax.value_and_grad(loss, has_aux=True)(state.params, batch)
-        norm = optax.global_norm(grads)
-        applied = finite.all() & jnp.isfinite(terms.total) & jnp.isfinite(norm)
+        norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         new = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
+        fine = jnp.stack([jnp.isfinite(p).all() for p in jax.tree.leaves(new.params)]).all()
+        applied = finite.all() & jnp.isfinite(terms.total) & jnp.isfinite(norm) & fine
         new = jax.tree.map(lambda a, b: jnp.where(applied, a, b), new, state)
         return new, StepReport(terms, norm, finite, applied)
 

@@ -72,4 +72,4 @@ def _huggingface_config(source: Source, wanted: YolosConfig | None) -> tuple[Yol
             f"the wanted model is not the one of {where}: {'; '.join(differences)}. "
             "Set them alike, or leave out --variant and --config to take the folder's."
         )
-    return wanted, names
+    return dataclasses.replace(wanted, layer_norm_eps=found.layer_norm_eps), names

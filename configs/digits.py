@@ -1,0 +1,21 @@
+"""The embedded default: a micro YOLOS that learns scenes of 1 to 3 handwritten digits from nothing.
+
+python -m yolos_jax.data.digits --out data/digits
+python train.py --config configs/digits.py --workdir runs/digits --config.data.root=data/digits
+
+About five minutes on two CPU cores; 64x64 pixels, patches of 8, 6,000 scenes.
+"""
+
+from configs import common
+
+
+def get_config():
+    config = common.get_config("ti")
+    config.init = "from_nothing"
+    config.model.update(width=128, depth=2, heads=4, patch_size=8, max_side=8)
+    config.model.update(det_tokens=10, num_classes=10, init_pe_size=(64, 64))
+    config.data.update(root="data/digits", short_side=64, max_side=64, buckets=1)
+    config.train.update(batch_size=16, images_per_replica=16, epochs=14, log_every=125)
+    config.optimizer.update(learning_rate=5e-4, min_lr=1e-6)
+    config.eval.batch_size = 50
+    return config
