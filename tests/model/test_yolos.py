@@ -162,9 +162,13 @@ def test_variants_have_the_published_sizes(name):
     "wrong, sentence",
     [
         ({"width": 50, "heads": 3}, "multiple of model.heads"),
-        ({"depth": 1}, "at least 2 blocks"),
+        ({"depth": 1}, "model.depth is 1; .* at least 2"),
         ({"init_pe_size": (8, 100)}, "at least one patch"),
-        ({"patch_size": 0}, "must be at least 1"),
+        ({"patch_size": 0}, "patch_size is 0; .* at least 1"),
+        ({"mlp_ratio": 0.0}, "mlp_ratio is 0.0"),
+        ({"query_block": 0}, "query_block is 0"),
+        ({"layer_norm_eps": float("nan")}, "layer_norm_eps is nan"),
+        ({"width": "192"}, "model.width is '192'"),
     ],
 )
 def test_impossible_configs_are_refused(wrong, sentence):
