@@ -195,3 +195,14 @@ def test_damaged_checkpoint(folder, tmp_path):
             path.write_bytes(b"")
     with pytest.raises(InputError, match="cannot be read"):
         load(tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"model": {}, "label_names": {}, "step": 0, "extra": []}', '{"step": "x"}']
+)
+def test_damaged_facts_of_a_checkpoint(folder, tmp_path, text):
+    config, params, _, _ = load_weights(folder)
+    save(tmp_path / "c", 0, params, Meta(config, {}))
+    (tmp_path / "c" / "0" / "meta" / "metadata").write_text(text)
+    with pytest.raises(InputError, match="cannot be read"):
+        load(tmp_path / "c")

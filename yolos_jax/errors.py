@@ -1,9 +1,12 @@
 """The one exception that means "the user can mend this"."""
 
+import errno
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+OUTPUT_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class InputError(Exception):
@@ -31,6 +34,12 @@ def exit_with_sentence(main: Callable[[], object]) -> None:
         main()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in OUTPUT_TROUBLE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror}; look at the space and the permissions there.", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -147,7 +147,7 @@ def test_without_scikit_learn_it_names_the_extra(monkeypatch, tmp_path):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(InputError, match=r"yolos-jax\[demo\]"):
+    with pytest.raises(InputError, match="pip install scikit-learn"):
         digits.write(tmp_path / "out", 1, 1)
 
 

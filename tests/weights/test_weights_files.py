@@ -16,7 +16,7 @@ from yolos_jax.weights.report import compact
 
 @pytest.fixture
 def torch():
-    return pytest.importorskip("torch", reason="reading a .pth needs PyTorch: pip install 'yolos-jax[torch]'")
+    return pytest.importorskip("torch", reason="reading a .pth needs PyTorch (make test-parity)")
 
 
 def as_torch(torch, state):
@@ -53,7 +53,7 @@ def test_truncated_safetensors(tmp_path, keep):
 def test_pth_without_torch_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "yolos.pth").write_bytes(b"")
-    with pytest.raises(InputError, match=r"pip install 'yolos-jax\[torch\]', or save the weights as \.safetensors"):
+    with pytest.raises(InputError, match=r"pip install torch, or save the weights as \.safetensors"):
         read_source(tmp_path / "yolos.pth")
 
 

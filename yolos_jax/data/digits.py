@@ -61,7 +61,7 @@ def load_digits() -> Digits:
         from sklearn import datasets
     except ImportError as error:
         raise InputError(
-            "the digits come with scikit-learn, which is not installed; install it with pip install 'yolos-jax[demo]'."
+            "the digits come with scikit-learn, which is not installed; pip install scikit-learn."
         ) from error
     found = datasets.load_digits()
     return Digits((found.images * 255 / 16).round().astype(np.uint8), found.target.astype(np.int32))

@@ -96,7 +96,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         import torch
     except ImportError as error:
         raise InputError(
-            f"reading {path} needs PyTorch: pip install 'yolos-jax[torch]', or save the weights as .safetensors."
+            f"reading {path} needs PyTorch: pip install torch, or save the weights as .safetensors."
         ) from error
     try:
         # the reference keeps its command line, a Namespace, beside the weights
