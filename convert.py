@@ -81,8 +81,8 @@ def main() -> None:
     from yolos_jax.training import checkpoints
     from yolos_jax.weights import export_huggingface
 
-    if not args.to_hf and checkpoints.steps(args.out):
-        raise InputError(f"{args.out} already holds a checkpoint; choose another folder for --out.")
+    if not args.to_hf:
+        checkpoints.check_free(args.out)
     config, params, names, report = read(args)
     if args.to_hf:
         export_huggingface(params, config, names, args.out)

@@ -65,7 +65,7 @@ def test_training_writes_metrics_and_refuses_a_taken_folder(trained):
     assert [line["step"] for line in lines] == [1, 2]
     assert all(np.isfinite(list(line.values())).all() for line in lines)
     again = run("train.py", *MICRO, f"--config.data.root={trained / 'coco'}", f"--workdir={trained / 'run'}")
-    refused(again, "already holds a checkpoint", "--workdir")
+    refused(again, "already holds a checkpoint (step 2)")
 
 
 def test_evaluation_predicts_and_never_overwrites(trained, tmp_path):

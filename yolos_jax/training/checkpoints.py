@@ -54,14 +54,19 @@ def steps(directory: str | Path) -> list[int]:
     return sorted(int(p.name) for p in path.iterdir() if p.name.isdigit() and (p / "meta").is_dir())
 
 
-def save(directory: str | Path, step: int, params: dict, meta: Meta) -> None:
-    """Writes one checkpoint and waits until it is whole; refuses a folder that has one already."""
-    path = Path(directory).absolute()
+def check_free(directory: str | Path) -> None:
+    """`InputError` if a folder holds weights already. Ask before working for hours."""
+    path = Path(directory)
     if steps(path):
         raise InputError(f"{path} already holds a checkpoint (step {steps(path)[-1]}); choose another folder.")
     if (path / "config.json").exists():
         raise InputError(f"{path} holds other weights (config.json); choose another folder.")
-    make_folder(path)
+
+
+def save(directory: str | Path, step: int, params: dict, meta: Meta) -> None:
+    """Writes one checkpoint and waits until it is whole; refuses a folder that has weights already."""
+    check_free(directory)
+    path = make_folder(directory).absolute()
     try:
         with ocp.CheckpointManager(path) as manager:
             parts = {"params": ocp.args.StandardSave(params), "meta": ocp.args.JsonSave(meta.to_json())}

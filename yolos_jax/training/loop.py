@@ -46,9 +46,7 @@ def train(config: Any, workdir: str | Path) -> Path:
     Raises:
       InputError: bad input, a workdir that is taken, or numbers that are no longer finite.
     """
-    workdir = Path(workdir)
-    if checkpoints.steps(workdir):
-        raise InputError(f"{workdir} already holds a checkpoint; choose another --workdir.")
+    checkpoints.check_free(workdir)
     (model, geometry), mesh = prepare(config), data_mesh()
     size, per_replica = config.train.batch_size, config.train.images_per_replica
     if size % mesh.size or size % per_replica:
@@ -60,7 +58,7 @@ def train(config: Any, workdir: str | Path) -> Path:
     per_epoch = len(source.examples) // size
     if not per_epoch:
         raise InputError(f"{len(source.examples)} training images do not fill one batch of {size}; lower it.")
-    make_folder(workdir)
+    workdir = make_folder(workdir)
     params = starting_params(model, config.init, config.seed)
     optimizer = adamw(by_epoch(rates(config), per_epoch), config.optimizer.weight_decay, config.optimizer.clip_norm)
     step = make_step(abstract(model)[0], optimizer, mesh, per_replica, config.matcher)
