@@ -49,7 +49,7 @@ class YolosConfig:
     layer_norm_eps: float = 1e-6
     skip_equal_count: bool = False
     max_side: int = 84
-    query_block: int = 512
+    query_block: int = 256
 
     def __post_init__(self) -> None:
         for name in ("width", "heads", "patch_size", "det_tokens", "num_classes", "max_side", "query_block", "depth"):
