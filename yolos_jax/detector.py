@@ -104,7 +104,8 @@ class Detector:
         """
         images = [np.asarray(image) for image in images]
         images = [image if image.dtype == np.uint8 else image.astype(np.float32) for image in images]
-        return self._run(images, [(1, 1)] * len(images))[:2]
+        logits, boxes = self._run(images, [(1, 1)] * len(images))[:2]
+        return logits, boxes
 
     def _run(self, images: list[np.ndarray], sizes: list[tuple[int, int]]) -> list[np.ndarray]:
         """Logits, boxes, scores, labels and boxes in pixels, `[n, Q, ...]` each.
