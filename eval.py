@@ -1,6 +1,8 @@
 """Evaluates a checkpoint on a COCO folder: the 12 numbers, metrics.json and a COCO results file.
 
 python eval.py --config configs/yolos_s.py --checkpoint runs/s --config.data.root=data/coco
+
+The checkpoint is a folder of ours (RUN/best is the best of a run), or a Hugging Face folder.
 """
 
 import dataclasses
@@ -16,33 +18,36 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the numbers of an ear
 
 
 def main(config) -> None:
-    from yolos_jax.data.coco import CocoSource
+    from yolos_jax import recipe
     from yolos_jax.detector import load_model
     from yolos_jax.errors import InputError, make_folder
     from yolos_jax.evaluation.coco import table, write_report
-    from yolos_jax.evaluation.run import evaluate
-    from yolos_jax.model.yolos import abstract
-    from yolos_jax.recipe import check_same_model, prepare
+    from yolos_jax.evaluation.run import Evaluator
     from yolos_jax.training.step import data_mesh
 
-    model, geometry = prepare(config)
+    recipe.prepare(config)
     params, meta = load_model(CHECKPOINT.value)
-    check_same_model(meta.model, model, CHECKPOINT.value)
+    model = recipe.model_of(config, meta.model.num_classes)
+    recipe.check_same_model(meta.model, model, CHECKPOINT.value)
+    model = dataclasses.replace(recipe.without_training_options(model), layer_norm_eps=meta.model.layer_norm_eps)
     out = Path(OUT.value or Path(CHECKPOINT.value) / f"eval-{meta.step}")
     if (out / "metrics.json").exists() and not OVERWRITE.value:
         raise InputError(f"{out} holds the numbers of an earlier evaluation; give another --out, or --overwrite.")
     make_folder(out)
-    source = CocoSource(config.data.root, config.data.val_split, model.num_classes, config.data.max_images)
-    result = evaluate(
-        abstract(dataclasses.replace(model, layer_norm_eps=meta.model.layer_norm_eps))[0],
-        params,
+    source = recipe.source_of(config, "val", meta.category_ids, model.num_classes)
+    data = config.data
+    evaluator = Evaluator(
+        model,
         source,
-        geometry,
+        recipe.geometry_of(config, model),
         data_mesh(),
         config.eval.batch_size,
-        config.data.buckets,
-        config.data.on_bad_image,
+        data.buckets,
+        data.on_bad_image,
+        data.workers,
+        data.ahead,
     )
+    result = evaluator(params)
     for sentence in result.skipped:
         print(f"skipped: {sentence}")
     print(table(result.metrics))

@@ -10,9 +10,10 @@ from yolos_jax.model.config import VARIANTS
 
 
 def get_config(variant: str = "ti") -> ConfigDict:
-    """The recipe of a named variant, as the reference trains it but for augmentation."""
+    """The recipe of a named variant, as the reference trains it."""
     config = ConfigDict()
     config.seed = 0
+    # Of the model, num_classes may be 0: derived from the training annotations.
     model = VARIANTS[variant].to_dict()
     config.model = ConfigDict({k: placeholder(tuple) if v is None else v for k, v in model.items()})
     # Starting weights: a checkpoint folder, a Hugging Face folder, .safetensors or .pth (YOLOS, or
@@ -24,30 +25,52 @@ def get_config(variant: str = "ti") -> ConfigDict:
     # Of float32 matrix products; GPUs would otherwise use TF32.
     config.precision = "float32"
 
-    config.data = ConfigDict()
-    config.data.root = "data/coco"
-    config.data.train_split = "train2017"
-    config.data.val_split = "val2017"
-    config.data.short_side = 800
-    config.data.max_side = 0  # 0: in proportion to 1333 for 800
-    config.data.max_images = 0  # 0: all
-    config.data.on_bad_image = "stop"  # or "skip"
-    config.data.buckets = 8  # most token counts that a run compiles for
+    config.data = data = ConfigDict()
+    data.root = "data/coco"
+    data.train_split = "train2017"  # annotations/instances_train2017.json beside train2017/
+    data.val_split = "val2017"
+    data.train_annotations = ""  # other places than the splits', if given
+    data.train_pictures = ""
+    data.val_annotations = ""
+    data.val_pictures = ""
+    data.categories = "raw"  # labels are category ids; or "contiguous": ids numbered 0, 1, ...
+    data.max_images = 0  # 0: all
+    data.on_bad_image = "stop"  # or "skip": named and counted; in training another image takes its place
+    # Evaluation, and training where nothing is augmented: the short side's pixels, and most of the long one's.
+    data.short_side = 800
+    data.max_side = 0  # 0: in proportion to 1333 for 800
+    # Augmentation: short sides to draw from (none: no augmentation), and probabilities.
+    data.scales = tuple(range(480, 801, 16))
+    data.flip = 0.5
+    data.crop = 0.5
+    data.crop_sides = (400, 500, 600)  # short sides before a crop
+    data.crop_range = (384, 600)  # least and most pixels of a crop's sides
+    data.buckets = 12  # most token counts that a run compiles for; more pad less
+    data.workers = 4  # processes that decode pictures; 0: threads of the main one
+    data.ahead = 2  # batches each of them prepares ahead
 
-    config.train = ConfigDict()
-    config.train.batch_size = 8  # of all devices together
-    config.train.images_per_replica = 1  # cross entropy is normalised within groups of so many images
-    config.train.epochs = 150
-    config.train.max_steps = 0  # 0: all epochs
-    config.train.log_every = 50
+    config.train = train = ConfigDict()
+    train.batch_size = 8  # of all devices together
+    train.images_per_replica = 1  # cross entropy is normalised within groups of so many images
+    train.accumulate = 1  # parts that a batch is computed in, one after the other (memory)
+    train.epochs = 150
+    train.max_steps = 0  # 0: all epochs
+    train.ema = 0.0  # decay of a moving average of the parameters, which evaluation then uses
+    train.log_every = 50
 
-    config.optimizer = ConfigDict()
-    config.optimizer.learning_rate = 2.5e-5
-    config.optimizer.min_lr = 1e-7
-    config.optimizer.warmup_epochs = 0
-    config.optimizer.weight_decay = 1e-4
-    config.optimizer.clip_norm = 0.1
+    config.optimizer = optimizer = ConfigDict()
+    optimizer.learning_rate = 2.5e-5
+    optimizer.min_lr = 1e-7
+    optimizer.schedule = "epoch"  # the reference's cosine, constant within an epoch; or "step"
+    optimizer.warmup_epochs = 0
+    optimizer.weight_decay = 1e-4
+    optimizer.clip_norm = 0.1
 
     config.eval = ConfigDict()
     config.eval.batch_size = 8
+    config.eval.every_epochs = 1  # 0: never while training
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every_steps = 1000  # and before every evaluation, and at the end
+    config.checkpoint.keep = 3  # latest ones; the best by AP is kept apart
     return config

@@ -14,8 +14,8 @@ def get_config():
     config.init = "from_nothing"
     config.model.update(width=128, depth=2, heads=4, patch_size=8, max_side=8)
     config.model.update(det_tokens=10, num_classes=10, init_pe_size=(64, 64))
-    config.data.update(root="data/digits", short_side=64, max_side=64, buckets=1)
+    config.data.update(root="data/digits", short_side=64, max_side=64, buckets=1, scales=(), workers=0)
     config.train.update(batch_size=16, images_per_replica=16, epochs=14, log_every=125)
     config.optimizer.update(learning_rate=5e-4, min_lr=1e-6)
-    config.eval.batch_size = 50
+    config.eval.update(batch_size=50, every_epochs=0)
     return config

@@ -1,7 +1,10 @@
-"""YOLOS-Ti: 6.5 M parameters, 800x1333 position grid, two images per replica when normalising.
+"""YOLOS-Ti: 6.5 M parameters, 800x1333 position grid. Published: 300 epochs, AP 28.7 on COCO val2017.
 
 python convert.py deit_tiny_distilled_patch16_224.pth --variant ti --out runs/deit_ti
 python train.py --config configs/yolos_ti.py --config.init=runs/deit_ti --workdir runs/ti
+
+As published: 8 GPUs, two pictures each. Fewer devices give the same training with
+--config.train.accumulate=2 (or more), if memory asks for it.
 """
 
 from configs import common
@@ -9,9 +12,7 @@ from configs import common
 
 def get_config():
     config = common.get_config("ti")
-    config.data.short_side = 512
-    config.train.batch_size = 16
-    config.train.images_per_replica = 2
-    config.train.epochs = 300
+    config.data.update(short_side=512, scales=tuple(range(256, 609, 16)), buckets=16)
+    config.train.update(batch_size=16, images_per_replica=2, epochs=300)
     config.optimizer.learning_rate = 5e-5
     return config

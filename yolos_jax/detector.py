@@ -14,6 +14,7 @@ from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import abstract, apply
 from yolos_jax.pictures import from_array, open_rgb, to_rgb
 from yolos_jax.postprocess import postprocess
+from yolos_jax.recipe import without_training_options
 from yolos_jax.sequence import Geometry, pack, resize, rounded_tokens, to_patches
 from yolos_jax.training import checkpoints
 from yolos_jax.training.checkpoints import Meta
@@ -56,7 +57,8 @@ class Detector:
         """See `load`; `params` and `meta` as `load_model` returns them."""
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
-        self.config, self.label_names, self.batch_size = meta.model, meta.label_names, batch_size
+        self.config = without_training_options(meta.model)
+        self.label_names, self.category_ids, self.batch_size = meta.label_names, meta.category_ids, batch_size
         self.geometry = Geometry.of(short_side, max_side, self.config.patch_size, self.config.max_side)
         self._params = jax.device_put(params)
         graph = abstract(self.config)[0]
@@ -165,5 +167,8 @@ class Detector:
     def _detections(self, scores, labels, boxes, size, threshold: float) -> Detections:
         order = np.argsort(-scores, kind="stable")
         order = order[scores[order] >= threshold]
-        names = [self.label_names.get(int(label), str(label)) for label in labels[order]]
-        return Detections(boxes[order], scores[order], labels[order], names, size)
+        labels = labels[order]
+        names = [self.label_names.get(int(label), str(label)) for label in labels]
+        if self.category_ids is not None:
+            labels = np.array(self.category_ids, np.int32)[labels]
+        return Detections(boxes[order], scores[order], labels, names, size)

@@ -26,8 +26,8 @@ class Batch(NamedTuple):
     grid: np.ndarray
 
 
-def resized_size(width: int, height: int, short_side: int, max_side: int | None, patch: int = 16) -> tuple[int, int]:
-    """The (width, height) that the reference resizes a picture to, whole patches on both sides.
+def resized_sizes(sizes: np.ndarray, short_side: int | np.ndarray, max_side: int | None, patch: int = 16) -> np.ndarray:
+    """The sizes that the reference resizes pictures to, whole patches on both sides.
 
     The short side becomes `short_side` unless the long one would pass
     `max_side`; then each side is floored to a multiple of `patch` on its own, so
@@ -35,19 +35,34 @@ def resized_size(width: int, height: int, short_side: int, max_side: int | None,
     rounding and is the reference's. Pictures more than about forty times as long
     as wide, on which it fails or exceeds the bound, keep one patch at least and
     `max_side` rounded up to whole patches at most.
+
+    Args:
+      sizes: int `[n, 2]`, (width, height) in pixels.
+      short_side: pixels, one for all or `[n]`.
+      max_side: pixels, or None for no bound.
+
+    Returns:
+      int64 `[n, 2]`, (width, height) in pixels.
     """
-    short, long = min(width, height), max(width, height)
-    side = short_side
-    if max_side is not None and long / short * side > max_side:
-        side = round(max_side * short / long)  # halves go to the even number
-    if side == short:
-        size = width, height
-    elif width < height:
-        size = side, int(side * height / width)
-    else:
-        size = int(side * width / height), side
-    most = max(size) if max_side is None else -(-max_side // patch) * patch
-    return tuple(max(min(length, most) // patch, 1) * patch for length in size)
+    sizes = np.asarray(sizes, np.int64)
+    short, long = sizes.min(1), sizes.max(1)
+    side = np.broadcast_to(np.asarray(short_side, np.int64), short.shape)
+    if max_side is not None:
+        bounded = np.rint(max_side * short / long).astype(np.int64)  # halves go to the even number
+        side = np.where(long / short * side > max_side, bounded, side)
+    scaled = (side * long / short).astype(np.int64)
+    wide = sizes[:, 0] >= sizes[:, 1]
+    resized = np.stack([np.where(wide, scaled, side), np.where(wide, side, scaled)], axis=1)
+    resized = np.where((side == short)[:, None], sizes, resized)
+    if max_side is not None:
+        resized = np.minimum(resized, -(-max_side // patch) * patch)
+    return np.maximum(resized // patch, 1) * patch
+
+
+def resized_size(width: int, height: int, short_side: int, max_side: int | None, patch: int = 16) -> tuple[int, int]:
+    """`resized_sizes` of a single picture."""
+    width, height = resized_sizes(np.array([[width, height]]), short_side, max_side, patch)[0]
+    return int(width), int(height)
 
 
 def default_max_side(short_side: int) -> int:
@@ -91,10 +106,9 @@ class Geometry(NamedTuple):
         """(width, height) in pixels that a picture is resized to."""
         return resized_size(width, height, self.short_side, self.max_side, self.patch)
 
-    def tokens(self, width: int, height: int) -> int:
-        """Number of patches of a picture of `width` x `height` pixels."""
-        width, height = self.size(width, height)
-        return (width // self.patch) * (height // self.patch)
+    def sizes(self, sizes: np.ndarray) -> np.ndarray:
+        """`size` of many: int64 `[n, 2]`, (width, height)."""
+        return resized_sizes(sizes, self.short_side, self.max_side, self.patch)
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The schema that every source yields, and the batch that training eats. No jax here."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -30,10 +31,52 @@ class Example:
     area: np.ndarray
 
 
+class ExampleTable(Sequence[Example]):
+    """Many examples as a few arrays: cheap to keep, to hash and to send to another process.
+
+    Attributes:
+      image_ids: int64 `[n]`.
+      sizes: int64 `[n, 2]`, (width, height) of the pictures in pixels.
+      counts: int64 `[n]`, boxes of each.
+    """
+
+    def __init__(self, examples: Sequence[Example]):
+        self.image_ids = np.array([e.image_id for e in examples], np.int64)
+        self.sizes = np.array([(e.width, e.height) for e in examples], np.int64).reshape(-1, 2)
+        self.counts = np.array([len(e.labels) for e in examples], np.int64)
+        self._files = [e.file for e in examples]
+        self._end = np.cumsum(self.counts)
+        self._boxes = np.concatenate([np.zeros((0, 4), np.float32), *(e.boxes for e in examples)])
+        self._labels = np.concatenate([np.zeros(0, np.int32), *(e.labels for e in examples)])
+        self._area = np.concatenate([np.zeros(0, np.float32), *(e.area for e in examples)])
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Example:
+        index = range(len(self))[index]
+        mine = slice(int(self._end[index] - self.counts[index]), int(self._end[index]))
+        width, height = (int(v) for v in self.sizes[index])
+        values = self._boxes[mine], self._labels[mine], self._area[mine]
+        return Example(int(self.image_ids[index]), self._files[index], width, height, *values)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32 `[boxes]`, of all images."""
+        return self._labels
+
+    def fingerprint(self) -> str:
+        """A hash of everything but where the pictures lie: ids, sizes, boxes, labels and areas, in order."""
+        digest = hashlib.sha256()
+        for array in (self.image_ids, self.sizes, self.counts, self._boxes, self._labels, self._area):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
+
+
 class Source(Protocol):
     """A data set: examples without pixels, label names, and pixels on request."""
 
-    examples: Sequence[Example]
+    examples: ExampleTable
     label_names: dict[int, str]
 
     def read(self, example: Example) -> Image.Image:
@@ -55,36 +98,3 @@ class TrainBatch(NamedTuple):
     boxes: np.ndarray
     count: np.ndarray
     valid: np.ndarray
-
-
-def normalized_boxes(example: Example, size: tuple[int, int]) -> np.ndarray:
-    """float32 `[n, 4]` cxcywh as fractions of the picture's sides after resizing to (width, height).
-
-    Resizing changes these fractions by rounding only; float32 step by step, as
-    the reference goes, makes them equal to the last bit.
-    """
-    ratio = np.array([size[0] / example.width, size[1] / example.height] * 2, np.float32)
-    x0, y0, x1, y1 = (example.boxes * ratio).T
-    boxes = np.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], axis=1)
-    return boxes / np.array([*size, *size], np.float32)
-
-
-def pack_targets(
-    examples: Sequence[Example], sizes: Sequence[tuple[int, int]], batch_size: int, most: int
-) -> dict[str, np.ndarray]:
-    """The target fields of a `TrainBatch`.
-
-    Args:
-      examples: at most `batch_size`, each of at most `most` boxes.
-      sizes: (width, height) in pixels that each picture is resized to.
-    """
-    out = {
-        "labels": np.full((batch_size, most), -1, np.int32),
-        "boxes": np.zeros((batch_size, most, 4), np.float32),
-        "count": np.zeros(batch_size, np.int32),
-        "valid": np.arange(batch_size) < len(examples),
-    }
-    for i, (example, size) in enumerate(zip(examples, sizes)):
-        n = len(example.labels)
-        out["labels"][i, :n], out["boxes"][i, :n], out["count"][i] = example.labels, normalized_boxes(example, size), n
-    return out

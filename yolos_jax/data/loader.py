@@ -1,114 +1,163 @@
-"""From examples to batches: which images go together, and decoding ahead of the device."""
+"""Grain runs a plan: decode, flip, resize, crop, cut into patches, ahead of the devices.
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+Worker processes are spawned (fork and jax do not go together) and end with
+their parent. Importing this module imports neither jax nor grain; grain itself
+imports jax, so workers are told to stay on the CPU and never start a backend.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from absl import flags
 
-from yolos_jax.data.examples import Example, Source, TrainBatch, pack_targets
+from yolos_jax.data.augment import normalized_boxes, view_example, view_pixels
+from yolos_jax.data.examples import Example, Source, TrainBatch
+from yolos_jax.data.plan import Plan, PlannedBatch
 from yolos_jax.errors import InputError
 from yolos_jax.pictures import UnreadableImage
-from yolos_jax.sequence import Geometry, bucket_edges, pack, resize
+from yolos_jax.sequence import pack
 
-THREADS = 4  # Pillow decodes and resizes without the interpreter lock
-AHEAD = 4  # batches prepared before they are asked for
-
-
-class Group(NamedTuple):
-    """Images that share a batch: indices into the source, and the bucket's token count."""
-
-    indices: tuple[int, ...]
-    tokens: int
+SUBSTITUTES = 100  # images tried in place of an unreadable one
+THREADS = 4  # without worker processes; Pillow decodes and resizes without the interpreter lock
 
 
 class Loaded(NamedTuple):
-    """A batch, the examples in its first slots, and a sentence for each picture left out."""
+    """A batch ready for the devices.
 
+    Attributes:
+      step: its place in the plan.
+      batch: numpy arrays.
+      indices: int64 `[B]`, each slot's image by its place in the source, -1 for an empty slot.
+      skipped: a sentence for each picture that could not be read.
+    """
+
+    step: int
     batch: TrainBatch
-    examples: list[Example]
-    skipped: list[str]
+    indices: np.ndarray
+    skipped: tuple[str, ...]
 
 
-def evaluation_groups(tokens: Sequence[int], batch_size: int, buckets: int) -> list[Group]:
-    """Every image exactly once, batched with images of like length.
+class Share(NamedTuple):
+    """Which slots of every global batch are this process's: part `index` of `count` equal ones."""
 
-    What does not fill a batch moves up to the next bucket, so at most the very
-    last batch is short.
-    """
-    edges = np.array(bucket_edges(tokens, buckets))
-    bucket = np.searchsorted(edges, tokens)
-    groups, left = [], np.empty(0, np.int64)
-    for b, edge in enumerate(edges):
-        members = np.concatenate([left, np.flatnonzero(bucket == b)])
-        full = len(members) if b == len(edges) - 1 else len(members) // batch_size * batch_size
-        for start in range(0, full, batch_size):
-            groups.append(Group(tuple(int(i) for i in members[start : min(start + batch_size, full)]), int(edge)))
-        left = members[full:]
-    return groups
+    index: int = 0
+    count: int = 1
 
 
-def training_groups(
-    tokens: Sequence[int], batch_size: int, edges: Sequence[int], seed: int, epoch: int
-) -> Iterator[Group]:
-    """One epoch in a shuffled order that depends on (seed, epoch) alone.
-
-    A batch takes the smallest bucket (of the ascending `edges`) that holds its
-    longest sequence. The last incomplete batch is dropped, as in the reference.
-    """
-    tokens = np.asarray(tokens)
-    order = np.random.default_rng((seed, epoch)).permutation(len(tokens))
-    for row in order[: len(order) // batch_size * batch_size].reshape(-1, batch_size):
-        yield Group(tuple(int(i) for i in row), int(edges[np.searchsorted(edges, tokens[row].max())]))
+ALL = Share()
 
 
-def batches(
-    source: Source,
-    groups: Iterable[Group],
-    geometry: Geometry,
-    batch_size: int,
-    most_boxes: int,
-    on_bad_image: str = "stop",
-) -> Iterator[Loaded]:
-    """Yields every group as a batch, decoding and resizing ahead in threads.
+class LoadStep:
+    """Step number -> `Loaded`: the work of a data worker.
 
     Args:
-      most_boxes: M, at least every example's number of boxes.
-      on_bad_image: "stop" raises `InputError` at the first picture that cannot
-        be read; "skip" leaves its slot empty and says so in `Loaded.skipped`.
+      source: examples and pixels.
+      plan: which of them, and how.
+      patch: patch size in pixels.
+      max_side: longest side in patches that the model takes.
+      share: this process's part.
     """
 
-    def image(index: int) -> np.ndarray | UnreadableImage:
-        example = source.examples[index]
-        try:
-            return resize(source.read(example), geometry.size(example.width, example.height))
-        except UnreadableImage as error:
-            return error
+    def __init__(self, source: Source, plan: Plan, patch: int, max_side: int, share: Share = ALL):
+        if plan.batch_size % share.count:
+            raise InputError(f"a batch of {plan.batch_size} images cannot be shared by {share.count} processes.")
+        self.source, self.plan, self.patch, self.max_side, self.share = source, plan, patch, max_side, share
+        self.most = max(1, int(source.examples.counts.max(initial=0)))
 
-    def collect(group: Group, pending: list[Future]) -> Loaded:
-        images, kept, skipped = [], [], []
-        for index, future in zip(group.indices, pending):
-            result = future.result()
-            if isinstance(result, np.ndarray):
-                images.append(result)
-                kept.append(source.examples[index])
-            elif on_bad_image == "stop":
-                raise InputError(f"{result} Mend it, or set --config.data.on_bad_image=skip.")
-            else:
-                skipped.append(str(result))
-        sequences = pack(images, group.tokens, batch_size, geometry.patch, geometry.model_max_side)
-        sizes = [(image.shape[1], image.shape[0]) for image in images]
-        targets = pack_targets(kept, sizes, batch_size, most_boxes)
-        return Loaded(TrainBatch(*sequences, **targets), kept, skipped)
+    def __call__(self, step: int) -> Loaded:
+        planned, skipped = self.plan.batch(int(step)), []
+        slots = self.plan.batch_size // self.share.count
+        mine = slice(self.share.index * slots, (self.share.index + 1) * slots)
+        found = []
+        for place in range(len(planned.indices))[mine]:
+            one = planned._replace(indices=planned.indices[place : place + 1], views=planned.views.of([place]))
+            found.append(self._read(one, skipped))
+        kept = [item for item in found if item is not None]
+        sequences = pack([pixels for _, _, pixels in kept], planned.tokens, slots, self.patch, self.max_side)
+        indices = np.full(slots, -1, np.int64)
+        indices[: len(kept)] = [index for index, _, _ in kept]
+        targets = pack_targets([example for _, example, _ in kept], slots, self.most)
+        return Loaded(int(step), TrainBatch(*sequences, **targets), indices, tuple(skipped))
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        waiting: list[tuple[Group, list[Future]]] = []
-        try:
-            for group in groups:
-                waiting.append((group, [pool.submit(image, i) for i in group.indices]))
-                if len(waiting) > AHEAD:
-                    yield collect(*waiting.pop(0))
-            while waiting:
-                yield collect(*waiting.pop(0))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    def _read(self, one: PlannedBatch, skipped: list[str]) -> tuple[int, Example, np.ndarray] | None:
+        """(index, example, pixels) of a planned image or of the one that takes its place; None if there is none."""
+        original = int(one.indices[0])
+        for attempt in range(SUBSTITUTES):
+            index, view = int(one.indices[0]), one.views.of(0)
+            example = self.source.examples[index]
+            try:
+                return index, view_example(example, view), view_pixels(self.source.read(example), view)
+            except UnreadableImage as error:
+                skipped.append(str(error))
+            one = self.plan.substitute(one.step, original, attempt)
+            if one is None:
+                return None
+        raise InputError(f"{SUBSTITUTES} pictures in a row cannot be read, the last one: {skipped[-1]}")
+
+
+def pack_targets(examples: list[Example], slots: int, most: int) -> dict[str, np.ndarray]:
+    """The target fields of a `TrainBatch`, for at most `slots` examples of at most `most` boxes each."""
+    out = {
+        "labels": np.full((slots, most), -1, np.int32),
+        "boxes": np.zeros((slots, most, 4), np.float32),
+        "count": np.zeros(slots, np.int32),
+        "valid": np.arange(slots) < len(examples),
+    }
+    for i, example in enumerate(examples):
+        n = len(example.labels)
+        out["labels"][i, :n], out["boxes"][i, :n], out["count"][i] = example.labels, normalized_boxes(example), n
+    return out
+
+
+def load(work: LoadStep, start: int, stop: int, workers: int = 0, ahead: int = 2) -> Iterator[Loaded]:
+    """Runs the steps `start..stop - 1` of a plan in order, ahead of time.
+
+    Args:
+      workers: processes; 0 for threads of this one. Changes no result.
+      ahead: batches that each worker prepares before they are asked for.
+
+    Returns:
+      An iterator; close it (`contextlib.closing`) to end the workers.
+    """
+    import grain
+
+    if not flags.FLAGS.is_parsed():  # outside absl.app.run; grain reads flags of its own
+        flags.FLAGS.mark_as_parsed()
+    steps = grain.MapDataset.range(start, stop).map(work)
+    if not workers:
+        options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=max(ahead, THREADS))
+        return _closing(iter(steps.to_iter_dataset(options)))
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+    several = grain.multiprocessing.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead)
+    # Through pipes: shared memory is a small tmpfs in many containers and outlives a killed run.
+    piped = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
+    batches = grain.experimental.WithOptionsIterDataset(steps.to_iter_dataset(options), piped)
+    return _closing(iter(batches.mp_prefetch(several, worker_init_fn=_start_worker)))
+
+
+def _closing(iterator) -> Iterator[Loaded]:
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+def _start_worker(index: int, count: int) -> None:
+    """In a new worker: no accelerator, no say in Ctrl-C, and an end when the parent ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update("jax_platforms", "cpu")
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

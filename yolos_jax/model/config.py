@@ -35,6 +35,10 @@ class YolosConfig:
         compiled for. It bounds the work and changes no parameter.
       query_block: most query rows that attention handles at once (memory
         against speed; changes no result beyond rounding).
+      compute_dtype: "float32" or "bfloat16", of the transformer's activations
+        and products; parameters, norms' statistics, softmax and heads stay float32.
+      remat: recompute each block's activations for its gradient (memory
+        against a third more time; changes no result).
     """
 
     width: int = 192
@@ -50,6 +54,8 @@ class YolosConfig:
     skip_equal_count: bool = False
     max_side: int = 84
     query_block: int = 256
+    compute_dtype: str = "float32"
+    remat: bool = False
 
     def __post_init__(self) -> None:
         for name in ("width", "heads", "patch_size", "det_tokens", "num_classes", "max_side", "query_block", "depth"):
@@ -62,6 +68,8 @@ class YolosConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value < math.inf:
                 raise InputError(f"model.{name} is {value!r}; it must be a finite number of at least {low:.3g}.")
+        if self.compute_dtype not in ("float32", "bfloat16"):
+            raise InputError(f"model.compute_dtype is {self.compute_dtype!r}; it must be 'float32' or 'bfloat16'.")
         for name in ("init_pe_size", "mid_pe_size"):
             size = getattr(self, name)
             if size is None and name == "mid_pe_size":
@@ -117,7 +125,7 @@ class YolosConfig:
         Position sizes count as whole patches. The LayerNorm epsilon is left
         out: the same weights exist with the reference's and Hugging Face's.
         """
-        free = {"max_side", "query_block", "layer_norm_eps"}
+        free = {"max_side", "query_block", "layer_norm_eps", "compute_dtype", "remat"}
         free |= {"init_pe_size"} if self.init_grid == other.init_grid else set()
         free |= {"mid_pe_size"} if self.mid_grid == other.mid_grid else set()
         ours, theirs = self.to_dict(), other.to_dict()

@@ -19,22 +19,28 @@ def zeros(*shape: int) -> nnx.Param:
 
 def layer_norm(config: YolosConfig) -> nnx.LayerNorm:
     """LayerNorm over the width with the config's epsilon; the exact variance, as PyTorch computes it."""
-    return nnx.LayerNorm(config.width, epsilon=config.layer_norm_eps, use_fast_variance=False, rngs=nnx.Rngs(0))
+    return nnx.LayerNorm(
+        config.width,
+        epsilon=config.layer_norm_eps,
+        dtype=config.compute_dtype,
+        use_fast_variance=False,
+        rngs=nnx.Rngs(0),
+    )
 
 
 class Linear(nnx.Module):
-    """`x @ kernel + bias`; kernel `[in, out]`, float32."""
+    """`x @ kernel + bias` in the dtype of `x`; kernel `[in, out]`, float32."""
 
     def __init__(self, size_in: int, size_out: int):
         self.kernel = zeros(size_in, size_out)
         self.bias = zeros(size_out)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x @ self.kernel[...] + self.bias[...]
+        return x @ self.kernel[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
 
     def columns(self, x: jax.Array, start: int, stop: int) -> jax.Array:
         """The outputs `start:stop` only, without computing the others."""
-        return x @ self.kernel[:, start:stop] + self.bias[start:stop]
+        return x @ self.kernel[:, start:stop].astype(x.dtype) + self.bias[start:stop].astype(x.dtype)
 
 
 class Attention(nnx.Module):

@@ -92,9 +92,10 @@ class Yolos(nnx.Module):
         tokens = patches.shape[1]
         area = grid[:, 0] * grid[:, 1]
         real = (jnp.arange(tokens) < area[:, None])[..., None]
-        x = jnp.where(real, self.patch_embed(patches), 0.0)
-        x = self._prefix(self.cls_token[...], self.det_tokens[...], x)
-        x += self._positions(nnx.state(self.pos_embed), grid, tokens)
+        dtype = jnp.dtype(config.compute_dtype)
+        x = jnp.where(real, self.patch_embed(patches.astype(dtype)), 0)
+        x = self._prefix(self.cls_token[...].astype(dtype), self.det_tokens[...].astype(dtype), x)
+        x += self._positions(nnx.state(self.pos_embed), grid, tokens).astype(dtype)
         det = slice(1, 1 + config.det_tokens)
         length = 1 + config.det_tokens + area
         want = None if attention_layers is None else det
@@ -106,12 +107,14 @@ class Yolos(nnx.Module):
             block, middle = layer
             x, weights = nnx.merge(graph, block)(x, length, want_weights=want)
             if middle is not None:
-                x += self._positions(middle, grid, tokens)
+                x += self._positions(middle, grid, tokens).astype(dtype)
             return x, weights
 
+        # prevent_cse guards against a saving that a scan does not have
+        step = jax.checkpoint(step, prevent_cse=False) if config.remat else step
         x, weights = jax.lax.scan(step, x, (blocks, middle))
         x, last_weights = self.last_block(x, length, det, want)
-        features = self.norm(x)
+        features = self.norm(x).astype(jnp.float32)
         attention = None
         if attention_layers is not None:
             attention = jnp.concatenate([weights, last_weights[None]])[jnp.array(attention_layers)]

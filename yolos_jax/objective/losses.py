@@ -52,6 +52,7 @@ def set_loss(
     images_per_replica: int,
     solver: str = "host",
     mesh: Mesh | None = None,
+    shares: "Shares | None" = None,
 ) -> tuple[LossTerms, jax.Array]:
     """The reference's loss as it acts under data-parallel training.
 
@@ -67,6 +68,8 @@ def set_loss(
       targets: `B` images' targets.
       images_per_replica: static; divides B.
       solver, mesh: see `matching.match`.
+      shares: of a larger batch of which these images are a part; the parts'
+        terms then add up to the whole's.
 
     Returns:
       (terms, bool `[B]` False for images whose matching costs are not finite)
@@ -74,11 +77,30 @@ def set_loss(
     cost = matching_cost(logits, boxes, targets.labels, targets.boxes)
     count = jnp.where(targets.valid, targets.count, 0)
     query, finite = match(cost, count, solver, mesh)
-    return matched_loss(logits, boxes, targets, query, images_per_replica), finite
+    return matched_loss(logits, boxes, targets, query, images_per_replica, shares), finite
+
+
+class Shares(NamedTuple):
+    """What a batch's terms are divided by: groups that hold an image, and targets (at least one per group)."""
+
+    replicas: jax.Array
+    targets: jax.Array
+
+
+def shares_of(count: jax.Array, valid: jax.Array, images_per_replica: int) -> Shares:
+    """The divisors of a whole batch: int32 `[B]` targets of each image, bool `[B]`."""
+    replicas = jnp.maximum(valid.reshape(-1, images_per_replica).any(1).sum(), 1)
+    targets = jnp.maximum(jnp.where(valid, count, 0).sum(), replicas)
+    return Shares(replicas, targets.astype(jnp.float32))
 
 
 def matched_loss(
-    logits: jax.Array, boxes: jax.Array, targets: Targets, query: jax.Array, images_per_replica: int
+    logits: jax.Array,
+    boxes: jax.Array,
+    targets: Targets,
+    query: jax.Array,
+    images_per_replica: int,
+    shares: Shares | None = None,
 ) -> LossTerms:
     """`set_loss` for a matching that is already known: `query` int32 `[B, M]`, -1 for none."""
     batch, queries, classes = logits.shape
@@ -87,7 +109,7 @@ def matched_loss(
     slot = jnp.where(matched, query, queries)  # an extra column swallows the unmatched
     wanted = wanted.at[jnp.arange(batch)[:, None], slot].set(targets.labels)[:, :queries]
     groups = targets.valid.reshape(-1, images_per_replica).any(1)
-    replicas = jnp.maximum(groups.sum(), 1)
+    replicas, divisor = shares or shares_of(targets.count, targets.valid, images_per_replica)
 
     def mean_over_groups(values):
         return jnp.where(groups, values, 0.0).sum() / replicas
@@ -98,8 +120,6 @@ def matched_loss(
     safe = jnp.array([0.5, 0.5, 1.0, 1.0])
     found = jnp.where(matched[..., None], found, safe)
     goal = jnp.where(matched[..., None], targets.boxes, safe)
-    total_targets = jnp.where(targets.valid, targets.count, 0).sum()
-    divisor = jnp.maximum(total_targets, replicas).astype(jnp.float32)
     bbox = jnp.abs(found - goal).sum() / divisor
     overlap = giou(cxcywh_to_xyxy(found), cxcywh_to_xyxy(goal))
     giou_loss = jnp.where(matched, 1.0 - overlap, 0.0).sum() / divisor

@@ -1,10 +1,14 @@
 """Checkpoints: orbax, plain nested dicts of arrays, one folder per step.
 
 A folder holds `<step>/params` (arrays) and `<step>/meta` (JSON: the model's
-config, the label names, the step and whatever the writer adds).
+config, the label names, the step and whatever the writer adds); those of a
+training run also `<step>/optimizer` and, if there is one, `<step>/ema`.
 """
 
+import contextlib
 import dataclasses
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +27,22 @@ class Meta:
 
     Attributes:
       model: the config its parameters belong to.
-      label_names: name of each category id.
+      label_names: name of each label (a category id, unless `category_ids` says otherwise).
       step: training steps done (0 after a conversion).
       extra: JSON-ready facts, such as the training config.
+      category_ids: the data set's category id of every label; None if they are the same.
     """
 
     model: YolosConfig
     label_names: dict[int, str]
     step: int = 0
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    category_ids: tuple[int, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         names = {str(key): name for key, name in self.label_names.items()}
-        return {"model": self.model.to_dict(), "label_names": names, "step": self.step, "extra": self.extra}
+        values = {"model": self.model.to_dict(), "label_names": names, "step": self.step, "extra": self.extra}
+        return values | {"category_ids": self.category_ids and list(self.category_ids)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Meta":
@@ -43,7 +50,9 @@ class Meta:
         extra, step = values["extra"], values["step"]
         if not isinstance(extra, dict) or not isinstance(extra.get("config", {}), dict) or type(step) is not int:
             raise ValueError("its meta file is not what was written")
-        return cls(YolosConfig.from_dict(values["model"]), names, step, extra)
+        ids = values.get("category_ids")
+        ids = None if ids is None else tuple(int(i) for i in ids)
+        return cls(YolosConfig.from_dict(values["model"]), names, step, extra, ids)
 
 
 def steps(directory: str | Path) -> list[int]:
@@ -67,37 +76,92 @@ def save(directory: str | Path, step: int, params: dict, meta: Meta) -> None:
     """Writes one checkpoint and waits until it is whole; refuses a folder that has weights already."""
     check_free(directory)
     path = make_folder(directory).absolute()
-    try:
-        with ocp.CheckpointManager(path) as manager:
-            parts = {"params": ocp.args.StandardSave(params), "meta": ocp.args.JsonSave(meta.to_json())}
-            manager.save(step, args=ocp.args.Composite(**parts))
-            manager.wait_until_finished()
-    except OSError as error:
-        raise InputError(f"the checkpoint could not be written to {path}: {error}.") from error
+    with unwritable(path, step), ocp.CheckpointManager(path) as manager:
+        manager.save(step, args=parts(meta, params=params))
+        manager.wait_until_finished()
+
+
+def parts(meta: Meta, **trees: dict) -> ocp.args.Composite:
+    """What orbax is to write: nested dicts of arrays by name, and the meta."""
+    arrays = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+    return ocp.args.Composite(meta=ocp.args.JsonSave(meta.to_json()), **arrays)
 
 
 def load(directory: str | Path) -> tuple[dict, Meta]:
-    """The newest checkpoint of a folder: (parameters as numpy arrays, its `Meta`)."""
+    """The newest checkpoint of a folder: (parameters as numpy arrays, its `Meta`).
+
+    If the run kept a moving average of its parameters, that is what is loaded:
+    it is what the run evaluated.
+    """
     path = Path(directory).absolute()
     found = steps(path)
     if not found:
         what = "holds no checkpoint" if path.is_dir() else "does not exist"
         raise InputError(f"{path} {what}; give the --workdir of a training run or the --out of convert.py.")
     try:
-        with ocp.CheckpointManager(path) as manager:
-            meta = Meta.from_json(manager.restore(found[-1], args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta)
-            params = manager.restore(
-                found[-1], args=ocp.args.Composite(params=ocp.args.StandardRestore(_numpy_target(meta.model)))
-            ).params
+        meta = read_meta(path, found[-1])
+        name = "ema" if (path / str(found[-1]) / "ema").is_dir() else "params"
+        return read(path, found[-1], **{name: abstract(meta.model)[1]})[name], meta
     except InputError:
         raise
     except Exception as error:  # orbax and tensorstore raise many kinds for a damaged folder
-        reason = str(error).strip().split("\n")[0][:200]
-        raise InputError(f"the checkpoint {path}/{found[-1]} cannot be read ({reason}).") from error
-    return jax.tree.map(np.asarray, params), meta
+        raise InputError(f"the checkpoint {path}/{found[-1]} cannot be read ({reason(error)}).") from error
 
 
-def _numpy_target(config: YolosConfig) -> dict:
-    """A tree with the wanted shapes, restored to one local device whatever wrote it."""
+def read_meta(path: Path, step: int) -> Meta:
+    """The meta of one step; many kinds of exceptions if it is damaged."""
+    with _quiet(), ocp.CheckpointManager(path.absolute()) as manager:
+        return Meta.from_json(manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta)
+
+
+def read(path: Path, step: int, **shapes: dict) -> dict[str, dict]:
+    """Arrays of one step by name, as numpy, whatever devices wrote them.
+
+    Args:
+      shapes: for each name a nested dict of things with `.shape` and `.dtype`.
+    """
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract(config)[1])
+
+    def target(x):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    wanted = {name: ocp.args.StandardRestore(jax.tree.map(target, tree)) for name, tree in shapes.items()}
+    with _quiet(), ocp.CheckpointManager(path.absolute()) as manager:
+        found = manager.restore(step, args=ocp.args.Composite(**wanted))
+    return {name: jax.tree.map(np.asarray, found[name]) for name in shapes}
+
+
+def reason(error: BaseException) -> str:
+    """The gist of orbax's and tensorstore's long messages."""
+    text = str(error).strip() or type(error).__name__
+    return "no space left on the device" if "No space left" in text else text.split("\n")[0][:200]
+
+
+@contextlib.contextmanager
+def unwritable(path: Path, step: int) -> Iterator[None]:
+    """Turns what goes wrong while saving into a sentence."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # orbax wraps what the file system says in many kinds
+        whole = steps(path)
+        rest = f"the newest whole one there is step {whole[-1]}" if whole else "there is no whole one yet"
+        raise InputError(
+            f"the checkpoint of step {step} could not be written to {path} ({reason(error)}); {rest}. "
+            "Make room there and run the same command again."
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps orbax from printing tracebacks of what is about to be told in a sentence."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before):
+            logger.setLevel(level)

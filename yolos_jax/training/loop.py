@@ -1,122 +1,186 @@
-"""The training loop: sources, starting weights, steps, a checkpoint at the end."""
+"""The training loop."""
 
-import itertools
-import json
-from collections.abc import Iterator
+import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from yolos_jax import weights
-from yolos_jax.data.coco import CocoSource
-from yolos_jax.data.examples import Example
-from yolos_jax.data.loader import Loaded, batches, training_groups
 from yolos_jax.errors import InputError, make_folder
-from yolos_jax.model.config import YolosConfig
-from yolos_jax.model.init import SCHEMES
-from yolos_jax.model.yolos import abstract, build
-from yolos_jax.recipe import check_same_model, prepare
-from yolos_jax.sequence import Geometry, bucket_edges
-from yolos_jax.training import checkpoints
+from yolos_jax.training.feed import Cancelled, OnDevices
+from yolos_jax.training.keeper import BEST, Keeper, best_so_far
 from yolos_jax.training.log import Log
-from yolos_jax.training.optimizer import adamw, by_epoch, learning_rates
-from yolos_jax.training.step import StepReport, data_mesh, initial_state, make_step, split_over
+from yolos_jax.training.run import Run
+from yolos_jax.training.step import StepReport, TrainState, data_mesh
+from yolos_jax.training.stop import Stop
 
 
-def starting_params(model: YolosConfig, init: str, seed: int) -> dict:
-    """Random parameters, those of one of our checkpoints, or converted ones; refuses what does not fit."""
-    if init in SCHEMES:
-        return build(model, seed, init)[1]
-    if checkpoints.steps(init):
-        params, meta = checkpoints.load(init)
-        check_same_model(meta.model, model, init)
-        return params
-    _, params, _, report = weights.load_weights(init, model, seed)
-    print(report)
-    return params
+class Outcome(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+      workdir: where its checkpoints are.
+      step: updates done in all.
+      signal: number of the signal that ended it early, or 0.
+      compiled: patches of the buckets that this process compiled the step for, in this order.
+      padding: share of the patches of this process's steps that were padding.
+    """
+
+    workdir: Path
+    step: int
+    signal: int
+    compiled: tuple[int, ...]
+    padding: float
 
 
-def train(config: Any, workdir: str | Path) -> Path:
-    """Trains as a recipe says (see configs/common.py) and returns the checkpoint's folder.
+class NotFinite(InputError):
+    """Costs, loss, gradients or parameters are no longer numbers; nothing is saved after that."""
 
-    Writes `metrics.jsonl` (a line every `log_every` steps) beside the checkpoint.
+
+def train(config: Any, workdir: str | Path, accept_differences: bool = False) -> Outcome:
+    """Trains as a recipe says (see configs/common.py), going on from the workdir's newest checkpoint if it has one.
+
+    The workdir gets checkpoints (the latest few, and the best by AP in `best/`),
+    `metrics.jsonl` and `tensorboard/`.
+
+    Args:
+      accept_differences: go on even if the recipe or the annotations are not what they were.
 
     Raises:
-      InputError: bad input, a workdir that is taken, or numbers that are no longer finite.
+      InputError: bad input, a disk that is full, a data worker that died, or
+        numbers that are no longer finite.
     """
-    checkpoints.check_free(workdir)
-    (model, geometry), mesh = prepare(config), data_mesh()
-    size, per_replica = config.train.batch_size, config.train.images_per_replica
-    if size % mesh.size or size % per_replica:
-        raise InputError(
-            f"train.batch_size {size} must be a multiple of the {mesh.size} device(s) "
-            f"and of train.images_per_replica {per_replica}."
+    with Stop() as stop:
+        run, workdir = Run(config, data_mesh()), make_folder(workdir)
+        state, meta = run.begin(workdir, accept_differences)
+        print(run.describe())
+        start = meta.step
+        with (
+            Keeper(workdir, config.checkpoint.keep) as keeper,
+            Log(workdir, config.train.log_every, start, run.total, run.schedule, run.per_epoch) as log,
+        ):
+            loop = Loop(run, state, start, list(meta.extra["evaluations"]), keeper, log, stop)
+            loop.go()
+    loop.tell_end()
+    return Outcome(workdir, loop.done, stop.signal, tuple(run.programs), log.padding)
+
+
+class Loop:
+    """What changes while a run trains: the state, the steps done, what has been evaluated and skipped."""
+
+    def __init__(
+        self, run: Run, state: TrainState, done: int, evaluations: list[dict], keeper: Keeper, log: Log, stop: Stop
+    ):
+        self.run, self.state, self.done, self.evaluations = run, state, done, evaluations
+        self.keeper, self.log, self.stop = keeper, log, stop
+        self.skipped: list[str] = []
+        self.unchecked: tuple[StepReport, OnDevices] | None = None
+
+    def go(self) -> None:
+        """Trains to the end, or until a signal; leaves a checkpoint of the last step, unless numbers went bad."""
+        run, stop = self.run, self.stop
+        self.evaluate()  # a kill may have come between the checkpoint and its evaluation
+        try:
+            with run.feed(self.done, stop) as feed:
+                for item in feed if self.done < run.total else ():
+                    self.look_at_pictures(item)
+                    program, said = run.program(self.state, item)
+                    self.log.say(said)
+                    self.state, report = program(self.state, item.batch)
+                    # One step late, so that the device never waits for the host; a bad step changes nothing meanwhile.
+                    self.check_finite()
+                    self.unchecked, self.done = (report, item), item.step + 1
+                    self.log.step(self.done, report, item, feed.waited)
+                    if run.saves(self.done):
+                        self.save()
+                        self.evaluate()
+                    if stop:
+                        break
+        except NotFinite:
+            raise
+        except (InputError, Cancelled) as error:  # the state is good: whoever mends the trouble goes on from here
+            self.save()
+            self.keeper.wait()
+            if isinstance(error, InputError):
+                raise InputError(f"{error} Step {self.done} is saved in {self.keeper.path}.") from error
+        self.save()
+        self.keeper.wait()
+
+    def save(self) -> None:
+        """Starts to write a checkpoint of what has been done, if it is sound and not there yet."""
+        self.check_finite()
+        if self.done:
+            self.keeper.save(self.done, self.state, self.run.meta(self.done, self.evaluations))
+
+    def evaluate(self) -> None:
+        """Evaluates this step if it is one to be evaluated and has not been; keeps it if it is the best so far."""
+        step = self.done
+        if not self.run.evaluates(step) or any(e["step"] == step for e in self.evaluations) or self.stop:
+            return
+        params = self.state.params if self.state.ema is None else self.state.ema
+        with self.log.paused():
+            result = self.run.evaluator(params, self.stop.__bool__)
+        if result is None:
+            return
+        ap = result.metrics["AP"]
+        self.log.write(step, result.metrics, "val/")
+        self.evaluations.append({"step": step, "AP": ap, "AP50": result.metrics["AP50"]})
+        best = best_so_far(self.keeper.path)
+        better = best is None or ap > best[1]
+        if better:
+            meta = self.run.meta(step, self.evaluations)
+            self.keeper.save_best(step, params, dataclasses.replace(meta, extra=meta.extra | {"AP": ap}))
+        self.log.say(
+            f"step {step}: AP {ap:.4f}, AP50 {result.metrics['AP50']:.4f}, "
+            + ("the best so far" if better else f"best {best[1]:.4f} at step {best[0]}")
+            + (f"; {len(result.skipped)} pictures unreadable" if result.skipped else "")
         )
-    source = CocoSource(config.data.root, config.data.train_split, model.num_classes, config.data.max_images)
-    per_epoch = len(source.examples) // size
-    if not per_epoch:
-        raise InputError(f"{len(source.examples)} training images do not fill one batch of {size}; lower it.")
-    workdir = make_folder(workdir)
-    params = starting_params(model, config.init, config.seed)
-    optimizer = adamw(by_epoch(rates(config), per_epoch), config.optimizer.weight_decay, config.optimizer.clip_norm)
-    step = make_step(abstract(model)[0], optimizer, mesh, per_replica, config.matcher)
-    state = initial_state(params, optimizer, mesh)
-    total = per_epoch * config.train.epochs
-    total = min(total, config.train.max_steps) if config.train.max_steps else total
-    print(
-        f"training on {len(source.examples)} images ({source.dropped['crowd']} crowd and {source.dropped['empty']} "
-        f"empty boxes left out), {mesh.size} device(s), {total} steps"
-    )
-    skipped, before = [], None
-    with Log(workdir / "metrics.jsonl", config.train.log_every, total, rates(config), per_epoch) as log:
-        for done, loaded in enumerate(training_batches(config, source, geometry, total), 1):
-            skipped += loaded.skipped
-            state, report = step(state, jax.device_put(loaded.batch, split_over(mesh)))
-            # One step late, so that the device never waits for the host; a bad step changes nothing meanwhile.
-            if before is not None:
-                check_finite(*before)
-            before = report, done, loaded.examples
-            log.write(done, report, len(loaded.examples))
-        check_finite(*before)
-    for sentence in skipped:
-        print(f"skipped: {sentence}")
-    meta = checkpoints.Meta(model, source.label_names, total, {"config": json.loads(config.to_json_best_effort())})
-    checkpoints.save(workdir, total, state.params, meta)
-    print(f"saved the checkpoint of step {total} to {workdir}; {len(skipped)} pictures were skipped")
-    return workdir
+
+    def look_at_pictures(self, item: OnDevices) -> None:
+        """Pictures that could not be read stop the run, or are counted."""
+        if item.skipped and self.run.config.data.on_bad_image == "stop":
+            raise InputError(f"{item.skipped[0]} Mend it, or set --config.data.on_bad_image=skip.")
+        self.skipped += item.skipped
+
+    def check_finite(self) -> None:
+        """Stops the run with a sentence that names the images if the last step could not be applied."""
+        if self.unchecked is not None:
+            report, item = self.unchecked
+            ids = [int(self.run.source.examples.image_ids[i]) for i in item.indices]
+            check_finite(report, item.step + 1, ids)
+            self.unchecked = None
+
+    def tell_end(self) -> None:
+        """The summary."""
+        run, workdir, skipped = self.run, self.keeper.path, self.skipped
+        for sentence in dict.fromkeys(skipped):
+            print(f"skipped, another image took its place: {sentence}")
+        print(self.log.summary())
+        print(f"the step was compiled {len(run.programs)} time(s); {len(skipped)} pictures were skipped")
+        best = best_so_far(workdir)
+        if best is not None:
+            print(f"best AP {best[1]:.4f} at step {best[0]}, in {workdir / BEST}")
+        if self.stop and self.done < run.total:
+            print(f"stopped by {self.stop.name}; step {self.done} of {run.total} is saved in {workdir}")
+            print("the same command goes on from there")
+        else:
+            print(f"saved the checkpoint of step {self.done} to {workdir}; the run is complete")
 
 
-def rates(config: Any) -> np.ndarray:
-    """The learning rate of every epoch of a recipe."""
-    o = config.optimizer
-    return learning_rates(config.train.epochs, o.learning_rate, o.min_lr, o.warmup_epochs)
+def check_finite(report: StepReport, step: int, ids: list[int]) -> None:
+    """`NotFinite` if a step was not applied.
 
-
-def training_batches(config: Any, source: CocoSource, geometry: Geometry, total: int) -> Iterator[Loaded]:
-    """The batches of `total` steps, epoch after epoch."""
-    tokens = [geometry.tokens(e.width, e.height) for e in source.examples]
-    edges = bucket_edges(tokens, config.data.buckets)
-    size, most = config.train.batch_size, max(1, max(len(e.labels) for e in source.examples))
-    groups = (
-        group
-        for epoch in range(config.train.epochs)
-        for group in training_groups(tokens, size, edges, config.seed, epoch)
-    )
-    return batches(source, itertools.islice(groups, total), geometry, size, most, config.data.on_bad_image)
-
-
-def check_finite(report: StepReport, step: int, examples: list[Example]) -> None:
-    """Stops the run with a sentence that names the images when a step could not be applied."""
+    Args:
+      step: counts from 1.
+      ids: image ids of the batch, in order.
+    """
     if bool(report.applied):
         return
-    flags = np.asarray(report.finite_costs)[: len(examples)]
-    bad = [e.image_id for e, fine in zip(examples, flags) if not fine]
-    ids = bad or [e.image_id for e in examples]
+    bad = [i for i, fine in zip(ids, np.asarray(report.finite_costs)) if not fine]
     what = "matching costs" if bad else "loss, gradients or updated parameters"
     terms = ", ".join(f"{name} {float(value):.4g}" for name, value in report.terms._asdict().items())
-    raise InputError(
-        f"step {step}: the {what} of image id {', '.join(map(str, ids))} are not finite ({terms}, gradient norm "
-        f"{float(report.grad_norm):.4g}); lower the learning rate or look at these images. Nothing was saved."
+    raise NotFinite(
+        f"step {step}: the {what} of image id {', '.join(map(str, bad or ids))} are not finite ({terms}, gradient norm "
+        f"{float(report.grad_norm):.4g}); lower the learning rate or look at these images. This step is not saved; "
+        "checkpoints from before are as they were."
     )

@@ -1,15 +1,20 @@
 """AdamW as the reference uses it: groups, clipping and the learning rate of every epoch."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from yolos_jax.errors import InputError
+
+WARMUP_LR = 1e-6  # where a warm-up starts
+
 
 def learning_rates(
-    epochs: int, base: float, min_lr: float = 1e-7, warmup_epochs: int = 0, warmup_lr: float = 1e-6
+    epochs: int, base: float, min_lr: float = 1e-7, warmup_epochs: int = 0, warmup_lr: float = WARMUP_LR
 ) -> np.ndarray:
     """The rate really used in each epoch, float64 `[epochs]`.
 
@@ -30,6 +35,21 @@ def by_epoch(rates: np.ndarray, steps_per_epoch: int) -> optax.Schedule:
     """A schedule that is constant within each epoch; the last rate holds from there on."""
     table = jnp.asarray(rates, jnp.float32)
     return lambda step: table[jnp.minimum(step // steps_per_epoch, len(rates) - 1)]
+
+
+def schedule_of(optimizer: Any, epochs: int, per_epoch: int) -> optax.Schedule:
+    """The learning rate of every step, from the `optimizer` part of a recipe.
+
+    "epoch" is the reference's, see `learning_rates`; "step" is linear warm-up
+    and then a cosine, both advanced every step.
+    """
+    base, least, warmup = optimizer.learning_rate, optimizer.min_lr, optimizer.warmup_epochs
+    if optimizer.schedule == "epoch":
+        return by_epoch(learning_rates(epochs, base, least, warmup), per_epoch)
+    warmup_steps, total = int(warmup * per_epoch), epochs * per_epoch
+    if warmup_steps >= total:
+        raise InputError(f"optimizer.warmup_epochs {warmup} leaves nothing of {epochs} epochs; lower it.")
+    return optax.warmup_cosine_decay_schedule(WARMUP_LR, base, warmup_steps, total, least)
 
 
 def is_decayed(path: tuple) -> bool:

@@ -11,15 +11,23 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.model.yolos import apply
-from yolos_jax.objective.losses import LossTerms, Targets, set_loss
+from yolos_jax.objective.losses import LossTerms, Shares, Targets, set_loss, shares_of
 
 
 class TrainState(NamedTuple):
-    """Everything that training changes: step (int32 scalar), parameters, optimizer state."""
+    """Everything that training changes.
+
+    Attributes:
+      step: int32 scalar, updates done.
+      params: nested dict of float32 arrays.
+      opt_state: optax's.
+      ema: an exponential moving average of `params`, or None if not wanted.
+    """
 
     step: jax.Array
     params: dict
     opt_state: Any
+    ema: dict | None = None
 
 
 class StepReport(NamedTuple):
@@ -55,15 +63,49 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def make_loss(graph: Any, images_per_replica: int, solver: str, mesh: Mesh) -> Callable:
-    """(params, batch) -> (loss, (terms, finite)), see `objective.losses.set_loss`."""
+    """(params, batch, shares=None) -> (loss, (terms, finite)), see `objective.losses.set_loss`."""
 
-    def loss(params, batch: TrainBatch):
+    def loss(params, batch: TrainBatch, shares: Shares | None = None):
         out = apply(graph, params, batch.patches, batch.grid)
         targets = Targets(batch.labels, batch.boxes, batch.count, batch.valid)
-        terms, finite = set_loss(out.logits, out.boxes, targets, images_per_replica, solver, mesh)
+        terms, finite = set_loss(out.logits, out.boxes, targets, images_per_replica, solver, mesh, shares)
         return terms.total, (terms, finite)
 
     return loss
+
+
+def make_gradient(graph: Any, images_per_replica: int, solver: str, mesh: Mesh, parts: int = 1) -> Callable:
+    """(params, batch) -> (gradients, terms, finite), the batch taken in `parts` one after the other.
+
+    Losses are divided by what the whole batch holds, so the parts' gradients
+    add up to exactly what the batch in one piece gives, within rounding.
+    """
+    value_and_grad = jax.value_and_grad(make_loss(graph, images_per_replica, solver, mesh), has_aux=True)
+    split = NamedSharding(mesh, PartitionSpec(None, "data"))
+
+    def whole(params, batch: TrainBatch):
+        (_, (terms, finite)), grads = value_and_grad(params, batch)
+        return grads, terms, finite
+
+    def cut(x):
+        """`[B, ...]` -> `[parts, B / parts, ...]` without moving anything between devices."""
+        shape = mesh.size, parts, -1, *x.shape[1:]
+        x = x.reshape(shape).swapaxes(0, 1)
+        return jax.lax.with_sharding_constraint(x.reshape(parts, -1, *x.shape[3:]), split)
+
+    def accumulated(params, batch: TrainBatch):
+        shares = shares_of(batch.count, batch.valid, images_per_replica)
+
+        def add(sums, part):
+            (_, (terms, finite)), grads = value_and_grad(params, part, shares)
+            return jax.tree.map(jnp.add, sums, (grads, terms)), finite
+
+        zeros = jax.tree.map(jnp.zeros_like, params), LossTerms(*[jnp.zeros(())] * len(LossTerms._fields))
+        (grads, terms), finite = jax.lax.scan(add, zeros, jax.tree.map(cut, batch))
+        finite = finite.reshape(parts, mesh.size, -1).swapaxes(0, 1).reshape(-1)
+        return grads, terms, finite
+
+    return whole if parts == 1 else accumulated
 
 
 def make_step(
@@ -72,19 +114,28 @@ def make_step(
     mesh: Mesh,
     images_per_replica: int = 1,
     solver: str = "host",
+    parts: int = 1,
+    ema_decay: float = 0.0,
 ) -> Callable[[TrainState, TrainBatch], tuple[TrainState, StepReport]]:
     """The compiled step; the state is donated, the batch is split over `mesh`.
 
     The reference averages gradients over replicas; here the loss itself is that
     average, so its gradient over the whole batch is the same number.
+
+    Args:
+      parts: gradient accumulation, see `make_gradient`; each device's share of
+        a part must be whole groups of `images_per_replica`.
+      ema_decay: of the moving average of the parameters, if the state has one.
     """
-    loss = make_loss(graph, images_per_replica, solver, mesh)
+    gradient = make_gradient(graph, images_per_replica, solver, mesh, parts)
 
     def step(state: TrainState, batch: TrainBatch):
-        (_, (terms, finite)), grads = jax.value_and_grad(loss, has_aux=True)(state.params, batch)
+        grads, terms, finite = gradient(state.params, batch)
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        new = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
+        params = optax.apply_updates(state.params, updates)
+        ema = None if state.ema is None else optax.incremental_update(params, state.ema, 1.0 - ema_decay)
+        new = TrainState(state.step + 1, params, opt_state, ema)
         fine = jnp.stack([jnp.isfinite(p).all() for p in jax.tree.leaves(new.params)]).all()
         applied = finite.all() & jnp.isfinite(terms.total) & jnp.isfinite(norm) & fine
         new = jax.tree.map(lambda a, b: jnp.where(applied, a, b), new, state)
@@ -94,7 +145,8 @@ def make_step(
     return jax.jit(step, in_shardings=(same, split), out_shardings=(same, same), donate_argnums=0)
 
 
-def initial_state(params: dict, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """Step 0, on every device of `mesh`."""
-    state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+def initial_state(params: dict, optimizer: optax.GradientTransformation, mesh: Mesh, ema: bool = False) -> TrainState:
+    """Step 0, on every device of `mesh`; the moving average starts at the parameters."""
+    average = jax.tree.map(jnp.array, params) if ema else None
+    state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average)
     return jax.device_put(state, replicated(mesh))

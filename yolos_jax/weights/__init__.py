@@ -6,7 +6,7 @@ a `.pth`.
 """
 
 from yolos_jax.weights.huggingface import export_huggingface, from_huggingface, to_huggingface
-from yolos_jax.weights.load import load_weights
+from yolos_jax.weights.load import load_weights, with_classes
 from yolos_jax.weights.reference import from_reference, to_reference
 from yolos_jax.weights.report import Report
 from yolos_jax.weights.source import Source, read_source
@@ -21,4 +21,5 @@ __all__ = [
     "read_source",
     "to_huggingface",
     "to_reference",
+    "with_classes",
 ]

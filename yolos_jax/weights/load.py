@@ -11,9 +11,12 @@ from yolos_jax.weights.reference import config_of_reference, from_reference
 from yolos_jax.weights.report import Report
 from yolos_jax.weights.source import Source, read_source
 
+# The last bias of the class head, by the kind of source: one number for each class and one for "no object".
+LAST_BIAS = {"reference": "class_embed.layers.2.bias", "huggingface": CLASSIFIER.replace("weight", "bias")}
+
 
 def load_weights(
-    path: str | Path, config: YolosConfig | None = None, seed: int = 0
+    path: str | Path, config: YolosConfig | None = None, seed: int = 0, any_classes: bool = False
 ) -> tuple[YolosConfig, dict, dict[int, str] | None, Report]:
     """Our parameters from foreign weights.
 
@@ -23,6 +26,8 @@ def load_weights(
         from `config.json` (Hugging Face) or finds the variant whose shapes
         these are.
       seed: of what a DeiT classifier does not have.
+      any_classes: a detector may have another number of classes than `config`;
+        the config returned then has the source's.
 
     Returns:
       (config, nested dict of numpy float32 arrays, label names by class id if
@@ -33,6 +38,9 @@ def load_weights(
     """
     source = read_source(path)
     what, names = str(source.path), None
+    if any_classes and config is not None and source.kind in LAST_BIAS:
+        bias = source.state.get(LAST_BIAS[source.kind])
+        config = config if bias is None else with_classes(config, bias.size - 1)
     if source.kind == "deit":
         config = config or config_of_deit(source.state, what)
         params, report = from_deit(source.state, config, seed, what)
@@ -45,6 +53,11 @@ def load_weights(
             params = from_huggingface(source.state, config, what)
         report = Report(source.kind, tuple(source.state))
     return config, params, names, dataclasses.replace(report, cast=source.cast, path=what)
+
+
+def with_classes(config: YolosConfig, num_classes: int) -> YolosConfig:
+    """The same model for another number of classes."""
+    return dataclasses.replace(config, num_classes=max(num_classes, 1))
 
 
 def _huggingface_config(source: Source, wanted: YolosConfig | None) -> tuple[YolosConfig, dict[int, str] | None]:

@@ -1,0 +1,22 @@
+"""Fine-tuning YOLOS-S on your own COCO-format annotations; no published AP, the data is yours.
+
+python check_data.py --config configs/finetune_custom.py --config.data.root=data/mine
+python train.py --config configs/finetune_custom.py --workdir runs/mine --config.data.root=data/mine \
+    --config.init=runs/s
+
+`--config.init`: COCO weights (a checkpoint of ours or a Hugging Face folder), or a converted DeiT. Classes and
+their names come from the annotations; the last layer of the class head starts fresh if their number differs.
+One GPU of 24 GB, or a few; batch and learning rate suit some thousand pictures.
+"""
+
+from configs import common
+
+
+def get_config():
+    config = common.get_config("s")
+    config.model.num_classes = 0  # derived
+    config.data.update(root="data/mine", train_split="train", val_split="val", categories="contiguous")
+    config.train.update(batch_size=8, epochs=50, ema=0.999)
+    config.optimizer.update(learning_rate=5e-5, schedule="step", warmup_epochs=1)
+    config.eval.every_epochs = 5
+    return config

@@ -1,0 +1,107 @@
+"""Reads COCO instances files and says what is wrong in them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from yolos_jax.errors import InputError
+
+Complain = Callable[[str], None]
+
+
+def stop(sentence: str) -> None:
+    """The usual way to complain: the first wrong thing ends the reading."""
+    raise InputError(sentence)
+
+
+def read_annotations(path: Path, complain: Complain = stop) -> dict[str, list]:
+    """Reads a COCO instances file: its lists of images, annotations and categories.
+
+    Args:
+      complain: called with a sentence for every entry whose id, size or name is
+        wrong; if it returns, the entry is left out.
+
+    Raises:
+      InputError: no file, no JSON, or not these three lists.
+    """
+    if not path.is_file():
+        raise InputError(f"the annotation file {path} does not exist.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the annotation file {path} is not valid JSON ({error}).") from error
+    for key in ("images", "annotations", "categories"):
+        entries = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise InputError(f"the annotation file {path} has no list of {key}; it must be a COCO instances file.")
+    wrong = {"images": _wrong_image, "annotations": _wrong_annotation, "categories": _wrong_category}
+    kept: dict[str, list] = {}
+    for key, check in wrong.items():
+        kept[key], seen = [], set()
+        for entry in content[key]:
+            sentence = check(entry, path)
+            if sentence is None and key != "annotations" and entry["id"] in seen:
+                sentence = f"id {entry['id']} is listed twice among the {key} of {path}."
+            if sentence is None:
+                kept[key].append(entry)
+                seen.add(entry.get("id") if key != "annotations" else None)
+            else:
+                complain(sentence)
+    return kept
+
+
+def _wrong_image(image: dict, path: Path) -> str | None:
+    sizes = image.get("width"), image.get("height")
+    if type(image.get("id")) is not int or not isinstance(image.get("file_name"), str):
+        return f"an image of {path} has no whole-number id or no file_name: {short(image)}."
+    if not all(type(s) is int and 0 < s < 10**6 for s in sizes):
+        return f"image id {image['id']} in {path} has the size {short(sizes)}; it must be whole pixels above 0."
+    return None
+
+
+def _wrong_annotation(annotation: dict, path: Path) -> str | None:
+    if type(annotation.get("image_id")) is int:
+        return None
+    return (
+        f"annotation id {short(annotation.get('id'))} in {path} has no whole-number image_id "
+        f"({short(annotation.get('image_id'))})."
+    )
+
+
+def _wrong_category(category: dict, path: Path) -> str | None:
+    if type(category.get("id")) is not int or "name" not in category:
+        return f"a category of {path} has no whole-number id or no name: {short(category)}."
+    return None
+
+
+def wrong_box(annotation: dict, path: Path, categories: dict[int, Any]) -> str | None:
+    """A sentence for numbers of an annotation that make no sense, or None.
+
+    Args:
+      categories: those of the file by id.
+    """
+    where = f"annotation id {short(annotation.get('id'))} of image id {annotation['image_id']} in {path}"
+    box, category, area = annotation.get("bbox"), annotation.get("category_id"), annotation.get("area")
+    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) for v in box):
+        return f"{where} has the box {short(box)}; it must be 4 finite numbers [x, y, width, height]."
+    if box[2] < 0 or box[3] < 0:
+        return f"{where} has the box {box} with a negative width or height; mend or remove it."
+    if area is not None and (not _is_number(area) or area < 0):
+        return f"{where} has the area {short(area)}; it must be a finite number of at least 0."
+    if annotation.get("iscrowd") not in (None, 0, 1):
+        return f"{where} has iscrowd {short(annotation['iscrowd'])}; it must be 0 or 1."
+    if type(category) is not int or category not in categories:
+        return f"{where} has the category id {short(category)}, which its categories lack."
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    """A finite number that float32 can hold."""
+    return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) < 1e30
+
+
+def short(value: Any) -> str:
+    """A value as text of bounded length, for messages."""
+    text = repr(value)
+    return text if len(text) < 200 else text[:200] + "..."

@@ -1,0 +1,193 @@
+"""The plan: which images, in which view, share which batch. Data order is a function.
+
+Everything follows from image sizes, a seed and the number of a step; nothing
+is decoded. So resuming needs the step's number only, and neither the number of
+devices nor that of workers changes the order.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from yolos_jax.data.augment import Augmentation, Views, plain_views
+from yolos_jax.errors import InputError
+from yolos_jax.sequence import Geometry, bucket_edges
+
+EDGE_SAMPLES = 20_000  # views that bucket edges are chosen from, at least (small data sets: several epochs)
+
+
+class PlannedBatch(NamedTuple):
+    """One step.
+
+    Attributes:
+      step: its number.
+      indices: int64 `[n]`, images by their place in the source, n at most the batch size.
+      views: what is done to each.
+      tokens: patches that every sequence of the batch is padded to (the bucket).
+    """
+
+    step: int
+    indices: np.ndarray
+    views: Views
+    tokens: int
+
+
+class Plan(Protocol):
+    """Random access to the steps of a run; cheap to send to another process."""
+
+    batch_size: int
+
+    def __len__(self) -> int:
+        """Number of steps."""
+
+    def batch(self, step: int) -> PlannedBatch:
+        """The images of a step."""
+
+    def substitute(self, step: int, index: int, attempt: int) -> PlannedBatch | None:
+        """An image in place of an unreadable one, or None to leave its slot empty."""
+
+
+class EpochPlan(NamedTuple):
+    """An epoch: the view of every image, and batches as int64 `[steps, B]` with their `[steps]` token counts."""
+
+    views: Views
+    members: np.ndarray
+    tokens: np.ndarray
+
+
+class TrainingPlan:
+    """Shuffled buckets of augmented images, epoch after epoch.
+
+    Images go to the smallest bucket that holds their sequence; what does not
+    fill a batch moves up to the next bucket, and the last incomplete batch of
+    an epoch is dropped, as in the reference.
+
+    Attributes:
+      edges: token counts of the buckets, ascending: chosen to pad the plan's own sequences least.
+      steps_per_epoch: the same for every epoch.
+      dropped: images left out of each epoch, less than a batch.
+
+    Args:
+      sizes: int `[n, 2]`, (width, height) of the pictures.
+      draw: an `Augmentation`, or a `Geometry` for no augmentation.
+      batch_size: images of a global batch.
+      buckets: most token counts.
+      epochs, seed: of the run.
+
+    Raises:
+      InputError: there are fewer images than a batch holds.
+    """
+
+    def __init__(
+        self, sizes: np.ndarray, draw: Augmentation | Geometry, batch_size: int, buckets: int, epochs: int, seed: int
+    ):
+        self.sizes, self.draw, self.batch_size = np.asarray(sizes, np.int64), draw, batch_size
+        self.epochs, self.seed = epochs, seed
+        self.steps_per_epoch, self.dropped = divmod(len(self.sizes), batch_size)
+        if not self.steps_per_epoch:
+            raise InputError(f"{len(sizes)} training images do not fill one batch of {batch_size}; lower it.")
+        sampled = range(min(epochs, max(1, -(-EDGE_SAMPLES // len(self.sizes)))))
+        counts = [self.views(epoch).patches(draw.patch) for epoch in sampled]
+        if isinstance(draw, Augmentation):
+            counts.append([draw.most_patches(self.sizes)])
+        self.edges = bucket_edges(np.concatenate(counts), buckets)
+
+    def __len__(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+    def __getstate__(self) -> dict:
+        return {key: value for key, value in vars(self).items() if key != "epoch"}  # without the cache
+
+    def views(self, epoch: int) -> Views:
+        """The view of every image in an epoch."""
+        if isinstance(self.draw, Geometry):
+            return plain_views(self.sizes, self.draw)
+        return self.draw.views(self.sizes, self.seed, epoch)
+
+    @functools.cached_property
+    def epoch(self):
+        """`epoch(number) -> EpochPlan`; the last two are kept."""
+        return functools.lru_cache(2)(self._epoch)
+
+    def _epoch(self, epoch: int) -> EpochPlan:
+        views = self.views(epoch)
+        random = np.random.default_rng([self.seed, epoch, 1])
+        groups = fill_buckets(views.patches(self.draw.patch), self.edges, self.batch_size, random.permutation)
+        batches = [(edge, group) for edge, group in groups if len(group) == self.batch_size]
+        order = random.permutation(len(batches))
+        members = np.stack([group for _, group in batches])[order]
+        return EpochPlan(views, members, np.array([edge for edge, _ in batches])[order])
+
+    def batch(self, step: int) -> PlannedBatch:
+        epoch, place = divmod(step, self.steps_per_epoch)
+        plan = self.epoch(epoch)
+        indices = plan.members[place]
+        return PlannedBatch(step, indices, plan.views.of(indices), int(plan.tokens[place]))
+
+    def substitute(self, step: int, index: int, attempt: int) -> PlannedBatch | None:
+        """The `attempt`-th image after the unreadable one, in the source's order, that fits the bucket."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        plan = self.epoch(epoch)
+        others = (index + 1 + np.arange(len(self.sizes) - 1)) % len(self.sizes)
+        fits = others[plan.views.of(others).patches(self.draw.patch) <= plan.tokens[place]]
+        if attempt >= len(fits):
+            return None
+        chosen = fits[attempt : attempt + 1]
+        return PlannedBatch(step, chosen, plan.views.of(chosen), int(plan.tokens[place]))
+
+    def padding(self, epoch: int = 0) -> float:
+        """Share of an epoch's tokens that are padding."""
+        plan = self.epoch(epoch)
+        real = plan.views.of(plan.members).patches(self.draw.patch).sum()
+        return 1.0 - float(real) / float(plan.tokens.sum() * self.batch_size)
+
+
+class EvaluationPlan:
+    """Every image exactly once, with images of like length; a single "epoch" of unaugmented views.
+
+    Args:
+      sizes: int `[n, 2]`, (width, height) of the pictures.
+      geometry: how they are resized.
+      batch_size: most images of a batch; only the last one can have fewer.
+      buckets: most token counts.
+    """
+
+    def __init__(self, sizes: np.ndarray, geometry: Geometry, batch_size: int, buckets: int):
+        self.batch_size = batch_size
+        self._views = plain_views(sizes, geometry)
+        counts = self._views.patches(geometry.patch)
+        self.edges = bucket_edges(counts, buckets)
+        self._groups = fill_buckets(counts, self.edges, batch_size, np.arange)
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def batch(self, step: int) -> PlannedBatch:
+        edge, indices = self._groups[step]
+        return PlannedBatch(step, indices, self._views.of(indices), edge)
+
+    def substitute(self, step: int, index: int, attempt: int) -> None:
+        """No other image may take the place of one that is to be scored."""
+
+
+def fill_buckets(counts: np.ndarray, edges: Sequence[int], batch_size: int, order) -> list[tuple[int, np.ndarray]]:
+    """Groups of at most `batch_size` images with the bucket edge that holds them all.
+
+    What does not fill a group moves up to the next bucket; only the very last
+    group can have fewer.
+
+    Args:
+      counts: int `[n]`, sequence lengths, none above the last of the ascending `edges`.
+      order: `order(n)`, the sequence in which images are taken.
+    """
+    bucket = np.searchsorted(edges, counts)
+    queue = order(len(counts))
+    groups, left = [], np.empty(0, np.int64)
+    for b, edge in enumerate(edges):
+        members = np.concatenate([left, queue[bucket[queue] == b]])
+        full = len(members) if b == len(edges) - 1 else len(members) // batch_size * batch_size
+        groups += [(int(edge), members[start : min(start + batch_size, full)]) for start in range(0, full, batch_size)]
+        left = members[full:]
+    return groups

@@ -1,0 +1,150 @@
+"""The checkpoints of a run: the latest few, the best one apart, and going on from them."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+from flax import serialization
+
+from yolos_jax.errors import InputError
+from yolos_jax.model.yolos import abstract
+from yolos_jax.training import checkpoints
+from yolos_jax.training.checkpoints import Meta
+from yolos_jax.training.step import TrainState
+
+BEST = "best"  # folder of the best checkpoint, inside the workdir
+
+
+class Keeper:
+    """Writes checkpoints in the background; a context manager.
+
+    Args:
+      workdir: an existing folder.
+      keep: how many of the latest steps stay.
+    """
+
+    def __init__(self, workdir: Path, keep: int):
+        self.path = workdir.absolute()
+        self._latest = ocp.CheckpointManager(self.path, options=_options(keep))
+        self._best = None
+        self.last = max(checkpoints.steps(self.path), default=None)
+
+    def __enter__(self) -> "Keeper":
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        # If something else went wrong already, that is what should be told.
+        with contextlib.suppress(Exception) if kind else contextlib.nullcontext():
+            self.wait()
+        for manager in (self._latest, self._best):
+            with contextlib.suppress(Exception):
+                if manager is not None:
+                    manager.close()
+
+    def save(self, step: int, state: TrainState, meta: Meta) -> None:
+        """Starts to write a step; does nothing if it is there. An earlier one that failed is told now."""
+        if step == self.last:
+            return
+        trees = {"params": state.params, "optimizer": serialization.to_state_dict(state.opt_state)}
+        if state.ema is not None:
+            trees["ema"] = state.ema
+        with checkpoints.unwritable(self.path, step):
+            # Copies on the host: the next step may reuse the memory of these arrays.
+            self._latest.save(step, args=checkpoints.parts(meta, **jax.tree.map(_copy, trees)))
+        self.last = step
+
+    def save_best(self, step: int, params: dict, meta: Meta) -> None:
+        """Writes the parameters of the best step so far apart, in place of the one before."""
+        if step in checkpoints.steps(self.path / BEST):
+            return
+        with checkpoints.unwritable(self.path / BEST, step):
+            if self._best is None:
+                self._best = ocp.CheckpointManager(self.path / BEST, options=_options(1))
+            self._best.save(step, args=checkpoints.parts(meta, params=jax.tree.map(_copy, params)))
+
+    def wait(self) -> None:
+        """Until everything is written."""
+        for manager, path in ((self._latest, self.path), (self._best, self.path / BEST)):
+            if manager is not None:
+                with checkpoints.unwritable(path, self.last or 0):
+                    manager.wait_until_finished()
+
+
+def _options(keep: int) -> ocp.CheckpointManagerOptions:
+    return ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+
+
+def _copy(x) -> np.ndarray:
+    return np.array(x, copy=True)
+
+
+def best_so_far(workdir: Path) -> tuple[int, float] | None:
+    """(step, AP) of the best checkpoint, if there is one that can be read."""
+    found = checkpoints.steps(workdir / BEST)
+    with contextlib.suppress(Exception):
+        if found:
+            return found[-1], float(checkpoints.read_meta(workdir / BEST, found[-1]).extra["AP"])
+    return None
+
+
+def newest(
+    workdir: Path, optimizer: optax.GradientTransformation, ema: bool, refuse: Callable[[Meta], None]
+) -> tuple[TrainState | None, Meta | None, list[str]]:
+    """The newest step of a run that is whole: (state of numpy arrays, its meta, sentences about those that are not).
+
+    Damaged steps are moved to `damaged-STEP`, so that the run can write them
+    again and nothing is lost.
+
+    Args:
+      ema: whether the run keeps a moving average; if the step has none, it starts at the parameters.
+      refuse: raises `InputError` if a run must not go on from a meta.
+
+    Raises:
+      InputError: refused, or there are steps and none can be read.
+    """
+    told, found = [], checkpoints.steps(workdir)
+    for path in sorted(workdir.glob("[0-9]*")):
+        if path.is_dir() and path.name.isdigit() and int(path.name) not in found:
+            told.append(f"{path} is only half a checkpoint; {_put_aside(path)}.")
+    for step in reversed(found):
+        path = workdir / str(step)
+        try:
+            meta = checkpoints.read_meta(workdir, step)
+            if not (path / "optimizer").is_dir() and "config" not in meta.extra:
+                raise InputError(
+                    f"{workdir} holds converted weights, not a training run; give --config.init={workdir} and another "
+                    "--workdir."
+                )
+            refuse(meta)
+            return _read_state(workdir, step, meta, optimizer, ema), meta, told
+        except InputError:
+            raise
+        except Exception as error:  # whatever orbax and tensorstore raise for damaged files
+            told.append(f"the checkpoint {path} cannot be read ({checkpoints.reason(error)}); {_put_aside(path)}.")
+    if found:
+        raise InputError(f"{' '.join(told)} No other checkpoint is there; the same command starts from the beginning.")
+    return None, None, told
+
+
+def _read_state(workdir: Path, step: int, meta: Meta, optimizer: optax.GradientTransformation, ema: bool) -> TrainState:
+    params = abstract(meta.model)[1]
+    empty = jax.eval_shape(optimizer.init, params)
+    wanted = {"params": params, "optimizer": serialization.to_state_dict(empty)}
+    if ema and (workdir / str(step) / "ema").is_dir():
+        wanted["ema"] = params
+    found = checkpoints.read(workdir, step, **wanted)
+    average = found.get("ema", found["params"]) if ema else None
+    opt_state = serialization.from_state_dict(empty, found["optimizer"])
+    return TrainState(np.int32(step), found["params"], opt_state, average)
+
+
+def _put_aside(path: Path) -> str:
+    number = 0
+    while (aside := path.with_name(f"damaged-{path.name}" + (f"-{number}" if number else ""))).exists():
+        number += 1
+    path.rename(aside)
+    return f"moved to {aside.name}"

@@ -1,0 +1,143 @@
+"""A recipe made concrete: the plan, the step, the evaluation, and what a run starts from."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from yolos_jax import recipe
+from yolos_jax.data.loader import LoadStep, load
+from yolos_jax.data.plan import TrainingPlan
+from yolos_jax.errors import InputError
+from yolos_jax.evaluation.run import Evaluator
+from yolos_jax.model.yolos import abstract
+from yolos_jax.training.checkpoints import Meta
+from yolos_jax.training.feed import Feed, OnDevices
+from yolos_jax.training.identity import facts_of, refuse_differences
+from yolos_jax.training.keeper import newest
+from yolos_jax.training.optimizer import adamw, schedule_of
+from yolos_jax.training.start import starting_params
+from yolos_jax.training.step import TrainState, initial_state, make_step, replicated, split_over
+from yolos_jax.training.stop import Stop
+
+
+class Run:
+    """The parts of a run, none of which changes while it trains.
+
+    Attributes:
+      plan: which images each step sees.
+      total, per_epoch: steps of the run and of an epoch.
+      schedule: learning rate of every step.
+      evaluator: the validation set's, or None.
+      programs: the step compiled for each bucket met so far, by its patches.
+
+    Raises:
+      InputError: the recipe, the data and the devices do not fit together.
+    """
+
+    def __init__(self, config: Any, mesh: Mesh):
+        recipe.prepare(config)
+        self.config, self.mesh = config, mesh
+        self.source = recipe.source_of(config, "train")
+        self.model = recipe.model_of(config, self.source.num_classes)
+        self._check_batch()
+        train, sizes = config.train, self.source.examples.sizes
+        draw = recipe.augmentation_of(config, self.model)
+        self.plan = TrainingPlan(sizes, draw, train.batch_size, config.data.buckets, train.epochs, config.seed)
+        self.per_epoch = self.plan.steps_per_epoch
+        self.total = min(len(self.plan), train.max_steps or len(self.plan))
+        self.schedule = schedule_of(config.optimizer, train.epochs, self.per_epoch)
+        self.optimizer = adamw(self.schedule, config.optimizer.weight_decay, config.optimizer.clip_norm)
+        self._step = make_step(
+            abstract(self.model)[0],
+            self.optimizer,
+            mesh,
+            train.images_per_replica,
+            config.matcher,
+            train.accumulate,
+            train.ema,
+        )
+        self.programs: dict[int, Any] = {}
+        self.facts = facts_of(config, self.source)
+        self.evaluator = self._evaluator() if config.eval.every_epochs else None
+
+    def _check_batch(self) -> None:
+        train, devices = self.config.train, self.mesh.size
+        # Accumulation must leave the groups that cross entropy is normalised over whole.
+        share = devices * train.accumulate * (train.images_per_replica if train.accumulate > 1 else 1)
+        if train.batch_size % share or train.batch_size % train.images_per_replica:
+            raise InputError(
+                f"train.batch_size {train.batch_size} must be a multiple of {share} ({devices} device(s), "
+                f"train.accumulate {train.accumulate}) and of train.images_per_replica {train.images_per_replica}."
+            )
+
+    def _evaluator(self) -> Evaluator:
+        config, data = self.config, self.config.data
+        val = recipe.source_of(config, "val", self.source.category_ids, self.source.num_classes)
+        model = recipe.without_training_options(self.model)
+        geometry = recipe.geometry_of(config, model)
+        options = config.eval.batch_size, data.buckets, data.on_bad_image, data.workers, data.ahead
+        return Evaluator(model, val, geometry, self.mesh, *options)
+
+    def begin(self, workdir: Path, accept_differences: bool) -> tuple[TrainState, Meta]:
+        """The state to train from, on the devices, and its meta: the newest whole checkpoint's, or fresh."""
+        config, ema, notes = self.config, bool(self.config.train.ema), []
+
+        def refuse(meta: Meta) -> None:
+            notes.extend(refuse_differences(meta, self.model, self.facts, accept_differences))
+
+        state, meta, told = newest(workdir, self.optimizer, ema, refuse)
+        for sentence in told + notes:
+            print(sentence)
+        if state is None:
+            params = starting_params(self.model, config.init, config.seed)
+            return initial_state(params, self.optimizer, self.mesh, ema), self.meta(0, [])
+        print(f"going on from the checkpoint of step {meta.step} in {workdir}")
+        return jax.device_put(state, replicated(self.mesh)), meta
+
+    def describe(self) -> str:
+        """What is about to happen: images, devices, steps, buckets, padding."""
+        source, plan = self.source, self.plan
+        return (
+            f"training on {len(source.examples)} images ({source.dropped['crowd']} crowd and {source.dropped['empty']} "
+            f"empty boxes left out) of {source.num_classes} classes, {self.mesh.size} device(s): {self.total} steps, "
+            f"{self.per_epoch} in an epoch, which leaves out {plan.dropped} images\n"
+            f"{len(plan.edges)} bucket(s) of {', '.join(map(str, plan.edges))} patches; {plan.padding():.2%} of the "
+            "first epoch's patches are padding"
+        )
+
+    def meta(self, step: int, evaluations: list[dict]) -> Meta:
+        """What a checkpoint of this run says about itself."""
+        ids = self.source.category_ids
+        ids = None if ids == tuple(range(len(ids))) else ids
+        return Meta(self.model, self.source.label_names, step, self.facts | {"evaluations": list(evaluations)}, ids)
+
+    def feed(self, start: int, stop: Stop) -> Feed:
+        """The batches from step `start` on."""
+        data = self.config.data
+        work = LoadStep(self.source, self.plan, self.model.patch_size, self.model.max_side)
+        batches = load(work, start, self.total, data.workers, data.ahead)
+        return Feed(batches, split_over(self.mesh), stop.__bool__)
+
+    def program(self, state: TrainState, item: OnDevices) -> tuple[Any, str]:
+        """The step compiled for the batch's bucket, and what to say if that has just been done."""
+        tokens, said = item.batch.patches.shape[1], ""
+        if tokens not in self.programs:
+            start = time.perf_counter()
+            self.programs[tokens] = self._step.lower(state, item.batch).compile()
+            said = (
+                f"compiled the step for {tokens} patches in {time.perf_counter() - start:.1f} s "
+                f"({len(self.programs)} of {len(self.plan.edges)} buckets)"
+            )
+        return self.programs[tokens], said
+
+    def saves(self, step: int) -> bool:
+        """Whether a checkpoint follows a step."""
+        return step % self.config.checkpoint.every_steps == 0 or step == self.total or self.evaluates(step)
+
+    def evaluates(self, step: int) -> bool:
+        """Whether an evaluation follows a step: every so many epochs, and after the last one."""
+        every = self.config.eval.every_epochs
+        return bool(every) and step > 0 and (step % (every * self.per_epoch) == 0 or step == self.total)

@@ -1,0 +1,49 @@
+"""SIGTERM and Ctrl-C: finish the step, save, leave."""
+
+import os
+import signal
+import sys
+import threading
+
+
+class Stop:
+    """While entered, the first SIGTERM or SIGINT only asks to stop; a second SIGINT leaves at once.
+
+    Does nothing outside the main thread, where signals cannot be handled.
+
+    Attributes:
+      signal: the number of the signal that came, or 0.
+    """
+
+    def __init__(self):
+        self.signal, self._before = 0, {}
+
+    def __bool__(self) -> bool:
+        return bool(self.signal)
+
+    def __enter__(self) -> "Stop":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @property
+    def name(self) -> str:
+        return signal.Signals(self.signal).name if self.signal else ""
+
+    def _handle(self, number: int, frame) -> None:
+        if self.signal and number == signal.SIGINT:
+            # Checkpoints get their name only when they are whole, so nothing half-written can be taken for one.
+            _say("stopped at once, without saving; the same command goes on from the newest checkpoint.")
+            os._exit(128 + number)
+        if not self.signal:
+            self.signal = number
+            _say(f"{self.name}: stopping after this step and saving; Ctrl-C (again) stops at once without saving.")
+
+
+def _say(text: str) -> None:
+    os.write(sys.stderr.fileno(), f"\n{text}\n".encode())  # print is not safe inside a handler
