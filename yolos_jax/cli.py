@@ -18,7 +18,8 @@ def run_with_config(main: Callable[[object], object], usage: str) -> None:
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         # Threads of the CPU client: callbacks that wait for each other must not use them up.
         os.environ.setdefault("NPROC", "32")
-    logging.set_verbosity(logging.WARNING)  # orbax tells every step of a save
+    # What libraries log on the way to an exception, which is told in one sentence or raised, traceback and all.
+    logging.set_verbosity(logging.FATAL)
     config = config_flags.DEFINE_config_file("config", None, "The recipe, such as configs/yolos_s.py.")
     flags.mark_flag_as_required("config")
 

@@ -7,6 +7,9 @@ from PIL import Image, ImageOps
 
 ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 
+# What Pillow's decoders raise for damaged files of one format or another.
+DAMAGED = (OSError, SyntaxError, ValueError, RuntimeError, TypeError, EOFError)
+
 
 class UnreadableImage(Exception):
     """A picture that cannot be used, told in one sentence that names it."""
@@ -31,7 +34,7 @@ def open_rgb(path: str | Path, upright: bool = False) -> Image.Image:
         raise UnreadableImage(f"the picture {path} cannot be used: {error}") from error
     except FileNotFoundError as error:
         raise UnreadableImage(f"the picture {path} does not exist.") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (*DAMAGED, Image.DecompressionBombError) as error:
         raise UnreadableImage(f"the picture {path} cannot be read ({str(error) or type(error).__name__}).") from error
 
 

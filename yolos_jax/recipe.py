@@ -5,10 +5,12 @@ import math
 from typing import Any
 
 import jax
+import numpy as np
 
 from yolos_jax.data.annotations import Complain, stop
 from yolos_jax.data.augment import Augmentation
 from yolos_jax.data.coco import CocoSource
+from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.errors import InputError
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.sequence import Geometry, default_max_side
@@ -92,6 +94,12 @@ def augmentation_of(config: Any, model: YolosConfig) -> Augmentation | Geometry:
     return Augmentation(
         tuple(data.scales), most, data.flip, data.crop, tuple(data.crop_sides), tuple(data.crop_range), model.patch_size
     )
+
+
+def plan_of(config: Any, model: YolosConfig, sizes: np.ndarray) -> TrainingPlan:
+    """Which images share a batch of training, for pictures of (width, height) `sizes`."""
+    draw, train = augmentation_of(config, model), config.train
+    return TrainingPlan(sizes, draw, train.batch_size, config.data.buckets, train.epochs, config.seed)
 
 
 def prepare(config: Any) -> None:

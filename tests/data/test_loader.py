@@ -1,109 +1,312 @@
-"""Buckets, groups and batches."""
+"""The loader: its batches do not depend on who makes them, and its processes end."""
 
-import itertools
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import zlib
 
 import numpy as np
+import psutil
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from made_coco import make_coco
+from made_coco import box, make_coco
+from PIL import Image
+from reference_pack import ROOT
 
+from yolos_jax.data import loader
+from yolos_jax.data.augment import Augmentation
 from yolos_jax.data.coco import CocoSource
-from yolos_jax.data.loader import Geometry, batches, evaluation_groups, training_groups
+from yolos_jax.data.loader import LoadStep, Share, load
+from yolos_jax.data.plan import EvaluationPlan, TrainingPlan
 from yolos_jax.errors import InputError
-from yolos_jax.sequence import bucket_edges, pack, rounded_tokens, to_patches
+from yolos_jax.sequence import Geometry, to_patches
 
-counts = st.lists(st.integers(1, 12), min_size=1, max_size=14)
-
-
-@given(counts, st.integers(1, 4))
-def test_edges_pad_least(values, buckets):
-    edges = bucket_edges(values, buckets)
-    assert edges == sorted(set(edges)) and len(edges) <= buckets and edges[-1] == max(values)
-
-    def padded(edges):
-        return sum(min(e for e in edges if e >= v) for v in values)
-
-    distinct = sorted(set(values))
-    every = (c for k in range(1, min(buckets, len(distinct)) + 1) for c in itertools.combinations(distinct, k))
-    assert padded(edges) == min(padded(c) for c in every if c[-1] == distinct[-1])
+DRAW = Augmentation((32, 48, 64), 96, crop_sides=(48, 64), crop_range=(32, 60))
+PLAIN = Geometry.of(48, 96, 16, 84)
+SIZES = [(64, 48), (48, 64), (100, 40), (80, 80), (50, 90), (70, 60)] * 3
+BROKEN = 4, 5, 11  # two of them neighbours
 
 
-@given(counts, st.integers(1, 4), st.integers(1, 5))
-def test_evaluation_sees_every_image_once(tokens, buckets, batch_size):
-    groups = evaluation_groups(tokens, batch_size, buckets)
-    assert sorted(i for g in groups for i in g.indices) == list(range(len(tokens)))
-    assert all(tokens[i] <= g.tokens for g in groups for i in g.indices)
-    assert all(len(g.indices) == batch_size for g in groups[:-1]) and len(groups[-1].indices) <= batch_size
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    annotations = [box(2 * i, i, [4, 4, 20, 10]) for i in range(1, len(SIZES) + 1)]
+    annotations += [box(2 * i + 1, i, [10, 20, 20, 15], category=7) for i in range(1, len(SIZES), 3)]
+    return make_coco(tmp_path_factory.mktemp("pictures"), SIZES, annotations=annotations)
 
 
-@given(counts, st.integers(0, 3), st.integers(0, 3))
-def test_training_order_is_a_function_of_seed_and_epoch(tokens, seed, epoch):
-    edges = bucket_edges(tokens, 3)
-    groups = list(training_groups(tokens, 1, edges, seed, epoch))
-    assert groups == list(training_groups(tokens, 1, edges, seed, epoch))
-    assert sorted(g.indices[0] for g in groups) == list(range(len(tokens)))
-    assert all(tokens[g.indices[0]] <= g.tokens and g.tokens in edges for g in groups)
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """The same with pictures cut short."""
+    root = make_coco(tmp_path_factory.mktemp("broken"), SIZES)
+    for index in BROKEN:
+        path = picture(root, index)
+        path.write_bytes(path.read_bytes()[:-200])
+    return root
 
 
-def test_order_changes_with_seed_and_epoch_and_the_rest_is_dropped():
-    orders = {tuple(training_groups([1] * 52, 5, [1], seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}
-    assert len(orders) == 4
-    assert all(len({i for g in order for i in g.indices}) == 50 for order in orders)
+def picture(root, index: int):
+    return root / "train2017" / f"{index + 1}.jpg"
 
 
-@given(st.integers(1, 100_000))
-def test_rounded_tokens_waste_an_eighth_at_most(n):
-    assert n <= rounded_tokens(n) <= n * 1.125
+def training(root, seed=0, share=loader.ALL) -> LoadStep:
+    source = CocoSource(root, "train2017")
+    return LoadStep(source, TrainingPlan(source.examples.sizes, DRAW, 4, 3, 3, seed), 16, 84, share)
 
 
-def test_patches_are_rows_of_the_picture():
-    image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
-    patches = to_patches(image)
-    np.testing.assert_array_equal(patches[1, 1], image[16:, 16:32])
-    packed = pack([image], 8, 1)
-    np.testing.assert_array_equal(packed.patches[0, 4].reshape(16, 16, 3), image[16:, 16:32])
-    assert packed.grid.tolist() == [[2, 3]] and not packed.patches[0, 6:].any()
-    with pytest.raises(InputError, match="multiples of 16"):
-        to_patches(image[:30])
-    with pytest.raises(InputError, match="raise model.max_side"):
-        pack([image], 6, 1, max_side=2)
+def evaluation(root, batch_size=4) -> LoadStep:
+    source = CocoSource(root, "train2017")
+    return LoadStep(source, EvaluationPlan(source.examples.sizes, PLAIN, batch_size, 2), 16, 84)
 
 
-def test_batches_hold_every_picture_and_its_boxes(tmp_path):
-    root = make_coco(tmp_path, sizes=[(64, 48), (48, 64), (100, 40)])
-    source = CocoSource(root, "train2017", 10)
-    geometry = Geometry.of(48, 96, 16, 84)
-    tokens = [geometry.tokens(e.width, e.height) for e in source.examples]
-    seen = {}
-    for loaded in batches(source, evaluation_groups(tokens, 2, 2), geometry, 2, 3):
-        for slot, example in enumerate(loaded.examples):
-            seen[example.image_id] = (loaded.batch.grid[slot].tolist(), int(loaded.batch.count[slot]))
-        assert loaded.batch.valid.tolist() == [i < len(loaded.examples) for i in range(2)]
-    assert seen == {1: ([3, 4], 1), 2: ([4, 3], 1), 3: ([2, 5], 1)}
+def slots_of(work: LoadStep, loaded) -> list[tuple]:
+    """Everything there is to know about each slot of a batch, the pixels as a checksum."""
+    ids = [int(work.source.examples.image_ids[i]) if i >= 0 else None for i in loaded.indices]
+    fields = [field.tolist() if field.ndim < 3 else [zlib.crc32(row) for row in field] for field in loaded.batch]
+    return [(loaded.step, *values) for values in zip(ids, *fields)]
 
 
-@pytest.mark.parametrize("policy", ["stop", "skip"])
-def test_a_truncated_picture_is_named(tmp_path, policy):
-    root = make_coco(tmp_path, sizes=[(64, 48)] * 3)
-    broken = root / "train2017" / "2.jpg"
-    broken.write_bytes(broken.read_bytes()[:-200])
-    source = CocoSource(root, "train2017", 10)
-    geometry = Geometry.of(48, 0, 16, 84)
-    work = batches(source, evaluation_groups([12] * 3, 3, 1), geometry, 3, 1, policy)
-    if policy == "skip":
-        (loaded,) = list(work)
-        assert [e.image_id for e in loaded.examples] == [1, 3] and loaded.batch.valid.tolist() == [True, True, False]
-        assert len(loaded.skipped) == 1 and str(broken) in loaded.skipped[0]
-    else:
-        with pytest.raises(InputError, match="2.jpg"):
-            list(work)
+def run(work: LoadStep, start=0, stop=None, workers=0) -> list[list[tuple]]:
+    with contextlib.closing(load(work, start, len(work.plan) if stop is None else stop, workers)) as batches:
+        return [slots_of(work, loaded) for loaded in batches]
 
 
-def test_pictures_the_model_cannot_take_are_refused():
-    with pytest.raises(InputError, match="model.max_side"):
-        Geometry.of(800, 1400, 16, 84)
-    with pytest.raises(InputError, match="at least one patch"):
-        Geometry.of(8, 0, 16, 84)
-    with pytest.raises(InputError, match="at least one patch"):
-        Geometry.of(32, -5, 16, 84)
+def test_batches_hold_every_picture_and_its_boxes(folder):
+    work, seen = evaluation(folder), {}
+    for slots in run(work):
+        for _, image_id, patches, grid, labels, _, count, valid in slots:
+            assert valid == (image_id is not None)
+            if valid:
+                seen[image_id] = grid, labels[:count], patches
+            else:
+                assert grid == [1, 1] and count == 0 and set(labels) == {-1}
+    assert sorted(seen) == list(range(1, len(SIZES) + 1))
+    by_size = {
+        (64, 48): [3, 4],
+        (48, 64): [4, 3],
+        (100, 40): [2, 5],
+        (80, 80): [3, 3],
+        (50, 90): [5, 3],
+        (70, 60): [3, 3],
+    }
+    for image_id, (grid, labels, _) in seen.items():
+        assert grid == by_size[SIZES[image_id - 1]]
+        assert labels == ([1, 7] if image_id % 3 == 1 else [1])
+    assert len({patches for *_, patches in seen.values()}) == len(SIZES)
+
+
+def test_targets_are_fractions_of_the_viewed_picture(tmp_path):
+    root = make_coco(tmp_path, [(64, 48)], annotations=[box(1, 1, [16, 12, 32, 6])])
+    (loaded,) = load(evaluation(root, 2), 0, 1)
+    np.testing.assert_array_equal(loaded.batch.boxes[:, 0], [[0.5, 15 / 48, 0.5, 6 / 48], [0, 0, 0, 0]])
+    assert loaded.indices.tolist() == [0, -1] and loaded.batch.patches.shape == (2, 12, 768)
+    with Image.open(picture(root, 0)) as image:
+        want = to_patches(np.asarray(image)).reshape(12, 768)
+    np.testing.assert_array_equal(loaded.batch.patches[0], want)
+
+
+@pytest.fixture(scope="module")
+def whole(folder):
+    """The whole run, loaded by threads of this process."""
+    batches = run(training(folder))
+    assert len(batches) == 12 and all(len(slots) == 4 for slots in batches)
+    return batches
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(folder, whole, workers):
+    assert run(training(folder), workers=workers) == whole
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_two_shares_make_one_whole(folder, whole, workers):
+    first, second = (run(training(folder, share=Share(i, 2)), workers=workers) for i in range(2))
+    assert [a + b for a, b in zip(first, second, strict=True)] == whole
+
+
+def test_the_plan_is_what_is_loaded(folder, whole):
+    plan = training(folder).plan
+    for step, slots in enumerate(whole):
+        planned = plan.batch(step)
+        assert [image_id - 1 for _, image_id, *_ in slots] == planned.indices.tolist()
+        assert [grid for _, _, _, grid, *_ in slots] == (planned.views.size[:, ::-1] // 16).tolist()
+
+
+def test_another_seed_is_another_run(folder, whole):
+    other = run(training(folder, seed=1))
+    assert len(other) == len(whole) and not any(a == b for a, b in zip(other, whole))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("start, workers", [(1, 0), (5, 2), (11, 2), (12, 0)])
+def test_a_run_can_start_anywhere(folder, whole, start, workers):
+    assert run(training(folder), start, workers=workers) == whole[start:]
+
+
+def test_shares_must_be_equal(folder):
+    with pytest.raises(InputError, match="a batch of 4 images cannot be shared by 3 processes"):
+        training(folder, share=Share(0, 3))
+
+
+# Pictures that cannot be read
+
+
+def readable_substitute(plan, step: int, index: int) -> int:
+    """The next readable image in the source's order whose sequence the bucket holds."""
+    views, tokens = plan.views(step // plan.steps_per_epoch), plan.batch(step).tokens
+    after = [(index + k) % len(SIZES) for k in range(1, len(SIZES))]
+    return next(i for i in after if i not in BROKEN and views.of(i).patches(16) <= tokens)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_replaces_unreadable_pictures_always_alike(broken, workers):
+    work, replaced = training(broken), []
+    with contextlib.closing(load(work, 0, len(work.plan), workers)) as batches:
+        for loaded in batches:
+            planned = work.plan.batch(loaded.step).indices.tolist()
+            wanted = [readable_substitute(work.plan, loaded.step, i) if i in BROKEN else i for i in planned]
+            assert loaded.indices.tolist() == wanted and loaded.batch.valid.all()
+            lost = [i for i in planned if i in BROKEN]
+            named = [i for i in BROKEN if any(str(picture(broken, i)) in said for said in loaded.skipped)]
+            assert set(lost) <= set(named) and bool(lost) == bool(loaded.skipped)
+            replaced += lost
+    assert set(replaced) == set(BROKEN)
+
+
+def test_evaluation_leaves_the_slots_of_unreadable_pictures_empty(broken):
+    work, found, skipped = evaluation(broken), [], []
+    for loaded in load(work, 0, len(work.plan)):
+        images = loaded.indices[loaded.indices >= 0].tolist()
+        assert loaded.batch.valid.tolist() == [slot < len(images) for slot in range(4)]
+        assert images == [i for i in work.plan.batch(loaded.step).indices.tolist() if i not in BROKEN]
+        assert loaded.batch.count[len(images) :].sum() == 0 and not loaded.batch.patches[len(images) :].any()
+        found += images
+        skipped += loaded.skipped
+    assert sorted(found) == [i for i in range(len(SIZES)) if i not in BROKEN]
+    assert len(skipped) == len(BROKEN)
+    for i in BROKEN:
+        assert sum(str(picture(broken, i)) in sentence for sentence in skipped) == 1
+
+
+def test_a_training_set_without_a_readable_picture_stops(tmp_path, monkeypatch):
+    monkeypatch.setattr(loader, "SUBSTITUTES", 3)
+    root = make_coco(tmp_path, SIZES[:6])
+    for index in range(6):
+        picture(root, index).write_bytes(b"no picture")
+    source = CocoSource(root, "train2017")
+    work = LoadStep(source, TrainingPlan(source.examples.sizes, PLAIN, 2, 1, 1, 0), 16, 84)
+    with pytest.raises(InputError, match=r"3 pictures in a row cannot be read, the last one: .*\.jpg"):
+        list(load(work, 0, 1))
+
+
+# Worker processes
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_starts_no_jax_backend(folder, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda,cpu")  # which the worker inherits
+
+    class Look(LoadStep):  # local, so that it is sent by value
+        def __call__(self, step: int):
+            import jax
+            from jax._src import xla_bridge
+
+            facts = os.getpid(), os.environ["JAX_PLATFORMS"], str(jax.config.jax_platforms), [*xla_bridge._backends]
+            return super().__call__(step)._replace(skipped=facts)
+
+    work = training(folder)
+    look = Look(work.source, work.plan, 16, 84)
+    with contextlib.closing(load(look, 0, 8, workers=2)) as batches:
+        found = [loaded.skipped for loaded in batches]
+    pids = {pid for pid, *_ in found}
+    assert len(pids) == 2 and os.getpid() not in pids
+    assert [rest for _, *rest in found] == [["cpu", "cpu", []]] * 8
+
+
+@pytest.mark.timeout(120)
+def test_closing_ends_the_workers(folder):
+    before = set(psutil.Process().children(recursive=True))
+    batches = load(training(folder), 0, 12, workers=2)
+    next(batches)
+    workers = [p for p in psutil.Process().children(recursive=True) if p not in before and is_worker(p)]
+    assert len(workers) == 2
+    batches.close()
+    psutil.wait_procs(workers, timeout=30)
+    assert not any(alive(p) for p in workers)
+
+
+@pytest.mark.timeout(120)
+def test_what_stops_a_worker_reaches_the_caller(folder):
+    class Fails(LoadStep):
+        def __call__(self, step: int):
+            raise InputError(f"step {step} is bad.")
+
+    work = training(folder)
+    fails = Fails(work.source, work.plan, 16, 84)
+    with pytest.raises(InputError, match="step 0 is bad"), contextlib.closing(load(fails, 0, 4, 1)) as batches:
+        list(batches)
+
+
+PARENT = """
+import sys, time
+from yolos_jax.data.coco import CocoSource
+from yolos_jax.data.loader import LoadStep, load
+from yolos_jax.data.plan import TrainingPlan
+from yolos_jax.sequence import Geometry
+
+source = CocoSource(sys.argv[1], "train2017")
+plan = TrainingPlan(source.examples.sizes, Geometry.of(48, 96, 16, 84), 4, 2, 1000, 0)
+batches = load(LoadStep(source, plan, 16, 84), 0, len(plan), workers=2)
+next(batches)
+if "stay" in sys.argv:
+    print("loading", flush=True)
+    time.sleep(600)
+batches.close()
+"""
+
+
+@pytest.mark.timeout(120)
+def test_nothing_is_said_about_memory_left_behind(folder):
+    """Python's resource tracker complains at the end about shared memory that nobody gave back."""
+    command = [sys.executable, "-c", PARENT, str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.timeout(120)
+def test_workers_end_when_their_parent_is_killed(folder):
+    command = [sys.executable, "-c", PARENT, str(folder), "stay"]
+    parent = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    children = []
+    try:
+        assert parent.stdout.readline().strip() == "loading"
+        children = psutil.Process(parent.pid).children(recursive=True)
+        assert sum(is_worker(p) for p in children) == 2 and all(alive(p) for p in children)
+        parent.send_signal(signal.SIGKILL)
+        parent.wait(10)
+        end = time.monotonic() + 30
+        while any(alive(p) for p in children) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert not [p.cmdline() for p in children if alive(p)]
+    finally:
+        for process in (parent, *children):
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                process.kill()
+        parent.stdout.close()
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """Whether a process was spawned by `multiprocessing` to work (its resource tracker is another)."""
+    return "spawn_main" in " ".join(process.cmdline())
+
+
+def alive(process: psutil.Process) -> bool:
+    """False for zombies too, which nobody may have fetched yet."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,13 +1,31 @@
-"""Sizes, pixels and boxes of the evaluation transform against the reference's."""
+"""Sizes, pixels and boxes of the transforms against the reference's; pictures as sequences."""
+
+import functools
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 from reference_pack import arrays, data_folder
 
+from yolos_jax.data.augment import Views, normalized_boxes, plain_views, view_example, view_pixels
 from yolos_jax.data.coco import CocoSource
-from yolos_jax.data.examples import normalized_boxes
+from yolos_jax.data.examples import Example
+from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import normalize
-from yolos_jax.sequence import default_max_side, resize, resized_size, to_patches
+from yolos_jax.sequence import (
+    Geometry,
+    default_max_side,
+    pack,
+    resize,
+    resized_size,
+    resized_sizes,
+    rounded_tokens,
+    to_patches,
+)
+
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # of ImageNet
 
 
 def test_every_size_of_the_pack():
@@ -20,13 +38,27 @@ def test_every_size_of_the_pack():
         assert found == (want[1], want[0]), (w, h, side, most)
 
 
+def test_many_sizes_at_once_equal_one_by_one():
+    z = arrays("transforms.npz")
+    bounded = z["trsize_in"][z["trsize_in"][:, 3] > 0]
+    for most in np.unique(bounded[:, 3]):
+        rows = bounded[bounded[:, 3] == most]
+        one_by_one = [resized_size(*(int(v) for v in row)) for row in rows]
+        assert resized_sizes(rows[:, :2], rows[:, 2], int(most)).tolist() == [list(size) for size in one_by_one]
+
+
+def test_a_geometry_resizes_many_as_it_does_one():
+    geometry, sizes = Geometry.of(512, 0, 16, 84), arrays("transforms.npz")["evsize_in_wh"]
+    assert geometry.max_side == 853
+    assert geometry.sizes(sizes).tolist() == [list(geometry.size(int(w), int(h))) for w, h in sizes]
+
+
 def test_longest_sides_of_the_reference():
     assert [default_max_side(side) for side in (800, 608, 512)] == [1333, 1013, 853]
 
 
 def test_pixels_and_targets_of_validation_pictures():
-    z, root = arrays("transforms.npz"), data_folder("coco_tiny80")
-    source = CocoSource(root, "val2017", 91)
+    z, source = arrays("transforms.npz"), val_source()
     by_name = {example.file.rsplit("/")[-1]: example for example in source.examples}
     for k, name in enumerate(z["img_files"]):
         example = by_name[str(name)]
@@ -38,7 +70,9 @@ def test_pixels_and_targets_of_validation_pictures():
             key = f"img{k}_e{side}"
             size = resized_size(example.width, example.height, side, default_max_side(side))
             assert size == tuple(z[f"{key}_shape"][:0:-1]) == tuple(z[f"{key}_size"][::-1])
-            image = resize(source.read(example), size)
+            view = plain_views([[example.width, example.height]], Geometry.of(side, 0, 16, 84)).of(0)
+            image = view_pixels(source.read(example), view)
+            np.testing.assert_array_equal(image, resize(source.read(example), size))
             patches = np.asarray(normalize(to_patches(image)))
             rows, columns = size[1] // 16, size[0] // 16
             pixels = patches.reshape(rows, columns, 16, 16, 3).transpose(0, 2, 1, 3, 4).reshape(size[1], size[0], 3)
@@ -47,10 +81,85 @@ def test_pixels_and_targets_of_validation_pictures():
             np.testing.assert_allclose(pixels.mean((0, 1), np.float64), z[f"{key}_mean"], atol=1e-5)
             if f"{key}_full" in z.files:
                 np.testing.assert_allclose(pixels.transpose(2, 0, 1), z[f"{key}_full"], atol=1e-6, rtol=0)
-            np.testing.assert_array_equal(normalized_boxes(example, size), z[f"{key}_boxes"])
-            np.testing.assert_array_equal(example.labels, z[f"{key}_labels"])
-            area = example.area * (size[0] / example.width) * (size[1] / example.height)
-            np.testing.assert_allclose(area, z[f"{key}_area"], rtol=1e-6)
+            viewed = view_example(example, view)
+            np.testing.assert_array_equal(normalized_boxes(viewed), z[f"{key}_boxes"])
+            np.testing.assert_array_equal(viewed.labels, z[f"{key}_labels"])
+            np.testing.assert_allclose(viewed.area, z[f"{key}_area"], rtol=1e-6)
+
+
+def given_view(z, n: int, width: int, height: int) -> Views:
+    """The view with the parameters of transform `n`."""
+
+    def resized(size, key):
+        side, most = (int(v) for v in z[f"t{n}_{key}"])
+        return size if side < 0 else tuple(resized_sizes([size], side, None if most < 0 else most)[0].tolist())
+
+    none, size = (0, 0), (width, height)
+    after = resized(size, "resize_first")
+    first = none if after == size else after
+    top, left, crop_height, crop_width = (int(v) for v in z[f"t{n}_crop"])
+    crop = (0, 0, 0, 0) if top < 0 else (left, top, crop_width, crop_height)
+    last = resized(after if top < 0 else crop[2:], "resize_last")
+    return Views(
+        np.bool_(z[f"t{n}_flip"] > 0), np.array(first, np.int32), np.array(crop, np.int32), np.array(last, np.int32)
+    )
+
+
+def given_input(z, n: int) -> tuple[Image.Image, Example]:
+    """The picture and the targets that transform `n` starts from."""
+    name = str(z["t_source"][n])
+    if name == "syn":
+        image = Image.fromarray(z["syn_image"])
+    else:
+        source = val_source()
+        image = source.read(next(e for e in source.examples if e.file.endswith(name)))
+    boxes, labels, area = (z[f"t{n}_in_{key}"] for key in ("boxes", "labels", "area"))
+    return image, Example(0, name, *image.size, boxes, labels.astype(np.int32), area)
+
+
+@functools.cache
+def val_source() -> CocoSource:
+    return CocoSource(data_folder("coco_tiny80"), "val2017", 91)
+
+
+@pytest.mark.parametrize("n", range(17))
+def test_fixed_training_transforms_equal_the_reference(n):
+    z = arrays("transforms.npz")
+    assert int(z["t_count"]) == 17
+    image, example = given_input(z, n)
+    view = given_view(z, n, *image.size)
+    pixels, viewed = view_pixels(image, view), view_example(example, view)
+    normalized = bool(z[f"t{n}_normalize"])
+    assert pixels.shape[:2] == (viewed.height, viewed.width) == tuple(z[f"t{n}_shape"]) == tuple(z[f"t{n}_size"])
+    boxes = normalized_boxes(viewed) if normalized else viewed.boxes
+    assert boxes.dtype == np.float32
+    np.testing.assert_array_equal(boxes, z[f"t{n}_boxes"])
+    np.testing.assert_array_equal(viewed.labels, z[f"t{n}_labels"])
+    np.testing.assert_allclose(viewed.area, z[f"t{n}_area"], rtol=1e-5, atol=0)
+    if f"t{n}_image" in z.files:
+        want = z[f"t{n}_image"]
+        found = pixels
+        want = want.transpose(1, 2, 0) if normalized else want
+    else:
+        y, x = z[f"t{n}_pos"].T
+        want, found = z[f"t{n}_val"], pixels[y, x]
+    if normalized:
+        want = want * STD * 255 + MEAN * 255
+        assert np.abs(want - want.round()).max() < 1e-3
+        want = want.round()
+    np.testing.assert_array_equal(found, want)
+    if f"t{n}_mean" in z.files:
+        mean = ((pixels / 255.0 - MEAN) / STD).mean((0, 1))
+        np.testing.assert_allclose(mean, z[f"t{n}_mean"], atol=1e-5)
+
+
+def test_the_transforms_of_the_pack_use_every_step():
+    """So that none of the tests above passes because a step was never wanted."""
+    z = arrays("transforms.npz")
+    for key in ("flip", "resize_first", "crop", "resize_last"):
+        used = {bool(np.max(z[f"t{n}_{key}"]) > 0) for n in range(17)}
+        assert used == {True, False}, key
+    assert any(len(z[f"t{n}_boxes"]) < len(z[f"t{n}_in_boxes"]) for n in range(17))
 
 
 EXTREME = [(1, 1), (3, 2000), (2000, 1), (9000, 1), (5000, 100), (5040, 61), (10, 3000), (16, 16)]
@@ -60,3 +169,30 @@ EXTREME = [(1, 1), (3, 2000), (2000, 1), (9000, 1), (5000, 100), (5040, 61), (10
 def test_extreme_pictures_keep_whole_patches_within_the_bound(size):
     width, height = resized_size(*size, 800, 1333)
     assert width % 16 == height % 16 == 0 and min(width, height) >= 16 and max(width, height) <= 1344
+
+
+@given(st.integers(1, 100_000))
+def test_rounded_tokens_waste_an_eighth_at_most(n):
+    assert n <= rounded_tokens(n) <= n * 1.125
+
+
+def test_patches_are_rows_of_the_picture():
+    image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    patches = to_patches(image)
+    np.testing.assert_array_equal(patches[1, 1], image[16:, 16:32])
+    packed = pack([image], 8, 1)
+    np.testing.assert_array_equal(packed.patches[0, 4].reshape(16, 16, 3), image[16:, 16:32])
+    assert packed.grid.tolist() == [[2, 3]] and not packed.patches[0, 6:].any()
+    with pytest.raises(InputError, match="multiples of 16"):
+        to_patches(image[:30])
+    with pytest.raises(InputError, match="raise model.max_side"):
+        pack([image], 6, 1, max_side=2)
+
+
+def test_pictures_the_model_cannot_take_are_refused():
+    with pytest.raises(InputError, match="model.max_side"):
+        Geometry.of(800, 1400, 16, 84)
+    with pytest.raises(InputError, match="at least one patch"):
+        Geometry.of(8, 0, 16, 84)
+    with pytest.raises(InputError, match="at least one patch"):
+        Geometry.of(32, -5, 16, 84)

@@ -1,16 +1,230 @@
-"""What stops a run."""
+"""Runs from beginning to end: what they print, save, go on from and refuse."""
 
+import json
+import logging
+import re
+import shutil
+
+import jax
 import numpy as np
 import pytest
+from made_coco import make_coco
+from micro_run import SIZES, assert_equal_trees, lines, micro_config, micro_data, without_key_biases
 
-from yolos_jax.data.examples import Example
+from yolos_jax import recipe
 from yolos_jax.errors import InputError
 from yolos_jax.objective.losses import LossTerms
-from yolos_jax.training.loop import check_finite
-from yolos_jax.training.step import StepReport
+from yolos_jax.training import checkpoints
+from yolos_jax.training.keeper import newest
+from yolos_jax.training.loop import NotFinite, check_finite, train
+from yolos_jax.training.run import Run
+from yolos_jax.training.step import StepReport, data_mesh
+
+ONE = jax.devices()[:1]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return micro_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """A complete run of four steps on one device: (its folder, its parameters)."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(micro_config(data), folder, devices=ONE)
+    return folder, checkpoints.load(folder)[0]
+
+
+def test_a_run_in_two_parts_equals_one_in_a_piece(data, whole, tmp_path, capsys):
+    config = micro_config(data, **{"train.max_steps": 3})
+    assert train(config, tmp_path, devices=ONE).step == 3
+    outcome = train(micro_config(data), tmp_path, devices=ONE)
+    assert outcome.step == 4 and "going on from the checkpoint of step 3" in capsys.readouterr().out
+    assert_equal_trees(checkpoints.load(tmp_path)[0], whole[1])
+    a, b = lines(tmp_path), lines(whole[0])
+    assert [line["step"] for line in a] == [1, 2, 3, 4]
+    assert [line["total"] for line in a] == [line["total"] for line in b]
+    again = train(micro_config(data), tmp_path, devices=ONE)
+    assert again.step == 4 and not again.compiled and "the run is complete" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("first, then", [(4, 1), (1, 4)])
+def test_resuming_on_another_number_of_devices(data, whole, tmp_path, first, then):
+    train(micro_config(data, **{"train.max_steps": 2}), tmp_path, devices=jax.devices()[:first])
+    train(micro_config(data), tmp_path, devices=jax.devices()[:then])
+    found = without_key_biases(checkpoints.load(tmp_path)[0])
+    assert_equal_trees(found, without_key_biases(whole[1]), atol=1e-5)
+
+
+def sequence(config, devices):
+    """(image id, size, flip and crop) of every slot of a run, in order, as its feed gives them."""
+    run = Run(config, data_mesh(devices))
+    found = []
+    with run.feed(0, lambda: False) as feed:
+        for item in feed:
+            views = run.plan.batch(item.step).views
+            ids = run.source.examples.image_ids[item.indices].tolist()
+            grid, patches = np.asarray(item.batch.grid).tolist(), np.asarray(item.batch.patches, np.int64).sum((1, 2))
+            found += list(zip(ids, grid, views.flip.tolist(), views.crop.tolist(), patches.tolist()))
+    assert len(found) == 16
+    return found
+
+
+@pytest.mark.timeout(240)
+def test_order_of_data_depends_on_the_seed_alone(data):
+    want = sequence(micro_config(data), ONE)
+    assert sequence(micro_config(data, **{"data.workers": 2}), jax.devices()[:4]) == want
+    assert sequence(micro_config(data, **{"data.workers": 1, "data.ahead": 1}), ONE) == want
+    assert sequence(micro_config(data, seed=1), ONE) != want
+
+
+def test_what_is_printed_is_true(data, tmp_path, capsys, caplog):
+    """Compilations counted by jax, padding from the batches themselves."""
+    config = micro_config(data, **{"data.buckets": 3, "train.epochs": 3})
+    jax.config.update("jax_log_compiles", True)
+    try:
+        with caplog.at_level(logging.WARNING, logger="jax"):
+            outcome = train(config, tmp_path, devices=ONE)
+    finally:
+        jax.config.update("jax_log_compiles", False)
+    compiled = [r for r in caplog.records if re.search(r"Finished XLA compilation of jit\(step\)", r.getMessage())]
+    printed = capsys.readouterr().out
+    assert len(compiled) == len(outcome.compiled) == len(set(outcome.compiled)) > 1
+    assert f"the step was compiled {len(compiled)} time(s)" in printed
+    assert printed.count("compiled the step for ") == len(compiled)
+    plan = Run(config, data_mesh(ONE)).plan
+    real = places = 0
+    for step in range(6):
+        batch = plan.batch(step)
+        real += sum(int(w) * int(h) // 256 for w, h in batch.views.size)
+        places += 4 * batch.tokens
+    assert f"{1 - real / places:.2%} of the patches were padding" in printed
+    assert outcome.padding == pytest.approx(1 - real / places)
+    first = [plan.batch(step) for step in range(2)]
+    share = 1 - sum(int((b.views.size // 16).prod(1).sum()) for b in first) / sum(4 * b.tokens for b in first)
+    assert f"{share:.2%} of the first epoch's patches are padding" in printed
+    assert ", ".join(map(str, plan.edges)) in printed
+    logged = [line["padding"] for line in lines(tmp_path)]
+    assert np.average(logged, weights=[4 * plan.batch(s).tokens for s in range(6)]) == pytest.approx(1 - real / places)
+
+
+def test_evaluations_while_training_and_the_best_apart(data, tmp_path, capsys):
+    config = micro_config(data, **{"eval.every_epochs": 1, "checkpoint.keep": 1, "train.ema": 0.5})
+    train(config, tmp_path, devices=ONE)
+    printed = capsys.readouterr().out
+    found = {line["step"]: line["val/AP"] for line in lines(tmp_path) if "val/AP" in line}
+    assert list(found) == [2, 4] and checkpoints.steps(tmp_path) == [4]
+    best = max(found, key=lambda step: (found[step], -step))
+    assert checkpoints.steps(tmp_path / "best") == [best] and f"at step {best}" in printed
+    _, meta = checkpoints.load(tmp_path / "best")
+    assert meta.extra["AP"] == found[best] and [e["step"] for e in meta.extra["evaluations"]][-1] == best
+    shutil.rmtree(tmp_path / "best")  # a kill between the last checkpoint and its evaluation
+    train(config, tmp_path, devices=ONE)
+    again = {line["step"]: line["val/AP"] for line in lines(tmp_path) if "val/AP" in line}
+    assert again == found and "step 4: AP" in capsys.readouterr().out
+
+
+def test_moving_average_is_what_is_loaded(data, whole, tmp_path):
+    """Against a plain computation from the checkpoints of every step."""
+    config = micro_config(data, **{"train.ema": 0.75})
+    train(config, tmp_path, devices=ONE)
+    every = [recipe_params(config)]
+    for step in range(1, 5):
+        every.append(checkpoints.read(tmp_path, step, params=every[0])["params"])
+    assert_equal_trees(every[4], whole[1])
+    average = every[0]
+    for params in every[1:]:
+        average = jax.tree.map(lambda a, p: 0.75 * a + 0.25 * p, average, params)
+    assert_equal_trees(checkpoints.load(tmp_path)[0], average, atol=1e-6)
+
+
+def recipe_params(config):
+    from yolos_jax.training.start import starting_params
+
+    return starting_params(recipe.model_of(config, 10), config.init, config.seed)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"seed": 1}, "seed 0 against 1"),
+        ({"optimizer.weight_decay": 0.1}, r"optimizer.weight_decay 0.0001 against 0.1"),
+        ({"data.scales": (32,)}, r"data.scales \[32, 48\] against \[32\]"),
+        (
+            {"train.epochs": 3, "model.compute_dtype": "bfloat16"},
+            "compute_dtype float32 against bfloat16; train.epochs",
+        ),
+        ({"model.det_tokens": 7}, "another model: det_tokens 6 against 7"),
+    ],
+)
+def test_a_run_does_not_go_on_as_another(data, whole, changes, words):
+    with pytest.raises(InputError, match=words):
+        train(micro_config(data, **changes), whole[0], devices=ONE)
+
+
+def test_differences_can_be_accepted_and_some_need_not_be(data, whole, tmp_path, capsys):
+    shutil.copytree(whole[0], tmp_path / "run")
+    free = {"train.log_every": 7, "data.workers": 1, "matcher": "host", "model.remat": True, "train.accumulate": 2}
+    train(micro_config(data, **free), tmp_path / "run", devices=ONE)
+    train(micro_config(data, seed=1), tmp_path / "run", accept_differences=True, devices=ONE)
+    assert "accepted difference: seed 0 against 1" in capsys.readouterr().out
+
+
+def test_changed_annotations_are_noticed(whole, tmp_path):
+    root = make_coco(tmp_path, SIZES)
+    path = root / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"][3]["bbox"][0] += 1
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="training annotations .*fingerprint"):
+        train(micro_config(root), whole[0], devices=ONE)
+
+
+def test_bad_numbers_stop_and_leave_what_was_saved(data, tmp_path):
+    config = micro_config(data, **{"train.max_steps": 2})
+    train(config, tmp_path, devices=ONE)
+    kept = checkpoints.load(tmp_path)[0]
+    config = micro_config(data, **{"optimizer.learning_rate": 1e30})
+    with pytest.raises(NotFinite, match="step [34]: the .* of image id .* are not finite"):
+        train(config, tmp_path, accept_differences=True, devices=ONE)
+    assert checkpoints.steps(tmp_path)[-1] in (2, 3)
+    assert_equal_trees(checkpoints.read(tmp_path, 2, params=kept)["params"], kept)
+
+
+def test_an_unreadable_picture_stops_or_is_replaced(tmp_path, capsys):
+    root = micro_data(tmp_path / "data")
+    path = root / "train2017" / "5.jpg"
+    path.write_bytes(path.read_bytes()[:-300])
+    config = micro_config(root, **{"train.epochs": 6})
+    with pytest.raises(InputError, match=r"5\.jpg.*on_bad_image=skip") as error:
+        train(config, tmp_path / "run", devices=ONE)
+    at = (checkpoints.steps(tmp_path / "run") or [0])[-1]
+    assert not at or f"Step {at} is saved" in str(error.value)
+    config.data.on_bad_image = "skip"
+    assert train(config, tmp_path / "run", devices=ONE).step == 12
+    printed = capsys.readouterr().out
+    assert "another image took its place" in printed and "5.jpg" in printed
+    assert re.search(r"[1-9]\d* pictures were skipped", printed)
+
+
+def test_a_full_disk_is_one_sentence(data, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(InputError, match="step 1 could not be written .*No space left.*there is no whole one yet"):
+        train(micro_config(data), tmp_path / "run", devices=ONE)
+
+
+@pytest.mark.parametrize("options", [{"optimizer.schedule": "step", "optimizer.warmup_epochs": 1}])
+def test_modern_schedule(data, tmp_path, options):
+    train(micro_config(data, **options), tmp_path, devices=ONE)
+    rates = [line["learning_rate"] for line in lines(tmp_path)]
+    cosine = [1e-7 + (1e-3 - 1e-7) * (1 + np.cos(np.pi * k / 2)) / 2 for k in (0, 1)]
+    np.testing.assert_allclose(rates, [1e-6, (1e-6 + 1e-3) / 2, *cosine], rtol=1e-5)
+
 
 NOTHING = np.zeros((0, 4), np.float32)
-IMAGES = [Example(i, f"{i}.jpg", 10, 10, NOTHING, NOTHING[:, 0], NOTHING[:, 0]) for i in (11, 22, 33)]
+IDS = [11, 22, 33, 44]
 
 
 def report(finite, applied):
@@ -18,17 +232,25 @@ def report(finite, applied):
 
 
 def test_a_good_step_says_nothing():
-    check_finite(report([True] * 4, True), 7, IMAGES)
+    check_finite(report([True] * 4, True), 7, IDS)
 
 
 def test_only_the_images_with_broken_costs_are_named():
-    """The fourth slot of the batch holds no image."""
-    with pytest.raises(
-        InputError, match=r"step 7: the matching costs of image id 22 are not finite .*Nothing was saved"
-    ):
-        check_finite(report([True, False, True, True], False), 7, IMAGES)
+    with pytest.raises(NotFinite, match=r"step 7: the matching costs of image id 22 are not finite "):
+        check_finite(report([True, False, True, True], False), 7, IDS)
 
 
 def test_a_broken_loss_names_the_whole_batch():
-    with pytest.raises(InputError, match="loss, gradients or updated parameters of image id 11, 22, 33 are"):
-        check_finite(report([True] * 4, False), 7, IMAGES)
+    with pytest.raises(NotFinite, match="loss, gradients or updated parameters of image id 11, 22, 33, 44 are"):
+        check_finite(report([True] * 4, False), 7, IDS)
+
+
+def test_converted_weights_are_no_run(data, whole, tmp_path):
+    params, meta = checkpoints.load(whole[0])
+    checkpoints.save(tmp_path / "w", 0, params, checkpoints.Meta(meta.model, {}))
+    with pytest.raises(InputError, match="converted weights, not a training run"):
+        train(micro_config(data), tmp_path / "w", devices=ONE)
+
+
+def test_nothing_is_read_from_an_empty_folder(tmp_path):
+    assert newest(tmp_path, None, False, None) == (None, None, [])

@@ -1,17 +1,24 @@
 """Twenty steps of the reference's training, on one device and on eight."""
 
 import dataclasses
+import json
 import math
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from reference_pack import arrays, tensors, train_config
 
+from yolos_jax.data.augment import Views
+from yolos_jax.data.coco import CocoSource
 from yolos_jax.data.examples import TrainBatch
+from yolos_jax.data.loader import LoadStep, load
+from yolos_jax.data.plan import PlannedBatch
 from yolos_jax.model.yolos import abstract
 from yolos_jax.objective import matching
 from yolos_jax.sequence import pack
+from yolos_jax.training.feed import Feed
 from yolos_jax.training.optimizer import adamw, by_epoch, learning_rates
 from yolos_jax.training.step import data_mesh, initial_state, make_loss, make_step, split_over
 from yolos_jax.weights import from_reference, to_reference
@@ -47,19 +54,28 @@ def batch_of(ids, slots, config, canvases=None) -> TrainBatch:
     return TrainBatch(patches, grid, *targets, np.arange(slots) < len(ids))
 
 
-def follow(name, devices, solver="host", padded=False):
-    """Trains along a trace, comparing losses of every step and the stored parameters."""
+def follow(name, devices, solver="host", padded=False, parts=1, feed=None):
+    """Trains along a trace, comparing losses of every step and the stored parameters.
+
+    `feed(z, slots, mesh)` yields other batches than `batch_of` makes.
+    """
     z, (config, params) = arrays(f"{name}.npz"), config_and_params()
     replicas, each, per_epoch = (int(z[key]) for key in ("replicas", "images_per_replica", "steps_per_epoch"))
     rates = learning_rates(int(z["epochs"]), float(z["base_lr"]))
     optimizer = adamw(by_epoch(rates, per_epoch), float(z["weight_decay"]), float(z["clip_max_norm"]))
     mesh = data_mesh(jax.devices()[:devices])
-    step = make_step(abstract(config)[0], optimizer, mesh, each, solver)
+    step = make_step(abstract(config)[0], optimizer, mesh, each, solver, parts)
     state = initial_state(params, optimizer, mesh)
-    unit, compared = math.lcm(devices, each), 0
-    for s, ids in enumerate(z["step_images"].reshape(len(z["step_images"]), -1)):
-        canvases = np.repeat(z["batch_hw"][s], each, axis=0) if padded else None
-        state, report = step(state, batch_of(ids, -(-replicas * each // unit) * unit, config, canvases))
+    unit, compared = math.lcm(devices * parts, each), 0
+    slots = -(-replicas * each // unit) * unit
+
+    def batches():
+        for s, ids in enumerate(z["step_images"].reshape(len(z["step_images"]), -1)):
+            canvases = np.repeat(z["batch_hw"][s], each, axis=0) if padded else None
+            yield batch_of(ids, slots, config, canvases)
+
+    for s, batch in enumerate(feed(z, slots, mesh) if feed else batches()):
+        state, report = step(state, batch)
         assert report.applied and np.isclose(rates[s // per_epoch], z["lr"][s], atol=1e-9, rtol=0)
         bound = 1e-4 if s < per_epoch else 1e-3
         for key in ("total", "ce", "bbox", "giou"):
@@ -74,6 +90,69 @@ def follow(name, devices, solver="host", padded=False):
 @pytest.mark.parametrize("devices, solver", [(1, "host"), (8, "host"), (8, "device")])
 def test_parameters_after_1_5_and_20_steps(devices, solver):
     follow("train_trace_r4", devices, solver)
+
+
+@pytest.mark.parametrize("devices, parts", [(1, 2), (1, 4), (2, 2)])
+def test_parameters_with_gradient_accumulation(devices, parts):
+    follow("train_trace_r4", devices, parts=parts)
+
+
+def test_accumulated_pairs_stay_together():
+    follow("train_trace_r2b2", 1, padded=True, parts=2)
+
+
+class TraceOrder:
+    """The plan of a trace: images in order, as they are."""
+
+    def __init__(self, z, sizes, batch_size, patch):
+        self.order, self.batch_size = z["step_images"].reshape(len(z["step_images"]), -1), batch_size
+        self.edges = [int((sizes // patch).prod(1).max())]
+        none = np.zeros((len(sizes), 6), np.int32)
+        self.views = Views(np.zeros(len(sizes), bool), none[:, :2], none[:, 2:], sizes)
+
+    def batch(self, step):
+        indices = self.order[step]
+        return PlannedBatch(step, indices, self.views.of(indices), self.edges[0])
+
+    def substitute(self, step, index, attempt):
+        raise AssertionError("every picture can be read")
+
+
+def write_trace_data(root):
+    """The trace's pictures and boxes as a COCO folder."""
+    d = arrays("train_data.npz")
+    (root / "pictures").mkdir()
+    images, annotations = [], []
+    for i, (height, width) in enumerate(d["hw"].tolist()):
+        Image.fromarray(d[f"img{i:02d}"]).save(root / "pictures" / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "width": width, "height": height})
+        for label, (x, y, w, h) in list(zip(d["tgt_labels"][i].tolist(), d["tgt_boxes"][i].tolist()))[
+            : d["tgt_count"][i]
+        ]:
+            xywh = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
+            annotations.append({"id": len(annotations), "image_id": i, "category_id": label, "bbox": xywh})
+    categories = [{"id": i, "name": str(i)} for i in range(91)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "annotations.json").write_text(json.dumps(content))
+    return CocoSource(root, "", annotations=root / "annotations.json", pictures=root / "pictures")
+
+
+@pytest.mark.parametrize("devices, workers", [(1, 0), (8, 2)])
+def test_parameters_through_the_loader(tmp_path, devices, workers):
+    """Pictures from files, through worker processes and the thread that feeds the devices."""
+    source, config = write_trace_data(tmp_path), config_and_params()[0]
+
+    def feed(z, slots, mesh):
+        plan = TraceOrder(z, source.examples.sizes, slots, config.patch_size)
+        work = LoadStep(source, plan, config.patch_size, config.max_side)
+        with Feed(load(work, 0, len(plan.order), workers), split_over(mesh), lambda: False) as items:
+            for item in items:
+                ids = plan.order[item.step]
+                assert item.indices.tolist() == [*ids, *[-1] * (slots - len(ids))] and not item.skipped
+                np.testing.assert_array_equal(item.batch.patches, batch_of(ids, slots, config).patches)
+                yield item.batch
+
+    follow("train_trace_r4", devices, feed=feed)
 
 
 def test_parameters_with_strong_weight_decay():

@@ -55,6 +55,11 @@ def _wrong_image(image: dict, path: Path) -> str | None:
     sizes = image.get("width"), image.get("height")
     if type(image.get("id")) is not int or not isinstance(image.get("file_name"), str):
         return f"an image of {path} has no whole-number id or no file_name: {short(image)}."
+    name = image["file_name"].encode("utf-8", "replace").decode()  # half a surrogate pair becomes "?"
+    if not 0 < len(name) <= 1000 or "\0" in name or name != image["file_name"]:
+        return (
+            f"image id {image['id']} in {path} has the file name {short(image['file_name'])}, which no file can have."
+        )
     if not all(type(s) is int and 0 < s < 10**6 for s in sizes):
         return f"image id {image['id']} in {path} has the size {short(sizes)}; it must be whole pixels above 0."
     return None

@@ -69,7 +69,8 @@ class CocoSource:
         self.examples = self._examples(content, max_images, names)
         del self._complain  # so that workers can be sent this object
         if not len(self.examples):
-            raise InputError(f"{self.annotation_file} lists no images.")
+            none = "none of the images it lists can be used" if content["images"] else "it lists no images"
+            raise InputError(f"nothing to read in {self.annotation_file}: {none}.")
 
     def _number(self, names: dict[int, str], num_classes: int, categories: str, ids: Sequence[int] | None) -> None:
         """Decides the label of every category id."""
@@ -110,7 +111,7 @@ class CocoSource:
 
     def _example(self, image: dict, annotations: list[dict], present: set[str], names: dict) -> Example | None:
         path = self.pictures / image["file_name"]
-        if len(image["file_name"]) > 1000 or not path.resolve().is_relative_to(self.pictures.resolve()):
+        if not path.resolve().is_relative_to(self.pictures.resolve()):
             self._complain(f"image id {image['id']} in {self.annotation_file} lies outside {self.pictures}.")
             return None
         # A set of names spares a system call per image; nested file names are looked up.
@@ -157,9 +158,11 @@ class CocoSource:
         """The RGB picture; `UnreadableImage` if it is damaged or not of the annotated size."""
         image = open_rgb(example.file)
         if image.size != (example.width, example.height):
+            turned = image.size[::-1] == (example.width, example.height)
             raise UnreadableImage(
                 f"{example.file} (image id {example.image_id}) is {image.size[0]}x{image.size[1]} pixels "
-                f"but its annotation says {example.width}x{example.height}."
+                f"but its annotation says {example.width}x{example.height}"
+                + (" (perhaps annotated as turned by its EXIF tag: save it upright)." if turned else ".")
             )
         return image
 

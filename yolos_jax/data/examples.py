@@ -65,6 +65,11 @@ class ExampleTable(Sequence[Example]):
         """int32 `[boxes]`, of all images."""
         return self._labels
 
+    @property
+    def areas(self) -> np.ndarray:
+        """float32 `[boxes]`, square pixels, of all images."""
+        return self._area
+
     def fingerprint(self) -> str:
         """A hash of everything but where the pictures lie: ids, sizes, boxes, labels and areas, in order."""
         digest = hashlib.sha256()

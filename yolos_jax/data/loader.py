@@ -7,9 +7,11 @@ imports jax, so workers are told to stay on the CPU and never start a backend.
 
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -24,6 +26,7 @@ from yolos_jax.pictures import UnreadableImage
 from yolos_jax.sequence import pack
 
 SUBSTITUTES = 100  # images tried in place of an unreadable one
+LARGE = 4096  # bytes from which an array goes through shared memory
 THREADS = 4  # without worker processes; Pillow decodes and resizes without the interpreter lock
 
 
@@ -135,17 +138,40 @@ def load(work: LoadStep, start: int, stop: int, workers: int = 0, ahead: int = 2
         return _closing(iter(steps.to_iter_dataset(options)))
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
     several = grain.multiprocessing.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead)
-    # Through pipes: shared memory is a small tmpfs in many containers and outlives a killed run.
-    piped = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
-    batches = grain.experimental.WithOptionsIterDataset(steps.to_iter_dataset(options), piped)
+    check_shared_memory(work, workers, ahead)
+    # Large arrays go through shared memory: a worker that dies in the middle of a long message through a pipe
+    # would leave its reader waiting for the rest.
+    large = grain.experimental.DatasetOptions(min_shm_size=LARGE)
+    batches = grain.experimental.WithOptionsIterDataset(steps.to_iter_dataset(options), large)
     return _closing(iter(batches.mp_prefetch(several, worker_init_fn=_start_worker)))
 
 
 def _closing(iterator) -> Iterator[Loaded]:
     try:
-        yield from iterator
+        # Copied, so that shared memory is free again at once; map holds on to nothing.
+        yield from map(_copied, iterator)
     finally:
         iterator.close()
+        time.sleep(0.1)  # a thread of grain's gives shared memory back
+
+
+def _copied(loaded: Loaded) -> Loaded:
+    return loaded._replace(batch=TrainBatch(*map(np.array, loaded.batch)), indices=np.array(loaded.indices))
+
+
+def check_shared_memory(work: LoadStep, workers: int, ahead: int, folder: str = "/dev/shm") -> None:
+    """`InputError` if batches on their way would not fit; the system would kill the workers, saying little."""
+    if not os.path.isdir(folder):
+        return
+    slots = work.plan.batch_size // work.share.count
+    batch = slots * max(work.plan.edges) * 3 * work.patch**2
+    wanted, free = 2 * workers * (ahead + 1) * batch, shutil.disk_usage(folder).free
+    if wanted > free:
+        raise InputError(
+            f"{workers} data workers need up to {wanted / 2**20:.0f} MiB of shared memory and {folder} has "
+            f"{free / 2**20:.0f} MiB left; enlarge it (docker run --shm-size), or lower data.workers or data.ahead "
+            "(data.workers=0 needs none)."
+        )
 
 
 def _start_worker(index: int, count: int) -> None:

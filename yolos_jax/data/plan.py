@@ -87,7 +87,9 @@ class TrainingPlan:
         self.epochs, self.seed = epochs, seed
         self.steps_per_epoch, self.dropped = divmod(len(self.sizes), batch_size)
         if not self.steps_per_epoch:
-            raise InputError(f"{len(sizes)} training images do not fill one batch of {batch_size}; lower it.")
+            raise InputError(
+                f"{len(sizes)} training images do not fill one batch of {batch_size}; lower train.batch_size."
+            )
         sampled = range(min(epochs, max(1, -(-EDGE_SAMPLES // len(self.sizes)))))
         counts = [self.views(epoch).patches(draw.patch) for epoch in sampled]
         if isinstance(draw, Augmentation):

@@ -7,7 +7,9 @@ training run also `<step>/optimizer` and, if there is one, `<step>/ema`.
 
 import contextlib
 import dataclasses
+import errno
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ import orbax.checkpoint as ocp
 from yolos_jax.errors import InputError, make_folder
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import abstract
+
+SMALL_FILES = 2**18  # bytes of what a checkpoint holds besides its arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +80,8 @@ def save(directory: str | Path, step: int, params: dict, meta: Meta) -> None:
     """Writes one checkpoint and waits until it is whole; refuses a folder that has weights already."""
     check_free(directory)
     path = make_folder(directory).absolute()
+    with unwritable(path, step):
+        check_room(path, params)
     with unwritable(path, step), ocp.CheckpointManager(path) as manager:
         manager.save(step, args=parts(meta, params=params))
         manager.wait_until_finished()
@@ -131,10 +137,19 @@ def read(path: Path, step: int, **shapes: dict) -> dict[str, dict]:
     return {name: jax.tree.map(np.asarray, found[name]) for name in shapes}
 
 
+def check_room(path: Path, trees: dict) -> None:
+    """`OSError` if arrays will not fit: asked first, since orbax prints a traceback for every one that does not."""
+    wanted = sum(x.nbytes for x in jax.tree.leaves(trees))
+    if wanted + SMALL_FILES > shutil.disk_usage(path).free:
+        raise OSError(errno.ENOSPC, f"No space left on the device for {wanted / 2**20:.1f} MiB")
+
+
 def reason(error: BaseException) -> str:
     """The gist of orbax's and tensorstore's long messages."""
     text = str(error).strip() or type(error).__name__
-    return "no space left on the device" if "No space left" in text else text.split("\n")[0][:200]
+    text = getattr(error, "strerror", None) or text
+    full = "No space left" in text and not isinstance(error, OSError)
+    return "No space left on the device" if full else text.split("\n")[0][:200]
 
 
 @contextlib.contextmanager

@@ -60,7 +60,7 @@ class Feed:
 
     def __exit__(self, *_) -> None:
         self._closed = True
-        self._thread.join(timeout=0.0 if self._dead_worker() else 60.0)
+        self._thread.join(timeout=60.0)  # grain gives a worker 25 seconds
 
     def _fill(self) -> None:
         """The thread: numpy to devices, then into the queue; the last item is None or an exception."""
@@ -111,8 +111,7 @@ class Feed:
     def _dead_worker(self) -> str:
         """What became of a data worker that is no more, or nothing.
 
-        Asked here because a worker that dies while it sends a batch leaves the
-        reader of its pipe waiting for the rest.
+        Asked here too, so that whatever the reader of its pipe waits for, the run does not.
         """
         for process in multiprocessing.active_children():
             if process.name.startswith("grain-process"):

@@ -1,6 +1,7 @@
 """The checkpoints of a run: the latest few, the best one apart, and going on from them."""
 
 import contextlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,9 @@ class Keeper:
 
     def __init__(self, workdir: Path, keep: int):
         self.path = workdir.absolute()
+        for folder in (self.path, self.path / BEST):
+            for half in folder.glob("*.orbax-checkpoint-tmp*"):  # what a kill left; orbax would do it later
+                shutil.rmtree(half, ignore_errors=True)
         self._latest = ocp.CheckpointManager(self.path, options=_options(keep))
         self._best = None
         self.last = max(checkpoints.steps(self.path), default=None)
@@ -53,6 +57,8 @@ class Keeper:
         if state.ema is not None:
             trees["ema"] = state.ema
         with checkpoints.unwritable(self.path, step):
+            self._latest.wait_until_finished()
+            checkpoints.check_room(self.path, trees)
             # Copies on the host: the next step may reuse the memory of these arrays.
             self._latest.save(step, args=checkpoints.parts(meta, **jax.tree.map(_copy, trees)))
         self.last = step
@@ -62,6 +68,7 @@ class Keeper:
         if step in checkpoints.steps(self.path / BEST):
             return
         with checkpoints.unwritable(self.path / BEST, step):
+            checkpoints.check_room(self.path, params)
             if self._best is None:
                 self._best = ocp.CheckpointManager(self.path / BEST, options=_options(1))
             self._best.save(step, args=checkpoints.parts(meta, params=jax.tree.map(_copy, params)))
@@ -75,7 +82,7 @@ class Keeper:
 
 
 def _options(keep: int) -> ocp.CheckpointManagerOptions:
-    return ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+    return ocp.CheckpointManagerOptions(max_to_keep=keep)
 
 
 def _copy(x) -> np.ndarray:

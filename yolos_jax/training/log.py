@@ -11,6 +11,7 @@ import optax
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from yolos_jax.errors import InputError
 from yolos_jax.objective.matching import HOST_SECONDS
 from yolos_jax.training.feed import OnDevices
 from yolos_jax.training.step import StepReport
@@ -51,7 +52,8 @@ class Log:
                 pass
         if kept != lines:
             draft = self.path.with_suffix(".new")
-            draft.write_text("".join(f"{line}\n" for line in kept))
+            with _told(draft):
+                draft.write_text("".join(f"{line}\n" for line in kept))
             draft.replace(self.path)
 
     def step(self, step: int, report: StepReport, item: OnDevices, waited: float) -> None:
@@ -93,10 +95,11 @@ class Log:
         """A line of `metrics.jsonl` and a point of every TensorBoard curve."""
         values = {f"{prefix}{name}": value for name, value in values.items()}
         epoch = (step - 1) // self.per_epoch
-        self.file.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
-        self.file.flush()
-        for name, value in values.items():
-            self.board.add_scalar(name if "/" in name else f"train/{name}", value, step)
+        with _told(self.path):
+            self.file.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
+            self.file.flush()
+            for name, value in values.items():
+                self.board.add_scalar(name if "/" in name else f"train/{name}", value, step)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -133,8 +136,18 @@ class Log:
     def __exit__(self, *_) -> None:
         self.ended = time.perf_counter()
         self.bar.close()  # before an error is told, so that it gets a line of its own
-        self.file.close()
-        self.board.close()
+        for output in (self.file, self.board):
+            with contextlib.suppress(OSError):  # told when it was written
+                output.close()
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """A file that cannot be written is one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} could not be written ({error.strerror or error}); make room there.") from error
 
 
 def _mean_and_clear() -> float:

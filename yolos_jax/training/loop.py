@@ -1,9 +1,11 @@
 """The training loop."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from yolos_jax.errors import InputError, make_folder
@@ -37,7 +39,9 @@ class NotFinite(InputError):
     """Costs, loss, gradients or parameters are no longer numbers; nothing is saved after that."""
 
 
-def train(config: Any, workdir: str | Path, accept_differences: bool = False) -> Outcome:
+def train(
+    config: Any, workdir: str | Path, accept_differences: bool = False, devices: Sequence[jax.Device] | None = None
+) -> Outcome:
     """Trains as a recipe says (see configs/common.py), going on from the workdir's newest checkpoint if it has one.
 
     The workdir gets checkpoints (the latest few, and the best by AP in `best/`),
@@ -45,13 +49,14 @@ def train(config: Any, workdir: str | Path, accept_differences: bool = False) ->
 
     Args:
       accept_differences: go on even if the recipe or the annotations are not what they were.
+      devices: all by default; a run may go on with others than it began with.
 
     Raises:
       InputError: bad input, a disk that is full, a data worker that died, or
         numbers that are no longer finite.
     """
     with Stop() as stop:
-        run, workdir = Run(config, data_mesh()), make_folder(workdir)
+        run, workdir = Run(config, data_mesh(devices)), make_folder(workdir)
         state, meta = run.begin(workdir, accept_differences)
         print(run.describe())
         start = meta.step
@@ -81,7 +86,7 @@ class Loop:
         run, stop = self.run, self.stop
         self.evaluate()  # a kill may have come between the checkpoint and its evaluation
         try:
-            with run.feed(self.done, stop) as feed:
+            with run.feed(self.done, stop.__bool__) as feed:
                 for item in feed if self.done < run.total else ():
                     self.look_at_pictures(item)
                     program, said = run.program(self.state, item)

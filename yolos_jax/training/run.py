@@ -1,6 +1,7 @@
 """A recipe made concrete: the plan, the step, the evaluation, and what a run starts from."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ from jax.sharding import Mesh
 
 from yolos_jax import recipe
 from yolos_jax.data.loader import LoadStep, load
-from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.run import Evaluator
 from yolos_jax.model.yolos import abstract
@@ -20,7 +20,6 @@ from yolos_jax.training.keeper import newest
 from yolos_jax.training.optimizer import adamw, schedule_of
 from yolos_jax.training.start import starting_params
 from yolos_jax.training.step import TrainState, initial_state, make_step, replicated, split_over
-from yolos_jax.training.stop import Stop
 
 
 class Run:
@@ -43,9 +42,8 @@ class Run:
         self.source = recipe.source_of(config, "train")
         self.model = recipe.model_of(config, self.source.num_classes)
         self._check_batch()
-        train, sizes = config.train, self.source.examples.sizes
-        draw = recipe.augmentation_of(config, self.model)
-        self.plan = TrainingPlan(sizes, draw, train.batch_size, config.data.buckets, train.epochs, config.seed)
+        train = config.train
+        self.plan = recipe.plan_of(config, self.model, self.source.examples.sizes)
         self.per_epoch = self.plan.steps_per_epoch
         self.total = min(len(self.plan), train.max_steps or len(self.plan))
         self.schedule = schedule_of(config.optimizer, train.epochs, self.per_epoch)
@@ -114,12 +112,12 @@ class Run:
         ids = None if ids == tuple(range(len(ids))) else ids
         return Meta(self.model, self.source.label_names, step, self.facts | {"evaluations": list(evaluations)}, ids)
 
-    def feed(self, start: int, stop: Stop) -> Feed:
-        """The batches from step `start` on."""
+    def feed(self, start: int, cancelled: Callable[[], object]) -> Feed:
+        """The batches from step `start` on, until `cancelled`."""
         data = self.config.data
         work = LoadStep(self.source, self.plan, self.model.patch_size, self.model.max_side)
         batches = load(work, start, self.total, data.workers, data.ahead)
-        return Feed(batches, split_over(self.mesh), stop.__bool__)
+        return Feed(batches, split_over(self.mesh), cancelled)
 
     def program(self, state: TrainState, item: OnDevices) -> tuple[Any, str]:
         """The step compiled for the batch's bucket, and what to say if that has just been done."""

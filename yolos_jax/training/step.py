@@ -1,6 +1,6 @@
 """One optimisation step: a pure function of (state, batch), compiled once per bucket."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -47,8 +47,8 @@ class StepReport(NamedTuple):
     applied: jax.Array
 
 
-def data_mesh(devices: list | None = None) -> Mesh:
-    """All devices along one axis, `data`."""
+def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Devices (all by default) along one axis, `data`."""
     return Mesh(np.array(jax.devices() if devices is None else devices), ("data",))
 
 

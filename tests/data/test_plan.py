@@ -1,0 +1,211 @@
+"""The plan: every image once, full batches of little padding, all a function of (seed, step)."""
+
+import functools
+import itertools
+import json
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from reference_pack import data_folder
+
+from yolos_jax.data.augment import Augmentation, plain_views
+from yolos_jax.data.plan import EvaluationPlan, TrainingPlan, fill_buckets
+from yolos_jax.errors import InputError
+from yolos_jax.sequence import Geometry, bucket_edges
+
+DRAW = Augmentation((32, 48, 64, 80), 112, crop_sides=(48, 64), crop_range=(32, 60))
+PLAIN = Geometry.of(48, 96, 16, 84)
+EPOCHS = 3
+
+sizes = st.lists(st.tuples(st.integers(20, 200), st.integers(20, 200)), min_size=1, max_size=60).map(np.array)
+draws, seeds = st.sampled_from([DRAW, PLAIN]), st.integers(0, 2**33)
+
+
+@st.composite
+def plans(draw):
+    images = draw(sizes)
+    batch_size = draw(st.integers(1, len(images)))
+    return TrainingPlan(images, draw(draws), batch_size, draw(st.integers(1, 5)), EPOCHS, draw(seeds))
+
+
+def steps_of(plan, epoch: int) -> list:
+    return [plan.batch(epoch * plan.steps_per_epoch + place) for place in range(plan.steps_per_epoch)]
+
+
+def same(a, b) -> bool:
+    """Equality of planned batches."""
+    flat = [(batch.step, batch.tokens, batch.indices.tolist(), [f.tolist() for f in batch.views]) for batch in (a, b)]
+    return flat[0] == flat[1]
+
+
+@given(plans())
+def test_an_epoch_is_full_batches_of_different_images(plan):
+    assert len(plan) == EPOCHS * plan.steps_per_epoch and plan.edges == sorted(set(plan.edges))
+    for epoch in range(EPOCHS):
+        views = plan.views(epoch)
+        seen = []
+        for number, batch in enumerate(steps_of(plan, epoch), epoch * plan.steps_per_epoch):
+            assert batch.step == number and len(batch.indices) == plan.batch_size and batch.tokens in plan.edges
+            assert batch.views.patches(16).max() <= batch.tokens
+            for found, want in zip(batch.views, views):
+                np.testing.assert_array_equal(found, want[batch.indices])
+            seen += batch.indices.tolist()
+        assert len(set(seen)) == len(seen) and set(seen) <= set(range(len(plan.sizes)))
+        assert len(plan.sizes) - len(seen) == plan.dropped < plan.batch_size
+
+
+@given(plans())
+def test_few_images_wait_for_a_larger_bucket(plan):
+    """Only what does not fill a batch moves up: less than a batch passes any edge."""
+    for epoch in range(EPOCHS):
+        counts, tokens = plan.views(epoch).patches(16), np.zeros(len(plan.sizes), int)
+        for batch in steps_of(plan, epoch):
+            tokens[batch.indices] = batch.tokens
+        for edge in plan.edges:
+            assert ((counts <= edge) & (tokens > edge)).sum() < plan.batch_size
+
+
+@given(plans())
+def test_a_plan_is_a_function_of_its_arguments(plan):
+    again = TrainingPlan(plan.sizes, plan.draw, plan.batch_size, len(plan.edges), EPOCHS, plan.seed)
+    assert again.edges == plan.edges
+    sent = pickle.loads(pickle.dumps(plan))
+    wanted = [plan.batch(step) for step in range(len(plan))]
+    for step in reversed(range(len(plan))):  # in any order
+        assert same(again.batch(step), wanted[step]) and same(sent.batch(step), wanted[step])
+
+
+@pytest.mark.parametrize("draw", [DRAW, PLAIN], ids=["augmented", "plain"])
+def test_order_changes_with_seed_and_epoch(draw):
+    images = np.random.default_rng(0).integers(40, 200, (53, 2))
+    orders = set()
+    for seed in (0, 1):
+        plan = TrainingPlan(images, draw, 5, 4, 2, seed)
+        for epoch in (0, 1):
+            batches = steps_of(plan, epoch)
+            orders.add(tuple(np.concatenate([batch.indices for batch in batches]).tolist()))
+            tokens = [batch.tokens for batch in batches]
+            assert tokens not in (sorted(tokens), sorted(tokens)[::-1])  # buckets alternate within an epoch
+    assert len(orders) == 4
+
+
+def test_all_images_take_part_sooner_or_later():
+    plan = TrainingPlan(np.tile([[64, 48]], (11, 1)), DRAW, 4, 3, 12, 0)
+    used = [{i for batch in steps_of(plan, epoch) for i in batch.indices.tolist()} for epoch in range(12)]
+    assert all(len(images) == 8 for images in used) and set.union(*used) == set(range(11))
+
+
+def test_partners_change_between_epochs():
+    plan = TrainingPlan(np.tile([[64, 48]], (40, 1)), PLAIN, 4, 1, 2, 0)
+    groups = [{frozenset(batch.indices.tolist()) for batch in steps_of(plan, epoch)} for epoch in (0, 1)]
+    assert len(groups[0] & groups[1]) <= 1
+
+
+@given(plans(), st.data())
+def test_a_substitute_fits_and_is_always_the_same(plan, data):
+    batch = plan.batch(data.draw(st.integers(0, len(plan) - 1)))
+    index = data.draw(st.sampled_from(batch.indices.tolist()))
+    again = TrainingPlan(plan.sizes, plan.draw, plan.batch_size, len(plan.edges), EPOCHS, plan.seed)
+    views, tried = plan.views(batch.step // plan.steps_per_epoch), []
+    while (found := plan.substitute(batch.step, index, len(tried))) is not None:
+        assert same(found, again.substitute(batch.step, index, len(tried)))
+        assert found.step == batch.step and found.tokens == batch.tokens
+        assert len(found.indices) == 1 and found.views.patches(16)[0] <= batch.tokens
+        for one, every in zip(found.views, views):
+            np.testing.assert_array_equal(one, every[found.indices])
+        tried += found.indices.tolist()
+    others = [(index + 1 + k) % len(plan.sizes) for k in range(len(plan.sizes) - 1)]
+    assert tried == [i for i in others if views.patches(16)[i] <= batch.tokens]
+
+
+def test_too_few_images():
+    with pytest.raises(InputError, match="3 training images do not fill one batch of 4; lower train.batch_size"):
+        TrainingPlan(np.tile([[64, 48]], (3, 1)), DRAW, 4, 1, 1, 0)
+
+
+@given(sizes, st.integers(1, 7), st.integers(1, 5))
+def test_evaluation_sees_every_image_once(images, batch_size, buckets):
+    plan = EvaluationPlan(images, PLAIN, batch_size, buckets)
+    batches = [plan.batch(step) for step in range(len(plan))]
+    assert [batch.step for batch in batches] == list(range(len(plan)))
+    assert sorted(i for batch in batches for i in batch.indices.tolist()) == list(range(len(images)))
+    assert all(len(batch.indices) == batch_size for batch in batches[:-1])
+    assert 1 <= len(batches[-1].indices) <= batch_size
+    wanted = plain_views(images, PLAIN)
+    for batch in batches:
+        assert batch.tokens in plan.edges and (batch.views.patches(16) <= batch.tokens).all()
+        np.testing.assert_array_equal(batch.views.size, PLAIN.sizes(images[batch.indices]))
+        assert not batch.views.flip.any() and not batch.views.crop.any() and not batch.views.first.any()
+        np.testing.assert_array_equal(batch.views.size, wanted.size[batch.indices])
+        assert plan.substitute(batch.step, int(batch.indices[0]), 0) is None
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=40), st.integers(1, 6), st.integers(1, 12))
+def test_buckets_hold_what_is_put_in(counts, batch_size, step):
+    edges = sorted({*range(step, 12, step), 12})
+    order = np.random.default_rng(0).permutation
+    groups = fill_buckets(np.array(counts), edges, batch_size, order)
+    assert sorted(i for _, group in groups for i in group.tolist()) == list(range(len(counts)))
+    assert all(counts[i] <= edge for edge, group in groups for i in group)
+    assert [len(group) for _, group in groups[:-1]] == [batch_size] * (len(groups) - 1)
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=14), st.integers(1, 4))
+def test_edges_pad_least(values, buckets):
+    edges = bucket_edges(values, buckets)
+    assert edges == sorted(set(edges)) and len(edges) <= buckets and edges[-1] == max(values)
+
+    def padded(edges):
+        return sum(min(e for e in edges if e >= v) for v in values)
+
+    distinct = sorted(set(values))
+    every = (c for k in range(1, min(buckets, len(distinct)) + 1) for c in itertools.combinations(distinct, k))
+    assert padded(edges) == min(padded(c) for c in every if c[-1] == distinct[-1])
+
+
+# As many images as COCO has
+
+COCO_IMAGES = 118_000
+SMALL = Augmentation(tuple(range(480, 801, 16)), 1333)
+TINY = Augmentation(tuple(range(256, 609, 16)), 1013)
+
+
+@functools.cache
+def real_sizes() -> np.ndarray:
+    """(width, height) of real photos, repeated up to COCO's number of images."""
+    found = []
+    for folder, splits in (("coco128", ["train2017"]), ("coco_tiny80", ["train2017", "val2017"])):
+        for split in splits:
+            content = json.loads((data_folder(folder) / "annotations" / f"instances_{split}.json").read_text())
+            found += [(image["width"], image["height"]) for image in content["images"]]
+    return np.resize(np.array(found), (COCO_IMAGES, 2))
+
+
+@pytest.mark.parametrize(
+    "draw, buckets, most",
+    [(SMALL, 12, 0.05), (SMALL, 8, 0.075), (TINY, 16, 0.05)],
+    ids=["small_12", "small_8", "tiny_16"],
+)
+def test_padding_of_an_epoch(draw, buckets, most):
+    plan = TrainingPlan(real_sizes(), draw, 8, buckets, 150, 0)
+    assert len(plan.edges) <= buckets
+    for epoch in (0, 149):
+        real = computed = 0
+        for batch in steps_of(plan, epoch):
+            real += sum(int(w) // 16 * (int(h) // 16) for w, h in batch.views.size.tolist())
+            computed += batch.tokens * len(batch.indices)
+        padding = 1 - real / computed
+        assert 0 < padding < most
+        assert plan.padding(epoch) == pytest.approx(padding, abs=1e-12)
+
+
+@pytest.mark.parametrize("draw", [SMALL, TINY], ids=["small", "tiny"])
+def test_canvases_would_pad_more_than_a_quarter(draw):
+    """What the sequences save: batches of 8 images in random order, each padded to the largest height and width."""
+    size = draw.views(real_sizes(), 0, 0).size.astype(np.int64)
+    batches = size[np.random.default_rng(0).permutation(len(size))].reshape(-1, 8, 2)
+    canvas = 8 * batches.max(1).prod(1)
+    assert 1 - batches.prod(2).sum() / canvas.sum() > 0.25

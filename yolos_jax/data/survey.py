@@ -1,0 +1,287 @@
+"""A look at a data set before training: what is in it, and everything that is wrong with it. No jax here."""
+
+import dataclasses
+import os
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from yolos_jax.data.annotations import Complain, read_annotations
+from yolos_jax.data.coco import CocoSource
+from yolos_jax.data.examples import Example, ExampleTable
+from yolos_jax.data.plan import TrainingPlan
+from yolos_jax.errors import InputError
+from yolos_jax.pictures import UnreadableImage
+
+AREAS = (32**2, 96**2)  # square pixels that part COCO's small, medium and large
+TABLE = 20  # categories that get a row each; more are run together
+WIDTH = 110  # characters of a line
+FEW = 5  # images or sizes that stand for many
+
+
+class Problem(NamedTuple):
+    """Something wrong: the file to mend, and a sentence that names it."""
+
+    file: str
+    sentence: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """A split as it was read, and what its annotation file lists whether usable or not.
+
+    Attributes:
+      which: "train" or "val".
+      source: the usable images.
+      pictures: image ids that the annotation file lists for each picture's path.
+      names: category names by id.
+    """
+
+    which: str
+    source: CocoSource
+    pictures: dict[str, list[int]]
+    names: dict[int, str]
+
+
+def read_split(which: str, make: Callable[[Complain], CocoSource], problems: list[Problem]) -> Split:
+    """Reads a split and appends everything wrong in its annotation file to `problems`.
+
+    Args:
+      which: "train" or "val".
+      make: makes the source, which complains to the given function.
+
+    Raises:
+      InputError: nothing can be read.
+    """
+    found: list[str] = []
+    try:
+        source = make(found.append)
+    except InputError as error:
+        problems += [Problem(which, sentence) for sentence in found]
+        left = f"with {counted(len(found), 'wrong entry', 'wrong entries')} left out, " if found else ""
+        keys = ", ".join(f"data.{which}_{key}" for key in ("split", "annotations", "pictures"))
+        raise InputError(f"{left}{str(error).rstrip('.')} (the {which} split, set by {keys}).") from error
+    file = str(source.annotation_file)
+    content = read_annotations(source.annotation_file, lambda _: None)  # `found` holds its complaints already
+    pictures: dict[str, list[int]] = {}
+    for image in content["images"]:
+        pictures.setdefault(_path(source, image["file_name"]), []).append(image["id"])
+    names = {category["id"]: str(category["name"]) for category in content["categories"]}
+    found += _listed_twice(file, pictures, content["annotations"])
+    problems += [Problem(file, sentence) for sentence in found]
+    return Split(which, source, pictures, names)
+
+
+def _path(source: CocoSource, name: str) -> str:
+    """One spelling for every picture, however its folder and name are written."""
+    return os.path.normpath(os.path.join(os.path.realpath(source.pictures), name))
+
+
+def _listed_twice(file: str, pictures: dict[str, list[int]], annotations: list[dict]) -> Iterable[str]:
+    for path, ids in pictures.items():
+        if len(ids) > 1:
+            yield f"the picture {path} is listed under the image ids {', '.join(map(str, ids))} in {file}; keep one."
+    times = Counter(a["id"] for a in annotations if isinstance(a.get("id"), int | str))
+    for number, count in times.items():
+        if count > 1:
+            yield f"annotation id {number!r} is given to {count} annotations of {file}; number them anew."
+
+
+def category_problems(train: Split, val: Split) -> list[Problem]:
+    """Categories of val that train lacks or calls otherwise."""
+    files, problems = (str(train.source.annotation_file), str(val.source.annotation_file)), []
+    for number, name in sorted(val.names.items()):
+        if number not in train.names:
+            wrong = f"which {files[0]} lacks; both must list the same categories."
+        elif train.names[number] != name:
+            wrong = f"which {files[0]} calls {train.names[number]!r}; both must list the same categories."
+        else:
+            continue
+        problems.append(Problem(files[1], f"{files[1]} has the category id {number} ({name!r}), {wrong}"))
+    return problems
+
+
+def picture_problems(splits: Sequence[Split]) -> list[Problem]:
+    """Decodes every picture once: those that are damaged or not of the annotated size."""
+    # A picture that two splits or two ids share is decoded once, unless they say different sizes.
+    todo = {(e.file, e.width, e.height): (split.source, e) for split in splits for e in split.source.examples}
+
+    def wrong(pair: tuple[CocoSource, Example]) -> Problem | None:
+        source, example = pair
+        try:
+            source.read(example)
+        except UnreadableImage as error:
+            named = f"image id {example.image_id}"
+            where = "" if f"({named})" in str(error) else f"{named} of {source.annotation_file}: "
+            return Problem(example.file, f"{where}{error}")
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        found = tqdm(pool.map(wrong, todo.values()), "decoding", len(todo), unit="picture", mininterval=1.0)
+        return [problem for problem in found if problem is not None]
+
+
+def make_plan(train: Split, make: Callable[[np.ndarray], TrainingPlan], problems: list[Problem]) -> TrainingPlan | None:
+    """The plan for the pictures' sizes, or None and a problem: too few images for a batch."""
+    try:
+        return make(train.source.examples.sizes)
+    except InputError as error:
+        problems.append(Problem(str(train.source.annotation_file), f"{train.source.annotation_file}: {error}"))
+        return None
+
+
+def notes(splits: Sequence[Split], det_tokens: int) -> list[str]:
+    """What is worth knowing but need not be wrong: a sentence each."""
+    found = []
+    for split in splits:
+        examples, listed = split.source.examples, sum(map(len, split.pictures.values()))
+        if len(examples) < listed:
+            found.append(f"of the {listed} images that the {split.which} split lists, {len(examples)} are used")
+        many = np.flatnonzero(examples.counts > det_tokens)
+        if len(many):
+            worst = many[np.argsort(-examples.counts[many], kind="stable")][:FEW]
+            named = ", ".join(f"image id {examples.image_ids[i]} ({examples.counts[i]})" for i in worst)
+            found.append(
+                f"{counted(len(many), 'image')} of the {split.which} split with more boxes than the model's "
+                f"{det_tokens} DET tokens can find: {named}{', ...' if len(many) > len(worst) else ''}"
+            )
+    shared = set.intersection(*(set(split.pictures) for split in splits)) if len(splits) > 1 else set()
+    if shared:
+        found.append(f"{counted(len(shared), 'picture')} listed by both splits, such as {min(shared)}")
+    return found + _unlisted(splits)
+
+
+def _unlisted(splits: Sequence[Split]) -> list[str]:
+    """Pictures that lie in the folders but in no annotation file; splits may share a folder."""
+    listed, found = set().union(*(split.pictures for split in splits)), []
+    Image.init()
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    for folder in dict.fromkeys(os.path.realpath(split.source.pictures) for split in splits):
+        inside = (os.path.join(at, name) for at, _, names in os.walk(folder) for name in names)
+        others = [p for p in inside if os.path.splitext(p)[1].lower() in endings and p not in listed]
+        if others:
+            found.append(
+                f"{counted(len(others), 'picture')} in {folder} that no annotation file lists, such as {min(others)}"
+            )
+    return found
+
+
+class Facts(NamedTuple):
+    """A split in numbers.
+
+    Attributes:
+      images, boxes, without: images, boxes, images without boxes.
+      most, mean: boxes per image.
+      short, long: (least, median, most) pixels of the pictures' sides.
+      common: the most frequent (width, height) and how many images have it.
+      areas: small, medium and large boxes by COCO's bounds.
+      by_label: boxes of every label.
+    """
+
+    images: int
+    boxes: int
+    without: int
+    most: int
+    mean: float
+    short: tuple[float, float, float]
+    long: tuple[float, float, float]
+    common: list[tuple[tuple[int, int], int]]
+    areas: tuple[int, int, int]
+    by_label: np.ndarray
+
+    @classmethod
+    def of(cls, examples: ExampleTable, num_classes: int) -> "Facts":
+        """Counts what examples hold."""
+        counts, sizes = examples.counts, examples.sizes
+        short, long = ((float(s.min()), float(np.median(s)), float(s.max())) for s in (sizes.min(1), sizes.max(1)))
+        common = Counter((int(w), int(h)) for w, h in sizes).most_common(FEW)
+        areas = np.bincount(np.searchsorted(AREAS, examples.areas, "right"), minlength=3)
+        by_label = np.bincount(examples.labels, minlength=num_classes)
+        boxes = int(counts.sum())
+        numbers = len(counts), boxes, int((counts == 0).sum()), int(counts.max()), boxes / len(counts)
+        return cls(*numbers, short, long, common, tuple(int(a) for a in areas), by_label)
+
+
+def overview(split: Split) -> list[str]:
+    """What is in a split, as lines to print."""
+    source = split.source
+    facts = Facts.of(source.examples, source.num_classes)
+    most = source.examples.image_ids[int(source.examples.counts.argmax())]
+    shares = [
+        f"{count / max(facts.boxes, 1):.1%} {name}" for name, count in zip(("small", "medium", "large"), facts.areas)
+    ]
+    sides = [
+        f"{name} {a:g} to {c:g}, median {b:g}" for name, (a, b, c) in (("short", facts.short), ("long", facts.long))
+    ]
+    rows = {
+        "images": f"{facts.images}, {facts.without} of them without boxes",
+        "boxes": f"{facts.boxes}; {counted(source.dropped['crowd'], 'crowd')} and "
+        f"{counted(source.dropped['empty'], 'empty box', 'empty boxes')} left out",
+        "boxes per image": f"{facts.mean:.2f} on average, {facts.most} at most (image id {most})",
+        "box sizes": f"{', '.join(shares)} (COCO's: below 32x32, below 96x96, the rest)",
+        "picture sides": f"{'; '.join(sides)} pixels",
+        "frequent sizes": ", ".join(f"{w}x{h} ({n})" for (w, h), n in facts.common),
+    }
+    title = f"{split.which}: {source.annotation_file}, pictures in {source.pictures}"
+    return [title, *_rows(rows), *_categories(source, facts.by_label)]
+
+
+def _categories(source: CocoSource, by_label: np.ndarray) -> list[str]:
+    """Every category with its number of boxes: a row each, or columns side by side if they are many."""
+    names = sorted(source.label_names.items())
+    widest = max((len(name) for _, name in names), default=0)
+    cells = [f"{source.category_ids[i]:>5}{i:>6}{by_label[i]:>7}  {name:<{widest}}" for i, name in names]
+    columns = 1 if len(cells) <= TABLE else max(1, WIDTH // (len(cells[0]) + 2))
+    head = "  ".join([f"{'id':>5}{'label':>6}{'boxes':>7}  {'name':<{widest}}"] * columns)
+    height = -(-len(cells) // columns)  # ids run down the columns
+    lines = [head, *("  ".join(cells[row::height]) for row in range(height))]
+    unused = [name for label, name in names if not by_label[label]]
+    told = {"categories": f"{len(names)}, {len(unused)} of them without boxes"}
+    return [*_rows(told), *(f"  {line.rstrip()}" for line in lines), *_rows({"never used": ", ".join(unused)})]
+
+
+def plan_lines(plan: TrainingPlan) -> list[str]:
+    """The first epoch of a plan, as lines to print."""
+    images = bucket_use(plan)
+    return _rows(
+        {
+            "training plan": f"{plan.steps_per_epoch} steps in an epoch of {plan.batch_size} images each, "
+            f"{counted(plan.dropped, 'image')} left out of it; {plan.padding():.2%} of the patches are padding",
+            "buckets": ", ".join(f"{edge}: {n}" for edge, n in images.items())
+            + " (patches: images of the first epoch)",
+        }
+    )
+
+
+def bucket_use(plan: TrainingPlan) -> dict[int, int]:
+    """Images of the first epoch in every bucket, by its patches."""
+    tokens = plan.epoch(0).tokens
+    return {int(edge): int((tokens == edge).sum()) * plan.batch_size for edge in plan.edges}
+
+
+def verdict(problems: Sequence[Problem]) -> str:
+    """The last line: how much is wrong."""
+    if not problems:
+        return "nothing wrong found"
+    return f"{counted(len(problems), 'problem')} in {counted(len({p.file for p in problems}), 'file')}"
+
+
+def counted(n: int, one: str, many: str = "") -> str:
+    """`1 box`, `2 boxes`: a number with its noun."""
+    return f"{n} {one if n == 1 else many or one + 's'}"
+
+
+def _rows(values: dict[str, str]) -> list[str]:
+    """Two columns, the second wrapped; no row for an empty value."""
+    lines = []
+    for key, value in values.items():
+        lines += textwrap.wrap(
+            value, WIDTH, initial_indent=f"  {key:<16}", subsequent_indent=" " * 18, break_on_hyphens=False
+        )
+    return lines
