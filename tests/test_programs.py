@@ -22,7 +22,7 @@ MICRO = [
     "--config=configs/yolos_ti.py",
     *(f"--config.model.{k}={v}" for k, v in {"width": 12, "depth": 2, "heads": 2, "det_tokens": 6}.items()),
     *(f"--config.model.{k}={v}" for k, v in {"num_classes": 10, "init_pe_size": "(64, 64)"}.items()),
-    *(f"--config.data.{k}={v}" for k, v in {"short_side": 48, "max_side": 96, "buckets": 1}.items()),
+    *(f"--config.data.{k}={v}" for k, v in {"short_side": 48, "max_side": 96, "buckets": 1, "scales": "(48,)"}.items()),
     "--config.data.val_split=train2017",
     "--config.train.batch_size=2",
     "--config.train.images_per_replica=1",
@@ -60,12 +60,17 @@ def trained(tmp_path_factory):
     return folder
 
 
-def test_training_writes_metrics_and_refuses_a_taken_folder(trained):
+def test_training_writes_metrics_and_goes_on_only_as_the_same_run(trained):
     lines = [json.loads(line) for line in (trained / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2]
+    assert [line["step"] for line in lines] == [1, 2, 2] and "val/AP50" in lines[-1]
     assert all(np.isfinite(list(line.values())).all() for line in lines)
-    again = run("train.py", *MICRO, f"--config.data.root={trained / 'coco'}", f"--workdir={trained / 'run'}")
-    refused(again, "already holds a checkpoint (step 2)")
+    assert list((trained / "run" / "tensorboard").glob("events.*"))
+    command = ["train.py", *MICRO, f"--config.data.root={trained / 'coco'}", f"--workdir={trained / 'run'}"]
+    again = run(*command)
+    assert again.returncode == 0 and "going on from the checkpoint of step 2" in again.stdout
+    refused(run(*command, "--config.seed=3"), "seed 0 against 3", "--accept_differences")
+    done = run(*command, "--config.seed=3", "--accept_differences")
+    assert done.returncode == 0 and "accepted difference: seed 0 against 3" in done.stdout
 
 
 def test_evaluation_predicts_and_never_overwrites(trained, tmp_path):
@@ -108,7 +113,21 @@ def test_prediction_draws_and_counts_what_it_could_not_read(trained, tmp_path):
             ["multiple of", "images_per_replica 2"],
         ),
         ({"--config.train.batch_size": 6}, ["5 training images do not fill one batch of 6"]),
-        ({"--config.optimizer.learning_rate": 1e30}, ["image id", "not finite", "Nothing was saved"]),
+        ({"--config.train.accumulate": 4}, ["multiple of 4", "train.accumulate 4"]),
+        ({"--config.train.ema": 1.5}, ["train.ema is 1.5"]),
+        ({"--config.data.scales": "(8,)"}, ["data.scales", "at least a patch (16)"]),
+        ({"--config.data.flip": 1.5}, ["data.flip is 1.5", "probability"]),
+        ({"--config.data.crop_range": "(600, 384)"}, ["data.crop_range"]),
+        ({"--config.data.scales": "(2000,)", "--config.data.max_side": 0}, ["model.max_side"]),
+        ({"--config.data.categories": "odd"}, ["data.categories is 'odd'"]),
+        ({"--config.optimizer.schedule": "never"}, ["optimizer.schedule", "epoch, step"]),
+        (
+            {"--config.optimizer.schedule": "step", "--config.optimizer.warmup_epochs": 1},
+            ["warmup_epochs 1 leaves nothing"],
+        ),
+        ({"--config.model.compute_dtype": "float16"}, ["compute_dtype"]),
+        ({"--config.eval.batch_size": 3, "--config.data.val_split": "gone"}, ["gone does not exist"]),
+        ({"--config.optimizer.learning_rate": 1e30}, ["image id", "not finite", "This step is not saved"]),
         ({"--config.matcher": "magic"}, ["choose one of host, device"]),
         ({"--config.precision": "half"}, ["choose one of"]),
         ({"--config.train.epochs": 0}, ["train.epochs is 0"]),

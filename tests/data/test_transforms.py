@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_coco import box, make_coco
 from PIL import Image
 from reference_pack import arrays, data_folder
 
 from yolos_jax.data.augment import Views, normalized_boxes, plain_views, view_example, view_pixels
 from yolos_jax.data.coco import CocoSource
 from yolos_jax.data.examples import Example
+from yolos_jax.data.loader import LoadStep
+from yolos_jax.data.plan import EvaluationPlan
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import normalize
 from yolos_jax.sequence import (
@@ -196,3 +199,15 @@ def test_pictures_the_model_cannot_take_are_refused():
         Geometry.of(8, 0, 16, 84)
     with pytest.raises(InputError, match="at least one patch"):
         Geometry.of(32, -5, 16, 84)
+
+
+def test_targets_are_fractions_of_the_viewed_picture(tmp_path):
+    root = make_coco(tmp_path, [(64, 48)], annotations=[box(1, 1, [16, 12, 32, 6])])
+    source = CocoSource(root, "train2017")
+    plan = EvaluationPlan(source.examples.sizes, Geometry.of(48, 96, 16, 84), 2, 1)
+    loaded = LoadStep(source, plan, 16, 84)(0)
+    np.testing.assert_array_equal(loaded.batch.boxes[:, 0], [[0.5, 15 / 48, 0.5, 6 / 48], [0, 0, 0, 0]])
+    assert loaded.indices.tolist() == [0, -1] and loaded.batch.patches.shape == (2, 12, 768)
+    with Image.open(root / "train2017" / "1.jpg") as image:
+        want = to_patches(np.asarray(image)).reshape(12, 768)
+    np.testing.assert_array_equal(loaded.batch.patches[0], want)

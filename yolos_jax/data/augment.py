@@ -110,7 +110,8 @@ class Augmentation:
         """A bound of the patches of any view of these pictures."""
         shapes = np.asarray(sizes, np.int64).reshape(-1, 2)
         if self.crop:
-            side = np.arange(self.crop_range[0], self.crop_range[1] + 1)
+            least = min(self.crop_range[0], min(self.crop_sides) // self.patch * self.patch)  # small before the crop
+            side = np.arange(least, self.crop_range[1] + 1)
             shapes = np.concatenate([shapes, np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)])
         shapes = np.unique(shapes, axis=0)
         # Every scale: where the long side bounds a large one, a smaller may give more patches.

@@ -83,6 +83,11 @@ class CocoSource:
             # Raw ids leave gaps; more outputs than ids are allowed (the reference has 91 for COCO's 90).
             ids = [*ids, *range(len(ids), num_classes)] if categories == "raw" else [*ids]
         self.num_classes = num_classes or len(ids)
+        if self.num_classes > len(ids):
+            raise InputError(
+                f"{self.annotation_file} gives {len(ids)} classes where {self.num_classes} are wanted; set "
+                "--config.model.num_classes=0 to derive them."
+            )
         self.category_ids = tuple(int(i) for i in ids)
         self._label = {category: label for label, category in enumerate(self.category_ids)}
         too_large = [c for c in names if self._label.get(c, -1) >= self.num_classes]

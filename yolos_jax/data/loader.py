@@ -5,6 +5,7 @@ their parent. Importing this module imports neither jax nor grain; grain itself
 imports jax, so workers are told to stay on the CPU and never start a backend.
 """
 
+import gc
 import multiprocessing
 import os
 import shutil
@@ -88,9 +89,9 @@ class LoadStep:
         targets = pack_targets([example for _, example, _ in kept], slots, self.most)
         return Loaded(int(step), TrainBatch(*sequences, **targets), indices, tuple(skipped))
 
-    def _read(self, one: PlannedBatch, skipped: list[str]) -> tuple[int, Example, np.ndarray] | None:
+    def _read(self, planned: PlannedBatch, skipped: list[str]) -> tuple[int, Example, np.ndarray] | None:
         """(index, example, pixels) of a planned image or of the one that takes its place; None if there is none."""
-        original = int(one.indices[0])
+        one, original = planned, int(planned.indices[0])
         for attempt in range(SUBSTITUTES):
             index, view = int(one.indices[0]), one.views.of(0)
             example = self.source.examples[index]
@@ -98,10 +99,12 @@ class LoadStep:
                 return index, view_example(example, view), view_pixels(self.source.read(example), view)
             except UnreadableImage as error:
                 skipped.append(str(error))
-            one = self.plan.substitute(one.step, original, attempt)
+            one = self.plan.substitute(planned.step, original, attempt)
             if one is None:
-                return None
-        raise InputError(f"{SUBSTITUTES} pictures in a row cannot be read, the last one: {skipped[-1]}")
+                break
+        if one is None and not attempt:
+            return None  # nothing may take its place
+        raise InputError(f"{attempt + 1} pictures in a row cannot be read, the last one: {skipped[-1]}")
 
 
 def pack_targets(examples: list[Example], slots: int, most: int) -> dict[str, np.ndarray]:
@@ -135,7 +138,7 @@ def load(work: LoadStep, start: int, stop: int, workers: int = 0, ahead: int = 2
     steps = grain.MapDataset.range(start, stop).map(work)
     if not workers:
         options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=max(ahead, THREADS))
-        return _closing(iter(steps.to_iter_dataset(options)))
+        return _threads(iter(steps.to_iter_dataset(options)))
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
     several = grain.multiprocessing.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead)
     check_shared_memory(work, workers, ahead)
@@ -143,15 +146,24 @@ def load(work: LoadStep, start: int, stop: int, workers: int = 0, ahead: int = 2
     # would leave its reader waiting for the rest.
     large = grain.experimental.DatasetOptions(min_shm_size=LARGE)
     batches = grain.experimental.WithOptionsIterDataset(steps.to_iter_dataset(options), large)
-    return _closing(iter(batches.mp_prefetch(several, worker_init_fn=_start_worker)))
+    return _processes(iter(batches.mp_prefetch(several, worker_init_fn=_start_worker)))
 
 
-def _closing(iterator) -> Iterator[Loaded]:
+def _threads(iterator) -> Iterator[Loaded]:
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+def _processes(iterator) -> Iterator[Loaded]:
     try:
         # Copied, so that shared memory is free again at once; map holds on to nothing.
         yield from map(_copied, iterator)
     finally:
         iterator.close()
+        del iterator
+        gc.collect()  # grain's iterators are cycles that keep a last batch
         time.sleep(0.1)  # a thread of grain's gives shared memory back
 
 

@@ -1,0 +1,106 @@
+"""Options of the step: precision, rematerialisation, accumulation, moving average."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from micro_run import assert_equal_trees, without_key_biases
+
+from yolos_jax.data.examples import TrainBatch
+from yolos_jax.model.config import YolosConfig
+from yolos_jax.model.yolos import abstract, apply, build
+from yolos_jax.training.optimizer import adamw
+from yolos_jax.training.step import data_mesh, initial_state, make_gradient, make_step
+
+CONFIG = YolosConfig(
+    width=24, depth=3, heads=2, patch_size=8, det_tokens=5, num_classes=7, init_pe_size=(32, 48), mid_pe_size=(32, 48)
+)
+MESH = data_mesh(jax.devices()[:1])
+
+
+def batch_of(images=4, tokens=24) -> TrainBatch:
+    rng = np.random.default_rng(0)
+    grid = np.array([(4, 6), (3, 5), (6, 4), (2, 2)], np.int32)[:images]
+    count = np.array([2, 0, 3, 1], np.int32)[:images]
+    boxes = rng.uniform(0.2, 0.4, (images, 3, 4)).astype(np.float32)
+    labels = rng.integers(0, 7, (images, 3)).astype(np.int32)
+    patches = rng.integers(0, 256, (images, tokens, 192), np.uint8)
+    return TrainBatch(patches, grid, labels, boxes, count, np.ones(images, bool))
+
+
+def gradients(**changes):
+    config = dataclasses.replace(CONFIG, **changes)
+    params = build(config, 0, "from_nothing")[1]
+    gradient = make_gradient(abstract(config)[0], 1, "device", MESH)
+    return jax.tree.map(np.asarray, jax.jit(gradient)(params, batch_of()))
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return gradients()
+
+
+def test_rematerialisation_changes_nothing(plain):
+    grads, terms, _ = gradients(remat=True)
+    assert terms.total == plain[1].total
+    scale = max(np.abs(g).max() for g in jax.tree.leaves(plain[0]))
+    assert_equal_trees(grads, plain[0], atol=1e-6 * scale)
+
+
+def test_bfloat16_is_near_and_its_parameters_and_losses_are_float32(plain):
+    grads, terms, _ = gradients(compute_dtype="bfloat16")
+    assert all(g.dtype == np.float32 for g in jax.tree.leaves(grads)) and terms.total.dtype == np.float32
+    assert 0 < abs(terms.total - plain[1].total) < 0.02 * plain[1].total
+    flat = [np.concatenate([g.ravel() for g in jax.tree.leaves(t)]) for t in (grads, plain[0])]
+    assert flat[0] @ flat[1] > 0.99 * np.linalg.norm(flat[0]) * np.linalg.norm(flat[1])
+
+
+def test_bfloat16_really_computes_in_bfloat16():
+    config = dataclasses.replace(CONFIG, compute_dtype="bfloat16")
+    graph, params = build(config, 0)
+    batch = batch_of()
+    program = str(jax.make_jaxpr(lambda p: apply(graph, p, batch.patches, batch.grid))(params))
+    products = [line for line in program.splitlines() if "dot_general" in line]
+    in_bfloat16 = [line for line in products if ":bf16[" in line.split("=")[0]]
+    assert len(in_bfloat16) > 10  # qkv, proj, fc1, fc2 of both kinds of blocks, the patches, values by weights
+    logits = apply(graph, params, batch.patches, batch.grid).logits
+    assert logits.dtype == jnp.float32
+
+
+def test_accumulation_equals_the_batch_in_one_piece(plain):
+    """Images without boxes and with several, so that normalisers differ between the parts."""
+    params = build(CONFIG, 0, "from_nothing")[1]
+    scale = max(np.abs(g).max() for g in jax.tree.leaves(plain[0]))
+    for parts in (2, 4):
+        gradient = make_gradient(abstract(CONFIG)[0], 1, "device", MESH, parts)
+        grads, terms, finite = jax.tree.map(np.asarray, jax.jit(gradient)(params, batch_of()))
+        np.testing.assert_allclose(terms, plain[1], rtol=1e-5)
+        assert finite.all() and finite.shape == (4,)
+        assert_equal_trees(without_key_biases(grads), without_key_biases(plain[0]), atol=1e-5 * scale)
+
+
+def test_accumulation_names_the_right_image():
+    batch = batch_of()
+    batch.boxes[2, 0, 0] = np.nan
+    devices = data_mesh(jax.devices()[:2])
+    gradient = make_gradient(abstract(CONFIG)[0], 1, "device", devices, 2)
+    _, _, finite = jax.jit(gradient)(build(CONFIG, 0)[1], batch)
+    assert finite.tolist() == [True, True, False, True]
+
+
+def test_moving_average_and_a_step_that_is_not_applied():
+    params = build(CONFIG, 0, "from_nothing")[1]
+    optimizer = adamw(lambda step: 1e-2)
+    step = make_step(abstract(CONFIG)[0], optimizer, MESH, 1, "device", ema_decay=0.9)
+    state, report = step(initial_state(params, optimizer, MESH, ema=True), batch_of())
+    want = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * np.asarray(new), params, state.params)
+    assert report.applied and int(state.step) == 1
+    assert_equal_trees(jax.tree.map(np.asarray, state.ema), want, atol=3e-7)
+    before = jax.tree.map(np.array, state)
+    batch = batch_of()
+    batch.boxes[0, 0] = np.inf
+    state, report = step(state, batch)
+    assert not report.applied
+    assert_equal_trees(jax.tree.map(np.asarray, state), before)
