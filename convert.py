@@ -28,13 +28,13 @@ def parse_args() -> argparse.Namespace:
 
 
 def wanted_model(args: argparse.Namespace):
-    """The `YolosConfig` asked for with --variant or --config, or None."""
-    from yolos_jax.model.config import YolosConfig, variant
+    """(the `YolosConfig` asked for with --variant or --config, or None; whether its number of classes is open)."""
+    from yolos_jax.model.config import COCO_CLASSES, YolosConfig, variant
 
     if args.variant is not None:
-        return variant(args.variant)
+        return variant(args.variant), False
     if args.config is None:
-        return None
+        return None, False
     path = Path(args.config)
     if not path.is_file():
         raise InputError(f"the config file {path} does not exist.")
@@ -51,7 +51,8 @@ def wanted_model(args: argparse.Namespace):
         raise InputError(
             f"the config file {path} gives no get_config().model ({type(error).__name__}: {error})."
         ) from error
-    return YolosConfig.from_dict(values)
+    is_open = values.get("num_classes") == 0
+    return YolosConfig.from_dict(values | ({"num_classes": COCO_CLASSES} if is_open else {})), is_open
 
 
 def read(args: argparse.Namespace):
@@ -59,18 +60,19 @@ def read(args: argparse.Namespace):
     from yolos_jax.data.coco_names import COCO_NAMES
     from yolos_jax.model.config import COCO_CLASSES
     from yolos_jax.training import checkpoints
-    from yolos_jax.weights import load_weights
+    from yolos_jax.weights import load_weights, with_classes
 
-    wanted = wanted_model(args)
+    wanted, is_open = wanted_model(args)
     if checkpoints.steps(args.source):
         if not args.to_hf:
             raise InputError(f"{args.source} is a checkpoint of ours already; add --to-hf to export it.")
         params, meta = checkpoints.load(args.source)
+        wanted = with_classes(wanted, meta.model.num_classes) if is_open else wanted
         differences = [] if wanted is None else wanted.differences(meta.model)
         if differences:
             raise InputError(f"the wanted model is not the checkpoint's: {'; '.join(differences)}.")
         return meta.model, params, meta.label_names, f"checkpoint {args.source}, step {meta.step}"
-    config, params, names, report = load_weights(args.source, wanted, args.seed)
+    config, params, names, report = load_weights(args.source, wanted, args.seed, any_classes=is_open)
     if names is None:
         names = COCO_NAMES if config.num_classes == COCO_CLASSES else {}
     return config, params, names, report

@@ -31,10 +31,12 @@ def main(config) -> None:
     recipe.check_same_model(meta.model, model, CHECKPOINT.value)
     model = dataclasses.replace(recipe.without_training_options(model), layer_norm_eps=meta.model.layer_norm_eps)
     out = Path(OUT.value or Path(CHECKPOINT.value) / f"eval-{meta.step}")
-    if (out / "metrics.json").exists() and not OVERWRITE.value:
+    if any((out / name).exists() for name in ("metrics.json", "results.json")) and not OVERWRITE.value:
         raise InputError(f"{out} holds the numbers of an earlier evaluation; give another --out, or --overwrite.")
     make_folder(out)
-    source = recipe.source_of(config, "val", meta.category_ids, model.num_classes)
+    # A run's labels are its own, whatever the validation file lists; without a run, the recipe's.
+    labels = meta.category_ids or (tuple(range(model.num_classes)) if "config" in meta.extra else None)
+    source = recipe.source_of(config, "val", labels, model.num_classes)
     data = config.data
     evaluator = Evaluator(
         model,

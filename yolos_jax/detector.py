@@ -38,7 +38,7 @@ class Detections:
       boxes: float32 `[n, 4]`, absolute xyxy in the original picture's pixels; as
         in the reference they may reach a little beyond its edges.
       scores: float32 `[n]`, probability of the label, 0..1.
-      labels: int32 `[n]`, category ids.
+      labels: `[n]`, category ids.
       names: the labels' names (the id as text where the checkpoint has no name).
       size: (width, height) of the picture, upright.
     """
@@ -170,5 +170,5 @@ class Detector:
         labels = labels[order]
         names = [self.label_names.get(int(label), str(label)) for label in labels]
         if self.category_ids is not None:
-            labels = np.array(self.category_ids, np.int32)[labels]
+            labels = np.array(self.category_ids, np.int64)[labels]
         return Detections(boxes[order], scores[order], labels, names, size)

@@ -9,13 +9,13 @@ from made_coco import box, make_coco
 from reference_pack import arrays, data_folder
 
 from yolos_jax.data.coco import CocoSource
-from yolos_jax.data.loader import Geometry
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.coco import NAMES, coco_metrics, table, to_results, write_report
-from yolos_jax.evaluation.run import evaluate
+from yolos_jax.evaluation.run import Evaluator
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import build
 from yolos_jax.postprocess import postprocess
+from yolos_jax.sequence import Geometry
 from yolos_jax.training.step import data_mesh
 
 
@@ -81,15 +81,29 @@ def test_every_image_is_evaluated_once(tmp_path, devices, batch_size):
     root = make_coco(tmp_path, sizes)
     (root / "train2017" / "3.jpg").write_bytes(b"no picture")
     config = YolosConfig(width=12, depth=2, heads=2, det_tokens=4, num_classes=10, init_pe_size=(48, 64))
-    graph, params = build(config)
+    params = build(config)[1]
     source = CocoSource(root, "train2017", 10)
     geometry = Geometry.of(32, 64, 16, 84)
     mesh = data_mesh(jax.devices()[:devices])
-    found = evaluate(graph, params, source, geometry, mesh, batch_size, buckets=2, on_bad_image="skip")
+    evaluator = Evaluator(config, source, geometry, mesh, batch_size, buckets=2, on_bad_image="skip")
+    found = evaluator(params)
     ids = [r["image_id"] for r in found.results]
     assert sorted(ids) == sorted([i for i in range(1, 13) if i != 3] * config.det_tokens)
     assert len(found.skipped) == 1 and "3.jpg" in found.skipped[0]
     assert set(found.metrics) == set(NAMES)
     if devices > 1:
         with pytest.raises(InputError, match="not a multiple of the 8 devices"):
-            evaluate(graph, params, source, geometry, mesh, batch_size=3)
+            Evaluator(config, source, geometry, mesh, batch_size=3)
+    assert evaluator(params, lambda: True) is None
+    with pytest.raises(InputError, match=r"3\.jpg.*on_bad_image=skip"):
+        Evaluator(config, source, geometry, mesh, batch_size)(params)
+
+
+def test_contiguous_labels_are_scored_under_their_ids(tmp_path):
+    """A model with labels 0 and 1 for the categories 1 and 7; annotations beyond those scored may be anything."""
+    root = make_coco(tmp_path, [(64, 48)] * 3, annotations=[box(1, 1, [4, 4, 20, 10], 7), {"id": 2, "image_id": 3}])
+    config = YolosConfig(width=12, depth=2, heads=2, det_tokens=4, num_classes=2, init_pe_size=(48, 64))
+    source = CocoSource(root, "train2017", max_images=2, categories="contiguous")
+    evaluator = Evaluator(config, source, Geometry.of(48, 96, 16, 84), data_mesh(jax.devices()[:1]), 2)
+    found = evaluator(build(config)[1])
+    assert {r["category_id"] for r in found.results} <= {1, 7} and len(found.results) == 8

@@ -13,7 +13,7 @@ from tiny_weights import TINY, random_params
 from yolos_jax.errors import InputError
 from yolos_jax.training import checkpoints
 from yolos_jax.training.checkpoints import Meta
-from yolos_jax.training.keeper import BEST, Keeper, best_so_far, newest
+from yolos_jax.training.keeper import BEST, Keeper, best_so_far, newest, put_aside_best
 from yolos_jax.training.optimizer import adamw
 from yolos_jax.training.step import data_mesh, initial_state
 
@@ -119,7 +119,7 @@ def test_a_half_written_step_is_put_aside(tmp_path):
     (tmp_path / "3.orbax-checkpoint-tmp").mkdir()
     state, _, (told,) = newest(tmp_path, OPTIMIZER, False, nothing)
     same_arrays(state, 1)
-    assert "only half a checkpoint" in told
+    assert "is only half written; moved to damaged-2" in told
     with Keeper(tmp_path, 3):
         assert not (tmp_path / "3.orbax-checkpoint-tmp").exists()
 
@@ -128,10 +128,27 @@ def test_no_whole_checkpoint_is_a_sentence_and_nothing_is_lost(tmp_path):
     saved(tmp_path)
     for step in (1, 2):
         (tmp_path / str(step) / "optimizer" / "manifest.ocdbt").write_bytes(b"")
-    with pytest.raises(InputError, match="damaged-2.*damaged-1.*No other checkpoint"):
+    for _ in range(2):  # whatever the trouble is, a second start must not find an empty folder
+        with pytest.raises(InputError, match="2 cannot be read.*1 cannot be read.*left as they are"):
+            newest(tmp_path, OPTIMIZER, False, nothing)
+    assert checkpoints.steps(tmp_path) == [1, 2]
+
+
+def test_a_best_checkpoint_is_no_run_and_stays(tmp_path):
+    with Keeper(tmp_path, 2) as keeper:
+        keeper.save_best(2, state_of(2).params, meta_of(2, AP=0.2))
+    with pytest.raises(InputError, match="holds weights .*--config.init="):
+        newest(tmp_path / BEST, OPTIMIZER, False, nothing)
+    assert best_so_far(tmp_path)[0] == 2
+    (told,) = put_aside_best(tmp_path, 1)
+    assert "damaged-2" in told and best_so_far(tmp_path) is None and put_aside_best(tmp_path, 1) == []
+
+
+def test_folders_with_numbers_for_names_are_left_alone(tmp_path):
+    (tmp_path / "2" / "notes").mkdir(parents=True)
+    with pytest.raises(InputError, match="is named like a checkpoint and is none"):
         newest(tmp_path, OPTIMIZER, False, nothing)
-    assert newest(tmp_path, OPTIMIZER, False, nothing) == (None, None, [])
-    assert (tmp_path / "damaged-1" / "params").is_dir() and (tmp_path / "damaged-2" / "params").is_dir()
+    assert (tmp_path / "2" / "notes").is_dir()
 
 
 def test_no_room_is_noticed_before_writing(tmp_path, monkeypatch):

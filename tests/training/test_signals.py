@@ -36,7 +36,13 @@ class Training:
         environment |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "PYTHONUNBUFFERED": "1", "NPROC": "32"}
         environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         self.said, self.errors = [], []
         self.threads = [
@@ -110,8 +116,30 @@ def test_a_signal_saves_and_leaves(data, cache, tmp_path, number, code):
         run.process.send_signal(number)
         assert run.end() == code, run.text()
     (step,) = checkpoints.steps(tmp_path)
-    assert f"stopped by {number.name}; step {step} of 10000 is saved" in run.text()
+    assert f"stopped by {number.name} after step {step} of 10000; step {step} is saved" in run.text()
     assert "Traceback" not in run.text() and lines(tmp_path)[-1]["step"] == step
+
+
+@pytest.mark.timeout(240)
+def test_a_signal_to_the_whole_group_during_an_evaluation(data, cache, tmp_path):
+    """As a scheduler sends it: to the data workers too, while the evaluation waits for them."""
+    slow = {"train.epochs": 1, "eval.every_epochs": 1, "eval.batch_size": 1, "data.val_split": "train2017"}
+    with Training(data, tmp_path, cache, **slow, **{"data.workers": 2}) as run:
+        run.wait_for(lambda: checkpoints.steps(tmp_path))
+        time.sleep(1.0)
+        os.killpg(run.process.pid, signal.SIGTERM)
+        assert run.end() == 143, run.text()
+    assert "Traceback" not in run.text() and checkpoints.steps(tmp_path) == [2]
+
+
+@pytest.mark.timeout(240)
+def test_two_runs_in_one_folder(data, cache, tmp_path):
+    with Training(data, tmp_path, cache, **LONG) as run:
+        run.wait_for(lambda: steps_logged(tmp_path) > 5)
+        with Training(data, tmp_path, cache, **LONG) as second:
+            assert second.end() == 2 and "another process is training in" in second.text()
+        run.process.send_signal(signal.SIGTERM)
+        assert run.end() == 143 and steps_logged(tmp_path) == checkpoints.steps(tmp_path)[-1]
 
 
 @pytest.mark.timeout(240)
@@ -134,7 +162,7 @@ def test_a_dead_worker_is_reported_and_the_work_saved(data, cache, tmp_path):
         assert run.end(60) == 2, run.text()
     (step,) = checkpoints.steps(tmp_path)
     (sentence,) = [line for line in run.text().splitlines() if line.startswith("error: ")]
-    assert f"process {workers[-1].pid} ended with code -9" in sentence and f"Step {step} is saved" in sentence
+    assert f"process {workers[-1].pid} ended with code -9" in sentence and f"step {step} is saved" in sentence
     psutil.wait_procs(workers, timeout=10)
     assert not any(p.is_running() for p in workers)
 
@@ -174,7 +202,7 @@ def test_killed_at_any_moment_it_ends_as_if_it_never_had_been(cache, tmp_path):
             if killed % 4 != 3:
                 goal = min(steps_logged(tmp_path / "run") + 1, total - 12)
                 run.wait_for(lambda: "training on" in "".join(run.said))
-                run.wait_for(lambda goal=goal: steps_logged(tmp_path / "run") >= goal, 30)
+                run.wait_for(lambda goal=goal: steps_logged(tmp_path / "run") >= goal, 120)
                 time.sleep(draw.uniform(0.0, 0.3))
             else:
                 time.sleep(draw.uniform(0.0, 4.0))

@@ -53,7 +53,7 @@ def read_annotations(path: Path, complain: Complain = stop) -> dict[str, list]:
 
 def _wrong_image(image: dict, path: Path) -> str | None:
     sizes = image.get("width"), image.get("height")
-    if type(image.get("id")) is not int or not isinstance(image.get("file_name"), str):
+    if not _is_id(image.get("id")) or not isinstance(image.get("file_name"), str):
         return f"an image of {path} has no whole-number id or no file_name: {short(image)}."
     name = image["file_name"].encode("utf-8", "replace").decode()  # half a surrogate pair becomes "?"
     if not 0 < len(name) <= 1000 or "\0" in name or name != image["file_name"]:
@@ -66,7 +66,7 @@ def _wrong_image(image: dict, path: Path) -> str | None:
 
 
 def _wrong_annotation(annotation: dict, path: Path) -> str | None:
-    if type(annotation.get("image_id")) is int:
+    if _is_id(annotation.get("image_id")):
         return None
     return (
         f"annotation id {short(annotation.get('id'))} in {path} has no whole-number image_id "
@@ -75,7 +75,7 @@ def _wrong_annotation(annotation: dict, path: Path) -> str | None:
 
 
 def _wrong_category(category: dict, path: Path) -> str | None:
-    if type(category.get("id")) is not int or "name" not in category:
+    if not _is_id(category.get("id")) or "name" not in category:
         return f"a category of {path} has no whole-number id or no name: {short(category)}."
     return None
 
@@ -99,6 +99,11 @@ def wrong_box(annotation: dict, path: Path, categories: dict[int, Any]) -> str |
     if type(category) is not int or category not in categories:
         return f"{where} has the category id {short(category)}, which its categories lack."
     return None
+
+
+def _is_id(value: Any) -> bool:
+    """A whole number that int64 can hold."""
+    return type(value) is int and abs(value) < 2**63
 
 
 def _is_number(value: Any) -> bool:

@@ -12,6 +12,7 @@ from yolos_jax.errors import InputError
 from yolos_jax.pictures import UnreadableImage, open_rgb
 
 CATEGORIES = ("raw", "contiguous")
+MOST_CLASSES = 100_000
 
 
 class CocoSource:
@@ -79,6 +80,11 @@ class CocoSource:
         if ids is None:
             if not names or min(names) < 0:
                 raise InputError(f"{self.annotation_file} lists no category, or one with a negative id.")
+            if categories == "raw" and max(names) >= MOST_CLASSES:
+                raise InputError(
+                    f"the largest category id of {self.annotation_file} is {max(names)}, which would make as many "
+                    "classes; set --config.data.categories=contiguous."
+                )
             ids = sorted(names) if categories == "contiguous" else range(max(names) + 1)
             # Raw ids leave gaps; more outputs than ids are allowed (the reference has 91 for COCO's 90).
             ids = [*ids, *range(len(ids), num_classes)] if categories == "raw" else [*ids]

@@ -160,11 +160,23 @@ def _processes(iterator) -> Iterator[Loaded]:
     try:
         # Copied, so that shared memory is free again at once; map holds on to nothing.
         yield from map(_copied, iterator)
+    except RuntimeError as error:
+        if "terminated unexpectedly" not in str(error):
+            raise
+        raise dead_worker(str(error).split(".")[0]) from error
     finally:
         iterator.close()
         del iterator
         gc.collect()  # grain's iterators are cycles that keep a last batch
         time.sleep(0.1)  # a thread of grain's gives shared memory back
+
+
+def dead_worker(what: str) -> InputError:
+    """What to say when a data worker is no more; `what` has its exit code."""
+    return InputError(
+        f"a data worker died ({what}; -9 is often the system running out of memory). Give it more memory, or lower "
+        "data.workers or data.ahead, and run the same command to go on."
+    )
 
 
 def _copied(loaded: Loaded) -> Loaded:
@@ -189,6 +201,8 @@ def check_shared_memory(work: LoadStep, workers: int, ahead: int, folder: str = 
 def _start_worker(index: int, count: int) -> None:
     """In a new worker: no accelerator, no say in Ctrl-C, and an end when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A signal to the whole group is the parent's to answer: it finishes its step and ends its workers.
+    signal.signal(signal.SIGTERM, lambda *_: _exit_later())
     os.environ["JAX_PLATFORMS"] = "cpu"
     if "jax" in sys.modules:
         sys.modules["jax"].config.update("jax_platforms", "cpu")
@@ -199,3 +213,9 @@ def _start_worker(index: int, count: int) -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+
+
+def _exit_later(seconds: float = 30.0) -> None:
+    timer = threading.Timer(seconds, os._exit, (1,))
+    timer.daemon = True
+    timer.start()

@@ -57,7 +57,7 @@ def coco_metrics(
     """
     quiet = io.StringIO()
     with contextlib.redirect_stdout(quiet):
-        truth = _ground_truth(Path(annotation_file))
+        truth = _ground_truth(Path(annotation_file), image_ids)
         scored = sorted(truth.getImgIds() if image_ids is None else set(image_ids))
         strangers = {r["image_id"] for r in results} - set(scored)
         if strangers:
@@ -72,7 +72,7 @@ def coco_metrics(
     return {name: float(value) for name, value in zip(NAMES, evaluation.stats)}
 
 
-def _ground_truth(path: Path) -> COCO:
+def _ground_truth(path: Path, image_ids: Sequence[int] | None) -> COCO:
     """The annotation file as pycocotools wants it, whatever a hand-made one leaves out.
 
     Ids are numbered anew: pycocotools takes annotation id 0 for "not matched"
@@ -81,7 +81,8 @@ def _ground_truth(path: Path) -> COCO:
     content = json.loads(path.read_text(encoding="utf-8"))
     truth = COCO()
     truth.dataset = content | {"info": {}, "annotations": []}
-    for i, annotation in enumerate(content["annotations"], 1):
+    scored = {image["id"] for image in content["images"]} if image_ids is None else set(image_ids)
+    for i, annotation in enumerate((a for a in content["annotations"] if a["image_id"] in scored), 1):
         area = annotation.get("area")
         area = annotation["bbox"][2] * annotation["bbox"][3] if area is None else area
         crowd = int(annotation.get("iscrowd") or 0)

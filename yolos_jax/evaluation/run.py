@@ -78,6 +78,14 @@ class Evaluator:
 
     def __call__(self, params: dict, cancelled: Callable[[], object] = lambda: False) -> Evaluation | None:
         """Scores `params`; None if `cancelled` became true on the way."""
+        try:
+            return self._evaluate(params, cancelled)
+        except InputError:
+            if cancelled():  # what stops a run may end its workers
+                return None
+            raise
+
+    def _evaluate(self, params: dict, cancelled: Callable[[], object]) -> Evaluation | None:
         params = jax.device_put(params, self._same)
         results, skipped, done = [], [], []
         with (

@@ -12,8 +12,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from yolos_jax.data.examples import TrainBatch
-from yolos_jax.data.loader import Loaded
-from yolos_jax.errors import InputError
+from yolos_jax.data.loader import Loaded, dead_worker
 
 AHEAD = 2  # batches on the devices that no step has asked for yet
 POLL = 0.25  # seconds between looks at the workers and at `cancelled`
@@ -126,10 +125,7 @@ class Feed:
             raise Cancelled from error
         dead = self._dead_worker()
         if dead:
-            raise InputError(
-                f"a data worker died ({dead}; -9 is often the system running out of memory). Give it more memory, or "
-                "lower data.workers or data.ahead, and run the same command to go on."
-            ) from error
+            raise dead_worker(dead) from error
         raise error
 
 

@@ -57,14 +57,14 @@ class Keeper:
         if state.ema is not None:
             trees["ema"] = state.ema
         with checkpoints.unwritable(self.path, step):
-            self._latest.wait_until_finished()
+            self.wait()
             checkpoints.check_room(self.path, trees)
             # Copies on the host: the next step may reuse the memory of these arrays.
             self._latest.save(step, args=checkpoints.parts(meta, **jax.tree.map(_copy, trees)))
         self.last = step
 
     def save_best(self, step: int, params: dict, meta: Meta) -> None:
-        """Writes the parameters of the best step so far apart, in place of the one before."""
+        """Writes the parameters of the best step so far apart, in place of the one before; waits until it is there."""
         if step in checkpoints.steps(self.path / BEST):
             return
         with checkpoints.unwritable(self.path / BEST, step):
@@ -72,6 +72,7 @@ class Keeper:
             if self._best is None:
                 self._best = ocp.CheckpointManager(self.path / BEST, options=_options(1))
             self._best.save(step, args=checkpoints.parts(meta, params=jax.tree.map(_copy, params)))
+        self.wait()
 
     def wait(self) -> None:
         """Until everything is written."""
@@ -104,7 +105,8 @@ def newest(
     """The newest step of a run that is whole: (state of numpy arrays, its meta, sentences about those that are not).
 
     Damaged steps are moved to `damaged-STEP`, so that the run can write them
-    again and nothing is lost.
+    again and nothing is lost; but only when an older one could be read: if
+    none can, the trouble may not be the files'.
 
     Args:
       ema: whether the run keeps a moving average; if the step has none, it starts at the parameters.
@@ -113,28 +115,48 @@ def newest(
     Raises:
       InputError: refused, or there are steps and none can be read.
     """
-    told, found = [], checkpoints.steps(workdir)
-    for path in sorted(workdir.glob("[0-9]*")):
-        if path.is_dir() and path.name.isdigit() and int(path.name) not in found:
-            told.append(f"{path} is only half a checkpoint; {_put_aside(path)}.")
+    found, damaged = checkpoints.steps(workdir), _half_written(workdir)
     for step in reversed(found):
         path = workdir / str(step)
         try:
             meta = checkpoints.read_meta(workdir, step)
-            if not (path / "optimizer").is_dir() and "config" not in meta.extra:
+            if not (path / "optimizer").is_dir() and ("config" not in meta.extra or "AP" in meta.extra):
                 raise InputError(
-                    f"{workdir} holds converted weights, not a training run; give --config.init={workdir} and another "
-                    "--workdir."
+                    f"{workdir} holds weights (converted ones, or the best of a run), not a run; give "
+                    f"--config.init={workdir} and another --workdir."
                 )
             refuse(meta)
-            return _read_state(workdir, step, meta, optimizer, ema), meta, told
+            state = _read_state(workdir, step, meta, optimizer, ema)
         except InputError:
             raise
         except Exception as error:  # whatever orbax and tensorstore raise for damaged files
-            told.append(f"the checkpoint {path} cannot be read ({checkpoints.reason(error)}); {_put_aside(path)}.")
-    if found:
-        raise InputError(f"{' '.join(told)} No other checkpoint is there; the same command starts from the beginning.")
-    return None, None, told
+            damaged[path] = f"cannot be read ({checkpoints.reason(error)})"
+            continue
+        return state, meta, [f"the checkpoint {path} {why}; {_put_aside(path)}." for path, why in damaged.items()]
+    if damaged:
+        raise InputError(
+            f"no checkpoint of {workdir} can be read: "
+            + "; ".join(f"{path.name} {why}" for path, why in damaged.items())
+            + ". All are left as they are: mend them, or start anew in another --workdir."
+        )
+    return None, None, []
+
+
+def _half_written(workdir: Path) -> dict[Path, str]:
+    """Steps without a meta; `InputError` for folders that are named like a step and are none."""
+    found, half = checkpoints.steps(workdir), {}
+    for path in sorted(workdir.glob("[0-9]*")):
+        if path.is_dir() and path.name.isdigit() and int(path.name) not in found:
+            if not any((path / name).exists() for name in ("_CHECKPOINT_METADATA", "params", "optimizer")):
+                raise InputError(f"{path} is named like a checkpoint and is none; choose another --workdir.")
+            half[path] = "is only half written"
+    return half
+
+
+def put_aside_best(workdir: Path, step: int) -> list[str]:
+    """Moves a best checkpoint of a later step away: a run that goes on from `step` will find its own."""
+    later = [s for s in checkpoints.steps(workdir / BEST) if s > step]
+    return [f"the best checkpoint {s} is of a later step; {_put_aside(workdir / BEST / str(s))}." for s in later]
 
 
 def _read_state(workdir: Path, step: int, meta: Meta, optimizer: optax.GradientTransformation, ema: bool) -> TrainState:

@@ -56,6 +56,11 @@ class Log:
                 draft.write_text("".join(f"{line}\n" for line in kept))
             draft.replace(self.path)
 
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Step, AP and AP50 of every evaluation that has been finished."""
+        lines = [json.loads(line) for line in self.path.read_text().splitlines()]
+        return [{"step": n["step"], "AP": n["val/AP"], "AP50": n["val/AP50"]} for n in lines if "val/AP" in n]
+
     def step(self, step: int, report: StepReport, item: OnDevices, waited: float) -> None:
         """Counts one step and, every so many, writes a line with its terms before the update.
 

@@ -9,12 +9,13 @@ import jax
 import numpy as np
 
 from yolos_jax.errors import InputError, make_folder
+from yolos_jax.training import checkpoints
 from yolos_jax.training.feed import Cancelled, OnDevices
 from yolos_jax.training.keeper import BEST, Keeper, best_so_far
 from yolos_jax.training.log import Log
 from yolos_jax.training.run import Run
 from yolos_jax.training.step import StepReport, TrainState, data_mesh
-from yolos_jax.training.stop import Stop
+from yolos_jax.training.stop import Stop, only_run_in
 
 
 class Outcome(NamedTuple):
@@ -55,8 +56,9 @@ def train(
       InputError: bad input, a disk that is full, a data worker that died, or
         numbers that are no longer finite.
     """
-    with Stop() as stop:
-        run, workdir = Run(config, data_mesh(devices)), make_folder(workdir)
+    workdir = make_folder(workdir)
+    with Stop() as stop, only_run_in(workdir):
+        run = Run(config, data_mesh(devices))
         state, meta = run.begin(workdir, accept_differences)
         print(run.describe())
         start = meta.step
@@ -64,7 +66,7 @@ def train(
             Keeper(workdir, config.checkpoint.keep) as keeper,
             Log(workdir, config.train.log_every, start, run.total, run.schedule, run.per_epoch) as log,
         ):
-            loop = Loop(run, state, start, list(meta.extra["evaluations"]), keeper, log, stop)
+            loop = Loop(run, state, start, keeper, log, stop)
             loop.go()
     loop.tell_end()
     return Outcome(workdir, loop.done, stop.signal, tuple(run.programs), log.padding)
@@ -73,10 +75,8 @@ def train(
 class Loop:
     """What changes while a run trains: the state, the steps done, what has been evaluated and skipped."""
 
-    def __init__(
-        self, run: Run, state: TrainState, done: int, evaluations: list[dict], keeper: Keeper, log: Log, stop: Stop
-    ):
-        self.run, self.state, self.done, self.evaluations = run, state, done, evaluations
+    def __init__(self, run: Run, state: TrainState, done: int, keeper: Keeper, log: Log, stop: Stop):
+        self.run, self.state, self.done, self.evaluations = run, state, done, log.evaluations()
         self.keeper, self.log, self.stop = keeper, log, stop
         self.skipped: list[str] = []
         self.unchecked: tuple[StepReport, OnDevices] | None = None
@@ -107,7 +107,15 @@ class Loop:
             self.save()
             self.keeper.wait()
             if isinstance(error, InputError):
-                raise InputError(f"{error} Step {self.done} is saved in {self.keeper.path}.") from error
+                raise InputError(f"{error} {self.saved()}.") from error
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise InputError(
+                f"the devices have not enough memory for step {self.done + 1} ({checkpoints.reason(error)}); raise "
+                "train.accumulate, set model.remat=True, or lower train.batch_size or the sizes of pictures. Run the "
+                "same command to go on from the newest checkpoint."
+            ) from error
         self.save()
         self.keeper.wait()
 
@@ -120,7 +128,7 @@ class Loop:
     def evaluate(self) -> None:
         """Evaluates this step if it is one to be evaluated and has not been; keeps it if it is the best so far."""
         step = self.done
-        if not self.run.evaluates(step) or any(e["step"] == step for e in self.evaluations) or self.stop:
+        if self.stop or not self.lacks_evaluation():
             return
         params = self.state.params if self.state.ema is None else self.state.ema
         with self.log.paused():
@@ -128,18 +136,22 @@ class Loop:
         if result is None:
             return
         ap = result.metrics["AP"]
-        self.log.write(step, result.metrics, "val/")
         self.evaluations.append({"step": step, "AP": ap, "AP50": result.metrics["AP50"]})
         best = best_so_far(self.keeper.path)
         better = best is None or ap > best[1]
         if better:
             meta = self.run.meta(step, self.evaluations)
             self.keeper.save_best(step, params, dataclasses.replace(meta, extra=meta.extra | {"AP": ap}))
+        self.log.write(step, result.metrics, "val/")  # last: a step that has this line needs no evaluation any more
         self.log.say(
             f"step {step}: AP {ap:.4f}, AP50 {result.metrics['AP50']:.4f}, "
             + ("the best so far" if better else f"best {best[1]:.4f} at step {best[0]}")
             + (f"; {len(result.skipped)} pictures unreadable" if result.skipped else "")
         )
+
+    def lacks_evaluation(self) -> bool:
+        """Whether this step is one to be evaluated and has not been."""
+        return self.run.evaluates(self.done) and all(e["step"] != self.done for e in self.evaluations)
 
     def look_at_pictures(self, item: OnDevices) -> None:
         """Pictures that could not be read stop the run, or are counted."""
@@ -155,6 +167,10 @@ class Loop:
             check_finite(report, item.step + 1, ids)
             self.unchecked = None
 
+    def saved(self) -> str:
+        """Where what has been done is."""
+        return f"step {self.done} is saved in {self.keeper.path}" if self.done else "nothing was to be saved yet"
+
     def tell_end(self) -> None:
         """The summary."""
         run, workdir, skipped = self.run, self.keeper.path, self.skipped
@@ -165,8 +181,8 @@ class Loop:
         best = best_so_far(workdir)
         if best is not None:
             print(f"best AP {best[1]:.4f} at step {best[0]}, in {workdir / BEST}")
-        if self.stop and self.done < run.total:
-            print(f"stopped by {self.stop.name}; step {self.done} of {run.total} is saved in {workdir}")
+        if self.stop and (self.done < run.total or self.lacks_evaluation()):
+            print(f"stopped by {self.stop.name} after step {self.done} of {run.total}; {self.saved()}")
             print("the same command goes on from there")
         else:
             print(f"saved the checkpoint of step {self.done} to {workdir}; the run is complete")

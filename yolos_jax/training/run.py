@@ -16,7 +16,7 @@ from yolos_jax.model.yolos import abstract
 from yolos_jax.training.checkpoints import Meta
 from yolos_jax.training.feed import Feed, OnDevices
 from yolos_jax.training.identity import facts_of, refuse_differences
-from yolos_jax.training.keeper import newest
+from yolos_jax.training.keeper import newest, put_aside_best
 from yolos_jax.training.optimizer import adamw, schedule_of
 from yolos_jax.training.start import starting_params
 from yolos_jax.training.step import TrainState, initial_state, make_step, replicated, split_over
@@ -87,6 +87,7 @@ class Run:
             notes.extend(refuse_differences(meta, self.model, self.facts, accept_differences))
 
         state, meta, told = newest(workdir, self.optimizer, ema, refuse)
+        told += put_aside_best(workdir, meta.step if meta else 0)
         for sentence in told + notes:
             print(sentence)
         if state is None:
@@ -108,8 +109,7 @@ class Run:
 
     def meta(self, step: int, evaluations: list[dict]) -> Meta:
         """What a checkpoint of this run says about itself."""
-        ids = self.source.category_ids
-        ids = None if ids == tuple(range(len(ids))) else ids
+        ids = None if self.config.data.categories == "raw" else self.source.category_ids
         return Meta(self.model, self.source.label_names, step, self.facts | {"evaluations": list(evaluations)}, ids)
 
     def feed(self, start: int, cancelled: Callable[[], object]) -> Feed:

@@ -1,9 +1,19 @@
-"""SIGTERM and Ctrl-C: finish the step, save, leave."""
+"""SIGTERM and Ctrl-C: finish the step, save, leave. And: one run in a folder at a time."""
 
+import contextlib
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from yolos_jax.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
 
 
 class Stop:
@@ -43,6 +53,22 @@ class Stop:
         if not self.signal:
             self.signal = number
             _say(f"{self.name}: stopping after this step and saving; Ctrl-C (again) stops at once without saving.")
+
+
+@contextlib.contextmanager
+def only_run_in(workdir: Path) -> Iterator[None]:
+    """`InputError` if another process trains in this folder; a kill of that process lets go of it."""
+    with (workdir / ".lock").open("w") as lock:
+        try:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another process is training in {workdir}; end it, or choose another --workdir."
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+        yield
 
 
 def _say(text: str) -> None:
