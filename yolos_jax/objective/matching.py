@@ -60,8 +60,8 @@ def match(
       cost: float `[B, Q, M]`.
       count: int32 `[B]`, real targets of each image (columns `:count`).
       solver: `host` or `device`; static.
-      mesh: devices the batch is split over along the axis `data`; the host
-        solver then runs once per device, on that device's images only.
+      mesh: devices the batch is split over along the axis `data`; the solver
+        then runs once per device, on that device's images only.
 
     Returns:
       query: int32 `[B, M]`, the query of each target. -1 for padding, for the
@@ -80,20 +80,18 @@ def match(
     cost = jnp.where(real[:, None, :], cost, 0.0)
     if cost.shape[2] == 0:
         return jnp.zeros(cost.shape[::2], jnp.int32), finite
-    query = _match_on_device(cost, real) if solver == "device" else _match_on_host(cost, count, mesh)
-    return jnp.where(real, query, -1), finite
+    solve = _match_on_device if solver == "device" else _match_on_host
+    if mesh is not None:
+        # Each device for its own images: a callback would otherwise get the whole batch gathered on one device, and
+        # the loops of the solver on the device would ask all devices at every turn whether they are done.
+        spec = PartitionSpec("data")
+        solve = jax.shard_map(solve, mesh=mesh, in_specs=(spec, spec), out_specs=spec, check_vma=False)
+    return jnp.where(real, solve(cost, count), -1), finite
 
 
-def _match_on_host(cost: jax.Array, count: jax.Array, mesh: Mesh | None) -> jax.Array:
-    def local(cost, count):
-        shape = jax.ShapeDtypeStruct(cost.shape[::2], jnp.int32)
-        return jax.pure_callback(solve_on_host, shape, cost, count)
-
-    if mesh is None:
-        return local(cost, count)
-    # Without shard_map, a callback gets the whole batch gathered on one device.
-    spec = PartitionSpec("data")
-    return jax.shard_map(local, mesh=mesh, in_specs=(spec, spec), out_specs=spec, check_vma=False)(cost, count)
+def _match_on_host(cost: jax.Array, count: jax.Array) -> jax.Array:
+    shape = jax.ShapeDtypeStruct(cost.shape[::2], jnp.int32)
+    return jax.pure_callback(solve_on_host, shape, cost, count)
 
 
 def solve_on_host(cost, count) -> np.ndarray:
@@ -111,13 +109,14 @@ def solve_on_host(cost, count) -> np.ndarray:
     return query
 
 
-def _match_on_device(cost: jax.Array, real: jax.Array) -> jax.Array:
-    """optax's Hungarian algorithm, vmapped; `real` `[B, M]` marks the columns that count.
+def _match_on_device(cost: jax.Array, count: jax.Array) -> jax.Array:
+    """optax's Hungarian algorithm, vmapped; of the `[B, Q, M]` costs the first `count` columns are real.
 
     A padding column costs more than any real entry, so it never takes a query
     that a real target could have; all such columns cost the same, so they do
     not change which matching of the real ones is cheapest.
     """
+    real = jnp.arange(cost.shape[2]) < count[:, None]
     dear = jnp.where(real[:, None, :], cost, -jnp.inf).max((1, 2), keepdims=True)
     dear = jnp.where(jnp.isfinite(dear), dear, 0.0) + 1.0
     cost = jnp.where(real[:, None, :], cost, dear)
