@@ -1,6 +1,7 @@
 """Options of the step: precision, rematerialisation, accumulation, moving average."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from yolos_jax.data.examples import TrainBatch
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import abstract, apply, build
 from yolos_jax.training.optimizer import adamw
-from yolos_jax.training.step import data_mesh, initial_state, make_gradient, make_step
+from yolos_jax.training.step import data_mesh, initial_state, make_gradient, make_step, split_over
 
 CONFIG = YolosConfig(
     width=24, depth=3, heads=2, patch_size=8, det_tokens=5, num_classes=7, init_pe_size=(32, 48), mid_pe_size=(32, 48)
@@ -104,3 +105,14 @@ def test_moving_average_and_a_step_that_is_not_applied():
     state, report = step(state, batch)
     assert not report.applied
     assert_equal_trees(jax.tree.map(np.asarray, state), before)
+
+
+def test_neither_matcher_lets_devices_wait_for_each_other():
+    """The compiled gradient has as many collectives with the device's matcher as with the host's, none in a loop."""
+    devices, counts = data_mesh(jax.devices()[:4]), {}
+    params, batch = build(CONFIG, 0)[1], jax.device_put(batch_of(), split_over(devices))
+    for solver in ("host", "device"):
+        gradient = jax.jit(make_gradient(abstract(CONFIG)[0], 1, solver, devices))
+        program = gradient.lower(params, batch).compile().as_text()
+        counts[solver] = len(re.findall(r" (?:all-reduce|all-gather|collective-permute|all-to-all)\(", program))
+    assert 0 < counts["device"] <= counts["host"]
