@@ -163,7 +163,7 @@ class Loop:
         """Stops the run with a sentence that names the images if the last step could not be applied."""
         if self.unchecked is not None:
             report, item = self.unchecked
-            ids = [int(self.run.source.examples.image_ids[i]) for i in item.indices]
+            ids = [int(self.run.source.examples.image_ids[i]) for i in item.indices if i >= 0]  # empty slots are last
             check_finite(report, item.step + 1, ids)
             self.unchecked = None
 
