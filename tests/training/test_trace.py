@@ -92,7 +92,7 @@ def test_parameters_after_1_5_and_20_steps(devices, solver):
     follow("train_trace_r4", devices, solver)
 
 
-@pytest.mark.parametrize("devices, parts", [(1, 2), (1, 4), (2, 2)])
+@pytest.mark.parametrize("devices, parts", [(1, 4), (2, 2), (8, 2)])
 def test_parameters_with_gradient_accumulation(devices, parts):
     follow("train_trace_r4", devices, parts=parts)
 
