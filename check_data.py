@@ -1,64 +1,6 @@
-"""Looks at a recipe's data before training: what is in it, and everything that is wrong with it.
+"""Looks at a data set before training; `python check_data.py --help` says how."""
 
-python check_data.py --config configs/finetune_custom.py --config.data.root=data/mine
-
-Reads both splits as training and evaluation would and decodes every picture (--nopictures spares that).
-Exit code 0: nothing wrong; 1: problems, a line each; 2: nothing could be read.
-"""
-
-import sys
-
-from absl import flags
-
-from yolos_jax.cli import run_with_config
-
-PICTURES = flags.DEFINE_bool("pictures", True, "Decode every picture.")
-
-
-def main(config) -> None:
-    from yolos_jax.data import survey
-    from yolos_jax.errors import InputError
-
-    problems: list[survey.Problem] = []
-    try:
-        look(config, problems)
-    except InputError:
-        tell(problems)
-        raise
-    problems = list(dict.fromkeys(problems))  # splits that share a file share its problems
-    tell(problems)
-    print(survey.verdict(problems))
-    if problems:
-        sys.exit(1)
-
-
-def look(config, problems: list) -> None:
-    """Prints what is in both splits; what is wrong goes to `problems`."""
-    from yolos_jax import recipe
-    from yolos_jax.data import survey
-
-    recipe.check(config)
-    train = survey.read_split("train", lambda complain: recipe.source_of(config, "train", complain=complain), problems)
-    labels = train.source.category_ids, train.source.num_classes
-    val = survey.read_split("val", lambda complain: recipe.source_of(config, "val", *labels, complain), problems)
-    problems += survey.category_problems(train, val)
-    model = recipe.model_of(config, train.source.num_classes)
-    recipe.geometry_of(config, model)  # refuses what the model cannot evaluate
-    plan = survey.make_plan(train, lambda sizes: recipe.plan_of(config, model, sizes), problems)
-    print(
-        "\n".join([*survey.overview(train), *(survey.plan_lines(plan) if plan else []), "", *survey.overview(val), ""])
-    )
-    for sentence in survey.notes([train, val], model.det_tokens):
-        print(f"note: {sentence}")
-    if PICTURES.value:
-        problems += survey.picture_problems([train, val])
-
-
-def tell(problems: list) -> None:
-    """Prints problems, a line each."""
-    for problem in problems:
-        print(f"problem: {problem.sentence}")
-
+from yolos_jax.programs.check_data import run
 
 if __name__ == "__main__":
-    run_with_config(main, __doc__)
+    run()

@@ -6,11 +6,11 @@ python train.py --config configs/digits.py --workdir runs/digits --config.data.r
 About five minutes on two CPU cores; 64x64 pixels, patches of 8, 6,000 scenes.
 """
 
-from configs import common
+from yolos_jax import defaults
 
 
 def get_config():
-    config = common.get_config("ti")
+    config = defaults.get_config("ti")
     config.init = "from_nothing"
     config.model.update(width=128, depth=2, heads=4, patch_size=8, max_side=8)
     config.model.update(det_tokens=10, num_classes=10, init_pe_size=(64, 64))

@@ -9,11 +9,11 @@ their names come from the annotations; the last layer of the class head starts f
 One GPU of 24 GB, or a few; batch and learning rate suit some thousand pictures.
 """
 
-from configs import common
+from yolos_jax import defaults
 
 
 def get_config():
-    config = common.get_config("s")
+    config = defaults.get_config("s")
     config.model.num_classes = 0  # derived
     config.data.update(root="data/mine", train_split="train", val_split="val", categories="contiguous")
     config.train.update(batch_size=8, epochs=50, ema=0.999)

@@ -6,11 +6,11 @@ python eval.py --config configs/overfit16.py --checkpoint runs/overfit16 --confi
 Both programs use the same 16 pictures. AP50 of 0.8 and more within ten minutes on two CPU cores.
 """
 
-from configs import common
+from yolos_jax import defaults
 
 
 def get_config():
-    config = common.get_config("ti")
+    config = defaults.get_config("ti")
     config.init = "from_nothing"
     config.model.update(width=128, depth=4, heads=4, det_tokens=30, init_pe_size=(128, 208))
     config.data.update(short_side=128, max_side=208, max_images=16, buckets=2, scales=(), workers=0)

@@ -7,8 +7,8 @@ As published: 150 epochs on 8 GPUs, one picture each. --config.model.compute_dty
 and --config.model.remat=True save time and memory; the published numbers are float32's.
 """
 
-from configs import common
+from yolos_jax import defaults
 
 
 def get_config():
-    return common.get_config("b")
+    return defaults.get_config("b")

@@ -7,8 +7,8 @@ As published: 150 epochs on 8 GPUs, one picture each. On fewer devices the batch
 stays, with --config.train.accumulate if memory asks for it.
 """
 
-from configs import common
+from yolos_jax import defaults
 
 
 def get_config():
-    return common.get_config("s")
+    return defaults.get_config("s")

@@ -6,8 +6,8 @@ python train.py --config configs/yolos_s_200.py --config.init=runs/deit_s_200 --
 As published: 150 epochs on 8 GPUs, one picture each. Only the starting weights are others.
 """
 
-from configs import common
+from yolos_jax import defaults
 
 
 def get_config():
-    return common.get_config("s")
+    return defaults.get_config("s")

@@ -7,11 +7,11 @@ As published: 8 GPUs, two pictures each. Fewer devices give the same training wi
 --config.train.accumulate=2 (or more), if memory asks for it.
 """
 
-from configs import common
+from yolos_jax import defaults
 
 
 def get_config():
-    config = common.get_config("ti")
+    config = defaults.get_config("ti")
     config.data.update(short_side=512, scales=tuple(range(256, 609, 16)), buckets=16)
     config.train.update(batch_size=16, images_per_replica=2, epochs=300)
     config.optimizer.learning_rate = 5e-5

@@ -14,7 +14,7 @@ from PIL import Image
 from reference_pack import ROOT
 from safetensors.numpy import save_file
 
-from configs.common import get_config
+from yolos_jax.defaults import get_config
 from yolos_jax.errors import InputError
 from yolos_jax.recipe import LEAST, check
 

@@ -1,4 +1,4 @@
-"""From a recipe (an ml_collections config, see configs/common.py) to the objects it describes."""
+"""From a recipe (an ml_collections config, see yolos_jax/defaults.py) to the objects it describes."""
 
 import dataclasses
 import math

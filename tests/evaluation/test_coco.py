@@ -24,7 +24,7 @@ def test_published_numbers():
     lines = (folder / "val2014_fake_eval_res.txt").read_text().split("type=bbox")[1].split("type=")[0].splitlines()
     published = [float(line.rsplit("=", 1)[1]) for line in lines if " = " in line]
     results = json.loads((folder / "instances_val2014_fakebbox100_results.json").read_text())
-    found = coco_metrics(folder / "instances_val2014_100.json", results)
+    found = coco_metrics(json.loads((folder / "instances_val2014_100.json").read_text()), results)
     assert [round(found[name], 3) for name in NAMES] == published
     assert abs(found["AP"] - 0.504581) < 5e-7
     assert "AP50" in table(found) and f"{found['AP']:.4f}" in table(found)
@@ -33,7 +33,7 @@ def test_published_numbers():
 def test_images_without_detections_are_scored():
     """Leaving out an image's detections must lower recall, not the number of images."""
     folder = data_folder("coco_eval_ref")
-    truth = folder / "instances_val2014_100.json"
+    truth = json.loads((folder / "instances_val2014_100.json").read_text())
     results = json.loads((folder / "instances_val2014_fakebbox100_results.json").read_text())
     ids = sorted({r["image_id"] for r in results})
     half = [r for r in results if r["image_id"] in ids[::2]]
@@ -60,10 +60,10 @@ def test_hand_made_files_are_scored_right(tmp_path, change):
     """Ids that start at 0, repeat or are text, fields that are null: a perfect detection is still perfect."""
     annotations = [box(5, 1, [4, 4, 20, 10]) | change, box(5, 2, [4, 4, 20, 10])]
     root = make_coco(tmp_path, [(64, 48)] * 2, annotations=annotations)
-    path = CocoSource(root, "train2017", 10).annotation_file
+    truth = CocoSource(root, "train2017", 10).ground_truth()
     results = [{"image_id": i, "category_id": 1, "bbox": [4, 4, 20, 10], "score": 0.9} for i in (1, 2)]
-    assert coco_metrics(path, results)["AP"] == 1.0
-    assert coco_metrics(path, results[:1])["AR100"] == 0.5
+    assert coco_metrics(truth, results)["AP"] == 1.0
+    assert coco_metrics(truth, results[:1])["AR100"] == 0.5
 
 
 def test_results_are_xywh(tmp_path):

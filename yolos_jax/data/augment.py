@@ -45,7 +45,7 @@ class Views(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """How random views are drawn (the reference's numbers are in `configs/common.py`).
+    """How random views are drawn (the reference's numbers are in `yolos_jax/defaults.py`).
 
     Attributes:
       scales: short sides in pixels, drawn uniformly.

@@ -1,7 +1,9 @@
 """The COCO folder: an annotation file and a folder of pictures per split."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -176,6 +178,10 @@ class CocoSource:
                 + (" (perhaps annotated as turned by its EXIF tag: save it upright)." if turned else ".")
             )
         return image
+
+    def ground_truth(self) -> dict[str, Any]:
+        """What evaluation compares with: the content of the annotation file, crowds included."""
+        return json.loads(self.annotation_file.read_text(encoding="utf-8"))
 
 
 def clipped_box(bbox: list[float], image: dict) -> np.ndarray:

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,12 @@ def to_results(image_id: int, scores: np.ndarray, labels: np.ndarray, boxes: np.
 
 
 def coco_metrics(
-    annotation_file: str | Path, results: Sequence[dict[str, Any]], image_ids: Sequence[int] | None = None
+    truth: Mapping[str, Any], results: Sequence[dict[str, Any]], image_ids: Sequence[int] | None = None
 ) -> dict[str, float]:
-    """Scores boxes against a COCO annotation file.
+    """Scores boxes against ground truth.
 
     Args:
-      annotation_file: the ground truth, crowds included.
+      truth: the content of a COCO annotation file, crowds included.
       results: entries of a COCO results file.
       image_ids: images to score, found or not; all of the ground truth by default.
 
@@ -57,14 +57,14 @@ def coco_metrics(
     """
     quiet = io.StringIO()
     with contextlib.redirect_stdout(quiet):
-        truth = _ground_truth(Path(annotation_file), image_ids)
-        scored = sorted(truth.getImgIds() if image_ids is None else set(image_ids))
+        index = _index(truth, image_ids)
+        scored = sorted(index.getImgIds() if image_ids is None else set(image_ids))
         strangers = {r["image_id"] for r in results} - set(scored)
         if strangers:
-            raise InputError(f"results for image id {min(strangers)}, which {annotation_file} does not list.")
+            raise InputError(f"results for image id {min(strangers)}, which the ground truth does not list.")
         if not results:  # pycocotools cannot load an empty list
-            return _nothing_found(truth, scored)
-        evaluation = COCOeval(truth, truth.loadRes([dict(r) for r in results]), "bbox")
+            return _nothing_found(index, scored)
+        evaluation = COCOeval(index, index.loadRes([dict(r) for r in results]), "bbox")
         evaluation.params.imgIds = scored
         evaluation.evaluate()
         evaluation.accumulate()
@@ -72,15 +72,14 @@ def coco_metrics(
     return {name: float(value) for name, value in zip(NAMES, evaluation.stats)}
 
 
-def _ground_truth(path: Path, image_ids: Sequence[int] | None) -> COCO:
-    """The annotation file as pycocotools wants it, whatever a hand-made one leaves out.
+def _index(content: Mapping[str, Any], image_ids: Sequence[int] | None) -> COCO:
+    """An annotation file's content as pycocotools wants it, whatever a hand-made one leaves out.
 
     Ids are numbered anew: pycocotools takes annotation id 0 for "not matched"
     and a repeated id for one annotation, and so finds an AP of zero.
     """
-    content = json.loads(path.read_text(encoding="utf-8"))
     truth = COCO()
-    truth.dataset = content | {"info": {}, "annotations": []}
+    truth.dataset = {**content, "info": {}, "annotations": []}
     scored = {image["id"] for image in content["images"]} if image_ids is None else set(image_ids)
     for i, annotation in enumerate((a for a in content["annotations"] if a["image_id"] in scored), 1):
         area = annotation.get("area")

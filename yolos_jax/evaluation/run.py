@@ -105,7 +105,7 @@ class Evaluator:
         wanted = self.source.examples.image_ids.tolist()
         if len(done) + len(skipped) != len(wanted) or len(set(done)) != len(done):
             raise RuntimeError("an image was missed or evaluated twice; this is a bug")
-        return Evaluation(coco_metrics(self.source.annotation_file, results, wanted), results, skipped)
+        return Evaluation(coco_metrics(self.source.ground_truth(), results, wanted), results, skipped)
 
     def _results(self, params: dict, loaded: Loaded, images: list) -> list[dict[str, Any]]:
         """Entries of a results file for one batch."""

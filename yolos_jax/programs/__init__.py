@@ -1,0 +1,1 @@
+"""The programs: flags to library calls. The files train.py, eval.py, ... beside this package start them."""

@@ -1,0 +1,100 @@
+"""Converts weights: reference or Hugging Face YOLOS, or a DeiT/timm classifier, into a checkpoint; or out again.
+
+python convert.py SOURCE --out DIR                  a checkpoint of ours
+python convert.py SOURCE --out DIR --to-hf          a folder for transformers; SOURCE may be a checkpoint of ours
+
+SOURCE is a .safetensors or .pth file or a Hugging Face folder. Settings come
+from SOURCE where it has any; --variant or --config names them where it does
+not, and is checked against it where it does.
+"""
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+from yolos_jax.errors import InputError, exit_with_sentence
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", metavar="SOURCE", help="file or folder to read")
+    parser.add_argument("--out", required=True, help="new folder to write")
+    settings = parser.add_mutually_exclusive_group()
+    settings.add_argument("--variant", help="the model's settings: ti, s, s_dwr or b")
+    settings.add_argument("--config", help="the model's settings: config.model of this Python file's get_config()")
+    parser.add_argument("--to-hf", action="store_true", help="write config.json and model.safetensors")
+    parser.add_argument("--seed", type=int, default=0, help="of the parts that a DeiT classifier does not have")
+    return parser.parse_args()
+
+
+def wanted_model(args: argparse.Namespace):
+    """(the `YolosConfig` asked for with --variant or --config, or None; whether its number of classes is open)."""
+    from yolos_jax.model.config import COCO_CLASSES, YolosConfig, variant
+
+    if args.variant is not None:
+        return variant(args.variant), False
+    if args.config is None:
+        return None, False
+    path = Path(args.config)
+    if not path.is_file():
+        raise InputError(f"the config file {path} does not exist.")
+    spec = importlib.util.spec_from_file_location("convert_config", path)
+    if spec is None:
+        raise InputError(f"the config file {path} is not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        values = module.get_config().model.to_dict()
+    except InputError:
+        raise
+    except Exception as error:  # the user's own code can raise anything
+        raise InputError(
+            f"the config file {path} gives no get_config().model ({type(error).__name__}: {error})."
+        ) from error
+    is_open = values.get("num_classes") == 0
+    return YolosConfig.from_dict(values | ({"num_classes": COCO_CLASSES} if is_open else {})), is_open
+
+
+def read(args: argparse.Namespace):
+    """(config, parameters, label names, what to say about them) of SOURCE."""
+    from yolos_jax.data.coco_names import COCO_NAMES
+    from yolos_jax.model.config import COCO_CLASSES
+    from yolos_jax.training import checkpoints
+    from yolos_jax.weights import load_weights, with_classes
+
+    wanted, is_open = wanted_model(args)
+    if checkpoints.steps(args.source):
+        if not args.to_hf:
+            raise InputError(f"{args.source} is a checkpoint of ours already; add --to-hf to export it.")
+        params, meta = checkpoints.load(args.source)
+        wanted = with_classes(wanted, meta.model.num_classes) if is_open else wanted
+        differences = [] if wanted is None else wanted.differences(meta.model)
+        if differences:
+            raise InputError(f"the wanted model is not the checkpoint's: {'; '.join(differences)}.")
+        return meta.model, params, meta.label_names, f"checkpoint {args.source}, step {meta.step}"
+    config, params, names, report = load_weights(args.source, wanted, args.seed, any_classes=is_open)
+    if names is None:
+        names = COCO_NAMES if config.num_classes == COCO_CLASSES else {}
+    return config, params, names, report
+
+
+def main() -> None:
+    args = parse_args()
+    from yolos_jax.training import checkpoints
+    from yolos_jax.weights import export_huggingface
+
+    if not args.to_hf:
+        checkpoints.check_free(args.out)
+    config, params, names, report = read(args)
+    if args.to_hf:
+        export_huggingface(params, config, names, args.out)
+    else:
+        extra = {"converted_from": str(args.source)}
+        checkpoints.save(args.out, 0, params, checkpoints.Meta(config, names, 0, extra))
+    print(report)
+    print(f"written: {args.out} ({'Hugging Face folder' if args.to_hf else 'checkpoint, step 0'})")
+
+
+def run() -> None:
+    """The program."""
+    exit_with_sentence(main)
