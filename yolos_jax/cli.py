@@ -8,6 +8,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from yolos_jax import hosts
 from yolos_jax.errors import exit_with_sentence
 
 PACKAGE = Path(__file__).resolve().parent
@@ -52,7 +53,18 @@ def run_with_config(main: Callable[[object], object], usage: str) -> None:
             sys.exit(2)
 
     sys.modules["__main__"].__doc__ = usage
-    app.run(lambda _: exit_with_sentence(lambda: main(config.value)), flags_parser=parse)
+    app.run(lambda _: hosts.guarded(lambda: exit_with_sentence(lambda: main(config.value))), flags_parser=parse)
+
+
+def flags_of_hosts() -> Callable[[], None]:
+    """Defines the flags of programs that run in several processes; call what it returns before jax does anything."""
+    coordinator = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, where no launcher says it.")
+    processes = flags.DEFINE_integer("processes", 0, "Number of processes, where no launcher says it.")
+    process = flags.DEFINE_integer("process", -1, "Which process this is: 0, 1, ...")
+    mode = flags.DEFINE_enum(
+        "distributed", "auto", ("auto", "on", "off"), "One of several processes? auto: as Slurm, Open MPI or TPU say."
+    )
+    return lambda: hosts.join(coordinator.value, processes.value, process.value, mode.value)
 
 
 def _with_recipe_files(argv: list[str]) -> list[str]:

@@ -16,6 +16,10 @@ class InputError(Exception):
     library users catch it like any other exception.
     """
 
+    def leave(self) -> None:
+        """Ends the program after the sentence has been printed."""
+        sys.exit(2)
+
 
 def make_folder(path: str | Path) -> Path:
     """Creates a folder that output goes to, before any work is done; `InputError` if that is impossible."""
@@ -34,7 +38,7 @@ def exit_with_sentence(main: Callable[[], object]) -> None:
         main()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        error.leave()
     except OSError as error:
         if error.errno not in OUTPUT_TROUBLE:
             raise

@@ -1,7 +1,9 @@
 """Runs a model over every image of a source and scores it."""
 
 import contextlib
-from collections.abc import Callable
+import functools
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -10,10 +12,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from yolos_jax.data.coco import CocoSource
-from yolos_jax.data.loader import Loaded, LoadStep, load
+from yolos_jax.data.loader import Loaded, LoadStep, Share, load
 from yolos_jax.data.plan import EvaluationPlan
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.coco import coco_metrics, to_results
+from yolos_jax.hosts import Team, place, told_if_lost
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import abstract, apply
 from yolos_jax.postprocess import postprocess
@@ -62,60 +65,85 @@ class Evaluator:
     ):
         if batch_size % mesh.size:
             raise InputError(f"eval.batch_size {batch_size} is not a multiple of the {mesh.size} devices.")
+        self._team = Team()
         self.source, self.batch_size, self.on_bad_image = source, batch_size, on_bad_image
         self._plan = EvaluationPlan(source.examples.sizes, geometry, batch_size, buckets)
-        self._work = LoadStep(source, self._plan, geometry.patch, geometry.model_max_side)
+        share = Share(self._team.index, self._team.count)
+        self._work = LoadStep(source, self._plan, geometry.patch, geometry.model_max_side, share)
         self._workers, self._ahead = workers, ahead
         self._split, self._same = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
         graph = abstract(model)[0]
 
-        @jax.jit
-        def detect(params, patches, grid, size):
+        def detect(params, indices, patches, grid, size):
             out = apply(graph, params, patches, grid)
-            return postprocess(out.logits, out.boxes, size)
+            return indices, *postprocess(out.logits, out.boxes, size)
 
-        self._detect = detect
+        # Every process gets what all of them found: some kilobytes a batch.
+        self._detect = jax.jit(detect, out_shardings=self._same)
 
-    def __call__(self, params: dict, cancelled: Callable[[], object] = lambda: False) -> Evaluation | None:
-        """Scores `params`; None if `cancelled` became true on the way."""
+    def __call__(self, params: dict, cancelled: Callable[[], int] = int) -> Evaluation | None:
+        """Scores `params`; None if `cancelled` became true on the way, in any of the processes.
+
+        Raises:
+          InputError: a picture cannot be read and must not be left out, or a data worker died.
+          LostProcess: another process is gone.
+        """
+        params = place(params, self._same)
+        results: list[dict[str, Any]] = []
+        skipped: list[str] = []
+        done: list[int] = []
+        with (
+            tqdm(
+                total=len(self.source.examples),
+                unit="image",
+                desc="evaluating",
+                mininterval=1.0,
+                disable=not self._team.leads,
+            ) as bar,
+            contextlib.closing(load(self._work, 0, len(self._plan), self._workers, self._ahead)) as batches,
+            told_if_lost(self._team.count),
+        ):
+            for _ in range(len(self._plan)):
+                loaded, stop = self._team.together(functools.partial(self._next, batches, cancelled), cancelled)
+                if stop or loaded is None:
+                    return None
+                images = self._detections(params, loaded, results)
+                done += images
+                skipped += loaded.skipped
+                bar.update(len(images) + len(loaded.skipped))
+        skipped = list(itertools.chain(*self._team.tell(skipped)))
+        wanted = self.source.examples.image_ids.tolist()
+        if len(done) + len(skipped) != len(wanted) or len(set(done)) != len(done):
+            raise RuntimeError("an image was missed or evaluated twice; this is a bug")
+        metrics, _ = self._team.together(lambda: self._score(results, wanted) if self._team.leads else None)
+        return Evaluation(self._team.tell(metrics)[0], results, skipped)
+
+    def _next(self, batches: Iterator[Loaded], cancelled: Callable[[], int]) -> Loaded | None:
+        """The next batch of this process's share; None if it does not come because all is being stopped."""
         try:
-            return self._evaluate(params, cancelled)
+            loaded = next(batches)
         except InputError:
             if cancelled():  # what stops a run may end its workers
                 return None
             raise
+        if loaded.skipped and self.on_bad_image == "stop":
+            raise InputError(f"{loaded.skipped[0]} Mend it, or set --config.data.on_bad_image=skip.")
+        return loaded
 
-    def _evaluate(self, params: dict, cancelled: Callable[[], object]) -> Evaluation | None:
-        params = jax.device_put(params, self._same)
-        results, skipped, done = [], [], []
-        with (
-            tqdm(total=len(self.source.examples), unit="image", desc="evaluating", mininterval=1.0) as bar,
-            contextlib.closing(load(self._work, 0, len(self._plan), self._workers, self._ahead)) as batches,
-        ):
-            for loaded in batches:
-                if cancelled():
-                    return None
-                if loaded.skipped and self.on_bad_image == "stop":
-                    raise InputError(f"{loaded.skipped[0]} Mend it, or set --config.data.on_bad_image=skip.")
-                images = [self.source.examples[i] for i in loaded.indices if i >= 0]
-                results += self._results(params, loaded, images)
-                done += [image.image_id for image in images]
-                skipped += loaded.skipped
-                bar.update(len(images) + len(loaded.skipped))
-        wanted = self.source.examples.image_ids.tolist()
-        if len(done) + len(skipped) != len(wanted) or len(set(done)) != len(done):
-            raise RuntimeError("an image was missed or evaluated twice; this is a bug")
-        return Evaluation(coco_metrics(self.source.ground_truth(), results, wanted), results, skipped)
+    def _detections(self, params: dict, loaded: Loaded, results: list[dict[str, Any]]) -> list[int]:
+        """Appends a batch's entries of a results file, those of all processes; returns their image ids."""
+        size = np.ones((len(loaded.indices), 2), np.int32)
+        for slot, index in enumerate(loaded.indices):
+            if index >= 0:
+                size[slot] = self.source.examples.sizes[index]
+        local = np.int32(loaded.indices), loaded.batch.patches, loaded.batch.grid, size
+        arrays = [jax.make_array_from_process_local_data(self._split, x) for x in local]
+        category, images = np.array(self.source.category_ids), []
+        for index, scores, labels, boxes in zip(*jax.device_get(self._detect(params, *arrays))):
+            if index >= 0:
+                images.append(int(self.source.examples.image_ids[index]))
+                results += to_results(images[-1], scores, category[labels], boxes)
+        return images
 
-    def _results(self, params: dict, loaded: Loaded, images: list) -> list[dict[str, Any]]:
-        """Entries of a results file for one batch."""
-        size = np.ones((self.batch_size, 2), np.int32)
-        for slot, image in enumerate(images):
-            size[slot] = image.width, image.height
-        arrays = jax.device_put((loaded.batch.patches, loaded.batch.grid, size), self._split)
-        found = jax.device_get(self._detect(params, *arrays))
-        category = np.array(self.source.category_ids)
-        out = []
-        for image, scores, labels, boxes in zip(images, *found):
-            out += to_results(image.image_id, scores, category[labels], boxes)
-        return out
+    def _score(self, results: list[dict[str, Any]], image_ids: list[int]) -> dict[str, float]:
+        return coco_metrics(self.source.ground_truth(), results, image_ids)

@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint on a COCO folder: the 12 numbers, metrics.json and a COCO results file.
+"""Evaluates a checkpoint on a COCO folder or a TFDS directory: the 12 numbers, metrics.json, a COCO results file.
 
 python eval.py --config configs/yolos_s.py --checkpoint runs/s --config.data.root=data/coco
 
@@ -10,18 +10,41 @@ from pathlib import Path
 
 from absl import flags
 
-from yolos_jax.cli import run_with_config
+from yolos_jax.cli import flags_of_hosts, run_with_config
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder, or a Hugging Face folder.", required=True)
 OUT = flags.DEFINE_string("out", None, "Folder for metrics.json and results.json (default: CHECKPOINT/eval-STEP).")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the numbers of an earlier evaluation.")
+join_hosts = flags_of_hosts()
 
 
 def main(config) -> None:
+    join_hosts()
+    from yolos_jax.evaluation.coco import table, write_report
+    from yolos_jax.hosts import Team
+
+    team = Team()
+    with team.quiet():
+        (params, meta, evaluator, out), _ = team.together(lambda: prepare(config, team))
+        source = evaluator.source
+        team.same(**{"the data's fingerprint": source.examples.fingerprint(), "the checkpoint's step": meta.step})
+        for sentence in source.notes:
+            print(f"note: {sentence}")
+        result = evaluator(params)
+        for sentence in result.skipped:
+            print(f"skipped: {sentence}")
+        print(table(result.metrics))
+        facts = {"checkpoint": CHECKPOINT.value, "step": meta.step, "images": len(source.examples)}
+        metrics = result.metrics | facts | {"skipped": result.skipped}
+        team.together(lambda: write_report(out, metrics, result.results) if team.leads else None)
+        print(f"{len(source.examples)} images scored, {len(result.skipped)} of them unreadable; written to {out}")
+
+
+def prepare(config, team):
+    """(parameters, meta, evaluator, folder for the numbers), each process for itself."""
     from yolos_jax import recipe
     from yolos_jax.detector import load_model
     from yolos_jax.errors import InputError, make_folder
-    from yolos_jax.evaluation.coco import table, write_report
     from yolos_jax.evaluation.run import Evaluator
     from yolos_jax.training.step import data_mesh
 
@@ -31,31 +54,16 @@ def main(config) -> None:
     recipe.check_same_model(meta.model, model, CHECKPOINT.value)
     model = dataclasses.replace(recipe.without_training_options(model), layer_norm_eps=meta.model.layer_norm_eps)
     out = Path(OUT.value or Path(CHECKPOINT.value) / f"eval-{meta.step}")
-    if any((out / name).exists() for name in ("metrics.json", "results.json")) and not OVERWRITE.value:
+    if team.leads and any((out / n).exists() for n in ("metrics.json", "results.json")) and not OVERWRITE.value:
         raise InputError(f"{out} holds the numbers of an earlier evaluation; give another --out, or --overwrite.")
-    make_folder(out)
+    if team.leads:
+        make_folder(out)
     # A run's labels are its own, whatever the validation file lists; without a run, the recipe's.
     labels = meta.category_ids or (tuple(range(model.num_classes)) if "config" in meta.extra else None)
     source = recipe.source_of(config, "val", labels, model.num_classes)
-    data = config.data
-    evaluator = Evaluator(
-        model,
-        source,
-        recipe.geometry_of(config, model),
-        data_mesh(),
-        config.eval.batch_size,
-        data.buckets,
-        data.on_bad_image,
-        data.workers,
-        data.ahead,
-    )
-    result = evaluator(params)
-    for sentence in result.skipped:
-        print(f"skipped: {sentence}")
-    print(table(result.metrics))
-    facts = {"checkpoint": CHECKPOINT.value, "step": meta.step, "images": len(source.examples)}
-    write_report(out, result.metrics | facts | {"skipped": result.skipped}, result.results)
-    print(f"{len(source.examples)} images scored, {len(result.skipped)} of them unreadable; written to {out}")
+    geometry, data = recipe.geometry_of(config, model), config.data
+    options = config.eval.batch_size, data.buckets, data.on_bad_image, data.workers, data.ahead
+    return params, meta, Evaluator(model, source, geometry, data_mesh(), *options), out
 
 
 def run() -> None:

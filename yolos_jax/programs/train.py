@@ -9,13 +9,15 @@ import sys
 
 from absl import flags
 
-from yolos_jax.cli import run_with_config
+from yolos_jax.cli import flags_of_hosts, run_with_config
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics.jsonl, tensorboard/.", required=True)
 ACCEPT = flags.DEFINE_bool("accept_differences", False, "Go on although the recipe or the annotations have changed.")
+join_hosts = flags_of_hosts()
 
 
 def main(config) -> None:
+    join_hosts()
     from yolos_jax.training.loop import train
 
     outcome = train(config, WORKDIR.value, ACCEPT.value)

@@ -82,9 +82,23 @@ def save(directory: str | Path, step: int, params: dict, meta: Meta) -> None:
     path = make_folder(directory).absolute()
     with unwritable(path, step):
         check_room(path, params)
-    with unwritable(path, step), ocp.CheckpointManager(path) as manager:
+    with unwritable(path, step), manager_of(path) as manager:
         manager.save(step, args=parts(meta, params=params))
         manager.wait_until_finished()
+
+
+def manager_of(path: Path, keep: int | None = None) -> ocp.CheckpointManager:
+    """Orbax's manager of an existing folder, for this process alone: it waits for no other.
+
+    Args:
+      keep: how many of the latest steps stay; all by default.
+    """
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+    )
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False, multiprocessing_options=alone)
+    return ocp.CheckpointManager(path.absolute(), options=options)
 
 
 def parts(meta: Meta, **trees: dict) -> ocp.args.Composite:
@@ -116,7 +130,7 @@ def load(directory: str | Path) -> tuple[dict, Meta]:
 
 def read_meta(path: Path, step: int) -> Meta:
     """The meta of one step; many kinds of exceptions if it is damaged."""
-    with _quiet(), ocp.CheckpointManager(path.absolute()) as manager:
+    with _quiet(), manager_of(path) as manager:
         return Meta.from_json(manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta)
 
 
@@ -131,7 +145,7 @@ def read(path: Path, step: int, **shapes: dict) -> dict[str, dict]:
         return np.empty(x.shape, x.dtype)  # numpy stays on the host: the devices may be full
 
     wanted = {name: ocp.args.StandardRestore(jax.tree.map(target, tree)) for name, tree in shapes.items()}
-    with _quiet(), ocp.CheckpointManager(path.absolute()) as manager:
+    with _quiet(), manager_of(path) as manager:
         found = manager.restore(step, args=ocp.args.Composite(**wanted))
     return {name: jax.tree.map(np.asarray, found[name]) for name in shapes}
 

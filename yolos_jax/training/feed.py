@@ -21,7 +21,8 @@ POLL = 0.25  # seconds between looks at the workers and at `cancelled`
 class OnDevices(NamedTuple):
     """A batch whose arrays are on the devices, split along the first axis.
 
-    `patches` counts those that are not padding, `step`, `indices` and `skipped` are as in `Loaded`.
+    `step`, `indices` and `skipped` are as in `Loaded`, so of this process's share of the batch; `patches` counts
+    those of the share that are not padding, `slots` all of them.
     """
 
     step: int
@@ -29,6 +30,7 @@ class OnDevices(NamedTuple):
     indices: np.ndarray
     skipped: tuple[str, ...]
     patches: int
+    slots: int
 
 
 class Feed:
@@ -67,7 +69,8 @@ class Feed:
             for loaded in self._batches:
                 batch = jax.tree.map(lambda x: jax.make_array_from_process_local_data(self._sharding, x), loaded.batch)
                 patches = int(loaded.batch.grid.prod(1)[loaded.batch.valid].sum())
-                self._put(OnDevices(loaded.step, batch, loaded.indices, loaded.skipped, patches))
+                slots = loaded.batch.patches.shape[0] * loaded.batch.patches.shape[1]
+                self._put(OnDevices(loaded.step, batch, loaded.indices, loaded.skipped, patches, slots))
                 if self._closed:
                     break
             else:

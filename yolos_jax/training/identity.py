@@ -2,9 +2,10 @@
 
 import importlib.metadata
 import json
+from collections.abc import Container, Sequence
 from typing import Any
 
-from yolos_jax.data.coco import CocoSource
+from yolos_jax.data.examples import DataSet
 from yolos_jax.errors import InputError
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.training.checkpoints import Meta
@@ -17,10 +18,15 @@ FREE = {
     "data.short_side", "train.max_steps", "train.log_every", "train.accumulate",
     "model.max_side", "model.query_block", "model.remat",
 }  # fmt: skip
+# What may differ between the processes of a run: where things are on each host, and how its pictures are read.
+OF_A_HOST = {
+    "init", "data.root", "data.train_annotations", "data.val_annotations", "data.train_pictures", "data.val_pictures",
+    "data.workers", "data.ahead",
+}  # fmt: skip
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
 
 
-def facts_of(config: Any, source: CocoSource) -> dict[str, Any]:
+def facts_of(config: Any, source: DataSet) -> dict[str, Any]:
     """What a checkpoint of a run says about it, JSON-ready."""
     return {
         "config": json.loads(config.to_json_best_effort()),
@@ -42,7 +48,9 @@ def refuse_differences(meta: Meta, model: YolosConfig, facts: dict[str, Any], ac
     if different:
         raise InputError(f"the checkpoint of step {meta.step} is of another model: {'; '.join(different)}.")
     old, new = meta.extra, facts
-    found = config_differences(old["config"], new["config"], old["config"].get("data", {}))
+    # The short side for evaluation is training's too where nothing is augmented.
+    augmented = old["config"].get("data", {}).get("scales")
+    found = config_differences(old["config"], new["config"], FREE if augmented else FREE - {"data.short_side"})
     if old["data"] != new["data"]:
         found.append(
             f"the training annotations ({old['data']['images']} images, fingerprint {old['data']['fingerprint']}, "
@@ -62,17 +70,32 @@ def refuse_differences(meta: Meta, model: YolosConfig, facts: dict[str, Any], ac
     return told
 
 
-def config_differences(old: dict, new: dict, data: dict, path: str = "") -> list[str]:
-    """Sentences such as "seed 0 against 1", for keys that are not free."""
+def refuse_strangers(facts: Sequence[dict[str, Any]]) -> None:
+    """`InputError` if the processes of a run, each with its `facts_of`, were not started alike."""
+    for i, other in enumerate(facts[1:], 1):
+        found = config_differences(other["config"], facts[0]["config"], OF_A_HOST)
+        found += [
+            f"{name} {other[name]} against {facts[0][name]}"
+            for name in ("data", "versions")
+            if other[name] != facts[0][name]
+        ]
+        if found:
+            raise InputError(
+                f"process {i} was started with something else than process 0: {'; '.join(found)}. Give all processes "
+                "of a run the same recipe, data and packages."
+            )
+
+
+def config_differences(old: dict, new: dict, free: Container[str], path: str = "") -> list[str]:
+    """Sentences such as "seed 0 against 1", for dotted keys that are not free."""
     found = []
     for key in sorted(old.keys() | new.keys()):
         name = f"{path}{key}"
-        # The short side for evaluation is training's too where nothing is augmented.
-        if name in FREE and not (name == "data.short_side" and not data.get("scales")):
+        if name in free:
             continue
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            found += config_differences(a, b, data, f"{name}.")
+            found += config_differences(a, b, free, f"{name}.")
         elif a != b:
             found.append(f"{name} {a} against {b}")
     return found

@@ -8,7 +8,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 from flax import serialization
 
 from yolos_jax.errors import InputError
@@ -24,17 +23,23 @@ class Keeper:
     """Writes checkpoints in the background; a context manager.
 
     Args:
-      workdir: an existing folder.
+      workdir: where to.
       keep: how many of the latest steps stay.
+      writes: False for a process that leaves all this to another one.
     """
 
-    def __init__(self, workdir: Path, keep: int):
+    def __init__(self, workdir: Path, keep: int, writes: bool = True):
         self.path = workdir.absolute()
+        self._latest = self._best = self.last = None
+        if writes:
+            self._open(keep)
+
+    def _open(self, keep: int) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
         for folder in (self.path, self.path / BEST):
             for half in folder.glob("*.orbax-checkpoint-tmp*"):  # what a kill left; orbax would do it later
                 shutil.rmtree(half, ignore_errors=True)
-        self._latest = ocp.CheckpointManager(self.path, options=_options(keep))
-        self._best = None
+        self._latest = checkpoints.manager_of(self.path, keep)
         self.last = max(checkpoints.steps(self.path), default=None)
 
     def __enter__(self) -> "Keeper":
@@ -51,7 +56,7 @@ class Keeper:
 
     def save(self, step: int, state: TrainState, meta: Meta) -> None:
         """Starts to write a step; does nothing if it is there. An earlier one that failed is told now."""
-        if step == self.last:
+        if self._latest is None or step == self.last:
             return
         trees = {"params": state.params, "optimizer": serialization.to_state_dict(state.opt_state)}
         if state.ema is not None:
@@ -65,12 +70,13 @@ class Keeper:
 
     def save_best(self, step: int, params: dict, meta: Meta) -> None:
         """Writes the parameters of the best step so far apart, in place of the one before; waits until it is there."""
-        if step in checkpoints.steps(self.path / BEST):
+        if self._latest is None or step in checkpoints.steps(self.path / BEST):
             return
         with checkpoints.unwritable(self.path / BEST, step):
             checkpoints.check_room(self.path, params)
             if self._best is None:
-                self._best = ocp.CheckpointManager(self.path / BEST, options=_options(1))
+                (self.path / BEST).mkdir(exist_ok=True)
+                self._best = checkpoints.manager_of(self.path / BEST, 1)
             self._best.save(step, args=checkpoints.parts(meta, params=jax.tree.map(_copy, params)))
         self.wait()
 
@@ -80,10 +86,6 @@ class Keeper:
             if manager is not None:
                 with checkpoints.unwritable(path, self.last or 0):
                     manager.wait_until_finished()
-
-
-def _options(keep: int) -> ocp.CheckpointManagerOptions:
-    return ocp.CheckpointManagerOptions(max_to_keep=keep)
 
 
 def _copy(x) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from yolos_jax.errors import InputError
+from yolos_jax.hosts import Team
 from yolos_jax.objective.matching import HOST_SECONDS
 from yolos_jax.training.feed import OnDevices
 from yolos_jax.training.step import StepReport
@@ -26,15 +28,27 @@ class Log:
       start, total: steps done before, steps of the whole run.
       schedule: learning rate of a step.
       per_epoch: steps of an epoch.
+      team: its leading process writes and shows; counts are of its share, times the processes.
     """
 
-    def __init__(self, folder: Path, every: int, start: int, total: int, schedule: optax.Schedule, per_epoch: int):
+    def __init__(
+        self,
+        folder: Path,
+        every: int,
+        start: int,
+        total: int,
+        schedule: optax.Schedule,
+        per_epoch: int,
+        team: Team | None = None,
+    ):
         self.every, self.total, self.schedule, self.per_epoch = every, total, schedule, per_epoch
-        self.path = folder / "metrics.jsonl"
-        self._forget_after(start)
+        self.processes, writes = (team.count, team.leads) if team else (1, True)
+        self.path = folder / "metrics.jsonl" if writes else Path(os.devnull)
+        if writes:
+            self._forget_after(start)
         self.file = self.path.open("a")
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
-        self.bar = tqdm(total=total, initial=start, unit="step", desc="training", mininterval=1.0)
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1) if writes else None
+        self.bar = tqdm(total=total, initial=start, unit="step", desc="training", mininterval=1.0, disable=not writes)
         self.sums = {"images": 0, "real": 0, "slots": 0, "steps": 0}
         self.whole, self.began = dict(self.sums), time.perf_counter()
         self.since, self.waited, self.all_waited = self.began, 0.0, 0.0
@@ -70,10 +84,9 @@ class Log:
           waited: seconds for data since the run began.
         """
         self.bar.update()
-        slots = item.batch.patches.shape[0] * item.batch.patches.shape[1]
-        images = int((item.indices >= 0).sum())
+        images = int((item.indices >= 0).sum()) * self.processes
         for sums in (self.sums, self.whole):
-            for key, value in (("images", images), ("real", item.patches), ("slots", slots), ("steps", 1)):
+            for key, value in (("images", images), ("real", item.patches), ("slots", item.slots), ("steps", 1)):
                 sums[key] += value
         self.all_waited = waited
         if step % self.every and step != self.total:
@@ -103,7 +116,7 @@ class Log:
         with _told(self.path):
             self.file.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
             self.file.flush()
-            for name, value in values.items():
+            for name, value in values.items() if self.board else ():
                 self.board.add_scalar(name if "/" in name else f"train/{name}", value, step)
 
     @contextlib.contextmanager
@@ -116,7 +129,7 @@ class Log:
 
     def say(self, sentence: str) -> None:
         """Prints a line, if there is something to say, without breaking the bar."""
-        if sentence:
+        if sentence and not self.bar.disable:
             tqdm.write(sentence)
 
     @property
@@ -143,7 +156,8 @@ class Log:
         self.bar.close()  # before an error is told, so that it gets a line of its own
         for output in (self.file, self.board):
             with contextlib.suppress(OSError):  # told when it was written
-                output.close()
+                if output is not None:
+                    output.close()
 
 
 @contextlib.contextmanager

@@ -1,7 +1,9 @@
 """The training loop."""
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,8 +11,11 @@ import jax
 import numpy as np
 
 from yolos_jax.errors import InputError, make_folder
+from yolos_jax.evaluation.run import Evaluation
+from yolos_jax.hosts import LostProcess, Team, told_if_lost
 from yolos_jax.training import checkpoints
 from yolos_jax.training.feed import Cancelled, OnDevices
+from yolos_jax.training.identity import refuse_strangers
 from yolos_jax.training.keeper import BEST, Keeper, best_so_far
 from yolos_jax.training.log import Log
 from yolos_jax.training.run import Run
@@ -56,58 +61,53 @@ def train(
       InputError: bad input, a disk that is full, a data worker that died, or
         numbers that are no longer finite.
     """
-    workdir = make_folder(workdir)
-    with Stop() as stop, only_run_in(workdir):
-        run = Run(config, data_mesh(devices))
+    workdir, team = Path(workdir), Team()
+    with Stop() as stop, team.quiet(), contextlib.ExitStack() as stack:
+        if team.count > 1 and devices is not None:
+            raise InputError("several processes train on all of their devices; leave `devices` out.")
+        team.together(lambda: stack.enter_context(only_run_in(make_folder(workdir))) if team.leads else None)
+        run, _ = team.together(lambda: Run(config, data_mesh(devices)))
+        refuse_strangers(team.tell(run.facts))
         state, meta = run.begin(workdir, accept_differences)
         print(run.describe())
-        start = meta.step
-        with (
-            Keeper(workdir, config.checkpoint.keep) as keeper,
-            Log(workdir, config.train.log_every, start, run.total, run.schedule, run.per_epoch) as log,
-        ):
-            loop = Loop(run, state, start, keeper, log, stop)
-            loop.go()
-    loop.tell_end()
-    return Outcome(workdir, loop.done, stop.signal, tuple(run.programs), log.padding)
+        loop = Loop(run, state, meta.step, workdir, stop, stack)
+        loop.go()
+    with team.quiet():
+        loop.tell_end()
+    return Outcome(workdir, loop.done, stop.signal, tuple(run.programs), loop.log.padding)
 
 
 class Loop:
-    """What changes while a run trains: the state, the steps done, what has been evaluated and skipped."""
+    """What changes while a run trains: the state, the steps done, what has been evaluated and skipped.
 
-    def __init__(self, run: Run, state: TrainState, done: int, keeper: Keeper, log: Log, stop: Stop):
-        self.run, self.state, self.done, self.evaluations = run, state, done, log.evaluations()
-        self.keeper, self.log, self.stop = keeper, log, stop
+    Files are kept open on `stack`.
+    """
+
+    def __init__(self, run: Run, state: TrainState, done: int, workdir: Path, stop: Stop, stack: contextlib.ExitStack):
+        self.run, self.state, self.done, self.stop, self.team = run, state, done, stop, run.team
+        self.keeper, self.log = self.team.together(lambda: self._open(workdir, stack))[0]
+        self.evaluations = self.team.tell(self.log.evaluations())[0]
         self.skipped: list[str] = []
         self.unchecked: tuple[StepReport, OnDevices] | None = None
 
+    def _open(self, workdir: Path, stack: contextlib.ExitStack) -> tuple[Keeper, Log]:
+        run, train = self.run, self.run.config.train
+        keeper = stack.enter_context(Keeper(workdir, run.config.checkpoint.keep, self.team.leads))
+        log = Log(workdir, train.log_every, self.done, run.total, run.schedule, run.per_epoch, self.team)
+        return keeper, stack.enter_context(log)
+
     def go(self) -> None:
         """Trains to the end, or until a signal; leaves a checkpoint of the last step, unless numbers went bad."""
-        run, stop = self.run, self.stop
         self.evaluate()  # a kill may have come between the checkpoint and its evaluation
         try:
-            with run.feed(self.done, stop.__bool__) as feed:
-                for item in feed if self.done < run.total else ():
-                    self.look_at_pictures(item)
-                    program, said = run.program(self.state, item)
-                    self.log.say(said)
-                    self.state, report = program(self.state, item.batch)
-                    # One step late, so that the device never waits for the host; a bad step changes nothing meanwhile.
-                    self.check_finite()
-                    self.unchecked, self.done = (report, item), item.step + 1
-                    self.log.step(self.done, report, item, feed.waited)
-                    if run.saves(self.done):
-                        self.save()
-                        self.evaluate()
-                    if stop:
-                        break
-        except NotFinite:
+            with told_if_lost(self.team.count):
+                self.steps()
+        except (NotFinite, LostProcess):
             raise
-        except (InputError, Cancelled) as error:  # the state is good: whoever mends the trouble goes on from here
+        except InputError as error:  # the state is good: whoever mends the trouble goes on from here
             self.save()
-            self.keeper.wait()
-            if isinstance(error, InputError):
-                raise InputError(f"{error} {self.saved()}.") from error
+            self.team.together(self.keeper.wait)
+            raise InputError(f"{error} {self.saved()}.") from error
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -117,26 +117,69 @@ class Loop:
                 "same command to go on from the newest checkpoint."
             ) from error
         self.save()
-        self.keeper.wait()
+        self.team.together(self.keeper.wait)
+
+    def steps(self) -> None:
+        """Step after step, until the last one or a signal to any of the processes."""
+        run, stop = self.run, self.stop
+        with run.feed(self.done, stop.__bool__) as feed:
+            batches = iter(feed)
+            while self.done < run.total:
+                item, asked = self.team.together(lambda: self.next_of(batches), lambda: stop.signal)
+                if asked:
+                    stop.signal = stop.signal or asked
+                    return
+                program, said = run.program(self.state, item)
+                self.log.say(said)
+                self.state, report = program(self.state, item.batch)
+                # One step late, so that the device never waits for the host; a bad step changes nothing meanwhile.
+                self.check_finite()
+                self.unchecked, self.done = (report, item), item.step + 1
+                self.log.step(self.done, report, item, feed.waited)
+                if run.saves(self.done):
+                    self.save()
+                    self.evaluate()
+
+    def next_of(self, batches: Iterator[OnDevices]) -> OnDevices | None:
+        """The next batch, or None if the run is being stopped.
+
+        Raises:
+          InputError: a data worker died, or a picture cannot be read and must not be left out.
+        """
+        try:
+            item = next(batches, None)
+        except Cancelled:
+            return None
+        if item is not None and item.skipped:
+            if self.run.config.data.on_bad_image == "stop":
+                raise InputError(f"{item.skipped[0]} Mend it, or set --config.data.on_bad_image=skip.")
+            self.skipped += item.skipped
+        return item
 
     def save(self) -> None:
         """Starts to write a checkpoint of what has been done, if it is sound and not there yet."""
         self.check_finite()
         if self.done:
-            self.keeper.save(self.done, self.state, self.run.meta(self.done, self.evaluations))
+            meta = self.run.meta(self.done, self.evaluations)
+            self.team.together(lambda: self.keeper.save(self.done, self.state, meta))
 
     def evaluate(self) -> None:
         """Evaluates this step if it is one to be evaluated and has not been; keeps it if it is the best so far."""
-        step = self.done
-        if self.stop or not self.lacks_evaluation():
+        if not self.lacks_evaluation():
             return
         params = self.state.params if self.state.ema is None else self.state.ema
         with self.log.paused():
-            result = self.run.evaluator(params, self.stop.__bool__)
+            result = self.run.evaluator(params, lambda: self.stop.signal)
         if result is None:
+            asked = self.team.together(lambda: None, lambda: self.stop.signal)[1]
+            self.stop.signal = self.stop.signal or asked
             return
-        ap = result.metrics["AP"]
-        self.evaluations.append({"step": step, "AP": ap, "AP50": result.metrics["AP50"]})
+        self.evaluations.append({"step": self.done, "AP": result.metrics["AP"], "AP50": result.metrics["AP50"]})
+        self.team.together(lambda: self.keep_evaluation(params, result) if self.team.leads else None)
+
+    def keep_evaluation(self, params: dict, result: Evaluation) -> None:
+        """Writes down the newest evaluation, and the parameters if they are the best so far."""
+        step, ap = self.done, result.metrics["AP"]
         best = best_so_far(self.keeper.path)
         better = best is None or ap > best[1]
         if better:
@@ -153,19 +196,15 @@ class Loop:
         """Whether this step is one to be evaluated and has not been."""
         return self.run.evaluates(self.done) and all(e["step"] != self.done for e in self.evaluations)
 
-    def look_at_pictures(self, item: OnDevices) -> None:
-        """Pictures that could not be read stop the run, or are counted."""
-        if item.skipped and self.run.config.data.on_bad_image == "stop":
-            raise InputError(f"{item.skipped[0]} Mend it, or set --config.data.on_bad_image=skip.")
-        self.skipped += item.skipped
-
     def check_finite(self) -> None:
         """Stops the run with a sentence that names the images if the last step could not be applied."""
         if self.unchecked is not None:
             report, item = self.unchecked
-            ids = [int(self.run.source.examples.image_ids[i]) for i in item.indices if i >= 0]  # empty slots are last
-            check_finite(report, item.step + 1, ids)
             self.unchecked = None
+            if not bool(report.applied):
+                indices = itertools.chain(*self.team.tell(item.indices.tolist()))
+                ids = [int(self.run.source.examples.image_ids[i]) if i >= 0 else None for i in indices]
+                raise not_finite(report, item.step + 1, ids)
 
     def saved(self) -> str:
         """Where what has been done is."""
@@ -173,7 +212,8 @@ class Loop:
 
     def tell_end(self) -> None:
         """The summary."""
-        run, workdir, skipped = self.run, self.keeper.path, self.skipped
+        run, workdir = self.run, self.keeper.path
+        skipped = list(itertools.chain(*self.team.tell(self.skipped)))
         for sentence in dict.fromkeys(skipped):
             print(f"skipped, another image took its place: {sentence}")
         print(self.log.summary())
@@ -188,20 +228,19 @@ class Loop:
             print(f"saved the checkpoint of step {self.done} to {workdir}; the run is complete")
 
 
-def check_finite(report: StepReport, step: int, ids: list[int]) -> None:
-    """`NotFinite` if a step was not applied.
+def not_finite(report: StepReport, step: int, ids: Sequence[int | None]) -> NotFinite:
+    """What to say of a step that was not applied.
 
     Args:
       step: counts from 1.
-      ids: image ids of the batch, in order.
+      ids: image ids of the batch, in order; None for an empty slot.
     """
-    if bool(report.applied):
-        return
-    bad = [i for i, fine in zip(ids, np.asarray(report.finite_costs)) if not fine]
+    there = [i for i in ids if i is not None]
+    bad = [i for i, fine in zip(ids, np.asarray(report.finite_costs)) if not fine and i is not None]
     what = "matching costs" if bad else "loss, gradients or updated parameters"
     terms = ", ".join(f"{name} {float(value):.4g}" for name, value in report.terms._asdict().items())
-    raise NotFinite(
-        f"step {step}: the {what} of image id {', '.join(map(str, bad or ids))} are not finite ({terms}, gradient norm "
-        f"{float(report.grad_norm):.4g}); lower the learning rate or look at these images. This step is not saved; "
-        "checkpoints from before are as they were."
+    return NotFinite(
+        f"step {step}: the {what} of image id {', '.join(map(str, bad or there))} are not finite ({terms}, gradient "
+        f"norm {float(report.grad_norm):.4g}); lower the learning rate or look at these images. This step is not "
+        "saved; checkpoints from before are as they were."
     )

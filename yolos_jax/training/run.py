@@ -9,9 +9,10 @@ import jax
 from jax.sharding import Mesh
 
 from yolos_jax import recipe
-from yolos_jax.data.loader import LoadStep, load
+from yolos_jax.data.loader import LoadStep, Share, load
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.run import Evaluator
+from yolos_jax.hosts import Team, place
 from yolos_jax.model.yolos import abstract
 from yolos_jax.training.checkpoints import Meta
 from yolos_jax.training.feed import Feed, OnDevices
@@ -19,13 +20,14 @@ from yolos_jax.training.identity import facts_of, refuse_differences
 from yolos_jax.training.keeper import newest, put_aside_best
 from yolos_jax.training.optimizer import adamw, schedule_of
 from yolos_jax.training.start import starting_params
-from yolos_jax.training.step import TrainState, initial_state, make_step, replicated, split_over
+from yolos_jax.training.step import TrainState, fresh_state, make_step, replicated, split_over
 
 
 class Run:
     """The parts of a run, none of which changes while it trains.
 
     Attributes:
+      team: the processes that it runs in.
       plan: which images each step sees.
       total, per_epoch: steps of the run and of an epoch.
       schedule: learning rate of every step.
@@ -38,7 +40,7 @@ class Run:
 
     def __init__(self, config: Any, mesh: Mesh):
         recipe.prepare(config)
-        self.config, self.mesh = config, mesh
+        self.config, self.mesh, self.team = config, mesh, Team()
         self.source = recipe.source_of(config, "train")
         self.model = recipe.model_of(config, self.source.num_classes)
         self._check_batch()
@@ -80,7 +82,20 @@ class Run:
         return Evaluator(model, val, geometry, self.mesh, *options)
 
     def begin(self, workdir: Path, accept_differences: bool) -> tuple[TrainState, Meta]:
-        """The state to train from, on the devices, and its meta: the newest whole checkpoint's, or fresh."""
+        """The state to train from, on the devices, and its meta: the newest whole checkpoint's, or fresh.
+
+        The leading process reads or makes it, so the others need neither checkpoints nor starting weights.
+        """
+        team, ema = self.team, bool(self.config.train.ema)
+        params = abstract(self.model)[1]
+        like = jax.eval_shape(lambda p: fresh_state(p, self.optimizer, ema), params)
+        (state, meta), _ = team.together(
+            lambda: self._starting_state(workdir, accept_differences) if team.leads else (like, self.meta(0, []))
+        )
+        meta = Meta.from_json(team.tell(meta.to_json())[0])
+        return place(team.from_leader(state, like), replicated(self.mesh)), meta
+
+    def _starting_state(self, workdir: Path, accept_differences: bool) -> tuple[TrainState, Meta]:
         config, ema, notes = self.config, bool(self.config.train.ema), []
 
         def refuse(meta: Meta) -> None:
@@ -92,17 +107,18 @@ class Run:
             print(sentence)
         if state is None:
             params = starting_params(self.model, config.init, config.seed)
-            return initial_state(params, self.optimizer, self.mesh, ema), self.meta(0, [])
+            return fresh_state(params, self.optimizer, ema), self.meta(0, [])
         print(f"going on from the checkpoint of step {meta.step} in {workdir}")
-        return jax.device_put(state, replicated(self.mesh)), meta
+        return state, meta
 
     def describe(self) -> str:
         """What is about to happen: images, devices, steps, buckets, padding."""
-        source, plan = self.source, self.plan
+        source, plan, team = self.source, self.plan, self.team
+        processes = f" in {team.count} processes" if team.count > 1 else ""
         return (
             f"training on {len(source.examples)} images ({source.dropped['crowd']} crowd and {source.dropped['empty']} "
-            f"empty boxes left out) of {source.num_classes} classes, {self.mesh.size} device(s): {self.total} steps, "
-            f"{self.per_epoch} in an epoch, which leaves out {plan.dropped} images\n"
+            f"empty boxes left out) of {source.num_classes} classes, {self.mesh.size} device(s){processes}: "
+            f"{self.total} steps, {self.per_epoch} in an epoch, which leaves out {plan.dropped} images\n"
             f"{len(plan.edges)} bucket(s) of {', '.join(map(str, plan.edges))} patches; {plan.padding():.2%} of the "
             "first epoch's patches are padding"
         )
@@ -115,7 +131,8 @@ class Run:
     def feed(self, start: int, cancelled: Callable[[], object]) -> Feed:
         """The batches from step `start` on, until `cancelled`."""
         data = self.config.data
-        work = LoadStep(self.source, self.plan, self.model.patch_size, self.model.max_side)
+        share = Share(self.team.index, self.team.count)
+        work = LoadStep(self.source, self.plan, self.model.patch_size, self.model.max_side, share)
         batches = load(work, start, self.total, data.workers, data.ahead)
         return Feed(batches, split_over(self.mesh), cancelled)
 

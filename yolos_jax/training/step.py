@@ -10,6 +10,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from yolos_jax.data.examples import TrainBatch
+from yolos_jax.hosts import place
 from yolos_jax.model.yolos import apply
 from yolos_jax.objective.losses import LossTerms, Shares, Targets, set_loss, shares_of
 
@@ -48,8 +49,9 @@ class StepReport(NamedTuple):
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Devices (all by default) along one axis, `data`."""
-    return Mesh(np.array(jax.devices() if devices is None else devices), ("data",))
+    """Devices (all by default) along one axis, `data`, those of a process side by side."""
+    found = jax.devices() if devices is None else list(devices)
+    return Mesh(np.array(sorted(found, key=lambda d: d.process_index)), ("data",))
 
 
 def split_over(mesh: Mesh) -> NamedSharding:
@@ -145,8 +147,13 @@ def make_step(
     return jax.jit(step, in_shardings=(same, split), out_shardings=(same, same), donate_argnums=0)
 
 
+def fresh_state(params: dict, optimizer: optax.GradientTransformation, ema: bool = False) -> TrainState:
+    """Step 0, not yet on all devices; the moving average starts at the parameters."""
+    return TrainState(
+        jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.tree.map(jnp.array, params) if ema else None
+    )
+
+
 def initial_state(params: dict, optimizer: optax.GradientTransformation, mesh: Mesh, ema: bool = False) -> TrainState:
-    """Step 0, on every device of `mesh`; the moving average starts at the parameters."""
-    average = jax.tree.map(jnp.array, params) if ema else None
-    state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average)
-    return jax.device_put(state, replicated(mesh))
+    """The same on every device of `mesh`."""
+    return place(jax.tree.map(np.asarray, fresh_state(params, optimizer, ema)), replicated(mesh))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from yolos_jax.errors import InputError
+from yolos_jax.hosts import leave
 
 try:
     import fcntl
@@ -49,7 +50,7 @@ class Stop:
         if self.signal and number == signal.SIGINT:
             # Checkpoints get their name only when they are whole, so nothing half-written can be taken for one.
             _say("stopped at once, without saving; the same command goes on from the newest checkpoint.")
-            os._exit(128 + number)
+            leave(128 + number)
         if not self.signal:
             self.signal = number
             _say(f"{self.name}: stopping after this step and saving; Ctrl-C (again) stops at once without saving.")
