@@ -1,16 +1,21 @@
 """Small models and foreign files made on the spot, for tests that need no reference pack."""
 
+import hashlib
 import json
+import re
+import shutil
 from pathlib import Path
 
 import jax
 import numpy as np
+from reference_pack import pack
 from safetensors.numpy import save_file
 
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import abstract
 from yolos_jax.weights import to_huggingface, to_reference
 from yolos_jax.weights.huggingface import write_config
+from yolos_jax.weights.names import huggingface_names
 
 TINY = YolosConfig(
     width=12,
@@ -23,6 +28,21 @@ TINY = YolosConfig(
     init_pe_size=(24, 40),
     mid_pe_size=(24, 40),
 )
+
+
+# The structure of each variant of the paper (mid-layer positions or none, heads, depth) at micro width.
+MICRO = {
+    "ti": YolosConfig(width=12, depth=3, heads=3, det_tokens=5, num_classes=4, init_pe_size=(48, 83)),
+    "s": YolosConfig(
+        width=24, depth=3, heads=6, det_tokens=5, num_classes=4, init_pe_size=(32, 48), mid_pe_size=(32, 48)
+    ),
+    "s_dwr": YolosConfig(
+        width=30, depth=5, heads=6, det_tokens=5, num_classes=4, init_pe_size=(32, 48), mid_pe_size=(32, 48)
+    ),
+    "b": YolosConfig(
+        width=48, depth=3, heads=12, det_tokens=5, num_classes=4, init_pe_size=(48, 80), mid_pe_size=(48, 80)
+    ),
+}
 
 
 def random_params(config: YolosConfig, seed: int = 0) -> dict:
@@ -56,6 +76,83 @@ def deit_state(config: YolosConfig = TINY, side: int = 4, distilled: bool = Fals
     return state
 
 
+def _more(state: dict, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Random tensors beside a backbone."""
+    rng = np.random.default_rng(2)
+    return state | {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def bare_vit(config: YolosConfig = TINY, side: int = 4) -> dict[str, np.ndarray]:
+    """As DINO publishes its backbones: timm's names, no head."""
+    return {name: array for name, array in deit_state(config, side).items() if not name.startswith("head")}
+
+
+def dino_teacher(config: YolosConfig = TINY) -> dict[str, np.ndarray]:
+    """As under "teacher" in DINO's full checkpoints; "student" has `module.` before every name."""
+    state = {f"backbone.{name}": array for name, array in bare_vit(config).items()}
+    head = {"head.mlp.0.weight": (8, config.width), "head.mlp.0.bias": (8,), "head.last_layer.weight_g": (9, 1)}
+    return _more(state, head)
+
+
+def moco_state(config: YolosConfig = TINY) -> dict[str, np.ndarray]:
+    """As under "state_dict" in MoCo v3's checkpoints, the momentum encoder with other numbers."""
+    vit, width = bare_vit(config), config.width
+    state = {f"module.base_encoder.{name}": array for name, array in vit.items()}
+    state |= {f"module.momentum_encoder.{name}": array + 1 for name, array in vit.items()}
+    heads = {f"module.{part}_encoder.head.0.weight": (8, width) for part in ("base", "momentum")}
+    return _more(state, heads | {"module.predictor.0.weight": (8, 8), "module.predictor.1.running_mean": (8,)})
+
+
+def mae_state(config: YolosConfig = TINY, finetuned: bool = False) -> dict[str, np.ndarray]:
+    """As under "model" in MAE's checkpoints: pre-trained with its decoder, or fine-tuned on pooled tokens."""
+    state, width = bare_vit(config), config.width
+    if not finetuned:
+        decoder = {"mask_token": (1, 1, 8), "decoder_embed.weight": (8, width), "decoder_blocks.0.norm1.weight": (8,)}
+        return _more(state, decoder)
+    for name in ("weight", "bias"):
+        state[f"fc_norm.{name}"] = state.pop(f"norm.{name}")
+    return _more(state, {"head.weight": (7, width), "head.bias": (7,)})
+
+
+def transformers_vit(config: YolosConfig = TINY, distilled: bool = False) -> dict[str, np.ndarray]:
+    """A classifier under the names that transformers saves a ViT or, distilled, a DeiT under."""
+    prefix, state = ("deit" if distilled else "vit"), deit_state(config, distilled=distilled)
+    heads = {"classifier.weight": state.pop("head.weight"), "classifier.bias": state.pop("head.bias")}
+    if distilled:
+        heads = {f"cls_{name}": array for name, array in heads.items()}
+        heads["distillation_classifier.weight"] = state.pop("head_dist.weight")
+        heads["distillation_classifier.bias"] = state.pop("head_dist.bias")
+        heads["deit.embeddings.distillation_token"] = state.pop("dist_token")
+    out = {}
+    for name, array in state.items():
+        names = [n.replace("vit.", f"{prefix}.", 1) for n in huggingface_names(f"backbone.{name}")]
+        out.update(zip(names, np.split(array, len(names)), strict=True))
+    return out | heads
+
+
+def folder(path: Path, settings: dict, state: dict, **others: dict) -> Path:
+    """A folder as on the hub: config.json, model.safetensors, and other JSON files by name."""
+    path.mkdir(parents=True)
+    for name, values in {"config": settings, **others}.items():
+        (path / f"{name}.json").write_text(json.dumps(values))
+    write(path / "model.safetensors", state)
+    return path
+
+
+def in_hub_cache(cache: Path, name: str, source: Path, commit: str = "0" * 40, ref: str = "main") -> Path:
+    """Puts a folder into a cache of the Hugging Face hub, laid out as the hub's own library does."""
+    repository = cache / f"models--{name.replace('/', '--')}"
+    snapshot = repository / "snapshots" / commit
+    for part in (snapshot, repository / "blobs", repository / "refs"):
+        part.mkdir(parents=True, exist_ok=True)
+    for file in source.iterdir():
+        blob = repository / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+        shutil.copy(file, blob)
+        (snapshot / file.name).symlink_to(Path("..", "..", "blobs", blob.name))
+    (repository / "refs" / ref).write_text(commit)
+    return snapshot
+
+
 def huggingface_folder(path: Path, config: YolosConfig = TINY, **changes) -> Path:
     """A Hugging Face folder; `changes` go into its config.json (None removes an entry)."""
     path.mkdir()
@@ -63,6 +160,18 @@ def huggingface_folder(path: Path, config: YolosConfig = TINY, **changes) -> Pat
     (path / "config.json").write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
     save_file(to_huggingface(random_params(config), config), path / "model.safetensors")
     return path
+
+
+def listed(name: str) -> dict[str, tuple[str, dict[str, tuple[int, ...]]]]:
+    """{variant: (its header line, {tensor name: shape})} of a names file of the reference pack."""
+    out: dict = {}
+    for line in pack(name).read_text().splitlines():
+        if line.startswith("# variant "):
+            out[line.split()[2].rstrip(":")] = line, {}
+        elif line and not line.startswith("#"):
+            tensor, shape = line.split("\t")
+            list(out.values())[-1][1][tensor] = tuple(int(n) for n in re.findall(r"\d+", shape))
+    return out
 
 
 def write(path: Path, state: dict) -> Path:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,11 +24,23 @@ Picture = str | Path | Image.Image | np.ndarray
 
 
 def load_model(path: str | Path) -> tuple[dict, Meta]:
-    """Parameters and `Meta` from one of our checkpoint folders or a Hugging Face folder."""
-    if (Path(path) / "config.json").is_file() and not checkpoints.steps(path):
-        config, params, names, _ = weights.load_weights(path)
-        return params, Meta(config, names or {})
-    return checkpoints.load(path)
+    """Parameters and `Meta` from one of our checkpoint folders, a Hugging Face folder, or a model on the hub.
+
+    A file of a published model's weights will do as well (see `weights.load_weights`).
+
+    Raises:
+      InputError: nothing usable there, or a ViT to start training from.
+    """
+    if checkpoints.steps(path):
+        return checkpoints.load(path)
+    local = Path(path).is_file() or (Path(path) / "config.json").is_file()
+    if not local and weights.hub_model(path) is None:
+        return checkpoints.load(path)
+    found = weights.load_detector(path)
+    extra: dict[str, Any] = {"converted_from": found.report.path}
+    if found.sizes is not None:
+        extra["processor"] = found.sizes._asdict()
+    return found.params, Meta(found.config, found.label_names or {}, 0, extra, found.category_ids)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +87,13 @@ class Detector:
     def load(
         cls, path: str | Path, short_side: int | None = None, max_side: int | None = None, batch_size: int = 1
     ) -> "Detector":
-        """Loads one of our checkpoint folders or a Hugging Face folder.
+        """Loads one of our checkpoint folders, a Hugging Face folder, or a model on the hub.
 
         Args:
-          path: the folder.
+          path: the folder, or the hub's `org/name` (`org/name@revision`).
           short_side: pixels that a picture's short side is resized to; by
-            default what the checkpoint was trained with, else 800.
+            default what the checkpoint was trained with or its image processor
+            says, else 800.
           max_side: most pixels of the long side; by default in proportion (1333 for 800).
           batch_size: most pictures at a time.
 
@@ -87,10 +101,10 @@ class Detector:
           InputError: nothing usable there.
         """
         params, meta = load_model(path)
-        trained = meta.extra.get("config", {}).get("data", {})
         if short_side is None:
-            short_side = trained.get("short_side", 800)
-            max_side = trained.get("max_side", 0) if max_side is None else max_side
+            sizes = weights.sizes_of(meta.extra)
+            short_side = sizes.short_side if sizes else weights.SHORT_SIDE
+            max_side = sizes.max_side if sizes and max_side is None else max_side
         return cls(params, meta, short_side, max_side or 0, batch_size)
 
     def forward(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -153,7 +167,8 @@ class Detector:
             prepared = list(pool.map(self._prepare, images))
         sizes = [size for _, size in prepared]
         found = self._run([pixels for pixels, _ in prepared], sizes)[2:]
-        return [self._detections(*one, threshold=threshold) for one in zip(*found, sizes)]
+        scores, labels, boxes = found
+        return [self._detections(*one, threshold) for one in zip(scores, labels, boxes, sizes)]
 
     def _prepare(self, picture: Picture) -> tuple[np.ndarray, tuple[int, int]]:
         if isinstance(picture, str | Path):

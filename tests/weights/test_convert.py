@@ -1,5 +1,6 @@
 """convert.py as a user runs it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 from tiny_weights import TINY, assert_bit_equal, deit_state, huggingface_folder, random_params, reference_state, write
 
+from yolos_jax.evaluation.coco import NAMES
 from yolos_jax.training import checkpoints
 from yolos_jax.weights import to_huggingface
 from yolos_jax.weights.deit import from_deit
@@ -48,9 +50,17 @@ def test_reference_to_checkpoint_to_huggingface(tmp_path, recipe):
     assert meta.model == TINY and meta.step == 0
     assert_bit_equal(params, random_params(TINY))
 
+    numbers = {name: (i + 1) / 16 for i, name in enumerate(NAMES)}
+    (tmp_path / "ours" / "eval-0").mkdir()
+    (tmp_path / "ours" / "eval-0" / "metrics.json").write_text(json.dumps(numbers | {"images": 25, "step": 0}))
     done = convert(tmp_path / "ours", "--out", tmp_path / "hf", "--to-hf")
     assert done.returncode == 0, done.stderr
+    assert "model card: AP 0.0625, AP50 0.1250" in done.stdout
     assert_bit_equal(load_file(tmp_path / "hf" / "model.safetensors"), to_huggingface(params, TINY))
+    written = {path.name for path in (tmp_path / "hf").iterdir()}
+    assert written == {"config.json", "model.safetensors", "preprocessor_config.json", "README.md"}
+    card = (tmp_path / "hf" / "README.md").read_text()
+    assert "| ARl | 0.7500 |" in card and "on 25 images" in card and "converted from yolos.safetensors" in card
 
 
 def test_deit_with_a_seed(tmp_path, recipe):

@@ -122,13 +122,13 @@ class Trap:
         return os.mkdir, (str(self.path),)
 
 
-@pytest.mark.parametrize("writer", ["torch", "pickle"])
+@pytest.mark.parametrize("writer", ["torch", "legacy", "pickle"])
 @pytest.mark.parity
 def test_pickles_that_run_code_are_refused_unrun(tmp_path, torch, writer):
     proof, path = tmp_path / "it_ran", tmp_path / "trap.pth"
-    content = {"model": as_torch(torch, reference_state()) if writer == "torch" else {}, "args": Trap(proof)}
-    if writer == "torch":
-        torch.save(content, path)
+    content = {"model": as_torch(torch, reference_state()) if writer != "pickle" else {}, "args": Trap(proof)}
+    if writer != "pickle":
+        torch.save(content, path, _use_new_zipfile_serialization=writer == "torch")
     else:
         path.write_bytes(pickle.dumps(content, protocol=2))
     with pytest.raises(InputError, match=r"trap\.pth holds \S*mkdir.*could run code.*not read"):

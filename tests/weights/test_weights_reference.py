@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from reference_pack import config_of, micro_config, pack, tensors, train_config
-from tiny_weights import TINY, assert_bit_equal, random_params, reference_state, write
+from tiny_weights import TINY, assert_bit_equal, listed, random_params, reference_state, write
 
 from yolos_jax.errors import InputError
 from yolos_jax.model.config import VARIANTS
@@ -16,18 +16,6 @@ from yolos_jax.weights import from_reference, load_weights, read_source, to_hugg
 from yolos_jax.weights.names import huggingface_names, huggingface_shapes, reference_shapes
 
 OUR_NAMES = {"tiny": "ti", "small": "s", "small_dWr": "s_dwr", "base": "b"}
-
-
-def listed(name):
-    """{variant: (its header line, {tensor name: shape})} of a names file."""
-    out = {}
-    for line in pack(name).read_text().splitlines():
-        if line.startswith("# variant "):
-            out[line.split()[2].rstrip(":")] = line, {}
-        elif line and not line.startswith("#"):
-            tensor, shape = line.split("\t")
-            list(out.values())[-1][1][tensor] = tuple(int(n) for n in re.findall(r"\d+", shape))
-    return out
 
 
 def listed_config(header, shapes):

@@ -1,45 +1,52 @@
-"""Converts weights: reference or Hugging Face YOLOS, or a DeiT/timm classifier, into a checkpoint; or out again.
+"""Converts weights: reference or Hugging Face YOLOS, or a ViT to start from, into a checkpoint; or out again.
 
 python convert.py SOURCE --out DIR                  a checkpoint of ours
 python convert.py SOURCE --out DIR --to-hf          a folder for transformers; SOURCE may be a checkpoint of ours
 
-SOURCE is a .safetensors or .pth file or a Hugging Face folder. Settings come
-from SOURCE where it has any; --variant or --config names them where it does
-not, and is checked against it where it does.
+SOURCE is a .safetensors or .pth file, a Hugging Face folder, or a model on the
+hub (hustvl/yolos-small, org/name@revision): YOLOS, DeiT (timm's or
+transformers'), DINO, MoCo v3 or MAE. Settings come from SOURCE where it has
+any; --variant or --config names them where it does not, and is checked against
+it where it does.
 """
 
 import argparse
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from yolos_jax.errors import InputError, exit_with_sentence
+
+if TYPE_CHECKING:
+    from yolos_jax.training.checkpoints import Meta
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", metavar="SOURCE", help="file or folder to read")
+    parser.add_argument("source", metavar="SOURCE", help="file, folder or hub id to read")
     parser.add_argument("--out", required=True, help="new folder to write")
     settings = parser.add_mutually_exclusive_group()
-    settings.add_argument("--variant", help="the model's settings: ti, s, s_dwr or b")
+    settings.add_argument("--variant", help="the model's settings: ti, s, s_dwr, b or a published name")
     settings.add_argument("--config", help="the model's settings: config.model of this Python file's get_config()")
-    parser.add_argument("--to-hf", action="store_true", help="write config.json and model.safetensors")
-    parser.add_argument("--seed", type=int, default=0, help="of the parts that a DeiT classifier does not have")
+    parser.add_argument("--to-hf", action="store_true", help="write a folder for transformers")
+    parser.add_argument("--seed", type=int, default=0, help="of the parts that a ViT does not have")
     return parser.parse_args()
 
 
 def wanted_model(args: argparse.Namespace):
     """(the `YolosConfig` asked for with --variant or --config, or None; whether its number of classes is open)."""
-    from yolos_jax.model.config import COCO_CLASSES, YolosConfig, variant
+    from yolos_jax.model.config import COCO_CLASSES, YolosConfig
+    from yolos_jax.weights import variant_of
 
     if args.variant is not None:
-        return variant(args.variant), False
+        return variant_of(args.variant), False
     if args.config is None:
         return None, False
     path = Path(args.config)
     if not path.is_file():
         raise InputError(f"the config file {path} does not exist.")
     spec = importlib.util.spec_from_file_location("convert_config", path)
-    if spec is None:
+    if spec is None or spec.loader is None:
         raise InputError(f"the config file {path} is not a Python file.")
     module = importlib.util.module_from_spec(spec)
     try:
@@ -55,12 +62,12 @@ def wanted_model(args: argparse.Namespace):
     return YolosConfig.from_dict(values | ({"num_classes": COCO_CLASSES} if is_open else {})), is_open
 
 
-def read(args: argparse.Namespace):
-    """(config, parameters, label names, what to say about them) of SOURCE."""
+def read(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
+    """(parameters, what a checkpoint is to say about them, what to print about them) of SOURCE."""
     from yolos_jax.data.coco_names import COCO_NAMES
     from yolos_jax.model.config import COCO_CLASSES
     from yolos_jax.training import checkpoints
-    from yolos_jax.weights import load_weights, with_classes
+    from yolos_jax.weights import load_all, with_classes
 
     wanted, is_open = wanted_model(args)
     if checkpoints.steps(args.source):
@@ -71,27 +78,35 @@ def read(args: argparse.Namespace):
         differences = [] if wanted is None else wanted.differences(meta.model)
         if differences:
             raise InputError(f"the wanted model is not the checkpoint's: {'; '.join(differences)}.")
-        return meta.model, params, meta.label_names, f"checkpoint {args.source}, step {meta.step}"
-    config, params, names, report = load_weights(args.source, wanted, args.seed, any_classes=is_open)
+        return params, meta, f"checkpoint {args.source}, step {meta.step}"
+    found = load_all(args.source, wanted, args.seed, any_classes=is_open)
+    names = found.label_names
     if names is None:
-        names = COCO_NAMES if config.num_classes == COCO_CLASSES else {}
-    return config, params, names, report
+        names = COCO_NAMES if found.config.num_classes == COCO_CLASSES else {}
+    extra: dict = {"converted_from": found.report.path}
+    if found.sizes is not None:
+        extra["processor"] = found.sizes._asdict()
+    return found.params, checkpoints.Meta(found.config, names, 0, extra, found.category_ids), found.report
 
 
 def main() -> None:
     args = parse_args()
     from yolos_jax.training import checkpoints
-    from yolos_jax.weights import export_huggingface
+    from yolos_jax.weights import export_huggingface, recorded_facts, sizes_of
 
     if not args.to_hf:
         checkpoints.check_free(args.out)
-    config, params, names, report = read(args)
+    params, meta, report = read(args)
     if args.to_hf:
-        export_huggingface(params, config, names, args.out)
+        facts = recorded_facts(args.source, meta.step, meta.extra)
+        sizes = sizes_of(meta.extra)
+        export_huggingface(params, meta.model, meta.label_names, args.out, meta.category_ids, sizes, facts)
     else:
-        extra = {"converted_from": str(args.source)}
-        checkpoints.save(args.out, 0, params, checkpoints.Meta(config, names, 0, extra))
+        checkpoints.save(args.out, 0, params, meta)
     print(report)
+    if args.to_hf:
+        numbers = ", ".join(f"{name} {value:.4f}" for name, value in list(facts.metrics.items())[:2])
+        print(f"model card: {numbers or 'no evaluation recorded; run eval.py on SOURCE first'}")
     print(f"written: {args.out} ({'Hugging Face folder' if args.to_hf else 'checkpoint, step 0'})")
 
 

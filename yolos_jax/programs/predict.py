@@ -17,7 +17,7 @@ ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="pictures, or folders of pictures")
-    parser.add_argument("--checkpoint", required=True, type=Path, help="checkpoint folder, or a Hugging Face folder")
+    parser.add_argument("--checkpoint", required=True, help="checkpoint folder, Hugging Face folder, or hub id")
     parser.add_argument("--out", required=True, type=Path, help="folder for the drawn pictures and JSON files")
     parser.add_argument("--threshold", type=float, default=0.5, help="lowest score to report (default 0.5)")
     parser.add_argument("--short-side", type=int, help="pixels of the short side (default: as trained, else 800)")

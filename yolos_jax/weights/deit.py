@@ -1,7 +1,7 @@
-"""A DeiT or timm image classifier as the start of a detector.
+"""An image classifier (DeiT, timm) or a self-supervised ViT (DINO, MoCo v3, MAE) as the start of a detector.
 
 The backbone is taken as it is, its position embeddings resized to the
-detector's grid; whatever a classifier does not have (DET tokens, mid-layer
+detector's grid; whatever it does not have (DET tokens, mid-layer
 position embeddings, heads) starts fresh from a seed.
 """
 
@@ -15,25 +15,26 @@ from yolos_jax.errors import InputError
 from yolos_jax.model.config import VARIANTS, YolosConfig
 from yolos_jax.model.position import resize_to_tokens
 from yolos_jax.model.yolos import build
+from yolos_jax.weights.backbone import Backbone, find_backbone
 from yolos_jax.weights.names import check, reference_shapes
 from yolos_jax.weights.reference import from_reference, to_reference
 from yolos_jax.weights.report import Report
 
-_IGNORED = ("dist_token", "head.weight", "head.bias", "head_dist.weight", "head_dist.bias")
 _NOT_IN_DEIT = ("det_token", "mid_pos_embed")
+_NORM = ("norm.weight", "norm.bias")
 
 
 def from_deit(
     state: Mapping[str, np.ndarray], config: YolosConfig, seed: int = 0, what: str = "the state dict"
 ) -> tuple[dict, Report]:
-    """Our parameters with the backbone of a classifier.
+    """Our parameters with the backbone of a classifier or a self-supervised ViT.
 
     A distilled classifier has two extra rows of position embeddings. As in the
     reference its first one is dropped: CLS keeps DeiT's CLS token but gets the
     distillation token's position.
 
     Args:
-      state: float32 arrays under DeiT's (timm's) names.
+      state: float32 arrays under DeiT's (timm's) or transformers' names, whatever their prefix (see `backbone`).
       config: the detector wanted.
       seed: of everything that DeiT does not have.
       what: what to call the source in an error.
@@ -44,10 +45,14 @@ def from_deit(
     Raises:
       InputError: tensors are missing, unexpected or misshapen.
     """
-    ignored = tuple(name for name in state if name in _IGNORED)
-    backbone = {name: array for name, array in state.items() if name not in _IGNORED}
+    return from_backbone(find_backbone(state, what), config, seed, what)
+
+
+def from_backbone(found: Backbone, config: YolosConfig, seed: int, what: str) -> tuple[dict, Report]:
+    """The same, the backbone found already."""
+    backbone = found.state
     _check_backbone(backbone, config, what)
-    row, side = _position_layout(state, what)
+    row, side = _position_layout(found, what)
 
     fresh = to_reference(build(config, seed)[1], config)
     grid = backbone["pos_embed"][0, row + 1 :].reshape(side, side, config.width)
@@ -59,10 +64,11 @@ def from_deit(
 
     report = Report(
         kind="deit",
-        taken=tuple(backbone),
+        taken=tuple(name for names in found.origin.values() for name in names),
         initialised=tuple(name for name in fresh if name.removeprefix("backbone.") not in backbone),
-        ignored=ignored,
+        ignored=found.ignored,
         notes=(
+            *found.notes,
             f"pos_embed: row {row} is the position of CLS; grid {side}x{side} "
             + ("kept" if (rows, columns) == (side, side) else f"resized to {rows}x{columns}")
             + f"; the rows of the {config.det_tokens} DET tokens are initialised.",
@@ -72,8 +78,8 @@ def from_deit(
 
 
 def config_of_deit(state: Mapping[str, np.ndarray], what: str) -> YolosConfig:
-    """The variant with the classifier's width and depth, as trained on COCO."""
-    width, depth = _width(state), _depth(state)
+    """The variant with the width and depth of a ViT (timm's names), as trained on COCO."""
+    width, depth = _width(state, what), _depth(state)
     for config in VARIANTS.values():
         if (config.width, config.depth) == (width, depth):
             return config
@@ -92,33 +98,45 @@ def _check_backbone(backbone: Mapping[str, np.ndarray], config: YolosConfig, wha
     """Names and shapes of all but the head; of the position embeddings only their width."""
     if _depth(backbone) != config.depth:
         raise InputError(
-            f"{what} has {_depth(backbone)} blocks of width {_width(backbone)}, the model wants {config.depth} "
+            f"{what} has {_depth(backbone)} blocks of width {_width(backbone, what)}, the model wants {config.depth} "
             f"of width {config.width}; choose the --variant or --config that fits."
+        )
+    patch, wanted = backbone["patch_embed.proj.weight"].shape, config.patch_size
+    if len(patch) == 4 and patch[2:] != (wanted, wanted):
+        raise InputError(
+            f"{what} is made for patches of {patch[2]}x{patch[3]} pixels, the model for {wanted}x{wanted} "
+            f"(patch_embed.proj.weight has shape {list(patch)}, wanted {[*patch[:2], wanted, wanted]}); take weights "
+            f"for patches of {wanted}."
         )
     expected = {
         name.removeprefix("backbone."): shape
         for name, shape in reference_shapes(config).items()
         if name.startswith("backbone.") and name.removeprefix("backbone.") not in _NOT_IN_DEIT
     }
+    if not any(name in backbone for name in _NORM):
+        for name in _NORM:
+            expected.pop(name)
     if "pos_embed" in backbone and backbone["pos_embed"].ndim == 3:
         expected["pos_embed"] = (1, backbone["pos_embed"].shape[1], config.width)
     check(backbone, expected, what)
 
 
-def _width(backbone: Mapping[str, np.ndarray]) -> int:
+def _width(backbone: Mapping[str, np.ndarray], what: str) -> int:
+    if "patch_embed.proj.bias" not in backbone:
+        raise InputError(f"{what} has a patch embedding without bias; that is no ViT for YOLOS to start from.")
     return backbone["patch_embed.proj.bias"].size
 
 
-def _position_layout(state: Mapping[str, np.ndarray], what: str) -> tuple[int, int]:
+def _position_layout(found: Backbone, what: str) -> tuple[int, int]:
     """(row for CLS, side of the patch grid): one row comes before the patches, two if distilled."""
-    tokens = state["pos_embed"].shape[1]
-    for row in (1,) if "dist_token" in state else (0, 1):
+    tokens = found.state["pos_embed"].shape[1]
+    for row in (1,) if found.distilled else (0, 1):
         patches = tokens - row - 1
         if patches > 0 and math.isqrt(patches) ** 2 == patches:
             return row, math.isqrt(patches)
     raise InputError(
-        f"pos_embed of {what} has shape {list(state['pos_embed'].shape)}; without its class row "
-        f"{'and its distillation row ' if 'dist_token' in state else ''}that is no square grid of patches."
+        f"pos_embed of {what} has shape {list(found.state['pos_embed'].shape)}; without its class row "
+        f"{'and its distillation row ' if found.distilled else ''}that is no square grid of patches."
     )
 
 

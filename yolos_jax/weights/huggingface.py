@@ -1,15 +1,13 @@
 """Hugging Face YOLOS folders (`config.json` + `model.safetensors`) <-> our parameters."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from yolos_jax.errors import InputError
 from yolos_jax.model.config import YolosConfig
+from yolos_jax.weights.limits import told, whole
 from yolos_jax.weights.names import (
     check,
     current_huggingface_name,
@@ -20,6 +18,7 @@ from yolos_jax.weights.names import (
 from yolos_jax.weights.reference import from_reference, to_reference
 
 CLASSIFIER = "class_labels_classifier.layers.2.weight"
+CATEGORY_IDS = "category_ids"  # our own entry of a config.json; transformers keeps what it does not know
 NO_NAME = "N/A"  # what Hugging Face's COCO models call the ids that COCO does not use
 # transformers' defaults for settings that a config.json leaves out
 _DEFAULTS = {
@@ -34,6 +33,15 @@ _DEFAULTS = {
     "use_mid_position_embeddings": True,
     "num_labels": 2,
 }
+# the largest that each may be: far beyond any model, small enough to compute its shapes with
+_MOST = {
+    "hidden_size": 2**16,
+    "num_hidden_layers": 2**10,
+    "num_attention_heads": 2**10,
+    "intermediate_size": 2**18,
+    "num_detection_tokens": 2**16,
+}
+_MOST_LABELS, _MOST_PIXELS = 2**17, 2**14
 # settings that we know one value of only (also transformers' default)
 _FIXED = {"hidden_act": "gelu", "qkv_bias": True, "num_channels": 3}
 
@@ -51,7 +59,7 @@ def from_huggingface(state: Mapping[str, np.ndarray], config: YolosConfig, what:
 
 def to_huggingface(params: Mapping, config: YolosConfig) -> dict[str, np.ndarray]:
     """The state dict (numpy float32) of transformers' `YolosForObjectDetection`; undoes `from_huggingface`."""
-    out = {}
+    out: dict[str, np.ndarray] = {}
     for name, array in to_reference(params, config).items():
         names = huggingface_names(name)
         out.update(zip(names, np.split(array, len(names)), strict=True))
@@ -72,31 +80,45 @@ def read_config(values: Mapping[str, Any], what: str) -> tuple[YolosConfig, dict
       InputError: a setting is unusable or asks for something this model does not do.
     """
     for name, only in _FIXED.items():
-        if values.get(name, only) != only:
-            raise InputError(f"{what} sets {name} to {values[name]!r}; only {only!r} is supported.")
+        if type(values.get(name, only)) is not type(only) or values.get(name, only) != only:
+            raise InputError(f"{what} sets {name} to {told(values[name])}; only {only!r} is supported.")
     values = {**_DEFAULTS, **values}
     names = _label_names(values, what)
     try:
-        height, width = _pair(values["image_size"])
-        patch = _pair(values["patch_size"])
+        size = _pair(values, "image_size")
+        patch = _pair(values, "patch_size")
         if patch[0] != patch[1]:
             raise ValueError("patch_size is not square")
-        hidden, inner = int(values["hidden_size"]), int(values["intermediate_size"])
+        mid = values["use_mid_position_embeddings"]
+        if type(mid) is not bool:
+            raise ValueError(f"use_mid_position_embeddings is {told(mid)}; it must be true or false")
+        number = {name: whole(values[name], name, 1, most) for name, most in _MOST.items()}
         config = YolosConfig(
-            width=hidden,
-            depth=int(values["num_hidden_layers"]),
-            heads=int(values["num_attention_heads"]),
-            mlp_ratio=_ratio(hidden, inner),
+            width=number["hidden_size"],
+            depth=number["num_hidden_layers"],
+            heads=number["num_attention_heads"],
+            mlp_ratio=_ratio(number["hidden_size"], number["intermediate_size"]),
             patch_size=patch[0],
-            det_tokens=int(values["num_detection_tokens"]),
+            det_tokens=number["num_detection_tokens"],
             num_classes=len(names),
-            init_pe_size=(height, width),
-            mid_pe_size=(height, width) if values["use_mid_position_embeddings"] else None,
-            layer_norm_eps=float(values["layer_norm_eps"]),
+            init_pe_size=size,
+            mid_pe_size=size if mid else None,
+            layer_norm_eps=_epsilon(values["layer_norm_eps"]),
         )
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise InputError(f"{what} is not a usable YOLOS configuration ({error}).") from error
+    except (InputError, ValueError) as error:
+        raise InputError(f"{what} is not a usable YOLOS configuration ({str(error).rstrip('.')}).") from error
     return config, {i: name for i, name in names.items() if name != NO_NAME}
+
+
+def read_category_ids(values: Mapping[str, Any], classes: int, what: str) -> tuple[int, ...] | None:
+    """The data set's category id of every label, which our exports keep in `config.json`; None if they are the same."""
+    ids = values.get(CATEGORY_IDS)
+    if ids is None:
+        return None
+    good = isinstance(ids, list) and all(type(i) is int and abs(i) < 2**63 for i in ids)
+    if not good or len(ids) != classes or len(set(ids)) != classes:
+        raise InputError(f"{what} has {CATEGORY_IDS} that are not {classes} different whole numbers.")
+    return tuple(ids)
 
 
 def write_config(config: YolosConfig, label_names: Mapping[int, str] | None) -> dict[str, Any]:
@@ -141,56 +163,34 @@ def write_config(config: YolosConfig, label_names: Mapping[int, str] | None) -> 
     }
 
 
-def export_huggingface(
-    params: Mapping, config: YolosConfig, label_names: Mapping[int, str] | None, out_dir: str | Path
-) -> None:
-    """Writes a folder that `YolosForObjectDetection.from_pretrained` loads.
-
-    Args:
-      params: our parameters.
-      config: their model; both position grids must be equal.
-      label_names: names by class id, or None.
-      out_dir: a new or empty folder.
-
-    Raises:
-      InputError: the folder is in use or cannot be written, or the model cannot be exported.
-    """
-    path = Path(out_dir)
-    values = write_config(config, label_names)
-    try:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"{path} exists and is not an empty folder; choose another one to write to.")
-        state = to_huggingface(params, config)
-        path.mkdir(parents=True, exist_ok=True)
-        # transformers refuses files without this mark of the tensors' layout
-        save_file(state, path / "model.safetensors", metadata={"format": "pt"})
-        (path / "config.json").write_text(json.dumps(values, indent=2) + "\n")
-        # safetensors may leave its file readable to its owner only
-        (path / "model.safetensors").chmod((path / "config.json").stat().st_mode)
-    except OSError as error:
-        raise InputError(f"the Hugging Face folder {path} could not be written ({error}).") from error
-
-
 def _label_names(values: Mapping[str, Any], what: str) -> dict[int, str]:
     """`id2label` with integer ids, which must be 0..K-1; transformers omits it for its two default labels."""
     given = values.get("id2label")
     try:
         if given is None:
-            return {i: f"LABEL_{i}" for i in range(int(values["num_labels"]))}
+            return {i: f"LABEL_{i}" for i in range(whole(values["num_labels"], "num_labels", 1, _MOST_LABELS))}
+        whole(len(given), "the number of labels", 1, _MOST_LABELS)
         names = {int(i): str(name) for i, name in given.items()}
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{what} has an id2label that does not map numbers to names ({error}).") from error
-    if sorted(names) != list(range(len(names))) or not names:
-        raise InputError(f"{what} has an id2label whose {len(names)} ids are not 0..{len(names) - 1}.")
+    if sorted(names) != list(range(len(names))) or len(names) != len(given):
+        raise InputError(f"{what} has an id2label whose {len(given)} ids are not 0..{len(given) - 1}.")
     return dict(sorted(names.items()))
 
 
-def _pair(value: Any) -> tuple[int, int]:
+def _pair(values: Mapping[str, Any], name: str) -> tuple[int, int]:
     """An int, or two of them."""
-    if isinstance(value, int):
-        return value, value
-    first, second = value
-    return int(first), int(second)
+    value = values[name]
+    pair = value if isinstance(value, list) else [value, value]
+    if len(pair) != 2:
+        raise ValueError(f"{name} is {told(value)}; it must be one or two whole numbers")
+    return whole(pair[0], name, 1, _MOST_PIXELS), whole(pair[1], name, 1, _MOST_PIXELS)
+
+
+def _epsilon(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ValueError(f"layer_norm_eps is {told(value)}; it must be a number of 0 to 1")
+    return float(value)
 
 
 def _ratio(width: int, inner: int) -> float:

@@ -2,11 +2,14 @@
 
 import dataclasses
 from pathlib import Path
+from typing import NamedTuple
 
 from yolos_jax.errors import InputError
 from yolos_jax.model.config import YolosConfig
-from yolos_jax.weights.deit import config_of_deit, from_deit
-from yolos_jax.weights.huggingface import CLASSIFIER, from_huggingface, read_config
+from yolos_jax.weights.backbone import find_backbone
+from yolos_jax.weights.deit import config_of_deit, from_backbone
+from yolos_jax.weights.huggingface import CLASSIFIER, from_huggingface, read_category_ids, read_config
+from yolos_jax.weights.processor import Sizes, read_processor
 from yolos_jax.weights.reference import config_of_reference, from_reference
 from yolos_jax.weights.report import Report
 from yolos_jax.weights.source import Source, read_source
@@ -15,17 +18,37 @@ from yolos_jax.weights.source import Source, read_source
 LAST_BIAS = {"reference": "class_embed.layers.2.bias", "huggingface": CLASSIFIER.replace("weight", "bias")}
 
 
+class Loaded(NamedTuple):
+    """What there is to know of foreign weights.
+
+    Attributes:
+      config: the model.
+      params: nested dict of numpy float32 arrays.
+      label_names: names by class id, if the source has them.
+      report: what became of every tensor.
+      category_ids: the data set's category id of every label, where they differ and the source says so.
+      sizes: what pictures are resized to, if the source says so.
+    """
+
+    config: YolosConfig
+    params: dict
+    label_names: dict[int, str] | None
+    report: Report
+    category_ids: tuple[int, ...] | None = None
+    sizes: Sizes | None = None
+
+
 def load_weights(
     path: str | Path, config: YolosConfig | None = None, seed: int = 0, any_classes: bool = False
 ) -> tuple[YolosConfig, dict, dict[int, str] | None, Report]:
     """Our parameters from foreign weights.
 
     Args:
-      path: a `.safetensors` or `.pth` file, or a Hugging Face folder.
+      path: a `.safetensors` or `.pth` file, a Hugging Face folder, or a name on the hub.
       config: the model wanted; everything is checked against it. None reads it
         from `config.json` (Hugging Face) or finds the variant whose shapes
         these are.
-      seed: of what a DeiT classifier does not have.
+      seed: of what a classifier or self-supervised ViT does not have.
       any_classes: a detector may have another number of classes than `config`;
         the config returned then has the source's.
 
@@ -34,16 +57,48 @@ def load_weights(
       the source has them, what became of every tensor)
 
     Raises:
-      InputError: unreadable, not YOLOS or DeiT, or another model than `config`.
+      InputError: unreadable, not YOLOS and no ViT, or another model than `config`.
     """
+    loaded = convert(read_source(path), config, seed, any_classes)
+    return loaded.config, loaded.params, loaded.label_names, loaded.report
+
+
+def load_detector(path: str | Path, config: YolosConfig | None = None, any_classes: bool = False) -> Loaded:
+    """`load_all` of weights that can detect: a ViT to start training from is an `InputError`."""
     source = read_source(path)
-    what, names = str(source.path), None
+    if source.kind == "deit":
+        raise InputError(
+            f"{source.name} is a ViT to start training from, not a detector; give it to convert.py or --config.init."
+        )
+    return with_processor(convert(source, config, 0, any_classes), source)
+
+
+def load_all(path: str | Path, config: YolosConfig | None = None, seed: int = 0, any_classes: bool = False) -> Loaded:
+    """`load_weights` with everything else that the source says; its image processor must be one that we honour."""
+    source = read_source(path)
+    return with_processor(convert(source, config, seed, any_classes), source)
+
+
+def with_processor(loaded: Loaded, source: Source) -> Loaded:
+    """Adds the sizes of the source's image processor, and room for them in the model's position resizing."""
+    if source.processor is None:
+        return loaded
+    sizes = read_processor(source.processor, f"the preprocessor_config.json of {source.name}")
+    patches = -(-max(sizes) // loaded.config.patch_size)
+    config = dataclasses.replace(loaded.config, max_side=max(loaded.config.max_side, patches))
+    return loaded._replace(config=config, sizes=sizes)
+
+
+def convert(source: Source, config: YolosConfig | None, seed: int, any_classes: bool) -> Loaded:
+    """See `load_weights`."""
+    what, names, ids = source.name, None, None
     if any_classes and config is not None and source.kind in LAST_BIAS:
         bias = source.state.get(LAST_BIAS[source.kind])
         config = config if bias is None else with_classes(config, bias.size - 1)
     if source.kind == "deit":
-        config = config or config_of_deit(source.state, what)
-        params, report = from_deit(source.state, config, seed, what)
+        backbone = find_backbone(source.state, what)
+        config = config or config_of_deit(backbone.state, what)
+        params, report = from_backbone(backbone, config, seed, what)
     else:
         if source.kind == "reference":
             config = config or config_of_reference(source.state, what)
@@ -51,8 +106,10 @@ def load_weights(
         else:
             config, names = _huggingface_config(source, config)
             params = from_huggingface(source.state, config, what)
+            ids = read_category_ids(source.hf_config or {}, config.num_classes, f"the config.json of {what}")
         report = Report(source.kind, tuple(source.state))
-    return config, params, names, dataclasses.replace(report, cast=source.cast, path=what)
+    report = dataclasses.replace(report, cast=source.cast, path=what, notes=source.notes + report.notes)
+    return Loaded(config, params, names, report, ids)
 
 
 def with_classes(config: YolosConfig, num_classes: int) -> YolosConfig:
@@ -69,7 +126,7 @@ def _huggingface_config(source: Source, wanted: YolosConfig | None) -> tuple[Yol
                 "--variant or --config."
             )
         return wanted, None
-    where = f"the config.json of {source.path}"
+    where = f"the config.json of {source.name}"
     found, names = read_config(source.hf_config, where)
     classifier = source.state.get(CLASSIFIER)
     if classifier is not None and classifier.shape[:1] != (found.num_classes + 1,):

@@ -6,6 +6,7 @@ import numpy as np
 
 from yolos_jax.errors import InputError
 from yolos_jax.model.config import YolosConfig
+from yolos_jax.weights.limits import plain
 from yolos_jax.weights.report import compact
 
 # What the mid-layer embeddings are called in published files and in those that
@@ -31,6 +32,7 @@ _PARTS = (
     ("class_embed.", "class_labels_classifier."),
     ("bbox_embed.", "bbox_predictor."),
 )
+_MOST_TOLD = 40  # names of one kind in an error sentence; all of a model's blocks together make 12
 
 
 def huggingface_names(name: str) -> tuple[str, ...]:
@@ -108,7 +110,9 @@ def check(state: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...
         ("unexpected", [name for name in state if name not in expected]),
     ):
         if names:
-            parts.append(f"{len(names)} {kind} ({', '.join(compact(names))})")
+            listed = [plain(name) for name in compact(names)]
+            listed = [*listed[:_MOST_TOLD], "..."] if len(listed) > _MOST_TOLD else listed
+            parts.append(f"{len(names)} {kind} ({', '.join(listed)})")
     if parts:
         raise InputError(
             f"the weights of {what} do not fit the model: {'; '.join(parts)}. "

@@ -1,4 +1,4 @@
-"""A source of weights: which of the three kinds it is, and its tensors."""
+"""A source of weights: where it lies, which of the three kinds it is, and its tensors."""
 
 import dataclasses
 from pathlib import Path
@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 
 from yolos_jax.errors import InputError
+from yolos_jax.weights.backbone import prefixes
 from yolos_jax.weights.files import read_folder, read_json, read_tensors
+from yolos_jax.weights.hub import fetch, hub_model
+from yolos_jax.weights.limits import plain, told
+
+_CLASSIFIERS = ("vit", "deit", "vit_mae")  # transformers' model types that a detector can start from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,11 +20,14 @@ class Source:
     """Foreign weights as found.
 
     Attributes:
-      kind: "reference", "huggingface" or "deit".
+      kind: "reference", "huggingface" or "deit" (any ViT to start from).
       state: numpy float32 arrays under the source's own names.
-      hf_config: the content of a Hugging Face `config.json`, or None.
-      path: where it was read.
+      hf_config: the content of a Hugging Face YOLOS `config.json`, or None.
+      path: where it was read; in the cache, if it came from the hub.
       cast: "name (dtype)" of each tensor that was not float32 in the file.
+      name: what to call it: the path as given, or the hub's `org/name@commit`.
+      processor: the content of the `preprocessor_config.json` beside YOLOS weights, or None.
+      notes: sentences about where in the file the tensors were.
     """
 
     kind: str
@@ -27,41 +35,79 @@ class Source:
     hf_config: dict[str, Any] | None
     path: Path
     cast: tuple[str, ...] = ()
+    name: str = ""
+    processor: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read_source(path: str | Path) -> Source:
-    """Reads weights from a `.safetensors`, a `.pth` (needs PyTorch) or a Hugging Face folder.
+    """Reads weights from a `.safetensors`, a `.pth` (needs PyTorch), a Hugging Face folder, or the hub.
+
+    Args:
+      path: a file, a folder, or a name on the hub (`hub.hub_model` says which names are).
 
     Raises:
-      InputError: nothing there, unreadable, unsafe to read, or not YOLOS and not DeiT.
+      InputError: nothing there, unreadable, unsafe to read, or not YOLOS and no ViT.
     """
+    path, name = _find(path)
+    folder = path if path.is_dir() else path.parent
+    config = read_json(folder / "config.json") if path.is_dir() else None
+    if config is not None:
+        _check_type(config, f"the config.json of {name}")
+    tensors = read_folder(path) if path.is_dir() else read_tensors(path)
+    kind = _kind(tensors.state, name)
+    processor = None
+    if kind == "huggingface":
+        if config is None and (folder / "config.json").is_file():
+            config = read_json(folder / "config.json")
+        if config is not None and config.get("model_type") != "yolos":
+            raise InputError(f"the config.json of {name} has model_type {told(config.get('model_type'))}, not 'yolos'.")
+        if config is not None and (folder / "preprocessor_config.json").is_file():
+            processor = read_json(folder / "preprocessor_config.json")
+    elif kind == "deit" and config is not None and config.get("model_type") == "yolos":
+        raise InputError(f"{name} has model_type 'yolos', but its tensors are those of a ViT without detection heads.")
+    else:
+        config = None
+    return Source(kind, tensors.state, config, path, tensors.cast, name, processor, tensors.notes)
+
+
+def _find(path: str | Path) -> tuple[Path, str]:
+    """(the file or folder that a path or a name on the hub means, what to call it)."""
+    model = hub_model(path)
+    if model is not None:
+        folder = fetch(model)
+        return folder, f"{model.id}@{folder.name[:12]}"
     path = Path(path)
     if not path.exists():
+        hint = ", or a model on the hub (org/name)"
+        if hub_model(f"{path}@main") is not None:
+            hint = f" (there is a folder {path.parent} here, so the hub was not asked; {path}@main asks it)"
+        raise InputError(f"{path} does not exist; give a .safetensors or .pth file or a Hugging Face folder{hint}.")
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise InputError(f"the folder {path} has no config.json; a Hugging Face folder holds one beside its weights.")
+    return path, str(path)
+
+
+def _check_type(config: dict[str, Any], what: str) -> None:
+    """Refuses another architecture by its name, before its tensors are read. timm's configs have no `model_type`."""
+    kind = config.get("model_type", "yolos")
+    if kind != "yolos" and kind not in _CLASSIFIERS:
         raise InputError(
-            f"{path} does not exist; give a .safetensors or .pth file or a Hugging Face folder "
-            "(a model on the hub has to be downloaded first)."
+            f"{what} has model_type {told(kind)}, not 'yolos' (nor one of {', '.join(_CLASSIFIERS)}, to start from)."
         )
-    if path.is_dir():
-        tensors, hf_config = read_folder(path)
-    else:
-        tensors, hf_config = read_tensors(path), None
-    kind = _kind(tensors.state, path)
-    if kind == "huggingface" and path.is_file() and (path.parent / "config.json").is_file():
-        hf_config = read_json(path.parent / "config.json")
-    if kind == "huggingface" and hf_config is not None and hf_config.get("model_type") != "yolos":
-        raise InputError(f"the config.json of {path} has model_type {hf_config.get('model_type')!r}, not 'yolos'.")
-    return Source(kind, tensors.state, hf_config if kind == "huggingface" else None, path, tensors.cast)
 
 
-def _kind(state: dict[str, np.ndarray], path: Path) -> str:
-    if any(name.startswith("backbone.") for name in state):
+def _kind(state: dict[str, np.ndarray], what: str) -> str:
+    heads = ("class_embed.", "bbox_embed.", "backbone.det_token")
+    if any(name.startswith(heads) for name in state):
         return "reference"
-    if any(name.startswith(("vit.", "class_labels_classifier.")) for name in state):
+    heads = ("class_labels_classifier.", "bbox_predictor.", "vit.embeddings.detection_tokens")
+    if any(name.startswith(heads) for name in state):
         return "huggingface"
-    if {"patch_embed.proj.weight", "patch_embed.proj.bias", "pos_embed"} <= state.keys():
+    if prefixes(state):
         return "deit"
-    some = ", ".join(list(state)[:4]) or "none"
+    some = ", ".join(plain(name) for name in list(state)[:4]) or "none"
     raise InputError(
-        f"the tensors of {path} ({some}{', ...' if len(state) > 4 else ''}) are neither those of YOLOS (reference or "
-        "Hugging Face names) nor those of a DeiT/timm classifier."
+        f"the tensors of {what} ({some}{', ...' if len(state) > 4 else ''}) are neither those of YOLOS (reference or "
+        "Hugging Face names) nor those of a DeiT/timm classifier or another ViT."
     )

@@ -1,0 +1,198 @@
+"""DINO, MoCo v3, MAE, and transformers' ViT and DeiT as a start."""
+
+import json
+
+import numpy as np
+import pytest
+from reference_pack import pack
+from tiny_weights import (
+    TINY,
+    assert_bit_equal,
+    bare_vit,
+    deit_state,
+    dino_teacher,
+    folder,
+    mae_state,
+    moco_state,
+    random_params,
+    transformers_vit,
+    write,
+)
+
+from yolos_jax.errors import InputError
+from yolos_jax.weights import load_weights, read_source
+from yolos_jax.weights.backbone import find_backbone
+from yolos_jax.weights.deit import from_deit
+
+
+def mae_with(**extra):
+    return mae_state() | extra
+
+
+FULL = {f"teacher.{name}": array for name, array in dino_teacher().items()} | {
+    f"student.module.{name}": array + 1 for name, array in dino_teacher().items()
+}
+PLAIN = from_deit(bare_vit(), TINY)[0]
+
+
+@pytest.mark.parametrize(
+    ("state", "note"),
+    [
+        (bare_vit(), None),
+        (dino_teacher(), "under 'backbone.'"),
+        (FULL, "under 'teacher.backbone.'"),
+        ({f"module.{name}": array for name, array in bare_vit().items()}, "under 'module.'"),
+        (moco_state(), "under 'module.base_encoder.'"),
+        (mae_state(), None),
+    ],
+)
+def test_the_backbone_alone_is_taken(tmp_path, state, note):
+    path = write(tmp_path / "vit.safetensors", state)
+    assert read_source(path).kind == "deit"
+    _, params, _, report = load_weights(path, TINY)
+    assert_bit_equal(params, PLAIN)
+    assert set(report.taken) | set(report.ignored) == set(state) and not set(report.taken) & set(report.ignored)
+    assert len(report.taken) == len(bare_vit())
+    assert note is None or note in str(report)
+
+
+def test_which_of_two_networks():
+    """The teacher's and the base encoder's numbers; the others were made one larger."""
+    for state, name in ((moco_state(), "norm.bias"), (FULL, "blocks.0.attn.qkv.weight")):
+        np.testing.assert_array_equal(find_backbone(state, "x").state[name], bare_vit()[name])
+    two = {f"{side}.{name}": array for side in ("left", "right") for name, array in bare_vit().items()}
+    with pytest.raises(InputError, match=r"x holds 2 vision transformers \(under 'left\.', 'right\.'\)"):
+        find_backbone(two, "x")
+
+
+def test_missing_norm_starts_fresh():
+    """MAE fine-tuned on pooled tokens normalises those alone."""
+    state = mae_state(finetuned=True)
+    params, report = from_deit(state, TINY)
+    np.testing.assert_array_equal(params["norm"]["scale"], np.ones(TINY.width))
+    np.testing.assert_array_equal(params["norm"]["bias"], np.zeros(TINY.width))
+    assert {"fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias"} == set(report.ignored)
+    assert {"backbone.norm.weight", "backbone.norm.bias"} <= set(report.initialised)
+    assert "there is no norm after the last block; it starts with scale 1 and bias 0." in str(report)
+    assert_bit_equal(params | {"norm": PLAIN["norm"]}, PLAIN)
+
+
+@pytest.mark.parametrize("side", [3, 4, 7, 14, 24, 28])
+def test_other_grids(side):
+    params, report = from_deit(bare_vit(side=side), TINY)
+    assert f"grid {side}x{side} resized to 3x5" in str(report)
+    assert params["pos_embed"]["grid"].shape == (3, 5, TINY.width)
+    assert_bit_equal(params | {"pos_embed": None}, PLAIN | {"pos_embed": None})
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+def test_transformers_names(tmp_path, distilled):
+    state = transformers_vit(distilled=distilled)
+    path = folder(tmp_path / "hf", {"model_type": "deit" if distilled else "vit"}, state)
+    _, params, names, report = load_weights(path, TINY)
+    assert_bit_equal(params, from_deit(deit_state(distilled=distilled), TINY)[0])
+    assert names is None
+    assert set(report.taken) | set(report.ignored) == set(state)
+    heads = {name for name in state if "classifier" in name or "distillation_token" in name}
+    assert set(report.ignored) == heads and len(heads) == (5 if distilled else 2)
+    bare = {name.split(".", 1)[1]: array for name, array in state.items() if "classifier" not in name}
+    pooled = bare | {"pooler.dense.weight": np.zeros((12, 12), np.float32)}  # as of ViTModel: no prefix
+    assert_bit_equal(from_deit(pooled, TINY)[0], params)
+
+
+def test_transformers_names_are_the_packs():
+    """One block's names of the map that came with the reference, query, key and value joined in its order."""
+    rows = [line.split("\t") for line in pack("names_map.txt").read_text().splitlines() if not line.startswith("#")]
+    theirs = [(ours, name.replace("{i}", "0"), part) for ours, name, part in rows if "{i}" in name]
+    state = {name: np.full((2, 2), i, np.float32) for i, (_, name, _) in enumerate(theirs)}
+    state["vit.embeddings.patch_embeddings.projection.weight"] = np.zeros((1, 1), np.float32)
+    found = find_backbone(state, "x").state
+    for ours in {ours for ours, _, _ in theirs}:
+        parts = [i for i, (name, _, part) in enumerate(theirs) if name == ours]
+        parts.sort(key=lambda i: theirs[i][2] != "rows 0:D" and (theirs[i][2] == "rows 2D:3D") + 1)
+        name = ours.removeprefix("backbone.").replace("{i}", "0")
+        np.testing.assert_array_equal(found[name][::2, 0], parts)
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        (mae_with(pos_embed=mae_state()["pos_embed"][:, 1:]), r"pos_embed of x has shape \[1, 16, 12\]; without its"),
+        ({k: v for k, v in mae_state().items() if k != "pos_embed"}, r"1 missing \(pos_embed\)"),
+        (mae_with(**{"blocks.0.ls1.gamma": np.zeros(12)}), r"1 unexpected \(blocks\.0\.ls1\.gamma\)"),
+        (mae_with(**{"patch_embed.proj.weight": np.zeros((12, 3, 16, 16))}), "for patches of 16x16 .*model for 8x8"),
+        (
+            {k: v for k, v in mae_state().items() if k != "patch_embed.proj.bias"},
+            r"1 missing \(patch_embed\.proj\.bias",
+        ),
+        (
+            {k: v for k, v in transformers_vit().items() if "layer.1.attention.attention.key.bias" not in k},
+            r"x lacks a query, key or value, .* vit\.encoder\.layer\.1\.attention\.attention\.query\.bias",
+        ),
+        (
+            transformers_vit() | {"vit.layers.0.mlp.fc1.bias": np.zeros(24, np.float32)},
+            r"holds both vit\.encoder\.layer\.0\.intermediate\.dense\.bias and vit\.layers\.0\.mlp\.fc1\.bias",
+        ),
+    ],
+)
+def test_odd_ones_are_refused(state, sentence):
+    with pytest.raises(InputError, match=sentence):
+        from_deit(state, TINY, what="x")
+
+
+def test_odd_folders_are_refused(tmp_path):
+    path = folder(tmp_path / "a", {"model_type": "yolos"}, transformers_vit())
+    with pytest.raises(InputError, match="model_type 'yolos', but its tensors are those of a ViT without detection"):
+        load_weights(path, TINY)
+    (path / "config.json").write_text(json.dumps({"model_type": "dinov2"}))
+    with pytest.raises(InputError, match=r"model_type 'dinov2', not 'yolos' \(nor one of vit, deit, vit_mae"):
+        load_weights(path, TINY)
+    no_bias = {k: v for k, v in bare_vit().items() if k != "patch_embed.proj.bias"}
+    with pytest.raises(InputError, match="patch embedding without bias"):
+        load_weights(write(tmp_path / "b.safetensors", no_bias))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    "name", ["ViTForImageClassification", "ViTModel", "DeiTForImageClassificationWithTeacher", "ViTMAEForPreTraining"]
+)
+def test_folders_of_transformers(tmp_path, name):
+    """As `save_pretrained` writes them, and the state dict as it is in memory."""
+    torch = pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
+    transformers = pytest.importorskip("transformers", reason="transformers is absent (the parity extra)")
+    model_class = getattr(transformers, name)
+    decoder = {"decoder_hidden_size": 8, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
+    decoder = decoder if "MAE" in name else {}
+    settings = model_class.config_class(
+        hidden_size=12,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=24,
+        patch_size=8,
+        image_size=32,
+        **(
+            {"decoder_hidden_size": 8, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
+            if "MAE" in name
+            else {}
+        ),
+    )
+    model = model_class(settings)
+    with torch.no_grad():
+        for tensor in model.parameters():
+            tensor.normal_()
+    model.save_pretrained(tmp_path / "hf")
+    _, params, _, report = load_weights(tmp_path / "hf", TINY)
+    inner = getattr(model, model.base_model_prefix, model)
+    block, last = inner.layers[0], inner.layers[-1]
+    parts = [getattr(block.attention, f"{letter}_proj").weight.detach().numpy().T for letter in "qkv"]
+    np.testing.assert_array_equal(params["blocks"]["attn"]["qkv"]["kernel"][0], np.concatenate(parts, axis=1))
+    np.testing.assert_array_equal(params["last_block"]["mlp"]["fc2"]["bias"], last.mlp.fc2.bias.detach().numpy())
+    np.testing.assert_array_equal(params["norm"]["scale"], inner.layernorm.weight.detach().numpy())
+    positions = inner.embeddings.position_embeddings.detach().numpy()[0]
+    distilled = "DeiT" in name
+    np.testing.assert_array_equal(params["pos_embed"]["cls"][0], positions[int(distilled)])
+    assert bool(distilled) == ("row 1 is the position of CLS" in str(report))
+
+    torch.save(model.state_dict(), tmp_path / "memory.pth")
+    assert_bit_equal(load_weights(tmp_path / "memory.pth", TINY)[1], params)
+    assert params["blocks"]["norm1"]["bias"].shape == random_params(TINY)["blocks"]["norm1"]["bias"].shape

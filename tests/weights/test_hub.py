@@ -1,0 +1,258 @@
+"""Names on the hub: a cache made by hand, no network, and a hub that is played on this machine."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pytest
+from tiny_weights import TINY, assert_bit_equal, deit_state, folder, huggingface_folder, in_hub_cache, random_params
+
+from yolos_jax import Detector
+from yolos_jax.detector import load_model
+from yolos_jax.errors import InputError
+from yolos_jax.training import checkpoints
+from yolos_jax.training.start import starting_params
+from yolos_jax.weights import hub_model, load_all, load_weights
+from yolos_jax.weights.processor import Sizes, write_processor
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMIT, OTHER = "a" * 40, "b" * 40
+NOWHERE = "http://127.0.0.1:9"  # the port that discards; nothing listens
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache and no network: HF_HUB_OFFLINE as the library has read it."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return tmp_path / "cache"
+
+
+def yolos_folder(path):
+    made = huggingface_folder(path)
+    (made / "preprocessor_config.json").write_text(json.dumps(write_processor(Sizes(64, 96))))
+    return made
+
+
+def test_which_names_are_models_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "model").mkdir()
+    assert hub_model("hustvl/yolos-small") == ("hustvl/yolos-small", None)
+    assert hub_model(Path("timm/deit_small_patch16_224.fb_in1k")) == ("timm/deit_small_patch16_224.fb_in1k", None)
+    assert hub_model("hustvl/yolos-small@refs/pr/3") == ("hustvl/yolos-small", "refs/pr/3")
+    assert hub_model("runs/s@main") == ("runs/s", "main")
+    for path in (
+        "runs/s",
+        "here/model",
+        "a/b.pth",
+        "a/b.safetensors",
+        "a/b.pth.tar@main",
+        "a/b/c",
+        "/a/b",
+        "a",
+        "../b",
+    ):
+        assert hub_model(path) is None, path
+    with pytest.raises(InputError, match=r"runs/s does not exist; .*folder runs here.*; runs/s@main asks it"):
+        load_weights("runs/s")
+
+
+def test_every_door_takes_a_name(tmp_path, cache):
+    in_hub_cache(cache, "org/yolos", yolos_folder(tmp_path / "made"), COMMIT)
+    found = load_all("org/yolos")
+    assert_bit_equal(found.params, random_params(TINY))
+    assert found.report.path == f"org/yolos@{COMMIT[:12]}" and found.sizes == (64, 96)
+    params, meta = load_model("org/yolos")
+    assert_bit_equal(params, random_params(TINY))
+    assert meta.extra == {"converted_from": found.report.path, "processor": {"short_side": 64, "max_side": 96}}
+    assert Detector.load("org/yolos").geometry[:2] == (64, 96)
+    assert Detector.load(Path("org/yolos"), short_side=48).geometry[:2] == (48, 79)
+    assert_bit_equal(starting_params(TINY, "org/yolos", 0), random_params(TINY))
+
+
+def test_revisions(tmp_path, cache):
+    in_hub_cache(cache, "org/yolos", yolos_folder(tmp_path / "new"), COMMIT)
+    old = yolos_folder(tmp_path / "old")
+    (old / "config.json").write_text((old / "config.json").read_text().replace("LABEL_2", "owl"))
+    in_hub_cache(cache, "org/yolos", old, OTHER, "v1.0")
+    assert load_all("org/yolos").label_names[2] == "LABEL_2"
+    assert load_all("org/yolos@v1.0").label_names[2] == "owl"
+    assert load_all(f"org/yolos@{OTHER}").label_names[2] == "owl"
+    with pytest.raises(InputError, match=r"org/yolos@v2 is no file .* HF_HUB_OFFLINE is set, .* --revision v2 where"):
+        load_weights("org/yolos@v2")
+
+
+def test_offline_and_not_cached(cache):
+    with pytest.raises(
+        InputError, match=r"hustvl/yolos-small is no file or folder here, HF_HUB_OFFLINE is set"
+    ) as told:
+        load_weights("hustvl/yolos-small")
+    assert str(cache) in str(told.value) and "hf download hustvl/yolos-small where" in str(told.value)
+    with pytest.raises(InputError, match="hustvl/yolos-small-dwr is no file"):
+        load_weights("yolos_s_dWr")  # a published name stands for its repository
+    with pytest.raises(InputError, match="HF_HUB_OFFLINE is set"):
+        Detector.load("hustvl/yolos-small")
+
+
+def test_incomplete_in_the_cache(tmp_path, cache):
+    snapshot = in_hub_cache(cache, "org/yolos", yolos_folder(tmp_path / "made"), COMMIT)
+    (snapshot / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"has a config\.json but no model\.safetensors"):
+        load_weights("org/yolos")
+    (snapshot / "config.json").unlink()
+    with pytest.raises(InputError, match=r"hub's org/yolos, .* has no config\.json.* hf download org/yolos"):
+        load_weights("org/yolos")
+
+
+def test_a_classifier_is_no_detector(tmp_path, cache):
+    made = folder(tmp_path / "made", {"architecture": "deit_small_patch16_224"}, deit_state())
+    in_hub_cache(cache, "timm/deit", made, COMMIT)
+    assert load_weights("timm/deit", TINY)[3].kind == "deit"
+    with pytest.raises(InputError, match=r"timm/deit@a+ is a ViT to start training from, not a detector"):
+        Detector.load("timm/deit")
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The few answers of the hub that a download needs."""
+
+    files: ClassVar[dict[str, dict[str, bytes]]] = {}
+    asked: ClassVar[list[str]] = []
+
+    def log_message(self, *args):
+        pass
+
+    def answer(self, status: int, body: bytes = b"", **headers: str):
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            half = "broken" in self.path and len(body) > 5000
+            self.wfile.write(body[: len(body) // 2] if half else body)
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        parts = unquote(urlsplit(self.path).path).strip("/").split("/")
+        api = parts[0] == "api"
+        owner, name, what, *rest = parts[2:] if api else parts
+        model = f"{owner}/{name}"
+        if self.command == "GET":
+            self.asked.append(f"{what} {'/'.join(rest)}")
+        if name == "gated":
+            return self.answer(403, X_Error_Code="GatedRepo", X_Error_Message="Access to model is restricted.")
+        if name == "down":
+            return self.answer(503)
+        if model not in self.files:
+            return self.answer(404, X_Error_Code="RepoNotFound")
+        files = self.files[model]
+        if api and what == "revision":
+            if rest not in (["main"], [COMMIT]):
+                return self.answer(404, X_Error_Code="RevisionNotFound")
+            siblings = [{"rfilename": file} for file in files]
+            return self.json({"id": model, "sha": COMMIT, "siblings": siblings, "tags": [], "downloads": 0})
+        if api:
+            tree = [
+                {"type": "file", "oid": f"{i:040}", "size": len(b), "path": f} for i, (f, b) in enumerate(files.items())
+            ]
+            return self.json(tree)
+        body = files[rest[1]]
+        self.answer(200, body, X_Repo_Commit=COMMIT, ETag=f'"{list(files).index(rest[1]):040}"')
+
+    def json(self, values):
+        self.answer(200, json.dumps(values).encode(), Content_Type="application/json")
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """Its address, with three models: one whole, one whose weights always break off, one with PyTorch's alone."""
+    files = {path.name: path.read_bytes() for path in yolos_folder(tmp_path / "hub").iterdir()}
+    other = {"tf_model.h5": b"0" * 100, "onnx/model.safetensors": b"0", "README.md": b""}
+    old = {"config.json": files["config.json"], "pytorch_model.bin": b"0" * 100}
+    Hub.files = {"org/yolos": other | old | files, "org/broken": files, "org/old": old}
+    Hub.asked = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+ASK = """
+import sys
+from yolos_jax.errors import InputError
+from yolos_jax.weights import load_weights
+for name in sys.argv[1:]:
+    try:
+        print(f"{name}: taken {len(load_weights(name)[3].taken)}")
+    except InputError as error:
+        print(f"{name}: {error}")
+"""
+
+
+def ask(home, endpoint, *names, **settings):
+    """What a new process says about names; the library reads its environment once."""
+    environment = os.environ | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1"} | settings
+    environment |= {"NO_PROXY": "*", "PYTHONPATH": str(ROOT), "XLA_FLAGS": "", "HF_HUB_ETAG_TIMEOUT": "2"}
+    environment.pop("HF_HUB_OFFLINE", None) if "HF_HUB_OFFLINE" not in settings else None
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, *names], capture_output=True, text=True, env=environment, cwd=home, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(line.split(": ", 1) for line in done.stdout.splitlines())
+
+
+def test_download_then_no_network(tmp_path, hub):
+    home = tmp_path / "home"
+    home.mkdir()
+    names = ("org/yolos", "org/yolos@v9", "org/none", "org/gated", "org/down", "org/broken")
+    told = ask(home, hub, *names)
+    assert told["org/yolos"].startswith("taken ")
+    assert told["org/yolos@v9"] == (
+        "the hub's org/yolos has no revision v9; https://huggingface.co/org/yolos/commits lists them."
+    )
+    assert told["org/none"].startswith("org/none is neither a file or folder here nor a model on the Hugging Face hub")
+    assert "accept its conditions on https://huggingface.co/org/gated, then set HF_TOKEN" in told["org/gated"]
+    assert "the hub cannot be reached (HfHubHTTPError: " in told["org/down"] and "503" in told["org/down"]
+    assert "org/broken could not be fetched from the hub" in told["org/broken"], told
+    assert "run the same command again, what has arrived is kept" in told["org/broken"]
+    fetched = {asked.split("/", 1)[1] for asked in Hub.asked if asked.startswith("resolve")}
+    assert fetched == {"config.json", "preprocessor_config.json", "model.safetensors"}
+
+    assert "pytorch_model.bin" in ask(home, hub, "org/old")["org/old"]
+    assert "resolve " + f"{COMMIT}/pytorch_model.bin" in Hub.asked
+
+    told = ask(home, NOWHERE, "org/yolos", "org/none", "org/broken")
+    assert told["org/yolos"].startswith("taken ")
+    for name in ("org/none", "org/broken"):
+        assert f"{name} is no file or folder here, the hub cannot be reached (ConnectError" in told[name]
+    assert ask(home, hub, "org/yolos", HF_HUB_OFFLINE="1")["org/yolos"].startswith("taken ")
+
+
+def test_convert_takes_a_name(tmp_path):
+    """As a user types it, offline, HF_HUB_CACHE pointing to the cache."""
+    in_hub_cache(tmp_path / "cache", "org/yolos", yolos_folder(tmp_path / "made"), COMMIT)
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "XLA_FLAGS": ""}
+    command = [sys.executable, ROOT / "convert.py", "org/yolos", "--out", tmp_path / "ours"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert f"huggingface weights from org/yolos@{COMMIT[:12]}" in done.stdout
+    params, meta = checkpoints.load(tmp_path / "ours")
+    assert_bit_equal(params, random_params(TINY))
+    assert meta.extra["converted_from"] == f"org/yolos@{COMMIT[:12]}"
+    assert np.array_equal(Detector.load(tmp_path / "ours").geometry[:2], (64, 96))

@@ -1,0 +1,208 @@
+"""preprocessor_config.json, read and written; category ids; the model card."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_weights import TINY, assert_bit_equal, huggingface_folder, random_params
+
+from yolos_jax import Detector
+from yolos_jax.detector import load_model
+from yolos_jax.errors import InputError
+from yolos_jax.evaluation.coco import NAMES
+from yolos_jax.sequence import resize, resized_size
+from yolos_jax.training import checkpoints
+from yolos_jax.weights import Facts, Sizes, export_huggingface, load_weights, recorded_facts, sizes_of
+from yolos_jax.weights.processor import MEAN, STD, read_processor, write_processor
+
+# As published with hustvl/yolos-tiny; those of 2022 gave the sizes apart and left the rest out.
+PUBLISHED = {
+    "do_normalize": True,
+    "do_resize": True,
+    "image_processor_type": "YolosImageProcessor",
+    "format": "coco_detection",
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_std": [0.229, 0.224, 0.225],
+    "size": {"shortest_edge": 512, "longest_edge": 1333},
+}
+
+
+def card_of(path):
+    """(text, the hub's reading of its header) of a folder's model card."""
+    from huggingface_hub import ModelCard
+
+    card = ModelCard.load(path / "README.md")
+    return card.text, card.data
+
+
+def with_processor(path, values):
+    made = huggingface_folder(path)
+    text = values if isinstance(values, str) else json.dumps(values)
+    (made / "preprocessor_config.json").write_text(text)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("changes", "sizes"),
+    [
+        ({}, (512, 1333)),
+        ({"size": 800, "max_size": 1333}, (800, 1333)),
+        ({"size": 640}, (640, 1333)),
+        ({"size": {"longest_edge": 864, "shortest_edge": 816}, "do_pad": True, "pad_size": None}, (816, 864)),
+        ({"size": None}, (800, 1333)),
+        ({"resample": 2, "do_rescale": True, "rescale_factor": 0.00392156862745098}, (512, 1333)),
+        ({"rescale_factor": 0.0039216}, (512, 1333)),
+    ],
+)
+def test_sizes_that_are_honoured(changes, sizes):
+    values = {key: value for key, value in (PUBLISHED | changes).items() if value is not None}
+    assert read_processor(values, "x") == sizes
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"do_normalize": False}, "do_normalize is False, and it is always done here"),
+        ({"do_resize": False}, "do_resize is False"),
+        ({"do_rescale": 0}, "do_rescale is 0"),
+        (
+            {"image_mean": [0.5, 0.5, 0.5]},
+            r"image_mean is \[0\.5, 0\.5, 0\.5\], and the model normalises with \[0\.485",
+        ),
+        ({"image_std": 0.5}, "image_std is 0.5"),
+        ({"image_std": [0.229, 0.224, "x"]}, "image_std is"),
+        ({"image_mean": [0.485, 0.456, True]}, "image_mean is"),
+        ({"rescale_factor": 1 / 127.5}, "rescale_factor is 0.0078"),
+        ({"rescale_factor": None}, "rescale_factor is None"),
+        ({"resample": 3}, r"resample is 3, and pictures are resized with 2 \(bilinear\) here"),
+        ({"size": [30, 30]}, r"size is \[30, 30\], and pictures keep their aspect"),
+        ({"size": {"height": 512, "width": 512}}, "size is {'height': 512, 'width': 512}"),
+        ({"size": {"shortest_edge": 800}}, "size is {'shortest_edge': 800}"),
+        ({"size": {"shortest_edge": "800", "longest_edge": 1333}}, "shortest_edge is '800'; it must be a whole number"),
+        ({"size": {"shortest_edge": 0, "longest_edge": 1333}}, "shortest_edge is 0; it must be a whole number of 1"),
+        ({"size": {"shortest_edge": 800, "longest_edge": 10**12}}, "longest_edge is 1000000000000; it must be"),
+        ({"size": {"shortest_edge": 800.5, "longest_edge": 1333}}, "shortest_edge is 800.5"),
+        ({"size": True}, "size is True"),
+        ({"size": 800, "max_size": float("nan")}, "longest_edge is nan"),
+    ],
+)
+def test_what_is_not_honoured_is_a_sentence(tmp_path, changes, sentence):
+    made = with_processor(tmp_path / "hf", PUBLISHED | changes)
+    with pytest.raises(InputError, match=f"preprocessor_config.json of {made} asks for .*{sentence}.*mend or remove"):
+        Detector.load(made)
+    assert_bit_equal(load_weights(made)[1], random_params(TINY))  # to start training from it will do
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"size": ' + "9" * 5000 + "}"])
+def test_damaged_files_are_a_sentence(tmp_path, text):
+    with pytest.raises(InputError, match=r"preprocessor_config\.json (cannot be read as JSON|holds no JSON object)"):
+        Detector.load(with_processor(tmp_path / "hf", text))
+
+
+def test_the_detector_takes_them_over(tmp_path):
+    made = with_processor(tmp_path / "hf", PUBLISHED | {"size": {"shortest_edge": 64, "longest_edge": 120}})
+    assert Detector.load(made).geometry[:2] == (64, 120)
+    assert Detector.load(made, short_side=48).geometry[:2] == (48, 79)
+    assert Detector.load(made, max_side=90).geometry[:2] == (64, 90)
+    params, meta = load_model(made)
+    checkpoints.save(tmp_path / "ours", 0, params, meta)
+    assert Detector.load(tmp_path / "ours").geometry[:2] == (64, 120)
+    # sides that the position resizing is not made for by default get room
+    large = with_processor(tmp_path / "large", PUBLISHED | {"size": {"shortest_edge": 800, "longest_edge": 1600}})
+    assert Detector.load(large).config.max_side == 200  # patches of 8 pixels
+    assert Detector.load(huggingface_folder(tmp_path / "none"), max_side=400, short_side=300).config == TINY
+
+
+def test_sizes_of_a_checkpoint():
+    assert sizes_of({}) is None and sizes_of({"config": {}}) is None
+    assert sizes_of({"config": {"data": {"short_side": 512, "max_side": 0}}}) == (512, 853)
+    assert sizes_of({"config": {"data": {"short_side": 512, "max_side": 900}}}) == (512, 900)
+    assert sizes_of({"processor": {"short_side": 512, "max_side": 1333}}) == (512, 1333)
+
+
+def test_category_ids_come_back(tmp_path):
+    params, ids = random_params(TINY), (18, 1, 90, 0)
+    export_huggingface(params, TINY, {0: "dog"}, tmp_path / "hf", ids)
+    found = load_model(tmp_path / "hf")[1]
+    assert found.category_ids == ids and found.label_names == {0: "dog"}
+    detector = Detector.load(tmp_path / "hf", short_side=64, max_side=96)
+    (seen,) = detector([np.zeros((50, 60, 3), np.uint8)], threshold=0.0)
+    assert set(seen.labels) <= set(ids)
+    values = json.loads((tmp_path / "hf" / "config.json").read_text())
+    for bad in ([18, 1, 90], [1, 1, 2, 3], [1, 2, 3, "4"], [1, 2, 3, 4.0], "1234", [1, 2, 3, 2**70], {"0": 1}):
+        (tmp_path / "hf" / "config.json").write_text(json.dumps(values | {"category_ids": bad}))
+        with pytest.raises(InputError, match="category_ids that are not 4 different whole numbers"):
+            load_model(tmp_path / "hf")
+
+
+def test_card_tells_the_measured_numbers(tmp_path):
+    numbers = {name: i / 16 for i, name in enumerate(NAMES)} | {"APl": -1.0}
+    (tmp_path / "run" / "eval-70").mkdir(parents=True)
+    report = tmp_path / "run" / "eval-70" / "metrics.json"
+    report.write_text(json.dumps(numbers | {"checkpoint": "/home/me/run", "step": 70, "images": 5000, "skipped": []}))
+    facts = recorded_facts(tmp_path / "run", 70, {"config": {"data": {"val_split": "val2017"}}})
+    assert facts.metrics == numbers and facts.images == 5000
+    export_huggingface(
+        random_params(TINY), TINY, {0: "dog", 1: "N/A"}, tmp_path / "hf", sizes=Sizes(64, 96), facts=facts
+    )
+    text, data = card_of(tmp_path / "hf")
+    assert (
+        "| AP50 | 0.0625 |" in text
+        and "| APl | -1.0000 |" in text
+        and "by pycocotools on 5000 images; -1 where" in text
+    )
+    assert "after 70 steps of training" in text and "/home/me" not in text
+    assert "short side 64, long side at most 96 pixels" in text and "4 labels (1 with a name)" in text
+    assert data.library_name == "transformers" and data.pipeline_tag == "object-detection"
+    told = {result.metric_type: result.metric_value for result in data.eval_results}
+    assert told == {name: value for name, value in numbers.items() if value >= 0}
+    for bad in ("{}", json.dumps(numbers | {"AP": "0.5"}), json.dumps(numbers | {"AP": True}), "no"):
+        report.write_text(bad)
+        with pytest.raises(InputError, match=r"metrics\.json (has no number for AP|cannot be read)"):
+            recorded_facts(tmp_path / "run", 70, {})
+
+
+def test_card_of_a_run_and_of_nothing(tmp_path):
+    evaluations = [{"step": 5, "AP": 0.1, "AP50": 0.2}, {"step": 10, "AP": 0.25, "AP50": 0.5}]
+    extra = {"evaluations": evaluations, "config": {"data": {"val_split": "val2017"}}}
+    assert recorded_facts("x", 10, extra) == Facts("", 10, {"AP": 0.25, "AP50": 0.5}, None, "val2017")
+    assert recorded_facts("x", 7, extra).metrics == {}
+    mine = {"val_split": "val2017", "val_annotations": "/home/me/mine.json", "max_images": 16}
+    assert recorded_facts("x", 5, extra | {"config": {"data": mine}}).data == "mine.json, at most 16 images"
+    assert recorded_facts("x", 7, extra | {"AP": 0.125}).metrics == {"AP": 0.125}
+    export_huggingface(random_params(TINY), TINY, None, tmp_path / "a", facts=recorded_facts("x", 10, extra))
+    assert "by pycocotools of val2017." in card_of(tmp_path / "a")[0]
+
+    facts = recorded_facts("x", 0, {"converted_from": "hustvl/yolos-small@aaaaaaaaaaaa"})
+    export_huggingface(random_params(TINY), TINY, None, tmp_path / "b", facts=facts)
+    text, data = card_of(tmp_path / "b")
+    assert "No evaluation was recorded with these weights." in text and data.eval_results is None
+    assert data.base_model == "hustvl/yolos-small" and "converted from hustvl/yolos-small" in text
+    facts = recorded_facts("x", 0, {"converted_from": "/home/me/secret place/yolos_ti.pth"})
+    export_huggingface(random_params(TINY), TINY, None, tmp_path / "c", facts=facts)
+    text, data = card_of(tmp_path / "c")
+    assert "converted from yolos_ti.pth" in text and "/home/me" not in text and data.base_model is None
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("sizes", [Sizes(512, 1333), Sizes(800, 1333), Sizes(96, 160)])
+def test_transformers_resizes_as_we_do(tmp_path, sizes):
+    """Its image processor, read from our folder: the same sizes and pixels, up to its padding."""
+    pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
+    transformers = pytest.importorskip("transformers", reason="transformers is absent (the parity extra)")
+    export_huggingface(random_params(TINY), TINY, None, tmp_path / "hf", sizes=sizes)
+    for loader in (transformers.YolosImageProcessor, transformers.AutoImageProcessor):
+        processor = loader.from_pretrained(tmp_path / "hf")
+        assert (processor.size["shortest_edge"], processor.size["longest_edge"]) == sizes
+    for width, height in ((120, 90), (90, 120), (64, 64)):
+        picture = Image.fromarray(np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8))
+        theirs = processor(images=picture, return_tensors="np")["pixel_values"][0]
+        size = resized_size(width, height, *sizes)
+        assert theirs.shape[:0:-1] == size
+        ours = (resize(picture, size) / 255 - np.array(MEAN)) / np.array(STD)
+        np.testing.assert_allclose(theirs.transpose(1, 2, 0), ours, atol=1e-5)
+    # where the long side is bounded, transformers rounds once less than the reference: a patch more at times
+    panorama = processor(images=Image.new("RGB", (300, 100)), return_tensors="np")["pixel_values"][0]
+    assert 0 <= panorama.shape[2] - resized_size(300, 100, *sizes)[0] <= 16
+    assert write_processor(sizes)["size"] == {"shortest_edge": sizes[0], "longest_edge": sizes[1]}

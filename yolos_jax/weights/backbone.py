@@ -1,0 +1,152 @@
+"""The ViT inside a foreign state dict, whatever surrounds it: DeiT, DINO, MoCo v3, MAE, transformers' ViT and DeiT."""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from yolos_jax.errors import InputError
+from yolos_jax.weights.limits import plain
+from yolos_jax.weights.report import compact
+
+_TIMM = "patch_embed.proj.weight"
+_TRANSFORMERS = "embeddings.patch_embeddings.projection.weight"
+# Of two networks in one file, the one that the method's own evaluations use, and the other.
+_PREFERRED = (("teacher", "student"), ("base_encoder", "momentum_encoder"))
+# What may stand beside a backbone under the same prefix: classifiers, projections, MAE's decoder.
+_IGNORED = ("dist_token", "mask_token", "head.", "head_dist.", "decoder_")
+_IGNORED_TRANSFORMERS = (
+    "embeddings.mask_token",
+    "pooler.",
+    "classifier.",
+    "cls_classifier.",
+    "distillation_classifier.",
+    "decoder.",
+)
+# Transformers' names -> timm's; the second form is that of transformers 5 in memory. Applied in this order.
+_RENAMES = (
+    (r"^embeddings\.distillation_token$", "dist_token"),
+    (r"^embeddings\.cls_token$", "cls_token"),
+    (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^layernorm\.", "norm."),
+    (r"^(?:encoder\.layer|layers)\.(\d+)\.", r"blocks.\1."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"\.attention\.(?:attention\.query|q_proj)\.", ".attn.q."),
+    (r"\.attention\.(?:attention\.key|k_proj)\.", ".attn.k."),
+    (r"\.attention\.(?:attention\.value|v_proj)\.", ".attn.v."),
+    (r"\.attention\.(?:output\.dense|o_proj)\.", ".attn.proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"(\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
+)
+
+
+class Backbone(NamedTuple):
+    """A ViT's tensors under timm's names.
+
+    Attributes:
+      state: float32 arrays by timm's name, without heads.
+      origin: the source's name or names (query, key, value) of each.
+      ignored: the source's names of all others.
+      distilled: whether there is a distillation token, and so a position for it.
+      notes: where it was found.
+    """
+
+    state: dict[str, np.ndarray]
+    origin: dict[str, tuple[str, ...]]
+    ignored: tuple[str, ...]
+    distilled: bool
+    notes: tuple[str, ...]
+
+
+def prefixes(state: Mapping[str, np.ndarray]) -> list[str]:
+    """What stands before the names of each ViT in a state dict; empty if there is none."""
+    found = []
+    for name in state:
+        for mark in (_TIMM, _TRANSFORMERS):
+            start = name.removesuffix(mark)
+            if start != name and (not start or start.endswith(".")):
+                found.append(start)
+    return found
+
+
+def find_backbone(state: Mapping[str, np.ndarray], what: str) -> Backbone:
+    """The ViT of a state dict.
+
+    Args:
+      state: float32 arrays by name; at least one of `prefixes`.
+      what: what to call the source in an error.
+
+    Raises:
+      InputError: there are several and no rule which one counts, or its names contradict each other.
+    """
+    found = prefixes(state)
+    prefix = _choose(found, what)
+    of_timm = prefix + _TIMM in state
+    inside = {name.removeprefix(prefix): name for name in state if name.startswith(prefix)}
+    has_norm = any(name.startswith(("norm.", "layernorm.")) for name in inside)
+    passed = _IGNORED + (() if has_norm else ("fc_norm.",)) if of_timm else _IGNORED_TRANSFORMERS
+    backbone: dict[str, tuple[str, ...]] = {}
+    for name, theirs in inside.items():
+        if name.startswith(passed):
+            continue
+        name = name if of_timm else _timm_name(name)
+        if name in backbone:
+            raise InputError(f"{what} holds both {plain(backbone[name][0])} and {plain(theirs)}, which are the same.")
+        backbone[name] = (theirs,)
+    distilled = (prefix if of_timm else f"{prefix}embeddings.") + ("dist_token" if of_timm else "distillation_token")
+    backbone.pop("dist_token", None)
+    if not of_timm:
+        backbone = _join(backbone, state, what)
+    taken = {name for names in backbone.values() for name in names}
+    notes = [f"the backbone is that under {prefix!r}; everything else is ignored."] if prefix else []
+    if not has_norm:
+        notes.append("there is no norm after the last block; it starts with scale 1 and bias 0.")
+    return Backbone(
+        state={name: _joined([state[theirs] for theirs in names]) for name, names in backbone.items()},
+        origin=backbone,
+        ignored=tuple(name for name in state if name not in taken),
+        distilled=distilled in state,
+        notes=tuple(notes),
+    )
+
+
+def _choose(found: list[str], what: str) -> str:
+    left = sorted(set(found))
+    for first, second in _PREFERRED:
+        if any(first in prefix for prefix in left):
+            left = [prefix for prefix in left if second not in prefix]
+    if len(left) == 1:
+        return left[0]
+    some = ", ".join(repr(plain(prefix)) for prefix in left[:6])
+    raise InputError(f"{what} holds {len(left)} vision transformers (under {some}); save the one meant alone.")
+
+
+def _timm_name(name: str) -> str:
+    for theirs, ours in _RENAMES:
+        name = re.sub(theirs, ours, name)
+    return name
+
+
+def _join(backbone: dict[str, tuple[str, ...]], state: Mapping[str, np.ndarray], what: str) -> dict:
+    """Query, key and value of each block, which transformers keeps apart, become one entry in that order."""
+    out: dict[str, tuple[str, ...]] = {}
+    for name, theirs in backbone.items():
+        found = re.fullmatch(r"(.*\.attn\.)([qkv])(\.\w+)", name)
+        if found is None:
+            out[name] = theirs
+            continue
+        parts = [backbone.get(f"{found[1]}{letter}{found[3]}") for letter in "qkv"]
+        names = tuple(part[0] for part in parts if part is not None)
+        if len(names) < 3 or len({state[part].shape for part in names}) > 1 or not state[theirs[0]].ndim:
+            raise InputError(
+                f"{what} lacks a query, key or value, or their shapes differ; it has {', '.join(compact(names))}."
+            )
+        out[f"{found[1]}qkv{found[3]}"] = names
+    return out
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

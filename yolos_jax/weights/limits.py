@@ -1,0 +1,28 @@
+"""How much foreign files may claim. Far beyond any YOLOS or ViT, far below what a machine cannot hold."""
+
+import reprlib
+from typing import Any
+
+MOST_BYTES = 2**32  # of a file of tensors
+MOST_HEADER = 2**24  # bytes of a safetensors header; about 100 for each tensor
+MOST_JSON = 2**23  # bytes of a JSON file
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
+
+
+def told(value: Any) -> str:
+    """A foreign value for an error sentence: one line, and not a long one."""
+    return _short.repr(value)
+
+
+def plain(name: str) -> str:
+    """A foreign tensor's name for an error sentence: as it is, unless it is odd or long."""
+    return told(name)[1:-1]
+
+
+def whole(value: Any, name: str, least: int, most: int) -> int:
+    """`value` if it is an int of `least` to `most`; otherwise a `ValueError` that says so."""
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"{name} is {told(value)}; it must be a whole number of {least} to {most}")
+    return value

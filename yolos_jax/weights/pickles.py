@@ -1,0 +1,109 @@
+"""State dicts from PyTorch's files, zip and legacy alike, never by free unpickling."""
+
+import argparse
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.dtypes import bfloat16
+
+from yolos_jax.errors import InputError
+from yolos_jax.weights.limits import MOST_BYTES, plain, told
+
+# Entries that hold the weights of whole training states, the one their own evaluations take first:
+# "model" of the reference, DeiT and MAE, "teacher" of DINO, "state_dict" of MoCo v3.
+ENTRIES = ("model", "teacher", "state_dict", "model_ema", "student")
+
+
+def read_pickle(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The state dict of a PyTorch file, unpickling nothing but tensors, containers and `argparse.Namespace`.
+
+    Returns:
+      (arrays of any dtype by name, what to say about how they were found)
+
+    Raises:
+      InputError: PyTorch is absent, or the file is damaged, unsafe, absurd, or holds no state dict.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError(
+            f"reading {path} needs PyTorch: pip install torch, or save the weights as .safetensors."
+        ) from error
+    _check_size(path)
+    try:
+        # the reference keeps its command line, a Namespace, beside the weights
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is told in a sentence, or is none of the user's business
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise InputError(_refusal(path, str(error))) from error
+    content, notes = _state_dict(content)
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}, not a dict of tensors; save the state dict.")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise InputError(
+                f"{path} is not a state dict: its entry {told(name)} is a {type(value).__name__}, not a tensor."
+            )
+    _check_tensors(content, torch, path)
+    return {name: _to_numpy(value, torch) for name, value in content.items()}, notes
+
+
+def _state_dict(content: Any) -> tuple[Any, tuple[str, ...]]:
+    """The weights of a training state, and what else it holds; anything else as it is."""
+    if isinstance(content, dict):
+        for name in ENTRIES:
+            if isinstance(content.get(name), dict):
+                others = ", ".join(sorted(told(key) for key in content if key != name))
+                return content[name], (f"entry {name!r} of the file taken; left out: {others}.",) if others else ()
+    return content, ()
+
+
+def _check_size(path: Path) -> None:
+    """Refuses a file that would unpack to more than it could honestly hold."""
+    try:
+        size = path.stat().st_size
+        unpacked = sum(i.file_size for i in zipfile.ZipFile(path).infolist()) if zipfile.is_zipfile(path) else size
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is not a readable PyTorch file ({error}).") from error
+    if max(size, unpacked) > MOST_BYTES or unpacked > size:
+        raise InputError(
+            f"{path} has {size} bytes and says that they unpack to {unpacked}; a PyTorch file is not compressed, and "
+            f"of YOLOS or a ViT far below {MOST_BYTES >> 30} GiB."
+        )
+
+
+def _check_tensors(state: dict[str, Any], torch: Any, path: Path) -> None:
+    """Refuses tensors that claim more numbers than are stored, and those of other kinds than plain ones."""
+    for name, tensor in state.items():
+        if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            raise InputError(f"the tensor {plain(name)} of {path} is sparse, quantised or empty; save plain ones.")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise InputError(
+                f"the tensor {plain(name)} of {path} has shape {list(tensor.shape)}, more numbers than are stored for "
+                "it; save the state dict again, its tensors made contiguous."
+            )
+
+
+def _refusal(path: Path, reason: str) -> str:
+    """The sentence for a file that `torch.load` refused; names the forbidden object if there is one."""
+    forbidden = re.search(r"GLOBAL (\S+)", reason)
+    if forbidden:
+        return (
+            f"{path} holds {forbidden[1].rstrip('.')}, which is not a tensor; unpickling it could run code, so it was "
+            "not read. Save the state dict alone, best as .safetensors."
+        )
+    first_line = reason.strip().split("\n")[0][:200]
+    return f"{path} is not a readable PyTorch file ({first_line or 'no reason given'})."
+
+
+def _to_numpy(tensor: Any, torch: Any) -> np.ndarray:
+    """The same numbers in numpy; bfloat16, which torch cannot hand over, by its bits."""
+    tensor = tensor.detach().contiguous()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(bfloat16)
+    return tensor.numpy()

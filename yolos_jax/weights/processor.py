@@ -1,0 +1,100 @@
+"""`preprocessor_config.json`: how pictures become pixels and of what size, for transformers."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from yolos_jax.errors import InputError
+from yolos_jax.sequence import default_max_side
+from yolos_jax.weights.limits import told, whole
+
+SHORT_SIDE = 800  # what the reference evaluates at, and transformers' default
+_MAX_SIDE = 1333  # transformers' default where a file has none
+_MOST_SIDE = 2**14  # pixels
+_BILINEAR = 2  # Pillow's number
+# The model normalises on the device, as ImageNet's classifiers do. Also transformers' defaults.
+MEAN, STD, SCALE = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 1 / 255
+_SWITCHES = ("do_resize", "do_rescale", "do_normalize")
+
+
+class Sizes(NamedTuple):
+    """Pixels that a picture's short side is resized to, and most pixels of the long one."""
+
+    short_side: int
+    max_side: int
+
+
+def read_processor(values: Mapping[str, Any], what: str) -> Sizes:
+    """The sizes that an image processor asks for, once it is sure that it does nothing else than we do.
+
+    Args:
+      values: the content of a `preprocessor_config.json`, as old as it may be.
+      what: what to call it in an error.
+
+    Raises:
+      InputError: a setting that this model does not honour, or one that makes no sense.
+    """
+    try:
+        for name in _SWITCHES:
+            if values.get(name, True) is not True:
+                raise ValueError(f"{name} is {told(values[name])}, and it is always done here")
+        for name, wanted in (("image_mean", MEAN), ("image_std", STD)):
+            if not _close(values.get(name, wanted), wanted):
+                raise ValueError(f"{name} is {told(values[name])}, and the model normalises with {wanted}")
+        if not _close([values.get("rescale_factor", SCALE)], [SCALE]):
+            raise ValueError(f"rescale_factor is {told(values['rescale_factor'])}, and pixels are divided by 255 here")
+        if values.get("resample", _BILINEAR) != _BILINEAR:
+            raise ValueError(f"resample is {told(values['resample'])}, and pictures are resized with 2 (bilinear) here")
+        return _sizes(values.get("size"), values.get("max_size"))
+    except ValueError as error:
+        raise InputError(
+            f"{what} asks for what is not done here ({error}); if that is a mistake, mend or remove the file in a copy "
+            "of the folder."
+        ) from error
+
+
+def write_processor(sizes: Sizes) -> dict[str, Any]:
+    """The `preprocessor_config.json` for transformers' `YolosImageProcessor`."""
+    return {
+        "image_processor_type": "YolosImageProcessor",
+        "format": "coco_detection",
+        "do_resize": True,
+        "size": {"shortest_edge": sizes.short_side, "longest_edge": sizes.max_side},
+        "resample": _BILINEAR,
+        "do_rescale": True,
+        "rescale_factor": SCALE,
+        "do_normalize": True,
+        "image_mean": MEAN,
+        "image_std": STD,
+        "do_convert_annotations": True,
+        "do_pad": True,
+    }
+
+
+def sizes_of(extra: Mapping[str, Any]) -> Sizes | None:
+    """The sizes that a checkpoint remembers (`Meta.extra`): a processor's it was converted with, or its run's."""
+    found = extra.get("processor") or extra.get("config", {}).get("data")
+    if not isinstance(found, Mapping) or "short_side" not in found:
+        return None
+    short = found["short_side"]
+    return Sizes(short, found.get("max_side") or default_max_side(short))
+
+
+def _sizes(size: Any, max_size: Any) -> Sizes:
+    if size is None:
+        size = {"shortest_edge": SHORT_SIDE, "longest_edge": _MAX_SIDE}
+    if type(size) is int:  # before 2023
+        size = {"shortest_edge": size, "longest_edge": _MAX_SIDE if max_size is None else max_size}
+    if not isinstance(size, Mapping) or not {"shortest_edge", "longest_edge"} <= size.keys():
+        raise ValueError(f"size is {told(size)}, and pictures keep their aspect: shortest_edge and longest_edge")
+    short = whole(size["shortest_edge"], "shortest_edge", 1, _MOST_SIDE)
+    return Sizes(short, whole(size["longest_edge"], "longest_edge", 1, _MOST_SIDE))
+
+
+def _close(found: Any, wanted: list[float]) -> bool:
+    """Whether a list holds the same numbers, up to what is lost in writing them."""
+    if not isinstance(found, list) or len(found) != len(wanted):
+        return False
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in found):
+        return False
+    return all(math.isclose(value, other, rel_tol=1e-4) for value, other in zip(found, wanted))

@@ -1,0 +1,29 @@
+"""The published models, by the names of the reference's files and of their repositories on the hub."""
+
+from typing import NamedTuple
+
+from yolos_jax.model.config import YolosConfig, variant
+
+
+class Published(NamedTuple):
+    """A published model: the variant it is, and its repository on the hub."""
+
+    variant: str
+    hub_id: str
+
+
+_BY_FILE = {
+    "yolos_ti": Published("ti", "hustvl/yolos-tiny"),
+    "yolos_s_200_pre": Published("s", "hustvl/yolos-small"),
+    "yolos_s_300_pre": Published("s", "hustvl/yolos-small-300"),
+    "yolos_s_dWr": Published("s_dwr", "hustvl/yolos-small-dwr"),
+    "yolos_base": Published("b", "hustvl/yolos-base"),
+}
+PUBLISHED = _BY_FILE | {model.hub_id.split("/")[1]: model for model in _BY_FILE.values()}
+"""By file name without ending, and by repository name without owner."""
+
+
+def variant_of(name: str) -> YolosConfig:
+    """The settings of a variant (`s`) or of a published model (`yolos_s_300_pre`, `hustvl/yolos-small-300`)."""
+    known = PUBLISHED.get(name.removeprefix("hustvl/"))
+    return variant(known.variant if known else name)
