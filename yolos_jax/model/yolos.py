@@ -123,7 +123,7 @@ class Yolos(nnx.Module):
 
     def _prefix(self, cls: jax.Array, det: jax.Array, patches: jax.Array) -> jax.Array:
         start = jnp.concatenate([cls, det])
-        return jnp.concatenate([jnp.broadcast_to(start, (len(patches), *start.shape)), patches], axis=1)
+        return jnp.concatenate([jnp.broadcast_to(start, (patches.shape[0], *start.shape)), patches], axis=1)
 
     def _positions(self, tables: Any, grid: jax.Array, tokens: int) -> jax.Array:
         """`[B, T, D]` embeddings of every token, each image at its own size."""

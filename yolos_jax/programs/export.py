@@ -1,0 +1,96 @@
+"""Writes the detector as a portable program, to run without this package.
+
+python export.py --checkpoint runs/s --out exported/
+python exported/run_detector.py photo.jpg       needs jax, flatbuffers, numpy and Pillow only
+
+A program (StableHLO, by jax.export) is for sequences of so many patches at
+most. By default there is one, for the largest picture, and it serves every
+picture; more, for smaller pictures, only save time.
+"""
+
+import argparse
+from pathlib import Path
+
+from yolos_jax import export, export_onnx, weights
+from yolos_jax.detector import load_model
+from yolos_jax.errors import InputError, exit_with_sentence
+from yolos_jax.sequence import Geometry
+from yolos_jax.training.checkpoints import Meta
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", required=True, help="checkpoint folder, Hugging Face folder, or hub id")
+    parser.add_argument("--out", required=True, type=Path, help="new folder to write")
+    parser.add_argument("--patches", nargs="+", type=int, default=[], metavar="N", help="one program for each number")
+    parser.add_argument(
+        "--image-size", nargs=2, type=int, action="append", default=[], metavar=("H", "W"),
+        help="the same, for pictures resized to so many pixels; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--batch-size", default="polymorphic", help="pictures at a time (default polymorphic: any)")
+    parser.add_argument("--platforms", default="cpu,cuda,tpu", help="of cpu, cuda, rocm, tpu (default cpu,cuda,tpu)")
+    parser.add_argument(
+        "--onnx", nargs=2, type=int, metavar=("H", "W"),
+        help="also ONNX, for one picture of exactly so many pixels; needs pip install 'yolos-jax[onnx]'",
+    )  # fmt: skip
+    parser.add_argument("--short-side", type=int, help="pixels of the short side (default: as trained, else 800)")
+    parser.add_argument("--max-side", type=int, help="most pixels of the long side (default: in proportion)")
+    return parser.parse_args()
+
+
+def batch_of(text: str) -> int | None:
+    """The number of pictures that --batch-size names; None for any."""
+    if text == "polymorphic":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"--batch-size is {text!r}; it must be a number of at least 1, or polymorphic.")
+    return int(text)
+
+
+def main() -> None:
+    args = parse()
+    batch = batch_of(args.batch_size)
+    platforms = [name.strip() for name in args.platforms.split(",")]
+    if any(side is not None and side < 1 for side in (args.short_side, args.max_side)):
+        raise InputError("--short-side and --max-side must be at least 1.")
+
+    export.check_free(args.out)
+    if args.onnx is not None:
+        export_onnx.check_installed()
+    params, meta = load_model(args.checkpoint)
+    geometry = geometry_of(meta, args.short_side, args.max_side)
+    most = export.most_patches(geometry)
+    wanted = {*args.patches, *(export.patches_of(h, w, meta.model) for h, w in args.image_size)}
+    tokens = sorted(wanted) or [most]
+    programs = [export.to_stablehlo(meta.model, n, batch, platforms) for n in tokens]
+    onnx = None if args.onnx is None else export_onnx.to_onnx(meta.model, params, *args.onnx)
+    facts = export.write(args.out, params, meta, geometry, programs, onnx)
+
+    if tokens[-1] < most:
+        print(
+            f"note: pictures at a short side of {geometry.short_side} and a long one of at most {geometry.max_side} "
+            f"pixels have up to {most} patches; those of more than {tokens[-1]} have no program."
+        )
+    for name in ("onnx", "parameters"):
+        if name in facts:
+            size = (args.out / facts[name]["file"]).stat().st_size
+            print(f"{facts[name]['file']}: {size / 1e6:.1f} MB")
+    if onnx is not None:
+        differences = " and ".join(f"{name} by {d:.1e}" for name, d in onnx.facts["differences_from_ours"].items())
+        print(f"made and run with {onnx.facts['made_with']}: from ours differ {differences}")
+    print(f"written: {args.out}, programs for {', '.join(map(str, tokens))} patches on {', '.join(platforms)}")
+    print(f"try it: python {args.out / 'run_detector.py'} PHOTO")
+
+
+def geometry_of(meta: Meta, short_side: int | None, max_side: int | None) -> Geometry:
+    """How pictures are resized, as `Detector.load` decides it."""
+    if short_side is None:
+        sizes = weights.sizes_of(meta.extra)
+        short_side = sizes.short_side if sizes else weights.SHORT_SIDE
+        max_side = sizes.max_side if sizes and max_side is None else max_side
+    return Geometry.of(short_side, max_side or 0, meta.model.patch_size, meta.model.max_side)
+
+
+def run() -> None:
+    """The program."""
+    exit_with_sentence(main)

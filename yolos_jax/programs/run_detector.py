@@ -1,0 +1,145 @@
+"""Detects in pictures with the programs of an exported folder, and prints what it found as JSON.
+
+python run_detector.py photo.jpg ... [--threshold 0.5]
+
+`export.py` copies this file beside the programs. It needs jax, flatbuffers,
+numpy and Pillow and nothing else; export.json says what the programs take and
+give, and this shows how to use them from a program of your own:
+
+    detector = ExportedDetector("folder")
+    detector([Image.open("photo.jpg")])
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import export
+from PIL import Image, ImageOps
+
+
+class Unusable(Exception):
+    """Told in one sentence: what is wrong, and what to do."""
+
+
+def resized(width: int, height: int, short_side: int, max_side: int, patch: int) -> tuple[int, int]:
+    """(width, height) to resize a picture to: whole patches on both sides; the order of operations decides rounding."""
+    short, long, side = min(width, height), max(width, height), short_side
+    if long / short * side > max_side:
+        side = round(max_side * short / long)
+    scaled = int(side * long / short)
+    size = (scaled, side) if width >= height else (side, scaled)
+    if side == short:
+        size = (width, height)
+    limit = -(-max_side // patch)
+    columns, rows = (max(min(v // patch, limit), 1) for v in size)
+    return columns * patch, rows * patch
+
+
+def open_upright(path: str) -> Image.Image:
+    """A picture as RGB, turned as its EXIF tag says."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+    except Exception as error:  # Pillow's decoders raise many kinds
+        raise Unusable(f"the picture {path} cannot be read ({error or type(error).__name__}).") from error
+    if upright.mode == "F" or upright.mode.startswith("I"):
+        raise Unusable(f"the picture {path} has more than 8 bits a channel; convert it to 8.")
+    return upright.convert("RGB")
+
+
+class ExportedDetector:
+    """An exported folder: its programs (each compiled when first needed) and its parameters, on the device."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        try:
+            self.facts = json.loads((self.folder / "export.json").read_text())
+        except FileNotFoundError as error:
+            raise Unusable(f"{self.folder} holds no export.json; give a folder that export.py has written.") from error
+        backend, platforms = jax.default_backend(), self.facts["platforms"]
+        if not {"gpu": {"cuda", "rocm"}}.get(backend, {backend}) & set(platforms):
+            raise Unusable(f"the programs are for {', '.join(platforms)} and jax runs on {backend} here.")
+        with np.load(self.folder / self.facts["parameters"]["file"]) as arrays:
+            self.parameters = jax.device_put(dict(arrays))
+        self.programs: dict[str, Any] = {}
+
+    def __call__(self, images: list[Image.Image], threshold: float = 0.5) -> list[list[dict[str, Any]]]:
+        """What is in each RGB picture, best first; a `box` is absolute xyxy in the picture's own pixels."""
+        size = self.facts["batch"] or 1
+        return [
+            found
+            for start in range(0, len(images), size)
+            for found in self.detect(images[start : start + size], size, threshold)
+        ]
+
+    def detect(self, images: list[Image.Image], slots: int, threshold: float) -> list[list[dict[str, Any]]]:
+        """One batch; slots beyond the pictures hold a single black patch."""
+        rule = self.facts["pictures"]
+        patch = rule["patch_size"]
+        cut = []
+        for image in images:
+            size = resized(*image.size, rule["short_side"], rule["max_side"], patch)
+            pixels = np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BILINEAR))
+            cut.append(pixels.reshape(size[1] // patch, patch, size[0] // patch, patch, 3).swapaxes(1, 2))
+        run, tokens = self.program(max(c.shape[0] * c.shape[1] for c in cut))
+        patches = np.zeros((slots, tokens, 3 * patch * patch), np.uint8)
+        grid, sizes = np.ones((slots, 2), np.int32), np.ones((slots, 2), np.float32)
+        for i, (image, c) in enumerate(zip(images, cut)):
+            patches[i, : c.shape[0] * c.shape[1]] = c.reshape(-1, patches.shape[2])
+            grid[i], sizes[i] = c.shape[:2], image.size
+        out = jax.device_get(run(self.parameters, patches, grid, sizes))
+        one = [{name: out[name][i] for name in ("scores", "labels", "pixel_boxes")} for i in range(len(images))]
+        return [self.objects(**found, threshold=threshold) for found in one]
+
+    def program(self, patches: int) -> tuple[Any, int]:
+        """The smallest program for so many patches, and how many it takes."""
+        fitting = [p for p in self.facts["programs"] if p["patches"] >= patches]
+        if not fitting:
+            raise Unusable(f"a picture of {patches} patches has no program; see --patches of export.py.")
+        best = min(fitting, key=lambda p: p["patches"])
+        if best["file"] not in self.programs:
+            program = export.deserialize(bytearray((self.folder / best["file"]).read_bytes()))
+            self.programs[best["file"]] = jax.jit(program.call)
+        return self.programs[best["file"]], best["patches"]
+
+    def objects(self, scores, labels, pixel_boxes, threshold: float) -> list[dict[str, Any]]:
+        """The queries of one picture that score at least `threshold`."""
+        names, ids = self.facts["label_names"], self.facts["category_ids"]
+        return [
+            {
+                "label": ids[labels[i]] if ids else int(labels[i]),
+                "name": names.get(str(labels[i]), str(labels[i])),
+                "score": float(scores[i]),
+                "box": [float(v) for v in pixel_boxes[i]],
+            }
+            for i in np.argsort(-scores, kind="stable")
+            if scores[i] >= threshold
+        ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", nargs="+", metavar="PHOTO")
+    parser.add_argument("--threshold", type=float, default=0.5, help="lowest score to report (default 0.5)")
+    args = parser.parse_args()
+    detector = ExportedDetector(Path(__file__).resolve().parent)
+    images = [open_upright(photo) for photo in args.photos]
+    found = [
+        {"file": photo, "width": image.width, "height": image.height, "objects": objects}
+        for photo, image, objects in zip(args.photos, images, detector(images, args.threshold))
+    ]
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Unusable as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
