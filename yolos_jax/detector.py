@@ -1,6 +1,7 @@
 """Detector: pictures in, boxes out."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -43,6 +44,24 @@ def load_model(path: str | Path) -> tuple[dict, Meta]:
     return found.params, Meta(found.config, found.label_names or {}, 0, extra, found.category_ids)
 
 
+def geometry_of(meta: Meta, short_side: int | None, max_side: int | None) -> Geometry:
+    """How pictures are resized: as asked for, else as a checkpoint was trained or its image processor says."""
+    if short_side is None:
+        sizes = weights.sizes_of(meta.extra)
+        short_side = sizes.short_side if sizes else weights.SHORT_SIDE
+        max_side = sizes.max_side if sizes and max_side is None else max_side
+    return Geometry.of(short_side, max_side or 0, meta.model.patch_size, meta.model.max_side)
+
+
+def detect(
+    graph: Any, params: dict, patches: jax.Array, grid: jax.Array, size: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Logits, boxes (cxcywh in 0..1), scores, labels and boxes in pixels of pictures of (width, height) `size`."""
+    with jax.default_matmul_precision("float32"):  # GPUs would use TF32
+        out = apply(graph, params, patches, grid)
+    return out.logits, out.boxes, *postprocess(out.logits, out.boxes, size)
+
+
 @dataclasses.dataclass(frozen=True)
 class Detections:
     """What was found in one picture, best first.
@@ -74,14 +93,7 @@ class Detector:
         self.label_names, self.category_ids, self.batch_size = meta.label_names, meta.category_ids, batch_size
         self.geometry = Geometry.of(short_side, max_side, self.config.patch_size, self.config.max_side)
         self._params = jax.device_put(params)
-        graph = abstract(self.config)[0]
-
-        def detect(params, patches, grid, size):
-            with jax.default_matmul_precision("float32"):  # GPUs would use TF32
-                out = apply(graph, params, patches, grid)
-            return out.logits, out.boxes, *postprocess(out.logits, out.boxes, size)
-
-        self._detect = jax.jit(detect)
+        self._detect = jax.jit(functools.partial(detect, abstract(self.config)[0]))
 
     @classmethod
     def load(
@@ -101,11 +113,8 @@ class Detector:
           InputError: nothing usable there.
         """
         params, meta = load_model(path)
-        if short_side is None:
-            sizes = weights.sizes_of(meta.extra)
-            short_side = sizes.short_side if sizes else weights.SHORT_SIDE
-            max_side = sizes.max_side if sizes and max_side is None else max_side
-        return cls(params, meta, short_side, max_side or 0, batch_size)
+        geometry = geometry_of(meta, short_side, max_side)
+        return cls(params, meta, geometry.short_side, geometry.max_side, batch_size)
 
     def forward(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Logits and boxes of pictures that are already sized.

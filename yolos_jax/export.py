@@ -23,10 +23,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
 
+from yolos_jax.detector import detect
 from yolos_jax.errors import InputError, make_folder
 from yolos_jax.model.config import YolosConfig
-from yolos_jax.model.yolos import abstract, apply
-from yolos_jax.postprocess import postprocess
+from yolos_jax.model.yolos import abstract
 from yolos_jax.programs import run_detector
 from yolos_jax.recipe import without_training_options
 from yolos_jax.sequence import Geometry
@@ -92,15 +92,6 @@ def patches_of(height: int, width: int, config: YolosConfig) -> int:
             f"of {patch} pixels; take a smaller one."
         )
     return (height // patch) * (width // patch)
-
-
-def detect(
-    graph: Any, params: dict, patches: jax.Array, grid: jax.Array, size: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
-    """What `OUTPUTS` names, in its order."""
-    with jax.default_matmul_precision("float32"):  # GPUs would use TF32
-        out = apply(graph, params, patches, grid)
-    return out.logits, out.boxes, *postprocess(out.logits, out.boxes, size)
 
 
 def to_stablehlo(config: YolosConfig, patches: int, batch: int | None, platforms: Sequence[str]) -> export.Exported:

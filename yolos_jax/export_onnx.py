@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
+from yolos_jax.detector import detect
 from yolos_jax.errors import InputError
-from yolos_jax.export import INPUTS, OUTPUTS, Onnx, detect, patches_of
+from yolos_jax.export import INPUTS, OUTPUTS, Onnx, patches_of
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import abstract
 from yolos_jax.recipe import without_training_options

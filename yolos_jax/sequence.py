@@ -166,7 +166,7 @@ def rounded_tokens(tokens: int) -> int:
     return -(-tokens // step) * step
 
 
-def bucket_edges(counts: Sequence[int], buckets: int) -> list[int]:
+def bucket_edges(counts: Sequence[int] | np.ndarray, buckets: int) -> list[int]:
     """At most `buckets` token counts that pad the given sequences least (exact, by dynamic programming).
 
     Args:

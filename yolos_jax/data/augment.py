@@ -143,8 +143,8 @@ def view_pixels(image: Image.Image, view: Views) -> np.ndarray:
 
 
 def _resize(image: Image.Image, size: np.ndarray) -> Image.Image:
-    size = int(size[0]), int(size[1])
-    return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
+    wanted = int(size[0]), int(size[1])
+    return image if image.size == wanted else image.resize(wanted, Image.Resampling.BILINEAR)
 
 
 def view_example(example: Example, view: Views) -> Example:
@@ -155,13 +155,15 @@ def view_example(example: Example, view: Views) -> Example:
     """
     size, boxes, labels, area = (example.width, example.height), example.boxes, example.labels, example.area
     if view.flip:
-        boxes = boxes[:, [2, 1, 0, 3]] * np.float32([-1, 1, -1, 1]) + np.float32([size[0], 0, size[0], 0])
+        boxes = boxes[:, [2, 1, 0, 3]] * np.array([-1, 1, -1, 1], np.float32) + np.array(
+            [size[0], 0, size[0], 0], np.float32
+        )
     if view.first[0]:
         boxes, area, size = _scaled(boxes, area, size, view.first)
     if view.crop[2]:
         left, top, width, height = (int(v) for v in view.crop)
-        boxes = boxes - np.float32([left, top, left, top])
-        boxes = np.clip(boxes, 0, np.float32([width, height, width, height]))
+        boxes = boxes - np.array([left, top, left, top], np.float32)
+        boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         keep = (boxes[:, 2:] > boxes[:, :2]).all(1)
         boxes, labels, area, size = boxes[keep], labels[keep], area[keep], (width, height)
@@ -170,14 +172,16 @@ def view_example(example: Example, view: Views) -> Example:
     return dataclasses.replace(example, width=size[0], height=size[1], boxes=boxes, labels=labels, area=area)
 
 
-def _scaled(boxes: np.ndarray, area: np.ndarray, old: tuple[int, int], new: np.ndarray):
+def _scaled(
+    boxes: np.ndarray, area: np.ndarray, old: tuple[int, int], new: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
     """Boxes, areas and size after resizing from `old` to `new` (width, height)."""
     x, y = int(new[0]) / old[0], int(new[1]) / old[1]
-    return boxes * np.float32([x, y, x, y]), area * np.float32(x * y), (int(new[0]), int(new[1]))
+    return boxes * np.array([x, y, x, y], np.float32), area * np.float32(x * y), (int(new[0]), int(new[1]))
 
 
 def normalized_boxes(example: Example) -> np.ndarray:
     """float32 `[n, 4]` cxcywh as fractions of the picture's sides."""
     x0, y0, x1, y1 = example.boxes.T
     boxes = np.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], axis=1)
-    return boxes / np.float32([example.width, example.height, example.width, example.height])
+    return boxes / np.array([example.width, example.height, example.width, example.height], np.float32)

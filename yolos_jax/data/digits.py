@@ -161,7 +161,8 @@ def write(out: str | Path, train: int = 6000, val: int = 300, seed: int = 0) -> 
 def _write_split(folder: Path, scenes, first: int) -> dict:
     """Writes pictures numbered from `first` on and returns their COCO annotations."""
     folder.mkdir()
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for image_id, scene in enumerate(scenes, first):
         name = f"{image_id:012d}.png"
         Image.fromarray(scene.image).save(folder / name)

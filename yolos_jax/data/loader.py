@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import NamedTuple
 
 import numpy as np
@@ -50,8 +50,8 @@ class Loaded(NamedTuple):
 class Share(NamedTuple):
     """Which slots of every global batch are this process's: part `index` of `count` equal ones."""
 
-    index: int = 0
-    count: int = 1
+    index: int = 0  # type: ignore[assignment]  # hides tuple.index
+    count: int = 1  # type: ignore[assignment]  # hides tuple.count
 
 
 ALL = Share()
@@ -75,7 +75,8 @@ class LoadStep:
         self.most = max(1, int(source.examples.counts.max(initial=0)))
 
     def __call__(self, step: int) -> Loaded:
-        planned, skipped = self.plan.batch(int(step)), []
+        planned = self.plan.batch(int(step))
+        skipped: list[str] = []
         slots = self.plan.batch_size // self.share.count
         mine = slice(self.share.index * slots, (self.share.index + 1) * slots)
         found = []
@@ -99,10 +100,11 @@ class LoadStep:
                 return index, view_example(example, view), view_pixels(self.source.read(example), view)
             except UnreadableImage as error:
                 skipped.append(str(error))
-            one = self.plan.substitute(planned.step, original, attempt)
-            if one is None:
+            other = self.plan.substitute(planned.step, original, attempt)
+            if other is None:
                 break
-        if one is None and not attempt:
+            one = other
+        if other is None and not attempt:
             return None  # nothing may take its place
         raise InputError(f"{attempt + 1} pictures in a row cannot be read, the last one: {skipped[-1]}")
 
@@ -121,7 +123,7 @@ def pack_targets(examples: list[Example], slots: int, most: int) -> dict[str, np
     return out
 
 
-def load(work: LoadStep, start: int, stop: int, workers: int = 0, ahead: int = 2) -> Iterator[Loaded]:
+def load(work: LoadStep, start: int, stop: int, workers: int = 0, ahead: int = 2) -> Generator[Loaded]:
     """Runs the steps `start..stop - 1` of a plan in order, ahead of time.
 
     Args:
@@ -149,14 +151,14 @@ def load(work: LoadStep, start: int, stop: int, workers: int = 0, ahead: int = 2
     return _processes(iter(batches.mp_prefetch(several, worker_init_fn=_start_worker)))
 
 
-def _threads(iterator) -> Iterator[Loaded]:
+def _threads(iterator) -> Generator[Loaded]:
     try:
         yield from iterator
     finally:
         iterator.close()
 
 
-def _processes(iterator) -> Iterator[Loaded]:
+def _processes(iterator) -> Generator[Loaded]:
     try:
         # Copied, so that shared memory is free again at once; map holds on to nothing.
         yield from map(_copied, iterator)
@@ -209,7 +211,8 @@ def _start_worker(index: int, count: int) -> None:
     parent = multiprocessing.parent_process()
 
     def follow() -> None:
-        parent.join()
+        if parent is not None:
+            parent.join()
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()

@@ -38,6 +38,7 @@ class Plan(Protocol):
     """Random access to the steps of a run; cheap to send to another process."""
 
     batch_size: int
+    edges: list[int]
 
     def __len__(self) -> int:
         """Number of steps."""
@@ -93,7 +94,7 @@ class TrainingPlan:
         sampled = range(min(epochs, max(1, -(-EDGE_SAMPLES // len(self.sizes)))))
         counts = [self.views(epoch).patches(draw.patch) for epoch in sampled]
         if isinstance(draw, Augmentation):
-            counts.append([draw.most_patches(self.sizes)])
+            counts.append(np.array([draw.most_patches(self.sizes)]))
         self.edges = bucket_edges(np.concatenate(counts), buckets)
 
     def __len__(self) -> int:

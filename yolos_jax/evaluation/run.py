@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from yolos_jax.data.coco import CocoSource
+from yolos_jax.data.examples import DataSet
 from yolos_jax.data.loader import Loaded, LoadStep, Share, load
 from yolos_jax.data.plan import EvaluationPlan
 from yolos_jax.errors import InputError
@@ -54,7 +54,7 @@ class Evaluator:
     def __init__(
         self,
         model: YolosConfig,
-        source: CocoSource,
+        source: DataSet,
         geometry: Geometry,
         mesh: Mesh,
         batch_size: int = 8,
@@ -118,7 +118,7 @@ class Evaluator:
         metrics, _ = self._team.together(lambda: self._score(results, wanted) if self._team.leads else None)
         return Evaluation(self._team.tell(metrics)[0], results, skipped)
 
-    def _next(self, batches: Iterator[Loaded], cancelled: Callable[[], int]) -> Loaded | None:
+    def _next(self, batches: Generator[Loaded], cancelled: Callable[[], int]) -> Loaded | None:
         """The next batch of this process's share; None if it does not come because all is being stopped."""
         try:
             loaded = next(batches)

@@ -117,7 +117,8 @@ class YolosConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise InputError(f"unknown model settings {unknown}; the known ones are {sorted(known)}.")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        found: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in values.items()}
+        return cls(**found)
 
     def differences(self, other: "YolosConfig") -> list[str]:
         """Sentences such as "width 192 against 384" for settings that make it another model.

@@ -25,7 +25,7 @@ class Targets(NamedTuple):
 
     labels: jax.Array
     boxes: jax.Array
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # hides tuple.count
     valid: jax.Array
 
 

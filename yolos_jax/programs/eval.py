@@ -12,7 +12,7 @@ from absl import flags
 
 from yolos_jax.cli import flags_of_hosts, run_with_config
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder, or a Hugging Face folder.", required=True)
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Our checkpoint, a Hugging Face folder, or a hub id.", required=True)
 OUT = flags.DEFINE_string("out", None, "Folder for metrics.json and results.json (default: CHECKPOINT/eval-STEP).")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the numbers of an earlier evaluation.")
 join_hosts = flags_of_hosts()
@@ -34,8 +34,8 @@ def main(config) -> None:
         for sentence in result.skipped:
             print(f"skipped: {sentence}")
         print(table(result.metrics))
-        facts = {"checkpoint": CHECKPOINT.value, "step": meta.step, "images": len(source.examples)}
-        metrics = result.metrics | facts | {"skipped": result.skipped}
+        facts = {"checkpoint": CHECKPOINT.value, "step": meta.step, "data": config.data.val_split}
+        metrics = result.metrics | facts | {"images": len(source.examples), "skipped": result.skipped}
         team.together(lambda: write_report(out, metrics, result.results) if team.leads else None)
         print(f"{len(source.examples)} images scored, {len(result.skipped)} of them unreadable; written to {out}")
 
@@ -47,12 +47,15 @@ def prepare(config, team):
     from yolos_jax.errors import InputError, make_folder
     from yolos_jax.evaluation.run import Evaluator
     from yolos_jax.training.step import data_mesh
+    from yolos_jax.weights import hub_model
 
     recipe.prepare(config)
     params, meta = load_model(CHECKPOINT.value)
     model = recipe.model_of(config, meta.model.num_classes)
     recipe.check_same_model(meta.model, model, CHECKPOINT.value)
     model = dataclasses.replace(recipe.without_training_options(model), layer_norm_eps=meta.model.layer_norm_eps)
+    if OUT.value is None and hub_model(CHECKPOINT.value) is not None:
+        raise InputError(f"{CHECKPOINT.value} is on the hub; say with --out where its numbers go.")
     out = Path(OUT.value or Path(CHECKPOINT.value) / f"eval-{meta.step}")
     if team.leads and any((out / n).exists() for n in ("metrics.json", "results.json")) and not OVERWRITE.value:
         raise InputError(f"{out} holds the numbers of an earlier evaluation; give another --out, or --overwrite.")

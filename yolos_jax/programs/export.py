@@ -11,11 +11,9 @@ picture; more, for smaller pictures, only save time.
 import argparse
 from pathlib import Path
 
-from yolos_jax import export, export_onnx, weights
-from yolos_jax.detector import load_model
+from yolos_jax import export, export_onnx
+from yolos_jax.detector import geometry_of, load_model
 from yolos_jax.errors import InputError, exit_with_sentence
-from yolos_jax.sequence import Geometry
-from yolos_jax.training.checkpoints import Meta
 
 
 def parse() -> argparse.Namespace:
@@ -80,15 +78,6 @@ def main() -> None:
         print(f"made and run with {onnx.facts['made_with']}: from ours differ {differences}")
     print(f"written: {args.out}, programs for {', '.join(map(str, tokens))} patches on {', '.join(platforms)}")
     print(f"try it: python {args.out / 'run_detector.py'} PHOTO")
-
-
-def geometry_of(meta: Meta, short_side: int | None, max_side: int | None) -> Geometry:
-    """How pictures are resized, as `Detector.load` decides it."""
-    if short_side is None:
-        sizes = weights.sizes_of(meta.extra)
-        short_side = sizes.short_side if sizes else weights.SHORT_SIDE
-        max_side = sizes.max_side if sizes and max_side is None else max_side
-    return Geometry.of(short_side, max_side or 0, meta.model.patch_size, meta.model.max_side)
 
 
 def run() -> None:

@@ -4,7 +4,7 @@ import multiprocessing
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
 import jax
@@ -48,7 +48,7 @@ class Feed:
       InputError: a data worker died.
     """
 
-    def __init__(self, batches: Iterator[Loaded], sharding: NamedSharding, cancelled: Callable[[], object]):
+    def __init__(self, batches: Generator[Loaded], sharding: NamedSharding, cancelled: Callable[[], object]):
         self._batches, self._sharding, self._cancelled = batches, sharding, cancelled
         self._ready: queue.Queue = queue.Queue(AHEAD)
         self._closed, self.waited = False, 0.0
@@ -93,7 +93,7 @@ class Feed:
             if item is None:
                 return
             if isinstance(item, Exception):
-                self._look_at(item)
+                raise self._meaning_of(item) from item
             yield item
 
     def _next(self) -> OnDevices | Exception | None:
@@ -117,19 +117,17 @@ class Feed:
         """
         for process in multiprocessing.active_children():
             if process.name.startswith("grain-process"):
-                self._workers[process.pid] = process
+                self._workers[process.pid or 0] = process
         codes = {pid: process.exitcode for pid, process in self._workers.items() if process.exitcode}
         return "; ".join(f"process {pid} ended with code {code}" for pid, code in codes.items())
 
-    def _look_at(self, error: Exception) -> None:
-        """Raises what a failure of the loader means to the user."""
+    def _meaning_of(self, error: Exception) -> Exception:
+        """What a failure of the loader means to the user."""
         time.sleep(POLL)  # a signal to the whole group reaches the workers first
         if self._cancelled():
-            raise Cancelled from error
+            return Cancelled()
         dead = self._dead_worker()
-        if dead:
-            raise dead_worker(dead) from error
-        raise error
+        return dead_worker(dead) if dead else error
 
 
 class Cancelled(Exception):

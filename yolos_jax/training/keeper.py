@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 from flax import serialization
 
 from yolos_jax.errors import InputError
@@ -30,7 +31,9 @@ class Keeper:
 
     def __init__(self, workdir: Path, keep: int, writes: bool = True):
         self.path = workdir.absolute()
-        self._latest = self._best = self.last = None
+        self._latest: ocp.CheckpointManager | None = None
+        self._best: ocp.CheckpointManager | None = None
+        self.last: int | None = None
         if writes:
             self._open(keep)
 
@@ -170,7 +173,7 @@ def _read_state(workdir: Path, step: int, meta: Meta, optimizer: optax.GradientT
     found = checkpoints.read(workdir, step, **wanted)
     average = found.get("ema", found["params"]) if ema else None
     opt_state = serialization.from_state_dict(empty, found["optimizer"])
-    return TrainState(np.int32(step), found["params"], opt_state, average)
+    return TrainState(np.array(step, np.int32), found["params"], opt_state, average)
 
 
 def _put_aside(path: Path) -> str:

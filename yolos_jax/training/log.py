@@ -42,7 +42,8 @@ class Log:
         team: Team | None = None,
     ):
         self.every, self.total, self.schedule, self.per_epoch = every, total, schedule, per_epoch
-        self.processes, writes = (team.count, team.leads) if team else (1, True)
+        self.processes = team.count if team else 1
+        writes = team is None or team.leads
         self.path = folder / "metrics.jsonl" if writes else Path(os.devnull)
         if writes:
             self._forget_after(start)
@@ -116,7 +117,9 @@ class Log:
         with _told(self.path):
             self.file.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
             self.file.flush()
-            for name, value in values.items() if self.board else ():
+            for name, value in values.items():
+                if self.board is None:
+                    break
                 self.board.add_scalar(name if "/" in name else f"train/{name}", value, step)
 
     @contextlib.contextmanager

@@ -126,7 +126,7 @@ class Loop:
             batches = iter(feed)
             while self.done < run.total:
                 item, asked = self.team.together(lambda: self.next_of(batches), lambda: stop.signal)
-                if asked:
+                if asked or item is None:
                     stop.signal = stop.signal or asked
                     return
                 program, said = run.program(self.state, item)
@@ -165,11 +165,12 @@ class Loop:
 
     def evaluate(self) -> None:
         """Evaluates this step if it is one to be evaluated and has not been; keeps it if it is the best so far."""
-        if not self.lacks_evaluation():
+        evaluator = self.run.evaluator
+        if evaluator is None or not self.lacks_evaluation():
             return
         params = self.state.params if self.state.ema is None else self.state.ema
         with self.log.paused():
-            result = self.run.evaluator(params, lambda: self.stop.signal)
+            result = evaluator(params, lambda: self.stop.signal)
         if result is None:
             asked = self.team.together(lambda: None, lambda: self.stop.signal)[1]
             self.stop.signal = self.stop.signal or asked
@@ -188,7 +189,7 @@ class Loop:
         self.log.write(step, result.metrics, "val/")  # last: a step that has this line needs no evaluation any more
         self.log.say(
             f"step {step}: AP {ap:.4f}, AP50 {result.metrics['AP50']:.4f}, "
-            + ("the best so far" if better else f"best {best[1]:.4f} at step {best[0]}")
+            + ("the best so far" if best is None or better else f"best {best[1]:.4f} at step {best[0]}")
             + (f"; {len(result.skipped)} pictures unreadable" if result.skipped else "")
         )
 

@@ -105,7 +105,7 @@ class Run:
         told += put_aside_best(workdir, meta.step if meta else 0)
         for sentence in told + notes:
             print(sentence)
-        if state is None:
+        if state is None or meta is None:
             params = starting_params(self.model, config.init, config.seed)
             return fresh_state(params, self.optimizer, ema), self.meta(0, [])
         print(f"going on from the checkpoint of step {meta.step} in {workdir}")

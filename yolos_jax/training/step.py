@@ -25,7 +25,7 @@ class TrainState(NamedTuple):
       ema: an exponential moving average of `params`, or None if not wanted.
     """
 
-    step: jax.Array
+    step: jax.Array | np.ndarray
     params: dict
     opt_state: Any
     ema: dict | None = None
@@ -69,7 +69,7 @@ def make_loss(graph: Any, images_per_replica: int, solver: str, mesh: Mesh) -> C
 
     def loss(params, batch: TrainBatch, shares: Shares | None = None):
         out = apply(graph, params, batch.patches, batch.grid)
-        targets = Targets(batch.labels, batch.boxes, batch.count, batch.valid)
+        targets = Targets(*map(jnp.asarray, (batch.labels, batch.boxes, batch.count, batch.valid)))
         terms, finite = set_loss(out.logits, out.boxes, targets, images_per_replica, solver, mesh, shares)
         return terms.total, (terms, finite)
 
@@ -96,7 +96,7 @@ def make_gradient(graph: Any, images_per_replica: int, solver: str, mesh: Mesh, 
         return jax.lax.with_sharding_constraint(x.reshape(parts, -1, *x.shape[3:]), split)
 
     def accumulated(params, batch: TrainBatch):
-        shares = shares_of(batch.count, batch.valid, images_per_replica)
+        shares = shares_of(jnp.asarray(batch.count), jnp.asarray(batch.valid), images_per_replica)
 
         def add(sums, part):
             (_, (terms, finite)), grads = value_and_grad(params, part, shares)
@@ -118,8 +118,10 @@ def make_step(
     solver: str = "host",
     parts: int = 1,
     ema_decay: float = 0.0,
-) -> Callable[[TrainState, TrainBatch], tuple[TrainState, StepReport]]:
-    """The compiled step; the state is donated, the batch is split over `mesh`.
+) -> Any:
+    """The step as `jax.jit` makes it: (state, batch) -> (state, report).
+
+    The state is donated, the batch is split over `mesh`.
 
     The reference averages gradients over replicas; here the loss itself is that
     average, so its gradient over the whole batch is the same number.

@@ -14,7 +14,7 @@ from yolos_jax.hosts import leave
 try:
     import fcntl
 except ImportError:  # not on Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 
 class Stop:
