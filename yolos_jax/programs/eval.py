@@ -12,7 +12,7 @@ from absl import flags
 
 from yolos_jax.cli import flags_of_hosts, run_with_config
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Our checkpoint, a Hugging Face folder, or a hub id.", required=True)
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint, Hugging Face folder, or hub id.", required=True)
 OUT = flags.DEFINE_string("out", None, "Folder for metrics.json and results.json (default: CHECKPOINT/eval-STEP).")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the numbers of an earlier evaluation.")
 join_hosts = flags_of_hosts()
