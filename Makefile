@@ -40,9 +40,11 @@ test: $(VENV)/ready lint
 test-parity: $(VENV)/ready-parity
 	$(RUN) -m pytest -m parity
 
+# Style and types.
 lint: $(VENV)/ready
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -2,28 +2,35 @@
 
 python benchmark.py padding --sizes data/coco/annotations/instances_train2017.json
 python benchmark.py loader --data data/coco --split train2017 --workers 2
+python benchmark.py tfds --data data/coco --tfds data/tfds --split val2017 --workers 2
 
 `loader` compares with a PyTorch DataLoader that pads onto canvases, as the
-reference does; both run in turns, so that a busy machine slows both alike.
+reference does; `tfds` compares pictures for evaluation from a COCO folder and
+from TFDS records. Both run in turns, so that a busy machine slows both alike.
 """
 
 import argparse
 import contextlib
+import importlib
 import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 from PIL import Image
 
 from yolos_jax.data.annotations import read_annotations
 from yolos_jax.data.augment import Augmentation
 from yolos_jax.data.coco import CocoSource
+from yolos_jax.data.examples import Source
 from yolos_jax.data.loader import LoadStep, load
-from yolos_jax.data.plan import TrainingPlan
+from yolos_jax.data.plan import EvaluationPlan, PlannedBatch, TrainingPlan
+from yolos_jax.data.tfds import TfdsSource
 from yolos_jax.errors import InputError, exit_with_sentence
 from yolos_jax.pictures import open_rgb
 from yolos_jax.sequence import resized_size
@@ -43,15 +50,23 @@ def main() -> None:
     padding.add_argument("--batch-size", type=_positive, default=8)
     padding.set_defaults(run=measure_padding)
     loader = commands.add_parser("loader", help="images per second, against a PyTorch DataLoader with canvases")
-    loader.add_argument("--data", required=True, type=Path, help="COCO folder")
-    loader.add_argument("--split", default="train2017")
-    loader.add_argument("--workers", type=_positive, default=2)
-    loader.add_argument("--batch-size", type=_positive, default=8)
-    loader.add_argument("--images", type=_positive, default=400, help="images of every measurement")
-    loader.add_argument("--pairs", type=_positive, default=3, help="measurements of each loader")
+    _common(loader, "train2017", pairs=3)
     loader.set_defaults(run=measure_loaders)
+    records = commands.add_parser("tfds", help="images per second of evaluation, TFDS records against a COCO folder")
+    records.add_argument("--tfds", required=True, type=Path, help="TFDS directory with the same pictures")
+    _common(records, "val2017", pairs=9)
+    records.set_defaults(run=measure_records)
     arguments = parser.parse_args()
     arguments.run(arguments)
+
+
+def _common(parser: argparse.ArgumentParser, split: str, pairs: int) -> None:
+    parser.add_argument("--data", required=True, type=Path, help="COCO folder")
+    parser.add_argument("--split", default=split)
+    parser.add_argument("--workers", type=_positive, default=2)
+    parser.add_argument("--batch-size", type=_positive, default=8)
+    parser.add_argument("--images", type=_positive, default=400, help="images of every measurement")
+    parser.add_argument("--pairs", type=_positive, default=pairs, help="measurements of each")
 
 
 def _positive(text: str) -> int:
@@ -61,14 +76,19 @@ def _positive(text: str) -> int:
     return value
 
 
+def recipe_of(name: str) -> ConfigDict:
+    """The recipe of that name."""
+    return importlib.import_module(f"configs.{name}").get_config()
+
+
 def augmentation(name: str) -> Augmentation:
     """As the recipe of that name trains, on images of the sizes it trains with."""
-    import importlib
-
     from yolos_jax import recipe
 
-    config = importlib.import_module(f"configs.{name}").get_config()
-    return recipe.augmentation_of(config, recipe.model_of(config, 91))
+    config = recipe_of(name)
+    draw = recipe.augmentation_of(config, recipe.model_of(config, 91))
+    assert isinstance(draw, Augmentation)
+    return draw
 
 
 # Padding
@@ -125,7 +145,9 @@ def measure_loaders(arguments: argparse.Namespace) -> None:
     print(f"median of the ratios: {statistics.median(ratios):.2f} x, with {arguments.workers} workers")
 
 
-def images_per_second(batches: Callable[..., Iterator[int]], source, draw, arguments, seed: int) -> float:
+def images_per_second(
+    batches: Callable[..., Generator[int]], source: Any, draw: Any, arguments: argparse.Namespace, seed: int
+) -> float:
     """Speed from the first batch on, which the start of the workers delays."""
     steps = max(2, -(-arguments.images // arguments.batch_size) + 1)
     with contextlib.closing(batches(source, draw, arguments, seed, steps)) as counts:
@@ -135,7 +157,7 @@ def images_per_second(batches: Callable[..., Iterator[int]], source, draw, argum
         return images / (time.perf_counter() - start)
 
 
-def ours(source: CocoSource, draw: Augmentation, arguments, seed: int, steps: int) -> Iterator[int]:
+def ours(source: CocoSource, draw: Augmentation, arguments: Any, seed: int, steps: int) -> Generator[int]:
     """Sequences: yields the number of images of every batch."""
     epochs = -(-steps // max(1, len(source.examples) // arguments.batch_size))
     plan = TrainingPlan(source.examples.sizes, draw, arguments.batch_size, 12, epochs, seed)
@@ -145,7 +167,7 @@ def ours(source: CocoSource, draw: Augmentation, arguments, seed: int, steps: in
             yield int(loaded.batch.valid.sum())
 
 
-def canvases(source: CocoSource, draw: Augmentation, arguments, seed: int, steps: int) -> Iterator[int]:
+def canvases(source: CocoSource, draw: Augmentation, arguments: Any, seed: int, steps: int) -> Generator[int]:
     """The reference's way, with PyTorch: yields the number of images of every batch."""
     import torch
 
@@ -181,7 +203,7 @@ class CanvasPictures:
     def __len__(self) -> int:
         return len(self.source.examples)
 
-    def __getitem__(self, index: int):
+    def __getitem__(self, index: int) -> Any:
         import torch
 
         example, draw = self.source.examples[index], self.draw
@@ -203,7 +225,7 @@ class CanvasPictures:
         return pixels, {"labels": labels, "boxes": boxes / torch.tensor([image.width, image.height] * 2)}
 
 
-def _resized(image: Image.Image, boxes, side: int, most: int | None, patch: int):
+def _resized(image: Image.Image, boxes: Any, side: int, most: int | None, patch: int) -> tuple[Image.Image, Any]:
     import torch
 
     size = resized_size(*image.size, side, most, patch)
@@ -211,7 +233,7 @@ def _resized(image: Image.Image, boxes, side: int, most: int | None, patch: int)
     return image.resize(size, Image.Resampling.BILINEAR), boxes * torch.tensor([x, y, x, y])
 
 
-def _cropped(image: Image.Image, boxes, labels, bounds: tuple[int, int]):
+def _cropped(image: Image.Image, boxes: Any, labels: Any, bounds: tuple[int, int]) -> tuple[Image.Image, Any, Any]:
     import torch
 
     width, height = (random.randint(min(bounds[0], side), min(bounds[1], side)) for side in image.size)
@@ -223,7 +245,7 @@ def _cropped(image: Image.Image, boxes, labels, bounds: tuple[int, int]):
     return image, boxes.reshape(-1, 4)[keep], labels[keep]
 
 
-def on_one_canvas(items: list):
+def on_one_canvas(items: list) -> Any:
     """Pads pictures with zeros to the largest height and width; the mask is True there."""
     import torch
 
@@ -236,5 +258,47 @@ def on_one_canvas(items: list):
     return canvas, mask, [targets for _, targets in items]
 
 
+# Records of TFDS
+
+
+def measure_records(arguments: argparse.Namespace) -> None:
+    folder = CocoSource(arguments.data, arguments.split)
+    records = TfdsSource(arguments.tfds, arguments.split, annotations=folder.annotation_file)
+    sources: list[tuple[str, Source]] = [("folder", folder), ("records", records)]
+    ratios = []
+    for pair in range(arguments.pairs):
+        speed = {}
+        for name, source in sources if pair % 2 == 0 else sources[::-1]:
+            speed[name] = images_per_second(for_evaluation, source, None, arguments, seed=0)
+        ratios.append(speed["records"] / speed["folder"])
+        print(f"folder {speed['folder']:7.2f} images/s   records {speed['records']:7.2f}   {ratios[-1]:5.2f} x")
+    print(f"median of the ratios: {statistics.median(ratios):.2f} x, with {arguments.workers} workers")
+
+
+def for_evaluation(source: Source, _: None, arguments: Any, seed: int, steps: int) -> Generator[int]:
+    """Sequences as the recipe yolos_s evaluates them, over and over: yields the number of images of every batch."""
+    from yolos_jax import recipe
+
+    config = recipe_of("yolos_s")
+    geometry = recipe.geometry_of(config, recipe.model_of(config, 91))
+    plan = Again(EvaluationPlan(source.examples.sizes, geometry, arguments.batch_size, config.data.buckets))
+    work = LoadStep(source, plan, geometry.patch, geometry.model_max_side)
+    with contextlib.closing(load(work, 0, steps, arguments.workers, AHEAD)) as batches:
+        yield from (int(loaded.batch.valid.sum()) for loaded in batches)
+
+
+class Again:
+    """A plan without an end."""
+
+    def __init__(self, plan: EvaluationPlan):
+        self.plan, self.batch_size, self.edges, self.substitute = plan, plan.batch_size, plan.edges, plan.substitute
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def batch(self, step: int) -> PlannedBatch:
+        return self.plan.batch(step % len(self.plan))
+
+
 if __name__ == "__main__":
-    sys.exit(exit_with_sentence(main))
+    exit_with_sentence(main)

@@ -6,10 +6,12 @@ python train.py --config configs/digits.py --workdir runs/digits --config.data.r
 About five minutes on two CPU cores; 64x64 pixels, patches of 8, 6,000 scenes.
 """
 
+from ml_collections import ConfigDict
+
 from yolos_jax import defaults
 
 
-def get_config():
+def get_config() -> ConfigDict:
     config = defaults.get_config("ti")
     config.init = "from_nothing"
     config.model.update(width=128, depth=2, heads=4, patch_size=8, max_side=8)

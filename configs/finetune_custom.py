@@ -9,10 +9,12 @@ their names come from the annotations; the last layer of the class head starts f
 One GPU of 24 GB, or a few; batch and learning rate suit some thousand pictures.
 """
 
+from ml_collections import ConfigDict
+
 from yolos_jax import defaults
 
 
-def get_config():
+def get_config() -> ConfigDict:
     config = defaults.get_config("s")
     config.model.num_classes = 0  # derived
     config.data.update(root="data/mine", train_split="train", val_split="val", categories="contiguous")

@@ -7,8 +7,10 @@ As published: 150 epochs on 8 GPUs, one picture each. --config.model.compute_dty
 and --config.model.remat=True save time and memory; the published numbers are float32's.
 """
 
+from ml_collections import ConfigDict
+
 from yolos_jax import defaults
 
 
-def get_config():
+def get_config() -> ConfigDict:
     return defaults.get_config("b")

@@ -7,8 +7,10 @@ As published: 150 epochs on 8 GPUs, one picture each. On fewer devices the batch
 stays, with --config.train.accumulate if memory asks for it.
 """
 
+from ml_collections import ConfigDict
+
 from yolos_jax import defaults
 
 
-def get_config():
+def get_config() -> ConfigDict:
     return defaults.get_config("s")

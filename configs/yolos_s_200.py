@@ -6,8 +6,10 @@ python train.py --config configs/yolos_s_200.py --config.init=runs/deit_s_200 --
 As published: 150 epochs on 8 GPUs, one picture each. Only the starting weights are others.
 """
 
+from ml_collections import ConfigDict
+
 from yolos_jax import defaults
 
 
-def get_config():
+def get_config() -> ConfigDict:
     return defaults.get_config("s")

@@ -6,8 +6,10 @@ python train.py --config configs/yolos_s_dwr.py --config.init=runs/deit_s_dwr --
 As published: 150 epochs on 8 GPUs, one picture each, from a DeiT of the same shape (240 pixels).
 """
 
+from ml_collections import ConfigDict
+
 from yolos_jax import defaults
 
 
-def get_config():
+def get_config() -> ConfigDict:
     return defaults.get_config("s_dwr")

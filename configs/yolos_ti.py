@@ -7,10 +7,12 @@ As published: 8 GPUs, two pictures each. Fewer devices give the same training wi
 --config.train.accumulate=2 (or more), if memory asks for it.
 """
 
+from ml_collections import ConfigDict
+
 from yolos_jax import defaults
 
 
-def get_config():
+def get_config() -> ConfigDict:
     config = defaults.get_config("ti")
     config.data.update(short_side=512, scales=tuple(range(256, 609, 16)), buckets=16)
     config.train.update(batch_size=16, images_per_replica=2, epochs=300)

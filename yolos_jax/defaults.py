@@ -26,10 +26,10 @@ def get_config(variant: str = "ti") -> ConfigDict:
     config.precision = "float32"
 
     config.data = data = ConfigDict()
-    data.root = "data/coco"
-    data.train_split = "train2017"  # annotations/instances_train2017.json beside train2017/
+    data.root = "data/coco"  # a COCO folder, or a TFDS directory (see prepare_tfds.py)
+    data.train_split = "train2017"  # annotations/instances_train2017.json beside train2017/; TFDS's train
     data.val_split = "val2017"
-    data.train_annotations = ""  # other places than the splits', if given
+    data.train_annotations = ""  # other places than the splits', if given; with TFDS, instead of the records' boxes
     data.train_pictures = ""
     data.val_annotations = ""
     data.val_pictures = ""

@@ -188,7 +188,9 @@ class Detector:
             image = from_array(np.asarray(picture))
         return resize(image, self.geometry.size(*image.size)), image.size
 
-    def _detections(self, scores, labels, boxes, size, threshold: float) -> Detections:
+    def _detections(
+        self, scores: np.ndarray, labels: np.ndarray, boxes: np.ndarray, size: tuple[int, int], threshold: float
+    ) -> Detections:
         order = np.argsort(-scores, kind="stable")
         order = order[scores[order] >= threshold]
         labels = labels[order]

@@ -116,7 +116,9 @@ def to_stablehlo(config: YolosConfig, patches: int, batch: int | None, platforms
     graph, shapes = abstract(without_training_options(config))
     b = export.symbolic_shape("batch")[0] if batch is None else batch
 
-    def program(parameters, patches, grid, size):
+    def program(
+        parameters: dict[str, jax.Array], patches: jax.Array, grid: jax.Array, size: jax.Array
+    ) -> dict[str, jax.Array]:
         return dict(zip(OUTPUTS, detect(graph, unflatten_dict(parameters, sep="."), patches, grid, size)))
 
     return export.export(jax.jit(program), platforms=list(platforms))(

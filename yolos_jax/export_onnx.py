@@ -45,7 +45,7 @@ def to_onnx(config: YolosConfig, params: dict, height: int, width: int) -> Onnx:
     patches_of(height, width, config)
     graph, (h, w) = abstract(config)[0], (height // patch, width // patch)
 
-    def program(image, size):
+    def program(image: jax.Array, size: jax.Array) -> tuple[jax.Array, ...]:
         patches = image.reshape(1, h, patch, w, patch, 3).swapaxes(2, 3).reshape(1, h * w, -1)
         return detect(graph, params, patches, jnp.array([[h, w]], jnp.int32), size)
 

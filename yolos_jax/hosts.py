@@ -200,6 +200,20 @@ def detected(environment: Mapping[str, str]) -> str:
     return ""
 
 
+def devices_of_node(environment: Mapping[str, str]) -> list[int] | None:
+    """All GPUs of a node where Slurm or Open MPI started one process on it.
+
+    None leaves it to jax, which takes one process for each GPU under these launchers.
+    """
+    gpus, tasks = environment.get("SLURM_GPUS_ON_NODE", ""), environment.get("SLURM_STEP_TASKS_PER_NODE", "")
+    if tasks.partition("(")[0] == "1" and gpus.isdigit():
+        return list(range(int(gpus)))
+    visible = environment.get("CUDA_VISIBLE_DEVICES", "")
+    if environment.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1" and visible:
+        return list(range(len(visible.split(","))))
+    return None
+
+
 def join(coordinator: str = "", processes: int = 0, process: int = -1, mode: str = "auto") -> None:
     """Makes this process one of several, if it was started as such; call it before jax does anything.
 
@@ -235,6 +249,7 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1, mode: str
             coordinator or None,
             processes if processes > 0 else None,
             process if process >= 0 else None,
+            devices_of_node(os.environ) if found else None,
             heartbeat_timeout_seconds=HEARTBEAT,
             shutdown_timeout_seconds=SHUTDOWN,
         )

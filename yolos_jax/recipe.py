@@ -10,7 +10,10 @@ import numpy as np
 from yolos_jax.data.annotations import Complain, stop
 from yolos_jax.data.augment import Augmentation
 from yolos_jax.data.coco import CocoSource
+from yolos_jax.data.examples import DataSet
 from yolos_jax.data.plan import TrainingPlan
+from yolos_jax.data.tfds import TfdsSource
+from yolos_jax.data.tfds_records import find_dataset
 from yolos_jax.errors import InputError
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.sequence import Geometry, default_max_side
@@ -114,24 +117,26 @@ def source_of(
     category_ids: tuple[int, ...] | None = None,
     num_classes: int | None = None,
     complain: Complain = stop,
-) -> CocoSource:
-    """The data set for "train" or "val".
+) -> DataSet:
+    """The data set for "train" or "val": of a COCO folder or a TFDS directory, whichever `data.root` is.
 
     Args:
       category_ids, num_classes: a model's labels, where they are settled already.
     """
     data = config.data
-    return CocoSource(
+    annotations, pictures = data[f"{which}_annotations"], data[f"{which}_pictures"]
+    shared = (
         data.root,
         data[f"{which}_split"],
         config.model.num_classes if num_classes is None else num_classes,
         data.max_images,
         data.categories,
         category_ids,
-        data[f"{which}_annotations"],
-        data[f"{which}_pictures"],
-        complain,
+        annotations,
     )
+    if not pictures and find_dataset(data.root):
+        return TfdsSource(*shared, complain)
+    return CocoSource(*shared, pictures, complain)
 
 
 def check_same_model(found: YolosConfig, wanted: YolosConfig, where: str) -> None:

@@ -26,10 +26,23 @@ EVALUATED = {"eval.every_epochs": 2}
 LONG = {"train.epochs": 400, "checkpoint.every_steps": 5}
 
 
+LAUNCHERS = {  # what they put into the environment of process i
+    "": {},
+    "Slurm": {
+        **{"SLURM_JOB_ID": "7{port}", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"},
+        **{"SLURM_PROCID": "{i}", "SLURM_LOCALID": "{i}", "SLURM_STEP_TASKS_PER_NODE": "2"},
+    },
+    "Open MPI": {
+        **{"OMPI_MCA_orte_hnp_uri": "{port}.0;tcp://127.0.0.1:9", "OMPI_COMM_WORLD_SIZE": "2"},
+        **{"OMPI_COMM_WORLD_RANK": "{i}", "OMPI_COMM_WORLD_LOCAL_RANK": "{i}"},
+    },
+}
+
+
 class Pair:
     """train.py or eval.py in two processes of two devices each, from the same recipe unless `second` changes it."""
 
-    def __init__(self, folder, data, workdir, second=(), program="train.py", flags=(), **changes):
+    def __init__(self, folder, data, workdir, second=(), program="train.py", flags=(), launcher="", **changes):
         config = folder / f"{len(list(folder.iterdir()))}.py"
         config.write_text(
             "from pathlib import Path\nfrom micro_run import micro_config\n\n\n"
@@ -37,7 +50,8 @@ class Pair:
         )
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+            port = free.getsockname()[1]
+            self.coordinator = f"127.0.0.1:{port}"
         place = f"--workdir={workdir}" if program == "train.py" else f"--checkpoint={workdir}"
         environment = os.environ | {
             "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
@@ -48,7 +62,9 @@ class Pair:
         self.said, self.processes = [folder / f"{config.stem}-{i}.txt" for i in range(2)], []
         for i, output in enumerate(self.said):
             command = [sys.executable, program, f"--config={config}", place, *flags, *(second if i else ())]
-            command += [f"--coordinator={self.coordinator}", "--processes=2", f"--process={i}"]
+            if not launcher:
+                command += [f"--coordinator={self.coordinator}", "--processes=2", f"--process={i}"]
+            environment |= {name: value.format(i=i, port=port) for name, value in LAUNCHERS[launcher].items()}
             with output.open("w") as file:
                 self.processes.append(
                     subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
@@ -170,7 +186,7 @@ def test_when_one_is_killed_the_other_ends_with_a_sentence(folder, data, tmp_pat
 
 
 def test_what_one_cannot_do_none_does(folder, data, tmp_path):
-    """A picture that only one host has damaged; a recipe that only one was given; numbers that are no longer finite."""
+    """A picture that only one host has damaged; numbers that are no longer finite."""
     broken = tmp_path / "broken"
     shutil.copytree(data, broken)
     for picture in (broken / "train2017").iterdir():
@@ -180,14 +196,18 @@ def test_what_one_cannot_do_none_does(folder, data, tmp_path):
     reason = rf"10 pictures in a row cannot be read, the last one: the picture {broken}\S* cannot be read"
     assert re.search(f"^error: {reason}", pair.text(1), re.M)
     assert re.search(f"^error: process 1 of 2 stopped: {reason}", pair.text(0), re.M)
-    with Pair(folder, data, tmp_path / "b", second=["--config.seed=1"]) as pair:
-        assert pair.ends() == [2, 2], pair.text(0) + pair.text(1)
-    for i in range(2):
-        assert "error: process 1 was started with something else than process 0: seed 1 against 0." in pair.text(i)
     with Pair(folder, data, tmp_path / "c", **LONG, **{"optimizer.learning_rate": 1e38}) as pair:
         assert pair.ends() == [2, 2], pair.text(0) + pair.text(1)
     said = [re.search(r"error: (step \d+: the .*)", pair.text(i))[1] for i in range(2)]
     assert said[0] == said[1] and "not finite" in said[0]
+
+
+@pytest.mark.parametrize("launcher", ["Slurm", "Open MPI"])
+def test_launched_processes_find_each_other_and_must_be_started_alike(folder, data, tmp_path, launcher):
+    with Pair(folder, data, tmp_path / "b", second=["--config.seed=1"], launcher=launcher) as pair:
+        assert pair.ends() == [2, 2], pair.text(0) + pair.text(1)
+    for i in range(2):
+        assert "error: process 1 was started with something else than process 0: seed 1 against 0." in pair.text(i)
 
 
 @pytest.mark.parametrize(
@@ -202,6 +222,21 @@ def test_what_one_cannot_do_none_does(folder, data, tmp_path):
 def test_wrong_arguments(arguments, sentence):
     with pytest.raises(InputError, match=sentence):
         hosts.join(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("environment", "devices"),
+    [
+        ({}, None),
+        ({"SLURM_STEP_TASKS_PER_NODE": "8(x4)", "SLURM_GPUS_ON_NODE": "8"}, None),  # a process for each GPU
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x4)", "SLURM_GPUS_ON_NODE": "8"}, [*range(8)]),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1"}, None),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, [*range(4)]),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, None),
+    ],
+)
+def test_one_process_on_a_node_takes_all_of_its_devices(environment, devices):
+    assert hosts.devices_of_node(environment) == devices
 
 
 @pytest.mark.parametrize(

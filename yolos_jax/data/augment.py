@@ -7,6 +7,7 @@ sequence is known before anything is decoded.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +35,7 @@ class Views(NamedTuple):
     crop: np.ndarray
     size: np.ndarray
 
-    def of(self, index) -> "Views":
+    def of(self, index: int | list[int] | np.ndarray) -> "Views":
         """The views of some images, or of one."""
         return Views(*(field[index] for field in self))
 
@@ -64,7 +65,7 @@ class Augmentation:
     crop_range: tuple[int, int] = (384, 600)
     patch: int = 16
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("scales", "crop_sides", "crop_range"):
             values = getattr(self, name)
             if not values or any(type(v) is not int or v < self.patch for v in values):
@@ -87,10 +88,10 @@ class Augmentation:
         # Row i is the same however many images follow: numbers are drawn row by row.
         u = np.random.default_rng([seed, epoch, 0]).random((len(sizes), DRAWS))
 
-        def pick(column, choices):
+        def pick(column: int, choices: Sequence[int]) -> np.ndarray:
             return np.asarray(choices)[(u[:, column] * len(choices)).astype(np.int64)]
 
-        def whole(column, least, most):
+        def whole(column: int, least: int | np.ndarray, most: np.ndarray) -> np.ndarray:
             return least + (u[:, column] * (most - least + 1)).astype(np.int64)
 
         flip, cropped = u[:, 0] < self.flip, u[:, 1] < self.crop

@@ -10,7 +10,7 @@ those of validation scenes appear in no training scene. Category ids are 0..9.
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -158,7 +158,7 @@ def write(out: str | Path, train: int = 6000, val: int = 300, seed: int = 0) -> 
         raise InputError(f"the scenes could not be written to {root}: {error}.") from error
 
 
-def _write_split(folder: Path, scenes, first: int) -> dict:
+def _write_split(folder: Path, scenes: Iterable[Scene], first: int) -> dict:
     """Writes pictures numbered from `first` on and returns their COCO annotations."""
     folder.mkdir()
     images: list[dict] = []

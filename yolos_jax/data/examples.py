@@ -3,7 +3,8 @@
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -53,7 +54,7 @@ class ExampleTable(Sequence[Example]):
     def __len__(self) -> int:
         return len(self._files)
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]  # no slices
         index = range(len(self))[index]
         mine = slice(int(self._end[index] - self.counts[index]), int(self._end[index]))
         width, height = (int(v) for v in self.sizes[index])
@@ -79,13 +80,43 @@ class ExampleTable(Sequence[Example]):
 
 
 class Source(Protocol):
-    """A data set: examples without pixels, label names, and pixels on request."""
+    """What loading needs: examples without pixels, label names, and pixels on request."""
 
     examples: ExampleTable
     label_names: dict[int, str]
 
     def read(self, example: Example) -> Image.Image:
         """The RGB picture; `UnreadableImage` if it cannot be had."""
+
+
+class DataSet(Source, Protocol):
+    """A split of a data set, however it is stored.
+
+    Attributes:
+      num_classes: K.
+      category_ids: the category id of every label `0..K-1`.
+      label_names: name of each label that the categories list.
+      dropped: boxes left out of the examples, as "crowd" and as "empty".
+      origin: where the annotations come from, for messages.
+      pictures: where the pictures are.
+      notes: what is worth telling, a sentence each.
+    """
+
+    num_classes: int
+    category_ids: tuple[int, ...]
+    dropped: dict[str, int]
+    origin: str
+    pictures: Path
+    notes: tuple[str, ...]
+
+    def place(self, file_name: str) -> str:
+        """One spelling for every picture that the annotations list."""
+
+    def listed(self) -> dict[str, list]:
+        """Images, annotations and categories in COCO's format, usable or not."""
+
+    def ground_truth(self) -> dict[str, Any]:
+        """What evaluation compares with: the content of a COCO annotation file, crowds included."""
 
 
 class TrainBatch(NamedTuple):
@@ -101,5 +132,5 @@ class TrainBatch(NamedTuple):
     grid: np.ndarray
     labels: np.ndarray
     boxes: np.ndarray
-    count: np.ndarray
+    count: np.ndarray  # type: ignore[assignment]  # hides tuple.count
     valid: np.ndarray

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
@@ -151,14 +151,14 @@ def load(work: LoadStep, start: int, stop: int, workers: int = 0, ahead: int = 2
     return _processes(iter(batches.mp_prefetch(several, worker_init_fn=_start_worker)))
 
 
-def _threads(iterator) -> Generator[Loaded]:
+def _threads(iterator: Any) -> Generator[Loaded]:
     try:
         yield from iterator
     finally:
         iterator.close()
 
 
-def _processes(iterator) -> Generator[Loaded]:
+def _processes(iterator: Any) -> Generator[Loaded]:
     try:
         # Copied, so that shared memory is free again at once; map holds on to nothing.
         yield from map(_copied, iterator)

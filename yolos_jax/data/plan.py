@@ -6,7 +6,7 @@ devices nor that of workers changes the order.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -110,7 +110,7 @@ class TrainingPlan:
         return self.draw.views(self.sizes, self.seed, epoch)
 
     @functools.cached_property
-    def epoch(self):
+    def epoch(self) -> Callable[[int], EpochPlan]:
         """`epoch(number) -> EpochPlan`; the last two are kept."""
         return functools.lru_cache(2)(self._epoch)
 
@@ -175,7 +175,9 @@ class EvaluationPlan:
         """No other image may take the place of one that is to be scored."""
 
 
-def fill_buckets(counts: np.ndarray, edges: Sequence[int], batch_size: int, order) -> list[tuple[int, np.ndarray]]:
+def fill_buckets(
+    counts: np.ndarray, edges: Sequence[int], batch_size: int, order: Callable[[int], np.ndarray]
+) -> list[tuple[int, np.ndarray]]:
     """Groups of at most `batch_size` images with the bucket edge that holds them all.
 
     What does not fill a group moves up to the next bucket; only the very last

@@ -12,9 +12,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from yolos_jax.data.annotations import Complain, read_annotations
-from yolos_jax.data.coco import CocoSource
-from yolos_jax.data.examples import Example, ExampleTable
+from yolos_jax.data.annotations import Complain
+from yolos_jax.data.examples import DataSet, Example, ExampleTable
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.errors import InputError
 from yolos_jax.pictures import UnreadableImage
@@ -44,12 +43,12 @@ class Split:
     """
 
     which: str
-    source: CocoSource
+    source: DataSet
     pictures: dict[str, list[int]]
     names: dict[int, str]
 
 
-def read_split(which: str, make: Callable[[Complain], CocoSource], problems: list[Problem]) -> Split:
+def read_split(which: str, make: Callable[[Complain], DataSet], problems: list[Problem]) -> Split:
     """Reads a split and appends everything wrong in its annotation file to `problems`.
 
     Args:
@@ -67,20 +66,14 @@ def read_split(which: str, make: Callable[[Complain], CocoSource], problems: lis
         left = f"with {counted(len(found), 'wrong entry', 'wrong entries')} left out, " if found else ""
         keys = ", ".join(f"data.{which}_{key}" for key in ("split", "annotations", "pictures"))
         raise InputError(f"{left}{str(error).rstrip('.')} (the {which} split, set by {keys}).") from error
-    file = str(source.annotation_file)
-    content = read_annotations(source.annotation_file, lambda _: None)  # `found` holds its complaints already
+    file, content = source.origin, source.listed()  # `found` holds its complaints already
     pictures: dict[str, list[int]] = {}
     for image in content["images"]:
-        pictures.setdefault(_path(source, image["file_name"]), []).append(image["id"])
+        pictures.setdefault(source.place(image["file_name"]), []).append(image["id"])
     names = {category["id"]: str(category["name"]) for category in content["categories"]}
     found += _listed_twice(file, pictures, content["annotations"])
     problems += [Problem(file, sentence) for sentence in found]
     return Split(which, source, pictures, names)
-
-
-def _path(source: CocoSource, name: str) -> str:
-    """One spelling for every picture, however its folder and name are written."""
-    return os.path.normpath(os.path.join(os.path.realpath(source.pictures), name))
 
 
 def _listed_twice(file: str, pictures: dict[str, list[int]], annotations: list[dict]) -> Iterable[str]:
@@ -95,7 +88,7 @@ def _listed_twice(file: str, pictures: dict[str, list[int]], annotations: list[d
 
 def category_problems(train: Split, val: Split) -> list[Problem]:
     """Categories of val that train lacks or calls otherwise."""
-    files, problems = (str(train.source.annotation_file), str(val.source.annotation_file)), []
+    files, problems = (train.source.origin, val.source.origin), []
     for number, name in sorted(val.names.items()):
         if number not in train.names:
             wrong = f"which {files[0]} lacks; both must list the same categories."
@@ -112,13 +105,13 @@ def picture_problems(splits: Sequence[Split]) -> list[Problem]:
     # A picture that two splits or two ids share is decoded once, unless they say different sizes.
     todo = {(e.file, e.width, e.height): (split.source, e) for split in splits for e in split.source.examples}
 
-    def wrong(pair: tuple[CocoSource, Example]) -> Problem | None:
+    def wrong(pair: tuple[DataSet, Example]) -> Problem | None:
         source, example = pair
         try:
             source.read(example)
         except UnreadableImage as error:
             named = f"image id {example.image_id}"
-            where = "" if f"({named})" in str(error) else f"{named} of {source.annotation_file}: "
+            where = "" if f"({named})" in str(error) else f"{named} of {source.origin}: "
             return Problem(example.file, f"{where}{error}")
         return None
 
@@ -132,13 +125,13 @@ def make_plan(train: Split, make: Callable[[np.ndarray], TrainingPlan], problems
     try:
         return make(train.source.examples.sizes)
     except InputError as error:
-        problems.append(Problem(str(train.source.annotation_file), f"{train.source.annotation_file}: {error}"))
+        problems.append(Problem(train.source.origin, f"{train.source.origin}: {error}"))
         return None
 
 
 def notes(splits: Sequence[Split], det_tokens: int) -> list[str]:
     """What is worth knowing but need not be wrong: a sentence each."""
-    found = []
+    found = [note for split in splits for note in split.source.notes]
     for split in splits:
         examples, listed = split.source.examples, sum(map(len, split.pictures.values()))
         if len(examples) < listed:
@@ -201,11 +194,11 @@ class Facts(NamedTuple):
         counts, sizes = examples.counts, examples.sizes
         short, long = ((float(s.min()), float(np.median(s)), float(s.max())) for s in (sizes.min(1), sizes.max(1)))
         common = Counter((int(w), int(h)) for w, h in sizes).most_common(FEW)
-        areas = np.bincount(np.searchsorted(AREAS, examples.areas, "right"), minlength=3)
+        small, medium, large = np.bincount(np.searchsorted(AREAS, examples.areas, "right"), minlength=3).tolist()
         by_label = np.bincount(examples.labels, minlength=num_classes)
         boxes = int(counts.sum())
         numbers = len(counts), boxes, int((counts == 0).sum()), int(counts.max()), boxes / len(counts)
-        return cls(*numbers, short, long, common, tuple(int(a) for a in areas), by_label)
+        return cls(*numbers, short, long, common, (small, medium, large), by_label)
 
 
 def overview(split: Split) -> list[str]:
@@ -228,11 +221,11 @@ def overview(split: Split) -> list[str]:
         "picture sides": f"{'; '.join(sides)} pixels",
         "frequent sizes": ", ".join(f"{w}x{h} ({n})" for (w, h), n in facts.common),
     }
-    title = f"{split.which}: {source.annotation_file}, pictures in {source.pictures}"
+    title = f"{split.which}: {source.origin}, pictures in {source.pictures}"
     return [title, *_rows(rows), *_categories(source, facts.by_label)]
 
 
-def _categories(source: CocoSource, by_label: np.ndarray) -> list[str]:
+def _categories(source: DataSet, by_label: np.ndarray) -> list[str]:
     """Every category with its number of boxes: a row each, or columns side by side if they are many."""
     names = sorted(source.label_names.items())
     widest = max((len(name) for _, name in names), default=0)

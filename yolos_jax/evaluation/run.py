@@ -4,7 +4,7 @@ import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Generator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import jax
 import numpy as np
@@ -74,12 +74,20 @@ class Evaluator:
         self._split, self._same = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
         graph = abstract(model)[0]
 
-        def detect(params, indices, patches, grid, size):
+        def detect(
+            params: dict, indices: jax.Array, patches: jax.Array, grid: jax.Array, size: jax.Array
+        ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
             out = apply(graph, params, patches, grid)
             return indices, *postprocess(out.logits, out.boxes, size)
 
         # Every process gets what all of them found: some kilobytes a batch.
         self._detect = jax.jit(detect, out_shardings=self._same)
+
+    @overload
+    def __call__(self, params: dict) -> Evaluation: ...
+
+    @overload
+    def __call__(self, params: dict, cancelled: Callable[[], int]) -> Evaluation | None: ...
 
     def __call__(self, params: dict, cancelled: Callable[[], int] = int) -> Evaluation | None:
         """Scores `params`; None if `cancelled` became true on the way, in any of the processes.

@@ -40,7 +40,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, block: i
       `[B, Q, heads, d]`, in the dtype of `v`.
     """
 
-    def some(part):
+    def some(part: jax.Array) -> jax.Array:
         weights = attention_weights(part, k, length).astype(v.dtype)
         return jnp.einsum("bhqn,bnhd->bqhd", weights, v)
 

@@ -77,7 +77,7 @@ def sine_cosine(height: int, width: int, channels: int) -> np.ndarray:
     quarter = math.ceil(channels / 4)
     periods = 2.0 * 0.05 ** (np.arange(quarter) / quarter)
 
-    def waves(length):
+    def waves(length: int) -> np.ndarray:
         angle = 2 * np.pi * (np.arange(length)[:, None] + 0.5) / length * periods
         return np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
 

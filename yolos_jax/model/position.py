@@ -30,10 +30,10 @@ def cubic_weights(size_in: int, size_out: jax.Array, bound: int) -> jax.Array:
     first = jnp.floor(source)
     t = source - first
 
-    def near(x):  # |x| <= 1
+    def near(x: jax.Array) -> jax.Array:  # |x| <= 1
         return ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
 
-    def far(x):  # 1 < |x| < 2
+    def far(x: jax.Array) -> jax.Array:  # 1 < |x| < 2
         return ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A
 
     taps = jnp.stack([far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)], axis=1)

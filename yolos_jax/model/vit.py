@@ -54,7 +54,9 @@ class Attention(nnx.Module):
     def _split(self, x: jax.Array) -> jax.Array:
         return x.reshape(*x.shape[:2], -1, self.config.heads, self.config.head_size)
 
-    def __call__(self, x: jax.Array, length: jax.Array, queries: slice, want_weights: slice | None):
+    def __call__(
+        self, x: jax.Array, length: jax.Array, queries: slice, want_weights: slice | None
+    ) -> tuple[jax.Array, jax.Array | None]:
         """Attention of the tokens `queries` over all tokens.
 
         Args:
@@ -110,7 +112,7 @@ class Block(nnx.Module):
         length: jax.Array,
         queries: slice = slice(None),
         want_weights: slice | None = None,
-    ):
+    ) -> tuple[jax.Array, jax.Array | None]:
         """`[B, N, D]` -> (`[B, Q, D]`, attention weights of `want_weights` or None)."""
         mixed, weights = self.attn(self.norm1(x), length, queries, want_weights)
         x = x[:, queries] + mixed

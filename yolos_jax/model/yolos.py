@@ -103,7 +103,7 @@ class Yolos(nnx.Module):
         graph, blocks = nnx.split(self.blocks)
         middle = nnx.state(self.mid_pos_embed) if config.mid_grid is not None else None
 
-        def step(x, layer):
+        def step(x: jax.Array, layer: tuple[Any, Any]) -> tuple[jax.Array, jax.Array | None]:
             block, middle = layer
             x, weights = nnx.merge(graph, block)(x, length, want_weights=want)
             if middle is not None:
@@ -117,7 +117,8 @@ class Yolos(nnx.Module):
         features = self.norm(x).astype(jnp.float32)
         attention = None
         if attention_layers is not None:
-            attention = jnp.concatenate([weights, last_weights[None]])[jnp.array(attention_layers)]
+            last = last_weights[None]  # type: ignore[index]  # not None, since they were asked for
+            attention = jnp.concatenate([weights, last])[jnp.array(attention_layers)]
         boxes = jax.nn.sigmoid(self.box_head(features))
         return Outputs(self.class_head(features), boxes, features, attention)
 
@@ -129,7 +130,7 @@ class Yolos(nnx.Module):
         """`[B, T, D]` embeddings of every token, each image at its own size."""
         source, bound = tables["grid"][...], self.config.max_side
 
-        def one(size):
+        def one(size: jax.Array) -> jax.Array:
             resized = resize_to_tokens(source, size, tokens, bound)
             count = source.shape[0] * source.shape[1]
             if not self.config.skip_equal_count or count > tokens:
@@ -175,6 +176,6 @@ def abstract(config: YolosConfig) -> tuple[Any, dict]:
     return graph, nnx.to_pure_dict(state)
 
 
-def apply(graph: Any, params: dict, *args, **kwargs) -> Outputs:
+def apply(graph: Any, params: dict, *args: Any, **kwargs: Any) -> Outputs:
     """Calls the model as a pure function of its parameters (see `Yolos.__call__`)."""
     return nnx.merge(graph, nnx.State(params))(*args, **kwargs)

@@ -111,7 +111,7 @@ def matched_loss(
     groups = targets.valid.reshape(-1, images_per_replica).any(1)
     replicas, divisor = shares or shares_of(targets.count, targets.valid, images_per_replica)
 
-    def mean_over_groups(values):
+    def mean_over_groups(values: jax.Array) -> jax.Array:
         return jnp.where(groups, values, 0.0).sum() / replicas
 
     ce = mean_over_groups(_group_cross_entropy(logits, wanted, targets.valid, images_per_replica))

@@ -94,7 +94,7 @@ def _match_on_host(cost: jax.Array, count: jax.Array) -> jax.Array:
     return jax.pure_callback(solve_on_host, shape, cost, count)
 
 
-def solve_on_host(cost, count) -> np.ndarray:
+def solve_on_host(cost: jax.Array | np.ndarray, count: jax.Array | np.ndarray) -> np.ndarray:
     """scipy for each image: finite `[B, Q, M]`, `[B]` -> int32 `[B, M]` queries, -1 for none.
 
     Runs inside a callback, so it is numpy only and must not raise.
@@ -121,7 +121,7 @@ def _match_on_device(cost: jax.Array, count: jax.Array) -> jax.Array:
     dear = jnp.where(jnp.isfinite(dear), dear, 0.0) + 1.0
     cost = jnp.where(real[:, None, :], cost, dear)
 
-    def one(cost):
+    def one(cost: jax.Array) -> jax.Array:
         rows, columns = optax.assignment.hungarian_algorithm(cost)
         return jnp.full(cost.shape[1], -1, jnp.int32).at[columns].set(rows.astype(jnp.int32))
 

@@ -7,6 +7,7 @@ Exit code 0: nothing wrong; 1: problems, a line each; 2: nothing could be read.
 """
 
 import sys
+from typing import Any
 
 from absl import flags
 
@@ -15,7 +16,7 @@ from yolos_jax.cli import run_with_config
 PICTURES = flags.DEFINE_bool("pictures", True, "Decode every picture.")
 
 
-def main(config) -> None:
+def main(config: Any) -> None:
     from yolos_jax.data import survey
     from yolos_jax.errors import InputError
 
@@ -32,7 +33,7 @@ def main(config) -> None:
         sys.exit(1)
 
 
-def look(config, problems: list) -> None:
+def look(config: Any, problems: list) -> None:
     """Prints what is in both splits; what is wrong goes to `problems`."""
     from yolos_jax import recipe
     from yolos_jax.data import survey

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from yolos_jax.errors import InputError, exit_with_sentence
 
 if TYPE_CHECKING:
+    from yolos_jax.model.config import YolosConfig
     from yolos_jax.training.checkpoints import Meta
 
 
@@ -33,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def wanted_model(args: argparse.Namespace):
+def wanted_model(args: argparse.Namespace) -> "tuple[YolosConfig | None, bool]":
     """(the `YolosConfig` asked for with --variant or --config, or None; whether its number of classes is open)."""
     from yolos_jax.model.config import COCO_CLASSES, YolosConfig
     from yolos_jax.weights import variant_of
@@ -74,7 +75,8 @@ def read(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
         if not args.to_hf:
             raise InputError(f"{args.source} is a checkpoint of ours already; add --to-hf to export it.")
         params, meta = checkpoints.load(args.source)
-        wanted = with_classes(wanted, meta.model.num_classes) if is_open else wanted
+        if is_open:
+            wanted = with_classes(wanted, meta.model.num_classes)  # type: ignore[arg-type]  # open, so not None
         differences = [] if wanted is None else wanted.differences(meta.model)
         if differences:
             raise InputError(f"the wanted model is not the checkpoint's: {'; '.join(differences)}.")

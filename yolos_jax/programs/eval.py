@@ -7,10 +7,16 @@ The checkpoint is a folder of ours (RUN/best is the best of a run), or a Hugging
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from yolos_jax.cli import flags_of_hosts, run_with_config
+
+if TYPE_CHECKING:
+    from yolos_jax.evaluation.run import Evaluator
+    from yolos_jax.hosts import Team
+    from yolos_jax.training.checkpoints import Meta
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint, Hugging Face folder, or hub id.", required=True)
 OUT = flags.DEFINE_string("out", None, "Folder for metrics.json and results.json (default: CHECKPOINT/eval-STEP).")
@@ -18,7 +24,7 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the numbers of an ear
 join_hosts = flags_of_hosts()
 
 
-def main(config) -> None:
+def main(config: Any) -> None:
     join_hosts()
     from yolos_jax.evaluation.coco import table, write_report
     from yolos_jax.hosts import Team
@@ -40,7 +46,7 @@ def main(config) -> None:
         print(f"{len(source.examples)} images scored, {len(result.skipped)} of them unreadable; written to {out}")
 
 
-def prepare(config, team):
+def prepare(config: Any, team: "Team") -> "tuple[dict, Meta, Evaluator, Path]":
     """(parameters, meta, evaluator, folder for the numbers), each process for itself."""
     from yolos_jax import recipe
     from yolos_jax.detector import load_model

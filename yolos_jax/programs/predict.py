@@ -8,8 +8,12 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from yolos_jax.errors import InputError, exit_with_sentence, make_folder
+
+if TYPE_CHECKING:
+    from yolos_jax.detector import Detections
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 
@@ -116,7 +120,7 @@ def main() -> None:
         raise InputError(f"{len(skipped)} of {len(photos)} pictures could not be read, the first: {skipped[0]}")
 
 
-def as_json(photo: Path, found) -> dict:
+def as_json(photo: Path, found: "Detections") -> dict:
     """`box` is absolute xyxy in the upright picture's pixels."""
     objects = [
         {"label": int(label), "name": name, "score": float(score), "box": [float(v) for v in box]}

@@ -108,7 +108,9 @@ class ExportedDetector:
             self.programs[best["file"]] = jax.jit(program.call)
         return self.programs[best["file"]], best["patches"]
 
-    def objects(self, scores, labels, pixel_boxes, threshold: float) -> list[dict[str, Any]]:
+    def objects(
+        self, scores: np.ndarray, labels: np.ndarray, pixel_boxes: np.ndarray, threshold: float
+    ) -> list[dict[str, Any]]:
         """The queries of one picture that score at least `threshold`."""
         names, ids = self.facts["label_names"], self.facts["category_ids"]
         return [

@@ -6,6 +6,7 @@ SIGTERM or Ctrl-C finishes the step, saves and leaves with exit code 143 or 130;
 """
 
 import sys
+from typing import Any
 
 from absl import flags
 
@@ -16,7 +17,7 @@ ACCEPT = flags.DEFINE_bool("accept_differences", False, "Go on although the reci
 join_hosts = flags_of_hosts()
 
 
-def main(config) -> None:
+def main(config: Any) -> None:
     join_hosts()
     from yolos_jax.training.loop import train
 

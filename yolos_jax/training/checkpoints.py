@@ -141,7 +141,7 @@ def read(path: Path, step: int, **shapes: dict) -> dict[str, dict]:
       shapes: for each name a nested dict of things with `.shape` and `.dtype`.
     """
 
-    def target(x):
+    def target(x: Any) -> np.ndarray:
         return np.empty(x.shape, x.dtype)  # numpy stays on the host: the devices may be full
 
     wanted = {name: ocp.args.StandardRestore(jax.tree.map(target, tree)) for name, tree in shapes.items()}

@@ -59,7 +59,7 @@ class Feed:
         self._thread.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._closed = True
         self._thread.join(timeout=60.0)  # grain gives a worker 25 seconds
 
@@ -80,7 +80,7 @@ class Feed:
         finally:
             self._batches.close()
 
-    def _put(self, item) -> None:
+    def _put(self, item: OnDevices | Exception | None) -> None:
         while not self._closed:
             try:
                 return self._ready.put(item, timeout=POLL)

@@ -48,7 +48,7 @@ class Keeper:
     def __enter__(self) -> "Keeper":
         return self
 
-    def __exit__(self, kind, *_) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # If something else went wrong already, that is what should be told.
         with contextlib.suppress(Exception) if kind else contextlib.nullcontext():
             self.wait()
@@ -91,7 +91,7 @@ class Keeper:
                     manager.wait_until_finished()
 
 
-def _copy(x) -> np.ndarray:
+def _copy(x: jax.Array | np.ndarray) -> np.ndarray:
     return np.array(x, copy=True)
 
 

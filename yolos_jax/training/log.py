@@ -154,7 +154,7 @@ class Log:
     def __enter__(self) -> "Log":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.ended = time.perf_counter()
         self.bar.close()  # before an error is told, so that it gets a line of its own
         for output in (self.file, self.board):

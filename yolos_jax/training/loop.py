@@ -70,6 +70,8 @@ def train(
         refuse_strangers(team.tell(run.facts))
         state, meta = run.begin(workdir, accept_differences)
         print(run.describe())
+        for note in run.notes:
+            print(f"note: {note}")
         loop = Loop(run, state, meta.step, workdir, stop, stack)
         loop.go()
     with team.quiet():

@@ -74,7 +74,9 @@ def clip_like_torch(max_norm: float) -> optax.GradientTransformation:
     optax's own clipping has no epsilon, which Adam's first steps would show.
     """
 
-    def update(updates, state, params=None):
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
         factor = jnp.minimum(1.0, max_norm / (optax.tree.norm(updates) + 1e-6))
         return jax.tree.map(lambda g: g * factor, updates), state
 

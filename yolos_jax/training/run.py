@@ -32,6 +32,7 @@ class Run:
       total, per_epoch: steps of the run and of an epoch.
       schedule: learning rate of every step.
       evaluator: the validation set's, or None.
+      notes: what is worth telling about the data, a sentence each.
       programs: the step compiled for each bucket met so far, by its patches.
 
     Raises:
@@ -62,6 +63,8 @@ class Run:
         self.programs: dict[int, Any] = {}
         self.facts = facts_of(config, self.source)
         self.evaluator = self._evaluator() if config.eval.every_epochs else None
+        notes = self.source.notes + (self.evaluator.source.notes if self.evaluator else ())
+        self.notes = list(dict.fromkeys(notes))
 
     def _check_batch(self) -> None:
         train, devices = self.config.train, self.mesh.size

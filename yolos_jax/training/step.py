@@ -67,7 +67,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def make_loss(graph: Any, images_per_replica: int, solver: str, mesh: Mesh) -> Callable:
     """(params, batch, shares=None) -> (loss, (terms, finite)), see `objective.losses.set_loss`."""
 
-    def loss(params, batch: TrainBatch, shares: Shares | None = None):
+    def loss(
+        params: dict, batch: TrainBatch, shares: Shares | None = None
+    ) -> tuple[jax.Array, tuple[LossTerms, jax.Array]]:
         out = apply(graph, params, batch.patches, batch.grid)
         targets = Targets(*map(jnp.asarray, (batch.labels, batch.boxes, batch.count, batch.valid)))
         terms, finite = set_loss(out.logits, out.boxes, targets, images_per_replica, solver, mesh, shares)
@@ -85,20 +87,20 @@ def make_gradient(graph: Any, images_per_replica: int, solver: str, mesh: Mesh, 
     value_and_grad = jax.value_and_grad(make_loss(graph, images_per_replica, solver, mesh), has_aux=True)
     split = NamedSharding(mesh, PartitionSpec(None, "data"))
 
-    def whole(params, batch: TrainBatch):
+    def whole(params: dict, batch: TrainBatch) -> tuple[dict, LossTerms, jax.Array]:
         (_, (terms, finite)), grads = value_and_grad(params, batch)
         return grads, terms, finite
 
-    def cut(x):
+    def cut(x: jax.Array) -> jax.Array:
         """`[B, ...]` -> `[parts, B / parts, ...]` without moving anything between devices."""
         shape = mesh.size, parts, -1, *x.shape[1:]
         x = x.reshape(shape).swapaxes(0, 1)
         return jax.lax.with_sharding_constraint(x.reshape(parts, -1, *x.shape[3:]), split)
 
-    def accumulated(params, batch: TrainBatch):
+    def accumulated(params: dict, batch: TrainBatch) -> tuple[dict, LossTerms, jax.Array]:
         shares = shares_of(jnp.asarray(batch.count), jnp.asarray(batch.valid), images_per_replica)
 
-        def add(sums, part):
+        def add(sums: tuple[dict, LossTerms], part: TrainBatch) -> tuple[tuple[dict, LossTerms], jax.Array]:
             (_, (terms, finite)), grads = value_and_grad(params, part, shares)
             return jax.tree.map(jnp.add, sums, (grads, terms)), finite
 
@@ -133,7 +135,7 @@ def make_step(
     """
     gradient = make_gradient(graph, images_per_replica, solver, mesh, parts)
 
-    def step(state: TrainState, batch: TrainBatch):
+    def step(state: TrainState, batch: TrainBatch) -> tuple[TrainState, StepReport]:
         grads, terms, finite = gradient(state.params, batch)
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

@@ -5,8 +5,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from yolos_jax.errors import InputError
 from yolos_jax.hosts import leave
@@ -26,8 +28,9 @@ class Stop:
       signal: the number of the signal that came, or 0.
     """
 
-    def __init__(self):
-        self.signal, self._before = 0, {}
+    def __init__(self) -> None:
+        self.signal = 0
+        self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __bool__(self) -> bool:
         return bool(self.signal)
@@ -38,7 +41,7 @@ class Stop:
                 self._before[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -46,7 +49,7 @@ class Stop:
     def name(self) -> str:
         return signal.Signals(self.signal).name if self.signal else ""
 
-    def _handle(self, number: int, frame) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal and number == signal.SIGINT:
             # Checkpoints get their name only when they are whole, so nothing half-written can be taken for one.
             _say("stopped at once, without saving; the same command goes on from the newest checkpoint.")
