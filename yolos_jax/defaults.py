@@ -16,8 +16,8 @@ def get_config(variant: str = "ti") -> ConfigDict:
     # Of the model, num_classes may be 0: derived from the training annotations.
     model = VARIANTS[variant].to_dict()
     config.model = ConfigDict({k: placeholder(tuple) if v is None else v for k, v in model.items()})
-    # Starting weights: a checkpoint folder, a Hugging Face folder, .safetensors or .pth (YOLOS, or
-    # DeiT for initialisation); or random ones: "reference" (the reference's, meant to be followed by
+    # Starting weights: a checkpoint folder, a Hugging Face folder or hub id, .safetensors or .pth (YOLOS,
+    # or a ViT such as DeiT's for initialisation); or random ones: "reference" (the reference's, meant to be followed by
     # DeiT's) or "from_nothing" (ours, which learn without pre-training).
     config.init = "reference"
     # Hungarian matching: "host" (scipy in a callback) or "device" (inside the compiled program).
