@@ -8,7 +8,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from yolos_jax import hosts
+from yolos_jax import launch
 from yolos_jax.errors import exit_with_sentence
 
 PACKAGE = Path(__file__).resolve().parent
@@ -17,7 +17,7 @@ RECIPES = PACKAGE / "configs", PACKAGE.parent / "configs"  # installed, or in a 
 
 def recipe_file(name: str) -> str:
     """The file of a recipe: the path given, or one of ours by its name, such as `yolos_s`."""
-    if not Path(name).exists():
+    if not Path(name).is_file():
         for folder in RECIPES:
             if (folder / f"{name}.py").is_file():
                 return str(folder / f"{name}.py")
@@ -53,7 +53,7 @@ def run_with_config(main: Callable[[object], object], usage: str) -> None:
             sys.exit(2)
 
     sys.modules["__main__"].__doc__ = usage
-    app.run(lambda _: hosts.guarded(lambda: exit_with_sentence(lambda: main(config.value))), flags_parser=parse)
+    app.run(lambda _: launch.guarded(lambda: exit_with_sentence(lambda: main(config.value))), flags_parser=parse)
 
 
 def flags_of_hosts() -> Callable[[], None]:
@@ -62,9 +62,12 @@ def flags_of_hosts() -> Callable[[], None]:
     processes = flags.DEFINE_integer("processes", 0, "Number of processes, where no launcher says it.")
     process = flags.DEFINE_integer("process", -1, "Which process this is: 0, 1, ...")
     mode = flags.DEFINE_enum(
-        "distributed", "auto", ("auto", "on", "off"), "One of several processes? auto: as Slurm, Open MPI or TPU say."
+        "distributed",
+        "auto",
+        ("auto", "on", "off"),
+        "One of several? auto: as Slurm, Open MPI or TPU hosts say.",
     )
-    return lambda: hosts.join(coordinator.value, processes.value, process.value, mode.value)
+    return lambda: launch.join(coordinator.value, processes.value, process.value, mode.value)
 
 
 def _with_recipe_files(argv: list[str]) -> list[str]:

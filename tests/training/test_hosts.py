@@ -33,7 +33,7 @@ LAUNCHERS = {  # what they put into the environment of process i
         **{"SLURM_PROCID": "{i}", "SLURM_LOCALID": "{i}", "SLURM_STEP_TASKS_PER_NODE": "2"},
     },
     "Open MPI": {
-        **{"OMPI_MCA_orte_hnp_uri": "{port}.0;tcp://127.0.0.1:9", "OMPI_COMM_WORLD_SIZE": "2"},
+        **{"OMPI_MCA_orte_hnp_uri": "{job}.0;tcp://127.0.0.1:9", "OMPI_COMM_WORLD_SIZE": "2"},
         **{"OMPI_COMM_WORLD_RANK": "{i}", "OMPI_COMM_WORLD_LOCAL_RANK": "{i}"},
     },
 }
@@ -42,10 +42,12 @@ LAUNCHERS = {  # what they put into the environment of process i
 class Pair:
     """train.py or eval.py in two processes of two devices each, from the same recipe unless `second` changes it."""
 
-    def __init__(self, folder, data, workdir, second=(), program="train.py", flags=(), launcher="", **changes):
+    def __init__(
+        self, folder, data, workdir, second=(), program="train.py", flags=(), launcher="", inject="", **changes
+    ):
         config = folder / f"{len(list(folder.iterdir()))}.py"
         config.write_text(
-            "from pathlib import Path\nfrom micro_run import micro_config\n\n\n"
+            f"import sys\nfrom pathlib import Path\nfrom micro_run import micro_config\n{inject}\n\n\n"
             f"def get_config():\n    return micro_config(Path({str(data)!r}), **{changes!r})\n"
         )
         with socket.socket() as free:
@@ -64,7 +66,9 @@ class Pair:
             command = [sys.executable, program, f"--config={config}", place, *flags, *(second if i else ())]
             if not launcher:
                 command += [f"--coordinator={self.coordinator}", "--processes=2", f"--process={i}"]
-            environment |= {name: value.format(i=i, port=port) for name, value in LAUNCHERS[launcher].items()}
+            environment |= {
+                name: value.format(i=i, port=port, job=port * 4096) for name, value in LAUNCHERS[launcher].items()
+            }
             with output.open("w") as file:
                 self.processes.append(
                     subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
@@ -202,59 +206,51 @@ def test_what_one_cannot_do_none_does(folder, data, tmp_path):
     assert said[0] == said[1] and "not finite" in said[0]
 
 
+FULL = """
+from yolos_jax.errors import InputError
+from yolos_jax.training import log, run
+
+if "--process=0" in sys.argv:  # only this one writes
+    written = log.Log.write
+
+    def write(self, step, values, prefix=""):
+        if step == 3:
+            raise InputError("metrics.jsonl could not be written (No space left on device); make room there.")
+        written(self, step, values, prefix)
+
+    log.Log.write = write
+"""
+NO_SHARED_MEMORY = """
+from yolos_jax.errors import InputError
+from yolos_jax.training import run
+
+if "--process=1" in sys.argv:
+
+    def load(*_):
+        raise InputError("/dev/shm has 0.0 MiB left; enlarge it.")
+
+    run.load = load
+"""
+
+
+@pytest.mark.parametrize(
+    ("inject", "who", "sentence", "saved"),
+    [(FULL, 0, "metrics.jsonl could not be written", "step 3 is saved"), (NO_SHARED_MEMORY, 1, "/dev/shm has", "")],
+)
+def test_trouble_of_one_process_is_told_to_all(folder, data, tmp_path, inject, who, sentence, saved):
+    with Pair(folder, data, tmp_path, inject=inject, **LONG) as pair:
+        assert pair.ends() == [2, 2], pair.text(0) + pair.text(1)
+    assert f"error: {sentence}" in pair.text(who)
+    assert f"error: process {who} of 2 stopped: {sentence}" in pair.text(1 - who)
+    assert saved in pair.text(who)
+
+
 @pytest.mark.parametrize("launcher", ["Slurm", "Open MPI"])
 def test_launched_processes_find_each_other_and_must_be_started_alike(folder, data, tmp_path, launcher):
     with Pair(folder, data, tmp_path / "b", second=["--config.seed=1"], launcher=launcher) as pair:
         assert pair.ends() == [2, 2], pair.text(0) + pair.text(1)
     for i in range(2):
         assert "error: process 1 was started with something else than process 0: seed 1 against 0." in pair.text(i)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        ({"coordinator": "here:1"}, "belong together"),
-        ({"processes": 2, "process": 0}, "belong together"),
-        ({"coordinator": "here", "processes": 2, "process": 0}, "must be HOST:PORT"),
-        ({"coordinator": "here:1", "processes": 2, "process": 2}, r"one of 0\.\.1"),
-    ],
-)
-def test_wrong_arguments(arguments, sentence):
-    with pytest.raises(InputError, match=sentence):
-        hosts.join(**arguments)
-
-
-@pytest.mark.parametrize(
-    ("environment", "devices"),
-    [
-        ({}, None),
-        ({"SLURM_STEP_TASKS_PER_NODE": "8(x4)", "SLURM_GPUS_ON_NODE": "8"}, None),  # a process for each GPU
-        ({"SLURM_STEP_TASKS_PER_NODE": "1(x4)", "SLURM_GPUS_ON_NODE": "8"}, [*range(8)]),
-        ({"SLURM_STEP_TASKS_PER_NODE": "1"}, None),
-        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, [*range(4)]),
-        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, None),
-    ],
-)
-def test_one_process_on_a_node_takes_all_of_its_devices(environment, devices):
-    assert hosts.devices_of_node(environment) == devices
-
-
-@pytest.mark.parametrize(
-    ("environment", "launcher"),
-    [
-        ({}, ""),
-        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"}, ""),  # inside salloc, but not started by srun
-        ({"SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "n[1-4]", "SLURM_PROCID": "2"}, "Slurm"),
-        ({"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "n1", "SLURM_PROCID": "0"}, ""),
-        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}, "Open MPI"),
-        ({"TPU_WORKER_HOSTNAMES": "a,b"}, "TPU"),
-        ({"TPU_WORKER_HOSTNAMES": "localhost"}, ""),
-        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, "Kubernetes"),
-        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, ""),
-    ],
-)
-def test_launchers_are_known_by_their_environment(environment, launcher):
-    assert hosts.detected(environment) == launcher
 
 
 def test_alone_nothing_is_exchanged():

@@ -28,7 +28,8 @@ class Evaluation(NamedTuple):
 
     Attributes:
       metrics: the 12 numbers by name.
-      results: entries of a COCO results file, all queries of all images.
+      results: entries of a COCO results file, all queries of all images; of several processes only the first has
+        them.
       skipped: a sentence for each picture that could not be read; such images
         are scored as if nothing had been found in them.
     """
@@ -82,6 +83,7 @@ class Evaluator:
 
         # Every process gets what all of them found: some kilobytes a batch.
         self._detect = jax.jit(detect, out_shardings=self._same)
+        self._programs: dict[int, Any] = {}
 
     @overload
     def __call__(self, params: dict) -> Evaluation: ...
@@ -96,6 +98,8 @@ class Evaluator:
           InputError: a picture cannot be read and must not be left out, or a data worker died.
           LostProcess: another process is gone.
         """
+        team = self._team
+        batches, _ = team.together(lambda: load(self._work, 0, len(self._plan), self._workers, self._ahead))
         params = place(params, self._same)
         results: list[dict[str, Any]] = []
         skipped: list[str] = []
@@ -106,25 +110,25 @@ class Evaluator:
                 unit="image",
                 desc="evaluating",
                 mininterval=1.0,
-                disable=not self._team.leads,
+                disable=not team.leads,
             ) as bar,
-            contextlib.closing(load(self._work, 0, len(self._plan), self._workers, self._ahead)) as batches,
-            told_if_lost(self._team.count),
+            contextlib.closing(batches),
+            told_if_lost(team.count),
         ):
             for _ in range(len(self._plan)):
-                loaded, stop = self._team.together(functools.partial(self._next, batches, cancelled), cancelled)
+                loaded, stop = team.together(functools.partial(self._next, batches, cancelled), cancelled)
                 if stop or loaded is None:
                     return None
                 images = self._detections(params, loaded, results)
                 done += images
                 skipped += loaded.skipped
                 bar.update(len(images) + len(loaded.skipped))
-        skipped = list(itertools.chain(*self._team.tell(skipped)))
+        skipped = list(itertools.chain(*team.tell(skipped)))
         wanted = self.source.examples.image_ids.tolist()
         if len(done) + len(skipped) != len(wanted) or len(set(done)) != len(done):
             raise RuntimeError("an image was missed or evaluated twice; this is a bug")
-        metrics, _ = self._team.together(lambda: self._score(results, wanted) if self._team.leads else None)
-        return Evaluation(self._team.tell(metrics)[0], results, skipped)
+        metrics, _ = team.together(lambda: self._score(results, wanted) if team.leads else None)
+        return Evaluation(team.tell(metrics)[0], results, skipped)
 
     def _next(self, batches: Generator[Loaded], cancelled: Callable[[], int]) -> Loaded | None:
         """The next batch of this process's share; None if it does not come because all is being stopped."""
@@ -139,7 +143,7 @@ class Evaluator:
         return loaded
 
     def _detections(self, params: dict, loaded: Loaded, results: list[dict[str, Any]]) -> list[int]:
-        """Appends a batch's entries of a results file, those of all processes; returns their image ids."""
+        """Image ids of a batch, of all processes' shares; the leading one appends the entries of a results file."""
         size = np.ones((len(loaded.indices), 2), np.int32)
         for slot, index in enumerate(loaded.indices):
             if index >= 0:
@@ -147,11 +151,20 @@ class Evaluator:
         local = np.int32(loaded.indices), loaded.batch.patches, loaded.batch.grid, size
         arrays = [jax.make_array_from_process_local_data(self._split, x) for x in local]
         category, images = np.array(self.source.category_ids), []
-        for index, scores, labels, boxes in zip(*jax.device_get(self._detect(params, *arrays))):
+        for index, scores, labels, boxes in zip(*jax.device_get(self._program(params, arrays)(params, *arrays))):
             if index >= 0:
                 images.append(int(self.source.examples.image_ids[index]))
+            if index >= 0 and self._team.leads:
                 results += to_results(images[-1], scores, category[labels], boxes)
         return images
+
+    def _program(self, params: dict, arrays: list[jax.Array]) -> Any:
+        """The detector compiled for a bucket; all processes wait for the slowest compilation."""
+        tokens = arrays[1].shape[1]
+        if tokens not in self._programs:
+            compiled, _ = self._team.together(lambda: self._detect.lower(params, *arrays).compile())
+            self._programs[tokens] = compiled
+        return self._programs[tokens]
 
     def _score(self, results: list[dict[str, Any]], image_ids: list[int]) -> dict[str, float]:
         return coco_metrics(self.source.ground_truth(), results, image_ids)

@@ -28,12 +28,13 @@ def main(config: Any) -> None:
     join_hosts()
     from yolos_jax.evaluation.coco import table, write_report
     from yolos_jax.hosts import Team
+    from yolos_jax.training.identity import facts_of, refuse_strangers
 
     team = Team()
     with team.quiet():
         (params, meta, evaluator, out), _ = team.together(lambda: prepare(config, team))
         source = evaluator.source
-        team.same(**{"the data's fingerprint": source.examples.fingerprint(), "the checkpoint's step": meta.step})
+        refuse_strangers(team.tell(facts_of(config, source) | {"step": meta.step}))
         for sentence in source.notes:
             print(f"note: {sentence}")
         result = evaluator(params)
@@ -56,12 +57,12 @@ def prepare(config: Any, team: "Team") -> "tuple[dict, Meta, Evaluator, Path]":
     from yolos_jax.weights import hub_model
 
     recipe.prepare(config)
+    if OUT.value is None and hub_model(CHECKPOINT.value) is not None:
+        raise InputError(f"{CHECKPOINT.value} is on the hub; say with --out where its numbers go.")
     params, meta = load_model(CHECKPOINT.value)
     model = recipe.model_of(config, meta.model.num_classes)
     recipe.check_same_model(meta.model, model, CHECKPOINT.value)
     model = dataclasses.replace(recipe.without_training_options(model), layer_norm_eps=meta.model.layer_norm_eps)
-    if OUT.value is None and hub_model(CHECKPOINT.value) is not None:
-        raise InputError(f"{CHECKPOINT.value} is on the hub; say with --out where its numbers go.")
     out = Path(OUT.value or Path(CHECKPOINT.value) / f"eval-{meta.step}")
     if team.leads and any((out / n).exists() for n in ("metrics.json", "results.json")) and not OVERWRITE.value:
         raise InputError(f"{out} holds the numbers of an earlier evaluation; give another --out, or --overwrite.")

@@ -30,9 +30,14 @@ def facts_of(config: Any, source: DataSet) -> dict[str, Any]:
     """What a checkpoint of a run says about it, JSON-ready."""
     return {
         "config": json.loads(config.to_json_best_effort()),
-        "data": {"fingerprint": source.examples.fingerprint(), "images": len(source.examples)},
+        "data": data_facts(source),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
+
+
+def data_facts(source: DataSet) -> dict[str, Any]:
+    """What tells one data set from another, wherever it lies."""
+    return {"fingerprint": source.examples.fingerprint(), "images": len(source.examples)}
 
 
 def refuse_differences(meta: Meta, model: YolosConfig, facts: dict[str, Any], accept: bool) -> list[str]:
@@ -71,14 +76,15 @@ def refuse_differences(meta: Meta, model: YolosConfig, facts: dict[str, Any], ac
 
 
 def refuse_strangers(facts: Sequence[dict[str, Any]]) -> None:
-    """`InputError` if the processes of a run, each with its `facts_of`, were not started alike."""
+    """`InputError` if the processes of a run were not started alike.
+
+    Args:
+      facts: of each process; all the same, but for what of "config" may be different on a host.
+    """
+    first = facts[0]
     for i, other in enumerate(facts[1:], 1):
-        found = config_differences(other["config"], facts[0]["config"], OF_A_HOST)
-        found += [
-            f"{name} {other[name]} against {facts[0][name]}"
-            for name in ("data", "versions")
-            if other[name] != facts[0][name]
-        ]
+        found = config_differences(other["config"], first["config"], OF_A_HOST)
+        found += [f"{k} {other[k]} against {first[k]}" for k in first if k != "config" and other[k] != first[k]]
         if found:
             raise InputError(
                 f"process {i} was started with something else than process 0: {'; '.join(found)}. Give all processes "

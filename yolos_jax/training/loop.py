@@ -67,7 +67,7 @@ def train(
             raise InputError("several processes train on all of their devices; leave `devices` out.")
         team.together(lambda: stack.enter_context(only_run_in(make_folder(workdir))) if team.leads else None)
         run, _ = team.together(lambda: Run(config, data_mesh(devices)))
-        refuse_strangers(team.tell(run.facts))
+        refuse_strangers(team.tell(run.facts | run.validation_facts))
         state, meta = run.begin(workdir, accept_differences)
         print(run.describe())
         for note in run.notes:
@@ -90,6 +90,7 @@ class Loop:
         self.keeper, self.log = self.team.together(lambda: self._open(workdir, stack))[0]
         self.evaluations = self.team.tell(self.log.evaluations())[0]
         self.skipped: list[str] = []
+        self.trouble: InputError | None = None  # of the log, to be told to all at the next opportunity
         self.unchecked: tuple[StepReport, OnDevices] | None = None
 
     def _open(self, workdir: Path, stack: contextlib.ExitStack) -> tuple[Keeper, Log]:
@@ -104,6 +105,7 @@ class Loop:
         try:
             with told_if_lost(self.team.count):
                 self.steps()
+                self.team.together(self.tell_trouble)
         except (NotFinite, LostProcess):
             raise
         except InputError as error:  # the state is good: whoever mends the trouble goes on from here
@@ -124,30 +126,46 @@ class Loop:
     def steps(self) -> None:
         """Step after step, until the last one or a signal to any of the processes."""
         run, stop = self.run, self.stop
-        with run.feed(self.done, stop.__bool__) as feed:
+        feed, _ = self.team.together(lambda: run.feed(self.done, stop.__bool__))
+        with feed:
             batches = iter(feed)
             while self.done < run.total:
                 item, asked = self.team.together(lambda: self.next_of(batches), lambda: stop.signal)
                 if asked or item is None:
                     stop.signal = stop.signal or asked
                     return
-                program, said = run.program(self.state, item)
-                self.log.say(said)
-                self.state, report = program(self.state, item.batch)
-                # One step late, so that the device never waits for the host; a bad step changes nothing meanwhile.
+                self.state, report = self.program(item)(self.state, item.batch)
+                # One step late, so that the device never waits for the host (in one process: several agree before
+                # every step, on what came of the last one); a bad step changes nothing meanwhile.
                 self.check_finite()
                 self.unchecked, self.done = (report, item), item.step + 1
-                self.log.step(self.done, report, item, feed.waited)
+                try:
+                    self.log.step(self.done, report, item, feed.waited)
+                except InputError as error:
+                    self.trouble = error
                 if run.saves(self.done):
                     self.save()
                     self.evaluate()
+
+    def program(self, item: OnDevices) -> Any:
+        """The step compiled for a batch; all processes wait for the slowest compilation."""
+        program = self.run.program_for(item)
+        if program is None:
+            program, _ = self.team.together(lambda: self.run.compile(self.state, item, self.log.say))
+        return program
+
+    def tell_trouble(self) -> None:
+        """Raises what the log could not write."""
+        if self.trouble is not None:
+            raise self.trouble
 
     def next_of(self, batches: Iterator[OnDevices]) -> OnDevices | None:
         """The next batch, or None if the run is being stopped.
 
         Raises:
-          InputError: a data worker died, or a picture cannot be read and must not be left out.
+          InputError: a data worker died, a picture cannot be read and must not be left out, or the log not be written.
         """
+        self.tell_trouble()
         try:
             item = next(batches, None)
         except Cancelled:
@@ -168,17 +186,22 @@ class Loop:
     def evaluate(self) -> None:
         """Evaluates this step if it is one to be evaluated and has not been; keeps it if it is the best so far."""
         evaluator = self.run.evaluator
-        if evaluator is None or not self.lacks_evaluation():
+        if evaluator is None or not self.lacks_evaluation() or self.stopping():
             return
         params = self.state.params if self.state.ema is None else self.state.ema
         with self.log.paused():
             result = evaluator(params, lambda: self.stop.signal)
         if result is None:
-            asked = self.team.together(lambda: None, lambda: self.stop.signal)[1]
-            self.stop.signal = self.stop.signal or asked
+            self.stopping()
             return
         self.evaluations.append({"step": self.done, "AP": result.metrics["AP"], "AP50": result.metrics["AP50"]})
         self.team.together(lambda: self.keep_evaluation(params, result) if self.team.leads else None)
+
+    def stopping(self) -> bool:
+        """Whether a signal has come to any of the processes, which all know then."""
+        _, asked = self.team.together(lambda: None, lambda: self.stop.signal)
+        self.stop.signal = self.stop.signal or asked
+        return bool(self.stop)
 
     def keep_evaluation(self, params: dict, result: Evaluation) -> None:
         """Writes down the newest evaluation, and the parameters if they are the best so far."""

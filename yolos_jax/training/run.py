@@ -16,7 +16,7 @@ from yolos_jax.hosts import Team, place
 from yolos_jax.model.yolos import abstract
 from yolos_jax.training.checkpoints import Meta
 from yolos_jax.training.feed import Feed, OnDevices
-from yolos_jax.training.identity import facts_of, refuse_differences
+from yolos_jax.training.identity import data_facts, facts_of, refuse_differences
 from yolos_jax.training.keeper import newest, put_aside_best
 from yolos_jax.training.optimizer import adamw, schedule_of
 from yolos_jax.training.start import starting_params
@@ -63,6 +63,8 @@ class Run:
         self.programs: dict[int, Any] = {}
         self.facts = facts_of(config, self.source)
         self.evaluator = self._evaluator() if config.eval.every_epochs else None
+        # Told to the other processes only: a run may go on with another validation set.
+        self.validation_facts = {"validation": data_facts(self.evaluator.source)} if self.evaluator else {}
         notes = self.source.notes + (self.evaluator.source.notes if self.evaluator else ())
         self.notes = list(dict.fromkeys(notes))
 
@@ -139,17 +141,17 @@ class Run:
         batches = load(work, start, self.total, data.workers, data.ahead)
         return Feed(batches, split_over(self.mesh), cancelled)
 
-    def program(self, state: TrainState, item: OnDevices) -> tuple[Any, str]:
-        """The step compiled for the batch's bucket, and what to say if that has just been done."""
-        tokens, said = item.batch.patches.shape[1], ""
-        if tokens not in self.programs:
-            start = time.perf_counter()
-            self.programs[tokens] = self._step.lower(state, item.batch).compile()
-            said = (
-                f"compiled the step for {tokens} patches in {time.perf_counter() - start:.1f} s "
-                f"({len(self.programs)} of {len(self.plan.edges)} buckets)"
-            )
-        return self.programs[tokens], said
+    def program_for(self, item: OnDevices) -> Any:
+        """The step compiled for the batch's bucket, or None if it has not been."""
+        return self.programs.get(item.batch.patches.shape[1])
+
+    def compile(self, state: TrainState, item: OnDevices, say: Callable[[str], object]) -> Any:
+        """Compiles the step for the batch's bucket, and says so."""
+        tokens, start = item.batch.patches.shape[1], time.perf_counter()
+        self.programs[tokens] = self._step.lower(state, item.batch).compile()
+        seconds, met, all_of_them = time.perf_counter() - start, len(self.programs), len(self.plan.edges)
+        say(f"compiled the step for {tokens} patches in {seconds:.1f} s ({met} of {all_of_them} buckets)")
+        return self.programs[tokens]
 
     def saves(self, step: int) -> bool:
         """Whether a checkpoint follows a step."""

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from yolos_jax.errors import InputError
-from yolos_jax.hosts import leave
+from yolos_jax.launch import leave
 
 try:
     import fcntl

@@ -1,0 +1,171 @@
+"""Several processes of one run: how they find each other, and how one of them ends.
+
+Nothing here starts jax before `join` does.
+"""
+
+import atexit
+import collections
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+
+from yolos_jax.errors import InputError
+
+HEARTBEAT = 30  # seconds without a sign of life until a process counts as dead
+JOINING = 300  # seconds until the processes must have found each other
+SHUTDOWN = 20  # seconds to wait for the others at the end
+LOST = (
+    "another process of this run has died or cannot be reached any more{} (see what the others printed), so this one "
+    "ends too. Run the same command on all hosts to go on from the newest checkpoint."
+)
+ALONE = (
+    "the processes of this run do not find each other{}; give --coordinator=HOST:PORT, --processes=N and --process=I "
+    "to each, or --distributed=off to run alone."
+)
+
+
+def detected(environment: Mapping[str, str]) -> str:
+    """The launcher that started this process as one of several, by its environment; "" if there is none."""
+    if int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:  # may itself run inside of Slurm
+        return "Open MPI"
+    if int(environment.get("SLURM_NTASKS", 1)) > 1 and {"SLURM_STEP_NODELIST", "SLURM_PROCID"} <= environment.keys():
+        return "Slurm"
+    if "," in environment.get("TPU_WORKER_HOSTNAMES", "") or "MEGASCALE_COORDINATOR_ADDRESS" in environment:
+        return "TPU"
+    return ""
+
+
+def devices_of_node(environment: Mapping[str, str]) -> list[int] | None:
+    """All GPUs of a node where Slurm or Open MPI started one process on it.
+
+    None leaves it to jax, which takes one process for each GPU under these launchers.
+    """
+    gpus, tasks = environment.get("SLURM_GPUS_ON_NODE", ""), environment.get("SLURM_STEP_TASKS_PER_NODE", "")
+    if tasks.partition("(")[0] == "1" and gpus.isdigit():
+        return list(range(int(gpus)))
+    visible = environment.get("CUDA_VISIBLE_DEVICES", "")
+    if environment.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1" and visible:
+        return list(range(len(visible.split(","))))
+    return None
+
+
+def join(coordinator: str = "", processes: int = 0, process: int = -1, mode: str = "auto") -> None:
+    """Makes this process one of several, if it was started as such; call it before jax does anything.
+
+    Args:
+      coordinator: `host:port` of process 0, where no launcher says it.
+      processes, process: how many there are, and which this is (0, 1, ...).
+      mode: "auto" asks the environment, "on" leaves that to `jax.distributed` (Kubernetes, TPU hosts without a sign
+        in the environment), "off" stays alone.
+
+    Raises:
+      InputError: the arguments do not fit together, or the processes do not find each other.
+    """
+    given = bool(coordinator), processes > 0, process >= 0
+    found = detected(os.environ) if mode == "auto" else ""
+    if mode == "off" or not (any(given) or found or mode == "on"):
+        return
+    if found == "Open MPI" and coordinator and not any(given[1:]):
+        # from version 5 on Open MPI no longer says where its processes find each other
+        processes, process = (int(os.environ[f"OMPI_COMM_WORLD_{name}"]) for name in ("SIZE", "RANK"))
+    elif found == "Open MPI" and not coordinator and "OMPI_MCA_orte_hnp_uri" not in os.environ:
+        raise InputError("this Open MPI does not say where process 0 is; add --coordinator=HOST:PORT of its host.")
+    elif any(given) and not all(given) and not found and mode != "on":
+        raise InputError("--coordinator, --processes and --process belong together; give all three to every process.")
+    if coordinator and not coordinator.rpartition(":")[2].isdigit():
+        raise InputError(f"--coordinator is {coordinator!r}; it must be HOST:PORT, such as 10.0.0.1:8476.")
+    if processes > 0 and not process < processes:
+        raise InputError(f"--process is {process}; with --processes={processes} it is one of 0..{processes - 1}.")
+    _leave_witness()
+    _initialize(coordinator or None, processes if processes > 0 else None, process if process >= 0 else None)
+
+
+def _initialize(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    import jax
+
+    with contextlib.suppress(AttributeError):  # SIGTERM is ours to answer
+        jax.config.update("jax_enable_preemption_service", False)
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # the waiting is not Python's, which could not end it
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            processes,
+            process,
+            devices_of_node(os.environ),
+            initialization_timeout=JOINING,
+            heartbeat_timeout_seconds=HEARTBEAT,
+            shutdown_timeout_seconds=SHUTDOWN,
+        )
+        owners = collections.Counter(device.process_index for device in jax.devices())
+    except (RuntimeError, ValueError) as error:
+        raise InputError(ALONE.format(f" ({str(error).strip().splitlines()[0][:300]})")) from error
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if len(set(owners.values())) > 1:
+        counts = ", ".join(str(owners[i]) for i in sorted(owners))
+        raise InputError(f"the processes have {counts} devices; give all of them the same number.")
+    _tell_witness(b"joined")
+
+
+def _leave_witness() -> None:
+    """A small process that speaks for this one if it ends without a word.
+
+    When process 0 is gone, jax's runtime aborts the others at once, before
+    Python could say anything.
+    """
+    if not hasattr(os, "fork"):
+        return
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # which are not meant for it
+            signal.signal(number, signal.SIG_IGN)
+        os.close(writer)
+        said = b""
+        while part := os.read(reader, 64):
+            said += part
+        if not said.endswith(b"bye"):
+            why = LOST.format("") if said else ALONE.format(f", in {JOINING} s or until one was ended")
+            os.write(2, f"\nerror: this process was killed, or {why}\n".encode())
+        os._exit(0)
+    os.close(reader)
+    global _writer
+    _writer = writer
+    atexit.register(farewell)
+
+
+_writer: int | None = None
+
+
+def _tell_witness(text: bytes) -> None:
+    if _writer is not None:
+        with contextlib.suppress(OSError):  # somebody ended it
+            os.write(_writer, text)
+
+
+def farewell() -> None:
+    """Nothing needs to be said for this process any more."""
+    _tell_witness(b"bye")
+
+
+def leave(code: int) -> None:
+    """Ends this process at once: without those that are gone there is nothing to wait for."""
+    try:
+        farewell()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:  # whoever reads the output may be gone, too
+        os._exit(code)
+
+
+def guarded(main: Callable[[], object]) -> None:
+    """Runs a program's `main`; one of several processes that fails alone leaves at once, so that the others notice."""
+    try:
+        main()
+    except Exception:
+        if _writer is None:
+            raise
+        traceback.print_exc()
+        leave(1)
