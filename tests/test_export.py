@@ -1,11 +1,7 @@
 """Exported programs: run without our code, on real pictures, against the Detector."""
 
-import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -14,20 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax import export as jax_export
 from PIL import Image
-from reference_pack import ROOT, data_folder
-from tiny_weights import TINY, huggingface_folder, random_params
+from reference_pack import ROOT
+from tiny_export import CONFIG, LONG, SHORT, call, checkpoint_in, real_photos, run
+from tiny_weights import huggingface_folder
 
-from yolos_jax import Detector, export, export_onnx
-from yolos_jax.errors import InputError
+from yolos_jax import Detector, export
 from yolos_jax.pictures import open_rgb
-from yolos_jax.programs import export as program
 from yolos_jax.programs.run_detector import ExportedDetector, Unusable, open_upright, resized
-from yolos_jax.sequence import Geometry, default_max_side, resized_size, rounded_tokens
-from yolos_jax.training.checkpoints import Meta, save
-
-CONFIG = dataclasses.replace(TINY, query_block=32, max_side=20)  # several blocks of attention
-SHORT, LONG = 64, default_max_side(64)  # 13 x 8 patches at most
-META = Meta(CONFIG, {0: "cat", 2: "dog"}, 7, {"config": {"data": {"short_side": SHORT}}}, (10, 20, 30, 40))
+from yolos_jax.sequence import Geometry, resized_size, rounded_tokens
 
 # Runs a script as a machine would that has neither our package nor what only we need.
 WITHOUT_US = """
@@ -43,9 +33,7 @@ except ImportError:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoint") / "c"
-    save(folder, 7, random_params(CONFIG), META)
-    return folder
+    return checkpoint_in(tmp_path_factory.mktemp("checkpoint") / "c")
 
 
 @pytest.fixture(scope="module")
@@ -55,27 +43,7 @@ def detector(checkpoint):
 
 @pytest.fixture(scope="module")
 def photos():
-    """Six real pictures, upright and lying by turns."""
-    paths = sorted((data_folder("coco_tiny80") / "val2017").glob("*.jpg"))
-    sizes = [open_rgb(path).size for path in paths]
-    lying = [path for path, (w, h) in zip(paths, sizes) if w > h]
-    standing = [path for path, (w, h) in zip(paths, sizes) if w < h]
-    found = [path for pair in zip(lying[:3], standing[:3]) for path in pair]
-    return [str(path) for path in found]
-
-
-def call(monkeypatch, *args):
-    """The program in this process."""
-    monkeypatch.setattr(sys, "argv", ["export.py", *map(str, args)])
-    program.main()
-
-
-def run(*args, **kwargs):
-    """A process of its own on one plain CPU device."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PYTHONPATH")}
-    environment |= {"JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, *map(str, args)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, **kwargs)
+    return real_photos()
 
 
 @pytest.fixture(scope="module")
@@ -241,59 +209,6 @@ def test_the_largest_picture(short_side, max_side, most):
     assert export.most_patches(Geometry.of(short_side, max_side, 16, 100)) == most
 
 
-@pytest.mark.parametrize(
-    "options, words",
-    [
-        (["--checkpoint", "absent"], "absent does not exist"),
-        (["--checkpoint", ROOT / "tests"], "holds no checkpoint"),
-        (["--patches", 0], "0 patches cannot be made"),
-        (["--patches", 60, 401], r"401 patches cannot be made.* 1..400"),
-        (["--image-size", 64, 60], "64 x 60 pixels: both sides must be multiples of the patch, 8"),
-        (["--image-size", -8, 64], "multiples"),
-        (["--image-size", 64, 168], "longer than model.max_side = 20 patches"),
-        (["--batch-size", "0"], "--batch-size is '0'"),
-        (["--batch-size", "-1"], "--batch-size is '-1'"),
-        (["--batch-size", "many"], "--batch-size is 'many'.* or polymorphic"),
-        (["--platforms", "cpu,abacus"], "no platform 'abacus'; choose of cpu, cuda, rocm, tpu"),
-        (["--platforms", ""], "no platform ''"),
-        (["--short-side", 0], "--short-side and --max-side must be at least 1"),
-        (["--max-side", -1], "--short-side and --max-side must be at least 1"),
-        (["--short-side", 2000], "lower data.short_side"),
-        (["--out", ROOT / "tests"], "not an empty folder"),
-        (["--out", ROOT / "README.md"], "not an empty folder"),
-        (["--out", ROOT / "README.md" / "e"], "cannot be written to"),
-    ],
-)
-def test_mistakes(checkpoint, tmp_path, monkeypatch, options, words):
-    with pytest.raises(InputError, match=words):
-        call(monkeypatch, "--checkpoint", checkpoint, "--out", tmp_path / "e", *options)
-    assert not (tmp_path / "e").exists()
-
-
-def test_one_sentence_and_nothing_overwritten(exported, checkpoint):
-    before = {path: path.read_bytes() for path in exported.iterdir()}
-    done = run("export.py", "--checkpoint", checkpoint, "--out", exported, cwd=ROOT)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert before == {path: path.read_bytes() for path in exported.iterdir()}
-
-
-def test_mistakes_with_an_exported_folder(exported, tmp_path):
-    with pytest.raises(Unusable, match="holds no export.json"):
-        ExportedDetector(tmp_path)
-    foreign = shutil.copytree(exported, tmp_path / "foreign")
-    facts = json.loads((foreign / "export.json").read_text())
-    (foreign / "export.json").write_text(json.dumps(facts | {"platforms": ["tpu"]}))
-    with pytest.raises(Unusable, match="for tpu and jax runs on cpu"):
-        ExportedDetector(foreign)
-    (tmp_path / "text.jpg").write_text("no picture")
-    Image.new("I;16", (9, 9)).save(tmp_path / "deep.png")
-    for name, words in (("absent.jpg", "cannot be read"), ("text.jpg", "cannot be read"), ("deep.png", "8 bits")):
-        with pytest.raises(Unusable, match=f"{name} .*{words}"):
-            open_upright(str(tmp_path / name))
-    done = run(exported / "run_detector.py", "absent.jpg", cwd=tmp_path)
-    assert done.returncode == 2 and done.stderr.startswith("error: the picture absent.jpg")
-
-
 def test_pictures_are_turned_upright(tmp_path):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8))
     exif = Image.Exif()
@@ -303,59 +218,3 @@ def test_pictures_are_turned_upright(tmp_path):
     for name in ("turned.png", "palette.png"):
         ours = open_rgb(tmp_path / name, upright=True)
         np.testing.assert_array_equal(np.asarray(open_upright(str(tmp_path / name))), np.asarray(ours))
-
-
-def test_onnx_absent(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"jax2onnx and onnxruntime: pip install 'yolos-jax\[onnx\]'"):
-        call(monkeypatch, "--checkpoint", checkpoint, "--out", tmp_path / "e", "--onnx", 64, 96)
-
-
-def onnx_packages():
-    """onnxruntime, or a skip that says why."""
-    for name in ("jax2onnx", "onnxruntime"):
-        pytest.importorskip(name, reason=f"{name} is absent (pip install '.[onnx]')")
-    return sys.modules["onnxruntime"]
-
-
-def test_onnx(checkpoint, detector, photos, tmp_path, monkeypatch):
-    """onnxruntime on real pictures, resized to the one size, against our own forward pass."""
-    runtime = onnx_packages()
-    call(monkeypatch, "--checkpoint", checkpoint, "--out", tmp_path / "e", "--onnx", 64, 96)
-    facts = json.loads((tmp_path / "e" / "export.json").read_text())["onnx"]
-    assert facts["inputs"]["image"]["shape"] == [1, 64, 96, 3] and max(facts["differences_from_ours"].values()) <= 1e-5
-    session = runtime.InferenceSession(tmp_path / "e" / facts["file"], providers=["CPUExecutionProvider"])
-    images = [open_rgb(photo) for photo in photos]
-    sized = [np.asarray(image.resize((96, 64), Image.Resampling.BILINEAR)) for image in images]
-    logits, boxes = detector.forward(sized)
-    for i, image in enumerate(images):
-        size = np.array([image.size], np.float32)
-        out = dict(zip(export.OUTPUTS, session.run(list(export.OUTPUTS), {"image": sized[i][None], "size": size})))
-        np.testing.assert_allclose(out["logits"][0], logits[i], atol=1e-5 * np.abs(logits).max(), rtol=0)
-        np.testing.assert_allclose(out["boxes"][0], boxes[i], atol=1e-5, rtol=0)
-        corners = np.concatenate([boxes[i, :, :2] - boxes[i, :, 2:] / 2, boxes[i, :, :2] + boxes[i, :, 2:] / 2], -1)
-        assert np.abs(out["pixel_boxes"][0] / np.tile(image.size, 2) - corners).max() <= 1e-5
-        np.testing.assert_array_equal(out["labels"][0], logits[i, :, :-1].argmax(-1))
-
-
-def test_onnx_that_fails_or_differs_is_not_written(checkpoint, tmp_path, monkeypatch):
-    onnx_packages()
-    options = ["--checkpoint", checkpoint, "--out", tmp_path / "e", "--onnx", 64, 96]
-
-    def fail(program, inputs):
-        raise NotImplementedError("no such primitive\nand more")
-
-    monkeypatch.setattr(export_onnx, "_convert", fail)
-    with pytest.raises(InputError, match=r"jax2onnx \d.*could not convert.*\(no such primitive\)"):
-        call(monkeypatch, *options)
-
-    def wrong(program, inputs):
-        out = dict(zip(export.OUTPUTS, map(np.array, program(**inputs))))
-        return b"", out | {"boxes": out["boxes"] + np.float32(1e-3)}
-
-    monkeypatch.setattr(export_onnx, "_convert", wrong)
-    with pytest.raises(InputError, match="computes other numbers"):
-        call(monkeypatch, *options)
-    assert not (tmp_path / "e").exists()
-    with pytest.raises(InputError, match="multiples of the patch"):
-        call(monkeypatch, *options[:-1], 97)

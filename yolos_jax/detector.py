@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from yolos_jax import weights
-from yolos_jax.errors import InputError
+from yolos_jax.errors import InputError, check_path
 from yolos_jax.model.yolos import abstract, apply
 from yolos_jax.pictures import from_array, open_rgb, to_rgb
 from yolos_jax.postprocess import postprocess
@@ -32,16 +32,14 @@ def load_model(path: str | Path) -> tuple[dict, Meta]:
     Raises:
       InputError: nothing usable there, or a ViT to start training from.
     """
+    check_path(path)
     if checkpoints.steps(path):
         return checkpoints.load(path)
     local = Path(path).is_file() or (Path(path) / "config.json").is_file()
     if not local and weights.hub_model(path) is None:
         return checkpoints.load(path)
     found = weights.load_detector(path)
-    extra: dict[str, Any] = {"converted_from": found.report.path}
-    if found.sizes is not None:
-        extra["processor"] = found.sizes._asdict()
-    return found.params, Meta(found.config, found.label_names or {}, 0, extra, found.category_ids)
+    return found.params, Meta(found.config, found.label_names or {}, 0, found.extra, found.category_ids)
 
 
 def geometry_of(meta: Meta, short_side: int | None, max_side: int | None) -> Geometry:

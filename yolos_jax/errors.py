@@ -1,12 +1,24 @@
 """The one exception that means "the user can mend this"."""
 
 import errno
+import os
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-OUTPUT_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_ROOM, _NAME = "look at the space and the permissions there", "give another path"
+OUTPUT_TROUBLE = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EROFS: _ROOM,
+    errno.EACCES: _ROOM,
+    errno.EPERM: _ROOM,
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.ENOTEMPTY: _NAME,
+    errno.ENOTDIR: _NAME,
+    errno.EISDIR: _NAME,
+}
 
 
 class InputError(Exception):
@@ -32,6 +44,28 @@ def make_folder(path: str | Path) -> Path:
         raise InputError(f"the folder {path} cannot be written to ({error.strerror or error}).") from error
 
 
+def check_path(path: str | Path) -> None:
+    """`InputError` for what can be no path, such as a name that is too long; whether anything is there does not matter.
+
+    `Path.exists` and its like raise for some of these.
+    """
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path!s:.300} cannot be looked at ({reason}); give another path.") from error
+
+
+def check_empty(folder: str | Path) -> None:
+    """`InputError` if a folder to be written is in use. Ask before working."""
+    check_path(folder)
+    path = Path(folder)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path} exists and is not an empty folder; choose another one to write to.")
+
+
 def exit_with_sentence(main: Callable[[], object]) -> None:
     """Runs `main`; an `InputError` becomes one line on stderr and exit code 2."""
     try:
@@ -43,7 +77,7 @@ def exit_with_sentence(main: Callable[[], object]) -> None:
         if error.errno not in OUTPUT_TROUBLE:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror}; look at the space and the permissions there.", file=sys.stderr)
+        print(f"error: {where}{error.strerror}; {OUTPUT_TROUBLE[error.errno]}.", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -24,7 +24,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
 
 from yolos_jax.detector import detect
-from yolos_jax.errors import InputError, make_folder
+from yolos_jax.errors import InputError, check_empty, make_folder
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import abstract
 from yolos_jax.programs import run_detector
@@ -32,6 +32,7 @@ from yolos_jax.recipe import without_training_options
 from yolos_jax.sequence import Geometry
 from yolos_jax.training.checkpoints import Meta, check_room
 
+MOST_PICTURES = 2**31 - 1  # of a batch
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 INPUTS = {
     "patches": "RGB pixels of the resized picture, cut into patches row by row; a patch's values in (row, column, "
@@ -108,8 +109,8 @@ def to_stablehlo(config: YolosConfig, patches: int, batch: int | None, platforms
       `parameters` is a flat dict, "blocks.attn.qkv.kernel" and so on.
     """
     check_patches(patches, config)
-    if batch is not None and batch < 1:
-        raise InputError(f"a batch of {batch} pictures cannot be; it must be at least 1, or polymorphic.")
+    if batch is not None and not 1 <= batch <= MOST_PICTURES:
+        raise InputError(f"a batch of {batch} pictures cannot be; it must be 1..{MOST_PICTURES}, or polymorphic.")
     unknown = [name for name in platforms if name not in PLATFORMS]
     if unknown or not platforms:
         raise InputError(f"there is no platform {', '.join(unknown)!r}; choose of {', '.join(PLATFORMS)}.")
@@ -127,13 +128,6 @@ def to_stablehlo(config: YolosConfig, patches: int, batch: int | None, platforms
         jax.ShapeDtypeStruct((b, 2), jnp.int32),
         jax.ShapeDtypeStruct((b, 2), jnp.float32),
     )
-
-
-def check_free(folder: str | Path) -> None:
-    """`InputError` if a folder is in use. Ask before working."""
-    path = Path(folder)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{path} exists and is not an empty folder; choose another one to write to.")
 
 
 def write(
@@ -161,7 +155,7 @@ def write(
     """
     facts = describe(meta, geometry, programs)
     contents = {entry["file"]: program.serialize() for program, entry in zip(programs, facts["programs"])}
-    check_free(folder)
+    check_empty(folder)
     path = make_folder(folder)
     check_room(path, params)
     for name, content in contents.items():

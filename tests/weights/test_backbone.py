@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from reference_pack import pack
+from safetensors.numpy import save_file
 from tiny_weights import (
     TINY,
     assert_bit_equal,
@@ -140,6 +141,18 @@ def test_odd_ones_are_refused(state, sentence):
         from_deit(state, TINY, what="x")
 
 
+def test_a_count_of_batches_is_no_weight(tmp_path):
+    """BatchNorm's, which MoCo v3 has in its predictor, is one int64."""
+    count = {"module.predictor.1.num_batches_tracked": np.array(9)}
+    save_file(moco_state() | count, tmp_path / "vit.safetensors")
+    _, params, _, report = load_weights(tmp_path / "vit.safetensors", TINY)
+    assert_bit_equal(params, PLAIN)
+    assert set(count) < set(report.ignored)
+    save_file(bare_vit() | {"norm.weight": np.array(9)}, tmp_path / "odd.safetensors")
+    with pytest.raises(InputError, match=r"norm\.weight has shape \[\], wanted \[12\]"):
+        load_weights(tmp_path / "odd.safetensors", TINY)
+
+
 def test_odd_folders_are_refused(tmp_path):
     path = folder(tmp_path / "a", {"model_type": "yolos"}, transformers_vit())
     with pytest.raises(InputError, match="model_type 'yolos', but its tensors are those of a ViT without detection"):
@@ -162,7 +175,6 @@ def test_folders_of_transformers(tmp_path, name):
     transformers = pytest.importorskip("transformers", reason="transformers is absent (the parity extra)")
     model_class = getattr(transformers, name)
     decoder = {"decoder_hidden_size": 8, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
-    decoder = decoder if "MAE" in name else {}
     settings = model_class.config_class(
         hidden_size=12,
         num_hidden_layers=3,
@@ -170,11 +182,7 @@ def test_folders_of_transformers(tmp_path, name):
         intermediate_size=24,
         patch_size=8,
         image_size=32,
-        **(
-            {"decoder_hidden_size": 8, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
-            if "MAE" in name
-            else {}
-        ),
+        **(decoder if "MAE" in name else {}),
     )
     model = model_class(settings)
     with torch.no_grad():

@@ -83,13 +83,20 @@ def test_failures_are_one_sentence(tmp_path):
     weights = write(tmp_path / "yolos.safetensors", reference_state())
     broken = tmp_path / "broken.py"
     broken.write_text("1 / 0\n")
+    used = tmp_path / "used"
+    used.mkdir()
+    (used / "file").write_text("")
     cases = [
+        ((weights, "--seed", "-1"), "--seed is -1; it must be at least 0"),
+        (("n" * 300,), "File name too long"),
+        ((weights, "--config", "n" * 300), "File name too long"),
+        ((tmp_path / "absent.pth", "--to-hf", "--out", used), "not an empty folder"),  # told before SOURCE is read
         ((tmp_path / "absent.pth",), "does not exist"),
         ((weights, "--variant", "huge"), "there is no variant 'huge'"),
         ((weights, "--config", broken), "ZeroDivisionError"),
     ]
     for args, sentence in cases:
-        done = convert(*args, "--out", tmp_path / "out")
+        done = convert("--out", tmp_path / "out", *args)
         assert done.returncode == 2, (args, done.stderr)
         assert sentence in done.stderr and "Traceback" not in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1

@@ -248,8 +248,14 @@ def test_lying_pickles(tmp_path):
     torch.save({"norm": torch.zeros(3, 3).to_sparse()}, cases["sparse"])
     cases["meta"] = tmp_path / "meta.pth"
     torch.save({"norm": torch.zeros(10**6, 10**6, device="meta")}, cases["meta"])
+    half, strided = torch.zeros(2**22, dtype=torch.float16), torch.zeros(2**10, 2**11).T
+    for name, shared in (("views", half), ("strided views", strided)):  # each becomes an array of its own
+        cases[name] = tmp_path / f"{name.replace(' ', '-')}.pth"
+        torch.save({f"norm{i}": shared for i in range(200)}, cases[name])
     said = refusals(tmp_path, cases)
     for name, sentence in (
+        ("views", "up to norm1 claim 16777216 bytes, and the file has 8"),
+        ("strided views", "up to norm1 claim 16777216 bytes, and the file has 8"),
         ("more than stored, zip", "the tensor backbone.cls_token of"),
         ("more than stored, legacy", "more numbers than are stored for it"),
         ("cut, zip", "is not a readable PyTorch file"),

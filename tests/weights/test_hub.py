@@ -256,3 +256,20 @@ def test_convert_takes_a_name(tmp_path):
     assert_bit_equal(params, random_params(TINY))
     assert meta.extra["converted_from"] == f"org/yolos@{COMMIT[:12]}"
     assert np.array_equal(Detector.load(tmp_path / "ours").geometry[:2], (64, 96))
+
+
+def test_eval_asks_for_out_before_it_fetches(tmp_path):
+    """Were it to fetch first, it would say that the cache holds nothing."""
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1", "XLA_FLAGS": ""}
+    command = [
+        sys.executable,
+        ROOT / "eval.py",
+        "--config",
+        ROOT / "configs" / "yolos_s.py",
+        "--checkpoint",
+        "org/yolos",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300)
+    assert done.returncode == 2 and done.stderr.strip().endswith(
+        "error: org/yolos is on the hub; say with --out where its numbers go."
+    )

@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+import re
 import sys
 
 import numpy as np
@@ -40,6 +41,16 @@ def test_files_that_are_no_weights(tmp_path):
         read_source(write(tmp_path / "x.safetensors", {"other": np.zeros(1), "things": np.zeros(1)}))
     with pytest.raises(InputError, match=r"\(none\) are neither"):
         read_source(write(tmp_path / "empty.safetensors", {}))
+
+
+@pytest.mark.parametrize(
+    "values, dtype", [([1, np.nan], np.float32), ([-np.inf, 0], np.float16), ([1e300, 0], np.float64)]
+)
+def test_numbers_that_are_not_finite(tmp_path, values, dtype):
+    with np.errstate(all="raise"):
+        path = write(tmp_path / "a.safetensors", reference_state() | {"backbone.odd": np.array(values, dtype)})
+        with pytest.raises(InputError, match=r"the tensor backbone\.odd of .*a\.safetensors holds .* not finite"):
+            read_source(path)
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100, -1])
@@ -107,9 +118,41 @@ def test_entries_that_are_no_tensors_are_named(tmp_path, torch):
     (tmp_path / "c.pth").write_bytes(b"this is no pickle")
     with pytest.raises(InputError, match=r"c\.pth is not a readable PyTorch file"):
         read_source(tmp_path / "c.pth")
+    torch.save({1: torch.zeros(1)}, tmp_path / "e.pth")
+    with pytest.raises(InputError, match=r"e\.pth is not a state dict: it has an entry 1, and names are text"):
+        read_source(tmp_path / "e.pth")
+    (tmp_path / "f.pth").write_bytes(b"\x95" * 100)
+    with pytest.raises(InputError, match=r"f\.pth is not a readable PyTorch file") as told:
+        read_source(tmp_path / "f.pth")
+    assert not re.search("weights.only|unsafe|False", str(told.value))
     (tmp_path / "d.pth").write_bytes(b"")
     with pytest.raises(InputError, match=r"d\.pth is not a readable PyTorch file"):
         read_source(tmp_path / "d.pth")
+
+
+@pytest.mark.parity
+def test_tensors_that_numpy_cannot_hold_as_they_are(tmp_path, torch):
+    state, values = as_torch(torch, reference_state()), torch.arange(12.0)
+    negative = torch.complex(values, values).conj().imag
+    assert negative.is_neg()
+    torch.save(state | {"backbone.norm.weight": negative}, tmp_path / "a.pth")
+    np.testing.assert_array_equal(load_weights(tmp_path / "a.pth", TINY)[1]["norm"]["scale"], -np.arange(12.0))
+    for odd in (values.to(torch.float8_e4m3fn), torch.complex(values, values).conj(), values.to(torch.int8)):
+        torch.save(state | {"backbone.norm.weight": odd}, tmp_path / "b.pth")
+        with pytest.raises(InputError, match=r"backbone\.norm\.weight of .*b\.pth has dtype \w+; weights are floating"):
+            read_source(tmp_path / "b.pth")
+
+
+@pytest.mark.parity
+def test_old_torch_is_refused(tmp_path, torch, monkeypatch):
+    torch.save(as_torch(torch, reference_state()), tmp_path / "a.pth")
+    for version, old in (("2.9.1+cpu", True), ("1.13", True), ("2.10.0a0+git1", False), ("3.0", False)):
+        monkeypatch.setattr(torch, "__version__", version)
+        if old:
+            with pytest.raises(InputError, match=r"a\.pth needs PyTorch 2\.10 or newer, and here is"):
+                read_source(tmp_path / "a.pth")
+        else:
+            read_source(tmp_path / "a.pth")
 
 
 class Trap:

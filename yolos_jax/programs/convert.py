@@ -15,7 +15,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolos_jax.errors import InputError, exit_with_sentence
+from yolos_jax.errors import InputError, check_empty, exit_with_sentence
 
 if TYPE_CHECKING:
     from yolos_jax.model.config import YolosConfig
@@ -85,18 +85,19 @@ def read(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
     names = found.label_names
     if names is None:
         names = COCO_NAMES if found.config.num_classes == COCO_CLASSES else {}
-    extra: dict = {"converted_from": found.report.path}
-    if found.sizes is not None:
-        extra["processor"] = found.sizes._asdict()
-    return found.params, checkpoints.Meta(found.config, names, 0, extra, found.category_ids), found.report
+    return found.params, checkpoints.Meta(found.config, names, 0, found.extra, found.category_ids), found.report
 
 
 def main() -> None:
     args = parse_args()
+    if args.seed < 0:
+        raise InputError(f"--seed is {args.seed}; it must be at least 0.")
     from yolos_jax.training import checkpoints
     from yolos_jax.weights import export_huggingface, recorded_facts, sizes_of
 
-    if not args.to_hf:
+    if args.to_hf:
+        check_empty(args.out)
+    else:
         checkpoints.check_free(args.out)
     params, meta, report = read(args)
     if args.to_hf:

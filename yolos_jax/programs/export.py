@@ -13,7 +13,7 @@ from pathlib import Path
 
 from yolos_jax import export, export_onnx
 from yolos_jax.detector import geometry_of, load_model
-from yolos_jax.errors import InputError, exit_with_sentence
+from yolos_jax.errors import InputError, check_empty, exit_with_sentence
 
 
 def parse() -> argparse.Namespace:
@@ -40,8 +40,9 @@ def batch_of(text: str) -> int | None:
     """The number of pictures that --batch-size names; None for any."""
     if text == "polymorphic":
         return None
-    if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"--batch-size is {text!r}; it must be a number of at least 1, or polymorphic.")
+    most = export.MOST_PICTURES
+    if not text.isdecimal() or len(text) > len(str(most)) or not 1 <= int(text) <= most:
+        raise InputError(f"--batch-size is {text!r:.40}; it must be a number of 1..{most}, or polymorphic.")
     return int(text)
 
 
@@ -52,7 +53,7 @@ def main() -> None:
     if any(side is not None and side < 1 for side in (args.short_side, args.max_side)):
         raise InputError("--short-side and --max-side must be at least 1.")
 
-    export.check_free(args.out)
+    check_empty(args.out)
     if args.onnx is not None:
         export_onnx.check_installed()
     params, meta = load_model(args.checkpoint)

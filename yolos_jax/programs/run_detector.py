@@ -13,6 +13,8 @@ give, and this shows how to use them from a program of your own:
 import argparse
 import json
 import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,21 +55,34 @@ def open_upright(path: str) -> Image.Image:
     return upright.convert("RGB")
 
 
+def arrays_of(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of a .npz file."""
+    zipfile.ZipFile(path).close()  # of anything else np.load would say how to read it unsafely
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
 class ExportedDetector:
     """An exported folder: its programs (each compiled when first needed) and its parameters, on the device."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        try:
-            self.facts = json.loads((self.folder / "export.json").read_text())
-        except FileNotFoundError as error:
-            raise Unusable(f"{self.folder} holds no export.json; give a folder that export.py has written.") from error
+        if not (self.folder / "export.json").is_file():
+            raise Unusable(f"{self.folder} holds no export.json; give a folder that export.py has written.")
+        self.facts = self.read("export.json", lambda path: json.loads(path.read_text()))
         backend, platforms = jax.default_backend(), self.facts["platforms"]
         if not {"gpu": {"cuda", "rocm"}}.get(backend, {backend}) & set(platforms):
             raise Unusable(f"the programs are for {', '.join(platforms)} and jax runs on {backend} here.")
-        with np.load(self.folder / self.facts["parameters"]["file"]) as arrays:
-            self.parameters = jax.device_put(dict(arrays))
+        self.parameters = jax.device_put(self.read(self.facts["parameters"]["file"], arrays_of))
         self.programs: dict[str, Any] = {}
+
+    def read(self, name: str, how: Callable[[Path], Any]) -> Any:
+        """What `how` makes of a file of the folder."""
+        try:
+            return how(self.folder / name)
+        except Exception as error:  # those of json, zipfile, numpy and flatbuffers
+            reason = str(getattr(error, "strerror", None) or error or type(error).__name__).split("\n")[0][:200]
+            raise Unusable(f"{self.folder / name} cannot be read ({reason}); export the model again.") from error
 
     def __call__(self, images: list[Image.Image], threshold: float = 0.5) -> list[list[dict[str, Any]]]:
         """What is in each RGB picture, best first; a `box` is absolute xyxy in the picture's own pixels."""
@@ -104,7 +119,7 @@ class ExportedDetector:
             raise Unusable(f"a picture of {patches} patches has no program; see --patches of export.py.")
         best = min(fitting, key=lambda p: p["patches"])
         if best["file"] not in self.programs:
-            program = export.deserialize(bytearray((self.folder / best["file"]).read_bytes()))
+            program = self.read(best["file"], lambda path: export.deserialize(bytearray(path.read_bytes())))
             self.programs[best["file"]] = jax.jit(program.call)
         return self.programs[best["file"]], best["patches"]
 

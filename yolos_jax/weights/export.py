@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors.numpy import save_file
 
-from yolos_jax.errors import InputError
+from yolos_jax.errors import InputError, check_empty
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.sequence import default_max_side
 from yolos_jax.weights.card import Facts, model_card
@@ -44,8 +44,7 @@ def export_huggingface(
     sizes = sizes or Sizes(SHORT_SIDE, default_max_side(SHORT_SIDE))
     card = model_card(config, values["id2label"], sizes, facts or Facts())
     try:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"{path} exists and is not an empty folder; choose another one to write to.")
+        check_empty(path)
         state = to_huggingface(params, config)
         path.mkdir(parents=True, exist_ok=True)
         # transformers refuses files without this mark of the tensors' layout

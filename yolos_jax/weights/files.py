@@ -5,16 +5,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax.dtypes import bfloat16
 from safetensors import SafetensorError, safe_open
 
 from yolos_jax.errors import InputError
-from yolos_jax.weights.limits import MOST_BYTES, MOST_HEADER, MOST_JSON, plain, told
+from yolos_jax.weights.limits import MOST_BYTES, MOST_HEADER, MOST_JSON, check_floating, plain, told
 from yolos_jax.weights.pickles import read_pickle
 
 ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
 INDEX = "model.safetensors.index.json"
-_CASTABLE = (np.dtype(np.float16), np.dtype(bfloat16), np.dtype(np.float64))
 
 
 class Tensors(NamedTuple):
@@ -118,10 +116,14 @@ def _read_shards(path: Path) -> dict[str, np.ndarray]:
 def _as_float32(state: dict[str, np.ndarray], path: Path) -> Tensors:
     cast = []
     for name, array in state.items():
-        if array.dtype == np.float32:
-            continue
-        if array.dtype not in _CASTABLE:
-            raise InputError(f"the tensor {plain(name)} of {path} has dtype {array.dtype}; weights are floating point.")
-        cast.append(f"{name} ({array.dtype})")
-        state[name] = array.astype(np.float32)
+        check_floating(str(array.dtype), array.shape, name, path)
+        if array.dtype != np.float32:
+            cast.append(f"{name} ({array.dtype})")
+            with np.errstate(over="ignore", invalid="ignore"):
+                state[name] = array.astype(np.float32)
+        if not np.isfinite(state[name]).all():
+            raise InputError(
+                f"the tensor {plain(name)} of {path} holds numbers that are not finite as float32 (nan or infinite); "
+                "the weights are damaged, or their training diverged."
+            )
     return Tensors(state, tuple(cast))

@@ -1,8 +1,13 @@
 """How much foreign files may claim. Far beyond any YOLOS or ViT, far below what a machine cannot hold."""
 
 import reprlib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from yolos_jax.errors import InputError
+
+FLOATS = ("float32", "float16", "bfloat16", "float64")  # what weights may be stored as
 MOST_BYTES = 2**32  # of a file of tensors
 MOST_HEADER = 2**24  # bytes of a safetensors header; about 100 for each tensor
 MOST_JSON = 2**23  # bytes of a JSON file
@@ -19,6 +24,17 @@ def told(value: Any) -> str:
 def plain(name: str) -> str:
     """A foreign tensor's name for an error sentence: as it is, unless it is odd or long."""
     return told(name)[1:-1]
+
+
+def check_floating(dtype: str, shape: Sequence[int], name: str, path: Path) -> None:
+    """`InputError` for a tensor of a dtype that weights do not have, by the dtype's name.
+
+    One int64 is let through: BatchNorm counts its batches so, and MoCo v3 has some beside the backbone.
+    """
+    if dtype not in FLOATS and (dtype, len(shape)) != ("int64", 0):
+        raise InputError(
+            f"the tensor {plain(name)} of {path} has dtype {dtype}; weights are floating point ({', '.join(FLOATS)})."
+        )
 
 
 def whole(value: Any, name: str, least: int, most: int) -> int:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from yolos_jax.errors import InputError
 from yolos_jax.model.config import YolosConfig
@@ -36,6 +36,12 @@ class Loaded(NamedTuple):
     report: Report
     category_ids: tuple[int, ...] | None = None
     sizes: Sizes | None = None
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What a checkpoint of them is to remember (`Meta.extra`)."""
+        origin: dict[str, Any] = {"converted_from": self.report.path}
+        return origin if self.sizes is None else origin | {"processor": self.sizes._asdict()}
 
 
 def load_weights(

@@ -11,8 +11,9 @@ import numpy as np
 from jax.dtypes import bfloat16
 
 from yolos_jax.errors import InputError
-from yolos_jax.weights.limits import MOST_BYTES, plain, told
+from yolos_jax.weights.limits import MOST_BYTES, check_floating, plain, told
 
+_OLDEST_TORCH = (2, 10)  # before it, files could corrupt memory in spite of weights_only (CVE-2026-24747)
 # Entries that hold the weights of whole training states, the one their own evaluations take first:
 # "model" of the reference, DeiT and MAE, "teacher" of DINO, "state_dict" of MoCo v3.
 ENTRIES = ("model", "teacher", "state_dict", "model_ema", "student")
@@ -33,6 +34,11 @@ def read_pickle(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
         raise InputError(
             f"reading {path} needs PyTorch: pip install torch, or save the weights as .safetensors."
         ) from error
+    if tuple(int(n) for n in re.findall(r"\d+", torch.__version__)[:2]) < _OLDEST_TORCH:
+        raise InputError(
+            f"reading {path} needs PyTorch 2.10 or newer, and here is {torch.__version__}, which files can harm "
+            "(CVE-2026-24747): pip install -U torch, or save the weights as .safetensors."
+        )
     _check_size(path)
     try:
         # the reference keeps its command line, a Namespace, beside the weights
@@ -45,7 +51,9 @@ def read_pickle(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not a dict of tensors; save the state dict.")
     for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+        if not isinstance(name, str):
+            raise InputError(f"{path} is not a state dict: it has an entry {told(name)}, and names are text.")
+        if not isinstance(value, torch.Tensor):
             raise InputError(
                 f"{path} is not a state dict: its entry {told(name)} is a {type(value).__name__}, not a tensor."
             )
@@ -78,7 +86,12 @@ def _check_size(path: Path) -> None:
 
 
 def _check_tensors(state: dict[str, Any], torch: Any, path: Path) -> None:
-    """Refuses tensors that claim more numbers than are stored, and those of other kinds than plain ones."""
+    """Refuses tensors that claim more numbers than are stored, and those of other kinds than plain ones.
+
+    Tensors may share what is stored for them, but each becomes an array of its
+    own: all together they may not claim more than the file has.
+    """
+    claimed, size = 0, path.stat().st_size
     for name, tensor in state.items():
         if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
             raise InputError(f"the tensor {plain(name)} of {path} is sparse, quantised or empty; save plain ones.")
@@ -86,6 +99,13 @@ def _check_tensors(state: dict[str, Any], torch: Any, path: Path) -> None:
             raise InputError(
                 f"the tensor {plain(name)} of {path} has shape {list(tensor.shape)}, more numbers than are stored for "
                 "it; save the state dict again, its tensors made contiguous."
+            )
+        check_floating(str(tensor.dtype).removeprefix("torch."), tensor.shape, name, path)
+        claimed += tensor.numel() * tensor.element_size()
+        if claimed > size:
+            raise InputError(
+                f"the tensors of {path} up to {plain(name)} claim {claimed} bytes, and the file has {size}: they share "
+                "what is stored; save the state dict again, each tensor cloned."
             )
 
 
@@ -97,13 +117,15 @@ def _refusal(path: Path, reason: str) -> str:
             f"{path} holds {forbidden[1].rstrip('.')}, which is not a tensor; unpickling it could run code, so it was "
             "not read. Save the state dict alone, best as .safetensors."
         )
+    if re.search(r"weights.only", reason, re.IGNORECASE):  # torch's own words go on to advise reading it unsafely
+        return f"{path} is not a readable PyTorch file (it is none, is damaged, or holds more than tensors)."
     first_line = reason.strip().split("\n")[0][:200]
     return f"{path} is not a readable PyTorch file ({first_line or 'no reason given'})."
 
 
 def _to_numpy(tensor: Any, torch: Any) -> np.ndarray:
     """The same numbers in numpy; bfloat16, which torch cannot hand over, by its bits."""
-    tensor = tensor.detach().contiguous()
+    tensor = tensor.detach().resolve_neg().contiguous()
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(bfloat16)
     return tensor.numpy()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from yolos_jax.errors import InputError
+from yolos_jax.errors import InputError, check_path
 from yolos_jax.weights.backbone import prefixes
 from yolos_jax.weights.files import read_folder, read_json, read_tensors
 from yolos_jax.weights.hub import fetch, hub_model
@@ -73,6 +73,7 @@ def read_source(path: str | Path) -> Source:
 
 def _find(path: str | Path) -> tuple[Path, str]:
     """(the file or folder that a path or a name on the hub means, what to call it)."""
+    check_path(path)
     model = hub_model(path)
     if model is not None:
         folder = fetch(model)

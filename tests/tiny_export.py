@@ -1,0 +1,49 @@
+"""A tiny checkpoint to export, real pictures for it, and export.py in this process or in one of its own."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from reference_pack import data_folder
+from tiny_weights import TINY, random_params
+
+from yolos_jax.pictures import open_rgb
+from yolos_jax.programs import export as program
+from yolos_jax.sequence import default_max_side
+from yolos_jax.training.checkpoints import Meta, save
+
+CONFIG = dataclasses.replace(TINY, query_block=32, max_side=20)  # several blocks of attention
+SHORT, LONG = 64, default_max_side(64)  # 13 x 8 patches at most
+META = Meta(CONFIG, {0: "cat", 2: "dog"}, 7, {"config": {"data": {"short_side": SHORT}}}, (10, 20, 30, 40))
+
+
+def checkpoint_in(folder: Path) -> Path:
+    """The checkpoint, of step 7, in a folder that is new."""
+    save(folder, 7, random_params(CONFIG), META)
+    return folder
+
+
+def real_photos() -> list[str]:
+    """Six real pictures, upright and lying by turns."""
+    paths = sorted((data_folder("coco_tiny80") / "val2017").glob("*.jpg"))
+    sizes = [open_rgb(path).size for path in paths]
+    lying = [path for path, (w, h) in zip(paths, sizes) if w > h]
+    standing = [path for path, (w, h) in zip(paths, sizes) if w < h]
+    found = [path for pair in zip(lying[:3], standing[:3]) for path in pair]
+    return [str(path) for path in found]
+
+
+def call(monkeypatch, *args):
+    """The program in this process."""
+    monkeypatch.setattr(sys, "argv", ["export.py", *map(str, args)])
+    program.main()
+
+
+def run(*args, **kwargs):
+    """A process of its own on one plain CPU device."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PYTHONPATH")}
+    environment |= {"JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, *map(str, args)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, **kwargs)
