@@ -134,14 +134,17 @@ def measure_loaders(arguments: argparse.Namespace) -> None:
     except ImportError:
         raise InputError("the comparison needs PyTorch: pip install '.[torch]'") from None
     source, draw = CocoSource(arguments.data, arguments.split), augmentation("yolos_s")
-    ratios = []
+    in_turns(arguments, {"ours": (ours, source, draw), "canvases (PyTorch)": (canvases, source, draw)})
+
+
+def in_turns(arguments: argparse.Namespace, measured: dict[str, tuple[Any, Any, Any]]) -> None:
+    """Prints the images per second of two, each (batches, source, draw), and how much faster the first is."""
+    ratios, (one, other) = [], measured
     for pair in range(arguments.pairs):
-        loaders = [("ours", ours), ("canvases", canvases)]
-        speed = {}
-        for name, batches in loaders if pair % 2 == 0 else loaders[::-1]:
-            speed[name] = images_per_second(batches, source, draw, arguments, seed=pair)
-        ratios.append(speed["ours"] / speed["canvases"])
-        print(f"ours {speed['ours']:7.2f} images/s   canvases (PyTorch) {speed['canvases']:7.2f}   {ratios[-1]:5.2f} x")
+        order = (one, other) if pair % 2 == 0 else (other, one)
+        speed = {name: images_per_second(*measured[name], arguments, seed=pair) for name in order}
+        ratios.append(speed[one] / speed[other])
+        print(f"{one} {speed[one]:7.2f} images/s   {other} {speed[other]:7.2f}   {ratios[-1]:5.2f} x")
     print(f"median of the ratios: {statistics.median(ratios):.2f} x, with {arguments.workers} workers")
 
 
@@ -264,15 +267,7 @@ def on_one_canvas(items: list) -> Any:
 def measure_records(arguments: argparse.Namespace) -> None:
     folder = CocoSource(arguments.data, arguments.split)
     records = TfdsSource(arguments.tfds, arguments.split, annotations=folder.annotation_file)
-    sources: list[tuple[str, Source]] = [("folder", folder), ("records", records)]
-    ratios = []
-    for pair in range(arguments.pairs):
-        speed = {}
-        for name, source in sources if pair % 2 == 0 else sources[::-1]:
-            speed[name] = images_per_second(for_evaluation, source, None, arguments, seed=0)
-        ratios.append(speed["records"] / speed["folder"])
-        print(f"folder {speed['folder']:7.2f} images/s   records {speed['records']:7.2f}   {ratios[-1]:5.2f} x")
-    print(f"median of the ratios: {statistics.median(ratios):.2f} x, with {arguments.workers} workers")
+    in_turns(arguments, {"records": (for_evaluation, records, None), "folder": (for_evaluation, folder, None)})
 
 
 def for_evaluation(source: Source, _: None, arguments: Any, seed: int, steps: int) -> Generator[int]:

@@ -1,10 +1,12 @@
 """TFDS preparations for tests: ours, and by TFDS's own builder of COCO, which here needs no TensorFlow."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from made_coco import box, make_coco
 
 from yolos_jax.data.coco_names import COCO_NAMES
@@ -34,6 +36,23 @@ def make_tfds(root: Path, splits=("train2017", "val2017")) -> tuple[Path, Path]:
     """(a COCO folder, a TFDS directory made of it)."""
     coco = coco_folder(root / "coco", splits)
     return coco, build(coco, root / "tfds")[0]
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory) -> tuple[Path, Path]:
+    """(a COCO folder, a TFDS directory made of it), which no test may change."""
+    return make_tfds(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture
+def own(tmp_path, made) -> Path:
+    """A TFDS directory to spoil."""
+    return shutil.copytree(made[1], tmp_path / "own")
+
+
+def listed(coco: Path, split: str = "train2017") -> Path:
+    """The annotation file of a COCO folder."""
+    return coco / "annotations" / f"instances_{split}.json"
 
 
 def build_with_tfds(coco: Path, out: Path, monkeypatch, file_format: str = "array_record") -> Path:

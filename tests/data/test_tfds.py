@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from made_coco import box, make_coco
-from made_tfds import build_with_tfds, change_json, coco_folder, make_tfds
+from made_tfds import build_with_tfds, change_json, coco_folder, listed
 from reference_pack import ROOT, data_folder
 
 from yolos_jax.data import tfds_index
@@ -23,22 +23,6 @@ from yolos_jax.data.tfds import TfdsSource
 from yolos_jax.data.tfds_build import build
 from yolos_jax.data.tfds_records import Records, find_dataset
 from yolos_jax.errors import InputError
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """(a COCO folder, a TFDS directory made of it), which no test may change."""
-    return make_tfds(tmp_path_factory.mktemp("made"))
-
-
-@pytest.fixture
-def own(tmp_path, made):
-    """A TFDS directory to spoil."""
-    return shutil.copytree(made[1], tmp_path / "own")
-
-
-def listed(coco, split="train2017"):
-    return coco / "annotations" / f"instances_{split}.json"
 
 
 def assert_same_pictures(a, b):

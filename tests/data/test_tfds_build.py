@@ -130,6 +130,50 @@ def test_what_cannot_be_stored_is_refused_before_anything_is_written(tmp_path, s
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "splits, sentence",
+    [
+        (["val2017", "validation"], "2 of the splits val2017, validation would be written as validation"),
+        (["mine", "mine"], "2 of the splits mine, mine would be written as mine; name it once"),
+        (["train2017", "a b"], "TFDS cannot have a split 'a b'; call it by"),
+        (["val[1]"], r"TFDS cannot have a split 'val\[1\]'"),
+        (["x.y"], r"TFDS cannot have a split 'x\.y'"),
+        (["../up"], "TFDS cannot have a split '../up'"),
+        (["x" * 101], "TFDS cannot have a split 'xxx"),
+        ([""], "TFDS cannot have a split ''"),
+        (["all"], "TFDS cannot have a split 'all'"),
+    ],
+)  # fmt: skip
+def test_splits_that_cannot_be_written(tmp_path, splits, sentence):
+    """Told before anything is read: there is not even a folder."""
+    with pytest.raises(InputError, match=sentence):
+        build(tmp_path / "coco", tmp_path / "out", splits)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_longest_and_oddest_split_names_are_written_and_read(tmp_path):
+    for name in ("x" * 100, "-my_split-2"):
+        coco = make_coco(tmp_path / name, [(64, 48)], name)
+        folder, (summary,) = build(coco, tmp_path / "out" / name[-3:], [name])
+        assert summary.split == name and len(messages(folder, name)) == 1
+
+
+def test_a_build_that_another_overtakes(tmp_path, monkeypatch):
+    coco = coco_folder(tmp_path / "coco", ["val2017"])
+    write, first = tfds_build._write, []
+
+    def overtaken(*arguments):
+        if not first:
+            first.append(None)
+            first.append(build(coco, tmp_path / "out")[0])
+        return write(*arguments)
+
+    monkeypatch.setattr(tfds_build, "_write", overtaken)
+    with pytest.raises(InputError, match="another build wrote .* in the meantime, which stays as it is"):
+        build(coco, tmp_path / "out")
+    assert [path for path in first[1].parent.iterdir()] == [first[1]] and len(messages(first[1], "validation")) == 6
+
+
 def test_nothing_is_overwritten_and_no_half_is_left(tmp_path, monkeypatch):
     coco, folder = make_tfds(tmp_path, ["val2017"])
     with pytest.raises(InputError, match="exists already"):

@@ -1,42 +1,36 @@
 """TFDS directories that are incomplete, damaged or of another kind: a sentence each."""
 
+import contextlib
 import json
 import os
 import pickle
-import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from made_tfds import change_json, make_tfds
+from made_tfds import change_json, listed, make_tfds
 from reference_pack import ROOT
 
-from yolos_jax.data import tfds
+from yolos_jax.data import tfds, tfds_build
 from yolos_jax.data.coco import CocoSource
+from yolos_jax.data.loader import LoadStep, load
+from yolos_jax.data.plan import EvaluationPlan
 from yolos_jax.data.tfds import TfdsSource
 from yolos_jax.errors import InputError
 from yolos_jax.pictures import UnreadableImage
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """(a COCO folder, a TFDS directory made of it), which no test may change."""
-    return make_tfds(tmp_path_factory.mktemp("made"))
-
-
-@pytest.fixture
-def own(tmp_path, made):
-    """A TFDS directory to spoil."""
-    return shutil.copytree(made[1], tmp_path / "own")
-
-
-def listed(coco, split="train2017"):
-    return coco / "annotations" / f"instances_{split}.json"
+from yolos_jax.sequence import Geometry
 
 
 def cut(share):
     return lambda shard: os.truncate(shard, int(shard.stat().st_size * share))
+
+
+def blank(shard):
+    """Damages a record or two."""
+    with open(shard, "r+b") as file:
+        file.seek(shard.stat().st_size // 20)
+        file.write(bytes(200))
 
 
 @pytest.mark.parametrize(
@@ -44,10 +38,11 @@ def cut(share):
     [
         (lambda shard: shard.unlink(), r"the shard .*coco-train.array_record-00000-of-00001 is missing; copy or"),
         (cut(0), "the shard .* is cut short"),
-        (cut(0.7), r"record 0 of .*\(train\) cannot be read .*; copy or prepare the data set anew"),
-        (lambda shard: shard.write_bytes(os.urandom(shard.stat().st_size)), "record 0 of .* cannot be read"),
+        (cut(0.7), r"the shard .*coco-train.* is damaged or cut short; copy or prepare the data set anew"),
+        (lambda shard: shard.write_bytes(os.urandom(shard.stat().st_size)), "the shard .* is damaged or cut short"),
+        (lambda shard: blank(shard), r"record \d of .*\(train\) cannot be read .*; copy or prepare the data set anew"),
     ],
-    ids=["missing", "empty", "cut", "garbage"],
+    ids=["missing", "empty", "cut", "garbage", "blank"],
 )  # fmt: skip
 def test_bad_shards(own, spoil, sentence):
     (shard,) = own.glob("coco-train*")
@@ -61,10 +56,7 @@ def test_a_record_that_is_damaged_later_is_an_unreadable_picture(made, own):
     coco, _ = made
     records = TfdsSource(own, "train", annotations=listed(coco))
     (shard,) = own.glob("coco-train*")
-    size = shard.stat().st_size
-    with open(shard, "r+b") as file:
-        file.seek(size // 20)
-        file.write(bytes(200))
+    blank(shard)
     damaged = 0
     for example in pickle.loads(pickle.dumps(records)).examples:
         try:
@@ -103,6 +95,74 @@ def test_other_features(own):
         TfdsSource(own, "train")
 
 
+@pytest.mark.parametrize(
+    "key, kind, sentence",
+    [
+        ("label", {"tensor": {"shape": {}, "dtype": "int64"}}, r"objects/label is int64 and must be ClassLabel"),
+        ("bbox", {"tensor": {"shape": {"dimensions": ["4"]}, "dtype": "float32"}}, r"objects/bbox is float32\[4\] and"),
+        ("area", {"tensor": {"shape": {}, "dtype": "float32"}}, "objects/area is float32 and must be int64"),
+    ],
+)  # fmt: skip
+def test_features_of_another_kind(own, key, kind, sentence):
+    def edit(content):
+        feature = content["featuresDict"]["features"]["objects"]["sequence"]["feature"]["featuresDict"]["features"][key]
+        for old in set(feature) - {"pythonClassName"}:
+            feature.pop(old)
+        feature.update(kind, pythonClassName="tensorflow_datasets.core.features.tensor_feature.Tensor")
+
+    change_json(own / "features.json", edit)
+    with pytest.raises(InputError, match=f"are not those of TFDS's coco/2017: {sentence}"):
+        TfdsSource(own, "train")
+
+
+@pytest.mark.parametrize("ids", [True, False], ids=["category ids", "TFDS's own"])
+@pytest.mark.parametrize(
+    "spoil, sentence",
+    [
+        (lambda names: None, "objects-label.labels.txt must hold 80 different names and does not exist; copy or"),
+        (lambda names: "", "labels.txt must hold 80 different names and has 0; copy or prepare"),
+        (lambda names: "\n".join(names[:79]), "and has 79|cannot be opened as a TFDS data set"),
+        (lambda names: "\n".join([*names[:79], "person"]), "and lists a name twice|label names are duplicated"),
+    ],
+    ids=["missing", "empty", "short", "doubled"],
+)  # fmt: skip
+def test_without_the_names_nobody_knows_what_a_label_is(own, spoil, sentence, ids):
+    path = own / "objects-label.labels.txt"
+    content = spoil(path.read_text().splitlines())
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    if not ids:
+        (own / "metadata.json").unlink()
+    with pytest.raises(InputError, match=sentence):
+        TfdsSource(own, "train")
+
+
+@pytest.mark.parametrize("length", [3, 7])
+def test_other_numbers_of_records_than_promised(own, length):
+    change_json(own / "dataset_info.json", lambda c: c["splits"][0].update(shardLengths=[str(length)]))
+    with pytest.raises(InputError, match=rf"coco-train.* holds 6 records and dataset_info.json says {length}; copy or"):
+        TfdsSource(own, "train")
+
+
+def test_a_picture_that_cannot_be_decoded(tmp_path, monkeypatch):
+    """Without sizes it stops; the annotation file says them, and then it is told when read, as in a folder."""
+    write = tfds_build._record
+
+    def spoilt(image, *rest):
+        return write(image, *rest) | ({"image": b"no picture"} if image["id"] == 3 else {})
+
+    monkeypatch.setattr(tfds_build, "_record", spoilt)
+    coco, directory = make_tfds(tmp_path, ["val2017"])
+    with pytest.raises(InputError, match="image id 3 in .* cannot be read, which leaves its size unknown; prepare the"):
+        TfdsSource(directory, "val2017")
+    source = TfdsSource(directory, "val2017", annotations=listed(coco, "val2017"))
+    plan = EvaluationPlan(source.examples.sizes, Geometry(48, 96, 16, 6), 2, 1)
+    with contextlib.closing(load(LoadStep(source, plan, 16, 6), 0, len(plan), 0)) as loaded:
+        (sentence,) = [told for batch in loaded for told in batch.skipped]
+    assert sentence == f"the picture 3.jpg of {directory} (validation) cannot be read (it is none that Pillow knows)."
+
+
 def changed(field, place, value):
     """An index with one value changed."""
 
@@ -122,7 +182,7 @@ def changed(field, place, value):
         (changed("boxes", (0, slice(None)), (0.5, 0, 0.4, 1)), "has the box .0.5, 0, 0.4, 1.; it must be ymin", 6, 6),
         (changed("labels", 0, 80), "has the label 80, outside 0..79", 6, 6),
         (changed("labels", 0, -1), "has the label -1, outside 0..79", 6, 6),
-        (changed("sizes", 0, 0), "the picture of image id .* in .*train.* cannot be read", 5, None),
+        (changed("sizes", 0, 0), "the picture of image id .* cannot be read, which leaves its size unknown", 5, None),
         (lambda i: i._replace(image_ids=np.full_like(i.image_ids, 7)), "image id 7 is in two records", None, None),
     ],
 )  # fmt: skip

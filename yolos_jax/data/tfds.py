@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from yolos_jax.data.annotations import Complain, read_annotations, stop
 from yolos_jax.data.coco import Labels, check_size, read_examples
@@ -106,7 +106,11 @@ class TfdsSource:
     def _check(self, index: Index, content: dict[str, list], complain: Complain) -> None:
         """Complains of records that make no sense, and takes their objects out of the content."""
         for place in np.flatnonzero((index.sizes == 0).any(1)).tolist():
-            complain(f"the picture of image id {index.image_ids[place]} in {self.records} cannot be read.")
+            complain(
+                f"the picture of image id {index.image_ids[place]} in {self.records} cannot be read, which leaves its "
+                "size unknown; prepare the data set anew without it, or set data.train_annotations and "
+                "data.val_annotations, which say the size (then data.on_bad_image=skip leaves it out)."
+            )
             self._numbers.pop(int(index.image_ids[place]), None)
         low, high = index.boxes[:, :2], index.boxes[:, 2:]
         good = np.all([low >= 0, high <= 1, low <= high], axis=(0, 2))  # False for NaN too
@@ -138,7 +142,8 @@ class TfdsSource:
         except UnreadableImage as error:
             raise UnreadableImage(f"the picture {example.file} cannot be used: {error}") from error
         except (*DAMAGED, Image.DecompressionBombError) as error:
-            what = str(error) or type(error).__name__
+            unknown = isinstance(error, UnidentifiedImageError)  # which would tell an address in memory
+            what = "it is none that Pillow knows" if unknown else str(error) or type(error).__name__
             raise UnreadableImage(f"the picture {example.file} cannot be read ({what}).") from error
         return check_size(rgb, example)
 

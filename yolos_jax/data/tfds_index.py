@@ -53,8 +53,8 @@ def index_of(records: Records) -> Index:
     """Everything but the pixels, from a file that an earlier reading left or by reading all records."""
     key, places = _key(records), _places(records)
     for place in places:
-        index = _load(place, key)
-        if index is not None and len(index.image_ids) == len(records):
+        index = _load(place, key, len(records))
+        if index is not None:
             return index
     index = _read(records)
     for place in places:
@@ -116,13 +116,48 @@ def header_size(data: bytes) -> tuple[int, int]:
         return 0, 0
 
 
-def _load(path: Path, key: str) -> Index | None:
-    """An index that was kept, unless it is of other shards or damaged."""
+def _load(path: Path, key: str, n: int) -> Index | None:
+    """An index of `n` records that was kept, unless it is of other shards or not as we write it.
+
+    It may have come with the data set, from anyone.
+    """
     try:
+        if not _is_plain(path):
+            return None
         with np.load(path, allow_pickle=False) as kept:
-            return Index(*(kept[name] for name in Index._fields)) if str(kept["key"]) == key else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            if str(kept["key"]) != key:
+                return None
+            index = Index(*(kept[name] for name in Index._fields))
+            return index if _is_whole(index, n) else None
+    except Exception:  # a damaged or malicious file makes it raise anything; MemoryError too
         return None
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether a zip file holds no more than its own size: nothing is compressed, nothing counts twice."""
+    if not path.is_file():
+        return False
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+    return stored and sum(entry.file_size for entry in entries) <= path.stat().st_size
+
+
+def _is_whole(index: Index, n: int) -> bool:
+    """Whether the arrays are of the types and shapes that `Index` says, for `n` records."""
+    m = len(index.ids)
+    images: list[tuple[type, tuple[int, ...]]] = [
+        (np.int64, (n,)),
+        (np.str_, (n,)),
+        (np.int64, (n, 2)),
+        (np.int64, (n,)),
+    ]
+    objects = [*[(np.int64, (m,))] * 3, (np.float32, (m, 4)), (np.bool_, (m,))]
+    if not all(array.dtype.type is t and array.shape == s for array, (t, s) in zip(index, images + objects)):
+        return False
+    index.file_names.tolist()  # raises if some are no text
+    fits = all(0 <= count <= m for count in index.counts.tolist()) and int(index.counts.sum()) == m
+    return fits and bool(((index.sizes >= 0) & (index.sizes < 10**6)).all())
 
 
 def _save(path: Path, key: str, index: Index) -> bool:

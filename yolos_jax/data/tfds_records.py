@@ -4,12 +4,25 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from yolos_jax.errors import InputError
 
 INFO = "dataset_info.json"  # written last: a folder without it is no finished preparation
 FORMAT = "array_record"
 DEPTH = 3  # NAME/CONFIG/VERSION
-FIELDS = {"image", "image/filename", "image/id", *(f"objects/{k}" for k in ("area", "bbox", "id", "is_crowd", "label"))}
+# What a record must hold: TFDS's kind of feature, or a number's type.
+FIELDS = {
+    "image": "Image",
+    "image/filename": "Text",
+    "image/id": "int64",
+    "objects/area": "int64",
+    "objects/bbox": "BBoxFeature",
+    "objects/id": "int64",
+    "objects/is_crowd": "bool",
+    "objects/label": "ClassLabel",
+}
+NAMES = "objects-label.labels.txt"
 LEAST_SHARD = 65536  # bytes of the smallest array_record file
 OTHER_NAMES = {"train2017": "train", "val2017": "validation", "test2017": "test"}
 
@@ -87,9 +100,8 @@ class Records:
             raise InputError(f"{directory} has no split {split!r}; it has {', '.join(sorted(splits)) or 'none'}.")
         self._length = int(splits[self.split].num_examples)
         self.shards = [Path(str(path)) for path in splits[self.split].filepaths]
-        self._check_shards()
-        label = builder.info.features["objects"]["label"]
-        self.names = [str(name) for name in label.names or range(label.num_classes)]
+        self._check_shards(splits[self.split].shard_lengths)
+        self.names = self._read_names(builder.info.features["objects"]["label"].num_classes)
         self.category_ids = self._ids(builder.info.metadata.get("category_ids"))
 
     def __len__(self) -> int:
@@ -132,21 +144,52 @@ class Records:
 
     def _check_features(self, features: Any) -> None:
         inner: Any = getattr(features["objects"], "feature", None) if "objects" in features else None
-        present = {*features, *(f"objects/{key}" for key in (inner if hasattr(inner, "keys") else ()))}
-        lacking = FIELDS - present
+        present = dict(features)
+        present |= {f"objects/{key}": inner[key] for key in (inner if hasattr(inner, "keys") else ())}
+        foreign = f"the records of {self.directory} are not those of TFDS's coco/2017"
+        lacking = FIELDS.keys() - present.keys()
         if lacking:
-            raise InputError(
-                f"the records of {self.directory} are not those of TFDS's coco/2017: they lack "
-                f"{', '.join(sorted(lacking))}."
-            )
+            raise InputError(f"{foreign}: they lack {', '.join(sorted(lacking))}.")
+        for key, kind in FIELDS.items():
+            found = type(present[key]).__name__
+            if found in ("Tensor", "Scalar"):
+                found = f"{np.dtype(present[key].np_dtype)}{list(present[key].shape) or ''}"
+            if found != kind:
+                raise InputError(f"{foreign}: {key} is {found} and must be {kind}.")
 
-    def _check_shards(self) -> None:
+    def _check_shards(self, lengths: list[int]) -> None:
         """Up front, because a reader would tell it only at a record of that shard."""
+        from array_record.python.array_record_module import ArrayRecordReader
+
         bad = [path for path in self.shards if not path.is_file() or path.stat().st_size < LEAST_SHARD]
         if bad:
             what = "is cut short" if bad[0].is_file() else "is missing"
             more = f" ({len(bad)} of {len(self.shards)} are missing or cut short)" if len(bad) > 1 else ""
             raise InputError(f"the shard {bad[0]} {what}{more}; copy or prepare the data set anew.")
+        for path, length in zip(self.shards, lengths):
+            reader = ArrayRecordReader(str(path))
+            if not reader.ok():
+                raise InputError(f"the shard {path} is damaged or cut short; copy or prepare the data set anew.")
+            if reader.num_records() != length:
+                raise InputError(
+                    f"the shard {path} holds {reader.num_records()} records and {INFO} says {length}; "
+                    "copy or prepare the data set anew."
+                )
+            reader.close()
+
+    def _read_names(self, count: int) -> list[str]:
+        """The names of the labels; without them nobody knows which category a label is."""
+        path = self.directory / NAMES
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")
+        except (OSError, ValueError):
+            lines = []
+        names = [line.strip() for line in lines if line.strip()]
+        if len(names) != count or len(set(names)) < len(names):
+            what = "lists a name twice" if len(set(names)) < len(names) else f"has {len(names)}"
+            what = what if path.is_file() else "does not exist"
+            raise InputError(f"{path} must hold {count} different names and {what}; copy or prepare the data set anew.")
+        return names
 
     def _ids(self, listed: Any) -> list[int] | None:
         if listed is None:

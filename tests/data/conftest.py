@@ -1,0 +1,5 @@
+"""Fixtures that several files share."""
+
+from made_tfds import made, own
+
+__all__ = ["made", "own"]
