@@ -35,7 +35,7 @@ demo: $(VENV)/ready
 	$(RUN) predict.py $(DEMO)/digits/val2017 --limit 8 --checkpoint $(DEMO)/run --out $(DEMO)/pictures
 
 test: $(VENV)/ready lint
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-parity: $(VENV)/ready-parity
 	$(RUN) -m pytest -m parity

@@ -21,6 +21,7 @@ from yolos_jax.errors import InputError
 from yolos_jax.training import checkpoints
 from yolos_jax.training.loop import train
 
+pytestmark = pytest.mark.slow
 LIMIT = 150  # seconds that any of this may take on a busy machine
 EVALUATED = {"eval.every_epochs": 2}
 LONG = {"train.epochs": 400, "checkpoint.every_steps": 5}

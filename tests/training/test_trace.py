@@ -23,6 +23,8 @@ from yolos_jax.training.optimizer import adamw, by_epoch, learning_rates
 from yolos_jax.training.step import data_mesh, initial_state, make_loss, make_step, split_over
 from yolos_jax.weights import from_reference, to_reference
 
+pytestmark = pytest.mark.slow
+
 
 def config_and_params():
     # The reference skips resizing for pictures with as many patches as the position grid.
