@@ -83,6 +83,9 @@ def test_damaged_files_of_an_exported_folder(exported, tmp_path, name):
 def test_mistakes_with_an_exported_folder(exported, tmp_path):
     with pytest.raises(Unusable, match="holds no export.json"):
         ExportedDetector(tmp_path)
+    (tmp_path / "export.json").write_text("{}")
+    with pytest.raises(Unusable, match="cannot be read .it lacks platforms, "):
+        ExportedDetector(tmp_path)
     foreign = shutil.copytree(exported, tmp_path / "foreign")
     facts = json.loads((foreign / "export.json").read_text())
     (foreign / "export.json").write_text(json.dumps(facts | {"platforms": ["tpu"]}))

@@ -23,6 +23,8 @@ import numpy as np
 from jax import export
 from PIL import Image, ImageOps
 
+NEEDED = "platforms", "parameters", "batch", "pictures", "programs", "label_names", "category_ids"  # of export.json
+
 
 class Unusable(Exception):
     """Told in one sentence: what is wrong, and what to do."""
@@ -62,6 +64,15 @@ def arrays_of(path: Path) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
+def facts_of(path: Path) -> dict[str, Any]:
+    """What export.json says, if it says all that is needed here."""
+    facts = json.loads(path.read_text())
+    absent = [key for key in NEEDED if key not in facts]
+    if absent:
+        raise ValueError(f"it lacks {', '.join(absent)}")
+    return facts
+
+
 class ExportedDetector:
     """An exported folder: its programs (each compiled when first needed) and its parameters, on the device."""
 
@@ -69,7 +80,7 @@ class ExportedDetector:
         self.folder = Path(folder)
         if not (self.folder / "export.json").is_file():
             raise Unusable(f"{self.folder} holds no export.json; give a folder that export.py has written.")
-        self.facts = self.read("export.json", lambda path: json.loads(path.read_text()))
+        self.facts = self.read("export.json", facts_of)
         backend, platforms = jax.default_backend(), self.facts["platforms"]
         if not {"gpu": {"cuda", "rocm"}}.get(backend, {backend}) & set(platforms):
             raise Unusable(f"the programs are for {', '.join(platforms)} and jax runs on {backend} here.")
