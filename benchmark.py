@@ -1,11 +1,11 @@
-"""Measures the data pipeline: how much batches are padded, and how fast pictures are loaded.
+"""Measures the data pipeline: how much batches are padded, and how fast images are loaded.
 
 python benchmark.py padding --sizes data/coco/annotations/instances_train2017.json
 python benchmark.py loader --data data/coco --split train2017 --workers 2
 python benchmark.py tfds --data data/coco --tfds data/tfds --split val2017 --workers 2
 
 `loader` compares with a PyTorch DataLoader that pads onto canvases, as the
-reference does; `tfds` compares pictures for evaluation from a COCO folder and
+reference does; `tfds` compares images for evaluation from a COCO folder and
 from TFDS records. Both run in turns, so that a busy machine slows both alike.
 """
 
@@ -26,14 +26,14 @@ from PIL import Image
 
 from yolos_jax.data.annotations import read_annotations
 from yolos_jax.data.augment import Augmentation
-from yolos_jax.data.coco import CocoSource
 from yolos_jax.data.examples import Source
 from yolos_jax.data.loader import LoadStep, load
 from yolos_jax.data.plan import EvaluationPlan, PlannedBatch, TrainingPlan
-from yolos_jax.data.tfds import TfdsSource
+from yolos_jax.data.sources.coco import CocoSource
+from yolos_jax.data.tfds.source import TfdsSource
 from yolos_jax.errors import InputError, exit_with_sentence
-from yolos_jax.pictures import open_rgb
-from yolos_jax.sequence import resized_size
+from yolos_jax.images.reading import open_rgb
+from yolos_jax.images.sequence import resized_size
 
 BUCKETS = 4, 8, 12, 16
 CANVASES = 8, 16  # images on canvases of one size
@@ -53,7 +53,7 @@ def main() -> None:
     _common(loader, "train2017", pairs=3)
     loader.set_defaults(run=measure_loaders)
     records = commands.add_parser("tfds", help="images per second of evaluation, TFDS records against a COCO folder")
-    records.add_argument("--tfds", required=True, type=Path, help="TFDS directory with the same pictures")
+    records.add_argument("--tfds", required=True, type=Path, help="TFDS directory with the same images")
     _common(records, "val2017", pairs=9)
     records.set_defaults(run=measure_records)
     arguments = parser.parse_args()
@@ -119,7 +119,7 @@ def measure_padding(arguments: argparse.Namespace) -> None:
 
 
 def canvas_padding(sizes: np.ndarray, count: int) -> float:
-    """Share of padding if pictures in random order are padded to the largest width and height of `count`."""
+    """Share of padding if images in random order are padded to the largest width and height of `count`."""
     order = np.random.default_rng(0).permutation(len(sizes))[: len(sizes) // count * count]
     batches = sizes[order].astype(np.int64).reshape(-1, count, 2)
     return 1.0 - float(batches.prod(2).sum()) / float(count * batches.max(1).prod(1).sum())
@@ -179,7 +179,7 @@ def canvases(source: CocoSource, draw: Augmentation, arguments: Any, seed: int, 
     order = np.concatenate([generator.permutation(len(source.examples)) for _ in range(epochs)])
     torch.manual_seed(seed)  # the workers' random numbers follow from it
     loader = torch.utils.data.DataLoader(
-        CanvasPictures(source, draw),
+        CanvasImages(source, draw),
         batch_sampler=order[: steps * arguments.batch_size].reshape(steps, -1).tolist(),
         num_workers=arguments.workers,
         prefetch_factor=AHEAD,
@@ -197,8 +197,8 @@ def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-class CanvasPictures:
-    """Pictures as float tensors with their targets, augmented one by one as the reference does."""
+class CanvasImages:
+    """Images as float tensors with their targets, augmented one by one as the reference does."""
 
     def __init__(self, source: CocoSource, draw: Augmentation):
         self.source, self.draw = source, draw
@@ -249,7 +249,7 @@ def _cropped(image: Image.Image, boxes: Any, labels: Any, bounds: tuple[int, int
 
 
 def on_one_canvas(items: list) -> Any:
-    """Pads pictures with zeros to the largest height and width; the mask is True there."""
+    """Pads images with zeros to the largest height and width; the mask is True there."""
     import torch
 
     height, width = (max(pixels.shape[axis] for pixels, _ in items) for axis in (1, 2))

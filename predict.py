@@ -1,4 +1,4 @@
-"""Detects in pictures; `python predict.py --help` says how."""
+"""Detects in images; `python predict.py --help` says how."""
 
 from yolos_jax.programs.predict import run
 

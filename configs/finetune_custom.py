@@ -1,12 +1,12 @@
 """Fine-tuning YOLOS-S on your own COCO-format annotations; no published AP, the data is yours.
 
-python check_data.py --config configs/finetune_custom.py --config.data.root=data/mine
+python -m yolos_jax.programs.check_data --config configs/finetune_custom.py --config.data.root=data/mine
 python train.py --config configs/finetune_custom.py --workdir runs/mine --config.data.root=data/mine \
     --config.init=runs/s
 
 `--config.init`: COCO weights (a checkpoint of ours or a Hugging Face folder), or a converted DeiT. Classes and
 their names come from the annotations; the last layer of the class head starts fresh if their number differs.
-One GPU of 24 GB, or a few; batch and learning rate suit some thousand pictures.
+One GPU of 24 GB, or a few; batch and learning rate suit some thousand images.
 """
 
 from ml_collections import ConfigDict

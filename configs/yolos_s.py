@@ -3,7 +3,7 @@
 python convert.py deit_small_patch16_224.pth --variant s --out runs/deit_s
 python train.py --config configs/yolos_s.py --config.init=runs/deit_s --workdir runs/s
 
-As published: 150 epochs on 8 GPUs, one picture each. On fewer devices the batch of 8
+As published: 150 epochs on 8 GPUs, one image each. On fewer devices the batch of 8
 stays, with --config.train.accumulate if memory asks for it.
 """
 

@@ -3,7 +3,7 @@
 python convert.py deit_small_dwr.pth --variant s_dwr --out runs/deit_s_dwr
 python train.py --config configs/yolos_s_dwr.py --config.init=runs/deit_s_dwr --workdir runs/s_dwr
 
-As published: 150 epochs on 8 GPUs, one picture each, from a DeiT of the same shape (240 pixels).
+As published: 150 epochs on 8 GPUs, one image each, from a DeiT of the same shape (240 pixels).
 """
 
 from ml_collections import ConfigDict

@@ -3,7 +3,7 @@
 python convert.py deit_tiny_distilled_patch16_224.pth --variant ti --out runs/deit_ti
 python train.py --config configs/yolos_ti.py --config.init=runs/deit_ti --workdir runs/ti
 
-As published: 8 GPUs, two pictures each. Fewer devices give the same training with
+As published: 8 GPUs, two images each. Fewer devices give the same training with
 --config.train.accumulate=2 (or more), if memory asks for it.
 """
 

@@ -1,4 +1,4 @@
-"""Makes small COCO folders of noise pictures, for tests that need files but no meaning."""
+"""Makes small COCO folders of noise images, for tests that need files but no meaning."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def make_coco(root: Path, sizes, split="train2017", annotations=None, categories=None) -> Path:
-    """Pictures `1.jpg`, `2.jpg`... of (width, height) `sizes`; by default one box of category 1 on each."""
+    """Images `1.jpg`, `2.jpg`... of (width, height) `sizes`; by default one box of category 1 on each."""
     rng = np.random.default_rng(0)
     (root / split).mkdir(parents=True)
     (root / "annotations").mkdir(exist_ok=True)

@@ -10,7 +10,7 @@ import pytest
 from made_coco import box, make_coco
 
 from yolos_jax.data.coco_names import COCO_NAMES
-from yolos_jax.data.tfds_build import build
+from yolos_jax.data.tfds.build import build
 
 CATEGORIES = [{"id": i, "name": name} for i, name in COCO_NAMES.items()]
 SIZES = [(64, 48), (48, 64), (60, 44), (80, 31), (33, 97), (64, 64)]

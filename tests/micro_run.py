@@ -1,4 +1,4 @@
-"""A recipe small enough to train in a test, on pictures of noise."""
+"""A recipe small enough to train in a test, on images of noise."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ SIZES = [(64, 48), (48, 64), (64, 64), (100, 40), (80, 60), (60, 80), (90, 50), 
 
 
 def micro_data(root: Path, split: str = "train2017") -> Path:
-    """Ten pictures with a box each, as a COCO folder; both splits are the same pictures."""
+    """Ten images with a box each, as a COCO folder; both splits are the same images."""
     return make_coco(root, SIZES, split)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from yolos_jax.images.sequence import pack as pack_batch
 from yolos_jax.model.config import YolosConfig
-from yolos_jax.sequence import pack as pack_batch
 
 ROOT = Path(__file__).resolve().parent.parent
 PARITY_VARIANTS = ("init_only", "mid", "distilled")
@@ -27,10 +27,10 @@ def reference_folder() -> Path:
 
 
 def data_folder(name: str) -> Path:
-    """A folder of real pictures (YOLOS_DATA, default ../shared/data), or a skip that says why."""
+    """A folder of real images (YOLOS_DATA, default ../shared/data), or a skip that says why."""
     folder = Path(os.environ.get("YOLOS_DATA", ROOT.parent / "shared" / "data")) / name
     if not folder.is_dir():
-        pytest.skip(f"{folder} is absent (pictures whose licences forbid shipping them)")
+        pytest.skip(f"{folder} is absent (images whose licences forbid shipping them)")
     return folder
 
 

@@ -10,8 +10,8 @@ from made_coco import make_coco
 from micro_run import SIZES, lines
 from reference_pack import ROOT
 
+from yolos_jax import checkpoints
 from yolos_jax.model.config import VARIANTS
-from yolos_jax.training import checkpoints
 from yolos_jax.training.loop import train
 
 RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
@@ -21,7 +21,7 @@ SMALL = {"width": 12, "depth": 2, "heads": 2, "det_tokens": 6, "max_side": 16}
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Sixteen pictures of two categories in each split of every naming."""
+    """Sixteen images of two categories in each split of every naming."""
     root = tmp_path_factory.mktemp("data")
     for split in ("train2017", "val2017", "train", "val"):
         make_coco(root, [*SIZES, *SIZES[:6]], split)

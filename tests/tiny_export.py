@@ -1,4 +1,4 @@
-"""A tiny checkpoint to export, real pictures for it, and export.py in this process or in one of its own."""
+"""A tiny checkpoint to export, real images for it, and export.py in this process or in one of its own."""
 
 import dataclasses
 import os
@@ -9,10 +9,10 @@ from pathlib import Path
 from reference_pack import data_folder
 from tiny_weights import TINY, random_params
 
-from yolos_jax.pictures import open_rgb
+from yolos_jax.checkpoints import Meta, save
+from yolos_jax.images.reading import open_rgb
+from yolos_jax.images.sequence import default_max_side
 from yolos_jax.programs import export as program
-from yolos_jax.sequence import default_max_side
-from yolos_jax.training.checkpoints import Meta, save
 
 CONFIG = dataclasses.replace(TINY, query_block=32, max_side=20)  # several blocks of attention
 SHORT, LONG = 64, default_max_side(64)  # 13 x 8 patches at most
@@ -25,8 +25,8 @@ def checkpoint_in(folder: Path) -> Path:
     return folder
 
 
-def real_photos() -> list[str]:
-    """Six real pictures, upright and lying by turns."""
+def real_images() -> list[str]:
+    """Six real images, upright and lying by turns."""
     paths = sorted((data_folder("coco_tiny80") / "val2017").glob("*.jpg"))
     sizes = [open_rgb(path).size for path in paths]
     lying = [path for path, (w, h) in zip(paths, sizes) if w > h]

@@ -12,7 +12,7 @@ __all__ = ["Detections", "Detector"]
 def __getattr__(name: str) -> Any:
     # Late, so that data workers can import yolos_jax.data without starting jax.
     if name in __all__:
-        from yolos_jax import detector
+        from yolos_jax.inference import detector
 
         return getattr(detector, name)
     raise AttributeError(f"module 'yolos_jax' has no attribute {name!r}")

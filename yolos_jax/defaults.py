@@ -30,9 +30,9 @@ def get_config(variant: str = "ti") -> ConfigDict:
     data.train_split = "train2017"  # annotations/instances_train2017.json beside train2017/; TFDS's train
     data.val_split = "val2017"
     data.train_annotations = ""  # other places than the splits', if given; with TFDS, instead of the records' boxes
-    data.train_pictures = ""
+    data.train_images = ""
     data.val_annotations = ""
-    data.val_pictures = ""
+    data.val_images = ""
     data.categories = "raw"  # labels are category ids; or "contiguous": ids numbered 0, 1, ...
     data.max_images = 0  # 0: all
     data.on_bad_image = "stop"  # or "skip": named and counted; in training another image takes its place
@@ -46,7 +46,7 @@ def get_config(variant: str = "ti") -> ConfigDict:
     data.crop_sides = (400, 500, 600)  # short sides before a crop
     data.crop_range = (384, 600)  # least and most pixels of a crop's sides
     data.buckets = 12  # most token counts that a run compiles for; more pad less
-    data.workers = 4  # processes that decode pictures; 0: threads of the main one
+    data.workers = 4  # processes that decode images; 0: threads of the main one
     data.ahead = 2  # batches each of them prepares ahead
 
     config.train = train = ConfigDict()

@@ -9,14 +9,14 @@ import numpy as np
 
 from yolos_jax.data.annotations import Complain, stop
 from yolos_jax.data.augment import Augmentation
-from yolos_jax.data.coco import CocoSource
 from yolos_jax.data.examples import DataSet
 from yolos_jax.data.plan import TrainingPlan
-from yolos_jax.data.tfds import TfdsSource
-from yolos_jax.data.tfds_records import find_dataset
+from yolos_jax.data.sources.coco import CocoSource
+from yolos_jax.data.tfds.records import find_dataset
+from yolos_jax.data.tfds.source import TfdsSource
 from yolos_jax.errors import InputError
+from yolos_jax.images.sequence import Geometry, default_max_side
 from yolos_jax.model.config import YolosConfig
-from yolos_jax.sequence import Geometry, default_max_side
 
 PRECISIONS = ("default", "high", "highest", "float32", "bfloat16", "tensorfloat32")
 
@@ -83,12 +83,12 @@ def model_of(config: Any, num_classes: int) -> YolosConfig:
 
 
 def geometry_of(config: Any, model: YolosConfig) -> Geometry:
-    """How pictures are resized for evaluation (and in training without augmentation)."""
+    """How images are resized for evaluation (and in training without augmentation)."""
     return Geometry.of(config.data.short_side, config.data.max_side, model.patch_size, model.max_side)
 
 
 def augmentation_of(config: Any, model: YolosConfig) -> Augmentation | Geometry:
-    """How training pictures are drawn; a recipe without `data.scales` does not augment."""
+    """How training images are drawn; a recipe without `data.scales` does not augment."""
     data = config.data
     if not data.scales:
         return geometry_of(config, model)
@@ -100,7 +100,7 @@ def augmentation_of(config: Any, model: YolosConfig) -> Augmentation | Geometry:
 
 
 def plan_of(config: Any, model: YolosConfig, sizes: np.ndarray) -> TrainingPlan:
-    """Which images share a batch of training, for pictures of (width, height) `sizes`."""
+    """Which images share a batch of training, for images of (width, height) `sizes`."""
     draw, train = augmentation_of(config, model), config.train
     return TrainingPlan(sizes, draw, train.batch_size, config.data.buckets, train.epochs, config.seed)
 
@@ -124,7 +124,7 @@ def source_of(
       category_ids, num_classes: a model's labels, where they are settled already.
     """
     data = config.data
-    annotations, pictures = data[f"{which}_annotations"], data[f"{which}_pictures"]
+    annotations, image_folder = data[f"{which}_annotations"], data[f"{which}_images"]
     shared = (
         data.root,
         data[f"{which}_split"],
@@ -134,9 +134,9 @@ def source_of(
         category_ids,
         annotations,
     )
-    if not pictures and find_dataset(data.root):
+    if not image_folder and find_dataset(data.root):
         return TfdsSource(*shared, complain)
-    return CocoSource(*shared, pictures, complain)
+    return CocoSource(*shared, image_folder, complain)
 
 
 def check_same_model(found: YolosConfig, wanted: YolosConfig, where: str) -> None:

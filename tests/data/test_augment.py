@@ -48,7 +48,7 @@ def test_boxes_follow_the_pixels(width, height, epoch, seed):
 
 
 def slow_size(width: int, height: int, side: int, most: int | None) -> tuple[int, int]:
-    """The documented rule, for one picture."""
+    """The documented rule, for one image."""
     short, long = min(width, height), max(width, height)
     if most is not None and long / short * side > most:
         side = round(most * short / long)
@@ -60,7 +60,7 @@ def slow_size(width: int, height: int, side: int, most: int | None) -> tuple[int
 
 
 def slow_view(rng: random.Random, width: int, height: int, scales, most: int) -> tuple:
-    """The documented pipeline, for one picture: (flip, first, crop, size)."""
+    """The documented pipeline, for one image: (flip, first, crop, size)."""
     flip, first, crop = rng.random() < 0.5, None, None
     if rng.random() < 0.5:
         first = slow_size(width, height, rng.choice([400, 500, 600]), None)
@@ -70,13 +70,13 @@ def slow_view(rng: random.Random, width: int, height: int, scales, most: int) ->
     return flip, first, crop, slow_size(width, height, rng.choice(scales), most)
 
 
-PICTURES = np.array([(640, 480), (480, 640), (500, 333), (640, 360), (427, 640), (1000, 300), (200, 200)])
+IMAGES = np.array([(640, 480), (480, 640), (500, 333), (640, 360), (427, 640), (1000, 300), (200, 200)])
 ROUNDS = 4000
 
 
 @functools.cache
 def many_views(draw: Augmentation) -> tuple[np.ndarray, Views]:
-    sizes = np.tile(PICTURES, (ROUNDS, 1))
+    sizes = np.tile(IMAGES, (ROUNDS, 1))
     return sizes, draw.views(sizes, 3, 5)
 
 
@@ -101,12 +101,12 @@ def test_every_view_is_one_that_the_documented_pipeline_can_draw(draw):
 
 @pytest.mark.parametrize("draw", [SMALL, TINY], ids=["small", "tiny"])
 def test_views_are_distributed_as_documented(draw):
-    """Two samples of the same picture: ours and the slow one's, compared by flips, crops and final sizes."""
+    """Two samples of the same image: ours and the slow one's, compared by flips, crops and final sizes."""
     sizes, views = many_views(draw)
     rng = random.Random(7)
-    for picture in PICTURES.tolist():
-        ours = views.of((sizes == picture).all(1))
-        slow = [slow_view(rng, *picture, draw.scales, draw.max_side) for _ in range(ROUNDS)]
+    for image in IMAGES.tolist():
+        ours = views.of((sizes == image).all(1))
+        slow = [slow_view(rng, *image, draw.scales, draw.max_side) for _ in range(ROUNDS)]
         other = Views(
             np.array([v[0] for v in slow]),
             np.array([v[1] or (0, 0) for v in slow]),
@@ -114,7 +114,7 @@ def test_views_are_distributed_as_documented(draw):
             np.array([v[3] for v in slow]),
         )
         for key in (kind_of, first_of, crop_of, size_of):
-            assert same_distribution(key(ours), key(other)) > SURE, (picture, key.__name__)
+            assert same_distribution(key(ours), key(other)) > SURE, (image, key.__name__)
 
 
 def kind_of(views: Views) -> np.ndarray:

@@ -15,11 +15,11 @@ from reference_pack import ROOT
 
 from yolos_jax.data import loader
 from yolos_jax.data.augment import Augmentation
-from yolos_jax.data.coco import CocoSource
 from yolos_jax.data.loader import LoadStep, Share, load
 from yolos_jax.data.plan import EvaluationPlan, TrainingPlan
+from yolos_jax.data.sources.coco import CocoSource
 from yolos_jax.errors import InputError
-from yolos_jax.sequence import Geometry
+from yolos_jax.images.sequence import Geometry
 
 DRAW = Augmentation((32, 48, 64), 96, crop_sides=(48, 64), crop_range=(32, 60))
 PLAIN = Geometry.of(48, 96, 16, 84)
@@ -31,20 +31,20 @@ BROKEN = 4, 5, 11  # two of them neighbours
 def folder(tmp_path_factory):
     annotations = [box(2 * i, i, [4, 4, 20, 10]) for i in range(1, len(SIZES) + 1)]
     annotations += [box(2 * i + 1, i, [10, 20, 20, 15], category=7) for i in range(1, len(SIZES), 3)]
-    return make_coco(tmp_path_factory.mktemp("pictures"), SIZES, annotations=annotations)
+    return make_coco(tmp_path_factory.mktemp("images"), SIZES, annotations=annotations)
 
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
-    """The same with pictures cut short."""
+    """The same with images cut short."""
     root = make_coco(tmp_path_factory.mktemp("broken"), SIZES)
     for index in BROKEN:
-        path = picture(root, index)
+        path = image(root, index)
         path.write_bytes(path.read_bytes()[:-200])
     return root
 
 
-def picture(root, index: int):
+def image(root, index: int):
     return root / "train2017" / f"{index + 1}.jpg"
 
 
@@ -70,7 +70,7 @@ def run(work: LoadStep, start=0, stop=None, workers=0) -> list[list[tuple]]:
         return [slots_of(work, loaded) for loaded in batches]
 
 
-def test_batches_hold_every_picture_and_its_boxes(folder):
+def test_batches_hold_every_image_and_its_boxes(folder):
     work, seen = evaluation(folder), {}
     for slots in run(work):
         for _, image_id, patches, grid, labels, _, count, valid in slots:
@@ -139,7 +139,7 @@ def test_shares_must_be_equal(folder):
         training(folder, share=Share(0, 3))
 
 
-# Pictures that cannot be read
+# Images that cannot be read
 
 
 def readable_substitute(plan, step: int, index: int) -> int:
@@ -151,7 +151,7 @@ def readable_substitute(plan, step: int, index: int) -> int:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("workers", [0, 2])
-def test_training_replaces_unreadable_pictures_always_alike(broken, workers):
+def test_training_replaces_unreadable_images_always_alike(broken, workers):
     work, replaced = training(broken), []
     with contextlib.closing(load(work, 0, len(work.plan), workers)) as batches:
         for loaded in batches:
@@ -159,13 +159,13 @@ def test_training_replaces_unreadable_pictures_always_alike(broken, workers):
             wanted = [readable_substitute(work.plan, loaded.step, i) if i in BROKEN else i for i in planned]
             assert loaded.indices.tolist() == wanted and loaded.batch.valid.all()
             lost = [i for i in planned if i in BROKEN]
-            named = [i for i in BROKEN if any(str(picture(broken, i)) in said for said in loaded.skipped)]
+            named = [i for i in BROKEN if any(str(image(broken, i)) in said for said in loaded.skipped)]
             assert set(lost) <= set(named) and bool(lost) == bool(loaded.skipped)
             replaced += lost
     assert set(replaced) == set(BROKEN)
 
 
-def test_evaluation_leaves_the_slots_of_unreadable_pictures_empty(broken):
+def test_evaluation_leaves_the_slots_of_unreadable_images_empty(broken):
     work, found, skipped = evaluation(broken), [], []
     for loaded in load(work, 0, len(work.plan)):
         images = loaded.indices[loaded.indices >= 0].tolist()
@@ -177,17 +177,17 @@ def test_evaluation_leaves_the_slots_of_unreadable_pictures_empty(broken):
     assert sorted(found) == [i for i in range(len(SIZES)) if i not in BROKEN]
     assert len(skipped) == len(BROKEN)
     for i in BROKEN:
-        assert sum(str(picture(broken, i)) in sentence for sentence in skipped) == 1
+        assert sum(str(image(broken, i)) in sentence for sentence in skipped) == 1
 
 
-def test_a_training_set_without_a_readable_picture_stops(tmp_path, monkeypatch):
+def test_a_training_set_without_a_readable_image_stops(tmp_path, monkeypatch):
     monkeypatch.setattr(loader, "SUBSTITUTES", 3)
     root = make_coco(tmp_path, SIZES[:6])
     for index in range(6):
-        picture(root, index).write_bytes(b"no picture")
+        image(root, index).write_bytes(b"no image")
     source = CocoSource(root, "train2017")
     work = LoadStep(source, TrainingPlan(source.examples.sizes, PLAIN, 2, 1, 1, 0), 16, 84)
-    with pytest.raises(InputError, match=r"3 pictures in a row cannot be read, the last one: .*\.jpg"):
+    with pytest.raises(InputError, match=r"3 images in a row cannot be read, the last one: .*\.jpg"):
         list(load(work, 0, 1))
 
 
@@ -241,10 +241,10 @@ def test_what_stops_a_worker_reaches_the_caller(folder):
 
 PARENT = """
 import sys, time
-from yolos_jax.data.coco import CocoSource
+from yolos_jax.data.sources.coco import CocoSource
 from yolos_jax.data.loader import LoadStep, load
 from yolos_jax.data.plan import TrainingPlan
-from yolos_jax.sequence import Geometry
+from yolos_jax.images.sequence import Geometry
 
 source = CocoSource(sys.argv[1], "train2017")
 plan = TrainingPlan(source.examples.sizes, Geometry.of(48, 96, 16, 84), 4, 2, 1000, 0)

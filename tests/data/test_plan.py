@@ -14,7 +14,7 @@ from reference_pack import data_folder
 from yolos_jax.data.augment import Augmentation, plain_views
 from yolos_jax.data.plan import EvaluationPlan, TrainingPlan, fill_buckets
 from yolos_jax.errors import InputError
-from yolos_jax.sequence import Geometry, bucket_edges
+from yolos_jax.images.sequence import Geometry, bucket_edges
 
 DRAW = Augmentation((32, 48, 64, 80), 112, crop_sides=(48, 64), crop_range=(32, 60))
 PLAIN = Geometry.of(48, 96, 16, 84)
@@ -175,7 +175,7 @@ TINY = Augmentation(tuple(range(256, 609, 16)), 1013)
 
 @functools.cache
 def real_sizes() -> np.ndarray:
-    """(width, height) of real photos, repeated up to COCO's number of images."""
+    """(width, height) of real images, repeated up to COCO's number of images."""
     found = []
     for folder, splits in (("coco128", ["train2017"]), ("coco_tiny80", ["train2017", "val2017"])):
         for split in splits:

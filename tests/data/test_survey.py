@@ -13,10 +13,10 @@ from reference_pack import ROOT, data_folder
 
 from yolos_jax.data import survey
 from yolos_jax.data.augment import Augmentation
-from yolos_jax.data.coco import CocoSource
 from yolos_jax.data.plan import TrainingPlan
+from yolos_jax.data.sources.coco import CocoSource
 from yolos_jax.errors import InputError
-from yolos_jax.sequence import Geometry
+from yolos_jax.images.sequence import Geometry
 
 
 def read(root, which="train", problems=None, split=None, **options):
@@ -89,11 +89,11 @@ def test_real_numbers_equal_pycocotools(split, capsys):
     assert list(facts.areas) == [len(coco.getAnnIds(areaRng=limits, iscrowd=False)) for limits in bounds]
     each = [len(coco.getAnnIds([i], iscrowd=False)) for i in coco.getImgIds()]
     assert (facts.most, facts.without, facts.boxes) == (max(each), each.count(0), sum(each))
-    assert not survey.picture_problems([found])
+    assert not survey.image_problems([found])
 
 
 def test_the_plan_in_numbers(tmp_path):
-    """Three pictures of 12 patches and five of 18, two to a batch: one of the three moves up and is padded by 6."""
+    """Three images of 12 patches and five of 18, two to a batch: one of the three moves up and is padded by 6."""
     train = read(make_coco(tmp_path, [(64, 48)] * 3 + [(48, 96)] * 5, "train"))
     problems = []
 
@@ -135,7 +135,7 @@ def broken(tmp_path):
     change(root, lambda c: c["images"].extend(images))
     path = root / "train" / "4.jpg"
     path.write_bytes(path.read_bytes()[:400])
-    (root / "train" / "5.jpg").write_text("no picture")
+    (root / "train" / "5.jpg").write_text("no image")
     Image.new("RGB", (10, 10)).save(root / "val" / "2.jpg")
     files = {which: str(root / "annotations" / f"instances_{which}.json") for which in ("train", "val")}
     return root, [
@@ -166,7 +166,7 @@ def test_everything_wrong_is_named_once(broken):
     train = read(root, problems=problems, categories="contiguous")
     val = read(root, "val", problems, category_ids=train.source.category_ids, num_classes=train.source.num_classes)
     problems += survey.category_problems(train, val)
-    problems += survey.picture_problems([train, val])
+    problems += survey.image_problems([train, val])
     for file, *words in wanted:
         matching = [p for p in problems if p.file == file and all(word in p.sentence for word in [file, *words])]
         assert len(matching) == 1, (words, matching)
@@ -175,15 +175,15 @@ def test_everything_wrong_is_named_once(broken):
     assert len(train.source.examples) == 7 and "of the 9 images" in " ".join(survey.notes([train, val], 100))
 
 
-def test_a_picture_that_both_splits_list_is_decoded_once(tmp_path, monkeypatch):
+def test_a_image_that_both_splits_list_is_decoded_once(tmp_path, monkeypatch):
     root = make_coco(tmp_path, [(64, 48)] * 3, "train")
     train, val = read(root), read(root, "val", split="train")
     (root / "train" / "2.jpg").write_bytes(b"")
     opened, usual = [], CocoSource.read
     monkeypatch.setattr(CocoSource, "read", lambda self, e: opened.append(e.image_id) or usual(self, e))
-    assert [p.file for p in survey.picture_problems([train, val])] == [str(root / "train" / "2.jpg")]
+    assert [p.file for p in survey.image_problems([train, val])] == [str(root / "train" / "2.jpg")]
     assert sorted(opened) == [1, 2, 3]
-    assert any(note.startswith("3 pictures listed by both splits") for note in survey.notes([train, val], 100))
+    assert any(note.startswith("3 images listed by both splits") for note in survey.notes([train, val], 100))
 
 
 def test_notes_are_no_problems(tmp_path):
@@ -196,21 +196,21 @@ def test_notes_are_no_problems(tmp_path):
     assert note.startswith("2 images of the train split") and note.endswith("image id 1 (3), image id 2 (3)")
     (root / "val" / "deep").mkdir()
     Image.new("RGB", (8, 8)).save(root / "val" / "deep" / "a.PNG")
-    (root / "val" / "notes.pdf").write_text("no picture")
+    (root / "val" / "notes.pdf").write_text("no image")
     (note,) = survey.notes([train, val], 100)
-    assert note.startswith(f"1 picture in {root / 'val'} ") and note.endswith("a.PNG")
+    assert note.startswith(f"1 image in {root / 'val'} ") and note.endswith("a.PNG")
     (note, _) = survey.notes([read(root, max_images=2), val], 100)
     assert note == "of the 3 images that the train split lists, 2 are used"
 
 
-def test_splits_may_share_a_folder_of_pictures(tmp_path):
+def test_splits_may_share_a_folder_of_images(tmp_path):
     root = make_coco(tmp_path, [(64, 48)] * 3, "all", [])
     whole = json.loads((root / "annotations" / "instances_all.json").read_text())
     for which, images in (("train", whole["images"][:1]), ("val", whole["images"][1:2])):
         (root / "annotations" / f"instances_{which}.json").write_text(json.dumps(whole | {"images": images}))
-    splits = [read(root, which, pictures=root / "all") for which in ("train", "val")]
+    splits = [read(root, which, images=root / "all") for which in ("train", "val")]
     (note,) = survey.notes(splits, 100)
-    assert note.startswith(f"1 picture in {root / 'all'} ") and note.endswith("3.jpg")
+    assert note.startswith(f"1 image in {root / 'all'} ") and note.endswith("3.jpg")
 
 
 def test_nothing_to_read_is_bad_input(tmp_path):
@@ -227,7 +227,13 @@ def test_nothing_to_read_is_bad_input(tmp_path):
 
 def check(root, *flags):
     """Runs the program on a made folder, as a user does."""
-    command = [sys.executable, "check_data.py", "--config=configs/finetune_custom.py", f"--config.data.root={root}"]
+    command = [
+        sys.executable,
+        "-m",
+        "yolos_jax.programs.check_data",
+        "--config=configs/finetune_custom.py",
+        f"--config.data.root={root}",
+    ]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     command += ["--config.train.batch_size=2", *flags]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
@@ -241,7 +247,7 @@ def test_the_program_tells_all_and_counts_last(broken):
     told = [line for line in lines if line.startswith("problem: ")]
     assert len(told) == 13 and lines[-1] == "13 problems in 5 files"
     assert all(any(all(word in line for word in words) for line in told) for words in wanted)
-    without = check(root, "--nopictures")
+    without = check(root, "--noimages")
     assert without.returncode == 1 and without.stdout.splitlines()[-1] == "10 problems in 2 files"
     assert "decoding" not in without.stderr
 

@@ -1,4 +1,4 @@
-"""Sizes, pixels and boxes of the transforms against the reference's; pictures as sequences."""
+"""Sizes, pixels and boxes of the transforms against the reference's; images as sequences."""
 
 import functools
 
@@ -11,13 +11,12 @@ from PIL import Image
 from reference_pack import arrays, data_folder
 
 from yolos_jax.data.augment import Views, normalized_boxes, plain_views, view_example, view_pixels
-from yolos_jax.data.coco import CocoSource
 from yolos_jax.data.examples import Example
 from yolos_jax.data.loader import LoadStep
 from yolos_jax.data.plan import EvaluationPlan
+from yolos_jax.data.sources.coco import CocoSource
 from yolos_jax.errors import InputError
-from yolos_jax.model.yolos import normalize
-from yolos_jax.sequence import (
+from yolos_jax.images.sequence import (
     Geometry,
     default_max_side,
     pack,
@@ -27,6 +26,7 @@ from yolos_jax.sequence import (
     rounded_tokens,
     to_patches,
 )
+from yolos_jax.model.yolos import normalize
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # of ImageNet
 
@@ -60,7 +60,7 @@ def test_longest_sides_of_the_reference():
     assert [default_max_side(side) for side in (800, 608, 512)] == [1333, 1013, 853]
 
 
-def test_pixels_and_targets_of_validation_pictures():
+def test_pixels_and_targets_of_validation_images():
     z, source = arrays("transforms.npz"), val_source()
     by_name = {example.file.rsplit("/")[-1]: example for example in source.examples}
     for k, name in enumerate(z["img_files"]):
@@ -109,7 +109,7 @@ def given_view(z, n: int, width: int, height: int) -> Views:
 
 
 def given_input(z, n: int) -> tuple[Image.Image, Example]:
-    """The picture and the targets that transform `n` starts from."""
+    """The image and the targets that transform `n` starts from."""
     name = str(z["t_source"][n])
     if name == "syn":
         image = Image.fromarray(z["syn_image"])
@@ -169,7 +169,7 @@ EXTREME = [(1, 1), (3, 2000), (2000, 1), (9000, 1), (5000, 100), (5040, 61), (10
 
 
 @pytest.mark.parametrize("size", EXTREME, ids=lambda s: f"{s[0]}x{s[1]}")
-def test_extreme_pictures_keep_whole_patches_within_the_bound(size):
+def test_extreme_images_keep_whole_patches_within_the_bound(size):
     width, height = resized_size(*size, 800, 1333)
     assert width % 16 == height % 16 == 0 and min(width, height) >= 16 and max(width, height) <= 1344
 
@@ -179,7 +179,7 @@ def test_rounded_tokens_waste_an_eighth_at_most(n):
     assert n <= rounded_tokens(n) <= n * 1.125
 
 
-def test_patches_are_rows_of_the_picture():
+def test_patches_are_rows_of_the_image():
     image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
     patches = to_patches(image)
     np.testing.assert_array_equal(patches[1, 1], image[16:, 16:32])
@@ -192,7 +192,7 @@ def test_patches_are_rows_of_the_picture():
         pack([image], 6, 1, max_side=2)
 
 
-def test_pictures_the_model_cannot_take_are_refused():
+def test_images_the_model_cannot_take_are_refused():
     with pytest.raises(InputError, match="model.max_side"):
         Geometry.of(800, 1400, 16, 84)
     with pytest.raises(InputError, match="at least one patch"):
@@ -201,7 +201,7 @@ def test_pictures_the_model_cannot_take_are_refused():
         Geometry.of(32, -5, 16, 84)
 
 
-def test_targets_are_fractions_of_the_viewed_picture(tmp_path):
+def test_targets_are_fractions_of_the_viewed_image(tmp_path):
     root = make_coco(tmp_path, [(64, 48)], annotations=[box(1, 1, [16, 12, 32, 6])])
     source = CocoSource(root, "train2017")
     plan = EvaluationPlan(source.examples.sizes, Geometry.of(48, 96, 16, 84), 2, 1)

@@ -14,17 +14,17 @@ from made_tfds import CATEGORIES, coco_folder
 from reference_pack import ROOT, data_folder
 from tiny_weights import random_params
 
-from yolos_jax.data.coco import CocoSource
+from yolos_jax import checkpoints
 from yolos_jax.data.loader import LoadStep, load
 from yolos_jax.data.plan import EvaluationPlan
-from yolos_jax.data.tfds import TfdsSource
-from yolos_jax.data.tfds_build import build
-from yolos_jax.evaluation import run
-from yolos_jax.evaluation.coco import NAMES, coco_metrics
+from yolos_jax.data.sources.coco import CocoSource
+from yolos_jax.data.tfds.build import build
+from yolos_jax.data.tfds.source import TfdsSource
+from yolos_jax.evaluation import evaluator as evaluating
+from yolos_jax.evaluation.coco_metrics import NAMES, coco_metrics
+from yolos_jax.images.sequence import Geometry
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import Outputs
-from yolos_jax.sequence import Geometry
-from yolos_jax.training import checkpoints
 from yolos_jax.training.step import data_mesh
 
 
@@ -90,7 +90,7 @@ def signature(patches, grid):
 
 
 def knows_by_heart(graph, params, patches, grid) -> Outputs:
-    """Says what it learned about a picture of exactly these pixels, and nothing about others."""
+    """Says what it learned about an image of exactly these pixels, and nothing about others."""
     same = signature(patches, grid)[:, None] == params["signature"][None]
     known, place = same.any(1), same.argmax(1)
     nothing = jax.nn.one_hot(MODEL.num_classes, MODEL.num_classes + 1) * 100
@@ -99,7 +99,7 @@ def knows_by_heart(graph, params, patches, grid) -> Outputs:
 
 
 def learned(source: CocoSource) -> dict[str, np.ndarray]:
-    """For every picture: its signature, and two boxes near every one of its objects, of random scores."""
+    """For every image: its signature, and two boxes near every one of its objects, of random scores."""
     plan = EvaluationPlan(source.examples.sizes, GEOMETRY, 8, 1)
     n, rng = len(source.examples), np.random.default_rng(0)
     logits = np.full((n, QUERIES, MODEL.num_classes + 1), -100, np.float32)
@@ -128,24 +128,24 @@ def assert_same_results(found, want, atol=0.0):
         np.testing.assert_allclose([one[key] for one in found], [one[key] for one in want], rtol=0, atol=atol)
 
 
-def test_pictures_known_by_heart_score_the_same_from_all_three(tmp_path, monkeypatch):
+def test_images_known_by_heart_score_the_same_from_all_three(tmp_path, monkeypatch):
     """The whole way from a file's bytes to AP, but for the network.
 
-    Its place is taken by one that knows the folder's pictures by their pixels
-    as they come out of the loader: it finds nothing on a picture that is
-    decoded, resized or padded otherwise. So equal numbers show that pictures,
+    Its place is taken by one that knows the folder's images by their pixels
+    as they come out of the loader: it finds nothing on an image that is
+    decoded, resized or padded otherwise. So equal numbers show that images,
     sizes, ids, labels and ground truth are the same from all sources.
     """
     coco = data_folder("coco_tiny80")
     folder = CocoSource(coco, "val2017", 91)
     directory, _ = build(coco, tmp_path)
-    monkeypatch.setattr(run, "apply", knows_by_heart)
+    monkeypatch.setattr(evaluating, "apply", knows_by_heart)
     params, mesh = learned(folder), data_mesh(jax.devices()[:1])
 
     def evaluated(source):
-        return run.Evaluator(MODEL, source, GEOMETRY, mesh, 8, 1)(params)
+        return evaluating.Evaluator(MODEL, source, GEOMETRY, mesh, 8, 1)(params)
 
-    evaluator = run.Evaluator(MODEL, folder, GEOMETRY, mesh, 8, 1)
+    evaluator = evaluating.Evaluator(MODEL, folder, GEOMETRY, mesh, 8, 1)
     want = evaluator(params)
     assert 0.2 < want.metrics["AP"] < 0.8
     listed = evaluated(TfdsSource(directory, "val2017", 91, annotations=folder.annotation_file))
@@ -155,7 +155,7 @@ def test_pictures_known_by_heart_score_the_same_from_all_three(tmp_path, monkeyp
     assert_same_results(records.results, want.results)
     for name in NAMES:
         assert abs(records.metrics[name] - want.metrics[name]) < 1e-3, name
-    # Another pixel, another picture: what was learned about the first is worth nothing now.
+    # Another pixel, another image: what was learned about the first is worth nothing now.
     forgot = params | {"signature": params["signature"] + np.uint32(1)}
     assert evaluator(forgot).metrics["AP"] < 0.01
 

@@ -9,9 +9,9 @@ import pytest
 from reference_pack import PARITY_VARIANTS, arrays, image_sequence, micro_config, tensors
 
 from yolos_jax.errors import InputError
+from yolos_jax.images.sequence import pack
 from yolos_jax.model.config import VARIANTS, YolosConfig, variant
 from yolos_jax.model.yolos import abstract, apply, build, normalize
-from yolos_jax.sequence import pack
 from yolos_jax.weights import from_reference
 
 MICRO = YolosConfig(

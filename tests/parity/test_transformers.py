@@ -1,4 +1,4 @@
-"""Every full-size variant against transformers, on real pictures: same weights, same pixels, same answers.
+"""Every full-size variant against transformers, on real images: same weights, same pixels, same answers.
 
 The weights are random, since only their shapes matter here, and so that no
 parameter is 0 or 1 and every one of them has to arrive at its place.
@@ -15,16 +15,16 @@ from PIL import Image
 from reference_pack import data_folder
 
 from yolos_jax.data.coco_names import COCO_NAMES
+from yolos_jax.images.sequence import pack, resize, resized_size
 from yolos_jax.model.config import VARIANTS
 from yolos_jax.model.yolos import MEAN, STD, abstract, apply
-from yolos_jax.sequence import pack, resize, resized_size
 from yolos_jax.weights import export_huggingface, load_weights
 
 pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
 transformers = pytest.importorskip("transformers", reason="transformers is absent (the parity extra)")
 
-PICTURES = 10
+IMAGES = 10
 SHORT_SIDE = 192  # pixels: small enough for two CPU cores, and no size of a variant's own grid
 # width, depth, heads, image_size, mid-layer positions: hf_names.txt
 SHAPES = {
@@ -35,8 +35,8 @@ SHAPES = {
 }
 
 
-def pictures():
-    """At least `PICTURES` normalised `[h, w, 3]` pictures, no two of one size."""
+def real_images():
+    """At least `IMAGES` normalised `[h, w, 3]` images, no two of one size."""
     found = {}
     for path in sorted((data_folder("coco_tiny80") / "val2017").glob("*.jpg")):
         with Image.open(path) as image:
@@ -44,9 +44,9 @@ def pictures():
             if size not in found:
                 pixels = resize(image.convert("RGB"), size).astype(np.float32)
                 found[size] = (pixels / 255 - np.float32(MEAN)) / np.float32(STD)
-        if len(found) == PICTURES:
+        if len(found) == IMAGES:
             break
-    assert len(found) == PICTURES
+    assert len(found) == IMAGES
     return list(found.values())
 
 
@@ -80,7 +80,7 @@ def random_model(name):
 
 
 def outputs_of(model, images):
-    """Logits and boxes of each picture alone."""
+    """Logits and boxes of each image alone."""
     with torch.no_grad():
         out = [model(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]) for image in images]
     return np.concatenate([o.logits for o in out]), np.concatenate([o.pred_boxes for o in out])
@@ -92,7 +92,7 @@ def relative(ours, theirs):
 
 @pytest.mark.parametrize("name", list(VARIANTS))
 def test_same_answers_and_back_again(name, tmp_path):
-    images = pictures()
+    images = real_images()
     model = random_model(name)
     logits, boxes = outputs_of(model, images)
     before = model.state_dict()

@@ -10,9 +10,9 @@ import pytest
 from micro_run import assert_equal_trees
 from tiny_weights import TINY, random_params
 
+from yolos_jax import checkpoints
+from yolos_jax.checkpoints import Meta
 from yolos_jax.errors import InputError
-from yolos_jax.training import checkpoints
-from yolos_jax.training.checkpoints import Meta
 from yolos_jax.training.keeper import BEST, Keeper, best_so_far, newest, put_aside_best
 from yolos_jax.training.optimizer import adamw
 from yolos_jax.training.step import data_mesh, initial_state

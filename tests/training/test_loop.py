@@ -11,10 +11,9 @@ import pytest
 from made_coco import make_coco
 from micro_run import SIZES, assert_equal_trees, lines, micro_config, micro_data, without_key_biases
 
-from yolos_jax import recipe
+from yolos_jax import checkpoints, recipe
 from yolos_jax.errors import InputError
 from yolos_jax.objective.losses import LossTerms
-from yolos_jax.training import checkpoints
 from yolos_jax.training.keeper import newest
 from yolos_jax.training.loop import NotFinite, not_finite, train
 from yolos_jax.training.run import Run
@@ -198,7 +197,7 @@ def test_bad_numbers_stop_and_leave_what_was_saved(data, tmp_path):
     assert_equal_trees(checkpoints.read(tmp_path, 2, params=kept)["params"], kept)
 
 
-def test_an_unreadable_picture_stops_or_is_replaced(tmp_path, capsys):
+def test_an_unreadable_image_stops_or_is_replaced(tmp_path, capsys):
     root = micro_data(tmp_path / "data")
     path = root / "train2017" / "5.jpg"
     path.write_bytes(path.read_bytes()[:-300])
@@ -211,7 +210,7 @@ def test_an_unreadable_picture_stops_or_is_replaced(tmp_path, capsys):
     assert train(config, tmp_path / "run", devices=ONE).step == 12
     printed = capsys.readouterr().out
     assert "another image took its place" in printed and "5.jpg" in printed
-    assert re.search(r"[1-9]\d* pictures were skipped", printed)
+    assert re.search(r"[1-9]\d* images were skipped", printed)
 
 
 def test_a_full_disk_is_one_sentence(data, tmp_path, monkeypatch):

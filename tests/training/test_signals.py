@@ -14,7 +14,7 @@ import pytest
 from micro_run import assert_equal_trees, lines, micro_data, without_key_biases
 from reference_pack import ROOT, data_folder
 
-from yolos_jax.training import checkpoints
+from yolos_jax import checkpoints
 
 MICRO = {
     "init": "from_nothing", "matcher": "device",

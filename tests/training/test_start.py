@@ -9,10 +9,10 @@ from made_coco import box, make_coco
 from micro_run import assert_equal_trees
 from tiny_weights import TINY, deit_state, huggingface_folder, random_params, reference_state, write
 
-from yolos_jax.data.coco import CocoSource
+from yolos_jax import checkpoints
+from yolos_jax.data.sources.coco import CocoSource
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import build
-from yolos_jax.training import checkpoints
 from yolos_jax.training.start import starting_params
 
 SEVEN = dataclasses.replace(TINY, num_classes=7)
@@ -100,11 +100,11 @@ def test_another_split_takes_the_models_labels(tmp_path):
         CocoSource(root, "train2017", 2, categories="contiguous", category_ids=(3, 17))
 
 
-def test_annotations_and_pictures_elsewhere(tmp_path):
+def test_annotations_and_images_elsewhere(tmp_path):
     root = own_data(tmp_path)
     (root / "annotations" / "instances_train2017.json").rename(tmp_path / "mine.json")
-    (root / "train2017").rename(tmp_path / "photos")
-    source = CocoSource("", "", annotations=tmp_path / "mine.json", pictures=tmp_path / "photos")
+    (root / "train2017").rename(tmp_path / "images")
+    source = CocoSource("", "", annotations=tmp_path / "mine.json", images=tmp_path / "images")
     assert len(source.examples) == 2 and source.read(source.examples[0]).size == (64, 48)
 
 

@@ -11,15 +11,15 @@ from PIL import Image
 from reference_pack import arrays, tensors, train_config
 
 from yolos_jax.data.augment import Views
-from yolos_jax.data.coco import CocoSource
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.data.loader import LoadStep, load
 from yolos_jax.data.plan import PlannedBatch
+from yolos_jax.data.sources.coco import CocoSource
+from yolos_jax.images.sequence import pack
 from yolos_jax.model.yolos import abstract
 from yolos_jax.objective import matching
-from yolos_jax.sequence import pack
-from yolos_jax.training.feed import Feed
 from yolos_jax.training.optimizer import adamw, by_epoch, learning_rates
+from yolos_jax.training.prefetch import Feed
 from yolos_jax.training.step import data_mesh, initial_state, make_loss, make_step, split_over
 from yolos_jax.weights import from_reference, to_reference
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 
 def config_and_params():
-    # The reference skips resizing for pictures with as many patches as the position grid.
+    # The reference skips resizing for images with as many patches as the position grid.
     config = dataclasses.replace(train_config(), skip_equal_count=True)
     return config, from_reference(tensors("train_init.safetensors"), config)
 
@@ -35,7 +35,7 @@ def config_and_params():
 def batch_of(ids, slots, config, canvases=None) -> TrainBatch:
     """The trace's images `ids` in a batch of `slots`, unused ones marked invalid.
 
-    With `canvases`, (h, w) for each image, pictures are normalised and padded
+    With `canvases`, (h, w) for each image, images are normalised and padded
     with zeros to those sizes, as the reference collates them.
     """
     d = arrays("train_data.npz")
@@ -117,16 +117,16 @@ class TraceOrder:
         return PlannedBatch(step, indices, self.views.of(indices), self.edges[0])
 
     def substitute(self, step, index, attempt):
-        raise AssertionError("every picture can be read")
+        raise AssertionError("every image can be read")
 
 
 def write_trace_data(root):
-    """The trace's pictures and boxes as a COCO folder."""
+    """The trace's images and boxes as a COCO folder."""
     d = arrays("train_data.npz")
-    (root / "pictures").mkdir()
+    (root / "images").mkdir()
     images, annotations = [], []
     for i, (height, width) in enumerate(d["hw"].tolist()):
-        Image.fromarray(d[f"img{i:02d}"]).save(root / "pictures" / f"{i}.png")
+        Image.fromarray(d[f"img{i:02d}"]).save(root / "images" / f"{i}.png")
         images.append({"id": i, "file_name": f"{i}.png", "width": width, "height": height})
         for label, (x, y, w, h) in list(zip(d["tgt_labels"][i].tolist(), d["tgt_boxes"][i].tolist()))[
             : d["tgt_count"][i]
@@ -136,12 +136,12 @@ def write_trace_data(root):
     categories = [{"id": i, "name": str(i)} for i in range(91)]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (root / "annotations.json").write_text(json.dumps(content))
-    return CocoSource(root, "", annotations=root / "annotations.json", pictures=root / "pictures")
+    return CocoSource(root, "", annotations=root / "annotations.json", images=root / "images")
 
 
 @pytest.mark.parametrize("devices, workers", [(1, 0), (8, 2)])
 def test_parameters_through_the_loader(tmp_path, devices, workers):
-    """Pictures from files, through worker processes and the thread that feeds the devices."""
+    """Images from files, through worker processes and the thread that feeds the devices."""
     source, config = write_trace_data(tmp_path), config_and_params()[0]
 
     def feed(z, slots, mesh):
@@ -162,7 +162,7 @@ def test_parameters_with_strong_weight_decay():
 
 
 def test_parameters_with_two_images_per_replica():
-    """Cross entropy normalised within pairs. The loader never pads pictures; this test does, like the reference."""
+    """Cross entropy normalised within pairs. The loader never pads images; this test does, like the reference."""
     follow("train_trace_r2b2", 8, padded=True)
 
 

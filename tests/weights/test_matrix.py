@@ -27,9 +27,9 @@ from tiny_weights import (
     write,
 )
 
+from yolos_jax import checkpoints
 from yolos_jax.model.config import VARIANTS
 from yolos_jax.model.yolos import build
-from yolos_jax.training import checkpoints
 from yolos_jax.weights import Sizes, export_huggingface, load_all
 from yolos_jax.weights.processor import write_processor
 

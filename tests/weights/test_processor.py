@@ -7,12 +7,11 @@ import pytest
 from PIL import Image
 from tiny_weights import TINY, assert_bit_equal, huggingface_folder, random_params
 
-from yolos_jax import Detector
-from yolos_jax.detector import load_model
+from yolos_jax import Detector, checkpoints
 from yolos_jax.errors import InputError
-from yolos_jax.evaluation.coco import NAMES
-from yolos_jax.sequence import resize, resized_size
-from yolos_jax.training import checkpoints
+from yolos_jax.evaluation.coco_metrics import NAMES
+from yolos_jax.images.sequence import resize, resized_size
+from yolos_jax.inference.detector import load_model
 from yolos_jax.weights import Facts, Sizes, export_huggingface, load_weights, recorded_facts, sizes_of
 from yolos_jax.weights.processor import MEAN, STD, read_processor, write_processor
 
@@ -75,8 +74,8 @@ def test_sizes_that_are_honoured(changes, sizes):
         ({"image_mean": [0.485, 0.456, True]}, "image_mean is"),
         ({"rescale_factor": 1 / 127.5}, "rescale_factor is 0.0078"),
         ({"rescale_factor": None}, "rescale_factor is None"),
-        ({"resample": 3}, r"resample is 3, and pictures are resized with 2 \(bilinear\) here"),
-        ({"size": [30, 30]}, r"size is \[30, 30\], and pictures keep their aspect"),
+        ({"resample": 3}, r"resample is 3, and images are resized with 2 \(bilinear\) here"),
+        ({"size": [30, 30]}, r"size is \[30, 30\], and images keep their aspect"),
         ({"size": {"height": 512, "width": 512}}, "size is {'height': 512, 'width': 512}"),
         ({"size": {"shortest_edge": 800}}, "size is {'shortest_edge': 800}"),
         ({"size": {"shortest_edge": "800", "longest_edge": 1333}}, "shortest_edge is '800'; it must be a whole number"),
@@ -196,11 +195,11 @@ def test_transformers_resizes_as_we_do(tmp_path, sizes):
         processor = loader.from_pretrained(tmp_path / "hf")
         assert (processor.size["shortest_edge"], processor.size["longest_edge"]) == sizes
     for width, height in ((120, 90), (90, 120), (64, 64)):
-        picture = Image.fromarray(np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8))
-        theirs = processor(images=picture, return_tensors="np")["pixel_values"][0]
+        image = Image.fromarray(np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8))
+        theirs = processor(images=image, return_tensors="np")["pixel_values"][0]
         size = resized_size(width, height, *sizes)
         assert theirs.shape[:0:-1] == size
-        ours = (resize(picture, size) / 255 - np.array(MEAN)) / np.array(STD)
+        ours = (resize(image, size) / 255 - np.array(MEAN)) / np.array(STD)
         np.testing.assert_allclose(theirs.transpose(1, 2, 0), ours, atol=1e-5)
     # where the long side is bounded, transformers rounds once less than the reference: a patch more at times
     panorama = processor(images=Image.new("RGB", (300, 100)), return_tensors="np")["pixel_values"][0]

@@ -12,8 +12,8 @@ from safetensors.numpy import load_file, save_file
 from tiny_weights import TINY, assert_bit_equal, huggingface_folder, random_params
 
 from yolos_jax.errors import InputError
+from yolos_jax.images.sequence import pack as pack_batch
 from yolos_jax.model.yolos import abstract, apply
-from yolos_jax.sequence import pack as pack_batch
 from yolos_jax.weights import (
     export_huggingface,
     from_huggingface,

@@ -1,4 +1,4 @@
-"""Augmentation: what happens to a picture as numbers first, then to its pixels and boxes.
+"""Augmentation: what happens to an image as numbers first, then to its pixels and boxes.
 
 The reference's: a horizontal flip; then either a random short side, or a first
 size, a random crop and a random short side. The numbers of an image are a
@@ -15,13 +15,13 @@ from PIL import Image
 
 from yolos_jax.data.examples import Example
 from yolos_jax.errors import InputError
-from yolos_jax.sequence import Geometry, resized_sizes
+from yolos_jax.images.sequence import Geometry, resized_sizes
 
 DRAWS = 8  # random numbers of an image
 
 
 class Views(NamedTuple):
-    """What is done to pictures, in this order; arrays over images, or of a single one.
+    """What is done to images, in this order; arrays over images, or of a single one.
 
     Attributes:
       flip: bool `[n]`, mirrored left to right.
@@ -40,7 +40,7 @@ class Views(NamedTuple):
         return Views(*(field[index] for field in self))
 
     def patches(self, patch: int) -> np.ndarray:
-        """Number of patches of every final picture."""
+        """Number of patches of every final image."""
         return (self.size // patch).prod(-1)
 
 
@@ -82,7 +82,7 @@ class Augmentation:
         """Draws a view for every image.
 
         Args:
-          sizes: int `[n, 2]`, (width, height) of the pictures.
+          sizes: int `[n, 2]`, (width, height) of the images.
           seed, epoch: with an image's index they decide its view.
         """
         # Row i is the same however many images follow: numbers are drawn row by row.
@@ -108,7 +108,7 @@ class Augmentation:
         return Views(flip, first, crop, size.astype(np.int32))
 
     def most_patches(self, sizes: np.ndarray) -> int:
-        """A bound of the patches of any view of these pictures."""
+        """A bound of the patches of any view of these images."""
         shapes = np.asarray(sizes, np.int64).reshape(-1, 2)
         if self.crop:
             least = min(self.crop_range[0], min(self.crop_sides) // self.patch * self.patch)  # small before the crop
@@ -123,14 +123,14 @@ class Augmentation:
 
 
 def plain_views(sizes: np.ndarray, geometry: Geometry) -> Views:
-    """No augmentation: every picture resized as for evaluation."""
+    """No augmentation: every image resized as for evaluation."""
     size = geometry.sizes(sizes).astype(np.int32)
     none = np.zeros((len(size), 6), np.int32)
     return Views(np.zeros(len(size), bool), none[:, :2], none[:, 2:], size)
 
 
 def view_pixels(image: Image.Image, view: Views) -> np.ndarray:
-    """Applies one view to an RGB picture: uint8 `[height, width, 3]`. Pillow's bilinear filter, as the reference."""
+    """Applies one view to an RGB image: uint8 `[height, width, 3]`. Pillow's bilinear filter, as the reference."""
     if view.flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if view.first[0]:
@@ -182,7 +182,7 @@ def _scaled(
 
 
 def normalized_boxes(example: Example) -> np.ndarray:
-    """float32 `[n, 4]` cxcywh as fractions of the picture's sides."""
+    """float32 `[n, 4]` cxcywh as fractions of the image's sides."""
     x0, y0, x1, y1 = example.boxes.T
     boxes = np.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], axis=1)
     return boxes / np.array([example.width, example.height, example.width, example.height], np.float32)

@@ -12,13 +12,13 @@ from PIL import Image
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One picture and what is in it, without its pixels.
+    """One image and what is in it, without its pixels.
 
     Attributes:
       image_id: the source's id.
       file: where the pixels are, for messages.
-      width, height: of the picture in pixels.
-      boxes: float32 `[n, 4]` absolute xyxy, inside the picture, none empty.
+      width, height: of the image in pixels.
+      boxes: float32 `[n, 4]` absolute xyxy, inside the image, none empty.
       labels: int32 `[n]` category ids.
       area: float32 `[n]` annotated area in square pixels.
     """
@@ -37,7 +37,7 @@ class ExampleTable(Sequence[Example]):
 
     Attributes:
       image_ids: int64 `[n]`.
-      sizes: int64 `[n, 2]`, (width, height) of the pictures in pixels.
+      sizes: int64 `[n, 2]`, (width, height) of the images in pixels.
       counts: int64 `[n]`, boxes of each.
     """
 
@@ -72,7 +72,7 @@ class ExampleTable(Sequence[Example]):
         return self._area
 
     def fingerprint(self) -> str:
-        """A hash of everything but where the pictures lie: ids, sizes, boxes, labels and areas, in order."""
+        """A hash of everything but where the images lie: ids, sizes, boxes, labels and areas, in order."""
         digest = hashlib.sha256()
         for array in (self.image_ids, self.sizes, self.counts, self._boxes, self._labels, self._area):
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -86,7 +86,7 @@ class Source(Protocol):
     label_names: dict[int, str]
 
     def read(self, example: Example) -> Image.Image:
-        """The RGB picture; `UnreadableImage` if it cannot be had."""
+        """The RGB image; `UnreadableImage` if it cannot be had."""
 
 
 class DataSet(Source, Protocol):
@@ -98,7 +98,7 @@ class DataSet(Source, Protocol):
       label_names: name of each label that the categories list.
       dropped: boxes left out of the examples, as "crowd" and as "empty".
       origin: where the annotations come from, for messages.
-      pictures: where the pictures are.
+      image_folder: where the images are.
       notes: what is worth telling, a sentence each.
     """
 
@@ -106,11 +106,11 @@ class DataSet(Source, Protocol):
     category_ids: tuple[int, ...]
     dropped: dict[str, int]
     origin: str
-    pictures: Path
+    image_folder: Path
     notes: tuple[str, ...]
 
     def place(self, file_name: str) -> str:
-        """One spelling for every picture that the annotations list."""
+        """One spelling for every image that the annotations list."""
 
     def listed(self) -> dict[str, list]:
         """Images, annotations and categories in COCO's format, usable or not."""

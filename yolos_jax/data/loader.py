@@ -23,8 +23,8 @@ from yolos_jax.data.augment import normalized_boxes, view_example, view_pixels
 from yolos_jax.data.examples import Example, Source, TrainBatch
 from yolos_jax.data.plan import Plan, PlannedBatch
 from yolos_jax.errors import InputError
-from yolos_jax.pictures import UnreadableImage
-from yolos_jax.sequence import pack
+from yolos_jax.images.reading import UnreadableImage
+from yolos_jax.images.sequence import pack
 
 SUBSTITUTES = 100  # images tried in place of an unreadable one
 LARGE = 4096  # bytes from which an array goes through shared memory
@@ -38,7 +38,7 @@ class Loaded(NamedTuple):
       step: its place in the plan.
       batch: numpy arrays.
       indices: int64 `[B]`, each slot's image by its place in the source, -1 for an empty slot.
-      skipped: a sentence for each picture that could not be read.
+      skipped: a sentence for each image that could not be read.
     """
 
     step: int
@@ -106,7 +106,7 @@ class LoadStep:
             one = other
         if other is None and not attempt:
             return None  # nothing may take its place
-        raise InputError(f"{attempt + 1} pictures in a row cannot be read, the last one: {skipped[-1]}")
+        raise InputError(f"{attempt + 1} images in a row cannot be read, the last one: {skipped[-1]}")
 
 
 def pack_targets(examples: list[Example], slots: int, most: int) -> dict[str, np.ndarray]:

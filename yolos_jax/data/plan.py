@@ -13,7 +13,7 @@ import numpy as np
 
 from yolos_jax.data.augment import Augmentation, Views, plain_views
 from yolos_jax.errors import InputError
-from yolos_jax.sequence import Geometry, bucket_edges
+from yolos_jax.images.sequence import Geometry, bucket_edges
 
 EDGE_SAMPLES = 20_000  # views that bucket edges are chosen from, at least (small data sets: several epochs)
 
@@ -71,7 +71,7 @@ class TrainingPlan:
       dropped: images left out of each epoch, less than a batch.
 
     Args:
-      sizes: int `[n, 2]`, (width, height) of the pictures.
+      sizes: int `[n, 2]`, (width, height) of the images.
       draw: an `Augmentation`, or a `Geometry` for no augmentation.
       batch_size: images of a global batch.
       buckets: most token counts.
@@ -151,7 +151,7 @@ class EvaluationPlan:
     """Every image exactly once, with images of like length; a single "epoch" of unaugmented views.
 
     Args:
-      sizes: int `[n, 2]`, (width, height) of the pictures.
+      sizes: int `[n, 2]`, (width, height) of the images.
       geometry: how they are resized.
       batch_size: most images of a batch; only the last one can have fewer.
       buckets: most token counts.

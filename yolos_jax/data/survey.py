@@ -16,7 +16,7 @@ from yolos_jax.data.annotations import Complain
 from yolos_jax.data.examples import DataSet, Example, ExampleTable
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.errors import InputError
-from yolos_jax.pictures import UnreadableImage
+from yolos_jax.images.reading import UnreadableImage
 
 AREAS = (32**2, 96**2)  # square pixels that part COCO's small, medium and large
 TABLE = 20  # categories that get a row each; more are run together
@@ -38,13 +38,13 @@ class Split:
     Attributes:
       which: "train" or "val".
       source: the usable images.
-      pictures: image ids that the annotation file lists for each picture's path.
+      ids_by_path: image ids that the annotation file lists for each image's path.
       names: category names by id.
     """
 
     which: str
     source: DataSet
-    pictures: dict[str, list[int]]
+    ids_by_path: dict[str, list[int]]
     names: dict[int, str]
 
 
@@ -64,22 +64,22 @@ def read_split(which: str, make: Callable[[Complain], DataSet], problems: list[P
     except InputError as error:
         problems += [Problem(which, sentence) for sentence in found]
         left = f"with {counted(len(found), 'wrong entry', 'wrong entries')} left out, " if found else ""
-        keys = ", ".join(f"data.{which}_{key}" for key in ("split", "annotations", "pictures"))
+        keys = ", ".join(f"data.{which}_{key}" for key in ("split", "annotations", "images"))
         raise InputError(f"{left}{str(error).rstrip('.')} (the {which} split, set by {keys}).") from error
     file, content = source.origin, source.listed()  # `found` holds its complaints already
-    pictures: dict[str, list[int]] = {}
+    ids_by_path: dict[str, list[int]] = {}
     for image in content["images"]:
-        pictures.setdefault(source.place(image["file_name"]), []).append(image["id"])
+        ids_by_path.setdefault(source.place(image["file_name"]), []).append(image["id"])
     names = {category["id"]: str(category["name"]) for category in content["categories"]}
-    found += _listed_twice(file, pictures, content["annotations"])
+    found += _listed_twice(file, ids_by_path, content["annotations"])
     problems += [Problem(file, sentence) for sentence in found]
-    return Split(which, source, pictures, names)
+    return Split(which, source, ids_by_path, names)
 
 
-def _listed_twice(file: str, pictures: dict[str, list[int]], annotations: list[dict]) -> Iterable[str]:
-    for path, ids in pictures.items():
+def _listed_twice(file: str, ids_by_path: dict[str, list[int]], annotations: list[dict]) -> Iterable[str]:
+    for path, ids in ids_by_path.items():
         if len(ids) > 1:
-            yield f"the picture {path} is listed under the image ids {', '.join(map(str, ids))} in {file}; keep one."
+            yield f"the image {path} is listed under the image ids {', '.join(map(str, ids))} in {file}; keep one."
     times = Counter(a["id"] for a in annotations if isinstance(a.get("id"), int | str))
     for number, count in times.items():
         if count > 1:
@@ -100,9 +100,9 @@ def category_problems(train: Split, val: Split) -> list[Problem]:
     return problems
 
 
-def picture_problems(splits: Sequence[Split]) -> list[Problem]:
-    """Decodes every picture once: those that are damaged or not of the annotated size."""
-    # A picture that two splits or two ids share is decoded once, unless they say different sizes.
+def image_problems(splits: Sequence[Split]) -> list[Problem]:
+    """Decodes every image once: those that are damaged or not of the annotated size."""
+    # An image that two splits or two ids share is decoded once, unless they say different sizes.
     todo = {(e.file, e.width, e.height): (split.source, e) for split in splits for e in split.source.examples}
 
     def wrong(pair: tuple[DataSet, Example]) -> Problem | None:
@@ -116,12 +116,12 @@ def picture_problems(splits: Sequence[Split]) -> list[Problem]:
         return None
 
     with ThreadPoolExecutor() as pool:
-        found = tqdm(pool.map(wrong, todo.values()), "decoding", len(todo), unit="picture", mininterval=1.0)
+        found = tqdm(pool.map(wrong, todo.values()), "decoding", len(todo), unit="image", mininterval=1.0)
         return [problem for problem in found if problem is not None]
 
 
 def make_plan(train: Split, make: Callable[[np.ndarray], TrainingPlan], problems: list[Problem]) -> TrainingPlan | None:
-    """The plan for the pictures' sizes, or None and a problem: too few images for a batch."""
+    """The plan for the images' sizes, or None and a problem: too few images for a batch."""
     try:
         return make(train.source.examples.sizes)
     except InputError as error:
@@ -133,7 +133,7 @@ def notes(splits: Sequence[Split], det_tokens: int) -> list[str]:
     """What is worth knowing but need not be wrong: a sentence each."""
     found = [note for split in splits for note in split.source.notes]
     for split in splits:
-        examples, listed = split.source.examples, sum(map(len, split.pictures.values()))
+        examples, listed = split.source.examples, sum(map(len, split.ids_by_path.values()))
         if len(examples) < listed:
             found.append(f"of the {listed} images that the {split.which} split lists, {len(examples)} are used")
         many = np.flatnonzero(examples.counts > det_tokens)
@@ -144,23 +144,23 @@ def notes(splits: Sequence[Split], det_tokens: int) -> list[str]:
                 f"{counted(len(many), 'image')} of the {split.which} split with more boxes than the model's "
                 f"{det_tokens} DET tokens can find: {named}{', ...' if len(many) > len(worst) else ''}"
             )
-    shared = set.intersection(*(set(split.pictures) for split in splits)) if len(splits) > 1 else set()
+    shared = set.intersection(*(set(split.ids_by_path) for split in splits)) if len(splits) > 1 else set()
     if shared:
-        found.append(f"{counted(len(shared), 'picture')} listed by both splits, such as {min(shared)}")
+        found.append(f"{counted(len(shared), 'image')} listed by both splits, such as {min(shared)}")
     return found + _unlisted(splits)
 
 
 def _unlisted(splits: Sequence[Split]) -> list[str]:
-    """Pictures that lie in the folders but in no annotation file; splits may share a folder."""
-    listed, found = set().union(*(split.pictures for split in splits)), []
+    """Images that lie in the folders but in no annotation file; splits may share a folder."""
+    listed, found = set().union(*(split.ids_by_path for split in splits)), []
     Image.init()
     endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    for folder in dict.fromkeys(os.path.realpath(split.source.pictures) for split in splits):
+    for folder in dict.fromkeys(os.path.realpath(split.source.image_folder) for split in splits):
         inside = (os.path.join(at, name) for at, _, names in os.walk(folder) for name in names)
         others = [p for p in inside if os.path.splitext(p)[1].lower() in endings and p not in listed]
         if others:
             found.append(
-                f"{counted(len(others), 'picture')} in {folder} that no annotation file lists, such as {min(others)}"
+                f"{counted(len(others), 'image')} in {folder} that no annotation file lists, such as {min(others)}"
             )
     return found
 
@@ -171,7 +171,7 @@ class Facts(NamedTuple):
     Attributes:
       images, boxes, without: images, boxes, images without boxes.
       most, mean: boxes per image.
-      short, long: (least, median, most) pixels of the pictures' sides.
+      short, long: (least, median, most) pixels of the images' sides.
       common: the most frequent (width, height) and how many images have it.
       areas: small, medium and large boxes by COCO's bounds.
       by_label: boxes of every label.
@@ -218,10 +218,10 @@ def overview(split: Split) -> list[str]:
         f"{counted(source.dropped['empty'], 'empty box', 'empty boxes')} left out",
         "boxes per image": f"{facts.mean:.2f} on average, {facts.most} at most (image id {most})",
         "box sizes": f"{', '.join(shares)} (COCO's: below 32x32, below 96x96, the rest)",
-        "picture sides": f"{'; '.join(sides)} pixels",
+        "image sides": f"{'; '.join(sides)} pixels",
         "frequent sizes": ", ".join(f"{w}x{h} ({n})" for (w, h), n in facts.common),
     }
-    title = f"{split.which}: {source.origin}, pictures in {source.pictures}"
+    title = f"{split.which}: {source.origin}, images in {source.image_folder}"
     return [title, *_rows(rows), *_categories(source, facts.by_label)]
 
 

@@ -29,9 +29,9 @@ class YolosConfig:
       layer_norm_eps: 1e-6 in the reference, 1e-12 in Hugging Face configs.
       skip_equal_count: reproduce a slip of the reference: it uses position
         embeddings as they are whenever their number equals the image's number
-        of patches, even if the shape differs (a 4:3 picture at 576 pixels and
+        of patches, even if the shape differs (a 4:3 image at 576 pixels and
         the 512x864 grid). Hugging Face always resizes; so does the default.
-      max_side: longest side of a picture in patches that position resizing is
+      max_side: longest side of an image in patches that position resizing is
         compiled for. It bounds the work and changes no parameter.
       query_block: most query rows that attention handles at once (memory
         against speed; changes no result beyond rounding).

@@ -1,8 +1,8 @@
 """Looks at a recipe's data before training: what is in it, and everything that is wrong with it.
 
-python check_data.py --config configs/finetune_custom.py --config.data.root=data/mine
+python -m yolos_jax.programs.check_data --config configs/finetune_custom.py --config.data.root=data/mine
 
-Reads both splits as training and evaluation would and decodes every picture (--nopictures spares that).
+Reads both splits as training and evaluation would and decodes every image (--noimages spares that).
 Exit code 0: nothing wrong; 1: problems, a line each; 2: nothing could be read.
 """
 
@@ -11,9 +11,9 @@ from typing import Any
 
 from absl import flags
 
-from yolos_jax.cli import run_with_config
+from yolos_jax.programs.command_line import run_with_config
 
-PICTURES = flags.DEFINE_bool("pictures", True, "Decode every picture.")
+IMAGES = flags.DEFINE_bool("images", True, "Decode every image.")
 
 
 def main(config: Any) -> None:
@@ -51,8 +51,8 @@ def look(config: Any, problems: list) -> None:
     )
     for sentence in survey.notes([train, val], model.det_tokens):
         print(f"note: {sentence}")
-    if PICTURES.value:
-        problems += survey.picture_problems([train, val])
+    if IMAGES.value:
+        problems += survey.image_problems([train, val])
 
 
 def tell(problems: list) -> None:
@@ -64,3 +64,7 @@ def tell(problems: list) -> None:
 def run() -> None:
     """The program."""
     run_with_config(main, __doc__)
+
+
+if __name__ == "__main__":
+    run()

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from yolos_jax.errors import InputError, check_empty, exit_with_sentence
 
 if TYPE_CHECKING:
+    from yolos_jax.checkpoints import Meta
     from yolos_jax.model.config import YolosConfig
-    from yolos_jax.training.checkpoints import Meta
 
 
 def parse_args() -> argparse.Namespace:
@@ -65,9 +65,9 @@ def wanted_model(args: argparse.Namespace) -> "tuple[YolosConfig | None, bool]":
 
 def read(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
     """(parameters, what a checkpoint is to say about them, what to print about them) of SOURCE."""
+    from yolos_jax import checkpoints
     from yolos_jax.data.coco_names import COCO_NAMES
     from yolos_jax.model.config import COCO_CLASSES
-    from yolos_jax.training import checkpoints
     from yolos_jax.weights import load_all, with_classes
 
     wanted, is_open = wanted_model(args)
@@ -92,7 +92,7 @@ def main() -> None:
     args = parse_args()
     if args.seed < 0:
         raise InputError(f"--seed is {args.seed}; it must be at least 0.")
-    from yolos_jax.training import checkpoints
+    from yolos_jax import checkpoints
     from yolos_jax.weights import export_huggingface, recorded_facts, sizes_of
 
     if args.to_hf:
@@ -116,3 +116,7 @@ def main() -> None:
 def run() -> None:
     """The program."""
     exit_with_sentence(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from yolos_jax.cli import flags_of_hosts, run_with_config
+from yolos_jax.programs.command_line import flags_of_hosts, run_with_config
 
 if TYPE_CHECKING:
-    from yolos_jax.evaluation.run import Evaluator
-    from yolos_jax.hosts import Team
-    from yolos_jax.training.checkpoints import Meta
+    from yolos_jax.checkpoints import Meta
+    from yolos_jax.distributed.processes import Team
+    from yolos_jax.evaluation.evaluator import Evaluator
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint, Hugging Face folder, or hub id.", required=True)
 OUT = flags.DEFINE_string("out", None, "Folder for metrics.json and results.json (default: CHECKPOINT/eval-STEP).")
@@ -26,9 +26,9 @@ join_hosts = flags_of_hosts()
 
 def main(config: Any) -> None:
     join_hosts()
-    from yolos_jax.evaluation.coco import table, write_report
-    from yolos_jax.hosts import Team
-    from yolos_jax.training.identity import facts_of, refuse_strangers
+    from yolos_jax.distributed.processes import Team
+    from yolos_jax.evaluation.coco_metrics import table, write_report
+    from yolos_jax.training.resume import facts_of, refuse_strangers
 
     team = Team()
     with team.quiet():
@@ -50,9 +50,9 @@ def main(config: Any) -> None:
 def prepare(config: Any, team: "Team") -> "tuple[dict, Meta, Evaluator, Path]":
     """(parameters, meta, evaluator, folder for the numbers), each process for itself."""
     from yolos_jax import recipe
-    from yolos_jax.detector import load_model
     from yolos_jax.errors import InputError, make_folder
-    from yolos_jax.evaluation.run import Evaluator
+    from yolos_jax.evaluation.evaluator import Evaluator
+    from yolos_jax.inference.detector import load_model
     from yolos_jax.training.step import data_mesh
     from yolos_jax.weights import hub_model
 
@@ -79,3 +79,7 @@ def prepare(config: Any, team: "Team") -> "tuple[dict, Meta, Evaluator, Path]":
 def run() -> None:
     """The program."""
     run_with_config(main, __doc__)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,19 +1,19 @@
 """Writes the detector as a portable program, to run without this package.
 
-python export.py --checkpoint runs/s --out exported/
-python exported/run_detector.py photo.jpg       needs jax, flatbuffers, numpy and Pillow only
+python stablehlo.py --checkpoint runs/s --out exported/
+python exported/run_detector.py image.jpg       needs jax, flatbuffers, numpy and Pillow only
 
 A program (StableHLO, by jax.export) is for sequences of so many patches at
-most. By default there is one, for the largest picture, and it serves every
-picture; more, for smaller pictures, only save time.
+most. By default there is one, for the largest image, and it serves every
+image; more, for smaller images, only save time.
 """
 
 import argparse
 from pathlib import Path
 
-from yolos_jax import export, export_onnx
-from yolos_jax.detector import geometry_of, load_model
 from yolos_jax.errors import InputError, check_empty, exit_with_sentence
+from yolos_jax.exporting import onnx, stablehlo
+from yolos_jax.inference.detector import geometry_of, load_model
 
 
 def parse() -> argparse.Namespace:
@@ -23,13 +23,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--patches", nargs="+", type=int, default=[], metavar="N", help="one program for each number")
     parser.add_argument(
         "--image-size", nargs=2, type=int, action="append", default=[], metavar=("H", "W"),
-        help="the same, for pictures resized to so many pixels; may be repeated",
+        help="the same, for images resized to so many pixels; may be repeated",
     )  # fmt: skip
-    parser.add_argument("--batch-size", default="polymorphic", help="pictures at a time (default polymorphic: any)")
+    parser.add_argument("--batch-size", default="polymorphic", help="images at a time (default polymorphic: any)")
     parser.add_argument("--platforms", default="cpu,cuda,tpu", help="of cpu, cuda, rocm, tpu (default cpu,cuda,tpu)")
     parser.add_argument(
         "--onnx", nargs=2, type=int, metavar=("H", "W"),
-        help="also ONNX, for one picture of exactly so many pixels; needs pip install 'yolos-jax[onnx]'",
+        help="also ONNX, for one image of exactly so many pixels; needs pip install 'yolos-jax[onnx]'",
     )  # fmt: skip
     parser.add_argument("--short-side", type=int, help="pixels of the short side (default: as trained, else 800)")
     parser.add_argument("--max-side", type=int, help="most pixels of the long side (default: in proportion)")
@@ -37,10 +37,10 @@ def parse() -> argparse.Namespace:
 
 
 def batch_of(text: str) -> int | None:
-    """The number of pictures that --batch-size names; None for any."""
+    """The number of images that --batch-size names; None for any."""
     if text == "polymorphic":
         return None
-    most = export.MOST_PICTURES
+    most = stablehlo.MOST_IMAGES
     if not text.isdecimal() or len(text) > len(str(most)) or not 1 <= int(text) <= most:
         raise InputError(f"--batch-size is {text!r:.40}; it must be a number of 1..{most}, or polymorphic.")
     return int(text)
@@ -55,32 +55,36 @@ def main() -> None:
 
     check_empty(args.out)
     if args.onnx is not None:
-        export_onnx.check_installed()
+        onnx.check_installed()
     params, meta = load_model(args.checkpoint)
     geometry = geometry_of(meta, args.short_side, args.max_side)
-    most = export.most_patches(geometry)
-    wanted = {*args.patches, *(export.patches_of(h, w, meta.model) for h, w in args.image_size)}
+    most = stablehlo.most_patches(geometry)
+    wanted = {*args.patches, *(stablehlo.patches_of(h, w, meta.model) for h, w in args.image_size)}
     tokens = sorted(wanted) or [most]
-    programs = [export.to_stablehlo(meta.model, n, batch, platforms) for n in tokens]
-    onnx = None if args.onnx is None else export_onnx.to_onnx(meta.model, params, *args.onnx)
-    facts = export.write(args.out, params, meta, geometry, programs, onnx)
+    programs = [stablehlo.to_stablehlo(meta.model, n, batch, platforms) for n in tokens]
+    converted = None if args.onnx is None else onnx.to_onnx(meta.model, params, *args.onnx)
+    facts = stablehlo.write(args.out, params, meta, geometry, programs, converted)
 
     if tokens[-1] < most:
         print(
-            f"note: pictures at a short side of {geometry.short_side} and a long one of at most {geometry.max_side} "
+            f"note: images at a short side of {geometry.short_side} and a long one of at most {geometry.max_side} "
             f"pixels have up to {most} patches; those of more than {tokens[-1]} have no program."
         )
     for name in ("onnx", "parameters"):
         if name in facts:
             size = (args.out / facts[name]["file"]).stat().st_size
             print(f"{facts[name]['file']}: {size / 1e6:.1f} MB")
-    if onnx is not None:
-        differences = " and ".join(f"{name} by {d:.1e}" for name, d in onnx.facts["differences_from_ours"].items())
-        print(f"made and run with {onnx.facts['made_with']}: from ours differ {differences}")
+    if converted is not None:
+        differences = " and ".join(f"{name} by {d:.1e}" for name, d in converted.facts["differences_from_ours"].items())
+        print(f"made and run with {converted.facts['made_with']}: from ours differ {differences}")
     print(f"written: {args.out}, programs for {', '.join(map(str, tokens))} patches on {', '.join(platforms)}")
-    print(f"try it: python {args.out / 'run_detector.py'} PHOTO")
+    print(f"try it: python {args.out / 'run_detector.py'} IMAGE")
 
 
 def run() -> None:
     """The program."""
     exit_with_sentence(main)
+
+
+if __name__ == "__main__":
+    run()

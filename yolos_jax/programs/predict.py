@@ -1,6 +1,6 @@
-"""Detects in pictures: a drawn copy and a JSON file for each.
+"""Detects in images: a drawn copy and a JSON file for each.
 
-python predict.py photo.jpg folder/ --checkpoint runs/s --out out/
+python predict.py image.jpg folder/ --checkpoint runs/s --out out/
 """
 
 import argparse
@@ -13,54 +13,54 @@ from typing import TYPE_CHECKING
 from yolos_jax.errors import InputError, exit_with_sentence, make_folder
 
 if TYPE_CHECKING:
-    from yolos_jax.detector import Detections
+    from yolos_jax.inference.detector import Detections
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="pictures, or folders of pictures")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="images, or folders of images")
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder, Hugging Face folder, or hub id")
-    parser.add_argument("--out", required=True, type=Path, help="folder for the drawn pictures and JSON files")
+    parser.add_argument("--out", required=True, type=Path, help="folder for the drawn images and JSON files")
     parser.add_argument("--threshold", type=float, default=0.5, help="lowest score to report (default 0.5)")
     parser.add_argument("--short-side", type=int, help="pixels of the short side (default: as trained, else 800)")
     parser.add_argument("--max-side", type=int, help="most pixels of the long side (default: in proportion)")
-    parser.add_argument("--batch-size", type=int, default=1, help="most pictures at a time (default 1)")
-    parser.add_argument("--limit", type=int, default=0, help="only the first so many pictures")
+    parser.add_argument("--batch-size", type=int, default=1, help="most images at a time (default 1)")
+    parser.add_argument("--limit", type=int, default=0, help="only the first so many images")
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
     return parser.parse_args()
 
 
-def find(photos: list[Path]) -> list[Path]:
-    """The pictures named, and those in the folders named, in order."""
+def find(images: list[Path]) -> list[Path]:
+    """The images named, and those in the folders named, in order."""
     out: list[Path] = []
-    for path in photos:
+    for path in images:
         if path.is_dir():
             inside = sorted(p for p in path.iterdir() if p.suffix.lower() in ENDINGS)
             if not inside:
-                raise InputError(f"the folder {path} holds no pictures ({', '.join(sorted(ENDINGS))}).")
+                raise InputError(f"the folder {path} holds no images ({', '.join(sorted(ENDINGS))}).")
             out += inside
         else:
             out.append(path)
     return out
 
 
-def targets(photos: list[Path], out: Path, overwrite: bool) -> list[Path]:
-    """Where each drawn picture goes; the JSON file has the same name. Names never collide."""
+def targets(images: list[Path], out: Path, overwrite: bool) -> list[Path]:
+    """Where each drawn image goes; the JSON file has the same name. Names never collide."""
     paths: list[Path] = []
     taken: set[str] = set()
-    for photo in photos:
-        name, n = photo.stem, 1
+    for image in images:
+        name, n = image.stem, 1
         while name.lower() in taken:
             n += 1
-            name = f"{photo.stem}-{n}"
+            name = f"{image.stem}-{n}"
         taken.add(name.lower())
         paths.append(out / f"{name}.png")
-    sources = {photo.resolve() for photo in photos}
+    sources = {image.resolve() for image in images}
     for path in paths:
         if path.resolve() in sources:
-            raise InputError(f"{path} is one of the pictures to read and would be lost; give another --out.")
+            raise InputError(f"{path} is one of the images to read and would be lost; give another --out.")
     old = [p for path in paths for p in (path, path.with_suffix(".json")) if p.exists()]
     if old and not overwrite:
         raise InputError(f"{old[0]} exists already; give another --out, or --overwrite.")
@@ -68,8 +68,8 @@ def targets(photos: list[Path], out: Path, overwrite: bool) -> list[Path]:
 
 
 def decoded(pairs: list[tuple[Path, Path]], size: int) -> Iterator[list[tuple]]:
-    """Chunks of (photo, path, RGB picture or a sentence why not), read while the chunk before is detected in."""
-    from yolos_jax.pictures import UnreadableImage, open_rgb
+    """Chunks of (image, path, RGB image or a sentence why not), read while the chunk before is detected in."""
+    from yolos_jax.images.reading import UnreadableImage, open_rgb
 
     def read(pair: tuple[Path, Path]) -> tuple:
         try:
@@ -93,42 +93,46 @@ def main() -> None:
         raise InputError("--batch-size must be at least 1, --limit at least 0 and --threshold within 0..1.")
     if min(args.short_side or 1, args.max_side or 1) < 1:
         raise InputError("--short-side and --max-side must be at least 1.")
-    photos = find(args.photos)[: args.limit or None]
-    paths = targets(photos, args.out, args.overwrite)
+    images = find(args.images)[: args.limit or None]
+    paths = targets(images, args.out, args.overwrite)
     make_folder(args.out)
 
     from tqdm import tqdm
 
-    from yolos_jax.detector import Detector
-    from yolos_jax.drawing import draw
+    from yolos_jax.inference.detector import Detector
+    from yolos_jax.inference.drawing import draw
 
     detector = Detector.load(args.checkpoint, args.short_side, args.max_side, args.batch_size)
     boxes, skipped = 0, []
-    with tqdm(total=len(photos), unit="picture", desc="detecting") as bar:
-        for chunk in decoded(list(zip(photos, paths)), args.batch_size):
+    with tqdm(total=len(images), unit="image", desc="detecting") as bar:
+        for chunk in decoded(list(zip(images, paths)), args.batch_size):
             skipped += [image for _, _, image in chunk if isinstance(image, str)]
             readable = [c for c in chunk if not isinstance(c[2], str)]
-            for (photo, path, image), found in zip(readable, detector([c[2] for c in readable], args.threshold)):
+            for (source, path, image), found in zip(readable, detector([c[2] for c in readable], args.threshold)):
                 draw(image, found).save(path)
-                path.with_suffix(".json").write_text(json.dumps(as_json(photo, found), indent=1) + "\n")
+                path.with_suffix(".json").write_text(json.dumps(as_json(source, found), indent=1) + "\n")
                 boxes += len(found.scores)
             bar.update(len(chunk))
     for sentence in skipped:
         print(f"skipped: {sentence}")
-    print(f"{boxes} objects in {len(photos) - len(skipped)} pictures, {len(skipped)} unreadable; written to {args.out}")
+    print(f"{boxes} objects in {len(images) - len(skipped)} images, {len(skipped)} unreadable; written to {args.out}")
     if skipped:
-        raise InputError(f"{len(skipped)} of {len(photos)} pictures could not be read, the first: {skipped[0]}")
+        raise InputError(f"{len(skipped)} of {len(images)} images could not be read, the first: {skipped[0]}")
 
 
-def as_json(photo: Path, found: "Detections") -> dict:
-    """`box` is absolute xyxy in the upright picture's pixels."""
+def as_json(image: Path, found: "Detections") -> dict:
+    """`box` is absolute xyxy in the upright image's pixels."""
     objects = [
         {"label": int(label), "name": name, "score": float(score), "box": [float(v) for v in box]}
         for label, name, score, box in zip(found.labels, found.names, found.scores, found.boxes)
     ]
-    return {"file": str(photo), "width": found.size[0], "height": found.size[1], "objects": objects}
+    return {"file": str(image), "width": found.size[0], "height": found.size[1], "objects": objects}
 
 
 def run() -> None:
     """The program."""
     exit_with_sentence(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,12 +1,12 @@
 """Prepares a COCO folder as the TFDS data set coco/2017 (array_record), without TensorFlow.
 
-python prepare_tfds.py --coco data/coco --out data/tfds
+python -m yolos_jax.programs.prepare_tfds --coco data/coco --out data/tfds
 
-Reads annotations/instances_SPLIT.json and the pictures in SPLIT/, for the
+Reads annotations/instances_SPLIT.json and the images in SPLIT/, for the
 splits train2017 and val2017 (those that are there), and writes
 OUT/coco/2017/1.1.0 with TFDS's own feature names, types and order of records.
 Then --config.data.root=data/tfds trains and evaluates from it. The bytes of
-the pictures stay as they are. test2017 has no annotations and is left out.
+the images stay as they are. test2017 has no annotations and is left out.
 """
 
 import argparse
@@ -21,11 +21,11 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="folder to write coco/2017/1.1.0 in")
     parser.add_argument("--splits", nargs="+", default=(), help="splits to write, instead of train2017 and val2017")
     args = parser.parse_args()
-    from yolos_jax.data.tfds_build import build
+    from yolos_jax.data.tfds.build import build
 
     folder, found = build(args.coco, args.out, args.splits)
     for one in found:
-        cut = f", {one.clipped} of them clipped to their picture" if one.clipped else ""
+        cut = f", {one.clipped} of them clipped to their image" if one.clipped else ""
         print(f"{one.split}: {one.images} images, {one.objects} objects{cut}, in {one.shards} shard(s)")
     print(f"written: {folder}")
     for left in sorted(folder.parent.glob("incomplete.*")):
@@ -35,3 +35,7 @@ def main() -> None:
 def run() -> None:
     """The program."""
     exit_with_sentence(main)
+
+
+if __name__ == "__main__":
+    run()

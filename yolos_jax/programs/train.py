@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import flags
 
-from yolos_jax.cli import flags_of_hosts, run_with_config
+from yolos_jax.programs.command_line import flags_of_hosts, run_with_config
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics.jsonl, tensorboard/.", required=True)
 ACCEPT = flags.DEFINE_bool("accept_differences", False, "Go on although the recipe or the annotations have changed.")
@@ -29,3 +29,7 @@ def main(config: Any) -> None:
 def run() -> None:
     """The program."""
     run_with_config(main, __doc__)
+
+
+if __name__ == "__main__":
+    run()

@@ -11,10 +11,10 @@ import optax
 import orbax.checkpoint as ocp
 from flax import serialization
 
+from yolos_jax import checkpoints
+from yolos_jax.checkpoints import Meta
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import abstract
-from yolos_jax.training import checkpoints
-from yolos_jax.training.checkpoints import Meta
 from yolos_jax.training.step import TrainState
 
 BEST = "best"  # folder of the best checkpoint, inside the workdir

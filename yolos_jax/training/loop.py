@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from yolos_jax import checkpoints
+from yolos_jax.distributed.processes import LostProcess, Team, told_if_lost
 from yolos_jax.errors import InputError, make_folder
-from yolos_jax.evaluation.run import Evaluation
-from yolos_jax.hosts import LostProcess, Team, told_if_lost
-from yolos_jax.training import checkpoints
-from yolos_jax.training.feed import Cancelled, OnDevices
-from yolos_jax.training.identity import refuse_strangers
+from yolos_jax.evaluation.evaluator import Evaluation
 from yolos_jax.training.keeper import BEST, Keeper, best_so_far
-from yolos_jax.training.log import Log
+from yolos_jax.training.metrics import Log
+from yolos_jax.training.prefetch import Cancelled, OnDevices
+from yolos_jax.training.resume import refuse_strangers
 from yolos_jax.training.run import Run
+from yolos_jax.training.signals import Stop, only_run_in
 from yolos_jax.training.step import StepReport, TrainState, data_mesh
-from yolos_jax.training.stop import Stop, only_run_in
 
 
 class Outcome(NamedTuple):
@@ -117,7 +117,7 @@ class Loop:
                 raise
             raise InputError(
                 f"the devices have not enough memory for step {self.done + 1} ({checkpoints.reason(error)}); raise "
-                "train.accumulate, set model.remat=True, or lower train.batch_size or the sizes of pictures. Run the "
+                "train.accumulate, set model.remat=True, or lower train.batch_size or the sizes of images. Run the "
                 "same command to go on from the newest checkpoint."
             ) from error
         self.save()
@@ -163,7 +163,7 @@ class Loop:
         """The next batch, or None if the run is being stopped.
 
         Raises:
-          InputError: a data worker died, a picture cannot be read and must not be left out, or the log not be written.
+          InputError: a data worker died, an image cannot be read and must not be left out, or the log not be written.
         """
         self.tell_trouble()
         try:
@@ -215,7 +215,7 @@ class Loop:
         self.log.say(
             f"step {step}: AP {ap:.4f}, AP50 {result.metrics['AP50']:.4f}, "
             + ("the best so far" if best is None or better else f"best {best[1]:.4f} at step {best[0]}")
-            + (f"; {len(result.skipped)} pictures unreadable" if result.skipped else "")
+            + (f"; {len(result.skipped)} images unreadable" if result.skipped else "")
         )
 
     def lacks_evaluation(self) -> bool:
@@ -243,7 +243,7 @@ class Loop:
         for sentence in dict.fromkeys(skipped):
             print(f"skipped, another image took its place: {sentence}")
         print(self.log.summary())
-        print(f"the step was compiled {len(run.programs)} time(s); {len(skipped)} pictures were skipped")
+        print(f"the step was compiled {len(run.programs)} time(s); {len(skipped)} images were skipped")
         best = best_so_far(workdir)
         if best is not None:
             print(f"best AP {best[1]:.4f} at step {best[0]}, in {workdir / BEST}")

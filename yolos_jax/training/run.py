@@ -9,16 +9,16 @@ import jax
 from jax.sharding import Mesh
 
 from yolos_jax import recipe
+from yolos_jax.checkpoints import Meta
 from yolos_jax.data.loader import LoadStep, Share, load
+from yolos_jax.distributed.processes import Team, place
 from yolos_jax.errors import InputError
-from yolos_jax.evaluation.run import Evaluator
-from yolos_jax.hosts import Team, place
+from yolos_jax.evaluation.evaluator import Evaluator
 from yolos_jax.model.yolos import abstract
-from yolos_jax.training.checkpoints import Meta
-from yolos_jax.training.feed import Feed, OnDevices
-from yolos_jax.training.identity import data_facts, facts_of, refuse_differences
 from yolos_jax.training.keeper import newest, put_aside_best
 from yolos_jax.training.optimizer import adamw, schedule_of
+from yolos_jax.training.prefetch import Feed, OnDevices
+from yolos_jax.training.resume import data_facts, facts_of, refuse_differences
 from yolos_jax.training.start import starting_params
 from yolos_jax.training.step import TrainState, fresh_state, make_step, replicated, split_over
 

@@ -3,12 +3,11 @@
 import jax
 import numpy as np
 
-from yolos_jax import weights
+from yolos_jax import checkpoints, weights
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.init import SCHEMES
 from yolos_jax.model.yolos import build
 from yolos_jax.recipe import check_same_model
-from yolos_jax.training import checkpoints
 
 
 def starting_params(model: YolosConfig, init: str, seed: int) -> dict:

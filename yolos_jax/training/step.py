@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from yolos_jax.data.examples import TrainBatch
-from yolos_jax.hosts import place
+from yolos_jax.distributed.processes import place
 from yolos_jax.model.yolos import apply
 from yolos_jax.objective.losses import LossTerms, Shares, Targets, set_loss, shares_of
 

@@ -6,7 +6,7 @@ a `.pth`.
 """
 
 from yolos_jax.weights.card import Facts, recorded_facts
-from yolos_jax.weights.export import export_huggingface
+from yolos_jax.weights.folder import export_huggingface
 from yolos_jax.weights.hub import hub_model
 from yolos_jax.weights.huggingface import from_huggingface, to_huggingface
 from yolos_jax.weights.load import Loaded, load_all, load_detector, load_weights, with_classes

@@ -24,7 +24,7 @@ yolos-jax{origin}.
 | outputs | {config.num_classes} labels ({named} with a name) and "no object", which is the last |
 | position embeddings | {grid[0]} x {grid[1]} patches of {config.patch_size} pixels, {mid} |
 | LayerNorm epsilon | {config.layer_norm_eps:g} |
-| pictures | short side {sizes.short_side}, long side at most {sizes.max_side} pixels; ImageNet's mean and std |
+| images | short side {sizes.short_side}, long side at most {sizes.max_side} pixels; ImageNet's mean and std |
 
 ## Measured
 
@@ -42,7 +42,7 @@ model = YolosForObjectDetection.from_pretrained("FOLDER")
 ```python
 from yolos_jax import Detector
 
-for found in Detector.load("FOLDER")(["photo.jpg"], threshold=0.5):
+for found in Detector.load("FOLDER")(["image.jpg"], threshold=0.5):
     print(found.names, found.scores, found.boxes)
 ```
 """
@@ -77,7 +77,7 @@ def recorded_facts(folder: str | Path, step: int, extra: Mapping[str, Any]) -> F
     Raises:
       InputError: there is a metrics.json that holds no numbers.
     """
-    from yolos_jax.evaluation.coco import NAMES  # brings pycocotools along
+    from yolos_jax.evaluation.coco_metrics import NAMES  # brings pycocotools along
 
     origin = str(extra.get("converted_from", ""))
     report = Path(folder) / f"eval-{step}" / "metrics.json"

@@ -27,7 +27,7 @@ class Loaded(NamedTuple):
       label_names: names by class id, if the source has them.
       report: what became of every tensor.
       category_ids: the data set's category id of every label, where they differ and the source says so.
-      sizes: what pictures are resized to, if the source says so.
+      sizes: what images are resized to, if the source says so.
     """
 
     config: YolosConfig

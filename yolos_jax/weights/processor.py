@@ -1,11 +1,11 @@
-"""`preprocessor_config.json`: how pictures become pixels and of what size, for transformers."""
+"""`preprocessor_config.json`: how images become pixels and of what size, for transformers."""
 
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from yolos_jax.errors import InputError
-from yolos_jax.sequence import default_max_side
+from yolos_jax.images.sequence import default_max_side
 from yolos_jax.weights.limits import told, whole
 
 SHORT_SIDE = 800  # what the reference evaluates at, and transformers' default
@@ -18,7 +18,7 @@ _SWITCHES = ("do_resize", "do_rescale", "do_normalize")
 
 
 class Sizes(NamedTuple):
-    """Pixels that a picture's short side is resized to, and most pixels of the long one."""
+    """Pixels that an image's short side is resized to, and most pixels of the long one."""
 
     short_side: int
     max_side: int
@@ -44,7 +44,7 @@ def read_processor(values: Mapping[str, Any], what: str) -> Sizes:
         if not _close([values.get("rescale_factor", SCALE)], [SCALE]):
             raise ValueError(f"rescale_factor is {told(values['rescale_factor'])}, and pixels are divided by 255 here")
         if values.get("resample", _BILINEAR) != _BILINEAR:
-            raise ValueError(f"resample is {told(values['resample'])}, and pictures are resized with 2 (bilinear) here")
+            raise ValueError(f"resample is {told(values['resample'])}, and images are resized with 2 (bilinear) here")
         return _sizes(values.get("size"), values.get("max_size"))
     except ValueError as error:
         raise InputError(
@@ -86,7 +86,7 @@ def _sizes(size: Any, max_size: Any) -> Sizes:
     if type(size) is int:  # before 2023
         size = {"shortest_edge": size, "longest_edge": _MAX_SIDE if max_size is None else max_size}
     if not isinstance(size, Mapping) or not {"shortest_edge", "longest_edge"} <= size.keys():
-        raise ValueError(f"size is {told(size)}, and pictures keep their aspect: shortest_edge and longest_edge")
+        raise ValueError(f"size is {told(size)}, and images keep their aspect: shortest_edge and longest_edge")
     short = whole(size["shortest_edge"], "shortest_edge", 1, _MOST_SIDE)
     return Sizes(short, whole(size["longest_edge"], "longest_edge", 1, _MOST_SIDE))
 

@@ -1,0 +1,208 @@
+"""The Detector on images of every kind, against the model's own outputs."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from reference_pack import arrays, pack
+
+from yolos_jax import Detector
+from yolos_jax.checkpoints import Meta, load, save
+from yolos_jax.errors import InputError
+from yolos_jax.images.reading import UnreadableImage, open_rgb
+from yolos_jax.inference.drawing import draw
+from yolos_jax.weights import load_weights
+
+NAMES = {i: f"thing {i}" for i in range(1000)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The pack's micro model as a Hugging Face folder."""
+    path = tmp_path_factory.mktemp("hf")
+    shutil.copy(pack("hf_config.json"), path / "config.json")
+    shutil.copy(pack("hf_model.safetensors"), path / "model.safetensors")
+    return path
+
+
+@pytest.fixture(scope="module")
+def detector(folder):
+    found = Detector.load(folder, short_side=64, max_side=256, batch_size=3)
+    found.label_names = NAMES
+    return found
+
+
+def noise(width=60, height=44, mode="RGB", seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def test_forward_equals_the_reference_in_any_mix(detector):
+    z = arrays("hf_model.npz")
+    chosen = range(len(z["sizes_hw"]))
+    logits, boxes = detector.forward([z[f"in{i}"].transpose(1, 2, 0) for i in chosen])
+    for i, a, b in zip(chosen, logits, boxes):
+        np.testing.assert_allclose(a, z[f"logits{i}"], atol=1e-4, rtol=0)
+        np.testing.assert_allclose(b, z[f"pred_boxes{i}"], atol=1e-5, rtol=0)
+    with pytest.raises(InputError, match="multiples of 16"):
+        detector.forward([np.zeros((20, 32, 3), np.uint8)])
+    with pytest.raises(InputError, match="raise model.max_side"):
+        detector.forward([np.zeros((16, 16 * (detector.config.max_side + 1), 3), np.uint8)])
+
+
+def test_bytes_equal_normalized_floats(detector):
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 32, 3), np.uint8)
+    floats = (pixels / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    for a, b in zip(detector.forward([pixels]), detector.forward([floats])):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_boxes_are_in_the_original_images_pixels(detector):
+    """Scores, labels and boxes recomputed in numpy from `forward` on a hand-resized image."""
+    image = noise(300, 200)
+    (found,) = detector([image], threshold=0.0)
+    sized = np.asarray(image.resize((96, 64), Image.Resampling.BILINEAR))
+    logits, boxes = (x[0].astype(np.float64) for x in detector.forward([sized]))
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    p = (p / p.sum(-1, keepdims=True))[:, :-1]
+    order = np.argsort(-p.max(-1))
+    np.testing.assert_allclose(found.scores, p.max(-1)[order], atol=1e-6)
+    np.testing.assert_array_equal(found.labels, p.argmax(-1)[order])
+    centre, size = boxes[order, :2] * [300, 200], boxes[order, 2:] * [300, 200]
+    np.testing.assert_allclose(found.boxes, np.concatenate([centre - size / 2, centre + size / 2], 1), atol=1e-3)
+    assert found.names == [NAMES[i] for i in found.labels] and found.size == (300, 200)
+    middle = float(np.median(found.scores))
+    (fewer,) = detector([image], threshold=middle)
+    assert 0 < len(fewer.scores) < len(found.scores) and (fewer.scores >= middle).all()
+
+
+def test_one_compilation_per_bucket(folder):
+    """Whatever the number of images; 64x64 and 64x80 pixels are 16 and 20 patches, two buckets."""
+    detector = Detector.load(folder, short_side=64, max_side=256, batch_size=4)
+    for n in (1, 2, 3, 5, 8):
+        detector([noise(64, 64)] * n + [noise(64, 80)])
+    assert detector._detect._cache_size() == 2
+
+
+def test_odd_modes_are_told_or_converted(detector):
+    with pytest.raises(UnreadableImage, match="floating-point"):
+        detector([Image.new("F", (20, 20))])
+    assert len(detector([noise(mode="RGBA").convert("La")], 0.0)[0].scores) == detector.config.det_tokens
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "I;16"])
+@pytest.mark.parametrize("ending", ["png", "jpg", "tif"])
+def test_every_mode_and_file_type(detector, tmp_path, mode, ending):
+    image = noise(mode="L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+    try:
+        image.save(tmp_path / f"p.{ending}")
+    except OSError:
+        pytest.skip(f"{ending} holds no {mode}")
+    (a,) = detector([tmp_path / f"p.{ending}"], threshold=0.0)
+    (b,) = detector([image], threshold=0.0)
+    assert len(a.scores) == detector.config.det_tokens
+    if ending != "jpg":  # lossless
+        np.testing.assert_array_equal(a.boxes, b.boxes)
+
+
+def test_sixteen_bits_are_scaled_not_clipped(detector):
+    grey = noise(mode="L")
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    np.testing.assert_array_equal(detector([deep], 0.0)[0].boxes, detector([grey], 0.0)[0].boxes)
+
+
+def test_exif_rotation(detector, tmp_path):
+    image = noise(80, 48)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees to see it upright
+    image.save(tmp_path / "turned.png", exif=exif)
+    (turned,) = detector([tmp_path / "turned.png"], 0.0)
+    (upright,) = detector([image.transpose(Image.Transpose.ROTATE_270)], 0.0)
+    assert turned.size == (48, 80)
+    np.testing.assert_array_equal(turned.boxes, upright.boxes)
+    assert open_rgb(tmp_path / "turned.png").size == (80, 48), "data sets' boxes belong to the stored pixels"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (2000, 20), (7, 900)])
+def test_tiny_and_panoramic_images(detector, size):
+    (found,) = detector([noise(*size)], 0.0)
+    assert found.size == size and np.isfinite(found.boxes).all()
+    assert draw(noise(*size), found).size[0] >= size[0]
+
+
+def test_arrays(detector):
+    rgb = np.asarray(noise())
+    grey = rgb[:, :, 0]
+    (a, b, c, d, e) = detector([rgb, grey, grey[:, :, None], np.dstack([rgb, grey]), noise()], 0.0)
+    for one, other in ((b, c), (a, d), (a, e)):
+        np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-3)
+    for bad in (rgb.astype(np.float32), rgb[None], np.zeros((0, 4, 3), np.uint8)):
+        with pytest.raises(UnreadableImage, match="must be uint8"):
+            detector([bad])
+    assert detector([]) == []
+    with pytest.raises(InputError, match="takes a list"):
+        detector("image.jpg")
+
+
+def test_unreadable_files(detector, tmp_path):
+    (tmp_path / "text.jpg").write_text("no image")
+    noise().save(tmp_path / "cut.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:300])
+    for name in ("text.jpg", "cut.jpg", "absent.jpg"):
+        with pytest.raises(UnreadableImage, match=name):
+            detector([tmp_path / name])
+
+
+def test_checkpoint_round_trip(detector, folder, tmp_path):
+    config, params, _, _ = load_weights(folder)
+    extra = {"config": {"data": {"short_side": 48, "max_side": 0}}}
+    save(tmp_path / "c", 7, params, Meta(config, NAMES, 7, extra))
+    loaded, meta = load(tmp_path / "c")
+    assert meta == Meta(config, NAMES, 7, extra)
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(loaded)):
+        np.testing.assert_array_equal(a, b)
+    again = Detector.load(tmp_path / "c")
+    assert again.geometry[:2] == (48, 79) and again.label_names == NAMES
+    blank = [np.zeros((48, 64, 3), np.uint8)]
+    for a, b in zip(again.forward(blank), detector.forward(blank)):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    with pytest.raises(InputError, match="already holds a checkpoint"):
+        save(tmp_path / "c", 8, params, meta)
+    with pytest.raises(InputError, match="does not exist"):
+        Detector.load(tmp_path / "no")
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        Detector.load(tmp_path)
+    for short_side in (2000, 0, -16, 5):
+        with pytest.raises(InputError, match="--short-side"):
+            Detector.load(tmp_path / "c", short_side=short_side)
+    with pytest.raises(InputError, match="batch_size is 0"):
+        Detector.load(tmp_path / "c", batch_size=0)
+    with pytest.raises(InputError, match="holds other weights"):
+        save(folder, 8, params, meta)
+    (tmp_path / "c" / "config.json").write_text("{}")  # does not hide the checkpoint
+    assert Detector.load(tmp_path / "c").geometry.short_side == 48
+
+
+def test_damaged_checkpoint(folder, tmp_path):
+    config, params, _, _ = load_weights(folder)
+    save(tmp_path / "c", 0, params, Meta(config, {}))
+    for path in (tmp_path / "c" / "0" / "params").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(InputError, match="cannot be read"):
+        load(tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"model": {}, "label_names": {}, "step": 0, "extra": []}', '{"step": "x"}']
+)
+def test_damaged_facts_of_a_checkpoint(folder, tmp_path, text):
+    config, params, _, _ = load_weights(folder)
+    save(tmp_path / "c", 0, params, Meta(config, {}))
+    (tmp_path / "c" / "0" / "meta" / "metadata").write_text(text)
+    with pytest.raises(InputError, match="cannot be read"):
+        load(tmp_path / "c")

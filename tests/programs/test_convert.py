@@ -1,0 +1,103 @@
+"""convert.py as a user runs it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+from tiny_weights import TINY, assert_bit_equal, deit_state, huggingface_folder, random_params, reference_state, write
+
+from yolos_jax import checkpoints
+from yolos_jax.evaluation.coco_metrics import NAMES
+from yolos_jax.weights import to_huggingface
+from yolos_jax.weights.deit import from_deit
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def convert(*args):
+    # one device and few threads start fastest
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    return subprocess.run(
+        [sys.executable, ROOT / "convert.py", *map(str, args)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+        timeout=300,
+    )
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "recipe.py"
+    path.write_text(
+        "from ml_collections import ConfigDict\n\n\n"
+        f"def get_config():\n    return ConfigDict({{'model': {TINY.to_dict()!r}}})\n"
+    )
+    return path
+
+
+def test_reference_to_checkpoint_to_huggingface(tmp_path, recipe):
+    source = write(tmp_path / "yolos.safetensors", reference_state())
+    done = convert(source, "--out", tmp_path / "ours", "--config", recipe)
+    assert done.returncode == 0, done.stderr
+    assert f"taken: {len(reference_state())}" in done.stdout
+    params, meta = checkpoints.load(tmp_path / "ours")
+    assert meta.model == TINY and meta.step == 0
+    assert_bit_equal(params, random_params(TINY))
+
+    numbers = {name: (i + 1) / 16 for i, name in enumerate(NAMES)}
+    (tmp_path / "ours" / "eval-0").mkdir()
+    (tmp_path / "ours" / "eval-0" / "metrics.json").write_text(json.dumps(numbers | {"images": 25, "step": 0}))
+    done = convert(tmp_path / "ours", "--out", tmp_path / "hf", "--to-hf")
+    assert done.returncode == 0, done.stderr
+    assert "model card: AP 0.0625, AP50 0.1250" in done.stdout
+    assert_bit_equal(load_file(tmp_path / "hf" / "model.safetensors"), to_huggingface(params, TINY))
+    written = {path.name for path in (tmp_path / "hf").iterdir()}
+    assert written == {"config.json", "model.safetensors", "preprocessor_config.json", "README.md"}
+    card = (tmp_path / "hf" / "README.md").read_text()
+    assert "| ARl | 0.7500 |" in card and "on 25 images" in card and "converted from yolos.safetensors" in card
+
+
+def test_deit_with_a_seed(tmp_path, recipe):
+    source = write(tmp_path / "deit.safetensors", deit_state())
+    done = convert(source, "--out", tmp_path / "ours", "--config", recipe, "--seed", 9)
+    assert done.returncode == 0, done.stderr
+    assert "head.weight" in done.stdout and "backbone.det_token" in done.stdout
+    assert_bit_equal(checkpoints.load(tmp_path / "ours")[0], from_deit(deit_state(), TINY, 9)[0])
+
+
+def test_huggingface_to_checkpoint_keeps_the_label_names(tmp_path):
+    labels = {"0": "cat", "1": "N/A", "2": "dog", "3": "owl"}
+    folder = huggingface_folder(tmp_path / "hf", id2label=labels)
+    done = convert(folder, "--out", tmp_path / "ours")
+    assert done.returncode == 0, done.stderr
+    assert checkpoints.load(tmp_path / "ours")[1].label_names == {0: "cat", 2: "dog", 3: "owl"}
+
+
+def test_failures_are_one_sentence(tmp_path):
+    weights = write(tmp_path / "yolos.safetensors", reference_state())
+    broken = tmp_path / "broken.py"
+    broken.write_text("1 / 0\n")
+    used = tmp_path / "used"
+    used.mkdir()
+    (used / "file").write_text("")
+    cases = [
+        ((weights, "--seed", "-1"), "--seed is -1; it must be at least 0"),
+        (("n" * 300,), "File name too long"),
+        ((weights, "--config", "n" * 300), "File name too long"),
+        ((tmp_path / "absent.pth", "--to-hf", "--out", used), "not an empty folder"),  # told before SOURCE is read
+        ((tmp_path / "absent.pth",), "does not exist"),
+        ((weights, "--variant", "huge"), "there is no variant 'huge'"),
+        ((weights, "--config", broken), "ZeroDivisionError"),
+    ]
+    for args, sentence in cases:
+        done = convert("--out", tmp_path / "out", *args)
+        assert done.returncode == 2, (args, done.stderr)
+        assert sentence in done.stderr and "Traceback" not in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+        assert not (tmp_path / "out").exists()

@@ -1,0 +1,264 @@
+"""The COCO folder: an annotation file and a folder of images per split."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from yolos_jax.data.annotations import Complain, read_annotations, stop, wrong_box
+from yolos_jax.data.examples import Example, ExampleTable
+from yolos_jax.errors import InputError
+from yolos_jax.images.reading import UnreadableImage, open_rgb
+
+CATEGORIES = ("raw", "contiguous")
+MOST_CLASSES = 100_000
+
+
+class CocoSource:
+    """Examples of one split of a COCO folder, in the annotation file's order of images.
+
+    As in the reference: crowds are left out, boxes are clipped to the image
+    and dropped if nothing is left; images without boxes stay. How many boxes
+    went that way is in `dropped`.
+
+    Args:
+      root: the folder.
+      split: such as `train2017`: the annotations are `annotations/instances_{split}.json`,
+        the images lie in `{split}/`.
+      num_classes: labels lie in 0..num_classes - 1; 0 derives it from the categories.
+      max_images: keep only the first so many images; 0 keeps all.
+      categories: "raw" takes category ids as labels, as the reference does;
+        "contiguous" numbers the ids 0, 1, ... in ascending order.
+      category_ids: the category id of each label, if a model's are to be kept.
+      annotations, image_folder: other places than those of `split`.
+      complain: called with a sentence for each wrong entry, which is then left
+        out; by default the first one stops with an `InputError`.
+
+    Attributes:
+      those of `DataSet`, and
+      annotation_file: where the annotations are.
+
+    Raises:
+      InputError: a folder, file or image is missing, or an annotation is wrong.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        num_classes: int = 0,
+        max_images: int = 0,
+        categories: str = "raw",
+        category_ids: Sequence[int] | None = None,
+        annotations: str | Path = "",
+        image_folder: str | Path = "",
+        complain: Complain = stop,
+    ):
+        self.root, self.split = Path(root), split
+        if not (annotations and image_folder) and not self.root.is_dir():
+            raise InputError(f"the data folder {self.root} does not exist; set --config.data.root.")
+        self.annotation_file = Path(annotations or self.root / "annotations" / f"instances_{split}.json")
+        self.image_folder = Path(image_folder or self.root / split)
+        if not self.image_folder.is_dir():
+            raise InputError(f"the folder of images {self.image_folder} does not exist.")
+        self.origin = str(self.annotation_file)
+        self.notes: tuple[str, ...] = ()
+        content = read_annotations(self.annotation_file, complain)
+        labels = Labels.of(content["categories"], self.origin, num_classes, categories, category_ids)
+        self.num_classes, self.category_ids, self.label_names = labels.num_classes, labels.category_ids, labels.names
+        present = {p.name for p in self.image_folder.iterdir()}
+        find = partial(self._file, present=present, complain=complain)
+        self.examples, self.dropped = read_examples(content, self.annotation_file, labels, find, max_images, complain)
+
+    def _file(self, image: dict[str, Any], present: set[str], complain: Complain) -> str | None:
+        """Where an image's image lies, or None and a complaint."""
+        path = self.image_folder / image["file_name"]
+        if not path.resolve().is_relative_to(self.image_folder.resolve()):
+            complain(f"image id {image['id']} in {self.origin} lies outside {self.image_folder}.")
+            return None
+        # A set of names spares a system call per image; nested file names are looked up.
+        if image["file_name"] not in present and not path.is_file():
+            complain(f"image id {image['id']} is listed in {self.origin} but {path} is absent.")
+            return None
+        return str(path)
+
+    def place(self, file_name: str) -> str:
+        """One spelling for every image, however its folder and name are written."""
+        return os.path.normpath(os.path.join(os.path.realpath(self.image_folder), file_name))
+
+    def read(self, example: Example) -> Image.Image:
+        """The RGB image; `UnreadableImage` if it is damaged or not of the annotated size."""
+        return check_size(open_rgb(example.file), example)
+
+    def listed(self) -> dict[str, list]:
+        """The images, annotations and categories of the annotation file, usable or not."""
+        return read_annotations(self.annotation_file, lambda _: None)
+
+    def ground_truth(self) -> dict[str, Any]:
+        """What evaluation compares with: the content of the annotation file, crowds included."""
+        return json.loads(self.annotation_file.read_text(encoding="utf-8"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """A number for every category.
+
+    Attributes:
+      num_classes: K; labels are `0..K-1`.
+      category_ids: the category id of every label.
+      names: name of each label that the categories list.
+      of_category: the label of each category id.
+    """
+
+    num_classes: int
+    category_ids: tuple[int, ...]
+    names: dict[int, str]
+    of_category: dict[int, int]
+
+    @classmethod
+    def of(
+        cls,
+        listed: list[dict[str, Any]],
+        origin: str,
+        num_classes: int = 0,
+        categories: str = "raw",
+        category_ids: Sequence[int] | None = None,
+    ) -> "Labels":
+        """Numbers the categories that `origin` (for messages) lists; the other arguments are those of `CocoSource`."""
+        if categories not in CATEGORIES:
+            raise InputError(f"data.categories is {categories!r}; choose one of {', '.join(CATEGORIES)}.")
+        names = {int(c["id"]): str(c["name"]) for c in listed}
+        ids = category_ids
+        if ids is None:
+            if not names or min(names) < 0:
+                raise InputError(f"{origin} lists no category, or one with a negative id.")
+            if categories == "raw" and max(names) >= MOST_CLASSES:
+                raise InputError(
+                    f"the largest category id of {origin} is {max(names)}, which would make as many "
+                    "classes; set --config.data.categories=contiguous."
+                )
+            ids = sorted(names) if categories == "contiguous" else range(max(names) + 1)
+            # Raw ids leave gaps; more outputs than ids are allowed (the reference has 91 for COCO's 90).
+            ids = [*ids, *range(len(ids), num_classes)] if categories == "raw" else [*ids]
+        num_classes = num_classes or len(ids)
+        if num_classes > len(ids):
+            raise InputError(
+                f"{origin} gives {len(ids)} classes where {num_classes} are wanted; set "
+                "--config.model.num_classes=0 to derive them."
+            )
+        of_category = {int(category): label for label, category in enumerate(ids)}
+        too_large = [c for c in names if of_category.get(c, -1) >= num_classes]
+        if too_large:
+            raise InputError(
+                f"category id {max(too_large)} of {origin} gets the label {of_category[max(too_large)]}, "
+                f"outside 0..{num_classes - 1}; set --config.model.num_classes=0 to derive it from the file."
+            )
+        named = {of_category[c]: name for c, name in names.items() if c in of_category}
+        return cls(num_classes, tuple(int(i) for i in ids), named, of_category)
+
+
+def read_examples(
+    content: dict[str, list],
+    origin: Path,
+    labels: Labels,
+    find: Callable[[dict[str, Any]], str | None],
+    max_images: int = 0,
+    complain: Complain = stop,
+) -> tuple[ExampleTable, dict[str, int]]:
+    """What training sees of annotations in COCO's format.
+
+    Args:
+      content: lists of images, annotations and categories.
+      origin: where it comes from, for messages.
+      find: where an image's image is; None leaves the image out.
+      max_images: keep only the first so many images; 0 keeps all.
+      complain: called with a sentence for each wrong annotation, which is then left out.
+
+    Returns:
+      The examples in the order of the images, and how many boxes were left out as "crowd" and as "empty".
+
+    Raises:
+      InputError: nothing is left.
+    """
+    names = {c["id"]: c["name"] for c in content["categories"]}
+    dropped = {"crowd": 0, "empty": 0}
+    known = {image["id"] for image in content["images"]}
+    by_image: dict[int, list] = {}
+    for annotation in content["annotations"]:
+        if annotation["image_id"] in known:
+            by_image.setdefault(annotation["image_id"], []).append(annotation)
+        else:
+            complain(f"{origin} annotates image id {annotation['image_id']}, which is not among its images.")
+
+    def example(image: dict[str, Any]) -> Example | None:
+        file = find(image)
+        if file is None:
+            return None
+        boxes, numbers, areas = [], [], []
+        for annotation in by_image.get(image["id"], []):
+            sentence = wrong_box(annotation, origin, names) or _unknown(annotation, origin, labels)
+            if sentence is not None:
+                complain(sentence)
+                continue
+            box = clipped_box(annotation["bbox"], image)
+            if annotation.get("iscrowd"):
+                dropped["crowd"] += 1
+            elif box[2] <= box[0] or box[3] <= box[1]:
+                dropped["empty"] += 1
+            else:
+                boxes.append(box)
+                numbers.append(labels.of_category[annotation["category_id"]])
+                area = annotation.get("area")
+                areas.append((box[2] - box[0]) * (box[3] - box[1]) if area is None else area)
+        return Example(
+            image_id=image["id"],
+            file=file,
+            width=image["width"],
+            height=image["height"],
+            boxes=np.array(boxes, np.float32).reshape(-1, 4),
+            labels=np.array(numbers, np.int32),
+            area=np.array(areas, np.float32),
+        )
+
+    found = (example(image) for image in content["images"][: max_images or None])
+    table = ExampleTable([one for one in found if one is not None])
+    if not len(table):
+        none = "none of the images it lists can be used" if content["images"] else "it lists no images"
+        raise InputError(f"nothing to read in {origin}: {none}.")
+    return table, dropped
+
+
+def _unknown(annotation: dict[str, Any], origin: Path, labels: Labels) -> str | None:
+    """A sentence for a category that the model's labels do not have."""
+    category = annotation["category_id"]
+    if category in labels.of_category:
+        return None
+    return (
+        f"annotation id {annotation.get('id')} of image id {annotation['image_id']} in {origin} has "
+        f"the category id {category}, which is none of the model's {len(labels.of_category)} categories."
+    )
+
+
+def check_size(image: Image.Image, example: Example) -> Image.Image:
+    """The image itself; `UnreadableImage` if it is not of the annotated size."""
+    if image.size == (example.width, example.height):
+        return image
+    turned = image.size[::-1] == (example.width, example.height)
+    raise UnreadableImage(
+        f"{example.file} (image id {example.image_id}) is {image.size[0]}x{image.size[1]} pixels "
+        f"but its annotation says {example.width}x{example.height}"
+        + (" (perhaps annotated as turned by its EXIF tag: save it upright)." if turned else ".")
+    )
+
+
+def clipped_box(bbox: list[float], image: dict) -> np.ndarray:
+    """xywh as annotated -> float32 xyxy inside the image; float32 before adding, as the reference's tensors do."""
+    x, y, w, h = np.array(bbox, np.float32)
+    limit = np.array([image["width"], image["height"]] * 2, np.float32)
+    return np.clip(np.array([x, y, x + w, y + h], np.float32), 0, limit)

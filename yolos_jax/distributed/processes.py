@@ -1,0 +1,164 @@
+"""Several processes of one run, and how they decide together.
+
+Every process runs the same program on its own part of each batch. Whatever
+one of them alone learns (a signal, an image that cannot be read, a full disk)
+is told to all before the next step, so all of them end at the same one.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from yolos_jax.distributed.launch import LOST, leave
+from yolos_jax.errors import InputError
+
+T = TypeVar("T")
+
+
+class LostProcess(InputError):
+    """Another process is gone; nothing can be computed together any more."""
+
+    def leave(self) -> None:
+        """Ends this process at once: there is nobody to wait for."""
+        leave(2)
+
+
+class Team:
+    """The processes of a run, seen from one of them; without `jax.distributed` there is one.
+
+    Attributes:
+      index: which one this is.
+      count: how many there are.
+    """
+
+    def __init__(self) -> None:
+        import jax
+
+        self.index, self.count = jax.process_index(), jax.process_count()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes and prints."""
+        return self.index == 0
+
+    def tell(self, value: Any) -> list[Any]:
+        """What every process has to say (JSON-ready), in their order. All must call this at the same point."""
+        if self.count == 1:
+            return [value]
+        import numpy as np
+
+        text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+        sizes = self._gather(np.array([text.size], np.int32))[:, 0]
+        padded = np.zeros(int(sizes.max()), np.uint8)
+        padded[: text.size] = text
+        return [json.loads(row[:size].tobytes()) for row, size in zip(self._gather(padded), sizes)]
+
+    def together(self, work: Callable[[], T], vote: Callable[[], int] = int) -> tuple[T, int]:
+        """Does some work in every process, and agrees on how it went.
+
+        Args:
+          work: anything that needs no other process. If it fails in one, all fail.
+          vote: asked afterwards.
+
+        Returns:
+          (what `work` returned here, the largest vote of all)
+
+        Raises:
+          InputError: somebody's `work` raised one.
+          LostProcess: another process is gone, or about to go with another kind of exception.
+          Exception: whatever else this process's `work` raised.
+        """
+        if self.count == 1:
+            return work(), vote()
+        error: Exception | None = None
+        try:
+            value = work()
+        except Exception as raised:  # the others are waiting to be told
+            error = raised
+        import numpy as np
+
+        trouble = 0 if error is None else 1 if isinstance(error, InputError) else 2
+        votes = self._gather(np.array([trouble, vote()], np.int32))
+        if votes[:, 0].any():
+            texts = self.tell(f"{type(error).__name__}: {error}" if trouble == 2 else str(error))
+            if error is not None:
+                raise error
+            who = int(votes[:, 0].argmax())
+            kind = LostProcess if votes[who, 0] == 2 else InputError
+            raise kind(f"process {who} of {self.count} stopped: {texts[who]}")
+        return value, int(votes[:, 1].max())
+
+    def from_leader(self, tree: Any, like: Any) -> Any:
+        """Arrays of the leading process in all of them, as numpy and bit by bit.
+
+        Args:
+          tree: nested dicts or tuples of arrays; looked at in the leading process only.
+          like: things of the same structure with `.shape` and `.dtype` (4 bytes wide).
+        """
+        import jax
+        import numpy as np
+
+        if self.count == 1:
+            return jax.tree.map(np.asarray, tree)
+        from jax.experimental import multihost_utils
+
+        def bits(x: Any) -> np.ndarray:  # a sum of floats would make 0.0 of -0.0
+            return np.ascontiguousarray(x).reshape(x.shape).view(np.uint32)
+
+        def nothing(x: Any) -> np.ndarray:
+            return np.zeros(x.shape, np.uint32)
+
+        mine = jax.tree.map(bits, tree) if self.leads else jax.tree.map(nothing, like)
+        with told_if_lost(self.count):
+            found = multihost_utils.broadcast_one_to_all(mine, is_source=self.leads)
+        return jax.tree.map(lambda x, y: np.array(x).view(np.dtype(y.dtype)), found, like)
+
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Only the leading process prints."""
+        with open(os.devnull, "w") as nowhere, contextlib.nullcontext() if self.leads else _printing_to(nowhere):
+            yield
+
+    def _gather(self, array: Any) -> Any:
+        """`[n]` of every process -> `[count, n]`."""
+        from jax.experimental import multihost_utils
+
+        with told_if_lost(self.count):
+            return multihost_utils.process_allgather(array)
+
+
+@contextlib.contextmanager
+def told_if_lost(count: int) -> Iterator[None]:
+    """Takes a failed exchange between `count` processes for one of them being gone; lets other failures pass."""
+    import jax
+
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        text = str(error)
+        words = "gloo", "nccl", "connection", "unavailable", "heartbeat", "coordination", "aborted", "socket", "peer"
+        if count == 1 or "RESOURCE_EXHAUSTED" in text or not any(word in text.lower() for word in words):
+            raise
+        raise LostProcess(LOST.format(f": {text.strip().splitlines()[0][:200]}")) from error
+
+
+@contextlib.contextmanager
+def _printing_to(file: Any) -> Iterator[None]:
+    with contextlib.redirect_stdout(file):
+        yield
+
+
+def place(tree: Any, sharding: Any) -> Any:
+    """Arrays that every process has whole -> arrays on the devices of all; those that are there already stay."""
+    import jax
+    import numpy as np
+
+    def one(x: Any) -> Any:
+        if isinstance(x, jax.Array) and x.sharding == sharding:
+            return x
+        host = np.asarray(x)
+        return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])
+
+    return jax.tree.map(one, tree)

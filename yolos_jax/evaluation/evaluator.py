@@ -1,0 +1,170 @@
+"""Runs a model over every image of a source and scores it."""
+
+import contextlib
+import functools
+import itertools
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple, overload
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from tqdm import tqdm
+
+from yolos_jax.data.examples import DataSet
+from yolos_jax.data.loader import Loaded, LoadStep, Share, load
+from yolos_jax.data.plan import EvaluationPlan
+from yolos_jax.distributed.processes import Team, place, told_if_lost
+from yolos_jax.errors import InputError
+from yolos_jax.evaluation.coco_metrics import coco_metrics, to_results
+from yolos_jax.images.sequence import Geometry
+from yolos_jax.inference.postprocess import postprocess
+from yolos_jax.model.config import YolosConfig
+from yolos_jax.model.yolos import abstract, apply
+
+
+class Evaluation(NamedTuple):
+    """Result of an evaluation.
+
+    Attributes:
+      metrics: the 12 numbers by name.
+      results: entries of a COCO results file, all queries of all images; of several processes only the first has
+        them.
+      skipped: a sentence for each image that could not be read; such images
+        are scored as if nothing had been found in them.
+    """
+
+    metrics: dict[str, float]
+    results: list[dict[str, Any]]
+    skipped: list[str]
+
+
+class Evaluator:
+    """Detects on every image of a source once and computes COCO's numbers; compiled once, called often.
+
+    Args:
+      model: the detector's config.
+      source: its labels must be the model's.
+      mesh: devices along the axis `data`.
+      batch_size: images at a time, a multiple of the devices.
+      buckets: most token counts to compile for.
+      on_bad_image: "stop" raises `InputError` at an image that cannot be read.
+      workers, ahead: see `data.loader.load`.
+    """
+
+    def __init__(
+        self,
+        model: YolosConfig,
+        source: DataSet,
+        geometry: Geometry,
+        mesh: Mesh,
+        batch_size: int = 8,
+        buckets: int = 4,
+        on_bad_image: str = "stop",
+        workers: int = 0,
+        ahead: int = 2,
+    ):
+        if batch_size % mesh.size:
+            raise InputError(f"eval.batch_size {batch_size} is not a multiple of the {mesh.size} devices.")
+        self._team = Team()
+        self.source, self.batch_size, self.on_bad_image = source, batch_size, on_bad_image
+        self._plan = EvaluationPlan(source.examples.sizes, geometry, batch_size, buckets)
+        share = Share(self._team.index, self._team.count)
+        self._work = LoadStep(source, self._plan, geometry.patch, geometry.model_max_side, share)
+        self._workers, self._ahead = workers, ahead
+        self._split, self._same = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
+        graph = abstract(model)[0]
+
+        def detect(
+            params: dict, indices: jax.Array, patches: jax.Array, grid: jax.Array, size: jax.Array
+        ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+            out = apply(graph, params, patches, grid)
+            return indices, *postprocess(out.logits, out.boxes, size)
+
+        # Every process gets what all of them found: some kilobytes a batch.
+        self._detect = jax.jit(detect, out_shardings=self._same)
+        self._programs: dict[int, Any] = {}
+
+    @overload
+    def __call__(self, params: dict) -> Evaluation: ...
+
+    @overload
+    def __call__(self, params: dict, cancelled: Callable[[], int]) -> Evaluation | None: ...
+
+    def __call__(self, params: dict, cancelled: Callable[[], int] = int) -> Evaluation | None:
+        """Scores `params`; None if `cancelled` became true on the way, in any of the processes.
+
+        Raises:
+          InputError: an image cannot be read and must not be left out, or a data worker died.
+          LostProcess: another process is gone.
+        """
+        team = self._team
+        batches, _ = team.together(lambda: load(self._work, 0, len(self._plan), self._workers, self._ahead))
+        params = place(params, self._same)
+        results: list[dict[str, Any]] = []
+        skipped: list[str] = []
+        done: list[int] = []
+        with (
+            tqdm(
+                total=len(self.source.examples),
+                unit="image",
+                desc="evaluating",
+                mininterval=1.0,
+                disable=not team.leads,
+            ) as bar,
+            contextlib.closing(batches),
+            told_if_lost(team.count),
+        ):
+            for _ in range(len(self._plan)):
+                loaded, stop = team.together(functools.partial(self._next, batches, cancelled), cancelled)
+                if stop or loaded is None:
+                    return None
+                images = self._detections(params, loaded, results)
+                done += images
+                skipped += loaded.skipped
+                bar.update(len(images) + len(loaded.skipped))
+        skipped = list(itertools.chain(*team.tell(skipped)))
+        wanted = self.source.examples.image_ids.tolist()
+        if len(done) + len(skipped) != len(wanted) or len(set(done)) != len(done):
+            raise RuntimeError("an image was missed or evaluated twice; this is a bug")
+        metrics, _ = team.together(lambda: self._score(results, wanted) if team.leads else None)
+        return Evaluation(team.tell(metrics)[0], results, skipped)
+
+    def _next(self, batches: Generator[Loaded], cancelled: Callable[[], int]) -> Loaded | None:
+        """The next batch of this process's share; None if it does not come because all is being stopped."""
+        try:
+            loaded = next(batches)
+        except InputError:
+            if cancelled():  # what stops a run may end its workers
+                return None
+            raise
+        if loaded.skipped and self.on_bad_image == "stop":
+            raise InputError(f"{loaded.skipped[0]} Mend it, or set --config.data.on_bad_image=skip.")
+        return loaded
+
+    def _detections(self, params: dict, loaded: Loaded, results: list[dict[str, Any]]) -> list[int]:
+        """Image ids of a batch, of all processes' shares; the leading one appends the entries of a results file."""
+        size = np.ones((len(loaded.indices), 2), np.int32)
+        for slot, index in enumerate(loaded.indices):
+            if index >= 0:
+                size[slot] = self.source.examples.sizes[index]
+        local = np.int32(loaded.indices), loaded.batch.patches, loaded.batch.grid, size
+        arrays = [jax.make_array_from_process_local_data(self._split, x) for x in local]
+        category, images = np.array(self.source.category_ids), []
+        for index, scores, labels, boxes in zip(*jax.device_get(self._program(params, arrays)(params, *arrays))):
+            if index >= 0:
+                images.append(int(self.source.examples.image_ids[index]))
+            if index >= 0 and self._team.leads:
+                results += to_results(images[-1], scores, category[labels], boxes)
+        return images
+
+    def _program(self, params: dict, arrays: list[jax.Array]) -> Any:
+        """The detector compiled for a bucket; all processes wait for the slowest compilation."""
+        tokens = arrays[1].shape[1]
+        if tokens not in self._programs:
+            compiled, _ = self._team.together(lambda: self._detect.lower(params, *arrays).compile())
+            self._programs[tokens] = compiled
+        return self._programs[tokens]
+
+    def _score(self, results: list[dict[str, Any]], image_ids: list[int]) -> dict[str, float]:
+        return coco_metrics(self.source.ground_truth(), results, image_ids)

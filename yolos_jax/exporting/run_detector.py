@@ -1,0 +1,173 @@
+"""Detects in images with the programs of an exported folder, and prints what it found as JSON.
+
+python run_detector.py image.jpg ... [--threshold 0.5]
+
+`export.py` copies this file beside the programs. It needs jax, flatbuffers,
+numpy and Pillow and nothing else; export.json says what the programs take and
+give, and this shows how to use them from a program of your own:
+
+    detector = ExportedDetector("folder")
+    detector([Image.open("image.jpg")])
+"""
+
+import argparse
+import json
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import export
+from PIL import Image, ImageOps
+
+NEEDED = "platforms", "parameters", "batch", "images", "programs", "label_names", "category_ids"  # of export.json
+
+
+class Unusable(Exception):
+    """Told in one sentence: what is wrong, and what to do."""
+
+
+def resized(width: int, height: int, short_side: int, max_side: int, patch: int) -> tuple[int, int]:
+    """(width, height) to resize an image to: whole patches on both sides; the order of operations decides rounding."""
+    short, long, side = min(width, height), max(width, height), short_side
+    if long / short * side > max_side:
+        side = round(max_side * short / long)
+    scaled = int(side * long / short)
+    size = (scaled, side) if width >= height else (side, scaled)
+    if side == short:
+        size = (width, height)
+    limit = -(-max_side // patch)
+    columns, rows = (max(min(v // patch, limit), 1) for v in size)
+    return columns * patch, rows * patch
+
+
+def open_upright(path: str) -> Image.Image:
+    """An image as RGB, turned as its EXIF tag says."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+    except Exception as error:  # Pillow's decoders raise many kinds
+        raise Unusable(f"the image {path} cannot be read ({error or type(error).__name__}).") from error
+    if upright.mode == "F" or upright.mode.startswith("I"):
+        raise Unusable(f"the image {path} has more than 8 bits a channel; convert it to 8.")
+    return upright.convert("RGB")
+
+
+def arrays_of(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of a .npz file."""
+    zipfile.ZipFile(path).close()  # of anything else np.load would say how to read it unsafely
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """What export.json says, if it says all that is needed here."""
+    facts = json.loads(path.read_text())
+    absent = [key for key in NEEDED if key not in facts]
+    if absent:
+        raise ValueError(f"it lacks {', '.join(absent)}")
+    return facts
+
+
+class ExportedDetector:
+    """An exported folder: its programs (each compiled when first needed) and its parameters, on the device."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        if not (self.folder / "export.json").is_file():
+            raise Unusable(f"{self.folder} holds no export.json; give a folder that export.py has written.")
+        self.facts = self.read("export.json", facts_of)
+        backend, platforms = jax.default_backend(), self.facts["platforms"]
+        if not {"gpu": {"cuda", "rocm"}}.get(backend, {backend}) & set(platforms):
+            raise Unusable(f"the programs are for {', '.join(platforms)} and jax runs on {backend} here.")
+        self.parameters = jax.device_put(self.read(self.facts["parameters"]["file"], arrays_of))
+        self.programs: dict[str, Any] = {}
+
+    def read(self, name: str, how: Callable[[Path], Any]) -> Any:
+        """What `how` makes of a file of the folder."""
+        try:
+            return how(self.folder / name)
+        except Exception as error:  # those of json, zipfile, numpy and flatbuffers
+            reason = str(getattr(error, "strerror", None) or error or type(error).__name__).split("\n")[0][:200]
+            raise Unusable(f"{self.folder / name} cannot be read ({reason}); export the model again.") from error
+
+    def __call__(self, images: list[Image.Image], threshold: float = 0.5) -> list[list[dict[str, Any]]]:
+        """What is in each RGB image, best first; a `box` is absolute xyxy in the image's own pixels."""
+        size = self.facts["batch"] or 1
+        return [
+            found
+            for start in range(0, len(images), size)
+            for found in self.detect(images[start : start + size], size, threshold)
+        ]
+
+    def detect(self, images: list[Image.Image], slots: int, threshold: float) -> list[list[dict[str, Any]]]:
+        """One batch; slots beyond the images hold a single black patch."""
+        rule = self.facts["images"]
+        patch = rule["patch_size"]
+        cut = []
+        for image in images:
+            size = resized(*image.size, rule["short_side"], rule["max_side"], patch)
+            pixels = np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BILINEAR))
+            cut.append(pixels.reshape(size[1] // patch, patch, size[0] // patch, patch, 3).swapaxes(1, 2))
+        run, tokens = self.program(max(c.shape[0] * c.shape[1] for c in cut))
+        patches = np.zeros((slots, tokens, 3 * patch * patch), np.uint8)
+        grid, sizes = np.ones((slots, 2), np.int32), np.ones((slots, 2), np.float32)
+        for i, (image, c) in enumerate(zip(images, cut)):
+            patches[i, : c.shape[0] * c.shape[1]] = c.reshape(-1, patches.shape[2])
+            grid[i], sizes[i] = c.shape[:2], image.size
+        out = jax.device_get(run(self.parameters, patches, grid, sizes))
+        one = [{name: out[name][i] for name in ("scores", "labels", "pixel_boxes")} for i in range(len(images))]
+        return [self.objects(**found, threshold=threshold) for found in one]
+
+    def program(self, patches: int) -> tuple[Any, int]:
+        """The smallest program for so many patches, and how many it takes."""
+        fitting = [p for p in self.facts["programs"] if p["patches"] >= patches]
+        if not fitting:
+            raise Unusable(f"an image of {patches} patches has no program; see --patches of export.py.")
+        best = min(fitting, key=lambda p: p["patches"])
+        if best["file"] not in self.programs:
+            program = self.read(best["file"], lambda path: export.deserialize(bytearray(path.read_bytes())))
+            self.programs[best["file"]] = jax.jit(program.call)
+        return self.programs[best["file"]], best["patches"]
+
+    def objects(
+        self, scores: np.ndarray, labels: np.ndarray, pixel_boxes: np.ndarray, threshold: float
+    ) -> list[dict[str, Any]]:
+        """The queries of one image that score at least `threshold`."""
+        names, ids = self.facts["label_names"], self.facts["category_ids"]
+        return [
+            {
+                "label": ids[labels[i]] if ids else int(labels[i]),
+                "name": names.get(str(labels[i]), str(labels[i])),
+                "score": float(scores[i]),
+                "box": [float(v) for v in pixel_boxes[i]],
+            }
+            for i in np.argsort(-scores, kind="stable")
+            if scores[i] >= threshold
+        ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", nargs="+", metavar="IMAGE")
+    parser.add_argument("--threshold", type=float, default=0.5, help="lowest score to report (default 0.5)")
+    args = parser.parse_args()
+    detector = ExportedDetector(Path(__file__).resolve().parent)
+    images = [open_upright(path) for path in args.images]
+    found = [
+        {"file": path, "width": image.width, "height": image.height, "objects": objects}
+        for path, image, objects in zip(args.images, images, detector(images, args.threshold))
+    ]
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Unusable as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

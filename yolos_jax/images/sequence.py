@@ -1,0 +1,199 @@
+"""An image as a sequence of patches: the one idea of this project.
+
+Images are never padded onto a common canvas. Each is resized to whole
+patches and cut row by row; a batch pads only the tail of shorter sequences.
+NumPy and Pillow only: data workers import this and must not start jax.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from yolos_jax.errors import InputError
+
+
+class Batch(NamedTuple):
+    """Images as sequences.
+
+    Attributes:
+      patches: uint8 `[B, N, 3 * p * p]`; values of a patch in (row, column, channel) order.
+      grid: int32 `[B, 2]`, (h, w) of each image in patches; slots from `h * w` on are padding.
+    """
+
+    patches: np.ndarray
+    grid: np.ndarray
+
+
+def resized_sizes(sizes: np.ndarray, short_side: int | np.ndarray, max_side: int | None, patch: int = 16) -> np.ndarray:
+    """The sizes that the reference resizes images to, whole patches on both sides.
+
+    The short side becomes `short_side` unless the long one would pass
+    `max_side`; then each side is floored to a multiple of `patch` on its own, so
+    x and y scale a little differently. The order of the operations decides
+    rounding and is the reference's. Images more than about forty times as long
+    as wide, on which it fails or exceeds the bound, keep one patch at least and
+    `max_side` rounded up to whole patches at most.
+
+    Args:
+      sizes: int `[n, 2]`, (width, height) in pixels.
+      short_side: pixels, one for all or `[n]`.
+      max_side: pixels, or None for no bound.
+
+    Returns:
+      int64 `[n, 2]`, (width, height) in pixels.
+    """
+    sizes = np.asarray(sizes, np.int64)
+    short, long = sizes.min(1), sizes.max(1)
+    side = np.broadcast_to(np.asarray(short_side, np.int64), short.shape)
+    if max_side is not None:
+        bounded = np.rint(max_side * short / long).astype(np.int64)  # halves go to the even number
+        side = np.where(long / short * side > max_side, bounded, side)
+    scaled = (side * long / short).astype(np.int64)
+    wide = sizes[:, 0] >= sizes[:, 1]
+    resized = np.stack([np.where(wide, scaled, side), np.where(wide, side, scaled)], axis=1)
+    resized = np.where((side == short)[:, None], sizes, resized)
+    if max_side is not None:
+        resized = np.minimum(resized, -(-max_side // patch) * patch)
+    return np.maximum(resized // patch, 1) * patch
+
+
+def resized_size(width: int, height: int, short_side: int, max_side: int | None, patch: int = 16) -> tuple[int, int]:
+    """`resized_sizes` of a single image."""
+    width, height = resized_sizes(np.array([[width, height]]), short_side, max_side, patch)[0]
+    return int(width), int(height)
+
+
+def default_max_side(short_side: int) -> int:
+    """The reference's bound of the long side: 1333 for 800, in proportion for others."""
+    return short_side * 1333 // 800
+
+
+class Geometry(NamedTuple):
+    """How images become sequences; made by `Geometry.of`.
+
+    Attributes:
+      short_side: pixels that the short side is resized to.
+      max_side: most pixels of the long side.
+      patch: patch size in pixels.
+      model_max_side: longest side in patches that the model is compiled for.
+    """
+
+    short_side: int
+    max_side: int
+    patch: int
+    model_max_side: int
+
+    @classmethod
+    def of(cls, short_side: int, max_side: int, patch: int, model_max_side: int) -> "Geometry":
+        """`max_side` 0 means the reference's proportion; sides the model cannot take are refused at once."""
+        max_side = max_side or default_max_side(short_side)
+        if short_side < patch or max_side < patch:
+            raise InputError(
+                f"a short side of {short_side} and a long one of at most {max_side} pixels: each must be at least "
+                f"one patch ({patch} pixels); raise data.short_side or data.max_side (--short-side, --max-side)."
+            )
+        if -(-max_side // patch) > model_max_side or short_side // patch > model_max_side:
+            raise InputError(
+                f"images of up to {max(max_side, short_side)} pixels have more than model.max_side = "
+                f"{model_max_side} patches on a side; lower data.short_side or data.max_side (--short-side, "
+                f"--max-side), or raise model.max_side."
+            )
+        return cls(short_side, max_side, patch, model_max_side)
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) in pixels that an image is resized to."""
+        return resized_size(width, height, self.short_side, self.max_side, self.patch)
+
+    def sizes(self, sizes: np.ndarray) -> np.ndarray:
+        """`size` of many: int64 `[n, 2]`, (width, height)."""
+        return resized_sizes(sizes, self.short_side, self.max_side, self.patch)
+
+
+def resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear (Pillow, antialiased, on 8 bits) to (width, height): uint8 `[height, width, 3]`."""
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def to_patches(image: np.ndarray, patch: int = 16) -> np.ndarray:
+    """`[h * p, w * p, 3]` -> `[h, w, p, p, 3]`, a view; `InputError` if a side is not whole patches."""
+    height, width = image.shape[:2]
+    if image.ndim != 3 or image.shape[2] != 3 or height % patch or width % patch or not image.size:
+        raise InputError(
+            f"an image of shape {image.shape} cannot be cut into patches: it must be "
+            f"[height, width, 3] with both sides multiples of {patch}."
+        )
+    return image.reshape(height // patch, patch, width // patch, patch, 3).transpose(0, 2, 1, 3, 4)
+
+
+def pack(
+    images: Sequence[np.ndarray], tokens: int, batch_size: int, patch: int = 16, max_side: int | None = None
+) -> Batch:
+    """Cuts images and packs them into one batch; slots beyond the images hold a single black patch.
+
+    Args:
+      images: `[h * p, w * p, 3]` arrays, at most `batch_size`, all of one dtype.
+      tokens: N, at least every image's number of patches.
+      batch_size: B.
+      patch: patch size in pixels.
+      max_side: longest side in patches that the model is compiled for.
+    """
+    dtype = images[0].dtype if images else np.uint8
+    patches = np.zeros((batch_size, tokens, 3 * patch * patch), dtype)
+    grid = np.ones((batch_size, 2), np.int32)
+    for i, image in enumerate(images):
+        cut = to_patches(image, patch)
+        grid[i] = cut.shape[:2]
+        if max_side is not None and grid[i].max() > max_side:
+            raise InputError(
+                f"an image of {image.shape[1]}x{image.shape[0]} pixels is longer than {max_side} patches "
+                f"of {patch} pixels; resize it, or raise model.max_side."
+            )
+        patches[i, : grid[i].prod()].reshape(cut.shape)[...] = cut
+    return Batch(patches, grid)
+
+
+def rounded_tokens(tokens: int) -> int:
+    """A bucket for a sequence when nothing is known about the others: at most an eighth of padding.
+
+    Eight sizes per doubling, so a program that meets images of any shape is
+    compiled a handful of times.
+    """
+    step = 1 << max(tokens.bit_length() - 4, 0)
+    return -(-tokens // step) * step
+
+
+def bucket_edges(counts: Sequence[int] | np.ndarray, buckets: int) -> list[int]:
+    """At most `buckets` token counts that pad the given sequences least (exact, by dynamic programming).
+
+    Args:
+      counts: number of patches of every image.
+      buckets: most edges wanted, at least 1.
+
+    Returns:
+      Ascending edges; the last one is the largest count.
+    """
+    values, frequency = np.unique(np.asarray(counts, np.int64), return_counts=True)
+    n = len(values)
+    images = np.concatenate([[0], np.cumsum(frequency)])
+    # cost[j]: tokens computed when the first j distinct counts are covered with the edges so far
+    cost = np.concatenate([[0], values * images[1:]]).astype(np.float64)
+    cost[0], choices = 0.0, []
+    for _ in range(min(buckets, n) - 1):
+        table = cost[None, :n] + values[:, None] * (images[1:, None] - images[None, :n])
+        table[np.arange(n)[None, :] > np.arange(n)[:, None]] = np.inf
+        best = table.argmin(1)
+        choices.append(best)
+        cost = np.concatenate([[0.0], table[np.arange(n), best]])
+    edges, j = [], n
+    for best in reversed(choices):
+        edges.append(int(values[j - 1]))
+        j = int(best[j - 1])
+        if j == 0:
+            break
+    if j:
+        edges.append(int(values[j - 1]))
+    return edges[::-1]

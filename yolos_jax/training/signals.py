@@ -1,0 +1,79 @@
+"""SIGTERM and Ctrl-C: finish the step, save, leave. And: one run in a folder at a time."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from yolos_jax.distributed.launch import leave
+from yolos_jax.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+class Stop:
+    """While entered, the first SIGTERM or SIGINT only asks to stop; a second SIGINT leaves at once.
+
+    Does nothing outside the main thread, where signals cannot be handled.
+
+    Attributes:
+      signal: the number of the signal that came, or 0.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.signal)
+
+    def __enter__(self) -> "Stop":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @property
+    def name(self) -> str:
+        return signal.Signals(self.signal).name if self.signal else ""
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal and number == signal.SIGINT:
+            # Checkpoints get their name only when they are whole, so nothing half-written can be taken for one.
+            _say("stopped at once, without saving; the same command goes on from the newest checkpoint.")
+            leave(128 + number)
+        if not self.signal:
+            self.signal = number
+            _say(f"{self.name}: stopping after this step and saving; Ctrl-C (again) stops at once without saving.")
+
+
+@contextlib.contextmanager
+def only_run_in(workdir: Path) -> Iterator[None]:
+    """`InputError` if another process trains in this folder; a kill of that process lets go of it."""
+    with (workdir / ".lock").open("w") as lock:
+        try:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another process is training in {workdir}; end it, or choose another --workdir."
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+def _say(text: str) -> None:
+    os.write(sys.stderr.fileno(), f"\n{text}\n".encode())  # print is not safe inside a handler
