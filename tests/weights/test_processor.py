@@ -88,7 +88,7 @@ def test_sizes_that_are_honoured(changes, sizes):
 )
 def test_what_is_not_honoured_is_a_sentence(tmp_path, changes, sentence):
     made = with_processor(tmp_path / "hf", PUBLISHED | changes)
-    with pytest.raises(InputError, match=f"preprocessor_config.json of {made} asks for .*{sentence}.*mend or remove"):
+    with pytest.raises(InputError, match=f"preprocessor_config.json of {made} asks for .*{sentence}.*repair or remove"):
         Detector.load(made)
     assert_bit_equal(load_weights(made)[1], random_params(TINY))  # to start training from it will do
 

@@ -91,7 +91,7 @@ def wrong_box(annotation: dict, path: Path, categories: dict[int, Any]) -> str |
     if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) for v in box):
         return f"{where} has the box {short(box)}; it must be 4 finite numbers [x, y, width, height]."
     if box[2] < 0 or box[3] < 0:
-        return f"{where} has the box {box} with a negative width or height; mend or remove it."
+        return f"{where} has the box {box} with a negative width or height; repair or remove it."
     if area is not None and (not _is_number(area) or area < 0):
         return f"{where} has the area {short(area)}; it must be a finite number of at least 0."
     if annotation.get("iscrowd") not in (None, 0, 1):

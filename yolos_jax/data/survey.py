@@ -25,7 +25,7 @@ FEW = 5  # images or sizes that stand for many
 
 
 class Problem(NamedTuple):
-    """Something wrong: the file to mend, and a sentence that names it."""
+    """Something wrong: the file to repair, and a sentence that names it."""
 
     file: str
     sentence: str

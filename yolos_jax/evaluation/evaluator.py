@@ -139,7 +139,7 @@ class Evaluator:
                 return None
             raise
         if loaded.skipped and self.on_bad_image == "stop":
-            raise InputError(f"{loaded.skipped[0]} Mend it, or set --config.data.on_bad_image=skip.")
+            raise InputError(f"{loaded.skipped[0]} Repair it, or set --config.data.on_bad_image=skip.")
         return loaded
 
     def _detections(self, params: dict, loaded: Loaded, results: list[dict[str, Any]]) -> list[int]:

@@ -142,7 +142,7 @@ def newest(
         raise InputError(
             f"no checkpoint of {workdir} can be read: "
             + "; ".join(f"{path.name} {why}" for path, why in damaged.items())
-            + ". All are left as they are: mend them, or start anew in another --workdir."
+            + ". All are left as they are: repair them, or start anew in another --workdir."
         )
     return None, None, []
 

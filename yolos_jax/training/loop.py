@@ -172,7 +172,7 @@ class Loop:
             return None
         if item is not None and item.skipped:
             if self.run.config.data.on_bad_image == "stop":
-                raise InputError(f"{item.skipped[0]} Mend it, or set --config.data.on_bad_image=skip.")
+                raise InputError(f"{item.skipped[0]} Repair it, or set --config.data.on_bad_image=skip.")
             self.skipped += item.skipped
         return item
 

@@ -126,7 +126,7 @@ def _check_image(image: dict[str, Any], path: Path) -> int:
     if size != (image["width"], image["height"]):
         raise InputError(
             f"{path} (image id {image['id']}) is {size[0]}x{size[1]} pixels but its annotation says "
-            f"{image['width']}x{image['height']}; mend one of them."
+            f"{image['width']}x{image['height']}; repair one of them."
         )
     return path.stat().st_size
 
