@@ -104,7 +104,7 @@ def test_annotations_and_images_elsewhere(tmp_path):
     root = own_data(tmp_path)
     (root / "annotations" / "instances_train2017.json").rename(tmp_path / "mine.json")
     (root / "train2017").rename(tmp_path / "images")
-    source = CocoSource("", "", annotations=tmp_path / "mine.json", images=tmp_path / "images")
+    source = CocoSource("", "", annotations=tmp_path / "mine.json", image_folder=tmp_path / "images")
     assert len(source.examples) == 2 and source.read(source.examples[0]).size == (64, 48)
 
 

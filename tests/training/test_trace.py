@@ -136,7 +136,7 @@ def write_trace_data(root):
     categories = [{"id": i, "name": str(i)} for i in range(91)]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (root / "annotations.json").write_text(json.dumps(content))
-    return CocoSource(root, "", annotations=root / "annotations.json", images=root / "images")
+    return CocoSource(root, "", annotations=root / "annotations.json", image_folder=root / "images")
 
 
 @pytest.mark.parametrize("devices, workers", [(1, 0), (8, 2)])
