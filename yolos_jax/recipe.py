@@ -1,12 +1,16 @@
-"""From a recipe (an ml_collections config, see yolos_jax/defaults.py) to the objects it describes."""
+"""From a recipe (an ml_collections config, see yolos_jax/settings.py) to the objects it describes.
+
+All functions but `prepare` take a config that `settings.complete` has completed and checked.
+"""
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
+from yolos_jax import settings
 from yolos_jax.data.annotations import Complain, stop
 from yolos_jax.data.augment import Augmentation
 from yolos_jax.data.examples import DataSet
@@ -17,63 +21,6 @@ from yolos_jax.data.tfds.source import TfdsSource
 from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import Geometry, default_max_side
 from yolos_jax.model.config import YolosConfig
-
-PRECISIONS = ("default", "high", "highest", "float32", "bfloat16", "tensorfloat32")
-
-LEAST = {
-    "seed": 0,
-    "data.short_side": 1,
-    "data.max_side": 0,
-    "data.flip": 0,
-    "data.crop": 0,
-    "data.max_images": 0,
-    "data.buckets": 1,
-    "data.workers": 0,
-    "data.ahead": 1,
-    "train.batch_size": 1,
-    "train.images_per_replica": 1,
-    "train.accumulate": 1,
-    "train.epochs": 1,
-    "train.max_steps": 0,
-    "train.ema": 0,
-    "train.log_every": 1,
-    "optimizer.learning_rate": 0,
-    "optimizer.min_lr": 0,
-    "optimizer.warmup_epochs": 0,
-    "optimizer.weight_decay": 0,
-    "optimizer.clip_norm": 0,
-    "eval.batch_size": 1,
-    "eval.every_epochs": 0,
-    "checkpoint.every_steps": 1,
-    "checkpoint.keep": 1,
-}
-CHOICES = {
-    "precision": PRECISIONS,
-    "data.on_bad_image": ("stop", "skip"),
-    "data.categories": ("raw", "contiguous"),
-    "matcher": ("host", "device"),
-    "optimizer.schedule": ("epoch", "step"),
-}
-
-
-def value_of(config: Any, key: str) -> Any:
-    """The value at a dotted key."""
-    for part in key.split("."):
-        config = config[part]
-    return config
-
-
-def check(config: Any) -> None:
-    """`InputError` for the first value of a recipe that makes no sense."""
-    for key, least in LEAST.items():
-        value = value_of(config, key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < least:
-            raise InputError(f"{key} is {value!r}; it must be a number of at least {least}.")
-    for key, choices in CHOICES.items():
-        if value_of(config, key) not in choices:
-            raise InputError(f"{key} is {value_of(config, key)!r}; choose one of {', '.join(choices)}.")
-    if config.train.ema >= 1:
-        raise InputError(f"train.ema is {config.train.ema!r}; it is a decay such as 0.9998, or 0 for none.")
 
 
 def model_of(config: Any, num_classes: int) -> YolosConfig:
@@ -105,10 +52,11 @@ def plan_of(config: Any, model: YolosConfig, sizes: np.ndarray) -> TrainingPlan:
     return TrainingPlan(sizes, draw, train.batch_size, config.data.buckets, train.epochs, config.seed)
 
 
-def prepare(config: Any) -> None:
-    """Checks a recipe and makes its precision of matrix products the process's."""
-    check(config)
+def prepare(config: Any) -> ConfigDict:
+    """The recipe, completed and checked; its precision of matrix products becomes the process's."""
+    config = settings.complete(config)
     jax.config.update("jax_default_matmul_precision", config.precision)
+    return config
 
 
 def source_of(

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 
 from yolos_jax.errors import InputError
 
@@ -160,10 +160,11 @@ def leave(code: int) -> None:
         os._exit(code)
 
 
-def guarded(main: Callable[[], object]) -> None:
-    """Runs a program's `main`; one of several processes that fails alone leaves at once, so that the others notice."""
+@contextlib.contextmanager
+def guarded() -> Iterator[None]:
+    """Around a program: one of several processes that fails alone leaves at once, so that the others notice."""
     try:
-        main()
+        yield
     except Exception:
         if _writer is None:
             raise

@@ -48,7 +48,7 @@ class NotFinite(InputError):
 def train(
     config: Any, workdir: str | Path, accept_differences: bool = False, devices: Sequence[jax.Device] | None = None
 ) -> Outcome:
-    """Trains as a recipe says (see yolos_jax/defaults.py), going on from the workdir's newest checkpoint if it has one.
+    """Trains as a recipe says (see yolos_jax/settings.py), going on from the workdir's newest checkpoint if it has one.
 
     The workdir gets checkpoints (the latest few, and the best by AP in `best/`),
     `metrics.jsonl` and `tensorboard/`.

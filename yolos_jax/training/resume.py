@@ -2,27 +2,15 @@
 
 import importlib.metadata
 import json
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from yolos_jax import settings
 from yolos_jax.checkpoints import Meta
 from yolos_jax.data.examples import DataSet
 from yolos_jax.errors import InputError
 from yolos_jax.model.config import YolosConfig
 
-# Everything else of a recipe decides the mathematics or the order of the data.
-FREE = {
-    "init", "matcher", "eval", "checkpoint",
-    "data.root", "data.train_split", "data.val_split", "data.train_annotations", "data.val_annotations",
-    "data.train_images", "data.val_images", "data.workers", "data.ahead", "data.on_bad_image",
-    "data.short_side", "train.max_steps", "train.log_every", "train.accumulate",
-    "model.max_side", "model.query_block", "model.remat",
-}  # fmt: skip
-# What may differ between the processes of a run: where things are on each host, and how its images are read.
-OF_A_HOST = {
-    "init", "data.root", "data.train_annotations", "data.val_annotations", "data.train_images", "data.val_images",
-    "data.workers", "data.ahead",
-}  # fmt: skip
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
 
 
@@ -53,9 +41,7 @@ def refuse_differences(meta: Meta, model: YolosConfig, facts: dict[str, Any], ac
     if different:
         raise InputError(f"the checkpoint of step {meta.step} is of another model: {'; '.join(different)}.")
     old, new = meta.extra, facts
-    # The short side for evaluation is training's too where nothing is augmented.
-    augmented = old["config"].get("data", {}).get("scales")
-    found = config_differences(old["config"], new["config"], FREE if augmented else FREE - {"data.short_side"})
+    found = settings.differences(old["config"], new["config"])
     if old["data"] != new["data"]:
         found.append(
             f"the training annotations ({old['data']['images']} images, fingerprint {old['data']['fingerprint']}, "
@@ -83,25 +69,10 @@ def refuse_strangers(facts: Sequence[dict[str, Any]]) -> None:
     """
     first = facts[0]
     for i, other in enumerate(facts[1:], 1):
-        found = config_differences(other["config"], first["config"], OF_A_HOST)
+        found = settings.differences(other["config"], first["config"], hosts=True)
         found += [f"{k} {other[k]} against {first[k]}" for k in first if k != "config" and other[k] != first[k]]
         if found:
             raise InputError(
                 f"process {i} was started with something else than process 0: {'; '.join(found)}. Give all processes "
                 "of a run the same recipe, data and packages."
             )
-
-
-def config_differences(old: dict, new: dict, free: Container[str], path: str = "") -> list[str]:
-    """Sentences such as "seed 0 against 1", for dotted keys that are not free."""
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        name = f"{path}{key}"
-        if name in free:
-            continue
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += config_differences(a, b, free, f"{name}.")
-        elif a != b:
-            found.append(f"{name} {a} against {b}")
-    return found

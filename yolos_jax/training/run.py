@@ -40,7 +40,7 @@ class Run:
     """
 
     def __init__(self, config: Any, mesh: Mesh):
-        recipe.prepare(config)
+        config = recipe.prepare(config)
         self.config, self.mesh, self.team = config, mesh, Team()
         self.source = recipe.source_of(config, "train")
         self.model = recipe.model_of(config, self.source.num_classes)
