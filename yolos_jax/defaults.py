@@ -6,7 +6,7 @@ Change any value on the command line: `--config.train.epochs=10`.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from yolos_jax.model.config import VARIANTS
+from yolos_jax.model.config import COMPUTE_SETTINGS, VARIANTS, Compute
 
 
 def get_config(variant: str = "ti") -> ConfigDict:
@@ -14,7 +14,7 @@ def get_config(variant: str = "ti") -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     # Of the model, num_classes may be 0: derived from the training annotations.
-    model = VARIANTS[variant].to_dict()
+    model = VARIANTS[variant].to_dict() | {key: getattr(Compute(), name) for key, name in COMPUTE_SETTINGS.items()}
     config.model = ConfigDict({k: placeholder(tuple) if v is None else v for k, v in model.items()})
     # Starting weights: a checkpoint folder, a Hugging Face folder or hub id, .safetensors or .pth (YOLOS,
     # or a ViT such as DeiT's for initialisation); or random ones: "reference" (the reference's, meant to be followed by
