@@ -3,7 +3,6 @@
 All functions but `prepare` take a config that `settings.complete` has completed and checked.
 """
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -20,18 +19,24 @@ from yolos_jax.data.tfds.records import find_dataset
 from yolos_jax.data.tfds.source import TfdsSource
 from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import Geometry, default_max_side
-from yolos_jax.model.config import YolosConfig
+from yolos_jax.model.config import COMPUTE_SETTINGS, Compute, YolosConfig
 
 
 def model_of(config: Any, num_classes: int) -> YolosConfig:
-    """The model; `num_classes` is the data's or a checkpoint's, for a recipe that leaves it open (0)."""
+    """The architecture; `num_classes` is the data's or a checkpoint's, for a recipe that leaves it open (0)."""
     values = config.model.to_dict()
     return YolosConfig.from_dict(values | {"num_classes": values["num_classes"] or num_classes})
 
 
+def compute_of(config: Any, training: bool) -> Compute:
+    """How the model is computed: for training as the recipe says, otherwise in float32 and without `remat`."""
+    compute = Compute(**{name: config.model[key] for key, name in COMPUTE_SETTINGS.items()})
+    return compute if training else Compute(query_block=compute.query_block, max_side=compute.max_side)
+
+
 def geometry_of(config: Any, model: YolosConfig) -> Geometry:
     """How images are resized for evaluation (and in training without augmentation)."""
-    return Geometry.of(config.data.short_side, config.data.max_side, model.patch_size, model.max_side)
+    return Geometry.of(config.data.short_side, config.data.max_side, model.patch_size, config.model.max_side)
 
 
 def augmentation_of(config: Any, model: YolosConfig) -> Augmentation | Geometry:
@@ -40,7 +45,7 @@ def augmentation_of(config: Any, model: YolosConfig) -> Augmentation | Geometry:
     if not data.scales:
         return geometry_of(config, model)
     most = data.max_side or default_max_side(max(data.scales))
-    Geometry.of(max(data.scales), most, model.patch_size, model.max_side)  # refuses what the model cannot take
+    Geometry.of(max(data.scales), most, model.patch_size, config.model.max_side)  # refuses what the model cannot take
     return Augmentation(
         tuple(data.scales), most, data.flip, data.crop, tuple(data.crop_sides), tuple(data.crop_range), model.patch_size
     )
@@ -92,8 +97,3 @@ def check_same_model(found: YolosConfig, wanted: YolosConfig, where: str) -> Non
     different = found.differences(wanted)
     if different:
         raise InputError(f"the checkpoint {where} is of another model than the config: {'; '.join(different)}.")
-
-
-def without_training_options(model: YolosConfig) -> YolosConfig:
-    """The same model in float32 and without rematerialisation: what evaluation computes."""
-    return dataclasses.replace(model, compute_dtype="float32", remat=False)

@@ -15,12 +15,12 @@ from ml_collections.config_dict import FieldReference
 
 from yolos_jax.errors import InputError
 from yolos_jax.kinds import AUGMENTED, YES, Choice, Flag, Optional, Real, Setting, Text, Whole, Wholes, shown
-from yolos_jax.model.config import YolosConfig, variant
+from yolos_jax.model.config import Compute, YolosConfig, variant
 
 FLOAT32 = 3e38  # what float32 can hold
 MOST_STEPS = 2**31 - 1  # steps are counted in int32
 PIXELS = 16384  # of the longest side of an image
-_MODEL = YolosConfig()
+_MODEL, _COMPUTE = YolosConfig(), Compute()
 _PATH = Text()
 
 # fmt: off
@@ -60,14 +60,14 @@ SETTINGS: dict[str, Setting] = {
         _MODEL.skip_equal_count, "use position embeddings as they are whenever their number is the image's number of "
         "patches, even if the shape differs (a slip of the reference)", Flag()),
     "model.max_side": Setting(
-        _MODEL.max_side, "longest side of an image, in patches, that the model is compiled for", Whole(1, 1024), YES),
+        _COMPUTE.max_side, "longest side of an image, in patches, that the model is compiled for", Whole(1, 1024), YES),
     "model.query_block": Setting(
-        _MODEL.query_block, "most query rows that attention handles at once (memory against speed)",
+        _COMPUTE.query_block, "most query rows that attention handles at once (memory against speed)",
         Whole(1, 1_000_000), YES),
     "model.compute_dtype": Setting(
-        _MODEL.compute_dtype, "dtype of the transformer's activations and products", Choice(("float32", "bfloat16"))),
+        _COMPUTE.dtype, "dtype of the transformer's activations and products", Choice(("float32", "bfloat16"))),
     "model.remat": Setting(
-        _MODEL.remat, "recompute each block's activations for its gradient (memory against a third more time)",
+        _COMPUTE.remat, "recompute each block's activations for its gradient (memory against a third more time)",
         Flag(), YES),
 
     "data.root": Setting("data/coco", "a COCO folder, or a TFDS directory (see prepare_tfds)", _PATH, YES, host=True),

@@ -53,7 +53,7 @@ def read(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
     from yolos_jax import checkpoints
     from yolos_jax.data.coco_names import COCO_NAMES
     from yolos_jax.model.config import COCO_CLASSES
-    from yolos_jax.weights import load_all, with_classes
+    from yolos_jax.weights import load_weights, with_classes
 
     wanted, is_open = wanted_model(args)
     if checkpoints.steps(args.source):
@@ -66,11 +66,12 @@ def read(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
         if differences:
             raise InputError(f"the wanted model is not the checkpoint's: {'; '.join(differences)}.")
         return params, meta, f"checkpoint {args.source}, step {meta.step}"
-    found = load_all(args.source, wanted, args.seed, any_classes=is_open)
+    found = load_weights(args.source, wanted, args.seed, any_classes=is_open)
     names = found.label_names
     if names is None:
         names = COCO_NAMES if found.config.num_classes == COCO_CLASSES else {}
-    return found.params, checkpoints.Meta(found.config, names, 0, found.extra, found.category_ids), found.report
+    meta = checkpoints.Meta(found.config, names, 0, found.extra, found.category_ids, found.max_side)
+    return found.params, meta, found.report
 
 
 def main() -> None:

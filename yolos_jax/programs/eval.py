@@ -74,7 +74,7 @@ def prepare(args: argparse.Namespace, config: Any, team: "Team") -> "tuple[dict,
     params, meta = load_model(args.checkpoint)
     model = recipe.model_of(config, meta.model.num_classes)
     recipe.check_same_model(meta.model, model, args.checkpoint)
-    model = dataclasses.replace(recipe.without_training_options(model), layer_norm_eps=meta.model.layer_norm_eps)
+    model = dataclasses.replace(model, layer_norm_eps=meta.model.layer_norm_eps)
     out = Path(args.out or Path(args.checkpoint) / f"eval-{meta.step}")
     if team.leads and any((out / n).exists() for n in ("metrics.json", "results.json")) and not args.overwrite:
         raise InputError(f"{out} holds the numbers of an earlier evaluation; give another --out, or --overwrite.")
@@ -85,7 +85,8 @@ def prepare(args: argparse.Namespace, config: Any, team: "Team") -> "tuple[dict,
     source = recipe.source_of(config, "val", labels, model.num_classes)
     geometry, data = recipe.geometry_of(config, model), config.data
     options = config.eval.batch_size, data.buckets, data.on_bad_image, data.workers, data.ahead
-    return params, meta, Evaluator(model, source, geometry, data_mesh(), *options), out
+    query_block = recipe.compute_of(config, training=False).query_block
+    return params, meta, Evaluator(model, source, geometry, data_mesh(), *options, query_block), out
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ class Run:
         self.schedule = schedule_of(config.optimizer, train.epochs, self.per_epoch)
         self.optimizer = adamw(self.schedule, config.optimizer.weight_decay, config.optimizer.clip_norm)
         self._step = make_step(
-            abstract(self.model)[0],
+            abstract(self.model, recipe.compute_of(config, training=True))[0],
             self.optimizer,
             mesh,
             train.images_per_replica,
@@ -81,10 +81,10 @@ class Run:
     def _evaluator(self) -> Evaluator:
         config, data = self.config, self.config.data
         val = recipe.source_of(config, "val", self.source.category_ids, self.source.num_classes)
-        model = recipe.without_training_options(self.model)
-        geometry = recipe.geometry_of(config, model)
+        geometry = recipe.geometry_of(config, self.model)
         options = config.eval.batch_size, data.buckets, data.on_bad_image, data.workers, data.ahead
-        return Evaluator(model, val, geometry, self.mesh, *options)
+        query_block = recipe.compute_of(config, training=False).query_block
+        return Evaluator(self.model, val, geometry, self.mesh, *options, query_block)
 
     def begin(self, workdir: Path, accept_differences: bool) -> tuple[TrainState, Meta]:
         """The state to train from, on the devices, and its meta: the newest whole checkpoint's, or fresh.
@@ -131,13 +131,14 @@ class Run:
     def meta(self, step: int, evaluations: list[dict]) -> Meta:
         """What a checkpoint of this run says about itself."""
         ids = None if self.config.data.categories == "raw" else self.source.category_ids
-        return Meta(self.model, self.source.label_names, step, self.facts | {"evaluations": list(evaluations)}, ids)
+        extra = self.facts | {"evaluations": list(evaluations)}
+        return Meta(self.model, self.source.label_names, step, extra, ids, self.config.model.max_side)
 
     def feed(self, start: int, cancelled: Callable[[], object]) -> Feed:
         """The batches from step `start` on, until `cancelled`."""
         data = self.config.data
         share = Share(self.team.index, self.team.count)
-        work = LoadStep(self.source, self.plan, self.model.patch_size, self.model.max_side, share)
+        work = LoadStep(self.source, self.plan, self.model.patch_size, self.config.model.max_side, share)
         batches = load(work, start, self.total, data.workers, data.ahead)
         return Feed(batches, split_over(self.mesh), cancelled)
 

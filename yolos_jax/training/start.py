@@ -31,8 +31,9 @@ def starting_params(model: YolosConfig, init: str, seed: int) -> dict:
         check_same_model(weights.with_classes(found, model.num_classes), model, init)
         print(f"starting from the checkpoint {init}, step {meta.step}")
     else:
-        found, params, _, report = weights.load_weights(init, model, seed, any_classes=True)
-        print(report)
+        loaded = weights.load_weights(init, model, seed, any_classes=True, processor=False)
+        found, params = loaded.config, loaded.params
+        print(loaded.report)
     if found.num_classes != model.num_classes:
         params["class_head"]["fc3"] = build(model, seed)[1]["class_head"]["fc3"]
         print(
