@@ -46,9 +46,7 @@ class Yolos(nnx.Module):
       scheme: of the starting values, "reference" or "from_nothing" (see `model.init.starting_values`).
     """
 
-    def __init__(
-        self, config: YolosConfig, compute: Compute = Compute(), *, rngs: nnx.Rngs, scheme: str = "reference"
-    ):
+    def __init__(self, config: YolosConfig, compute: Compute = Compute(), *, rngs: nnx.Rngs, scheme: str = "reference"):
         self.config, self.compute = config, compute
         width, scanned = config.width, (config.depth - 1,)
         self.patch_embed = Linear(config.patch_values, width)
