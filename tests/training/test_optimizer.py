@@ -8,7 +8,7 @@ from reference_pack import arrays, train_config
 
 from yolos_jax.model.yolos import abstract
 from yolos_jax.training.optimizer import adamw, by_epoch, clip_like_torch, decay_mask, learning_rates
-from yolos_jax.weights import to_reference
+from yolos_jax.weights.reference import to_reference
 
 
 def test_learning_rate_of_every_epoch():

@@ -1,6 +1,5 @@
 """Options of the step: precision, rematerialisation, accumulation, moving average."""
 
-import dataclasses
 import re
 
 import jax
@@ -10,7 +9,7 @@ import pytest
 from micro_run import assert_equal_trees, without_key_biases
 
 from yolos_jax.data.examples import TrainBatch
-from yolos_jax.model.config import YolosConfig
+from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.yolos import abstract, apply, build
 from yolos_jax.training.optimizer import adamw
 from yolos_jax.training.step import data_mesh, initial_state, make_gradient, make_step, split_over
@@ -31,10 +30,9 @@ def batch_of(images=4, tokens=24) -> TrainBatch:
     return TrainBatch(patches, grid, labels, boxes, count, np.ones(images, bool))
 
 
-def gradients(**changes):
-    config = dataclasses.replace(CONFIG, **changes)
-    params = build(config, 0, "from_nothing")[1]
-    gradient = make_gradient(abstract(config)[0], 1, "device", MESH)
+def gradients(**compute):
+    graph, params = build(CONFIG, 0, "from_nothing", Compute(**compute))
+    gradient = make_gradient(graph, 1, "device", MESH)
     return jax.tree.map(np.asarray, jax.jit(gradient)(params, batch_of()))
 
 
@@ -51,7 +49,7 @@ def test_rematerialisation_changes_nothing(plain):
 
 
 def test_bfloat16_is_near_and_its_parameters_and_losses_are_float32(plain):
-    grads, terms, _ = gradients(compute_dtype="bfloat16")
+    grads, terms, _ = gradients(dtype="bfloat16")
     assert all(g.dtype == np.float32 for g in jax.tree.leaves(grads)) and terms.total.dtype == np.float32
     assert 0 < abs(terms.total - plain[1].total) < 0.02 * plain[1].total
     flat = [np.concatenate([g.ravel() for g in jax.tree.leaves(t)]) for t in (grads, plain[0])]
@@ -59,8 +57,7 @@ def test_bfloat16_is_near_and_its_parameters_and_losses_are_float32(plain):
 
 
 def test_bfloat16_really_computes_in_bfloat16():
-    config = dataclasses.replace(CONFIG, compute_dtype="bfloat16")
-    graph, params = build(config, 0)
+    graph, params = build(CONFIG, 0, compute=Compute(dtype="bfloat16"))
     batch = batch_of()
     program = str(jax.make_jaxpr(lambda p: apply(graph, p, batch.patches, batch.grid))(params))
     products = [line for line in program.splitlines() if "dot_general" in line]

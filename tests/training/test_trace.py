@@ -16,12 +16,13 @@ from yolos_jax.data.loader import LoadStep, load
 from yolos_jax.data.plan import PlannedBatch
 from yolos_jax.data.sources.coco import CocoSource
 from yolos_jax.images.sequence import pack
+from yolos_jax.model.config import Compute
 from yolos_jax.model.yolos import abstract
 from yolos_jax.objective import matching
 from yolos_jax.training.optimizer import adamw, by_epoch, learning_rates
 from yolos_jax.training.prefetch import Feed
 from yolos_jax.training.step import data_mesh, initial_state, make_loss, make_step, split_over
-from yolos_jax.weights import from_reference, to_reference
+from yolos_jax.weights.reference import from_reference, to_reference
 
 pytestmark = pytest.mark.slow
 
@@ -146,7 +147,7 @@ def test_parameters_through_the_loader(tmp_path, devices, workers):
 
     def feed(z, slots, mesh):
         plan = TraceOrder(z, source.examples.sizes, slots, config.patch_size)
-        work = LoadStep(source, plan, config.patch_size, config.max_side)
+        work = LoadStep(source, plan, config.patch_size, Compute.max_side)
         with Feed(load(work, 0, len(plan.order), workers), split_over(mesh), lambda: False) as items:
             for item in items:
                 ids = plan.order[item.step]
