@@ -61,17 +61,6 @@ class Onnx(NamedTuple):
     facts: dict[str, Any]
 
 
-def most_patches(geometry: Geometry) -> int:
-    """No image has more patches than this: (short_side, max_side), but for extreme ones.
-
-    A short side bounded by `max_side` is rounded, so the long one may pass it, by half a pixel of the short side.
-    """
-    patch, most = geometry.patch, geometry.max_side
-    limit = -(-most // patch)
-    sides = range(1, min(geometry.short_side, most) + 1)
-    return max(max(side // patch, 1) * min(int(side * most / (side - 0.5)) // patch, limit) for side in sides)
-
-
 def check_patches(patches: int, config: YolosConfig) -> None:
     """`InputError` for a number of patches that no program can have."""
     most = config.max_side**2

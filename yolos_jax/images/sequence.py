@@ -5,6 +5,7 @@ patches and cut row by row; a batch pads only the tail of shorter sequences.
 NumPy and Pillow only: data workers import this and must not start jax.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -24,6 +25,11 @@ class Batch(NamedTuple):
 
     patches: np.ndarray
     grid: np.ndarray
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b of whole numbers, rounded up."""
+    return -(-a // b)
 
 
 def resized_sizes(sizes: np.ndarray, short_side: int | np.ndarray, max_side: int | None, patch: int = 16) -> np.ndarray:
@@ -55,7 +61,7 @@ def resized_sizes(sizes: np.ndarray, short_side: int | np.ndarray, max_side: int
     resized = np.stack([np.where(wide, scaled, side), np.where(wide, side, scaled)], axis=1)
     resized = np.where((side == short)[:, None], sizes, resized)
     if max_side is not None:
-        resized = np.minimum(resized, -(-max_side // patch) * patch)
+        resized = np.minimum(resized, ceil_div(max_side, patch) * patch)
     return np.maximum(resized // patch, 1) * patch
 
 
@@ -63,6 +69,23 @@ def resized_size(width: int, height: int, short_side: int, max_side: int | None,
     """`resized_sizes` of a single image."""
     width, height = resized_sizes(np.array([[width, height]]), short_side, max_side, patch)[0]
     return int(width), int(height)
+
+
+def most_patches(short_side: int, max_side: int, patch: int = 16, ratio: float = math.inf) -> int:
+    """A bound of the patches of any image resized by `resized_sizes`.
+
+    A short side bounded by `max_side` is rounded, so the long one may pass it, by half a pixel of the short side.
+
+    Args:
+      ratio: only images count whose long side is at most so many times as long as the short one; none, if below 1.
+    """
+    if ratio < 1:
+        return 0
+    side = np.arange(1, min(short_side, max_side) + 1)  # every short side that can come out
+    reached = (max_side / (side + 0.5) <= ratio) | (side == side[-1])
+    long = (side * np.minimum(ratio, max_side / (side - 0.5)) + 1e-6).astype(np.int64) // patch
+    long = np.clip(long, 1, ceil_div(max_side, patch))
+    return int((np.maximum(side // patch, 1) * long)[reached].max())
 
 
 def default_max_side(short_side: int) -> int:
@@ -94,7 +117,7 @@ class Geometry(NamedTuple):
                 f"a short side of {short_side} and a long one of at most {max_side} pixels: each must be at least "
                 f"one patch ({patch} pixels); raise data.short_side or data.max_side (--short-side, --max-side)."
             )
-        if -(-max_side // patch) > model_max_side or short_side // patch > model_max_side:
+        if ceil_div(max_side, patch) > model_max_side or short_side // patch > model_max_side:
             raise InputError(
                 f"images of up to {max(max_side, short_side)} pixels have more than model.max_side = "
                 f"{model_max_side} patches on a side; lower data.short_side or data.max_side (--short-side, "
@@ -163,7 +186,7 @@ def rounded_tokens(tokens: int) -> int:
     compiled a handful of times.
     """
     step = 1 << max(tokens.bit_length() - 4, 0)
-    return -(-tokens // step) * step
+    return ceil_div(tokens, step) * step
 
 
 def bucket_edges(counts: Sequence[int] | np.ndarray, buckets: int) -> list[int]:

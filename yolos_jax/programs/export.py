@@ -13,6 +13,7 @@ from pathlib import Path
 
 from yolos_jax.errors import InputError, check_empty, exit_with_sentence
 from yolos_jax.exporting import onnx, stablehlo
+from yolos_jax.images.sequence import most_patches
 from yolos_jax.inference.detector import geometry_of, load_model
 
 
@@ -58,7 +59,7 @@ def main() -> None:
         onnx.check_installed()
     params, meta = load_model(args.checkpoint)
     geometry = geometry_of(meta, args.short_side, args.max_side)
-    most = stablehlo.most_patches(geometry)
+    most = most_patches(geometry.short_side, geometry.max_side, geometry.patch)
     wanted = {*args.patches, *(stablehlo.patches_of(h, w, meta.model) for h, w in args.image_size)}
     tokens = sorted(wanted) or [most]
     programs = [stablehlo.to_stablehlo(meta.model, n, batch, platforms) for n in tokens]

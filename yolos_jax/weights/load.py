@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from yolos_jax.errors import InputError
+from yolos_jax.images.sequence import ceil_div
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.weights.backbone import find_backbone
 from yolos_jax.weights.deit import config_of_deit, from_backbone
@@ -90,7 +91,7 @@ def with_processor(loaded: Loaded, source: Source) -> Loaded:
     if source.processor is None:
         return loaded
     sizes = read_processor(source.processor, f"the preprocessor_config.json of {source.name}")
-    patches = -(-max(sizes) // loaded.config.patch_size)
+    patches = ceil_div(max(sizes), loaded.config.patch_size)
     config = dataclasses.replace(loaded.config, max_side=max(loaded.config.max_side, patches))
     return loaded._replace(config=config, sizes=sizes)
 
