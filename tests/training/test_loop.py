@@ -65,7 +65,7 @@ def sequence(config, devices):
             views = run.plan.batch(item.step).views
             ids = run.source.examples.image_ids[item.indices].tolist()
             grid, patches = np.asarray(item.batch.grid).tolist(), np.asarray(item.batch.patches, np.int64).sum((1, 2))
-            found += list(zip(ids, grid, views.flip.tolist(), views.crop.tolist(), patches.tolist()))
+            found += list(zip(ids, grid, *(numbers.tolist() for numbers in views.numbers), patches.tolist()))
     assert len(found) == 16
     return found
 

@@ -12,7 +12,8 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from yolos_jax.data.examples import TrainBatch
-from yolos_jax.data.loader import Loaded, dead_worker
+from yolos_jax.data.loader import Loaded
+from yolos_jax.data.workers import dead_worker
 
 AHEAD = 2  # batches on the devices that no step has asked for yet
 POLL = 0.25  # seconds between looks at the workers and at `cancelled`
@@ -68,9 +69,8 @@ class Feed:
         try:
             for loaded in self._batches:
                 batch = jax.tree.map(lambda x: jax.make_array_from_process_local_data(self._sharding, x), loaded.batch)
-                patches = int(loaded.batch.grid.prod(1)[loaded.batch.valid].sum())
                 slots = loaded.batch.patches.shape[0] * loaded.batch.patches.shape[1]
-                self._put(OnDevices(loaded.step, batch, loaded.indices, loaded.skipped, patches, slots))
+                self._put(OnDevices(loaded.step, batch, loaded.indices, loaded.skipped, loaded.real, slots))
                 if self._closed:
                     break
             else:
