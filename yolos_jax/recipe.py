@@ -45,9 +45,10 @@ def augmentation_of(config: Any, model: YolosConfig) -> Pipeline:
     if not data.scales:
         return Pipeline.of(geometry_of(config, model))
     most = data.max_side or default_max_side(max(data.scales))
+    crop = Crop(data.crop, data.crop_sides, data.crop_range, patch)
+    pipeline = Pipeline(Resize(data.scales, most, patch), before=(Flip(data.flip), crop))
     Geometry.of(max(data.scales), most, patch, config.model.max_side)  # refuses what the model cannot take
-    crop = Crop(data.crop, tuple(data.crop_sides), tuple(data.crop_range), patch)
-    return Pipeline(Resize(tuple(data.scales), most, patch), before=(Flip(data.flip), crop))
+    return pipeline
 
 
 def plan_of(config: Any, model: YolosConfig, sizes: np.ndarray) -> TrainingPlan:

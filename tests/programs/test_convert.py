@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors.numpy import load_file
@@ -12,13 +13,14 @@ from tiny_weights import TINY, assert_bit_equal, deit_state, huggingface_folder,
 
 from yolos_jax import checkpoints
 from yolos_jax.evaluation.coco_metrics import NAMES
+from yolos_jax.programs import convert as program
 from yolos_jax.weights.deit import from_deit
 from yolos_jax.weights.huggingface import to_huggingface
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def convert(*args):
+def run(*args):
     # one device and few threads start fastest
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     return subprocess.run(
@@ -32,6 +34,23 @@ def convert(*args):
 
 
 @pytest.fixture
+def convert(monkeypatch, capsys):
+    """Runs the program in this process; returns what `run` does."""
+
+    def convert(*args):
+        monkeypatch.setattr(sys, "argv", ["convert.py", *map(str, args)])
+        code = 0
+        try:
+            program.main()
+        except SystemExit as end:
+            code = end.code
+        printed = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=printed.out, stderr=printed.err)
+
+    return convert
+
+
+@pytest.fixture
 def recipe(tmp_path):
     path = tmp_path / "recipe.py"
     path.write_text(
@@ -41,9 +60,9 @@ def recipe(tmp_path):
     return path
 
 
-def test_reference_to_checkpoint_to_huggingface(tmp_path, recipe):
+def test_reference_to_checkpoint_to_huggingface(tmp_path, recipe, convert):
     source = write(tmp_path / "yolos.safetensors", reference_state())
-    done = convert(source, "--out", tmp_path / "ours", "--config", recipe)
+    done = run(source, "--out", tmp_path / "ours", "--config", recipe)
     assert done.returncode == 0, done.stderr
     assert f"taken: {len(reference_state())}" in done.stdout
     params, meta = checkpoints.load(tmp_path / "ours")
@@ -63,7 +82,7 @@ def test_reference_to_checkpoint_to_huggingface(tmp_path, recipe):
     assert "| ARl | 0.7500 |" in card and "on 25 images" in card and "converted from yolos.safetensors" in card
 
 
-def test_deit_with_a_seed(tmp_path, recipe):
+def test_deit_with_a_seed(tmp_path, recipe, convert):
     source = write(tmp_path / "deit.safetensors", deit_state())
     done = convert(source, "--out", tmp_path / "ours", "--config", recipe, "--seed", 9)
     assert done.returncode == 0, done.stderr
@@ -71,7 +90,7 @@ def test_deit_with_a_seed(tmp_path, recipe):
     assert_bit_equal(checkpoints.load(tmp_path / "ours")[0], from_deit(deit_state(), TINY, 9)[0])
 
 
-def test_huggingface_to_checkpoint_keeps_the_label_names(tmp_path):
+def test_huggingface_to_checkpoint_keeps_the_label_names(tmp_path, convert):
     labels = {"0": "cat", "1": "N/A", "2": "dog", "3": "owl"}
     folder = huggingface_folder(tmp_path / "hf", id2label=labels)
     done = convert(folder, "--out", tmp_path / "ours")
@@ -79,7 +98,7 @@ def test_huggingface_to_checkpoint_keeps_the_label_names(tmp_path):
     assert checkpoints.load(tmp_path / "ours")[1].label_names == {0: "cat", 2: "dog", 3: "owl"}
 
 
-def test_failures_are_one_sentence(tmp_path):
+def test_failures_are_one_sentence(tmp_path, convert):
     weights = write(tmp_path / "yolos.safetensors", reference_state())
     broken = tmp_path / "broken.py"
     broken.write_text("1 / 0\n")
@@ -94,6 +113,8 @@ def test_failures_are_one_sentence(tmp_path):
         ((tmp_path / "absent.pth",), "does not exist"),
         ((weights, "--variant", "huge"), "there is no variant 'huge'"),
         ((weights, "--config", broken), "ZeroDivisionError"),
+        ((weights, "--config", "yolos_ti", "--variant", "ti"), "not allowed with argument"),
+        ((weights, "--speed", "3"), "unexpected argument '--speed' (see --help)"),
     ]
     for args, sentence in cases:
         done = convert("--out", tmp_path / "out", *args)

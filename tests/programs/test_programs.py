@@ -1,11 +1,16 @@
-"""The programs as a user runs them: a few real steps, and one sentence with exit code 2 for each mistake."""
+"""The programs as a user runs them: a few real steps, and one sentence with exit code 2 for each mistake.
 
+Steps and one mistake of each program run in a process of its own; the other mistakes in this one, which has 8 devices.
+"""
+
+import importlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,30 +18,59 @@ from made_coco import box, make_coco
 from PIL import Image
 from reference_pack import ROOT
 from safetensors.numpy import save_file
-from yolos_jax.defaults import get_config
 
 from yolos_jax.errors import InputError
-from yolos_jax.recipe import LEAST, check
+from yolos_jax.programs.command_line import load_recipe
+from yolos_jax.settings import SETTINGS
 
+IMAGES = [(64, 48)] * 16
 MICRO = [
     "--config=configs/yolos_ti.py",
     *(f"--config.model.{k}={v}" for k, v in {"width": 12, "depth": 2, "heads": 2, "det_tokens": 6}.items()),
     *(f"--config.model.{k}={v}" for k, v in {"num_classes": 10, "init_pe_size": "(64, 64)"}.items()),
     *(f"--config.data.{k}={v}" for k, v in {"short_side": 48, "max_side": 96, "buckets": 1, "scales": "(48,)"}.items()),
     "--config.data.val_split=train2017",
-    "--config.train.batch_size=2",
+    "--config.matcher=device",  # whose programs are cached
+    "--config.train.batch_size=8",
     "--config.train.images_per_replica=1",
     "--config.train.epochs=1",
-    "--config.eval.batch_size=2",
+    "--config.eval.batch_size=8",
 ]
 
 
-def run(*args):
-    """Runs a program from the repository's root on one plain CPU device."""
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
-    return subprocess.run(
-        [sys.executable, *map(str, args)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
-    )
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Runs a program from the repository's root on one plain CPU device, in a process of its own."""
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+    def run(*args):
+        return subprocess.run(
+            [sys.executable, *map(str, args)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+        )
+
+    return run
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Runs a program in this process; returns what `run` does."""
+
+    def call(program, *args):
+        monkeypatch.setattr(sys, "argv", [program, *map(str, args)])
+        monkeypatch.chdir(ROOT)
+        code = 0
+        try:
+            importlib.import_module(f"yolos_jax.programs.{program.removesuffix('.py')}").main()
+        except SystemExit as end:
+            code = end.code
+        printed = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=printed.out, stderr=printed.err)
+
+    return call
 
 
 def refused(result, *words):
@@ -48,58 +82,58 @@ def refused(result, *words):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, run):
     """A folder with a data set and the checkpoint of two steps on it."""
     folder = tmp_path_factory.mktemp("trained")
-    root = make_coco(folder / "coco", [(64, 48)] * 5)
+    root = make_coco(folder / "coco", IMAGES)
     done = run(
         "train.py", *MICRO, f"--config.data.root={root}", f"--workdir={folder / 'run'}", "--config.train.log_every=1"
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "5 images" in done.stdout and "saved the checkpoint of step 2" in done.stdout
+    assert "16 images" in done.stdout and "saved the checkpoint of step 2" in done.stdout
     return folder
 
 
-def test_training_writes_metrics_and_goes_on_only_as_the_same_run(trained):
+def test_training_writes_metrics_and_goes_on_only_as_the_same_run(trained, call):
     lines = [json.loads(line) for line in (trained / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 2] and "val/AP50" in lines[-1]
     assert all(np.isfinite(list(line.values())).all() for line in lines)
     assert list((trained / "run" / "tensorboard").glob("events.*"))
     command = ["train.py", *MICRO, f"--config.data.root={trained / 'coco'}", f"--workdir={trained / 'run'}"]
-    again = run(*command)
+    again = call(*command)
     assert again.returncode == 0 and "going on from the checkpoint of step 2" in again.stdout
-    refused(run(*command, "--config.seed=3"), "seed 0 against 3", "--accept_differences")
-    done = run(*command, "--config.seed=3", "--accept_differences")
+    refused(call(*command, "--config.seed=3"), "seed 0 against 3", "--accept_differences")
+    done = call(*command, "--config.seed=3", "--accept_differences")
     assert done.returncode == 0 and "accepted difference: seed 0 against 3" in done.stdout
 
 
-def test_evaluation_predicts_and_never_overwrites(trained, tmp_path):
+def test_evaluation_predicts_and_never_overwrites(trained, tmp_path, run, call):
     command = ["eval.py", *MICRO, f"--config.data.root={trained / 'coco'}", f"--checkpoint={trained / 'run'}"]
     done = run(*command)
     assert done.returncode == 0, done.stderr[-2000:]
     metrics = json.loads((trained / "run" / "eval-2" / "metrics.json").read_text())
     results = json.loads((trained / "run" / "eval-2" / "results.json").read_text())
-    assert metrics["images"] == 5 and len(results) == 5 * 6
+    assert metrics["images"] == 16 and len(results) == 16 * 6
     assert f"AP50  {metrics['AP50']:.4f}" in done.stdout
-    refused(run(*command), "earlier evaluation", "--overwrite")
-    refused(run(*command, "--config.model.width=24", f"--out={tmp_path}"), "another model", "width 12 against 24")
+    refused(call(*command), "earlier evaluation", "--overwrite")
+    refused(call(*command, "--config.model.width=24", f"--out={tmp_path}"), "another model", "width 12 against 24")
 
 
-def test_prediction_draws_and_counts_what_it_could_not_read(trained, tmp_path):
+def test_prediction_draws_and_counts_what_it_could_not_read(trained, tmp_path, run, call):
     (tmp_path / "broken.jpg").write_bytes((trained / "coco" / "train2017" / "1.jpg").read_bytes()[:400])
     command = ["predict.py", trained / "coco" / "train2017", tmp_path / "broken.jpg", "--checkpoint", trained / "run"]
     command += ["--out", tmp_path / "out", "--threshold", "0.01", "--batch-size", "2"]
     done = run(*command)
-    refused(done, "1 of 6 images", "broken.jpg")
-    assert "5 images, 1 unreadable" in done.stdout
+    refused(done, "1 of 17 images", "broken.jpg")
+    assert "16 images, 1 unreadable" in done.stdout
     found = json.loads((tmp_path / "out" / "1.json").read_text())
     assert (found["width"], found["height"]) == (64, 48) and found["objects"]
     assert Image.open(tmp_path / "out" / "1.png").size[0] >= 480
-    refused(run(*command), "exists already", "--overwrite")
+    refused(call(*command), "exists already", "--overwrite")
     image = Path(shutil.copy(tmp_path / "out" / "1.png", tmp_path / "own.png"))
     before = image.read_bytes()
     command = ["predict.py", image, "--checkpoint", trained / "run", "--out", tmp_path, "--overwrite"]
-    refused(run(*command), "would be lost")
+    refused(call(*command), "would be lost")
     assert image.read_bytes() == before
 
 
@@ -109,11 +143,11 @@ def test_prediction_draws_and_counts_what_it_could_not_read(trained, tmp_path):
         ({"--config.data.root": "/nowhere"}, ["/nowhere does not exist"]),
         ({"--config.data.train_split": "gone"}, ["gone does not exist"]),
         (
-            {"--config.train.batch_size": 3, "--config.train.images_per_replica": 2},
-            ["multiple of", "images_per_replica 2"],
+            {"--config.train.batch_size": 8, "--config.train.images_per_replica": 3},
+            ["multiple of 8", "images_per_replica 3"],
         ),
-        ({"--config.train.batch_size": 6}, ["5 training images do not fill one batch of 6"]),
-        ({"--config.train.accumulate": 4}, ["multiple of 4", "train.accumulate 4"]),
+        ({"--config.train.batch_size": 24}, ["16 training images do not fill one batch of 24"]),
+        ({"--config.train.accumulate": 4}, ["multiple of 32", "train.accumulate 4"]),
         ({"--config.train.ema": 1.5}, ["train.ema is 1.5"]),
         ({"--config.data.scales": "(8,)"}, ["data.scales", "at least a patch (16)"]),
         ({"--config.data.flip": 1.5}, ["data.flip is 1.5", "probability"]),
@@ -127,61 +161,112 @@ def test_prediction_draws_and_counts_what_it_could_not_read(trained, tmp_path):
         ),
         ({"--config.model.compute_dtype": "float16"}, ["compute_dtype"]),
         ({"--config.eval.batch_size": 3, "--config.data.val_split": "gone"}, ["gone does not exist"]),
-        ({"--config.optimizer.learning_rate": 1e30}, ["image id", "not finite", "This step is not saved"]),
         ({"--config.matcher": "magic"}, ["choose one of host, device"]),
         ({"--config.precision": "half"}, ["choose one of"]),
         ({"--config.train.epochs": 0}, ["train.epochs is 0"]),
         ({"--config.model.init_pe_size": "(a,b)"}, ["init_pe_size"]),
         ({"--workdir": "README.md/w"}, ["README.md/w cannot be written"]),
         ({"--config.init": "/nowhere"}, ["/nowhere"]),
-        ({"--config.modle.width": 3}, ["modle"]),
+        ({"--config.modle.width": 3}, ["there is no config.modle.width; do you mean config.model.width? (see --help)"]),
+        ({"--config.train.learning_rate": 1e-4}, ["do you mean config.optimizer.learning_rate?"]),
+        ({"--config.optimizer.name": "sgd"}, ["optimizer.name is 'sgd'; choose one of adamw"]),
+        ({"--config.data.root": "a\nb"}, ["data.root is 'a\\nb'; it must be a text of one line"]),
     ],
     ids=lambda v: next(iter(v)).rsplit(".", 1)[-1] if isinstance(v, dict) else "",
 )
-def test_mistakes_in_training(trained, tmp_path, change, words):
+def test_mistakes_in_training(trained, tmp_path, call, change, words):
     flags = [f"{k}={v}" for k, v in change.items()]
-    result = run("train.py", *MICRO, f"--config.data.root={trained / 'coco'}", f"--workdir={tmp_path / 'w'}", *flags)
+    result = call("train.py", *MICRO, f"--config.data.root={trained / 'coco'}", f"--workdir={tmp_path / 'w'}", *flags)
     refused(result, *words)
     assert not list((tmp_path).glob("w/[0-9]*"))
 
 
-@pytest.mark.parametrize("key", sorted(LEAST))
-@pytest.mark.parametrize("value", [-1, float("nan"), "x"])
-def test_numbers_out_of_range_are_named(key, value):
-    config = get_config()
-    with config.ignore_type():
-        config.update_from_flattened_dict({key: value})
-    with pytest.raises(InputError, match=f"{key} is .*; it must be a number of at least {LEAST[key]}"):
-        check(config)
+def test_numbers_that_go_bad_in_training(trained, tmp_path, run):
+    command = ["train.py", *MICRO, f"--config.data.root={trained / 'coco'}", f"--workdir={tmp_path / 'w'}"]
+    result = run(
+        *command, "--config.optimizer.learning_rate=1e30", "--config.matcher=host", "--config.eval.every_epochs=0"
+    )
+    refused(result, "image id", "not finite", "This step is not saved")
+    assert not list((tmp_path).glob("w/[0-9]*"))
 
 
-def test_missing_and_wrong_flags(tmp_path):
-    refused(run("train.py", "--config=configs/absent.py", f"--workdir={tmp_path}"), "absent.py")
-    refused(run("train.py", f"--workdir={tmp_path}"), "--config")
-    refused(run("eval.py", "--config=configs/yolos_s.py"), "--checkpoint")
-    refused(run("eval.py", "--config=configs/yolos_s.py", f"--checkpoint={tmp_path}", "more"), "'more'")
+def test_missing_and_wrong_flags(tmp_path, run, call):
+    refused(call("train.py", "--config=configs/absent.py", f"--workdir={tmp_path}"), "absent.py does not exist")
+    refused(call("train.py", f"--workdir={tmp_path}"), "required: --config")
+    refused(call("eval.py", "--config=configs/yolos_s.py"), "required: --checkpoint")
+    checkpoint = f"--checkpoint={tmp_path}"
+    refused(call("eval.py", "--config=configs/yolos_s.py", checkpoint, "more"), "unexpected argument 'more'")
+    refused(call("eval.py", "--config=yolos_s", "--check=x", checkpoint), "unexpected argument '--check=x'")
+    refused(call("train.py", "--config=yolos_s", f"--workdir={tmp_path}", "--config.seed"), "expected one argument")
+    refused(run("train.py", "--config=yolos_s", f"--workdir={tmp_path}", "--config.seed=-1"), "seed is -1; it must be")
 
 
-def test_bad_data_in_training(tmp_path):
+def test_settings_are_given_as_two_words_and_by_former_names(trained, tmp_path, call):
+    command = ["train.py", *MICRO, "--workdir", tmp_path / "w", "--config.data.root", trained / "coco"]
+    command += ["--config.data.train_pictures", tmp_path / "absent", "--config.data.scales", "48,"]
+    refused(call(*command), "the folder of images", "absent does not exist")
+
+
+@pytest.mark.parametrize("program", ["train.py", "eval.py", "check_data"])
+def test_help_lists_every_setting(call, program):
+    done = call(program, "--help")
+    text = " ".join(done.stdout.split())
+    assert done.returncode == 0 and "--config configs/" in text
+    for key, setting in SETTINGS.items():
+        assert f"--config.{key} VALUE" in text and f"(default {setting.default!r})" in text
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("1 / 0", r"gives no get_config\(\) \(ZeroDivisionError: division by zero\)"),
+        ("import sys\nsys.exit(3)", r"\(SystemExit: 3\)"),
+        ("def get_config(:", "SyntaxError"),
+        ("raise KeyError('a\\nb')", "KeyError"),
+        ("", r"\(there is none\)"),
+        ("def get_config():\n    return 3", "returns a int, not a ConfigDict"),
+        ("def get_config(text):\n    return 3", "TypeError: .*text"),
+        ("from yolos_jax import settings\nget_config = lambda: settings.get_config('huge')", "no variant 'huge'"),
+    ],
+)
+def test_recipes_that_give_no_config(tmp_path, content, words):
+    (tmp_path / "recipe.py").write_text(content + "\n")
+    with pytest.raises(InputError, match=words) as refusal:
+        load_recipe(str(tmp_path / "recipe.py"))
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_recipes_by_name_and_with_an_argument(tmp_path):
+    assert load_recipe("yolos_b").model.width == 768
+    (tmp_path / "mine.py").write_text(
+        "import dataclasses\nfrom yolos_jax import defaults\n@dataclasses.dataclass\nclass Any:\n    a: 'int' = 1\n"
+        "def get_config(variant='ti'):\n    return defaults.get_config(variant)\n"
+    )
+    assert [load_recipe(f"{tmp_path}/mine.py{end}").model.width for end in ("", ":s", ":b")] == [192, 384, 768]
+    for absent in ("yolos_x", str(tmp_path), "a\0b", "n" * 300, "", ":s"):
+        with pytest.raises(InputError, match=r"does not exist|cannot be looked at"):
+            load_recipe(absent)
+
+
+def test_bad_data_in_training(tmp_path, run, call):
     root = make_coco(tmp_path / "a", [(64, 48)] * 2, annotations=[box(5, 1, [1, 1, float("nan"), 4])])
-    refused(run("train.py", *MICRO, f"--config.data.root={root}", f"--workdir={tmp_path / 'w'}"), "annotation id 5")
-    root = make_coco(tmp_path / "b", [(64, 48)] * 2)
+    refused(call("train.py", *MICRO, f"--config.data.root={root}", f"--workdir={tmp_path / 'w'}"), "annotation id 5")
+    root = make_coco(tmp_path / "b", [(64, 48)] * 8)
     path = root / "train2017" / "2.jpg"
     path.write_bytes(path.read_bytes()[:-300])
     command = ["train.py", *MICRO, f"--config.data.root={root}", f"--workdir={tmp_path / 'w'}"]
-    refused(run(*command), "2.jpg", "on_bad_image=skip")
-    done = run(*command, "--config.data.on_bad_image=skip")
+    done = run(*command, "--config.data.on_bad_image=skip", "--config.eval.every_epochs=0")
     assert done.returncode == 0 and "1 images were skipped" in done.stdout and "2.jpg" in done.stdout
 
 
-def test_weights_that_do_not_fit(trained, tmp_path):
+def test_weights_that_do_not_fit(trained, tmp_path, call):
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text(json.dumps({"model_type": "bert"}))
     save_file({"x": np.zeros(2, np.float32)}, tmp_path / "bert" / "model.safetensors")
     image = trained / "coco" / "train2017" / "1.jpg"
-    refused(run("predict.py", image, "--checkpoint", tmp_path / "bert", "--out", tmp_path / "o"), "bert", "yolos")
-    refused(run("predict.py", image, "--checkpoint", tmp_path, "--out", tmp_path / "o"), "holds no checkpoint")
-    refused(run("predict.py", tmp_path, "--checkpoint", trained / "run", "--out", tmp_path / "o"), "holds no images")
+    refused(call("predict.py", image, "--checkpoint", tmp_path / "bert", "--out", tmp_path / "o"), "bert", "yolos")
+    refused(call("predict.py", image, "--checkpoint", tmp_path, "--out", tmp_path / "o"), "holds no checkpoint")
+    refused(call("predict.py", tmp_path, "--checkpoint", trained / "run", "--out", tmp_path / "o"), "holds no images")
     refused(
-        run("predict.py", image, "--checkpoint", trained / "run", "--out", tmp_path / "o", "--threshold", "2"), "0..1"
+        call("predict.py", image, "--checkpoint", trained / "run", "--out", tmp_path / "o", "--threshold", "2"), "0..1"
     )
