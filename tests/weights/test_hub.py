@@ -13,11 +13,11 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 from tiny_weights import TINY, assert_bit_equal, deit_state, folder, huggingface_folder, in_hub_cache, random_params
+from yolos_jax.training.start import starting_params
 
 from yolos_jax import Detector, checkpoints
 from yolos_jax.errors import InputError
 from yolos_jax.inference.detector import load_model
-from yolos_jax.training.start import starting_params
 from yolos_jax.weights import hub_model, load_all, load_weights
 from yolos_jax.weights.processor import Sizes, write_processor
 

@@ -48,8 +48,8 @@ def read_processor(values: Mapping[str, Any], what: str) -> Sizes:
         return _sizes(values.get("size"), values.get("max_size"))
     except ValueError as error:
         raise InputError(
-            f"{what} asks for what is not done here ({error}); if that is a mistake, repair or remove the file in a copy "
-            "of the folder."
+            f"{what} asks for what is not done here ({error}); if that is a mistake, repair or remove the file in a "
+            "copy of the folder."
         ) from error
 
 
