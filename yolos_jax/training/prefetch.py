@@ -136,8 +136,7 @@ class Batches:
 
     def _on_devices(self, loaded: Loaded) -> DeviceBatch:
         arrays = jax.tree.map(lambda x: jax.make_array_from_process_local_data(self._sharding, x), loaded.batch)
-        real = int(loaded.batch.grid.prod(1)[loaded.batch.valid].sum())
-        return DeviceBatch(loaded.step, arrays, loaded.indices, loaded.batch.patches.shape[1], real)
+        return DeviceBatch(loaded.step, arrays, loaded.indices, loaded.bucket, loaded.real)
 
     def _put(self, item: Any) -> None:
         while not self._closed:
