@@ -31,7 +31,7 @@ from yolos_jax.data.loader import LoadStep, load
 from yolos_jax.data.plan import EvaluationPlan, PlannedBatch, TrainingPlan
 from yolos_jax.data.sources.coco import CocoSource
 from yolos_jax.data.tfds.source import TfdsSource
-from yolos_jax.errors import InputError, exit_with_sentence
+from yolos_jax.errors import InputError, clear_errors
 from yolos_jax.images.reading import open_rgb
 from yolos_jax.images.sequence import resized_size
 
@@ -296,4 +296,5 @@ class Again:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    with clear_errors():
+        main()

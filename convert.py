@@ -1,6 +1,6 @@
 """Converts weights; `python convert.py --help` says how."""
 
-from yolos_jax.programs.convert import run
+from yolos_jax.programs.convert import main
 
 if __name__ == "__main__":
-    run()
+    main()

@@ -1,6 +1,6 @@
 """Trains a detector; `python train.py --help` says how."""
 
-from yolos_jax.programs.train import run
+from yolos_jax.programs.train import main
 
 if __name__ == "__main__":
-    run()
+    main()

@@ -8,11 +8,11 @@ About five minutes on two CPU cores; 64x64 pixels, patches of 8, 6,000 scenes.
 
 from ml_collections import ConfigDict
 
-from yolos_jax import defaults
+from yolos_jax import settings
 
 
 def get_config() -> ConfigDict:
-    config = defaults.get_config("ti")
+    config = settings.get_config("ti")
     config.init = "from_nothing"
     config.model.update(width=128, depth=2, heads=4, patch_size=8, max_side=8)
     config.model.update(det_tokens=10, num_classes=10, init_pe_size=(64, 64))

@@ -11,11 +11,11 @@ One GPU of 24 GB, or a few; batch and learning rate suit some thousand images.
 
 from ml_collections import ConfigDict
 
-from yolos_jax import defaults
+from yolos_jax import settings
 
 
 def get_config() -> ConfigDict:
-    config = defaults.get_config("s")
+    config = settings.get_config("s")
     config.model.num_classes = 0  # derived
     config.data.update(root="data/mine", train_split="train", val_split="val", categories="contiguous")
     config.train.update(batch_size=8, epochs=50, ema=0.999)

@@ -9,8 +9,8 @@ and --config.model.remat=True save time and memory; the published numbers are fl
 
 from ml_collections import ConfigDict
 
-from yolos_jax import defaults
+from yolos_jax import settings
 
 
 def get_config() -> ConfigDict:
-    return defaults.get_config("b")
+    return settings.get_config("b")

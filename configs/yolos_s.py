@@ -9,8 +9,8 @@ stays, with --config.train.accumulate if memory asks for it.
 
 from ml_collections import ConfigDict
 
-from yolos_jax import defaults
+from yolos_jax import settings
 
 
 def get_config() -> ConfigDict:
-    return defaults.get_config("s")
+    return settings.get_config("s")

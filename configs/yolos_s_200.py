@@ -8,8 +8,8 @@ As published: 150 epochs on 8 GPUs, one image each. Only the starting weights ar
 
 from ml_collections import ConfigDict
 
-from yolos_jax import defaults
+from yolos_jax import settings
 
 
 def get_config() -> ConfigDict:
-    return defaults.get_config("s")
+    return settings.get_config("s")

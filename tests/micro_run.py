@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from made_coco import make_coco
 
-from yolos_jax.defaults import get_config
+from yolos_jax.settings import get_config
 
 SIZES = [(64, 48), (48, 64), (64, 64), (100, 40), (80, 60), (60, 80), (90, 50), (50, 90), (70, 64), (64, 70)]
 

@@ -5,15 +5,8 @@ import errno
 import pytest
 
 from yolos_jax import Detector
-from yolos_jax.errors import InputError, check_empty, check_path, exit_with_sentence, make_folder
+from yolos_jax.errors import InputError, check_empty, check_path, clear_errors, make_folder
 from yolos_jax.weights import load_weights
-
-
-def raising(error):
-    def main():
-        raise error
-
-    return main
 
 
 @pytest.mark.parametrize(
@@ -26,16 +19,16 @@ def raising(error):
     ],
 )
 def test_one_line_and_an_exit_code(capsys, error, code, words):
-    with pytest.raises(SystemExit) as stop:
-        exit_with_sentence(raising(error))
+    with pytest.raises(SystemExit) as stop, clear_errors():
+        raise error
     printed = capsys.readouterr()
     assert stop.value.code == code and printed.err.startswith(words) and printed.err.count("\n") == 1
 
 
 def test_bugs_keep_their_traceback():
     for bug in (ValueError("bug"), OSError(errno.EBADF, "bug")):
-        with pytest.raises(type(bug), match="bug"):
-            exit_with_sentence(raising(bug))
+        with pytest.raises(type(bug), match="bug"), clear_errors():
+            raise bug
 
 
 def test_paths_that_can_be_none(tmp_path):

@@ -38,7 +38,7 @@ def real_images() -> list[str]:
 def call(monkeypatch, *args):
     """The program in this process."""
     monkeypatch.setattr(sys, "argv", ["export.py", *map(str, args)])
-    program.main()
+    program.export(program.parse())
 
 
 def run(*args, **kwargs):

@@ -15,4 +15,8 @@ def __getattr__(name: str) -> Any:
         from yolos_jax.inference import detector
 
         return getattr(detector, name)
+    if name == "defaults":  # what recipes from before `settings` import
+        from yolos_jax import settings
+
+        return settings
     raise AttributeError(f"module 'yolos_jax' has no attribute {name!r}")

@@ -19,7 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from yolos_jax.errors import InputError, make_folder
-from yolos_jax.model.config import YolosConfig
+from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.yolos import abstract
 
 SMALL_FILES = 2**18  # bytes of what a checkpoint holds besides its arrays
@@ -35,6 +35,7 @@ class Meta:
       step: training steps done (0 after a conversion).
       extra: JSON-ready facts, such as the training config.
       category_ids: the data set's category id of every label; None if they are the same.
+      max_side: longest side of an image in patches that the model is meant for (`Compute.max_side`).
     """
 
     model: YolosConfig
@@ -42,21 +43,24 @@ class Meta:
     step: int = 0
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
     category_ids: tuple[int, ...] | None = None
+    max_side: int = Compute.max_side
 
     def to_json(self) -> dict[str, Any]:
         names = {str(key): name for key, name in self.label_names.items()}
         values = {"model": self.model.to_dict(), "label_names": names, "step": self.step, "extra": self.extra}
-        return values | {"category_ids": self.category_ids and list(self.category_ids)}
+        return values | {"category_ids": self.category_ids and list(self.category_ids), "max_side": self.max_side}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Meta":
+        """The reverse; before version 0.2, `max_side` was written among the model's settings."""
         names = {int(key): str(name) for key, name in values["label_names"].items()}
         extra, step = values["extra"], values["step"]
         if not isinstance(extra, dict) or not isinstance(extra.get("config", {}), dict) or type(step) is not int:
             raise ValueError("its meta file is not what was written")
         ids = values.get("category_ids")
         ids = None if ids is None else tuple(int(i) for i in ids)
-        return cls(YolosConfig.from_dict(values["model"]), names, step, extra, ids)
+        compute = Compute(max_side=values["max_side"] if "max_side" in values else values["model"]["max_side"])
+        return cls(YolosConfig.from_dict(values["model"]), names, step, extra, ids, compute.max_side)
 
 
 def steps(directory: str | Path) -> list[int]:
@@ -183,7 +187,7 @@ def unwritable(path: Path, step: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps orbax from printing tracebacks of what is about to be told in a sentence."""
+    """Keeps orbax from printing tracebacks of what `unwritable` and `load` report in one sentence."""
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     before = [logger.level for logger in loggers]
     for logger in loggers:

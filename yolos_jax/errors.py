@@ -1,10 +1,11 @@
 """The one exception that means "the user can repair this"."""
 
+import contextlib
 import errno
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 _ROOM, _NAME = "look at the space and the permissions there", "give another path"
@@ -66,10 +67,11 @@ def check_empty(folder: str | Path) -> None:
         raise InputError(f"{path} exists and is not an empty folder; choose another one to write to.")
 
 
-def exit_with_sentence(main: Callable[[], object]) -> None:
-    """Runs `main`; an `InputError` becomes one line on stderr and exit code 2."""
+@contextlib.contextmanager
+def clear_errors() -> Iterator[None]:
+    """Around a program: an `InputError` becomes one line on stderr and exit code 2."""
     try:
-        main()
+        yield
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         error.leave()

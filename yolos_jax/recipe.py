@@ -1,12 +1,16 @@
-"""From a recipe (an ml_collections config, see yolos_jax/defaults.py) to the objects it describes."""
+"""From a recipe (an ml_collections config, see yolos_jax/settings.py) to the objects it describes.
 
-import dataclasses
-import math
+All functions but `prepare` take a config that `settings.complete` has completed and checked.
+"""
+
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
+from yolos_jax import settings
 from yolos_jax.data.annotations import Complain, stop
 from yolos_jax.data.augment import Augmentation
 from yolos_jax.data.examples import DataSet
@@ -15,76 +19,28 @@ from yolos_jax.data.sources.coco import CocoSource
 from yolos_jax.data.tfds.records import find_dataset
 from yolos_jax.data.tfds.source import TfdsSource
 from yolos_jax.errors import InputError
+from yolos_jax.evaluation.evaluator import Evaluator
 from yolos_jax.images.sequence import Geometry, default_max_side
-from yolos_jax.model.config import YolosConfig
-
-PRECISIONS = ("default", "high", "highest", "float32", "bfloat16", "tensorfloat32")
-
-LEAST = {
-    "seed": 0,
-    "data.short_side": 1,
-    "data.max_side": 0,
-    "data.flip": 0,
-    "data.crop": 0,
-    "data.max_images": 0,
-    "data.buckets": 1,
-    "data.workers": 0,
-    "data.ahead": 1,
-    "train.batch_size": 1,
-    "train.images_per_replica": 1,
-    "train.accumulate": 1,
-    "train.epochs": 1,
-    "train.max_steps": 0,
-    "train.ema": 0,
-    "train.log_every": 1,
-    "optimizer.learning_rate": 0,
-    "optimizer.min_lr": 0,
-    "optimizer.warmup_epochs": 0,
-    "optimizer.weight_decay": 0,
-    "optimizer.clip_norm": 0,
-    "eval.batch_size": 1,
-    "eval.every_epochs": 0,
-    "checkpoint.every_steps": 1,
-    "checkpoint.keep": 1,
-}
-CHOICES = {
-    "precision": PRECISIONS,
-    "data.on_bad_image": ("stop", "skip"),
-    "data.categories": ("raw", "contiguous"),
-    "matcher": ("host", "device"),
-    "optimizer.schedule": ("epoch", "step"),
-}
-
-
-def value_of(config: Any, key: str) -> Any:
-    """The value at a dotted key."""
-    for part in key.split("."):
-        config = config[part]
-    return config
-
-
-def check(config: Any) -> None:
-    """`InputError` for the first value of a recipe that makes no sense."""
-    for key, least in LEAST.items():
-        value = value_of(config, key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < least:
-            raise InputError(f"{key} is {value!r}; it must be a number of at least {least}.")
-    for key, choices in CHOICES.items():
-        if value_of(config, key) not in choices:
-            raise InputError(f"{key} is {value_of(config, key)!r}; choose one of {', '.join(choices)}.")
-    if config.train.ema >= 1:
-        raise InputError(f"train.ema is {config.train.ema!r}; it is a decay such as 0.9998, or 0 for none.")
+from yolos_jax.model.config import COMPUTE_SETTINGS, Compute, YolosConfig
+from yolos_jax.objective.weights import LossWeights
+from yolos_jax.training.task import Options
 
 
 def model_of(config: Any, num_classes: int) -> YolosConfig:
-    """The model; `num_classes` is the data's or a checkpoint's, for a recipe that leaves it open (0)."""
+    """The architecture; `num_classes` is the data's or a checkpoint's, for a recipe that leaves it open (0)."""
     values = config.model.to_dict()
     return YolosConfig.from_dict(values | {"num_classes": values["num_classes"] or num_classes})
 
 
+def compute_of(config: Any, training: bool) -> Compute:
+    """How the model is computed: for training as the recipe says, otherwise in float32 and without `remat`."""
+    compute = Compute(**{name: config.model[key] for key, name in COMPUTE_SETTINGS.items()})
+    return compute if training else Compute(query_block=compute.query_block, max_side=compute.max_side)
+
+
 def geometry_of(config: Any, model: YolosConfig) -> Geometry:
     """How images are resized for evaluation (and in training without augmentation)."""
-    return Geometry.of(config.data.short_side, config.data.max_side, model.patch_size, model.max_side)
+    return Geometry.of(config.data.short_side, config.data.max_side, model.patch_size, config.model.max_side)
 
 
 def augmentation_of(config: Any, model: YolosConfig) -> Augmentation | Geometry:
@@ -93,7 +49,7 @@ def augmentation_of(config: Any, model: YolosConfig) -> Augmentation | Geometry:
     if not data.scales:
         return geometry_of(config, model)
     most = data.max_side or default_max_side(max(data.scales))
-    Geometry.of(max(data.scales), most, model.patch_size, model.max_side)  # refuses what the model cannot take
+    Geometry.of(max(data.scales), most, model.patch_size, config.model.max_side)  # refuses what the model cannot take
     return Augmentation(
         tuple(data.scales), most, data.flip, data.crop, tuple(data.crop_sides), tuple(data.crop_range), model.patch_size
     )
@@ -105,10 +61,11 @@ def plan_of(config: Any, model: YolosConfig, sizes: np.ndarray) -> TrainingPlan:
     return TrainingPlan(sizes, draw, train.batch_size, config.data.buckets, train.epochs, config.seed)
 
 
-def prepare(config: Any) -> None:
-    """Checks a recipe and makes its precision of matrix products the process's."""
-    check(config)
+def prepare(config: Any) -> ConfigDict:
+    """The recipe, completed and checked; its precision of matrix products becomes the process's."""
+    config = settings.complete(config)
     jax.config.update("jax_default_matmul_precision", config.precision)
+    return config
 
 
 def source_of(
@@ -139,13 +96,49 @@ def source_of(
     return CocoSource(*shared, image_folder, complain)
 
 
-def check_same_model(found: YolosConfig, wanted: YolosConfig, where: str) -> None:
-    """`InputError` that lists how a checkpoint's model differs from the recipe's."""
-    different = found.differences(wanted)
-    if different:
-        raise InputError(f"the checkpoint {where} is of another model than the config: {'; '.join(different)}.")
+def check_batch(config: Any, devices: int) -> None:
+    """`InputError` for a batch that devices, accumulation and replicas do not divide."""
+    train = config.train
+    # Accumulation must leave the groups that cross entropy is normalised over whole.
+    share = devices * train.accumulate * (train.images_per_replica if train.accumulate > 1 else 1)
+    if train.batch_size % share or train.batch_size % train.images_per_replica:
+        raise InputError(
+            f"train.batch_size {train.batch_size} must be a multiple of {share} ({devices} device(s), "
+            f"train.accumulate {train.accumulate}) and of train.images_per_replica {train.images_per_replica}."
+        )
 
 
-def without_training_options(model: YolosConfig) -> YolosConfig:
-    """The same model in float32 and without rematerialisation: what evaluation computes."""
-    return dataclasses.replace(model, compute_dtype="float32", remat=False)
+def loss_weights_of(config: Any) -> LossWeights:
+    """The weights of the loss terms and of the matching cost."""
+    return LossWeights(**config.loss.to_dict())
+
+
+def options_of(config: Any, accept_differences: bool = False) -> Options:
+    """How a run goes about its training."""
+    return Options(
+        accumulate=config.train.accumulate,
+        ema=config.train.ema,
+        log_every=config.train.log_every,
+        save_every=config.checkpoint.every_steps,
+        keep=config.checkpoint.keep,
+        evaluate_every=config.eval.every_epochs,
+        skip_unreadable=config.data.on_bad_image == "skip",
+        accept_differences=accept_differences,
+    )
+
+
+def evaluator_of(config: Any, model: YolosConfig, source: DataSet, mesh: Mesh) -> Evaluator:
+    """What evaluates a model on a data set whose labels are the model's."""
+    data = config.data
+    return Evaluator(
+        model,
+        source,
+        geometry_of(config, model),
+        mesh,
+        config.eval.batch_size,
+        data.buckets,
+        data.on_bad_image,
+        data.workers,
+        data.ahead,
+        config.model.query_block,
+    )

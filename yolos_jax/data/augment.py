@@ -46,7 +46,7 @@ class Views(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """How random views are drawn (the reference's numbers are in `yolos_jax/defaults.py`).
+    """How random views are drawn (the reference's numbers are in `yolos_jax/settings.py`).
 
     Attributes:
       scales: short sides in pixels, drawn uniformly.

@@ -122,8 +122,8 @@ def leave(code: int) -> None:
 
 
 @contextlib.contextmanager
-def leaving_at_once() -> Iterator[None]:
-    """One of several processes that fails alone leaves at once, so that the others notice."""
+def guarded() -> Iterator[None]:
+    """Around a program: one of several processes that fails alone leaves at once, so that the others notice."""
     try:
         yield
     except Exception:

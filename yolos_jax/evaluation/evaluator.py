@@ -19,7 +19,7 @@ from yolos_jax.errors import InputError
 from yolos_jax.evaluation.coco_metrics import coco_metrics, to_results
 from yolos_jax.images.sequence import Geometry
 from yolos_jax.inference.postprocess import postprocess
-from yolos_jax.model.config import YolosConfig
+from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.yolos import abstract, apply
 
 
@@ -50,6 +50,7 @@ class Evaluator:
       buckets: most token counts to compile for.
       on_bad_image: "stop" raises `InputError` at an image that cannot be read.
       workers, ahead: see `data.loader.load`.
+      query_block: see `model.config.Compute`.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Evaluator:
         on_bad_image: str = "stop",
         workers: int = 0,
         ahead: int = 2,
+        query_block: int = Compute.query_block,
     ):
         if batch_size % mesh.size:
             raise InputError(f"eval.batch_size {batch_size} is not a multiple of the {mesh.size} devices.")
@@ -73,7 +75,7 @@ class Evaluator:
         self._work = LoadStep(source, self._plan, geometry.patch, geometry.model_max_side, share)
         self._workers, self._ahead = workers, ahead
         self._split, self._same = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
-        graph = abstract(model)[0]
+        graph = abstract(model, Compute(query_block=query_block, max_side=geometry.model_max_side))[0]
 
         def detect(
             params: dict, indices: jax.Array, patches: jax.Array, grid: jax.Array, size: jax.Array

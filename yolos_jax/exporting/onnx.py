@@ -16,9 +16,8 @@ from jax.extend.core import jaxpr_as_fun
 from yolos_jax.errors import InputError
 from yolos_jax.exporting.stablehlo import INPUTS, OUTPUTS, Onnx, patches_of
 from yolos_jax.inference.detector import detect
-from yolos_jax.model.config import YolosConfig
+from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.yolos import abstract
-from yolos_jax.recipe import without_training_options
 
 LARGEST_DIFFERENCE = {"logits": 1e-4, "boxes": 1e-5}  # from ours; logits in parts of the largest, if above 1
 
@@ -30,7 +29,7 @@ def check_installed() -> None:
         raise InputError(f"ONNX needs {' and '.join(missing)}: pip install 'yolos-jax[onnx]'.")
 
 
-def to_onnx(config: YolosConfig, params: dict, height: int, width: int) -> Onnx:
+def to_onnx(config: YolosConfig, compute: Compute, params: dict, height: int, width: int) -> Onnx:
     """The program for one image of exactly `height` x `width` pixels, parameters inside, for ONNX.
 
     It takes `image` (uint8 `[1, height, width, 3]`, RGB) and `size` and gives
@@ -41,9 +40,9 @@ def to_onnx(config: YolosConfig, params: dict, height: int, width: int) -> Onnx:
       InputError: packages are absent, the converter fails, or what it makes computes other numbers than ours.
     """
     check_installed()
-    config, patch = without_training_options(config), config.patch_size
-    patches_of(height, width, config)
-    graph, (h, w) = abstract(config)[0], (height // patch, width // patch)
+    patch = config.patch_size
+    patches_of(height, width, patch, compute.max_side)
+    graph, (h, w) = abstract(config, compute)[0], (height // patch, width // patch)
 
     def program(image: jax.Array, size: jax.Array) -> tuple[jax.Array, ...]:
         patches = image.reshape(1, h, patch, w, patch, 3).swapaxes(2, 3).reshape(1, h * w, -1)

@@ -28,9 +28,8 @@ from yolos_jax.errors import InputError, check_empty, make_folder
 from yolos_jax.exporting import run_detector
 from yolos_jax.images.sequence import Geometry
 from yolos_jax.inference.detector import detect
-from yolos_jax.model.config import YolosConfig
+from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.yolos import abstract
-from yolos_jax.recipe import without_training_options
 
 MOST_IMAGES = 2**31 - 1  # of a batch
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -72,34 +71,35 @@ def most_patches(geometry: Geometry) -> int:
     return max(max(side // patch, 1) * min(int(side * most / (side - 0.5)) // patch, limit) for side in sides)
 
 
-def check_patches(patches: int, config: YolosConfig) -> None:
+def check_patches(patches: int, max_side: int) -> None:
     """`InputError` for a number of patches that no program can have."""
-    most = config.max_side**2
+    most = max_side**2
     if not 1 <= patches <= most:
         raise InputError(
             f"a program for {patches} patches cannot be made: the number must be in 1..{most}, "
-            f"model.max_side = {config.max_side} patches on each side."
+            f"model.max_side = {max_side} patches on each side."
         )
 
 
-def patches_of(height: int, width: int, config: YolosConfig) -> int:
+def patches_of(height: int, width: int, patch: int, max_side: int) -> int:
     """Patches of an image already sized; `InputError` if the model cannot take it."""
-    patch = config.patch_size
     if height < 1 or width < 1 or height % patch or width % patch:
         raise InputError(f"an image of {height} x {width} pixels: both sides must be multiples of the patch, {patch}.")
-    if max(height, width) // patch > config.max_side:
+    if max(height, width) // patch > max_side:
         raise InputError(
-            f"an image of {height} x {width} pixels is longer than model.max_side = {config.max_side} patches "
+            f"an image of {height} x {width} pixels is longer than model.max_side = {max_side} patches "
             f"of {patch} pixels; take a smaller one."
         )
     return (height // patch) * (width // patch)
 
 
-def to_stablehlo(config: YolosConfig, patches: int, batch: int | None, platforms: Sequence[str]) -> export.Exported:
+def to_stablehlo(
+    config: YolosConfig, compute: Compute, patches: int, batch: int | None, platforms: Sequence[str]
+) -> export.Exported:
     """The program for sequences of `patches` patches; nothing is computed or compiled.
 
     Args:
-      config: the model.
+      config, compute: the model, and how it is computed.
       patches: N, at least the patches of any image that is given to it.
       batch: B, or None for one that takes any.
       platforms: of `PLATFORMS`, the ones it may run on.
@@ -108,13 +108,13 @@ def to_stablehlo(config: YolosConfig, patches: int, batch: int | None, platforms
       `call(parameters, patches, grid, size)` -> dict by the names of `OUTPUTS`.
       `parameters` is a flat dict, "blocks.attn.qkv.kernel" and so on.
     """
-    check_patches(patches, config)
+    check_patches(patches, compute.max_side)
     if batch is not None and not 1 <= batch <= MOST_IMAGES:
         raise InputError(f"a batch of {batch} images cannot be; it must be 1..{MOST_IMAGES}, or polymorphic.")
     unknown = [name for name in platforms if name not in PLATFORMS]
     if unknown or not platforms:
         raise InputError(f"there is no platform {', '.join(unknown)!r}; choose of {', '.join(PLATFORMS)}.")
-    graph, shapes = abstract(without_training_options(config))
+    graph, shapes = abstract(config, compute)
     b = export.symbolic_shape("batch")[0] if batch is None else batch
 
     def program(
@@ -200,7 +200,7 @@ def describe(meta: Meta, geometry: Geometry, programs: Sequence[export.Exported]
         },
         "label_names": {str(label): name for label, name in meta.label_names.items()},
         "category_ids": None if meta.category_ids is None else list(meta.category_ids),
-        "model": without_training_options(meta.model).to_dict(),
+        "model": meta.model.to_dict(),
         "step": meta.step,
         "jax_version": jax.__version__,
         "calling_convention_version": first.calling_convention_version,

@@ -17,8 +17,8 @@ from yolos_jax.errors import InputError, check_path
 from yolos_jax.images.reading import from_array, open_rgb, to_rgb
 from yolos_jax.images.sequence import Geometry, pack, resize, rounded_tokens, to_patches
 from yolos_jax.inference.postprocess import postprocess
+from yolos_jax.model.config import Compute
 from yolos_jax.model.yolos import abstract, apply
-from yolos_jax.recipe import without_training_options
 
 ImageLike = str | Path | Image.Image | np.ndarray
 
@@ -38,7 +38,7 @@ def load_model(path: str | Path) -> tuple[dict, Meta]:
     if not local and weights.hub_model(path) is None:
         return checkpoints.load(path)
     found = weights.load_detector(path)
-    return found.params, Meta(found.config, found.label_names or {}, 0, found.extra, found.category_ids)
+    return found.params, Meta(found.config, found.label_names or {}, 0, found.extra, found.category_ids, found.max_side)
 
 
 def geometry_of(meta: Meta, short_side: int | None, max_side: int | None) -> Geometry:
@@ -47,7 +47,7 @@ def geometry_of(meta: Meta, short_side: int | None, max_side: int | None) -> Geo
         sizes = weights.sizes_of(meta.extra)
         short_side = sizes.short_side if sizes else weights.SHORT_SIDE
         max_side = sizes.max_side if sizes and max_side is None else max_side
-    return Geometry.of(short_side, max_side or 0, meta.model.patch_size, meta.model.max_side)
+    return Geometry.of(short_side, max_side or 0, meta.model.patch_size, meta.max_side)
 
 
 def detect(
@@ -86,11 +86,11 @@ class Detector:
         """See `load`; `params` and `meta` as `load_model` returns them."""
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
-        self.config = without_training_options(meta.model)
+        self.config = meta.model
         self.label_names, self.category_ids, self.batch_size = meta.label_names, meta.category_ids, batch_size
-        self.geometry = Geometry.of(short_side, max_side, self.config.patch_size, self.config.max_side)
+        self.geometry = Geometry.of(short_side, max_side, self.config.patch_size, meta.max_side)
         self._params = jax.device_put(params)
-        self._detect = jax.jit(functools.partial(detect, abstract(self.config)[0]))
+        self._detect = jax.jit(functools.partial(detect, abstract(self.config, Compute(max_side=meta.max_side))[0]))
 
     @classmethod
     def load(
@@ -146,7 +146,8 @@ class Detector:
         for (tokens, _), members in alike.items():
             for start in range(0, len(members), self.batch_size):
                 part = members[start : start + self.batch_size]
-                batch = pack([images[i] for i in part], tokens, self.batch_size, config.patch_size, config.max_side)
+                most = self.geometry.model_max_side
+                batch = pack([images[i] for i in part], tokens, self.batch_size, config.patch_size, most)
                 size = np.ones((self.batch_size, 2), np.float32)
                 size[: len(part)] = [sizes[i] for i in part]
                 for array, found in zip(out, jax.device_get(self._detect(self._params, *batch, size))):

@@ -1,13 +1,32 @@
-"""YolosConfig: everything that decides the parameters' shapes and the mathematics."""
+"""YolosConfig: what decides the parameters and the function computed with them. Compute: how it is computed."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from yolos_jax.errors import InputError
 
 COCO_CLASSES = 91  # raw COCO category ids 0..90; the logit after them is "no object"
+
+# The least and the largest value of each number. The largest are far beyond any model and small enough to compute
+# its shapes with.
+BOUNDS: dict[str, tuple[int, int]] = {
+    "width": (1, 2**16),
+    "depth": (2, 2**10),
+    "heads": (1, 2**10),
+    "mlp_ratio": (0, 2**18),
+    "mlp_width": (1, 2**18),
+    "patch_size": (1, 2**14),
+    "det_tokens": (1, 2**16),
+    "num_classes": (1, 2**17),
+    "pe_size": (1, 2**14),
+    "layer_norm_eps": (0, 1),
+    "query_block": (1, 2**20),
+    "max_side": (1, 2**14),
+}
+DTYPES = ("float32", "bfloat16")
+# Names of Compute's settings in a recipe's `model`, beside YolosConfig's.
+COMPUTE_SETTINGS = {"compute_dtype": "dtype", "remat": "remat", "query_block": "query_block", "max_side": "max_side"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,14 +50,9 @@ class YolosConfig:
         embeddings as they are whenever their number equals the image's number
         of patches, even if the shape differs (a 4:3 image at 576 pixels and
         the 512x864 grid). Hugging Face always resizes; so does the default.
-      max_side: longest side of an image in patches that position resizing is
-        compiled for. It bounds the work and changes no parameter.
-      query_block: most query rows that attention handles at once (memory
-        against speed; changes no result beyond rounding).
-      compute_dtype: "float32" or "bfloat16", of the transformer's activations
-        and products; parameters, norms' statistics, softmax and heads stay float32.
-      remat: recompute each block's activations for its gradient (memory
-        against a third more time; changes no result).
+
+    Raises:
+      InputError: a value has the wrong type, is out of `BOUNDS`, or does not fit the others.
     """
 
     width: int = 192
@@ -52,33 +66,30 @@ class YolosConfig:
     mid_pe_size: tuple[int, int] | None = None
     layer_norm_eps: float = 1e-6
     skip_equal_count: bool = False
-    max_side: int = 84
-    query_block: int = 256
-    compute_dtype: str = "float32"
-    remat: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("width", "heads", "patch_size", "det_tokens", "num_classes", "max_side", "query_block", "depth"):
-            value, least = getattr(self, name), 2 if name == "depth" else 1
-            if type(value) is not int or value < least:
-                raise InputError(f"model.{name} is {value!r}; it must be a whole number of at least {least}.")
+        for name in ("width", "depth", "heads", "patch_size", "det_tokens", "num_classes"):
+            _check_number(name, getattr(self, name), whole=True)
+        for name in ("mlp_ratio", "layer_norm_eps"):
+            _check_number(name, getattr(self, name), whole=False)
         if self.width % self.heads:
             raise InputError(f"model.width {self.width} is not a multiple of model.heads {self.heads}.")
-        for name, low in (("mlp_ratio", 1 / self.width), ("layer_norm_eps", 0.0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value < math.inf:
-                raise InputError(f"model.{name} is {value!r}; it must be a finite number of at least {low:.3g}.")
-        if self.compute_dtype not in ("float32", "bfloat16"):
-            raise InputError(f"model.compute_dtype is {self.compute_dtype!r}; it must be 'float32' or 'bfloat16'.")
+        least, most = BOUNDS["mlp_width"]
+        if not least <= self.mlp_width <= most:
+            raise InputError(
+                f"model.mlp_ratio is {self.mlp_ratio!r}; it makes hidden layers of {self.mlp_width} numbers, "
+                f"and {least} to {most} are possible."
+            )
+        _check_switch("skip_equal_count", self.skip_equal_count)
         for name in ("init_pe_size", "mid_pe_size"):
-            size = getattr(self, name)
+            size, most = getattr(self, name), BOUNDS["pe_size"][1]
             if size is None and name == "mid_pe_size":
                 continue
             good = isinstance(size, tuple) and len(size) == 2 and all(type(v) is int for v in size)
-            if not good or min(size) < self.patch_size:
+            if not good or min(size) < self.patch_size or max(size) > most:
                 raise InputError(
                     f"model.{name} is {size!r}; it needs a height and a width in pixels, "
-                    f"each at least one patch ({self.patch_size})."
+                    f"each at least one patch ({self.patch_size}) and at most {most}."
                 )
 
     @property
@@ -112,13 +123,20 @@ class YolosConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "YolosConfig":
-        """Builds a config, naming any key that is not one of the fields."""
+        """Builds a config.
+
+        Settings of `Compute` may stand among the values and are left out: a
+        recipe's `model` holds both, as did checkpoints before version 0.2.
+
+        Raises:
+          InputError: a key is neither, or a value is unusable.
+        """
         known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
+        unknown = sorted(set(values) - known - COMPUTE_SETTINGS.keys())
         if unknown:
             raise InputError(f"unknown model settings {unknown}; the known ones are {sorted(known)}.")
-        found: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in values.items()}
-        return cls(**found)
+        found = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        return cls(**{key: value for key, value in found.items() if key in known})
 
     def differences(self, other: "YolosConfig") -> list[str]:
         """Sentences such as "width 192 against 384" for settings that make it another model.
@@ -126,11 +144,55 @@ class YolosConfig:
         Position sizes count as whole patches. The LayerNorm epsilon is left
         out: the same weights exist with the reference's and Hugging Face's.
         """
-        free = {"max_side", "query_block", "layer_norm_eps", "compute_dtype", "remat"}
-        free |= {"init_pe_size"} if self.init_grid == other.init_grid else set()
-        free |= {"mid_pe_size"} if self.mid_grid == other.mid_grid else set()
+        same = {"layer_norm_eps"}
+        same |= {"init_pe_size"} if self.init_grid == other.init_grid else set()
+        same |= {"mid_pe_size"} if self.mid_grid == other.mid_grid else set()
         ours, theirs = self.to_dict(), other.to_dict()
-        return [f"{k} {ours[k]} against {theirs[k]}" for k in ours if k not in free and ours[k] != theirs[k]]
+        return [f"{k} {ours[k]} against {theirs[k]}" for k in ours if k not in same and ours[k] != theirs[k]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+    """How a model is computed; changes neither its parameters nor, beyond rounding, its results.
+
+    Attributes:
+      dtype: "float32" or "bfloat16", of the transformer's activations and
+        products; parameters, norms' statistics, softmax and heads stay float32.
+      remat: recompute each block's activations for its gradient (memory
+        against a third more time).
+      query_block: most query rows that attention handles at once (memory
+        against speed).
+      max_side: longest side of an image in patches that position resizing is
+        compiled for. It bounds the work.
+
+    Raises:
+      InputError: a value has the wrong type or is out of `BOUNDS`. It is named as the recipe names it.
+    """
+
+    dtype: str = "float32"
+    remat: bool = False
+    query_block: int = 256
+    max_side: int = 84
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise InputError(f"model.compute_dtype is {self.dtype!r}; it must be 'float32' or 'bfloat16'.")
+        _check_switch("remat", self.remat)
+        for name in ("query_block", "max_side"):
+            _check_number(name, getattr(self, name), whole=True)
+
+
+def _check_number(name: str, value: Any, whole: bool) -> None:
+    least, most = BOUNDS[name]
+    good = type(value) is int if whole else isinstance(value, int | float) and not isinstance(value, bool)
+    if not good or not least <= value <= most:
+        kind = "whole" if whole else "finite"
+        raise InputError(f"model.{name} is {value!r}; it must be a {kind} number of at least {least}, at most {most}.")
+
+
+def _check_switch(name: str, value: Any) -> None:
+    if type(value) is not bool:
+        raise InputError(f"model.{name} is {value!r}; it must be True or False.")
 
 
 VARIANTS: dict[str, YolosConfig] = {

@@ -6,8 +6,12 @@ otherwise, ten seconds), and a seed means the same numbers on every device.
 
 import math
 import zlib
+from collections.abc import Sequence
+from typing import Any
 
+import jax
 import numpy as np
+from flax import nnx
 
 from yolos_jax.errors import InputError
 
@@ -15,12 +19,39 @@ SCHEMES = ("reference", "from_nothing")
 POSITION_SCALE = 0.7  # of sine-cosine positions and DET tokens; patch embeddings are about 0.6
 
 
-def starting_values(shapes: dict, seed: int, scheme: str = "reference") -> dict:
+def fill(model: nnx.Module, key: jax.Array, scheme: str) -> None:
+    """Gives every declared parameter of a model its starting values, in place.
+
+    One host callback draws them all. So a compiled constructor, too, gives a
+    network that is ready, and one that is only traced for its shapes draws nothing.
+
+    Args:
+      model: its parameters are `jax.ShapeDtypeStruct`s.
+      key: a key of `jax.random`; its words are the seed.
+      scheme: see `starting_values`.
+    """
+    check_scheme(scheme)
+    shapes = nnx.to_pure_dict(nnx.state(model))
+
+    def draw(words: Any) -> dict:
+        return starting_values(shapes, np.asarray(words).tolist(), scheme)
+
+    values = jax.pure_callback(draw, shapes, jax.random.key_data(key), vmap_method="sequential")
+    nnx.update(model, nnx.State(values))
+
+
+def check_scheme(scheme: str) -> None:
+    """`InputError` for a name that no initialisation has."""
+    if scheme not in SCHEMES:
+        raise InputError(f"there is no initialisation {scheme!r}; choose one of {', '.join(SCHEMES)}.")
+
+
+def starting_values(shapes: dict, seed: Sequence[int], scheme: str = "reference") -> dict:
     """Fresh parameters.
 
     Args:
       shapes: nested dict of things with a `.shape`, as `model.yolos.abstract` gives.
-      seed: every parameter's values depend on it and on the parameter's name only.
+      seed: one or more numbers; every parameter's values depend on them and on the parameter's name only.
       scheme: "reference": normal with deviation 0.02 for matrices, tokens and
         position embeddings, PyTorch's default for the heads and the patch
         convolution, meant to be followed by DeiT's weights. "from_nothing": for
@@ -33,28 +64,27 @@ def starting_values(shapes: dict, seed: int, scheme: str = "reference") -> dict:
     Returns:
       The same nested dict of float32 numpy arrays.
     """
-    if scheme not in SCHEMES:
-        raise InputError(f"there is no initialisation {scheme!r}; choose one of {', '.join(SCHEMES)}.")
+    check_scheme(scheme)
 
-    def fill(node: dict, names: tuple[str, ...]) -> dict:
+    def values_of(node: dict, names: tuple[str, ...]) -> dict:
         layer = {key for key, value in node.items() if not isinstance(value, dict)}
         if layer == {"kernel", "bias"}:
             return _linear(node, names, seed, scheme)
         if layer == {"scale", "bias"}:
             return {"scale": np.ones(node["scale"].shape, np.float32), "bias": np.zeros(node["bias"].shape, np.float32)}
         return {
-            key: _table(value.shape, (*names, key), seed, scheme) if key in layer else fill(value, (*names, key))
+            key: _table(value.shape, (*names, key), seed, scheme) if key in layer else values_of(value, (*names, key))
             for key, value in node.items()
         }
 
-    return fill(shapes, ())
+    return values_of(shapes, ())
 
 
-def _random(names: tuple[str, ...], seed: int) -> np.random.Generator:
-    return np.random.default_rng([seed, zlib.crc32("/".join(names).encode())])
+def _random(names: tuple[str, ...], seed: Sequence[int]) -> np.random.Generator:
+    return np.random.default_rng([*seed, zlib.crc32("/".join(names).encode())])
 
 
-def _linear(layer: dict, names: tuple[str, ...], seed: int, scheme: str) -> dict[str, np.ndarray]:
+def _linear(layer: dict, names: tuple[str, ...], seed: Sequence[int], scheme: str) -> dict[str, np.ndarray]:
     kernel, bias = layer["kernel"].shape, layer["bias"].shape
     rng, bound = _random(names, seed), kernel[-2] ** -0.5
     if names[0] in ("class_head", "box_head", "patch_embed"):  # PyTorch's default, biases too
@@ -64,7 +94,7 @@ def _linear(layer: dict, names: tuple[str, ...], seed: int, scheme: str) -> dict
     return {"kernel": deviation * rng.standard_normal(kernel, np.float32), "bias": np.zeros(bias, np.float32)}
 
 
-def _table(shape: tuple[int, ...], names: tuple[str, ...], seed: int, scheme: str) -> np.ndarray:
+def _table(shape: tuple[int, ...], names: tuple[str, ...], seed: Sequence[int], scheme: str) -> np.ndarray:
     """Tokens and position embeddings. The reference cuts its normal at a hundred deviations: never."""
     if scheme == "from_nothing" and names == ("pos_embed", "grid"):
         return np.float32(POSITION_SCALE) * sine_cosine(*shape)

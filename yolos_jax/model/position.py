@@ -9,6 +9,10 @@ wanted size; only a bound of that size has to be known when compiling.
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
+
+from yolos_jax.model.config import Compute, YolosConfig
+from yolos_jax.model.vit import parameter, prepend
 
 A = -0.75  # torch's cubic coefficient
 
@@ -63,3 +67,38 @@ def resize_to_tokens(grid: jax.Array, size: jax.Array, tokens: int, max_side: in
     row, column = jnp.minimum(i // size[1], bound - 1), i % size[1]
     picked = resized[row, column]
     return jnp.where((i < size[0] * size[1])[:, None], picked, 0.0)
+
+
+class Positions(nnx.Module):
+    """Position embeddings: one for CLS, one per DET token, a grid for the patches.
+
+    With `layers`, a stack of that many sets (the mid-layer embeddings).
+    """
+
+    def __init__(self, config: YolosConfig, compute: Compute, grid: tuple[int, int], layers: tuple[int, ...] = ()):
+        self.skip_equal_count, self.max_side = config.skip_equal_count, compute.max_side
+        self.cls = parameter(*layers, 1, config.width)
+        self.det = parameter(*layers, config.det_tokens, config.width)
+        self.grid = parameter(*layers, *grid, config.width)
+
+    def __call__(self, grid: jax.Array, patches: int) -> jax.Array:
+        """The embedding of every token, each image at its own size.
+
+        Args:
+          grid: int32 `[B, 2]`, each image's (h, w) in patches, at most `max_side`.
+          patches: N, static; slots from `h * w` on are padding.
+
+        Returns:
+          float32 `[B, 1 + Q + N, D]`: CLS, DET tokens, patches; zero for padding.
+        """
+        table = self.grid[...]
+        count = table.shape[0] * table.shape[1]
+
+        def one(size: jax.Array) -> jax.Array:
+            resized = resize_to_tokens(table, size, patches, self.max_side)
+            if not self.skip_equal_count or count > patches:
+                return resized
+            as_is = jnp.pad(table.reshape(count, -1), ((0, patches - count), (0, 0)))
+            return jnp.where(size[0] * size[1] == count, as_is, resized)
+
+        return prepend(self.cls[...], self.det[...], jax.vmap(one)(grid))

@@ -1,7 +1,9 @@
 """The parts of a Vision Transformer: linear layer, norm, attention layer, MLP, block.
 
 Plain `nnx.Module`s whose parameters are named kernel/bias/scale. They declare
-shapes; what the parameters start from is in `model/init.py`.
+shapes and hold no numbers: `Yolos` fills all of them at once (`model/init.py`).
+`layers`, where a part takes it, is a leading axis of every parameter: so many
+parts of the same shape, one on top of the other.
 """
 
 import jax
@@ -9,31 +11,36 @@ import jax.numpy as jnp
 from flax import nnx
 
 from yolos_jax.model.attention import attend, attention_weights
-from yolos_jax.model.config import YolosConfig
+from yolos_jax.model.config import Compute, YolosConfig
 
 
-def zeros(*shape: int) -> nnx.Param:
-    """A float32 parameter."""
-    return nnx.Param(jnp.zeros(shape, jnp.float32))
+def parameter(*shape: int) -> nnx.Param:
+    """A float32 parameter that has a shape and no numbers yet."""
+    return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32))
 
 
-def layer_norm(config: YolosConfig) -> nnx.LayerNorm:
-    """LayerNorm over the width with the config's epsilon; the exact variance, as PyTorch computes it."""
-    return nnx.LayerNorm(
-        config.width,
-        epsilon=config.layer_norm_eps,
-        dtype=config.compute_dtype,
-        use_fast_variance=False,
-        rngs=nnx.Rngs(0),
-    )
+class LayerNorm(nnx.Module):
+    """LayerNorm over the last axis in the dtype of `x`; float32 statistics, the exact variance, as in PyTorch."""
+
+    def __init__(self, config: YolosConfig, layers: tuple[int, ...] = ()):
+        self.epsilon = config.layer_norm_eps
+        self.scale = parameter(*layers, config.width)
+        self.bias = parameter(*layers, config.width)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        exact = x.astype(jnp.float32)
+        mean = exact.mean(-1, keepdims=True)
+        variance = jnp.square(exact - mean).mean(-1, keepdims=True)
+        scale = jax.lax.rsqrt(variance + self.epsilon) * self.scale[...].astype(x.dtype)
+        return ((x - mean) * scale + self.bias[...].astype(x.dtype)).astype(x.dtype)
 
 
 class Linear(nnx.Module):
     """`x @ kernel + bias` in the dtype of `x`; kernel `[in, out]`, float32."""
 
-    def __init__(self, size_in: int, size_out: int):
-        self.kernel = zeros(size_in, size_out)
-        self.bias = zeros(size_out)
+    def __init__(self, size_in: int, size_out: int, layers: tuple[int, ...] = ()):
+        self.kernel = parameter(*layers, size_in, size_out)
+        self.bias = parameter(*layers, size_out)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return x @ self.kernel[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
@@ -46,13 +53,15 @@ class Linear(nnx.Module):
 class Attention(nnx.Module):
     """Multi-head self-attention with one joint qkv projection `[D, 3 D]`."""
 
-    def __init__(self, config: YolosConfig):
-        self.config = config
-        self.qkv = Linear(config.width, 3 * config.width)
-        self.proj = Linear(config.width, config.width)
+    def __init__(self, config: YolosConfig, compute: Compute, layers: tuple[int, ...] = ()):
+        self.heads, self.query_block = config.heads, compute.query_block
+        self.qkv = Linear(config.width, 3 * config.width, layers)
+        self.proj = Linear(config.width, config.width, layers)
 
     def _split(self, x: jax.Array) -> jax.Array:
-        return x.reshape(*x.shape[:2], -1, self.config.heads, self.config.head_size)
+        """`[B, N, n * D]` -> `[B, N, n, heads, D / heads]`."""
+        width = self.proj.kernel.shape[-1]
+        return x.reshape(*x.shape[:2], -1, self.heads, width // self.heads)
 
     def __call__(
         self, x: jax.Array, length: jax.Array, queries: slice, want_weights: slice | None
@@ -68,13 +77,13 @@ class Attention(nnx.Module):
         Returns:
           (`[B, Q, D]`, weights `[B, heads, rows, N]` or None)
         """
-        width = self.config.width
+        width = x.shape[-1]
         if queries == slice(None):
             q, k, v = jnp.moveaxis(self._split(self.qkv(x)), 2, 0)
         else:
             q = self._split(self.qkv.columns(x[:, queries], 0, width))[:, :, 0]
             k, v = jnp.moveaxis(self._split(self.qkv.columns(x, width, 3 * width)), 2, 0)
-        out = attend(q, k, v, length, self.config.query_block)
+        out = attend(q, k, v, length, self.query_block)
         out = self.proj(out.reshape(*out.shape[:2], width))
         if want_weights is None:
             return out, None
@@ -85,9 +94,9 @@ class Attention(nnx.Module):
 class Mlp(nnx.Module):
     """Two layers with the exact (erf) GELU between them."""
 
-    def __init__(self, config: YolosConfig):
-        self.fc1 = Linear(config.width, config.mlp_width)
-        self.fc2 = Linear(config.mlp_width, config.width)
+    def __init__(self, config: YolosConfig, layers: tuple[int, ...] = ()):
+        self.fc1 = Linear(config.width, config.mlp_width, layers)
+        self.fc2 = Linear(config.mlp_width, config.width, layers)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
@@ -100,11 +109,11 @@ class Block(nnx.Module):
     come from all): the last block needs nothing but its DET tokens.
     """
 
-    def __init__(self, config: YolosConfig):
-        self.norm1 = layer_norm(config)
-        self.attn = Attention(config)
-        self.norm2 = layer_norm(config)
-        self.mlp = Mlp(config)
+    def __init__(self, config: YolosConfig, compute: Compute, layers: tuple[int, ...] = ()):
+        self.norm1 = LayerNorm(config, layers)
+        self.attn = Attention(config, compute, layers)
+        self.norm2 = LayerNorm(config, layers)
+        self.mlp = Mlp(config, layers)
 
     def __call__(
         self,
@@ -129,3 +138,9 @@ class Head(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.fc3(jax.nn.relu(self.fc2(jax.nn.relu(self.fc1(x)))))
+
+
+def prepend(cls: jax.Array, det: jax.Array, patches: jax.Array) -> jax.Array:
+    """Puts what all images share, `[1, D]` and `[Q, D]`, before each one's `[B, N, D]`: `[B, 1 + Q + N, D]`."""
+    shared = jnp.concatenate([cls, det])
+    return jnp.concatenate([jnp.broadcast_to(shared, (patches.shape[0], *shared.shape)), patches], axis=1)

@@ -2,43 +2,54 @@
 
 python -m yolos_jax.programs.check_data --config configs/finetune_custom.py --config.data.root=data/mine
 
-Reads both splits as training and evaluation would and decodes every image (--noimages spares that).
+Reads both splits as training and evaluation would and decodes every image (--no-images spares that).
 Exit code 0: nothing wrong; 1: problems, a line each; 2: nothing could be read.
 """
 
+import argparse
 import sys
 from typing import Any
 
-from absl import flags
-
-from yolos_jax.programs.command_line import run_with_config
-
-IMAGES = flags.DEFINE_bool("images", True, "Decode every image.")
+from yolos_jax.errors import InputError, clear_errors
+from yolos_jax.programs.command_line import RecipeParser
 
 
-def main(config: Any) -> None:
+def parse() -> tuple[argparse.Namespace, Any]:
+    parser = RecipeParser(__doc__)
+    spellings = "--no-images", "--noimages", "--nopictures"
+    parser.add_argument(*spellings, dest="images", action="store_false", help="do not decode the images")
+    return parser.parse_recipe()
+
+
+def main() -> None:
+    """The program."""
+    args, config = parse()
+    with clear_errors():
+        check(config, args.images)
+
+
+def check(config: Any, images: bool) -> None:
+    """Prints what is in the recipe's data and what is wrong with it; exit code 1 if anything is."""
     from yolos_jax.data import survey
-    from yolos_jax.errors import InputError
 
     problems: list[survey.Problem] = []
     try:
-        look(config, problems)
+        look(config, images, problems)
     except InputError:
-        tell(problems)
+        report(problems)
         raise
     problems = list(dict.fromkeys(problems))  # splits that share a file share its problems
-    tell(problems)
+    report(problems)
     print(survey.verdict(problems))
     if problems:
         sys.exit(1)
 
 
-def look(config: Any, problems: list) -> None:
+def look(config: Any, images: bool, problems: list) -> None:
     """Prints what is in both splits; what is wrong goes to `problems`."""
     from yolos_jax import recipe
     from yolos_jax.data import survey
 
-    recipe.check(config)
     train = survey.read_split("train", lambda complain: recipe.source_of(config, "train", complain=complain), problems)
     labels = train.source.category_ids, train.source.num_classes
     val = survey.read_split("val", lambda complain: recipe.source_of(config, "val", *labels, complain), problems)
@@ -51,20 +62,15 @@ def look(config: Any, problems: list) -> None:
     )
     for sentence in survey.notes([train, val], model.det_tokens):
         print(f"note: {sentence}")
-    if IMAGES.value:
+    if images:
         problems += survey.image_problems([train, val])
 
 
-def tell(problems: list) -> None:
+def report(problems: list) -> None:
     """Prints problems, a line each."""
     for problem in problems:
         print(f"problem: {problem.sentence}")
 
 
-def run() -> None:
-    """The program."""
-    run_with_config(main, __doc__)
-
-
 if __name__ == "__main__":
-    run()
+    main()

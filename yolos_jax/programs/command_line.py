@@ -1,82 +1,114 @@
-"""What the programs that take `--config` share."""
+"""What the programs' command lines share: how mistakes are reported, and `--config` with every setting of a recipe."""
 
+import argparse
 import os
+import runpy
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import logging
+from ml_collections import ConfigDict
 
+from yolos_jax import settings
 from yolos_jax.distributed import launch
-from yolos_jax.errors import exit_with_sentence
+from yolos_jax.errors import InputError, check_path
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 RECIPES = PACKAGE / "configs", PACKAGE.parent / "configs"  # installed, or in a checkout
 
 
-def recipe_file(name: str) -> str:
-    """The file of a recipe: the path given, or one of ours by its name, such as `yolos_s`."""
-    if not Path(name).is_file():
-        for folder in RECIPES:
-            if (folder / f"{name}.py").is_file():
-                return str(folder / f"{name}.py")
-    return name
+class Parser(argparse.ArgumentParser):
+    """Parses a program's flags; a command line that cannot be parsed is one line on stderr and exit code 2.
 
-
-def run_with_config(main: Callable[[object], object], usage: str) -> None:
-    """Parses flags, among them `--config FILE` and `--config.key=value`, and calls `main(config)`.
-
-    FILE may be the name of one of our recipes. `--help` tells the flags of the module of `main`.
-    Flags that cannot be parsed are one sentence and exit code 2, like all bad input.
+    Args:
+      description: the program's docstring, for `--help`.
     """
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-        # Threads of the CPU client: callbacks that wait for each other must not use them up.
-        os.environ.setdefault("NPROC", "32")
-    # What libraries log on the way to an exception, which is told in one sentence or raised, traceback and all.
-    logging.set_verbosity(logging.FATAL)
-    config = config_flags.DEFINE_config_file("config", None, "The recipe: a file, or a name such as yolos_s.")
-    flags.mark_flag_as_required("config")
-    for module in (main.__module__, __name__):
-        for flag in flags.FLAGS.get_flags_for_module(module):
-            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
-    def parse(argv: list[str]) -> list[str]:
+    def __init__(self, description: str | None, usage: str | None = None):
+        raw = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=description, usage=usage, formatter_class=raw, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {' '.join(message.split())} (see --help)", file=sys.stderr)
+        sys.exit(2)
+
+    def parse(self) -> argparse.Namespace:
+        """The flags of this process's command line."""
+        args, rest = self.parse_known_args()
+        if rest:
+            key = rest[0].removeprefix("--config.").partition("=")[0]
+            self.error(settings.unknown(key) if rest[0].startswith("--config.") else f"unexpected argument {rest[0]!r}")
+        return args
+
+
+class RecipeParser(Parser):
+    """The same for a program with a recipe: `--config FILE`, and `--config.KEY=VALUE` for each of its settings."""
+
+    def __init__(self, description: str | None):
+        super().__init__(description, "%(prog)s --config RECIPE [FLAGS] [--config.KEY=VALUE ...]")
+        text = "the recipe: a file, or a name such as yolos_s; RECIPE:TEXT passes TEXT to its get_config"
+        self.add_argument("--config", required=True, metavar="RECIPE", help=text)
+        group = self.add_argument_group("settings of the recipe")
+        for key, setting in settings.SETTINGS.items():
+            text = f"{setting.meaning} (default {setting.default!r})".replace("%", "%%")
+            group.add_argument(f"--config.{key}", metavar="VALUE", default=argparse.SUPPRESS, help=text)
+        for former in settings.FORMER:
+            group.add_argument(f"--config.{former}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+    def add_process_flags(self) -> None:
+        """Adds the flags of programs that run in several processes, which `join` takes."""
+        self.add_argument("--coordinator", default="", help="HOST:PORT of process 0, where no launcher says it")
+        self.add_argument("--processes", type=int, default=0, help="number of processes, where no launcher says it")
+        self.add_argument("--process", type=int, default=-1, help="which process this is: 0, 1, ...")
+        text = "one of several processes? auto: as Slurm, Open MPI or TPU hosts say"
+        self.add_argument("--distributed", choices=("auto", "on", "off"), default="auto", help=text)
+
+    def parse_recipe(self) -> tuple[argparse.Namespace, ConfigDict]:
+        """(the flags, the recipe with the settings of the command line, completed and checked)."""
+        if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+            # Threads of the CPU client: callbacks that wait for each other must not use them up.
+            os.environ.setdefault("NPROC", "32")
+        # What libraries log on the way to an exception, which becomes one sentence or is raised, traceback and all.
+        logging.set_verbosity(logging.FATAL)
+        args = self.parse()
         try:
-            rest = flags.FLAGS(_with_recipe_files(argv))
-            if len(rest) > 1:
-                raise flags.Error(f"unexpected argument {rest[1]!r}")
-            _ = config.value.to_dict  # a file that failed to load tells so only when it is used
-            return rest
-        except Exception as error:  # config files are programs and may raise anything
-            print(f"error: {' '.join(str(error).split())} (see --help)", file=sys.stderr)
-            sys.exit(2)
-
-    sys.modules["__main__"].__doc__ = usage
-    app.run(lambda _: launch.guarded(lambda: exit_with_sentence(lambda: main(config.value))), flags_parser=parse)
+            config = load_recipe(args.config)
+            for name, text in vars(args).items():
+                if name.startswith("config."):
+                    settings.assign(config, name.removeprefix("config."), text)
+            return args, settings.complete(config)
+        except InputError as error:
+            self.error(str(error))
 
 
-def flags_of_hosts() -> Callable[[], None]:
-    """Defines the flags of programs that run in several processes; call what it returns before jax does anything."""
-    coordinator = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, where no launcher says it.")
-    processes = flags.DEFINE_integer("processes", 0, "Number of processes, where no launcher says it.")
-    process = flags.DEFINE_integer("process", -1, "Which process this is: 0, 1, ...")
-    mode = flags.DEFINE_enum(
-        "distributed",
-        "auto",
-        ("auto", "on", "off"),
-        "One of several? auto: as Slurm, Open MPI or TPU hosts say.",
-    )
-    return lambda: launch.join(coordinator.value, processes.value, process.value, mode.value)
+def join(args: argparse.Namespace) -> None:
+    """Makes this process one of several, if it was started as such; call it before jax does anything."""
+    launch.join(args.coordinator, args.processes, args.process, args.distributed)
 
 
-def _with_recipe_files(argv: list[str]) -> list[str]:
-    """The command line with the name of a recipe replaced by its file."""
-    out = list(argv)
-    for i, word in enumerate(argv):
-        option, equals, value = word.partition("=")
-        if option in ("--config", "-config") and equals:
-            out[i] = f"{option}={recipe_file(value)}"
-        elif option in ("--config", "-config") and i + 1 < len(argv):
-            out[i + 1] = recipe_file(argv[i + 1])
-    return out
+def load_recipe(name: str) -> ConfigDict:
+    """The config of a recipe: a Python file with `get_config()`, or one of ours by its name, such as `yolos_s`.
+
+    Args:
+      name: `FILE`, or `FILE:TEXT` to call `get_config(TEXT)`.
+
+    Raises:
+      InputError: there is no such file, or it gives no config.
+    """
+    check_path(name)
+    file, *arguments = [name] if Path(name).is_file() else name.split(":", 1)
+    places = [Path(file), *(folder / f"{file}.py" for folder in RECIPES)]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise InputError(f"the config file {file} does not exist.")
+    try:
+        config = runpy.run_path(str(path), run_name="recipe")["get_config"](*arguments)
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:  # the user's own code can raise anything
+        reason = "there is none" if error.args == ("get_config",) else f"{type(error).__name__}: {error}"
+        raise InputError(f"the config file {path} gives no get_config() ({' '.join(reason.split())[:300]}).") from error
+    if not isinstance(config, ConfigDict):
+        raise InputError(f"get_config() of the config file {path} returns a {type(config).__name__}, not a ConfigDict.")
+    return ConfigDict(config)  # a frozen one can be changed then, too

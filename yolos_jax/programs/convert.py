@@ -11,11 +11,11 @@ it where it does.
 """
 
 import argparse
-import importlib.util
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolos_jax.errors import InputError, check_empty, exit_with_sentence
+from yolos_jax import settings
+from yolos_jax.errors import InputError, check_empty, clear_errors
+from yolos_jax.programs.command_line import Parser, load_recipe
 
 if TYPE_CHECKING:
     from yolos_jax.checkpoints import Meta
@@ -23,44 +23,29 @@ if TYPE_CHECKING:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("source", metavar="SOURCE", help="file, folder or hub id to read")
     parser.add_argument("--out", required=True, help="new folder to write")
-    settings = parser.add_mutually_exclusive_group()
-    settings.add_argument("--variant", help="the model's settings: ti, s, s_dwr, b or a published name")
-    settings.add_argument("--config", help="the model's settings: config.model of this Python file's get_config()")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--variant", help="the model's settings: ti, s, s_dwr, b or a published name")
+    group.add_argument("--config", help="the model's settings: those of a recipe, a file or a name such as yolos_s")
     parser.add_argument("--to-hf", action="store_true", help="write a folder for transformers")
     parser.add_argument("--seed", type=int, default=0, help="of the parts that a ViT does not have")
-    return parser.parse_args()
+    return parser.parse()
 
 
 def wanted_model(args: argparse.Namespace) -> "tuple[YolosConfig | None, bool]":
     """(the `YolosConfig` asked for with --variant or --config, or None; whether its number of classes is open)."""
-    from yolos_jax.model.config import COCO_CLASSES, YolosConfig
+    from yolos_jax import recipe
+    from yolos_jax.model.config import COCO_CLASSES
     from yolos_jax.weights import variant_of
 
     if args.variant is not None:
         return variant_of(args.variant), False
     if args.config is None:
         return None, False
-    path = Path(args.config)
-    if not path.is_file():
-        raise InputError(f"the config file {path} does not exist.")
-    spec = importlib.util.spec_from_file_location("convert_config", path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"the config file {path} is not a Python file.")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        values = module.get_config().model.to_dict()
-    except InputError:
-        raise
-    except Exception as error:  # the user's own code can raise anything
-        raise InputError(
-            f"the config file {path} gives no get_config().model ({type(error).__name__}: {error})."
-        ) from error
-    is_open = values.get("num_classes") == 0
-    return YolosConfig.from_dict(values | ({"num_classes": COCO_CLASSES} if is_open else {})), is_open
+    config = settings.complete(load_recipe(args.config))
+    return recipe.model_of(config, COCO_CLASSES), config.model.num_classes == 0
 
 
 def read(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
@@ -68,7 +53,7 @@ def read(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
     from yolos_jax import checkpoints
     from yolos_jax.data.coco_names import COCO_NAMES
     from yolos_jax.model.config import COCO_CLASSES
-    from yolos_jax.weights import load_all, with_classes
+    from yolos_jax.weights import load_weights, with_classes
 
     wanted, is_open = wanted_model(args)
     if checkpoints.steps(args.source):
@@ -81,15 +66,23 @@ def read(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
         if differences:
             raise InputError(f"the wanted model is not the checkpoint's: {'; '.join(differences)}.")
         return params, meta, f"checkpoint {args.source}, step {meta.step}"
-    found = load_all(args.source, wanted, args.seed, any_classes=is_open)
+    found = load_weights(args.source, wanted, args.seed, any_classes=is_open)
     names = found.label_names
     if names is None:
         names = COCO_NAMES if found.config.num_classes == COCO_CLASSES else {}
-    return found.params, checkpoints.Meta(found.config, names, 0, found.extra, found.category_ids), found.report
+    meta = checkpoints.Meta(found.config, names, 0, found.extra, found.category_ids, found.max_side)
+    return found.params, meta, found.report
 
 
 def main() -> None:
+    """The program."""
     args = parse_args()
+    with clear_errors():
+        convert(args)
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Converts, and says what was written."""
     if args.seed < 0:
         raise InputError(f"--seed is {args.seed}; it must be at least 0.")
     from yolos_jax import checkpoints
@@ -113,10 +106,5 @@ def main() -> None:
     print(f"written: {args.out} ({'Hugging Face folder' if args.to_hf else 'checkpoint, step 0'})")
 
 
-def run() -> None:
-    """The program."""
-    exit_with_sentence(main)
-
-
 if __name__ == "__main__":
-    run()
+    main()

@@ -5,81 +5,67 @@ python eval.py --config configs/yolos_s.py --checkpoint runs/s --config.data.roo
 The checkpoint is a folder of ours (RUN/best is the best of a run), or a Hugging Face folder.
 """
 
-import dataclasses
+import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from absl import flags
-
-from yolos_jax.programs.command_line import flags_of_hosts, run_with_config
-
-if TYPE_CHECKING:
-    from yolos_jax.checkpoints import Meta
-    from yolos_jax.distributed.processes import Team
-    from yolos_jax.evaluation.evaluator import Evaluator
-
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint, Hugging Face folder, or hub id.", required=True)
-OUT = flags.DEFINE_string("out", None, "Folder for metrics.json and results.json (default: CHECKPOINT/eval-STEP).")
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the numbers of an earlier evaluation.")
-join_hosts = flags_of_hosts()
+from yolos_jax.distributed import launch
+from yolos_jax.errors import InputError, clear_errors, make_folder
+from yolos_jax.programs.command_line import RecipeParser, join
 
 
-def main(config: Any) -> None:
-    join_hosts()
-    from yolos_jax.distributed.processes import Team
+def parse() -> tuple[argparse.Namespace, Any]:
+    parser = RecipeParser(__doc__)
+    parser.add_argument("--checkpoint", required=True, help="checkpoint folder, Hugging Face folder, or hub id")
+    parser.add_argument("--out", help="folder for metrics.json and results.json (default CHECKPOINT/eval-STEP)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the numbers of an earlier evaluation")
+    parser.add_process_flags()
+    return parser.parse_recipe()
+
+
+def main() -> None:
+    """The program."""
+    args, config = parse()
+    with launch.guarded(), clear_errors():
+        join(args)
+        evaluate(args, config)
+
+
+def evaluate(args: argparse.Namespace, config: Any) -> None:
+    """Evaluates, prints and writes."""
+    from yolos_jax.distributed.processes import Processes
     from yolos_jax.evaluation.coco_metrics import table, write_report
-    from yolos_jax.training.resume import facts_of, refuse_strangers
+    from yolos_jax.tasks.detection import evaluator_for, facts_of
+    from yolos_jax.training.resume import refuse_unequal
+    from yolos_jax.weights import hub_model
 
-    team = Team()
-    with team.quiet():
-        (params, meta, evaluator, out), _ = team.together(lambda: prepare(config, team))
+    if args.out is None and hub_model(args.checkpoint) is not None:
+        raise InputError(f"{args.checkpoint} is on the hub; say with --out where its numbers go.")
+    processes = Processes()
+    with processes.only_primary_prints():
+        params, meta, evaluator = processes.agree(evaluator_for, config, args.checkpoint)
+        out = Path(args.out or Path(args.checkpoint) / f"eval-{meta.step}")
+        processes.on_primary(check_out, out, args.overwrite)
         source = evaluator.source
-        refuse_strangers(team.tell(facts_of(config, source) | {"step": meta.step}))
+        refuse_unequal(processes.allgather(facts_of(config, source) | {"step": meta.step}))
         for sentence in source.notes:
             print(f"note: {sentence}")
         result = evaluator(params)
         for sentence in result.skipped:
             print(f"skipped: {sentence}")
         print(table(result.metrics))
-        facts = {"checkpoint": CHECKPOINT.value, "step": meta.step, "data": config.data.val_split}
+        facts = {"checkpoint": args.checkpoint, "step": meta.step, "data": config.data.val_split}
         metrics = result.metrics | facts | {"images": len(source.examples), "skipped": result.skipped}
-        team.together(lambda: write_report(out, metrics, result.results) if team.leads else None)
+        processes.on_primary(write_report, out, metrics, result.results)
         print(f"{len(source.examples)} images scored, {len(result.skipped)} of them unreadable; written to {out}")
 
 
-def prepare(config: Any, team: "Team") -> "tuple[dict, Meta, Evaluator, Path]":
-    """(parameters, meta, evaluator, folder for the numbers), each process for itself."""
-    from yolos_jax import recipe
-    from yolos_jax.errors import InputError, make_folder
-    from yolos_jax.evaluation.evaluator import Evaluator
-    from yolos_jax.inference.detector import load_model
-    from yolos_jax.training.step import data_mesh
-    from yolos_jax.weights import hub_model
-
-    recipe.prepare(config)
-    if OUT.value is None and hub_model(CHECKPOINT.value) is not None:
-        raise InputError(f"{CHECKPOINT.value} is on the hub; say with --out where its numbers go.")
-    params, meta = load_model(CHECKPOINT.value)
-    model = recipe.model_of(config, meta.model.num_classes)
-    recipe.check_same_model(meta.model, model, CHECKPOINT.value)
-    model = dataclasses.replace(recipe.without_training_options(model), layer_norm_eps=meta.model.layer_norm_eps)
-    out = Path(OUT.value or Path(CHECKPOINT.value) / f"eval-{meta.step}")
-    if team.leads and any((out / n).exists() for n in ("metrics.json", "results.json")) and not OVERWRITE.value:
+def check_out(out: Path, overwrite: bool) -> None:
+    """`InputError` for a folder that holds numbers already, or cannot be written."""
+    if any((out / name).exists() for name in ("metrics.json", "results.json")) and not overwrite:
         raise InputError(f"{out} holds the numbers of an earlier evaluation; give another --out, or --overwrite.")
-    if team.leads:
-        make_folder(out)
-    # A run's labels are its own, whatever the validation file lists; without a run, the recipe's.
-    labels = meta.category_ids or (tuple(range(model.num_classes)) if "config" in meta.extra else None)
-    source = recipe.source_of(config, "val", labels, model.num_classes)
-    geometry, data = recipe.geometry_of(config, model), config.data
-    options = config.eval.batch_size, data.buckets, data.on_bad_image, data.workers, data.ahead
-    return params, meta, Evaluator(model, source, geometry, data_mesh(), *options), out
-
-
-def run() -> None:
-    """The program."""
-    run_with_config(main, __doc__)
+    make_folder(out)
 
 
 if __name__ == "__main__":
-    run()
+    main()

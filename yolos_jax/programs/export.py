@@ -11,13 +11,14 @@ image; more, for smaller images, only save time.
 import argparse
 from pathlib import Path
 
-from yolos_jax.errors import InputError, check_empty, exit_with_sentence
+from yolos_jax.errors import InputError, check_empty, clear_errors
 from yolos_jax.exporting import onnx, stablehlo
 from yolos_jax.inference.detector import geometry_of, load_model
+from yolos_jax.programs.command_line import Parser
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder, Hugging Face folder, or hub id")
     parser.add_argument("--out", required=True, type=Path, help="new folder to write")
     parser.add_argument("--patches", nargs="+", type=int, default=[], metavar="N", help="one program for each number")
@@ -33,7 +34,7 @@ def parse() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--short-side", type=int, help="pixels of the short side (default: as trained, else 800)")
     parser.add_argument("--max-side", type=int, help="most pixels of the long side (default: in proportion)")
-    return parser.parse_args()
+    return parser.parse()
 
 
 def batch_of(text: str) -> int | None:
@@ -47,7 +48,14 @@ def batch_of(text: str) -> int | None:
 
 
 def main() -> None:
+    """The program."""
     args = parse()
+    with clear_errors():
+        export(args)
+
+
+def export(args: argparse.Namespace) -> None:
+    """Exports, and says what was written."""
     batch = batch_of(args.batch_size)
     platforms = [name.strip() for name in args.platforms.split(",")]
     if any(side is not None and side < 1 for side in (args.short_side, args.max_side)):
@@ -81,10 +89,5 @@ def main() -> None:
     print(f"try it: python {args.out / 'run_detector.py'} IMAGE")
 
 
-def run() -> None:
-    """The program."""
-    exit_with_sentence(main)
-
-
 if __name__ == "__main__":
-    run()
+    main()

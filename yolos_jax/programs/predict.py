@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolos_jax.errors import InputError, exit_with_sentence, make_folder
+from yolos_jax.errors import InputError, clear_errors, make_folder
+from yolos_jax.programs.command_line import Parser
 
 if TYPE_CHECKING:
     from yolos_jax.inference.detector import Detections
@@ -19,7 +20,7 @@ ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="images, or folders of images")
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder, Hugging Face folder, or hub id")
     parser.add_argument("--out", required=True, type=Path, help="folder for the drawn images and JSON files")
@@ -29,7 +30,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=1, help="most images at a time (default 1)")
     parser.add_argument("--limit", type=int, default=0, help="only the first so many images")
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
-    return parser.parse_args()
+    return parser.parse()
 
 
 def find(images: list[Path]) -> list[Path]:
@@ -88,7 +89,14 @@ def decoded(pairs: list[tuple[Path, Path]], size: int) -> Iterator[list[tuple]]:
 
 
 def main() -> None:
+    """The program."""
     args = parse()
+    with clear_errors():
+        predict(args)
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Detects, draws and writes."""
     if args.batch_size < 1 or args.limit < 0 or not 0 <= args.threshold <= 1:
         raise InputError("--batch-size must be at least 1, --limit at least 0 and --threshold within 0..1.")
     if min(args.short_side or 1, args.max_side or 1) < 1:
@@ -129,10 +137,5 @@ def as_json(image: Path, found: "Detections") -> dict:
     return {"file": str(image), "width": found.size[0], "height": found.size[1], "objects": objects}
 
 
-def run() -> None:
-    """The program."""
-    exit_with_sentence(main)
-
-
 if __name__ == "__main__":
-    run()
+    main()

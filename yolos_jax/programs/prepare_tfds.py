@@ -9,21 +9,29 @@ Then --config.data.root=data/tfds trains and evaluates from it. The bytes of
 the images stay as they are. test2017 has no annotations and is left out.
 """
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from yolos_jax.errors import exit_with_sentence
+from yolos_jax.errors import clear_errors
+from yolos_jax.programs.command_line import Parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """The program."""
+    parser = Parser(__doc__)
     parser.add_argument("--coco", required=True, type=Path, help="COCO folder to read")
     parser.add_argument("--out", required=True, type=Path, help="folder to write coco/2017/1.1.0 in")
     parser.add_argument("--splits", nargs="+", default=(), help="splits to write, instead of train2017 and val2017")
-    args = parser.parse_args()
+    args = parser.parse()
+    with clear_errors():
+        prepare(args.coco, args.out, args.splits)
+
+
+def prepare(coco: Path, out: Path, splits: Sequence[str]) -> None:
+    """Writes the data set and prints what is in it."""
     from yolos_jax.data.tfds.build import build
 
-    folder, found = build(args.coco, args.out, args.splits)
+    folder, found = build(coco, out, splits)
     for one in found:
         cut = f", {one.clipped} of them clipped to their image" if one.clipped else ""
         print(f"{one.split}: {one.images} images, {one.objects} objects{cut}, in {one.shards} shard(s)")
@@ -32,10 +40,5 @@ def main() -> None:
         print(f"note: {left} is another build's that runs or was cut short; remove it if none runs")
 
 
-def run() -> None:
-    """The program."""
-    exit_with_sentence(main)
-
-
 if __name__ == "__main__":
-    run()
+    main()

@@ -5,31 +5,39 @@ python train.py --config configs/yolos_s.py --workdir runs/s --config.data.root=
 SIGTERM or Ctrl-C finishes the step, saves and leaves with exit code 143 or 130; the same command goes on.
 """
 
+import functools
 import sys
-from typing import Any
 
-from absl import flags
-
-from yolos_jax.programs.command_line import flags_of_hosts, run_with_config
-
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics.jsonl, tensorboard/.", required=True)
-ACCEPT = flags.DEFINE_bool("accept_differences", False, "Go on although the recipe or the annotations have changed.")
-join_hosts = flags_of_hosts()
+from yolos_jax.distributed import launch
+from yolos_jax.errors import clear_errors
+from yolos_jax.programs.command_line import RecipeParser, join
 
 
-def main(config: Any) -> None:
-    join_hosts()
-    from yolos_jax.training.loop import train
+def parser() -> RecipeParser:
+    parser = RecipeParser(__doc__)
+    parser.add_argument("--workdir", required=True, help="folder for checkpoints, metrics.jsonl and tensorboard/")
+    text = "go on although the recipe or the annotations have changed"
+    parser.add_argument("--accept_differences", action="store_true", help=text)
+    parser.add_process_flags()
+    return parser
 
-    outcome = train(config, WORKDIR.value, ACCEPT.value)
-    if outcome.signal:
-        sys.exit(128 + outcome.signal)
 
-
-def run() -> None:
+def main() -> None:
     """The program."""
-    run_with_config(main, __doc__)
+    args, config = parser().parse_recipe()
+    with launch.guarded(), clear_errors():
+        join(args)
+        # The loop itself rather than yolos_jax.train, so that a traceback has one frame of ours less.
+        from yolos_jax.recipe import options_of, prepare
+        from yolos_jax.tasks.detection import detection_task
+        from yolos_jax.training.loop import train
+
+        config = prepare(config)
+        make_task = functools.partial(detection_task, config)
+        outcome = train(make_task, args.workdir, options_of(config, args.accept_differences))
+        if outcome.signal:
+            sys.exit(128 + outcome.signal)
 
 
 if __name__ == "__main__":
-    run()
+    main()

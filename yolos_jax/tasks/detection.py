@@ -19,7 +19,7 @@ from yolos_jax.data.plan import ORDER, TrainingPlan
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.evaluator import Evaluation, Evaluator
-from yolos_jax.inference.loading import load_model
+from yolos_jax.inference.detector import load_model
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import abstract, apply
 from yolos_jax.objective.losses import Divisors, Targets, divisors_of, set_loss
@@ -164,7 +164,7 @@ def data_facts(source: DataSet) -> dict[str, Any]:
 def _meta(config: Any, model: YolosConfig, source: DataSet, step: int, extra: dict[str, Any]) -> Meta:
     """What a checkpoint of a run says about itself."""
     ids = None if config.data.categories == "raw" else source.category_ids
-    return Meta(model, source.label_names, step, extra, ids)
+    return Meta(model, source.label_names, step, extra, ids, config.model.max_side)
 
 
 def describe(source: DataSet, plan: TrainingPlan, total: int, devices: int) -> str:

@@ -37,8 +37,11 @@ Loss = Callable[..., tuple[jax.Array, LossReport]]
 class Evaluated(Protocol):
     """The result of an evaluation: numbers by name, and a sentence for each image that could not be read."""
 
-    metrics: dict[str, float]
-    skipped: list[str]
+    @property
+    def metrics(self) -> dict[str, float]: ...
+
+    @property
+    def skipped(self) -> list[str]: ...
 
 
 @dataclasses.dataclass(frozen=True)

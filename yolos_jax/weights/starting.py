@@ -33,8 +33,9 @@ def starting_params(model: YolosConfig, init: str, seed: int) -> dict:
             raise InputError(f"the checkpoint {init} is of another model than the config: {'; '.join(different)}.")
         print(f"starting from the checkpoint {init}, step {meta.step}")
     else:
-        found, params, _, report = weights.load_weights(init, model, seed, any_classes=True)
-        print(report)
+        loaded = weights.load_weights(init, model, seed, any_classes=True, processor=False)
+        found, params = loaded.config, loaded.params
+        print(loaded.report)
     if found.num_classes != model.num_classes:
         params["class_head"]["fc3"] = build(model, seed)[1]["class_head"]["fc3"]
         print(

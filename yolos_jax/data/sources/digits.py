@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from yolos_jax.errors import InputError, exit_with_sentence
+from yolos_jax.errors import InputError, clear_errors
 
 SIDE = 64  # of a scene, pixels
 MOST = 3  # digits in a scene
@@ -198,4 +198,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    with clear_errors():
+        main()
