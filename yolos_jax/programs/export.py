@@ -1,6 +1,6 @@
 """Writes the detector as a portable program, to run without this package.
 
-python stablehlo.py --checkpoint runs/s --out exported/
+python -m yolos_jax.programs.export --checkpoint runs/s --out exported/
 python exported/run_detector.py image.jpg       needs jax, flatbuffers, numpy and Pillow only
 
 A program (StableHLO, by jax.export) is for sequences of so many patches at
