@@ -14,9 +14,10 @@ from yolos_jax.images.reading import open_rgb
 from yolos_jax.images.sequence import default_max_side
 from yolos_jax.programs import export as program
 
-CONFIG = dataclasses.replace(TINY, query_block=32, max_side=20)  # several blocks of attention
+CONFIG = dataclasses.replace(TINY, det_tokens=200)  # enough tokens for several blocks of attention
+MAX_SIDE = 20  # patches
 SHORT, LONG = 64, default_max_side(64)  # 13 x 8 patches at most
-META = Meta(CONFIG, {0: "cat", 2: "dog"}, 7, {"config": {"data": {"short_side": SHORT}}}, (10, 20, 30, 40))
+META = Meta(CONFIG, {0: "cat", 2: "dog"}, 7, {"config": {"data": {"short_side": SHORT}}}, (10, 20, 30, 40), MAX_SIDE)
 
 
 def checkpoint_in(folder: Path) -> Path:

@@ -13,9 +13,9 @@ from safetensors.numpy import save_file
 
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import abstract
-from yolos_jax.weights import to_huggingface, to_reference
-from yolos_jax.weights.huggingface import write_config
+from yolos_jax.weights.huggingface import to_huggingface, write_config
 from yolos_jax.weights.names import huggingface_names
+from yolos_jax.weights.reference import to_reference
 
 TINY = YolosConfig(
     width=12,

@@ -49,7 +49,7 @@ def test_forward_equals_the_reference_in_any_mix(detector):
     with pytest.raises(InputError, match="multiples of 16"):
         detector.forward([np.zeros((20, 32, 3), np.uint8)])
     with pytest.raises(InputError, match="raise model.max_side"):
-        detector.forward([np.zeros((16, 16 * (detector.config.max_side + 1), 3), np.uint8)])
+        detector.forward([np.zeros((16, 16 * (detector.geometry.model_max_side + 1), 3), np.uint8)])
 
 
 def test_bytes_equal_normalized_floats(detector):
@@ -158,7 +158,7 @@ def test_unreadable_files(detector, tmp_path):
 
 
 def test_checkpoint_round_trip(detector, folder, tmp_path):
-    config, params, _, _ = load_weights(folder)
+    config, params, _, _, *_ = load_weights(folder)
     extra = {"config": {"data": {"short_side": 48, "max_side": 0}}}
     save(tmp_path / "c", 7, params, Meta(config, NAMES, 7, extra))
     loaded, meta = load(tmp_path / "c")
@@ -188,7 +188,7 @@ def test_checkpoint_round_trip(detector, folder, tmp_path):
 
 
 def test_damaged_checkpoint(folder, tmp_path):
-    config, params, _, _ = load_weights(folder)
+    config, params, _, _, *_ = load_weights(folder)
     save(tmp_path / "c", 0, params, Meta(config, {}))
     for path in (tmp_path / "c" / "0" / "params").rglob("*"):
         if path.is_file():
@@ -201,7 +201,7 @@ def test_damaged_checkpoint(folder, tmp_path):
     "text", ["", "[]", '{"model": {}, "label_names": {}, "step": 0, "extra": []}', '{"step": "x"}']
 )
 def test_damaged_facts_of_a_checkpoint(folder, tmp_path, text):
-    config, params, _, _ = load_weights(folder)
+    config, params, _, _, *_ = load_weights(folder)
     save(tmp_path / "c", 0, params, Meta(config, {}))
     (tmp_path / "c" / "0" / "meta" / "metadata").write_text(text)
     with pytest.raises(InputError, match="cannot be read"):

@@ -10,9 +10,9 @@ from reference_pack import PARITY_VARIANTS, arrays, image_sequence, micro_config
 
 from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import pack
-from yolos_jax.model.config import VARIANTS, YolosConfig, variant
+from yolos_jax.model.config import VARIANTS, Compute, YolosConfig, variant
 from yolos_jax.model.yolos import abstract, apply, build, normalize
-from yolos_jax.weights import from_reference
+from yolos_jax.weights.reference import from_reference
 
 MICRO = YolosConfig(
     width=24, depth=3, heads=2, det_tokens=5, num_classes=7, init_pe_size=(64, 96), mid_pe_size=(64, 96)
@@ -104,8 +104,7 @@ def test_bytes_are_normalized_on_the_device():
 def test_attention_never_holds_all_pairs():
     """Temporary memory of the compiled program, forward and backward, stays below one N x N array."""
     tokens = 4096
-    config = dataclasses.replace(MICRO, max_side=84, query_block=128)
-    graph, params = abstract(config)
+    graph, params = abstract(MICRO, Compute(query_block=128))
     patches, grid = jax.ShapeDtypeStruct((1, tokens, 768), jnp.uint8), jax.ShapeDtypeStruct((1, 2), jnp.int32)
 
     def forward(params, patches, grid):
@@ -114,7 +113,7 @@ def test_attention_never_holds_all_pairs():
     def loss(params, patches, grid):
         return forward(params, patches, grid).sum()
 
-    all_pairs = config.heads * tokens**2 * 4
+    all_pairs = MICRO.heads * tokens**2 * 4
     for program in (forward, jax.grad(loss)):
         memory = jax.jit(program).lower(params, patches, grid).compile().memory_analysis()
         assert memory.temp_size_in_bytes < all_pairs
@@ -140,7 +139,7 @@ def test_blocks_of_queries_change_nothing():
     graph, params = build(MICRO)
     patches = np.random.default_rng(0).integers(0, 256, (1, 48, 768), np.uint8)
     whole = apply(graph, params, patches, jnp.array([[6, 8]]))
-    graph, _ = abstract(dataclasses.replace(MICRO, query_block=10))
+    graph, _ = abstract(MICRO, Compute(query_block=10))
     parts = apply(graph, params, patches, jnp.array([[6, 8]]))
     np.testing.assert_allclose(whole.logits, parts.logits, atol=1e-5)
 
@@ -166,7 +165,6 @@ def test_variants_have_the_published_sizes(name):
         ({"init_pe_size": (8, 100)}, "at least one patch"),
         ({"patch_size": 0}, "patch_size is 0; .* at least 1"),
         ({"mlp_ratio": 0.0}, "mlp_ratio is 0.0"),
-        ({"query_block": 0}, "query_block is 0"),
         ({"layer_norm_eps": float("nan")}, "layer_norm_eps is nan"),
         ({"width": "192"}, "model.width is '192'"),
     ],
@@ -178,3 +176,17 @@ def test_impossible_configs_are_refused(wrong, sentence):
         variant("xl")
     with pytest.raises(InputError, match="unknown model settings"):
         YolosConfig.from_dict({"widht": 3})
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        ({"query_block": 0}, "model.query_block is 0; .* at least 1"),
+        ({"max_side": 84.0}, "model.max_side is 84.0"),
+        ({"max_side": True}, "model.max_side is True"),
+        ({"dtype": "float16"}, "model.compute_dtype is 'float16'; it must be 'float32' or 'bfloat16'"),
+    ],
+)
+def test_impossible_computation_is_refused(wrong, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Compute(**wrong)

@@ -12,8 +12,8 @@ from tiny_weights import TINY, assert_bit_equal, deit_state, huggingface_folder,
 
 from yolos_jax import checkpoints
 from yolos_jax.evaluation.coco_metrics import NAMES
-from yolos_jax.weights import to_huggingface
 from yolos_jax.weights.deit import from_deit
+from yolos_jax.weights.huggingface import to_huggingface
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,8 +13,8 @@ from made_coco import box, make_coco
 from PIL import Image
 from reference_pack import ROOT
 from safetensors.numpy import save_file
-
 from yolos_jax.defaults import get_config
+
 from yolos_jax.errors import InputError
 from yolos_jax.recipe import LEAST, check
 

@@ -6,11 +6,11 @@ import numpy as np
 import optax
 import pytest
 from reference_pack import arrays, train_config
-from yolos_jax.settings import SETTINGS
 
 from yolos_jax.model.yolos import abstract
+from yolos_jax.settings import SETTINGS
 from yolos_jax.training.optimizer import by_epoch, clip_like_torch, decay_mask, learning_rates, make_optimizer
-from yolos_jax.weights import to_reference
+from yolos_jax.weights.reference import to_reference
 
 
 def test_learning_rate_of_every_epoch():

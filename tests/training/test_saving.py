@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from micro_run import assert_equal_trees
 from tiny_weights import TINY, random_params
-from yolos_jax.settings import get_config
 
 from yolos_jax import checkpoints
 from yolos_jax.checkpoints import Meta
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import abstract
+from yolos_jax.settings import get_config
 from yolos_jax.training.optimizer import make_optimizer
 from yolos_jax.training.resume import newest as newest_of
 from yolos_jax.training.resume import put_aside_best

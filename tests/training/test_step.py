@@ -1,6 +1,5 @@
 """Options of the step: precision, rematerialisation, accumulation, moving average."""
 
-import dataclasses
 import re
 
 import jax
@@ -20,7 +19,6 @@ from yolos_jax.training.step import data_mesh, initial_state, make_gradient, mak
 CONFIG = YolosConfig(
     width=24, depth=3, heads=2, patch_size=8, det_tokens=5, num_classes=7, init_pe_size=(32, 48), mid_pe_size=(32, 48)
 )
-COMPUTE = Compute()
 MESH = data_mesh(jax.devices()[:1])
 
 
@@ -34,16 +32,16 @@ def batch_of(images=4, tokens=24) -> TrainBatch:
     return TrainBatch(patches, grid, labels, boxes, count, np.ones(images, bool))
 
 
-def gradient_of(compute=COMPUTE, matcher="device", mesh=MESH, parts=1):
+def gradient_of(compute=None, matcher="device", mesh=MESH, parts=1):
     """(params, batch) -> (gradients, report)"""
-    loss = detection_loss(abstract(CONFIG, compute)[0], 1, matcher, mesh, LossWeights())
+    loss = detection_loss(abstract(CONFIG, compute or Compute())[0], 1, matcher, mesh, LossWeights())
     return jax.jit(make_gradient(loss, batch_divisors(1), mesh, parts))
 
 
 def gradients(**changes):
     """(gradients, loss terms) of the batch, computed in another way."""
     params = build(CONFIG, 0, "from_nothing")[1]
-    grads, report = gradient_of(dataclasses.replace(COMPUTE, **changes))(params, batch_of())
+    grads, report = gradient_of(Compute(**changes))(params, batch_of())
     return jax.tree.map(np.asarray, (grads, report.terms))
 
 

@@ -17,6 +17,7 @@ from yolos_jax.data.plan import PlannedBatch
 from yolos_jax.data.sources.coco import CocoSource
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.images.sequence import pack
+from yolos_jax.model.config import Compute
 from yolos_jax.model.yolos import abstract
 from yolos_jax.objective import matching
 from yolos_jax.objective.weights import LossWeights
@@ -25,7 +26,7 @@ from yolos_jax.training.optimizer import by_epoch, learning_rates, make_optimize
 from yolos_jax.training.prefetch import Batches
 from yolos_jax.training.signals import Signals
 from yolos_jax.training.step import data_mesh, initial_state, make_step, split_over
-from yolos_jax.weights import from_reference, to_reference
+from yolos_jax.weights.reference import from_reference, to_reference
 
 pytestmark = pytest.mark.slow
 
@@ -152,7 +153,7 @@ def test_parameters_through_the_loader(tmp_path, devices, workers):
 
     def feed(z, slots, mesh):
         plan = TraceOrder(z, source.examples.sizes, slots, config.patch_size)
-        work = LoadStep(source, plan, config.patch_size, config.max_side)
+        work = LoadStep(source, plan, config.patch_size, Compute.max_side)
         loaded = load(work, 0, len(plan.order), workers)
         with Batches(loaded, split_over(mesh), Processes(), Signals()) as batches:
             for batch in batches:

@@ -21,9 +21,10 @@ from tiny_weights import (
 )
 
 from yolos_jax.errors import InputError
-from yolos_jax.weights import load_weights, read_source
+from yolos_jax.weights import load_weights
 from yolos_jax.weights.backbone import find_backbone
 from yolos_jax.weights.deit import from_deit
+from yolos_jax.weights.source import read_source
 
 
 def mae_with(**extra):
@@ -50,7 +51,7 @@ PLAIN = from_deit(bare_vit(), TINY)[0]
 def test_the_backbone_alone_is_taken(tmp_path, state, note):
     path = write(tmp_path / "vit.safetensors", state)
     assert read_source(path).kind == "deit"
-    _, params, _, report = load_weights(path, TINY)
+    _, params, _, report, *_ = load_weights(path, TINY)
     assert_bit_equal(params, PLAIN)
     assert set(report.taken) | set(report.ignored) == set(state) and not set(report.taken) & set(report.ignored)
     assert len(report.taken) == len(bare_vit())
@@ -90,7 +91,7 @@ def test_other_grids(side):
 def test_transformers_names(tmp_path, distilled):
     state = transformers_vit(distilled=distilled)
     path = folder(tmp_path / "hf", {"model_type": "deit" if distilled else "vit"}, state)
-    _, params, names, report = load_weights(path, TINY)
+    _, params, names, report, *_ = load_weights(path, TINY)
     assert_bit_equal(params, from_deit(deit_state(distilled=distilled), TINY)[0])
     assert names is None
     assert set(report.taken) | set(report.ignored) == set(state)
@@ -145,7 +146,7 @@ def test_a_count_of_batches_is_no_weight(tmp_path):
     """BatchNorm's, which MoCo v3 has in its predictor, is one int64."""
     count = {"module.predictor.1.num_batches_tracked": np.array(9)}
     save_file(moco_state() | count, tmp_path / "vit.safetensors")
-    _, params, _, report = load_weights(tmp_path / "vit.safetensors", TINY)
+    _, params, _, report, *_ = load_weights(tmp_path / "vit.safetensors", TINY)
     assert_bit_equal(params, PLAIN)
     assert set(count) < set(report.ignored)
     save_file(bare_vit() | {"norm.weight": np.array(9)}, tmp_path / "odd.safetensors")
@@ -189,7 +190,7 @@ def test_folders_of_transformers(tmp_path, name):
         for tensor in model.parameters():
             tensor.normal_()
     model.save_pretrained(tmp_path / "hf")
-    _, params, _, report = load_weights(tmp_path / "hf", TINY)
+    _, params, _, report, *_ = load_weights(tmp_path / "hf", TINY)
     inner = getattr(model, model.base_model_prefix, model)
     block, last = inner.layers[0], inner.layers[-1]
     parts = [getattr(block.attention, f"{letter}_proj").weight.detach().numpy().T for letter in "qkv"]

@@ -13,13 +13,13 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 from tiny_weights import TINY, assert_bit_equal, deit_state, folder, huggingface_folder, in_hub_cache, random_params
-from yolos_jax.training.start import starting_params
 
 from yolos_jax import Detector, checkpoints
 from yolos_jax.errors import InputError
 from yolos_jax.inference.detector import load_model
-from yolos_jax.weights import hub_model, load_all, load_weights
+from yolos_jax.weights import hub_model, load_weights
 from yolos_jax.weights.processor import Sizes, write_processor
+from yolos_jax.weights.starting import starting_params
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT, OTHER = "a" * 40, "b" * 40
@@ -69,7 +69,7 @@ def test_which_names_are_models_of_the_hub(tmp_path, monkeypatch):
 
 def test_every_door_takes_a_name(tmp_path, cache):
     in_hub_cache(cache, "org/yolos", yolos_folder(tmp_path / "made"), COMMIT)
-    found = load_all("org/yolos")
+    found = load_weights("org/yolos")
     assert_bit_equal(found.params, random_params(TINY))
     assert found.report.path == f"org/yolos@{COMMIT[:12]}" and found.sizes == (64, 96)
     params, meta = load_model("org/yolos")
@@ -85,9 +85,9 @@ def test_revisions(tmp_path, cache):
     old = yolos_folder(tmp_path / "old")
     (old / "config.json").write_text((old / "config.json").read_text().replace("LABEL_2", "owl"))
     in_hub_cache(cache, "org/yolos", old, OTHER, "v1.0")
-    assert load_all("org/yolos").label_names[2] == "LABEL_2"
-    assert load_all("org/yolos@v1.0").label_names[2] == "owl"
-    assert load_all(f"org/yolos@{OTHER}").label_names[2] == "owl"
+    assert load_weights("org/yolos").label_names[2] == "LABEL_2"
+    assert load_weights("org/yolos@v1.0").label_names[2] == "owl"
+    assert load_weights(f"org/yolos@{OTHER}").label_names[2] == "owl"
     with pytest.raises(InputError, match=r"org/yolos@v2 is no file .* HF_HUB_OFFLINE is set, .* --revision v2 where"):
         load_weights("org/yolos@v2")
 

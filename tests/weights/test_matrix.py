@@ -30,8 +30,8 @@ from tiny_weights import (
 from yolos_jax import checkpoints
 from yolos_jax.model.config import VARIANTS
 from yolos_jax.model.yolos import build
-from yolos_jax.weights import Sizes, export_huggingface, load_all
-from yolos_jax.weights.processor import write_processor
+from yolos_jax.weights import export_huggingface, load_weights
+from yolos_jax.weights.processor import Sizes, write_processor
 
 SIZES = Sizes(96, 160)
 COMMIT = "c0ffee" + "0" * 34
@@ -152,7 +152,7 @@ def offline(monkeypatch, tmp_path):
 
 def there_and_back(source: str | Path, config, params, tmp_path: Path) -> None:
     """Through a checkpoint of ours and a folder for transformers."""
-    found = load_all(source)
+    found = load_weights(source)
     assert found.config == config
     assert_bit_equal(found.params, params)
     names, ids = {0: "cat", 3: "dog"}, (7, 1, 90, 12)
@@ -162,7 +162,7 @@ def there_and_back(source: str | Path, config, params, tmp_path: Path) -> None:
     assert kept == meta
     assert_bit_equal(ours, params)
     export_huggingface(ours, kept.model, kept.label_names, tmp_path / "theirs", kept.category_ids, SIZES)
-    back = load_all(tmp_path / "theirs")
+    back = load_weights(tmp_path / "theirs")
     assert_bit_equal(back.params, params)
     assert (back.label_names, back.category_ids, back.sizes) == (names, ids, SIZES)
     assert not config.differences(back.config)
@@ -199,7 +199,7 @@ def test_yolos(source, variant, tmp_path):
 def test_vit(source, variant, tmp_path):
     config = MICRO[variant]
     path = VITS[source](tmp_path, config)
-    found = load_all(path)
+    found = load_weights(path)
     check_positions(found.params, load_file(path / "model.safetensors" if path.is_dir() else path))
     there_and_back(path, config, vit_params(config, found), tmp_path)
 
@@ -220,4 +220,4 @@ def test_vit_from_torch(source, variant, tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
     config = MICRO[variant]
     path = TORCH_VITS[source](tmp_path, config, torch)
-    there_and_back(path, config, vit_params(config, load_all(path)), tmp_path)
+    there_and_back(path, config, vit_params(config, load_weights(path)), tmp_path)

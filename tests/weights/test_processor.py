@@ -10,10 +10,13 @@ from tiny_weights import TINY, assert_bit_equal, huggingface_folder, random_para
 from yolos_jax import Detector, checkpoints
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.coco_metrics import NAMES
-from yolos_jax.images.sequence import resize, resized_size
+from yolos_jax.images.sequence import pack, resize, resized_size
 from yolos_jax.inference.detector import load_model
-from yolos_jax.weights import Facts, Sizes, export_huggingface, load_weights, recorded_facts, sizes_of
-from yolos_jax.weights.processor import MEAN, STD, read_processor, write_processor
+from yolos_jax.model.config import Compute
+from yolos_jax.model.yolos import abstract, apply
+from yolos_jax.weights import export_huggingface, load_weights, recorded_facts, sizes_of
+from yolos_jax.weights.card import Facts
+from yolos_jax.weights.processor import MEAN, STD, Sizes, read_processor, write_processor
 
 # As published with hustvl/yolos-tiny; those of 2022 gave the sizes apart and left the rest out.
 PUBLISHED = {
@@ -90,7 +93,7 @@ def test_what_is_not_honoured_is_a_sentence(tmp_path, changes, sentence):
     made = with_processor(tmp_path / "hf", PUBLISHED | changes)
     with pytest.raises(InputError, match=f"preprocessor_config.json of {made} asks for .*{sentence}.*repair or remove"):
         Detector.load(made)
-    assert_bit_equal(load_weights(made)[1], random_params(TINY))  # to start training from it will do
+    assert_bit_equal(load_weights(made, processor=False)[1], random_params(TINY))  # to start training from it will do
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"size": ' + "9" * 5000 + "}"])
@@ -109,8 +112,14 @@ def test_the_detector_takes_them_over(tmp_path):
     assert Detector.load(tmp_path / "ours").geometry[:2] == (64, 120)
     # sides that the position resizing is not made for by default get room
     large = with_processor(tmp_path / "large", PUBLISHED | {"size": {"shortest_edge": 800, "longest_edge": 1600}})
-    assert Detector.load(large).config.max_side == 200  # patches of 8 pixels
-    assert Detector.load(huggingface_folder(tmp_path / "none"), max_side=400, short_side=300).config == TINY
+    assert load_model(large)[1].max_side == 200  # patches of 8 pixels
+    assert Detector.load(large).geometry.model_max_side == 200
+    image = np.random.default_rng(0).integers(0, 256, (8, 1600, 3), np.uint8)
+    graph = abstract(TINY, Compute(max_side=200))[0]
+    want = apply(graph, random_params(TINY), *pack([image], 200, 1, 8))
+    np.testing.assert_allclose(Detector.load(large).forward([image])[1], want.boxes, atol=1e-5)
+    none = Detector.load(huggingface_folder(tmp_path / "none"), max_side=400, short_side=300)
+    assert none.config == TINY and none.geometry.model_max_side == 84
 
 
 def test_sizes_of_a_checkpoint():

@@ -11,8 +11,10 @@ from tiny_weights import TINY, assert_bit_equal, deit_state, write
 
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import build
-from yolos_jax.weights import load_weights, read_source, to_reference
+from yolos_jax.weights import load_weights
 from yolos_jax.weights.deit import from_deit
+from yolos_jax.weights.reference import to_reference
+from yolos_jax.weights.source import read_source
 
 
 def packed_target(name, target):
@@ -101,7 +103,7 @@ def test_variant_is_found_by_width_and_depth(monkeypatch, tmp_path):
     with pytest.raises(InputError, match=r"width 12 and 3 blocks, which is none of the variants \(ti 192 and 12"):
         load_weights(path)
     monkeypatch.setattr("yolos_jax.weights.deit.VARIANTS", {"tiny": TINY})
-    config, params, names, report = load_weights(path, seed=4)
+    config, params, names, report, *_ = load_weights(path, seed=4)
     assert config == TINY and names is None and report.path == str(path)
     assert_bit_equal(params, from_deit(deit_state(), TINY, 4)[0])
 

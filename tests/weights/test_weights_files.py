@@ -11,8 +11,9 @@ import pytest
 from tiny_weights import TINY, assert_bit_equal, deit_state, huggingface_folder, random_params, reference_state, write
 
 from yolos_jax.errors import InputError
-from yolos_jax.weights import Report, load_weights, read_source
-from yolos_jax.weights.report import compact
+from yolos_jax.weights import load_weights
+from yolos_jax.weights.report import Report, compact
+from yolos_jax.weights.source import read_source
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_reference_checkpoint(tmp_path, torch):
         "args": argparse.Namespace(lr=1e-4, backbone_name="tiny"),
     }
     torch.save(content, tmp_path / "yolos.pth")
-    _, params, _, report = load_weights(tmp_path / "yolos.pth", TINY)
+    _, params, _, report, *_ = load_weights(tmp_path / "yolos.pth", TINY)
     assert_bit_equal(params, random_params(TINY))
     assert set(report.taken) == set(reference_state())
 
@@ -90,7 +91,7 @@ def test_bare_state_dict_and_other_dtypes(tmp_path, torch):
     state["backbone.norm.bias"] = torch.nn.Parameter(state["backbone.norm.bias"].to(torch.float16))
     state["backbone.cls_token"] = state["backbone.cls_token"].expand(2, -1, -1)[:1]
     torch.save(state, tmp_path / "yolos.pth")
-    _, params, _, report = load_weights(tmp_path / "yolos.pth", TINY)
+    _, params, _, report, *_ = load_weights(tmp_path / "yolos.pth", TINY)
     assert set(report.cast) == {"backbone.norm.weight (bfloat16)", "backbone.norm.bias (float16)"}
     np.testing.assert_array_equal(params["norm"]["scale"], state["backbone.norm.weight"].float().numpy())
     np.testing.assert_array_equal(params["norm"]["bias"], state["backbone.norm.bias"].detach().float().numpy())

@@ -12,8 +12,11 @@ from tiny_weights import TINY, assert_bit_equal, listed, random_params, referenc
 from yolos_jax.errors import InputError
 from yolos_jax.model.config import VARIANTS
 from yolos_jax.model.yolos import abstract
-from yolos_jax.weights import from_reference, load_weights, read_source, to_huggingface, to_reference
+from yolos_jax.weights import load_weights
+from yolos_jax.weights.huggingface import to_huggingface
 from yolos_jax.weights.names import huggingface_names, huggingface_shapes, reference_shapes
+from yolos_jax.weights.reference import from_reference, to_reference
+from yolos_jax.weights.source import read_source
 
 OUR_NAMES = {"tiny": "ti", "small": "s", "small_dWr": "s_dwr", "base": "b"}
 
@@ -65,7 +68,7 @@ def test_name_map():
 @pytest.mark.parametrize("name", ["init_only", "mid", "distilled"])
 def test_micro_model_comes_back_bit_equal(name):
     config, state = micro_config(name), tensors(f"model_{name}.safetensors")
-    found, params, names, report = load_weights(pack(f"model_{name}.safetensors"), config)
+    found, params, names, report, *_ = load_weights(pack(f"model_{name}.safetensors"), config)
     assert found == config and names is None
     assert jax.tree.map(np.shape, params) == jax.tree.map(lambda x: x.shape, abstract(config)[1])
     assert_bit_equal(to_reference(params, config), dict(state))
@@ -163,7 +166,7 @@ def test_other_float_types_are_cast_and_reported(tmp_path, dtype):
     path = write(tmp_path / "a.safetensors", state)
     source = read_source(path)
     assert source.kind == "reference" and source.hf_config is None
-    _, params, _, report = load_weights(path, TINY)
+    _, params, _, report, *_ = load_weights(path, TINY)
     assert report.cast == (f"backbone.norm.bias ({dtype})",)
     assert f"backbone.norm.bias ({dtype})" in str(report)
     np.testing.assert_array_equal(params["norm"]["bias"], state["backbone.norm.bias"].astype(np.float32))

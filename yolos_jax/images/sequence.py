@@ -26,6 +26,11 @@ class Batch(NamedTuple):
     grid: np.ndarray
 
 
+def ceil_div(a: int, b: int) -> int:
+    """`a / b`, rounded up."""
+    return -(-a // b)
+
+
 def resized_sizes(sizes: np.ndarray, short_side: int | np.ndarray, max_side: int | None, patch: int = 16) -> np.ndarray:
     """The sizes that the reference resizes images to, whole patches on both sides.
 
@@ -55,7 +60,7 @@ def resized_sizes(sizes: np.ndarray, short_side: int | np.ndarray, max_side: int
     resized = np.stack([np.where(wide, scaled, side), np.where(wide, side, scaled)], axis=1)
     resized = np.where((side == short)[:, None], sizes, resized)
     if max_side is not None:
-        resized = np.minimum(resized, -(-max_side // patch) * patch)
+        resized = np.minimum(resized, ceil_div(max_side, patch) * patch)
     return np.maximum(resized // patch, 1) * patch
 
 
@@ -94,7 +99,7 @@ class Geometry(NamedTuple):
                 f"a short side of {short_side} and a long one of at most {max_side} pixels: each must be at least "
                 f"one patch ({patch} pixels); raise data.short_side or data.max_side (--short-side, --max-side)."
             )
-        if -(-max_side // patch) > model_max_side or short_side // patch > model_max_side:
+        if ceil_div(max_side, patch) > model_max_side or short_side // patch > model_max_side:
             raise InputError(
                 f"images of up to {max(max_side, short_side)} pixels have more than model.max_side = "
                 f"{model_max_side} patches on a side; lower data.short_side or data.max_side (--short-side, "
@@ -163,7 +168,7 @@ def rounded_tokens(tokens: int) -> int:
     compiled a handful of times.
     """
     step = 1 << max(tokens.bit_length() - 4, 0)
-    return -(-tokens // step) * step
+    return ceil_div(tokens, step) * step
 
 
 def bucket_edges(counts: Sequence[int] | np.ndarray, buckets: int) -> list[int]:

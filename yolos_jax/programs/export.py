@@ -14,6 +14,7 @@ from pathlib import Path
 from yolos_jax.errors import InputError, check_empty, clear_errors
 from yolos_jax.exporting import onnx, stablehlo
 from yolos_jax.inference.detector import geometry_of, load_model
+from yolos_jax.model.config import Compute
 from yolos_jax.programs.command_line import Parser
 
 
@@ -67,10 +68,11 @@ def export(args: argparse.Namespace) -> None:
     params, meta = load_model(args.checkpoint)
     geometry = geometry_of(meta, args.short_side, args.max_side)
     most = stablehlo.most_patches(geometry)
-    wanted = {*args.patches, *(stablehlo.patches_of(h, w, meta.model) for h, w in args.image_size)}
+    compute, patch = Compute(max_side=meta.max_side), meta.model.patch_size
+    wanted = {*args.patches, *(stablehlo.patches_of(h, w, patch, meta.max_side) for h, w in args.image_size)}
     tokens = sorted(wanted) or [most]
-    programs = [stablehlo.to_stablehlo(meta.model, n, batch, platforms) for n in tokens]
-    converted = None if args.onnx is None else onnx.to_onnx(meta.model, params, *args.onnx)
+    programs = [stablehlo.to_stablehlo(meta.model, compute, n, batch, platforms) for n in tokens]
+    converted = None if args.onnx is None else onnx.to_onnx(meta.model, compute, params, *args.onnx)
     facts = stablehlo.write(args.out, params, meta, geometry, programs, converted)
 
     if tokens[-1] < most:

@@ -124,8 +124,9 @@ class Metrics:
         with _reports_full_disk(self.path):
             self.file.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
             self.file.flush()
-            for name, value in values.items() if self.board is not None else ():
-                self.board.add_scalar(name if "/" in name else f"train/{name}", value, step)
+            if self.board is not None:
+                for name, value in values.items():
+                    self.board.add_scalar(name if "/" in name else f"train/{name}", value, step)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

@@ -32,7 +32,7 @@ def export_huggingface(
       out_dir: a new or empty folder.
       category_ids: the data set's category id of every label, where they differ.
       sizes: what images are resized to; 800 and 1333 pixels by default.
-      facts: what the model card is to tell of the weights' origin and their measured numbers.
+      facts: the weights' origin and their measured numbers, for the model card.
 
     Raises:
       InputError: the folder is in use or cannot be written, or the model cannot be exported.

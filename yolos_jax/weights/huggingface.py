@@ -7,7 +7,7 @@ import numpy as np
 
 from yolos_jax.errors import InputError
 from yolos_jax.model.config import YolosConfig
-from yolos_jax.weights.limits import told, whole
+from yolos_jax.weights.limits import quoted, whole_number
 from yolos_jax.weights.names import (
     check,
     current_huggingface_name,
@@ -81,7 +81,7 @@ def read_config(values: Mapping[str, Any], what: str) -> tuple[YolosConfig, dict
     """
     for name, only in _FIXED.items():
         if type(values.get(name, only)) is not type(only) or values.get(name, only) != only:
-            raise InputError(f"{what} sets {name} to {told(values[name])}; only {only!r} is supported.")
+            raise InputError(f"{what} sets {name} to {quoted(values[name])}; only {only!r} is supported.")
     values = {**_DEFAULTS, **values}
     names = _label_names(values, what)
     try:
@@ -91,8 +91,8 @@ def read_config(values: Mapping[str, Any], what: str) -> tuple[YolosConfig, dict
             raise ValueError("patch_size is not square")
         mid = values["use_mid_position_embeddings"]
         if type(mid) is not bool:
-            raise ValueError(f"use_mid_position_embeddings is {told(mid)}; it must be true or false")
-        number = {name: whole(values[name], name, 1, most) for name, most in _MOST.items()}
+            raise ValueError(f"use_mid_position_embeddings is {quoted(mid)}; it must be true or false")
+        number = {name: whole_number(values[name], name, 1, most) for name, most in _MOST.items()}
         config = YolosConfig(
             width=number["hidden_size"],
             depth=number["num_hidden_layers"],
@@ -168,8 +168,8 @@ def _label_names(values: Mapping[str, Any], what: str) -> dict[int, str]:
     given = values.get("id2label")
     try:
         if given is None:
-            return {i: f"LABEL_{i}" for i in range(whole(values["num_labels"], "num_labels", 1, _MOST_LABELS))}
-        whole(len(given), "the number of labels", 1, _MOST_LABELS)
+            return {i: f"LABEL_{i}" for i in range(whole_number(values["num_labels"], "num_labels", 1, _MOST_LABELS))}
+        whole_number(len(given), "the number of labels", 1, _MOST_LABELS)
         names = {int(i): str(name) for i, name in given.items()}
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{what} has an id2label that does not map numbers to names ({error}).") from error
@@ -183,13 +183,14 @@ def _pair(values: Mapping[str, Any], name: str) -> tuple[int, int]:
     value = values[name]
     pair = value if isinstance(value, list) else [value, value]
     if len(pair) != 2:
-        raise ValueError(f"{name} is {told(value)}; it must be one or two whole numbers")
-    return whole(pair[0], name, 1, _MOST_PIXELS), whole(pair[1], name, 1, _MOST_PIXELS)
+        raise ValueError(f"{name} is {quoted(value)}; it must be one or two whole numbers")
+    first, second = (whole_number(side, name, 1, _MOST_PIXELS) for side in pair)
+    return first, second
 
 
 def _epsilon(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ValueError(f"layer_norm_eps is {told(value)}; it must be a number of 0 to 1")
+        raise ValueError(f"layer_norm_eps is {quoted(value)}; it must be a number of 0 to 1")
     return float(value)
 
 

@@ -16,14 +16,14 @@ _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 80
 
 
-def told(value: Any) -> str:
+def quoted(value: Any) -> str:
     """A foreign value for an error sentence: one line, and not a long one."""
     return _short.repr(value)
 
 
-def plain(name: str) -> str:
+def shown(name: str) -> str:
     """A foreign tensor's name for an error sentence: as it is, unless it is odd or long."""
-    return told(name)[1:-1]
+    return quoted(name)[1:-1]
 
 
 def check_floating(dtype: str, shape: Sequence[int], name: str, path: Path) -> None:
@@ -33,12 +33,12 @@ def check_floating(dtype: str, shape: Sequence[int], name: str, path: Path) -> N
     """
     if dtype not in FLOATS and (dtype, len(shape)) != ("int64", 0):
         raise InputError(
-            f"the tensor {plain(name)} of {path} has dtype {dtype}; weights are floating point ({', '.join(FLOATS)})."
+            f"the tensor {shown(name)} of {path} has dtype {dtype}; weights are floating point ({', '.join(FLOATS)})."
         )
 
 
-def whole(value: Any, name: str, least: int, most: int) -> int:
+def whole_number(value: Any, name: str, least: int, most: int) -> int:
     """`value` if it is an int of `least` to `most`; otherwise a `ValueError` that says so."""
     if type(value) is not int or not least <= value <= most:
-        raise ValueError(f"{name} is {told(value)}; it must be a whole number of {least} to {most}")
+        raise ValueError(f"{name} is {quoted(value)}; it must be a whole number of {least} to {most}")
     return value

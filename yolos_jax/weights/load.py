@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from yolos_jax.errors import InputError
-from yolos_jax.model.config import YolosConfig
+from yolos_jax.images.sequence import ceil_div
+from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.weights.backbone import find_backbone
 from yolos_jax.weights.deit import config_of_deit, from_backbone
 from yolos_jax.weights.huggingface import CLASSIFIER, from_huggingface, read_category_ids, read_config
@@ -38,6 +39,11 @@ class Loaded(NamedTuple):
     sizes: Sizes | None = None
 
     @property
+    def max_side(self) -> int:
+        """Longest side in patches for which the model needs room (`Compute.max_side`); the sizes may ask for more."""
+        return max(Compute.max_side, ceil_div(max(self.sizes or (0,)), self.config.patch_size))
+
+    @property
     def extra(self) -> dict[str, Any]:
         """What a checkpoint of them is to remember (`Meta.extra`)."""
         origin: dict[str, Any] = {"converted_from": self.report.path}
@@ -45,9 +51,13 @@ class Loaded(NamedTuple):
 
 
 def load_weights(
-    path: str | Path, config: YolosConfig | None = None, seed: int = 0, any_classes: bool = False
-) -> tuple[YolosConfig, dict, dict[int, str] | None, Report]:
-    """Our parameters from foreign weights.
+    path: str | Path,
+    config: YolosConfig | None = None,
+    seed: int = 0,
+    any_classes: bool = False,
+    processor: bool = True,
+) -> Loaded:
+    """Our parameters from foreign weights, and whatever else the source says.
 
     Args:
       path: a `.safetensors` or `.pth` file, a Hugging Face folder, or a name on the hub.
@@ -57,47 +67,33 @@ def load_weights(
       seed: of what a classifier or self-supervised ViT does not have.
       any_classes: a detector may have another number of classes than `config`;
         the config returned then has the source's.
-
-    Returns:
-      (config, nested dict of numpy float32 arrays, label names by class id if
-      the source has them, what became of every tensor)
+      processor: read the source's image processor, too; it must be one that we honour.
 
     Raises:
       InputError: unreadable, not YOLOS and no ViT, or another model than `config`.
     """
-    loaded = convert(read_source(path), config, seed, any_classes)
-    return loaded.config, loaded.params, loaded.label_names, loaded.report
+    return convert(read_source(path), config, seed, any_classes, processor)
 
 
-def load_detector(path: str | Path, config: YolosConfig | None = None, any_classes: bool = False) -> Loaded:
-    """`load_all` of weights that can detect: a ViT to start training from is an `InputError`."""
+def load_detector(path: str | Path) -> Loaded:
+    """`load_weights` of weights that can detect: a ViT to start training from is an `InputError`."""
     source = read_source(path)
     if source.kind == "deit":
         raise InputError(
             f"{source.name} is a ViT to start training from, not a detector; give it to convert.py or --config.init."
         )
-    return with_processor(convert(source, config, 0, any_classes), source)
+    return convert(source)
 
 
-def load_all(path: str | Path, config: YolosConfig | None = None, seed: int = 0, any_classes: bool = False) -> Loaded:
-    """`load_weights` with everything else that the source says; its image processor must be one that we honour."""
-    source = read_source(path)
-    return with_processor(convert(source, config, seed, any_classes), source)
-
-
-def with_processor(loaded: Loaded, source: Source) -> Loaded:
-    """Adds the sizes of the source's image processor, and room for them in the model's position resizing."""
-    if source.processor is None:
-        return loaded
-    sizes = read_processor(source.processor, f"the preprocessor_config.json of {source.name}")
-    patches = -(-max(sizes) // loaded.config.patch_size)
-    config = dataclasses.replace(loaded.config, max_side=max(loaded.config.max_side, patches))
-    return loaded._replace(config=config, sizes=sizes)
-
-
-def convert(source: Source, config: YolosConfig | None, seed: int, any_classes: bool) -> Loaded:
+def convert(
+    source: Source,
+    config: YolosConfig | None = None,
+    seed: int = 0,
+    any_classes: bool = False,
+    processor: bool = True,
+) -> Loaded:
     """See `load_weights`."""
-    what, names, ids = source.name, None, None
+    what, names, ids, sizes = source.name, None, None, None
     if any_classes and config is not None and source.kind in LAST_BIAS:
         bias = source.state.get(LAST_BIAS[source.kind])
         config = config if bias is None else with_classes(config, bias.size - 1)
@@ -115,7 +111,9 @@ def convert(source: Source, config: YolosConfig | None, seed: int, any_classes: 
             ids = read_category_ids(source.hf_config or {}, config.num_classes, f"the config.json of {what}")
         report = Report(source.kind, tuple(source.state))
     report = dataclasses.replace(report, cast=source.cast, path=what, notes=source.notes + report.notes)
-    return Loaded(config, params, names, report, ids)
+    if processor and source.processor is not None:
+        sizes = read_processor(source.processor, f"the preprocessor_config.json of {what}")
+    return Loaded(config, params, names, report, ids, sizes)
 
 
 def with_classes(config: YolosConfig, num_classes: int) -> YolosConfig:

@@ -6,7 +6,7 @@ import numpy as np
 
 from yolos_jax.errors import InputError
 from yolos_jax.model.config import YolosConfig
-from yolos_jax.weights.limits import plain
+from yolos_jax.weights.limits import shown
 from yolos_jax.weights.report import compact
 
 # What the mid-layer embeddings are called in published files and in those that
@@ -32,7 +32,7 @@ _PARTS = (
     ("class_embed.", "class_labels_classifier."),
     ("bbox_embed.", "bbox_predictor."),
 )
-_MOST_TOLD = 40  # names of one kind in an error sentence; all of a model's blocks together make 12
+_MOST_NAMES = 40  # names of one kind in an error sentence; all of a model's blocks together make 12
 
 
 def huggingface_names(name: str) -> tuple[str, ...]:
@@ -102,16 +102,16 @@ def check(state: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...
     parts = []
     wrong = [name for name in expected if name in state and tuple(state[name].shape) != expected[name]]
     if wrong:
-        told = [f"{name} has shape {list(state[name].shape)}, wanted {list(expected[name])}" for name in wrong[:6]]
-        told += [f"and {len(wrong) - 6} more of a wrong shape"] if len(wrong) > 6 else []
-        parts.append("; ".join(told))
+        shapes = [f"{name} has shape {list(state[name].shape)}, wanted {list(expected[name])}" for name in wrong[:6]]
+        shapes += [f"and {len(wrong) - 6} more of a wrong shape"] if len(wrong) > 6 else []
+        parts.append("; ".join(shapes))
     for kind, names in (
         ("missing", [name for name in expected if name not in state]),
         ("unexpected", [name for name in state if name not in expected]),
     ):
         if names:
-            listed = [plain(name) for name in compact(names)]
-            listed = [*listed[:_MOST_TOLD], "..."] if len(listed) > _MOST_TOLD else listed
+            listed = [shown(name) for name in compact(names)]
+            listed = [*listed[:_MOST_NAMES], "..."] if len(listed) > _MOST_NAMES else listed
             parts.append(f"{len(names)} {kind} ({', '.join(listed)})")
     if parts:
         raise InputError(

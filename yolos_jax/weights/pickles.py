@@ -11,7 +11,7 @@ import numpy as np
 from jax.dtypes import bfloat16
 
 from yolos_jax.errors import InputError
-from yolos_jax.weights.limits import MOST_BYTES, check_floating, plain, told
+from yolos_jax.weights.limits import MOST_BYTES, check_floating, quoted, shown
 
 _OLDEST_TORCH = (2, 10)  # before it, files could corrupt memory in spite of weights_only (CVE-2026-24747)
 # Entries that hold the weights of whole training states, the one their own evaluations take first:
@@ -43,7 +43,7 @@ def read_pickle(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     try:
         # the reference keeps its command line, a Namespace, beside the weights
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what is told in a sentence, or is none of the user's business
+            warnings.simplefilter("ignore")  # of what our own error says, or of what no user can change
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
         raise InputError(_refusal(path, str(error))) from error
@@ -52,10 +52,10 @@ def read_pickle(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
         raise InputError(f"{path} holds a {type(content).__name__}, not a dict of tensors; save the state dict.")
     for name, value in content.items():
         if not isinstance(name, str):
-            raise InputError(f"{path} is not a state dict: it has an entry {told(name)}, and names are text.")
+            raise InputError(f"{path} is not a state dict: it has an entry {quoted(name)}, and names are text.")
         if not isinstance(value, torch.Tensor):
             raise InputError(
-                f"{path} is not a state dict: its entry {told(name)} is a {type(value).__name__}, not a tensor."
+                f"{path} is not a state dict: its entry {quoted(name)} is a {type(value).__name__}, not a tensor."
             )
     _check_tensors(content, torch, path)
     return {name: _to_numpy(value, torch) for name, value in content.items()}, notes
@@ -66,7 +66,7 @@ def _state_dict(content: Any) -> tuple[Any, tuple[str, ...]]:
     if isinstance(content, dict):
         for name in ENTRIES:
             if isinstance(content.get(name), dict):
-                others = ", ".join(sorted(told(key) for key in content if key != name))
+                others = ", ".join(sorted(quoted(key) for key in content if key != name))
                 return content[name], (f"entry {name!r} of the file taken; left out: {others}.",) if others else ()
     return content, ()
 
@@ -89,22 +89,22 @@ def _check_tensors(state: dict[str, Any], torch: Any, path: Path) -> None:
     """Refuses tensors that claim more numbers than are stored, and those of other kinds than plain ones.
 
     Tensors may share what is stored for them, but each becomes an array of its
-    own: all together they may not claim more than the file has.
+    own: their sum may not exceed the size of the file.
     """
     claimed, size = 0, path.stat().st_size
     for name, tensor in state.items():
         if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-            raise InputError(f"the tensor {plain(name)} of {path} is sparse, quantised or empty; save plain ones.")
+            raise InputError(f"the tensor {shown(name)} of {path} is sparse, quantised or empty; save plain ones.")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise InputError(
-                f"the tensor {plain(name)} of {path} has shape {list(tensor.shape)}, more numbers than are stored for "
+                f"the tensor {shown(name)} of {path} has shape {list(tensor.shape)}, more numbers than are stored for "
                 "it; save the state dict again, its tensors made contiguous."
             )
         check_floating(str(tensor.dtype).removeprefix("torch."), tensor.shape, name, path)
         claimed += tensor.numel() * tensor.element_size()
         if claimed > size:
             raise InputError(
-                f"the tensors of {path} up to {plain(name)} claim {claimed} bytes, and the file has {size}: they share "
+                f"the tensors of {path} up to {shown(name)} claim {claimed} bytes, and the file has {size}: they share "
                 "what is stored; save the state dict again, each tensor cloned."
             )
 

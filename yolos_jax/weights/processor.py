@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import default_max_side
-from yolos_jax.weights.limits import told, whole
+from yolos_jax.weights.limits import quoted, whole_number
 
 SHORT_SIDE = 800  # what the reference evaluates at, and transformers' default
 _MAX_SIDE = 1333  # transformers' default where a file has none
@@ -37,14 +37,16 @@ def read_processor(values: Mapping[str, Any], what: str) -> Sizes:
     try:
         for name in _SWITCHES:
             if values.get(name, True) is not True:
-                raise ValueError(f"{name} is {told(values[name])}, and it is always done here")
+                raise ValueError(f"{name} is {quoted(values[name])}, and it is always done here")
         for name, wanted in (("image_mean", MEAN), ("image_std", STD)):
             if not _close(values.get(name, wanted), wanted):
-                raise ValueError(f"{name} is {told(values[name])}, and the model normalises with {wanted}")
+                raise ValueError(f"{name} is {quoted(values[name])}, and the model normalises with {wanted}")
         if not _close([values.get("rescale_factor", SCALE)], [SCALE]):
-            raise ValueError(f"rescale_factor is {told(values['rescale_factor'])}, and pixels are divided by 255 here")
+            raise ValueError(
+                f"rescale_factor is {quoted(values['rescale_factor'])}, and pixels are divided by 255 here"
+            )
         if values.get("resample", _BILINEAR) != _BILINEAR:
-            raise ValueError(f"resample is {told(values['resample'])}, and images are resized with 2 (bilinear) here")
+            raise ValueError(f"resample is {quoted(values['resample'])}, and images are resized with 2 (bilinear) here")
         return _sizes(values.get("size"), values.get("max_size"))
     except ValueError as error:
         raise InputError(
@@ -86,9 +88,9 @@ def _sizes(size: Any, max_size: Any) -> Sizes:
     if type(size) is int:  # before 2023
         size = {"shortest_edge": size, "longest_edge": _MAX_SIDE if max_size is None else max_size}
     if not isinstance(size, Mapping) or not {"shortest_edge", "longest_edge"} <= size.keys():
-        raise ValueError(f"size is {told(size)}, and images keep their aspect: shortest_edge and longest_edge")
-    short = whole(size["shortest_edge"], "shortest_edge", 1, _MOST_SIDE)
-    return Sizes(short, whole(size["longest_edge"], "longest_edge", 1, _MOST_SIDE))
+        raise ValueError(f"size is {quoted(size)}, and images keep their aspect: shortest_edge and longest_edge")
+    short = whole_number(size["shortest_edge"], "shortest_edge", 1, _MOST_SIDE)
+    return Sizes(short, whole_number(size["longest_edge"], "longest_edge", 1, _MOST_SIDE))
 
 
 def _close(found: Any, wanted: list[float]) -> bool:

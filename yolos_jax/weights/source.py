@@ -10,7 +10,7 @@ from yolos_jax.errors import InputError, check_path
 from yolos_jax.weights.backbone import prefixes
 from yolos_jax.weights.files import read_folder, read_json, read_tensors
 from yolos_jax.weights.hub import fetch, hub_model
-from yolos_jax.weights.limits import plain, told
+from yolos_jax.weights.limits import quoted, shown
 
 _CLASSIFIERS = ("vit", "deit", "vit_mae")  # transformers' model types that a detector can start from
 
@@ -61,7 +61,9 @@ def read_source(path: str | Path) -> Source:
         if config is None and (folder / "config.json").is_file():
             config = read_json(folder / "config.json")
         if config is not None and config.get("model_type") != "yolos":
-            raise InputError(f"the config.json of {name} has model_type {told(config.get('model_type'))}, not 'yolos'.")
+            raise InputError(
+                f"the config.json of {name} has model_type {quoted(config.get('model_type'))}, not 'yolos'."
+            )
         if config is not None and (folder / "preprocessor_config.json").is_file():
             processor = read_json(folder / "preprocessor_config.json")
     elif kind == "deit" and config is not None and config.get("model_type") == "yolos":
@@ -94,7 +96,7 @@ def _check_type(config: dict[str, Any], what: str) -> None:
     kind = config.get("model_type", "yolos")
     if kind != "yolos" and kind not in _CLASSIFIERS:
         raise InputError(
-            f"{what} has model_type {told(kind)}, not 'yolos' (nor one of {', '.join(_CLASSIFIERS)}, to start from)."
+            f"{what} has model_type {quoted(kind)}, not 'yolos' (nor one of {', '.join(_CLASSIFIERS)}, to start from)."
         )
 
 
@@ -107,7 +109,7 @@ def _kind(state: dict[str, np.ndarray], what: str) -> str:
         return "huggingface"
     if prefixes(state):
         return "deit"
-    some = ", ".join(plain(name) for name in list(state)[:4]) or "none"
+    some = ", ".join(shown(name) for name in list(state)[:4]) or "none"
     raise InputError(
         f"the tensors of {what} ({some}{', ...' if len(state) > 4 else ''}) are neither those of YOLOS (reference or "
         "Hugging Face names) nor those of a DeiT/timm classifier or another ViT."

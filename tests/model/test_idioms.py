@@ -1,0 +1,132 @@
+"""The network as a plain `flax.nnx` module: built, run, differentiated, trained, compiled, split and printed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from yolos_jax.errors import InputError
+from yolos_jax.images.sequence import pack
+from yolos_jax.model.config import Compute, YolosConfig
+from yolos_jax.model.init import starting_values
+from yolos_jax.model.yolos import Yolos, abstract, apply, build
+
+MICRO = YolosConfig(
+    width=24, depth=3, heads=2, det_tokens=5, num_classes=7, init_pe_size=(64, 96), mid_pe_size=(64, 96)
+)
+
+
+def batch():
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    return pack([image], tokens=24, batch_size=1)
+
+
+def values_of(model):
+    return nnx.to_pure_dict(nnx.state(model))
+
+
+def assert_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_ten_lines(capsys):
+    """As the README shows it, but for the size of the model."""
+    VARIANTS = {"ti": MICRO}
+    model = Yolos(VARIANTS["ti"], rngs=nnx.Rngs(0))
+    image = np.zeros((64, 96, 3), np.uint8)  # whole patches of 16 pixels on both sides
+    patches, grid = pack([image], tokens=24, batch_size=1)
+    out = model(patches, grid)  # out.logits [1, Q, K + 1], out.boxes [1, Q, 4]
+
+    def loss_fn(model):
+        return optax.softmax_cross_entropy(model(patches, grid).logits, jax.nn.one_hot([[1] * 5], 8)).mean()
+
+    optimizer = nnx.Optimizer(model, optax.adamw(1e-3), wrt=nnx.Param)
+    loss, grads = nnx.value_and_grad(loss_fn)(model)
+    optimizer.update(model, grads)
+    print(model)
+
+    assert out.logits.shape == (1, 5, 8) and out.boxes.shape == (1, 5, 4)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+    assert loss_fn(model) < loss
+    assert "Yolos( # Param: " in capsys.readouterr().out
+
+
+def test_a_new_network_has_the_starting_values():
+    """Those of the seed that the key's words are, every one of them."""
+    for scheme in ("reference", "from_nothing"):
+        model = Yolos(MICRO, rngs=nnx.Rngs(3), scheme=scheme)
+        words = jax.random.key_data(nnx.Rngs(3).params()).tolist()
+        assert_equal(values_of(model), starting_values(abstract(MICRO)[1], words, scheme))
+    assert all(isinstance(x, jax.Array) and x.dtype == jnp.float32 for x in jax.tree.leaves(values_of(model)))
+    other = Yolos(MICRO, rngs=nnx.Rngs(4), scheme="from_nothing")
+    assert (other.det_tokens[...] != model.det_tokens[...]).all()
+    with pytest.raises(InputError, match="choose one of reference, from_nothing"):
+        Yolos(MICRO, rngs=nnx.Rngs(0), scheme="magic")
+    with pytest.raises(TypeError, match="rngs"):
+        Yolos(MICRO)
+
+
+def test_constructors_under_transformations():
+    """Compiled, it is the same network; traced for its shapes, nothing is drawn; mapped over keys, an ensemble."""
+    model = Yolos(MICRO, rngs=nnx.Rngs(0))
+    assert_equal(values_of(nnx.jit(lambda: Yolos(MICRO, rngs=nnx.Rngs(0)))()), values_of(model))
+    shapes = values_of(nnx.eval_shape(lambda: Yolos(MICRO, rngs=nnx.Rngs(0))))
+    assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(shapes))
+    ensemble = nnx.vmap(lambda rngs: Yolos(MICRO, rngs=rngs))(nnx.Rngs(0).split(2))
+    kernels = ensemble.blocks.attn.qkv.kernel[...]
+    assert kernels.shape == (2, 2, 24, 72) and (kernels[0] != kernels[1]).all()
+
+
+def test_shapes_cost_neither_numbers_nor_memory(monkeypatch):
+    def never(*args):
+        raise AssertionError("numbers were drawn")
+
+    monkeypatch.setattr("yolos_jax.model.init.starting_values", never)
+    huge = YolosConfig(width=8192, depth=256, heads=64)  # 824 GiB
+    before = len(jax.live_arrays())
+    shapes = jax.tree.leaves(abstract(huge)[1])
+    assert sum(leaf.size for leaf in shapes) * 4 > 2**39 and len(jax.live_arrays()) == before
+
+
+def test_compiled_differentiated_and_split():
+    patches, grid = batch()
+    model = Yolos(MICRO, rngs=nnx.Rngs(0))
+    out = model(patches, grid, (0, -1))
+    compiled = nnx.jit(lambda model, *args: model(*args, (0, -1)))(model, patches, grid)
+    for a, b in zip(out, compiled):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    graph, state = nnx.split(model)
+    assert_equal(nnx.merge(graph, state)(patches, grid, (0, -1)), out)
+    # our own form: a graph that `abstract` gives, and a plain dict of arrays
+    assert_equal(apply(abstract(MICRO)[0], values_of(model), patches, grid, (0, -1)), out)
+
+    def loss(model):
+        out = model(patches, grid)
+        return (out.logits**2).sum() + (out.boxes**2).sum()
+
+    grads = values_of(nnx.grad(loss)(model))
+    graph, params = nnx.split(model)
+    plain = jax.grad(lambda params: loss(nnx.merge(graph, params)))(params)
+    assert_equal(grads, nnx.to_pure_dict(plain))
+
+
+def test_computation_is_no_part_of_the_parameters():
+    half = Compute(dtype="bfloat16", remat=True, query_block=8, max_side=20)
+    assert_equal(build(MICRO, 5, compute=half)[1], build(MICRO, 5)[1])
+    model = Yolos(MICRO, half, rngs=nnx.Rngs(0))
+    assert_equal(values_of(model), values_of(Yolos(MICRO, rngs=nnx.Rngs(0))))
+    assert model(*batch()).logits.dtype == jnp.float32
+
+
+def test_printing_names_the_parts():
+    model = Yolos(MICRO, rngs=nnx.Rngs(0))
+    text = str(model)
+    for part in ("patch_embed=Linear", "pos_embed=Positions", "blocks=Block", "class_head=Head", "shape=(2, 24, 72)"):
+        assert part in text
+    nnx.display(model)
+    count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    assert f"Param: {count:,}" in text
