@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from yolos_jax import settings
 from yolos_jax.data.annotations import Complain, stop
-from yolos_jax.data.augment import Augmentation
+from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.data.examples import DataSet
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.data.sources.coco import CocoSource
@@ -43,22 +43,21 @@ def geometry_of(config: Any, model: YolosConfig) -> Geometry:
     return Geometry.of(config.data.short_side, config.data.max_side, model.patch_size, config.model.max_side)
 
 
-def augmentation_of(config: Any, model: YolosConfig) -> Augmentation | Geometry:
-    """How training images are drawn; a recipe without `data.scales` does not augment."""
-    data = config.data
+def augmentation_of(config: Any, model: YolosConfig) -> Pipeline:
+    """What is done to training images; a recipe without `data.scales` does not augment."""
+    data, patch = config.data, model.patch_size
     if not data.scales:
-        return geometry_of(config, model)
+        return Pipeline.of(geometry_of(config, model))
     most = data.max_side or default_max_side(max(data.scales))
-    Geometry.of(max(data.scales), most, model.patch_size, config.model.max_side)  # refuses what the model cannot take
-    return Augmentation(
-        tuple(data.scales), most, data.flip, data.crop, tuple(data.crop_sides), tuple(data.crop_range), model.patch_size
-    )
+    Geometry.of(max(data.scales), most, patch, config.model.max_side)  # refuses what the model cannot take
+    crop = Crop(data.crop, tuple(data.crop_sides), tuple(data.crop_range), patch)
+    return Pipeline(Resize(tuple(data.scales), most, patch), before=(Flip(data.flip), crop))
 
 
 def plan_of(config: Any, model: YolosConfig, sizes: np.ndarray) -> TrainingPlan:
     """Which images share a batch of training, for images of (width, height) `sizes`."""
-    draw, train = augmentation_of(config, model), config.train
-    return TrainingPlan(sizes, draw, train.batch_size, config.data.buckets, train.epochs, config.seed)
+    pipeline, train = augmentation_of(config, model), config.train
+    return TrainingPlan(sizes, pipeline, train.batch_size, config.data.buckets, train.epochs, config.seed)
 
 
 def prepare(config: Any) -> ConfigDict:

@@ -14,15 +14,15 @@ from made_coco import box, make_coco
 from reference_pack import ROOT
 
 from yolos_jax.data import loader
-from yolos_jax.data.augment import Augmentation
+from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.data.loader import LoadStep, Share, load
 from yolos_jax.data.plan import EvaluationPlan, TrainingPlan
 from yolos_jax.data.sources.coco import CocoSource
 from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import Geometry
 
-DRAW = Augmentation((32, 48, 64), 96, crop_sides=(48, 64), crop_range=(32, 60))
-PLAIN = Geometry.of(48, 96, 16, 84)
+DRAW = Pipeline(Resize((32, 48, 64), 96), before=(Flip(), Crop(sides=(48, 64), range=(32, 60))))
+PLAIN = Pipeline.of(Geometry.of(48, 96, 16, 84))
 SIZES = [(64, 48), (48, 64), (100, 40), (80, 80), (50, 90), (70, 60)] * 3
 BROKEN = 4, 5, 11  # two of them neighbours
 
@@ -242,12 +242,12 @@ def test_what_stops_a_worker_reaches_the_caller(folder):
 PARENT = """
 import sys, time
 from yolos_jax.data.sources.coco import CocoSource
+from yolos_jax.data.augment import Pipeline, Resize
 from yolos_jax.data.loader import LoadStep, load
 from yolos_jax.data.plan import TrainingPlan
-from yolos_jax.images.sequence import Geometry
 
 source = CocoSource(sys.argv[1], "train2017")
-plan = TrainingPlan(source.examples.sizes, Geometry.of(48, 96, 16, 84), 4, 2, 1000, 0)
+plan = TrainingPlan(source.examples.sizes, Pipeline(Resize((48,), 96)), 4, 2, 1000, 0)
 for loaded in load(LoadStep(source, plan, 16, 84), 0, 7, workers=2):
     if "stay" in sys.argv:
         print("loading", flush=True)

@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference_pack import data_folder
 
-from yolos_jax.data.augment import Augmentation, plain_views
+from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.data.plan import EvaluationPlan, TrainingPlan, fill_buckets
 from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import Geometry, bucket_edges
 
-DRAW = Augmentation((32, 48, 64, 80), 112, crop_sides=(48, 64), crop_range=(32, 60))
-PLAIN = Geometry.of(48, 96, 16, 84)
+DRAW = Pipeline(Resize((32, 48, 64, 80), 112), before=(Flip(), Crop(sides=(48, 64), range=(32, 60))))
+GEOMETRY = Geometry.of(48, 96, 16, 84)
+PLAIN = Pipeline.of(GEOMETRY)
 EPOCHS = 3
 
 sizes = st.lists(st.tuples(st.integers(20, 200), st.integers(20, 200)), min_size=1, max_size=60).map(np.array)
@@ -37,8 +38,12 @@ def steps_of(plan, epoch: int) -> list:
 
 def same(a, b) -> bool:
     """Equality of planned batches."""
-    flat = [(batch.step, batch.tokens, batch.indices.tolist(), [f.tolist() for f in batch.views]) for batch in (a, b)]
+    flat = [(x.step, x.tokens, x.indices.tolist(), [f.tolist() for f in arrays_of(x.views)]) for x in (a, b)]
     return flat[0] == flat[1]
+
+
+def arrays_of(views) -> list[np.ndarray]:
+    return [*views.numbers, views.size]
 
 
 @given(plans())
@@ -50,7 +55,7 @@ def test_an_epoch_is_full_batches_of_different_images(plan):
         for number, batch in enumerate(steps_of(plan, epoch), epoch * plan.steps_per_epoch):
             assert batch.step == number and len(batch.indices) == plan.batch_size and batch.tokens in plan.edges
             assert batch.views.patches(16).max() <= batch.tokens
-            for found, want in zip(batch.views, views):
+            for found, want in zip(arrays_of(batch.views), arrays_of(views)):
                 np.testing.assert_array_equal(found, want[batch.indices])
             seen += batch.indices.tolist()
         assert len(set(seen)) == len(seen) and set(seen) <= set(range(len(plan.sizes)))
@@ -70,7 +75,7 @@ def test_few_images_wait_for_a_larger_bucket(plan):
 
 @given(plans())
 def test_a_plan_is_a_function_of_its_arguments(plan):
-    again = TrainingPlan(plan.sizes, plan.draw, plan.batch_size, len(plan.edges), EPOCHS, plan.seed)
+    again = TrainingPlan(plan.sizes, plan.pipeline, plan.batch_size, len(plan.edges), EPOCHS, plan.seed)
     assert again.edges == plan.edges
     sent = pickle.loads(pickle.dumps(plan))
     wanted = [plan.batch(step) for step in range(len(plan))]
@@ -108,13 +113,13 @@ def test_partners_change_between_epochs():
 def test_a_substitute_fits_and_is_always_the_same(plan, data):
     batch = plan.batch(data.draw(st.integers(0, len(plan) - 1)))
     index = data.draw(st.sampled_from(batch.indices.tolist()))
-    again = TrainingPlan(plan.sizes, plan.draw, plan.batch_size, len(plan.edges), EPOCHS, plan.seed)
+    again = TrainingPlan(plan.sizes, plan.pipeline, plan.batch_size, len(plan.edges), EPOCHS, plan.seed)
     views, tried = plan.views(batch.step // plan.steps_per_epoch), []
     while (found := plan.substitute(batch.step, index, len(tried))) is not None:
         assert same(found, again.substitute(batch.step, index, len(tried)))
         assert found.step == batch.step and found.tokens == batch.tokens
         assert len(found.indices) == 1 and found.views.patches(16)[0] <= batch.tokens
-        for one, every in zip(found.views, views):
+        for one, every in zip(arrays_of(found.views), arrays_of(views)):
             np.testing.assert_array_equal(one, every[found.indices])
         tried += found.indices.tolist()
     others = [(index + 1 + k) % len(plan.sizes) for k in range(len(plan.sizes) - 1)]
@@ -134,13 +139,22 @@ def test_evaluation_sees_every_image_once(images, batch_size, buckets):
     assert sorted(i for batch in batches for i in batch.indices.tolist()) == list(range(len(images)))
     assert all(len(batch.indices) == batch_size for batch in batches[:-1])
     assert 1 <= len(batches[-1].indices) <= batch_size
-    wanted = plain_views(images, PLAIN)
     for batch in batches:
         assert batch.tokens in plan.edges and (batch.views.patches(16) <= batch.tokens).all()
-        np.testing.assert_array_equal(batch.views.size, PLAIN.sizes(images[batch.indices]))
-        assert not batch.views.flip.any() and not batch.views.crop.any() and not batch.views.first.any()
-        np.testing.assert_array_equal(batch.views.size, wanted.size[batch.indices])
+        np.testing.assert_array_equal(batch.views.size, GEOMETRY.sizes(images[batch.indices]))
+        (numbers,) = batch.views.numbers  # nothing but the resize
+        np.testing.assert_array_equal(numbers, batch.views.size)
         assert plan.substitute(batch.step, int(batch.indices[0]), 0) is None
+
+
+@given(sizes, st.integers(1, 1000), st.integers(1, 9))
+def test_an_evaluation_batch_has_no_slots_for_images_that_do_not_exist(images, batches, multiple):
+    wanted = batches * multiple
+    plan = EvaluationPlan(images, PLAIN, wanted, 2, multiple)
+    least = next(size for size in range(multiple, 10**6, multiple) if size >= len(images))
+    assert plan.batch_size == min(wanted, least)
+    assert sum(len(plan.batch(step).indices) for step in range(len(plan))) == len(images)
+    assert max(len(plan.batch(step).indices) for step in range(len(plan))) <= plan.batch_size
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=40), st.integers(1, 6), st.integers(1, 12))
@@ -169,8 +183,8 @@ def test_edges_pad_least(values, buckets):
 # As many images as COCO has
 
 COCO_IMAGES = 118_000
-SMALL = Augmentation(tuple(range(480, 801, 16)), 1333)
-TINY = Augmentation(tuple(range(256, 609, 16)), 1013)
+SMALL = Pipeline(Resize(tuple(range(480, 801, 16)), 1333), before=(Flip(), Crop()))
+TINY = Pipeline(Resize(tuple(range(256, 609, 16)), 1013), before=(Flip(), Crop()))
 
 
 @functools.cache

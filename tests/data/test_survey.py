@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from reference_pack import ROOT, data_folder
 
 from yolos_jax.data import survey
-from yolos_jax.data.augment import Augmentation
+from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.data.sources.coco import CocoSource
 from yolos_jax.errors import InputError
@@ -98,7 +98,7 @@ def test_the_plan_in_numbers(tmp_path):
     problems = []
 
     def make(sizes, batch=2):
-        return TrainingPlan(sizes, Geometry.of(48, 96, 16, 10), batch, 2, 1, 0)
+        return TrainingPlan(sizes, Pipeline.of(Geometry.of(48, 96, 16, 10)), batch, 2, 1, 0)
 
     plan = survey.make_plan(train, make, problems)
     assert survey.bucket_use(plan) == {12: 2, 18: 6} and not problems
@@ -111,7 +111,7 @@ def test_the_plan_in_numbers(tmp_path):
 
 def test_buckets_hold_every_image_that_an_augmented_epoch_uses(tmp_path):
     train = read(make_coco(tmp_path, [(64, 48), (48, 64), (70, 30)] * 4, "train"))
-    draw = Augmentation((48, 64, 80), 128, crop_sides=(64,), crop_range=(32, 64))
+    draw = Pipeline(Resize((48, 64, 80), 128), before=(Flip(), Crop(sides=(64,), range=(32, 64))))
     plan = survey.make_plan(train, lambda sizes: TrainingPlan(sizes, draw, 5, 3, 7, 0), [])
     assert sum(survey.bucket_use(plan).values()) == 10 and plan.dropped == 2
     assert list(survey.bucket_use(plan)) == plan.edges

@@ -10,7 +10,7 @@ from made_coco import box, make_coco
 from PIL import Image
 from reference_pack import arrays, data_folder
 
-from yolos_jax.data.augment import Views, normalized_boxes, plain_views, view_example, view_pixels
+from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize, Views, normalized_boxes
 from yolos_jax.data.examples import Example
 from yolos_jax.data.loader import LoadStep
 from yolos_jax.data.plan import EvaluationPlan
@@ -73,8 +73,9 @@ def test_pixels_and_targets_of_validation_images():
             key = f"img{k}_e{side}"
             size = resized_size(example.width, example.height, side, default_max_side(side))
             assert size == tuple(z[f"{key}_shape"][:0:-1]) == tuple(z[f"{key}_size"][::-1])
-            view = plain_views([[example.width, example.height]], Geometry.of(side, 0, 16, 84)).of(0)
-            image = view_pixels(source.read(example), view)
+            pipeline = Pipeline.of(Geometry.of(side, 0, 16, 84))
+            view = pipeline.views([[example.width, example.height]], 0, 0).of(0)
+            image = pipeline.pixels(source.read(example), view)
             np.testing.assert_array_equal(image, resize(source.read(example), size))
             patches = np.asarray(normalize(to_patches(image)))
             rows, columns = size[1] // 16, size[0] // 16
@@ -84,28 +85,31 @@ def test_pixels_and_targets_of_validation_images():
             np.testing.assert_allclose(pixels.mean((0, 1), np.float64), z[f"{key}_mean"], atol=1e-5)
             if f"{key}_full" in z.files:
                 np.testing.assert_allclose(pixels.transpose(2, 0, 1), z[f"{key}_full"], atol=1e-6, rtol=0)
-            viewed = view_example(example, view)
+            viewed = pipeline.boxes(example, view)
             np.testing.assert_array_equal(normalized_boxes(viewed), z[f"{key}_boxes"])
             np.testing.assert_array_equal(viewed.labels, z[f"{key}_labels"])
             np.testing.assert_allclose(viewed.area, z[f"{key}_area"], rtol=1e-6)
 
 
-def given_view(z, n: int, width: int, height: int) -> Views:
-    """The view with the parameters of transform `n`."""
+def given_view(z, n: int, width: int, height: int) -> tuple[Pipeline, Views]:
+    """The view with the parameters of transform `n`, and a pipeline that can draw it."""
 
     def resized(size, key):
         side, most = (int(v) for v in z[f"t{n}_{key}"])
         return size if side < 0 else tuple(resized_sizes([size], side, None if most < 0 else most)[0].tolist())
 
-    none, size = (0, 0), (width, height)
-    after = resized(size, "resize_first")
-    first = none if after == size else after
+    first = resized((width, height), "resize_first")
     top, left, crop_height, crop_width = (int(v) for v in z[f"t{n}_crop"])
-    crop = (0, 0, 0, 0) if top < 0 else (left, top, crop_width, crop_height)
-    last = resized(after if top < 0 else crop[2:], "resize_last")
-    return Views(
-        np.bool_(z[f"t{n}_flip"] > 0), np.array(first, np.int32), np.array(crop, np.int32), np.array(last, np.int32)
-    )
+    operations = [(Flip(), [int(z[f"t{n}_flip"] > 0)])]
+    if top < 0:
+        operations.append((Resize((16,), 16, name="first"), first))
+        after = first
+    else:
+        operations.append((Crop(), [*first, left, top, crop_width, crop_height]))
+        after = crop_width, crop_height
+    last = resized(after, "resize_last")
+    pipeline = Pipeline(Resize((16,), 16), before=tuple(operation for operation, _ in operations))
+    return pipeline, Views(tuple(np.array(numbers, np.int32) for _, numbers in [*operations, (None, last)]), last)
 
 
 def given_input(z, n: int) -> tuple[Image.Image, Example]:
@@ -130,8 +134,8 @@ def test_fixed_training_transforms_equal_the_reference(n):
     z = arrays("transforms.npz")
     assert int(z["t_count"]) == 17
     image, example = given_input(z, n)
-    view = given_view(z, n, *image.size)
-    pixels, viewed = view_pixels(image, view), view_example(example, view)
+    pipeline, view = given_view(z, n, *image.size)
+    pixels, viewed = pipeline.pixels(image, view), pipeline.boxes(example, view)
     normalized = bool(z[f"t{n}_normalize"])
     assert pixels.shape[:2] == (viewed.height, viewed.width) == tuple(z[f"t{n}_shape"]) == tuple(z[f"t{n}_size"])
     boxes = normalized_boxes(viewed) if normalized else viewed.boxes
@@ -204,10 +208,10 @@ def test_images_the_model_cannot_take_are_refused():
 def test_targets_are_fractions_of_the_viewed_image(tmp_path):
     root = make_coco(tmp_path, [(64, 48)], annotations=[box(1, 1, [16, 12, 32, 6])])
     source = CocoSource(root, "train2017")
-    plan = EvaluationPlan(source.examples.sizes, Geometry.of(48, 96, 16, 84), 2, 1)
+    plan = EvaluationPlan(source.examples.sizes, Pipeline.of(Geometry.of(48, 96, 16, 84)), 2, 1, multiple=2)
     loaded = LoadStep(source, plan, 16, 84)(0)
     np.testing.assert_array_equal(loaded.batch.boxes[:, 0], [[0.5, 15 / 48, 0.5, 6 / 48], [0, 0, 0, 0]])
-    assert loaded.indices.tolist() == [0, -1] and loaded.batch.patches.shape == (2, 12, 768)
+    assert loaded.indices.tolist() == [0, -1] and loaded.batch.patches.shape == (2, 12, 768) and loaded.real == 12
     with Image.open(root / "train2017" / "1.jpg") as image:
         want = to_patches(np.asarray(image)).reshape(12, 768)
     np.testing.assert_array_equal(loaded.batch.patches[0], want)

@@ -15,6 +15,7 @@ from reference_pack import ROOT, data_folder
 from tiny_weights import random_params
 
 from yolos_jax import checkpoints
+from yolos_jax.data.augment import Pipeline
 from yolos_jax.data.loader import LoadStep, load
 from yolos_jax.data.plan import EvaluationPlan
 from yolos_jax.data.sources.coco import CocoSource
@@ -100,7 +101,7 @@ def knows_by_heart(graph, params, patches, grid) -> Outputs:
 
 def learned(source: CocoSource) -> dict[str, np.ndarray]:
     """For every image: its signature, and two boxes near every one of its objects, of random scores."""
-    plan = EvaluationPlan(source.examples.sizes, GEOMETRY, 8, 1)
+    plan = EvaluationPlan(source.examples.sizes, Pipeline.of(GEOMETRY), 8, 1)
     n, rng = len(source.examples), np.random.default_rng(0)
     logits = np.full((n, QUERIES, MODEL.num_classes + 1), -100, np.float32)
     logits[..., -1] = 0

@@ -18,7 +18,7 @@ from yolos_jax import Detector
 from yolos_jax.exporting import stablehlo as export
 from yolos_jax.exporting.run_detector import ExportedDetector, Unusable, open_upright, resized
 from yolos_jax.images.reading import open_rgb
-from yolos_jax.images.sequence import Geometry, resized_size, rounded_tokens
+from yolos_jax.images.sequence import Geometry, most_patches, resized_size, rounded_tokens
 
 # Runs a script as a machine would that has neither our package nor what only we need.
 WITHOUT_US = """
@@ -192,7 +192,7 @@ def test_images_are_resized_as_ours(width, height, short_side, max_side, patch):
     geometry = Geometry.of(short_side, max_side, patch, 200)
     size = geometry.size(width, height)
     assert resized(width, height, short_side, max_side, patch) == size
-    assert size[0] * size[1] // patch**2 <= export.most_patches(geometry)
+    assert size[0] * size[1] // patch**2 <= most_patches(geometry.short_side, geometry.max_side, geometry.patch)
 
 
 @pytest.mark.parametrize("width, height", [(786, 1592), (1592, 786), (1, 5000), (3000, 1), (640, 480), (800, 1333)])
@@ -202,12 +202,12 @@ def test_extreme_images_are_resized_as_ours(width, height, short_side, max_side)
     geometry = Geometry.of(short_side, max_side, 16, 100)
     size = geometry.size(width, height)
     assert resized(width, height, short_side, max_side, 16) == size
-    assert size[0] * size[1] // 256 <= export.most_patches(geometry)
+    assert size[0] * size[1] // 256 <= most_patches(geometry.short_side, geometry.max_side, geometry.patch)
 
 
 @pytest.mark.parametrize("short_side, max_side, most", [(800, 1333, 50 * 83), (512, 853, 32 * 53), (79, 159, 4 * 10)])
 def test_the_largest_image(short_side, max_side, most):
-    assert export.most_patches(Geometry.of(short_side, max_side, 16, 100)) == most
+    assert most_patches(short_side, max_side) == most
 
 
 def test_images_are_turned_upright(tmp_path):

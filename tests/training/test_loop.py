@@ -61,7 +61,7 @@ def test_resuming_on_another_number_of_devices(data, whole, tmp_path, first, the
 def plan_of(config):
     """The plan of a run."""
     source = recipe.source_of(config, "train")
-    return recipe.plan_of(config, source.examples.sizes)
+    return recipe.plan_of(config, recipe.model_of(config, 10), source.examples.sizes)
 
 
 def sequence(config, devices):
@@ -72,7 +72,7 @@ def sequence(config, devices):
     with Batches(task.load(0, Share()), split_over(mesh), Processes(), Signals()) as batches:
         for batch in batches:
             views = plan.batch(batch.step).views
-            numbers = [tuple(np.concatenate([v[i].ravel() for v in views]).tolist()) for i in range(len(batch.indices))]
+            numbers = np.concatenate(views.numbers, axis=1).tolist()
             grid, patches = np.asarray(batch.arrays.grid), np.asarray(batch.arrays.patches, np.int64).sum((1, 2))
             found += list(zip(task.image_ids[batch.indices].tolist(), grid.tolist(), numbers, patches.tolist()))
     assert len(found) == 16

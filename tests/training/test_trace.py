@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from reference_pack import arrays, tensors, train_config
 
-from yolos_jax.data.augment import Views
+from yolos_jax.data.augment import Pipeline, Resize, Views
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.data.loader import LoadStep, load
 from yolos_jax.data.plan import PlannedBatch
@@ -116,8 +116,7 @@ class TraceOrder:
     def __init__(self, z, sizes, batch_size, patch):
         self.order, self.batch_size = z["step_images"].reshape(len(z["step_images"]), -1), batch_size
         self.edges = [int((sizes // patch).prod(1).max())]
-        none = np.zeros((len(sizes), 6), np.int32)
-        self.views = Views(np.zeros(len(sizes), bool), none[:, :2], none[:, 2:], sizes)
+        self.pipeline, self.views = Pipeline(Resize((patch,), patch, patch)), Views((sizes,), sizes)
 
     def batch(self, step):
         indices = self.order[step]

@@ -1,184 +1,252 @@
-"""Augmentation: what happens to an image as numbers first, then to its pixels and boxes.
+"""Augmentation as operations: what each draws, and what it does to pixels and to boxes, stand side by side.
 
-The reference's: a horizontal flip; then either a random short side, or a first
-size, a random crop and a random short side. The numbers of an image are a
-function of (seed, epoch, index) and need no pixels, so the length of every
-sequence is known before anything is decoded.
+An operation draws its numbers for all images at once and from their sizes alone, so the length of every sequence
+is known before anything is decoded. Each draws from a generator of its own name, so that adding one leaves the
+others' numbers as they are. An operation changes one image; mixing several source images into one (mosaic) is out
+of scope by design, because an image's sequence would then depend on other images.
 """
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
 
 from yolos_jax.data.examples import Example
 from yolos_jax.errors import InputError
-from yolos_jax.images.sequence import Geometry, resized_sizes
-
-DRAWS = 8  # random numbers of an image
+from yolos_jax.images.sequence import Geometry, most_patches, resized_sizes
 
 
 class Views(NamedTuple):
-    """What is done to images, in this order; arrays over images, or of a single one.
+    """What is done to images; arrays over images, or of a single one.
 
     Attributes:
-      flip: bool `[n]`, mirrored left to right.
-      first: int32 `[n, 2]`, (width, height) resized to before the crop; zeros for no such step.
-      crop: int32 `[n, 4]`, (left, top, width, height) in pixels; zeros for none.
-      size: int32 `[n, 2]`, final (width, height); zeros to leave the size.
+      numbers: int32 `[n, k]` of every operation, in the pipeline's order; the operation says what they mean.
+      size: int32 `[n, 2]`, final (width, height) in pixels.
     """
 
-    flip: np.ndarray
-    first: np.ndarray
-    crop: np.ndarray
+    numbers: tuple[np.ndarray, ...]
     size: np.ndarray
 
     def of(self, index: int | list[int] | np.ndarray) -> "Views":
         """The views of some images, or of one."""
-        return Views(*(field[index] for field in self))
+        return Views(tuple(numbers[index] for numbers in self.numbers), self.size[index])
 
     def patches(self, patch: int) -> np.ndarray:
         """Number of patches of every final image."""
         return (self.size // patch).prod(-1)
 
 
+class Operation(Protocol):
+    """One step of a pipeline. `name` decides which random numbers it gets."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def ratio(self) -> float:
+        """The largest long side / short side of the shapes that it makes of any image; 0 if it keeps shapes."""
+        return 0.0
+
+    def draw(self, sizes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Draws for int64 `[n, 2]` sizes (width, height): int32 `[n, k]` numbers, and the sizes that follow.
+
+        Row i must be the same however many rows follow: draw all random numbers of an image as one row.
+        """
+
+    def pixels(self, image: Image.Image, numbers: np.ndarray) -> Image.Image:
+        """What it does to an RGB image with its `[k]` numbers."""
+
+    def boxes(self, example: Example, numbers: np.ndarray) -> Example:
+        """What it does to boxes, labels, areas and size.
+
+        The reference computes in float32 step by step; doing so too makes boxes equal to its own to the last bit.
+        """
+
+
 @dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """How random views are drawn (the reference's numbers are in `yolos_jax/settings.py`).
+class Flip(Operation):
+    """Mirrors an image left to right with a probability. Numbers: 1 if so, else 0."""
+
+    probability: float = 0.5
+    name: str = "flip"
+
+    def draw(self, sizes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return (random.random((len(sizes), 1)) < self.probability).astype(np.int32), sizes
+
+    def pixels(self, image: Image.Image, numbers: np.ndarray) -> Image.Image:
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if numbers[0] else image
+
+    def boxes(self, example: Example, numbers: np.ndarray) -> Example:
+        if not numbers[0]:
+            return example
+        sign, shift = np.array([-1, 1, -1, 1], np.float32), np.array([example.width, 0, example.width, 0], np.float32)
+        return dataclasses.replace(example, boxes=example.boxes[:, [2, 1, 0, 3]] * sign + shift)
+
+
+@dataclasses.dataclass(frozen=True)
+class Crop(Operation):
+    """Resizes an image and cuts a random rectangle out of it, with a probability.
+
+    Boxes that the cut leaves empty are dropped; the area of the others becomes that of their box, as in the
+    reference. Numbers: (width, height) resized to, then (left, top, width, height) of the cut; zeros for neither.
 
     Attributes:
-      scales: short sides in pixels, drawn uniformly.
-      max_side: most pixels of the long side after the last resize.
-      flip, crop: probabilities.
-      crop_sides: short sides before a crop, drawn uniformly; the long side is not bounded.
-      crop_range: least and most pixels of a crop's width and height, both included.
+      probability: of doing so.
+      sides: short sides in pixels before the cut, drawn uniformly; the long side is not bounded.
+      range: least and most pixels of the cut's width and height, both included.
       patch: patch size in pixels.
     """
 
-    scales: tuple[int, ...]
-    max_side: int
-    flip: float = 0.5
-    crop: float = 0.5
-    crop_sides: tuple[int, ...] = (400, 500, 600)
-    crop_range: tuple[int, int] = (384, 600)
+    probability: float = 0.5
+    sides: tuple[int, ...] = (400, 500, 600)
+    range: tuple[int, int] = (384, 600)
     patch: int = 16
+    name: str = "crop"
 
     def __post_init__(self) -> None:
-        for name in ("scales", "crop_sides", "crop_range"):
-            values = getattr(self, name)
-            if not values or any(type(v) is not int or v < self.patch for v in values):
-                raise InputError(
-                    f"data.{name} is {values!r}; it needs whole pixels of at least a patch ({self.patch})."
-                )
-        for name in ("flip", "crop"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"data.{name} is {getattr(self, name)!r}; it is a probability, 0 to 1.")
-        if len(self.crop_range) != 2 or self.crop_range[0] > self.crop_range[1]:
-            raise InputError(f"data.crop_range is {self.crop_range!r}; it needs the least and the most pixels.")
+        _check_sides("crop_sides", self.sides, self.patch)
+        _check_sides("crop_range", self.range, self.patch)
+        if len(self.range) != 2 or self.range[0] > self.range[1]:
+            raise InputError(f"data.crop_range is {self.range!r}; it needs the least and the most pixels.")
+
+    @property
+    def ratio(self) -> float:
+        least = min(self.range[0], min(self.sides) // self.patch * self.patch)  # an image may be small before the cut
+        return self.range[1] / least if self.probability else 0.0
+
+    def draw(self, sizes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        u = random.random((len(sizes), 6))
+
+        def whole(column: int, least: int | np.ndarray, most: np.ndarray) -> np.ndarray:
+            return least + (u[:, column] * (most - least + 1)).astype(np.int64)
+
+        chosen = u[:, :1] < self.probability
+        first = resized_sizes(sizes, _pick(u[:, 1], self.sides), None, self.patch)
+        least, most = self.range
+        width = whole(2, np.minimum(least, first[:, 0]), np.minimum(most, first[:, 0]))
+        height = whole(3, np.minimum(least, first[:, 1]), np.minimum(most, first[:, 1]))
+        left, top = whole(4, 0, first[:, 0] - width), whole(5, 0, first[:, 1] - height)
+        cut = np.stack([*first.T, left, top, width, height], axis=1)
+        return np.where(chosen, cut, 0).astype(np.int32), np.where(chosen, cut[:, 4:], sizes)
+
+    def pixels(self, image: Image.Image, numbers: np.ndarray) -> Image.Image:
+        if not numbers.any():
+            return image
+        left, top, width, height = (int(v) for v in numbers[2:])
+        return _resized(image, numbers[:2]).crop((left, top, left + width, top + height))
+
+    def boxes(self, example: Example, numbers: np.ndarray) -> Example:
+        if not numbers.any():
+            return example
+        left, top, width, height = (int(v) for v in numbers[2:])
+        boxes = _scaled(example, numbers[:2]).boxes - np.array([left, top, left, top], np.float32)
+        boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        keep = (boxes[:, 2:] > boxes[:, :2]).all(1)
+        labels = example.labels[keep]
+        return dataclasses.replace(
+            example, width=width, height=height, boxes=boxes[keep], labels=labels, area=area[keep]
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Resize(Operation):
+    """Resizes to one of several short sides, drawn uniformly, in whole patches (`resized_sizes`).
+
+    With one short side nothing is random: so images are resized for evaluation. Numbers: the final (width, height).
+
+    Attributes:
+      short_sides: pixels.
+      max_side: most pixels of the long side.
+      patch: patch size in pixels.
+    """
+
+    short_sides: tuple[int, ...]
+    max_side: int
+    patch: int = 16
+    name: str = "resize"
+
+    def __post_init__(self) -> None:
+        _check_sides("scales", self.short_sides, self.patch)
+
+    def draw(self, sizes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        side = _pick(random.random(len(sizes)), self.short_sides)
+        size = resized_sizes(sizes, side, self.max_side, self.patch)
+        return size.astype(np.int32), size
+
+    def pixels(self, image: Image.Image, numbers: np.ndarray) -> Image.Image:
+        return _resized(image, numbers)
+
+    def boxes(self, example: Example, numbers: np.ndarray) -> Example:
+        return _scaled(example, numbers)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pipeline:
+    """What is done to an image, in order: the operations `before`, then a resize to whole patches."""
+
+    resize: Resize
+    before: tuple[Operation, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [operation.name for operation in self.operations]
+        if len(set(names)) < len(names):
+            raise ValueError(f"operations share a name, hence their random numbers: {', '.join(names)}")
+
+    @classmethod
+    def of(cls, geometry: Geometry) -> "Pipeline":
+        """No augmentation: every image is resized as for evaluation."""
+        return cls(Resize((geometry.short_side,), geometry.max_side, geometry.patch))
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        return (*self.before, self.resize)
+
+    @property
+    def patch(self) -> int:
+        """Patch size in pixels."""
+        return self.resize.patch
 
     def views(self, sizes: np.ndarray, seed: int, epoch: int) -> Views:
         """Draws a view for every image.
 
         Args:
           sizes: int `[n, 2]`, (width, height) of the images.
-          seed, epoch: with an image's index they decide its view.
+          seed, epoch: with an operation's name and an image's index they decide all numbers.
         """
-        # Row i is the same however many images follow: numbers are drawn row by row.
-        u = np.random.default_rng([seed, epoch, 0]).random((len(sizes), DRAWS))
+        sizes, numbers = np.asarray(sizes, np.int64).reshape(-1, 2), []
+        for operation in self.operations:
+            random = np.random.default_rng([seed, epoch, *operation.name.encode()])
+            drawn, sizes = operation.draw(sizes, random)
+            numbers.append(drawn)
+        return Views(tuple(numbers), sizes.astype(np.int32))
 
-        def pick(column: int, choices: Sequence[int]) -> np.ndarray:
-            return np.asarray(choices)[(u[:, column] * len(choices)).astype(np.int64)]
-
-        def whole(column: int, least: int | np.ndarray, most: np.ndarray) -> np.ndarray:
-            return least + (u[:, column] * (most - least + 1)).astype(np.int64)
-
-        flip, cropped = u[:, 0] < self.flip, u[:, 1] < self.crop
-        sizes = np.asarray(sizes, np.int64).reshape(-1, 2)
-        first = resized_sizes(sizes, pick(2, self.crop_sides), None, self.patch)
-        least, most = self.crop_range
-        width = whole(3, np.minimum(least, first[:, 0]), np.minimum(most, first[:, 0]))
-        height = whole(4, np.minimum(least, first[:, 1]), np.minimum(most, first[:, 1]))
-        left, top = whole(5, 0, first[:, 0] - width), whole(6, 0, first[:, 1] - height)
-        crop = np.stack([left, top, width, height], axis=1)
-        before = np.where(cropped[:, None], crop[:, 2:], sizes)
-        size = resized_sizes(before, pick(7, self.scales), self.max_side, self.patch)
-        first, crop = (np.where(cropped[:, None], field, 0).astype(np.int32) for field in (first, crop))
-        return Views(flip, first, crop, size.astype(np.int32))
-
-    def most_patches(self, sizes: np.ndarray) -> int:
-        """A bound of the patches of any view of these images."""
-        shapes = np.asarray(sizes, np.int64).reshape(-1, 2)
-        if self.crop:
-            least = min(self.crop_range[0], min(self.crop_sides) // self.patch * self.patch)  # small before the crop
-            side = np.arange(least, self.crop_range[1] + 1)
-            shapes = np.concatenate([shapes, np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)])
-        shapes = np.unique(shapes, axis=0)
-        # Every scale: where the long side bounds a large one, a smaller may give more patches.
+    def longest(self, sizes: np.ndarray) -> int:
+        """A bound of the patches of any view of images of these sizes."""
+        ratio, last = max(operation.ratio for operation in self.operations), self.resize
+        sizes = np.unique(np.asarray(sizes, np.int64).reshape(-1, 2), axis=0)
+        # Every short side: where the long one bounds a large one, a smaller may give more patches.
         return max(
-            int((resized_sizes(shapes, scale, self.max_side, self.patch) // self.patch).prod(1).max())
-            for scale in self.scales
+            max(
+                int((resized_sizes(sizes, side, last.max_side, last.patch) // last.patch).prod(1).max()),
+                most_patches(side, last.max_side, last.patch, ratio),
+            )
+            for side in last.short_sides
         )
 
+    def pixels(self, image: Image.Image, view: Views) -> np.ndarray:
+        """Applies one view to an RGB image: uint8 `[height, width, 3]`."""
+        for operation, numbers in zip(self.operations, view.numbers):
+            image = operation.pixels(image, numbers)
+        return np.asarray(image)
 
-def plain_views(sizes: np.ndarray, geometry: Geometry) -> Views:
-    """No augmentation: every image resized as for evaluation."""
-    size = geometry.sizes(sizes).astype(np.int32)
-    none = np.zeros((len(size), 6), np.int32)
-    return Views(np.zeros(len(size), bool), none[:, :2], none[:, 2:], size)
-
-
-def view_pixels(image: Image.Image, view: Views) -> np.ndarray:
-    """Applies one view to an RGB image: uint8 `[height, width, 3]`. Pillow's bilinear filter, as the reference."""
-    if view.flip:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if view.first[0]:
-        image = _resize(image, view.first)
-    if view.crop[2]:
-        left, top, width, height = (int(v) for v in view.crop)
-        image = image.crop((left, top, left + width, top + height))
-    if view.size[0]:
-        image = _resize(image, view.size)
-    return np.asarray(image)
-
-
-def _resize(image: Image.Image, size: np.ndarray) -> Image.Image:
-    wanted = int(size[0]), int(size[1])
-    return image if image.size == wanted else image.resize(wanted, Image.Resampling.BILINEAR)
-
-
-def view_example(example: Example, view: Views) -> Example:
-    """Applies one view to boxes, labels and areas; boxes that a crop leaves empty are dropped.
-
-    float32 step by step, as the reference goes, which makes the boxes equal to
-    its own to the last bit. After a crop the area is the box's, as there.
-    """
-    size, boxes, labels, area = (example.width, example.height), example.boxes, example.labels, example.area
-    if view.flip:
-        boxes = boxes[:, [2, 1, 0, 3]] * np.array([-1, 1, -1, 1], np.float32) + np.array(
-            [size[0], 0, size[0], 0], np.float32
-        )
-    if view.first[0]:
-        boxes, area, size = _scaled(boxes, area, size, view.first)
-    if view.crop[2]:
-        left, top, width, height = (int(v) for v in view.crop)
-        boxes = boxes - np.array([left, top, left, top], np.float32)
-        boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
-        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        keep = (boxes[:, 2:] > boxes[:, :2]).all(1)
-        boxes, labels, area, size = boxes[keep], labels[keep], area[keep], (width, height)
-    if view.size[0]:
-        boxes, area, size = _scaled(boxes, area, size, view.size)
-    return dataclasses.replace(example, width=size[0], height=size[1], boxes=boxes, labels=labels, area=area)
-
-
-def _scaled(
-    boxes: np.ndarray, area: np.ndarray, old: tuple[int, int], new: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    """Boxes, areas and size after resizing from `old` to `new` (width, height)."""
-    x, y = int(new[0]) / old[0], int(new[1]) / old[1]
-    return boxes * np.array([x, y, x, y], np.float32), area * np.float32(x * y), (int(new[0]), int(new[1]))
+    def boxes(self, example: Example, view: Views) -> Example:
+        """Applies one view to boxes, labels, areas and size."""
+        for operation, numbers in zip(self.operations, view.numbers):
+            example = operation.boxes(example, numbers)
+        return example
 
 
 def normalized_boxes(example: Example) -> np.ndarray:
@@ -186,3 +254,28 @@ def normalized_boxes(example: Example) -> np.ndarray:
     x0, y0, x1, y1 = example.boxes.T
     boxes = np.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], axis=1)
     return boxes / np.array([example.width, example.height, example.width, example.height], np.float32)
+
+
+def _check_sides(setting: str, sides: tuple[int, ...], patch: int) -> None:
+    """`InputError` for sides that the model's patches do not fit into."""
+    if not sides or min(sides) < patch:
+        raise InputError(f"data.{setting} is {sides!r}; it needs whole pixels of at least a patch ({patch}).")
+
+
+def _pick(u: np.ndarray, choices: Sequence[int]) -> np.ndarray:
+    """One of the choices for each number in 0..1, uniformly."""
+    return np.asarray(choices)[(u * len(choices)).astype(np.int64)]
+
+
+def _resized(image: Image.Image, size: np.ndarray) -> Image.Image:
+    """Pillow's bilinear filter, as the reference."""
+    wanted = int(size[0]), int(size[1])
+    return image if image.size == wanted else image.resize(wanted, Image.Resampling.BILINEAR)
+
+
+def _scaled(example: Example, size: np.ndarray) -> Example:
+    """Boxes and areas after resizing to `size` (width, height)."""
+    width, height = int(size[0]), int(size[1])
+    x, y = width / example.width, height / example.height
+    boxes, area = example.boxes * np.array([x, y, x, y], np.float32), example.area * np.float32(x * y)
+    return dataclasses.replace(example, width=width, height=height, boxes=boxes, area=area)

@@ -1,33 +1,37 @@
-"""Grain runs a plan: decode, flip, resize, crop, cut into patches, ahead of the devices.
+"""Grain runs a plan ahead of the devices: a step of the plan is read, viewed and packed into a batch.
 
 Worker processes are spawned (fork and jax do not go together) and end with
 their parent. Importing this module imports neither jax nor grain; grain itself
 imports jax, so workers are told to stay on the CPU and never start a backend.
 """
 
+import functools
 import gc
-import multiprocessing
-import os
 import shutil
-import signal
-import sys
-import threading
-import time
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
 
-from yolos_jax.data.augment import normalized_boxes, view_example, view_pixels
+from yolos_jax.data.augment import normalized_boxes
 from yolos_jax.data.examples import Example, Source, TrainBatch
 from yolos_jax.data.plan import Plan, PlannedBatch
+from yolos_jax.data.workers import (
+    check_shared_memory,
+    dead_worker,
+    folder_of_load,
+    receive,
+    remove_leftovers,
+    send,
+    start_worker,
+)
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage
 from yolos_jax.images.sequence import pack
 
 SUBSTITUTES = 100  # images tried in place of an unreadable one
-LARGE = 4096  # bytes from which an array goes through shared memory
 THREADS = 4  # without worker processes; Pillow decodes and resizes without the interpreter lock
 
 
@@ -39,12 +43,16 @@ class Loaded(NamedTuple):
       batch: numpy arrays.
       indices: int64 `[B]`, each slot's image by its place in the source, -1 for an empty slot.
       skipped: a sentence for each image that could not be read.
+      bucket: patches that every sequence is padded to.
+      real: patches that are not padding.
     """
 
     step: int
     batch: TrainBatch
     indices: np.ndarray
     skipped: tuple[str, ...]
+    bucket: int
+    real: int
 
 
 class Share(NamedTuple):
@@ -72,12 +80,18 @@ class LoadStep:
         if plan.batch_size % share.count:
             raise InputError(f"a batch of {plan.batch_size} images cannot be shared by {share.count} processes.")
         self.source, self.plan, self.patch, self.max_side, self.share = source, plan, patch, max_side, share
+        self.slots = plan.batch_size // share.count
         self.most = max(1, int(source.examples.counts.max(initial=0)))
+
+    @property
+    def nbytes(self) -> int:
+        """Most bytes of the pixels of a batch."""
+        return self.slots * max(self.plan.edges) * 3 * self.patch**2
 
     def __call__(self, step: int) -> Loaded:
         planned = self.plan.batch(int(step))
         skipped: list[str] = []
-        slots = self.plan.batch_size // self.share.count
+        slots = self.slots
         mine = slice(self.share.index * slots, (self.share.index + 1) * slots)
         found = []
         for place in range(len(planned.indices))[mine]:
@@ -88,16 +102,17 @@ class LoadStep:
         indices = np.full(slots, -1, np.int64)
         indices[: len(kept)] = [index for index, _, _ in kept]
         targets = pack_targets([example for _, example, _ in kept], slots, self.most)
-        return Loaded(int(step), TrainBatch(*sequences, **targets), indices, tuple(skipped))
+        real = int(sequences.grid[: len(kept)].prod(1).sum())
+        return Loaded(int(step), TrainBatch(*sequences, **targets), indices, tuple(skipped), planned.tokens, real)
 
     def _read(self, planned: PlannedBatch, skipped: list[str]) -> tuple[int, Example, np.ndarray] | None:
         """(index, example, pixels) of a planned image or of the one that takes its place; None if there is none."""
-        one, original = planned, int(planned.indices[0])
+        one, original, pipeline = planned, int(planned.indices[0]), self.plan.pipeline
         for attempt in range(SUBSTITUTES):
             index, view = int(one.indices[0]), one.views.of(0)
             example = self.source.examples[index]
             try:
-                return index, view_example(example, view), view_pixels(self.source.read(example), view)
+                return index, pipeline.boxes(example, view), pipeline.pixels(self.source.read(example), view)
             except UnreadableImage as error:
                 skipped.append(str(error))
             other = self.plan.substitute(planned.step, original, attempt)
@@ -137,88 +152,35 @@ def load(work: LoadStep, start: int, stop: int, workers: int = 0, ahead: int = 2
 
     if not flags.FLAGS.is_parsed():  # outside absl.app.run; grain reads flags of its own
         flags.FLAGS.mark_as_parsed()
+    remove_leftovers()
     steps = grain.MapDataset.range(start, stop).map(work)
     if not workers:
         options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=max(ahead, THREADS))
-        return _threads(iter(steps.to_iter_dataset(options)))
+        return _from_threads(iter(steps.to_iter_dataset(options)))
+    check_shared_memory(work.nbytes, workers, ahead)
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
     several = grain.multiprocessing.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead)
-    check_shared_memory(work, workers, ahead)
-    # Large arrays go through shared memory: a worker that dies in the middle of a long message through a pipe
-    # would leave its reader waiting for the rest.
-    large = grain.experimental.DatasetOptions(min_shm_size=LARGE)
-    batches = grain.experimental.WithOptionsIterDataset(steps.to_iter_dataset(options), large)
-    return _processes(iter(batches.mp_prefetch(several, worker_init_fn=_start_worker)))
+    folder = folder_of_load()
+    paths = steps.to_iter_dataset(options).map(functools.partial(send, folder))
+    return _from_processes(iter(paths.mp_prefetch(several, worker_init_fn=start_worker)), folder)
 
 
-def _threads(iterator: Any) -> Generator[Loaded]:
+def _from_threads(batches: Any) -> Generator[Loaded]:
     try:
-        yield from iterator
+        yield from batches
     finally:
-        iterator.close()
+        batches.close()
 
 
-def _processes(iterator: Any) -> Generator[Loaded]:
+def _from_processes(paths: Any, folder: Path) -> Generator[Loaded]:
     try:
-        # Copied, so that shared memory is free again at once; map holds on to nothing.
-        yield from map(_copied, iterator)
+        yield from map(receive, paths)
     except RuntimeError as error:
         if "terminated unexpectedly" not in str(error):
             raise
         raise dead_worker(str(error).split(".")[0]) from error
     finally:
-        iterator.close()
-        del iterator
-        gc.collect()  # grain's iterators are cycles that keep a last batch
-        time.sleep(0.1)  # a thread of grain's gives shared memory back
-
-
-def dead_worker(what: str) -> InputError:
-    """What to say when a data worker is no more; `what` has its exit code."""
-    return InputError(
-        f"a data worker died ({what}; -9 is often the system running out of memory). Give it more memory, or lower "
-        "data.workers or data.ahead, and run the same command to go on."
-    )
-
-
-def _copied(loaded: Loaded) -> Loaded:
-    return loaded._replace(batch=TrainBatch(*map(np.array, loaded.batch)), indices=np.array(loaded.indices))
-
-
-def check_shared_memory(work: LoadStep, workers: int, ahead: int, folder: str = "/dev/shm") -> None:
-    """`InputError` if batches on their way would not fit; the system would kill the workers, saying little."""
-    if not os.path.isdir(folder):
-        return
-    slots = work.plan.batch_size // work.share.count
-    batch = slots * max(work.plan.edges) * 3 * work.patch**2
-    wanted, free = 2 * workers * (ahead + 1) * batch, shutil.disk_usage(folder).free
-    if wanted > free:
-        raise InputError(
-            f"{workers} data workers need up to {wanted / 2**20:.0f} MiB of shared memory and {folder} has "
-            f"{free / 2**20:.0f} MiB left; enlarge it (docker run --shm-size), or lower data.workers or data.ahead "
-            "(data.workers=0 needs none)."
-        )
-
-
-def _start_worker(index: int, count: int) -> None:
-    """In a new worker: no accelerator, no say in Ctrl-C, and an end when the parent ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A signal to the whole group is the parent's to answer: it finishes its step and ends its workers.
-    signal.signal(signal.SIGTERM, lambda *_: _exit_later())
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    if "jax" in sys.modules:
-        sys.modules["jax"].config.update("jax_platforms", "cpu")
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def _exit_later(seconds: float = 30.0) -> None:
-    timer = threading.Timer(seconds, os._exit, (1,))
-    timer.daemon = True
-    timer.start()
+        paths.close()
+        shutil.rmtree(folder, ignore_errors=True)
+        del paths
+        gc.collect()  # grain's iterators are cycles that hold pipes and semaphores

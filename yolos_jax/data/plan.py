@@ -11,10 +11,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from yolos_jax.data.augment import Augmentation, Views, plain_views
+from yolos_jax.data.augment import Pipeline, Views
 from yolos_jax.errors import InputError
-from yolos_jax.images.sequence import Geometry, bucket_edges
+from yolos_jax.images.sequence import bucket_edges, ceil_div
 
+ORDER = 2  # version of the order of data and views; a checkpoint of another cannot be resumed bit for bit
 EDGE_SAMPLES = 20_000  # views that bucket edges are chosen from, at least (small data sets: several epochs)
 
 
@@ -37,6 +38,7 @@ class PlannedBatch(NamedTuple):
 class Plan(Protocol):
     """Random access to the steps of a run; cheap to send to another process."""
 
+    pipeline: Pipeline
     batch_size: int
     edges: list[int]
 
@@ -72,7 +74,7 @@ class TrainingPlan:
 
     Args:
       sizes: int `[n, 2]`, (width, height) of the images.
-      draw: an `Augmentation`, or a `Geometry` for no augmentation.
+      pipeline: how images are augmented and resized.
       batch_size: images of a global batch.
       buckets: most token counts.
       epochs, seed: of the run.
@@ -81,21 +83,17 @@ class TrainingPlan:
       InputError: there are fewer images than a batch holds.
     """
 
-    def __init__(
-        self, sizes: np.ndarray, draw: Augmentation | Geometry, batch_size: int, buckets: int, epochs: int, seed: int
-    ):
-        self.sizes, self.draw, self.batch_size = np.asarray(sizes, np.int64), draw, batch_size
+    def __init__(self, sizes: np.ndarray, pipeline: Pipeline, batch_size: int, buckets: int, epochs: int, seed: int):
+        self.sizes, self.pipeline, self.batch_size = np.asarray(sizes, np.int64), pipeline, batch_size
         self.epochs, self.seed = epochs, seed
         self.steps_per_epoch, self.dropped = divmod(len(self.sizes), batch_size)
         if not self.steps_per_epoch:
             raise InputError(
                 f"{len(sizes)} training images do not fill one batch of {batch_size}; lower train.batch_size."
             )
-        sampled = range(min(epochs, max(1, -(-EDGE_SAMPLES // len(self.sizes)))))
-        counts = [self.views(epoch).patches(draw.patch) for epoch in sampled]
-        if isinstance(draw, Augmentation):
-            counts.append(np.array([draw.most_patches(self.sizes)]))
-        self.edges = bucket_edges(np.concatenate(counts), buckets)
+        sampled = range(min(epochs, ceil_div(EDGE_SAMPLES, len(self.sizes))))
+        counts = [self.views(epoch).patches(pipeline.patch) for epoch in sampled]
+        self.edges = bucket_edges(np.concatenate([*counts, [pipeline.longest(self.sizes)]]), buckets)
 
     def __len__(self) -> int:
         return self.epochs * self.steps_per_epoch
@@ -105,9 +103,7 @@ class TrainingPlan:
 
     def views(self, epoch: int) -> Views:
         """The view of every image in an epoch."""
-        if isinstance(self.draw, Geometry):
-            return plain_views(self.sizes, self.draw)
-        return self.draw.views(self.sizes, self.seed, epoch)
+        return self.pipeline.views(self.sizes, self.seed, epoch)
 
     @functools.cached_property
     def epoch(self) -> Callable[[int], EpochPlan]:
@@ -117,7 +113,7 @@ class TrainingPlan:
     def _epoch(self, epoch: int) -> EpochPlan:
         views = self.views(epoch)
         random = np.random.default_rng([self.seed, epoch, 1])
-        groups = fill_buckets(views.patches(self.draw.patch), self.edges, self.batch_size, random.permutation)
+        groups = fill_buckets(views.patches(self.pipeline.patch), self.edges, self.batch_size, random.permutation)
         batches = [(edge, group) for edge, group in groups if len(group) == self.batch_size]
         order = random.permutation(len(batches))
         members = np.stack([group for _, group in batches])[order]
@@ -134,7 +130,7 @@ class TrainingPlan:
         epoch, place = divmod(step, self.steps_per_epoch)
         plan = self.epoch(epoch)
         others = (index + 1 + np.arange(len(self.sizes) - 1)) % len(self.sizes)
-        fits = others[plan.views.of(others).patches(self.draw.patch) <= plan.tokens[place]]
+        fits = others[plan.views.of(others).patches(self.pipeline.patch) <= plan.tokens[place]]
         if attempt >= len(fits):
             return None
         chosen = fits[attempt : attempt + 1]
@@ -143,26 +139,29 @@ class TrainingPlan:
     def padding(self, epoch: int = 0) -> float:
         """Share of an epoch's tokens that are padding."""
         plan = self.epoch(epoch)
-        real = plan.views.of(plan.members).patches(self.draw.patch).sum()
+        real = plan.views.of(plan.members).patches(self.pipeline.patch).sum()
         return 1.0 - float(real) / float(plan.tokens.sum() * self.batch_size)
 
 
 class EvaluationPlan:
-    """Every image exactly once, with images of like length; a single "epoch" of unaugmented views.
+    """Every image exactly once, with images of like length; a single "epoch" of views that are not random.
 
     Args:
       sizes: int `[n, 2]`, (width, height) of the images.
-      geometry: how they are resized.
-      batch_size: most images of a batch; only the last one can have fewer.
+      pipeline: how images are resized.
+      batch_size: most images of a batch; only the last one can have fewer. More than there are images become as
+        many as there are, so that a batch takes no memory for slots that stay empty.
       buckets: most token counts.
+      multiple: what a batch size must be a multiple of, as `batch_size` is: the number of devices.
     """
 
-    def __init__(self, sizes: np.ndarray, geometry: Geometry, batch_size: int, buckets: int):
-        self.batch_size = batch_size
-        self._views = plain_views(sizes, geometry)
-        counts = self._views.patches(geometry.patch)
+    def __init__(self, sizes: np.ndarray, pipeline: Pipeline, batch_size: int, buckets: int, multiple: int = 1):
+        self.pipeline = pipeline
+        self.batch_size = min(batch_size, ceil_div(len(sizes), multiple) * multiple)
+        self._views = pipeline.views(sizes, seed=0, epoch=0)
+        counts = self._views.patches(pipeline.patch)
         self.edges = bucket_edges(counts, buckets)
-        self._groups = fill_buckets(counts, self.edges, batch_size, np.arange)
+        self._groups = fill_buckets(counts, self.edges, self.batch_size, np.arange)
 
     def __len__(self) -> int:
         return len(self._groups)

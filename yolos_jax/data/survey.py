@@ -17,6 +17,7 @@ from yolos_jax.data.examples import DataSet, Example, ExampleTable
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage
+from yolos_jax.images.sequence import ceil_div
 
 AREAS = (32**2, 96**2)  # square pixels that part COCO's small, medium and large
 TABLE = 20  # categories that get a row each; more are run together
@@ -232,7 +233,7 @@ def _categories(source: DataSet, by_label: np.ndarray) -> list[str]:
     cells = [f"{source.category_ids[i]:>5}{i:>6}{by_label[i]:>7}  {name:<{widest}}" for i, name in names]
     columns = 1 if len(cells) <= TABLE else max(1, WIDTH // (len(cells[0]) + 2))
     head = "  ".join([f"{'id':>5}{'label':>6}{'boxes':>7}  {'name':<{widest}}"] * columns)
-    height = -(-len(cells) // columns)  # ids run down the columns
+    height = ceil_div(len(cells), columns)  # ids run down the columns
     lines = [head, *("  ".join(cells[row::height]) for row in range(height))]
     unused = [name for label, name in names if not by_label[label]]
     told = {"categories": f"{len(names)}, {len(unused)} of them without boxes"}

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
+from yolos_jax.data.augment import Pipeline
 from yolos_jax.data.examples import DataSet
 from yolos_jax.data.loader import Loaded, LoadStep, Share, load
 from yolos_jax.data.plan import EvaluationPlan
@@ -70,7 +71,7 @@ class Evaluator:
             raise InputError(f"eval.batch_size {batch_size} is not a multiple of the {mesh.size} devices.")
         self._processes = Processes()
         self.source, self.batch_size, self.on_bad_image = source, batch_size, on_bad_image
-        self._plan = EvaluationPlan(source.examples.sizes, geometry, batch_size, buckets)
+        self._plan = EvaluationPlan(source.examples.sizes, Pipeline.of(geometry), batch_size, buckets, mesh.size)
         share = Share(self._processes.index, self._processes.count)
         self._work = LoadStep(source, self._plan, geometry.patch, geometry.model_max_side, share)
         self._workers, self._ahead = workers, ahead

@@ -39,7 +39,7 @@ def resized(width: int, height: int, short_side: int, max_side: int, patch: int)
     size = (scaled, side) if width >= height else (side, scaled)
     if side == short:
         size = (width, height)
-    limit = -(-max_side // patch)
+    limit = (max_side + patch - 1) // patch  # rounded up
     columns, rows = (max(min(v // patch, limit), 1) for v in size)
     return columns * patch, rows * patch
 

@@ -26,7 +26,7 @@ from jax import export
 from yolos_jax.checkpoints import Meta, check_room
 from yolos_jax.errors import InputError, check_empty, make_folder
 from yolos_jax.exporting import run_detector
-from yolos_jax.images.sequence import Geometry, ceil_div
+from yolos_jax.images.sequence import Geometry
 from yolos_jax.inference.detector import detect
 from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.yolos import abstract
@@ -58,17 +58,6 @@ class Onnx(NamedTuple):
 
     content: bytes
     facts: dict[str, Any]
-
-
-def most_patches(geometry: Geometry) -> int:
-    """No image has more patches than this: (short_side, max_side), but for extreme ones.
-
-    A short side bounded by `max_side` is rounded, so the long one may pass it, by half a pixel of the short side.
-    """
-    patch, most = geometry.patch, geometry.max_side
-    limit = ceil_div(most, patch)
-    sides = range(1, min(geometry.short_side, most) + 1)
-    return max(max(side // patch, 1) * min(int(side * most / (side - 0.5)) // patch, limit) for side in sides)
 
 
 def check_patches(patches: int, max_side: int) -> None:

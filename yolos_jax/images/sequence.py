@@ -5,6 +5,7 @@ patches and cut row by row; a batch pads only the tail of shorter sequences.
 NumPy and Pillow only: data workers import this and must not start jax.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ class Batch(NamedTuple):
 
 
 def ceil_div(a: int, b: int) -> int:
-    """`a / b`, rounded up."""
+    """a / b of whole numbers, rounded up."""
     return -(-a // b)
 
 
@@ -68,6 +69,23 @@ def resized_size(width: int, height: int, short_side: int, max_side: int | None,
     """`resized_sizes` of a single image."""
     width, height = resized_sizes(np.array([[width, height]]), short_side, max_side, patch)[0]
     return int(width), int(height)
+
+
+def most_patches(short_side: int, max_side: int, patch: int = 16, ratio: float = math.inf) -> int:
+    """A bound of the patches of any image resized by `resized_sizes`.
+
+    A short side bounded by `max_side` is rounded, so the long one may pass it, by half a pixel of the short side.
+
+    Args:
+      ratio: only images count whose long side is at most so many times as long as the short one; none, if below 1.
+    """
+    if ratio < 1:
+        return 0
+    side = np.arange(1, min(short_side, max_side) + 1)  # every short side that can come out
+    reached = (max_side / (side + 0.5) <= ratio) | (side == side[-1])
+    long = (side * np.minimum(ratio, max_side / (side - 0.5)) + 1e-6).astype(np.int64) // patch
+    long = np.clip(long, 1, ceil_div(max_side, patch))
+    return int((np.maximum(side // patch, 1) * long)[reached].max())
 
 
 def default_max_side(short_side: int) -> int:

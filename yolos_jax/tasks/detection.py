@@ -90,7 +90,7 @@ def detection_task(config: Any, mesh: Mesh) -> Task:
     model, compute = recipe.model_of(config, source.num_classes), recipe.compute_of(config, training=True)
     recipe.check_batch(config, mesh.size)
     train, data, optimizer = config.train, config.data, config.optimizer
-    plan = recipe.plan_of(config, source.examples.sizes)
+    plan = recipe.plan_of(config, model, source.examples.sizes)
     schedule = schedule_of(optimizer, train.epochs, plan.steps_per_epoch)
     evaluator = _evaluator(config, source, model, mesh) if config.eval.every_epochs else None
     graph, shapes = abstract(model, compute)

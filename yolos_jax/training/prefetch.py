@@ -11,7 +11,8 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from yolos_jax.data.loader import Loaded, dead_worker
+from yolos_jax.data.loader import Loaded
+from yolos_jax.data.workers import dead_worker
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.training.signals import Signals

@@ -14,7 +14,7 @@ from made_coco import box, make_coco
 from made_tfds import build_with_tfds, change_json, coco_folder, listed
 from reference_pack import ROOT, data_folder
 
-from yolos_jax.data.augment import Augmentation
+from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.data.loader import LoadStep, load
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.data.sources.coco import CocoSource
@@ -184,7 +184,7 @@ def test_several_at_once_leave_one_index(own):
 
 def test_workers_load_what_they_load_from_the_folder(made):
     coco, directory = made
-    draw = Augmentation((32, 48), 96, 0.5, 0.5, (48, 64), (32, 64), 16)
+    draw = Pipeline(Resize((32, 48), 96), before=(Flip(), Crop(0.5, (48, 64), (32, 64))))
     batches = []
     for source in (
         CocoSource(coco, "train2017"),

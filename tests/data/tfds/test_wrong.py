@@ -12,6 +12,7 @@ import pytest
 from made_tfds import change_json, listed, make_tfds
 from reference_pack import ROOT
 
+from yolos_jax.data.augment import Pipeline
 from yolos_jax.data.loader import LoadStep, load
 from yolos_jax.data.plan import EvaluationPlan
 from yolos_jax.data.sources.coco import CocoSource
@@ -158,7 +159,7 @@ def test_a_image_that_cannot_be_decoded(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="image id 3 in .* cannot be read, which leaves its size unknown; prepare the"):
         TfdsSource(directory, "val2017")
     source = TfdsSource(directory, "val2017", annotations=listed(coco, "val2017"))
-    plan = EvaluationPlan(source.examples.sizes, Geometry(48, 96, 16, 6), 2, 1)
+    plan = EvaluationPlan(source.examples.sizes, Pipeline.of(Geometry(48, 96, 16, 6)), 2, 1)
     with contextlib.closing(load(LoadStep(source, plan, 16, 6), 0, len(plan), 0)) as loaded:
         (sentence,) = [told for batch in loaded for told in batch.skipped]
     assert sentence == f"the image 3.jpg of {directory} (validation) cannot be read (it is none that Pillow knows)."

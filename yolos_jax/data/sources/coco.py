@@ -1,6 +1,5 @@
 """The COCO folder: an annotation file and a folder of images per split."""
 
-import dataclasses
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -13,11 +12,9 @@ from PIL import Image
 
 from yolos_jax.data.annotations import Complain, read_annotations, stop, wrong_box
 from yolos_jax.data.examples import Example, ExampleTable
+from yolos_jax.data.labels import Labels
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage, open_rgb
-
-CATEGORIES = ("raw", "contiguous")
-MOST_CLASSES = 100_000
 
 
 class CocoSource:
@@ -31,11 +28,8 @@ class CocoSource:
       root: the folder.
       split: such as `train2017`: the annotations are `annotations/instances_{split}.json`,
         the images lie in `{split}/`.
-      num_classes: labels lie in 0..num_classes - 1; 0 derives it from the categories.
+      num_classes, categories, category_ids: see `Labels.of`.
       max_images: keep only the first so many images; 0 keeps all.
-      categories: "raw" takes category ids as labels, as the reference does;
-        "contiguous" numbers the ids 0, 1, ... in ascending order.
-      category_ids: the category id of each label, if a model's are to be kept.
       annotations, image_folder: other places than those of `split`.
       complain: called with a sentence for each wrong entry, which is then left
         out; by default the first one stops with an `InputError`.
@@ -77,7 +71,7 @@ class CocoSource:
         self.examples, self.dropped = read_examples(content, self.annotation_file, labels, find, max_images, complain)
 
     def _file(self, image: dict[str, Any], present: set[str], complain: Complain) -> str | None:
-        """Where an image's image lies, or None and a complaint."""
+        """Where an image lies, or None and a complaint."""
         path = self.image_folder / image["file_name"]
         if not path.resolve().is_relative_to(self.image_folder.resolve()):
             complain(f"image id {image['id']} in {self.origin} lies outside {self.image_folder}.")
@@ -105,64 +99,6 @@ class CocoSource:
         return json.loads(self.annotation_file.read_text(encoding="utf-8"))
 
 
-@dataclasses.dataclass(frozen=True)
-class Labels:
-    """A number for every category.
-
-    Attributes:
-      num_classes: K; labels are `0..K-1`.
-      category_ids: the category id of every label.
-      names: name of each label that the categories list.
-      of_category: the label of each category id.
-    """
-
-    num_classes: int
-    category_ids: tuple[int, ...]
-    names: dict[int, str]
-    of_category: dict[int, int]
-
-    @classmethod
-    def of(
-        cls,
-        listed: list[dict[str, Any]],
-        origin: str,
-        num_classes: int = 0,
-        categories: str = "raw",
-        category_ids: Sequence[int] | None = None,
-    ) -> "Labels":
-        """Numbers the categories that `origin` (for messages) lists; the other arguments are those of `CocoSource`."""
-        if categories not in CATEGORIES:
-            raise InputError(f"data.categories is {categories!r}; choose one of {', '.join(CATEGORIES)}.")
-        names = {int(c["id"]): str(c["name"]) for c in listed}
-        ids = category_ids
-        if ids is None:
-            if not names or min(names) < 0:
-                raise InputError(f"{origin} lists no category, or one with a negative id.")
-            if categories == "raw" and max(names) >= MOST_CLASSES:
-                raise InputError(
-                    f"the largest category id of {origin} is {max(names)}, which would make as many "
-                    "classes; set --config.data.categories=contiguous."
-                )
-            ids = sorted(names) if categories == "contiguous" else range(max(names) + 1)
-            # Raw ids leave gaps; more outputs than ids are allowed (the reference has 91 for COCO's 90).
-            ids = [*ids, *range(len(ids), num_classes)] if categories == "raw" else [*ids]
-        num_classes = num_classes or len(ids)
-        if num_classes > len(ids):
-            raise InputError(
-                f"{origin} gives {len(ids)} classes where {num_classes} are wanted; set "
-                "--config.model.num_classes=0 to derive them."
-            )
-        of_category = {int(category): label for label, category in enumerate(ids)}
-        too_large = [c for c in names if of_category.get(c, -1) >= num_classes]
-        if too_large:
-            raise InputError(
-                f"category id {max(too_large)} of {origin} gets the label {of_category[max(too_large)]}, "
-                f"outside 0..{num_classes - 1}; set --config.model.num_classes=0 to derive it from the file."
-            )
-        named = {of_category[c]: name for c, name in names.items() if c in of_category}
-        return cls(num_classes, tuple(int(i) for i in ids), named, of_category)
-
-
 def read_examples(
     content: dict[str, list],
     origin: Path,
@@ -176,7 +112,7 @@ def read_examples(
     Args:
       content: lists of images, annotations and categories.
       origin: where it comes from, for messages.
-      find: where an image's image is; None leaves the image out.
+      find: where an image lies; None leaves it out.
       max_images: keep only the first so many images; 0 keeps all.
       complain: called with a sentence for each wrong annotation, which is then left out.
 
@@ -202,7 +138,7 @@ def read_examples(
             return None
         boxes, numbers, areas = [], [], []
         for annotation in by_image.get(image["id"], []):
-            sentence = wrong_box(annotation, origin, names) or _unknown(annotation, origin, labels)
+            sentence = wrong_box(annotation, origin, names) or labels.wrong(annotation, origin)
             if sentence is not None:
                 complain(sentence)
                 continue
@@ -232,17 +168,6 @@ def read_examples(
         none = "none of the images it lists can be used" if content["images"] else "it lists no images"
         raise InputError(f"nothing to read in {origin}: {none}.")
     return table, dropped
-
-
-def _unknown(annotation: dict[str, Any], origin: Path, labels: Labels) -> str | None:
-    """A sentence for a category that the model's labels do not have."""
-    category = annotation["category_id"]
-    if category in labels.of_category:
-        return None
-    return (
-        f"annotation id {annotation.get('id')} of image id {annotation['image_id']} in {origin} has "
-        f"the category id {category}, which is none of the model's {len(labels.of_category)} categories."
-    )
 
 
 def check_size(image: Image.Image, example: Example) -> Image.Image:

@@ -12,7 +12,8 @@ from PIL import Image, UnidentifiedImageError
 from yolos_jax.data.annotations import Complain, read_annotations, stop
 from yolos_jax.data.coco_names import COCO_NAMES
 from yolos_jax.data.examples import Example
-from yolos_jax.data.sources.coco import Labels, check_size, read_examples
+from yolos_jax.data.labels import Labels
+from yolos_jax.data.sources.coco import check_size, read_examples
 from yolos_jax.data.tfds.index import Index, index_of
 from yolos_jax.data.tfds.records import Records, find_dataset
 from yolos_jax.errors import InputError

@@ -1,0 +1,91 @@
+"""Labels: the numbers that a model has for the categories of a data set."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from yolos_jax.errors import InputError
+
+CATEGORIES = ("raw", "contiguous")
+MOST_CLASSES = 100_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """A number for every category.
+
+    Attributes:
+      num_classes: K; labels are `0..K-1`.
+      category_ids: the category id of every label.
+      names: name of each label that the categories list.
+      of_category: the label of each category id.
+    """
+
+    num_classes: int
+    category_ids: tuple[int, ...]
+    names: dict[int, str]
+    of_category: dict[int, int]
+
+    @classmethod
+    def of(
+        cls,
+        listed: list[dict[str, Any]],
+        origin: str,
+        num_classes: int = 0,
+        categories: str = "raw",
+        category_ids: Sequence[int] | None = None,
+    ) -> "Labels":
+        """Numbers the categories of a data set.
+
+        Args:
+          listed: its categories, in COCO's format.
+          origin: where they come from, for messages.
+          num_classes: labels lie in 0..num_classes - 1; 0 derives it from the categories.
+          categories: "raw" takes category ids as labels, as the reference does;
+            "contiguous" numbers the ids 0, 1, ... in ascending order.
+          category_ids: the category id of each label, if a model's are to be kept.
+
+        Raises:
+          InputError: there is no category, or they do not fit the other arguments.
+        """
+        if categories not in CATEGORIES:
+            raise InputError(f"data.categories is {categories!r}; choose one of {', '.join(CATEGORIES)}.")
+        names = {int(c["id"]): str(c["name"]) for c in listed}
+        ids = category_ids
+        if ids is None:
+            if not names or min(names) < 0:
+                raise InputError(f"{origin} lists no category, or one with a negative id.")
+            if categories == "raw" and max(names) >= MOST_CLASSES:
+                raise InputError(
+                    f"the largest category id of {origin} is {max(names)}, which would make as many "
+                    "classes; set --config.data.categories=contiguous."
+                )
+            ids = sorted(names) if categories == "contiguous" else range(max(names) + 1)
+            # Raw ids leave gaps; more outputs than ids are allowed (the reference has 91 for COCO's 90).
+            ids = [*ids, *range(len(ids), num_classes)] if categories == "raw" else [*ids]
+        num_classes = num_classes or len(ids)
+        if num_classes > len(ids):
+            raise InputError(
+                f"{origin} gives {len(ids)} classes where {num_classes} are wanted; set "
+                "--config.model.num_classes=0 to derive them."
+            )
+        of_category = {int(category): label for label, category in enumerate(ids)}
+        too_large = [c for c in names if of_category.get(c, -1) >= num_classes]
+        if too_large:
+            raise InputError(
+                f"category id {max(too_large)} of {origin} gets the label {of_category[max(too_large)]}, "
+                f"outside 0..{num_classes - 1}; set --config.model.num_classes=0 to derive it from the file."
+            )
+        named = {of_category[c]: name for c, name in names.items() if c in of_category}
+        return cls(num_classes, tuple(int(i) for i in ids), named, of_category)
+
+    def wrong(self, annotation: dict[str, Any], origin: Path) -> str | None:
+        """A sentence for an annotation whose category is none of these, or None."""
+        category = annotation["category_id"]
+        if category in self.of_category:
+            return None
+        return (
+            f"annotation id {annotation.get('id')} of image id {annotation['image_id']} in {origin} has "
+            f"the category id {category}, which is none of the model's {len(self.of_category)} categories."
+        )

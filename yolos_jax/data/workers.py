@@ -1,0 +1,154 @@
+"""Worker processes of the loader: how they start and end, and how their batches travel.
+
+A worker writes each batch to a file and sends its name. A name is short, so a worker that dies while sending leaves
+no reader waiting for the rest of a long message. On Linux the files lie in memory; there, everything that a process
+leaves behind when it is killed (these files, and the semaphores of its workers) is found by name and removed by the
+next process that loads data.
+"""
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from multiprocessing import resource_tracker, util
+from pathlib import Path
+from typing import Any
+
+from yolos_jax.errors import InputError
+
+MEMORY = Path("/dev/shm")  # files and semaphores in memory; Linux has it
+NAME = "yolos-jax-"  # what the names of our folders there begin with
+
+
+@functools.cache
+def own_folder() -> Path:
+    """This process's folder for batches on their way; it goes when the process ends.
+
+    The process holds a lock on the folder, which tells others that it is in use. The system frees the lock of a
+    process however it ends.
+    """
+    if not MEMORY.is_dir():
+        path = Path(tempfile.mkdtemp(prefix=NAME))
+    else:
+        while True:  # until no other process took the new folder for one left behind, before it was locked
+            path = Path(tempfile.mkdtemp(prefix=NAME, dir=MEMORY))
+            if _lock(path) is not None and path.exists():
+                break
+        # There is no public way to name the semaphores that multiprocessing makes; its processes inherit this one.
+        multiprocessing.current_process()._config["semprefix"] = f"/{path.name}"  # type: ignore[attr-defined]
+    # After multiprocessing itself has ended the workers and removed its semaphores (their priority is 0).
+    util.Finalize(None, shutil.rmtree, (path, True), exitpriority=-1)
+    return path
+
+
+def _lock(folder: Path) -> int | None:
+    """Locks a folder of this user; its open descriptor, or None if it is in use, gone or someone else's."""
+    import fcntl
+
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    with contextlib.suppress(BlockingIOError):
+        if os.fstat(descriptor).st_uid == os.geteuid():
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+    os.close(descriptor)
+    return None
+
+
+def remove_leftovers() -> None:
+    """Removes the batches and semaphores of processes that were killed; those of running ones stay. Only on Linux."""
+    for folder in MEMORY.glob(f"{NAME}*"):
+        lock = _lock(folder)
+        if lock is None:
+            continue
+        for semaphore in MEMORY.glob(f"sem.{folder.name}-*"):
+            with contextlib.suppress(OSError):
+                semaphore.unlink()
+                # Where the killed process was this one's parent, Python's tracker would complain of the loss.
+                name = f"/{semaphore.name.removeprefix('sem.')}"
+                resource_tracker.register(name, "semaphore")
+                resource_tracker.unregister(name, "semaphore")
+        # By another name first: a worker that has not noticed the end of its parent then finds no folder to write to.
+        with contextlib.suppress(OSError):
+            shutil.rmtree(folder.rename(folder.with_name(f"{folder.name}-")))
+        os.close(lock)
+
+
+def folder_of_load() -> Path:
+    """A new folder inside `own_folder`, for the batches of one loader."""
+    return Path(tempfile.mkdtemp(dir=own_folder()))
+
+
+def send(folder: Path, loaded: Any) -> Path:
+    """In a worker: writes a batch to a file of its own."""
+    path = folder / str(loaded.step)
+    try:
+        with open(path, "wb") as file:
+            pickle.dump(loaded, file, protocol=5)
+    except OSError as error:
+        raise InputError(
+            f"a data worker cannot write a batch to {folder} ({error.strerror}); enlarge it (docker run --shm-size), "
+            "or lower data.workers or data.ahead (data.workers=0 needs none)."
+        ) from error
+    return path
+
+
+def receive(path: Path) -> Any:
+    """Reads what `send` wrote, and removes the file."""
+    with open(path, "rb") as file:
+        path.unlink()
+        return pickle.load(file)  # of our own worker, in a folder that nobody else can write to
+
+
+def check_shared_memory(batch: int, workers: int, ahead: int, folder: Path = MEMORY) -> None:
+    """`InputError` if batches of so many bytes on their way would not fit."""
+    if not folder.is_dir():
+        return
+    wanted, free = 2 * workers * (ahead + 1) * batch, shutil.disk_usage(folder).free
+    if wanted > free:
+        raise InputError(
+            f"{workers} data workers need up to {wanted / 2**20:.0f} MiB of shared memory and {folder} has "
+            f"{free / 2**20:.0f} MiB left; enlarge it (docker run --shm-size), or lower data.workers or data.ahead "
+            "(data.workers=0 needs none)."
+        )
+
+
+def dead_worker(what: str) -> InputError:
+    """What to say when a data worker is no more; `what` has its exit code."""
+    return InputError(
+        f"a data worker died ({what}; -9 is often the system running out of memory). Give it more memory, or lower "
+        "data.workers or data.ahead, and run the same command to go on."
+    )
+
+
+def start_worker(index: int, count: int) -> None:
+    """In a new worker: no accelerator, no say in Ctrl-C, and an end when the parent ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A signal to the whole group is the parent's to answer: it finishes its step and ends its workers.
+    signal.signal(signal.SIGTERM, lambda *_: _exit_later())
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update("jax_platforms", "cpu")
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    remove_leftovers()  # the parent's
+    os._exit(1)
+
+
+def _exit_later(seconds: float = 30.0) -> None:
+    timer = threading.Timer(seconds, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
