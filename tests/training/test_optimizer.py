@@ -50,7 +50,7 @@ def test_no_clipping_when_asked():
     np.testing.assert_allclose(update["class_head"]["bias"], [-0.1, 0.1], rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", SETTINGS["optimizer.name"].kind.choices)
+@pytest.mark.parametrize("name", SETTINGS["optimizer.name"].kind.options)
 def test_every_optimizer_decays_the_references_groups_only(name):
     """Without gradients, what moves is decayed: matrices and heads, by rate times decay."""
     params = {"class_head": {"bias": jnp.ones(2)}, "norm": {"scale": jnp.ones(2)}, "fc": {"kernel": jnp.ones((2, 2))}}
