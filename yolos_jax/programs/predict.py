@@ -8,12 +8,9 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from yolos_jax.errors import InputError, exit_with_sentence, make_folder
-
-if TYPE_CHECKING:
-    from yolos_jax.inference.detector import Detections
+from yolos_jax.images.reading import UnreadableImage, open_rgb
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 
@@ -69,7 +66,6 @@ def targets(images: list[Path], out: Path, overwrite: bool) -> list[Path]:
 
 def decoded(pairs: list[tuple[Path, Path]], size: int) -> Iterator[list[tuple]]:
     """Chunks of (image, path, RGB image or a sentence why not), read while the chunk before is detected in."""
-    from yolos_jax.images.reading import UnreadableImage, open_rgb
 
     def read(pair: tuple[Path, Path]) -> tuple:
         try:
@@ -87,8 +83,7 @@ def decoded(pairs: list[tuple[Path, Path]], size: int) -> Iterator[list[tuple]]:
             yield [future.result() for future in chunk]
 
 
-def main() -> None:
-    args = parse()
+def predict(args: argparse.Namespace) -> None:
     if args.batch_size < 1 or args.limit < 0 or not 0 <= args.threshold <= 1:
         raise InputError("--batch-size must be at least 1, --limit at least 0 and --threshold within 0..1.")
     if min(args.short_side or 1, args.max_side or 1) < 1:
@@ -100,7 +95,6 @@ def main() -> None:
     from tqdm import tqdm
 
     from yolos_jax.inference.detector import Detector
-    from yolos_jax.inference.drawing import draw
 
     detector = Detector.load(args.checkpoint, args.short_side, args.max_side, args.batch_size)
     boxes, skipped = 0, []
@@ -109,9 +103,10 @@ def main() -> None:
             skipped += [image for _, _, image in chunk if isinstance(image, str)]
             readable = [c for c in chunk if not isinstance(c[2], str)]
             for (source, path, image), found in zip(readable, detector([c[2] for c in readable], args.threshold)):
-                draw(image, found).save(path)
-                path.with_suffix(".json").write_text(json.dumps(as_json(source, found), indent=1) + "\n")
-                boxes += len(found.scores)
+                found.draw(image).save(path)
+                values = {"file": str(source)} | found.to_dict()
+                path.with_suffix(".json").write_text(json.dumps(values, indent=1) + "\n")
+                boxes += len(found)
             bar.update(len(chunk))
     for sentence in skipped:
         print(f"skipped: {sentence}")
@@ -120,19 +115,10 @@ def main() -> None:
         raise InputError(f"{len(skipped)} of {len(images)} images could not be read, the first: {skipped[0]}")
 
 
-def as_json(image: Path, found: "Detections") -> dict:
-    """`box` is absolute xyxy in the upright image's pixels."""
-    objects = [
-        {"label": int(label), "name": name, "score": float(score), "box": [float(v) for v in box]}
-        for label, name, score, box in zip(found.labels, found.names, found.scores, found.boxes)
-    ]
-    return {"file": str(image), "width": found.size[0], "height": found.size[1], "objects": objects}
-
-
-def run() -> None:
+def main() -> None:
     """The program."""
-    exit_with_sentence(main)
+    exit_with_sentence(lambda: predict(parse()))
 
 
 if __name__ == "__main__":
-    run()
+    main()
