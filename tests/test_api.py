@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from reference_pack import arrays, pack
+from reference_pack import ROOT, arrays, pack
 
 import yolos_jax
 from yolos_jax import checkpoints
@@ -28,7 +28,9 @@ print(json.dumps({"seconds": seconds, "names": dir(yolos_jax), "modules": sorted
 
 
 def test_importing_starts_no_jax():
-    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
     found = json.loads(done.stdout)
     assert found["seconds"] < 0.3
     assert not {"jax", "jaxlib", "flax", "orbax"} & set(found["modules"])

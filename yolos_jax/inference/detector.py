@@ -5,7 +5,7 @@ import numbers
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import jax
 import numpy as np
@@ -21,13 +21,27 @@ from yolos_jax.model.yolos import abstract, apply
 from yolos_jax.recipe import without_training_options
 
 
-def detect(
-    graph: Any, params: dict, patches: jax.Array, grid: jax.Array, size: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Logits, boxes (cxcywh in 0..1), scores, labels and boxes in pixels of images of (width, height) `size`."""
+class Queries(NamedTuple):
+    """What each query (DET token) of a batch of images found.
+
+    Attributes:
+      logits: float32 `[B, Q, K + 1]`; index K is "no object".
+      boxes: float32 `[B, Q, 4]`, cxcywh in 0..1.
+      scores, labels, pixels: `[B, Q]`, `[B, Q]` and boxes `[B, Q, 4]`, see `postprocess`.
+    """
+
+    logits: Any
+    boxes: Any
+    scores: Any
+    labels: Any
+    pixels: Any
+
+
+def detect(graph: Any, params: dict, patches: jax.Array, grid: jax.Array, size: jax.Array) -> Queries:
+    """`Queries` of a batch as a pure function (see `Yolos.__call__`); `size` `[B, 2]` is (width, height) in pixels."""
     with jax.default_matmul_precision("float32"):  # GPUs would use TF32
         out = apply(graph, params, patches, grid)
-    return out.logits, out.boxes, *postprocess(out.logits, out.boxes, size)
+    return Queries(out.logits, out.boxes, *postprocess(out.logits, out.boxes, size))
 
 
 class Detector:
@@ -78,19 +92,18 @@ class Detector:
         """
         images = [np.asarray(image) for image in images]
         images = [image if image.dtype == np.uint8 else image.astype(np.float32) for image in images]
-        logits, boxes = self._run(images, [(1, 1)] * len(images))[:2]
-        return logits, boxes
+        found = self._run(images, [(1, 1)] * len(images))
+        return found.logits, found.boxes
 
-    def _run(self, images: list[np.ndarray], sizes: list[tuple[int, int]]) -> list[np.ndarray]:
-        """Logits, boxes, scores, labels and boxes in pixels, `[n, Q, ...]` each.
+    def _run(self, images: list[np.ndarray], sizes: list[tuple[int, int]]) -> Queries:
+        """`Queries` of sized images whose original (width, height) are `sizes`, in numpy.
 
         Images of a bucket share batches, all of `batch_size` slots: one
         compilation per bucket.
         """
-        config, queries = self.config, self.config.det_tokens
-        shapes = ((config.num_classes + 1,), (4,), (), (), (4,))
-        out = [np.zeros((len(images), queries, *shape), np.float32) for shape in shapes]
-        out[3] = out[3].astype(np.int32)
+        config, shape = self.config, (len(images), self.config.det_tokens)
+        logits, boxes, pixels = (np.zeros((*shape, n), np.float32) for n in (config.num_classes + 1, 4, 4))
+        out = Queries(logits, boxes, np.zeros(shape, np.float32), np.zeros(shape, np.int32), pixels)
         alike: dict[tuple, list[int]] = {}
         for i, image in enumerate(images):
             rows, columns = to_patches(image, config.patch_size).shape[:2]
@@ -133,10 +146,12 @@ class Detector:
         """
         check_threshold(threshold)
         given, single = one_or_many(images)
-        prepared = self._prepare_all(given, ["the image"] if single else [_position(i) for i in range(len(given))])
+        names = ["the image"] if single else [f"image {i} (counted from 0)" for i in range(len(given))]
+        prepared = self._prepare_all(given, names)
         sizes = [size for _, size in prepared]
-        scores, labels, boxes = self._run([pixels for pixels, _ in prepared], sizes)[2:]
-        found = [self._detections(*one, threshold) for one in zip(scores, labels, boxes, sizes)]
+        queries = self._run([pixels for pixels, _ in prepared], sizes)
+        each = zip(queries.scores, queries.labels, queries.pixels, sizes)
+        found = [self._detections(*one, threshold) for one in each]
         return found[0] if single else found
 
     def _prepare_all(self, images: list[Any], names: list[str]) -> list[tuple[np.ndarray, tuple[int, int]]]:
@@ -171,7 +186,3 @@ def check_threshold(threshold: Any) -> None:
     if not isinstance(threshold, numbers.Real) or not 0 <= float(threshold) <= 1:
         value = threshold if isinstance(threshold, numbers.Real | str) else f"of type {type(threshold).__name__}"
         raise InputError(f"threshold is {value}; it must be a number within 0..1.")
-
-
-def _position(index: int) -> str:
-    return f"image {index} (counted from 0)"
