@@ -2,17 +2,13 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from made_coco import box, make_coco
-from PIL import Image
 from reference_pack import ROOT
-from safetensors.numpy import save_file
 from yolos_jax.defaults import get_config
 
 from yolos_jax.errors import InputError
@@ -85,24 +81,6 @@ def test_evaluation_predicts_and_never_overwrites(trained, tmp_path):
     refused(run(*command, "--config.model.width=24", f"--out={tmp_path}"), "another model", "width 12 against 24")
 
 
-def test_prediction_draws_and_counts_what_it_could_not_read(trained, tmp_path):
-    (tmp_path / "broken.jpg").write_bytes((trained / "coco" / "train2017" / "1.jpg").read_bytes()[:400])
-    command = ["predict.py", trained / "coco" / "train2017", tmp_path / "broken.jpg", "--checkpoint", trained / "run"]
-    command += ["--out", tmp_path / "out", "--threshold", "0.01", "--batch-size", "2"]
-    done = run(*command)
-    refused(done, "1 of 6 images", "broken.jpg")
-    assert "5 images, 1 unreadable" in done.stdout
-    found = json.loads((tmp_path / "out" / "1.json").read_text())
-    assert (found["width"], found["height"]) == (64, 48) and found["objects"]
-    assert Image.open(tmp_path / "out" / "1.png").size[0] >= 480
-    refused(run(*command), "exists already", "--overwrite")
-    image = Path(shutil.copy(tmp_path / "out" / "1.png", tmp_path / "own.png"))
-    before = image.read_bytes()
-    command = ["predict.py", image, "--checkpoint", trained / "run", "--out", tmp_path, "--overwrite"]
-    refused(run(*command), "would be lost")
-    assert image.read_bytes() == before
-
-
 @pytest.mark.parametrize(
     "change, words",
     [
@@ -172,16 +150,3 @@ def test_bad_data_in_training(tmp_path):
     refused(run(*command), "2.jpg", "on_bad_image=skip")
     done = run(*command, "--config.data.on_bad_image=skip")
     assert done.returncode == 0 and "1 images were skipped" in done.stdout and "2.jpg" in done.stdout
-
-
-def test_weights_that_do_not_fit(trained, tmp_path):
-    (tmp_path / "bert").mkdir()
-    (tmp_path / "bert" / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    save_file({"x": np.zeros(2, np.float32)}, tmp_path / "bert" / "model.safetensors")
-    image = trained / "coco" / "train2017" / "1.jpg"
-    refused(run("predict.py", image, "--checkpoint", tmp_path / "bert", "--out", tmp_path / "o"), "bert", "yolos")
-    refused(run("predict.py", image, "--checkpoint", tmp_path, "--out", tmp_path / "o"), "holds no checkpoint")
-    refused(run("predict.py", tmp_path, "--checkpoint", trained / "run", "--out", tmp_path / "o"), "holds no images")
-    refused(
-        run("predict.py", image, "--checkpoint", trained / "run", "--out", tmp_path / "o", "--threshold", "2"), "0..1"
-    )

@@ -14,7 +14,7 @@ from pathlib import Path
 from yolos_jax.errors import InputError, check_empty, clear_errors
 from yolos_jax.exporting import onnx, stablehlo
 from yolos_jax.images.sequence import most_patches
-from yolos_jax.inference.detector import geometry_of, load_model
+from yolos_jax.inference.loading import geometry_of, load_model
 from yolos_jax.model.config import Compute
 from yolos_jax.programs.command_line import Parser
 

@@ -19,7 +19,7 @@ from yolos_jax.data.plan import ORDER, TrainingPlan
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.evaluator import Evaluation, Evaluator
-from yolos_jax.inference.detector import load_model
+from yolos_jax.inference.loading import load_model
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import abstract, apply
 from yolos_jax.objective.losses import Divisors, Targets, divisors_of, set_loss
