@@ -14,6 +14,8 @@ from PIL import Image
 
 from yolos_jax.errors import InputError
 
+MOST_COUNTS = 2000  # different sequence lengths that bucket edges are chosen from
+
 
 class Batch(NamedTuple):
     """Images as sequences.
@@ -190,7 +192,9 @@ def rounded_tokens(tokens: int) -> int:
 
 
 def bucket_edges(counts: Sequence[int] | np.ndarray, buckets: int) -> list[int]:
-    """At most `buckets` token counts that pad the given sequences least (exact, by dynamic programming).
+    """At most `buckets` token counts that pad the given sequences least, by dynamic programming.
+
+    Exact for up to `MOST_COUNTS` different counts.
 
     Args:
       counts: number of patches of every image.
@@ -200,6 +204,10 @@ def bucket_edges(counts: Sequence[int] | np.ndarray, buckets: int) -> list[int]:
       Ascending edges; the last one is the largest count.
     """
     values, frequency = np.unique(np.asarray(counts, np.int64), return_counts=True)
+    if len(values) > MOST_COUNTS:  # neighbours count as the larger of them: the table below is quadratic
+        kept = np.linspace(0, len(values) - 1, MOST_COUNTS).round().astype(np.int64)
+        frequency = np.bincount(np.searchsorted(kept, np.arange(len(values))), frequency).astype(np.int64)
+        values = values[kept]
     n = len(values)
     images = np.concatenate([[0], np.cumsum(frequency)])
     # cost[j]: tokens computed when the first j distinct counts are covered with the edges so far

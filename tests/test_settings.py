@@ -1,0 +1,331 @@
+"""Every setting: any value is accepted or refused in one sentence, and what is accepted can be built."""
+
+import functools
+import inspect
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from micro_run import micro_config
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+from reference_pack import ROOT
+
+import yolos_jax
+from yolos_jax import recipe
+from yolos_jax.errors import InputError
+from yolos_jax.kinds import Choice, Flag, Optional, Real, Whole, Wholes
+from yolos_jax.model.config import VARIANTS
+from yolos_jax.model.yolos import abstract
+from yolos_jax.settings import SETTINGS, assign, complete, differences, get_config, markdown
+
+SIZES = np.array([(640, 480), (480, 640), (500, 375), (427, 640), (640, 427), (333, 500), (1, 9000), (3000, 40)])
+SECONDS, KIBIBYTES = 5, 2**20  # of any single value
+TEXT = st.text(st.characters(), max_size=20) | st.sampled_from(
+    [
+        "",
+        "a\nb",
+        "a\0b",
+        "\r",
+        "\u2028",
+        "\udc80",
+        "é" * 50,
+        "x" * 10**6,
+        "9" * 5000,
+        "(" * 5000,
+        "-" * 5000,
+        "None",
+        "nan",
+    ]
+)
+NUMBERS = st.integers() | st.integers(-(2**70), 2**70) | st.just(10**4000) | st.floats() | st.booleans()
+LEAVES = st.none() | NUMBERS | TEXT | st.binary(max_size=9)
+
+ANY = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.tuples(inner, inner) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+def fitting(kind):
+    """Values that a kind accepts, its bounds before all."""
+    if isinstance(kind, Optional):
+        return st.none() | fitting(kind.kind)
+    if isinstance(kind, Choice):
+        return st.sampled_from(kind.options)
+    if isinstance(kind, Flag):
+        return st.booleans()
+    if isinstance(kind, Whole):
+        return st.sampled_from([kind.low, kind.high]) | st.integers(kind.low, kind.high)
+    if isinstance(kind, Real):
+        return st.sampled_from([kind.low, kind.high]) | st.floats(kind.low, kind.high)
+    if isinstance(kind, Wholes):
+        whole = fitting(Whole(kind.low, kind.high))
+        most = st.just((kind.low, *range(kind.high - kind.longest + 2, kind.high + 1)))
+        return st.lists(whole, min_size=kind.shortest, max_size=kind.longest).map(tuple) | most
+    return st.sampled_from(["", "a", "/nowhere", "x" * 4096])
+
+
+def recipe_with(key, value, variant="ti"):
+    """A recipe, as nested dicts, with one value; its plan is quick to make."""
+    return put(put(get_config(variant).to_dict(), "train.epochs", 2), key, value)
+
+
+def put(config, key, value):
+    section, _, name = key.rpartition(".")
+    (config[section] if section else config)[name] = value
+    return config
+
+
+def refusal(work):
+    """The sentence of the `InputError` that `work` raises, or None; a slow one or a large one fails."""
+    start = time.process_time()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    sentence = None
+    try:
+        work()
+    except InputError as error:
+        sentence = str(error)
+        assert len(sentence.splitlines()) == 1 and 10 < len(sentence) < 1000 and "\0" not in sentence, sentence
+        sentence.encode()
+    assert time.process_time() - start < SECONDS
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < KIBIBYTES
+    return sentence
+
+
+def build(config):
+    """What a recipe describes, but for pixels."""
+    config = complete(config)
+    model = recipe.model_of(config, 3)
+    recipe.compute_of(config, training=True)
+    recipe.geometry_of(config, model)
+    plan = recipe.plan_of(config, model, SIZES)
+    plan.batch(len(plan) - 1)
+    abstract(model)
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+@settings(max_examples=20)
+@given(value=ANY, text=TEXT | NUMBERS.map(str) | st.lists(NUMBERS.map(str), max_size=4).map(",".join))
+def test_any_value_is_accepted_or_refused_in_one_sentence(key, value, text):
+    in_a_recipe, on_the_command_line = recipe_with(key, value), get_config()
+    on_the_command_line.train.epochs = 2
+    sentences = refusal(lambda: complete(in_a_recipe)), refusal(lambda: assign(on_the_command_line, key, text))
+    for sentence, config in zip(sentences, (in_a_recipe, on_the_command_line)):
+        if sentence is None:
+            refusal(functools.partial(build, config))
+        else:
+            assert sentence.startswith(f"{key} is ") or f"config.{key}" in sentence
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+@settings(max_examples=8)
+@given(data=st.data())
+def test_what_fits_is_accepted_and_can_be_built(key, data):
+    value = data.draw(fitting(SETTINGS[key].kind))
+    config = recipe_with(key, value, "s")
+    assert refusal(lambda: complete(config)) is None
+    refusal(lambda: build(config))
+    typed = get_config("s")
+    assign(typed, key, str(value))
+    found = complete(typed)
+    for part in key.split("."):
+        found = found[part]
+    assert found == value and isinstance(found, bool) == isinstance(value, bool)
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_settings_that_fit_can_be_built_in_any_combination(data):
+    config = recipe_with("seed", 0)
+    for key in data.draw(st.sets(st.sampled_from(sorted(SETTINGS)), min_size=2, max_size=12)):
+        put(config, key, data.draw(fitting(SETTINGS[key].kind)))
+    refusal(lambda: build(config))
+
+
+def test_the_largest_plan_can_be_built():
+    """As many lengths, scales and buckets as there can be."""
+    config = get_config()
+    config.model.update(patch_size=1, max_side=1024)
+    config.data.update(max_side=1024, buckets=64, scales=tuple(range(925, 1025)), crop_range=(1, 2048))
+    config.data.crop_sides = tuple(range(1900, 2000))
+    config.train.epochs = 100_000
+    assert refusal(lambda: build(config)) is None
+
+
+@pytest.mark.parametrize("key", [k for k, s in SETTINGS.items() if isinstance(s.kind, Whole | Real)])
+def test_numbers_out_of_bounds_are_named_with_both_bounds(key):
+    kind = SETTINGS[key].kind
+    for value in (kind.low - 1, kind.high * 2, float("nan"), float("inf"), "x", True, None):
+        with pytest.raises(InputError, match=rf"^{key} is .*; it must be .* of at least .* and at most .*\.$"):
+            complete(recipe_with(key, value))
+
+
+@pytest.mark.parametrize(
+    "key, text, sentence",
+    [
+        ("train.epochs", "9223372036854775808", "a whole number of at least 1 and at most 100000"),
+        ("data.crop_range", "(1000000,1000000)", "a tuple of 2 whole numbers of at least 1 and at most 2048"),
+        ("eval.batch_size", "1000000000", "at most 1024"),
+        ("model.depth", "1000000", "at least 2 and at most 256"),
+        ("model.det_tokens", str(2**63), "at most 10000"),
+        ("data.scales", "raw", "'raw'; it must be a tuple of 0 to 100 whole numbers"),
+        ("data.scales", "(64,'a')", r"\"\(64,'a'\)\"; it must be a tuple"),
+        ("data.flip", "1.5", "1.5; it must be a probability of at least 0 and at most 1"),
+        ("matcher", "magic", "'magic'; choose one of host, device"),
+        ("model.remat", "maybe", "'maybe'; it must be True or False"),
+        ("data.root", "a\nb", r"'a\\nb'; it must be a text of one line"),
+        ("model.mid_pe_size", "Nothing", "or None"),
+    ],
+)
+def test_sentences(key, text, sentence):
+    with pytest.raises(InputError, match=f"^{key} is .*{sentence}"):
+        assign(get_config("s"), key, text)
+
+
+@pytest.mark.parametrize(
+    "key, sentence",
+    [
+        ("train.learning_rate", "there is no config.train.learning_rate; do you mean config.optimizer.learning_rate?"),
+        ("train.epoch", "there is no config.train.epoch; do you mean config.train.epochs?"),
+        ("modle.width", "there is no config.modle.width; do you mean config.model.width?"),
+        ("batch_size", "no config.batch_size; do you mean config.train.batch_size or config.eval.batch_size?"),
+        ("zzz", "there is no config.zzz; --help lists all settings."),
+        ("a\nb", r"there is no config.a\nb; --help lists all settings."),
+        ("loss", "config.loss is a group of settings: config.loss.ce, config.loss.bbox, config.loss.giou"),
+    ],
+)
+def test_a_misspelt_key_is_answered_with_the_nearest(key, sentence):
+    with pytest.raises(InputError) as on_the_command_line:
+        assign(get_config(), key, "1")
+    assert sentence in str(on_the_command_line.value)
+    section, _, name = key.rpartition(".")
+    with pytest.raises(InputError) as in_a_recipe:
+        complete({section: {name: 1}} if section else {key: 1})
+    assert sentence in str(in_a_recipe.value) or str(in_a_recipe.value).startswith(
+        "config.loss is 1; it must be a group"
+    )
+
+
+def test_a_recipe_that_lacks_a_key_takes_its_default():
+    config = get_config("s")
+    del config.optimizer["clip_norm"]
+    del config["loss"]
+    found = complete(config)
+    assert found == get_config("s") and "loss" not in config
+    assert complete({}) == complete({"model": {}}) == get_config("ti")
+
+
+def test_the_grid_between_blocks_may_be_none_and_come_back():
+    config = get_config("s")
+    assign(config, "model.mid_pe_size", "None")
+    assert complete(config).model.mid_pe_size is None
+    config.model.mid_pe_size = (64, 96)
+    assert complete(config).model.mid_pe_size == (64, 96)
+    with pytest.raises(InputError, match=r"model.mid_pe_size is \(64,\)"):
+        assign(config, "model.mid_pe_size", "(64,)")
+
+
+def test_former_names_are_accepted_everywhere():
+    config = get_config()
+    config.data.update(train_pictures="/mine")
+    assert complete(config).data.train_images == "/mine" and "train_pictures" not in complete(config).data
+    assign(config, "data.val_pictures", "/theirs")
+    assert complete(config).data.val_images == "/theirs"
+    with pytest.raises(InputError, match=r"data.train_pictures is now called data.train_images; set only"):
+        complete({"data": {"train_pictures": "/mine", "train_images": "/other"}})
+    assert not differences({"data": {"train_pictures": "/mine"}}, get_config(), hosts=True)
+
+
+def test_recipes_from_before_settings():
+    from yolos_jax import defaults
+
+    assert defaults is yolos_jax.settings and defaults.get_config("b").model.width == 768
+
+
+def test_values_that_cannot_be_read():
+    config = get_config()
+    config.optimizer.ratio = placeholder(float, required=True)
+    with pytest.raises(InputError, match=r"config.optimizer cannot be read \(RequiredValueError: "):
+        complete(config)
+    for odd in (10**5000, [config], np.zeros((90, 90))):  # the first has too many digits to be printed
+        with pytest.raises(InputError, match=r"^seed is .{1,120}; it must be a whole number"):
+            complete({"seed": odd})
+    for nothing in (None, 3, [1]):
+        with pytest.raises(InputError, match="the config cannot be read"):
+            complete(nothing)
+
+
+def test_complete_leaves_its_argument_alone_and_finds_plain_types():
+    config = ConfigDict({"seed": np.int64(3), "data": {"flip": np.float32(0.5), "scales": [64, np.int32(80)]}})
+    found = complete(config)
+    assert found.data.scales == (64, 80) and type(found.seed) is int and type(found.data.flip) is float
+    assert config.to_dict() == {"seed": 3, "data": {"flip": 0.5, "scales": [64, 80]}}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_defaults_are_complete(name):
+    config = get_config(name)
+    assert complete(config) == config
+    assert VARIANTS[name].to_dict().items() <= config.model.to_dict().items()
+
+
+# What a run may change when it resumes, and what its hosts may have of their own: as in version 0.1.
+FREE = {
+    "init", "matcher", "eval.batch_size", "eval.every_epochs", "checkpoint.every_steps", "checkpoint.keep",
+    "data.root", "data.train_split", "data.val_split", "data.train_annotations", "data.val_annotations",
+    "data.train_images", "data.val_images", "data.workers", "data.ahead", "data.on_bad_image", "data.short_side",
+    "train.max_steps", "train.log_every", "train.accumulate", "model.max_side", "model.query_block", "model.remat",
+}  # fmt: skip
+OF_A_HOST = {
+    "init", "data.root", "data.train_annotations", "data.val_annotations", "data.train_images", "data.val_images",
+    "data.workers", "data.ahead",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+def test_what_may_change(key):
+    section, _, name = key.rpartition(".")
+    old, new = get_config().to_dict(), get_config().to_dict()
+    (new[section] if section else new)[name] = "other"
+    found = differences(old, new)
+    assert not found if key in FREE else len(found) == 1 and found[0].startswith(f"{key} ")
+    assert bool(differences(old, new, hosts=True)) == (key not in OF_A_HOST)
+    del (old[section] if section else old)[name]  # a checkpoint from before the key existed
+    assert differences(old, new) == found and not differences(old, get_config().to_dict())
+
+
+def test_differences_are_sentences():
+    assert differences({"seed": 0}, {"seed": 1}) == ["seed 0 against 1"]
+    assert differences({"data": {"scales": [64]}}, {"data": {"scales": (64,)}}) == []
+    plain = {"data": {"scales": [], "short_side": 64}}
+    assert differences(plain, {"data": {"scales": [], "short_side": 80}}) == ["data.short_side 64 against 80"]
+    assert differences({"later": {"key": 3}}, {}) == ["later.key 3 against None"]
+
+
+def test_optimizers_are_built_alike():
+    for name in SETTINGS["optimizer.name"].kind.options:
+        assert {"learning_rate", "weight_decay", "mask"} <= inspect.signature(getattr(optax, name)).parameters.keys()
+
+
+def test_the_page_of_settings_is_the_code():
+    """`python -m yolos_jax.settings > docs/settings.md` writes it, without starting jax."""
+    check = "import sys, yolos_jax.settings as s; print(s.markdown(), end=''); assert 'jax' not in sys.modules"
+    printed = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, check=True).stdout.decode()
+    assert printed == (ROOT / "docs" / "settings.md").read_text() == markdown()
+    assert all(f"\n| `{key}` | " in printed for key in SETTINGS)
+
+
+def test_a_run_records_settings_that_compare_equal(tmp_path):
+    config = complete(micro_config(tmp_path))
+    assert not differences(json.loads(config.to_json_best_effort()), config)
