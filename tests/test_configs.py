@@ -12,7 +12,7 @@ from reference_pack import ROOT
 
 from yolos_jax import checkpoints
 from yolos_jax.model.config import VARIANTS
-from yolos_jax.training.loop import train
+from yolos_jax.tasks.detection import train
 
 RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
 PUBLISHED = {"yolos_ti": 28.7, "yolos_s": 36.1, "yolos_s_200": 36.1, "yolos_s_dwr": 37.6, "yolos_b": 42.0}

@@ -1,22 +1,57 @@
 """YOLOS (arXiv 2106.00666) in JAX: a plain Vision Transformer that detects objects.
 
-`from yolos_jax import Detector` is all that a user of a trained model needs.
+`Detector` detects in images, `load` gives the network itself, `train` and `evaluate` run a recipe.
 """
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from yolos_jax.errors import InputError
+    from yolos_jax.images.reading import UnreadableImage
+    from yolos_jax.inference.detections import Detections
+    from yolos_jax.inference.detector import Detector
+    from yolos_jax.inference.loading import load
+    from yolos_jax.model.config import VARIANTS, YolosConfig
+    from yolos_jax.model.yolos import Yolos
+    from yolos_jax.tasks.detection import evaluate, train
 
 __version__ = "0.1.0"
-__all__ = ["Detections", "Detector"]
+__all__ = [
+    "VARIANTS",
+    "Detections",
+    "Detector",
+    "InputError",
+    "UnreadableImage",
+    "Yolos",
+    "YolosConfig",
+    "evaluate",
+    "load",
+    "train",
+]
+
+# Imported when first asked for: data workers import yolos_jax.data and must not start jax.
+_MODULES = {
+    "Detections": "inference.detections",
+    "Detector": "inference.detector",
+    "InputError": "errors",
+    "UnreadableImage": "images.reading",
+    "VARIANTS": "model.config",
+    "Yolos": "model.yolos",
+    "YolosConfig": "model.config",
+    "evaluate": "tasks.detection",
+    "load": "inference.loading",
+    "train": "tasks.detection",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Late, so that data workers can import yolos_jax.data without starting jax.
-    if name in __all__:
-        from yolos_jax.inference import detector
+    if name == "defaults":  # as recipe files from before version 0.2 call the settings
+        return importlib.import_module("yolos_jax.settings")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'yolos_jax' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"yolos_jax.{_MODULES[name]}"), name)
 
-        return getattr(detector, name)
-    if name == "defaults":  # what recipes from before `settings` import
-        from yolos_jax import settings
 
-        return settings
-    raise AttributeError(f"module 'yolos_jax' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from yolos_jax import settings
@@ -18,8 +19,11 @@ from yolos_jax.data.sources.coco import CocoSource
 from yolos_jax.data.tfds.records import find_dataset
 from yolos_jax.data.tfds.source import TfdsSource
 from yolos_jax.errors import InputError
+from yolos_jax.evaluation.evaluator import Evaluator
 from yolos_jax.images.sequence import Geometry, default_max_side
 from yolos_jax.model.config import COMPUTE_SETTINGS, Compute, YolosConfig
+from yolos_jax.objective.weights import LossWeights
+from yolos_jax.training.task import Options
 
 
 def model_of(config: Any, num_classes: int) -> YolosConfig:
@@ -92,8 +96,49 @@ def source_of(
     return CocoSource(*shared, image_folder, complain)
 
 
-def check_same_model(found: YolosConfig, wanted: YolosConfig, where: str) -> None:
-    """`InputError` that lists how a checkpoint's model differs from the recipe's."""
-    different = found.differences(wanted)
-    if different:
-        raise InputError(f"the checkpoint {where} is of another model than the config: {'; '.join(different)}.")
+def check_batch(config: Any, devices: int) -> None:
+    """`InputError` for a batch that devices, accumulation and replicas do not divide."""
+    train = config.train
+    # Accumulation must leave the groups that cross entropy is normalised over whole.
+    share = devices * train.accumulate * (train.images_per_replica if train.accumulate > 1 else 1)
+    if train.batch_size % share or train.batch_size % train.images_per_replica:
+        raise InputError(
+            f"train.batch_size {train.batch_size} must be a multiple of {share} ({devices} device(s), "
+            f"train.accumulate {train.accumulate}) and of train.images_per_replica {train.images_per_replica}."
+        )
+
+
+def loss_weights_of(config: Any) -> LossWeights:
+    """The weights of the loss terms and of the matching cost."""
+    return LossWeights(**config.loss.to_dict())
+
+
+def options_of(config: Any, accept_differences: bool = False) -> Options:
+    """How a run goes about its training."""
+    return Options(
+        accumulate=config.train.accumulate,
+        ema=config.train.ema,
+        log_every=config.train.log_every,
+        save_every=config.checkpoint.every_steps,
+        keep=config.checkpoint.keep,
+        evaluate_every=config.eval.every_epochs,
+        skip_unreadable=config.data.on_bad_image == "skip",
+        accept_differences=accept_differences,
+    )
+
+
+def evaluator_of(config: Any, model: YolosConfig, source: DataSet, mesh: Mesh) -> Evaluator:
+    """What evaluates a model on a data set whose labels are the model's."""
+    data = config.data
+    return Evaluator(
+        model,
+        source,
+        geometry_of(config, model),
+        mesh,
+        config.eval.batch_size,
+        data.buckets,
+        data.on_bad_image,
+        data.workers,
+        data.ahead,
+        config.model.query_block,
+    )

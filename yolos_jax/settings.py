@@ -16,11 +16,12 @@ from ml_collections.config_dict import FieldReference
 from yolos_jax.errors import InputError
 from yolos_jax.kinds import AUGMENTED, YES, Choice, Flag, Optional, Real, Setting, Text, Whole, Wholes, shown
 from yolos_jax.model.config import Compute, YolosConfig, variant
+from yolos_jax.objective.weights import LossWeights
 
 FLOAT32 = 3e38  # what float32 can hold
 MOST_STEPS = 2**31 - 1  # steps are counted in int32
 PIXELS = 16384  # of the longest side of an image
-_MODEL, _COMPUTE = YolosConfig(), Compute()
+_MODEL, _COMPUTE, _LOSS = YolosConfig(), Compute(), LossWeights()
 _PATH = Text()
 
 # fmt: off
@@ -117,10 +118,10 @@ SETTINGS: dict[str, Setting] = {
         Real(0, 0.9999999)),
     "train.log_every": Setting(50, "steps between two lines of the log", Whole(1, MOST_STEPS), YES),
 
-    "loss.ce": Setting(1.0, "weight of cross entropy, in the loss and in the matching cost", Real(0, 1e6)),
-    "loss.bbox": Setting(5.0, "weight of the L1 distance of boxes, in both", Real(0, 1e6)),
-    "loss.giou": Setting(2.0, "weight of generalised IoU, in both", Real(0, 1e6)),
-    "loss.no_object": Setting(0.1, 'weight of the class "no object" within cross entropy', Real(0, 1e6)),
+    "loss.ce": Setting(_LOSS.ce, "weight of cross entropy, in the loss and in the matching cost", Real(0, 1e6)),
+    "loss.bbox": Setting(_LOSS.bbox, "weight of the L1 distance of boxes, in both", Real(0, 1e6)),
+    "loss.giou": Setting(_LOSS.giou, "weight of generalised IoU, in both", Real(0, 1e6)),
+    "loss.no_object": Setting(_LOSS.no_object, 'weight of the class "no object" within cross entropy', Real(0, 1e6)),
 
     "optimizer.name": Setting(
         "adamw", "an optimizer of optax that takes a learning rate, weight_decay and mask",

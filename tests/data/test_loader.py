@@ -1,17 +1,10 @@
-"""The loader: its batches do not depend on who makes them, and its processes end."""
+"""The loader: its batches do not depend on who makes them."""
 
 import contextlib
-import os
-import signal
-import subprocess
-import sys
-import time
 import zlib
 
-import psutil
 import pytest
 from made_coco import box, make_coco
-from reference_pack import ROOT
 
 from yolos_jax.data import loader
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
@@ -61,6 +54,7 @@ def evaluation(root, batch_size=4) -> LoadStep:
 def slots_of(work: LoadStep, loaded) -> list[tuple]:
     """Everything there is to know about each slot of a batch, the pixels as a checksum."""
     ids = [int(work.source.examples.image_ids[i]) if i >= 0 else None for i in loaded.indices]
+    assert loaded.real == sum(int(h * w) for (h, w), valid in zip(loaded.batch.grid, loaded.batch.valid) if valid)
     fields = [field.tolist() if field.ndim < 3 else [zlib.crc32(row) for row in field] for field in loaded.batch]
     return [(loaded.step, *values) for values in zip(ids, *fields)]
 
@@ -189,110 +183,3 @@ def test_a_training_set_without_a_readable_image_stops(tmp_path, monkeypatch):
     work = LoadStep(source, TrainingPlan(source.examples.sizes, PLAIN, 2, 1, 1, 0), 16, 84)
     with pytest.raises(InputError, match=r"3 images in a row cannot be read, the last one: .*\.jpg"):
         list(load(work, 0, 1))
-
-
-# Worker processes
-
-
-@pytest.mark.timeout(120)
-def test_a_worker_starts_no_jax_backend(folder, monkeypatch):
-    monkeypatch.setenv("JAX_PLATFORMS", "cuda,cpu")  # which the worker inherits
-
-    class Look(LoadStep):  # local, so that it is sent by value
-        def __call__(self, step: int):
-            import jax
-            from jax._src import xla_bridge
-
-            facts = os.getpid(), os.environ["JAX_PLATFORMS"], str(jax.config.jax_platforms), [*xla_bridge._backends]
-            return super().__call__(step)._replace(skipped=facts)
-
-    work = training(folder)
-    look = Look(work.source, work.plan, 16, 84)
-    with contextlib.closing(load(look, 0, 8, workers=2)) as batches:
-        found = [loaded.skipped for loaded in batches]
-    pids = {pid for pid, *_ in found}
-    assert len(pids) == 2 and os.getpid() not in pids
-    assert [rest for _, *rest in found] == [["cpu", "cpu", []]] * 8
-
-
-@pytest.mark.timeout(120)
-def test_closing_ends_the_workers(folder):
-    before = set(psutil.Process().children(recursive=True))
-    batches = load(training(folder), 0, 12, workers=2)
-    next(batches)
-    workers = [p for p in psutil.Process().children(recursive=True) if p not in before and is_worker(p)]
-    assert len(workers) == 2
-    batches.close()
-    psutil.wait_procs(workers, timeout=30)
-    assert not any(alive(p) for p in workers)
-
-
-@pytest.mark.timeout(120)
-def test_what_stops_a_worker_reaches_the_caller(folder):
-    class Fails(LoadStep):
-        def __call__(self, step: int):
-            raise InputError(f"step {step} is bad.")
-
-    work = training(folder)
-    fails = Fails(work.source, work.plan, 16, 84)
-    with pytest.raises(InputError, match="step 0 is bad"), contextlib.closing(load(fails, 0, 4, 1)) as batches:
-        list(batches)
-
-
-PARENT = """
-import sys, time
-from yolos_jax.data.sources.coco import CocoSource
-from yolos_jax.data.augment import Pipeline, Resize
-from yolos_jax.data.loader import LoadStep, load
-from yolos_jax.data.plan import TrainingPlan
-
-source = CocoSource(sys.argv[1], "train2017")
-plan = TrainingPlan(source.examples.sizes, Pipeline(Resize((48,), 96)), 4, 2, 1000, 0)
-for loaded in load(LoadStep(source, plan, 16, 84), 0, 7, workers=2):
-    if "stay" in sys.argv:
-        print("loading", flush=True)
-        time.sleep(600)
-"""
-
-
-@pytest.mark.timeout(120)
-def test_nothing_is_said_about_memory_left_behind(folder):
-    """Python's resource tracker complains at the end about shared memory that nobody gave back."""
-    command = [sys.executable, "-c", PARENT, str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-@pytest.mark.timeout(120)
-def test_workers_end_when_their_parent_is_killed(folder):
-    command = [sys.executable, "-c", PARENT, str(folder), "stay"]
-    parent = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    children = []
-    try:
-        assert parent.stdout.readline().strip() == "loading"
-        children = psutil.Process(parent.pid).children(recursive=True)
-        assert sum(is_worker(p) for p in children) == 2 and all(alive(p) for p in children)
-        parent.send_signal(signal.SIGKILL)
-        parent.wait(10)
-        end = time.monotonic() + 30
-        while any(alive(p) for p in children) and time.monotonic() < end:
-            time.sleep(0.1)
-        assert not [p.cmdline() for p in children if alive(p)]
-    finally:
-        for process in (parent, *children):
-            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-                process.kill()
-        parent.stdout.close()
-
-
-def is_worker(process: psutil.Process) -> bool:
-    """Whether a process was spawned by `multiprocessing` to work (its resource tracker is another)."""
-    return "spawn_main" in " ".join(process.cmdline())
-
-
-def alive(process: psutil.Process) -> bool:
-    """False for zombies too, which nobody may have fetched yet."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

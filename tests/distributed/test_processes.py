@@ -17,9 +17,9 @@ from micro_run import lines, micro_config, micro_data, without_key_biases
 from reference_pack import ROOT
 
 from yolos_jax import checkpoints
-from yolos_jax.distributed import processes as hosts
+from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
-from yolos_jax.training.loop import train
+from yolos_jax.tasks.detection import train
 
 pytestmark = pytest.mark.slow
 LIMIT = 150  # seconds that any of this may take on a busy machine
@@ -209,29 +209,28 @@ def test_what_one_cannot_do_none_does(folder, data, tmp_path):
 
 FULL = """
 from yolos_jax.errors import InputError
-from yolos_jax.training import metrics as log
-from yolos_jax.training import run
+from yolos_jax.training import metrics
 
 if "--process=0" in sys.argv:  # only this one writes
-    written = log.Log.write
+    written = metrics.Metrics.write
 
     def write(self, step, values, prefix=""):
         if step == 3:
             raise InputError("metrics.jsonl could not be written (No space left on device); make room there.")
         written(self, step, values, prefix)
 
-    log.Log.write = write
+    metrics.Metrics.write = write
 """
 NO_SHARED_MEMORY = """
 from yolos_jax.errors import InputError
-from yolos_jax.training import run
+from yolos_jax.tasks import detection
 
 if "--process=1" in sys.argv:
 
     def load(*_):
         raise InputError("/dev/shm has 0.0 MiB left; enlarge it.")
 
-    run.load = load
+    detection.load = load
 """
 
 
@@ -239,7 +238,7 @@ if "--process=1" in sys.argv:
     ("inject", "who", "sentence", "saved"),
     [(FULL, 0, "metrics.jsonl could not be written", "step 3 is saved"), (NO_SHARED_MEMORY, 1, "/dev/shm has", "")],
 )
-def test_trouble_of_one_process_is_told_to_all(folder, data, tmp_path, inject, who, sentence, saved):
+def test_trouble_of_one_process_ends_all(folder, data, tmp_path, inject, who, sentence, saved):
     with Pair(folder, data, tmp_path, inject=inject, **LONG) as pair:
         assert pair.ends() == [2, 2], pair.text(0) + pair.text(1)
     assert f"error: {sentence}" in pair.text(who)
@@ -256,11 +255,12 @@ def test_launched_processes_find_each_other_and_must_be_started_alike(folder, da
 
 
 def test_alone_nothing_is_exchanged():
-    team = hosts.Team()
-    assert team.leads and team.count == 1
-    assert team.tell({"a": 1}) == [{"a": 1}]
-    assert team.together(lambda: 5, lambda: 3) == (5, 3)
+    alone = Processes()
+    assert alone.is_primary and alone.count == 1
+    assert alone.allgather({"a": 1}) == [{"a": 1}]
+    assert alone.agree_and_vote(lambda: 5, lambda: 3) == (5, 3)
+    assert alone.agree(divmod, 7, 2) == alone.on_primary(divmod, 7, 2) == (3, 1)
     tree = {"x": np.float32([-0.0, np.nan])}
-    assert team.from_leader(tree, tree)["x"].tobytes() == tree["x"].tobytes()
+    assert alone.broadcast(tree, tree)["x"].tobytes() == tree["x"].tobytes()
     with pytest.raises(InputError, match="mine"):
-        team.together(lambda: (_ for _ in ()).throw(InputError("mine")))
+        alone.agree(lambda: (_ for _ in ()).throw(InputError("mine")))

@@ -1,8 +1,10 @@
 """The Detector on images of every kind, against the model's own outputs."""
 
+import io
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,7 +14,6 @@ from yolos_jax import Detector
 from yolos_jax.checkpoints import Meta, load, save
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage, open_rgb
-from yolos_jax.inference.drawing import draw
 from yolos_jax.weights import load_weights
 
 NAMES = {i: f"thing {i}" for i in range(1000)}
@@ -86,7 +87,7 @@ def test_one_compilation_per_bucket(folder):
     assert detector._detect._cache_size() == 2
 
 
-def test_odd_modes_are_told_or_converted(detector):
+def test_odd_modes_are_refused_or_converted(detector):
     with pytest.raises(UnreadableImage, match="floating-point"):
         detector([Image.new("F", (20, 20))])
     assert len(detector([noise(mode="RGBA").convert("La")], 0.0)[0].scores) == detector.config.det_tokens
@@ -131,7 +132,7 @@ def test_exif_rotation(detector, tmp_path):
 def test_tiny_and_panoramic_images(detector, size):
     (found,) = detector([noise(*size)], 0.0)
     assert found.size == size and np.isfinite(found.boxes).all()
-    assert draw(noise(*size), found).size[0] >= size[0]
+    assert found.draw(noise(*size)).size[0] >= size[0]
 
 
 def test_arrays(detector):
@@ -140,21 +141,112 @@ def test_arrays(detector):
     (a, b, c, d, e) = detector([rgb, grey, grey[:, :, None], np.dstack([rgb, grey]), noise()], 0.0)
     for one, other in ((b, c), (a, d), (a, e)):
         np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-3)
-    for bad in (rgb.astype(np.float32), rgb[None], np.zeros((0, 4, 3), np.uint8)):
+    for bad in (rgb.astype(np.float32), rgb[None], np.zeros((0, 4, 3), np.uint8), np.float32(1)):
         with pytest.raises(UnreadableImage, match="must be uint8"):
             detector([bad])
-    assert detector([]) == []
-    with pytest.raises(InputError, match="takes a list"):
-        detector("image.jpg")
+    for single in (rgb, grey, jnp.asarray(rgb)):
+        assert_same(detector(single, 0.0), a if single is not grey else b)
+    for batch in (np.stack([rgb, rgb[::-1]]), jnp.stack([rgb, rgb[::-1]])):
+        first, second = detector(batch, 0.0)
+        assert_same(first, a)
+        assert_same(second, detector(rgb[::-1], 0.0))
+    assert detector([]) == [] and detector(np.zeros((0, 8, 8, 3), np.uint8)) == []
+
+
+def test_one_image_or_many(detector, tmp_path):
+    """An image of every kind, alone, in a list and from a generator."""
+    image = noise()
+    path = tmp_path / "p.png"
+    image.save(path)
+    buffer = io.BytesIO()
+    image.save(buffer, "png")  # its position is at its end
+    lazy = Image.open(path)
+    expected = detector(image, 0.0)
+    assert len(expected) == detector.config.det_tokens
+    with open(path, "rb") as file:
+        kinds = [str(path), path, path.read_bytes(), bytearray(path.read_bytes()), buffer, file, Stream(path), lazy]
+        for kind in kinds:
+            assert_same(detector(kind, 0.0), expected)
+        kinds[6] = Stream(path)  # one that cannot be rewound is read once
+        for many in (kinds, tuple(kinds[:-2]), (kind for kind in kinds[:3]), np.array([str(path)] * 2)):
+            found = detector(many, 0.0)
+            assert isinstance(found, list) and len(found) > 1
+            for one in found:
+                assert_same(one, expected)
+    for one in detector([buffer] * 6 + [Image.open(path)] * 6, 0.0):  # one file, several threads
+        assert_same(one, expected)
+
+
+class Stream:
+    """What a URL's answer is like: it can be read, not rewound."""
+
+    def __init__(self, path):
+        self.read = open(path, "rb").read  # noqa: SIM115
+
+
+def assert_same(a, b):
+    np.testing.assert_allclose(a.boxes, b.boxes, atol=1e-3)
+    np.testing.assert_allclose(a.scores, b.scores, atol=1e-6)
+    assert a.size == b.size
+
+
+@pytest.mark.parametrize(
+    "wrong, kind", [({}, "dict"), (3, "int"), (None, "NoneType"), ([[1, 2], [3, 4]], "list"), ([b"", 1.5], "float")]
+)
+def test_a_wrong_type_is_named(detector, wrong, kind):
+    good = noise()
+    if not isinstance(wrong, list):
+        with pytest.raises(InputError, match=f"^the image is of type {kind}; it must be a path"):
+            detector(wrong)
+    for many in ([good, good, wrong], iter([good, good, wrong])):
+        name = kind if not isinstance(wrong, list) else "list"
+        with pytest.raises(InputError, match=rf"^image 2 \(counted from 0\) is of type {name}; it must be a path"):
+            detector(many)
+
+
+def test_a_file_opened_as_text(detector, tmp_path):
+    noise().save(tmp_path / "p.ppm")
+    with (
+        open(tmp_path / "p.ppm", encoding="latin-1") as file,
+        pytest.raises(InputError, match="open it with mode 'rb'"),
+    ):
+        detector(file)
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan"), float("inf"), "0.5", None, [0.5]])
+def test_thresholds(detector, threshold):
+    with pytest.raises(InputError, match="threshold is .*; it must be a number within 0..1"):
+        detector(noise(), threshold)
+
+
+def test_arguments_of_other_types(folder):
+    for name in ("short_side", "max_side", "batch_size"):
+        with pytest.raises(InputError, match=f"{name} is '64'; it must be a whole number"):
+            Detector.load(folder, **{name: "64"})
 
 
 def test_unreadable_files(detector, tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
     noise().save(tmp_path / "cut.jpg")
-    (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:300])
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:-300])
     for name in ("text.jpg", "cut.jpg", "absent.jpg"):
-        with pytest.raises(UnreadableImage, match=name):
-            detector([tmp_path / name])
+        for path in (tmp_path / name, str(tmp_path / name)):
+            with pytest.raises(UnreadableImage, match=name):
+                detector([noise(), path])
+            with pytest.raises(UnreadableImage, match=name):
+                detector(path)
+    cut = (tmp_path / "cut.jpg").read_bytes()
+    lazy = Image.open(tmp_path / "cut.jpg")
+    for bad in (cut, io.BytesIO(cut), lazy):
+        with pytest.raises(UnreadableImage, match=r"^image 1 \(counted from 0\) cannot be read \(.*truncated"):
+            detector([noise(), bad])
+    for bad in (b"", b"no image", io.BytesIO(b"no image")):
+        with pytest.raises(UnreadableImage, match="^the image cannot be read .it is in no format that Pillow reads.*$"):
+            detector(bad)
+    closed = io.BytesIO(cut)
+    closed.close()
+    with pytest.raises(UnreadableImage, match="^the image cannot be read .I/O operation on closed file"):
+        detector(closed)
 
 
 def test_checkpoint_round_trip(detector, folder, tmp_path):

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from reference_pack import PARITY_VARIANTS, arrays, image_sequence, micro_config, tensors
 
 from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import pack
 from yolos_jax.model.config import VARIANTS, Compute, YolosConfig, variant
+from yolos_jax.model.vit import LayerNorm
 from yolos_jax.model.yolos import abstract, apply, build, normalize
 from yolos_jax.weights.reference import from_reference
 
@@ -99,6 +101,28 @@ def test_bytes_are_normalized_on_the_device():
     want = patches.reshape(2, 3, 256, 3) / 255.0
     want = (want - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(normalize(jnp.asarray(patches)), want.reshape(patches.shape), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_layer_norm_equals_flax(dtype):
+    """Outputs and all gradients, bit by bit."""
+    rng = np.random.default_rng(0)
+    x, cotangent = (jnp.asarray(rng.normal(size=(2, 7, 24)), dtype) for _ in range(2))
+    scale, bias = (jnp.asarray(rng.normal(size=24), jnp.float32) for _ in range(2))
+    theirs = nnx.LayerNorm(24, epsilon=1e-6, dtype=dtype, use_fast_variance=False, rngs=nnx.Rngs(0))
+
+    def run(norm):
+        graph = nnx.graphdef(norm)
+
+        def call(scale, bias, x):
+            return nnx.merge(graph, nnx.State({"scale": scale, "bias": bias}))(x)
+
+        out, back = jax.vjp(call, scale, bias, x)
+        return out, *back(cotangent)
+
+    for a, b in zip(run(LayerNorm(MICRO)), run(theirs), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
 
 
 def test_attention_never_holds_all_pairs():

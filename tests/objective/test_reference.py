@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from reference_pack import arrays
+from scipy.optimize import linear_sum_assignment
 
 from yolos_jax.objective.losses import Targets, set_loss
 from yolos_jax.objective.matching import match, matching_cost
+from yolos_jax.objective.weights import LossWeights
 
 TERMS = ("loss_total", "loss_ce", "loss_bbox", "loss_giou", "cardinality_error", "class_error")
 
@@ -36,30 +38,30 @@ def test_costs():
             ((0, 1, 0), "cost_l1"),
             ((0, 0, 1), "cost_giou"),
         ):
-            found = matching_cost(logits, boxes, targets.labels, targets.boxes, weights)
+            found = matching_cost(logits, boxes, targets.labels, targets.boxes, LossWeights(*weights))
             np.testing.assert_allclose(np.where(real, found, 0), np.where(real, want(key), 0), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("solver", ["host", "device"])
-def test_pairs(solver):
+@pytest.mark.parametrize("matcher", ["host", "device"])
+def test_pairs(matcher):
     """The pack's optima are unique, so the pairs must be equal."""
     for n in cases():
         _, _, targets, want = case(n)
-        query, finite = match(jnp.asarray(want("cost")), targets.count, solver)
+        query, finite, _ = match(jnp.asarray(want("cost")), targets.count, matcher)
         assert np.asarray(finite).all()
         for image, k in enumerate(want("match_count")):
             pairs = {(int(q), t) for t, q in enumerate(np.asarray(query[image])) if q >= 0}
             assert pairs == set(zip(want("match_query")[image, :k].tolist(), want("match_target")[image, :k].tolist()))
 
 
-@pytest.mark.parametrize("solver", ["host", "device"])
-def test_losses_and_gradients(solver):
+@pytest.mark.parametrize("matcher", ["host", "device"])
+def test_losses_and_gradients(matcher):
     for n in cases():
         logits, boxes, targets, want = case(n)
 
         def loss(logits, boxes, targets=targets):
-            terms, finite = set_loss(logits, boxes, targets, len(logits), solver)
-            return terms.total, (terms, finite)
+            terms, matching = set_loss(logits, boxes, targets, len(logits), matcher)
+            return terms.total, (terms, matching.finite)
 
         grads, (terms, finite) = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(logits, boxes)
         assert np.asarray(finite).all()
@@ -98,3 +100,24 @@ def test_cross_entropy_is_normalized_within_each_replica():
     for value, key in ((terms.bbox, "loss_bbox"), (terms.giou, "loss_giou")):
         np.testing.assert_allclose(value, sum(w(key) * w("num_boxes") for w in want) / total, rtol=1e-5)
     np.testing.assert_allclose(terms.class_error, np.mean([w("class_error") for w in want]), rtol=1e-5)
+
+
+def test_weights_are_those_of_cost_and_loss_alike():
+    """Other weights: the total is the weighted sum of the reference's terms, the cost that of its parts."""
+    weights = LossWeights(ce=2.0, bbox=0.5, giou=3.0)
+    for n in cases():
+        logits, boxes, targets, want = case(n)
+        cost = matching_cost(logits, boxes, targets.labels, targets.boxes, weights)
+        parts = 2.0 * want("cost_class") + 0.5 * want("cost_l1") + 3.0 * want("cost_giou")
+        real = np.arange(targets.labels.shape[1]) < want("tgt_count")[:, None, None]
+        np.testing.assert_allclose(np.where(real, cost, 0), np.where(real, parts, 0), atol=2e-5, rtol=0)
+        terms, matching = set_loss(logits, boxes, targets, len(logits), weights=weights)
+        total = 2.0 * terms.ce + 0.5 * terms.bbox + 3.0 * terms.giou
+        np.testing.assert_allclose(terms.total, total, rtol=1e-6)
+        for image, k in enumerate(want("tgt_count")):
+            rows, columns = linear_sum_assignment(parts[image, :, :k])
+            found = np.asarray(matching.query)[image]
+            mine = np.flatnonzero(found >= 0)
+            np.testing.assert_allclose(
+                parts[image, found[mine], mine].sum(), parts[image, rows, columns].sum(), rtol=1e-5, atol=1e-4
+            )

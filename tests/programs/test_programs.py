@@ -6,18 +6,14 @@ Steps and one mistake of each program run in a process of its own; the other mis
 import importlib
 import json
 import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from made_coco import box, make_coco
-from PIL import Image
 from reference_pack import ROOT
-from safetensors.numpy import save_file
 
 from yolos_jax.errors import InputError
 from yolos_jax.programs.command_line import load_recipe
@@ -117,24 +113,6 @@ def test_evaluation_predicts_and_never_overwrites(trained, tmp_path, run, call):
     assert f"AP50  {metrics['AP50']:.4f}" in done.stdout
     refused(call(*command), "earlier evaluation", "--overwrite")
     refused(call(*command, "--config.model.width=24", f"--out={tmp_path}"), "another model", "width 12 against 24")
-
-
-def test_prediction_draws_and_counts_what_it_could_not_read(trained, tmp_path, run, call):
-    (tmp_path / "broken.jpg").write_bytes((trained / "coco" / "train2017" / "1.jpg").read_bytes()[:400])
-    command = ["predict.py", trained / "coco" / "train2017", tmp_path / "broken.jpg", "--checkpoint", trained / "run"]
-    command += ["--out", tmp_path / "out", "--threshold", "0.01", "--batch-size", "2"]
-    done = run(*command)
-    refused(done, "1 of 17 images", "broken.jpg")
-    assert "16 images, 1 unreadable" in done.stdout
-    found = json.loads((tmp_path / "out" / "1.json").read_text())
-    assert (found["width"], found["height"]) == (64, 48) and found["objects"]
-    assert Image.open(tmp_path / "out" / "1.png").size[0] >= 480
-    refused(call(*command), "exists already", "--overwrite")
-    image = Path(shutil.copy(tmp_path / "out" / "1.png", tmp_path / "own.png"))
-    before = image.read_bytes()
-    command = ["predict.py", image, "--checkpoint", trained / "run", "--out", tmp_path, "--overwrite"]
-    refused(call(*command), "would be lost")
-    assert image.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -257,16 +235,3 @@ def test_bad_data_in_training(tmp_path, run, call):
     command = ["train.py", *MICRO, f"--config.data.root={root}", f"--workdir={tmp_path / 'w'}"]
     done = run(*command, "--config.data.on_bad_image=skip", "--config.eval.every_epochs=0")
     assert done.returncode == 0 and "1 images were skipped" in done.stdout and "2.jpg" in done.stdout
-
-
-def test_weights_that_do_not_fit(trained, tmp_path, call):
-    (tmp_path / "bert").mkdir()
-    (tmp_path / "bert" / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    save_file({"x": np.zeros(2, np.float32)}, tmp_path / "bert" / "model.safetensors")
-    image = trained / "coco" / "train2017" / "1.jpg"
-    refused(call("predict.py", image, "--checkpoint", tmp_path / "bert", "--out", tmp_path / "o"), "bert", "yolos")
-    refused(call("predict.py", image, "--checkpoint", tmp_path, "--out", tmp_path / "o"), "holds no checkpoint")
-    refused(call("predict.py", tmp_path, "--checkpoint", trained / "run", "--out", tmp_path / "o"), "holds no images")
-    refused(
-        call("predict.py", image, "--checkpoint", trained / "run", "--out", tmp_path / "o", "--threshold", "2"), "0..1"
-    )

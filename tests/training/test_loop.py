@@ -12,12 +12,14 @@ from made_coco import make_coco
 from micro_run import SIZES, assert_equal_trees, lines, micro_config, micro_data, without_key_biases
 
 from yolos_jax import checkpoints, recipe
+from yolos_jax.data.loader import Share
+from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
-from yolos_jax.objective.losses import LossTerms
-from yolos_jax.training.keeper import newest
-from yolos_jax.training.loop import NotFinite, not_finite, train
-from yolos_jax.training.run import Run
-from yolos_jax.training.step import StepReport, data_mesh
+from yolos_jax.tasks.detection import detection_task, train
+from yolos_jax.training.prefetch import Batches
+from yolos_jax.training.signals import Signals
+from yolos_jax.training.step import NotFinite, StepReport, data_mesh, not_finite, split_over
+from yolos_jax.training.task import LossReport
 
 ONE = jax.devices()[:1]
 
@@ -56,16 +58,23 @@ def test_resuming_on_another_number_of_devices(data, whole, tmp_path, first, the
     assert_equal_trees(found, without_key_biases(whole[1]), atol=1e-5)
 
 
+def plan_of(config):
+    """The plan of a run."""
+    source = recipe.source_of(config, "train")
+    return recipe.plan_of(config, recipe.model_of(config, 10), source.examples.sizes)
+
+
 def sequence(config, devices):
     """(image id, size, flip and crop) of every slot of a run, in order, as its feed gives them."""
-    run = Run(config, data_mesh(devices))
+    config, mesh = recipe.prepare(config), data_mesh(devices)
+    task, plan = detection_task(config, mesh), plan_of(config)
     found = []
-    with run.feed(0, lambda: False) as feed:
-        for item in feed:
-            views = run.plan.batch(item.step).views
-            ids = run.source.examples.image_ids[item.indices].tolist()
-            grid, patches = np.asarray(item.batch.grid).tolist(), np.asarray(item.batch.patches, np.int64).sum((1, 2))
-            found += list(zip(ids, grid, *(numbers.tolist() for numbers in views.numbers), patches.tolist()))
+    with Batches(task.load(0, Share()), split_over(mesh), Processes(), Signals()) as batches:
+        for batch in batches:
+            views = plan.batch(batch.step).views
+            numbers = np.concatenate(views.numbers, axis=1).tolist()
+            grid, patches = np.asarray(batch.arrays.grid), np.asarray(batch.arrays.patches, np.int64).sum((1, 2))
+            found += list(zip(task.image_ids[batch.indices].tolist(), grid.tolist(), numbers, patches.tolist()))
     assert len(found) == 16
     return found
 
@@ -92,7 +101,7 @@ def test_what_is_printed_is_true(data, tmp_path, capsys, caplog):
     assert len(compiled) == len(outcome.compiled) == len(set(outcome.compiled)) > 1
     assert f"the step was compiled {len(compiled)} time(s)" in printed
     assert printed.count("compiled the step for ") == len(compiled)
-    plan = Run(config, data_mesh(ONE)).plan
+    plan = plan_of(recipe.prepare(config))
     real = places = 0
     for step in range(6):
         batch = plan.batch(step)
@@ -145,7 +154,7 @@ def test_moving_average_is_what_is_loaded(data, whole, tmp_path):
 
 
 def recipe_params(config):
-    from yolos_jax.training.start import starting_params
+    from yolos_jax.weights.starting import starting_params
 
     return starting_params(recipe.model_of(config, 10), config.init, config.seed)
 
@@ -228,21 +237,22 @@ def test_modern_schedule(data, tmp_path, options):
     np.testing.assert_allclose(rates, [1e-6, (1e-6 + 1e-3) / 2, *cosine], rtol=1e-5)
 
 
-NOTHING = np.zeros((0, 4), np.float32)
 IDS = [11, 22, 33, 44]
 
 
 def report(finite, applied):
-    return StepReport(LossTerms(*np.arange(6.0)), np.float32(1.5), np.array(finite), np.bool_(applied))
+    return StepReport(LossReport({"total": np.float32(1)}, np.array(finite), {}), np.float32(1.5), np.bool_(applied))
 
 
 def test_only_the_images_with_broken_costs_are_named():
-    error = not_finite(report([True, False, True, True], False), 7, IDS)
+    error = not_finite(report([True, False, True, True], False), 7, IDS, "matching costs")
     assert "step 7: the matching costs of image id 22 are not finite " in str(error)
 
 
 def test_a_broken_loss_names_the_whole_batch():
-    error = not_finite(report([True, True, False, True], False), 7, [11, 22, None, 44])  # one slot was empty
+    error = not_finite(
+        report([True, True, False, True], False), 7, [11, 22, None, 44], "matching costs"
+    )  # an empty slot
     assert "loss, gradients or updated parameters of image id 11, 22, 44 are" in str(error)
 
 
@@ -253,5 +263,25 @@ def test_converted_weights_are_no_run(data, whole, tmp_path):
         train(micro_config(data), tmp_path / "w", devices=ONE)
 
 
-def test_nothing_is_read_from_an_empty_folder(tmp_path):
-    assert newest(tmp_path, None, False, None) == (None, None, [])
+def test_a_checkpoint_from_before_the_order_of_views_changed(data, whole, tmp_path, capsys):
+    """A run of the version before drew other random views: it is refused, or goes on when that is accepted."""
+    shutil.copytree(whole[0], tmp_path / "run")
+    meta = tmp_path / "run" / "4" / "meta" / "metadata"
+    content = json.loads(meta.read_text())
+    del content["extra"]["order"]
+    meta.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="the random views of images"):
+        train(micro_config(data), tmp_path / "run", devices=ONE)
+    assert train(micro_config(data), tmp_path / "run", accept_differences=True, devices=ONE).step == 4
+
+
+def test_damaged_lines_of_the_metrics_are_dropped_and_counted(data, tmp_path, capsys):
+    """Bytes that are no UTF-8, no JSON, or a line without a step do not keep a run from going on."""
+    train(micro_config(data, **{"train.max_steps": 3}), tmp_path, devices=ONE)
+    path = tmp_path / "metrics.jsonl"
+    good = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"\xff\xfe\n" + good[0] + b'{"loss": 1}\n[1, 2]\n' + good[1] + good[2] + good[2][:20])
+    assert train(micro_config(data), tmp_path, devices=ONE).step == 4
+    assert "3 line(s) of" in capsys.readouterr().out
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4]
+    assert path.read_bytes().splitlines(keepends=True)[:3] == good

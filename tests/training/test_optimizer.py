@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from reference_pack import arrays, train_config
 
 from yolos_jax.model.yolos import abstract
-from yolos_jax.training.optimizer import adamw, by_epoch, clip_like_torch, decay_mask, learning_rates
+from yolos_jax.settings import SETTINGS
+from yolos_jax.training.optimizer import by_epoch, clip_like_torch, decay_mask, learning_rates, make_optimizer
 from yolos_jax.weights.reference import to_reference
 
 
@@ -43,6 +45,18 @@ def test_clipping_has_torchs_epsilon():
 
 def test_no_clipping_when_asked():
     params = {"class_head": {"bias": jnp.zeros(2)}}
-    optimizer = adamw(lambda step: 0.1, 0.0, 0.0)
+    optimizer = make_optimizer("adamw", lambda step: 0.1, 0.0, 0.0)
     update, _ = optimizer.update({"class_head": {"bias": jnp.array([1e3, -1e-3])}}, optimizer.init(params), params)
     np.testing.assert_allclose(update["class_head"]["bias"], [-0.1, 0.1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", SETTINGS["optimizer.name"].kind.options)
+def test_every_optimizer_decays_the_references_groups_only(name):
+    """Without gradients, what moves is decayed: matrices and heads, by rate times decay."""
+    params = {"class_head": {"bias": jnp.ones(2)}, "norm": {"scale": jnp.ones(2)}, "fc": {"kernel": jnp.ones((2, 2))}}
+    optimizer = make_optimizer(name, lambda step: 0.1, 0.5, 0.0)
+    update, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    moved = {key: bool(np.abs(jax.tree.leaves(value)[0]).max() > 0) for key, value in update.items()}
+    assert moved == {"class_head": True, "norm": False, "fc": True}
+    if name == "adamw":
+        np.testing.assert_allclose(update["fc"]["kernel"], -0.05, rtol=1e-6)

@@ -11,7 +11,9 @@ from micro_run import assert_equal_trees, without_key_biases
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.yolos import abstract, apply, build
-from yolos_jax.training.optimizer import adamw
+from yolos_jax.objective.weights import LossWeights
+from yolos_jax.tasks.detection import batch_divisors, detection_loss
+from yolos_jax.training.optimizer import make_optimizer
 from yolos_jax.training.step import data_mesh, initial_state, make_gradient, make_step, split_over
 
 CONFIG = YolosConfig(
@@ -30,10 +32,17 @@ def batch_of(images=4, tokens=24) -> TrainBatch:
     return TrainBatch(patches, grid, labels, boxes, count, np.ones(images, bool))
 
 
-def gradients(**compute):
-    graph, params = build(CONFIG, 0, "from_nothing", Compute(**compute))
-    gradient = make_gradient(graph, 1, "device", MESH)
-    return jax.tree.map(np.asarray, jax.jit(gradient)(params, batch_of()))
+def gradient_of(compute=None, matcher="device", mesh=MESH, parts=1):
+    """(params, batch) -> (gradients, report)"""
+    loss = detection_loss(abstract(CONFIG, compute or Compute())[0], 1, matcher, mesh, LossWeights())
+    return jax.jit(make_gradient(loss, batch_divisors(1), mesh, parts))
+
+
+def gradients(**changes):
+    """(gradients, loss terms) of the batch, computed in another way."""
+    params = build(CONFIG, 0, "from_nothing")[1]
+    grads, report = gradient_of(Compute(**changes))(params, batch_of())
+    return jax.tree.map(np.asarray, (grads, report.terms))
 
 
 @pytest.fixture(scope="module")
@@ -42,22 +51,22 @@ def plain():
 
 
 def test_rematerialisation_changes_nothing(plain):
-    grads, terms, _ = gradients(remat=True)
-    assert terms.total == plain[1].total
+    grads, terms = gradients(remat=True)
+    assert terms["total"] == plain[1]["total"]
     scale = max(np.abs(g).max() for g in jax.tree.leaves(plain[0]))
     assert_equal_trees(grads, plain[0], atol=1e-6 * scale)
 
 
 def test_bfloat16_is_near_and_its_parameters_and_losses_are_float32(plain):
-    grads, terms, _ = gradients(dtype="bfloat16")
-    assert all(g.dtype == np.float32 for g in jax.tree.leaves(grads)) and terms.total.dtype == np.float32
-    assert 0 < abs(terms.total - plain[1].total) < 0.02 * plain[1].total
+    grads, terms = gradients(dtype="bfloat16")
+    assert all(g.dtype == np.float32 for g in jax.tree.leaves(grads)) and terms["total"].dtype == np.float32
+    assert 0 < abs(terms["total"] - plain[1]["total"]) < 0.02 * plain[1]["total"]
     flat = [np.concatenate([g.ravel() for g in jax.tree.leaves(t)]) for t in (grads, plain[0])]
     assert flat[0] @ flat[1] > 0.99 * np.linalg.norm(flat[0]) * np.linalg.norm(flat[1])
 
 
 def test_bfloat16_really_computes_in_bfloat16():
-    graph, params = build(CONFIG, 0, compute=Compute(dtype="bfloat16"))
+    graph, params = abstract(CONFIG, Compute(dtype="bfloat16"))[0], build(CONFIG, 0)[1]
     batch = batch_of()
     program = str(jax.make_jaxpr(lambda p: apply(graph, p, batch.patches, batch.grid))(params))
     products = [line for line in program.splitlines() if "dot_general" in line]
@@ -72,10 +81,10 @@ def test_accumulation_equals_the_batch_in_one_piece(plain):
     params = build(CONFIG, 0, "from_nothing")[1]
     scale = max(np.abs(g).max() for g in jax.tree.leaves(plain[0]))
     for parts in (2, 4):
-        gradient = make_gradient(abstract(CONFIG)[0], 1, "device", MESH, parts)
-        grads, terms, finite = jax.tree.map(np.asarray, jax.jit(gradient)(params, batch_of()))
-        np.testing.assert_allclose(terms, plain[1], rtol=1e-5)
-        assert finite.all() and finite.shape == (4,)
+        grads, report = jax.tree.map(np.asarray, gradient_of(parts=parts)(params, batch_of()))
+        for name, value in plain[1].items():
+            np.testing.assert_allclose(report.terms[name], value, rtol=1e-5)
+        assert report.finite.all() and report.finite.shape == (4,)
         assert_equal_trees(without_key_biases(grads), without_key_biases(plain[0]), atol=1e-5 * scale)
 
 
@@ -83,15 +92,15 @@ def test_accumulation_names_the_right_image():
     batch = batch_of()
     batch.boxes[2, 0, 0] = np.nan
     devices = data_mesh(jax.devices()[:2])
-    gradient = make_gradient(abstract(CONFIG)[0], 1, "device", devices, 2)
-    _, _, finite = jax.jit(gradient)(build(CONFIG, 0)[1], batch)
-    assert finite.tolist() == [True, True, False, True]
+    _, report = gradient_of(mesh=devices, parts=2)(build(CONFIG, 0)[1], batch)
+    assert report.finite.tolist() == [True, True, False, True]
 
 
 def test_moving_average_and_a_step_that_is_not_applied():
     params = build(CONFIG, 0, "from_nothing")[1]
-    optimizer = adamw(lambda step: 1e-2)
-    step = make_step(abstract(CONFIG)[0], optimizer, MESH, 1, "device", ema_decay=0.9)
+    optimizer = make_optimizer("adamw", lambda step: 1e-2, 1e-4, 0.1)
+    loss = detection_loss(abstract(CONFIG)[0], 1, "device", MESH, LossWeights())
+    step = make_step(loss, batch_divisors(1), optimizer, MESH, ema_decay=0.9)
     state, report = step(initial_state(params, optimizer, MESH, ema=True), batch_of())
     want = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * np.asarray(new), params, state.params)
     assert report.applied and int(state.step) == 1
@@ -108,8 +117,7 @@ def test_neither_matcher_lets_devices_wait_for_each_other():
     """The compiled gradient has as many collectives with the device's matcher as with the host's, none in a loop."""
     devices, counts = data_mesh(jax.devices()[:4]), {}
     params, batch = build(CONFIG, 0)[1], jax.device_put(batch_of(), split_over(devices))
-    for solver in ("host", "device"):
-        gradient = jax.jit(make_gradient(abstract(CONFIG)[0], 1, solver, devices))
-        program = gradient.lower(params, batch).compile().as_text()
-        counts[solver] = len(re.findall(r" (?:all-reduce|all-gather|collective-permute|all-to-all)\(", program))
+    for matcher in ("host", "device"):
+        program = gradient_of(matcher=matcher, mesh=devices).lower(params, batch).compile().as_text()
+        counts[matcher] = len(re.findall(r" (?:all-reduce|all-gather|collective-permute|all-to-all)\(", program))
     assert 0 < counts["device"] <= counts["host"]

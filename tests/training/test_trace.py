@@ -15,13 +15,17 @@ from yolos_jax.data.examples import TrainBatch
 from yolos_jax.data.loader import LoadStep, load
 from yolos_jax.data.plan import PlannedBatch
 from yolos_jax.data.sources.coco import CocoSource
+from yolos_jax.distributed.processes import Processes
 from yolos_jax.images.sequence import pack
 from yolos_jax.model.config import Compute
 from yolos_jax.model.yolos import abstract
 from yolos_jax.objective import matching
-from yolos_jax.training.optimizer import adamw, by_epoch, learning_rates
-from yolos_jax.training.prefetch import Feed
-from yolos_jax.training.step import data_mesh, initial_state, make_loss, make_step, split_over
+from yolos_jax.objective.weights import LossWeights
+from yolos_jax.tasks.detection import batch_divisors, detection_loss
+from yolos_jax.training.optimizer import by_epoch, learning_rates, make_optimizer
+from yolos_jax.training.prefetch import Batches
+from yolos_jax.training.signals import Signals
+from yolos_jax.training.step import data_mesh, initial_state, make_step, split_over
 from yolos_jax.weights.reference import from_reference, to_reference
 
 pytestmark = pytest.mark.slow
@@ -57,7 +61,7 @@ def batch_of(ids, slots, config, canvases=None) -> TrainBatch:
     return TrainBatch(patches, grid, *targets, np.arange(slots) < len(ids))
 
 
-def follow(name, devices, solver="host", padded=False, parts=1, feed=None):
+def follow(name, devices, matcher="host", padded=False, parts=1, feed=None):
     """Trains along a trace, comparing losses of every step and the stored parameters.
 
     `feed(z, slots, mesh)` yields other batches than `batch_of` makes.
@@ -65,9 +69,11 @@ def follow(name, devices, solver="host", padded=False, parts=1, feed=None):
     z, (config, params) = arrays(f"{name}.npz"), config_and_params()
     replicas, each, per_epoch = (int(z[key]) for key in ("replicas", "images_per_replica", "steps_per_epoch"))
     rates = learning_rates(int(z["epochs"]), float(z["base_lr"]))
-    optimizer = adamw(by_epoch(rates, per_epoch), float(z["weight_decay"]), float(z["clip_max_norm"]))
+    schedule = by_epoch(rates, per_epoch)
+    optimizer = make_optimizer("adamw", schedule, float(z["weight_decay"]), float(z["clip_max_norm"]))
     mesh = data_mesh(jax.devices()[:devices])
-    step = make_step(abstract(config)[0], optimizer, mesh, each, solver, parts)
+    loss = detection_loss(abstract(config)[0], each, matcher, mesh, LossWeights())
+    step = make_step(loss, batch_divisors(each), optimizer, mesh, parts)
     state = initial_state(params, optimizer, mesh)
     unit, compared = math.lcm(devices * parts, each), 0
     slots = -(-replicas * each // unit) * unit
@@ -83,16 +89,16 @@ def follow(name, devices, solver="host", padded=False, parts=1, feed=None):
         bound = 1e-4 if s < per_epoch else 1e-3
         for key in ("total", "ce", "bbox", "giou"):
             want = z[f"loss_{key}_mean"][s]
-            np.testing.assert_allclose(getattr(report.terms, key), want, atol=bound, rtol=bound, err_msg=f"step {s}")
+            np.testing.assert_allclose(report.loss.terms[key], want, atol=bound, rtol=bound, err_msg=f"step {s}")
         if f"p{s + 1:02d}.backbone.cls_token" in z.files:
             compare(to_reference(jax.tree.map(np.asarray, state.params), config), z, f"p{s + 1:02d}.", config)
             compared += 1
     assert compared >= 3
 
 
-@pytest.mark.parametrize("devices, solver", [(1, "host"), (8, "host"), (8, "device")])
-def test_parameters_after_1_5_and_20_steps(devices, solver):
-    follow("train_trace_r4", devices, solver)
+@pytest.mark.parametrize("devices, matcher", [(1, "host"), (8, "host"), (8, "device")])
+def test_parameters_after_1_5_and_20_steps(devices, matcher):
+    follow("train_trace_r4", devices, matcher)
 
 
 @pytest.mark.parametrize("devices, parts", [(1, 4), (2, 2), (8, 2)])
@@ -147,12 +153,14 @@ def test_parameters_through_the_loader(tmp_path, devices, workers):
     def feed(z, slots, mesh):
         plan = TraceOrder(z, source.examples.sizes, slots, config.patch_size)
         work = LoadStep(source, plan, config.patch_size, Compute.max_side)
-        with Feed(load(work, 0, len(plan.order), workers), split_over(mesh), lambda: False) as items:
-            for item in items:
-                ids = plan.order[item.step]
-                assert item.indices.tolist() == [*ids, *[-1] * (slots - len(ids))] and not item.skipped
-                np.testing.assert_array_equal(item.batch.patches, batch_of(ids, slots, config).patches)
-                yield item.batch
+        loaded = load(work, 0, len(plan.order), workers)
+        with Batches(loaded, split_over(mesh), Processes(), Signals()) as batches:
+            for batch in batches:
+                ids = plan.order[batch.step]
+                assert batch.indices.tolist() == [*ids, *[-1] * (slots - len(ids))]
+                np.testing.assert_array_equal(batch.arrays.patches, batch_of(ids, slots, config).patches)
+                yield batch.arrays
+        assert not batches.skipped
 
     follow("train_trace_r4", devices, feed=feed)
 
@@ -181,7 +189,8 @@ def compare(state, z, prefix, config):
 def test_first_gradient_is_the_references():
     z, (config, params) = arrays("train_trace_r4.npz"), config_and_params()
     ids = z["step_images"][0].ravel()
-    loss = make_loss(abstract(config)[0], int(z["images_per_replica"]), "host", data_mesh(jax.devices()[:1]))
+    each, mesh = int(z["images_per_replica"]), data_mesh(jax.devices()[:1])
+    loss = detection_loss(abstract(config)[0], each, "host", mesh, LossWeights())
     grads = jax.jit(jax.grad(loss, has_aux=True))(params, batch_of(ids, len(ids), config))[0]
     for name, value in to_reference(jax.tree.map(np.asarray, grads), config).items():
         np.testing.assert_allclose(value, z[f"grad01.{name}"], atol=1e-5, rtol=1e-4, err_msg=name)
@@ -203,8 +212,9 @@ def test_eight_devices_equal_one_and_match_their_own_images(monkeypatch):
     for devices in (1, 8):
         seen.clear()
         mesh = data_mesh(jax.devices()[:devices])
-        loss = jax.jit(jax.value_and_grad(make_loss(abstract(config)[0], 1, "host", mesh), has_aux=True))
-        results[devices] = jax.block_until_ready(loss(params, jax.device_put(batch, split_over(mesh))))
+        loss = detection_loss(abstract(config)[0], 1, "host", mesh, LossWeights())
+        gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
+        results[devices] = jax.block_until_ready(gradient(params, jax.device_put(batch, split_over(mesh))))
         share = len(ids) // devices
         want = [batch.count[i : i + share].tolist() for i in range(0, len(ids), share)]
         assert sorted(seen) == sorted(want)

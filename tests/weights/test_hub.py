@@ -16,10 +16,10 @@ from tiny_weights import TINY, assert_bit_equal, deit_state, folder, huggingface
 
 from yolos_jax import Detector, checkpoints
 from yolos_jax.errors import InputError
-from yolos_jax.inference.detector import load_model
-from yolos_jax.training.start import starting_params
+from yolos_jax.inference.loading import load_model
 from yolos_jax.weights import hub_model, load_weights
 from yolos_jax.weights.processor import Sizes, write_processor
+from yolos_jax.weights.starting import starting_params
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT, OTHER = "a" * 40, "b" * 40

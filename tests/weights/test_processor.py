@@ -11,7 +11,7 @@ from yolos_jax import Detector, checkpoints
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.coco_metrics import NAMES
 from yolos_jax.images.sequence import pack, resize, resized_size
-from yolos_jax.inference.detector import load_model
+from yolos_jax.inference.loading import load_model
 from yolos_jax.model.config import Compute
 from yolos_jax.model.yolos import abstract, apply
 from yolos_jax.weights import export_huggingface, load_weights, recorded_facts, sizes_of

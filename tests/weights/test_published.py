@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from tiny_weights import in_hub_cache, listed
 
 from yolos_jax.errors import InputError
-from yolos_jax.inference.detector import load_model
+from yolos_jax.inference.loading import load_model
 from yolos_jax.model.config import VARIANTS
 from yolos_jax.weights import hub_model, variant_of
 from yolos_jax.weights.huggingface import read_config

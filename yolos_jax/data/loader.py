@@ -43,6 +43,7 @@ class Loaded(NamedTuple):
       batch: numpy arrays.
       indices: int64 `[B]`, each slot's image by its place in the source, -1 for an empty slot.
       skipped: a sentence for each image that could not be read.
+      bucket: patches that every sequence is padded to.
       real: patches that are not padding.
     """
 
@@ -50,6 +51,7 @@ class Loaded(NamedTuple):
     batch: TrainBatch
     indices: np.ndarray
     skipped: tuple[str, ...]
+    bucket: int
     real: int
 
 
@@ -101,7 +103,7 @@ class LoadStep:
         indices[: len(kept)] = [index for index, _, _ in kept]
         targets = pack_targets([example for _, example, _ in kept], slots, self.most)
         real = int(sequences.grid[: len(kept)].prod(1).sum())
-        return Loaded(int(step), TrainBatch(*sequences, **targets), indices, tuple(skipped), real)
+        return Loaded(int(step), TrainBatch(*sequences, **targets), indices, tuple(skipped), planned.tokens, real)
 
     def _read(self, planned: PlannedBatch, skipped: list[str]) -> tuple[int, Example, np.ndarray] | None:
         """(index, example, pixels) of a planned image or of the one that takes its place; None if there is none."""

@@ -3,7 +3,6 @@
 Nothing here starts jax before `join` does.
 """
 
-import atexit
 import collections
 import contextlib
 import os
@@ -12,6 +11,8 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 
+from yolos_jax.distributed import witness
+from yolos_jax.distributed.witness import fork_witness
 from yolos_jax.errors import InputError
 
 HEARTBEAT = 30  # seconds without a sign of life until a process counts as dead
@@ -79,14 +80,14 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1, mode: str
         raise InputError(f"--coordinator is {coordinator!r}; it must be HOST:PORT, such as 10.0.0.1:8476.")
     if processes > 0 and not process < processes:
         raise InputError(f"--process is {process}; with --processes={processes} it is one of 0..{processes - 1}.")
-    _leave_witness()
+    fork_witness(LOST.format(""), ALONE.format(f", in {JOINING} s or until one was ended"))
     _initialize(coordinator or None, processes if processes > 0 else None, process if process >= 0 else None)
 
 
 def _initialize(coordinator: str | None, processes: int | None, process: int | None) -> None:
     import jax
 
-    with contextlib.suppress(AttributeError):  # SIGTERM is ours to answer
+    with contextlib.suppress(AttributeError):  # this package handles SIGTERM itself
         jax.config.update("jax_enable_preemption_service", False)
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # the waiting is not Python's, which could not end it
     try:
@@ -107,53 +108,13 @@ def _initialize(coordinator: str | None, processes: int | None, process: int | N
     if len(set(owners.values())) > 1:
         counts = ", ".join(str(owners[i]) for i in sorted(owners))
         raise InputError(f"the processes have {counts} devices; give all of them the same number.")
-    _tell_witness(b"joined")
-
-
-def _leave_witness() -> None:
-    """A small process that speaks for this one if it ends without a word.
-
-    When process 0 is gone, jax's runtime aborts the others at once, before
-    Python could say anything.
-    """
-    if not hasattr(os, "fork"):
-        return
-    reader, writer = os.pipe()
-    if os.fork() == 0:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # which are not meant for it
-            signal.signal(number, signal.SIG_IGN)
-        os.close(writer)
-        said = b""
-        while part := os.read(reader, 64):
-            said += part
-        if not said.endswith(b"bye"):
-            why = LOST.format("") if said else ALONE.format(f", in {JOINING} s or until one was ended")
-            os.write(2, f"\nerror: this process was killed, or {why}\n".encode())
-        os._exit(0)
-    os.close(reader)
-    global _writer
-    _writer = writer
-    atexit.register(farewell)
-
-
-_writer: int | None = None
-
-
-def _tell_witness(text: bytes) -> None:
-    if _writer is not None:
-        with contextlib.suppress(OSError):  # somebody ended it
-            os.write(_writer, text)
-
-
-def farewell() -> None:
-    """Nothing needs to be said for this process any more."""
-    _tell_witness(b"bye")
+    witness.joined()
 
 
 def leave(code: int) -> None:
     """Ends this process at once: without those that are gone there is nothing to wait for."""
     try:
-        farewell()
+        witness.farewell()
         sys.stdout.flush()
         sys.stderr.flush()
     finally:  # whoever reads the output may be gone, too
@@ -166,7 +127,7 @@ def guarded() -> Iterator[None]:
     try:
         yield
     except Exception:
-        if _writer is None:
+        if not witness.is_watched():
             raise
         traceback.print_exc()
         leave(1)

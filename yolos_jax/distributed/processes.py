@@ -1,8 +1,8 @@
 """Several processes of one run, and how they decide together.
 
-Every process runs the same program on its own part of each batch. Whatever
-one of them alone learns (a signal, an image that cannot be read, a full disk)
-is told to all before the next step, so all of them end at the same one.
+Every process runs the same program on its own part of each batch. Whatever one
+of them alone learns (a signal, an image that cannot be read, a full disk) is
+exchanged before the next step, so all of them end at the same one.
 """
 
 import contextlib
@@ -15,6 +15,10 @@ from yolos_jax.distributed.launch import LOST, leave
 from yolos_jax.errors import InputError
 
 T = TypeVar("T")
+# What jax says when an exchange failed because another process is gone.
+SIGNS_OF_LOSS = (
+    "gloo", "nccl", "connection", "unavailable", "heartbeat", "coordination", "aborted", "socket", "peer",
+)  # fmt: skip
 
 
 class LostProcess(InputError):
@@ -25,7 +29,7 @@ class LostProcess(InputError):
         leave(2)
 
 
-class Team:
+class Processes:
     """The processes of a run, seen from one of them; without `jax.distributed` there is one.
 
     Attributes:
@@ -39,12 +43,12 @@ class Team:
         self.index, self.count = jax.process_index(), jax.process_count()
 
     @property
-    def leads(self) -> bool:
+    def is_primary(self) -> bool:
         """Whether this process is the one that writes and prints."""
         return self.index == 0
 
-    def tell(self, value: Any) -> list[Any]:
-        """What every process has to say (JSON-ready), in their order. All must call this at the same point."""
+    def allgather(self, value: Any) -> list[Any]:
+        """The JSON-ready values of all processes, in their order. All must call this at the same point."""
         if self.count == 1:
             return [value]
         import numpy as np
@@ -55,11 +59,19 @@ class Team:
         padded[: text.size] = text
         return [json.loads(row[:size].tobytes()) for row, size in zip(self._gather(padded), sizes)]
 
-    def together(self, work: Callable[[], T], vote: Callable[[], int] = int) -> tuple[T, int]:
+    def agree(self, work: Callable[..., T], *args: Any) -> T:
+        """Calls `work(*args)` in every process; if it fails in one, all fail. See `agree_and_vote`."""
+        return self.agree_and_vote(lambda: work(*args), _no_vote)[0]
+
+    def on_primary(self, work: Callable[..., T], *args: Any) -> T | None:
+        """Calls `work(*args)` in the primary process only; if it fails there, all fail."""
+        return self.agree(lambda: work(*args) if self.is_primary else None)
+
+    def agree_and_vote(self, work: Callable[[], T], vote: Callable[[], int]) -> tuple[T, int]:
         """Does some work in every process, and agrees on how it went.
 
         Args:
-          work: anything that needs no other process. If it fails in one, all fail.
+          work: anything that needs no other process.
           vote: asked afterwards.
 
         Returns:
@@ -75,14 +87,14 @@ class Team:
         error: Exception | None = None
         try:
             value = work()
-        except Exception as raised:  # the others are waiting to be told
+        except Exception as raised:  # the others wait to hear of it
             error = raised
         import numpy as np
 
         trouble = 0 if error is None else 1 if isinstance(error, InputError) else 2
         votes = self._gather(np.array([trouble, vote()], np.int32))
         if votes[:, 0].any():
-            texts = self.tell(f"{type(error).__name__}: {error}" if trouble == 2 else str(error))
+            texts = self.allgather(f"{type(error).__name__}: {error}" if trouble == 2 else str(error))
             if error is not None:
                 raise error
             who = int(votes[:, 0].argmax())
@@ -90,11 +102,11 @@ class Team:
             raise kind(f"process {who} of {self.count} stopped: {texts[who]}")
         return value, int(votes[:, 1].max())
 
-    def from_leader(self, tree: Any, like: Any) -> Any:
-        """Arrays of the leading process in all of them, as numpy and bit by bit.
+    def broadcast(self, tree: Any, like: Any) -> Any:
+        """Arrays of the primary process in all of them, as numpy and bit by bit.
 
         Args:
-          tree: nested dicts or tuples of arrays; looked at in the leading process only.
+          tree: nested dicts or tuples of arrays; looked at in the primary process only.
           like: things of the same structure with `.shape` and `.dtype` (4 bytes wide).
         """
         import jax
@@ -110,44 +122,43 @@ class Team:
         def nothing(x: Any) -> np.ndarray:
             return np.zeros(x.shape, np.uint32)
 
-        mine = jax.tree.map(bits, tree) if self.leads else jax.tree.map(nothing, like)
-        with told_if_lost(self.count):
-            found = multihost_utils.broadcast_one_to_all(mine, is_source=self.leads)
+        mine = jax.tree.map(bits, tree) if self.is_primary else jax.tree.map(nothing, like)
+        with reports_loss(self.count):
+            found = multihost_utils.broadcast_one_to_all(mine, is_source=self.is_primary)
         return jax.tree.map(lambda x, y: np.array(x).view(np.dtype(y.dtype)), found, like)
 
     @contextlib.contextmanager
-    def quiet(self) -> Iterator[None]:
-        """Only the leading process prints."""
-        with open(os.devnull, "w") as nowhere, contextlib.nullcontext() if self.leads else _printing_to(nowhere):
+    def only_primary_prints(self) -> Iterator[None]:
+        """Standard output of the other processes goes nowhere."""
+        with open(os.devnull, "w") as nowhere, contextlib.ExitStack() as stack:
+            if not self.is_primary:
+                stack.enter_context(contextlib.redirect_stdout(nowhere))
             yield
 
     def _gather(self, array: Any) -> Any:
         """`[n]` of every process -> `[count, n]`."""
         from jax.experimental import multihost_utils
 
-        with told_if_lost(self.count):
+        with reports_loss(self.count):
             return multihost_utils.process_allgather(array)
 
 
+def _no_vote() -> int:
+    return 0
+
+
 @contextlib.contextmanager
-def told_if_lost(count: int) -> Iterator[None]:
-    """Takes a failed exchange between `count` processes for one of them being gone; lets other failures pass."""
+def reports_loss(count: int) -> Iterator[None]:
+    """Raises `LostProcess` when an exchange between `count` processes fails; lets other failures pass."""
     import jax
 
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         text = str(error)
-        words = "gloo", "nccl", "connection", "unavailable", "heartbeat", "coordination", "aborted", "socket", "peer"
-        if count == 1 or "RESOURCE_EXHAUSTED" in text or not any(word in text.lower() for word in words):
+        if count == 1 or "RESOURCE_EXHAUSTED" in text or not any(sign in text.lower() for sign in SIGNS_OF_LOSS):
             raise
         raise LostProcess(LOST.format(f": {text.strip().splitlines()[0][:200]}")) from error
-
-
-@contextlib.contextmanager
-def _printing_to(file: Any) -> Iterator[None]:
-    with contextlib.redirect_stdout(file):
-        yield
 
 
 def place(tree: Any, sharding: Any) -> Any:

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Generator
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from yolos_jax.data.augment import Pipeline
 from yolos_jax.data.examples import DataSet
 from yolos_jax.data.loader import Loaded, LoadStep, Share, load
 from yolos_jax.data.plan import EvaluationPlan
-from yolos_jax.distributed.processes import Team, place, told_if_lost
+from yolos_jax.distributed.processes import Processes, place, reports_loss
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.coco_metrics import coco_metrics, to_results
 from yolos_jax.images.sequence import Geometry
@@ -69,10 +69,10 @@ class Evaluator:
     ):
         if batch_size % mesh.size:
             raise InputError(f"eval.batch_size {batch_size} is not a multiple of the {mesh.size} devices.")
-        self._team = Team()
+        self._processes = Processes()
         self.source, self.batch_size, self.on_bad_image = source, batch_size, on_bad_image
         self._plan = EvaluationPlan(source.examples.sizes, Pipeline.of(geometry), batch_size, buckets, mesh.size)
-        share = Share(self._team.index, self._team.count)
+        share = Share(self._processes.index, self._processes.count)
         self._work = LoadStep(source, self._plan, geometry.patch, geometry.model_max_side, share)
         self._workers, self._ahead = workers, ahead
         self._split, self._same = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
@@ -88,21 +88,21 @@ class Evaluator:
         self._detect = jax.jit(detect, out_shardings=self._same)
         self._programs: dict[int, Any] = {}
 
-    @overload
-    def __call__(self, params: dict) -> Evaluation: ...
+    def __call__(self, params: dict) -> Evaluation:
+        """Scores `params`; see `until_cancelled`."""
+        result = self.until_cancelled(params, _never)
+        assert result is not None
+        return result
 
-    @overload
-    def __call__(self, params: dict, cancelled: Callable[[], int]) -> Evaluation | None: ...
-
-    def __call__(self, params: dict, cancelled: Callable[[], int] = int) -> Evaluation | None:
+    def until_cancelled(self, params: dict, cancelled: Callable[[], int]) -> Evaluation | None:
         """Scores `params`; None if `cancelled` became true on the way, in any of the processes.
 
         Raises:
           InputError: an image cannot be read and must not be left out, or a data worker died.
           LostProcess: another process is gone.
         """
-        team = self._team
-        batches, _ = team.together(lambda: load(self._work, 0, len(self._plan), self._workers, self._ahead))
+        processes = self._processes
+        batches = processes.agree(load, self._work, 0, len(self._plan), self._workers, self._ahead)
         params = place(params, self._same)
         results: list[dict[str, Any]] = []
         skipped: list[str] = []
@@ -113,25 +113,25 @@ class Evaluator:
                 unit="image",
                 desc="evaluating",
                 mininterval=1.0,
-                disable=not team.leads,
+                disable=not processes.is_primary,
             ) as bar,
             contextlib.closing(batches),
-            told_if_lost(team.count),
+            reports_loss(processes.count),
         ):
             for _ in range(len(self._plan)):
-                loaded, stop = team.together(functools.partial(self._next, batches, cancelled), cancelled)
+                loaded, stop = processes.agree_and_vote(functools.partial(self._next, batches, cancelled), cancelled)
                 if stop or loaded is None:
                     return None
                 images = self._detections(params, loaded, results)
                 done += images
                 skipped += loaded.skipped
                 bar.update(len(images) + len(loaded.skipped))
-        skipped = list(itertools.chain(*team.tell(skipped)))
+        skipped = list(itertools.chain(*processes.allgather(skipped)))
         wanted = self.source.examples.image_ids.tolist()
         if len(done) + len(skipped) != len(wanted) or len(set(done)) != len(done):
             raise RuntimeError("an image was missed or evaluated twice; this is a bug")
-        metrics, _ = team.together(lambda: self._score(results, wanted) if team.leads else None)
-        return Evaluation(team.tell(metrics)[0], results, skipped)
+        metrics = processes.on_primary(lambda: coco_metrics(self.source.ground_truth(), results, wanted))
+        return Evaluation(processes.allgather(metrics)[0], results, skipped)
 
     def _next(self, batches: Generator[Loaded], cancelled: Callable[[], int]) -> Loaded | None:
         """The next batch of this process's share; None if it does not come because all is being stopped."""
@@ -146,7 +146,7 @@ class Evaluator:
         return loaded
 
     def _detections(self, params: dict, loaded: Loaded, results: list[dict[str, Any]]) -> list[int]:
-        """Image ids of a batch, of all processes' shares; the leading one appends the entries of a results file."""
+        """Image ids of a batch, of all processes' shares; the primary one appends the entries of a results file."""
         size = np.ones((len(loaded.indices), 2), np.int32)
         for slot, index in enumerate(loaded.indices):
             if index >= 0:
@@ -157,7 +157,7 @@ class Evaluator:
         for index, scores, labels, boxes in zip(*jax.device_get(self._program(params, arrays)(params, *arrays))):
             if index >= 0:
                 images.append(int(self.source.examples.image_ids[index]))
-            if index >= 0 and self._team.leads:
+            if index >= 0 and self._processes.is_primary:
                 results += to_results(images[-1], scores, category[labels], boxes)
         return images
 
@@ -165,9 +165,9 @@ class Evaluator:
         """The detector compiled for a bucket; all processes wait for the slowest compilation."""
         tokens = arrays[1].shape[1]
         if tokens not in self._programs:
-            compiled, _ = self._team.together(lambda: self._detect.lower(params, *arrays).compile())
-            self._programs[tokens] = compiled
+            self._programs[tokens] = self._processes.agree(self._detect.lower(params, *arrays).compile)
         return self._programs[tokens]
 
-    def _score(self, results: list[dict[str, Any]], image_ids: list[int]) -> dict[str, float]:
-        return coco_metrics(self.source.ground_truth(), results, image_ids)
+
+def _never() -> int:
+    return 0

@@ -46,7 +46,7 @@ def to_onnx(config: YolosConfig, compute: Compute, params: dict, height: int, wi
 
     def program(image: jax.Array, size: jax.Array) -> tuple[jax.Array, ...]:
         patches = image.reshape(1, h, patch, w, patch, 3).swapaxes(2, 3).reshape(1, h * w, -1)
-        return detect(graph, params, patches, jnp.array([[h, w]], jnp.int32), size)
+        return tuple(detect(graph, params, patches, jnp.array([[h, w]], jnp.int32), size))
 
     noise = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
     inputs = {"image": noise, "size": np.array([[width, height]], np.float32)}

@@ -1,9 +1,16 @@
-"""Reading images of any kind as RGB. Pillow only; no jax."""
+"""Reading images of any kind as RGB. Pillow and NumPy only; no jax."""
 
-from pathlib import Path
+import contextlib
+import io
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from yolos_jax.errors import InputError
 
 ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 
@@ -12,30 +19,121 @@ DAMAGED = (OSError, SyntaxError, ValueError, RuntimeError, TypeError, EOFError)
 
 
 class UnreadableImage(Exception):
-    """An image that cannot be used, told in one sentence that names it."""
+    """An image that cannot be used; its one sentence names the image."""
 
 
-def open_rgb(path: str | Path, upright: bool = False) -> Image.Image:
-    """Decodes an image completely and converts it to RGB.
+class Array(Protocol):
+    """What NumPy can make an array of: `np.ndarray`, `jax.Array` and others."""
+
+    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray: ...
+
+
+ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | Array
+
+
+def open_rgb(path: str | os.PathLike[str], upright: bool = False) -> Image.Image:
+    """Decodes an image file completely and converts it to RGB.
 
     Args:
-      path: any format Pillow reads.
+      path: a regular file (a named pipe would block) of any format that Pillow reads.
       upright: turn it as its EXIF tag says. Data sets leave it as stored,
         because their boxes belong to the stored pixels.
 
     Raises:
       UnreadableImage: absent, damaged or no image.
     """
-    try:
-        with Image.open(path) as image:
+    name = f"the image {path}"
+    with _named(name):
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # Pillow refuses a folder
+            raise UnreadableImage("it is no regular file.")
+        return _decode(path, upright)
+
+
+def read_rgb(image: ImageLike, name: str = "the image") -> Image.Image:
+    """An image of any kind, upright and as RGB.
+
+    Args:
+      image: a path; the bytes of an image file; a file opened for reading
+        bytes, which is read from its start where it can be rewound; a PIL
+        image; or a uint8 array as `from_array` takes it.
+      name: what errors call an image that has no path.
+
+    Raises:
+      UnreadableImage: absent, damaged or no image.
+      InputError: of no such type.
+    """
+    if isinstance(image, str | os.PathLike):
+        return open_rgb(image, upright=True)
+    if hasattr(image, "read"):
+        image = file_bytes(image, name)
+    with _named(name):
+        if isinstance(image, bytes | bytearray | memoryview):
+            return _decode(io.BytesIO(image), upright=True)
+        if isinstance(image, Image.Image):
             image.load()
-            return to_rgb(image, upright)
+            return to_rgb(image, upright=True)
+        if hasattr(image, "__array__"):
+            return from_array(np.asarray(image))
+    raise InputError(
+        f"{name} is of type {type(image).__name__}; it must be a path, bytes, an open file, a PIL image or an array."
+    )
+
+
+def file_bytes(file: Any, name: str) -> bytes:
+    """All bytes of an open file, which is rewound first if it can be.
+
+    Raises:
+      UnreadableImage: the file cannot be read.
+      InputError: the file was opened as text.
+    """
+    with _named(name):
+        if hasattr(file, "seekable") and file.seekable():
+            file.seek(0)
+        data = file.read()
+        if not isinstance(data, bytes):
+            raise InputError(f"{name} is a file that was not opened for reading bytes; open it with mode 'rb'.")
+        return data
+
+
+def one_or_many(images: Any) -> tuple[list[ImageLike], bool]:
+    """The images as a list, and whether it was a single one that was not in a list.
+
+    An array of four axes is a batch of images; any other iterable that is no image itself holds images.
+    """
+    kinds = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, Mapping)
+    single = isinstance(images, kinds) or hasattr(images, "read")
+    if not single and hasattr(images, "__array__"):
+        with _named("the array"):
+            array = np.asarray(images)
+        if array.ndim == 4 or (array.ndim == 1 and array.dtype.kind in "OU"):  # a batch; a column of paths
+            return list(array), False
+        single = True
+    if single or not isinstance(images, Iterable):
+        return [images], True  # `read_rgb` names a wrong type
+    return list(images), False
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Whatever a decoder raises becomes `UnreadableImage` with the image's name."""
+    try:
+        yield
     except UnreadableImage as error:
-        raise UnreadableImage(f"the image {path} cannot be used: {error}") from error
+        raise UnreadableImage(f"{name} cannot be used: {error}") from error
     except FileNotFoundError as error:
-        raise UnreadableImage(f"the image {path} does not exist.") from error
+        raise UnreadableImage(f"{name} does not exist.") from error
+    except UnidentifiedImageError as error:
+        reason = "it is in no format that Pillow reads" if "BytesIO" in str(error) else error
+        raise UnreadableImage(f"{name} cannot be read ({reason}).") from error
     except (*DAMAGED, Image.DecompressionBombError) as error:
-        raise UnreadableImage(f"the image {path} cannot be read ({str(error) or type(error).__name__}).") from error
+        raise UnreadableImage(f"{name} cannot be read ({str(error) or type(error).__name__}).") from error
+
+
+def _decode(source: Any, upright: bool) -> Image.Image:
+    with Image.open(source) as image:
+        image.load()
+        return to_rgb(image, upright)
 
 
 def to_rgb(image: Image.Image, upright: bool = False) -> Image.Image:

@@ -1,82 +1,47 @@
 """Detector: images in, boxes out."""
 
-import dataclasses
 import functools
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import numbers
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, overload
 
 import jax
 import numpy as np
-from PIL import Image
 
-from yolos_jax import checkpoints, weights
 from yolos_jax.checkpoints import Meta
-from yolos_jax.errors import InputError, check_path
-from yolos_jax.images.reading import from_array, open_rgb, to_rgb
+from yolos_jax.errors import InputError
+from yolos_jax.images.reading import ImageLike, file_bytes, one_or_many, read_rgb
 from yolos_jax.images.sequence import Geometry, pack, resize, rounded_tokens, to_patches
+from yolos_jax.inference.detections import Detections
+from yolos_jax.inference.loading import check_whole, geometry_of, load_model
 from yolos_jax.inference.postprocess import postprocess
 from yolos_jax.model.config import Compute
 from yolos_jax.model.yolos import abstract, apply
 
-ImageLike = str | Path | Image.Image | np.ndarray
 
-
-def load_model(path: str | Path) -> tuple[dict, Meta]:
-    """Parameters and `Meta` from one of our checkpoint folders, a Hugging Face folder, or a model on the hub.
-
-    A file of a published model's weights will do as well (see `weights.load_weights`).
-
-    Raises:
-      InputError: nothing usable there, or a ViT to start training from.
-    """
-    check_path(path)
-    if checkpoints.steps(path):
-        return checkpoints.load(path)
-    local = Path(path).is_file() or (Path(path) / "config.json").is_file()
-    if not local and weights.hub_model(path) is None:
-        return checkpoints.load(path)
-    found = weights.load_detector(path)
-    return found.params, Meta(found.config, found.label_names or {}, 0, found.extra, found.category_ids, found.max_side)
-
-
-def geometry_of(meta: Meta, short_side: int | None, max_side: int | None) -> Geometry:
-    """How images are resized: as asked for, else as a checkpoint was trained or its image processor says."""
-    if short_side is None:
-        sizes = weights.sizes_of(meta.extra)
-        short_side = sizes.short_side if sizes else weights.SHORT_SIDE
-        max_side = sizes.max_side if sizes and max_side is None else max_side
-    return Geometry.of(short_side, max_side or 0, meta.model.patch_size, meta.max_side)
-
-
-def detect(
-    graph: Any, params: dict, patches: jax.Array, grid: jax.Array, size: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Logits, boxes (cxcywh in 0..1), scores, labels and boxes in pixels of images of (width, height) `size`."""
-    with jax.default_matmul_precision("float32"):  # GPUs would use TF32
-        out = apply(graph, params, patches, grid)
-    return out.logits, out.boxes, *postprocess(out.logits, out.boxes, size)
-
-
-@dataclasses.dataclass(frozen=True)
-class Detections:
-    """What was found in one image, best first.
+class Queries(NamedTuple):
+    """What each query (DET token) of a batch of images found.
 
     Attributes:
-      boxes: float32 `[n, 4]`, absolute xyxy in the original image's pixels; as
-        in the reference they may reach a little beyond its edges.
-      scores: float32 `[n]`, probability of the label, 0..1.
-      labels: `[n]`, category ids.
-      names: the labels' names (the id as text where the checkpoint has no name).
-      size: (width, height) of the image, upright.
+      logits: float32 `[B, Q, K + 1]`; index K is "no object".
+      boxes: float32 `[B, Q, 4]`, cxcywh in 0..1.
+      scores, labels, pixels: `[B, Q]`, `[B, Q]` and boxes `[B, Q, 4]`, see `postprocess`.
     """
 
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    names: list[str]
-    size: tuple[int, int]
+    logits: Any
+    boxes: Any
+    scores: Any
+    labels: Any
+    pixels: Any
+
+
+def detect(graph: Any, params: dict, patches: jax.Array, grid: jax.Array, size: jax.Array) -> Queries:
+    """`Queries` of a batch as a pure function (see `Yolos.__call__`); `size` `[B, 2]` is (width, height) in pixels."""
+    with jax.default_matmul_precision("float32"):  # GPUs would use TF32
+        out = apply(graph, params, patches, grid)
+    return Queries(out.logits, out.boxes, *postprocess(out.logits, out.boxes, size))
 
 
 class Detector:
@@ -84,6 +49,7 @@ class Detector:
 
     def __init__(self, params: dict, meta: Meta, short_side: int, max_side: int = 0, batch_size: int = 1):
         """See `load`; `params` and `meta` as `load_model` returns them."""
+        check_whole("batch_size", batch_size)
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
         self.config = meta.model
@@ -126,19 +92,18 @@ class Detector:
         """
         images = [np.asarray(image) for image in images]
         images = [image if image.dtype == np.uint8 else image.astype(np.float32) for image in images]
-        logits, boxes = self._run(images, [(1, 1)] * len(images))[:2]
-        return logits, boxes
+        found = self._run(images, [(1, 1)] * len(images))
+        return found.logits, found.boxes
 
-    def _run(self, images: list[np.ndarray], sizes: list[tuple[int, int]]) -> list[np.ndarray]:
-        """Logits, boxes, scores, labels and boxes in pixels, `[n, Q, ...]` each.
+    def _run(self, images: list[np.ndarray], sizes: list[tuple[int, int]]) -> Queries:
+        """`Queries` of sized images whose original (width, height) are `sizes`, in numpy.
 
         Images of a bucket share batches, all of `batch_size` slots: one
         compilation per bucket.
         """
-        config, queries = self.config, self.config.det_tokens
-        shapes = ((config.num_classes + 1,), (4,), (), (), (4,))
-        out = [np.zeros((len(images), queries, *shape), np.float32) for shape in shapes]
-        out[3] = out[3].astype(np.int32)
+        config, shape = self.config, (len(images), self.config.det_tokens)
+        logits, boxes, pixels = (np.zeros((*shape, n), np.float32) for n in (config.num_classes + 1, 4, 4))
+        out = Queries(logits, boxes, np.zeros(shape, np.float32), np.zeros(shape, np.int32), pixels)
         alike: dict[tuple, list[int]] = {}
         for i, image in enumerate(images):
             rows, columns = to_patches(image, config.patch_size).shape[:2]
@@ -154,37 +119,56 @@ class Detector:
                     array[part] = found[: len(part)]
         return out
 
-    def __call__(self, images: Sequence[ImageLike], threshold: float = 0.5) -> list[Detections]:
+    @overload
+    def __call__(self, images: np.ndarray | jax.Array, threshold: float = 0.5) -> Any: ...
+
+    @overload
+    def __call__(self, images: ImageLike, threshold: float = 0.5) -> Detections: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def __call__(self, images: Iterable[ImageLike], threshold: float = 0.5) -> list[Detections]: ...
+
+    def __call__(self, images: Any, threshold: float = 0.5) -> Any:
         """Detects.
 
         Args:
-          images: file paths, PIL images, or uint8 arrays (`[h, w]`, RGB or
-            RGBA `[h, w, 3 or 4]`). Images are turned as their EXIF tag says.
+          images: one image or an iterable of images. An image is a path, the
+            bytes of an image file, an open binary file, a PIL image, or a uint8
+            array (`[h, w]`, RGB or RGBA `[h, w, 3 or 4]`); a uint8 array
+            `[n, h, w, 3]` holds n images. Images are turned as their EXIF tag says.
           threshold: lowest score to report, 0..1.
 
         Returns:
-          One `Detections` for each image, in order.
+          `Detections` of one image; a list of them, in order, for more.
 
         Raises:
           UnreadableImage: an image cannot be read (`yolos_jax.images.reading`).
+          InputError: an image is of no such type, or the threshold is out of range.
         """
-        if isinstance(images, str | Path | Image.Image | np.ndarray):
-            raise InputError("a detector takes a list of images; put a single one into a list.")
-        with ThreadPoolExecutor(4) as pool:
-            prepared = list(pool.map(self._prepare, images))
+        check_threshold(threshold)
+        given, single = one_or_many(images)
+        names = ["the image"] if single else [f"image {i} (counted from 0)" for i in range(len(given))]
+        prepared = self._prepare_all(given, names)
         sizes = [size for _, size in prepared]
-        found = self._run([pixels for pixels, _ in prepared], sizes)[2:]
-        scores, labels, boxes = found
-        return [self._detections(*one, threshold) for one in zip(scores, labels, boxes, sizes)]
+        queries = self._run([pixels for pixels, _ in prepared], sizes)
+        each = zip(queries.scores, queries.labels, queries.pixels, sizes)
+        found = [self._detections(*one, threshold) for one in each]
+        return found[0] if single else found
 
-    def _prepare(self, image: ImageLike) -> tuple[np.ndarray, tuple[int, int]]:
-        if isinstance(image, str | Path):
-            image = open_rgb(image, upright=True)
-        elif isinstance(image, Image.Image):
-            image = to_rgb(image, upright=True)
-        else:
-            image = from_array(np.asarray(image))
-        return resize(image, self.geometry.size(*image.size)), image.size
+    def _prepare_all(self, images: list[Any], names: list[str]) -> list[tuple[np.ndarray, tuple[int, int]]]:
+        """Resized pixels and original (width, height) of every image, decoded in threads."""
+        # An open file has one position, and a PIL image may be an open file: no two threads may read the same.
+        images = [file_bytes(x, name) if hasattr(x, "read") else x for x, name in zip(images, names)]
+        with ThreadPoolExecutor(4) as pool:
+            futures: dict[int, Future] = {}
+            for image, name in zip(images, names):
+                if id(image) not in futures:
+                    futures[id(image)] = pool.submit(self._prepare, image, name)
+            return [futures[id(image)].result() for image in images]
+
+    def _prepare(self, image: ImageLike, name: str) -> tuple[np.ndarray, tuple[int, int]]:
+        upright = read_rgb(image, name)
+        return resize(upright, self.geometry.size(*upright.size)), upright.size
 
     def _detections(
         self, scores: np.ndarray, labels: np.ndarray, boxes: np.ndarray, size: tuple[int, int], threshold: float
@@ -196,3 +180,10 @@ class Detector:
         if self.category_ids is not None:
             labels = np.array(self.category_ids, np.int64)[labels]
         return Detections(boxes[order], scores[order], labels, names, size)
+
+
+def check_threshold(threshold: Any) -> None:
+    """`InputError` for what is no score."""
+    if not isinstance(threshold, numbers.Real) or not 0 <= float(threshold) <= 1:
+        value = threshold if isinstance(threshold, numbers.Real | str) else f"of type {type(threshold).__name__}"
+        raise InputError(f"threshold is {value}; it must be a number within 0..1.")

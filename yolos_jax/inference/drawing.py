@@ -1,35 +1,156 @@
-"""Boxes with names and scores, drawn onto an image."""
+"""Boxes and their labels drawn onto an image: labels grow with the image and do not cover each other."""
 
 import colorsys
+import functools
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from yolos_jax.inference.detector import Detections
-
 LEGIBLE = 480  # pixels of the long side below which an image is enlarged before drawing
+SMALLEST = 8  # pixels of the font; smaller text cannot be read
+# Saturation and value that labels take in turn, so that close hues are told apart by brightness.
+SHADES = ((0.85, 1.0), (1.0, 0.6), (0.5, 1.0))
+
+Colour = tuple[int, int, int]
 
 
-def colour_of(label: int) -> tuple[int, int, int]:
-    """A bright colour; labels next to each other get far apart hues (golden ratio)."""
-    r, g, b = colorsys.hsv_to_rgb(label * 0.618034 % 1.0, 0.85, 1.0)
-    return int(r * 255), int(g * 255), int(b * 255)
+class Label(NamedTuple):
+    """A label's text and its rectangle: x0, y0, x1, y1 in pixels, the last two exclusive."""
+
+    text: str
+    font: ImageFont.FreeTypeFont
+    rectangle: tuple[int, int, int, int]
 
 
-def draw(image: Image.Image, found: Detections) -> Image.Image:
-    """A copy of the RGB image with the detections drawn on it, small images enlarged."""
-    factor = max(1, -(-LEGIBLE // max(image.size)))
+def draw_boxes(image: Image.Image, boxes: np.ndarray, classes: Iterable[int], texts: Sequence[str]) -> Image.Image:
+    """A copy of an RGB image with boxes and labels drawn on it; small images are enlarged.
+
+    Args:
+      boxes: float `[n, 4]`, absolute xyxy in the image's pixels, best first.
+      classes: `[n]`, numbers that decide the colours.
+      texts: `[n]`, what the labels say. A label for which there is no room is left out.
+    """
+    factor = enlargement(image.size)
     out = image.resize((image.width * factor, image.height * factor)) if factor > 1 else image.copy()
-    unit = max(out.size) / 640
-    pen, font = ImageDraw.Draw(out), ImageFont.load_default(size=max(10, round(14 * unit)))
-    for box, score, label, name in zip(found.boxes[::-1], found.scores[::-1], found.labels[::-1], found.names[::-1]):
-        colour = colour_of(int(label))
-        x0, y0, x1, y1 = (float(v) * factor for v in box)
-        pen.rectangle((x0, y0, max(x1, x0), max(y1, y0)), outline=colour, width=max(2, round(2 * unit)))
-        text = f"{name} {score:.2f}"
-        left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
-        # Above the box, but never outside the image
-        x = min(max(x0, 0), max(out.width - (right - left) - 4, 0))
-        y = min(max(y0 - (bottom - top) - 4, 0), max(out.height - (bottom - top) - 4, 0))
-        pen.rectangle((x, y, x + right - left + 4, y + bottom - top + 4), fill=colour)
-        pen.text((x + 2 - left, y + 2 - top), text, fill=(0, 0, 0), font=font)
+    corners = inside(np.asarray(boxes, np.float64).reshape(-1, 4) * factor, out.size)
+    colours = [colour_of(int(label)) for label in classes]
+    pen, width = ImageDraw.Draw(out), line_width(out.size)
+    for corner, colour in list(zip(corners, colours))[::-1]:  # the best lie on top
+        pen.rectangle([int(v) for v in corner], outline=colour, width=width)
+    for label, colour in zip(place(out.size, corners, texts), colours):
+        if label is not None:
+            x0, y0, x1, y1 = label.rectangle
+            left, top, _, _ = label.font.getbbox(label.text)
+            start = x0 + padding(label.font) - left, y0 + padding(label.font) - top
+            pen.rectangle((x0, y0, x1 - 1, y1 - 1), fill=colour)
+            pen.text(start, label.text, fill=text_colour(colour), font=label.font)
     return out
+
+
+def enlargement(size: tuple[int, int]) -> int:
+    """By which whole number an image of (width, height) is enlarged."""
+    return max(1, round(np.ceil(LEGIBLE / max(size))))
+
+
+def inside(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """int `[n, 4]`, first and last pixels of the boxes' part inside an image of (width, height)."""
+    corners = np.clip(np.round(boxes), 0, np.tile(size, 2) - 1).astype(int)
+    corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2])
+    return corners
+
+
+def font_size(size: tuple[int, int]) -> int:
+    """Pixels of the text on an image of (width, height): grows with the long side, at most a third of the short one."""
+    return max(SMALLEST, min(round(max(size) / 42), min(size) // 3))
+
+
+def line_width(size: tuple[int, int]) -> int:
+    """Pixels of the boxes' lines on an image of (width, height)."""
+    return max(2, round(max(size) / 320))
+
+
+def colour_of(label: int) -> Colour:
+    """A strong colour; labels next to each other get far apart hues (golden ratio) and other shades."""
+    saturation, value = SHADES[label % len(SHADES)]
+    r, g, b = colorsys.hsv_to_rgb(label * 0.618034 % 1.0, saturation, value)
+    return round(r * 255), round(g * 255), round(b * 255)
+
+
+def luminance(colour: Colour) -> float:
+    """Relative luminance of an sRGB colour, 0..1 (WCAG 2.1)."""
+    r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in colour))
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+def text_colour(background: Colour) -> Colour:
+    """Black or white, whichever has the higher contrast: (L1 + 0.05) / (L2 + 0.05), at least 4.58 for any colour."""
+    y = luminance(background)
+    return (0, 0, 0) if (y + 0.05) / 0.05 >= 1.05 / (y + 0.05) else (255, 255, 255)
+
+
+def place(size: tuple[int, int], corners: np.ndarray, texts: Sequence[str]) -> list[Label | None]:
+    """Where the labels of boxes go: inside the image, no two over each other, each close to its box.
+
+    The first labels choose first. A label is None where no place is left.
+    """
+    out: list[Label | None] = []
+    taken = np.zeros((0, 4), int)
+    for corner, text in zip(corners, texts):
+        text = " ".join(text.split())
+        font, shape = fit(text, size)
+        for spots in (at_box(corner, shape, size), anywhere(corner, shape, size)):
+            places = np.concatenate([spots, spots + np.array(shape)], axis=1)
+            one, other = places[:, None], taken[None]
+            apart = (one[..., 2:] <= other[..., :2]) | (other[..., 2:] <= one[..., :2])
+            free = places[apart.any(-1).all(-1)][:1]
+            if len(free):
+                break
+        taken = np.concatenate([taken, free])
+        x0, y0, x1, y1 = free[0].tolist() if len(free) else (0, 0, 0, 0)
+        out.append(Label(text, font, (x0, y0, x1, y1)) if len(free) else None)
+    return out
+
+
+def fit(text: str, size: tuple[int, int]) -> tuple[ImageFont.FreeTypeFont, tuple[int, int]]:
+    """A label's font and its (width, height); text wider than the image gets a smaller font."""
+    pixels = font_size(size)
+    while True:
+        font = font_of(pixels)
+        left, top, right, bottom = font.getbbox(text)
+        width, height = (round(length) + 2 * padding(font) for length in (right - left, bottom - top))
+        if pixels <= SMALLEST or width <= size[0]:
+            return font, (min(width, size[0]), min(height, size[1]))
+        pixels = max(SMALLEST, min(pixels - 1, pixels * size[0] // width))
+
+
+@functools.cache
+def font_of(pixels: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size=pixels)  # type: ignore[return-value]  # with a size it is FreeType's
+
+
+def padding(font: ImageFont.FreeTypeFont) -> int:
+    """Pixels around a label's text."""
+    return max(2, round(font.size / 6))
+
+
+def at_box(corner: np.ndarray, label: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """int `[m, 2]`, places inside the image for a label's upper left corner, the best first.
+
+    Above the box, inside its top, below it, inside its bottom; then the same at the box's right.
+    """
+    (x0, y0, x1, y1), (width, height) = (int(v) for v in corner), label
+    rows = (y0 - height, y0, y1 + 1, y1 + 1 - height)
+    spots = np.array([(x, y) for x in (x0, x1 + 1 - width) for y in rows])
+    return spots[((spots >= 0) & (spots <= np.subtract(size, label))).all(1)]
+
+
+def anywhere(corner: np.ndarray, label: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """The same all over the image, a place nearer to the one above the box first."""
+    steps = label[1], max(1, label[1] // 2)
+    # The limits too, so that the last row and column are used
+    xs, ys = (np.append(np.arange(0, most, step), most) for most, step in zip(np.subtract(size, label), steps))
+    spots = np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2)
+    distance = np.abs(spots - (corner[0], corner[1] - label[1])) @ (1, 2)  # a shift to the side is easier to follow
+    return spots[np.argsort(distance, kind="stable")]

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from yolos_jax.objective.boxes import cxcywh_to_xyxy, giou
-from yolos_jax.objective.matching import match, matching_cost
+from yolos_jax.objective.matching import Matching, match, matching_cost
+from yolos_jax.objective.weights import LossWeights
 
-LOSS_WEIGHTS = (1.0, 5.0, 2.0)  # cross entropy, L1, GIoU (paper, appendix; DETR)
-NO_OBJECT_WEIGHT = 0.1
+WEIGHTS = LossWeights()
 
 
 class Targets(NamedTuple):
@@ -50,10 +50,11 @@ def set_loss(
     boxes: jax.Array,
     targets: Targets,
     images_per_replica: int,
-    solver: str = "host",
+    matcher: str = "host",
     mesh: Mesh | None = None,
-    shares: "Shares | None" = None,
-) -> tuple[LossTerms, jax.Array]:
+    divisors: "Divisors | None" = None,
+    weights: LossWeights = WEIGHTS,
+) -> tuple[LossTerms, Matching]:
     """The reference's loss as it acts under data-parallel training.
 
     Cross entropy is a weighted mean within each group of `images_per_replica`
@@ -67,31 +68,31 @@ def set_loss(
       boxes: `[B, Q, 4]` cxcywh in 0..1.
       targets: `B` images' targets.
       images_per_replica: static; divides B.
-      solver, mesh: see `matching.match`.
-      shares: of a larger batch of which these images are a part; the parts'
+      matcher, mesh: see `matching.match`.
+      divisors: of a larger batch of which these images are a part; the parts'
         terms then add up to the whole's.
+      weights: of the terms, and of their counterparts in the matching cost.
 
     Returns:
-      (terms, bool `[B]` False for images whose matching costs are not finite)
+      The terms, and the matching: where it is not `finite`, the terms mean nothing.
     """
-    cost = matching_cost(logits, boxes, targets.labels, targets.boxes)
-    count = jnp.where(targets.valid, targets.count, 0)
-    query, finite = match(cost, count, solver, mesh)
-    return matched_loss(logits, boxes, targets, query, images_per_replica, shares), finite
+    cost = matching_cost(logits, boxes, targets.labels, targets.boxes, weights)
+    matching = match(cost, jnp.where(targets.valid, targets.count, 0), matcher, mesh)
+    return matched_loss(logits, boxes, targets, matching.query, images_per_replica, divisors, weights), matching
 
 
-class Shares(NamedTuple):
+class Divisors(NamedTuple):
     """What a batch's terms are divided by: groups that hold an image, and targets (at least one per group)."""
 
     replicas: jax.Array
     targets: jax.Array
 
 
-def shares_of(count: jax.Array, valid: jax.Array, images_per_replica: int) -> Shares:
+def divisors_of(count: jax.Array, valid: jax.Array, images_per_replica: int) -> Divisors:
     """The divisors of a whole batch: int32 `[B]` targets of each image, bool `[B]`."""
     replicas = jnp.maximum(valid.reshape(-1, images_per_replica).any(1).sum(), 1)
     targets = jnp.maximum(jnp.where(valid, count, 0).sum(), replicas)
-    return Shares(replicas, targets.astype(jnp.float32))
+    return Divisors(replicas, targets.astype(jnp.float32))
 
 
 def matched_loss(
@@ -100,7 +101,8 @@ def matched_loss(
     targets: Targets,
     query: jax.Array,
     images_per_replica: int,
-    shares: Shares | None = None,
+    divisors: Divisors | None = None,
+    weights: LossWeights = WEIGHTS,
 ) -> LossTerms:
     """`set_loss` for a matching that is already known: `query` int32 `[B, M]`, -1 for none."""
     batch, queries, classes = logits.shape
@@ -109,12 +111,12 @@ def matched_loss(
     slot = jnp.where(matched, query, queries)  # an extra column swallows the unmatched
     wanted = wanted.at[jnp.arange(batch)[:, None], slot].set(targets.labels)[:, :queries]
     groups = targets.valid.reshape(-1, images_per_replica).any(1)
-    replicas, divisor = shares or shares_of(targets.count, targets.valid, images_per_replica)
+    replicas, divisor = divisors or divisors_of(targets.count, targets.valid, images_per_replica)
 
     def mean_over_groups(values: jax.Array) -> jax.Array:
         return jnp.where(groups, values, 0.0).sum() / replicas
 
-    ce = mean_over_groups(_group_cross_entropy(logits, wanted, targets.valid, images_per_replica))
+    ce = mean_over_groups(_group_cross_entropy(logits, wanted, targets.valid, images_per_replica, weights.no_object))
     found = jnp.take_along_axis(boxes, jnp.maximum(query, 0)[..., None], axis=1)
     # Unmatched slots compare a constant box with itself: no value, no gradient, nothing infinite.
     safe = jnp.array([0.5, 0.5, 1.0, 1.0])
@@ -123,7 +125,7 @@ def matched_loss(
     bbox = jnp.abs(found - goal).sum() / divisor
     overlap = giou(cxcywh_to_xyxy(found), cxcywh_to_xyxy(goal))
     giou_loss = jnp.where(matched, 1.0 - overlap, 0.0).sum() / divisor
-    total = LOSS_WEIGHTS[0] * ce + LOSS_WEIGHTS[1] * bbox + LOSS_WEIGHTS[2] * giou_loss
+    total = weights.ce * ce + weights.bbox * bbox + weights.giou * giou_loss
 
     guess = jax.lax.stop_gradient(logits).argmax(-1)
     hit = jnp.take_along_axis(guess, jnp.maximum(query, 0), axis=1) == targets.labels
@@ -137,11 +139,13 @@ def matched_loss(
     return LossTerms(total, ce, bbox, giou_loss, mean_over_groups(cardinality), class_error)
 
 
-def _group_cross_entropy(logits: jax.Array, wanted: jax.Array, valid: jax.Array, group: int) -> jax.Array:
-    """Weighted mean of -log p over each group's queries, `[B / group]`; "no object" weighs 0.1."""
+def _group_cross_entropy(
+    logits: jax.Array, wanted: jax.Array, valid: jax.Array, group: int, no_object: float
+) -> jax.Array:
+    """Weighted mean of -log p over each group's queries, `[B / group]`; "no object" weighs `no_object`, others 1."""
     log_p = jax.nn.log_softmax(logits, axis=-1)
     nll = -jnp.take_along_axis(log_p, wanted[..., None], axis=-1)[..., 0]
-    weight = jnp.where(wanted == logits.shape[-1] - 1, NO_OBJECT_WEIGHT, 1.0) * valid[:, None]
+    weight = jnp.where(wanted == logits.shape[-1] - 1, no_object, 1.0) * valid[:, None]
     per_group = (len(valid) // group, -1)
     numerator = (weight * jnp.where(valid[:, None], nll, 0.0)).reshape(per_group).sum(1)
     return numerator / jnp.maximum(weight.reshape(per_group).sum(1), 1e-12)

@@ -1,13 +1,13 @@
 """Bipartite matching of queries and targets (paper, section 2.1; DETR).
 
-Two solvers with one signature, chosen by one config key: `host` calls scipy in
-a callback, on every device for its own images; `device` is optax's Hungarian
-algorithm inside the compiled program (slower on CPU, no host round trip, and
-the program fits the persistent compilation cache).
+Two matchers have one signature: `host` calls scipy in a callback, on every
+device for its own images; `device` is optax's Hungarian algorithm inside the
+compiled program (slower on CPU, no host round trip, and the program fits the
+persistent compilation cache).
 """
 
 import time
-from collections import deque
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,27 @@ from scipy.optimize import linear_sum_assignment
 
 from yolos_jax.errors import InputError
 from yolos_jax.objective.boxes import cxcywh_to_xyxy, giou
+from yolos_jax.objective.weights import LossWeights
 
-SOLVERS = ("host", "device")
-HOST_SECONDS: deque[float] = deque(maxlen=100_000)  # of every call on the host, for the log, which empties it
+MATCHERS = ("host", "device")
+
+
+class Matching(NamedTuple):
+    """Which query each target gets.
+
+    Attributes:
+      query: int32 `[B, M]`, the query of each target. -1 for padding, for the
+        targets left over when there are more than Q, and for all targets of an
+        image that is not `finite`.
+      finite: bool `[B]`, False for an image whose real costs are not all
+        finite; the caller must stop the run.
+      seconds: float32 `[B]`, time that the host spent on each image; 0 for the
+        matcher on the device.
+    """
+
+    query: jax.Array
+    finite: jax.Array
+    seconds: jax.Array
 
 
 def matching_cost(
@@ -28,7 +46,7 @@ def matching_cost(
     boxes: jax.Array,
     labels: jax.Array,
     target_boxes: jax.Array,
-    weights: tuple[float, float, float] = (1.0, 5.0, 2.0),
+    weights: LossWeights,
 ) -> jax.Array:
     """Cost of giving each target to each query.
 
@@ -37,8 +55,8 @@ def matching_cost(
       boxes: `[B, Q, 4]` cxcywh in 0..1.
       labels: int32 `[B, M]`; padding may hold anything (-1, say).
       target_boxes: `[B, M, 4]` cxcywh in 0..1; padding may hold anything.
-      weights: of minus the target class's probability, of the L1 distance of
-        cxcywh and of minus GIoU.
+      weights: `ce` weighs minus the target class's probability, `bbox` the L1
+        distance of cxcywh and `giou` minus GIoU.
 
     Returns:
       float32 `[B, Q, M]`; columns of padding are meaningless.
@@ -48,30 +66,21 @@ def matching_cost(
     class_cost = -jnp.take_along_axis(probabilities, index, axis=-1)
     l1 = jnp.abs(boxes[:, :, None] - target_boxes[:, None]).sum(-1)
     overlap = giou(cxcywh_to_xyxy(boxes)[:, :, None], cxcywh_to_xyxy(target_boxes)[:, None])
-    return weights[0] * class_cost + weights[1] * l1 - weights[2] * overlap
+    return weights.ce * class_cost + weights.bbox * l1 - weights.giou * overlap
 
 
-def match(
-    cost: jax.Array, count: jax.Array, solver: str = "host", mesh: Mesh | None = None
-) -> tuple[jax.Array, jax.Array]:
+def match(cost: jax.Array, count: jax.Array, matcher: str = "host", mesh: Mesh | None = None) -> Matching:
     """The cheapest one-to-one matching of every image.
 
     Args:
       cost: float `[B, Q, M]`.
       count: int32 `[B]`, real targets of each image (columns `:count`).
-      solver: `host` or `device`; static.
-      mesh: devices the batch is split over along the axis `data`; the solver
+      matcher: `host` or `device`; static.
+      mesh: devices the batch is split over along the axis `data`; the matcher
         then runs once per device, on that device's images only.
-
-    Returns:
-      query: int32 `[B, M]`, the query of each target. -1 for padding, for the
-        targets left over when there are more than Q, and for all targets of an
-        image that is not `finite`.
-      finite: bool `[B]`, False for an image whose real costs are not all
-        finite; the caller must stop the run.
     """
-    if solver not in SOLVERS:
-        raise InputError(f"there is no matcher {solver!r}; choose one of {', '.join(SOLVERS)}.")
+    if matcher not in MATCHERS:
+        raise InputError(f"there is no matcher {matcher!r}; choose one of {', '.join(MATCHERS)}.")
     cost = jax.lax.stop_gradient(cost.astype(jnp.float32))
     real = jnp.arange(cost.shape[2]) < count[:, None]
     finite = jnp.where(real[:, None, :], jnp.isfinite(cost), True).all((1, 2))
@@ -79,50 +88,55 @@ def match(
     real &= finite[:, None]
     cost = jnp.where(real[:, None, :], cost, 0.0)
     if cost.shape[2] == 0:
-        return jnp.zeros(cost.shape[::2], jnp.int32), finite
-    solve = _match_on_device if solver == "device" else _match_on_host
+        return Matching(jnp.zeros(cost.shape[::2], jnp.int32), finite, jnp.zeros(cost.shape[0]))
+    solve = _match_on_device if matcher == "device" else _match_on_host
     if mesh is not None:
         # Each device for its own images: a callback would otherwise get the whole batch gathered on one device, and
-        # the loops of the solver on the device would ask all devices at every turn whether they are done.
+        # the loops of the matcher on the device would ask all devices at every turn whether they are done.
         spec = PartitionSpec("data")
         solve = jax.shard_map(solve, mesh=mesh, in_specs=(spec, spec), out_specs=spec, check_vma=False)
-    return jnp.where(real, solve(cost, count), -1), finite
+    found = solve(cost, count)
+    return Matching(jnp.where(real, found[:, :-1], -1), finite, 1e-6 * found[:, -1].astype(jnp.float32))
 
 
 def _match_on_host(cost: jax.Array, count: jax.Array) -> jax.Array:
-    shape = jax.ShapeDtypeStruct(cost.shape[::2], jnp.int32)
-    return jax.pure_callback(solve_on_host, shape, cost, count)
+    batch, _, most = cost.shape
+    return jax.pure_callback(solve_on_host, jax.ShapeDtypeStruct((batch, most + 1), jnp.int32), cost, count)
 
 
 def solve_on_host(cost: jax.Array | np.ndarray, count: jax.Array | np.ndarray) -> np.ndarray:
-    """scipy for each image: finite `[B, Q, M]`, `[B]` -> int32 `[B, M]` queries, -1 for none.
+    """scipy for each image: finite `[B, Q, M]`, `[B]` -> int32 `[B, M + 1]`: queries, -1 for none, and microseconds.
 
-    Runs inside a callback, so it is numpy only and must not raise.
+    It runs inside a callback, so it is numpy only, must not raise, and returns
+    a single array: the time spent travels with the result.
     """
-    start = time.perf_counter()
     cost, count = np.asarray(cost), np.asarray(count)
-    query = np.full(cost.shape[::2], -1, np.int32)
+    out = np.full((cost.shape[0], cost.shape[2] + 1), -1, np.int32)
     for image, n in enumerate(count):
+        start = time.perf_counter()
         rows, columns = linear_sum_assignment(cost[image, :, :n])
-        query[image, columns] = rows
-    HOST_SECONDS.append(time.perf_counter() - start)
-    return query
+        out[image, columns] = rows
+        out[image, -1] = 1e6 * (time.perf_counter() - start)
+    return out
 
 
 def _match_on_device(cost: jax.Array, count: jax.Array) -> jax.Array:
-    """optax's Hungarian algorithm, vmapped; of the `[B, Q, M]` costs the first `count` columns are real.
+    """optax's Hungarian algorithm, vmapped: as `solve_on_host`, with 0 for the time.
+
+    Of the `[B, Q, M]` costs the first `count` columns are real.
 
     A padding column costs more than any real entry, so it never takes a query
     that a real target could have; all such columns cost the same, so they do
     not change which matching of the real ones is cheapest.
     """
     real = jnp.arange(cost.shape[2]) < count[:, None]
-    dear = jnp.where(real[:, None, :], cost, -jnp.inf).max((1, 2), keepdims=True)
-    dear = jnp.where(jnp.isfinite(dear), dear, 0.0) + 1.0
-    cost = jnp.where(real[:, None, :], cost, dear)
+    highest = jnp.where(real[:, None, :], cost, -jnp.inf).max((1, 2), keepdims=True)
+    highest = jnp.where(jnp.isfinite(highest), highest, 0.0) + 1.0
+    cost = jnp.where(real[:, None, :], cost, highest)
 
     def one(cost: jax.Array) -> jax.Array:
         rows, columns = optax.assignment.hungarian_algorithm(cost)
-        return jnp.full(cost.shape[1], -1, jnp.int32).at[columns].set(rows.astype(jnp.int32))
+        query = jnp.full(cost.shape[1] + 1, -1, jnp.int32).at[columns].set(rows.astype(jnp.int32))
+        return query.at[-1].set(0)
 
     return jax.vmap(one)(cost)

@@ -6,18 +6,12 @@ The checkpoint is a folder of ours (RUN/best is the best of a run), or a Hugging
 """
 
 import argparse
-import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from yolos_jax.distributed import launch
 from yolos_jax.errors import InputError, clear_errors, make_folder
 from yolos_jax.programs.command_line import RecipeParser, join
-
-if TYPE_CHECKING:
-    from yolos_jax.checkpoints import Meta
-    from yolos_jax.distributed.processes import Team
-    from yolos_jax.evaluation.evaluator import Evaluator
 
 
 def parse() -> tuple[argparse.Namespace, Any]:
@@ -39,15 +33,21 @@ def main() -> None:
 
 def evaluate(args: argparse.Namespace, config: Any) -> None:
     """Evaluates, prints and writes."""
-    from yolos_jax.distributed.processes import Team
+    from yolos_jax.distributed.processes import Processes
     from yolos_jax.evaluation.coco_metrics import table, write_report
-    from yolos_jax.training.resume import facts_of, refuse_strangers
+    from yolos_jax.tasks.detection import evaluator_for, facts_of
+    from yolos_jax.training.resume import refuse_unequal
+    from yolos_jax.weights import hub_model
 
-    team = Team()
-    with team.quiet():
-        (params, meta, evaluator, out), _ = team.together(lambda: prepare(args, config, team))
+    if args.out is None and hub_model(args.checkpoint) is not None:
+        raise InputError(f"{args.checkpoint} is on the hub; say with --out where its numbers go.")
+    processes = Processes()
+    with processes.only_primary_prints():
+        params, meta, evaluator = processes.agree(evaluator_for, config, args.checkpoint)
+        out = Path(args.out or Path(args.checkpoint) / f"eval-{meta.step}")
+        processes.on_primary(check_out, out, args.overwrite)
         source = evaluator.source
-        refuse_strangers(team.tell(facts_of(config, source) | {"step": meta.step}))
+        refuse_unequal(processes.allgather(facts_of(config, source) | {"step": meta.step}))
         for sentence in source.notes:
             print(f"note: {sentence}")
         result = evaluator(params)
@@ -56,37 +56,15 @@ def evaluate(args: argparse.Namespace, config: Any) -> None:
         print(table(result.metrics))
         facts = {"checkpoint": args.checkpoint, "step": meta.step, "data": config.data.val_split}
         metrics = result.metrics | facts | {"images": len(source.examples), "skipped": result.skipped}
-        team.together(lambda: write_report(out, metrics, result.results) if team.leads else None)
+        processes.on_primary(write_report, out, metrics, result.results)
         print(f"{len(source.examples)} images scored, {len(result.skipped)} of them unreadable; written to {out}")
 
 
-def prepare(args: argparse.Namespace, config: Any, team: "Team") -> "tuple[dict, Meta, Evaluator, Path]":
-    """(parameters, meta, evaluator, folder for the numbers), each process for itself."""
-    from yolos_jax import recipe
-    from yolos_jax.evaluation.evaluator import Evaluator
-    from yolos_jax.inference.detector import load_model
-    from yolos_jax.training.step import data_mesh
-    from yolos_jax.weights import hub_model
-
-    config = recipe.prepare(config)
-    if args.out is None and hub_model(args.checkpoint) is not None:
-        raise InputError(f"{args.checkpoint} is on the hub; say with --out where its numbers go.")
-    params, meta = load_model(args.checkpoint)
-    model = recipe.model_of(config, meta.model.num_classes)
-    recipe.check_same_model(meta.model, model, args.checkpoint)
-    model = dataclasses.replace(model, layer_norm_eps=meta.model.layer_norm_eps)
-    out = Path(args.out or Path(args.checkpoint) / f"eval-{meta.step}")
-    if team.leads and any((out / n).exists() for n in ("metrics.json", "results.json")) and not args.overwrite:
+def check_out(out: Path, overwrite: bool) -> None:
+    """`InputError` for a folder that holds numbers already, or cannot be written."""
+    if any((out / name).exists() for name in ("metrics.json", "results.json")) and not overwrite:
         raise InputError(f"{out} holds the numbers of an earlier evaluation; give another --out, or --overwrite.")
-    if team.leads:
-        make_folder(out)
-    # A run's labels are its own, whatever the validation file lists; without a run, the recipe's.
-    labels = meta.category_ids or (tuple(range(model.num_classes)) if "config" in meta.extra else None)
-    source = recipe.source_of(config, "val", labels, model.num_classes)
-    geometry, data = recipe.geometry_of(config, model), config.data
-    options = config.eval.batch_size, data.buckets, data.on_bad_image, data.workers, data.ahead
-    query_block = recipe.compute_of(config, training=False).query_block
-    return params, meta, Evaluator(model, source, geometry, data_mesh(), *options, query_block), out
+    make_folder(out)
 
 
 if __name__ == "__main__":

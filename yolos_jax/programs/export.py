@@ -1,6 +1,6 @@
 """Writes the detector as a portable program, to run without this package.
 
-python stablehlo.py --checkpoint runs/s --out exported/
+python -m yolos_jax.programs.export --checkpoint runs/s --out exported/
 python exported/run_detector.py image.jpg       needs jax, flatbuffers, numpy and Pillow only
 
 A program (StableHLO, by jax.export) is for sequences of so many patches at
@@ -14,7 +14,7 @@ from pathlib import Path
 from yolos_jax.errors import InputError, check_empty, clear_errors
 from yolos_jax.exporting import onnx, stablehlo
 from yolos_jax.images.sequence import most_patches
-from yolos_jax.inference.detector import geometry_of, load_model
+from yolos_jax.inference.loading import geometry_of, load_model
 from yolos_jax.model.config import Compute
 from yolos_jax.programs.command_line import Parser
 

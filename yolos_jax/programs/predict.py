@@ -8,13 +8,10 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from yolos_jax.errors import InputError, clear_errors, make_folder
+from yolos_jax.images.reading import UnreadableImage, open_rgb
 from yolos_jax.programs.command_line import Parser
-
-if TYPE_CHECKING:
-    from yolos_jax.inference.detector import Detections
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 
@@ -70,7 +67,6 @@ def targets(images: list[Path], out: Path, overwrite: bool) -> list[Path]:
 
 def decoded(pairs: list[tuple[Path, Path]], size: int) -> Iterator[list[tuple]]:
     """Chunks of (image, path, RGB image or a sentence why not), read while the chunk before is detected in."""
-    from yolos_jax.images.reading import UnreadableImage, open_rgb
 
     def read(pair: tuple[Path, Path]) -> tuple:
         try:
@@ -108,7 +104,6 @@ def predict(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from yolos_jax.inference.detector import Detector
-    from yolos_jax.inference.drawing import draw
 
     detector = Detector.load(args.checkpoint, args.short_side, args.max_side, args.batch_size)
     boxes, skipped = 0, []
@@ -117,24 +112,16 @@ def predict(args: argparse.Namespace) -> None:
             skipped += [image for _, _, image in chunk if isinstance(image, str)]
             readable = [c for c in chunk if not isinstance(c[2], str)]
             for (source, path, image), found in zip(readable, detector([c[2] for c in readable], args.threshold)):
-                draw(image, found).save(path)
-                path.with_suffix(".json").write_text(json.dumps(as_json(source, found), indent=1) + "\n")
-                boxes += len(found.scores)
+                found.draw(image).save(path)
+                values = {"file": str(source)} | found.to_dict()
+                path.with_suffix(".json").write_text(json.dumps(values, indent=1) + "\n")
+                boxes += len(found)
             bar.update(len(chunk))
     for sentence in skipped:
         print(f"skipped: {sentence}")
     print(f"{boxes} objects in {len(images) - len(skipped)} images, {len(skipped)} unreadable; written to {args.out}")
     if skipped:
         raise InputError(f"{len(skipped)} of {len(images)} images could not be read, the first: {skipped[0]}")
-
-
-def as_json(image: Path, found: "Detections") -> dict:
-    """`box` is absolute xyxy in the upright image's pixels."""
-    objects = [
-        {"label": int(label), "name": name, "score": float(score), "box": [float(v) for v in box]}
-        for label, name, score, box in zip(found.labels, found.names, found.scores, found.boxes)
-    ]
-    return {"file": str(image), "width": found.size[0], "height": found.size[1], "objects": objects}
 
 
 if __name__ == "__main__":

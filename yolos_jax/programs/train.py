@@ -5,6 +5,7 @@ python train.py --config configs/yolos_s.py --workdir runs/s --config.data.root=
 SIGTERM or Ctrl-C finishes the step, saves and leaves with exit code 143 or 130; the same command goes on.
 """
 
+import functools
 import sys
 
 from yolos_jax.distributed import launch
@@ -26,9 +27,14 @@ def main() -> None:
     args, config = parser().parse_recipe()
     with launch.guarded(), clear_errors():
         join(args)
+        # The loop itself rather than yolos_jax.train, so that a traceback has one frame of ours less.
+        from yolos_jax.recipe import options_of, prepare
+        from yolos_jax.tasks.detection import detection_task
         from yolos_jax.training.loop import train
 
-        outcome = train(config, args.workdir, args.accept_differences)
+        config = prepare(config)
+        make_task = functools.partial(detection_task, config)
+        outcome = train(make_task, args.workdir, options_of(config, args.accept_differences))
         if outcome.signal:
             sys.exit(128 + outcome.signal)
 

@@ -4,123 +4,129 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import optax
+import jax
+import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from yolos_jax.distributed.processes import Team
+from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
-from yolos_jax.objective.matching import HOST_SECONDS
-from yolos_jax.training.prefetch import OnDevices
+from yolos_jax.training.prefetch import DeviceBatch
 from yolos_jax.training.step import StepReport
+from yolos_jax.training.task import Task
 
 
-class Log:
-    """A context manager; what is written for steps after `start` by an earlier run is dropped, they are done again.
+class Metrics:
+    """A context manager; what an earlier run wrote for steps after `start` is dropped, they are done again.
+
+    A line that cannot be written raises `InputError` in all processes, at the same step.
 
     Args:
       folder: `metrics.jsonl` (lines are appended) and `tensorboard/` go here.
+      task: whose steps these are.
       every: steps between lines; the last step always gets one.
-      start, total: steps done before, steps of the whole run.
-      schedule: learning rate of a step.
-      per_epoch: steps of an epoch.
-      team: its leading process writes and shows; counts are of its share, times the processes.
+      start: steps done before.
+      processes: the primary one writes and shows; counts are of its share, times the processes.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        every: int,
-        start: int,
-        total: int,
-        schedule: optax.Schedule,
-        per_epoch: int,
-        team: Team | None = None,
-    ):
-        self.every, self.total, self.schedule, self.per_epoch = every, total, schedule, per_epoch
-        self.processes = team.count if team else 1
-        writes = team is None or team.leads
+    def __init__(self, folder: Path, task: Task, every: int, start: int, processes: Processes):
+        self.task, self.every, self.processes = task, every, processes
+        writes = processes.is_primary
         self.path = folder / "metrics.jsonl" if writes else Path(os.devnull)
         if writes:
             self._forget_after(start)
-        self.file = self.path.open("a")
+        self.file = self.path.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1) if writes else None
-        self.bar = tqdm(total=total, initial=start, unit="step", desc="training", mininterval=1.0, disable=not writes)
+        self.bar = tqdm(
+            total=task.total, initial=start, unit="step", desc="training", mininterval=1.0, disable=not writes
+        )
         self.sums = {"images": 0, "real": 0, "slots": 0, "steps": 0}
         self.whole, self.began = dict(self.sums), time.perf_counter()
         self.since, self.waited, self.all_waited = self.began, 0.0, 0.0
-        HOST_SECONDS.clear()
+        self.measured: list[dict[str, jax.Array]] = []
 
     def _forget_after(self, start: int) -> None:
-        """Keeps the lines of steps up to `start`; a last line that a kill cut short goes too."""
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        kept = []
-        for line in lines:
-            try:
-                if json.loads(line)["step"] <= start:
-                    kept.append(line)
-            except (ValueError, KeyError, TypeError):
-                pass
+        """Keeps the lines of steps up to `start`; lines that are damaged, such as by a kill, go too."""
+        lines = self.path.read_bytes().splitlines() if self.path.exists() else []
+        kept, damaged = [], 0
+        for i, line in enumerate(lines):
+            step = _step_of(line)
+            if step is None:
+                damaged += i < len(lines) - 1  # a kill cuts the last line short, which is nothing to report
+            elif step <= start:
+                kept.append(line)
+        if damaged:
+            print(f"{damaged} line(s) of {self.path} were damaged and have been dropped")
         if kept != lines:
             draft = self.path.with_suffix(".new")
-            with _told(draft):
-                draft.write_text("".join(f"{line}\n" for line in kept))
+            with _reports_full_disk(draft):
+                draft.write_bytes(b"".join(line + b"\n" for line in kept))
             draft.replace(self.path)
 
-    def evaluations(self) -> list[dict[str, Any]]:
-        """Step, AP and AP50 of every evaluation that has been finished."""
-        lines = [json.loads(line) for line in self.path.read_text().splitlines()]
-        return [{"step": n["step"], "AP": n["val/AP"], "AP50": n["val/AP50"]} for n in lines if "val/AP" in n]
+    def evaluations(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """The step, and the numbers `names`, of every evaluation that has been finished."""
+        lines = [json.loads(line) for line in self.path.read_bytes().splitlines()]
+        return [
+            {"step": line["step"]} | {name: line[f"val/{name}"] for name in names}
+            for line in lines
+            if f"val/{names[0]}" in line
+        ]
 
-    def step(self, step: int, report: StepReport, item: OnDevices, waited: float) -> None:
+    def step(self, batch: DeviceBatch, report: StepReport, waited: float) -> None:
         """Counts one step and, every so many, writes a line with its terms before the update.
 
         Args:
-          step: counts from 1.
-          item: its batch.
           waited: seconds for data since the run began.
         """
         self.bar.update()
-        images = int((item.indices >= 0).sum()) * self.processes
+        slots = len(batch.indices)
+        counts = {
+            "images": int((batch.indices >= 0).sum()) * self.processes.count,
+            "real": batch.real,
+            "slots": slots * batch.bucket,
+            "steps": 1,
+        }
         for sums in (self.sums, self.whole):
-            for key, value in (("images", images), ("real", item.patches), ("slots", item.slots), ("steps", 1)):
-                sums[key] += value
+            for name, value in counts.items():
+                sums[name] += value
+        self.measured.append(report.loss.measured)
         self.all_waited = waited
-        if step % self.every and step != self.total:
-            return
-        values = {name: float(value) for name, value in report.terms._asdict().items()}
+        done = batch.step + 1
+        if done % self.every == 0 or done == self.task.total:
+            self.processes.agree(self._line, done, report)
+
+    def _line(self, step: int, report: StepReport) -> None:
+        values = {name: float(value) for name, value in report.loss.terms.items()}
         values["grad_norm"] = float(report.grad_norm)
         now = time.perf_counter()  # after the numbers are there
-        values["learning_rate"] = float(self.schedule(step - 1))
+        values["learning_rate"] = float(self.task.schedule(step - 1))
         values["images_per_second"] = self.sums["images"] / (now - self.since)
-        values["data_wait"] = (waited - self.waited) / (now - self.since)
-        values["matcher_ms"] = 1e3 * _mean_and_clear()
+        values["data_wait"] = (self.all_waited - self.waited) / (now - self.since)
+        for name in report.loss.measured:
+            values[name] = float(np.mean([float(one[name]) for one in self.measured]))
         values["padding"] = 1.0 - self.sums["real"] / self.sums["slots"]
-        self.write(step, values)
-        self.since, self.waited = now, waited
+        self.since, self.waited, self.measured = now, self.all_waited, []
         self.sums = dict.fromkeys(self.sums, 0)
-        short = {k: f"{values[k]:.3f}" for k in ("total", "ce", "bbox", "giou")}
-        self.bar.set_postfix(
-            short
-            | {"img/s": f"{values['images_per_second']:.1f}", "wait": f"{values['data_wait']:.0%}"}
-            | {"match": f"{values['matcher_ms']:.1f}ms", "pad": f"{values['padding']:.1%}"}
-        )
+        short = {name: f"{values[name]:.3f}" for name in self.task.shown}
+        short |= {"img/s": f"{values['images_per_second']:.1f}", "wait": f"{values['data_wait']:.0%}"}
+        short |= {name: f"{values[name]:.1f}" for name in report.loss.measured}
+        self.bar.set_postfix(short | {"pad": f"{values['padding']:.1%}"})
+        self.write(step, values)
 
     def write(self, step: int, values: dict[str, Any], prefix: str = "") -> None:
         """A line of `metrics.jsonl` and a point of every TensorBoard curve."""
         values = {f"{prefix}{name}": value for name, value in values.items()}
-        epoch = (step - 1) // self.per_epoch
-        with _told(self.path):
+        epoch = (step - 1) // self.task.per_epoch
+        with _reports_full_disk(self.path):
             self.file.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
             self.file.flush()
-            for name, value in values.items():
-                if self.board is None:
-                    break
-                self.board.add_scalar(name if "/" in name else f"train/{name}", value, step)
+            if self.board is not None:
+                for name, value in values.items():
+                    self.board.add_scalar(name if "/" in name else f"train/{name}", value, step)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -131,8 +137,8 @@ class Log:
         self.since, self.began = self.since + pause, self.began + pause
 
     def say(self, sentence: str) -> None:
-        """Prints a line, if there is something to say, without breaking the bar."""
-        if sentence and not self.bar.disable:
+        """Prints a line without breaking the bar."""
+        if not self.bar.disable:
             tqdm.write(sentence)
 
     @property
@@ -151,28 +157,31 @@ class Log:
             f"{self.padding:.2%} of the patches were padding"
         )
 
-    def __enter__(self) -> "Log":
+    def __enter__(self) -> "Metrics":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.ended = time.perf_counter()
-        self.bar.close()  # before an error is told, so that it gets a line of its own
+        self.bar.close()  # before an error is printed, so that it gets a line of its own
         for output in (self.file, self.board):
-            with contextlib.suppress(OSError):  # told when it was written
+            with contextlib.suppress(OSError):  # reported when it was written
                 if output is not None:
                     output.close()
 
 
+def _step_of(line: bytes) -> int | None:
+    """The step of a line of `metrics.jsonl`; None if the line is damaged."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):  # ValueError: no JSON, or no UTF-8
+        return None
+    return step if type(step) is int else None
+
+
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """A file that cannot be written is one sentence."""
+def _reports_full_disk(path: Path) -> Iterator[None]:
+    """Raises `InputError` for a file that cannot be written."""
     try:
         yield
     except OSError as error:
         raise InputError(f"{path} could not be written ({error.strerror or error}); make room there.") from error
-
-
-def _mean_and_clear() -> float:
-    """Mean seconds of the matcher's calls on this host since last asked; 0 for the device's matcher."""
-    seconds = [HOST_SECONDS.popleft() for _ in range(len(HOST_SECONDS))]
-    return sum(seconds) / len(seconds) if seconds else 0.0

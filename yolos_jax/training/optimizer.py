@@ -1,4 +1,4 @@
-"""AdamW as the reference uses it: groups, clipping and the learning rate of every epoch."""
+"""The optimizer as the reference uses it: groups, clipping and the learning rate of every epoch."""
 
 import math
 from typing import Any
@@ -83,7 +83,12 @@ def clip_like_torch(max_norm: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def adamw(schedule: optax.Schedule, weight_decay: float = 1e-4, clip_norm: float = 0.1) -> optax.GradientTransformation:
-    """Clipping (0 for none), then AdamW (0.9, 0.999, 1e-8) with decoupled decay of `decay_mask`."""
+def make_optimizer(
+    name: str, schedule: optax.Schedule, weight_decay: float, clip_norm: float
+) -> optax.GradientTransformation:
+    """Clipping (0 for none), then the optimizer of optax with this name and the decoupled decay of `decay_mask`.
+
+    "adamw" is the reference's (0.9, 0.999, 1e-8). The setting `optimizer.name` lists the others.
+    """
     clip = clip_like_torch(clip_norm) if clip_norm else optax.identity()
-    return optax.chain(clip, optax.adamw(schedule, weight_decay=weight_decay, mask=decay_mask))
+    return optax.chain(clip, getattr(optax, name)(schedule, weight_decay=weight_decay, mask=decay_mask))

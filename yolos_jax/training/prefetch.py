@@ -1,62 +1,79 @@
-"""Batches on the devices, ahead of the step that wants them."""
+"""Batches on the devices, ahead of the step that wants them; they end at the same step in every process."""
 
 import multiprocessing
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
-from typing import NamedTuple
+from collections.abc import Generator, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from yolos_jax.data.examples import TrainBatch
 from yolos_jax.data.loader import Loaded
 from yolos_jax.data.workers import dead_worker
+from yolos_jax.distributed.processes import Processes
+from yolos_jax.errors import InputError
+from yolos_jax.training.signals import Signals
 
 AHEAD = 2  # batches on the devices that no step has asked for yet
-POLL = 0.25  # seconds between looks at the workers and at `cancelled`
+POLL = 0.25  # seconds between looks at the workers and at the signals
 
 
-class OnDevices(NamedTuple):
+class DeviceBatch(NamedTuple):
     """A batch whose arrays are on the devices, split along the first axis.
 
-    `step`, `indices` and `skipped` are as in `Loaded`, so of this process's share of the batch; `patches` counts
-    those of the share that are not padding, `slots` all of them.
+    Attributes:
+      step: its place in the plan.
+      arrays: what the loss takes.
+      indices: int64, each slot's example by its place in the data, -1 for an empty slot; of this process's share.
+      bucket: patches that every sequence is padded to.
+      real: patches of this process's share that are not padding.
     """
 
     step: int
-    batch: TrainBatch
+    arrays: Any
     indices: np.ndarray
-    skipped: tuple[str, ...]
-    patches: int
-    slots: int
+    bucket: int
+    real: int
 
 
-class Feed:
-    """Iterates over a loader's batches, moved to the devices by a thread; a context manager.
+class Batches:
+    """Iterates over a run's batches, which a thread moves to the devices; a context manager.
+
+    The iteration ends after the last step, or when a signal came to any of the processes.
 
     Args:
-      batches: from `data.loader.load`.
+      loaded: from `data.loader.load`.
       sharding: how the first axis is split.
-      cancelled: asked while waiting; True ends the iteration.
+      skip_unreadable: an image that cannot be read is counted; otherwise it ends the run.
 
     Attributes:
       waited: seconds that the consumer has waited for data.
+      skipped: a sentence for each image of this process's share that could not be read.
 
-    Raises (from the iteration):
-      InputError: a data worker died.
+    Raises (from the iteration, in all processes at the same step):
+      InputError: a data worker died, or an image cannot be read.
     """
 
-    def __init__(self, batches: Generator[Loaded], sharding: NamedSharding, cancelled: Callable[[], object]):
-        self._batches, self._sharding, self._cancelled = batches, sharding, cancelled
+    def __init__(
+        self,
+        loaded: Generator[Loaded],
+        sharding: NamedSharding,
+        processes: Processes,
+        signals: Signals,
+        skip_unreadable: bool = False,
+    ):
+        self._loaded, self._sharding, self._processes, self._signals = loaded, sharding, processes, signals
+        self._skip_unreadable = skip_unreadable
         self._ready: queue.Queue = queue.Queue(AHEAD)
         self._closed, self.waited = False, 0.0
+        self.skipped: list[str] = []
         self._workers: dict[int, multiprocessing.process.BaseProcess] = {}
-        self._thread = threading.Thread(target=self._fill, daemon=True, name="feed")
+        self._thread = threading.Thread(target=self._fill, daemon=True, name="prefetch")
 
-    def __enter__(self) -> "Feed":
+    def __enter__(self) -> "Batches":
         self._thread.start()
         return self
 
@@ -64,13 +81,51 @@ class Feed:
         self._closed = True
         self._thread.join(timeout=60.0)  # grain gives a worker 25 seconds
 
+    def __iter__(self) -> Iterator[DeviceBatch]:
+        while True:
+            batch, signal = self._processes.agree_and_vote(self._next, self._signals.vote)
+            self._signals.adopt(signal)
+            if signal or batch is None:
+                return
+            yield batch
+
+    def _next(self) -> DeviceBatch | None:
+        """The next batch of this process's share; None after the last one, or if the run is being stopped."""
+        item = self._wait()
+        if isinstance(item, Exception):
+            time.sleep(POLL)  # a signal to the whole group reaches the workers first
+            if self._signals:
+                return None
+            dead = self._dead_workers()
+            raise (dead_worker(dead) if dead else item) from item
+        if item is None:
+            return None
+        batch, skipped = item
+        if skipped and not self._skip_unreadable:
+            raise InputError(f"{skipped[0]} Repair it, or set --config.data.on_bad_image=skip.")
+        self.skipped += skipped
+        return batch
+
+    def _wait(self) -> tuple[DeviceBatch, tuple[str, ...]] | Exception | None:
+        start = time.perf_counter()
+        try:
+            while not self._signals:
+                try:
+                    return self._ready.get(timeout=POLL)
+                except queue.Empty:
+                    # Asked here too, so that whatever the reader of a worker's pipe waits for, the run does not.
+                    dead = self._dead_workers()
+                    if dead:
+                        return RuntimeError(dead)
+            return None
+        finally:
+            self.waited += time.perf_counter() - start
+
     def _fill(self) -> None:
         """The thread: numpy to devices, then into the queue; the last item is None or an exception."""
         try:
-            for loaded in self._batches:
-                batch = jax.tree.map(lambda x: jax.make_array_from_process_local_data(self._sharding, x), loaded.batch)
-                slots = loaded.batch.patches.shape[0] * loaded.batch.patches.shape[1]
-                self._put(OnDevices(loaded.step, batch, loaded.indices, loaded.skipped, loaded.real, slots))
+            for loaded in self._loaded:
+                self._put((self._on_devices(loaded), loaded.skipped))
                 if self._closed:
                     break
             else:
@@ -78,57 +133,23 @@ class Feed:
         except Exception as error:
             self._put(error)
         finally:
-            self._batches.close()
+            self._loaded.close()
 
-    def _put(self, item: OnDevices | Exception | None) -> None:
+    def _on_devices(self, loaded: Loaded) -> DeviceBatch:
+        arrays = jax.tree.map(lambda x: jax.make_array_from_process_local_data(self._sharding, x), loaded.batch)
+        return DeviceBatch(loaded.step, arrays, loaded.indices, loaded.bucket, loaded.real)
+
+    def _put(self, item: Any) -> None:
         while not self._closed:
             try:
                 return self._ready.put(item, timeout=POLL)
             except queue.Full:
                 pass
 
-    def __iter__(self) -> Iterator[OnDevices]:
-        while True:
-            item = self._next()
-            if item is None:
-                return
-            if isinstance(item, Exception):
-                raise self._meaning_of(item) from item
-            yield item
-
-    def _next(self) -> OnDevices | Exception | None:
-        start = time.perf_counter()
-        try:
-            while not self._cancelled():
-                try:
-                    return self._ready.get(timeout=POLL)
-                except queue.Empty:
-                    dead = self._dead_worker()
-                    if dead:
-                        return RuntimeError(dead)
-            return None
-        finally:
-            self.waited += time.perf_counter() - start
-
-    def _dead_worker(self) -> str:
-        """What became of a data worker that is no more, or nothing.
-
-        Asked here too, so that whatever the reader of its pipe waits for, the run does not.
-        """
+    def _dead_workers(self) -> str:
+        """What became of data workers that are no more, or nothing."""
         for process in multiprocessing.active_children():
             if process.name.startswith("grain-process"):
                 self._workers[process.pid or 0] = process
         codes = {pid: process.exitcode for pid, process in self._workers.items() if process.exitcode}
         return "; ".join(f"process {pid} ended with code {code}" for pid, code in codes.items())
-
-    def _meaning_of(self, error: Exception) -> Exception:
-        """What a failure of the loader means to the user."""
-        time.sleep(POLL)  # a signal to the whole group reaches the workers first
-        if self._cancelled():
-            return Cancelled()
-        dead = self._dead_worker()
-        return dead_worker(dead) if dead else error
-
-
-class Cancelled(Exception):
-    """The loader ended because the run is being stopped."""

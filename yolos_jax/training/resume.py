@@ -1,67 +1,87 @@
-"""What makes a run the run it is: settings that may not change when it goes on."""
+"""Going on from a checkpoint: what must be as it was, and which step is the newest whole one."""
 
 import importlib.metadata
-import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from yolos_jax import settings
+import jax
+import numpy as np
+from flax import serialization
+
+from yolos_jax import checkpoints, settings
 from yolos_jax.checkpoints import Meta
-from yolos_jax.data.examples import DataSet
+from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
-from yolos_jax.model.config import YolosConfig
+from yolos_jax.training.saving import BEST
+from yolos_jax.training.step import TrainState, fresh_state
+from yolos_jax.training.task import Options, Task
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
 
 
-def facts_of(config: Any, source: DataSet) -> dict[str, Any]:
-    """What a checkpoint of a run says about it, JSON-ready."""
-    return {
-        "config": json.loads(config.to_json_best_effort()),
-        "data": data_facts(source),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-    }
+def versions() -> dict[str, str]:
+    """Of the packages that decide a run's last bits."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def data_facts(source: DataSet) -> dict[str, Any]:
-    """What tells one data set from another, wherever it lies."""
-    return {"fingerprint": source.examples.fingerprint(), "images": len(source.examples)}
+def begin(workdir: Path, task: Task, options: Options, processes: Processes) -> tuple[Any, int]:
+    """The state to train from, as numpy in every process, and its step: the newest whole checkpoint's, or fresh.
+
+    The primary process reads or makes it, so the others need neither checkpoints nor starting weights.
+    """
+    like = jax.eval_shape(lambda params: fresh_state(params, task.optimizer, bool(options.ema)), task.shapes)
+    state, done = processes.on_primary(_begin, workdir, task, options) or (like, 0)
+    return processes.broadcast(state, like), processes.allgather(done)[0]
 
 
-def refuse_differences(meta: Meta, model: YolosConfig, facts: dict[str, Any], accept: bool) -> list[str]:
+def _begin(workdir: Path, task: Task, options: Options) -> tuple[TrainState, int]:
+    state, notes = newest(workdir, task, options)
+    done = 0 if state is None else int(state.step)
+    for sentence in notes + put_aside_best(workdir, done):
+        print(sentence)
+    if state is None:
+        return fresh_state(task.starting_params(), task.optimizer, bool(options.ema)), done
+    print(f"going on from the checkpoint of step {done} in {workdir}")
+    return state, done
+
+
+def refuse_differences(meta: Meta, task: Task, accept: bool) -> list[str]:
     """Compares a checkpoint with the run that wants to go on from it.
 
     Returns:
-      Sentences worth telling: accepted differences and other package versions.
+      Sentences worth printing: accepted differences and other package versions.
 
     Raises:
       InputError: another model, or differences that are not accepted.
     """
-    different = meta.model.differences(model)
+    different = task.compare(meta)
     if different:
         raise InputError(f"the checkpoint of step {meta.step} is of another model: {'; '.join(different)}.")
-    old, new = meta.extra, facts
+    old, new = meta.extra, task.facts
     found = settings.differences(old["config"], new["config"])
     if old["data"] != new["data"]:
         found.append(
             f"the training annotations ({old['data']['images']} images, fingerprint {old['data']['fingerprint']}, "
             f"against {new['data']['images']} images, fingerprint {new['data']['fingerprint']})"
         )
+    if old.get("order") != new["order"]:
+        found.append("the random views of images, which another version of this package draws otherwise")
     if found and not accept:
         raise InputError(
             f"the run that wrote step {meta.step} was another: {'; '.join(found)}. Set them as they were, choose "
             "another --workdir, or go on all the same with --accept_differences."
         )
-    told = [f"accepted difference: {sentence}." for sentence in found]
+    notes = [f"accepted difference: {sentence}." for sentence in found]
     for name, version in old["versions"].items():
         if new["versions"].get(name) != version:
-            told.append(
+            notes.append(
                 f"{name} {version} wrote the checkpoint, {new['versions'].get(name)} goes on: the last bits may differ."
             )
-    return told
+    return notes
 
 
-def refuse_strangers(facts: Sequence[dict[str, Any]]) -> None:
+def refuse_unequal(facts: Sequence[dict[str, Any]]) -> None:
     """`InputError` if the processes of a run were not started alike.
 
     Args:
@@ -76,3 +96,78 @@ def refuse_strangers(facts: Sequence[dict[str, Any]]) -> None:
                 f"process {i} was started with something else than process 0: {'; '.join(found)}. Give all processes "
                 "of a run the same recipe, data and packages."
             )
+
+
+def newest(workdir: Path, task: Task, options: Options) -> tuple[TrainState | None, list[str]]:
+    """The newest step of a run that is whole, or None if there is none, and sentences worth printing.
+
+    Damaged steps are moved to `damaged-STEP`, so that the run can write them
+    again and nothing is lost; but only when an older one could be read: if
+    none can, the trouble may not be the files'.
+
+    If the run keeps a moving average and the step has none, it starts at the parameters.
+
+    Raises:
+      InputError: the run may not go on from this step, or there are steps and none can be read.
+    """
+    found, damaged = checkpoints.steps(workdir), _half_written(workdir)
+    for step in reversed(found):
+        path = workdir / str(step)
+        try:
+            meta = checkpoints.read_meta(workdir, step)
+            if not (path / "optimizer").is_dir() and ("config" not in meta.extra or task.headline[0] in meta.extra):
+                raise InputError(
+                    f"{workdir} holds weights (converted ones, or the best of a run), not a run; give "
+                    f"--config.init={workdir} and another --workdir."
+                )
+            notes = refuse_differences(meta, task, options.accept_differences)
+            state = _read_state(workdir, step, task, bool(options.ema))
+        except InputError:
+            raise
+        except Exception as error:  # whatever orbax and tensorstore raise for damaged files
+            damaged[path] = f"cannot be read ({checkpoints.reason(error)})"
+            continue
+        return state, [f"the checkpoint {p} {why}; {_put_aside(p)}." for p, why in damaged.items()] + notes
+    if damaged:
+        raise InputError(
+            f"no checkpoint of {workdir} can be read: "
+            + "; ".join(f"{path.name} {why}" for path, why in damaged.items())
+            + ". All are left as they are: repair them, or start anew in another --workdir."
+        )
+    return None, []
+
+
+def _half_written(workdir: Path) -> dict[Path, str]:
+    """Steps without a meta; `InputError` for folders that are named like a step and are none."""
+    found, half = checkpoints.steps(workdir), {}
+    for path in sorted(workdir.glob("[0-9]*")):
+        if path.is_dir() and path.name.isdigit() and int(path.name) not in found:
+            if not any((path / name).exists() for name in ("_CHECKPOINT_METADATA", "params", "optimizer")):
+                raise InputError(f"{path} is named like a checkpoint and is none; choose another --workdir.")
+            half[path] = "is only half written"
+    return half
+
+
+def put_aside_best(workdir: Path, step: int) -> list[str]:
+    """Moves a best checkpoint of a later step away: a run that goes on from `step` will find its own."""
+    later = [s for s in checkpoints.steps(workdir / BEST) if s > step]
+    return [f"the best checkpoint {s} is of a later step; {_put_aside(workdir / BEST / str(s))}." for s in later]
+
+
+def _read_state(workdir: Path, step: int, task: Task, ema: bool) -> TrainState:
+    empty = jax.eval_shape(task.optimizer.init, task.shapes)
+    wanted = {"params": task.shapes, "optimizer": serialization.to_state_dict(empty)}
+    if ema and (workdir / str(step) / "ema").is_dir():
+        wanted["ema"] = task.shapes
+    found = checkpoints.read(workdir, step, **wanted)
+    average = found.get("ema", found["params"]) if ema else None
+    opt_state = serialization.from_state_dict(empty, found["optimizer"])
+    return TrainState(np.array(step, np.int32), found["params"], opt_state, average)
+
+
+def _put_aside(path: Path) -> str:
+    number = 0
+    while (aside := path.with_name(f"damaged-{path.name}" + (f"-{number}" if number else ""))).exists():
+        number += 1
+    path.rename(aside)
+    return f"moved to {aside.name}"

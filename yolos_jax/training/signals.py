@@ -19,23 +19,23 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 
-class Stop:
+class Signals:
     """While entered, the first SIGTERM or SIGINT only asks to stop; a second SIGINT leaves at once.
 
     Does nothing outside the main thread, where signals cannot be handled.
 
     Attributes:
-      signal: the number of the signal that came, or 0.
+      number: of the signal that came, here or in another process, or 0.
     """
 
     def __init__(self) -> None:
-        self.signal = 0
+        self.number = 0
         self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.signal)
+        return bool(self.number)
 
-    def __enter__(self) -> "Stop":
+    def __enter__(self) -> "Signals":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._handle)
@@ -45,18 +45,26 @@ class Stop:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def vote(self) -> int:
+        """What this process has to say about stopping: the number of its signal, or 0."""
+        return self.number
+
+    def adopt(self, number: int) -> None:
+        """Takes over what the processes have agreed on."""
+        self.number = self.number or number
+
     @property
     def name(self) -> str:
-        return signal.Signals(self.signal).name if self.signal else ""
+        return signal.Signals(self.number).name if self.number else ""
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.signal and number == signal.SIGINT:
+        if self.number and number == signal.SIGINT:
             # Checkpoints get their name only when they are whole, so nothing half-written can be taken for one.
-            _say("stopped at once, without saving; the same command goes on from the newest checkpoint.")
+            _print("stopped at once, without saving; the same command goes on from the newest checkpoint.")
             leave(128 + number)
-        if not self.signal:
-            self.signal = number
-            _say(f"{self.name}: stopping after this step and saving; Ctrl-C (again) stops at once without saving.")
+        if not self.number:
+            self.number = number
+            _print(f"{self.name}: stopping after this step and saving; Ctrl-C (again) stops at once without saving.")
 
 
 @contextlib.contextmanager
@@ -75,5 +83,5 @@ def only_run_in(workdir: Path) -> Iterator[None]:
         yield
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     os.write(sys.stderr.fileno(), f"\n{text}\n".encode())  # print is not safe inside a handler

@@ -1,5 +1,7 @@
 """One optimisation step: a pure function of (state, batch), compiled once per bucket."""
 
+import itertools
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,10 +11,10 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from yolos_jax.data.examples import TrainBatch
-from yolos_jax.distributed.processes import place
-from yolos_jax.model.yolos import apply
-from yolos_jax.objective.losses import LossTerms, Shares, Targets, set_loss, shares_of
+from yolos_jax.distributed.processes import Processes, place
+from yolos_jax.errors import InputError
+from yolos_jax.training.prefetch import DeviceBatch
+from yolos_jax.training.task import Loss, LossReport, Task
 
 
 class TrainState(NamedTuple):
@@ -35,16 +37,14 @@ class StepReport(NamedTuple):
     """What one step says.
 
     Attributes:
-      terms: loss terms before the update.
+      loss: of the whole batch, before the update.
       grad_norm: global norm of the gradients before clipping.
-      finite_costs: bool `[B]`, False for images whose matching costs are not finite.
-      applied: bool scalar; False if costs, loss, gradients or the updated
-        parameters were not finite, and then the state is as it was.
+      applied: bool scalar; False if the loss, its images' numbers, gradients or the
+        updated parameters were not finite, and then the state is as it was.
     """
 
-    terms: LossTerms
+    loss: LossReport
     grad_norm: jax.Array
-    finite_costs: jax.Array
     applied: jax.Array
 
 
@@ -64,32 +64,21 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def make_loss(graph: Any, images_per_replica: int, solver: str, mesh: Mesh) -> Callable:
-    """(params, batch, shares=None) -> (loss, (terms, finite)), see `objective.losses.set_loss`."""
-
-    def loss(
-        params: dict, batch: TrainBatch, shares: Shares | None = None
-    ) -> tuple[jax.Array, tuple[LossTerms, jax.Array]]:
-        out = apply(graph, params, batch.patches, batch.grid)
-        targets = Targets(*map(jnp.asarray, (batch.labels, batch.boxes, batch.count, batch.valid)))
-        terms, finite = set_loss(out.logits, out.boxes, targets, images_per_replica, solver, mesh, shares)
-        return terms.total, (terms, finite)
-
-    return loss
-
-
-def make_gradient(graph: Any, images_per_replica: int, solver: str, mesh: Mesh, parts: int = 1) -> Callable:
-    """(params, batch) -> (gradients, terms, finite), the batch taken in `parts` one after the other.
+def make_gradient(loss: Loss, divisors: Callable[[Any], Any], mesh: Mesh, parts: int = 1) -> Callable:
+    """(params, batch) -> (gradients, `LossReport`), the batch taken in `parts` one after the other.
 
     Losses are divided by what the whole batch holds, so the parts' gradients
     add up to exactly what the batch in one piece gives, within rounding.
+
+    Args:
+      divisors: (batch) -> what `loss` takes as its divisors.
     """
-    value_and_grad = jax.value_and_grad(make_loss(graph, images_per_replica, solver, mesh), has_aux=True)
+    value_and_grad = jax.value_and_grad(loss, has_aux=True)
     split = NamedSharding(mesh, PartitionSpec(None, "data"))
 
-    def whole(params: dict, batch: TrainBatch) -> tuple[dict, LossTerms, jax.Array]:
-        (_, (terms, finite)), grads = value_and_grad(params, batch)
-        return grads, terms, finite
+    def whole(params: dict, batch: Any) -> tuple[dict, LossReport]:
+        (_, report), grads = value_and_grad(params, batch)
+        return grads, report
 
     def cut(x: jax.Array) -> jax.Array:
         """`[B, ...]` -> `[parts, B / parts, ...]` without moving anything between devices."""
@@ -97,31 +86,35 @@ def make_gradient(graph: Any, images_per_replica: int, solver: str, mesh: Mesh, 
         x = x.reshape(shape).swapaxes(0, 1)
         return jax.lax.with_sharding_constraint(x.reshape(parts, -1, *x.shape[3:]), split)
 
-    def accumulated(params: dict, batch: TrainBatch) -> tuple[dict, LossTerms, jax.Array]:
-        shares = shares_of(jnp.asarray(batch.count), jnp.asarray(batch.valid), images_per_replica)
+    def accumulated(params: dict, batch: Any) -> tuple[dict, LossReport]:
+        of_all, cuts = divisors(batch), jax.tree.map(cut, batch)
 
-        def add(sums: tuple[dict, LossTerms], part: TrainBatch) -> tuple[tuple[dict, LossTerms], jax.Array]:
-            (_, (terms, finite)), grads = value_and_grad(params, part, shares)
-            return jax.tree.map(jnp.add, sums, (grads, terms)), finite
+        def one(part: Any) -> tuple[tuple[dict, dict, dict], jax.Array]:
+            (_, report), grads = value_and_grad(params, part, of_all)
+            return (grads, report.terms, report.measured), report.finite
 
-        zeros = jax.tree.map(jnp.zeros_like, params), LossTerms(*[jnp.zeros(())] * len(LossTerms._fields))
-        (grads, terms), finite = jax.lax.scan(add, zeros, jax.tree.map(cut, batch))
+        def add(sums: Any, part: Any) -> tuple[Any, jax.Array]:
+            values, finite = one(part)
+            return jax.tree.map(jnp.add, sums, values), finite
+
+        shapes, _ = jax.eval_shape(one, jax.tree.map(lambda x: x[0], cuts))
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        (grads, terms, measured), finite = jax.lax.scan(add, zeros, cuts)
         finite = finite.reshape(parts, mesh.size, -1).swapaxes(0, 1).reshape(-1)
-        return grads, terms, finite
+        return grads, LossReport(terms, finite, measured)
 
     return whole if parts == 1 else accumulated
 
 
 def make_step(
-    graph: Any,
+    loss: Loss,
+    divisors: Callable[[Any], Any],
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
-    images_per_replica: int = 1,
-    solver: str = "host",
     parts: int = 1,
     ema_decay: float = 0.0,
 ) -> Any:
-    """The step as `jax.jit` makes it: (state, batch) -> (state, report).
+    """The step as `jax.jit` makes it: (state, batch) -> (state, `StepReport`).
 
     The state is donated, the batch is split over `mesh`.
 
@@ -129,23 +122,22 @@ def make_step(
     average, so its gradient over the whole batch is the same number.
 
     Args:
-      parts: gradient accumulation, see `make_gradient`; each device's share of
-        a part must be whole groups of `images_per_replica`.
+      loss, divisors, parts: see `make_gradient`; `parts` is gradient accumulation.
       ema_decay: of the moving average of the parameters, if the state has one.
     """
-    gradient = make_gradient(graph, images_per_replica, solver, mesh, parts)
+    gradient = make_gradient(loss, divisors, mesh, parts)
 
-    def step(state: TrainState, batch: TrainBatch) -> tuple[TrainState, StepReport]:
-        grads, terms, finite = gradient(state.params, batch)
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, StepReport]:
+        grads, report = gradient(state.params, batch)
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = None if state.ema is None else optax.incremental_update(params, state.ema, 1.0 - ema_decay)
         new = TrainState(state.step + 1, params, opt_state, ema)
-        fine = jnp.stack([jnp.isfinite(p).all() for p in jax.tree.leaves(new.params)]).all()
-        applied = finite.all() & jnp.isfinite(terms.total) & jnp.isfinite(norm) & fine
+        fine = jnp.stack([jnp.isfinite(p).all() for p in jax.tree.leaves((params, report.terms))]).all()
+        applied = report.finite.all() & jnp.isfinite(norm) & fine
         new = jax.tree.map(lambda a, b: jnp.where(applied, a, b), new, state)
-        return new, StepReport(terms, norm, finite, applied)
+        return new, StepReport(report, norm, applied)
 
     same, split = replicated(mesh), split_over(mesh)
     return jax.jit(step, in_shardings=(same, split), out_shardings=(same, same), donate_argnums=0)
@@ -161,3 +153,74 @@ def fresh_state(params: dict, optimizer: optax.GradientTransformation, ema: bool
 def initial_state(params: dict, optimizer: optax.GradientTransformation, mesh: Mesh, ema: bool = False) -> TrainState:
     """The same on every device of `mesh`."""
     return place(jax.tree.map(np.asarray, fresh_state(params, optimizer, ema)), replicated(mesh))
+
+
+class NotFinite(InputError):
+    """Costs, loss, gradients or parameters are no longer numbers; nothing is saved after that."""
+
+
+class BucketedStep:
+    """The step of a run: compiled when a bucket is first met, and checked one step late.
+
+    Args:
+      step: as `make_step` gives it.
+      task: whose step it is.
+      say: prints a sentence.
+
+    Attributes:
+      programs: the compiled step of each bucket met so far, by its patches.
+    """
+
+    def __init__(self, step: Any, task: Task, processes: Processes, say: Callable[[str], object]):
+        self._step, self._task, self._processes, self._say = step, task, processes, say
+        self._unchecked: tuple[StepReport, DeviceBatch] | None = None
+        self.programs: dict[int, Any] = {}
+
+    def __call__(self, state: TrainState, batch: DeviceBatch) -> tuple[TrainState, StepReport]:
+        """Starts a step, and raises `NotFinite` if the one before could not be applied."""
+        program = self.programs.get(batch.bucket)
+        if program is None:  # all processes wait for the slowest compilation
+            program = self._processes.agree(self._compile, state, batch)
+        state, report = program(state, batch.arrays)
+        # One step late, so that the device never waits for the host (in one process: several agree before every
+        # step, on what came of the last one); a bad step changes nothing meanwhile.
+        self.check()
+        self._unchecked = report, batch
+        return state, report
+
+    def _compile(self, state: TrainState, batch: DeviceBatch) -> Any:
+        start = time.perf_counter()
+        program = self._step.lower(state, batch.arrays).compile()
+        self.programs[batch.bucket] = program
+        met, seconds = f"{len(self.programs)} of {self._task.buckets}", time.perf_counter() - start
+        self._say(f"compiled the step for {batch.bucket} patches in {seconds:.1f} s ({met} buckets)")
+        return program
+
+    def check(self) -> None:
+        """Raises `NotFinite`, which names the images, if the last step could not be applied."""
+        if self._unchecked is None:
+            return
+        (report, batch), self._unchecked = self._unchecked, None
+        if not bool(report.applied):
+            indices = itertools.chain(*self._processes.allgather(batch.indices.tolist()))
+            ids = [int(self._task.image_ids[i]) if i >= 0 else None for i in indices]
+            raise not_finite(report, batch.step + 1, ids, self._task.bad_images)
+
+
+def not_finite(report: StepReport, step: int, ids: Sequence[int | None], bad_images: str) -> NotFinite:
+    """What to say of a step that was not applied.
+
+    Args:
+      step: counts from 1.
+      ids: image ids of the batch, in order; None for an empty slot.
+      bad_images: see `Task`.
+    """
+    there = [i for i in ids if i is not None]
+    bad = [i for i, fine in zip(ids, np.asarray(report.loss.finite)) if not fine and i is not None]
+    what = bad_images if bad else "loss, gradients or updated parameters"
+    terms = ", ".join(f"{name} {float(value):.4g}" for name, value in report.loss.terms.items())
+    return NotFinite(
+        f"step {step}: the {what} of image id {', '.join(map(str, bad or there))} are not finite ({terms}, gradient "
+        f"norm {float(report.grad_norm):.4g}); lower the learning rate or look at these images. This step is not "
+        "saved; checkpoints from before are as they were."
+    )

@@ -1,7 +1,9 @@
 """Checkpoints of a run: what comes back, what stays, and what becomes of damaged ones."""
 
+import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +15,24 @@ from tiny_weights import TINY, random_params
 from yolos_jax import checkpoints
 from yolos_jax.checkpoints import Meta
 from yolos_jax.errors import InputError
-from yolos_jax.training.keeper import BEST, Keeper, best_so_far, newest, put_aside_best
-from yolos_jax.training.optimizer import adamw
+from yolos_jax.model.yolos import abstract
+from yolos_jax.settings import get_config
+from yolos_jax.training.optimizer import make_optimizer
+from yolos_jax.training.resume import newest as newest_of
+from yolos_jax.training.resume import put_aside_best
+from yolos_jax.training.saving import BEST, Checkpoints, best_so_far
 from yolos_jax.training.step import data_mesh, initial_state
+from yolos_jax.training.task import Options
 
-OPTIMIZER = adamw(lambda step: 1e-3)
+OPTIMIZER = make_optimizer("adamw", lambda step: 1e-3, 1e-4, 0.1)
+FACTS = {"config": get_config().to_dict(), "data": {"fingerprint": "f", "images": 1}, "order": 1, "versions": {}}
+TASK = SimpleNamespace(
+    shapes=abstract(TINY)[1],
+    optimizer=OPTIMIZER,
+    headline=("AP", "AP50"),
+    facts=FACTS,
+    compare=lambda meta: meta.model.differences(TINY),
+)
 
 
 def state_of(step: int, ema: bool = False):
@@ -33,18 +48,18 @@ def state_of(step: int, ema: bool = False):
 
 
 def meta_of(step: int, **extra) -> Meta:
-    return Meta(TINY, {1: "one"}, step, {"config": {"seed": 0}} | extra, (7, 1, 9, 4))
+    return Meta(TINY, {1: "one"}, step, FACTS | extra, (7, 1, 9, 4))
 
 
 def saved(folder, steps=(1, 2), keep=3):
-    with Keeper(folder, keep) as keeper:
+    with Checkpoints(folder, keep) as writer:
         for step in steps:
-            keeper.save(step, state_of(step), meta_of(step))
+            writer.save(step, state_of(step), meta_of(step))
     return folder
 
 
-def nothing(meta):
-    pass
+def newest(folder, ema=False):
+    return newest_of(folder, TASK, Options(ema=0.5 if ema else 0.0))
 
 
 def same_arrays(state, step, ema=False):
@@ -53,28 +68,28 @@ def same_arrays(state, step, ema=False):
 
 @pytest.mark.parametrize("ema", [False, True])
 def test_everything_comes_back_bit_equal(tmp_path, ema):
-    with Keeper(tmp_path, 2) as keeper:
-        keeper.save(3, state_of(3, ema), meta_of(3))
-    state, meta, told = newest(tmp_path, OPTIMIZER, ema, nothing)
+    with Checkpoints(tmp_path, 2) as writer:
+        writer.save(3, state_of(3, ema), meta_of(3))
+    state, notes = newest(tmp_path, ema)
     same_arrays(state, 3, ema)
-    assert meta == meta_of(3) and told == []
-    loaded, _ = checkpoints.load(tmp_path)
+    loaded, meta = checkpoints.load(tmp_path)
+    assert meta.to_json() == json.loads(json.dumps(meta_of(3).to_json())) and notes == []
     assert_equal_trees(loaded, jax.tree.map(np.asarray, state_of(3, ema).ema if ema else state_of(3).params))
 
 
 def test_a_moving_average_can_begin_later(tmp_path):
-    state, _, _ = newest(saved(tmp_path), OPTIMIZER, True, nothing)
+    state, _ = newest(saved(tmp_path), ema=True)
     assert_equal_trees(state.ema, state.params)
 
 
 def test_the_latest_stay_and_the_best_apart(tmp_path):
-    with Keeper(tmp_path, 2) as keeper:
+    with Checkpoints(tmp_path, 2) as writer:
         for step in (1, 2, 3, 4):
-            keeper.save(step, state_of(step), meta_of(step))
+            writer.save(step, state_of(step), meta_of(step))
             if step in (1, 2):
-                keeper.save_best(step, state_of(step).params, meta_of(step, AP=0.1 * step))
+                writer.save_best(step, state_of(step).params, meta_of(step, AP=0.1 * step))
     assert checkpoints.steps(tmp_path) == [3, 4] and checkpoints.steps(tmp_path / BEST) == [2]
-    assert best_so_far(tmp_path) == (2, pytest.approx(0.2))
+    assert best_so_far(tmp_path, "AP") == (2, pytest.approx(0.2))
     assert_equal_trees(checkpoints.load(tmp_path / BEST)[0], random_like(2))
 
 
@@ -99,16 +114,16 @@ def test_whatever_file_is_damaged_the_run_goes_on_from_whole_numbers(tmp_path, h
             path.unlink()
         else:
             os.truncate(path, path.stat().st_size // 2 if how == "half" else 0)
-        state, meta, told = newest(folder, OPTIMIZER, False, nothing)
-        same_arrays(state, meta.step)
-        if meta.step == 1:
+        state, notes = newest(folder)
+        same_arrays(state, int(state.step))
+        if state.step == 1:
             fell_back += 1
-            assert len(told) == 1 and "moved to damaged-2" in told[0] and (folder / "damaged-2").is_dir()
-            with Keeper(folder, 3) as keeper:  # the step can be written again
-                keeper.save(2, state_of(2), meta_of(2))
-            same_arrays(newest(folder, OPTIMIZER, False, nothing)[0], 2)
+            assert len(notes) == 1 and "moved to damaged-2" in notes[0] and (folder / "damaged-2").is_dir()
+            with Checkpoints(folder, 3) as writer:  # the step can be written again
+                writer.save(2, state_of(2), meta_of(2))
+            same_arrays(newest(folder)[0], 2)
         else:
-            assert meta.step == 2 and told == []
+            assert state.step == 2 and notes == []
         shutil.rmtree(folder)
     assert fell_back >= 5  # of parameters and optimizer: the manifest, the data; and the meta
 
@@ -117,10 +132,10 @@ def test_a_half_written_step_is_put_aside(tmp_path):
     saved(tmp_path)
     shutil.rmtree(tmp_path / "2" / "meta")
     (tmp_path / "3.orbax-checkpoint-tmp").mkdir()
-    state, _, (told,) = newest(tmp_path, OPTIMIZER, False, nothing)
+    state, (note,) = newest(tmp_path)
     same_arrays(state, 1)
-    assert "is only half written; moved to damaged-2" in told
-    with Keeper(tmp_path, 3):
+    assert "is only half written; moved to damaged-2" in note
+    with Checkpoints(tmp_path, 3):
         assert not (tmp_path / "3.orbax-checkpoint-tmp").exists()
 
 
@@ -130,24 +145,24 @@ def test_no_whole_checkpoint_is_a_sentence_and_nothing_is_lost(tmp_path):
         (tmp_path / str(step) / "optimizer" / "manifest.ocdbt").write_bytes(b"")
     for _ in range(2):  # whatever the trouble is, a second start must not find an empty folder
         with pytest.raises(InputError, match="2 cannot be read.*1 cannot be read.*left as they are"):
-            newest(tmp_path, OPTIMIZER, False, nothing)
+            newest(tmp_path)
     assert checkpoints.steps(tmp_path) == [1, 2]
 
 
 def test_a_best_checkpoint_is_no_run_and_stays(tmp_path):
-    with Keeper(tmp_path, 2) as keeper:
-        keeper.save_best(2, state_of(2).params, meta_of(2, AP=0.2))
+    with Checkpoints(tmp_path, 2) as writer:
+        writer.save_best(2, state_of(2).params, meta_of(2, AP=0.2))
     with pytest.raises(InputError, match="holds weights .*--config.init="):
-        newest(tmp_path / BEST, OPTIMIZER, False, nothing)
-    assert best_so_far(tmp_path)[0] == 2
-    (told,) = put_aside_best(tmp_path, 1)
-    assert "damaged-2" in told and best_so_far(tmp_path) is None and put_aside_best(tmp_path, 1) == []
+        newest(tmp_path / BEST)
+    assert best_so_far(tmp_path, "AP")[0] == 2
+    (note,) = put_aside_best(tmp_path, 1)
+    assert "damaged-2" in note and best_so_far(tmp_path, "AP") is None and put_aside_best(tmp_path, 1) == []
 
 
 def test_folders_with_numbers_for_names_are_left_alone(tmp_path):
     (tmp_path / "2" / "notes").mkdir(parents=True)
     with pytest.raises(InputError, match="is named like a checkpoint and is none"):
-        newest(tmp_path, OPTIMIZER, False, nothing)
+        newest(tmp_path)
     assert (tmp_path / "2" / "notes").is_dir()
 
 
@@ -156,8 +171,12 @@ def test_no_room_is_noticed_before_writing(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**18))
     with (
-        Keeper(tmp_path, 3) as keeper,
+        Checkpoints(tmp_path, 3) as writer,
         pytest.raises(InputError, match="No space left.*newest whole one there is step 2"),
     ):
-        keeper.save(3, state_of(3), meta_of(3))
+        writer.save(3, state_of(3), meta_of(3))
     assert checkpoints.steps(tmp_path) == [1, 2]
+
+
+def test_nothing_is_read_from_an_empty_folder(tmp_path):
+    assert newest(tmp_path) == (None, [])

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 
 from yolos_jax import checkpoints, weights
+from yolos_jax.errors import InputError
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.init import SCHEMES
 from yolos_jax.model.yolos import build
-from yolos_jax.recipe import check_same_model
 
 
 def starting_params(model: YolosConfig, init: str, seed: int) -> dict:
@@ -28,7 +28,9 @@ def starting_params(model: YolosConfig, init: str, seed: int) -> dict:
     if checkpoints.steps(init):
         params, meta = checkpoints.load(init)
         found = meta.model
-        check_same_model(weights.with_classes(found, model.num_classes), model, init)
+        different = weights.with_classes(found, model.num_classes).differences(model)
+        if different:
+            raise InputError(f"the checkpoint {init} is of another model than the config: {'; '.join(different)}.")
         print(f"starting from the checkpoint {init}, step {meta.step}")
     else:
         loaded = weights.load_weights(init, model, seed, any_classes=True, processor=False)

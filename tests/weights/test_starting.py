@@ -13,7 +13,7 @@ from yolos_jax import checkpoints
 from yolos_jax.data.sources.coco import CocoSource
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import build
-from yolos_jax.training.start import starting_params
+from yolos_jax.weights.starting import starting_params
 
 SEVEN = dataclasses.replace(TINY, num_classes=7)
 

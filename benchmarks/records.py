@@ -1,0 +1,62 @@
+"""Measures how fast images are loaded for evaluation, from TFDS records and from a COCO folder.
+
+python -m benchmarks.records --data data/coco --tfds data/tfds --split val2017 --workers 2
+"""
+
+import argparse
+import contextlib
+import functools
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+from benchmarks.common import AHEAD, in_turns, loading_flags, recipe_of, steps_of
+from yolos_jax import recipe
+from yolos_jax.data.augment import Pipeline
+from yolos_jax.data.examples import Source
+from yolos_jax.data.loader import LoadStep, load
+from yolos_jax.data.plan import EvaluationPlan, PlannedBatch
+from yolos_jax.data.sources.coco import CocoSource
+from yolos_jax.data.tfds.source import TfdsSource
+from yolos_jax.errors import clear_errors
+
+
+def main() -> None:
+    parser = loading_flags(__doc__, "val2017", pairs=9)
+    parser.add_argument("--tfds", required=True, type=Path, help="TFDS directory with the same images")
+    arguments = parser.parse_args()
+    folder = CocoSource(arguments.data, arguments.split)
+    records = TfdsSource(arguments.tfds, arguments.split, annotations=folder.annotation_file)
+    in_turns(
+        arguments, {"records": functools.partial(evaluated, records), "folder": functools.partial(evaluated, folder)}
+    )
+
+
+def evaluated(source: Source, arguments: argparse.Namespace, seed: int) -> Generator[int]:
+    """Sequences as the recipe yolos_s evaluates them, over and over: yields the number of images of every batch."""
+    config = recipe_of("yolos_s")
+    geometry = recipe.geometry_of(config, recipe.model_of(config, 91))
+    sizes, pipeline = source.examples.sizes, Pipeline.of(geometry)
+    plan = Again(EvaluationPlan(sizes, pipeline, arguments.batch_size, config.data.buckets))
+    work = LoadStep(source, plan, geometry.patch, geometry.model_max_side)
+    with contextlib.closing(load(work, 0, steps_of(arguments), arguments.workers, AHEAD)) as batches:
+        yield from (int(loaded.batch.valid.sum()) for loaded in batches)
+
+
+class Again:
+    """A plan without an end."""
+
+    def __init__(self, plan: EvaluationPlan):
+        self.plan, self.pipeline, self.substitute = plan, plan.pipeline, plan.substitute
+        self.batch_size, self.edges = plan.batch_size, plan.edges
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def batch(self, step: int) -> PlannedBatch:
+        return self.plan.batch(step % len(self.plan))
+
+
+if __name__ == "__main__":
+    with clear_errors():
+        main()

@@ -1,0 +1,255 @@
+"""Worker processes: how they start and end, and what is left in shared memory when a process is killed."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+from made_coco import make_coco
+from reference_pack import ROOT
+
+from yolos_jax.data import workers
+from yolos_jax.data.augment import Pipeline, Resize
+from yolos_jax.data.examples import TrainBatch
+from yolos_jax.data.loader import Loaded, LoadStep, load
+from yolos_jax.data.plan import TrainingPlan
+from yolos_jax.data.sources.coco import CocoSource
+from yolos_jax.errors import InputError
+
+linux = pytest.mark.skipif(not workers.MEMORY.is_dir(), reason="no shared memory that can be listed")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_coco(tmp_path_factory.mktemp("images"), [(64, 48), (48, 64), (100, 40)] * 6)
+
+
+def training(root) -> LoadStep:
+    source = CocoSource(root, "train2017")
+    plan = TrainingPlan(source.examples.sizes, Pipeline(Resize((48,), 96)), 4, 2, 1000, 0)
+    return LoadStep(source, plan, 16, 84)
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_starts_no_jax_backend(data, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda,cpu")  # which the worker inherits
+
+    class Look(LoadStep):  # local, so that it is sent by value
+        def __call__(self, step: int):
+            import jax
+            from jax._src import xla_bridge
+
+            facts = os.getpid(), os.environ["JAX_PLATFORMS"], str(jax.config.jax_platforms), [*xla_bridge._backends]
+            return super().__call__(step)._replace(skipped=facts)
+
+    work = training(data)
+    look = Look(work.source, work.plan, 16, 84)
+    with contextlib.closing(load(look, 0, 8, workers=2)) as batches:
+        found = [loaded.skipped for loaded in batches]
+    pids = {pid for pid, *_ in found}
+    assert len(pids) == 2 and os.getpid() not in pids
+    assert [rest for _, *rest in found] == [["cpu", "cpu", []]] * 8
+
+
+@pytest.mark.timeout(120)
+def test_closing_ends_the_workers(data):
+    before = set(psutil.Process().children(recursive=True))
+    batches = load(training(data), 0, 12, workers=2)
+    next(batches)
+    workers = [p for p in psutil.Process().children(recursive=True) if p not in before and is_worker(p)]
+    assert len(workers) == 2
+    batches.close()
+    psutil.wait_procs(workers, timeout=30)
+    assert not any(alive(p) for p in workers)
+
+
+@pytest.mark.timeout(120)
+def test_what_stops_a_worker_reaches_the_caller(data):
+    class Fails(LoadStep):
+        def __call__(self, step: int):
+            raise InputError(f"step {step} is bad.")
+
+    work = training(data)
+    fails = Fails(work.source, work.plan, 16, 84)
+    with pytest.raises(InputError, match="step 0 is bad"), contextlib.closing(load(fails, 0, 4, 1)) as batches:
+        list(batches)
+
+
+# Prints the name of its folder in shared memory, then loads so many steps or, with "stay", holds on to the first.
+PARENT = """
+import sys, time
+from yolos_jax.data.augment import Pipeline, Resize
+from yolos_jax.data.loader import LoadStep, load
+from yolos_jax.data.plan import TrainingPlan
+from yolos_jax.data.sources.coco import CocoSource
+from yolos_jax.data.workers import own_folder
+
+source = CocoSource(sys.argv[1], "train2017")
+plan = TrainingPlan(source.examples.sizes, Pipeline(Resize((48,), 96)), 4, 2, 1000, 0)
+batches = load(LoadStep(source, plan, 16, 84), 0, int(sys.argv[2]), int(sys.argv[3]))
+print(own_folder().name, flush=True)
+for loaded in batches:
+    if "stay" in sys.argv:
+        print("loading", flush=True)
+        time.sleep(600)
+"""
+
+
+def command(data, steps: int, workers: int, *more: str) -> list[str]:
+    return [sys.executable, "-c", PARENT, str(data), str(steps), str(workers), *more]
+
+
+@pytest.mark.timeout(120)
+def test_nothing_is_said_about_memory_left_behind(data):
+    """Python's resource tracker complains at the end about shared memory that nobody gave back."""
+    done = subprocess.run(command(data, 7, 2), cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "") and not listed(done.stdout.split())
+
+
+def listed(names: list[str]) -> list[str]:
+    """What lies in shared memory under one of the names."""
+    assert names
+    here = os.listdir(workers.MEMORY) if workers.MEMORY.is_dir() else []
+    return [entry for entry in here if any(name in entry for name in names)]
+
+
+@linux
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_what_killed_processes_leave_goes_at_the_next_start(data):
+    """Ten kills, at any moment, of the process alone or with all of its processes at once."""
+    rng, names, left = np.random.default_rng(0), [], 0
+    for kill in range(10):
+        parent = subprocess.Popen(
+            command(data, 4000, 1), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        names.append(parent.stdout.readline().decode().strip())
+        time.sleep(rng.uniform(0, 2.5))  # the worker comes up after one or two
+        (os.killpg if kill % 2 else os.kill)(parent.pid, signal.SIGKILL)
+        parent.stdout.read()  # until the workers are gone too
+        parent.stdout.close()
+        assert parent.wait() == -signal.SIGKILL
+        left = max(left, len(listed(names)))
+    assert left > 10 and len(set(names)) == 10
+    done = subprocess.run(command(data, 4, 1), cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not listed(names + done.stdout.split())
+
+
+@linux
+def test_only_what_nobody_uses_goes(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "MEMORY", tmp_path)
+    precious = tmp_path / "elsewhere"
+    for name in ("yolos-jax-dead", "yolos-jax-alive", "another", "elsewhere"):
+        (tmp_path / name / "load").mkdir(parents=True)
+        (tmp_path / name / "load" / "7").write_bytes(b"batch")
+    (tmp_path / "yolos-jax-link").symlink_to(precious)
+    (tmp_path / "yolos-jax-file").write_bytes(b"")
+    for name in ("sem.yolos-jax-dead-1", "sem.yolos-jax-dead-2", "sem.yolos-jax-alive-1", "sem.mp-1"):
+        (tmp_path / name).write_bytes(b"")
+    lock = workers._lock(tmp_path / "yolos-jax-alive")
+    workers.remove_leftovers()
+    kept = {"yolos-jax-alive", "another", "elsewhere", "yolos-jax-link", "yolos-jax-file"}
+    kept |= {"sem.yolos-jax-alive-1", "sem.mp-1"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    assert (tmp_path / "yolos-jax-alive" / "load" / "7").is_file() and (precious / "load" / "7").is_file()
+    os.close(lock)  # as the system does for a process that ends
+    workers.remove_leftovers()
+    kept -= {"yolos-jax-alive", "sem.yolos-jax-alive-1"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    monkeypatch.setattr(workers, "MEMORY", tmp_path / "no")  # elsewhere than on Linux
+    workers.remove_leftovers()
+
+
+@linux
+def test_a_new_folder_that_another_process_takes_away_is_made_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "MEMORY", tmp_path)
+    monkeypatch.setattr(workers.util, "Finalize", lambda *_, **__: None)
+    monkeypatch.setitem(multiprocessing.current_process()._config, "semprefix", "/before")
+    lock, refused = workers._lock, []
+
+    def too_late(folder):
+        if len(refused) == 2:
+            return lock(folder)
+        refused.append(folder)
+        descriptor = lock(folder) if len(refused) == 2 else None  # locked, but gone by then; or locked by another
+        folder.rmdir()
+        return descriptor
+
+    monkeypatch.setattr(workers, "_lock", too_late)
+    folder = workers.own_folder.__wrapped__()
+    assert len(refused) == 2 and folder not in refused and folder.is_dir()
+    assert lock(folder) is None  # in use
+    assert multiprocessing.current_process()._config["semprefix"] == f"/{folder.name}"
+
+
+def test_a_batch_travels_unchanged(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, 256, (2, 9, 768), np.uint8), np.int32([[3, 3], [1, 1]]), np.full((2, 0), -1)]
+    loaded = Loaded(5, TrainBatch(*arrays, rng.random((2, 0, 4)), np.zeros(2), np.array([True, False])), [4, -1], (), 9)
+    path = workers.send(tmp_path, loaded)
+    found = workers.receive(path)
+    assert found[:1] + found[2:] == loaded[:1] + loaded[2:] and not path.exists()
+    for one, other in zip(found.batch, loaded.batch):
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == other.dtype and one.flags.writeable
+
+
+@linux
+def test_no_room_for_a_batch(tmp_path):
+    (tmp_path / "5").symlink_to("/dev/full")
+    batch = Loaded(5, TrainBatch(*[np.zeros(9000)] * 6), np.zeros(2), (), 0)
+    with pytest.raises(InputError, match=r"cannot write a batch to .* \(No space left on device\); enlarge it"):
+        workers.send(tmp_path, batch)
+
+
+@linux
+def test_batches_that_would_not_fit_are_refused(tmp_path):
+    workers.check_shared_memory(2**20, 2, 2, tmp_path)
+    workers.check_shared_memory(2**60, 2, 2, tmp_path / "no")
+    with pytest.raises(InputError, match=r"2 data workers need up to 12582912 MiB of shared memory and .* MiB left"):
+        workers.check_shared_memory(2**40, 2, 2, tmp_path)
+
+
+@pytest.mark.timeout(120)
+def test_workers_end_when_their_parent_is_killed(data):
+    parent = subprocess.Popen(
+        command(data, 7, 2, "stay"), cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    children = []
+    try:
+        name = parent.stdout.readline().strip()
+        assert parent.stdout.readline().strip() == "loading"
+        children = psutil.Process(parent.pid).children(recursive=True)
+        assert sum(is_worker(p) for p in children) == 2 and all(alive(p) for p in children)
+        parent.send_signal(signal.SIGKILL)
+        parent.wait(10)
+        end = time.monotonic() + 30
+        while any(alive(p) for p in children) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert not [p.cmdline() for p in children if alive(p)]
+        assert not listed([name])  # they took with them what their parent left
+    finally:
+        for process in (parent, *children):
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                process.kill()
+        parent.stdout.close()
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """Whether a process was spawned by `multiprocessing` to work (its resource tracker is another)."""
+    return "spawn_main" in " ".join(process.cmdline())
+
+
+def alive(process: psutil.Process) -> bool:
+    """False for zombies too, which nobody may have fetched yet."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

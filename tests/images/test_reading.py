@@ -1,0 +1,41 @@
+"""What is read as an image and what is not; decoding itself is tested with the Detector."""
+
+import os
+import socket
+
+import pytest
+from PIL import Image
+
+from yolos_jax.images.reading import UnreadableImage, open_rgb, read_rgb
+
+
+@pytest.mark.timeout(20)
+def test_only_regular_files_are_opened(tmp_path, monkeypatch):
+    """Opening a pipe would wait for somebody who writes to it."""
+    os.mkfifo(tmp_path / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as server:
+        monkeypatch.chdir(tmp_path)  # a socket's path must be short
+        server.bind("socket.png")
+        for odd in (tmp_path / "pipe.png", tmp_path / "socket.png", "/dev/zero"):
+            with pytest.raises(UnreadableImage, match=f"{odd} cannot be used: it is no regular file"):
+                open_rgb(odd)
+    with pytest.raises(UnreadableImage, match="Is a directory"):
+        open_rgb(tmp_path)
+    Image.new("RGB", (3, 2)).save(tmp_path / "p.png")
+    (tmp_path / "link.png").symlink_to("p.png")
+    assert open_rgb(tmp_path / "link.png").size == (3, 2)
+
+
+def test_impossible_paths(tmp_path):
+    for path in ("a\0b", tmp_path / ("n" * 300)):
+        with pytest.raises(UnreadableImage, match="cannot be read"):
+            read_rgb(path)
+
+
+def test_arrays_that_cannot_be_had(tmp_path):
+    class OnAnotherDevice:
+        def __array__(self, *args, **kwargs):
+            raise TypeError("it lies on a device")
+
+    with pytest.raises(UnreadableImage, match=r"image 3 cannot be read \(it lies on a device\)"):
+        read_rgb(OnAnotherDevice(), "image 3")

@@ -1,0 +1,121 @@
+"""The loop trains whatever a `Task` describes: here a line through points, which knows nothing of detection."""
+
+import contextlib
+import json
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from micro_run import lines
+from tiny_weights import TINY
+
+from yolos_jax import checkpoints
+from yolos_jax.checkpoints import Meta
+from yolos_jax.data.loader import Loaded
+from yolos_jax.settings import get_config
+from yolos_jax.training.loop import train
+from yolos_jax.training.task import LossReport, Options, Task
+
+POINTS, STEPS, RATE = 8, 6, 0.1
+X = np.linspace(-1, 1, POINTS, dtype=np.float32)
+Y = 3.0 * X + 0.5
+
+
+class Points(NamedTuple):
+    """A batch: float32 `[B]` each."""
+
+    x: np.ndarray
+    y: np.ndarray
+
+
+def loss(params, batch, divisors=None):
+    error = (params["slope"] * batch.x + params["offset"] - batch.y) ** 2
+    mean = error.sum() / (len(batch.x) if divisors is None else divisors)
+    return mean, LossReport({"error": mean}, jnp.isfinite(error), {})
+
+
+def order(step):
+    return np.random.default_rng(step).permutation(POINTS)[: POINTS // 2]
+
+
+def line_task(scores, mesh):
+    """`scores`: what each evaluation finds, by step."""
+    optimizer = optax.sgd(RATE)
+
+    def load(start, share):
+        assert share == (0, 1)
+        for step in range(start, STEPS):
+            yield Loaded(step, Points(X[order(step)], Y[order(step)]), order(step), (), real=POINTS // 2, bucket=1)
+
+    evaluations = iter(scores)
+    return Task(
+        shapes={name: jax.ShapeDtypeStruct((), np.float32) for name in ("slope", "offset")},
+        starting_params=lambda: {"slope": np.float32(0), "offset": np.float32(0)},
+        loss=loss,
+        divisors=lambda batch: len(batch.x),
+        optimizer=optimizer,
+        schedule=lambda step: RATE,
+        load=load,
+        total=STEPS,
+        per_epoch=2,
+        buckets=1,
+        image_ids=np.arange(POINTS) + 100,
+        bad_images="errors",
+        shown=("error",),
+        evaluate=lambda params, cancelled: SimpleNamespace(metrics={"fit": next(evaluations)}, skipped=[]),
+        headline=("fit",),
+        facts={"config": get_config().to_dict(), "data": {}, "order": 0, "versions": {}},
+        validation={},
+        compare=lambda meta: [],
+        meta=lambda step, extra: Meta(TINY, {}, step, extra),
+        description="a line through points",
+        notes=("points have no errors",),
+    )
+
+
+def expected():
+    """The parameters after every step, by hand: gradients of the mean squared error."""
+    slope = offset = np.float64(0)
+    for step in range(STEPS):
+        x, y = X[order(step)].astype(np.float64), Y[order(step)].astype(np.float64)
+        error = slope * x + offset - y
+        slope, offset = slope - RATE * 2 * (error * x).mean(), offset - RATE * 2 * error.mean()
+    return slope, offset
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_line_is_trained_evaluated_and_kept(tmp_path, capsys, accumulate):
+    options = Options(accumulate=accumulate, log_every=1, save_every=100)
+    outcome = train(lambda mesh: line_task([0.1, 0.9, 0.5], mesh), tmp_path, options, jax.devices()[:1])
+    assert (outcome.step, outcome.compiled, outcome.padding) == (STEPS, (1,), 0.0)
+    shapes = line_task([], None).shapes
+    found = checkpoints.read(tmp_path, STEPS, params=shapes)["params"]
+    np.testing.assert_allclose((found["slope"], found["offset"]), expected(), rtol=1e-5)
+    assert [line["val/fit"] for line in lines(tmp_path) if "val/fit" in line] == [0.1, 0.9, 0.5]
+    assert checkpoints.steps(tmp_path) == [2, 4, 6] and checkpoints.steps(tmp_path / "best") == [4]
+    printed = capsys.readouterr().out
+    assert "a line through points\nnote: points have no errors" in printed
+    assert "step 4: fit 0.9000, the best so far" in printed and "step 6: fit 0.5000, best 0.9000 at step 4" in printed
+    assert "best fit 0.9000 at step 4" in printed
+
+
+def test_a_line_in_two_parts(tmp_path):
+    """What a failing evaluation interrupts goes on from there; everything is done once."""
+    options = Options(log_every=1, save_every=100)
+
+    def broken(mesh):
+        return line_task([0.1], mesh)  # the second evaluation raises
+
+    with contextlib.suppress(RuntimeError, StopIteration):
+        train(broken, tmp_path, options, jax.devices()[:1])
+    assert checkpoints.steps(tmp_path)[-1] == 4
+    assert train(lambda mesh: line_task([0.2, 0.3], mesh), tmp_path, options, jax.devices()[:1]).step == STEPS
+    numbers = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in numbers if "error" in line] == [1, 2, 3, 4, 5, 6]
+    assert [(line["step"], line["val/fit"]) for line in numbers if "val/fit" in line] == [(2, 0.1), (4, 0.2), (6, 0.3)]
+    found = checkpoints.read(tmp_path, STEPS, params=line_task([], None).shapes)["params"]
+    np.testing.assert_allclose((found["slope"], found["offset"]), expected(), rtol=1e-5)

@@ -1,0 +1,74 @@
+"""Detections: what was found in one image, and the forms that others want it in. No jax."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from yolos_jax.errors import InputError
+from yolos_jax.images.reading import ImageLike, read_rgb
+from yolos_jax.inference.drawing import draw_boxes
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Detections:
+    """What was found in one image, best first; `len` is the number of objects.
+
+    Attributes:
+      boxes: float32 `[n, 4]`, absolute xyxy in the original image's pixels; as
+        in the reference they may reach a little beyond its edges.
+      scores: float32 `[n]`, probability of the label, 0..1.
+      labels: `[n]`, category ids.
+      names: the labels' names (the id as text where the checkpoint has no name).
+      size: (width, height) of the image, upright.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    names: list[str]
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def draw(self, image: ImageLike) -> Image.Image:
+        """A drawn RGB copy of the image (small ones enlarged, see `inference.drawing`).
+
+        Args:
+          image: the one that was detected in, as a `Detector` takes it.
+
+        Raises:
+          UnreadableImage: the image cannot be read.
+          InputError: the image has another size.
+        """
+        upright = read_rgb(image)
+        if upright.size != self.size:
+            sizes = ["{}x{}".format(*size) for size in (upright.size, self.size)]
+            raise InputError(f"the image has {sizes[0]} pixels; these detections belong to one of {sizes[1]}.")
+        texts = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores)]
+        return draw_boxes(upright, self.boxes, self.labels, texts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: `width`, `height` and `objects`, each with `label`, `name`, `score` and `box` (as in `boxes`)."""
+        found = zip(self.labels.tolist(), self.names, self.scores.tolist(), self.boxes.tolist())
+        objects = [{"label": label, "name": name, "score": score, "box": box} for label, name, score, box in found]
+        return {"width": self.size[0], "height": self.size[1], "objects": objects}
+
+    def to_supervision(self) -> Any:
+        """A `supervision.Detections` with the names as `data["class_name"]`.
+
+        Raises:
+          InputError: the package supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise InputError("to_supervision needs supervision; pip install 'yolos-jax[supervision]'.") from error
+        return supervision.Detections(
+            xyxy=self.boxes,
+            confidence=self.scores,
+            class_id=self.labels.astype(int),
+            data={"class_name": np.array(self.names, str)},
+        )

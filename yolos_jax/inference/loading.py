@@ -1,0 +1,60 @@
+"""A trained network from wherever its weights are."""
+
+import numbers
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from yolos_jax import checkpoints, weights
+from yolos_jax.checkpoints import Meta
+from yolos_jax.errors import InputError, check_path
+from yolos_jax.images.sequence import Geometry
+from yolos_jax.model.config import Compute
+from yolos_jax.model.yolos import Yolos, abstract
+
+
+def load_model(path: str | Path) -> tuple[dict, Meta]:
+    """Parameters and `Meta` from one of our checkpoint folders, a Hugging Face folder, or a model on the hub.
+
+    A file of a published model's weights will do as well (see `weights.load_weights`).
+
+    Raises:
+      InputError: nothing usable there, or a ViT to start training from.
+    """
+    check_path(path)
+    if checkpoints.steps(path):
+        return checkpoints.load(path)
+    local = Path(path).is_file() or (Path(path) / "config.json").is_file()
+    if not local and weights.hub_model(path) is None:
+        return checkpoints.load(path)
+    found = weights.load_detector(path)
+    return found.params, Meta(found.config, found.label_names or {}, 0, found.extra, found.category_ids, found.max_side)
+
+
+def load(path: str | Path) -> Yolos:
+    """The network with its weights, a flax NNX module; `path` and errors as for `load_model`.
+
+    The module takes patches and grids, which `yolos_jax.images.sequence` makes
+    of images; `Detector` takes images themselves.
+    """
+    params, meta = load_model(path)
+    return nnx.merge(abstract(meta.model, Compute(max_side=meta.max_side))[0], nnx.State(jax.device_put(params)))
+
+
+def geometry_of(meta: Meta, short_side: int | None, max_side: int | None) -> Geometry:
+    """How images are resized: as asked for, else as a checkpoint was trained or its image processor says."""
+    check_whole("short_side", short_side)
+    check_whole("max_side", max_side)
+    if short_side is None:
+        sizes = weights.sizes_of(meta.extra)
+        short_side = sizes.short_side if sizes else weights.SHORT_SIDE
+        max_side = sizes.max_side if sizes and max_side is None else max_side
+    return Geometry.of(short_side, max_side or 0, meta.model.patch_size, meta.max_side)
+
+
+def check_whole(name: str, value: Any) -> None:
+    """`InputError` for an argument that is neither a whole number nor None."""
+    if value is not None and not isinstance(value, numbers.Integral):
+        raise InputError(f"{name} is {value!r:.80}; it must be a whole number.")

@@ -1,0 +1,180 @@
+"""The task of detection: COCO data in a plan of buckets, the set loss, COCO's numbers."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from yolos_jax import recipe
+from yolos_jax.checkpoints import Meta
+from yolos_jax.data.examples import DataSet, TrainBatch
+from yolos_jax.data.loader import LoadStep, Share, load
+from yolos_jax.data.plan import ORDER, TrainingPlan
+from yolos_jax.distributed.processes import Processes
+from yolos_jax.errors import InputError
+from yolos_jax.evaluation.evaluator import Evaluation, Evaluator
+from yolos_jax.inference.loading import load_model
+from yolos_jax.model.config import YolosConfig
+from yolos_jax.model.yolos import abstract, apply
+from yolos_jax.objective.losses import Divisors, Targets, divisors_of, set_loss
+from yolos_jax.objective.weights import LossWeights
+from yolos_jax.training import loop
+from yolos_jax.training.optimizer import make_optimizer, schedule_of
+from yolos_jax.training.resume import versions
+from yolos_jax.training.step import data_mesh
+from yolos_jax.training.task import Loss, LossReport, Task
+from yolos_jax.weights.starting import starting_params
+
+
+def train(
+    config: Any, workdir: str | Path, accept_differences: bool = False, devices: Sequence[jax.Device] | None = None
+) -> loop.Outcome:
+    """Trains a detector as a recipe says, going on from the workdir's newest checkpoint if it has one.
+
+    Args:
+      config: a recipe; docs/settings.md lists its settings.
+      workdir: gets checkpoints (the latest few, and the best by AP in `best/`), `metrics.jsonl` and `tensorboard/`.
+      accept_differences: go on even if the recipe or the annotations are not what they were.
+      devices: all by default; a run may go on with others than it began with.
+
+    Raises:
+      InputError: see `training.loop.train`.
+    """
+    config = recipe.prepare(config)
+    options = recipe.options_of(config, accept_differences)
+    return loop.train(functools.partial(detection_task, config), workdir, options, devices)
+
+
+def evaluate(config: Any, checkpoint: str | Path) -> Evaluation:
+    """COCO's 12 numbers of a checkpoint on a recipe's validation split, and its detections.
+
+    Args:
+      config: a recipe.
+      checkpoint: a folder of ours, a Hugging Face folder, or a model on the hub.
+
+    Raises:
+      InputError: bad input, or the checkpoint's model is not the recipe's.
+    """
+    params, _, evaluator = evaluator_for(config, checkpoint)
+    return evaluator(params)
+
+
+def evaluator_for(config: Any, checkpoint: str | Path) -> tuple[dict, Meta, Evaluator]:
+    """A checkpoint's parameters and meta, and what evaluates them as a recipe says."""
+    config = recipe.prepare(config)
+    params, meta = load_model(checkpoint)
+    model = recipe.model_of(config, meta.model.num_classes)
+    different = meta.model.differences(model)
+    if different:
+        raise InputError(f"the checkpoint {checkpoint} is of another model than the config: {'; '.join(different)}.")
+    model = dataclasses.replace(model, layer_norm_eps=meta.model.layer_norm_eps)
+    # A run's labels are its own, whatever the validation file lists; without a run, the recipe's.
+    labels = meta.category_ids or (tuple(range(model.num_classes)) if "config" in meta.extra else None)
+    source = recipe.source_of(config, "val", labels, model.num_classes)
+    return params, meta, recipe.evaluator_of(config, model, source, data_mesh())
+
+
+def detection_task(config: Any, mesh: Mesh) -> Task:
+    """What a prepared recipe trains.
+
+    Raises:
+      InputError: the recipe, the data and the devices do not fit together.
+    """
+    source = recipe.source_of(config, "train")
+    model, compute = recipe.model_of(config, source.num_classes), recipe.compute_of(config, training=True)
+    recipe.check_batch(config, mesh.size)
+    train, data, optimizer = config.train, config.data, config.optimizer
+    plan = recipe.plan_of(config, model, source.examples.sizes)
+    schedule = schedule_of(optimizer, train.epochs, plan.steps_per_epoch)
+    evaluator = _evaluator(config, source, model, mesh) if config.eval.every_epochs else None
+    graph, shapes = abstract(model, compute)
+    total = min(len(plan), train.max_steps or len(plan))
+
+    def batches(start: int, share: Share) -> Any:
+        work = LoadStep(source, plan, model.patch_size, compute.max_side, share)
+        return load(work, start, total, data.workers, data.ahead)
+
+    notes = source.notes + (evaluator.source.notes if evaluator else ())
+    return Task(
+        shapes=shapes,
+        starting_params=functools.partial(starting_params, model, config.init, config.seed),
+        loss=detection_loss(graph, train.images_per_replica, config.matcher, mesh, recipe.loss_weights_of(config)),
+        divisors=batch_divisors(train.images_per_replica),
+        optimizer=make_optimizer(optimizer.name, schedule, optimizer.weight_decay, optimizer.clip_norm),
+        schedule=schedule,
+        load=batches,
+        total=total,
+        per_epoch=plan.steps_per_epoch,
+        buckets=len(plan.edges),
+        image_ids=source.examples.image_ids,
+        bad_images="matching costs",
+        shown=("total", "ce", "bbox", "giou"),
+        evaluate=evaluator.until_cancelled if evaluator else None,
+        headline=("AP", "AP50"),
+        facts=facts_of(config, source),
+        validation={"validation": data_facts(evaluator.source)} if evaluator else {},
+        compare=lambda meta: meta.model.differences(model),
+        meta=functools.partial(_meta, config, model, source),
+        description=describe(source, plan, total, mesh.size),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _evaluator(config: Any, source: DataSet, model: YolosConfig, mesh: Mesh) -> Evaluator:
+    """The validation set's, with the training set's labels."""
+    val = recipe.source_of(config, "val", source.category_ids, source.num_classes)
+    return recipe.evaluator_of(config, model, val, mesh)
+
+
+def detection_loss(graph: Any, images_per_replica: int, matcher: str, mesh: Mesh, weights: LossWeights) -> Loss:
+    """The set loss of a network over a `TrainBatch`, see `objective.losses.set_loss`."""
+
+    def loss(params: dict, batch: TrainBatch, divisors: Divisors | None = None) -> tuple[jax.Array, LossReport]:
+        out = apply(graph, params, batch.patches, batch.grid)
+        targets = Targets(*map(jnp.asarray, (batch.labels, batch.boxes, batch.count, batch.valid)))
+        terms, matching = set_loss(out.logits, out.boxes, targets, images_per_replica, matcher, mesh, divisors, weights)
+        measured = {"matcher_ms": 1e3 * matching.seconds.sum() / mesh.size}
+        return terms.total, LossReport(terms._asdict(), matching.finite, measured)
+
+    return loss
+
+
+def batch_divisors(images_per_replica: int) -> Callable[[TrainBatch], Divisors]:
+    """(batch) -> what the terms of a whole batch are divided by."""
+    return lambda batch: divisors_of(jnp.asarray(batch.count), jnp.asarray(batch.valid), images_per_replica)
+
+
+def facts_of(config: Any, source: DataSet) -> dict[str, Any]:
+    """What a checkpoint of a run says about it, JSON-ready."""
+    recorded = json.loads(config.to_json_best_effort())
+    return {"config": recorded, "data": data_facts(source), "order": ORDER, "versions": versions()}
+
+
+def data_facts(source: DataSet) -> dict[str, Any]:
+    """What tells one data set from another, wherever it lies."""
+    return {"fingerprint": source.examples.fingerprint(), "images": len(source.examples)}
+
+
+def _meta(config: Any, model: YolosConfig, source: DataSet, step: int, extra: dict[str, Any]) -> Meta:
+    """What a checkpoint of a run says about itself."""
+    ids = None if config.data.categories == "raw" else source.category_ids
+    return Meta(model, source.label_names, step, extra, ids, config.model.max_side)
+
+
+def describe(source: DataSet, plan: TrainingPlan, total: int, devices: int) -> str:
+    """What is about to happen: images, devices, steps, buckets, padding."""
+    count = Processes().count
+    processes = f" in {count} processes" if count > 1 else ""
+    return (
+        f"training on {len(source.examples)} images ({source.dropped['crowd']} crowd and {source.dropped['empty']} "
+        f"empty boxes left out) of {source.num_classes} classes, {devices} device(s){processes}: "
+        f"{total} steps, {plan.steps_per_epoch} in an epoch, which leaves out {plan.dropped} images\n"
+        f"{len(plan.edges)} bucket(s) of {', '.join(map(str, plan.edges))} patches; {plan.padding():.2%} of the "
+        "first epoch's patches are padding"
+    )

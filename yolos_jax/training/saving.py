@@ -1,0 +1,108 @@
+"""Writing the checkpoints of a run: the latest few, and the best one apart."""
+
+import contextlib
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import serialization
+
+from yolos_jax import checkpoints
+from yolos_jax.checkpoints import Meta
+from yolos_jax.training.step import TrainState
+
+BEST = "best"  # folder of the best checkpoint, inside the workdir
+
+
+class Checkpoints:
+    """Writes checkpoints in the background; a context manager.
+
+    Args:
+      workdir: where to.
+      keep: how many of the latest steps stay.
+      writes: False for a process that leaves all this to another one.
+    """
+
+    def __init__(self, workdir: Path, keep: int, writes: bool = True):
+        self.path = workdir.absolute()
+        self._latest: ocp.CheckpointManager | None = None
+        self._best: ocp.CheckpointManager | None = None
+        self.last: int | None = None
+        if writes:
+            self._open(keep)
+
+    def _open(self, keep: int) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        for folder in (self.path, self.path / BEST):
+            for half in folder.glob("*.orbax-checkpoint-tmp*"):  # what a kill left; orbax would do it later
+                shutil.rmtree(half, ignore_errors=True)
+        self._latest = checkpoints.manager_of(self.path, keep)
+        self.last = max(checkpoints.steps(self.path), default=None)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # If something else went wrong already, that is what should be reported.
+        with contextlib.suppress(Exception) if kind else contextlib.nullcontext():
+            self.wait()
+        for manager in (self._latest, self._best):
+            with contextlib.suppress(Exception):
+                if manager is not None:
+                    manager.close()
+
+    def save(self, step: int, state: TrainState, meta: Meta) -> None:
+        """Starts to write a step; does nothing if it is there. An earlier one that failed is reported now."""
+        if self._latest is None or step == self.last:
+            return
+        trees = {"params": state.params, "optimizer": serialization.to_state_dict(state.opt_state)}
+        if state.ema is not None:
+            trees["ema"] = state.ema
+        with checkpoints.unwritable(self.path, step):
+            self.wait()
+            checkpoints.check_room(self.path, trees)
+            # Copies on the host: the next step may reuse the memory of these arrays.
+            self._latest.save(step, args=checkpoints.parts(meta, **jax.tree.map(_copy, trees)))
+        self.last = step
+
+    def save_best(self, step: int, params: dict, meta: Meta) -> None:
+        """Writes the parameters of the best step so far apart, in place of the one before; waits until it is there."""
+        if self._latest is None or step in checkpoints.steps(self.path / BEST):
+            return
+        with checkpoints.unwritable(self.path / BEST, step):
+            checkpoints.check_room(self.path, params)
+            if self._best is None:
+                (self.path / BEST).mkdir(exist_ok=True)
+                self._best = checkpoints.manager_of(self.path / BEST, 1)
+            self._best.save(step, args=checkpoints.parts(meta, params=jax.tree.map(_copy, params)))
+        self.wait()
+
+    def save_if_best(self, step: int, params: dict, meta: Meta, name: str) -> str:
+        """Calls `save_best` if the number called `name` in `meta.extra` is the largest so far; says what it is."""
+        best = best_so_far(self.path, name)
+        if best is not None and meta.extra[name] <= best[1]:
+            return f"best {best[1]:.4f} at step {best[0]}"
+        self.save_best(step, params, meta)
+        return "the best so far"
+
+    def wait(self) -> None:
+        """Until everything is written."""
+        for manager, path in ((self._latest, self.path), (self._best, self.path / BEST)):
+            if manager is not None:
+                with checkpoints.unwritable(path, self.last or 0):
+                    manager.wait_until_finished()
+
+
+def _copy(x: jax.Array | np.ndarray) -> np.ndarray:
+    return np.array(x, copy=True)
+
+
+def best_so_far(workdir: Path, name: str) -> tuple[int, float] | None:
+    """(step, number called `name`) of the best checkpoint, if there is one that can be read."""
+    found = checkpoints.steps(workdir / BEST)
+    with contextlib.suppress(Exception):
+        if found:
+            return found[-1], float(checkpoints.read_meta(workdir / BEST, found[-1]).extra[name])
+    return None
