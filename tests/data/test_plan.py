@@ -1,7 +1,6 @@
 """The plan: every image once, full batches of little padding, all a function of (seed, step)."""
 
 import functools
-import itertools
 import json
 import pickle
 
@@ -14,7 +13,7 @@ from reference_pack import data_folder
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.data.plan import EvaluationPlan, TrainingPlan, fill_buckets
 from yolos_jax.errors import InputError
-from yolos_jax.images.sequence import Geometry, bucket_edges
+from yolos_jax.images.sequence import Geometry
 
 DRAW = Pipeline(Resize((32, 48, 64, 80), 112), before=(Flip(), Crop(sides=(48, 64), range=(32, 60))))
 GEOMETRY = Geometry.of(48, 96, 16, 84)
@@ -165,19 +164,6 @@ def test_buckets_hold_what_is_put_in(counts, batch_size, step):
     assert sorted(i for _, group in groups for i in group.tolist()) == list(range(len(counts)))
     assert all(counts[i] <= edge for edge, group in groups for i in group)
     assert [len(group) for _, group in groups[:-1]] == [batch_size] * (len(groups) - 1)
-
-
-@given(st.lists(st.integers(1, 12), min_size=1, max_size=14), st.integers(1, 4))
-def test_edges_pad_least(values, buckets):
-    edges = bucket_edges(values, buckets)
-    assert edges == sorted(set(edges)) and len(edges) <= buckets and edges[-1] == max(values)
-
-    def padded(edges):
-        return sum(min(e for e in edges if e >= v) for v in values)
-
-    distinct = sorted(set(values))
-    every = (c for k in range(1, min(buckets, len(distinct)) + 1) for c in itertools.combinations(distinct, k))
-    assert padded(edges) == min(padded(c) for c in every if c[-1] == distinct[-1])
 
 
 # As many images as COCO has

@@ -4,8 +4,6 @@ import functools
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from made_coco import box, make_coco
 from PIL import Image
 from reference_pack import arrays, data_folder
@@ -15,49 +13,17 @@ from yolos_jax.data.examples import Example
 from yolos_jax.data.loader import LoadStep
 from yolos_jax.data.plan import EvaluationPlan
 from yolos_jax.data.sources.coco import CocoSource
-from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import (
     Geometry,
     default_max_side,
-    pack,
     resize,
     resized_size,
     resized_sizes,
-    rounded_tokens,
     to_patches,
 )
 from yolos_jax.model.yolos import normalize
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # of ImageNet
-
-
-def test_every_size_of_the_pack():
-    z = arrays("transforms.npz")
-    for side in (512, 800):
-        for (w, h), want in zip(z["evsize_in_wh"], z[f"evsize{side}_out_hw"]):
-            assert resized_size(int(w), int(h), side, default_max_side(side)) == (want[1], want[0]), (w, h, side)
-    for (w, h, side, most), want in zip(z["trsize_in"], z["trsize_out_hw"]):
-        found = resized_size(int(w), int(h), int(side), None if most < 0 else int(most))
-        assert found == (want[1], want[0]), (w, h, side, most)
-
-
-def test_many_sizes_at_once_equal_one_by_one():
-    z = arrays("transforms.npz")
-    bounded = z["trsize_in"][z["trsize_in"][:, 3] > 0]
-    for most in np.unique(bounded[:, 3]):
-        rows = bounded[bounded[:, 3] == most]
-        one_by_one = [resized_size(*(int(v) for v in row)) for row in rows]
-        assert resized_sizes(rows[:, :2], rows[:, 2], int(most)).tolist() == [list(size) for size in one_by_one]
-
-
-def test_a_geometry_resizes_many_as_it_does_one():
-    geometry, sizes = Geometry.of(512, 0, 16, 84), arrays("transforms.npz")["evsize_in_wh"]
-    assert geometry.max_side == 853
-    assert geometry.sizes(sizes).tolist() == [list(geometry.size(int(w), int(h))) for w, h in sizes]
-
-
-def test_longest_sides_of_the_reference():
-    assert [default_max_side(side) for side in (800, 608, 512)] == [1333, 1013, 853]
 
 
 def test_pixels_and_targets_of_validation_images():
@@ -167,42 +133,6 @@ def test_the_transforms_of_the_pack_use_every_step():
         used = {bool(np.max(z[f"t{n}_{key}"]) > 0) for n in range(17)}
         assert used == {True, False}, key
     assert any(len(z[f"t{n}_boxes"]) < len(z[f"t{n}_in_boxes"]) for n in range(17))
-
-
-EXTREME = [(1, 1), (3, 2000), (2000, 1), (9000, 1), (5000, 100), (5040, 61), (10, 3000), (16, 16)]
-
-
-@pytest.mark.parametrize("size", EXTREME, ids=lambda s: f"{s[0]}x{s[1]}")
-def test_extreme_images_keep_whole_patches_within_the_bound(size):
-    width, height = resized_size(*size, 800, 1333)
-    assert width % 16 == height % 16 == 0 and min(width, height) >= 16 and max(width, height) <= 1344
-
-
-@given(st.integers(1, 100_000))
-def test_rounded_tokens_waste_an_eighth_at_most(n):
-    assert n <= rounded_tokens(n) <= n * 1.125
-
-
-def test_patches_are_rows_of_the_image():
-    image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
-    patches = to_patches(image)
-    np.testing.assert_array_equal(patches[1, 1], image[16:, 16:32])
-    packed = pack([image], 8, 1)
-    np.testing.assert_array_equal(packed.patches[0, 4].reshape(16, 16, 3), image[16:, 16:32])
-    assert packed.grid.tolist() == [[2, 3]] and not packed.patches[0, 6:].any()
-    with pytest.raises(InputError, match="multiples of 16"):
-        to_patches(image[:30])
-    with pytest.raises(InputError, match="raise model.max_side"):
-        pack([image], 6, 1, max_side=2)
-
-
-def test_images_the_model_cannot_take_are_refused():
-    with pytest.raises(InputError, match="model.max_side"):
-        Geometry.of(800, 1400, 16, 84)
-    with pytest.raises(InputError, match="at least one patch"):
-        Geometry.of(8, 0, 16, 84)
-    with pytest.raises(InputError, match="at least one patch"):
-        Geometry.of(32, -5, 16, 84)
 
 
 def test_targets_are_fractions_of_the_viewed_image(tmp_path):

@@ -86,7 +86,7 @@ class Source(Protocol):
     label_names: dict[int, str]
 
     def read(self, example: Example) -> Image.Image:
-        """The RGB image; `UnreadableImage` if it cannot be had."""
+        """The RGB image; `UnreadableImage` if it is damaged or not of the annotated size."""
 
 
 class DataSet(Source, Protocol):

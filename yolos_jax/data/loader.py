@@ -65,6 +65,14 @@ class Share(NamedTuple):
 ALL = Share()
 
 
+class Viewed(NamedTuple):
+    """An image that was read, in its view: its place in the source, its targets, its pixels `[height, width, 3]`."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index
+    example: Example
+    pixels: np.ndarray
+
+
 class LoadStep:
     """Step number -> `Loaded`: the work of a data worker.
 
@@ -91,10 +99,10 @@ class LoadStep:
     def __call__(self, step: int) -> Loaded:
         planned = self.plan.batch(int(step))
         skipped: list[str] = []
-        slots = self.slots
-        mine = slice(self.share.index * slots, (self.share.index + 1) * slots)
-        found = []
+        mine = slice(self.share.index * self.slots, (self.share.index + 1) * self.slots)
+        viewed = []
         for place in range(len(planned.indices))[mine]:
+<<<<<<< HEAD
             one = planned._replace(indices=planned.indices[place : place + 1], views=planned.views.of([place]))
             found.append(self._read(one, skipped))
         kept = [item for item in found if item is not None]
@@ -104,15 +112,27 @@ class LoadStep:
         targets = pack_targets([example for _, example, _ in kept], slots, self.most)
         real = int(sequences.grid[: len(kept)].prod(1).sum())
         return Loaded(int(step), TrainBatch(*sequences, **targets), indices, tuple(skipped), planned.tokens, real)
+=======
+            one = planned._replace(indices=planned.indices[[place]], views=planned.views.of([place]))
+            found = self._read(one, skipped)
+            if found is not None:
+                viewed.append(found)
+        sequences = pack([v.pixels for v in viewed], planned.tokens, self.slots, self.patch, self.max_side)
+        targets = pack_targets([v.example for v in viewed], self.slots, self.most)
+        indices = np.full(self.slots, -1, np.int64)
+        indices[: len(viewed)] = [v.index for v in viewed]
+        real = int(sequences.grid[: len(viewed)].prod(1).sum())
+        return Loaded(int(step), TrainBatch(*sequences, **targets), indices, tuple(skipped), real)
+>>>>>>> wt-c
 
-    def _read(self, planned: PlannedBatch, skipped: list[str]) -> tuple[int, Example, np.ndarray] | None:
-        """(index, example, pixels) of a planned image or of the one that takes its place; None if there is none."""
+    def _read(self, planned: PlannedBatch, skipped: list[str]) -> Viewed | None:
+        """A planned image or the one that takes its place; None if there is none."""
         one, original, pipeline = planned, int(planned.indices[0]), self.plan.pipeline
         for attempt in range(SUBSTITUTES):
             index, view = int(one.indices[0]), one.views.of(0)
             example = self.source.examples[index]
             try:
-                return index, pipeline.boxes(example, view), pipeline.pixels(self.source.read(example), view)
+                return Viewed(index, pipeline.boxes(example, view), pipeline.pixels(self.source.read(example), view))
             except UnreadableImage as error:
                 skipped.append(str(error))
             other = self.plan.substitute(planned.step, original, attempt)

@@ -1,19 +1,15 @@
 """COCO folders: what is read, what is left out, and a sentence for everything wrong."""
 
-import dataclasses
 import json
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from made_coco import box, make_coco
 from PIL import Image
 from pycocotools.coco import COCO
-from reference_pack import ROOT, data_folder
+from reference_pack import data_folder
 
-from yolos_jax.data.examples import Example, ExampleTable
 from yolos_jax.data.sources.coco import CocoSource
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage
@@ -132,7 +128,7 @@ def test_missing_things(tmp_path):
             CocoSource(tmp_path, "train2017", 10)
 
 
-def test_a_image_of_another_size_is_named(tmp_path):
+def test_an_image_of_another_size_is_named(tmp_path):
     root = make_coco(tmp_path, [(64, 48)])
     Image.new("RGB", (30, 30)).save(root / "train2017" / "1.jpg")
     source = CocoSource(root, "train2017", 10)
@@ -163,103 +159,13 @@ def test_a_source_can_be_sent_to_a_worker(tmp_path):
     np.testing.assert_array_equal(again.read(again.examples[0]), source.read(source.examples[0]))
 
 
-LISTED = {"categories": [{"id": 7, "name": "seven"}, {"id": 1, "name": "one"}, {"id": 4, "name": "four"}]}
-
-
-@pytest.mark.parametrize(
-    "arguments, num_classes, label_names, labels",
-    [
-        ({}, 8, {1: "one", 4: "four", 7: "seven"}, [7, 1]),
-        ({"num_classes": 91}, 91, {1: "one", 4: "four", 7: "seven"}, [7, 1]),
-        ({"categories": "contiguous"}, 3, {0: "one", 1: "four", 2: "seven"}, [2, 0]),
-        ({"category_ids": (7, 1, 4)}, 3, {0: "seven", 1: "one", 2: "four"}, [0, 1]),
-        ({"category_ids": (9, 7, 1), "num_classes": 3}, 3, {1: "seven", 2: "one"}, [1, 2]),
-    ],
-    ids=["raw", "raw_more", "contiguous", "a_models", "a_models_without_one"],
-)
-def test_labels_of_category_ids(tmp_path, arguments, num_classes, label_names, labels):
-    annotations = [box(1, 1, [1, 1, 5, 5], category=7), box(2, 1, [2, 2, 5, 5], category=1)]
-    root = make_coco(tmp_path, [(64, 48)], annotations=annotations, **LISTED)
-    source = CocoSource(root, "train2017", **arguments)
-    assert source.num_classes == num_classes == len(source.category_ids)
-    assert source.label_names == label_names
-    assert source.examples[0].labels.tolist() == source.examples.labels.tolist() == labels
-    assert [source.category_ids[label] for label in labels] == [7, 1]
-
-
-def test_a_category_that_the_model_lacks(tmp_path):
-    annotations = [box(1, 1, [1, 1, 5, 5]), box(2, 1, [2, 2, 5, 5], category=7)]
-    root = make_coco(tmp_path, [(64, 48)], annotations=annotations)
-    with pytest.raises(InputError, match="annotation id 2 .* category id 7, which is none of the model's 2 categories"):
-        CocoSource(root, "train2017", 2, category_ids=(1, 4))
-    with pytest.raises(InputError, match="data.categories is 'sorted'; choose one of raw, contiguous"):
-        CocoSource(root, "train2017", categories="sorted")
-
-
 def test_annotations_and_images_from_other_places(tmp_path):
     root = make_coco(tmp_path / "usual", [(64, 48), (48, 64)])
     usual = CocoSource(root, "train2017")
     (root / "train2017").rename(tmp_path / "images")
     (root / "annotations" / "instances_train2017.json").rename(tmp_path / "boxes.json")
-    places = {"annotations": tmp_path / "boxes.json", "images": tmp_path / "images"}
+    places = {"annotations": tmp_path / "boxes.json", "image_folder": tmp_path / "images"}
     moved = CocoSource(tmp_path / "nowhere", "unused", **places)
     assert moved.examples.fingerprint() == usual.examples.fingerprint()
     assert moved.read(moved.examples[1]).size == (48, 64)
     assert [e.image_id for e in CocoSource("", "", max_images=1, **places).examples] == [1]
-
-
-def some_examples():
-    rng = np.random.default_rng(0)
-    counts = 2, 0, 3
-    return [
-        Example(
-            image_id=10 + i,
-            file=f"{i}.jpg",
-            width=30 + i,
-            height=20,
-            boxes=rng.random((n, 4), np.float32),
-            labels=rng.integers(0, 9, n).astype(np.int32),
-            area=rng.random(n, np.float32),
-        )
-        for i, n in enumerate(counts)
-    ]
-
-
-def test_a_table_gives_back_its_examples():
-    examples = some_examples()
-    table = ExampleTable(examples)
-    assert len(table) == 3 and table.counts.tolist() == [2, 0, 3]
-    for found, want in zip([*table, table[-1]], [*examples, examples[2]]):
-        for name, value in vars(want).items():
-            np.testing.assert_array_equal(getattr(found, name), value, err_msg=name)
-    with pytest.raises(IndexError):
-        table[3]
-
-
-def test_the_fingerprint_is_of_the_content():
-    examples = some_examples()
-    before = ExampleTable(examples).fingerprint()
-    moved = [dataclasses.replace(e, file="elsewhere/" + e.file) for e in examples]
-    assert ExampleTable(moved).fingerprint() == before
-    first = examples[0]
-    changes = {
-        "image_id": 11,
-        "width": 31,
-        "boxes": first.boxes + np.float32(1),
-        "labels": first.labels + np.int32(1),
-        "area": first.area + np.float32(1),
-    }
-    for name, value in changes.items():
-        changed = dataclasses.replace(first, **{name: value})
-        assert ExampleTable([changed, *examples[1:]]).fingerprint() != before, name
-    assert ExampleTable(examples[::-1]).fingerprint() != before
-    assert ExampleTable(examples[:2]).fingerprint() != before
-
-
-def test_data_imports_no_jax():
-    """Workers of the loader must not start a jax backend; grain, which imports jax, comes when it is used."""
-    modules = sorted(path.stem for path in (ROOT / "yolos_jax" / "data").glob("*.py"))
-    assert {"loader", "plan", "augment"} <= set(modules)
-    imports = "; ".join(f"import yolos_jax.data.{name}" for name in modules if name != "__init__")
-    code = f"import sys; {imports}; sys.exit('jax' in sys.modules or 'grain' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60, cwd=ROOT).returncode == 0

@@ -87,15 +87,12 @@ class CocoSource:
         return os.path.normpath(os.path.join(os.path.realpath(self.image_folder), file_name))
 
     def read(self, example: Example) -> Image.Image:
-        """The RGB image; `UnreadableImage` if it is damaged or not of the annotated size."""
         return check_size(open_rgb(example.file), example)
 
     def listed(self) -> dict[str, list]:
-        """The images, annotations and categories of the annotation file, usable or not."""
         return read_annotations(self.annotation_file, lambda _: None)
 
     def ground_truth(self) -> dict[str, Any]:
-        """What evaluation compares with: the content of the annotation file, crowds included."""
         return json.loads(self.annotation_file.read_text(encoding="utf-8"))
 
 

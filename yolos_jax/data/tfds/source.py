@@ -130,11 +130,9 @@ class TfdsSource:
         return self.place(image["file_name"]) if image["id"] in self._numbers else None
 
     def place(self, file_name: str) -> str:
-        """One spelling for every image that the annotations list."""
         return f"{file_name} of {self.records}"
 
     def read(self, example: Example) -> Image.Image:
-        """The RGB image; `UnreadableImage` if it is damaged or not of the annotated size."""
         try:
             data = self.records.image(self._numbers[example.image_id])
             with Image.open(io.BytesIO(data)) as image:
@@ -149,7 +147,6 @@ class TfdsSource:
         return check_size(rgb, example)
 
     def listed(self) -> dict[str, list]:
-        """Images, annotations and categories in COCO's format, usable or not."""
         if self.annotation_file:
             return read_annotations(self.annotation_file, lambda _: None)
         if self._index is None:
