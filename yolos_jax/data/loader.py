@@ -102,17 +102,6 @@ class LoadStep:
         mine = slice(self.share.index * self.slots, (self.share.index + 1) * self.slots)
         viewed = []
         for place in range(len(planned.indices))[mine]:
-<<<<<<< HEAD
-            one = planned._replace(indices=planned.indices[place : place + 1], views=planned.views.of([place]))
-            found.append(self._read(one, skipped))
-        kept = [item for item in found if item is not None]
-        sequences = pack([pixels for _, _, pixels in kept], planned.tokens, slots, self.patch, self.max_side)
-        indices = np.full(slots, -1, np.int64)
-        indices[: len(kept)] = [index for index, _, _ in kept]
-        targets = pack_targets([example for _, example, _ in kept], slots, self.most)
-        real = int(sequences.grid[: len(kept)].prod(1).sum())
-        return Loaded(int(step), TrainBatch(*sequences, **targets), indices, tuple(skipped), planned.tokens, real)
-=======
             one = planned._replace(indices=planned.indices[[place]], views=planned.views.of([place]))
             found = self._read(one, skipped)
             if found is not None:
@@ -122,8 +111,7 @@ class LoadStep:
         indices = np.full(self.slots, -1, np.int64)
         indices[: len(viewed)] = [v.index for v in viewed]
         real = int(sequences.grid[: len(viewed)].prod(1).sum())
-        return Loaded(int(step), TrainBatch(*sequences, **targets), indices, tuple(skipped), real)
->>>>>>> wt-c
+        return Loaded(int(step), TrainBatch(*sequences, **targets), indices, tuple(skipped), planned.tokens, real)
 
     def _read(self, planned: PlannedBatch, skipped: list[str]) -> Viewed | None:
         """A planned image or the one that takes its place; None if there is none."""
