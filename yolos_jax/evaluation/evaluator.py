@@ -105,7 +105,9 @@ class Evaluator:
         batches = processes.agree(load, self._work, 0, len(self._plan), self._workers, self._ahead)
         params = place(params, self._same)
         results: list[dict[str, Any]] = []
-        skipped, done, total = [], [], len(self.source.examples)
+        skipped: list[str] = []
+        done: list[int] = []
+        total = len(self.source.examples)
         with (
             tqdm(None, "evaluating", total, unit="image", mininterval=1.0, disable=not processes.is_primary) as bar,
             contextlib.closing(batches),

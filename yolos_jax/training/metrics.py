@@ -43,7 +43,8 @@ class Metrics:
         self.file = self.path.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1) if writes else None
         self.bar = tqdm(None, "training", task.total, initial=start, unit="step", mininterval=1.0, disable=not writes)
-        self.sums, self.whole = Counter(), Counter()  # since the last line, and in all
+        self.sums: Counter[str] = Counter()  # since the last line
+        self.whole: Counter[str] = Counter()
         self.since = self.began = time.perf_counter()
         self.waited = self.all_waited = 0.0
         self.measured: list[dict[str, jax.Array]] = []
