@@ -2,9 +2,8 @@
 
 python run_detector.py image.jpg ... [--threshold 0.5]
 
-`export.py` copies this file beside the programs. It needs jax, flatbuffers,
-numpy and Pillow and nothing else; export.json says what the programs take and
-give, and this shows how to use them from a program of your own:
+`export.py` copies this file beside the programs. It needs jax, flatbuffers, numpy and Pillow and nothing else;
+export.json says what the programs take and give, and this shows how to use them from a program of your own:
 
     detector = ExportedDetector("folder")
     detector([Image.open("image.jpg")])
@@ -27,7 +26,7 @@ NEEDED = "platforms", "parameters", "batch", "images", "programs", "label_names"
 
 
 class Unusable(Exception):
-    """Told in one sentence: what is wrong, and what to do."""
+    """Says in one sentence what is wrong and what to do."""
 
 
 def resized(width: int, height: int, short_side: int, max_side: int, patch: int) -> tuple[int, int]:
@@ -98,11 +97,8 @@ class ExportedDetector:
     def __call__(self, images: list[Image.Image], threshold: float = 0.5) -> list[list[dict[str, Any]]]:
         """What is in each RGB image, best first; a `box` is absolute xyxy in the image's own pixels."""
         size = self.facts["batch"] or 1
-        return [
-            found
-            for start in range(0, len(images), size)
-            for found in self.detect(images[start : start + size], size, threshold)
-        ]
+        batches = [images[start : start + size] for start in range(0, len(images), size)]
+        return [found for batch in batches for found in self.detect(batch, size, threshold)]
 
     def detect(self, images: list[Image.Image], slots: int, threshold: float) -> list[list[dict[str, Any]]]:
         """One batch; slots beyond the images hold a single black patch."""
@@ -120,8 +116,8 @@ class ExportedDetector:
             patches[i, : c.shape[0] * c.shape[1]] = c.reshape(-1, patches.shape[2])
             grid[i], sizes[i] = c.shape[:2], image.size
         out = jax.device_get(run(self.parameters, patches, grid, sizes))
-        one = [{name: out[name][i] for name in ("scores", "labels", "pixel_boxes")} for i in range(len(images))]
-        return [self.objects(**found, threshold=threshold) for found in one]
+        by_image = zip(*(out[name][: len(images)] for name in ("scores", "labels", "pixel_boxes")))
+        return [self.objects(*found, threshold) for found in by_image]
 
     def program(self, patches: int) -> tuple[Any, int]:
         """The smallest program for so many patches, and how many it takes."""
@@ -129,14 +125,13 @@ class ExportedDetector:
         if not fitting:
             raise Unusable(f"an image of {patches} patches has no program; see --patches of export.py.")
         best = min(fitting, key=lambda p: p["patches"])
-        if best["file"] not in self.programs:
-            program = self.read(best["file"], lambda path: export.deserialize(bytearray(path.read_bytes())))
-            self.programs[best["file"]] = jax.jit(program.call)
-        return self.programs[best["file"]], best["patches"]
+        file, patches = best["file"], best["patches"]
+        if file not in self.programs:
+            program = self.read(file, lambda path: export.deserialize(bytearray(path.read_bytes())))
+            self.programs[file] = jax.jit(program.call)
+        return self.programs[file], patches
 
-    def objects(
-        self, scores: np.ndarray, labels: np.ndarray, pixel_boxes: np.ndarray, threshold: float
-    ) -> list[dict[str, Any]]:
+    def objects(self, scores: Any, labels: Any, pixel_boxes: Any, threshold: float) -> list[dict[str, Any]]:
         """The queries of one image that score at least `threshold`."""
         names, ids = self.facts["label_names"], self.facts["category_ids"]
         return [
@@ -158,10 +153,8 @@ def main() -> None:
     args = parser.parse_args()
     detector = ExportedDetector(Path(__file__).resolve().parent)
     images = [open_upright(path) for path in args.images]
-    found = [
-        {"file": path, "width": image.width, "height": image.height, "objects": objects}
-        for path, image, objects in zip(args.images, images, detector(images, args.threshold))
-    ]
+    files = [{"file": path, "width": image.width, "height": image.height} for path, image in zip(args.images, images)]
+    found = [file | {"objects": objects} for file, objects in zip(files, detector(images, args.threshold))]
     print(json.dumps(found, indent=1))
 
 
