@@ -102,22 +102,22 @@ class ExportedDetector:
 
     def detect(self, images: list[Image.Image], slots: int, threshold: float) -> list[list[dict[str, Any]]]:
         """One batch; slots beyond the images hold a single black patch."""
-        rule = self.facts["images"]
-        patch = rule["patch_size"]
-        cut = []
-        for image in images:
-            size = resized(*image.size, rule["short_side"], rule["max_side"], patch)
-            pixels = np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BILINEAR))
-            cut.append(pixels.reshape(size[1] // patch, patch, size[0] // patch, patch, 3).swapaxes(1, 2))
-        run, tokens = self.program(max(c.shape[0] * c.shape[1] for c in cut))
-        patches = np.zeros((slots, tokens, 3 * patch * patch), np.uint8)
+        rule, patch = self.facts["images"], self.facts["images"]["patch_size"]
         grid, sizes = np.ones((slots, 2), np.int32), np.ones((slots, 2), np.float32)
-        for i, (image, c) in enumerate(zip(images, cut)):
-            patches[i, : c.shape[0] * c.shape[1]] = c.reshape(-1, patches.shape[2])
-            grid[i], sizes[i] = c.shape[:2], image.size
+        cut = []
+        for i, image in enumerate(images):
+            width, height = resized(*image.size, rule["short_side"], rule["max_side"], patch)
+            grid[i], sizes[i] = (height // patch, width // patch), image.size
+            same = image.size == (width, height)
+            pixels = np.asarray(image if same else image.resize((width, height), Image.Resampling.BILINEAR))
+            blocks = pixels.reshape(grid[i, 0], patch, grid[i, 1], patch, 3).swapaxes(1, 2)
+            cut.append(blocks.reshape(-1, 3 * patch * patch))
+        run, tokens = self.program(max(map(len, cut)))
+        patches = np.zeros((slots, tokens, 3 * patch * patch), np.uint8)
+        for i, values in enumerate(cut):
+            patches[i, : len(values)] = values
         out = jax.device_get(run(self.parameters, patches, grid, sizes))
-        by_image = zip(*(out[name][: len(images)] for name in ("scores", "labels", "pixel_boxes")))
-        return [self.objects(*found, threshold) for found in by_image]
+        return [self.objects({name: out[name][i] for name in out}, threshold) for i in range(len(images))]
 
     def program(self, patches: int) -> tuple[Any, int]:
         """The smallest program for so many patches, and how many it takes."""
@@ -131,15 +131,16 @@ class ExportedDetector:
             self.programs[file] = jax.jit(program.call)
         return self.programs[file], patches
 
-    def objects(self, scores: Any, labels: Any, pixel_boxes: Any, threshold: float) -> list[dict[str, Any]]:
+    def objects(self, found: dict[str, np.ndarray], threshold: float) -> list[dict[str, Any]]:
         """The queries of one image that score at least `threshold`."""
         names, ids = self.facts["label_names"], self.facts["category_ids"]
+        scores, labels = found["scores"], found["labels"]
         return [
             {
                 "label": ids[labels[i]] if ids else int(labels[i]),
                 "name": names.get(str(labels[i]), str(labels[i])),
                 "score": float(scores[i]),
-                "box": [float(v) for v in pixel_boxes[i]],
+                "box": [float(v) for v in found["pixel_boxes"][i]],
             }
             for i in np.argsort(-scores, kind="stable")
             if scores[i] >= threshold

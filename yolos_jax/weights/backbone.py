@@ -55,8 +55,7 @@ def prefixes(state: Mapping[str, np.ndarray]) -> list[str]:
 def find_backbone(state: Mapping[str, np.ndarray], what: str) -> Backbone:
     """The ViT of a state dict (float32 arrays by name) that has at least one of the `prefixes`.
 
-    Raises:
-      InputError: there are several and no rule which one counts, or its names contradict each other.
+    An `InputError` says that there are several and no rule which one counts, or that names contradict each other.
     """
     prefix = _choose(prefixes(state), what)
     of_timm = prefix + _TIMM in state
@@ -67,7 +66,8 @@ def find_backbone(state: Mapping[str, np.ndarray], what: str) -> Backbone:
     for name, theirs in inside.items():
         if name.startswith(passed):
             continue
-        name = name if of_timm else _timm_name(name)
+        for part, timm in () if of_timm else _RENAMES:
+            name = re.sub(part, timm, name)
         if name in backbone:
             raise InputError(f"{what} holds both {shown(backbone[name][0])} and {shown(theirs)}, which are the same.")
         backbone[name] = (theirs,)
@@ -94,12 +94,6 @@ def _choose(found: list[str], what: str) -> str:
         return left[0]
     some = ", ".join(repr(shown(prefix)) for prefix in left[:6])
     raise InputError(f"{what} holds {len(left)} vision transformers (under {some}); save the one meant alone.")
-
-
-def _timm_name(name: str) -> str:
-    for theirs, ours in _RENAMES:
-        name = re.sub(theirs, ours, name)
-    return name
 
 
 def _with_joint_qkv(backbone: dict[str, tuple[str, ...]], state: Mapping[str, np.ndarray], what: str) -> dict:

@@ -27,10 +27,8 @@ def from_deit(found: Backbone, config: YolosConfig, seed: int = 0) -> tuple[dict
     """Our parameters (nested dict of numpy float32 arrays) with a ViT's backbone; `seed` is of everything it lacks.
 
     A distilled classifier has two extra rows of position embeddings. As in the reference its first one is dropped:
-    CLS keeps DeiT's CLS token but gets the distillation token's position.
-
-    Raises:
-      InputError: tensors are missing, unexpected or misshapen.
+    CLS keeps DeiT's CLS token but gets the distillation token's position. An `InputError` names tensors that are
+    missing, unexpected or misshapen.
     """
     _check_backbone(found, config)
     row, side = _position_layout(found)
@@ -59,8 +57,8 @@ def config_of_deit(found: Backbone) -> YolosConfig:
             return config
     known = ", ".join(f"{name} {config.width} and {config.depth}" for name, config in VARIANTS.items())
     raise InputError(
-        f"{found.report.path} has width {width} and {depth} blocks, which is none of the variants ({known}); pass --config "
-        "with the model's settings."
+        f"{found.report.path} has width {width} and {depth} blocks, which is none of the variants ({known}); "
+        "pass --config with the model's settings."
     )
 
 

@@ -54,10 +54,7 @@ def fetch(model: HubModel) -> Path:
     """The folder in the cache that holds a model's settings and weights, downloaded if need be.
 
     Where the hub cannot be reached, what is in the cache is taken. PyTorch weights are downloaded only if there are
-    no others.
-
-    Raises:
-      InputError: no such model, not allowed, or neither reachable nor in the cache.
+    no others. `InputError` if there is no such model, access is denied, or it is neither reachable nor in the cache.
     """
     folder = _snapshot(model, _SETTINGS + _WEIGHTS)
     if not any((folder / name).exists() for name in ("model.safetensors", INDEX)):
@@ -89,10 +86,8 @@ def _trouble(model: HubModel, error: Exception) -> str:
         case errors.GatedRepoError():
             return f"{name} is gated: accept its conditions on {where}, then set HF_TOKEN to a token of that account"
         case errors.RepositoryNotFoundError():
-            return (
-                f"{name} is neither a file or folder here nor a model on the Hugging Face hub; look at its spelling, "
-                "or set HF_TOKEN if it is private"
-            )
+            why = "neither a file or folder here nor a model on the Hugging Face hub"
+            return f"{name} is {why}; look at its spelling, or set HF_TOKEN if it is private"
         case errors.RevisionNotFoundError():
             return f"the hub's {model.id} has no revision {model.revision}; {where}/commits lists them"
         case errors.LocalEntryNotFoundError():
@@ -105,10 +100,8 @@ def _trouble(model: HubModel, error: Exception) -> str:
             return f"{name} is no file or folder here, {why}, and the cache {cache} does not hold it whole; {then}"
         case errors.HFValidationError():
             return f"{name} is neither a file or folder here nor a possible name on the hub"
-    return (
-        f"{name} could not be fetched from the hub ({_reason(error)}); run the same command again, what has arrived "
-        "is kept"
-    )
+    then = "run the same command again, what has arrived is kept"
+    return f"{name} could not be fetched from the hub ({_reason(error)}); {then}"
 
 
 def _reason(error: BaseException) -> str:

@@ -48,8 +48,7 @@ def to_huggingface(params: Mapping, config: YolosConfig) -> dict[str, np.ndarray
 def read_config(values: Mapping[str, Any], what: str) -> tuple[YolosConfig, dict[int, str]]:
     """Settings, and names by class id without the placeholder "N/A", of a YOLOS `config.json`.
 
-    Raises:
-      InputError: a setting of `what` is unusable or asks for something that this model does not do.
+    An `InputError` names a setting that is unusable or asks for something that this model does not do.
     """
     for name, only in _FIXED.items():
         if type(values.get(name, only)) is not type(only) or values.get(name, only) != only:

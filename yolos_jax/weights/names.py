@@ -55,35 +55,29 @@ def join(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 def reference_shapes(config: YolosConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of the reference's state dict."""
-    width, others = config.width, 1 + config.det_tokens
+    width, patch, others = config.width, config.patch_size, 1 + config.det_tokens
     out: dict[str, tuple[int, ...]] = {
         "backbone.cls_token": (1, 1, width),
         "backbone.pos_embed": (1, math.prod(config.init_grid) + others, width),
         "backbone.det_token": (1, config.det_tokens, width),
-        "backbone.patch_embed.proj.weight": (width, 3, config.patch_size, config.patch_size),
-        "backbone.patch_embed.proj.bias": (width,),
     }
-
-    def linear(name: str, size_in: int, size_out: int) -> None:
-        out[f"{name}.weight"], out[f"{name}.bias"] = (size_out, size_in), (size_out,)
-
-    def norm(name: str) -> None:
-        out[f"{name}.weight"] = out[f"{name}.bias"] = (width,)
-
-    for i in range(config.depth):
-        block = f"backbone.blocks.{i}"
-        norm(f"{block}.norm1")
-        linear(f"{block}.attn.qkv", width, 3 * width)
-        linear(f"{block}.attn.proj", width, width)
-        norm(f"{block}.norm2")
-        linear(f"{block}.mlp.fc1", width, config.mlp_width)
-        linear(f"{block}.mlp.fc2", config.mlp_width, width)
-    norm("backbone.norm")
     if config.mid_grid is not None:
         out["backbone.mid_pos_embed"] = (config.depth - 1, 1, math.prod(config.mid_grid) + others, width)
+    block: dict[str, tuple[int, ...]] = {
+        "norm1": (width,),
+        "attn.qkv": (3 * width, width),
+        "attn.proj": (width, width),
+        "norm2": (width,),
+        "mlp.fc1": (config.mlp_width, width),
+        "mlp.fc2": (width, config.mlp_width),
+    }
+    weights: dict[str, tuple[int, ...]] = {"backbone.patch_embed.proj": (width, 3, patch, patch)}
+    weights |= {f"backbone.blocks.{i}.{name}": shape for i in range(config.depth) for name, shape in block.items()}
+    weights["backbone.norm"] = (width,)
     for head, outputs in (("class_embed", config.num_classes + 1), ("bbox_embed", 4)):
-        for i, size in enumerate((width, width, outputs)):
-            linear(f"{head}.layers.{i}", width, size)
+        weights |= {f"{head}.layers.{i}": (size, width) for i, size in enumerate((width, width, outputs))}
+    for name, shape in weights.items():
+        out |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
     return out
 
 

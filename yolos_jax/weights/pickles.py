@@ -22,8 +22,7 @@ ENTRIES = ("model", "teacher", "state_dict", "model_ema", "student")
 def read_pickle(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Arrays of any dtype by name, and notes on where they were; unpickles only tensors, containers and `Namespace`.
 
-    Raises:
-      InputError: PyTorch is absent, or the file is damaged, unsafe, absurd, or holds no state dict.
+    `InputError` if PyTorch is absent, or the file is damaged, unsafe, absurd, or holds no state dict.
     """
     try:
         import torch

@@ -25,11 +25,7 @@ class Sizes(NamedTuple):
 
 
 def read_processor(values: Mapping[str, Any], what: str) -> Sizes:
-    """The sizes that a `preprocessor_config.json` of any age asks for; an error calls it `what`.
-
-    Raises:
-      InputError: a setting asks for something else than we do, or makes no sense.
-    """
+    """The sizes in a `preprocessor_config.json` of any age; `InputError` if it asks for what we do not do."""
     try:
         for name, honoured, ours in (
             *((name, lambda value: value is True, "it is always done here") for name in _SWITCHES),

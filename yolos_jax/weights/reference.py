@@ -51,14 +51,13 @@ def from_reference(state: Mapping[str, np.ndarray], config: YolosConfig, what: s
     for name, grid in (("pos_embed", config.init_grid), ("mid_pos_embed", config.mid_grid)):
         if grid is not None:
             params[name] = _split_positions(params[name], grid)
-    return jax.tree.map(_tidy, params)
+    return jax.tree.map(_contiguous, params)
 
 
 def to_reference(params: Mapping, config: YolosConfig) -> dict[str, np.ndarray]:
     """The reference's state dict (contiguous numpy float32) of our parameters; undoes `from_reference` bit by bit.
 
-    Raises:
-      InputError: the parameters do not fit `config`.
+    `InputError` if the parameters do not fit `config`.
     """
     shapes, side, out = reference_shapes(config), config.patch_size, {}
     try:
@@ -74,7 +73,7 @@ def to_reference(params: Mapping, config: YolosConfig) -> dict[str, np.ndarray]:
                 array = array.reshape(side, side, 3, config.width).transpose(3, 2, 0, 1)
             else:
                 array = np.expand_dims(array, -3) if name.endswith(_WITH_BATCH) else array.T
-            out[name] = _tidy(array)
+            out[name] = _contiguous(array)
     except (KeyError, IndexError, ValueError) as error:
         raise InputError(f"the parameters do not belong to the given model config ({error!r}).") from error
     check(out, shapes, "the parameters")
@@ -125,6 +124,6 @@ def _join_positions(parts: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.concatenate([parts["cls"], patches, parts["det"]], axis=-2)
 
 
-def _tidy(array: np.ndarray) -> np.ndarray:
+def _contiguous(array: np.ndarray) -> np.ndarray:
     """Contiguous float32: `safetensors` writes an array's memory, whatever its strides say."""
     return np.ascontiguousarray(array, dtype=np.float32)

@@ -42,7 +42,12 @@ def read_source(path: str | Path) -> Source:
     config = processor = None
     if path.is_dir():
         config = read_json(folder / "config.json")
-        _check_type(config, f"the config.json of {name}")
+        model_type = config.get("model_type", "yolos")  # timm's configs have none
+        if model_type not in ("yolos", *_CLASSIFIERS):  # refused before its tensors are read
+            raise InputError(
+                f"the config.json of {name} has model_type {quoted(model_type)}, not 'yolos' (nor one of "
+                f"{', '.join(_CLASSIFIERS)}, to start from)."
+            )
     tensors = read_folder(path) if path.is_dir() else read_tensors(path)
     kind = _kind(tensors.state, name)
     if kind == "deit" and config is not None and config.get("model_type") == "yolos":
@@ -76,15 +81,6 @@ def _find(path: str | Path) -> tuple[Path, str]:
     if path.is_dir() and not (path / "config.json").is_file():
         raise InputError(f"the folder {path} has no config.json; a Hugging Face folder holds one beside its weights.")
     return path, str(path)
-
-
-def _check_type(config: dict[str, Any], what: str) -> None:
-    """Refuses another architecture by its name, before its tensors are read. timm's configs have no `model_type`."""
-    kind = config.get("model_type", "yolos")
-    if kind not in ("yolos", *_CLASSIFIERS):
-        raise InputError(
-            f"{what} has model_type {quoted(kind)}, not 'yolos' (nor one of {', '.join(_CLASSIFIERS)}, to start from)."
-        )
 
 
 def _kind(state: dict[str, np.ndarray], what: str) -> str:
