@@ -19,8 +19,8 @@ def read_annotations(path: Path, complain: Complain = stop) -> dict[str, list]:
     """Reads a COCO instances file: its lists of images, annotations and categories.
 
     Args:
-      complain: called with a sentence for every entry whose id, size or name is
-        wrong; if it returns, the entry is left out.
+      complain: called with a sentence for every entry whose id, size or name is wrong; if it returns, the entry is
+        left out.
 
     Raises:
       InputError: no file, no JSON, or not these three lists.

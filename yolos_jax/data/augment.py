@@ -1,9 +1,9 @@
 """Augmentation as operations: what each draws, and what it does to pixels and to boxes, stand side by side.
 
-An operation draws its numbers for all images at once and from their sizes alone, so the length of every sequence
-is known before anything is decoded. Each draws from a generator of its own name, so that adding one leaves the
-others' numbers as they are. An operation changes one image; mixing several source images into one (mosaic) is out
-of scope by design, because an image's sequence would then depend on other images.
+An operation draws its numbers for all images at once and from their sizes alone, so the length of every sequence is
+known before anything is decoded. Each draws from a generator of its own name, so that adding one leaves the others'
+numbers as they are. An operation changes one image; mixing several source images into one (mosaic) is out of scope by
+design, because an image's sequence would then depend on other images.
 """
 
 import dataclasses

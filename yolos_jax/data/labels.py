@@ -42,8 +42,8 @@ class Labels:
           listed: its categories, in COCO's format.
           origin: where they come from, for messages.
           num_classes: labels lie in 0..num_classes - 1; 0 derives it from the categories.
-          categories: "raw" takes category ids as labels, as the reference does;
-            "contiguous" numbers the ids 0, 1, ... in ascending order.
+          categories: "raw" takes category ids as labels, as the reference does; "contiguous" numbers the ids 0, 1,
+            ... in ascending order.
           category_ids: the category id of each label, if a model's are to be kept.
 
         Raises:

@@ -1,8 +1,8 @@
 """Grain runs a plan ahead of the devices: a step of the plan is read, viewed and packed into a batch.
 
-Worker processes are spawned (fork and jax do not go together) and end with
-their parent. Importing this module imports neither jax nor grain; grain itself
-imports jax, so workers are told to stay on the CPU and never start a backend.
+Worker processes are spawned (fork and jax do not go together) and end with their parent. Importing this module
+imports neither jax nor grain; grain itself imports jax, so workers are told to stay on the CPU and never start a
+backend.
 """
 
 import functools

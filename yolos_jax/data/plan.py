@@ -1,8 +1,7 @@
 """The plan: which images, in which view, share which batch. Data order is a function.
 
-Everything follows from image sizes, a seed and the number of a step; nothing
-is decoded. So resuming needs the step's number only, and neither the number of
-devices nor that of workers changes the order.
+Everything follows from image sizes, a seed and the number of a step; nothing is decoded. So resuming needs the step's
+number only, and neither the number of devices nor that of workers changes the order.
 """
 
 import functools
@@ -63,9 +62,8 @@ class EpochPlan(NamedTuple):
 class TrainingPlan:
     """Shuffled buckets of augmented images, epoch after epoch.
 
-    Images go to the smallest bucket that holds their sequence; what does not
-    fill a batch moves up to the next bucket, and the last incomplete batch of
-    an epoch is dropped, as in the reference.
+    Images go to the smallest bucket that holds their sequence; what does not fill a batch moves up to the next
+    bucket, and the last incomplete batch of an epoch is dropped, as in the reference.
 
     Attributes:
       edges: token counts of the buckets, ascending: chosen to pad the plan's own sequences least.
@@ -149,8 +147,8 @@ class EvaluationPlan:
     Args:
       sizes: int `[n, 2]`, (width, height) of the images.
       pipeline: how images are resized.
-      batch_size: most images of a batch; only the last one can have fewer. More than there are images become as
-        many as there are, so that a batch takes no memory for slots that stay empty.
+      batch_size: most images of a batch; only the last one can have fewer. More than there are images become as many
+        as there are, so that a batch takes no memory for slots that stay empty.
       buckets: most token counts.
       multiple: what a batch size must be a multiple of, as `batch_size` is: the number of devices.
     """
@@ -179,8 +177,7 @@ def fill_buckets(
 ) -> list[tuple[int, np.ndarray]]:
     """Groups of at most `batch_size` images with the bucket edge that holds them all.
 
-    What does not fill a group moves up to the next bucket; only the very last
-    group can have fewer.
+    What does not fill a group moves up to the next bucket; only the very last group can have fewer.
 
     Args:
       counts: int `[n]`, sequence lengths, none above the last of the ascending `edges`.

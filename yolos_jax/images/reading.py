@@ -36,8 +36,8 @@ def open_rgb(path: str | os.PathLike[str], upright: bool = False) -> Image.Image
 
     Args:
       path: a regular file (a named pipe would block) of any format that Pillow reads.
-      upright: turn it as its EXIF tag says. Data sets leave it as stored,
-        because their boxes belong to the stored pixels.
+      upright: turn it as its EXIF tag says. Data sets leave it as stored, because their boxes belong to the stored
+        pixels.
 
     Raises:
       UnreadableImage: absent, damaged or no image.
@@ -54,9 +54,8 @@ def read_rgb(image: ImageLike, name: str = "the image") -> Image.Image:
     """An image of any kind, upright and as RGB.
 
     Args:
-      image: a path; the bytes of an image file; a file opened for reading
-        bytes, which is read from its start where it can be rewound; a PIL
-        image; or a uint8 array as `from_array` takes it.
+      image: a path; the bytes of an image file; a file opened for reading bytes, which is read from its start where
+        it can be rewound; a PIL image; or a uint8 array as `from_array` takes it.
       name: what errors call an image that has no path.
 
     Raises:

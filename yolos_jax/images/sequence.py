@@ -1,8 +1,7 @@
 """An image as a sequence of patches: the one idea of this project.
 
-Images are never padded onto a common canvas. Each is resized to whole
-patches and cut row by row; a batch pads only the tail of shorter sequences.
-NumPy and Pillow only: data workers import this and must not start jax.
+Images are never padded onto a common canvas. Each is resized to whole patches and cut row by row; a batch pads only
+the tail of shorter sequences. NumPy and Pillow only: data workers import this and must not start jax.
 """
 
 import math
@@ -37,12 +36,10 @@ def ceil_div(a: int, b: int) -> int:
 def resized_sizes(sizes: np.ndarray, short_side: int | np.ndarray, max_side: int | None, patch: int = 16) -> np.ndarray:
     """The sizes that the reference resizes images to, whole patches on both sides.
 
-    The short side becomes `short_side` unless the long one would pass
-    `max_side`; then each side is floored to a multiple of `patch` on its own, so
-    x and y scale a little differently. The order of the operations decides
-    rounding and is the reference's. Images more than about forty times as long
-    as wide, on which it fails or exceeds the bound, keep one patch at least and
-    `max_side` rounded up to whole patches at most.
+    The short side becomes `short_side` unless the long one would pass `max_side`; then each side is floored to a
+    multiple of `patch` on its own, so x and y scale a little differently. The order of the operations decides
+    rounding and is the reference's. Images more than about forty times as long as wide, on which it fails or exceeds
+    the bound, keep one patch at least and `max_side` rounded up to whole patches at most.
 
     Args:
       sizes: int `[n, 2]`, (width, height) in pixels.
@@ -184,8 +181,7 @@ def pack(
 def rounded_tokens(tokens: int) -> int:
     """A bucket for a sequence when nothing is known about the others: at most an eighth of padding.
 
-    Eight sizes per doubling, so a program that meets images of any shape is
-    compiled a handful of times.
+    Eight sizes per doubling, so a program that meets images of any shape is compiled a handful of times.
     """
     step = 1 << max(tokens.bit_length() - 4, 0)
     return ceil_div(tokens, step) * step

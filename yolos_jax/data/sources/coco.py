@@ -21,18 +21,17 @@ class CocoSource:
     """Examples of one split of a COCO folder, in the annotation file's order of images.
 
     As in the reference: crowds are left out, boxes are clipped to the image
-    and dropped if nothing is left; images without boxes stay. How many boxes
-    went that way is in `dropped`.
+    and dropped if nothing is left; images without boxes stay. How many boxes went that way is in `dropped`.
 
     Args:
       root: the folder.
-      split: such as `train2017`: the annotations are `annotations/instances_{split}.json`,
-        the images lie in `{split}/`.
+      split: such as `train2017`: the annotations are `annotations/instances_{split}.json`, the images lie in
+        `{split}/`.
       num_classes, categories, category_ids: see `Labels.of`.
       max_images: keep only the first so many images; 0 keeps all.
       annotations, image_folder: other places than those of `split`.
-      complain: called with a sentence for each wrong entry, which is then left
-        out; by default the first one stops with an `InputError`.
+      complain: called with a sentence for each wrong entry, which is then left out; by default the first one stops
+        with an `InputError`.
 
     Attributes:
       those of `DataSet`, and

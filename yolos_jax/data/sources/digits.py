@@ -2,9 +2,8 @@
 
     python -m yolos_jax.data.sources.digits --out DIR
 
-scikit-learn ships 1,797 scanned digits of 8x8 pixels, so nothing is downloaded.
-Each scene is a small RGB image of one to three of them, enlarged, in bright
-ink on a dark ground, none touching another. Digits, not scenes, are split:
+scikit-learn ships 1,797 scanned digits of 8x8 pixels, so nothing is downloaded. Each scene is a small RGB image of
+one to three of them, enlarged, in bright ink on a dark ground, none touching another. Digits, not scenes, are split:
 those of validation scenes appear in no training scene. Category ids are 0..9.
 """
 

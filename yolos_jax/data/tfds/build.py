@@ -1,8 +1,7 @@
 """Writes a COCO folder as TFDS's data set `coco/2017`, record for record, without TensorFlow.
 
-TFDS's own builder shuffles through TensorFlow's files once a split exceeds
-1 GB. Its order is that of the hashes of the file names, which are known
-beforehand, so the records are written in that order straight away.
+TFDS's own builder shuffles through TensorFlow's files once a split exceeds 1 GB. Its order is that of the hashes of
+the file names, which are known beforehand, so the records are written in that order straight away.
 """
 
 import os
@@ -40,8 +39,8 @@ def build(root: Path, out: Path, splits: Sequence[str] = ()) -> tuple[Path, list
     """Writes `out/coco/2017/1.1.0` from the COCO folder `root`.
 
     Args:
-      splits: such as `train2017`, written as `train` (and `val2017` as `validation`, others by their own
-        names); by default those of train2017 and val2017 that `root` has.
+      splits: such as `train2017`, written as `train` (and `val2017` as `validation`, others by their own names); by
+        default those of train2017 and val2017 that `root` has.
 
     Returns:
       The folder, and a summary of every split.

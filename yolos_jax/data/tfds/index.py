@@ -1,8 +1,7 @@
 """What one pass over the records of a TFDS data set tells of all images at once.
 
-Records hold no sizes of images, which planning needs for all images, and no
-table of image ids. Both come from one reading of all records, of which only
-the header of every image is looked at; the result is kept in a file.
+Records hold no sizes of images, which planning needs for all images, and no table of image ids. Both come from one
+reading of all records, of which only the header of every image is looked at; the result is kept in a file.
 """
 
 import contextlib

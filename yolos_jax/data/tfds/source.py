@@ -28,13 +28,12 @@ ABOUT_RECORDS = (
 class TfdsSource:
     """Examples of one split of a TFDS directory, which needs no TensorFlow.
 
-    With an annotation file, examples and ground truth are exactly those of a
-    `CocoSource` with that file, in its order; the records give the pixels.
-    Without one they come from the records, in the records' order: boxes as
+    With an annotation file, examples and ground truth are exactly those of a `CocoSource` with that file, in its
+    order; the records give the pixels. Without one they come from the records, in the records' order: boxes as
     float32 shares of the image's sides, areas cut to whole numbers.
 
-    Arguments are those of `CocoSource`, with a TFDS directory as `root` (see
-    `find_dataset`) and the split as TFDS or COCO calls it.
+    Arguments are those of `CocoSource`, with a TFDS directory as `root` (see `find_dataset`) and the split as TFDS or
+    COCO calls it.
 
     Attributes:
       those of `DataSet`, and
