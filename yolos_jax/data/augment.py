@@ -15,7 +15,7 @@ from PIL import Image
 
 from yolos_jax.data.examples import Example
 from yolos_jax.errors import InputError
-from yolos_jax.images.sequence import Geometry, most_patches, resized_sizes
+from yolos_jax.images.sequence import Geometry, most_patches, resized, resized_sizes
 
 
 class Views(NamedTuple):
@@ -134,8 +134,8 @@ class Crop(Operation):
     def pixels(self, image: Image.Image, numbers: np.ndarray) -> Image.Image:
         if not numbers.any():
             return image
-        left, top, width, height = (int(v) for v in numbers[2:])
-        return _resized(image, numbers[:2]).crop((left, top, left + width, top + height))
+        columns, rows, left, top, width, height = (int(v) for v in numbers)
+        return resized(image, (columns, rows)).crop((left, top, left + width, top + height))
 
     def boxes(self, example: Example, numbers: np.ndarray) -> Example:
         if not numbers.any():
@@ -145,10 +145,8 @@ class Crop(Operation):
         boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         keep = (boxes[:, 2:] > boxes[:, :2]).all(1)
-        labels = example.labels[keep]
-        return dataclasses.replace(
-            example, width=width, height=height, boxes=boxes[keep], labels=labels, area=area[keep]
-        )
+        kept = {"boxes": boxes[keep], "labels": example.labels[keep], "area": area[keep]}
+        return dataclasses.replace(example, width=width, height=height, **kept)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,9 +156,7 @@ class Resize(Operation):
     With one short side nothing is random: so images are resized for evaluation. Numbers: the final (width, height).
 
     Attributes:
-      short_sides: pixels.
-      max_side: most pixels of the long side.
-      patch: patch size in pixels.
+      short_sides, max_side, patch: pixels; `max_side` is the most of the long side.
     """
 
     short_sides: tuple[int, ...]
@@ -177,7 +173,7 @@ class Resize(Operation):
         return size.astype(np.int32), size
 
     def pixels(self, image: Image.Image, numbers: np.ndarray) -> Image.Image:
-        return _resized(image, numbers)
+        return resized(image, (int(numbers[0]), int(numbers[1])))
 
     def boxes(self, example: Example, numbers: np.ndarray) -> Example:
         return _scaled(example, numbers)
@@ -206,35 +202,27 @@ class Pipeline:
 
     @property
     def patch(self) -> int:
-        """Patch size in pixels."""
         return self.resize.patch
 
     def views(self, sizes: np.ndarray, seed: int, epoch: int) -> Views:
-        """Draws a view for every image.
+        """Draws a view for every image; `sizes` int `[n, 2]` are (width, height) of the images.
 
-        Args:
-          sizes: int `[n, 2]`, (width, height) of the images.
-          seed, epoch: with an operation's name and an image's index they decide all numbers.
+        Seed and epoch, an operation's name and an image's index decide all numbers.
         """
         sizes, numbers = np.asarray(sizes, np.int64).reshape(-1, 2), []
         for operation in self.operations:
-            random = np.random.default_rng([seed, epoch, *operation.name.encode()])
-            drawn, sizes = operation.draw(sizes, random)
+            drawn, sizes = operation.draw(sizes, np.random.default_rng([seed, epoch, *operation.name.encode()]))
             numbers.append(drawn)
         return Views(tuple(numbers), sizes.astype(np.int32))
 
     def longest(self, sizes: np.ndarray) -> int:
         """A bound of the patches of any view of images of these sizes."""
-        ratio, last = max(operation.ratio for operation in self.operations), self.resize
-        sizes = np.unique(np.asarray(sizes, np.int64).reshape(-1, 2), axis=0)
-        # Every short side: where the long one bounds a large one, a smaller may give more patches.
-        return max(
-            max(
-                int((resized_sizes(sizes, side, last.max_side, last.patch) // last.patch).prod(1).max()),
-                most_patches(side, last.max_side, last.patch, ratio),
-            )
-            for side in last.short_sides
-        )
+        ratio, patch, most = max(operation.ratio for operation in self.operations), self.patch, self.resize.max_side
+        sizes, found = np.unique(np.asarray(sizes, np.int64).reshape(-1, 2), axis=0), []
+        for side in self.resize.short_sides:  # where the long side bounds a large one, a smaller may give more patches
+            found.append(int((resized_sizes(sizes, side, most, patch) // patch).prod(1).max()))
+            found.append(most_patches(side, most, patch, ratio))
+        return max(found)
 
     def pixels(self, image: Image.Image, view: Views) -> np.ndarray:
         """Applies one view to an RGB image: uint8 `[height, width, 3]`."""
@@ -265,12 +253,6 @@ def _check_sides(setting: str, sides: tuple[int, ...], patch: int) -> None:
 def _pick(u: np.ndarray, choices: Sequence[int]) -> np.ndarray:
     """One of the choices for each number in 0..1, uniformly."""
     return np.asarray(choices)[(u * len(choices)).astype(np.int64)]
-
-
-def _resized(image: Image.Image, size: np.ndarray) -> Image.Image:
-    """Pillow's bilinear filter, as the reference."""
-    wanted = int(size[0]), int(size[1])
-    return image if image.size == wanted else image.resize(wanted, Image.Resampling.BILINEAR)
 
 
 def _scaled(example: Example, size: np.ndarray) -> Example:

@@ -39,17 +39,17 @@ class ExampleTable(Sequence[Example]):
       image_ids: int64 `[n]`.
       sizes: int64 `[n, 2]`, (width, height) of the images in pixels.
       counts: int64 `[n]`, boxes of each.
+      boxes, labels, areas: those of all images, one after the other; see `Example`.
     """
 
     def __init__(self, examples: Sequence[Example]):
         self.image_ids = np.array([e.image_id for e in examples], np.int64)
         self.sizes = np.array([(e.width, e.height) for e in examples], np.int64).reshape(-1, 2)
         self.counts = np.array([len(e.labels) for e in examples], np.int64)
-        self._files = [e.file for e in examples]
-        self._end = np.cumsum(self.counts)
-        self._boxes = np.concatenate([np.zeros((0, 4), np.float32), *(e.boxes for e in examples)])
-        self._labels = np.concatenate([np.zeros(0, np.int32), *(e.labels for e in examples)])
-        self._area = np.concatenate([np.zeros(0, np.float32), *(e.area for e in examples)])
+        self.boxes = np.concatenate([np.zeros((0, 4), np.float32), *(e.boxes for e in examples)])
+        self.labels = np.concatenate([np.zeros(0, np.int32), *(e.labels for e in examples)])
+        self.areas = np.concatenate([np.zeros(0, np.float32), *(e.area for e in examples)])
+        self._files, self._end = [e.file for e in examples], np.cumsum(self.counts)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -58,23 +58,13 @@ class ExampleTable(Sequence[Example]):
         index = range(len(self))[index]
         mine = slice(int(self._end[index] - self.counts[index]), int(self._end[index]))
         width, height = (int(v) for v in self.sizes[index])
-        values = self._boxes[mine], self._labels[mine], self._area[mine]
+        values = self.boxes[mine], self.labels[mine], self.areas[mine]
         return Example(int(self.image_ids[index]), self._files[index], width, height, *values)
-
-    @property
-    def labels(self) -> np.ndarray:
-        """int32 `[boxes]`, of all images."""
-        return self._labels
-
-    @property
-    def areas(self) -> np.ndarray:
-        """float32 `[boxes]`, square pixels, of all images."""
-        return self._area
 
     def fingerprint(self) -> str:
         """A hash of everything but where the images lie: ids, sizes, boxes, labels and areas, in order."""
         digest = hashlib.sha256()
-        for array in (self.image_ids, self.sizes, self.counts, self._boxes, self._labels, self._area):
+        for array in (self.image_ids, self.sizes, self.counts, self.boxes, self.labels, self.areas):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
 
@@ -99,7 +89,7 @@ class DataSet(Source, Protocol):
       dropped: boxes left out of the examples, as "crowd" and as "empty".
       origin: where the annotations come from, for messages.
       image_folder: where the images are.
-      notes: what is worth telling, a sentence each.
+      notes: what the user should know, a sentence each.
     """
 
     num_classes: int

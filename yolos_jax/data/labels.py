@@ -13,11 +13,9 @@ MOST_CLASSES = 100_000
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """A number for every category.
+    """A number for every category: labels are `0..num_classes - 1`.
 
     Attributes:
-      num_classes: K; labels are `0..K-1`.
-      category_ids: the category id of every label.
       names: name of each label that the categories list.
       of_category: the label of each category id.
     """
@@ -41,7 +39,7 @@ class Labels:
         Args:
           listed: its categories, in COCO's format.
           origin: where they come from, for messages.
-          num_classes: labels lie in 0..num_classes - 1; 0 derives it from the categories.
+          num_classes: 0 derives it from the categories.
           categories: "raw" takes category ids as labels, as the reference does; "contiguous" numbers the ids 0, 1,
             ... in ascending order.
           category_ids: the category id of each label, if a model's are to be kept.
@@ -58,8 +56,8 @@ class Labels:
                 raise InputError(f"{origin} lists no category, or one with a negative id.")
             if categories == "raw" and max(names) >= MOST_CLASSES:
                 raise InputError(
-                    f"the largest category id of {origin} is {max(names)}, which would make as many "
-                    "classes; set --config.data.categories=contiguous."
+                    f"the largest category id of {origin} is {max(names)}, which would make as many classes; "
+                    "set --config.data.categories=contiguous."
                 )
             ids = sorted(names) if categories == "contiguous" else range(max(names) + 1)
             # Raw ids leave gaps; more outputs than ids are allowed (the reference has 91 for COCO's 90).

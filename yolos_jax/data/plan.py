@@ -19,13 +19,9 @@ EDGE_SAMPLES = 20_000  # views that bucket edges are chosen from, at least (smal
 
 
 class PlannedBatch(NamedTuple):
-    """One step.
+    """One step: its images, int64 `[n]` by their place in the source, n at most the batch size, and their views.
 
-    Attributes:
-      step: its number.
-      indices: int64 `[n]`, images by their place in the source, n at most the batch size.
-      views: what is done to each.
-      tokens: patches that every sequence of the batch is padded to (the bucket).
+    `tokens` is the bucket: the number of patches that every sequence of the batch is padded to.
     """
 
     step: int
@@ -41,8 +37,7 @@ class Plan(Protocol):
     batch_size: int
     edges: list[int]
 
-    def __len__(self) -> int:
-        """Number of steps."""
+    def __len__(self) -> int: ...
 
     def batch(self, step: int) -> PlannedBatch:
         """The images of a step."""
@@ -52,7 +47,7 @@ class Plan(Protocol):
 
 
 class EpochPlan(NamedTuple):
-    """An epoch: the view of every image, and batches as int64 `[steps, B]` with their `[steps]` token counts."""
+    """The view of every image, and batches as int64 `[steps, B]` with their `[steps]` token counts."""
 
     views: Views
     members: np.ndarray
@@ -75,7 +70,6 @@ class TrainingPlan:
       pipeline: how images are augmented and resized.
       batch_size: images of a global batch.
       buckets: most token counts.
-      epochs, seed: of the run.
 
     Raises:
       InputError: there are fewer images than a batch holds.
@@ -86,9 +80,8 @@ class TrainingPlan:
         self.epochs, self.seed = epochs, seed
         self.steps_per_epoch, self.dropped = divmod(len(self.sizes), batch_size)
         if not self.steps_per_epoch:
-            raise InputError(
-                f"{len(sizes)} training images do not fill one batch of {batch_size}; lower train.batch_size."
-            )
+            few = f"{len(sizes)} training images do not fill one batch of {batch_size}"
+            raise InputError(f"{few}; lower train.batch_size.")
         sampled = range(min(epochs, ceil_div(EDGE_SAMPLES, len(self.sizes))))
         counts = [self.views(epoch).patches(pipeline.patch) for epoch in sampled]
         self.edges = bucket_edges(np.concatenate([*counts, [pipeline.longest(self.sizes)]]), buckets)
@@ -125,14 +118,11 @@ class TrainingPlan:
 
     def substitute(self, step: int, index: int, attempt: int) -> PlannedBatch | None:
         """The `attempt`-th image after the unreadable one, in the source's order, that fits the bucket."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        plan = self.epoch(epoch)
+        plan, tokens = self.epoch(step // self.steps_per_epoch), self.batch(step).tokens
         others = (index + 1 + np.arange(len(self.sizes) - 1)) % len(self.sizes)
-        fits = others[plan.views.of(others).patches(self.pipeline.patch) <= plan.tokens[place]]
-        if attempt >= len(fits):
-            return None
+        fits = others[plan.views.of(others).patches(self.pipeline.patch) <= tokens]
         chosen = fits[attempt : attempt + 1]
-        return PlannedBatch(step, chosen, plan.views.of(chosen), int(plan.tokens[place]))
+        return PlannedBatch(step, chosen, plan.views.of(chosen), tokens) if len(chosen) else None
 
     def padding(self, epoch: int = 0) -> float:
         """Share of an epoch's tokens that are padding."""
@@ -145,11 +135,9 @@ class EvaluationPlan:
     """Every image exactly once, with images of like length; a single "epoch" of views that are not random.
 
     Args:
-      sizes: int `[n, 2]`, (width, height) of the images.
-      pipeline: how images are resized.
+      sizes, pipeline, buckets: see `TrainingPlan`.
       batch_size: most images of a batch; only the last one can have fewer. More than there are images become as many
         as there are, so that a batch takes no memory for slots that stay empty.
-      buckets: most token counts.
       multiple: what a batch size must be a multiple of, as `batch_size` is: the number of devices.
     """
 

@@ -12,10 +12,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from yolos_jax.errors import InputError
 
-ORIENTATION = 0x0112  # EXIF tag; 1 is upright
-
 # What Pillow's decoders raise for damaged files of one format or another.
-DAMAGED = (OSError, SyntaxError, ValueError, RuntimeError, TypeError, EOFError)
+DAMAGED = (OSError, SyntaxError, ValueError, RuntimeError, TypeError, EOFError, Image.DecompressionBombError)
 
 
 class UnreadableImage(Exception):
@@ -40,14 +38,13 @@ def open_rgb(path: str | os.PathLike[str], upright: bool = False) -> Image.Image
         pixels.
 
     Raises:
-      UnreadableImage: absent, damaged or no image.
+      UnreadableImage: the file is absent, damaged or no image.
     """
-    name = f"the image {path}"
-    with _named(name):
+    with decoding(f"the image {path}"):
         mode = os.stat(path).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # Pillow refuses a folder
             raise UnreadableImage("it is no regular file.")
-        return _decode(path, upright)
+        return decode(path, upright)
 
 
 def read_rgb(image: ImageLike, name: str = "the image") -> Image.Image:
@@ -59,16 +56,16 @@ def read_rgb(image: ImageLike, name: str = "the image") -> Image.Image:
       name: what errors call an image that has no path.
 
     Raises:
-      UnreadableImage: absent, damaged or no image.
-      InputError: of no such type.
+      UnreadableImage: the image is absent, damaged or none.
+      InputError: it is of no such type.
     """
     if isinstance(image, str | os.PathLike):
         return open_rgb(image, upright=True)
     if hasattr(image, "read"):
         image = file_bytes(image, name)
-    with _named(name):
+    with decoding(name):
         if isinstance(image, bytes | bytearray | memoryview):
-            return _decode(io.BytesIO(image), upright=True)
+            return decode(io.BytesIO(image), upright=True)
         if isinstance(image, Image.Image):
             image.load()
             return to_rgb(image, upright=True)
@@ -80,13 +77,8 @@ def read_rgb(image: ImageLike, name: str = "the image") -> Image.Image:
 
 
 def file_bytes(file: Any, name: str) -> bytes:
-    """All bytes of an open file, which is rewound first if it can be.
-
-    Raises:
-      UnreadableImage: the file cannot be read.
-      InputError: the file was opened as text.
-    """
-    with _named(name):
+    """All bytes of an open file, rewound first if it can be; `InputError` if it was opened as text."""
+    with decoding(name):
         if hasattr(file, "seekable") and file.seekable():
             file.seek(0)
         data = file.read()
@@ -103,7 +95,7 @@ def one_or_many(images: Any) -> tuple[list[ImageLike], bool]:
     kinds = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, Mapping)
     single = isinstance(images, kinds) or hasattr(images, "read")
     if not single and hasattr(images, "__array__"):
-        with _named("the array"):
+        with decoding("the array"):
             array = np.asarray(images)
         if array.ndim == 4 or (array.ndim == 1 and array.dtype.kind in "OU"):  # a batch; a column of paths
             return list(array), False
@@ -114,22 +106,23 @@ def one_or_many(images: Any) -> tuple[list[ImageLike], bool]:
 
 
 @contextlib.contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Whatever a decoder raises becomes `UnreadableImage` with the image's name."""
+def decoding(name: str) -> Iterator[None]:
+    """Whatever a decoder raises inside becomes `UnreadableImage` with the image's name."""
     try:
         yield
     except UnreadableImage as error:
         raise UnreadableImage(f"{name} cannot be used: {error}") from error
     except FileNotFoundError as error:
         raise UnreadableImage(f"{name} does not exist.") from error
-    except UnidentifiedImageError as error:
-        reason = "it is in no format that Pillow reads" if "BytesIO" in str(error) else error
+    except DAMAGED as error:
+        reason = str(error) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError) and "BytesIO" in reason:  # an address in memory helps nobody
+            reason = "it is in no format that Pillow reads"
         raise UnreadableImage(f"{name} cannot be read ({reason}).") from error
-    except (*DAMAGED, Image.DecompressionBombError) as error:
-        raise UnreadableImage(f"{name} cannot be read ({str(error) or type(error).__name__}).") from error
 
 
-def _decode(source: Any, upright: bool) -> Image.Image:
+def decode(source: Any, upright: bool = False) -> Image.Image:
+    """Decodes a path or an open file completely; see `to_rgb`."""
     with Image.open(source) as image:
         image.load()
         return to_rgb(image, upright)
@@ -140,7 +133,7 @@ def to_rgb(image: Image.Image, upright: bool = False) -> Image.Image:
 
     `UnreadableImage` for images of floats, whose scale nobody knows.
     """
-    if upright and image.getexif().get(ORIENTATION, 1) != 1:
+    if upright:
         image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise UnreadableImage("an image of floating-point numbers has no scale of its own; convert it to 8 bits.")

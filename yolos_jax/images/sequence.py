@@ -118,9 +118,9 @@ class Geometry(NamedTuple):
             )
         if ceil_div(max_side, patch) > model_max_side or short_side // patch > model_max_side:
             raise InputError(
-                f"images of up to {max(max_side, short_side)} pixels have more than model.max_side = "
-                f"{model_max_side} patches on a side; lower data.short_side or data.max_side (--short-side, "
-                f"--max-side), or raise model.max_side."
+                f"images of up to {max(max_side, short_side)} pixels have more than model.max_side = {model_max_side} "
+                "patches on a side; lower data.short_side or data.max_side (--short-side, --max-side), or raise "
+                "model.max_side."
             )
         return cls(short_side, max_side, patch, model_max_side)
 
@@ -128,16 +128,15 @@ class Geometry(NamedTuple):
         """(width, height) in pixels that an image is resized to."""
         return resized_size(width, height, self.short_side, self.max_side, self.patch)
 
-    def sizes(self, sizes: np.ndarray) -> np.ndarray:
-        """`size` of many: int64 `[n, 2]`, (width, height)."""
-        return resized_sizes(sizes, self.short_side, self.max_side, self.patch)
+
+def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The image at (width, height): bilinear (Pillow, antialiased, on 8 bits), as the reference."""
+    return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear (Pillow, antialiased, on 8 bits) to (width, height): uint8 `[height, width, 3]`."""
-    if image.size != size:
-        image = image.resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(image)
+    """`resized` as uint8 `[height, width, 3]`."""
+    return np.asarray(resized(image, size))
 
 
 def to_patches(image: np.ndarray, patch: int = 16) -> np.ndarray:
@@ -159,8 +158,7 @@ def pack(
     Args:
       images: `[h * p, w * p, 3]` arrays, at most `batch_size`, all of one dtype.
       tokens: N, at least every image's number of patches.
-      batch_size: B.
-      patch: patch size in pixels.
+      batch_size, patch: B; p in pixels.
       max_side: longest side in patches that the model is compiled for.
     """
     dtype = images[0].dtype if images else np.uint8
@@ -188,16 +186,10 @@ def rounded_tokens(tokens: int) -> int:
 
 
 def bucket_edges(counts: Sequence[int] | np.ndarray, buckets: int) -> list[int]:
-    """At most `buckets` token counts that pad the given sequences least, by dynamic programming.
+    """At most `buckets` (1 or more) ascending token counts that pad the given sequences least.
 
-    Exact for up to `MOST_COUNTS` different counts.
-
-    Args:
-      counts: number of patches of every image.
-      buckets: most edges wanted, at least 1.
-
-    Returns:
-      Ascending edges; the last one is the largest count.
+    Dynamic programming, exact for up to `MOST_COUNTS` different counts. The last edge is the largest of `counts`, the
+    number of patches of every image.
     """
     values, frequency = np.unique(np.asarray(counts, np.int64), return_counts=True)
     if len(values) > MOST_COUNTS:  # neighbours count as the larger of them: the table below is quadratic
@@ -207,20 +199,14 @@ def bucket_edges(counts: Sequence[int] | np.ndarray, buckets: int) -> list[int]:
     n = len(values)
     images = np.concatenate([[0], np.cumsum(frequency)])
     # cost[j]: tokens computed when the first j distinct counts are covered with the edges so far
-    cost = np.concatenate([[0], values * images[1:]]).astype(np.float64)
-    cost[0], choices = 0.0, []
+    cost, choices = np.concatenate([[0.0], values * images[1:]]), [np.zeros(n, np.int64)]
     for _ in range(min(buckets, n) - 1):
         table = cost[None, :n] + values[:, None] * (images[1:, None] - images[None, :n])
         table[np.arange(n)[None, :] > np.arange(n)[:, None]] = np.inf
-        best = table.argmin(1)
-        choices.append(best)
-        cost = np.concatenate([[0.0], table[np.arange(n), best]])
+        choices.append(table.argmin(1))
+        cost = np.concatenate([[0.0], table.min(1)])
     edges, j = [], n
-    for best in reversed(choices):
+    while j:
         edges.append(int(values[j - 1]))
-        j = int(best[j - 1])
-        if j == 0:
-            break
-    if j:
-        edges.append(int(values[j - 1]))
+        j = int(choices.pop()[j - 1])
     return edges[::-1]

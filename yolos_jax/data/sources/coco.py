@@ -20,8 +20,8 @@ from yolos_jax.images.reading import UnreadableImage, open_rgb
 class CocoSource:
     """Examples of one split of a COCO folder, in the annotation file's order of images.
 
-    As in the reference: crowds are left out, boxes are clipped to the image
-    and dropped if nothing is left; images without boxes stay. How many boxes went that way is in `dropped`.
+    As in the reference, crowds are left out, boxes are clipped to the image and dropped if nothing is left, and
+    images without boxes stay. `dropped` counts the boxes that went that way.
 
     Args:
       root: the folder.
@@ -34,8 +34,7 @@ class CocoSource:
         with an `InputError`.
 
     Attributes:
-      those of `DataSet`, and
-      annotation_file: where the annotations are.
+      annotation_file: where the annotations are; the others are those of `DataSet`.
 
     Raises:
       InputError: a folder, file or image is missing, or an annotation is wrong.
@@ -109,8 +108,7 @@ def read_examples(
       content: lists of images, annotations and categories.
       origin: where it comes from, for messages.
       find: where an image lies; None leaves it out.
-      max_images: keep only the first so many images; 0 keeps all.
-      complain: called with a sentence for each wrong annotation, which is then left out.
+      max_images, complain: see `CocoSource`.
 
     Returns:
       The examples in the order of the images, and how many boxes were left out as "crowd" and as "empty".
@@ -120,50 +118,39 @@ def read_examples(
     """
     names = {c["id"]: c["name"] for c in content["categories"]}
     dropped = {"crowd": 0, "empty": 0}
-    known = {image["id"] for image in content["images"]}
-    by_image: dict[int, list] = {}
+    by_image: dict[int, list] = {image["id"]: [] for image in content["images"]}
     for annotation in content["annotations"]:
-        if annotation["image_id"] in known:
-            by_image.setdefault(annotation["image_id"], []).append(annotation)
+        if annotation["image_id"] in by_image:
+            by_image[annotation["image_id"]].append(annotation)
         else:
             complain(f"{origin} annotates image id {annotation['image_id']}, which is not among its images.")
-
-    def example(image: dict[str, Any]) -> Example | None:
+    examples = []
+    for image in content["images"][: max_images or None]:
         file = find(image)
         if file is None:
-            return None
+            continue
         boxes, numbers, areas = [], [], []
-        for annotation in by_image.get(image["id"], []):
+        for annotation in by_image[image["id"]]:
             sentence = wrong_box(annotation, origin, names) or labels.wrong(annotation, origin)
             if sentence is not None:
                 complain(sentence)
                 continue
-            box = clipped_box(annotation["bbox"], image)
+            box, area = clipped_box(annotation["bbox"], image), annotation.get("area")
+            width, height = box[2:] - box[:2]
             if annotation.get("iscrowd"):
                 dropped["crowd"] += 1
-            elif box[2] <= box[0] or box[3] <= box[1]:
+            elif width <= 0 or height <= 0:
                 dropped["empty"] += 1
             else:
                 boxes.append(box)
                 numbers.append(labels.of_category[annotation["category_id"]])
-                area = annotation.get("area")
-                areas.append((box[2] - box[0]) * (box[3] - box[1]) if area is None else area)
-        return Example(
-            image_id=image["id"],
-            file=file,
-            width=image["width"],
-            height=image["height"],
-            boxes=np.array(boxes, np.float32).reshape(-1, 4),
-            labels=np.array(numbers, np.int32),
-            area=np.array(areas, np.float32),
-        )
-
-    found = (example(image) for image in content["images"][: max_images or None])
-    table = ExampleTable([one for one in found if one is not None])
-    if not len(table):
+                areas.append(width * height if area is None else area)
+        targets = np.array(boxes, np.float32).reshape(-1, 4), np.array(numbers, np.int32), np.array(areas, np.float32)
+        examples.append(Example(image["id"], file, image["width"], image["height"], *targets))
+    if not examples:
         none = "none of the images it lists can be used" if content["images"] else "it lists no images"
         raise InputError(f"nothing to read in {origin}: {none}.")
-    return table, dropped
+    return ExampleTable(examples), dropped
 
 
 def check_size(image: Image.Image, example: Example) -> Image.Image:
