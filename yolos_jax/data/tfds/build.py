@@ -26,7 +26,7 @@ VISIBLE = 0.01  # pixels beyond its image from which a box counts as clipped
 
 
 class Summary(NamedTuple):
-    """What was written: the split, and its images, objects, objects clipped to their image, shards."""
+    """What was written of a split; `clipped` counts the objects that were clipped to their image."""
 
     split: str
     images: int
@@ -56,10 +56,8 @@ def build(root: Path, out: Path, splits: Sequence[str] = ()) -> tuple[Path, list
     make_folder(folder.parent)
     needed, free = int(MARGIN * sum(part.size for part in parts)), shutil.disk_usage(folder.parent).free
     if needed > free:
-        raise InputError(
-            f"{folder.parent} has {free / 1e9:.1f} GB left and the data set needs {needed / 1e9:.1f} GB; free some, "
-            "or give another --out."
-        )
+        space = f"{free / 1e9:.1f} GB left and the data set needs {needed / 1e9:.1f} GB"
+        raise InputError(f"{folder.parent} has {space}; free some, or give another --out.")
     # Renamed when it is whole; readers and TFDS pass over folders of such a name.
     unfinished = folder.with_name(f"incomplete.{uuid.uuid4().hex[:6]}_{VERSION}")
     unfinished.mkdir()
@@ -70,9 +68,8 @@ def build(root: Path, out: Path, splits: Sequence[str] = ()) -> tuple[Path, list
         except OSError as error:
             if not folder.exists():
                 raise
-            raise InputError(
-                f"another build wrote {folder} in the meantime, which stays as it is; this one was thrown away."
-            ) from error
+            other = f"another build wrote {folder} in the meantime, which stays as it is"
+            raise InputError(f"{other}; this one was thrown away.") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder, found
@@ -102,9 +99,8 @@ def _write(folder: Path, parts: list[Part], names: dict[int, str]) -> list[Summa
     features = features_of(list(names.values()))
     infos, found = [], []
     for part in parts:
-        template = tfds.core.ShardedFileTemplate(
-            data_dir=folder, dataset_name=NAME, split=part.name, filetype_suffix=FORMAT
-        )
+        names_of = {"data_dir": folder, "dataset_name": NAME, "split": part.name, "filetype_suffix": FORMAT}
+        template = tfds.core.ShardedFileTemplate(**names_of)
         lengths, size, clipped = _write_shards(template, part, names, features)
         infos.append(tfds.core.SplitInfo(part.name, lengths, size, filename_template=template))
         objects = sum(map(len, part.annotations.values()))
@@ -178,13 +174,7 @@ def _objects(image: dict[str, Any], annotations: list[dict[str, Any]], names: di
         inside = [min(max(v, 0.0), 1.0) for v in box]
         clipped += any(abs(a - b) * side > VISIBLE for a, b, side in zip(box, inside, sides))
         area = annotation.get("area")
-        out.append(
-            {
-                "id": annotation["id"],
-                "area": min(int(width * height if area is None else area), 2**63 - 1),
-                "bbox": tfds.features.BBox(*inside),
-                "label": names[annotation["category_id"]],
-                "is_crowd": bool(annotation.get("iscrowd")),
-            }
-        )
+        one = {"id": annotation["id"], "area": min(int(width * height if area is None else area), 2**63 - 1)}
+        one |= {"bbox": tfds.features.BBox(*inside), "label": names[annotation["category_id"]]}
+        out.append(one | {"is_crowd": bool(annotation.get("iscrowd"))})
     return out, clipped

@@ -1,4 +1,4 @@
-"""What one pass over the records of a TFDS data set tells of all images at once.
+"""What one pass over the records of a TFDS data set finds out about all images at once.
 
 Records hold no sizes of images, which planning needs for all images, and no table of image ids. Both come from one
 reading of all records, of which only the header of every image is looked at; the result is kept in a file.
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from yolos_jax.data.tfds.records import Records
+from yolos_jax.data.tfds.records import ANEW, Records
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import DAMAGED
 
@@ -52,28 +52,22 @@ def index_of(records: Records) -> Index:
     """Everything but the pixels, from a file that an earlier reading left or by reading all records."""
     key, places = _key(records), _places(records)
     for place in places:
-        index = _load(place, key, len(records))
-        if index is not None:
-            return index
+        kept = _load(place, key, len(records))
+        if kept is not None:
+            return kept
     index = _read(records)
-    for place in places:
-        if _save(place, key, index):
-            break
+    any(_save(place, key, index) for place in places)  # in the first place that can be written to
     return index
 
 
 def _read(records: Records) -> Index:
-    ids, names, sizes, objects = [], [], [], []
+    images, objects = [], []
     for number in tqdm(range(len(records)), f"reading {records}", unit="record", mininterval=1.0):
         try:
             record = records[number]
         except RuntimeError as error:
-            raise InputError(
-                f"record {number} of {records} cannot be read ({error}); copy or prepare the data set anew."
-            ) from error
-        ids.append(record["image/id"])
-        names.append(record["image/filename"])
-        sizes.append(header_size(record["image"]))
+            raise InputError(f"record {number} of {records} cannot be read ({error}); {ANEW}") from error
+        images.append((record["image/id"], record["image/filename"], header_size(record["image"])))
         objects.append(record["objects"])
 
     def every(key: str, dtype: type, *shape: int) -> np.ndarray:
@@ -81,9 +75,9 @@ def _read(records: Records) -> Index:
         return np.concatenate([none, *(np.asarray(one[key], dtype).reshape(-1, *shape) for one in objects)])
 
     return Index(
-        image_ids=np.array(ids, np.int64),
-        file_names=np.array(names, np.str_),
-        sizes=np.array(sizes, np.int64).reshape(-1, 2),
+        image_ids=np.array([image_id for image_id, _, _ in images], np.int64),
+        file_names=np.array([name for _, name, _ in images], np.str_),
+        sizes=np.array([size for _, _, size in images], np.int64).reshape(-1, 2),
         counts=np.array([len(one["id"]) for one in objects], np.int64),
         ids=every("id", np.int64),
         areas=every("area", np.int64),
@@ -111,7 +105,7 @@ def header_size(data: bytes) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return image.size
-    except (*DAMAGED, Image.DecompressionBombError):
+    except DAMAGED:
         return 0, 0
 
 
@@ -145,12 +139,7 @@ def _is_plain(path: Path) -> bool:
 def _is_whole(index: Index, n: int) -> bool:
     """Whether the arrays are of the types and shapes that `Index` says, for `n` records."""
     m = len(index.ids)
-    images: list[tuple[type, tuple[int, ...]]] = [
-        (np.int64, (n,)),
-        (np.str_, (n,)),
-        (np.int64, (n, 2)),
-        (np.int64, (n,)),
-    ]
+    images: list[tuple[type, tuple]] = [(np.int64, (n,)), (np.str_, (n,)), (np.int64, (n, 2)), (np.int64, (n,))]
     objects = [*[(np.int64, (m,))] * 3, (np.float32, (m, 4)), (np.bool_, (m,))]
     if not all(array.dtype.type is t and array.shape == s for array, (t, s) in zip(index, images + objects)):
         return False
