@@ -12,24 +12,15 @@ from PIL import Image
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One image and what is in it, without its pixels.
+    """One image and what is in it, without its pixels."""
 
-    Attributes:
-      image_id: the source's id.
-      file: where the pixels are, for messages.
-      width, height: of the image in pixels.
-      boxes: float32 `[n, 4]` absolute xyxy, inside the image, none empty.
-      labels: int32 `[n]` category ids.
-      area: float32 `[n]` annotated area in square pixels.
-    """
-
-    image_id: int
-    file: str
-    width: int
+    image_id: int  # the source's
+    file: str  # where the pixels are, for messages
+    width: int  # pixels
     height: int
-    boxes: np.ndarray
-    labels: np.ndarray
-    area: np.ndarray
+    boxes: np.ndarray  # float32 [n, 4]: xyxy in pixels, inside the image, none empty
+    labels: np.ndarray  # int32 [n]
+    area: np.ndarray  # float32 [n]: annotated area in square pixels
 
 
 class ExampleTable(Sequence[Example]):
@@ -70,34 +61,24 @@ class ExampleTable(Sequence[Example]):
 
 
 class Source(Protocol):
-    """What loading needs: examples without pixels, label names, and pixels on request."""
+    """What loading needs: examples without pixels, names of labels, and pixels on request."""
 
     examples: ExampleTable
-    label_names: dict[int, str]
+    label_names: dict[int, str]  # of each label that the categories list
 
     def read(self, example: Example) -> Image.Image:
         """The RGB image; `UnreadableImage` if it is damaged or not of the annotated size."""
 
 
 class DataSet(Source, Protocol):
-    """A split of a data set, however it is stored.
-
-    Attributes:
-      num_classes: K.
-      category_ids: the category id of every label `0..K-1`.
-      label_names: name of each label that the categories list.
-      dropped: boxes left out of the examples, as "crowd" and as "empty".
-      origin: where the annotations come from, for messages.
-      image_folder: where the images are.
-      notes: what the user should know, a sentence each.
-    """
+    """A split of a data set, however it is stored."""
 
     num_classes: int
-    category_ids: tuple[int, ...]
-    dropped: dict[str, int]
-    origin: str
+    category_ids: tuple[int, ...]  # of every label 0..num_classes - 1
+    dropped: dict[str, int]  # boxes left out of the examples, as "crowd" and as "empty"
+    origin: str  # where the annotations come from, for messages
     image_folder: Path
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # what the user should know, a sentence each
 
     def place(self, file_name: str) -> str:
         """One spelling for every image that the annotations list."""
@@ -110,17 +91,11 @@ class DataSet(Source, Protocol):
 
 
 class TrainBatch(NamedTuple):
-    """A batch of sequences with targets; numpy or jax arrays.
+    """A batch of sequences with targets; numpy or jax arrays. `patches` and `grid` are those of `sequence.Batch`."""
 
-    Attributes:
-      patches: uint8 `[B, N, 3 p p]`, grid: int32 `[B, 2]`; see `sequence.Batch`.
-      labels: int32 `[B, M]`, boxes: float32 `[B, M, 4]` cxcywh in 0..1, count: int32 `[B]`.
-      valid: bool `[B]`, False for slots without an image.
-    """
-
-    patches: np.ndarray
-    grid: np.ndarray
-    labels: np.ndarray
-    boxes: np.ndarray
-    count: np.ndarray  # type: ignore[assignment]  # hides tuple.count
-    valid: np.ndarray
+    patches: np.ndarray  # uint8 [B, N, 3 p p]
+    grid: np.ndarray  # int32 [B, 2]
+    labels: np.ndarray  # int32 [B, M]; -1 where there is no box
+    boxes: np.ndarray  # float32 [B, M, 4]: cxcywh in 0..1
+    count: np.ndarray  # type: ignore[assignment]  # int32 [B]: boxes of each; hides tuple.count
+    valid: np.ndarray  # bool [B]: False for slots without an image

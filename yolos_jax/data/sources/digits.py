@@ -27,26 +27,19 @@ FAINT = 40  # opacity (of 255) below which enlarged ink is cut off, so that boxe
 
 
 class Digits(NamedTuple):
-    """Scanned digits: ink 0..255 as uint8 `[n, 8, 8]`, and labels 0..9 as int32 `[n]`."""
+    """Scanned digits."""
 
-    scans: np.ndarray
-    labels: np.ndarray
+    scans: np.ndarray  # uint8 [n, 8, 8], ink 0..255
+    labels: np.ndarray  # int32 [n], 0..9
 
 
 class Scene(NamedTuple):
-    """An image and what is in it.
+    """An image and what is in it: `n` boxes as tight as the ink."""
 
-    Attributes:
-      image: uint8 `[SIDE, SIDE, 3]`.
-      boxes: int32 `[n, 4]`, x, y, width, height in pixels, as tight as the ink.
-      labels: int32 `[n]`.
-      digits: int32 `[n]`, which scans they are.
-    """
-
-    image: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
-    digits: np.ndarray
+    image: np.ndarray  # uint8 [SIDE, SIDE, 3]
+    boxes: np.ndarray  # int32 [n, 4]: x, y, width, height in pixels
+    labels: np.ndarray  # int32 [n]
+    digits: np.ndarray  # int32 [n]: which scans they are
 
 
 def load_digits() -> Digits:
@@ -124,11 +117,9 @@ def write(out: str | Path, train: int = 6000, val: int = 300, seed: int = 0) -> 
       seed: of the scenes; the split of the digits does not depend on it.
     """
     root = Path(out)
-    for name, count in (("train", train), ("val", val)):
-        if count < 1:
-            raise InputError(f"--{name} is {count}; there must be at least 1 scene.")
-    if seed < 0:
-        raise InputError(f"--seed is {seed}; it must be 0 or more.")
+    for name, value, least in (("train", train, 1), ("val", val, 1), ("seed", seed, 0)):
+        if value < least:
+            raise InputError(f"--{name} is {value}; it must be {least} or more.")
     digits = load_digits()
     pools = split_digits(digits.labels)
     try:
