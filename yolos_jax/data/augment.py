@@ -19,15 +19,10 @@ from yolos_jax.images.sequence import Geometry, most_patches, resized, resized_s
 
 
 class Views(NamedTuple):
-    """What is done to images; arrays over images, or of a single one.
+    """What is done to images; arrays over images, or of a single one."""
 
-    Attributes:
-      numbers: int32 `[n, k]` of every operation, in the pipeline's order; the operation says what they mean.
-      size: int32 `[n, 2]`, final (width, height) in pixels.
-    """
-
-    numbers: tuple[np.ndarray, ...]
-    size: np.ndarray
+    numbers: tuple[np.ndarray, ...]  # int32 [n, k] of every operation, in order; the operation says what they mean
+    size: np.ndarray  # int32 [n, 2]: final (width, height) in pixels
 
     def of(self, index: int | list[int] | np.ndarray) -> "Views":
         """The views of some images, or of one."""
@@ -91,18 +86,12 @@ class Crop(Operation):
 
     Boxes that the cut leaves empty are dropped; the area of the others becomes that of their box, as in the
     reference. Numbers: (width, height) resized to, then (left, top, width, height) of the cut; zeros for neither.
-
-    Attributes:
-      probability: of doing so.
-      sides: short sides in pixels before the cut, drawn uniformly; the long side is not bounded.
-      range: least and most pixels of the cut's width and height, both included.
-      patch: patch size in pixels.
     """
 
     probability: float = 0.5
-    sides: tuple[int, ...] = (400, 500, 600)
-    range: tuple[int, int] = (384, 600)
-    patch: int = 16
+    sides: tuple[int, ...] = (400, 500, 600)  # short sides in pixels before the cut, drawn uniformly; long ones follow
+    range: tuple[int, int] = (384, 600)  # least and most pixels of the cut's width and height, both included
+    patch: int = 16  # patch size in pixels
     name: str = "crop"
 
     def __post_init__(self) -> None:
@@ -154,14 +143,11 @@ class Resize(Operation):
     """Resizes to one of several short sides, drawn uniformly, in whole patches (`resized_sizes`).
 
     With one short side nothing is random: so images are resized for evaluation. Numbers: the final (width, height).
-
-    Attributes:
-      short_sides, max_side, patch: pixels; `max_side` is the most of the long side.
     """
 
-    short_sides: tuple[int, ...]
-    max_side: int
-    patch: int = 16
+    short_sides: tuple[int, ...]  # pixels
+    max_side: int  # most pixels of the long side
+    patch: int = 16  # patch size in pixels
     name: str = "resize"
 
     def __post_init__(self) -> None:

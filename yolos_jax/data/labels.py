@@ -13,17 +13,12 @@ MOST_CLASSES = 100_000
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """A number for every category: labels are `0..num_classes - 1`.
-
-    Attributes:
-      names: name of each label that the categories list.
-      of_category: the label of each category id.
-    """
+    """A number for every category: labels are `0..num_classes - 1`."""
 
     num_classes: int
-    category_ids: tuple[int, ...]
-    names: dict[int, str]
-    of_category: dict[int, int]
+    category_ids: tuple[int, ...]  # of every label
+    names: dict[int, str]  # of each label that the categories list
+    of_category: dict[int, int]  # the label of each category id
 
     @classmethod
     def of(
@@ -55,19 +50,15 @@ class Labels:
             if not names or min(names) < 0:
                 raise InputError(f"{origin} lists no category, or one with a negative id.")
             if categories == "raw" and max(names) >= MOST_CLASSES:
-                raise InputError(
-                    f"the largest category id of {origin} is {max(names)}, which would make as many classes; "
-                    "set --config.data.categories=contiguous."
-                )
+                largest = f"the largest category id of {origin} is {max(names)}, which would make as many classes"
+                raise InputError(f"{largest}; set --config.data.categories=contiguous.")
             ids = sorted(names) if categories == "contiguous" else range(max(names) + 1)
             # Raw ids leave gaps; more outputs than ids are allowed (the reference has 91 for COCO's 90).
             ids = [*ids, *range(len(ids), num_classes)] if categories == "raw" else [*ids]
         num_classes = num_classes or len(ids)
         if num_classes > len(ids):
-            raise InputError(
-                f"{origin} gives {len(ids)} classes where {num_classes} are wanted; set "
-                "--config.model.num_classes=0 to derive them."
-            )
+            wanted = f"{origin} gives {len(ids)} classes where {num_classes} are wanted"
+            raise InputError(f"{wanted}; set --config.model.num_classes=0 to derive them.")
         of_category = {int(category): label for label, category in enumerate(ids)}
         too_large = [c for c in names if of_category.get(c, -1) >= num_classes]
         if too_large:
@@ -83,7 +74,6 @@ class Labels:
         category = annotation["category_id"]
         if category in self.of_category:
             return None
-        return (
-            f"annotation id {annotation.get('id')} of image id {annotation['image_id']} in {origin} has "
-            f"the category id {category}, which is none of the model's {len(self.of_category)} categories."
-        )
+        where = f"annotation id {annotation.get('id')} of image id {annotation['image_id']} in {origin}"
+        none = f"which is none of the model's {len(self.of_category)} categories"
+        return f"{where} has the category id {category}, {none}."

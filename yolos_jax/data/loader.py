@@ -24,22 +24,14 @@ THREADS = 4  # without worker processes; Pillow decodes and resizes without the 
 
 
 class Loaded(NamedTuple):
-    """A batch of numpy arrays, ready for the devices.
+    """A batch of numpy arrays, ready for the devices."""
 
-    Attributes:
-      step: its place in the plan.
-      indices: int64 `[B]`, each slot's image by its place in the source, -1 for an empty slot.
-      skipped: a sentence for each image that could not be read.
-      bucket: patches that every sequence is padded to.
-      real: patches that are not padding.
-    """
-
-    step: int
+    step: int  # its place in the plan
     batch: TrainBatch
-    indices: np.ndarray
-    skipped: tuple[str, ...]
-    bucket: int
-    real: int
+    indices: np.ndarray  # int64 [B]: each slot's image by its place in the source, -1 for an empty slot
+    skipped: tuple[str, ...]  # a sentence for each image that could not be read
+    bucket: int  # patches that every sequence is padded to
+    real: int  # patches that are not padding
 
 
 class Share(NamedTuple):

@@ -17,15 +17,10 @@ MOST_COUNTS = 2000  # different sequence lengths that bucket edges are chosen fr
 
 
 class Batch(NamedTuple):
-    """Images as sequences.
+    """Images as sequences."""
 
-    Attributes:
-      patches: uint8 `[B, N, 3 * p * p]`; values of a patch in (row, column, channel) order.
-      grid: int32 `[B, 2]`, (h, w) of each image in patches; slots from `h * w` on are padding.
-    """
-
-    patches: np.ndarray
-    grid: np.ndarray
+    patches: np.ndarray  # uint8 [B, N, 3 * p * p]; values of a patch in (row, column, channel) order
+    grid: np.ndarray  # int32 [B, 2]: (h, w) of each image in patches; slots from h * w on are padding
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -93,19 +88,12 @@ def default_max_side(short_side: int) -> int:
 
 
 class Geometry(NamedTuple):
-    """How images become sequences; made by `Geometry.of`.
+    """How images become sequences; made by `Geometry.of`."""
 
-    Attributes:
-      short_side: pixels that the short side is resized to.
-      max_side: most pixels of the long side.
-      patch: patch size in pixels.
-      model_max_side: longest side in patches that the model is compiled for.
-    """
-
-    short_side: int
-    max_side: int
-    patch: int
-    model_max_side: int
+    short_side: int  # pixels that the short side is resized to
+    max_side: int  # most pixels of the long side
+    patch: int  # patch size in pixels
+    model_max_side: int  # longest side in patches that the model is compiled for
 
     @classmethod
     def of(cls, short_side: int, max_side: int, patch: int, model_max_side: int) -> "Geometry":

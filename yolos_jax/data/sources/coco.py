@@ -157,12 +157,10 @@ def check_size(image: Image.Image, example: Example) -> Image.Image:
     """The image itself; `UnreadableImage` if it is not of the annotated size."""
     if image.size == (example.width, example.height):
         return image
+    sizes = f"is {image.width}x{image.height} pixels but its annotation says {example.width}x{example.height}"
     turned = image.size[::-1] == (example.width, example.height)
-    raise UnreadableImage(
-        f"{example.file} (image id {example.image_id}) is {image.size[0]}x{image.size[1]} pixels "
-        f"but its annotation says {example.width}x{example.height}"
-        + (" (perhaps annotated as turned by its EXIF tag: save it upright)." if turned else ".")
-    )
+    perhaps = " (perhaps annotated as turned by its EXIF tag: save it upright)" if turned else ""
+    raise UnreadableImage(f"{example.file} (image id {example.image_id}) {sizes}{perhaps}.")
 
 
 def clipped_box(bbox: list[float], image: dict) -> np.ndarray:

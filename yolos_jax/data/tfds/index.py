@@ -25,27 +25,17 @@ LAYOUT = 1  # of the file; another number for another one
 
 
 class Index(NamedTuple):
-    """What `n` records with `m` objects in all say, but for the pixels.
+    """What `n` records with `m` objects in all say, but for the pixels."""
 
-    Attributes:
-      image_ids: int64 `[n]`.
-      file_names: str `[n]`.
-      sizes: int64 `[n, 2]`, (width, height) in pixels by the image's header; 0 if it cannot be read.
-      counts: int64 `[n]`, objects of each.
-      ids, areas, labels: int64 `[m]`.
-      boxes: float32 `[m, 4]`, ymin, xmin, ymax, xmax as shares of the image's sides.
-      crowds: bool `[m]`.
-    """
-
-    image_ids: np.ndarray
-    file_names: np.ndarray
-    sizes: np.ndarray
-    counts: np.ndarray
-    ids: np.ndarray
-    areas: np.ndarray
-    labels: np.ndarray
-    boxes: np.ndarray
-    crowds: np.ndarray
+    image_ids: np.ndarray  # int64 [n]
+    file_names: np.ndarray  # str [n]
+    sizes: np.ndarray  # int64 [n, 2]: (width, height) in pixels by the image's header; 0 if it cannot be read
+    counts: np.ndarray  # int64 [n]: objects of each
+    ids: np.ndarray  # int64 [m]
+    areas: np.ndarray  # int64 [m]
+    labels: np.ndarray  # int64 [m]
+    boxes: np.ndarray  # float32 [m, 4]: ymin, xmin, ymax, xmax as shares of the image's sides
+    crowds: np.ndarray  # bool [m]
 
 
 def index_of(records: Records) -> Index:
@@ -110,18 +100,13 @@ def header_size(data: bytes) -> tuple[int, int]:
 
 
 def _load(path: Path, key: str, n: int) -> Index | None:
-    """An index of `n` records that was kept, unless it is of other shards or not as we write it.
-
-    It may have come with the data set, from anyone.
-    """
+    """A kept index of `n` records, unless it is of other shards or not as we write it: it may be from anyone."""
     try:
         if not _is_plain(path):
             return None
         with np.load(path, allow_pickle=False) as kept:
-            if str(kept["key"]) != key:
-                return None
             index = Index(*(kept[name] for name in Index._fields))
-            return index if _is_whole(index, n) else None
+            return index if str(kept["key"]) == key and _is_whole(index, n) else None
     except Exception:  # a damaged or malicious file makes it raise anything; MemoryError too
         return None
 

@@ -24,23 +24,14 @@ FORMATS = ("JPEG", "MPO", "PNG", "BMP")
 
 
 class Part(NamedTuple):
-    """A split of a COCO folder, checked, as it will be written.
+    """A split of a COCO folder, checked, as it will be written."""
 
-    Attributes:
-      name: of the split in TFDS.
-      images: entries of the annotation file, in the order of the records.
-      annotations: those of every image id, by their ids.
-      names: category names by id, in the file's order.
-      files: the image of every image id.
-      size: bytes of all images.
-    """
-
-    name: str
-    images: list[dict[str, Any]]
-    annotations: dict[int, list[dict[str, Any]]]
-    names: dict[int, str]
-    files: dict[int, Path]
-    size: int
+    name: str  # of the split in TFDS
+    images: list[dict[str, Any]]  # entries of the annotation file, in the order of the records
+    annotations: dict[int, list[dict[str, Any]]]  # those of every image id, by their ids
+    names: dict[int, str]  # of categories by id, in the file's order
+    files: dict[int, Path]  # the image of every image id
+    size: int  # bytes of all images
 
 
 def read_parts(root: Path, splits: Sequence[str] = ()) -> list[Part]:
