@@ -32,8 +32,7 @@ class Labels:
         """Numbers the categories of a data set.
 
         Args:
-          listed: its categories, in COCO's format.
-          origin: where they come from, for messages.
+          listed, origin: its categories in COCO's format, and where they come from, for messages.
           num_classes: 0 derives it from the categories.
           categories: "raw" takes category ids as labels, as the reference does; "contiguous" numbers the ids 0, 1,
             ... in ascending order.

@@ -30,15 +30,10 @@ ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO |
 
 
 def open_rgb(path: str | os.PathLike[str], upright: bool = False) -> Image.Image:
-    """Decodes an image file completely and converts it to RGB.
+    """Decodes an image file of any format that Pillow reads completely and converts it to RGB.
 
-    Args:
-      path: a regular file (a named pipe would block) of any format that Pillow reads.
-      upright: turn it as its EXIF tag says. Data sets leave it as stored, because their boxes belong to the stored
-        pixels.
-
-    Raises:
-      UnreadableImage: the file is absent, damaged or no image.
+    `upright` turns it as its EXIF tag says. Data sets leave it as stored, because their boxes belong to the stored
+    pixels. `UnreadableImage` if the file is absent, damaged, no image or not regular (a named pipe would block).
     """
     with decoding(f"the image {path}"):
         mode = os.stat(path).st_mode
@@ -71,9 +66,8 @@ def read_rgb(image: ImageLike, name: str = "the image") -> Image.Image:
             return to_rgb(image, upright=True)
         if hasattr(image, "__array__"):
             return from_array(np.asarray(image))
-    raise InputError(
-        f"{name} is of type {type(image).__name__}; it must be a path, bytes, an open file, a PIL image or an array."
-    )
+    kinds = "a path, bytes, an open file, a PIL image or an array"
+    raise InputError(f"{name} is of type {type(image).__name__}; it must be {kinds}.")
 
 
 def file_bytes(file: Any, name: str) -> bytes:
@@ -151,8 +145,7 @@ def from_array(array: np.ndarray) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,), (4,)) or not array.size:
-        raise UnreadableImage(
-            f"an array of shape {array.shape} and type {array.dtype} is no image; "
-            "it must be uint8 [height, width], [height, width, 3] or [height, width, 4]."
-        )
+        wanted = "uint8 [height, width], [height, width, 3] or [height, width, 4]"
+        found = f"an array of shape {array.shape} and type {array.dtype}"
+        raise UnreadableImage(f"{found} is no image; it must be {wanted}.")
     return to_rgb(Image.fromarray(array))

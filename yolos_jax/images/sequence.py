@@ -68,10 +68,8 @@ def resized_size(width: int, height: int, short_side: int, max_side: int | None,
 def most_patches(short_side: int, max_side: int, patch: int = 16, ratio: float = math.inf) -> int:
     """A bound of the patches of any image resized by `resized_sizes`.
 
-    A short side bounded by `max_side` is rounded, so the long one may pass it, by half a pixel of the short side.
-
-    Args:
-      ratio: only images count whose long side is at most so many times as long as the short one; none, if below 1.
+    Only images count whose long side is at most `ratio` times as long as the short one; none, if it is below 1. A
+    short side bounded by `max_side` is rounded, so the long one may pass it, by half a pixel of the short side.
     """
     if ratio < 1:
         return 0
@@ -99,17 +97,13 @@ class Geometry(NamedTuple):
     def of(cls, short_side: int, max_side: int, patch: int, model_max_side: int) -> "Geometry":
         """`max_side` 0 means the reference's proportion; sides the model cannot take are refused at once."""
         max_side = max_side or default_max_side(short_side)
+        both = "data.short_side or data.max_side (--short-side, --max-side)"
         if short_side < patch or max_side < patch:
-            raise InputError(
-                f"a short side of {short_side} and a long one of at most {max_side} pixels: each must be at least "
-                f"one patch ({patch} pixels); raise data.short_side or data.max_side (--short-side, --max-side)."
-            )
+            sides = f"a short side of {short_side} and a long one of at most {max_side} pixels"
+            raise InputError(f"{sides}: each must be at least one patch ({patch} pixels); raise {both}.")
         if ceil_div(max_side, patch) > model_max_side or short_side // patch > model_max_side:
-            raise InputError(
-                f"images of up to {max(max_side, short_side)} pixels have more than model.max_side = {model_max_side} "
-                "patches on a side; lower data.short_side or data.max_side (--short-side, --max-side), or raise "
-                "model.max_side."
-            )
+            sides = f"images of up to {max(max_side, short_side)} pixels have more than model.max_side"
+            raise InputError(f"{sides} = {model_max_side} patches on a side; lower {both}, or raise model.max_side.")
         return cls(short_side, max_side, patch, model_max_side)
 
     def size(self, width: int, height: int) -> tuple[int, int]:
@@ -131,10 +125,8 @@ def to_patches(image: np.ndarray, patch: int = 16) -> np.ndarray:
     """`[h * p, w * p, 3]` -> `[h, w, p, p, 3]`, a view; `InputError` if a side is not whole patches."""
     height, width = image.shape[:2]
     if image.ndim != 3 or image.shape[2] != 3 or height % patch or width % patch or not image.size:
-        raise InputError(
-            f"an image of shape {image.shape} cannot be cut into patches: it must be "
-            f"[height, width, 3] with both sides multiples of {patch}."
-        )
+        wanted = f"[height, width, 3] with both sides multiples of {patch}"
+        raise InputError(f"an image of shape {image.shape} cannot be cut into patches: it must be {wanted}.")
     return image.reshape(height // patch, patch, width // patch, patch, 3).transpose(0, 2, 1, 3, 4)
 
 
@@ -156,10 +148,8 @@ def pack(
         cut = to_patches(image, patch)
         grid[i] = cut.shape[:2]
         if max_side is not None and grid[i].max() > max_side:
-            raise InputError(
-                f"an image of {image.shape[1]}x{image.shape[0]} pixels is longer than {max_side} patches "
-                f"of {patch} pixels; resize it, or raise model.max_side."
-            )
+            size = f"{image.shape[1]}x{image.shape[0]} pixels is longer than {max_side} patches of {patch} pixels"
+            raise InputError(f"an image of {size}; resize it, or raise model.max_side.")
         patches[i, : grid[i].prod()].reshape(cut.shape)[...] = cut
     return Batch(patches, grid)
 

@@ -105,8 +105,7 @@ def read_examples(
     """What training sees of annotations in COCO's format.
 
     Args:
-      content: lists of images, annotations and categories.
-      origin: where it comes from, for messages.
+      content, origin: lists of images, annotations and categories, and where they come from, for messages.
       find: where an image lies; None leaves it out.
       max_images, complain: see `CocoSource`.
 

@@ -47,9 +47,8 @@ def load_digits() -> Digits:
     try:
         from sklearn import datasets
     except ImportError as error:
-        raise InputError(
-            "the digits come with scikit-learn, which is not installed; pip install scikit-learn."
-        ) from error
+        missing = "the digits come with scikit-learn, which is not installed"
+        raise InputError(f"{missing}; pip install scikit-learn.") from error
     found = datasets.load_digits()
     return Digits((found.images * 255 / 16).round().astype(np.uint8), found.target.astype(np.int32))
 

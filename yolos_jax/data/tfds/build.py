@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
 from yolos_jax.data.tfds.index import index_of
@@ -46,7 +49,7 @@ def build(root: Path, out: Path, splits: Sequence[str] = ()) -> tuple[Path, list
       The folder, and a summary of every split.
 
     Raises:
-      InputError: nothing or something wrong to write, a folder that exists already, or no space.
+      InputError: there is nothing or something wrong to write, the folder exists already, or space is lacking.
     """
     folder = out / NAME / CONFIG / VERSION
     if folder.exists():
@@ -77,25 +80,14 @@ def build(root: Path, out: Path, splits: Sequence[str] = ()) -> tuple[Path, list
 
 def features_of(names: Sequence[str]) -> Any:
     """The features of TFDS's `coco/2017`, for these labels."""
-    import numpy as np
-    import tensorflow_datasets as tfds
-
     label = tfds.features.ClassLabel(names=list(names))
     one = {"id": np.int64, "area": np.int64, "bbox": tfds.features.BBoxFeature(), "label": label, "is_crowd": np.bool_}
-    return tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(encoding_format="jpeg"),
-            "image/filename": tfds.features.Text(),
-            "image/id": np.int64,
-            "objects": tfds.features.Sequence(one),
-        }
-    )
+    image = {"image": tfds.features.Image(encoding_format="jpeg"), "image/filename": tfds.features.Text()}
+    return tfds.features.FeaturesDict(image | {"image/id": np.int64, "objects": tfds.features.Sequence(one)})
 
 
 def _write(folder: Path, parts: list[Part], names: dict[int, str]) -> list[Summary]:
     """Writes shards, then what describes them, and reads all of it back."""
-    import tensorflow_datasets as tfds
-
     features = features_of(list(names.values()))
     infos, found = [], []
     for part in parts:
@@ -105,9 +97,8 @@ def _write(folder: Path, parts: list[Part], names: dict[int, str]) -> list[Summa
         infos.append(tfds.core.SplitInfo(part.name, lengths, size, filename_template=template))
         objects = sum(map(len, part.annotations.values()))
         found.append(Summary(part.name, len(part.images), objects, clipped, len(lengths)))
-    identity = tfds.core.DatasetIdentity(
-        NAME, tfds.core.Version(VERSION), str(folder), __name__, CONFIG, "Images, boxes and labels of COCO 2017."
-    )
+    about = CONFIG, "Images, boxes and labels of COCO 2017."
+    identity = tfds.core.DatasetIdentity(NAME, tfds.core.Version(VERSION), str(folder), __name__, *about)
     info = tfds.core.DatasetInfo(
         builder=identity,
         description="COCO, prepared from a folder by yolos-jax.",
@@ -127,8 +118,6 @@ def _write(folder: Path, parts: list[Part], names: dict[int, str]) -> list[Summa
 
 def _write_shards(template: Any, part: Part, names: dict[int, str], features: Any) -> tuple[list[int], int, int]:
     """(records of every shard, bytes of all records, clipped boxes)."""
-    from array_record.python.array_record_module import ArrayRecordWriter
-
     count = shards_of(part.size, len(part.images))
     ends = [round(len(part.images) * (shard + 1) / count) for shard in range(count)]
     starts, size, clipped = [0, *ends[:-1]], 0, 0
@@ -165,8 +154,6 @@ def _record(image: dict[str, Any], path: Path, objects: list[dict[str, Any]]) ->
 
 def _objects(image: dict[str, Any], annotations: list[dict[str, Any]], names: dict[int, str]) -> tuple[list, int]:
     """An image's objects as TFDS stores them, and how many boxes had to be clipped, as TFDS stores only 0..1."""
-    import tensorflow_datasets as tfds
-
     sides, out, clipped = (image["height"], image["width"]) * 2, [], 0
     for annotation in annotations:
         x, y, width, height = annotation["bbox"]

@@ -45,9 +45,8 @@ def read_parts(root: Path, splits: Sequence[str] = ()) -> list[Part]:
         raise InputError(f"{root} is no COCO folder: it has no {wanted} (name other splits with --splits).")
     for split in splits:
         if not SPLIT_NAME.fullmatch(split) or split == "all":  # which means all splits to TFDS
-            raise InputError(
-                f"TFDS cannot have a split {split!r}; call it by at most 100 letters, digits, - and _, and not all."
-            )
+            names = "call it by at most 100 letters, digits, - and _, and not all"
+            raise InputError(f"TFDS cannot have a split {split!r}; {names}.")
     for name, times in Counter(OTHER_NAMES.get(split, split) for split in splits).items():
         if times > 1:
             raise InputError(f"{times} of the splits {', '.join(splits)} would be written as {name}; name it once.")

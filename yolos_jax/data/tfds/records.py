@@ -14,16 +14,9 @@ FORMAT = "array_record"
 DEPTH = 3  # NAME/CONFIG/VERSION
 UNFINISHED = (".", "incomplete.")  # what names of folders that TFDS is still writing begin with
 # What a record must hold: TFDS's kind of feature, or a number's type.
-FIELDS = {
-    "image": "Image",
-    "image/filename": "Text",
-    "image/id": "int64",
-    "objects/area": "int64",
-    "objects/bbox": "BBoxFeature",
-    "objects/id": "int64",
-    "objects/is_crowd": "bool",
-    "objects/label": "ClassLabel",
-}
+FIELDS = {"image": "Image", "image/filename": "Text", "image/id": "int64", "objects/area": "int64"}
+FIELDS |= {"objects/bbox": "BBoxFeature", "objects/id": "int64", "objects/is_crowd": "bool"}
+FIELDS |= {"objects/label": "ClassLabel"}
 NAMES = "objects-label.labels.txt"
 LEAST_SHARD = 65536  # bytes of the smallest array_record file
 ANEW = "copy or prepare the data set anew."
@@ -70,8 +63,7 @@ class Records:
 
     Attributes:
       split: as the data set calls it.
-      names: name of every label.
-      category_ids: the category id of every label where the data set says it, else None.
+      names, category_ids: those of every label; None for ids that the data set does not say.
       shards: its files.
 
     Raises:
@@ -173,10 +165,8 @@ class Records:
             return None
         whole = isinstance(listed, list) and all(type(i) is int and 0 <= i < 2**63 for i in listed)
         if not whole or len(listed) != len(self.names) or len(set(listed)) != len(listed):
-            raise InputError(
-                f"category_ids in {self.directory / 'metadata.json'} must be {len(self.names)} different whole "
-                "numbers, one for every label."
-            )
+            wanted = f"{len(self.names)} different whole numbers, one for every label"
+            raise InputError(f"category_ids in {self.directory / 'metadata.json'} must be {wanted}.")
         return listed
 
 
