@@ -19,12 +19,8 @@ def stop(sentence: str) -> None:
 def read_annotations(path: Path, complain: Complain = stop) -> dict[str, list]:
     """Reads a COCO instances file: its lists of images, annotations and categories.
 
-    Args:
-      complain: called with a sentence for every entry whose id, size or name is wrong; if it returns, the entry is
-        left out.
-
-    Raises:
-      InputError: there is no such file, or it is no JSON or lacks one of the lists.
+    `complain` is called with a sentence for every entry whose id, size or name is wrong; if it returns, the entry is
+    left out. `InputError` if there is no such file, or if it is no JSON or lacks one of the lists.
     """
     if not path.is_file():
         raise InputError(f"the annotation file {path} does not exist.")

@@ -29,7 +29,7 @@ class Labels:
         categories: str = "raw",
         category_ids: Sequence[int] | None = None,
     ) -> "Labels":
-        """Numbers the categories of a data set.
+        """Numbers the categories of a data set; `InputError` if there is none, or if they do not fit the arguments.
 
         Args:
           listed, origin: its categories in COCO's format, and where they come from, for messages.
@@ -37,9 +37,6 @@ class Labels:
           categories: "raw" takes category ids as labels, as the reference does; "contiguous" numbers the ids 0, 1,
             ... in ascending order.
           category_ids: the category id of each label, if a model's are to be kept.
-
-        Raises:
-          InputError: there is no category, or they do not fit the other arguments.
         """
         if categories not in CATEGORIES:
             raise InputError(f"data.categories is {categories!r}; choose one of {', '.join(CATEGORIES)}.")

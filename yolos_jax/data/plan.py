@@ -19,15 +19,12 @@ EDGE_SAMPLES = 20_000  # views that bucket edges are chosen from, at least (smal
 
 
 class PlannedBatch(NamedTuple):
-    """One step: its images, int64 `[n]` by their place in the source, n at most the batch size, and their views.
-
-    `tokens` is the bucket: the number of patches that every sequence of the batch is padded to.
-    """
+    """One step."""
 
     step: int
-    indices: np.ndarray
+    indices: np.ndarray  # int64 [n]: images by their place in the source, n at most the batch size
     views: Views
-    tokens: int
+    tokens: int  # the bucket: patches that every sequence of the batch is padded to
 
 
 class Plan(Protocol):
@@ -66,13 +63,10 @@ class TrainingPlan:
       dropped: images left out of each epoch, less than a batch.
 
     Args:
-      sizes: int `[n, 2]`, (width, height) of the images.
+      sizes: int `[n, 2]`, (width, height) of the images; `InputError` if they are fewer than a batch holds.
       pipeline: how images are augmented and resized.
       batch_size: images of a global batch.
       buckets: most token counts.
-
-    Raises:
-      InputError: there are fewer images than a batch holds.
     """
 
     def __init__(self, sizes: np.ndarray, pipeline: Pipeline, batch_size: int, buckets: int, epochs: int, seed: int):
@@ -165,11 +159,8 @@ def fill_buckets(
 ) -> list[tuple[int, np.ndarray]]:
     """Groups of at most `batch_size` images with the bucket edge that holds them all.
 
-    What does not fill a group moves up to the next bucket; only the very last group can have fewer.
-
-    Args:
-      counts: int `[n]`, sequence lengths, none above the last of the ascending `edges`.
-      order: `order(n)`, the sequence in which images are taken.
+    What does not fill a group moves up to the next bucket; only the very last group can have fewer. `counts` are the
+    lengths of `n` sequences, none above the last of the ascending `edges`; images are taken in the sequence `order(n)`.
     """
     bucket = np.searchsorted(edges, counts)
     queue = order(len(counts))
@@ -177,6 +168,6 @@ def fill_buckets(
     for b, edge in enumerate(edges):
         members = np.concatenate([left, queue[bucket[queue] == b]])
         full = len(members) if b == len(edges) - 1 else len(members) // batch_size * batch_size
-        groups += [(int(edge), members[start : min(start + batch_size, full)]) for start in range(0, full, batch_size)]
+        groups += [(int(edge), members[start:full][:batch_size]) for start in range(0, full, batch_size)]
         left = members[full:]
     return groups

@@ -80,11 +80,9 @@ def category_problems(train: Split, val: Split) -> list[Problem]:
     file, other, problems = val.source.origin, train.source.origin, []
     for number, name in sorted(val.names.items()):
         if train.names.get(number) != name:
-            differs = (
-                f"which {other} calls {train.names[number]!r}" if number in train.names else f"which {other} lacks"
-            )
-            sentence = f"{file} has the category id {number} ({name!r}), {differs}; both must list the same categories."
-            problems.append(Problem(file, sentence))
+            differs = f"calls {train.names[number]!r}" if number in train.names else "lacks"
+            sentence = f"{file} has the category id {number} ({name!r}), which {other} {differs}"
+            problems.append(Problem(file, f"{sentence}; both must list the same categories."))
     return problems
 
 
@@ -127,11 +125,10 @@ def notes(splits: Sequence[Split], det_tokens: int) -> list[str]:
         many = np.flatnonzero(examples.counts > det_tokens)
         if len(many):
             worst = many[np.argsort(-examples.counts[many], kind="stable")][:FEW]
-            named = ", ".join(f"image id {examples.image_ids[i]} ({examples.counts[i]})" for i in worst)
-            found.append(
-                f"{counted(len(many), 'image')} of the {split.which} split with more boxes than the model's "
-                f"{det_tokens} DET tokens can find: {named}{', ...' if len(many) > len(worst) else ''}"
-            )
+            named = [f"image id {examples.image_ids[i]} ({examples.counts[i]})" for i in worst]
+            named += ["..."] if len(many) > len(worst) else []
+            images = f"{counted(len(many), 'image')} of the {split.which} split with more boxes"
+            found.append(f"{images} than the model's {det_tokens} DET tokens can find: {', '.join(named)}")
     shared = set.intersection(*(set(split.ids_by_path) for split in splits)) if len(splits) > 1 else set()
     if shared:
         found.append(f"{counted(len(shared), 'image')} listed by both splits, such as {min(shared)}")
@@ -164,19 +161,17 @@ def overview(split: Split) -> list[str]:
     counts, sizes = examples.counts, examples.sizes
     boxes, most = int(counts.sum()), int(counts.argmax())
     shares = (f"{count / max(boxes, 1):.1%} {name}" for name, count in box_sizes(examples).items())
-    sides = (
-        f"{name} {side.min():g} to {side.max():g}, median {np.median(side):g}"
-        for name, side in (("short", sizes.min(1)), ("long", sizes.max(1)))
-    )
+    sides = {"short": sizes.min(1), "long": sizes.max(1)}
+    ranges = (f"{name} {x.min()} to {x.max()}, median {np.median(x):g}" for name, x in sides.items())
     common = Counter(map(tuple, sizes.tolist())).most_common(FEW)
+    crowds, empty = source.dropped["crowd"], source.dropped["empty"]
+    average, largest = f"{boxes / len(counts):.2f} on average", f"{counts[most]} at most"
     rows = {
         "images": f"{len(counts)}, {(counts == 0).sum()} of them without boxes",
-        "boxes": f"{boxes}; {counted(source.dropped['crowd'], 'crowd')} and "
-        f"{counted(source.dropped['empty'], 'empty box', 'empty boxes')} left out",
-        "boxes per image": f"{boxes / len(counts):.2f} on average, {counts[most]} at most "
-        f"(image id {examples.image_ids[most]})",
+        "boxes": f"{boxes}; {counted(crowds, 'crowd')} and {counted(empty, 'empty box', 'empty boxes')} left out",
+        "boxes per image": f"{average}, {largest} (image id {examples.image_ids[most]})",
         "box sizes": f"{', '.join(shares)} (COCO's: below 32x32, below 96x96, the rest)",
-        "image sides": f"{'; '.join(sides)} pixels",
+        "image sides": f"{'; '.join(ranges)} pixels",
         "frequent sizes": ", ".join(f"{w}x{h} ({n})" for (w, h), n in common),
     }
     title = f"{split.which}: {source.origin}, images in {source.image_folder}"
@@ -185,10 +180,8 @@ def overview(split: Split) -> list[str]:
 
 def _categories(source: DataSet) -> list[str]:
     """Every category with its number of boxes: a row each, or columns side by side if they are many."""
-    by_label, names = (
-        np.bincount(source.examples.labels, minlength=source.num_classes),
-        sorted(source.label_names.items()),
-    )
+    by_label = np.bincount(source.examples.labels, minlength=source.num_classes)
+    names = sorted(source.label_names.items())
     widest = max((len(name) for _, name in names), default=0)
     cells = [f"{source.category_ids[i]:>5}{i:>6}{by_label[i]:>7}  {name:<{widest}}" for i, name in names]
     columns = 1 if len(cells) <= TABLE else max(1, WIDTH // (len(cells[0]) + 2))

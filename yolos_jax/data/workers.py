@@ -9,6 +9,7 @@ next process that loads data.
 import contextlib
 import functools
 import gc
+import math
 import multiprocessing
 import os
 import pickle
@@ -102,9 +103,7 @@ def receive(path: Path) -> Any:
 
 def check_shared_memory(batch: int, workers: int, ahead: int, folder: Path = MEMORY) -> None:
     """`InputError` if batches of so many bytes on their way would not fit."""
-    if not folder.is_dir():
-        return
-    wanted, free = 2 * workers * (ahead + 1) * batch, shutil.disk_usage(folder).free
+    wanted, free = 2 * workers * (ahead + 1) * batch, shutil.disk_usage(folder).free if folder.is_dir() else math.inf
     if wanted > free:
         need = f"{workers} data workers need up to {wanted / 2**20:.0f} MiB of shared memory"
         raise InputError(f"{need} and {folder} has {free / 2**20:.0f} MiB left; {ENLARGE}")
@@ -112,10 +111,9 @@ def check_shared_memory(batch: int, workers: int, ahead: int, folder: Path = MEM
 
 def dead_worker(what: str) -> InputError:
     """The error when a data worker is no more; `what` has its exit code."""
-    return InputError(
-        f"a data worker died ({what}; -9 is often the system running out of memory). Give it more memory, or lower "
-        "data.workers or data.ahead, and run the same command to go on."
-    )
+    died = f"a data worker died ({what}; -9 is often the system running out of memory)"
+    lower = "lower data.workers or data.ahead, and run the same command to go on"
+    return InputError(f"{died}. Give it more memory, or {lower}.")
 
 
 def from_processes(steps: Any, batch: int, workers: int, ahead: int) -> Generator[Any]:

@@ -36,13 +36,8 @@ def resized_sizes(sizes: np.ndarray, short_side: int | np.ndarray, max_side: int
     rounding and is the reference's. Images more than about forty times as long as wide, on which it fails or exceeds
     the bound, keep one patch at least and `max_side` rounded up to whole patches at most.
 
-    Args:
-      sizes: int `[n, 2]`, (width, height) in pixels.
-      short_side: pixels, one for all or `[n]`.
-      max_side: pixels, or None for no bound.
-
-    Returns:
-      int64 `[n, 2]`, (width, height) in pixels.
+    `sizes` are int `[n, 2]`, (width, height) in pixels; so is what is returned. `short_side` in pixels is one for all
+    or `[n]`; None for `max_side` means no bound.
     """
     sizes = np.asarray(sizes, np.int64)
     short, long = sizes.min(1), sizes.max(1)
@@ -135,11 +130,8 @@ def pack(
 ) -> Batch:
     """Cuts images and packs them into one batch; slots beyond the images hold a single black patch.
 
-    Args:
-      images: `[h * p, w * p, 3]` arrays, at most `batch_size`, all of one dtype.
-      tokens: N, at least every image's number of patches.
-      batch_size, patch: B; p in pixels.
-      max_side: longest side in patches that the model is compiled for.
+    The images are `[h * p, w * p, 3]`, at most B = `batch_size`, all of one dtype and of at most N = `tokens` patches.
+    `InputError` for one longer than `max_side` patches, the longest that the model is compiled for.
     """
     dtype = images[0].dtype if images else np.uint8
     patches = np.zeros((batch_size, tokens, 3 * patch * patch), dtype)

@@ -24,9 +24,8 @@ class CocoSource:
     images without boxes stay. `dropped` counts the boxes that went that way.
 
     Args:
-      root: the folder.
-      split: such as `train2017`: the annotations are `annotations/instances_{split}.json`, the images lie in
-        `{split}/`.
+      root, split: the folder, and a name such as `train2017`: the annotations are
+        `annotations/instances_{split}.json`, the images lie in `{split}/`.
       num_classes, categories, category_ids: see `Labels.of`.
       max_images: keep only the first so many images; 0 keeps all.
       annotations, image_folder: other places than those of `split`.
@@ -102,7 +101,7 @@ def read_examples(
     max_images: int = 0,
     complain: Complain = stop,
 ) -> tuple[ExampleTable, dict[str, int]]:
-    """What training sees of annotations in COCO's format.
+    """What training sees of annotations in COCO's format; `InputError` if nothing is left.
 
     Args:
       content, origin: lists of images, annotations and categories, and where they come from, for messages.
@@ -111,9 +110,6 @@ def read_examples(
 
     Returns:
       The examples in the order of the images, and how many boxes were left out as "crowd" and as "empty".
-
-    Raises:
-      InputError: nothing is left.
     """
     names = {c["id"]: c["name"] for c in content["categories"]}
     dropped = {"crowd": 0, "empty": 0}

@@ -110,10 +110,8 @@ def write(out: str | Path, train: int = 6000, val: int = 300, seed: int = 0) -> 
     The same arguments give the same files. The validation annotations are written last: a folder that has them is
     whole.
 
-    Args:
-      out: a folder that does not exist yet or is empty; `InputError` otherwise.
-      train, val: numbers of scenes, at least 1.
-      seed: of the scenes; the split of the digits does not depend on it.
+    `out` is a folder that does not exist yet or is empty, else `InputError`; `train` and `val` are at least 1. The
+    seed is that of the scenes; the split of the digits does not depend on it.
     """
     root = Path(out)
     for name, value, least in (("train", train, 1), ("val", val, 1), ("seed", seed, 0)):

@@ -137,11 +137,8 @@ def _write_shards(template: Any, part: Part, names: dict[int, str], features: An
 
 
 def shards_of(size: int, images: int) -> int:
-    """TFDS's number of shards: a power of two, of 64 MiB at least each."""
-    count = 1
-    while count < MOST_SHARDS and 2 * count * SHARD <= size and 2 * count <= images:
-        count *= 2
-    return count
+    """TFDS's number of shards: the largest power of two with at least 64 MiB and one image for each."""
+    return 1 << max(min(MOST_SHARDS, size // SHARD, images).bit_length() - 1, 0)
 
 
 def _record(image: dict[str, Any], path: Path, objects: list[dict[str, Any]]) -> dict[str, Any]:

@@ -46,7 +46,9 @@ def index_of(records: Records) -> Index:
         if kept is not None:
             return kept
     index = _read(records)
-    any(_save(place, key, index) for place in places)  # in the first place that can be written to
+    for place in places:
+        if _save(place, key, index):
+            break
     return index
 
 

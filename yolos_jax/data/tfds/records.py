@@ -3,7 +3,7 @@
 import contextlib
 import functools
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,15 +21,6 @@ NAMES = "objects-label.labels.txt"
 LEAST_SHARD = 65536  # bytes of the smallest array_record file
 ANEW = "copy or prepare the data set anew."
 OTHER_NAMES = {"train2017": "train", "val2017": "validation", "test2017": "test"}
-
-
-class Opened(NamedTuple):
-    """TFDS's objects: a split's bytes, and how records, and images alone, are decoded."""
-
-    data: Any
-    features: Any
-    image: Any
-    decoders: dict[str, Any]
 
 
 def find_dataset(root: str | Path) -> Path | None:
@@ -55,19 +46,14 @@ def find_dataset(root: str | Path) -> Path | None:
 class Records:
     """One split of a TFDS data set with the features of `coco/2017`, stored as array_record.
 
-    Sending it to another process sends no open file.
-
-    Args:
-      directory: the folder with `dataset_info.json`.
-      split: as TFDS calls it, or as COCO does (`train2017` is `train`, `val2017` is `validation`).
+    `directory` is the folder with `dataset_info.json`; the split may be called as TFDS does or as COCO does
+    (`train2017` is `train`, `val2017` is `validation`). `InputError` if the data set is of another kind or format, or
+    lacks the split or a shard of it. Sending the object to another process sends no open file.
 
     Attributes:
       split: as the data set calls it.
       names, category_ids: those of every label; None for ids that the data set does not say.
       shards: its files.
-
-    Raises:
-      InputError: the data set is of another kind or format, or lacks the split or a shard of it.
     """
 
     def __init__(self, directory: Path, split: str):
@@ -94,27 +80,28 @@ class Records:
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         """A record, its image as the bytes of a file; `RuntimeError` if it is damaged or its shard is gone."""
-        return self._decoded(number, self._open.features)
+        return self._decoded(number, "whole")
 
     def image(self, number: int) -> bytes:
         """The image of a record alone, in half the time; `RuntimeError` as above."""
-        return self._decoded(number, self._open.image)["image"]
+        return self._decoded(number, "image")["image"]
 
-    def _decoded(self, number: int, features: Any) -> dict[str, Any]:
+    def _decoded(self, number: int, what: str) -> dict[str, Any]:
+        data, features, decoders = self._open
         try:
-            return features.deserialize_example_np(self._open.data[number], decoders=self._open.decoders)
+            return features[what].deserialize_example_np(data[number], decoders=decoders)
         except (ValueError, IndexError, KeyError, TypeError) as error:  # fewer records than promised, or others
             raise RuntimeError(str(error)) from error
 
     @functools.cached_property
-    def _open(self) -> Opened:
-        """Opened by every process for itself."""
+    def _open(self) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """A split's bytes, and how records, and images alone, are decoded; opened by every process for itself."""
         import tensorflow_datasets as tfds
 
         builder, raw = _builder(self.directory), tfds.decode.DeserializeMethod.RAW_BYTES
         data, features = builder.as_data_source(split=self.split, deserialize_method=raw), builder.info.features
         image = tfds.features.FeaturesDict({"image": features["image"]})
-        return Opened(data, features, image, {"image": tfds.decode.SkipDecoding()})
+        return data, {"whole": features, "image": image}, {"image": tfds.decode.SkipDecoding()}
 
     def _check_features(self, features: Any) -> None:
         inner: Any = getattr(features["objects"], "feature", None) if "objects" in features else None

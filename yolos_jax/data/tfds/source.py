@@ -34,9 +34,7 @@ class TfdsSource:
 
     Arguments and attributes are those of `CocoSource`, with a TFDS directory as `root` (see `find_dataset`) and the
     split as TFDS or COCO calls it; `annotation_file` is None if the annotations are in the records.
-
-    Raises:
-      InputError: the data set is of another kind, incomplete or damaged, or an annotation is wrong.
+    `InputError` if the data set is of another kind, incomplete or damaged, or if an annotation is wrong.
     """
 
     def __init__(
