@@ -54,10 +54,7 @@ class Operation(Protocol):
         """What it does to an RGB image with its `[k]` numbers."""
 
     def boxes(self, example: Example, numbers: np.ndarray) -> Example:
-        """What it does to boxes, labels, areas and size.
-
-        The reference computes in float32 step by step; doing so too makes boxes equal to its own to the last bit.
-        """
+        """What it does to boxes, labels, areas and size: in float32 step by step, to equal the reference's bits."""
 
 
 @dataclasses.dataclass(frozen=True)

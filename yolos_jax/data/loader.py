@@ -91,21 +91,20 @@ class LoadStep:
 
     def _read(self, planned: PlannedBatch, skipped: list[str]) -> Viewed | None:
         """A planned image or the one that takes its place; None if there is none."""
-        one, original, pipeline = planned, int(planned.indices[0]), self.plan.pipeline
-        for attempt in range(SUBSTITUTES):
+        one: PlannedBatch | None = planned
+        pipeline, attempts = self.plan.pipeline, 0
+        while one is not None and attempts < SUBSTITUTES:
             index, view = int(one.indices[0]), one.views.of(0)
             example = self.source.examples[index]
             try:
                 return Viewed(index, pipeline.boxes(example, view), pipeline.pixels(self.source.read(example), view))
             except UnreadableImage as error:
                 skipped.append(str(error))
-            other = self.plan.substitute(planned.step, original, attempt)
-            if other is None:
-                break
-            one = other
-        if other is None and not attempt:
+            one = self.plan.substitute(planned.step, int(planned.indices[0]), attempts)
+            attempts += 1
+        if one is None and attempts == 1:
             return None  # nothing may take its place
-        raise InputError(f"{attempt + 1} images in a row cannot be read, the last one: {skipped[-1]}")
+        raise InputError(f"{attempts} images in a row cannot be read, the last one: {skipped[-1]}")
 
 
 def pack_targets(examples: list[Example], slots: int, most: int) -> dict[str, np.ndarray]:

@@ -106,9 +106,8 @@ class TrainingPlan:
 
     def batch(self, step: int) -> PlannedBatch:
         epoch, place = divmod(step, self.steps_per_epoch)
-        plan = self.epoch(epoch)
-        indices = plan.members[place]
-        return PlannedBatch(step, indices, plan.views.of(indices), int(plan.tokens[place]))
+        views, members, tokens = self.epoch(epoch)
+        return PlannedBatch(step, members[place], views.of(members[place]), int(tokens[place]))
 
     def substitute(self, step: int, index: int, attempt: int) -> PlannedBatch | None:
         """The `attempt`-th image after the unreadable one, in the source's order, that fits the bucket."""

@@ -20,7 +20,7 @@ from yolos_jax.images.reading import UnreadableImage
 from yolos_jax.images.sequence import ceil_div
 
 AREAS = (32**2, 96**2)  # square pixels that part COCO's small, medium and large
-TABLE = 20  # categories that get a row each; more are run together
+TABLE = 20  # categories that get a row each; more share rows
 WIDTH = 110  # characters of a line
 FEW = 5  # images or sizes that stand for many
 

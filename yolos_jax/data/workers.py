@@ -34,7 +34,7 @@ ENLARGE = "enlarge it (docker run --shm-size), or lower data.workers or data.ahe
 def own_folder() -> Path:
     """This process's folder for batches on their way; it goes when the process ends.
 
-    The process holds a lock on the folder, which tells others that it is in use. The system frees the lock of a
+    The process holds a lock on the folder, which shows others that it is in use. The system frees the lock of a
     process however it ends.
     """
     path = Path(tempfile.mkdtemp(prefix=NAME, dir=MEMORY if MEMORY.is_dir() else None))

@@ -51,7 +51,8 @@ def read_rgb(image: ImageLike, name: str = "the image") -> Image.Image:
       name: what errors call an image that has no path.
 
     Raises:
-      UnreadableImage: the image is absent, damaged or none; `InputError` if it is of no such type.
+      UnreadableImage: the image is absent, damaged or none.
+      InputError: it is of no such type.
     """
     if isinstance(image, str | os.PathLike):
         return open_rgb(image, upright=True)

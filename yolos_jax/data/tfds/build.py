@@ -46,10 +46,8 @@ def build(root: Path, out: Path, splits: Sequence[str] = ()) -> tuple[Path, list
         default those of train2017 and val2017 that `root` has.
 
     Returns:
-      The folder, and a summary of every split.
-
-    Raises:
-      InputError: there is nothing or something wrong to write, the folder exists already, or space is lacking.
+      The folder, and a summary of every split; `InputError` if there is nothing or something wrong to write, if the
+      folder exists already, or if space is lacking.
     """
     folder = out / NAME / CONFIG / VERSION
     if folder.exists():

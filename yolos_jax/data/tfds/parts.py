@@ -58,7 +58,7 @@ def read_part(root: Path, split: str) -> Part:
     source = CocoSource(root, split, categories="contiguous")  # checks the annotations, and that images exist
     content, origin = source.listed(), source.annotation_file
     name = OTHER_NAMES.get(split, split)
-    names = {category["id"]: str(category["name"]) for category in content["categories"]}
+    names = {c["id"]: str(c["name"]) for c in content["categories"]}
     # TFDS keeps names in a file of lines.
     bad = [category for category, text in names.items() if not text or text != " ".join(text.split())]
     if bad or len(set(names.values())) < len(names):

@@ -61,7 +61,7 @@ class TfdsSource:
         for number, image_id in enumerate(self._index.image_ids.tolist()):
             if self._numbers.setdefault(image_id, number) != number:
                 complain(f"image id {image_id} is in two records of {self.records}; prepare the data set anew.")
-        self.notes: tuple[str, ...] = ()  # filled on the way
+        self.notes: tuple[str, ...] = ()
         if content:
             self._compare(content["images"], max_images, complain)
         else:
@@ -80,10 +80,9 @@ class TfdsSource:
         """Says how an annotation file's images are not those of the records."""
         absent = [image["id"] for image in images[: max_images or None] if image["id"] not in self._numbers]
         if absent:
-            complain(
-                f"{len(absent)} of {len(images)} images that {self.origin} lists are not in {self.records}, "
-                f"such as image id {absent[0]}; give the annotation file that the data set was prepared from."
-            )
+            listed = f"{len(absent)} of {len(images)} images that {self.origin} lists"
+            such = f"are not in {self.records}, such as image id {absent[0]}"
+            complain(f"{listed} {such}; give the annotation file that the data set was prepared from.")
         more = len(self._numbers.keys() - {image["id"] for image in images})
         if more:
             left = f"{more} of the {len(self._numbers)} images in {self.records}"
@@ -93,9 +92,9 @@ class TfdsSource:
         """Complains of records that make no sense, and takes their objects out of the content."""
         for image_id in index.image_ids[(index.sizes == 0).any(1)].tolist():
             complain(
-                f"the image of image id {image_id} in {self.records} cannot be read, which leaves its "
-                "size unknown; prepare the data set anew without it, or set data.train_annotations and "
-                "data.val_annotations, which say the size (then data.on_bad_image=skip leaves it out)."
+                f"the image of image id {image_id} in {self.records} cannot be read, which leaves its size unknown; "
+                "prepare the data set anew without it, or set data.train_annotations and data.val_annotations, "
+                "which say the size (then data.on_bad_image=skip leaves it out)."
             )
             self._numbers.pop(image_id, None)
         low, high = index.boxes[:, :2], index.boxes[:, 2:]
@@ -125,12 +124,10 @@ class TfdsSource:
     def listed(self) -> dict[str, list]:
         if self.annotation_file:
             return read_annotations(self.annotation_file, lambda _: None)
-        if self._index is None:
-            self._index = index_of(self.records)
-        ids = category_ids_of(self.records)[0]
+        index, ids = self._index or index_of(self.records), category_ids_of(self.records)[0]
         return {
-            "images": _images(self._index),
-            "annotations": _annotations(self._index, ids),
+            "images": _images(index),
+            "annotations": _annotations(index, ids),
             "categories": [{"id": i, "name": name} for i, name in zip(ids, self.records.names)],
         }
 
