@@ -31,8 +31,8 @@ class Evaluation(NamedTuple):
       metrics: the 12 numbers by name.
       results: entries of a COCO results file, all queries of all images; of several processes only the first has
         them.
-      skipped: a sentence for each image that could not be read; such images
-        are scored as if nothing had been found in them.
+      skipped: a sentence for each image that could not be read; such images are scored as if nothing had been found
+        in them.
     """
 
     metrics: dict[str, float]
@@ -107,14 +107,9 @@ class Evaluator:
         results: list[dict[str, Any]] = []
         skipped: list[str] = []
         done: list[int] = []
+        total = len(self.source.examples)
         with (
-            tqdm(
-                total=len(self.source.examples),
-                unit="image",
-                desc="evaluating",
-                mininterval=1.0,
-                disable=not processes.is_primary,
-            ) as bar,
+            tqdm(None, "evaluating", total, unit="image", mininterval=1.0, disable=not processes.is_primary) as bar,
             contextlib.closing(batches),
             reports_loss(processes.count),
         ):

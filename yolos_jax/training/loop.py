@@ -42,16 +42,14 @@ def train(
 ) -> Outcome:
     """Trains, going on from the workdir's newest checkpoint if it has one.
 
-    The workdir gets checkpoints (the latest few, and the best one in `best/`),
-    `metrics.jsonl` and `tensorboard/`.
+    The workdir gets checkpoints (the latest few, and the best one in `best/`), `metrics.jsonl` and `tensorboard/`.
 
     Args:
       make_task: makes what is trained, for the devices that batches are split over.
       devices: all by default; a run may go on with others than it began with.
 
     Raises:
-      InputError: bad input, a disk that is full, a data worker that died, or
-        numbers that are no longer finite.
+      InputError: bad input, a disk that is full, a data worker that died, or numbers that are no longer finite.
     """
     with start(make_task, Path(workdir), options, devices) as run:
         run.evaluate()  # a kill may have come between a checkpoint and its evaluation

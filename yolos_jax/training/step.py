@@ -39,8 +39,8 @@ class StepReport(NamedTuple):
     Attributes:
       loss: of the whole batch, before the update.
       grad_norm: global norm of the gradients before clipping.
-      applied: bool scalar; False if the loss, its images' numbers, gradients or the
-        updated parameters were not finite, and then the state is as it was.
+      applied: bool scalar; False if the loss, its images' numbers, gradients or the updated parameters were not
+        finite, and then the state is as it was.
     """
 
     loss: LossReport
@@ -67,8 +67,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def make_gradient(loss: Loss, divisors: Callable[[Any], Any], mesh: Mesh, parts: int = 1) -> Callable:
     """(params, batch) -> (gradients, `LossReport`), the batch taken in `parts` one after the other.
 
-    Losses are divided by what the whole batch holds, so the parts' gradients
-    add up to exactly what the batch in one piece gives, within rounding.
+    Losses are divided by what the whole batch holds, so the parts' gradients add up to exactly what the batch in one
+    piece gives, within rounding.
 
     Args:
       divisors: (batch) -> what `loss` takes as its divisors.
@@ -118,8 +118,8 @@ def make_step(
 
     The state is donated, the batch is split over `mesh`.
 
-    The reference averages gradients over replicas; here the loss itself is that
-    average, so its gradient over the whole batch is the same number.
+    The reference averages gradients over replicas; here the loss itself is that average, so its gradient over the
+    whole batch is the same number.
 
     Args:
       loss, divisors, parts: see `make_gradient`; `parts` is gradient accumulation.
