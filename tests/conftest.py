@@ -1,6 +1,9 @@
 """Settings that must stand before jax starts, and where the reference numbers are."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import pytest
 from hypothesis import settings
@@ -12,20 +15,16 @@ _flags = os.environ.get("XLA_FLAGS", "")
 if "xla_force_host_platform_device_count" not in _flags:
     os.environ["XLA_FLAGS"] = f"{_flags} --xla_force_host_platform_device_count=8".strip()
 
+# Every small program is compiled once, for pytest's worker processes and the programs that tests start alike: they
+# inherit this. (Programs with a host callback are never cached.)
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
 # No deadline on a busy machine, the same examples every time, no folder left behind.
 settings.register_profile("here", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("here")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compilation_cache(tmp_path_factory):
-    """Runs of the same shapes compile once in a session (programs with a host callback are never cached)."""
-    import jax  # after the settings above
-
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,7 +11,7 @@ from micro_run import SIZES, lines
 from reference_pack import ROOT
 
 from yolos_jax import checkpoints
-from yolos_jax.model.config import VARIANTS
+from yolos_jax.model.config import COMPUTE_SETTINGS, VARIANTS, Compute
 from yolos_jax.tasks.detection import train
 
 RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
@@ -53,7 +53,8 @@ def test_recipes_of_the_paper(name):
     module = importlib.import_module(f"configs.{name}")
     config, tiny = module.get_config(), name == "yolos_ti"
     variant = {"yolos_s_200": "s"}.get(name, name.removeprefix("yolos_"))
-    assert dict(config.model) == VARIANTS[variant].to_dict()
+    compute = {key: getattr(Compute(), name) for key, name in COMPUTE_SETTINGS.items()}
+    assert dict(config.model) == VARIANTS[variant].to_dict() | compute
     assert (config.train.epochs, config.optimizer.learning_rate) == ((300, 5e-5) if tiny else (150, 2.5e-5))
     assert (config.train.batch_size, config.train.images_per_replica) == ((16, 2) if tiny else (8, 1))
     assert config.data.scales == tuple(range(256, 609, 16) if tiny else range(480, 801, 16))

@@ -1,8 +1,7 @@
 """Checkpoints: orbax, plain nested dicts of arrays, one folder per step.
 
-A folder holds `<step>/params` (arrays) and `<step>/meta` (JSON: the model's
-config, the label names, the step and whatever the writer adds); those of a
-training run also `<step>/optimizer` and, if there is one, `<step>/ema`.
+A folder holds `<step>/params` (arrays) and `<step>/meta` (JSON: the model's config, the label names, the step and
+whatever the writer adds); those of a training run also `<step>/optimizer` and, if there is one, `<step>/ema`.
 """
 
 import contextlib

@@ -110,7 +110,7 @@ SETTINGS: dict[str, Setting] = {
     "optimizer.min_lr": Setting(1e-7, "learning rate at the end of the schedule", Real(0, FLOAT32)),
     "optimizer.schedule": Setting("epoch", "cosine: epoch (the reference's, constant within an epoch) or step "
         "(advanced every step)", Choice(("epoch", "step"))),
-    "optimizer.warmup_epochs": Setting(0, "epochs of linear warm-up", Real(0, 100_000)),
+    "optimizer.warmup_epochs": Setting(0.0, "epochs of linear warm-up", Real(0, 100_000)),
     "optimizer.weight_decay": Setting(1e-4, "decoupled weight decay", Real(0, FLOAT32)),
     "optimizer.clip_norm": Setting(0.1, "largest norm of the gradient; 0 for no clipping", Real(0, FLOAT32)),
 

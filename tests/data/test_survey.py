@@ -48,14 +48,18 @@ def test_numbers_known_by_construction(tmp_path):
     ]
     sizes = [(200, 150), (100, 120), (200, 150), (64, 48)]
     split = read(make_coco(tmp_path, sizes, "train", annotations), num_classes=9)
-    facts = survey.Facts.of(split.source.examples, 9)
-    assert (facts.images, facts.boxes, facts.without, facts.most, facts.mean) == (4, 6, 2, 4, 1.5)
-    assert facts.short == (48, 125, 150) and facts.long == (64, 160, 200)
-    assert facts.common == [((200, 150), 2), ((100, 120), 1), ((64, 48), 1)]
-    assert facts.areas == (4, 1, 1)
-    assert facts.by_label.tolist() == [0, 4, 0, 0, 0, 0, 0, 2, 0]
+    assert survey.box_sizes(split.source.examples) == {"small": 4, "medium": 1, "large": 1}
     text = "\n".join(survey.overview(split))
-    for words in ("4, 2 of them without", "6; 1 crowd and 2 empty boxes", "4 at most (image id 1)", "66.7% small"):
+    for words in (
+        "images          4, 2 of them without boxes",
+        "6; 1 crowd and 2 empty boxes left out",
+        "1.50 on average, 4 at most (image id 1)",
+        "66.7% small, 16.7% medium, 16.7% large",
+        "short 48 to 150, median 125; long 64 to 200, median 160 pixels",
+        "200x150 (2), 100x120 (1), 64x48 (1)",
+        f"{1:>5}{1:>6}{4:>7}  ",
+        f"{7:>5}{7:>6}{2:>7}  ",
+    ):
         assert words in text
     assert "never used" not in text
 
@@ -82,13 +86,18 @@ def test_categories_with_id_label_and_boxes(tmp_path, count):
 def test_real_numbers_equal_pycocotools(split, capsys):
     found = read(data_folder("coco_tiny80"), split=split, num_classes=91)
     coco = COCO(str(found.source.annotation_file))
-    facts = survey.Facts.of(found.source.examples, 91)
-    for label in range(91):
-        assert facts.by_label[label] == len(coco.getAnnIds(catIds=[label], iscrowd=False))
+    text = "\n".join(survey.overview(found))
+    assert len(coco.cats) == 80
+    for label, category in coco.cats.items():
+        count = len(coco.getAnnIds(catIds=[label], iscrowd=False))
+        assert f"{label:>5}{label:>6}{count:>7}  {category['name']}" in text
     bounds = [0, 32**2], [32**2, 96**2], [96**2, 1e10]
-    assert list(facts.areas) == [len(coco.getAnnIds(areaRng=limits, iscrowd=False)) for limits in bounds]
+    assert list(survey.box_sizes(found.source.examples).values()) == [
+        len(coco.getAnnIds(areaRng=limits, iscrowd=False)) for limits in bounds
+    ]
     each = [len(coco.getAnnIds([i], iscrowd=False)) for i in coco.getImgIds()]
-    assert (facts.most, facts.without, facts.boxes) == (max(each), each.count(0), sum(each))
+    for words in (f"{each.count(0)} of them without boxes", f"boxes           {sum(each)}; ", f"{max(each)} at most"):
+        assert words in text
     assert not survey.image_problems([found])
 
 

@@ -192,7 +192,9 @@ def test_a_new_folder_that_another_process_takes_away_is_made_anew(tmp_path, mon
 def test_a_batch_travels_unchanged(tmp_path):
     rng = np.random.default_rng(0)
     arrays = [rng.integers(0, 256, (2, 9, 768), np.uint8), np.int32([[3, 3], [1, 1]]), np.full((2, 0), -1)]
-    loaded = Loaded(5, TrainBatch(*arrays, rng.random((2, 0, 4)), np.zeros(2), np.array([True, False])), [4, -1], (), 9)
+    loaded = Loaded(
+        5, TrainBatch(*arrays, rng.random((2, 0, 4)), np.zeros(2), np.array([True, False])), [4, -1], (), 9, 10
+    )
     path = workers.send(tmp_path, loaded)
     found = workers.receive(path)
     assert found[:1] + found[2:] == loaded[:1] + loaded[2:] and not path.exists()
@@ -204,7 +206,7 @@ def test_a_batch_travels_unchanged(tmp_path):
 @linux
 def test_no_room_for_a_batch(tmp_path):
     (tmp_path / "5").symlink_to("/dev/full")
-    batch = Loaded(5, TrainBatch(*[np.zeros(9000)] * 6), np.zeros(2), (), 0)
+    batch = Loaded(5, TrainBatch(*[np.zeros(9000)] * 6), np.zeros(2), (), 0, 0)
     with pytest.raises(InputError, match=r"cannot write a batch to .* \(No space left on device\); enlarge it"):
         workers.send(tmp_path, batch)
 

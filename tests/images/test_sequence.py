@@ -47,7 +47,8 @@ def test_many_sizes_at_once_equal_one_by_one():
 def test_a_geometry_resizes_many_as_it_does_one():
     geometry, sizes = Geometry.of(512, 0, 16, 84), arrays("transforms.npz")["evsize_in_wh"]
     assert geometry.max_side == 853
-    assert geometry.sizes(sizes).tolist() == [list(geometry.size(int(w), int(h))) for w, h in sizes]
+    many = resized_sizes(sizes, geometry.short_side, geometry.max_side, geometry.patch)
+    assert many.tolist() == [list(geometry.size(int(w), int(h))) for w, h in sizes]
 
 
 def test_longest_sides_of_the_reference():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from yolos_jax.errors import InputError
+from yolos_jax.kinds import shown
 
 Complain = Callable[[str], None]
 
@@ -18,12 +19,8 @@ def stop(sentence: str) -> None:
 def read_annotations(path: Path, complain: Complain = stop) -> dict[str, list]:
     """Reads a COCO instances file: its lists of images, annotations and categories.
 
-    Args:
-      complain: called with a sentence for every entry whose id, size or name is
-        wrong; if it returns, the entry is left out.
-
-    Raises:
-      InputError: no file, no JSON, or not these three lists.
+    `complain` is called with a sentence for every entry whose id, size or name is wrong; if it returns, the entry is
+    left out. `InputError` if there is no such file, or if it is no JSON or lacks one of the lists.
     """
     if not path.is_file():
         raise InputError(f"the annotation file {path} does not exist.")
@@ -31,13 +28,12 @@ def read_annotations(path: Path, complain: Complain = stop) -> dict[str, list]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"the annotation file {path} is not valid JSON ({error}).") from error
+    kept: dict[str, list] = {}
     for key in ("images", "annotations", "categories"):
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise InputError(f"the annotation file {path} has no list of {key}; it must be a COCO instances file.")
-    wrong = {"images": _wrong_image, "annotations": _wrong_annotation, "categories": _wrong_category}
-    kept: dict[str, list] = {}
-    for key, check in wrong.items():
+    for key, check in {"images": _wrong_image, "annotations": _wrong_annotation, "categories": _wrong_category}.items():
         kept[key], seen = [], set()
         for entry in content[key]:
             sentence = check(entry, path)
@@ -45,7 +41,7 @@ def read_annotations(path: Path, complain: Complain = stop) -> dict[str, list]:
                 sentence = f"id {entry['id']} is listed twice among the {key} of {path}."
             if sentence is None:
                 kept[key].append(entry)
-                seen.add(entry.get("id") if key != "annotations" else None)
+                seen.add(entry["id"] if key != "annotations" else None)
             else:
                 complain(sentence)
     return kept
@@ -54,64 +50,52 @@ def read_annotations(path: Path, complain: Complain = stop) -> dict[str, list]:
 def _wrong_image(image: dict, path: Path) -> str | None:
     sizes = image.get("width"), image.get("height")
     if not _is_id(image.get("id")) or not isinstance(image.get("file_name"), str):
-        return f"an image of {path} has no whole-number id or no file_name: {short(image)}."
+        return f"an image of {path} has no whole-number id or no file_name: {shown(image)}."
     name = image["file_name"].encode("utf-8", "replace").decode()  # half a surrogate pair becomes "?"
     if not 0 < len(name) <= 1000 or "\0" in name or name != image["file_name"]:
         return (
-            f"image id {image['id']} in {path} has the file name {short(image['file_name'])}, which no file can have."
+            f"image id {image['id']} in {path} has the file name {shown(image['file_name'])}, which no file can have."
         )
     if not all(type(s) is int and 0 < s < 10**6 for s in sizes):
-        return f"image id {image['id']} in {path} has the size {short(sizes)}; it must be whole pixels above 0."
+        return f"image id {image['id']} in {path} has the size {shown(sizes)}; it must be whole pixels above 0."
     return None
 
 
 def _wrong_annotation(annotation: dict, path: Path) -> str | None:
-    if _is_id(annotation.get("image_id")):
+    number, image_id = annotation.get("id"), annotation.get("image_id")
+    if _is_id(image_id):
         return None
-    return (
-        f"annotation id {short(annotation.get('id'))} in {path} has no whole-number image_id "
-        f"({short(annotation.get('image_id'))})."
-    )
+    return f"annotation id {shown(number)} in {path} has no whole-number image_id ({shown(image_id)})."
 
 
 def _wrong_category(category: dict, path: Path) -> str | None:
-    if not _is_id(category.get("id")) or "name" not in category:
-        return f"a category of {path} has no whole-number id or no name: {short(category)}."
-    return None
+    if _is_id(category.get("id")) and "name" in category:
+        return None
+    return f"a category of {path} has no whole-number id or no name: {shown(category)}."
 
 
 def wrong_box(annotation: dict, path: Path, categories: dict[int, Any]) -> str | None:
-    """A sentence for numbers of an annotation that make no sense, or None.
-
-    Args:
-      categories: those of the file by id.
-    """
-    where = f"annotation id {short(annotation.get('id'))} of image id {annotation['image_id']} in {path}"
+    """A sentence for numbers of an annotation that make no sense, or None; `categories` are the file's by id."""
+    where = f"annotation id {shown(annotation.get('id'))} of image id {annotation['image_id']} in {path}"
     box, category, area = annotation.get("bbox"), annotation.get("category_id"), annotation.get("area")
     if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) for v in box):
-        return f"{where} has the box {short(box)}; it must be 4 finite numbers [x, y, width, height]."
+        return f"{where} has the box {shown(box)}; it must be 4 finite numbers [x, y, width, height]."
     if box[2] < 0 or box[3] < 0:
         return f"{where} has the box {box} with a negative width or height; repair or remove it."
     if area is not None and (not _is_number(area) or area < 0):
-        return f"{where} has the area {short(area)}; it must be a finite number of at least 0."
+        return f"{where} has the area {shown(area)}; it must be a finite number of at least 0."
     if annotation.get("iscrowd") not in (None, 0, 1):
-        return f"{where} has iscrowd {short(annotation['iscrowd'])}; it must be 0 or 1."
+        return f"{where} has iscrowd {shown(annotation['iscrowd'])}; it must be 0 or 1."
     if type(category) is not int or category not in categories:
-        return f"{where} has the category id {short(category)}, which its categories lack."
+        return f"{where} has the category id {shown(category)}, which its categories lack."
     return None
 
 
 def _is_id(value: Any) -> bool:
-    """A whole number that int64 can hold."""
+    """Whether it is a whole number that int64 can hold."""
     return type(value) is int and abs(value) < 2**63
 
 
 def _is_number(value: Any) -> bool:
-    """A finite number that float32 can hold."""
+    """Whether it is a finite number that float32 can hold."""
     return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) < 1e30
-
-
-def short(value: Any) -> str:
-    """A value as text of bounded length, for messages."""
-    text = repr(value)
-    return text if len(text) < 200 else text[:200] + "..."

@@ -1,9 +1,9 @@
 """Augmentation as operations: what each draws, and what it does to pixels and to boxes, stand side by side.
 
-An operation draws its numbers for all images at once and from their sizes alone, so the length of every sequence
-is known before anything is decoded. Each draws from a generator of its own name, so that adding one leaves the
-others' numbers as they are. An operation changes one image; mixing several source images into one (mosaic) is out
-of scope by design, because an image's sequence would then depend on other images.
+An operation draws its numbers for all images at once and from their sizes alone, so the length of every sequence is
+known before anything is decoded. Each draws from a generator of its own name, so that adding one leaves the others'
+numbers as they are. An operation changes one image; mixing several source images into one (mosaic) is out of scope by
+design, because an image's sequence would then depend on other images.
 """
 
 import dataclasses
@@ -15,19 +15,14 @@ from PIL import Image
 
 from yolos_jax.data.examples import Example
 from yolos_jax.errors import InputError
-from yolos_jax.images.sequence import Geometry, most_patches, resized_sizes
+from yolos_jax.images.sequence import Geometry, most_patches, resized, resized_sizes
 
 
 class Views(NamedTuple):
-    """What is done to images; arrays over images, or of a single one.
+    """What is done to images; arrays over images, or of a single one."""
 
-    Attributes:
-      numbers: int32 `[n, k]` of every operation, in the pipeline's order; the operation says what they mean.
-      size: int32 `[n, 2]`, final (width, height) in pixels.
-    """
-
-    numbers: tuple[np.ndarray, ...]
-    size: np.ndarray
+    numbers: tuple[np.ndarray, ...]  # int32 [n, k] of every operation, in order; the operation says what they mean
+    size: np.ndarray  # int32 [n, 2]: final (width, height) in pixels
 
     def of(self, index: int | list[int] | np.ndarray) -> "Views":
         """The views of some images, or of one."""
@@ -59,10 +54,7 @@ class Operation(Protocol):
         """What it does to an RGB image with its `[k]` numbers."""
 
     def boxes(self, example: Example, numbers: np.ndarray) -> Example:
-        """What it does to boxes, labels, areas and size.
-
-        The reference computes in float32 step by step; doing so too makes boxes equal to its own to the last bit.
-        """
+        """What it does to boxes, labels, areas and size: in float32 step by step, to equal the reference's bits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,18 +83,12 @@ class Crop(Operation):
 
     Boxes that the cut leaves empty are dropped; the area of the others becomes that of their box, as in the
     reference. Numbers: (width, height) resized to, then (left, top, width, height) of the cut; zeros for neither.
-
-    Attributes:
-      probability: of doing so.
-      sides: short sides in pixels before the cut, drawn uniformly; the long side is not bounded.
-      range: least and most pixels of the cut's width and height, both included.
-      patch: patch size in pixels.
     """
 
     probability: float = 0.5
-    sides: tuple[int, ...] = (400, 500, 600)
-    range: tuple[int, int] = (384, 600)
-    patch: int = 16
+    sides: tuple[int, ...] = (400, 500, 600)  # short sides in pixels before the cut, drawn uniformly; long ones follow
+    range: tuple[int, int] = (384, 600)  # least and most pixels of the cut's width and height, both included
+    patch: int = 16  # patch size in pixels
     name: str = "crop"
 
     def __post_init__(self) -> None:
@@ -134,8 +120,8 @@ class Crop(Operation):
     def pixels(self, image: Image.Image, numbers: np.ndarray) -> Image.Image:
         if not numbers.any():
             return image
-        left, top, width, height = (int(v) for v in numbers[2:])
-        return _resized(image, numbers[:2]).crop((left, top, left + width, top + height))
+        columns, rows, left, top, width, height = (int(v) for v in numbers)
+        return resized(image, (columns, rows)).crop((left, top, left + width, top + height))
 
     def boxes(self, example: Example, numbers: np.ndarray) -> Example:
         if not numbers.any():
@@ -145,10 +131,8 @@ class Crop(Operation):
         boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         keep = (boxes[:, 2:] > boxes[:, :2]).all(1)
-        labels = example.labels[keep]
-        return dataclasses.replace(
-            example, width=width, height=height, boxes=boxes[keep], labels=labels, area=area[keep]
-        )
+        kept = {"boxes": boxes[keep], "labels": example.labels[keep], "area": area[keep]}
+        return dataclasses.replace(example, width=width, height=height, **kept)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,16 +140,11 @@ class Resize(Operation):
     """Resizes to one of several short sides, drawn uniformly, in whole patches (`resized_sizes`).
 
     With one short side nothing is random: so images are resized for evaluation. Numbers: the final (width, height).
-
-    Attributes:
-      short_sides: pixels.
-      max_side: most pixels of the long side.
-      patch: patch size in pixels.
     """
 
-    short_sides: tuple[int, ...]
-    max_side: int
-    patch: int = 16
+    short_sides: tuple[int, ...]  # pixels
+    max_side: int  # most pixels of the long side
+    patch: int = 16  # patch size in pixels
     name: str = "resize"
 
     def __post_init__(self) -> None:
@@ -177,7 +156,7 @@ class Resize(Operation):
         return size.astype(np.int32), size
 
     def pixels(self, image: Image.Image, numbers: np.ndarray) -> Image.Image:
-        return _resized(image, numbers)
+        return resized(image, (int(numbers[0]), int(numbers[1])))
 
     def boxes(self, example: Example, numbers: np.ndarray) -> Example:
         return _scaled(example, numbers)
@@ -206,35 +185,27 @@ class Pipeline:
 
     @property
     def patch(self) -> int:
-        """Patch size in pixels."""
         return self.resize.patch
 
     def views(self, sizes: np.ndarray, seed: int, epoch: int) -> Views:
-        """Draws a view for every image.
+        """Draws a view for every image; `sizes` int `[n, 2]` are (width, height) of the images.
 
-        Args:
-          sizes: int `[n, 2]`, (width, height) of the images.
-          seed, epoch: with an operation's name and an image's index they decide all numbers.
+        Seed and epoch, an operation's name and an image's index decide all numbers.
         """
         sizes, numbers = np.asarray(sizes, np.int64).reshape(-1, 2), []
         for operation in self.operations:
-            random = np.random.default_rng([seed, epoch, *operation.name.encode()])
-            drawn, sizes = operation.draw(sizes, random)
+            drawn, sizes = operation.draw(sizes, np.random.default_rng([seed, epoch, *operation.name.encode()]))
             numbers.append(drawn)
         return Views(tuple(numbers), sizes.astype(np.int32))
 
     def longest(self, sizes: np.ndarray) -> int:
         """A bound of the patches of any view of images of these sizes."""
-        ratio, last = max(operation.ratio for operation in self.operations), self.resize
-        sizes = np.unique(np.asarray(sizes, np.int64).reshape(-1, 2), axis=0)
-        # Every short side: where the long one bounds a large one, a smaller may give more patches.
-        return max(
-            max(
-                int((resized_sizes(sizes, side, last.max_side, last.patch) // last.patch).prod(1).max()),
-                most_patches(side, last.max_side, last.patch, ratio),
-            )
-            for side in last.short_sides
-        )
+        ratio, patch, most = max(operation.ratio for operation in self.operations), self.patch, self.resize.max_side
+        sizes, found = np.unique(np.asarray(sizes, np.int64).reshape(-1, 2), axis=0), []
+        for side in self.resize.short_sides:  # where the long side bounds a large one, a smaller may give more patches
+            found.append(int((resized_sizes(sizes, side, most, patch) // patch).prod(1).max()))
+            found.append(most_patches(side, most, patch, ratio))
+        return max(found)
 
     def pixels(self, image: Image.Image, view: Views) -> np.ndarray:
         """Applies one view to an RGB image: uint8 `[height, width, 3]`."""
@@ -265,12 +236,6 @@ def _check_sides(setting: str, sides: tuple[int, ...], patch: int) -> None:
 def _pick(u: np.ndarray, choices: Sequence[int]) -> np.ndarray:
     """One of the choices for each number in 0..1, uniformly."""
     return np.asarray(choices)[(u * len(choices)).astype(np.int64)]
-
-
-def _resized(image: Image.Image, size: np.ndarray) -> Image.Image:
-    """Pillow's bilinear filter, as the reference."""
-    wanted = int(size[0]), int(size[1])
-    return image if image.size == wanted else image.resize(wanted, Image.Resampling.BILINEAR)
 
 
 def _scaled(example: Example, size: np.ndarray) -> Example:

@@ -12,24 +12,15 @@ from PIL import Image
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One image and what is in it, without its pixels.
+    """One image and what is in it, without its pixels."""
 
-    Attributes:
-      image_id: the source's id.
-      file: where the pixels are, for messages.
-      width, height: of the image in pixels.
-      boxes: float32 `[n, 4]` absolute xyxy, inside the image, none empty.
-      labels: int32 `[n]` category ids.
-      area: float32 `[n]` annotated area in square pixels.
-    """
-
-    image_id: int
-    file: str
-    width: int
+    image_id: int  # the source's
+    file: str  # where the pixels are, for messages
+    width: int  # pixels
     height: int
-    boxes: np.ndarray
-    labels: np.ndarray
-    area: np.ndarray
+    boxes: np.ndarray  # float32 [n, 4]: xyxy in pixels, inside the image, none empty
+    labels: np.ndarray  # int32 [n]
+    area: np.ndarray  # float32 [n]: annotated area in square pixels
 
 
 class ExampleTable(Sequence[Example]):
@@ -39,17 +30,17 @@ class ExampleTable(Sequence[Example]):
       image_ids: int64 `[n]`.
       sizes: int64 `[n, 2]`, (width, height) of the images in pixels.
       counts: int64 `[n]`, boxes of each.
+      boxes, labels, areas: those of all images, one after the other; see `Example`.
     """
 
     def __init__(self, examples: Sequence[Example]):
         self.image_ids = np.array([e.image_id for e in examples], np.int64)
         self.sizes = np.array([(e.width, e.height) for e in examples], np.int64).reshape(-1, 2)
         self.counts = np.array([len(e.labels) for e in examples], np.int64)
-        self._files = [e.file for e in examples]
-        self._end = np.cumsum(self.counts)
-        self._boxes = np.concatenate([np.zeros((0, 4), np.float32), *(e.boxes for e in examples)])
-        self._labels = np.concatenate([np.zeros(0, np.int32), *(e.labels for e in examples)])
-        self._area = np.concatenate([np.zeros(0, np.float32), *(e.area for e in examples)])
+        self.boxes = np.concatenate([np.zeros((0, 4), np.float32), *(e.boxes for e in examples)])
+        self.labels = np.concatenate([np.zeros(0, np.int32), *(e.labels for e in examples)])
+        self.areas = np.concatenate([np.zeros(0, np.float32), *(e.area for e in examples)])
+        self._files, self._end = [e.file for e in examples], np.cumsum(self.counts)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -58,56 +49,36 @@ class ExampleTable(Sequence[Example]):
         index = range(len(self))[index]
         mine = slice(int(self._end[index] - self.counts[index]), int(self._end[index]))
         width, height = (int(v) for v in self.sizes[index])
-        values = self._boxes[mine], self._labels[mine], self._area[mine]
+        values = self.boxes[mine], self.labels[mine], self.areas[mine]
         return Example(int(self.image_ids[index]), self._files[index], width, height, *values)
-
-    @property
-    def labels(self) -> np.ndarray:
-        """int32 `[boxes]`, of all images."""
-        return self._labels
-
-    @property
-    def areas(self) -> np.ndarray:
-        """float32 `[boxes]`, square pixels, of all images."""
-        return self._area
 
     def fingerprint(self) -> str:
         """A hash of everything but where the images lie: ids, sizes, boxes, labels and areas, in order."""
         digest = hashlib.sha256()
-        for array in (self.image_ids, self.sizes, self.counts, self._boxes, self._labels, self._area):
+        for array in (self.image_ids, self.sizes, self.counts, self.boxes, self.labels, self.areas):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
 
 
 class Source(Protocol):
-    """What loading needs: examples without pixels, label names, and pixels on request."""
+    """What loading needs: examples without pixels, names of labels, and pixels on request."""
 
     examples: ExampleTable
-    label_names: dict[int, str]
+    label_names: dict[int, str]  # of each label that the categories list
 
     def read(self, example: Example) -> Image.Image:
         """The RGB image; `UnreadableImage` if it is damaged or not of the annotated size."""
 
 
 class DataSet(Source, Protocol):
-    """A split of a data set, however it is stored.
-
-    Attributes:
-      num_classes: K.
-      category_ids: the category id of every label `0..K-1`.
-      label_names: name of each label that the categories list.
-      dropped: boxes left out of the examples, as "crowd" and as "empty".
-      origin: where the annotations come from, for messages.
-      image_folder: where the images are.
-      notes: what is worth telling, a sentence each.
-    """
+    """A split of a data set, however it is stored."""
 
     num_classes: int
-    category_ids: tuple[int, ...]
-    dropped: dict[str, int]
-    origin: str
+    category_ids: tuple[int, ...]  # of every label 0..num_classes - 1
+    dropped: dict[str, int]  # boxes left out of the examples, as "crowd" and as "empty"
+    origin: str  # where the annotations come from, for messages
     image_folder: Path
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # what the user should know, a sentence each
 
     def place(self, file_name: str) -> str:
         """One spelling for every image that the annotations list."""
@@ -120,17 +91,11 @@ class DataSet(Source, Protocol):
 
 
 class TrainBatch(NamedTuple):
-    """A batch of sequences with targets; numpy or jax arrays.
+    """A batch of sequences with targets; numpy or jax arrays. `patches` and `grid` are those of `sequence.Batch`."""
 
-    Attributes:
-      patches: uint8 `[B, N, 3 p p]`, grid: int32 `[B, 2]`; see `sequence.Batch`.
-      labels: int32 `[B, M]`, boxes: float32 `[B, M, 4]` cxcywh in 0..1, count: int32 `[B]`.
-      valid: bool `[B]`, False for slots without an image.
-    """
-
-    patches: np.ndarray
-    grid: np.ndarray
-    labels: np.ndarray
-    boxes: np.ndarray
-    count: np.ndarray  # type: ignore[assignment]  # hides tuple.count
-    valid: np.ndarray
+    patches: np.ndarray  # uint8 [B, N, 3 p p]
+    grid: np.ndarray  # int32 [B, 2]
+    labels: np.ndarray  # int32 [B, M]; -1 where there is no box
+    boxes: np.ndarray  # float32 [B, M, 4]: cxcywh in 0..1
+    count: np.ndarray  # type: ignore[assignment]  # int32 [B]: boxes of each; hides tuple.count
+    valid: np.ndarray  # bool [B]: False for slots without an image

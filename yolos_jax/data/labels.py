@@ -13,19 +13,12 @@ MOST_CLASSES = 100_000
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """A number for every category.
-
-    Attributes:
-      num_classes: K; labels are `0..K-1`.
-      category_ids: the category id of every label.
-      names: name of each label that the categories list.
-      of_category: the label of each category id.
-    """
+    """A number for every category: labels are `0..num_classes - 1`."""
 
     num_classes: int
-    category_ids: tuple[int, ...]
-    names: dict[int, str]
-    of_category: dict[int, int]
+    category_ids: tuple[int, ...]  # of every label
+    names: dict[int, str]  # of each label that the categories list
+    of_category: dict[int, int]  # the label of each category id
 
     @classmethod
     def of(
@@ -36,18 +29,14 @@ class Labels:
         categories: str = "raw",
         category_ids: Sequence[int] | None = None,
     ) -> "Labels":
-        """Numbers the categories of a data set.
+        """Numbers the categories of a data set; `InputError` if there is none, or if they do not fit the arguments.
 
         Args:
-          listed: its categories, in COCO's format.
-          origin: where they come from, for messages.
-          num_classes: labels lie in 0..num_classes - 1; 0 derives it from the categories.
-          categories: "raw" takes category ids as labels, as the reference does;
-            "contiguous" numbers the ids 0, 1, ... in ascending order.
+          listed, origin: its categories in COCO's format, and where they come from, for messages.
+          num_classes: 0 derives it from the categories.
+          categories: "raw" takes category ids as labels, as the reference does; "contiguous" numbers the ids 0, 1,
+            ... in ascending order.
           category_ids: the category id of each label, if a model's are to be kept.
-
-        Raises:
-          InputError: there is no category, or they do not fit the other arguments.
         """
         if categories not in CATEGORIES:
             raise InputError(f"data.categories is {categories!r}; choose one of {', '.join(CATEGORIES)}.")
@@ -57,19 +46,15 @@ class Labels:
             if not names or min(names) < 0:
                 raise InputError(f"{origin} lists no category, or one with a negative id.")
             if categories == "raw" and max(names) >= MOST_CLASSES:
-                raise InputError(
-                    f"the largest category id of {origin} is {max(names)}, which would make as many "
-                    "classes; set --config.data.categories=contiguous."
-                )
+                largest = f"the largest category id of {origin} is {max(names)}, which would make as many classes"
+                raise InputError(f"{largest}; set --config.data.categories=contiguous.")
             ids = sorted(names) if categories == "contiguous" else range(max(names) + 1)
             # Raw ids leave gaps; more outputs than ids are allowed (the reference has 91 for COCO's 90).
             ids = [*ids, *range(len(ids), num_classes)] if categories == "raw" else [*ids]
         num_classes = num_classes or len(ids)
         if num_classes > len(ids):
-            raise InputError(
-                f"{origin} gives {len(ids)} classes where {num_classes} are wanted; set "
-                "--config.model.num_classes=0 to derive them."
-            )
+            wanted = f"{origin} gives {len(ids)} classes where {num_classes} are wanted"
+            raise InputError(f"{wanted}; set --config.model.num_classes=0 to derive them.")
         of_category = {int(category): label for label, category in enumerate(ids)}
         too_large = [c for c in names if of_category.get(c, -1) >= num_classes]
         if too_large:
@@ -85,7 +70,6 @@ class Labels:
         category = annotation["category_id"]
         if category in self.of_category:
             return None
-        return (
-            f"annotation id {annotation.get('id')} of image id {annotation['image_id']} in {origin} has "
-            f"the category id {category}, which is none of the model's {len(self.of_category)} categories."
-        )
+        where = f"annotation id {annotation.get('id')} of image id {annotation['image_id']} in {origin}"
+        none = f"which is none of the model's {len(self.of_category)} categories"
+        return f"{where} has the category id {category}, {none}."

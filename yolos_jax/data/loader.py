@@ -1,15 +1,11 @@
 """Grain runs a plan ahead of the devices: a step of the plan is read, viewed and packed into a batch.
 
-Worker processes are spawned (fork and jax do not go together) and end with
-their parent. Importing this module imports neither jax nor grain; grain itself
-imports jax, so workers are told to stay on the CPU and never start a backend.
+Worker processes are spawned (jax does not survive a fork) and end with their parent. Importing this module imports
+neither jax nor grain; grain itself imports jax, so `start_worker` keeps workers on the CPU without a backend.
 """
 
-import functools
-import gc
-import shutil
+import contextlib
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,15 +14,7 @@ from absl import flags
 from yolos_jax.data.augment import normalized_boxes
 from yolos_jax.data.examples import Example, Source, TrainBatch
 from yolos_jax.data.plan import Plan, PlannedBatch
-from yolos_jax.data.workers import (
-    check_shared_memory,
-    dead_worker,
-    folder_of_load,
-    receive,
-    remove_leftovers,
-    send,
-    start_worker,
-)
+from yolos_jax.data.workers import from_processes, remove_leftovers
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage
 from yolos_jax.images.sequence import pack
@@ -36,23 +24,14 @@ THREADS = 4  # without worker processes; Pillow decodes and resizes without the 
 
 
 class Loaded(NamedTuple):
-    """A batch ready for the devices.
+    """A batch of numpy arrays, ready for the devices."""
 
-    Attributes:
-      step: its place in the plan.
-      batch: numpy arrays.
-      indices: int64 `[B]`, each slot's image by its place in the source, -1 for an empty slot.
-      skipped: a sentence for each image that could not be read.
-      bucket: patches that every sequence is padded to.
-      real: patches that are not padding.
-    """
-
-    step: int
+    step: int  # its place in the plan
     batch: TrainBatch
-    indices: np.ndarray
-    skipped: tuple[str, ...]
-    bucket: int
-    real: int
+    indices: np.ndarray  # int64 [B]: each slot's image by its place in the source, -1 for an empty slot
+    skipped: tuple[str, ...]  # a sentence for each image that could not be read
+    bucket: int  # patches that every sequence is padded to
+    real: int  # patches that are not padding
 
 
 class Share(NamedTuple):
@@ -66,7 +45,7 @@ ALL = Share()
 
 
 class Viewed(NamedTuple):
-    """An image that was read, in its view: its place in the source, its targets, its pixels `[height, width, 3]`."""
+    """An image read and viewed: its place in the source, its targets, its pixels `[height, width, 3]`."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index
     example: Example
@@ -77,11 +56,9 @@ class LoadStep:
     """Step number -> `Loaded`: the work of a data worker.
 
     Args:
-      source: examples and pixels.
-      plan: which of them, and how.
       patch: patch size in pixels.
       max_side: longest side in patches that the model takes.
-      share: this process's part.
+      share: this process's part of every batch.
     """
 
     def __init__(self, source: Source, plan: Plan, patch: int, max_side: int, share: Share = ALL):
@@ -100,12 +77,11 @@ class LoadStep:
         planned = self.plan.batch(int(step))
         skipped: list[str] = []
         mine = slice(self.share.index * self.slots, (self.share.index + 1) * self.slots)
-        viewed = []
-        for place in range(len(planned.indices))[mine]:
-            one = planned._replace(indices=planned.indices[[place]], views=planned.views.of([place]))
-            found = self._read(one, skipped)
-            if found is not None:
-                viewed.append(found)
+        each = (
+            planned._replace(indices=planned.indices[[place]], views=planned.views.of([place]))
+            for place in range(len(planned.indices))[mine]
+        )
+        viewed = [found for found in (self._read(one, skipped) for one in each) if found is not None]
         sequences = pack([v.pixels for v in viewed], planned.tokens, self.slots, self.patch, self.max_side)
         targets = pack_targets([v.example for v in viewed], self.slots, self.most)
         indices = np.full(self.slots, -1, np.int64)
@@ -115,21 +91,20 @@ class LoadStep:
 
     def _read(self, planned: PlannedBatch, skipped: list[str]) -> Viewed | None:
         """A planned image or the one that takes its place; None if there is none."""
-        one, original, pipeline = planned, int(planned.indices[0]), self.plan.pipeline
-        for attempt in range(SUBSTITUTES):
+        one: PlannedBatch | None = planned
+        pipeline, attempts = self.plan.pipeline, 0
+        while one is not None and attempts < SUBSTITUTES:
             index, view = int(one.indices[0]), one.views.of(0)
             example = self.source.examples[index]
             try:
                 return Viewed(index, pipeline.boxes(example, view), pipeline.pixels(self.source.read(example), view))
             except UnreadableImage as error:
                 skipped.append(str(error))
-            other = self.plan.substitute(planned.step, original, attempt)
-            if other is None:
-                break
-            one = other
-        if other is None and not attempt:
+            one = self.plan.substitute(planned.step, int(planned.indices[0]), attempts)
+            attempts += 1
+        if one is None and attempts == 1:
             return None  # nothing may take its place
-        raise InputError(f"{attempt + 1} images in a row cannot be read, the last one: {skipped[-1]}")
+        raise InputError(f"{attempts} images in a row cannot be read, the last one: {skipped[-1]}")
 
 
 def pack_targets(examples: list[Example], slots: int, most: int) -> dict[str, np.ndarray]:
@@ -162,33 +137,12 @@ def load(work: LoadStep, start: int, stop: int, workers: int = 0, ahead: int = 2
         flags.FLAGS.mark_as_parsed()
     remove_leftovers()
     steps = grain.MapDataset.range(start, stop).map(work)
-    if not workers:
-        options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=max(ahead, THREADS))
-        return _from_threads(iter(steps.to_iter_dataset(options)))
-    check_shared_memory(work.nbytes, workers, ahead)
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
-    several = grain.multiprocessing.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead)
-    folder = folder_of_load()
-    paths = steps.to_iter_dataset(options).map(functools.partial(send, folder))
-    return _from_processes(iter(paths.mp_prefetch(several, worker_init_fn=start_worker)), folder)
+    if workers:
+        return from_processes(steps, work.nbytes, workers, ahead)
+    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=max(ahead, THREADS))
+    return _from_threads(iter(steps.to_iter_dataset(options)))
 
 
 def _from_threads(batches: Any) -> Generator[Loaded]:
-    try:
+    with contextlib.closing(batches):
         yield from batches
-    finally:
-        batches.close()
-
-
-def _from_processes(paths: Any, folder: Path) -> Generator[Loaded]:
-    try:
-        yield from map(receive, paths)
-    except RuntimeError as error:
-        if "terminated unexpectedly" not in str(error):
-            raise
-        raise dead_worker(str(error).split(".")[0]) from error
-    finally:
-        paths.close()
-        shutil.rmtree(folder, ignore_errors=True)
-        del paths
-        gc.collect()  # grain's iterators are cycles that hold pipes and semaphores

@@ -1,8 +1,7 @@
 """The plan: which images, in which view, share which batch. Data order is a function.
 
-Everything follows from image sizes, a seed and the number of a step; nothing
-is decoded. So resuming needs the step's number only, and neither the number of
-devices nor that of workers changes the order.
+Everything follows from image sizes, a seed and the number of a step; nothing is decoded. So resuming needs the step's
+number only, and neither the number of devices nor that of workers changes the order.
 """
 
 import functools
@@ -20,19 +19,12 @@ EDGE_SAMPLES = 20_000  # views that bucket edges are chosen from, at least (smal
 
 
 class PlannedBatch(NamedTuple):
-    """One step.
-
-    Attributes:
-      step: its number.
-      indices: int64 `[n]`, images by their place in the source, n at most the batch size.
-      views: what is done to each.
-      tokens: patches that every sequence of the batch is padded to (the bucket).
-    """
+    """One step."""
 
     step: int
-    indices: np.ndarray
+    indices: np.ndarray  # int64 [n]: images by their place in the source, n at most the batch size
     views: Views
-    tokens: int
+    tokens: int  # the bucket: patches that every sequence of the batch is padded to
 
 
 class Plan(Protocol):
@@ -42,8 +34,7 @@ class Plan(Protocol):
     batch_size: int
     edges: list[int]
 
-    def __len__(self) -> int:
-        """Number of steps."""
+    def __len__(self) -> int: ...
 
     def batch(self, step: int) -> PlannedBatch:
         """The images of a step."""
@@ -53,7 +44,7 @@ class Plan(Protocol):
 
 
 class EpochPlan(NamedTuple):
-    """An epoch: the view of every image, and batches as int64 `[steps, B]` with their `[steps]` token counts."""
+    """The view of every image, and batches as int64 `[steps, B]` with their `[steps]` token counts."""
 
     views: Views
     members: np.ndarray
@@ -63,9 +54,8 @@ class EpochPlan(NamedTuple):
 class TrainingPlan:
     """Shuffled buckets of augmented images, epoch after epoch.
 
-    Images go to the smallest bucket that holds their sequence; what does not
-    fill a batch moves up to the next bucket, and the last incomplete batch of
-    an epoch is dropped, as in the reference.
+    Images go to the smallest bucket that holds their sequence; what does not fill a batch moves up to the next
+    bucket, and the last incomplete batch of an epoch is dropped, as in the reference.
 
     Attributes:
       edges: token counts of the buckets, ascending: chosen to pad the plan's own sequences least.
@@ -73,14 +63,10 @@ class TrainingPlan:
       dropped: images left out of each epoch, less than a batch.
 
     Args:
-      sizes: int `[n, 2]`, (width, height) of the images.
+      sizes: int `[n, 2]`, (width, height) of the images; `InputError` if they are fewer than a batch holds.
       pipeline: how images are augmented and resized.
       batch_size: images of a global batch.
       buckets: most token counts.
-      epochs, seed: of the run.
-
-    Raises:
-      InputError: there are fewer images than a batch holds.
     """
 
     def __init__(self, sizes: np.ndarray, pipeline: Pipeline, batch_size: int, buckets: int, epochs: int, seed: int):
@@ -88,9 +74,8 @@ class TrainingPlan:
         self.epochs, self.seed = epochs, seed
         self.steps_per_epoch, self.dropped = divmod(len(self.sizes), batch_size)
         if not self.steps_per_epoch:
-            raise InputError(
-                f"{len(sizes)} training images do not fill one batch of {batch_size}; lower train.batch_size."
-            )
+            few = f"{len(sizes)} training images do not fill one batch of {batch_size}"
+            raise InputError(f"{few}; lower train.batch_size.")
         sampled = range(min(epochs, ceil_div(EDGE_SAMPLES, len(self.sizes))))
         counts = [self.views(epoch).patches(pipeline.patch) for epoch in sampled]
         self.edges = bucket_edges(np.concatenate([*counts, [pipeline.longest(self.sizes)]]), buckets)
@@ -121,20 +106,16 @@ class TrainingPlan:
 
     def batch(self, step: int) -> PlannedBatch:
         epoch, place = divmod(step, self.steps_per_epoch)
-        plan = self.epoch(epoch)
-        indices = plan.members[place]
-        return PlannedBatch(step, indices, plan.views.of(indices), int(plan.tokens[place]))
+        views, members, tokens = self.epoch(epoch)
+        return PlannedBatch(step, members[place], views.of(members[place]), int(tokens[place]))
 
     def substitute(self, step: int, index: int, attempt: int) -> PlannedBatch | None:
         """The `attempt`-th image after the unreadable one, in the source's order, that fits the bucket."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        plan = self.epoch(epoch)
+        plan, tokens = self.epoch(step // self.steps_per_epoch), self.batch(step).tokens
         others = (index + 1 + np.arange(len(self.sizes) - 1)) % len(self.sizes)
-        fits = others[plan.views.of(others).patches(self.pipeline.patch) <= plan.tokens[place]]
-        if attempt >= len(fits):
-            return None
+        fits = others[plan.views.of(others).patches(self.pipeline.patch) <= tokens]
         chosen = fits[attempt : attempt + 1]
-        return PlannedBatch(step, chosen, plan.views.of(chosen), int(plan.tokens[place]))
+        return PlannedBatch(step, chosen, plan.views.of(chosen), tokens) if len(chosen) else None
 
     def padding(self, epoch: int = 0) -> float:
         """Share of an epoch's tokens that are padding."""
@@ -147,11 +128,9 @@ class EvaluationPlan:
     """Every image exactly once, with images of like length; a single "epoch" of views that are not random.
 
     Args:
-      sizes: int `[n, 2]`, (width, height) of the images.
-      pipeline: how images are resized.
-      batch_size: most images of a batch; only the last one can have fewer. More than there are images become as
-        many as there are, so that a batch takes no memory for slots that stay empty.
-      buckets: most token counts.
+      sizes, pipeline, buckets: see `TrainingPlan`.
+      batch_size: most images of a batch; only the last one can have fewer. More than there are images become as many
+        as there are, so that a batch takes no memory for slots that stay empty.
       multiple: what a batch size must be a multiple of, as `batch_size` is: the number of devices.
     """
 
@@ -179,12 +158,8 @@ def fill_buckets(
 ) -> list[tuple[int, np.ndarray]]:
     """Groups of at most `batch_size` images with the bucket edge that holds them all.
 
-    What does not fill a group moves up to the next bucket; only the very last
-    group can have fewer.
-
-    Args:
-      counts: int `[n]`, sequence lengths, none above the last of the ascending `edges`.
-      order: `order(n)`, the sequence in which images are taken.
+    What does not fill a group moves up to the next bucket; only the very last group can have fewer. `counts` are the
+    lengths of `n` sequences, none above the last of the ascending `edges`; images are taken in the sequence `order(n)`.
     """
     bucket = np.searchsorted(edges, counts)
     queue = order(len(counts))
@@ -192,6 +167,6 @@ def fill_buckets(
     for b, edge in enumerate(edges):
         members = np.concatenate([left, queue[bucket[queue] == b]])
         full = len(members) if b == len(edges) - 1 else len(members) // batch_size * batch_size
-        groups += [(int(edge), members[start : min(start + batch_size, full)]) for start in range(0, full, batch_size)]
+        groups += [(int(edge), members[start:full][:batch_size]) for start in range(0, full, batch_size)]
         left = members[full:]
     return groups

@@ -20,7 +20,7 @@ from yolos_jax.images.reading import UnreadableImage
 from yolos_jax.images.sequence import ceil_div
 
 AREAS = (32**2, 96**2)  # square pixels that part COCO's small, medium and large
-TABLE = 20  # categories that get a row each; more are run together
+TABLE = 20  # categories that get a row each; more share rows
 WIDTH = 110  # characters of a line
 FEW = 5  # images or sizes that stand for many
 
@@ -34,30 +34,18 @@ class Problem(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """A split as it was read, and what its annotation file lists whether usable or not.
+    """A split as it was read, and what its annotation file lists whether usable or not."""
 
-    Attributes:
-      which: "train" or "val".
-      source: the usable images.
-      ids_by_path: image ids that the annotation file lists for each image's path.
-      names: category names by id.
-    """
-
-    which: str
+    which: str  # "train" or "val"
     source: DataSet
-    ids_by_path: dict[str, list[int]]
-    names: dict[int, str]
+    ids_by_path: dict[str, list[int]]  # image ids listed for each image's path
+    names: dict[int, str]  # of categories, by id
 
 
 def read_split(which: str, make: Callable[[Complain], DataSet], problems: list[Problem]) -> Split:
-    """Reads a split and appends everything wrong in its annotation file to `problems`.
+    """Reads a split ("train" or "val") and appends everything wrong in its annotation file to `problems`.
 
-    Args:
-      which: "train" or "val".
-      make: makes the source, which complains to the given function.
-
-    Raises:
-      InputError: nothing can be read.
+    `make` makes the source, which complains to the given function. `InputError` if nothing can be read.
     """
     found: list[str] = []
     try:
@@ -89,15 +77,12 @@ def _listed_twice(file: str, ids_by_path: dict[str, list[int]], annotations: lis
 
 def category_problems(train: Split, val: Split) -> list[Problem]:
     """Categories of val that train lacks or calls otherwise."""
-    files, problems = (train.source.origin, val.source.origin), []
+    file, other, problems = val.source.origin, train.source.origin, []
     for number, name in sorted(val.names.items()):
-        if number not in train.names:
-            wrong = f"which {files[0]} lacks; both must list the same categories."
-        elif train.names[number] != name:
-            wrong = f"which {files[0]} calls {train.names[number]!r}; both must list the same categories."
-        else:
-            continue
-        problems.append(Problem(files[1], f"{files[1]} has the category id {number} ({name!r}), {wrong}"))
+        if train.names.get(number) != name:
+            differs = f"calls {train.names[number]!r}" if number in train.names else "lacks"
+            sentence = f"{file} has the category id {number} ({name!r}), which {other} {differs}"
+            problems.append(Problem(file, f"{sentence}; both must list the same categories."))
     return problems
 
 
@@ -140,11 +125,10 @@ def notes(splits: Sequence[Split], det_tokens: int) -> list[str]:
         many = np.flatnonzero(examples.counts > det_tokens)
         if len(many):
             worst = many[np.argsort(-examples.counts[many], kind="stable")][:FEW]
-            named = ", ".join(f"image id {examples.image_ids[i]} ({examples.counts[i]})" for i in worst)
-            found.append(
-                f"{counted(len(many), 'image')} of the {split.which} split with more boxes than the model's "
-                f"{det_tokens} DET tokens can find: {named}{', ...' if len(many) > len(worst) else ''}"
-            )
+            named = [f"image id {examples.image_ids[i]} ({examples.counts[i]})" for i in worst]
+            named += ["..."] if len(many) > len(worst) else []
+            images = f"{counted(len(many), 'image')} of the {split.which} split with more boxes"
+            found.append(f"{images} than the model's {det_tokens} DET tokens can find: {', '.join(named)}")
     shared = set.intersection(*(set(split.ids_by_path) for split in splits)) if len(splits) > 1 else set()
     if shared:
         found.append(f"{counted(len(shared), 'image')} listed by both splits, such as {min(shared)}")
@@ -160,74 +144,43 @@ def _unlisted(splits: Sequence[Split]) -> list[str]:
         inside = (os.path.join(at, name) for at, _, names in os.walk(folder) for name in names)
         others = [p for p in inside if os.path.splitext(p)[1].lower() in endings and p not in listed]
         if others:
-            found.append(
-                f"{counted(len(others), 'image')} in {folder} that no annotation file lists, such as {min(others)}"
-            )
+            images = f"{counted(len(others), 'image')} in {folder}"
+            found.append(f"{images} that no annotation file lists, such as {min(others)}")
     return found
 
 
-class Facts(NamedTuple):
-    """A split in numbers.
-
-    Attributes:
-      images, boxes, without: images, boxes, images without boxes.
-      most, mean: boxes per image.
-      short, long: (least, median, most) pixels of the images' sides.
-      common: the most frequent (width, height) and how many images have it.
-      areas: small, medium and large boxes by COCO's bounds.
-      by_label: boxes of every label.
-    """
-
-    images: int
-    boxes: int
-    without: int
-    most: int
-    mean: float
-    short: tuple[float, float, float]
-    long: tuple[float, float, float]
-    common: list[tuple[tuple[int, int], int]]
-    areas: tuple[int, int, int]
-    by_label: np.ndarray
-
-    @classmethod
-    def of(cls, examples: ExampleTable, num_classes: int) -> "Facts":
-        """Counts what examples hold."""
-        counts, sizes = examples.counts, examples.sizes
-        short, long = ((float(s.min()), float(np.median(s)), float(s.max())) for s in (sizes.min(1), sizes.max(1)))
-        common = Counter((int(w), int(h)) for w, h in sizes).most_common(FEW)
-        small, medium, large = np.bincount(np.searchsorted(AREAS, examples.areas, "right"), minlength=3).tolist()
-        by_label = np.bincount(examples.labels, minlength=num_classes)
-        boxes = int(counts.sum())
-        numbers = len(counts), boxes, int((counts == 0).sum()), int(counts.max()), boxes / len(counts)
-        return cls(*numbers, short, long, common, (small, medium, large), by_label)
+def box_sizes(examples: ExampleTable) -> dict[str, int]:
+    """Numbers of small, medium and large boxes by COCO's bounds."""
+    counts = np.bincount(np.searchsorted(AREAS, examples.areas, "right"), minlength=3)
+    return dict(zip(("small", "medium", "large"), counts.tolist()))
 
 
 def overview(split: Split) -> list[str]:
     """What is in a split, as lines to print."""
-    source = split.source
-    facts = Facts.of(source.examples, source.num_classes)
-    most = source.examples.image_ids[int(source.examples.counts.argmax())]
-    shares = [
-        f"{count / max(facts.boxes, 1):.1%} {name}" for name, count in zip(("small", "medium", "large"), facts.areas)
-    ]
-    sides = [
-        f"{name} {a:g} to {c:g}, median {b:g}" for name, (a, b, c) in (("short", facts.short), ("long", facts.long))
-    ]
+    source, examples = split.source, split.source.examples
+    counts, sizes = examples.counts, examples.sizes
+    boxes, most = int(counts.sum()), int(counts.argmax())
+    shares = (f"{count / max(boxes, 1):.1%} {name}" for name, count in box_sizes(examples).items())
+    sides = {"short": sizes.min(1), "long": sizes.max(1)}
+    ranges = (f"{name} {x.min()} to {x.max()}, median {np.median(x):g}" for name, x in sides.items())
+    common = Counter(map(tuple, sizes.tolist())).most_common(FEW)
+    crowds, empty = source.dropped["crowd"], source.dropped["empty"]
+    average, largest = f"{boxes / len(counts):.2f} on average", f"{counts[most]} at most"
     rows = {
-        "images": f"{facts.images}, {facts.without} of them without boxes",
-        "boxes": f"{facts.boxes}; {counted(source.dropped['crowd'], 'crowd')} and "
-        f"{counted(source.dropped['empty'], 'empty box', 'empty boxes')} left out",
-        "boxes per image": f"{facts.mean:.2f} on average, {facts.most} at most (image id {most})",
+        "images": f"{len(counts)}, {(counts == 0).sum()} of them without boxes",
+        "boxes": f"{boxes}; {counted(crowds, 'crowd')} and {counted(empty, 'empty box', 'empty boxes')} left out",
+        "boxes per image": f"{average}, {largest} (image id {examples.image_ids[most]})",
         "box sizes": f"{', '.join(shares)} (COCO's: below 32x32, below 96x96, the rest)",
-        "image sides": f"{'; '.join(sides)} pixels",
-        "frequent sizes": ", ".join(f"{w}x{h} ({n})" for (w, h), n in facts.common),
+        "image sides": f"{'; '.join(ranges)} pixels",
+        "frequent sizes": ", ".join(f"{w}x{h} ({n})" for (w, h), n in common),
     }
     title = f"{split.which}: {source.origin}, images in {source.image_folder}"
-    return [title, *_rows(rows), *_categories(source, facts.by_label)]
+    return [title, *_rows(rows), *_categories(source)]
 
 
-def _categories(source: DataSet, by_label: np.ndarray) -> list[str]:
+def _categories(source: DataSet) -> list[str]:
     """Every category with its number of boxes: a row each, or columns side by side if they are many."""
+    by_label = np.bincount(source.examples.labels, minlength=source.num_classes)
     names = sorted(source.label_names.items())
     widest = max((len(name) for _, name in names), default=0)
     cells = [f"{source.category_ids[i]:>5}{i:>6}{by_label[i]:>7}  {name:<{widest}}" for i, name in names]
@@ -236,21 +189,16 @@ def _categories(source: DataSet, by_label: np.ndarray) -> list[str]:
     height = ceil_div(len(cells), columns)  # ids run down the columns
     lines = [head, *("  ".join(cells[row::height]) for row in range(height))]
     unused = [name for label, name in names if not by_label[label]]
-    told = {"categories": f"{len(names)}, {len(unused)} of them without boxes"}
-    return [*_rows(told), *(f"  {line.rstrip()}" for line in lines), *_rows({"never used": ", ".join(unused)})]
+    total = _rows({"categories": f"{len(names)}, {len(unused)} of them without boxes"})
+    return [*total, *(f"  {line.rstrip()}" for line in lines), *_rows({"never used": ", ".join(unused)})]
 
 
 def plan_lines(plan: TrainingPlan) -> list[str]:
     """The first epoch of a plan, as lines to print."""
-    images = bucket_use(plan)
-    return _rows(
-        {
-            "training plan": f"{plan.steps_per_epoch} steps in an epoch of {plan.batch_size} images each, "
-            f"{counted(plan.dropped, 'image')} left out of it; {plan.padding():.2%} of the patches are padding",
-            "buckets": ", ".join(f"{edge}: {n}" for edge, n in images.items())
-            + " (patches: images of the first epoch)",
-        }
-    )
+    left = f"{counted(plan.dropped, 'image')} left out of it; {plan.padding():.2%} of the patches are padding"
+    steps = f"{plan.steps_per_epoch} steps in an epoch of {plan.batch_size} images each, {left}"
+    buckets = ", ".join(f"{edge}: {n}" for edge, n in bucket_use(plan).items())
+    return _rows({"training plan": steps, "buckets": f"{buckets} (patches: images of the first epoch)"})
 
 
 def bucket_use(plan: TrainingPlan) -> dict[int, int]:
@@ -261,9 +209,8 @@ def bucket_use(plan: TrainingPlan) -> dict[int, int]:
 
 def verdict(problems: Sequence[Problem]) -> str:
     """The last line: how much is wrong."""
-    if not problems:
-        return "nothing wrong found"
-    return f"{counted(len(problems), 'problem')} in {counted(len({p.file for p in problems}), 'file')}"
+    count = f"{counted(len(problems), 'problem')} in {counted(len({p.file for p in problems}), 'file')}"
+    return count if problems else "nothing wrong found"
 
 
 def counted(n: int, one: str, many: str = "") -> str:
@@ -273,9 +220,9 @@ def counted(n: int, one: str, many: str = "") -> str:
 
 def _rows(values: dict[str, str]) -> list[str]:
     """Two columns, the second wrapped; no row for an empty value."""
+    wrapper = textwrap.TextWrapper(WIDTH, subsequent_indent=" " * 18, break_on_hyphens=False)
     lines = []
     for key, value in values.items():
-        lines += textwrap.wrap(
-            value, WIDTH, initial_indent=f"  {key:<16}", subsequent_indent=" " * 18, break_on_hyphens=False
-        )
+        wrapper.initial_indent = f"  {key:<16}"
+        lines += wrapper.wrap(value)
     return lines

@@ -8,6 +8,8 @@ next process that loads data.
 
 import contextlib
 import functools
+import gc
+import math
 import multiprocessing
 import os
 import pickle
@@ -16,6 +18,7 @@ import signal
 import sys
 import tempfile
 import threading
+from collections.abc import Generator
 from multiprocessing import resource_tracker, util
 from pathlib import Path
 from typing import Any
@@ -24,22 +27,20 @@ from yolos_jax.errors import InputError
 
 MEMORY = Path("/dev/shm")  # files and semaphores in memory; Linux has it
 NAME = "yolos-jax-"  # what the names of our folders there begin with
+ENLARGE = "enlarge it (docker run --shm-size), or lower data.workers or data.ahead (data.workers=0 needs none)."
 
 
 @functools.cache
 def own_folder() -> Path:
     """This process's folder for batches on their way; it goes when the process ends.
 
-    The process holds a lock on the folder, which tells others that it is in use. The system frees the lock of a
+    The process holds a lock on the folder, which shows others that it is in use. The system frees the lock of a
     process however it ends.
     """
-    if not MEMORY.is_dir():
-        path = Path(tempfile.mkdtemp(prefix=NAME))
-    else:
-        while True:  # until no other process took the new folder for one left behind, before it was locked
+    path = Path(tempfile.mkdtemp(prefix=NAME, dir=MEMORY if MEMORY.is_dir() else None))
+    if MEMORY.is_dir():
+        while _lock(path) is None or not path.exists():  # before the lock, another process may take it for a leftover
             path = Path(tempfile.mkdtemp(prefix=NAME, dir=MEMORY))
-            if _lock(path) is not None and path.exists():
-                break
         # There is no public way to name the semaphores that multiprocessing makes; its processes inherit this one.
         multiprocessing.current_process()._config["semprefix"] = f"/{path.name}"  # type: ignore[attr-defined]
     # After multiprocessing itself has ended the workers and removed its semaphores (their priority is 0).
@@ -82,11 +83,6 @@ def remove_leftovers() -> None:
         os.close(lock)
 
 
-def folder_of_load() -> Path:
-    """A new folder inside `own_folder`, for the batches of one loader."""
-    return Path(tempfile.mkdtemp(dir=own_folder()))
-
-
 def send(folder: Path, loaded: Any) -> Path:
     """In a worker: writes a batch to a file of its own."""
     path = folder / str(loaded.step)
@@ -94,10 +90,7 @@ def send(folder: Path, loaded: Any) -> Path:
         with open(path, "wb") as file:
             pickle.dump(loaded, file, protocol=5)
     except OSError as error:
-        raise InputError(
-            f"a data worker cannot write a batch to {folder} ({error.strerror}); enlarge it (docker run --shm-size), "
-            "or lower data.workers or data.ahead (data.workers=0 needs none)."
-        ) from error
+        raise InputError(f"a data worker cannot write a batch to {folder} ({error.strerror}); {ENLARGE}") from error
     return path
 
 
@@ -110,30 +103,50 @@ def receive(path: Path) -> Any:
 
 def check_shared_memory(batch: int, workers: int, ahead: int, folder: Path = MEMORY) -> None:
     """`InputError` if batches of so many bytes on their way would not fit."""
-    if not folder.is_dir():
-        return
-    wanted, free = 2 * workers * (ahead + 1) * batch, shutil.disk_usage(folder).free
+    wanted, free = 2 * workers * (ahead + 1) * batch, shutil.disk_usage(folder).free if folder.is_dir() else math.inf
     if wanted > free:
-        raise InputError(
-            f"{workers} data workers need up to {wanted / 2**20:.0f} MiB of shared memory and {folder} has "
-            f"{free / 2**20:.0f} MiB left; enlarge it (docker run --shm-size), or lower data.workers or data.ahead "
-            "(data.workers=0 needs none)."
-        )
+        need = f"{workers} data workers need up to {wanted / 2**20:.0f} MiB of shared memory"
+        raise InputError(f"{need} and {folder} has {free / 2**20:.0f} MiB left; {ENLARGE}")
 
 
 def dead_worker(what: str) -> InputError:
-    """What to say when a data worker is no more; `what` has its exit code."""
-    return InputError(
-        f"a data worker died ({what}; -9 is often the system running out of memory). Give it more memory, or lower "
-        "data.workers or data.ahead, and run the same command to go on."
-    )
+    """The error when a data worker is no more; `what` has its exit code."""
+    died = f"a data worker died ({what}; -9 is often the system running out of memory)"
+    lower = "lower data.workers or data.ahead, and run the same command to go on"
+    return InputError(f"{died}. Give it more memory, or {lower}.")
+
+
+def from_processes(steps: Any, batch: int, workers: int, ahead: int) -> Generator[Any]:
+    """Runs a grain data set of batches (of at most `batch` bytes each) in worker processes; yields them in order."""
+    import grain
+
+    check_shared_memory(batch, workers, ahead)
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+    several = grain.multiprocessing.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead)
+    folder = Path(tempfile.mkdtemp(dir=own_folder()))
+    paths = steps.to_iter_dataset(options).map(functools.partial(send, folder))
+    return _received(iter(paths.mp_prefetch(several, worker_init_fn=start_worker)), folder)
+
+
+def _received(paths: Any, folder: Path) -> Generator[Any]:
+    try:
+        yield from map(receive, paths)
+    except RuntimeError as error:
+        if "terminated unexpectedly" not in str(error):
+            raise
+        raise dead_worker(str(error).split(".")[0]) from error
+    finally:
+        paths.close()
+        shutil.rmtree(folder, ignore_errors=True)
+        del paths
+        gc.collect()  # grain's iterators are cycles that hold pipes and semaphores
 
 
 def start_worker(index: int, count: int) -> None:
     """In a new worker: no accelerator, no say in Ctrl-C, and an end when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A signal to the whole group is the parent's to answer: it finishes its step and ends its workers.
-    signal.signal(signal.SIGTERM, lambda *_: _exit_later())
+    signal.signal(signal.SIGTERM, _exit_later)
     os.environ["JAX_PLATFORMS"] = "cpu"
     if "jax" in sys.modules:
         sys.modules["jax"].config.update("jax_platforms", "cpu")
@@ -148,7 +161,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _exit_later(seconds: float = 30.0) -> None:
-    timer = threading.Timer(seconds, os._exit, (1,))
+def _exit_later(*_: Any) -> None:
+    timer = threading.Timer(30.0, os._exit, (1,))
     timer.daemon = True
     timer.start()

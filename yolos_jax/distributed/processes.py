@@ -1,8 +1,7 @@
 """Several processes of one run, and how they decide together.
 
-Every process runs the same program on its own part of each batch. Whatever one
-of them alone learns (a signal, an image that cannot be read, a full disk) is
-exchanged before the next step, so all of them end at the same one.
+Every process runs the same program on its own part of each batch. Whatever one of them alone learns (a signal, an
+image that cannot be read, a full disk) is exchanged before the next step, so all of them end at the same one.
 """
 
 import contextlib

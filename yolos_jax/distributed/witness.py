@@ -1,8 +1,7 @@
 """A small process that reports the end of this one when it cannot do so itself.
 
-When process 0 of a run is gone, jax's runtime aborts the others in C++ at once,
-before Python could print anything. The witness is forked before jax starts,
-waits on a pipe, and prints the sentence that is missing.
+When process 0 of a run is gone, jax's runtime aborts the others in C++ at once, before Python could print anything.
+The witness is forked before jax starts, waits on a pipe, and prints the sentence that is missing.
 """
 
 import atexit

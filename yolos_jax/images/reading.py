@@ -12,10 +12,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from yolos_jax.errors import InputError
 
-ORIENTATION = 0x0112  # EXIF tag; 1 is upright
-
 # What Pillow's decoders raise for damaged files of one format or another.
-DAMAGED = (OSError, SyntaxError, ValueError, RuntimeError, TypeError, EOFError)
+DAMAGED = (OSError, SyntaxError, ValueError, RuntimeError, TypeError, EOFError, Image.DecompressionBombError)
 
 
 class UnreadableImage(Exception):
@@ -32,62 +30,49 @@ ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO |
 
 
 def open_rgb(path: str | os.PathLike[str], upright: bool = False) -> Image.Image:
-    """Decodes an image file completely and converts it to RGB.
+    """Decodes an image file of any format that Pillow reads completely and converts it to RGB.
 
-    Args:
-      path: a regular file (a named pipe would block) of any format that Pillow reads.
-      upright: turn it as its EXIF tag says. Data sets leave it as stored,
-        because their boxes belong to the stored pixels.
-
-    Raises:
-      UnreadableImage: absent, damaged or no image.
+    `upright` turns it as its EXIF tag says. Data sets leave it as stored, because their boxes belong to the stored
+    pixels. `UnreadableImage` if the file is absent, damaged, no image or not regular (a named pipe would block).
     """
-    name = f"the image {path}"
-    with _named(name):
+    with decoding(f"the image {path}"):
         mode = os.stat(path).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # Pillow refuses a folder
             raise UnreadableImage("it is no regular file.")
-        return _decode(path, upright)
+        return decode(path, upright)
 
 
 def read_rgb(image: ImageLike, name: str = "the image") -> Image.Image:
     """An image of any kind, upright and as RGB.
 
     Args:
-      image: a path; the bytes of an image file; a file opened for reading
-        bytes, which is read from its start where it can be rewound; a PIL
-        image; or a uint8 array as `from_array` takes it.
+      image: a path; the bytes of an image file; a file opened for reading bytes, which is read from its start where
+        it can be rewound; a PIL image; or a uint8 array as `from_array` takes it.
       name: what errors call an image that has no path.
 
     Raises:
-      UnreadableImage: absent, damaged or no image.
-      InputError: of no such type.
+      UnreadableImage: the image is absent, damaged or none.
+      InputError: it is of no such type.
     """
     if isinstance(image, str | os.PathLike):
         return open_rgb(image, upright=True)
     if hasattr(image, "read"):
         image = file_bytes(image, name)
-    with _named(name):
+    with decoding(name):
         if isinstance(image, bytes | bytearray | memoryview):
-            return _decode(io.BytesIO(image), upright=True)
+            return decode(io.BytesIO(image), upright=True)
         if isinstance(image, Image.Image):
             image.load()
             return to_rgb(image, upright=True)
         if hasattr(image, "__array__"):
             return from_array(np.asarray(image))
-    raise InputError(
-        f"{name} is of type {type(image).__name__}; it must be a path, bytes, an open file, a PIL image or an array."
-    )
+    kinds = "a path, bytes, an open file, a PIL image or an array"
+    raise InputError(f"{name} is of type {type(image).__name__}; it must be {kinds}.")
 
 
 def file_bytes(file: Any, name: str) -> bytes:
-    """All bytes of an open file, which is rewound first if it can be.
-
-    Raises:
-      UnreadableImage: the file cannot be read.
-      InputError: the file was opened as text.
-    """
-    with _named(name):
+    """All bytes of an open file, rewound first if it can be; `InputError` if it was opened as text."""
+    with decoding(name):
         if hasattr(file, "seekable") and file.seekable():
             file.seek(0)
         data = file.read()
@@ -104,7 +89,7 @@ def one_or_many(images: Any) -> tuple[list[ImageLike], bool]:
     kinds = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, Mapping)
     single = isinstance(images, kinds) or hasattr(images, "read")
     if not single and hasattr(images, "__array__"):
-        with _named("the array"):
+        with decoding("the array"):
             array = np.asarray(images)
         if array.ndim == 4 or (array.ndim == 1 and array.dtype.kind in "OU"):  # a batch; a column of paths
             return list(array), False
@@ -115,22 +100,23 @@ def one_or_many(images: Any) -> tuple[list[ImageLike], bool]:
 
 
 @contextlib.contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Whatever a decoder raises becomes `UnreadableImage` with the image's name."""
+def decoding(name: str) -> Iterator[None]:
+    """Whatever a decoder raises inside becomes `UnreadableImage` with the image's name."""
     try:
         yield
     except UnreadableImage as error:
         raise UnreadableImage(f"{name} cannot be used: {error}") from error
     except FileNotFoundError as error:
         raise UnreadableImage(f"{name} does not exist.") from error
-    except UnidentifiedImageError as error:
-        reason = "it is in no format that Pillow reads" if "BytesIO" in str(error) else error
+    except DAMAGED as error:
+        reason = str(error) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError) and "BytesIO" in reason:  # an address in memory helps nobody
+            reason = "it is in no format that Pillow reads"
         raise UnreadableImage(f"{name} cannot be read ({reason}).") from error
-    except (*DAMAGED, Image.DecompressionBombError) as error:
-        raise UnreadableImage(f"{name} cannot be read ({str(error) or type(error).__name__}).") from error
 
 
-def _decode(source: Any, upright: bool) -> Image.Image:
+def decode(source: Any, upright: bool = False) -> Image.Image:
+    """Decodes a path or an open file completely; see `to_rgb`."""
     with Image.open(source) as image:
         image.load()
         return to_rgb(image, upright)
@@ -141,7 +127,7 @@ def to_rgb(image: Image.Image, upright: bool = False) -> Image.Image:
 
     `UnreadableImage` for images of floats, whose scale nobody knows.
     """
-    if upright and image.getexif().get(ORIENTATION, 1) != 1:
+    if upright:
         image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise UnreadableImage("an image of floating-point numbers has no scale of its own; convert it to 8 bits.")
@@ -159,8 +145,7 @@ def from_array(array: np.ndarray) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,), (4,)) or not array.size:
-        raise UnreadableImage(
-            f"an array of shape {array.shape} and type {array.dtype} is no image; "
-            "it must be uint8 [height, width], [height, width, 3] or [height, width, 4]."
-        )
+        wanted = "uint8 [height, width], [height, width, 3] or [height, width, 4]"
+        found = f"an array of shape {array.shape} and type {array.dtype}"
+        raise UnreadableImage(f"{found} is no image; it must be {wanted}.")
     return to_rgb(Image.fromarray(array))

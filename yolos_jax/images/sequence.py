@@ -1,8 +1,7 @@
 """An image as a sequence of patches: the one idea of this project.
 
-Images are never padded onto a common canvas. Each is resized to whole
-patches and cut row by row; a batch pads only the tail of shorter sequences.
-NumPy and Pillow only: data workers import this and must not start jax.
+Images are never padded onto a common canvas. Each is resized to whole patches and cut row by row; a batch pads only
+the tail of shorter sequences. NumPy and Pillow only: data workers import this and must not start jax.
 """
 
 import math
@@ -18,15 +17,10 @@ MOST_COUNTS = 2000  # different sequence lengths that bucket edges are chosen fr
 
 
 class Batch(NamedTuple):
-    """Images as sequences.
+    """Images as sequences."""
 
-    Attributes:
-      patches: uint8 `[B, N, 3 * p * p]`; values of a patch in (row, column, channel) order.
-      grid: int32 `[B, 2]`, (h, w) of each image in patches; slots from `h * w` on are padding.
-    """
-
-    patches: np.ndarray
-    grid: np.ndarray
+    patches: np.ndarray  # uint8 [B, N, 3 * p * p]; values of a patch in (row, column, channel) order
+    grid: np.ndarray  # int32 [B, 2]: (h, w) of each image in patches; slots from h * w on are padding
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -37,20 +31,13 @@ def ceil_div(a: int, b: int) -> int:
 def resized_sizes(sizes: np.ndarray, short_side: int | np.ndarray, max_side: int | None, patch: int = 16) -> np.ndarray:
     """The sizes that the reference resizes images to, whole patches on both sides.
 
-    The short side becomes `short_side` unless the long one would pass
-    `max_side`; then each side is floored to a multiple of `patch` on its own, so
-    x and y scale a little differently. The order of the operations decides
-    rounding and is the reference's. Images more than about forty times as long
-    as wide, on which it fails or exceeds the bound, keep one patch at least and
-    `max_side` rounded up to whole patches at most.
+    The short side becomes `short_side` unless the long one would pass `max_side`; then each side is floored to a
+    multiple of `patch` on its own, so x and y scale a little differently. The order of the operations decides
+    rounding and is the reference's. Images more than about forty times as long as wide, on which it fails or exceeds
+    the bound, keep one patch at least and `max_side` rounded up to whole patches at most.
 
-    Args:
-      sizes: int `[n, 2]`, (width, height) in pixels.
-      short_side: pixels, one for all or `[n]`.
-      max_side: pixels, or None for no bound.
-
-    Returns:
-      int64 `[n, 2]`, (width, height) in pixels.
+    `sizes` are int `[n, 2]`, (width, height) in pixels; so is what is returned. `short_side` in pixels is one for all
+    or `[n]`; None for `max_side` means no bound.
     """
     sizes = np.asarray(sizes, np.int64)
     short, long = sizes.min(1), sizes.max(1)
@@ -76,10 +63,8 @@ def resized_size(width: int, height: int, short_side: int, max_side: int | None,
 def most_patches(short_side: int, max_side: int, patch: int = 16, ratio: float = math.inf) -> int:
     """A bound of the patches of any image resized by `resized_sizes`.
 
-    A short side bounded by `max_side` is rounded, so the long one may pass it, by half a pixel of the short side.
-
-    Args:
-      ratio: only images count whose long side is at most so many times as long as the short one; none, if below 1.
+    Only images count whose long side is at most `ratio` times as long as the short one; none, if it is below 1. A
+    short side bounded by `max_side` is rounded, so the long one may pass it, by half a pixel of the short side.
     """
     if ratio < 1:
         return 0
@@ -96,61 +81,47 @@ def default_max_side(short_side: int) -> int:
 
 
 class Geometry(NamedTuple):
-    """How images become sequences; made by `Geometry.of`.
+    """How images become sequences; made by `Geometry.of`."""
 
-    Attributes:
-      short_side: pixels that the short side is resized to.
-      max_side: most pixels of the long side.
-      patch: patch size in pixels.
-      model_max_side: longest side in patches that the model is compiled for.
-    """
-
-    short_side: int
-    max_side: int
-    patch: int
-    model_max_side: int
+    short_side: int  # pixels that the short side is resized to
+    max_side: int  # most pixels of the long side
+    patch: int  # patch size in pixels
+    model_max_side: int  # longest side in patches that the model is compiled for
 
     @classmethod
     def of(cls, short_side: int, max_side: int, patch: int, model_max_side: int) -> "Geometry":
         """`max_side` 0 means the reference's proportion; sides the model cannot take are refused at once."""
         max_side = max_side or default_max_side(short_side)
+        both = "data.short_side or data.max_side (--short-side, --max-side)"
         if short_side < patch or max_side < patch:
-            raise InputError(
-                f"a short side of {short_side} and a long one of at most {max_side} pixels: each must be at least "
-                f"one patch ({patch} pixels); raise data.short_side or data.max_side (--short-side, --max-side)."
-            )
+            sides = f"a short side of {short_side} and a long one of at most {max_side} pixels"
+            raise InputError(f"{sides}: each must be at least one patch ({patch} pixels); raise {both}.")
         if ceil_div(max_side, patch) > model_max_side or short_side // patch > model_max_side:
-            raise InputError(
-                f"images of up to {max(max_side, short_side)} pixels have more than model.max_side = "
-                f"{model_max_side} patches on a side; lower data.short_side or data.max_side (--short-side, "
-                f"--max-side), or raise model.max_side."
-            )
+            sides = f"images of up to {max(max_side, short_side)} pixels have more than model.max_side"
+            raise InputError(f"{sides} = {model_max_side} patches on a side; lower {both}, or raise model.max_side.")
         return cls(short_side, max_side, patch, model_max_side)
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) in pixels that an image is resized to."""
         return resized_size(width, height, self.short_side, self.max_side, self.patch)
 
-    def sizes(self, sizes: np.ndarray) -> np.ndarray:
-        """`size` of many: int64 `[n, 2]`, (width, height)."""
-        return resized_sizes(sizes, self.short_side, self.max_side, self.patch)
+
+def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The image at (width, height): bilinear (Pillow, antialiased, on 8 bits), as the reference."""
+    return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear (Pillow, antialiased, on 8 bits) to (width, height): uint8 `[height, width, 3]`."""
-    if image.size != size:
-        image = image.resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(image)
+    """`resized` as uint8 `[height, width, 3]`."""
+    return np.asarray(resized(image, size))
 
 
 def to_patches(image: np.ndarray, patch: int = 16) -> np.ndarray:
     """`[h * p, w * p, 3]` -> `[h, w, p, p, 3]`, a view; `InputError` if a side is not whole patches."""
     height, width = image.shape[:2]
     if image.ndim != 3 or image.shape[2] != 3 or height % patch or width % patch or not image.size:
-        raise InputError(
-            f"an image of shape {image.shape} cannot be cut into patches: it must be "
-            f"[height, width, 3] with both sides multiples of {patch}."
-        )
+        wanted = f"[height, width, 3] with both sides multiples of {patch}"
+        raise InputError(f"an image of shape {image.shape} cannot be cut into patches: it must be {wanted}.")
     return image.reshape(height // patch, patch, width // patch, patch, 3).transpose(0, 2, 1, 3, 4)
 
 
@@ -159,12 +130,8 @@ def pack(
 ) -> Batch:
     """Cuts images and packs them into one batch; slots beyond the images hold a single black patch.
 
-    Args:
-      images: `[h * p, w * p, 3]` arrays, at most `batch_size`, all of one dtype.
-      tokens: N, at least every image's number of patches.
-      batch_size: B.
-      patch: patch size in pixels.
-      max_side: longest side in patches that the model is compiled for.
+    The images are `[h * p, w * p, 3]`, at most B = `batch_size`, all of one dtype and of at most N = `tokens` patches.
+    `InputError` for one longer than `max_side` patches, the longest that the model is compiled for.
     """
     dtype = images[0].dtype if images else np.uint8
     patches = np.zeros((batch_size, tokens, 3 * patch * patch), dtype)
@@ -173,10 +140,8 @@ def pack(
         cut = to_patches(image, patch)
         grid[i] = cut.shape[:2]
         if max_side is not None and grid[i].max() > max_side:
-            raise InputError(
-                f"an image of {image.shape[1]}x{image.shape[0]} pixels is longer than {max_side} patches "
-                f"of {patch} pixels; resize it, or raise model.max_side."
-            )
+            size = f"{image.shape[1]}x{image.shape[0]} pixels is longer than {max_side} patches of {patch} pixels"
+            raise InputError(f"an image of {size}; resize it, or raise model.max_side.")
         patches[i, : grid[i].prod()].reshape(cut.shape)[...] = cut
     return Batch(patches, grid)
 
@@ -184,24 +149,17 @@ def pack(
 def rounded_tokens(tokens: int) -> int:
     """A bucket for a sequence when nothing is known about the others: at most an eighth of padding.
 
-    Eight sizes per doubling, so a program that meets images of any shape is
-    compiled a handful of times.
+    Eight sizes per doubling, so a program that meets images of any shape is compiled a handful of times.
     """
     step = 1 << max(tokens.bit_length() - 4, 0)
     return ceil_div(tokens, step) * step
 
 
 def bucket_edges(counts: Sequence[int] | np.ndarray, buckets: int) -> list[int]:
-    """At most `buckets` token counts that pad the given sequences least, by dynamic programming.
+    """At most `buckets` (1 or more) ascending token counts that pad the given sequences least.
 
-    Exact for up to `MOST_COUNTS` different counts.
-
-    Args:
-      counts: number of patches of every image.
-      buckets: most edges wanted, at least 1.
-
-    Returns:
-      Ascending edges; the last one is the largest count.
+    Dynamic programming, exact for up to `MOST_COUNTS` different counts. The last edge is the largest of `counts`, the
+    number of patches of every image.
     """
     values, frequency = np.unique(np.asarray(counts, np.int64), return_counts=True)
     if len(values) > MOST_COUNTS:  # neighbours count as the larger of them: the table below is quadratic
@@ -211,20 +169,14 @@ def bucket_edges(counts: Sequence[int] | np.ndarray, buckets: int) -> list[int]:
     n = len(values)
     images = np.concatenate([[0], np.cumsum(frequency)])
     # cost[j]: tokens computed when the first j distinct counts are covered with the edges so far
-    cost = np.concatenate([[0], values * images[1:]]).astype(np.float64)
-    cost[0], choices = 0.0, []
+    cost, choices = np.concatenate([[0.0], values * images[1:]]), [np.zeros(n, np.int64)]
     for _ in range(min(buckets, n) - 1):
         table = cost[None, :n] + values[:, None] * (images[1:, None] - images[None, :n])
         table[np.arange(n)[None, :] > np.arange(n)[:, None]] = np.inf
-        best = table.argmin(1)
-        choices.append(best)
-        cost = np.concatenate([[0.0], table[np.arange(n), best]])
+        choices.append(table.argmin(1))
+        cost = np.concatenate([[0.0], table.min(1)])
     edges, j = [], n
-    for best in reversed(choices):
+    while j:
         edges.append(int(values[j - 1]))
-        j = int(best[j - 1])
-        if j == 0:
-            break
-    if j:
-        edges.append(int(values[j - 1]))
+        j = int(choices.pop()[j - 1])
     return edges[::-1]

@@ -25,7 +25,7 @@ def load_model(path: str | Path) -> tuple[dict, Meta]:
     local = Path(path).is_file() or (Path(path) / "config.json").is_file()
     if checkpoints.steps(path) or not (local or weights.hub_model(path)):
         return checkpoints.load(path)
-    found = weights.load_detector(path)
+    found = weights.load_weights(path, detector=True)
     return found.params, Meta(found.config, found.label_names or {}, 0, found.extra, found.category_ids, found.max_side)
 
 

@@ -13,8 +13,7 @@ def cxcywh_to_xyxy(boxes: jax.Array) -> jax.Array:
 def giou(a: jax.Array, b: jax.Array) -> jax.Array:
     """Generalised IoU (arXiv 1902.09630) of xyxy boxes, broadcasting; -1..1.
 
-    Pass `a[:, None]` and `b[None]` for all pairs. Not a number where both boxes
-    are empty and at the same place.
+    Pass `a[:, None]` and `b[None]` for all pairs. Not a number where both boxes are empty and at the same place.
     """
     area_a = (a[..., 2] - a[..., 0]) * (a[..., 3] - a[..., 1])
     area_b = (b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1])

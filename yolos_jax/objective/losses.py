@@ -32,9 +32,8 @@ class Targets(NamedTuple):
 class LossTerms(NamedTuple):
     """Unweighted loss terms and logging metrics, scalars, float32.
 
-    `total` is the weighted sum that is minimised; `cardinality_error`
-    (objects predicted against objects there) and `class_error` (percent of the
-    matched queries, 100 if nothing is matched) carry no gradient.
+    `total` is the weighted sum that is minimised; `cardinality_error` (objects predicted against objects there) and
+    `class_error` (percent of the matched queries, 100 if nothing is matched) carry no gradient.
     """
 
     total: jax.Array
@@ -57,11 +56,10 @@ def set_loss(
 ) -> tuple[LossTerms, Matching]:
     """The reference's loss as it acts under data-parallel training.
 
-    Cross entropy is a weighted mean within each group of `images_per_replica`
-    consecutive images, then averaged over groups; box terms are divided by all
-    targets of the batch over the number of groups, at least 1 (targets beyond
-    the number of queries count too), then averaged over groups. With
-    `images_per_replica` equal to the batch size it is the loss of one process.
+    Cross entropy is a weighted mean within each group of `images_per_replica` consecutive images, then averaged over
+    groups; box terms are divided by all targets of the batch over the number of groups, at least 1 (targets beyond
+    the number of queries count too), then averaged over groups. With `images_per_replica` equal to the batch size it
+    is the loss of one process.
 
     Args:
       logits: `[B, Q, K + 1]`.
@@ -69,8 +67,7 @@ def set_loss(
       targets: `B` images' targets.
       images_per_replica: static; divides B.
       matcher, mesh: see `matching.match`.
-      divisors: of a larger batch of which these images are a part; the parts'
-        terms then add up to the whole's.
+      divisors: of a larger batch of which these images are a part; the parts' terms then add up to the whole's.
       weights: of the terms, and of their counterparts in the matching cost.
 
     Returns:

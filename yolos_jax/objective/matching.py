@@ -1,8 +1,7 @@
 """Bipartite matching of queries and targets (paper, section 2.1; DETR).
 
-Two matchers have one signature: `host` calls scipy in a callback, on every
-device for its own images; `device` is optax's Hungarian algorithm inside the
-compiled program (slower on CPU, no host round trip, and the program fits the
+Two matchers have one signature: `host` calls scipy in a callback, on every device for its own images; `device` is
+optax's Hungarian algorithm inside the compiled program (slower on CPU, no host round trip, and the program fits the
 persistent compilation cache).
 """
 
@@ -27,13 +26,10 @@ class Matching(NamedTuple):
     """Which query each target gets.
 
     Attributes:
-      query: int32 `[B, M]`, the query of each target. -1 for padding, for the
-        targets left over when there are more than Q, and for all targets of an
-        image that is not `finite`.
-      finite: bool `[B]`, False for an image whose real costs are not all
-        finite; the caller must stop the run.
-      seconds: float32 `[B]`, time that the host spent on each image; 0 for the
-        matcher on the device.
+      query: int32 `[B, M]`, the query of each target. -1 for padding, for the targets left over when there are more
+        than Q, and for all targets of an image that is not `finite`.
+      finite: bool `[B]`, False for an image whose real costs are not all finite; the caller must stop the run.
+      seconds: float32 `[B]`, time that the host spent on each image; 0 for the matcher on the device.
     """
 
     query: jax.Array
@@ -55,8 +51,8 @@ def matching_cost(
       boxes: `[B, Q, 4]` cxcywh in 0..1.
       labels: int32 `[B, M]`; padding may hold anything (-1, say).
       target_boxes: `[B, M, 4]` cxcywh in 0..1; padding may hold anything.
-      weights: `ce` weighs minus the target class's probability, `bbox` the L1
-        distance of cxcywh and `giou` minus GIoU.
+      weights: `ce` weighs minus the target class's probability, `bbox` the L1 distance of cxcywh and `giou` minus
+        GIoU.
 
     Returns:
       float32 `[B, Q, M]`; columns of padding are meaningless.
@@ -76,8 +72,8 @@ def match(cost: jax.Array, count: jax.Array, matcher: str = "host", mesh: Mesh |
       cost: float `[B, Q, M]`.
       count: int32 `[B]`, real targets of each image (columns `:count`).
       matcher: `host` or `device`; static.
-      mesh: devices the batch is split over along the axis `data`; the matcher
-        then runs once per device, on that device's images only.
+      mesh: devices the batch is split over along the axis `data`; the matcher then runs once per device, on that
+        device's images only.
     """
     if matcher not in MATCHERS:
         raise InputError(f"there is no matcher {matcher!r}; choose one of {', '.join(MATCHERS)}.")
@@ -125,9 +121,8 @@ def _match_on_device(cost: jax.Array, count: jax.Array) -> jax.Array:
 
     Of the `[B, Q, M]` costs the first `count` columns are real.
 
-    A padding column costs more than any real entry, so it never takes a query
-    that a real target could have; all such columns cost the same, so they do
-    not change which matching of the real ones is cheapest.
+    A padding column costs more than any real entry, so it never takes a query that a real target could have; all such
+    columns cost the same, so they do not change which matching of the real ones is cheapest.
     """
     real = jnp.arange(cost.shape[2]) < count[:, None]
     highest = jnp.where(real[:, None, :], cost, -jnp.inf).max((1, 2), keepdims=True)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,12 +42,11 @@ class Metrics:
             self._forget_after(start)
         self.file = self.path.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1) if writes else None
-        self.bar = tqdm(
-            total=task.total, initial=start, unit="step", desc="training", mininterval=1.0, disable=not writes
-        )
-        self.sums = {"images": 0, "real": 0, "slots": 0, "steps": 0}
-        self.whole, self.began = dict(self.sums), time.perf_counter()
-        self.since, self.waited, self.all_waited = self.began, 0.0, 0.0
+        self.bar = tqdm(None, "training", task.total, initial=start, unit="step", mininterval=1.0, disable=not writes)
+        self.sums: Counter[str] = Counter()  # since the last line
+        self.whole: Counter[str] = Counter()
+        self.since = self.began = time.perf_counter()
+        self.waited = self.all_waited = 0.0
         self.measured: list[dict[str, jax.Array]] = []
 
     def _forget_after(self, start: int) -> None:
@@ -83,16 +83,9 @@ class Metrics:
           waited: seconds for data since the run began.
         """
         self.bar.update()
-        slots = len(batch.indices)
-        counts = {
-            "images": int((batch.indices >= 0).sum()) * self.processes.count,
-            "real": batch.real,
-            "slots": slots * batch.bucket,
-            "steps": 1,
-        }
+        images = int((batch.indices >= 0).sum()) * self.processes.count
         for sums in (self.sums, self.whole):
-            for name, value in counts.items():
-                sums[name] += value
+            sums.update(images=images, real=batch.real, slots=len(batch.indices) * batch.bucket, steps=1)
         self.measured.append(report.loss.measured)
         self.all_waited = waited
         done = batch.step + 1
@@ -110,7 +103,7 @@ class Metrics:
             values[name] = float(np.mean([float(one[name]) for one in self.measured]))
         values["padding"] = 1.0 - self.sums["real"] / self.sums["slots"]
         self.since, self.waited, self.measured = now, self.all_waited, []
-        self.sums = dict.fromkeys(self.sums, 0)
+        self.sums.clear()
         short = {name: f"{values[name]:.3f}" for name in self.task.shown}
         short |= {"img/s": f"{values['images_per_second']:.1f}", "wait": f"{values['data_wait']:.0%}"}
         short |= {name: f"{values[name]:.1f}" for name in report.loss.measured}

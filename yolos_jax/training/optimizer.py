@@ -19,8 +19,7 @@ def learning_rates(
     """The rate really used in each epoch, float64 `[epochs]`.
 
     The reference advances its cosine after epoch e with e, so it lags by one:
-    epochs 0 and 1 share a rate. Warm-up is linear and ends with a jump onto the
-    cosine that was running all along.
+    epochs 0 and 1 share a rate. Warm-up is linear and ends with a jump onto the cosine that was running all along.
     """
 
     def schedule(t: int) -> float:
@@ -40,8 +39,8 @@ def by_epoch(rates: np.ndarray, steps_per_epoch: int) -> optax.Schedule:
 def schedule_of(optimizer: Any, epochs: int, per_epoch: int) -> optax.Schedule:
     """The learning rate of every step, from the `optimizer` part of a recipe.
 
-    "epoch" is the reference's, see `learning_rates`; "step" is linear warm-up
-    and then a cosine, both advanced every step.
+    "epoch" is the reference's, see `learning_rates`; "step" is linear warm-up and then a cosine, both advanced every
+    step.
     """
     base, least, warmup = optimizer.learning_rate, optimizer.min_lr, optimizer.warmup_epochs
     if optimizer.schedule == "epoch":
@@ -56,8 +55,7 @@ def is_decayed(path: tuple) -> bool:
     """Whether weight decay applies to the parameter at a tree path.
 
     As in the reference: matrices, the whole heads (biases too) and the mid-layer
-    position embeddings are decayed; other biases, norms, tokens and the initial
-    position embeddings are not.
+    position embeddings are decayed; other biases, norms, tokens and the initial position embeddings are not.
     """
     names = [str(getattr(key, "key", key)) for key in path]
     return names[0] in ("class_head", "box_head", "mid_pos_embed") or names[-1] == "kernel"

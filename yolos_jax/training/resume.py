@@ -101,9 +101,8 @@ def refuse_unequal(facts: Sequence[dict[str, Any]]) -> None:
 def newest(workdir: Path, task: Task, options: Options) -> tuple[TrainState | None, list[str]]:
     """The newest step of a run that is whole, or None if there is none, and sentences worth printing.
 
-    Damaged steps are moved to `damaged-STEP`, so that the run can write them
-    again and nothing is lost; but only when an older one could be read: if
-    none can, the trouble may not be the files'.
+    Damaged steps are moved to `damaged-STEP`, so that the run can write them again and nothing is lost; but only when
+    an older one could be read: if none can, the trouble may not be the files'.
 
     If the run keeps a moving average and the step has none, it starts at the parameters.
 

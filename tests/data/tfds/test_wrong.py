@@ -162,7 +162,8 @@ def test_a_image_that_cannot_be_decoded(tmp_path, monkeypatch):
     plan = EvaluationPlan(source.examples.sizes, Pipeline.of(Geometry(48, 96, 16, 6)), 2, 1)
     with contextlib.closing(load(LoadStep(source, plan, 16, 6), 0, len(plan), 0)) as loaded:
         (sentence,) = [told for batch in loaded for told in batch.skipped]
-    assert sentence == f"the image 3.jpg of {directory} (validation) cannot be read (it is none that Pillow knows)."
+    reason = "it is in no format that Pillow reads"
+    assert sentence == f"the image 3.jpg of {directory} (validation) cannot be read ({reason})."
 
 
 def changed(field, place, value):

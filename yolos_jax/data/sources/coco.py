@@ -20,23 +20,20 @@ from yolos_jax.images.reading import UnreadableImage, open_rgb
 class CocoSource:
     """Examples of one split of a COCO folder, in the annotation file's order of images.
 
-    As in the reference: crowds are left out, boxes are clipped to the image
-    and dropped if nothing is left; images without boxes stay. How many boxes
-    went that way is in `dropped`.
+    As in the reference, crowds are left out, boxes are clipped to the image and dropped if nothing is left, and
+    images without boxes stay. `dropped` counts the boxes that went that way.
 
     Args:
-      root: the folder.
-      split: such as `train2017`: the annotations are `annotations/instances_{split}.json`,
-        the images lie in `{split}/`.
+      root, split: the folder, and a name such as `train2017`: the annotations are
+        `annotations/instances_{split}.json`, the images lie in `{split}/`.
       num_classes, categories, category_ids: see `Labels.of`.
       max_images: keep only the first so many images; 0 keeps all.
       annotations, image_folder: other places than those of `split`.
-      complain: called with a sentence for each wrong entry, which is then left
-        out; by default the first one stops with an `InputError`.
+      complain: called with a sentence for each wrong entry, which is then left out; by default the first one stops
+        with an `InputError`.
 
     Attributes:
-      those of `DataSet`, and
-      annotation_file: where the annotations are.
+      annotation_file: where the annotations are; the others are those of `DataSet`.
 
     Raises:
       InputError: a folder, file or image is missing, or an annotation is wrong.
@@ -104,79 +101,61 @@ def read_examples(
     max_images: int = 0,
     complain: Complain = stop,
 ) -> tuple[ExampleTable, dict[str, int]]:
-    """What training sees of annotations in COCO's format.
+    """What training sees of annotations in COCO's format; `InputError` if nothing is left.
 
     Args:
-      content: lists of images, annotations and categories.
-      origin: where it comes from, for messages.
+      content, origin: lists of images, annotations and categories, and where they come from, for messages.
       find: where an image lies; None leaves it out.
-      max_images: keep only the first so many images; 0 keeps all.
-      complain: called with a sentence for each wrong annotation, which is then left out.
+      max_images, complain: see `CocoSource`.
 
     Returns:
       The examples in the order of the images, and how many boxes were left out as "crowd" and as "empty".
-
-    Raises:
-      InputError: nothing is left.
     """
     names = {c["id"]: c["name"] for c in content["categories"]}
     dropped = {"crowd": 0, "empty": 0}
-    known = {image["id"] for image in content["images"]}
-    by_image: dict[int, list] = {}
+    by_image: dict[int, list] = {image["id"]: [] for image in content["images"]}
     for annotation in content["annotations"]:
-        if annotation["image_id"] in known:
-            by_image.setdefault(annotation["image_id"], []).append(annotation)
+        if annotation["image_id"] in by_image:
+            by_image[annotation["image_id"]].append(annotation)
         else:
             complain(f"{origin} annotates image id {annotation['image_id']}, which is not among its images.")
-
-    def example(image: dict[str, Any]) -> Example | None:
+    examples = []
+    for image in content["images"][: max_images or None]:
         file = find(image)
         if file is None:
-            return None
+            continue
         boxes, numbers, areas = [], [], []
-        for annotation in by_image.get(image["id"], []):
+        for annotation in by_image[image["id"]]:
             sentence = wrong_box(annotation, origin, names) or labels.wrong(annotation, origin)
             if sentence is not None:
                 complain(sentence)
                 continue
-            box = clipped_box(annotation["bbox"], image)
+            box, area = clipped_box(annotation["bbox"], image), annotation.get("area")
+            width, height = box[2:] - box[:2]
             if annotation.get("iscrowd"):
                 dropped["crowd"] += 1
-            elif box[2] <= box[0] or box[3] <= box[1]:
+            elif width <= 0 or height <= 0:
                 dropped["empty"] += 1
             else:
                 boxes.append(box)
                 numbers.append(labels.of_category[annotation["category_id"]])
-                area = annotation.get("area")
-                areas.append((box[2] - box[0]) * (box[3] - box[1]) if area is None else area)
-        return Example(
-            image_id=image["id"],
-            file=file,
-            width=image["width"],
-            height=image["height"],
-            boxes=np.array(boxes, np.float32).reshape(-1, 4),
-            labels=np.array(numbers, np.int32),
-            area=np.array(areas, np.float32),
-        )
-
-    found = (example(image) for image in content["images"][: max_images or None])
-    table = ExampleTable([one for one in found if one is not None])
-    if not len(table):
+                areas.append(width * height if area is None else area)
+        targets = np.array(boxes, np.float32).reshape(-1, 4), np.array(numbers, np.int32), np.array(areas, np.float32)
+        examples.append(Example(image["id"], file, image["width"], image["height"], *targets))
+    if not examples:
         none = "none of the images it lists can be used" if content["images"] else "it lists no images"
         raise InputError(f"nothing to read in {origin}: {none}.")
-    return table, dropped
+    return ExampleTable(examples), dropped
 
 
 def check_size(image: Image.Image, example: Example) -> Image.Image:
     """The image itself; `UnreadableImage` if it is not of the annotated size."""
     if image.size == (example.width, example.height):
         return image
+    sizes = f"is {image.width}x{image.height} pixels but its annotation says {example.width}x{example.height}"
     turned = image.size[::-1] == (example.width, example.height)
-    raise UnreadableImage(
-        f"{example.file} (image id {example.image_id}) is {image.size[0]}x{image.size[1]} pixels "
-        f"but its annotation says {example.width}x{example.height}"
-        + (" (perhaps annotated as turned by its EXIF tag: save it upright)." if turned else ".")
-    )
+    perhaps = " (perhaps annotated as turned by its EXIF tag: save it upright)" if turned else ""
+    raise UnreadableImage(f"{example.file} (image id {example.image_id}) {sizes}{perhaps}.")
 
 
 def clipped_box(bbox: list[float], image: dict) -> np.ndarray:

@@ -2,9 +2,8 @@
 
     python -m yolos_jax.data.sources.digits --out DIR
 
-scikit-learn ships 1,797 scanned digits of 8x8 pixels, so nothing is downloaded.
-Each scene is a small RGB image of one to three of them, enlarged, in bright
-ink on a dark ground, none touching another. Digits, not scenes, are split:
+scikit-learn ships 1,797 scanned digits of 8x8 pixels, so nothing is downloaded. Each scene is a small RGB image of
+one to three of them, enlarged, in bright ink on a dark ground, none touching another. Digits, not scenes, are split:
 those of validation scenes appear in no training scene. Category ids are 0..9.
 """
 
@@ -17,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from yolos_jax.errors import InputError, clear_errors
+from yolos_jax.errors import InputError, check_empty, clear_errors
 
 SIDE = 64  # of a scene, pixels
 MOST = 3  # digits in a scene
@@ -28,31 +27,19 @@ FAINT = 40  # opacity (of 255) below which enlarged ink is cut off, so that boxe
 
 
 class Digits(NamedTuple):
-    """Scanned digits.
+    """Scanned digits."""
 
-    Attributes:
-      scans: uint8 `[n, 8, 8]`, ink 0..255.
-      labels: int32 `[n]`, 0..9.
-    """
-
-    scans: np.ndarray
-    labels: np.ndarray
+    scans: np.ndarray  # uint8 [n, 8, 8], ink 0..255
+    labels: np.ndarray  # int32 [n], 0..9
 
 
 class Scene(NamedTuple):
-    """An image and what is in it.
+    """An image and what is in it: `n` boxes as tight as the ink."""
 
-    Attributes:
-      image: uint8 `[SIDE, SIDE, 3]`.
-      boxes: int32 `[n, 4]`, x, y, width, height in pixels, as tight as the ink.
-      labels: int32 `[n]`.
-      digits: int32 `[n]`, which scans they are.
-    """
-
-    image: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
-    digits: np.ndarray
+    image: np.ndarray  # uint8 [SIDE, SIDE, 3]
+    boxes: np.ndarray  # int32 [n, 4]: x, y, width, height in pixels
+    labels: np.ndarray  # int32 [n]
+    digits: np.ndarray  # int32 [n]: which scans they are
 
 
 def load_digits() -> Digits:
@@ -60,9 +47,8 @@ def load_digits() -> Digits:
     try:
         from sklearn import datasets
     except ImportError as error:
-        raise InputError(
-            "the digits come with scikit-learn, which is not installed; pip install scikit-learn."
-        ) from error
+        missing = "the digits come with scikit-learn, which is not installed"
+        raise InputError(f"{missing}; pip install scikit-learn.") from error
     found = datasets.load_digits()
     return Digits((found.images * 255 / 16).round().astype(np.uint8), found.target.astype(np.int32))
 
@@ -73,23 +59,18 @@ def split_digits(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     The same for every seed of the scenes, so that two folders never mix the splits.
     """
     random = np.random.default_rng(1797)
-    train, val = [], []
-    for label in range(10):
-        members = random.permutation(np.flatnonzero(labels == label))
-        cut = round(len(members) * HELD_OUT)
-        val.append(members[:cut])
-        train.append(members[cut:])
+    each = (random.permutation(np.flatnonzero(labels == label)) for label in range(10))
+    val, train = zip(*(np.split(members, [round(len(members) * HELD_OUT)]) for members in each))
     return np.concatenate(train), np.concatenate(val)
 
 
 def compose(digits: Digits, pool: np.ndarray, random: np.random.Generator) -> Scene:
     """One scene of 1 to `MOST` digits drawn from `pool` (indices into `digits`)."""
     chosen = random.choice(pool, random.integers(1, MOST + 1), replace=False)
-    while True:
+    boxes = None
+    while boxes is None:
         stencils = [_stencil(digits.scans[i], int(random.integers(DIGIT_SIDES[0], DIGIT_SIDES[1] + 1))) for i in chosen]
         boxes = _place([stencil.shape for stencil in stencils], random)
-        if boxes is not None:
-            break
     # Ink is brighter than the ground by at least 160 in every channel, so ink that is kept can be seen.
     ground = random.integers(0, 32, 3)
     image = np.broadcast_to(ground, (SIDE, SIDE, 3)).astype(np.float32)
@@ -126,25 +107,20 @@ def _place(shapes: Sequence[tuple[int, int]], random: np.random.Generator) -> np
 def write(out: str | Path, train: int = 6000, val: int = 300, seed: int = 0) -> None:
     """Writes `train` and `val` scenes as `annotations/instances_{train,val}2017.json` beside `{train,val}2017/`.
 
-    The same arguments give the same files. The validation annotations are
-    written last: a folder that has them is whole.
+    The same arguments give the same files. The validation annotations are written last: a folder that has them is
+    whole.
 
-    Args:
-      out: a folder that does not exist yet or is empty; `InputError` otherwise.
-      train, val: numbers of scenes, at least 1.
-      seed: of the scenes; the split of the digits does not depend on it.
+    `out` is a folder that does not exist yet or is empty, else `InputError`; `train` and `val` are at least 1. The
+    seed is that of the scenes; the split of the digits does not depend on it.
     """
     root = Path(out)
-    for name, count in (("train", train), ("val", val)):
-        if count < 1:
-            raise InputError(f"--{name} is {count}; there must be at least 1 scene.")
-    if seed < 0:
-        raise InputError(f"--seed is {seed}; it must be 0 or more.")
+    for name, value, least in (("train", train, 1), ("val", val, 1), ("seed", seed, 0)):
+        if value < least:
+            raise InputError(f"--{name} is {value}; it must be {least} or more.")
     digits = load_digits()
     pools = split_digits(digits.labels)
     try:
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise InputError(f"{root} exists and is not an empty folder; choose another or remove it.")
+        check_empty(root)
         (root / "annotations").mkdir(parents=True)
         first = 1
         for split, (name, count) in enumerate((("train2017", train), ("val2017", val))):
@@ -168,26 +144,16 @@ def _write_split(folder: Path, scenes: Iterable[Scene], first: int) -> dict:
         Image.fromarray(scene.image).save(folder / name)
         images.append({"id": image_id, "file_name": name, "width": SIDE, "height": SIDE})
         for box, label in zip(scene.boxes.tolist(), scene.labels.tolist()):
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": label,
-                    "bbox": box,
-                    "area": box[2] * box[3],
-                    "iscrowd": 0,
-                }
-            )
+            ids = {"id": len(annotations) + 1, "image_id": image_id, "category_id": label}
+            annotations.append(ids | {"bbox": box, "area": box[2] * box[3], "iscrowd": 0})
     categories = [{"id": label, "name": str(label), "supercategory": "digit"} for label in range(10)]
     info = {"description": "scenes composed of scikit-learn's handwritten digits"}
     return {"info": info, "images": images, "annotations": annotations, "categories": categories}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m yolos_jax.data.sources.digits",
-        description="Writes scenes of handwritten digits as a COCO folder.",
-    )
+    prog, what = "python -m yolos_jax.data.sources.digits", "Writes scenes of handwritten digits as a COCO folder."
+    parser = argparse.ArgumentParser(prog=prog, description=what)
     parser.add_argument("--out", required=True, help="folder to write, new or empty")
     parser.add_argument("--train", type=int, default=6000, help="training scenes")
     parser.add_argument("--val", type=int, default=300, help="validation scenes")

@@ -1,8 +1,7 @@
 """Writes a COCO folder as TFDS's data set `coco/2017`, record for record, without TensorFlow.
 
-TFDS's own builder shuffles through TensorFlow's files once a split exceeds
-1 GB. Its order is that of the hashes of the file names, which are known
-beforehand, so the records are written in that order straight away.
+TFDS's own builder shuffles through TensorFlow's files once a split exceeds 1 GB. Its order is that of the hashes of
+the file names, which are known beforehand, so the records are written in that order straight away.
 """
 
 import os
@@ -12,6 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
 from yolos_jax.data.tfds.index import index_of
@@ -27,7 +29,7 @@ VISIBLE = 0.01  # pixels beyond its image from which a box counts as clipped
 
 
 class Summary(NamedTuple):
-    """What was written: the split, and its images, objects, objects clipped to their image, shards."""
+    """What was written of a split; `clipped` counts the objects that were clipped to their image."""
 
     split: str
     images: int
@@ -40,14 +42,12 @@ def build(root: Path, out: Path, splits: Sequence[str] = ()) -> tuple[Path, list
     """Writes `out/coco/2017/1.1.0` from the COCO folder `root`.
 
     Args:
-      splits: such as `train2017`, written as `train` (and `val2017` as `validation`, others by their own
-        names); by default those of train2017 and val2017 that `root` has.
+      splits: such as `train2017`, written as `train` (and `val2017` as `validation`, others by their own names); by
+        default those of train2017 and val2017 that `root` has.
 
     Returns:
-      The folder, and a summary of every split.
-
-    Raises:
-      InputError: nothing or something wrong to write, a folder that exists already, or no space.
+      The folder, and a summary of every split; `InputError` if there is nothing or something wrong to write, if the
+      folder exists already, or if space is lacking.
     """
     folder = out / NAME / CONFIG / VERSION
     if folder.exists():
@@ -57,10 +57,8 @@ def build(root: Path, out: Path, splits: Sequence[str] = ()) -> tuple[Path, list
     make_folder(folder.parent)
     needed, free = int(MARGIN * sum(part.size for part in parts)), shutil.disk_usage(folder.parent).free
     if needed > free:
-        raise InputError(
-            f"{folder.parent} has {free / 1e9:.1f} GB left and the data set needs {needed / 1e9:.1f} GB; free some, "
-            "or give another --out."
-        )
+        space = f"{free / 1e9:.1f} GB left and the data set needs {needed / 1e9:.1f} GB"
+        raise InputError(f"{folder.parent} has {space}; free some, or give another --out.")
     # Renamed when it is whole; readers and TFDS pass over folders of such a name.
     unfinished = folder.with_name(f"incomplete.{uuid.uuid4().hex[:6]}_{VERSION}")
     unfinished.mkdir()
@@ -71,9 +69,8 @@ def build(root: Path, out: Path, splits: Sequence[str] = ()) -> tuple[Path, list
         except OSError as error:
             if not folder.exists():
                 raise
-            raise InputError(
-                f"another build wrote {folder} in the meantime, which stays as it is; this one was thrown away."
-            ) from error
+            other = f"another build wrote {folder} in the meantime, which stays as it is"
+            raise InputError(f"{other}; this one was thrown away.") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder, found
@@ -81,38 +78,25 @@ def build(root: Path, out: Path, splits: Sequence[str] = ()) -> tuple[Path, list
 
 def features_of(names: Sequence[str]) -> Any:
     """The features of TFDS's `coco/2017`, for these labels."""
-    import numpy as np
-    import tensorflow_datasets as tfds
-
     label = tfds.features.ClassLabel(names=list(names))
     one = {"id": np.int64, "area": np.int64, "bbox": tfds.features.BBoxFeature(), "label": label, "is_crowd": np.bool_}
-    return tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(encoding_format="jpeg"),
-            "image/filename": tfds.features.Text(),
-            "image/id": np.int64,
-            "objects": tfds.features.Sequence(one),
-        }
-    )
+    image = {"image": tfds.features.Image(encoding_format="jpeg"), "image/filename": tfds.features.Text()}
+    return tfds.features.FeaturesDict(image | {"image/id": np.int64, "objects": tfds.features.Sequence(one)})
 
 
 def _write(folder: Path, parts: list[Part], names: dict[int, str]) -> list[Summary]:
     """Writes shards, then what describes them, and reads all of it back."""
-    import tensorflow_datasets as tfds
-
     features = features_of(list(names.values()))
     infos, found = [], []
     for part in parts:
-        template = tfds.core.ShardedFileTemplate(
-            data_dir=folder, dataset_name=NAME, split=part.name, filetype_suffix=FORMAT
-        )
+        names_of = {"data_dir": folder, "dataset_name": NAME, "split": part.name, "filetype_suffix": FORMAT}
+        template = tfds.core.ShardedFileTemplate(**names_of)
         lengths, size, clipped = _write_shards(template, part, names, features)
         infos.append(tfds.core.SplitInfo(part.name, lengths, size, filename_template=template))
         objects = sum(map(len, part.annotations.values()))
         found.append(Summary(part.name, len(part.images), objects, clipped, len(lengths)))
-    identity = tfds.core.DatasetIdentity(
-        NAME, tfds.core.Version(VERSION), str(folder), __name__, CONFIG, "Images, boxes and labels of COCO 2017."
-    )
+    about = CONFIG, "Images, boxes and labels of COCO 2017."
+    identity = tfds.core.DatasetIdentity(NAME, tfds.core.Version(VERSION), str(folder), __name__, *about)
     info = tfds.core.DatasetInfo(
         builder=identity,
         description="COCO, prepared from a folder by yolos-jax.",
@@ -132,8 +116,6 @@ def _write(folder: Path, parts: list[Part], names: dict[int, str]) -> list[Summa
 
 def _write_shards(template: Any, part: Part, names: dict[int, str], features: Any) -> tuple[list[int], int, int]:
     """(records of every shard, bytes of all records, clipped boxes)."""
-    from array_record.python.array_record_module import ArrayRecordWriter
-
     count = shards_of(part.size, len(part.images))
     ends = [round(len(part.images) * (shard + 1) / count) for shard in range(count)]
     starts, size, clipped = [0, *ends[:-1]], 0, 0
@@ -153,11 +135,8 @@ def _write_shards(template: Any, part: Part, names: dict[int, str], features: An
 
 
 def shards_of(size: int, images: int) -> int:
-    """TFDS's number of shards: a power of two, of 64 MiB at least each."""
-    count = 1
-    while count < MOST_SHARDS and 2 * count * SHARD <= size and 2 * count <= images:
-        count *= 2
-    return count
+    """TFDS's number of shards: the largest power of two with at least 64 MiB and one image for each."""
+    return 1 << max(min(MOST_SHARDS, size // SHARD, images).bit_length() - 1, 0)
 
 
 def _record(image: dict[str, Any], path: Path, objects: list[dict[str, Any]]) -> dict[str, Any]:
@@ -170,8 +149,6 @@ def _record(image: dict[str, Any], path: Path, objects: list[dict[str, Any]]) ->
 
 def _objects(image: dict[str, Any], annotations: list[dict[str, Any]], names: dict[int, str]) -> tuple[list, int]:
     """An image's objects as TFDS stores them, and how many boxes had to be clipped, as TFDS stores only 0..1."""
-    import tensorflow_datasets as tfds
-
     sides, out, clipped = (image["height"], image["width"]) * 2, [], 0
     for annotation in annotations:
         x, y, width, height = annotation["bbox"]
@@ -179,13 +156,7 @@ def _objects(image: dict[str, Any], annotations: list[dict[str, Any]], names: di
         inside = [min(max(v, 0.0), 1.0) for v in box]
         clipped += any(abs(a - b) * side > VISIBLE for a, b, side in zip(box, inside, sides))
         area = annotation.get("area")
-        out.append(
-            {
-                "id": annotation["id"],
-                "area": min(int(width * height if area is None else area), 2**63 - 1),
-                "bbox": tfds.features.BBox(*inside),
-                "label": names[annotation["category_id"]],
-                "is_crowd": bool(annotation.get("iscrowd")),
-            }
-        )
+        one = {"id": annotation["id"], "area": min(int(width * height if area is None else area), 2**63 - 1)}
+        one |= {"bbox": tfds.features.BBox(*inside), "label": names[annotation["category_id"]]}
+        out.append(one | {"is_crowd": bool(annotation.get("iscrowd"))})
     return out, clipped

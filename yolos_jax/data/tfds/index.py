@@ -1,8 +1,7 @@
-"""What one pass over the records of a TFDS data set tells of all images at once.
+"""What one pass over the records of a TFDS data set finds out about all images at once.
 
-Records hold no sizes of images, which planning needs for all images, and no
-table of image ids. Both come from one reading of all records, of which only
-the header of every image is looked at; the result is kept in a file.
+Records hold no sizes of images, which planning needs for all images, and no table of image ids. Both come from one
+reading of all records, of which only the header of every image is looked at; the result is kept in a file.
 """
 
 import contextlib
@@ -18,7 +17,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from yolos_jax.data.tfds.records import Records
+from yolos_jax.data.tfds.records import ANEW, Records
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import DAMAGED
 
@@ -26,36 +25,26 @@ LAYOUT = 1  # of the file; another number for another one
 
 
 class Index(NamedTuple):
-    """What `n` records with `m` objects in all say, but for the pixels.
+    """What `n` records with `m` objects in all say, but for the pixels."""
 
-    Attributes:
-      image_ids: int64 `[n]`.
-      file_names: str `[n]`.
-      sizes: int64 `[n, 2]`, (width, height) in pixels by the image's header; 0 if it cannot be read.
-      counts: int64 `[n]`, objects of each.
-      ids, areas, labels: int64 `[m]`.
-      boxes: float32 `[m, 4]`, ymin, xmin, ymax, xmax as shares of the image's sides.
-      crowds: bool `[m]`.
-    """
-
-    image_ids: np.ndarray
-    file_names: np.ndarray
-    sizes: np.ndarray
-    counts: np.ndarray
-    ids: np.ndarray
-    areas: np.ndarray
-    labels: np.ndarray
-    boxes: np.ndarray
-    crowds: np.ndarray
+    image_ids: np.ndarray  # int64 [n]
+    file_names: np.ndarray  # str [n]
+    sizes: np.ndarray  # int64 [n, 2]: (width, height) in pixels by the image's header; 0 if it cannot be read
+    counts: np.ndarray  # int64 [n]: objects of each
+    ids: np.ndarray  # int64 [m]
+    areas: np.ndarray  # int64 [m]
+    labels: np.ndarray  # int64 [m]
+    boxes: np.ndarray  # float32 [m, 4]: ymin, xmin, ymax, xmax as shares of the image's sides
+    crowds: np.ndarray  # bool [m]
 
 
 def index_of(records: Records) -> Index:
     """Everything but the pixels, from a file that an earlier reading left or by reading all records."""
     key, places = _key(records), _places(records)
     for place in places:
-        index = _load(place, key, len(records))
-        if index is not None:
-            return index
+        kept = _load(place, key, len(records))
+        if kept is not None:
+            return kept
     index = _read(records)
     for place in places:
         if _save(place, key, index):
@@ -64,17 +53,13 @@ def index_of(records: Records) -> Index:
 
 
 def _read(records: Records) -> Index:
-    ids, names, sizes, objects = [], [], [], []
+    images, objects = [], []
     for number in tqdm(range(len(records)), f"reading {records}", unit="record", mininterval=1.0):
         try:
             record = records[number]
         except RuntimeError as error:
-            raise InputError(
-                f"record {number} of {records} cannot be read ({error}); copy or prepare the data set anew."
-            ) from error
-        ids.append(record["image/id"])
-        names.append(record["image/filename"])
-        sizes.append(header_size(record["image"]))
+            raise InputError(f"record {number} of {records} cannot be read ({error}); {ANEW}") from error
+        images.append((record["image/id"], record["image/filename"], header_size(record["image"])))
         objects.append(record["objects"])
 
     def every(key: str, dtype: type, *shape: int) -> np.ndarray:
@@ -82,9 +67,9 @@ def _read(records: Records) -> Index:
         return np.concatenate([none, *(np.asarray(one[key], dtype).reshape(-1, *shape) for one in objects)])
 
     return Index(
-        image_ids=np.array(ids, np.int64),
-        file_names=np.array(names, np.str_),
-        sizes=np.array(sizes, np.int64).reshape(-1, 2),
+        image_ids=np.array([image_id for image_id, _, _ in images], np.int64),
+        file_names=np.array([name for _, name, _ in images], np.str_),
+        sizes=np.array([size for _, _, size in images], np.int64).reshape(-1, 2),
         counts=np.array([len(one["id"]) for one in objects], np.int64),
         ids=every("id", np.int64),
         areas=every("area", np.int64),
@@ -112,23 +97,18 @@ def header_size(data: bytes) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return image.size
-    except (*DAMAGED, Image.DecompressionBombError):
+    except DAMAGED:
         return 0, 0
 
 
 def _load(path: Path, key: str, n: int) -> Index | None:
-    """An index of `n` records that was kept, unless it is of other shards or not as we write it.
-
-    It may have come with the data set, from anyone.
-    """
+    """A kept index of `n` records, unless it is of other shards or not as we write it: it may be from anyone."""
     try:
         if not _is_plain(path):
             return None
         with np.load(path, allow_pickle=False) as kept:
-            if str(kept["key"]) != key:
-                return None
             index = Index(*(kept[name] for name in Index._fields))
-            return index if _is_whole(index, n) else None
+            return index if str(kept["key"]) == key and _is_whole(index, n) else None
     except Exception:  # a damaged or malicious file makes it raise anything; MemoryError too
         return None
 
@@ -146,12 +126,7 @@ def _is_plain(path: Path) -> bool:
 def _is_whole(index: Index, n: int) -> bool:
     """Whether the arrays are of the types and shapes that `Index` says, for `n` records."""
     m = len(index.ids)
-    images: list[tuple[type, tuple[int, ...]]] = [
-        (np.int64, (n,)),
-        (np.str_, (n,)),
-        (np.int64, (n, 2)),
-        (np.int64, (n,)),
-    ]
+    images: list[tuple[type, tuple]] = [(np.int64, (n,)), (np.str_, (n,)), (np.int64, (n, 2)), (np.int64, (n,))]
     objects = [*[(np.int64, (m,))] * 3, (np.float32, (m, 4)), (np.bool_, (m,))]
     if not all(array.dtype.type is t and array.shape == s for array, (t, s) in zip(index, images + objects)):
         return False

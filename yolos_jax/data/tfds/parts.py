@@ -24,45 +24,29 @@ FORMATS = ("JPEG", "MPO", "PNG", "BMP")
 
 
 class Part(NamedTuple):
-    """A split of a COCO folder, checked, as it will be written.
+    """A split of a COCO folder, checked, as it will be written."""
 
-    Attributes:
-      name: of the split in TFDS.
-      images: entries of the annotation file, in the order of the records.
-      annotations: those of every image id, by their ids.
-      names: category names by id, in the file's order.
-      files: the image of every image id.
-      size: bytes of all images.
-    """
-
-    name: str
-    images: list[dict[str, Any]]
-    annotations: dict[int, list[dict[str, Any]]]
-    names: dict[int, str]
-    files: dict[int, Path]
-    size: int
-
-
-def _there(root: Path) -> list[str]:
-    found = [split for split in SPLITS if (root / "annotations" / f"instances_{split}.json").is_file()]
-    if not found:
-        wanted = " or ".join(f"annotations/instances_{split}.json" for split in SPLITS)
-        raise InputError(f"{root} is no COCO folder: it has no {wanted} (name other splits with --splits).")
-    return found
+    name: str  # of the split in TFDS
+    images: list[dict[str, Any]]  # entries of the annotation file, in the order of the records
+    annotations: dict[int, list[dict[str, Any]]]  # those of every image id, by their ids
+    names: dict[int, str]  # of categories by id, in the file's order
+    files: dict[int, Path]  # the image of every image id
+    size: int  # bytes of all images
 
 
 def read_parts(root: Path, splits: Sequence[str] = ()) -> list[Part]:
     """Reads and checks splits, by default those of train2017 and val2017 that `root` has.
 
-    Raises:
-      InputError: a split cannot be stored under its name, two would share one, or see `read_part`.
+    `InputError` if a split cannot be stored under its name, if two would share one, and as `read_part`.
     """
-    splits = splits or _there(root)
+    splits = splits or [split for split in SPLITS if (root / "annotations" / f"instances_{split}.json").is_file()]
+    if not splits:
+        wanted = " or ".join(f"annotations/instances_{split}.json" for split in SPLITS)
+        raise InputError(f"{root} is no COCO folder: it has no {wanted} (name other splits with --splits).")
     for split in splits:
         if not SPLIT_NAME.fullmatch(split) or split == "all":  # which means all splits to TFDS
-            raise InputError(
-                f"TFDS cannot have a split {split!r}; call it by at most 100 letters, digits, - and _, and not all."
-            )
+            names = "call it by at most 100 letters, digits, - and _, and not all"
+            raise InputError(f"TFDS cannot have a split {split!r}; {names}.")
     for name, times in Counter(OTHER_NAMES.get(split, split) for split in splits).items():
         if times > 1:
             raise InputError(f"{times} of the splits {', '.join(splits)} would be written as {name}; name it once.")
@@ -74,13 +58,16 @@ def read_part(root: Path, split: str) -> Part:
     source = CocoSource(root, split, categories="contiguous")  # checks the annotations, and that images exist
     content, origin = source.listed(), source.annotation_file
     name = OTHER_NAMES.get(split, split)
-    names = {category["id"]: str(category["name"]) for category in content["categories"]}
+    names = {c["id"]: str(c["name"]) for c in content["categories"]}
     # TFDS keeps names in a file of lines.
     bad = [category for category, text in names.items() if not text or text != " ".join(text.split())]
     if bad or len(set(names.values())) < len(names):
         what = f"category id {bad[0]} has the name {names[bad[0]]!r}" if bad else "two categories share a name"
         raise InputError(f"{what} in {origin}; TFDS needs different names of one line without spaces around.")
-    _number(content["annotations"])
+    # Detection reads no ids: all are numbered anew if one has none that TFDS can store.
+    if not all(type(a.get("id")) is int and abs(a["id"]) < 2**63 for a in content["annotations"]):
+        for number, annotation in enumerate(content["annotations"], 1):
+            annotation["id"] = number
     by_image: dict[int, list] = {image["id"]: [] for image in content["images"]}
     for annotation in sorted(content["annotations"], key=lambda a: a["id"]):
         annotation.pop("segmentation", None)  # most of the memory
@@ -88,23 +75,13 @@ def read_part(root: Path, split: str) -> Part:
     images = sorted(content["images"], key=lambda image: _hash(name, image["file_name"]))
     for one, other in itertools.pairwise(images):
         if one["file_name"] == other["file_name"]:
-            raise InputError(
-                f"image ids {one['id']} and {other['id']} of {origin} share the image {one['file_name']}; "
-                "keep one of them."
-            )
+            ids = f"image ids {one['id']} and {other['id']} of {origin}"
+            raise InputError(f"{ids} share the image {one['file_name']}; keep one of them.")
     files = {image["id"]: source.image_folder / image["file_name"] for image in images}
     with ThreadPoolExecutor() as pool:
         sizes = pool.map(_check_image, images, files.values())
         bar = tqdm(sizes, f"checking {split}", len(images), unit="image", mininterval=1.0)
         return Part(name, images, by_image, names, files, sum(bar))
-
-
-def _number(annotations: list[dict[str, Any]]) -> None:
-    """Ids for all if one has none that TFDS can store; detection reads no ids."""
-    if all(type(a.get("id")) is int and abs(a["id"]) < 2**63 for a in annotations):
-        return
-    for number, annotation in enumerate(annotations, 1):
-        annotation["id"] = number
 
 
 def _hash(split: str, file_name: str) -> bytes:
@@ -114,33 +91,28 @@ def _hash(split: str, file_name: str) -> bytes:
 
 def _check_image(image: dict[str, Any], path: Path) -> int:
     """Bytes of an image, whose header must agree with its annotation."""
+    named = f"{path} (image id {image['id']})"
     try:
         with Image.open(path) as stored:
-            kind, size = stored.format, stored.size
-    except (*DAMAGED, Image.DecompressionBombError) as error:
-        raise InputError(f"the image {path} (image id {image['id']}) cannot be read ({error}).") from error
+            kind, (width, height) = stored.format, stored.size
+    except DAMAGED as error:
+        raise InputError(f"the image {named} cannot be read ({error}).") from error
     if kind not in FORMATS:
-        raise InputError(
-            f"the image {path} (image id {image['id']}) is {kind}, which TFDS cannot read; use JPEG or PNG."
-        )
-    if size != (image["width"], image["height"]):
-        raise InputError(
-            f"{path} (image id {image['id']}) is {size[0]}x{size[1]} pixels but its annotation says "
-            f"{image['width']}x{image['height']}; repair one of them."
-        )
+        raise InputError(f"the image {named} is {kind}, which TFDS cannot read; use JPEG or PNG.")
+    if (width, height) != (image["width"], image["height"]):
+        said = f"its annotation says {image['width']}x{image['height']}; repair one of them."
+        raise InputError(f"{named} is {width}x{height} pixels but {said}")
     return path.stat().st_size
 
 
 def one_list(parts: list[Part]) -> dict[int, str]:
     """The categories of all splits: labels are numbered alike."""
-    names = dict(parts[0].names)
+    first, names = parts[0], dict(parts[0].names)
     for part in parts[1:]:
         for category, name in part.names.items():
             if names.setdefault(category, name) != name:
-                raise InputError(
-                    f"category id {category} is {names[category]!r} in {parts[0].name} and {name!r} in {part.name}; "
-                    "all splits must list the same categories."
-                )
+                differ = f"{names[category]!r} in {first.name} and {name!r} in {part.name}"
+                raise InputError(f"category id {category} is {differ}; all splits must list the same categories.")
     if len(set(names.values())) < len(names):
         raise InputError("two categories of different splits share a name; all must list the same categories.")
     return names

@@ -1,8 +1,9 @@
 """The records of one split of a prepared TFDS data set (array_record), by number."""
 
-import os
+import contextlib
+import functools
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -11,39 +12,22 @@ from yolos_jax.errors import InputError
 INFO = "dataset_info.json"  # written last: a folder without it is no finished preparation
 FORMAT = "array_record"
 DEPTH = 3  # NAME/CONFIG/VERSION
+UNFINISHED = (".", "incomplete.")  # what names of folders that TFDS is still writing begin with
 # What a record must hold: TFDS's kind of feature, or a number's type.
-FIELDS = {
-    "image": "Image",
-    "image/filename": "Text",
-    "image/id": "int64",
-    "objects/area": "int64",
-    "objects/bbox": "BBoxFeature",
-    "objects/id": "int64",
-    "objects/is_crowd": "bool",
-    "objects/label": "ClassLabel",
-}
+FIELDS = {"image": "Image", "image/filename": "Text", "image/id": "int64", "objects/area": "int64"}
+FIELDS |= {"objects/bbox": "BBoxFeature", "objects/id": "int64", "objects/is_crowd": "bool"}
+FIELDS |= {"objects/label": "ClassLabel"}
 NAMES = "objects-label.labels.txt"
 LEAST_SHARD = 65536  # bytes of the smallest array_record file
+ANEW = "copy or prepare the data set anew."
 OTHER_NAMES = {"train2017": "train", "val2017": "validation", "test2017": "test"}
-
-
-class Opened(NamedTuple):
-    """TFDS's objects: the source of a split's bytes, and how records, and images alone, are decoded."""
-
-    data: Any
-    features: Any
-    image: Any
-    decoders: dict[str, Any]
 
 
 def find_dataset(root: str | Path) -> Path | None:
     """The folder of a TFDS data set: `root` itself, or the only one in it (as in `root/coco/2017/1.1.0`).
 
-    Returns:
-      None if there is none, or if `root` is a COCO folder.
-
-    Raises:
-      InputError: there are several, or `root` is a preparation that was never finished.
+    None if there is none, or if `root` is a COCO folder. `InputError` if there are several, or if `root` is a
+    preparation that was never finished.
     """
     root = Path(root)
     if (root / INFO).is_file():
@@ -52,57 +36,38 @@ def find_dataset(root: str | Path) -> Path | None:
         raise InputError(f"{root} looks like a TFDS data set but has no {INFO}: it was not prepared to the end.")
     if (root / "annotations").is_dir():
         return None
-    found, level = [], [root]
-    for _ in range(DEPTH):
-        level = [Path(entry.path) for folder in level for entry in _folders(folder)]
-        found += [folder for folder in level if (folder / INFO).is_file()]
+    deep = [path for depth in range(1, DEPTH + 1) for path in root.glob("*/" * depth + INFO)]
+    found = [p.parent for p in deep if not any(n.startswith(UNFINISHED) for n in p.relative_to(root).parts)]
     if len(found) > 1:
         raise InputError(f"{root} holds several data sets, {', '.join(map(str, sorted(found)))}; name one of them.")
     return found[0] if found else None
 
 
-def _folders(folder: Path) -> list[os.DirEntry]:
-    """Folders inside; TFDS builds in `incomplete.*` ones."""
-    try:
-        with os.scandir(folder) as entries:
-            return [e for e in entries if e.is_dir() and not e.name.startswith((".", "incomplete."))]
-    except OSError:
-        return []
-
-
 class Records:
     """One split of a TFDS data set with the features of `coco/2017`, stored as array_record.
 
-    Sending it to another process sends no open file.
-
-    Args:
-      directory: the folder with `dataset_info.json`.
-      split: as TFDS calls it, or as COCO does (`train2017` is `train`, `val2017` is `validation`).
+    `directory` is the folder with `dataset_info.json`; the split may be called as TFDS does or as COCO does
+    (`train2017` is `train`, `val2017` is `validation`). `InputError` if the data set is of another kind or format, or
+    lacks the split or a shard of it. Sending the object to another process sends no open file.
 
     Attributes:
       split: as the data set calls it.
-      names: name of every label.
-      category_ids: the category id of every label where the data set says it, else None.
+      names, category_ids: those of every label; None for ids that the data set does not say.
       shards: its files.
-
-    Raises:
-      InputError: the data set is of another kind or format, or lacks the split or a shard of it.
     """
 
     def __init__(self, directory: Path, split: str):
-        self.directory = directory
-        self._opened: Opened | None = None
-        builder = _builder(directory)
-        self._check_features(builder.info.features)
-        splits = builder.info.splits
+        self.directory, info = directory, _builder(directory).info
+        self._check_features(info.features)
+        splits = info.splits
         self.split = split if split in splits else OTHER_NAMES.get(split, split)
         if self.split not in splits:
             raise InputError(f"{directory} has no split {split!r}; it has {', '.join(sorted(splits)) or 'none'}.")
         self._length = int(splits[self.split].num_examples)
         self.shards = [Path(str(path)) for path in splits[self.split].filepaths]
         self._check_shards(splits[self.split].shard_lengths)
-        self.names = self._read_names(builder.info.features["objects"]["label"].num_classes)
-        self.category_ids = self._ids(builder.info.metadata.get("category_ids"))
+        self.names = self._read_names(info.features["objects"]["label"].num_classes)
+        self.category_ids = self._ids(info.metadata.get("category_ids"))
 
     def __len__(self) -> int:
         return self._length
@@ -111,36 +76,32 @@ class Records:
         return f"{self.directory} ({self.split})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_opened": None}
+        return {key: value for key, value in vars(self).items() if key != "_open"}
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         """A record, its image as the bytes of a file; `RuntimeError` if it is damaged or its shard is gone."""
-        return self._decoded(number, self._open().features)
+        return self._decoded(number, "whole")
 
     def image(self, number: int) -> bytes:
         """The image of a record alone, in half the time; `RuntimeError` as above."""
-        return self._decoded(number, self._open().image)["image"]
+        return self._decoded(number, "image")["image"]
 
-    def _decoded(self, number: int, features: Any) -> dict[str, Any]:
-        opened = self._open()
+    def _decoded(self, number: int, what: str) -> dict[str, Any]:
+        data, features, decoders = self._open
         try:
-            return features.deserialize_example_np(opened.data[number], decoders=opened.decoders)
+            return features[what].deserialize_example_np(data[number], decoders=decoders)
         except (ValueError, IndexError, KeyError, TypeError) as error:  # fewer records than promised, or others
             raise RuntimeError(str(error)) from error
 
-    def _open(self) -> "Opened":
-        """Opened by every process for itself."""
-        if self._opened is None:
-            import tensorflow_datasets as tfds
+    @functools.cached_property
+    def _open(self) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """A split's bytes, and how records, and images alone, are decoded; opened by every process for itself."""
+        import tensorflow_datasets as tfds
 
-            builder, raw = _builder(self.directory), tfds.decode.DeserializeMethod.RAW_BYTES
-            self._opened = Opened(
-                builder.as_data_source(split=self.split, deserialize_method=raw),
-                builder.info.features,
-                tfds.features.FeaturesDict({"image": builder.info.features["image"]}),
-                {"image": tfds.decode.SkipDecoding()},
-            )
-        return self._opened
+        builder, raw = _builder(self.directory), tfds.decode.DeserializeMethod.RAW_BYTES
+        data, features = builder.as_data_source(split=self.split, deserialize_method=raw), builder.info.features
+        image = tfds.features.FeaturesDict({"image": features["image"]})
+        return data, {"whole": features, "image": image}, {"image": tfds.decode.SkipDecoding()}
 
     def _check_features(self, features: Any) -> None:
         inner: Any = getattr(features["objects"], "feature", None) if "objects" in features else None
@@ -158,52 +119,41 @@ class Records:
                 raise InputError(f"{foreign}: {key} is {found} and must be {kind}.")
 
     def _check_shards(self, lengths: list[int]) -> None:
-        """Up front, because a reader would tell it only at a record of that shard."""
+        """Checks up front, because a reader would fail only at a record of that shard."""
         from array_record.python.array_record_module import ArrayRecordReader
 
         bad = [path for path in self.shards if not path.is_file() or path.stat().st_size < LEAST_SHARD]
         if bad:
             what = "is cut short" if bad[0].is_file() else "is missing"
             more = f" ({len(bad)} of {len(self.shards)} are missing or cut short)" if len(bad) > 1 else ""
-            raise InputError(f"the shard {bad[0]} {what}{more}; copy or prepare the data set anew.")
+            raise InputError(f"the shard {bad[0]} {what}{more}; {ANEW}")
         for path, length in zip(self.shards, lengths):
             reader = ArrayRecordReader(str(path))
             if not reader.ok():
-                raise InputError(f"the shard {path} is damaged or cut short; copy or prepare the data set anew.")
-            if reader.num_records() != length:
-                raise InputError(
-                    f"the shard {path} holds {reader.num_records()} records and {INFO} says {length}; "
-                    "copy or prepare the data set anew."
-                )
+                raise InputError(f"the shard {path} is damaged or cut short; {ANEW}")
+            found = reader.num_records()
+            if found != length:
+                raise InputError(f"the shard {path} holds {found} records and {INFO} says {length}; {ANEW}")
             reader.close()
 
     def _read_names(self, count: int) -> list[str]:
         """The names of the labels; without them nobody knows which category a label is."""
-        path = self.directory / NAMES
-        try:
-            lines = path.read_text(encoding="utf-8").split("\n")
-        except (OSError, ValueError):
-            lines = []
-        names = [line.strip() for line in lines if line.strip()]
-        if len(names) != count or len(set(names)) < len(names):
-            what = "lists a name twice" if len(set(names)) < len(names) else f"has {len(names)}"
-            what = what if path.is_file() else "does not exist"
-            raise InputError(f"{path} must hold {count} different names and {what}; copy or prepare the data set anew.")
+        path, names = self.directory / NAMES, []
+        with contextlib.suppress(OSError, ValueError):
+            names = [line.strip() for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+        twice = len(set(names)) < len(names)
+        if len(names) != count or twice:
+            what = "lists a name twice" if twice else f"has {len(names)}" if path.is_file() else "does not exist"
+            raise InputError(f"{path} must hold {count} different names and {what}; {ANEW}")
         return names
 
     def _ids(self, listed: Any) -> list[int] | None:
         if listed is None:
             return None
-        if (
-            not isinstance(listed, list)
-            or not all(type(i) is int and 0 <= i < 2**63 for i in listed)
-            or len(set(listed)) != len(listed)
-            or len(listed) != len(self.names)
-        ):
-            raise InputError(
-                f"category_ids in {self.directory / 'metadata.json'} must be {len(self.names)} different whole "
-                "numbers, one for every label."
-            )
+        whole = isinstance(listed, list) and all(type(i) is int and 0 <= i < 2**63 for i in listed)
+        if not whole or len(listed) != len(self.names) or len(set(listed)) != len(listed):
+            wanted = f"{len(self.names)} different whole numbers, one for every label"
+            raise InputError(f"category_ids in {self.directory / 'metadata.json'} must be {wanted}.")
         return listed
 
 
@@ -213,8 +163,7 @@ def _builder(directory: Path) -> Any:
 
     try:
         builder = tfds.builder_from_directory(str(directory))
-        stored = [builder.info.file_format, *builder.info.alternative_file_formats]
-        formats = [file_format.value for file_format in stored]
+        formats = [stored.value for stored in (builder.info.file_format, *builder.info.alternative_file_formats)]
         dict(builder.info.metadata)  # read when first used
         if FORMAT in formats[1:]:
             builder.info.set_file_format(FORMAT, override=True, override_if_initialized=True)
