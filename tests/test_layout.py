@@ -1,6 +1,7 @@
 """The package's structure: imports point one way, and files and functions stay short."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,9 @@ def test_no_two_files_of_one_name_but_programs_and_what_they_run():
     """`programs/eval.py` and the like are named after what they do; recipes lie outside of the package."""
     names = [f.name for f in FILES if f.name != "__init__.py" and f.parent.name != "programs"]
     assert sorted(names) == sorted(set(names))
+
+
+def test_every_folder_is_installed():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
+    folders = {".".join(("yolos_jax", *f.parent.relative_to(PACKAGE).parts)) for f in PACKAGE.rglob("__init__.py")}
+    assert set(project["tool"]["setuptools"]["packages"]) == folders | {"yolos_jax.configs"}
