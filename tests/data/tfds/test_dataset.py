@@ -20,8 +20,8 @@ from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.data.sources.coco import CocoSource
 from yolos_jax.data.tfds import index as tfds_index
 from yolos_jax.data.tfds.build import build
-from yolos_jax.data.tfds.records import Records, find_dataset
 from yolos_jax.data.tfds.dataset import TfdsSource
+from yolos_jax.data.tfds.records import Records, find_dataset
 from yolos_jax.errors import InputError
 
 
