@@ -153,7 +153,8 @@ def batch_divisors(images_per_replica: int) -> Callable[[TrainBatch], Divisors]:
 def facts_of(config: Any, source: DataSet) -> dict[str, Any]:
     """What a checkpoint of a run says about it, JSON-ready."""
     recorded = json.loads(config.to_json_best_effort())
-    return {"config": recorded, "data": data_facts(source), "order": ORDER, "versions": versions()}
+    order = ORDER if config.data.scales else 1  # without augmentation, nothing has changed since the first one
+    return {"config": recorded, "data": data_facts(source), "order": order, "versions": versions()}
 
 
 def data_facts(source: DataSet) -> dict[str, Any]:
