@@ -154,7 +154,7 @@ def test_parameters_through_the_loader(tmp_path, devices, workers):
         plan = TraceOrder(z, source.examples.sizes, slots, config.patch_size)
         work = LoadStep(source, plan, config.patch_size, Compute.max_side)
         loaded = load(work, 0, len(plan.order), workers)
-        with Batches(loaded, split_over(mesh), Processes(), Signals()) as batches:
+        with Batches(loaded, split_over(mesh), Processes(), Signals(), False) as batches:
             for batch in batches:
                 ids = plan.order[batch.step]
                 assert batch.indices.tolist() == [*ids, *[-1] * (slots - len(ids))]
