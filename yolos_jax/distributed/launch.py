@@ -93,7 +93,7 @@ def _initialize(coordinator: str | None, processes: int | None, process: int | N
         jax.config.update("jax_enable_preemption_service", False)
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # the waiting is not Python's, which could not end it
     try:
-        jax.distributed.initialize(coordinator, processes, process, devices_of_node(os.environ), **SECONDS)
+        jax.distributed.initialize(coordinator, processes, process, devices_of_node(os.environ), **TIMEOUTS)
         owners = collections.Counter(device.process_index for device in jax.devices())
     except (RuntimeError, ValueError) as error:
         raise InputError(ALONE.format(f" ({str(error).strip().splitlines()[0][:300]})")) from error
