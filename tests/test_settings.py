@@ -107,7 +107,7 @@ def build(config):
     """What a recipe describes, but for pixels."""
     config = complete(config)
     model = recipe.model_of(config, 3)
-    recipe.compute_of(config, training=True)
+    recipe.compute_of(config)
     recipe.geometry_of(config, model)
     plan = recipe.plan_of(config, model, SIZES)
     plan.batch(len(plan) - 1)

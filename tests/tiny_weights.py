@@ -13,9 +13,12 @@ from safetensors.numpy import save_file
 
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import abstract
+from yolos_jax.weights.backbone import find_backbone
+from yolos_jax.weights.deit import from_deit
 from yolos_jax.weights.huggingface import to_huggingface, write_config
 from yolos_jax.weights.names import huggingface_names
 from yolos_jax.weights.reference import to_reference
+from yolos_jax.weights.report import Report
 
 TINY = YolosConfig(
     width=12,
@@ -177,6 +180,11 @@ def listed(name: str) -> dict[str, tuple[str, dict[str, tuple[int, ...]]]]:
 def write(path: Path, state: dict) -> Path:
     save_file({name: np.ascontiguousarray(array) for name, array in state.items()}, path)
     return path
+
+
+def from_vit(state: dict, config: YolosConfig = TINY, seed: int = 0) -> tuple[dict, Report]:
+    """The parameters and the report of a detector that starts from a ViT's state dict."""
+    return from_deit(find_backbone(state, "x"), config, seed)
 
 
 def assert_bit_equal(first, second) -> None:

@@ -18,31 +18,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "VARIANTS",
-    "Detections",
-    "Detector",
-    "InputError",
-    "UnreadableImage",
-    "Yolos",
-    "YolosConfig",
-    "evaluate",
-    "load",
+    "VARIANTS", "Detections", "Detector", "InputError", "UnreadableImage", "Yolos", "YolosConfig", "evaluate", "load",
     "train",
-]
+]  # fmt: skip
 
-# Imported when first asked for: data workers import yolos_jax.data and must not start jax.
+# These are imported when first asked for: data workers import yolos_jax.data and must not start jax.
 _MODULES = {
-    "Detections": "inference.detections",
-    "Detector": "inference.detector",
-    "InputError": "errors",
-    "UnreadableImage": "images.reading",
-    "VARIANTS": "model.config",
-    "Yolos": "model.yolos",
-    "YolosConfig": "model.config",
-    "evaluate": "tasks.detection",
-    "load": "inference.loading",
-    "train": "tasks.detection",
-}
+    "Detections": "inference.detections", "Detector": "inference.detector", "load": "inference.loading",
+    "InputError": "errors", "UnreadableImage": "images.reading",
+    "VARIANTS": "model.config", "YolosConfig": "model.config", "Yolos": "model.yolos",
+    "evaluate": "tasks.detection", "train": "tasks.detection",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

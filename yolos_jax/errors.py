@@ -8,39 +8,35 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-_ROOM, _NAME = "look at the space and the permissions there", "give another path"
-OUTPUT_TROUBLE = {
-    errno.ENOSPC: _ROOM,
-    errno.EDQUOT: _ROOM,
-    errno.EROFS: _ROOM,
-    errno.EACCES: _ROOM,
-    errno.EPERM: _ROOM,
+# What a user can do about failures of writing.
+OUTPUT_REMEDIES = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+        "look at the space and the permissions there",
+    ),
+    **dict.fromkeys((errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR), "give another path"),
     errno.ENAMETOOLONG: "give a shorter path",
-    errno.ENOTEMPTY: _NAME,
-    errno.ENOTDIR: _NAME,
-    errno.EISDIR: _NAME,
 }
 
 
 class InputError(Exception):
-    """Bad input, told in one sentence: what is wrong, where, what to do.
+    """Bad input, in one sentence: it says what is wrong, where, and what to do.
 
-    Command-line programs print it without a traceback and exit with code 2;
-    library users catch it like any other exception.
+    Command-line programs print it without a traceback and exit with code 2; library users catch it like any other
+    exception.
     """
 
     def leave(self) -> None:
-        """Ends the program after the sentence has been printed."""
+        """Ends the program after the error has been printed."""
         sys.exit(2)
 
 
 def make_folder(path: str | Path) -> Path:
     """Creates a folder that output goes to, before any work is done; `InputError` if that is impossible."""
-    path = Path(path)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        Path(path).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
-            return path
+            return Path(path)
     except OSError as error:
         raise InputError(f"the folder {path} cannot be written to ({error.strerror or error}).") from error
 
@@ -76,10 +72,10 @@ def clear_errors() -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr)
         error.leave()
     except OSError as error:
-        if error.errno not in OUTPUT_TROUBLE:
+        if error.errno not in OUTPUT_REMEDIES:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror}; {OUTPUT_TROUBLE[error.errno]}.", file=sys.stderr)
+        print(f"error: {where}{error.strerror}; {OUTPUT_REMEDIES[error.errno]}.", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -1,10 +1,6 @@
-"""What a setting is, and what its value may be: type, bounds or choices, and the spelling on the command line.
+"""What a setting is, and what its value may be: type, bounds or choices, and the spelling on the command line."""
 
-Each kind has `accept(value)`, which returns the value in its plain Python type or raises `ValueError`,
-`read(text)`, which turns a word of the command line into a value for `accept`, and `wanted`, which says
-in words what the kind accepts.
-"""
-
+import contextlib
 import dataclasses
 import numbers
 from typing import Any, Protocol
@@ -17,7 +13,7 @@ AUGMENTED = "yes, if the run augments"  # without augmentation, training resizes
 
 
 class Kind(Protocol):
-    """What all kinds have."""
+    """What values a setting may have."""
 
     @property
     def wanted(self) -> str:
@@ -27,35 +23,13 @@ class Kind(Protocol):
         """The value in its plain Python type; `ValueError` if the kind does not accept it."""
 
     def read(self, text: str) -> Any:
-        """A value from the command line, or the text itself if it cannot be one."""
+        """A value from a word of the command line, for `accept`; the text itself if it cannot be one."""
+        return text
 
 
 @dataclasses.dataclass(frozen=True)
-class Whole:
-    """A whole number; both bounds are included."""
-
-    low: int
-    high: int
-
-    @property
-    def wanted(self) -> str:
-        return f"a whole number of at least {self.low} and at most {self.high}"
-
-    def accept(self, value: Any) -> int:
-        if not _is_a(numbers.Integral, value) or not self.low <= value <= self.high:
-            raise ValueError(value)
-        return int(value)
-
-    def read(self, text: str) -> Any:
-        try:
-            return int(text)
-        except ValueError:
-            return text
-
-
-@dataclasses.dataclass(frozen=True)
-class Real:
-    """A finite number; both bounds are included. `noun` says what it is in a sentence."""
+class Real(Kind):
+    """A finite number; both bounds are included. `noun` is what errors call it."""
 
     low: float
     high: float
@@ -63,24 +37,34 @@ class Real:
 
     @property
     def wanted(self) -> str:
-        return f"{self.noun} of at least {self.low:g} and at most {self.high:.7g}"
+        low, high = (bound if isinstance(bound, int) else f"{bound:.7g}" for bound in (self.low, self.high))
+        return f"{self.noun} of at least {low} and at most {high}"
 
-    def accept(self, value: Any) -> float:
-        # NaN compares false with everything.
-        if not _is_a(numbers.Real, value) or not self.low <= value <= self.high:
-            raise ValueError(value)
-        return value if type(value) is int else float(value)
+    def accept(self, value: Any) -> Any:
+        _require(isinstance(value, numbers.Real) and not isinstance(value, bool))
+        _require(self.low <= value <= self.high)  # NaN compares false with everything
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
 
     def read(self, text: str) -> Any:
-        number = Whole(0, 0).read(text)
-        try:
-            return number if isinstance(number, int) else float(text)
-        except ValueError:
-            return text
+        for number in (int, float):
+            with contextlib.suppress(ValueError):
+                return number(text)
+        return text
 
 
 @dataclasses.dataclass(frozen=True)
-class Wholes:
+class Whole(Real):
+    """A whole number; both bounds are included."""
+
+    noun: str = "a whole number"
+
+    def accept(self, value: Any) -> int:
+        _require(isinstance(value, numbers.Integral))
+        return super().accept(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wholes(Kind):
     """A tuple of whole numbers, each with both bounds included; so is its length."""
 
     low: int
@@ -91,25 +75,25 @@ class Wholes:
     @property
     def wanted(self) -> str:
         count = f"{self.shortest}" if self.shortest == self.longest else f"{self.shortest} to {self.longest}"
-        example = ", ".join(str(max(self.low, 480)) for _ in range(max(self.shortest, 2)))
+        example = ", ".join([str(max(self.low, 480))] * max(self.shortest, 2))
         return f"a tuple of {count} whole numbers of at least {self.low} and at most {self.high}, such as ({example})"
 
     def accept(self, value: Any) -> tuple[int, ...]:
-        if not isinstance(value, tuple | list) or not self.shortest <= len(value) <= self.longest:
-            raise ValueError(value)
+        _require(isinstance(value, tuple | list) and self.shortest <= len(value) <= self.longest)
         return tuple(Whole(self.low, self.high).accept(item) for item in value)
 
     def read(self, text: str) -> Any:
         inner = text.strip()
         if inner[:1] + inner[-1:] in ("()", "[]"):
             inner = inner[1:-1].strip()
-        items = inner.removesuffix(",").split(",") if inner else []
-        found = [Whole(0, 0).read(item) for item in items]
-        return tuple(found) if all(isinstance(item, int) for item in found) else text
+        try:
+            return tuple(int(item) for item in inner.removesuffix(",").split(",")) if inner else ()
+        except ValueError:
+            return text
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
+class Choice(Kind):
     """One of a few words."""
 
     options: tuple[str, ...]
@@ -119,41 +103,29 @@ class Choice:
         return f"one of {', '.join(self.options)}"
 
     def accept(self, value: Any) -> str:
-        if not isinstance(value, str) or value not in self.options:
-            raise ValueError(value)
+        _require(isinstance(value, str) and value in self.options)
         return str(value)
 
-    def read(self, text: str) -> Any:
-        return text
 
-
-@dataclasses.dataclass(frozen=True)
-class Text:
+class Text(Kind):
     """A text of one line, such as a path."""
 
-    wanted: str = f"a text of one line and at most {MOST_CHARACTERS} characters"
+    wanted = f"a text of one line and at most {MOST_CHARACTERS} characters"
 
     def accept(self, value: Any) -> str:
-        if not isinstance(value, str) or len(value) > MOST_CHARACTERS:
-            raise ValueError(value)
-        if "\0" in value or value.splitlines() not in ([], [value]):
-            raise ValueError(value)
+        _require(isinstance(value, str) and len(value) <= MOST_CHARACTERS)
+        _require("\0" not in value and value.splitlines() in ([], [value]))
         value.encode()  # raises UnicodeEncodeError, a ValueError, for half characters, which no file could hold
         return str(value)
 
-    def read(self, text: str) -> Any:
-        return text
 
-
-@dataclasses.dataclass(frozen=True)
-class Flag:
+class Flag(Kind):
     """True or False."""
 
-    wanted: str = "True or False"
+    wanted = "True or False"
 
     def accept(self, value: Any) -> bool:
-        if not isinstance(value, bool):
-            raise ValueError(value)
+        _require(isinstance(value, bool))
         return value
 
     def read(self, text: str) -> Any:
@@ -161,7 +133,7 @@ class Flag:
 
 
 @dataclasses.dataclass(frozen=True)
-class Optional:
+class Optional(Kind):
     """Another kind, or None."""
 
     kind: Kind
@@ -184,7 +156,6 @@ class Setting:
     Attributes:
       default: the value of a recipe that says nothing.
       meaning: a phrase for `--help` and the documentation.
-      kind: type, and bounds or choices.
       resume: whether it may change when a run resumes: `NO`, `YES` or `AUGMENTED`.
       host: whether it may differ between the processes of a run.
       former: the key that it had in earlier versions, which is still accepted.
@@ -206,18 +177,17 @@ class Setting:
             raise InputError(f"{key} is {shown(value)}; {must} {self.kind.wanted}.") from error
 
 
-def _is_a(kind: type, value: Any) -> bool:
-    """Whether a value is a number of a kind; True and False are none."""
-    return isinstance(value, kind) and not isinstance(value, bool)
+def _require(accepted: bool) -> None:
+    if not accepted:
+        raise ValueError
 
 
 def shown(value: Any) -> str:
-    """A value for a sentence: on one line, and not long."""
+    """A value as errors show it: on one line, and not long."""
     if isinstance(value, str | bytes):
         value = value[:100]
     try:
-        text = repr(value)
+        text = " ".join(repr(value).split())
     except Exception:  # a number with too many digits, a list within itself, an object of the user's
         return f"a value of type {type(value).__name__} that cannot be printed"
-    text = " ".join(text.split())
     return text if len(text) <= 100 else f"{text[:97]}..."

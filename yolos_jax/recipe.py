@@ -16,14 +16,20 @@ from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.data.examples import DataSet
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.data.sources.coco import CocoSource
+from yolos_jax.data.tfds.dataset import TfdsSource
 from yolos_jax.data.tfds.records import find_dataset
-from yolos_jax.data.tfds.source import TfdsSource
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.evaluator import Evaluator
 from yolos_jax.images.sequence import Geometry, default_max_side
 from yolos_jax.model.config import COMPUTE_SETTINGS, Compute, YolosConfig
-from yolos_jax.objective.weights import LossWeights
 from yolos_jax.training.task import Options
+
+
+def prepare(config: Any) -> ConfigDict:
+    """The recipe, completed and checked; its precision of matrix products becomes the process's."""
+    config = settings.complete(config)
+    jax.config.update("jax_default_matmul_precision", config.precision)
+    return config
 
 
 def model_of(config: Any, num_classes: int) -> YolosConfig:
@@ -32,10 +38,9 @@ def model_of(config: Any, num_classes: int) -> YolosConfig:
     return YolosConfig.from_dict(values | {"num_classes": values["num_classes"] or num_classes})
 
 
-def compute_of(config: Any, training: bool) -> Compute:
-    """How the model is computed: for training as the recipe says, otherwise in float32 and without `remat`."""
-    compute = Compute(**{name: config.model[key] for key, name in COMPUTE_SETTINGS.items()})
-    return compute if training else Compute(query_block=compute.query_block, max_side=compute.max_side)
+def compute_of(config: Any) -> Compute:
+    """How the model is computed in training."""
+    return Compute(**{name: config.model[key] for key, name in COMPUTE_SETTINGS.items()})
 
 
 def geometry_of(config: Any, model: YolosConfig) -> Geometry:
@@ -61,13 +66,6 @@ def plan_of(config: Any, model: YolosConfig, sizes: np.ndarray) -> TrainingPlan:
     return TrainingPlan(sizes, pipeline, train.batch_size, config.data.buckets, train.epochs, config.seed)
 
 
-def prepare(config: Any) -> ConfigDict:
-    """The recipe, completed and checked; its precision of matrix products becomes the process's."""
-    config = settings.complete(config)
-    jax.config.update("jax_default_matmul_precision", config.precision)
-    return config
-
-
 def source_of(
     config: Any,
     which: str,
@@ -81,19 +79,12 @@ def source_of(
       category_ids, num_classes: a model's labels, where they are settled already.
     """
     data = config.data
-    annotations, image_folder = data[f"{which}_annotations"], data[f"{which}_images"]
-    shared = (
-        data.root,
-        data[f"{which}_split"],
-        config.model.num_classes if num_classes is None else num_classes,
-        data.max_images,
-        data.categories,
-        category_ids,
-        annotations,
-    )
-    if not image_folder and find_dataset(data.root):
+    split, annotations, images = (data[f"{which}_{name}"] for name in ("split", "annotations", "images"))
+    classes = config.model.num_classes if num_classes is None else num_classes
+    shared = data.root, split, classes, data.max_images, data.categories, category_ids, annotations
+    if not images and find_dataset(data.root):
         return TfdsSource(*shared, complain)
-    return CocoSource(*shared, image_folder, complain)
+    return CocoSource(*shared, images, complain)
 
 
 def check_batch(config: Any, devices: int) -> None:
@@ -108,37 +99,20 @@ def check_batch(config: Any, devices: int) -> None:
         )
 
 
-def loss_weights_of(config: Any) -> LossWeights:
-    """The weights of the loss terms and of the matching cost."""
-    return LossWeights(**config.loss.to_dict())
-
-
 def options_of(config: Any, accept_differences: bool = False) -> Options:
     """How a run goes about its training."""
+    train, checkpoint = config.train, config.checkpoint
     return Options(
-        accumulate=config.train.accumulate,
-        ema=config.train.ema,
-        log_every=config.train.log_every,
-        save_every=config.checkpoint.every_steps,
-        keep=config.checkpoint.keep,
-        evaluate_every=config.eval.every_epochs,
-        skip_unreadable=config.data.on_bad_image == "skip",
-        accept_differences=accept_differences,
-    )
+        accumulate=train.accumulate, ema=train.ema, log_every=train.log_every, save_every=checkpoint.every_steps,
+        keep=checkpoint.keep, evaluate_every=config.eval.every_epochs,
+        skip_unreadable=config.data.on_bad_image == "skip", accept_differences=accept_differences,
+    )  # fmt: skip
 
 
 def evaluator_of(config: Any, model: YolosConfig, source: DataSet, mesh: Mesh) -> Evaluator:
     """What evaluates a model on a data set whose labels are the model's."""
     data = config.data
     return Evaluator(
-        model,
-        source,
-        geometry_of(config, model),
-        mesh,
-        config.eval.batch_size,
-        data.buckets,
-        data.on_bad_image,
-        data.workers,
-        data.ahead,
-        config.model.query_block,
-    )
+        model, source, geometry_of(config, model), mesh, config.eval.batch_size, data.buckets, data.on_bad_image,
+        data.workers, data.ahead, config.model.query_block,
+    )  # fmt: skip

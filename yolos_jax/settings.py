@@ -1,12 +1,13 @@
 """Every setting of a recipe, each declared once: default, meaning, bounds, and what may change when a run resumes.
 
-A recipe file states its differences: `config = settings.get_config("s")`, and then `config.train.epochs = 10`.
-On the command line the same is `--config.train.epochs=10`. The checks, `--help`, the comparison of a resumed
-run with its checkpoint and `docs/settings.md` (`python -m yolos_jax.settings > docs/settings.md`) all follow
-from `SETTINGS` below. Nothing here starts jax.
+A recipe file states its differences: `config = settings.get_config("s")`, and then `config.train.epochs = 10`. On the
+command line the same is `--config.train.epochs=10`. The checks, `--help`, the comparison of a resumed run with its
+checkpoint and `docs/settings.md` (`python -m yolos_jax.settings > docs/settings.md`) all follow from `SETTINGS`
+below. Nothing here starts jax.
 """
 
 import difflib
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,96 +27,76 @@ _PATH = Text()
 
 # fmt: off
 SETTINGS: dict[str, Setting] = {
-    "seed": Setting(
-        0, "seed of the starting weights, of the order of images and of their augmentation", Whole(0, 2**63 - 1)),
-    "init": Setting(
-        "reference", "starting weights: a checkpoint folder, a Hugging Face folder or hub id, .safetensors or .pth (of "
-        "YOLOS, or of a ViT such as DeiT); or random ones: reference (the reference's, meant to be followed by DeiT's) "
-        "or from_nothing (ours, which learn without pre-training)", _PATH, YES, host=True),
-    "matcher": Setting(
-        "host", "where Hungarian matching runs: host (scipy in a callback) or device (inside the compiled program)",
-        Choice(("host", "device")), YES),
-    "precision": Setting(
-        "float32", "precision of float32 matrix products; GPUs would otherwise use TF32",
+    "seed": Setting(0, "seed of the starting weights, the order of images and their augmentation", Whole(0, 2**63 - 1)),
+    "init": Setting("reference", "starting weights: a checkpoint folder, a Hugging Face folder or hub id, .safetensors "
+        "or .pth (of YOLOS, or of a ViT such as DeiT); or random ones: reference (the reference's, meant to be "
+        "followed by DeiT's) or from_nothing (ours, which learn without pre-training)", _PATH, YES, host=True),
+    "matcher": Setting("host", "where Hungarian matching runs: host (scipy in a callback) or device (inside the "
+        "compiled program)", Choice(("host", "device")), YES),
+    "precision": Setting("float32", "precision of float32 matrix products; GPUs would otherwise use TF32",
         Choice(("default", "high", "highest", "float32", "bfloat16", "tensorfloat32"))),
 
     "model.width": Setting(_MODEL.width, "embedding width, a multiple of heads", Whole(1, 8192)),
     "model.depth": Setting(_MODEL.depth, "number of transformer blocks", Whole(2, 256)),
     "model.heads": Setting(_MODEL.heads, "attention heads", Whole(1, 1024)),
-    "model.mlp_ratio": Setting(
-        _MODEL.mlp_ratio, "hidden width of a block's MLP over the embedding width", Real(1e-4, 64)),
+    "model.mlp_ratio": Setting(_MODEL.mlp_ratio, "hidden width of a block's MLP over model.width", Real(1e-4, 64)),
     "model.patch_size": Setting(_MODEL.patch_size, "side of a patch in pixels", Whole(1, 256)),
     "model.det_tokens": Setting(_MODEL.det_tokens, "number of DET tokens (object queries)", Whole(1, 10_000)),
-    "model.num_classes": Setting(
-        _MODEL.num_classes, "number of classes; 0 derives it from the training annotations", Whole(0, 100_000)),
-    "model.init_pe_size": Setting(
-        _MODEL.init_pe_size, "height and width in pixels of the grid of the position embeddings that are added before "
-        "the first block", Wholes(1, 8192, 2, 2)),
-    "model.mid_pe_size": Setting(
-        _MODEL.mid_pe_size, "the same for the embeddings that are added after every block but the last; None for a "
-        "model without them", Optional(Wholes(1, 8192, 2, 2))),
-    "model.layer_norm_eps": Setting(
-        _MODEL.layer_norm_eps, "epsilon of LayerNorm: 1e-6 in the reference, 1e-12 in Hugging Face configs",
-        Real(0, 1)),
-    "model.skip_equal_count": Setting(
-        _MODEL.skip_equal_count, "use position embeddings as they are whenever their number is the image's number of "
-        "patches, even if the shape differs (a slip of the reference)", Flag()),
-    "model.max_side": Setting(
-        _COMPUTE.max_side, "longest side of an image, in patches, that the model is compiled for", Whole(1, 1024), YES),
-    "model.query_block": Setting(
-        _COMPUTE.query_block, "most query rows that attention handles at once (memory against speed)",
-        Whole(1, 1_000_000), YES),
-    "model.compute_dtype": Setting(
-        _COMPUTE.dtype, "dtype of the transformer's activations and products", Choice(("float32", "bfloat16"))),
-    "model.remat": Setting(
-        _COMPUTE.remat, "recompute each block's activations for its gradient (memory against a third more time)",
-        Flag(), YES),
+    "model.num_classes": Setting(_MODEL.num_classes, "number of classes; 0 derives it from the training annotations",
+        Whole(0, 100_000)),
+    "model.init_pe_size": Setting(_MODEL.init_pe_size, "height and width in pixels of the grid of the position "
+        "embeddings that are added before the first block", Wholes(1, 8192, 2, 2)),
+    "model.mid_pe_size": Setting(_MODEL.mid_pe_size, "the same for the embeddings that are added after every block but "
+        "the last; None for a model without them", Optional(Wholes(1, 8192, 2, 2))),
+    "model.layer_norm_eps": Setting(_MODEL.layer_norm_eps, "epsilon of LayerNorm: 1e-6 in the reference, 1e-12 in "
+        "Hugging Face configs", Real(0, 1)),
+    "model.skip_equal_count": Setting(_MODEL.skip_equal_count, "use position embeddings as they are whenever their "
+        "number is the image's number of patches, even if the shape differs (a slip of the reference)", Flag()),
+    "model.max_side": Setting(_COMPUTE.max_side, "longest side of an image, in patches, that the model is compiled for",
+        Whole(1, 1024), YES),
+    "model.query_block": Setting(_COMPUTE.query_block, "most query rows that attention handles at once (memory against "
+        "speed)", Whole(1, 1_000_000), YES),
+    "model.compute_dtype": Setting(_COMPUTE.dtype, "dtype of the transformer's activations and products",
+        Choice(("float32", "bfloat16"))),
+    "model.remat": Setting(_COMPUTE.remat, "recompute each block's activations for its gradient (memory against a "
+        "third more time)", Flag(), YES),
 
     "data.root": Setting("data/coco", "a COCO folder, or a TFDS directory (see prepare_tfds)", _PATH, YES, host=True),
-    "data.train_split": Setting(
-        "train2017", "split to train on: annotations/instances_SPLIT.json beside SPLIT/; of TFDS, train", _PATH, YES),
+    "data.train_split": Setting("train2017", "split to train on: annotations/instances_SPLIT.json beside SPLIT/; of "
+        "TFDS, train", _PATH, YES),
     "data.val_split": Setting("val2017", "split to evaluate on", _PATH, YES),
-    "data.train_annotations": Setting(
-        "", "annotations to train on in another place than the split's; with TFDS, in place of the records' boxes",
-        _PATH, YES, host=True),
-    "data.train_images": Setting(
-        "", "images to train on in another place than the split's", _PATH, YES, True, "data.train_pictures"),
+    "data.train_annotations": Setting("", "annotations to train on in another place than the split's; with TFDS, in "
+        "place of the records' boxes", _PATH, YES, host=True),
+    "data.train_images": Setting("", "images to train on in another place than the split's",
+        _PATH, YES, True, "data.train_pictures"),
     "data.val_annotations": Setting("", "the same for evaluation", _PATH, YES, host=True),
     "data.val_images": Setting("", "the same for evaluation", _PATH, YES, True, "data.val_pictures"),
-    "data.categories": Setting(
-        "raw", "labels: raw (category ids) or contiguous (ids numbered 0, 1, ...)", Choice(("raw", "contiguous"))),
+    "data.categories": Setting("raw", "labels: raw (category ids) or contiguous (ids numbered 0, 1, ...)",
+        Choice(("raw", "contiguous"))),
     "data.max_images": Setting(0, "use only the first so many images of a split; 0 for all", Whole(0, 10**9)),
-    "data.on_bad_image": Setting(
-        "stop", "what an unreadable image does: stop, or skip (it is named and counted, and in training another image "
-        "takes its place)", Choice(("stop", "skip")), YES),
-    "data.short_side": Setting(
-        800, "pixels of the short side for evaluation, and for training where nothing is augmented",
-        Whole(1, PIXELS), AUGMENTED),
+    "data.on_bad_image": Setting("stop", "what an unreadable image does: stop, or skip (it is named and counted, and "
+        "in training another image takes its place)", Choice(("stop", "skip")), YES),
+    "data.short_side": Setting(800, "pixels of the short side for evaluation, and for training where nothing is "
+        "augmented", Whole(1, PIXELS), AUGMENTED),
     "data.max_side": Setting(0, "most pixels of the long side; 0 for 1333 in proportion to 800", Whole(0, PIXELS)),
-    "data.scales": Setting(
-        tuple(range(480, 801, 16)), "augmentation: short sides to draw from; () for no augmentation",
+    "data.scales": Setting(tuple(range(480, 801, 16)), "augmentation: short sides to draw from; () for no augmentation",
         Wholes(1, PIXELS, 0, 100)),
     "data.flip": Setting(0.5, "augmentation: probability of a horizontal flip", Real(0, 1, "a probability")),
     "data.crop": Setting(0.5, "augmentation: probability of a random crop", Real(0, 1, "a probability")),
-    "data.crop_sides": Setting(
-        (400, 500, 600), "augmentation: short sides before a crop, to draw from", Wholes(1, PIXELS, 1, 100)),
-    "data.crop_range": Setting(
-        (384, 600), "augmentation: least and most pixels of a crop's sides", Wholes(1, 2048, 2, 2)),
+    "data.crop_sides": Setting((400, 500, 600), "augmentation: short sides before a crop, to draw from",
+        Wholes(1, PIXELS, 1, 100)),
+    "data.crop_range": Setting((384, 600), "augmentation: bounds of a crop's sides in pixels", Wholes(1, 2048, 2, 2)),
     "data.buckets": Setting(12, "most sequence lengths that a run compiles for; more of them pad less", Whole(1, 64)),
-    "data.workers": Setting(
-        4, "processes that decode images; 0 for threads of the main one", Whole(0, 256), YES, host=True),
+    "data.workers": Setting(4, "processes that decode images; 0 for threads instead", Whole(0, 256), YES, host=True),
     "data.ahead": Setting(2, "batches that each of them prepares ahead", Whole(1, 64), YES, host=True),
 
     "train.batch_size": Setting(8, "images of a batch, over all devices", Whole(1, 16_384)),
-    "train.images_per_replica": Setting(
-        1, "cross entropy is normalised within groups of so many images", Whole(1, 16_384)),
-    "train.accumulate": Setting(
-        1, "parts that a batch is computed in, one after the other, to save memory", Whole(1, 16_384), YES),
+    "train.images_per_replica": Setting(1, "cross entropy is normalised in groups of so many images", Whole(1, 16_384)),
+    "train.accumulate": Setting(1, "parts of a batch that are computed in turn, to save memory", Whole(1, 16_384), YES),
     "train.epochs": Setting(150, "epochs of training", Whole(1, 100_000)),
     "train.max_steps": Setting(0, "stop after so many steps; 0 for all epochs", Whole(0, MOST_STEPS), YES),
-    "train.ema": Setting(
-        0.0, "decay, such as 0.9998, of a moving average of the parameters, which evaluation then uses; 0 for none",
-        Real(0, 0.9999999)),
+    "train.ema": Setting(0.0, "decay, such as 0.9998, of a moving average of the parameters, which evaluation then "
+        "uses; 0 for none", Real(0, 0.9999999)),
     "train.log_every": Setting(50, "steps between two lines of the log", Whole(1, MOST_STEPS), YES),
 
     "loss.ce": Setting(_LOSS.ce, "weight of cross entropy, in the loss and in the matching cost", Real(0, 1e6)),
@@ -123,14 +104,12 @@ SETTINGS: dict[str, Setting] = {
     "loss.giou": Setting(_LOSS.giou, "weight of generalised IoU, in both", Real(0, 1e6)),
     "loss.no_object": Setting(_LOSS.no_object, 'weight of the class "no object" within cross entropy', Real(0, 1e6)),
 
-    "optimizer.name": Setting(
-        "adamw", "an optimizer of optax that takes a learning rate, weight_decay and mask",
+    "optimizer.name": Setting("adamw", "an optimizer of optax that takes a learning rate, weight_decay and mask",
         Choice(("adamw", "lamb", "lion", "nadamw"))),
     "optimizer.learning_rate": Setting(2.5e-5, "base learning rate", Real(0, FLOAT32)),
     "optimizer.min_lr": Setting(1e-7, "learning rate at the end of the schedule", Real(0, FLOAT32)),
-    "optimizer.schedule": Setting(
-        "epoch", "cosine: epoch (the reference's, constant within an epoch) or step (advanced every step)",
-        Choice(("epoch", "step"))),
+    "optimizer.schedule": Setting("epoch", "cosine: epoch (the reference's, constant within an epoch) or step "
+        "(advanced every step)", Choice(("epoch", "step"))),
     "optimizer.warmup_epochs": Setting(0.0, "epochs of linear warm-up", Real(0, 100_000)),
     "optimizer.weight_decay": Setting(1e-4, "decoupled weight decay", Real(0, FLOAT32)),
     "optimizer.clip_norm": Setting(0.1, "largest norm of the gradient; 0 for no clipping", Real(0, FLOAT32)),
@@ -138,9 +117,8 @@ SETTINGS: dict[str, Setting] = {
     "eval.batch_size": Setting(8, "images of a batch of evaluation, over all devices", Whole(1, 1024), YES),
     "eval.every_epochs": Setting(1, "epochs between evaluations; 0 for none while training", Whole(0, 100_000), YES),
 
-    "checkpoint.every_steps": Setting(
-        1000, "steps between checkpoints; there is one before every evaluation and at the end, too",
-        Whole(1, MOST_STEPS), YES),
+    "checkpoint.every_steps": Setting(1000, "steps between checkpoints; there is one before every evaluation and at "
+        "the end, too", Whole(1, MOST_STEPS), YES),
     "checkpoint.keep": Setting(3, "latest checkpoints to keep; the best by AP is kept apart", Whole(1, 10_000), YES),
 }
 # fmt: on
@@ -157,8 +135,7 @@ def get_config(name: str = "ti") -> ConfigDict:
 def complete(config: Mapping[str, Any] | ConfigDict) -> ConfigDict:
     """A new config: keys that `config` lacks have their defaults, and every value has been checked.
 
-    Raises:
-      InputError: a key that nobody knows, or a value that its setting does not accept.
+    An `InputError` names a key that is no setting, or a value that its setting does not accept.
     """
     found = _flat(config)
     for key in found:
@@ -183,20 +160,16 @@ def assign(config: ConfigDict, key: str, text: str) -> None:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], hosts: bool = False) -> list[str]:
     """Sentences such as "seed 0 against 1" for settings that must be the same in two configs.
 
-    Keys that a config lacks count as their defaults, so a checkpoint from before a key existed differs only if
-    the new run does not use the default.
-
-    Args:
-      old, new: a checkpoint's and the resuming run's; or, with `hosts`, those of two processes of one run.
+    They are a checkpoint's and the resuming run's or, with `hosts`, those of two processes of one run. Keys that a
+    config lacks count as their defaults, so a checkpoint from before a key existed need not differ.
     """
-    a, b = ({key: _plain(value) for key, value in _flat(config).items()} for config in (old, new))
-    found = []
+    a, b, found = _flat(old), _flat(new), []
     for key in sorted(SETTINGS.keys() | a.keys() | b.keys()):
         setting = SETTINGS.get(key, Setting(None, "", _PATH))
         free = setting.host if hosts else setting.resume == YES
         if setting.resume == AUGMENTED and not hosts:
             free = bool(a.get("data.scales", SETTINGS["data.scales"].default))
-        ours, theirs = (values.get(key, _plain(setting.default)) for values in (a, b))
+        ours, theirs = (values.get(key, setting.default) for values in (a, b))
         if not free and ours != theirs:
             found.append(f"{key} {ours} against {theirs}")
     return found
@@ -219,35 +192,30 @@ def unknown(key: str) -> str:
 
 def markdown() -> str:
     """The content of `docs/settings.md`."""
-    lines = [
-        "# Settings", "",
-        "A recipe sets any of these (`config.train.epochs = 10`), and so does the command line "
-        "(`--config.train.epochs=10`). This page is made by `python -m yolos_jax.settings`.", "",
-        "*Resume* says whether a setting may change when a run resumes from its checkpoint. Settings marked *host* "
-        "may differ between the processes of a run.",
-    ]  # fmt: skip
-    for section in ("", *SECTIONS):
-        lines += ["", f"## {section or 'General'}", "", "| key | default | value | meaning | resume |"]
-        lines += ["| --- | --- | --- | --- | --- |"]
-        for key, setting in SETTINGS.items():
-            if key.rpartition(".")[0] == section:
-                resume = setting.resume + (", host" if setting.host else "")
-                cells = f"`{key}`", f"`{setting.default!r}`", setting.kind.wanted, setting.meaning, resume
-                lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    text = (
+        "# Settings\n\nA recipe sets any of these (`config.train.epochs = 10`), and so does the command line "
+        "(`--config.train.epochs=10`). This page is made by `python -m yolos_jax.settings`.\n\n*Resume* says whether a "
+        "setting may change when a run resumes from its checkpoint. Settings marked *host* may differ between the "
+        "processes of a run.\n"
+    )
+    for section, group in itertools.groupby(SETTINGS.items(), key=lambda item: item[0].rpartition(".")[0]):
+        text += f"\n## {section or 'General'}\n\n| key | default | value | meaning | resume |\n"
+        text += "| --- | --- | --- | --- | --- |\n"
+        for key, setting in group:
+            resume = setting.resume + (", host" if setting.host else "")
+            text += f"| `{key}` | `{setting.default!r}` | {setting.kind.wanted} | {setting.meaning} | {resume} |\n"
+    return text
 
 
 def _flat(config: Any) -> dict[str, Any]:
     """Values by dotted key, under today's names."""
     found: dict[str, Any] = {}
     for name, value in _items(config, "the config"):
-        if name in SECTIONS and not isinstance(value, Mapping | ConfigDict):
+        is_group = isinstance(value, Mapping | ConfigDict)
+        if name in SECTIONS and not is_group:
             raise InputError(f"config.{name} is {shown(value)}; it must be a group of settings.")
-        if isinstance(value, Mapping | ConfigDict):
-            inside = {f"{name}.{key}": inner for key, inner in _items(value, f"config.{name}")}
-            found |= inside if inside or name in SECTIONS else {name: value}
-        else:
-            found[name] = value
+        inside = _items(value, f"config.{name}") if is_group else []
+        found |= {f"{name}.{key}": inner for key, inner in inside} if inside or name in SECTIONS else {name: value}
     for former, key in FORMER.items():
         if former in found:
             value, unset = found.pop(former), shown(SETTINGS[key].default)
@@ -259,12 +227,12 @@ def _flat(config: Any) -> dict[str, Any]:
 
 
 def _items(config: Any, where: str) -> list[tuple[str, Any]]:
+    """Names and values; lists, which JSON has, become tuples."""
     try:
-        return [(str(name), value) for name, value in config.items()]
+        return [(str(name), tuple(value) if isinstance(value, list) else value) for name, value in config.items()]
     except Exception as error:  # a value that a recipe computes from others, or something that is no config at all
-        raise InputError(
-            f"{where} cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})."
-        ) from error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise InputError(f"{where} cannot be read ({reason}).") from error
 
 
 def _nested(values: Mapping[str, Any]) -> ConfigDict:
@@ -275,11 +243,6 @@ def _nested(values: Mapping[str, Any]) -> ConfigDict:
         held = FieldReference(value, tuple) if isinstance(SETTINGS[key].kind, Optional) else value
         (config[section] if section else config)[name] = held
     return config
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it: lists in place of tuples."""
-    return list(value) if isinstance(value, tuple) else value
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def test_attention_of_inner_layers_equals_a_recomputation():
         x = x * state[name + "norm1.weight"] + state[name + "norm1.bias"]
         qkv = x @ state[name + "attn.qkv.weight"].T + state[name + "attn.qkv.bias"]
         q, k, _ = qkv.reshape(len(x), 3, config.heads, -1).transpose(1, 2, 0, 3)
-        scores = q[:, -config.det_tokens :] @ k.transpose(0, 2, 1) / np.sqrt(config.head_size)
+        scores = q[:, -config.det_tokens :] @ k.transpose(0, 2, 1) / np.sqrt(config.width // config.heads)
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         weights = reference_order(weights / weights.sum(-1, keepdims=True), config.det_tokens)
         np.testing.assert_allclose(found[layer], weights, atol=1e-5, rtol=0)

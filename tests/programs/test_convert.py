@@ -9,12 +9,20 @@ from types import SimpleNamespace
 
 import pytest
 from safetensors.numpy import load_file
-from tiny_weights import TINY, assert_bit_equal, deit_state, huggingface_folder, random_params, reference_state, write
+from tiny_weights import (
+    TINY,
+    assert_bit_equal,
+    deit_state,
+    from_vit,
+    huggingface_folder,
+    random_params,
+    reference_state,
+    write,
+)
 
 from yolos_jax import checkpoints
 from yolos_jax.evaluation.coco_metrics import NAMES
 from yolos_jax.programs import convert as program
-from yolos_jax.weights.deit import from_deit
 from yolos_jax.weights.huggingface import to_huggingface
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,7 +95,7 @@ def test_deit_with_a_seed(tmp_path, recipe, convert):
     done = convert(source, "--out", tmp_path / "ours", "--config", recipe, "--seed", 9)
     assert done.returncode == 0, done.stderr
     assert "head.weight" in done.stdout and "backbone.det_token" in done.stdout
-    assert_bit_equal(checkpoints.load(tmp_path / "ours")[0], from_deit(deit_state(), TINY, 9)[0])
+    assert_bit_equal(checkpoints.load(tmp_path / "ours")[0], from_vit(deit_state(), TINY, 9)[0])
 
 
 def test_huggingface_to_checkpoint_keeps_the_label_names(tmp_path, convert):

@@ -1,5 +1,6 @@
 """Checkpoints of a run: what comes back, what stays, and what becomes of damaged ones."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -16,13 +17,13 @@ from yolos_jax import checkpoints
 from yolos_jax.checkpoints import Meta
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import abstract
+from yolos_jax.recipe import options_of
 from yolos_jax.settings import get_config
 from yolos_jax.training.optimizer import make_optimizer
 from yolos_jax.training.resume import newest as newest_of
 from yolos_jax.training.resume import put_aside_best
 from yolos_jax.training.saving import BEST, Checkpoints, best_so_far
 from yolos_jax.training.step import data_mesh, initial_state
-from yolos_jax.training.task import Options
 
 OPTIMIZER = make_optimizer("adamw", lambda step: 1e-3, 1e-4, 0.1)
 FACTS = {"config": get_config().to_dict(), "data": {"fingerprint": "f", "images": 1}, "order": 1, "versions": {}}
@@ -59,7 +60,7 @@ def saved(folder, steps=(1, 2), keep=3):
 
 
 def newest(folder, ema=False):
-    return newest_of(folder, TASK, Options(ema=0.5 if ema else 0.0))
+    return newest_of(folder, TASK, dataclasses.replace(options_of(get_config()), ema=0.5 if ema else 0.0))
 
 
 def same_arrays(state, step, ema=False):

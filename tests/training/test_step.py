@@ -100,7 +100,7 @@ def test_moving_average_and_a_step_that_is_not_applied():
     params = build(CONFIG, 0, "from_nothing")[1]
     optimizer = make_optimizer("adamw", lambda step: 1e-2, 1e-4, 0.1)
     loss = detection_loss(abstract(CONFIG)[0], 1, "device", MESH, LossWeights())
-    step = make_step(loss, batch_divisors(1), optimizer, MESH, ema_decay=0.9)
+    step = make_step(make_gradient(loss, batch_divisors(1), MESH), optimizer, MESH, ema_decay=0.9)
     state, report = step(initial_state(params, optimizer, MESH, ema=True), batch_of())
     want = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * np.asarray(new), params, state.params)
     assert report.applied and int(state.step) == 1

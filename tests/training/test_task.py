@@ -1,6 +1,7 @@
 """The loop trains whatever a `Task` describes: here a line through points, which knows nothing of detection."""
 
 import contextlib
+import dataclasses
 import json
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -16,13 +17,15 @@ from tiny_weights import TINY
 from yolos_jax import checkpoints
 from yolos_jax.checkpoints import Meta
 from yolos_jax.data.loader import Loaded
+from yolos_jax.recipe import options_of
 from yolos_jax.settings import get_config
 from yolos_jax.training.loop import train
-from yolos_jax.training.task import LossReport, Options, Task
+from yolos_jax.training.task import LossReport, Task
 
 POINTS, STEPS, RATE = 8, 6, 0.1
 X = np.linspace(-1, 1, POINTS, dtype=np.float32)
 Y = 3.0 * X + 0.5
+OPTIONS = dataclasses.replace(options_of(get_config()), log_every=1, save_every=100)
 
 
 class Points(NamedTuple):
@@ -89,7 +92,7 @@ def expected():
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_line_is_trained_evaluated_and_kept(tmp_path, capsys, accumulate):
-    options = Options(accumulate=accumulate, log_every=1, save_every=100)
+    options = dataclasses.replace(OPTIONS, accumulate=accumulate)
     outcome = train(lambda mesh: line_task([0.1, 0.9, 0.5], mesh), tmp_path, options, jax.devices()[:1])
     assert (outcome.step, outcome.compiled, outcome.padding) == (STEPS, (1,), 0.0)
     shapes = line_task([], None).shapes
@@ -105,15 +108,14 @@ def test_a_line_is_trained_evaluated_and_kept(tmp_path, capsys, accumulate):
 
 def test_a_line_in_two_parts(tmp_path):
     """What a failing evaluation interrupts goes on from there; everything is done once."""
-    options = Options(log_every=1, save_every=100)
 
     def broken(mesh):
         return line_task([0.1], mesh)  # the second evaluation raises
 
     with contextlib.suppress(RuntimeError, StopIteration):
-        train(broken, tmp_path, options, jax.devices()[:1])
+        train(broken, tmp_path, OPTIONS, jax.devices()[:1])
     assert checkpoints.steps(tmp_path)[-1] == 4
-    assert train(lambda mesh: line_task([0.2, 0.3], mesh), tmp_path, options, jax.devices()[:1]).step == STEPS
+    assert train(lambda mesh: line_task([0.2, 0.3], mesh), tmp_path, OPTIONS, jax.devices()[:1]).step == STEPS
     numbers = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in numbers if "error" in line] == [1, 2, 3, 4, 5, 6]
     assert [(line["step"], line["val/fit"]) for line in numbers if "val/fit" in line] == [(2, 0.1), (4, 0.2), (6, 0.3)]

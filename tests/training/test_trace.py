@@ -25,7 +25,7 @@ from yolos_jax.tasks.detection import batch_divisors, detection_loss
 from yolos_jax.training.optimizer import by_epoch, learning_rates, make_optimizer
 from yolos_jax.training.prefetch import Batches
 from yolos_jax.training.signals import Signals
-from yolos_jax.training.step import data_mesh, initial_state, make_step, split_over
+from yolos_jax.training.step import data_mesh, initial_state, make_gradient, make_step, split_over
 from yolos_jax.weights.reference import from_reference, to_reference
 
 pytestmark = pytest.mark.slow
@@ -73,7 +73,7 @@ def follow(name, devices, matcher="host", padded=False, parts=1, feed=None):
     optimizer = make_optimizer("adamw", schedule, float(z["weight_decay"]), float(z["clip_max_norm"]))
     mesh = data_mesh(jax.devices()[:devices])
     loss = detection_loss(abstract(config)[0], each, matcher, mesh, LossWeights())
-    step = make_step(loss, batch_divisors(each), optimizer, mesh, parts)
+    step = make_step(make_gradient(loss, batch_divisors(each), mesh, parts), optimizer, mesh)
     state = initial_state(params, optimizer, mesh)
     unit, compared = math.lcm(devices * parts, each), 0
     slots = -(-replicas * each // unit) * unit

@@ -13,6 +13,7 @@ from tiny_weights import (
     deit_state,
     dino_teacher,
     folder,
+    from_vit,
     mae_state,
     moco_state,
     random_params,
@@ -23,7 +24,6 @@ from tiny_weights import (
 from yolos_jax.errors import InputError
 from yolos_jax.weights import load_weights
 from yolos_jax.weights.backbone import find_backbone
-from yolos_jax.weights.deit import from_deit
 from yolos_jax.weights.source import read_source
 
 
@@ -34,7 +34,7 @@ def mae_with(**extra):
 FULL = {f"teacher.{name}": array for name, array in dino_teacher().items()} | {
     f"student.module.{name}": array + 1 for name, array in dino_teacher().items()
 }
-PLAIN = from_deit(bare_vit(), TINY)[0]
+PLAIN = from_vit(bare_vit(), TINY)[0]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_which_of_two_networks():
 def test_missing_norm_starts_fresh():
     """MAE fine-tuned on pooled tokens normalises those alone."""
     state = mae_state(finetuned=True)
-    params, report = from_deit(state, TINY)
+    params, report = from_vit(state, TINY)
     np.testing.assert_array_equal(params["norm"]["scale"], np.ones(TINY.width))
     np.testing.assert_array_equal(params["norm"]["bias"], np.zeros(TINY.width))
     assert {"fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias"} == set(report.ignored)
@@ -81,7 +81,7 @@ def test_missing_norm_starts_fresh():
 
 @pytest.mark.parametrize("side", [3, 4, 7, 14, 24, 28])
 def test_other_grids(side):
-    params, report = from_deit(bare_vit(side=side), TINY)
+    params, report = from_vit(bare_vit(side=side), TINY)
     assert f"grid {side}x{side} resized to 3x5" in str(report)
     assert params["pos_embed"]["grid"].shape == (3, 5, TINY.width)
     assert_bit_equal(params | {"pos_embed": None}, PLAIN | {"pos_embed": None})
@@ -92,14 +92,14 @@ def test_transformers_names(tmp_path, distilled):
     state = transformers_vit(distilled=distilled)
     path = folder(tmp_path / "hf", {"model_type": "deit" if distilled else "vit"}, state)
     _, params, names, report, *_ = load_weights(path, TINY)
-    assert_bit_equal(params, from_deit(deit_state(distilled=distilled), TINY)[0])
+    assert_bit_equal(params, from_vit(deit_state(distilled=distilled), TINY)[0])
     assert names is None
     assert set(report.taken) | set(report.ignored) == set(state)
     heads = {name for name in state if "classifier" in name or "distillation_token" in name}
     assert set(report.ignored) == heads and len(heads) == (5 if distilled else 2)
     bare = {name.split(".", 1)[1]: array for name, array in state.items() if "classifier" not in name}
     pooled = bare | {"pooler.dense.weight": np.zeros((12, 12), np.float32)}  # as of ViTModel: no prefix
-    assert_bit_equal(from_deit(pooled, TINY)[0], params)
+    assert_bit_equal(from_vit(pooled, TINY)[0], params)
 
 
 def test_transformers_names_are_the_packs():
@@ -139,7 +139,7 @@ def test_transformers_names_are_the_packs():
 )
 def test_odd_ones_are_refused(state, sentence):
     with pytest.raises(InputError, match=sentence):
-        from_deit(state, TINY, what="x")
+        from_vit(state, TINY)
 
 
 def test_a_count_of_batches_is_no_weight(tmp_path):

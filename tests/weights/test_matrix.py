@@ -44,7 +44,8 @@ def test_micro_variants_have_the_variants_structure():
         assert (micro.heads, micro.mid_pe_size is None) == (full.heads, full.mid_pe_size is None)
         assert (micro.init_grid == micro.mid_grid) == (full.init_grid == full.mid_grid)
         assert (micro.depth > MICRO["s"].depth) == (full.depth > VARIANTS["s"].depth)
-        assert (micro.head_size & (micro.head_size - 1) != 0) == (full.head_size & (full.head_size - 1) != 0)
+        sizes = [config.width // config.heads for config in (micro, full)]
+        assert len({size & (size - 1) != 0 for size in sizes}) == 1
 
 
 def sharded(path, config):

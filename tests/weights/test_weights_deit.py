@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from reference_pack import arrays, config_of, pack, tensors
 from safetensors.numpy import load_file
-from tiny_weights import TINY, assert_bit_equal, deit_state, write
+from tiny_weights import TINY, assert_bit_equal, deit_state, from_vit, write
 
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import build
 from yolos_jax.weights import load_weights
-from yolos_jax.weights.deit import from_deit
 from yolos_jax.weights.reference import to_reference
 from yolos_jax.weights.source import read_source
 
@@ -37,7 +36,7 @@ def packed_cases():
 def test_packed_positions(name, target):
     config, z = packed_target(name, target), arrays("deit_to_yolos.npz")
     source = load_file(pack(f"deit_{name}.safetensors"))
-    params, report = from_deit(source, config, seed=3)
+    params, report = from_vit(source, config, seed=3)
     state = to_reference(params, config)
     prefix = f"{name}{target}_"
     patches = z[prefix + "pos_patch"].shape[1]
@@ -61,7 +60,7 @@ def test_packed_positions(name, target):
 @pytest.mark.parametrize("distilled", [False, True])
 def test_the_rest_starts_fresh_from_the_seed(distilled):
     source = deit_state(distilled=distilled)
-    params, report = from_deit(source, TINY, seed=5)
+    params, report = from_vit(source, TINY, seed=5)
     fresh = to_reference(build(TINY, 5)[1], TINY)
     state = to_reference(params, TINY)
     assert {name for name in report.initialised} == {
@@ -74,7 +73,7 @@ def test_the_rest_starts_fresh_from_the_seed(distilled):
         state["backbone.pos_embed"][:, 1 + patches :], fresh["backbone.pos_embed"][:, 1 + patches :]
     )
     assert f"row {int(distilled)} is the position of CLS; grid 4x4 resized to 3x5" in str(report)
-    other = to_reference(from_deit(source, TINY, seed=6)[0], TINY)
+    other = to_reference(from_vit(source, TINY, seed=6)[0], TINY)
     assert not np.array_equal(other["backbone.mid_pos_embed"], state["backbone.mid_pos_embed"])
     taken = slice(0, 1 + patches)
     np.testing.assert_array_equal(other["backbone.pos_embed"][:, taken], state["backbone.pos_embed"][:, taken])
@@ -84,7 +83,7 @@ def test_the_rest_starts_fresh_from_the_seed(distilled):
 def test_equal_grids_are_kept_bit_by_bit(distilled):
     config = dataclasses.replace(TINY, init_pe_size=(32, 32))
     source = deit_state(config, side=4, distilled=distilled)
-    params, report = from_deit(source, config)
+    params, report = from_vit(source, config)
     start = 1 + distilled
     assert params["pos_embed"]["grid"].reshape(16, -1).tobytes() == source["pos_embed"][0, start:].tobytes()
     assert "grid 4x4 kept" in str(report)
@@ -93,7 +92,7 @@ def test_equal_grids_are_kept_bit_by_bit(distilled):
 def test_extra_row_alone_means_distilled():
     source = deit_state(distilled=True)
     del source["dist_token"]
-    params, _ = from_deit(source, TINY)
+    params, _ = from_vit(source, TINY)
     np.testing.assert_array_equal(params["pos_embed"]["cls"][0], source["pos_embed"][0, 1])
 
 
@@ -105,14 +104,14 @@ def test_variant_is_found_by_width_and_depth(monkeypatch, tmp_path):
     monkeypatch.setattr("yolos_jax.weights.deit.VARIANTS", {"tiny": TINY})
     config, params, names, report, *_ = load_weights(path, seed=4)
     assert config == TINY and names is None and report.path == str(path)
-    assert_bit_equal(params, from_deit(deit_state(), TINY, 4)[0])
+    assert_bit_equal(params, from_vit(deit_state(), TINY, 4)[0])
 
 
 def test_timm_folder(tmp_path):
     """timm's folders have a config.json too, without a model_type."""
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "deit_small_patch16_224", "num_classes": 1000}))
     write(tmp_path / "model.safetensors", deit_state())
-    assert_bit_equal(load_weights(tmp_path, TINY)[1], from_deit(deit_state(), TINY)[0])
+    assert_bit_equal(load_weights(tmp_path, TINY)[1], from_vit(deit_state(), TINY)[0])
 
 
 @pytest.mark.parametrize(
@@ -128,7 +127,7 @@ def test_timm_folder(tmp_path):
 )
 def test_another_backbone_is_refused(wanted, sentence):
     with pytest.raises(InputError, match=sentence):
-        from_deit(deit_state(), dataclasses.replace(TINY, **wanted))
+        from_vit(deit_state(), dataclasses.replace(TINY, **wanted))
 
 
 @pytest.mark.parametrize(
@@ -145,4 +144,4 @@ def test_odd_classifiers_are_refused(edit, sentence):
     state = deit_state()
     edit(state)
     with pytest.raises(InputError, match=sentence):
-        from_deit(state, TINY)
+        from_vit(state, TINY)

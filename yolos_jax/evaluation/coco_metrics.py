@@ -13,21 +13,15 @@ from pycocotools.cocoeval import COCOeval
 
 from yolos_jax.errors import InputError
 
-NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-MEANING = (
-    ("Average precision", "0.50:0.95", "all", 100),
-    ("Average precision", "0.50", "all", 100),
-    ("Average precision", "0.75", "all", 100),
-    ("Average precision", "0.50:0.95", "small", 100),
-    ("Average precision", "0.50:0.95", "medium", 100),
-    ("Average precision", "0.50:0.95", "large", 100),
-    ("Average recall", "0.50:0.95", "all", 1),
-    ("Average recall", "0.50:0.95", "all", 10),
-    ("Average recall", "0.50:0.95", "all", 100),
-    ("Average recall", "0.50:0.95", "small", 100),
-    ("Average recall", "0.50:0.95", "medium", 100),
-    ("Average recall", "0.50:0.95", "large", 100),
-)
+ALL = "0.50:0.95"
+# kind, IoU thresholds, sizes of objects, most detections of an image
+MEANING = {
+    **{name: ("Average precision", iou, "all", 100) for name, iou in (("AP", ALL), ("AP50", "0.50"), ("AP75", "0.75"))},
+    **{f"AP{size[0]}": ("Average precision", ALL, size, 100) for size in ("small", "medium", "large")},
+    **{f"AR{most}": ("Average recall", ALL, "all", most) for most in (1, 10, 100)},
+    **{f"AR{size[0]}": ("Average recall", ALL, size, 100) for size in ("small", "medium", "large")},
+}
+NAMES = tuple(MEANING)  # in pycocotools' order
 
 
 def to_results(image_id: int, scores: np.ndarray, labels: np.ndarray, boxes: np.ndarray) -> list[dict[str, Any]]:
@@ -95,14 +89,14 @@ def _nothing_found(truth: COCO, scored: list[int]) -> dict[str, float]:
     areas = [a["area"] for a in truth.loadAnns(truth.getAnnIds(imgIds=scored, iscrowd=False))]
     bounds = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10), "all": (0, 1e10)}
     there = {name: any(low <= area <= high for area in areas) for name, (low, high) in bounds.items()}
-    return {name: 0.0 if there[size] else -1.0 for name, (_, _, size, _) in zip(NAMES, MEANING)}
+    return {name: 0.0 if there[size] else -1.0 for name, (_, _, size, _) in MEANING.items()}
 
 
 def table(metrics: dict[str, float]) -> str:
     """The 12 numbers as text, a line each."""
     return "\n".join(
         f"{kind:<17} (IoU {iou:<9} area {area:<6} detections {most:>3})  {name:<5} {metrics[name]:.4f}"
-        for name, (kind, iou, area, most) in zip(NAMES, MEANING)
+        for name, (kind, iou, area, most) in MEANING.items()
     )
 
 

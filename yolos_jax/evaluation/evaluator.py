@@ -25,19 +25,11 @@ from yolos_jax.model.yolos import abstract, apply
 
 
 class Evaluation(NamedTuple):
-    """Result of an evaluation.
+    """Result of an evaluation."""
 
-    Attributes:
-      metrics: the 12 numbers by name.
-      results: entries of a COCO results file, all queries of all images; of several processes only the first has
-        them.
-      skipped: a sentence for each image that could not be read; such images are scored as if nothing had been found
-        in them.
-    """
-
-    metrics: dict[str, float]
-    results: list[dict[str, Any]]
-    skipped: list[str]
+    metrics: dict[str, float]  # the 12 numbers by name
+    results: list[dict[str, Any]]  # of a COCO results file, all queries of all images; in the primary process only
+    skipped: list[str]  # a sentence for each unreadable image, which is scored as if nothing had been found in it
 
 
 class Evaluator:

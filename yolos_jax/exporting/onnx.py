@@ -23,7 +23,7 @@ LARGEST_DIFFERENCE = {"logits": 1e-4, "boxes": 1e-5}  # from ours; logits in par
 
 
 def check_installed() -> None:
-    """`InputError` that says what to install. Ask before working."""
+    """`InputError` that says what to install, if that is not here."""
     missing = [name for name in ("jax2onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"ONNX needs {' and '.join(missing)}: pip install 'yolos-jax[onnx]'.")
@@ -32,9 +32,8 @@ def check_installed() -> None:
 def to_onnx(config: YolosConfig, compute: Compute, params: dict, height: int, width: int) -> Onnx:
     """The program for one image of exactly `height` x `width` pixels, parameters inside, for ONNX.
 
-    It takes `image` (uint8 `[1, height, width, 3]`, RGB) and `size` and gives
-    what `OUTPUTS` names. onnxruntime runs it on an image of noise before it
-    is handed out.
+    It takes `image` (uint8 `[1, height, width, 3]`, RGB) and `size` and gives what `OUTPUTS` names. onnxruntime has
+    run it on an image of noise.
 
     Raises:
       InputError: packages are absent, the converter fails, or what it makes computes other numbers than ours.
@@ -61,19 +60,17 @@ def to_onnx(config: YolosConfig, compute: Compute, params: dict, height: int, wi
     difference["logits"] /= max(1.0, float(np.abs(ours["logits"]).max()))
     if not all(difference[name] <= LARGEST_DIFFERENCE[name] for name in difference):
         raise InputError(f"what {versions} made of this model computes other numbers: differences of {difference}.")
-    return Onnx(
-        content,
-        {
-            "file": f"detector-{height}x{width}.onnx",
-            "inputs": {
-                "image": {"dtype": "uint8", "shape": [1, height, width, 3], "meaning": "RGB pixels, resized to this"},
-                "size": {"dtype": "float32", "shape": [1, 2], "meaning": INPUTS["size"]},
-            },
-            "outputs": "those of the other programs, for a batch of 1",
-            "made_with": versions,
-            "differences_from_ours": difference,
+    facts = {
+        "file": f"detector-{height}x{width}.onnx",
+        "inputs": {
+            "image": {"dtype": "uint8", "shape": [1, height, width, 3], "meaning": "RGB pixels, resized to this"},
+            "size": {"dtype": "float32", "shape": [1, 2], "meaning": INPUTS["size"]},
         },
-    )
+        "outputs": "those of the other programs, for a batch of 1",
+        "made_with": versions,
+        "differences_from_ours": difference,
+    }
+    return Onnx(content, facts)
 
 
 def _convert(program: Any, inputs: dict[str, np.ndarray]) -> tuple[bytes, dict[str, np.ndarray]]:
@@ -84,15 +81,14 @@ def _convert(program: Any, inputs: dict[str, np.ndarray]) -> tuple[bytes, dict[s
     from onnx_ir.passes.common import LiftSubgraphInitializersToMainGraphPass, RemoveUnusedNodesPass
 
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs.values()]
-    logger = logging.getLogger("onnx_ir")  # tells of every shape it does not know
+    logger = logging.getLogger("onnx_ir")  # warns of every shape that it does not know
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         # Traced by jax alone first: of what jax2onnx puts in the place of jax.numpy's functions, some fail under vmap
         traced = jaxpr_as_fun(jax.make_jaxpr(program)(*shapes))
-        made = jax2onnx.to_onnx(
-            traced, shapes, model_name="detector", input_names=list(inputs), output_names=list(OUTPUTS)
-        )
+        names = {"input_names": list(inputs), "output_names": list(OUTPUTS)}
+        made = jax2onnx.to_onnx(traced, shapes, model_name="detector", **names)
         # onnxruntime warns of each of the unused constants that are left in the loops
         model = onnx_ir.from_proto(made)
         LiftSubgraphInitializersToMainGraphPass()(model)

@@ -2,9 +2,8 @@
 
 python run_detector.py image.jpg ... [--threshold 0.5]
 
-`export.py` copies this file beside the programs. It needs jax, flatbuffers,
-numpy and Pillow and nothing else; export.json says what the programs take and
-give, and this shows how to use them from a program of your own:
+`export.py` copies this file beside the programs. It needs jax, flatbuffers, numpy and Pillow and nothing else;
+export.json says what the programs take and give, and this shows how to use them from a program of your own:
 
     detector = ExportedDetector("folder")
     detector([Image.open("image.jpg")])
@@ -27,7 +26,7 @@ NEEDED = "platforms", "parameters", "batch", "images", "programs", "label_names"
 
 
 class Unusable(Exception):
-    """Told in one sentence: what is wrong, and what to do."""
+    """Says in one sentence what is wrong and what to do."""
 
 
 def resized(width: int, height: int, short_side: int, max_side: int, patch: int) -> tuple[int, int]:
@@ -98,30 +97,27 @@ class ExportedDetector:
     def __call__(self, images: list[Image.Image], threshold: float = 0.5) -> list[list[dict[str, Any]]]:
         """What is in each RGB image, best first; a `box` is absolute xyxy in the image's own pixels."""
         size = self.facts["batch"] or 1
-        return [
-            found
-            for start in range(0, len(images), size)
-            for found in self.detect(images[start : start + size], size, threshold)
-        ]
+        batches = [images[start : start + size] for start in range(0, len(images), size)]
+        return [found for batch in batches for found in self.detect(batch, size, threshold)]
 
     def detect(self, images: list[Image.Image], slots: int, threshold: float) -> list[list[dict[str, Any]]]:
         """One batch; slots beyond the images hold a single black patch."""
-        rule = self.facts["images"]
-        patch = rule["patch_size"]
-        cut = []
-        for image in images:
-            size = resized(*image.size, rule["short_side"], rule["max_side"], patch)
-            pixels = np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BILINEAR))
-            cut.append(pixels.reshape(size[1] // patch, patch, size[0] // patch, patch, 3).swapaxes(1, 2))
-        run, tokens = self.program(max(c.shape[0] * c.shape[1] for c in cut))
-        patches = np.zeros((slots, tokens, 3 * patch * patch), np.uint8)
+        rule, patch = self.facts["images"], self.facts["images"]["patch_size"]
         grid, sizes = np.ones((slots, 2), np.int32), np.ones((slots, 2), np.float32)
-        for i, (image, c) in enumerate(zip(images, cut)):
-            patches[i, : c.shape[0] * c.shape[1]] = c.reshape(-1, patches.shape[2])
-            grid[i], sizes[i] = c.shape[:2], image.size
+        cut = []
+        for i, image in enumerate(images):
+            width, height = resized(*image.size, rule["short_side"], rule["max_side"], patch)
+            grid[i], sizes[i] = (height // patch, width // patch), image.size
+            same = image.size == (width, height)
+            pixels = np.asarray(image if same else image.resize((width, height), Image.Resampling.BILINEAR))
+            blocks = pixels.reshape(grid[i, 0], patch, grid[i, 1], patch, 3).swapaxes(1, 2)
+            cut.append(blocks.reshape(-1, 3 * patch * patch))
+        run, tokens = self.program(max(map(len, cut)))
+        patches = np.zeros((slots, tokens, 3 * patch * patch), np.uint8)
+        for i, values in enumerate(cut):
+            patches[i, : len(values)] = values
         out = jax.device_get(run(self.parameters, patches, grid, sizes))
-        one = [{name: out[name][i] for name in ("scores", "labels", "pixel_boxes")} for i in range(len(images))]
-        return [self.objects(**found, threshold=threshold) for found in one]
+        return [self.objects({name: out[name][i] for name in out}, threshold) for i in range(len(images))]
 
     def program(self, patches: int) -> tuple[Any, int]:
         """The smallest program for so many patches, and how many it takes."""
@@ -129,22 +125,22 @@ class ExportedDetector:
         if not fitting:
             raise Unusable(f"an image of {patches} patches has no program; see --patches of export.py.")
         best = min(fitting, key=lambda p: p["patches"])
-        if best["file"] not in self.programs:
-            program = self.read(best["file"], lambda path: export.deserialize(bytearray(path.read_bytes())))
-            self.programs[best["file"]] = jax.jit(program.call)
-        return self.programs[best["file"]], best["patches"]
+        file, patches = best["file"], best["patches"]
+        if file not in self.programs:
+            program = self.read(file, lambda path: export.deserialize(bytearray(path.read_bytes())))
+            self.programs[file] = jax.jit(program.call)
+        return self.programs[file], patches
 
-    def objects(
-        self, scores: np.ndarray, labels: np.ndarray, pixel_boxes: np.ndarray, threshold: float
-    ) -> list[dict[str, Any]]:
+    def objects(self, found: dict[str, np.ndarray], threshold: float) -> list[dict[str, Any]]:
         """The queries of one image that score at least `threshold`."""
         names, ids = self.facts["label_names"], self.facts["category_ids"]
+        scores, labels = found["scores"], found["labels"]
         return [
             {
                 "label": ids[labels[i]] if ids else int(labels[i]),
                 "name": names.get(str(labels[i]), str(labels[i])),
                 "score": float(scores[i]),
-                "box": [float(v) for v in pixel_boxes[i]],
+                "box": [float(v) for v in found["pixel_boxes"][i]],
             }
             for i in np.argsort(-scores, kind="stable")
             if scores[i] >= threshold
@@ -158,10 +154,8 @@ def main() -> None:
     args = parser.parse_args()
     detector = ExportedDetector(Path(__file__).resolve().parent)
     images = [open_upright(path) for path in args.images]
-    found = [
-        {"file": path, "width": image.width, "height": image.height, "objects": objects}
-        for path, image, objects in zip(args.images, images, detector(images, args.threshold))
-    ]
+    files = [{"file": path, "width": image.width, "height": image.height} for path, image in zip(args.images, images)]
+    found = [file | {"objects": objects} for file, objects in zip(files, detector(images, args.threshold))]
     print(json.dumps(found, indent=1))
 
 

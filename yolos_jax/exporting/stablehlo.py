@@ -1,14 +1,12 @@
 """The detector as a portable program: StableHLO, by `jax.export`.
 
-A program is compiled for one number of patches. Shorter sequences are padded,
-exactly, so the program for the largest image serves every image, and more
-programs only save time. The batch stays open. The number of patches cannot:
+A program is compiled for one number of patches. Shorter sequences are padded, exactly, so the program for the largest
+image serves every image, and more programs only save time. The batch stays open. The number of patches cannot:
 attention is cut into blocks by it.
 
-Parameters are an input of the programs, in a file beside them which all share:
-a program has 60 kB then, whatever the model. As constants they would be in
-every one, with the same outputs to the last bit, but B's (511 MB) then takes
-17 s and 2.8 GB to compile on a CPU in place of 3 s and 1.4 GB.
+Parameters are an input of the programs, in one file beside them: a program has 60 kB then, whatever the model. As
+constants they would be in every one, with the same outputs to the last bit, but B's (511 MB) then takes 17 s and
+2.8 GB to compile on a CPU in place of 3 s and 1.4 GB.
 """
 
 import json
@@ -49,25 +47,10 @@ OUTPUTS = {
 
 
 class Onnx(NamedTuple):
-    """A checked program for ONNX, as `export_onnx` makes it.
-
-    Attributes:
-      content: the file's.
-      facts: JSON-ready, for export.json.
-    """
+    """A checked program for ONNX: the file's content, and what export.json is to say about it."""
 
     content: bytes
     facts: dict[str, Any]
-
-
-def check_patches(patches: int, max_side: int) -> None:
-    """`InputError` for a number of patches that no program can have."""
-    most = max_side**2
-    if not 1 <= patches <= most:
-        raise InputError(
-            f"a program for {patches} patches cannot be made: the number must be in 1..{most}, "
-            f"model.max_side = {max_side} patches on each side."
-        )
 
 
 def patches_of(height: int, width: int, patch: int, max_side: int) -> int:
@@ -94,10 +77,15 @@ def to_stablehlo(
       platforms: of `PLATFORMS`, the ones it may run on.
 
     Returns:
-      `call(parameters, patches, grid, size)` -> dict by the names of `OUTPUTS`.
-      `parameters` is a flat dict, "blocks.attn.qkv.kernel" and so on.
+      `call(parameters, patches, grid, size)` -> dict by the names of `OUTPUTS`. `parameters` is a flat dict,
+      "blocks.attn.qkv.kernel" and so on.
     """
-    check_patches(patches, compute.max_side)
+    most = compute.max_side**2
+    if not 1 <= patches <= most:
+        raise InputError(
+            f"a program for {patches} patches cannot be made: the number must be in 1..{most}, "
+            f"model.max_side = {compute.max_side} patches on each side."
+        )
     if batch is not None and not 1 <= batch <= MOST_IMAGES:
         raise InputError(f"a batch of {batch} images cannot be; it must be 1..{MOST_IMAGES}, or polymorphic.")
     unknown = [name for name in platforms if name not in PLATFORMS]
@@ -106,10 +94,8 @@ def to_stablehlo(
     graph, shapes = abstract(config, compute)
     b = export.symbolic_shape("batch")[0] if batch is None else batch
 
-    def program(
-        parameters: dict[str, jax.Array], patches: jax.Array, grid: jax.Array, size: jax.Array
-    ) -> dict[str, jax.Array]:
-        return dict(zip(OUTPUTS, detect(graph, unflatten_dict(parameters, sep="."), patches, grid, size)))
+    def program(parameters: dict[str, jax.Array], *inputs: jax.Array) -> dict[str, jax.Array]:
+        return dict(zip(OUTPUTS, detect(graph, unflatten_dict(parameters, sep="."), *inputs)))
 
     return export.export(jax.jit(program), platforms=list(platforms))(
         flatten_dict(shapes, sep="."),
@@ -127,22 +113,19 @@ def write(
     programs: Sequence[export.Exported],
     onnx: Onnx | None = None,
 ) -> dict[str, Any]:
-    """Writes a folder that needs none of our code: programs, parameters, export.json, run_detector.py.
-
-    export.json comes last: without one, a folder is not whole.
+    """Writes a folder that needs none of our code: programs, parameters, run_detector.py and, at last, export.json.
 
     Args:
       folder: new or empty.
-      params: the checkpoint's parameters.
-      meta: the checkpoint's.
+      params, meta: the checkpoint's.
       geometry: how images are to be resized.
       programs: as `to_stablehlo` makes them, for different numbers of patches.
-      onnx: as `export_onnx.to_onnx` makes it.
+      onnx: as `onnx.to_onnx` makes it.
 
     Returns:
       What is in export.json.
     """
-    facts = describe(meta, geometry, programs)
+    facts = _describe(meta, geometry, programs)
     contents = {entry["file"]: program.serialize() for program, entry in zip(programs, facts["programs"])}
     check_empty(folder)
     path = make_folder(folder)
@@ -158,25 +141,24 @@ def write(
     return facts
 
 
-def describe(meta: Meta, geometry: Geometry, programs: Sequence[export.Exported]) -> dict[str, Any]:
+def _describe(meta: Meta, geometry: Geometry, programs: Sequence[export.Exported]) -> dict[str, Any]:
     """What a user of the programs has to know; JSON-ready."""
     first = programs[0]
     tokens = [program.in_avals[-3].shape[1] for program in programs]
     outputs = jax.tree.unflatten(first.out_tree, first.out_avals)
 
-    def array(value: Any, meaning: str, sizes: dict[int, str]) -> dict[str, Any]:
-        shape = [sizes.get(i, d if isinstance(d, int) else str(d)) for i, d in enumerate(value.shape)]
+    def array(value: Any, meaning: str) -> dict[str, Any]:
+        shape = [size if isinstance(size, int) else str(size) for size in value.shape]
         return {"dtype": str(value.dtype), "shape": shape, "meaning": meaning}
 
+    inputs = {name: array(value, INPUTS[name]) for name, value in zip(INPUTS, first.in_avals[-3:])}
+    inputs["patches"]["shape"][1] = "patches"  # of each program another number
     batch = first.in_avals[-1].shape[0]
     return {
         "programs": [{"file": f"detector-{n}.stablehlo", "patches": n} for n in tokens],
         "parameters": {"file": "parameters.npz", "meaning": "first input: arrays by name"},
-        "inputs": {
-            name: array(value, INPUTS[name], {1: "patches"} if name == "patches" else {})
-            for name, value in zip(INPUTS, first.in_avals[-3:])
-        },
-        "outputs": {name: array(outputs[name], meaning, {}) for name, meaning in OUTPUTS.items()},
+        "inputs": inputs,
+        "outputs": {name: array(outputs[name], meaning) for name, meaning in OUTPUTS.items()},
         "batch": batch if isinstance(batch, int) else None,
         "platforms": list(first.platforms),
         "images": {

@@ -16,8 +16,8 @@ class Detections:
     """What was found in one image, best first; `len` is the number of objects.
 
     Attributes:
-      boxes: float32 `[n, 4]`, absolute xyxy in the original image's pixels; as
-        in the reference they may reach a little beyond its edges.
+      boxes: float32 `[n, 4]`, absolute xyxy in the original image's pixels; as in the reference they may reach a
+        little beyond its edges.
       scores: float32 `[n]`, probability of the label, 0..1.
       labels: `[n]`, category ids.
       names: the labels' names (the id as text where the checkpoint has no name).
@@ -34,14 +34,9 @@ class Detections:
         return len(self.scores)
 
     def draw(self, image: ImageLike) -> Image.Image:
-        """A drawn RGB copy of the image (small ones enlarged, see `inference.drawing`).
+        """A drawn RGB copy of the image that was detected in, of any kind that a `Detector` takes; small ones enlarged.
 
-        Args:
-          image: the one that was detected in, as a `Detector` takes it.
-
-        Raises:
-          UnreadableImage: the image cannot be read.
-          InputError: the image has another size.
+        Raises `UnreadableImage` if the image cannot be read, and `InputError` if it has another size.
         """
         upright = read_rgb(image)
         if upright.size != self.size:
@@ -57,18 +52,11 @@ class Detections:
         return {"width": self.size[0], "height": self.size[1], "objects": objects}
 
     def to_supervision(self) -> Any:
-        """A `supervision.Detections` with the names as `data["class_name"]`.
-
-        Raises:
-          InputError: the package supervision is not installed.
-        """
+        """A `supervision.Detections`, names as `data["class_name"]`; `InputError` if that package is not installed."""
         try:
             import supervision
         except ImportError as error:
             raise InputError("to_supervision needs supervision; pip install 'yolos-jax[supervision]'.") from error
-        return supervision.Detections(
-            xyxy=self.boxes,
-            confidence=self.scores,
-            class_id=self.labels.astype(int),
-            data={"class_name": np.array(self.names, str)},
-        )
+        names = {"class_name": np.array(self.names, str)}
+        labels = self.labels.astype(int)
+        return supervision.Detections(xyxy=self.boxes, confidence=self.scores, class_id=labels, data=names)

@@ -13,7 +13,7 @@ import numpy as np
 from yolos_jax.checkpoints import Meta
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import ImageLike, file_bytes, one_or_many, read_rgb
-from yolos_jax.images.sequence import Geometry, pack, resize, rounded_tokens, to_patches
+from yolos_jax.images.sequence import pack, resize, rounded_tokens, to_patches
 from yolos_jax.inference.detections import Detections
 from yolos_jax.inference.loading import check_whole, geometry_of, load_model
 from yolos_jax.inference.postprocess import postprocess
@@ -22,13 +22,7 @@ from yolos_jax.model.yolos import abstract, apply
 
 
 class Queries(NamedTuple):
-    """What each query (DET token) of a batch of images found.
-
-    Attributes:
-      logits: float32 `[B, Q, K + 1]`; index K is "no object".
-      boxes: float32 `[B, Q, 4]`, cxcywh in 0..1.
-      scores, labels, pixels: `[B, Q]`, `[B, Q]` and boxes `[B, Q, 4]`, see `postprocess`.
-    """
+    """What each query (DET token) of a batch found: `Outputs.logits` and `boxes`, and what `postprocess` returns."""
 
     logits: Any
     boxes: Any
@@ -47,14 +41,16 @@ def detect(graph: Any, params: dict, patches: jax.Array, grid: jax.Array, size: 
 class Detector:
     """A detector ready for images of any size and kind; made by `Detector.load`."""
 
-    def __init__(self, params: dict, meta: Meta, short_side: int, max_side: int = 0, batch_size: int = 1):
+    def __init__(
+        self, params: dict, meta: Meta, short_side: int | None = None, max_side: int | None = None, batch_size: int = 1
+    ):
         """See `load`; `params` and `meta` as `load_model` returns them."""
         check_whole("batch_size", batch_size)
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
         self.config = meta.model
         self.label_names, self.category_ids, self.batch_size = meta.label_names, meta.category_ids, batch_size
-        self.geometry = Geometry.of(short_side, max_side, self.config.patch_size, meta.max_side)
+        self.geometry = geometry_of(meta, short_side, max_side)
         self._params = jax.device_put(params)
         self._detect = jax.jit(functools.partial(detect, abstract(self.config, Compute(max_side=meta.max_side))[0]))
 
@@ -66,29 +62,25 @@ class Detector:
 
         Args:
           path: the folder, or the hub's `org/name` (`org/name@revision`).
-          short_side: pixels that an image's short side is resized to; by
-            default what the checkpoint was trained with or its image processor
-            says, else 800.
+          short_side: pixels that an image's short side is resized to; by default what the checkpoint was trained with
+            or its image processor says, else 800.
           max_side: most pixels of the long side; by default in proportion (1333 for 800).
           batch_size: most images at a time.
 
         Raises:
           InputError: nothing usable there.
         """
-        params, meta = load_model(path)
-        geometry = geometry_of(meta, short_side, max_side)
-        return cls(params, meta, geometry.short_side, geometry.max_side, batch_size)
+        return cls(*load_model(path), short_side, max_side, batch_size)
 
     def forward(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Logits and boxes of images that are already sized.
 
         Args:
-          images: RGB `[h, w, 3]` arrays, any mix of sizes, sides multiples of
-            the patch size: uint8 pixels, or floats that are already normalised.
+          images: RGB `[h, w, 3]` arrays, any mix of sizes, sides multiples of the patch size: uint8 pixels, or floats
+            that are already normalised.
 
         Returns:
-          float32 `[n, Q, K + 1]` logits and `[n, Q, 4]` cxcywh boxes in 0..1.
-          An image's do not depend on the others.
+          float32 `[n, Q, K + 1]` logits and `[n, Q, 4]` cxcywh boxes in 0..1. An image's do not depend on the others.
         """
         images = [np.asarray(image) for image in images]
         images = [image if image.dtype == np.uint8 else image.astype(np.float32) for image in images]
@@ -96,11 +88,7 @@ class Detector:
         return found.logits, found.boxes
 
     def _run(self, images: list[np.ndarray], sizes: list[tuple[int, int]]) -> Queries:
-        """`Queries` of sized images whose original (width, height) are `sizes`, in numpy.
-
-        Images of a bucket share batches, all of `batch_size` slots: one
-        compilation per bucket.
-        """
+        """`Queries`, in numpy, of sized images whose original (width, height) are `sizes`; compiled once a bucket."""
         config, shape = self.config, (len(images), self.config.det_tokens)
         logits, boxes, pixels = (np.zeros((*shape, n), np.float32) for n in (config.num_classes + 1, 4, 4))
         out = Queries(logits, boxes, np.zeros(shape, np.float32), np.zeros(shape, np.int32), pixels)
@@ -128,14 +116,13 @@ class Detector:
     @overload
     def __call__(self, images: Iterable[ImageLike], threshold: float = 0.5) -> list[Detections]: ...
 
-    def __call__(self, images: Any, threshold: float = 0.5) -> Any:
+    def __call__(self, images: Any, threshold: Any = 0.5) -> Any:
         """Detects.
 
         Args:
-          images: one image or an iterable of images. An image is a path, the
-            bytes of an image file, an open binary file, a PIL image, or a uint8
-            array (`[h, w]`, RGB or RGBA `[h, w, 3 or 4]`); a uint8 array
-            `[n, h, w, 3]` holds n images. Images are turned as their EXIF tag says.
+          images: one image or an iterable of images. An image is a path, the bytes of an image file, an open binary
+            file, a PIL image, or a uint8 array (`[h, w]`, RGB or RGBA `[h, w, 3 or 4]`); a uint8 array `[n, h, w, 3]`
+            holds n images. Images are turned as their EXIF tag says.
           threshold: lowest score to report, 0..1.
 
         Returns:
@@ -145,33 +132,36 @@ class Detector:
           UnreadableImage: an image cannot be read (`yolos_jax.images.reading`).
           InputError: an image is of no such type, or the threshold is out of range.
         """
-        check_threshold(threshold)
+        if not isinstance(threshold, numbers.Real) or not 0 <= float(threshold) <= 1:
+            value = threshold if isinstance(threshold, numbers.Real | str) else f"of type {type(threshold).__name__}"
+            raise InputError(f"threshold is {value}; it must be a number within 0..1.")
         given, single = one_or_many(images)
         names = ["the image"] if single else [f"image {i} (counted from 0)" for i in range(len(given))]
-        prepared = self._prepare_all(given, names)
+        prepared = self._prepare(given, names)
         sizes = [size for _, size in prepared]
         queries = self._run([pixels for pixels, _ in prepared], sizes)
         each = zip(queries.scores, queries.labels, queries.pixels, sizes)
         found = [self._detections(*one, threshold) for one in each]
         return found[0] if single else found
 
-    def _prepare_all(self, images: list[Any], names: list[str]) -> list[tuple[np.ndarray, tuple[int, int]]]:
+    def _prepare(self, images: list[Any], names: list[str]) -> list[tuple[np.ndarray, tuple[int, int]]]:
         """Resized pixels and original (width, height) of every image, decoded in threads."""
+
+        def prepare(image: ImageLike, name: str) -> tuple[np.ndarray, tuple[int, int]]:
+            upright = read_rgb(image, name)
+            return resize(upright, self.geometry.size(*upright.size)), upright.size
+
         # An open file has one position, and a PIL image may be an open file: no two threads may read the same.
         images = [file_bytes(x, name) if hasattr(x, "read") else x for x, name in zip(images, names)]
         with ThreadPoolExecutor(4) as pool:
             futures: dict[int, Future] = {}
             for image, name in zip(images, names):
                 if id(image) not in futures:
-                    futures[id(image)] = pool.submit(self._prepare, image, name)
+                    futures[id(image)] = pool.submit(prepare, image, name)
             return [futures[id(image)].result() for image in images]
 
-    def _prepare(self, image: ImageLike, name: str) -> tuple[np.ndarray, tuple[int, int]]:
-        upright = read_rgb(image, name)
-        return resize(upright, self.geometry.size(*upright.size)), upright.size
-
     def _detections(
-        self, scores: np.ndarray, labels: np.ndarray, boxes: np.ndarray, size: tuple[int, int], threshold: float
+        self, scores: np.ndarray, labels: np.ndarray, boxes: np.ndarray, size: tuple[int, int], threshold: Any
     ) -> Detections:
         order = np.argsort(-scores, kind="stable")
         order = order[scores[order] >= threshold]
@@ -180,10 +170,3 @@ class Detector:
         if self.category_ids is not None:
             labels = np.array(self.category_ids, np.int64)[labels]
         return Detections(boxes[order], scores[order], labels, names, size)
-
-
-def check_threshold(threshold: Any) -> None:
-    """`InputError` for what is no score."""
-    if not isinstance(threshold, numbers.Real) or not 0 <= float(threshold) <= 1:
-        value = threshold if isinstance(threshold, numbers.Real | str) else f"of type {type(threshold).__name__}"
-        raise InputError(f"threshold is {value}; it must be a number within 0..1.")

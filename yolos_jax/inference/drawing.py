@@ -8,9 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from yolos_jax.images.sequence import ceil_div
+
 LEGIBLE = 480  # pixels of the long side below which an image is enlarged before drawing
 SMALLEST = 8  # pixels of the font; smaller text cannot be read
-# Saturation and value that labels take in turn, so that close hues are told apart by brightness.
+# Saturation and value that labels take in turn, so that close hues differ in brightness.
 SHADES = ((0.85, 1.0), (1.0, 0.6), (0.5, 1.0))
 
 Colour = tuple[int, int, int]
@@ -21,7 +23,7 @@ class Label(NamedTuple):
 
     text: str
     font: ImageFont.FreeTypeFont
-    rectangle: tuple[int, int, int, int]
+    rectangle: tuple[int, ...]
 
 
 def draw_boxes(image: Image.Image, boxes: np.ndarray, classes: Iterable[int], texts: Sequence[str]) -> Image.Image:
@@ -51,7 +53,7 @@ def draw_boxes(image: Image.Image, boxes: np.ndarray, classes: Iterable[int], te
 
 def enlargement(size: tuple[int, int]) -> int:
     """By which whole number an image of (width, height) is enlarged."""
-    return max(1, round(np.ceil(LEGIBLE / max(size))))
+    return ceil_div(LEGIBLE, max(size))
 
 
 def inside(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -78,16 +80,11 @@ def colour_of(label: int) -> Colour:
     return round(r * 255), round(g * 255), round(b * 255)
 
 
-def luminance(colour: Colour) -> float:
-    """Relative luminance of an sRGB colour, 0..1 (WCAG 2.1)."""
-    r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in colour))
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b
-
-
 def text_colour(background: Colour) -> Colour:
-    """Black or white, whichever has the higher contrast: (L1 + 0.05) / (L2 + 0.05), at least 4.58 for any colour."""
-    y = luminance(background)
-    return (0, 0, 0) if (y + 0.05) / 0.05 >= 1.05 / (y + 0.05) else (255, 255, 255)
+    """Black or white, whichever has the higher contrast by WCAG 2.1: at least 4.58 for any colour."""
+    r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in background))
+    luminance = 0.2126 * r + 0.7152 * g + 0.0722 * b
+    return (0, 0, 0) if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else (255, 255, 255)
 
 
 def place(size: tuple[int, int], corners: np.ndarray, texts: Sequence[str]) -> list[Label | None]:
@@ -100,16 +97,13 @@ def place(size: tuple[int, int], corners: np.ndarray, texts: Sequence[str]) -> l
     for corner, text in zip(corners, texts):
         text = " ".join(text.split())
         font, shape = fit(text, size)
-        for spots in (at_box(corner, shape, size), anywhere(corner, shape, size)):
-            places = np.concatenate([spots, spots + np.array(shape)], axis=1)
-            one, other = places[:, None], taken[None]
-            apart = (one[..., 2:] <= other[..., :2]) | (other[..., 2:] <= one[..., :2])
-            free = places[apart.any(-1).all(-1)][:1]
-            if len(free):
-                break
+        spots = candidates(corner, shape, size)
+        places = np.concatenate([spots, spots + np.array(shape)], axis=1)
+        one, other = places[:, None], taken[None]
+        apart = (one[..., 2:] <= other[..., :2]) | (other[..., 2:] <= one[..., :2])
+        free = places[apart.any(-1).all(-1)][:1]
         taken = np.concatenate([taken, free])
-        x0, y0, x1, y1 = free[0].tolist() if len(free) else (0, 0, 0, 0)
-        out.append(Label(text, font, (x0, y0, x1, y1)) if len(free) else None)
+        out.append(Label(text, font, tuple(free[0].tolist())) if len(free) else None)
     return out
 
 
@@ -135,22 +129,19 @@ def padding(font: ImageFont.FreeTypeFont) -> int:
     return max(2, round(font.size / 6))
 
 
-def at_box(corner: np.ndarray, label: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+def candidates(corner: np.ndarray, label: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
     """int `[m, 2]`, places inside the image for a label's upper left corner, the best first.
 
-    Above the box, inside its top, below it, inside its bottom; then the same at the box's right.
+    Above the box, inside its top, below it, inside its bottom; the same at the box's right; then all over the image,
+    places nearer to the first one before others.
     """
-    (x0, y0, x1, y1), (width, height) = (int(v) for v in corner), label
+    (x0, y0, x1, y1), (width, height), limits = (int(v) for v in corner), label, np.subtract(size, label)
     rows = (y0 - height, y0, y1 + 1, y1 + 1 - height)
-    spots = np.array([(x, y) for x in (x0, x1 + 1 - width) for y in rows])
-    return spots[((spots >= 0) & (spots <= np.subtract(size, label))).all(1)]
-
-
-def anywhere(corner: np.ndarray, label: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """The same all over the image, a place nearer to the one above the box first."""
-    steps = label[1], max(1, label[1] // 2)
+    close = np.array([(x, y) for x in (x0, x1 + 1 - width) for y in rows])
+    close = close[((close >= 0) & (close <= limits)).all(1)]
+    steps = height, max(1, height // 2)
     # The limits too, so that the last row and column are used
-    xs, ys = (np.append(np.arange(0, most, step), most) for most, step in zip(np.subtract(size, label), steps))
-    spots = np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2)
-    distance = np.abs(spots - (corner[0], corner[1] - label[1])) @ (1, 2)  # a shift to the side is easier to follow
-    return spots[np.argsort(distance, kind="stable")]
+    xs, ys = (np.append(np.arange(0, most, step), most) for most, step in zip(limits, steps))
+    others = np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2)
+    distance = np.abs(others - (x0, y0 - height)) @ (1, 2)  # a shift to the side is easier to follow
+    return np.concatenate([close, others[np.argsort(distance, kind="stable")]])

@@ -18,26 +18,22 @@ from yolos_jax.model.yolos import Yolos, abstract
 def load_model(path: str | Path) -> tuple[dict, Meta]:
     """Parameters and `Meta` from one of our checkpoint folders, a Hugging Face folder, or a model on the hub.
 
-    A file of a published model's weights will do as well (see `weights.load_weights`).
-
-    Raises:
-      InputError: nothing usable there, or a ViT to start training from.
+    A file of a published model's weights will do as well (see `weights.load_weights`). An `InputError` says that
+    nothing usable is there, or a ViT to start training from.
     """
     check_path(path)
-    if checkpoints.steps(path):
-        return checkpoints.load(path)
     local = Path(path).is_file() or (Path(path) / "config.json").is_file()
-    if not local and weights.hub_model(path) is None:
+    if checkpoints.steps(path) or not (local or weights.hub_model(path)):
         return checkpoints.load(path)
-    found = weights.load_detector(path)
+    found = weights.load_weights(path, detector=True)
     return found.params, Meta(found.config, found.label_names or {}, 0, found.extra, found.category_ids, found.max_side)
 
 
 def load(path: str | Path) -> Yolos:
     """The network with its weights, a flax NNX module; `path` and errors as for `load_model`.
 
-    The module takes patches and grids, which `yolos_jax.images.sequence` makes
-    of images; `Detector` takes images themselves.
+    The module takes patches and grids, which `yolos_jax.images.sequence` makes of images; `Detector` takes images
+    themselves.
     """
     params, meta = load_model(path)
     return nnx.merge(abstract(meta.model, Compute(max_side=meta.max_side))[0], nnx.State(jax.device_put(params)))

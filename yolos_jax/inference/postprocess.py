@@ -9,8 +9,7 @@ from yolos_jax.objective.boxes import cxcywh_to_xyxy
 def postprocess(logits: jax.Array, boxes: jax.Array, size: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The reference's: every query's best class, "no object" left aside.
 
-    Nothing is thresholded, sorted, suppressed or clipped, and a label may be an
-    id that the data set does not use.
+    Nothing is thresholded, sorted, suppressed or clipped, and a label may be an id that the data set does not use.
 
     Args:
       logits: `[B, Q, K + 1]`.

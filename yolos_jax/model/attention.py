@@ -26,9 +26,8 @@ def attention_weights(q: jax.Array, k: jax.Array, length: jax.Array) -> jax.Arra
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, block: int) -> jax.Array:
     """Multi-head attention, computed for at most `block` queries at a time.
 
-    Memory is O(block * N) forward and backward: weights of a block are computed
-    again for its gradient. On CPU this is also about twice as fast as one large
-    product at a few thousand tokens, because a block stays in the cache.
+    Memory is O(block * N) forward and backward: weights of a block are computed again for its gradient. On CPU this
+    is also about twice as fast as one large product at a few thousand tokens, because a block stays in the cache.
 
     Args:
       q: `[B, Q, heads, d]`.

@@ -9,7 +9,6 @@ from yolos_jax.errors import InputError
 
 COCO_CLASSES = 91  # raw COCO category ids 0..90; the logit after them is "no object"
 
-DTYPES = ("float32", "bfloat16")
 # Names of Compute's settings in a recipe's `model`, beside YolosConfig's.
 COMPUTE_SETTINGS = {"compute_dtype": "dtype", "remat": "remat", "query_block": "query_block", "max_side": "max_side"}
 
@@ -19,25 +18,20 @@ class YolosConfig:
     """A YOLOS model: a plain ViT with DET tokens (paper, section 2).
 
     Attributes:
-      width: embedding width.
-      depth: number of transformer blocks, at least 2.
-      heads: attention heads; divides `width`.
+      width, depth, heads: of the transformer; `width` is a multiple of `heads`, and `depth` at least 2.
       mlp_ratio: hidden width of a block's MLP over `width`.
       patch_size: side of a patch in pixels.
       det_tokens: number of DET tokens (object queries).
       num_classes: K; there are K + 1 logits and the last one is "no object".
-      init_pe_size: (height, width) in pixels of the grid of position
-        embeddings that is added to the tokens before the first block.
-      mid_pe_size: the same for the embeddings added after every block but the
-        last, or None for a model without them.
+      init_pe_size: (height, width) in pixels of the grid of position embeddings that is added to the tokens before
+        the first block.
+      mid_pe_size: the same for the embeddings added after every block but the last, or None for a model without them.
       layer_norm_eps: 1e-6 in the reference, 1e-12 in Hugging Face configs.
-      skip_equal_count: reproduce a slip of the reference: it uses position
-        embeddings as they are whenever their number equals the image's number
-        of patches, even if the shape differs (a 4:3 image at 576 pixels and
-        the 512x864 grid). Hugging Face always resizes; so does the default.
+      skip_equal_count: reproduce a slip of the reference: it uses position embeddings as they are whenever their
+        number equals the image's number of patches, even if the shape differs (a 4:3 image at 576 pixels and the
+        512x864 grid). Hugging Face always resizes; so does the default.
 
-    Raises:
-      InputError: a value has the wrong type or does not fit the others.
+    An `InputError` says which value has the wrong type or does not fit the others.
     """
 
     width: int = 192
@@ -53,9 +47,8 @@ class YolosConfig:
     skip_equal_count: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("width", "heads", "patch_size", "det_tokens", "num_classes"):
-            _check_whole(name, getattr(self, name), 1)
-        _check_whole("depth", self.depth, 2)
+        _check_wholes(self, 1, "width", "heads", "patch_size", "det_tokens", "num_classes")
+        _check_wholes(self, 2, "depth")
         if self.width % self.heads:
             raise InputError(f"model.width {self.width} is not a multiple of model.heads {self.heads}.")
         for name, least in (("mlp_ratio", 1 / self.width), ("layer_norm_eps", 0.0)):
@@ -64,10 +57,8 @@ class YolosConfig:
                 raise InputError(f"model.{name} is {value!r}; it must be a finite number of at least {least:.3g}.")
         for name in ("init_pe_size", "mid_pe_size"):
             size = getattr(self, name)
-            if size is None and name == "mid_pe_size":
-                continue
             good = isinstance(size, tuple) and len(size) == 2 and all(type(v) is int for v in size)
-            if not good or min(size) < self.patch_size:
+            if not (good and min(size) >= self.patch_size) and not (name == "mid_pe_size" and size is None):
                 raise InputError(
                     f"model.{name} is {size!r}; it needs a height and a width in pixels, "
                     f"each at least one patch ({self.patch_size})."
@@ -81,17 +72,12 @@ class YolosConfig:
     @property
     def mid_grid(self) -> tuple[int, int] | None:
         """(rows, columns) of the mid-layer position embeddings, if there are any."""
-        if self.mid_pe_size is None:
-            return None
-        return self.mid_pe_size[0] // self.patch_size, self.mid_pe_size[1] // self.patch_size
+        size = self.mid_pe_size
+        return size and (size[0] // self.patch_size, size[1] // self.patch_size)
 
     @property
     def mlp_width(self) -> int:
         return int(self.width * self.mlp_ratio)
-
-    @property
-    def head_size(self) -> int:
-        return self.width // self.heads
 
     @property
     def patch_values(self) -> int:
@@ -104,28 +90,23 @@ class YolosConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "YolosConfig":
-        """Builds a config.
+        """The reverse; `InputError` for unknown keys and unusable values.
 
-        Settings of `Compute` may stand among the values and are left out: a
-        recipe's `model` holds both, as did checkpoints before version 0.2.
-
-        Raises:
-          InputError: a key is neither, or a value is unusable.
+        Settings of `Compute` may stand among the values and are left out: a recipe's `model` holds both, as did
+        checkpoints before version 0.2.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known - COMPUTE_SETTINGS.keys())
         if unknown:
             raise InputError(f"unknown model settings {unknown}; the known ones are {sorted(known)}.")
-        found: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-        }
-        return cls(**{key: value for key, value in found.items() if key in known})
+        found: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+        return cls(**found)
 
     def differences(self, other: "YolosConfig") -> list[str]:
         """Sentences such as "width 192 against 384" for settings that make it another model.
 
-        Position sizes count as whole patches. The LayerNorm epsilon is left
-        out: the same weights exist with the reference's and Hugging Face's.
+        Position sizes count as whole patches. The LayerNorm epsilon is left out: the same weights exist with the
+        reference's and Hugging Face's.
         """
         same = {"layer_norm_eps"}
         same |= {"init_pe_size"} if self.init_grid == other.init_grid else set()
@@ -139,17 +120,13 @@ class Compute:
     """How a model is computed; changes neither its parameters nor, beyond rounding, its results.
 
     Attributes:
-      dtype: "float32" or "bfloat16", of the transformer's activations and
-        products; parameters, norms' statistics, softmax and heads stay float32.
-      remat: recompute each block's activations for its gradient (memory
-        against a third more time).
-      query_block: most query rows that attention handles at once (memory
-        against speed).
-      max_side: longest side of an image in patches that position resizing is
-        compiled for. It bounds the work.
+      dtype: "float32" or "bfloat16", of the transformer's activations and products; parameters, norms' statistics,
+        softmax and heads stay float32.
+      remat: recompute each block's activations for its gradient (memory against a third more time).
+      query_block: most query rows that attention handles at once (memory against speed).
+      max_side: longest side of an image in patches that position resizing is compiled for. It bounds the work.
 
-    Raises:
-      InputError: a value has the wrong type or is below 1; it is named as a recipe names it.
+    An `InputError` says which value has the wrong type or is below 1, and names it as a recipe does.
     """
 
     dtype: str = "float32"
@@ -158,15 +135,16 @@ class Compute:
     max_side: int = 84
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
+        if self.dtype not in ("float32", "bfloat16"):
             raise InputError(f"model.compute_dtype is {self.dtype!r}; it must be 'float32' or 'bfloat16'.")
-        for name in ("query_block", "max_side"):
-            _check_whole(name, getattr(self, name), 1)
+        _check_wholes(self, 1, "query_block", "max_side")
 
 
-def _check_whole(name: str, value: Any, least: int) -> None:
-    if type(value) is not int or value < least:
-        raise InputError(f"model.{name} is {value!r}; it must be a whole number of at least {least}.")
+def _check_wholes(config: YolosConfig | Compute, least: int, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if type(value) is not int or value < least:
+            raise InputError(f"model.{name} is {value!r}; it must be a whole number of at least {least}.")
 
 
 VARIANTS: dict[str, YolosConfig] = {

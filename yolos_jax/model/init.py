@@ -1,7 +1,7 @@
 """Starting values of the parameters, drawn on the host.
 
-NumPy, not `jax.random`: nothing has to be compiled (some sixty small programs
-otherwise, ten seconds), and a seed means the same numbers on every device.
+NumPy, not `jax.random`: nothing has to be compiled (some sixty small programs otherwise, ten seconds), and a seed
+means the same numbers on every device.
 """
 
 import math
@@ -20,15 +20,10 @@ POSITION_SCALE = 0.7  # of sine-cosine positions and DET tokens; patch embedding
 
 
 def fill(model: nnx.Module, key: jax.Array, scheme: str) -> None:
-    """Gives every declared parameter of a model its starting values, in place.
+    """Gives every declared parameter (a `jax.ShapeDtypeStruct`) of a model its starting values, in place.
 
-    One host callback draws them all. So a compiled constructor, too, gives a
-    network that is ready, and one that is only traced for its shapes draws nothing.
-
-    Args:
-      model: its parameters are `jax.ShapeDtypeStruct`s.
-      key: a key of `jax.random`; its words are the seed.
-      scheme: see `starting_values`.
+    The words of `key` are the seed of `starting_values`. One host callback draws them all. So a compiled constructor,
+    too, gives a network that is ready, and one that is only traced for its shapes draws nothing.
     """
     check_scheme(scheme)
     shapes = nnx.to_pure_dict(nnx.state(model))
@@ -52,30 +47,25 @@ def starting_values(shapes: dict, seed: Sequence[int], scheme: str = "reference"
     Args:
       shapes: nested dict of things with a `.shape`, as `model.yolos.abstract` gives.
       seed: one or more numbers; every parameter's values depend on them and on the parameter's name only.
-      scheme: "reference": normal with deviation 0.02 for matrices, tokens and
-        position embeddings, PyTorch's default for the heads and the patch
-        convolution, meant to be followed by DeiT's weights. "from_nothing": for
-        training without any. From nothing the former learns slowly: tokens
-        and positions are tiny beside the patch embeddings, so for thousands of
-        steps no query can tell where it looks. Here all are on one scale:
-        matrices normal with deviation 1/sqrt(fan in), sine-cosine positions
-        (as in arXiv 2205.01580), DET tokens far apart.
+      scheme: "reference": normal with deviation 0.02 for matrices, tokens and position embeddings, PyTorch's default
+        for the heads and the patch convolution, meant to be followed by DeiT's weights. "from_nothing": for training
+        without any. From nothing the former learns slowly: tokens and positions are tiny beside the patch embeddings,
+        so for thousands of steps no query can tell where it looks. Here all are on one scale: matrices normal with
+        deviation 1/sqrt(fan in), sine-cosine positions (as in arXiv 2205.01580), DET tokens far apart.
 
     Returns:
       The same nested dict of float32 numpy arrays.
     """
     check_scheme(scheme)
 
-    def values_of(node: dict, names: tuple[str, ...]) -> dict:
-        layer = {key for key, value in node.items() if not isinstance(value, dict)}
-        if layer == {"kernel", "bias"}:
+    def values_of(node: Any, names: tuple[str, ...]) -> Any:
+        if not isinstance(node, dict):
+            return _table(node.shape, names, seed, scheme)
+        if node.keys() == {"kernel", "bias"}:
             return _linear(node, names, seed, scheme)
-        if layer == {"scale", "bias"}:
+        if node.keys() == {"scale", "bias"}:
             return {"scale": np.ones(node["scale"].shape, np.float32), "bias": np.zeros(node["bias"].shape, np.float32)}
-        return {
-            key: _table(value.shape, (*names, key), seed, scheme) if key in layer else values_of(value, (*names, key))
-            for key, value in node.items()
-        }
+        return {key: values_of(value, (*names, key)) for key, value in node.items()}
 
     return values_of(shapes, ())
 

@@ -1,10 +1,9 @@
 """Position embeddings on a grid, resized per image inside the compiled program.
 
-The reference resizes with torch's bicubic (`align_corners=False`): kernel
-a = -0.75, taps outside the grid repeat the border, no antialiasing when
-shrinking. `jax.image.resize` differs in all three, hence this file. Bicubic is
-separable, so resizing is two small matrix products whose weights depend on the
-wanted size; only a bound of that size has to be known when compiling.
+The reference resizes with torch's bicubic (`align_corners=False`): kernel a = -0.75, taps outside the grid repeat the
+border, no antialiasing when shrinking. `jax.image.resize` differs in all three, hence this file. Bicubic is
+separable, so resizing is two small matrix products whose weights depend on the wanted size; only a bound of that size
+has to be known when compiling.
 """
 
 import jax

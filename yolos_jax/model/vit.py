@@ -1,9 +1,8 @@
 """The parts of a Vision Transformer: linear layer, norm, attention layer, MLP, block.
 
-Plain `nnx.Module`s whose parameters are named kernel/bias/scale. They declare
-shapes and hold no numbers: `Yolos` fills all of them at once (`model/init.py`).
-`layers`, where a part takes it, is a leading axis of every parameter: so many
-parts of the same shape, one on top of the other.
+Plain `nnx.Module`s whose parameters are named kernel/bias/scale. They declare shapes and hold no numbers: `Yolos`
+fills all of them at once (`model/init.py`). `layers`, where a part takes it, is a leading axis of every parameter: so
+many parts of the same shape, one on top of the other.
 """
 
 import jax
@@ -60,8 +59,7 @@ class Attention(nnx.Module):
 
     def _split(self, x: jax.Array) -> jax.Array:
         """`[B, N, n * D]` -> `[B, N, n, heads, D / heads]`."""
-        width = self.proj.kernel.shape[-1]
-        return x.reshape(*x.shape[:2], -1, self.heads, width // self.heads)
+        return x.reshape(*x.shape[:2], -1, self.heads, self.proj.kernel.shape[-1] // self.heads)
 
     def __call__(
         self, x: jax.Array, length: jax.Array, queries: slice, want_weights: slice | None
@@ -103,11 +101,7 @@ class Mlp(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Pre-norm transformer block.
-
-    Called with `queries`, it returns only those tokens (keys and values still
-    come from all): the last block needs nothing but its DET tokens.
-    """
+    """Pre-norm transformer block. With `queries` it returns only those tokens; keys and values still come from all."""
 
     def __init__(self, config: YolosConfig, compute: Compute, layers: tuple[int, ...] = ()):
         self.norm1 = LayerNorm(config, layers)
@@ -116,11 +110,7 @@ class Block(nnx.Module):
         self.mlp = Mlp(config, layers)
 
     def __call__(
-        self,
-        x: jax.Array,
-        length: jax.Array,
-        queries: slice = slice(None),
-        want_weights: slice | None = None,
+        self, x: jax.Array, length: jax.Array, queries: slice = slice(None), want_weights: slice | None = None
     ) -> tuple[jax.Array, jax.Array | None]:
         """`[B, N, D]` -> (`[B, Q, D]`, attention weights of `want_weights` or None)."""
         mixed, weights = self.attn(self.norm1(x), length, queries, want_weights)

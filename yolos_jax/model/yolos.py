@@ -23,8 +23,8 @@ class Outputs(NamedTuple):
       logits: float32 `[B, Q, K + 1]`; index K is "no object".
       boxes: float32 `[B, Q, 4]`, cxcywh as fractions of the image's sides.
       features: float32 `[B, Q, D]`, DET tokens after the final norm.
-      attention: float32 `[layers, B, heads, Q, T]`, DET tokens' attention over
-        all tokens (CLS, DET, patches, padding), or None if not asked for.
+      attention: float32 `[layers, B, heads, Q, T]`, DET tokens' attention over all tokens (CLS, DET, patches,
+        padding), or None if not asked for.
     """
 
     logits: jax.Array
@@ -36,8 +36,8 @@ class Outputs(NamedTuple):
 class Yolos(nnx.Module):
     """YOLOS (paper, section 2): ViT blocks over `[CLS, DET..., patches..., padding]`.
 
-    The blocks before the last are stacked and scanned, so compile time does not
-    grow with depth; the last one computes its DET tokens only.
+    The blocks before the last are stacked and scanned, so compile time does not grow with depth; the last one
+    computes its DET tokens only.
 
     Args:
       config: the architecture.
@@ -66,13 +66,11 @@ class Yolos(nnx.Module):
         """Detects.
 
         Args:
-          patches: `[B, N, 3 * patch_size ** 2]`, RGB patches row by row, values
-            in (row, column, channel) order; uint8 pixels, or floats that are
-            already normalised. Slots from `h * w` on are padding.
-          grid: int32 `[B, 2]`, each image's (h, w) in patches; both sides at
-            most `compute.max_side` (the host checks, see `sequence.pack`).
-          attention_layers: static; blocks whose DET attention to return
-            (negative numbers count from the last).
+          patches: `[B, N, 3 * patch_size ** 2]`, RGB patches row by row, values in (row, column, channel) order;
+            uint8 pixels, or floats that are already normalised. Slots from `h * w` on are padding.
+          grid: int32 `[B, 2]`, each image's (h, w) in patches; both sides at most `compute.max_side` (the host
+            checks, see `sequence.pack`).
+          attention_layers: static; blocks whose DET attention to return (negative numbers count from the last).
 
         Returns:
           `Outputs`; an image's do not depend on what it is batched with.
@@ -124,21 +122,13 @@ def normalize(patches: jax.Array) -> jax.Array:
 def build(
     config: YolosConfig, seed: int = 0, scheme: str = "reference", compute: Compute = Compute()
 ) -> tuple[Any, dict]:
-    """A freshly initialised model, split into what is static and its parameters.
-
-    Args:
-      seed, scheme: see `model.init.starting_values`.
-
-    Returns:
-      (graph definition, parameters as a nested dict of float32 numpy arrays);
-      join them again with `apply`.
-    """
+    """Like `abstract`, with `model.init.starting_values` of a seed and a scheme as parameters."""
     graph, shapes = abstract(config, compute)
     return graph, starting_values(shapes, [seed], scheme)
 
 
 def abstract(config: YolosConfig, compute: Compute = Compute()) -> tuple[Any, dict]:
-    """Like `build`, with shapes and dtypes in place of arrays; computes and allocates nothing."""
+    """(graph definition, parameters as a nested dict of shapes and dtypes), for `apply`; computes nothing."""
     graph, state = nnx.split(nnx.eval_shape(lambda: Yolos(config, compute, rngs=nnx.Rngs(0))))
     return graph, nnx.to_pure_dict(state)
 

@@ -14,19 +14,12 @@ WEIGHTS = LossWeights()
 
 
 class Targets(NamedTuple):
-    """What is to be found in each image of a batch.
+    """What is to be found in each image of a batch; slots from `count` on are padding."""
 
-    Attributes:
-      labels: int32 `[B, M]`; slots from `count` on are padding.
-      boxes: float32 `[B, M, 4]` cxcywh in 0..1.
-      count: int32 `[B]`.
-      valid: bool `[B]`; False for a slot that fills up the batch and holds no image.
-    """
-
-    labels: jax.Array
-    boxes: jax.Array
-    count: jax.Array  # type: ignore[assignment]  # hides tuple.count
-    valid: jax.Array
+    labels: jax.Array  # int32 `[B, M]`
+    boxes: jax.Array  # float32 `[B, M, 4]` cxcywh in 0..1
+    count: jax.Array  # type: ignore[assignment]  # hides tuple.count; int32 `[B]`
+    valid: jax.Array  # bool `[B]`, False for a slot that fills up the batch and holds no image
 
 
 class LossTerms(NamedTuple):

@@ -11,7 +11,6 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from yolos_jax import settings
-from yolos_jax.distributed import launch
 from yolos_jax.errors import InputError, check_path
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -19,11 +18,7 @@ RECIPES = PACKAGE / "configs", PACKAGE.parent / "configs"  # installed, or in a 
 
 
 class Parser(argparse.ArgumentParser):
-    """Parses a program's flags; a command line that cannot be parsed is one line on stderr and exit code 2.
-
-    Args:
-      description: the program's docstring, for `--help`.
-    """
+    """Parses a program's flags; a command line that cannot be parsed is one line on stderr and exit code 2."""
 
     def __init__(self, description: str | None, usage: str | None = None):
         raw = argparse.RawDescriptionHelpFormatter
@@ -32,6 +27,12 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         print(f"error: {' '.join(message.split())} (see --help)", file=sys.stderr)
         sys.exit(2)
+
+    def add_detector_flags(self) -> None:
+        """Adds a detector's checkpoint, and what images are resized to."""
+        self.add_argument("--checkpoint", required=True, help="checkpoint folder, Hugging Face folder, or hub id")
+        self.add_argument("--short-side", type=int, help="pixels of the short side (default: as trained, else 800)")
+        self.add_argument("--max-side", type=int, help="most pixels of the long side (default: in proportion)")
 
     def parse(self) -> argparse.Namespace:
         """The flags of this process's command line."""
@@ -57,7 +58,7 @@ class RecipeParser(Parser):
             group.add_argument(f"--config.{former}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
     def add_process_flags(self) -> None:
-        """Adds the flags of programs that run in several processes, which `join` takes."""
+        """Adds the flags of programs that run in several processes, for `launch.join`."""
         self.add_argument("--coordinator", default="", help="HOST:PORT of process 0, where no launcher says it")
         self.add_argument("--processes", type=int, default=0, help="number of processes, where no launcher says it")
         self.add_argument("--process", type=int, default=-1, help="which process this is: 0, 1, ...")
@@ -69,8 +70,7 @@ class RecipeParser(Parser):
         if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
             # Threads of the CPU client: callbacks that wait for each other must not use them up.
             os.environ.setdefault("NPROC", "32")
-        # What libraries log on the way to an exception, which becomes one sentence or is raised, traceback and all.
-        logging.set_verbosity(logging.FATAL)
+        logging.set_verbosity(logging.FATAL)  # libraries log errors that they also raise
         args = self.parse()
         try:
             config = load_recipe(args.config)
@@ -82,19 +82,10 @@ class RecipeParser(Parser):
             self.error(str(error))
 
 
-def join(args: argparse.Namespace) -> None:
-    """Makes this process one of several, if it was started as such; call it before jax does anything."""
-    launch.join(args.coordinator, args.processes, args.process, args.distributed)
-
-
 def load_recipe(name: str) -> ConfigDict:
     """The config of a recipe: a Python file with `get_config()`, or one of ours by its name, such as `yolos_s`.
 
-    Args:
-      name: `FILE`, or `FILE:TEXT` to call `get_config(TEXT)`.
-
-    Raises:
-      InputError: there is no such file, or it gives no config.
+    `FILE:TEXT` calls `get_config(TEXT)`. An `InputError` says that there is no such file, or that it gives no config.
     """
     check_path(name)
     file, *arguments = [name] if Path(name).is_file() else name.split(":", 1)

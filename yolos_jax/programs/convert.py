@@ -3,11 +3,9 @@
 python convert.py SOURCE --out DIR                  a checkpoint of ours
 python convert.py SOURCE --out DIR --to-hf          a folder for transformers; SOURCE may be a checkpoint of ours
 
-SOURCE is a .safetensors or .pth file, a Hugging Face folder, or a model on the
-hub (hustvl/yolos-small, org/name@revision): YOLOS, DeiT (timm's or
-transformers'), DINO, MoCo v3 or MAE. Settings come from SOURCE where it has
-any; --variant or --config names them where it does not, and is checked against
-it where it does.
+SOURCE is a .safetensors or .pth file, a Hugging Face folder, or a model on the hub (hustvl/yolos-small,
+org/name@revision): YOLOS, DeiT (timm's or transformers'), DINO, MoCo v3 or MAE. Settings come from SOURCE where it
+has any; --variant or --config names them where it does not, and is checked against it where it does.
 """
 
 import argparse
@@ -22,28 +20,14 @@ if TYPE_CHECKING:
     from yolos_jax.model.config import YolosConfig
 
 
-def parse_args() -> argparse.Namespace:
-    parser = Parser(__doc__)
-    parser.add_argument("source", metavar="SOURCE", help="file, folder or hub id to read")
-    parser.add_argument("--out", required=True, help="new folder to write")
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("--variant", help="the model's settings: ti, s, s_dwr, b or a published name")
-    group.add_argument("--config", help="the model's settings: those of a recipe, a file or a name such as yolos_s")
-    parser.add_argument("--to-hf", action="store_true", help="write a folder for transformers")
-    parser.add_argument("--seed", type=int, default=0, help="of the parts that a ViT does not have")
-    return parser.parse()
-
-
 def wanted_model(args: argparse.Namespace) -> "tuple[YolosConfig | None, bool]":
     """(the `YolosConfig` asked for with --variant or --config, or None; whether its number of classes is open)."""
     from yolos_jax import recipe
     from yolos_jax.model.config import COCO_CLASSES
     from yolos_jax.weights import variant_of
 
-    if args.variant is not None:
-        return variant_of(args.variant), False
     if args.config is None:
-        return None, False
+        return None if args.variant is None else variant_of(args.variant), False
     config = settings.complete(load_recipe(args.config))
     return recipe.model_of(config, COCO_CLASSES), config.model.num_classes == 0
 
@@ -60,8 +44,8 @@ def read(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
         if not args.to_hf:
             raise InputError(f"{args.source} is a checkpoint of ours already; add --to-hf to export it.")
         params, meta = checkpoints.load(args.source)
-        if is_open:
-            wanted = with_classes(wanted, meta.model.num_classes)  # type: ignore[arg-type]  # open, so not None
+        if wanted is not None and is_open:
+            wanted = with_classes(wanted, meta.model.num_classes)
         differences = [] if wanted is None else wanted.differences(meta.model)
         if differences:
             raise InputError(f"the wanted model is not the checkpoint's: {'; '.join(differences)}.")
@@ -74,36 +58,35 @@ def read(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
     return found.params, meta, found.report
 
 
+@clear_errors()
 def main() -> None:
-    """The program."""
-    args = parse_args()
-    with clear_errors():
-        convert(args)
-
-
-def convert(args: argparse.Namespace) -> None:
     """Converts, and says what was written."""
+    parser = Parser(__doc__)
+    parser.add_argument("source", metavar="SOURCE", help="file, folder or hub id to read")
+    parser.add_argument("--out", required=True, help="new folder to write")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--variant", help="the model's settings: ti, s, s_dwr, b or a published name")
+    group.add_argument("--config", help="the model's settings: those of a recipe, a file or a name such as yolos_s")
+    parser.add_argument("--to-hf", action="store_true", help="write a folder for transformers")
+    parser.add_argument("--seed", type=int, default=0, help="of the parts that a ViT does not have")
+    args = parser.parse()
     if args.seed < 0:
         raise InputError(f"--seed is {args.seed}; it must be at least 0.")
     from yolos_jax import checkpoints
     from yolos_jax.weights import export_huggingface, recorded_facts, sizes_of
 
-    if args.to_hf:
-        check_empty(args.out)
-    else:
-        checkpoints.check_free(args.out)
+    (check_empty if args.to_hf else checkpoints.check_free)(args.out)
     params, meta, report = read(args)
-    if args.to_hf:
-        facts = recorded_facts(args.source, meta.step, meta.extra)
-        sizes = sizes_of(meta.extra)
-        export_huggingface(params, meta.model, meta.label_names, args.out, meta.category_ids, sizes, facts)
-    else:
+    if not args.to_hf:
         checkpoints.save(args.out, 0, params, meta)
-    print(report)
-    if args.to_hf:
-        numbers = ", ".join(f"{name} {value:.4f}" for name, value in list(facts.metrics.items())[:2])
-        print(f"model card: {numbers or 'no evaluation recorded; run eval.py on SOURCE first'}")
-    print(f"written: {args.out} ({'Hugging Face folder' if args.to_hf else 'checkpoint, step 0'})")
+        print(f"{report}\nwritten: {args.out} (checkpoint, step 0)")
+        return
+    facts = recorded_facts(args.source, meta.step, meta.extra)
+    sizes = sizes_of(meta.extra)
+    export_huggingface(params, meta.model, meta.label_names, args.out, meta.category_ids, sizes, facts)
+    numbers = ", ".join(f"{name} {value:.4f}" for name, value in list(facts.metrics.items())[:2])
+    print(f"{report}\nmodel card: {numbers or 'no evaluation recorded; run eval.py on SOURCE first'}")
+    print(f"written: {args.out} (Hugging Face folder)")
 
 
 if __name__ == "__main__":

@@ -11,23 +11,19 @@ from typing import Any
 
 from yolos_jax.distributed import launch
 from yolos_jax.errors import InputError, clear_errors, make_folder
-from yolos_jax.programs.command_line import RecipeParser, join
+from yolos_jax.programs.command_line import RecipeParser
 
 
-def parse() -> tuple[argparse.Namespace, Any]:
+def main() -> None:
+    """Evaluates as the command line says."""
     parser = RecipeParser(__doc__)
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder, Hugging Face folder, or hub id")
     parser.add_argument("--out", help="folder for metrics.json and results.json (default CHECKPOINT/eval-STEP)")
     parser.add_argument("--overwrite", action="store_true", help="replace the numbers of an earlier evaluation")
     parser.add_process_flags()
-    return parser.parse_recipe()
-
-
-def main() -> None:
-    """The program."""
-    args, config = parse()
+    args, config = parser.parse_recipe()
     with launch.guarded(), clear_errors():
-        join(args)
+        launch.join(args.coordinator, args.processes, args.process, args.distributed)
         evaluate(args, config)
 
 
@@ -48,11 +44,11 @@ def evaluate(args: argparse.Namespace, config: Any) -> None:
         processes.on_primary(check_out, out, args.overwrite)
         source = evaluator.source
         refuse_unequal(processes.allgather(facts_of(config, source) | {"step": meta.step}))
-        for sentence in source.notes:
-            print(f"note: {sentence}")
+        for note in source.notes:
+            print(f"note: {note}")
         result = evaluator(params)
-        for sentence in result.skipped:
-            print(f"skipped: {sentence}")
+        for skipped in result.skipped:
+            print(f"skipped: {skipped}")
         print(table(result.metrics))
         facts = {"checkpoint": args.checkpoint, "step": meta.step, "data": config.data.val_split}
         metrics = result.metrics | facts | {"images": len(source.examples), "skipped": result.skipped}

@@ -3,9 +3,8 @@
 python -m yolos_jax.programs.export --checkpoint runs/s --out exported/
 python exported/run_detector.py image.jpg       needs jax, flatbuffers, numpy and Pillow only
 
-A program (StableHLO, by jax.export) is for sequences of so many patches at
-most. By default there is one, for the largest image, and it serves every
-image; more, for smaller images, only save time.
+A program (StableHLO, by jax.export) is for sequences of so many patches at most. By default there is one, for the
+largest image, and it serves every image; more, for smaller images, only save time.
 """
 
 import argparse
@@ -21,7 +20,7 @@ from yolos_jax.programs.command_line import Parser
 
 def parse() -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--checkpoint", required=True, help="checkpoint folder, Hugging Face folder, or hub id")
+    parser.add_detector_flags()
     parser.add_argument("--out", required=True, type=Path, help="new folder to write")
     parser.add_argument("--patches", nargs="+", type=int, default=[], metavar="N", help="one program for each number")
     parser.add_argument(
@@ -34,8 +33,6 @@ def parse() -> argparse.Namespace:
         "--onnx", nargs=2, type=int, metavar=("H", "W"),
         help="also ONNX, for one image of exactly so many pixels; needs pip install 'yolos-jax[onnx]'",
     )  # fmt: skip
-    parser.add_argument("--short-side", type=int, help="pixels of the short side (default: as trained, else 800)")
-    parser.add_argument("--max-side", type=int, help="most pixels of the long side (default: in proportion)")
     return parser.parse()
 
 
@@ -49,20 +46,12 @@ def batch_of(text: str) -> int | None:
     return int(text)
 
 
-def main() -> None:
-    """The program."""
-    args = parse()
-    with clear_errors():
-        export(args)
-
-
 def export(args: argparse.Namespace) -> None:
     """Exports, and says what was written."""
     batch = batch_of(args.batch_size)
     platforms = [name.strip() for name in args.platforms.split(",")]
     if any(side is not None and side < 1 for side in (args.short_side, args.max_side)):
         raise InputError("--short-side and --max-side must be at least 1.")
-
     check_empty(args.out)
     if args.onnx is not None:
         onnx.check_installed()
@@ -81,15 +70,19 @@ def export(args: argparse.Namespace) -> None:
             f"note: images at a short side of {geometry.short_side} and a long one of at most {geometry.max_side} "
             f"pixels have up to {most} patches; those of more than {tokens[-1]} have no program."
         )
-    for name in ("onnx", "parameters"):
-        if name in facts:
-            size = (args.out / facts[name]["file"]).stat().st_size
-            print(f"{facts[name]['file']}: {size / 1e6:.1f} MB")
+    for file in [facts[name]["file"] for name in ("onnx", "parameters") if name in facts]:
+        print(f"{file}: {(args.out / file).stat().st_size / 1e6:.1f} MB")
     if converted is not None:
         differences = " and ".join(f"{name} by {d:.1e}" for name, d in converted.facts["differences_from_ours"].items())
         print(f"made and run with {converted.facts['made_with']}: from ours differ {differences}")
     print(f"written: {args.out}, programs for {', '.join(map(str, tokens))} patches on {', '.join(platforms)}")
     print(f"try it: python {args.out / 'run_detector.py'} IMAGE")
+
+
+@clear_errors()
+def main() -> None:
+    """Exports as the command line says."""
+    export(parse())
 
 
 if __name__ == "__main__":

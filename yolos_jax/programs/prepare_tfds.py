@@ -2,36 +2,30 @@
 
 python -m yolos_jax.programs.prepare_tfds --coco data/coco --out data/tfds
 
-Reads annotations/instances_SPLIT.json and the images in SPLIT/, for the
-splits train2017 and val2017 (those that are there), and writes
-OUT/coco/2017/1.1.0 with TFDS's own feature names, types and order of records.
-Then --config.data.root=data/tfds trains and evaluates from it. The bytes of
-the images stay as they are. test2017 has no annotations and is left out.
+Reads annotations/instances_SPLIT.json and the images in SPLIT/, for the splits train2017 and val2017 (those that are
+there), and writes OUT/coco/2017/1.1.0 with TFDS's own feature names, types and order of records. Then
+--config.data.root=data/tfds trains and evaluates from it. The bytes of the images stay as they are. test2017 has no
+annotations and is left out.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from yolos_jax.errors import clear_errors
 from yolos_jax.programs.command_line import Parser
 
 
+@clear_errors()
 def main() -> None:
-    """The program."""
+    """Writes the data set and prints what is in it."""
     parser = Parser(__doc__)
     parser.add_argument("--coco", required=True, type=Path, help="COCO folder to read")
     parser.add_argument("--out", required=True, type=Path, help="folder to write coco/2017/1.1.0 in")
     parser.add_argument("--splits", nargs="+", default=(), help="splits to write, instead of train2017 and val2017")
     args = parser.parse()
-    with clear_errors():
-        prepare(args.coco, args.out, args.splits)
 
-
-def prepare(coco: Path, out: Path, splits: Sequence[str]) -> None:
-    """Writes the data set and prints what is in it."""
     from yolos_jax.data.tfds.build import build
 
-    folder, found = build(coco, out, splits)
+    folder, found = build(args.coco, args.out, args.splits)
     for one in found:
         cut = f", {one.clipped} of them clipped to their image" if one.clipped else ""
         print(f"{one.split}: {one.images} images, {one.objects} objects{cut}, in {one.shards} shard(s)")

@@ -10,30 +10,25 @@ import sys
 
 from yolos_jax.distributed import launch
 from yolos_jax.errors import clear_errors
-from yolos_jax.programs.command_line import RecipeParser, join
+from yolos_jax.programs.command_line import RecipeParser
 
 
-def parser() -> RecipeParser:
+def main() -> None:
+    """Trains as the command line says."""
     parser = RecipeParser(__doc__)
     parser.add_argument("--workdir", required=True, help="folder for checkpoints, metrics.jsonl and tensorboard/")
     text = "go on although the recipe or the annotations have changed"
     parser.add_argument("--accept_differences", action="store_true", help=text)
     parser.add_process_flags()
-    return parser
-
-
-def main() -> None:
-    """The program."""
-    args, config = parser().parse_recipe()
+    args, config = parser.parse_recipe()
     with launch.guarded(), clear_errors():
-        join(args)
+        launch.join(args.coordinator, args.processes, args.process, args.distributed)
         # The loop itself rather than yolos_jax.train, so that a traceback has one frame of ours less.
         from yolos_jax.recipe import options_of, prepare
         from yolos_jax.tasks.detection import detection_task
         from yolos_jax.training.loop import train
 
-        config = prepare(config)
-        make_task = functools.partial(detection_task, config)
+        make_task = functools.partial(detection_task, prepare(config))
         outcome = train(make_task, args.workdir, options_of(config, args.accept_differences))
         if outcome.signal:
             sys.exit(128 + outcome.signal)

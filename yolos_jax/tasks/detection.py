@@ -87,7 +87,7 @@ def detection_task(config: Any, mesh: Mesh) -> Task:
       InputError: the recipe, the data and the devices do not fit together.
     """
     source = recipe.source_of(config, "train")
-    model, compute = recipe.model_of(config, source.num_classes), recipe.compute_of(config, training=True)
+    model, compute = recipe.model_of(config, source.num_classes), recipe.compute_of(config)
     recipe.check_batch(config, mesh.size)
     train, data, optimizer = config.train, config.data, config.optimizer
     plan = recipe.plan_of(config, model, source.examples.sizes)
@@ -104,7 +104,7 @@ def detection_task(config: Any, mesh: Mesh) -> Task:
     return Task(
         shapes=shapes,
         starting_params=functools.partial(starting_params, model, config.init, config.seed),
-        loss=detection_loss(graph, train.images_per_replica, config.matcher, mesh, recipe.loss_weights_of(config)),
+        loss=detection_loss(graph, train.images_per_replica, config.matcher, mesh, LossWeights(**config.loss)),
         divisors=batch_divisors(train.images_per_replica),
         optimizer=make_optimizer(optimizer.name, schedule, optimizer.weight_decay, optimizer.clip_norm),
         schedule=schedule,

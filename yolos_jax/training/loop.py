@@ -16,25 +16,18 @@ from yolos_jax.training.prefetch import Batches
 from yolos_jax.training.resume import begin, refuse_unequal
 from yolos_jax.training.saving import Checkpoints
 from yolos_jax.training.signals import Signals, only_run_in
-from yolos_jax.training.step import BucketedStep, data_mesh, make_step, replicated, split_over
+from yolos_jax.training.step import BucketedStep, data_mesh, make_gradient, make_step, replicated, split_over
 from yolos_jax.training.task import Evaluated, MakeTask, Options
 
 
 class Outcome(NamedTuple):
-    """How a run ended.
-
-    Attributes:
-      step: updates done in all.
-      signal: number of the signal that ended it early, or 0.
-      compiled: patches of the buckets that the step was compiled for, in this order.
-      padding: share of the patches of this process's steps that were padding.
-    """
+    """How a run ended."""
 
     workdir: Path
-    step: int
-    signal: int
-    compiled: tuple[int, ...]
-    padding: float
+    step: int  # updates done in all
+    signal: int  # number of the signal that ended it early, or 0
+    compiled: tuple[int, ...]  # patches of the buckets that the step was compiled for, in this order
+    padding: float  # share of the patches of this process's steps that were padding
 
 
 def train(
@@ -103,7 +96,8 @@ class Run:
         task, options, processes = self.task, self.options, self.processes
         self.checkpoints = stack.enter_context(Checkpoints(self.workdir, options.keep, processes.is_primary))
         self.metrics = stack.enter_context(Metrics(self.workdir, task, options.log_every, self.done, processes))
-        step = make_step(task.loss, task.divisors, task.optimizer, mesh, options.accumulate, options.ema)
+        gradient = make_gradient(task.loss, task.divisors, mesh, options.accumulate)
+        step = make_step(gradient, task.optimizer, mesh, options.ema)
         self.step = BucketedStep(step, task, processes, self.metrics.say)
         loaded = task.load(self.done, Share(processes.index, processes.count))
         batches = Batches(loaded, split_over(mesh), processes, self.signals, options.skip_unreadable)

@@ -22,21 +22,13 @@ POLL = 0.25  # seconds between looks at the workers and at the signals
 
 
 class DeviceBatch(NamedTuple):
-    """A batch whose arrays are on the devices, split along the first axis.
+    """A batch whose arrays are on the devices, split along the first axis."""
 
-    Attributes:
-      step: its place in the plan.
-      arrays: what the loss takes.
-      indices: int64, each slot's example by its place in the data, -1 for an empty slot; of this process's share.
-      bucket: patches that every sequence is padded to.
-      real: patches of this process's share that are not padding.
-    """
-
-    step: int
-    arrays: Any
-    indices: np.ndarray
-    bucket: int
-    real: int
+    step: int  # its place in the plan
+    arrays: Any  # what the loss takes
+    indices: np.ndarray  # int64, examples of this process's share by their place in the data, -1 for an empty slot
+    bucket: int  # patches that every sequence is padded to
+    real: int  # patches of this process's share that are not padding
 
 
 class Batches:

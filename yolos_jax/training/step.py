@@ -18,34 +18,20 @@ from yolos_jax.training.task import Loss, LossReport, Task
 
 
 class TrainState(NamedTuple):
-    """Everything that training changes.
+    """Everything that training changes."""
 
-    Attributes:
-      step: int32 scalar, updates done.
-      params: nested dict of float32 arrays.
-      opt_state: optax's.
-      ema: an exponential moving average of `params`, or None if not wanted.
-    """
-
-    step: jax.Array | np.ndarray
-    params: dict
+    step: jax.Array | np.ndarray  # int32 scalar, updates done
+    params: dict  # nested, of float32 arrays
     opt_state: Any
-    ema: dict | None = None
+    ema: dict | None = None  # an exponential moving average of `params`, if wanted
 
 
 class StepReport(NamedTuple):
-    """What one step says.
+    """What one step says."""
 
-    Attributes:
-      loss: of the whole batch, before the update.
-      grad_norm: global norm of the gradients before clipping.
-      applied: bool scalar; False if the loss, its images' numbers, gradients or the updated parameters were not
-        finite, and then the state is as it was.
-    """
-
-    loss: LossReport
-    grad_norm: jax.Array
-    applied: jax.Array
+    loss: LossReport  # of the whole batch, before the update
+    grad_norm: jax.Array  # global norm of the gradients before clipping
+    applied: jax.Array  # bool; False if loss, gradients or new parameters were not finite: the state is as it was
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -106,26 +92,16 @@ def make_gradient(loss: Loss, divisors: Callable[[Any], Any], mesh: Mesh, parts:
     return whole if parts == 1 else accumulated
 
 
-def make_step(
-    loss: Loss,
-    divisors: Callable[[Any], Any],
-    optimizer: optax.GradientTransformation,
-    mesh: Mesh,
-    parts: int = 1,
-    ema_decay: float = 0.0,
-) -> Any:
+def make_step(gradient: Callable, optimizer: optax.GradientTransformation, mesh: Mesh, ema_decay: float = 0.0) -> Any:
     """The step as `jax.jit` makes it: (state, batch) -> (state, `StepReport`).
 
-    The state is donated, the batch is split over `mesh`.
-
-    The reference averages gradients over replicas; here the loss itself is that average, so its gradient over the
-    whole batch is the same number.
+    The state is donated, the batch is split over `mesh`. The reference averages gradients over replicas; here the
+    loss itself is that average, so its gradient over the whole batch is the same number.
 
     Args:
-      loss, divisors, parts: see `make_gradient`; `parts` is gradient accumulation.
+      gradient: as `make_gradient` gives it.
       ema_decay: of the moving average of the parameters, if the state has one.
     """
-    gradient = make_gradient(loss, divisors, mesh, parts)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, StepReport]:
         grads, report = gradient(state.params, batch)
@@ -145,9 +121,8 @@ def make_step(
 
 def fresh_state(params: dict, optimizer: optax.GradientTransformation, ema: bool = False) -> TrainState:
     """Step 0, not yet on all devices; the moving average starts at the parameters."""
-    return TrainState(
-        jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.tree.map(jnp.array, params) if ema else None
-    )
+    average = jax.tree.map(jnp.array, params) if ema else None
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average)
 
 
 def initial_state(params: dict, optimizer: optax.GradientTransformation, mesh: Mesh, ema: bool = False) -> TrainState:
@@ -160,21 +135,12 @@ class NotFinite(InputError):
 
 
 class BucketedStep:
-    """The step of a run: compiled when a bucket is first met, and checked one step late.
-
-    Args:
-      step: as `make_step` gives it.
-      task: whose step it is.
-      say: prints a sentence.
-
-    Attributes:
-      programs: the compiled step of each bucket met so far, by its patches.
-    """
+    """The step of a run, as `make_step` gives it: compiled when a bucket is first met, and checked one step late."""
 
     def __init__(self, step: Any, task: Task, processes: Processes, say: Callable[[str], object]):
         self._step, self._task, self._processes, self._say = step, task, processes, say
         self._unchecked: tuple[StepReport, DeviceBatch] | None = None
-        self.programs: dict[int, Any] = {}
+        self.programs: dict[int, Any] = {}  # of each bucket met so far, by its patches
 
     def __call__(self, state: TrainState, batch: DeviceBatch) -> tuple[TrainState, StepReport]:
         """Starts a step, and raises `NotFinite` if the one before could not be applied."""
@@ -208,13 +174,7 @@ class BucketedStep:
 
 
 def not_finite(report: StepReport, step: int, ids: Sequence[int | None], bad_images: str) -> NotFinite:
-    """What to say of a step that was not applied.
-
-    Args:
-      step: counts from 1.
-      ids: image ids of the batch, in order; None for an empty slot.
-      bad_images: see `Task`.
-    """
+    """The error for a step (counted from 1) that was not applied; `ids` are its images', None for an empty slot."""
     there = [i for i in ids if i is not None]
     bad = [i for i, fine in zip(ids, np.asarray(report.loss.finite)) if not fine and i is not None]
     what = bad_images if bad else "loss, gradients or updated parameters"

@@ -14,17 +14,11 @@ from yolos_jax.data.loader import Loaded, Share
 
 
 class LossReport(NamedTuple):
-    """What a loss function says besides its value.
+    """What a loss function says besides its value, of a batch or of a part of it; the parts' numbers add up."""
 
-    Attributes:
-      terms: scalars by name, of this batch or part of a batch; those of the parts add up to the whole's.
-      finite: bool `[B]`, False for images that numbers went bad for.
-      measured: scalars by name that are no part of the mathematics, such as milliseconds; they add up, too.
-    """
-
-    terms: dict[str, jax.Array]
-    finite: jax.Array
-    measured: dict[str, jax.Array]
+    terms: dict[str, jax.Array]  # scalars by name
+    finite: jax.Array  # bool `[B]`, False for images that numbers went bad for
+    measured: dict[str, jax.Array]  # scalars that are no part of the mathematics, such as milliseconds
 
 
 Loss = Callable[..., tuple[jax.Array, LossReport]]
@@ -46,51 +40,30 @@ class Evaluated(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Data source, plan, loss and evaluator of one kind of training, and how its checkpoints are described.
+    """Data source, plan, loss and evaluator of one kind of training, and how its checkpoints are described."""
 
-    Attributes:
-      shapes: the parameters, a nested dict of things with `.shape` and `.dtype`.
-      starting_params: makes the parameters to start from, numpy; called in the primary process only.
-      loss, divisors: see `training.step.make_gradient`.
-      optimizer: optax's.
-      schedule: learning rate of every step, which the metrics show.
-      load: (first step, share) -> the batches from there to the end, see `data.loader.load`.
-      total, per_epoch: steps of the run and of an epoch.
-      buckets: number of sequence lengths that the step is compiled for.
-      image_ids: int64, of every example by its place in the data.
-      bad_images: what is wrong with images that the loss reports as not finite.
-      shown: names of the loss terms that the progress bar shows.
-      evaluate: (params, cancelled) -> `Evaluated`, or None if `cancelled()` became true in any process; None: never.
-      headline: names of the numbers that stand for an evaluation; the first one decides which is the best.
-      facts: what makes this run the run it is, JSON-ready: "config", "data", "versions", see `training.resume`.
-      validation: what the processes must have in common besides `facts`.
-      compare: (meta of a checkpoint) -> sentences on how its model is another.
-      meta: (step, extra) -> what a checkpoint says about itself.
-      description: what is about to happen, for a person.
-      notes: what is worth knowing about the data, a sentence each.
-    """
-
-    shapes: dict
-    starting_params: Callable[[], dict]
+    shapes: dict  # the parameters: nested dicts of things with `.shape` and `.dtype`
+    starting_params: Callable[[], dict]  # numpy; called in the primary process only
     loss: Loss
-    divisors: Callable[[Any], Any]
+    divisors: Callable[[Any], Any]  # (batch) -> what the loss of the whole batch is divided by
     optimizer: optax.GradientTransformation
-    schedule: optax.Schedule
-    load: Callable[[int, Share], Generator[Loaded]]
-    total: int
-    per_epoch: int
-    buckets: int
-    image_ids: np.ndarray
-    bad_images: str
-    shown: tuple[str, ...]
+    schedule: optax.Schedule  # learning rate of every step, for the metrics
+    load: Callable[[int, Share], Generator[Loaded]]  # (first step, share) -> the batches from there to the end
+    total: int  # steps of the run
+    per_epoch: int  # steps of an epoch
+    buckets: int  # number of sequence lengths that the step is compiled for
+    image_ids: np.ndarray  # int64, of every example by its place in the data
+    bad_images: str  # what is wrong with images that the loss reports as not finite, such as "matching costs"
+    shown: tuple[str, ...]  # loss terms that the progress bar shows
+    # (params, cancelled) -> the result, or None if `cancelled()` became true in any process; None: never evaluates
     evaluate: Callable[[dict, Callable[[], int]], Evaluated | None] | None
-    headline: tuple[str, ...]
-    facts: dict[str, Any]
-    validation: dict[str, Any]
-    compare: Callable[[Meta], list[str]]
-    meta: Callable[[int, dict[str, Any]], Meta]
-    description: str
-    notes: tuple[str, ...]
+    headline: tuple[str, ...]  # numbers that stand for an evaluation; the first one decides which is the best
+    facts: dict[str, Any]  # JSON-ready: "config", "data", "order" and "versions" make this run the run it is
+    validation: dict[str, Any]  # what the processes must have in common besides `facts`
+    compare: Callable[[Meta], list[str]]  # sentences on how a checkpoint's model is another
+    meta: Callable[[int, dict[str, Any]], Meta]  # (step, extra) -> what a checkpoint says about itself
+    description: str  # what is about to happen, for a person
+    notes: tuple[str, ...]  # what is worth knowing about the data, a sentence each
 
 
 MakeTask = Callable[[Mesh], Task]
@@ -99,24 +72,13 @@ MakeTask = Callable[[Mesh], Task]
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How a run goes about it; none of these decides what is computed, but for `ema` and `accumulate`'s rounding.
+    """How a run goes about it; only `ema`, and the rounding of `accumulate`, change what is computed."""
 
-    Attributes:
-      accumulate: parts that a batch is computed in.
-      ema: decay of the moving average of the parameters; 0 for none.
-      log_every: steps between lines of the metrics.
-      save_every: steps between checkpoints.
-      keep: latest checkpoints that stay.
-      evaluate_every: epochs between evaluations; 0 for none.
-      skip_unreadable: another image takes the place of one that cannot be read.
-      accept_differences: go on from a checkpoint even if the recipe or the annotations are not what they were.
-    """
-
-    accumulate: int = 1
-    ema: float = 0.0
-    log_every: int = 50
-    save_every: int = 1000
-    keep: int = 3
-    evaluate_every: int = 1
-    skip_unreadable: bool = False
-    accept_differences: bool = False
+    accumulate: int  # parts that a batch is computed in
+    ema: float  # decay of the moving average of the parameters; 0 for none
+    log_every: int  # steps between lines of the metrics
+    save_every: int  # steps between checkpoints
+    keep: int  # latest checkpoints that stay
+    evaluate_every: int  # epochs between evaluations; 0 for none
+    skip_unreadable: bool  # another image takes the place of one that cannot be read
+    accept_differences: bool  # go on from a checkpoint even if the recipe or the annotations are not what they were

@@ -1,25 +1,14 @@
 """Foreign weights and ours: reference YOLOS, Hugging Face YOLOS, and ViTs to start from, in files or on the hub.
 
-One format joins them: numpy float32 arrays under the reference's state-dict
-names, in PyTorch layouts. Nothing here needs PyTorch except reading a `.pth`.
-These are the names that the rest of the package uses.
+One format joins them: numpy float32 arrays under the reference's state-dict names, in PyTorch layouts. Nothing here
+needs PyTorch except reading a `.pth`. These are the names that the rest of the package uses.
 """
 
-from yolos_jax.weights.card import recorded_facts
-from yolos_jax.weights.folder import export_huggingface
-from yolos_jax.weights.hub import hub_model
-from yolos_jax.weights.load import load_detector, load_weights, with_classes
-from yolos_jax.weights.processor import SHORT_SIDE, sizes_of
-from yolos_jax.weights.published import variant_of
-
-__all__ = [
-    "SHORT_SIDE",
-    "export_huggingface",
-    "hub_model",
-    "load_detector",
-    "load_weights",
-    "recorded_facts",
-    "sizes_of",
-    "variant_of",
-    "with_classes",
-]
+from yolos_jax.weights.card import recorded_facts as recorded_facts
+from yolos_jax.weights.folder import export_huggingface as export_huggingface
+from yolos_jax.weights.hub import hub_model as hub_model
+from yolos_jax.weights.load import load_weights as load_weights
+from yolos_jax.weights.processor import SHORT_SIDE as SHORT_SIDE
+from yolos_jax.weights.processor import sizes_of as sizes_of
+from yolos_jax.weights.published import variant_of as variant_of
+from yolos_jax.weights.published import with_classes as with_classes

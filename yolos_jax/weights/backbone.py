@@ -8,7 +8,8 @@ import numpy as np
 
 from yolos_jax.errors import InputError
 from yolos_jax.weights.limits import shown
-from yolos_jax.weights.report import compact
+from yolos_jax.weights.names import join
+from yolos_jax.weights.report import Report, compact
 
 _TIMM = "patch_embed.proj.weight"
 _TRANSFORMERS = "embeddings.patch_embeddings.projection.weight"
@@ -16,14 +17,8 @@ _TRANSFORMERS = "embeddings.patch_embeddings.projection.weight"
 _PREFERRED = (("teacher", "student"), ("base_encoder", "momentum_encoder"))
 # What may stand beside a backbone under the same prefix: classifiers, projections, MAE's decoder.
 _IGNORED = ("dist_token", "mask_token", "head.", "head_dist.", "decoder_")
-_IGNORED_TRANSFORMERS = (
-    "embeddings.mask_token",
-    "pooler.",
-    "classifier.",
-    "cls_classifier.",
-    "distillation_classifier.",
-    "decoder.",
-)
+_CLASSIFIERS = ("classifier.", "cls_classifier.", "distillation_classifier.")
+_IGNORED_OF_TRANSFORMERS = ("embeddings.mask_token", "pooler.", "decoder.", *_CLASSIFIERS)
 # Transformers' names -> timm's; the second form is that of transformers 5 in memory. Applied in this order.
 _RENAMES = (
     (r"^embeddings\.distillation_token$", "dist_token"),
@@ -44,73 +39,50 @@ _RENAMES = (
 
 
 class Backbone(NamedTuple):
-    """A ViT's tensors under timm's names.
-
-    Attributes:
-      state: float32 arrays by timm's name, without heads.
-      origin: the source's name or names (query, key, value) of each.
-      ignored: the source's names of all others.
-      distilled: whether there is a distillation token, and so a position for it.
-      notes: where it was found.
-    """
+    """A ViT's tensors under timm's names, without heads."""
 
     state: dict[str, np.ndarray]
-    origin: dict[str, tuple[str, ...]]
-    ignored: tuple[str, ...]
-    distilled: bool
-    notes: tuple[str, ...]
+    distilled: bool  # whether there is a distillation token, and so a position for it
+    report: Report  # of the source's tensors; nothing is initialised yet
 
 
 def prefixes(state: Mapping[str, np.ndarray]) -> list[str]:
     """What stands before the names of each ViT in a state dict; empty if there is none."""
-    found = []
-    for name in state:
-        for mark in (_TIMM, _TRANSFORMERS):
-            start = name.removesuffix(mark)
-            if start != name and (not start or start.endswith(".")):
-                found.append(start)
-    return found
+    marked = [(name, mark) for name in state for mark in (_TIMM, _TRANSFORMERS) if f".{name}".endswith(f".{mark}")]
+    return [name.removesuffix(mark) for name, mark in marked]
 
 
 def find_backbone(state: Mapping[str, np.ndarray], what: str) -> Backbone:
-    """The ViT of a state dict.
+    """The ViT of a state dict (float32 arrays by name) that has at least one of the `prefixes`.
 
-    Args:
-      state: float32 arrays by name; at least one of `prefixes`.
-      what: what to call the source in an error.
-
-    Raises:
-      InputError: there are several and no rule which one counts, or its names contradict each other.
+    An `InputError` says that there are several and no rule which one counts, or that names contradict each other.
     """
-    found = prefixes(state)
-    prefix = _choose(found, what)
+    prefix = _choose(prefixes(state), what)
     of_timm = prefix + _TIMM in state
     inside = {name.removeprefix(prefix): name for name in state if name.startswith(prefix)}
     has_norm = any(name.startswith(("norm.", "layernorm.")) for name in inside)
-    passed = _IGNORED + (() if has_norm else ("fc_norm.",)) if of_timm else _IGNORED_TRANSFORMERS
+    passed = _IGNORED + (() if has_norm else ("fc_norm.",)) if of_timm else _IGNORED_OF_TRANSFORMERS
     backbone: dict[str, tuple[str, ...]] = {}
     for name, theirs in inside.items():
         if name.startswith(passed):
             continue
-        name = name if of_timm else _timm_name(name)
+        for part, timm in () if of_timm else _RENAMES:
+            name = re.sub(part, timm, name)
         if name in backbone:
             raise InputError(f"{what} holds both {shown(backbone[name][0])} and {shown(theirs)}, which are the same.")
         backbone[name] = (theirs,)
-    distilled = (prefix if of_timm else f"{prefix}embeddings.") + ("dist_token" if of_timm else "distillation_token")
+    distillation_token = prefix + ("dist_token" if of_timm else "embeddings.distillation_token")
     backbone.pop("dist_token", None)
     if not of_timm:
-        backbone = _join(backbone, state, what)
-    taken = {name for names in backbone.values() for name in names}
+        backbone = _with_joint_qkv(backbone, state, what)
+    taken = dict.fromkeys(name for names in backbone.values() for name in names)
     notes = [f"the backbone is that under {prefix!r}; everything else is ignored."] if prefix else []
     if not has_norm:
         notes.append("there is no norm after the last block; it starts with scale 1 and bias 0.")
-    return Backbone(
-        state={name: _joined([state[theirs] for theirs in names]) for name, names in backbone.items()},
-        origin=backbone,
-        ignored=tuple(name for name in state if name not in taken),
-        distilled=distilled in state,
-        notes=tuple(notes),
-    )
+    ignored = tuple(name for name in state if name not in taken)
+    joined = {name: join([state[theirs] for theirs in names]) for name, names in backbone.items()}
+    report = Report("deit", tuple(taken), ignored=ignored, notes=tuple(notes), path=what)
+    return Backbone(joined, distillation_token in state, report)
 
 
 def _choose(found: list[str], what: str) -> str:
@@ -124,13 +96,7 @@ def _choose(found: list[str], what: str) -> str:
     raise InputError(f"{what} holds {len(left)} vision transformers (under {some}); save the one meant alone.")
 
 
-def _timm_name(name: str) -> str:
-    for theirs, ours in _RENAMES:
-        name = re.sub(theirs, ours, name)
-    return name
-
-
-def _join(backbone: dict[str, tuple[str, ...]], state: Mapping[str, np.ndarray], what: str) -> dict:
+def _with_joint_qkv(backbone: dict[str, tuple[str, ...]], state: Mapping[str, np.ndarray], what: str) -> dict:
     """Query, key and value of each block, which transformers keeps apart, become one entry in that order."""
     out: dict[str, tuple[str, ...]] = {}
     for name, theirs in backbone.items():
@@ -138,15 +104,10 @@ def _join(backbone: dict[str, tuple[str, ...]], state: Mapping[str, np.ndarray],
         if found is None:
             out[name] = theirs
             continue
-        parts = [backbone.get(f"{found[1]}{letter}{found[3]}") for letter in "qkv"]
-        names = tuple(part[0] for part in parts if part is not None)
+        parts = [f"{found[1]}{letter}{found[3]}" for letter in "qkv"]
+        names = tuple(backbone[part][0] for part in parts if part in backbone)
         if len(names) < 3 or len({state[part].shape for part in names}) > 1 or not state[theirs[0]].ndim:
-            raise InputError(
-                f"{what} lacks a query, key or value, or their shapes differ; it has {', '.join(compact(names))}."
-            )
+            there = ", ".join(compact(names))
+            raise InputError(f"{what} lacks a query, key or value, or their shapes differ; it has {there}.")
         out[f"{found[1]}qkv{found[3]}"] = names
     return out
-
-
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -9,6 +9,7 @@ from yolos_jax.errors import InputError
 from yolos_jax.model.config import VARIANTS, YolosConfig
 from yolos_jax.weights.files import read_json
 from yolos_jax.weights.processor import Sizes
+from yolos_jax.weights.published import with_classes
 
 _TEXT = """
 # {title}
@@ -48,34 +49,24 @@ for found in Detector.load("FOLDER")(["image.jpg"], threshold=0.5):
 """
 
 
+_TITLES = {"ti": "YOLOS-Ti", "s": "YOLOS-S", "s_dwr": "YOLOS-S (dWr)", "b": "YOLOS-B"}
+
+
 class Facts(NamedTuple):
-    """What is known of a model's weights.
+    """What is known of a model's weights."""
 
-    Attributes:
-      origin: the hub's `org/name@commit` or the file that they were converted from; "" for trained ones.
-      step: training steps done.
-      metrics: COCO's numbers by name, 0..1; empty if none were recorded.
-      images: on how many images; None if that was not recorded.
-      data: what those images are, such as `val2017`; "" if that was not recorded.
-    """
-
-    origin: str = ""
-    step: int = 0
-    metrics: Mapping[str, float] = {}
-    images: int | None = None
-    data: str = ""
+    origin: str = ""  # the hub's `org/name@commit` or the file that they were converted from; "" for trained ones
+    step: int = 0  # training steps done
+    metrics: Mapping[str, float] = {}  # COCO's numbers by name, 0..1; empty if none were recorded
+    images: int | None = None  # on how many images; None if that was not recorded
+    data: str = ""  # what those images are, such as `val2017`; "" if that was not recorded
 
 
 def recorded_facts(folder: str | Path, step: int, extra: Mapping[str, Any]) -> Facts:
-    """The facts of a checkpoint or Hugging Face folder: eval.py's numbers, else those its run recorded at this step.
-
-    Args:
-      folder: where `eval-STEP/metrics.json` may be.
-      step: the checkpoint's.
-      extra: its `Meta.extra`.
+    """The facts of a checkpoint at a step, with its `Meta.extra`: eval.py's numbers, else those that its run recorded.
 
     Raises:
-      InputError: there is a metrics.json that holds no numbers.
+      InputError: there is an `eval-STEP/metrics.json` in the folder that holds no numbers.
     """
     from yolos_jax.evaluation.coco_metrics import NAMES  # brings pycocotools along
 
@@ -86,11 +77,10 @@ def recorded_facts(folder: str | Path, step: int, extra: Mapping[str, Any]) -> F
         bad = [name for name in NAMES if not _is_number(values.get(name))]
         if bad:
             raise InputError(f"{report} has no number for {bad[0]}; evaluate again, or put the file aside.")
-        images = values.get("images")
-        metrics = {name: values[name] for name in NAMES}
-        return Facts(origin, step, metrics, images if type(images) is int else None, str(values.get("data", "")))
-    evaluations = [e for e in extra.get("evaluations", []) if e.get("step") == step]
-    metrics = {name: evaluations[-1][name] for name in NAMES if name in evaluations[-1]} if evaluations else {}
+        images = values["images"] if type(values.get("images")) is int else None
+        return Facts(origin, step, {name: values[name] for name in NAMES}, images, str(values.get("data", "")))
+    evaluations = [e for e in extra.get("evaluations", []) if e.get("step") == step] or [{}]
+    metrics = {name: evaluations[-1][name] for name in NAMES if name in evaluations[-1]}
     if not metrics and _is_number(extra.get("AP")):
         metrics = {"AP": extra["AP"]}  # of the best checkpoint of a run
     return Facts(origin, step, metrics, None, _evaluated_on(extra) if metrics else "")
@@ -111,50 +101,28 @@ def model_card(config: YolosConfig, id2label: Mapping[str, str], sizes: Sizes, f
     from yolos_jax.weights.hub import hub_name
     from yolos_jax.weights.huggingface import NO_NAME
 
-    title = _title(config)
+    same = (name for name, known in VARIANTS.items() if not known.differences(with_classes(config, known.num_classes)))
+    variant = next(same, "")
+    title = _TITLES.get(variant, "YOLOS")
     results = [
         EvalResult("object-detection", "custom", facts.data or "not recorded", name, round(value, 6), metric_name=name)
         for name, value in facts.metrics.items()
         if value >= 0  # -1: there was nothing to find
     ]
-    base = hub_name(facts.origin)
+    base, tags = hub_name(facts.origin), ["yolos", "object-detection", "vision", "yolos-jax"]
     header = ModelCardData(
-        model_name=title,
-        library_name="transformers",
-        pipeline_tag="object-detection",
-        tags=["yolos", "object-detection", "vision", "yolos-jax"],
-        base_model=base,
+        model_name=title, library_name="transformers", pipeline_tag=tags[1], tags=tags, base_model=base,
         eval_results=results or None,
-    )
+    )  # fmt: skip
     origin = f", converted from {base or Path(facts.origin).name}" if facts.origin else ""
     origin += f", after {facts.step} steps of training" if facts.step else ""
     named = sum(name != NO_NAME and name != f"LABEL_{i}" for i, name in id2label.items())
     mid = "also added after every block but the last" if config.mid_grid else "added before the first block only"
     text = _TEXT.format(
-        title=title,
-        origin=origin,
-        variant=_variant(config) or "none of the paper's",
-        config=config,
-        named=named,
-        grid=config.init_grid,
-        mid=mid,
-        sizes=sizes,
-        measured=_measured(facts),
-    )
+        title=title, origin=origin, variant=variant or "none of the paper's", config=config, named=named,
+        grid=config.init_grid, mid=mid, sizes=sizes, measured=_measured(facts),
+    )  # fmt: skip
     return f"---\n{header.to_yaml()}\n---\n{text}"
-
-
-def _variant(config: YolosConfig) -> str:
-    """The variant that a model is, for whatever number of classes."""
-    for name, known in VARIANTS.items():
-        if all(difference.startswith("num_classes ") for difference in known.differences(config)):
-            return name
-    return ""
-
-
-def _title(config: YolosConfig) -> str:
-    names = {"ti": "YOLOS-Ti", "s": "YOLOS-S", "s_dwr": "YOLOS-S (dWr)", "b": "YOLOS-B"}
-    return names.get(_variant(config), "YOLOS")
 
 
 def _measured(facts: Facts) -> str:
@@ -168,4 +136,4 @@ def _measured(facts: Facts) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) in (int, float) and math.isfinite(value)

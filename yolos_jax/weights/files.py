@@ -16,13 +16,7 @@ INDEX = "model.safetensors.index.json"
 
 
 class Tensors(NamedTuple):
-    """Tensors as found.
-
-    Attributes:
-      state: numpy float32 arrays by name.
-      cast: "name (dtype)" of those that had another dtype in the file.
-      notes: sentences about where in the file they were.
-    """
+    """Tensors as found: numpy float32 arrays by name; `cast` and `notes` are those of a `Report`."""
 
     state: dict[str, np.ndarray]
     cast: tuple[str, ...] = ()
@@ -40,25 +34,17 @@ def read_tensors(path: Path) -> Tensors:
 
 
 def read_folder(path: Path) -> Tensors:
-    """Tensors of a folder from the Hugging Face hub.
-
-    Takes `model.safetensors`, its sharded form, or `pytorch_model.bin`.
-    """
-    if (path / "model.safetensors").is_file():
-        return read_tensors(path / "model.safetensors")
-    if (path / INDEX).is_file():
-        return _as_float32(_read_shards(path), path)
-    if (path / "pytorch_model.bin").is_file():
-        return read_tensors(path / "pytorch_model.bin")
+    """Tensors of a folder from the hub: its `model.safetensors`, that file's shards, or its `pytorch_model.bin`."""
+    for name in ("model.safetensors", INDEX, "pytorch_model.bin"):
+        if (path / name).is_file():
+            return _as_float32(_read_shards(path), path) if name == INDEX else read_tensors(path / name)
     raise InputError(f"the folder {path} has a config.json but no model.safetensors (nor a sharded one).")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file."""
     try:
-        size = path.stat().st_size
-        if size > MOST_JSON:
-            raise ValueError(f"it has {size} bytes, more than {MOST_JSON}")
+        _check_bytes(path, MOST_JSON)
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}).") from error
@@ -67,10 +53,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def _check_bytes(path: Path, most: int) -> int:
+    """The size of a file; `ValueError` if it is above `most`."""
+    size = path.stat().st_size
+    if size > most:
+        raise ValueError(f"it has {size} bytes, more than {most}")
+    return size
+
+
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     """All tensors; the library checks the header against the file before anything is allocated."""
     try:
-        _check_header(path)
+        size = _check_bytes(path, MOST_BYTES)
+        with path.open("rb") as start:
+            header = int.from_bytes(start.read(8), "little")
+        if header > min(MOST_HEADER, max(size - 8, 0)):  # its JSON is parsed in one piece
+            raise ValueError(f"its header claims {header} bytes, the whole file has {size}")
         with safe_open(path, framework="np") as file:
             names = file.keys()
             return {name: file.get_tensor(name) for name in names}
@@ -78,17 +76,6 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     except (SafetensorError, OSError, ValueError, MemoryError, TypeError, KeyError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).split("\n")[0][:200]
         raise InputError(f"{path} is not a readable safetensors file ({reason}).") from error
-
-
-def _check_header(path: Path) -> None:
-    """`ValueError` if the file or its header is of an absurd size: a header's JSON is parsed in one piece."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        header = int.from_bytes(file.read(8), "little")
-    if size > MOST_BYTES:
-        raise ValueError(f"it has {size} bytes, more than {MOST_BYTES}")
-    if header > min(MOST_HEADER, max(size - 8, 0)):
-        raise ValueError(f"its header claims {header} bytes, the whole file has {size}")
 
 
 def _read_shards(path: Path) -> dict[str, np.ndarray]:

@@ -26,8 +26,7 @@ def export_huggingface(
     """Writes a folder that transformers loads, model and image processor.
 
     Args:
-      params: our parameters.
-      config: their model; both position grids must be equal.
+      params, config: our parameters and their model; both position grids must be equal.
       label_names: names by class id, or None.
       out_dir: a new or empty folder.
       category_ids: the data set's category id of every label, where they differ.

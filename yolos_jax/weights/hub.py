@@ -1,7 +1,7 @@
 """Models on the Hugging Face hub: which names mean one, and its files in the local cache.
 
-`huggingface_hub` does the work and honours what it always does: HF_HOME and
-HF_HUB_CACHE for the cache, HF_HUB_OFFLINE, HF_TOKEN, HF_ENDPOINT.
+`huggingface_hub` does the work and honours what it always does: HF_HOME and HF_HUB_CACHE for the cache,
+HF_HUB_OFFLINE, HF_TOKEN, HF_ENDPOINT.
 """
 
 import re
@@ -12,9 +12,8 @@ from yolos_jax.errors import InputError
 from yolos_jax.weights.files import ENDINGS, INDEX
 from yolos_jax.weights.published import PUBLISHED
 
-_ID = re.compile(
-    r"(?P<id>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(?P<revision>[A-Za-z0-9][\w./-]{0,199}))?"
-)
+_NAME = r"[A-Za-z0-9][\w.-]{0,95}"
+_ID = re.compile(rf"(?P<id>{_NAME}/{_NAME})(?:@(?P<revision>[A-Za-z0-9][\w./-]{{0,199}}))?")
 _SETTINGS = ["config.json", "preprocessor_config.json"]
 _WEIGHTS = ["model.safetensors", INDEX, "model-*-of-*.safetensors"]
 
@@ -29,9 +28,8 @@ class HubModel(NamedTuple):
 def hub_model(name: str | Path) -> HubModel | None:
     """What a name means on the hub; None if it is a path.
 
-    Anything that exists is a path. `org/name` is a model, unless there is a
-    folder `org` here; `org/name@revision` always is. The published names
-    (`yolos_ti`, `yolos-small-300`, ...) stand for their repositories.
+    Anything that exists is a path. `org/name` is a model, unless there is a folder `org` here; `org/name@revision`
+    always is. The published names (`yolos_ti`, `yolos-small-300`, ...) stand for their repositories.
     """
     if Path(name).exists():
         return None
@@ -55,11 +53,8 @@ def hub_name(origin: str) -> str | None:
 def fetch(model: HubModel) -> Path:
     """The folder in the cache that holds a model's settings and weights, downloaded if need be.
 
-    Where the hub cannot be reached, what is in the cache is taken. PyTorch
-    weights are downloaded only if there are no others.
-
-    Raises:
-      InputError: no such model, not allowed, or neither reachable nor in the cache.
+    Where the hub cannot be reached, what is in the cache is taken. PyTorch weights are downloaded only if there are
+    no others. `InputError` if there is no such model, access is denied, or it is neither reachable nor in the cache.
     """
     folder = _snapshot(model, _SETTINGS + _WEIGHTS)
     if not any((folder / name).exists() for name in ("model.safetensors", INDEX)):
@@ -73,43 +68,40 @@ def fetch(model: HubModel) -> Path:
 
 
 def _snapshot(model: HubModel, patterns: list[str]) -> Path:
-    from huggingface_hub import constants, errors, snapshot_download
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model.id, revision=model.revision, allow_patterns=patterns))
+    except Exception as error:  # what breaks off a download comes from several libraries
+        raise InputError(f"{_trouble(model, error)}.") from error
+
+
+def _trouble(model: HubModel, error: Exception) -> str:
+    """What is wrong, in words, when a download has failed."""
+    from huggingface_hub import constants, errors
 
     name = model.id + (f"@{model.revision}" if model.revision else "")
     where = f"https://huggingface.co/{model.id}"
-    command = f"hf download {model.id}" + (f" --revision {model.revision}" if model.revision else "")
-    try:
-        return Path(snapshot_download(model.id, revision=model.revision, allow_patterns=patterns))
-    except errors.GatedRepoError as error:
-        why = f"{name} is gated: accept its conditions on {where}, then set HF_TOKEN to a token of that account"
-        raise InputError(f"{why}.") from error
-    except errors.RepositoryNotFoundError as error:
-        raise InputError(
-            f"{name} is neither a file or folder here nor a model on the Hugging Face hub; look at its spelling, or "
-            "set HF_TOKEN if it is private."
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise InputError(
-            f"the hub's {model.id} has no revision {model.revision}; {where}/commits lists them."
-        ) from error
-    except errors.LocalEntryNotFoundError as error:
-        cache = constants.HF_HUB_CACHE
-        if constants.HF_HUB_OFFLINE:
-            raise InputError(
-                f"{name} is no file or folder here, HF_HUB_OFFLINE is set, and the cache {cache} does not hold it "
-                f"whole; run {command} where there is a network, or unset HF_HUB_OFFLINE."
-            ) from error
-        raise InputError(
-            f"{name} is no file or folder here, the hub cannot be reached ({_reason(error.__cause__ or error)}), and "
-            f"the cache {cache} does not hold it whole; try again with a network, or run {command} where there is one."
-        ) from error
-    except errors.HFValidationError as error:
-        raise InputError(f"{name} is neither a file or folder here nor a possible name on the hub.") from error
-    except Exception as error:  # what breaks off a download comes from several libraries
-        raise InputError(
-            f"{name} could not be fetched from the hub ({_reason(error)}); run the same command again, what has "
-            "arrived is kept."
-        ) from error
+    match error:
+        case errors.GatedRepoError():
+            return f"{name} is gated: accept its conditions on {where}, then set HF_TOKEN to a token of that account"
+        case errors.RepositoryNotFoundError():
+            why = "neither a file or folder here nor a model on the Hugging Face hub"
+            return f"{name} is {why}; look at its spelling, or set HF_TOKEN if it is private"
+        case errors.RevisionNotFoundError():
+            return f"the hub's {model.id} has no revision {model.revision}; {where}/commits lists them"
+        case errors.LocalEntryNotFoundError():
+            command = f"hf download {model.id}" + (f" --revision {model.revision}" if model.revision else "")
+            why, then = "HF_HUB_OFFLINE is set", f"run {command} where there is a network, or unset HF_HUB_OFFLINE"
+            if not constants.HF_HUB_OFFLINE:
+                why = f"the hub cannot be reached ({_reason(error.__cause__ or error)})"
+                then = f"try again with a network, or run {command} where there is one"
+            cache = constants.HF_HUB_CACHE
+            return f"{name} is no file or folder here, {why}, and the cache {cache} does not hold it whole; {then}"
+        case errors.HFValidationError():
+            return f"{name} is neither a file or folder here nor a possible name on the hub"
+    then = "run the same command again, what has arrived is kept"
+    return f"{name} could not be fetched from the hub ({_reason(error)}); {then}"
 
 
 def _reason(error: BaseException) -> str:

@@ -7,107 +7,78 @@ import numpy as np
 
 from yolos_jax.errors import InputError
 from yolos_jax.model.config import YolosConfig
+from yolos_jax.weights import names
 from yolos_jax.weights.limits import quoted, whole_number
-from yolos_jax.weights.names import (
-    check,
-    current_huggingface_name,
-    huggingface_names,
-    huggingface_shapes,
-    reference_shapes,
-)
 from yolos_jax.weights.reference import from_reference, to_reference
 
 CLASSIFIER = "class_labels_classifier.layers.2.weight"
 CATEGORY_IDS = "category_ids"  # our own entry of a config.json; transformers keeps what it does not know
 NO_NAME = "N/A"  # what Hugging Face's COCO models call the ids that COCO does not use
-# transformers' defaults for settings that a config.json leaves out
-_DEFAULTS = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "layer_norm_eps": 1e-12,
-    "image_size": [512, 864],
-    "patch_size": 16,
-    "num_detection_tokens": 100,
-    "use_mid_position_embeddings": True,
-    "num_labels": 2,
-}
-# the largest that each may be: far beyond any model, small enough to compute its shapes with
-_MOST = {
-    "hidden_size": 2**16,
-    "num_hidden_layers": 2**10,
-    "num_attention_heads": 2**10,
-    "intermediate_size": 2**18,
-    "num_detection_tokens": 2**16,
+# Whole numbers by transformers' name: our name, transformers' default for a config.json that leaves it out, and the
+# largest that it may be, which is far beyond any model and small enough to compute its shapes with.
+_NUMBERS = {
+    "hidden_size": ("width", 768, 2**16),
+    "num_hidden_layers": ("depth", 12, 2**10),
+    "num_attention_heads": ("heads", 12, 2**10),
+    "intermediate_size": ("mlp_width", 3072, 2**18),
+    "num_detection_tokens": ("det_tokens", 100, 2**16),
 }
 _MOST_LABELS, _MOST_PIXELS = 2**17, 2**14
-# settings that we know one value of only (also transformers' default)
+# Settings that we know one value of only, which is transformers' default, too.
 _FIXED = {"hidden_act": "gelu", "qkv_bias": True, "num_channels": 3}
 
 
 def from_huggingface(state: Mapping[str, np.ndarray], config: YolosConfig, what: str = "the state dict") -> dict:
     """Our parameters from Hugging Face's tensors (names of any transformers version); see `from_reference`."""
-    state = {current_huggingface_name(name, state): array for name, array in state.items()}
-    check(state, huggingface_shapes(config), what)
-    joined = {}
-    for name in reference_shapes(config):
-        parts = [state[theirs] for theirs in huggingface_names(name)]
-        joined[name] = np.concatenate(parts) if len(parts) > 1 else parts[0]
-    return from_reference(joined, config, what)
+    state = {names.current_huggingface_name(name, state): array for name, array in state.items()}
+    names.check(state, names.huggingface_shapes(config), what)
+    theirs = {name: names.huggingface_names(name) for name in names.reference_shapes(config)}
+    return from_reference({name: names.join([state[n] for n in parts]) for name, parts in theirs.items()}, config, what)
 
 
 def to_huggingface(params: Mapping, config: YolosConfig) -> dict[str, np.ndarray]:
     """The state dict (numpy float32) of transformers' `YolosForObjectDetection`; undoes `from_huggingface`."""
     out: dict[str, np.ndarray] = {}
     for name, array in to_reference(params, config).items():
-        names = huggingface_names(name)
-        out.update(zip(names, np.split(array, len(names)), strict=True))
+        theirs = names.huggingface_names(name)
+        out.update(zip(theirs, np.split(array, len(theirs)), strict=True))
     return out
 
 
 def read_config(values: Mapping[str, Any], what: str) -> tuple[YolosConfig, dict[int, str]]:
-    """Settings and label names of a YOLOS `config.json`.
+    """Settings, and names by class id without the placeholder "N/A", of a YOLOS `config.json`.
 
-    Args:
-      values: its content.
-      what: what to call it in an error.
-
-    Returns:
-      (config, names by class id without the placeholder "N/A").
-
-    Raises:
-      InputError: a setting is unusable or asks for something this model does not do.
+    An `InputError` names a setting that is unusable or asks for something that this model does not do.
     """
     for name, only in _FIXED.items():
         if type(values.get(name, only)) is not type(only) or values.get(name, only) != only:
             raise InputError(f"{what} sets {name} to {quoted(values[name])}; only {only!r} is supported.")
-    values = {**_DEFAULTS, **values}
-    names = _label_names(values, what)
+    labels = _label_names(values, what)
     try:
-        size = _pair(values, "image_size")
-        patch = _pair(values, "patch_size")
-        if patch[0] != patch[1]:
+        size = _pair(values.get("image_size", [512, 864]), "image_size")
+        patch, other = _pair(values.get("patch_size", 16), "patch_size")
+        if patch != other:
             raise ValueError("patch_size is not square")
-        mid = values["use_mid_position_embeddings"]
+        mid = values.get("use_mid_position_embeddings", True)
         if type(mid) is not bool:
             raise ValueError(f"use_mid_position_embeddings is {quoted(mid)}; it must be true or false")
-        number = {name: whole_number(values[name], name, 1, most) for name, most in _MOST.items()}
+        numbers: dict[str, Any] = {
+            ours: whole_number(values.get(name, default), name, 1, most)
+            for name, (ours, default, most) in _NUMBERS.items()
+        }
+        inner = numbers.pop("mlp_width")
         config = YolosConfig(
-            width=number["hidden_size"],
-            depth=number["num_hidden_layers"],
-            heads=number["num_attention_heads"],
-            mlp_ratio=_ratio(number["hidden_size"], number["intermediate_size"]),
-            patch_size=patch[0],
-            det_tokens=number["num_detection_tokens"],
-            num_classes=len(names),
+            mlp_ratio=_ratio(numbers["width"], inner),
+            patch_size=patch,
+            num_classes=len(labels),
             init_pe_size=size,
             mid_pe_size=size if mid else None,
-            layer_norm_eps=_epsilon(values["layer_norm_eps"]),
+            layer_norm_eps=_epsilon(values.get("layer_norm_eps", 1e-12)),
+            **numbers,
         )
     except (InputError, ValueError) as error:
         raise InputError(f"{what} is not a usable YOLOS configuration ({str(error).rstrip('.')}).") from error
-    return config, {i: name for i, name in names.items() if name != NO_NAME}
+    return config, {i: name for i, name in labels.items() if name != NO_NAME}
 
 
 def read_category_ids(values: Mapping[str, Any], classes: int, what: str) -> tuple[int, ...] | None:
@@ -129,14 +100,13 @@ def write_config(config: YolosConfig, label_names: Mapping[int, str] | None) -> 
     """
     if config.mid_grid not in (None, config.init_grid):
         raise InputError(
-            f"Hugging Face's YOLOS has one image_size for both position grids, but this model's are "
-            f"{config.init_grid} (model.init_pe_size) and {config.mid_grid} (model.mid_pe_size) patches; "
-            "it cannot be exported."
+            f"Hugging Face's YOLOS has one image_size for both position grids, but this model's are {config.init_grid} "
+            f"(model.init_pe_size) and {config.mid_grid} (model.mid_pe_size) patches; it cannot be exported."
         )
     bad = sorted(i for i in label_names or () if not 0 <= i < config.num_classes)
     if bad:
         raise InputError(f"label ids {bad} are outside the model's classes 0..{config.num_classes - 1}.")
-    names = {i: (label_names or {}).get(i, NO_NAME if label_names else f"LABEL_{i}") for i in range(config.num_classes)}
+    labels = [(label_names or {}).get(i, NO_NAME if label_names else f"LABEL_{i}") for i in range(config.num_classes)]
     patch, size = config.patch_size, config.init_pe_size
     rows, columns = config.init_grid
     if config.mid_grid is not None and size[0] * size[1] // patch**2 != rows * columns:
@@ -146,20 +116,16 @@ def write_config(config: YolosConfig, label_names: Mapping[int, str] | None) -> 
         "architectures": ["YolosForObjectDetection"],
         "model_type": "yolos",
         "dtype": "float32",
-        "hidden_size": config.width,
-        "num_hidden_layers": config.depth,
-        "num_attention_heads": config.heads,
-        "intermediate_size": config.mlp_width,
+        **{name: getattr(config, ours) for name, (ours, _, _) in _NUMBERS.items()},
         "layer_norm_eps": config.layer_norm_eps,
         "image_size": list(size),
         "patch_size": patch,
-        "num_detection_tokens": config.det_tokens,
         "use_mid_position_embeddings": config.mid_grid is not None,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         **_FIXED,
-        "id2label": {str(i): name for i, name in names.items()},
-        "label2id": {name: i for i, name in names.items()},
+        "id2label": {str(i): name for i, name in enumerate(labels)},
+        "label2id": {name: i for i, name in enumerate(labels)},
     }
 
 
@@ -168,19 +134,19 @@ def _label_names(values: Mapping[str, Any], what: str) -> dict[int, str]:
     given = values.get("id2label")
     try:
         if given is None:
-            return {i: f"LABEL_{i}" for i in range(whole_number(values["num_labels"], "num_labels", 1, _MOST_LABELS))}
+            count = whole_number(values.get("num_labels", 2), "num_labels", 1, _MOST_LABELS)
+            return {i: f"LABEL_{i}" for i in range(count)}
         whole_number(len(given), "the number of labels", 1, _MOST_LABELS)
-        names = {int(i): str(name) for i, name in given.items()}
+        labels = {int(i): str(name) for i, name in given.items()}
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{what} has an id2label that does not map numbers to names ({error}).") from error
-    if sorted(names) != list(range(len(names))) or len(names) != len(given):
+    if sorted(labels) != list(range(len(given))):
         raise InputError(f"{what} has an id2label whose {len(given)} ids are not 0..{len(given) - 1}.")
-    return dict(sorted(names.items()))
+    return dict(sorted(labels.items()))
 
 
-def _pair(values: Mapping[str, Any], name: str) -> tuple[int, int]:
-    """An int, or two of them."""
-    value = values[name]
+def _pair(value: Any, name: str) -> tuple[int, int]:
+    """One whole number, or a list of two."""
     pair = value if isinstance(value, list) else [value, value]
     if len(pair) != 2:
         raise ValueError(f"{name} is {quoted(value)}; it must be one or two whole numbers")

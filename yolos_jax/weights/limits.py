@@ -27,10 +27,8 @@ def shown(name: str) -> str:
 
 
 def check_floating(dtype: str, shape: Sequence[int], name: str, path: Path) -> None:
-    """`InputError` for a tensor of a dtype that weights do not have, by the dtype's name.
-
-    One int64 is let through: BatchNorm counts its batches so, and MoCo v3 has some beside the backbone.
-    """
+    """`InputError` for a tensor of a dtype (by its name) that weights do not have."""
+    # A single int64 passes: BatchNorm counts its batches so, and MoCo v3 has some beside the backbone.
     if dtype not in FLOATS and (dtype, len(shape)) != ("int64", 0):
         raise InputError(
             f"the tensor {shown(name)} of {path} has dtype {dtype}; weights are floating point ({', '.join(FLOATS)})."

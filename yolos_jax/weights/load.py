@@ -8,35 +8,27 @@ from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import ceil_div
 from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.weights.backbone import find_backbone
-from yolos_jax.weights.deit import config_of_deit, from_backbone
+from yolos_jax.weights.deit import config_of_deit, from_deit
 from yolos_jax.weights.huggingface import CLASSIFIER, from_huggingface, read_category_ids, read_config
 from yolos_jax.weights.processor import Sizes, read_processor
-from yolos_jax.weights.reference import config_of_reference, from_reference
+from yolos_jax.weights.published import with_classes
+from yolos_jax.weights.reference import LAST_BIAS, config_of_reference, from_reference
 from yolos_jax.weights.report import Report
 from yolos_jax.weights.source import Source, read_source
 
 # The last bias of the class head, by the kind of source: one number for each class and one for "no object".
-LAST_BIAS = {"reference": "class_embed.layers.2.bias", "huggingface": CLASSIFIER.replace("weight", "bias")}
+_LAST_BIAS = {"reference": LAST_BIAS, "huggingface": CLASSIFIER.replace("weight", "bias")}
 
 
 class Loaded(NamedTuple):
-    """What there is to know of foreign weights.
-
-    Attributes:
-      config: the model.
-      params: nested dict of numpy float32 arrays.
-      label_names: names by class id, if the source has them.
-      report: what became of every tensor.
-      category_ids: the data set's category id of every label, where they differ and the source says so.
-      sizes: what images are resized to, if the source says so.
-    """
+    """What there is to know of foreign weights."""
 
     config: YolosConfig
-    params: dict
-    label_names: dict[int, str] | None
+    params: dict  # nested, of numpy float32 arrays
+    label_names: dict[int, str] | None  # by class id, if the source has them
     report: Report
-    category_ids: tuple[int, ...] | None = None
-    sizes: Sizes | None = None
+    category_ids: tuple[int, ...] | None = None  # the data set's, of every label, if the source says that they differ
+    sizes: Sizes | None = None  # what images are resized to, if the source says so
 
     @property
     def max_side(self) -> int:
@@ -56,69 +48,48 @@ def load_weights(
     seed: int = 0,
     any_classes: bool = False,
     processor: bool = True,
+    detector: bool = False,
 ) -> Loaded:
     """Our parameters from foreign weights, and whatever else the source says.
 
     Args:
       path: a `.safetensors` or `.pth` file, a Hugging Face folder, or a name on the hub.
-      config: the model wanted; everything is checked against it. None reads it
-        from `config.json` (Hugging Face) or finds the variant whose shapes
-        these are.
+      config: the model wanted; everything is checked against it. None reads it from `config.json` (Hugging Face) or
+        finds the variant whose shapes these are.
       seed: of what a classifier or self-supervised ViT does not have.
-      any_classes: a detector may have another number of classes than `config`;
-        the config returned then has the source's.
+      any_classes: a detector may have another number of classes than `config`; the config returned then has the
+        source's.
       processor: read the source's image processor, too; it must be one that we honour.
+      detector: accept only weights that can detect, no ViT to start training from.
 
     Raises:
       InputError: unreadable, not YOLOS and no ViT, or another model than `config`.
     """
-    return convert(read_source(path), config, seed, any_classes, processor)
-
-
-def load_detector(path: str | Path) -> Loaded:
-    """`load_weights` of weights that can detect: a ViT to start training from is an `InputError`."""
     source = read_source(path)
-    if source.kind == "deit":
-        raise InputError(
-            f"{source.name} is a ViT to start training from, not a detector; give it to convert.py or --config.init."
-        )
-    return convert(source)
-
-
-def convert(
-    source: Source,
-    config: YolosConfig | None = None,
-    seed: int = 0,
-    any_classes: bool = False,
-    processor: bool = True,
-) -> Loaded:
-    """See `load_weights`."""
     what, names, ids, sizes = source.name, None, None, None
-    if any_classes and config is not None and source.kind in LAST_BIAS:
-        bias = source.state.get(LAST_BIAS[source.kind])
+    if detector and source.kind == "deit":
+        raise InputError(
+            f"{what} is a ViT to start training from, not a detector; give it to convert.py or --config.init."
+        )
+    if any_classes and config is not None:
+        bias = source.state.get(_LAST_BIAS.get(source.kind, ""))
         config = config if bias is None else with_classes(config, bias.size - 1)
-    if source.kind == "deit":
-        backbone = find_backbone(source.state, what)
-        config = config or config_of_deit(backbone.state, what)
-        params, report = from_backbone(backbone, config, seed, what)
+    report = Report(source.kind, tuple(source.state))
+    if source.kind == "reference":
+        config = config or config_of_reference(source.state, what)
+        params = from_reference(source.state, config, what)
+    elif source.kind == "huggingface":
+        config, names = _huggingface_config(source, config)
+        params = from_huggingface(source.state, config, what)
+        ids = read_category_ids(source.hf_config or {}, config.num_classes, f"the config.json of {what}")
     else:
-        if source.kind == "reference":
-            config = config or config_of_reference(source.state, what)
-            params = from_reference(source.state, config, what)
-        else:
-            config, names = _huggingface_config(source, config)
-            params = from_huggingface(source.state, config, what)
-            ids = read_category_ids(source.hf_config or {}, config.num_classes, f"the config.json of {what}")
-        report = Report(source.kind, tuple(source.state))
+        backbone = find_backbone(source.state, what)
+        config = config or config_of_deit(backbone)
+        params, report = from_deit(backbone, config, seed)
     report = dataclasses.replace(report, cast=source.cast, path=what, notes=source.notes + report.notes)
     if processor and source.processor is not None:
         sizes = read_processor(source.processor, f"the preprocessor_config.json of {what}")
     return Loaded(config, params, names, report, ids, sizes)
-
-
-def with_classes(config: YolosConfig, num_classes: int) -> YolosConfig:
-    """The same model for another number of classes."""
-    return dataclasses.replace(config, num_classes=max(num_classes, 1))
 
 
 def _huggingface_config(source: Source, wanted: YolosConfig | None) -> tuple[YolosConfig, dict[int, str] | None]:
@@ -126,16 +97,16 @@ def _huggingface_config(source: Source, wanted: YolosConfig | None) -> tuple[Yol
     if source.hf_config is None:
         if wanted is None:
             raise InputError(
-                f"{source.path} has Hugging Face names but no config.json beside it; give the folder, or pass "
+                f"{source.name} has Hugging Face names but no config.json beside it; give the folder, or pass "
                 "--variant or --config."
             )
         return wanted, None
     where = f"the config.json of {source.name}"
     found, names = read_config(source.hf_config, where)
-    classifier = source.state.get(CLASSIFIER)
-    if classifier is not None and classifier.shape[:1] != (found.num_classes + 1,):
+    classifier, outputs = source.state.get(CLASSIFIER), found.num_classes + 1
+    if classifier is not None and classifier.shape[:1] != (outputs,):
         raise InputError(
-            f"{where} names {found.num_classes} labels, which makes {found.num_classes + 1} outputs with "
+            f"{where} names {found.num_classes} labels, which makes {outputs} outputs with "
             f'"no object", but {CLASSIFIER} has shape {list(classifier.shape)}.'
         )
     if wanted is None:

@@ -1,6 +1,7 @@
 """Names and shapes of a YOLOS state dict, the reference's and Hugging Face's."""
 
-from collections.abc import Container, Mapping
+import math
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 
@@ -9,11 +10,11 @@ from yolos_jax.model.config import YolosConfig
 from yolos_jax.weights.limits import shown
 from yolos_jax.weights.report import compact
 
-# What the mid-layer embeddings are called in published files and in those that
-# `save_pretrained` writes; the model's own state dict (transformers 5) says "interpolation".
+# What the mid-layer embeddings are called in published files and in those that `save_pretrained` writes; the model's
+# own state dict (transformers 5) says "interpolation".
 _OLD_MID = "vit.encoder.mid_position_embeddings"
 _NEW_MID = "vit.encoder.interpolation.mid_position_embeddings"
-# reference, Hugging Face. Applied in this order; "{}" stands for query, key and value,
+# Parts of the reference's names and of Hugging Face's, replaced in this order; "{}" stands for query, key and value,
 # which Hugging Face stores apart and the reference stacks in this order along axis 0.
 _PARTS = (
     ("backbone.blocks.", "vit.encoder.layer."),
@@ -47,38 +48,36 @@ def current_huggingface_name(name: str, names: Container[str]) -> str:
     return _NEW_MID if name == _OLD_MID and _NEW_MID not in names else name
 
 
+def join(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Query, key and value as one array; a single part as it is."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
 def reference_shapes(config: YolosConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of the reference's state dict."""
-    width, tokens = config.width, 1 + config.init_grid[0] * config.init_grid[1] + config.det_tokens
+    width, patch, others = config.width, config.patch_size, 1 + config.det_tokens
     out: dict[str, tuple[int, ...]] = {
         "backbone.cls_token": (1, 1, width),
-        "backbone.pos_embed": (1, tokens, width),
+        "backbone.pos_embed": (1, math.prod(config.init_grid) + others, width),
         "backbone.det_token": (1, config.det_tokens, width),
-        "backbone.patch_embed.proj.weight": (width, 3, config.patch_size, config.patch_size),
-        "backbone.patch_embed.proj.bias": (width,),
     }
-
-    def linear(name: str, size_in: int, size_out: int) -> None:
-        out[f"{name}.weight"], out[f"{name}.bias"] = (size_out, size_in), (size_out,)
-
-    def norm(name: str) -> None:
-        out[f"{name}.weight"] = out[f"{name}.bias"] = (width,)
-
-    for i in range(config.depth):
-        block = f"backbone.blocks.{i}"
-        norm(f"{block}.norm1")
-        linear(f"{block}.attn.qkv", width, 3 * width)
-        linear(f"{block}.attn.proj", width, width)
-        norm(f"{block}.norm2")
-        linear(f"{block}.mlp.fc1", width, config.mlp_width)
-        linear(f"{block}.mlp.fc2", config.mlp_width, width)
-    norm("backbone.norm")
     if config.mid_grid is not None:
-        mid_tokens = 1 + config.mid_grid[0] * config.mid_grid[1] + config.det_tokens
-        out["backbone.mid_pos_embed"] = (config.depth - 1, 1, mid_tokens, width)
+        out["backbone.mid_pos_embed"] = (config.depth - 1, 1, math.prod(config.mid_grid) + others, width)
+    block: dict[str, tuple[int, ...]] = {
+        "norm1": (width,),
+        "attn.qkv": (3 * width, width),
+        "attn.proj": (width, width),
+        "norm2": (width,),
+        "mlp.fc1": (config.mlp_width, width),
+        "mlp.fc2": (width, config.mlp_width),
+    }
+    weights: dict[str, tuple[int, ...]] = {"backbone.patch_embed.proj": (width, 3, patch, patch)}
+    weights |= {f"backbone.blocks.{i}.{name}": shape for i in range(config.depth) for name, shape in block.items()}
+    weights["backbone.norm"] = (width,)
     for head, outputs in (("class_embed", config.num_classes + 1), ("bbox_embed", 4)):
-        for i, size in enumerate((width, width, outputs)):
-            linear(f"{head}.layers.{i}", width, size)
+        weights |= {f"{head}.layers.{i}": (size, width) for i, size in enumerate((width, width, outputs))}
+    for name, shape in weights.items():
+        out |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
     return out
 
 
@@ -92,26 +91,14 @@ def huggingface_shapes(config: YolosConfig) -> dict[str, tuple[int, ...]]:
 
 
 def check(state: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]], what: str) -> None:
-    """Raises an `InputError` that names every missing, unexpected or misshapen tensor of `state`.
-
-    Args:
-      state: arrays by name.
-      expected: wanted shapes by name.
-      what: the subject of the sentence, such as the file.
-    """
-    parts = []
+    """Raises an `InputError` that names every tensor of `what` that is missing, unexpected or not of its shape."""
     wrong = [name for name in expected if name in state and tuple(state[name].shape) != expected[name]]
-    if wrong:
-        shapes = [f"{name} has shape {list(state[name].shape)}, wanted {list(expected[name])}" for name in wrong[:6]]
-        shapes += [f"and {len(wrong) - 6} more of a wrong shape"] if len(wrong) > 6 else []
-        parts.append("; ".join(shapes))
-    for kind, names in (
-        ("missing", [name for name in expected if name not in state]),
-        ("unexpected", [name for name in state if name not in expected]),
-    ):
-        if names:
+    parts = [f"{name} has shape {list(state[name].shape)}, wanted {list(expected[name])}" for name in wrong[:6]]
+    parts += [f"and {len(wrong) - 6} more of a wrong shape"] if len(wrong) > 6 else []
+    for kind, there, elsewhere in (("missing", expected, state), ("unexpected", state, expected)):
+        if names := [name for name in there if name not in elsewhere]:
             listed = [shown(name) for name in compact(names)]
-            listed = [*listed[:_MOST_NAMES], "..."] if len(listed) > _MOST_NAMES else listed
+            listed[_MOST_NAMES:] = ["..."] if len(listed) > _MOST_NAMES else []
             parts.append(f"{len(names)} {kind} ({', '.join(listed)})")
     if parts:
         raise InputError(

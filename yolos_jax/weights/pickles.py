@@ -14,19 +14,15 @@ from yolos_jax.errors import InputError
 from yolos_jax.weights.limits import MOST_BYTES, check_floating, quoted, shown
 
 _OLDEST_TORCH = (2, 10)  # before it, files could corrupt memory in spite of weights_only (CVE-2026-24747)
-# Entries that hold the weights of whole training states, the one their own evaluations take first:
-# "model" of the reference, DeiT and MAE, "teacher" of DINO, "state_dict" of MoCo v3.
+# Entries of training states that hold weights, the one that the method's own evaluations take first: "model" of the
+# reference, DeiT and MAE, "teacher" of DINO, "state_dict" of MoCo v3.
 ENTRIES = ("model", "teacher", "state_dict", "model_ema", "student")
 
 
 def read_pickle(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The state dict of a PyTorch file, unpickling nothing but tensors, containers and `argparse.Namespace`.
+    """Arrays of any dtype by name, and notes on where they were; unpickles only tensors, containers and `Namespace`.
 
-    Returns:
-      (arrays of any dtype by name, what to say about how they were found)
-
-    Raises:
-      InputError: PyTorch is absent, or the file is damaged, unsafe, absurd, or holds no state dict.
+    `InputError` if PyTorch is absent, or the file is damaged, unsafe, absurd, or holds no state dict.
     """
     try:
         import torch
@@ -48,27 +44,17 @@ def read_pickle(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     except Exception as error:  # torch raises many kinds for a damaged file
         raise InputError(_refusal(path, str(error))) from error
     content, notes = _state_dict(content)
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds a {type(content).__name__}, not a dict of tensors; save the state dict.")
-    for name, value in content.items():
-        if not isinstance(name, str):
-            raise InputError(f"{path} is not a state dict: it has an entry {quoted(name)}, and names are text.")
-        if not isinstance(value, torch.Tensor):
-            raise InputError(
-                f"{path} is not a state dict: its entry {quoted(name)} is a {type(value).__name__}, not a tensor."
-            )
     _check_tensors(content, torch, path)
     return {name: _to_numpy(value, torch) for name, value in content.items()}, notes
 
 
 def _state_dict(content: Any) -> tuple[Any, tuple[str, ...]]:
     """The weights of a training state, and what else it holds; anything else as it is."""
-    if isinstance(content, dict):
-        for name in ENTRIES:
-            if isinstance(content.get(name), dict):
-                others = ", ".join(sorted(quoted(key) for key in content if key != name))
-                return content[name], (f"entry {name!r} of the file taken; left out: {others}.",) if others else ()
-    return content, ()
+    entries = [name for name in ENTRIES if isinstance(content, dict) and isinstance(content.get(name), dict)]
+    if not entries:
+        return content, ()
+    others = ", ".join(sorted(quoted(key) for key in content if key != entries[0]))
+    return content[entries[0]], (f"entry {entries[0]!r} of the file taken; left out: {others}.",) if others else ()
 
 
 def _check_size(path: Path) -> None:
@@ -85,23 +71,28 @@ def _check_size(path: Path) -> None:
         )
 
 
-def _check_tensors(state: dict[str, Any], torch: Any, path: Path) -> None:
-    """Refuses tensors that claim more numbers than are stored, and those of other kinds than plain ones.
-
-    Tensors may share what is stored for them, but each becomes an array of its
-    own: their sum may not exceed the size of the file.
-    """
+def _check_tensors(content: Any, torch: Any, path: Path) -> None:
+    """Refuses what is no dict of plain tensors, and tensors that claim more numbers than are stored."""
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}, not a dict of tensors; save the state dict.")
     claimed, size = 0, path.stat().st_size
-    for name, tensor in state.items():
+    for name, tensor in content.items():
+        if not isinstance(name, str):
+            raise InputError(f"{path} is not a state dict: it has an entry {quoted(name)}, and names are text.")
+        if not isinstance(tensor, torch.Tensor):
+            kind = type(tensor).__name__
+            raise InputError(f"{path} is not a state dict: its entry {quoted(name)} is a {kind}, not a tensor.")
+        of_it = f"{shown(name)} of {path}"
+        wanted = tensor.numel() * tensor.element_size()
         if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-            raise InputError(f"the tensor {shown(name)} of {path} is sparse, quantised or empty; save plain ones.")
-        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise InputError(f"the tensor {of_it} is sparse, quantised or empty; save plain ones.")
+        if wanted > tensor.untyped_storage().nbytes():
             raise InputError(
-                f"the tensor {shown(name)} of {path} has shape {list(tensor.shape)}, more numbers than are stored for "
+                f"the tensor {of_it} has shape {list(tensor.shape)}, more numbers than are stored for "
                 "it; save the state dict again, its tensors made contiguous."
             )
         check_floating(str(tensor.dtype).removeprefix("torch."), tensor.shape, name, path)
-        claimed += tensor.numel() * tensor.element_size()
+        claimed += wanted  # tensors may share what is stored, but each becomes an array of its own
         if claimed > size:
             raise InputError(
                 f"the tensors of {path} up to {shown(name)} claim {claimed} bytes, and the file has {size}: they share "

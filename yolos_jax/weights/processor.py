@@ -25,30 +25,19 @@ class Sizes(NamedTuple):
 
 
 def read_processor(values: Mapping[str, Any], what: str) -> Sizes:
-    """The sizes that an image processor asks for, once it is sure that it does nothing else than we do.
-
-    Args:
-      values: the content of a `preprocessor_config.json`, as old as it may be.
-      what: what to call it in an error.
-
-    Raises:
-      InputError: a setting that this model does not honour, or one that makes no sense.
-    """
+    """The sizes in a `preprocessor_config.json` of any age; `InputError` if it asks for what we do not do."""
     try:
-        for name in _SWITCHES:
-            if values.get(name, True) is not True:
-                raise ValueError(f"{name} is {quoted(values[name])}, and it is always done here")
-        for name, wanted in (("image_mean", MEAN), ("image_std", STD)):
-            if not _close(values.get(name, wanted), wanted):
-                raise ValueError(f"{name} is {quoted(values[name])}, and the model normalises with {wanted}")
-        if not _close([values.get("rescale_factor", SCALE)], [SCALE]):
-            raise ValueError(
-                f"rescale_factor is {quoted(values['rescale_factor'])}, and pixels are divided by 255 here"
-            )
-        if values.get("resample", _BILINEAR) != _BILINEAR:
-            raise ValueError(f"resample is {quoted(values['resample'])}, and images are resized with 2 (bilinear) here")
+        for name, honoured, ours in (
+            *((name, lambda value: value is True, "it is always done here") for name in _SWITCHES),
+            ("image_mean", lambda value: _close(value, MEAN), f"the model normalises with {MEAN}"),
+            ("image_std", lambda value: _close(value, STD), f"the model normalises with {STD}"),
+            ("rescale_factor", lambda value: _close([value], [SCALE]), "pixels are divided by 255 here"),
+            ("resample", lambda value: value == _BILINEAR, "images are resized with 2 (bilinear) here"),
+        ):
+            if name in values and not honoured(values[name]):
+                raise ValueError(f"{name} is {quoted(values[name])}, and {ours}")
         return _sizes(values.get("size"), values.get("max_size"))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:  # the second of whole numbers that no float can hold
         raise InputError(
             f"{what} asks for what is not done here ({error}); if that is a mistake, repair or remove the file in a "
             "copy of the folder."
@@ -57,19 +46,14 @@ def read_processor(values: Mapping[str, Any], what: str) -> Sizes:
 
 def write_processor(sizes: Sizes) -> dict[str, Any]:
     """The `preprocessor_config.json` for transformers' `YolosImageProcessor`."""
-    return {
+    return dict.fromkeys((*_SWITCHES, "do_convert_annotations", "do_pad"), True) | {
         "image_processor_type": "YolosImageProcessor",
         "format": "coco_detection",
-        "do_resize": True,
         "size": {"shortest_edge": sizes.short_side, "longest_edge": sizes.max_side},
         "resample": _BILINEAR,
-        "do_rescale": True,
         "rescale_factor": SCALE,
-        "do_normalize": True,
         "image_mean": MEAN,
         "image_std": STD,
-        "do_convert_annotations": True,
-        "do_pad": True,
     }
 
 
@@ -95,8 +79,6 @@ def _sizes(size: Any, max_size: Any) -> Sizes:
 
 def _close(found: Any, wanted: list[float]) -> bool:
     """Whether a list holds the same numbers, up to what is lost in writing them."""
-    if not isinstance(found, list) or len(found) != len(wanted):
+    if not isinstance(found, list) or not all(type(value) in (int, float) for value in found):
         return False
-    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in found):
-        return False
-    return all(math.isclose(value, other, rel_tol=1e-4) for value, other in zip(found, wanted))
+    return len(found) == len(wanted) and all(math.isclose(v, w, rel_tol=1e-4) for v, w in zip(found, wanted))

@@ -1,12 +1,13 @@
 """The published models, by the names of the reference's files and of their repositories on the hub."""
 
+import dataclasses
 from typing import NamedTuple
 
 from yolos_jax.model.config import YolosConfig, variant
 
 
 class Published(NamedTuple):
-    """A published model: the variant it is, and its repository on the hub."""
+    """A published model: the variant that it is, and its repository on the hub."""
 
     variant: str
     hub_id: str
@@ -27,3 +28,8 @@ def variant_of(name: str) -> YolosConfig:
     """The settings of a variant (`s`) or of a published model (`yolos_s_300_pre`, `hustvl/yolos-small-300`)."""
     known = PUBLISHED.get(name.removeprefix("hustvl/"))
     return variant(known.variant if known else name)
+
+
+def with_classes(config: YolosConfig, num_classes: int) -> YolosConfig:
+    """The same model for another number of classes."""
+    return dataclasses.replace(config, num_classes=max(num_classes, 1))

@@ -1,125 +1,108 @@
 """The reference's state dict <-> our parameters: transpositions, slices and stacks, never arithmetic."""
 
+import math
 from collections.abc import Mapping
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from yolos_jax.errors import InputError
 from yolos_jax.model.config import VARIANTS, YolosConfig
 from yolos_jax.weights.names import check, reference_shapes
+from yolos_jax.weights.published import with_classes
 
-_HEADS = {"class_head": "class_embed", "box_head": "bbox_embed"}  # ours, reference
-_BLOCK_LINEARS = (("attn", "qkv"), ("attn", "proj"), ("mlp", "fc1"), ("mlp", "fc2"))
+# Parts of the reference's names and of ours, replaced in this order.
+_PARTS = (
+    ("backbone.", ""),
+    ("patch_embed.proj.", "patch_embed."),
+    ("det_token", "det_tokens"),
+    ("class_embed.", "class_head."),
+    ("bbox_embed.", "box_head."),
+    *((f"layers.{i}.", f"fc{i + 1}.") for i in range(3)),
+    *((f"{norm}.weight", f"{norm}.scale") for norm in ("norm", "norm1", "norm2")),
+    (".weight", ".kernel"),
+)
+_PATCH_EMBED, _MID = "backbone.patch_embed.proj.weight", "backbone.mid_pos_embed"
+LAST_BIAS = "class_embed.layers.2.bias"  # one number for each class and one for "no object"
+_WITH_BATCH = ("_token", "pos_embed")  # ends of the names whose arrays have an axis of length 1 before the tokens
 
 
 def from_reference(state: Mapping[str, np.ndarray], config: YolosConfig, what: str = "the state dict") -> dict:
-    """Our parameters from a reference state dict.
-
-    Args:
-      state: float arrays under the reference's names, PyTorch layouts.
-      config: the model they belong to; every name and shape is checked against it.
-      what: what to call the source in an error.
+    """Our parameters from a reference state dict: float arrays under the reference's names, in PyTorch layouts.
 
     Returns:
       Nested dict of contiguous numpy float32 arrays, as `model.yolos.build` makes it.
 
     Raises:
-      InputError: names missing, unexpected or misshapen tensors.
+      InputError: tensors of `what` are missing, unexpected or misshapen for `config`; it names them.
     """
     check(state, reference_shapes(config), what)
-
-    def linear(name: str) -> dict:
-        return {"kernel": state[f"{name}.weight"].T, "bias": state[f"{name}.bias"]}
-
-    def norm(name: str) -> dict:
-        return {"scale": state[f"{name}.weight"], "bias": state[f"{name}.bias"]}
-
-    def block(i: int) -> dict:
-        out: dict = {name: norm(f"backbone.blocks.{i}.{name}") for name in ("norm1", "norm2")}
-        for part, name in _BLOCK_LINEARS:
-            out.setdefault(part, {})[name] = linear(f"backbone.blocks.{i}.{part}.{name}")
-        return out
-
-    conv = state["backbone.patch_embed.proj.weight"]
-    params = {
-        "patch_embed": {
-            # our patches hold (row, column, channel)
-            "kernel": conv.transpose(2, 3, 1, 0).reshape(config.patch_values, config.width),
-            "bias": state["backbone.patch_embed.proj.bias"],
-        },
-        "cls_token": state["backbone.cls_token"][0],
-        "det_tokens": state["backbone.det_token"][0],
-        "pos_embed": _split_positions(state["backbone.pos_embed"][0], config.init_grid),
-        "blocks": jax.tree.map(lambda *leaves: np.stack(leaves), *[block(i) for i in range(config.depth - 1)]),
-        "last_block": block(config.depth - 1),
-        "norm": norm("backbone.norm"),
-    }
-    if config.mid_grid is not None:
-        params["mid_pos_embed"] = _split_positions(state["backbone.mid_pos_embed"][:, 0], config.mid_grid)
-    for ours, theirs in _HEADS.items():
-        params[ours] = {f"fc{i + 1}": linear(f"{theirs}.layers.{i}") for i in range(3)}
-    return jax.tree.map(_tidy, params)
+    flat = {}
+    for name, array in state.items():
+        if name == _PATCH_EMBED:  # our patches hold (row, column, channel)
+            array = array.transpose(2, 3, 1, 0).reshape(config.patch_values, config.width)
+        else:
+            array = array.squeeze(-3) if name.endswith(_WITH_BATCH) else array.T
+        flat[_our_name(name)] = array
+    params = unflatten_dict(flat, sep=".")
+    *blocks, last = (params["blocks"][str(i)] for i in range(config.depth))
+    params |= {"blocks": jax.tree.map(lambda *leaves: np.stack(leaves), *blocks), "last_block": last}
+    for name, grid in (("pos_embed", config.init_grid), ("mid_pos_embed", config.mid_grid)):
+        if grid is not None:
+            params[name] = _split_positions(params[name], grid)
+    return jax.tree.map(_contiguous, params)
 
 
 def to_reference(params: Mapping, config: YolosConfig) -> dict[str, np.ndarray]:
     """The reference's state dict (contiguous numpy float32) of our parameters; undoes `from_reference` bit by bit.
 
-    Raises:
-      InputError: the parameters do not fit `config`.
+    `InputError` if the parameters do not fit `config`.
     """
-    out: dict[str, np.ndarray] = {}
-
-    def linear(name: str, part: Mapping) -> None:
-        out[f"{name}.weight"], out[f"{name}.bias"] = np.asarray(part["kernel"]).T, part["bias"]
-
-    def norm(name: str, part: Mapping) -> None:
-        out[f"{name}.weight"], out[f"{name}.bias"] = part["scale"], part["bias"]
-
+    shapes, side, out = reference_shapes(config), config.patch_size, {}
     try:
-        side, width = config.patch_size, config.width
-        kernel = np.asarray(params["patch_embed"]["kernel"]).reshape(side, side, 3, width)
-        out["backbone.patch_embed.proj.weight"] = kernel.transpose(3, 2, 0, 1)
-        out["backbone.patch_embed.proj.bias"] = params["patch_embed"]["bias"]
-        out["backbone.cls_token"] = np.asarray(params["cls_token"])[None]
-        out["backbone.det_token"] = np.asarray(params["det_tokens"])[None]
-        out["backbone.pos_embed"] = _join_positions(params["pos_embed"])[None]
-        if "mid_pos_embed" in params:
-            out["backbone.mid_pos_embed"] = _join_positions(params["mid_pos_embed"])[:, None]
-        for i in range(config.depth):
-            last = i == config.depth - 1
-            block = params["last_block"] if last else jax.tree.map(lambda x, i=i: np.asarray(x)[i], params["blocks"])
-            for name in ("norm1", "norm2"):
-                norm(f"backbone.blocks.{i}.{name}", block[name])
-            for part, name in _BLOCK_LINEARS:
-                linear(f"backbone.blocks.{i}.{part}.{name}", block[part][name])
-        norm("backbone.norm", params["norm"])
-        for ours, theirs in _HEADS.items():
-            for i in range(3):
-                linear(f"{theirs}.layers.{i}", params[ours][f"fc{i + 1}"])
+        tree = jax.tree.map(np.asarray, dict(params))
+        blocks = {str(i): jax.tree.map(lambda x, i=i: x[i], tree["blocks"]) for i in range(config.depth - 1)}
+        tree["blocks"] = blocks | {str(config.depth - 1): tree.pop("last_block")}
+        for name in {"pos_embed", "mid_pos_embed"} & tree.keys():
+            tree[name] = _join_positions(tree[name])
+        flat = flatten_dict(tree, sep=".")
+        for name in [name for name in (*shapes, _MID) if _our_name(name) in flat]:
+            array = flat[_our_name(name)]
+            if name == _PATCH_EMBED:
+                array = array.reshape(side, side, 3, config.width).transpose(3, 2, 0, 1)
+            else:
+                array = np.expand_dims(array, -3) if name.endswith(_WITH_BATCH) else array.T
+            out[name] = _contiguous(array)
     except (KeyError, IndexError, ValueError) as error:
         raise InputError(f"the parameters do not belong to the given model config ({error!r}).") from error
-    out = {name: _tidy(array) for name, array in out.items()}
-    check(out, reference_shapes(config), "the parameters")
+    check(out, shapes, "the parameters")
     return out
+
+
+def _our_name(name: str) -> str:
+    """`backbone.blocks.3.attn.qkv.weight` -> `blocks.3.attn.qkv.kernel`."""
+    for theirs, ours in _PARTS:
+        name = name.replace(theirs, ours)
+    return name
 
 
 def config_of_reference(state: Mapping[str, np.ndarray], what: str) -> YolosConfig:
     """The variant that the shapes of a reference state dict fit; any number of classes.
 
-    The shapes tell neither the number of heads nor the sides of the position
-    grids, so anything but a known variant is an `InputError`.
+    The shapes tell neither the number of heads nor the sides of the position grids, so anything but a known variant
+    is an `InputError`.
     """
-    classifier = state.get("class_embed.layers.2.bias")
+    classifier = state.get(LAST_BIAS)
     shapes = {name: tuple(array.shape) for name, array in state.items()}
     for config in VARIANTS.values():
         if classifier is not None and classifier.ndim == 1 and classifier.shape[0] > 1:
-            config = YolosConfig.from_dict(config.to_dict() | {"num_classes": classifier.shape[0] - 1})
+            config = with_classes(config, classifier.shape[0] - 1)
         if reference_shapes(config) == shapes:
             return config
     seen = ", ".join(
         f"{name.removeprefix('backbone.')} {list(shapes[name])}"
-        for name in ("backbone.patch_embed.proj.weight", "backbone.pos_embed", "backbone.mid_pos_embed")
+        for name in (_PATCH_EMBED, "backbone.pos_embed", _MID)
         if name in shapes
     )
     raise InputError(
@@ -131,21 +114,16 @@ def config_of_reference(state: Mapping[str, np.ndarray], what: str) -> YolosConf
 
 def _split_positions(table: np.ndarray, grid: tuple[int, int]) -> dict:
     """`[..., 1 + H * W + DET, D]` (CLS, patches, DET) -> its three parts, the patches as a grid."""
-    patches = grid[0] * grid[1]
-    middle = table[..., 1 : 1 + patches, :]
-    return {
-        "cls": table[..., :1, :],
-        "grid": middle.reshape(*middle.shape[:-2], *grid, middle.shape[-1]),
-        "det": table[..., 1 + patches :, :],
-    }
+    cls, patches, det = np.split(table, [1, 1 + math.prod(grid)], axis=-2)
+    return {"cls": cls, "grid": patches.reshape(*table.shape[:-2], *grid, table.shape[-1]), "det": det}
 
 
-def _join_positions(parts: Mapping) -> np.ndarray:
-    grid = np.asarray(parts["grid"])
+def _join_positions(parts: Mapping[str, np.ndarray]) -> np.ndarray:
+    grid = parts["grid"]
     patches = grid.reshape(*grid.shape[:-3], -1, grid.shape[-1])
-    return np.concatenate([np.asarray(parts["cls"]), patches, np.asarray(parts["det"])], axis=-2)
+    return np.concatenate([parts["cls"], patches, parts["det"]], axis=-2)
 
 
-def _tidy(array: np.ndarray) -> np.ndarray:
+def _contiguous(array: np.ndarray) -> np.ndarray:
     """Contiguous float32: `safetensors` writes an array's memory, whatever its strides say."""
     return np.ascontiguousarray(array, dtype=np.float32)

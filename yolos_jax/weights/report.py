@@ -1,6 +1,7 @@
 """What became of every tensor of a source."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterable
 
@@ -12,7 +13,7 @@ def compact(names: Iterable[str]) -> list[str]:
     groups: dict[str, list[int]] = {}
     for name in names:
         found = _BLOCK.search(name)
-        template = _BLOCK.sub(r"\1.{}.", name, count=1) if found else name
+        template = _BLOCK.sub(r"\1.{}.", name, count=1)
         groups.setdefault(template, []).extend([int(found[2])] if found else [])
     return [template.replace("{}", _runs(numbers)) if numbers else template for template, numbers in groups.items()]
 
@@ -21,36 +22,22 @@ def _runs(numbers: list[int]) -> str:
     """`[0, 1, 2, 5]` -> `{0-2,5}`; a single number stays as it is."""
     if len(numbers) == 1:
         return str(numbers[0])
-    runs: list[list[int]] = []
-    for n in sorted(numbers):
-        if runs and n == runs[-1][1] + 1:
-            runs[-1][1] = n
-        else:
-            runs.append([n, n])
-    return "{" + ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs) + "}"
+    in_runs = itertools.groupby(enumerate(sorted(numbers)), lambda pair: pair[1] - pair[0])
+    runs = [[number for _, number in run] for _, run in in_runs]
+    return "{" + ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs) + "}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What became of every tensor. Printing it gives counts and names.
+    """What became of every tensor. Printing it gives counts and names."""
 
-    Attributes:
-      kind: "reference", "huggingface" or "deit".
-      taken: source tensors that are in the parameters now (the source's names).
-      initialised: parameters without a source, fresh from the seed (reference names).
-      ignored: source tensors left out on purpose (the source's names).
-      cast: source tensors that were not float32 and have been cast, with their dtype.
-      notes: sentences about tensors that were changed on the way.
-      path: where the weights came from, if from a file.
-    """
-
-    kind: str
-    taken: tuple[str, ...]
-    initialised: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
-    cast: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    path: str = ""
+    kind: str  # "reference", "huggingface" or "deit"
+    taken: tuple[str, ...]  # source tensors that are in the parameters now (the source's names)
+    initialised: tuple[str, ...] = ()  # parameters without a source, fresh from the seed (reference names)
+    ignored: tuple[str, ...] = ()  # source tensors left out on purpose (the source's names)
+    cast: tuple[str, ...] = ()  # "name (dtype)" of source tensors that were not float32 and have been cast
+    notes: tuple[str, ...] = ()  # sentences about where tensors were found, and which were changed on the way
+    path: str = ""  # where the weights came from, if from a file
 
     def __str__(self) -> str:
         lines = [f"{self.kind} weights{f' from {self.path}' if self.path else ''}"]

@@ -1,8 +1,7 @@
 """A source of weights: where it lies, which of the three kinds it is, and its tensors."""
 
-import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,64 +12,57 @@ from yolos_jax.weights.hub import fetch, hub_model
 from yolos_jax.weights.limits import quoted, shown
 
 _CLASSIFIERS = ("vit", "deit", "vit_mae")  # transformers' model types that a detector can start from
+# What names start with in a state dict of a detector, by the kind of source.
+_HEADS = {
+    "reference": ("class_embed.", "bbox_embed.", "backbone.det_token"),
+    "huggingface": ("class_labels_classifier.", "bbox_predictor.", "vit.embeddings.detection_tokens"),
+}
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Foreign weights as found.
+class Source(NamedTuple):
+    """Foreign weights as found."""
 
-    Attributes:
-      kind: "reference", "huggingface" or "deit" (any ViT to start from).
-      state: numpy float32 arrays under the source's own names.
-      hf_config: the content of a Hugging Face YOLOS `config.json`, or None.
-      path: where it was read; in the cache, if it came from the hub.
-      cast: "name (dtype)" of each tensor that was not float32 in the file.
-      name: what to call it: the path as given, or the hub's `org/name@commit`.
-      processor: the content of the `preprocessor_config.json` beside YOLOS weights, or None.
-      notes: sentences about where in the file the tensors were.
-    """
-
-    kind: str
-    state: dict[str, np.ndarray]
-    hf_config: dict[str, Any] | None
-    path: Path
-    cast: tuple[str, ...] = ()
-    name: str = ""
-    processor: dict[str, Any] | None = None
-    notes: tuple[str, ...] = ()
+    kind: str  # "reference", "huggingface" or "deit" (any ViT to start from)
+    name: str  # what to call it: the path as given, or the hub's `org/name@commit`
+    state: dict[str, np.ndarray]  # float32 arrays under the source's own names
+    cast: tuple[str, ...]  # this and `notes`: see `report.Report`
+    notes: tuple[str, ...]
+    hf_config: dict[str, Any] | None = None  # the content of a Hugging Face YOLOS `config.json`
+    processor: dict[str, Any] | None = None  # the content of the `preprocessor_config.json` beside YOLOS weights
 
 
 def read_source(path: str | Path) -> Source:
-    """Reads weights from a `.safetensors`, a `.pth` (needs PyTorch), a Hugging Face folder, or the hub.
-
-    Args:
-      path: a file, a folder, or a name on the hub (`hub.hub_model` says which names are).
+    """Reads weights from a `.safetensors`, a `.pth` (needs PyTorch), a Hugging Face folder, or the hub (`hub_model`).
 
     Raises:
       InputError: nothing there, unreadable, unsafe to read, or not YOLOS and no ViT.
     """
     path, name = _find(path)
     folder = path if path.is_dir() else path.parent
-    config = read_json(folder / "config.json") if path.is_dir() else None
-    if config is not None:
-        _check_type(config, f"the config.json of {name}")
+    config = processor = None
+    if path.is_dir():
+        config = read_json(folder / "config.json")
+        model_type = config.get("model_type", "yolos")  # timm's configs have none
+        if model_type not in ("yolos", *_CLASSIFIERS):  # refused before its tensors are read
+            raise InputError(
+                f"the config.json of {name} has model_type {quoted(model_type)}, not 'yolos' (nor one of "
+                f"{', '.join(_CLASSIFIERS)}, to start from)."
+            )
     tensors = read_folder(path) if path.is_dir() else read_tensors(path)
     kind = _kind(tensors.state, name)
-    processor = None
-    if kind == "huggingface":
-        if config is None and (folder / "config.json").is_file():
-            config = read_json(folder / "config.json")
-        if config is not None and config.get("model_type") != "yolos":
+    if kind == "deit" and config is not None and config.get("model_type") == "yolos":
+        raise InputError(f"{name} has model_type 'yolos', but its tensors are those of a ViT without detection heads.")
+    if kind != "huggingface":
+        return Source(kind, name, *tensors)
+    if (folder / "config.json").is_file():
+        config = config or read_json(folder / "config.json")
+        if config.get("model_type") != "yolos":
             raise InputError(
                 f"the config.json of {name} has model_type {quoted(config.get('model_type'))}, not 'yolos'."
             )
-        if config is not None and (folder / "preprocessor_config.json").is_file():
+        if (folder / "preprocessor_config.json").is_file():
             processor = read_json(folder / "preprocessor_config.json")
-    elif kind == "deit" and config is not None and config.get("model_type") == "yolos":
-        raise InputError(f"{name} has model_type 'yolos', but its tensors are those of a ViT without detection heads.")
-    else:
-        config = None
-    return Source(kind, tensors.state, config, path, tensors.cast, name, processor, tensors.notes)
+    return Source(kind, name, *tensors, config, processor)
 
 
 def _find(path: str | Path) -> tuple[Path, str]:
@@ -91,22 +83,10 @@ def _find(path: str | Path) -> tuple[Path, str]:
     return path, str(path)
 
 
-def _check_type(config: dict[str, Any], what: str) -> None:
-    """Refuses another architecture by its name, before its tensors are read. timm's configs have no `model_type`."""
-    kind = config.get("model_type", "yolos")
-    if kind != "yolos" and kind not in _CLASSIFIERS:
-        raise InputError(
-            f"{what} has model_type {quoted(kind)}, not 'yolos' (nor one of {', '.join(_CLASSIFIERS)}, to start from)."
-        )
-
-
 def _kind(state: dict[str, np.ndarray], what: str) -> str:
-    heads = ("class_embed.", "bbox_embed.", "backbone.det_token")
-    if any(name.startswith(heads) for name in state):
-        return "reference"
-    heads = ("class_labels_classifier.", "bbox_predictor.", "vit.embeddings.detection_tokens")
-    if any(name.startswith(heads) for name in state):
-        return "huggingface"
+    for kind, heads in _HEADS.items():
+        if any(name.startswith(heads) for name in state):
+            return kind
     if prefixes(state):
         return "deit"
     some = ", ".join(shown(name) for name in list(state)[:4]) or "none"

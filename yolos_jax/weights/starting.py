@@ -13,10 +13,11 @@ from yolos_jax.model.yolos import build
 def starting_params(model: YolosConfig, init: str, seed: int) -> dict:
     """Random parameters, those of one of our checkpoints, or converted ones.
 
-    Weights of a detector with another number of classes keep everything but
-    the last layer of the class head, the only one that depends on it.
+    Weights of a detector with another number of classes keep everything but the last layer of the class head, the
+    only one that depends on it.
 
     Args:
+      model: the model wanted.
       init: a scheme of `model.init`, or where weights are (see `weights.load_weights`).
       seed: of whatever starts fresh.
 
