@@ -17,12 +17,9 @@ from yolos_jax.distributed.witness import fork_witness
 from yolos_jax.errors import InputError
 
 JOINING = 300  # seconds until the processes must have found each other
-# Seconds until they have, without a sign of life until a process counts as dead, and to wait for the others at the end
-SECONDS: dict[str, Any] = {
-    "initialization_timeout": JOINING,
-    "heartbeat_timeout_seconds": 30,
-    "shutdown_timeout_seconds": 20,
-}
+TIMEOUTS: dict[str, Any] = {  # the second: without a sign of life until a process counts as dead
+    "initialization_timeout": JOINING, "heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 20,
+}  # fmt: skip
 LOST = (
     "another process of this run has died or cannot be reached any more{} (see what the others printed), so this one "
     "ends too. Run the same command on all hosts to go on from the newest checkpoint."

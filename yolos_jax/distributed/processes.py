@@ -101,8 +101,6 @@ class Processes:
           tree: nested dicts or tuples of arrays; looked at in the primary process only.
           like: things of the same structure with `.shape` and `.dtype` (4 bytes wide).
         """
-        import jax
-
         if self.count == 1:
             return jax.tree.map(np.asarray, tree)
 
