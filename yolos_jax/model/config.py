@@ -17,33 +17,21 @@ COMPUTE_SETTINGS = {"compute_dtype": "dtype", "remat": "remat", "query_block": "
 class YolosConfig:
     """A YOLOS model: a plain ViT with DET tokens (paper, section 2).
 
-    Attributes:
-      width, depth, heads: of the transformer; `width` is a multiple of `heads`, and `depth` at least 2.
-      mlp_ratio: hidden width of a block's MLP over `width`.
-      patch_size: side of a patch in pixels.
-      det_tokens: number of DET tokens (object queries).
-      num_classes: K; there are K + 1 logits and the last one is "no object".
-      init_pe_size: (height, width) in pixels of the grid of position embeddings that is added to the tokens before
-        the first block.
-      mid_pe_size: the same for the embeddings added after every block but the last, or None for a model without them.
-      layer_norm_eps: 1e-6 in the reference, 1e-12 in Hugging Face configs.
-      skip_equal_count: reproduce a slip of the reference: it uses position embeddings as they are whenever their
-        number equals the image's number of patches, even if the shape differs (a 4:3 image at 576 pixels and the
-        512x864 grid). Hugging Face always resizes; so does the default.
-
     An `InputError` says which value has the wrong type or does not fit the others.
     """
 
-    width: int = 192
-    depth: int = 12
+    width: int = 192  # of the embeddings, a multiple of `heads`
+    depth: int = 12  # number of transformer blocks, at least 2
     heads: int = 3
-    mlp_ratio: float = 4.0
-    patch_size: int = 16
-    det_tokens: int = 100
-    num_classes: int = COCO_CLASSES
-    init_pe_size: tuple[int, int] = (800, 1333)
-    mid_pe_size: tuple[int, int] | None = None
-    layer_norm_eps: float = 1e-6
+    mlp_ratio: float = 4.0  # hidden width of a block's MLP over `width`
+    patch_size: int = 16  # side of a patch in pixels
+    det_tokens: int = 100  # number of DET tokens (object queries)
+    num_classes: int = COCO_CLASSES  # K; there are K + 1 logits and the last one is "no object"
+    init_pe_size: tuple[int, int] = (800, 1333)  # (height, width) in pixels of the grid of initial position embeddings
+    mid_pe_size: tuple[int, int] | None = None  # the same for those added after every block but the last, if any
+    layer_norm_eps: float = 1e-6  # 1e-12 in Hugging Face configs
+    # A slip of the reference to reproduce: it does not resize position embeddings whose number is that of the image's
+    # patches, even if the shape differs (a 4:3 image at 576 pixels and the 512x864 grid). Hugging Face always resizes.
     skip_equal_count: bool = False
 
     def __post_init__(self) -> None:
@@ -119,20 +107,13 @@ class YolosConfig:
 class Compute:
     """How a model is computed; changes neither its parameters nor, beyond rounding, its results.
 
-    Attributes:
-      dtype: "float32" or "bfloat16", of the transformer's activations and products; parameters, norms' statistics,
-        softmax and heads stay float32.
-      remat: recompute each block's activations for its gradient (memory against a third more time).
-      query_block: most query rows that attention handles at once (memory against speed).
-      max_side: longest side of an image in patches that position resizing is compiled for. It bounds the work.
-
     An `InputError` says which value has the wrong type or is below 1, and names it as a recipe does.
     """
 
-    dtype: str = "float32"
-    remat: bool = False
-    query_block: int = 256
-    max_side: int = 84
+    dtype: str = "float32"  # or "bfloat16", of activations and products; parameters, statistics and heads are float32
+    remat: bool = False  # recompute each block's activations for its gradient (memory against a third more time)
+    query_block: int = 256  # most query rows that attention handles at once (memory against speed)
+    max_side: int = 84  # longest side of an image in patches that position resizing is compiled for
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16"):

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from yolos_jax.distributed.processes import Processes, place
+from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.training.prefetch import DeviceBatch
 from yolos_jax.training.task import Loss, LossReport, Task
@@ -123,11 +123,6 @@ def fresh_state(params: dict, optimizer: optax.GradientTransformation, ema: bool
     """Step 0, not yet on all devices; the moving average starts at the parameters."""
     average = jax.tree.map(jnp.array, params) if ema else None
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average)
-
-
-def initial_state(params: dict, optimizer: optax.GradientTransformation, mesh: Mesh, ema: bool = False) -> TrainState:
-    """The same on every device of `mesh`."""
-    return place(jax.tree.map(np.asarray, fresh_state(params, optimizer, ema)), replicated(mesh))
 
 
 class NotFinite(InputError):
