@@ -151,22 +151,14 @@ class Optional(Kind):
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One setting.
+    """One setting."""
 
-    Attributes:
-      default: the value of a recipe that says nothing.
-      meaning: a phrase for `--help` and the documentation.
-      resume: whether it may change when a run resumes: `NO`, `YES` or `AUGMENTED`.
-      host: whether it may differ between the processes of a run.
-      former: the key that it had in earlier versions, which is still accepted.
-    """
-
-    default: Any
-    meaning: str
+    default: Any  # the value of a recipe that says nothing
+    meaning: str  # a phrase for `--help` and the documentation
     kind: Kind
-    resume: str = NO
-    host: bool = False
-    former: str = ""
+    resume: str = NO  # whether it may change when a run resumes: `NO`, `YES` or `AUGMENTED`
+    host: bool = False  # whether it may differ between the processes of a run
+    former: str = ""  # the key that it had in earlier versions, which is still accepted
 
     def check(self, key: str, value: Any) -> Any:
         """The value in its plain Python type; `InputError` that names `key` if this setting does not accept it."""

@@ -53,11 +53,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def make_gradient(loss: Loss, divisors: Callable[[Any], Any], mesh: Mesh, parts: int = 1) -> Callable:
     """(params, batch) -> (gradients, `LossReport`), the batch taken in `parts` one after the other.
 
-    Losses are divided by what the whole batch holds, so the parts' gradients add up to exactly what the batch in one
-    piece gives, within rounding.
-
-    Args:
-      divisors: (batch) -> what `loss` takes as its divisors.
+    Losses are divided by what the whole batch holds (`divisors` of it), so the parts' gradients add up to what the
+    batch in one piece gives, within rounding.
     """
     value_and_grad = jax.value_and_grad(loss, has_aux=True)
     split = NamedSharding(mesh, PartitionSpec(None, "data"))
