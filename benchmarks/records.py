@@ -17,7 +17,7 @@ from yolos_jax.data.examples import Source
 from yolos_jax.data.loader import LoadStep, load
 from yolos_jax.data.plan import EvaluationPlan, PlannedBatch
 from yolos_jax.data.sources.coco import CocoSource
-from yolos_jax.data.tfds.source import TfdsSource
+from yolos_jax.data.tfds.dataset import TfdsSource
 from yolos_jax.errors import clear_errors
 
 

@@ -7,7 +7,9 @@ import jax
 import numpy as np
 from made_coco import make_coco
 
+from yolos_jax.distributed.processes import place
 from yolos_jax.settings import get_config
+from yolos_jax.training.step import fresh_state, replicated
 
 SIZES = [(64, 48), (48, 64), (64, 64), (100, 40), (80, 60), (60, 80), (90, 50), (50, 90), (70, 64), (64, 70)]
 
@@ -55,3 +57,8 @@ def assert_equal_trees(a, b, atol: float = 0.0) -> None:
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b)):
         off = np.abs(np.float64(x) - np.float64(y)).max(initial=0.0)
         assert off <= atol, (jax.tree_util.keystr(path), off)
+
+
+def initial_state(params, optimizer, mesh, ema=False):
+    """Step 0 on every device of `mesh`."""
+    return place(jax.tree.map(np.asarray, fresh_state(params, optimizer, ema)), replicated(mesh))

@@ -26,23 +26,14 @@ SMALL_FILES = 2**18  # bytes of what a checkpoint holds besides its arrays
 
 @dataclasses.dataclass(frozen=True)
 class Meta:
-    """What a checkpoint says about itself.
+    """What a checkpoint says about itself."""
 
-    Attributes:
-      model: the config its parameters belong to.
-      label_names: name of each label (a category id, unless `category_ids` says otherwise).
-      step: training steps done (0 after a conversion).
-      extra: JSON-ready facts, such as the training config.
-      category_ids: the data set's category id of every label; None if they are the same.
-      max_side: longest side of an image in patches that the model is meant for (`Compute.max_side`).
-    """
-
-    model: YolosConfig
-    label_names: dict[int, str]
-    step: int = 0
-    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
-    category_ids: tuple[int, ...] | None = None
-    max_side: int = Compute.max_side
+    model: YolosConfig  # what its parameters belong to
+    label_names: dict[int, str]  # name of each label (a category id, unless `category_ids` says otherwise)
+    step: int = 0  # training steps done; 0 after a conversion
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)  # JSON-ready facts, such as the training config
+    category_ids: tuple[int, ...] | None = None  # the data set's category id of every label, where they differ
+    max_side: int = Compute.max_side  # longest side of an image in patches that the model is meant for
 
     def to_json(self) -> dict[str, Any]:
         names = {str(key): name for key, name in self.label_names.items()}
@@ -83,19 +74,14 @@ def save(directory: str | Path, step: int, params: dict, meta: Meta) -> None:
     """Writes one checkpoint and waits until it is whole; refuses a folder that has weights already."""
     check_free(directory)
     path = make_folder(directory).absolute()
-    with unwritable(path, step):
-        check_room(path, params)
     with unwritable(path, step), manager_of(path) as manager:
+        check_room(path, params)
         manager.save(step, args=parts(meta, params=params))
         manager.wait_until_finished()
 
 
 def manager_of(path: Path, keep: int | None = None) -> ocp.CheckpointManager:
-    """Orbax's manager of an existing folder, for this process alone: it waits for no other.
-
-    Args:
-      keep: how many of the latest steps stay; all by default.
-    """
+    """Orbax's manager of an existing folder, for this process alone; the latest `keep` steps stay, by default all."""
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
@@ -113,8 +99,7 @@ def parts(meta: Meta, **trees: dict) -> ocp.args.Composite:
 def load(directory: str | Path) -> tuple[dict, Meta]:
     """The newest checkpoint of a folder: (parameters as numpy arrays, its `Meta`).
 
-    If the run kept a moving average of its parameters, that is what is loaded:
-    it is what the run evaluated.
+    If the run kept a moving average of its parameters, that is what is loaded: it is what the run evaluated.
     """
     path = Path(directory).absolute()
     found = steps(path)
@@ -138,16 +123,10 @@ def read_meta(path: Path, step: int) -> Meta:
 
 
 def read(path: Path, step: int, **shapes: dict) -> dict[str, dict]:
-    """Arrays of one step by name, as numpy, whatever devices wrote them.
-
-    Args:
-      shapes: for each name a nested dict of things with `.shape` and `.dtype`.
-    """
-
-    def target(x: Any) -> np.ndarray:
-        return np.empty(x.shape, x.dtype)  # numpy stays on the host: the devices may be full
-
-    wanted = {name: ocp.args.StandardRestore(jax.tree.map(target, tree)) for name, tree in shapes.items()}
+    """Arrays of one step by name, as numpy, whatever devices wrote them; `shapes` are nested dicts like them."""
+    # numpy stays on the host: the devices may be full
+    targets = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), shapes)
+    wanted = {name: ocp.args.StandardRestore(tree) for name, tree in targets.items()}
     with _quiet(), manager_of(path) as manager:
         found = manager.restore(step, args=ocp.args.Composite(**wanted))
     return {name: jax.tree.map(np.asarray, found[name]) for name in shapes}
@@ -187,12 +166,9 @@ def unwritable(path: Path, step: int) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps orbax from printing tracebacks of what `unwritable` and `load` report in one sentence."""
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
+    before = logging.root.manager.disable
+    logging.disable()
     try:
         yield
     finally:
-        for logger, level in zip(loggers, before):
-            logger.setLevel(level)
+        logging.disable(before)

@@ -16,8 +16,8 @@ from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.data.examples import DataSet
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.data.sources.coco import CocoSource
+from yolos_jax.data.tfds.dataset import TfdsSource
 from yolos_jax.data.tfds.records import find_dataset
-from yolos_jax.data.tfds.source import TfdsSource
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.evaluator import Evaluator
 from yolos_jax.images.sequence import Geometry, default_max_side

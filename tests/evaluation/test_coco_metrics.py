@@ -94,7 +94,7 @@ def test_every_image_is_evaluated_once(tmp_path, devices, batch_size):
     if devices > 1:
         with pytest.raises(InputError, match="not a multiple of the 8 devices"):
             Evaluator(config, source, geometry, mesh, batch_size=3)
-    assert evaluator(params, lambda: True) is None
+    assert evaluator.until_cancelled(params, lambda: True) is None
     with pytest.raises(InputError, match=r"3\.jpg.*on_bad_image=skip"):
         Evaluator(config, source, geometry, mesh, batch_size)(params)
 

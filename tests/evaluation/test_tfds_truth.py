@@ -20,7 +20,7 @@ from yolos_jax.data.loader import LoadStep, load
 from yolos_jax.data.plan import EvaluationPlan
 from yolos_jax.data.sources.coco import CocoSource
 from yolos_jax.data.tfds.build import build
-from yolos_jax.data.tfds.source import TfdsSource
+from yolos_jax.data.tfds.dataset import TfdsSource
 from yolos_jax.evaluation import evaluator as evaluating
 from yolos_jax.evaluation.coco_metrics import NAMES, coco_metrics
 from yolos_jax.images.sequence import Geometry

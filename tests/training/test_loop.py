@@ -69,7 +69,7 @@ def sequence(config, devices):
     config, mesh = recipe.prepare(config), data_mesh(devices)
     task, plan = detection_task(config, mesh), plan_of(config)
     found = []
-    with Batches(task.load(0, Share()), split_over(mesh), Processes(), Signals()) as batches:
+    with Batches(task.load(0, Share()), split_over(mesh), Processes(), Signals(), False) as batches:
         for batch in batches:
             views = plan.batch(batch.step).views
             numbers = np.concatenate(views.numbers, axis=1).tolist()

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from micro_run import assert_equal_trees
+from micro_run import assert_equal_trees, initial_state
 from tiny_weights import TINY, random_params
 
 from yolos_jax import checkpoints
@@ -23,7 +23,7 @@ from yolos_jax.training.optimizer import make_optimizer
 from yolos_jax.training.resume import newest as newest_of
 from yolos_jax.training.resume import put_aside_best
 from yolos_jax.training.saving import BEST, Checkpoints, best_so_far
-from yolos_jax.training.step import data_mesh, initial_state
+from yolos_jax.training.step import data_mesh
 
 OPTIMIZER = make_optimizer("adamw", lambda step: 1e-3, 1e-4, 0.1)
 FACTS = {"config": get_config().to_dict(), "data": {"fingerprint": "f", "images": 1}, "order": 1, "versions": {}}

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from micro_run import assert_equal_trees, without_key_biases
+from micro_run import assert_equal_trees, initial_state, without_key_biases
 
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.model.config import Compute, YolosConfig
@@ -14,7 +14,7 @@ from yolos_jax.model.yolos import abstract, apply, build
 from yolos_jax.objective.weights import LossWeights
 from yolos_jax.tasks.detection import batch_divisors, detection_loss
 from yolos_jax.training.optimizer import make_optimizer
-from yolos_jax.training.step import data_mesh, initial_state, make_gradient, make_step, split_over
+from yolos_jax.training.step import data_mesh, make_gradient, make_step, split_over
 
 CONFIG = YolosConfig(
     width=24, depth=3, heads=2, patch_size=8, det_tokens=5, num_classes=7, init_pe_size=(32, 48), mid_pe_size=(32, 48)

@@ -7,6 +7,7 @@ import math
 import jax
 import numpy as np
 import pytest
+from micro_run import initial_state
 from PIL import Image
 from reference_pack import arrays, tensors, train_config
 
@@ -25,7 +26,7 @@ from yolos_jax.tasks.detection import batch_divisors, detection_loss
 from yolos_jax.training.optimizer import by_epoch, learning_rates, make_optimizer
 from yolos_jax.training.prefetch import Batches
 from yolos_jax.training.signals import Signals
-from yolos_jax.training.step import data_mesh, initial_state, make_gradient, make_step, split_over
+from yolos_jax.training.step import data_mesh, make_gradient, make_step, split_over
 from yolos_jax.weights.reference import from_reference, to_reference
 
 pytestmark = pytest.mark.slow
@@ -154,7 +155,7 @@ def test_parameters_through_the_loader(tmp_path, devices, workers):
         plan = TraceOrder(z, source.examples.sizes, slots, config.patch_size)
         work = LoadStep(source, plan, config.patch_size, Compute.max_side)
         loaded = load(work, 0, len(plan.order), workers)
-        with Batches(loaded, split_over(mesh), Processes(), Signals()) as batches:
+        with Batches(loaded, split_over(mesh), Processes(), Signals(), False) as batches:
             for batch in batches:
                 ids = plan.order[batch.step]
                 assert batch.indices.tolist() == [*ids, *[-1] * (slots - len(ids))]

@@ -58,10 +58,9 @@ class Labels:
         of_category = {int(category): label for label, category in enumerate(ids)}
         too_large = [c for c in names if of_category.get(c, -1) >= num_classes]
         if too_large:
-            raise InputError(
-                f"category id {max(too_large)} of {origin} gets the label {of_category[max(too_large)]}, "
-                f"outside 0..{num_classes - 1}; set --config.model.num_classes=0 to derive it from the file."
-            )
+            wrong = f"category id {max(too_large)} of {origin} gets the label {of_category[max(too_large)]}, outside"
+            derive = "set --config.model.num_classes=0 to derive it from the file."
+            raise InputError(f"{wrong} 0..{num_classes - 1}; {derive}")
         named = {of_category[c]: name for c, name in names.items() if c in of_category}
         return cls(num_classes, tuple(int(i) for i in ids), named, of_category)
 

@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Generator
 from multiprocessing import resource_tracker, util
 from pathlib import Path
@@ -157,7 +158,8 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-    remove_leftovers()  # the parent's
+    time.sleep(0.2)  # the system closes the files of a killed process one by one: its lock may be the last
+    remove_leftovers()
     os._exit(1)
 
 

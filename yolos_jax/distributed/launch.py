@@ -10,14 +10,16 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from yolos_jax.distributed import witness
 from yolos_jax.distributed.witness import fork_witness
 from yolos_jax.errors import InputError
 
-HEARTBEAT = 30  # seconds without a sign of life until a process counts as dead
 JOINING = 300  # seconds until the processes must have found each other
-SHUTDOWN = 20  # seconds to wait for the others at the end
+TIMEOUTS: dict[str, Any] = {  # the second: without a sign of life until a process counts as dead
+    "initialization_timeout": JOINING, "heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 20,
+}  # fmt: skip
 LOST = (
     "another process of this run has died or cannot be reached any more{} (see what the others printed), so this one "
     "ends too. Run the same command on all hosts to go on from the newest checkpoint."
@@ -40,10 +42,7 @@ def detected(environment: Mapping[str, str]) -> str:
 
 
 def devices_of_node(environment: Mapping[str, str]) -> list[int] | None:
-    """All GPUs of a node where Slurm or Open MPI started one process on it.
-
-    None leaves it to jax, which takes one process for each GPU under these launchers.
-    """
+    """All GPUs of a node where Slurm or Open MPI started one process on it; None leaves it to jax (one GPU each)."""
     gpus, tasks = environment.get("SLURM_GPUS_ON_NODE", ""), environment.get("SLURM_STEP_TASKS_PER_NODE", "")
     if tasks.partition("(")[0] == "1" and gpus.isdigit():
         return list(range(int(gpus)))
@@ -91,15 +90,7 @@ def _initialize(coordinator: str | None, processes: int | None, process: int | N
         jax.config.update("jax_enable_preemption_service", False)
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # the waiting is not Python's, which could not end it
     try:
-        jax.distributed.initialize(
-            coordinator,
-            processes,
-            process,
-            devices_of_node(os.environ),
-            initialization_timeout=JOINING,
-            heartbeat_timeout_seconds=HEARTBEAT,
-            shutdown_timeout_seconds=SHUTDOWN,
-        )
+        jax.distributed.initialize(coordinator, processes, process, devices_of_node(os.environ), **TIMEOUTS)
         owners = collections.Counter(device.process_index for device in jax.devices())
     except (RuntimeError, ValueError) as error:
         raise InputError(ALONE.format(f" ({str(error).strip().splitlines()[0][:300]})")) from error

@@ -10,6 +10,10 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
 from yolos_jax.distributed.launch import LOST, leave
 from yolos_jax.errors import InputError
 
@@ -29,16 +33,9 @@ class LostProcess(InputError):
 
 
 class Processes:
-    """The processes of a run, seen from one of them; without `jax.distributed` there is one.
-
-    Attributes:
-      index: which one this is.
-      count: how many there are.
-    """
+    """The processes of a run, seen from the one with this `index`; without `jax.distributed`, `count` is 1."""
 
     def __init__(self) -> None:
-        import jax
-
         self.index, self.count = jax.process_index(), jax.process_count()
 
     @property
@@ -50,8 +47,6 @@ class Processes:
         """The JSON-ready values of all processes, in their order. All must call this at the same point."""
         if self.count == 1:
             return [value]
-        import numpy as np
-
         text = np.frombuffer(json.dumps(value).encode(), np.uint8)
         sizes = self._gather(np.array([text.size], np.int32))[:, 0]
         padded = np.zeros(int(sizes.max()), np.uint8)
@@ -88,8 +83,6 @@ class Processes:
             value = work()
         except Exception as raised:  # the others wait to hear of it
             error = raised
-        import numpy as np
-
         trouble = 0 if error is None else 1 if isinstance(error, InputError) else 2
         votes = self._gather(np.array([trouble, vote()], np.int32))
         if votes[:, 0].any():
@@ -108,12 +101,8 @@ class Processes:
           tree: nested dicts or tuples of arrays; looked at in the primary process only.
           like: things of the same structure with `.shape` and `.dtype` (4 bytes wide).
         """
-        import jax
-        import numpy as np
-
         if self.count == 1:
             return jax.tree.map(np.asarray, tree)
-        from jax.experimental import multihost_utils
 
         def bits(x: Any) -> np.ndarray:  # a sum of floats would make 0.0 of -0.0
             return np.ascontiguousarray(x).reshape(x.shape).view(np.uint32)
@@ -136,8 +125,6 @@ class Processes:
 
     def _gather(self, array: Any) -> Any:
         """`[n]` of every process -> `[count, n]`."""
-        from jax.experimental import multihost_utils
-
         with reports_loss(self.count):
             return multihost_utils.process_allgather(array)
 
@@ -149,8 +136,6 @@ def _no_vote() -> int:
 @contextlib.contextmanager
 def reports_loss(count: int) -> Iterator[None]:
     """Raises `LostProcess` when an exchange between `count` processes fails; lets other failures pass."""
-    import jax
-
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -162,8 +147,6 @@ def reports_loss(count: int) -> Iterator[None]:
 
 def place(tree: Any, sharding: Any) -> Any:
     """Arrays that every process has whole -> arrays on the devices of all; those that are there already stay."""
-    import jax
-    import numpy as np
 
     def one(x: Any) -> Any:
         if isinstance(x, jax.Array) and x.sharding == sharding:

@@ -13,11 +13,9 @@ _writer: int | None = None
 
 
 def fork_witness(lost: str, alone: str) -> None:
-    """Forks the witness, where the system can.
+    """Forks the witness, where the system can; it prints one of two if this process ends without `farewell`.
 
-    Args:
-      lost: what it prints if this process ends after `joined` and without `farewell`.
-      alone: the same before `joined`.
+    `alone` is for an end before `joined`, and `lost` for one after it.
     """
     if not hasattr(os, "fork"):
         return

@@ -44,21 +44,21 @@ def coco_metrics(
       image_ids: images to score, found or not; all of the ground truth by default.
 
     Returns:
-      The 12 numbers by name, 0..1; -1 where the ground truth has nothing to find.
-
-    Raises:
-      InputError: a result is for an image that is not scored.
+      The 12 numbers by name, 0..1; -1 where the ground truth has nothing to find. `InputError` if a result is for an
+      image that is not scored.
     """
     quiet = io.StringIO()
     with contextlib.redirect_stdout(quiet):
         index = _index(truth, image_ids)
         scored = sorted(index.getImgIds() if image_ids is None else set(image_ids))
-        strangers = {r["image_id"] for r in results} - set(scored)
-        if strangers:
-            raise InputError(f"results for image id {min(strangers)}, which the ground truth does not list.")
-        if not results:  # pycocotools cannot load an empty list
-            return _nothing_found(index, scored)
-        evaluation = COCOeval(index, index.loadRes([dict(r) for r in results]), "bbox")
+        others = {r["image_id"] for r in results} - set(scored)
+        if others:
+            raise InputError(f"results for image id {min(others)}, which the ground truth does not list.")
+        found = COCO()  # of which `loadRes` cannot make an empty one
+        found.dataset = index.dataset | {"annotations": []}
+        found.createIndex()
+        found = index.loadRes([dict(r) for r in results]) if results else found
+        evaluation = COCOeval(index, found, "bbox")
         evaluation.params.imgIds = scored
         evaluation.evaluate()
         evaluation.accumulate()
@@ -69,8 +69,7 @@ def coco_metrics(
 def _index(content: Mapping[str, Any], image_ids: Sequence[int] | None) -> COCO:
     """An annotation file's content as pycocotools wants it, whatever a hand-made one leaves out.
 
-    Ids are numbered anew: pycocotools takes annotation id 0 for "not matched"
-    and a repeated id for one annotation, and so finds an AP of zero.
+    Ids are numbered anew: pycocotools takes annotation id 0 for "not matched" and a repeated id for one annotation.
     """
     truth = COCO()
     truth.dataset = {**content, "info": {}, "annotations": []}
@@ -82,14 +81,6 @@ def _index(content: Mapping[str, Any], image_ids: Sequence[int] | None) -> COCO:
         truth.dataset["annotations"].append(annotation | {"id": i, "area": area, "iscrowd": crowd})
     truth.createIndex()
     return truth
-
-
-def _nothing_found(truth: COCO, scored: list[int]) -> dict[str, float]:
-    """The 12 numbers without any detection: 0 where there is something to find, else -1."""
-    areas = [a["area"] for a in truth.loadAnns(truth.getAnnIds(imgIds=scored, iscrowd=False))]
-    bounds = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10), "all": (0, 1e10)}
-    there = {name: any(low <= area <= high for area in areas) for name, (low, high) in bounds.items()}
-    return {name: 0.0 if there[size] else -1.0 for name, (_, _, size, _) in MEANING.items()}
 
 
 def table(metrics: dict[str, float]) -> str:

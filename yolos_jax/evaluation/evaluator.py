@@ -134,18 +134,16 @@ class Evaluator:
 
     def _detections(self, params: dict, loaded: Loaded, results: list[dict[str, Any]]) -> list[int]:
         """Image ids of a batch, of all processes' shares; the primary one appends the entries of a results file."""
-        size = np.ones((len(loaded.indices), 2), np.int32)
-        for slot, index in enumerate(loaded.indices):
-            if index >= 0:
-                size[slot] = self.source.examples.sizes[index]
+        there = loaded.indices[:, None] >= 0
+        size = np.where(there, self.source.examples.sizes[loaded.indices], 1).astype(np.int32)
         local = np.int32(loaded.indices), loaded.batch.patches, loaded.batch.grid, size
         arrays = [jax.make_array_from_process_local_data(self._split, x) for x in local]
         category, images = np.array(self.source.category_ids), []
         for index, scores, labels, boxes in zip(*jax.device_get(self._program(params, arrays)(params, *arrays))):
             if index >= 0:
                 images.append(int(self.source.examples.image_ids[index]))
-            if index >= 0 and self._processes.is_primary:
-                results += to_results(images[-1], scores, category[labels], boxes)
+                if self._processes.is_primary:
+                    results += to_results(images[-1], scores, category[labels], boxes)
         return images
 
     def _program(self, params: dict, arrays: list[jax.Array]) -> Any:

@@ -115,15 +115,8 @@ def write(
 ) -> dict[str, Any]:
     """Writes a folder that needs none of our code: programs, parameters, run_detector.py and, at last, export.json.
 
-    Args:
-      folder: new or empty.
-      params, meta: the checkpoint's.
-      geometry: how images are to be resized.
-      programs: as `to_stablehlo` makes them, for different numbers of patches.
-      onnx: as `onnx.to_onnx` makes it.
-
-    Returns:
-      What is in export.json.
+    The folder is new or empty; `params` and `meta` are the checkpoint's; `programs` are for different numbers of
+    patches. Returns what is in export.json.
     """
     facts = _describe(meta, geometry, programs)
     contents = {entry["file"]: program.serialize() for program, entry in zip(programs, facts["programs"])}

@@ -15,20 +15,14 @@ from yolos_jax.inference.drawing import draw_boxes
 class Detections:
     """What was found in one image, best first; `len` is the number of objects.
 
-    Attributes:
-      boxes: float32 `[n, 4]`, absolute xyxy in the original image's pixels; as in the reference they may reach a
-        little beyond its edges.
-      scores: float32 `[n]`, probability of the label, 0..1.
-      labels: `[n]`, category ids.
-      names: the labels' names (the id as text where the checkpoint has no name).
-      size: (width, height) of the image, upright.
+    Boxes may reach a little beyond the image's edges, as in the reference.
     """
 
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    names: list[str]
-    size: tuple[int, int]
+    boxes: np.ndarray  # float32 [n, 4], absolute xyxy in the original image's pixels
+    scores: np.ndarray  # float32 [n], probability of the label, 0..1
+    labels: np.ndarray  # [n], category ids
+    names: list[str]  # of the labels; the id as text where the checkpoint has no name
+    size: tuple[int, int]  # (width, height) of the image, upright
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -15,7 +15,7 @@ COMPUTE_SETTINGS = {"compute_dtype": "dtype", "remat": "remat", "query_block": "
 
 @dataclasses.dataclass(frozen=True)
 class YolosConfig:
-    """A YOLOS model: a plain ViT with DET tokens (paper, section 2); docs/settings.md says more of each field.
+    """A YOLOS model: a plain ViT with DET tokens (paper, section 2).
 
     An `InputError` says which value has the wrong type or does not fit the others.
     """
@@ -27,11 +27,11 @@ class YolosConfig:
     patch_size: int = 16  # side of a patch in pixels
     det_tokens: int = 100  # number of DET tokens (object queries)
     num_classes: int = COCO_CLASSES  # K; there are K + 1 logits and the last one is "no object"
-    init_pe_size: tuple[int, int] = (800, 1333)  # (height, width) in pixels of the position embeddings' first grid
-    mid_pe_size: tuple[int, int] | None = None  # the same of the grids added after every block but the last, if any
-    layer_norm_eps: float = 1e-6  # 1e-6 in the reference, 1e-12 in Hugging Face configs
-    # A slip of the reference: it uses position embeddings as they are whenever their number equals the image's number
-    # of patches, even if the shape differs (a 4:3 image at 576 pixels and the 512x864 grid). Hugging Face never does.
+    init_pe_size: tuple[int, int] = (800, 1333)  # (height, width) in pixels of the grid of initial position embeddings
+    mid_pe_size: tuple[int, int] | None = None  # the same for those added after every block but the last, if any
+    layer_norm_eps: float = 1e-6  # 1e-12 in Hugging Face configs
+    # A slip of the reference to reproduce: it does not resize position embeddings whose number is that of the image's
+    # patches, even if the shape differs (a 4:3 image at 576 pixels and the 512x864 grid). Hugging Face always resizes.
     skip_equal_count: bool = False
 
     def __post_init__(self) -> None:
@@ -110,11 +110,10 @@ class Compute:
     An `InputError` says which value has the wrong type or is below 1, and names it as a recipe does.
     """
 
-    # "float32" or "bfloat16", of activations and products; parameters, norms' statistics, softmax and heads are float32
-    dtype: str = "float32"
+    dtype: str = "float32"  # or "bfloat16", of activations and products; parameters, statistics and heads are float32
     remat: bool = False  # recompute each block's activations for its gradient (memory against a third more time)
     query_block: int = 256  # most query rows that attention handles at once (memory against speed)
-    max_side: int = 84  # longest side of an image, in patches, that position resizing is compiled for
+    max_side: int = 84  # longest side of an image in patches that position resizing is compiled for
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16"):

@@ -17,19 +17,12 @@ STD = (0.229, 0.224, 0.225)
 
 
 class Outputs(NamedTuple):
-    """What the network says about a batch.
+    """What the network says about a batch."""
 
-    Attributes:
-      logits: float32 `[B, Q, K + 1]`; index K is "no object".
-      boxes: float32 `[B, Q, 4]`, cxcywh as fractions of the image's sides.
-      features: float32 `[B, Q, D]`, DET tokens after the final norm.
-      attention: float32 `[layers, B, heads, Q, T]`, DET tokens' attention over all tokens (CLS, DET, patches,
-        padding), or None if not asked for.
-    """
-
-    logits: jax.Array
-    boxes: jax.Array
-    features: jax.Array
+    logits: jax.Array  # float32 [B, Q, K + 1]; index K is "no object"
+    boxes: jax.Array  # float32 [B, Q, 4], cxcywh as fractions of the image's sides
+    features: jax.Array  # float32 [B, Q, D], DET tokens after the final norm
+    # float32 [layers, B, heads, Q, T], DET tokens' attention over all tokens (CLS, DET, patches, padding), if asked for
     attention: jax.Array | None
 
 

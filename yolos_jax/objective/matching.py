@@ -25,24 +25,17 @@ MATCHERS = ("host", "device")
 class Matching(NamedTuple):
     """Which query each target gets.
 
-    Attributes:
-      query: int32 `[B, M]`, the query of each target. -1 for padding, for the targets left over when there are more
-        than Q, and for all targets of an image that is not `finite`.
-      finite: bool `[B]`, False for an image whose real costs are not all finite; the caller must stop the run.
-      seconds: float32 `[B]`, time that the host spent on each image; 0 for the matcher on the device.
+    `query` is -1 for padding, for the targets left over when there are more than Q, and for all targets of an image
+    that is not `finite`; the caller must then stop the run.
     """
 
-    query: jax.Array
-    finite: jax.Array
-    seconds: jax.Array
+    query: jax.Array  # int32 `[B, M]`
+    finite: jax.Array  # bool `[B]`, False for an image whose real costs are not all finite
+    seconds: jax.Array  # float32 `[B]`, time that the host spent on each image; 0 for the matcher on the device
 
 
 def matching_cost(
-    logits: jax.Array,
-    boxes: jax.Array,
-    labels: jax.Array,
-    target_boxes: jax.Array,
-    weights: LossWeights,
+    logits: jax.Array, boxes: jax.Array, labels: jax.Array, target_boxes: jax.Array, weights: LossWeights
 ) -> jax.Array:
     """Cost of giving each target to each query.
 
@@ -51,8 +44,7 @@ def matching_cost(
       boxes: `[B, Q, 4]` cxcywh in 0..1.
       labels: int32 `[B, M]`; padding may hold anything (-1, say).
       target_boxes: `[B, M, 4]` cxcywh in 0..1; padding may hold anything.
-      weights: `ce` weighs minus the target class's probability, `bbox` the L1 distance of cxcywh and `giou` minus
-        GIoU.
+      weights: of minus the target class's probability (`ce`), the L1 distance of cxcywh and minus GIoU.
 
     Returns:
       float32 `[B, Q, M]`; columns of padding are meaningless.

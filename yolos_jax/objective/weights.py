@@ -4,16 +4,9 @@ from typing import NamedTuple
 
 
 class LossWeights(NamedTuple):
-    """Used by the matching cost and the loss alike (paper, appendix; DETR).
+    """Used by the matching cost and the loss alike (paper, appendix; DETR)."""
 
-    Attributes:
-      ce: of the cross entropy, and of the target class's probability in the cost.
-      bbox: of the L1 distance of boxes as cxcywh in 0..1.
-      giou: of the generalised IoU.
-      no_object: of a query without a target within the cross entropy; others weigh 1.
-    """
-
-    ce: float = 1.0
-    bbox: float = 5.0
-    giou: float = 2.0
-    no_object: float = 0.1
+    ce: float = 1.0  # of the cross entropy, and of the target class's probability in the cost
+    bbox: float = 5.0  # of the L1 distance of boxes as cxcywh in 0..1
+    giou: float = 2.0  # of the generalised IoU
+    no_object: float = 0.1  # of a query without a target within the cross entropy; others weigh 1

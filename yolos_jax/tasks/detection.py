@@ -54,12 +54,8 @@ def train(
 def evaluate(config: Any, checkpoint: str | Path) -> Evaluation:
     """COCO's 12 numbers of a checkpoint on a recipe's validation split, and its detections.
 
-    Args:
-      config: a recipe.
-      checkpoint: a folder of ours, a Hugging Face folder, or a model on the hub.
-
-    Raises:
-      InputError: bad input, or the checkpoint's model is not the recipe's.
+    The checkpoint is a folder of ours, a Hugging Face folder, or a model on the hub. `InputError` says what is wrong
+    with the input, or that the checkpoint's model is not the recipe's.
     """
     params, _, evaluator = evaluator_for(config, checkpoint)
     return evaluator(params)
@@ -81,11 +77,7 @@ def evaluator_for(config: Any, checkpoint: str | Path) -> tuple[dict, Meta, Eval
 
 
 def detection_task(config: Any, mesh: Mesh) -> Task:
-    """What a prepared recipe trains.
-
-    Raises:
-      InputError: the recipe, the data and the devices do not fit together.
-    """
+    """What a prepared recipe trains; `InputError` if the recipe, the data and the devices do not fit together."""
     source = recipe.source_of(config, "train")
     model, compute = recipe.model_of(config, source.num_classes), recipe.compute_of(config)
     recipe.check_batch(config, mesh.size)
@@ -153,7 +145,8 @@ def batch_divisors(images_per_replica: int) -> Callable[[TrainBatch], Divisors]:
 def facts_of(config: Any, source: DataSet) -> dict[str, Any]:
     """What a checkpoint of a run says about it, JSON-ready."""
     recorded = json.loads(config.to_json_best_effort())
-    return {"config": recorded, "data": data_facts(source), "order": ORDER, "versions": versions()}
+    order = ORDER if config.data.scales else 1  # without augmentation, nothing has changed since the first one
+    return {"config": recorded, "data": data_facts(source), "order": order, "versions": versions()}
 
 
 def data_facts(source: DataSet) -> dict[str, Any]:

@@ -19,11 +19,9 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def saves_on_failure(run: "Run") -> Iterator[None]:
-    """Saves the last sound step when bad input ends a run, and says so.
+    """Saves the last sound step when bad input ends a run, and says so; or that the devices have too little memory.
 
-    Raises:
-      InputError: the same, with where the last step is saved; or the devices have not enough memory.
-      NotFinite, LostProcess: unchanged, since nothing may or can be saved after them.
+    `NotFinite` and `LostProcess` pass unchanged, since nothing may or can be saved after them.
     """
     try:
         with reports_loss(run.processes.count):

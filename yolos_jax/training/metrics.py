@@ -22,16 +22,11 @@ from yolos_jax.training.task import Task
 
 
 class Metrics:
-    """A context manager; what an earlier run wrote for steps after `start` is dropped, they are done again.
+    """Appends a line to `folder/metrics.jsonl` every so many steps, and after the last; a context manager.
 
-    A line that cannot be written raises `InputError` in all processes, at the same step.
-
-    Args:
-      folder: `metrics.jsonl` (lines are appended) and `tensorboard/` go here.
-      task: whose steps these are.
-      every: steps between lines; the last step always gets one.
-      start: steps done before.
-      processes: the primary one writes and shows; counts are of its share, times the processes.
+    What an earlier run wrote for steps after `start` is dropped: they are done again. The primary process writes and
+    shows; counts are of its share, times the processes. A line that cannot be written raises `InputError` in all
+    processes, at the same step.
     """
 
     def __init__(self, folder: Path, task: Task, every: int, start: int, processes: Processes):

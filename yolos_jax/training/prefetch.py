@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
 
 from yolos_jax.data.loader import Loaded
 from yolos_jax.data.workers import dead_worker
@@ -34,34 +33,18 @@ class DeviceBatch(NamedTuple):
 class Batches:
     """Iterates over a run's batches, which a thread moves to the devices; a context manager.
 
-    The iteration ends after the last step, or when a signal came to any of the processes.
-
-    Args:
-      loaded: from `data.loader.load`.
-      sharding: how the first axis is split.
-      skip_unreadable: an image that cannot be read is counted; otherwise it ends the run.
-
-    Attributes:
-      waited: seconds that the consumer has waited for data.
-      skipped: a sentence for each image of this process's share that could not be read.
-
-    Raises (from the iteration, in all processes at the same step):
-      InputError: a data worker died, or an image cannot be read.
+    The iteration ends after the last step, or when a signal came to any of the processes. It raises `InputError`, in
+    all processes at the same step, if a data worker died or an image cannot be read (unless `skip_unreadable`).
     """
 
     def __init__(
-        self,
-        loaded: Generator[Loaded],
-        sharding: NamedSharding,
-        processes: Processes,
-        signals: Signals,
-        skip_unreadable: bool = False,
+        self, loaded: Generator[Loaded], sharding: Any, processes: Processes, signals: Signals, skip_unreadable: bool
     ):
         self._loaded, self._sharding, self._processes, self._signals = loaded, sharding, processes, signals
         self._skip_unreadable = skip_unreadable
         self._ready: queue.Queue = queue.Queue(AHEAD)
-        self._closed, self.waited = False, 0.0
-        self.skipped: list[str] = []
+        self._closed, self.waited = False, 0.0  # seconds that the consumer has waited for data
+        self.skipped: list[str] = []  # a sentence for each image of this process's share that could not be read
         self._workers: dict[int, multiprocessing.process.BaseProcess] = {}
         self._thread = threading.Thread(target=self._fill, daemon=True, name="prefetch")
 

@@ -47,10 +47,7 @@ def _begin(workdir: Path, task: Task, options: Options) -> tuple[TrainState, int
 
 
 def refuse_differences(meta: Meta, task: Task, accept: bool) -> list[str]:
-    """Compares a checkpoint with the run that wants to go on from it.
-
-    Returns:
-      Sentences worth printing: accepted differences and other package versions.
+    """Compares a checkpoint with the run that wants to go on from it: accepted differences, and other packages.
 
     Raises:
       InputError: another model, or differences that are not accepted.
@@ -65,7 +62,7 @@ def refuse_differences(meta: Meta, task: Task, accept: bool) -> list[str]:
             f"the training annotations ({old['data']['images']} images, fingerprint {old['data']['fingerprint']}, "
             f"against {new['data']['images']} images, fingerprint {new['data']['fingerprint']})"
         )
-    if old.get("order") != new["order"]:
+    if old.get("order", 1) != new["order"]:
         found.append("the random views of images, which another version of this package draws otherwise")
     if found and not accept:
         raise InputError(
@@ -82,11 +79,7 @@ def refuse_differences(meta: Meta, task: Task, accept: bool) -> list[str]:
 
 
 def refuse_unequal(facts: Sequence[dict[str, Any]]) -> None:
-    """`InputError` if the processes of a run were not started alike.
-
-    Args:
-      facts: of each process; all the same, but for what of "config" may be different on a host.
-    """
+    """`InputError` if the processes of a run were not started alike: `facts` of each, but for a host's own settings."""
     first = facts[0]
     for i, other in enumerate(facts[1:], 1):
         found = settings.differences(other["config"], first["config"], hosts=True)

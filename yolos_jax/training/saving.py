@@ -17,12 +17,9 @@ BEST = "best"  # folder of the best checkpoint, inside the workdir
 
 
 class Checkpoints:
-    """Writes checkpoints in the background; a context manager.
+    """Writes checkpoints in the background, of which the latest `keep` stay; a context manager.
 
-    Args:
-      workdir: where to.
-      keep: how many of the latest steps stay.
-      writes: False for a process that leaves all this to another one.
+    With `writes` False, it does nothing: another process does.
     """
 
     def __init__(self, workdir: Path, keep: int, writes: bool = True):

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from yolos_jax.distributed.processes import Processes, place
+from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.training.prefetch import DeviceBatch
 from yolos_jax.training.task import Loss, LossReport, Task
@@ -53,11 +53,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def make_gradient(loss: Loss, divisors: Callable[[Any], Any], mesh: Mesh, parts: int = 1) -> Callable:
     """(params, batch) -> (gradients, `LossReport`), the batch taken in `parts` one after the other.
 
-    Losses are divided by what the whole batch holds, so the parts' gradients add up to exactly what the batch in one
-    piece gives, within rounding.
-
-    Args:
-      divisors: (batch) -> what `loss` takes as its divisors.
+    Losses are divided by what the whole batch holds (`divisors` of it), so the parts' gradients add up to what the
+    batch in one piece gives, within rounding.
     """
     value_and_grad = jax.value_and_grad(loss, has_aux=True)
     split = NamedSharding(mesh, PartitionSpec(None, "data"))
@@ -123,11 +120,6 @@ def fresh_state(params: dict, optimizer: optax.GradientTransformation, ema: bool
     """Step 0, not yet on all devices; the moving average starts at the parameters."""
     average = jax.tree.map(jnp.array, params) if ema else None
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average)
-
-
-def initial_state(params: dict, optimizer: optax.GradientTransformation, mesh: Mesh, ema: bool = False) -> TrainState:
-    """The same on every device of `mesh`."""
-    return place(jax.tree.map(np.asarray, fresh_state(params, optimizer, ema)), replicated(mesh))
 
 
 class NotFinite(InputError):

@@ -17,8 +17,8 @@ from yolos_jax.data.loader import LoadStep, load
 from yolos_jax.data.plan import EvaluationPlan
 from yolos_jax.data.sources.coco import CocoSource
 from yolos_jax.data.tfds import build as tfds_build
-from yolos_jax.data.tfds import source as tfds
-from yolos_jax.data.tfds.source import TfdsSource
+from yolos_jax.data.tfds import dataset as tfds
+from yolos_jax.data.tfds.dataset import TfdsSource
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage
 from yolos_jax.images.sequence import Geometry

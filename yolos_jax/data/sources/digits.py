@@ -107,11 +107,8 @@ def _place(shapes: Sequence[tuple[int, int]], random: np.random.Generator) -> np
 def write(out: str | Path, train: int = 6000, val: int = 300, seed: int = 0) -> None:
     """Writes `train` and `val` scenes as `annotations/instances_{train,val}2017.json` beside `{train,val}2017/`.
 
-    The same arguments give the same files. The validation annotations are written last: a folder that has them is
-    whole.
-
-    `out` is a folder that does not exist yet or is empty, else `InputError`; `train` and `val` are at least 1. The
-    seed is that of the scenes; the split of the digits does not depend on it.
+    The same arguments give the same files; the split of the digits does not depend on the seed. `out` must not exist
+    yet or be empty. The validation annotations are written last: a folder that has them is whole.
     """
     root = Path(out)
     for name, value, least in (("train", train, 1), ("val", val, 1), ("seed", seed, 0)):

@@ -20,8 +20,8 @@ from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.data.sources.coco import CocoSource
 from yolos_jax.data.tfds import index as tfds_index
 from yolos_jax.data.tfds.build import build
+from yolos_jax.data.tfds.dataset import TfdsSource
 from yolos_jax.data.tfds.records import Records, find_dataset
-from yolos_jax.data.tfds.source import TfdsSource
 from yolos_jax.errors import InputError
 
 
@@ -205,7 +205,7 @@ def test_reading_needs_neither_tensorflow_nor_jax_nor_memory(made, own):
     """In a process of its own; a missing shard is told before anything is read."""
     code = """
 import resource, sys
-from yolos_jax.data.tfds.source import TfdsSource
+from yolos_jax.data.tfds.dataset import TfdsSource
 from yolos_jax.errors import InputError
 source = TfdsSource(sys.argv[1], "train")
 source.read(source.examples[0])

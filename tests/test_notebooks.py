@@ -1,0 +1,103 @@
+"""The notebooks of docs/: they run from top to bottom, show what they say, and leave nothing behind."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+NAMES = ("train_digits", "detect")
+
+
+def code_of(name: str) -> list[dict[str, Any]]:
+    """The code cells of a notebook."""
+    return [cell for cell in json.loads((DOCS / f"{name}.ipynb").read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+def execute(name: str) -> tuple[dict[str, Any], list[Any]]:
+    """Executes a notebook's code as Jupyter does: (its variables, the value of each cell's last expression)."""
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    shown: list[Any] = []
+    for n, cell in enumerate(code_of(name), 1):
+        body = ast.parse("".join(cell["source"])).body
+        last = body.pop() if isinstance(body[-1], ast.Expr) else ast.Expr(ast.Constant(None, lineno=1, col_offset=0))
+        exec(compile(ast.Module(body, []), f"cell {n}", "exec"), namespace)
+        shown.append(eval(compile(ast.Expression(last.value), f"cell {n}", "eval"), namespace))
+    return namespace, shown
+
+
+def check_train_digits(variables: dict[str, Any], shown: list[Any]) -> None:
+    """The loss fell, all images were scored, and boxes of trained queries lie near the digits."""
+    total = [line["total"] for line in variables["lines"]]
+    assert np.isfinite(total).all() and np.mean(total[-3:]) < 0.8 * np.mean(total[:3])
+    metrics = variables["evaluation"].metrics
+    assert len(metrics) == 12 and 0 < metrics["AP"] <= metrics["AP50"] <= 1
+    # COCO's result files list every query of every image.
+    assert len(variables["evaluation"].results) == 100 * variables["config"].model.det_tokens
+    assert len(variables["found"]) == 100 and shown[-1].size == (1024, 512)
+    assert variables["outcome"].step == variables["config"].train.epochs * 3000 // variables["config"].train.batch_size
+
+
+def check_detect(variables: dict[str, Any], shown: list[Any]) -> None:
+    """What the cells show is what the text between them says."""
+    found, detector = variables["found"], variables["detector"]
+    assert json.loads(variables["text"]) == found.to_dict()
+    assert [True] * 5 in shown and len(variables["kinds"][0]) == detector.config.det_tokens  # every kind of image
+    (counts,) = [value for value in shown if isinstance(value, dict)]
+    assert counts[0.0] == detector.config.det_tokens and sorted(counts.values(), reverse=True) == [*counts.values()]
+    (errors,) = [value for value in shown if isinstance(value, tuple) and isinstance(value[0], float)]
+    assert max(errors) < 1e-4  # `forward` and `load`
+    images = [value for value in shown if hasattr(value, "_repr_png_")]
+    assert [image.size for image in images] == [(512, 512), (256, 256)] and len(images[1].getcolors(2**16)) > 100
+    weights, layers = variables["weights"], variables["out"].attention
+    assert weights.shape == (8, 8) and weights.min() >= 0
+    np.testing.assert_allclose(layers.sum(-1), 1, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_the_notebook_runs(name, tmp_path):
+    """In a process of its own, which has one device, as a user's has."""
+    work, temporary = tmp_path / "work", tmp_path / "temporary"
+    for folder in (work, temporary):
+        folder.mkdir()
+    before = sorted(DOCS.iterdir())
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    environment |= {"PYTHONPATH": str(DOCS.parent), "TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, __file__, name], cwd=work, env=environment, capture_output=True, text=True, timeout=540
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.endswith("checked\n")
+    assert not [*work.iterdir()] and not [*temporary.iterdir()] and sorted(DOCS.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_stored_notebook_is_plain(name):
+    """Any Jupyter opens it; it is small, shows its outputs, and knows nothing of the machine that made them."""
+    text = (DOCS / f"{name}.ipynb").read_text()
+    notebook = json.loads(text)
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3" and len(text) < 300_000
+    ids = [cell["id"] for cell in notebook["cells"]]
+    assert len(set(ids)) == len(ids)
+    for link in re.findall(r"\]\((?!http)([^)#]+)", text):
+        assert (DOCS / link).exists(), link
+    assert not re.search(r"/(home|root|work|Users)/", text)
+    for cell in code_of(name):
+        assert cell["metadata"] == {} and not [line for line in cell["source"] if re.match(r"\s*[%!]", line)]
+        assert all(output["output_type"] != "error" for output in cell["outputs"])
+        last = ast.parse("".join(cell["source"])).body[-1]
+        assert bool(cell["outputs"]) >= isinstance(last, ast.Expr), "".join(cell["source"])
+
+
+if __name__ == "__main__":
+    {"train_digits": check_train_digits, "detect": check_detect}[sys.argv[1]](*execute(sys.argv[1]))
+    print("checked")
