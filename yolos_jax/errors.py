@@ -8,15 +8,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+NO_ROOM, WRONG_NAME = "look at the space and the permissions there", "give another path"
 # What a user can do about failures of writing.
 OUTPUT_REMEDIES = {
-    **dict.fromkeys(
-        (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
-        "look at the space and the permissions there",
-    ),
-    **dict.fromkeys((errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR), "give another path"),
+    errno.ENOSPC: NO_ROOM, errno.EDQUOT: NO_ROOM, errno.EROFS: NO_ROOM, errno.EACCES: NO_ROOM, errno.EPERM: NO_ROOM,
+    errno.ENOTEMPTY: WRONG_NAME, errno.ENOTDIR: WRONG_NAME, errno.EISDIR: WRONG_NAME,
     errno.ENAMETOOLONG: "give a shorter path",
-}
+}  # fmt: skip
 
 
 class InputError(Exception):

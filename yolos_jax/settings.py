@@ -185,9 +185,8 @@ def unknown(key: str) -> str:
     near = [k for k in SETTINGS if k.rpartition(".")[2] == last]
     near = near or difflib.get_close_matches(name, SETTINGS, n=2, cutoff=0.75)
     near = near or [k for k in SETTINGS if difflib.get_close_matches(last, [k.rpartition(".")[2]], cutoff=0.8)]
-    if not near:
-        return f"there is no config.{name}; --help lists all settings."
-    return f"there is no config.{name}; do you mean {' or '.join(f'config.{k}' for k in near)}?"
+    hint = f"do you mean {' or '.join(f'config.{k}' for k in near)}?" if near else "--help lists all settings."
+    return f"there is no config.{name}; {hint}"
 
 
 def markdown() -> str:

@@ -7,15 +7,12 @@ import jax.numpy as jnp
 
 
 def attention_weights(q: jax.Array, k: jax.Array, length: jax.Array) -> jax.Array:
-    """Softmax attention weights; keys from `length` on get exactly zero.
+    """Softmax attention weights, float32 `[B, heads, Q, N]`; keys from `length` on get exactly zero.
 
     Args:
       q: `[B, Q, heads, d]` queries.
       k: `[B, N, heads, d]` keys.
       length: int32 `[B]`, number of real tokens of each sequence, at least 1.
-
-    Returns:
-      float32 `[B, heads, Q, N]`.
     """
     scores = jnp.einsum("bqhd,bnhd->bhqn", q, k, preferred_element_type=jnp.float32)
     scores *= q.shape[-1] ** -0.5
@@ -24,7 +21,7 @@ def attention_weights(q: jax.Array, k: jax.Array, length: jax.Array) -> jax.Arra
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, block: int) -> jax.Array:
-    """Multi-head attention, computed for at most `block` queries at a time.
+    """Multi-head attention `[B, Q, heads, d]` in the dtype of `v`, computed for at most `block` queries at a time.
 
     Memory is O(block * N) forward and backward: weights of a block are computed again for its gradient. On CPU this
     is also about twice as fast as one large product at a few thousand tokens, because a block stays in the cache.
@@ -34,9 +31,6 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, block: i
       k, v: `[B, N, heads, d]`.
       length: int32 `[B]`, real tokens of each sequence; the rest is ignored.
       block: static, most queries at a time.
-
-    Returns:
-      `[B, Q, heads, d]`, in the dtype of `v`.
     """
 
     def some(part: jax.Array) -> jax.Array:

@@ -81,14 +81,11 @@ class Positions(nnx.Module):
         self.grid = parameter(*layers, *grid, config.width)
 
     def __call__(self, grid: jax.Array, patches: int) -> jax.Array:
-        """The embedding of every token, each image at its own size.
+        """float32 `[B, 1 + Q + N, D]`: embeddings of CLS, DET tokens and patches, each image at its own size.
 
         Args:
           grid: int32 `[B, 2]`, each image's (h, w) in patches, at most `max_side`.
-          patches: N, static; slots from `h * w` on are padding.
-
-        Returns:
-          float32 `[B, 1 + Q + N, D]`: CLS, DET tokens, patches; zero for padding.
+          patches: N, static; slots from `h * w` on are padding, whose embeddings are zero.
         """
         table = self.grid[...]
         count = table.shape[0] * table.shape[1]

@@ -64,16 +64,13 @@ class Attention(nnx.Module):
     def __call__(
         self, x: jax.Array, length: jax.Array, queries: slice, want_weights: slice | None
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Attention of the tokens `queries` over all tokens.
+        """Attention of the tokens `queries` over all tokens: (`[B, Q, D]`, weights `[B, heads, rows, N]` or None).
 
         Args:
           x: `[B, N, D]`.
           length: int32 `[B]`, real tokens.
           queries: which tokens ask (all of them, or the DET tokens).
           want_weights: tokens whose attention weights to return too, or None.
-
-        Returns:
-          (`[B, Q, D]`, weights `[B, heads, rows, N]` or None)
         """
         width = x.shape[-1]
         if queries == slice(None):

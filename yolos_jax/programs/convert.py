@@ -17,29 +17,19 @@ from yolos_jax.programs.command_line import Parser, load_recipe
 
 if TYPE_CHECKING:
     from yolos_jax.checkpoints import Meta
-    from yolos_jax.model.config import YolosConfig
-
-
-def wanted_model(args: argparse.Namespace) -> "tuple[YolosConfig | None, bool]":
-    """(the `YolosConfig` asked for with --variant or --config, or None; whether its number of classes is open)."""
-    from yolos_jax import recipe
-    from yolos_jax.model.config import COCO_CLASSES
-    from yolos_jax.weights import variant_of
-
-    if args.config is None:
-        return None if args.variant is None else variant_of(args.variant), False
-    config = settings.complete(load_recipe(args.config))
-    return recipe.model_of(config, COCO_CLASSES), config.model.num_classes == 0
 
 
 def read(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
     """(parameters, what a checkpoint is to say about them, what to print about them) of SOURCE."""
-    from yolos_jax import checkpoints
+    from yolos_jax import checkpoints, recipe
     from yolos_jax.data.coco_names import COCO_NAMES
     from yolos_jax.model.config import COCO_CLASSES
-    from yolos_jax.weights import load_weights, with_classes
+    from yolos_jax.weights import load_weights, variant_of, with_classes
 
-    wanted, is_open = wanted_model(args)
+    wanted, is_open = None if args.variant is None else variant_of(args.variant), False
+    if args.config is not None:
+        config = settings.complete(load_recipe(args.config))
+        wanted, is_open = recipe.model_of(config, COCO_CLASSES), config.model.num_classes == 0
     if checkpoints.steps(args.source):
         if not args.to_hf:
             raise InputError(f"{args.source} is a checkpoint of ours already; add --to-hf to export it.")

@@ -23,16 +23,12 @@ def parse() -> argparse.Namespace:
     parser.add_detector_flags()
     parser.add_argument("--out", required=True, type=Path, help="new folder to write")
     parser.add_argument("--patches", nargs="+", type=int, default=[], metavar="N", help="one program for each number")
-    parser.add_argument(
-        "--image-size", nargs=2, type=int, action="append", default=[], metavar=("H", "W"),
-        help="the same, for images resized to so many pixels; may be repeated",
-    )  # fmt: skip
+    text = "the same, for images resized to so many pixels; may be repeated"
+    parser.add_argument("--image-size", nargs=2, type=int, action="append", default=[], metavar=("H", "W"), help=text)
     parser.add_argument("--batch-size", default="polymorphic", help="images at a time (default polymorphic: any)")
     parser.add_argument("--platforms", default="cpu,cuda,tpu", help="of cpu, cuda, rocm, tpu (default cpu,cuda,tpu)")
-    parser.add_argument(
-        "--onnx", nargs=2, type=int, metavar=("H", "W"),
-        help="also ONNX, for one image of exactly so many pixels; needs pip install 'yolos-jax[onnx]'",
-    )  # fmt: skip
+    text = "also ONNX, for one image of exactly so many pixels; needs pip install 'yolos-jax[onnx]'"
+    parser.add_argument("--onnx", nargs=2, type=int, metavar=("H", "W"), help=text)
     return parser.parse()
 
 

@@ -47,7 +47,7 @@ def schedule_of(optimizer: Any, epochs: int, per_epoch: int) -> optax.Schedule:
         return by_epoch(learning_rates(epochs, base, least, warmup), per_epoch)
     warmup_steps, total = int(warmup * per_epoch), epochs * per_epoch
     if warmup_steps >= total:
-        raise InputError(f"optimizer.warmup_epochs {warmup} leaves nothing of {epochs} epochs; lower it.")
+        raise InputError(f"optimizer.warmup_epochs {warmup:g} leaves nothing of {epochs} epochs; lower it.")
     return optax.warmup_cosine_decay_schedule(WARMUP_LR, base, warmup_steps, total, least)
 
 
