@@ -55,10 +55,7 @@ class Meta:
 
 def steps(directory: str | Path) -> list[int]:
     """Steps saved in `directory`, ascending; empty if there are none or no such folder."""
-    path = Path(directory)
-    if not path.is_dir():
-        return []
-    return sorted(int(p.name) for p in path.iterdir() if p.name.isdigit() and (p / "meta").is_dir())
+    return sorted(int(p.name) for p in Path(directory).glob("[0-9]*") if p.name.isdigit() and (p / "meta").is_dir())
 
 
 def check_free(directory: str | Path) -> None:

@@ -69,7 +69,7 @@ def follow(name, devices, matcher="host", padded=False, parts=1, feed=None):
     """
     z, (config, params) = arrays(f"{name}.npz"), config_and_params()
     replicas, each, per_epoch = (int(z[key]) for key in ("replicas", "images_per_replica", "steps_per_epoch"))
-    rates = learning_rates(int(z["epochs"]), float(z["base_lr"]))
+    rates = learning_rates(int(z["epochs"]), float(z["base_lr"]), 1e-7)
     schedule = by_epoch(rates, per_epoch)
     optimizer = make_optimizer("adamw", schedule, float(z["weight_decay"]), float(z["clip_max_norm"]))
     mesh = data_mesh(jax.devices()[:devices])

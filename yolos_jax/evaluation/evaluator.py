@@ -89,9 +89,7 @@ class Evaluator:
     def until_cancelled(self, params: dict, cancelled: Callable[[], int]) -> Evaluation | None:
         """Scores `params`; None if `cancelled` became true on the way, in any of the processes.
 
-        Raises:
-          InputError: an image cannot be read and must not be left out, or a data worker died.
-          LostProcess: another process is gone.
+        `InputError` if an image cannot be read and must not be left out, or a data worker died.
         """
         processes = self._processes
         batches = processes.agree(load, self._work, 0, len(self._plan), self._workers, self._ahead)

@@ -39,12 +39,8 @@ def train(
 
     Args:
       config: a recipe; docs/settings.md lists its settings.
-      workdir: gets checkpoints (the latest few, and the best by AP in `best/`), `metrics.jsonl` and `tensorboard/`.
+      workdir, devices: see `training.loop.train`, also for the errors raised.
       accept_differences: go on even if the recipe or the annotations are not what they were.
-      devices: all by default; a run may go on with others than it began with.
-
-    Raises:
-      InputError: see `training.loop.train`.
     """
     config = recipe.prepare(config)
     options = recipe.options_of(config, accept_differences)
@@ -84,7 +80,10 @@ def detection_task(config: Any, mesh: Mesh) -> Task:
     train, data, optimizer = config.train, config.data, config.optimizer
     plan = recipe.plan_of(config, model, source.examples.sizes)
     schedule = schedule_of(optimizer, train.epochs, plan.steps_per_epoch)
-    evaluator = _evaluator(config, source, model, mesh) if config.eval.every_epochs else None
+    evaluator = None
+    if config.eval.every_epochs:  # the validation set has the training set's labels
+        val = recipe.source_of(config, "val", source.category_ids, source.num_classes)
+        evaluator = recipe.evaluator_of(config, model, val, mesh)
     graph, shapes = abstract(model, compute)
     total = min(len(plan), train.max_steps or len(plan))
 
@@ -116,12 +115,6 @@ def detection_task(config: Any, mesh: Mesh) -> Task:
         description=describe(source, plan, total, mesh.size),
         notes=tuple(dict.fromkeys(notes)),
     )
-
-
-def _evaluator(config: Any, source: DataSet, model: YolosConfig, mesh: Mesh) -> Evaluator:
-    """The validation set's, with the training set's labels."""
-    val = recipe.source_of(config, "val", source.category_ids, source.num_classes)
-    return recipe.evaluator_of(config, model, val, mesh)
 
 
 def detection_loss(graph: Any, images_per_replica: int, matcher: str, mesh: Mesh, weights: LossWeights) -> Loss:

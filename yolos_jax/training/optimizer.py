@@ -14,12 +14,12 @@ WARMUP_LR = 1e-6  # where a warm-up starts
 
 
 def learning_rates(
-    epochs: int, base: float, min_lr: float = 1e-7, warmup_epochs: int = 0, warmup_lr: float = WARMUP_LR
+    epochs: int, base: float, min_lr: float, warmup_epochs: float = 0, warmup_lr: float = WARMUP_LR
 ) -> np.ndarray:
     """The rate really used in each epoch, float64 `[epochs]`.
 
-    The reference advances its cosine after epoch e with e, so it lags by one:
-    epochs 0 and 1 share a rate. Warm-up is linear and ends with a jump onto the cosine that was running all along.
+    The reference advances its cosine after epoch e with e, so it lags by one: epochs 0 and 1 share a rate. Warm-up is
+    linear and ends with a jump onto the cosine that was running all along.
     """
 
     def schedule(t: int) -> float:
@@ -54,8 +54,8 @@ def schedule_of(optimizer: Any, epochs: int, per_epoch: int) -> optax.Schedule:
 def is_decayed(path: tuple) -> bool:
     """Whether weight decay applies to the parameter at a tree path.
 
-    As in the reference: matrices, the whole heads (biases too) and the mid-layer
-    position embeddings are decayed; other biases, norms, tokens and the initial position embeddings are not.
+    As in the reference: matrices, the whole heads (biases too) and the mid-layer position embeddings are decayed; other
+    biases, norms, tokens and the initial position embeddings are not.
     """
     names = [str(getattr(key, "key", key)) for key in path]
     return names[0] in ("class_head", "box_head", "mid_pos_embed") or names[-1] == "kernel"

@@ -1,6 +1,7 @@
 """SIGTERM and Ctrl-C: finish the step, save, leave. And: one run in a folder at a time."""
 
 import contextlib
+import importlib
 import os
 import signal
 import sys
@@ -13,23 +14,17 @@ from typing import Any
 from yolos_jax.distributed.launch import leave
 from yolos_jax.errors import InputError
 
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
+fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
 
 class Signals:
     """While entered, the first SIGTERM or SIGINT only asks to stop; a second SIGINT leaves at once.
 
-    Does nothing outside the main thread, where signals cannot be handled.
-
-    Attributes:
-      number: of the signal that came, here or in another process, or 0.
+    It does nothing outside the main thread, where signals cannot be handled.
     """
 
     def __init__(self) -> None:
-        self.number = 0
+        self.number = 0  # of the signal that came, here or in another process
         self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __bool__(self) -> bool:

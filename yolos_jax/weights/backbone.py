@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from yolos_jax.errors import InputError
-from yolos_jax.weights.limits import shown
+from yolos_jax.weights.limits import plain
 from yolos_jax.weights.names import join
 from yolos_jax.weights.report import Report, compact
 
@@ -69,7 +69,7 @@ def find_backbone(state: Mapping[str, np.ndarray], what: str) -> Backbone:
         for part, timm in () if of_timm else _RENAMES:
             name = re.sub(part, timm, name)
         if name in backbone:
-            raise InputError(f"{what} holds both {shown(backbone[name][0])} and {shown(theirs)}, which are the same.")
+            raise InputError(f"{what} holds both {plain(backbone[name][0])} and {plain(theirs)}, which are the same.")
         backbone[name] = (theirs,)
     distillation_token = prefix + ("dist_token" if of_timm else "embeddings.distillation_token")
     backbone.pop("dist_token", None)
@@ -92,7 +92,7 @@ def _choose(found: list[str], what: str) -> str:
             left = [prefix for prefix in left if second not in prefix]
     if len(left) == 1:
         return left[0]
-    some = ", ".join(repr(shown(prefix)) for prefix in left[:6])
+    some = ", ".join(repr(plain(prefix)) for prefix in left[:6])
     raise InputError(f"{what} holds {len(left)} vision transformers (under {some}); save the one meant alone.")
 
 

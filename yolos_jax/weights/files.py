@@ -8,7 +8,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from yolos_jax.errors import InputError
-from yolos_jax.weights.limits import MOST_BYTES, MOST_HEADER, MOST_JSON, check_floating, quoted, shown
+from yolos_jax.kinds import shown
+from yolos_jax.weights.limits import MOST_BYTES, MOST_HEADER, MOST_JSON, check_floating, plain
 from yolos_jax.weights.pickles import read_pickle
 
 ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
@@ -87,15 +88,15 @@ def _read_shards(path: Path) -> dict[str, np.ndarray]:
     state: dict[str, np.ndarray] = {}
     for shard in sorted(set(where.values())):
         if "\0" in shard or Path(shard).name != shard or not (path / shard).is_file():
-            raise InputError(f"{index} names the shard {quoted(shard)}, which is not in the folder; download it again.")
+            raise InputError(f"{index} names the shard {shown(shard)}, which is not in the folder; download it again.")
         found = _read_safetensors(path / shard)
         absent = [name for name, file in where.items() if file == shard and name not in found]
         if absent:
-            some = ", ".join(shown(name) for name in absent[:6]) + (", ..." if len(absent) > 6 else "")
+            some = ", ".join(plain(name) for name in absent[:6]) + (", ..." if len(absent) > 6 else "")
             raise InputError(f"the shard {path / shard} lacks {some}, which the index places there.")
         twice = [name for name in found if name in state]
         if twice:
-            raise InputError(f"the shard {path / shard} holds {shown(twice[0])}, which another shard holds too.")
+            raise InputError(f"the shard {path / shard} holds {plain(twice[0])}, which another shard holds too.")
         state |= found
     return state
 
@@ -110,7 +111,7 @@ def _as_float32(state: dict[str, np.ndarray], path: Path) -> Tensors:
                 state[name] = array.astype(np.float32)
         if not np.isfinite(state[name]).all():
             raise InputError(
-                f"the tensor {shown(name)} of {path} holds numbers that are not finite as float32 (nan or infinite); "
+                f"the tensor {plain(name)} of {path} holds numbers that are not finite as float32 (nan or infinite); "
                 "the weights are damaged, or their training diverged."
             )
     return Tensors(state, tuple(cast))

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from yolos_jax.errors import InputError
+from yolos_jax.kinds import shown
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.weights import names
-from yolos_jax.weights.limits import quoted, whole_number
+from yolos_jax.weights.limits import whole_number
 from yolos_jax.weights.reference import from_reference, to_reference
 
 CLASSIFIER = "class_labels_classifier.layers.2.weight"
@@ -52,7 +53,7 @@ def read_config(values: Mapping[str, Any], what: str) -> tuple[YolosConfig, dict
     """
     for name, only in _FIXED.items():
         if type(values.get(name, only)) is not type(only) or values.get(name, only) != only:
-            raise InputError(f"{what} sets {name} to {quoted(values[name])}; only {only!r} is supported.")
+            raise InputError(f"{what} sets {name} to {shown(values[name])}; only {only!r} is supported.")
     labels = _label_names(values, what)
     try:
         size = _pair(values.get("image_size", [512, 864]), "image_size")
@@ -61,7 +62,7 @@ def read_config(values: Mapping[str, Any], what: str) -> tuple[YolosConfig, dict
             raise ValueError("patch_size is not square")
         mid = values.get("use_mid_position_embeddings", True)
         if type(mid) is not bool:
-            raise ValueError(f"use_mid_position_embeddings is {quoted(mid)}; it must be true or false")
+            raise ValueError(f"use_mid_position_embeddings is {shown(mid)}; it must be true or false")
         numbers: dict[str, Any] = {
             ours: whole_number(values.get(name, default), name, 1, most)
             for name, (ours, default, most) in _NUMBERS.items()
@@ -149,14 +150,14 @@ def _pair(value: Any, name: str) -> tuple[int, int]:
     """One whole number, or a list of two."""
     pair = value if isinstance(value, list) else [value, value]
     if len(pair) != 2:
-        raise ValueError(f"{name} is {quoted(value)}; it must be one or two whole numbers")
+        raise ValueError(f"{name} is {shown(value)}; it must be one or two whole numbers")
     first, second = (whole_number(side, name, 1, _MOST_PIXELS) for side in pair)
     return first, second
 
 
 def _epsilon(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ValueError(f"layer_norm_eps is {quoted(value)}; it must be a number of 0 to 1")
+        raise ValueError(f"layer_norm_eps is {shown(value)}; it must be a number of 0 to 1")
     return float(value)
 
 

@@ -1,29 +1,21 @@
 """How much foreign files may claim. Far beyond any YOLOS or ViT, far below what a machine cannot hold."""
 
-import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from yolos_jax.errors import InputError
+from yolos_jax.kinds import shown
 
 FLOATS = ("float32", "float16", "bfloat16", "float64")  # what weights may be stored as
 MOST_BYTES = 2**32  # of a file of tensors
 MOST_HEADER = 2**24  # bytes of a safetensors header; about 100 for each tensor
 MOST_JSON = 2**23  # bytes of a JSON file
 
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 80
 
-
-def quoted(value: Any) -> str:
-    """A foreign value for an error sentence: one line, and not a long one."""
-    return _short.repr(value)
-
-
-def shown(name: str) -> str:
+def plain(name: str) -> str:
     """A foreign tensor's name for an error sentence: as it is, unless it is odd or long."""
-    return quoted(name)[1:-1]
+    return shown(name)[1:-1]
 
 
 def check_floating(dtype: str, shape: Sequence[int], name: str, path: Path) -> None:
@@ -31,12 +23,12 @@ def check_floating(dtype: str, shape: Sequence[int], name: str, path: Path) -> N
     # A single int64 passes: BatchNorm counts its batches so, and MoCo v3 has some beside the backbone.
     if dtype not in FLOATS and (dtype, len(shape)) != ("int64", 0):
         raise InputError(
-            f"the tensor {shown(name)} of {path} has dtype {dtype}; weights are floating point ({', '.join(FLOATS)})."
+            f"the tensor {plain(name)} of {path} has dtype {dtype}; weights are floating point ({', '.join(FLOATS)})."
         )
 
 
 def whole_number(value: Any, name: str, least: int, most: int) -> int:
     """`value` if it is an int of `least` to `most`; otherwise a `ValueError` that says so."""
     if type(value) is not int or not least <= value <= most:
-        raise ValueError(f"{name} is {quoted(value)}; it must be a whole number of {least} to {most}")
+        raise ValueError(f"{name} is {shown(value)}; it must be a whole number of {least} to {most}")
     return value

@@ -7,7 +7,7 @@ import numpy as np
 
 from yolos_jax.errors import InputError
 from yolos_jax.model.config import YolosConfig
-from yolos_jax.weights.limits import shown
+from yolos_jax.weights.limits import plain
 from yolos_jax.weights.report import compact
 
 # What the mid-layer embeddings are called in published files and in those that `save_pretrained` writes; the model's
@@ -97,7 +97,7 @@ def check(state: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...
     parts += [f"and {len(wrong) - 6} more of a wrong shape"] if len(wrong) > 6 else []
     for kind, there, elsewhere in (("missing", expected, state), ("unexpected", state, expected)):
         if names := [name for name in there if name not in elsewhere]:
-            listed = [shown(name) for name in compact(names)]
+            listed = [plain(name) for name in compact(names)]
             listed[_MOST_NAMES:] = ["..."] if len(listed) > _MOST_NAMES else []
             parts.append(f"{len(names)} {kind} ({', '.join(listed)})")
     if parts:

@@ -11,7 +11,8 @@ import numpy as np
 from jax.dtypes import bfloat16
 
 from yolos_jax.errors import InputError
-from yolos_jax.weights.limits import MOST_BYTES, check_floating, quoted, shown
+from yolos_jax.kinds import shown
+from yolos_jax.weights.limits import MOST_BYTES, check_floating, plain
 
 _OLDEST_TORCH = (2, 10)  # before it, files could corrupt memory in spite of weights_only (CVE-2026-24747)
 # Entries of training states that hold weights, the one that the method's own evaluations take first: "model" of the
@@ -53,7 +54,7 @@ def _state_dict(content: Any) -> tuple[Any, tuple[str, ...]]:
     entries = [name for name in ENTRIES if isinstance(content, dict) and isinstance(content.get(name), dict)]
     if not entries:
         return content, ()
-    others = ", ".join(sorted(quoted(key) for key in content if key != entries[0]))
+    others = ", ".join(sorted(shown(key) for key in content if key != entries[0]))
     return content[entries[0]], (f"entry {entries[0]!r} of the file taken; left out: {others}.",) if others else ()
 
 
@@ -78,11 +79,11 @@ def _check_tensors(content: Any, torch: Any, path: Path) -> None:
     claimed, size = 0, path.stat().st_size
     for name, tensor in content.items():
         if not isinstance(name, str):
-            raise InputError(f"{path} is not a state dict: it has an entry {quoted(name)}, and names are text.")
+            raise InputError(f"{path} is not a state dict: it has an entry {shown(name)}, and names are text.")
         if not isinstance(tensor, torch.Tensor):
             kind = type(tensor).__name__
-            raise InputError(f"{path} is not a state dict: its entry {quoted(name)} is a {kind}, not a tensor.")
-        of_it = f"{shown(name)} of {path}"
+            raise InputError(f"{path} is not a state dict: its entry {shown(name)} is a {kind}, not a tensor.")
+        of_it = f"{plain(name)} of {path}"
         wanted = tensor.numel() * tensor.element_size()
         if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
             raise InputError(f"the tensor {of_it} is sparse, quantised or empty; save plain ones.")
@@ -95,7 +96,7 @@ def _check_tensors(content: Any, torch: Any, path: Path) -> None:
         claimed += wanted  # tensors may share what is stored, but each becomes an array of its own
         if claimed > size:
             raise InputError(
-                f"the tensors of {path} up to {shown(name)} claim {claimed} bytes, and the file has {size}: they share "
+                f"the tensors of {path} up to {plain(name)} claim {claimed} bytes, and the file has {size}: they share "
                 "what is stored; save the state dict again, each tensor cloned."
             )
 

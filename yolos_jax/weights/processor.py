@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import default_max_side
-from yolos_jax.weights.limits import quoted, whole_number
+from yolos_jax.kinds import shown
+from yolos_jax.weights.limits import whole_number
 
 SHORT_SIDE = 800  # what the reference evaluates at, and transformers' default
 _MAX_SIDE = 1333  # transformers' default where a file has none
@@ -35,7 +36,7 @@ def read_processor(values: Mapping[str, Any], what: str) -> Sizes:
             ("resample", lambda value: value == _BILINEAR, "images are resized with 2 (bilinear) here"),
         ):
             if name in values and not honoured(values[name]):
-                raise ValueError(f"{name} is {quoted(values[name])}, and {ours}")
+                raise ValueError(f"{name} is {shown(values[name])}, and {ours}")
         return _sizes(values.get("size"), values.get("max_size"))
     except (ValueError, OverflowError) as error:  # the second of whole numbers that no float can hold
         raise InputError(
@@ -72,7 +73,7 @@ def _sizes(size: Any, max_size: Any) -> Sizes:
     if type(size) is int:  # before 2023
         size = {"shortest_edge": size, "longest_edge": _MAX_SIDE if max_size is None else max_size}
     if not isinstance(size, Mapping) or not {"shortest_edge", "longest_edge"} <= size.keys():
-        raise ValueError(f"size is {quoted(size)}, and images keep their aspect: shortest_edge and longest_edge")
+        raise ValueError(f"size is {shown(size)}, and images keep their aspect: shortest_edge and longest_edge")
     short = whole_number(size["shortest_edge"], "shortest_edge", 1, _MOST_SIDE)
     return Sizes(short, whole_number(size["longest_edge"], "longest_edge", 1, _MOST_SIDE))
 

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from yolos_jax.errors import InputError, check_path
+from yolos_jax.kinds import shown
 from yolos_jax.weights.backbone import prefixes
 from yolos_jax.weights.files import read_folder, read_json, read_tensors
 from yolos_jax.weights.hub import fetch, hub_model
-from yolos_jax.weights.limits import quoted, shown
+from yolos_jax.weights.limits import plain
 
 _CLASSIFIERS = ("vit", "deit", "vit_mae")  # transformers' model types that a detector can start from
 # What names start with in a state dict of a detector, by the kind of source.
@@ -45,7 +46,7 @@ def read_source(path: str | Path) -> Source:
         model_type = config.get("model_type", "yolos")  # timm's configs have none
         if model_type not in ("yolos", *_CLASSIFIERS):  # refused before its tensors are read
             raise InputError(
-                f"the config.json of {name} has model_type {quoted(model_type)}, not 'yolos' (nor one of "
+                f"the config.json of {name} has model_type {shown(model_type)}, not 'yolos' (nor one of "
                 f"{', '.join(_CLASSIFIERS)}, to start from)."
             )
     tensors = read_folder(path) if path.is_dir() else read_tensors(path)
@@ -58,7 +59,7 @@ def read_source(path: str | Path) -> Source:
         config = config or read_json(folder / "config.json")
         if config.get("model_type") != "yolos":
             raise InputError(
-                f"the config.json of {name} has model_type {quoted(config.get('model_type'))}, not 'yolos'."
+                f"the config.json of {name} has model_type {shown(config.get('model_type'))}, not 'yolos'."
             )
         if (folder / "preprocessor_config.json").is_file():
             processor = read_json(folder / "preprocessor_config.json")
@@ -89,7 +90,7 @@ def _kind(state: dict[str, np.ndarray], what: str) -> str:
             return kind
     if prefixes(state):
         return "deit"
-    some = ", ".join(shown(name) for name in list(state)[:4]) or "none"
+    some = ", ".join(plain(name) for name in list(state)[:4]) or "none"
     raise InputError(
         f"the tensors of {what} ({some}{', ...' if len(state) > 4 else ''}) are neither those of YOLOS (reference or "
         "Hugging Face names) nor those of a DeiT/timm classifier or another ViT."
