@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class Metrics:
         self.whole: Counter[str] = Counter()
         self.since = self.began = time.perf_counter()
         self.waited = self.all_waited = 0.0
-        self.measured: list[dict[str, jax.Array]] = []
+        self.measured: deque[dict[str, jax.Array]] = deque(maxlen=1000)  # of the last steps
 
     def _forget_after(self, start: int) -> None:
         """Keeps the lines of steps up to `start`; lines that are damaged, such as by a kill, go too."""
@@ -97,7 +97,8 @@ class Metrics:
         for name in report.loss.measured:
             values[name] = float(np.mean([float(one[name]) for one in self.measured]))
         values["padding"] = 1.0 - self.sums["real"] / self.sums["slots"]
-        self.since, self.waited, self.measured = now, self.all_waited, []
+        self.since, self.waited = now, self.all_waited
+        self.measured.clear()
         self.sums.clear()
         short = {name: f"{values[name]:.3f}" for name in self.task.shown}
         short |= {"img/s": f"{values['images_per_second']:.1f}", "wait": f"{values['data_wait']:.0%}"}
