@@ -59,8 +59,6 @@ class Pair:
         environment = os.environ | {
             "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
             "PYTHONPATH": str(ROOT / "tests"),
-            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         self.said, self.processes = [folder / f"{config.stem}-{i}.txt" for i in range(2)], []
         for i, output in enumerate(self.said):

@@ -35,13 +35,9 @@ MICRO = [
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run():
     """Runs a program from the repository's root on one plain CPU device, in a process of its own."""
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
 
     def run(*args):
         return subprocess.run(

@@ -1,0 +1,88 @@
+"""train.py in a process of its own, as a user starts it."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+from micro_run import lines
+from reference_pack import ROOT
+
+MICRO = {
+    "init": "from_nothing", "matcher": "device",
+    "model.width": 12, "model.depth": 2, "model.heads": 2, "model.det_tokens": 6, "model.init_pe_size": "(64, 64)",
+    "data.short_side": 48, "data.scales": "(32, 48)", "data.crop_sides": "(48, 64)", "data.crop_range": "(32, 64)",
+    "data.buckets": 1, "data.workers": 0, "train.batch_size": 4, "train.images_per_replica": 1,
+    "eval.every_epochs": 0, "checkpoint.every_steps": 5, "train.log_every": 1,
+}  # fmt: skip
+
+
+class Training:
+    """train.py in a process of its own; `wait_for` reads what it says."""
+
+    def __init__(self, root, workdir, devices=1, **changes):
+        settings = MICRO | {"data.root": root} | changes
+        command = [sys.executable, "train.py", "--config=configs/yolos_ti.py", f"--workdir={workdir}"]
+        command += [f"--config.{key}={value}" for key, value in settings.items()]
+        environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        environment |= {"PYTHONUNBUFFERED": "1", "NPROC": "32"}
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.said, self.errors = [], []
+        self.threads = [
+            threading.Thread(target=self._read, args=pair, daemon=True)
+            for pair in ((self.process.stdout, self.said), (self.process.stderr, self.errors))
+        ]
+        for thread in self.threads:
+            thread.start()
+
+    def _read(self, stream, into):
+        for line in stream:
+            into.append(line)
+
+    def wait_for(self, condition, seconds=120):
+        """Until `condition()` or the end of the process; fails after so many seconds."""
+        end = time.monotonic() + seconds
+        while not condition() and self.process.poll() is None:
+            assert time.monotonic() < end, self.text()
+            time.sleep(0.01)
+
+    def end(self, seconds=120):
+        """The exit code; everything said is then in `said` and `errors`."""
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        for thread in self.threads:
+            thread.join(10)
+        return code
+
+    def text(self):
+        return "".join(self.said) + "".join(self.errors)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.end()
+        self.process.stdout.close()
+        self.process.stderr.close()
+
+
+def steps_logged(workdir):
+    try:
+        return len(lines(workdir))
+    except (OSError, json.JSONDecodeError):
+        return 0
