@@ -71,6 +71,9 @@ def test_the_notebook_runs(name, tmp_path):
     before = sorted(DOCS.iterdir())
     environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
     environment |= {"PYTHONPATH": str(DOCS.parent), "TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1"}
+    # As in the Makefile's demo: memory that is not given back after every step spares a third of the time.
+    environment |= {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
+    environment |= {"MALLOC_TOP_PAD_": "67108864"}
     done = subprocess.run(
         [sys.executable, __file__, name], cwd=work, env=environment, capture_output=True, text=True, timeout=540
     )

@@ -27,7 +27,7 @@ class Training:
         command = [sys.executable, "train.py", "--config=configs/yolos_ti.py", f"--workdir={workdir}"]
         command += [f"--config.{key}={value}" for key, value in settings.items()]
         environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-        environment |= {"PYTHONUNBUFFERED": "1", "NPROC": "32"}
+        environment |= {"PYTHONUNBUFFERED": "1", "NPROC": "32", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,

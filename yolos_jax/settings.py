@@ -171,6 +171,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], hosts: bool = Fa
             free = bool(a.get("data.scales", SETTINGS["data.scales"].default))
         ours, theirs = (values.get(key, setting.default) for values in (a, b))
         if not free and ours != theirs:
+            ours, theirs = (list(value) if isinstance(value, tuple) else value for value in (ours, theirs))
             found.append(f"{key} {ours} against {theirs}")
     return found
 

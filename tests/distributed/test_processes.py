@@ -21,7 +21,7 @@ from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.tasks.detection import train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_quickly")]
 LIMIT = 150  # seconds that any of this may take on a busy machine
 EVALUATED = {"eval.every_epochs": 2}
 LONG = {"train.epochs": 400, "checkpoint.every_steps": 5}
@@ -59,6 +59,7 @@ class Pair:
         environment = os.environ | {
             "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
             "PYTHONPATH": str(ROOT / "tests"),
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         }
         self.said, self.processes = [folder / f"{config.stem}-{i}.txt" for i in range(2)], []
         for i, output in enumerate(self.said):

@@ -11,6 +11,7 @@ from yolos_jax.objective.losses import Targets, set_loss
 from yolos_jax.objective.matching import match, matching_cost
 from yolos_jax.objective.weights import LossWeights
 
+cost_of, loss_of = jax.jit(matching_cost), jax.jit(set_loss, static_argnames=("images_per_replica", "matcher"))
 TERMS = ("loss_total", "loss_ce", "loss_bbox", "loss_giou", "cardinality_error", "class_error")
 
 
@@ -38,7 +39,7 @@ def test_costs():
             ((0, 1, 0), "cost_l1"),
             ((0, 0, 1), "cost_giou"),
         ):
-            found = matching_cost(logits, boxes, targets.labels, targets.boxes, LossWeights(*weights))
+            found = cost_of(logits, boxes, targets.labels, targets.boxes, LossWeights(*weights))
             np.testing.assert_allclose(np.where(real, found, 0), np.where(real, want(key), 0), atol=1e-5, rtol=0)
 
 
@@ -92,7 +93,7 @@ def test_cross_entropy_is_normalized_within_each_replica():
         jnp.ones(size * len(parts), bool),
     )
     logits, boxes = jnp.concatenate([p[0] for p in parts]), jnp.concatenate([p[1] for p in parts])
-    terms, _ = set_loss(logits, boxes, targets, size)
+    terms, _ = loss_of(logits, boxes, targets, size)
     want = [p[3] for p in parts]
     np.testing.assert_allclose(terms.ce, np.mean([w("loss_ce") for w in want]), rtol=1e-5)
     # num_boxes of one process is at least 1; here the sum is shared and then clamped
@@ -107,11 +108,11 @@ def test_weights_are_those_of_cost_and_loss_alike():
     weights = LossWeights(ce=2.0, bbox=0.5, giou=3.0)
     for n in cases():
         logits, boxes, targets, want = case(n)
-        cost = matching_cost(logits, boxes, targets.labels, targets.boxes, weights)
+        cost = cost_of(logits, boxes, targets.labels, targets.boxes, weights)
         parts = 2.0 * want("cost_class") + 0.5 * want("cost_l1") + 3.0 * want("cost_giou")
         real = np.arange(targets.labels.shape[1]) < want("tgt_count")[:, None, None]
         np.testing.assert_allclose(np.where(real, cost, 0), np.where(real, parts, 0), atol=2e-5, rtol=0)
-        terms, matching = set_loss(logits, boxes, targets, len(logits), weights=weights)
+        terms, matching = loss_of(logits, boxes, targets, len(logits), weights=weights)
         total = 2.0 * terms.ce + 0.5 * terms.bbox + 3.0 * terms.giou
         np.testing.assert_allclose(terms.total, total, rtol=1e-6)
         for image, k in enumerate(want("tgt_count")):
