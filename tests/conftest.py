@@ -27,16 +27,6 @@ settings.register_profile("here", deadline=None, derandomize=True, database=None
 settings.load_profile("here")
 
 
-@pytest.fixture(scope="module")
-def compiled_quickly():
-    """For modules whose subject is what programs do, not their last bits: half of the time to compile, slower steps."""
-    import jax  # after the settings above
-
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first, so that two workers end at about the same time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}

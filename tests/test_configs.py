@@ -14,8 +14,6 @@ from yolos_jax import checkpoints
 from yolos_jax.model.config import COMPUTE_SETTINGS, VARIANTS, Compute
 from yolos_jax.tasks.detection import train
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
 PUBLISHED = {"yolos_ti": 28.7, "yolos_s": 36.1, "yolos_s_200": 36.1, "yolos_s_dwr": 37.6, "yolos_b": 42.0}
 SMALL = {"width": 12, "depth": 2, "heads": 2, "det_tokens": 6, "max_side": 16}

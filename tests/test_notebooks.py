@@ -2,8 +2,8 @@
 
 import ast
 import json
-import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cpu_devices import cpu_devices
+
+from yolos_jax import checkpoints
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 NAMES = ("train_digits", "detect")
@@ -61,25 +64,48 @@ def check_detect(variables: dict[str, Any], shown: list[Any]) -> None:
     np.testing.assert_allclose(layers.sum(-1), 1, rtol=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_the_notebook_runs(name, tmp_path):
-    """In a process of its own, which has one device, as a user's has."""
-    work, temporary = tmp_path / "work", tmp_path / "temporary"
-    for folder in (work, temporary):
-        folder.mkdir()
-    before = sorted(DOCS.iterdir())
-    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
-    environment |= {"PYTHONPATH": str(DOCS.parent), "TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1"}
+def run(name: str, folder: Path, ready: Path | None = None) -> Path:
+    """Runs a notebook in a process with one device, as a user's is; returns a copy of the checkpoint folder it used.
+
+    With the checkpoint folder `ready`, it finds that one where `make demo` leaves its own.
+    """
+    work, temporary, kept = folder / "work", folder / "temporary", folder / "kept"
+    temporary.mkdir(parents=True)
+    shutil.copytree(ready, work / "demo/run") if ready else work.mkdir()
+    before = files(DOCS, work)
+    environment = {key: value for key, value in cpu_devices().items() if key != "JAX_DISABLE_MOST_OPTIMIZATIONS"}
+    environment |= {"PYTHONPATH": f"{DOCS.parent}:{DOCS.parent / 'tests'}", "TMPDIR": str(temporary)}
+    environment |= {"HF_HUB_OFFLINE": "1"}
     # As in the Makefile's demo: memory that is not given back after every step spares a third of the time.
     environment |= {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
     environment |= {"MALLOC_TOP_PAD_": "67108864"}
-    done = subprocess.run(
-        [sys.executable, __file__, name], cwd=work, env=environment, capture_output=True, text=True, timeout=540
-    )
+    command = [sys.executable, __file__, name, str(kept)]
+    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, timeout=540)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.endswith("checked\n")
-    assert not [*work.iterdir()] and not [*temporary.iterdir()] and sorted(DOCS.iterdir()) == before
+    assert files(DOCS, work) == before and not [*temporary.iterdir()]
+    return kept
+
+
+def files(*folders: Path) -> list[tuple[Path, bytes]]:
+    return [(path, path.read_bytes()) for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The checkpoint folder of train_digits.ipynb, run from top to bottom."""
+    return run("train_digits", tmp_path_factory.mktemp("train_digits"))
+
+
+@pytest.mark.slow
+def test_train_digits_runs(trained):
+    assert checkpoints.steps(trained)
+
+
+@pytest.mark.slow
+def test_detect_runs(trained, tmp_path):
+    """From the checkpoint of the other one, since it trains in the same way where it finds none."""
+    assert checkpoints.steps(run("detect", tmp_path, trained)) == checkpoints.steps(trained)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -102,5 +128,7 @@ def test_the_stored_notebook_is_plain(name):
 
 
 if __name__ == "__main__":
-    {"train_digits": check_train_digits, "detect": check_detect}[sys.argv[1]](*execute(sys.argv[1]))
+    found, values = execute(sys.argv[1])
+    {"train_digits": check_train_digits, "detect": check_detect}[sys.argv[1]](found, values)
+    shutil.copytree(found["run"] if "run" in found else found["folder"] / "run", sys.argv[2])
     print("checked")

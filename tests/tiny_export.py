@@ -1,11 +1,11 @@
 """A tiny checkpoint to export, real images for it, and export.py in this process or in one of its own."""
 
 import dataclasses
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+from cpu_devices import cpu_devices
 from reference_pack import data_folder
 from tiny_weights import TINY, random_params
 
@@ -44,7 +44,6 @@ def call(monkeypatch, *args):
 
 def run(*args, **kwargs):
     """A process of its own on one plain CPU device."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PYTHONPATH")}
-    environment |= {"JAX_PLATFORMS": "cpu"}
+    environment = {k: v for k, v in cpu_devices().items() if k != "PYTHONPATH"}
     command = [sys.executable, *map(str, args)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, **kwargs)

@@ -1,12 +1,12 @@
 """train.py in a process of its own, as a user starts it."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
 import time
 
+from cpu_devices import cpu_devices
 from micro_run import lines
 from reference_pack import ROOT
 
@@ -26,8 +26,7 @@ class Training:
         settings = MICRO | {"data.root": root} | changes
         command = [sys.executable, "train.py", "--config=configs/yolos_ti.py", f"--workdir={workdir}"]
         command += [f"--config.{key}={value}" for key, value in settings.items()]
-        environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-        environment |= {"PYTHONUNBUFFERED": "1", "NPROC": "32", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+        environment = cpu_devices(devices) | {"PYTHONUNBUFFERED": "1"}
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,

@@ -13,6 +13,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from cpu_devices import cpu_devices
 from micro_run import lines, micro_config, micro_data, without_key_biases
 from reference_pack import ROOT
 
@@ -21,7 +22,7 @@ from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.tasks.detection import train
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_quickly")]
+pytestmark = pytest.mark.slow
 LIMIT = 150  # seconds that any of this may take on a busy machine
 EVALUATED = {"eval.every_epochs": 2}
 LONG = {"train.epochs": 400, "checkpoint.every_steps": 5}
@@ -56,11 +57,7 @@ class Pair:
             port = free.getsockname()[1]
             self.coordinator = f"127.0.0.1:{port}"
         place = f"--workdir={workdir}" if program == "train.py" else f"--checkpoint={workdir}"
-        environment = os.environ | {
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-            "PYTHONPATH": str(ROOT / "tests"),
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        }
+        environment = cpu_devices(2) | {"PYTHONPATH": str(ROOT / "tests")}
         self.said, self.processes = [folder / f"{config.stem}-{i}.txt" for i in range(2)], []
         for i, output in enumerate(self.said):
             command = [sys.executable, program, f"--config={config}", place, *flags, *(second if i else ())]

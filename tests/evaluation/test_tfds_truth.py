@@ -2,13 +2,13 @@
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 
 import jax
 import numpy as np
 import pytest
+from cpu_devices import cpu_devices
 from made_coco import box, make_coco
 from made_tfds import CATEGORIES, coco_folder
 from reference_pack import ROOT, data_folder
@@ -183,7 +183,7 @@ def test_the_program_gives_the_folders_numbers(tmp_path):
         done = subprocess.run(
             command,
             cwd=ROOT,
-            env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"},
+            env=cpu_devices(),
             capture_output=True,
             text=True,
             timeout=300,

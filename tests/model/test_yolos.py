@@ -31,6 +31,7 @@ def reference_order(attention, det):
     return np.concatenate([attention[..., :1], attention[..., -det:], attention[..., 1:-det]], axis=-1)
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("name", PARITY_VARIANTS)
 @pytest.mark.parametrize("skip_equal_count", [False, True])
 def test_equals_the_reference(name, skip_equal_count):

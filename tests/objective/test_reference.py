@@ -12,7 +12,16 @@ from yolos_jax.objective.matching import match, matching_cost
 from yolos_jax.objective.weights import LossWeights
 
 cost_of, loss_of = jax.jit(matching_cost), jax.jit(set_loss, static_argnames=("images_per_replica", "matcher"))
+pairs_of = jax.jit(match, static_argnames="matcher")
 TERMS = ("loss_total", "loss_ce", "loss_bbox", "loss_giou", "cardinality_error", "class_error")
+
+
+def total_loss(logits, boxes, targets, matcher):
+    terms, matching = set_loss(logits, boxes, targets, len(logits), matcher)
+    return terms.total, (terms, matching.finite)
+
+
+gradient_of = jax.jit(jax.grad(total_loss, (0, 1), has_aux=True), static_argnames="matcher")
 
 
 def case(n):
@@ -48,23 +57,19 @@ def test_pairs(matcher):
     """The pack's optima are unique, so the pairs must be equal."""
     for n in cases():
         _, _, targets, want = case(n)
-        query, finite, _ = match(jnp.asarray(want("cost")), targets.count, matcher)
+        query, finite, _ = pairs_of(want("cost"), targets.count, matcher)
         assert np.asarray(finite).all()
         for image, k in enumerate(want("match_count")):
             pairs = {(int(q), t) for t, q in enumerate(np.asarray(query[image])) if q >= 0}
             assert pairs == set(zip(want("match_query")[image, :k].tolist(), want("match_target")[image, :k].tolist()))
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("matcher", ["host", "device"])
 def test_losses_and_gradients(matcher):
     for n in cases():
         logits, boxes, targets, want = case(n)
-
-        def loss(logits, boxes, targets=targets):
-            terms, matching = set_loss(logits, boxes, targets, len(logits), matcher)
-            return terms.total, (terms, matching.finite)
-
-        grads, (terms, finite) = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(logits, boxes)
+        grads, (terms, finite) = gradient_of(logits, boxes, targets, matcher)
         assert np.asarray(finite).all()
         for value, key in zip(terms, TERMS):
             np.testing.assert_allclose(value, want(key), rtol=1e-5, atol=1e-7, err_msg=f"case {n} {key}")

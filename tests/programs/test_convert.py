@@ -1,13 +1,13 @@
 """convert.py as a user runs it."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from cpu_devices import cpu_devices
 from safetensors.numpy import load_file
 from tiny_weights import (
     TINY,
@@ -29,13 +29,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*args):
-    # one device and few threads start fastest
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     return subprocess.run(
         [sys.executable, ROOT / "convert.py", *map(str, args)],
         capture_output=True,
         text=True,
-        env=environment,
+        env=cpu_devices(),  # one starts fastest
         cwd=ROOT,
         timeout=300,
     )

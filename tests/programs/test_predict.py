@@ -16,8 +16,6 @@ from tiny_export import checkpoint_in, run
 from yolos_jax import Detector
 from yolos_jax.programs.predict import main
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):

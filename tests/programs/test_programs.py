@@ -5,21 +5,19 @@ Steps and one mistake of each program run in a process of its own; the other mis
 
 import importlib
 import json
-import os
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from cpu_devices import cpu_devices
 from made_coco import box, make_coco
 from reference_pack import ROOT
 
 from yolos_jax.errors import InputError
 from yolos_jax.programs.command_line import load_recipe
 from yolos_jax.settings import SETTINGS
-
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 IMAGES = [(64, 48)] * 16
 MICRO = [
@@ -39,12 +37,10 @@ MICRO = [
 @pytest.fixture(scope="module")
 def run():
     """Runs a program from the repository's root on one plain CPU device, in a process of its own."""
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    environment |= {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
     def run(*args):
         return subprocess.run(
-            [sys.executable, *map(str, args)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+            [sys.executable, *map(str, args)], cwd=ROOT, env=cpu_devices(), capture_output=True, text=True, timeout=300
         )
 
     return run

@@ -14,7 +14,7 @@ from yolos_jax import checkpoints
 KILLS = 20
 KILL = {
     "model.num_classes": 91, "model.width": 24, "model.depth": 3, "train.batch_size": 8, "train.images_per_replica": 2,
-    "data.buckets": 2, "train.epochs": 48, "checkpoint.every_steps": 4, "train.ema": 0.9,
+    "data.buckets": 2, "train.epochs": 16, "checkpoint.every_steps": 4, "train.ema": 0.9,
 }  # fmt: skip
 
 

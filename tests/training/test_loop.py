@@ -21,8 +21,6 @@ from yolos_jax.training.signals import Signals
 from yolos_jax.training.step import NotFinite, StepReport, data_mesh, not_finite, split_over
 from yolos_jax.training.task import LossReport
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 ONE = jax.devices()[:1]
 
 

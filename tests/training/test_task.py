@@ -22,8 +22,6 @@ from yolos_jax.settings import get_config
 from yolos_jax.training.loop import train
 from yolos_jax.training.task import LossReport, Task
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 POINTS, STEPS, RATE = 8, 6, 0.1
 X = np.linspace(-1, 1, POINTS, dtype=np.float32)
 Y = 3.0 * X + 0.5

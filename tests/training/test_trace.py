@@ -97,6 +97,7 @@ def follow(name, devices, matcher="host", padded=False, parts=1, feed=None):
     assert compared >= 3
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("devices, matcher", [(1, "host"), (8, "host"), (8, "device")])
 def test_parameters_after_1_5_and_20_steps(devices, matcher):
     follow("train_trace_r4", devices, matcher)
@@ -187,6 +188,7 @@ def compare(state, z, prefix, config):
     assert np.quantile(off, 0.999) < 1e-5 and off.max() < 5e-4, (prefix, np.quantile(off, 0.999), off.max())
 
 
+@pytest.mark.numbers
 def test_first_gradient_is_the_references():
     z, (config, params) = arrays("train_trace_r4.npz"), config_and_params()
     ids = z["step_images"][0].ravel()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cpu_devices import cpu_devices
 from tiny_weights import TINY, huggingface_folder, reference_state, write
 
 from yolos_jax.errors import InputError
@@ -48,7 +49,7 @@ for path in paths:
 def refusals(tmp_path, cases):
     """{case: what is said about it}, from a process that cannot take much memory."""
     honest = huggingface_folder(tmp_path / "honest")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    environment = cpu_devices() | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", READ, str(ROOM), str(honest), *map(str, cases.values())]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]

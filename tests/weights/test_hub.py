@@ -1,7 +1,6 @@
 """Names on the hub: a cache made by hand, no network, and a hub that is played on this machine."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
+from cpu_devices import cpu_devices
 from tiny_weights import TINY, assert_bit_equal, deit_state, folder, huggingface_folder, in_hub_cache, random_params
 
 from yolos_jax import Detector, checkpoints
@@ -206,8 +206,8 @@ for name in sys.argv[1:]:
 
 def ask(home, endpoint, *names, **settings):
     """What a new process says about names; the library reads its environment once."""
-    environment = os.environ | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1"} | settings
-    environment |= {"NO_PROXY": "*", "PYTHONPATH": str(ROOT), "XLA_FLAGS": "", "HF_HUB_ETAG_TIMEOUT": "2"}
+    environment = cpu_devices() | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1"} | settings
+    environment |= {"NO_PROXY": "*", "PYTHONPATH": str(ROOT), "HF_HUB_ETAG_TIMEOUT": "2"}
     environment.pop("HF_HUB_OFFLINE", None) if "HF_HUB_OFFLINE" not in settings else None
     done = subprocess.run(
         [sys.executable, "-c", ASK, *names], capture_output=True, text=True, env=environment, cwd=home, timeout=120
@@ -246,7 +246,7 @@ def test_download_then_no_network(tmp_path, hub):
 def test_convert_takes_a_name(tmp_path):
     """As a user types it, offline, HF_HUB_CACHE pointing to the cache."""
     in_hub_cache(tmp_path / "cache", "org/yolos", yolos_folder(tmp_path / "made"), COMMIT)
-    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "XLA_FLAGS": ""}
+    environment = cpu_devices() | {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, ROOT / "convert.py", "org/yolos", "--out", tmp_path / "ours"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -259,7 +259,7 @@ def test_convert_takes_a_name(tmp_path):
 
 def test_eval_asks_for_out_before_it_fetches(tmp_path):
     """Were it to fetch first, it would say that the cache holds nothing."""
-    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1", "XLA_FLAGS": ""}
+    environment = cpu_devices() | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     command = [
         sys.executable,
         ROOT / "eval.py",
