@@ -13,13 +13,13 @@ export NPROC := 32
 $(VENV)/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt
 	touch $@
 
 # PyTorch's CPU build for the comparisons; only make test-parity installs it.
 $(VENV)/ready-parity: $(VENV)/ready requirements-parity.txt
-	$(RUN) -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-parity.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile torch==2.13.0
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-parity.txt
 	touch $@
 
 # glibc otherwise gives memory back after every step and takes it again: a third of the time of so small a model.

@@ -1,5 +1,7 @@
 """The network as a plain `flax.nnx` module: built, run, differentiated, trained, compiled, split and printed."""
 
+import gc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,6 +89,7 @@ def test_shapes_cost_neither_numbers_nor_memory(monkeypatch):
 
     monkeypatch.setattr("yolos_jax.model.init.starting_values", never)
     huge = YolosConfig(width=8192, depth=256, heads=64)  # 824 GiB
+    gc.collect()  # arrays of other tests
     before = len(jax.live_arrays())
     shapes = jax.tree.leaves(abstract(huge)[1])
     assert sum(leaf.size for leaf in shapes) * 4 > 2**39 and len(jax.live_arrays()) == before
