@@ -64,8 +64,7 @@ def test_pairs(matcher):
             assert pairs == set(zip(want("match_query")[image, :k].tolist(), want("match_target")[image, :k].tolist()))
 
 
-@pytest.mark.numbers
-@pytest.mark.parametrize("matcher", ["host", "device"])
+@pytest.mark.parametrize("matcher", ["host", pytest.param("device", marks=pytest.mark.numbers)])
 def test_losses_and_gradients(matcher):
     for n in cases():
         logits, boxes, targets, want = case(n)

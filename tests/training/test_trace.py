@@ -97,8 +97,9 @@ def follow(name, devices, matcher="host", padded=False, parts=1, feed=None):
     assert compared >= 3
 
 
-@pytest.mark.numbers
-@pytest.mark.parametrize("devices, matcher", [(1, "host"), (8, "host"), (8, "device")])
+@pytest.mark.parametrize(
+    "devices, matcher", [(1, "host"), pytest.param(8, "host", marks=pytest.mark.numbers), (8, "device")]
+)
 def test_parameters_after_1_5_and_20_steps(devices, matcher):
     follow("train_trace_r4", devices, matcher)
 
