@@ -12,6 +12,7 @@ import os
 import stat
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
@@ -31,8 +32,9 @@ def keep_compiled(where: str | Path = AUTO) -> str:
     Returns:
       A sentence on why nothing will be kept although that was wanted, for a person; "" if there is none.
     """
-    given = jax.config.jax_compilation_cache_dir
-    if where in (OFF, "") or not jax.config.jax_enable_compilation_cache or (where == AUTO and given):
+    config: Any = jax.config  # whose values mypy does not know
+    given = config.jax_compilation_cache_dir
+    if where in (OFF, "") or not config.jax_enable_compilation_cache or (where == AUTO and given):
         return ""
     try:
         folder = user_cache() / "compiled" if where == AUTO else Path(where).absolute()
