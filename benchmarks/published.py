@@ -46,5 +46,6 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
         "variant": row["variant"], "short side": str(row["short_side"]),
         "parameters": f"{row['parameters'] / 1e6:.1f} M", "all of the last block": f"{whole / 1e9:.1f} G",
         "the paper's": f"{paper / 1e9:g} G ({100 * (whole / paper - 1):+.1f} %)",
-        "multiply-adds here": f"{row['multiply_adds'] / 1e9:.1f} G", "the paper's images/s, 1080 Ti": f"{row['paper_fps']:g}",
+        "multiply-adds here": f"{row['multiply_adds'] / 1e9:.1f} G",
+        "the paper's images/s, 1080 Ti": f"{row['paper_fps']:g}",
     }  # fmt: skip
