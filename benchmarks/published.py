@@ -16,6 +16,7 @@ IMAGES = 100  # of the split, the first ones by their place in the annotation fi
 # variant, short side, billions of multiply-adds, images per second on a 1080 Ti, AP (arXiv 2106.00666)
 PAPER = (
     ("ti", 256, 3.4, 114, 23.1), ("ti", 432, 11.7, 84, 28.6), ("ti", 512, 18.8, 60, 28.7), ("ti", 528, 20.7, 51, 30.0),
+    ("ti", 800, 81, 12.0, 29.6),
     ("s", 800, 194, 5.7, 36.1), ("s_dwr", 704, 123, 7.7, 37.2), ("s_dwr", 784, 172, 5.7, 37.6),
     ("b", 800, 538, 2.7, 42.0),
 )  # fmt: skip
