@@ -91,17 +91,8 @@ def test_the_next_process_finds_the_detector(tmp_path):
     environment |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_EXPLAIN_CACHE_MISSES": "1", "JAX_LOG_COMPILES": "1"}
 
     def predict(out, *flags):
-        command = [
-            "predict.py",
-            tmp_path / "a.png",
-            "--checkpoint",
-            checkpoint,
-            "--threshold",
-            "0",
-            "--out",
-            out,
-            *flags,
-        ]
+        image, flags = tmp_path / "a.png", ("--threshold=0", *flags)
+        command = ["predict.py", image, "--checkpoint", checkpoint, "--out", out, *flags]
         done = subprocess.run(
             [sys.executable, *map(str, command)], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300
         )
