@@ -37,6 +37,17 @@ def test_importing_starts_no_jax():
     assert set(yolos_jax.__all__) <= set(found["names"])
 
 
+def test_a_first_detection_waits_for_no_import_that_it_does_not_need():
+    """Each of these takes a third of a second to two seconds (TensorBoard's writer brings PyTorch along)."""
+    probe = "import json, sys, yolos_jax.inference.detector; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    modules = set(json.loads(done.stdout))
+    assert "jax" in modules and "yolos_jax.weights.load" in modules
+    assert not {"scipy.optimize", "orbax.checkpoint", "tensorboardX", "grain", "huggingface_hub", "torch"} & modules
+
+
 def test_every_name_is_what_it_is_called():
     for name in sorted(set(yolos_jax.__all__) - {"VARIANTS"}):
         assert getattr(yolos_jax, name).__name__ == name

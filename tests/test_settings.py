@@ -282,14 +282,15 @@ def test_defaults_are_complete(name):
 
 # What a run may change when it resumes, and what its hosts may have of their own: as in version 0.1.
 FREE = {
-    "init", "matcher", "eval.batch_size", "eval.every_epochs", "checkpoint.every_steps", "checkpoint.keep",
-    "data.root", "data.train_split", "data.val_split", "data.train_annotations", "data.val_annotations",
-    "data.train_images", "data.val_images", "data.workers", "data.ahead", "data.on_bad_image", "data.short_side",
-    "train.max_steps", "train.log_every", "train.accumulate", "model.max_side", "model.query_block", "model.remat",
+    "init", "matcher", "eval.batch_size", "eval.every_epochs", "eval.compilation_cache", "checkpoint.every_steps",
+    "checkpoint.keep", "data.root", "data.train_split", "data.val_split", "data.train_annotations",
+    "data.val_annotations", "data.train_images", "data.val_images", "data.workers", "data.ahead", "data.on_bad_image",
+    "data.short_side", "train.max_steps", "train.log_every", "train.accumulate", "model.max_side",
+    "model.query_block", "model.remat",
 }  # fmt: skip
 OF_A_HOST = {
     "init", "data.root", "data.train_annotations", "data.val_annotations", "data.train_images", "data.val_images",
-    "data.workers", "data.ahead",
+    "data.workers", "data.ahead", "eval.compilation_cache",
 }  # fmt: skip
 
 

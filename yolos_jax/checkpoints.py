@@ -11,15 +11,17 @@ import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from yolos_jax.errors import InputError, make_folder
 from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.yolos import abstract
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
 
 SMALL_FILES = 2**18  # bytes of what a checkpoint holds besides its arrays
 
@@ -77,9 +79,9 @@ def save(directory: str | Path, step: int, params: dict, meta: Meta) -> None:
         manager.wait_until_finished()
 
 
-def manager_of(path: Path, keep: int | None = None) -> ocp.CheckpointManager:
+def manager_of(path: Path, keep: int | None = None) -> "ocp.CheckpointManager":
     """Orbax's manager of an existing folder, for this process alone; the latest `keep` steps stay, by default all."""
-    me = jax.process_index()
+    ocp, me = _orbax(), jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
     )
@@ -87,8 +89,9 @@ def manager_of(path: Path, keep: int | None = None) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(path.absolute(), options=options)
 
 
-def parts(meta: Meta, **trees: dict) -> ocp.args.Composite:
+def parts(meta: Meta, **trees: dict) -> "ocp.args.Composite":
     """What orbax is to write: nested dicts of arrays by name, and the meta."""
+    ocp = _orbax()
     arrays = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
     return ocp.args.Composite(meta=ocp.args.JsonSave(meta.to_json()), **arrays)
 
@@ -115,12 +118,14 @@ def load(directory: str | Path) -> tuple[dict, Meta]:
 
 def read_meta(path: Path, step: int) -> Meta:
     """The meta of one step; many kinds of exceptions if it is damaged."""
+    ocp = _orbax()
     with _quiet(), manager_of(path) as manager:
         return Meta.from_json(manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta)
 
 
 def read(path: Path, step: int, **shapes: dict) -> dict[str, dict]:
     """Arrays of one step by name, as numpy, whatever devices wrote them; `shapes` are nested dicts like them."""
+    ocp = _orbax()
     # numpy stays on the host: the devices may be full
     targets = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), shapes)
     wanted = {name: ocp.args.StandardRestore(tree) for name, tree in targets.items()}
@@ -158,6 +163,13 @@ def unwritable(path: Path, step: int) -> Iterator[None]:
             f"the checkpoint of step {step} could not be written to {path} ({reason(error)}); {rest}. "
             "Make room there and run the same command again."
         ) from error
+
+
+def _orbax() -> Any:
+    """Orbax, imported when the first checkpoint is read or written: other formats of weights do without its 0.3 s."""
+    import orbax.checkpoint
+
+    return orbax.checkpoint
 
 
 @contextlib.contextmanager

@@ -39,6 +39,11 @@ def make_folder(path: str | Path) -> Path:
         raise InputError(f"the folder {path} cannot be written to ({error.strerror or error}).") from error
 
 
+def user_cache() -> Path:
+    """The folder for what can be made again; it need not exist. `RuntimeError` if the user has no home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolos-jax"
+
+
 def check_path(path: str | Path) -> None:
     """`InputError` for what can be no path, such as a name that is too long; whether anything is there does not matter.
 

@@ -116,6 +116,8 @@ SETTINGS: dict[str, Setting] = {
 
     "eval.batch_size": Setting(8, "images of a batch of evaluation, over all devices", Whole(1, 1024), YES),
     "eval.every_epochs": Setting(1, "epochs between evaluations; 0 for none while training", Whole(0, 100_000), YES),
+    "eval.compilation_cache": Setting("auto", "where eval.py keeps compiled programs for the next evaluation: auto "
+        "(what jax has been told, else the user's cache folder), off, or a folder", _PATH, YES, host=True),
 
     "checkpoint.every_steps": Setting(1000, "steps between checkpoints; there is one before every evaluation and at "
         "the end, too", Whole(1, MOST_STEPS), YES),

@@ -2,6 +2,7 @@
 
 import functools
 import numbers
+import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ import jax
 import numpy as np
 
 from yolos_jax.checkpoints import Meta
+from yolos_jax.compiled import AUTO, keep_compiled
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import ImageLike, file_bytes, one_or_many, read_rgb
 from yolos_jax.images.sequence import pack, resize, rounded_tokens, to_patches
@@ -56,9 +58,17 @@ class Detector:
 
     @classmethod
     def load(
-        cls, path: str | Path, short_side: int | None = None, max_side: int | None = None, batch_size: int = 1
+        cls,
+        path: str | Path,
+        short_side: int | None = None,
+        max_side: int | None = None,
+        batch_size: int = 1,
+        compilation_cache: str | Path = AUTO,
     ) -> "Detector":
         """Loads one of our checkpoint folders, a Hugging Face folder, or a model on the hub.
+
+        It also turns on jax's persistent compilation cache, which is one for the whole process, unless that has been
+        decided already: the next process then detects without compiling.
 
         Args:
           path: the folder, or the hub's `org/name` (`org/name@revision`).
@@ -66,10 +76,14 @@ class Detector:
             or its image processor says, else 800.
           max_side: most pixels of the long side; by default in proportion (1333 for 800).
           batch_size: most images at a time.
+          compilation_cache: where compiled programs are kept, see `compiled.keep_compiled`; "off" leaves jax as it is.
 
         Raises:
           InputError: nothing usable there.
         """
+        note = keep_compiled(compilation_cache)
+        if note:
+            warnings.warn(note, stacklevel=2)
         return cls(*load_model(path), short_side, max_side, batch_size)
 
     def forward(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -82,6 +82,12 @@ class RecipeParser(Parser):
             self.error(str(error))
 
 
+def say(note: str) -> None:
+    """Prints a note, if there is one, beside what a program prints."""
+    if note:
+        print(f"note: {note}", file=sys.stderr)
+
+
 def load_recipe(name: str) -> ConfigDict:
     """The config of a recipe: a Python file with `get_config()`, or one of ours by its name, such as `yolos_s`.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from yolos_jax.distributed import launch
 from yolos_jax.errors import InputError, clear_errors, make_folder
-from yolos_jax.programs.command_line import RecipeParser
+from yolos_jax.programs.command_line import RecipeParser, say
 
 
 def main() -> None:
@@ -29,6 +29,7 @@ def main() -> None:
 
 def evaluate(args: argparse.Namespace, config: Any) -> None:
     """Evaluates, prints and writes."""
+    from yolos_jax.compiled import keep_compiled
     from yolos_jax.distributed.processes import Processes
     from yolos_jax.evaluation.coco_metrics import table, write_report
     from yolos_jax.tasks.detection import evaluator_for, facts_of
@@ -39,6 +40,7 @@ def evaluate(args: argparse.Namespace, config: Any) -> None:
         raise InputError(f"{args.checkpoint} is on the hub; say with --out where its numbers go.")
     processes = Processes()
     with processes.only_primary_prints():
+        say(keep_compiled(config.eval.compilation_cache))
         params, meta, evaluator = processes.agree(evaluator_for, config, args.checkpoint)
         out = Path(args.out or Path(args.checkpoint) / f"eval-{meta.step}")
         processes.on_primary(check_out, out, args.overwrite)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from yolos_jax.errors import InputError, clear_errors, make_folder
 from yolos_jax.images.reading import UnreadableImage, open_rgb
-from yolos_jax.programs.command_line import Parser
+from yolos_jax.programs.command_line import Parser, say
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 
@@ -70,6 +70,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=1, help="most images at a time (default 1)")
     parser.add_argument("--limit", type=int, default=0, help="only the first so many images")
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
+    text = "where compiled programs are kept: auto (the user's cache folder), off, or a folder"
+    parser.add_argument("--compilation-cache", default="auto", metavar="WHERE", help=text)
     args = parser.parse()
     if args.batch_size < 1 or args.limit < 0 or not 0 <= args.threshold <= 1:
         raise InputError("--batch-size must be at least 1, --limit at least 0 and --threshold within 0..1.")
@@ -81,9 +83,11 @@ def main() -> None:
 
     from tqdm import tqdm
 
+    from yolos_jax.compiled import OFF, keep_compiled
     from yolos_jax.inference.detector import Detector
 
-    detector = Detector.load(args.checkpoint, args.short_side, args.max_side, args.batch_size)
+    say(keep_compiled(args.compilation_cache))
+    detector = Detector.load(args.checkpoint, args.short_side, args.max_side, args.batch_size, OFF)
     boxes, skipped = 0, []
     with tqdm(total=len(images), unit="image", desc="detecting") as bar:
         for chunk in decoded(list(zip(images, paths)), args.batch_size):

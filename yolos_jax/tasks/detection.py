@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from yolos_jax import recipe
+from yolos_jax import recipe, settings
 from yolos_jax.checkpoints import Meta
+from yolos_jax.compiled import keep_compiled
 from yolos_jax.data.examples import DataSet, TrainBatch
 from yolos_jax.data.loader import LoadStep, Share, load
 from yolos_jax.data.plan import ORDER, TrainingPlan
@@ -50,9 +52,13 @@ def train(
 def evaluate(config: Any, checkpoint: str | Path) -> Evaluation:
     """COCO's 12 numbers of a checkpoint on a recipe's validation split, and its detections.
 
+    It turns on jax's compilation cache, see `compiled.keep_compiled` and `eval.compilation_cache`.
     The checkpoint is a folder of ours, a Hugging Face folder, or a model on the hub. `InputError` says what is wrong
     with the input, or that the checkpoint's model is not the recipe's.
     """
+    note = keep_compiled(settings.complete(config).eval.compilation_cache)
+    if note:
+        warnings.warn(note, stacklevel=2)
     params, _, evaluator = evaluator_for(config, checkpoint)
     return evaluator(params)
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from yolos_jax.distributed.processes import Processes
@@ -30,6 +29,8 @@ class Metrics:
     """
 
     def __init__(self, folder: Path, task: Task, every: int, start: int, processes: Processes):
+        from tensorboardX import SummaryWriter  # brings PyTorch along where that is installed: two seconds
+
         self.task, self.every, self.processes = task, every, processes
         writes = processes.is_primary
         self.path = folder / "metrics.jsonl" if writes else Path(os.devnull)

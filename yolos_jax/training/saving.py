@@ -3,15 +3,18 @@
 import contextlib
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from flax import serialization
 
 from yolos_jax import checkpoints
 from yolos_jax.checkpoints import Meta
 from yolos_jax.training.step import TrainState
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
 
 BEST = "best"  # folder of the best checkpoint, inside the workdir
 

@@ -18,7 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from yolos_jax.data.tfds.records import ANEW, Records
-from yolos_jax.errors import InputError
+from yolos_jax.errors import InputError, user_cache
 from yolos_jax.images.reading import DAMAGED
 
 LAYOUT = 1  # of the file; another number for another one
@@ -87,9 +87,8 @@ def _key(records: Records) -> str:
 
 def _places(records: Records) -> list[Path]:
     """Where the index may be kept: beside the shards, else in the user's cache folder."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolos-jax"
     name = hashlib.sha256(str(records.directory.resolve()).encode()).hexdigest()[:16]
-    return [records.directory / f"yolos-jax.{records.split}.npz", cache / f"{name}.{records.split}.npz"]
+    return [records.directory / f"yolos-jax.{records.split}.npz", user_cache() / f"{name}.{records.split}.npz"]
 
 
 def header_size(data: bytes) -> tuple[int, int]:

@@ -1,0 +1,152 @@
+"""Measures evaluation, and detection in files, against transformers' in PyTorch, on images of mixed sizes.
+
+python -m benchmarks.evaluation --data data/coco --split val2017 --images 80 --batches 4 1 --out evaluation.json
+
+Both sides read files, resize, compute, and score COCO's numbers. transformers' runs as its users have it: its image
+processor pads the images of a batch onto a canvas. Weights are random and the same. The two run in turns, after one
+pass each in which ours compiles; a ratio is our speed over theirs.
+"""
+
+import argparse
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from benchmarks import peers
+from benchmarks.cases import Case, params_of
+from benchmarks.common import positive
+from benchmarks.tables import markdown
+from benchmarks.timing import alone, environment, in_pairs, middle, timed
+from yolos_jax import recipe, settings
+from yolos_jax.checkpoints import Meta
+from yolos_jax.data.sources.coco import CocoSource
+from yolos_jax.errors import clear_errors
+from yolos_jax.evaluation.coco_metrics import coco_metrics, to_results
+from yolos_jax.evaluation.evaluator import Evaluator
+from yolos_jax.images.sequence import default_max_side
+from yolos_jax.inference.detector import Detector
+from yolos_jax.model.config import VARIANTS
+from yolos_jax.training.step import data_mesh
+
+WORKS = {"evaluation": "evaluation", "detector": "Detector on files"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, type=Path, help="COCO folder")
+    parser.add_argument("--split", default="val2017")
+    parser.add_argument("--images", type=positive, default=80, help="the first so many")
+    parser.add_argument("--variant", choices=list(VARIANTS), default="s")
+    parser.add_argument("--short-side", type=positive, default=800)
+    parser.add_argument("--batches", nargs="+", type=positive, default=[4, 1])
+    parser.add_argument("--works", nargs="+", choices=list(WORKS), default=list(WORKS))
+    parser.add_argument("--pairs", type=positive, default=5, help="measurements of each")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    arguments = parser.parse_args()
+    device = jax.devices()[0]
+    if not peers.available():
+        print("note: PyTorch and transformers are not installed, so nothing is compared with them", file=sys.stderr)
+    found: dict[str, Any] = {"environment": environment(device), "rows": []}
+    for batch in arguments.batches:
+        for work in arguments.works:
+            found["rows"].append(measure(work, batch, device, arguments))
+            print(markdown([_shown(row) for row in found["rows"]]), flush=True)
+    if arguments.out:
+        arguments.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def measure(work: str, batch: int, device: jax.Device, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One work at one batch size, JSON-ready."""
+    source = CocoSource(arguments.data, arguments.split, 91, arguments.images)
+    params = params_of(case_of(arguments))
+    ours = {"evaluation": _our_evaluation, "detector": _our_detector}[work](source, params, batch, device, arguments)
+    first = timed(ours)
+    row = {"work": work, "batch": batch, "images": len(source.examples), "first_pass_seconds": first}
+    if peers.available():
+        theirs = functools.partial(
+            Peer(source, params, peers.device_of(device), batch, arguments), score=work == "evaluation"
+        )
+        pairs = in_pairs(ours, theirs, arguments.pairs)
+        row |= {"seconds": middle(pairs.ours), "theirs": middle(pairs.theirs), "ratio": middle(pairs.ratios)}
+        return row | {"ratios": pairs.ratios}
+    return row | {"seconds": middle(alone(ours, arguments.pairs))}
+
+
+def case_of(arguments: argparse.Namespace) -> Case:
+    """Only its weights matter here."""
+    return Case(arguments.variant, arguments.short_side, arguments.short_side, 1, "float32")
+
+
+def _our_evaluation(
+    source: CocoSource, params: dict, batch: int, device: jax.Device, arguments: argparse.Namespace
+) -> Callable[[], Any]:
+    """As eval.py evaluates, threads decoding."""
+    config: Any = settings.get_config(arguments.variant)
+    config.data.short_side, config.data.workers, config.eval.batch_size = arguments.short_side, 0, batch
+    config = recipe.prepare(config)
+    evaluator: Evaluator = recipe.evaluator_of(config, VARIANTS[arguments.variant], source, data_mesh([device]))
+    return functools.partial(evaluator, params)
+
+
+def _our_detector(
+    source: CocoSource, params: dict, batch: int, device: jax.Device, arguments: argparse.Namespace
+) -> Callable[[], Any]:
+    meta = Meta(VARIANTS[arguments.variant], source.label_names)
+    detector = Detector(params, meta, arguments.short_side, batch_size=batch)
+    files = [example.file for example in source.examples]
+    return lambda: detector(files)  # one call: it puts images of similar length together
+
+
+class Peer:
+    """transformers' detections in the images of a source."""
+
+    def __init__(self, source: CocoSource, params: dict, device: str, batch: int, arguments: argparse.Namespace):
+        import transformers
+
+        side = arguments.short_side
+        size = {"shortest_edge": side, "longest_edge": default_max_side(side)}
+        self.source, self.device, self.batch = source, device, batch
+        self.processor = transformers.YolosImageProcessor(size=size)
+        self.model = peers.network(case_of(arguments), params, "sdpa", device).eval()
+
+    def __call__(self, score: bool) -> dict[str, float] | None:
+        """Detects in all images; with `score`, COCO's numbers of all queries."""
+        import torch
+
+        results: list[dict[str, Any]] = []
+        examples = list(self.source.examples)
+        for start in range(0, len(examples), self.batch):
+            part = examples[start : start + self.batch]
+            images = [self.source.read(example) for example in part]
+            pixels = self.processor(images=images, return_tensors="pt")["pixel_values"]
+            with torch.inference_mode():
+                out = self.model(pixel_values=pixels.to(self.device))
+            sizes = [(example.height, example.width) for example in part]
+            each = self.processor.post_process_object_detection(out, 0.0 if score else 0.5, sizes)
+            for example, one in zip(part, each):
+                numbers = (one[name].cpu().numpy() for name in ("scores", "labels", "boxes"))
+                results += to_results(example.image_id, *numbers)
+        if not score:
+            return None
+        return coco_metrics(self.source.ground_truth(), results, self.source.examples.image_ids.tolist())
+
+
+def _shown(row: dict[str, Any]) -> dict[str, str]:
+    shown = {
+        "work": WORKS[row["work"]], "batch": str(row["batch"]), "images": str(row["images"]),
+        "first pass, compiling": f"{row['first_pass_seconds']:.1f} s", "seconds": f"{row['seconds']:.2f}",
+        "images/s": f"{row['images'] / row['seconds']:.2f}",
+    }  # fmt: skip
+    if "theirs" in row:
+        shown |= {"transformers": f"{row['theirs']:.2f} s", "ours over theirs": f"{row['ratio']:.2f}"}
+    return shown
+
+
+if __name__ == "__main__":
+    with clear_errors():
+        main()

@@ -1,0 +1,110 @@
+"""Measures the model: forward, forward + backward and the whole training step, against transformers' in PyTorch.
+
+python -m benchmarks.model --variants s --sizes 512x672 800x1056 --batches 1 2 --out model.json
+python -m benchmarks.model --works forward --dtypes float32 bfloat16 --against sdpa eager compile
+python -m benchmarks.model --works --sizes-of data/coco/annotations/instances_val2017.json   # multiply-adds only
+
+It prints a markdown table and writes JSON. First it checks numbers: ours on this device against ours on the CPU,
+and against PyTorch's on the CPU with the same weights. Speeds of two sides are measured in
+turns; a ratio is the median over pairs of our speed over theirs. Memory is the peak of a whole process, each its own.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from benchmarks import peers
+from benchmarks.cases import WORKS, Case, add_case_flags, cases_of, inputs_of, params_of
+from benchmarks.check import agree
+from benchmarks.common import positive
+from benchmarks.ours import Ours
+from benchmarks.published import published_table
+from benchmarks.tables import markdown, model_rows
+from benchmarks.timing import Peak, alone, device_peak, environment, in_pairs, memory_of, middle
+from yolos_jax.errors import InputError, clear_errors
+from yolos_jax.model.cost import multiply_adds, parameter_count
+
+PASSES = {"forward": 1, "forward_backward": 3, "step": 3}  # the gradient costs two forward passes more
+
+
+def main() -> None:
+    arguments = parse()
+    device = jax.devices()[0]
+    sides = [kind for kind in arguments.against if peers.available()]
+    if arguments.against and not sides:
+        print("note: PyTorch and transformers are not installed, so nothing is compared with them", file=sys.stderr)
+    found: dict[str, Any] = {"environment": environment(device), "rows": []}
+    if arguments.sizes_of:
+        found["published"], text = published_table(arguments.sizes_of)
+        print(text)
+    for case in cases_of(arguments) if arguments.works else []:
+        if not arguments.skip_check:
+            agree(case, device, bool(sides), arguments.matcher)
+        peak = device_peak(device, case.dtype)
+        for work in arguments.works:
+            row = measure(case, work, device, peak, sides, arguments)
+            found["rows"].append(row)
+            print(markdown(model_rows([row])), flush=True)
+    if len(found["rows"]) > 1:
+        print(markdown(model_rows(found["rows"])))
+    if arguments.out:
+        arguments.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_case_flags(parser)
+    parser.add_argument("--works", nargs="*", choices=WORKS, default=list(WORKS))
+    parser.add_argument("--against", nargs="*", choices=peers.KINDS, default=["sdpa"], help="sides of PyTorch")
+    parser.add_argument("--pairs", type=positive, default=5, help="measurements of each")
+    parser.add_argument("--matcher", choices=("host", "device"), default="host", help="of the step")
+    parser.add_argument("--memory", action="store_true", help="also measure peaks, in processes of their own")
+    parser.add_argument("--skip-check", action="store_true", help="do not compare numbers first")
+    parser.add_argument("--sizes-of", type=Path, help="annotation file whose first 100 images multiply-adds are over")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    arguments = parser.parse_args()
+    if arguments.out and not arguments.out.absolute().parent.is_dir():
+        raise InputError(f"the folder of {arguments.out} does not exist; create it or give another --out.")
+    return arguments
+
+
+def measure(
+    case: Case, work: str, device: jax.Device, peak: Peak, sides: list[str], arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """One work of one case, JSON-ready."""
+    params, inputs = params_of(case), inputs_of(case)
+    ours = Ours(case, params, inputs, device, arguments.matcher).work(work)
+    against: dict[str, Any] = {}
+    seconds: list[float] = []
+    for kind in sides:
+        try:
+            theirs = peers.Peer(case, params, inputs, peers.device_of(device), kind).work(work)
+            pairs = in_pairs(ours.run, theirs.run, arguments.pairs)
+        except Exception as error:  # torch.compile fails in as many ways as there are machines
+            if kind != "compile":
+                raise
+            against[kind] = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+            continue
+        seconds += pairs.ours
+        against[kind] = {"seconds": middle(pairs.theirs), "ratio": middle(pairs.ratios), "ratios": pairs.ratios}
+        against[kind] |= {"compile_seconds": theirs.compile_seconds} if kind == "compile" else {}
+    seconds = seconds or alone(ours.run, arguments.pairs)
+    needed = PASSES[work] * multiply_adds(case.config, *case.grid).total
+    row = {
+        "case": case._asdict(), "work": work, "seconds": middle(seconds), "compile_seconds": ours.compile_seconds,
+        "images_per_second": case.batch / middle(seconds), "multiply_adds": needed,
+        "parameters": parameter_count(case.config), "peak_flops": peak.flops, "peak_origin": peak.origin,
+        "share_of_peak": 2 * needed * case.batch / middle(seconds) / peak.flops, "against": against,
+    }  # fmt: skip
+    if arguments.memory:
+        row["memory"] = {side: memory_of(case, work, side) for side in ("ours", *against)}
+    return row
+
+
+if __name__ == "__main__":
+    with clear_errors():
+        main()
