@@ -33,17 +33,19 @@ def test_own_size_is_exact():
 def test_gradient_is_the_transposed_resizing(shape, size, tokens):
     """Against the whole matrix, which resizing a grid of one-hot embeddings gives; alone and in a batch of sizes."""
     count, size = shape[0] * shape[1], jnp.array(size)
-    matrix = resize_to_tokens(jnp.eye(count).reshape(*shape, count), size, tokens, 9)
+    resize = jax.jit(lambda size: resize_to_tokens(jnp.eye(count).reshape(*shape, count), size, tokens, 9))
     given = np.random.default_rng(0).normal(size=(2, tokens, 6)).astype(np.float32)
 
+    @jax.jit
     def pulled(given):
         return jax.vjp(lambda grid: resize_to_tokens(grid, size, tokens, 9), jnp.zeros((*shape, 6)))[1](given)[0]
 
-    want = np.einsum("ti,btd->bid", np.float64(matrix), given)
-    np.testing.assert_allclose(jax.jit(pulled)(given[0]).reshape(count, 6), want[0], atol=1e-6)
-    np.testing.assert_allclose(jax.vmap(pulled)(given).reshape(2, count, 6), want, atol=1e-6)
+    want = np.einsum("ti,btd->bid", np.float64(resize(size)), given)
+    np.testing.assert_allclose(pulled(given[0]).reshape(count, 6), want[0], atol=1e-6)
+    np.testing.assert_allclose(jax.jit(jax.vmap(pulled))(given).reshape(2, count, 6), want, atol=1e-6)
     sizes = jnp.stack([size, size[::-1]])
-    both = jax.grad(lambda g: (jax.vmap(lambda s: resize_to_tokens(g, s, tokens, 9))(sizes) * given).sum())
-    turned = resize_to_tokens(jnp.eye(count).reshape(*shape, count), size[::-1], tokens, 9)
-    want = want[0] + np.float64(turned).T @ given[1]
+    both = jax.jit(
+        jax.grad(lambda g: (jax.vmap(lambda s: resize_to_tokens(g, s, tokens, 9))(sizes) * given).sum()),
+    )
+    want = want[0] + np.float64(resize(size[::-1])).T @ given[1]
     np.testing.assert_allclose(both(jnp.zeros((*shape, 6))).reshape(count, 6), want, atol=1e-6)
