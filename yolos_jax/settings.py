@@ -54,8 +54,8 @@ SETTINGS: dict[str, Setting] = {
         "number is the image's number of patches, even if the shape differs (a slip of the reference)", Flag()),
     "model.max_side": Setting(_COMPUTE.max_side, "longest side of an image, in patches, that the model is compiled for",
         Whole(1, 1024), YES),
-    "model.query_block": Setting(_COMPUTE.query_block, "most query rows that attention handles at once (memory against "
-        "speed)", Whole(1, 1_000_000), YES),
+    "model.query_block": Setting(_COMPUTE.query_block, "attention meets so many keys, or queries, at once (memory "
+        "against speed)", Whole(1, 1_000_000), YES),
     "model.compute_dtype": Setting(_COMPUTE.dtype, "dtype of the transformer's activations and products",
         Choice(("float32", "bfloat16"))),
     "model.remat": Setting(_COMPUTE.remat, "recompute each block's activations for its gradient (memory against a "

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from reference_pack import arrays
 
 from yolos_jax.model.position import resize_to_tokens
@@ -26,3 +27,25 @@ def test_own_size_is_exact():
     grid = np.random.default_rng(0).normal(size=(5, 7, 4)).astype(np.float32)
     found = resize_to_tokens(jnp.asarray(grid), jnp.array([5, 7]), 40, 9)
     np.testing.assert_array_equal(found[:35], grid.reshape(35, 4))
+
+
+@pytest.mark.parametrize("shape, size, tokens", [((5, 7), (4, 3), 15), ((5, 7), (9, 2), 18), ((2, 3), (1, 1), 4)])
+def test_gradient_is_the_transposed_resizing(shape, size, tokens):
+    """Against the whole matrix, which resizing a grid of one-hot embeddings gives; alone and in a batch of sizes."""
+    count, size = shape[0] * shape[1], jnp.array(size)
+    resize = jax.jit(lambda size: resize_to_tokens(jnp.eye(count).reshape(*shape, count), size, tokens, 9))
+    given = np.random.default_rng(0).normal(size=(2, tokens, 6)).astype(np.float32)
+
+    @jax.jit
+    def pulled(given):
+        return jax.vjp(lambda grid: resize_to_tokens(grid, size, tokens, 9), jnp.zeros((*shape, 6)))[1](given)[0]
+
+    want = np.einsum("ti,btd->bid", np.float64(resize(size)), given)
+    np.testing.assert_allclose(pulled(given[0]).reshape(count, 6), want[0], atol=1e-6)
+    np.testing.assert_allclose(jax.jit(jax.vmap(pulled))(given).reshape(2, count, 6), want, atol=1e-6)
+    sizes = jnp.stack([size, size[::-1]])
+    both = jax.jit(
+        jax.grad(lambda g: (jax.vmap(lambda s: resize_to_tokens(g, s, tokens, 9))(sizes) * given).sum()),
+    )
+    want = want[0] + np.float64(resize(size[::-1])).T @ given[1]
+    np.testing.assert_allclose(both(jnp.zeros((*shape, 6))).reshape(count, 6), want, atol=1e-6)

@@ -112,7 +112,7 @@ class Compute:
 
     dtype: str = "float32"  # or "bfloat16", of activations and products; parameters, statistics and heads are float32
     remat: bool = False  # recompute each block's activations for its gradient (memory against a third more time)
-    query_block: int = 256  # most query rows that attention handles at once (memory against speed)
+    query_block: int = 256  # attention meets so many keys, or queries, at once (memory against speed)
     max_side: int = 84  # longest side of an image in patches that position resizing is compiled for
 
     def __post_init__(self) -> None:

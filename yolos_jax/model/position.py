@@ -1,10 +1,12 @@
 """Position embeddings on a grid, resized per image inside the compiled program.
 
 The reference resizes with torch's bicubic (`align_corners=False`): kernel a = -0.75, taps outside the grid repeat the
-border, no antialiasing when shrinking. `jax.image.resize` differs in all three, hence this file. Bicubic is
-separable, so resizing is two small matrix products whose weights depend on the wanted size; only a bound of that size
-has to be known when compiling.
+border, no antialiasing when shrinking. `jax.image.resize` differs in all three, hence this file. A token's embedding
+is the weighted sum of 4 x 4 of the grid's; which ones, and how much, depends on the wanted size, so that one compiled
+program serves every size. The gradient is two matrix products, because adding token by token would be slow.
 """
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,20 +18,20 @@ from yolos_jax.model.vit import parameter, prepend
 A = -0.75  # torch's cubic coefficient
 
 
-def cubic_weights(size_in: int, size_out: jax.Array, bound: int) -> jax.Array:
-    """Resizing weights along one axis.
+def cubic_taps(size_in: int, size_out: jax.Array, at: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Which places of an axis a resized place is the weighted sum of.
 
     Args:
       size_in: length of the source axis.
-      size_out: int32 scalar, wanted length, at most `bound`.
-      bound: static number of rows to return.
+      size_out: int32 scalar, wanted length.
+      at: int32 `[n]`, places on the resized axis.
 
     Returns:
-      float32 `[bound, size_in]`; rows from `size_out` on are meaningless (finite).
+      float32 `[n, 4]` weights and int32 `[n, 4]` places on the source axis.
     """
     # Positions in float32 and in this order of operations, as torch computes them.
     scale = jnp.float32(size_in) / size_out.astype(jnp.float32)
-    source = scale * (jnp.arange(bound, dtype=jnp.float32) + 0.5) - 0.5
+    source = scale * (at.astype(jnp.float32) + 0.5) - 0.5
     first = jnp.floor(source)
     t = source - first
 
@@ -39,33 +41,58 @@ def cubic_weights(size_in: int, size_out: jax.Array, bound: int) -> jax.Array:
     def far(x: jax.Array) -> jax.Array:  # 1 < |x| < 2
         return ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A
 
-    taps = jnp.stack([far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)], axis=1)
+    weights = jnp.stack([far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)], axis=1)
     index = first.astype(jnp.int32)[:, None] + jnp.arange(-1, 3)
-    index = jnp.clip(index, 0, size_in - 1)
-    return jnp.einsum("rt,rti->ri", taps, jax.nn.one_hot(index, size_in), precision="highest")
+    return weights, jnp.clip(index, 0, size_in - 1)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def resize_to_tokens(grid: jax.Array, size: jax.Array, tokens: int, max_side: int) -> jax.Array:
     """Resizes one grid of embeddings to an image and reads it out token by token.
 
     Args:
-      grid: `[H, W, D]` embeddings.
+      grid: float32 `[H, W, D]` embeddings.
       size: int32 `[2]`, the image's (h, w) in patches, each at most `max_side`.
       tokens: static number of patch tokens; slots from `h * w` on are padding.
       max_side: static bound of both sides.
 
     Returns:
-      `[tokens, D]`: row `i` is the embedding of patch (i // w, i % w), zero for padding.
+      float32 `[tokens, D]`: row `i` is the embedding of patch (i // w, i % w), zero for padding.
     """
-    bound = min(max_side, tokens)
-    rows = cubic_weights(grid.shape[0], size[0], bound)
-    columns = cubic_weights(grid.shape[1], size[1], bound)
-    resized = jnp.einsum("rh,hwd->rwd", rows, grid, precision="highest")
-    resized = jnp.einsum("cw,rwd->rcd", columns, resized, precision="highest")
-    i = jnp.arange(tokens)
-    row, column = jnp.minimum(i // size[1], bound - 1), i % size[1]
-    picked = resized[row, column]
-    return jnp.where((i < size[0] * size[1])[:, None], picked, 0.0)
+    flat, i = jnp.asarray(grid).reshape(-1, grid.shape[-1]), jnp.arange(tokens)
+    weights_y, y = cubic_taps(grid.shape[0], size[0], i // size[1])
+    weights_x, x = cubic_taps(grid.shape[1], size[1], i % size[1])
+    out = jnp.zeros((tokens, grid.shape[-1]), jnp.float32)
+    for a in range(4):
+        row = sum(weights_x[:, b, None] * flat[y[:, a] * grid.shape[1] + x[:, b]] for b in range(4))
+        out += weights_y[:, a, None] * row
+    return jnp.where((i < size[0] * size[1])[:, None], out, 0.0)
+
+
+def _forward(grid: jax.Array, size: jax.Array, tokens: int, max_side: int) -> tuple[jax.Array, tuple]:
+    # The empty array tells the grid's shape, whose numbers a linear function's gradient does not need.
+    return resize_to_tokens(grid, size, tokens, max_side), (jnp.empty((*grid.shape[:2], 0)), size)
+
+
+def _backward(tokens: int, max_side: int, saved: tuple[jax.Array, jax.Array], given: jax.Array) -> tuple:
+    """The transposed resizing: tokens onto a canvas of `max_side`, then a product along each axis."""
+    (height, width, _), size, bound = saved[0].shape, saved[1], min(max_side, tokens)
+    y, x = jnp.arange(bound)[:, None], jnp.arange(bound)
+    canvas = given[jnp.minimum(y * size[1] + x, tokens - 1)]
+    canvas = jnp.where(((y < size[0]) & (x < size[1]))[..., None], canvas, 0.0)
+
+    def weights(size_in: int, size_out: jax.Array) -> jax.Array:  # [size_in, bound]
+        taps, index = cubic_taps(size_in, size_out, x)
+        return (taps.T[:, None] * (index.T[:, None] == jnp.arange(size_in)[:, None])).sum(0)
+
+    # With the columns' weights repeated for each row, no product needs a transposed canvas.
+    rows, columns = weights(height, size[0]), weights(width, size[1])
+    canvas = jnp.matmul(rows, canvas.reshape(bound, -1), precision="highest").reshape(height, bound, -1)
+    columns = jnp.broadcast_to(columns, (height, *columns.shape))
+    return jnp.matmul(columns, canvas, precision="highest"), None
+
+
+resize_to_tokens.defvjp(_forward, _backward)
 
 
 class Positions(nnx.Module):
