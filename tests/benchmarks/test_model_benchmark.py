@@ -18,8 +18,6 @@ from yolos_jax.errors import InputError
 from yolos_jax.model.config import VARIANTS, YolosConfig
 from yolos_jax.model.cost import multiply_adds
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 MICRO = YolosConfig(width=16, depth=2, heads=2, det_tokens=10, num_classes=4, init_pe_size=(64, 64))
 
 

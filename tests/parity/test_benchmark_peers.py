@@ -11,7 +11,7 @@ from benchmarks.cases import Case, inputs_of, params_of
 from yolos_jax.data.sources.coco import CocoSource
 from yolos_jax.model.config import VARIANTS, YolosConfig
 
-pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("compiled_quickly")]
+pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
 pytest.importorskip("transformers", reason="transformers is absent (the parity extra)")
 
