@@ -8,6 +8,10 @@ from reference_pack import arrays
 
 from yolos_jax.model.position import resize_to_tokens
 
+# Two compiled programs may round a place on the grid apart, by 5e-7 here; weights change 1.5 times as fast, and what
+# they weight is below 3.
+GRADIENT = 2.5e-6
+
 
 def test_equals_torch_for_every_case():
     z = arrays("bicubic.npz")
@@ -41,11 +45,11 @@ def test_gradient_is_the_transposed_resizing(shape, size, tokens):
         return jax.vjp(lambda grid: resize_to_tokens(grid, size, tokens, 9), jnp.zeros((*shape, 6)))[1](given)[0]
 
     want = np.einsum("ti,btd->bid", np.float64(resize(size)), given)
-    np.testing.assert_allclose(pulled(given[0]).reshape(count, 6), want[0], atol=1e-6)
-    np.testing.assert_allclose(jax.jit(jax.vmap(pulled))(given).reshape(2, count, 6), want, atol=1e-6)
+    np.testing.assert_allclose(pulled(given[0]).reshape(count, 6), want[0], atol=GRADIENT)
+    np.testing.assert_allclose(jax.jit(jax.vmap(pulled))(given).reshape(2, count, 6), want, atol=GRADIENT)
     sizes = jnp.stack([size, size[::-1]])
     both = jax.jit(
         jax.grad(lambda g: (jax.vmap(lambda s: resize_to_tokens(g, s, tokens, 9))(sizes) * given).sum()),
     )
     want = want[0] + np.float64(resize(size[::-1])).T @ given[1]
-    np.testing.assert_allclose(both(jnp.zeros((*shape, 6))).reshape(count, 6), want, atol=1e-6)
+    np.testing.assert_allclose(both(jnp.zeros((*shape, 6))).reshape(count, 6), want, atol=GRADIENT)

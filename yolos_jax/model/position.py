@@ -124,4 +124,4 @@ class Positions(nnx.Module):
             as_is = jnp.pad(table.reshape(count, -1), ((0, patches - count), (0, 0)))
             return jnp.where(size[0] * size[1] == count, as_is, resized)
 
-        return prepend(self.cls[...], self.det[...], jax.vmap(one)(grid))
+        return prepend(self.cls[...], self.det[...], jax.vmap(one)(jnp.asarray(grid)))
