@@ -127,6 +127,7 @@ def measured(case: Case, target: Path) -> dict[str, Any]:
         "kernels_with_tf32": tf32,
         "cudnn_calls": len(re.findall(r'custom_call_target="__cudnn\$fmha', hlo)),
         "collectives": {name: len(re.findall(rf" {name}(?:-start)?\(", hlo)) for name in COLLECTIVES},
+        "gathered": re.findall(r"= (.*) all-gather(?:-start)?\(", hlo),  # shapes: flags of images, no activations
     }
 
 
@@ -181,7 +182,8 @@ def line(entry: dict[str, Any]) -> str:
         return f"{name}: does not compile: {entry['error']}"
     found = {key: count for key, count in entry["collectives"].items() if count}
     tf32 = f", TF32 in {entry['kernels_with_tf32']} kernels" if case["dtype"] == "float32" else ""
-    return f"{name}: {entry['peak_bytes'] / 1e9:.2f} GB, {entry['seconds']} s, collectives {found}{tf32}"
+    gathered = f" (gathered {', '.join(entry['gathered'])})" if entry.get("gathered") else ""
+    return f"{name}: {entry['peak_bytes'] / 1e9:.2f} GB, {entry['seconds']} s, collectives {found}{gathered}{tf32}"
 
 
 def largest_batch(peaks: dict[int, int], memory: float) -> int | None:
