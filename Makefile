@@ -8,7 +8,7 @@ DEMO := demo
 # The CPU client's threads must outnumber callbacks that wait for each other (several forced devices).
 export NPROC := 32
 
-.PHONY: demo test test-parity lint clean
+.PHONY: demo test test-parity gpu-memory lint clean
 
 $(VENV)/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, set PYTHON=")'
@@ -45,6 +45,15 @@ test: $(VENV)/ready lint
 test-parity: $(VENV)/ready-parity
 	$(PYTEST) -m parity
 
+# jax's CUDA packages (5 GB), to compile for a GPU that need not be there; TARGET describes it.
+.venv-gpu/ready: requirements.txt
+	$(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt 'jax[cuda13]==0.10.2'
+	touch $@
+
+gpu-memory: .venv-gpu/ready
+	.venv-gpu/bin/python -m benchmarks.gpu_memory --target $(TARGET)
+
 # Style and types.
 lint: $(VENV)/ready
 	$(RUN) -m ruff check .
@@ -52,4 +61,4 @@ lint: $(VENV)/ready
 	$(RUN) -m mypy
 
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) .venv-gpu $(DEMO)

@@ -6,7 +6,8 @@ python train.py --config configs/finetune_custom.py --workdir runs/mine --config
 
 `--config.init`: COCO weights (a checkpoint of ours or a Hugging Face folder), or a converted DeiT. Classes and
 their names come from the annotations; the last layer of the class head starts fresh if their number differs.
-One GPU of 24 GB, or a few; batch and learning rate suit some thousand images.
+One GPU of 16 GB or more, or a few; batch and learning rate suit some thousand images. On one GPU a batch is computed
+in two parts of 4 images (docs/training.md has the peaks); on four or eight GPUs --config.train.accumulate=1.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +19,7 @@ def get_config() -> ConfigDict:
     config = settings.get_config("s")
     config.model.num_classes = 0  # derived
     config.data.update(root="data/mine", train_split="train", val_split="val", categories="contiguous")
-    config.train.update(batch_size=8, epochs=50, ema=0.999)
+    config.train.update(batch_size=8, accumulate=2, epochs=50, ema=0.999)
     config.optimizer.update(learning_rate=5e-5, schedule="step", warmup_epochs=1)
     config.eval.every_epochs = 5
     return config

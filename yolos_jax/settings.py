@@ -16,7 +16,7 @@ from ml_collections.config_dict import FieldReference
 
 from yolos_jax.errors import InputError
 from yolos_jax.kinds import AUGMENTED, YES, Choice, Flag, Optional, Real, Setting, Text, Whole, Wholes, shown
-from yolos_jax.model.config import Compute, YolosConfig, variant
+from yolos_jax.model.config import ATTENTIONS, Compute, YolosConfig, variant
 from yolos_jax.objective.weights import LossWeights
 
 FLOAT32 = 3e38  # what float32 can hold
@@ -54,6 +54,9 @@ SETTINGS: dict[str, Setting] = {
         "number is the image's number of patches, even if the shape differs (a slip of the reference)", Flag()),
     "model.max_side": Setting(_COMPUTE.max_side, "longest side of an image, in patches, that the model is compiled for",
         Whole(1, 1024), YES),
+    "model.attention": Setting(_COMPUTE.attention, "how attention is computed: cudnn (NVIDIA GPUs, bfloat16), blocks "
+        "(see model.query_block), or auto (cudnn where it can be, else blocks, on GPUs of at least 1024)",
+        Choice(ATTENTIONS), YES),
     "model.query_block": Setting(_COMPUTE.query_block, "attention meets so many keys, or queries, at once (memory "
         "against speed)", Whole(1, 1_000_000), YES),
     "model.compute_dtype": Setting(_COMPUTE.dtype, "dtype of the transformer's activations and products",

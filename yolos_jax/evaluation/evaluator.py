@@ -20,6 +20,7 @@ from yolos_jax.errors import InputError
 from yolos_jax.evaluation.coco_metrics import coco_metrics, to_results
 from yolos_jax.images.sequence import Geometry
 from yolos_jax.inference.postprocess import postprocess
+from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.yolos import abstract, apply
 
@@ -68,7 +69,8 @@ class Evaluator:
         self._work = LoadStep(source, self._plan, geometry.patch, geometry.model_max_side, share)
         self._workers, self._ahead = workers, ahead
         self._split, self._same = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
-        graph = abstract(model, Compute(query_block=query_block, max_side=geometry.model_max_side))[0]
+        compute = Compute(query_block=query_block, max_side=geometry.model_max_side)
+        graph = abstract(model, decided(compute, model, mesh.devices.flat[0]))[0]
 
         def detect(
             params: dict, indices: jax.Array, patches: jax.Array, grid: jax.Array, size: jax.Array

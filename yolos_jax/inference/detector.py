@@ -19,6 +19,7 @@ from yolos_jax.images.sequence import pack, resize, rounded_tokens, to_patches
 from yolos_jax.inference.detections import Detections
 from yolos_jax.inference.loading import check_whole, geometry_of, load_model
 from yolos_jax.inference.postprocess import postprocess
+from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.config import Compute
 from yolos_jax.model.yolos import abstract, apply
 
@@ -54,7 +55,9 @@ class Detector:
         self.label_names, self.category_ids, self.batch_size = meta.label_names, meta.category_ids, batch_size
         self.geometry = geometry_of(meta, short_side, max_side)
         self._params = jax.device_put(params)
-        self._detect = jax.jit(functools.partial(detect, abstract(self.config, Compute(max_side=meta.max_side))[0]))
+        (device,) = jax.tree.leaves(self._params)[0].devices()
+        compute = decided(Compute(max_side=meta.max_side), self.config, device)
+        self._detect = jax.jit(functools.partial(detect, abstract(self.config, compute)[0]))
 
     @classmethod
     def load(

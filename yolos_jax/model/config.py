@@ -10,7 +10,11 @@ from yolos_jax.errors import InputError
 COCO_CLASSES = 91  # raw COCO category ids 0..90; the logit after them is "no object"
 
 # Names of Compute's settings in a recipe's `model`, beside YolosConfig's.
-COMPUTE_SETTINGS = {"compute_dtype": "dtype", "remat": "remat", "query_block": "query_block", "max_side": "max_side"}
+COMPUTE_SETTINGS = {
+    "compute_dtype": "dtype", "remat": "remat", "attention": "attention", "query_block": "query_block",
+    "max_side": "max_side",
+}  # fmt: skip
+ATTENTIONS = ("auto", "blocks", "cudnn")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,12 +116,16 @@ class Compute:
 
     dtype: str = "float32"  # or "bfloat16", of activations and products; parameters, statistics and heads are float32
     remat: bool = False  # recompute each block's activations for its gradient (memory against a third more time)
+    # "blocks", or "cudnn"; "auto" is blocks unless `attention_cudnn.decided` settles it for a device
+    attention: str = "auto"
     query_block: int = 256  # attention meets so many keys, or queries, at once (memory against speed)
     max_side: int = 84  # longest side of an image in patches that position resizing is compiled for
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16"):
             raise InputError(f"model.compute_dtype is {self.dtype!r}; it must be 'float32' or 'bfloat16'.")
+        if self.attention not in ATTENTIONS:
+            raise InputError(f"model.attention is {self.attention!r}; choose one of {', '.join(ATTENTIONS)}.")
         _check_wholes(self, 1, "query_block", "max_side")
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from yolos_jax.model.attention import attend, attention_weights
+from yolos_jax.model.attention_cudnn import attend_cudnn
 from yolos_jax.model.config import Compute, YolosConfig
 
 
@@ -53,7 +54,7 @@ class Attention(nnx.Module):
     """Multi-head self-attention with one joint qkv projection `[D, 3 D]`."""
 
     def __init__(self, config: YolosConfig, compute: Compute, layers: tuple[int, ...] = ()):
-        self.heads, self.query_block = config.heads, compute.query_block
+        self.heads, self.query_block, self.cudnn = config.heads, compute.query_block, compute.attention == "cudnn"
         self.qkv = Linear(config.width, 3 * config.width, layers)
         self.proj = Linear(config.width, config.width, layers)
 
@@ -78,8 +79,11 @@ class Attention(nnx.Module):
         else:
             q = self._split(self.qkv.columns(x[:, queries], 0, width))[:, :, 0]
             k, v = jnp.moveaxis(self._split(self.qkv.columns(x, width, 3 * width)), 2, 0)
-        out = attend(q, k, v, length, self.query_block)
-        out = self.proj(out.reshape(*out.shape[:2], width))
+        out = attend_cudnn(q, k, v, length) if self.cudnn else attend(q, k, v, length, self.query_block)
+        # Heads are put side by side one by one: XLA for GPUs finds no tiles for some products of a transposition (the
+        # last block's, of several images), and it makes one of a plain reshape.
+        each = out.swapaxes(1, 2)
+        out = self.proj(jnp.concatenate([each[:, head] for head in range(self.heads)], axis=-1))
         if want_weights is None:
             return out, None
         asked = q[:, want_weights] if queries == slice(None) else q

@@ -86,6 +86,19 @@ def match(cost: jax.Array, count: jax.Array, matcher: str = "host", mesh: Mesh |
     return Matching(jnp.where(real, found[:, :-1], -1), finite, 1e-6 * found[:, -1].astype(jnp.float32))
 
 
+def check_matcher(matcher: str) -> None:
+    """`InputError` for the host's matcher where jax has no CPU backend, by way of which a callback gets its arrays."""
+    if matcher != "host":
+        return
+    try:
+        jax.local_devices(backend="cpu")
+    except RuntimeError as error:
+        raise InputError(
+            "matcher=host needs jax's CPU backend beside the GPU, and the environment's JAX_PLATFORMS leaves it out; "
+            "set JAX_PLATFORMS=cuda,cpu or --config.matcher=device."
+        ) from error
+
+
 def _match_on_host(cost: jax.Array, count: jax.Array) -> jax.Array:
     batch, _, most = cost.shape
     return jax.pure_callback(solve_on_host, jax.ShapeDtypeStruct((batch, most + 1), jnp.int32), cost, count)

@@ -22,9 +22,11 @@ from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.evaluator import Evaluation, Evaluator
 from yolos_jax.inference.loading import load_model
+from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import abstract, apply
 from yolos_jax.objective.losses import Divisors, Targets, divisors_of, set_loss
+from yolos_jax.objective.matching import check_matcher
 from yolos_jax.objective.weights import LossWeights
 from yolos_jax.training import loop
 from yolos_jax.training.optimizer import make_optimizer, schedule_of
@@ -80,8 +82,10 @@ def evaluator_for(config: Any, checkpoint: str | Path) -> tuple[dict, Meta, Eval
 
 def detection_task(config: Any, mesh: Mesh) -> Task:
     """What a prepared recipe trains; `InputError` if the recipe, the data and the devices do not fit together."""
+    check_matcher(config.matcher)
     source = recipe.source_of(config, "train")
-    model, compute = recipe.model_of(config, source.num_classes), recipe.compute_of(config)
+    model = recipe.model_of(config, source.num_classes)
+    compute = decided(recipe.compute_of(config), model, mesh.devices.flat[0])
     recipe.check_batch(config, mesh.size)
     train, data, optimizer = config.train, config.data, config.optimizer
     plan = recipe.plan_of(config, model, source.examples.sizes)

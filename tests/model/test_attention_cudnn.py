@@ -1,0 +1,147 @@
+"""Attention by cuDNN, as far as a machine without a GPU can tell: padding, programs for GPUs, sharding, the choice."""
+
+import dataclasses
+import re
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax._src.cudnn import fused_attention_stablehlo as fused
+from jax.interpreters import mlir
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from yolos_jax.errors import InputError
+from yolos_jax.model.attention_cudnn import GPU_BLOCK, attend_cudnn, decided
+from yolos_jax.model.config import VARIANTS, Compute, variant
+from yolos_jax.model.yolos import abstract, apply
+
+REAL = jax.nn.dot_product_attention
+H100 = SimpleNamespace(platform="gpu", compute_capability="9.0", device_kind="NVIDIA H100")
+OTHERS = {
+    "cpu": SimpleNamespace(platform="cpu", device_kind="cpu"),
+    "amd": SimpleNamespace(platform="gpu", compute_capability="gfx90a", device_kind="AMD Instinct"),
+    "turing": SimpleNamespace(platform="gpu", compute_capability="7.5", device_kind="Tesla T4"),
+}
+
+
+@pytest.fixture
+def cudnn(monkeypatch):
+    """As if cuDNN 9.10 was installed; programs for GPUs can then be lowered."""
+    monkeypatch.setattr(fused, "check_cudnn_version", lambda: 91000)
+
+
+def inputs(queries, keys, heads, size, batch=2, dtype=np.float32):
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.normal(size=(batch, n, heads, size)).astype(dtype) for n in (queries, keys, keys))
+    return q, k, v, np.linspace(1, keys, batch).astype(np.int32)
+
+
+def plain(q, k, v, length):
+    """Softmax attention in float64."""
+    scores = np.einsum("bqhd,bnhd->bhqn", np.float64(q), np.float64(k)) / np.sqrt(q.shape[-1])
+    scores = np.where(np.arange(k.shape[1]) < length[:, None, None, None], scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return np.einsum("bhqn,bnhd->bqhd", weights / weights.sum(-1, keepdims=True), np.float64(v))
+
+
+@pytest.mark.parametrize("queries, keys, heads, size", [(7, 7, 2, 55), (4, 9, 3, 64)])
+def test_padding_changes_no_number(queries, keys, heads, size, monkeypatch):
+    """With a stand-in that refuses what cuDNN refuses, in float32; values against plain attention in float64."""
+
+    def stand_in(q, k, v, *, scale, key_value_seq_lengths, implementation):
+        assert implementation == "cudnn" and key_value_seq_lengths.dtype == jnp.int32
+        for x in (q, k, v):
+            assert x.shape[1] % 2 == 0 and x.shape[3] % 8 == 0
+        return REAL(q, k, v, scale=scale, key_value_seq_lengths=key_value_seq_lengths, implementation="xla")
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
+    *qkv, length = inputs(queries, keys, heads, size)
+    given = np.random.default_rng(1).normal(size=qkv[0].shape)
+
+    @jax.jit
+    def value_and_gradient(qkv):
+        out, pull = jax.vjp(lambda *qkv: attend_cudnn(*qkv, length), *qkv)
+        return out, pull(given.astype(np.float32))
+
+    out, grads = value_and_gradient(qkv)
+    np.testing.assert_allclose(out, plain(*qkv, length), atol=1e-5)
+    for i, grad in enumerate(grads):  # a directional derivative of plain attention, by differences in float64
+        along = np.random.default_rng(2).normal(size=qkv[i].shape)
+        ends = [plain(*(x + s * along if j == i else x for j, x in enumerate(qkv)), length) for s in (1e-6, -1e-6)]
+        want = ((ends[0] - ends[1]) * given).sum() / 2e-6
+        np.testing.assert_allclose((np.float64(grad) * along).sum(), want, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_programs_for_gpus_call_cudnn(name, cudnn):
+    """Forward and backward; S-dWr's heads of 55 numbers as 56, and no array of all pairs of tokens."""
+    config = dataclasses.replace(variant(name), depth=2)
+    compute = decided(Compute(dtype="bfloat16"), config, H100)
+    graph, shapes = abstract(config, compute)
+    size = jax.ShapeDtypeStruct((2, 2), jnp.int32)
+    patches = jax.ShapeDtypeStruct((2, 700, config.patch_values), jnp.uint8)
+
+    def loss(params, patches, grid):
+        return apply(graph, params, patches, grid).logits.sum()
+
+    program = jax.jit(jax.grad(loss)).trace(shapes, patches, size).lower(lowering_platforms=("cuda",)).as_text()
+    head = {"s_dwr": 56}.get(name, 64)
+    # 801 tokens are 802; the last block asks for its 100 DET tokens only
+    for target in ("fmhaSoftmax", "fmhaSoftmaxBackward"):
+        calls = re.findall(rf"@__cudnn\${target}\(.*", program)
+        assert len(calls) == 2
+        assert any(f"tensor<2x802x{config.heads}x{head}xbf16>" in call for call in calls)
+        assert any(f"tensor<2x100x{config.heads}x{head}xbf16>" in call for call in calls)
+    assert not re.search(r"80[12]x80[12]x", program)
+
+
+def test_each_device_attends_to_its_own_images(cudnn):
+    """jax's partitioning of the call, compiled for 8 devices with cuDNN's kernel replaced by jax's own attention."""
+    seen = []
+
+    def kernel(q, k, v, *rest, scale, **_):
+        seen.append(q.shape)
+        out = REAL(q, k, v, scale=scale, key_value_seq_lengths=rest[2], implementation="xla")
+        return [out]
+
+    mlir.register_lowering(fused._dot_product_attention_fwd_p, mlir.lower_fun(kernel, True), platform="cpu")
+    mesh = Mesh(np.array(jax.devices()[:8]), ("data",))
+    split = NamedSharding(mesh, PartitionSpec("data"))
+    q, k, v, length = inputs(5, 9, 2, 55, batch=8, dtype=jnp.bfloat16)
+    attend = jax.jit(attend_cudnn, in_shardings=split, out_shardings=split)
+    program = attend.lower(q, k, v, length).compile()
+    assert seen == [(1, 6, 2, 56)]
+    assert not re.search("all-gather|all-to-all|all-reduce|collective", program.as_text())
+    found = np.float32(program(*(jax.device_put(x, split) for x in (q, k, v, length))))
+    np.testing.assert_allclose(found, plain(q, k, v, length), atol=0.03)  # bfloat16 has 8 bits
+
+
+def test_the_choice():
+    s, half = variant("s"), Compute(dtype="bfloat16")
+    assert decided(half, s, H100).attention == "cudnn"
+    assert decided(Compute(dtype="bfloat16", attention="cudnn"), s, H100).attention == "cudnn"
+    assert decided(Compute(), s, H100) == Compute(attention="blocks", query_block=GPU_BLOCK)  # float32
+    assert decided(Compute(query_block=5000), s, H100).query_block == 5000
+    chosen = Compute(attention="blocks", query_block=64, dtype="bfloat16")
+    assert decided(chosen, s, H100) == chosen
+    assert decided(half, s, OTHERS["cpu"]) == Compute(dtype="bfloat16", attention="blocks")
+    for name in ("amd", "turing"):
+        assert decided(half, s, OTHERS[name]) == Compute("bfloat16", attention="blocks", query_block=GPU_BLOCK)
+
+
+@pytest.mark.parametrize(
+    "device, dtype, heads, sentence",
+    [
+        (OTHERS["cpu"], "bfloat16", 6, "needs an NVIDIA GPU and the device is 'cpu'"),
+        (OTHERS["amd"], "bfloat16", 6, "needs an NVIDIA GPU and the device is 'AMD Instinct'"),
+        (OTHERS["turing"], "bfloat16", 6, "compute capability 8.0 and 'Tesla T4' has 7.5"),
+        (H100, "float32", 6, "computes in bfloat16 and model.compute_dtype is 'float32'"),
+        (H100, "bfloat16", 1, "at most 256 numbers on this GPU and these have 384"),
+    ],
+)
+def test_cudnn_is_refused_where_it_cannot_be(device, dtype, heads, sentence):
+    config = dataclasses.replace(variant("s"), heads=heads)
+    with pytest.raises(InputError, match=sentence):
+        decided(Compute(dtype=dtype, attention="cudnn"), config, device)
