@@ -37,12 +37,12 @@ def order_by_names(
     categories: str,
     category_ids: Sequence[int] | None,
 ) -> Order:
-    """Which categories of a data set the labels are that `rules.label_names` names.
+    """Which categories of a data set the labels are that `rules.known.label_names` names.
 
     As numbered, if no name contradicts; by name, if both have the same set of names. Other arguments: see `Labels.of`.
     """
     given = Order(None if category_ids is None else tuple(category_ids))
-    names, theirs = known(rules.label_names), {int(c["id"]): str(c["name"]) for c in listed}
+    names, theirs = known(rules.known.label_names), {int(c["id"]): str(c["name"]) for c in listed}
     if rules.names == "ids" or not names or not theirs:
         return given
     ids = category_ids if category_ids is not None else sorted(theirs) if categories == "contiguous" else None
@@ -59,7 +59,7 @@ def order_by_names(
     numbers = {label: label if ids is None else ids[label] if label < len(ids) else label for label in names}
     ours = {numbers[label]: name for label, name in names.items()}
     return given._replace(
-        refusal=f"the category id {i} is {theirs[i]!r} in {origin} and {here[i]!r} in {rules.named_by}, and the names "
+        refusal=f"the category id {i} is {theirs[i]!r} in {origin} and {here[i]!r} in {rules.known.by}, and the names "
         f"are not the same ones, which could be matched: {listing(theirs)} against {listing(ours)}. Give data "
         f"with the same classes, or go on by the numbers with --config.data.names=ids."
     )
@@ -75,7 +75,7 @@ def _by_name(names: dict[int, str], theirs: dict[int, str], origin: str, rules: 
     number = {plain(name): category for category, name in theirs.items()}
     unused = max(theirs) + 1  # labels without a name get ids that no annotation has
     ids = [number[plain(names[i])] if i in names else unused + i for i in range(classes)]
-    note = f"{origin} numbers the classes otherwise than {rules.named_by}; they are matched by name: {listing(theirs)}"
+    note = f"{origin} numbers the classes otherwise than {rules.known.by}; they are matched by name: {listing(theirs)}"
     return Order(tuple(ids), note)
 
 

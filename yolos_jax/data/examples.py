@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
+from yolos_jax.data.rules import Rules
 from yolos_jax.data.upright import Turning
 
 
@@ -79,6 +80,7 @@ class DataSet(Source, Protocol):
     category_ids: tuple[int, ...]  # of every label 0..num_classes - 1
     dropped: dict[str, int]  # boxes left out of the examples, as "crowd" and as "empty"
     clipped: int  # boxes that reach out of their image
+    rules: Rules
     turning: Turning  # images that EXIF turns, and how they are read
     origin: str  # where the annotations come from, for messages
     image_folder: Path

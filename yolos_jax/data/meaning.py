@@ -51,19 +51,21 @@ class Meaning:
         if any(header.orientation > 1 for header in headers):
             turned = [image["id"] for image, header in zip(images, headers) if header.orientation > 1]
             usable = {i: [a for a in annotations[i] if not wrong_box(a, self.origin, self.names)] for i in turned}
-            self.turning = decide(self.rules.upright, images, files, headers, usable, self.rules.undecided)
+            called = [image["file_name"] for image in images]
+            self.turning = decide(self.rules.upright, images, called, headers, usable, self.rules.known.undecided)
             images = turn_sizes(self.turning, images, headers)
         return list(zip(images, files))
 
     def add(self, annotation: dict[str, Any], image: dict[str, Any]) -> None:
-        """Notes a box that makes sense by itself and is no crowd."""
-        self._boxes.append((*annotation["bbox"], image["width"], image["height"]))
+        """Notes an annotation that makes sense by itself; crowds do not count."""
+        if not annotation.get("iscrowd"):
+            self._boxes.append((*annotation["bbox"], image["width"], image["height"]))
 
     def judged(self, examples: ExampleTable, dropped: dict[str, int], complain: Complain) -> Meant:
         """What was read; complains if the boxes cannot be COCO's."""
         table = np.array(self._boxes, np.float64).reshape(-1, 6)
         boxes, origin = plausible.Boxes(table[:, :4], table[:, 4:]), str(self.origin)
-        refusal = plausible.implausible(boxes, origin)
+        refusal = plausible.implausible(boxes, origin, f"data.{self.rules.which}_boxes")
         if refusal is not None:
             complain(refusal)
         notes = self.turning.notes(origin)

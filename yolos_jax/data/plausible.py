@@ -33,24 +33,24 @@ def clipped(boxes: Boxes) -> int:
     return int(((low < -_ROUNDING) | (high > boxes.sizes + _ROUNDING)).any(1).sum())
 
 
-def implausible(boxes: Boxes, origin: str) -> str | None:
-    """Why the boxes of `origin` are surely no boxes as COCO's, with what helps; None if they may be."""
+def implausible(boxes: Boxes, origin: str, setting: str) -> str | None:
+    """Why the boxes of `origin` cannot be meant as they are read, with the setting that helps; None if they can."""
     xywh, n = boxes.xywh, len(boxes.xywh)
     if n and xywh.max() > 0 and xywh.min() >= 0 and xywh.max() <= 1 and (boxes.sizes > 2).all():
         some = ", ".join(f"{v:.4g}" for v in xywh[xywh.max(1).argmax()])
         return (
             f"all {n} boxes of {origin} lie within 0..1, such as [{some}]: they are shares of the image's sides, and "
-            f"{_COCO}. Set data.boxes=xywh_shares (or cxcywh_shares, xyxy_shares, whichever they are), or multiply "
+            f"{_COCO}. Set {setting}=xywh_shares (or cxcywh_shares, xyxy_shares, whichever they are), or multiply "
             "them by the sides."
         )
     far = boxes.beyond > _FAR
     share = far.mean() if n else 0.0
     where = f"{far.sum()} of the {n} boxes of {origin} reach far out of their image"
     if n >= _FEW_CORNERS and share >= _CORNERS and _may_be_corners(boxes):
-        return f"{where}, and all fit as [x1, y1, x2, y2]: they are corners, and {_COCO}. Set data.boxes=xyxy."
+        return f"{where}, and all fit as [x1, y1, x2, y2]: they are corners, and {_COCO}. Set {setting}=xyxy."
     if n >= _FEW_BOXES and share > _MOST:
         return (
-            f"{where}: they may be corners or centres (data.boxes=xyxy says the first), or belong to images of another "
+            f"{where}: they may be corners or centres ({setting}=xyxy says the first), or belong to images of another "
             f"size; {_COCO}."
         )
     return None

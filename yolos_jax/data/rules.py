@@ -8,16 +8,24 @@ from yolos_jax.data.annotations import is_number
 
 
 @dataclasses.dataclass(frozen=True)
-class Rules:
-    """See the settings of the same names under `data.`, and what is known from elsewhere."""
+class Known:
+    """What a checkpoint, or the split to train on, has settled."""
 
+    label_names: Mapping[int, str] | None = None  # of every label that has one
+    by: str = "the checkpoint"  # what settled it
+    undecided: str = ""  # how turned images are read, "upright" or "stored", where nothing tells; "" for upright
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """The settings of the same names under `data.`, and what is known from elsewhere."""
+
+    which: str = "train"  # or "val"; `boxes` is the setting of it
     upright: str = "auto"
     sixteen_bit: str = "full"
     names: str = "match"
     boxes: str = "xywh"
-    label_names: Mapping[int, str] | None = None  # of labels that are settled already
-    named_by: str = "the checkpoint"  # whose these are
-    undecided: str = ""  # "upright" or "stored", by another split, where nothing in this one tells; "" for upright
+    known: Known = Known()
 
 
 DEFAULT = Rules()

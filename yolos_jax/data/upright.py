@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from yolos_jax.images.headers import Header, read_headers
+from yolos_jax.images.headers import Header
 
 STORED, TURNED = "stored", "upright"
 _SWAPS = range(5, 9)  # orientations that exchange width and height
@@ -46,8 +46,8 @@ class Turning:
         reading = "turned upright" if self.upright else "read as stored"
         text = f"EXIF turns {len(self.turned)} of the images of {origin}; they are {reading}: {self.why}"
         other = "no" if self.upright else "yes"
-        if self.unclear and self.why.startswith("nothing"):
-            text += f" ({named(self.unclear)}); if that is wrong, set data.upright={other}"
+        if self.why.startswith("nothing"):
+            text += f" (such as {self.turned[0]}); if that is wrong, set data.upright={other}"
         if self.against:
             text += f"; but {named(self.against)} fit the other reading: set data.upright={other}, or repair them"
         return (text,)
@@ -123,7 +123,7 @@ def _inside(box: Sequence[float], size: tuple[int, int]) -> bool:
     return x + width <= size[0] * (1 + _ROOM) + 1 and y + height <= size[1] * (1 + _ROOM) + 1
 
 
-def named(names: Sequence[str]) -> str:
+def named(names: Sequence[str], most: int = _FEW) -> str:
     """The first few of many."""
-    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
-    return ", ".join(names[:_FEW]) + more
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

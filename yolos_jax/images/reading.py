@@ -126,7 +126,8 @@ def decode(source: Any, upright: bool = False, stretch: bool = False) -> Image.I
 
 def has_sixteen_bits(image: Image.Image) -> bool:
     """Whether an opened image, not loaded yet, holds 16 bits a channel or more."""
-    args = image.tile[0].args if image.tile else ""
+    tiles = getattr(image, "tile", None)  # of images made in memory, none
+    args = tiles[0].args if tiles else ""
     raw = args if isinstance(args, str) else (args or ("",))[0]  # such as RGB;16B
     return image.mode.startswith("I") or ";16" in str(raw)
 

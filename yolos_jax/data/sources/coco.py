@@ -71,13 +71,8 @@ class CocoSource:
         present = {p.name for p in self.image_folder.iterdir()}
         find = partial(self._file, present=present, complain=complain)
         found = read_examples(content, self.annotation_file, labels, find, max_images, complain, rules)
-        self.examples, self.dropped, self.clipped, self.turning = (
-            found.examples,
-            found.dropped,
-            found.clipped,
-            found.turning,
-        )
-        self.notes += found.notes
+        self.examples, self.dropped, self.clipped, self.turning, notes = found
+        self.notes += notes
 
     def _file(self, image: dict[str, Any], present: set[str], complain: Complain) -> str | None:
         """Where an image lies, or None and a complaint."""
@@ -146,8 +141,7 @@ def read_examples(
                 continue
             box, area = clipped_box(annotation["bbox"], image), annotation.get("area")
             width, height = box[2:] - box[:2]
-            if not annotation.get("iscrowd"):
-                meaning.add(annotation, image)
+            meaning.add(annotation, image)
             if annotation.get("iscrowd"):
                 dropped["crowd"] += 1
             elif width <= 0 or height <= 0:

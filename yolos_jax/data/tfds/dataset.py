@@ -78,13 +78,8 @@ class TfdsSource:
         self.num_classes, self.category_ids, self.label_names = labels.num_classes, labels.category_ids, labels.names
         place = Path(self.origin), labels, self._file, max_images, complain, rules, self._headers
         found = read_examples(content, *place)
-        self.examples, self.dropped, self.clipped, self.turning = (
-            found.examples,
-            found.dropped,
-            found.clipped,
-            found.turning,
-        )
-        self.notes += notes + found.notes
+        self.examples, self.dropped, self.clipped, self.turning, more = found
+        self.notes += notes + more
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_index": None}  # which workers have no use for
