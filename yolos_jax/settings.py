@@ -74,8 +74,8 @@ SETTINGS: dict[str, Setting] = {
     "data.val_images": Setting("", "the same for evaluation", _PATH, YES, True, "data.val_pictures"),
     "data.categories": Setting("raw", "labels: raw (category ids) or contiguous (ids numbered 0, 1, ...)",
         Choice(("raw", "contiguous"))),
-    "data.train_boxes": Setting("xywh", "what the numbers of a box to train on are: xywh (COCO's x, y, width, height in "
-        "pixels), xyxy (two corners in pixels), or shares of the image's sides: xywh_shares, xyxy_shares, cxcywh_shares",
+    "data.train_boxes": Setting("xywh", "what the numbers of a box to train on are: xywh (COCO's x, y, width, height "
+        "in pixels), xyxy (two corners in pixels), or shares of the sides: xywh_shares, xyxy_shares, cxcywh_shares",
         _BOXES),
     "data.val_boxes": Setting("xywh", "the same for evaluation", _BOXES, YES),
     "data.names": Setting("match", "where data and checkpoint, or both splits, give a number to classes of different "

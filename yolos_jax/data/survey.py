@@ -101,10 +101,8 @@ def nothing_problems(train: Split) -> list[Problem]:
 
 def dark_notes(splits: Sequence[Split]) -> list[str]:
     """The images of 16 bits that become almost black."""
-    files = list(
-        dict.fromkeys(e.file for s in splits if s.source.rules.sixteen_bit == "full" for e in s.source.examples)
-    )
-    dark = dark_files(files)
+    full = [split.source for split in splits if split.source.rules.sixteen_bit == "full"]
+    dark = dark_files(list(dict.fromkeys(e.file for source in full for e in source.examples)))
     held = f"{counted(len(dark), 'image')} of 16 bits hold fewer and become almost black: {named(dark)}"
     return [f"{held}; {HELP}"] if dark else []
 

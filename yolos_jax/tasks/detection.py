@@ -179,8 +179,8 @@ def describe(source: DataSet, plan: TrainingPlan, total: int, devices: int) -> s
     processes = f" in {count} processes" if count > 1 else ""
     return (
         f"training on {len(source.examples)} images ({source.dropped['crowd']} crowd and {source.dropped['empty']} "
-        f"empty boxes left out, {source.clipped} boxes clipped) of {source.num_classes} classes, {devices} device(s){processes}: "
-        f"{total} steps, {plan.steps_per_epoch} in an epoch, which leaves out {plan.dropped} images\n"
+        f"empty boxes left out, {source.clipped} clipped) of {source.num_classes} classes, {devices} device(s)"
+        f"{processes}: {total} steps, {plan.steps_per_epoch} in an epoch, which leaves out {plan.dropped} images\n"
         f"{len(plan.edges)} bucket(s) of {', '.join(map(str, plan.edges))} patches; {plan.padding():.2%} of the "
         "first epoch's patches are padding"
     )
