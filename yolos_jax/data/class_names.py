@@ -1,13 +1,12 @@
 """Classes of the same names and other numbers: a checkpoint's and a data set's, or those of two splits."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from yolos_jax.data.rules import Rules
+from yolos_jax.naming import known_names, plain_name
 
-_NONE = re.compile(r"LABEL_\d+|N/A|")  # what stands for no name in the files of transformers
 _MOST = 12  # classes listed
 
 
@@ -17,16 +16,6 @@ class Order(NamedTuple):
     category_ids: tuple[int, ...] | None  # of every label, or as given
     note: str = ""  # that classes were matched by name
     refusal: str = ""  # why the names cannot be right
-
-
-def plain(name: str) -> str:
-    """A name without differences that mean nothing: letters' case, spaces, underscores and hyphens."""
-    return " ".join(re.sub(r"[_\-\s]+", " ", name).split()).casefold()
-
-
-def known(names: Mapping[int, str] | None) -> dict[int, str]:
-    """Names by number but for the placeholders of transformers."""
-    return {number: name for number, name in (names or {}).items() if not _NONE.fullmatch(name)}
 
 
 def order_by_names(
@@ -42,13 +31,13 @@ def order_by_names(
     As numbered, if no name contradicts; by name, if both have the same set of names. Other arguments: see `Labels.of`.
     """
     given = Order(None if category_ids is None else tuple(category_ids))
-    names, theirs = known(rules.known.label_names), {int(c["id"]): str(c["name"]) for c in listed}
+    names, theirs = known_names(rules.known.label_names), {int(c["id"]): str(c["name"]) for c in listed}
     if rules.names == "ids" or not names or not theirs:
         return given
     ids = category_ids if category_ids is not None else sorted(theirs) if categories == "contiguous" else None
     label_of = {i: i for i in theirs} if ids is None else {category: label for label, category in enumerate(ids)}
     here = {category: names.get(label_of.get(category, -1)) for category in theirs}
-    other = [i for i, name in here.items() if name is not None and plain(name) != plain(theirs[i])]
+    other = [i for i, name in here.items() if name is not None and plain_name(name) != plain_name(theirs[i])]
     if not other and None not in here.values():
         return given
     if _same(names.values(), theirs.values()):
@@ -67,14 +56,14 @@ def order_by_names(
 
 def _same(names: Any, others: Any) -> bool:
     """Whether these are the same names, none of them twice."""
-    a, b = (Counter(map(plain, some)) for some in (names, others))
+    a, b = (Counter(map(plain_name, some)) for some in (names, others))
     return a == b and max(a.values()) == 1
 
 
 def _by_name(names: dict[int, str], theirs: dict[int, str], origin: str, rules: Rules, classes: int) -> Order:
-    number = {plain(name): category for category, name in theirs.items()}
+    number = {plain_name(name): category for category, name in theirs.items()}
     unused = max(theirs) + 1  # labels without a name get ids that no annotation has
-    ids = [number[plain(names[i])] if i in names else unused + i for i in range(classes)]
+    ids = [number[plain_name(names[i])] if i in names else unused + i for i in range(classes)]
     note = f"{origin} numbers the classes otherwise than {rules.known.by}; they are matched by name: {listing(theirs)}"
     return Order(tuple(ids), note)
 

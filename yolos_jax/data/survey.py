@@ -13,7 +13,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from yolos_jax.data.annotations import Complain
-from yolos_jax.data.class_names import plain
 from yolos_jax.data.dark import HELP, dark_files
 from yolos_jax.data.examples import DataSet, Example, ExampleTable
 from yolos_jax.data.plan import TrainingPlan
@@ -22,6 +21,7 @@ from yolos_jax.data.upright import named
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage
 from yolos_jax.images.sequence import ceil_div
+from yolos_jax.naming import plain_name
 
 AREAS = (32**2, 96**2)  # square pixels that part COCO's small, medium and large
 TABLE = 20  # categories that get a row each; more share rows
@@ -85,7 +85,7 @@ def category_problems(train: Split, val: Split) -> list[Problem]:
     by_name = dict(zip(val.source.category_ids, train.source.category_ids))  # other numbers if names were matched
     for number, name in sorted(val.names.items()):
         number = by_name.get(number, number)
-        if plain(train.names.get(number, "")) != plain(name):
+        if plain_name(train.names.get(number, "")) != plain_name(name):
             differs = f"calls {train.names[number]!r}" if number in train.names else "lacks"
             sentence = f"{file} has the category id {number} ({name!r}), which {other} {differs}"
             problems.append(Problem(file, f"{sentence}; both must list the same categories."))
@@ -110,7 +110,8 @@ def dark_notes(splits: Sequence[Split]) -> list[str]:
 def turned_lines(split: Split) -> list[str]:
     """Every image of a split that EXIF turns, by what its annotation fits."""
     turning = split.source.turning
-    rows = {"EXIF turns": turning.turned, "fit the other reading": turning.against, "fit both": turning.unclear}
+    unclear = turning.unclear if len(turning.unclear) < len(turning.turned) else ()
+    rows = {"EXIF turns": turning.turned, "fit the other reading": turning.against, "fit both readings": unclear}
     images = {what: f"{counted(len(files), 'image')} of the {split.which} split" for what, files in rows.items()}
     return [f"{images[what]} that {what}: {named(files, MANY)}" for what, files in rows.items() if files]
 
@@ -147,6 +148,10 @@ def make_plan(train: Split, make: Callable[[np.ndarray], TrainingPlan], problems
 def notes(splits: Sequence[Split], det_tokens: int) -> list[str]:
     """What is worth knowing but need not be wrong: a sentence each."""
     found = [line for split in splits for line in (*split.source.notes, *turned_lines(split))]
+    for split in splits[1:]:
+        boxes = int(split.source.examples.counts.sum()) + split.source.dropped["empty"]
+        nothing = nothing_to_find(split.source.dropped, boxes, split.source.origin)
+        found += [f"there is no box to score: {nothing}"] if nothing else []
     for split in splits:
         examples, listed = split.source.examples, sum(map(len, split.ids_by_path.values()))
         if len(examples) < listed:
