@@ -96,10 +96,11 @@ def detection_task(config: Any, mesh: Mesh) -> Task:
         work = LoadStep(source, plan, model.patch_size, compute.max_side, share)
         return load(work, start, total, data.workers, data.ahead)
 
+    names = source.label_names, data.names == "match"
     notes = source.notes + (scoring_notes(evaluator.source) if evaluator else ())
     return Task(
         shapes=shapes,
-        starting_params=functools.partial(starting_params, model, config.init, config.seed),
+        starting_params=functools.partial(starting_params, model, config.init, config.seed, *names),
         loss=detection_loss(graph, train.images_per_replica, config.matcher, mesh, LossWeights(**config.loss)),
         divisors=batch_divisors(train.images_per_replica),
         optimizer=make_optimizer(optimizer.name, schedule, optimizer.weight_decay, optimizer.clip_norm),
