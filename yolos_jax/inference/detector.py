@@ -51,9 +51,7 @@ class Detector:
         self.config = meta.model
         self.label_names, self.category_ids, self.batch_size = meta.label_names, meta.category_ids, batch_size
         self.geometry = geometry_of(meta, short_side, max_side)
-        self.stretch = (
-            meta.extra.get("config", {}).get("data", {}).get("sixteen_bit") == "stretch"
-        )  # as in its training
+        self.stretch = meta.extra.get("config", {}).get("data", {}).get("sixteen_bit") == "stretch"
         self._params = jax.device_put(params)
         self._detect = jax.jit(functools.partial(detect, abstract(self.config, Compute(max_side=meta.max_side))[0]))
 
