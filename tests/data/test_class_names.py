@@ -39,7 +39,7 @@ def perfect(source, label_of):
     ({0: "N/A", 1: "cat", 2: "dog"}, {"cat": 0, "dog": 1}, "raw"),
 ])  # fmt: skip
 def test_same_names_are_matched(tmp_path, names, numbers, categories):
-    if list(numbers)[0].lower() == "dog":
+    if next(iter(numbers)).lower() == "dog":
         numbers = dict(reversed(numbers.items()))
     root, rules = folder(tmp_path, numbers), Rules("val", known=Known(names, "the checkpoint c"))
     source = CocoSource(root, "val", max(names) + 1, categories=categories, rules=rules)
