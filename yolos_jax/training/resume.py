@@ -70,6 +70,12 @@ def refuse_differences(meta: Meta, task: Task, accept: bool) -> list[str]:
         found.append(f"the names of {len(renamed)} classes ({some})")
     if old.get("order", 1) != new["order"]:
         found.append("the random views of images, which another version of this package draws otherwise")
+    if any(sentence.startswith(("train.batch_size ", "train.epochs ")) for sentence in found):
+        found[-1] += (
+            f"; progress is counted in steps, of which the new recipe has {task.per_epoch} in an epoch and {task.total} "
+            f"in all: it would go on at step {meta.step}, in epoch {meta.step // max(1, task.per_epoch)}, with the "
+            "learning rate that its schedule has there"
+        )
     if found and not accept:
         raise InputError(
             f"the run that wrote step {meta.step} was another: {'; '.join(found)}. Set them as they were, choose "
