@@ -72,7 +72,7 @@ def refuse_differences(meta: Meta, task: Task, accept: bool) -> list[str]:
         found.append("the random views of images, which another version of this package draws otherwise")
     if any(sentence.startswith(("train.batch_size ", "train.epochs ")) for sentence in found):
         found[-1] += (
-            f"; progress is counted in steps, of which the new recipe has {task.per_epoch} in an epoch and {task.total} "
+            f"; progress is counted in steps; the new recipe has {task.per_epoch} in an epoch and {task.total} "
             f"in all: it would go on at step {meta.step}, in epoch {meta.step // max(1, task.per_epoch)}, with the "
             "learning rate that its schedule has there"
         )
