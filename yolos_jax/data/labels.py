@@ -90,7 +90,7 @@ def labels_of(
     """
     num_classes, categories, category_ids = asked
     order = order_by_names(listed, origin, rules, num_classes, categories, category_ids)
-    if order.refusal:
+    if order.refusal and rules.known.refuse:
         complain(order.refusal)
     labels = Labels.of(listed, origin, num_classes, categories, order.category_ids)
     return labels, (order.note,) if order.note else ()

@@ -13,6 +13,7 @@ class Known:
 
     label_names: Mapping[int, str] | None = None  # of every label that has one
     by: str = "the checkpoint"  # what settled it
+    refuse: bool = True  # names that contradict them and cannot be matched
     undecided: str = ""  # how turned images are read, "upright" or "stored", where nothing tells; "" for upright
 
 

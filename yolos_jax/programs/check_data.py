@@ -44,7 +44,7 @@ def look(config: Any, images: bool, problems: list) -> None:
     train = survey.read_split("train", lambda complain: recipe.source_of(config, "train", complain=complain), problems)
     source = train.source
     labels = source.category_ids, source.num_classes
-    known = Known(source.label_names, source.origin, source.turning.decided)
+    known = Known(source.label_names, source.origin, False, source.turning.decided)  # `category_problems` names each
     val = survey.read_split("val", lambda complain: recipe.source_of(config, "val", *labels, complain, known), problems)
     problems += survey.nothing_problems(train) + survey.category_problems(train, val)
     model = recipe.model_of(config, train.source.num_classes)

@@ -70,7 +70,8 @@ def evaluator_for(config: Any, checkpoint: str | Path) -> tuple[dict, Meta, Eval
     model = dataclasses.replace(model, layer_norm_eps=meta.model.layer_norm_eps)
     # A run's labels are its own, whatever the validation file lists; without a run, the recipe's.
     labels = meta.category_ids or (tuple(range(model.num_classes)) if "config" in meta.extra else None)
-    known = Known(meta.label_names, f"the checkpoint {checkpoint}", meta.extra.get("data", {}).get("turned", ""))
+    turned = meta.extra.get("data", {}).get("turned", "")
+    known = Known(meta.label_names, f"the checkpoint {checkpoint}", undecided=turned)
     source = recipe.source_of(config, "val", labels, model.num_classes, known=known)
     return params, meta, recipe.evaluator_of(config, model, source, data_mesh())
 
@@ -86,7 +87,7 @@ def detection_task(config: Any, mesh: Mesh) -> Task:
     schedule = schedule_of(optimizer, train.epochs, plan.steps_per_epoch)
     evaluator = None
     if config.eval.every_epochs:  # the validation set has the training set's labels
-        known = Known(source.label_names, source.origin, source.turning.decided)
+        known = Known(source.label_names, source.origin, undecided=source.turning.decided)
         val = recipe.source_of(config, "val", source.category_ids, source.num_classes, known=known)
         evaluator = recipe.evaluator_of(config, model, val, mesh)
     graph, shapes = abstract(model, compute)
