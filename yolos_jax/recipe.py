@@ -15,6 +15,7 @@ from yolos_jax.data.annotations import Complain, stop
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.data.examples import DataSet
 from yolos_jax.data.plan import TrainingPlan
+from yolos_jax.data.rules import Known, Rules
 from yolos_jax.data.sources.coco import CocoSource
 from yolos_jax.data.tfds.dataset import TfdsSource
 from yolos_jax.data.tfds.records import find_dataset
@@ -72,19 +73,22 @@ def source_of(
     category_ids: tuple[int, ...] | None = None,
     num_classes: int | None = None,
     complain: Complain = stop,
+    known: Known | None = None,
 ) -> DataSet:
     """The data set for "train" or "val": of a COCO folder or a TFDS directory, whichever `data.root` is.
 
     Args:
       category_ids, num_classes: a model's labels, where they are settled already.
+      known: what else is settled then.
     """
     data = config.data
     split, annotations, images = (data[f"{which}_{name}"] for name in ("split", "annotations", "images"))
     classes = config.model.num_classes if num_classes is None else num_classes
     shared = data.root, split, classes, data.max_images, data.categories, category_ids, annotations
+    rules = Rules(which, data.upright, data.sixteen_bit, data.names, data[f"{which}_boxes"], known or Known())
     if not images and find_dataset(data.root):
-        return TfdsSource(*shared, complain)
-    return CocoSource(*shared, images, complain)
+        return TfdsSource(*shared, complain, rules)
+    return CocoSource(*shared, images, complain, rules)
 
 
 def check_batch(config: Any, devices: int) -> None:

@@ -24,6 +24,7 @@ MOST_STEPS = 2**31 - 1  # steps are counted in int32
 PIXELS = 16384  # of the longest side of an image
 _MODEL, _COMPUTE, _LOSS = YolosConfig(), Compute(), LossWeights()
 _PATH = Text()
+_BOXES = Choice(("xywh", "xyxy", "xywh_shares", "xyxy_shares", "cxcywh_shares"))
 
 # fmt: off
 SETTINGS: dict[str, Setting] = {
@@ -76,6 +77,18 @@ SETTINGS: dict[str, Setting] = {
     "data.val_images": Setting("", "the same for evaluation", _PATH, YES, True, "data.val_pictures"),
     "data.categories": Setting("raw", "labels: raw (category ids) or contiguous (ids numbered 0, 1, ...)",
         Choice(("raw", "contiguous"))),
+    "data.train_boxes": Setting("xywh", "what the numbers of a box to train on are: xywh (COCO's x, y, width, height "
+        "in pixels), xyxy (two corners in pixels), or shares of the sides: xywh_shares, xyxy_shares, cxcywh_shares",
+        _BOXES),
+    "data.val_boxes": Setting("xywh", "the same for evaluation", _BOXES, YES),
+    "data.names": Setting("match", "where data and checkpoint, or both splits, give a number to classes of different "
+        "names: match (by name, if the names are the same ones; else stop), or ids (go by the numbers)",
+        Choice(("match", "ids")), YES),
+    "data.upright": Setting("auto", "whether images are turned as their EXIF tag says: auto (as the boxes and sizes of "
+        "all such images of a split fit; upright if nothing tells), yes, or no (the reference's reading)",
+        Choice(("auto", "yes", "no"))),
+    "data.sixteen_bit": Setting("full", "what is white in an image of 16 bits: full (65535), or stretch (the image's "
+        "own maximum, for images that hold 12 bits)", Choice(("full", "stretch"))),
     "data.max_images": Setting(0, "use only the first so many images of a split; 0 for all", Whole(0, 10**9)),
     "data.on_bad_image": Setting("stop", "what an unreadable image does: stop, or skip (it is named and counted, and "
         "in training another image takes its place)", Choice(("stop", "skip")), YES),

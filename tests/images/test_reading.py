@@ -3,6 +3,7 @@
 import os
 import socket
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -39,3 +40,13 @@ def test_arrays_that_cannot_be_had(tmp_path):
 
     with pytest.raises(UnreadableImage, match=r"image 3 cannot be read \(it lies on a device\)"):
         read_rgb(OnAnotherDevice(), "image 3")
+
+
+def test_a_maximum_of_12_bits_can_become_white(tmp_path):
+    values = np.array([[0, 1000], [2048, 4095]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    dark, bright = (np.asarray(open_rgb(tmp_path / "a.png", stretch=stretch))[..., 0] for stretch in (False, True))
+    np.testing.assert_array_equal(dark, [[0, 4], [8, 16]])
+    np.testing.assert_array_equal(bright, [[0, 62], [128, 255]])
+    Image.fromarray(np.full((2, 2, 3), 9, np.uint8)).save(tmp_path / "b.png")  # 8 bits stay as they are
+    assert np.asarray(open_rgb(tmp_path / "b.png", stretch=True)).max() == 9

@@ -78,11 +78,11 @@ def wrong_box(annotation: dict, path: Path, categories: dict[int, Any]) -> str |
     """A sentence for numbers of an annotation that make no sense, or None; `categories` are the file's by id."""
     where = f"annotation id {shown(annotation.get('id'))} of image id {annotation['image_id']} in {path}"
     box, category, area = annotation.get("bbox"), annotation.get("category_id"), annotation.get("area")
-    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) for v in box):
+    if not isinstance(box, list) or len(box) != 4 or not all(is_number(v) for v in box):
         return f"{where} has the box {shown(box)}; it must be 4 finite numbers [x, y, width, height]."
     if box[2] < 0 or box[3] < 0:
         return f"{where} has the box {box} with a negative width or height; repair or remove it."
-    if area is not None and (not _is_number(area) or area < 0):
+    if area is not None and (not is_number(area) or area < 0):
         return f"{where} has the area {shown(area)}; it must be a finite number of at least 0."
     if annotation.get("iscrowd") not in (None, 0, 1):
         return f"{where} has iscrowd {shown(annotation['iscrowd'])}; it must be 0 or 1."
@@ -96,6 +96,6 @@ def _is_id(value: Any) -> bool:
     return type(value) is int and abs(value) < 2**63
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     """Whether it is a finite number that float32 can hold."""
     return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) < 1e30

@@ -9,6 +9,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
+from yolos_jax.data.rules import Rules
+from yolos_jax.data.upright import Turning
+
 
 @dataclasses.dataclass(frozen=True)
 class Example:
@@ -76,6 +79,9 @@ class DataSet(Source, Protocol):
     num_classes: int
     category_ids: tuple[int, ...]  # of every label 0..num_classes - 1
     dropped: dict[str, int]  # boxes left out of the examples, as "crowd" and as "empty"
+    clipped: int  # boxes that reach out of their image
+    rules: Rules
+    turning: Turning  # images that EXIF turns, and how they are read
     origin: str  # where the annotations come from, for messages
     image_folder: Path
     notes: tuple[str, ...]  # what the user should know, a sentence each

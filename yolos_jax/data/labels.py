@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from yolos_jax.data.annotations import Complain
+from yolos_jax.data.class_names import order_by_names
+from yolos_jax.data.rules import Rules
 from yolos_jax.errors import InputError
 
 CATEGORIES = ("raw", "contiguous")
@@ -72,3 +75,22 @@ class Labels:
         where = f"annotation id {annotation.get('id')} of image id {annotation['image_id']} in {origin}"
         none = f"which is none of the model's {len(self.of_category)} categories"
         return f"{where} has the category id {category}, {none}."
+
+
+def labels_of(
+    listed: list[dict[str, Any]],
+    origin: str,
+    asked: tuple[int, str, Sequence[int] | None],
+    rules: Rules,
+    complain: Complain,
+) -> tuple[Labels, tuple[str, ...]]:
+    """The labels of a data set, and notes; matched by name with those that `rules` has, if their numbers differ.
+
+    `asked` holds the last three arguments of `Labels.of`.
+    """
+    num_classes, categories, category_ids = asked
+    order = order_by_names(listed, origin, rules, num_classes, categories, category_ids)
+    if order.refusal and rules.known.refuse:
+        complain(order.refusal)
+    labels = Labels.of(listed, origin, num_classes, categories, order.category_ids)
+    return labels, (order.note,) if order.note else ()

@@ -13,16 +13,20 @@ from PIL import Image
 from tqdm import tqdm
 
 from yolos_jax.data.annotations import Complain
+from yolos_jax.data.dark import HELP, dark_files
 from yolos_jax.data.examples import DataSet, Example, ExampleTable
 from yolos_jax.data.plan import TrainingPlan
+from yolos_jax.data.plausible import nothing_to_find
+from yolos_jax.data.upright import named
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage
 from yolos_jax.images.sequence import ceil_div
+from yolos_jax.naming import plain_name
 
 AREAS = (32**2, 96**2)  # square pixels that part COCO's small, medium and large
 TABLE = 20  # categories that get a row each; more share rows
 WIDTH = 110  # characters of a line
-FEW = 5  # images or sizes that stand for many
+FEW, MANY = 5, 20  # images or sizes that stand for many
 
 
 class Problem(NamedTuple):
@@ -78,12 +82,38 @@ def _listed_twice(file: str, ids_by_path: dict[str, list[int]], annotations: lis
 def category_problems(train: Split, val: Split) -> list[Problem]:
     """Categories of val that train lacks or calls otherwise."""
     file, other, problems = val.source.origin, train.source.origin, []
+    by_name = dict(zip(val.source.category_ids, train.source.category_ids))  # other numbers if names were matched
     for number, name in sorted(val.names.items()):
-        if train.names.get(number) != name:
+        number = by_name.get(number, number)
+        if plain_name(train.names.get(number, "")) != plain_name(name):
             differs = f"calls {train.names[number]!r}" if number in train.names else "lacks"
             sentence = f"{file} has the category id {number} ({name!r}), which {other} {differs}"
             problems.append(Problem(file, f"{sentence}; both must list the same categories."))
     return problems
+
+
+def nothing_problems(train: Split) -> list[Problem]:
+    """That there is no box to train on."""
+    source = train.source
+    nothing = nothing_to_find(source.dropped, int(source.examples.counts.sum()), source.origin)
+    return [Problem(source.origin, f"there is no box to train on: {nothing}.")] if nothing else []
+
+
+def dark_notes(splits: Sequence[Split]) -> list[str]:
+    """The images of 16 bits that become almost black."""
+    full = [split.source for split in splits if split.source.rules.sixteen_bit == "full"]
+    dark = dark_files(list(dict.fromkeys(e.file for source in full for e in source.examples)))
+    held = f"{counted(len(dark), 'image')} of 16 bits hold fewer and become almost black: {named(dark)}"
+    return [f"{held}; {HELP}"] if dark else []
+
+
+def turned_lines(split: Split) -> list[str]:
+    """Every image of a split that EXIF turns, by what its annotation fits."""
+    turning = split.source.turning
+    unclear = turning.unclear if len(turning.unclear) < len(turning.turned) else ()
+    rows = {"EXIF turns": turning.turned, "fit the other reading": turning.against, "fit both readings": unclear}
+    images = {what: f"{counted(len(files), 'image')} of the {split.which} split" for what, files in rows.items()}
+    return [f"{images[what]} that {what}: {named(files, MANY)}" for what, files in rows.items() if files]
 
 
 def image_problems(splits: Sequence[Split]) -> list[Problem]:
@@ -117,7 +147,11 @@ def make_plan(train: Split, make: Callable[[np.ndarray], TrainingPlan], problems
 
 def notes(splits: Sequence[Split], det_tokens: int) -> list[str]:
     """What is worth knowing but need not be wrong: a sentence each."""
-    found = [note for split in splits for note in split.source.notes]
+    found = [line for split in splits for line in (*split.source.notes, *turned_lines(split))]
+    for split in splits[1:]:
+        boxes = int(split.source.examples.counts.sum()) + split.source.dropped["empty"]
+        nothing = nothing_to_find(split.source.dropped, boxes, split.source.origin)
+        found += [f"there is no box to score: {nothing}"] if nothing else []
     for split in splits:
         examples, listed = split.source.examples, sum(map(len, split.ids_by_path.values()))
         if len(examples) < listed:
@@ -168,7 +202,8 @@ def overview(split: Split) -> list[str]:
     average, largest = f"{boxes / len(counts):.2f} on average", f"{counts[most]} at most"
     rows = {
         "images": f"{len(counts)}, {(counts == 0).sum()} of them without boxes",
-        "boxes": f"{boxes}; {counted(crowds, 'crowd')} and {counted(empty, 'empty box', 'empty boxes')} left out",
+        "boxes": f"{boxes}; {counted(crowds, 'crowd')} and {counted(empty, 'empty box', 'empty boxes')} left out, "
+        f"{source.clipped} clipped",
         "boxes per image": f"{average}, {largest} (image id {examples.image_ids[most]})",
         "box sizes": f"{', '.join(shares)} (COCO's: below 32x32, below 96x96, the rest)",
         "image sides": f"{'; '.join(ranges)} pixels",

@@ -29,41 +29,42 @@ class Array(Protocol):
 ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | Array
 
 
-def open_rgb(path: str | os.PathLike[str], upright: bool = False) -> Image.Image:
+def open_rgb(path: str | os.PathLike[str], upright: bool = False, stretch: bool = False) -> Image.Image:
     """Decodes an image file of any format that Pillow reads completely and converts it to RGB.
 
-    `upright` turns it as its EXIF tag says. Data sets leave it as stored, because their boxes belong to the stored
-    pixels. `UnreadableImage` if the file is absent, damaged, no image or not regular (a named pipe would block).
+    `upright` turns it as its EXIF tag says (Pillow turns TIFF files in any case), `stretch` is that of `to_rgb`.
+    `UnreadableImage` if the file is absent, damaged, no image or not regular (a named pipe would block).
     """
     with decoding(f"the image {path}"):
         mode = os.stat(path).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # Pillow refuses a folder
             raise UnreadableImage("it is no regular file.")
-        return decode(path, upright)
+        return decode(path, upright, stretch)
 
 
-def read_rgb(image: ImageLike, name: str = "the image") -> Image.Image:
+def read_rgb(image: ImageLike, name: str = "the image", stretch: bool = False) -> Image.Image:
     """An image of any kind, upright and as RGB.
 
     Args:
       image: a path; the bytes of an image file; a file opened for reading bytes, which is read from its start where
         it can be rewound; a PIL image; or a uint8 array as `from_array` takes it.
       name: what errors call an image that has no path.
+      stretch: see `to_rgb`.
 
     Raises:
       UnreadableImage: the image is absent, damaged or none.
       InputError: it is of no such type.
     """
     if isinstance(image, str | os.PathLike):
-        return open_rgb(image, upright=True)
+        return open_rgb(image, upright=True, stretch=stretch)
     if hasattr(image, "read"):
         image = file_bytes(image, name)
     with decoding(name):
         if isinstance(image, bytes | bytearray | memoryview):
-            return decode(io.BytesIO(image), upright=True)
+            return decode(io.BytesIO(image), upright=True, stretch=stretch)
         if isinstance(image, Image.Image):
             image.load()
-            return to_rgb(image, upright=True)
+            return to_rgb(image, upright=True, stretch=stretch and image.mode.startswith("I"))
         if hasattr(image, "__array__"):
             return from_array(np.asarray(image))
     kinds = "a path, bytes, an open file, a PIL image or an array"
@@ -115,17 +116,28 @@ def decoding(name: str) -> Iterator[None]:
         raise UnreadableImage(f"{name} cannot be read ({reason}).") from error
 
 
-def decode(source: Any, upright: bool = False) -> Image.Image:
+def decode(source: Any, upright: bool = False, stretch: bool = False) -> Image.Image:
     """Decodes a path or an open file completely; see `to_rgb`."""
     with Image.open(source) as image:
+        deep = has_sixteen_bits(image)
         image.load()
-        return to_rgb(image, upright)
+        return to_rgb(image, upright, stretch and deep)
 
 
-def to_rgb(image: Image.Image, upright: bool = False) -> Image.Image:
+def has_sixteen_bits(image: Image.Image) -> bool:
+    """Whether an opened image, not loaded yet, holds 16 bits a channel or more."""
+    tiles = getattr(image, "tile", None)  # of images made in memory, none
+    args = tiles[0].args if tiles else ""
+    raw = args if isinstance(args, str) else (args or ("",))[0]  # such as RGB;16B
+    return image.mode.startswith("I") or ";16" in str(raw)
+
+
+def to_rgb(image: Image.Image, upright: bool = False, stretch: bool = False) -> Image.Image:
     """Greyscale (8 or 16 bits), palette, CMYK... -> RGB; transparency is dropped, as the reference does.
 
-    `UnreadableImage` for images of floats, whose scale nobody knows.
+    `stretch` makes an image's own maximum white where it would be the largest number of 16 bits. Pillow keeps only
+    the upper 8 of 16 bits of colours, so these get few shades. `UnreadableImage` for images of floats, whose scale
+    nobody knows.
     """
     if upright:
         image = ImageOps.exif_transpose(image)
@@ -133,11 +145,20 @@ def to_rgb(image: Image.Image, upright: bool = False) -> Image.Image:
         raise UnreadableImage("an image of floating-point numbers has no scale of its own; convert it to 8 bits.")
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):
         # Pillow would clip 16 bits at 255 instead of scaling them
-        values = np.asarray(image).astype(np.float64) / 257.0
-        image = Image.fromarray(np.clip(values, 0, 255).round().astype(np.uint8))
+        values = np.asarray(image).astype(np.float64)
+        values *= 255.0 / (max(1.0, values.max()) if stretch else 65535.0)
+        return Image.fromarray(np.clip(values, 0, 255).round().astype(np.uint8)).convert("RGB")
     if image.mode == "La":  # premultiplied; Pillow converts it by way of LA only
         image = image.convert("LA")
-    return image if image.mode == "RGB" else image.convert("RGB")
+    image = image if image.mode == "RGB" else image.convert("RGB")
+    if stretch and (most := brightest(image)):
+        image = image.point([min(255, round(v * 255 / most)) for v in range(256)] * 3)
+    return image
+
+
+def brightest(image: Image.Image) -> int:
+    """The largest value of any channel of an RGB image."""
+    return max(high for _, high in image.getextrema())  # type: ignore[misc]
 
 
 def from_array(array: np.ndarray) -> Image.Image:

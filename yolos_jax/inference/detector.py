@@ -54,6 +54,7 @@ class Detector:
         self.config = meta.model
         self.label_names, self.category_ids, self.batch_size = meta.label_names, meta.category_ids, batch_size
         self.geometry = geometry_of(meta, short_side, max_side)
+        self.stretch = meta.extra.get("config", {}).get("data", {}).get("sixteen_bit") == "stretch"
         self._params = jax.device_put(params)
         (device,) = jax.tree.leaves(self._params)[0].devices()
         compute = decided(Compute(max_side=meta.max_side), self.config, device)
@@ -165,7 +166,7 @@ class Detector:
         """Resized pixels and original (width, height) of every image, decoded in threads."""
 
         def prepare(image: ImageLike, name: str) -> tuple[np.ndarray, tuple[int, int]]:
-            upright = read_rgb(image, name)
+            upright = read_rgb(image, name, self.stretch)
             return resize(upright, self.geometry.size(*upright.size)), upright.size
 
         # An open file has one position, and a PIL image may be an open file: no two threads may read the same.

@@ -39,11 +39,14 @@ def look(config: Any, images: bool, problems: list) -> None:
     """Prints what is in both splits; what is wrong goes to `problems`."""
     from yolos_jax import recipe
     from yolos_jax.data import survey
+    from yolos_jax.data.rules import Known
 
     train = survey.read_split("train", lambda complain: recipe.source_of(config, "train", complain=complain), problems)
-    labels = train.source.category_ids, train.source.num_classes
-    val = survey.read_split("val", lambda complain: recipe.source_of(config, "val", *labels, complain), problems)
-    problems += survey.category_problems(train, val)
+    source = train.source
+    labels = source.category_ids, source.num_classes
+    known = Known(source.label_names, source.origin, False, source.turning.decided)  # `category_problems` names each
+    val = survey.read_split("val", lambda complain: recipe.source_of(config, "val", *labels, complain, known), problems)
+    problems += survey.nothing_problems(train) + survey.category_problems(train, val)
     model = recipe.model_of(config, train.source.num_classes)
     recipe.geometry_of(config, model)  # refuses what the model cannot evaluate
     plan = survey.make_plan(train, lambda sizes: recipe.plan_of(config, model, sizes), problems)
@@ -53,6 +56,8 @@ def look(config: Any, images: bool, problems: list) -> None:
         print(f"note: {note}")
     if images:
         problems += survey.image_problems([train, val])
+        for note in survey.dark_notes([train, val]):
+            print(f"note: {note}")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def evaluate(args: argparse.Namespace, config: Any) -> None:
     from yolos_jax.compiled import keep_compiled
     from yolos_jax.distributed.processes import Processes
     from yolos_jax.evaluation.coco_metrics import table, write_report
-    from yolos_jax.tasks.detection import evaluator_for, facts_of
+    from yolos_jax.tasks.detection import evaluator_for, facts_of, scoring_notes
     from yolos_jax.training.resume import refuse_unequal
     from yolos_jax.weights import hub_model
 
@@ -46,7 +46,7 @@ def evaluate(args: argparse.Namespace, config: Any) -> None:
         processes.on_primary(check_out, out, args.overwrite)
         source = evaluator.source
         refuse_unequal(processes.allgather(facts_of(config, source) | {"step": meta.step}))
-        for note in source.notes:
+        for note in scoring_notes(source):
             print(f"note: {note}")
         result = evaluator(params)
         for skipped in result.skipped:

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from yolos_jax.errors import InputError, clear_errors, make_folder
 from yolos_jax.images.reading import UnreadableImage, open_rgb
 from yolos_jax.programs.command_line import Parser, say
@@ -44,12 +47,14 @@ def targets(images: list[Path], out: Path, overwrite: bool) -> list[Path]:
     return list(paths.values())
 
 
-def decoded(pairs: list[tuple[Path, Path]], size: int) -> Iterator[list[tuple]]:
+def decoded(pairs: list[tuple[Path, Path]], size: int, upright: bool, stretch: bool) -> Iterator[list[tuple]]:
     """Chunks of (source, target, RGB image or the reason why there is none), each read while the last one is used."""
 
     def read(pair: tuple[Path, Path]) -> tuple:
         try:
-            return *pair, open_rgb(pair[0], upright=True)
+            image = open_rgb(pair[0], upright, stretch)
+            # A copy without EXIF: nothing turns it later.
+            return *pair, image if upright else Image.fromarray(np.asarray(image))
         except UnreadableImage as error:
             return *pair, str(error)
 
@@ -69,6 +74,10 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=0.5, help="lowest score to report (default 0.5)")
     parser.add_argument("--batch-size", type=int, default=1, help="most images at a time (default 1)")
     parser.add_argument("--limit", type=int, default=0, help="only the first so many images")
+    text = "do not turn images as their EXIF tag says, as data.upright=no does; boxes are those of the stored image"
+    parser.add_argument("--as-stored", action="store_true", help=text)
+    text = "make the maximum of an image of 16 bits white (default: as trained)"
+    parser.add_argument("--stretch", action="store_true", help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
     text = "where compiled programs are kept: auto (the user's cache folder), off, or a folder"
     parser.add_argument("--compilation-cache", default="auto", metavar="WHERE", help=text)
@@ -84,13 +93,14 @@ def main() -> None:
     from tqdm import tqdm
 
     from yolos_jax.compiled import OFF, keep_compiled
+    from yolos_jax.data.dark import dark_files
     from yolos_jax.inference.detector import Detector
 
     say(keep_compiled(args.compilation_cache))
     detector = Detector.load(args.checkpoint, args.short_side, args.max_side, args.batch_size, OFF)
-    boxes, skipped = 0, []
+    boxes, skipped, stretch = 0, [], args.stretch or detector.stretch
     with tqdm(total=len(images), unit="image", desc="detecting") as bar:
-        for chunk in decoded(list(zip(images, paths)), args.batch_size):
+        for chunk in decoded(list(zip(images, paths)), args.batch_size, not args.as_stored, stretch):
             skipped += [image for _, _, image in chunk if isinstance(image, str)]
             readable = [c for c in chunk if not isinstance(c[2], str)]
             for (source, path, image), found in zip(readable, detector([c[2] for c in readable], args.threshold)):
@@ -101,6 +111,8 @@ def main() -> None:
             bar.update(len(chunk))
     for reason in skipped:
         print(f"skipped: {reason}")
+    for name in [] if stretch else dark_files([str(image) for image in images]):
+        print(f"note: {name} has 16 bits but holds fewer, and becomes almost black; --stretch makes its maximum white")
     print(f"{boxes} objects in {len(images) - len(skipped)} images, {len(skipped)} unreadable; written to {args.out}")
     if skipped:
         raise InputError(f"{len(skipped)} of {len(images)} images could not be read, the first: {skipped[0]}")

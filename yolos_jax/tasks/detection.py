@@ -18,6 +18,8 @@ from yolos_jax.compiled import keep_compiled
 from yolos_jax.data.examples import DataSet, TrainBatch
 from yolos_jax.data.loader import LoadStep, Share, load
 from yolos_jax.data.plan import ORDER, TrainingPlan
+from yolos_jax.data.plausible import nothing_to_find
+from yolos_jax.data.rules import Known
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.evaluator import Evaluation, Evaluator
@@ -76,7 +78,9 @@ def evaluator_for(config: Any, checkpoint: str | Path) -> tuple[dict, Meta, Eval
     model = dataclasses.replace(model, layer_norm_eps=meta.model.layer_norm_eps)
     # A run's labels are its own, whatever the validation file lists; without a run, the recipe's.
     labels = meta.category_ids or (tuple(range(model.num_classes)) if "config" in meta.extra else None)
-    source = recipe.source_of(config, "val", labels, model.num_classes)
+    turned = meta.extra.get("data", {}).get("turned", "")
+    known = Known(meta.label_names, f"the checkpoint {checkpoint}", undecided=turned)
+    source = recipe.source_of(config, "val", labels, model.num_classes, known=known)
     return params, meta, recipe.evaluator_of(config, model, source, data_mesh())
 
 
@@ -84,6 +88,7 @@ def detection_task(config: Any, mesh: Mesh) -> Task:
     """What a prepared recipe trains; `InputError` if the recipe, the data and the devices do not fit together."""
     check_matcher(config.matcher)
     source = recipe.source_of(config, "train")
+    refuse_nothing_to_train_on(source)
     model = recipe.model_of(config, source.num_classes)
     compute = decided(recipe.compute_of(config), model, mesh.devices.flat[0])
     recipe.check_batch(config, mesh.size)
@@ -92,7 +97,8 @@ def detection_task(config: Any, mesh: Mesh) -> Task:
     schedule = schedule_of(optimizer, train.epochs, plan.steps_per_epoch)
     evaluator = None
     if config.eval.every_epochs:  # the validation set has the training set's labels
-        val = recipe.source_of(config, "val", source.category_ids, source.num_classes)
+        known = Known(source.label_names, source.origin, undecided=source.turning.decided)
+        val = recipe.source_of(config, "val", source.category_ids, source.num_classes, known=known)
         evaluator = recipe.evaluator_of(config, model, val, mesh)
     graph, shapes = abstract(model, compute)
     total = min(len(plan), train.max_steps or len(plan))
@@ -101,10 +107,11 @@ def detection_task(config: Any, mesh: Mesh) -> Task:
         work = LoadStep(source, plan, model.patch_size, compute.max_side, share)
         return load(work, start, total, data.workers, data.ahead)
 
-    notes = source.notes + (evaluator.source.notes if evaluator else ())
+    names = source.label_names, data.names == "match"
+    notes = source.notes + (scoring_notes(evaluator.source) if evaluator else ())
     return Task(
         shapes=shapes,
-        starting_params=functools.partial(starting_params, model, config.init, config.seed),
+        starting_params=functools.partial(starting_params, model, config.init, config.seed, *names),
         loss=detection_loss(graph, train.images_per_replica, config.matcher, mesh, LossWeights(**config.loss)),
         divisors=batch_divisors(train.images_per_replica),
         optimizer=make_optimizer(optimizer.name, schedule, optimizer.weight_decay, optimizer.clip_norm),
@@ -154,7 +161,22 @@ def facts_of(config: Any, source: DataSet) -> dict[str, Any]:
 
 def data_facts(source: DataSet) -> dict[str, Any]:
     """What tells one data set from another, wherever it lies."""
-    return {"fingerprint": source.examples.fingerprint(), "images": len(source.examples)}
+    facts = {"fingerprint": source.examples.fingerprint(), "images": len(source.examples)}
+    return facts | ({"turned": source.turning.decided} if source.turning.decided else {})
+
+
+def refuse_nothing_to_train_on(source: DataSet) -> None:
+    """`InputError` for a data set without a box."""
+    nothing = nothing_to_find(source.dropped, int(source.examples.counts.sum()), source.origin)
+    if nothing:
+        raise InputError(f"there is no box to train on: {nothing}.")
+
+
+def scoring_notes(source: DataSet) -> tuple[str, ...]:
+    """What is worth knowing about a data set to evaluate on; first, that there is nothing to find in it."""
+    boxes = int(source.examples.counts.sum()) + source.dropped["empty"]  # which count when results are scored
+    nothing = nothing_to_find(source.dropped, boxes, source.origin)
+    return (*((f"there is no box to score: {nothing}; all numbers will be -1",) if nothing else ()), *source.notes)
 
 
 def _meta(config: Any, model: YolosConfig, source: DataSet, step: int, extra: dict[str, Any]) -> Meta:
@@ -169,8 +191,8 @@ def describe(source: DataSet, plan: TrainingPlan, total: int, devices: int) -> s
     processes = f" in {count} processes" if count > 1 else ""
     return (
         f"training on {len(source.examples)} images ({source.dropped['crowd']} crowd and {source.dropped['empty']} "
-        f"empty boxes left out) of {source.num_classes} classes, {devices} device(s){processes}: "
-        f"{total} steps, {plan.steps_per_epoch} in an epoch, which leaves out {plan.dropped} images\n"
+        f"empty boxes left out, {source.clipped} clipped) of {source.num_classes} classes, {devices} device(s)"
+        f"{processes}: {total} steps, {plan.steps_per_epoch} in an epoch, which leaves out {plan.dropped} images\n"
         f"{len(plan.edges)} bucket(s) of {', '.join(map(str, plan.edges))} patches; {plan.padding():.2%} of the "
         "first epoch's patches are padding"
     )

@@ -140,5 +140,5 @@ class Run:
         best = self.checkpoints.save_if_best(self.done, params, meta, name)
         self.metrics.write(self.done, result.metrics, "val/")  # last: such a step needs no evaluation any more
         unreadable = f"; {len(result.skipped)} images unreadable" if result.skipped else ""
-        found = ", ".join(f"{key} {value:.4f}" for key, value in numbers.items())
+        found = ", ".join(f"{k} {v:.4f}" for k, v in numbers.items() if v >= 0) or "nothing to score"
         self.metrics.say(f"step {self.done}: {found}, {best}{unreadable}")

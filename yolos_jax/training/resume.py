@@ -57,13 +57,25 @@ def refuse_differences(meta: Meta, task: Task, accept: bool) -> list[str]:
         raise InputError(f"the checkpoint of step {meta.step} is of another model: {'; '.join(different)}.")
     old, new = meta.extra, task.facts
     found = settings.differences(old["config"], new["config"])
-    if old["data"] != new["data"]:
-        found.append(
-            f"the training annotations ({old['data']['images']} images, fingerprint {old['data']['fingerprint']}, "
-            f"against {new['data']['images']} images, fingerprint {new['data']['fingerprint']})"
-        )
+    before, now = ({"turned": "stored"} | facts["data"] for facts in (old, new))  # as before version 0.3
+    if before != now:
+        said = [f"{x['images']} images, fingerprint {x['fingerprint']}" for x in (before, now)]
+        if before["turned"] != now["turned"]:
+            said = [f"{text}, images that EXIF turns read {x['turned']}" for text, x in zip(said, (before, now))]
+        found.append(f"the training annotations ({said[0]}, against {said[1]})")
+    names, others = meta.label_names, task.meta(meta.step, {}).label_names
+    renamed = [i for i in sorted(names.keys() & others.keys()) if names[i] != others[i]]
+    if renamed:
+        some = ", ".join(f"{names[i]!r} against {others[i]!r}" for i in renamed[:5]) + ", ..." * (len(renamed) > 5)
+        found.append(f"the names of {len(renamed)} classes ({some})")
     if old.get("order", 1) != new["order"]:
         found.append("the random views of images, which another version of this package draws otherwise")
+    if any(sentence.startswith(("train.batch_size ", "train.epochs ")) for sentence in found):
+        found[-1] += (
+            f"; progress is counted in steps; the new recipe has {task.per_epoch} in an epoch and {task.total} "
+            f"in all: it would go on at step {meta.step}, in epoch {meta.step // max(1, task.per_epoch)}, with the "
+            "learning rate that its schedule has there"
+        )
     if found and not accept:
         raise InputError(
             f"the run that wrote step {meta.step} was another: {'; '.join(found)}. Set them as they were, choose "

@@ -80,7 +80,12 @@ class Checkpoints:
         self.wait()
 
     def save_if_best(self, step: int, params: dict, meta: Meta, name: str) -> str:
-        """Calls `save_best` if the number called `name` in `meta.extra` is the largest so far; says what it is."""
+        """Calls `save_best` if the number called `name` in `meta.extra` is the largest so far; says what it is.
+
+        Below 0, it is none: COCO's way to say that there was nothing to find.
+        """
+        if meta.extra[name] < 0:  # there was nothing to find
+            return "which makes no checkpoint the best"
         best = best_so_far(self.path, name)
         if best is not None and meta.extra[name] <= best[1]:
             return f"best {best[1]:.4f} at step {best[0]}"
@@ -104,5 +109,6 @@ def best_so_far(workdir: Path, name: str) -> tuple[int, float] | None:
     found = checkpoints.steps(workdir / BEST)
     with contextlib.suppress(Exception):
         if found:
-            return found[-1], float(checkpoints.read_meta(workdir / BEST, found[-1]).extra[name])
+            value = float(checkpoints.read_meta(workdir / BEST, found[-1]).extra[name])
+            return (found[-1], value) if value >= 0 else None
     return None

@@ -12,7 +12,7 @@ from yolos_jax.kinds import shown
 from yolos_jax.weights.limits import MOST_BYTES, MOST_HEADER, MOST_JSON, check_floating, plain
 from yolos_jax.weights.pickles import read_pickle
 
-ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
+ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin", ".ckpt")  # the last is PyTorch Lightning's
 INDEX = "model.safetensors.index.json"
 
 

@@ -141,6 +141,14 @@ def _label_names(values: Mapping[str, Any], what: str) -> dict[int, str]:
         labels = {int(i): str(name) for i, name in given.items()}
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{what} has an id2label that does not map numbers to names ({error}).") from error
+    # transformers makes as many outputs as there are names, whatever their ids, so id K of 1..K has none.
+    if sorted(labels) == list(range(1, len(given) + 1)):
+        raise InputError(
+            f"{what} has an id2label of the ids 1..{len(labels)}, but a model of {len(labels)} labels has the outputs "
+            f'0..{len(labels) - 1} and "no object": what output 0 means is not written down, and the name of id '
+            f"{len(labels)} belongs to no output. Number the names in a copy of the config.json from 0 as the model "
+            "was trained."
+        )
     if sorted(labels) != list(range(len(given))):
         raise InputError(f"{what} has an id2label whose {len(given)} ids are not 0..{len(given) - 1}.")
     return dict(sorted(labels.items()))

@@ -72,6 +72,11 @@ def _sizes(size: Any, max_size: Any) -> Sizes:
         size = {"shortest_edge": SHORT_SIDE, "longest_edge": _MAX_SIDE}
     if type(size) is int:  # before 2023
         size = {"shortest_edge": size, "longest_edge": _MAX_SIDE if max_size is None else max_size}
+    if isinstance(size, Mapping) and {"max_height", "max_width"} <= size.keys():
+        most = [whole_number(size[name], name, 1, _MOST_SIDE) for name in ("max_height", "max_width")]
+        if most[0] != most[1]:
+            raise ValueError(f"size is {shown(size)}, and one bound holds for both sides here")
+        return Sizes(most[0], most[0])  # the long side decides: enlarged or reduced until it is that long
     if not isinstance(size, Mapping) or not {"shortest_edge", "longest_edge"} <= size.keys():
         raise ValueError(f"size is {shown(size)}, and images keep their aspect: shortest_edge and longest_edge")
     short = whole_number(size["shortest_edge"], "shortest_edge", 1, _MOST_SIDE)

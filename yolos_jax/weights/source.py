@@ -8,11 +8,12 @@ import numpy as np
 from yolos_jax.errors import InputError, check_path
 from yolos_jax.kinds import shown
 from yolos_jax.weights.backbone import prefixes
-from yolos_jax.weights.files import read_folder, read_json, read_tensors
+from yolos_jax.weights.files import Tensors, read_folder, read_json, read_tensors
 from yolos_jax.weights.hub import fetch, hub_model
 from yolos_jax.weights.limits import plain
 
 _CLASSIFIERS = ("vit", "deit", "vit_mae")  # transformers' model types that a detector can start from
+_WRAPPERS = ("_orig_mod.", "module.", "model.")
 # What names start with in a state dict of a detector, by the kind of source.
 _HEADS = {
     "reference": ("class_embed.", "bbox_embed.", "backbone.det_token"),
@@ -49,10 +50,12 @@ def read_source(path: str | Path) -> Source:
                 f"the config.json of {name} has model_type {shown(model_type)}, not 'yolos' (nor one of "
                 f"{', '.join(_CLASSIFIERS)}, to start from)."
             )
-    tensors = read_folder(path) if path.is_dir() else read_tensors(path)
+    tensors = unwrapped(read_folder(path) if path.is_dir() else read_tensors(path), name)
     kind = _kind(tensors.state, name)
     if kind == "deit" and config is not None and config.get("model_type") == "yolos":
-        raise InputError(f"{name} has model_type 'yolos', but its tensors are those of a ViT without detection heads.")
+        raise InputError(
+            f"{name} has model_type 'yolos', but none of its tensors is a detection head under a name known here."
+        )
     if kind != "huggingface":
         return Source(kind, name, *tensors)
     if (folder / "config.json").is_file():
@@ -64,6 +67,22 @@ def read_source(path: str | Path) -> Source:
         if (folder / "preprocessor_config.json").is_file():
             processor = read_json(folder / "preprocessor_config.json")
     return Source(kind, name, *tensors, config, processor)
+
+
+def unwrapped(tensors: Tensors, what: str) -> Tensors:
+    """Without what torch.compile, DistributedDataParallel and wrapping modules put before the names of a detector."""
+    state, taken = tensors.state, ""
+    while not any(name.startswith(heads) for name in state for heads in _HEADS.values()):
+        prefix = next((p for p in _WRAPPERS if any(name.startswith(p) for name in state)), None)
+        if prefix is None:
+            return tensors
+        state = {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+        taken += prefix
+    if not taken:
+        return tensors
+    left = len(tensors.state) - len(state)
+    rest = f"; left out: {left} tensors without it" if left else ""
+    return tensors._replace(state=state, notes=(*tensors.notes, f"the prefix {taken!r} of names was removed{rest}."))
 
 
 def _find(path: str | Path) -> tuple[Path, str]:

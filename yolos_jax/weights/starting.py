@@ -1,5 +1,7 @@
 """What training starts from."""
 
+from collections.abc import Callable, Mapping
+
 import jax
 import numpy as np
 
@@ -8,9 +10,12 @@ from yolos_jax.errors import InputError
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.init import SCHEMES
 from yolos_jax.model.yolos import build
+from yolos_jax.naming import known_names, plain_name
 
 
-def starting_params(model: YolosConfig, init: str, seed: int) -> dict:
+def starting_params(
+    model: YolosConfig, init: str, seed: int, label_names: Mapping[int, str] | None = None, by_name: bool = True
+) -> dict:
     """Random parameters, those of one of our checkpoints, or converted ones.
 
     Weights of a detector with another number of classes keep everything but the last layer of the class head, the
@@ -20,6 +25,8 @@ def starting_params(model: YolosConfig, init: str, seed: int) -> dict:
       model: the model wanted.
       init: a scheme of `model.init`, or where weights are (see `weights.load_weights`).
       seed: of whatever starts fresh.
+      label_names, by_name: names of the model's labels, by which the rows of the class head are taken where the weights
+        have as many classes, of other names; with `by_name` False, by their numbers.
 
     Raises:
       InputError: the weights are of another model.
@@ -28,14 +35,14 @@ def starting_params(model: YolosConfig, init: str, seed: int) -> dict:
         return build(model, seed, init)[1]
     if checkpoints.steps(init):
         params, meta = checkpoints.load(init)
-        found = meta.model
+        found, names = meta.model, meta.label_names
         different = weights.with_classes(found, model.num_classes).differences(model)
         if different:
             raise InputError(f"the checkpoint {init} is of another model than the config: {'; '.join(different)}.")
         print(f"starting from the checkpoint {init}, step {meta.step}")
     else:
         loaded = weights.load_weights(init, model, seed, any_classes=True, processor=False)
-        found, params = loaded.config, loaded.params
+        found, params, names = loaded.config, loaded.params, loaded.label_names or {}
         print(loaded.report)
     if found.num_classes != model.num_classes:
         params["class_head"]["fc3"] = build(model, seed)[1]["class_head"]["fc3"]
@@ -43,4 +50,29 @@ def starting_params(model: YolosConfig, init: str, seed: int) -> dict:
             f"{init} has {found.num_classes} classes and the data {model.num_classes}: the last layer of the class "
             "head starts fresh, everything else is kept."
         )
+    elif by_name:
+        _match_rows(params, names, label_names or {}, init, lambda: build(model, seed)[1])
     return jax.tree.map(np.asarray, params)
+
+
+def _match_rows(
+    params: dict, names: Mapping[int, str], wanted: Mapping[int, str], init: str, fresh: Callable[[], dict]
+) -> None:
+    """Gives every label the row of the class head that has its name; says so if any moves or starts fresh."""
+    theirs, ours = ({i: plain_name(name) for i, name in known_names(some).items()} for some in (names, wanted))
+    if all(theirs.get(i, name) == name for i, name in ours.items()):
+        return
+    place = {name: i for i, name in theirs.items()}
+    layer, new = params["class_head"]["fc3"], fresh()["class_head"]["fc3"]
+    for key, values in layer.items():
+        mixed = np.array(new[key], copy=True)
+        mixed[..., -1] = values[..., -1]  # "no object"
+        for i in range(mixed.shape[-1] - 1):
+            if i not in ours:
+                mixed[..., i] = values[..., i]
+            elif ours[i] in place:
+                mixed[..., i] = values[..., place[ours[i]]]
+        params["class_head"]["fc3"][key] = mixed
+    lost = [wanted[i] for i, name in ours.items() if name not in place]
+    rest = f"those of {', '.join(lost[:5])}{', ...' * (len(lost) > 5)} start fresh" if lost else "none starts fresh"
+    print(f"{init} has other names for the classes: the outputs of the class head are taken by name, {rest}.")

@@ -12,11 +12,13 @@ from PIL import Image
 from yolos_jax.data.annotations import Complain, read_annotations, stop
 from yolos_jax.data.coco_names import COCO_NAMES
 from yolos_jax.data.examples import Example
-from yolos_jax.data.labels import Labels
+from yolos_jax.data.labels import labels_of
+from yolos_jax.data.rules import DEFAULT, Rules, in_pixels
 from yolos_jax.data.sources.coco import check_size, read_examples
 from yolos_jax.data.tfds.index import Index, index_of
 from yolos_jax.data.tfds.records import Records, find_dataset
 from yolos_jax.errors import InputError
+from yolos_jax.images.headers import Header
 from yolos_jax.images.reading import decode, decoding
 
 ABOUT_RECORDS = (
@@ -47,7 +49,9 @@ class TfdsSource:
         category_ids: Sequence[int] | None = None,
         annotations: str | Path = "",
         complain: Complain = stop,
+        rules: Rules = DEFAULT,
     ):
+        self.rules = rules
         directory = find_dataset(root)
         if directory is None:
             raise InputError(f"{root} holds no TFDS data set; set --config.data.root.")
@@ -63,15 +67,19 @@ class TfdsSource:
                 complain(f"image id {image_id} is in two records of {self.records}; prepare the data set anew.")
         self.notes: tuple[str, ...] = ()
         if content:
+            in_pixels(content, rules.boxes)
             self._compare(content["images"], max_images, complain)
         else:
             content = self.listed()
             self.notes += (ABOUT_RECORDS.format(self.records), *category_ids_of(self.records)[1])
             self._check(self._index, content, complain)
-        labels = Labels.of(content["categories"], self.origin, num_classes, categories, category_ids)
+        asked = num_classes, categories, category_ids
+        labels, notes = labels_of(content["categories"], self.origin, asked, rules, complain)
         self.num_classes, self.category_ids, self.label_names = labels.num_classes, labels.category_ids, labels.names
-        origin = Path(self.origin)
-        self.examples, self.dropped = read_examples(content, origin, labels, self._file, max_images, complain)
+        place = Path(self.origin), labels, self._file, max_images, complain, rules, self._headers
+        found = read_examples(content, *place)
+        self.examples, self.dropped, self.clipped, self.turning, more = found
+        self.notes += notes + more
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_index": None}  # which workers have no use for
@@ -113,12 +121,19 @@ class TfdsSource:
     def _file(self, image: dict[str, Any]) -> str | None:
         return self.place(image["file_name"]) if image["id"] in self._numbers else None
 
+    def _headers(self, images: Sequence[dict], _: Sequence[str]) -> list[Header]:
+        index = self._index or index_of(self.records)
+        numbers = [self._numbers[image["id"]] for image in images]
+        sizes = index.sizes[numbers].tolist()
+        return [Header(turn, tuple(size)) for turn, size in zip(index.turns[numbers].tolist(), sizes)]
+
     def place(self, file_name: str) -> str:
         return f"{file_name} of {self.records}"
 
     def read(self, example: Example) -> Image.Image:
         with decoding(f"the image {example.file}"):
-            rgb = decode(io.BytesIO(self.records.image(self._numbers[example.image_id])))
+            data = io.BytesIO(self.records.image(self._numbers[example.image_id]))
+            rgb = decode(data, self.turning.upright, self.rules.sixteen_bit == "stretch")
         return check_size(rgb, example)
 
     def listed(self) -> dict[str, list]:
@@ -132,7 +147,11 @@ class TfdsSource:
         }
 
     def ground_truth(self) -> dict[str, Any]:
-        return json.loads(self.annotation_file.read_text("utf-8")) if self.annotation_file else self.listed()
+        if not self.annotation_file:
+            return self.listed()
+        content = json.loads(self.annotation_file.read_text("utf-8"))
+        in_pixels(content, self.rules.boxes)
+        return content
 
 
 def category_ids_of(records: Records) -> tuple[list[int], tuple[str, ...]]:

@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from yolos_jax.data.tfds.records import ANEW, Records
 from yolos_jax.errors import InputError, user_cache
+from yolos_jax.images.headers import header_of
 from yolos_jax.images.reading import DAMAGED
 
-LAYOUT = 1  # of the file; another number for another one
+LAYOUT = 2  # of the file; another number for another one
 
 
 class Index(NamedTuple):
@@ -30,6 +31,7 @@ class Index(NamedTuple):
     image_ids: np.ndarray  # int64 [n]
     file_names: np.ndarray  # str [n]
     sizes: np.ndarray  # int64 [n, 2]: (width, height) in pixels by the image's header; 0 if it cannot be read
+    turns: np.ndarray  # int64 [n]: EXIF's orientation of the image; 1 for upright
     counts: np.ndarray  # int64 [n]: objects of each
     ids: np.ndarray  # int64 [m]
     areas: np.ndarray  # int64 [m]
@@ -59,7 +61,8 @@ def _read(records: Records) -> Index:
             record = records[number]
         except RuntimeError as error:
             raise InputError(f"record {number} of {records} cannot be read ({error}); {ANEW}") from error
-        images.append((record["image/id"], record["image/filename"], header_size(record["image"])))
+        data = record["image"]
+        images.append((record["image/id"], record["image/filename"], header_size(data), header_of(data).orientation))
         objects.append(record["objects"])
 
     def every(key: str, dtype: type, *shape: int) -> np.ndarray:
@@ -67,9 +70,10 @@ def _read(records: Records) -> Index:
         return np.concatenate([none, *(np.asarray(one[key], dtype).reshape(-1, *shape) for one in objects)])
 
     return Index(
-        image_ids=np.array([image_id for image_id, _, _ in images], np.int64),
-        file_names=np.array([name for _, name, _ in images], np.str_),
-        sizes=np.array([size for _, _, size in images], np.int64).reshape(-1, 2),
+        image_ids=np.array([image_id for image_id, *_ in images], np.int64),
+        file_names=np.array([name for _, name, *_ in images], np.str_),
+        sizes=np.array([size for _, _, size, _ in images], np.int64).reshape(-1, 2),
+        turns=np.array([turn for *_, turn in images], np.int64),
         counts=np.array([len(one["id"]) for one in objects], np.int64),
         ids=every("id", np.int64),
         areas=every("area", np.int64),
@@ -125,7 +129,7 @@ def _is_plain(path: Path) -> bool:
 def _is_whole(index: Index, n: int) -> bool:
     """Whether the arrays are of the types and shapes that `Index` says, for `n` records."""
     m = len(index.ids)
-    images: list[tuple[type, tuple]] = [(np.int64, (n,)), (np.str_, (n,)), (np.int64, (n, 2)), (np.int64, (n,))]
+    images: list[tuple[type, tuple]] = [(np.int64, (n,)), (np.str_, (n,)), (np.int64, (n, 2)), *[(np.int64, (n,))] * 2]
     objects = [*[(np.int64, (m,))] * 3, (np.float32, (m, 4)), (np.bool_, (m,))]
     if not all(array.dtype.type is t and array.shape == s for array, (t, s) in zip(index, images + objects)):
         return False

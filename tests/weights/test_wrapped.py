@@ -1,0 +1,55 @@
+"""Detectors whose names begin with what wrapped them, and processors and names of other people's folders."""
+
+import numpy as np
+import pytest
+from micro_run import assert_equal_trees
+from tiny_weights import TINY, huggingface_folder, random_params, reference_state, write
+
+from yolos_jax.errors import InputError
+from yolos_jax.weights import load_weights
+from yolos_jax.weights.huggingface import to_huggingface
+from yolos_jax.weights.processor import Sizes, read_processor
+from yolos_jax.weights.starting import starting_params
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "model.", "module._orig_mod.", "model.model."])
+@pytest.mark.parametrize("kind", ["reference", "huggingface"])
+def test_prefixes_are_removed_and_noted(tmp_path, prefix, kind):
+    state = reference_state() if kind == "reference" else to_huggingface(random_params(TINY), TINY)
+    wrapped = {f"{prefix}{name}": array for name, array in state.items()} | {"criterion.weight": np.ones(3, np.float32)}
+    loaded = load_weights(write(tmp_path / "w.safetensors", wrapped), TINY)
+    assert_equal_trees(loaded.params, random_params(TINY))
+    assert any(f"the prefix {prefix!r} of names was removed; left out: 1 tensors" in n for n in loaded.report.notes)
+
+
+def test_lightning_checkpoints_are_read(tmp_path):
+    torch = pytest.importorskip("torch")
+    state = {f"model.{n}": torch.from_numpy(a) for n, a in to_huggingface(random_params(TINY), TINY).items()}
+    path = tmp_path / "epoch=9.ckpt"
+    torch.save({"state_dict": state, "epoch": 9, "pytorch-lightning_version": "2.0", "callbacks": {}}, path)
+    assert_equal_trees(load_weights(path, TINY).params, random_params(TINY))
+
+
+def test_processors_with_bounds_of_both_sides():
+    assert read_processor({"size": {"max_height": 640, "max_width": 640}}, "f") == Sizes(640, 640)
+    with pytest.raises(InputError, match="one bound holds for both sides"):
+        read_processor({"size": {"max_height": 800, "max_width": 1333}}, "f")
+
+
+def test_names_from_1_are_explained(tmp_path):
+    labels = {str(i): f"name{i}" for i in range(1, 5)}
+    with pytest.raises(InputError, match=r"the ids 1\.\.4, .* has the outputs 0\.\.3 .* Number the names"):
+        load_weights(huggingface_folder(tmp_path, id2label=labels))
+
+
+def test_outputs_of_the_class_head_follow_the_names(tmp_path, capsys):
+    names = {"0": "cat", "1": "dog", "2": "cow", "3": "hen"}
+    where, given = str(huggingface_folder(tmp_path, id2label=names)), random_params(TINY)["class_head"]["fc3"]
+    wanted = {0: "Dog", 1: "cat", 2: "bus", 3: "hen"}
+    found = starting_params(TINY, where, 0, wanted)["class_head"]["fc3"]
+    assert "taken by name, those of bus start fresh" in capsys.readouterr().out
+    for key in found:
+        np.testing.assert_array_equal(found[key][..., [0, 1, 3, 4]], given[key][..., [1, 0, 3, 4]])
+        assert key == "bias" or not np.array_equal(found[key][..., 2], given[key][..., 2])
+    kept = starting_params(TINY, where, 0, wanted, by_name=False)["class_head"]["fc3"]
+    assert_equal_trees(kept, given)
