@@ -82,7 +82,7 @@ def detection_task(config: Any, mesh: Mesh) -> Task:
     schedule = schedule_of(optimizer, train.epochs, plan.steps_per_epoch)
     evaluator = None
     if config.eval.every_epochs:  # the validation set has the training set's labels
-        val = recipe.source_of(config, "val", source.category_ids, source.num_classes)
+        val = recipe.validation_of(config, source.category_ids, source.num_classes)
         evaluator = recipe.evaluator_of(config, model, val, mesh)
     graph, shapes = abstract(model, compute)
     total = min(len(plan), train.max_steps or len(plan))

@@ -37,6 +37,8 @@ class TfdsSource:
     `InputError` if the data set is of another kind, incomplete or damaged, or if an annotation is wrong.
     """
 
+    layout = "TFDS"
+
     def __init__(
         self,
         root: str | Path,
