@@ -121,7 +121,7 @@ def test_hidden_files_are_counted(tmp_path, call):
 
 
 def test_the_page_of_augmented_images(tmp_path, call):
-    """Boxes as large as their images survive every flip and crop; the page then has their colours at its cells' edges."""
+    """Boxes as large as their images survive every flip and crop: each cell has the box's colour at its edges."""
     whole = [box(i, i, [0, 0, 64, 48]) for i in range(1, 7)]
     root = make_coco(tmp_path, [(64, 48)] * 6, "train", whole)
     make_coco(root, [(64, 48)] * 2, "val")

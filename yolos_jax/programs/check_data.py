@@ -64,7 +64,7 @@ def look(config: Any, args: argparse.Namespace, problems: list) -> None:
     except MissingSplit as error:
         if config.eval.every_epochs:
             raise
-        notes = [f"{str(error).split(' (the val split')[0]}: eval.every_epochs is 0, so none is needed"]
+        notes = [f"{str(error).split('. Set --config')[0]}; eval.every_epochs is 0, so none is needed"]
     for split in splits:
         print("\n".join([*survey.overview(split), *(survey.plan_lines(plan) if plan and split is train else []), ""]))
     for note in notes + survey.notes(splits, model.det_tokens):

@@ -1,4 +1,4 @@
-"""What single layouts do beyond boxes: roots, polygons, backgrounds, difficult objects, numbered categories, mistakes."""
+"""What single layouts do beyond boxes: polygons, backgrounds, difficult objects, numbered categories, mistakes."""
 
 import json
 from pathlib import Path
@@ -145,15 +145,16 @@ def test_pixels_count_from_one_and_difficult_objects(tmp_path):
 
 
 def test_years_join(tmp_path):
+    devkit, boxes = tmp_path / "VOCdevkit", (made_layouts.Box("ant", (1, 2, 9, 12)),)
     for year, stem in (("VOC2007", "a"), ("VOC2012", "b")):
-        folder = tmp_path / "VOCdevkit" / year
-        made_layouts.voc(
-            tmp_path / year, {s: [made_layouts.Picture(f"{stem}{s}", (30, 20), ())] for s in ("train", "val")}
-        )
-        folder.parent.mkdir(exist_ok=True)
-        (tmp_path / year / "VOC2007").rename(folder)
-    for root in (tmp_path, tmp_path / "VOCdevkit"):
-        assert [Path(e.file).stem for e in read(root).examples] == ["atrain", "btrain"]
+        data = {split: [made_layouts.Picture(f"{stem}{split}", (30, 20), boxes)] for split in ("train", "val")}
+        made_layouts.voc(tmp_path / year, data)
+        devkit.mkdir(exist_ok=True)
+        (tmp_path / year / "VOC2007").rename(devkit / year)
+    for root in (tmp_path, devkit):
+        source = read(root)
+        assert [Path(e.file).stem for e in source.examples] == ["atrain", "btrain"]
+        assert source.read(source.examples[1]).size == (30, 20) and "joins" in source.notes[0]
     assert [Path(e.file).stem for e in read(tmp_path, "VOC2012/val").examples] == ["bval"]
 
 

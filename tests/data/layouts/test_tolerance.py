@@ -1,4 +1,4 @@
-"""Where peers just work: names in other spellings, links, sizes, orphans, absent images, odd files; and what is refused."""
+"""Where peers just work: names in other spellings, links, sizes, orphans, absent images, odd files."""
 
 import json
 import shutil
@@ -67,7 +67,7 @@ def test_other_spellings_are_found_and_said_once(tmp_path, on_disk, listed):
 @pytest.mark.parametrize(
     "on_disk, listed, words",
     [
-        (["a/b.jpg", "c/b.jpg"], ["x/b.jpg", "c/b.jpg"], None),  # the other one is named: one is left
+        (["a/b.jpg", "c/b.jpg"], ["b.jpg", "c/b.jpg"], None),  # the other one is named: one is left
         (["a/b.jpg", "c/b.jpg"], ["b.jpg", "z.jpg"], "2 images fit the name: a/b.jpg, c/b.jpg"),
         (["horse.jpg", "y.jpg"], ["hores.jpg", "y.jpg"], "near names: horse.jpg"),
         (["b.jpg"], ["b.jpg", "x/b.jpg"], "x/b.jpg is absent"),  # an image that is named belongs to its name
@@ -168,7 +168,7 @@ def test_annotations_of_images_that_are_not_listed(tmp_path):
 def test_absent_images_are_skipped_if_the_recipe_says_so(tmp_path):
     root = make_coco(tmp_path, [(64, 48)] * 3)
     (root / "train2017" / "2.jpg").unlink()
-    with pytest.raises(InputError, match=r"image id 2 is listed in .* 2.jpg is absent"):
+    with pytest.raises(InputError, match=r"image id 2 is listed in .*/2.jpg is absent"):
         read(root)
     source = read(root, **{"data.on_bad_image": "skip"})
     assert len(source.examples) == 3 and source.notes[0].startswith("1 images that")

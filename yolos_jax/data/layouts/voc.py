@@ -1,6 +1,7 @@
 """Pascal VOC: `VOC2007/` with `ImageSets/Main`, or XML files beside images or in a folder of their own."""
 
 import os
+import re
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -119,6 +120,6 @@ def _part(folder: Path) -> Part | None:
     first = (
         next((f for f in xml.iterdir() if f.suffix == ".xml" and not is_hidden(f.name)), None) if xml.is_dir() else None
     )
-    if first is None or b"<annotation" not in first.read_bytes()[:SNIFF]:
+    if first is None or not re.search(rb"<annotation[\s>]", first.read_bytes()[:SNIFF]):
         return None
     return Part(xml, subfolder(folder, "JPEGImages", "images") or (folder if xml == folder else xml), None)
