@@ -139,3 +139,9 @@ def test_explicit_splits_stay_in_force(tmp_path):
     compare(read(root, "val", **{"data.val_split": "train"}), data["train"])
     opener = opener_of(root, "valid")
     assert len(CocoSource(root, "valid", opener=opener).examples) == len(data["val"])
+
+
+def test_a_layout_is_a_short_file():
+    """What CONTRIBUTING promises."""
+    for file in Path(recipe.__file__).parent.joinpath("data", "layouts").glob("*.py"):
+        assert file.read_text().count("\n") < 120, file

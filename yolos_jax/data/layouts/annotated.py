@@ -89,6 +89,7 @@ def subfolder(root: Path, *names: str) -> Path | None:
     return None
 
 
-def corners_to_xywh(x0: float, y0: float, x1: float, y1: float) -> list[float]:
-    """Corners in pixels -> COCO's box."""
-    return [x0, y0, x1 - x0, y1 - y0]
+def folders_in(root: Path, beginning: str = "") -> list[Path]:
+    """The folders in a folder that are not hidden and whose names begin so; none if it is absent."""
+    found = root.iterdir() if root.is_dir() else ()
+    return sorted(f for f in found if f.name.startswith(beginning) and not is_hidden(f.name) and f.is_dir())

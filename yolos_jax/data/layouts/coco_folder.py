@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from yolos_jax.data.annotations import Complain, read_annotations
-from yolos_jax.data.layouts.annotated import Annotated, Opener, is_hidden, subfolder
+from yolos_jax.data.layouts.annotated import Annotated, Opener, folders_in, is_hidden, subfolder
 from yolos_jax.data.layouts.splits import family_of
 from yolos_jax.errors import InputError
 
@@ -72,17 +72,10 @@ def files(root: Path) -> Iterator[tuple[str, Path]]:
 
 def _fiftyone(root: Path) -> Iterator[tuple[str, Opener]]:
     """FiftyOne's `data/` and `labels.json`, of every split or of the only one."""
-    for folder in (root, *_folders(root)):
+    for folder in (root, *folders_in(root)):
         labels, images = folder / "labels.json", folder / "data"
         if labels.is_file() and images.is_dir():
             yield folder.name, partial(read, labels, images, layout="FiftyOne's COCO")
-
-
-def _folders(root: Path) -> list[Path]:
-    try:
-        return sorted(Path(entry.path) for entry in os.scandir(root) if entry.is_dir() and not is_hidden(entry.name))
-    except OSError:
-        return []
 
 
 def _is_coco(file: Path) -> bool:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from yolos_jax.data.annotations import Complain
-from yolos_jax.data.layouts.annotated import Annotated, Opener, image_endings, is_hidden, subfolder
+from yolos_jax.data.layouts.annotated import Annotated, Opener, folders_in, image_endings, is_hidden, subfolder
 from yolos_jax.data.layouts.splits import family_of
-from yolos_jax.data.layouts.voc_xml import records_of
+from yolos_jax.data.layouts.voc_xml import Record, records_of
 
 NAME = "Pascal VOC"
 SNIFF = 4096  # bytes that tell whether an XML file is VOC's
@@ -26,7 +26,7 @@ class Part(NamedTuple):
 
 def splits(root: Path) -> dict[str, Opener]:
     """The splits of a folder in this layout, by name; of several years, those of a name are joined."""
-    years = [root, *_folders(root, "VOC"), *_folders(root / "VOCdevkit", "VOC")]
+    years = [root, *folders_in(root, "VOC"), *folders_in(root / "VOCdevkit", "VOC")]
     years = [year for year in years if (year / "ImageSets" / "Main").is_dir() and subfolder(year, "Annotations")]
     parts: dict[str, list[Part]] = {}
     for year in years:
@@ -53,12 +53,9 @@ def read(root: Path, name: str, parts: list[Part], everything: Iterable[Path], c
     for part in parts:
         found, files = records[part.xml], _images(part.images)
         for stem in _stems(part.chosen) if part.chosen else sorted(found):
-            record = found.get(stem)
-            sentence = (
-                f"{part.chosen} lists {stem}, which has no file in {part.xml}." if record is None else record.wrong
-            )
-            if record is None or sentence:
-                complain(str(sentence))
+            record = found.get(stem, Record(wrong=f"{part.chosen} lists {stem}, which has no file in {part.xml}."))
+            if record.wrong:
+                complain(record.wrong)
                 continue
             file = part.images / files.get(stem, record.file_name or f"{stem}.jpg")
             images.append({"id": len(images) + 1, "file_name": os.path.relpath(file, root)} | record.size())
@@ -83,11 +80,6 @@ def read(root: Path, name: str, parts: list[Part], everything: Iterable[Path], c
     return Annotated(NAME, origin, root, content, notes, by_spelling=True)
 
 
-def _folders(root: Path, beginning: str = "") -> list[Path]:
-    found = root.iterdir() if root.is_dir() else ()
-    return sorted(f for f in found if f.name.startswith(beginning) and not is_hidden(f.name) and f.is_dir())
-
-
 def _is_list(file: Path, xml: Path) -> bool:
     """Whether a file of ImageSets/Main lists a split whose annotations are there.
 
@@ -110,7 +102,7 @@ def _images(folder: Path) -> dict[str, str]:
 
 def _flat(root: Path) -> Iterable[tuple[str, Part]]:
     """XML files without lists: those of every folder of a split, else all."""
-    inside = [folder for folder in _folders(root) if family_of(folder.name) and _part(folder)]
+    inside = [folder for folder in folders_in(root) if family_of(folder.name) and _part(folder)]
     found = [(folder.name, _part(folder)) for folder in inside] or [("all", _part(root))]
     return [(name, part) for name, part in found if part]
 

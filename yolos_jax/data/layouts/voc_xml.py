@@ -36,10 +36,14 @@ class Record(NamedTuple):
 
 @functools.lru_cache(maxsize=8)  # splits share a folder, and all of its files are needed for the categories
 def records_of(folder: str, changed: int) -> dict[str, Record]:
-    """The XML files of a folder by their stems; `changed` is when it last was."""
-    names = (entry.name for entry in os.scandir(folder))
-    files = sorted(name for name in names if name.endswith(".xml") and not is_hidden(name))
-    return {name[:-4]: _record(os.path.join(folder, name)) for name in files}
+    """The XML files of a folder and below, by their paths in it without the ending; `changed` is when it last was."""
+    found: dict[str, Record] = {}
+    for at, _, names in os.walk(folder, followlinks=True):
+        inside = os.path.relpath(at, folder)
+        for name in sorted(name for name in names if name.endswith(".xml") and not is_hidden(name)):
+            stem = name[:-4] if inside == "." else f"{inside}/{name[:-4]}"
+            found[stem] = _record(os.path.join(at, name))
+    return found
 
 
 def _record(path: str) -> Record:

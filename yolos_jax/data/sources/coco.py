@@ -132,11 +132,7 @@ class CocoSource:
         if self._unknown:
             left = f"{len(self._unknown)} images of {self.origin} are left out: nothing says their sizes"
             notes.append(f"{left} ({self._unknown[0]})")
-        orphans = orphans_of(content)
-        if orphans:
-            of = f"of images that are not listed, such as image id {next(iter(orphans))}"
-            notes.append(f"{sum(orphans.values())} annotations of {self.origin} are {of}; they are ignored")
-        return notes
+        return notes + orphan_note(content, self.origin)
 
     def place(self, file_name: str) -> str:
         """One spelling for every image, however its folder and name are written."""
@@ -173,6 +169,15 @@ def orphans_of(content: dict[str, list]) -> dict[int, int]:
     """How many annotations are of each image id that is not listed."""
     known = {image["id"] for image in content["images"]}
     return Counter(a["image_id"] for a in content["annotations"] if a["image_id"] not in known)
+
+
+def orphan_note(content: dict[str, list], origin: str) -> list[str]:
+    """A note of how many annotations are ignored, if any are."""
+    orphans = orphans_of(content)
+    if not orphans:
+        return []
+    of = f"of images that are not listed, such as image id {next(iter(orphans))}"
+    return [f"{sum(orphans.values())} annotations of {origin} are {of}; they are ignored"]
 
 
 def read_examples(

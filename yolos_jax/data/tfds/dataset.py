@@ -13,7 +13,7 @@ from yolos_jax.data.annotations import Complain, read_annotations, stop
 from yolos_jax.data.coco_names import COCO_NAMES
 from yolos_jax.data.examples import Example
 from yolos_jax.data.labels import Labels
-from yolos_jax.data.sources.coco import check_size, read_examples
+from yolos_jax.data.sources.coco import check_size, orphan_note, read_examples
 from yolos_jax.data.tfds.index import Index, index_of
 from yolos_jax.data.tfds.records import Records, find_dataset
 from yolos_jax.errors import InputError
@@ -66,6 +66,7 @@ class TfdsSource:
         self.notes: tuple[str, ...] = ()
         if content:
             self._compare(content["images"], max_images, complain)
+            self.notes += tuple(orphan_note(content, self.origin))
         else:
             content = self.listed()
             self.notes += (ABOUT_RECORDS.format(self.records), *category_ids_of(self.records)[1])
