@@ -144,6 +144,12 @@ def test_the_page_of_augmented_images(tmp_path, call):
         assert all(abs(colour - edge[0]).max() < 60 and colour.max() - colour.min() > 100 for colour in edge)
 
 
+@pytest.mark.parametrize("wrong", [["--show=-1"], ["--show=2", "--show-to=page.txt"]])
+def test_a_page_that_cannot_be(tmp_path, call, wrong):
+    code, _, error = call("check_data", *SMALL, f"--config.data.root={tmp_path}", *wrong)
+    assert code == 2 and "--show takes a number of at least 0" in error
+
+
 def test_an_absent_image_stops_or_is_named(tmp_path, call):
     root = made_layouts.coco(tmp_path, made_layouts.made())
     (root / "train" / "train1.jpg").unlink()

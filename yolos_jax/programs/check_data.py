@@ -30,6 +30,8 @@ def main() -> None:
     parser.add_argument("--show", type=int, default=0, metavar="N", help=text)
     parser.add_argument("--show-to", default="check_data.png", metavar="FILE", help="where (default check_data.png)")
     args, config = parser.parse_recipe()
+    if args.show < 0 or Path(args.show_to).suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        parser.error("--show takes a number of at least 0, and --show-to a file that ends with .png or .jpg")
     if args.show:
         make_folder(Path(args.show_to).parent)
 
