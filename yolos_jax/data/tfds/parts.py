@@ -78,7 +78,8 @@ def read_part(root: Path, split: str) -> Part:
         if one["file_name"] == other["file_name"]:
             ids = f"image ids {one['id']} and {other['id']} of {origin}"
             raise InputError(f"{ids} share the image {one['file_name']}; keep one of them.")
-    files = {example.image_id: Path(example.file) for example in source.examples}
+    found = {example.image_id: Path(example.file) for example in source.examples}
+    files = {image["id"]: found[image["id"]] for image in images}  # in the records' order
     with ThreadPoolExecutor() as pool:
         sizes = pool.map(_check_image, images, files.values())
         bar = tqdm(sizes, f"checking {split}", len(images), unit="image", mininterval=1.0)
