@@ -23,7 +23,7 @@ SMALL = {"width": 12, "depth": 2, "heads": 2, "det_tokens": 6, "max_side": 16}
 def data(tmp_path_factory):
     """Sixteen images of two categories in each split of every naming."""
     root = tmp_path_factory.mktemp("data")
-    for split in ("train2017", "val2017", "train", "val"):
+    for split in ("train2017", "val2017", "train", "val", "test"):
         make_coco(root, [*SIZES, *SIZES[:6]], split)
     return root
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import numbers
+import os
 from typing import Any, Protocol
 
 from yolos_jax.errors import InputError
@@ -117,6 +118,13 @@ class Text(Kind):
         _require("\0" not in value and value.splitlines() in ([], [value]))
         value.encode()  # raises UnicodeEncodeError, a ValueError, for half characters, which no file could hold
         return str(value)
+
+
+class Place(Text):
+    """A path; `~` at its start is the user's home folder."""
+
+    def accept(self, value: Any) -> str:
+        return os.path.expanduser(super().accept(value))
 
 
 class Flag(Kind):

@@ -3,6 +3,7 @@
 All functions but `prepare` take a config that `settings.complete` has completed and checked.
 """
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +15,8 @@ from yolos_jax import settings
 from yolos_jax.data.annotations import Complain, stop
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.data.examples import DataSet
+from yolos_jax.data.layouts.recognise import is_datasets, opener_of
+from yolos_jax.data.layouts.splits import MissingSplit
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.data.rules import Known, Rules
 from yolos_jax.data.sources.coco import CocoSource
@@ -75,20 +78,36 @@ def source_of(
     complain: Complain = stop,
     known: Known | None = None,
 ) -> DataSet:
-    """The data set for "train" or "val": of a COCO folder or a TFDS directory, whichever `data.root` is.
+    """The data set for "train" or "val", in whichever layout `data.root` is.
 
     Args:
       category_ids, num_classes: a model's labels, where they are settled already.
       known: what else is settled then.
+
+    Raises:
+      MissingSplit: there is none; other `InputError`s say what is wrong with it.
     """
     data = config.data
     split, annotations, images = (data[f"{which}_{name}"] for name in ("split", "annotations", "images"))
     classes = config.model.num_classes if num_classes is None else num_classes
-    shared = data.root, split, classes, data.max_images, data.categories, category_ids, annotations
     rules = Rules(which, data.upright, data.sixteen_bit, data.names, data[f"{which}_boxes"], known or Known())
-    if not images and find_dataset(data.root):
-        return TfdsSource(*shared, complain, rules)
-    return CocoSource(*shared, images, complain, rules)
+    shared = data.root, split, classes, data.max_images, data.categories, category_ids
+    if not images and not is_datasets(data.root) and find_dataset(data.root):
+        return TfdsSource(*shared, annotations, complain, rules)
+    opener = opener_of(Path(data.root), split, annotations, images)
+    more = {"keep_absent": data.on_bad_image == "skip", "measured": data.sizes == "images"}
+    return CocoSource(*shared, annotations, images, complain, rules, opener, **more)
+
+
+def validation_of(
+    config: Any, category_ids: tuple[int, ...], num_classes: int, complain: Complain = stop, known: Known | None = None
+) -> DataSet:
+    """The data set for "val" beside training; `MissingSplit` says how to do without."""
+    try:
+        return source_of(config, "val", category_ids, num_classes, complain, known)
+    except MissingSplit as error:
+        remedy = "Set --config.data.val_split, or --config.eval.every_epochs=0 to train without evaluation."
+        raise MissingSplit(f"{error} {remedy}") from error
 
 
 def check_batch(config: Any, devices: int) -> None:

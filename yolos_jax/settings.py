@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference
 
 from yolos_jax.errors import InputError
-from yolos_jax.kinds import AUGMENTED, YES, Choice, Flag, Optional, Real, Setting, Text, Whole, Wholes, shown
+from yolos_jax.kinds import AUGMENTED, YES, Choice, Flag, Optional, Place, Real, Setting, Text, Whole, Wholes, shown
 from yolos_jax.model.config import ATTENTIONS, Compute, YolosConfig, variant
 from yolos_jax.objective.weights import LossWeights
 
@@ -23,7 +23,7 @@ FLOAT32 = 3e38  # what float32 can hold
 MOST_STEPS = 2**31 - 1  # steps are counted in int32
 PIXELS = 16384  # of the longest side of an image
 _MODEL, _COMPUTE, _LOSS = YolosConfig(), Compute(), LossWeights()
-_PATH = Text()
+_PATH, _NAME = Place(), Text()
 _BOXES = Choice(("xywh", "xyxy", "xywh_shares", "xyxy_shares", "cxcywh_shares"))
 
 # fmt: off
@@ -65,12 +65,14 @@ SETTINGS: dict[str, Setting] = {
     "model.remat": Setting(_COMPUTE.remat, "recompute each block's activations for its gradient (memory against a "
         "third more time)", Flag(), YES),
 
-    "data.root": Setting("data/coco", "a COCO folder, or a TFDS directory (see prepare_tfds)", _PATH, YES, host=True),
-    "data.train_split": Setting("train2017", "split to train on: annotations/instances_SPLIT.json beside SPLIT/; of "
-        "TFDS, train", _PATH, YES),
-    "data.val_split": Setting("val2017", "split to evaluate on", _PATH, YES),
-    "data.train_annotations": Setting("", "annotations to train on in another place than the split's; with TFDS, in "
-        "place of the records' boxes", _PATH, YES, host=True),
+    "data.root": Setting("data/coco", "a data set, in any layout of docs/data.md: a folder, or a data.yaml", _PATH, YES,
+        host=True),
+    "data.train_split": Setting("train2017", "split to train on, by its name or a usual one for the same (train2017, "
+        "train, training)", _NAME, YES),
+    "data.val_split": Setting("val2017", "split to evaluate on, by its name or a usual one for the same (val2017, val, "
+        "valid, validation)", _NAME, YES),
+    "data.train_annotations": Setting("", "a COCO file of annotations to train on in another place than the split's; "
+        "with TFDS, in place of the records' boxes", _PATH, YES, host=True),
     "data.train_images": Setting("", "images to train on in another place than the split's",
         _PATH, YES, True, "data.train_pictures"),
     "data.val_annotations": Setting("", "the same for evaluation", _PATH, YES, host=True),
@@ -90,8 +92,10 @@ SETTINGS: dict[str, Setting] = {
     "data.sixteen_bit": Setting("full", "what is white in an image of 16 bits: full (65535), or stretch (the image's "
         "own maximum, for images that hold 12 bits)", Choice(("full", "stretch"))),
     "data.max_images": Setting(0, "use only the first so many images of a split; 0 for all", Whole(0, 10**9)),
-    "data.on_bad_image": Setting("stop", "what an unreadable image does: stop, or skip (it is named and counted, and "
-        "in training another image takes its place)", Choice(("stop", "skip")), YES),
+    "data.sizes": Setting("annotated", "where images' sizes come from: annotated, and from the images where that lacks "
+        "them; or images, which looks at all of them first", Choice(("annotated", "images"))),
+    "data.on_bad_image": Setting("stop", "what an unreadable or absent image does: stop, or skip (it is named and "
+        "counted, and in training another image takes its place)", Choice(("stop", "skip")), YES),
     "data.short_side": Setting(800, "pixels of the short side for evaluation, and for training where nothing is "
         "augmented", Whole(1, PIXELS), AUGMENTED),
     "data.max_side": Setting(0, "most pixels of the long side; 0 for 1333 in proportion to 800", Whole(0, PIXELS)),

@@ -275,8 +275,7 @@ def test_the_program_is_content_or_refuses(tmp_path):
     change(root, lambda c: c["images"].clear(), "val")
     empty = check(root, "--config.data.categories=raw")
     assert empty.returncode == 2 and "lists no images" in empty.stderr
-    # Its two annotations have lost their images; nothing else is told.
-    assert [line.split()[0] for line in empty.stdout.splitlines()] == ["problem:"] * 2
+    assert "problem:" not in empty.stdout  # that its annotations have lost their images says nothing new
 
 
 def test_it_imports_no_jax():

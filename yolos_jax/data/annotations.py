@@ -1,5 +1,6 @@
 """Reads COCO instances files and says what is wrong in them."""
 
+import codecs
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,27 +17,32 @@ def stop(sentence: str) -> None:
     raise InputError(sentence)
 
 
-def read_annotations(path: Path, complain: Complain = stop) -> dict[str, list]:
-    """Reads a COCO instances file: its lists of images, annotations and categories.
+def read_annotations(path: Path, complain: Complain = stop, sizes: bool = True) -> dict[str, list]:
+    """Reads a COCO instances file: its lists of images, annotations and categories, whole floats as whole numbers.
 
     `complain` is called with a sentence for every entry whose id, size or name is wrong; if it returns, the entry is
-    left out. `InputError` if there is no such file, or if it is no JSON or lacks one of the lists.
+    left out. Without `sizes`, an image whose size is wrong or missing stays, without width and height. `InputError`
+    if there is no such file, or if it is no JSON or lacks one of the lists.
     """
-    if not path.is_file():
-        raise InputError(f"the annotation file {path} does not exist.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"the annotation file {path} is not valid JSON ({error}).") from error
+    content = read_json(path)
     kept: dict[str, list] = {}
     for key in ("images", "annotations", "categories"):
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise InputError(f"the annotation file {path} has no list of {key}; it must be a COCO instances file.")
+            listed = " (it is a list, as files of results are)" if isinstance(content, list) else ""
+            raise InputError(
+                f"the annotation file {path} has no list of {key}{listed}; it must be a COCO instances file."
+            )
     for key, check in {"images": _wrong_image, "annotations": _wrong_annotation, "categories": _wrong_category}.items():
         kept[key], seen = [], set()
         for entry in content[key]:
+            _whole_numbers(entry)
             sentence = check(entry, path)
+            if sentence is None and key == "images" and not _is_size(entry):
+                if sizes:
+                    sentence = _wrong_size(entry, path)
+                entry.pop("width", None)
+                entry.pop("height", None)
             if sentence is None and key != "annotations" and entry["id"] in seen:
                 sentence = f"id {entry['id']} is listed twice among the {key} of {path}."
             if sentence is None:
@@ -47,8 +53,32 @@ def read_annotations(path: Path, complain: Complain = stop) -> dict[str, list]:
     return kept
 
 
+def read_json(path: Path) -> Any:
+    """The content of an annotation file, which may begin with a byte order mark; `InputError` if it is no JSON."""
+    if not path.is_file():
+        raise InputError(f"the annotation file {path} does not exist.")
+    data = path.read_bytes()
+    try:
+        if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise InputError(f"the annotation file {path} is UTF-16; save it as UTF-8.")
+        if not data.strip():
+            raise InputError(f"the annotation file {path} is empty.")
+        return json.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"the annotation file {path} is not UTF-8 ({error.reason}); save it as UTF-8.") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the annotation file {path} is not valid JSON ({error}).") from error
+
+
+def _whole_numbers(entry: dict) -> None:
+    """Ids and sizes such as 64.0, which some tools write, become whole numbers."""
+    for key in ("id", "image_id", "category_id", "width", "height"):
+        value = entry.get(key)
+        if type(value) is float and value.is_integer():
+            entry[key] = int(value)
+
+
 def _wrong_image(image: dict, path: Path) -> str | None:
-    sizes = image.get("width"), image.get("height")
     if not _is_id(image.get("id")) or not isinstance(image.get("file_name"), str):
         return f"an image of {path} has no whole-number id or no file_name: {shown(image)}."
     name = image["file_name"].encode("utf-8", "replace").decode()  # half a surrogate pair becomes "?"
@@ -56,9 +86,16 @@ def _wrong_image(image: dict, path: Path) -> str | None:
         return (
             f"image id {image['id']} in {path} has the file name {shown(image['file_name'])}, which no file can have."
         )
-    if not all(type(s) is int and 0 < s < 10**6 for s in sizes):
-        return f"image id {image['id']} in {path} has the size {shown(sizes)}; it must be whole pixels above 0."
     return None
+
+
+def _is_size(image: dict) -> bool:
+    return all(type(s) is int and 0 < s < 10**6 for s in (image.get("width"), image.get("height")))
+
+
+def _wrong_size(image: dict, path: Path) -> str:
+    size = image.get("width"), image.get("height")
+    return f"image id {image['id']} in {path} has the size {shown(size)}; it must be whole pixels above 0."
 
 
 def _wrong_annotation(annotation: dict, path: Path) -> str | None:

@@ -76,6 +76,7 @@ class Source(Protocol):
 class DataSet(Source, Protocol):
     """A split of a data set, however it is stored."""
 
+    layout: str  # such as "COCO" or "Pascal VOC"
     num_classes: int
     category_ids: tuple[int, ...]  # of every label 0..num_classes - 1
     dropped: dict[str, int]  # boxes left out of the examples, as "crowd" and as "empty"

@@ -15,8 +15,10 @@ from tqdm import tqdm
 from yolos_jax.data.annotations import Complain
 from yolos_jax.data.dark import HELP, dark_files
 from yolos_jax.data.examples import DataSet, Example, ExampleTable
+from yolos_jax.data.layouts.annotated import is_hidden
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.data.plausible import nothing_to_find
+from yolos_jax.data.sources.coco import orphans_of
 from yolos_jax.data.upright import named
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage
@@ -58,13 +60,14 @@ def read_split(which: str, make: Callable[[Complain], DataSet], problems: list[P
         problems += [Problem(which, sentence) for sentence in found]
         left = f"with {counted(len(found), 'wrong entry', 'wrong entries')} left out, " if found else ""
         keys = ", ".join(f"data.{which}_{key}" for key in ("split", "annotations", "images"))
-        raise InputError(f"{left}{str(error).rstrip('.')} (the {which} split, set by {keys}).") from error
+        raise type(error)(f"{left}{str(error).rstrip('.')} (the {which} split, set by {keys}).") from error
     file, content = source.origin, source.listed()  # `found` holds its complaints already
     ids_by_path: dict[str, list[int]] = {}
     for image in content["images"]:
         ids_by_path.setdefault(source.place(image["file_name"]), []).append(image["id"])
     names = {category["id"]: str(category["name"]) for category in content["categories"]}
     found += _listed_twice(file, ids_by_path, content["annotations"])
+    found += _orphans(file, orphans_of(content))
     problems += [Problem(file, sentence) for sentence in found]
     return Split(which, source, ids_by_path, names)
 
@@ -77,6 +80,17 @@ def _listed_twice(file: str, ids_by_path: dict[str, list[int]], annotations: lis
     for number, count in times.items():
         if count > 1:
             yield f"annotation id {number!r} is given to {count} annotations of {file}; number them anew."
+
+
+def _orphans(file: str, orphans: dict[int, int]) -> Iterable[str]:
+    """Annotations of images that are not listed: the first few image ids, then the others together."""
+    for image_id in [*orphans][:FEW]:
+        times = counted(orphans[image_id], "annotation")
+        yield f"{file} annotates image id {image_id}, which is not among its images ({times}, ignored)."
+    others = [*orphans][FEW:]
+    if others:
+        times = counted(sum(orphans[image_id] for image_id in others), "annotation")
+        yield f"{file} has {times} more of {counted(len(others), 'other image id')} that are not listed (ignored)."
 
 
 def category_problems(train: Split, val: Split) -> list[Problem]:
@@ -177,6 +191,11 @@ def _unlisted(splits: Sequence[Split]) -> list[str]:
     for folder in dict.fromkeys(os.path.realpath(split.source.image_folder) for split in splits):
         inside = (os.path.join(at, name) for at, _, names in os.walk(folder) for name in names)
         others = [p for p in inside if os.path.splitext(p)[1].lower() in endings and p not in listed]
+        hidden = [p for p in others if is_hidden(os.path.basename(p))]
+        others = [p for p in others if not is_hidden(os.path.basename(p))] if hidden else others
+        if hidden:
+            files = counted(len(hidden), "hidden file")
+            found.append(f"{files} in {folder} passed over, such as {min(hidden)}")
         if others:
             images = f"{counted(len(others), 'image')} in {folder}"
             found.append(f"{images} that no annotation file lists, such as {min(others)}")
@@ -209,7 +228,7 @@ def overview(split: Split) -> list[str]:
         "image sides": f"{'; '.join(ranges)} pixels",
         "frequent sizes": ", ".join(f"{w}x{h} ({n})" for (w, h), n in common),
     }
-    title = f"{split.which}: {source.origin}, images in {source.image_folder}"
+    title = f"{split.which}: {source.origin} ({source.layout}), images in {source.image_folder}"
     return [title, *_rows(rows), *_categories(source)]
 
 

@@ -10,6 +10,7 @@ STORED, TURNED = "stored", "upright"
 _SWAPS = range(5, 9)  # orientations that exchange width and height
 _ROOM = 0.02  # share of a side that a box may reach out by and still fit
 _FEW = 3  # images named
+MEASURED = "size_of_file"  # key of an entry whose size was taken from its file, which tells nothing
 
 
 class Vote(NamedTuple):
@@ -114,7 +115,8 @@ def _vote(image: Mapping[str, Any], header: Header, annotations: Sequence[Mappin
     size = STORED if said == stored else TURNED if said == turned else ""
     if not size:  # of another image: reading it will say so
         return Vote("", "")
-    return Vote("" if fits[0] == fits[1] else STORED if fits[0] else TURNED, size)
+    boxes = "" if fits[0] == fits[1] else STORED if fits[0] else TURNED
+    return Vote(boxes, "" if image.get(MEASURED) else size)
 
 
 def _inside(box: Sequence[float], size: tuple[int, int]) -> bool:

@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from yolos_jax.errors import InputError
+from yolos_jax.evaluation import voc_metrics
 
 ALL = "0.50:0.95"
 # kind, IoU thresholds, sizes of objects, most detections of an image
@@ -84,11 +85,13 @@ def _index(content: Mapping[str, Any], image_ids: Sequence[int] | None) -> COCO:
 
 
 def table(metrics: dict[str, float]) -> str:
-    """The 12 numbers as text, a line each."""
-    return "\n".join(
+    """The 12 numbers as text, a line each, then VOC's own where they are there."""
+    lines = [
         f"{kind:<17} (IoU {iou:<9} area {area:<6} detections {most:>3})  {name:<5} {metrics[name]:.4f}"
         for name, (kind, iou, area, most) in MEANING.items()
-    )
+    ]
+    own = (f"{name:<10} {metrics[name]:.4f} ({what})" for name, what in voc_metrics.MEANING.items() if name in metrics)
+    return "\n".join([*lines, *own])
 
 
 def write_report(folder: str | Path, metrics: dict[str, Any], results: list[dict[str, Any]]) -> None:

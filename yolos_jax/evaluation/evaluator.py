@@ -13,11 +13,13 @@ from tqdm import tqdm
 
 from yolos_jax.data.augment import Pipeline
 from yolos_jax.data.examples import DataSet
+from yolos_jax.data.layouts import voc
 from yolos_jax.data.loader import Loaded, LoadStep, Share, load
 from yolos_jax.data.plan import EvaluationPlan
 from yolos_jax.distributed.processes import Processes, place, reports_loss
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.coco_metrics import coco_metrics, to_results
+from yolos_jax.evaluation.voc_metrics import voc_metrics
 from yolos_jax.images.sequence import Geometry
 from yolos_jax.inference.postprocess import postprocess
 from yolos_jax.model.attention_cudnn import decided
@@ -28,7 +30,7 @@ from yolos_jax.model.yolos import abstract, apply
 class Evaluation(NamedTuple):
     """Result of an evaluation."""
 
-    metrics: dict[str, float]  # the 12 numbers by name
+    metrics: dict[str, float]  # the 12 numbers by name; on Pascal VOC its own, too
     results: list[dict[str, Any]]  # of a COCO results file, all queries of all images; in the primary process only
     skipped: list[str]  # a sentence for each unreadable image, which is scored as if nothing had been found in it
 
@@ -117,8 +119,14 @@ class Evaluator:
         wanted = self.source.examples.image_ids.tolist()
         if len(done) + len(skipped) != len(wanted) or len(set(done)) != len(done):
             raise RuntimeError("an image was missed or evaluated twice; this is a bug")
-        metrics = processes.on_primary(lambda: coco_metrics(self.source.ground_truth(), results, wanted))
+        metrics = processes.on_primary(lambda: self._score(results, wanted))
         return Evaluation(processes.allgather(metrics)[0], results, skipped)
+
+    def _score(self, results: list[dict[str, Any]], wanted: list[int]) -> dict[str, float]:
+        """COCO's numbers, and VOC's own on its data."""
+        truth = self.source.ground_truth()
+        own = voc_metrics(truth, results, wanted) if self.source.layout == voc.NAME else {}
+        return coco_metrics(truth, results, wanted) | own
 
     def _next(self, batches: Generator[Loaded], cancelled: Callable[[], int]) -> Loaded | None:
         """The next batch of this process's share; None if it does not come because all is being stopped."""

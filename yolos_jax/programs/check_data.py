@@ -3,13 +3,20 @@
 python -m yolos_jax.programs.check_data --config configs/finetune_custom.py --config.data.root=data/mine
 
 Reads both splits as training and evaluation would and decodes every image (--no-images spares that). Exit code 0:
-nothing wrong; 1: problems, a line each; 2: nothing could be read.
+nothing wrong; 1: problems, a line each; 2: nothing could be read. --show 16 draws augmented training images with
+their boxes, as the model will see them.
 """
 
+import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
-from yolos_jax.errors import clear_errors
+import numpy as np
+from PIL import Image
+
+from yolos_jax.data.layouts.splits import MissingSplit
+from yolos_jax.errors import clear_errors, make_folder
 from yolos_jax.programs.command_line import RecipeParser
 
 
@@ -19,13 +26,20 @@ def main() -> None:
     parser = RecipeParser(__doc__)
     spellings = "--no-images", "--noimages", "--nopictures"
     parser.add_argument(*spellings, dest="images", action="store_false", help="do not decode the images")
+    text = "draw so many augmented training images with their boxes, as the model sees them"
+    parser.add_argument("--show", type=int, default=0, metavar="N", help=text)
+    parser.add_argument("--show-to", default="check_data.png", metavar="FILE", help="where (default check_data.png)")
     args, config = parser.parse_recipe()
+    if args.show < 0 or Path(args.show_to).suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        parser.error("--show takes a number of at least 0, and --show-to a file that ends with .png or .jpg")
+    if args.show:
+        make_folder(Path(args.show_to).parent)
 
     from yolos_jax.data import survey
 
     problems: list[survey.Problem] = []
     try:
-        look(config, args.images, problems)
+        look(config, args, problems)
     finally:
         problems = list(dict.fromkeys(problems))  # splits that share a file share its problems
         for problem in problems:
@@ -35,29 +49,64 @@ def main() -> None:
         sys.exit(1)
 
 
-def look(config: Any, images: bool, problems: list) -> None:
-    """Prints what is in both splits; what is wrong goes to `problems`."""
+def look(config: Any, args: argparse.Namespace, problems: list) -> None:
+    """Prints what is in the splits; what is wrong goes to `problems`."""
     from yolos_jax import recipe
     from yolos_jax.data import survey
     from yolos_jax.data.rules import Known
 
     train = survey.read_split("train", lambda complain: recipe.source_of(config, "train", complain=complain), problems)
-    source = train.source
-    labels = source.category_ids, source.num_classes
-    known = Known(source.label_names, source.origin, False, source.turning.decided)  # `category_problems` names each
-    val = survey.read_split("val", lambda complain: recipe.source_of(config, "val", *labels, complain, known), problems)
-    problems += survey.nothing_problems(train) + survey.category_problems(train, val)
+    problems += survey.nothing_problems(train)
     model = recipe.model_of(config, train.source.num_classes)
     recipe.geometry_of(config, model)  # refuses what the model cannot evaluate
     plan = survey.make_plan(train, lambda sizes: recipe.plan_of(config, model, sizes), problems)
-    plan_lines = survey.plan_lines(plan) if plan else []
-    print("\n".join([*survey.overview(train), *plan_lines, "", *survey.overview(val), ""]))
-    for note in survey.notes([train, val], model.det_tokens):
+    splits, notes = [train], []
+    source = train.source
+    labels = source.category_ids, source.num_classes
+    known = Known(source.label_names, source.origin, False, source.turning.decided)  # `category_problems` names each
+    try:
+        splits.append(survey.read_split("val", lambda to: recipe.validation_of(config, *labels, to, known), problems))
+        problems += survey.category_problems(*splits)
+    except MissingSplit as error:
+        if config.eval.every_epochs:
+            raise
+        notes = [f"{str(error).split('. Set --config')[0]}; eval.every_epochs is 0, so none is needed"]
+    for split in splits:
+        print("\n".join([*survey.overview(split), *(survey.plan_lines(plan) if plan and split is train else []), ""]))
+    for note in notes + survey.notes(splits, model.det_tokens):
         print(f"note: {note}")
-    if images:
-        problems += survey.image_problems([train, val])
-        for note in survey.dark_notes([train, val]):
+    if args.show:
+        show(config, model, train.source, args.show, args.show_to)
+    if args.images:
+        problems += survey.image_problems(splits)
+        for note in survey.dark_notes(splits):
             print(f"note: {note}")
+
+
+def show(config: Any, model: Any, source: Any, count: int, path: str) -> None:
+    """Writes a page of training images, chosen at random, as the first epoch gives them to the model."""
+    from yolos_jax import recipe
+    from yolos_jax.images.reading import UnreadableImage
+    from yolos_jax.inference.contact_sheet import contact_sheet
+    from yolos_jax.inference.drawing import draw_boxes
+
+    pipeline = recipe.augmentation_of(config, model)
+    views = pipeline.views(source.examples.sizes, config.seed, 0)
+    drawn: list[Image.Image] = []
+    for index in np.random.default_rng(config.seed).permutation(len(source.examples)).tolist():
+        if len(drawn) == count:
+            break
+        example, view = source.examples[index], views.of(index)
+        try:
+            pixels = pipeline.pixels(source.read(example), view)
+        except UnreadableImage:
+            continue
+        seen = pipeline.boxes(example, view)
+        texts = [source.label_names.get(label, str(label)) for label in seen.labels.tolist()]
+        drawn.append(draw_boxes(Image.fromarray(pixels), seen.boxes, seen.labels, texts))
+    if drawn:
+        contact_sheet(drawn).save(path)
+        print(f"{len(drawn)} training images with their boxes: {path}")
 
 
 if __name__ == "__main__":

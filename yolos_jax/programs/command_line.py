@@ -5,7 +5,7 @@ import os
 import runpy
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import logging
 from ml_collections import ConfigDict
@@ -40,7 +40,18 @@ class Parser(argparse.ArgumentParser):
         if rest:
             key = rest[0].removeprefix("--config.").partition("=")[0]
             self.error(settings.unknown(key) if rest[0].startswith("--config.") else f"unexpected argument {rest[0]!r}")
+        for name, value in vars(args).items():  # a shell leaves `--workdir=~/runs` as it is
+            setattr(args, name, _at_home(value))
         return args
+
+
+def _at_home(value: Any) -> Any:
+    """A path that starts with `~`, or several, from the user's home folder; anything else as it is."""
+    if isinstance(value, list):
+        return [_at_home(each) for each in value]
+    if isinstance(value, str | Path) and str(value).startswith("~"):
+        return type(value)(os.path.expanduser(value))
+    return value
 
 
 class RecipeParser(Parser):

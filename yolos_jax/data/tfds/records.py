@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from yolos_jax.data.layouts.splits import MissingSplit
 from yolos_jax.errors import InputError
 
 INFO = "dataset_info.json"  # written last: a folder without it is no finished preparation
@@ -62,7 +63,7 @@ class Records:
         splits = info.splits
         self.split = split if split in splits else OTHER_NAMES.get(split, split)
         if self.split not in splits:
-            raise InputError(f"{directory} has no split {split!r}; it has {', '.join(sorted(splits)) or 'none'}.")
+            raise MissingSplit(f"{directory} has no split {split!r}; it has {', '.join(sorted(splits)) or 'none'}.")
         self._length = int(splits[self.split].num_examples)
         self.shards = [Path(str(path)) for path in splits[self.split].filepaths]
         self._check_shards(splits[self.split].shard_lengths)

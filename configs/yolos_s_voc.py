@@ -1,0 +1,21 @@
+r"""YOLOS-S on Pascal VOC, 20 classes and "no object"; no published AP. Trains on trainval, evaluates on test of 2007.
+
+python train.py --config configs/yolos_s_voc.py --workdir runs/voc --config.data.root=data/VOCdevkit \
+    --config.init=runs/s
+
+The data set is the folder VOC2007, or VOCdevkit with VOC2007 and VOC2012: then trainval joins both years. The sizes are
+those that the reference has for VOC: short sides 416 to 608 and at most 800, crops of 384 to 512, 512 for evaluation.
+`--config.init`: COCO weights or a converted DeiT. Evaluation adds VOC's own AP50 to COCO's numbers.
+"""
+
+from ml_collections import ConfigDict
+
+from yolos_jax import settings
+
+
+def get_config() -> ConfigDict:
+    config = settings.get_config("s")
+    config.model.num_classes = 20  # in the order of their names, from 0
+    config.data.update(root="data/VOCdevkit", train_split="trainval", val_split="test")
+    config.data.update(scales=tuple(range(416, 609, 16)), crop_range=(384, 512), short_side=512, max_side=800)
+    return config

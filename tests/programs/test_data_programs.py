@@ -1,0 +1,161 @@
+"""`convert_data` and `check_data` on every layout, in this process."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import made_layouts
+import numpy as np
+import pytest
+from made_coco import box, make_coco
+from made_layouts import LAYOUTS
+from PIL import Image
+from reference_pack import ROOT
+
+from yolos_jax.data.sources.coco import CocoSource
+
+SMALL = ["--config=configs/finetune_custom.py", "--config.train.batch_size=2", "--config.data.short_side=48"]
+SMALL += ["--config.data.scales=(32, 48)", "--config.data.crop_sides=(48,)", "--config.data.crop_range=(32, 64)"]
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Runs a program; returns (exit code, what it printed, its errors)."""
+
+    def call(program, *args):
+        monkeypatch.setattr(sys, "argv", [program, *map(str, args)])
+        monkeypatch.chdir(ROOT)
+        code = 0
+        try:
+            importlib.import_module(f"yolos_jax.programs.{program}").main()
+        except SystemExit as end:
+            code = end.code
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+def facts(source):
+    """What matters of a source, by images' names."""
+    names = source.label_names
+    return {
+        Path(e.file).stem: (e.width, e.height, [names[i] for i in e.labels.tolist()], e.boxes.round(3).tolist())
+        for e in source.examples
+    }
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_layout_becomes_a_plain_coco_folder(layout, tmp_path, call):
+    data = made_layouts.made(2)
+    root, out = LAYOUTS[layout](tmp_path / "set", data), tmp_path / "coco"
+    code, text, _ = call("convert_data", root, "--out", out)
+    assert code == 0 and f"written: {out}" in text
+    want = made_layouts.coco(tmp_path / "want", data)
+    for split in ("train", "val"):
+        found = CocoSource(out, split, categories="contiguous")
+        assert facts(found) == facts(CocoSource(want, split, categories="contiguous"))
+        assert f"{len(data[split])} images, {sum(len(p.boxes) for p in data[split])} boxes, as {split}" in text
+        assert all(Path(e.file).is_symlink() for e in found.examples)
+        assert found.read(found.examples[0]).size == data[split][0].size
+    code, _, error = call("convert_data", root, "--out", out)
+    assert code == 2 and "not an empty folder" in error
+
+
+def test_copies_and_chosen_splits(tmp_path, call):
+    root = made_layouts.roboflow(tmp_path / "set", made_layouts.made())
+    code, _, _ = call("convert_data", root, "--out", tmp_path / "out", "--copy", "--splits", "valid")
+    assert code == 0 and [p.name for p in (tmp_path / "out").iterdir() if p.name != "annotations"] == ["val"]
+    assert not any(p.is_symlink() for p in (tmp_path / "out" / "val").iterdir())
+    code, _, error = call("convert_data", root, "--out", tmp_path / "other", "--splits", "val")
+    assert code == 2 and "has no split val; it has train, valid" in error
+
+
+def test_a_data_set_of_the_package_datasets(tmp_path, call):
+    pytest.importorskip("datasets")
+    data = made_layouts.made()
+    root = made_layouts.rows(tmp_path / "set", data, parquet=False)
+    assert call("convert_data", root, "--out", tmp_path / "out")[0] == 0
+    found = CocoSource(tmp_path / "out", "val", categories="contiguous")
+    assert [e.boxes.tolist() for e in found.examples] == [[list(b.corners) for b in p.boxes] for p in data["val"]]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_check_data_reads_every_layout(layout, tmp_path, call):
+    root = LAYOUTS[layout](tmp_path, made_layouts.made(1))
+    code, text, error = call("check_data", *SMALL, f"--config.data.root={root}")
+    assert code == 0, text + error
+    assert text.splitlines()[-1] == "nothing wrong found" and "images          4, 0 of them" in text
+    assert len(text.splitlines()) < 40
+
+
+def test_a_missing_validation_split(tmp_path, call):
+    root = made_layouts.coco(tmp_path, made_layouts.made(train=8))
+    (root / "annotations" / "instances_val.json").unlink()
+    code, _, error = call("check_data", *SMALL, f"--config.data.root={root}")
+    assert code == 2 and "eval.every_epochs=0" in error and "the val split, set by data.val_split" in error
+    batch = "--config.train.batch_size=8"  # the devices of a test
+    code, _, error = call("train", *SMALL, batch, f"--config.data.root={root}", f"--workdir={tmp_path / 'w'}")
+    assert code == 2 and "--config.eval.every_epochs=0 to train without" in error
+    code, text, _ = call("check_data", *SMALL, f"--config.data.root={root}", "--config.eval.every_epochs=0")
+    assert code == 0 and "so none is needed" in text and "val:" not in text
+
+
+def test_orphans_are_grouped_after_the_first_few(tmp_path, call):
+    boxes = [box(1, 1, [4, 4, 20, 10]), *(box(i, 50 + i // 2, [4, 4, 5, 5]) for i in range(2, 22))]
+    root = make_coco(tmp_path, [(64, 48)] * 3, "train", boxes)
+    make_coco(root, [(64, 48)] * 2, "val")
+    code, text, _ = call("check_data", *SMALL, f"--config.data.root={root}")
+    told = [line for line in text.splitlines() if line.startswith("problem: ")]
+    assert code == 1 and len(told) == 6
+    assert "annotates image id 51, which is not among its images (2 annotations" in told[0]
+    assert "10 annotations more of 5 other image ids" in told[-1]
+
+
+def test_hidden_files_are_counted(tmp_path, call):
+    root = made_layouts.coco(tmp_path, made_layouts.made())
+    for name in ("._a.jpg", "._b.jpg"):
+        (root / "train" / name).write_bytes(b"\0")
+    code, text, _ = call("check_data", *SMALL, f"--config.data.root={root}")
+    assert code == 0 and f"note: 2 hidden files in {root / 'train'} passed over" in text
+
+
+def test_the_page_of_augmented_images(tmp_path, call):
+    """Boxes as large as their images survive every flip and crop: each cell has the box's colour at its edges."""
+    whole = [box(i, i, [0, 0, 64, 48]) for i in range(1, 7)]
+    root = make_coco(tmp_path, [(64, 48)] * 6, "train", whole)
+    make_coco(root, [(64, 48)] * 2, "val")
+    page = tmp_path / "pages" / "sheet.png"
+    code, text, _ = call("check_data", *SMALL, f"--config.data.root={root}", "--show", 5, "--show-to", page)
+    assert code == 0 and f"5 training images with their boxes: {page}" in text
+    sheet = np.asarray(Image.open(page).convert("RGB")).astype(int)
+    assert sheet.shape == (2 * 488 + 8, 4 * 488 + 8, 3)
+    cells = [sheet[8 + 488 * row :, 8 + 488 * column :][:480, :480] for row in (0, 1) for column in range(4)]
+    assert [bool((cell != 255).any()) for cell in cells] == [True] * 5 + [False] * 3
+    for cell in cells[:5]:
+        inside = np.argwhere((cell != 255).any(2))
+        (top, left), (bottom, right) = inside.min(0), inside.max(0)
+        edge = (
+            cell[(top + bottom) // 2, left + 1],
+            cell[(top + bottom) // 2, right - 1],
+            cell[bottom - 1, (left + right) // 2],
+        )
+        assert all(abs(colour - edge[0]).max() < 60 and colour.max() - colour.min() > 100 for colour in edge)
+
+
+@pytest.mark.parametrize("wrong", [["--show=-1"], ["--show=2", "--show-to=page.txt"]])
+def test_a_page_that_cannot_be(tmp_path, call, wrong):
+    code, _, error = call("check_data", *SMALL, f"--config.data.root={tmp_path}", *wrong)
+    assert code == 2 and "--show takes a number of at least 0" in error
+
+
+def test_an_absent_image_stops_or_is_named(tmp_path, call):
+    root = made_layouts.coco(tmp_path, made_layouts.made())
+    (root / "train" / "train1.jpg").unlink()
+    code, text, _ = call("check_data", *SMALL, f"--config.data.root={root}", "--no-images")
+    assert code == 1 and "train1.jpg is absent" in text
+    skip = "--config.data.on_bad_image=skip"
+    code, text, _ = call("check_data", *SMALL, f"--config.data.root={root}", skip, "--no-images")
+    assert code == 0 and "note: 1 images that" in text and "are absent" in text
+    assert json.loads((root / "annotations" / "instances_train.json").read_text())["images"]

@@ -1,0 +1,56 @@
+"""What is not read, by what tells it, and what turns it into something that is. No jax here."""
+
+import itertools
+from pathlib import Path
+
+from yolos_jax.data.layouts.annotated import is_hidden
+
+SNIFF, FILES = 1 << 16, 50  # bytes and files that are looked at
+COMMAND = "pip install {package}, then `{command}`"
+# ending of a file, words that it holds, what it is, what to do
+KNOWN = (
+    (".xml", ("<annotations", "<image "), "CVAT's XML for images", "export the task from CVAT as COCO 1.0"),
+    (".json", ('"shapes"', '"imagePath"'), "labelme's JSON", COMMAND.format(
+        package="labelme2coco", command="labelme2coco {root} --category_id_start 1")),
+    (".json", ('"_via_img_metadata"',), "VIA's project", "export the annotations from VIA as COCO"),
+    (".json", ('"regions"', '"shape_attributes"'), "VIA's JSON", "export the annotations from VIA as COCO"),
+    (".json", ('"rectanglelabels"',), "Label Studio's JSON", COMMAND.format(
+        package="label-studio-converter", command="label-studio-converter export -i {file} -o {root}/coco -f COCO")),
+    (".json", ('"coordinates"', '"label"', '"image"'), "CreateML's JSON", "export the data from its tool as COCO"),
+    (".csv", ("ImageID", "LabelName", "XMin"), "Open Images' CSV", COMMAND.format(
+        package="fiftyone", command="fiftyone convert --input-dir {root} --input-type fiftyone.types."
+        "OpenImagesV7Dataset --output-dir {root}-coco --output-type fiftyone.types.COCODetectionDataset")),
+    (".csv", ("file_name",), "imagefolder's metadata as CSV", "write it as metadata.jsonl, a JSON object a line"),
+    (".data", ("names", "train"), "darknet's .data file", "write its names and folders into a data.yaml"),
+    (".tfrecord", (), "TFRecord files", "export the data from their tool as COCO"),
+    (".tar", (), "WebDataset's shards", "load them with the package datasets and save_to_disk"),
+    (".zip", (), "an archive", "unpack it"),
+)  # fmt: skip
+
+
+def explain(root: Path, names: list[str]) -> str:
+    """A sentence for a folder in none of the layouts `names`: what it seems to be, and what converts it."""
+    for file in itertools.islice(_files(root), FILES):
+        head = file.open("rb").read(SNIFF).decode("utf-8", "replace")
+        for ending, words, kind, remedy in KNOWN:
+            if file.name.lower().endswith(ending) and all(word in head for word in words):
+                what = f"{root} holds {kind} ({file.name}), which is not read"
+                return f"{what}; {remedy.format(root=root, file=file)}."
+    if root.is_dir() and any(root.glob("labels/**/*.txt")):
+        lacks = f"{root} has YOLO's labels/ but nothing says the names of their classes"
+        return f"{lacks}; write a data.yaml with train: images/train, val: images/val and names: [...]."
+    inside = sorted(f.name for f in root.iterdir() if not is_hidden(f.name))[:8] if root.is_dir() else []
+    holds = f"it holds {', '.join(inside)}" if inside else "it is empty" if root.is_dir() else "it is a file"
+    return (
+        f"{root} is in no layout that is read ({', '.join(names)}, TFDS); {holds}. "
+        "COCO's is annotations/instances_train.json beside train/, and the same for val."
+    )
+
+
+def _files(root: Path) -> list[Path]:
+    if root.is_file():
+        return [root]
+    found = itertools.chain.from_iterable(root.glob("*/" * depth + "*") for depth in range(3))
+    endings = tuple(ending for ending, *_ in KNOWN)
+    named = (f for f in found if f.name.lower().endswith(endings) and not is_hidden(f.name))
+    return [f for f in itertools.islice(named, FILES) if f.is_file()]

@@ -1,0 +1,78 @@
+"""VOC's XML files. They come from anywhere, so defusedxml parses them. No jax here."""
+
+import functools
+import math
+import os
+from typing import Any, NamedTuple
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import parse
+
+from yolos_jax.data.layouts.annotated import is_hidden
+
+
+class Object(NamedTuple):
+    """One object of an image."""
+
+    name: str
+    box: tuple[float, float, float, float]  # xmin, ymin, xmax, ymax: pixels from 1, the last ones inside
+    difficult: bool
+
+
+class Record(NamedTuple):
+    """What an XML file says of its image; `wrong` is a sentence if it makes no sense."""
+
+    file_name: str = ""
+    width: int = 0
+    height: int = 0
+    objects: tuple[Object, ...] = ()
+    wrong: str = ""
+
+    def size(self) -> dict[str, int]:
+        """Width and height as COCO has them; none if the file does not say them."""
+        return {"width": self.width, "height": self.height} if self.width > 0 and self.height > 0 else {}
+
+
+@functools.lru_cache(maxsize=8)  # splits share a folder, and all of its files are needed for the categories
+def records_of(folder: str, changed: int) -> dict[str, Record]:
+    """The XML files of a folder and below, by their paths in it without the ending; `changed` is when it last was."""
+    found: dict[str, Record] = {}
+    for at, _, names in os.walk(folder, followlinks=True):
+        inside = os.path.relpath(at, folder)
+        for name in sorted(name for name in names if name.endswith(".xml") and not is_hidden(name)):
+            stem = name[:-4] if inside == "." else f"{inside}/{name[:-4]}"
+            found[stem] = _record(os.path.join(at, name))
+    return found
+
+
+def _record(path: str) -> Record:
+    try:
+        root = parse(path).getroot()
+        objects = tuple(_object(each) for each in root.iterfind("object"))
+        size: Any = root.find("size")
+        width, height = (_number(size, key) if size is not None else 0 for key in ("width", "height"))
+        return Record(root.findtext("filename", "").strip(), int(width), int(height), objects)
+    except (ParseError, DefusedXmlException, OSError, ValueError) as error:
+        return Record(wrong=f"{path} cannot be read ({' '.join(str(error).split())}); repair or remove it.")
+
+
+def _object(element: Element) -> Object:
+    name, box = (element.findtext("name") or "").strip(), element.find("bndbox")
+    if not name or box is None:
+        raise ValueError("an object has no name or no bndbox")
+    corners = tuple(_number(box, key) for key in ("xmin", "ymin", "xmax", "ymax"))
+    if corners[2] < corners[0] or corners[3] < corners[1]:
+        raise ValueError(f"the box of {name!r} ends before it begins")
+    return Object(name, corners, (element.findtext("difficult") or "0").strip() not in ("0", "false", "False", ""))  # type: ignore[arg-type]
+
+
+def _number(element: Element, key: str) -> float:
+    text = element.findtext(key) or ""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not abs(number) < 1e6:
+        raise ValueError(f"{key} is {text[:50]!r} and must be a number")
+    return number

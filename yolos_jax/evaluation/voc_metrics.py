@@ -1,0 +1,99 @@
+"""Pascal VOC's own numbers: average precision at IoU 0.5 over the classes, by 11 points (2007) and by area (2010 on).
+
+Written after the development kit's description. Each detection belongs to the object of its class with which it
+overlaps most; the first that overlaps at least by half is right, further ones are wrong, and those of a difficult
+object count as neither.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+OVERLAP = 0.5
+POINTS, AREA = "VOC07_AP50", "VOC_AP50"
+MEANING = {POINTS: "11 points, VOC 2007", AREA: "area, VOC 2010 on"}
+
+
+def voc_metrics(
+    truth: Mapping[str, Any], results: Sequence[dict[str, Any]], image_ids: Sequence[int] | None = None
+) -> dict[str, float]:
+    """Scores boxes against ground truth as VOC does.
+
+    Args:
+      truth: the content of a COCO annotation file, whose annotations may be marked `difficult`.
+      results: entries of a COCO results file; of equal scores the first comes first.
+      image_ids: images to score; all of the ground truth by default.
+
+    Returns:
+      The mean over the classes that have an object which is not difficult, 0..1, by `POINTS` and by `AREA`; -1 if
+      there is no such class.
+    """
+    scored = {image["id"] for image in truth["images"]} if image_ids is None else set(image_ids)
+    objects: dict[Any, dict[Any, list]] = defaultdict(lambda: defaultdict(list))
+    found: dict[Any, list] = defaultdict(list)
+    for annotation in truth["annotations"]:
+        if annotation["image_id"] in scored:
+            objects[annotation["category_id"]][annotation["image_id"]].append(annotation)
+    for result in results:
+        if result["image_id"] in scored:
+            found[result["category_id"]].append(result)
+    averages = []
+    for category, of_image in objects.items():
+        wanted = sum(not is_difficult(a) for group in of_image.values() for a in group)
+        if wanted:
+            averages.append(average_precisions(*_curve(found[category], of_image, wanted)))
+    means = np.mean(averages, axis=0).tolist() if averages else [-1.0, -1.0]
+    return dict(zip((POINTS, AREA), means))
+
+
+def is_difficult(annotation: Mapping[str, Any]) -> bool:
+    return bool(annotation.get("difficult"))
+
+
+def average_precisions(recall: np.ndarray, precision: np.ndarray) -> tuple[float, float]:
+    """Average precision by 11 points and by area of a curve, float `[n]` in the order of the detections."""
+    best = np.maximum.accumulate(precision[::-1])[::-1]  # at this recall or any higher one
+    # Eleven recalls are compared as exact tenths: 0.1 * 3 is a little more than 0.3.
+    starts = np.searchsorted(recall, np.arange(11) / 10, side="left")
+    points = np.append(best, 0.0)[starts].mean()
+    return float(points), float((np.diff(recall, prepend=0.0) * best).sum())
+
+
+def _curve(results: list[dict[str, Any]], objects: dict[Any, list], wanted: int) -> tuple[np.ndarray, np.ndarray]:
+    """Recall and precision after each detection of a class, best first; those of difficult objects are left out."""
+    boxes = {image_id: corners([a["bbox"] for a in group]) for image_id, group in objects.items()}
+    taken = {image_id: np.zeros(len(group), bool) for image_id, group in objects.items()}
+    order = np.argsort([-r["score"] for r in results], kind="stable")
+    right: list[bool] = []
+    for result in (results[i] for i in order):
+        image_id, hit = result["image_id"], False
+        if image_id in boxes:
+            overlaps = overlaps_of(corners([result["bbox"]])[0], boxes[image_id])
+            nearest = int(overlaps.argmax())
+            if overlaps[nearest] >= OVERLAP:
+                if is_difficult(objects[image_id][nearest]):
+                    continue
+                hit = not taken[image_id][nearest]
+                taken[image_id][nearest] = True
+        right.append(hit)
+    hits = np.cumsum(right, dtype=np.float64)
+    return hits / wanted, hits / np.arange(1, len(right) + 1)
+
+
+def corners(boxes: Sequence[Sequence[float]]) -> np.ndarray:
+    """COCO's boxes -> float64 `[n, 4]` corners."""
+    x, y, w, h = np.array(boxes, np.float64).reshape(-1, 4).T
+    return np.stack([x, y, x + w, y + h], axis=1)
+
+
+def overlaps_of(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """float64 `[n]`, intersection over union of one box with others, as corners.
+
+    Pixels counted from 1 with the last one inside, as VOC has them, give the same number as these edges.
+    """
+    sides = np.clip(np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2]), 0, None)
+    both = sides.prod(1)
+    union = (box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - both
+    return both / np.maximum(union, np.finfo(np.float64).tiny)
