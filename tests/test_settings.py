@@ -285,8 +285,8 @@ FREE = {
     "init", "matcher", "eval.batch_size", "eval.every_epochs", "eval.compilation_cache", "checkpoint.every_steps",
     "checkpoint.keep", "data.root", "data.train_split", "data.val_split", "data.train_annotations",
     "data.val_annotations", "data.train_images", "data.val_images", "data.workers", "data.ahead", "data.on_bad_image",
-    "data.names", "data.val_boxes", "data.short_side", "train.max_steps", "train.log_every", "train.accumulate", "model.max_side",
-    "model.attention", "model.query_block", "model.remat",
+    "data.names", "data.val_boxes", "data.short_side", "train.max_steps", "train.log_every", "train.accumulate",
+    "model.max_side", "model.attention", "model.query_block", "model.remat",
 }  # fmt: skip
 OF_A_HOST = {
     "init", "data.root", "data.train_annotations", "data.val_annotations", "data.train_images", "data.val_images",

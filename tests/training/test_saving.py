@@ -33,6 +33,7 @@ TASK = SimpleNamespace(
     headline=("AP", "AP50"),
     facts=FACTS,
     compare=lambda meta: meta.model.differences(TINY),
+    meta=lambda step, extra: meta_of(step, **extra),
 )
 
 

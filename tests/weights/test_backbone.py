@@ -156,7 +156,7 @@ def test_a_count_of_batches_is_no_weight(tmp_path):
 
 def test_odd_folders_are_refused(tmp_path):
     path = folder(tmp_path / "a", {"model_type": "yolos"}, transformers_vit())
-    with pytest.raises(InputError, match="model_type 'yolos', but its tensors are those of a ViT without detection"):
+    with pytest.raises(InputError, match="model_type 'yolos', but none of its tensors is a detection head"):
         load_weights(path, TINY)
     (path / "config.json").write_text(json.dumps({"model_type": "dinov2"}))
     with pytest.raises(InputError, match=r"model_type 'dinov2', not 'yolos' \(nor one of vit, deit, vit_mae"):

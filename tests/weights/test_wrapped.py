@@ -22,8 +22,9 @@ def test_prefixes_are_removed_and_noted(tmp_path, prefix, kind):
     assert any(f"the prefix {prefix!r} of names was removed; left out: 1 tensors" in n for n in loaded.report.notes)
 
 
+@pytest.mark.parity
 def test_lightning_checkpoints_are_read(tmp_path):
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
     state = {f"model.{n}": torch.from_numpy(a) for n, a in to_huggingface(random_params(TINY), TINY).items()}
     path = tmp_path / "epoch=9.ckpt"
     torch.save({"state_dict": state, "epoch": 9, "pytorch-lightning_version": "2.0", "callbacks": {}}, path)
@@ -39,12 +40,12 @@ def test_processors_with_bounds_of_both_sides():
 def test_names_from_1_are_explained(tmp_path):
     labels = {str(i): f"name{i}" for i in range(1, 5)}
     with pytest.raises(InputError, match=r"the ids 1\.\.4, .* has the outputs 0\.\.3 .* Number the names"):
-        load_weights(huggingface_folder(tmp_path, id2label=labels))
+        load_weights(huggingface_folder(tmp_path / "made", id2label=labels))
 
 
 def test_outputs_of_the_class_head_follow_the_names(tmp_path, capsys):
     names = {"0": "cat", "1": "dog", "2": "cow", "3": "hen"}
-    where, given = str(huggingface_folder(tmp_path, id2label=names)), random_params(TINY)["class_head"]["fc3"]
+    where, given = str(huggingface_folder(tmp_path / "made", id2label=names)), random_params(TINY)["class_head"]["fc3"]
     wanted = {0: "Dog", 1: "cat", 2: "bus", 3: "hen"}
     found = starting_params(TINY, where, 0, wanted)["class_head"]["fc3"]
     assert "taken by name, those of bus start fresh" in capsys.readouterr().out
