@@ -10,6 +10,9 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+ATTENTION = "attention"  # what `attend` computes is named so for `jax.checkpoint`: a policy can save it
 
 
 def attention_weights(q: jax.Array, k: jax.Array, length: jax.Array) -> jax.Array:
@@ -71,7 +74,7 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, block: 
         return out / total, most + jnp.log(total)
 
     out, log_sums = jax.lax.map(head, (_by_head(q * q.shape[-1] ** -0.5), keys, _by_head(v, blocks)))
-    out = _by_token(out).astype(v.dtype)
+    out, log_sums = checkpoint_name((_by_token(out).astype(v.dtype), log_sums), ATTENTION)
     return out, (q, k, v, length, out, log_sums)
 
 
