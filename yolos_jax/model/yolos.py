@@ -98,9 +98,11 @@ class Yolos(nnx.Module):
                 x += positions(grid, tokens).astype(dtype)
             return x, weights
 
-        # prevent_cse guards against a saving that a scan does not have
-        step = jax.checkpoint(step, prevent_cse=False, policy=None if self.compute.remat else WORTH_SAVING)
-        x, weights = jax.lax.scan(step, x, layers)
+        # prevent_cse guards against a saving that a scan does not have. What cuDNN's attention leaves for its gradient
+        # has no name that a policy could save.
+        remat, cudnn = self.compute.remat, self.compute.attention == "cudnn"
+        saving = jax.checkpoint(step, prevent_cse=False, policy=None if remat else WORTH_SAVING)
+        x, weights = jax.lax.scan(saving if remat or not cudnn else step, x, layers)
         x, last_weights = self.last_block(x, length, det, want)
 
         features = self.norm(x).astype(jnp.float32)
