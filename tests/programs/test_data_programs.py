@@ -1,8 +1,6 @@
 """`convert_data` and `check_data` on every layout, in this process."""
 
-import importlib
 import json
-import sys
 from pathlib import Path
 
 import made_layouts
@@ -11,30 +9,11 @@ import pytest
 from made_coco import box, make_coco
 from made_layouts import LAYOUTS
 from PIL import Image
-from reference_pack import ROOT
 
 from yolos_jax.data.sources.coco import CocoSource
 
 SMALL = ["--config=configs/finetune_custom.py", "--config.train.batch_size=2", "--config.data.short_side=48"]
 SMALL += ["--config.data.scales=(32, 48)", "--config.data.crop_sides=(48,)", "--config.data.crop_range=(32, 64)"]
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs a program; returns (exit code, what it printed, its errors)."""
-
-    def call(program, *args):
-        monkeypatch.setattr(sys, "argv", [program, *map(str, args)])
-        monkeypatch.chdir(ROOT)
-        code = 0
-        try:
-            importlib.import_module(f"yolos_jax.programs.{program}").main()
-        except SystemExit as end:
-            code = end.code
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
 
 
 def facts(source):

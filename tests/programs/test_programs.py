@@ -3,11 +3,9 @@
 Steps and one mistake of each program run in a process of its own; the other mistakes in this one, which has 8 devices.
 """
 
-import importlib
 import json
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -44,24 +42,6 @@ def run():
         )
 
     return run
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs a program in this process; returns what `run` does."""
-
-    def call(program, *args):
-        monkeypatch.setattr(sys, "argv", [program, *map(str, args)])
-        monkeypatch.chdir(ROOT)
-        code = 0
-        try:
-            importlib.import_module(f"yolos_jax.programs.{program.removesuffix('.py')}").main()
-        except SystemExit as end:
-            code = end.code
-        printed = capsys.readouterr()
-        return SimpleNamespace(returncode=code, stdout=printed.out, stderr=printed.err)
-
-    return call
 
 
 def refused(result, *words):

@@ -10,9 +10,9 @@ from PIL import Image
 
 from yolos_jax.data.annotations import Complain
 from yolos_jax.data.upright import MEASURED
+from yolos_jax.images.headers import ORIENTATION
 from yolos_jax.images.reading import UnreadableImage, decoding
 
-ORIENTATION = 0x0112  # EXIF's tag; 5 to 8 swap the sides
 THREADS, PIECE = 8, 256  # images that a thread takes at once
 MOST = 10**6  # pixels of a side
 
@@ -34,7 +34,7 @@ def image_size(source: Any, name: str, upright: bool = False) -> tuple[int, int]
             width, height = image.size
             # JPEG's header says whether there is any EXIF; looking for it in others costs little
             if upright and (image.format != "JPEG" or "exif" in image.info):
-                turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+                turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)  # which swap the sides
                 return (height, width) if turned else (width, height)
             return width, height
 
