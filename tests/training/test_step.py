@@ -10,6 +10,7 @@ from micro_run import assert_equal_trees, initial_state, without_key_biases
 
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.model.config import Compute, YolosConfig
+from yolos_jax.model.cost import inner_jaxprs
 from yolos_jax.model.yolos import abstract, apply, build
 from yolos_jax.objective.weights import LossWeights
 from yolos_jax.tasks.detection import batch_divisors, detection_loss
@@ -65,14 +66,24 @@ def test_bfloat16_is_near_and_its_parameters_and_losses_are_float32(plain):
     assert flat[0] @ flat[1] > 0.99 * np.linalg.norm(flat[0]) * np.linalg.norm(flat[1])
 
 
+def products(jaxpr):
+    """The matrix products of a traced function and of all that it calls."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            yield equation
+        for inner in inner_jaxprs(equation.params):
+            yield from products(inner)
+
+
 def test_bfloat16_really_computes_in_bfloat16():
     graph, params = abstract(CONFIG, Compute(dtype="bfloat16"))[0], build(CONFIG, 0)[1]
     batch = batch_of()
-    program = str(jax.make_jaxpr(lambda p: apply(graph, p, batch.patches, batch.grid))(params))
-    products = [line for line in program.splitlines() if "dot_general" in line]
-    in_bfloat16 = [line for line in products if ":bf16[" in line.split("=")[0]]
-    # qkv, proj, fc1, fc2 of the blocks; those of the last, where q is apart; the patches. Attention sums in float32.
-    assert len(in_bfloat16) == 4 + 5 + 1
+    program = jax.make_jaxpr(lambda p: apply(graph, p, batch.patches, batch.grid))(params).jaxpr
+    dtypes = [[str(v.aval.dtype) for v in (*product.invars, *product.outvars)] for product in products(program)]
+    # qkv, proj, fc1, fc2 of the blocks; those of the last, where q is apart; the patches
+    assert dtypes.count(["bfloat16"] * 3) == 4 + 5 + 1
+    # Scores, and values by weights, of both kinds of attention: products of bfloat16, summed in float32.
+    assert dtypes.count(["bfloat16", "bfloat16", "float32"]) == 2 * 2
     logits = apply(graph, params, batch.patches, batch.grid).logits
     assert logits.dtype == jnp.float32
 

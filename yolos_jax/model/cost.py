@@ -79,11 +79,11 @@ def _of(jaxpr: Any) -> int:
             total += max(_of(branch.jaxpr) for branch in parameters["branches"])
         else:
             times = parameters["length"] if name == "scan" else 1
-            total += times * sum(_of(inner) for inner in _inside(parameters))
+            total += times * sum(_of(inner) for inner in inner_jaxprs(parameters))
     return total
 
 
-def _inside(parameters: dict[str, Any]) -> Iterator[Any]:
+def inner_jaxprs(parameters: dict[str, Any]) -> Iterator[Any]:
     """The jaxprs that an equation calls; of a function with a gradient of its own, the function."""
     for value in parameters.values():
         for item in value if isinstance(value, tuple | list) else [value]:
