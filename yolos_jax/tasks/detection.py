@@ -32,6 +32,7 @@ from yolos_jax.objective.matching import check_matcher
 from yolos_jax.objective.weights import LossWeights
 from yolos_jax.training import loop
 from yolos_jax.training.optimizer import make_optimizer, schedule_of
+from yolos_jax.training.rates import note_of, rates_of
 from yolos_jax.training.resume import versions
 from yolos_jax.training.step import data_mesh
 from yolos_jax.training.task import Loss, LossReport, Task
@@ -101,6 +102,7 @@ def detection_task(config: Any, mesh: Mesh) -> Task:
         val = recipe.validation_of(config, source.category_ids, source.num_classes, known=known)
         evaluator = recipe.evaluator_of(config, model, val, mesh)
     graph, shapes = abstract(model, compute)
+    rates = rates_of(optimizer, shapes)
     total = min(len(plan), train.max_steps or len(plan))
 
     def batches(start: int, share: Share) -> Any:
@@ -109,12 +111,14 @@ def detection_task(config: Any, mesh: Mesh) -> Task:
 
     names = source.label_names, data.names == "match"
     notes = source.notes + (scoring_notes(evaluator.source) if evaluator else ())
+    notes += note_of(shapes, rates, optimizer.freeze)
     return Task(
         shapes=shapes,
         starting_params=functools.partial(starting_params, model, config.init, config.seed, *names),
         loss=detection_loss(graph, train.images_per_replica, config.matcher, mesh, LossWeights(**config.loss)),
         divisors=batch_divisors(train.images_per_replica),
-        optimizer=make_optimizer(optimizer.name, schedule, optimizer.weight_decay, optimizer.clip_norm),
+        optimizer=make_optimizer(optimizer.name, schedule, optimizer.weight_decay, optimizer.clip_norm, rates),
+        rates=rates,
         schedule=schedule,
         load=batches,
         total=total,

@@ -56,6 +56,13 @@ def refuse_differences(meta: Meta, task: Task, accept: bool) -> list[str]:
     if different:
         raise InputError(f"the checkpoint of step {meta.step} is of another model: {'; '.join(different)}.")
     old, new = meta.extra, task.facts
+    fixed = settings.differences(old["config"], new["config"], never=True)
+    if fixed:
+        raise InputError(
+            f"the run that wrote step {meta.step} was another, and what its optimizer kept does not fit this one: "
+            f"{'; '.join(fixed)}. Set them as they were, or start a new run in another --workdir, from these weights "
+            "with --config.init."
+        )
     found = settings.differences(old["config"], new["config"])
     before, now = ({"turned": "stored"} | facts["data"] for facts in (old, new))  # as before version 0.3
     if before != now:
