@@ -79,7 +79,7 @@ def main() -> None:
 def flags() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", nargs="+", required=True, type=Path, help="descriptions of GPUs")
-    parser.add_argument("--recipes", nargs="+", default=RECIPES, help="by name, such as yolos_s")
+    parser.add_argument("--recipes", nargs="+", default=RECIPES, help="names, such as yolos_s, or files")
     parser.add_argument("--programs", nargs="+", default=["forward", "step"], choices=["forward", "step"])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
     parser.add_argument("--remat", nargs="+", type=int, default=[0, 1], choices=[0, 1], help="of steps")
