@@ -39,7 +39,8 @@ MOST_STEPS = 2**31 - 1  # steps are counted in int32
 PIXELS = 16384  # of the longest side of an image
 _MODEL, _COMPUTE, _LOSS = YolosConfig(), Compute(), LossWeights()
 _PATH, _NAME = Place(), Text()
-_BOXES = Choice(("xywh", "xyxy", "xywh_shares", "xyxy_shares", "cxcywh_shares"))
+BOXES = ("xywh", "xyxy", "xywh_shares", "xyxy_shares", "cxcywh_shares")  # what the numbers of a box are
+_BOXES = Choice(BOXES)
 
 # fmt: off
 SETTINGS: dict[str, Setting] = {
