@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "distributed": set(),
     "checkpoints": {"model"},
     "training": {"checkpoints", "data", "distributed", "settings"},
+    "analysis": {"data", "distributed", "evaluation", "images", "inference", "model", "objective"},
     "weights": {"checkpoints", "evaluation", "images", "model"},
     "inference": {"checkpoints", "compiled", "images", "model", "objective", "weights"},
     "evaluation": {"data", "distributed", "images", "inference", "model"},
