@@ -18,7 +18,8 @@ from yolos_jax.data.loader import Loaded, LoadStep, Share, load
 from yolos_jax.data.plan import EvaluationPlan
 from yolos_jax.distributed.processes import Processes, place, reports_loss
 from yolos_jax.errors import InputError
-from yolos_jax.evaluation.coco_metrics import coco_metrics, to_results
+from yolos_jax.evaluation.class_scores import ClassScores
+from yolos_jax.evaluation.coco_metrics import scored, to_results
 from yolos_jax.evaluation.voc_metrics import voc_metrics
 from yolos_jax.images.sequence import Geometry
 from yolos_jax.inference.postprocess import postprocess
@@ -33,6 +34,12 @@ class Evaluation(NamedTuple):
     metrics: dict[str, float]  # the 12 numbers by name; on Pascal VOC its own, too
     results: list[dict[str, Any]]  # of a COCO results file, all queries of all images; in the primary process only
     skipped: list[str]  # a sentence for each unreadable image, which is scored as if nothing had been found in it
+    classes: ClassScores | None = None  # each class's numbers; in the primary process only
+
+    @property
+    def details(self) -> dict[str, float]:
+        """Numbers of single classes by name, for TensorBoard."""
+        return {} if self.classes is None else self.classes.scalars()
 
 
 class Evaluator:
@@ -119,14 +126,15 @@ class Evaluator:
         wanted = self.source.examples.image_ids.tolist()
         if len(done) + len(skipped) != len(wanted) or len(set(done)) != len(done):
             raise RuntimeError("an image was missed or evaluated twice; this is a bug")
-        metrics = processes.on_primary(lambda: self._score(results, wanted))
-        return Evaluation(processes.allgather(metrics)[0], results, skipped)
+        metrics, classes = processes.on_primary(lambda: self._score(results, wanted)) or ({}, None)
+        return Evaluation(processes.allgather(metrics)[0], results, skipped, classes)
 
-    def _score(self, results: list[dict[str, Any]], wanted: list[int]) -> dict[str, float]:
-        """COCO's numbers, and VOC's own on its data."""
+    def _score(self, results: list[dict[str, Any]], wanted: list[int]) -> tuple[dict[str, float], ClassScores]:
+        """COCO's numbers, and VOC's own on its data; and those of each class."""
         truth = self.source.ground_truth()
         own = voc_metrics(truth, results, wanted) if self.source.layout == voc.NAME else {}
-        return coco_metrics(truth, results, wanted) | own
+        metrics, classes = scored(truth, results, wanted)
+        return metrics | own, classes
 
     def _next(self, batches: Generator[Loaded], cancelled: Callable[[], int]) -> Loaded | None:
         """The next batch of this process's share; None if it does not come because all is being stopped."""
