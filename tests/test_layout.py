@@ -21,7 +21,10 @@ MAY_IMPORT = {
     "checkpoints": {"model"},
     "training": {"checkpoints", "data", "distributed", "plotting", "settings"},
     "plotting": set(),
-    "analysis": {"evaluation", "images", "inference", "plotting", "training"},
+    "analysis": {
+        "data", "distributed", "evaluation", "images", "inference", "model", "objective", "plotting", "training",
+    },  # fmt: skip
+    "page": {"analysis", "images", "inference", "plotting"},
     "weights": {"checkpoints", "evaluation", "images", "model"},
     "inference": {"checkpoints", "compiled", "images", "model", "objective", "weights"},
     "evaluation": {"data", "distributed", "images", "inference", "model"},

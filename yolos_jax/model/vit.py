@@ -84,6 +84,11 @@ class Attention(nnx.Module):
         """`[B, N, n * D]` -> `[B, N, n, heads, D / heads]`."""
         return x.reshape(*x.shape[:2], -1, self.heads, self.proj.kernel.shape[-1] // self.heads)
 
+    def queries_and_keys(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What each token asks and what it answers to, `[B, N, heads, D / heads]`, of normed tokens `[B, N, D]`."""
+        q, k = jnp.moveaxis(self._split(self.qkv.columns(x, 0, 2 * x.shape[-1])), 2, 0)
+        return q, k
+
     def __call__(
         self, x: jax.Array, length: jax.Array, queries: slice, want_weights: slice | None
     ) -> tuple[jax.Array, jax.Array | None]:
