@@ -22,8 +22,8 @@ MAY_IMPORT = {
     "training": {"checkpoints", "data", "distributed", "plotting", "settings"},
     "plotting": set(),
     "analysis": {
-        "data", "distributed", "evaluation", "images", "inference", "model", "objective", "plotting", "training",
-    },  # fmt: skip
+        *["data", "distributed", "evaluation", "images", "inference", "model", "objective", "plotting", "training"]
+    },
     "page": {"analysis", "images", "inference", "plotting"},
     "weights": {"checkpoints", "evaluation", "images", "model"},
     "inference": {"checkpoints", "compiled", "images", "model", "objective", "weights"},
