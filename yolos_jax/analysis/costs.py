@@ -57,7 +57,9 @@ def cost_row(name: str, config: YolosConfig, geometry: Geometry, sizes: np.ndarr
     `multiply_adds_as_published` computes all tokens of the last block; `multiply_adds` and the parts are of what is
     computed here.
     """
-    grids = resized_sizes(sizes, geometry.short_side, geometry.max_side, config.patch_size)[:, ::-1] // config.patch_size
+    grids = (
+        resized_sizes(sizes, geometry.short_side, geometry.max_side, config.patch_size)[:, ::-1] // config.patch_size
+    )
     parts = np.mean([multiply_adds(config, int(h), int(w)) for h, w in grids], axis=0)
     whole, ours = (mean_multiply_adds(config, grids, as_published) for as_published in (True, False))
     return {
@@ -154,5 +156,3 @@ def frames_per_second(detector: Detector, pictures: Sequence[ImageLike]) -> dict
         seconds["network"] += timed(detect)
     count = len(pictures)
     return {"network": count / seconds["network"], "with reading": count / sum(seconds.values())}
-
-

@@ -1,11 +1,10 @@
 """Figures of the analyses, by matplotlib, which is imported when the first one is drawn.
 
-Colours differ in lightness too, and kinds in marks, so that figures read in black and white and for colour-blind eyes
-(Okabe and Ito's palette; the map "cividis").
+Kinds differ in marks as well as in colours, and the map of colours ("cividis") grows lighter throughout, so that
+figures read in black and white and for colour-blind eyes.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,29 +13,14 @@ from PIL import Image
 from yolos_jax.analysis.correlation import FARTHEST, Correlations
 from yolos_jax.analysis.positions import Likeness
 from yolos_jax.analysis.tokens import SIZES, TokenTable
-from yolos_jax.errors import InputError
+from yolos_jax.images.sequence import ceil_div
+from yolos_jax.plotting import new_figure
 
 MAP = "cividis"
-INK = {"small": ("#0072B2", "o"), "medium": ("#009E73", "^"), "large": ("#D55E00", "s")}
+# The paper's blue, green and red, in Okabe and Ito's tones.
+INK = {"small": ("#0072b2", "o"), "medium": ("#009e73", "^"), "large": ("#d55e00", "s")}
 ENLARGEMENTS = {"nearest": "nearest", "smooth": "bicubic"}
 COLUMNS = 5  # panels of a row
-DPI = 100
-
-
-def new_figure(width: float, height: float) -> Any:
-    """An empty figure of so many inches, which belongs to no window; `InputError` if matplotlib is not installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("figures need matplotlib; pip install 'yolos-jax[plots]'.") from error
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-
-
-def save(figure: Any, path: Path, colours: int = 128) -> None:
-    """Writes a PNG with a palette: a third of the bytes."""
-    figure.canvas.draw()
-    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
-    Image.fromarray(np.ascontiguousarray(pixels)).quantize(colours, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def attention_figure(
@@ -54,8 +38,8 @@ def attention_figure(
     lines = [(row, kind) for row in rows for kind in enlarge]
     most = max(len(maps) for _, maps, _, _ in rows)
     ratio = np.clip(image.height / image.width, 0.4, 2.5)
-    figure = new_figure(1.7 * (1 + most) + 0.3, (1.7 * ratio + 0.35) * len(lines) + 0.2)
-    axes = figure.subplots(len(lines), 1 + most, squeeze=False)
+    width, height = 1.7 * (1 + most) + 0.3, (1.7 * ratio + 0.35) * len(lines) + 0.2
+    figure, axes = new_figure(width, height, len(lines), 1 + most)
     grey = np.asarray(image.convert("L"))
     extent = (0, image.width, image.height, 0)
     for line, ((title, maps, names, box), kind) in zip(axes, lines):
@@ -88,9 +72,9 @@ def tokens_figure(table: TokenTable) -> Any:
     drawn = table.drawn
     count = len(drawn.kinds)
     columns = min(COLUMNS, count)
-    figure = new_figure(2.1 * columns, 2.2 * -(-count // columns) + 0.4)
-    axes = figure.subplots(-(-count // columns), columns, squeeze=False).flat
-    for token, axis in enumerate(axes):
+    lines = ceil_div(count, columns)
+    figure, axes = new_figure(2.1 * columns, 2.2 * lines + 0.4, lines, columns)
+    for token, axis in enumerate(axes.flat):
         if token >= count:
             axis.set_axis_off()
             continue
@@ -101,17 +85,19 @@ def tokens_figure(table: TokenTable) -> Any:
         axis.set(xlim=(0, 1), ylim=(1, 0), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal")
         axis.set_title(f"token {token}", fontsize=8)
         axis.tick_params(labelsize=6)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, markerscale=2)
+    figure.legend(
+        *axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, markerscale=2
+    )
     return figure
 
 
 def classes_figure(rows: Sequence[dict[str, Any]]) -> Any:
     """Share of each class among boxes and among the tokens' predictions, log scale (the paper's Figure 3)."""
-    figure = new_figure(max(5.0, 0.13 * len(rows) + 1.5), 3.2)
-    axis, places = figure.subplots(), np.arange(len(rows))
+    figure, ((axis,),) = new_figure(max(5.0, 0.13 * len(rows) + 1.5), 3.2)
+    places = np.arange(len(rows))
     annotated, predicted = (np.array([row[f"{kind}_share"] for row in rows]) for kind in ("annotated", "predicted"))
-    axis.bar(places, annotated, color="#BBBBBB", label="annotated")
-    axis.plot(places, np.where(predicted > 0, predicted, np.nan), "o", color="#0072B2", ms=4, label="predicted")
+    axis.bar(places, annotated, color="#bbbbbb", label="annotated")
+    axis.plot(places, np.where(predicted > 0, predicted, np.nan), "o", color="#0072b2", ms=4, label="predicted")
     axis.set_yscale("log")
     axis.set_ylabel("share of all", fontsize=8)
     axis.set_xticks(places, [row["name"] for row in rows], rotation=90, fontsize=6)
@@ -125,11 +111,9 @@ def correlation_figure(found: Correlations) -> Any:
     """All pairs of all pictures: the tokens' cosine with their boxes' distance, and with the classifier's cosine."""
     from matplotlib.colors import LogNorm
 
-    figure = new_figure(7.5, 3.3)
+    figure, axes = new_figure(7.5, 3.3, 1, 2)
     names = ("distance of the centres, fractions", "cosine of the classifier's last hidden layer")
-    for axis, counts, name, span in zip(
-        figure.subplots(1, 2), found.scatter, names, ((0, FARTHEST), (-1, 1)), strict=True
-    ):
+    for axis, counts, name, span in zip(axes.flat, found.scatter, names, ((0, FARTHEST), (-1, 1)), strict=True):
         shown = np.ma.masked_equal(counts.T, 0)
         most = max(int(counts.max()), 2)
         drawn = axis.imshow(
@@ -147,13 +131,13 @@ def positions_figure(found: Likeness) -> Any:
     """For each chosen place, which is marked, the likeness of all patches to it."""
     rows, columns = (len(np.unique(found.places[:, axis])) for axis in (0, 1))
     h, w = found.maps.shape[1:]
-    figure = new_figure(1.3 * columns + 0.9, 1.3 * rows * min(h / w, 2) + 0.7)
-    axes = figure.subplots(rows, columns, squeeze=False)
+    figure, axes = new_figure(1.3 * columns + 0.9, 1.3 * rows * min(h / w, 2) + 0.7, rows, columns)
     for axis, (y, x), values in zip(axes.flat, found.places, found.maps):
         drawn = axis.imshow(values, cmap=MAP, vmin=-1, vmax=1, interpolation="nearest")
         axis.plot(x, y, "+", color="white", ms=7, mew=2.5)
         axis.plot(x, y, "+", color="black", ms=6, mew=1)
         axis.set(xticks=(), yticks=())
+        axis.grid(False)
     figure.colorbar(drawn, ax=axes, label="cosine").ax.tick_params(labelsize=7)
     figure.suptitle(f"position embeddings, {found.name}, {h} x {w} patches", fontsize=9)
     return figure

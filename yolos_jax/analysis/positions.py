@@ -96,5 +96,7 @@ def chosen_grids(grids: list[Grid], layer: int | None, depth: int) -> list[Grid]
         return grids
     if not 0 <= layer < len(grids):
         there = f"0..{len(grids) - 1} (0 is the initial one)" if len(grids) > 1 else "0 only, the initial one"
-        raise InputError(f"there are no position embeddings of layer {layer}; this model of {depth} blocks has {there}.")
+        raise InputError(
+            f"there are no position embeddings of layer {layer}; this model of {depth} blocks has {there}."
+        )
     return [grids[layer]]

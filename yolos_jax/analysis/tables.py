@@ -1,17 +1,15 @@
-"""Tables as CSV files and as markdown."""
+"""Rows as CSV files and as markdown."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from yolos_jax.analysis.csv_files import write_csv
 
-def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows under the first one's keys; floats in full, so that they read back as they were."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+
+def write_rows(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A CSV file of rows under the first one's keys, see `write_csv`."""
+    write_csv(path, {key: [row[key] for row in rows] for key in (rows[0] if rows else ())})
 
 
 def markdown(rows: Sequence[Mapping[str, str]]) -> str:

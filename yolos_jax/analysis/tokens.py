@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from yolos_jax.analysis.tables import write_csv
+from yolos_jax.analysis.tables import write_rows
 from yolos_jax.data.examples import DataSet
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.coco_metrics import to_results
@@ -169,9 +169,9 @@ def examine(
         images = evaluator.images
         skipped = images.run(images.program(detect), params, take, doing="looking at tokens") or []
     classes = table.class_rows(truth, names)
-    write_csv(out / "tokens.csv", table.rows(names))
-    write_csv(out / "classes.csv", classes)
-    write_csv(out / "token_classes.csv", table.pairs(names))
+    write_rows(out / "tokens.csv", table.rows(names))
+    write_rows(out / "classes.csv", classes)
+    write_rows(out / "token_classes.csv", table.pairs(names))
     return table, classes, skipped
 
 

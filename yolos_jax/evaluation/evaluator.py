@@ -9,7 +9,8 @@ from jax.sharding import Mesh
 
 from yolos_jax.data.examples import DataSet
 from yolos_jax.data.layouts import voc
-from yolos_jax.evaluation.coco_metrics import coco_metrics, to_results
+from yolos_jax.evaluation.class_scores import ClassScores
+from yolos_jax.evaluation.coco_metrics import scored, to_results
 from yolos_jax.evaluation.every_image import EveryImage, never
 from yolos_jax.evaluation.voc_metrics import voc_metrics
 from yolos_jax.images.sequence import Geometry
@@ -25,6 +26,12 @@ class Evaluation(NamedTuple):
     metrics: dict[str, float]  # the 12 numbers by name; on Pascal VOC its own, too
     results: list[dict[str, Any]]  # of a COCO results file, all queries of all images; in the primary process only
     skipped: list[str]  # a sentence for each unreadable image, which is scored as if nothing had been found in it
+    classes: ClassScores | None = None  # each class's numbers; in the primary process only
+
+    @property
+    def details(self) -> dict[str, float]:
+        """Numbers of single classes by name, for TensorBoard."""
+        return {} if self.classes is None else self.classes.scalars()
 
 
 class Evaluator:
@@ -88,11 +95,13 @@ class Evaluator:
         skipped = self.images.run(self._detect, params, take, cancelled)
         if skipped is None:
             return None
-        metrics = processes.on_primary(lambda: self._score(results, examples.image_ids.tolist()))
-        return Evaluation(processes.allgather(metrics)[0], results, skipped)
+        wanted = examples.image_ids.tolist()
+        metrics, classes = processes.on_primary(lambda: self._score(results, wanted)) or ({}, None)
+        return Evaluation(processes.allgather(metrics)[0], results, skipped, classes)
 
-    def _score(self, results: list[dict[str, Any]], wanted: list[int]) -> dict[str, float]:
-        """COCO's numbers, and VOC's own on its data."""
+    def _score(self, results: list[dict[str, Any]], wanted: list[int]) -> tuple[dict[str, float], ClassScores]:
+        """COCO's numbers, and VOC's own on its data; and those of each class."""
         truth = self.source.ground_truth()
         own = voc_metrics(truth, results, wanted) if self.source.layout == voc.NAME else {}
-        return coco_metrics(truth, results, wanted) | own
+        metrics, classes = scored(truth, results, wanted)
+        return metrics | own, classes

@@ -86,7 +86,12 @@ class EveryImage:
         return Program(observe, self._same)
 
     def run(
-        self, program: Program, params: dict, take: Take, cancelled: Callable[[], int] = never, doing: str = "evaluating"
+        self,
+        program: Program,
+        params: dict,
+        take: Take,
+        cancelled: Callable[[], int] = never,
+        doing: str = "evaluating",
     ) -> list[str] | None:
         """Hands every image's arrays to `take`, in all processes and in the plan's order.
 
@@ -132,9 +137,7 @@ class EveryImage:
             raise InputError(f"{loaded.skipped[0]} Repair it, or set --config.data.on_bad_image=skip.")
         return loaded
 
-    def _found(
-        self, program: Program, params: dict, loaded: Loaded
-    ) -> Generator[tuple[int, tuple[np.ndarray, ...]]]:
+    def _found(self, program: Program, params: dict, loaded: Loaded) -> Generator[tuple[int, tuple[np.ndarray, ...]]]:
         """The images of a batch, of all processes' shares, with what was found in each."""
         there = loaded.indices[:, None] >= 0
         size = np.where(there, self.source.examples.sizes[loaded.indices], 1).astype(np.int32)

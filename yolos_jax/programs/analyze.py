@@ -5,6 +5,7 @@ python analyze.py tokens --config yolos_s --config.data.root=data/coco --checkpo
 python analyze.py correlation --config yolos_s --config.data.root=data/coco --checkpoint runs/s --out out/
 python analyze.py cost --sizes-of data/coco/annotations/instances_val2017.json
 python analyze.py positions --checkpoint runs/s --out out/ --size 640 480
+python analyze.py runs runs/a runs/b --out out/
 
 `python analyze.py COMMAND --help` lists the flags of a command.
 """
@@ -37,11 +38,12 @@ def tokens() -> None:
 
     from yolos_jax.analysis import figures
     from yolos_jax.analysis.tokens import examine
+    from yolos_jax.plotting import save_figure
 
     names = names_of(meta, evaluator, args.checkpoint)
     table, classes, skipped = examine(evaluator, params, out, names, args.tokens, args.confident)
-    figures.save(figures.tokens_figure(table), out / "tokens.png")
-    figures.save(figures.classes_figure(classes), out / "classes.png")
+    save_figure(figures.tokens_figure(table), out / "tokens.png")
+    save_figure(figures.classes_figure(classes), out / "classes.png")
     say_skipped(skipped)
     print(f"{table.pictures} pictures; written to {out}: {', '.join((*written, 'tokens.png', 'classes.png'))}")
 
@@ -53,7 +55,9 @@ def correlation() -> None:
     """
     parser = RecipeParser(correlation.__doc__)
     add_split_flags(parser)
-    text = "block whose tokens the figure shows, counted from 0, or negative from the last (default: after the last norm)"
+    text = (
+        "block whose tokens the figure shows, counted from 0, or negative from the last (default: after the last norm)"
+    )
     parser.add_argument("--layer", type=int, help=text)
     args, config = parser.parse_recipe()
     params, _, evaluator = opened(args, config, "correlation.csv", "scatter.csv", "correlation.png")
@@ -61,14 +65,15 @@ def correlation() -> None:
     from yolos_jax.analysis import figures
     from yolos_jax.analysis.attention_maps import block_of
     from yolos_jax.analysis.correlation import AGAINST, PAPER, examine
-    from yolos_jax.analysis.tables import markdown, write_csv
+    from yolos_jax.analysis.tables import markdown, write_rows
+    from yolos_jax.plotting import save_figure
 
     layer = None if args.layer is None else block_of(args.layer, evaluator.model.depth)
     found, skipped = examine(evaluator, params, layer)
     rows = found.rows()
-    write_csv(args.out / "correlation.csv", rows)
-    write_csv(args.out / "scatter.csv", found.scatter_rows())
-    figures.save(figures.correlation_figure(found), args.out / "correlation.png")
+    write_rows(args.out / "correlation.csv", rows)
+    write_rows(args.out / "scatter.csv", found.scatter_rows())
+    save_figure(figures.correlation_figure(found), args.out / "correlation.png")
     shown = [
         {"tokens": reading, "pictures": str(rows[len(AGAINST) * n]["pictures"]),
          **{row["with"]: f"{row['mean']:+.3f} ± {row['spread']:.3f}" for row in rows if row["tokens"] == reading}}
@@ -116,7 +121,9 @@ def positions() -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
     text = "width and height in pixels of a picture that they are also resized for"
     parser.add_argument("--size", nargs=2, type=int, metavar=("W", "H"), help=text)
-    parser.add_argument("--layer", type=int, help="0 for the initial ones, N for those after block N - 1 (default: all)")
+    parser.add_argument(
+        "--layer", type=int, help="0 for the initial ones, N for those after block N - 1 (default: all)"
+    )
     parser.add_argument("--arrays", action="store_true", help="also write the cosines as positions.npz")
     args = parser.parse()
     if args.size and min(args.size) < 1:
@@ -127,8 +134,9 @@ def positions() -> None:
 
     from yolos_jax.analysis import figures
     from yolos_jax.analysis.positions import by_distance, chosen_grids, grids_of, likeness, resized
-    from yolos_jax.analysis.tables import write_csv
+    from yolos_jax.analysis.tables import write_rows
     from yolos_jax.inference.loading import geometry_of, load_model
+    from yolos_jax.plotting import save_figure
 
     params, meta = load_model(args.checkpoint)
     geometry = geometry_of(meta, args.short_side, args.max_side)
@@ -143,11 +151,29 @@ def positions() -> None:
         name = grid.name.replace(",", "").replace(" ", "_")
         rows += by_distance(found)
         arrays |= {f"{name}.{part}": getattr(found, part) for part in ("places", "maps", "det", "det_patches")}
-        figures.save(figures.positions_figure(found), args.out / f"positions_{name}.png")
-    write_csv(args.out / "positions.csv", rows)
+        save_figure(figures.positions_figure(found), args.out / f"positions_{name}.png")
+    write_rows(args.out / "positions.csv", rows)
     if args.arrays:
         np.savez_compressed(args.out / "positions.npz", **arrays)
     print(f"{len(grids)} sets of embeddings; written to {args.out}")
+
+
+def runs() -> None:
+    """Draws the curves of several training runs together and writes their numbers.
+
+    python analyze.py runs runs/a runs/b --out out/
+    """
+    parser = Parser(runs.__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders that train.py wrote")
+    parser.add_argument("--out", required=True, type=Path, help="folder for runs.png and runs.csv")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
+    args = parser.parse()
+    check_out(args.out, args.overwrite, "runs.png", "runs.csv")
+
+    from yolos_jax.analysis.runs import compare_runs
+
+    print(compare_runs(args.runs, args.out))
+    print(f"written to {args.out}")
 
 
 def add_split_flags(parser: Parser) -> None:
@@ -190,6 +216,7 @@ def say_skipped(skipped: Sequence[str]) -> None:
 # A command is a function that parses the flags after its name, as if they were all there are.
 COMMANDS: dict[str, Callable[[], None]] = {
     "attention": attention, "tokens": tokens, "correlation": correlation, "cost": cost, "positions": positions,
+    "runs": runs,
 }  # fmt: skip
 
 
