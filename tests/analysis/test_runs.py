@@ -17,7 +17,7 @@ from yolos_jax.training.curves import Curves
 
 def write_run(folder, steps, best, **more):
     """A run whose total loss falls as 10 / step, evaluated at every tenth step."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for step in range(1, steps + 1):
         terms = {"total": 10 / step, "ce": 1 / step, "bbox": 2.0, "class_error": 50.0, **more}
