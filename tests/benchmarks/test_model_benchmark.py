@@ -11,9 +11,11 @@ import pytest
 
 from benchmarks import check, model
 from benchmarks.cases import Case, cases_of, inputs_of, size
-from benchmarks.published import published_table
-from benchmarks.tables import gibibytes, markdown, model_rows
-from benchmarks.timing import Pairs, device_peak, host_peak, in_pairs
+from benchmarks.tables import gibibytes, model_rows
+from benchmarks.timing import host_peak
+from yolos_jax.analysis.costs import published_table
+from yolos_jax.analysis.measuring import Pairs, device_peak, in_pairs
+from yolos_jax.analysis.tables import markdown
 from yolos_jax.errors import InputError
 from yolos_jax.model.config import VARIANTS, YolosConfig
 from yolos_jax.model.cost import multiply_adds

@@ -154,8 +154,12 @@ class Head(nnx.Module):
         self.fc2 = Linear(width, width)
         self.fc3 = Linear(width, size_out)
 
+    def hidden(self, x: jax.Array) -> jax.Array:
+        """What the last layer takes."""
+        return jax.nn.relu(self.fc2(jax.nn.relu(self.fc1(x))))
+
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.fc3(jax.nn.relu(self.fc2(jax.nn.relu(self.fc1(x)))))
+        return self.fc3(self.hidden(x))
 
 
 def prepend(cls: jax.Array, det: jax.Array, patches: jax.Array) -> jax.Array:
