@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "analysis": {
         *["data", "distributed", "evaluation", "images", "inference", "model", "objective", "plotting", "training"]
     },
-    "page": {"analysis", "images", "inference", "plotting"},
+    "page": {"analysis", "images", "inference"},
     "weights": {"checkpoints", "evaluation", "images", "model"},
     "inference": {"checkpoints", "compiled", "images", "model", "objective", "weights"},
     "evaluation": {"data", "distributed", "images", "inference", "model"},

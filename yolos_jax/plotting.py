@@ -10,6 +10,7 @@ from yolos_jax.errors import InputError
 
 # Okabe and Ito's colours, which colour-blind eyes tell apart; lines differ in their dashes and bars in hatching, too.
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+LIGHT = ("#bbbbbb", "#cce3f0", "#f7dfcc", "#cce8e0", "#f5e4ed", "#ddf0fb", "#faeccc")
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)))
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "+++", "ooo")
 MARKERS = "osD^vP*"
@@ -47,8 +48,8 @@ def point_style(number: int) -> dict[str, Any]:
 
 def bar_style(number: int) -> dict[str, Any]:
     """Colour and hatching of the bars of a series, for `Axes.bar`: light, with a dark edge."""
-    colour = COLOURS[number % len(COLOURS)]
-    return {"facecolor": colour + "55", "edgecolor": colour, "hatch": HATCHES[number % len(HATCHES)], "linewidth": 1.0}
+    place = number % len(COLOURS)
+    return {"facecolor": LIGHT[place], "edgecolor": COLOURS[place], "hatch": HATCHES[place], "linewidth": 1.0}
 
 
 def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:

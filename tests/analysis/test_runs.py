@@ -17,7 +17,7 @@ from yolos_jax.training.curves import Curves
 
 def write_run(folder, steps, best, **more):
     """A run whose total loss falls as 10 / step, evaluated at every tenth step."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for step in range(1, steps + 1):
         terms = {"total": 10 / step, "ce": 1 / step, "bbox": 2.0, "class_error": 50.0, **more}
@@ -107,6 +107,13 @@ def test_several_runs(tmp_path, drawn):
         assert {k: float(v) for k, v in row.items() if v and k != "run"} == line
 
 
+def test_runs_in_folders_of_one_name(tmp_path):
+    for name in ("x/run", "y/run"):
+        write_run(tmp_path / name, 2, 0.4)
+    text = compare_runs([tmp_path / name for name in ("x/run", "y/run")], tmp_path / "out")
+    assert [line.split()[0] for line in text.splitlines()] == ["run", "x/run", "y/run"]
+
+
 def test_what_is_no_run(tmp_path):
     write_run(tmp_path / "a", 3, 0.4)
     (tmp_path / "empty").mkdir()
@@ -117,6 +124,7 @@ def test_what_is_no_run(tmp_path):
         (["empty"], "empty holds no run"),
         (["a", "a"], "a run is named twice"),
         (["a", "b/a"], "holds no numbers yet"),
+        (["a", "b/../a"], "a run is named twice"),
     ):
         with pytest.raises(InputError, match=words):
             compare_runs([tmp_path / run for run in runs], tmp_path / "out")

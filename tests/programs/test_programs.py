@@ -29,6 +29,7 @@ MICRO = [
     "--config.train.images_per_replica=1",
     "--config.train.epochs=1",
     "--config.eval.batch_size=8",
+    "--config.train.curves=False",
 ]
 
 
@@ -58,7 +59,12 @@ def trained(tmp_path_factory, run):
     folder = tmp_path_factory.mktemp("trained")
     root = make_coco(folder / "coco", IMAGES)
     done = run(
-        "train.py", *MICRO, f"--config.data.root={root}", f"--workdir={folder / 'run'}", "--config.train.log_every=1"
+        "train.py",
+        *MICRO,
+        f"--config.data.root={root}",
+        f"--workdir={folder / 'run'}",
+        "--config.train.log_every=1",
+        "--config.train.curves=True",
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "16 images" in done.stdout and "saved the checkpoint of step 2" in done.stdout

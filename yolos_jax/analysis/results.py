@@ -82,7 +82,7 @@ def write_results(
 
 
 def _write_numbers(path: Path, classes: ClassScores, split: Split, matrix: np.ndarray, scores: Calibration) -> None:
-    named = {"id": classes.ids, "name": classes.names, "objects": classes.objects}
+    named: dict[str, Any] = {"id": classes.ids, "name": classes.names, "objects": classes.objects}
     values = {name: np.where(column < 0, np.nan, column) for name, column in classes.table().items()}
     write_csv(path / "per_class.csv", named | values)
     curves = {f"{iou:.2f} {name}": classes.curve(iou)[:, k] for iou in IOUS for k, name in enumerate(classes.names)}
@@ -91,9 +91,19 @@ def _write_numbers(path: Path, classes: ClassScores, split: Split, matrix: np.nd
     names = [*classes.names, BACK]
     write_csv(path / "confusion.csv", {"truth": names} | {f"as {n}": column for n, column in zip(names, matrix.T)})
     meaning = [error_kinds.MEANING[kind] for kind in KINDS]
-    errors = {"kind": KINDS, "all": split.counts, "above threshold": split.above, "AP50 lost": split.costs}
+    errors: dict[str, Any] = {
+        "kind": KINDS,
+        "all": split.counts,
+        "above threshold": split.above,
+        "AP50 lost": split.costs,
+    }
     write_csv(path / "errors.csv", errors | {"meaning": meaning})
-    bins = {"from": scores.edges[:-1], "to": scores.edges[1:], "right": scores.right, "wrong": scores.wrong}
+    bins: dict[str, Any] = {
+        "from": scores.edges[:-1],
+        "to": scores.edges[1:],
+        "right": scores.right,
+        "wrong": scores.wrong,
+    }
     write_csv(path / "scores.csv", bins)
     write_csv(path / "calibration.csv", bins | {"mean score": scores.mean_score, "precision": scores.precision})
 

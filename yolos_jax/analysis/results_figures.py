@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def draw_confusion(path: Path, matrix: np.ndarray, names: Sequence[str], thresho
     side = max(4.5, 1.8 + 0.17 * len(part) if len(part) > WRITTEN else 2.5 + 0.42 * len(part))
     figure, ((axis,),) = new_figure(side + 0.8, side)
     shown = axis.imshow(shares, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
-    labels = [_short(names[k]) for k in part]
+    labels = [_short(names[int(k)]) for k in part]
     axis.set_xticks(range(len(part)), labels, rotation=90, fontsize=7)
     axis.set_yticks(range(len(part)), labels, fontsize=7)
     axis.grid(False)
@@ -92,8 +93,7 @@ def draw_errors(path: Path, split: Split) -> None:
     costs.set_title(f"AP50 that each kind of error costs (AP50 is {split.ap50:.3f})", fontsize=10)
     counts.bar(places - 0.2, split.counts, 0.4, label="all detections", **bar_style(0))
     counts.bar(places + 0.2, split.above, 0.4, label=f"score from {split.threshold:g}", **bar_style(1))
-    if split.counts.any():
-        counts.set_yscale("log")
+    _logarithmic(counts, split.counts)
     counts.set_title("number of errors", fontsize=10)
     counts.legend(fontsize=8)
     for axis in (costs, counts):
@@ -108,8 +108,7 @@ def draw_scores(path: Path, scores: Calibration) -> None:
     for number, (name, values) in enumerate((("right", scores.right), ("wrong", scores.wrong))):
         left = scores.edges[:-1] + number * width / 2
         axis.bar(left, values, width / 2, align="edge", label=name, **bar_style(number))
-    if (scores.right + scores.wrong).any():
-        axis.set_yscale("log")
+    _logarithmic(axis, scores.right + scores.wrong)
     axis.set(xlabel="score", ylabel="detections", xlim=(0, 1))
     axis.set_title("detections by score (right: IoU from 0.5 with an object of the class)", fontsize=10)
     axis.legend(fontsize=8)
@@ -127,6 +126,13 @@ def draw_calibration(path: Path, scores: Calibration) -> None:
     axis.set_title(f"calibration: expected error {scores.ece():.3f}", fontsize=10)
     axis.legend(fontsize=8, loc="upper left")
     save_figure(figure, path)
+
+
+def _logarithmic(axis: Any, counts: np.ndarray) -> None:
+    """A scale on which one is as well seen as many."""
+    if counts.any():
+        axis.set_yscale("log")
+        axis.set_ylim(bottom=0.7)
 
 
 def _short(name: str) -> str:

@@ -43,7 +43,7 @@ def compare_runs(workdirs: Sequence[str | Path], out: str | Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     draw_panels(panels, folder / "runs.png", columns=3)
     rows = [(name, line) for name, lines in runs.items() for line in lines]
-    columns = {key: [line.get(key) for _, line in rows] for key in keys}
+    columns: dict[str, list[Any]] = {key: [line.get(key) for _, line in rows] for key in keys}
     write_csv(folder / "runs.csv", {"run": [name for name, _ in rows]} | columns)
     return _table(runs, terms[:1], results[:1])
 
@@ -60,13 +60,15 @@ def _lines(workdir: str | Path) -> list[dict[str, Any]]:
 
 
 def _names(workdirs: Sequence[str | Path]) -> list[str]:
-    """A name for each run: its folder's, or the path as given where two folders have the same name."""
-    short = [Path(workdir).resolve().name for workdir in workdirs]
-    if len(set(short)) == len(short):
-        return short
-    if len({str(Path(workdir).resolve()) for workdir in workdirs}) < len(short):
+    """A name for each run: the end of its folder's path, as long as it takes to tell them apart."""
+    parts = [Path(workdir).resolve().parts for workdir in workdirs]
+    if len(set(parts)) < len(parts):
         raise InputError("a run is named twice; name each of them once.")
-    return [str(workdir) for workdir in workdirs]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = [str(Path(*each[-length:])) for each in parts]
+        if len(set(names)) == len(names):
+            break
+    return names
 
 
 def _headline(keys: Sequence[str]) -> list[str]:

@@ -166,7 +166,7 @@ def _lay_out(gr: Any, names: Sequence[str], small: Sequence[Image.Image], thresh
     """Makes the parts, inside a `Blocks`."""
     key, path = gr.State(None), gr.State(None)
     gr.Markdown(f"## {TITLE}")
-    look = {"interactive": False, "buttons": [], "show_label": True}
+    look = {"interactive": False, "buttons": [], "show_label": False, "format": "png"}
     with gr.Row():
         with gr.Column(scale=1):
             name = gr.Dropdown(list(names), value=names[0], label="checkpoint", elem_id="checkpoint")
@@ -180,14 +180,17 @@ def _lay_out(gr: Any, names: Sequence[str], small: Sequence[Image.Image], thresh
                 smooth = gr.Checkbox(True, label="smooth", elem_id="smooth")
             facts = gr.Markdown("", elem_id="facts")
         with gr.Column(scale=2):
-            boxes = gr.Image(label="detections: click a box", elem_id="boxes", **look)
+            gr.Markdown("**Detections**: click a box")
+            boxes = gr.Image(label="detections", elem_id="boxes", **look)
+            gr.Markdown("**Attention of the token**: the brightest patch gets most of it")
             attention = gr.Image(label="attention of the token", elem_id="attention", **look)
+    gr.Markdown("**Each head**")
     heads = gr.Image(label="each head", elem_id="heads", **look)
     gallery = None
     if small:
         gallery = gr.Gallery(
-            list(small), label="images to choose from", elem_id="gallery", columns=8, allow_preview=False,
-            interactive=False, buttons=[], height="auto",
+            list(small), label="images to choose from", elem_id="gallery", columns=8, fit_columns=False,
+            allow_preview=False, interactive=False, buttons=[], height="auto", object_fit="contain",
         )  # fmt: skip
     return Parts(
         key, path, name, file, message, cut, token, layer, head, smooth, facts, boxes, attention, heads, gallery

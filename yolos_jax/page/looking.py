@@ -76,7 +76,7 @@ class Looker:
     def seen(self, key: str | None) -> Look:
         """What `look` kept; `InputError` if that is gone."""
         with self._lock:
-            if key not in self._kept:
+            if key is None or key not in self._kept:
                 raise InputError(GONE if key else "give an image first.")
             self._kept.move_to_end(key)
             return self._kept[key][1]

@@ -8,14 +8,14 @@ from yolos_jax.inference.drawing import draw_boxes, enlargement, font_of, font_s
 from yolos_jax.page.looking import Look, choices
 
 LONGEST = 1280  # pixels of the long side of what is shown
-BLENDED = 0.65  # how much of the colour of attention covers the grey image
+BLENDED = 0.7  # how much of the colour of attention covers the grey image
 COLOURS = "cividis"  # whose brightness grows with the value, also for colour-blind eyes
 
 
 def shown(image: Image.Image) -> tuple[Image.Image, float]:
     """(the image as large as it is shown, by how much its sides grew)."""
     factor = min(LONGEST / max(image.size), enlargement(image.size))
-    size = tuple(max(1, round(side * factor)) for side in image.size)
+    size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
     return (image if size == image.size else image.resize(size)), factor
 
 
