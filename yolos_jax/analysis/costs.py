@@ -82,14 +82,15 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def _shown(row: dict[str, Any]) -> dict[str, str]:
     whole = row["multiply_adds_as_published"]
+    unit, name = (1e9, "G") if whole >= 1e9 else (1e6, "M")
     shown = {
         "variant": row["variant"], "short side": str(row["short_side"]),
-        "parameters": f"{row['parameters'] / 1e6:.1f} M", "all of the last block": f"{whole / 1e9:.1f} G",
+        "parameters": f"{row['parameters'] / 1e6:.1f} M", "all of the last block": f"{whole / unit:.1f} {name}",
     }  # fmt: skip
     if "paper" in row:
         shown["the paper's"] = f"{row['paper'] / 1e9:g} G ({100 * (whole / row['paper'] - 1):+.1f} %)"
-    shown["multiply-adds here"] = f"{row['multiply_adds'] / 1e9:.1f} G"
-    shown |= {part: f"{row[part] / 1e9:.2f} G" for part in ("embedding", "linear", "attention", "heads")}
+    shown["multiply-adds here"] = f"{row['multiply_adds'] / unit:.1f} {name}"
+    shown |= {part: f"{row[part] / unit:.2f} {name}" for part in ("embedding", "linear", "attention", "heads")}
     if "paper" in row:
         shown["the paper's images/s, 1080 Ti"] = f"{row['paper_fps']:g}"
     return shown
@@ -103,9 +104,9 @@ def differences(rows: Sequence[dict[str, Any]]) -> list[str]:
         if abs(off) > NOTABLE:
             needed = row["patches"] * (1 - off / _growth(row))
             out.append(
-                f"{row['variant']} at {row['short_side']}: {100 * off:+.1f} %. The paper counts the first {IMAGES} "
-                f"images of COCO val and these are {row['images']} others: its number is that of about {needed:.0f} "
-                f"patches a picture, and these have {row['patches']:.0f}."
+                f"{row['variant']} at {row['short_side']}: {100 * off:+.1f} %. The paper counts over the first "
+                f"{IMAGES} images of COCO val: its number is that of about {needed:.0f} patches a picture, and the "
+                f"{row['images']} pictures here have {row['patches']:.0f}."
             )
     return out
 

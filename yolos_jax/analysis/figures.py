@@ -19,8 +19,9 @@ from yolos_jax.plotting import new_figure
 MAP = "cividis"
 # The paper's blue, green and red, in Okabe and Ito's tones.
 INK = {"small": ("#0072b2", "o"), "medium": ("#009e73", "^"), "large": ("#d55e00", "s")}
-ENLARGEMENTS = {"nearest": "nearest", "smooth": "bicubic"}
+ENLARGEMENTS = {"nearest": Image.Resampling.NEAREST, "smooth": Image.Resampling.BICUBIC}
 COLUMNS = 5  # panels of a row
+ENLARGED = (240, 240)  # pixels of a map, whatever its shape
 
 
 def attention_figure(
@@ -50,7 +51,10 @@ def attention_figure(
             shown = np.asarray(image) if place == 0 else grey
             axis.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=extent)
             if place:
-                axis.imshow(maps[place - 1], cmap=MAP, alpha=0.75, extent=extent, interpolation=ENLARGEMENTS[kind])
+                values = maps[place - 1]
+                # Enlarged here: matplotlib's own smoothing flattens a single bright patch.
+                large = np.asarray(Image.fromarray(values).resize(ENLARGED, ENLARGEMENTS[kind]))
+                axis.imshow(large, cmap=MAP, alpha=0.75, extent=extent, vmin=0, vmax=float(values.max()))
             _box(axis, box)
             axis.set_xlim(0, image.width)
             axis.set_ylim(image.height, 0)
@@ -85,9 +89,9 @@ def tokens_figure(table: TokenTable) -> Any:
         axis.set(xlim=(0, 1), ylim=(1, 0), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal")
         axis.set_title(f"token {token}", fontsize=8)
         axis.tick_params(labelsize=6)
-    figure.legend(
-        *axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, markerscale=2
-    )
+    marks, names = axes.flat[0].get_legend_handles_labels()
+    place = {"loc": "outside lower center", "ncols": 3, "fontsize": 8, "markerscale": 2}
+    figure.legend(marks[::-1], names[::-1], **place)
     return figure
 
 
@@ -101,7 +105,7 @@ def classes_figure(rows: Sequence[dict[str, Any]]) -> Any:
     axis.set_yscale("log")
     axis.set_ylabel("share of all", fontsize=8)
     axis.set_xticks(places, [row["name"] for row in rows], rotation=90, fontsize=6)
-    axis.tick_params(axis="y", labelsize=7)
+    axis.tick_params(axis="y", which="both", labelsize=7)
     axis.margins(x=0.01)
     axis.legend(fontsize=8)
     return figure
@@ -120,6 +124,7 @@ def correlation_figure(found: Correlations) -> Any:
             shown, origin="lower", extent=(-1, 1, *span), aspect="auto", cmap=f"{MAP}_r", norm=LogNorm(1, most),
             interpolation="nearest",
         )  # fmt: skip
+        axis.grid(False)
         axis.set_xlabel(f"cosine of tokens, {found.shown}", fontsize=8)
         axis.set_ylabel(name, fontsize=8)
         axis.tick_params(labelsize=7)

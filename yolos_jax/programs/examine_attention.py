@@ -119,9 +119,9 @@ def draw(seen: list["Seen"], args: Any, name: str) -> int:
     tokens = seen[0].over(args.threshold)
     partners = same_objects(seen[0], tokens, seen[1], args.threshold) if len(seen) > 1 else None
     for place, token in enumerate(tokens):
-        rows = [row_of(seen[0], int(token), args)]
+        rows = [row_of(seen[0], int(token), args, args.checkpoint)]
         if partners is not None and partners[place] >= 0:
-            rows.append(row_of(seen[1], int(partners[place]), args))
+            rows.append(row_of(seen[1], int(partners[place]), args, args.compare))
         elif partners is not None:
             say(f"{name}: the other checkpoint does not find what token {token} of the first one finds")
         figure = attention_figure(seen[0].image, rows, enlarge)
@@ -129,7 +129,7 @@ def draw(seen: list["Seen"], args: Any, name: str) -> int:
     return len(tokens)
 
 
-def row_of(seen: "Seen", token: int, args: Any) -> tuple[str, np.ndarray, list[str], np.ndarray]:
+def row_of(seen: "Seen", token: int, args: Any, source: str) -> tuple[str, np.ndarray, list[str], np.ndarray]:
     """A line of panels for `attention_figure`: mean and heads, and rollout."""
     maps = seen.maps()[:, token]
     heads = list(range(len(maps))) if args.head is None else args.head
@@ -139,6 +139,7 @@ def row_of(seen: "Seen", token: int, args: Any) -> tuple[str, np.ndarray, list[s
     if args.rollout:
         panels, names = [*panels, seen.rollout_maps()[token]], [*names, "rollout"]
     title = f"token {token}: {seen.names[token]} {seen.scores[token]:.2f}"
+    title = f"{Path(source).name}\n{title}" if args.compare else title
     return title, np.stack(panels), names, seen.boxes[token]
 
 
