@@ -102,7 +102,7 @@ def differences(rows: Sequence[dict[str, Any]]) -> list[str]:
     for row in rows:
         off = row["multiply_adds_as_published"] / row["paper"] - 1 if "paper" in row else 0.0
         if abs(off) > NOTABLE:
-            needed = row["patches"] * (1 - off / _growth(row))
+            needed = row["patches"] * (1 + off) ** (-1 / _growth(row))
             out.append(
                 f"{row['variant']} at {row['short_side']}: {100 * off:+.1f} %. The paper counts over the first "
                 f"{IMAGES} images of COCO val: its number is that of about {needed:.0f} patches a picture, and the "

@@ -26,7 +26,7 @@ ENLARGED = (240, 240)  # pixels of a map, whatever its shape
 
 def attention_figure(
     image: Image.Image,
-    rows: Sequence[tuple[str, np.ndarray, Sequence[float] | None, np.ndarray]],
+    rows: Sequence[tuple[str, np.ndarray, Sequence[str] | None, np.ndarray]],
     enlarge: Sequence[str] = tuple(ENLARGEMENTS),
 ) -> Any:
     """A token's attention over a picture with its box: a line of panels for each row and enlargement.
