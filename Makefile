@@ -49,8 +49,8 @@ test-parity: $(VENV)/ready-parity
 PAGE := .venv-page
 $(PAGE)/ready: $(VENV)/ready requirements-page.txt
 	$(RUN) -m venv $(PAGE)
-	$(RUN) -c 'import site; print(site.getsitepackages()[0])' > below.pth
-	mv below.pth $$($(PAGE)/bin/python -c 'import site; print(site.getsitepackages()[0])')/below.pth
+	$(RUN) -c 'import site; print(site.getsitepackages()[0])' > $(PAGE)/below.pth
+	mv $(PAGE)/below.pth $$($(PAGE)/bin/python -c 'import site; print(site.getsitepackages()[0])')/below.pth
 	$(PAGE)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-page.txt
 	touch $@
 
@@ -65,7 +65,7 @@ test-page: $(PAGE)/ready
 	|| { test "$$(id -u)" = 0 && command -v apt-get > /dev/null \
 	&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null; } \
 	|| { echo "the page's test needs chromium: install it, or set CHROMIUM to a browser of its kind"; exit 1; }
-	$(PAGE)/bin/python -m pytest -m page
+	$(PAGE)/bin/python -m pytest tests/page
 
 # jax's CUDA packages (5 GB), to compile for a GPU that need not be there; TARGET describes it.
 .venv-gpu/ready: requirements.txt

@@ -271,7 +271,7 @@ def test_what_is_no_image_gives_a_message(served, window, name, content, words):
 def test_an_upload_that_is_too_large_gives_a_message(window):
     page, _ = window
     upload(page, "large.png", bytes(2 * 2**20))
-    wait_for(page, lambda: "exceeds" in page.inner_text("body").lower(), "that the file is too large")
+    wait_for(page, lambda: "exceed the maximum allowed size" in page.inner_text("body"), "that the file is too large")
     page.screenshot(path=SHOTS / "5-large.png", full_page=True)
 
 

@@ -1,13 +1,17 @@
 """What stands behind the page, without gradio, a browser or a model."""
 
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from yolos_jax.errors import InputError
+from yolos_jax.page import looking
+from yolos_jax.page.gradio_page import QUIET
 from yolos_jax.page.looking import Look, Looker, choices, read_statistics, token_at
 from yolos_jax.page.pictures import facts_of, overlay, shown, with_boxes
-from yolos_jax.programs.page import host_of_a_space, images_in
+from yolos_jax.programs.page import host_of_a_space, images_in, main
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +67,41 @@ def test_statistics_of_tokens(tmp_path):
             read_statistics(path)
     with pytest.raises(InputError, match=r"gone\.csv cannot be read"):
         read_statistics(tmp_path / "gone.csv")
+
+
+def test_what_is_kept_is_limited(look, monkeypatch):
+    looker = Looker(["a", "b"])
+    keys = [looker.keep("a", look) for _ in range(40)]
+    with pytest.raises(InputError, match="no longer kept"):
+        looker.seen(keys[7])
+    assert looker.seen(keys[8]) is look  # and is the newest now
+    monkeypatch.setattr(looking, "KEPT_BYTES", 3 * look.attention.nbytes)
+    keys = [keys[8], *(looker.keep("b", look) for _ in range(3))]
+    with pytest.raises(InputError, match="no longer kept"):
+        looker.seen(keys[0])
+    assert all(looker.seen(key) is look for key in keys[1:])
+    monkeypatch.setattr(looking, "KEPT_BYTES", 1)
+    assert looker.seen(looker.keep("b", look)) is look  # the newest stays in any case
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--threshold=2"], "--threshold must be within 0..1"),
+        (["--port=0"], "--port within 1..65535"),
+        (["--max-megabytes=0"], "--max-megabytes at least 1"),
+        ([], "the page needs gradio; pip install 'yolos-jax[page]'"),
+    ],
+)
+def test_the_program_says_what_is_wrong(monkeypatch, capsys, flags, words):
+    for name in QUIET:
+        monkeypatch.setenv(name, "")  # put back at the end
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.setattr(sys, "argv", ["yolos-page", "--checkpoint", "runs/s", *flags])
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and words in said and said.count("\n") == 1
 
 
 def test_mistakes(tmp_path, monkeypatch):

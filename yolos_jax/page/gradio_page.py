@@ -190,7 +190,7 @@ def _lay_out(gr: Any, names: Sequence[str], small: Sequence[Image.Image], thresh
     if small:
         gallery = gr.Gallery(
             list(small), label="images to choose from", elem_id="gallery", columns=8, fit_columns=False,
-            allow_preview=False, interactive=False, buttons=[], height="auto", object_fit="contain",
+            allow_preview=False, interactive=False, buttons=[], object_fit="contain",
         )  # fmt: skip
     return Parts(
         key, path, name, file, message, cut, token, layer, head, smooth, facts, boxes, attention, heads, gallery

@@ -1,6 +1,7 @@
 """What stands behind the page: detectors, the images that were looked at lately, and which token was clicked."""
 
 import csv
+import dataclasses
 import io
 import secrets
 import threading
@@ -18,7 +19,7 @@ from yolos_jax.inference.detector import Detector
 
 Look = Seen
 MOST_PIXELS = 40_000_000  # of an image; a small file can hold very many
-KEPT = 8  # images whose attention is kept, of all visitors together
+KEPT, KEPT_BYTES = 32, 2**30  # images whose attention is kept, of all visitors together, and its most bytes
 LOADED = 2  # detectors at a time
 GONE = "this image is no longer kept, since others were looked at meanwhile; give it again."
 
@@ -67,11 +68,19 @@ class Looker:
         image = read_picture(picture)
         with self._lock:
             detector = self.detector(name)
+            seen = look_at(detector, image, tuple(range(detector.config.depth)))
+            return self.keep(name, dataclasses.replace(seen, attention=seen.attention.astype(np.float16)))
+
+    def keep(self, name: str, look: Look) -> str:
+        """A key for what a checkpoint saw; the oldest go when there is too much."""
+        with self._lock:
             key = secrets.token_hex(8)
-            self._kept[key] = name, look_at(detector, image, tuple(range(detector.config.depth)))
-            while len(self._kept) > KEPT:
+            self._kept[key] = name, look
+            while len(self._kept) > KEPT or (
+                len(self._kept) > 1 and sum(kept.attention.nbytes for _, kept in self._kept.values()) > KEPT_BYTES
+            ):
                 self._kept.popitem(last=False)
-        return key
+            return key
 
     def seen(self, key: str | None) -> Look:
         """What `look` kept; `InputError` if that is gone."""
