@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from yolos_jax.errors import InputError, make_folder
+from yolos_jax.inference.fetching import fetch
+from yolos_jax.inference.inputs import Input, find
 from yolos_jax.programs.command_line import Parser, say
-from yolos_jax.programs.predict import find
 
 if TYPE_CHECKING:
     from yolos_jax.analysis.attention_maps import Seen
@@ -25,7 +26,7 @@ def attention() -> None:
     python analyze.py attention cat.jpg --checkpoint runs/s200 --compare runs/s300 --out out/
     """
     args = parse()
-    pictures = find(args.images)[: args.limit or None]
+    pictures = pictures_of(args.images)[: args.limit or None]
     make_folder(args.out)
     names = names_for(pictures, args.out, args.overwrite)
 
@@ -44,7 +45,8 @@ def attention() -> None:
     drawn, skipped = 0, []
     for picture, name in zip(tqdm(pictures, "looking", unit="image"), names):
         try:
-            seen = [look_at(detector, picture, (args.layer,), args.rollout) for detector in detectors]
+            content = fetch(picture.name) if picture.kind == "address" else picture.name
+            seen = [look_at(detector, content, (args.layer,), args.rollout) for detector in detectors]
         except UnreadableImage as error:
             skipped.append(str(error))
             continue
@@ -61,7 +63,8 @@ def attention() -> None:
 
 def parse() -> Any:
     parser = Parser(attention.__doc__)
-    parser.add_argument("images", nargs="+", type=Path, metavar="PICTURE", help="pictures, or folders of pictures")
+    text = "pictures, folders of pictures, patterns or addresses"
+    parser.add_argument("images", nargs="+", metavar="PICTURE", help=text)
     parser.add_detector_flags()
     parser.add_argument("--compare", help="another checkpoint, whose tokens for the same objects stand below")
     parser.add_argument("--out", required=True, type=Path, help="folder for the figures")
@@ -82,7 +85,18 @@ def parse() -> Any:
     return args
 
 
-def names_for(pictures: Sequence[Path], out: Path, overwrite: bool) -> list[str]:
+def pictures_of(given: Sequence[str]) -> list[Input]:
+    """What `inference.inputs.find` finds; `InputError` for what moves."""
+    found = find(given)
+    for note in found.notes:
+        say(note)
+    for one in found.inputs:
+        if one.moves:
+            raise InputError(f"{one.name} is no picture; predict.py takes videos and cameras.")
+    return found.inputs
+
+
+def names_for(pictures: Sequence[Input], out: Path, overwrite: bool) -> list[str]:
     """What each picture's files begin with; never the same twice, and nothing of an earlier run is lost."""
     names: dict[str, str] = {}
     for picture in pictures:

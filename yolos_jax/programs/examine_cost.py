@@ -20,7 +20,7 @@ from yolos_jax.model.config import Compute, variant
 from yolos_jax.model.cost import multiply_adds
 from yolos_jax.model.yolos import build
 from yolos_jax.programs.command_line import say
-from yolos_jax.programs.predict import find
+from yolos_jax.programs.examine_attention import pictures_of
 
 TYPICAL = (640, 480)  # pixels of COCO's most frequent size, where no sizes are given
 
@@ -46,7 +46,7 @@ def report(args: Any) -> None:
         print("XLA also counts norms, softmax, GELU and the resizing of the positions.")
     if args.pictures:
         found |= {"environment": environment(jax.devices()[0]), "speed": []}
-        pictures = find([args.pictures])[: costs.IMAGES]
+        pictures = [Path(one.name) for one in pictures_of([str(args.pictures)])[: costs.IMAGES]]
         for name, params, meta, geometry in models:
             found["speed"].append(speed(name, params, meta, geometry, pictures))
         print(markdown([shown(row) for row in found["speed"]]))

@@ -99,7 +99,7 @@ class Run:
         self.metrics = stack.enter_context(Metrics(self.workdir, task, options.log_every, self.done, processes))
         draws = options.curves and processes.is_primary
         self.curves = Curves(self.workdir, task.shown, task.headline, self.metrics.say if draws else None)
-        gradient = make_gradient(task.loss, task.divisors, mesh, options.accumulate)
+        gradient = make_gradient(task.loss, task.divisors, mesh, options.accumulate, task.rates)
         step = make_step(gradient, task.optimizer, mesh, options.ema)
         self.step = BucketedStep(step, task, processes, self.metrics.say)
         loaded = task.load(self.done, Share(processes.index, processes.count))
