@@ -38,8 +38,11 @@ def test_equals_scipy():
     rng, depth = np.random.default_rng(0), 2
     count = len(readings_of(depth))
     sizes = np.array([[640, 480], [100, 300], [50, 50]])
-    shapes = (count, 7, 5), (7, 5), (7, 4), (7, 4)
-    pictures = [Observed(*(rng.normal(size=shape).astype(np.float32) for shape in shapes)) for _ in sizes]
+    shapes = (count, 7, 5), (7, 5), (7, 4)
+    pictures = [
+        Observed(*(rng.normal(size=shape).astype(np.float32) for shape in shapes), rng.uniform(size=(7, 4)))
+        for _ in sizes
+    ]
     found = Correlations(depth, drawn=2)
     each = np.stack([found.add(one, size) for one, size in zip(pictures, sizes)])
     want = np.array([[[by_pairs(p, s, r, c) for c in range(4)] for r in range(count)] for p, s in zip(pictures, sizes)])

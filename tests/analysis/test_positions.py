@@ -47,7 +47,7 @@ def test_sets_of_a_model():
     np.testing.assert_array_equal(grids[2].patches, want[1 : 1 + h * w].reshape(h, w, -1))
     np.testing.assert_array_equal(grids[2].det, want[-config.det_tokens :])
     assert chosen_grids(grids, 2, config.depth) == grids[2:]
-    with pytest.raises(InputError, match=r"of layer 3; the model of 3 blocks has 0\.\.2 \(0 is the initial one\)"):
+    with pytest.raises(InputError, match=r"of layer 3; this model of 3 blocks has 0\.\.2 \(0 is the initial one\)"):
         chosen_grids(grids, 3, config.depth)
     with pytest.raises(InputError, match="0 only"):
         chosen_grids(grids[:1], 1, config.depth)

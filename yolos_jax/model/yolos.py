@@ -34,6 +34,7 @@ class Outputs(NamedTuple):
     seen: Any = None  # what `look` returned for each block, stacked: a leading axis `[depth]`
 
 
+Layers = tuple[int, ...]
 # (block, what goes into it [B, T, D], the DET tokens that come out of it [B, Q, D], int32 [B] real tokens) -> arrays
 Look = Callable[[Block, jax.Array, jax.Array, jax.Array], Any]
 
@@ -68,11 +69,7 @@ class Yolos(nnx.Module):
         fill(self, rngs.params(), scheme)
 
     def __call__(
-        self,
-        patches: jax.Array,
-        grid: jax.Array,
-        attention_layers: tuple[int, ...] | None = None,
-        look: Look | None = None,
+        self, patches: jax.Array, grid: jax.Array, attention_layers: Layers | None = None, look: Look | None = None
     ) -> Outputs:
         """Detects.
 
