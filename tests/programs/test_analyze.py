@@ -41,7 +41,8 @@ def split_flags(made):
     return [
         "--config=yolos_ti", *(f"--config.model.{key}={value}" for key, value in MODEL.items()),
         "--config.data.short_side=48", "--config.data.max_side=96", "--config.data.buckets=1",
-        "--config.data.workers=0", f"--config.data.root={made / 'coco'}", "--config.eval.batch_size=8", "--checkpoint", made / "run",
+        "--config.data.workers=0", f"--config.data.root={made / 'coco'}", "--config.eval.batch_size=8",
+        "--checkpoint", made / "run",
     ]  # fmt: skip
 
 
