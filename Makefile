@@ -7,6 +7,8 @@ RUN := $(VENV)/bin/python
 DEMO := demo
 # The CPU client's threads must outnumber callbacks that wait for each other (several forced devices).
 export NPROC := 32
+# Packages are installed without compiled modules. What is imported is compiled once, wherever the variable forbids it.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-parity page test-page gpu-memory lint clean
 
@@ -37,7 +39,7 @@ demo: $(VENV)/ready
 # Compiling takes most of the tests' time. XLA halves it without its slower optimisations and its newer code generator.
 # Tests of what programs do take that; those of the reference's numbers compile as a user's run does.
 QUICK := XLA_FLAGS=--xla_cpu_use_fusion_emitters=false JAX_DISABLE_MOST_OPTIMIZATIONS=1
-PYTEST := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/ready lint
 	$(QUICK) $(PYTEST) -m "not numbers"
 	$(PYTEST) -m numbers

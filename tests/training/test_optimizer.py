@@ -60,3 +60,9 @@ def test_every_optimizer_decays_the_references_groups_only(name):
     assert moved == {"class_head": True, "norm": False, "fc": True}
     if name == "adamw":
         np.testing.assert_allclose(update["fc"]["kernel"], -0.05, rtol=1e-6)
+    # Updates are proportional to the learning rate, which `rates.with_rates` relies on.
+    twice, grads = make_optimizer(name, lambda step: 0.2, 0.5, 0.0), jax.tree.map(lambda x: 0.3 * x, params)
+    updates = [o.update(grads, o.init(params), params)[0] for o in (optimizer, twice)]
+    for one, two in zip(*map(jax.tree.leaves, updates)):
+        assert np.abs(one).min() > 0
+        np.testing.assert_allclose(two, 2 * one, rtol=1e-6)

@@ -128,11 +128,11 @@ def random_like(tree, seed):
 def followed(optimizer, rates):
     """The parameters after a few steps with random gradients, under the reference's names."""
     params, full = random_like(SHAPES, 0), broadcast(rates)
-    state = optimizer.init(params)
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
     for step in range(STEPS):
         # those of frozen blocks within a stack are zero, as `hold` makes them
         grads = jax.tree.map(lambda g, rate: g * (rate != 0), random_like(SHAPES, 10 + step), full)
-        updates, state = optimizer.update(trained(grads, rates), state, params)
+        updates, state = update(trained(grads, rates), state, params)
         params = moved(params, updates)
     return by_reference_names(params)
 
@@ -247,6 +247,9 @@ def test_no_gradient_is_computed_that_nothing_needs():
     last = tokens * 2 * width**2 + det * (2 * width**2 + mlp)  # keys and values of all tokens, the rest of DET tokens
     images = len(batch.patches)
     gone = (CONFIG.depth - 1) * tokens * (block + mlp) + last + batch.patches.shape[1] * width * CONFIG.patch_values
+    rates = rates_of(chosen(freeze=("blocks", "norm")), SHAPES)
+    in_parts = jax.eval_shape(make_gradient(loss_of(), batch_divisors(1), MESH, 2, rates), params, batch)[0]
+    assert jax.tree.structure(in_parts) == jax.tree.structure(trained(params, rates))
     assert everything - kernels == images * gone  # the backward pass is there, the kernels' gradients are not
 
 
