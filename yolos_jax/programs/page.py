@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from yolos_jax.errors import InputError, clear_errors
+from yolos_jax.images.listing import images_below
 from yolos_jax.programs.command_line import Parser, say
-from yolos_jax.programs.predict import ENDINGS
 
 LOOPBACK, EVERYWHERE, PORT = "127.0.0.1", "0.0.0.0", 7860
 
@@ -74,14 +74,14 @@ def serve(blocks: Any, host: str, port: int, megabytes: int) -> None:
 
 
 def images_in(folder: Path | None) -> list[Path]:
-    """Image files of a folder, in order; `InputError` if there are none."""
+    """Image files in a folder and below, in order; `InputError` if there are none."""
     if folder is None:
         return []
     if not folder.is_dir():
         raise InputError(f"the folder of images {folder} does not exist.")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
+    found = [folder / name for name in images_below(folder)]
     if not found:
-        raise InputError(f"the folder {folder} holds no images ({', '.join(sorted(ENDINGS))}).")
+        raise InputError(f"the folder {folder} holds no images.")
     return found
 
 
