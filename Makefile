@@ -10,7 +10,7 @@ export NPROC := 32
 # Packages are installed without compiled modules. What is imported is compiled once, wherever the variable forbids it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-parity gpu-memory lint clean
+.PHONY: demo test test-parity page test-page gpu-memory lint clean
 
 $(VENV)/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, set PYTHON=")'
@@ -47,6 +47,28 @@ test: $(VENV)/ready lint
 test-parity: $(VENV)/ready-parity
 	$(PYTEST) -m parity
 
+# The page's packages lie on top of .venv, in an environment of their own: gradio needs an older Pillow.
+PAGE := .venv-page
+$(PAGE)/ready: $(VENV)/ready requirements-page.txt
+	$(RUN) -m venv $(PAGE)
+	$(RUN) -c 'import site; print(site.getsitepackages()[0])' > $(PAGE)/below.pth
+	mv $(PAGE)/below.pth $$($(PAGE)/bin/python -c 'import site; print(site.getsitepackages()[0])')/below.pth
+	$(PAGE)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-page.txt
+	touch $@
+
+# What make demo has trained, in the browser.
+page: $(PAGE)/ready
+	@test -d $(DEMO)/run || { echo "there is no $(DEMO)/run; run make demo first"; exit 1; }
+	$(PAGE)/bin/python -m yolos_jax.programs.page --checkpoint $(DEMO)/run --pictures $(DEMO)/digits/val2017
+
+# A headless browser is Debian's; elsewhere, CHROMIUM names one. Screenshots go to YOLOS_SCREENSHOTS.
+test-page: $(PAGE)/ready
+	@command -v "$${CHROMIUM:-chromium}" > /dev/null \
+	|| { test "$$(id -u)" = 0 && command -v apt-get > /dev/null \
+	&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null; } \
+	|| { echo "the page's test needs chromium: install it, or set CHROMIUM to a browser of its kind"; exit 1; }
+	$(PAGE)/bin/python -m pytest tests/page
+
 # jax's CUDA packages (5 GB), to compile for a GPU that need not be there; TARGET describes it.
 .venv-gpu/ready: requirements.txt
 	$(PYTHON) -m venv .venv-gpu
@@ -63,4 +85,4 @@ lint: $(VENV)/ready
 	$(RUN) -m mypy
 
 clean:
-	rm -rf $(VENV) .venv-gpu $(DEMO)
+	rm -rf $(VENV) .venv-gpu $(PAGE) $(DEMO)

@@ -20,9 +20,9 @@ import jax
 from benchmarks import peers
 from benchmarks.cases import Case, params_of
 from benchmarks.common import positive
-from benchmarks.tables import markdown
-from benchmarks.timing import alone, environment, in_pairs, middle, timed
 from yolos_jax import recipe, settings
+from yolos_jax.analysis.measuring import alone, environment, in_pairs, middle, timed
+from yolos_jax.analysis.tables import markdown
 from yolos_jax.checkpoints import Meta
 from yolos_jax.data.sources.coco import CocoSource
 from yolos_jax.errors import clear_errors

@@ -19,8 +19,8 @@ from typing import Any
 from benchmarks import peers
 from benchmarks.cases import Case, params_of
 from benchmarks.common import positive
-from benchmarks.tables import markdown
-from benchmarks.timing import in_pairs, middle, timed
+from yolos_jax.analysis.measuring import in_pairs, middle, timed
+from yolos_jax.analysis.tables import markdown
 from yolos_jax.data.coco_names import COCO_NAMES
 from yolos_jax.errors import InputError, clear_errors
 from yolos_jax.model.config import VARIANTS

@@ -22,9 +22,11 @@ from benchmarks.cases import WORKS, Case, add_case_flags, cases_of, inputs_of, p
 from benchmarks.check import agree
 from benchmarks.common import positive
 from benchmarks.ours import Ours
-from benchmarks.published import published_table
-from benchmarks.tables import markdown, model_rows
-from benchmarks.timing import Peak, alone, device_peak, environment, in_pairs, memory_of, middle
+from benchmarks.tables import model_rows
+from benchmarks.timing import memory_of
+from yolos_jax.analysis.costs import published_table
+from yolos_jax.analysis.measuring import Peak, alone, device_peak, environment, in_pairs, middle
+from yolos_jax.analysis.tables import markdown
 from yolos_jax.errors import InputError, clear_errors
 from yolos_jax.model.cost import multiply_adds, parameter_count
 

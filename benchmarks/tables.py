@@ -1,16 +1,9 @@
-"""Tables in markdown."""
+"""What `benchmarks.model` found, as a table."""
 
 from collections.abc import Sequence
 from typing import Any
 
 NAMES = {"forward": "forward", "forward_backward": "forward + backward", "step": "training step"}
-
-
-def markdown(rows: Sequence[dict[str, str]]) -> str:
-    """Rows as a table, columns in the order in which they first appear; "" where a row lacks one."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [columns, ["---"] * len(columns), *([row.get(name, "") for name in columns] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def model_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:

@@ -26,7 +26,7 @@ def micro_config(root: Path, **changes):
     config.model.update(width=12, depth=2, heads=2, det_tokens=6, num_classes=10, init_pe_size=(64, 64))
     config.data.update(root=str(root), val_split="train2017", short_side=48, scales=(32, 48), buckets=1, workers=0)
     config.data.update(crop_sides=(48, 64), crop_range=(32, 64))
-    config.train.update(batch_size=4, epochs=2, log_every=1)
+    config.train.update(batch_size=4, epochs=2, log_every=1, curves=False)
     config.optimizer.learning_rate = 1e-3
     config.eval.update(batch_size=8, every_epochs=0)
     config.checkpoint.update(every_steps=1, keep=10)

@@ -19,7 +19,12 @@ MAY_IMPORT = {
     "compiled": set(),
     "distributed": set(),
     "checkpoints": {"model"},
-    "training": {"checkpoints", "data", "distributed", "settings"},
+    "training": {"checkpoints", "data", "distributed", "plotting", "settings"},
+    "plotting": set(),
+    "analysis": {
+        *["data", "distributed", "evaluation", "images", "inference", "model", "objective", "plotting", "training"]
+    },
+    "page": {"analysis", "images", "inference"},
     "weights": {"checkpoints", "evaluation", "images", "model"},
     "inference": {"checkpoints", "compiled", "images", "model", "objective", "weights"},
     "evaluation": {"data", "distributed", "images", "inference", "model"},

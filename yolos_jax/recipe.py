@@ -127,7 +127,7 @@ def options_of(config: Any, accept_differences: bool = False) -> Options:
     train, checkpoint = config.train, config.checkpoint
     return Options(
         accumulate=train.accumulate, ema=train.ema, log_every=train.log_every, save_every=checkpoint.every_steps,
-        keep=checkpoint.keep, evaluate_every=config.eval.every_epochs,
+        keep=checkpoint.keep, evaluate_every=config.eval.every_epochs, curves=train.curves,
         skip_unreadable=config.data.on_bad_image == "skip", accept_differences=accept_differences,
     )  # fmt: skip
 

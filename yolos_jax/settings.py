@@ -134,6 +134,8 @@ SETTINGS: dict[str, Setting] = {
     "train.ema": Setting(0.0, "decay, such as 0.9998, of a moving average of the parameters, which evaluation then "
         "uses; 0 for none", Real(0, 0.9999999)),
     "train.log_every": Setting(50, "steps between two lines of the log", Whole(1, MOST_STEPS), YES),
+    "train.curves": Setting(True, "draw curves.png (loss terms, results, learning rate, images/s) after every "
+        "evaluation and at the end", Flag(), YES),
 
     "loss.ce": Setting(_LOSS.ce, "weight of cross entropy, in the loss and in the matching cost", Real(0, 1e6)),
     "loss.bbox": Setting(_LOSS.bbox, "weight of the L1 distance of boxes, in both", Real(0, 1e6)),

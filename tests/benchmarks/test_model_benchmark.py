@@ -9,11 +9,14 @@ import numpy as np
 import psutil
 import pytest
 
-from benchmarks import check, model, timing
+from benchmarks import check, model
 from benchmarks.cases import Case, cases_of, inputs_of, size
-from benchmarks.published import published_table
-from benchmarks.tables import gibibytes, markdown, model_rows
-from benchmarks.timing import Pairs, device_peak, host_peak, in_pairs
+from benchmarks.tables import gibibytes, model_rows
+from benchmarks.timing import host_peak
+from yolos_jax.analysis import measuring
+from yolos_jax.analysis.costs import published_table
+from yolos_jax.analysis.measuring import Pairs, device_peak, in_pairs
+from yolos_jax.analysis.tables import markdown
 from yolos_jax.errors import InputError
 from yolos_jax.model.config import VARIANTS, YolosConfig
 from yolos_jax.model.cost import multiply_adds
@@ -101,7 +104,7 @@ def test_beside_the_paper(tmp_path):
 def test_a_whole_run(tmp_path, monkeypatch, capsys):
     """At micro size, without PyTorch: this device against the CPU with the other matcher, then two works."""
     monkeypatch.setitem(VARIANTS, "ti", MICRO)
-    monkeypatch.setitem(timing.PEAKS, jax.devices()[0].device_kind, (1e11, 1e11))  # measuring it takes seconds
+    monkeypatch.setitem(measuring.PEAKS, jax.devices()[0].device_kind, (1e11, 1e11))  # measuring it takes seconds
     flags = "--variants ti --sizes 64x80 --batches 2 --works forward forward_backward --pairs 1 --against --out"
     monkeypatch.setattr(sys, "argv", ["model", *flags.split(), str(tmp_path / "out.json")])
     model.main()

@@ -30,6 +30,7 @@ MICRO = [
     "--config.train.images_per_replica=1",
     "--config.train.epochs=1",
     "--config.eval.batch_size=8",
+    "--config.train.curves=False",
 ]
 
 
@@ -59,7 +60,7 @@ def trained(tmp_path_factory, run):
     folder = tmp_path_factory.mktemp("trained")
     root = make_coco(folder / "coco", IMAGES)
     command = ["train.py", *MICRO, f"--config.data.root={root}", f"--workdir={folder / 'run'}"]
-    done = run(*command, "--config.train.log_every=1", "--config.data.workers=2")
+    done = run(*command, "--config.train.log_every=1", "--config.data.workers=2", "--config.train.curves=True")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "16 images" in done.stdout and "saved the checkpoint of step 2" in done.stdout
     return folder
@@ -70,6 +71,7 @@ def test_training_writes_metrics_and_goes_on_only_as_the_same_run(trained, call)
     assert [line["step"] for line in lines] == [1, 2, 2] and "val/AP50" in lines[-1]
     assert all(np.isfinite(list(line.values())).all() for line in lines)
     assert list((trained / "run" / "tensorboard").glob("events.*"))
+    assert (trained / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
     command = ["train.py", *MICRO, f"--config.data.root={trained / 'coco'}", f"--workdir={trained / 'run'}"]
     again = call(*command)
     assert again.returncode == 0 and "going on from the checkpoint of step 2" in again.stdout
@@ -80,13 +82,16 @@ def test_training_writes_metrics_and_goes_on_only_as_the_same_run(trained, call)
 
 def test_evaluation_predicts_and_never_overwrites(trained, tmp_path, run, call):
     command = ["eval.py", *MICRO, f"--config.data.root={trained / 'coco'}", f"--checkpoint={trained / 'run'}"]
-    done = run(*command)
+    done = run(*command, "--plots", "--threshold=0.1")
     assert done.returncode == 0, done.stderr[-2000:]
+    summary = json.loads((trained / "run" / "eval-2" / "plots" / "summary.json").read_text())
+    assert summary["threshold"] == 0.1 and "expected calibration error" in done.stdout
     metrics = json.loads((trained / "run" / "eval-2" / "metrics.json").read_text())
     results = json.loads((trained / "run" / "eval-2" / "results.json").read_text())
     assert metrics["images"] == 16 and len(results) == 16 * 6
-    assert f"AP50  {metrics['AP50']:.4f}" in done.stdout
+    assert f"AP50  {metrics['AP50']:.4f}" in done.stdout and summary["AP50"] == pytest.approx(metrics["AP50"])
     refused(call(*command), "earlier evaluation", "--overwrite")
+    refused(call(*command, f"--out={tmp_path}", "--threshold=2"), "--threshold is 2")
     refused(call(*command, "--config.model.width=24", f"--out={tmp_path}"), "another model", "width 12 against 24")
 
 

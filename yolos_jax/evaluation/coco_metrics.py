@@ -13,6 +13,7 @@ from pycocotools.cocoeval import COCOeval
 
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation import voc_metrics
+from yolos_jax.evaluation.class_scores import ClassScores
 
 ALL = "0.50:0.95"
 # kind, IoU thresholds, sizes of objects, most detections of an image
@@ -48,11 +49,18 @@ def coco_metrics(
       The 12 numbers by name, 0..1; -1 where the ground truth has nothing to find. `InputError` if a result is for an
       image that is not scored.
     """
+    return scored(truth, results, image_ids)[0]
+
+
+def scored(
+    truth: Mapping[str, Any], results: Sequence[dict[str, Any]], image_ids: Sequence[int] | None = None
+) -> tuple[dict[str, float], ClassScores]:
+    """What `coco_metrics` returns, and the same for each class."""
     quiet = io.StringIO()
     with contextlib.redirect_stdout(quiet):
-        index = _index(truth, image_ids)
-        scored = sorted(index.getImgIds() if image_ids is None else set(image_ids))
-        others = {r["image_id"] for r in results} - set(scored)
+        index = indexed(truth, image_ids)
+        wanted = sorted(index.getImgIds() if image_ids is None else set(image_ids))
+        others = {r["image_id"] for r in results} - set(wanted)
         if others:
             raise InputError(f"results for image id {min(others)}, which the ground truth does not list.")
         found = COCO()  # of which `loadRes` cannot make an empty one
@@ -60,14 +68,14 @@ def coco_metrics(
         found.createIndex()
         found = index.loadRes([dict(r) for r in results]) if results else found
         evaluation = COCOeval(index, found, "bbox")
-        evaluation.params.imgIds = scored
+        evaluation.params.imgIds = wanted
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return {name: float(value) for name, value in zip(NAMES, evaluation.stats)}
+    return {name: float(value) for name, value in zip(NAMES, evaluation.stats)}, ClassScores.of(evaluation)
 
 
-def _index(content: Mapping[str, Any], image_ids: Sequence[int] | None) -> COCO:
+def indexed(content: Mapping[str, Any], image_ids: Sequence[int] | None) -> COCO:
     """An annotation file's content as pycocotools wants it, whatever a hand-made one leaves out.
 
     Ids are numbered anew: pycocotools takes annotation id 0 for "not matched" and a repeated id for one annotation.
@@ -80,7 +88,8 @@ def _index(content: Mapping[str, Any], image_ids: Sequence[int] | None) -> COCO:
         area = annotation["bbox"][2] * annotation["bbox"][3] if area is None else area
         crowd = int(annotation.get("iscrowd") or 0)
         truth.dataset["annotations"].append(annotation | {"id": i, "area": area, "iscrowd": crowd})
-    truth.createIndex()
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
     return truth
 
 

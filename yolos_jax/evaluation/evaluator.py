@@ -1,24 +1,17 @@
 """Runs a model over every image of a source and scores it."""
 
-import contextlib
-import functools
-import itertools
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tqdm import tqdm
+from jax.sharding import Mesh
 
-from yolos_jax.data.augment import Pipeline
 from yolos_jax.data.examples import DataSet
 from yolos_jax.data.layouts import voc
-from yolos_jax.data.loader import Loaded, LoadStep, Share, load
-from yolos_jax.data.plan import EvaluationPlan
-from yolos_jax.distributed.processes import Processes, place, reports_loss
-from yolos_jax.errors import InputError
-from yolos_jax.evaluation.coco_metrics import coco_metrics, to_results
+from yolos_jax.evaluation.class_scores import ClassScores
+from yolos_jax.evaluation.coco_metrics import scored, to_results
+from yolos_jax.evaluation.every_image import EveryImage, never
 from yolos_jax.evaluation.voc_metrics import voc_metrics
 from yolos_jax.images.sequence import Geometry
 from yolos_jax.inference.postprocess import postprocess
@@ -33,6 +26,12 @@ class Evaluation(NamedTuple):
     metrics: dict[str, float]  # the 12 numbers by name; on Pascal VOC its own, too
     results: list[dict[str, Any]]  # of a COCO results file, all queries of all images; in the primary process only
     skipped: list[str]  # a sentence for each unreadable image, which is scored as if nothing had been found in it
+    classes: ClassScores | None = None  # each class's numbers; in the primary process only
+
+    @property
+    def details(self) -> dict[str, float]:
+        """Numbers of single classes by name, for TensorBoard."""
+        return {} if self.classes is None else self.classes.scalars()
 
 
 class Evaluator:
@@ -41,12 +40,12 @@ class Evaluator:
     Args:
       model: the detector's config.
       source: its labels must be the model's.
-      mesh: devices along the axis `data`.
-      batch_size: images at a time, a multiple of the devices.
-      buckets: most token counts to compile for.
-      on_bad_image: "stop" raises `InputError` at an image that cannot be read.
-      workers, ahead: see `data.loader.load`.
+      geometry, mesh, batch_size, buckets, on_bad_image, workers, ahead: see `EveryImage`.
       query_block: see `model.config.Compute`.
+
+    Attributes:
+      images: the `EveryImage`.
+      model, graph: its config, and its graph definition for `model.yolos.apply`.
     """
 
     def __init__(
@@ -62,31 +61,20 @@ class Evaluator:
         ahead: int = 2,
         query_block: int = Compute.query_block,
     ):
-        if batch_size % mesh.size:
-            raise InputError(f"eval.batch_size {batch_size} is not a multiple of the {mesh.size} devices.")
-        self._processes = Processes()
-        self.source, self.batch_size, self.on_bad_image = source, batch_size, on_bad_image
-        self._plan = EvaluationPlan(source.examples.sizes, Pipeline.of(geometry), batch_size, buckets, mesh.size)
-        share = Share(self._processes.index, self._processes.count)
-        self._work = LoadStep(source, self._plan, geometry.patch, geometry.model_max_side, share)
-        self._workers, self._ahead = workers, ahead
-        self._split, self._same = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
+        self.source, self.model = source, model
+        self.images = EveryImage(source, geometry, mesh, batch_size, buckets, on_bad_image, workers, ahead)
         compute = Compute(query_block=query_block, max_side=geometry.model_max_side)
-        graph = abstract(model, decided(compute, model, mesh.devices.flat[0]))[0]
+        self.graph = graph = abstract(model, decided(compute, model, mesh.devices.flat[0]))[0]
 
-        def detect(
-            params: dict, indices: jax.Array, patches: jax.Array, grid: jax.Array, size: jax.Array
-        ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        def detect(params: dict, patches: jax.Array, grid: jax.Array, size: jax.Array) -> tuple[jax.Array, ...]:
             out = apply(graph, params, patches, grid)
-            return indices, *postprocess(out.logits, out.boxes, size)
+            return postprocess(out.logits, out.boxes, size)
 
-        # Every process gets what all of them found: some kilobytes a batch.
-        self._detect = jax.jit(detect, out_shardings=self._same)
-        self._programs: dict[int, Any] = {}
+        self._detect = self.images.program(detect)
 
     def __call__(self, params: dict) -> Evaluation:
         """Scores `params`; see `until_cancelled`."""
-        result = self.until_cancelled(params, _never)
+        result = self.until_cancelled(params, never)
         assert result is not None
         return result
 
@@ -95,72 +83,25 @@ class Evaluator:
 
         `InputError` if an image cannot be read and must not be left out, or a data worker died.
         """
-        processes = self._processes
-        batches = processes.agree(load, self._work, 0, len(self._plan), self._workers, self._ahead)
-        params = place(params, self._same)
+        processes, examples = self.images.processes, self.source.examples
+        category = np.array(self.source.category_ids)
         results: list[dict[str, Any]] = []
-        skipped: list[str] = []
-        done: list[int] = []
-        total = len(self.source.examples)
-        with (
-            tqdm(None, "evaluating", total, unit="image", mininterval=1.0, disable=not processes.is_primary) as bar,
-            contextlib.closing(batches),
-            reports_loss(processes.count),
-        ):
-            for _ in range(len(self._plan)):
-                loaded, stop = processes.agree_and_vote(functools.partial(self._next, batches, cancelled), cancelled)
-                if stop or loaded is None:
-                    return None
-                images = self._detections(params, loaded, results)
-                done += images
-                skipped += loaded.skipped
-                bar.update(len(images) + len(loaded.skipped))
-        skipped = list(itertools.chain(*processes.allgather(skipped)))
-        wanted = self.source.examples.image_ids.tolist()
-        if len(done) + len(skipped) != len(wanted) or len(set(done)) != len(done):
-            raise RuntimeError("an image was missed or evaluated twice; this is a bug")
-        metrics = processes.on_primary(lambda: self._score(results, wanted))
-        return Evaluation(processes.allgather(metrics)[0], results, skipped)
 
-    def _score(self, results: list[dict[str, Any]], wanted: list[int]) -> dict[str, float]:
-        """COCO's numbers, and VOC's own on its data."""
+        def take(index: int, found: tuple[np.ndarray, ...]) -> None:
+            if processes.is_primary:
+                scores, labels, boxes = found
+                results.extend(to_results(examples.image_ids[index], scores, category[labels], boxes))
+
+        skipped = self.images.run(self._detect, params, take, cancelled)
+        if skipped is None:
+            return None
+        wanted = examples.image_ids.tolist()
+        metrics, classes = processes.on_primary(lambda: self._score(results, wanted)) or ({}, None)
+        return Evaluation(processes.allgather(metrics)[0], results, skipped, classes)
+
+    def _score(self, results: list[dict[str, Any]], wanted: list[int]) -> tuple[dict[str, float], ClassScores]:
+        """COCO's numbers, and VOC's own on its data; and those of each class."""
         truth = self.source.ground_truth()
         own = voc_metrics(truth, results, wanted) if self.source.layout == voc.NAME else {}
-        return coco_metrics(truth, results, wanted) | own
-
-    def _next(self, batches: Generator[Loaded], cancelled: Callable[[], int]) -> Loaded | None:
-        """The next batch of this process's share; None if it does not come because all is being stopped."""
-        try:
-            loaded = next(batches)
-        except InputError:
-            if cancelled():  # what stops a run may end its workers
-                return None
-            raise
-        if loaded.skipped and self.on_bad_image == "stop":
-            raise InputError(f"{loaded.skipped[0]} Repair it, or set --config.data.on_bad_image=skip.")
-        return loaded
-
-    def _detections(self, params: dict, loaded: Loaded, results: list[dict[str, Any]]) -> list[int]:
-        """Image ids of a batch, of all processes' shares; the primary one appends the entries of a results file."""
-        there = loaded.indices[:, None] >= 0
-        size = np.where(there, self.source.examples.sizes[loaded.indices], 1).astype(np.int32)
-        local = np.int32(loaded.indices), loaded.batch.patches, loaded.batch.grid, size
-        arrays = [jax.make_array_from_process_local_data(self._split, x) for x in local]
-        category, images = np.array(self.source.category_ids), []
-        for index, scores, labels, boxes in zip(*jax.device_get(self._program(params, arrays)(params, *arrays))):
-            if index >= 0:
-                images.append(int(self.source.examples.image_ids[index]))
-                if self._processes.is_primary:
-                    results += to_results(images[-1], scores, category[labels], boxes)
-        return images
-
-    def _program(self, params: dict, arrays: list[jax.Array]) -> Any:
-        """The detector compiled for a bucket; all processes wait for the slowest compilation."""
-        tokens = arrays[1].shape[1]
-        if tokens not in self._programs:
-            self._programs[tokens] = self._processes.agree(self._detect.lower(params, *arrays).compile)
-        return self._programs[tokens]
-
-
-def _never() -> int:
-    return 0
+        metrics, classes = scored(truth, results, wanted)
+        return metrics | own, classes

@@ -96,6 +96,11 @@ class Detector:
             warnings.warn(note, stacklevel=2)
         return cls(*load_model(path), short_side, max_side, batch_size)
 
+    @property
+    def params(self) -> dict:
+        """The network's parameters, nested, on the device."""
+        return self._params
+
     def forward(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Logits and boxes of images that are already sized.
 

@@ -93,6 +93,11 @@ class Attention(nnx.Module):
         """`[B, N, n * D]` -> `[B, N, n, heads, D / heads]`."""
         return x.reshape(*x.shape[:2], -1, self.heads, self.proj.kernel.shape[-1] // self.heads)
 
+    def queries_and_keys(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What each token asks and what it answers to, `[B, N, heads, D / heads]`, of normed tokens `[B, N, D]`."""
+        q, k = jnp.moveaxis(self._split(self.qkv.columns(x, 0, 2 * x.shape[-1])), 2, 0)
+        return q, k
+
     def __call__(
         self, x: jax.Array, length: jax.Array, queries: slice, want_weights: slice | None
     ) -> tuple[jax.Array, jax.Array | None]:
@@ -158,8 +163,12 @@ class Head(nnx.Module):
         self.fc2 = Linear(width, width)
         self.fc3 = Linear(width, size_out)
 
+    def hidden(self, x: jax.Array) -> jax.Array:
+        """What the last layer takes."""
+        return jax.nn.relu(self.fc2(jax.nn.relu(self.fc1(x))))
+
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.fc3(jax.nn.relu(self.fc2(jax.nn.relu(self.fc1(x)))))
+        return self.fc3(self.hidden(x))
 
 
 def prepend(cls: jax.Array, det: jax.Array, patches: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
 """The detector's network: sequences of patches in, class logits and boxes out."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +31,12 @@ class Outputs(NamedTuple):
     features: jax.Array  # float32 [B, Q, D], DET tokens after the final norm
     # float32 [layers, B, heads, Q, T], DET tokens' attention over all tokens (CLS, DET, patches, padding), if asked for
     attention: jax.Array | None
+    seen: Any = None  # what `look` returned for each block, stacked: a leading axis `[depth]`
+
+
+Layers = tuple[int, ...]
+# (block, what goes into it [B, T, D], the DET tokens that come out of it [B, Q, D], int32 [B] real tokens) -> arrays
+Look = Callable[[Block, jax.Array, jax.Array, jax.Array], Any]
 
 
 class Yolos(nnx.Module):
@@ -61,7 +68,9 @@ class Yolos(nnx.Module):
         self.box_head = Head(width, 4)
         fill(self, rngs.params(), scheme)
 
-    def __call__(self, patches: jax.Array, grid: jax.Array, attention_layers: tuple[int, ...] | None = None) -> Outputs:
+    def __call__(
+        self, patches: jax.Array, grid: jax.Array, attention_layers: Layers | None = None, look: Look | None = None
+    ) -> Outputs:
         """Detects.
 
         Args:
@@ -70,6 +79,7 @@ class Yolos(nnx.Module):
           grid: int32 `[B, 2]`, each image's (h, w) in patches; both sides at most `compute.max_side` (the host
             checks, see `sequence.pack`).
           attention_layers: static; blocks whose DET attention to return (negative numbers count from the last).
+          look: static; is shown every block, for `Outputs.seen`.
 
         Returns:
           `Outputs`; an image's do not depend on what it is batched with.
@@ -91,27 +101,32 @@ class Yolos(nnx.Module):
         want = None if attention_layers is None else det
         graph, layers = nnx.split((self.blocks, self.mid_pos_embed))
 
-        def step(x: jax.Array, layer: nnx.State) -> tuple[jax.Array, jax.Array | None]:
+        def step(x: jax.Array, layer: nnx.State) -> tuple[jax.Array, tuple[jax.Array | None, Any]]:
             block, positions = nnx.merge(graph, layer)
+            before = x
             x, weights = block(x, length, want_weights=want)
+            seen = look(block, before, x[:, det], length) if look else None
             if positions is not None:
                 x += positions(grid, tokens).astype(dtype)
-            return x, weights
+            return x, (weights, seen)
 
         # prevent_cse guards against a saving that a scan does not have. What cuDNN's attention leaves for its gradient
         # has no name that a policy could save.
         remat, cudnn = self.compute.remat, self.compute.attention == "cudnn"
         saving = jax.checkpoint(step, prevent_cse=False, policy=None if remat else WORTH_SAVING)
-        x, weights = jax.lax.scan(saving if remat or not cudnn else step, x, layers)
-        x, last_weights = self.last_block(x, length, det, want)
+        before, (weights, seen) = jax.lax.scan(saving if remat or not cudnn else step, x, layers)
+        x, last_weights = self.last_block(before, length, det, want)
+        if look:
+            last_seen = look(self.last_block, before, x, length)
+            seen = jax.tree.map(lambda some, last: jnp.concatenate([some, last[None]]), seen, last_seen)
 
         features = self.norm(x).astype(jnp.float32)
         attention = None
         if attention_layers is not None:
             last = last_weights[None]  # type: ignore[index]  # not None, since they were asked for
-            attention = jnp.concatenate([weights, last])[jnp.array(attention_layers)]
+            attention = jnp.concatenate([weights, last])[jnp.array(attention_layers, jnp.int32)]
         boxes = jax.nn.sigmoid(self.box_head(features))
-        return Outputs(self.class_head(features), boxes, features, attention)
+        return Outputs(self.class_head(features), boxes, features, attention, seen)
 
 
 def normalize(patches: jax.Array) -> jax.Array:

@@ -28,9 +28,9 @@ class Parser(argparse.ArgumentParser):
         print(f"error: {' '.join(message.split())} (see --help)", file=sys.stderr)
         sys.exit(2)
 
-    def add_detector_flags(self) -> None:
-        """Adds a detector's checkpoint, and what images are resized to."""
-        self.add_argument("--checkpoint", required=True, help="checkpoint folder, Hugging Face folder, or hub id")
+    def add_detector_flags(self, required: bool = True) -> None:
+        """Adds a detector's checkpoint, which may be `required`, and what images are resized to."""
+        self.add_argument("--checkpoint", required=required, help="checkpoint folder, Hugging Face folder, or hub id")
         self.add_argument("--short-side", type=int, help="pixels of the short side (default: as trained, else 800)")
         self.add_argument("--max-side", type=int, help="most pixels of the long side (default: in proportion)")
 

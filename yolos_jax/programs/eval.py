@@ -20,6 +20,10 @@ def main() -> None:
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder, Hugging Face folder, or hub id")
     parser.add_argument("--out", help="folder for metrics.json and results.json (default CHECKPOINT/eval-STEP)")
     parser.add_argument("--overwrite", action="store_true", help="replace the numbers of an earlier evaluation")
+    text = "also write what the detections are like, as figures and tables (default folder: OUT/plots)"
+    parser.add_argument("--plots", nargs="?", const="", metavar="FOLDER", help=text)
+    text = "score from which a detection counts in --plots' confusion matrix and worst images (default 0.5)"
+    parser.add_argument("--threshold", type=float, default=0.5, help=text)
     parser.add_process_flags()
     args, config = parser.parse_recipe()
     with launch.guarded(), clear_errors():
@@ -38,12 +42,15 @@ def evaluate(args: argparse.Namespace, config: Any) -> None:
 
     if args.out is None and hub_model(args.checkpoint) is not None:
         raise InputError(f"{args.checkpoint} is on the hub; say with --out where its numbers go.")
+    if not 0 <= args.threshold <= 1:
+        raise InputError(f"--threshold is {args.threshold:g}; it must be within 0..1.")
     processes = Processes()
     with processes.only_primary_prints():
         say(keep_compiled(config.eval.compilation_cache))
         params, meta, evaluator = processes.agree(evaluator_for, config, args.checkpoint)
         out = Path(args.out or Path(args.checkpoint) / f"eval-{meta.step}")
-        processes.on_primary(check_out, out, args.overwrite)
+        plots = None if args.plots is None else Path(args.plots or out / "plots")
+        processes.on_primary(check_out, out, plots, args.overwrite)
         source = evaluator.source
         refuse_unequal(processes.allgather(facts_of(config, source) | {"step": meta.step}))
         for note in scoring_notes(source):
@@ -56,13 +63,36 @@ def evaluate(args: argparse.Namespace, config: Any) -> None:
         metrics = result.metrics | facts | {"images": len(source.examples), "skipped": result.skipped}
         processes.on_primary(write_report, out, metrics, result.results)
         print(f"{len(source.examples)} images scored, {len(result.skipped)} of them unreadable; written to {out}")
+        if plots is not None:
+            processes.on_primary(plot, plots, source, result, args.threshold, meta.step)
 
 
-def check_out(out: Path, overwrite: bool) -> None:
-    """`InputError` for a folder that holds numbers already, or cannot be written."""
-    if any((out / name).exists() for name in ("metrics.json", "results.json")) and not overwrite:
-        raise InputError(f"{out} holds the numbers of an earlier evaluation; give another --out, or --overwrite.")
+def check_out(out: Path, plots: Path | None, overwrite: bool) -> None:
+    """`InputError` for folders that hold numbers already, or cannot be written, and for plots without matplotlib."""
+    files = [out / "metrics.json", out / "results.json", *([plots / "summary.json"] if plots else [])]
+    for file in files:
+        if file.exists() and not overwrite:
+            raise InputError(f"{file} is of an earlier evaluation; give another folder, or --overwrite.")
     make_folder(out)
+    if plots is not None:
+        from yolos_jax.plotting import new_figure
+
+        new_figure(1, 1)
+        make_folder(plots)
+
+
+def plot(folder: Path, source: Any, result: Any, threshold: float, step: int) -> None:
+    """What the detections are like, as figures and tables; prints the tables."""
+    from yolos_jax.analysis.results import write_results
+
+    ids = source.examples.image_ids.tolist()
+    place = {image_id: i for i, image_id in enumerate(ids)}
+
+    def read(image_id: int) -> Any:
+        return source.read(source.examples[place[image_id]])
+
+    text = write_results(folder, source.ground_truth(), result.results, result.classes, ids, read, threshold, step)
+    print(f"\n{text}\n\nfigures and tables written to {folder}")
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ def saved(run: "Run") -> str:
 
 def print_summary(run: "Run") -> None:
     """The last lines of a run that was not ended by an error."""
+    run.curves.draw()
     workdir, total = run.checkpoints.path, run.task.total
     skipped = list(itertools.chain(*run.processes.allgather(run.batches.skipped)))
     for sentence in dict.fromkeys(skipped):

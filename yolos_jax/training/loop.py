@@ -10,6 +10,7 @@ import jax
 from yolos_jax.data.loader import Share
 from yolos_jax.distributed.processes import Processes, place
 from yolos_jax.errors import InputError, make_folder
+from yolos_jax.training.curves import Curves
 from yolos_jax.training.failures import print_summary, saves_on_failure
 from yolos_jax.training.metrics import Metrics
 from yolos_jax.training.prefetch import Batches
@@ -35,7 +36,7 @@ def train(
 ) -> Outcome:
     """Trains, going on from the workdir's newest checkpoint if it has one.
 
-    The workdir gets checkpoints (the latest few, and the best one in `best/`), `metrics.jsonl` and `tensorboard/`.
+    The workdir gets checkpoints (the latest, the best in `best/`), `metrics.jsonl`, `tensorboard/` and `curves.png`.
 
     Args:
       make_task: makes what is trained, for the devices that batches are split over.
@@ -96,6 +97,8 @@ class Run:
         task, options, processes = self.task, self.options, self.processes
         self.checkpoints = stack.enter_context(Checkpoints(self.workdir, options.keep, processes.is_primary))
         self.metrics = stack.enter_context(Metrics(self.workdir, task, options.log_every, self.done, processes))
+        draws = options.curves and processes.is_primary
+        self.curves = Curves(self.workdir, task.shown, task.headline, self.metrics.say if draws else None)
         gradient = make_gradient(task.loss, task.divisors, mesh, options.accumulate, task.rates)
         step = make_step(gradient, task.optimizer, mesh, options.ema)
         self.step = BucketedStep(step, task, processes, self.metrics.say)
@@ -138,7 +141,10 @@ class Run:
         name = self.task.headline[0]
         meta = self.task.meta(self.done, self.task.facts | {"evaluations": [*self.evaluations], name: numbers[name]})
         best = self.checkpoints.save_if_best(self.done, params, meta, name)
-        self.metrics.write(self.done, result.metrics, "val/")  # last: such a step needs no evaluation any more
+        # Last of what is written: such a step needs no evaluation any more.
+        self.metrics.write(self.done, result.metrics, "val/", result.details)
         unreadable = f"; {len(result.skipped)} images unreadable" if result.skipped else ""
         found = ", ".join(f"{k} {v:.4f}" for k, v in numbers.items() if v >= 0) or "nothing to score"
         self.metrics.say(f"step {self.done}: {found}, {best}{unreadable}")
+        with self.metrics.paused():
+            self.curves.draw()

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,10 @@ class Metrics:
         lines = self.path.read_bytes().splitlines() if self.path.exists() else []
         kept, damaged = [], 0
         for i, line in enumerate(lines):
-            step = _step_of(line)
-            if step is None:
+            numbers = numbers_of(line)
+            if numbers is None:
                 damaged += i < len(lines) - 1  # a kill cuts the last line short, which is nothing to report
-            elif step <= start:
+            elif numbers["step"] <= start:
                 kept.append(line)
         if damaged:
             print(f"{damaged} line(s) of {self.path} were damaged and have been dropped")
@@ -107,15 +107,17 @@ class Metrics:
         self.bar.set_postfix(short | {"pad": f"{values['padding']:.1%}"})
         self.write(step, values)
 
-    def write(self, step: int, values: dict[str, Any], prefix: str = "") -> None:
-        """A line of `metrics.jsonl` and a point of every TensorBoard curve."""
+    def write(
+        self, step: int, values: dict[str, Any], prefix: str = "", details: Mapping[str, float] | None = None
+    ) -> None:
+        """A line of `metrics.jsonl` and a point of every TensorBoard curve; `details` are for TensorBoard alone."""
         values = {f"{prefix}{name}": value for name, value in values.items()}
         epoch = (step - 1) // self.task.per_epoch
         with _reports_full_disk(self.path):
             self.file.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
             self.file.flush()
             if self.board is not None:
-                for name, value in values.items():
+                for name, value in {**values, **(details or {})}.items():
                     self.board.add_scalar(name if "/" in name else f"train/{name}", value, step)
 
     @contextlib.contextmanager
@@ -159,13 +161,13 @@ class Metrics:
                     output.close()
 
 
-def _step_of(line: bytes) -> int | None:
-    """The step of a line of `metrics.jsonl`; None if the line is damaged."""
+def numbers_of(line: bytes) -> dict[str, Any] | None:
+    """A line of `metrics.jsonl`, which has a `step`; None if the line is damaged."""
     try:
-        step = json.loads(line)["step"]
+        numbers = json.loads(line)
+        return numbers if type(numbers["step"]) is int else None
     except (ValueError, KeyError, TypeError, RecursionError):  # ValueError: no JSON, or no UTF-8
         return None
-    return step if type(step) is int else None
 
 
 @contextlib.contextmanager

@@ -30,10 +30,16 @@ Loss = Callable[..., tuple[jax.Array, LossReport]]
 
 
 class Evaluated(Protocol):
-    """The result of an evaluation: numbers by name, and a sentence for each image that could not be read."""
+    """The result of an evaluation: numbers by name, and a sentence for each image that could not be read.
+
+    `details` are further numbers, such as those of single classes, which only TensorBoard shows.
+    """
 
     @property
     def metrics(self) -> dict[str, float]: ...
+
+    @property
+    def details(self) -> dict[str, float]: ...
 
     @property
     def skipped(self) -> list[str]: ...
@@ -83,5 +89,6 @@ class Options:
     save_every: int  # steps between checkpoints
     keep: int  # latest checkpoints that stay
     evaluate_every: int  # epochs between evaluations; 0 for none
+    curves: bool  # draw curves.png
     skip_unreadable: bool  # another image takes the place of one that cannot be read
     accept_differences: bool  # go on from a checkpoint even if the recipe or the annotations are not what they were

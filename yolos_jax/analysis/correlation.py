@@ -1,0 +1,167 @@
+"""Do DET tokens that are alike predict nearby boxes? The paper's quantitative study (section 4.4), in all readings.
+
+For every picture, over all pairs of DET tokens: the Pearson correlation of the tokens' cosine similarity with the
+distance of their boxes' centres (the paper: -0.80 on average), and with the cosine similarity of what the classifier
+makes of them (-0.07). The paper leaves open which tokens, distances and classifier features are meant.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from yolos_jax.errors import InputError
+from yolos_jax.evaluation.evaluator import Evaluator
+from yolos_jax.model.config import YolosConfig
+
+PAPER = {"centres": -0.80, "classifier": -0.07}
+AGAINST = ("centres, fractions", "centres, pixels", "classifier, last hidden layer", "classifier, logits")
+BINS = 100  # of each axis of the scatter figures
+FARTHEST = 2**0.5  # distance of two corners, in fractions of the sides
+
+
+def readings_of(depth: int) -> list[str]:
+    """Names of the tokens that are compared, in the order of `tokens_of`."""
+    blocks = [f"after block {block}" for block in range(depth)]
+    return ["learned", "learned, with position", *blocks, "after the last norm"]
+
+
+class Observed(NamedTuple):
+    """Of one picture."""
+
+    tokens: np.ndarray  # float32 [readings, Q, D]
+    hidden: np.ndarray  # float32 [Q, D], what the classifier's last layer takes
+    logits: np.ndarray  # float32 [Q, K + 1]
+    boxes: np.ndarray  # float32 [Q, 4], cxcywh as fractions of the sides
+
+
+def observe(graph: Any, params: dict, patches: jax.Array, grid: jax.Array) -> tuple[jax.Array, ...]:
+    """`Observed` of a batch, each with a leading axis `[B]`."""
+    network = nnx.merge(graph, nnx.State(params))
+    out = network(patches, grid, look=lambda block, x, det, length: det.astype(jnp.float32))
+    learned = network.det_tokens[...]
+    given = jnp.stack([learned, learned + network.pos_embed.det[...]])
+    given = jnp.broadcast_to(given, (patches.shape[0], *given.shape))
+    tokens = jnp.concatenate([given, jnp.moveaxis(out.seen, 0, 1), out.features[:, None]], axis=1)
+    return tokens, network.class_head.hidden(out.features), out.logits, out.boxes
+
+
+def cosines(x: np.ndarray) -> np.ndarray:
+    """float64 `[..., Q, D]` -> `[..., P]`: cosine similarity of all pairs i < j, row by row."""
+    x = np.asarray(x, np.float64)
+    x = x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-300)
+    return _pairs(x @ np.swapaxes(x, -1, -2))
+
+
+def distances(points: np.ndarray) -> np.ndarray:
+    """`[Q, 2]` -> float64 `[P]`: Euclidean distance of all pairs i < j, row by row."""
+    points = np.asarray(points, np.float64)
+    return _pairs(np.linalg.norm(points[:, None] - points[None], axis=-1))
+
+
+def _pairs(square: np.ndarray) -> np.ndarray:
+    i, j = np.triu_indices(square.shape[-1], 1)
+    return square[..., i, j]
+
+
+def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Pearson's correlation along the last axis, `[..., P]` and `[..., P]`; nan where one of them does not vary."""
+    a, b = (x - x.mean(-1, keepdims=True) for x in (a, b))
+    below = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(below > 0, (a * b).sum(-1) / below, np.nan)
+
+
+def compared(one: Observed, size: np.ndarray) -> np.ndarray:
+    """float64 `[4, P]`, what AGAINST names, of a picture of (width, height) pixels."""
+    centres = one.boxes[:, :2]
+    return np.stack([distances(centres), distances(centres * size), cosines(one.hidden), cosines(one.logits)])
+
+
+class Correlations:
+    """Adds up every picture's correlations, `[readings, 4]`; memory does not grow with the pictures.
+
+    Args:
+      depth: of the model.
+      drawn: the reading that the scatter figures show, by its place in `readings_of`.
+    """
+
+    def __init__(self, depth: int, drawn: int = -1):
+        self.readings, self._drawn = readings_of(depth), drawn
+        shape = len(self.readings), len(AGAINST)
+        self.pictures = np.zeros(shape, np.int64)  # whose correlation is defined
+        self._mean, self._squares = np.zeros(shape), np.zeros(shape)
+        self._least, self._most = np.full(shape, np.inf), np.full(shape, -np.inf)
+        # Pairs by the tokens' cosine and by distance in fractions, or by the classifier's cosine (hidden layer).
+        self.scatter = np.zeros((2, BINS, BINS), np.int64)
+
+    @property
+    def shown(self) -> str:
+        """The reading of the scatter figures."""
+        return self.readings[self._drawn]
+
+    def add(self, one: Observed, size: np.ndarray) -> np.ndarray:
+        """Adds a picture of (width, height) pixels and returns its correlations, `[readings, 4]`."""
+        likeness, against = cosines(one.tokens), compared(one, size)
+        found = pearson(likeness[:, None], against[None])
+        there = np.isfinite(found)
+        self.pictures += there
+        off = np.where(there, found - self._mean, 0)  # Welford's: exact however many there are
+        self._mean += off / np.maximum(self.pictures, 1)
+        self._squares += np.where(there, off * (found - self._mean), 0)
+        self._least = np.fmin(self._least, found)
+        self._most = np.fmax(self._most, found)
+        for counts, values, span in zip(self.scatter, (against[0], against[2]), ((0, FARTHEST), (-1, 1))):
+            counts += np.histogram2d(likeness[self._drawn], values, BINS, ((-1, 1), span))[0].astype(np.int64)
+        return found
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row for each reading and what it is compared with; nan where no picture has a correlation."""
+        none = self.pictures == 0
+        spread = np.sqrt(self._squares / np.maximum(self.pictures, 1))
+        values = [np.where(none, np.nan, x) for x in (self._mean, spread, self._least, self._most)]
+        return [
+            {"tokens": reading, "with": other, "pictures": int(self.pictures[r, c]),
+             **{name: float(x[r, c]) for name, x in zip(("mean", "spread", "least", "most"), values)}}
+            for r, reading in enumerate(self.readings) for c, other in enumerate(AGAINST)
+        ]  # fmt: skip
+
+    def scatter_rows(self) -> list[dict[str, Any]]:
+        """The scatter figures as numbers: middles of the bins that hold pairs, and how many."""
+        out = []
+        for name, counts, (low, high) in zip(
+            ("centres, fractions", "classifier, last hidden layer"), self.scatter, ((0, FARTHEST), (-1, 1))
+        ):
+            for i, j in zip(*np.nonzero(counts)):
+                x, y = -1 + (i + 0.5) * 2 / BINS, low + (j + 0.5) * (high - low) / BINS
+                out.append({"with": name, "cosine": x, "value": y, "pairs": int(counts[i, j])})
+        return out
+
+
+def examine(evaluator: Evaluator, params: dict, layer: int | None = None) -> tuple[Correlations, list[str]]:
+    """All pictures' correlations, and a sentence for each unreadable one.
+
+    `layer` is the block whose tokens the scatter figures show, counted from 0; by default those after the last norm.
+    `InputError` if the model has too few tokens.
+    """
+    config, source = evaluator.model, evaluator.source
+    check_tokens(config)
+    found = Correlations(config.depth, -1 if layer is None else 2 + layer)
+    images, graph = evaluator.images, evaluator.graph
+    program = images.program(lambda params, patches, grid, size: observe(graph, params, patches, grid))
+    skipped = images.run(
+        program, params, lambda index, arrays: _taken(found, source.examples.sizes[index], arrays), doing="correlating"
+    )
+    return found, skipped or []
+
+
+def _taken(found: Correlations, size: np.ndarray, arrays: tuple[np.ndarray, ...]) -> None:
+    found.add(Observed(*arrays), size)
+
+
+def check_tokens(config: YolosConfig) -> None:
+    """`InputError` for a model with so few DET tokens that their pairs have no correlation."""
+    if config.det_tokens < 3:
+        raise InputError(f"the model has {config.det_tokens} DET tokens; a correlation over their pairs needs 3.")

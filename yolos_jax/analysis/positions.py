@@ -1,0 +1,102 @@
+"""How alike position embeddings are, as trained and as resized for a picture."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from yolos_jax.errors import InputError
+from yolos_jax.model.position import resize_to_tokens
+
+PLACES = 5  # of each side of the grid whose likeness to all others is drawn
+
+
+class Grid(NamedTuple):
+    """One set of position embeddings."""
+
+    name: str  # "initial", or "after block 3"
+    patches: np.ndarray  # float32 [h, w, D]
+    det: np.ndarray  # float32 [Q, D]
+
+
+class Likeness(NamedTuple):
+    """Cosine similarities of one set."""
+
+    name: str
+    places: np.ndarray  # int [n, 2], (row, column) of the places compared
+    maps: np.ndarray  # float32 [n, h, w], of each place with all patches
+    det: np.ndarray  # float32 [Q, Q], of the DET tokens' embeddings with each other
+    det_patches: np.ndarray  # float32 [Q, h, w], of the DET tokens' with the patches'
+
+
+def grids_of(params: dict) -> list[Grid]:
+    """The sets of a model's parameters, as trained: the initial one, then the mid-layer ones if there are any."""
+    first = params["pos_embed"]
+    out = [Grid("initial", np.asarray(first["grid"]), np.asarray(first["det"]))]
+    mid = params.get("mid_pos_embed")
+    if mid is not None:
+        for block, (grid, det) in enumerate(zip(np.asarray(mid["grid"]), np.asarray(mid["det"]))):
+            out.append(Grid(f"after block {block}", grid, det))
+    return out
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _resized(grid: Any, rows: int, columns: int) -> jax.Array:
+    size = jnp.array([rows, columns], jnp.int32)
+    return resize_to_tokens(grid, size, rows * columns, max(rows, columns)).reshape(rows, columns, -1)
+
+
+def resized(grid: Grid, rows: int, columns: int) -> Grid:
+    """The set as the network has it for a picture of `rows` x `columns` patches."""
+    return Grid(grid.name, np.asarray(_resized(grid.patches, rows, columns)), grid.det)
+
+
+def likeness(grid: Grid, places: int = PLACES) -> Likeness:
+    """Of `places` x `places` evenly spread patches with all others; never of all pairs."""
+    h, w, _ = grid.patches.shape
+    ys, xs = (np.unique(((np.arange(places) + 0.5) * side / places).astype(int)) for side in (h, w))
+    chosen = np.array([(y, x) for y in ys for x in xs])
+    patches, det = _unit(grid.patches), _unit(grid.det)
+    maps = np.einsum("nd,hwd->nhw", patches[chosen[:, 0], chosen[:, 1]], patches)
+    values = maps, det @ det.T, np.einsum("qd,hwd->qhw", det, patches)
+    return Likeness(grid.name, chosen, *(np.asarray(v, np.float32) for v in values))
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    x = np.asarray(x, np.float64)
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-300)
+
+
+def by_distance(found: Likeness) -> list[dict[str, Any]]:
+    """Mean likeness of the chosen places with the others, by distance in whole patches, along rows and columns."""
+    out = []
+    h, w = found.maps.shape[1:]
+    for axis, side in (("row", w), ("column", h)):
+        total, count = np.zeros(side), np.zeros(side, np.int64)
+        for (y, x), values in zip(found.places, found.maps):
+            line, at = (values[y], x) if axis == "row" else (values[:, x], y)
+            distance = np.abs(np.arange(side) - at)
+            np.add.at(total, distance, line)
+            np.add.at(count, distance, 1)
+        out += [
+            {"embeddings": found.name, "along": axis, "distance": int(d), "cosine": float(total[d] / count[d])}
+            for d in np.flatnonzero(count)
+        ]
+    return out
+
+
+def chosen_grids(grids: list[Grid], layer: int | None, depth: int) -> list[Grid]:
+    """All sets, or that of one layer: 0 is the initial one, `n` the one added after block `n - 1`.
+
+    `InputError` if there is none.
+    """
+    if layer is None:
+        return grids
+    if not 0 <= layer < len(grids):
+        there = f"0..{len(grids) - 1} (0 is the initial one)" if len(grids) > 1 else "0 only, the initial one"
+        raise InputError(
+            f"there are no position embeddings of layer {layer}; this model of {depth} blocks has {there}."
+        )
+    return [grids[layer]]

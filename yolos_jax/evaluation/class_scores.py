@@ -1,0 +1,83 @@
+"""What COCO's evaluation says of each class: average precision, recall, and the curves behind them."""
+
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+
+COLUMNS = ("AP", "AP50", "AP75", "AR", "recall50")
+MEANING = {
+    "AP": "average precision over the IoU thresholds 0.50, 0.55 ... 0.95",
+    "AP50": "average precision at IoU 0.50",
+    "AP75": "average precision at IoU 0.75",
+    "AR": "share of the objects that are found, with at most 100 detections an image, over the same thresholds",
+    "recall50": "the same share at IoU 0.50",
+}
+
+
+class ClassScores(NamedTuple):
+    """Each class of a ground truth, for objects of all sizes and at most 100 detections of a class and image."""
+
+    ids: tuple[int, ...]  # category ids, in order: K of them
+    names: tuple[str, ...]  # of the classes; the id as text where the ground truth has no name
+    objects: np.ndarray  # int64 [K], without crowds
+    thresholds: np.ndarray  # float64 [T], of the IoU
+    recalls: np.ndarray  # float64 [R]
+    precision: np.ndarray  # float64 [T, R, K], the highest at this recall or more; -1 for a class without objects
+    recall: np.ndarray  # float64 [T, K], the highest; -1 for a class without objects
+
+    @classmethod
+    def of(cls, evaluation: Any) -> "ClassScores":
+        """Of a pycocotools `COCOeval` that has been accumulated."""
+        params, curves, truth = evaluation.params, evaluation.eval, evaluation.cocoGt
+        scored = set(params.imgIds)
+        there = [a for a in truth.dataset["annotations"] if a["image_id"] in scored and not a["iscrowd"]]
+        labels = np.array([a["category_id"] for a in there], np.int64)
+        ids = tuple(int(i) for i in params.catIds)
+        names = {c["id"]: c.get("name") for c in truth.dataset["categories"]}
+        return cls(
+            ids,
+            tuple(str(i if names[i] is None else names[i]) for i in ids),
+            np.array([(labels == i).sum() for i in ids], np.int64),
+            np.array(params.iouThrs),
+            np.array(params.recThrs),
+            curves["precision"][..., params.areaRngLbl.index("all"), -1],
+            curves["recall"][..., params.areaRngLbl.index("all"), -1],
+        )
+
+    def table(self) -> dict[str, np.ndarray]:
+        """float64 `[K]` for each of `COLUMNS`; -1 for a class without objects. Their means are COCO's numbers."""
+        at = {iou: int(np.argmin(np.abs(self.thresholds - iou))) for iou in (0.5, 0.75)}
+        curves = self.precision.mean(1)
+        values = curves.mean(0), curves[at[0.5]], curves[at[0.75]], self.recall.mean(0), self.recall[at[0.5]]
+        return dict(zip(COLUMNS, values))
+
+    def curve(self, iou: float) -> np.ndarray:
+        """float64 `[R, K]`, precision at each of `recalls`; NaN for a class without objects."""
+        precision = self.precision[int(np.argmin(np.abs(self.thresholds - iou)))]
+        return np.where(precision < 0, np.nan, precision)
+
+    def scalars(self) -> dict[str, float]:
+        """AP, AP50 and recall of every class that has objects, as TensorBoard wants their names."""
+        values = self.table()
+        return {
+            f"{column}/{re.sub(r'[^-.0-9A-Za-z]+', '_', name)}": float(values[column][i])
+            for column in ("AP", "AP50", "AR")
+            for i, name in enumerate(self.names)
+            if self.objects[i]
+        }
+
+    def text(self) -> str:
+        """A line a class, in the ground truth's order."""
+        width = max(5, *(len(name) for name in self.names)) if self.names else 5
+        values = self.table()
+        head = f"{'class':<{width}}  {'objects':>7}" + "".join(f"  {name:>8}" for name in COLUMNS)
+        rows = [
+            f"{name:<{width}}  {self.objects[i]:>7}" + "".join(f"  {_number(values[c][i]):>8}" for c in COLUMNS)
+            for i, name in enumerate(self.names)
+        ]
+        return "\n".join([head, *rows])
+
+
+def _number(value: float) -> str:
+    return "-" if value < 0 else f"{value:.4f}"

@@ -1,0 +1,73 @@
+"""How figures look: readable in black and white and for colour-blind eyes. matplotlib is imported when one is made."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolos_jax.errors import InputError
+
+# Okabe and Ito's colours, which colour-blind eyes tell apart; lines differ in their dashes and bars in hatching, too.
+COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+LIGHT = ("#bbbbbb", "#cce3f0", "#f7dfcc", "#cce8e0", "#f5e4ed", "#ddf0fb", "#faeccc")
+DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)))
+HATCHES = ("", "///", "...", "xxx", "\\\\\\", "+++", "ooo")
+MARKERS = "osD^vP*"
+MOST_POINTS = 1000  # of a line; more cannot be told apart
+
+
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, np.ndarray]:
+    """A matplotlib `Figure` of so many inches and its axes, `[rows, columns]`.
+
+    It needs no display and keeps nothing after it is saved. `InputError` if matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError("figures need matplotlib; pip install matplotlib.") from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(True, color="#dddddd", linewidth=0.6)
+        axis.set_axisbelow(True)
+    return figure, axes
+
+
+def line_style(number: int) -> dict[str, Any]:
+    """Colour and dashes of the line with this number, for `Axes.plot`."""
+    return {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)], "linewidth": 1.6}
+
+
+def point_style(number: int) -> dict[str, Any]:
+    """Colour and shape of the points of a series, for `Axes.plot`."""
+    colour = COLOURS[number % len(COLOURS)]
+    return {"color": colour, "marker": MARKERS[number % len(MARKERS)], "linestyle": "", "markersize": 5}
+
+
+def bar_style(number: int) -> dict[str, Any]:
+    """Colour and hatching of the bars of a series, for `Axes.bar`: light, with a dark edge."""
+    place = number % len(COLOURS)
+    return {"facecolor": LIGHT[place], "edgecolor": COLOURS[place], "hatch": HATCHES[place], "linewidth": 1.0}
+
+
+def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """At most so many points of a curve: the means of equal parts of `[n]` arrays. The last point stays as it is."""
+    if len(x) <= most:
+        return x, y
+    edges = np.linspace(0, len(x) - 1, most).astype(int)
+    counts = np.diff(edges)
+    parts = (np.append(np.add.reduceat(np.float64(v[:-1]), edges[:-1]) / counts, v[-1]) for v in (x, y))
+    return next(parts), next(parts)
+
+
+def save_figure(figure: Any, path: str | Path) -> None:
+    """Writes a PNG file, whole or not at all."""
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        figure.savefig(draft, format="png", dpi=110)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,234 @@
+"""Examines a detector: figures, tables and numbers of what it looks at, what its tokens mean and what it costs.
+
+python analyze.py attention cat.jpg --checkpoint runs/s --out out/      what each token looks at; --compare OTHER
+python analyze.py tokens --config yolos_s --config.data.root=data/coco --checkpoint runs/s --out out/
+python analyze.py correlation --config yolos_s --config.data.root=data/coco --checkpoint runs/s --out out/
+python analyze.py cost --sizes-of data/coco/annotations/instances_val2017.json
+python analyze.py positions --checkpoint runs/s --out out/ --size 640 480
+python analyze.py runs runs/a runs/b --out out/
+
+`python analyze.py COMMAND --help` lists the flags of a command.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from yolos_jax.errors import InputError, clear_errors, make_folder
+from yolos_jax.programs.command_line import Parser, RecipeParser, say
+from yolos_jax.programs.examine_attention import attention
+
+
+def tokens() -> None:
+    """Over a split: where each DET token's boxes lie, how large they are, which classes it predicts.
+
+    python analyze.py tokens --config yolos_s --config.data.root=data/coco --checkpoint runs/s --out out/
+    """
+    parser = RecipeParser(tokens.__doc__)
+    add_split_flags(parser)
+    parser.add_argument("--tokens", type=int, default=10, help="draw the first so many tokens (default 10)")
+    parser.add_argument("--confident", type=float, default=0.5, help="score that counts as such (default 0.5)")
+    args, config = parser.parse_recipe()
+    if args.tokens < 1 or not 0 <= args.confident <= 1:
+        raise InputError("--tokens must be at least 1 and --confident within 0..1.")
+    out, written = args.out, ("tokens.csv", "classes.csv", "token_classes.csv", "predictions.json")
+    params, meta, evaluator = opened(args, config, *written, "tokens.png", "classes.png")
+
+    from yolos_jax.analysis import figures
+    from yolos_jax.analysis.tokens import examine
+    from yolos_jax.plotting import save_figure
+
+    names = names_of(meta, evaluator, args.checkpoint)
+    table, classes, skipped = examine(evaluator, params, out, names, args.tokens, args.confident)
+    save_figure(figures.tokens_figure(table), out / "tokens.png")
+    save_figure(figures.classes_figure(classes), out / "classes.png")
+    say_skipped(skipped)
+    print(f"{table.pictures} pictures; written to {out}: {', '.join((*written, 'tokens.png', 'classes.png'))}")
+
+
+def correlation() -> None:
+    """Over a split: are DET tokens that are alike those that predict nearby boxes? The paper's study, in all readings.
+
+    python analyze.py correlation --config yolos_s --config.data.root=data/coco --checkpoint runs/s --out out/
+    """
+    parser = RecipeParser(correlation.__doc__)
+    add_split_flags(parser)
+    text = (
+        "block whose tokens the figure shows, counted from 0, or negative from the last (default: after the last norm)"
+    )
+    parser.add_argument("--layer", type=int, help=text)
+    args, config = parser.parse_recipe()
+    params, _, evaluator = opened(args, config, "correlation.csv", "scatter.csv", "correlation.png")
+
+    from yolos_jax.analysis import figures
+    from yolos_jax.analysis.attention_maps import block_of
+    from yolos_jax.analysis.correlation import AGAINST, PAPER, examine
+    from yolos_jax.analysis.tables import markdown, write_rows
+    from yolos_jax.plotting import save_figure
+
+    layer = None if args.layer is None else block_of(args.layer, evaluator.model.depth)
+    found, skipped = examine(evaluator, params, layer)
+    rows = found.rows()
+    write_rows(args.out / "correlation.csv", rows)
+    write_rows(args.out / "scatter.csv", found.scatter_rows())
+    save_figure(figures.correlation_figure(found), args.out / "correlation.png")
+    shown = [
+        {"tokens": reading, "pictures": str(rows[len(AGAINST) * n]["pictures"]),
+         **{row["with"]: f"{row['mean']:+.3f} ± {row['spread']:.3f}" for row in rows if row["tokens"] == reading}}
+        for n, reading in enumerate(found.readings)
+    ]  # fmt: skip
+    print(markdown(shown))
+    say_skipped(skipped)
+    print(f"mean ± spread over pictures; the paper has {PAPER['centres']:+.2f} for centres and "
+          f"{PAPER['classifier']:+.2f} for the classifier; written to {args.out}")  # fmt: skip
+
+
+def cost() -> None:
+    """Parameters, multiply-adds and pictures a second, of the paper's variants or of a checkpoint.
+
+    python analyze.py cost --sizes-of data/coco/annotations/instances_val2017.json --out out/
+    python analyze.py cost --checkpoint runs/s --pictures data/coco/val2017
+    """
+    parser = Parser(cost.__doc__)
+    parser.add_argument("--variants", nargs="+", default=["ti", "s", "s_dwr", "b"], help="of the paper (default: all)")
+    parser.add_detector_flags(required=False)
+    text = "annotation file whose first 100 images' sizes count (default: one of 640x480 pixels)"
+    parser.add_argument("--sizes-of", type=Path, help=text)
+    text = "also measure speed at batch 1, on the first 100 pictures of a folder"
+    parser.add_argument("--pictures", type=Path, help=text)
+    parser.add_argument("--xla", action="store_true", help="also XLA's own count, of the first picture")
+    parser.add_argument("--out", type=Path, help="folder for cost.json and cost.csv")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
+    args = parser.parse()
+    if args.out:
+        check_out(args.out, args.overwrite, "cost.json", "cost.csv")
+
+    from yolos_jax.programs.examine_cost import report
+
+    report(args)
+
+
+def positions() -> None:
+    """How alike the position embeddings are, as trained or as resized for a picture.
+
+    python analyze.py positions --checkpoint runs/s --out out/ --size 640 480
+    """
+    parser = Parser(positions.__doc__)
+    parser.add_detector_flags()
+    parser.add_argument("--out", required=True, type=Path, help="folder for figures and tables")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
+    text = "width and height in pixels of a picture that they are also resized for"
+    parser.add_argument("--size", nargs=2, type=int, metavar=("W", "H"), help=text)
+    parser.add_argument(
+        "--layer", type=int, help="0 for the initial ones, N for those after block N - 1 (default: all)"
+    )
+    parser.add_argument("--arrays", action="store_true", help="also write the cosines as positions.npz")
+    args = parser.parse()
+    if args.size and min(args.size) < 1:
+        raise InputError("--size must be two numbers of at least 1.")
+    check_out(args.out, args.overwrite, "positions.csv")
+
+    import numpy as np
+
+    from yolos_jax.analysis import figures
+    from yolos_jax.analysis.positions import by_distance, chosen_grids, grids_of, likeness, resized
+    from yolos_jax.analysis.tables import write_rows
+    from yolos_jax.inference.loading import geometry_of, load_model
+    from yolos_jax.plotting import save_figure
+
+    params, meta = load_model(args.checkpoint)
+    geometry = geometry_of(meta, args.short_side, args.max_side)
+    grids = chosen_grids(grids_of(params), args.layer, meta.model.depth)
+    if args.size:
+        width, height = (side // meta.model.patch_size for side in geometry.size(*args.size))
+        grids += [resized(grid, height, width)._replace(name=f"{grid.name}, resized") for grid in grids]
+    rows: list[dict[str, Any]] = []
+    arrays: dict[str, Any] = {}
+    for grid in grids:
+        found = likeness(grid)
+        name = grid.name.replace(",", "").replace(" ", "_")
+        rows += by_distance(found)
+        arrays |= {f"{name}.{part}": getattr(found, part) for part in ("places", "maps", "det", "det_patches")}
+        save_figure(figures.positions_figure(found), args.out / f"positions_{name}.png")
+    write_rows(args.out / "positions.csv", rows)
+    if args.arrays:
+        np.savez_compressed(args.out / "positions.npz", **arrays)
+    print(f"{len(grids)} sets of embeddings; written to {args.out}")
+
+
+def runs() -> None:
+    """Draws the curves of several training runs together and writes their numbers.
+
+    python analyze.py runs runs/a runs/b --out out/
+    """
+    parser = Parser(runs.__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders that train.py wrote")
+    parser.add_argument("--out", required=True, type=Path, help="folder for runs.png and runs.csv")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
+    args = parser.parse()
+    check_out(args.out, args.overwrite, "runs.png", "runs.csv")
+
+    from yolos_jax.analysis.runs import compare_runs
+
+    print(compare_runs(args.runs, args.out))
+    print(f"written to {args.out}")
+
+
+def add_split_flags(parser: Parser) -> None:
+    """Adds the flags of commands that go over a split."""
+    parser.add_argument("--checkpoint", required=True, help="checkpoint folder, Hugging Face folder, or hub id")
+    parser.add_argument("--out", required=True, type=Path, help="folder for figures and tables")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
+
+
+def opened(args: Any, config: Any, *names: str) -> tuple[dict, Any, Any]:
+    """Parameters, meta and evaluator, once it is sure that files of these names may be written."""
+    check_out(args.out, args.overwrite, *names)
+    from yolos_jax.compiled import keep_compiled
+    from yolos_jax.tasks.detection import evaluator_for
+
+    say(keep_compiled(config.eval.compilation_cache))
+    return evaluator_for(config, args.checkpoint)
+
+
+def check_out(out: Path, overwrite: bool, *names: str) -> None:
+    """`InputError` for a folder that has files of these names already, or cannot be written."""
+    for name in names:
+        if (out / name).exists() and not overwrite:
+            raise InputError(f"{out / name} exists already; give another --out, or --overwrite.")
+    make_folder(out)
+
+
+def names_of(meta: Any, evaluator: Any, checkpoint: str) -> dict[int, str]:
+    """Names of the labels; the data's where the checkpoint has none, which is said."""
+    if not meta.label_names:
+        say(f"the checkpoint {checkpoint} names no classes; the data's names are shown")
+    return meta.label_names or evaluator.source.label_names
+
+
+def say_skipped(skipped: Sequence[str]) -> None:
+    for sentence in skipped:
+        print(f"skipped: {sentence}")
+
+
+# A command is a function that parses the flags after its name, as if they were all there are.
+COMMANDS: dict[str, Callable[[], None]] = {
+    "attention": attention, "tokens": tokens, "correlation": correlation, "cost": cost, "positions": positions,
+    "runs": runs,
+}  # fmt: skip
+
+
+@clear_errors()
+def main() -> None:
+    """Runs the command that the command line names."""
+    parser = Parser(__doc__, "%(prog)s COMMAND [FLAGS]")
+    parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND", help=", ".join(COMMANDS))
+    command = parser.parse_args(sys.argv[1:2]).command
+    sys.argv = [f"{os.path.basename(sys.argv[0])} {command}", *sys.argv[2:]]
+    COMMANDS[command]()
+
+
+if __name__ == "__main__":
+    main()

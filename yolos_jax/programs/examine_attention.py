@@ -1,0 +1,192 @@
+"""analyze.py attention: what every token that found something looks at, a figure each."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from yolos_jax.errors import InputError, make_folder
+from yolos_jax.inference.fetching import fetch
+from yolos_jax.inference.inputs import Input, find
+from yolos_jax.programs.command_line import Parser, say
+
+if TYPE_CHECKING:
+    from yolos_jax.analysis.attention_maps import Seen
+    from yolos_jax.inference.detector import Detector
+
+OVERLAP = 0.5  # least IoU of two checkpoints' boxes that are shown as the same object
+
+
+def attention() -> None:
+    """For every DET token that found something: its attention in a block, per head and mean, over the picture.
+
+    python analyze.py attention cat.jpg folder/ --checkpoint runs/s --out out/ --rollout
+    python analyze.py attention cat.jpg --checkpoint runs/s200 --compare runs/s300 --out out/
+    """
+    args = parse()
+    pictures = pictures_of(args.images)[: args.limit or None]
+    make_folder(args.out)
+    names = names_for(pictures, args.out, args.overwrite)
+
+    from tqdm import tqdm
+
+    from yolos_jax.analysis.attention_maps import look_at
+    from yolos_jax.compiled import OFF, keep_compiled
+    from yolos_jax.images.reading import UnreadableImage
+    from yolos_jax.inference.detector import Detector
+
+    say(keep_compiled(args.compilation_cache))
+    sources = [args.checkpoint, *([args.compare] if args.compare else [])]
+    detectors = [Detector.load(source, args.short_side, args.max_side, 1, OFF) for source in sources]
+    for source, detector in zip(sources, detectors):
+        check_asked(args, source, detector)
+    drawn, skipped = 0, []
+    for picture, name in zip(tqdm(pictures, "looking", unit="image"), names):
+        try:
+            content = fetch(picture.name) if picture.kind == "address" else picture.name
+            seen = [look_at(detector, content, (args.layer,), args.rollout) for detector in detectors]
+        except UnreadableImage as error:
+            skipped.append(str(error))
+            continue
+        drawn += draw(seen, args, name)
+        if args.arrays:
+            write_arrays(seen, args.out / f"{name}.npz")
+    for reason in skipped:
+        print(f"skipped: {reason}")
+    found = f"{drawn} tokens over {args.threshold} in {len(pictures) - len(skipped)} pictures"
+    print(f"{found}, {len(skipped)} unreadable; written to {args.out}")
+    if skipped:
+        raise InputError(f"{len(skipped)} of {len(pictures)} pictures could not be read, the first: {skipped[0]}")
+
+
+def parse() -> Any:
+    parser = Parser(attention.__doc__)
+    text = "pictures, folders of pictures, patterns or addresses"
+    parser.add_argument("images", nargs="+", metavar="PICTURE", help=text)
+    parser.add_detector_flags()
+    parser.add_argument("--compare", help="another checkpoint, whose tokens for the same objects stand below")
+    parser.add_argument("--out", required=True, type=Path, help="folder for the figures")
+    parser.add_argument("--threshold", type=float, default=0.9, help="lowest score to look at (default 0.9)")
+    parser.add_argument("--layer", type=int, default=-1, help="block, from 0, or negative from the last (default -1)")
+    parser.add_argument("--head", type=int, nargs="+", help="only these heads, counted from 0, without their mean")
+    parser.add_argument("--rollout", action="store_true", help="also attention rollout over all blocks")
+    text = "how patches become pixels: nearest, smooth, or both (default)"
+    parser.add_argument("--enlarge", choices=("nearest", "smooth", "both"), default="both", help=text)
+    parser.add_argument("--arrays", action="store_true", help="also write the numbers, a .npz file a picture")
+    parser.add_argument("--limit", type=int, default=0, help="only the first so many pictures")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
+    text = "where compiled programs are kept: auto (the user's cache folder), off, or a folder"
+    parser.add_argument("--compilation-cache", default="auto", metavar="WHERE", help=text)
+    args = parser.parse()
+    if not 0 <= args.threshold <= 1 or args.limit < 0:
+        raise InputError("--threshold must be within 0..1 and --limit at least 0.")
+    return args
+
+
+def pictures_of(given: Sequence[str]) -> list[Input]:
+    """What `inference.inputs.find` finds; `InputError` for what moves."""
+    found = find(given)
+    for note in found.notes:
+        say(note)
+    for one in found.inputs:
+        if one.moves:
+            raise InputError(f"{one.name} is no picture; predict.py takes videos and cameras.")
+    return found.inputs
+
+
+def names_for(pictures: Sequence[Input], out: Path, overwrite: bool) -> list[str]:
+    """What each picture's files begin with; never the same twice, and nothing of an earlier run is lost."""
+    names: dict[str, str] = {}
+    for picture in pictures:
+        free = itertools.chain([picture.stem], (f"{picture.stem}-{n}" for n in itertools.count(2)))
+        name = next(name for name in free if name.lower() not in names)
+        names[name.lower()] = name
+    if not overwrite:
+        for name in names.values():
+            old = next((p for p in out.glob("*") if p.stem == name or p.name.startswith(f"{name}_token")), None)
+            if old is not None:
+                raise InputError(f"{old} exists already; give another --out, or --overwrite.")
+    return list(names.values())
+
+
+def check_asked(args: Any, source: str, detector: "Detector") -> None:
+    """`InputError` for a block or a head that a checkpoint does not have; says that it has no names."""
+    from yolos_jax.analysis.attention_maps import block_of
+
+    block_of(args.layer, detector.config.depth)
+    heads = detector.config.heads
+    for head in args.head or []:
+        if not 0 <= head < heads:
+            raise InputError(f"there is no head {head}; the model of {source} has {heads}, counted from 0.")
+    if not detector.label_names:
+        say(f"the checkpoint {source} names no classes; their numbers are shown")
+
+
+def draw(seen: list["Seen"], args: Any, name: str) -> int:
+    """A figure for each token of the first checkpoint that found something; how many."""
+    from yolos_jax.analysis.figures import ENLARGEMENTS, attention_figure
+    from yolos_jax.plotting import save_figure
+
+    enlarge = list(ENLARGEMENTS) if args.enlarge == "both" else [args.enlarge]
+    tokens = seen[0].over(args.threshold)
+    partners = same_objects(seen[0], tokens, seen[1], args.threshold) if len(seen) > 1 else None
+    for place, token in enumerate(tokens):
+        rows = [row_of(seen[0], int(token), args, args.checkpoint)]
+        if partners is not None and partners[place] >= 0:
+            rows.append(row_of(seen[1], int(partners[place]), args, args.compare))
+        elif partners is not None:
+            say(f"{name}: the other checkpoint does not find what token {token} of the first one finds")
+        figure = attention_figure(seen[0].image, rows, enlarge)
+        save_figure(figure, args.out / f"{name}_token{token:03d}.png")
+    return len(tokens)
+
+
+def row_of(seen: "Seen", token: int, args: Any, source: str) -> tuple[str, np.ndarray, list[str], np.ndarray]:
+    """A line of panels for `attention_figure`: mean and heads, and rollout."""
+    maps = seen.maps()[:, token]
+    heads = list(range(len(maps))) if args.head is None else args.head
+    panels, names = [maps[head] for head in heads], [f"head {head}" for head in heads]
+    if args.head is None:
+        panels, names = [maps.mean(0), *panels], ["mean of the heads", *names]
+    if args.rollout:
+        panels, names = [*panels, seen.rollout_maps()[token]], [*names, "rollout"]
+    title = f"token {token}: {seen.names[token]} {seen.scores[token]:.2f}"
+    title = f"{Path(source).name}\n{title}" if args.compare else title
+    return title, np.stack(panels), names, seen.boxes[token]
+
+
+def same_objects(first: "Seen", tokens: np.ndarray, other: "Seen", threshold: float) -> np.ndarray:
+    """int `[n]`: for each of the first one's tokens, the other's token whose box overlaps most; -1 for none.
+
+    Only tokens over the threshold count, and each is given once, to the best overlap first.
+    """
+    from pycocotools.mask import iou
+
+    theirs = other.over(threshold)
+    out = np.full(len(tokens), -1)
+    if not len(tokens) or not len(theirs):
+        return out
+    mine, others = (np.float64(seen.boxes[chosen]) for seen, chosen in ((first, tokens), (other, theirs)))
+    for boxes in (mine, others):
+        boxes[:, 2:] -= boxes[:, :2]
+    overlap = np.asarray(iou(mine, others, [0] * len(others)))
+    while overlap.max() >= OVERLAP:
+        i, j = np.unravel_index(overlap.argmax(), overlap.shape)
+        out[i] = theirs[j]
+        overlap[i], overlap[:, j] = -1, -1
+    return out
+
+
+def write_arrays(seen: list["Seen"], path: Path) -> None:
+    """All tokens' numbers, as `Seen` has them; those of a second checkpoint begin with `other_`."""
+    arrays: dict[str, Any] = {}
+    for prefix, one in zip(("", "other_"), seen):
+        arrays |= {
+            f"{prefix}attention": one.attention[0], f"{prefix}grid": np.array(one.grid), f"{prefix}boxes": one.boxes,
+            f"{prefix}scores": one.scores, f"{prefix}labels": one.labels, f"{prefix}names": np.array(one.names, str),
+        }  # fmt: skip
+        if one.rollout is not None:
+            arrays[f"{prefix}rollout"] = one.rollout
+    np.savez_compressed(path, **arrays)

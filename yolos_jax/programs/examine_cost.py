@@ -1,0 +1,95 @@
+"""analyze.py cost: parameters, multiply-adds and speed, printed and written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from yolos_jax.analysis import costs
+from yolos_jax.analysis.measuring import environment
+from yolos_jax.analysis.tables import markdown, write_rows
+from yolos_jax.checkpoints import Meta
+from yolos_jax.compiled import AUTO, keep_compiled
+from yolos_jax.errors import InputError
+from yolos_jax.images.sequence import Geometry
+from yolos_jax.inference.detector import Detector
+from yolos_jax.inference.loading import geometry_of, load_model
+from yolos_jax.model.config import Compute, variant
+from yolos_jax.model.cost import multiply_adds
+from yolos_jax.model.yolos import build
+from yolos_jax.programs.command_line import say
+from yolos_jax.programs.examine_attention import pictures_of
+
+TYPICAL = (640, 480)  # pixels of COCO's most frequent size, where no sizes are given
+
+
+def report(args: Any) -> None:
+    """Prints and writes what the flags ask for."""
+    say(keep_compiled(AUTO))
+    sizes = costs.first_sizes(args.sizes_of) if args.sizes_of else np.array([TYPICAL])
+    if not args.sizes_of:
+        print("note: without --sizes-of these are the numbers of one picture of {}x{} pixels".format(*TYPICAL))
+    models = models_of(args)
+    if args.checkpoint or args.short_side:
+        rows = [costs.cost_row(name, meta.model, geometry, sizes) for name, _, meta, geometry in models]
+    else:
+        rows = costs.published_rows(sizes, args.variants)
+    print(costs.table(rows))
+    for sentence in costs.differences(rows) if args.sizes_of else []:
+        print(sentence)
+    found: dict[str, Any] = {"rows": rows}
+    if args.xla:
+        found["xla"] = [counted(name, meta, geometry, sizes[0]) for name, _, meta, geometry in models]
+        print(markdown([shown(row) for row in found["xla"]]))
+        print("XLA also counts norms, softmax, GELU and the resizing of the positions.")
+    if args.pictures:
+        found |= {"environment": environment(jax.devices()[0]), "speed": []}
+        pictures = [Path(one.name) for one in pictures_of([str(args.pictures)])[: costs.IMAGES]]
+        for name, params, meta, geometry in models:
+            found["speed"].append(speed(name, params, meta, geometry, pictures))
+        print(markdown([shown(row) for row in found["speed"]]))
+    if args.out:
+        (args.out / "cost.json").write_text(json.dumps(found, indent=1) + "\n")
+        write_rows(args.out / "cost.csv", rows)
+        print(f"written to {args.out}")
+
+
+def models_of(args: Any) -> list[tuple[str, dict | None, Meta, Geometry]]:
+    """(name, parameters if there are any, meta, geometry) of the checkpoint, or of the variants."""
+    if args.checkpoint:
+        params, meta = load_model(args.checkpoint)
+        return [(Path(args.checkpoint).name, params, meta, geometry_of(meta, args.short_side, args.max_side))]
+    if args.max_side and not args.short_side:
+        raise InputError("--max-side needs --short-side, or a --checkpoint.")
+    out = []
+    for name in args.variants:
+        meta = Meta(variant(name), {})
+        sides = [args.short_side] if args.short_side else [max(row[1] for row in costs.PAPER if row[0] == name)]
+        geometry = Geometry.of(sides[0], args.max_side or 0, meta.model.patch_size, Compute.max_side)
+        out.append((name, None, meta, geometry))
+    return out
+
+
+def counted(name: str, meta: Meta, geometry: Geometry, size: np.ndarray) -> dict[str, Any]:
+    """XLA's count beside the formula's, of one picture."""
+    width, height = (side // meta.model.patch_size for side in geometry.size(*map(int, size)))
+    formula = multiply_adds(meta.model, height, width).total
+    xla = costs.counted_by_xla(meta.model, height, width)
+    return {"model": name, "rows": height, "columns": width, "formula": formula, "XLA": xla, "ratio": xla / formula}
+
+
+def speed(name: str, params: dict | None, meta: Meta, geometry: Geometry, pictures: list[Path]) -> dict[str, Any]:
+    """Pictures a second at batch 1; a variant's parameters are random, which does not matter for speed."""
+    params = params or build(meta.model, 0, "from_nothing")[1]
+    detector = Detector(params, meta, geometry.short_side, geometry.max_side)
+    found = costs.frames_per_second(detector, pictures)
+    return {"model": name, "short side": geometry.short_side, "pictures": len(pictures)} | {
+        f"pictures/s, {what}": value for what, value in found.items()
+    }
+
+
+def shown(row: dict[str, Any]) -> dict[str, str]:
+    """Numbers as people read them."""
+    return {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in row.items()}

@@ -1,0 +1,101 @@
+"""A page in the browser: drop an image, see the boxes, click one, and see what its token looked at.
+
+python -m yolos_jax.programs.page --checkpoint runs/s hustvl/yolos-tiny --pictures data/coco/val2017
+
+It is reached from this machine only, unless --host says otherwise, and loads nothing from elsewhere.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from yolos_jax.errors import InputError, clear_errors
+from yolos_jax.images.listing import images_below
+from yolos_jax.programs.command_line import Parser, say
+
+LOOPBACK, EVERYWHERE, PORT = "127.0.0.1", "0.0.0.0", 7860
+
+
+def main() -> None:
+    """Serves the page as the command line says."""
+    with clear_errors():
+        _main()
+
+
+def _main() -> None:
+    parser = Parser(__doc__, "%(prog)s --checkpoint CHECKPOINT... [FLAGS]")
+    text = "checkpoint folders, Hugging Face folders or hub ids to choose from"
+    parser.add_argument("--checkpoint", required=True, nargs="+", help=text)
+    parser.add_argument("--pictures", type=Path, help="a folder of images to choose from, such as a split's")
+    text = "a table of tokens, such as analyze.py tokens writes for the first checkpoint"
+    parser.add_argument("--tokens", default="", metavar="CSV", help=text)
+    parser.add_argument("--threshold", type=float, default=0.5, help="lowest score of a box at first (default 0.5)")
+    parser.add_argument("--short-side", type=int, help="pixels of the short side (default: as trained, else 800)")
+    parser.add_argument("--max-side", type=int, help="most pixels of the long side (default: in proportion)")
+    parser.add_argument("--host", default=LOOPBACK, help=f"address to serve at (default {LOOPBACK}: this machine only)")
+    parser.add_argument("--port", type=int, default=PORT, help=f"port (default {PORT})")
+    parser.add_argument("--max-megabytes", type=int, default=20, help="most of an uploaded image (default 20)")
+    text = "where compiled programs are kept: auto (the user's cache folder), off, or a folder"
+    parser.add_argument("--compilation-cache", default="auto", metavar="WHERE", help=text)
+    args = parser.parse()
+    if not 0 <= args.threshold <= 1 or args.max_megabytes < 1 or not 0 < args.port < 65536:
+        raise InputError("--threshold must be within 0..1, --max-megabytes at least 1 and --port within 1..65535.")
+    sides = args.short_side, args.max_side
+    blocks = page_of(args.checkpoint, args.pictures, args.tokens, args.threshold, sides, args.compilation_cache)
+    serve(blocks, args.host, args.port, args.max_megabytes)
+
+
+def page_of(
+    checkpoints: list[str],
+    pictures: Path | None = None,
+    tokens: str = "",
+    threshold: float = 0.5,
+    sides: tuple[int | None, int | None] = (None, None),
+    cache: str = "auto",
+) -> Any:
+    """The page as a `gradio.Blocks`; the first checkpoint is loaded, so that a wrong one is named at once."""
+    from yolos_jax.page.gradio_page import build, load_gradio
+
+    load_gradio()
+    from yolos_jax.compiled import keep_compiled
+    from yolos_jax.page.looking import Looker
+
+    say(keep_compiled(cache))
+    looker = Looker(checkpoints, *sides, tokens)
+    looker.detector(looker.names[0])
+    return build(looker, images_in(pictures), threshold)
+
+
+def serve(blocks: Any, host: str, port: int, megabytes: int) -> None:
+    """Serves the page until it is interrupted."""
+    from yolos_jax.page import gradio_page
+
+    gradio_page.serve(blocks, host, port, megabytes)
+
+
+def images_in(folder: Path | None) -> list[Path]:
+    """Image files in a folder and below, in order; `InputError` if there are none."""
+    if folder is None:
+        return []
+    if not folder.is_dir():
+        raise InputError(f"the folder of images {folder} does not exist.")
+    found = [folder / name for name in images_below(folder)]
+    if not found:
+        raise InputError(f"the folder {folder} holds no images.")
+    return found
+
+
+def from_environment() -> Any:
+    """The page of a Hugging Face Space: YOLOS_CHECKPOINTS, YOLOS_PICTURES and YOLOS_TOKENS say what is on it."""
+    names = os.environ.get("YOLOS_CHECKPOINTS", "hustvl/yolos-tiny").split()
+    pictures = os.environ.get("YOLOS_PICTURES")
+    return page_of(names, Path(pictures) if pictures else None, os.environ.get("YOLOS_TOKENS", ""))
+
+
+def host_of_a_space() -> str:
+    """Everywhere on a Hugging Face Space, whose front end stands before the page; loopback elsewhere."""
+    return EVERYWHERE if os.environ.get("SPACE_ID") else LOOPBACK
+
+
+if __name__ == "__main__":
+    main()

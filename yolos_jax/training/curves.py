@@ -1,0 +1,97 @@
+"""The curves of a run, drawn from its `metrics.jsonl`: loss terms, results, learning rate and speed."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from yolos_jax.plotting import line_style, new_figure, save_figure, thinned
+from yolos_jax.training.metrics import numbers_of
+
+METRICS, PICTURE = "metrics.jsonl", "curves.png"
+RATE, SPEED = "learning_rate", "images_per_second"
+
+
+class Panel(NamedTuple):
+    """One of a figure's parts: a line for each (label, run, key)."""
+
+    title: str
+    lines: list[tuple[str, Sequence[Mapping[str, Any]], str]]
+    logarithmic: bool = False
+
+
+def read_lines(workdir: str | Path) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl`, by step; damaged ones are left out. `OSError` if it cannot be read."""
+    found = (numbers_of(line) for line in (Path(workdir) / METRICS).read_bytes().splitlines())
+    return sorted((line for line in found if line is not None), key=lambda line: line["step"])
+
+
+def series(lines: Iterable[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """float64 `[n]` steps and values of a number, without those that are not finite."""
+    points = [(line["step"], line[key]) for line in lines if isinstance(line.get(key), int | float)]
+    steps, values = np.array(points, np.float64).reshape(-1, 2).T
+    finite = np.isfinite(values)
+    return steps[finite], values[finite]
+
+
+def draw_panels(panels: Sequence[Panel], path: str | Path, columns: int = 2) -> None:
+    """A figure of curves over steps as a PNG file; a line with few points shows them as dots."""
+    rows = -(-len(panels) // columns)
+    figure, axes = new_figure(5.2 * columns, 3.2 * rows, rows, columns)
+    for axis, panel in zip(axes.flat, panels):
+        for number, (label, lines, key) in enumerate(panel.lines):
+            steps, values = thinned(*series(lines, key))
+            if len(steps):
+                dots = "o" if len(steps) <= 30 else None
+                axis.plot(steps, values, label=label, marker=dots, markersize=4, **line_style(number))
+        axis.set_title(panel.title, fontsize=10)
+        axis.set_xlabel("step", fontsize=8)
+        axis.tick_params(labelsize=8)
+        if panel.logarithmic and axis.lines:
+            axis.set_yscale("log")
+        if axis.lines:
+            axis.legend(fontsize=8)
+        else:
+            axis.text(0.5, 0.5, "nothing yet", ha="center", transform=axis.transAxes)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    save_figure(figure, path)
+
+
+class Curves:
+    """Draws `curves.png` of a run. Trouble, such as a full disk, is said once and stops nothing.
+
+    Args:
+      workdir: of the run.
+      terms: names of the loss terms to show.
+      headline: names of the numbers of an evaluation to show.
+      say: prints a sentence; None for a process that draws nothing.
+    """
+
+    def __init__(self, workdir: Path, terms: Sequence[str], headline: Sequence[str], say: Callable | None):
+        self.workdir, self.terms, self.headline, self.say = workdir, terms, headline, say
+        self._drawn = -1  # bytes of the metrics that the picture shows
+
+    def draw(self) -> None:
+        """Draws what the metrics hold now, unless that is drawn already."""
+        if self.say is None:
+            return
+        try:
+            size = (self.workdir / METRICS).stat().st_size
+            if size != self._drawn:
+                self._drawn = size
+                self._draw()
+        except Exception as error:  # whatever matplotlib, the disk or a damaged line comes up with
+            self.say(f"note: {self.workdir / PICTURE} could not be drawn ({error or type(error).__name__})")
+            self.say = None
+
+    def _draw(self) -> None:
+        lines = read_lines(self.workdir)
+        panels = [
+            Panel("loss terms", [(name, lines, name) for name in self.terms]),
+            Panel("evaluation", [(name, lines, f"val/{name}") for name in self.headline]),
+            Panel("learning rate", [("learning rate", lines, RATE)]),
+            Panel("images per second", [("images/s", lines, SPEED)]),
+        ]
+        draw_panels(panels, self.workdir / PICTURE)
