@@ -8,6 +8,10 @@ import tempfile
 import pytest
 from hypothesis import settings
 
+from yolos_jax.programs.command_line import collect_seldom
+
+collect_seldom()
+
 # 8 forced CPU devices; the CPU client's thread pool must outnumber callbacks that wait in collectives.
 os.environ.setdefault("NPROC", "32")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

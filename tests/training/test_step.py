@@ -38,7 +38,8 @@ def plain():
 
 def test_rematerialisation_changes_nothing(plain):
     grads, terms = gradients(remat=True)
-    assert terms["total"] == plain[1]["total"]
+    # It compiles to other fusions, so the last bit may differ.
+    assert terms["total"] == pytest.approx(plain[1]["total"], rel=1e-6)
     scale = max(np.abs(g).max() for g in jax.tree.leaves(plain[0]))
     assert_equal_trees(grads, plain[0], atol=1e-6 * scale)
 
