@@ -75,11 +75,11 @@ def all_heads(look: Look, token: int, layer: int, smooth: bool) -> Image.Image:
 def facts_of(look: Look, token: int, layer: int, statistics: dict[str, str]) -> str:
     """What is known of a token, as markdown."""
     chosen = dict((number, text) for text, number in choices(look))[token]
-    x0, y0, x1, y1 = look.boxes[token]
+    x0, y0, x1, y1 = (round(float(v)) for v in look.boxes[token])
     to_patches = look.maps(layer)[:, token].astype(np.float32).sum((1, 2))
     lines = [
         f"**Token {chosen}**",
-        f"- box: {x0:.0f}, {y0:.0f} to {x1:.0f}, {y1:.0f} pixels",
+        f"- box: {x0}, {y0} to {x1}, {y1} pixels",
         f"- layer {layer} (counted from 0): {to_patches.mean():.0%} of its attention goes to patches, the rest to "
         "other tokens",
     ]
