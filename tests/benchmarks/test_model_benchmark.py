@@ -13,6 +13,7 @@ from benchmarks import check, model
 from benchmarks.cases import Case, cases_of, inputs_of, size
 from benchmarks.tables import gibibytes, model_rows
 from benchmarks.timing import host_peak
+from yolos_jax.analysis import measuring
 from yolos_jax.analysis.costs import published_table
 from yolos_jax.analysis.measuring import Pairs, device_peak, in_pairs
 from yolos_jax.analysis.tables import markdown
@@ -75,6 +76,8 @@ def test_the_peak_of_a_known_device():
 
     assert device_peak(Device, "bfloat16") == (989e12, "data sheet")
     assert device_peak(Device, "float32").flops == 67e12
+    measured = device_peak(jax.devices()[0], "float32", side=256)
+    assert measured.flops > 0 and measured.origin == "measured, a product of 256 x 256"
 
 
 def test_numbers_that_differ_are_refused():
@@ -101,6 +104,7 @@ def test_beside_the_paper(tmp_path):
 def test_a_whole_run(tmp_path, monkeypatch, capsys):
     """At micro size, without PyTorch: this device against the CPU with the other matcher, then two works."""
     monkeypatch.setitem(VARIANTS, "ti", MICRO)
+    monkeypatch.setitem(measuring.PEAKS, jax.devices()[0].device_kind, (1e11, 1e11))  # measuring it takes seconds
     flags = "--variants ti --sizes 64x80 --batches 2 --works forward forward_backward --pairs 1 --against --out"
     monkeypatch.setattr(sys, "argv", ["model", *flags.split(), str(tmp_path / "out.json")])
     model.main()

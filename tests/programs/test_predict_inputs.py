@@ -15,6 +15,7 @@ from tiny_weights import TINY
 from yolos_jax import Detector
 from yolos_jax.inference import video
 from yolos_jax.inference.video import Still
+from yolos_jax.programs import predict as program
 
 SIZE = (64, 48)
 
@@ -162,3 +163,10 @@ def test_a_video_without_the_package(predict, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     code, _, error = predict(tmp_path / "film.mp4")
     assert code == 2 and "pip install 'yolos-jax[video]'" in error and not (tmp_path / "out").exists()
+
+
+def test_heic_without_its_package(predict, tmp_path, monkeypatch):
+    monkeypatch.setattr(program, "image_endings", set)
+    (tmp_path / "a.heic").write_bytes(b"no image that Pillow alone knows")
+    code, text, error = predict(tmp_path / "a.heic")
+    assert code == 2 and "pip install 'yolos-jax[heif]' reads .heic." in text and "[heif]" in error

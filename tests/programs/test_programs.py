@@ -25,6 +25,7 @@ MICRO = [
     *(f"--config.data.{k}={v}" for k, v in {"short_side": 48, "max_side": 96, "buckets": 1, "scales": "(48,)"}.items()),
     "--config.data.val_split=train2017",
     "--config.matcher=device",  # whose programs are cached
+    "--config.data.workers=0",  # each starts a process that imports grain
     "--config.train.batch_size=8",
     "--config.train.images_per_replica=1",
     "--config.train.epochs=1",
@@ -58,14 +59,8 @@ def trained(tmp_path_factory, run):
     """A folder with a data set and the checkpoint of two steps on it."""
     folder = tmp_path_factory.mktemp("trained")
     root = make_coco(folder / "coco", IMAGES)
-    done = run(
-        "train.py",
-        *MICRO,
-        f"--config.data.root={root}",
-        f"--workdir={folder / 'run'}",
-        "--config.train.log_every=1",
-        "--config.train.curves=True",
-    )
+    command = ["train.py", *MICRO, f"--config.data.root={root}", f"--workdir={folder / 'run'}"]
+    done = run(*command, "--config.train.log_every=1", "--config.data.workers=2", "--config.train.curves=True")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "16 images" in done.stdout and "saved the checkpoint of step 2" in done.stdout
     return folder

@@ -63,13 +63,13 @@ def alone(run: Callable[[], Any], times: int) -> list[float]:
     return [timed(run) for _ in range(times)]
 
 
-def device_peak(device: jax.Device, dtype: str) -> Peak:
-    """As the data sheet of a known GPU says, else measured with a product of two matrices."""
+def device_peak(device: jax.Device, dtype: str, side: int = 0) -> Peak:
+    """As the data sheet of a known GPU says, else measured with a product of two matrices of so many rows."""
     column = ("float32", "bfloat16").index(dtype)
     known = next((flops[column] for name, flops in PEAKS.items() if name in device.device_kind), 0.0)
     if known:
         return Peak(known, "data sheet")
-    side = 4096 if device.platform == "cpu" else 8192
+    side = side or (4096 if device.platform == "cpu" else 8192)
     a = jax.device_put(jnp.ones((side, side), dtype), device)
     with jax.default_matmul_precision("float32"):
         product = jax.jit(jnp.matmul).lower(a, a).compile()
