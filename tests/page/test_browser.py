@@ -272,7 +272,8 @@ def test_an_upload_that_is_too_large_gives_a_message(window):
     page, _ = window
     upload(page, "large.png", bytes(2 * 2**20))
     wait_for(page, lambda: "exceed the maximum allowed size" in page.inner_text("body"), "that the file is too large")
-    page.screenshot(path=SHOTS / "5-large.png", full_page=True)
+    page.wait_for_timeout(500)  # it fades in
+    page.screenshot(path=SHOTS / "5-large.png")
 
 
 def test_uploads_by_hand_are_limited(served, window):

@@ -102,8 +102,9 @@ def look_at(detector: Detector, picture: ImageLike, layers: tuple[int, ...] = (-
     real = 1 + config.det_tokens + h * w
     names = [detector.label_names.get(int(label), str(label)) for label in looked.labels[0]]
     passed = None if looked.rollout is None else np.asarray(looked.rollout[0, :, :real])
-    found = looked.scores[0], looked.labels[0], names, looked.boxes[0]
-    return Seen(image, (h, w), *found, layers, np.asarray(looked.attention[:, 0, ..., :real]), passed)
+    scores, labels, boxes = (np.asarray(x[0]) for x in looked[:3])
+    attention = np.asarray(looked.attention[:, 0, ..., :real])
+    return Seen(image, (h, w), scores, labels, names, boxes, layers, attention, passed)
 
 
 def block_of(layer: int, depth: int) -> int:

@@ -132,7 +132,8 @@ def counted_by_xla(config: YolosConfig, rows: int, columns: int) -> float:
     with jax.disable_jit():  # which runs scans as Python's loops
         unrolled = jax.make_jaxpr(lambda *args: apply(graph, *args)[:2])(params, patches, grid)
     program = jax.jit(jax.extend.core.jaxpr_as_fun(unrolled)).lower(*unrolled.in_avals)
-    return float(program.cost_analysis()["flops"]) / 2
+    found: Any = program.cost_analysis()
+    return float(found["flops"]) / 2
 
 
 def frames_per_second(detector: Detector, pictures: Sequence[ImageLike]) -> dict[str, float]:

@@ -53,7 +53,7 @@ def overlay(look: Look, weights: np.ndarray, token: int, smooth: bool) -> Image.
 
 def attention_of(look: Look, token: int, layer: int, head: int | None, smooth: bool) -> Image.Image:
     """What a token looked at in a block, by one head or, for None, by all on average."""
-    maps = np.float32(look.maps(layer)[:, token])
+    maps = look.maps(layer)[:, token].astype(np.float32)
     return overlay(look, maps.mean(0) if head is None else maps[head], token, smooth)
 
 
@@ -75,11 +75,11 @@ def all_heads(look: Look, token: int, layer: int, smooth: bool) -> Image.Image:
 def facts_of(look: Look, token: int, layer: int, statistics: dict[str, str]) -> str:
     """What is known of a token, as markdown."""
     chosen = dict((number, text) for text, number in choices(look))[token]
-    x0, y0, x1, y1 = look.boxes[token]
-    to_patches = np.float32(look.maps(layer)[:, token]).sum((1, 2))
+    x0, y0, x1, y1 = (round(float(v)) for v in look.boxes[token])
+    to_patches = look.maps(layer)[:, token].astype(np.float32).sum((1, 2))
     lines = [
         f"**Token {chosen}**",
-        f"- box: {x0:.0f}, {y0:.0f} to {x1:.0f}, {y1:.0f} pixels",
+        f"- box: {x0}, {y0} to {x1}, {y1} pixels",
         f"- layer {layer} (counted from 0): {to_patches.mean():.0%} of its attention goes to patches, the rest to "
         "other tokens",
     ]

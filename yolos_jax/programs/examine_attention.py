@@ -53,6 +53,8 @@ def attention() -> None:
         drawn += draw(seen, args, name)
         if args.arrays:
             write_arrays(seen, args.out / f"{name}.npz")
+    if not drawn:
+        say(f"no token has a score of {args.threshold} or more; --threshold lowers the bound")
     for reason in skipped:
         print(f"skipped: {reason}")
     found = f"{drawn} tokens over {args.threshold} in {len(pictures) - len(skipped)} pictures"
@@ -168,9 +170,10 @@ def same_objects(first: "Seen", tokens: np.ndarray, other: "Seen", threshold: fl
     out = np.full(len(tokens), -1)
     if not len(tokens) or not len(theirs):
         return out
-    mine, others = (np.float64(seen.boxes[chosen]) for seen, chosen in ((first, tokens), (other, theirs)))
-    for boxes in (mine, others):
-        boxes[:, 2:] -= boxes[:, :2]
+    mine, others = (
+        np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).astype(np.float64)
+        for boxes in (first.boxes[tokens], other.boxes[theirs])
+    )
     overlap = np.asarray(iou(mine, others, [0] * len(others)))
     while overlap.max() >= OVERLAP:
         i, j = np.unravel_index(overlap.argmax(), overlap.shape)

@@ -63,7 +63,7 @@ def models_of(args: Any) -> list[tuple[str, dict | None, Meta, Geometry]]:
         return [(Path(args.checkpoint).name, params, meta, geometry_of(meta, args.short_side, args.max_side))]
     if args.max_side and not args.short_side:
         raise InputError("--max-side needs --short-side, or a --checkpoint.")
-    out = []
+    out: list[tuple[str, dict | None, Meta, Geometry]] = []
     for name in args.variants:
         meta = Meta(variant(name), {})
         sides = [args.short_side] if args.short_side else [max(row[1] for row in costs.PAPER if row[0] == name)]
