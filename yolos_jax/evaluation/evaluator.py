@@ -1,24 +1,23 @@
 """Runs a model over every image of a source and scores it."""
 
 import contextlib
-import functools
 import itertools
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tqdm import tqdm
 
 from yolos_jax.data.augment import Pipeline
 from yolos_jax.data.examples import DataSet
 from yolos_jax.data.layouts import voc
-from yolos_jax.data.loader import Loaded, LoadStep, Share, load
+from yolos_jax.data.loader import Loaded, LoadStep, Share
 from yolos_jax.data.plan import EvaluationPlan
-from yolos_jax.distributed.processes import Processes, place, reports_loss
+from yolos_jax.distributed.processes import Processes, place
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.coco_metrics import coco_metrics, to_results
+from yolos_jax.evaluation.one_pass import never, one_pass
 from yolos_jax.evaluation.voc_metrics import voc_metrics
 from yolos_jax.images.sequence import Geometry
 from yolos_jax.inference.postprocess import postprocess
@@ -86,7 +85,7 @@ class Evaluator:
 
     def __call__(self, params: dict) -> Evaluation:
         """Scores `params`; see `until_cancelled`."""
-        result = self.until_cancelled(params, _never)
+        result = self.until_cancelled(params, never)
         assert result is not None
         return result
 
@@ -96,25 +95,17 @@ class Evaluator:
         `InputError` if an image cannot be read and must not be left out, or a data worker died.
         """
         processes = self._processes
-        batches = processes.agree(load, self._work, 0, len(self._plan), self._workers, self._ahead)
         params = place(params, self._same)
         results: list[dict[str, Any]] = []
         skipped: list[str] = []
         done: list[int] = []
-        total = len(self.source.examples)
-        with (
-            tqdm(None, "evaluating", total, unit="image", mininterval=1.0, disable=not processes.is_primary) as bar,
-            contextlib.closing(batches),
-            reports_loss(processes.count),
-        ):
-            for _ in range(len(self._plan)):
-                loaded, stop = processes.agree_and_vote(functools.partial(self._next, batches, cancelled), cancelled)
-                if stop or loaded is None:
+        more = len(self.source.examples), self.on_bad_image, cancelled, self._workers, self._ahead
+        with contextlib.closing(one_pass(processes, self._work, len(self._plan), *more)) as batches:
+            for loaded in batches:
+                if loaded is None:
                     return None
-                images = self._detections(params, loaded, results)
-                done += images
+                done += self._detections(params, loaded, results)
                 skipped += loaded.skipped
-                bar.update(len(images) + len(loaded.skipped))
         skipped = list(itertools.chain(*processes.allgather(skipped)))
         wanted = self.source.examples.image_ids.tolist()
         if len(done) + len(skipped) != len(wanted) or len(set(done)) != len(done):
@@ -127,18 +118,6 @@ class Evaluator:
         truth = self.source.ground_truth()
         own = voc_metrics(truth, results, wanted) if self.source.layout == voc.NAME else {}
         return coco_metrics(truth, results, wanted) | own
-
-    def _next(self, batches: Generator[Loaded], cancelled: Callable[[], int]) -> Loaded | None:
-        """The next batch of this process's share; None if it does not come because all is being stopped."""
-        try:
-            loaded = next(batches)
-        except InputError:
-            if cancelled():  # what stops a run may end its workers
-                return None
-            raise
-        if loaded.skipped and self.on_bad_image == "stop":
-            raise InputError(f"{loaded.skipped[0]} Repair it, or set --config.data.on_bad_image=skip.")
-        return loaded
 
     def _detections(self, params: dict, loaded: Loaded, results: list[dict[str, Any]]) -> list[int]:
         """Image ids of a batch, of all processes' shares; the primary one appends the entries of a results file."""
@@ -160,7 +139,3 @@ class Evaluator:
         if tokens not in self._programs:
             self._programs[tokens] = self._processes.agree(self._detect.lower(params, *arrays).compile)
         return self._programs[tokens]
-
-
-def _never() -> int:
-    return 0
