@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from yolos_jax.settings import get_classifier_config
+
 CLASSES = ("blue", "green", "red")
 COLOURS = {"blue": (40, 60, 200), "green": (40, 200, 60), "red": (200, 50, 40)}
 
@@ -32,3 +34,18 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
     out = io.BytesIO()
     image.save(out, kind, **options)
     return out.getvalue()
+
+
+def classifier_config(root, **changes):
+    """The recipe of a micro classifier of the same width as `micro_run.micro_config`'s detector; changes by key."""
+    config = get_classifier_config("ti")
+    config.init = "from_nothing"
+    config.model.update(width=12, depth=2, heads=2, image_size=32)
+    config.data.update(root=str(root), workers=0)
+    config.train.update(batch_size=60, epochs=1, log_every=1)
+    config.optimizer.update(learning_rate=5e-3, warmup_epochs=0.1, rate_batch=0)
+    config.eval.update(batch_size=104, every_epochs=1)
+    config.augment.update(magnitude=3.0, erase=0.1)
+    config.checkpoint.update(every_steps=3, keep=10)
+    config.update_from_flattened_dict(changes)
+    return config

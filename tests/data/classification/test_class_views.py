@@ -130,7 +130,7 @@ def test_operations_by_hand():
     np.testing.assert_array_equal(of("solarize", 0.5), np.where(pixels < 128, pixels, 255 - pixels))
     np.testing.assert_array_equal(of("solarize_add", 0.5), np.where(pixels < 128, pixels + 55, pixels))
     np.testing.assert_array_equal(of("translate_x", 1 / 9)[:, :-1], pixels[:, 1:])  # 0.45 / 9 of 20 pixels
-    np.testing.assert_array_equal(of("translate_y", 2 / 9, True)[1:], pixels[:-1])
+    np.testing.assert_allclose(of("translate_y", 2 / 9, True)[1:], pixels[:-1], atol=1)  # 2 / 9 is not exact
     assert (of("translate_x", 1 / 9)[:, -1] == (124, 116, 104)).all()
     np.testing.assert_allclose(of("brightness", 0.5, True), pixels * 0.55, atol=1)
     assert np.abs(of("rotate", 0) - pixels).max() == np.abs(of("shear_x", 0) - pixels).max() == 0

@@ -55,12 +55,9 @@ def test_the_records_of_imagenet(tmp_path):
         assert label == labels[i]
     with pytest.raises(UnreadableImage, match="the image of record 3 of .*validation"):
         source.read(3)
-    assert [ClassRecords(folder, "val", max_images=2).read(i)[1] for i in (0,)] == [2]
-    assert (
-        ClassRecords(folder, "val", 2).fingerprint()
-        != source.fingerprint()
-        == ClassRecords(folder, "val").fingerprint()
-    )
+    few = ClassRecords(folder, "val", max_images=2)
+    assert few.read(0)[1] == 2 and len(few) == 2 and few.fingerprint() != source.fingerprint()
+    assert ClassRecords(folder, "val").fingerprint() == source.fingerprint()
     with pytest.raises(MissingSplit, match="the split train does not exist"):
         ClassRecords(folder, "train")
     with pytest.raises(InputError, match="blue only in .*; pink only in the checkpoint"):

@@ -43,7 +43,7 @@ def _translate_y(image: Image.Image, strength: float, negative: bool) -> Image.I
 
 
 def _posterize(image: Image.Image, strength: float, negative: bool) -> Image.Image:
-    return ImageOps.posterize(image, 4 - int(4 * strength))
+    return ImageOps.posterize(image, max(1, 4 - int(4 * strength)))  # Pillow refuses 0 bits, which would be black
 
 
 def _solarize(image: Image.Image, strength: float, negative: bool) -> Image.Image:
