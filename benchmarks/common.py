@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import importlib
 import statistics
 import time
 from collections.abc import Callable, Generator
@@ -13,6 +12,7 @@ from ml_collections import ConfigDict
 from yolos_jax import recipe
 from yolos_jax.data.augment import Pipeline
 from yolos_jax.images.sequence import ceil_div
+from yolos_jax.programs.command_line import load_recipe
 
 AHEAD = 2  # batches that every worker prepares ahead
 
@@ -41,8 +41,8 @@ def loading_flags(description: str | None, split: str, pairs: int) -> argparse.A
 
 
 def recipe_of(name: str) -> ConfigDict:
-    """The recipe of that name."""
-    return importlib.import_module(f"configs.{name}").get_config()
+    """The recipe of that name, or in that file."""
+    return load_recipe(name)
 
 
 def augmentation(name: str) -> Pipeline:

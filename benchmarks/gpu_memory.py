@@ -41,6 +41,7 @@ from yolos_jax.model.yolos import abstract
 from yolos_jax.objective.weights import LossWeights
 from yolos_jax.tasks.detection import batch_divisors, detection_loss
 from yolos_jax.training.optimizer import make_optimizer, schedule_of
+from yolos_jax.training.rates import Rates, rates_of
 from yolos_jax.training.step import data_mesh, fresh_state, make_gradient, make_step, replicated, split_over
 
 RECIPES = "yolos_ti", "yolos_s", "yolos_s_dwr", "yolos_b"
@@ -78,7 +79,7 @@ def main() -> None:
 def flags() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", nargs="+", required=True, type=Path, help="descriptions of GPUs")
-    parser.add_argument("--recipes", nargs="+", default=RECIPES, help="by name, such as yolos_s")
+    parser.add_argument("--recipes", nargs="+", default=RECIPES, help="names, such as yolos_s, or files")
     parser.add_argument("--programs", nargs="+", default=["forward", "step"], choices=["forward", "step"])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
     parser.add_argument("--remat", nargs="+", type=int, default=[0, 1], choices=[0, 1], help="of steps")
@@ -150,24 +151,25 @@ def lower(case: Case, devices: Sequence[Any]) -> Any:
         pixels, pairs, shape((images, OBJECTS), jnp.int32), shape((images, OBJECTS, 4), jnp.float32),
         shape((images,), jnp.int32), shape((images,), jnp.bool_),
     )  # fmt: skip
-    state = jax.eval_shape(lambda p: fresh_state(p, optimizer_of(config), bool(config.train.ema)), shapes)
-    return step_of(config, graph, mesh, case.images).lower(state, batch)
+    rates = rates_of(config.optimizer, shapes)
+    state = jax.eval_shape(lambda p: fresh_state(p, optimizer_of(config, rates), bool(config.train.ema)), shapes)
+    return step_of(config, graph, mesh, case.images, rates).lower(state, batch)
 
 
-def step_of(config: ConfigDict, graph: Any, mesh: jax.sharding.Mesh, images: int) -> Any:
+def step_of(config: ConfigDict, graph: Any, mesh: jax.sharding.Mesh, images: int, rates: Rates) -> Any:
     """The recipe's training step for so many images on each GPU, in the recipe's parts if it can be cut into them."""
     parts = config.train.accumulate if images % config.train.accumulate == 0 else 1
     replica = min(config.train.images_per_replica, images // parts)
     loss = detection_loss(graph, replica, "device", mesh, LossWeights(**config.loss))
-    gradient = make_gradient(loss, batch_divisors(replica), mesh, parts)
-    return make_step(gradient, optimizer_of(config), mesh, config.train.ema)
+    gradient = make_gradient(loss, batch_divisors(replica), mesh, parts, rates)
+    return make_step(gradient, optimizer_of(config, rates), mesh, config.train.ema)
 
 
-def optimizer_of(config: ConfigDict) -> Any:
+def optimizer_of(config: ConfigDict, rates: Rates) -> Any:
     """The recipe's optimizer, for epochs of a thousand steps."""
     optimizer = config.optimizer
     schedule = schedule_of(optimizer, config.train.epochs, 1000)
-    return make_optimizer(optimizer.name, schedule, optimizer.weight_decay, optimizer.clip_norm)
+    return make_optimizer(optimizer.name, schedule, optimizer.weight_decay, optimizer.clip_norm, rates)
 
 
 def longest(name: str) -> int:

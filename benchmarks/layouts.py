@@ -1,10 +1,11 @@
 """CPU time and memory of reading a large data set in each layout: python -m benchmarks.layouts --images 100000.
 
 Writes tiny images and annotations of about 5 boxes an image into a temporary folder, one layout after the other, and
-reads each in a process of its own. Writing takes longer than reading.
+reads each in a process of its own. Writing takes longer than reading. `--layouts datasets` needs that package.
 """
 
 import argparse
+import io
 import itertools
 import json
 import os
@@ -89,7 +90,41 @@ def write_imagefolder(root: Path, found: list[Row]) -> str:
     return "train"
 
 
-WRITERS = {f.__name__[6:]: f for f in (write_coco, write_roboflow, write_yolo, write_voc, write_imagefolder)}
+def write_datasets(root: Path, found: list[Row]) -> str:
+    """What `save_to_disk` of the package `datasets` writes; the image files are in the rows."""
+    import datasets
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("RGB", SIZE).save(file, "JPEG")
+    of = datasets.List
+    box = {"bbox": of(of(datasets.Value("float32"))), "category": of(datasets.ClassLabel(names=NAMES))}
+    features = datasets.Features({"image": datasets.Image(), "objects": box})
+    objects = [{"bbox": [b[1:] for b in boxes], "category": [b[0] for b in boxes]} for _, boxes in found]
+    images = [{"bytes": file.getvalue(), "path": None}] * len(found)
+    whole = datasets.Dataset.from_dict({"image": images, "objects": objects}, features=features)
+    datasets.DatasetDict({"train": whole}).save_to_disk(str(root / "set"))
+    for path in (root / "set").iterdir():
+        path.rename(root / path.name)
+    return ""
+
+
+writers = (write_coco, write_roboflow, write_yolo, write_voc, write_imagefolder, write_datasets)
+WRITERS = {f.__name__[6:]: f for f in writers}
+
+
+def write_images(root: Path, images: Path, found: list[Row]) -> None:
+    """One image under many names."""
+    from PIL import Image
+
+    images.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", SIZE).save(root / "one.jpg")
+    for stem, _ in found:
+        if os.stat(root / "one.jpg").st_nlink > 30_000:
+            (root / "one.jpg").unlink()
+            Image.new("RGB", SIZE).save(root / "one.jpg")
+        os.link(root / "one.jpg", images / f"{stem}.jpg")
+    (root / "one.jpg").unlink()
 
 
 def peak() -> int:
@@ -117,27 +152,21 @@ def read(root: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--layouts", nargs="+", choices=WRITERS, default=list(WRITERS))
+    parser.add_argument(
+        "--layouts", nargs="+", choices=WRITERS, default=[name for name in WRITERS if name != "datasets"]
+    )
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.read:
         read(args.read)
         return
-    from PIL import Image
-
     found = list(itertools.islice(rows(args.images), args.images))
     for layout in args.layouts:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
-            images = root / WRITERS[layout](root, found)
-            images.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", SIZE).save(root / "one.jpg")
-            for stem, _ in found:  # one image under many names
-                if os.stat(root / "one.jpg").st_nlink > 30_000:
-                    (root / "one.jpg").unlink()
-                    Image.new("RGB", SIZE).save(root / "one.jpg")
-                os.link(root / "one.jpg", images / f"{stem}.jpg")
-            (root / "one.jpg").unlink()
+            images = WRITERS[layout](root, found)
+            if images:
+                write_images(root, root / images, found)
             print(f"{layout}: ", end="", flush=True)
             subprocess.run([sys.executable, "-m", "benchmarks.layouts", "--read", folder], check=True)
 

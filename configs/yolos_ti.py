@@ -1,6 +1,6 @@
 """YOLOS-Ti: 6.5 M parameters, 800x1333 position grid. Published: 300 epochs, AP 28.7 on COCO val2017.
 
-python convert.py deit_tiny_distilled_patch16_224.pth --variant ti --out runs/deit_ti
+python convert.py deit_tiny_patch16_224.pth --variant ti --out runs/deit_ti
 python train.py --config configs/yolos_ti.py --config.init=runs/deit_ti --workdir runs/ti
 
 As published: 8 GPUs, two images each. Fewer devices give the same training with

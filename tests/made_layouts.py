@@ -1,5 +1,6 @@
 """Writes one made-up data set in each layout that people have, for tests; nothing here uses the package."""
 
+import functools
 import json
 import random
 from pathlib import Path
@@ -209,3 +210,6 @@ def rows(root: Path, data: Data, parquet: bool) -> Path:
     else:
         found.save_to_disk(str(root))
     return root
+
+
+DATASETS = {"saved": functools.partial(rows, parquet=False), "parquet": functools.partial(rows, parquet=True)}

@@ -1,33 +1,41 @@
-"""Every layout trains a step, is evaluated and predicts, with `data.root` alone."""
+"""Every layout trains two steps, is evaluated and predicts, with `data.root` alone."""
 
 import jax
 import made_layouts
 import numpy as np
 import pytest
+from compiled_once import PROGRAMS, compiled_once
 from made_layouts import LAYOUTS
-from micro_run import micro_config
+from micro_run import lines, micro_config
 
 from yolos_jax import Detector
 from yolos_jax.evaluation.coco_metrics import NAMES, table
 from yolos_jax.evaluation.voc_metrics import MEANING
-from yolos_jax.tasks.detection import evaluate, train
+from yolos_jax.tasks.detection import train
 
 SPLITS = {"data.train_split": "train", "data.val_split": "val", "data.categories": "contiguous"}
-DATASETS = {"saved": False, "parquet": True}
+RUN = {"train.epochs": 1, "eval.every_epochs": 1, "checkpoint.every_steps": 2, "model.num_classes": 3}
+DATASETS = [pytest.param(kind, marks=pytest.mark.parity) for kind in made_layouts.DATASETS]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs():
+    """The first layout's serve all: a layout changes nothing in recipe, model and shapes."""
+    with compiled_once() as programs:
+        yield
+    assert set(programs) == PROGRAMS
 
 
 @pytest.mark.parametrize("layout", [*LAYOUTS, *DATASETS])
-def test_a_step_an_evaluation_and_a_prediction(layout, tmp_path, monkeypatch):
-    data = made_layouts.made(train=4, val=2)
-    if layout in DATASETS:
+def test_two_steps_an_evaluation_and_a_prediction(layout, tmp_path, monkeypatch):
+    data = made_layouts.made(train=8, val=2)
+    if layout in made_layouts.DATASETS:
         pytest.importorskip("datasets")
         monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-        root = made_layouts.rows(tmp_path / "set", data, DATASETS[layout])
-    else:
-        root = LAYOUTS[layout](tmp_path / "set", data)
-    config = micro_config(root, **SPLITS, **{"train.epochs": 1, "eval.every_epochs": 1, "model.num_classes": 3})
-    assert train(config, tmp_path / "run", devices=jax.devices()[:1]).step == 1
-    metrics = evaluate(config, tmp_path / "run").metrics
+    root = {**LAYOUTS, **made_layouts.DATASETS}[layout](tmp_path / "set", data)
+    config = micro_config(root, **SPLITS, **RUN)
+    assert train(config, tmp_path / "run", devices=jax.devices()[:1]).step == 2
+    metrics = {name[4:]: value for name, value in lines(tmp_path / "run")[-1].items() if name.startswith("val/")}
     own = tuple(MEANING) if layout.startswith("voc") else ()
     assert tuple(metrics) == (*NAMES, *own) and all(0 <= metrics[name] <= 1 for name in ("AP", "AP50", *own))
     assert all(f"{name:<10} {metrics[name]:.4f}" in table(metrics) for name in own)

@@ -12,6 +12,7 @@ from tiny_weights import TINY, random_params
 from yolos_jax.checkpoints import Meta, save
 from yolos_jax.images.reading import open_rgb
 from yolos_jax.images.sequence import default_max_side
+from yolos_jax.model.config import YolosConfig
 from yolos_jax.programs import export as program
 
 CONFIG = dataclasses.replace(TINY, det_tokens=200)  # enough tokens for several blocks of attention
@@ -20,9 +21,9 @@ SHORT, LONG = 64, default_max_side(64)  # 13 x 8 patches at most
 META = Meta(CONFIG, {0: "cat", 2: "dog"}, 7, {"config": {"data": {"short_side": SHORT}}}, (10, 20, 30, 40), MAX_SIDE)
 
 
-def checkpoint_in(folder: Path) -> Path:
+def checkpoint_in(folder: Path, config: YolosConfig = CONFIG) -> Path:
     """The checkpoint, of step 7, in a folder that is new."""
-    save(folder, 7, random_params(CONFIG), META)
+    save(folder, 7, random_params(config), dataclasses.replace(META, model=config))
     return folder
 
 

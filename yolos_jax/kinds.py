@@ -1,5 +1,6 @@
 """What a setting is, and what its value may be: type, bounds or choices, and the spelling on the command line."""
 
+import ast
 import contextlib
 import dataclasses
 import numbers
@@ -10,6 +11,7 @@ from yolos_jax.errors import InputError
 
 MOST_CHARACTERS = 4096  # of a text, a path for instance
 NO, YES = "no", "yes"
+NEVER = "never"  # not even if differences are accepted: what the optimizer keeps would not fit
 AUGMENTED = "yes, if the run augments"  # without augmentation, training resizes images as evaluation does
 
 
@@ -127,6 +129,30 @@ class Place(Text):
         return os.path.expanduser(super().accept(value))
 
 
+@dataclasses.dataclass(frozen=True)
+class Texts(Kind):
+    """A tuple of texts of one line."""
+
+    longest: int
+
+    @property
+    def wanted(self) -> str:
+        return f"a tuple of at most {self.longest} texts of one line, such as ('a', 'b')"
+
+    def accept(self, value: Any) -> tuple[str, ...]:
+        _require(isinstance(value, tuple | list) and len(value) <= self.longest)
+        return tuple(Text().accept(item) for item in value)
+
+    def read(self, text: str) -> Any:
+        inner = text.strip()
+        if inner[:1] in ("(", "["):
+            with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+                return ast.literal_eval(inner)  # as Python writes it; `[a-c]*` is no list of Python's
+        if inner[:1] + inner[-1:] == "()":
+            inner = inner[1:-1]
+        return tuple(item.strip() for item in inner.removesuffix(",").split(",")) if inner.strip() else ()
+
+
 class Flag(Kind):
     """True or False."""
 
@@ -164,7 +190,7 @@ class Setting:
     default: Any  # the value of a recipe that says nothing
     meaning: str  # a phrase for `--help` and the documentation
     kind: Kind
-    resume: str = NO  # whether it may change when a run resumes: `NO`, `YES` or `AUGMENTED`
+    resume: str = NO  # whether it may change when a run resumes: `NO`, `YES`, `NEVER` or `AUGMENTED`
     host: bool = False  # whether it may differ between the processes of a run
     former: str = ""  # the key that it had in earlier versions, which is still accepted
 

@@ -12,7 +12,21 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from yolos_jax.errors import InputError
-from yolos_jax.kinds import AUGMENTED, YES, Choice, Flag, Optional, Place, Real, Setting, Text, Whole, Wholes
+from yolos_jax.kinds import (
+    AUGMENTED,
+    NEVER,
+    YES,
+    Choice,
+    Flag,
+    Optional,
+    Place,
+    Real,
+    Setting,
+    Text,
+    Texts,
+    Whole,
+    Wholes,
+)  # fmt: skip
 from yolos_jax.model.classifier_config import classifier_variant
 from yolos_jax.model.config import ATTENTIONS, Compute, YolosConfig, variant
 from yolos_jax.objective.weights import LossWeights
@@ -24,7 +38,8 @@ MOST_STEPS = 2**31 - 1  # steps are counted in int32
 PIXELS = 16384  # of the longest side of an image
 _MODEL, _COMPUTE, _LOSS = YolosConfig(), Compute(), LossWeights()
 _PATH, _NAME = Place(), Text()
-_BOXES = Choice(("xywh", "xyxy", "xywh_shares", "xyxy_shares", "cxcywh_shares"))
+BOXES = ("xywh", "xyxy", "xywh_shares", "xyxy_shares", "cxcywh_shares")  # what the numbers of a box are
+_BOXES = Choice(BOXES)
 
 # fmt: off
 SETTINGS: dict[str, Setting] = {
@@ -125,14 +140,21 @@ SETTINGS: dict[str, Setting] = {
     "loss.no_object": Setting(_LOSS.no_object, 'weight of the class "no object" within cross entropy', Real(0, 1e6)),
 
     "optimizer.name": Setting("adamw", "an optimizer of optax that takes a learning rate, weight_decay and mask",
-        Choice(("adamw", "lamb", "lion", "nadamw"))),
+        Choice(("adamw", "lamb", "lion", "nadamw")), NEVER),
     "optimizer.learning_rate": Setting(2.5e-5, "base learning rate", Real(0, FLOAT32)),
     "optimizer.min_lr": Setting(1e-7, "learning rate at the end of the schedule", Real(0, FLOAT32)),
     "optimizer.schedule": Setting("epoch", "cosine: epoch (the reference's, constant within an epoch) or step "
         "(advanced every step)", Choice(("epoch", "step"))),
     "optimizer.warmup_epochs": Setting(0.0, "epochs of linear warm-up", Real(0, 100_000)),
     "optimizer.weight_decay": Setting(1e-4, "decoupled weight decay", Real(0, FLOAT32)),
-    "optimizer.clip_norm": Setting(0.1, "largest norm of the gradient; 0 for no clipping", Real(0, FLOAT32)),
+    "optimizer.clip_norm": Setting(0.1, "largest norm of the gradient, that of what is trained; 0 for no clipping",
+        Real(0, FLOAT32)),
+    "optimizer.freeze": Setting((), "what is not trained: names of parameters, or of groups of them, with * ? [0-5] as "
+        "in file names, such as (det_tokens, blocks.[0-5]); docs/training.md has the names", Texts(100), NEVER),
+    "optimizer.backbone_lr": Setting(None, "base learning rate of the backbone, which is what a classifier has, too; "
+        "None for optimizer.learning_rate", Optional(Real(1e-12, FLOAT32))),
+    "optimizer.layer_decay": Setting(1.0, "learning rate of each of the backbone's blocks over that of the next one",
+        Real(0.01, 1)),
 
     "eval.batch_size": Setting(8, "images of a batch of evaluation, over all devices", Whole(1, 1024), YES),
     "eval.every_epochs": Setting(1, "epochs between evaluations; 0 for none while training", Whole(0, 100_000), YES),
@@ -202,18 +224,19 @@ def assign(config: ConfigDict, key: str, text: str) -> None:
         (config[section] if section else config)[name] = value
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], hosts: bool = False) -> list[str]:
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], hosts: bool = False, never: bool = False) -> list[str]:
     """Sentences such as "seed 0 against 1" for settings that must be the same in two configs.
 
     They are a checkpoint's and the resuming run's or, with `hosts`, those of two processes of one run. Keys that a
-    config lacks count as their defaults, so a checkpoint from before a key existed need not differ.
+    config lacks count as their defaults, so a checkpoint from before a key existed need not differ. With `never`, only
+    settings that a resuming run can in no case change.
     """
     declared = TASKS[task_of(new)]
     a, b, found = flat(old, declared), flat(new, declared), []
     for key in sorted(declared.keys() | a.keys() | b.keys()):
         setting = declared.get(key, Setting(None, "", _PATH))
-        free = setting.host if hosts else setting.resume == YES
-        if setting.resume == AUGMENTED and not hosts:
+        free = setting.host if hosts else setting.resume == YES or (never and setting.resume != NEVER)
+        if setting.resume == AUGMENTED and not hosts and not never:
             free = bool(a.get("data.scales", SETTINGS["data.scales"].default))
         ours, theirs = (values.get(key, setting.default) for values in (a, b))
         if not free and ours != theirs:
@@ -235,9 +258,10 @@ def markdown() -> str:
     return (
         "# Settings\n\nA recipe sets any of these (`config.train.epochs = 10`), and so does the command line "
         "(`--config.train.epochs=10`). This page is made by `python -m yolos_jax.settings`.\n\n*Resume* says whether a "
-        "setting may change when a run resumes from its checkpoint. Settings marked *host* may differ between the "
-        f"processes of a run.\n{tables(SETTINGS)}\n# Settings of pre-training\n\nA recipe of `pretrain.py` has these "
-        f"settings, and with the meaning and the default above: {same}.\n{tables(changed, ' of pre-training')}"
+        "setting may change when a run resumes from its checkpoint; `--accept_differences` goes on in spite of a *no*. "
+        f"Settings marked *host* may differ between the processes of a run.\n{tables(SETTINGS)}\n"
+        "# Settings of pre-training\n\nA recipe of `pretrain.py` has these settings, and with the meaning and the "
+        f"default above: {same}.\n{tables(changed, ' of pre-training')}"
     )
 
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference
 
 from yolos_jax.errors import InputError
-from yolos_jax.kinds import Optional, Setting, shown
+from yolos_jax.kinds import Optional, Real, Setting, shown
 
 Settings = Mapping[str, Setting]  # by dotted key
 
@@ -72,9 +72,10 @@ def nested(values: Mapping[str, Any], declared: Settings) -> ConfigDict:
     config = ConfigDict({section: {} for section in sections(declared)})
     for key, value in values.items():
         section, _, name = key.rpartition(".")
-        # ConfigDict keeps types; None needs a field that says which other type it may have.
-        held = FieldReference(value, tuple) if isinstance(declared[key].kind, Optional) else value
-        (config[section] if section else config)[name] = held
+        kind = declared[key].kind
+        if isinstance(kind, Optional):  # ConfigDict keeps types; None needs a field that says which other one it has
+            value = FieldReference(value, float if isinstance(kind.kind, Real) else tuple)
+        (config[section] if section else config)[name] = value
     return config
 
 

@@ -1,44 +1,18 @@
-"""Random views: against a slow account of the documented pipeline. The reference's numbers: test_transforms.py."""
+"""Random views: boxes follow pixels, numbers follow from seed, epoch and index. How they are spread:
+test_view_distribution.py."""
 
 import dataclasses
-import functools
-import random
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
-from scipy.stats import chi2_contingency, chisquare
+from view_fields import SMALL, Fields
 
-from yolos_jax.data.augment import Crop, Flip, Operation, Pipeline, Resize, Views
+from yolos_jax.data.augment import Crop, Flip, Operation, Pipeline, Resize
 from yolos_jax.data.examples import Example
 from yolos_jax.errors import InputError
-from yolos_jax.images.sequence import Geometry
-
-SMALL = Pipeline(Resize(tuple(range(480, 801, 16)), 1333), before=(Flip(), Crop()))
-TINY = Pipeline(Resize(tuple(range(256, 609, 16)), 1013), before=(Flip(), Crop()))
-SURE = 1e-4  # least p value: seeds are fixed, so a test that passes once always does
-
-
-class Fields(NamedTuple):
-    """The numbers of flip, crop and resize by their meaning, of one image or of many."""
-
-    flip: np.ndarray  # bool
-    first: np.ndarray  # (width, height) resized to before the crop; zeros for none
-    crop: np.ndarray  # (left, top, width, height); zeros for none
-    size: np.ndarray
-
-    @classmethod
-    def of(cls, views: Views) -> "Fields":
-        flip, crop, size = views.numbers
-        np.testing.assert_array_equal(size, views.size)
-        return cls(flip[..., 0] == 1, crop[..., :2], crop[..., 2:], size)
-
-    def where(self, rows: np.ndarray) -> "Fields":
-        return Fields(*(field[rows] for field in self))
-
 
 sides = st.integers(24, 90)
 
@@ -66,139 +40,6 @@ def test_boxes_follow_the_pixels(width, height, epoch, seed):
     if min((x1 - x0) / scale[0], (y1 - y0) / scale[1]) >= 3:  # thinner slices may fade
         corners = [*found.min(0)[::-1], *(found.max(0)[::-1] + 1)]
         np.testing.assert_allclose(viewed.boxes[0], corners, atol=2 + scale.max())
-
-
-def slow_size(width: int, height: int, side: int, most: int | None) -> tuple[int, int]:
-    """The documented rule, for one image."""
-    short, long = min(width, height), max(width, height)
-    if most is not None and long / short * side > most:
-        side = round(most * short / long)
-    if short == side:
-        return width // 16 * 16, height // 16 * 16
-    other = int(side * long / short)
-    width, height = (other, side) if width >= height else (side, other)
-    return width // 16 * 16, height // 16 * 16
-
-
-def slow_view(rng: random.Random, width: int, height: int, scales, most: int) -> tuple:
-    """The documented pipeline, for one image: (flip, first, crop, size)."""
-    flip, first, crop = rng.random() < 0.5, None, None
-    if rng.random() < 0.5:
-        first = slow_size(width, height, rng.choice([400, 500, 600]), None)
-        w, h = (rng.randint(384, min(600, side)) for side in first)
-        crop = rng.randint(0, first[0] - w), rng.randint(0, first[1] - h), w, h
-        width, height = w, h
-    return flip, first, crop, slow_size(width, height, rng.choice(scales), most)
-
-
-IMAGES = np.array([(640, 480), (480, 640), (500, 333), (640, 360), (427, 640), (1000, 300), (200, 200)])
-ROUNDS = 4000
-
-
-@functools.cache
-def many_views(pipeline: Pipeline) -> tuple[np.ndarray, Fields]:
-    sizes = np.tile(IMAGES, (ROUNDS, 1))
-    return sizes, Fields.of(pipeline.views(sizes, 3, 5))
-
-
-@pytest.mark.parametrize("pipeline", [SMALL, TINY], ids=["small", "tiny"])
-def test_every_view_is_one_that_the_documented_pipeline_can_draw(pipeline):
-    sizes, views = many_views(pipeline)
-    cropped = views.crop[:, 2] > 0
-    assert ((views.first[:, 0] > 0) == cropped).all() and (views.size % 16 == 0).all() and (views.size >= 16).all()
-    assert views.size.max() == pipeline.resize.max_side // 16 * 16
-    left, top, width, height = views.crop[cropped].T
-    first = views.first[cropped]
-    for start, length, whole in ((left, width, first[:, 0]), (top, height, first[:, 1])):
-        assert (start >= 0).all() and (start + length <= whole).all()
-        assert (length >= 384).all() and (length <= np.minimum(600, whole)).all()
-    for (w, h), view in zip(sizes[:4000].tolist(), zip(*(field[:4000].tolist() for field in views))):
-        _, first, crop, size = view
-        if crop[2]:
-            assert tuple(first) in {slow_size(w, h, side, None) for side in (400, 500, 600)}
-            w, h = crop[2:]
-        assert tuple(size) in {slow_size(w, h, side, pipeline.resize.max_side) for side in pipeline.resize.short_sides}
-
-
-@pytest.mark.parametrize("pipeline", [SMALL, TINY], ids=["small", "tiny"])
-def test_views_are_distributed_as_documented(pipeline):
-    """Two samples of the same image: ours and the slow one's, compared by flips, crops and final sizes."""
-    sizes, views = many_views(pipeline)
-    rng = random.Random(7)
-    for image in IMAGES.tolist():
-        ours = views.where((sizes == image).all(1))
-        slow = [slow_view(rng, *image, pipeline.resize.short_sides, pipeline.resize.max_side) for _ in range(ROUNDS)]
-        other = Fields(
-            np.array([v[0] for v in slow]),
-            np.array([v[1] or (0, 0) for v in slow]),
-            np.array([v[2] or (0, 0, 0, 0) for v in slow]),
-            np.array([v[3] for v in slow]),
-        )
-        for key in (kind_of, first_of, crop_of, size_of):
-            assert same_distribution(key(ours), key(other)) > SURE, (image, key.__name__)
-
-
-def kind_of(views: Fields) -> np.ndarray:
-    """Flip and crop together: they are independent, half and half."""
-    return views.flip + 2 * (views.crop[:, 2] > 0)
-
-
-def first_of(views: Fields) -> np.ndarray:
-    return views.first[:, 0]
-
-
-def crop_of(views: Fields) -> np.ndarray:
-    """Where the crop lies and how large it is, coarsely, all four numbers together."""
-    low = np.array([60, 30, 450, 440])
-    return ((views.crop >= low) * [1, 2, 4, 8]).sum(1) + 16 * (views.crop[:, 2] > 0)
-
-
-def size_of(views: Fields) -> np.ndarray:
-    """The final size, coarsely, and whether it comes from a crop (scale and crop are independent)."""
-    return views.size[:, 0] // 64 + 1000 * (views.size[:, 1] // 64) + 1_000_000 * (views.crop[:, 2] > 0)
-
-
-def same_distribution(a: np.ndarray, b: np.ndarray) -> float:
-    """p value of a chi-square test; rare cells are pooled."""
-    cells = np.unique(np.concatenate([a, b]))
-    table = np.array([[(x == cell).sum() for cell in cells] for x in (a, b)])
-    rare = table.sum(0) < 20
-    table = np.concatenate([table[:, ~rare], table[:, rare].sum(1, keepdims=True)], axis=1)
-    return chi2_contingency(table[:, table.sum(0) > 0]).pvalue
-
-
-def test_uniform_numbers_and_their_ends():
-    sizes = np.tile([[640, 480]], (30_000, 1))
-    views = Fields.of(SMALL.views(sizes, 11, 2))
-    assert abs(views.flip.mean() - 0.5) < 0.015
-    cropped = views.crop[:, 2] > 0
-    assert abs(cropped.mean() - 0.5) < 0.015
-    scale, times = np.unique(views.size[~cropped, 1], return_counts=True)
-    assert scale.tolist() == list(SMALL.resize.short_sides) and chisquare(times).pvalue > SURE
-    first, times = np.unique(views.first[cropped, 1], return_counts=True)
-    assert first.tolist() == [400, 496, 592] and chisquare(times).pvalue > SURE
-    crop, first = views.crop[cropped], views.first[cropped]
-    for axis in (0, 1):
-        room = first[:, axis] - crop[:, 2 + axis]
-        assert (crop[:, axis] == 0).any() and (crop[:, axis] == room).any()
-        place = (crop[:, axis] + 0.5) / (room + 1)
-        large = room > 60  # coarse steps otherwise
-        assert chisquare(np.histogram(place[large], 10, (0, 1))[0]).pvalue > SURE
-    for axis, whole in ((0, 528), (0, 656), (0, 800), (1, 400), (1, 496), (1, 592)):
-        length = crop[first[:, axis] == whole, 2 + axis]
-        value, times = np.unique(length, return_counts=True)
-        assert value.tolist() == list(range(384, min(600, whole) + 1)) and chisquare(times).pvalue > SURE
-    same = first[:, 1] == 592  # independent of each other where nothing else couples them
-    assert abs(np.corrcoef(crop[same, 2], crop[same, 3])[0, 1]) < 0.06
-    assert abs(np.corrcoef(crop[same, 0] / (first - crop[:, 2:])[same, 0], views.flip[cropped][same])[0, 1]) < 0.06
-
-
-@pytest.mark.parametrize("p", [0.0, 0.2, 1.0])
-def test_probabilities(p):
-    sizes = np.tile([[640, 480]], (8000, 1))
-    flip = Fields.of(Pipeline(Resize((512,), 853), before=(Flip(p), Crop(1 - p))).views(sizes, 0, 0))
-    bound = 0.03 if 0 < p < 1 else 0
-    assert abs(flip.flip.mean() - p) <= bound and abs((flip.crop[:, 2] > 0).mean() - (1 - p)) <= bound
 
 
 many_sizes = st.lists(st.tuples(st.integers(1, 900), st.integers(1, 900)), min_size=1, max_size=12)
@@ -280,18 +121,6 @@ def test_the_longest_sequence_is_a_bound(sizes, scales, max_side, crop_sides, cr
     bound = pipeline.longest(np.array(sizes))
     assert max(pipeline.views(np.array(sizes), 0, epoch).patches(16).max() for epoch in range(30)) <= bound
     assert bound <= (-(-max_side // 16)) ** 2
-
-
-@pytest.mark.parametrize("pipeline", [SMALL, TINY], ids=["small", "tiny"])
-def test_the_longest_sequence_is_not_far_above_what_is_drawn(pipeline):
-    sizes, views = many_views(pipeline)
-    most = (views.size // 16).prod(1).max()
-    assert most <= pipeline.longest(sizes) <= 1.05 * most
-
-
-def test_without_augmentation_the_longest_sequence_is_exact():
-    pipeline = Pipeline.of(Geometry.of(800, 0, 16, 84))
-    assert pipeline.longest(IMAGES) == pipeline.views(IMAGES, 0, 0).patches(16).max()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from yolos_jax.data import survey
 from yolos_jax.data.rules import Known, Rules
 from yolos_jax.data.sources.coco import CocoSource
+from yolos_jax.images import headers
 from yolos_jax.images.reading import UnreadableImage
 
 LYING = (64, 48)  # as stored; orientation 6 makes it 48 wide and 64 high
@@ -107,3 +108,19 @@ def test_check_data_lists_the_turned_images(tmp_path):
     split = survey.read_split("train", lambda complain: CocoSource(root, "train", complain=complain), problems)
     notes = survey.notes([split], 100)
     assert not problems and notes[1] == "4 images of the train split that EXIF turns: 1.jpg, 2.jpg, 3.jpg, 4.jpg"
+
+
+@pytest.mark.parametrize("upright", ["auto", "yes"])
+def test_images_without_a_size_are_opened_once(tmp_path, monkeypatch, upright):
+    root = turned_folder(tmp_path, ONLY_UPRIGHT)
+    file = root / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    for image in content["images"]:
+        del image["width"], image["height"]
+    file.write_text(json.dumps(content))
+    opened, openings = Image.open, []
+    monkeypatch.setattr(Image, "open", lambda source: openings.append(source.name) or opened(source))
+    monkeypatch.setattr(headers, "_read", None)  # what would read their first bytes again
+    source = CocoSource(root, "train", rules=Rules(upright=upright))
+    assert sorted(openings) == [str(root / "train" / f"{i}.jpg") for i in range(1, 5)]
+    assert source.turning.upright and source.examples.sizes.tolist() == [[48, 64]] * 4

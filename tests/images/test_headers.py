@@ -7,7 +7,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from yolos_jax.images import headers
-from yolos_jax.images.headers import ORIENTATION, UPRIGHT, header_of, read_headers
+from yolos_jax.images.headers import ORIENTATION, UPRIGHT, header_of, measured, read_headers
+from yolos_jax.images.reading import UnreadableImage
 
 PIXELS = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8))
 
@@ -35,6 +36,8 @@ def test_files_that_pillow_turns_are_found(tmp_path, kind, orientation):
     assert found == header_of(data)
     assert (found.orientation == 1) == stays
     assert found.orientation == 1 or (found.orientation, found.size) == (orientation, (64, 48))
+    for whole in (measured(tmp_path / "image", "it"), measured(data, "it")):
+        assert whole.orientation == found.orientation and whole.upright_size == turned.shape[1::-1]
 
 
 @pytest.mark.parametrize("spoil", [
@@ -66,6 +69,9 @@ def test_files_that_are_no_images_count_as_upright(tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
     names = ["empty.jpg", "cut.jpg", "text.jpg", "absent.jpg", "null\0.jpg"]
     assert read_headers([str(tmp_path / name) for name in names]) == [UPRIGHT] * 5
+    for name in names:
+        with pytest.raises(UnreadableImage, match=name.replace("\0", ".")):
+            measured(str(tmp_path / name), name)
 
 
 def test_sixteen_bits_are_found_and_most_files_are_not_opened(monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from yolos_jax.images.reading import UnreadableImage, open_rgb, read_rgb
+from yolos_jax.images.reading import HEIF, UnreadableImage, image_endings, open_rgb, read_rgb
 
 
 @pytest.mark.timeout(20)
@@ -50,3 +50,13 @@ def test_a_maximum_of_12_bits_can_become_white(tmp_path):
     np.testing.assert_array_equal(bright, [[0, 62], [128, 255]])
     Image.fromarray(np.full((2, 2, 3), 9, np.uint8)).save(tmp_path / "b.png")  # 8 bits stay as they are
     assert np.asarray(open_rgb(tmp_path / "b.png", stretch=True)).max() == 9
+
+
+@pytest.mark.parity
+def test_heic_is_read_where_its_package_is_installed(tmp_path):
+    pytest.importorskip("pillow_heif", reason="pillow-heif is absent (the extra heif)")
+    assert image_endings() >= HEIF
+    ramp = Image.linear_gradient("L").resize((60, 48)).convert("RGB")  # black above, white below
+    ramp.save(tmp_path / "a.heic", quality=95)
+    found = open_rgb(tmp_path / "a.heic", upright=True)
+    assert found.size == (60, 48) and np.abs(np.int32(found) - np.int32(ramp)).max() < 12

@@ -61,10 +61,14 @@ def test_the_traced_model():
 
 
 def test_xla_counts_the_same():
-    """XLA counts two for a multiply-add, and everything else as well: softmax, norms, GELU, positions."""
+    """XLA counts two for a multiply-add, all else as well (softmax, norms, GELU, positions), and a loop's body once.
+
+    The loop is attention's, over heads.
+    """
     function, arguments = program(CONFIG, 10, 12)
     flops = jax.jit(function).lower(*arguments).cost_analysis()["flops"]
-    assert 1.0 <= flops / 2 / multiply_adds(CONFIG, 10, 12).total <= 1.15
+    ours = multiply_adds(CONFIG, 10, 12)
+    assert 1.0 <= flops / 2 / (ours.total - ours.attention * (1 - 1 / CONFIG.heads)) <= 1.15
 
 
 @pytest.mark.parametrize(

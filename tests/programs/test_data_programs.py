@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from made_coco import box, make_coco
 from made_layouts import LAYOUTS
+from made_tfds import make_tfds
 from PIL import Image
 
 from yolos_jax.data.sources.coco import CocoSource
@@ -51,6 +52,38 @@ def test_copies_and_chosen_splits(tmp_path, call):
     assert code == 2 and "has no split val; it has train, valid" in error
 
 
+def test_boxes_of_another_kind(tmp_path, call):
+    """Corners are refused with the flag of this program, which makes COCO's boxes of them."""
+    corners = [box(i, i, [20, 10, 60, 40]) for i in range(1, 5)]
+    root = make_coco(tmp_path / "set", [(64, 48)] * 4, "train", corners)
+    code, _, error = call("convert_data", root, "--out", tmp_path / "a")
+    assert code == 2 and error.rstrip().endswith("Set --boxes xyxy.")
+    assert call("convert_data", root, "--out", tmp_path / "b", "--boxes", "xyxy")[0] == 0
+    found = json.loads((tmp_path / "b" / "annotations" / "instances_train.json").read_text())
+    assert [a["bbox"] for a in found["annotations"]] == [[20, 10, 40, 30]] * 4
+    assert set(found["images"][0]) == {"id", "file_name", "width", "height"}
+
+
+def test_records_of_tfds(tmp_path, call):
+    """Image files come out byte for byte, boxes but for the records' float32 shares."""
+    coco, records = make_tfds(tmp_path)
+    code, text, _ = call("convert_data", records, "--out", tmp_path / "out", "--splits", "validation")
+    assert code == 0 and "is TFDS: train, validation" in text and "6 images, 7 boxes, as val" in text
+    assert "areas are whole numbers" in text and "set data." not in text
+    wanted, found = (json.loads((root / "annotations" / f"instances_{split}.json").read_text())
+                     for root, split in ((coco, "val2017"), (tmp_path / "out", "val")))  # fmt: skip
+    assert {c["id"]: c["name"] for c in found["categories"]} == {c["id"]: c["name"] for c in wanted["categories"]}
+    boxes = {a["id"]: a for a in found["annotations"]}
+    for a in wanted["annotations"]:
+        b = boxes[a["id"]]
+        assert all(b[key] == a[key] for key in ("image_id", "category_id", "iscrowd")) and b["area"] == int(a["area"])
+        np.testing.assert_allclose(b["bbox"], a["bbox"], rtol=0, atol=1e-5)
+    for image in wanted["images"]:
+        name = image["file_name"]
+        assert (tmp_path / "out" / "val" / name).read_bytes() == (coco / "val2017" / name).read_bytes()
+
+
+@pytest.mark.parity
 def test_a_data_set_of_the_package_datasets(tmp_path, call):
     pytest.importorskip("datasets")
     data = made_layouts.made()

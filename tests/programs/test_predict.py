@@ -1,5 +1,6 @@
 """predict.py: drawn images and JSON files, and one sentence for each mistake."""
 
+import functools
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from PIL import Image
 from reference_pack import ROOT
 from safetensors.numpy import save_file
 from tiny_export import checkpoint_in, run
+from tiny_weights import TINY
 
 from yolos_jax import Detector
 from yolos_jax.programs.predict import main
@@ -19,7 +21,7 @@ from yolos_jax.programs.predict import main
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    return checkpoint_in(tmp_path_factory.mktemp("checkpoint") / "c")
+    return checkpoint_in(tmp_path_factory.mktemp("checkpoint") / "c", TINY)
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +36,16 @@ def images(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def load():
+    """`Detector.load`, once for the same arguments: compiling takes most of the time."""
+    return functools.cache(Detector.load)
+
+
 @pytest.fixture
-def call(monkeypatch, capsys):
+def call(monkeypatch, capsys, load):
     """Runs the program in this process: (exit code, what it printed, its error sentence)."""
+    monkeypatch.setattr(Detector, "load", load)
 
     def call(*args):
         monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, args)])

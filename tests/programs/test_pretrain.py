@@ -14,7 +14,7 @@ from reference_pack import ROOT
 from yolos_jax import checkpoints
 from yolos_jax.errors import InputError
 from yolos_jax.inference.loading import load_model
-from yolos_jax.model.classifier_config import CLASSIFIERS
+from yolos_jax.model.classifier_config import CLASSIFIERS, ClassifierConfig
 from yolos_jax.model.yolos import build
 from yolos_jax.programs.command_line import load_recipe
 from yolos_jax.recipe import model_of
@@ -153,11 +153,12 @@ def test_programs(whole, data, tmp_path, call):
         assert_equal_trees(starting_params(model, str(exported), 0), want)
 
 
-@pytest.mark.parametrize("name", ["deit_ti", "deit_s", "deit_b", "deit_s_dwr"])
+@pytest.mark.parametrize("name", ["deit_ti", "deit_s", "deit_b", "deit_s_dwr", "deit_s_compound"])
 def test_recipes_of_deit(name):
     """DeiT's table of hyperparameters (arXiv 2012.12877, table 9)."""
     config = load_recipe(name)
-    assert classifier_of(config, 1000) == CLASSIFIERS[name.removeprefix("deit_")]
+    compound = ClassifierConfig(width=240, depth=19, heads=6, image_size=272)
+    assert classifier_of(config, 1000) == CLASSIFIERS.get(name.removeprefix("deit_"), compound)
     assert (config.train.epochs, config.train.batch_size, config.optimizer.name) == (300, 1024, "adamw")
     assert (config.optimizer.learning_rate, config.optimizer.weight_decay) == (1e-3, 0.05)
     assert (config.optimizer.warmup_epochs, config.loss.smoothing, config.model.drop_path) == (5, 0.1, 0.1)

@@ -33,6 +33,7 @@ TASK = SimpleNamespace(
     headline=("AP", "AP50"),
     facts=FACTS,
     compare=lambda meta: meta.model.differences(TINY),
+    other_data=lambda meta: [],
     meta=lambda step, extra: meta_of(step, **extra),
 )
 
@@ -93,6 +94,21 @@ def test_the_latest_stay_and_the_best_apart(tmp_path):
     assert checkpoints.steps(tmp_path) == [3, 4] and checkpoints.steps(tmp_path / BEST) == [2]
     assert best_so_far(tmp_path, "AP") == (2, pytest.approx(0.2))
     assert_equal_trees(checkpoints.load(tmp_path / BEST)[0], random_like(2))
+
+
+def test_without_ground_truth_nothing_is_the_best(tmp_path):
+    """COCO's -1: there was nothing to find. What an earlier version kept as the best for it counts as none."""
+    with Checkpoints(tmp_path, 2) as writer:
+        for step in (1, 2, 3):
+            writer.save(step, state_of(step), meta_of(step))
+            said = writer.save_if_best(step, state_of(step).params, meta_of(step, AP=-1.0), "AP")
+            assert said == "which makes no checkpoint the best"
+        assert checkpoints.steps(tmp_path / BEST) == [] and best_so_far(tmp_path, "AP") is None
+        writer.save_best(1, state_of(1).params, meta_of(1, AP=-1.0))
+        assert best_so_far(tmp_path, "AP") is None
+        assert writer.save_if_best(2, state_of(2).params, meta_of(2, AP=0.0), "AP") == "the best so far"
+        assert writer.save_if_best(3, state_of(3).params, meta_of(3, AP=-1.0), "AP") != "the best so far"
+    assert checkpoints.steps(tmp_path) == [2, 3] and best_so_far(tmp_path, "AP") == (2, 0.0)
 
 
 def random_like(step):

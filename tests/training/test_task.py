@@ -74,6 +74,7 @@ def line_task(scores, mesh):
         facts={"config": get_config().to_dict(), "data": {}, "order": 0, "versions": {}},
         validation={},
         compare=lambda meta: [],
+        other_data=lambda meta: [],
         meta=lambda step, extra: Meta(TINY, {}, step, extra),
         description="a line through points",
         notes=("points have no errors",),
@@ -104,6 +105,14 @@ def test_a_line_is_trained_evaluated_and_kept(tmp_path, capsys, accumulate):
     assert "a line through points\nnote: points have no errors" in printed
     assert "step 4: fit 0.9000, the best so far" in printed and "step 6: fit 0.5000, best 0.9000 at step 4" in printed
     assert "best fit 0.9000 at step 4" in printed
+
+
+def test_a_run_that_has_nothing_to_score_has_no_best(tmp_path, capsys):
+    train(lambda mesh: line_task([-1.0, -1.0, -1.0], mesh), tmp_path, OPTIONS, jax.devices()[:1])
+    printed = capsys.readouterr().out
+    assert checkpoints.steps(tmp_path / "best") == [] and checkpoints.steps(tmp_path)[-1] == STEPS
+    assert printed.count("nothing to score, which makes no checkpoint the best") == 3 and "best so far" not in printed
+    assert "best fit" not in printed
 
 
 def test_a_line_in_two_parts(tmp_path):

@@ -6,6 +6,7 @@ from micro_run import assert_equal_trees
 from tiny_weights import TINY, huggingface_folder, random_params, reference_state, write
 
 from yolos_jax.errors import InputError
+from yolos_jax.model.yolos import build
 from yolos_jax.weights import load_weights
 from yolos_jax.weights.huggingface import to_huggingface
 from yolos_jax.weights.processor import Sizes, read_processor
@@ -43,14 +44,40 @@ def test_names_from_1_are_explained(tmp_path):
         load_weights(huggingface_folder(tmp_path / "made", id2label=labels))
 
 
-def test_outputs_of_the_class_head_follow_the_names(tmp_path, capsys):
+@pytest.fixture
+def named(tmp_path):
+    """(weights of four classes, the last layer of their class head)"""
     names = {"0": "cat", "1": "dog", "2": "cow", "3": "hen"}
-    where, given = str(huggingface_folder(tmp_path / "made", id2label=names)), random_params(TINY)["class_head"]["fc3"]
-    wanted = {0: "Dog", 1: "cat", 2: "bus", 3: "hen"}
-    found = starting_params(TINY, where, 0, wanted)["class_head"]["fc3"]
-    assert "taken by name, those of bus start fresh" in capsys.readouterr().out
+    return str(huggingface_folder(tmp_path / "made", id2label=names)), random_params(TINY)["class_head"]["fc3"]
+
+
+def last_layer(where, wanted, by_name=True):
+    return starting_params(TINY, where, 0, wanted, by_name)["class_head"]["fc3"]
+
+
+def test_outputs_of_the_class_head_follow_the_names(named, capsys):
+    found = last_layer(named[0], {0: "Dog", 1: "cat", 2: "hen", 3: "cow"})
+    assert "numbers the classes otherwise" in capsys.readouterr().out
     for key in found:
-        np.testing.assert_array_equal(found[key][..., [0, 1, 3, 4]], given[key][..., [1, 0, 3, 4]])
-        assert key == "bias" or not np.array_equal(found[key][..., 2], given[key][..., 2])
-    kept = starting_params(TINY, where, 0, wanted, by_name=False)["class_head"]["fc3"]
-    assert_equal_trees(kept, given)
+        np.testing.assert_array_equal(found[key], named[1][key][..., [1, 0, 3, 2, 4]])
+    assert_equal_trees(last_layer(named[0], {0: "cat", 3: "hen"}), named[1])
+    assert "classes" not in capsys.readouterr().out
+
+
+def test_other_classes_altogether_start_fresh(named, capsys):
+    """Fine-tuning for other objects, which happen to be as many; "no object" stays what it was."""
+    found, fresh = last_layer(named[0], dict(enumerate("abcd"))), build(TINY, 0)[1]["class_head"]["fc3"]
+    assert "other classes: their outputs in the class head start fresh" in capsys.readouterr().out
+    for key in found:
+        np.testing.assert_array_equal(found[key][..., :4], fresh[key][..., :4])
+        np.testing.assert_array_equal(found[key][..., 4], named[1][key][..., 4])
+
+
+def test_names_that_contradict_each_other_are_refused_with_both_lists_unless_asked_for(named):
+    for wanted in ({0: "cat", 1: "dog", 2: "bus", 3: "hen"}, {0: "Dog", 1: "cat", 2: "bus", 3: "hen"}):
+        with pytest.raises(InputError) as error:
+            last_layer(named[0], wanted)
+        said = str(error.value)
+        assert "0 cat, 1 dog, 2 cow, 3 hen against " + ", ".join(f"{i} {name}" for i, name in wanted.items()) in said
+        assert "--config.data.names=ids" in said
+        assert_equal_trees(last_layer(named[0], wanted, by_name=False), named[1])

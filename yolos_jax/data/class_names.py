@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from yolos_jax.data.rules import Rules
-from yolos_jax.naming import known_names, plain_name
-
-_MOST = 12  # classes listed
+from yolos_jax.naming import known_names, listing, plain_name
 
 
 class Order(NamedTuple):
@@ -66,9 +64,3 @@ def _by_name(names: dict[int, str], theirs: dict[int, str], origin: str, rules: 
     ids = [number[plain_name(names[i])] if i in names else unused + i for i in range(classes)]
     note = f"{origin} numbers the classes otherwise than {rules.known.by}; they are matched by name: {listing(theirs)}"
     return Order(tuple(ids), note)
-
-
-def listing(names: Mapping[int, str]) -> str:
-    """`1 cat, 2 dog`: numbers and names, the first of many."""
-    some = [f"{number} {name}" for number, name in sorted(names.items())[:_MOST]]
-    return ", ".join(some + ([f"... ({len(names)} in all)"] if len(names) > _MOST else []))

@@ -11,7 +11,7 @@ from yolos_jax.data.annotations import Complain, wrong_box
 from yolos_jax.data.dark import dark_note
 from yolos_jax.data.examples import ExampleTable
 from yolos_jax.data.rules import Rules
-from yolos_jax.data.upright import NO_TURNING, Turning, decide, turn_sizes
+from yolos_jax.data.upright import MEASURED, NO_TURNING, Turning, decide, turn_sizes
 from yolos_jax.images.headers import Header, read_headers
 
 Headers = Callable[[Sequence[dict], Sequence[str]], list[Header]]
@@ -45,7 +45,7 @@ class Meaning:
     def images(self, found: list[tuple[dict, str]], annotations: Mapping[int, list[dict]]) -> list[tuple[dict, str]]:
         """The same images and files, with the sizes that they are read in; `annotations` are listed by image id."""
         images, files = [image for image, _ in found], [file for _, file in found]
-        headers = self.headers_of(images, files) if self.headers_of else read_headers(files)
+        headers = self._headers(found)
         if not self.headers_of:
             self.deep = [file for file, header in zip(files, headers) if header.sixteen]
         if any(header.orientation > 1 for header in headers):
@@ -55,6 +55,13 @@ class Meaning:
             self.turning = decide(self.rules.upright, images, called, headers, usable, self.rules.known.undecided)
             images = turn_sizes(self.turning, images, headers)
         return list(zip(images, files))
+
+    def _headers(self, found: list[tuple[dict, str]]) -> list[Header]:
+        """Those of all images; measured ones have been looked at already."""
+        rest = [(image, file) for image, file in found if MEASURED not in image]
+        images, files = [image for image, _ in rest], [file for _, file in rest]
+        new = iter(self.headers_of(images, files) if self.headers_of else read_headers(files))
+        return [image[MEASURED] if MEASURED in image else next(new) for image, _ in found]
 
     def add(self, annotation: dict[str, Any], image: dict[str, Any]) -> None:
         """Notes an annotation that makes sense by itself; crowds do not count."""

@@ -9,19 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from yolos_jax.data.annotations import Complain
 from yolos_jax.data.dark import HELP, dark_files
 from yolos_jax.data.examples import DataSet, Example, ExampleTable
-from yolos_jax.data.layouts.annotated import is_hidden
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.data.plausible import nothing_to_find
 from yolos_jax.data.sources.coco import orphans_of
 from yolos_jax.data.upright import named
 from yolos_jax.errors import InputError
-from yolos_jax.images.reading import UnreadableImage
+from yolos_jax.images.listing import is_hidden
+from yolos_jax.images.reading import UnreadableImage, image_endings
 from yolos_jax.images.sequence import ceil_div
 from yolos_jax.naming import plain_name
 
@@ -186,8 +185,7 @@ def notes(splits: Sequence[Split], det_tokens: int) -> list[str]:
 def _unlisted(splits: Sequence[Split]) -> list[str]:
     """Images that lie in the folders but in no annotation file; splits may share a folder."""
     listed, found = set().union(*(split.ids_by_path for split in splits)), []
-    Image.init()
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    endings = image_endings()
     for folder in dict.fromkeys(os.path.realpath(split.source.image_folder) for split in splits):
         inside = (os.path.join(at, name) for at, _, names in os.walk(folder) for name in names)
         others = [p for p in inside if os.path.splitext(p)[1].lower() in endings and p not in listed]

@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from yolos_jax.images.headers import Header
+from yolos_jax.images.headers import SWAPS, Header
 
 STORED, TURNED = "stored", "upright"
-_SWAPS = range(5, 9)  # orientations that exchange width and height
 _ROOM = 0.02  # share of a side that a box may reach out by and still fit
 _FEW = 3  # images named
-MEASURED = "size_of_file"  # key of an entry whose size was taken from its file, which tells nothing
+MEASURED = "size_of_file"  # key of an entry whose size was taken from its file, so that it tells nothing: its header
+SILENT = "boxes_are_shares"  # key of an entry whose boxes, too, fit however it is turned
 
 
 class Vote(NamedTuple):
@@ -102,13 +102,13 @@ def turn_sizes(turning: Turning, images: Sequence[dict], headers: Sequence[Heade
     """
     if not turning.upright:
         return list(images)
-    swap = (h.orientation in _SWAPS and h.size == (i["width"], i["height"]) for i, h in zip(images, headers))
+    swap = (h.orientation in SWAPS and h.size == (i["width"], i["height"]) for i, h in zip(images, headers))
     return [i | {"width": i["height"], "height": i["width"]} if s else i for i, s in zip(images, swap)]
 
 
 def _vote(image: Mapping[str, Any], header: Header, annotations: Sequence[Mapping[str, Any]]) -> Vote:
-    stored, turned = header.size, header.size[::-1] if header.orientation in _SWAPS else header.size
-    if stored == turned:
+    stored, turned = header.size, header.size[::-1] if header.orientation in SWAPS else header.size
+    if stored == turned or image.get(SILENT):
         return Vote("", "")
     fits = [all(_inside(a["bbox"], size) for a in annotations) for size in (stored, turned)]
     said = image["width"], image["height"]

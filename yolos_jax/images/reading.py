@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import stat
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, Protocol
 
@@ -12,12 +13,25 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from yolos_jax.errors import InputError
 
+with contextlib.suppress(ImportError):  # the extra `heif`: from here on Pillow opens such files like any other
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
+# Formats that Pillow tells from others and cannot decode.
+TOLD = {"BUFR", "GRIB", "HDF5", "MPEG"} | (set() if sys.platform == "win32" else {"WMF"})
+HEIF = {".heic", ".heif"}  # endings that it lacks without pillow-heif
+HELP_WITH_HEIF = "pip install 'yolos-jax[heif]' reads .heic"
 # What Pillow's decoders raise for damaged files of one format or another.
 DAMAGED = (OSError, SyntaxError, ValueError, RuntimeError, TypeError, EOFError, Image.DecompressionBombError)
 
 
 class UnreadableImage(Exception):
     """An image that cannot be used; its one sentence names the image."""
+
+
+class TooManyPixels(UnreadableImage):
+    """An image beyond Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`, twice), which guards against filling the memory."""
 
 
 class Array(Protocol):
@@ -27,6 +41,13 @@ class Array(Protocol):
 
 
 ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | Array
+
+
+def image_endings() -> set[str]:
+    """Endings, such as `.jpg`, of files that Pillow decodes; pillow-heif's too where it is installed."""
+    Image.init()
+    found = Image.registered_extensions().items()
+    return {ending for ending, kind in found if kind in Image.OPEN and kind not in TOLD}
 
 
 def open_rgb(path: str | os.PathLike[str], upright: bool = False, stretch: bool = False) -> Image.Image:
@@ -109,6 +130,9 @@ def decoding(name: str) -> Iterator[None]:
         raise UnreadableImage(f"{name} cannot be used: {error}") from error
     except FileNotFoundError as error:
         raise UnreadableImage(f"{name} does not exist.") from error
+    except Image.DecompressionBombError as error:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise TooManyPixels(f"{name} has more than {most} pixels, Pillow's limit against files of malice.") from error
     except DAMAGED as error:
         reason = str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError) and "BytesIO" in reason:  # an address in memory helps nobody

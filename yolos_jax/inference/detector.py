@@ -60,6 +60,12 @@ class Detector:
         compute = decided(Compute(max_side=meta.max_side), self.config, device)
         self._detect = jax.jit(functools.partial(detect, abstract(self.config, compute)[0]))
 
+    @property
+    def names_by_id(self) -> dict[int, str]:
+        """Names of the categories by the ids that `Detections.labels` has."""
+        ids = self.category_ids
+        return {label if ids is None else ids[label]: name for label, name in self.label_names.items()}
+
     @classmethod
     def load(
         cls,

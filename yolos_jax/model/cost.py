@@ -60,10 +60,11 @@ def count_multiply_adds(function: Callable, *args: Any) -> int:
     Gradients, recomputation and padding count. A scan counts as often as it runs, a while loop of unknown length and
     the longest branch of a condition once.
     """
-    return _of(jax.make_jaxpr(function)(*args).jaxpr)
+    return multiply_adds_of(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def _of(jaxpr: Any) -> int:
+def multiply_adds_of(jaxpr: Any) -> int:
+    """The same for a traced function."""
     total = 0
     for equation in jaxpr.eqns:
         name, parameters = equation.primitive.name, equation.params
@@ -76,10 +77,10 @@ def _of(jaxpr: Any) -> int:
             inner = math.prod(kernel) // kernel[numbers.rhs_spec[0]]
             total += inner * math.prod(equation.outvars[0].aval.shape)
         elif name == "cond":
-            total += max(_of(branch.jaxpr) for branch in parameters["branches"])
+            total += max(multiply_adds_of(branch.jaxpr) for branch in parameters["branches"])
         else:
             times = parameters["length"] if name == "scan" else 1
-            total += times * sum(_of(inner) for inner in inner_jaxprs(parameters))
+            total += times * sum(multiply_adds_of(inner) for inner in inner_jaxprs(parameters))
     return total
 
 

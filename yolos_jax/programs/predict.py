@@ -1,83 +1,64 @@
-"""Detects in images: a drawn copy and a JSON file for each.
+"""Detects in images, videos and cameras: a drawn copy and a JSON file for each.
 
-python predict.py image.jpg folder/ --checkpoint runs/s --out out/
+python predict.py image.jpg folder/ 'more/**/*.png' https://example.org/a.jpg film.mp4 --checkpoint runs/s --out out/
+
+A folder gives every image in it that Pillow reads (--recursive: below it, too), a quoted pattern the files that it
+fits, camera:0 what the first camera sees until Ctrl-C. --format says how the detections are written down: json (a file
+an image), coco (results.json and images.json), yolo (a label file an image) or csv (detections.csv).
 """
 
+import argparse
+import contextlib
+import dataclasses
+import functools
+import io
 import itertools
-import json
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from yolos_jax.errors import InputError, clear_errors, make_folder
-from yolos_jax.images.reading import UnreadableImage, open_rgb
+from yolos_jax.images.reading import (
+    HEIF,
+    HELP_WITH_HEIF,
+    TooManyPixels,
+    UnreadableImage,
+    decode,
+    decoding,
+    image_endings,
+    open_rgb,
+)
+from yolos_jax.inference import inputs, outputs, video
+from yolos_jax.inference.fetching import fetch
+from yolos_jax.inference.outputs import FORMATS, Frame, Target, Writer
 from yolos_jax.programs.command_line import Parser, say
 
-ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 
-
-def find(images: list[Path]) -> list[Path]:
-    """The images named, and those in the folders named, in order."""
-    out: list[Path] = []
-    for path in images:
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in ENDINGS) if path.is_dir() else [path]
-        if not inside:
-            raise InputError(f"the folder {path} holds no images ({', '.join(sorted(ENDINGS))}).")
-        out += inside
-    return out
-
-
-def targets(images: list[Path], out: Path, overwrite: bool) -> list[Path]:
-    """Where each drawn image goes; the JSON file has the same name. Names never collide."""
-    paths: dict[str, Path] = {}  # by lower-case name: some file systems do not tell the cases apart
-    for image in images:
-        names = itertools.chain([image.stem], (f"{image.stem}-{n}" for n in itertools.count(2)))
-        name = next(name for name in names if name.lower() not in paths)
-        paths[name.lower()] = out / f"{name}.png"
-    sources = {image.resolve() for image in images}
-    for path in paths.values():
-        if path.resolve() in sources:
-            raise InputError(f"{path} is one of the images to read and would be lost; give another --out.")
-        for old in (path, path.with_suffix(".json")):
-            if old.exists() and not overwrite:
-                raise InputError(f"{old} exists already; give another --out, or --overwrite.")
-    return list(paths.values())
-
-
-def decoded(pairs: list[tuple[Path, Path]], size: int, upright: bool, stretch: bool) -> Iterator[list[tuple]]:
-    """Chunks of (source, target, RGB image or the reason why there is none), each read while the last one is used."""
-
-    def read(pair: tuple[Path, Path]) -> tuple:
-        try:
-            image = open_rgb(pair[0], upright, stretch)
-            # A copy without EXIF: nothing turns it later.
-            return *pair, image if upright else Image.fromarray(np.asarray(image))
-        except UnreadableImage as error:
-            return *pair, str(error)
-
-    with ThreadPoolExecutor(4) as pool:
-        chunks = (pool.map(read, pairs[start : start + size]) for start in range(0, len(pairs), size))
-        for due, _ in itertools.pairwise(itertools.chain(chunks, [()])):  # has the next chunk begin to be read first
-            yield list(due)
-
-
-@clear_errors()
-def main() -> None:
-    """Detects, draws and writes."""
+def flags() -> argparse.Namespace:
+    """The command line, checked."""
     parser = Parser(__doc__)
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="images, or folders of images")
+    text = "images, folders, quoted patterns, http(s) addresses, videos, or camera:N"
+    parser.add_argument("images", nargs="+", metavar="INPUT", help=text)
     parser.add_detector_flags()
-    parser.add_argument("--out", required=True, type=Path, help="folder for the drawn images and JSON files")
+    parser.add_argument("--out", required=True, type=Path, help="folder for what is written")
+    parser.add_argument("--format", choices=FORMATS, default="json", help="of the detections (default json)")
+    parser.add_argument("--no-draw", action="store_true", help="write no drawn copies")
+    parser.add_argument("--recursive", action="store_true", help="look into the folders in folders, too")
     parser.add_argument("--threshold", type=float, default=0.5, help="lowest score to report (default 0.5)")
     parser.add_argument("--batch-size", type=int, default=1, help="most images at a time (default 1)")
-    parser.add_argument("--limit", type=int, default=0, help="only the first so many images")
+    parser.add_argument("--limit", type=int, default=0, help="only the first so many images, and frames of each video")
     text = "do not turn images as their EXIF tag says, as data.upright=no does; boxes are those of the stored image"
     parser.add_argument("--as-stored", action="store_true", help=text)
     text = "make the maximum of an image of 16 bits white (default: as trained)"
     parser.add_argument("--stretch", action="store_true", help=text)
+    text = "read images beyond Pillow's limit of pixels, which guards the memory against files of malice"
+    parser.add_argument("--large-images", action="store_true", help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
     text = "where compiled programs are kept: auto (the user's cache folder), off, or a folder"
     parser.add_argument("--compilation-cache", default="auto", metavar="WHERE", help=text)
@@ -86,36 +67,160 @@ def main() -> None:
         raise InputError("--batch-size must be at least 1, --limit at least 0 and --threshold within 0..1.")
     if min(args.short_side or 1, args.max_side or 1) < 1:
         raise InputError("--short-side and --max-side must be at least 1.")
-    images = find(args.images)[: args.limit or None]
-    paths = targets(images, args.out, args.overwrite)
+    return args
+
+
+@dataclasses.dataclass
+class Run:
+    """The detector with what is asked of it, and what came of it so far."""
+
+    args: argparse.Namespace
+    detector: Any
+    writer: Writer
+    objects: int = 0
+    images: int = 0
+    frames: int = 0
+    skipped: list[str] = dataclasses.field(default_factory=list)  # a sentence each
+
+    @property
+    def stretch(self) -> bool:
+        return self.args.stretch or self.detector.stretch
+
+
+def read(args: argparse.Namespace, stretch: bool, target: Target) -> Image.Image | str:
+    """The image as RGB, or why there is none."""
+    name, upright = target.input.name, not args.as_stored
+    try:
+        if target.input.kind == "address":
+            data = fetch(name)
+            with decoding(f"the image {name}"):
+                image = decode(io.BytesIO(data), upright, stretch)
+        else:
+            image = open_rgb(name, upright, stretch)
+    except TooManyPixels as error:
+        return f"{str(error).rstrip('.')}; --large-images reads it all the same."
+    except UnreadableImage as error:
+        lacking = HEIF - image_endings() if Path(name).suffix.lower() in HEIF else ()
+        return f"{error} {HELP_WITH_HEIF}." if lacking else str(error)
+    return image if upright else Image.fromarray(np.asarray(image))  # a copy without EXIF: nothing turns it later
+
+
+def read_ahead(run: Run, wanted: Sequence[Target]) -> Iterator[list[tuple[Target, Image.Image | str]]]:
+    """Batches of images, or the reasons why there are none, each read while the last one is used."""
+    size, one = run.args.batch_size, functools.partial(read, run.args, run.stretch)
+    with ThreadPoolExecutor(4) as pool:
+        parts = (wanted[start : start + size] for start in range(0, len(wanted), size))
+        batches = (zip(part, pool.map(one, part)) for part in parts)
+        for due, _ in itertools.pairwise(itertools.chain(batches, [()])):  # has the next one begin to be read first
+            yield list(due)
+
+
+def look_at_images(run: Run, wanted: Sequence[Target]) -> None:
+    """Detects in images and draws them."""
+    with tqdm(total=len(wanted), unit="image", desc="detecting") as bar:
+        for batch in read_ahead(run, wanted):
+            run.skipped += [image for _, image in batch if isinstance(image, str)]
+            readable = [(target, image) for target, image in batch if not isinstance(image, str)]
+            found = run.detector([image for _, image in readable], run.args.threshold)
+            for (target, image), one in zip(readable, found):
+                run.writer.add(target, one)
+                if not run.args.no_draw:
+                    one.draw(image).save(run.args.out / outputs.drawn(target))
+            run.objects += sum(map(len, found))
+            run.images += len(readable)
+            bar.update(len(batch))
+
+
+def look_at_video(run: Run, target: Target) -> None:
+    """Detects in the frames of a video or camera and draws them as a video."""
+    args, batch = run.args, list[video.Still]()
+    stills = itertools.islice(video.stills(target.input, not args.as_stored), args.limit or None)
+    with contextlib.ExitStack() as stack:
+        drawn = None if args.no_draw else video.DrawnVideo(args.out / outputs.drawn(target))
+        stack.callback(drawn.close if drawn else lambda: None)
+        bar = stack.enter_context(tqdm(None, f"detecting in {Path(target.input.name).name}", unit="frame"))
+
+        def look() -> None:
+            due, batch[:] = batch[:], []
+            found = run.detector([still.image for still in due], args.threshold)
+            for still, one in zip(due, found):
+                run.writer.add(target, one, Frame(still.number, still.seconds))
+                if drawn:
+                    drawn.add(one.draw(still.image), still.seconds)
+            run.objects += sum(map(len, found))
+            run.frames += len(due)
+            bar.update(len(due))
+
+        try:
+            for still in stills:
+                batch.append(still)
+                if len(batch) == args.batch_size:
+                    look()
+        except UnreadableImage as error:  # what came before it is kept
+            run.skipped.append(str(error))
+        except KeyboardInterrupt:
+            if target.input.kind != "camera":  # which has no other end
+                raise
+        look()
+
+
+def report(run: Run, wanted: Sequence[Target]) -> None:
+    """Prints what was found and what could not be read; the latter is an `InputError`, too."""
+    from yolos_jax.data.dark import dark_files
+
+    for reason in run.skipped:
+        print(f"skipped: {reason}")
+    local = [] if run.stretch else [target.input.name for target in wanted if target.input.kind == "image"]
+    for name in dark_files(local):
+        print(f"note: {name} has 16 bits but holds fewer, and becomes almost black; --stretch makes its maximum white")
+    moving = any(target.input.moves for target in wanted)
+    seen = f"{run.images} images" + (f" and {run.frames} frames of videos" if moving else "")
+    print(f"{run.objects} objects in {seen}, {len(run.skipped)} unreadable; written to {run.args.out}")
+    if run.skipped:
+        what = f"{len(run.skipped)} of {len(wanted)} {'inputs' if moving else 'images'}"
+        raise InputError(f"{what} could not be read, the first: {run.skipped[0]}")
+
+
+@contextlib.contextmanager
+def pixel_limit(off: bool) -> Iterator[None]:
+    """Pillow's limit of pixels, without its warning at half of it, or none."""
+    before = Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        Image.MAX_IMAGE_PIXELS = None if off else before
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+@clear_errors()
+def main() -> None:
+    """Detects, draws and writes."""
+    args = flags()
+    found = inputs.find(args.images, args.recursive)
+    wanted, renamed = outputs.targets(found.inputs[: args.limit or None])
+    outputs.check_free(args.out, wanted, FORMATS[args.format], not args.no_draw, args.overwrite)
+    if any(target.input.moves for target in wanted):
+        video.need_av()
     make_folder(args.out)
 
-    from tqdm import tqdm
-
     from yolos_jax.compiled import OFF, keep_compiled
-    from yolos_jax.data.dark import dark_files
     from yolos_jax.inference.detector import Detector
 
     say(keep_compiled(args.compilation_cache))
+    for note in (*found.notes, *renamed):
+        print(f"note: {note}")
     detector = Detector.load(args.checkpoint, args.short_side, args.max_side, args.batch_size, OFF)
-    boxes, skipped, stretch = 0, [], args.stretch or detector.stretch
-    with tqdm(total=len(images), unit="image", desc="detecting") as bar:
-        for chunk in decoded(list(zip(images, paths)), args.batch_size, not args.as_stored, stretch):
-            skipped += [image for _, _, image in chunk if isinstance(image, str)]
-            readable = [c for c in chunk if not isinstance(c[2], str)]
-            for (source, path, image), found in zip(readable, detector([c[2] for c in readable], args.threshold)):
-                found.draw(image).save(path)
-                values = {"file": str(source)} | found.to_dict()
-                path.with_suffix(".json").write_text(json.dumps(values, indent=1) + "\n")
-                boxes += len(found)
-            bar.update(len(chunk))
-    for reason in skipped:
-        print(f"skipped: {reason}")
-    for name in [] if stretch else dark_files([str(image) for image in images]):
-        print(f"note: {name} has 16 bits but holds fewer, and becomes almost black; --stretch makes its maximum white")
-    print(f"{boxes} objects in {len(images) - len(skipped)} images, {len(skipped)} unreadable; written to {args.out}")
-    if skipped:
-        raise InputError(f"{len(skipped)} of {len(images)} images could not be read, the first: {skipped[0]}")
+    with pixel_limit(args.large_images):
+        writer = FORMATS[args.format](args.out, detector.names_by_id)
+        with contextlib.closing(writer):
+            run = Run(args, detector, writer)
+            look_at_images(run, [target for target in wanted if not target.input.moves])
+            for target in wanted:
+                if target.input.moves:
+                    look_at_video(run, target)
+        report(run, wanted)
 
 
 if __name__ == "__main__":

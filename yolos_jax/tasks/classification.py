@@ -161,6 +161,7 @@ def classification_task(config: Any, mesh: Mesh) -> Task:
         facts=facts_of_classes(config, source),
         validation={"validation": class_facts(evaluator.source)} if evaluator else {},
         compare=functools.partial(different_model, model),
+        other_data=functools.partial(other_pictures, class_facts(source)),
         meta=lambda step, extra: Meta(model, dict(enumerate(source.names)), step, extra),
         description=described(source, plan, total, mesh.size),
         notes=tuple(dict.fromkeys(source.notes + (evaluator.source.notes if evaluator else ()))),
@@ -274,6 +275,12 @@ def facts_of_classes(config: Any, source: ClassSource) -> dict[str, Any]:
 def class_facts(source: ClassSource) -> dict[str, Any]:
     """What tells one data set from another, wherever it lies."""
     return {"fingerprint": source.fingerprint(), "images": len(source)}
+
+
+def other_pictures(facts: dict[str, Any], meta: Meta) -> list[str]:
+    """A sentence if a checkpoint's run had other data than that of these `class_facts`."""
+    said = [f"{found['images']} images, fingerprint {found['fingerprint']}" for found in (meta.extra["data"], facts)]
+    return [] if said[0] == said[1] else [f"the training data ({said[0]}, against {said[1]})"]
 
 
 def described(source: ClassSource, plan: ShuffledPlan, total: int, devices: int) -> str:

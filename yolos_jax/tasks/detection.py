@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from yolos_jax.objective.matching import check_matcher
 from yolos_jax.objective.weights import LossWeights
 from yolos_jax.training import loop
 from yolos_jax.training.optimizer import make_optimizer, schedule_of
+from yolos_jax.training.rates import note_of, rates_of
 from yolos_jax.training.resume import versions
 from yolos_jax.training.step import data_mesh
 from yolos_jax.training.task import Loss, LossReport, Task
@@ -101,6 +102,7 @@ def detection_task(config: Any, mesh: Mesh) -> Task:
         val = recipe.validation_of(config, source.category_ids, source.num_classes, known=known)
         evaluator = recipe.evaluator_of(config, model, val, mesh)
     graph, shapes = abstract(model, compute)
+    rates = rates_of(optimizer, shapes)
     total = min(len(plan), train.max_steps or len(plan))
 
     def batches(start: int, share: Share) -> Any:
@@ -109,12 +111,14 @@ def detection_task(config: Any, mesh: Mesh) -> Task:
 
     names = source.label_names, data.names == "match"
     notes = source.notes + (scoring_notes(evaluator.source) if evaluator else ())
+    notes += note_of(shapes, rates, optimizer.freeze)
     return Task(
         shapes=shapes,
         starting_params=functools.partial(starting_params, model, config.init, config.seed, *names),
         loss=detection_loss(graph, train.images_per_replica, config.matcher, mesh, LossWeights(**config.loss)),
         divisors=batch_divisors(train.images_per_replica),
-        optimizer=make_optimizer(optimizer.name, schedule, optimizer.weight_decay, optimizer.clip_norm),
+        optimizer=make_optimizer(optimizer.name, schedule, optimizer.weight_decay, optimizer.clip_norm, rates),
+        rates=rates,
         schedule=schedule,
         load=batches,
         total=total,
@@ -128,6 +132,7 @@ def detection_task(config: Any, mesh: Mesh) -> Task:
         facts=facts_of(config, source),
         validation={"validation": data_facts(evaluator.source)} if evaluator else {},
         compare=lambda meta: meta.model.differences(model),
+        other_data=functools.partial(other_data, data_facts(source), source.label_names),
         meta=functools.partial(_meta, config, model, source),
         description=describe(source, plan, total, mesh.size),
         notes=tuple(dict.fromkeys(notes)),
@@ -163,6 +168,23 @@ def data_facts(source: DataSet) -> dict[str, Any]:
     """What tells one data set from another, wherever it lies."""
     facts = {"fingerprint": source.examples.fingerprint(), "images": len(source.examples)}
     return facts | ({"turned": source.turning.decided} if source.turning.decided else {})
+
+
+def other_data(facts: dict[str, Any], label_names: Mapping[int, str], meta: Meta) -> list[str]:
+    """Sentences on how a checkpoint's run had other data than that of these `data_facts` and names."""
+    before, now = ({"turned": "stored"} | x for x in (meta.extra["data"], facts))  # as before version 0.3
+    found = []
+    if before != now:
+        said = [f"{x['images']} images, fingerprint {x['fingerprint']}" for x in (before, now)]
+        if before["turned"] != now["turned"]:
+            said = [f"{text}, images that EXIF turns read {x['turned']}" for text, x in zip(said, (before, now))]
+        found.append(f"the training annotations ({said[0]}, against {said[1]})")
+    names = meta.label_names
+    renamed = [i for i in sorted(names.keys() & label_names.keys()) if names[i] != label_names[i]]
+    if renamed:
+        some = ", ".join(f"{names[i]!r} against {label_names[i]!r}" for i in renamed[:5]) + ", ..." * (len(renamed) > 5)
+        found.append(f"the names of {len(renamed)} classes ({some})")
+    return found
 
 
 def refuse_nothing_to_train_on(source: DataSet) -> None:

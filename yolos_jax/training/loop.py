@@ -96,7 +96,7 @@ class Run:
         task, options, processes = self.task, self.options, self.processes
         self.checkpoints = stack.enter_context(Checkpoints(self.workdir, options.keep, processes.is_primary))
         self.metrics = stack.enter_context(Metrics(self.workdir, task, options.log_every, self.done, processes))
-        gradient = make_gradient(task.loss, task.divisors, mesh, options.accumulate)
+        gradient = make_gradient(task.loss, task.divisors, mesh, options.accumulate, task.rates)
         step = make_step(gradient, task.optimizer, mesh, options.ema)
         self.step = BucketedStep(step, task, processes, self.metrics.say)
         loaded = task.load(self.done, Share(processes.index, processes.count))

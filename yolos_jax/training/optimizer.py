@@ -1,6 +1,7 @@
 """The optimizer as the reference uses it: groups, clipping and the learning rate of every epoch."""
 
 import math
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 import optax
 
 from yolos_jax.errors import InputError
+from yolos_jax.training.rates import Rates, with_rates
 
 WARMUP_LR = 1e-6  # where a warm-up starts
 
@@ -82,11 +84,13 @@ def clip_like_torch(max_norm: float) -> optax.GradientTransformation:
 
 
 def make_optimizer(
-    name: str, schedule: optax.Schedule, weight_decay: float, clip_norm: float
+    name: str, schedule: optax.Schedule, weight_decay: float, clip_norm: float, rates: Rates = MappingProxyType({})
 ) -> optax.GradientTransformation:
     """Clipping (0 for none), then the optimizer of optax with this name and the decoupled decay of `decay_mask`.
 
-    "adamw" is the reference's (0.9, 0.999, 1e-8). The setting `optimizer.name` lists the others.
+    "adamw" is the reference's (0.9, 0.999, 1e-8). The setting `optimizer.name` lists the others. With `rates`, see
+    `rates.with_rates`; the norm to be clipped is then that of what is trained.
     """
     clip = clip_like_torch(clip_norm) if clip_norm else optax.identity()
-    return optax.chain(clip, getattr(optax, name)(schedule, weight_decay=weight_decay, mask=decay_mask))
+    chosen = getattr(optax, name)(schedule, weight_decay=weight_decay, mask=decay_mask)
+    return with_rates(optax.chain(clip, chosen), rates)

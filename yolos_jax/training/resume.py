@@ -56,18 +56,15 @@ def refuse_differences(meta: Meta, task: Task, accept: bool) -> list[str]:
     if different:
         raise InputError(f"the checkpoint of step {meta.step} is of another model: {'; '.join(different)}.")
     old, new = meta.extra, task.facts
+    fixed = settings.differences(old["config"], new["config"], never=True)
+    if fixed:
+        raise InputError(
+            f"the run that wrote step {meta.step} was another, and what its optimizer kept does not fit this one: "
+            f"{'; '.join(fixed)}. Set them as they were, or start a new run in another --workdir, from these weights "
+            "with --config.init."
+        )
     found = settings.differences(old["config"], new["config"])
-    before, now = ({"turned": "stored"} | facts["data"] for facts in (old, new))  # as before version 0.3
-    if before != now:
-        said = [f"{x['images']} images, fingerprint {x['fingerprint']}" for x in (before, now)]
-        if before["turned"] != now["turned"]:
-            said = [f"{text}, images that EXIF turns read {x['turned']}" for text, x in zip(said, (before, now))]
-        found.append(f"the training annotations ({said[0]}, against {said[1]})")
-    names, others = meta.label_names, task.meta(meta.step, {}).label_names
-    renamed = [i for i in sorted(names.keys() & others.keys()) if names[i] != others[i]]
-    if renamed:
-        some = ", ".join(f"{names[i]!r} against {others[i]!r}" for i in renamed[:5]) + ", ..." * (len(renamed) > 5)
-        found.append(f"the names of {len(renamed)} classes ({some})")
+    found += task.other_data(meta)
     if old.get("order", 1) != new["order"]:
         found.append("the random views of images, which another version of this package draws otherwise")
     if any(sentence.startswith(("train.batch_size ", "train.epochs ")) for sentence in found):

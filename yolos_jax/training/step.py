@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.training.prefetch import DeviceBatch
+from yolos_jax.training.rates import Rates, hold, overlay, part_like, trained
 from yolos_jax.training.task import Loss, LossReport, Task
 
 
@@ -30,7 +32,7 @@ class StepReport(NamedTuple):
     """What one step says."""
 
     loss: LossReport  # of the whole batch, before the update
-    grad_norm: jax.Array  # global norm of the gradients before clipping
+    grad_norm: jax.Array  # global norm of the gradients of what is trained, before clipping
     applied: jax.Array  # bool; False if loss, gradients or new parameters were not finite: the state is as it was
 
 
@@ -50,13 +52,21 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def make_gradient(loss: Loss, divisors: Callable[[Any], Any], mesh: Mesh, parts: int = 1) -> Callable:
+def make_gradient(
+    loss: Loss, divisors: Callable[[Any], Any], mesh: Mesh, parts: int = 1, rates: Rates = MappingProxyType({})
+) -> Callable:
     """(params, batch) -> (gradients, `LossReport`), the batch taken in `parts` one after the other.
 
     Losses are divided by what the whole batch holds (`divisors` of it), so the parts' gradients add up to what the
-    batch in one piece gives, within rounding.
+    batch in one piece gives, within rounding. Gradients are those of what is trained by `rates`, nothing else's.
     """
-    value_and_grad = jax.value_and_grad(loss, has_aux=True)
+
+    def of_trained(part: dict, params: dict, *batch: Any) -> tuple[jax.Array, LossReport]:
+        return loss(overlay(params, hold(part, rates)), *batch)
+
+    def value_and_grad(params: dict, *batch: Any) -> Any:
+        return jax.value_and_grad(of_trained, has_aux=True)(trained(params, rates), params, *batch)
+
     split = NamedSharding(mesh, PartitionSpec(None, "data"))
 
     def whole(params: dict, batch: Any) -> tuple[dict, LossReport]:
@@ -96,7 +106,7 @@ def make_step(gradient: Callable, optimizer: optax.GradientTransformation, mesh:
     loss itself is that average, so its gradient over the whole batch is the same number.
 
     Args:
-      gradient: as `make_gradient` gives it.
+      gradient: as `make_gradient` gives it, and of the same part of the parameters as the optimizer's updates.
       ema_decay: of the moving average of the parameters, if the state has one.
     """
 
@@ -104,8 +114,8 @@ def make_step(gradient: Callable, optimizer: optax.GradientTransformation, mesh:
         grads, report = gradient(state.params, batch)
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ema = None if state.ema is None else optax.incremental_update(params, state.ema, 1.0 - ema_decay)
+        params = overlay(state.params, optax.apply_updates(part_like(state.params, updates), updates))
+        ema = None if state.ema is None else moved_average(state.ema, params, ema_decay)
         new = TrainState(state.step + 1, params, opt_state, ema)
         fine = jnp.stack([jnp.isfinite(p).all() for p in jax.tree.leaves((params, report.terms))]).all()
         applied = report.finite.all() & jnp.isfinite(norm) & fine
@@ -114,6 +124,12 @@ def make_step(gradient: Callable, optimizer: optax.GradientTransformation, mesh:
 
     same, split = replicated(mesh), split_over(mesh)
     return jax.jit(step, in_shardings=(same, split), out_shardings=(same, same), donate_argnums=0)
+
+
+def moved_average(average: dict, params: dict, decay: float) -> dict:
+    """The next moving average; where it equals the parameters, to the last bit the same: frozen ones have no other."""
+    moved = optax.incremental_update(params, average, 1.0 - decay)
+    return jax.tree.map(lambda new, old, p: jnp.where(old == p, old, new), moved, average, params)
 
 
 def fresh_state(params: dict, optimizer: optax.GradientTransformation, ema: bool = False) -> TrainState:

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from yolos_jax.checkpoints import Meta
 from yolos_jax.data.loader import Loaded, Share
+from yolos_jax.training.rates import Rates
 
 
 class LossReport(NamedTuple):
@@ -61,9 +62,11 @@ class Task:
     facts: dict[str, Any]  # JSON-ready: "config", "data", "order" and "versions" make this run the run it is
     validation: dict[str, Any]  # what the processes must have in common besides `facts`
     compare: Callable[[Meta], list[str]]  # sentences on how a checkpoint's model is another
+    other_data: Callable[[Meta], list[str]]  # sentences on how the run that wrote a checkpoint had other data
     meta: Callable[[int, dict[str, Any]], Meta]  # (step, extra) -> what a checkpoint says about itself
     description: str  # what is about to happen, for a person
-    notes: tuple[str, ...]  # what is worth knowing about the data, a sentence each
+    notes: tuple[str, ...]  # what is worth knowing about the data and the recipe, a sentence each
+    rates: Rates = dataclasses.field(default_factory=dict)  # of training, those that the optimizer has
 
 
 MakeTask = Callable[[Mesh], Task]

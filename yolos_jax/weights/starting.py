@@ -12,7 +12,7 @@ from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.init import SCHEMES
 from yolos_jax.model.yolos import build
-from yolos_jax.naming import known_names, plain_name
+from yolos_jax.naming import known_names, listing, plain_name
 from yolos_jax.weights.backbone import find_backbone
 from yolos_jax.weights.classifiers import to_timm
 from yolos_jax.weights.deit import from_deit
@@ -31,10 +31,12 @@ def starting_params(
       init: a scheme of `model.init`, or where weights are (see `weights.load_weights`).
       seed: of whatever starts fresh.
       label_names, by_name: names of the model's labels, by which the rows of the class head are taken where the weights
-        have as many classes, of other names; with `by_name` False, by their numbers.
+        have as many classes, and the same names under other numbers. Classes that are others altogether start fresh.
+        With `by_name` False, the rows are taken by their numbers.
 
     Raises:
-      InputError: the weights are of another model.
+      InputError: the weights are of another model, or of as many classes of which some have the same names and some
+        do not: a list of classes has been changed, and nobody but the user knows what it meant.
     """
     if init in SCHEMES:
         return build(model, seed, init)[1]
@@ -73,11 +75,21 @@ def _from_classifier(params: dict, meta: Meta, model: YolosConfig, init: str, se
 def _match_rows(
     params: dict, names: Mapping[int, str], wanted: Mapping[int, str], init: str, fresh: Callable[[], dict]
 ) -> None:
-    """Gives every label the row of the class head that has its name; says so if any moves or starts fresh."""
+    """Gives every label the row of the class head that has its name; says so if any moves or starts fresh.
+
+    Labels without a name, and "no object", keep theirs. `InputError` for names that are the same ones in part.
+    """
     theirs, ours = ({i: plain_name(name) for i, name in known_names(some).items()} for some in (names, wanted))
     if all(theirs.get(i, name) == name for i, name in ours.items()):
         return
     place = {name: i for i, name in theirs.items()}
+    lost = [name for name in ours.values() if name not in place]
+    if lost and len(lost) < len(ours):
+        lists = f"{listing(known_names(names))} against {listing(known_names(wanted))}"
+        raise InputError(
+            f"{init} and the data to train on have as many classes and share names, but not all of them: {lists}. Give "
+            "data with the same classes, or go on by the numbers with --config.data.names=ids."
+        )
     layer, new = params["class_head"]["fc3"], fresh()["class_head"]["fc3"]
     for key, values in layer.items():
         mixed = np.array(new[key], copy=True)
@@ -88,6 +100,7 @@ def _match_rows(
             elif ours[i] in place:
                 mixed[..., i] = values[..., place[ours[i]]]
         params["class_head"]["fc3"][key] = mixed
-    lost = [wanted[i] for i, name in ours.items() if name not in place]
-    rest = f"those of {', '.join(lost[:5])}{', ...' * (len(lost) > 5)} start fresh" if lost else "none starts fresh"
-    print(f"{init} has other names for the classes: the outputs of the class head are taken by name, {rest}.")
+    if lost:
+        print(f"{init} has other classes: their outputs in the class head start fresh, everything else is kept.")
+    else:
+        print(f"{init} numbers the classes otherwise: the outputs of the class head are taken by name.")

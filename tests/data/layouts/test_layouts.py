@@ -72,6 +72,7 @@ def test_what_was_written_is_read(layout, data):
             assert source.label_names == dict(enumerate(NAMES)) and source.num_classes == 3
 
 
+@pytest.mark.parity
 @datasets
 def test_data_sets_of_the_package_datasets(tmp_path, parquet, monkeypatch):
     pytest.importorskip("datasets")

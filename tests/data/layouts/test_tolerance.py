@@ -220,3 +220,14 @@ def test_the_split_that_is_meant(wanted, present, found):
     else:
         name, notes = choose(wanted, present, "here")
         assert name == found and bool(notes) == (found in ("test", "default"))
+
+
+@pytest.mark.parametrize("folder", ["train", "images/Training", "train2017"])
+def test_a_file_of_annotations_beside_a_folder_of_another_name(tmp_path, folder):
+    """The recipe's split is train2017, as by default; the images of a named file lie in what means the same."""
+    root = make_coco(tmp_path, [(64, 48)] * 2)
+    (root / "images").mkdir()
+    (root / "train2017").rename(root / folder)
+    file = (root / "annotations" / "instances_train2017.json").rename(root / "boxes.json")
+    source = read(root, **{"data.train_annotations": str(file), "data.train_split": "train2017"})
+    assert [e.file for e in source.examples] == [str(root / folder / f"{i}.jpg") for i in (1, 2)]

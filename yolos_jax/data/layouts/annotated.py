@@ -2,13 +2,12 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from yolos_jax.data.annotations import Complain
+from yolos_jax.images.listing import is_hidden
 
 FEW = 3  # names or numbers that stand for many in a sentence
 
@@ -32,39 +31,6 @@ class Annotated:
 
 
 Opener = Callable[[Complain], Annotated]  # reads a split; complains of every wrong entry, which it then leaves out
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file is one of macOS (`._name`, `.DS_Store`) or hidden otherwise: never part of a data set."""
-    return name.startswith(".")
-
-
-def image_endings() -> set[str]:
-    """Endings, such as `.jpg`, of files that Pillow opens."""
-    Image.init()
-    return {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-
-
-def images_below(folder: Path, hidden: list[str] | None = None) -> Iterator[str]:
-    """Paths, relative to the folder, of the images in it and below, in order; links are followed, once each.
-
-    Names of hidden images are appended to `hidden` instead.
-    """
-    endings, seen = image_endings(), set()
-    for at, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(at)
-        folders[:] = [] if real in seen else sorted(name for name in folders if not is_hidden(name))
-        if real in seen:
-            continue
-        seen.add(real)
-        inside = os.path.relpath(at, folder)
-        for name in sorted(names):
-            if os.path.splitext(name)[1].lower() in endings:
-                path = name if inside == "." else os.path.join(inside, name)
-                if not is_hidden(name):
-                    yield path
-                elif hidden is not None:
-                    hidden.append(path)
 
 
 def hidden_note(hidden: list[str], folder: Path) -> list[str]:

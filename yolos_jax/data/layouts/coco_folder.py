@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from yolos_jax.data.annotations import Complain, read_annotations
-from yolos_jax.data.layouts.annotated import Annotated, Opener, folders_in, is_hidden, subfolder
-from yolos_jax.data.layouts.splits import family_of
+from yolos_jax.data.layouts.annotated import Annotated, Opener, folders_in, subfolder
+from yolos_jax.data.layouts.splits import FAMILIES, family_of
 from yolos_jax.errors import InputError
+from yolos_jax.images.listing import is_hidden
 
 NAME = "COCO"
 INSTANCES = "instances_"
@@ -42,9 +43,13 @@ def read(file: Path, folder: Path, complain: Complain, layout: str = NAME) -> An
 
 
 def image_folder(root: Path, split: str) -> Path:
-    """Where the images of a split lie: `SPLIT/` or `images/SPLIT/` in any case of letters, else `images/`."""
+    """Where the images of a split lie: `SPLIT/` or `images/SPLIT/` in any case of letters, else `images/`.
+
+    A split that is named otherwise than its folder, such as train2017 for `train/`, is found by its other names.
+    """
     inside = subfolder(root, "images", "data", "JPEGImages")
-    places = [subfolder(folder, split) for folder in (root, inside) if folder]
+    names = split, *FAMILIES.get(family_of(split) or "", ())
+    places = [subfolder(folder, *names) for folder in (root, inside) if folder]
     named = next((place for place in places if place), None)
     if named or family_of(split) is None:
         return named or inside or root

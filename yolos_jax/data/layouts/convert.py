@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from yolos_jax.data.layouts.splits import family_of
+from yolos_jax.data.upright import MEASURED, SILENT
 from yolos_jax.errors import InputError
+from yolos_jax.images.reading import decoding
+
+OWN = (MEASURED, SILENT)  # keys of entries that are of no use to others
 
 
 class Converted(NamedTuple):
@@ -28,19 +32,24 @@ def names_of(splits: Sequence[str]) -> dict[str, str]:
 
 
 def write_split(source: Any, name: str, out: Path, copy: bool) -> Converted:
-    """Writes one split; a `CocoSource` gives what is in it. `InputError` if an image is absent."""
+    """Writes one split; a `CocoSource` or a `TfdsSource` gives what is in it. `InputError` if an image is absent."""
     content, folder = source.listed(), out / name
     folder.mkdir(parents=True)
-    files = dict(zip(source.examples.image_ids.tolist(), (example.file for example in source.examples)))
+    places = {image_id: place for place, image_id in enumerate(source.examples.image_ids.tolist())}
     images, used = [], set[str]()
     for image in content["images"]:
-        if image["id"] not in files:
+        if image["id"] not in places:
             continue
-        file = files[image["id"]]
-        target = _inside(image, file, source.packed(file), used)
+        example = source.examples[places[image["id"]]]
+        with decoding(f"the image {example.file}"):
+            data = source.packed(example)
+        target = _inside(image, example.file, data, used)
         (folder / target).parent.mkdir(parents=True, exist_ok=True)
-        _put(source, file, folder / target, copy)
-        images.append(image | {"file_name": target})
+        if data is not None:
+            (folder / target).write_bytes(data)
+        else:
+            _put(example.file, folder / target, copy, source.origin)
+        images.append({key: value for key, value in image.items() if key not in OWN} | {"file_name": target})
     known = {image["id"] for image in images}
     annotations = [a for a in content["annotations"] if a["image_id"] in known]
     path = out / "annotations" / f"instances_{name}.json"
@@ -53,7 +62,7 @@ def write_split(source: Any, name: str, out: Path, copy: bool) -> Converted:
 def _inside(image: dict[str, Any], file: str, data: bytes | None, used: set[str]) -> str:
     """A file name for an image, inside of its split's folder and used by no other."""
     name = os.path.normpath(image["file_name"].replace("\\", "/"))
-    if data is not None:
+    if data is not None and not os.path.splitext(name)[1]:
         name += ".png" if data[:4] == b"\x89PNG" else ".jpg"
     elif os.path.isabs(name) or name.startswith(".."):
         name = os.path.basename(file)
@@ -65,12 +74,9 @@ def _inside(image: dict[str, Any], file: str, data: bytes | None, used: set[str]
     return name
 
 
-def _put(source: Any, file: str, target: Path, copy: bool) -> None:
-    data = source.packed(file)
-    if data is not None:
-        target.write_bytes(data)
-    elif not os.path.isfile(file):
-        raise InputError(f"the image {file} is absent; restore it, or remove it from {source.origin}.")
+def _put(file: str, target: Path, copy: bool, origin: str) -> None:
+    if not os.path.isfile(file):
+        raise InputError(f"the image {file} is absent; restore it, or remove it from {origin}.")
     elif copy:
         shutil.copyfile(file, target)
     else:

@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
 
-from yolos_jax.data.layouts.annotated import FEW, images_below
+from yolos_jax.data.layouts.annotated import FEW
+from yolos_jax.images.listing import images_below
 
 NEAR = 5  # missing images for which near names are looked up, since that is slow
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from yolos_jax.data.annotations import Complain
-from yolos_jax.data.layouts.annotated import Annotated, Opener, is_hidden
+from yolos_jax.data.layouts.annotated import Annotated, Opener
 from yolos_jax.data.layouts.objects import Objects, names_of
 from yolos_jax.errors import InputError
+from yolos_jax.images.listing import is_hidden
 from yolos_jax.kinds import shown
 
 NAME = "imagefolder"

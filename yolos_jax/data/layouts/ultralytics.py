@@ -11,9 +11,10 @@ import yaml
 
 from yolos_jax.data.annotations import Complain
 from yolos_jax.data.layouts import yolo_labels
-from yolos_jax.data.layouts.annotated import Annotated, Opener, hidden_note, images_below, is_hidden, subfolder
+from yolos_jax.data.layouts.annotated import Annotated, Opener, hidden_note, subfolder
 from yolos_jax.data.layouts.splits import FAMILIES
 from yolos_jax.errors import InputError
+from yolos_jax.images.listing import images_below, is_hidden
 
 NAME = "ultralytics' YOLO"
 ENDINGS = (".yaml", ".yml")

@@ -3,7 +3,7 @@
 import itertools
 from pathlib import Path
 
-from yolos_jax.data.layouts.annotated import is_hidden
+from yolos_jax.images.listing import is_hidden
 
 SNIFF, FILES = 1 << 16, 50  # bytes and files that are looked at
 COMMAND = "pip install {package}, then `{command}`"

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from yolos_jax.data.annotations import Complain
-from yolos_jax.data.layouts.annotated import Annotated, Opener, folders_in, image_endings, is_hidden, subfolder
+from yolos_jax.data.layouts.annotated import Annotated, Opener, folders_in, subfolder
 from yolos_jax.data.layouts.splits import family_of
 from yolos_jax.data.layouts.voc_xml import Record, records_of
+from yolos_jax.images.listing import is_hidden
+from yolos_jax.images.reading import image_endings
 
 NAME = "Pascal VOC"
 SNIFF = 4096  # bytes that tell whether an XML file is VOC's

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from yolos_jax.data.annotations import Complain
-from yolos_jax.data.layouts.sizes import image_size, measure, sized
+from yolos_jax.data.layouts.sizes import measure, sized
+from yolos_jax.images.headers import measured
 from yolos_jax.kinds import shown
 
 OUT = 0.01  # of the image, by which a fraction may miss 0..1
@@ -30,7 +31,8 @@ def read(
         for i, path in enumerate(paths, 1)
     ]
     # An image that cannot be read has no size, and no boxes; whoever reads it says so.
-    measure(images, lambda image: image_size(paths[image["id"] - 1], image["file_name"], True), lambda _: None)
+    each = dict(enumerate(paths, 1))
+    measure(images, lambda image: measured(each[image["id"]], image["file_name"]), lambda _: None, upright=True)
     annotations: list[dict[str, Any]] = []
     absent = polygons = twice = 0
     for image, path in zip(images, paths):

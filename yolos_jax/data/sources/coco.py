@@ -18,11 +18,12 @@ from yolos_jax.data.labels import Labels, labels_of
 from yolos_jax.data.layouts import coco_folder
 from yolos_jax.data.layouts.annotated import Opener
 from yolos_jax.data.layouts.finding import Finder
-from yolos_jax.data.layouts.sizes import image_size, measure, sized
+from yolos_jax.data.layouts.sizes import measure, sized
 from yolos_jax.data.meaning import Headers, Meaning, Meant
 from yolos_jax.data.rules import DEFAULT, Rules, in_pixels
 from yolos_jax.errors import InputError
 from yolos_jax.images.headers import Header, header_of
+from yolos_jax.images.headers import measured as measured_header
 from yolos_jax.images.reading import UnreadableImage, decode, decoding, open_rgb
 
 
@@ -92,7 +93,8 @@ class CocoSource:
         self.num_classes, self.category_ids, self.label_names = labels.num_classes, labels.category_ids, labels.names
         files = {image["id"]: self._file(image, complain) for image in images}
         unknown = self._unknown.append if keep_absent else complain
-        unsized, other = measure(images, lambda image: self._size(image, files[image["id"]]), unknown, measured)
+        upright = self.rules.upright == "yes"
+        sizes = measure(images, lambda image: self._header(files[image["id"]]), unknown, measured, upright)
         files |= {image["id"]: None for image in images if not sized(image)}
         if self._named:  # a person wrote the boxes down
             in_pixels(content, self.rules.boxes)
@@ -100,7 +102,7 @@ class CocoSource:
         place = Path(self.origin), labels, lambda image: files[image["id"]], max_images, complain
         read = read_examples(content, *place, self.rules, headers_of)
         self.examples, self.dropped, self.clipped, self.turning, more = read
-        self.notes: tuple[str, ...] = (*found.notes, *notes, *self._said(content, unsized, other), *more)
+        self.notes: tuple[str, ...] = (*found.notes, *notes, *self._said(content, *sizes), *more)
         self._content = None if found.again else content
 
     def __getstate__(self) -> dict[str, Any]:
@@ -125,12 +127,11 @@ class CocoSource:
                 return None
         return path
 
-    def _size(self, image: dict[str, Any], file: str | None) -> tuple[int, int] | None:
-        """(width, height) by the header of an image's file; None if it has none to look at."""
+    def _header(self, file: str | None) -> Header | None:
+        """The header of an image's file with its size; None if it has none to look at."""
         if file is None or (not self._pixels and not os.path.lexists(file)):
             return None
-        stored = io.BytesIO(self._pixels(file)) if self._pixels else file
-        return image_size(stored, file, self.rules.upright == "yes")
+        return measured_header(self._pixels(file) if self._pixels else file, file)
 
     def _headers(self, images: Sequence[dict], files: Sequence[str]) -> list[Header]:
         """Of images that lie in no file of their own."""
@@ -159,9 +160,9 @@ class CocoSource:
             file_name = os.path.relpath(renamed[file_name], self.image_folder)
         return os.path.normpath(os.path.join(self._folder, file_name))
 
-    def packed(self, file: str) -> bytes | None:
+    def packed(self, example: Example) -> bytes | None:
         """The content of an image that lies in no file of its own; None for those that do."""
-        return self._pixels(file) if self._pixels else None
+        return self._pixels(example.file) if self._pixels else None
 
     def read(self, example: Example) -> Image.Image:
         upright, stretch = self.turning.upright, self.rules.sixteen_bit == "stretch"

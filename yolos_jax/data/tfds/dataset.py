@@ -17,8 +17,9 @@ from yolos_jax.data.rules import DEFAULT, Rules, in_pixels
 from yolos_jax.data.sources.coco import check_size, orphan_note, read_examples
 from yolos_jax.data.tfds.index import Index, index_of
 from yolos_jax.data.tfds.records import Records, find_dataset
+from yolos_jax.data.upright import SILENT, STORED
 from yolos_jax.errors import InputError
-from yolos_jax.images.headers import Header
+from yolos_jax.images.headers import SWAPS, Header
 from yolos_jax.images.reading import decode, decoding
 
 ABOUT_RECORDS = (
@@ -133,19 +134,23 @@ class TfdsSource:
     def place(self, file_name: str) -> str:
         return f"{file_name} of {self.records}"
 
+    def packed(self, example: Example) -> bytes:
+        """The image as the file that its record holds."""
+        return self.records.image(self._numbers[example.image_id])
+
     def read(self, example: Example) -> Image.Image:
         with decoding(f"the image {example.file}"):
-            data = io.BytesIO(self.records.image(self._numbers[example.image_id]))
-            rgb = decode(data, self.turning.upright, self.rules.sixteen_bit == "stretch")
+            rgb = decode(io.BytesIO(self.packed(example)), self.turning.upright, self.rules.sixteen_bit == "stretch")
         return check_size(rgb, example)
 
     def listed(self) -> dict[str, list]:
         if self.annotation_file:
             return read_annotations(self.annotation_file, lambda _: None)
         index, ids = self._index or index_of(self.records), category_ids_of(self.records)[0]
+        sizes = _sizes(index, self.rules)
         return {
-            "images": _images(index),
-            "annotations": _annotations(index, ids),
+            "images": _images(index, sizes),
+            "annotations": _annotations(index, sizes, ids),
             "categories": [{"id": i, "name": name} for i, name in zip(ids, self.records.names)],
         }
 
@@ -177,14 +182,22 @@ def _rows(**columns: np.ndarray) -> list[dict[str, Any]]:
     return [dict(zip(columns, row)) for row in zip(*(column.tolist() for column in columns.values()))]
 
 
-def _images(index: Index) -> list[dict[str, Any]]:
-    width, height = index.sizes.T
-    return _rows(id=index.image_ids, file_name=index.file_names, width=width, height=height)
+def _sizes(index: Index, rules: Rules) -> np.ndarray:
+    """(width, height) of the images as they are read: shares of their sides do not tell which way they are meant."""
+    upright = rules.upright == "yes" or (rules.upright == "auto" and rules.known.undecided != STORED)
+    swapped = np.isin(index.turns, SWAPS)[:, None] & upright
+    return np.where(swapped, index.sizes[:, ::-1], index.sizes)
 
 
-def _annotations(index: Index, category_ids: list[int]) -> list[dict[str, Any]]:
+def _images(index: Index, sizes: np.ndarray) -> list[dict[str, Any]]:
+    width, height = sizes.T
+    silent = np.ones(len(sizes), bool)
+    return _rows(id=index.image_ids, file_name=index.file_names, width=width, height=height, **{SILENT: silent})
+
+
+def _annotations(index: Index, sizes: np.ndarray, category_ids: list[int]) -> list[dict[str, Any]]:
     """Boxes in pixels, computed in float64; category -1 for labels that do not exist."""
-    sides = np.repeat(index.sizes, index.counts, axis=0)
+    sides = np.repeat(sizes, index.counts, axis=0)
     top_left, bottom_right = index.boxes[:, 1::-1] * sides, index.boxes[:, :1:-1] * sides
     known = (index.labels >= 0) & (index.labels < len(category_ids))
     return _rows(

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from yolos_jax.data.sources.coco import CocoSource
 from yolos_jax.data.tfds.records import OTHER_NAMES
 from yolos_jax.errors import InputError
+from yolos_jax.images.headers import ORIENTATION, SWAPS
 from yolos_jax.images.reading import DAMAGED
 
 SPLITS = ("train2017", "val2017")
@@ -92,16 +93,18 @@ def _hash(split: str, file_name: str) -> bytes:
 
 
 def _check_image(image: dict[str, Any], path: Path) -> int:
-    """Bytes of an image, whose header must agree with its annotation."""
+    """Bytes of an image, whose header must agree with its annotation, as stored or as EXIF turns it."""
     named = f"{path} (image id {image['id']})"
     try:
         with Image.open(path) as stored:
             kind, (width, height) = stored.format, stored.size
+            swapped = stored.getexif().get(ORIENTATION, 1) in SWAPS
     except DAMAGED as error:
         raise InputError(f"the image {named} cannot be read ({error}).") from error
     if kind not in FORMATS:
         raise InputError(f"the image {named} is {kind}, which TFDS cannot read; use JPEG or PNG.")
-    if (width, height) != (image["width"], image["height"]):
+    fits = [(width, height), (height, width)] if swapped else [(width, height)]
+    if (image["width"], image["height"]) not in fits:
         said = f"its annotation says {image['width']}x{image['height']}; repair one of them."
         raise InputError(f"{named} is {width}x{height} pixels but {said}")
     return path.stat().st_size

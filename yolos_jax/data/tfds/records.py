@@ -45,6 +45,11 @@ def find_dataset(root: str | Path) -> Path | None:
     return found[0] if found else None
 
 
+def splits_of(directory: Path) -> list[str]:
+    """The splits of a TFDS data set, see `find_dataset`; `InputError` as from `Records`."""
+    return sorted(_builder(directory).info.splits)
+
+
 class Records:
     """One split of a TFDS data set with the features of `coco/2017`, stored as array_record.
 

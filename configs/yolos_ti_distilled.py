@@ -1,0 +1,19 @@
+"""YOLOS-Ti from a distilled DeiT; otherwise `yolos_ti`. Paper, table 2, the row with DeiT's distillation.
+
+python convert.py timm/deit_tiny_distilled_patch16_224.fb_in1k --variant ti --out runs/deit_ti_distilled
+python train.py --config configs/yolos_ti_distilled.py --config.init=runs/deit_ti_distilled --workdir runs/ti_distilled
+
+Only the starting weights are others. As in the reference, CLS takes the position of the distillation token.
+"""
+
+from ml_collections import ConfigDict
+
+from yolos_jax import settings
+
+
+def get_config() -> ConfigDict:
+    config = settings.get_config("ti")
+    config.data.update(short_side=512, scales=tuple(range(256, 609, 16)), buckets=16)
+    config.train.update(batch_size=16, images_per_replica=2, epochs=300)
+    config.optimizer.learning_rate = 5e-5
+    return config

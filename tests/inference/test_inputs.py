@@ -1,0 +1,89 @@
+"""What is taken from what was given, and that everything else is counted."""
+
+import os
+
+import pytest
+from PIL import Image
+
+from yolos_jax.errors import InputError
+from yolos_jax.images.reading import HEIF, image_endings
+from yolos_jax.inference import inputs
+from yolos_jax.inference.inputs import Input, find
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    for name in ("a.jpg", "b.JFIF", "c.txt", "d.txt", "e", ".hidden.jpg", "f.mp4", "g.heic", "h5.h5",
+                 "in/a.png", "in/deep/z.webp", "in/.git/x.png"):  # fmt: skip
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(inputs, "image_endings", lambda: image_endings() - HEIF)  # as without pillow-heif
+    return "photos"
+
+
+def images(*names):
+    return [Input("image", os.path.join("photos", name)) for name in names]
+
+
+def test_a_folder_gives_its_images_and_counts_the_rest(folder):
+    found = find([folder])
+    assert found.inputs == images("a.jpg", "b.JFIF")
+    (note,) = found.notes
+    assert note.startswith("in the folder photos, not looked at: 5 other files (.txt 2, ") and "no ending 1" in note
+    assert ".h5 1" in note and ".heic 1" in note and "pip install 'yolos-jax[heif]' reads .heic" in note
+    assert note.endswith("1 hidden file, 1 video (give each by its name), 1 folder (--recursive looks there)")
+
+
+def test_recursively_and_through_links_once(folder):
+    os.symlink(os.path.abspath(folder), os.path.join(folder, "in", "loop"))
+    found = find([folder], recursive=True)
+    assert sorted(found.inputs) == sorted(images("a.jpg", "b.JFIF", "in/a.png", "in/deep/z.webp"))
+    assert "folder (" not in found.notes[0]
+
+
+def test_patterns(folder):
+    assert find(["photos/*.j*"]).inputs == images("a.jpg")  # a pattern tells the cases of letters apart
+    assert find(["photos/**/*.??g"]).inputs == images("a.jpg", "in/a.png")
+    found = find(["photos/**"])
+    assert found.inputs == images("a.jpg", "b.JFIF", "in/a.png", "in/deep/z.webp")
+    assert "in the pattern photos/**, not looked at: 5 other files" in found.notes[0]
+    (named := folder + "/[x].jpg") and Image.new("RGB", (8, 8)).save(named)
+    assert find([named]).inputs == images("[x].jpg")  # a file of that name comes first
+
+
+@pytest.mark.parametrize("given, words", [
+    ("photos/in/deep/*.jpg", "the pattern photos/in/deep/*.jpg holds no images"),
+    ("nothing/**/*.jpg", "holds no images of a kind that Pillow reads."),
+    ("ftp://example.org/a.jpg", "an address of ftp; only http and https"),
+    ("https://example.org/film.mp4?x=1", "the address of a video; download it"),
+    ("a" * 5000, "cannot be looked at"),
+])  # fmt: skip
+def test_what_gives_nothing(folder, given, words):
+    with pytest.raises(InputError) as refusal:
+        find([given])
+    assert words in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_files_addresses_videos_and_cameras():
+    given = ["a.odd", "film.MKV", "camera:1", "http://h/x/My%20cat%21.jpg?s=2", "https://h/", "https://h/..%2f..%2fetc"]
+    found = find(given).inputs
+    assert [one.kind for one in found] == ["image", "video", "camera", "address", "address", "address"]
+    assert [one.stem for one in found] == ["a", "film", "camera1", "My_cat", "h", "etc"]
+    assert [one.moves for one in found] == [False, True, True, False, False, False]
+
+
+def test_the_endings_are_those_that_pillow_decodes(tmp_path):
+    """Every format that can be written is read back under every ending that is registered for it."""
+    Image.init()
+    picture, tried = Image.new("RGB", (16, 16), (200, 30, 40)), set()
+    for ending, kind in Image.registered_extensions().items():
+        if kind in Image.SAVE and kind in Image.OPEN:
+            try:
+                picture.save(tmp_path / f"x{ending}", kind)
+            except (OSError, ValueError):  # cannot hold RGB, or has no writer here
+                continue
+            tried.add(ending)
+    assert {".jfif", ".avif", ".jp2", ".tga", ".ico", ".bmp", ".webp", ".tif"} <= tried <= image_endings()
+    assert not {".h5", ".grib", ".mpg", ".pdf", ".mp4", ".txt"} & image_endings()

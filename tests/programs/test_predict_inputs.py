@@ -1,0 +1,164 @@
+"""predict.py with everything that it takes and writes: patterns, addresses, videos, large images, formats."""
+
+import json
+import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_export import checkpoint_in
+from tiny_weights import TINY
+
+from yolos_jax import Detector
+from yolos_jax.inference import video
+from yolos_jax.inference.video import Still
+
+SIZE = (64, 48)
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
+    return Detector.load(checkpoint_in(tmp_path_factory.mktemp("checkpoint") / "c", TINY), batch_size=2)
+
+
+@pytest.fixture
+def predict(call, detector, tmp_path, monkeypatch):
+    """predict.py, with the detector loaded once: (exit code, stdout, stderr)."""
+    monkeypatch.setattr(Detector, "load", lambda *_: detector)
+
+    def predict(*args, out="out", threshold=0.05):
+        shared = "--checkpoint", "c", "--out", tmp_path / out, "--threshold", threshold
+        return call("predict", *args, *shared, "--batch-size", 2)
+
+    return predict
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for i, name in enumerate(("a.png", "a.jpg", "b.webp", "deep/a.tga", "deep/c.ppm")):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (*SIZE[::-1], 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    (tmp_path / "images" / "notes.txt").write_text("no image")
+    return tmp_path / "images"
+
+
+def boxes(detector, path, threshold=0.05):
+    return detector([path], threshold)[0]
+
+
+def test_folders_patterns_and_coco(predict, detector, folder, tmp_path):
+    given = [folder, folder / "*.png"]
+    code, text, error = predict(*map(str, given), "--recursive", "--format", "coco", "--no-draw")
+    assert code == 0, error
+    assert f"note: in the folder {folder}, not looked at: 1 other file (.txt 1)" in text
+    assert f"outputs are called a-2 for {folder / 'a.png'}, a-3 for {folder / 'deep' / 'a.tga'}, " in text
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["images.json", "results.json"]
+    images = json.loads((tmp_path / "out" / "images.json").read_text())
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    names = ("a.jpg", "a.png", "b.webp", "deep/a.tga", "deep/c.ppm", "a.png")
+    assert [i["file_name"] for i in images["images"]] == [str(folder / name) for name in names]
+    assert {c["id"]: c["name"] for c in images["categories"]} == {10: "cat", 30: "dog"}
+    for image in images["images"]:
+        found = boxes(detector, image["file_name"])
+        mine = [r for r in results if r["image_id"] == image["id"]]
+        assert [r["category_id"] for r in mine] == found.labels.tolist()
+        xywh = np.array([r["bbox"] for r in mine]).reshape(-1, 4)
+        np.testing.assert_allclose(np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]]), found.boxes, atol=1e-3)
+    assert f"{len(results)} objects in 6 images, 0 unreadable" in text and results
+    assert predict(folder, "--format", "coco", "--no-draw")[0] == 2  # results.json exists
+
+
+def test_an_address(predict, detector, folder, tmp_path):
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    site = f"http://127.0.0.1:{server.server_port}"
+    try:
+        code, text, error = predict(f"{site}/b.webp", f"{site}/gone.jpg", f"{site}/notes.txt")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert code == 2 and "2 of 3 images could not be read" in error
+    assert f"skipped: {site}/gone.jpg cannot be fetched: the server answers 404 File not found." in text
+    assert f"skipped: the image {site}/notes.txt cannot be read (it is in no format that Pillow reads)." in text
+    written = json.loads((tmp_path / "out" / "b.json").read_text())
+    want = boxes(detector, folder / "b.webp")
+    assert written["file"] == f"{site}/b.webp"
+    np.testing.assert_allclose([o["box"] for o in written["objects"]], want.boxes, atol=1e-3)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["b.json", "b.png"]
+
+
+def test_very_large_images_need_a_flag(predict, folder, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    code, text, error = predict(folder / "b.webp", "--no-draw")
+    sentence = "b.webp has more than 2000 pixels, Pillow's limit against files of malice; --large-images reads it"
+    assert code == 2 and sentence in text and sentence in error
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # beyond it but not twice as large: no warning either
+    code, text, error = predict(folder / "b.webp", "--no-draw", out="other")
+    assert code == 0 and "Warning" not in error
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    code, text, _ = predict(folder / "b.webp", "--no-draw", "--large-images", out="third")
+    assert code == 0 and "1 images, 0 unreadable" in text and Image.MAX_IMAGE_PIXELS == 1000
+
+
+@pytest.mark.parity
+def test_a_video_between_images(predict, detector, folder, tmp_path):
+    av = pytest.importorskip("av", reason="av is absent (the extra video)")
+    frames = [Image.fromarray(np.full((*SIZE[::-1], 3), 40 * i, np.uint8)) for i in range(5)]
+    with av.open(str(tmp_path / "film.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "bgr0"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_image(frame).reformat(format="bgr0")))
+        container.mux(stream.encode(None))
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    given = [folder / "a.png", tmp_path / "film.mkv", folder / "b.webp", tmp_path / "bad.mp4"]
+    code, text, error = predict(*given, threshold=0.04)
+    assert code == 2 and "2 images and 5 frames of videos, 1 unreadable" in text
+    assert f"1 of 4 inputs could not be read, the first: the video {tmp_path / 'bad.mp4'} cannot be read" in error
+    written = json.loads((tmp_path / "out" / "film.json").read_text())
+    assert [(w["frame"], w["seconds"]) for w in written] == [(i, i / 10) for i in range(5)]
+    assert sum(len(w["objects"]) for w in written) > 5
+    for one, frame in zip(written, frames):
+        want = detector([frame], 0.04)[0]
+        np.testing.assert_allclose([o["box"] for o in one["objects"]], want.boxes, atol=1e-2)
+    with av.open(str(tmp_path / "out" / "film.mp4")) as container:
+        drawn = [frame.to_image() for frame in container.decode(video=0)]
+    assert len(drawn) == 5 and drawn[0].size == (512, 384)  # small frames are enlarged, as images are
+    for number, one in enumerate(drawn):
+        want = detector([frames[number]], 0.04)[0].draw(frames[number])
+        assert abs(np.int32(one) - np.int32(want)).mean() < 12
+    assert not (tmp_path / "out" / "bad.mp4").exists()
+    code, text, _ = predict(tmp_path / "film.mkv", "--limit", 3, "--format", "csv", "--no-draw", out="csv")
+    assert code == 0 and "0 images and 3 frames" in text
+
+
+def test_a_camera_until_it_is_interrupted(predict, tmp_path, monkeypatch):
+    """What was seen before Ctrl-C is written whole and reported."""
+
+    def stills(source, upright):
+        assert source.name == "camera:0" and upright
+        for number in range(3):
+            yield Still(number, number / 4, Image.new("RGB", SIZE))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(video, "stills", stills)
+    monkeypatch.setattr(video, "need_av", lambda: None)
+    code, text, _ = predict("camera:0", "--no-draw")
+    assert code == 0 and "0 images and 3 frames" in text
+    written = json.loads((tmp_path / "out" / "camera0.json").read_text())
+    assert [(w["file"], w["frame"], w["seconds"]) for w in written] == [("camera:0", i, i / 4) for i in range(3)]
+
+
+def test_a_video_without_the_package(predict, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    code, _, error = predict(tmp_path / "film.mp4")
+    assert code == 2 and "pip install 'yolos-jax[video]'" in error and not (tmp_path / "out").exists()

@@ -1,0 +1,285 @@
+"""Frozen parameters, the backbone's learning rate and layer-wise decay."""
+
+import dataclasses
+import functools
+import math
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import optax
+import pytest
+from jax.interpreters.partial_eval import dce_jaxpr
+from micro_run import assert_equal_trees, initial_state
+from micro_step import CONFIG, MESH, batch_of
+
+from yolos_jax.checkpoints import Meta
+from yolos_jax.errors import InputError
+from yolos_jax.model.cost import count_multiply_adds, multiply_adds_of
+from yolos_jax.model.yolos import abstract, apply, build
+from yolos_jax.objective.weights import LossWeights
+from yolos_jax.recipe import options_of
+from yolos_jax.settings import get_config
+from yolos_jax.tasks.detection import batch_divisors, detection_loss
+from yolos_jax.training.optimizer import decay_mask, make_optimizer
+from yolos_jax.training.rates import note_of, rates_of, trained
+from yolos_jax.training.resume import newest
+from yolos_jax.training.saving import Checkpoints
+from yolos_jax.training.step import make_gradient, make_step
+from yolos_jax.weights.names import reference_shapes
+from yolos_jax.weights.reference import to_reference
+
+SHAPES = abstract(CONFIG)[1]  # three blocks, of which two are one stack
+FROZEN = ("det_tokens", "blocks.0", "*.fc2.bias", "mid_pos_embed.1.det", "norm")
+RATE, DECAY, CLIP, STEPS = 0.03, 0.3, 0.5, 2
+NAMES = list(reference_shapes(CONFIG))
+
+
+def chosen(**changes):
+    """The `optimizer` part of a recipe."""
+    config = get_config().optimizer
+    config.update(learning_rate=RATE, **changes)
+    return config
+
+
+def name_of(path):
+    return ".".join(key.key for key in path)
+
+
+def broadcast(rates):
+    """The rates as arrays of the parameters' shapes."""
+
+    def full(path, x):
+        rate = np.asarray(rates.get(name_of(path), np.float32(1)))
+        return np.broadcast_to(rate.reshape(rate.shape + (1,) * (len(x.shape) - rate.ndim)), x.shape).copy()
+
+    return jax.tree_util.tree_map_with_path(full, SHAPES)
+
+
+def by_reference_names(tree):
+    return to_reference(jax.tree.map(np.asarray, tree), CONFIG)
+
+
+def moved(params, updates):
+    """The parameters after updates of a part of them."""
+    change = {name_of(path): update for path, update in jax.tree_util.tree_leaves_with_path(updates)}
+    return jax.tree_util.tree_map_with_path(lambda path, x: x + change.get(name_of(path), np.float32(0)), params)
+
+
+def beit_layer(name, layers):
+    """BEiT's number of a PyTorch name: 0 for what comes before the blocks, `layers` + 1 for what comes after them."""
+    parts = name.removeprefix("backbone.").split(".")
+    if parts[0] in ("cls_token", "pos_embed", "patch_embed"):
+        return 0
+    return int(parts[1]) + 1 if parts[0] == "blocks" else layers + 1
+
+
+def test_layer_decay_and_the_backbones_rate_of_every_parameter():
+    found = by_reference_names(broadcast(rates_of(chosen(layer_decay=0.5, backbone_lr=RATE / 4), SHAPES)))
+    for name, rate in found.items():
+        own = name.startswith(("class_embed", "bbox_embed", "backbone.det_token", "backbone.mid_pos_embed"))
+        want = np.full(rate.shape, 1.0 if own else 0.25 * 0.5 ** (CONFIG.depth + 1 - beit_layer(name, CONFIG.depth)))
+        if name == "backbone.pos_embed":
+            want[:, -CONFIG.det_tokens :] = 1.0  # positions of DET tokens come last
+        np.testing.assert_allclose(rate, want, rtol=1e-6, err_msg=name)
+    assert {float(r.flat[0]) for r in found.values()} == {1, 0.25, 0.125, 0.0625, 0.03125, 0.015625}
+    assert rates_of(chosen(), SHAPES) == {}
+
+
+@pytest.mark.parametrize(
+    "patterns, want",
+    [
+        (("det_tokens",), {"backbone.det_token"}),
+        (("norm", "cls_*"), {"backbone.norm.weight", "backbone.norm.bias", "backbone.cls_token"}),
+        (("blocks.1.mlp.fc?.bias",), {"backbone.blocks.1.mlp.fc1.bias", "backbone.blocks.1.mlp.fc2.bias"}),
+        (("blocks.[0-1].norm1",), {f"backbone.blocks.{i}.norm1.{end}" for i in (0, 1) for end in ("weight", "bias")}),
+        (("last_block.attn.proj",), {f"backbone.blocks.2.attn.proj.{end}" for end in ("weight", "bias")}),
+        (("*_head",), {name for name in NAMES if "embed.layers" in name}),
+        (("blocks",), {name for name in NAMES if "blocks" in name}),
+    ],
+)  # fmt: skip
+def test_names_of_what_is_frozen(patterns, want):
+    found = by_reference_names(broadcast(rates_of(chosen(freeze=patterns), SHAPES)))
+    assert {name for name, rate in found.items() if not rate.any()} == want
+    assert all(rate.all() for name, rate in found.items() if name not in want)
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        ({"freeze": ("det_token",)}, "'det_token', which no parameter .* nearest names are det_tokens"),
+        ({"freeze": ("norm", "blocks.1.mlp.fc3")}, "nearest names are blocks.1.mlp.fc2, blocks.1.mlp.fc1"),
+        ({"freeze": ("blocks.3",)}, "nearest names are blocks.[0-2], blocks"),
+        ({"freeze": ("xyz",)}, "the groups of parameters are blocks, box_head, class_head, cls_token, det_tokens"),
+        ({"freeze": ("*",)}, r"is \('\*',\); that leaves nothing to train"),
+        ({"backbone_lr": 1e9}, "optimizer.backbone_lr 1e\\+09 is more than 1e\\+06 times"),
+    ],
+)
+def test_mistakes(changes, sentence):
+    with pytest.raises(InputError, match=sentence):
+        rates_of(chosen(**changes), SHAPES)
+
+
+def random_like(tree, seed):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: rng.standard_normal(x.shape).astype(np.float32), tree)
+
+
+def followed(optimizer, rates):
+    """The parameters after a few steps with random gradients, under the reference's names."""
+    params, full = random_like(SHAPES, 0), broadcast(rates)
+    state = optimizer.init(params)
+    for step in range(STEPS):
+        # those of frozen blocks within a stack are zero, as `hold` makes them
+        grads = jax.tree.map(lambda g, rate: g * (rate != 0), random_like(SHAPES, 10 + step), full)
+        updates, state = optimizer.update(trained(grads, rates), state, params)
+        params = moved(params, updates)
+    return by_reference_names(params)
+
+
+def test_the_backbones_rate_is_that_of_an_optimizer_of_its_own():
+    rates = rates_of(chosen(backbone_lr=RATE / 7), SHAPES)
+    ours = followed(make_optimizer("adamw", lambda step: RATE / (step + 1), DECAY, 0.0, rates), rates)
+    for share in (1, 1 / 7):
+        schedule = functools.partial(lambda rate, step: rate / (step + 1), share * RATE)
+        peer = followed(optax.adamw(schedule, weight_decay=DECAY, mask=decay_mask), {})
+        for name, full in by_reference_names(broadcast(rates)).items():
+            mine = np.isclose(full, share)
+            np.testing.assert_allclose(ours[name][mine], peer[name][mine], rtol=2e-6, atol=1e-7, err_msg=name)
+
+
+def torch_adamw(params, gradients, rates, decayed):
+    """AdamW and `clip_grad_norm_` as PyTorch documents them, in float64: parameters of rate 0 take no part."""
+    mean, square = ({n: np.zeros(p.shape) for n, p in params.items()} for _ in range(2))
+    params = {n: p.astype(np.float64) for n, p in params.items()}
+    for step, grads in enumerate(gradients, 1):
+        grads = {n: g.astype(np.float64) * (rates[n] != 0) for n, g in grads.items()}
+        factor = min(1.0, CLIP / (np.sqrt(sum((g**2).sum() for g in grads.values())) + 1e-6))
+        for n, g in grads.items():
+            g = g * factor
+            params[n] *= 1 - RATE * rates[n] * (DECAY if decayed[n] else 0)
+            mean[n], square[n] = 0.9 * mean[n] + 0.1 * g, 0.999 * square[n] + 0.001 * g**2
+            denominator = np.sqrt(square[n] / (1 - 0.999**step)) + 1e-8
+            params[n] -= RATE * rates[n] * mean[n] / (1 - 0.9**step) / denominator
+    return params
+
+
+def test_clipping_decay_and_rates_of_blocks_are_pytorchs():
+    """Blocks of one stack with rates of their own, one of them frozen; what is frozen does not count in the norm."""
+    rates = rates_of(chosen(layer_decay=0.6, freeze=FROZEN), SHAPES)
+    found = followed(make_optimizer("adamw", lambda step: RATE, DECAY, CLIP, rates), rates)
+    start, full = by_reference_names(random_like(SHAPES, 0)), by_reference_names(broadcast(rates))
+    gradients = [by_reference_names(random_like(SHAPES, 10 + step)) for step in range(STEPS)]
+    marks = jax.tree.map(lambda p, on: np.full(p.shape, on, np.float32), SHAPES, decay_mask(SHAPES))
+    want = torch_adamw(start, gradients, full, {name: mark.any() for name, mark in by_reference_names(marks).items()})
+    for name, value in found.items():
+        np.testing.assert_allclose(value, want[name], atol=1e-5, err_msg=name)
+        np.testing.assert_array_equal(value[full[name] == 0], start[name][full[name] == 0])
+
+
+def loss_of():
+    return detection_loss(abstract(CONFIG)[0], 1, "device", MESH, LossWeights())
+
+
+@pytest.fixture(scope="module")
+def stepped():
+    """(rates, optimizer, parameters, state after two steps, report of the first) of a run with frozen parameters."""
+    rates = rates_of(chosen(freeze=FROZEN), SHAPES)
+    optimizer = make_optimizer("adamw", lambda step: RATE, DECAY, CLIP, rates)
+    step = make_step(make_gradient(loss_of(), batch_divisors(1), MESH, rates=rates), optimizer, MESH, ema_decay=0.9)
+    params = build(CONFIG, 0, "from_nothing")[1]
+    params["blocks"]["norm1"]["bias"][0] = -0.0  # which adding 0.0 would change
+    state, report = step(initial_state(params, optimizer, MESH, ema=True), batch_of())
+    first = jax.tree.map(np.asarray, report)
+    return rates, optimizer, params, step(state, batch_of())[0], first
+
+
+def test_frozen_parameters_are_bit_equal_after_training(stepped):
+    rates, _, params, state, report = stepped
+    assert report.applied and int(state.step) == 2
+    start, now, ema = (by_reference_names(t) for t in (params, state.params, state.ema))
+    for name, rate in by_reference_names(broadcast(rates)).items():
+        for after in (now, ema):
+            same = after[name].view(np.uint32) == start[name].view(np.uint32)
+            assert same[rate == 0].all(), name
+            if rate.any() and not name.endswith("qkv.bias"):
+                assert not same[rate != 0].all(), name
+    assert (np.signbit(np.asarray(state.params["blocks"]["norm1"]["bias"])[0])).all()
+
+
+def test_the_optimizer_keeps_no_arrays_of_frozen_parameters(stepped):
+    _, _, params, state, _ = stepped
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.opt_state)]
+    assert not [path for path in paths if "det_tokens" in path or "['norm']" in path or "['fc2']['bias']" in path]
+    frozen = [params["det_tokens"], *jax.tree.leaves(params["norm"])]
+    frozen += [params[head]["fc2"]["bias"] for head in ("class_head", "box_head")]
+    frozen += [params[blocks]["mlp"]["fc2"]["bias"] for blocks in ("blocks", "last_block")]
+    room = sum(x.size for x in jax.tree.leaves(params)) - sum(x.size for x in frozen)
+    assert sum(x.size for x in jax.tree.leaves(state.opt_state) if x.ndim) == 2 * room  # two moments of the others
+    mean = state.opt_state[1][0].mu["blocks"]["mlp"]["fc1"]["kernel"]
+    assert not np.any(mean[0]) and np.any(mean[1])  # a frozen block of a stack has room, which stays zero
+
+
+def test_the_norm_is_that_of_what_is_trained(stepped):
+    rates, _, params, _, report = stepped
+    grads, full = jax.jit(make_gradient(loss_of(), batch_divisors(1), MESH))(params, batch_of())
+    grads, parts = by_reference_names(grads), by_reference_names(broadcast(rates))
+    norm = np.sqrt(sum((g[parts[name] != 0].astype(np.float64) ** 2).sum() for name, g in grads.items()))
+    np.testing.assert_allclose(report.grad_norm, norm, rtol=1e-5)
+    np.testing.assert_allclose(report.loss.terms["total"], full.terms["total"], rtol=1e-6)
+
+
+def test_no_gradient_is_computed_that_nothing_needs():
+    """By the multiply-adds that are left when a compiler has dropped what no result needs."""
+    params, batch, graph = build(CONFIG, 0)[1], batch_of(), abstract(CONFIG)[0]
+    forward = count_multiply_adds(lambda p: apply(graph, p, batch.patches, batch.grid), params)
+
+    def cost(*freeze):
+        rates = rates_of(chosen(freeze=freeze), SHAPES)
+        program = jax.make_jaxpr(make_gradient(loss_of(), batch_divisors(1), MESH, rates=rates))(params, batch).jaxpr
+        needed = dce_jaxpr(program, [True] * len(program.outvars))[0]
+        return multiply_adds_of(needed)
+
+    everything, kernels, heads = cost(), cost("blocks", "patch_embed"), cost("[!bc]*", "blocks", "cls_token")
+    assert heads < 1.2 * forward  # the whole backward pass of the blocks is gone
+    tokens, det, width = 1 + CONFIG.det_tokens + batch.patches.shape[1], CONFIG.det_tokens, CONFIG.width
+    block, mlp = 4 * width**2, 2 * width * CONFIG.mlp_width  # qkv and proj; fc1 and fc2
+    last = tokens * 2 * width**2 + det * (2 * width**2 + mlp)  # keys and values of all tokens, the rest of DET tokens
+    images = len(batch.patches)
+    gone = (CONFIG.depth - 1) * tokens * (block + mlp) + last + batch.patches.shape[1] * width * CONFIG.patch_values
+    assert everything - kernels == images * gone  # the backward pass is there, the kernels' gradients are not
+
+
+def test_resuming_and_what_it_refuses(stepped, tmp_path):
+    _, optimizer, _, state, _ = stepped
+    config = get_config().to_dict()
+    config["optimizer"]["freeze"] = list(FROZEN)
+    facts = {"config": config, "data": {"fingerprint": "f", "images": 1}, "order": 1, "versions": {}}
+    meta = Meta(CONFIG, {}, 2, facts)
+
+    def task(freeze):
+        other = facts | {"config": config | {"optimizer": config["optimizer"] | {"freeze": freeze}}}
+        return SimpleNamespace(
+            shapes=SHAPES, optimizer=optimizer, headline=("AP",), facts=other, compare=lambda meta: [],
+            other_data=lambda meta: [],
+            meta=lambda step, extra: meta,
+        )  # fmt: skip
+
+    with Checkpoints(tmp_path, 1) as writer:
+        writer.save(2, state, meta)
+    options = dataclasses.replace(options_of(get_config()), ema=0.9, accept_differences=True)
+    found, notes = newest(tmp_path, task(FROZEN), options)
+    assert_equal_trees(found, jax.tree.map(np.asarray, state))
+    assert notes == []
+    with pytest.raises(InputError) as error:
+        newest(tmp_path, task(()), options)
+    assert "optimizer.freeze ['det_tokens', 'blocks.0'" in str(error.value) and "--config.init" in str(error.value)
+    assert "norm'] against []" in str(error.value) and (tmp_path / "2").is_dir()
+
+
+def test_the_note_says_how_much():
+    rates = rates_of(chosen(freeze=("det_tokens", "blocks.0.norm1")), SHAPES)
+    whole = sum(math.prod(shape) for shape in reference_shapes(CONFIG).values())
+    (note,) = note_of(SHAPES, rates, ("det_tokens", "blocks.0.norm1"))
+    assert note == f"{7 * CONFIG.width:,} of {whole:,} parameters are not trained: det_tokens, blocks.0.norm1"
+    assert note_of(SHAPES, rates_of(chosen(layer_decay=0.5), SHAPES), ()) == ()

@@ -1,0 +1,78 @@
+"""What a resumed run says that it was otherwise, and in what its progress is counted."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+from tiny_weights import TINY
+
+from yolos_jax.checkpoints import Meta
+from yolos_jax.errors import InputError
+from yolos_jax.settings import get_config
+from yolos_jax.tasks.detection import other_data
+from yolos_jax.training.resume import refuse_differences
+
+DATA = {"fingerprint": "f", "images": 8}
+FACTS = {"config": get_config().to_dict(), "data": DATA, "order": 1, "versions": {"a": "1"}}
+NAMES = {1: "cat", 2: "dog", 3: "cow"}
+
+
+def meta_of(names=NAMES, data=DATA, step=12):
+    return Meta(TINY, names, step, FACTS | {"data": data})
+
+
+def compared(accept=False, found=(), **settings):
+    """What is said of a checkpoint of step 12 by a run of 5 steps an epoch and 50 in all, with other settings."""
+    facts = copy.deepcopy(FACTS)
+    for key, value in settings.items():
+        section, _, name = key.partition("__")
+        facts["config"][section][name] = value
+    task = SimpleNamespace(
+        compare=lambda meta: [], other_data=lambda meta: list(found), facts=facts, per_epoch=5, total=50
+    )  # fmt: skip
+    return refuse_differences(meta_of(), task, accept)
+
+
+def test_nothing_is_said_of_the_same_run():
+    assert compared() == [] and other_data(DATA, NAMES, meta_of()) == []
+
+
+@pytest.mark.parametrize("changes", [{"train__batch_size": 16}, {"train__epochs": 10}])
+def test_progress_is_counted_in_steps(changes):
+    unit = (
+        "; progress is counted in steps; the new recipe has 5 in an epoch and 50 in all: it would go on at step 12, in "
+        "epoch 2, with the learning rate that its schedule has there"
+    )
+    with pytest.raises(InputError, match="the run that wrote step 12 was another: ") as error:
+        compared(**changes)
+    assert unit in str(error.value) and "--accept_differences" in str(error.value)
+    (note,) = compared(accept=True, **changes)
+    assert note.startswith("accepted difference: train.") and note.endswith(f"{unit}.")
+    with pytest.raises(InputError) as error:
+        compared(optimizer__weight_decay=0.5)
+    assert "progress" not in str(error.value)
+
+
+def test_what_the_task_says_of_the_data_is_refused_or_accepted():
+    with pytest.raises(InputError) as error:
+        compared(found=["the names of 2 classes"], optimizer__weight_decay=0.5)
+    assert "was another: optimizer.weight_decay 0.0001 against 0.5; the names of 2 classes." in str(error.value)
+    assert compared(accept=True, found=["the names of 2 classes"]) == ["accepted difference: the names of 2 classes."]
+
+
+def test_names_of_classes_that_changed():
+    swapped = {1: "cat", 2: "cow", 3: "dog", 4: "hen"}  # a name more is no contradiction
+    (found,) = other_data(DATA, swapped, meta_of())
+    assert found == "the names of 2 classes ('dog' against 'cow', 'cow' against 'dog')"
+    many, others = ({i: f"{letter}{i}" for i in range(9)} for letter in "ab")
+    (found,) = other_data(DATA, others, meta_of(many))
+    assert found.startswith("the names of 9 classes ('a0' against 'b0', ") and found.endswith("'a4' against 'b4', ...)")
+
+
+def test_annotations_and_turned_images_that_changed():
+    (found,) = other_data({"fingerprint": "g", "images": 9}, NAMES, meta_of())
+    assert found == "the training annotations (8 images, fingerprint f, against 9 images, fingerprint g)"
+    now = DATA | {"turned": "upright"}
+    (found,) = other_data(now, NAMES, meta_of())  # before there was such a thing, all were read as stored
+    assert "fingerprint f, images that EXIF turns read stored, against 8 images" in found
+    assert found.endswith("images that EXIF turns read upright)") and other_data(now, NAMES, meta_of(data=now)) == []

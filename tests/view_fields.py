@@ -1,0 +1,28 @@
+"""The published pipelines, and the numbers of their views by meaning."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize, Views
+
+SMALL = Pipeline(Resize(tuple(range(480, 801, 16)), 1333), before=(Flip(), Crop()))
+TINY = Pipeline(Resize(tuple(range(256, 609, 16)), 1013), before=(Flip(), Crop()))
+
+
+class Fields(NamedTuple):
+    """The numbers of flip, crop and resize by their meaning, of one image or of many."""
+
+    flip: np.ndarray  # bool
+    first: np.ndarray  # (width, height) resized to before the crop; zeros for none
+    crop: np.ndarray  # (left, top, width, height); zeros for none
+    size: np.ndarray
+
+    @classmethod
+    def of(cls, views: Views) -> "Fields":
+        flip, crop, size = views.numbers
+        np.testing.assert_array_equal(size, views.size)
+        return cls(flip[..., 0] == 1, crop[..., :2], crop[..., 2:], size)
+
+    def where(self, rows: np.ndarray) -> "Fields":
+        return Fields(*(field[rows] for field in self))

@@ -1,0 +1,147 @@
+"""What is to be looked at: files, folders, patterns, addresses, videos and cameras. No jax here."""
+
+import glob
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from yolos_jax.errors import InputError, check_path
+from yolos_jax.images.listing import is_hidden
+from yolos_jax.images.reading import HEIF, HELP_WITH_HEIF, image_endings
+from yolos_jax.inference.fetching import SCHEMES
+
+VIDEO_ENDINGS = {
+    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv",
+}  # fmt: skip
+CAMERA = re.compile(r"camera:(\d{1,3})")
+ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+NO_NAME = re.compile(r"[^\w.-]+")  # what an address may hold and a file's name had better not
+FEW = 6  # kinds of files named in a note
+
+
+class Input(NamedTuple):
+    """One thing to look at."""
+
+    kind: str  # "image", "address", "video" or "camera"
+    name: str  # as it was given or found: a path, a URL, `camera:0`
+
+    @property
+    def moves(self) -> bool:
+        """Whether it is read frame by frame."""
+        return self.kind in ("video", "camera")
+
+    @property
+    def stem(self) -> str:
+        """What outputs are called after."""
+        if self.kind == "camera":
+            return self.name.replace(":", "")
+        if self.kind == "address":
+            parts = urlsplit(self.name)
+            path = PurePosixPath(unquote(parts.path))
+            return NO_NAME.sub("_", path.stem or parts.netloc).strip("._")[:100] or "image"
+        return Path(self.name).stem
+
+
+class Found(NamedTuple):
+    """What was given, taken apart."""
+
+    inputs: list[Input]
+    notes: list[str]  # what is not looked at, a sentence for each folder or pattern
+
+
+def find(given: Sequence[str], recursive: bool = False) -> Found:
+    """What files, folders, patterns, addresses, videos and cameras name, in order.
+
+    A folder gives the images in it whose ending Pillow knows, with `recursive` those below it, too; a pattern such as
+    `photos/**/*.jpg` gives files. A file that is named itself is taken whatever its ending.
+
+    Raises:
+      InputError: a folder or a pattern gives nothing, or an address is of another kind than http and https.
+    """
+    inputs: list[Input] = []
+    notes: list[str] = []
+    for name in given:
+        address = ADDRESS.match(name)
+        if CAMERA.fullmatch(name):
+            inputs.append(Input("camera", name))
+        elif address:
+            inputs.append(_address(name, address[1].lower()))
+        elif os.path.isdir(name):
+            inputs += _sorted_out(name, _entries(name, recursive), notes, f"the folder {name}", not recursive)
+        elif glob.has_magic(name) and not os.path.lexists(name):
+            entries = [(path, os.path.isdir(path)) for path in sorted(glob.glob(name, recursive=True))]
+            inputs += _sorted_out("", entries, notes, f"the pattern {name}", False)
+        else:
+            check_path(name)
+            moves = Path(name).suffix.lower() in VIDEO_ENDINGS
+            inputs.append(Input("video" if moves else "image", os.path.normpath(name) if name else name))
+    return Found(inputs, notes)
+
+
+def _address(name: str, scheme: str) -> Input:
+    if scheme not in SCHEMES:
+        raise InputError(f"{name} is an address of {scheme}; only http and https are fetched.")
+    if PurePosixPath(urlsplit(name).path).suffix.lower() in VIDEO_ENDINGS:
+        raise InputError(f"{name} is the address of a video; download it, and give the file.")
+    return Input("address", name)
+
+
+def _entries(folder: str, recursive: bool) -> list[tuple[str, bool]]:
+    """(path, whether it is a folder) of what lies in a folder, or at any depth below; links are followed, once each."""
+    found: list[tuple[str, bool]] = []
+    seen = set[str]()
+    for at, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(at)
+        found += [(os.path.join(at, name), False) for name in sorted(names)] if real not in seen else []
+        if not recursive:
+            found += [(os.path.join(at, name), True) for name in sorted(folders)]
+        folders[:] = sorted(name for name in folders if not is_hidden(name)) if recursive and real not in seen else []
+        seen.add(real)
+    return found
+
+
+def _sorted_out(
+    folder: str, entries: Sequence[tuple[str, bool]], notes: list[str], what: str, folders_count: bool
+) -> Iterator[Input]:
+    """The images among some entries; a note says what the others are."""
+    endings, images, aside = image_endings(), [], Counter[str]()
+    for path, is_folder in entries:
+        ending = os.path.splitext(path)[1].lower()
+        if is_hidden(os.path.basename(path)):
+            aside["hidden"] += 1
+        elif is_folder:
+            aside["folder"] += folders_count
+        elif ending in VIDEO_ENDINGS:
+            aside["video"] += 1
+        elif ending in endings:
+            images.append(Input("image", os.path.normpath(path)))
+        else:
+            aside[ending or "no ending"] += 1
+    left = _left(+aside)
+    if not images:
+        raise InputError(f"{what} holds no images of a kind that Pillow reads{f' ({left})' if left else ''}.")
+    if left:
+        notes.append(f"in {what}, not looked at: {left}")
+    return iter(images)
+
+
+def _left(aside: Counter[str]) -> str:
+    """How many entries of which kinds are not looked at, and what to do about it."""
+    hidden, folders, videos = (aside.pop(kind, 0) for kind in ("hidden", "folder", "video"))
+    parts = []
+    if aside:
+        kinds = [f"{kind} {count}" for kind, count in aside.most_common(FEW)] + ["..."] * (len(aside) > FEW)
+        help_ = f"; {HELP_WITH_HEIF}" if HEIF & aside.keys() else ""
+        parts.append(f"{_counted(aside.total(), 'other file')} ({', '.join(kinds)}{help_})")
+    parts += [_counted(hidden, "hidden file")] if hidden else []
+    parts += [f"{_counted(videos, 'video')} (give each by its name)"] if videos else []
+    parts += [f"{_counted(folders, 'folder')} (--recursive looks there)"] if folders else []
+    return ", ".join(parts)
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"

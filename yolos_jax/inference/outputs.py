@@ -1,0 +1,221 @@
+"""What was found, written down: a JSON file for each image, COCO's results, YOLO's labels or a table. No jax here."""
+
+import abc
+import csv
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from yolos_jax.errors import InputError
+from yolos_jax.inference.detections import Detections
+from yolos_jax.inference.inputs import Input
+
+FEW = 3  # names in a note
+
+
+class Target(NamedTuple):
+    """Where the outputs of an input go."""
+
+    input: Input
+    name: str  # of its outputs, without an ending; no two share one
+
+
+class Frame(NamedTuple):
+    """Which frame of a video."""
+
+    frame: int  # from 0
+    seconds: float  # since its beginning
+
+
+class Writer(abc.ABC):
+    """Writes detections in one format; what has been added is whole once it is closed.
+
+    Args:
+      folder: where its files go.
+      names: of the categories, by id.
+    """
+
+    SHARED: tuple[str, ...] = ()  # files of all inputs together
+
+    @abc.abstractmethod
+    def __init__(self, folder: Path, names: Mapping[int, str]): ...
+
+    @classmethod
+    def files(cls, target: Target) -> list[str]:
+        """Names of the files, or folders of frames, that one input gets."""
+        return []
+
+    @abc.abstractmethod
+    def add(self, target: Target, found: Detections, frame: Frame | None = None) -> None:
+        """Writes what was found in an image, or in a frame of a video; frames come one after the other."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Ends all files."""
+
+
+class JsonList:
+    """A list in a JSON file, an entry a line; written as entries come."""
+
+    def __init__(self, path: Path):
+        self._file, self._separator = open(path, "w", encoding="utf-8"), "\n"  # noqa: SIM115
+        self._file.write("[")
+
+    def add(self, value: Any) -> None:
+        self._file.write(self._separator + json.dumps(value))
+        self._separator = ",\n"
+
+    def close(self) -> None:
+        with self._file:
+            self._file.write("\n]\n")
+
+
+class JsonFiles(Writer):
+    """`NAME.json` for each image: `file` and what `Detections.to_dict` has; a video's is a list, an entry a frame."""
+
+    def __init__(self, folder: Path, names: Mapping[int, str]):
+        self._folder, self._frames = folder, dict[str, JsonList]()
+
+    @classmethod
+    def files(cls, target: Target) -> list[str]:
+        return [f"{target.name}.json"]
+
+    def add(self, target: Target, found: Detections, frame: Frame | None = None) -> None:
+        path = self._folder / f"{target.name}.json"
+        values = {"file": target.input.name} | (frame._asdict() if frame else {}) | found.to_dict()
+        if frame is None:
+            path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+            return
+        if target.name not in self._frames:
+            self.close()
+            self._frames[target.name] = JsonList(path)
+        self._frames[target.name].add(values)
+
+    def close(self) -> None:
+        while self._frames:
+            self._frames.popitem()[1].close()
+
+
+class Coco(Writer):
+    """`results.json`, a COCO results list, and `images.json`, which has its image ids, file names and categories."""
+
+    SHARED = ("results.json", "images.json")
+
+    def __init__(self, folder: Path, names: Mapping[int, str]):
+        self._results, self._path = JsonList(folder / self.SHARED[0]), folder / self.SHARED[1]
+        self._images: list[dict[str, Any]] = []
+        self._categories = [{"id": number, "name": name} for number, name in sorted(names.items())]
+
+    def add(self, target: Target, found: Detections, frame: Frame | None = None) -> None:
+        image = {"id": len(self._images) + 1, "file_name": target.input.name} | (frame._asdict() if frame else {})
+        self._images.append(image | {"width": found.size[0], "height": found.size[1]})
+        for box, score, label in zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist()):
+            xywh = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+            self._results.add({"image_id": image["id"], "category_id": label, "bbox": xywh, "score": score})
+
+    def close(self) -> None:
+        self._results.close()
+        content = {"images": self._images, "annotations": [], "categories": self._categories}
+        self._path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+class Yolo(Writer):
+    """`NAME.txt` for each image, or `NAME/000000.txt` for each frame, and `names.yaml`.
+
+    A line is: category id, centre x, centre y, width, height, score; boxes are cut off at the image's edges and given
+    as shares of its sides.
+    """
+
+    SHARED = ("names.yaml",)
+
+    def __init__(self, folder: Path, names: Mapping[int, str]):
+        self._folder = folder
+        text = yaml.safe_dump({"names": dict(sorted(names.items()))}, allow_unicode=True, sort_keys=False)
+        (folder / self.SHARED[0]).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def files(cls, target: Target) -> list[str]:
+        return [target.name if target.input.moves else f"{target.name}.txt"]
+
+    def add(self, target: Target, found: Detections, frame: Frame | None = None) -> None:
+        (width, height), lines = found.size, []
+        for label, score, box in zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist()):
+            x0, x1 = (min(max(v / width, 0), 1) for v in box[::2])
+            y0, y1 = (min(max(v / height, 0), 1) for v in box[1::2])
+            shares = (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0
+            lines.append(" ".join([str(label), *(f"{v:.6f}" for v in (*shares, score))]) + "\n")
+        path = self._folder / f"{target.name}.txt"
+        if frame is not None:
+            path = self._folder / target.name / f"{frame.frame:06d}.txt"
+            path.parent.mkdir(exist_ok=True)
+            if not frame.frame:  # those of an earlier, longer video
+                for old in path.parent.glob("[0-9]*.txt"):
+                    old.unlink()
+        path.write_text("".join(lines))
+
+    def close(self) -> None:
+        pass
+
+
+class Table(Writer):
+    """`detections.csv`: a row for each box, with its corners in pixels; `frame` and `seconds` are those of videos."""
+
+    SHARED = ("detections.csv",)
+    COLUMNS = ("file", "frame", "seconds", "width", "height", "label", "name", "score", "x0", "y0", "x1", "y1")
+
+    def __init__(self, folder: Path, names: Mapping[int, str]):
+        path = folder / self.SHARED[0]
+        self._file = open(path, "w", encoding="utf-8", errors="backslashreplace", newline="")  # noqa: SIM115
+        self._rows = csv.writer(self._file, lineterminator="\n")
+        self._rows.writerow(self.COLUMNS)
+
+    def add(self, target: Target, found: Detections, frame: Frame | None = None) -> None:
+        where = target.input.name, *(frame or ("", "")), *found.size
+        each = zip(found.labels.tolist(), found.names, found.scores.tolist(), found.boxes.tolist())
+        for label, name, score, box in each:
+            self._rows.writerow([*where, label, name, score, *box])
+
+    def close(self) -> None:
+        self._file.close()
+
+
+FORMATS: dict[str, type[Writer]] = {"json": JsonFiles, "coco": Coco, "yolo": Yolo, "csv": Table}
+
+
+def targets(inputs: Sequence[Input]) -> tuple[list[Target], list[str]]:
+    """A name for each input's outputs, and a note of those that could not be called after their input."""
+    taken = set[str]()  # in lower case: some file systems do not tell the cases apart
+    out: list[Target] = []
+    for one in inputs:
+        names = itertools.chain([one.stem], (f"{one.stem}-{n}" for n in itertools.count(2)))
+        name = next(name for name in names if name.lower() not in taken)
+        taken.add(name.lower())
+        out.append(Target(one, name))
+    other = [target for target in out if target.name != target.input.stem]
+    if not other:
+        return out, []
+    named = ", ".join(f"{target.name} for {target.input.name}" for target in other[:FEW])
+    more = f" and {len(other) - FEW} more" if len(other) > FEW else ""
+    inputs_are = f"{len(other)} inputs are" if len(other) > 1 else "1 input is"
+    return out, [f"{inputs_are} called like another one; the outputs are called {named}{more}"]
+
+
+def drawn(target: Target) -> str:
+    """The file of the drawn copy."""
+    return f"{target.name}.{'mp4' if target.input.moves else 'png'}"
+
+
+def check_free(folder: Path, wanted: Sequence[Target], writer: type[Writer], draw: bool, overwrite: bool) -> None:
+    """`InputError` if an output exists already and may not be replaced, or is one of the inputs."""
+    each = (name for t in wanted for name in (*([drawn(t)] if draw else []), *writer.files(t)))
+    paths = [folder / name for name in itertools.chain(writer.SHARED, each)]
+    sources = {Path(t.input.name).resolve() for t in wanted if t.input.kind in ("image", "video")}
+    for path in paths:
+        if path.resolve() in sources:
+            raise InputError(f"{path} is one of the inputs and would be lost; give another --out.")
+        if path.exists() and not overwrite:
+            raise InputError(f"{path} exists already; give another --out, or --overwrite.")

@@ -1,0 +1,107 @@
+"""Videos and cameras, frame by frame, and drawn videos. Needs the extra `video`; no jax here."""
+
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from yolos_jax.errors import InputError
+from yolos_jax.images.reading import UnreadableImage
+from yolos_jax.inference.inputs import CAMERA, Input
+
+# How FFmpeg calls cameras: a format and the name of number n.
+CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
+CODECS = ("libx264", "libopenh264", "mpeg4")  # of drawn videos: the first one that is there
+TICKS = 60_000  # of a second: exact for the usual rates, and no more than MPEG-4 allows
+
+
+class Still(NamedTuple):
+    """One frame."""
+
+    number: int  # from 0
+    seconds: float  # since the first frame
+    image: Image.Image  # RGB
+
+
+def need_av() -> Any:
+    """The package av; `InputError` if it is not installed."""
+    try:
+        import av
+    except ImportError as error:
+        raise InputError("videos and cameras need the package av; pip install 'yolos-jax[video]'.") from error
+    return av
+
+
+def stills(source: Input, upright: bool = True) -> Iterator[Still]:
+    """The frames of a video or camera; with `upright`, turned as a video says.
+
+    Raises:
+      UnreadableImage: it cannot be opened or read on; frames from before stay as they are.
+      InputError: the extra is not installed.
+    """
+    av = need_av()
+    try:
+        with _open(av, source) as container:
+            if not container.streams.video:
+                raise UnreadableImage(f"the video {source.name} has no pictures.")
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            rate, first = float(stream.average_rate or stream.guessed_rate or 25), None
+            for number, frame in enumerate(container.decode(stream)):
+                seconds = number / rate if frame.time is None else float(frame.time)
+                first = seconds if first is None else first
+                image = frame.to_image()
+                turn = int(getattr(frame, "rotation", 0) or 0) if upright else 0
+                yield Still(number, round(seconds - first, 6), image.rotate(turn, expand=True) if turn else image)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        reason = " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
+        raise UnreadableImage(f"the {source.kind} {source.name} cannot be read ({reason}).") from error
+
+
+def _open(av: Any, source: Input) -> Any:
+    camera = CAMERA.fullmatch(source.name) if source.kind == "camera" else None
+    if camera is None:
+        return av.open(source.name)
+    if sys.platform not in CAMERAS:
+        raise InputError(f"how to open a camera on {sys.platform} is not known; give a video file.")
+    kind, name = CAMERAS[sys.platform]
+    return av.open(name.format(camera[1]), format=kind)
+
+
+class DrawnVideo:
+    """A video of drawn frames, as long as the one that they come from; of no sound. All frames get the first's size."""
+
+    def __init__(self, path: Path):
+        self._av, self._path = need_av(), path
+        self._container: Any = None
+        self._stream: Any = None
+        self._last = -1
+
+    def add(self, image: Image.Image, seconds: float) -> None:
+        """Appends an RGB frame that is shown from so many seconds on."""
+        if self._container is None:
+            self._begin(image.size)
+        size = self._stream.width, self._stream.height
+        if image.size != size:  # odd sides gain a pixel
+            image = image.resize(size)
+        frame = self._av.VideoFrame.from_image(image)
+        self._last = max(round(seconds * TICKS), self._last + 1)
+        frame.pts, frame.time_base = self._last, Fraction(1, TICKS)
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Ends the file; nothing is written without a frame."""
+        if self._container is not None:
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+
+    def _begin(self, size: tuple[int, int]) -> None:
+        codec = next(name for name in CODECS if name in self._av.codecs_available)
+        self._container = self._av.open(str(self._path), "w")
+        self._stream = self._container.add_stream(codec, rate=Fraction(25))
+        self._stream.width, self._stream.height = (side + side % 2 for side in size)
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.time_base = self._stream.time_base = Fraction(1, TICKS)
