@@ -105,7 +105,8 @@ def class_source_of(config: Any, which: str, classes: tuple[tuple[str, ...], str
     """
     data = config.data
     shared = data[f"{which}_split"], data.max_images, classes
-    directory = find_dataset(data.root) if Path(data.root).is_dir() else None
+    # NAME/VERSION; a level deeper are the pictures of class folders, a million of them.
+    directory = find_dataset(data.root, 2) if Path(data.root).is_dir() else None
     return ClassRecords(directory, *shared) if directory else ClassFolders(data.root, *shared)
 
 

@@ -25,11 +25,11 @@ ANEW = "copy or prepare the data set anew."
 OTHER_NAMES = {"train2017": "train", "val2017": "validation", "test2017": "test"}
 
 
-def find_dataset(root: str | Path) -> Path | None:
+def find_dataset(root: str | Path, most: int = DEPTH) -> Path | None:
     """The folder of a TFDS data set: `root` itself, or the only one in it (as in `root/coco/2017/1.1.0`).
 
     None if there is none, or if `root` is a COCO folder. `InputError` if there are several, or if `root` is a
-    preparation that was never finished.
+    preparation that was never finished. At most so many folders deep is looked for one.
     """
     root = Path(root)
     if (root / INFO).is_file():
@@ -38,7 +38,7 @@ def find_dataset(root: str | Path) -> Path | None:
         raise InputError(f"{root} looks like a TFDS data set but has no {INFO}: it was not prepared to the end.")
     if (root / "annotations").is_dir():
         return None
-    deep = [path for depth in range(1, DEPTH + 1) for path in root.glob("*/" * depth + INFO)]
+    deep = [path for depth in range(1, most + 1) for path in root.glob("*/" * depth + INFO)]
     found = [p.parent for p in deep if not any(n.startswith(UNFINISHED) for n in p.relative_to(root).parts)]
     if len(found) > 1:
         raise InputError(f"{root} holds several data sets, {', '.join(map(str, sorted(found)))}; name one of them.")
