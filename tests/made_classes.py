@@ -42,7 +42,7 @@ def classifier_config(root, **changes):
     config.init = "from_nothing"
     config.model.update(width=12, depth=2, heads=2, image_size=32)
     config.data.update(root=str(root), workers=0)
-    config.train.update(batch_size=60, epochs=1, log_every=1)
+    config.train.update(batch_size=64, epochs=1, log_every=1)
     config.optimizer.update(learning_rate=5e-3, warmup_epochs=0.1, rate_batch=0)
     config.eval.update(batch_size=104, every_epochs=1)
     config.augment.update(magnitude=3.0, erase=0.1)

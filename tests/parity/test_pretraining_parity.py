@@ -97,7 +97,7 @@ def timms_networks(monkeypatch):
     if importlib.util.find_spec("timm") is None:
         pytest.skip("timm is absent (the parity extra)")
     if importlib.util.find_spec("torchvision") is None:
-        for name in ("", ".transforms", ".transforms.functional", ".ops", ".ops.misc"):
+        for name in ("", ".datasets", ".transforms", ".transforms.functional", ".ops", ".ops.misc"):
             monkeypatch.setitem(sys.modules, f"torchvision{name}", MagicMock())
     return importlib.import_module("timm")
 
@@ -202,17 +202,18 @@ def trained(tmp_path_factory):
     return given, params, load_file(folder / "model.safetensors"), loss
 
 
-@pytest.mark.parametrize("devices, parts", [(1, 1), (8, 1), (1, 4)])
-def test_twenty_steps_equal_pytorchs(trained, devices, parts):
+@pytest.mark.parametrize("devices", [1, 8])
+def test_twenty_steps_equal_pytorchs(trained, devices):
     given, params, theirs, last = trained
     mesh = data_mesh(jax.devices()[:devices])
     loss = classification_loss(abstract_classifier(MICRO)[0], MICRO, 0.0, 0.1, mixes=True)
     optimizer = make_optimizer("adamw", lambda step: 1e-3, 0.05, 0.0)
-    step = make_step(make_gradient(loss, images_of, mesh, parts), optimizer, mesh)
+    step = make_step(make_gradient(loss, images_of, mesh), optimizer, mesh)
     state = initial_state(params, optimizer, mesh)
     program = step.lower(state, jax.device_put(given[0][0], split_over(mesh))).compile()
-    # Mixing moves nothing between devices; the host is not asked.
-    assert not re.search(r" (?:all-gather|collective-permute|all-to-all|send|recv)\(", program.as_text())
+    moves = re.findall(r" (all-gather|collective-permute|all-to-all|send|recv)\(", program.as_text())
+    # Mixing moves nothing between devices: what is gathered is which images' losses are finite.
+    assert moves == ["all-gather"] * (devices > 1)
     for batch, _ in given:
         state, report = program(state, jax.device_put(batch, split_over(mesh)))
         assert bool(report.applied)
@@ -221,7 +222,7 @@ def test_twenty_steps_equal_pytorchs(trained, devices, parts):
     assert ours.keys() == theirs.keys()
     off = [np.abs(array - theirs[name]).ravel() for name, array in ours.items() if not name.endswith("key.bias")]
     off = np.concatenate(off)
-    print(f"{devices} device(s), {parts} part(s): {(off <= 1e-5).mean():.5f} within 1e-5, all within {off.max():.1e}")
+    print(f"{devices} device(s): {(off <= 1e-5).mean():.5f} within 1e-5, all within {off.max():.1e}")
     assert (off <= 1e-5).mean() >= 0.999 and off.max() <= 5e-4
 
 
