@@ -22,6 +22,7 @@ $(VENV)/ready: requirements.txt
 $(VENV)/ready-parity: $(VENV)/ready requirements-parity.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile torch==2.13.0
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-parity.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps timm==1.0.31  # without torchvision
 	touch $@
 
 # glibc otherwise gives memory back after every step and takes it again: a third of the time of so small a model.

@@ -15,12 +15,15 @@ from reference_pack import ROOT
 from yolos_jax import checkpoints
 from yolos_jax.model.config import COMPUTE_SETTINGS, VARIANTS, Compute
 from yolos_jax.model.yolos import abstract, build
+from yolos_jax.programs.command_line import load_recipe
 from yolos_jax.recipe import model_of
-from yolos_jax.settings import complete
+from yolos_jax.settings import DETECTION, complete, task_of
 from yolos_jax.tasks.detection import train
 from yolos_jax.training.rates import rates_of
 
-RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
+ALL = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
+# Those of classifiers, which pretrain.py trains, are tested in tests/programs/test_pretrain.py.
+RECIPES = [name for name in ALL if task_of(load_recipe(name)) == DETECTION]
 PUBLISHED = {"yolos_ti": 28.7, "yolos_s": 36.1, "yolos_s_200": 36.1, "yolos_s_dwr": 37.6, "yolos_b": 42.0}
 SMALL = {"width": 12, "depth": 2, "heads": 2, "det_tokens": 6, "max_side": 16}
 

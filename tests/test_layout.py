@@ -27,9 +27,11 @@ MAY_IMPORT = {
     "page": {"analysis", "images", "inference"},
     "weights": {"checkpoints", "evaluation", "images", "model"},
     "inference": {"checkpoints", "compiled", "images", "model", "objective", "weights"},
-    "evaluation": {"data", "distributed", "images", "inference", "model"},
+    "evaluation": {"data", "distributed", "images", "inference", "model", "objective"},
     "exporting": {"checkpoints", "images", "inference", "model"},
-    "settings": {"model", "objective"},
+    "settings": {"model", "objective", "settings_pretrain", "settings_tables"},
+    "settings_pretrain": {"data", "model"},
+    "settings_tables": set(),
 }
 MOST_LINES, MOST_OF_A_FUNCTION, MOST_OF_THE_LOOP = 300, 60, 150
 

@@ -1,6 +1,7 @@
 """YOLOS (arXiv 2106.00666) in JAX: a plain Vision Transformer that detects objects.
 
-`Detector` detects in images, `load` gives the network itself, `train` and `evaluate` run a recipe.
+`Detector` detects in images, `load` gives the network itself, `train` and `evaluate` run a recipe, `pretrain` one of an
+image classifier to start from.
 """
 
 import importlib
@@ -14,12 +15,13 @@ if TYPE_CHECKING:
     from yolos_jax.inference.loading import load
     from yolos_jax.model.config import VARIANTS, YolosConfig
     from yolos_jax.model.yolos import Yolos
+    from yolos_jax.tasks.classification import pretrain
     from yolos_jax.tasks.detection import evaluate, train
 
 __version__ = "0.1.0"
 __all__ = [
     "VARIANTS", "Detections", "Detector", "InputError", "UnreadableImage", "Yolos", "YolosConfig", "evaluate", "load",
-    "train",
+    "pretrain", "train",
 ]  # fmt: skip
 
 # These are imported when first asked for: data workers import yolos_jax.data and must not start jax.
@@ -27,7 +29,7 @@ _MODULES = {
     "Detections": "inference.detections", "Detector": "inference.detector", "load": "inference.loading",
     "InputError": "errors", "UnreadableImage": "images.reading",
     "VARIANTS": "model.config", "YolosConfig": "model.config", "Yolos": "model.yolos",
-    "evaluate": "tasks.detection", "train": "tasks.detection",
+    "evaluate": "tasks.detection", "train": "tasks.detection", "pretrain": "tasks.classification",
 }  # fmt: skip
 
 

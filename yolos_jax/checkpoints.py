@@ -1,7 +1,8 @@
 """Checkpoints: orbax, plain nested dicts of arrays, one folder per step.
 
 A folder holds `<step>/params` (arrays) and `<step>/meta` (JSON: the model's config, the label names, the step and
-whatever the writer adds); those of a training run also `<step>/optimizer` and, if there is one, `<step>/ema`.
+whatever the writer adds); those of a training run also `<step>/optimizer` and, if there is one, `<step>/ema`. The
+model is a detector or the image classifier that one starts from.
 """
 
 import contextlib
@@ -11,12 +12,14 @@ import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import jax
 import numpy as np
 
 from yolos_jax.errors import InputError, make_folder
+from yolos_jax.model.classifier import abstract_classifier
+from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.yolos import abstract
 
@@ -24,13 +27,15 @@ if TYPE_CHECKING:
     import orbax.checkpoint as ocp
 
 SMALL_FILES = 2**18  # bytes of what a checkpoint holds besides its arrays
+M = TypeVar("M", YolosConfig, ClassifierConfig)
+CLASSIFIER = "classifier"  # what a checkpoint of one says it is; a detector's says nothing
 
 
 @dataclasses.dataclass(frozen=True)
-class Meta:
+class Meta(Generic[M]):
     """What a checkpoint says about itself."""
 
-    model: YolosConfig  # what its parameters belong to
+    model: M  # what its parameters belong to
     label_names: dict[int, str]  # name of each label (a category id, unless `category_ids` says otherwise)
     step: int = 0  # training steps done; 0 after a conversion
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)  # JSON-ready facts, such as the training config
@@ -40,6 +45,7 @@ class Meta:
     def to_json(self) -> dict[str, Any]:
         names = {str(key): name for key, name in self.label_names.items()}
         values = {"model": self.model.to_dict(), "label_names": names, "step": self.step, "extra": self.extra}
+        values |= {"kind": CLASSIFIER} if isinstance(self.model, ClassifierConfig) else {}
         return values | {"category_ids": self.category_ids and list(self.category_ids), "max_side": self.max_side}
 
     @classmethod
@@ -52,7 +58,8 @@ class Meta:
         ids = values.get("category_ids")
         ids = None if ids is None else tuple(int(i) for i in ids)
         compute = Compute(max_side=values["max_side"] if "max_side" in values else values["model"]["max_side"])
-        return cls(YolosConfig.from_dict(values["model"]), names, step, extra, ids, compute.max_side)
+        kind: Any = ClassifierConfig if values.get("kind") == CLASSIFIER else YolosConfig
+        return cls(kind.from_dict(values["model"]), names, step, extra, ids, compute.max_side)
 
 
 def steps(directory: str | Path) -> list[int]:
@@ -96,11 +103,20 @@ def parts(meta: Meta, **trees: dict) -> "ocp.args.Composite":
     return ocp.args.Composite(meta=ocp.args.JsonSave(meta.to_json()), **arrays)
 
 
-def load(directory: str | Path) -> tuple[dict, Meta]:
-    """The newest checkpoint of a folder: (parameters as numpy arrays, its `Meta`).
+def load(directory: str | Path) -> tuple[dict, Meta[YolosConfig]]:
+    """The newest checkpoint of a detector's folder: (parameters as numpy arrays, its `Meta`).
 
     If the run kept a moving average of its parameters, that is what is loaded: it is what the run evaluated.
     """
+    params, meta = load_any(directory)
+    if isinstance(meta.model, ClassifierConfig):
+        start = f"a detector starts from it with train.py and --config.init={directory}"
+        raise InputError(f"{directory} holds an image classifier, which detects nothing; {start}.")
+    return params, meta
+
+
+def load_any(directory: str | Path) -> tuple[dict, Meta]:
+    """The same of a detector or of an image classifier, which the type of `Meta.model` tells."""
     path = Path(directory).absolute()
     found = steps(path)
     if not found:
@@ -109,7 +125,8 @@ def load(directory: str | Path) -> tuple[dict, Meta]:
     try:
         meta = read_meta(path, found[-1])
         name = "ema" if (path / str(found[-1]) / "ema").is_dir() else "params"
-        return read(path, found[-1], **{name: abstract(meta.model)[1]})[name], meta
+        shapes = (abstract_classifier if isinstance(meta.model, ClassifierConfig) else abstract)(meta.model)[1]
+        return read(path, found[-1], **{name: shapes})[name], meta
     except InputError:
         raise
     except Exception as error:  # orbax and tensorstore raise many kinds for a damaged folder

@@ -30,7 +30,8 @@ from yolos_jax.training.task import Options
 
 
 def prepare(config: Any) -> ConfigDict:
-    """The recipe, completed and checked; its precision of matrix products becomes the process's."""
+    """A detector's recipe, completed and checked; its precision of matrix products becomes the process's."""
+    settings.require(config, settings.DETECTION)
     config = settings.complete(config)
     jax.config.update("jax_default_matmul_precision", config.precision)
     return config

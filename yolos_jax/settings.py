@@ -3,16 +3,13 @@
 A recipe file states its differences: `config = settings.get_config("s")`, and then `config.train.epochs = 10`. On the
 command line the same is `--config.train.epochs=10`. The checks, `--help`, the comparison of a resumed run with its
 checkpoint and `docs/settings.md` (`python -m yolos_jax.settings > docs/settings.md`) all follow from `SETTINGS`
-below. Nothing here starts jax.
+below, a detector's, or for a recipe whose `task` says so from those of `settings_pretrain`. Nothing here starts jax.
 """
 
-import difflib
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import FieldReference
 
 from yolos_jax.errors import InputError
 from yolos_jax.kinds import (
@@ -29,10 +26,12 @@ from yolos_jax.kinds import (
     Texts,
     Whole,
     Wholes,
-    shown,
 )  # fmt: skip
+from yolos_jax.model.classifier_config import classifier_variant
 from yolos_jax.model.config import ATTENTIONS, Compute, YolosConfig, variant
 from yolos_jax.objective.weights import LossWeights
+from yolos_jax.settings_pretrain import TASK, pretraining_settings
+from yolos_jax.settings_tables import Settings, flat, former, nested, tables, unknown
 
 FLOAT32 = 3e38  # what float32 can hold
 MOST_STEPS = 2**31 - 1  # steps are counted in int32
@@ -169,14 +168,34 @@ SETTINGS: dict[str, Setting] = {
     "checkpoint.keep": Setting(3, "latest checkpoints to keep; the best by AP is kept apart", Whole(1, 10_000), YES),
 }
 # fmt: on
-SECTIONS = tuple(dict.fromkeys(key.partition(".")[0] for key in SETTINGS if "." in key))
-FORMER = {setting.former: key for key, setting in SETTINGS.items() if setting.former}
+DETECTION, CLASSIFICATION = "detection", TASK
+TASKS: dict[str, Settings] = {DETECTION: SETTINGS, CLASSIFICATION: pretraining_settings(SETTINGS)}
+FORMER = former(SETTINGS)
 
 
 def get_config(name: str = "ti") -> ConfigDict:
     """The defaults for a named variant of the model, as the reference trains it."""
-    model = {f"model.{key}": value for key, value in variant(name).to_dict().items()}
-    return _nested({key: setting.default for key, setting in SETTINGS.items()} | model)
+    return _defaults(SETTINGS, variant(name).to_dict())
+
+
+def get_classifier_config(name: str = "ti") -> ConfigDict:
+    """The defaults for pre-training the classifier that a named variant starts from, as DeiT's recipe does."""
+    values = {key: value for key, value in classifier_variant(name).to_dict().items() if key != "num_classes"}
+    return _defaults(TASKS[CLASSIFICATION], values)
+
+
+def task_of(config: Mapping[str, Any] | ConfigDict) -> str:
+    """What a recipe trains; anything but a classifier's is a detector's."""
+    given = config.get("task") if isinstance(config, Mapping | ConfigDict) else None
+    return given if isinstance(given, str) and given in TASKS else DETECTION
+
+
+def require(config: Mapping[str, Any] | ConfigDict, task: str) -> None:
+    """`InputError` if a recipe trains something else."""
+    if task_of(config) != task:
+        if task == DETECTION:
+            raise InputError("the recipe trains a classifier; give it to pretrain.py.")
+        raise InputError("the recipe trains a detector; give it to train.py.")
 
 
 def complete(config: Mapping[str, Any] | ConfigDict) -> ConfigDict:
@@ -184,19 +203,22 @@ def complete(config: Mapping[str, Any] | ConfigDict) -> ConfigDict:
 
     An `InputError` names a key that is no setting, or a value that its setting does not accept.
     """
-    found = _flat(config)
+    declared = TASKS[task_of(config)]
+    found = flat(config, declared)
     for key in found:
-        if key not in SETTINGS:
-            raise InputError(unknown(key))
-    return _nested({key: setting.check(key, found.get(key, setting.default)) for key, setting in SETTINGS.items()})
+        if key not in declared:
+            raise InputError(unknown(key, declared))
+    values = {key: setting.check(key, found.get(key, setting.default)) for key, setting in declared.items()}
+    return nested(values, declared)
 
 
 def assign(config: ConfigDict, key: str, text: str) -> None:
     """Sets one value of `config` from a word of the command line; raises `InputError` as `complete` does."""
-    key = FORMER.get(key, key)
-    if key not in SETTINGS:
-        raise InputError(unknown(key))
-    value = SETTINGS[key].check(key, SETTINGS[key].kind.read(text))
+    declared = TASKS[task_of(config)]
+    key = former(declared).get(key, key)
+    if key not in declared:
+        raise InputError(unknown(key, declared))
+    value = declared[key].check(key, declared[key].kind.read(text))
     section, _, name = key.rpartition(".")
     with config.unlocked(), config.ignore_type():
         if section and not isinstance(config.get(section, None), ConfigDict):
@@ -211,9 +233,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], hosts: bool = Fa
     config lacks count as their defaults, so a checkpoint from before a key existed need not differ. With `never`, only
     settings that a resuming run can in no case change.
     """
-    a, b, found = _flat(old), _flat(new), []
-    for key in sorted(SETTINGS.keys() | a.keys() | b.keys()):
-        setting = SETTINGS.get(key, Setting(None, "", _PATH))
+    declared = TASKS[task_of(new)]
+    a, b, found = flat(old, declared), flat(new, declared), []
+    for key in sorted(declared.keys() | a.keys() | b.keys()):
+        setting = declared.get(key, Setting(None, "", _PATH))
         free = setting.host if hosts else setting.resume == YES or (never and setting.resume != NEVER)
         if setting.resume == AUGMENTED and not hosts and not never:
             free = bool(a.get("data.scales", SETTINGS["data.scales"].default))
@@ -224,74 +247,24 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], hosts: bool = Fa
     return found
 
 
-def unknown(key: str) -> str:
-    """What to say of a key that is no setting: the nearest ones."""
-    name = shown(key)[1:-1]
-    if key in SECTIONS:
-        inside = [k for k in SETTINGS if k.startswith(f"{key}.")]
-        return f"config.{name} is a group of settings: {', '.join(f'config.{k}' for k in inside)}."
-    last = name.rpartition(".")[2]
-    near = [k for k in SETTINGS if k.rpartition(".")[2] == last]
-    near = near or difflib.get_close_matches(name, SETTINGS, n=2, cutoff=0.75)
-    near = near or [k for k in SETTINGS if difflib.get_close_matches(last, [k.rpartition(".")[2]], cutoff=0.8)]
-    hint = f"do you mean {' or '.join(f'config.{k}' for k in near)}?" if near else "--help lists all settings."
-    return f"there is no config.{name}; {hint}"
+def _defaults(declared: Settings, model: Mapping[str, Any]) -> ConfigDict:
+    values = {key: setting.default for key, setting in declared.items()}
+    return nested(values | {f"model.{key}": value for key, value in model.items()}, declared)
 
 
 def markdown() -> str:
     """The content of `docs/settings.md`."""
-    text = (
+    own = TASKS[CLASSIFICATION]
+    changed = {key: setting for key, setting in own.items() if SETTINGS.get(key) != setting}
+    same = ", ".join(f"`{key}`" for key in own if key not in changed)
+    return (
         "# Settings\n\nA recipe sets any of these (`config.train.epochs = 10`), and so does the command line "
         "(`--config.train.epochs=10`). This page is made by `python -m yolos_jax.settings`.\n\n*Resume* says whether a "
         "setting may change when a run resumes from its checkpoint; `--accept_differences` goes on in spite of a *no*. "
-        "Settings marked *host* may differ between the processes of a run.\n"
+        f"Settings marked *host* may differ between the processes of a run.\n{tables(SETTINGS)}\n"
+        "# Settings of pre-training\n\nA recipe of `pretrain.py` has these settings, and with the meaning and the "
+        f"default above: {same}.\n{tables(changed, ' of pre-training')}"
     )
-    for section, group in itertools.groupby(SETTINGS.items(), key=lambda item: item[0].rpartition(".")[0]):
-        text += f"\n## {section or 'General'}\n\n| key | default | value | meaning | resume |\n"
-        text += "| --- | --- | --- | --- | --- |\n"
-        for key, setting in group:
-            resume = setting.resume + (", host" if setting.host else "")
-            text += f"| `{key}` | `{setting.default!r}` | {setting.kind.wanted} | {setting.meaning} | {resume} |\n"
-    return text
-
-
-def _flat(config: Any) -> dict[str, Any]:
-    """Values by dotted key, under today's names."""
-    found: dict[str, Any] = {}
-    for name, value in _items(config, "the config"):
-        is_group = isinstance(value, Mapping | ConfigDict)
-        if name in SECTIONS and not is_group:
-            raise InputError(f"config.{name} is {shown(value)}; it must be a group of settings.")
-        inside = _items(value, f"config.{name}") if is_group else []
-        found |= {f"{name}.{key}": inner for key, inner in inside} if inside or name in SECTIONS else {name: value}
-    for former, key in FORMER.items():
-        if former in found:
-            value, unset = found.pop(former), shown(SETTINGS[key].default)
-            if shown(found.get(key, value)) not in (shown(value), unset):
-                raise InputError(f"{former} is now called {key}; set only {key}.")
-            if shown(value) != unset or key not in found:
-                found[key] = value
-    return found
-
-
-def _items(config: Any, where: str) -> list[tuple[str, Any]]:
-    """Names and values; lists, which JSON has, become tuples."""
-    try:
-        return [(str(name), tuple(value) if isinstance(value, list) else value) for name, value in config.items()]
-    except Exception as error:  # a value that a recipe computes from others, or something that is no config at all
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise InputError(f"{where} cannot be read ({reason}).") from error
-
-
-def _nested(values: Mapping[str, Any]) -> ConfigDict:
-    config = ConfigDict({section: {} for section in SECTIONS})
-    for key, value in values.items():
-        section, _, name = key.rpartition(".")
-        kind = SETTINGS[key].kind
-        if isinstance(kind, Optional):  # ConfigDict keeps types; None needs a field that says which other one it has
-            value = FieldReference(value, float if isinstance(kind.kind, Real) else tuple)
-        (config[section] if section else config)[name] = value
-    return config
 
 
 if __name__ == "__main__":

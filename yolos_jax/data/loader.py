@@ -6,7 +6,7 @@ neither jax nor grain; grain itself imports jax, so `start_worker` keeps workers
 
 import contextlib
 from collections.abc import Generator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from absl import flags
@@ -27,7 +27,7 @@ class Loaded(NamedTuple):
     """A batch of numpy arrays, ready for the devices."""
 
     step: int  # its place in the plan
-    batch: TrainBatch
+    batch: Any  # what the loss takes: a `TrainBatch`, or another task's
     indices: np.ndarray  # int64 [B]: each slot's image by its place in the source, -1 for an empty slot
     skipped: tuple[str, ...]  # a sentence for each image that could not be read
     bucket: int  # patches that every sequence is padded to
@@ -121,7 +121,17 @@ def pack_targets(examples: list[Example], slots: int, most: int) -> dict[str, np
     return out
 
 
-def load(work: LoadStep, start: int, stop: int, workers: int = 0, ahead: int = 2) -> Generator[Loaded]:
+class Work(Protocol):
+    """Step number -> `Loaded`, what a data worker does; it must pickle."""
+
+    @property
+    def nbytes(self) -> int:
+        """Most bytes of the pixels of a batch."""
+
+    def __call__(self, step: int) -> Loaded: ...
+
+
+def load(work: Work, start: int, stop: int, workers: int = 0, ahead: int = 2) -> Generator[Loaded]:
     """Runs the steps `start..stop - 1` of a plan in order, ahead of time.
 
     Args:

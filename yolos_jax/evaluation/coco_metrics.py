@@ -105,7 +105,12 @@ def table(metrics: dict[str, float]) -> str:
 
 def write_report(folder: str | Path, metrics: dict[str, Any], results: list[dict[str, Any]]) -> None:
     """Writes `metrics.json` and the COCO results file `results.json`."""
+    write_metrics(folder, metrics)
+    (Path(folder) / "results.json").write_text(json.dumps(results))
+
+
+def write_metrics(folder: str | Path, metrics: dict[str, Any]) -> None:
+    """Writes `metrics.json`."""
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    (path / "results.json").write_text(json.dumps(results))
     (path / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")

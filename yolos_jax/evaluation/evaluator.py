@@ -11,7 +11,8 @@ from yolos_jax.data.examples import DataSet
 from yolos_jax.data.layouts import voc
 from yolos_jax.evaluation.class_scores import ClassScores
 from yolos_jax.evaluation.coco_metrics import scored, to_results
-from yolos_jax.evaluation.every_image import EveryImage, never
+from yolos_jax.evaluation.every_image import EveryImage
+from yolos_jax.evaluation.one_pass import never
 from yolos_jax.evaluation.voc_metrics import voc_metrics
 from yolos_jax.images.sequence import Geometry
 from yolos_jax.inference.postprocess import postprocess

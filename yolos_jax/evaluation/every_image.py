@@ -1,7 +1,6 @@
 """Takes every image of a source through a function of the network, once."""
 
 import contextlib
-import functools
 import itertools
 from collections.abc import Callable, Generator
 from typing import Any
@@ -9,25 +8,20 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tqdm import tqdm
 
 from yolos_jax.data.augment import Pipeline
 from yolos_jax.data.examples import DataSet
-from yolos_jax.data.loader import Loaded, LoadStep, Share, load
+from yolos_jax.data.loader import Loaded, LoadStep, Share
 from yolos_jax.data.plan import EvaluationPlan
-from yolos_jax.distributed.processes import Processes, place, reports_loss
+from yolos_jax.distributed.processes import Processes, place
 from yolos_jax.errors import InputError
+from yolos_jax.evaluation.one_pass import never, one_pass
 from yolos_jax.images.sequence import Geometry
 
 # (parameters, patches, grid, size) -> arrays with a leading axis of images; `size` [B, 2] is (width, height) in pixels
 Observe = Callable[[dict, jax.Array, jax.Array, jax.Array], tuple[jax.Array, ...]]
 # (image's place in the source, what the function returned for it)
 Take = Callable[[int, tuple[np.ndarray, ...]], None]
-
-
-def never() -> int:
-    """Nobody cancels."""
-    return 0
 
 
 class Program:
@@ -99,43 +93,23 @@ class EveryImage:
           A sentence for each unreadable image, of all processes; None if `cancelled` became true on the way, in any of
           the processes. `InputError` if an image cannot be read and must not be left out, or a data worker died.
         """
-        processes = self.processes
-        batches = processes.agree(load, self._work, 0, len(self._plan), self._workers, self._ahead)
-        params = place(params, self._same)
+        processes, params = self.processes, place(params, self._same)
         skipped: list[str] = []
         done: list[int] = []
         total = len(self.source.examples)
-        with (
-            tqdm(None, doing, total, unit="image", mininterval=1.0, disable=not processes.is_primary) as bar,
-            contextlib.closing(batches),
-            reports_loss(processes.count),
-        ):
-            for _ in range(len(self._plan)):
-                loaded, stop = processes.agree_and_vote(functools.partial(self._next, batches, cancelled), cancelled)
-                if stop or loaded is None:
+        more = self.on_bad_image, cancelled, self._workers, self._ahead, doing
+        with contextlib.closing(one_pass(processes, self._work, len(self._plan), total, *more)) as batches:
+            for loaded in batches:
+                if loaded is None:
                     return None
-                before = len(done)
                 for index, found in self._found(program, params, loaded):
                     done.append(index)
                     take(index, found)
                 skipped += loaded.skipped
-                bar.update(len(done) - before + len(loaded.skipped))
         skipped = list(itertools.chain(*processes.allgather(skipped)))
         if len(done) + len(skipped) != total or len(set(done)) != len(done):
             raise RuntimeError("an image was missed or evaluated twice; this is a bug")
         return skipped
-
-    def _next(self, batches: Generator[Loaded], cancelled: Callable[[], int]) -> Loaded | None:
-        """The next batch of this process's share; None if it does not come because all is being stopped."""
-        try:
-            loaded = next(batches)
-        except InputError:
-            if cancelled():  # what stops a run may end its workers
-                return None
-            raise
-        if loaded.skipped and self.on_bad_image == "stop":
-            raise InputError(f"{loaded.skipped[0]} Repair it, or set --config.data.on_bad_image=skip.")
-        return loaded
 
     def _found(self, program: Program, params: dict, loaded: Loaded) -> Generator[tuple[int, tuple[np.ndarray, ...]]]:
         """The images of a batch, of all processes' shares, with what was found in each."""

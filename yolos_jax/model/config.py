@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from yolos_jax.errors import InputError
 
@@ -15,6 +15,35 @@ COMPUTE_SETTINGS = {
     "max_side": "max_side",
 }  # fmt: skip
 ATTENTIONS = ("auto", "blocks", "cudnn")
+C = TypeVar("C")
+
+
+class Shape(Protocol):
+    """What the blocks of any of our networks need to know of its config."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def depth(self) -> int: ...
+
+    @property
+    def heads(self) -> int: ...
+
+    @property
+    def mlp_ratio(self) -> float: ...
+
+    @property
+    def patch_size(self) -> int: ...
+
+    @property
+    def num_classes(self) -> int: ...
+
+    @property
+    def layer_norm_eps(self) -> float: ...
+
+    @property
+    def mlp_width(self) -> int: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,14 +68,8 @@ class YolosConfig:
     skip_equal_count: bool = False
 
     def __post_init__(self) -> None:
-        _check_wholes(self, 1, "width", "heads", "patch_size", "det_tokens", "num_classes")
-        _check_wholes(self, 2, "depth")
-        if self.width % self.heads:
-            raise InputError(f"model.width {self.width} is not a multiple of model.heads {self.heads}.")
-        for name, least in (("mlp_ratio", 1 / self.width), ("layer_norm_eps", 0.0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
-                raise InputError(f"model.{name} is {value!r}; it must be a finite number of at least {least:.3g}.")
+        check_shape(self)
+        _check_wholes(self, 1, "det_tokens")
         for name in ("init_pe_size", "mid_pe_size"):
             size = getattr(self, name)
             good = isinstance(size, tuple) and len(size) == 2 and all(type(v) is int for v in size)
@@ -87,12 +110,7 @@ class YolosConfig:
         Settings of `Compute` may stand among the values and are left out: a recipe's `model` holds both, as did
         checkpoints before version 0.2.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known - COMPUTE_SETTINGS.keys())
-        if unknown:
-            raise InputError(f"unknown model settings {unknown}; the known ones are {sorted(known)}.")
-        found: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
-        return cls(**found)
+        return from_values(cls, values)
 
     def differences(self, other: "YolosConfig") -> list[str]:
         """Sentences such as "width 192 against 384" for settings that make it another model.
@@ -129,7 +147,28 @@ class Compute:
         _check_wholes(self, 1, "query_block", "max_side")
 
 
-def _check_wholes(config: YolosConfig | Compute, least: int, *names: str) -> None:
+def check_shape(config: Shape) -> None:
+    """`InputError` if what all networks have in common is of a wrong type or does not fit together."""
+    _check_wholes(config, 1, "width", "heads", "patch_size", "num_classes")
+    _check_wholes(config, 2, "depth")
+    if config.width % config.heads:
+        raise InputError(f"model.width {config.width} is not a multiple of model.heads {config.heads}.")
+    for name, least in (("mlp_ratio", 1 / config.width), ("layer_norm_eps", 0.0)):
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
+            raise InputError(f"model.{name} is {value!r}; it must be a finite number of at least {least:.3g}.")
+
+
+def from_values(kind: type[C], values: Mapping[str, Any]) -> C:
+    """A config of a kind from its fields by name; see `YolosConfig.from_dict`."""
+    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - known - COMPUTE_SETTINGS.keys())
+    if unknown:
+        raise InputError(f"unknown model settings {unknown}; the known ones are {sorted(known)}.")
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
+
+
+def _check_wholes(config: Any, least: int, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         if type(value) is not int or value < least:

@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import itertools
 import os
 import runpy
 import sys
@@ -20,6 +21,8 @@ RECIPES = PACKAGE / "configs", PACKAGE.parent / "configs"  # installed, or in a 
 
 class Parser(argparse.ArgumentParser):
     """Parses a program's flags; a command line that cannot be parsed is one line on stderr and exit code 2."""
+
+    declared: settings.Settings = settings.SETTINGS
 
     def __init__(self, description: str | None, usage: str | None = None):
         raw = argparse.RawDescriptionHelpFormatter
@@ -40,8 +43,9 @@ class Parser(argparse.ArgumentParser):
         collect_seldom()
         args, rest = self.parse_known_args()
         if rest:
-            key = rest[0].removeprefix("--config.").partition("=")[0]
-            self.error(settings.unknown(key) if rest[0].startswith("--config.") else f"unexpected argument {rest[0]!r}")
+            name, _, _ = rest[0].partition("=")
+            key, is_setting = name.removeprefix("--config."), name.startswith("--config.")
+            self.error(settings.unknown(key, self.declared) if is_setting else f"unexpected argument {rest[0]!r}")
         for name, value in vars(args).items():  # a shell leaves `--workdir=~/runs` as it is
             setattr(args, name, _at_home(value))
         return args
@@ -65,18 +69,36 @@ def _at_home(value: Any) -> Any:
 
 
 class RecipeParser(Parser):
-    """The same for a program with a recipe: `--config FILE`, and `--config.KEY=VALUE` for each of its settings."""
+    """The same for a program with a recipe: `--config FILE`, and `--config.KEY=VALUE` for each of its settings.
 
-    def __init__(self, description: str | None):
+    Args:
+      tasks: what recipes may train. The settings are those of the recipe named on the command line; if it is of none
+        of these tasks, or there is none, those of the first.
+    """
+
+    def __init__(self, description: str | None, tasks: tuple[str, ...] = (settings.DETECTION,)):
         super().__init__(description, "%(prog)s --config RECIPE [FLAGS] [--config.KEY=VALUE ...]")
         text = "the recipe: a file, or a name such as yolos_s; RECIPE:TEXT passes TEXT to its get_config"
         self.add_argument("--config", required=True, metavar="RECIPE", help=text)
+        self.tasks = tasks
+        self.declared = settings.TASKS[tasks[0] if len(tasks) == 1 else self._task()]
         group = self.add_argument_group("settings of the recipe")
-        for key, setting in settings.SETTINGS.items():
+        for key, setting in self.declared.items():
             text = f"{setting.meaning} (default {setting.default!r})".replace("%", "%%")
             group.add_argument(f"--config.{key}", metavar="VALUE", default=argparse.SUPPRESS, help=text)
-        for former in settings.FORMER:
+        for former in settings.former(self.declared):
             group.add_argument(f"--config.{former}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+    def _task(self) -> str:
+        """The task of the recipe that the command line names; the first one if that cannot be told yet."""
+        words = sys.argv[1:]
+        named = [word.removeprefix("--config=") for word in words if word.startswith("--config=")]
+        named += [after for word, after in itertools.pairwise(words) if word == "--config"]
+        try:
+            task = settings.task_of(load_recipe(named[-1])) if named else self.tasks[0]
+        except InputError:  # which is reported when the flags are read
+            return self.tasks[0]
+        return task if task in self.tasks else self.tasks[0]
 
     def add_process_flags(self) -> None:
         """Adds the flags of programs that run in several processes, for `launch.join`."""
@@ -95,6 +117,8 @@ class RecipeParser(Parser):
         args = self.parse()
         try:
             config = load_recipe(args.config)
+            if settings.task_of(config) not in self.tasks:
+                settings.require(config, self.tasks[0])
             for name, text in vars(args).items():
                 if name.startswith("config."):
                     settings.assign(config, name.removeprefix("config."), text)

@@ -4,8 +4,9 @@ python convert.py SOURCE --out DIR                  a checkpoint of ours
 python convert.py SOURCE --out DIR --to-hf          a folder for transformers; SOURCE may be a checkpoint of ours
 
 SOURCE is a .safetensors or .pth file, a Hugging Face folder, or a model on the hub (hustvl/yolos-small,
-org/name@revision): YOLOS, DeiT (timm's or transformers'), DINO, MoCo v3 or MAE. Settings come from SOURCE where it
-has any; --variant or --config names them where it does not, and is checked against it where it does.
+org/name@revision): YOLOS, DeiT (timm's or transformers'), DINO, MoCo v3 or MAE. With --to-hf it may be a checkpoint
+of pretrain.py, which becomes transformers' ViT or DeiT, with timm's names in a second file. Settings come from
+SOURCE where it has any; --variant or --config names them where it does not, and is checked against it where it does.
 """
 
 import argparse
@@ -23,17 +24,22 @@ def read(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
     """(parameters, what a checkpoint is to say about them, what to print about them) of SOURCE."""
     from yolos_jax import checkpoints, recipe
     from yolos_jax.data.coco_names import COCO_NAMES
+    from yolos_jax.model.classifier_config import ClassifierConfig
     from yolos_jax.model.config import COCO_CLASSES
     from yolos_jax.weights import load_weights, variant_of, with_classes
 
     wanted, is_open = None if args.variant is None else variant_of(args.variant), False
     if args.config is not None:
-        config = settings.complete(load_recipe(args.config))
+        config = load_recipe(args.config)
+        settings.require(config, settings.DETECTION)
+        config = settings.complete(config)
         wanted, is_open = recipe.model_of(config, COCO_CLASSES), config.model.num_classes == 0
     if checkpoints.steps(args.source):
         if not args.to_hf:
             raise InputError(f"{args.source} is a checkpoint of ours already; add --to-hf to export it.")
-        params, meta = checkpoints.load(args.source)
+        params, meta = checkpoints.load_any(args.source)
+        if isinstance(meta.model, ClassifierConfig) and wanted is not None:
+            raise InputError(f"{args.source} holds an image classifier, which says its own settings; leave them out.")
         if wanted is not None and is_open:
             wanted = with_classes(wanted, meta.model.num_classes)
         differences = [] if wanted is None else wanted.differences(meta.model)
@@ -63,13 +69,19 @@ def main() -> None:
     if args.seed < 0:
         raise InputError(f"--seed is {args.seed}; it must be at least 0.")
     from yolos_jax import checkpoints
+    from yolos_jax.model.classifier_config import ClassifierConfig
     from yolos_jax.weights import export_huggingface, recorded_facts, sizes_of
+    from yolos_jax.weights.classifiers import TIMM_FILE, export_classifier
 
     (check_empty if args.to_hf else checkpoints.check_free)(args.out)
     params, meta, report = read(args)
     if not args.to_hf:
         checkpoints.save(args.out, 0, params, meta)
         print(f"{report}\nwritten: {args.out} (checkpoint, step 0)")
+        return
+    if isinstance(meta.model, ClassifierConfig):
+        export_classifier(params, meta, args.out)
+        print(f"{report}\nwritten: {args.out} (Hugging Face folder; {TIMM_FILE} has timm's names)")
         return
     facts = recorded_facts(args.source, meta.step, meta.extra)
     sizes = sizes_of(meta.extra)

@@ -2,13 +2,15 @@
 
 python eval.py --config configs/yolos_s.py --checkpoint runs/s --config.data.root=data/coco
 
-The checkpoint is a folder of ours (RUN/best is the best of a run), or a Hugging Face folder.
+The checkpoint is a folder of ours (RUN/best is the best of a run), or a Hugging Face folder. With a recipe of
+pretrain.py it is a classifier's, of which top-1 and top-5 are computed.
 """
 
 import argparse
 from pathlib import Path
 from typing import Any
 
+from yolos_jax import settings
 from yolos_jax.distributed import launch
 from yolos_jax.errors import InputError, clear_errors, make_folder
 from yolos_jax.programs.command_line import RecipeParser, say
@@ -16,7 +18,7 @@ from yolos_jax.programs.command_line import RecipeParser, say
 
 def main() -> None:
     """Evaluates as the command line says."""
-    parser = RecipeParser(__doc__)
+    parser = RecipeParser(__doc__, (settings.DETECTION, settings.CLASSIFICATION))
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder, Hugging Face folder, or hub id")
     parser.add_argument("--out", help="folder for metrics.json and results.json (default CHECKPOINT/eval-STEP)")
     parser.add_argument("--overwrite", action="store_true", help="replace the numbers of an earlier evaluation")
@@ -28,7 +30,7 @@ def main() -> None:
     args, config = parser.parse_recipe()
     with launch.guarded(), clear_errors():
         launch.join(args.coordinator, args.processes, args.process, args.distributed)
-        evaluate(args, config)
+        (classify if settings.task_of(config) == settings.CLASSIFICATION else evaluate)(args, config)
 
 
 def evaluate(args: argparse.Namespace, config: Any) -> None:
@@ -65,6 +67,33 @@ def evaluate(args: argparse.Namespace, config: Any) -> None:
         print(f"{len(source.examples)} images scored, {len(result.skipped)} of them unreadable; written to {out}")
         if plots is not None:
             processes.on_primary(plot, plots, source, result, args.threshold, meta.step)
+
+
+def classify(args: argparse.Namespace, config: Any) -> None:
+    """The same for a classifier."""
+    from yolos_jax.compiled import keep_compiled
+    from yolos_jax.distributed.processes import Processes
+    from yolos_jax.evaluation.coco_metrics import write_metrics
+    from yolos_jax.tasks.classification import class_evaluator_for, facts_of_classes
+    from yolos_jax.training.resume import refuse_unequal
+
+    if args.plots is not None:
+        raise InputError("--plots shows what detections are like; a classifier has none.")
+    processes = Processes()
+    with processes.only_primary_prints():
+        say(keep_compiled(config.eval.compilation_cache))
+        params, meta, evaluator = processes.agree(class_evaluator_for, config, args.checkpoint)
+        out = Path(args.out or Path(args.checkpoint) / f"eval-{meta.step}")
+        processes.on_primary(check_out, out, None, args.overwrite)
+        source = evaluator.source
+        refuse_unequal(processes.allgather(facts_of_classes(config, source) | {"step": meta.step}))
+        result = evaluator(params)
+        for skipped in result.skipped:
+            print(f"skipped: {skipped}")
+        print("\n".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
+        facts = {"checkpoint": args.checkpoint, "step": meta.step, "data": config.data.val_split}
+        processes.on_primary(write_metrics, out, result.metrics | facts | {"images": len(source)})
+        print(f"{len(source)} images scored, {len(result.skipped)} of them unreadable; written to {out}")
 
 
 def check_out(out: Path, plots: Path | None, overwrite: bool) -> None:

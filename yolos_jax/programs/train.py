@@ -7,7 +7,9 @@ SIGTERM or Ctrl-C finishes the step, saves and leaves with exit code 143 or 130;
 
 import functools
 import sys
+from typing import Any
 
+from yolos_jax import settings
 from yolos_jax.distributed import launch
 from yolos_jax.errors import clear_errors
 from yolos_jax.programs.command_line import RecipeParser
@@ -15,7 +17,12 @@ from yolos_jax.programs.command_line import RecipeParser
 
 def main() -> None:
     """Trains as the command line says."""
-    parser = RecipeParser(__doc__)
+    run(__doc__, settings.DETECTION)
+
+
+def run(description: str | None, task: str) -> None:
+    """The program for one task; `pretrain.py` is the same for the other."""
+    parser = RecipeParser(description, (task,))
     parser.add_argument("--workdir", required=True, help="folder for checkpoints, metrics.jsonl and tensorboard/")
     text = "go on although the recipe or the annotations have changed"
     parser.add_argument("--accept_differences", action="store_true", help=text)
@@ -24,14 +31,24 @@ def main() -> None:
     with launch.guarded(), clear_errors():
         launch.join(args.coordinator, args.processes, args.process, args.distributed)
         # The loop itself rather than yolos_jax.train, so that a traceback has one frame of ours less.
-        from yolos_jax.recipe import options_of, prepare
-        from yolos_jax.tasks.detection import detection_task
+        from yolos_jax.recipe import options_of
         from yolos_jax.training.loop import train
 
-        make_task = functools.partial(detection_task, prepare(config))
-        outcome = train(make_task, args.workdir, options_of(config, args.accept_differences))
+        outcome = train(maker_of(task, config), args.workdir, options_of(config, args.accept_differences))
         if outcome.signal:
             sys.exit(128 + outcome.signal)
+
+
+def maker_of(task: str, config: Any) -> Any:
+    """Makes what a recipe trains, once the devices are known."""
+    if task == settings.CLASSIFICATION:
+        from yolos_jax.tasks.classification import classification_task, prepared
+
+        return functools.partial(classification_task, prepared(config))
+    from yolos_jax.recipe import prepare
+    from yolos_jax.tasks.detection import detection_task
+
+    return functools.partial(detection_task, prepare(config))
 
 
 if __name__ == "__main__":

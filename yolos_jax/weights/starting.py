@@ -6,17 +6,22 @@ import jax
 import numpy as np
 
 from yolos_jax import checkpoints, weights
+from yolos_jax.checkpoints import Meta
 from yolos_jax.errors import InputError
+from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.init import SCHEMES
 from yolos_jax.model.yolos import build
 from yolos_jax.naming import known_names, listing, plain_name
+from yolos_jax.weights.backbone import find_backbone
+from yolos_jax.weights.classifiers import to_timm
+from yolos_jax.weights.deit import from_deit
 
 
 def starting_params(
     model: YolosConfig, init: str, seed: int, label_names: Mapping[int, str] | None = None, by_name: bool = True
 ) -> dict:
-    """Random parameters, those of one of our checkpoints, or converted ones.
+    """Random parameters, those of one of our checkpoints (of a detector or of a classifier), or converted ones.
 
     Weights of a detector with another number of classes keep everything but the last layer of the class head, the
     only one that depends on it.
@@ -36,7 +41,9 @@ def starting_params(
     if init in SCHEMES:
         return build(model, seed, init)[1]
     if checkpoints.steps(init):
-        params, meta = checkpoints.load(init)
+        params, meta = checkpoints.load_any(init)
+        if isinstance(meta.model, ClassifierConfig):
+            return _from_classifier(params, meta, model, init, seed)
         found, names = meta.model, meta.label_names
         different = weights.with_classes(found, model.num_classes).differences(model)
         if different:
@@ -55,6 +62,14 @@ def starting_params(
     elif by_name:
         _match_rows(params, names, label_names or {}, init, lambda: build(model, seed)[1])
     return jax.tree.map(np.asarray, params)
+
+
+def _from_classifier(params: dict, meta: Meta, model: YolosConfig, init: str, seed: int) -> dict:
+    """A detector's parameters from one of our image classifiers, in the way of any ViT."""
+    found = find_backbone(to_timm(params, meta.model), f"the checkpoint {init}, step {meta.step}")
+    started, report = from_deit(found, model, seed)
+    print(report)
+    return jax.tree.map(np.asarray, started)
 
 
 def _match_rows(

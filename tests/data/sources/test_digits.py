@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from yolos_jax.data.sources import digits
+from yolos_jax.data.sources import digits, single_digits
 from yolos_jax.errors import InputError
 
 TRAIN, VAL = 60, 25
@@ -162,3 +162,26 @@ def test_the_command_line_and_no_jax(tmp_path):
     look = "import sys, yolos_jax.data.sources.digits as d; d.load_digits(); print('jax' in sys.modules)"
     alone = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert alone.stdout.strip() == "False"
+
+
+def test_single_digits_are_of_the_same_split(tmp_path, monkeypatch):
+    """As class folders; training pictures show no scan that is held out, and a class is a scan's own."""
+    drawn, draw = [], single_digits.one_digit
+
+    def recorded(found, which, random):
+        drawn.append(which)
+        return draw(found, which, random)
+
+    monkeypatch.setattr(single_digits, "one_digit", recorded)
+    single_digits.write(tmp_path / "a", train=40, val=20, seed=3)
+    scans = digits.load_digits()
+    train, val = digits.split_digits(scans.labels)
+    assert set(drawn[:40]) <= set(train.tolist()) and set(drawn[40:]) <= set(val.tolist()) and len(drawn) == 60
+    single_digits.write(tmp_path / "b", train=40, val=20, seed=3)
+    assert files(tmp_path / "a") == files(tmp_path / "b") and len(files(tmp_path / "a")) == 60
+    for number, which in enumerate(drawn[:40]):
+        with Image.open(tmp_path / "a" / "train" / str(scans.labels[which]) / f"{number:06d}.png") as image:
+            pixels = np.asarray(image)
+        assert pixels.shape == (40, 40, 3) and (pixels.max((0, 1)) >= 160).all() and np.median(pixels) < 32
+    with pytest.raises(InputError, match="--val is 3; it must be 10 or more"):
+        single_digits.write(tmp_path / "c", val=3)

@@ -69,19 +69,28 @@ def compose(digits: Digits, pool: np.ndarray, random: np.random.Generator) -> Sc
     chosen = random.choice(pool, random.integers(1, MOST + 1), replace=False)
     boxes = None
     while boxes is None:
-        stencils = [_stencil(digits.scans[i], int(random.integers(DIGIT_SIDES[0], DIGIT_SIDES[1] + 1))) for i in chosen]
+        stencils = [
+            stencil_of(digits.scans[i], int(random.integers(DIGIT_SIDES[0], DIGIT_SIDES[1] + 1))) for i in chosen
+        ]
         boxes = _place([stencil.shape for stencil in stencils], random)
     # Ink is brighter than the ground by at least 160 in every channel, so ink that is kept can be seen.
     ground = random.integers(0, 32, 3)
     image = np.broadcast_to(ground, (SIDE, SIDE, 3)).astype(np.float32)
-    for stencil, (x, y, width, height) in zip(stencils, boxes):
-        ink = random.integers(192, 256, 3)
-        opacity = stencil[..., None].astype(np.float32) / 255
-        image[y : y + height, x : x + width] += opacity * (ink - ground)
+    for stencil, (x, y, *_) in zip(stencils, boxes):
+        paint(image, stencil, (x, y), ground, random)
     return Scene(image.round().astype(np.uint8), boxes, digits.labels[chosen], chosen.astype(np.int32))
 
 
-def _stencil(scan: np.ndarray, side: int) -> np.ndarray:
+def paint(
+    image: np.ndarray, stencil: np.ndarray, corner: tuple[int, int], ground: np.ndarray, random: np.random.Generator
+) -> None:
+    """Draws a stencil in random bright ink onto a float32 image of one colour, its upper left at (x, y) `corner`."""
+    (x, y), (height, width) = corner, stencil.shape
+    opacity = stencil[..., None].astype(np.float32) / 255
+    image[y : y + height, x : x + width] += opacity * (random.integers(192, 256, 3) - ground)
+
+
+def stencil_of(scan: np.ndarray, side: int) -> np.ndarray:
     """The scan enlarged to `side` pixels and cropped to its ink: uint8 `[height, width]` opacities."""
     large = np.array(Image.fromarray(scan).resize((side, side), Image.Resampling.BICUBIC))
     large[large < FAINT] = 0

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ ANEW = "copy or prepare the data set anew."
 OTHER_NAMES = {"train2017": "train", "val2017": "validation", "test2017": "test"}
 
 
-def find_dataset(root: str | Path) -> Path | None:
+def find_dataset(root: str | Path, most: int = DEPTH) -> Path | None:
     """The folder of a TFDS data set: `root` itself, or the only one in it (as in `root/coco/2017/1.1.0`).
 
     None if there is none, or if `root` is a COCO folder. `InputError` if there are several, or if `root` is a
-    preparation that was never finished.
+    preparation that was never finished. At most so many folders deep is looked for one.
     """
     root = Path(root)
     if (root / INFO).is_file():
@@ -37,7 +38,7 @@ def find_dataset(root: str | Path) -> Path | None:
         raise InputError(f"{root} looks like a TFDS data set but has no {INFO}: it was not prepared to the end.")
     if (root / "annotations").is_dir():
         return None
-    deep = [path for depth in range(1, DEPTH + 1) for path in root.glob("*/" * depth + INFO)]
+    deep = [path for depth in range(1, most + 1) for path in root.glob("*/" * depth + INFO)]
     found = [p.parent for p in deep if not any(n.startswith(UNFINISHED) for n in p.relative_to(root).parts)]
     if len(found) > 1:
         raise InputError(f"{root} holds several data sets, {', '.join(map(str, sorted(found)))}; name one of them.")
@@ -62,17 +63,21 @@ class Records:
       shards: its files.
     """
 
+    # What records must hold, what such a data set is called, and the file of the labels' names.
+    fields, kind, names_file = FIELDS, "TFDS's coco/2017", NAMES
+
     def __init__(self, directory: Path, split: str):
         self.directory, info = directory, _builder(directory).info
         self._check_features(info.features)
         splits = info.splits
-        self.split = split if split in splits else OTHER_NAMES.get(split, split)
+        self.split = self._named(split, list(splits))
         if self.split not in splits:
             raise MissingSplit(f"{directory} has no split {split!r}; it has {', '.join(sorted(splits)) or 'none'}.")
         self._length = int(splits[self.split].num_examples)
         self.shards = [Path(str(path)) for path in splits[self.split].filepaths]
         self._check_shards(splits[self.split].shard_lengths)
-        self.names = self._read_names(info.features["objects"]["label"].num_classes)
+        labels = dict(info.features).get("objects", info.features)
+        self.names: Sequence[str] = self._read_names(labels["label"].num_classes)
         self.category_ids = self._ids(info.metadata.get("category_ids"))
 
     def __len__(self) -> int:
@@ -106,18 +111,23 @@ class Records:
 
         builder, raw = _builder(self.directory), tfds.decode.DeserializeMethod.RAW_BYTES
         data, features = builder.as_data_source(split=self.split, deserialize_method=raw), builder.info.features
-        image = tfds.features.FeaturesDict({"image": features["image"]})
-        return data, {"whole": features, "image": image}, {"image": tfds.decode.SkipDecoding()}
+        parts = {"image": ["image"], "labelled": [name for name in ("image", "label") if name in features]}
+        some = {what: tfds.features.FeaturesDict({n: features[n] for n in names}) for what, names in parts.items()}
+        return data, {"whole": features, **some}, {"image": tfds.decode.SkipDecoding()}
+
+    def _named(self, split: str, splits: list[str]) -> str:
+        """What the data set calls a split."""
+        return split if split in splits else OTHER_NAMES.get(split, split)
 
     def _check_features(self, features: Any) -> None:
         inner: Any = getattr(features["objects"], "feature", None) if "objects" in features else None
         present = dict(features)
         present |= {f"objects/{key}": inner[key] for key in (inner if hasattr(inner, "keys") else ())}
-        foreign = f"the records of {self.directory} are not those of TFDS's coco/2017"
-        lacking = FIELDS.keys() - present.keys()
+        foreign = f"the records of {self.directory} are not those of {self.kind}"
+        lacking = self.fields.keys() - present.keys()
         if lacking:
             raise InputError(f"{foreign}: they lack {', '.join(sorted(lacking))}.")
-        for key, kind in FIELDS.items():
+        for key, kind in self.fields.items():
             found = type(present[key]).__name__
             if found in ("Tensor", "Scalar"):
                 found = f"{np.dtype(present[key].np_dtype)}{list(present[key].shape) or ''}"
@@ -144,7 +154,7 @@ class Records:
 
     def _read_names(self, count: int) -> list[str]:
         """The names of the labels; without them nobody knows which category a label is."""
-        path, names = self.directory / NAMES, []
+        path, names = self.directory / self.names_file, []
         with contextlib.suppress(OSError, ValueError):
             names = [line.strip() for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
         twice = len(set(names)) < len(names)

@@ -1,0 +1,110 @@
+"""The paper's claim on the embedded data: how a detector learns that starts from a classifier, and from nothing.
+
+python -m benchmarks.pretraining --out runs/claim                      # hours on two CPU cores
+python -m benchmarks.pretraining --out runs/claim --seeds 1 --scenes 160 --pictures 160 --epochs 1 2   # minutes
+
+Three starts of `configs/digits.py` are trained with as many steps each: `reference` (random, meant to be followed by
+DeiT's weights), `from_nothing` (ours), and a classifier of `configs/digits_pretrain.py`. Held-out AP after some
+numbers of epochs, each the end of a run of its own with its own schedule; mean and standard deviation over seeds.
+What is there already is not done again.
+"""
+
+import argparse
+import contextlib
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import positive, recipe_of
+from yolos_jax.data.sources import digits, single_digits
+from yolos_jax.errors import InputError, clear_errors
+
+STARTS = ("reference", "from_nothing", "pre-trained")
+
+
+def main() -> None:
+    """Trains what is missing, and prints the table."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("--out", type=Path, required=True, help="folder for data, runs and numbers")
+    parser.add_argument("--seeds", type=positive, default=3)
+    parser.add_argument("--epochs", type=positive, nargs="+", default=[1, 2, 4, 8, 14])
+    parser.add_argument("--scenes", type=positive, default=6000, help="scenes to train on")
+    parser.add_argument("--pictures", type=positive, default=8000, help="single digits to pre-train on")
+    parser.add_argument("--pretrain-epochs", type=positive, default=10)
+    arguments = parser.parse_args()
+    make_data(arguments)
+    found = {
+        (start, epochs): [held_out(arguments, start, epochs, seed) for seed in range(arguments.seeds)]
+        for epochs in arguments.epochs
+        for start in STARTS
+    }
+    print(table(found, arguments.epochs, arguments.seeds))
+
+
+def make_data(arguments: argparse.Namespace) -> None:
+    """Scenes and single digits; the same whatever the seeds of training."""
+    out = arguments.out
+    if not (out / "scenes" / "annotations" / "instances_val2017.json").is_file():
+        digits.write(out / "scenes", arguments.scenes)
+    if not (out / "digits").is_dir():
+        single_digits.write(out / "digits", arguments.pictures)
+
+
+def classifier(arguments: argparse.Namespace, seed: int) -> Path:
+    """A pre-trained classifier's folder."""
+    from yolos_jax.tasks.classification import evaluate_classifier, pretrain
+
+    folder = arguments.out / f"classifier-{seed}"
+    config = recipe_of("digits_pretrain")
+    config.seed = seed
+    config.data.root = str(arguments.out / "digits")
+    config.train.epochs = arguments.pretrain_epochs
+    numbers = folder / "numbers.json"
+    if not numbers.is_file():
+        pretrain(config, folder)
+        metrics = evaluate_classifier(config, folder).metrics
+        numbers.write_text(json.dumps(metrics))
+        print(f"classifier, seed {seed}: top-1 {metrics['top1']:.4f} on digits that are held out")
+    return folder
+
+
+def held_out(arguments: argparse.Namespace, start: str, epochs: int, seed: int) -> float:
+    """AP of one run."""
+    from yolos_jax import evaluate, train
+
+    folder = arguments.out / f"{start}-{epochs}-{seed}"
+    numbers = folder / "numbers.json"
+    if not numbers.is_file():
+        config: Any = recipe_of("digits")
+        config.seed = seed
+        config.data.root = str(arguments.out / "scenes")
+        config.train.epochs = epochs
+        config.init = str(classifier(arguments, seed)) if start == STARTS[-1] else start
+        train(config, folder)
+        numbers.write_text(json.dumps(evaluate(config, folder).metrics))
+        with contextlib.suppress(OSError, ValueError):
+            print(f"{folder.name}: AP {json.loads(numbers.read_text())['AP']:.4f}")
+    try:
+        return float(json.loads(numbers.read_text())["AP"])
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{numbers} holds no AP; remove it, and it is measured anew.") from error
+
+
+def table(found: dict[tuple[str, int], list[float]], epochs: list[int], seeds: int) -> str:
+    """Mean and standard deviation of AP, in markdown."""
+    lines = [f"| epochs | {' | '.join(STARTS)} |", "|---|" + "---|" * len(STARTS)]
+    for count in epochs:
+        cells = []
+        for start in STARTS:
+            values = found[start, count]
+            spread = f" ± {statistics.stdev(values):.3f}" if seeds > 1 else ""
+            cells.append(f"{statistics.mean(values):.3f}{spread}")
+        lines.append(f"| {count} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    with clear_errors():
+        main()

@@ -1,0 +1,18 @@
+r"""The classifier that YOLOS-S (compound dwr) starts from: 19 blocks of width 240, 272 pixels. Paper, table 4.
+
+python pretrain.py --config configs/deit_s_compound.py --workdir runs/deit_s_compound --config.data.root=data/imagenet
+python train.py --config configs/yolos_s_compound.py --workdir runs/s_compound --config.data.root=data/coco \
+    --config.init=runs/deit_s_compound
+
+Otherwise as `deit_s`.
+"""
+
+from ml_collections import ConfigDict
+
+from yolos_jax import settings
+
+
+def get_config() -> ConfigDict:
+    config = settings.get_classifier_config("s")
+    config.model.update(depth=19, width=240, heads=6, image_size=272)
+    return config

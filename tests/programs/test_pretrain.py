@@ -1,0 +1,169 @@
+"""Pre-training from beginning to end: runs, resuming, the way to a detector, programs, recipes, bad input."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from made_classes import CLASSES, classifier_config, make_classes
+from micro_run import assert_equal_trees, lines, micro_config, micro_data
+from reference_pack import ROOT
+
+from yolos_jax import checkpoints
+from yolos_jax.errors import InputError
+from yolos_jax.inference.loading import load_model
+from yolos_jax.model.classifier_config import CLASSIFIERS, ClassifierConfig
+from yolos_jax.model.yolos import build
+from yolos_jax.programs.command_line import load_recipe
+from yolos_jax.recipe import model_of
+from yolos_jax.tasks.classification import classifier_of, pretrain
+from yolos_jax.tasks.detection import train
+from yolos_jax.weights.starting import starting_params
+
+ONE = jax.devices()[:1]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """1,000 pictures whose class is their colour."""
+    root = tmp_path_factory.mktemp("data")
+    return make_classes(make_classes(root, "train", 300), "val", 34, classes=CLASSES[:3])
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """A run of six steps, with a moving average: its folder."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    pretrain(classifier_config(data, **{"train.max_steps": 6, "train.ema": 0.5}), folder, devices=ONE)
+    return folder
+
+
+def test_a_run_in_two_parts_equals_one_in_a_piece(data, whole, tmp_path, capsys):
+    shutil.copytree(whole, tmp_path / "run")
+    for later in ("6", "best"):
+        shutil.rmtree(tmp_path / "run" / later)
+    config = classifier_config(data, **{"train.max_steps": 6, "train.ema": 0.5})
+    assert pretrain(config, tmp_path / "run", devices=ONE).step == 6
+    assert "going on from the checkpoint of step 3" in capsys.readouterr().out
+    shapes = checkpoints.load_any(whole)[0]
+    read = [checkpoints.read(f, 6, params=shapes, ema=shapes) for f in (whole, tmp_path / "run")]
+    assert_equal_trees(*read)
+    a, b = lines(whole), lines(tmp_path / "run")
+    assert [line["loss"] for line in a if "loss" in line] == [line["loss"] for line in b if "loss" in line]
+    assert [line["step"] for line in a if "val/top1" in line] == [6]
+
+
+def test_from_pictures_to_a_detector(data, tmp_path, capsys):
+    """Pre-train, start a detector from it, train and evaluate that."""
+    config = classifier_config(data, **{"train.epochs": 3, "augment.repeats": 2, "train.ema": 0.5})
+    outcome = pretrain(config, tmp_path / "deit", devices=ONE)
+    assert outcome.step == 42 and outcome.compiled == (4,) and outcome.padding == 0
+    found = lines(tmp_path / "deit")
+    scores = [line["val/top1"] for line in found if "val/top1" in line]
+    assert len(scores) == 3 and max(scores) > 0.9
+    losses = [line["loss"] for line in found if "loss" in line]
+    assert losses[0] > 0.9 * np.log(3) and losses[-1] < losses[0]
+    printed = capsys.readouterr().out
+    assert "training on 900 images of 3 classes, 1 device(s): 42 steps, 14 in an epoch" in printed
+    assert f"best top1 {max(scores):.4f}" in printed
+
+    changes = {"init": str(tmp_path / "deit"), "eval.every_epochs": 2}
+    train(micro_config(micro_data(tmp_path / "coco"), **changes), tmp_path / "yolos", devices=ONE)
+    printed = capsys.readouterr().out
+    assert "deit weights from the checkpoint" in printed and "grid 2x2 resized to 4x4" in printed
+    assert {"val/AP", "val/AP50"} <= lines(tmp_path / "yolos")[-1].keys()
+
+
+def test_a_detector_starts_with_the_classifiers_numbers(whole, data, tmp_path):
+    """The moving average's; everything but heads, DET tokens and resized positions is bit-equal."""
+    model = model_of(micro_config(data), 10)
+    model = dataclasses.replace(model, init_pe_size=(32, 32))
+    params, meta = checkpoints.load_any(whole)
+    started, fresh = starting_params(model, str(whole), 3), build(model, 3)[1]
+    for part in ("patch_embed", "cls_token", "blocks", "last_block", "norm"):
+        assert_equal_trees(started[part], params[part])
+    for part in ("cls", "grid"):
+        np.testing.assert_array_equal(started["pos_embed"][part], params["pos_embed"][part])
+    for part in ("class_head", "box_head", "det_tokens"):
+        assert_equal_trees(started[part], fresh[part])
+    assert meta.label_names == dict(enumerate(CLASSES))
+    latest = checkpoints.read(whole, 6, params=params)["params"]  # which the average lags behind
+    assert (params["head"]["kernel"] != latest["head"]["kernel"]).any()
+    with pytest.raises(InputError, match="has 2 blocks of width 12, the model wants 3|do not fit the model"):
+        starting_params(dataclasses.replace(model, width=24), str(whole), 3)
+    with pytest.raises(InputError, match="holds an image classifier, which detects nothing"):
+        load_model(whole)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"model.width": 24}, "is of another model: width 12 against 24"),
+        ({"augment.erase": 0.5}, "augment.erase 0.1 against 0.5"),
+        ({"loss.smoothing": 0.0}, r"loss.smoothing 0.1 against 0.0"),
+        ({"train.batch_size": 61}, "train.batch_size 61 must be a multiple of 2 .*in pairs of images that are mixed"),
+        ({"model.num_classes": 2}, "model.num_classes is 2 and .* has 3 classes; set it to 0"),
+        ({"data.val_split": "test"}, "the split test does not exist.*or --config.eval.every_epochs=0"),
+        ({"data.root": "/nowhere"}, "the folder /nowhere does not exist; set --config.data.root"),
+    ],
+)
+def test_what_is_refused(data, whole, changes, words):
+    with pytest.raises(InputError, match=words):
+        pretrain(classifier_config(data, **{"train.ema": 0.5} | changes), whole, devices=ONE)
+
+
+def test_starting_from_another_classifier(whole, data, tmp_path, capsys):
+    from yolos_jax.tasks.classification import starting_classifier
+
+    model = classifier_of(classifier_config(data), 5)
+    params, kept = starting_classifier(model, str(whole), 0), checkpoints.load_any(whole)[0]
+    assert params["head"]["bias"].shape == (5,) and "the head starts fresh" in capsys.readouterr().out
+    assert_equal_trees(params["blocks"], kept["blocks"])
+    with pytest.raises(InputError, match="another model than the config: width 12 against 24"):
+        starting_classifier(dataclasses.replace(model, width=24), str(whole), 0)
+
+
+def test_programs(whole, data, tmp_path, call):
+    recipe = tmp_path / "micro.py"
+    recipe.write_text(
+        "from made_classes import classifier_config\n"
+        f"get_config = lambda: classifier_config({str(data)!r}, **{{'train.max_steps': 6, 'train.ema': 0.5}})\n"
+    )
+    done = call("pretrain.py", "--config", recipe, "--workdir", whole)
+    assert done.returncode == 0 and "the run is complete" in done.stdout
+    done = call("eval.py", "--config", recipe, "--checkpoint", whole, "--out", tmp_path / "numbers")
+    numbers = json.loads((tmp_path / "numbers" / "metrics.json").read_text())
+    assert done.returncode == 0 and numbers["images"] == 102 and f"top1 {numbers['top1']:.4f}" in done.stdout
+    refused = call("train.py", "--config", recipe, "--workdir", whole)
+    assert refused.returncode == 2 and "the recipe trains a classifier; give it to pretrain.py" in refused.stderr
+    refused = call("pretrain.py", "--config=yolos_s", "--workdir", whole)
+    assert refused.returncode == 2 and "the recipe trains a detector; give it to train.py" in refused.stderr
+    texts = [call("eval.py", *words, "--help").stdout for words in ((), ("--config", recipe))]
+    assert ["augment.mixup" in text for text in texts] == [False, True] == ["det_tokens" not in text for text in texts]
+    done = call("convert.py", whole, "--to-hf", "--out", tmp_path / "hf")
+    assert done.returncode == 0 and "timm.safetensors has timm's names" in done.stdout
+    settings = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert settings["id2label"] == {"0": "blue", "1": "green", "2": "red"} and settings["model_type"] == "vit"
+    # What others read is what a detector starts from, too.
+    model = dataclasses.replace(model_of(micro_config(data), 10), init_pe_size=(32, 32))
+    want = starting_params(model, str(whole), 0)
+    for exported in (tmp_path / "hf", tmp_path / "hf" / "timm.safetensors"):
+        assert_equal_trees(starting_params(model, str(exported), 0), want)
+
+
+@pytest.mark.parametrize("name", ["deit_ti", "deit_s", "deit_b", "deit_s_dwr", "deit_s_compound"])
+def test_recipes_of_deit(name):
+    """DeiT's table of hyperparameters (arXiv 2012.12877, table 9)."""
+    config = load_recipe(name)
+    compound = ClassifierConfig(width=240, depth=19, heads=6, image_size=272)
+    assert classifier_of(config, 1000) == CLASSIFIERS.get(name.removeprefix("deit_"), compound)
+    assert (config.train.epochs, config.train.batch_size, config.optimizer.name) == (300, 1024, "adamw")
+    assert (config.optimizer.learning_rate, config.optimizer.weight_decay) == (1e-3, 0.05)
+    assert (config.optimizer.warmup_epochs, config.loss.smoothing, config.model.drop_path) == (5, 0.1, 0.1)
+    augment = config.augment
+    assert (augment.mixup, augment.cutmix, augment.mix, augment.switch, augment.erase) == (0.8, 1.0, 1.0, 0.5, 0.25)
+    assert (augment.magnitude, augment.deviation, augment.operations, augment.chance) == (9, 0.5, 2, 0.5)
+    assert config.optimizer.clip_norm == 0
+    assert f"--config configs/{name}.py" in (ROOT / f"configs/{name}.py").read_text()

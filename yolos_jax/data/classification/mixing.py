@@ -1,0 +1,53 @@
+"""Which pairs of pictures are mixed, and how: the numbers of mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899).
+
+Slots 2k and 2k + 1 of a batch are a pair. The order of a batch is random, and neighbours are on one device, so no
+pixel has to travel. The pixels are mixed inside the compiled step, by `objective.mixing`.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Mixed(NamedTuple):
+    """How `n` images are mixed with their partners."""
+
+    share: np.ndarray  # float32 [n]: weight of the image's own label; the rest is the partner's
+    box: np.ndarray  # int32 [n, 4]: (top, left, bottom, right) in pixels taken from the partner; zeros for mixup
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixing:
+    """Each pair is mixed up or has boxes exchanged, with shares of a beta distribution."""
+
+    size: int = 224  # pixels of a side
+    mixup: float = 0.8  # both parameters of the beta distribution of mixup's shares; 0 for no mixup
+    cutmix: float = 1.0  # the same of CutMix's
+    probability: float = 1.0  # that a pair is mixed at all
+    switch: float = 0.5  # that it is by CutMix, if both are wanted
+
+    def __bool__(self) -> bool:
+        return self.probability > 0 and (self.mixup > 0 or self.cutmix > 0)
+
+    def draw(self, random: np.random.Generator, images: int) -> Mixed:
+        """The numbers of so many images, an even number of them."""
+        share, box = np.ones(images, np.float32), np.zeros((images, 4), np.int32)
+        for pair in range(images // 2 if self else 0):
+            u, which = random.random(2)
+            if u >= self.probability:
+                continue
+            both, slots = self.mixup > 0 and self.cutmix > 0, slice(2 * pair, 2 * pair + 2)
+            if which < self.switch if both else self.cutmix > 0:
+                box[slots] = cut = self._box(random.beta(self.cutmix, self.cutmix), random)
+                share[slots] = 1.0 - (cut[2] - cut[0]) * (cut[3] - cut[1]) / self.size**2
+            else:
+                share[slots] = random.beta(self.mixup, self.mixup)
+        return Mixed(share, box)
+
+    def _box(self, share: float, random: np.random.Generator) -> tuple[int, int, int, int]:
+        """A square of about 1 - share of the area around a random point, cut where it leaves the image."""
+        half = int(self.size * math.sqrt(1.0 - share)) // 2
+        y, x = random.integers(self.size, size=2).tolist()
+        return max(y - half, 0), max(x - half, 0), min(y + half, self.size), min(x + half, self.size)

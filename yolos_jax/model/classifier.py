@@ -1,0 +1,154 @@
+"""The image classifier that a detector starts from: sequences of patches in, class logits out.
+
+Its parameters have the detector's names and shapes wherever both have them: patch embedding, CLS token, blocks, norm.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from yolos_jax.errors import InputError
+from yolos_jax.model.classifier_config import ClassifierConfig
+from yolos_jax.model.config import Compute
+from yolos_jax.model.init import fill, starting_values
+from yolos_jax.model.position import resize_to_tokens
+from yolos_jax.model.vit import Block, LayerNorm, Linear, parameter
+from yolos_jax.model.yolos import WORTH_SAVING, normalize
+
+
+class Logits(NamedTuple):
+    """What the network says about a batch."""
+
+    cls: jax.Array  # float32 [B, K], by the CLS token
+    distilled: jax.Array | None  # float32 [B, K], by the distillation token, if there is one
+
+    @property
+    def mean(self) -> jax.Array:
+        """float32 `[B, K]`: what the image is classified by."""
+        return self.cls if self.distilled is None else (self.cls + self.distilled) / 2
+
+
+class SquarePositions(nnx.Module):
+    """Position embeddings: one for CLS, one for the distillation token if there is one, a grid for the patches."""
+
+    def __init__(self, config: ClassifierConfig):
+        self.cls = parameter(1, config.width)
+        self.dist = parameter(1, config.width) if config.distilled else None
+        self.grid = parameter(*config.grid, config.width)
+
+    def __call__(self, rows: int, columns: int) -> jax.Array:
+        """float32 `[T + rows * columns, D]`, the grid resized as the detector's is; exact where it fits already."""
+        table = self.grid[...]
+        patches = table.reshape(-1, table.shape[-1])
+        if table.shape[:2] != (rows, columns):
+            size = jnp.array([rows, columns], jnp.int32)
+            patches = resize_to_tokens(table, size, rows * columns, max(rows, columns))
+        return jnp.concatenate([*_there(self.cls, self.dist), patches])
+
+
+class Classifier(nnx.Module):
+    """A ViT over `[CLS, (distillation,) patches...]`, in the detector's own blocks.
+
+    The blocks before the last are stacked and scanned; the last one computes only the tokens that heads read.
+
+    Args:
+      config: the architecture.
+      compute: precision, memory and speed.
+      rngs: its `params` stream seeds the starting values.
+      scheme: of the starting values, see `model.init.starting_values`; "reference" is DeiT's.
+    """
+
+    def __init__(
+        self, config: ClassifierConfig, compute: Compute = Compute(), *, rngs: nnx.Rngs, scheme: str = "reference"
+    ):
+        self.config, self.compute = config, compute
+        width, scanned = config.width, (config.depth - 1,)
+        self.patch_embed = Linear(config.patch_values, width)
+        self.cls_token = parameter(1, width)
+        self.dist_token = parameter(1, width) if config.distilled else None
+        self.pos_embed = SquarePositions(config)
+        self.blocks = Block(config, compute, scanned)
+        self.last_block = Block(config, compute)
+        self.norm = LayerNorm(config)
+        self.head = Linear(width, config.num_classes)
+        self.head_dist = Linear(width, config.num_classes) if config.distilled else None
+        fill(self, rngs.params(), scheme)
+
+    def __call__(
+        self, patches: jax.Array, size: tuple[int, int] | None = None, branches: jax.Array | None = None
+    ) -> Logits:
+        """Classifies images that are all of one size.
+
+        Args:
+          patches: `[B, N, 3 * patch_size ** 2]`, RGB patches row by row, values in (row, column, channel) order;
+            uint8 pixels, or floats that are already normalised. No slot is padding.
+          size: static; rows and columns of the images in patches, by default those of `config.image_size`.
+          branches: float32 `[B, depth, 2]`, what each block's two branches are multiplied by (stochastic depth).
+        """
+        config, dtype = self.config, jnp.dtype(self.compute.dtype)
+        rows, columns = size or config.grid
+        if patches.shape[1] != rows * columns:
+            raise InputError(f"sequences of {patches.shape[1]} patches are no images of {rows} x {columns} patches.")
+        if patches.dtype == jnp.uint8:
+            patches = normalize(patches)
+        special = jnp.concatenate(_there(self.cls_token, self.dist_token)).astype(dtype)
+        special = jnp.broadcast_to(special, (patches.shape[0], *special.shape))
+        x = jnp.concatenate([special, self.patch_embed(patches.astype(dtype))], axis=1)
+        x += self.pos_embed(rows, columns).astype(dtype)
+        length = jnp.full(x.shape[:1], x.shape[1], jnp.int32)
+        graph, layers = nnx.split(self.blocks)
+        each = None if branches is None else branches.swapaxes(0, 1)
+
+        def step(x: jax.Array, layer: tuple[nnx.State, jax.Array | None]) -> tuple[jax.Array, None]:
+            return nnx.merge(graph, layer[0])(x, length, branches=layer[1])[0], None
+
+        # As in `Yolos`.
+        remat, cudnn = self.compute.remat, self.compute.attention == "cudnn"
+        saving = jax.checkpoint(step, prevent_cse=False, policy=None if remat else WORTH_SAVING)
+        scanned = layers, None if each is None else each[:-1]
+        x, _ = jax.lax.scan(saving if remat or not cudnn else step, x, scanned)
+        asked = slice(0, config.special_tokens)
+        x, _ = self.last_block(x, length, asked, branches=None if each is None else each[-1])
+        x = self.norm(x).astype(jnp.float32)
+        return Logits(_of(self.head, x[:, 0]), None if self.head_dist is None else _of(self.head_dist, x[:, 1]))
+
+
+def _there(*parameters: nnx.Param | None) -> list[jax.Array]:
+    return [one[...] for one in parameters if one is not None]
+
+
+def _of(head: Linear, x: jax.Array) -> jax.Array:
+    """A head's logits of one token of each image, `[B, D]`."""
+    return head(x[:, None])[:, 0]
+
+
+def stochastic_depth(keep: jax.Array, rate: float) -> jax.Array:
+    """float32 `[B, depth, 2]` for `Classifier`: 0 for branches that are left out, else what keeps the expectation.
+
+    The rate grows linearly from 0 at the first block to `rate` at the last. `keep` is bool or uint8 of the same shape.
+    """
+    return keep.astype(jnp.float32) / (1.0 - jnp.asarray(drop_rates(keep.shape[1], rate)))[:, None]
+
+
+def drop_rates(depth: int, rate: float) -> np.ndarray:
+    """float32 `[depth]`: how often a branch of each block is left out."""
+    return np.linspace(0.0, rate, depth).astype(np.float32)
+
+
+def classifier_params(config: ClassifierConfig, seed: int = 0, scheme: str = "reference") -> dict:
+    """Starting values of the parameters, as `model.yolos.build` gives a detector's."""
+    return starting_values(abstract_classifier(config)[1], [seed], scheme)
+
+
+def abstract_classifier(config: ClassifierConfig, compute: Compute = Compute()) -> tuple[Any, dict]:
+    """(graph definition, parameters as a nested dict of shapes and dtypes), as `model.yolos.abstract`."""
+    graph, state = nnx.split(nnx.eval_shape(lambda: Classifier(config, compute, rngs=nnx.Rngs(0))))
+    return graph, nnx.to_pure_dict(state)
+
+
+def classify(graph: Any, params: dict, *args: Any, **kwargs: Any) -> Logits:
+    """Calls the network as a pure function of its parameters (see `Classifier.__call__`)."""
+    return nnx.merge(graph, nnx.State(params))(*args, **kwargs)

@@ -1,0 +1,18 @@
+"""Pre-trains an image classifier that a detector can start from, going on from the workdir's newest checkpoint.
+
+python pretrain.py --config configs/deit_s.py --workdir runs/deit_s --config.data.root=data/imagenet
+
+SIGTERM or Ctrl-C finishes the step, saves and leaves with exit code 143 or 130; the same command goes on.
+"""
+
+from yolos_jax import settings
+from yolos_jax.programs.train import run
+
+
+def main() -> None:
+    """Trains as the command line says."""
+    run(__doc__, settings.CLASSIFICATION)
+
+
+if __name__ == "__main__":
+    main()
