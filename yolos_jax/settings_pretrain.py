@@ -21,7 +21,7 @@ _SHARED = {
     "data.train_split": "train", "data.val_split": "val", "data.max_images": None, "data.on_bad_image": None,
     "data.workers": None, "data.ahead": None,
     "train.batch_size": 1024, "train.accumulate": None, "train.epochs": 300, "train.max_steps": None,
-    "train.ema": None, "train.log_every": None,
+    "train.ema": None, "train.log_every": None, "train.curves": None,
     "optimizer.name": None, "optimizer.learning_rate": 1e-3, "optimizer.min_lr": 1e-5, "optimizer.schedule": "step",
     "optimizer.warmup_epochs": 5.0, "optimizer.weight_decay": 0.05, "optimizer.clip_norm": 0.0,
     "eval.batch_size": 256, "eval.every_epochs": None, "eval.compilation_cache": None,

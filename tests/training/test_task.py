@@ -69,7 +69,7 @@ def line_task(scores, mesh):
         image_ids=np.arange(POINTS) + 100,
         bad_images="errors",
         shown=("error",),
-        evaluate=lambda params, cancelled: SimpleNamespace(metrics={"fit": next(evaluations)}, skipped=[]),
+        evaluate=lambda params, cancelled: SimpleNamespace(details={}, metrics={"fit": next(evaluations)}, skipped=[]),
         headline=("fit",),
         facts={"config": get_config().to_dict(), "data": {}, "order": 0, "versions": {}},
         validation={},
