@@ -61,6 +61,7 @@ def test_files_and_functions_are_short():
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno - node.lineno < MOST_OF_A_FUNCTION, (file, node.name)
     assert (PACKAGE / "training" / "loop.py").read_text().count("\n") <= MOST_OF_THE_LOOP
+    assert (PACKAGE.parent / "README.md").read_text().count("\n") <= 150
 
 
 def test_no_two_files_of_one_name_but_programs_and_what_they_run():
