@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of class folders, in place of pictures made here")
     parser.add_argument("--workers", type=int, default=0, help="of whole loaders; 0 measures one core, part by part")
     parser.add_argument("--batch-size", type=positive, default=64)
-    parser.add_argument("--images", type=positive, default=1000, help="pictures of every measurement")
+    parser.add_argument("--images", type=positive, default=4000, help="pictures of every measurement")
     parser.add_argument("--pairs", type=positive, default=5, help="measurements of each")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -112,6 +112,9 @@ def our_work(view: RandomView) -> Callable[[bytes], np.ndarray]:
 
 def timms_work(changes: dict[str, Any]) -> Callable[[bytes], Any]:
     """Bytes -> a normalised tensor, by timm's transforms of DeiT's recipe."""
+    import torch
+
+    torch.set_num_threads(1)  # others would spin, and their time counts
     transform = timms_transform(changes)
 
     def work(data: bytes) -> Any:
@@ -125,10 +128,14 @@ def timms_transform(changes: dict[str, Any]) -> Any:
     from timm.data import create_transform
 
     policy = "rand-m9-mstd0.5-inc1" if changes.get("operations", 2) else None
-    return create_transform(
+    found = create_transform(
         SIZE, is_training=True, color_jitter=None, auto_augment=policy, interpolation="bicubic",
         re_prob=changes.get("erase", 0.25), re_mode="pixel", re_count=1,
     )  # fmt: skip
+    for step in found.transforms:
+        for operation in getattr(step, "ops", ()):
+            operation.magnitude_max = 9.99  # at 10 its posterize asks for no bit at all, which Pillow 13 refuses
+    return found
 
 
 def ours(arguments: argparse.Namespace, seed: int) -> Generator[int]:
