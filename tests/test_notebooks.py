@@ -16,7 +16,7 @@ from cpu_devices import cpu_devices
 from yolos_jax import checkpoints
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-NAMES = ("train_digits", "detect")
+NAMES = ("train_digits", "detect", "examine")
 
 
 def code_of(name: str) -> list[dict[str, Any]]:
@@ -64,6 +64,22 @@ def check_detect(variables: dict[str, Any], shown: list[Any]) -> None:
     np.testing.assert_allclose(layers.sum(-1), 1, rtol=1e-5)
 
 
+def check_examine(variables: dict[str, Any], shown: list[Any]) -> None:
+    """Attention sums to 1, the best token's box is the detector's, and the tables cover all images and readings."""
+    seen, detector = variables["seen"], variables["detector"]
+    for weights in (seen.attention, seen.rollout):
+        np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
+    first = detector(variables["paths"][0], threshold=0)
+    np.testing.assert_allclose(seen.boxes[variables["best"]], first.boxes[0], atol=1e-3)
+    (first_tokens,) = [value for value in shown if isinstance(value, list)]
+    assert [name for _, name, _ in first_tokens] == first.names[:3]
+    entries = json.loads((variables["folder"] / "tokens/predictions.json").read_text())
+    assert len(entries) == 40 * detector.config.det_tokens == 40 * len({entry["token"] for entry in entries})
+    readings = variables["found"].rows()
+    assert len(readings) == 5 * 4 and all(-1 <= row["mean"] <= 1 and row["pictures"] == 40 for row in readings)
+    assert sum(hasattr(value, "_repr_png_") for value in shown) == 3
+
+
 def run(name: str, folder: Path, ready: Path | None = None) -> Path:
     """Runs a notebook in a process with one device, as a user's is; returns a copy of the checkpoint folder it used.
 
@@ -108,6 +124,11 @@ def test_detect_runs(trained, tmp_path):
     assert checkpoints.steps(run("detect", tmp_path, trained)) == checkpoints.steps(trained)
 
 
+@pytest.mark.slow
+def test_examine_runs(trained, tmp_path):
+    assert checkpoints.steps(run("examine", tmp_path, trained)) == checkpoints.steps(trained)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_stored_notebook_is_plain(name):
     """Any Jupyter opens it; it is small, shows its outputs, and knows nothing of the machine that made them."""
@@ -129,6 +150,6 @@ def test_the_stored_notebook_is_plain(name):
 
 if __name__ == "__main__":
     found, values = execute(sys.argv[1])
-    {"train_digits": check_train_digits, "detect": check_detect}[sys.argv[1]](found, values)
+    {"train_digits": check_train_digits, "detect": check_detect, "examine": check_examine}[sys.argv[1]](found, values)
     shutil.copytree(found["run"] if "run" in found else found["folder"] / "run", sys.argv[2])
     print("checked")

@@ -100,7 +100,7 @@ def test_compiled_differentiated_and_split():
     model = Yolos(MICRO, rngs=nnx.Rngs(0))
     out = model(patches, grid, (0, -1))
     compiled = nnx.jit(lambda model, *args: model(*args, (0, -1)))(model, patches, grid)
-    for a, b in zip(out, compiled):
+    for a, b in zip(jax.tree.leaves(out), jax.tree.leaves(compiled), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     graph, state = nnx.split(model)
     assert_equal(nnx.merge(graph, state)(patches, grid, (0, -1)), out)
