@@ -1,98 +1,33 @@
 """Several processes of one run: the same numbers as one, one end for all, and a sentence when one is gone."""
 
 import json
-import os
 import re
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
 
 import jax
 import numpy as np
 import pytest
-from cpu_devices import cpu_devices
+from compiled_once import compiled_once
+from made_classes import classifier_config, make_classes
 from micro_run import lines, micro_config, micro_data, without_key_biases
-from reference_pack import ROOT
+from process_pair import Pair, Program
 
+import yolos_jax
 from yolos_jax import checkpoints
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
+from yolos_jax.tasks.classification import pretrain
 from yolos_jax.tasks.detection import train
 
 pytestmark = pytest.mark.slow
-LIMIT = 150  # seconds that any of this may take on a busy machine
 EVALUATED = {"eval.every_epochs": 2}
 LONG = {"train.epochs": 400, "checkpoint.every_steps": 5}
-
-
-LAUNCHERS = {  # what they put into the environment of process i
-    "": {},
-    "Slurm": {
-        **{"SLURM_JOB_ID": "7{port}", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"},
-        **{"SLURM_PROCID": "{i}", "SLURM_LOCALID": "{i}", "SLURM_STEP_TASKS_PER_NODE": "2"},
-    },
-    "Open MPI": {
-        **{"OMPI_MCA_orte_hnp_uri": "{job}.0;tcp://127.0.0.1:9", "OMPI_COMM_WORLD_SIZE": "2"},
-        **{"OMPI_COMM_WORLD_RANK": "{i}", "OMPI_COMM_WORLD_LOCAL_RANK": "{i}"},
-    },
-}
-
-
-class Pair:
-    """train.py or eval.py in two processes of two devices each, from the same recipe unless `second` changes it."""
-
-    def __init__(
-        self, folder, data, workdir, second=(), program="train.py", flags=(), launcher="", inject="", **changes
-    ):
-        config = folder / f"{len(list(folder.iterdir()))}.py"
-        config.write_text(
-            f"import sys\nfrom pathlib import Path\nfrom micro_run import micro_config\n{inject}\n\n\n"
-            f"def get_config():\n    return micro_config(Path({str(data)!r}), **{changes!r})\n"
-        )
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-            self.coordinator = f"127.0.0.1:{port}"
-        place = f"--workdir={workdir}" if program == "train.py" else f"--checkpoint={workdir}"
-        environment = cpu_devices(2) | {"PYTHONPATH": str(ROOT / "tests")}
-        self.said, self.processes = [folder / f"{config.stem}-{i}.txt" for i in range(2)], []
-        for i, output in enumerate(self.said):
-            command = [sys.executable, program, f"--config={config}", place, *flags, *(second if i else ())]
-            if not launcher:
-                command += [f"--coordinator={self.coordinator}", "--processes=2", f"--process={i}"]
-            environment |= {
-                name: value.format(i=i, port=port, job=port * 4096) for name, value in LAUNCHERS[launcher].items()
-            }
-            with output.open("w") as file:
-                self.processes.append(
-                    subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
-                )
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for process in self.processes:
-            process.kill()
-            process.wait()
-
-    def ends(self, limit: float = LIMIT) -> list[int]:
-        """Exit codes, once both have ended."""
-        end = time.monotonic() + limit
-        return [process.wait(max(1, end - time.monotonic())) for process in self.processes]
-
-    def steps(self, workdir, least: int) -> None:
-        """Waits until so many steps are done."""
-        end = time.monotonic() + LIMIT
-        while not (workdir / "metrics.jsonl").exists() or len(lines(workdir)) < least:
-            assert time.monotonic() < end and all(p.poll() is None for p in self.processes), self.text(0) + self.text(1)
-            time.sleep(0.1)
-
-    def text(self, i: int) -> str:
-        return self.said[i].read_text()
+CLASSES = {  # 4 steps on 72 pictures; 33 to evaluate, of which the third batch has but one
+    "train.batch_size": 16, "train.ema": 0.5, "eval.batch_size": 16, "checkpoint.every_steps": 2, "augment.repeats": 2,
+    "train.max_steps": 4, "train.curves": False,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +43,21 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
     """What one process on four devices makes of it."""
-    workdir = tmp_path_factory.mktemp("whole")
+    workdir = tmp_path_factory.mktemp("whole") / "run"
     train(micro_config(data, **EVALUATED), workdir, devices=jax.devices()[:4])
     return workdir
 
 
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory):
+    """(pictures with a class each, what one process on four devices makes of them)."""
+    root = make_classes(make_classes(tmp_path_factory.mktemp("classes"), "train", 24), "val", 11)
+    pretrain(classifier_config(root, **CLASSES), root / "run", devices=jax.devices()[:4])
+    return root, root / "run"
+
+
 def params_of(workdir):
-    params, meta = checkpoints.load(workdir)
+    params, meta = checkpoints.load_any(workdir)
     return without_key_biases(params), meta
 
 
@@ -125,41 +68,81 @@ def same_params(workdir, other):
     assert (off <= 1e-5).mean() >= 0.999 and off.max() <= 5e-4  # the bounds for parameters after steps
 
 
-def test_two_processes_train_and_evaluate_as_one_does(folder, data, whole, tmp_path):
-    """Ten images in batches of eight: the second batch is all in the first process's share."""
-    with Pair(folder, data, tmp_path / "run", **EVALUATED) as pair:
-        assert pair.ends() == [0, 0], pair.text(0) + pair.text(1)
-    same_params(tmp_path / "run", whole)
-    assert "4 device(s) in 2 processes" in pair.text(0)
-    assert "4 device(s)" not in pair.text(1)  # only one of them speaks
-    for mine, theirs in zip(lines(tmp_path / "run"), lines(whole), strict=True):
-        for key in ("step", "total", "grad_norm", "val/AP", "val/AR100"):
+def same_numbers(workdir, other, *keys):
+    for mine, theirs in zip(lines(workdir), lines(other), strict=True):
+        assert mine.keys() == theirs.keys()
+        for key in keys:
             assert mine.get(key) == pytest.approx(theirs.get(key), abs=1e-5), key
-    folders = [f"--out={tmp_path / name}" for name in ("two", "one")]
-    with Pair(folder, data, tmp_path / "run", program="eval.py", flags=folders[:1], **EVALUATED) as pair:
+
+
+@pytest.fixture(scope="module")
+def done(folder, data, whole, classes, tmp_path_factory):
+    """Two processes, as Slurm starts them, that do one thing after another: (their folder, what they said)."""
+    out = tmp_path_factory.mktemp("done")
+    shutil.copytree(whole, out / "resumed")
+    for later in ("3", "4", "best"):
+        shutil.rmtree(out / "resumed" / later)
+    programs = [
+        Program("eval.py", data, whole, EVALUATED, flags=(f"--out={out / 'two'}",)),
+        Program("train.py", data, out / "run", EVALUATED),
+        Program("train.py", data, out / "resumed", EVALUATED),
+        Program("pretrain.py", classes[0], out / "classes", CLASSES, make="made_classes.classifier_config"),
+    ]
+    with Pair(folder, *programs, launcher="Slurm") as pair:
         assert pair.ends() == [0, 0], pair.text(0) + pair.text(1)
-    recipe = f"--config={pair.said[0].parent / pair.said[0].stem.removesuffix('-0')}.py"
-    command = [sys.executable, "eval.py", recipe, f"--checkpoint={tmp_path / 'run'}", folders[1]]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=LIMIT)
-    two, one = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("two", "one"))
+    parts = [pair.parts(i) for i in range(2)]
+    assert [[code for code, _ in each] for each in parts] == [[0] * 4] * 2, pair.text(0) + pair.text(1)
+    return out, [[said for _, said in each] for each in parts]
+
+
+def test_two_processes_evaluate_as_one_does(done, data, whole):
+    out, _ = done
+    two = json.loads((out / "two" / "results.json").read_text())
+    one = yolos_jax.evaluate(micro_config(data, **EVALUATED), whole).results
     assert len(two) == len(one) == 10 * 6 and {r["image_id"] for r in two} == set(range(1, 11))
     for mine, theirs in zip(*(sorted(r, key=lambda e: (e["image_id"], -e["score"])) for r in (two, one))):
         assert (mine["image_id"], mine["category_id"]) == (theirs["image_id"], theirs["category_id"])
         np.testing.assert_allclose([*mine["bbox"], mine["score"]], [*theirs["bbox"], theirs["score"]], atol=1e-3)
 
 
-def test_another_number_of_processes_goes_on(folder, data, whole, tmp_path):
-    train(micro_config(data, **EVALUATED, **{"train.max_steps": 2}), tmp_path / "run", devices=jax.devices()[:1])
-    with Pair(folder, data, tmp_path / "run", **EVALUATED) as pair:
-        assert pair.ends() == [0, 0], pair.text(0) + pair.text(1)
-    assert "going on from the checkpoint of step 2" in pair.text(0)
-    same_params(tmp_path / "run", whole)
+def test_two_processes_train_as_one_does(done, whole):
+    """Ten images in batches of eight: the second batch is all in the first process's share."""
+    out, (first, second) = done
+    same_params(out / "run", whole)
+    assert "4 device(s) in 2 processes" in first[1]
+    assert "4 device(s)" not in "".join(second)  # only one of them speaks
+    same_numbers(out / "run", whole, "step", "total", "grad_norm", "val/AP", "val/AR100")
+
+
+def test_another_number_of_processes_goes_on(done, whole):
+    out, (first, _) = done
+    assert "going on from the checkpoint of step 2" in first[2]
+    same_params(out / "resumed", whole)
+
+
+def test_two_processes_train_a_classifier_as_one_does(done, classes):
+    """Pictures that are mixed lie in both processes; so do the branches that stochastic depth leaves out."""
+    (out, (first, second)), (_, whole) = done, classes
+    run = out / "classes"
+    assert "4 device(s) in 2 processes: 4 steps" in first[3] and "4 device(s)" not in second[3]
+    same_params(run, whole)  # the best moving average
+    shapes = checkpoints.load_any(whole)[0]
+    for step in (2, 4):
+        mine, theirs = (checkpoints.read(f, step, params=shapes, ema=shapes) for f in (run, whole))
+        for kind in ("params", "ema"):
+            pairs = zip(*(jax.tree.leaves(without_key_biases(each[kind])) for each in (mine, theirs)))
+            off = np.concatenate([np.abs(x - y).ravel() for x, y in pairs])
+            assert (off <= 1e-5).mean() >= 0.999 and off.max() <= 5e-4, (step, kind)
+    same_numbers(run, whole, "step", "loss", "accuracy", "grad_norm", "val/top1", "val/top5")
+    assert {"loss", "grad_norm"} <= lines(run)[0].keys() and "val/top1" in lines(run)[-1]
+    listed = [sorted(p.relative_to(f).parts[:3] for p in f.rglob("*") if "tensorboard" not in p.parts) for f in (run, whole)]
+    assert set(listed[0]) == set(listed[1])
+    assert all(checkpoints.steps(f) == [2, 4] and checkpoints.steps(f / "best") == [4] for f in (run, whole))
 
 
 def test_a_signal_to_one_stops_both_at_the_same_step_and_one_process_goes_on(folder, data, tmp_path):
     run = tmp_path / "run"
-    with Pair(folder, data, run, **LONG) as pair:
+    with Pair(folder, Program("train.py", data, run, LONG)) as pair:
         pair.steps(run, 3)
         pair.processes[1].send_signal(signal.SIGTERM)
         assert pair.ends() == [143, 143], pair.text(0) + pair.text(1)
@@ -167,14 +150,15 @@ def test_a_signal_to_one_stops_both_at_the_same_step_and_one_process_goes_on(fol
     assert f"stopped by SIGTERM after step {step} of 800; step {step} is saved" in pair.text(0)
     assert len(lines(run)) == step
     more = LONG | {"train.max_steps": step + 2}
-    train(micro_config(data, **more), run, devices=jax.devices()[:1])
-    train(micro_config(data, **more), tmp_path / "whole", devices=jax.devices()[:1])
+    with compiled_once():
+        train(micro_config(data, **more), run, devices=jax.devices()[:1])
+        train(micro_config(data, **more), tmp_path / "whole", devices=jax.devices()[:1])
     same_params(run, tmp_path / "whole")
 
 
 @pytest.mark.parametrize("killed", [0, 1])
 def test_when_one_is_killed_the_other_ends_with_a_sentence(folder, data, tmp_path, killed):
-    with Pair(folder, data, tmp_path, **LONG) as pair:
+    with Pair(folder, Program("train.py", data, tmp_path, LONG)) as pair:
         pair.steps(tmp_path, 2)
         pair.processes[killed].kill()
         start = time.monotonic()
@@ -186,68 +170,104 @@ def test_when_one_is_killed_the_other_ends_with_a_sentence(folder, data, tmp_pat
     assert max(checkpoints.steps(tmp_path), default=0) % 5 == 0  # nothing half-done was saved
 
 
-def test_what_one_cannot_do_none_does(folder, data, tmp_path):
-    """An image that only one host has damaged; numbers that are no longer finite."""
-    broken = tmp_path / "broken"
-    shutil.copytree(data, broken)
-    for image in (broken / "train2017").iterdir():
-        image.write_bytes(image.read_bytes()[:200])
-    with Pair(folder, data, tmp_path / "a", second=[f"--config.data.root={broken}"], **LONG) as pair:
-        assert pair.ends() == [2, 2], pair.text(0) + pair.text(1)
-    reason = rf"10 images in a row cannot be read, the last one: the image {broken}\S* cannot be read"
-    assert re.search(f"^error: {reason}", pair.text(1), re.M)
-    assert re.search(f"^error: process 1 of 2 stopped: {reason}", pair.text(0), re.M)
-    with Pair(folder, data, tmp_path / "c", **LONG, **{"optimizer.learning_rate": 1e38}) as pair:
-        assert pair.ends() == [2, 2], pair.text(0) + pair.text(1)
-    said = [re.search(r"error: (step \d+: the .*)", pair.text(i))[1] for i in range(2)]
-    assert said[0] == said[1] and "not finite" in said[0]
+NO_SHARED_MEMORY = """
+import jax
+from yolos_jax.errors import InputError
+from yolos_jax.tasks import detection
+
+loads = detection.load
 
 
+def load(*args):
+    detection.load = loads
+    if jax.process_index() == 1:
+        raise InputError("/dev/shm has 0.0 MiB left; enlarge it.")
+    return loads(*args)
+
+
+detection.load = load
+"""
+INFINITE = """
+import jax
+from yolos_jax.tasks import detection
+
+starts = detection.starting_params
+
+
+def start(*args):
+    detection.starting_params = starts
+    return jax.tree.map(lambda x: x * 1e30, starts(*args))
+
+
+detection.starting_params = start
+"""
 FULL = """
 from yolos_jax.errors import InputError
 from yolos_jax.training import metrics
 
-if "--process=0" in sys.argv:  # only this one writes
-    written = metrics.Metrics.write
+written = metrics.Metrics.write
 
-    def write(self, step, values, prefix=""):
-        if step == 3:
-            raise InputError("metrics.jsonl could not be written (No space left on device); make room there.")
-        written(self, step, values, prefix)
 
-    metrics.Metrics.write = write
+def write(self, step, values, prefix=""):  # only process 0 does
+    if step == 3:
+        raise InputError("metrics.jsonl could not be written (No space left on device); make room there.")
+    written(self, step, values, prefix)
+
+
+metrics.Metrics.write = write
 """
-NO_SHARED_MEMORY = """
-from yolos_jax.errors import InputError
-from yolos_jax.tasks import detection
 
-if "--process=1" in sys.argv:
 
-    def load(*_):
-        raise InputError("/dev/shm has 0.0 MiB left; enlarge it.")
+@pytest.fixture(scope="module")
+def refused(folder, data, tmp_path_factory):
+    """(folder, what two processes say of one mistake after another); Open MPI starts them, the last mistake ends them.
 
-    detection.load = load
-"""
+    An image that only one host has damaged; one host without memory; numbers that are not finite; a full disk.
+    """
+    out = tmp_path_factory.mktemp("refused")
+    shutil.copytree(data, out / "broken")
+    for image in (out / "broken" / "train2017").iterdir():
+        image.write_bytes(image.read_bytes()[:200])
+    programs = [
+        Program("train.py", data, out / "seed", LONG, second=("--config.seed=1",)),
+        Program("train.py", data, out / "image", LONG, second=(f"--config.data.root={out / 'broken'}",)),
+        Program("train.py", data, out / "memory", LONG, inject=NO_SHARED_MEMORY),
+        Program("train.py", data, out / "infinite", LONG, inject=INFINITE),
+        Program("train.py", data, out / "full", LONG, inject=FULL),
+    ]
+    with Pair(folder, *programs, launcher="Open MPI") as pair:
+        assert pair.ends() == [2, 2], pair.text(0) + pair.text(1)
+    parts = [pair.parts(i) for i in range(2)]
+    assert [[code for code, _ in each] for each in parts] == [[2] * 5] * 2, pair.text(0) + pair.text(1)
+    names = "seed", "image", "memory", "infinite", "full"
+    return out, dict(zip(names, zip(*([said for _, said in each] for each in parts))))
+
+
+def test_launched_processes_must_be_started_alike(refused):
+    for said in refused[1]["seed"]:
+        assert "error: process 1 was started with something else than process 0: seed 1 against 0." in said
+
+
+def test_what_one_cannot_do_none_does(refused):
+    out, said = refused
+    reason = rf"10 images in a row cannot be read, the last one: the image {out / 'broken'}\S* cannot be read"
+    assert re.search(f"^error: {reason}", said["image"][1], re.M)
+    assert re.search(f"^error: process 1 of 2 stopped: {reason}", said["image"][0], re.M)
+    both = [re.search(r"error: (step \d+: the .*)", text)[1] for text in said["infinite"]]
+    assert both[0] == both[1] and "not finite" in both[0]
+    assert not checkpoints.steps(out / "infinite")
 
 
 @pytest.mark.parametrize(
-    ("inject", "who", "sentence", "saved"),
-    [(FULL, 0, "metrics.jsonl could not be written", "step 3 is saved"), (NO_SHARED_MEMORY, 1, "/dev/shm has", "")],
+    ("name", "who", "sentence", "saved"),
+    [("full", 0, "metrics.jsonl could not be written", "step 3 is saved"), ("memory", 1, "/dev/shm has", "")],
 )
-def test_trouble_of_one_process_ends_all(folder, data, tmp_path, inject, who, sentence, saved):
-    with Pair(folder, data, tmp_path, inject=inject, **LONG) as pair:
-        assert pair.ends() == [2, 2], pair.text(0) + pair.text(1)
-    assert f"error: {sentence}" in pair.text(who)
-    assert f"error: process {who} of 2 stopped: {sentence}" in pair.text(1 - who)
-    assert saved in pair.text(who)
-
-
-@pytest.mark.parametrize("launcher", ["Slurm", "Open MPI"])
-def test_launched_processes_find_each_other_and_must_be_started_alike(folder, data, tmp_path, launcher):
-    with Pair(folder, data, tmp_path / "b", second=["--config.seed=1"], launcher=launcher) as pair:
-        assert pair.ends() == [2, 2], pair.text(0) + pair.text(1)
-    for i in range(2):
-        assert "error: process 1 was started with something else than process 0: seed 1 against 0." in pair.text(i)
+def test_trouble_of_one_process_ends_all(refused, name, who, sentence, saved):
+    out, said = refused
+    texts = said[name]
+    assert f"error: {sentence}" in texts[who]
+    assert f"error: process {who} of 2 stopped: {sentence}" in texts[1 - who]
+    assert saved in texts[who] and checkpoints.steps(out / name) == ([3] if saved else [])
 
 
 def test_alone_nothing_is_exchanged():
