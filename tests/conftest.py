@@ -1,9 +1,13 @@
 """Settings that must stand before jax starts, and where the reference numbers are."""
 
 import atexit
+import importlib
 import os
 import shutil
+import sys
 import tempfile
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import settings
@@ -35,3 +39,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first, so that two workers end at about the same time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+class Called(NamedTuple):
+    """As `subprocess.CompletedProcess` calls them."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Runs a program, such as `train` or `train.py`, in this process and from the repository's root."""
+
+    def call(program, *args):
+        monkeypatch.setattr(sys, "argv", [program, *map(str, args)])
+        monkeypatch.chdir(Path(__file__).parents[1])
+        code = 0
+        try:
+            importlib.import_module(f"yolos_jax.programs.{program.removesuffix('.py')}").main()
+        except SystemExit as end:
+            code = end.code
+        return Called(code, *capsys.readouterr())
+
+    return call

@@ -2,6 +2,9 @@
 
 import os
 import re
+from pathlib import Path
+
+HERE = Path(__file__).parent
 
 
 def cpu_devices(count: int = 1) -> dict[str, str]:
@@ -9,3 +12,8 @@ def cpu_devices(count: int = 1) -> dict[str, str]:
     others = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ.get("XLA_FLAGS", ""))
     flags = f"{others} --xla_force_host_platform_device_count={count}".strip()
     return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+
+
+def of_training(count: int = 1, *more: Path) -> dict[str, str]:
+    """The same for a program that trains; Python finds modules in `more`, too, and no PyTorch, as in `make test`."""
+    return cpu_devices(count) | {"PYTHONPATH": os.pathsep.join(map(str, (HERE / "without_torch", HERE.parent, *more)))}

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from cpu_devices import cpu_devices
+from cpu_devices import of_training
 from micro_run import lines
 from reference_pack import ROOT
 from several_programs import END
 
-LIMIT = 150  # seconds that any of this may take on a busy machine
+LIMIT = 150  # seconds that any program may take on a busy machine
 LAUNCHERS = {  # what they put into the environment of process i
     "": {},
     "Slurm": {
@@ -55,7 +55,7 @@ class Pair:
     """Two processes that run the programs; several of them one after another, without ending in between."""
 
     def __init__(self, folder: Path, *programs: Program, launcher: str = ""):
-        start = len(list(folder.iterdir()))
+        start, self.count = len(list(folder.iterdir())), len(programs)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -69,10 +69,9 @@ class Pair:
                 later.append("--distributed=off")  # the processes are joined by now
             named = [[f"{p.make} {p.changes}", *words] for words, p in zip(mine, programs)]
             command = mine[0] if len(mine) == 1 else [ROOT / "tests" / "several_programs.py", json.dumps(named)]
-            environment = cpu_devices(2) | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-            environment |= {
-                name: value.format(i=i, port=port, job=port * 4096) for name, value in LAUNCHERS[launcher].items()
-            }
+            environment = of_training(2, ROOT / "tests")
+            for name, value in LAUNCHERS[launcher].items():
+                environment[name] = value.format(i=i, port=port, job=port * 4096)
             with output.open("w") as file:
                 self.processes.append(
                     subprocess.Popen(
@@ -88,9 +87,9 @@ class Pair:
             process.kill()
             process.wait()
 
-    def ends(self, limit: float = LIMIT) -> list[int]:
+    def ends(self) -> list[int]:
         """Exit codes, once both have ended."""
-        end = time.monotonic() + limit
+        end = time.monotonic() + LIMIT * self.count
         return [process.wait(max(1, end - time.monotonic())) for process in self.processes]
 
     def steps(self, workdir: Path, least: int) -> None:

@@ -6,29 +6,44 @@ import sys
 import threading
 import time
 
-from cpu_devices import cpu_devices
+from cpu_devices import of_training
 from micro_run import lines
 from reference_pack import ROOT
+
+from yolos_jax.programs.command_line import load_recipe
+from yolos_jax.settings import assign
 
 MICRO = {
     "init": "from_nothing", "matcher": "device",
     "model.width": 12, "model.depth": 2, "model.heads": 2, "model.det_tokens": 6, "model.init_pe_size": "(64, 64)",
     "data.short_side": 48, "data.scales": "(32, 48)", "data.crop_sides": "(48, 64)", "data.crop_range": "(32, 64)",
     "data.buckets": 1, "data.workers": 0, "train.batch_size": 4, "train.images_per_replica": 1,
-    "eval.every_epochs": 0, "checkpoint.every_steps": 5, "train.log_every": 1,
+    "eval.every_epochs": 0, "checkpoint.every_steps": 5, "train.log_every": 1, "train.curves": False,
 }  # fmt: skip
+
+
+def flags(root, workdir, changes):
+    """train.py's command line."""
+    settings = MICRO | {"data.root": root} | changes
+    changed = [f"--config.{key}={value}" for key, value in settings.items()]
+    return ["--config=configs/yolos_ti.py", f"--workdir={workdir}", *changed]
+
+
+def recipe(root, changes):
+    """The recipe of such a command line."""
+    config = load_recipe("yolos_ti")
+    for key, value in (MICRO | {"data.root": root} | changes).items():
+        assign(config, key, str(value))
+    return config
 
 
 class Training:
     """train.py in a process of its own; `wait_for` reads what it says."""
 
     def __init__(self, root, workdir, devices=1, **changes):
-        settings = MICRO | {"data.root": root} | changes
-        command = [sys.executable, "train.py", "--config=configs/yolos_ti.py", f"--workdir={workdir}"]
-        command += [f"--config.{key}={value}" for key, value in settings.items()]
-        environment = cpu_devices(devices) | {"PYTHONUNBUFFERED": "1"}
+        environment = of_training(devices) | {"PYTHONUNBUFFERED": "1"}
         self.process = subprocess.Popen(
-            command,
+            [sys.executable, "train.py", *flags(root, workdir, changes)],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,

@@ -29,15 +29,13 @@ class Metrics:
     """
 
     def __init__(self, folder: Path, task: Task, every: int, start: int, processes: Processes):
-        from tensorboardX import SummaryWriter  # brings PyTorch along where that is installed: two seconds
-
         self.task, self.every, self.processes = task, every, processes
         writes = processes.is_primary
         self.path = folder / "metrics.jsonl" if writes else Path(os.devnull)
         if writes:
             self._forget_after(start)
         self.file = self.path.open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1) if writes else None
+        self.board = board_in(folder / "tensorboard", start + 1) if writes else None
         self.bar = tqdm(None, "training", task.total, initial=start, unit="step", mininterval=1.0, disable=not writes)
         self.sums: Counter[str] = Counter()  # since the last line
         self.whole: Counter[str] = Counter()
@@ -159,6 +157,13 @@ class Metrics:
             with contextlib.suppress(OSError):  # reported when it was written
                 if output is not None:
                     output.close()
+
+
+def board_in(folder: Path, start: int) -> Any:
+    """What writes for TensorBoard, from step `start` on."""
+    from tensorboardX import SummaryWriter  # brings PyTorch along where that is installed: two seconds
+
+    return SummaryWriter(str(folder), purge_step=start)
 
 
 def numbers_of(line: bytes) -> dict[str, Any] | None:
