@@ -1,4 +1,4 @@
-"""train.py in a process of its own, as a user starts it."""
+"""train.py and pretrain.py in a process of their own, as a user starts them."""
 
 import json
 import subprocess
@@ -20,17 +20,23 @@ MICRO = {
     "data.buckets": 1, "data.workers": 0, "train.batch_size": 4, "train.images_per_replica": 1,
     "eval.every_epochs": 0, "checkpoint.every_steps": 5, "train.log_every": 1, "train.curves": False,
 }  # fmt: skip
+MICRO_CLASSIFIER = {
+    "init": "from_nothing", "model.width": 12, "model.depth": 2, "model.heads": 2, "model.image_size": 32,
+    "data.workers": 0, "train.batch_size": 8, "train.log_every": 1, "train.curves": False, "eval.every_epochs": 0,
+    "checkpoint.every_steps": 5, "optimizer.rate_batch": 0,
+}  # fmt: skip
+RECIPES = {"train.py": ("yolos_ti", MICRO), "pretrain.py": ("deit_ti", MICRO_CLASSIFIER)}
 
 
-def flags(root, workdir, changes):
-    """train.py's command line."""
-    settings = MICRO | {"data.root": root} | changes
-    changed = [f"--config.{key}={value}" for key, value in settings.items()]
-    return ["--config=configs/yolos_ti.py", f"--workdir={workdir}", *changed]
+def flags(root, workdir, changes, program="train.py"):
+    """A program's command line."""
+    name, micro = RECIPES[program]
+    changed = [f"--config.{key}={value}" for key, value in (micro | {"data.root": root} | changes).items()]
+    return [f"--config=configs/{name}.py", f"--workdir={workdir}", *changed]
 
 
 def recipe(root, changes):
-    """The recipe of such a command line."""
+    """The recipe of train.py's command line."""
     config = load_recipe("yolos_ti")
     for key, value in (MICRO | {"data.root": root} | changes).items():
         assign(config, key, str(value))
@@ -38,12 +44,12 @@ def recipe(root, changes):
 
 
 class Training:
-    """train.py in a process of its own; `wait_for` reads what it says."""
+    """A training program in a process of its own; `wait_for` reads what it says."""
 
-    def __init__(self, root, workdir, devices=1, **changes):
+    def __init__(self, root, workdir, devices=1, program="train.py", **changes):
         environment = of_training(devices) | {"PYTHONUNBUFFERED": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "train.py", *flags(root, workdir, changes)],
+            [sys.executable, program, *flags(root, workdir, changes, program)],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
