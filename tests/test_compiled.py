@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled_once import compiled_once
 from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 from reference_pack import ROOT
 from tiny_export import checkpoint_in
+from tiny_weights import TINY
 
 from yolos_jax import Detector
 from yolos_jax.compiled import OFF, keep_compiled
@@ -84,28 +86,37 @@ def test_a_folder_that_cannot_be_used(home, tmp_path, monkeypatch):
     assert jax.config.jax_compilation_cache_dir is None
 
 
-def test_the_next_process_finds_the_detector(tmp_path):
-    checkpoint = checkpoint_in(tmp_path / "c")
+def test_the_next_process_finds_the_detector(home, tmp_path, call):
+    checkpoint = checkpoint_in(tmp_path / "c", TINY)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)).save(tmp_path / "a.png")
-    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")}
-    environment |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_EXPLAIN_CACHE_MISSES": "1", "JAX_LOG_COMPILES": "1"}
 
-    def predict(out, *flags):
-        image, flags = tmp_path / "a.png", ("--threshold=0", *flags)
-        command = ["predict.py", image, "--checkpoint", checkpoint, "--out", out, *flags]
-        done = subprocess.run(
-            [sys.executable, *map(str, command)], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300
-        )
+    def words(name, *flags):
+        out = tmp_path / name
+        return [
+            *("predict.py", str(tmp_path / "a.png"), "--checkpoint", str(checkpoint), "--out", str(out)),
+            *("--threshold=0", *flags),
+        ]
+
+    def predict(name, *flags):
+        done = call(*words(name, *flags))
         assert done.returncode == 0, done.stderr[-2000:]
-        return done.stderr, (out / "a.json").read_text()
+        return done.stderr
 
-    folder = tmp_path / "yolos-jax" / "compiled"
-    assert "cache hit" not in predict(tmp_path / "off", "--compilation-cache", "off")[0] and not folder.exists()
-    first, found = predict(tmp_path / "1")
-    second, again = predict(tmp_path / "2")
-    hit = "Persistent compilation cache hit for 'jit_detect'"
-    assert entries(folder) == ["jit_detect"] and hit not in first and hit in second and found == again
-    (tmp_path / "yolos-jax").rename(tmp_path / "moved")
-    (tmp_path / "yolos-jax").write_text("")
-    third, _ = predict(tmp_path / "3")
-    assert [line for line in third.splitlines() if line.startswith("note: ")] != [] and third.count("not kept") == 1
+    with compiled_once():
+        predict("off", "--compilation-cache", "off")
+        assert not home.exists() and jax.config.jax_compilation_cache_dir is None
+        home.parents[1].mkdir()
+        home.parent.write_text("")
+        said = predict("kept nowhere")
+    assert [line for line in said.splitlines() if line.startswith("note: ")] != [] and said.count("not kept") == 1
+    home.parent.unlink()
+    predict("here")
+    assert entries(home) == ["jit_detect"] and jax.config.jax_compilation_cache_dir == str(home)
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    environment |= {"JAX_EXPLAIN_CACHE_MISSES": "1", "JAX_LOG_COMPILES": "1"}
+    command = [sys.executable, *words("next")]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and entries(home) == ["jit_detect"], done.stderr[-2000:]
+    assert "Persistent compilation cache hit for 'jit_detect'" in done.stderr
+    here, after = ((tmp_path / name / "a.json").read_text() for name in ("here", "next"))
+    assert here == after

@@ -1,6 +1,6 @@
 """The programs as a user runs them: a few real steps, and one sentence with exit code 2 for each mistake.
 
-Steps and one mistake of each program run in a process of its own; the other mistakes in this one, which has 8 devices.
+Training and one mistake of each program run in a process of their own; the rest in this one, which has 8 devices.
 """
 
 import json
@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from cpu_devices import cpu_devices
+from cpu_devices import of_training
 from made_coco import box, make_coco
 from reference_pack import ROOT
 
@@ -23,7 +23,6 @@ MICRO = [
     *(f"--config.model.{k}={v}" for k, v in {"width": 12, "depth": 2, "heads": 2, "det_tokens": 6}.items()),
     *(f"--config.model.{k}={v}" for k, v in {"num_classes": 10, "init_pe_size": "(64, 64)"}.items()),
     *(f"--config.data.{k}={v}" for k, v in {"short_side": 48, "max_side": 96, "buckets": 1, "scales": "(48,)"}.items()),
-    "--config.data.val_split=train2017",
     "--config.matcher=device",  # whose programs are cached
     "--config.data.workers=0",  # each starts a process that imports grain
     "--config.train.batch_size=8",
@@ -40,7 +39,7 @@ def run():
 
     def run(*args):
         return subprocess.run(
-            [sys.executable, *map(str, args)], cwd=ROOT, env=cpu_devices(), capture_output=True, text=True, timeout=300
+            [sys.executable, *map(str, args)], cwd=ROOT, env=of_training(), capture_output=True, text=True, timeout=300
         )
 
     return run
@@ -56,13 +55,17 @@ def refused(result, *words):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, run):
-    """A folder with a data set and the checkpoint of two steps on it."""
+    """A folder with a data set, of which a training image is damaged, and the checkpoint of two steps on it."""
     folder = tmp_path_factory.mktemp("trained")
-    root = make_coco(folder / "coco", IMAGES)
+    root = make_coco(make_coco(folder / "coco", IMAGES), IMAGES, "val2017")
+    path = root / "train2017" / "2.jpg"
+    path.write_bytes(path.read_bytes()[:-300])
     command = ["train.py", *MICRO, f"--config.data.root={root}", f"--workdir={folder / 'run'}"]
-    done = run(*command, "--config.train.log_every=1", "--config.data.workers=2", "--config.train.curves=True")
+    more = {"train.log_every": 1, "train.curves": True, "data.workers": 1, "data.on_bad_image": "skip"}
+    done = run(*command, *(f"--config.{key}={value}" for key, value in more.items()))
     assert done.returncode == 0, done.stderr[-2000:]
     assert "16 images" in done.stdout and "saved the checkpoint of step 2" in done.stdout
+    assert "1 images were skipped" in done.stdout and "2.jpg" in done.stdout
     return folder
 
 
@@ -80,9 +83,9 @@ def test_training_writes_metrics_and_goes_on_only_as_the_same_run(trained, call)
     assert done.returncode == 0 and "accepted difference: seed 0 against 3" in done.stdout
 
 
-def test_evaluation_predicts_and_never_overwrites(trained, tmp_path, run, call):
+def test_evaluation_predicts_and_never_overwrites(trained, tmp_path, call):
     command = ["eval.py", *MICRO, f"--config.data.root={trained / 'coco'}", f"--checkpoint={trained / 'run'}"]
-    done = run(*command, "--plots", "--threshold=0.1")
+    done = call(*command, "--plots", "--threshold=0.1")
     assert done.returncode == 0, done.stderr[-2000:]
     summary = json.loads((trained / "run" / "eval-2" / "plots" / "summary.json").read_text())
     assert summary["threshold"] == 0.1 and "expected calibration error" in done.stdout
@@ -139,11 +142,10 @@ def test_mistakes_in_training(trained, tmp_path, call, change, words):
     assert not list((tmp_path).glob("w/[0-9]*"))
 
 
-def test_numbers_that_go_bad_in_training(trained, tmp_path, run):
+def test_numbers_that_go_bad_in_training(trained, tmp_path, call):
     command = ["train.py", *MICRO, f"--config.data.root={trained / 'coco'}", f"--workdir={tmp_path / 'w'}"]
-    result = run(
-        *command, "--config.optimizer.learning_rate=1e30", "--config.matcher=host", "--config.eval.every_epochs=0"
-    )
+    changes = {"optimizer.learning_rate": 1e30, "matcher": "host", "eval.every_epochs": 0, "data.on_bad_image": "skip"}
+    result = call(*command, *(f"--config.{key}={value}" for key, value in changes.items()))
     refused(result, "image id", "not finite", "This step is not saved")
     assert not list((tmp_path).glob("w/[0-9]*"))
 
@@ -156,7 +158,8 @@ def test_missing_and_wrong_flags(tmp_path, run, call):
     refused(call("eval.py", "--config=configs/yolos_s.py", checkpoint, "more"), "unexpected argument 'more'")
     refused(call("eval.py", "--config=yolos_s", "--check=x", checkpoint), "unexpected argument '--check=x'")
     refused(call("train.py", "--config=yolos_s", f"--workdir={tmp_path}", "--config.seed"), "expected one argument")
-    refused(run("train.py", "--config=yolos_s", f"--workdir={tmp_path}", "--config.seed=-1"), "seed is -1; it must be")
+    for program, place in ("train.py", "workdir"), ("eval.py", "checkpoint"):
+        refused(run(program, "--config=yolos_s", f"--{place}={tmp_path}", "--config.seed=-1"), "seed is -1; it must be")
 
 
 def test_settings_are_given_as_two_words_and_by_former_names(trained, tmp_path, call):
@@ -206,12 +209,6 @@ def test_recipes_by_name_and_with_an_argument(tmp_path):
             load_recipe(absent)
 
 
-def test_bad_data_in_training(tmp_path, run, call):
+def test_bad_data_in_training(tmp_path, call):
     root = make_coco(tmp_path / "a", [(64, 48)] * 2, annotations=[box(5, 1, [1, 1, float("nan"), 4])])
     refused(call("train.py", *MICRO, f"--config.data.root={root}", f"--workdir={tmp_path / 'w'}"), "annotation id 5")
-    root = make_coco(tmp_path / "b", [(64, 48)] * 8)
-    path = root / "train2017" / "2.jpg"
-    path.write_bytes(path.read_bytes()[:-300])
-    command = ["train.py", *MICRO, f"--config.data.root={root}", f"--workdir={tmp_path / 'w'}"]
-    done = run(*command, "--config.data.on_bad_image=skip", "--config.eval.every_epochs=0")
-    assert done.returncode == 0 and "1 images were skipped" in done.stdout and "2.jpg" in done.stdout
