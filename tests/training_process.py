@@ -1,6 +1,7 @@
 """train.py and pretrain.py in a process of their own, as a user starts them."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ import time
 from cpu_devices import of_training
 from micro_run import lines
 from reference_pack import ROOT
+from several_programs import END
 
 from yolos_jax.programs.command_line import load_recipe
 from yolos_jax.settings import assign
@@ -47,11 +49,14 @@ class Training:
     """A training program in a process of its own; `wait_for` reads what it says."""
 
     def __init__(self, root, workdir, devices=1, program="train.py", **changes):
-        environment = of_training(devices) | {"PYTHONUNBUFFERED": "1"}
+        self.start([program, *flags(root, workdir, changes, program)], devices)
+
+    def start(self, command, devices=1):
+        """Runs a Python program on so many devices."""
         self.process = subprocess.Popen(
-            [sys.executable, program, *flags(root, workdir, changes, program)],
+            [sys.executable, *command],
             cwd=ROOT,
-            env=environment,
+            env=of_training(devices) | {"PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -69,7 +74,7 @@ class Training:
         for line in stream:
             into.append(line)
 
-    def wait_for(self, condition, seconds=120):
+    def wait_for(self, condition, seconds=300):
         """Until `condition()` or the end of the process; fails after so many seconds."""
         end = time.monotonic() + seconds
         while not condition() and self.process.poll() is None:
@@ -99,6 +104,25 @@ class Training:
         self.end()
         self.process.stdout.close()
         self.process.stderr.close()
+
+
+class Trainings(Training):
+    """Several runs of train.py, by their command lines, one after another in one process.
+
+    They are of one recipe, but for what the compiled programs do not depend on.
+    """
+
+    def __init__(self, *runs):
+        self.start([ROOT / "tests" / "several_programs.py", json.dumps([["one", "train.py", *run] for run in runs])])
+
+    def ended(self, run, seconds=300):
+        """Exit code of a run, counted from 0, once it has ended."""
+
+        def codes():
+            return re.findall(rf"^{END} (\d+)$", "".join(self.said), re.M)
+
+        self.wait_for(lambda: len(codes()) > run, seconds)
+        return int(codes()[run])
 
 
 def steps_logged(workdir):

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from cpu_devices import of_training
@@ -16,6 +17,8 @@ from reference_pack import ROOT
 from yolos_jax.errors import InputError
 from yolos_jax.programs.command_line import load_recipe
 from yolos_jax.settings import SETTINGS
+from yolos_jax.training import loop
+from yolos_jax.training.step import data_mesh
 
 IMAGES = [(64, 48)] * 16
 MICRO = [
@@ -142,7 +145,8 @@ def test_mistakes_in_training(trained, tmp_path, call, change, words):
     assert not list((tmp_path).glob("w/[0-9]*"))
 
 
-def test_numbers_that_go_bad_in_training(trained, tmp_path, call):
+def test_numbers_that_go_bad_in_training(trained, tmp_path, call, monkeypatch):
+    monkeypatch.setattr(loop, "data_mesh", lambda _: data_mesh(jax.devices()[:1]))
     command = ["train.py", *MICRO, f"--config.data.root={trained / 'coco'}", f"--workdir={tmp_path / 'w'}"]
     changes = {"optimizer.learning_rate": 1e30, "matcher": "host", "eval.every_epochs": 0, "data.on_bad_image": "skip"}
     result = call(*command, *(f"--config.{key}={value}" for key, value in changes.items()))
