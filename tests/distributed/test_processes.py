@@ -83,6 +83,7 @@ def done(folder, data, whole, classes, tmp_path_factory):
     for later in ("3", "4", "best"):
         shutil.rmtree(out / "resumed" / later)
     programs = [
+        Program("train.py", data, out / "refused", EVALUATED, second=("--config.seed=1",)),
         Program("eval.py", data, whole, EVALUATED, flags=(f"--out={out / 'two'}",)),
         Program("train.py", data, out / "run", EVALUATED),
         Program("train.py", data, out / "resumed", EVALUATED),
@@ -91,7 +92,7 @@ def done(folder, data, whole, classes, tmp_path_factory):
     with Pair(folder, *programs, launcher="Slurm") as pair:
         assert pair.ends() == [0, 0], pair.text(0) + pair.text(1)
     parts = [pair.parts(i) for i in range(2)]
-    assert [[code for code, _ in each] for each in parts] == [[0] * 4] * 2, pair.text(0) + pair.text(1)
+    assert [[code for code, _ in each] for each in parts] == [[2, 0, 0, 0, 0]] * 2, pair.text(0) + pair.text(1)
     return out, [[said for _, said in each] for each in parts]
 
 
@@ -109,14 +110,14 @@ def test_two_processes_train_as_one_does(done, whole):
     """Ten images in batches of eight: the second batch is all in the first process's share."""
     out, (first, second) = done
     same_params(out / "run", whole)
-    assert "4 device(s) in 2 processes" in first[1]
+    assert "4 device(s) in 2 processes" in first[2]
     assert "4 device(s)" not in "".join(second)  # only one of them speaks
     same_numbers(out / "run", whole, "step", "total", "grad_norm", "val/AP", "val/AR100")
 
 
 def test_another_number_of_processes_goes_on(done, whole):
     out, (first, _) = done
-    assert "going on from the checkpoint of step 2" in first[2]
+    assert "going on from the checkpoint of step 2" in first[3]
     same_params(out / "resumed", whole)
 
 
@@ -124,7 +125,7 @@ def test_two_processes_train_a_classifier_as_one_does(done, classes):
     """Pictures that are mixed lie in both processes; so do the branches that stochastic depth leaves out."""
     (out, (first, second)), (_, whole) = done, classes
     run = out / "classes"
-    assert "4 device(s) in 2 processes: 4 steps" in first[3] and "4 device(s)" not in second[3]
+    assert "4 device(s) in 2 processes: 4 steps" in first[4] and "4 device(s)" not in second[4]
     same_params(run, whole)  # the best moving average
     shapes = checkpoints.load_any(whole)[0]
     for step in (2, 4):
@@ -143,21 +144,23 @@ def test_two_processes_train_a_classifier_as_one_does(done, classes):
     assert all(checkpoints.steps(f) == [2, 4] and checkpoints.steps(f / "best") == [4] for f in (run, whole))
 
 
-def the_other_ends_with_a_sentence(pair, workdir, killed):
+def kill(pair, workdir, killed):
+    """Kills one process of a pair that trains in a folder: (exit codes, seconds until both have ended)."""
     pair.steps(workdir, 2)
     pair.processes[killed].kill()
     start = time.monotonic()
     codes = pair.ends()
-    assert time.monotonic() - start < 60
+    seconds = time.monotonic() - start
     time.sleep(0.5)  # the sentence of a process that was aborted comes from its witness
-    assert re.search(r"^error: .*another process of this run has died", pair.text(1 - killed), re.M)
-    assert codes[1 - killed] not in (0, -signal.SIGKILL)
+    return codes, seconds
+
+
+def the_other_ends_with_a_sentence(end, text, workdir, killed):
+    codes, seconds = end
+    assert seconds < 60
+    assert re.search(r"^error: .*another process of this run has died", text, re.M)
+    assert codes[killed] == -signal.SIGKILL and codes[1 - killed] not in (0, -signal.SIGKILL)
     assert max(checkpoints.steps(workdir), default=0) % 5 == 0  # nothing half-done was saved
-
-
-def test_when_the_first_is_killed(folder, data, tmp_path):
-    with Pair(folder, Program("train.py", data, tmp_path, LONG)) as pair:
-        the_other_ends_with_a_sentence(pair, tmp_path, killed=0)
 
 
 def test_a_signal_to_one_stops_both_at_the_same_step_and_one_process_goes_on(folder, data, tmp_path):
@@ -166,7 +169,8 @@ def test_a_signal_to_one_stops_both_at_the_same_step_and_one_process_goes_on(fol
     with Pair(folder, Program("train.py", data, run, LONG), Program("train.py", data, then, LONG)) as pair:
         pair.steps(run, 3)
         pair.processes[1].send_signal(signal.SIGTERM)
-        the_other_ends_with_a_sentence(pair, then, killed=1)
+        end = kill(pair, then, 1)
+    the_other_ends_with_a_sentence(end, pair.text(0), then, 1)
     codes, texts = zip(*(pair.parts(i)[0] for i in range(2)))
     assert codes == (143, 143), texts
     step = max(checkpoints.steps(run))
@@ -230,9 +234,10 @@ metrics.Metrics.write = write
 
 @pytest.fixture(scope="module")
 def refused(folder, data, tmp_path_factory):
-    """(folder, what two processes say of one mistake after another); Open MPI starts them, the last mistake ends them.
+    """Two processes, as Open MPI starts them: (folder, what they say of one mistake after another, their end).
 
     An image that only one host has damaged; one host without memory; numbers that are not finite; a full disk.
+    At last the first process is killed.
     """
     out = tmp_path_factory.mktemp("refused")
     shutil.copytree(data, out / "broken")
@@ -245,21 +250,29 @@ def refused(folder, data, tmp_path_factory):
         Program("train.py", data, out / "infinite", LONG, inject=INFINITE),
         Program("train.py", data, out / "full", LONG, inject=FULL),
     ]
+    programs.append(Program("train.py", data, out / "killed", LONG))
     with Pair(folder, *programs, launcher="Open MPI") as pair:
-        assert pair.ends() == [2, 2], pair.text(0) + pair.text(1)
+        end = kill(pair, out / "killed", 0)
     parts = [pair.parts(i) for i in range(2)]
     assert [[code for code, _ in each] for each in parts] == [[2] * 5] * 2, pair.text(0) + pair.text(1)
     names = "seed", "image", "memory", "infinite", "full"
-    return out, dict(zip(names, zip(*([said for _, said in each] for each in parts))))
+    said = dict(zip(names, zip(*([text for _, text in each] for each in parts))))
+    return out, said, (end, pair.text(1))
 
 
-def test_launched_processes_must_be_started_alike(refused):
-    for said in refused[1]["seed"]:
+def test_when_the_first_is_killed_the_other_ends_with_a_sentence(refused):
+    out, _, (end, text) = refused
+    the_other_ends_with_a_sentence(end, text, out / "killed", 0)
+
+
+def test_launched_processes_must_be_started_alike(done, refused):
+    """Slurm's and Open MPI's."""
+    for said in [each[0] for each in done[1]] + [*refused[1]["seed"]]:
         assert "error: process 1 was started with something else than process 0: seed 1 against 0." in said
 
 
 def test_what_one_cannot_do_none_does(refused):
-    out, said = refused
+    out, said, _ = refused
     reason = rf"10 images in a row cannot be read, the last one: the image {out / 'broken'}\S* cannot be read"
     assert re.search(f"^error: {reason}", said["image"][1], re.M)
     assert re.search(f"^error: process 1 of 2 stopped: {reason}", said["image"][0], re.M)
@@ -273,7 +286,7 @@ def test_what_one_cannot_do_none_does(refused):
     [("full", 0, "metrics.jsonl could not be written", "step 3 is saved"), ("memory", 1, "/dev/shm has", "")],
 )
 def test_trouble_of_one_process_ends_all(refused, name, who, sentence, saved):
-    out, said = refused
+    out, said, _ = refused
     texts = said[name]
     assert f"error: {sentence}" in texts[who]
     assert f"error: process {who} of 2 stopped: {sentence}" in texts[1 - who]
