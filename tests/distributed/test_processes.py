@@ -16,8 +16,6 @@ from process_pair import Pair, Program
 
 import yolos_jax
 from yolos_jax import checkpoints
-from yolos_jax.distributed.processes import Processes
-from yolos_jax.errors import InputError
 from yolos_jax.tasks.classification import pretrain
 from yolos_jax.tasks.detection import train
 
@@ -223,6 +221,8 @@ written = metrics.Metrics.write
 
 
 def write(self, step, values, prefix=""):
+    if step == 3:
+        metrics.Metrics.write = written
     if step == 3 and jax.process_index() == 0:  # only this one writes
         raise InputError("metrics.jsonl could not be written (No space left on device); make room there.")
     written(self, step, values, prefix)
@@ -291,15 +291,3 @@ def test_trouble_of_one_process_ends_all(refused, name, who, sentence, saved):
     assert f"error: {sentence}" in texts[who]
     assert f"error: process {who} of 2 stopped: {sentence}" in texts[1 - who]
     assert saved in texts[who] and checkpoints.steps(out / name) == ([3] if saved else [])
-
-
-def test_alone_nothing_is_exchanged():
-    alone = Processes()
-    assert alone.is_primary and alone.count == 1
-    assert alone.allgather({"a": 1}) == [{"a": 1}]
-    assert alone.agree_and_vote(lambda: 5, lambda: 3) == (5, 3)
-    assert alone.agree(divmod, 7, 2) == alone.on_primary(divmod, 7, 2) == (3, 1)
-    tree = {"x": np.float32([-0.0, np.nan])}
-    assert alone.broadcast(tree, tree)["x"].tobytes() == tree["x"].tobytes()
-    with pytest.raises(InputError, match="mine"):
-        alone.agree(lambda: (_ for _ in ()).throw(InputError("mine")))
