@@ -24,6 +24,8 @@ from yolos_jax.data.tfds.dataset import TfdsSource
 from yolos_jax.data.tfds.records import find_dataset
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.evaluator import Evaluator
+from yolos_jax.evaluation.every_image import EveryImage
+from yolos_jax.evaluation.one_pass import Batching
 from yolos_jax.images.sequence import Geometry, default_max_side
 from yolos_jax.model.config import COMPUTE_SETTINGS, Compute, YolosConfig
 from yolos_jax.training.task import Options
@@ -133,10 +135,13 @@ def options_of(config: Any, accept_differences: bool = False) -> Options:
     )  # fmt: skip
 
 
+def batching_of(config: Any, mesh: Mesh) -> Batching:
+    """How a recipe of any task reads the batches of an evaluation."""
+    data = config.data
+    return Batching(mesh, config.eval.batch_size, data.on_bad_image, data.workers, data.ahead)
+
+
 def evaluator_of(config: Any, model: YolosConfig, source: DataSet, mesh: Mesh) -> Evaluator:
     """What evaluates a model on a data set whose labels are the model's."""
-    data = config.data
-    return Evaluator(
-        model, source, geometry_of(config, model), mesh, config.eval.batch_size, data.buckets, data.on_bad_image,
-        data.workers, data.ahead, config.model.query_block,
-    )  # fmt: skip
+    images = EveryImage(source, geometry_of(config, model), batching_of(config, mesh), config.data.buckets)
+    return Evaluator(model, images, config.model.query_block)

@@ -35,7 +35,7 @@ from yolos_jax.model.config import Compute
 from yolos_jax.model.init import SCHEMES
 from yolos_jax.model.yolos import normalize
 from yolos_jax.objective.soft_labels import mix, soft_cross_entropy
-from yolos_jax.recipe import options_of
+from yolos_jax.recipe import batching_of, options_of
 from yolos_jax.training import loop
 from yolos_jax.training.optimizer import make_optimizer, schedule_of
 from yolos_jax.training.resume import versions
@@ -112,11 +112,7 @@ def class_source_of(config: Any, which: str, classes: tuple[tuple[str, ...], str
 
 def class_evaluator_of(config: Any, model: ClassifierConfig, source: ClassSource, mesh: Mesh) -> ClassEvaluator:
     """What evaluates a model on a data set whose classes are the model's."""
-    data = config.data
-    return ClassEvaluator(
-        model, source, mesh, config.eval.batch_size, data.crop_share, data.on_bad_image, data.workers, data.ahead,
-        config.model.query_block,
-    )  # fmt: skip
+    return ClassEvaluator(model, source, batching_of(config, mesh), config.data.crop_share, config.model.query_block)
 
 
 def classification_task(config: Any, mesh: Mesh) -> Task:
