@@ -11,7 +11,7 @@ import numpy as np
 
 from yolos_jax.analysis.tables import write_rows
 from yolos_jax.data.examples import DataSet
-from yolos_jax.errors import InputError
+from yolos_jax.errors import InputError, make_folder
 from yolos_jax.evaluation.coco_metrics import to_results
 from yolos_jax.evaluation.evaluator import Evaluator
 from yolos_jax.inference.postprocess import postprocess
@@ -137,8 +137,8 @@ def examine(
 ) -> tuple[TokenTable, list[dict[str, Any]], list[str]]:
     """Takes all pictures through the network and writes the tables.
 
-    `out` gets `predictions.json` (a COCO results file of all queries, each with its token's number), `tokens.csv`,
-    `classes.csv` and `token_classes.csv`.
+    `out`, a folder that is made if it is not there, gets `predictions.json` (a COCO results file of all queries, each
+    with its token's number), `tokens.csv`, `classes.csv` and `token_classes.csv`.
 
     Args:
       names: of the labels.
@@ -150,6 +150,7 @@ def examine(
     """
     source, graph, config = evaluator.source, evaluator.graph, evaluator.model
     truth = truth_of(source, config.num_classes)
+    make_folder(out)
     table = TokenTable(config.det_tokens, config.num_classes, len(source.examples), tokens, confident)
     category = np.array(source.category_ids)
 

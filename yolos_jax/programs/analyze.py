@@ -64,11 +64,13 @@ def correlation() -> None:
 
     from yolos_jax.analysis import figures
     from yolos_jax.analysis.attention_maps import block_of
-    from yolos_jax.analysis.correlation import AGAINST, PAPER, examine
+    from yolos_jax.analysis.correlation import AGAINST, PAPER, check_tokens, examine
     from yolos_jax.analysis.tables import markdown, write_rows
     from yolos_jax.plotting import save_figure
 
     layer = None if args.layer is None else block_of(args.layer, evaluator.model.depth)
+    check_tokens(evaluator.model)
+    make_folder(args.out)
     found, skipped = examine(evaluator, params, layer)
     rows = found.rows()
     write_rows(args.out / "correlation.csv", rows)
@@ -141,6 +143,7 @@ def positions() -> None:
     params, meta = load_model(args.checkpoint)
     geometry = geometry_of(meta, args.short_side, args.max_side)
     grids = chosen_grids(grids_of(params), args.layer, meta.model.depth)
+    make_folder(args.out)
     if args.size:
         width, height = (side // meta.model.patch_size for side in geometry.size(*args.size))
         grids += [resized(grid, height, width)._replace(name=f"{grid.name}, resized") for grid in grids]
@@ -184,7 +187,7 @@ def add_split_flags(parser: Parser) -> None:
 
 
 def opened(args: Any, config: Any, *names: str) -> tuple[dict, Any, Any]:
-    """Parameters, meta and evaluator, once it is sure that files of these names may be written."""
+    """Parameters, meta and evaluator, once it is sure that no file of these names is overwritten."""
     check_out(args.out, args.overwrite, *names)
     from yolos_jax.compiled import keep_compiled
     from yolos_jax.tasks.detection import evaluator_for
@@ -194,11 +197,13 @@ def opened(args: Any, config: Any, *names: str) -> tuple[dict, Any, Any]:
 
 
 def check_out(out: Path, overwrite: bool, *names: str) -> None:
-    """`InputError` for a folder that has files of these names already, or cannot be written."""
+    """`InputError` for a folder that has files of these names already.
+
+    It is not made here: commands do that once nothing can be refused any more.
+    """
     for name in names:
         if (out / name).exists() and not overwrite:
             raise InputError(f"{out / name} exists already; give another --out, or --overwrite.")
-    make_folder(out)
 
 
 def names_of(meta: Any, evaluator: Any, checkpoint: str) -> dict[int, str]:

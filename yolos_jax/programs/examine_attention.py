@@ -1,6 +1,7 @@
 """analyze.py attention: what every token that found something looks at, a figure each."""
 
 import itertools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,6 @@ def attention() -> None:
     """
     args = parse()
     pictures = pictures_of(args.images)[: args.limit or None]
-    make_folder(args.out)
     names = names_for(pictures, args.out, args.overwrite)
 
     from tqdm import tqdm
@@ -42,6 +42,7 @@ def attention() -> None:
     detectors = [Detector.load(source, args.short_side, args.max_side, 1, OFF) for source in sources]
     for source, detector in zip(sources, detectors):
         check_asked(args, source, detector)
+    make_folder(args.out)
     drawn, skipped = 0, []
     for picture, name in zip(tqdm(pictures, "looking", unit="image"), names):
         try:
@@ -105,7 +106,7 @@ def names_for(pictures: Sequence[Input], out: Path, overwrite: bool) -> list[str
         free = itertools.chain([picture.stem], (f"{picture.stem}-{n}" for n in itertools.count(2)))
         name = next(name for name in free if name.lower() not in names)
         names[name.lower()] = name
-    if not overwrite:
+    if not overwrite and os.path.isdir(out):
         for name in names.values():
             old = next((p for p in out.glob("*") if p.stem == name or p.name.startswith(f"{name}_token")), None)
             if old is not None:

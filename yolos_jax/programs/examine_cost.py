@@ -12,7 +12,7 @@ from yolos_jax.analysis.measuring import environment
 from yolos_jax.analysis.tables import markdown, write_rows
 from yolos_jax.checkpoints import Meta
 from yolos_jax.compiled import AUTO, keep_compiled
-from yolos_jax.errors import InputError
+from yolos_jax.errors import InputError, make_folder
 from yolos_jax.images.sequence import Geometry
 from yolos_jax.inference.detector import Detector
 from yolos_jax.inference.loading import geometry_of, load_model
@@ -32,6 +32,8 @@ def report(args: Any) -> None:
     if not args.sizes_of:
         print("note: without --sizes-of these are the numbers of one picture of {}x{} pixels".format(*TYPICAL))
     models = models_of(args)
+    if args.out:
+        make_folder(args.out)
     if args.checkpoint or args.short_side:
         rows = [costs.cost_row(name, meta.model, geometry, sizes) for name, _, meta, geometry in models]
     else:
