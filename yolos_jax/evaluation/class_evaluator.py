@@ -1,4 +1,4 @@
-"""How often a classifier is right: top-1 and top-5 over every picture of a source."""
+"""How often a classifier is right: top-1 and top-5 over every image of a source."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,8 +21,8 @@ from yolos_jax.objective.soft_labels import rank_of_label
 class ClassEvaluation(NamedTuple):
     """Result of an evaluation."""
 
-    metrics: dict[str, float]  # top1 and top5, shares of all pictures
-    skipped: list[str]  # a sentence for each unreadable picture, which counts as not recognised
+    metrics: dict[str, float]  # top1 and top5, shares of all images
+    skipped: list[str]  # a sentence for each unreadable image, which counts as not recognised
 
     @property
     def details(self) -> dict[str, float]:
@@ -31,10 +31,10 @@ class ClassEvaluation(NamedTuple):
 
 
 class ClassEvaluator:
-    """Classifies every picture of a source once; compiled once, called often.
+    """Classifies every image of a source once; compiled once, called often.
 
     Args:
-      model: the classifier's config; pictures are resized to its `image_size`.
+      model: the classifier's config; images are resized to its `image_size`.
       source: its classes must be the model's.
       crop_share: see `class_views.CentreView`.
       query_block: see `model.config.Compute`.
@@ -61,7 +61,7 @@ class ClassEvaluator:
         graph = abstract_classifier(model, decided(Compute(query_block=query_block), model, mesh.devices.flat[0]))[0]
 
         def ranks(params: dict, patches: jax.Array, labels: jax.Array, valid: jax.Array) -> jax.Array:
-            """int32 `[B]`; -1 for slots without a picture."""
+            """int32 `[B]`; -1 for slots without an image."""
             found = rank_of_label(classify(graph, params, patches).mean, labels)
             return jax.numpy.where(valid, found, -1)
 
@@ -76,7 +76,7 @@ class ClassEvaluator:
     def until_cancelled(self, params: dict, cancelled: Callable[[], int]) -> ClassEvaluation | None:
         """Scores `params`; None if `cancelled` became true on the way, in any of the processes.
 
-        `InputError` if a picture cannot be read and must not be left out, or a data worker died.
+        `InputError` if an image cannot be read and must not be left out, or a data worker died.
         """
         found: list[np.ndarray] = []
         skipped = self._passes.run(self._ranks, params, found.append, cancelled)

@@ -88,7 +88,7 @@ def correlation() -> None:
 
 
 def cost() -> None:
-    """Parameters, multiply-adds and pictures a second, of the paper's variants or of a checkpoint.
+    """Parameters, multiply-adds and images a second, of the paper's variants or of a checkpoint.
 
     python analyze.py cost --sizes-of data/coco/annotations/instances_val2017.json --out out/
     python analyze.py cost --checkpoint runs/s --pictures data/coco/val2017
@@ -98,9 +98,9 @@ def cost() -> None:
     parser.add_detector_flags(required=False)
     text = "annotation file whose first 100 images' sizes count (default: one of 640x480 pixels)"
     parser.add_argument("--sizes-of", type=Path, help=text)
-    text = "also measure speed at batch 1, on the first 100 pictures of a folder"
+    text = "also measure speed at batch 1, on the first 100 images of a folder"
     parser.add_argument("--pictures", type=Path, help=text)
-    parser.add_argument("--xla", action="store_true", help="also XLA's own count, of the first picture")
+    parser.add_argument("--xla", action="store_true", help="also XLA's own count, of the first image")
     parser.add_argument("--out", type=Path, help="folder for cost.json and cost.csv")
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
     args = parser.parse()
@@ -113,7 +113,7 @@ def cost() -> None:
 
 
 def positions() -> None:
-    """How alike the position embeddings are, as trained or as resized for a picture.
+    """How alike the position embeddings are, as trained or as resized for an image.
 
     python analyze.py positions --checkpoint runs/s --out out/ --size 640 480
     """
@@ -121,7 +121,7 @@ def positions() -> None:
     parser.add_detector_flags()
     parser.add_argument("--out", required=True, type=Path, help="folder for figures and tables")
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
-    text = "width and height in pixels of a picture that they are also resized for"
+    text = "width and height in pixels of an image that they are also resized for"
     parser.add_argument("--size", nargs=2, type=int, metavar=("W", "H"), help=text)
     parser.add_argument(
         "--layer", type=int, help="0 for the initial ones, N for those after block N - 1 (default: all)"

@@ -75,7 +75,7 @@ def models_of(args: Any) -> list[tuple[str, dict | None, Meta, Geometry]]:
 
 
 def counted(name: str, meta: Meta, geometry: Geometry, size: np.ndarray) -> dict[str, Any]:
-    """XLA's count beside the formula's, of one picture."""
+    """XLA's count beside the formula's, of one image."""
     width, height = (side // meta.model.patch_size for side in geometry.size(*map(int, size)))
     formula = multiply_adds(meta.model, height, width).total
     xla = costs.counted_by_xla(meta.model, height, width)
@@ -83,7 +83,7 @@ def counted(name: str, meta: Meta, geometry: Geometry, size: np.ndarray) -> dict
 
 
 def speed(name: str, params: dict | None, meta: Meta, geometry: Geometry, pictures: list[Path]) -> dict[str, Any]:
-    """Pictures a second at batch 1; a variant's parameters are random, which does not matter for speed."""
+    """Images a second at batch 1; a variant's parameters are random, which does not matter for speed."""
     params = params or build(meta.model, 0, "from_nothing")[1]
     detector = Detector(params, meta, geometry.short_side, geometry.max_side)
     found = costs.frames_per_second(detector, pictures)

@@ -1,4 +1,4 @@
-"""The task of classification, what a detector starts from: pictures with a class each, DeiT's recipe, top-1."""
+"""The task of classification, what a detector starts from: images with a class each, DeiT's recipe, top-1."""
 
 import copy
 import functools
@@ -105,7 +105,7 @@ def class_source_of(config: Any, which: str, classes: tuple[tuple[str, ...], str
     """
     data = config.data
     shared = data[f"{which}_split"], data.max_images, classes
-    # NAME/VERSION; a level deeper are the pictures of class folders, a million of them.
+    # NAME/VERSION; a level deeper are the images of class folders, a million of them.
     directory = find_dataset(data.root, 2) if Path(data.root).is_dir() else None
     return ClassRecords(directory, *shared) if directory else ClassFolders(data.root, *shared)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from yolos_jax.data.sources.digits import DIGIT_SIDES, Digits, load_digits, paint, run, split_digits, stencil_of
 from yolos_jax.errors import InputError, check_empty
 
-SIDE = 40  # of a picture, pixels: the largest digit fits, anywhere
+SIDE = 40  # of an image, pixels: the largest digit fits, anywhere
 
 
 def one_digit(digits: Digits, which: int, random: np.random.Generator) -> np.ndarray:
@@ -27,7 +27,7 @@ def one_digit(digits: Digits, which: int, random: np.random.Generator) -> np.nda
 
 
 def write(out: str | Path, train: int = 8000, val: int = 360, seed: int = 0) -> None:
-    """Writes so many pictures as `{train,val}/DIGIT/NUMBER.png`; every scan of a split about equally often.
+    """Writes so many images as `{train,val}/DIGIT/NUMBER.png`; every scan of a split about equally often.
 
     The same arguments give the same files. `out` must not exist yet or be empty.
     """
