@@ -3,6 +3,7 @@
 All functions but `prepare` take a config that `settings.complete` has completed and checked.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from yolos_jax import settings
+from yolos_jax.compiled import keep_compiled
 from yolos_jax.data.annotations import Complain, stop
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.data.examples import DataSet
@@ -31,12 +33,19 @@ from yolos_jax.model.config import COMPUTE_SETTINGS, Compute, YolosConfig
 from yolos_jax.training.task import Options
 
 
-def prepare(config: Any) -> ConfigDict:
-    """A detector's recipe, completed and checked; its precision of matrix products becomes the process's."""
-    settings.require(config, settings.DETECTION)
+def prepare(config: Any, task: str = settings.DETECTION) -> ConfigDict:
+    """A recipe of a task, completed and checked; its precision of matrix products becomes the process's."""
+    settings.require(config, task)
     config = settings.complete(config)
     jax.config.update("jax_default_matmul_precision", config.precision)
     return config
+
+
+def keep_programs(config: Any) -> None:
+    """Turns on jax's compilation cache as a recipe says, which need not be complete; a warning says why not."""
+    note = keep_compiled(settings.complete(config).eval.compilation_cache)
+    if note:
+        warnings.warn(note, stacklevel=3)  # of whoever called the function that calls this one
 
 
 def model_of(config: Any, num_classes: int) -> YolosConfig:
