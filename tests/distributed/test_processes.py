@@ -16,16 +16,16 @@ from process_pair import Pair, Program
 
 import yolos_jax
 from yolos_jax import checkpoints
+from yolos_jax.distributed import launch
 from yolos_jax.tasks.classification import pretrain
 from yolos_jax.tasks.detection import train
 
 pytestmark = pytest.mark.slow
 EVALUATED = {"eval.every_epochs": 2}
 LONG = {"train.epochs": 400, "checkpoint.every_steps": 5}
-CLASSES = {  # 4 steps on 72 pictures; 33 to evaluate, of which the third batch has but one
-    "train.batch_size": 16, "train.ema": 0.5, "eval.batch_size": 16, "checkpoint.every_steps": 2, "augment.repeats": 2,
-    "train.max_steps": 4, "train.curves": False,
-}  # fmt: skip
+# 4 steps on 72 pictures; 33 to evaluate, of which the third batch has but one.
+CLASSES = {"train.batch_size": 16, "eval.batch_size": 16, "train.ema": 0.5, "augment.repeats": 2}
+CLASSES |= {"train.max_steps": 4, "checkpoint.every_steps": 2, "train.curves": False}
 
 
 @pytest.fixture(scope="module")
@@ -142,15 +142,21 @@ def test_two_processes_train_a_classifier_as_one_does(done, classes):
     assert all(checkpoints.steps(f) == [2, 4] and checkpoints.steps(f / "best") == [4] for f in (run, whole))
 
 
+SOONER = """
+from yolos_jax.distributed import launch
+
+launch.TIMEOUTS["heartbeat_timeout_seconds"] = 15  # until when the first process waits, and does not sleep
+"""
+
+
 def kill(pair, workdir, killed):
     """Kills one process of a pair that trains in a folder: (exit codes, seconds until both have ended)."""
     pair.steps(workdir, 2)
     pair.processes[killed].kill()
     start = time.monotonic()
-    codes = pair.ends()
-    seconds = time.monotonic() - start
+    end = pair.ends(), time.monotonic() - start
     time.sleep(0.5)  # the sentence of a process that was aborted comes from its witness
-    return codes, seconds
+    return end
 
 
 def the_other_ends_with_a_sentence(end, text, workdir, killed):
@@ -164,11 +170,13 @@ def the_other_ends_with_a_sentence(end, text, workdir, killed):
 def test_a_signal_to_one_stops_both_at_the_same_step_and_one_process_goes_on(folder, data, tmp_path):
     """Then both train something else, and the second is killed."""
     run, then = tmp_path / "run", tmp_path / "then"
-    with Pair(folder, Program("train.py", data, run, LONG), Program("train.py", data, then, LONG)) as pair:
+    both = Program("train.py", data, run, LONG, inject=SOONER), Program("train.py", data, then, LONG)
+    with Pair(folder, *both) as pair:
         pair.steps(run, 3)
         pair.processes[1].send_signal(signal.SIGTERM)
         end = kill(pair, then, 1)
     the_other_ends_with_a_sentence(end, pair.text(0), then, 1)
+    assert end[1] < 60 - (launch.TIMEOUTS["heartbeat_timeout_seconds"] - 15)
     codes, texts = zip(*(pair.parts(i)[0] for i in range(2)))
     assert codes == (143, 143), texts
     step = max(checkpoints.steps(run))
