@@ -269,8 +269,7 @@ def refused(folder, data, tmp_path_factory):
 
 
 def test_when_the_first_is_killed_the_other_ends_with_a_sentence(refused):
-    out, _, (end, text) = refused
-    the_other_ends_with_a_sentence(end, text, out / "killed", 0)
+    the_other_ends_with_a_sentence(*refused[2], refused[0] / "killed", 0)
 
 
 def test_launched_processes_must_be_started_alike(done, refused):
