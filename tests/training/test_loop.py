@@ -8,6 +8,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from compiled_once import compiled_once
 from made_coco import make_coco
 from micro_run import SIZES, assert_equal_trees, lines, micro_config, micro_data, without_key_biases
 
@@ -22,6 +23,13 @@ from yolos_jax.training.step import NotFinite, StepReport, data_mesh, not_finite
 from yolos_jax.training.task import LossReport
 
 ONE = jax.devices()[:1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs():
+    """Runs that need the same step share it."""
+    with compiled_once():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -82,17 +90,16 @@ def sequence(config, devices):
 @pytest.mark.timeout(240)
 def test_order_of_data_depends_on_the_seed_alone(data):
     want = sequence(micro_config(data), ONE)
-    assert sequence(micro_config(data, **{"data.workers": 2}), jax.devices()[:4]) == want
-    assert sequence(micro_config(data, **{"data.workers": 1, "data.ahead": 1}), ONE) == want
+    assert sequence(micro_config(data, **{"data.workers": 2, "data.ahead": 1}), jax.devices()[:4]) == want
     assert sequence(micro_config(data, seed=1), ONE) != want
 
 
 def test_what_is_printed_is_true(data, tmp_path, capsys, caplog):
     """Compilations counted by jax, padding from the batches themselves."""
-    config = micro_config(data, **{"data.buckets": 3, "train.epochs": 3})
+    config = micro_config(data, **{"data.buckets": 2, "train.epochs": 3})
     jax.config.update("jax_log_compiles", True)
     try:
-        with caplog.at_level(logging.WARNING, logger="jax"):
+        with caplog.at_level(logging.WARNING, logger="jax"), compiled_once():  # nothing is there before
             outcome = train(config, tmp_path, devices=ONE)
     finally:
         jax.config.update("jax_log_compiles", False)
@@ -118,7 +125,7 @@ def test_what_is_printed_is_true(data, tmp_path, capsys, caplog):
 
 
 def test_evaluations_while_training_and_the_best_apart(data, tmp_path, capsys):
-    config = micro_config(data, **{"eval.every_epochs": 1, "checkpoint.keep": 1, "train.ema": 0.5})
+    config = micro_config(data, **{"eval.every_epochs": 1, "checkpoint.keep": 1, "train.ema": 0.75})
     train(config, tmp_path, devices=ONE)
     printed = capsys.readouterr().out
     found = {line["step"]: line["val/AP"] for line in lines(tmp_path) if "val/AP" in line}
@@ -208,17 +215,20 @@ def test_bad_numbers_stop_and_leave_what_was_saved(data, tmp_path):
 
 def test_an_unreadable_image_stops_or_is_replaced(tmp_path, capsys):
     root = micro_data(tmp_path / "data")
-    path = root / "train2017" / "5.jpg"
+    config = micro_config(root)
+    plan = plan_of(recipe.prepare(config))
+    first, *_, last = (plan.batch(step).indices.tolist() for step in range(4))
+    number = 1 + next(i for i in last if i not in first)
+    path = root / "train2017" / f"{number}.jpg"
     path.write_bytes(path.read_bytes()[:-300])
-    config = micro_config(root, **{"train.epochs": 6})
-    with pytest.raises(InputError, match=r"5\.jpg.*on_bad_image=skip") as error:
+    with pytest.raises(InputError, match=rf"{number}\.jpg.*on_bad_image=skip") as error:
         train(config, tmp_path / "run", devices=ONE)
     at = (checkpoints.steps(tmp_path / "run") or [0])[-1]
     assert (f"step {at} is saved" if at else "nothing was to be saved yet") in str(error.value)
     config.data.on_bad_image = "skip"
-    assert train(config, tmp_path / "run", devices=ONE).step == 12
+    assert train(config, tmp_path / "run", devices=ONE).step == 4
     printed = capsys.readouterr().out
-    assert "another image took its place" in printed and "5.jpg" in printed
+    assert "another image took its place" in printed and f"{number}.jpg" in printed
     assert re.search(r"[1-9]\d* images were skipped", printed)
 
 
