@@ -39,7 +39,7 @@ def key_of(x: Any, around: tuple = ()) -> Hashable:
         return "again", around.index(id(x))
     key = functools.partial(key_of, around=(*around, id(x)))
     if isinstance(x, types.FunctionType):
-        cells = (c.cell_contents if filled(c) else "nothing yet" for c in x.__closure__ or ())
+        cells = map(contents, x.__closure__ or ())
         return (x.__module__, x.__code__, key(x.__defaults__), key(x.__kwdefaults__), *map(key, cells))
     if isinstance(x, types.MethodType):
         return "method", key(x.__func__), key(x.__self__)
@@ -63,12 +63,11 @@ def key_of(x: Any, around: tuple = ()) -> Hashable:
     return type(x), x  # as jax itself takes it for a static argument
 
 
-def filled(cell: types.CellType) -> bool:
+def contents(cell: types.CellType) -> Any:
     try:
-        cell.cell_contents
-    except ValueError:
-        return False
-    return True
+        return cell.cell_contents
+    except ValueError:  # of a function that is not wholly defined yet
+        return types.CellType
 
 
 @contextlib.contextmanager

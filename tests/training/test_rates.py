@@ -6,6 +6,7 @@ import math
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -26,6 +27,7 @@ from yolos_jax.training.rates import note_of, rates_of, trained
 from yolos_jax.training.resume import newest
 from yolos_jax.training.saving import Checkpoints
 from yolos_jax.training.step import make_gradient, make_step
+from yolos_jax.training.task import LossReport
 from yolos_jax.weights.names import reference_shapes
 from yolos_jax.weights.reference import to_reference
 
@@ -178,7 +180,7 @@ def test_clipping_decay_and_rates_of_blocks_are_pytorchs():
 
 
 def loss_of():
-    return detection_loss(abstract(CONFIG)[0], 1, "device", MESH, LossWeights())
+    return detection_loss(abstract(CONFIG)[0], 1, "host", MESH, LossWeights())
 
 
 @pytest.fixture(scope="module")
@@ -230,13 +232,19 @@ def test_the_norm_is_that_of_what_is_trained(stepped):
 
 
 def test_no_gradient_is_computed_that_nothing_needs():
-    """By the multiply-adds that are left when a compiler has dropped what no result needs."""
+    """By the multiply-adds that are left when a compiler has dropped what no result needs, whatever the loss is."""
     params, batch, graph = build(CONFIG, 0)[1], batch_of(), abstract(CONFIG)[0]
+
+    def loss(params, batch, divisors=None):
+        out = apply(graph, params, batch.patches, batch.grid)
+        total = out.logits.sum() + out.boxes.sum()
+        return total, LossReport({"total": total}, jnp.ones(len(batch.patches), bool), {})
+
     forward = count_multiply_adds(lambda p: apply(graph, p, batch.patches, batch.grid), params)
 
     def cost(*freeze):
         rates = rates_of(chosen(freeze=freeze), SHAPES)
-        program = jax.make_jaxpr(make_gradient(loss_of(), batch_divisors(1), MESH, rates=rates))(params, batch).jaxpr
+        program = jax.make_jaxpr(make_gradient(loss, batch_divisors(1), MESH, rates=rates))(params, batch).jaxpr
         needed = dce_jaxpr(program, [True] * len(program.outvars))[0]
         return multiply_adds_of(needed)
 
@@ -248,7 +256,7 @@ def test_no_gradient_is_computed_that_nothing_needs():
     images = len(batch.patches)
     gone = (CONFIG.depth - 1) * tokens * (block + mlp) + last + batch.patches.shape[1] * width * CONFIG.patch_values
     rates = rates_of(chosen(freeze=("blocks", "norm")), SHAPES)
-    in_parts = jax.eval_shape(make_gradient(loss_of(), batch_divisors(1), MESH, 2, rates), params, batch)[0]
+    in_parts = jax.eval_shape(make_gradient(loss, batch_divisors(1), MESH, 2, rates), params, batch)[0]
     assert jax.tree.structure(in_parts) == jax.tree.structure(trained(params, rates))
     assert everything - kernels == images * gone  # the backward pass is there, the kernels' gradients are not
 
