@@ -81,9 +81,7 @@ def test_resuming_on_another_number_of_devices(data, whole, tmp_path, first, the
 
 
 def plan_of(config):
-    """The plan of a run."""
-    source = recipe.source_of(config, "train")
-    return recipe.plan_of(config, recipe.model_of(config, 10), source.examples.sizes)
+    return recipe.plan_of(config, recipe.model_of(config, 10), recipe.source_of(config, "train").examples.sizes)
 
 
 def sequence(config, devices):
