@@ -13,7 +13,7 @@ import pytest
 
 JIT = jax.jit  # also where one `compiled_once` is within another
 STEP, CLASSES = "make_step.<locals>.step", "ClassEvaluator.__init__.<locals>.ranks"
-PROGRAMS = {STEP, CLASSES, "Program.__init__.<locals>.indexed", "detect"}
+PROGRAMS = {STEP, CLASSES, "EveryImage.program.<locals>.indexed", "detect"}
 
 
 class Only:

@@ -29,7 +29,7 @@ def test_programs_are_the_same_only_if_all_that_decides_them_is(tmp_path):
         task, train = detection_task(config, mesh), config.train
         with compiled_once() as programs:
             gradient = make_gradient(task.loss, task.divisors, mesh, train.accumulate, task.rates)
-            steps = [make_step(gradient, task.optimizer, mesh, train.ema) for _ in range(2)]
+            steps = [make_step(gradient, task.optimizer, mesh, train.ema, task.rates) for _ in range(2)]
         ((name, key),) = programs
         assert name == STEP and steps[0] is steps[1]
         return key
