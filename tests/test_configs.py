@@ -7,6 +7,7 @@ import re
 import jax
 import numpy as np
 import pytest
+from compiled_once import compiled_once
 from jax.tree_util import tree_leaves_with_path
 from made_coco import make_coco
 from micro_run import SIZES, lines
@@ -26,6 +27,13 @@ ALL = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
 RECIPES = [name for name in ALL if task_of(load_recipe(name)) == DETECTION]
 PUBLISHED = {"yolos_ti": 28.7, "yolos_s": 36.1, "yolos_s_200": 36.1, "yolos_s_dwr": 37.6, "yolos_b": 42.0}
 SMALL = {"width": 12, "depth": 2, "heads": 2, "det_tokens": 6, "max_side": 16}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs():
+    """Recipes that evaluate with the same program share it."""
+    with compiled_once():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +56,8 @@ def micro(name):
     config.data.update(short_side=3 * patch, max_side=6 * patch, max_images=0, buckets=1, workers=0)
     if config.data.scales:
         config.data.update(scales=(2 * patch, 3 * patch), crop_sides=(3 * patch, 4 * patch), crop_range=(32, 64))
-    config.init, config.matcher = "from_nothing", "device"
-    config.train.update(max_steps=1, log_every=1)
+    config.init = "from_nothing"
+    config.train.update(max_steps=1, log_every=1, curves=False)
     return config
 
 

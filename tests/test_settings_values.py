@@ -95,6 +95,11 @@ def refusal(work):
     return sentence
 
 
+@functools.cache
+def shapes_of(model):
+    return abstract(model)[1]
+
+
 def build(config):
     """What a recipe describes, but for pixels."""
     config = complete(config)
@@ -103,7 +108,7 @@ def build(config):
     recipe.geometry_of(config, model)
     plan = recipe.plan_of(config, model, SIZES)
     plan.batch(len(plan) - 1)
-    rates_of(config.optimizer, abstract(model)[1])
+    rates_of(config.optimizer, shapes_of(model))
 
 
 @pytest.mark.parametrize("key", SETTINGS)

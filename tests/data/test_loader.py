@@ -97,9 +97,9 @@ def whole(folder):
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("workers", [1, 2])
-def test_workers_change_nothing(folder, whole, workers):
-    assert run(training(folder), workers=workers) == whole
+def test_a_worker_changes_nothing(folder, whole):
+    """Nor do two, see `test_training_replaces_unreadable_images_always_alike`."""
+    assert run(training(folder), workers=1) == whole
 
 
 @pytest.mark.timeout(120)
@@ -123,7 +123,7 @@ def test_another_seed_is_another_run(folder, whole):
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("start, workers", [(1, 0), (5, 2), (11, 2), (12, 0)])
+@pytest.mark.parametrize("start, workers", [(1, 0), (5, 2), (11, 1), (12, 0)])
 def test_a_run_can_start_anywhere(folder, whole, start, workers):
     assert run(training(folder), start, workers=workers) == whole[start:]
 
@@ -144,11 +144,14 @@ def readable_substitute(plan, step: int, index: int) -> int:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("workers", [0, 2])
-def test_training_replaces_unreadable_images_always_alike(broken, workers):
+def test_training_replaces_unreadable_images_always_alike(broken):
+    """Two workers give the very batches that this process makes, and name the same images."""
     work, replaced = training(broken), []
-    with contextlib.closing(load(work, 0, len(work.plan), workers)) as batches:
-        for loaded in batches:
+    with contextlib.closing(load(work, 0, len(work.plan), 2)) as batches:
+        of_workers = [(slots_of(work, loaded), loaded.skipped) for loaded in batches]
+    with contextlib.closing(load(work, 0, len(work.plan))) as batches:
+        for loaded, same in zip(batches, of_workers, strict=True):
+            assert (slots_of(work, loaded), loaded.skipped) == same
             planned = work.plan.batch(loaded.step).indices.tolist()
             wanted = [readable_substitute(work.plan, loaded.step, i) if i in BROKEN else i for i in planned]
             assert loaded.indices.tolist() == wanted and loaded.batch.valid.all()

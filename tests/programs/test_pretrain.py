@@ -7,6 +7,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from compiled_once import compiled_once
 from made_classes import CLASSES, classifier_config, make_classes
 from micro_run import assert_equal_trees, lines, micro_config, micro_data
 from reference_pack import ROOT
@@ -23,6 +24,14 @@ from yolos_jax.tasks.detection import train
 from yolos_jax.weights.starting import starting_params
 
 ONE = jax.devices()[:1]
+RUN = {"train.epochs": 3, "train.max_steps": 6, "train.ema": 0.5, "train.curves": False}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs():
+    """Runs that need the same program share it."""
+    with compiled_once():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +45,7 @@ def data(tmp_path_factory):
 def whole(data, tmp_path_factory):
     """A run of six steps, with a moving average: its folder."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    pretrain(classifier_config(data, **{"train.max_steps": 6, "train.ema": 0.5}), folder, devices=ONE)
+    pretrain(classifier_config(data, **RUN), folder, devices=ONE)
     return folder
 
 
@@ -44,7 +53,7 @@ def test_a_run_in_two_parts_equals_one_in_a_piece(data, whole, tmp_path, capsys)
     shutil.copytree(whole, tmp_path / "run")
     for later in ("6", "best"):
         shutil.rmtree(tmp_path / "run" / later)
-    config = classifier_config(data, **{"train.max_steps": 6, "train.ema": 0.5})
+    config = classifier_config(data, **RUN)
     assert pretrain(config, tmp_path / "run", devices=ONE).step == 6
     assert "going on from the checkpoint of step 3" in capsys.readouterr().out
     shapes = checkpoints.load_any(whole)[0]
@@ -69,7 +78,7 @@ def test_from_pictures_to_a_detector(data, tmp_path, capsys):
     assert "training on 900 images of 3 classes, 1 device(s): 42 steps, 14 in an epoch" in printed
     assert f"best top1 {max(scores):.4f}" in printed
 
-    changes = {"init": str(tmp_path / "deit"), "eval.every_epochs": 2}
+    changes = {"init": str(tmp_path / "deit"), "eval.every_epochs": 2, "matcher": "host"}
     train(micro_config(micro_data(tmp_path / "coco"), **changes), tmp_path / "yolos", devices=ONE)
     printed = capsys.readouterr().out
     assert "deit weights from the checkpoint" in printed and "grid 2x2 resized to 4x4" in printed
@@ -111,7 +120,7 @@ def test_a_detector_starts_with_the_classifiers_numbers(whole, data, tmp_path):
 )
 def test_what_is_refused(data, whole, changes, words):
     with pytest.raises(InputError, match=words):
-        pretrain(classifier_config(data, **{"train.ema": 0.5} | changes), whole, devices=ONE)
+        pretrain(classifier_config(data, **RUN | changes), whole, devices=ONE)
 
 
 def test_starting_from_another_classifier(whole, data, tmp_path, capsys):
@@ -129,7 +138,7 @@ def test_programs(whole, data, tmp_path, call):
     recipe = tmp_path / "micro.py"
     recipe.write_text(
         "from made_classes import classifier_config\n"
-        f"get_config = lambda: classifier_config({str(data)!r}, **{{'train.max_steps': 6, 'train.ema': 0.5}})\n"
+        f"get_config = lambda: classifier_config({str(data)!r}, **{RUN!r})\n"
     )
     done = call("pretrain.py", "--config", recipe, "--workdir", whole)
     assert done.returncode == 0 and "the run is complete" in done.stdout

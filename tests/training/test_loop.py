@@ -8,6 +8,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from compiled_once import compiled_once
 from made_coco import make_coco
 from micro_run import SIZES, assert_equal_trees, lines, micro_config, micro_data, without_key_biases
 
@@ -15,13 +16,34 @@ from yolos_jax import checkpoints, recipe
 from yolos_jax.data.loader import Share
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
+from yolos_jax.model.yolos import build
 from yolos_jax.tasks.detection import detection_task, train
 from yolos_jax.training.prefetch import Batches
+from yolos_jax.training.resume import newest
+from yolos_jax.training.saving import Checkpoints
 from yolos_jax.training.signals import Signals
 from yolos_jax.training.step import NotFinite, StepReport, data_mesh, not_finite, split_over
 from yolos_jax.training.task import LossReport
 
 ONE = jax.devices()[:1]
+
+
+def config_of(root, **changes):
+    """A recipe whose learning rate is another at every step, and which keeps a moving average."""
+    own = {"optimizer.schedule": "step", "optimizer.warmup_epochs": 1, "train.ema": 0.75}
+    return micro_config(root, **own | changes)
+
+
+def arrays_of(folder, step=4):
+    """Parameters and their moving average."""
+    shapes = checkpoints.load(folder)[0]
+    return checkpoints.read(folder, step, params=shapes, ema=shapes)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs():
+    with compiled_once():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -31,37 +53,35 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
-    """A complete run of four steps on one device: (its folder, its parameters)."""
+    """A complete run of four steps on one device: (its folder, its parameters and their moving average)."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    train(micro_config(data), folder, devices=ONE)
-    return folder, checkpoints.load(folder)[0]
+    train(config_of(data), folder, devices=ONE)
+    return folder, arrays_of(folder)
 
 
 def test_a_run_in_two_parts_equals_one_in_a_piece(data, whole, tmp_path, capsys):
-    config = micro_config(data, **{"train.max_steps": 3})
+    config = config_of(data, **{"train.max_steps": 3})
     assert train(config, tmp_path, devices=ONE).step == 3
-    outcome = train(micro_config(data), tmp_path, devices=ONE)
+    outcome = train(config_of(data), tmp_path, devices=ONE)
     assert outcome.step == 4 and "going on from the checkpoint of step 3" in capsys.readouterr().out
-    assert_equal_trees(checkpoints.load(tmp_path)[0], whole[1])
+    assert_equal_trees(arrays_of(tmp_path), whole[1])
     a, b = lines(tmp_path), lines(whole[0])
     assert [line["step"] for line in a] == [1, 2, 3, 4]
     assert [line["total"] for line in a] == [line["total"] for line in b]
-    again = train(micro_config(data), tmp_path, devices=ONE)
+    again = train(config_of(data), tmp_path, devices=ONE)
     assert again.step == 4 and not again.compiled and "the run is complete" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("first, then", [(4, 1), (1, 4)])
 def test_resuming_on_another_number_of_devices(data, whole, tmp_path, first, then):
-    train(micro_config(data, **{"train.max_steps": 2}), tmp_path, devices=jax.devices()[:first])
-    train(micro_config(data), tmp_path, devices=jax.devices()[:then])
-    found = without_key_biases(checkpoints.load(tmp_path)[0])
+    train(config_of(data, **{"train.max_steps": 2}), tmp_path, devices=jax.devices()[:first])
+    train(config_of(data), tmp_path, devices=jax.devices()[:then])
+    found = without_key_biases(arrays_of(tmp_path))
     assert_equal_trees(found, without_key_biases(whole[1]), atol=1e-5)
 
 
 def plan_of(config):
-    """The plan of a run."""
-    source = recipe.source_of(config, "train")
-    return recipe.plan_of(config, recipe.model_of(config, 10), source.examples.sizes)
+    return recipe.plan_of(config, recipe.model_of(config, 10), recipe.source_of(config, "train").examples.sizes)
 
 
 def sequence(config, devices):
@@ -81,18 +101,17 @@ def sequence(config, devices):
 
 @pytest.mark.timeout(240)
 def test_order_of_data_depends_on_the_seed_alone(data):
-    want = sequence(micro_config(data), ONE)
-    assert sequence(micro_config(data, **{"data.workers": 2}), jax.devices()[:4]) == want
-    assert sequence(micro_config(data, **{"data.workers": 1, "data.ahead": 1}), ONE) == want
-    assert sequence(micro_config(data, seed=1), ONE) != want
+    want = sequence(config_of(data), ONE)
+    assert sequence(config_of(data, **{"data.workers": 1, "data.ahead": 1}), jax.devices()[:4]) == want
+    assert sequence(config_of(data, seed=1), ONE) != want
 
 
 def test_what_is_printed_is_true(data, tmp_path, capsys, caplog):
     """Compilations counted by jax, padding from the batches themselves."""
-    config = micro_config(data, **{"data.buckets": 3, "train.epochs": 3})
+    config = config_of(data, **{"data.buckets": 2, "train.epochs": 3, "matcher": "host"})
     jax.config.update("jax_log_compiles", True)
     try:
-        with caplog.at_level(logging.WARNING, logger="jax"):
+        with caplog.at_level(logging.WARNING, logger="jax"), compiled_once():  # nothing is there before
             outcome = train(config, tmp_path, devices=ONE)
     finally:
         jax.config.update("jax_log_compiles", False)
@@ -118,7 +137,7 @@ def test_what_is_printed_is_true(data, tmp_path, capsys, caplog):
 
 
 def test_evaluations_while_training_and_the_best_apart(data, tmp_path, capsys):
-    config = micro_config(data, **{"eval.every_epochs": 1, "checkpoint.keep": 1, "train.ema": 0.5})
+    config = config_of(data, **{"eval.every_epochs": 1, "checkpoint.keep": 1})
     train(config, tmp_path, devices=ONE)
     printed = capsys.readouterr().out
     found = {line["step"]: line["val/AP"] for line in lines(tmp_path) if "val/AP" in line}
@@ -139,24 +158,14 @@ def test_evaluations_while_training_and_the_best_apart(data, tmp_path, capsys):
     assert "step 4: AP" in capsys.readouterr().out and checkpoints.steps(tmp_path / "best") == [4]
 
 
-def test_moving_average_is_what_is_loaded(data, whole, tmp_path):
+def test_moving_average_is_what_is_loaded(data, whole):
     """Against a plain computation from the checkpoints of every step."""
-    config = micro_config(data, **{"train.ema": 0.75})
-    train(config, tmp_path, devices=ONE)
-    every = [recipe_params(config)]
+    config = config_of(data)
+    average = build(recipe.model_of(config, 10), config.seed, config.init)[1]
     for step in range(1, 5):
-        every.append(checkpoints.read(tmp_path, step, params=every[0])["params"])
-    assert_equal_trees(every[4], whole[1])
-    average = every[0]
-    for params in every[1:]:
-        average = jax.tree.map(lambda a, p: 0.75 * a + 0.25 * p, average, params)
-    assert_equal_trees(checkpoints.load(tmp_path)[0], average, atol=1e-6)
-
-
-def recipe_params(config):
-    from yolos_jax.weights.starting import starting_params
-
-    return starting_params(recipe.model_of(config, 10), config.init, config.seed)
+        average = jax.tree.map(lambda a, p: 0.75 * a + 0.25 * p, average, arrays_of(whole[0], step)["params"])
+    assert_equal_trees(checkpoints.load(whole[0])[0], average, atol=1e-6)
+    assert_equal_trees(whole[1]["ema"], checkpoints.load(whole[0])[0])
 
 
 @pytest.mark.parametrize(
@@ -174,14 +183,14 @@ def recipe_params(config):
 )
 def test_a_run_does_not_go_on_as_another(data, whole, changes, words):
     with pytest.raises(InputError, match=words):
-        train(micro_config(data, **changes), whole[0], devices=ONE)
+        train(config_of(data, **changes), whole[0], devices=ONE)
 
 
 def test_differences_can_be_accepted_and_some_need_not_be(data, whole, tmp_path, capsys):
     shutil.copytree(whole[0], tmp_path / "run")
     free = {"train.log_every": 7, "data.workers": 1, "matcher": "host", "model.remat": True, "train.accumulate": 2}
-    train(micro_config(data, **free), tmp_path / "run", devices=ONE)
-    train(micro_config(data, seed=1), tmp_path / "run", accept_differences=True, devices=ONE)
+    train(config_of(data, **free), tmp_path / "run", devices=ONE)
+    train(config_of(data, seed=1), tmp_path / "run", accept_differences=True, devices=ONE)
     assert "accepted difference: seed 0 against 1" in capsys.readouterr().out
 
 
@@ -192,33 +201,39 @@ def test_changed_annotations_are_noticed(whole, tmp_path):
     content["annotations"][3]["bbox"][0] += 1
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match="training annotations .*fingerprint"):
-        train(micro_config(root), whole[0], devices=ONE)
+        train(config_of(root), whole[0], devices=ONE)
 
 
-def test_bad_numbers_stop_and_leave_what_was_saved(data, tmp_path):
-    config = micro_config(data, **{"train.max_steps": 2})
-    train(config, tmp_path, devices=ONE)
-    kept = checkpoints.load(tmp_path)[0]
-    config = micro_config(data, **{"optimizer.learning_rate": 1e30})
-    with pytest.raises(NotFinite, match="step [34]: the .* of image id .* are not finite"):
-        train(config, tmp_path, accept_differences=True, devices=ONE)
-    assert checkpoints.steps(tmp_path)[-1] in (2, 3)
-    assert_equal_trees(checkpoints.read(tmp_path, 2, params=kept)["params"], kept)
+def test_bad_numbers_stop_and_leave_what_was_saved(data, whole, tmp_path):
+    """A run that has diverged: what it saved last is finite, and the costs that follow from it are not."""
+    config = config_of(data)
+    task = detection_task(recipe.prepare(config), data_mesh(ONE))
+    state = newest(whole[0], task, recipe.options_of(config))[0]
+    state = state._replace(step=np.int32(2), params=jax.tree.map(lambda x: 1e30 * x, state.params))
+    with Checkpoints(tmp_path, 10) as writer:
+        writer.save(2, state, task.meta(2, task.facts))
+    with pytest.raises(NotFinite, match="step 3: the .* of image id .* are not finite"):
+        train(config, tmp_path, devices=ONE)
+    assert checkpoints.steps(tmp_path) == [2]
+    assert_equal_trees(arrays_of(tmp_path, 2), {"params": state.params, "ema": state.ema})
 
 
 def test_an_unreadable_image_stops_or_is_replaced(tmp_path, capsys):
     root = micro_data(tmp_path / "data")
-    path = root / "train2017" / "5.jpg"
+    config = config_of(root)
+    plan = plan_of(recipe.prepare(config))
+    first, *_, last = (plan.batch(step).indices.tolist() for step in range(4))
+    number = 1 + next(i for i in last if i not in first)
+    path = root / "train2017" / f"{number}.jpg"
     path.write_bytes(path.read_bytes()[:-300])
-    config = micro_config(root, **{"train.epochs": 6})
-    with pytest.raises(InputError, match=r"5\.jpg.*on_bad_image=skip") as error:
+    with pytest.raises(InputError, match=rf"{number}\.jpg.*on_bad_image=skip") as error:
         train(config, tmp_path / "run", devices=ONE)
     at = (checkpoints.steps(tmp_path / "run") or [0])[-1]
     assert (f"step {at} is saved" if at else "nothing was to be saved yet") in str(error.value)
     config.data.on_bad_image = "skip"
-    assert train(config, tmp_path / "run", devices=ONE).step == 12
+    assert train(config, tmp_path / "run", devices=ONE).step == 4
     printed = capsys.readouterr().out
-    assert "another image took its place" in printed and "5.jpg" in printed
+    assert "another image took its place" in printed and f"{number}.jpg" in printed
     assert re.search(r"[1-9]\d* images were skipped", printed)
 
 
@@ -226,13 +241,11 @@ def test_a_full_disk_is_one_sentence(data, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(InputError, match="step 1 could not be written .*No space left.*there is no whole one yet"):
-        train(micro_config(data), tmp_path / "run", devices=ONE)
+        train(config_of(data), tmp_path / "run", devices=ONE)
 
 
-@pytest.mark.parametrize("options", [{"optimizer.schedule": "step", "optimizer.warmup_epochs": 1}])
-def test_modern_schedule(data, tmp_path, options):
-    train(micro_config(data, **options), tmp_path, devices=ONE)
-    rates = [line["learning_rate"] for line in lines(tmp_path)]
+def test_modern_schedule(whole):
+    rates = [line["learning_rate"] for line in lines(whole[0])]
     cosine = [1e-7 + (1e-3 - 1e-7) * (1 + np.cos(np.pi * k / 2)) / 2 for k in (0, 1)]
     np.testing.assert_allclose(rates, [1e-6, (1e-6 + 1e-3) / 2, *cosine], rtol=1e-5)
 
@@ -250,9 +263,8 @@ def test_only_the_images_with_broken_costs_are_named():
 
 
 def test_a_broken_loss_names_the_whole_batch():
-    error = not_finite(
-        report([True, True, False, True], False), 7, [11, 22, None, 44], "matching costs"
-    )  # an empty slot
+    ids = [11, 22, None, 44]  # an empty slot
+    error = not_finite(report([True, True, False, True], False), 7, ids, "matching costs")
     assert "loss, gradients or updated parameters of image id 11, 22, 44 are" in str(error)
 
 
@@ -260,7 +272,7 @@ def test_converted_weights_are_no_run(data, whole, tmp_path):
     params, meta = checkpoints.load(whole[0])
     checkpoints.save(tmp_path / "w", 0, params, checkpoints.Meta(meta.model, {}))
     with pytest.raises(InputError, match=r"holds weights \(converted ones"):
-        train(micro_config(data), tmp_path / "w", devices=ONE)
+        train(config_of(data), tmp_path / "w", devices=ONE)
 
 
 def test_a_checkpoint_from_before_the_order_of_views_changed(data, whole, tmp_path, capsys):
@@ -271,17 +283,17 @@ def test_a_checkpoint_from_before_the_order_of_views_changed(data, whole, tmp_pa
     del content["extra"]["order"]
     meta.write_text(json.dumps(content))
     with pytest.raises(InputError, match="the random views of images"):
-        train(micro_config(data), tmp_path / "run", devices=ONE)
-    assert train(micro_config(data), tmp_path / "run", accept_differences=True, devices=ONE).step == 4
+        train(config_of(data), tmp_path / "run", devices=ONE)
+    assert train(config_of(data), tmp_path / "run", accept_differences=True, devices=ONE).step == 4
 
 
 def test_damaged_lines_of_the_metrics_are_dropped_and_counted(data, tmp_path, capsys):
     """Bytes that are no UTF-8, no JSON, or a line without a step do not keep a run from going on."""
-    train(micro_config(data, **{"train.max_steps": 3}), tmp_path, devices=ONE)
+    train(config_of(data, **{"train.max_steps": 3}), tmp_path, devices=ONE)
     path = tmp_path / "metrics.jsonl"
     good = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"\xff\xfe\n" + good[0] + b'{"loss": 1}\n[1, 2]\n' + good[1] + good[2] + good[2][:20])
-    assert train(micro_config(data), tmp_path, devices=ONE).step == 4
+    assert train(config_of(data), tmp_path, devices=ONE).step == 4
     assert "3 line(s) of" in capsys.readouterr().out
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4]
     assert path.read_bytes().splitlines(keepends=True)[:3] == good

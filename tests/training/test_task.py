@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiled_once import compiled_once
 from micro_run import lines
 from tiny_weights import TINY
 
@@ -25,7 +26,14 @@ from yolos_jax.training.task import LossReport, Task
 POINTS, STEPS, RATE = 8, 6, 0.1
 X = np.linspace(-1, 1, POINTS, dtype=np.float32)
 Y = 3.0 * X + 0.5
-OPTIONS = dataclasses.replace(options_of(get_config()), log_every=1, save_every=100)
+OPTIONS = dataclasses.replace(options_of(get_config()), log_every=1, save_every=100, curves=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs():
+    """Runs that need the same step share it."""
+    with compiled_once():
+        yield
 
 
 class Points(NamedTuple):
@@ -39,6 +47,14 @@ def loss(params, batch, divisors=None):
     error = (params["slope"] * batch.x + params["offset"] - batch.y) ** 2
     mean = error.sum() / (len(batch.x) if divisors is None else divisors)
     return mean, LossReport({"error": mean}, jnp.isfinite(error), {})
+
+
+def points(batch):
+    return len(batch.x)
+
+
+def rate(step):
+    return RATE
 
 
 def order(step):
@@ -59,9 +75,9 @@ def line_task(scores, mesh):
         shapes={name: jax.ShapeDtypeStruct((), np.float32) for name in ("slope", "offset")},
         starting_params=lambda: {"slope": np.float32(0), "offset": np.float32(0)},
         loss=loss,
-        divisors=lambda batch: len(batch.x),
+        divisors=points,
         optimizer=optimizer,
-        schedule=lambda step: RATE,
+        schedule=rate,
         load=load,
         total=STEPS,
         per_epoch=2,
@@ -81,25 +97,31 @@ def line_task(scores, mesh):
     )
 
 
-def expected():
-    """The parameters after every step, by hand: gradients of the mean squared error."""
+def expected(decay=0.0):
+    """The parameters after the last step and their moving average, by hand: gradients of the mean squared error."""
     slope = offset = np.float64(0)
+    average = np.zeros(2)
     for step in range(STEPS):
         x, y = X[order(step)].astype(np.float64), Y[order(step)].astype(np.float64)
         error = slope * x + offset - y
         slope, offset = slope - RATE * 2 * (error * x).mean(), offset - RATE * 2 * error.mean()
-    return slope, offset
+        average = decay * average + (1 - decay) * np.array([slope, offset])
+    return (slope, offset), average
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_line_is_trained_evaluated_and_kept(tmp_path, capsys, accumulate):
-    options = dataclasses.replace(OPTIONS, accumulate=accumulate)
+@pytest.mark.parametrize("accumulate, ema", [(1, 0.0), (2, 0.75)])
+def test_a_line_is_trained_evaluated_and_kept(tmp_path, capsys, accumulate, ema):
+    """A moving average beside it changes nothing of it."""
+    options = dataclasses.replace(OPTIONS, accumulate=accumulate, ema=ema, curves=not ema)
     outcome = train(lambda mesh: line_task([0.1, 0.9, 0.5], mesh), tmp_path, options, jax.devices()[:1])
     assert (outcome.step, outcome.compiled, outcome.padding) == (STEPS, (1,), 0.0)
     shapes = line_task([], None).shapes
-    found = checkpoints.read(tmp_path, STEPS, params=shapes)["params"]
-    np.testing.assert_allclose((found["slope"], found["offset"]), expected(), rtol=1e-5)
+    trees = {"params": shapes} | ({"ema": shapes} if ema else {})
+    found = checkpoints.read(tmp_path, STEPS, **trees)
+    for name, want in zip(trees, expected(ema)):
+        np.testing.assert_allclose((found[name]["slope"], found[name]["offset"]), want, rtol=1e-5)
     assert [line["val/fit"] for line in lines(tmp_path) if "val/fit" in line] == [0.1, 0.9, 0.5]
+    assert (tmp_path / "curves.png").exists() == (not ema)
     assert checkpoints.steps(tmp_path) == [2, 4, 6] and checkpoints.steps(tmp_path / "best") == [4]
     printed = capsys.readouterr().out
     assert "a line through points\nnote: points have no errors" in printed
@@ -129,4 +151,4 @@ def test_a_line_in_two_parts(tmp_path):
     assert [line["step"] for line in numbers if "error" in line] == [1, 2, 3, 4, 5, 6]
     assert [(line["step"], line["val/fit"]) for line in numbers if "val/fit" in line] == [(2, 0.1), (4, 0.2), (6, 0.3)]
     found = checkpoints.read(tmp_path, STEPS, params=line_task([], None).shapes)["params"]
-    np.testing.assert_allclose((found["slope"], found["offset"]), expected(), rtol=1e-5)
+    np.testing.assert_allclose((found["slope"], found["offset"]), expected()[0], rtol=1e-5)

@@ -30,11 +30,20 @@ def assert_same_images(a, b):
         np.testing.assert_array_equal(np.asarray(a.read(x)), np.asarray(b.read(y)))
 
 
-@pytest.mark.parametrize("which", ["made", "coco_tiny80"])
-@pytest.mark.parametrize("builder", ["ours", "TFDS's"])
-def test_with_the_annotation_file_it_is_the_folder(tmp_path, monkeypatch, which, builder):
-    coco = coco_folder(tmp_path / "coco") if which == "made" else data_folder(which)
-    directory = build(coco, tmp_path)[0] if builder == "ours" else build_with_tfds(coco, tmp_path, monkeypatch)
+@pytest.fixture(scope="module", params=["ours made", "ours coco_tiny80", "TFDS's made", "TFDS's coco_tiny80"])
+def prepared(request, tmp_path_factory):
+    """(a folder, a COCO folder, the TFDS directory that a builder made of it within the first)."""
+    builder, which = request.param.split()
+    root = tmp_path_factory.mktemp("prepared")
+    coco = coco_folder(root / "coco") if which == "made" else data_folder(which)
+    if builder == "ours":
+        return root, coco, build(coco, root)[0]
+    with pytest.MonkeyPatch.context() as patch:
+        return root, coco, build_with_tfds(coco, root, patch)
+
+
+def test_with_the_annotation_file_it_is_the_folder(prepared):
+    _, coco, directory = prepared
     for split in ("train2017", "val2017"):
         folder = CocoSource(coco, split, 91)
         records = TfdsSource(directory, split, 91, annotations=listed(coco, split))
@@ -47,14 +56,11 @@ def test_with_the_annotation_file_it_is_the_folder(tmp_path, monkeypatch, which,
         assert few.examples.image_ids.tolist() == folder.examples.image_ids[:3].tolist()
 
 
-@pytest.mark.parametrize("which", ["made", "coco_tiny80"])
-@pytest.mark.parametrize("builder", ["ours", "TFDS's"])
-def test_without_it_the_records_say_the_same(tmp_path, monkeypatch, which, builder):
+def test_without_it_the_records_say_the_same(prepared):
     """TFDS's own preparation holds no category ids; the names tell them."""
-    coco = coco_folder(tmp_path / "coco") if which == "made" else data_folder(which)
-    directory = build(coco, tmp_path)[0] if builder == "ours" else build_with_tfds(coco, tmp_path, monkeypatch)
-    folder, records = CocoSource(coco, "val2017"), TfdsSource(tmp_path, "val2017")
-    assert find_dataset(tmp_path / "coco") in (None, directory)  # TFDS writes beside the folder's own content
+    root, coco, directory = prepared
+    folder, records = CocoSource(coco, "val2017"), TfdsSource(root, "val2017")
+    assert find_dataset(root / "coco") in (None, directory)  # TFDS writes beside the folder's own content
     for name in ("num_classes", "category_ids", "label_names", "dropped"):
         assert getattr(records, name) == getattr(folder, name)
     assert len(records.notes) == 1 and "areas are whole numbers" in records.notes[0]
@@ -184,16 +190,14 @@ def test_several_at_once_leave_one_index(own):
 
 def test_workers_load_what_they_load_from_the_folder(made):
     coco, directory = made
+    """The folder's own workers are tested in tests/data/test_loader.py."""
     draw = Pipeline(Resize((32, 48), 96), before=(Flip(), Crop(0.5, (48, 64), (32, 64))))
+    folder, records = CocoSource(coco, "train2017"), TfdsSource(directory, "train", annotations=listed(coco))
     batches = []
-    for source in (
-        CocoSource(coco, "train2017"),
-        TfdsSource(directory, "train", annotations=listed(coco)),
-    ):
+    for source, workers in ((folder, 0), (records, 0), (records, 1)):
         work = LoadStep(source, TrainingPlan(source.examples.sizes, draw, 2, 2, 2, 0), 16, 8)
-        for workers in (0, 1):
-            with contextlib.closing(load(work, 0, 6, workers)) as loaded:
-                batches.append(list(loaded))
+        with contextlib.closing(load(work, 0, 6, workers)) as loaded:
+            batches.append(list(loaded))
     for other in batches[1:]:
         for a, b in zip(batches[0], other, strict=True):
             np.testing.assert_array_equal(a.indices, b.indices)
