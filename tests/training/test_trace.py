@@ -113,7 +113,7 @@ def follow(name, devices, matcher="host", padded=False, parts=1, feed=None):
 
     for s, batch in enumerate(feed(z, slots, mesh) if feed else batches()):
         SEEN.clear()
-        state, report = step(state, batch, decay)
+        state, report = step(state, jax.device_put(batch, split_over(mesh)), decay)
         assert report.applied and np.isclose(rates[s // per_epoch], z["lr"][s], atol=1e-9, rtol=0)
         if matcher == "host":  # once per device and part, with that part's images only
             assert sorted(SEEN) == sorted(np.asarray(batch.count).reshape(devices * parts, -1).tolist())
