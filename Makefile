@@ -10,7 +10,7 @@ export NPROC := 32
 # Packages are installed without compiled modules. What is imported is compiled once, wherever the variable forbids it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-parity page test-page gpu-memory lint clean
+.PHONY: demo test tests test-parity page test-page gpu-memory lint clean
 
 $(VENV)/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, set PYTHON=")'
@@ -41,7 +41,8 @@ demo: $(VENV)/ready
 # Tests of what programs do take that; those of the reference's numbers compile as a user's run does.
 QUICK := XLA_FLAGS=--xla_cpu_use_fusion_emitters=false JAX_DISABLE_MOST_OPTIMIZATIONS=1
 PYTEST := $(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
-test: $(VENV)/ready lint
+test: lint tests
+tests: $(VENV)/ready
 	$(QUICK) $(PYTEST) -m "not numbers"
 	$(PYTEST) -m numbers
 

@@ -1,9 +1,9 @@
-"""Measures how fast pictures are read and augmented to be classified, against timm's transforms.
+"""Measures how fast images are read and augmented to be classified, against timm's transforms.
 
 python -m benchmarks.augmentation                          # of one core: a 500x375 JPEG to 224 pixels, part by part
 python -m benchmarks.augmentation --workers 2              # whole loaders in turns, with as many workers each
 
-Without --data, pictures of noise as smooth as photographs are made: 500x375 pixels, JPEG of quality 90, about as many
+Without --data, images of noise as smooth as photographs are made: 500x375 pixels, JPEG of quality 90, about as many
 bytes as ImageNet's. timm's side needs timm, PyTorch and torchvision; without them only our own is measured.
 """
 
@@ -40,13 +40,13 @@ PARTS = {
 
 
 def main() -> None:
-    """Prints pictures per second."""
+    """Prints images per second."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--data", type=Path, help="folder of class folders, in place of pictures made here")
+    parser.add_argument("--data", type=Path, help="folder of class folders, in place of images made here")
     parser.add_argument("--workers", type=int, default=0, help="of whole loaders; 0 measures one core, part by part")
     parser.add_argument("--batch-size", type=positive, default=64)
-    parser.add_argument("--images", type=positive, default=4000, help="pictures of every measurement")
+    parser.add_argument("--images", type=positive, default=4000, help="images of every measurement")
     parser.add_argument("--pairs", type=positive, default=5, help="measurements of each")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +80,7 @@ def make_pictures(root: Path, count: int = 64) -> Path:
 
 
 def parts(arguments: argparse.Namespace) -> None:
-    """Pictures per second of one core, the median of several measurements, ours and timm's by turns."""
+    """Images per second of one core, the median of several measurements, ours and timm's by turns."""
     files = [path.read_bytes() for path in sorted((arguments.data / "train").rglob("*.jp*g"))]
     print(f"{len(files)} pictures of {statistics.mean(map(len, files)) / 1000:.0f} kB")
     for name, changes in PARTS.items():

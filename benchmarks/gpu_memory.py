@@ -162,7 +162,7 @@ def step_of(config: ConfigDict, graph: Any, mesh: jax.sharding.Mesh, images: int
     replica = min(config.train.images_per_replica, images // parts)
     loss = detection_loss(graph, replica, "device", mesh, LossWeights(**config.loss))
     gradient = make_gradient(loss, batch_divisors(replica), mesh, parts, rates)
-    return make_step(gradient, optimizer_of(config, rates), mesh, config.train.ema)
+    return make_step(gradient, optimizer_of(config, rates), mesh, config.train.ema, rates)
 
 
 def optimizer_of(config: ConfigDict, rates: Rates) -> Any:

@@ -8,12 +8,8 @@ Only the starting weights are others. As in the reference, CLS takes the positio
 
 from ml_collections import ConfigDict
 
-from yolos_jax import settings
+from yolos_jax.programs.command_line import load_recipe
 
 
 def get_config() -> ConfigDict:
-    config = settings.get_config("ti")
-    config.data.update(short_side=512, scales=tuple(range(256, 609, 16)), buckets=16)
-    config.train.update(batch_size=16, images_per_replica=2, epochs=300)
-    config.optimizer.learning_rate = 5e-5
-    return config
+    return load_recipe("yolos_ti")

@@ -8,7 +8,7 @@ import pytest
 
 from yolos_jax.tasks import detection
 
-PROGRAMS = {"make_step.<locals>.step", "Program.__init__.<locals>.indexed", "detect"}
+PROGRAMS = {"make_step.<locals>.step", "EveryImage.program.<locals>.indexed", "detect"}
 
 
 @contextlib.contextmanager

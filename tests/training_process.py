@@ -1,4 +1,4 @@
-"""train.py in a process of its own, as a user starts it."""
+"""train.py and pretrain.py in a process of their own, as a user starts them."""
 
 import json
 import subprocess
@@ -15,16 +15,23 @@ MICRO = {
     "model.width": 12, "model.depth": 2, "model.heads": 2, "model.det_tokens": 6, "model.init_pe_size": "(64, 64)",
     "data.short_side": 48, "data.scales": "(32, 48)", "data.crop_sides": "(48, 64)", "data.crop_range": "(32, 64)",
     "data.buckets": 1, "data.workers": 0, "train.batch_size": 4, "train.images_per_replica": 1,
-    "eval.every_epochs": 0, "checkpoint.every_steps": 5, "train.log_every": 1,
+    "eval.every_epochs": 0, "checkpoint.every_steps": 5, "train.log_every": 1, "train.curves": False,
 }  # fmt: skip
+MICRO_CLASSIFIER = {
+    "init": "from_nothing", "model.width": 12, "model.depth": 2, "model.heads": 2, "model.image_size": 32,
+    "data.workers": 0, "train.batch_size": 8, "train.log_every": 1, "train.curves": False, "eval.every_epochs": 0,
+    "checkpoint.every_steps": 5, "optimizer.rate_batch": 0,
+}  # fmt: skip
+RECIPES = {"train.py": ("yolos_ti", MICRO), "pretrain.py": ("deit_ti", MICRO_CLASSIFIER)}
 
 
 class Training:
-    """train.py in a process of its own; `wait_for` reads what it says."""
+    """A training program in a process of its own; `wait_for` reads what it says."""
 
-    def __init__(self, root, workdir, devices=1, **changes):
-        settings = MICRO | {"data.root": root} | changes
-        command = [sys.executable, "train.py", "--config=configs/yolos_ti.py", f"--workdir={workdir}"]
+    def __init__(self, root, workdir, devices=1, program="train.py", **changes):
+        recipe, micro = RECIPES[program]
+        settings = micro | {"data.root": root} | changes
+        command = [sys.executable, program, f"--config=configs/{recipe}.py", f"--workdir={workdir}"]
         command += [f"--config.{key}={value}" for key, value in settings.items()]
         environment = cpu_devices(devices) | {"PYTHONUNBUFFERED": "1"}
         self.process = subprocess.Popen(

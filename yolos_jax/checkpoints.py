@@ -10,7 +10,7 @@ import dataclasses
 import errno
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -101,6 +101,12 @@ def parts(meta: Meta, **trees: dict) -> "ocp.args.Composite":
     ocp = _orbax()
     arrays = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
     return ocp.args.Composite(meta=ocp.args.JsonSave(meta.to_json()), **arrays)
+
+
+def check_model(checkpoint: str | Path, different: Sequence[str]) -> None:
+    """`InputError` if a checkpoint's model is not the config's, with its differences."""
+    if different:
+        raise InputError(f"the checkpoint {checkpoint} is of another model than the config: {'; '.join(different)}.")
 
 
 def load(directory: str | Path) -> tuple[dict, Meta[YolosConfig]]:

@@ -3,6 +3,7 @@
 All functions but `prepare` take a config that `settings.complete` has completed and checked.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from yolos_jax import settings
+from yolos_jax.compiled import keep_compiled
 from yolos_jax.data.annotations import Complain, stop
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.data.examples import DataSet
@@ -24,17 +26,26 @@ from yolos_jax.data.tfds.dataset import TfdsSource
 from yolos_jax.data.tfds.records import find_dataset
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.evaluator import Evaluator
+from yolos_jax.evaluation.every_image import EveryImage
+from yolos_jax.evaluation.one_pass import Batching
 from yolos_jax.images.sequence import Geometry, default_max_side
 from yolos_jax.model.config import COMPUTE_SETTINGS, Compute, YolosConfig
 from yolos_jax.training.task import Options
 
 
-def prepare(config: Any) -> ConfigDict:
-    """A detector's recipe, completed and checked; its precision of matrix products becomes the process's."""
-    settings.require(config, settings.DETECTION)
+def prepare(config: Any, task: str = settings.DETECTION) -> ConfigDict:
+    """A recipe of a task, completed and checked; its precision of matrix products becomes the process's."""
+    settings.require(config, task)
     config = settings.complete(config)
     jax.config.update("jax_default_matmul_precision", config.precision)
     return config
+
+
+def keep_programs(config: Any) -> None:
+    """Turns on jax's compilation cache as a recipe says, which need not be complete; a warning says why not."""
+    note = keep_compiled(settings.complete(config).eval.compilation_cache)
+    if note:
+        warnings.warn(note, stacklevel=3)  # of whoever called the function that calls this one
 
 
 def model_of(config: Any, num_classes: int) -> YolosConfig:
@@ -133,10 +144,13 @@ def options_of(config: Any, accept_differences: bool = False) -> Options:
     )  # fmt: skip
 
 
+def batching_of(config: Any, mesh: Mesh) -> Batching:
+    """How a recipe of any task reads the batches of an evaluation."""
+    data = config.data
+    return Batching(mesh, config.eval.batch_size, data.on_bad_image, data.workers, data.ahead)
+
+
 def evaluator_of(config: Any, model: YolosConfig, source: DataSet, mesh: Mesh) -> Evaluator:
     """What evaluates a model on a data set whose labels are the model's."""
-    data = config.data
-    return Evaluator(
-        model, source, geometry_of(config, model), mesh, config.eval.batch_size, data.buckets, data.on_bad_image,
-        data.workers, data.ahead, config.model.query_block,
-    )  # fmt: skip
+    images = EveryImage(source, geometry_of(config, model), batching_of(config, mesh), config.data.buckets)
+    return Evaluator(model, images, config.model.query_block)

@@ -6,8 +6,8 @@ import math
 import jax
 import numpy as np
 import pytest
+import scipy
 from reference_pack import arrays, image_sequence, micro_config, tensors
-from scipy.stats import pearsonr
 
 from yolos_jax.analysis.correlation import BINS, Correlations, Observed, check_tokens, observe, readings_of
 from yolos_jax.errors import InputError
@@ -32,7 +32,7 @@ def by_pairs(one, size, reading, other):
 
     pairs = [(i, j) for i in range(len(one.boxes)) for j in range(i)]
     likeness = [cosine(one.tokens[reading][i], one.tokens[reading][j]) for i, j in pairs]
-    return pearsonr(likeness, [value(i, j) for i, j in pairs]).statistic
+    return scipy.stats.pearsonr(likeness, [value(i, j) for i, j in pairs]).statistic
 
 
 def test_equals_scipy():

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from scipy.stats import chi2_contingency, chisquare
+import scipy
 from view_fields import SMALL, TINY, Fields
 
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
@@ -110,7 +110,7 @@ def same_distribution(a: np.ndarray, b: np.ndarray) -> float:
     table = np.array([[(x == cell).sum() for cell in cells] for x in (a, b)])
     rare = table.sum(0) < 20
     table = np.concatenate([table[:, ~rare], table[:, rare].sum(1, keepdims=True)], axis=1)
-    return chi2_contingency(table[:, table.sum(0) > 0]).pvalue
+    return scipy.stats.chi2_contingency(table[:, table.sum(0) > 0]).pvalue
 
 
 def test_uniform_numbers_and_their_ends():
@@ -120,20 +120,20 @@ def test_uniform_numbers_and_their_ends():
     cropped = views.crop[:, 2] > 0
     assert abs(cropped.mean() - 0.5) < 0.015
     scale, times = np.unique(views.size[~cropped, 1], return_counts=True)
-    assert scale.tolist() == list(SMALL.resize.short_sides) and chisquare(times).pvalue > SURE
+    assert scale.tolist() == list(SMALL.resize.short_sides) and scipy.stats.chisquare(times).pvalue > SURE
     first, times = np.unique(views.first[cropped, 1], return_counts=True)
-    assert first.tolist() == [400, 496, 592] and chisquare(times).pvalue > SURE
+    assert first.tolist() == [400, 496, 592] and scipy.stats.chisquare(times).pvalue > SURE
     crop, first = views.crop[cropped], views.first[cropped]
     for axis in (0, 1):
         room = first[:, axis] - crop[:, 2 + axis]
         assert (crop[:, axis] == 0).any() and (crop[:, axis] == room).any()
         place = (crop[:, axis] + 0.5) / (room + 1)
         large = room > 60  # coarse steps otherwise
-        assert chisquare(np.histogram(place[large], 10, (0, 1))[0]).pvalue > SURE
+        assert scipy.stats.chisquare(np.histogram(place[large], 10, (0, 1))[0]).pvalue > SURE
     for axis, whole in ((0, 528), (0, 656), (0, 800), (1, 400), (1, 496), (1, 592)):
         length = crop[first[:, axis] == whole, 2 + axis]
         value, times = np.unique(length, return_counts=True)
-        assert value.tolist() == list(range(384, min(600, whole) + 1)) and chisquare(times).pvalue > SURE
+        assert value.tolist() == list(range(384, min(600, whole) + 1)) and scipy.stats.chisquare(times).pvalue > SURE
     same = first[:, 1] == 592  # independent of each other where nothing else couples them
     assert abs(np.corrcoef(crop[same, 2], crop[same, 3])[0, 1]) < 0.06
     assert abs(np.corrcoef(crop[same, 0] / (first - crop[:, 2:])[same, 0], views.flip[cropped][same])[0, 1]) < 0.06

@@ -23,6 +23,8 @@ from yolos_jax.data.tfds.build import build
 from yolos_jax.data.tfds.dataset import TfdsSource
 from yolos_jax.evaluation import evaluator as evaluating
 from yolos_jax.evaluation.coco_metrics import NAMES, coco_metrics
+from yolos_jax.evaluation.every_image import EveryImage
+from yolos_jax.evaluation.one_pass import Batching
 from yolos_jax.images.sequence import Geometry
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import Outputs
@@ -143,15 +145,15 @@ def test_images_known_by_heart_score_the_same_from_all_three(tmp_path, monkeypat
     monkeypatch.setattr(evaluating, "apply", knows_by_heart)
     params, mesh = learned(folder), data_mesh(jax.devices()[:1])
 
-    def evaluated(source):
-        return evaluating.Evaluator(MODEL, source, GEOMETRY, mesh, 8, 1)(params)
+    def evaluator_on(source):
+        return evaluating.Evaluator(MODEL, EveryImage(source, GEOMETRY, Batching(mesh, 8), buckets=1))
 
-    evaluator = evaluating.Evaluator(MODEL, folder, GEOMETRY, mesh, 8, 1)
+    evaluator = evaluator_on(folder)
     want = evaluator(params)
     assert 0.2 < want.metrics["AP"] < 0.8
-    listed = evaluated(TfdsSource(directory, "val2017", 91, annotations=folder.annotation_file))
+    listed = evaluator_on(TfdsSource(directory, "val2017", 91, annotations=folder.annotation_file))(params)
     assert listed.metrics == want.metrics and listed.results == want.results
-    records = evaluated(TfdsSource(directory, "val2017", 91))
+    records = evaluator_on(TfdsSource(directory, "val2017", 91))(params)
     assert [r["image_id"] for r in records.results] != [r["image_id"] for r in want.results]  # another order
     assert_same_results(records.results, want.results)
     for name in NAMES:

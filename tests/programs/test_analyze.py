@@ -134,6 +134,7 @@ def test_attention(made, tmp_path, call):
         refused = call("analyze", "attention", *flags, "--out", tmp_path / "b", *extra)
         (sentence,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
         assert refused.returncode == 2 and words in sentence and "Traceback" not in refused.stderr
+    assert not (tmp_path / "b").exists()
 
 
 def test_the_same_object_in_two_checkpoints():
@@ -160,6 +161,7 @@ def test_positions_and_cost(made, tmp_path, call):
     assert z["initial_resized.maps"].shape[1:] == (3, 6) and z["initial.maps"].shape[1:] == (4, 4)
     refused = call("analyze", "positions", *flags, "--out", tmp_path / "q", "--layer", "1")
     assert refused.returncode == 2 and "no position embeddings of layer 1" in refused.stderr
+    assert not (tmp_path / "q").exists()
 
     pictures = shutil.copytree(
         made / "coco" / "val2017", tmp_path / "pictures", ignore=lambda *_: [f"{n}.jpg" for n in range(3, 11)]
@@ -188,3 +190,4 @@ def test_mistakes(made, tmp_path, call):
         (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         assert done.returncode == 2 and "Traceback" not in done.stderr
         assert all(word in sentence for word in words), sentence
+    assert not (tmp_path / "out").exists()

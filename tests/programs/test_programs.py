@@ -16,6 +16,7 @@ from reference_pack import ROOT
 from yolos_jax.errors import InputError
 from yolos_jax.programs.command_line import load_recipe
 from yolos_jax.settings import SETTINGS
+from yolos_jax.training import curves
 
 IMAGES = [(64, 48)] * 16
 MICRO = [
@@ -60,21 +61,34 @@ def trained(tmp_path_factory, run):
     folder = tmp_path_factory.mktemp("trained")
     root = make_coco(folder / "coco", IMAGES)
     command = ["train.py", *MICRO, f"--config.data.root={root}", f"--workdir={folder / 'run'}"]
-    done = run(*command, "--config.train.log_every=1", "--config.data.workers=2", "--config.train.curves=True")
+    done = run(*command, "--config.train.log_every=1", "--config.data.workers=2")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "16 images" in done.stdout and "saved the checkpoint of step 2" in done.stdout
     return folder
 
 
-def test_training_writes_metrics_and_goes_on_only_as_the_same_run(trained, call):
+def assert_drawn(figure, lines):
+    """The curves of a figure are the numbers of these lines of `metrics.jsonl`."""
+    keys = {"AP": "val/AP", "AP50": "val/AP50", "learning rate": "learning_rate", "images/s": "images_per_second"}
+    drawn = {curve.get_label(): curve.get_xydata().tolist() for axis in figure.axes for curve in axis.lines}
+    assert sorted(drawn) == sorted([*keys, "total", "ce", "bbox", "giou"])
+    for label, points in drawn.items():
+        key = keys.get(label, label)
+        assert points == [[line["step"], line[key]] for line in lines if key in line] and points, label
+
+
+def test_training_writes_metrics_and_goes_on_only_as_the_same_run(trained, call, monkeypatch):
     lines = [json.loads(line) for line in (trained / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 2] and "val/AP50" in lines[-1]
     assert all(np.isfinite(list(line.values())).all() for line in lines)
     assert list((trained / "run" / "tensorboard").glob("events.*"))
-    assert (trained / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
     command = ["train.py", *MICRO, f"--config.data.root={trained / 'coco'}", f"--workdir={trained / 'run'}"]
-    again = call(*command)
+    figures, save = [], curves.save_figure
+    monkeypatch.setattr(curves, "save_figure", lambda figure, path: (figures.append(figure), save(figure, path)))
+    again = call(*command, "--config.train.curves=True")
     assert again.returncode == 0 and "going on from the checkpoint of step 2" in again.stdout
+    assert (trained / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert_drawn(figures[-1], lines)
     refused(call(*command, "--config.seed=3"), "seed 0 against 3", "--accept_differences")
     done = call(*command, "--config.seed=3", "--accept_differences")
     assert done.returncode == 0 and "accepted difference: seed 0 against 3" in done.stdout

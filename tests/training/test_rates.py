@@ -186,7 +186,8 @@ def stepped():
     """(rates, optimizer, parameters, state after two steps, report of the first) of a run with frozen parameters."""
     rates = rates_of(chosen(freeze=FROZEN), SHAPES)
     optimizer = make_optimizer("adamw", lambda step: RATE, DECAY, CLIP, rates)
-    step = make_step(make_gradient(loss_of(), batch_divisors(1), MESH, rates=rates), optimizer, MESH, ema_decay=0.9)
+    gradient = make_gradient(loss_of(), batch_divisors(1), MESH, rates=rates)
+    step = make_step(gradient, optimizer, MESH, 0.9, rates)
     params = build(CONFIG, 0, "from_nothing")[1]
     params["blocks"]["norm1"]["bias"][0] = -0.0  # which adding 0.0 would change
     state, report = step(initial_state(params, optimizer, MESH, ema=True), batch_of())

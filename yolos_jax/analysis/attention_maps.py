@@ -1,4 +1,4 @@
-"""What the DET tokens of a detector look at in a picture: attention of any block, and rollout over all of them."""
+"""What the DET tokens of a detector look at in an image: attention of any block, and rollout over all of them."""
 
 import dataclasses
 import functools
@@ -33,9 +33,9 @@ class Looked(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Seen:
-    """What each DET token found in one picture, and what it looked at.
+    """What each DET token found in one image, and what it looked at.
 
-    Tokens that are looked at are CLS, the Q DET tokens, then the picture's `h * w` patches row by row.
+    Tokens that are looked at are CLS, the Q DET tokens, then the image's `h * w` patches row by row.
     """
 
     image: Image.Image  # RGB, upright, in its own size
@@ -43,7 +43,7 @@ class Seen:
     scores: np.ndarray  # float32 [Q], probability of the label
     labels: np.ndarray  # int32 [Q], the model's labels; index of its logits
     names: list[str]  # of the labels; the number as text where the checkpoint has no name
-    boxes: np.ndarray  # float32 [Q, 4], absolute xyxy in the picture's pixels
+    boxes: np.ndarray  # float32 [Q, 4], absolute xyxy in the image's pixels
     layers: tuple[int, ...]  # blocks of `attention`, counted from 0
     attention: np.ndarray  # float32 [layers, heads, Q, 1 + Q + h * w]; each row sums to 1
     rollout: np.ndarray | None = None  # float32 [Q, 1 + Q + h * w]; each row sums to 1
@@ -69,7 +69,7 @@ class Seen:
 
 
 def det_attention(detector: Detector, picture: ImageLike, layer: int = -1) -> np.ndarray:
-    """Attention of every DET token to a picture's patches in one block, float32 `[heads, Q, h, w]`.
+    """Attention of every DET token to an image's patches in one block, float32 `[heads, Q, h, w]`.
 
     A token's numbers are probabilities; what is missing to 1 went to the CLS token and to DET tokens. See `look_at`.
     """
@@ -77,16 +77,16 @@ def det_attention(detector: Detector, picture: ImageLike, layer: int = -1) -> np
 
 
 def look_at(detector: Detector, picture: ImageLike, layers: tuple[int, ...] = (-1,), rollout: bool = False) -> Seen:
-    """Detects in a picture and says what every DET token looked at. Compiled once for pictures of similar size.
+    """Detects in an image and says what every DET token looked at. Compiled once for images of similar size.
 
     Args:
-      picture: of any kind that a `Detector` takes.
+      picture: an image of any kind that a `Detector` takes.
       layers: blocks whose attention is wanted, counted from 0, or negative from the last; none is allowed.
       rollout: also attention rollout over all blocks (arXiv 2005.00928): heads averaged, half of each block's
         attention and half of the token itself, multiplied over the blocks.
 
     Raises:
-      UnreadableImage: the picture cannot be read.
+      UnreadableImage: the image cannot be read.
       InputError: there is no such block.
     """
     config = detector.config

@@ -1,6 +1,6 @@
 """Do DET tokens that are alike predict nearby boxes? The paper's quantitative study (section 4.4), in all readings.
 
-For every picture, over all pairs of DET tokens: the Pearson correlation of the tokens' cosine similarity with the
+For every image, over all pairs of DET tokens: the Pearson correlation of the tokens' cosine similarity with the
 distance of their boxes' centres (the paper: -0.80 on average), and with the cosine similarity of what the classifier
 makes of them (-0.07). The paper leaves open which tokens, distances and classifier features are meant.
 """
@@ -29,7 +29,7 @@ def readings_of(depth: int) -> list[str]:
 
 
 class Observed(NamedTuple):
-    """Of one picture."""
+    """Of one image."""
 
     tokens: np.ndarray  # float32 [readings, Q, D]
     hidden: np.ndarray  # float32 [Q, D], what the classifier's last layer takes
@@ -75,13 +75,13 @@ def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def compared(one: Observed, size: np.ndarray) -> np.ndarray:
-    """float64 `[4, P]`, what AGAINST names, of a picture of (width, height) pixels."""
+    """float64 `[4, P]`, what AGAINST names, of an image of (width, height) pixels."""
     centres = one.boxes[:, :2]
     return np.stack([distances(centres), distances(centres * size), cosines(one.hidden), cosines(one.logits)])
 
 
 class Correlations:
-    """Adds up every picture's correlations, `[readings, 4]`; memory does not grow with the pictures.
+    """Adds up every image's correlations, `[readings, 4]`; memory does not grow with the images.
 
     Args:
       depth: of the model.
@@ -103,7 +103,7 @@ class Correlations:
         return self.readings[self._drawn]
 
     def add(self, one: Observed, size: np.ndarray) -> np.ndarray:
-        """Adds a picture of (width, height) pixels and returns its correlations, `[readings, 4]`."""
+        """Adds an image of (width, height) pixels and returns its correlations, `[readings, 4]`."""
         likeness, against = cosines(one.tokens), compared(one, size)
         found = pearson(likeness[:, None], against[None])
         there = np.isfinite(found)
@@ -118,7 +118,7 @@ class Correlations:
         return found
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row for each reading and what it is compared with; nan where no picture has a correlation."""
+        """One row for each reading and what it is compared with; nan where no image has a correlation."""
         none = self.pictures == 0
         spread = np.sqrt(self._squares / np.maximum(self.pictures, 1))
         values = [np.where(none, np.nan, x) for x in (self._mean, spread, self._least, self._most)]
@@ -141,7 +141,7 @@ class Correlations:
 
 
 def examine(evaluator: Evaluator, params: dict, layer: int | None = None) -> tuple[Correlations, list[str]]:
-    """All pictures' correlations, and a sentence for each unreadable one.
+    """All images' correlations, and a sentence for each unreadable one.
 
     `layer` is the block whose tokens the scatter figures show, counted from 0; by default those after the last norm.
     `InputError` if the model has too few tokens.

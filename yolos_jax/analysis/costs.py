@@ -1,4 +1,4 @@
-"""What a model costs, beside the paper's Tables 4 to 6: parameters, multiply-adds, pictures a second."""
+"""What a model costs, beside the paper's Tables 4 to 6: parameters, multiply-adds, images a second."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -137,7 +137,7 @@ def counted_by_xla(config: YolosConfig, rows: int, columns: int) -> float:
 
 
 def frames_per_second(detector: Detector, pictures: Sequence[ImageLike]) -> dict[str, float]:
-    """Pictures a second at batch 1, after compiling: "network", from resized pixels, and "with reading" of files."""
+    """Images a second at batch 1, after compiling: "network", from resized pixels, and "with reading" of files."""
     seen: set[int] = set()
     seconds = {"network": 0.0, "reading": 0.0}
     for picture in tqdm(pictures, "measuring", unit="image"):

@@ -29,10 +29,10 @@ def attention_figure(
     rows: Sequence[tuple[str, np.ndarray, Sequence[str] | None, np.ndarray]],
     enlarge: Sequence[str] = tuple(ENLARGEMENTS),
 ) -> Any:
-    """A token's attention over a picture with its box: a line of panels for each row and enlargement.
+    """A token's attention over an image with its box: a line of panels for each row and enlargement.
 
     Args:
-      image: the picture.
+      image: what the token looked at.
       rows: (title, maps `[n, h, w]`, names of the maps or None, box `[4]` xyxy in pixels); the rows of a comparison.
       enlarge: of ENLARGEMENTS.
     """
@@ -72,7 +72,7 @@ def _box(axis: Any, box: np.ndarray) -> None:
 
 
 def tokens_figure(table: TokenTable) -> Any:
-    """Where the boxes of the first tokens lie: a point a picture, by size (the paper's Figure 2)."""
+    """Where the boxes of the first tokens lie: a point an image, by size (the paper's Figure 2)."""
     drawn = table.drawn
     count = len(drawn.kinds)
     columns = min(COLUMNS, count)
@@ -112,7 +112,7 @@ def classes_figure(rows: Sequence[dict[str, Any]]) -> Any:
 
 
 def correlation_figure(found: Correlations) -> Any:
-    """All pairs of all pictures: the tokens' cosine with their boxes' distance, and with the classifier's cosine."""
+    """All pairs of all images: the tokens' cosine with their boxes' distance, and with the classifier's cosine."""
     from matplotlib.colors import LogNorm
 
     figure, axes = new_figure(7.5, 3.3, 1, 2)

@@ -1,4 +1,4 @@
-"""How alike position embeddings are, as trained and as resized for a picture."""
+"""How alike position embeddings are, as trained and as resized for an image."""
 
 import functools
 from typing import Any, NamedTuple
@@ -49,7 +49,7 @@ def _resized(grid: Any, rows: int, columns: int) -> jax.Array:
 
 
 def resized(grid: Grid, rows: int, columns: int) -> Grid:
-    """The set as the network has it for a picture of `rows` x `columns` patches."""
+    """The set as the network has it for an image of `rows` x `columns` patches."""
     return Grid(grid.name, np.asarray(_resized(grid.patches, rows, columns)), grid.det)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from yolos_jax.analysis.csv_files import write_csv
-from yolos_jax.errors import InputError
+from yolos_jax.errors import InputError, make_folder
 from yolos_jax.training.curves import METRICS, RATE, SPEED, Panel, draw_panels, read_lines, series
 
 UNSHOWN = {"step", "epoch", RATE, SPEED, "grad_norm", "data_wait", "matcher_ms", "padding"}
@@ -39,8 +39,7 @@ def compare_runs(workdirs: Sequence[str | Path], out: str | Path) -> str:
     panels = [
         Panel(title.removeprefix("val/"), [(name, lines, key) for name, lines in runs.items()]) for title, key in shown
     ]
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(out)
     draw_panels(panels, folder / "runs.png", columns=3)
     rows = [(name, line) for name, lines in runs.items() for line in lines]
     columns: dict[str, list[Any]] = {key: [line.get(key) for _, line in rows] for key in keys}

@@ -11,7 +11,7 @@ import numpy as np
 
 from yolos_jax.analysis.tables import write_rows
 from yolos_jax.data.examples import DataSet
-from yolos_jax.errors import InputError
+from yolos_jax.errors import InputError, make_folder
 from yolos_jax.evaluation.coco_metrics import to_results
 from yolos_jax.evaluation.evaluator import Evaluator
 from yolos_jax.inference.postprocess import postprocess
@@ -19,23 +19,23 @@ from yolos_jax.model.yolos import apply
 
 SIZES = ("small", "medium", "large")
 BOUNDS = (32.0**2, 96.0**2)  # square pixels between them, as COCO's
-MOST_DRAWN = 5000  # pictures whose boxes are kept for the figure; COCO's validation split has so many
+MOST_DRAWN = 5000  # images whose boxes are kept for the figure; COCO's validation split has so many
 
 
 class Drawn(NamedTuple):
-    """Boxes for the figure: of the first tokens, in the first pictures of the split."""
+    """Boxes for the figure: of the first tokens, in the first images of the split."""
 
-    centres: np.ndarray  # float32 [tokens, n, 2], x and y as fractions of the picture's sides
+    centres: np.ndarray  # float32 [tokens, n, 2], x and y as fractions of the image's sides
     kinds: np.ndarray  # int8 [tokens, n], index of SIZES
 
 
 class TokenTable:
-    """Adds up what the tokens predict, one picture after another; its memory does not grow with their number.
+    """Adds up what the tokens predict, one image after another; its memory does not grow with their number.
 
     Args:
       det_tokens, num_classes: Q and K of the model.
-      pictures: of the split.
-      tokens: the first so many are kept for the figure, in the first `MOST_DRAWN` pictures.
+      pictures: number of images of the split.
+      tokens: the first so many are kept for the figure, in the first `MOST_DRAWN` images.
       confident: score from which a prediction counts as such.
     """
 
@@ -49,7 +49,7 @@ class TokenTable:
         self._centres, self._kinds = np.full((*shape, 2), np.nan, np.float32), np.zeros(shape, np.int8)
 
     def add(self, index: int, size: np.ndarray, scores: np.ndarray, labels: np.ndarray, boxes: np.ndarray) -> None:
-        """Adds a picture.
+        """Adds an image.
 
         Args:
           index: its place in the split.
@@ -75,7 +75,7 @@ class TokenTable:
         return Drawn(self._centres[:, there], self._kinds[:, there])
 
     def rows(self, names: dict[int, str]) -> list[dict[str, Any]]:
-        """One row a token. Centres, spreads (standard deviations) and sides are fractions of the picture's."""
+        """One row a token. Centres, spreads (standard deviations) and sides are fractions of the image's."""
         x, y, xx, yy, width, height, score = (self._sums / max(self.pictures, 1)).T
         spread_x, spread_y = np.sqrt(np.maximum(xx - x**2, 0)), np.sqrt(np.maximum(yy - y**2, 0))
         out = []
@@ -135,21 +135,22 @@ def results_file(path: Path) -> Iterator[Any]:
 def examine(
     evaluator: Evaluator, params: dict, out: Path, names: dict[int, str], tokens: int = 10, confident: float = 0.5
 ) -> tuple[TokenTable, list[dict[str, Any]], list[str]]:
-    """Takes all pictures through the network and writes the tables.
+    """Takes all images through the network and writes the tables.
 
-    `out` gets `predictions.json` (a COCO results file of all queries, each with its token's number), `tokens.csv`,
-    `classes.csv` and `token_classes.csv`.
+    `out`, a folder that is made if it is not there, gets `predictions.json` (a COCO results file of all queries, each
+    with its token's number), `tokens.csv`, `classes.csv` and `token_classes.csv`.
 
     Args:
       names: of the labels.
       tokens, confident: see `TokenTable`.
 
     Returns:
-      The table, the rows of `classes.csv`, and a sentence for each unreadable picture. `InputError` if the split has
+      The table, the rows of `classes.csv`, and a sentence for each unreadable image. `InputError` if the split has
       no boxes.
     """
     source, graph, config = evaluator.source, evaluator.graph, evaluator.model
     truth = truth_of(source, config.num_classes)
+    make_folder(out)
     table = TokenTable(config.det_tokens, config.num_classes, len(source.examples), tokens, confident)
     category = np.array(source.category_ids)
 

@@ -5,16 +5,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
-from yolos_jax.data.examples import DataSet
 from yolos_jax.data.layouts import voc
 from yolos_jax.evaluation.class_scores import ClassScores
 from yolos_jax.evaluation.coco_metrics import scored, to_results
 from yolos_jax.evaluation.every_image import EveryImage
 from yolos_jax.evaluation.one_pass import never
 from yolos_jax.evaluation.voc_metrics import voc_metrics
-from yolos_jax.images.sequence import Geometry
 from yolos_jax.inference.postprocess import postprocess
 from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.config import Compute, YolosConfig
@@ -40,32 +37,19 @@ class Evaluator:
 
     Args:
       model: the detector's config.
-      source: its labels must be the model's.
-      geometry, mesh, batch_size, buckets, on_bad_image, workers, ahead: see `EveryImage`.
+      images: those of a source whose labels are the model's.
       query_block: see `model.config.Compute`.
 
     Attributes:
-      images: the `EveryImage`.
+      images, source: the images, and where they come from.
       model, graph: its config, and its graph definition for `model.yolos.apply`.
     """
 
-    def __init__(
-        self,
-        model: YolosConfig,
-        source: DataSet,
-        geometry: Geometry,
-        mesh: Mesh,
-        batch_size: int = 8,
-        buckets: int = 4,
-        on_bad_image: str = "stop",
-        workers: int = 0,
-        ahead: int = 2,
-        query_block: int = Compute.query_block,
-    ):
-        self.source, self.model = source, model
-        self.images = EveryImage(source, geometry, mesh, batch_size, buckets, on_bad_image, workers, ahead)
-        compute = Compute(query_block=query_block, max_side=geometry.model_max_side)
-        self.graph = graph = abstract(model, decided(compute, model, mesh.devices.flat[0]))[0]
+    def __init__(self, model: YolosConfig, images: EveryImage, query_block: int = Compute.query_block):
+        self.source, self.model, self.images = images.source, model, images
+        compute = Compute(query_block=query_block, max_side=images.geometry.model_max_side)
+        device = images.batching.mesh.devices.flat[0]
+        self.graph = graph = abstract(model, decided(compute, model, device))[0]
 
         def detect(params: dict, patches: jax.Array, grid: jax.Array, size: jax.Array) -> tuple[jax.Array, ...]:
             out = apply(graph, params, patches, grid)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from yolos_jax.errors import InputError
-from yolos_jax.model.config import Compute, Shape
+from yolos_jax.model.config import Compute, NetworkConfig
 
 GPU_BLOCK = 1024  # queries at a time on a GPU, which smaller blocks would not fill
 
@@ -37,7 +37,7 @@ def attend_cudnn(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array) ->
     return out[:, :queries, :, :size]
 
 
-def decided(compute: Compute, config: Shape, device: jax.Device) -> Compute:
+def decided(compute: Compute, config: NetworkConfig, device: jax.Device) -> Compute:
     """`compute` with `attention` settled for a device on which a program is to run: "blocks" or "cudnn".
 
     On GPUs, "auto" also makes blocks larger. `InputError` if cuDNN is asked for and cannot be had.

@@ -1,17 +1,16 @@
 """ClassifierConfig: what decides the parameters of an image classifier, the network that a detector starts from."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from yolos_jax.errors import InputError
-from yolos_jax.model.config import VARIANTS, check_shape, from_values
+from yolos_jax.model.config import VARIANTS, NetworkConfig, check_shape
 
 IMAGENET_CLASSES = 1000
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassifierConfig:
+class ClassifierConfig(NetworkConfig):
     """A ViT that classifies (DeiT, arXiv 2012.12877): a CLS token, and one linear layer on it.
 
     An `InputError` says which value has the wrong type or does not fit the others.
@@ -44,24 +43,6 @@ class ClassifierConfig:
     def special_tokens(self) -> int:
         """Tokens before the patches: CLS and, if distilled, the distillation token."""
         return 2 if self.distilled else 1
-
-    @property
-    def mlp_width(self) -> int:
-        return int(self.width * self.mlp_ratio)
-
-    @property
-    def patch_values(self) -> int:
-        """Numbers in one RGB patch."""
-        return 3 * self.patch_size**2
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "ClassifierConfig":
-        """The reverse; as `YolosConfig.from_dict`."""
-        return from_values(cls, values)
 
     def differences(self, other: Any) -> list[str]:
         """Sentences such as "width 192 against 384" for settings that make `other`, any config, another model."""

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Self
 
 from yolos_jax.errors import InputError
 
@@ -15,39 +15,50 @@ COMPUTE_SETTINGS = {
     "max_side": "max_side",
 }  # fmt: skip
 ATTENTIONS = ("auto", "blocks", "cudnn")
-C = TypeVar("C")
 
 
-class Shape(Protocol):
-    """What the blocks of any of our networks need to know of its config."""
+class NetworkConfig:
+    """What the configs of all our networks have in common; each is a frozen dataclass that has these fields."""
 
-    @property
-    def width(self) -> int: ...
-
-    @property
-    def depth(self) -> int: ...
-
-    @property
-    def heads(self) -> int: ...
-
-    @property
-    def mlp_ratio(self) -> float: ...
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+    # Each config states them itself, with its defaults, in an order of its own that its files keep.
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float
+    patch_size: int
+    num_classes: int
+    layer_norm_eps: float
 
     @property
-    def patch_size(self) -> int: ...
+    def mlp_width(self) -> int:
+        return int(self.width * self.mlp_ratio)
 
     @property
-    def num_classes(self) -> int: ...
+    def patch_values(self) -> int:
+        """Numbers in one RGB patch."""
+        return 3 * self.patch_size**2
 
-    @property
-    def layer_norm_eps(self) -> float: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields; JSON turns its tuples into lists, which `from_dict` takes as well."""
+        return dataclasses.asdict(self)
 
-    @property
-    def mlp_width(self) -> int: ...
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The reverse; `InputError` for unknown keys and unusable values.
+
+        Settings of `Compute` may stand among the values and are left out: a recipe's `model` holds both, as did
+        checkpoints before version 0.2.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known - COMPUTE_SETTINGS.keys())
+        if unknown:
+            raise InputError(f"unknown model settings {unknown}; the known ones are {sorted(known)}.")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
 
 
 @dataclasses.dataclass(frozen=True)
-class YolosConfig:
+class YolosConfig(NetworkConfig):
     """A YOLOS model: a plain ViT with DET tokens (paper, section 2).
 
     An `InputError` says which value has the wrong type or does not fit the others.
@@ -90,28 +101,6 @@ class YolosConfig:
         size = self.mid_pe_size
         return size and (size[0] // self.patch_size, size[1] // self.patch_size)
 
-    @property
-    def mlp_width(self) -> int:
-        return int(self.width * self.mlp_ratio)
-
-    @property
-    def patch_values(self) -> int:
-        """Numbers in one RGB patch."""
-        return 3 * self.patch_size**2
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields; JSON turns its tuples into lists, which `from_dict` takes as well."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "YolosConfig":
-        """The reverse; `InputError` for unknown keys and unusable values.
-
-        Settings of `Compute` may stand among the values and are left out: a recipe's `model` holds both, as did
-        checkpoints before version 0.2.
-        """
-        return from_values(cls, values)
-
     def differences(self, other: "YolosConfig") -> list[str]:
         """Sentences such as "width 192 against 384" for settings that make it another model.
 
@@ -147,7 +136,7 @@ class Compute:
         _check_wholes(self, 1, "query_block", "max_side")
 
 
-def check_shape(config: Shape) -> None:
+def check_shape(config: NetworkConfig) -> None:
     """`InputError` if what all networks have in common is of a wrong type or does not fit together."""
     _check_wholes(config, 1, "width", "heads", "patch_size", "num_classes")
     _check_wholes(config, 2, "depth")
@@ -157,15 +146,6 @@ def check_shape(config: Shape) -> None:
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
             raise InputError(f"model.{name} is {value!r}; it must be a finite number of at least {least:.3g}.")
-
-
-def from_values(kind: type[C], values: Mapping[str, Any]) -> C:
-    """A config of a kind from its fields by name; see `YolosConfig.from_dict`."""
-    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - known - COMPUTE_SETTINGS.keys())
-    if unknown:
-        raise InputError(f"unknown model settings {unknown}; the known ones are {sorted(known)}.")
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
 
 
 def _check_wholes(config: Any, least: int, *names: str) -> None:

@@ -11,7 +11,7 @@ from flax import nnx
 
 from yolos_jax.model.attention import attend, attention_weights
 from yolos_jax.model.attention_cudnn import attend_cudnn
-from yolos_jax.model.config import Compute, Shape
+from yolos_jax.model.config import Compute, NetworkConfig
 
 
 def parameter(*shape: int) -> nnx.Param:
@@ -53,7 +53,7 @@ def gelu(x: jax.Array) -> jax.Array:
 class LayerNorm(nnx.Module):
     """LayerNorm over the last axis in the dtype of `x`; float32 statistics, the exact variance, as in PyTorch."""
 
-    def __init__(self, config: Shape, layers: tuple[int, ...] = ()):
+    def __init__(self, config: NetworkConfig, layers: tuple[int, ...] = ()):
         self.epsilon = config.layer_norm_eps
         self.scale = parameter(*layers, config.width)
         self.bias = parameter(*layers, config.width)
@@ -84,7 +84,7 @@ class Linear(nnx.Module):
 class Attention(nnx.Module):
     """Multi-head self-attention with one joint qkv projection `[D, 3 D]`."""
 
-    def __init__(self, config: Shape, compute: Compute, layers: tuple[int, ...] = ()):
+    def __init__(self, config: NetworkConfig, compute: Compute, layers: tuple[int, ...] = ()):
         self.heads, self.query_block, self.cudnn = config.heads, compute.query_block, compute.attention == "cudnn"
         self.qkv = Linear(config.width, 3 * config.width, layers)
         self.proj = Linear(config.width, config.width, layers)
@@ -129,7 +129,7 @@ class Attention(nnx.Module):
 class Mlp(nnx.Module):
     """Two layers with the exact (erf) GELU between them."""
 
-    def __init__(self, config: Shape, layers: tuple[int, ...] = ()):
+    def __init__(self, config: NetworkConfig, layers: tuple[int, ...] = ()):
         self.fc1 = Linear(config.width, config.mlp_width, layers)
         self.fc2 = Linear(config.mlp_width, config.width, layers)
 
@@ -140,7 +140,7 @@ class Mlp(nnx.Module):
 class Block(nnx.Module):
     """Pre-norm transformer block. With `queries` it returns only those tokens; keys and values still come from all."""
 
-    def __init__(self, config: Shape, compute: Compute, layers: tuple[int, ...] = ()):
+    def __init__(self, config: NetworkConfig, compute: Compute, layers: tuple[int, ...] = ()):
         self.norm1 = LayerNorm(config, layers)
         self.attn = Attention(config, compute, layers)
         self.norm2 = LayerNorm(config, layers)

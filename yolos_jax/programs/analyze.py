@@ -64,11 +64,13 @@ def correlation() -> None:
 
     from yolos_jax.analysis import figures
     from yolos_jax.analysis.attention_maps import block_of
-    from yolos_jax.analysis.correlation import AGAINST, PAPER, examine
+    from yolos_jax.analysis.correlation import AGAINST, PAPER, check_tokens, examine
     from yolos_jax.analysis.tables import markdown, write_rows
     from yolos_jax.plotting import save_figure
 
     layer = None if args.layer is None else block_of(args.layer, evaluator.model.depth)
+    check_tokens(evaluator.model)
+    make_folder(args.out)
     found, skipped = examine(evaluator, params, layer)
     rows = found.rows()
     write_rows(args.out / "correlation.csv", rows)
@@ -86,7 +88,7 @@ def correlation() -> None:
 
 
 def cost() -> None:
-    """Parameters, multiply-adds and pictures a second, of the paper's variants or of a checkpoint.
+    """Parameters, multiply-adds and images a second, of the paper's variants or of a checkpoint.
 
     python analyze.py cost --sizes-of data/coco/annotations/instances_val2017.json --out out/
     python analyze.py cost --checkpoint runs/s --pictures data/coco/val2017
@@ -96,9 +98,9 @@ def cost() -> None:
     parser.add_detector_flags(required=False)
     text = "annotation file whose first 100 images' sizes count (default: one of 640x480 pixels)"
     parser.add_argument("--sizes-of", type=Path, help=text)
-    text = "also measure speed at batch 1, on the first 100 pictures of a folder"
+    text = "also measure speed at batch 1, on the first 100 images of a folder"
     parser.add_argument("--pictures", type=Path, help=text)
-    parser.add_argument("--xla", action="store_true", help="also XLA's own count, of the first picture")
+    parser.add_argument("--xla", action="store_true", help="also XLA's own count, of the first image")
     parser.add_argument("--out", type=Path, help="folder for cost.json and cost.csv")
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
     args = parser.parse()
@@ -111,7 +113,7 @@ def cost() -> None:
 
 
 def positions() -> None:
-    """How alike the position embeddings are, as trained or as resized for a picture.
+    """How alike the position embeddings are, as trained or as resized for an image.
 
     python analyze.py positions --checkpoint runs/s --out out/ --size 640 480
     """
@@ -119,7 +121,7 @@ def positions() -> None:
     parser.add_detector_flags()
     parser.add_argument("--out", required=True, type=Path, help="folder for figures and tables")
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
-    text = "width and height in pixels of a picture that they are also resized for"
+    text = "width and height in pixels of an image that they are also resized for"
     parser.add_argument("--size", nargs=2, type=int, metavar=("W", "H"), help=text)
     parser.add_argument(
         "--layer", type=int, help="0 for the initial ones, N for those after block N - 1 (default: all)"
@@ -141,6 +143,7 @@ def positions() -> None:
     params, meta = load_model(args.checkpoint)
     geometry = geometry_of(meta, args.short_side, args.max_side)
     grids = chosen_grids(grids_of(params), args.layer, meta.model.depth)
+    make_folder(args.out)
     if args.size:
         width, height = (side // meta.model.patch_size for side in geometry.size(*args.size))
         grids += [resized(grid, height, width)._replace(name=f"{grid.name}, resized") for grid in grids]
@@ -184,7 +187,7 @@ def add_split_flags(parser: Parser) -> None:
 
 
 def opened(args: Any, config: Any, *names: str) -> tuple[dict, Any, Any]:
-    """Parameters, meta and evaluator, once it is sure that files of these names may be written."""
+    """Parameters, meta and evaluator, once it is sure that no file of these names is overwritten."""
     check_out(args.out, args.overwrite, *names)
     from yolos_jax.compiled import keep_compiled
     from yolos_jax.tasks.detection import evaluator_for
@@ -194,11 +197,13 @@ def opened(args: Any, config: Any, *names: str) -> tuple[dict, Any, Any]:
 
 
 def check_out(out: Path, overwrite: bool, *names: str) -> None:
-    """`InputError` for a folder that has files of these names already, or cannot be written."""
+    """`InputError` for a folder that has files of these names already.
+
+    It is not made here: commands do that once nothing can be refused any more.
+    """
     for name in names:
         if (out / name).exists() and not overwrite:
             raise InputError(f"{out / name} exists already; give another --out, or --overwrite.")
-    make_folder(out)
 
 
 def names_of(meta: Any, evaluator: Any, checkpoint: str) -> dict[int, str]:

@@ -1,6 +1,7 @@
 """analyze.py attention: what every token that found something looks at, a figure each."""
 
 import itertools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +21,13 @@ OVERLAP = 0.5  # least IoU of two checkpoints' boxes that are shown as the same 
 
 
 def attention() -> None:
-    """For every DET token that found something: its attention in a block, per head and mean, over the picture.
+    """For every DET token that found something: its attention in a block, per head and mean, over the image.
 
     python analyze.py attention cat.jpg folder/ --checkpoint runs/s --out out/ --rollout
     python analyze.py attention cat.jpg --checkpoint runs/s200 --compare runs/s300 --out out/
     """
     args = parse()
     pictures = pictures_of(args.images)[: args.limit or None]
-    make_folder(args.out)
     names = names_for(pictures, args.out, args.overwrite)
 
     from tqdm import tqdm
@@ -42,6 +42,7 @@ def attention() -> None:
     detectors = [Detector.load(source, args.short_side, args.max_side, 1, OFF) for source in sources]
     for source, detector in zip(sources, detectors):
         check_asked(args, source, detector)
+    make_folder(args.out)
     drawn, skipped = 0, []
     for picture, name in zip(tqdm(pictures, "looking", unit="image"), names):
         try:
@@ -65,7 +66,7 @@ def attention() -> None:
 
 def parse() -> Any:
     parser = Parser(attention.__doc__)
-    text = "pictures, folders of pictures, patterns or addresses"
+    text = "images, folders of images, patterns or addresses"
     parser.add_argument("images", nargs="+", metavar="PICTURE", help=text)
     parser.add_detector_flags()
     parser.add_argument("--compare", help="another checkpoint, whose tokens for the same objects stand below")
@@ -76,8 +77,8 @@ def parse() -> Any:
     parser.add_argument("--rollout", action="store_true", help="also attention rollout over all blocks")
     text = "how patches become pixels: nearest, smooth, or both (default)"
     parser.add_argument("--enlarge", choices=("nearest", "smooth", "both"), default="both", help=text)
-    parser.add_argument("--arrays", action="store_true", help="also write the numbers, a .npz file a picture")
-    parser.add_argument("--limit", type=int, default=0, help="only the first so many pictures")
+    parser.add_argument("--arrays", action="store_true", help="also write the numbers, a .npz file an image")
+    parser.add_argument("--limit", type=int, default=0, help="only the first so many images")
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
     text = "where compiled programs are kept: auto (the user's cache folder), off, or a folder"
     parser.add_argument("--compilation-cache", default="auto", metavar="WHERE", help=text)
@@ -99,13 +100,13 @@ def pictures_of(given: Sequence[str]) -> list[Input]:
 
 
 def names_for(pictures: Sequence[Input], out: Path, overwrite: bool) -> list[str]:
-    """What each picture's files begin with; never the same twice, and nothing of an earlier run is lost."""
+    """What each image's files begin with; never the same twice, and nothing of an earlier run is lost."""
     names: dict[str, str] = {}
     for picture in pictures:
         free = itertools.chain([picture.stem], (f"{picture.stem}-{n}" for n in itertools.count(2)))
         name = next(name for name in free if name.lower() not in names)
         names[name.lower()] = name
-    if not overwrite:
+    if not overwrite and os.path.isdir(out):
         for name in names.values():
             old = next((p for p in out.glob("*") if p.stem == name or p.name.startswith(f"{name}_token")), None)
             if old is not None:

@@ -12,7 +12,7 @@ from yolos_jax.analysis.measuring import environment
 from yolos_jax.analysis.tables import markdown, write_rows
 from yolos_jax.checkpoints import Meta
 from yolos_jax.compiled import AUTO, keep_compiled
-from yolos_jax.errors import InputError
+from yolos_jax.errors import InputError, make_folder
 from yolos_jax.images.sequence import Geometry
 from yolos_jax.inference.detector import Detector
 from yolos_jax.inference.loading import geometry_of, load_model
@@ -32,6 +32,8 @@ def report(args: Any) -> None:
     if not args.sizes_of:
         print("note: without --sizes-of these are the numbers of one picture of {}x{} pixels".format(*TYPICAL))
     models = models_of(args)
+    if args.out:
+        make_folder(args.out)
     if args.checkpoint or args.short_side:
         rows = [costs.cost_row(name, meta.model, geometry, sizes) for name, _, meta, geometry in models]
     else:
@@ -73,7 +75,7 @@ def models_of(args: Any) -> list[tuple[str, dict | None, Meta, Geometry]]:
 
 
 def counted(name: str, meta: Meta, geometry: Geometry, size: np.ndarray) -> dict[str, Any]:
-    """XLA's count beside the formula's, of one picture."""
+    """XLA's count beside the formula's, of one image."""
     width, height = (side // meta.model.patch_size for side in geometry.size(*map(int, size)))
     formula = multiply_adds(meta.model, height, width).total
     xla = costs.counted_by_xla(meta.model, height, width)
@@ -81,7 +83,7 @@ def counted(name: str, meta: Meta, geometry: Geometry, size: np.ndarray) -> dict
 
 
 def speed(name: str, params: dict | None, meta: Meta, geometry: Geometry, pictures: list[Path]) -> dict[str, Any]:
-    """Pictures a second at batch 1; a variant's parameters are random, which does not matter for speed."""
+    """Images a second at batch 1; a variant's parameters are random, which does not matter for speed."""
     params = params or build(meta.model, 0, "from_nothing")[1]
     detector = Detector(params, meta, geometry.short_side, geometry.max_side)
     found = costs.frames_per_second(detector, pictures)

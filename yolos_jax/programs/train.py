@@ -41,14 +41,16 @@ def run(description: str | None, task: str) -> None:
 
 def maker_of(task: str, config: Any) -> Any:
     """Makes what a recipe trains, once the devices are known."""
-    if task == settings.CLASSIFICATION:
-        from yolos_jax.tasks.classification import classification_task, prepared
-
-        return functools.partial(classification_task, prepared(config))
     from yolos_jax.recipe import prepare
+
+    config = prepare(config, task)
+    if task == settings.CLASSIFICATION:
+        from yolos_jax.tasks.classification import classification_task
+
+        return functools.partial(classification_task, config)
     from yolos_jax.tasks.detection import detection_task
 
-    return functools.partial(detection_task, prepare(config))
+    return functools.partial(detection_task, config)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""The task of classification, what a detector starts from: pictures with a class each, DeiT's recipe, top-1."""
+"""The task of classification, what a detector starts from: images with a class each, DeiT's recipe, top-1."""
 
 import copy
 import functools
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from jax.sharding import Mesh
 
 from yolos_jax import checkpoints, settings
 from yolos_jax.checkpoints import Meta
-from yolos_jax.compiled import keep_compiled
 from yolos_jax.data.classification.class_folders import ClassFolders
 from yolos_jax.data.classification.class_loader import ClassBatch, ClassSource, LoadClasses
 from yolos_jax.data.classification.class_plan import CLASS_ORDER, ShuffledPlan
@@ -35,7 +33,7 @@ from yolos_jax.model.config import Compute
 from yolos_jax.model.init import SCHEMES
 from yolos_jax.model.yolos import normalize
 from yolos_jax.objective.soft_labels import mix, soft_cross_entropy
-from yolos_jax.recipe import options_of
+from yolos_jax.recipe import batching_of, keep_programs, options_of, prepare
 from yolos_jax.training import loop
 from yolos_jax.training.optimizer import make_optimizer, schedule_of
 from yolos_jax.training.resume import versions
@@ -54,7 +52,7 @@ def pretrain(
 
     Arguments and errors are those of `tasks.detection.train`.
     """
-    config = prepared(config)
+    config = prepare(config, settings.CLASSIFICATION)
     options = options_of(config, accept_differences)
     return loop.train(functools.partial(classification_task, config), workdir, options, devices)
 
@@ -64,31 +62,19 @@ def evaluate_classifier(config: Any, checkpoint: str | Path) -> ClassEvaluation:
 
     It turns on jax's compilation cache, as `tasks.detection.evaluate` does.
     """
-    note = keep_compiled(settings.complete(config).eval.compilation_cache)
-    if note:
-        warnings.warn(note, stacklevel=2)
+    keep_programs(config)
     params, _, evaluator = class_evaluator_for(config, checkpoint)
     return evaluator(params)
 
 
 def class_evaluator_for(config: Any, checkpoint: str | Path) -> tuple[dict, Meta, ClassEvaluator]:
     """A checkpoint's parameters and meta, and what evaluates them as a recipe says."""
-    config = prepared(config)
+    config = prepare(config, settings.CLASSIFICATION)
     params, meta = checkpoints.load_any(checkpoint)
-    different = different_model(classifier_of(config, meta.model.num_classes), meta)
-    if different:
-        raise InputError(f"the checkpoint {checkpoint} is of another model than the config: {'; '.join(different)}.")
+    checkpoints.check_model(checkpoint, different_model(classifier_of(config, meta.model.num_classes), meta))
     names = tuple(meta.label_names[label] for label in sorted(meta.label_names))
     source = class_source_of(config, "val", (names, f"the checkpoint {checkpoint}"))
     return params, meta, class_evaluator_of(config, meta.model, source, data_mesh())
-
-
-def prepared(config: Any) -> Any:
-    """A classifier's recipe, completed and checked; its precision of matrix products becomes the process's."""
-    settings.require(config, settings.CLASSIFICATION)
-    config = settings.complete(config)
-    jax.config.update("jax_default_matmul_precision", config.precision)
-    return config
 
 
 def classifier_of(config: Any, num_classes: int) -> ClassifierConfig:
@@ -105,18 +91,14 @@ def class_source_of(config: Any, which: str, classes: tuple[tuple[str, ...], str
     """
     data = config.data
     shared = data[f"{which}_split"], data.max_images, classes
-    # NAME/VERSION; a level deeper are the pictures of class folders, a million of them.
+    # NAME/VERSION; a level deeper are the images of class folders, a million of them.
     directory = find_dataset(data.root, 2) if Path(data.root).is_dir() else None
     return ClassRecords(directory, *shared) if directory else ClassFolders(data.root, *shared)
 
 
 def class_evaluator_of(config: Any, model: ClassifierConfig, source: ClassSource, mesh: Mesh) -> ClassEvaluator:
     """What evaluates a model on a data set whose classes are the model's."""
-    data = config.data
-    return ClassEvaluator(
-        model, source, mesh, config.eval.batch_size, data.crop_share, data.on_bad_image, data.workers, data.ahead,
-        config.model.query_block,
-    )  # fmt: skip
+    return ClassEvaluator(model, source, batching_of(config, mesh), config.data.crop_share, config.model.query_block)
 
 
 def classification_task(config: Any, mesh: Mesh) -> Task:
@@ -219,9 +201,9 @@ def starting_classifier(model: ClassifierConfig, init: str, seed: int) -> dict:
     if init in SCHEMES:
         return classifier_params(model, seed, init)
     params, meta = checkpoints.load_any(init)
-    different = [found for found in different_model(model, meta) if not found.startswith("num_classes ")]
-    if different:
-        raise InputError(f"the checkpoint {init} is of another model than the config: {'; '.join(different)}.")
+    checkpoints.check_model(
+        init, [found for found in different_model(model, meta) if not found.startswith("num_classes ")]
+    )
     print(f"starting from the checkpoint {init}, step {meta.step}")
     if meta.model.num_classes != model.num_classes:
         fresh = classifier_params(model, seed)

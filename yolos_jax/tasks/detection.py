@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from yolos_jax import recipe, settings
-from yolos_jax.checkpoints import Meta
-from yolos_jax.compiled import keep_compiled
+from yolos_jax import recipe
+from yolos_jax.checkpoints import Meta, check_model
 from yolos_jax.data.examples import DataSet, TrainBatch
 from yolos_jax.data.loader import LoadStep, Share, load
 from yolos_jax.data.plan import ORDER, TrainingPlan
@@ -61,9 +59,7 @@ def evaluate(config: Any, checkpoint: str | Path) -> Evaluation:
     The checkpoint is a folder of ours, a Hugging Face folder, or a model on the hub. `InputError` says what is wrong
     with the input, or that the checkpoint's model is not the recipe's.
     """
-    note = keep_compiled(settings.complete(config).eval.compilation_cache)
-    if note:
-        warnings.warn(note, stacklevel=2)
+    recipe.keep_programs(config)
     params, _, evaluator = evaluator_for(config, checkpoint)
     return evaluator(params)
 
@@ -73,9 +69,7 @@ def evaluator_for(config: Any, checkpoint: str | Path) -> tuple[dict, Meta, Eval
     config = recipe.prepare(config)
     params, meta = load_model(checkpoint)
     model = recipe.model_of(config, meta.model.num_classes)
-    different = meta.model.differences(model)
-    if different:
-        raise InputError(f"the checkpoint {checkpoint} is of another model than the config: {'; '.join(different)}.")
+    check_model(checkpoint, meta.model.differences(model))
     model = dataclasses.replace(model, layer_norm_eps=meta.model.layer_norm_eps)
     # A run's labels are its own, whatever the validation file lists; without a run, the recipe's.
     labels = meta.category_ids or (tuple(range(model.num_classes)) if "config" in meta.extra else None)

@@ -100,7 +100,7 @@ class Run:
         draws = options.curves and processes.is_primary
         self.curves = Curves(self.workdir, task.shown, task.headline, self.metrics.say if draws else None)
         gradient = make_gradient(task.loss, task.divisors, mesh, options.accumulate, task.rates)
-        step = make_step(gradient, task.optimizer, mesh, options.ema)
+        step = make_step(gradient, task.optimizer, mesh, options.ema, task.rates)
         self.step = BucketedStep(step, task, processes, self.metrics.say)
         loaded = task.load(self.done, Share(processes.index, processes.count))
         batches = Batches(loaded, split_over(mesh), processes, self.signals, options.skip_unreadable)

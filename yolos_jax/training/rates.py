@@ -151,6 +151,18 @@ def hold(part: dict, rates: Rates) -> dict:
     return _at_mixed(part, rates, lambda x, rate: jnp.where(rate != 0, x, jax.lax.stop_gradient(x)))
 
 
+def with_frozen_of(old: dict, new: dict, rates: Rates) -> dict:
+    """`new`, with the numbers that `old` has of what is frozen."""
+
+    def one(path: tuple[Any, ...], kept: jax.Array, other: jax.Array) -> jax.Array:
+        rate = rates.get(".".join(step.key for step in path))
+        if rate is None or np.all(rate):
+            return other
+        return jnp.where(_aligned(rate, other.ndim) != 0, other, kept) if np.any(rate) else kept
+
+    return jax.tree_util.tree_map_with_path(one, old, new)
+
+
 def with_rates(optimizer: optax.GradientTransformation, rates: Rates) -> optax.GradientTransformation:
     """An optimizer for all parameters that sees only what is trained; its updates are of that part, times the rates.
 

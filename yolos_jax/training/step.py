@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.training.prefetch import DeviceBatch
-from yolos_jax.training.rates import Rates, hold, overlay, part_like, trained
+from yolos_jax.training.rates import Rates, hold, overlay, part_like, trained, with_frozen_of
 from yolos_jax.training.task import Loss, LossReport, Task
 
 
@@ -99,7 +99,13 @@ def make_gradient(
     return whole if parts == 1 else accumulated
 
 
-def make_step(gradient: Callable, optimizer: optax.GradientTransformation, mesh: Mesh, ema_decay: float = 0.0) -> Any:
+def make_step(
+    gradient: Callable,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    ema_decay: float = 0.0,
+    rates: Rates = MappingProxyType({}),
+) -> Any:
     """The step as `jax.jit` makes it: (state, batch) -> (state, `StepReport`).
 
     The state is donated, the batch is split over `mesh`. The reference averages gradients over replicas; here the
@@ -108,6 +114,7 @@ def make_step(gradient: Callable, optimizer: optax.GradientTransformation, mesh:
     Args:
       gradient: as `make_gradient` gives it, and of the same part of the parameters as the optimizer's updates.
       ema_decay: of the moving average of the parameters, if the state has one.
+      rates: those of the gradient and the optimizer; what they freeze has no other moving average than itself.
     """
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, StepReport]:
@@ -115,7 +122,7 @@ def make_step(gradient: Callable, optimizer: optax.GradientTransformation, mesh:
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = overlay(state.params, optax.apply_updates(part_like(state.params, updates), updates))
-        ema = None if state.ema is None else moved_average(state.ema, params, ema_decay)
+        ema = None if state.ema is None else moved_average(state.ema, params, ema_decay, rates)
         new = TrainState(state.step + 1, params, opt_state, ema)
         fine = jnp.stack([jnp.isfinite(p).all() for p in jax.tree.leaves((params, report.terms))]).all()
         applied = report.finite.all() & jnp.isfinite(norm) & fine
@@ -126,10 +133,9 @@ def make_step(gradient: Callable, optimizer: optax.GradientTransformation, mesh:
     return jax.jit(step, in_shardings=(same, split), out_shardings=(same, same), donate_argnums=0)
 
 
-def moved_average(average: dict, params: dict, decay: float) -> dict:
-    """The next moving average; where it equals the parameters, to the last bit the same: frozen ones have no other."""
-    moved = optax.incremental_update(params, average, 1.0 - decay)
-    return jax.tree.map(lambda new, old, p: jnp.where(old == p, old, new), moved, average, params)
+def moved_average(average: dict, params: dict, decay: float, rates: Rates) -> dict:
+    """The next moving average; that of frozen parameters stays as it is, to the last bit."""
+    return with_frozen_of(average, optax.incremental_update(params, average, 1.0 - decay), rates)
 
 
 def fresh_state(params: dict, optimizer: optax.GradientTransformation, ema: bool = False) -> TrainState:

@@ -45,9 +45,7 @@ def starting_params(
         if isinstance(meta.model, ClassifierConfig):
             return _from_classifier(params, meta, model, init, seed)
         found, names = meta.model, meta.label_names
-        different = weights.with_classes(found, model.num_classes).differences(model)
-        if different:
-            raise InputError(f"the checkpoint {init} is of another model than the config: {'; '.join(different)}.")
+        checkpoints.check_model(init, weights.with_classes(found, model.num_classes).differences(model))
         print(f"starting from the checkpoint {init}, step {meta.step}")
     else:
         loaded = weights.load_weights(init, model, seed, any_classes=True, processor=False)

@@ -4,8 +4,8 @@ import pickle
 
 import numpy as np
 import pytest
+import scipy
 from made_classes import make_classes
-from scipy import stats
 
 from yolos_jax.data.classification.class_folders import ClassFolders
 from yolos_jax.data.classification.class_loader import LoadClasses
@@ -68,7 +68,7 @@ def test_mixing_is_distributed_as_timms():
     assert box.min() >= 0 and box.max() <= 224
     inner = cut & (box[:, 0] > 0) & (box[:, 2] < 224)
     np.testing.assert_array_equal(height[inner] % 2, 0)
-    assert stats.kstest(share[~cut], stats.beta(0.8, 0.8).cdf).pvalue > 1e-3
+    assert scipy.stats.kstest(share[~cut], scipy.stats.beta(0.8, 0.8).cdf).pvalue > 1e-3
     only = Mixing(224, mixup=0.0).draw(np.random.default_rng(0), 200)
     assert (only.box[:, 2] > 0).mean() > 0.9
     never = Mixing(224, probability=0.0)

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
+import scipy
 from PIL import Image
-from scipy import stats
 
 from yolos_jax.data.classification.class_plan import random_of_picture
 from yolos_jax.data.classification.class_views import CentreView, RandomView, cropped_box, erased_box
@@ -38,20 +38,20 @@ def test_a_view_follows_from_seed_epoch_picture_and_copy():
 
 def test_operations_magnitudes_and_flips_are_distributed_as_deits(views):
     flips = sum(view.flip for view in views)
-    assert stats.binomtest(flips, DRAWS, 0.5).pvalue > 1e-3
+    assert scipy.stats.binomtest(flips, DRAWS, 0.5).pvalue > 1e-3
     counts = np.bincount([len(view.operations) for view in views], minlength=3)  # 2 operations, each with 1/2
-    assert stats.chisquare(counts, DRAWS * np.array([0.25, 0.5, 0.25])).pvalue > 1e-3
+    assert scipy.stats.chisquare(counts, DRAWS * np.array([0.25, 0.5, 0.25])).pvalue > 1e-3
     done = [operation for view in views for operation in view.operations]
     which = np.bincount([one[0] for one in done], minlength=len(NAMES))
-    assert len(which) == 15 and stats.chisquare(which).pvalue > 1e-3
+    assert len(which) == 15 and scipy.stats.chisquare(which).pvalue > 1e-3
     magnitudes = 10 * np.array([one[1] for one in done])
     assert (
         magnitudes.max() == 10
-        and stats.binomtest(int((magnitudes == 10).sum()), len(done), stats.norm.sf(2)).pvalue > 1e-3
+        and scipy.stats.binomtest(int((magnitudes == 10).sum()), len(done), scipy.stats.norm.sf(2)).pvalue > 1e-3
     )
     inside = magnitudes[magnitudes < 10]
-    assert stats.kstest(inside, stats.truncnorm(-np.inf, 2, 9, 0.5).cdf).pvalue > 1e-3
-    assert stats.binomtest(sum(one[2] for one in done), len(done), 0.5).pvalue > 1e-3
+    assert scipy.stats.kstest(inside, scipy.stats.truncnorm(-np.inf, 2, 9, 0.5).cdf).pvalue > 1e-3
+    assert scipy.stats.binomtest(sum(one[2] for one in done), len(done), 0.5).pvalue > 1e-3
 
 
 def test_crops_are_distributed_as_torchvisions(views):
@@ -60,10 +60,12 @@ def test_crops_are_distributed_as_torchvisions(views):
     boxes = np.array([cropped_box(tries[i : i + 1], (1000, 1000), 0.08) for i in range(DRAWS)], float)
     areas, ratios = boxes[:, 2] * boxes[:, 3] / 1e6, np.log(boxes[:, 2] / boxes[:, 3])
     small = tries[:DRAWS, 0] < (0.5 - 0.08) / 0.92
-    assert stats.kstest(areas[small], stats.uniform(0.08, 0.42).cdf).pvalue > 1e-3
-    assert stats.kstest(ratios[small], stats.uniform(-math.log(4 / 3), 2 * math.log(4 / 3)).cdf).pvalue > 1e-3
+    assert scipy.stats.kstest(areas[small], scipy.stats.uniform(0.08, 0.42).cdf).pvalue > 1e-3
+    assert (
+        scipy.stats.kstest(ratios[small], scipy.stats.uniform(-math.log(4 / 3), 2 * math.log(4 / 3)).cdf).pvalue > 1e-3
+    )
     left = boxes[small, 0] / (1000 - boxes[small, 2])
-    assert stats.kstest(left, stats.uniform(0, 1).cdf).pvalue > 1e-3
+    assert scipy.stats.kstest(left, scipy.stats.uniform(0, 1).cdf).pvalue > 1e-3
     for size in ((1, 1), (7, 3), (3000, 2), (2, 3000)):
         for view in views[:50]:
             x, y, w, h = cropped_box(view.crop, size, 0.08)
@@ -75,13 +77,13 @@ def test_crops_are_distributed_as_torchvisions(views):
 
 def test_erased_boxes_are_distributed_as_timms(views):
     erased = [view.box for view in views if view.box[2]]
-    assert stats.binomtest(len(erased), DRAWS, 0.25).pvalue > 1e-3
+    assert scipy.stats.binomtest(len(erased), DRAWS, 0.25).pvalue > 1e-3
     tries = np.random.default_rng(0).random((DRAWS, 1, 4))
     boxes = np.array([erased_box(one, 1000) for one in tries], float)
     small = tries[:, 0, 0] < 0.25  # areas that fit at any ratio
     areas, ratios = boxes[small, 2] * boxes[small, 3] / 1e6, np.log(boxes[small, 3] / boxes[small, 2])
-    assert stats.kstest(areas, stats.uniform(0.02, (1 / 3 - 0.02) / 4).cdf).pvalue > 1e-3
-    assert stats.kstest(ratios, stats.uniform(math.log(0.3), -2 * math.log(0.3)).cdf).pvalue > 1e-3
+    assert scipy.stats.kstest(areas, scipy.stats.uniform(0.02, (1 / 3 - 0.02) / 4).cdf).pvalue > 1e-3
+    assert scipy.stats.kstest(ratios, scipy.stats.uniform(math.log(0.3), -2 * math.log(0.3)).cdf).pvalue > 1e-3
 
 
 def test_what_is_erased_becomes_noise_and_nothing_else_changes():

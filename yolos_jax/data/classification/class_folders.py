@@ -1,4 +1,4 @@
-"""Pictures in a folder for each class, as ImageNet is usually kept: `train/n01440764/n01440764_10026.JPEG`."""
+"""Images in a folder for each class, as ImageNet is usually kept: `train/n01440764/n01440764_10026.JPEG`."""
 
 import hashlib
 import os
@@ -27,7 +27,7 @@ class ClassFolders:
 
     Raises:
       MissingSplit: there is no such split.
-      InputError: there is no such folder, a class folder holds no picture, or the classes are others.
+      InputError: there is no such folder, a class folder holds no image, or the classes are others.
     """
 
     def __init__(
@@ -57,12 +57,12 @@ class ClassFolders:
         return len(self._labels)
 
     def read(self, index: int) -> tuple[Image.Image, int]:
-        """(an RGB picture, its class); `UnreadableImage` if it is damaged or gone."""
+        """(an RGB image, its class); `UnreadableImage` if it is damaged or gone."""
         label = int(self._labels[index])
         return open_rgb(self.folder / self.names[label] / os.fsdecode(bytes(self._files[index]))), label
 
     def fingerprint(self) -> str:
-        """A hash of the classes, and of every picture's name and class."""
+        """A hash of the classes, and of every image's name and class."""
         digest = hashlib.sha256("\0".join(self.names).encode("utf-8", "surrogateescape"))
         digest.update(b"\0".join(self._files.tolist()))
         digest.update(self._labels.tobytes())
@@ -110,7 +110,7 @@ def listed(names: list[str]) -> str:
 
 
 def is_picture(entry: os.DirEntry) -> bool:
-    """Whether a file is a picture by its name; hidden ones are none."""
+    """Whether a file is an image by its name; hidden ones are none."""
     return entry.name.lower().endswith(ENDINGS) and not entry.name.startswith(".")
 
 

@@ -16,7 +16,7 @@ from yolos_jax.images.sequence import to_patches
 
 
 class ClassSource(Protocol):
-    """A split of a data set of pictures with one class each, however it is stored; cheap to send to a process."""
+    """A split of a data set of images with one class each, however it is stored; cheap to send to a process."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -31,13 +31,13 @@ class ClassSource(Protocol):
         """What the user should know, a sentence each."""
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
 
     def read(self, index: int) -> tuple[Image.Image, int]:
-        """(an RGB picture, its class); `UnreadableImage` if it is damaged."""
+        """(an RGB image, its class); `UnreadableImage` if it is damaged."""
 
     def fingerprint(self) -> str:
-        """Changes with the pictures' number, classes and names, wherever they lie."""
+        """Changes with the images' number, classes and names, wherever they lie."""
 
 
 class ClassBatch(NamedTuple):
@@ -45,7 +45,7 @@ class ClassBatch(NamedTuple):
 
     patches: np.ndarray  # uint8 [B, N, 3 p p]
     labels: np.ndarray  # int32 [B]
-    valid: np.ndarray  # bool [B]: False for slots without a picture
+    valid: np.ndarray  # bool [B]: False for slots without an image
     keep: np.ndarray  # uint8 [B, depth, 2]: 0 for branches of blocks that stochastic depth leaves out
     share: np.ndarray  # this and `box`: see `mixing.Mixed`
     box: np.ndarray
@@ -112,7 +112,7 @@ class LoadClasses:
         return Mixed(drawn.share[mine], drawn.box[mine])
 
     def _read(self, index: int, skipped: list[str]) -> tuple[int, Image.Image, int] | None:
-        """(place, picture, class) of a planned picture or the one that takes its place; None if there is none."""
+        """(place, image, class) of a planned image or the one that takes its place; None if there is none."""
         one: int | None = index
         for attempt in range(SUBSTITUTES):
             try:

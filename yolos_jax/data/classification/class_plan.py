@@ -1,4 +1,4 @@
-"""Which pictures share which batch: a function of seed and step, as in detection, but all of one length."""
+"""Which images share which batch: a function of seed and step, as in detection, but all of one length."""
 
 import functools
 from collections.abc import Callable
@@ -14,12 +14,12 @@ _PICTURE, _ORDER, _MIXING = 0, 1, 2  # what random numbers are for: nothing shar
 
 
 class Slots(NamedTuple):
-    """The pictures of one step."""
+    """The images of one step."""
 
     step: int
     epoch: int
     indices: np.ndarray  # int64 [n], by their place in the source; n is at most the batch size
-    copies: np.ndarray  # int64 [n]: which view of the picture this is, for repeated augmentation
+    copies: np.ndarray  # int64 [n]: which view of the image this is, for repeated augmentation
 
 
 class ClassPlan(Protocol):
@@ -31,22 +31,22 @@ class ClassPlan(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, step: int) -> Slots:
-        """The pictures of a step."""
+        """The images of a step."""
 
     def substitute(self, index: int, attempt: int) -> int | None:
-        """A picture in place of an unreadable one, or None to leave its slot empty."""
+        """An image in place of an unreadable one, or None to leave its slot empty."""
 
 
 class ShuffledPlan:
     """Shuffled batches, epoch after epoch; an epoch's last incomplete batch is dropped.
 
-    With `repeats` above 1, a batch holds that many views of each of its pictures (repeated augmentation, arXiv
-    1902.05509), and an epoch has as many steps but only so many of the pictures. Views of one picture are never
+    With `repeats` above 1, a batch holds that many views of each of its images (repeated augmentation, arXiv
+    1902.05509), and an epoch has as many steps but only so many of the images. Views of one image are never
     neighbours, so they are not mixed with each other.
 
     Args:
-      images: how many pictures there are; `InputError` if they are fewer than a batch holds.
-      batch_size: pictures of a global batch.
+      images: how many images there are; `InputError` if they are fewer than a batch holds.
+      batch_size: images of a global batch.
     """
 
     def __init__(self, images: int, batch_size: int, epochs: int, seed: int, repeats: int = 1):
@@ -64,7 +64,7 @@ class ShuffledPlan:
 
     @functools.cached_property
     def order(self) -> Callable[[int], np.ndarray]:
-        """`order(epoch)` -> all pictures in an epoch's order; the last two are kept."""
+        """`order(epoch)` -> all images in an epoch's order; the last two are kept."""
 
         def order(epoch: int) -> np.ndarray:
             return np.random.default_rng([self.seed, epoch, _ORDER]).permutation(self.images)
@@ -82,7 +82,7 @@ class ShuffledPlan:
 
 
 class InOrderPlan:
-    """Every picture exactly once, in the source's order; only the last batch can have fewer.
+    """Every image exactly once, in the source's order; only the last batch can have fewer.
 
     `batch_size` and `multiple` are those of `data.plan.EvaluationPlan`.
     """
@@ -100,11 +100,11 @@ class InOrderPlan:
         return Slots(step, 0, indices, np.zeros_like(indices))
 
     def substitute(self, index: int, attempt: int) -> None:
-        """No other picture may take the place of one that is to be scored."""
+        """No other image may take the place of one that is to be scored."""
 
 
 def random_of_picture(seed: int, epoch: int, index: int, copy: int) -> np.random.Generator:
-    """The random numbers of one view of a picture."""
+    """The random numbers of one view of an image."""
     return np.random.default_rng([seed, epoch, _PICTURE, index, copy])
 
 

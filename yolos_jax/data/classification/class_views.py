@@ -1,6 +1,6 @@
-"""What is done to a picture to be classified: random views to train with, and the one to evaluate with.
+"""What is done to an image to be classified: random views to train with, and the one to evaluate with.
 
-The numbers of a view are drawn before anything is decoded, so a view follows from seed, epoch and picture alone.
+The numbers of a view are drawn before anything is decoded, so a view follows from seed, epoch and image alone.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ class View(NamedTuple):
 
 
 class Viewer(Protocol):
-    """How pictures become square images of a size."""
+    """How images become square images of a size."""
 
     @property
     def size(self) -> int:
@@ -40,7 +40,7 @@ class Viewer(Protocol):
         """The numbers of a view."""
 
     def pixels(self, image: Image.Image, view: View) -> np.ndarray:
-        """An RGB picture of any size -> uint8 `[size, size, 3]`."""
+        """An RGB image of any size -> uint8 `[size, size, 3]`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class RandomView(Viewer):
     """DeiT's augmentation: random resized crop, flip, RandAugment, random erasing; bicubic throughout."""
 
     size: int = 224  # pixels of a side
-    crop_area: float = 0.08  # least share of a picture's area that a crop has
+    crop_area: float = 0.08  # least share of an image's area that a crop has
     flip: float = 0.5  # probability
     operations: int = 2  # of RandAugment, each of which is done with a probability of `chance`
     chance: float = 0.5
@@ -89,7 +89,7 @@ class RandomView(Viewer):
 
 @dataclasses.dataclass(frozen=True)
 class CentreView(Viewer):
-    """How pictures are evaluated: the short side resized, bicubic, and the centre cut out."""
+    """How images are evaluated: the short side resized, bicubic, and the centre cut out."""
 
     size: int = 224  # pixels of a side
     share: float = 0.875  # `size` over the short side before the cut
@@ -108,20 +108,20 @@ class CentreView(Viewer):
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
 
 
-_LONGEST = 50  # most a picture's long side is over its short one, where it is evaluated
+_LONGEST = 50  # most an image's long side is over its short one, where it is evaluated
 
 
 def _middle(image: Image.Image) -> Image.Image:
-    """The middle of a very long picture, `_LONGEST` times as long as wide."""
+    """The middle of a very long image, `_LONGEST` times as long as wide."""
     width, height = (min(side, _LONGEST * min(image.size)) for side in image.size)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
 
 
 def cropped_box(tries: np.ndarray, size: tuple[int, int], least: float) -> tuple[int, int, int, int]:
-    """(left, top, width, height) of the first rectangle that fits into a picture of (width, height) `size`.
+    """(left, top, width, height) of the first rectangle that fits into an image of (width, height) `size`.
 
-    Areas are uniform between `least` and 1 of the picture's, the logarithms of ratios between those of `RATIO`. If none
+    Areas are uniform between `least` and 1 of the image's, the logarithms of ratios between those of `RATIO`. If none
     fits, it is the largest central one within `RATIO`.
     """
     width, height = size

@@ -1,4 +1,4 @@
-"""Which pairs of pictures are mixed, and how: the numbers of mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899).
+"""Which pairs of images are mixed, and how: the numbers of mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899).
 
 Slots 2k and 2k + 1 of a batch are a pair. The order of a batch is random, and neighbours are on one device, so no
 pixel has to travel. The pixels are mixed inside the compiled step, by `objective.mixing`.

@@ -8,8 +8,9 @@ those of validation scenes appear in no training scene. Category ids are 0..9.
 """
 
 import argparse
+import inspect
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -157,18 +158,27 @@ def _write_split(folder: Path, scenes: Iterable[Scene], first: int) -> dict:
     return {"info": info, "images": images, "annotations": annotations, "categories": categories}
 
 
-def main() -> None:
-    prog, what = "python -m yolos_jax.data.sources.digits", "Writes scenes of handwritten digits as a COCO folder."
-    parser = argparse.ArgumentParser(prog=prog, description=what)
+def run(write: Callable[[str, int, int, int], None], module: str, what: str, kind: str, seed: str) -> None:
+    """Writes a data set of digits as the command line says; by default, what `write` has by default.
+
+    Args:
+      module: what is run, by its name.
+      what: a sentence on it.
+      kind: what its images are called.
+      seed: what the seed is of.
+    """
+    usual = {name: found.default for name, found in inspect.signature(write).parameters.items()}
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=what)
     parser.add_argument("--out", required=True, help="folder to write, new or empty")
-    parser.add_argument("--train", type=int, default=6000, help="training scenes")
-    parser.add_argument("--val", type=int, default=300, help="validation scenes")
-    parser.add_argument("--seed", type=int, default=0, help="of the scenes")
-    args = parser.parse_args()
-    write(args.out, args.train, args.val, args.seed)
-    print(f"wrote {args.train} training and {args.val} validation scenes to {args.out}")
+    parser.add_argument("--train", type=int, default=usual["train"], help=f"training {kind}")
+    parser.add_argument("--val", type=int, default=usual["val"], help=f"validation {kind}")
+    parser.add_argument("--seed", type=int, default=usual["seed"], help=f"of {seed}")
+    with clear_errors():
+        args = parser.parse_args()
+        write(args.out, args.train, args.val, args.seed)
+        print(f"wrote {args.train} training and {args.val} validation {kind} to {args.out}")
 
 
 if __name__ == "__main__":
-    with clear_errors():
-        main()
+    about = "Writes scenes of handwritten digits as a COCO folder."
+    run(write, "yolos_jax.data.sources.digits", about, "scenes", "the scenes")

@@ -5,16 +5,15 @@
 The same scans, inks and sizes as in the scenes, and the same split: what is held out there is held out here.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from yolos_jax.data.sources.digits import DIGIT_SIDES, Digits, load_digits, paint, split_digits, stencil_of
-from yolos_jax.errors import InputError, check_empty, clear_errors
+from yolos_jax.data.sources.digits import DIGIT_SIDES, Digits, load_digits, paint, run, split_digits, stencil_of
+from yolos_jax.errors import InputError, check_empty
 
-SIDE = 40  # of a picture, pixels: the largest digit fits, anywhere
+SIDE = 40  # of an image, pixels: the largest digit fits, anywhere
 
 
 def one_digit(digits: Digits, which: int, random: np.random.Generator) -> np.ndarray:
@@ -28,7 +27,7 @@ def one_digit(digits: Digits, which: int, random: np.random.Generator) -> np.nda
 
 
 def write(out: str | Path, train: int = 8000, val: int = 360, seed: int = 0) -> None:
-    """Writes so many pictures as `{train,val}/DIGIT/NUMBER.png`; every scan of a split about equally often.
+    """Writes so many images as `{train,val}/DIGIT/NUMBER.png`; every scan of a split about equally often.
 
     The same arguments give the same files. `out` must not exist yet or be empty.
     """
@@ -51,18 +50,6 @@ def write(out: str | Path, train: int = 8000, val: int = 360, seed: int = 0) -> 
         raise InputError(f"the pictures could not be written to {root}: {error}.") from error
 
 
-def main() -> None:
-    prog, what = "python -m yolos_jax.data.sources.single_digits", "Writes single digits as class folders."
-    parser = argparse.ArgumentParser(prog=prog, description=what)
-    parser.add_argument("--out", required=True, help="folder to write, new or empty")
-    parser.add_argument("--train", type=int, default=8000, help="pictures to train on")
-    parser.add_argument("--val", type=int, default=360, help="pictures to validate on")
-    parser.add_argument("--seed", type=int, default=0, help="of places, sizes and inks")
-    args = parser.parse_args()
-    write(args.out, args.train, args.val, args.seed)
-    print(f"wrote {args.train} training and {args.val} validation pictures to {args.out}")
-
-
 if __name__ == "__main__":
-    with clear_errors():
-        main()
+    about = "Writes single digits as class folders."
+    run(write, "yolos_jax.data.sources.single_digits", about, "images", "places, sizes and inks")

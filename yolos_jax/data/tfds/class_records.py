@@ -1,4 +1,4 @@
-"""A prepared TFDS data set of pictures with a class each, such as `imagenet2012`, without TensorFlow."""
+"""A prepared TFDS data set of images with a class each, such as `imagenet2012`, without TensorFlow."""
 
 import hashlib
 import io
@@ -38,7 +38,7 @@ class ClassRecords(Records):
         return len(self._chosen)
 
     def read(self, index: int) -> tuple[Image.Image, int]:
-        """(an RGB picture, its class); `UnreadableImage` if it is damaged."""
+        """(an RGB image, its class); `UnreadableImage` if it is damaged."""
         number = int(self._chosen[index])
         what = f"the image of record {number} of {self.origin}"
         with decoding(what):
