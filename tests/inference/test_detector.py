@@ -54,7 +54,7 @@ def test_forward_equals_the_reference_in_any_mix(detector):
 
 
 def test_bytes_equal_normalized_floats(detector):
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 112, 3), np.uint8)
     floats = (pixels / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     for a, b in zip(detector.forward([pixels]), detector.forward([floats])):
         np.testing.assert_allclose(a, b, atol=1e-4)
@@ -62,18 +62,18 @@ def test_bytes_equal_normalized_floats(detector):
 
 def test_boxes_are_in_the_original_images_pixels(detector):
     """Scores, labels and boxes recomputed in numpy from `forward` on a hand-resized image."""
-    image = noise(300, 200)
+    image = noise(350, 200)
     (found,) = detector([image], threshold=0.0)
-    sized = np.asarray(image.resize((96, 64), Image.Resampling.BILINEAR))
+    sized = np.asarray(image.resize((112, 64), Image.Resampling.BILINEAR))
     logits, boxes = (x[0].astype(np.float64) for x in detector.forward([sized]))
     p = np.exp(logits - logits.max(-1, keepdims=True))
     p = (p / p.sum(-1, keepdims=True))[:, :-1]
     order = np.argsort(-p.max(-1))
     np.testing.assert_allclose(found.scores, p.max(-1)[order], atol=1e-6)
     np.testing.assert_array_equal(found.labels, p.argmax(-1)[order])
-    centre, size = boxes[order, :2] * [300, 200], boxes[order, 2:] * [300, 200]
+    centre, size = boxes[order, :2] * [350, 200], boxes[order, 2:] * [350, 200]
     np.testing.assert_allclose(found.boxes, np.concatenate([centre - size / 2, centre + size / 2], 1), atol=1e-3)
-    assert found.names == [NAMES[i] for i in found.labels] and found.size == (300, 200)
+    assert found.names == [NAMES[i] for i in found.labels] and found.size == (350, 200)
     middle = float(np.median(found.scores))
     (fewer,) = detector([image], threshold=middle)
     assert 0 < len(fewer.scores) < len(found.scores) and (fewer.scores >= middle).all()
