@@ -54,7 +54,7 @@ def test_forward_equals_the_reference_in_any_mix(detector):
 
 
 def test_bytes_equal_normalized_floats(detector):
-    pixels = np.random.default_rng(0).integers(0, 256, (48, 32, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 112, 3), np.uint8)
     floats = (pixels / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     for a, b in zip(detector.forward([pixels]), detector.forward([floats])):
         np.testing.assert_allclose(a, b, atol=1e-4)
@@ -62,18 +62,18 @@ def test_bytes_equal_normalized_floats(detector):
 
 def test_boxes_are_in_the_original_images_pixels(detector):
     """Scores, labels and boxes recomputed in numpy from `forward` on a hand-resized image."""
-    image = noise(300, 200)
+    image = noise(350, 200)
     (found,) = detector([image], threshold=0.0)
-    sized = np.asarray(image.resize((96, 64), Image.Resampling.BILINEAR))
+    sized = np.asarray(image.resize((112, 64), Image.Resampling.BILINEAR))
     logits, boxes = (x[0].astype(np.float64) for x in detector.forward([sized]))
     p = np.exp(logits - logits.max(-1, keepdims=True))
     p = (p / p.sum(-1, keepdims=True))[:, :-1]
     order = np.argsort(-p.max(-1))
     np.testing.assert_allclose(found.scores, p.max(-1)[order], atol=1e-6)
     np.testing.assert_array_equal(found.labels, p.argmax(-1)[order])
-    centre, size = boxes[order, :2] * [300, 200], boxes[order, 2:] * [300, 200]
+    centre, size = boxes[order, :2] * [350, 200], boxes[order, 2:] * [350, 200]
     np.testing.assert_allclose(found.boxes, np.concatenate([centre - size / 2, centre + size / 2], 1), atol=1e-3)
-    assert found.names == [NAMES[i] for i in found.labels] and found.size == (300, 200)
+    assert found.names == [NAMES[i] for i in found.labels] and found.size == (350, 200)
     middle = float(np.median(found.scores))
     (fewer,) = detector([image], threshold=middle)
     assert 0 < len(fewer.scores) < len(found.scores) and (fewer.scores >= middle).all()
@@ -81,7 +81,7 @@ def test_boxes_are_in_the_original_images_pixels(detector):
 
 def test_one_compilation_per_bucket(folder):
     """Whatever the number of images; 64x64 and 64x80 pixels are 16 and 20 patches, two buckets."""
-    detector = Detector.load(folder, short_side=64, max_side=256, batch_size=4)
+    detector = Detector.load(folder, short_side=64, max_side=256, batch_size=3)
     for n in (1, 2, 3, 5, 8):
         detector([noise(64, 64)] * n + [noise(64, 80)])
     assert detector._detect._cache_size() == 2
@@ -257,7 +257,7 @@ def test_checkpoint_round_trip(detector, folder, tmp_path):
     assert meta == Meta(config, NAMES, 7, extra)
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(loaded)):
         np.testing.assert_array_equal(a, b)
-    again = Detector.load(tmp_path / "c")
+    again = Detector.load(tmp_path / "c", batch_size=3)
     assert again.geometry[:2] == (48, 79) and again.label_names == NAMES
     blank = [np.zeros((48, 64, 3), np.uint8)]
     for a, b in zip(again.forward(blank), detector.forward(blank)):

@@ -1,6 +1,7 @@
 """The network against the reference's outputs, and its promises about batches, memory and compiling."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +22,30 @@ MICRO = YolosConfig(
 )
 
 
-def model(config, params):
-    graph = abstract(config)[0]
-    return jax.jit(lambda patches, grid, layers=None: apply(graph, params, patches, grid, layers), static_argnums=2)
+@functools.cache
+def model(name, skip_equal_count=False):
+    """(config, reference's arrays, (patches, grid) -> outputs with the attention of every layer)."""
+    config = dataclasses.replace(micro_config(name), skip_equal_count=skip_equal_count)
+    graph, layers = abstract(config)[0], (*range(config.depth - 1), -1)
+    params = from_reference(tensors(f"model_{name}.safetensors"), config)
+    return config, arrays(f"model_{name}.npz"), jax.jit(lambda *batch: apply(graph, params, *batch, layers))
+
+
+def side_by_side(config, z):
+    """All images in one batch, with more room than the largest needs and an empty slot."""
+    images = [z[f"in{i}"].transpose(1, 2, 0) for i in range(len(z["sizes_hw"]))]
+    tokens = 40 + max(h * w for h, w in z["sizes_hw"]) // config.patch_size**2
+    return pack(images, tokens, len(images) + 1, config.patch_size)
+
+
+def assert_reference(out, slot, z, i, config):
+    """The outputs in a slot are the reference's for its image `i`."""
+    real = 1 + config.det_tokens + int(z["sizes_hw"][i].prod()) // config.patch_size**2
+    np.testing.assert_allclose(out.logits[slot], z[f"pred_logits{i}"], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(out.boxes[slot], z[f"pred_boxes{i}"], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(out.features[slot], z[f"det_features{i}"], atol=1e-4, rtol=0)
+    want = reference_order(z[f"attn{i}"], config.det_tokens)
+    np.testing.assert_allclose(out.attention[-1, slot, ..., :real], want, atol=1e-5, rtol=0)
 
 
 def reference_order(attention, det):
@@ -35,28 +57,24 @@ def reference_order(attention, det):
 @pytest.mark.parametrize("skip_equal_count", [False, pytest.param(True, marks=pytest.mark.numbers)])
 def test_equals_the_reference(name, skip_equal_count):
     """Every size; the two where the reference skips resizing only when asked to do likewise."""
-    config = dataclasses.replace(micro_config(name), skip_equal_count=skip_equal_count)
-    z = arrays(f"model_{name}.npz")
-    detect = model(config, from_reference(tensors(f"model_{name}.safetensors"), config))
-    flagged = z["interp_skipped"] & (z["kind"] != "own")
-    chosen = range(len(flagged)) if skip_equal_count else np.flatnonzero(~flagged)
+    config, z, detect = model(name, skip_equal_count)
+    out = jax.tree.map(np.asarray, detect(*side_by_side(config, z)))
+    chosen = range(len(z["sizes_hw"])) if skip_equal_count else unflagged(z)
     assert len(chosen)
     for i in chosen:
-        out = detect(*image_sequence(z[f"in{i}"], config.patch_size), (-1,))
-        np.testing.assert_allclose(out.logits[0], z[f"pred_logits{i}"], atol=1e-4, rtol=0)
-        np.testing.assert_allclose(out.boxes[0], z[f"pred_boxes{i}"], atol=1e-5, rtol=0)
-        np.testing.assert_allclose(out.features[0], z[f"det_features{i}"], atol=1e-4, rtol=0)
-        want = reference_order(z[f"attn{i}"], config.det_tokens)
-        np.testing.assert_allclose(out.attention[0, 0], want, atol=1e-5, rtol=0)
+        assert_reference(out, i, z, i, config)
+
+
+def unflagged(z):
+    """The images for which the reference resizes positions."""
+    return np.flatnonzero(~(z["interp_skipped"] & (z["kind"] != "own")))
 
 
 def test_attention_of_inner_layers_equals_a_recomputation():
     """From the reference's stored block inputs and weights, in numpy."""
-    config, z, state = micro_config("mid"), arrays("model_mid.npz"), tensors("model_mid.safetensors")
-    detect = model(config, from_reference(state, config))
-    layers = tuple(range(config.depth))
+    (config, z, detect), state = model("mid"), tensors("model_mid.safetensors")
     number = next(name for name in z.files if name.endswith("_block_in")).removeprefix("dbg").removesuffix("_block_in")
-    found = np.asarray(detect(*image_sequence(z[f"in{number}"], config.patch_size), layers).attention)[:, 0]
+    found = np.asarray(detect(*image_sequence(z[f"in{number}"], config.patch_size)).attention)[:, 0]
     for layer, x in enumerate(z[f"dbg{number}_block_in"].astype(np.float64)):
         name = f"backbone.blocks.{layer}."
         centred = x - x.mean(-1, keepdims=True)
@@ -71,18 +89,18 @@ def test_attention_of_inner_layers_equals_a_recomputation():
 
 
 def test_an_image_does_not_depend_on_its_batch():
-    config, z = micro_config("mid"), arrays("model_mid.npz")
-    detect = model(config, from_reference(tensors("model_mid.safetensors"), config))
-    images = [z[f"in{i}"].transpose(1, 2, 0) for i in range(len(z["sizes_hw"]))]
-    tokens = 40 + max(h * w for h, w in z["sizes_hw"]) // config.patch_size**2
-    together = detect(*pack(images, tokens, len(images) + 1, config.patch_size), (0, -1))
-    for i, image in enumerate(images):
-        alone = detect(*image_sequence(z[f"in{i}"], config.patch_size), (0, -1))
+    """Alone, where nothing is padded, it is the reference's too."""
+    config, z, detect = model("mid")
+    together = jax.tree.map(np.asarray, detect(*side_by_side(config, z)))
+    for i, size in enumerate(z["sizes_hw"]):
+        alone = jax.tree.map(np.asarray, detect(*image_sequence(z[f"in{i}"], config.patch_size)))
         np.testing.assert_allclose(together.logits[i], alone.logits[0], atol=1e-5, rtol=0)
         np.testing.assert_allclose(together.boxes[i], alone.boxes[0], atol=1e-5, rtol=0)
-        real = 1 + config.det_tokens + image.shape[0] * image.shape[1] // config.patch_size**2
+        real = 1 + config.det_tokens + int(size.prod()) // config.patch_size**2
         np.testing.assert_allclose(together.attention[:, i, ..., :real], alone.attention[:, 0], atol=1e-5, rtol=0)
-        assert not np.asarray(together.attention[:, i, ..., real:]).any()
+        assert not together.attention[:, i, ..., real:].any()
+        if i in unflagged(z):
+            assert_reference(alone, 0, z, i, config)
 
 
 def test_padding_values_change_nothing():
@@ -160,12 +178,15 @@ def test_program_does_not_grow_with_depth():
 
 
 def test_blocks_of_queries_change_nothing():
-    graph, params = build(MICRO)
+    params = build(MICRO)[1]
     patches = np.random.default_rng(0).integers(0, 256, (1, 48, 768), np.uint8)
-    whole = apply(graph, params, patches, jnp.array([[6, 8]]))
-    graph, _ = abstract(MICRO, Compute(query_block=10))
-    parts = apply(graph, params, patches, jnp.array([[6, 8]]))
-    np.testing.assert_allclose(whole.logits, parts.logits, atol=1e-5)
+    whole, parts = (
+        jax.jit(lambda graph, *args: apply(graph, *args).logits, static_argnums=0)(
+            abstract(MICRO, compute)[0], params, patches, jnp.array([[6, 8]])
+        )
+        for compute in (Compute(), Compute(query_block=10))
+    )
+    np.testing.assert_allclose(whole, parts, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

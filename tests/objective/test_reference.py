@@ -1,5 +1,7 @@
 """Costs, matching, losses and gradients against the reference's, for both matchers."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,14 +26,32 @@ def total_loss(logits, boxes, targets, matcher):
 gradient_of = jax.jit(jax.grad(total_loss, (0, 1), has_aux=True), static_argnames="matcher")
 
 
+@functools.cache
 def case(n):
-    """(logits, boxes, targets, lookup of the case's other arrays)"""
+    """(logits, boxes, targets, lookup of the case's other arrays)
+
+    Cases of one batch size have as many columns of targets, so that a program serves them all.
+    """
     z = arrays("criterion.npz")
-    labels, boxes, count = (z[f"c{n}_tgt_{k}"] for k in ("labels", "boxes", "count"))
+    same = [i for i in cases() if len(z[f"c{i}_pred_logits"]) == len(z[f"c{n}_pred_logits"])]
+    most = max(z[f"c{i}_tgt_labels"].shape[1] for i in same)
+    found = {key.removeprefix(f"c{n}_"): z[key] for key in z.files if key.startswith(f"c{n}_")}
+    for key in ("tgt_labels", "tgt_boxes"):
+        found[key] = widen(found[key], most, 1, -1 if key == "tgt_labels" else 0)
+    for key in ("cost", "cost_class", "cost_l1", "cost_giou"):
+        found[key] = widen(found[key], most, 2)
+    labels, boxes, count = (found[f"tgt_{k}"] for k in ("labels", "boxes", "count"))
     targets = Targets(
         jnp.asarray(labels, jnp.int32), jnp.asarray(boxes), jnp.asarray(count, jnp.int32), jnp.ones(len(count), bool)
     )
-    return jnp.asarray(z[f"c{n}_pred_logits"]), jnp.asarray(z[f"c{n}_pred_boxes"]), targets, lambda k: z[f"c{n}_{k}"]
+    return jnp.asarray(found["pred_logits"]), jnp.asarray(found["pred_boxes"]), targets, found.__getitem__
+
+
+def widen(array, most, axis, value=0):
+    """`most` entries along an axis."""
+    pad = [(0, 0)] * array.ndim
+    pad[axis] = 0, most - array.shape[axis]
+    return np.pad(array, pad, constant_values=value)
 
 
 def cases():
@@ -84,15 +104,10 @@ def test_cross_entropy_is_normalized_within_each_replica():
     size, chosen = max(by_size.items(), key=lambda item: len(item[1]))
     chosen = chosen if len(chosen) > 1 else chosen * 2
     most = max(case(n)[2].labels.shape[1] for n in chosen)
-
-    def widen(array, value=0):
-        pad = [(0, 0), (0, most - array.shape[1])] + [(0, 0)] * (array.ndim - 2)
-        return jnp.pad(array, pad, constant_values=value)
-
     parts = [case(n) for n in chosen]
     targets = Targets(
-        jnp.concatenate([widen(t.labels, -1) for _, _, t, _ in parts]),
-        jnp.concatenate([widen(t.boxes) for _, _, t, _ in parts]),
+        jnp.concatenate([widen(t.labels, most, 1, -1) for _, _, t, _ in parts]),
+        jnp.concatenate([widen(t.boxes, most, 1) for _, _, t, _ in parts]),
         jnp.concatenate([t.count for _, _, t, _ in parts]),
         jnp.ones(size * len(parts), bool),
     )

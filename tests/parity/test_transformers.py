@@ -25,7 +25,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is absent (the parity extra
 transformers = pytest.importorskip("transformers", reason="transformers is absent (the parity extra)")
 
 IMAGES = 10
-SHORT_SIDE = 192  # pixels: small enough for two CPU cores, and no size of a variant's own grid
+SHORT_SIDE = 128  # pixels: small enough for two CPU cores, and no size of a variant's own grid
 # width, depth, heads, image_size, mid-layer positions: hf_names.txt
 SHAPES = {
     "ti": (192, 12, 3, (800, 1333), False),

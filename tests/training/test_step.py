@@ -1,5 +1,6 @@
 """Options of the step: precision, rematerialisation, accumulation, moving average."""
 
+import functools
 import re
 
 import jax
@@ -9,17 +10,26 @@ import pytest
 from micro_run import assert_equal_trees, initial_state, without_key_biases
 from micro_step import CONFIG, MESH, batch_of
 
+from yolos_jax.data.examples import TrainBatch
 from yolos_jax.model.config import Compute
 from yolos_jax.model.cost import inner_jaxprs
 from yolos_jax.model.yolos import abstract, apply, build
+from yolos_jax.objective import matching
 from yolos_jax.objective.weights import LossWeights
 from yolos_jax.tasks.detection import batch_divisors, detection_loss
 from yolos_jax.training.optimizer import make_optimizer
 from yolos_jax.training.step import data_mesh, make_gradient, make_step, split_over
 
 
-def gradient_of(compute=None, matcher="device", mesh=MESH, parts=1):
+def eight():
+    """Eight images, no two pairs side by side with the same numbers of boxes in the same order."""
+    return TrainBatch(*(np.concatenate([x, x[::-1]]) for x in batch_of()))
+
+
+@functools.cache
+def gradient_of(compute=None, matcher="device", devices=1, parts=1):
     """(params, batch) -> (gradients, report)"""
+    mesh = data_mesh(jax.devices()[:devices])
     loss = detection_loss(abstract(CONFIG, compute or Compute())[0], 1, matcher, mesh, LossWeights())
     return jax.jit(make_gradient(loss, batch_divisors(1), mesh, parts))
 
@@ -27,7 +37,7 @@ def gradient_of(compute=None, matcher="device", mesh=MESH, parts=1):
 def gradients(**changes):
     """(gradients, loss terms) of the batch, computed in another way."""
     params = build(CONFIG, 0, "from_nothing")[1]
-    grads, report = gradient_of(Compute(**changes))(params, batch_of())
+    grads, report = gradient_of(Compute(**changes))(params, eight())
     return jax.tree.map(np.asarray, (grads, report.terms))
 
 
@@ -70,28 +80,28 @@ def test_bfloat16_really_computes_in_bfloat16():
     assert dtypes.count(["bfloat16"] * 3) == 4 + 5 + 1
     # Scores, and values by weights, of both kinds of attention: products of bfloat16, summed in float32.
     assert dtypes.count(["bfloat16", "bfloat16", "float32"]) == 2 * 2
-    logits = apply(graph, params, batch.patches, batch.grid).logits
-    assert logits.dtype == jnp.float32
+    out = jax.eval_shape(lambda p: apply(graph, p, batch.patches, batch.grid), params)
+    assert out.logits.dtype == out.boxes.dtype == jnp.float32
 
 
 def test_accumulation_equals_the_batch_in_one_piece(plain):
     """Images without boxes and with several, so that normalisers differ between the parts."""
     params = build(CONFIG, 0, "from_nothing")[1]
     scale = max(np.abs(g).max() for g in jax.tree.leaves(plain[0]))
-    for parts in (2, 4):
-        grads, report = jax.tree.map(np.asarray, gradient_of(parts=parts)(params, batch_of()))
-        for name, value in plain[1].items():
-            np.testing.assert_allclose(report.terms[name], value, rtol=1e-5)
-        assert report.finite.all() and report.finite.shape == (4,)
-        assert_equal_trees(without_key_biases(grads), without_key_biases(plain[0]), atol=1e-5 * scale)
+    grads, report = jax.tree.map(np.asarray, gradient_of(devices=2, parts=4)(params, eight()))
+    for name, value in plain[1].items():
+        np.testing.assert_allclose(report.terms[name], value, rtol=1e-5)
+    assert report.finite.all() and report.finite.shape == (8,)
+    assert_equal_trees(without_key_biases(grads), without_key_biases(plain[0]), atol=1e-5 * scale)
 
 
 def test_accumulation_names_the_right_image():
-    batch = batch_of()
-    batch.boxes[2, 0, 0] = np.nan
-    devices = data_mesh(jax.devices()[:2])
-    _, report = gradient_of(mesh=devices, parts=2)(build(CONFIG, 0)[1], batch)
-    assert report.finite.tolist() == [True, True, False, True]
+    """On two devices with four parts each, images of either device."""
+    for bad in (2, 5):
+        batch = eight()
+        batch.boxes[bad, 0, 0] = np.nan
+        _, report = gradient_of(devices=2, parts=4)(build(CONFIG, 0)[1], batch)
+        assert report.finite.tolist() == [image != bad for image in range(8)]
 
 
 def test_moving_average_and_a_step_that_is_not_applied():
@@ -111,11 +121,30 @@ def test_moving_average_and_a_step_that_is_not_applied():
     assert_equal_trees(jax.tree.map(np.asarray, state), before)
 
 
-def test_neither_matcher_lets_devices_wait_for_each_other():
-    """The compiled gradient has as many collectives with the device's matcher as with the host's, none in a loop."""
-    devices, counts = data_mesh(jax.devices()[:4]), {}
-    params, batch = build(CONFIG, 0)[1], jax.device_put(batch_of(), split_over(devices))
-    for matcher in ("host", "device"):
-        program = gradient_of(matcher=matcher, mesh=devices).lower(params, batch).compile().as_text()
-        counts[matcher] = len(re.findall(r" (?:all-reduce|all-gather|collective-permute|all-to-all)\(", program))
+def test_devices_equal_one_match_their_own_images_and_do_not_wait(plain, monkeypatch):
+    """Same loss and gradients; the host's matcher runs once per device and sees that device's images only.
+
+    The compiled gradient has as many collectives with the device's matcher as with the host's, none in a loop.
+    """
+    params, batch = (
+        build(CONFIG, 0, "from_nothing")[1],
+        jax.device_put(eight(), split_over(data_mesh(jax.devices()[:4]))),
+    )
+    counts, seen, solve = {}, [], matching.solve_on_host
+
+    def watch(cost, count):
+        seen.append(np.asarray(count).tolist())
+        return solve(cost, count)
+
+    monkeypatch.setattr(matching, "solve_on_host", watch)
+    for matcher in ("device", "host"):
+        program = gradient_of(matcher=matcher, devices=4).lower(params, batch).compile()
+        found = re.findall(r" (?:all-reduce|all-gather|collective-permute|all-to-all)\(", program.as_text())
+        counts[matcher] = len(found)
+        grads, report = jax.tree.map(np.asarray, program(params, batch))
+        for name, value in plain[1].items():
+            np.testing.assert_allclose(report.terms[name], value, rtol=1e-5)
+        for one, other in zip(*map(jax.tree.leaves, map(without_key_biases, (grads, plain[0])))):
+            assert np.abs(one - other).max() <= 1e-5 * max(np.abs(other).max(), 1e-3)
     assert 0 < counts["device"] <= counts["host"]
+    assert sorted(seen) == [[0, 2], [1, 3], [2, 0], [3, 1]]
