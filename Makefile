@@ -39,7 +39,7 @@ demo: $(VENV)/ready
 
 # Compiling takes most of the tests' time. XLA halves it without its slower optimisations and its newer code generator.
 # Tests of what programs do take that; those of the reference's numbers compile as a user's run does.
-QUICK := XLA_FLAGS=--xla_cpu_use_fusion_emitters=false JAX_DISABLE_MOST_OPTIMIZATIONS=1
+QUICK := XLA_FLAGS="--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1" JAX_DISABLE_MOST_OPTIMIZATIONS=1
 PYTEST := $(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 test: lint tests
 tests: $(VENV)/ready
