@@ -4,7 +4,7 @@ python -m benchmarks.evaluation --data data/coco --split val2017 --images 80 --b
 
 Both sides read files, resize, compute, and score COCO's numbers. transformers' runs as its users have it: its image
 processor pads the images of a batch onto a canvas. Weights are random and the same. The two run in turns, after one
-pass each in which ours compiles; a ratio is our speed over theirs.
+pass of ours, in which it compiles; a ratio is our speed over theirs.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def measure(work: str, batch: int, device: jax.Device, arguments: argparse.Names
         theirs = functools.partial(
             Peer(source, params, peers.device_of(device), batch, arguments), score=work == "evaluation"
         )
-        pairs = in_pairs(ours, theirs, arguments.pairs)
+        pairs = in_pairs(ours, theirs, arguments.pairs, warm=False)
         row |= {"seconds": middle(pairs.ours), "theirs": middle(pairs.theirs), "ratio": middle(pairs.ratios)}
         return row | {"ratios": pairs.ratios}
     return row | {"seconds": middle(alone(ours, arguments.pairs))}

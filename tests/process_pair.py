@@ -44,7 +44,7 @@ class Program(NamedTuple):
         """The command line, but for `second`; writes the recipe's file."""
         module, _, function = self.make.rpartition(".")
         recipe.write_text(
-            f"import sys\nfrom pathlib import Path\nfrom {module} import {function}\n{self.inject}\n\n\n"
+            f"from pathlib import Path\nfrom {module} import {function}\n{self.inject}\n\n\n"
             f"def get_config():\n    return {function}(Path({str(self.data)!r}), **{self.changes!r})\n"
         )
         place = "checkpoint" if self.name == "eval.py" else "workdir"

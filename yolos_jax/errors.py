@@ -30,7 +30,7 @@ class InputError(Exception):
 
 
 def make_folder(path: str | Path) -> Path:
-    """Creates a folder that output goes to, before any work is done; `InputError` if that is impossible."""
+    """Creates a folder that output goes to; `InputError` if that is impossible."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

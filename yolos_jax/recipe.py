@@ -1,6 +1,6 @@
 """From a recipe (an ml_collections config, see yolos_jax/settings.py) to the objects it describes.
 
-All functions but `prepare` take a config that `settings.complete` has completed and checked.
+All functions but `prepare` and `keep_programs` take a config that `settings.complete` has completed and checked.
 """
 
 import warnings

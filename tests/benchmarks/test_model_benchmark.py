@@ -50,6 +50,8 @@ def test_turns():
     order = []
     in_pairs(lambda: order.append("ours"), lambda: order.append("theirs"), 3)
     assert order == ["ours", "theirs", "ours", "theirs", "theirs", "ours", "ours", "theirs"]
+    in_pairs(lambda: order.append("ours"), lambda: order.append("theirs"), 1, warm=False)
+    assert order[8:] == ["ours", "theirs"]
     assert Pairs([1.0, 2.0], [2.0, 1.0]).ratios == [2.0, 0.5]
 
 

@@ -1,6 +1,8 @@
 """How processes of one run are told apart: arguments, and what launchers put into the environment."""
 
 import pytest
+from micro_run import micro_data
+from process_pair import Pair, Program
 
 from yolos_jax.distributed import launch
 from yolos_jax.errors import InputError
@@ -57,3 +59,12 @@ def test_open_mpi_5_needs_to_be_told_where_process_0_is(monkeypatch):
     monkeypatch.delenv("OMPI_MCA_orte_hnp_uri", raising=False)
     with pytest.raises(InputError, match="add --coordinator=HOST:PORT"):
         launch.join()
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_the_code_of_the_error(tmp_path):
+    """What a shell sees of a program that is refused."""
+    changed = Program("train.py", micro_data(tmp_path / "data"), tmp_path / "run", {}, second=("--config.seed=1",))
+    (tmp_path / "said").mkdir()
+    with Pair(tmp_path / "said", changed) as pair:
+        assert pair.ends() == [2, 2], pair.text(0) + pair.text(1)

@@ -20,7 +20,7 @@ from yolos_jax.distributed import launch
 from yolos_jax.tasks.classification import pretrain
 from yolos_jax.tasks.detection import train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 EVALUATED = {"eval.every_epochs": 2}
 LONG = {"train.epochs": 400, "checkpoint.every_steps": 5}
 # 4 steps on 72 pictures; 33 to evaluate, of which the third batch has but one.

@@ -121,7 +121,7 @@ def follow(name, devices, matcher="host", padded=False, parts=1, feed=None):
         for key in ("total", "ce", "bbox", "giou"):
             want = z[f"loss_{key}_mean"][s]
             np.testing.assert_allclose(report.loss.terms[key], want, atol=bound, rtol=bound, err_msg=f"step {s}")
-        if s == 0 and "grad01.backbone.cls_token" in z.files:
+        if s == 0 and name != "train_trace_r4_wd01":  # which stores none
             compare_gradient(state, report, clip_norm, z, config)
         if f"p{s + 1:02d}.backbone.cls_token" in z.files:
             compare(to_reference(jax.tree.map(np.asarray, state.params), config), z, f"p{s + 1:02d}.", config)

@@ -42,10 +42,11 @@ def timed(run: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def in_pairs(ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int) -> Pairs:
-    """Runs both once, then `pairs` times in turns, each first by turns: a busy machine slows both alike."""
-    ours()
-    theirs()
+def in_pairs(ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int, warm: bool = True) -> Pairs:
+    """Runs both once if `warm`, then `pairs` times in turns, each first by turns: a busy machine slows both alike."""
+    if warm:
+        ours()
+        theirs()
     out = Pairs([], [])
     for pair in range(pairs):
         if pair % 2:

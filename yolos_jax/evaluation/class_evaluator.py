@@ -36,6 +36,7 @@ class ClassEvaluator:
     Args:
       model: the classifier's config; images are resized to its `image_size`.
       source: its classes must be the model's.
+      batching: see `one_pass.Batching`.
       crop_share: see `class_views.CentreView`.
       query_block: see `model.config.Compute`.
     """

@@ -22,6 +22,9 @@ class EveryImage:
     """All images of a source, resized for evaluation, in batches over the devices of a mesh.
 
     Args:
+      source: what to read.
+      geometry: the size that images are given.
+      batching: see `one_pass.Batching`.
       buckets: most token counts to compile for.
 
     Attributes:

@@ -32,6 +32,7 @@ def report(args: Any) -> None:
     if not args.sizes_of:
         print("note: without --sizes-of these are the numbers of one picture of {}x{} pixels".format(*TYPICAL))
     models = models_of(args)
+    pictures = [Path(one.name) for one in pictures_of([str(args.pictures)])[: costs.IMAGES]] if args.pictures else []
     if args.out:
         make_folder(args.out)
     if args.checkpoint or args.short_side:
@@ -46,9 +47,8 @@ def report(args: Any) -> None:
         found["xla"] = [counted(name, meta, geometry, sizes[0]) for name, _, meta, geometry in models]
         print(markdown([shown(row) for row in found["xla"]]))
         print("XLA also counts norms, softmax, GELU and the resizing of the positions.")
-    if args.pictures:
+    if pictures:
         found |= {"environment": environment(jax.devices()[0]), "speed": []}
-        pictures = [Path(one.name) for one in pictures_of([str(args.pictures)])[: costs.IMAGES]]
         for name, params, meta, geometry in models:
             found["speed"].append(speed(name, params, meta, geometry, pictures))
         print(markdown([shown(row) for row in found["speed"]]))

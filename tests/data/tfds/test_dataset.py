@@ -189,8 +189,8 @@ def test_several_at_once_leave_one_index(own):
 
 
 def test_workers_load_what_they_load_from_the_folder(made):
-    coco, directory = made
     """The folder's own workers are tested in tests/data/test_loader.py."""
+    coco, directory = made
     draw = Pipeline(Resize((32, 48), 96), before=(Flip(), Crop(0.5, (48, 64), (32, 64))))
     folder, records = CocoSource(coco, "train2017"), TfdsSource(directory, "train", annotations=listed(coco))
     batches = []

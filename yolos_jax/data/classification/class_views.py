@@ -30,7 +30,7 @@ class View(NamedTuple):
 
 
 class Viewer(Protocol):
-    """How images become square images of a size."""
+    """How images become squares of a size."""
 
     @property
     def size(self) -> int:
