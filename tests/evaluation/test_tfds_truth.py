@@ -141,7 +141,7 @@ def test_images_known_by_heart_score_the_same_from_all_three(tmp_path, monkeypat
     coco = data_folder("coco_tiny80")
     folder = CocoSource(coco, "val2017", 91)
     directory, _ = build(coco, tmp_path)
-    monkeypatch.setattr(evaluating, "apply", knows_by_heart)
+    monkeypatch.setattr(evaluating, "apply_on", lambda devices: knows_by_heart)
     params, mesh = learned(folder), data_mesh(jax.devices()[:1])
 
     def evaluator_on(source):

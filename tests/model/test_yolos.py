@@ -12,9 +12,10 @@ from reference_pack import PARITY_VARIANTS, arrays, image_sequence, micro_config
 
 from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import pack
+from yolos_jax.model import yolos
 from yolos_jax.model.config import VARIANTS, Compute, YolosConfig, variant
 from yolos_jax.model.vit import LayerNorm
-from yolos_jax.model.yolos import abstract, apply, build, normalize
+from yolos_jax.model.yolos import abstract, apply, apply_in_turn, apply_on, build, normalize
 from yolos_jax.weights.reference import from_reference
 
 MICRO = YolosConfig(
@@ -101,6 +102,27 @@ def test_an_image_does_not_depend_on_its_batch():
         assert not together.attention[:, i, ..., real:].any()
         if i in unflagged(z):
             assert_reference(alone, 0, z, i, config)
+
+
+def test_one_cpu_takes_large_images_in_turn(monkeypatch):
+    """The outputs are those of each image alone, and one image at a time is in memory."""
+    graph, params = build(MICRO)
+    patches = np.random.default_rng(0).integers(0, 256, (3, 30, 768), np.uint8)
+    grid = np.array([[5, 6], [4, 5], [3, 2]], np.int32)
+
+    def compiled(function, images):
+        return jax.jit(functools.partial(function, graph)).lower(params, patches[:images], grid[:images]).compile()
+
+    at_once = compiled(apply_in_turn, 3)  # images are small
+    monkeypatch.setattr(yolos, "LARGE", 30)
+    in_turn, one = compiled(apply_in_turn, 3), compiled(apply, 1)
+    for i, out in enumerate(zip(*in_turn(params, patches, grid)[:3])):
+        alone = one(params, patches[i : i + 1], grid[i : i + 1])
+        for found, want in zip(out, alone):
+            np.testing.assert_allclose(found, want[0], atol=1e-6)
+    room = [program.memory_analysis().temp_size_in_bytes for program in (at_once, in_turn, one)]
+    assert room[1] < room[2] + (room[0] - room[2]) / 2
+    assert apply_on(jax.devices()[:1]) is apply_in_turn and apply_on(jax.devices()) is apply
 
 
 def test_padding_values_change_nothing():

@@ -15,7 +15,6 @@ from yolos_jax.errors import InputError, make_folder
 from yolos_jax.evaluation.coco_metrics import to_results
 from yolos_jax.evaluation.evaluator import Evaluator
 from yolos_jax.inference.postprocess import postprocess
-from yolos_jax.model.yolos import apply
 
 SIZES = ("small", "medium", "large")
 BOUNDS = (32.0**2, 96.0**2)  # square pixels between them, as COCO's
@@ -148,14 +147,14 @@ def examine(
       The table, the rows of `classes.csv`, and a sentence for each unreadable image. `InputError` if the split has
       no boxes.
     """
-    source, graph, config = evaluator.source, evaluator.graph, evaluator.model
+    source, graph, config, applied = evaluator.source, evaluator.graph, evaluator.model, evaluator.apply
     truth = truth_of(source, config.num_classes)
     make_folder(out)
     table = TokenTable(config.det_tokens, config.num_classes, len(source.examples), tokens, confident)
     category = np.array(source.category_ids)
 
     def detect(params: dict, patches: jax.Array, grid: jax.Array, size: jax.Array) -> tuple[jax.Array, ...]:
-        found = apply(graph, params, patches, grid)
+        found = applied(graph, params, patches, grid)
         return postprocess(found.logits, found.boxes, size)
 
     with results_file(out / "predictions.json") as put:

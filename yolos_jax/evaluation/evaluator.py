@@ -15,7 +15,7 @@ from yolos_jax.evaluation.voc_metrics import voc_metrics
 from yolos_jax.inference.postprocess import postprocess
 from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.config import Compute, YolosConfig
-from yolos_jax.model.yolos import abstract, apply
+from yolos_jax.model.yolos import abstract, apply_on
 
 
 class Evaluation(NamedTuple):
@@ -42,17 +42,19 @@ class Evaluator:
 
     Attributes:
       images, source: the images, and where they come from.
-      model, graph: its config, and its graph definition for `model.yolos.apply`.
+      model, graph: its config, and its graph definition for `apply`.
+      apply: `model.yolos.apply` as it is fastest on the devices.
     """
 
     def __init__(self, model: YolosConfig, images: EveryImage, query_block: int = Compute.query_block):
         self.source, self.model, self.images = images.source, model, images
         compute = Compute(query_block=query_block, max_side=images.geometry.model_max_side)
-        device = images.batching.mesh.devices.flat[0]
-        self.graph = graph = abstract(model, decided(compute, model, device))[0]
+        devices = list(images.batching.mesh.devices.flat)
+        self.graph = graph = abstract(model, decided(compute, model, devices[0]))[0]
+        self.apply = applied = apply_on(devices)
 
         def detect(params: dict, patches: jax.Array, grid: jax.Array, size: jax.Array) -> tuple[jax.Array, ...]:
-            out = apply(graph, params, patches, grid)
+            out = applied(graph, params, patches, grid)
             return postprocess(out.logits, out.boxes, size)
 
         self._detect = self.images.program(detect)

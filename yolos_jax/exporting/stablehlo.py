@@ -96,8 +96,10 @@ def to_stablehlo(
     graph, shapes = abstract(config, dataclasses.replace(compute, attention="blocks"))
     b = export.symbolic_shape("batch")[0] if batch is None else batch
 
-    def program(parameters: dict[str, jax.Array], *inputs: jax.Array) -> dict[str, jax.Array]:
-        return dict(zip(OUTPUTS, detect(graph, unflatten_dict(parameters, sep="."), *inputs)))
+    def program(
+        parameters: dict[str, jax.Array], patches: jax.Array, grid: jax.Array, size: jax.Array
+    ) -> dict[str, jax.Array]:
+        return dict(zip(OUTPUTS, detect(graph, unflatten_dict(parameters, sep="."), patches, grid, size)))
 
     return export.export(jax.jit(program), platforms=list(platforms))(
         flatten_dict(shapes, sep="."),

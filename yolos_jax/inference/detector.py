@@ -3,7 +3,7 @@
 import functools
 import numbers
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -21,7 +21,7 @@ from yolos_jax.inference.loading import check_whole, geometry_of, load_model
 from yolos_jax.inference.postprocess import postprocess
 from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.config import Compute
-from yolos_jax.model.yolos import abstract, apply
+from yolos_jax.model.yolos import Outputs, abstract, apply, apply_on
 
 
 class Queries(NamedTuple):
@@ -34,10 +34,17 @@ class Queries(NamedTuple):
     pixels: Any
 
 
-def detect(graph: Any, params: dict, patches: jax.Array, grid: jax.Array, size: jax.Array) -> Queries:
+def detect(
+    graph: Any,
+    params: dict,
+    patches: jax.Array,
+    grid: jax.Array,
+    size: jax.Array,
+    applied: Callable[..., Outputs] = apply,
+) -> Queries:
     """`Queries` of a batch as a pure function (see `Yolos.__call__`); `size` `[B, 2]` is (width, height) in pixels."""
     with jax.default_matmul_precision("float32"):  # GPUs would use TF32
-        out = apply(graph, params, patches, grid)
+        out = applied(graph, params, patches, grid)
     return Queries(out.logits, out.boxes, *postprocess(out.logits, out.boxes, size))
 
 
@@ -58,7 +65,7 @@ class Detector:
         self._params = jax.device_put(params)
         (device,) = jax.tree.leaves(self._params)[0].devices()
         compute = decided(Compute(max_side=meta.max_side), self.config, device)
-        self._detect = jax.jit(functools.partial(detect, abstract(self.config, compute)[0]))
+        self._detect = jax.jit(functools.partial(detect, abstract(self.config, compute)[0], applied=apply_on([device])))
 
     @property
     def names_by_id(self) -> dict[int, str]:

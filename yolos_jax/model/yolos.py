@@ -1,6 +1,6 @@
 """The detector's network: sequences of patches in, class logits and boxes out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +21,11 @@ STD = (0.229, 0.224, 0.225)
 WORTH_SAVING = jax.checkpoint_policies.save_from_both_policies(
     jax.checkpoint_policies.dots_with_no_batch_dims_saveable, jax.checkpoint_policies.save_only_these_names(ATTENTION)
 )
+
+
+# Patches of an image from which one CPU takes a batch's images in turn: the activations of several fall out of its
+# caches. Four images of S are 4 % faster at once at 336 patches; in turn, 11 % at 1,344 and 17 % at 3,300.
+LARGE = 1000
 
 
 class Outputs(NamedTuple):
@@ -153,3 +158,17 @@ def abstract(config: YolosConfig, compute: Compute = Compute()) -> tuple[Any, di
 def apply(graph: Any, params: dict, *args: Any, **kwargs: Any) -> Outputs:
     """Calls the model as a pure function of its parameters (see `Yolos.__call__`)."""
     return nnx.merge(graph, nnx.State(params))(*args, **kwargs)
+
+
+def apply_on(devices: Sequence[jax.Device]) -> Callable[..., Outputs]:
+    """`apply` as it is fastest on these devices, for (graph, params, patches, grid)."""
+    alone = len(devices) == 1 and devices[0].platform == "cpu"
+    return apply_in_turn if alone else apply
+
+
+def apply_in_turn(graph: Any, params: dict, patches: jax.Array, grid: jax.Array) -> Outputs:
+    """As `apply`; images of `LARGE` patches and more are computed one after the other."""
+    if len(patches) == 1 or patches.shape[1] < LARGE:
+        return apply(graph, params, patches, grid)
+    each = jax.lax.map(lambda image: apply(graph, params, image[0][None], image[1][None]), (patches, grid))
+    return jax.tree.map(lambda x: x[:, 0], each)
