@@ -10,7 +10,7 @@ export NPROC := 32
 # Packages are installed without compiled modules. What is imported is compiled once, wherever the variable forbids it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test tests test-parity page test-page gpu-memory lint clean
+.PHONY: demo test tests test-parity page test-page test-gpu gpu-memory lint clean
 
 $(VENV)/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, set PYTHON=")'
@@ -71,11 +71,16 @@ test-page: $(PAGE)/ready
 	|| { echo "the page's test needs chromium: install it, or set CHROMIUM to a browser of its kind"; exit 1; }
 	$(PAGE)/bin/python -m pytest tests/page
 
-# jax's CUDA packages (5 GB), to compile for a GPU that need not be there; TARGET describes it.
+# jax's CUDA packages (5 GB). gpu-memory compiles for a GPU that need not be there; TARGET describes it.
 .venv-gpu/ready: requirements.txt
 	$(PYTHON) -m venv .venv-gpu
 	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt 'jax[cuda13]==0.10.2'
 	touch $@
+
+# Numbers on an NVIDIA GPU; compiling takes minutes. What needs several devices is skipped where they are not there.
+test-gpu: .venv-gpu/ready
+	JAX_PLATFORMS=cuda,cpu JAX_DEFAULT_MATMUL_PRECISION=float32 XLA_PYTHON_CLIENT_PREALLOCATE=false \
+	.venv-gpu/bin/python -m pytest tests/model/test_on_a_gpu.py tests/training/test_trace.py
 
 gpu-memory: .venv-gpu/ready
 	.venv-gpu/bin/python -m benchmarks.gpu_memory --target $(TARGET)

@@ -1,0 +1,61 @@
+"""Numbers on an NVIDIA GPU, for machines that have one (make test-gpu)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from yolos_jax.images.sequence import pack
+from yolos_jax.model.attention import attend
+from yolos_jax.model.attention_cudnn import attend_cudnn, decided
+from yolos_jax.model.config import Compute, variant
+from yolos_jax.model.yolos import abstract, apply, build
+
+pytestmark = pytest.mark.skipif(jax.default_backend() != "gpu", reason="there is no GPU")
+
+ROUNDING = 2.0**-8  # of bfloat16, relative
+
+
+@pytest.mark.parametrize("queries, keys, heads, size", [(333, 333, 6, 64), (101, 1051, 6, 55), (2501, 2501, 3, 64)])
+def test_cudnn_equals_attention_in_float32(queries, keys, heads, size):
+    """Outputs and gradients, of the same inputs in bfloat16; odd lengths, sequences that end early, heads of 55."""
+    rng = np.random.default_rng(0)
+    shapes = (queries, keys, keys, queries)
+    *qkv, given = (jnp.asarray(rng.normal(size=(2, n, heads, size)), jnp.bfloat16) for n in shapes)
+    length = jnp.asarray([keys, keys // 3], jnp.int32)
+
+    def both(attention, dtype):
+        out, pull = jax.vjp(lambda *qkv: attention(*qkv, length), *(x.astype(dtype) for x in qkv))
+        return out, *pull(given.astype(dtype))
+
+    found = jax.jit(lambda: both(attend_cudnn, jnp.bfloat16))()
+    with jax.default_matmul_precision("float32"):
+        want = jax.jit(lambda: both(lambda *a: attend(*a, 1024), jnp.float32))()
+    for one, other in zip(found, want):
+        one, other = np.float64(one), np.float64(other)
+        assert np.abs(one - other).max() < 4 * ROUNDING * np.abs(other).max()
+        assert np.linalg.norm(one - other) < 2 * ROUNDING * np.linalg.norm(other)
+
+
+@pytest.mark.parametrize("name", ["ti", "s_dwr"])
+def test_a_whole_network_equals_the_cpus(name):
+    """In float32, which no product leaves for TF32; bfloat16 with cuDNN's attention is near."""
+    config = variant(name)
+    random, sides = np.random.default_rng(0), ((256, 336), (192, 240))
+    images = [random.integers(0, 256, (*side, 3), np.uint8) for side in sides]
+    patches, grid = pack(images, 400, 2, config.patch_size)
+    params = build(config, 0, "from_nothing")[1]
+
+    def outputs(device, dtype):
+        compute = decided(Compute(dtype=dtype), config, device)
+        assert (compute.attention == "cudnn") == (dtype == "bfloat16")
+        graph = abstract(config, compute)[0]
+        with jax.default_matmul_precision("float32"):
+            out = jax.jit(lambda *a: apply(graph, *a))(*jax.device_put((params, patches, grid), device))
+        return jax.tree.map(np.float64, (out.logits, out.boxes))
+
+    want = outputs(jax.devices("cpu")[0], "float32")
+    exact, near = (outputs(jax.devices()[0], dtype) for dtype in ("float32", "bfloat16"))
+    for one, rough, other in zip(exact, near, want):
+        np.testing.assert_allclose(one, other, atol=1e-4, rtol=0)
+        assert np.abs(rough - other).max() < 0.1
