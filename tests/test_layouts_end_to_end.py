@@ -23,7 +23,8 @@ def programs():
     """The first layout's serve all: a layout changes nothing in recipe, model and shapes."""
     with compiled_once() as programs:
         yield
-    assert sorted(name for name, _ in programs) == sorted(PROGRAMS - {CLASSES})  # one of each
+    if programs:  # there are none where all were skipped
+        assert sorted(name for name, _ in programs) == sorted(PROGRAMS - {CLASSES})  # one of each
 
 
 @pytest.mark.parametrize("layout", [*LAYOUTS, *DATASETS])

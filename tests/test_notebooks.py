@@ -82,7 +82,7 @@ def check_examine(variables: dict[str, Any], shown: list[Any]) -> None:
     entries = json.loads((variables["folder"] / "tokens/predictions.json").read_text())
     assert len(entries) == 40 * detector.config.det_tokens == 40 * len({entry["token"] for entry in entries})
     readings = variables["found"].rows()
-    assert len(readings) == 5 * 4 and all(-1 <= row["mean"] <= 1 and row["pictures"] == 40 for row in readings)
+    assert len(readings) == 5 * 4 and all(-1 <= row["mean"] <= 1 and row["images"] == 40 for row in readings)
     assert sum(hasattr(value, "_repr_png_") for value in shown) == 3
 
 

@@ -58,7 +58,7 @@ def test_equals_scipy():
         ("most", want.max(0)),
     ):
         np.testing.assert_allclose([row[name] for row in rows], values.ravel(), atol=1e-12)
-    assert {row["pictures"] for row in rows} == {3}
+    assert {row["images"] for row in rows} == {3}
     assert found.scatter.sum((1, 2)).tolist() == [3 * 21, 3 * 21]  # all pairs of all pictures
     scattered = found.scatter_rows()
     assert sum(row["pairs"] for row in scattered) == 2 * 3 * 21
@@ -78,7 +78,7 @@ def test_pictures_without_a_correlation_do_not_count():
     one = Observed(rng.normal(size=(5, 4, 3)), rng.normal(size=(4, 3)), rng.normal(size=(4, 3)), np.ones((4, 4)))
     values = found.add(one, np.array([10, 10]))
     assert np.isnan(values[:, :2]).all() and np.isfinite(values[:, 2:]).all()
-    assert [row["pictures"] for row in found.rows()[:4]] == [0, 0, 1, 1] and math.isnan(found.rows()[0]["mean"])
+    assert [row["images"] for row in found.rows()[:4]] == [0, 0, 1, 1] and math.isnan(found.rows()[0]["mean"])
     with pytest.raises(InputError, match="has 2 DET tokens; .* needs 3"):
         check_tokens(YolosConfig(det_tokens=2))
 

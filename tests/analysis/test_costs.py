@@ -54,7 +54,7 @@ def test_differences_are_explained_by_the_pictures():
     paper = float(multiply_adds(VARIANTS["s"], 50, 60, True).total)
     (sentence,) = differences([row | {"paper": paper}])
     needed = int(sentence.split("about ")[1].split()[0])
-    assert abs(needed - 50 * 60) <= 30 and sentence.endswith("the 1 pictures here have 3300.")
+    assert abs(needed - 50 * 60) <= 30 and sentence.endswith("the 1 images here have 3300.")
     assert differences([row | {"paper": row["multiply_adds_as_published"] / 1.015}]) == []
 
 

@@ -27,7 +27,7 @@ def test_the_table(tmp_path):
         np.testing.assert_allclose([row["width"], row["height"]], want, atol=1e-12)
         area = sides[:, token].prod(1)
         assert row["small"] == (area < 32**2).sum() and row["large"] == (area >= 96**2).sum()
-        assert row["small"] + row["medium"] + row["large"] == row["pictures"] == pictures
+        assert row["small"] + row["medium"] + row["large"] == row["images"] == pictures
         assert row["confident"] == (scores[:, token] >= 0.4).sum()
         counts = np.bincount(labels[:, token], minlength=classes)
         top = int(counts.argmax())
@@ -52,7 +52,7 @@ def test_memory_does_not_grow():
     few, many = TokenTable(100, 91, 5000), TokenTable(100, 91, 10**9)
     assert few._centres.nbytes == many._centres.nbytes
     many.add(10**8, np.array([10, 10]), np.zeros(100), np.zeros(100, int), np.zeros((100, 4)))
-    assert many.drawn.kinds.shape == (10, 0) and many.rows({})[0]["pictures"] == 1
+    assert many.drawn.kinds.shape == (10, 0) and many.rows({})[0]["images"] == 1
 
 
 def test_a_results_file_is_json_at_any_length(tmp_path):

@@ -14,6 +14,8 @@ from yolos_jax import Detector
 from yolos_jax.checkpoints import Meta, load, save
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage, open_rgb
+from yolos_jax.inference import detector as detecting
+from yolos_jax.model.yolos import apply
 from yolos_jax.weights import load_weights
 
 NAMES = {i: f"thing {i}" for i in range(1000)}
@@ -51,6 +53,19 @@ def test_forward_equals_the_reference_in_any_mix(detector):
         detector.forward([np.zeros((20, 32, 3), np.uint8)])
     with pytest.raises(InputError, match="raise model.max_side"):
         detector.forward([np.zeros((16, 16 * (detector.geometry.model_max_side + 1), 3), np.uint8)])
+
+
+def test_the_network_is_applied_as_is_best_on_the_device(folder, monkeypatch):
+    """Which on one CPU is large images in turn (tests/model/test_yolos.py has the numbers of that)."""
+    calls = []
+
+    def applied(*inputs):
+        calls.append(inputs[2].shape)
+        return apply(*inputs)
+
+    monkeypatch.setattr(detecting, "apply_on", lambda devices: calls.append(devices) or applied)
+    Detector.load(folder, short_side=64, max_side=256, batch_size=2)([noise(), noise()])
+    assert calls[0] == jax.devices()[:1] and calls[1][0] == 2
 
 
 def test_bytes_equal_normalized_floats(detector):

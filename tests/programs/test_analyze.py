@@ -101,7 +101,7 @@ def test_correlation(made, tmp_path, call):
     rows = read(tmp_path / "correlation.csv")
     assert [row["tokens"] for row in rows[::4]] == table.readings
     for row, want in zip(rows, table.rows()):
-        assert int(row["pictures"]) == want["pictures"] == 10 and row["with"] == want["with"]
+        assert int(row["images"]) == want["images"] == 10 and row["with"] == want["with"]
         for name in ("mean", "spread", "least", "most"):
             assert float(row[name]) == pytest.approx(want[name], abs=1e-6)
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("| after the last norm")]
@@ -118,7 +118,7 @@ def test_attention(made, tmp_path, call):
     flags += ["--compilation-cache", "off"]
     done = call("analyze", "attention", *flags, "--out", tmp_path / "a", "--rollout", "--arrays", "--enlarge", "smooth")
     assert done.returncode == 0, done.stderr
-    assert "6 tokens over 0.0 in 1 pictures, 0 unreadable" in done.stdout and "names no classes" in done.stderr
+    assert "6 tokens over 0.0 in 1 images, 0 unreadable" in done.stdout and "names no classes" in done.stderr
     assert sorted(p.name for p in (tmp_path / "a").glob("*.png")) == [f"4_token{n:03d}.png" for n in range(6)]
     z, seen = np.load(tmp_path / "a" / "4.npz"), look_at(Detector.load(made / "run"), picture, (-1,), True)
     np.testing.assert_allclose(z["attention"], seen.attention[0], atol=1e-6)
@@ -169,7 +169,7 @@ def test_positions_and_cost(made, tmp_path, call):
     done = call("analyze", "cost", *flags, "--pictures", pictures, "--xla", "--out", tmp_path / "c")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "c" / "cost.json").read_text())
-    assert found["rows"][0]["variant"] == "run" and found["speed"][0]["pictures"] == 2
+    assert found["rows"][0]["variant"] == "run" and found["speed"][0]["images"] == 2
     assert 1 <= found["xla"][0]["ratio"] <= 4  # so narrow a model spends much on norms
     annotations = made / "coco" / "annotations" / "instances_val2017.json"
     done = call("analyze", "cost", "--variants", "ti", "--sizes-of", annotations)

@@ -68,19 +68,19 @@ class Seen:
         return weights[..., 1 + len(self.scores) :].reshape(*weights.shape[:-1], *self.grid)
 
 
-def det_attention(detector: Detector, picture: ImageLike, layer: int = -1) -> np.ndarray:
+def det_attention(detector: Detector, image: ImageLike, layer: int = -1) -> np.ndarray:
     """Attention of every DET token to an image's patches in one block, float32 `[heads, Q, h, w]`.
 
     A token's numbers are probabilities; what is missing to 1 went to the CLS token and to DET tokens. See `look_at`.
     """
-    return look_at(detector, picture, (layer,)).maps()
+    return look_at(detector, image, (layer,)).maps()
 
 
-def look_at(detector: Detector, picture: ImageLike, layers: tuple[int, ...] = (-1,), rollout: bool = False) -> Seen:
+def look_at(detector: Detector, image: ImageLike, layers: tuple[int, ...] = (-1,), rollout: bool = False) -> Seen:
     """Detects in an image and says what every DET token looked at. Compiled once for images of similar size.
 
     Args:
-      picture: an image of any kind that a `Detector` takes.
+      image: one of any kind that a `Detector` takes.
       layers: blocks whose attention is wanted, counted from 0, or negative from the last; none is allowed.
       rollout: also attention rollout over all blocks (arXiv 2005.00928): heads averaged, half of each block's
         attention and half of the token itself, multiplied over the blocks.
@@ -91,12 +91,12 @@ def look_at(detector: Detector, picture: ImageLike, layers: tuple[int, ...] = (-
     """
     config = detector.config
     layers = tuple(block_of(layer, config.depth) for layer in layers)
-    image = read_rgb(picture, stretch=detector.stretch)
-    pixels = resize(image, detector.geometry.size(*image.size))
+    rgb = read_rgb(image, stretch=detector.stretch)
+    pixels = resize(rgb, detector.geometry.size(*rgb.size))
     h, w = (side // config.patch_size for side in pixels.shape[:2])
     most = detector.geometry.model_max_side
     batch = pack([pixels], rounded_tokens(h * w), 1, config.patch_size, most)
-    size = np.array([image.size], np.float32)
+    size = np.array([rgb.size], np.float32)
     compute = Compute(max_side=most)
     looked: Looked = jax.device_get(look(detector.params, *batch, size, config, compute, layers, rollout))
     real = 1 + config.det_tokens + h * w
@@ -104,7 +104,7 @@ def look_at(detector: Detector, picture: ImageLike, layers: tuple[int, ...] = (-
     passed = None if looked.rollout is None else np.asarray(looked.rollout[0, :, :real])
     scores, labels, boxes = (np.asarray(x[0]) for x in looked[:3])
     attention = np.asarray(looked.attention[:, 0, ..., :real])
-    return Seen(image, (h, w), scores, labels, names, boxes, layers, attention, passed)
+    return Seen(rgb, (h, w), scores, labels, names, boxes, layers, attention, passed)
 
 
 def block_of(layer: int, depth: int) -> int:

@@ -91,7 +91,7 @@ class Correlations:
     def __init__(self, depth: int, drawn: int = -1):
         self.readings, self._drawn = readings_of(depth), drawn
         shape = len(self.readings), len(AGAINST)
-        self.pictures = np.zeros(shape, np.int64)  # whose correlation is defined
+        self.images = np.zeros(shape, np.int64)  # whose correlation is defined
         self._mean, self._squares = np.zeros(shape), np.zeros(shape)
         self._least, self._most = np.full(shape, np.inf), np.full(shape, -np.inf)
         # Pairs by the tokens' cosine and by distance in fractions, or by the classifier's cosine (hidden layer).
@@ -107,9 +107,9 @@ class Correlations:
         likeness, against = cosines(one.tokens), compared(one, size)
         found = pearson(likeness[:, None], against[None])
         there = np.isfinite(found)
-        self.pictures += there
+        self.images += there
         off = np.where(there, found - self._mean, 0)  # Welford's: exact however many there are
-        self._mean += off / np.maximum(self.pictures, 1)
+        self._mean += off / np.maximum(self.images, 1)
         self._squares += np.where(there, off * (found - self._mean), 0)
         self._least = np.fmin(self._least, found)
         self._most = np.fmax(self._most, found)
@@ -119,11 +119,11 @@ class Correlations:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row for each reading and what it is compared with; nan where no image has a correlation."""
-        none = self.pictures == 0
-        spread = np.sqrt(self._squares / np.maximum(self.pictures, 1))
+        none = self.images == 0
+        spread = np.sqrt(self._squares / np.maximum(self.images, 1))
         values = [np.where(none, np.nan, x) for x in (self._mean, spread, self._least, self._most)]
         return [
-            {"tokens": reading, "with": other, "pictures": int(self.pictures[r, c]),
+            {"tokens": reading, "with": other, "images": int(self.images[r, c]),
              **{name: float(x[r, c]) for name, x in zip(("mean", "spread", "least", "most"), values)}}
             for r, reading in enumerate(self.readings) for c, other in enumerate(AGAINST)
         ]  # fmt: skip

@@ -105,8 +105,8 @@ def differences(rows: Sequence[dict[str, Any]]) -> list[str]:
             needed = row["patches"] * (1 + off) ** (-1 / _growth(row))
             out.append(
                 f"{row['variant']} at {row['short_side']}: {100 * off:+.1f} %. The paper counts over the first "
-                f"{IMAGES} images of COCO val: its number is that of about {needed:.0f} patches a picture, and the "
-                f"{row['images']} pictures here have {row['patches']:.0f}."
+                f"{IMAGES} images of COCO val: its number is that of about {needed:.0f} patches an image, and the "
+                f"{row['images']} images here have {row['patches']:.0f}."
             )
     return out
 
@@ -136,15 +136,15 @@ def counted_by_xla(config: YolosConfig, rows: int, columns: int) -> float:
     return float(found["flops"]) / 2
 
 
-def frames_per_second(detector: Detector, pictures: Sequence[ImageLike]) -> dict[str, float]:
+def frames_per_second(detector: Detector, images: Sequence[ImageLike]) -> dict[str, float]:
     """Images a second at batch 1, after compiling: "network", from resized pixels, and "with reading" of files."""
     seen: set[int] = set()
     seconds = {"network": 0.0, "reading": 0.0}
-    for picture in tqdm(pictures, "measuring", unit="image"):
+    for given in tqdm(images, "measuring", unit="image"):
         pixels: list[np.ndarray] = []
 
-        def read(picture: ImageLike = picture, pixels: list[np.ndarray] = pixels) -> None:
-            image = read_rgb(picture, stretch=detector.stretch)
+        def read(given: ImageLike = given, pixels: list[np.ndarray] = pixels) -> None:
+            image = read_rgb(given, stretch=detector.stretch)
             pixels.append(resize(image, detector.geometry.size(*image.size)))
 
         def detect(pixels: list[np.ndarray] = pixels) -> None:
@@ -156,5 +156,5 @@ def frames_per_second(detector: Detector, pictures: Sequence[ImageLike]) -> dict
             detect()
             seen.add(bucket)
         seconds["network"] += timed(detect)
-    count = len(pictures)
+    count = len(images)
     return {"network": count / seconds["network"], "with reading": count / sum(seconds.values())}

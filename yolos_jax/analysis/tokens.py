@@ -33,18 +33,18 @@ class TokenTable:
 
     Args:
       det_tokens, num_classes: Q and K of the model.
-      pictures: number of images of the split.
+      images: number of images of the split.
       tokens: the first so many are kept for the figure, in the first `MOST_DRAWN` images.
       confident: score from which a prediction counts as such.
     """
 
-    def __init__(self, det_tokens: int, num_classes: int, pictures: int, tokens: int = 10, confident: float = 0.5):
-        self.pictures, self.confident = 0, confident
+    def __init__(self, det_tokens: int, num_classes: int, images: int, tokens: int = 10, confident: float = 0.5):
+        self.images, self.confident = 0, confident
         self._sums = np.zeros((det_tokens, 7))  # of x, y, x^2, y^2, width, height, score
         self._sizes = np.zeros((det_tokens, len(SIZES)), np.int64)
         self._sure = np.zeros(det_tokens, np.int64)
         self.classes = np.zeros((det_tokens, num_classes), np.int64)  # predictions of each class, by token
-        shape = min(tokens, det_tokens), min(pictures, MOST_DRAWN)
+        shape = min(tokens, det_tokens), min(images, MOST_DRAWN)
         self._centres, self._kinds = np.full((*shape, 2), np.nan, np.float32), np.zeros(shape, np.int8)
 
     def add(self, index: int, size: np.ndarray, scores: np.ndarray, labels: np.ndarray, boxes: np.ndarray) -> None:
@@ -58,7 +58,7 @@ class TokenTable:
         boxes = np.asarray(boxes, np.float64)
         centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2 / size, boxes[:, 2:] - boxes[:, :2]
         kinds = kinds_of(sides.prod(1))
-        self.pictures += 1
+        self.images += 1
         self._sums += np.column_stack([centres, centres**2, sides / size, scores])
         self._sizes[np.arange(len(kinds)), kinds] += 1
         self.classes[np.arange(len(labels)), labels] += 1
@@ -75,13 +75,13 @@ class TokenTable:
 
     def rows(self, names: dict[int, str]) -> list[dict[str, Any]]:
         """One row a token. Centres, spreads (standard deviations) and sides are fractions of the image's."""
-        x, y, xx, yy, width, height, score = (self._sums / max(self.pictures, 1)).T
+        x, y, xx, yy, width, height, score = (self._sums / max(self.images, 1)).T
         spread_x, spread_y = np.sqrt(np.maximum(xx - x**2, 0)), np.sqrt(np.maximum(yy - y**2, 0))
         out = []
         for token, counts in enumerate(self.classes):
             top = int(counts.argmax())
             out.append({
-                "token": token, "pictures": self.pictures, "x": float(x[token]), "y": float(y[token]),
+                "token": token, "images": self.images, "x": float(x[token]), "y": float(y[token]),
                 "spread_x": float(spread_x[token]), "spread_y": float(spread_y[token]), "width": float(width[token]),
                 "height": float(height[token]), **dict(zip(SIZES, self._sizes[token].tolist())),
                 "score": float(score[token]), "confident": int(self._sure[token]),

@@ -85,7 +85,7 @@ class ClassEvaluator:
             return None
         ranks = np.concatenate(found)
         if (ranks >= 0).sum() + len(skipped) != len(self.source):
-            raise RuntimeError("a picture was missed or evaluated twice; this is a bug")
+            raise RuntimeError("an image was missed or evaluated twice; this is a bug")
         right = {f"top{k}": int(((ranks >= 0) & (ranks < k)).sum()) / len(self.source) for k in (1, 5)}
         return ClassEvaluation(right, skipped)
 

@@ -46,7 +46,7 @@ def stills(source: Input, upright: bool = True) -> Iterator[Still]:
     try:
         with _open(av, source) as container:
             if not container.streams.video:
-                raise UnreadableImage(f"the video {source.name} has no pictures.")
+                raise UnreadableImage(f"the video {source.name} has no frames.")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             rate, first = float(stream.average_rate or stream.guessed_rate or 25), None

@@ -45,7 +45,7 @@ def tokens() -> None:
     save_figure(figures.tokens_figure(table), out / "tokens.png")
     save_figure(figures.classes_figure(classes), out / "classes.png")
     say_skipped(skipped)
-    print(f"{table.pictures} pictures; written to {out}: {', '.join((*written, 'tokens.png', 'classes.png'))}")
+    print(f"{table.images} images; written to {out}: {', '.join((*written, 'tokens.png', 'classes.png'))}")
 
 
 def correlation() -> None:
@@ -77,13 +77,13 @@ def correlation() -> None:
     write_rows(args.out / "scatter.csv", found.scatter_rows())
     save_figure(figures.correlation_figure(found), args.out / "correlation.png")
     shown = [
-        {"tokens": reading, "pictures": str(rows[len(AGAINST) * n]["pictures"]),
+        {"tokens": reading, "images": str(rows[len(AGAINST) * n]["images"]),
          **{row["with"]: f"{row['mean']:+.3f} ± {row['spread']:.3f}" for row in rows if row["tokens"] == reading}}
         for n, reading in enumerate(found.readings)
     ]  # fmt: skip
     print(markdown(shown))
     say_skipped(skipped)
-    print(f"mean ± spread over pictures; the paper has {PAPER['centres']:+.2f} for centres and "
+    print(f"mean ± spread over images; the paper has {PAPER['centres']:+.2f} for centres and "
           f"{PAPER['classifier']:+.2f} for the classifier; written to {args.out}")  # fmt: skip
 
 

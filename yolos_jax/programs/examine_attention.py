@@ -27,8 +27,8 @@ def attention() -> None:
     python analyze.py attention cat.jpg --checkpoint runs/s200 --compare runs/s300 --out out/
     """
     args = parse()
-    pictures = pictures_of(args.images)[: args.limit or None]
-    names = names_for(pictures, args.out, args.overwrite)
+    images = images_of(args.images)[: args.limit or None]
+    names = names_for(images, args.out, args.overwrite)
 
     from tqdm import tqdm
 
@@ -44,9 +44,9 @@ def attention() -> None:
         check_asked(args, source, detector)
     make_folder(args.out)
     drawn, skipped = 0, []
-    for picture, name in zip(tqdm(pictures, "looking", unit="image"), names):
+    for image, name in zip(tqdm(images, "looking", unit="image"), names):
         try:
-            content = fetch(picture.name) if picture.kind == "address" else picture.name
+            content = fetch(image.name) if image.kind == "address" else image.name
             seen = [look_at(detector, content, (args.layer,), args.rollout) for detector in detectors]
         except UnreadableImage as error:
             skipped.append(str(error))
@@ -58,16 +58,16 @@ def attention() -> None:
         say(f"no token has a score of {args.threshold} or more; --threshold lowers the bound")
     for reason in skipped:
         print(f"skipped: {reason}")
-    found = f"{drawn} tokens over {args.threshold} in {len(pictures) - len(skipped)} pictures"
+    found = f"{drawn} tokens over {args.threshold} in {len(images) - len(skipped)} images"
     print(f"{found}, {len(skipped)} unreadable; written to {args.out}")
     if skipped:
-        raise InputError(f"{len(skipped)} of {len(pictures)} pictures could not be read, the first: {skipped[0]}")
+        raise InputError(f"{len(skipped)} of {len(images)} images could not be read, the first: {skipped[0]}")
 
 
 def parse() -> Any:
     parser = Parser(attention.__doc__)
     text = "images, folders of images, patterns or addresses"
-    parser.add_argument("images", nargs="+", metavar="PICTURE", help=text)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help=text)
     parser.add_detector_flags()
     parser.add_argument("--compare", help="another checkpoint, whose tokens for the same objects stand below")
     parser.add_argument("--out", required=True, type=Path, help="folder for the figures")
@@ -88,22 +88,22 @@ def parse() -> Any:
     return args
 
 
-def pictures_of(given: Sequence[str]) -> list[Input]:
+def images_of(given: Sequence[str]) -> list[Input]:
     """What `inference.inputs.find` finds; `InputError` for what moves."""
     found = find(given)
     for note in found.notes:
         say(note)
     for one in found.inputs:
         if one.moves:
-            raise InputError(f"{one.name} is no picture; predict.py takes videos and cameras.")
+            raise InputError(f"{one.name} is no image; predict.py takes videos and cameras.")
     return found.inputs
 
 
-def names_for(pictures: Sequence[Input], out: Path, overwrite: bool) -> list[str]:
+def names_for(images: Sequence[Input], out: Path, overwrite: bool) -> list[str]:
     """What each image's files begin with; never the same twice, and nothing of an earlier run is lost."""
     names: dict[str, str] = {}
-    for picture in pictures:
-        free = itertools.chain([picture.stem], (f"{picture.stem}-{n}" for n in itertools.count(2)))
+    for image in images:
+        free = itertools.chain([image.stem], (f"{image.stem}-{n}" for n in itertools.count(2)))
         name = next(name for name in free if name.lower() not in names)
         names[name.lower()] = name
     if not overwrite and os.path.isdir(out):

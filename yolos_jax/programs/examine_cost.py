@@ -20,7 +20,7 @@ from yolos_jax.model.config import Compute, variant
 from yolos_jax.model.cost import multiply_adds
 from yolos_jax.model.yolos import build
 from yolos_jax.programs.command_line import say
-from yolos_jax.programs.examine_attention import pictures_of
+from yolos_jax.programs.examine_attention import images_of
 
 TYPICAL = (640, 480)  # pixels of COCO's most frequent size, where no sizes are given
 
@@ -30,9 +30,9 @@ def report(args: Any) -> None:
     say(keep_compiled(AUTO))
     sizes = costs.first_sizes(args.sizes_of) if args.sizes_of else np.array([TYPICAL])
     if not args.sizes_of:
-        print("note: without --sizes-of these are the numbers of one picture of {}x{} pixels".format(*TYPICAL))
+        print("note: without --sizes-of these are the numbers of one image of {}x{} pixels".format(*TYPICAL))
     models = models_of(args)
-    pictures = [Path(one.name) for one in pictures_of([str(args.pictures)])[: costs.IMAGES]] if args.pictures else []
+    images = [Path(one.name) for one in images_of([str(args.pictures)])[: costs.IMAGES]] if args.pictures else []
     if args.out:
         make_folder(args.out)
     if args.checkpoint or args.short_side:
@@ -47,10 +47,10 @@ def report(args: Any) -> None:
         found["xla"] = [counted(name, meta, geometry, sizes[0]) for name, _, meta, geometry in models]
         print(markdown([shown(row) for row in found["xla"]]))
         print("XLA also counts norms, softmax, GELU and the resizing of the positions.")
-    if pictures:
+    if images:
         found |= {"environment": environment(jax.devices()[0]), "speed": []}
         for name, params, meta, geometry in models:
-            found["speed"].append(speed(name, params, meta, geometry, pictures))
+            found["speed"].append(speed(name, params, meta, geometry, images))
         print(markdown([shown(row) for row in found["speed"]]))
     if args.out:
         (args.out / "cost.json").write_text(json.dumps(found, indent=1) + "\n")
@@ -82,13 +82,13 @@ def counted(name: str, meta: Meta, geometry: Geometry, size: np.ndarray) -> dict
     return {"model": name, "rows": height, "columns": width, "formula": formula, "XLA": xla, "ratio": xla / formula}
 
 
-def speed(name: str, params: dict | None, meta: Meta, geometry: Geometry, pictures: list[Path]) -> dict[str, Any]:
+def speed(name: str, params: dict | None, meta: Meta, geometry: Geometry, images: list[Path]) -> dict[str, Any]:
     """Images a second at batch 1; a variant's parameters are random, which does not matter for speed."""
     params = params or build(meta.model, 0, "from_nothing")[1]
     detector = Detector(params, meta, geometry.short_side, geometry.max_side)
-    found = costs.frames_per_second(detector, pictures)
-    return {"model": name, "short side": geometry.short_side, "pictures": len(pictures)} | {
-        f"pictures/s, {what}": value for what, value in found.items()
+    found = costs.frames_per_second(detector, images)
+    return {"model": name, "short side": geometry.short_side, "images": len(images)} | {
+        f"images/s, {what}": value for what, value in found.items()
     }
 
 

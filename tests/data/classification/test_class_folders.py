@@ -68,15 +68,15 @@ def test_what_is_refused(root, tmp_path):
     with pytest.raises(InputError, match="the folder .*nothing does not exist; set --config.data.root"):
         ClassFolders(tmp_path / "nothing", "train")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty holds no class folders with pictures"):
+    with pytest.raises(InputError, match="empty holds no class folders with images"):
         ClassFolders(tmp_path / "empty", "train")
     (root / "train" / "amber").mkdir()
-    with pytest.raises(InputError, match="the class folder .*train/amber holds no picture"):
+    with pytest.raises(InputError, match="the class folder .*train/amber holds no image"):
         ClassFolders(root, "train")
     flat = make_classes(tmp_path / "flat", "train", 1)
     (flat / "val").mkdir()
     (flat / "val" / "a.JPEG").write_bytes(b"")
-    with pytest.raises(MissingSplit, match="flat/val holds pictures and no class folders; sort them"):
+    with pytest.raises(MissingSplit, match="flat/val holds images and no class folders; sort them"):
         ClassFolders(flat, "val")
 
 

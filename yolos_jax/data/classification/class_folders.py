@@ -39,11 +39,11 @@ class ClassFolders:
         refuse_other_classes(self.names, self.origin, classes)
         files, labels = [], []
         for label, name in enumerate(self.names):
-            found = sorted(entry.name for entry in os.scandir(self.folder / name) if is_picture(entry))
+            found = sorted(entry.name for entry in os.scandir(self.folder / name) if is_image(entry))
             if not found:
                 endings = ", ".join(ENDINGS)
                 raise InputError(
-                    f"the class folder {self.folder / name} holds no picture ({endings}); fill or remove it."
+                    f"the class folder {self.folder / name} holds no image ({endings}); fill or remove it."
                 )
             files.append(np.array([os.fsencode(file) for file in found]))
             labels.append(np.full(len(found), label, np.int32))
@@ -76,17 +76,17 @@ def find_split(root: Path, split: str) -> tuple[Path, tuple[str, ...]]:
         raise InputError(f"the folder {root} does not exist; set --config.data.root to a folder of class folders.")
     inside = _folders(root)
     splits = {entry.name: root / entry.name for entry in inside if _folders(entry.path)}
-    if not splits and any(is_picture(file) for entry in inside for file in os.scandir(entry.path)):
+    if not splits and any(is_image(file) for entry in inside for file in os.scandir(entry.path)):
         splits = {"train": root}
     if not splits:
-        raise InputError(f"{root} holds no class folders with pictures; it must be as train/CLASS/picture.jpg.")
+        raise InputError(f"{root} holds no class folders with images; it must be as train/CLASS/picture.jpg.")
     try:
         name, notes = choose(split, splits, str(root))
     except MissingSplit:
         flat = root / split
-        if flat.is_dir() and any(is_picture(entry) for entry in os.scandir(flat)):
+        if flat.is_dir() and any(is_image(entry) for entry in os.scandir(flat)):
             sort = "sort them into a folder for each class"
-            raise MissingSplit(f"{flat} holds pictures and no class folders; {sort}.") from None
+            raise MissingSplit(f"{flat} holds images and no class folders; {sort}.") from None
         raise
     return splits[name], tuple(notes)
 
@@ -109,7 +109,7 @@ def listed(names: list[str]) -> str:
     return some if len(names) <= _MOST else f"{some}, ... ({len(names)} in all)"
 
 
-def is_picture(entry: os.DirEntry) -> bool:
+def is_image(entry: os.DirEntry) -> bool:
     """Whether a file is an image by its name; hidden ones are none."""
     return entry.name.lower().endswith(ENDINGS) and not entry.name.startswith(".")
 

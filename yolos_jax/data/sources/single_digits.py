@@ -47,7 +47,7 @@ def write(out: str | Path, train: int = 8000, val: int = 360, seed: int = 0) -> 
                 path = root / name / str(digits.labels[which]) / f"{number:06d}.png"
                 Image.fromarray(one_digit(digits, which, random)).save(path)
     except OSError as error:
-        raise InputError(f"the pictures could not be written to {root}: {error}.") from error
+        raise InputError(f"the images could not be written to {root}: {error}.") from error
 
 
 if __name__ == "__main__":
