@@ -1,12 +1,12 @@
 """The paper's claim on the embedded data: how a detector learns that starts from a classifier, and from nothing.
 
 python -m benchmarks.pretraining --out runs/claim                      # hours on two CPU cores
-python -m benchmarks.pretraining --out runs/claim --seeds 1 --scenes 160 --pictures 160 --epochs 1 2   # minutes
+python -m benchmarks.pretraining --out runs/few --seeds 1 --scenes 160 --images 160 --epochs 1 2   # minutes
 
 Three starts of `configs/digits.py` are trained with as many steps each: `reference` (random, meant to be followed by
 DeiT's weights), `from_nothing` (ours), and a classifier of `configs/digits_pretrain.py`. Held-out AP after some
 numbers of epochs, each the end of a run of its own with its own schedule; mean and standard deviation over seeds.
-What is there already is not done again.
+What is there already is not done again; a folder made with other data or classifiers is refused.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from benchmarks.common import positive, recipe_of
 from yolos_jax.data.sources import digits, single_digits
 from yolos_jax.errors import InputError, clear_errors
 
+SHARED = ("scenes", "images", "pretrain_epochs")  # flags that all runs in a folder have in common
 STARTS = ("reference", "from_nothing", "pre-trained")
 
 
@@ -31,10 +32,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--epochs", type=positive, nargs="+", default=[1, 2, 4, 8, 14])
     parser.add_argument("--scenes", type=positive, default=6000, help="scenes to train on")
-    parser.add_argument("--pictures", type=positive, default=8000, help="single digits to pre-train on")
+    parser.add_argument("--images", type=positive, default=8000, help="single digits to pre-train on")
     parser.add_argument("--pretrain-epochs", type=positive, default=10)
     arguments = parser.parse_args()
-    make_data(arguments)
+    begin(arguments)
     found = {
         (start, epochs): [held_out(arguments, start, epochs, seed) for seed in range(arguments.seeds)]
         for epochs in arguments.epochs
@@ -43,13 +44,20 @@ def main() -> None:
     print(table(found, arguments.epochs, arguments.seeds))
 
 
-def make_data(arguments: argparse.Namespace) -> None:
-    """Scenes and single digits; the same whatever the seeds of training."""
-    out = arguments.out
-    if not (out / "scenes" / "annotations" / "instances_val2017.json").is_file():
+def begin(arguments: argparse.Namespace) -> None:
+    """Writes scenes and single digits, the same whatever the seeds of training.
+
+    `InputError` for a folder that has others: its runs would stand in the table beside those of these.
+    """
+    out, wanted = arguments.out, {key: getattr(arguments, key) for key in SHARED}
+    made = out / "made.json"  # written last: such a folder's data are whole
+    if not made.is_file():
         digits.write(out / "scenes", arguments.scenes)
-    if not (out / "digits").is_dir():
-        single_digits.write(out / "digits", arguments.pictures)
+        single_digits.write(out / "digits", arguments.images)
+        made.write_text(json.dumps(wanted))
+    found = json.loads(made.read_text())
+    if found != wanted:
+        raise InputError(f"{out} was made with {found}, and {wanted} are asked for; give another --out.")
 
 
 def classifier(arguments: argparse.Namespace, seed: int) -> Path:

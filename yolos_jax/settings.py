@@ -106,7 +106,8 @@ SETTINGS: dict[str, Setting] = {
         Choice(("auto", "yes", "no"))),
     "data.sixteen_bit": Setting("full", "what is white in an image of 16 bits: full (65535), or stretch (the image's "
         "own maximum, for images that hold 12 bits)", Choice(("full", "stretch"))),
-    "data.max_images": Setting(0, "use only the first so many images of a split; 0 for all", Whole(0, 10**9)),
+    "data.max_images": Setting(0, "use only so many images of a split, the first ones (of a classifier's, spread "
+        "evenly); 0 for all", Whole(0, 10**9)),
     "data.sizes": Setting("annotated", "where images' sizes come from: annotated, and from the images where that lacks "
         "them; or images, which looks at all of them first", Choice(("annotated", "images"))),
     "data.on_bad_image": Setting("stop", "what an unreadable or absent image does: stop, or skip (it is named and "
@@ -165,7 +166,8 @@ SETTINGS: dict[str, Setting] = {
 
     "checkpoint.every_steps": Setting(1000, "steps between checkpoints; there is one before every evaluation and at "
         "the end, too", Whole(1, MOST_STEPS), YES),
-    "checkpoint.keep": Setting(3, "latest checkpoints to keep; the best by AP is kept apart", Whole(1, 10_000), YES),
+    "checkpoint.keep": Setting(3, "latest checkpoints to keep; the best, by AP or top-1, is kept apart",
+        Whole(1, 10_000), YES),
 }
 # fmt: on
 DETECTION, CLASSIFICATION = "detection", TASK

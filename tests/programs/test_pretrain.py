@@ -15,6 +15,7 @@ from reference_pack import ROOT
 from yolos_jax import checkpoints
 from yolos_jax.errors import InputError
 from yolos_jax.inference.loading import load_model
+from yolos_jax.model.classifier import classifier_params
 from yolos_jax.model.classifier_config import CLASSIFIERS, ClassifierConfig
 from yolos_jax.model.yolos import build
 from yolos_jax.programs.command_line import load_recipe
@@ -102,6 +103,8 @@ def test_a_detector_starts_with_the_classifiers_numbers(whole, data, tmp_path):
     assert (params["head"]["kernel"] != latest["head"]["kernel"]).any()
     with pytest.raises(InputError, match="has 2 blocks of width 12, the model wants 3|do not fit the model"):
         starting_params(dataclasses.replace(model, width=24), str(whole), 3)
+    with pytest.raises(InputError, match="has 2 heads and the model wants 3"):
+        starting_params(dataclasses.replace(model, heads=3), str(whole), 3)
     with pytest.raises(InputError, match="holds an image classifier, which detects nothing"):
         load_model(whole)
 
@@ -113,6 +116,10 @@ def test_a_detector_starts_with_the_classifiers_numbers(whole, data, tmp_path):
         ({"augment.erase": 0.5}, "augment.erase 0.1 against 0.5"),
         ({"loss.smoothing": 0.0}, r"loss.smoothing 0.1 against 0.0"),
         ({"train.batch_size": 61}, "train.batch_size 61 must be a multiple of 2 .*in pairs of images that are mixed"),
+        (
+            {"train.batch_size": 8, "optimizer.rate_batch": 4096},
+            "optimizer.learning_rate, scaled to the size of the batch, is 9.77e-06, below optimizer.min_lr 1e-05",
+        ),
         ({"model.num_classes": 2}, "model.num_classes is 2 and .* has 3 classes; set it to 0"),
         ({"data.val_split": "test"}, "the split test does not exist.*or --config.eval.every_epochs=0"),
         ({"data.root": "/nowhere"}, "the folder /nowhere does not exist; set --config.data.root"),
@@ -127,11 +134,16 @@ def test_starting_from_another_classifier(whole, data, tmp_path, capsys):
     from yolos_jax.tasks.classification import starting_classifier
 
     model = classifier_of(classifier_config(data), 5)
-    params, kept = starting_classifier(model, str(whole), 0), checkpoints.load_any(whole)[0]
+    params, kept = starting_classifier(model, str(whole), 0, "abcde"), checkpoints.load_any(whole)[0]
     assert params["head"]["bias"].shape == (5,) and "the head starts fresh" in capsys.readouterr().out
     assert_equal_trees(params["blocks"], kept["blocks"])
+    same = dataclasses.replace(model, num_classes=3)
+    assert_equal_trees(starting_classifier(same, str(whole), 0, CLASSES), kept)
+    other = starting_classifier(same, str(whole), 0, CLASSES[::-1])  # as many, but others
+    assert "the head starts fresh" in capsys.readouterr().out
+    assert_equal_trees(other["head"], classifier_params(same, 0)["head"])
     with pytest.raises(InputError, match="another model than the config: width 12 against 24"):
-        starting_classifier(dataclasses.replace(model, width=24), str(whole), 0)
+        starting_classifier(dataclasses.replace(model, width=24), str(whole), 0, "abcde")
 
 
 def test_programs(whole, data, tmp_path, call):
@@ -153,6 +165,9 @@ def test_programs(whole, data, tmp_path, call):
     assert ["augment.mixup" in text for text in texts] == [False, True] == ["det_tokens" not in text for text in texts]
     done = call("convert.py", whole, "--to-hf", "--out", tmp_path / "hf")
     assert done.returncode == 0 and "timm.safetensors has timm's names" in done.stdout
+    logged = next(line for line in reversed(lines(whole)) if "val/top1" in line)
+    assert f"model card: top1 {logged['val/top1']:.4f}, top5 1.0000" in done.stdout
+    assert f"| top1 | {logged['val/top1']:.4f} |" in (tmp_path / "hf" / "README.md").read_text()
     settings = json.loads((tmp_path / "hf" / "config.json").read_text())
     assert settings["id2label"] == {"0": "blue", "1": "green", "2": "red"} and settings["model_type"] == "vit"
     # What others read is what a detector starts from, too.

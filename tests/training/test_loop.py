@@ -250,7 +250,7 @@ def test_modern_schedule(whole):
     np.testing.assert_allclose(rates, [1e-6, (1e-6 + 1e-3) / 2, *cosine], rtol=1e-5)
 
 
-IDS = [11, 22, 33, 44]
+NAMES = [f"image id {n}" for n in (11, 22, 33, 44)]
 
 
 def report(finite, applied):
@@ -258,14 +258,14 @@ def report(finite, applied):
 
 
 def test_only_the_images_with_broken_costs_are_named():
-    error = not_finite(report([True, False, True, True], False), 7, IDS, "matching costs")
+    error = not_finite(report([True, False, True, True], False), 7, NAMES, "matching costs")
     assert "step 7: the matching costs of image id 22 are not finite " in str(error)
 
 
 def test_a_broken_loss_names_the_whole_batch():
-    ids = [11, 22, None, 44]  # an empty slot
-    error = not_finite(report([True, True, False, True], False), 7, ids, "matching costs")
-    assert "loss, gradients or updated parameters of image id 11, 22, 44 are" in str(error)
+    names = [*NAMES[:2], None, NAMES[3]]  # an empty slot
+    error = not_finite(report([True, True, False, True], False), 7, names, "matching costs")
+    assert "loss, gradients or updated parameters of image id 11, image id 22, image id 44 are" in str(error)
 
 
 def test_converted_weights_are_no_run(data, whole, tmp_path):

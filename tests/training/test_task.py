@@ -82,7 +82,7 @@ def line_task(scores, mesh):
         total=STEPS,
         per_epoch=2,
         buckets=1,
-        image_ids=np.arange(POINTS) + 100,
+        name_of=lambda index: f"point {index + 100}",
         bad_images="errors",
         shown=("error",),
         evaluate=lambda params, cancelled: SimpleNamespace(details={}, metrics={"fit": next(evaluations)}, skipped=[]),

@@ -179,6 +179,10 @@ def test_card_of_a_run_and_of_nothing(tmp_path):
     mine = {"val_split": "val2017", "val_annotations": "/home/me/mine.json", "max_images": 16}
     assert recorded_facts("x", 5, extra | {"config": {"data": mine}}).data == "mine.json, at most 16 images"
     assert recorded_facts("x", 7, extra | {"AP": 0.125}).metrics == {"AP": 0.125}
+    lines = ['{"step": 7, "total": 2.0}', '{"step": 7, "val/AP": 0.5, "val/AP50": 0.75, "val/top1": 0.25}', "7", "{"]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))  # of a checkpoint that is older than its evaluation
+    assert recorded_facts(tmp_path, 7, {}) == Facts("", 7, {"AP": 0.5, "AP50": 0.75})
+    assert recorded_facts(tmp_path, 7, {}, ("top1", "top5")).metrics == {"top1": 0.25}
     export_huggingface(random_params(TINY), TINY, None, tmp_path / "a", facts=recorded_facts("x", 10, extra))
     assert "by pycocotools of val2017." in card_of(tmp_path / "a")[0]
 

@@ -17,6 +17,8 @@ from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import Compute
 from yolos_jax.objective.soft_labels import rank_of_label
 
+TOPS = {"top1": 1, "top5": 5}  # among how many classes a label must be
+
 
 class ClassEvaluation(NamedTuple):
     """Result of an evaluation."""
@@ -86,7 +88,7 @@ class ClassEvaluator:
         ranks = np.concatenate(found)
         if (ranks >= 0).sum() + len(skipped) != len(self.source):
             raise RuntimeError("an image was missed or evaluated twice; this is a bug")
-        right = {f"top{k}": int(((ranks >= 0) & (ranks < k)).sum()) / len(self.source) for k in (1, 5)}
+        right = {name: int(((ranks >= 0) & (ranks < k)).sum()) / len(self.source) for name, k in TOPS.items()}
         return ClassEvaluation(right, skipped)
 
 

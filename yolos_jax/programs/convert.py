@@ -79,16 +79,18 @@ def main() -> None:
         checkpoints.save(args.out, 0, params, meta)
         print(f"{report}\nwritten: {args.out} (checkpoint, step 0)")
         return
+    more = ""
     if isinstance(meta.model, ClassifierConfig):
-        export_classifier(params, meta, args.out)
-        print(f"{report}\nwritten: {args.out} (Hugging Face folder; {TIMM_FILE} has timm's names)")
-        return
-    facts = recorded_facts(args.source, meta.step, meta.extra)
-    sizes = sizes_of(meta.extra)
-    export_huggingface(params, meta.model, meta.label_names, args.out, meta.category_ids, sizes, facts)
+        from yolos_jax.evaluation.class_evaluator import TOPS
+
+        facts, more = recorded_facts(args.source, meta.step, meta.extra, tuple(TOPS)), f"; {TIMM_FILE} has timm's names"
+        export_classifier(params, meta, args.out, facts)
+    else:
+        facts, sizes = recorded_facts(args.source, meta.step, meta.extra), sizes_of(meta.extra)
+        export_huggingface(params, meta.model, meta.label_names, args.out, meta.category_ids, sizes, facts)
     numbers = ", ".join(f"{name} {value:.4f}" for name, value in list(facts.metrics.items())[:2])
     print(f"{report}\nmodel card: {numbers or 'no evaluation recorded; run eval.py on SOURCE first'}")
-    print(f"written: {args.out} (Hugging Face folder)")
+    print(f"written: {args.out} (Hugging Face folder{more})")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from yolos_jax import checkpoints, settings
@@ -25,7 +24,7 @@ from yolos_jax.data.tfds.class_records import ClassRecords
 from yolos_jax.data.tfds.records import find_dataset
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
-from yolos_jax.evaluation.class_evaluator import ClassEvaluation, ClassEvaluator
+from yolos_jax.evaluation.class_evaluator import TOPS, ClassEvaluation, ClassEvaluator
 from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.classifier import abstract_classifier, classifier_params, classify, drop_rates, stochastic_depth
 from yolos_jax.model.classifier_config import ClassifierConfig
@@ -127,7 +126,7 @@ def classification_task(config: Any, mesh: Mesh) -> Task:
 
     return Task(
         shapes=shapes,
-        starting_params=functools.partial(starting_classifier, model, config.init, config.seed),
+        starting_params=functools.partial(starting_classifier, model, config.init, config.seed, source.names),
         loss=classification_loss(graph, model, config.model.drop_path, config.loss.smoothing, bool(mixing)),
         divisors=images_of,
         optimizer=make_optimizer(optimizer.name, schedule, optimizer.weight_decay, optimizer.clip_norm),
@@ -136,15 +135,15 @@ def classification_task(config: Any, mesh: Mesh) -> Task:
         total=total,
         per_epoch=plan.steps_per_epoch,
         buckets=1,
-        image_ids=np.arange(len(source)),
+        name_of=source.name,
         bad_images="losses",
         shown=("loss", "accuracy"),
         evaluate=evaluator.until_cancelled if evaluator else None,
-        headline=("top1", "top5"),
+        headline=tuple(TOPS),
         facts=facts_of_classes(config, source),
         validation={"validation": class_facts(evaluator.source)} if evaluator else {},
         compare=functools.partial(different_model, model),
-        other_data=functools.partial(other_pictures, class_facts(source)),
+        other_data=functools.partial(other_images, class_facts(source)),
         meta=lambda step, extra: Meta(model, dict(enumerate(source.names)), step, extra),
         description=described(source, plan, total, mesh.size),
         notes=tuple(dict.fromkeys(source.notes + (evaluator.source.notes if evaluator else ()))),
@@ -193,10 +192,10 @@ def scaled(optimizer: Any, batch_size: int) -> Any:
     return optimizer
 
 
-def starting_classifier(model: ClassifierConfig, init: str, seed: int) -> dict:
+def starting_classifier(model: ClassifierConfig, init: str, seed: int, names: Sequence[str]) -> dict:
     """Random parameters by one of the schemes of `model.init`, or those of one of our checkpoints.
 
-    Where the checkpoint has another number of classes, its heads start fresh. `InputError` if it is of another model.
+    Where the checkpoint has other classes than `names`, its heads start fresh. `InputError` if it is of another model.
     """
     if init in SCHEMES:
         return classifier_params(model, seed, init)
@@ -205,10 +204,10 @@ def starting_classifier(model: ClassifierConfig, init: str, seed: int) -> dict:
         init, [found for found in different_model(model, meta) if not found.startswith("num_classes ")]
     )
     print(f"starting from the checkpoint {init}, step {meta.step}")
-    if meta.model.num_classes != model.num_classes:
+    if (meta.model.num_classes, meta.label_names) != (model.num_classes, dict(enumerate(names))):
         fresh = classifier_params(model, seed)
         params |= {name: fresh[name] for name in ("head", "head_dist") if name in fresh}
-        print(f"{init} has {meta.model.num_classes} classes and the data {model.num_classes}: the head starts fresh.")
+        print(f"{init} has other classes than the data: the head starts fresh, everything else is kept.")
     return params
 
 
@@ -260,7 +259,7 @@ def class_facts(source: ClassSource) -> dict[str, Any]:
     return {"fingerprint": source.fingerprint(), "images": len(source)}
 
 
-def other_pictures(facts: dict[str, Any], meta: Meta) -> list[str]:
+def other_images(facts: dict[str, Any], meta: Meta) -> list[str]:
     """A sentence if a checkpoint's run had other data than that of these `class_facts`."""
     said = [f"{found['images']} images, fingerprint {found['fingerprint']}" for found in (meta.extra["data"], facts)]
     return [] if said[0] == said[1] else [f"the training data ({said[0]}, against {said[1]})"]

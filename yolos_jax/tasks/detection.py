@@ -118,7 +118,7 @@ def detection_task(config: Any, mesh: Mesh) -> Task:
         total=total,
         per_epoch=plan.steps_per_epoch,
         buckets=len(plan.edges),
-        image_ids=source.examples.image_ids,
+        name_of=lambda index: f"image id {source.examples.image_ids[index]}",
         bad_images="matching costs",
         shown=("total", "ce", "bbox", "giou"),
         evaluate=evaluator.until_cancelled if evaluator else None,

@@ -183,18 +183,18 @@ class BucketedStep:
         (report, batch), self._unchecked = self._unchecked, None
         if not bool(report.applied):
             indices = itertools.chain(*self._processes.allgather(batch.indices.tolist()))
-            ids = [int(self._task.image_ids[i]) if i >= 0 else None for i in indices]
-            raise not_finite(report, batch.step + 1, ids, self._task.bad_images)
+            names = [self._task.name_of(i) if i >= 0 else None for i in indices]
+            raise not_finite(report, batch.step + 1, names, self._task.bad_images)
 
 
-def not_finite(report: StepReport, step: int, ids: Sequence[int | None], bad_images: str) -> NotFinite:
-    """The error for a step (counted from 1) that was not applied; `ids` are its images', None for an empty slot."""
-    there = [i for i in ids if i is not None]
-    bad = [i for i, fine in zip(ids, np.asarray(report.loss.finite)) if not fine and i is not None]
+def not_finite(report: StepReport, step: int, names: Sequence[str | None], bad_images: str) -> NotFinite:
+    """The error for a step (counted from 1) that was not applied; `names` are its images', None for an empty slot."""
+    there = [name for name in names if name is not None]
+    bad = [name for name, fine in zip(names, np.asarray(report.loss.finite)) if not fine and name is not None]
     what = bad_images if bad else "loss, gradients or updated parameters"
     terms = ", ".join(f"{name} {float(value):.4g}" for name, value in report.loss.terms.items())
     return NotFinite(
-        f"step {step}: the {what} of image id {', '.join(map(str, bad or there))} are not finite ({terms}, gradient "
+        f"step {step}: the {what} of {', '.join(bad or there)} are not finite ({terms}, gradient "
         f"norm {float(report.grad_norm):.4g}); lower the learning rate or look at these images. This step is not "
         "saved; checkpoints from before are as they were."
     )

@@ -5,7 +5,6 @@ from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -59,7 +58,7 @@ class Task:
     total: int  # steps of the run
     per_epoch: int  # steps of an epoch
     buckets: int  # number of sequence lengths that the step is compiled for
-    image_ids: np.ndarray  # int64, of every example by its place in the data
+    name_of: Callable[[int], str]  # what an image is called in messages, by its place in the data
     bad_images: str  # what is wrong with images that the loss reports as not finite, such as "matching costs"
     shown: tuple[str, ...]  # loss terms that the progress bar shows
     # (params, cancelled) -> the result, or None if `cancelled()` became true in any process; None: never evaluates

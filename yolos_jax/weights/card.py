@@ -1,7 +1,9 @@
 """The model card of an exported folder: what the weights are and which numbers were measured with them."""
 
+import contextlib
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,33 +59,51 @@ class Facts(NamedTuple):
 
     origin: str = ""  # the hub's `org/name@commit` or the file that they were converted from; "" for trained ones
     step: int = 0  # training steps done
-    metrics: Mapping[str, float] = {}  # COCO's numbers by name, 0..1; empty if none were recorded
+    metrics: Mapping[str, float] = {}  # by name, such as COCO's numbers, 0..1; empty if none were recorded
     images: int | None = None  # on how many images; None if that was not recorded
     data: str = ""  # what those images are, such as `val2017`; "" if that was not recorded
 
 
-def recorded_facts(folder: str | Path, step: int, extra: Mapping[str, Any]) -> Facts:
+def recorded_facts(folder: str | Path, step: int, extra: Mapping[str, Any], names: Sequence[str] = ()) -> Facts:
     """The facts of a checkpoint at a step, with its `Meta.extra`: eval.py's numbers, else those that its run recorded.
+
+    Args:
+      names: of the numbers; COCO's by default.
 
     Raises:
       InputError: there is an `eval-STEP/metrics.json` in the folder that holds no numbers.
     """
-    from yolos_jax.evaluation.coco_metrics import NAMES  # brings pycocotools along
+    if not names:
+        from yolos_jax.evaluation.coco_metrics import NAMES as names  # brings pycocotools along
 
     origin = str(extra.get("converted_from", ""))
     report = Path(folder) / f"eval-{step}" / "metrics.json"
     if report.is_file():
         values = read_json(report)
-        bad = [name for name in NAMES if not _is_number(values.get(name))]
+        bad = [name for name in names if not _is_number(values.get(name))]
         if bad:
             raise InputError(f"{report} has no number for {bad[0]}; evaluate again, or put the file aside.")
         images = values["images"] if type(values.get("images")) is int else None
-        return Facts(origin, step, {name: values[name] for name in NAMES}, images, str(values.get("data", "")))
-    evaluations = [e for e in extra.get("evaluations", []) if e.get("step") == step] or [{}]
-    metrics = {name: evaluations[-1][name] for name in NAMES if name in evaluations[-1]}
-    if not metrics and _is_number(extra.get("AP")):
-        metrics = {"AP": extra["AP"]}  # of the best checkpoint of a run
+        return Facts(origin, step, {name: values[name] for name in names}, images, str(values.get("data", "")))
+    found = _logged(Path(folder), step)
+    for evaluation in extra.get("evaluations", []):
+        found |= evaluation if evaluation.get("step") == step else {}
+    metrics = {name: found[name] for name in names if name in found}
+    if not metrics and _is_number(extra.get(names[0])):
+        metrics = {names[0]: extra[names[0]]}  # of the best checkpoint of a run
     return Facts(origin, step, metrics, None, _evaluated_on(extra) if metrics else "")
+
+
+def _logged(folder: Path, step: int) -> dict[str, float]:
+    """The numbers of a step's evaluation in its run's log, by name. A checkpoint is older than its own evaluation."""
+    log = folder / "metrics.jsonl"
+    found: dict[str, Any] = {}
+    for line in log.read_bytes().splitlines() if log.is_file() else []:
+        with contextlib.suppress(ValueError):  # a damaged line, which a run drops when it goes on
+            values = json.loads(line)
+            if isinstance(values, dict) and values.get("step") == step:
+                found |= {name.removeprefix("val/"): x for name, x in values.items() if name.startswith("val/")}
+    return {name: value for name, value in found.items() if _is_number(value)}
 
 
 def _evaluated_on(extra: Mapping[str, Any]) -> str:
@@ -120,19 +140,20 @@ def model_card(config: YolosConfig, id2label: Mapping[str, str], sizes: Sizes, f
     mid = "also added after every block but the last" if config.mid_grid else "added before the first block only"
     text = _TEXT.format(
         title=title, origin=origin, variant=variant or "none of the paper's", config=config, named=named,
-        grid=config.init_grid, mid=mid, sizes=sizes, measured=_measured(facts),
+        grid=config.init_grid, mid=mid, sizes=sizes, measured=measured(facts, "COCO's numbers, by pycocotools"),
     )  # fmt: skip
     return f"---\n{header.to_yaml()}\n---\n{text}"
 
 
-def _measured(facts: Facts) -> str:
+def measured(facts: Facts, what: str) -> str:
+    """A sentence on where the numbers, which are `what`, are from, and a table of them."""
     if not facts.metrics:
         return "No evaluation was recorded with these weights."
     where = "" if facts.images is None else f" on {facts.images} images"
     where += f" of {facts.data}" if facts.data else ""
     nothing = "; -1 where there was nothing to find" if min(facts.metrics.values()) < 0 else ""
     rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in facts.metrics.items())
-    return f"COCO's numbers, by pycocotools{where}{nothing}.\n\n| number | value |\n|---|---|\n{rows}"
+    return f"{what}{where}{nothing}.\n\n| number | value |\n|---|---|\n{rows}"
 
 
 def _is_number(value: Any) -> bool:

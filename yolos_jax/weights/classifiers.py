@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from yolos_jax.checkpoints import Meta
 from yolos_jax.errors import InputError, check_empty
 from yolos_jax.model.classifier_config import ClassifierConfig
+from yolos_jax.weights.card import Facts, measured
 from yolos_jax.weights.names import huggingface_names
 from yolos_jax.weights.processor import MEAN, SCALE, STD
 
@@ -130,20 +131,22 @@ def classifier_processor(config: ClassifierConfig, crop_share: float) -> dict[st
     }
 
 
-def export_classifier(params: Mapping, meta: Meta[ClassifierConfig], out_dir: str | Path) -> None:
+def export_classifier(
+    params: Mapping, meta: Meta[ClassifierConfig], out_dir: str | Path, facts: Facts | None = None
+) -> None:
     """Writes a new folder that transformers loads, with timm's names in a second file of weights.
+
+    `facts` are for the model card: what has been measured with the weights.
 
     `InputError` if the folder is in use or cannot be written.
     """
     path, config = Path(out_dir), meta.model
     share = meta.extra.get("config", {}).get("data", {}).get("crop_share", 0.875)
-    numbers = [found for found in meta.extra.get("evaluations", []) if found.get("step") == meta.step]
     card = _CARD.format(
         title="DeiT" if config.distilled else "ViT", config=config, step=meta.step,
         kind="DeiT with a distillation token" if config.distilled else "a plain ViT",
         timm="VisionTransformerDistilled" if config.distilled else "VisionTransformer",
-        measured="\n".join(f"Measured: {name} {found[name]:.4f}." for found in numbers for name in ("top1", "top5"))
-        or "No evaluation was recorded with these weights.",
+        measured=measured(facts or Facts(), "Shares of images whose class is the first, or among the first five,"),
     )  # fmt: skip
     try:
         check_empty(path)

@@ -63,9 +63,17 @@ def starting_params(
 
 
 def _from_classifier(params: dict, meta: Meta, model: YolosConfig, init: str, seed: int) -> dict:
-    """A detector's parameters from one of our image classifiers, in the way of any ViT."""
+    """A detector's parameters from one of our image classifiers, in the way of any ViT; `InputError` for other heads.
+
+    The number of heads changes no shape, so nothing later would find it out.
+    """
     found = find_backbone(to_timm(params, meta.model), f"the checkpoint {init}, step {meta.step}")
     started, report = from_deit(found, model, seed)
+    if meta.model.heads != model.heads:
+        raise InputError(
+            f"the classifier {init} has {meta.model.heads} heads and the model wants {model.heads}; take the recipe "
+            "that belongs to it, or another classifier."
+        )
     print(report)
     return jax.tree.map(np.asarray, started)
 

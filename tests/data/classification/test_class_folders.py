@@ -1,6 +1,7 @@
 """Folders of class folders: what is found, read and refused."""
 
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ def test_names_labels_and_pixels(root):
     assert [label for _, label in read] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     with Image.open(root / "train" / "green" / "001.jpg") as want:
         np.testing.assert_array_equal(read[4][0], want)
+    assert source.name(4) == str(root / "train" / "green" / "001.jpg")
     assert len(ClassFolders(root, "validation")) == 6  # another usual name
     again = pickle.loads(pickle.dumps(source))
     np.testing.assert_array_equal(again.read(8)[0], read[8][0])
@@ -78,6 +80,21 @@ def test_what_is_refused(root, tmp_path):
     (flat / "val" / "a.JPEG").write_bytes(b"")
     with pytest.raises(MissingSplit, match="flat/val holds images and no class folders; sort them"):
         ClassFolders(flat, "val")
+
+
+def test_folders_in_class_folders_are_no_splits(root, tmp_path):
+    """They are named, and a split may have stray images beside its class folders."""
+    alone = make_classes(tmp_path / "alone", "train", 2) / "train"
+    shutil.copytree(alone / "red", alone / "red" / "crops")
+    found = ClassFolders(alone, "train")
+    assert found.names == CLASSES and len(found) == 6 and found.folder == alone
+    assert f"folders inside class folders of {alone} are left out: red/crops" in found.notes
+    with pytest.raises(MissingSplit, match="the split val does not exist in .*alone/train"):
+        ClassFolders(alone, "val")
+    plain = ClassFolders(root, "train")
+    shutil.copy(root / "train" / "red" / "000.jpg", root / "train" / "sheet.jpg")
+    stray = ClassFolders(root, "train")
+    assert stray.folder == plain.folder and stray.fingerprint() == plain.fingerprint() and not stray.notes
 
 
 def test_classes_that_differ_are_listed(root):

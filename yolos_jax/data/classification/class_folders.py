@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from yolos_jax.data.layouts.splits import MissingSplit, choose
+from yolos_jax.data.layouts.splits import MissingSplit, choose, family_of
 from yolos_jax.errors import InputError, check_path
 from yolos_jax.images.reading import open_rgb
 
@@ -38,8 +38,11 @@ class ClassFolders:
         self.names = tuple(entry.name for entry in _folders(self.folder))
         refuse_other_classes(self.names, self.origin, classes)
         files, labels = [], []
+        deeper: list[str] = []
         for label, name in enumerate(self.names):
-            found = sorted(entry.name for entry in os.scandir(self.folder / name) if is_image(entry))
+            inside = list(os.scandir(self.folder / name))
+            found = sorted(entry.name for entry in inside if is_image(entry))
+            deeper += [f"{name}/{entry.name}" for entry in inside if not is_image(entry) and entry.is_dir()]
             if not found:
                 endings = ", ".join(ENDINGS)
                 raise InputError(
@@ -47,6 +50,8 @@ class ClassFolders:
                 )
             files.append(np.array([os.fsencode(file) for file in found]))
             labels.append(np.full(len(found), label, np.int32))
+        if deeper:
+            self.notes += (f"folders inside class folders of {self.origin} are left out: {listed(sorted(deeper))}",)
         # A table of bytes: a million names take a fraction of what a list of them does, in every worker.
         self._files, self._labels = np.concatenate(files), np.concatenate(labels)
         if max_images and max_images < len(self._labels):
@@ -56,10 +61,13 @@ class ClassFolders:
     def __len__(self) -> int:
         return len(self._labels)
 
+    def name(self, index: int) -> str:
+        """The path of an image."""
+        return str(self.folder / self.names[self._labels[index]] / os.fsdecode(bytes(self._files[index])))
+
     def read(self, index: int) -> tuple[Image.Image, int]:
         """(an RGB image, its class); `UnreadableImage` if it is damaged or gone."""
-        label = int(self._labels[index])
-        return open_rgb(self.folder / self.names[label] / os.fsdecode(bytes(self._files[index]))), label
+        return open_rgb(self.name(index)), int(self._labels[index])
 
     def fingerprint(self) -> str:
         """A hash of the classes, and of every image's name and class."""
@@ -75,8 +83,11 @@ def find_split(root: Path, split: str) -> tuple[Path, tuple[str, ...]]:
     if not root.is_dir():
         raise InputError(f"the folder {root} does not exist; set --config.data.root to a folder of class folders.")
     inside = _folders(root)
-    splits = {entry.name: root / entry.name for entry in inside if _folders(entry.path)}
-    if not splits and any(is_image(file) for entry in inside for file in os.scandir(entry.path)):
+    with_images = {entry.name for entry in inside if any(is_image(file) for file in os.scandir(entry.path))}
+    # A folder of folders is a split; one with images of its own is a class, unless its name is a split's.
+    of_folders = [entry.name for entry in inside if _folders(entry.path)]
+    splits = {name: root / name for name in of_folders if name not in with_images or name == split or family_of(name)}
+    if not splits and with_images:
         splits = {"train": root}
     if not splits:
         raise InputError(f"{root} holds no class folders with images; it must be as train/CLASS/picture.jpg.")

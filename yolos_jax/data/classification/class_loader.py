@@ -33,6 +33,9 @@ class ClassSource(Protocol):
     def __len__(self) -> int:
         """Number of images."""
 
+    def name(self, index: int) -> str:
+        """What an image is called in messages."""
+
     def read(self, index: int) -> tuple[Image.Image, int]:
         """(an RGB image, its class); `UnreadableImage` if it is damaged."""
 

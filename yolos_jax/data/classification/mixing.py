@@ -1,7 +1,7 @@
 """Which pairs of images are mixed, and how: the numbers of mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899).
 
 Slots 2k and 2k + 1 of a batch are a pair. The order of a batch is random, and neighbours are on one device, so no
-pixel has to travel. The pixels are mixed inside the compiled step, by `objective.mixing`.
+pixel has to travel. The pixels are mixed inside the compiled step, by `objective.soft_labels`.
 """
 
 import dataclasses

@@ -37,12 +37,14 @@ class ClassRecords(Records):
     def __len__(self) -> int:
         return len(self._chosen)
 
+    def name(self, index: int) -> str:
+        """Which record an image is in."""
+        return f"record {self._chosen[index]} of {self.origin}"
+
     def read(self, index: int) -> tuple[Image.Image, int]:
         """(an RGB image, its class); `UnreadableImage` if it is damaged."""
-        number = int(self._chosen[index])
-        what = f"the image of record {number} of {self.origin}"
-        with decoding(what):
-            record = self._decoded(number, "labelled")
+        with decoding(f"the image of {self.name(index)}"):
+            record = self._decoded(int(self._chosen[index]), "labelled")
             label = int(record["label"])
             if not 0 <= label < len(self.names):
                 raise UnreadableImage(f"its label is {label}, outside 0..{len(self.names) - 1}.")
