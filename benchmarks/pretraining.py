@@ -1,6 +1,6 @@
 """The paper's claim on the embedded data: how a detector learns that starts from a classifier, and from nothing.
 
-python -m benchmarks.pretraining --out runs/claim                      # hours on two CPU cores
+python -m benchmarks.pretraining --out runs/claim                      # one to two hours on two CPU cores
 python -m benchmarks.pretraining --out runs/few --seeds 1 --scenes 160 --images 160 --epochs 1 2   # minutes
 
 Three starts of `configs/digits.py` are trained with as many steps each: `reference` (random, meant to be followed by
