@@ -94,7 +94,7 @@ def sequence(config, devices):
             views = plan.batch(batch.step).views
             numbers = np.concatenate(views.numbers, axis=1).tolist()
             grid, patches = np.asarray(batch.arrays.grid), np.asarray(batch.arrays.patches, np.int64).sum((1, 2))
-            found += list(zip(task.image_ids[batch.indices].tolist(), grid.tolist(), numbers, patches.tolist()))
+            found += list(zip(map(task.name_of, batch.indices.tolist()), grid.tolist(), numbers, patches.tolist()))
     assert len(found) == 16
     return found
 
