@@ -99,11 +99,13 @@ def test_correlation(made, tmp_path, call):
     params, one = evaluator_on_one(made)
     table, _ = correlation.examine(one, params)
     rows = read(tmp_path / "correlation.csv")
+    # Noise of one unit in float32's last place, in features, moves these correlations of 15 pairs by up to 1.8e-6.
+    rounding = 1e-5
     assert [row["tokens"] for row in rows[::4]] == table.readings
     for row, want in zip(rows, table.rows()):
         assert int(row["images"]) == want["images"] == 10 and row["with"] == want["with"]
         for name in ("mean", "spread", "least", "most"):
-            assert float(row[name]) == pytest.approx(want[name], abs=1e-6)
+            assert float(row[name]) == pytest.approx(want[name], abs=rounding)
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("| after the last norm")]
     assert f"{table.rows()[-1]['mean']:+.3f}" in line and "the paper has -0.80" in done.stdout
     assert (tmp_path / "correlation.png").exists() and sum(
