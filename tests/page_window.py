@@ -101,6 +101,14 @@ def shows(page, part, want):
     return found is not None and np.array_equal(found, want)
 
 
+def click(page, part, point, size):
+    """At a pixel of an image of `size` (width, height), which is in the middle of its element."""
+    area = page.query_selector(f"#{part} img").bounding_box()
+    scale = min(area["width"] / size[0], area["height"] / size[1])
+    left, top = area["x"] + (area["width"] - size[0] * scale) / 2, area["y"] + (area["height"] - size[1] * scale) / 2
+    page.mouse.click(left + point[0] * scale, top + point[1] * scale)
+
+
 def upload(page, name, content):
     if page.query_selector("#file button[aria-label='Clear']"):
         page.click("#file button[aria-label='Clear']")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from page_window import SHOTS, attention, choose, picture, png, says, shows, upload, wait_for
+from page_window import SHOTS, attention, choose, click, picture, png, says, shows, upload, wait_for
 
 pytestmark = pytest.mark.page
 pytest.importorskip("gradio", reason="the page's packages are not installed (make test-page installs them)")
@@ -27,11 +27,7 @@ def test_upload_click_layer_and_head(served, window):
     # A click where the smallest box is that of another token
     points = [(x, y) for x in range(2, 96, 4) for y in range(2, 64, 4)]
     point, token = next((p, t) for p in points if (t := token_at(served.look, *p, 0.5)) is not None and t != best)
-    area = page.query_selector("#boxes img").bounding_box()
-    scale = min(area["width"] / 96, area["height"] / 64)  # the image is in the middle of its element
-    left = area["x"] + (area["width"] - 96 * scale) / 2
-    top = area["y"] + (area["height"] - 64 * scale) / 2
-    page.mouse.click(left + (point[0]) * scale, top + (point[1]) * scale)
+    click(page, "boxes", point, served.look.image.size)
     wait_for(page, lambda: says(page, f"Token {token} is chosen."), "the token of the box that was clicked")
     seen = [attention(served, token, 0, None)]
     wait_for(page, lambda: shows(page, "attention", seen[0]), "its attention")
@@ -57,7 +53,9 @@ def test_upload_click_layer_and_head(served, window):
     page.fill("#threshold input[type=number]", "0.99")
     page.press("#threshold input[type=number]", "Tab")
     wait_for(page, lambda: says(page, "0 objects with a score of at least 0.99"), "another threshold")
-    page.mouse.click(left + point[0] * scale, top + point[1] * scale)
+    none = np.asarray(with_boxes(served.look, 0.99), np.float32)
+    wait_for(page, lambda: shows(page, "boxes", none), "the image without boxes")  # a click before that would be lost
+    click(page, "boxes", point, served.look.image.size)
     wait_for(page, lambda: says(page, "There is no box at this place."), "no box under the click")
 
 
