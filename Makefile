@@ -37,10 +37,9 @@ demo: $(VENV)/ready
 	$(RUN) eval.py --config configs/digits.py --checkpoint $(DEMO)/run --config.data.root=$(DEMO)/digits
 	$(RUN) predict.py $(DEMO)/digits/val2017 --limit 8 --checkpoint $(DEMO)/run --out $(DEMO)/images
 
-# Compiling takes most of the tests' time. XLA halves it without its slower optimisations and its newer code generator,
-# and with code that is generated in one piece.
+# Compiling takes most of the tests' time. XLA halves it without its slower optimisations and its newer code generator.
 # Tests of what programs do take that; those of the reference's numbers compile as a user's run does.
-QUICK := XLA_FLAGS="--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1" JAX_DISABLE_MOST_OPTIMIZATIONS=1
+QUICK := XLA_FLAGS=--xla_cpu_use_fusion_emitters=false JAX_DISABLE_MOST_OPTIMIZATIONS=1
 PYTEST := $(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 test: lint tests
 tests: $(VENV)/ready
