@@ -47,9 +47,8 @@ def schedule_of(optimizer: Any, epochs: int, per_epoch: int) -> optax.Schedule:
     base, least, warmup = optimizer.learning_rate, optimizer.min_lr, optimizer.warmup_epochs
     if base < least:
         scaled = ", scaled to the size of the batch," if optimizer.get("rate_batch") else ""
-        raise InputError(
-            f"optimizer.learning_rate{scaled} is {base:.3g}, below optimizer.min_lr {least:.3g}; lower that."
-        )
+        found = f"optimizer.learning_rate{scaled} is {base:.3g}, below optimizer.min_lr {least:.3g}"
+        raise InputError(f"{found}, at which the schedule ends; lower optimizer.min_lr.")
     if optimizer.schedule == "epoch":
         return by_epoch(learning_rates(epochs, base, least, warmup), per_epoch)
     warmup_steps, total = int(warmup * per_epoch), epochs * per_epoch
