@@ -24,7 +24,7 @@ if "xla_force_host_platform_device_count" not in _flags:
     os.environ["XLA_FLAGS"] = f"{_flags} --xla_force_host_platform_device_count=8".strip()
 
 # Every small program is compiled once, for pytest's worker processes and the programs that tests start alike: they
-# inherit this. (Programs with a host callback are never cached.)
+# inherit this. (jax 0.10 caches no programs with a host callback.)
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], True)

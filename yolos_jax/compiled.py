@@ -3,8 +3,8 @@
 It is jax's persistent compilation cache in a folder of the user's. jax's own environment variables come first:
 JAX_COMPILATION_CACHE_DIR names another folder, JAX_ENABLE_COMPILATION_CACHE=0 turns the cache off. What is kept
 belongs to one version of jax, one kind of device, one set of processor features and one set of XLA flags; another
-process compiles anew. A program with a host callback is never kept, which includes a training step whose matching is
-the host's.
+process compiles anew. jax 0.10 never keeps a program with a host callback, which includes a training step whose
+matching is the host's; newer ones do.
 """
 
 import errno
