@@ -10,6 +10,7 @@ from tiny_weights import TINY, random_params
 
 from yolos_jax import Detector, checkpoints
 from yolos_jax.checkpoints import Meta
+from yolos_jax.errors import InputError
 from yolos_jax.model.config import YolosConfig
 
 OLD = ROOT / "tests" / "inputs" / "meta_0.1.json"  # of a run of version 0.1 with model.max_side=90
@@ -42,3 +43,22 @@ def test_unusable_meta_is_refused(change):
     meta = Meta(TINY, {}).to_json() | change
     with pytest.raises(checkpoints.InputError, match=r"model\.max_side is|unknown model settings .'breadth'."):
         Meta.from_json(meta)
+
+
+def test_damaged_checkpoint(tmp_path):
+    checkpoints.save(tmp_path / "c", 0, random_params(TINY), Meta(TINY, {}))
+    for path in (tmp_path / "c" / "0" / "params").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(InputError, match="cannot be read"):
+        checkpoints.load(tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"model": {}, "label_names": {}, "step": 0, "extra": []}', '{"step": "x"}']
+)
+def test_damaged_facts_of_a_checkpoint(tmp_path, text):
+    checkpoints.save(tmp_path / "c", 0, random_params(TINY), Meta(TINY, {}))
+    (tmp_path / "c" / "0" / "meta" / "metadata").write_text(text)
+    with pytest.raises(InputError, match="cannot be read"):
+        checkpoints.load(tmp_path / "c")

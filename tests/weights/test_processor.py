@@ -8,12 +8,14 @@ from PIL import Image
 from tiny_weights import TINY, assert_bit_equal, huggingface_folder, random_params
 
 from yolos_jax import Detector, checkpoints
+from yolos_jax.checkpoints import Meta
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.coco_metrics import NAMES
 from yolos_jax.images.sequence import pack, resize, resized_size
 from yolos_jax.inference.loading import load_model
 from yolos_jax.model.config import Compute
 from yolos_jax.model.yolos import abstract, apply
+from yolos_jax.programs.convert import facts_of
 from yolos_jax.weights import export_huggingface, load_weights, recorded_facts, sizes_of
 from yolos_jax.weights.card import Facts
 from yolos_jax.weights.processor import MEAN, STD, Sizes, read_processor, write_processor
@@ -181,8 +183,9 @@ def test_card_of_a_run_and_of_nothing(tmp_path):
     assert recorded_facts("x", 7, extra | {"AP": 0.125}).metrics == {"AP": 0.125}
     lines = ['{"step": 7, "total": 2.0}', '{"step": 7, "val/AP": 0.5, "val/AP50": 0.75, "val/top1": 0.25}', "7", "{"]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))  # of a checkpoint that is older than its evaluation
-    assert recorded_facts(tmp_path, 7, {}) == Facts("", 7, {"AP": 0.5, "AP50": 0.75})
-    assert recorded_facts(tmp_path, 7, {}, ("top1", "top5")).metrics == {"top1": 0.25}
+    meta = Meta(TINY, {}, 7, {"evaluations": evaluations})
+    assert facts_of(str(tmp_path), meta) == Facts("", 7, {"AP": 0.5, "AP50": 0.75})
+    assert facts_of(str(tmp_path), meta, ("top1", "top5")).metrics == {"top1": 0.25}
     export_huggingface(random_params(TINY), TINY, None, tmp_path / "a", facts=recorded_facts("x", 10, extra))
     assert "by pycocotools of val2017." in card_of(tmp_path / "a")[0]
 

@@ -10,6 +10,7 @@ SOURCE where it has any; --variant or --config names them where it does not, and
 """
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yolos_jax import settings
@@ -18,6 +19,7 @@ from yolos_jax.programs.command_line import Parser, load_recipe
 
 if TYPE_CHECKING:
     from yolos_jax.checkpoints import Meta
+    from yolos_jax.weights.card import Facts
 
 
 def read(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
@@ -54,6 +56,18 @@ def read(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
     return found.params, meta, found.report
 
 
+def facts_of(source: str, meta: "Meta", names: tuple[str, ...] = ()) -> "Facts":
+    """What has been measured with a checkpoint, also by its run: its log has what is newer than the checkpoint."""
+    from yolos_jax.training.curves import METRICS, read_lines
+    from yolos_jax.weights import recorded_facts
+
+    evaluations = list(meta.extra.get("evaluations", []))
+    for line in read_lines(source) if (Path(source) / METRICS).is_file() else []:
+        found = {name.removeprefix("val/"): value for name, value in line.items() if name.startswith("val/")}
+        evaluations += [found | {"step": line["step"]}] if found else []
+    return recorded_facts(source, meta.step, meta.extra | {"evaluations": evaluations}, names)
+
+
 @clear_errors()
 def main() -> None:
     """Converts, and says what was written."""
@@ -70,7 +84,7 @@ def main() -> None:
         raise InputError(f"--seed is {args.seed}; it must be at least 0.")
     from yolos_jax import checkpoints
     from yolos_jax.model.classifier_config import ClassifierConfig
-    from yolos_jax.weights import export_huggingface, recorded_facts, sizes_of
+    from yolos_jax.weights import export_huggingface, sizes_of
     from yolos_jax.weights.classifiers import TIMM_FILE, export_classifier
 
     (check_empty if args.to_hf else checkpoints.check_free)(args.out)
@@ -83,10 +97,10 @@ def main() -> None:
     if isinstance(meta.model, ClassifierConfig):
         from yolos_jax.evaluation.class_evaluator import TOPS
 
-        facts, more = recorded_facts(args.source, meta.step, meta.extra, tuple(TOPS)), f"; {TIMM_FILE} has timm's names"
+        facts, more = facts_of(args.source, meta, tuple(TOPS)), f"; {TIMM_FILE} has timm's names"
         export_classifier(params, meta, args.out, facts)
     else:
-        facts, sizes = recorded_facts(args.source, meta.step, meta.extra), sizes_of(meta.extra)
+        facts, sizes = facts_of(args.source, meta), sizes_of(meta.extra)
         export_huggingface(params, meta.model, meta.label_names, args.out, meta.category_ids, sizes, facts)
     numbers = ", ".join(f"{name} {value:.4f}" for name, value in list(facts.metrics.items())[:2])
     print(f"{report}\nmodel card: {numbers or 'no evaluation recorded; run eval.py on SOURCE first'}")

@@ -1,7 +1,5 @@
 """The model card of an exported folder: what the weights are and which numbers were measured with them."""
 
-import contextlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -85,25 +83,11 @@ def recorded_facts(folder: str | Path, step: int, extra: Mapping[str, Any], name
             raise InputError(f"{report} has no number for {bad[0]}; evaluate again, or put the file aside.")
         images = values["images"] if type(values.get("images")) is int else None
         return Facts(origin, step, {name: values[name] for name in names}, images, str(values.get("data", "")))
-    found = _logged(Path(folder), step)
-    for evaluation in extra.get("evaluations", []):
-        found |= evaluation if evaluation.get("step") == step else {}
-    metrics = {name: found[name] for name in names if name in found}
+    evaluations = [e for e in extra.get("evaluations", []) if e.get("step") == step] or [{}]
+    metrics = {name: evaluations[-1][name] for name in names if _is_number(evaluations[-1].get(name))}
     if not metrics and _is_number(extra.get(names[0])):
         metrics = {names[0]: extra[names[0]]}  # of the best checkpoint of a run
     return Facts(origin, step, metrics, None, _evaluated_on(extra) if metrics else "")
-
-
-def _logged(folder: Path, step: int) -> dict[str, float]:
-    """The numbers of a step's evaluation in its run's log, by name. A checkpoint is older than its own evaluation."""
-    log = folder / "metrics.jsonl"
-    found: dict[str, Any] = {}
-    for line in log.read_bytes().splitlines() if log.is_file() else []:
-        with contextlib.suppress(ValueError):  # a damaged line, which a run drops when it goes on
-            values = json.loads(line)
-            if isinstance(values, dict) and values.get("step") == step:
-                found |= {name.removeprefix("val/"): x for name, x in values.items() if name.startswith("val/")}
-    return {name: value for name, value in found.items() if _is_number(value)}
 
 
 def _evaluated_on(extra: Mapping[str, Any]) -> str:

@@ -95,6 +95,11 @@ def test_folders_in_class_folders_are_no_splits(root, tmp_path):
     shutil.copy(root / "train" / "red" / "000.jpg", root / "train" / "sheet.jpg")
     stray = ClassFolders(root, "train")
     assert stray.folder == plain.folder and stray.fingerprint() == plain.fingerprint() and not stray.notes
+    (root / "train").rename(tmp_path / "mine")
+    only = tmp_path / "only"
+    only.mkdir()
+    (tmp_path / "mine").rename(only / "mine")  # the only one, of a name that no tool uses, with a stray image
+    assert ClassFolders(only, "train").fingerprint() == plain.fingerprint()
 
 
 def test_classes_that_differ_are_listed(root):

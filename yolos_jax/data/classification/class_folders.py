@@ -84,9 +84,9 @@ def find_split(root: Path, split: str) -> tuple[Path, tuple[str, ...]]:
         raise InputError(f"the folder {root} does not exist; set --config.data.root to a folder of class folders.")
     inside = _folders(root)
     with_images = {entry.name for entry in inside if any(is_image(file) for file in os.scandir(entry.path))}
-    # A folder of folders is a split; one with images of its own is a class, unless its name is a split's.
-    of_folders = [entry.name for entry in inside if _folders(entry.path)]
-    splits = {name: root / name for name in of_folders if name not in with_images or name == split or family_of(name)}
+    # A folder of folders is a split. One that has images like its neighbours is a class, unless its name is a split's.
+    classes = {name for name in with_images if len(with_images) > 1 and name != split and not family_of(name)}
+    splits = {entry.name: root / entry.name for entry in inside if _folders(entry.path) and entry.name not in classes}
     if not splits and with_images:
         splits = {"train": root}
     if not splits:
