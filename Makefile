@@ -32,7 +32,7 @@ demo: export MALLOC_TRIM_THRESHOLD_ := 100000000000
 demo: export MALLOC_TOP_PAD_ := 67108864
 demo: $(VENV)/ready
 	rm -rf $(DEMO)
-	$(RUN) -m yolos_jax.data.sources.digits --out $(DEMO)/digits
+	$(RUN) -m yolos_jax.datasets.digits --out $(DEMO)/digits
 	$(RUN) train.py --config configs/digits.py --workdir $(DEMO)/run --config.data.root=$(DEMO)/digits
 	$(RUN) eval.py --config configs/digits.py --checkpoint $(DEMO)/run --config.data.root=$(DEMO)/digits
 	$(RUN) predict.py $(DEMO)/digits/val2017 --limit 8 --checkpoint $(DEMO)/run --out $(DEMO)/images

@@ -22,12 +22,12 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.common import AHEAD, in_turns, positive, steps_of
-from yolos_jax.data.classification.class_folders import ClassFolders
 from yolos_jax.data.classification.class_loader import LoadClasses
 from yolos_jax.data.classification.class_plan import ShuffledPlan
 from yolos_jax.data.classification.class_views import RandomView
 from yolos_jax.data.classification.mixing import Mixing
 from yolos_jax.data.loader import load
+from yolos_jax.datasets.class_folders import ClassFolders
 from yolos_jax.errors import clear_errors
 from yolos_jax.images.sequence import to_patches
 

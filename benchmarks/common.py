@@ -9,10 +9,10 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from yolos_jax import recipe
 from yolos_jax.data.augment import Pipeline
 from yolos_jax.images.sequence import ceil_div
 from yolos_jax.programs.command_line import load_recipe
+from yolos_jax.tasks import recipe
 
 AHEAD = 2  # batches that every worker prepares ahead
 

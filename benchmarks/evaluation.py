@@ -20,17 +20,18 @@ import jax
 from benchmarks import peers
 from benchmarks.cases import Case, params_of
 from benchmarks.common import positive
-from yolos_jax import recipe, settings
-from yolos_jax.analysis.measuring import alone, environment, in_pairs, middle, timed
-from yolos_jax.analysis.tables import markdown
-from yolos_jax.checkpoints import Meta
-from yolos_jax.data.sources.coco import CocoSource
+from yolos_jax.config import settings
+from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.errors import clear_errors
 from yolos_jax.evaluation.coco_metrics import coco_metrics, to_results
 from yolos_jax.evaluation.evaluator import Evaluator
 from yolos_jax.images.sequence import default_max_side
 from yolos_jax.inference.detector import Detector
 from yolos_jax.model.config import VARIANTS
+from yolos_jax.tasks import recipe
+from yolos_jax.tools.analysis.measuring import alone, environment, in_pairs, middle, timed
+from yolos_jax.tools.analysis.tables import markdown
+from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.step import data_mesh
 
 WORKS = {"evaluation": "evaluation", "detector": "Detector on files"}

@@ -19,11 +19,11 @@ from typing import Any
 from benchmarks import peers
 from benchmarks.cases import Case, params_of
 from benchmarks.common import positive
-from yolos_jax.analysis.measuring import in_pairs, middle, timed
-from yolos_jax.analysis.tables import markdown
-from yolos_jax.data.coco_names import COCO_NAMES
+from yolos_jax.datasets.coco_names import COCO_NAMES
 from yolos_jax.errors import InputError, clear_errors
 from yolos_jax.model.config import VARIANTS
+from yolos_jax.tools.analysis.measuring import in_pairs, middle, timed
+from yolos_jax.tools.analysis.tables import markdown
 from yolos_jax.weights import export_huggingface
 
 THEIRS = """

@@ -32,13 +32,13 @@ from jax.experimental import topologies
 from ml_collections import ConfigDict
 
 from benchmarks.common import augmentation, positive, recipe_of
-from yolos_jax import recipe
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.errors import InputError, clear_errors
 from yolos_jax.inference.detector import detect
 from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.yolos import abstract
 from yolos_jax.objective.weights import LossWeights
+from yolos_jax.tasks import recipe
 from yolos_jax.tasks.detection import batch_divisors, detection_loss
 from yolos_jax.training.optimizer import make_optimizer, schedule_of
 from yolos_jax.training.rates import Rates, rates_of

@@ -137,8 +137,8 @@ def peak() -> int:
 
 def read(root: Path) -> None:
     """Reads the training split and prints what it took."""
-    from yolos_jax.data.layouts.recognise import opener_of
-    from yolos_jax.data.sources.coco import CocoSource
+    from yolos_jax.datasets.coco import CocoSource
+    from yolos_jax.datasets.layouts.recognise import opener_of
 
     start, before = time.process_time(), peak()
     source = CocoSource(root, "train", opener=opener_of(root, "train"), categories="contiguous")

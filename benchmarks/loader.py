@@ -19,7 +19,7 @@ from benchmarks.common import AHEAD, augmentation, in_turns, loading_flags, step
 from yolos_jax.data.augment import Crop, Flip, Pipeline
 from yolos_jax.data.loader import LoadStep, load
 from yolos_jax.data.plan import TrainingPlan
-from yolos_jax.data.sources.coco import CocoSource
+from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.errors import InputError, clear_errors
 from yolos_jax.images.reading import open_rgb
 from yolos_jax.images.sequence import ceil_div, resized_size

@@ -24,11 +24,11 @@ from benchmarks.common import positive
 from benchmarks.ours import Ours
 from benchmarks.tables import model_rows
 from benchmarks.timing import memory_of
-from yolos_jax.analysis.costs import published_table
-from yolos_jax.analysis.measuring import Peak, alone, device_peak, environment, in_pairs, middle
-from yolos_jax.analysis.tables import markdown
 from yolos_jax.errors import InputError, clear_errors
-from yolos_jax.model.cost import multiply_adds, parameter_count
+from yolos_jax.tools.analysis.costs import published_table
+from yolos_jax.tools.analysis.measuring import Peak, alone, device_peak, environment, in_pairs, middle
+from yolos_jax.tools.analysis.multiply_adds import multiply_adds, parameter_count
+from yolos_jax.tools.analysis.tables import markdown
 
 PASSES = {"forward": 1, "forward_backward": 3, "step": 3}  # the gradient costs two forward passes more
 

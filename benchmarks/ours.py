@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks.cases import Case, Inputs
-from yolos_jax import settings
+from yolos_jax.config import settings
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.images.sequence import pack
 from yolos_jax.model.yolos import Outputs, abstract, apply

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import augmentation, positive
-from yolos_jax.data.annotations import read_annotations
 from yolos_jax.data.plan import TrainingPlan
+from yolos_jax.datasets.annotations import read_annotations
 from yolos_jax.errors import InputError, clear_errors
 
 BUCKETS = 4, 8, 12, 16

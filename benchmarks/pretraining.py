@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import positive, recipe_of
-from yolos_jax.data.sources import digits, single_digits
+from yolos_jax.datasets import digits, single_digits
 from yolos_jax.errors import InputError, clear_errors
 
 SHARED = ("scenes", "images", "pretrain_epochs")  # flags that all runs in a folder have in common

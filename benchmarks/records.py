@@ -11,14 +11,14 @@ from collections.abc import Generator
 from pathlib import Path
 
 from benchmarks.common import AHEAD, in_turns, loading_flags, recipe_of, steps_of
-from yolos_jax import recipe
 from yolos_jax.data.augment import Pipeline
 from yolos_jax.data.examples import Source
 from yolos_jax.data.loader import LoadStep, load
 from yolos_jax.data.plan import EvaluationPlan, PlannedBatch
-from yolos_jax.data.sources.coco import CocoSource
-from yolos_jax.data.tfds.dataset import TfdsSource
+from yolos_jax.datasets.coco import CocoSource
+from yolos_jax.datasets.tfds.dataset import TfdsSource
 from yolos_jax.errors import clear_errors
+from yolos_jax.tasks import recipe
 
 
 def main() -> None:

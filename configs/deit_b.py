@@ -8,7 +8,7 @@ Otherwise as `deit_s`. The published YOLOS-B starts from a distilled DeiT at 384
 
 from ml_collections import ConfigDict
 
-from yolos_jax import settings
+from yolos_jax.config import settings
 
 
 def get_config() -> ConfigDict:

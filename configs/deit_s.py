@@ -9,7 +9,7 @@ python train.py --config configs/yolos_s.py --workdir runs/s --config.data.root=
 
 from ml_collections import ConfigDict
 
-from yolos_jax import settings
+from yolos_jax.config import settings
 
 
 def get_config() -> ConfigDict:

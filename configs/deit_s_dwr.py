@@ -9,7 +9,7 @@ Otherwise as `deit_s`.
 
 from ml_collections import ConfigDict
 
-from yolos_jax import settings
+from yolos_jax.config import settings
 
 
 def get_config() -> ConfigDict:

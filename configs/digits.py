@@ -1,6 +1,6 @@
 """The embedded default: a micro YOLOS that learns scenes of 1 to 3 handwritten digits from nothing.
 
-python -m yolos_jax.data.sources.digits --out data/digits
+python -m yolos_jax.datasets.digits --out data/digits
 python train.py --config configs/digits.py --workdir runs/digits --config.data.root=data/digits
 
 About five minutes on two CPU cores; 64x64 pixels, patches of 8, 6,000 scenes.
@@ -8,7 +8,7 @@ About five minutes on two CPU cores; 64x64 pixels, patches of 8, 6,000 scenes.
 
 from ml_collections import ConfigDict
 
-from yolos_jax import settings
+from yolos_jax.config import settings
 
 
 def get_config() -> ConfigDict:

@@ -1,6 +1,6 @@
 r"""A micro classifier of single handwritten digits, for the detector of `configs/digits.py` to start from.
 
-python -m yolos_jax.data.sources.single_digits --out data/single_digits
+python -m yolos_jax.datasets.single_digits --out data/single_digits
 python pretrain.py --config configs/digits_pretrain.py --workdir runs/digits_pretrain
 python train.py --config configs/digits.py --workdir runs/digits --config.init=runs/digits_pretrain
 
@@ -10,7 +10,7 @@ those that it holds out.
 
 from ml_collections import ConfigDict
 
-from yolos_jax import settings
+from yolos_jax.config import settings
 
 
 def get_config() -> ConfigDict:

@@ -12,7 +12,7 @@ in two parts of 4 images (docs/training.md has the peaks); on four or eight GPUs
 
 from ml_collections import ConfigDict
 
-from yolos_jax import settings
+from yolos_jax.config import settings
 
 
 def get_config() -> ConfigDict:

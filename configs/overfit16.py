@@ -8,7 +8,7 @@ Both programs use the same 16 images. AP50 of 0.8 and more within ten minutes on
 
 from ml_collections import ConfigDict
 
-from yolos_jax import settings
+from yolos_jax.config import settings
 
 
 def get_config() -> ConfigDict:

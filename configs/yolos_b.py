@@ -9,7 +9,7 @@ and --config.model.remat=True save time and memory; the published numbers are fl
 
 from ml_collections import ConfigDict
 
-from yolos_jax import settings
+from yolos_jax.config import settings
 
 
 def get_config() -> ConfigDict:

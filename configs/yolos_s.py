@@ -9,7 +9,7 @@ stays, with --config.train.accumulate if memory asks for it.
 
 from ml_collections import ConfigDict
 
-from yolos_jax import settings
+from yolos_jax.config import settings
 
 
 def get_config() -> ConfigDict:

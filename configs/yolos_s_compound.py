@@ -9,7 +9,7 @@ It starts from a DeiT of the same shape, pre-trained at 272 pixels; its weights 
 
 from ml_collections import ConfigDict
 
-from yolos_jax import settings
+from yolos_jax.config import settings
 
 
 def get_config() -> ConfigDict:

@@ -8,7 +8,7 @@ Their positions between the blocks stay as well: all that these 100 tokens bring
 
 from ml_collections import ConfigDict
 
-from yolos_jax import settings
+from yolos_jax.config import settings
 
 
 def get_config() -> ConfigDict:

@@ -8,7 +8,7 @@ Only the starting weights are others. As in the reference, CLS takes the positio
 
 from ml_collections import ConfigDict
 
-from yolos_jax import settings
+from yolos_jax.config import settings
 
 
 def get_config() -> ConfigDict:

@@ -8,7 +8,7 @@ As published: 150 epochs on 8 GPUs, one image each, from a DeiT of the same shap
 
 from ml_collections import ConfigDict
 
-from yolos_jax import settings
+from yolos_jax.config import settings
 
 
 def get_config() -> ConfigDict:

@@ -8,7 +8,7 @@ this package's, which learns faster without pre-training.
 
 from ml_collections import ConfigDict
 
-from yolos_jax import settings
+from yolos_jax.config import settings
 
 
 def get_config() -> ConfigDict:

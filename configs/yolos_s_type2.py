@@ -10,7 +10,7 @@ one replaces were counted as well. Otherwise it is `yolos_s`. Ti has this type, 
 
 from ml_collections import ConfigDict
 
-from yolos_jax import settings
+from yolos_jax.config import settings
 
 
 def get_config() -> ConfigDict:

@@ -10,7 +10,7 @@ those that the reference has for VOC: short sides 416 to 608 and at most 800, cr
 
 from ml_collections import ConfigDict
 
-from yolos_jax import settings
+from yolos_jax.config import settings
 
 
 def get_config() -> ConfigDict:

@@ -9,7 +9,7 @@ As published: 8 GPUs, two images each. Fewer devices give the same training with
 
 from ml_collections import ConfigDict
 
-from yolos_jax import settings
+from yolos_jax.config import settings
 
 
 def get_config() -> ConfigDict:

@@ -12,10 +12,10 @@ from flax import nnx
 from reference_pack import ROOT, arrays, pack
 
 import yolos_jax
-from yolos_jax import checkpoints
 from yolos_jax.errors import InputError
 from yolos_jax.images import sequence
 from yolos_jax.inference.loading import load_model
+from yolos_jax.weights import checkpoints
 
 PROBE = """
 import json, sys, time

@@ -6,7 +6,7 @@ import pytest
 from compiled_once import STEP, compiled_once, key_of
 from micro_run import micro_config, micro_data
 
-from yolos_jax import recipe
+from yolos_jax.tasks import recipe
 from yolos_jax.tasks.detection import detection_task
 from yolos_jax.training.step import data_mesh, make_gradient, make_step
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from cpu_devices import cpu_devices
 
-from yolos_jax import checkpoints
+from yolos_jax.training import checkpoint_files
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 NAMES = ("train_digits", "detect", "examine")
@@ -98,7 +98,7 @@ def run(name: str, folder: Path, ready: Path | None = None) -> Path:
     environment = cpu_devices()
     if ready is None:  # it trains, which pays for a slower compilation
         environment.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
-    environment |= {"PYTHONPATH": f"{DOCS.parent}:{DOCS.parent / 'tests'}", "TMPDIR": str(temporary)}
+    environment |= {"PYTHONPATH": f"{DOCS.parent}:{DOCS.parent / 'tests' / 'helpers'}", "TMPDIR": str(temporary)}
     environment |= {"HF_HUB_OFFLINE": "1"}
     # As in the Makefile's demo: memory that is not given back after every step spares a third of the time.
     environment |= {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
@@ -123,18 +123,18 @@ def trained(tmp_path_factory):
 
 @pytest.mark.slow
 def test_train_digits_runs(trained):
-    assert checkpoints.steps(trained)
+    assert checkpoint_files.steps(trained)
 
 
 @pytest.mark.slow
 def test_detect_runs(trained, tmp_path):
     """From the checkpoint of the other one, since it trains in the same way where it finds none."""
-    assert checkpoints.steps(run("detect", tmp_path, trained)) == checkpoints.steps(trained)
+    assert checkpoint_files.steps(run("detect", tmp_path, trained)) == checkpoint_files.steps(trained)
 
 
 @pytest.mark.slow
 def test_examine_runs(trained, tmp_path):
-    assert checkpoints.steps(run("examine", tmp_path, trained)) == checkpoints.steps(trained)
+    assert checkpoint_files.steps(run("examine", tmp_path, trained)) == checkpoint_files.steps(trained)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -34,8 +34,6 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "defaults":  # as recipe files from before version 0.2 call the settings
-        return importlib.import_module("yolos_jax.settings")
     if name not in _MODULES:
         raise AttributeError(f"module 'yolos_jax' has no attribute {name!r}")
     return getattr(importlib.import_module(f"yolos_jax.{_MODULES[name]}"), name)

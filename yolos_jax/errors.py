@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 NO_ROOM, WRONG_NAME = "look at the space and the permissions there", "give another path"
 # What a user can do about failures of writing.
@@ -27,6 +28,17 @@ class InputError(Exception):
     def leave(self) -> None:
         """Ends the program after the error has been printed."""
         sys.exit(2)
+
+
+def shown(value: Any) -> str:
+    """A value as errors show it: on one line, and not long."""
+    if isinstance(value, str | bytes):
+        value = value[:100]
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a number with too many digits, a list within itself, an object of the user's
+        return f"a value of type {type(value).__name__} that cannot be printed"
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def make_folder(path: str | Path) -> Path:

@@ -13,13 +13,13 @@ from benchmarks import check, model
 from benchmarks.cases import Case, cases_of, inputs_of, size
 from benchmarks.tables import gibibytes, model_rows
 from benchmarks.timing import host_peak
-from yolos_jax.analysis import measuring
-from yolos_jax.analysis.costs import published_table
-from yolos_jax.analysis.measuring import Pairs, device_peak, in_pairs
-from yolos_jax.analysis.tables import markdown
 from yolos_jax.errors import InputError
 from yolos_jax.model.config import VARIANTS, YolosConfig
-from yolos_jax.model.cost import multiply_adds
+from yolos_jax.tools.analysis import measuring
+from yolos_jax.tools.analysis.costs import published_table
+from yolos_jax.tools.analysis.measuring import Pairs, device_peak, in_pairs
+from yolos_jax.tools.analysis.multiply_adds import multiply_adds
+from yolos_jax.tools.analysis.tables import markdown
 
 MICRO = YolosConfig(width=16, depth=2, heads=2, det_tokens=10, num_classes=4, init_pe_size=(64, 64))
 

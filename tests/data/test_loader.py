@@ -10,7 +10,7 @@ from yolos_jax.data import loader
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.data.loader import LoadStep, Share, load
 from yolos_jax.data.plan import EvaluationPlan, TrainingPlan
-from yolos_jax.data.sources.coco import CocoSource
+from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import Geometry
 

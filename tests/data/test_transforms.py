@@ -12,7 +12,7 @@ from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize, Views, normaliz
 from yolos_jax.data.examples import Example
 from yolos_jax.data.loader import LoadStep
 from yolos_jax.data.plan import EvaluationPlan
-from yolos_jax.data.sources.coco import CocoSource
+from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.images.sequence import (
     Geometry,
     default_max_side,

@@ -19,7 +19,7 @@ from yolos_jax.data.augment import Pipeline, Resize
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.data.loader import Loaded, LoadStep, load
 from yolos_jax.data.plan import TrainingPlan
-from yolos_jax.data.sources.coco import CocoSource
+from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.errors import InputError
 
 linux = pytest.mark.skipif(not workers.MEMORY.is_dir(), reason="no shared memory that can be listed")
@@ -79,7 +79,7 @@ import grain
 from yolos_jax.data.augment import Pipeline, Resize
 from yolos_jax.data.loader import LoadStep, load
 from yolos_jax.data.plan import TrainingPlan
-from yolos_jax.data.sources.coco import CocoSource
+from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.data.workers import own_folder
 
 source = CocoSource(sys.argv[1], "train2017")

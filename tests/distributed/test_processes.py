@@ -15,10 +15,11 @@ from micro_run import lines, micro_config, micro_data, without_key_biases
 from process_pair import Pair, Program
 
 import yolos_jax
-from yolos_jax import checkpoints
 from yolos_jax.distributed import launch
 from yolos_jax.tasks.classification import pretrain
 from yolos_jax.tasks.detection import train
+from yolos_jax.training import checkpoint_files
+from yolos_jax.weights import checkpoints
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 EVALUATED = {"eval.every_epochs": 2}
@@ -127,7 +128,7 @@ def test_two_processes_train_a_classifier_as_one_does(done, classes):
     same_params(run, whole)  # the best moving average
     shapes = checkpoints.load_any(whole)[0]
     for step in (2, 4):
-        mine, theirs = (checkpoints.read(f, step, params=shapes, ema=shapes) for f in (run, whole))
+        mine, theirs = (checkpoint_files.read(f, step, params=shapes, ema=shapes) for f in (run, whole))
         for kind in ("params", "ema"):
             pairs = zip(*(jax.tree.leaves(without_key_biases(each[kind])) for each in (mine, theirs)))
             off = np.concatenate([np.abs(x - y).ravel() for x, y in pairs])
@@ -139,7 +140,7 @@ def test_two_processes_train_a_classifier_as_one_does(done, classes):
         assert mine == theirs and ("params", "d") in mine
     mine, theirs = ({p.name for p in f.iterdir()} for f in (run, whole))
     assert mine == theirs and "metrics.jsonl" in mine
-    assert all(checkpoints.steps(f) == [2, 4] and checkpoints.steps(f / "best") == [4] for f in (run, whole))
+    assert all(checkpoint_files.steps(f) == [2, 4] and checkpoint_files.steps(f / "best") == [4] for f in (run, whole))
 
 
 SOONER = """
@@ -164,7 +165,7 @@ def the_other_ends_with_a_sentence(end, text, workdir, killed):
     assert seconds < 60
     assert re.search(r"^error: .*another process of this run has died", text, re.M)
     assert codes[killed] == -signal.SIGKILL and codes[1 - killed] not in (0, -signal.SIGKILL)
-    assert max(checkpoints.steps(workdir), default=0) % 5 == 0  # nothing half-done was saved
+    assert max(checkpoint_files.steps(workdir), default=0) % 5 == 0  # nothing half-done was saved
 
 
 def test_a_signal_to_one_stops_both_at_the_same_step_and_one_process_goes_on(folder, data, tmp_path):
@@ -179,7 +180,7 @@ def test_a_signal_to_one_stops_both_at_the_same_step_and_one_process_goes_on(fol
     assert end[1] < 60 - (launch.TIMEOUTS["heartbeat_timeout_seconds"] - 15)
     codes, texts = zip(*(pair.parts(i)[0] for i in range(2)))
     assert codes == (143, 143), texts
-    step = max(checkpoints.steps(run))
+    step = max(checkpoint_files.steps(run))
     assert f"stopped by SIGTERM after step {step} of 800; step {step} is saved" in texts[0]
     assert len(lines(run)) == step
     more = LONG | {"train.max_steps": step + 2}
@@ -285,7 +286,7 @@ def test_what_one_cannot_do_none_does(refused):
     assert re.search(f"^error: process 1 of 2 stopped: {reason}", said["image"][0], re.M)
     both = [re.search(r"error: (step \d+: the .*)", text)[1] for text in said["infinite"]]
     assert both[0] == both[1] and "not finite" in both[0]
-    assert not checkpoints.steps(out / "infinite")
+    assert not checkpoint_files.steps(out / "infinite")
 
 
 @pytest.mark.parametrize(
@@ -297,4 +298,4 @@ def test_trouble_of_one_process_ends_all(refused, name, who, sentence, saved):
     texts = said[name]
     assert f"error: {sentence}" in texts[who]
     assert f"error: process {who} of 2 stopped: {sentence}" in texts[1 - who]
-    assert saved in texts[who] and checkpoints.steps(out / name) == ([3] if saved else [])
+    assert saved in texts[who] and checkpoint_files.steps(out / name) == ([3] if saved else [])

@@ -9,8 +9,8 @@ from made_detections import entry, example, hand_made, noisy
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from yolos_jax.evaluation.cases import cases_of
 from yolos_jax.evaluation.coco_metrics import coco_metrics, scored
+from yolos_jax.tools.analysis.cases import cases_of
 
 
 def evaluation(truth, results, category=None):

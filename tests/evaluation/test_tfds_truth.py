@@ -12,13 +12,12 @@ from made_tfds import CATEGORIES, coco_folder
 from reference_pack import data_folder
 from tiny_weights import random_params
 
-from yolos_jax import checkpoints
 from yolos_jax.data.augment import Pipeline
 from yolos_jax.data.loader import LoadStep, load
 from yolos_jax.data.plan import EvaluationPlan
-from yolos_jax.data.sources.coco import CocoSource
-from yolos_jax.data.tfds.build import build
-from yolos_jax.data.tfds.dataset import TfdsSource
+from yolos_jax.datasets.coco import CocoSource
+from yolos_jax.datasets.tfds.build import build
+from yolos_jax.datasets.tfds.dataset import TfdsSource
 from yolos_jax.evaluation import evaluator as evaluating
 from yolos_jax.evaluation.coco_metrics import NAMES, coco_metrics
 from yolos_jax.evaluation.every_image import EveryImage
@@ -27,7 +26,9 @@ from yolos_jax.images.sequence import Geometry
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import Outputs
 from yolos_jax.tasks import detection
+from yolos_jax.training import checkpoint_files
 from yolos_jax.training.step import data_mesh
+from yolos_jax.weights import checkpoints
 
 
 def about(truth, seed: int, scale: float) -> list[dict]:
@@ -167,7 +168,7 @@ def test_the_program_gives_the_folders_numbers(tmp_path, monkeypatch, call):
     """A whole evaluation of a random model: equal detections, whatever they are worth, and a line about the areas."""
     coco = coco_folder(tmp_path / "coco", ["val2017"])
     build(coco, tmp_path / "tfds")
-    meta = checkpoints.Meta(MODEL, {}, 0, {}, None)
+    meta = checkpoint_files.Meta(MODEL, {}, 0, {}, None)
     checkpoints.save(tmp_path / "run", 0, jax.tree.map(lambda x: x * 0.1, random_params(MODEL)), meta)
     monkeypatch.setattr(detection, "data_mesh", lambda: data_mesh(jax.devices()[:1]))
     listed = coco / "annotations" / "instances_val2017.json"

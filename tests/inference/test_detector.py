@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from reference_pack import arrays, pack
+from yolos_jax.weights.checkpoints import load, save
 
 from yolos_jax import Detector
-from yolos_jax.checkpoints import Meta, load, save
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage, open_rgb
 from yolos_jax.inference import detector as detecting
 from yolos_jax.model.yolos import apply
+from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.weights import load_weights
 
 NAMES = {i: f"thing {i}" for i in range(1000)}

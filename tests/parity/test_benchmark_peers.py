@@ -8,7 +8,7 @@ from reference_pack import data_folder
 
 from benchmarks import check, evaluation, memory, peers
 from benchmarks.cases import Case, inputs_of, params_of
-from yolos_jax.data.sources.coco import CocoSource
+from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.model.config import VARIANTS, YolosConfig
 
 pytestmark = pytest.mark.parity

@@ -17,7 +17,6 @@ from micro_run import initial_state
 from PIL import Image
 from safetensors.numpy import load_file
 
-from yolos_jax.checkpoints import Meta
 from yolos_jax.data.classification.class_loader import ClassBatch
 from yolos_jax.data.classification.class_views import CentreView
 from yolos_jax.data.classification.mixing import Mixing
@@ -26,6 +25,7 @@ from yolos_jax.model.classifier import abstract_classifier, classifier_params, c
 from yolos_jax.model.classifier_config import CLASSIFIERS, ClassifierConfig
 from yolos_jax.model.yolos import normalize
 from yolos_jax.tasks.classification import classification_loss, images_of
+from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.optimizer import make_optimizer
 from yolos_jax.training.step import data_mesh, make_gradient, make_step, split_over
 from yolos_jax.weights.classifiers import export_classifier, to_timm, to_transformers

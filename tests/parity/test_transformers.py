@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from reference_pack import data_folder
 
-from yolos_jax.data.coco_names import COCO_NAMES
+from yolos_jax.datasets.coco_names import COCO_NAMES
 from yolos_jax.images.sequence import pack, resize, resized_size
 from yolos_jax.model.config import VARIANTS, Compute
 from yolos_jax.model.yolos import MEAN, STD, abstract, apply

@@ -20,9 +20,9 @@ from tiny_weights import (
     write,
 )
 
-from yolos_jax import checkpoints
 from yolos_jax.evaluation.coco_metrics import NAMES
 from yolos_jax.programs import convert as program
+from yolos_jax.weights import checkpoints
 from yolos_jax.weights.huggingface import to_huggingface
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ from made_layouts import LAYOUTS
 from made_tfds import make_tfds
 from PIL import Image
 
-from yolos_jax.data.sources.coco import CocoSource
+from yolos_jax.datasets.coco import CocoSource
 
 SMALL = ["--config=configs/finetune_custom.py", "--config.train.batch_size=2", "--config.data.short_side=48"]
 SMALL += ["--config.data.scales=(32, 48)", "--config.data.crop_sides=(48,)", "--config.data.crop_range=(32, 64)"]

@@ -12,10 +12,13 @@ from micro_run import micro_config
 from PIL import Image
 from tiny_weights import random_params
 
-from yolos_jax import checkpoints, recipe, settings
-from yolos_jax.data.tfds.build import build
+from yolos_jax.config import settings
+from yolos_jax.datasets.tfds.build import build
 from yolos_jax.images.headers import ORIENTATION
+from yolos_jax.tasks import recipe
 from yolos_jax.tasks.detection import facts_of
+from yolos_jax.training import checkpoint_files
+from yolos_jax.weights import checkpoints
 
 STORED = [(64, 48)] * 8  # as in the files; orientations 5 to 8 make them 48 wide and 64 high
 AS_STORED = "--config.data.upright=no", "--config.data.sizes=images"
@@ -52,10 +55,10 @@ def made(tmp_path_factory):
     model = recipe.model_of(config, source.num_classes)
     facts = facts_of(config, source)
     assert facts["data"]["turned"] == "upright"
-    meta = checkpoints.Meta(model, source.label_names, 1, facts, None, config.model.max_side)
+    meta = checkpoint_files.Meta(model, source.label_names, 1, facts, None, config.model.max_side)
     checkpoints.save(folder / "run", 1, random_params(model), meta)
     (folder / "recipe.py").write_text(
-        f"import sys\nsys.path.append({str(folder.parent)!r})\nfrom yolos_jax.settings import get_config as of\n"
+        f"import sys\nsys.path.append({str(folder.parent)!r})\nfrom yolos_jax.config.settings import get_config as of\n"
         "def get_config():\n    config = of('ti')\n"
         f"    config.update_from_flattened_dict({dict(flat(config))!r})\n    return config\n"
     )

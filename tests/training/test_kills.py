@@ -10,7 +10,8 @@ from micro_run import assert_equal_trees, lines, without_key_biases
 from reference_pack import data_folder
 from training_process import Training, steps_logged
 
-from yolos_jax import checkpoints
+from yolos_jax.training import checkpoint_files
+from yolos_jax.weights import checkpoints
 
 KILLS = 10
 KILL = {
@@ -46,7 +47,7 @@ def assert_same_runs(whole, other, total, terms) -> None:
     """Parameters, their moving average and every logged number are bit-equal."""
     for name in ("params", "ema"):
         shapes = {name: checkpoints.load_any(whole)[0]}
-        assert_equal_trees(*(checkpoints.read(folder, total, **shapes)[name] for folder in (whole, other)))
+        assert_equal_trees(*(checkpoint_files.read(folder, total, **shapes)[name] for folder in (whole, other)))
     logged = [[[line[term] for term in terms] for line in lines(folder)] for folder in (whole, other)]
     assert logged[0] == logged[1] and len(logged[0]) == total
 
@@ -70,7 +71,7 @@ def test_a_classifier_too(tmp_path):
     settings = {"program": "pretrain.py", "train.epochs": 16, "train.ema": 0.9, "augment.repeats": 2}
     with Training(root, tmp_path / "whole", **settings) as run:
         assert run.end(300) == 0, run.text()
-    total = checkpoints.steps(tmp_path / "whole")[-1]
+    total = checkpoint_files.steps(tmp_path / "whole")[-1]
     killed_and_resumed(root, tmp_path / "run", total, 2, random.Random(1), apart=12, **settings)
     assert_same_runs(tmp_path / "whole", tmp_path / "run", total, ("loss", "grad_norm"))
 
@@ -85,9 +86,9 @@ def test_killed_on_some_devices_and_resumed_on_others(tmp_path):
         assert process.end(300) == 0, process.text()
     for devices, least in ((8, 4), (1, 12)):
         with Training(root, run, devices=devices, **short) as process:
-            process.wait_for(lambda least=least: (checkpoints.steps(run) or [0])[-1] >= least)
+            process.wait_for(lambda least=least: (checkpoint_files.steps(run) or [0])[-1] >= least)
             process.process.kill()
-        assert least <= checkpoints.steps(run)[-1] < 20, "killed too late to show anything"
+        assert least <= checkpoint_files.steps(run)[-1] < 20, "killed too late to show anything"
     with Training(root, run, devices=8, **short) as process:
         assert process.end(300) == 0, process.text()
     a, b = (without_key_biases(checkpoints.load(folder)[0]) for folder in (tmp_path / "whole", run))

@@ -12,18 +12,20 @@ from compiled_once import compiled_once
 from made_coco import make_coco
 from micro_run import SIZES, assert_equal_trees, lines, micro_config, micro_data, without_key_biases
 
-from yolos_jax import checkpoints, recipe
 from yolos_jax.data.loader import Share
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import build
+from yolos_jax.tasks import recipe
 from yolos_jax.tasks.detection import detection_task, train
+from yolos_jax.training import checkpoint_files
 from yolos_jax.training.prefetch import Batches
 from yolos_jax.training.resume import newest
 from yolos_jax.training.saving import Checkpoints
 from yolos_jax.training.signals import Signals
 from yolos_jax.training.step import NotFinite, StepReport, data_mesh, not_finite, split_over
 from yolos_jax.training.task import LossReport
+from yolos_jax.weights import checkpoints
 
 ONE = jax.devices()[:1]
 
@@ -37,7 +39,7 @@ def config_of(root, **changes):
 def arrays_of(folder, step=4):
     """Parameters and their moving average."""
     shapes = checkpoints.load(folder)[0]
-    return checkpoints.read(folder, step, params=shapes, ema=shapes)
+    return checkpoint_files.read(folder, step, params=shapes, ema=shapes)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -141,9 +143,9 @@ def test_evaluations_while_training_and_the_best_apart(data, tmp_path, capsys):
     train(config, tmp_path, devices=ONE)
     printed = capsys.readouterr().out
     found = {line["step"]: line["val/AP"] for line in lines(tmp_path) if "val/AP" in line}
-    assert list(found) == [2, 4] and checkpoints.steps(tmp_path) == [4]
+    assert list(found) == [2, 4] and checkpoint_files.steps(tmp_path) == [4]
     best = max(found, key=lambda step: (found[step], -step))
-    assert checkpoints.steps(tmp_path / "best") == [best] and f"at step {best}" in printed
+    assert checkpoint_files.steps(tmp_path / "best") == [best] and f"at step {best}" in printed
     _, meta = checkpoints.load(tmp_path / "best")
     assert meta.extra["AP"] == found[best] and [e["step"] for e in meta.extra["evaluations"]][-1] == best
     shutil.rmtree(tmp_path / "best")  # a kill between the last checkpoint and its evaluation
@@ -155,7 +157,7 @@ def test_evaluations_while_training_and_the_best_apart(data, tmp_path, capsys):
     (tmp_path / "metrics.jsonl").write_text("".join(kept))
     train(config, tmp_path, devices=ONE)
     assert {n["step"]: n["val/AP"] for n in lines(tmp_path) if "val/AP" in n} == {4: found[4]}
-    assert "step 4: AP" in capsys.readouterr().out and checkpoints.steps(tmp_path / "best") == [4]
+    assert "step 4: AP" in capsys.readouterr().out and checkpoint_files.steps(tmp_path / "best") == [4]
 
 
 def test_moving_average_is_what_is_loaded(data, whole):
@@ -214,7 +216,7 @@ def test_bad_numbers_stop_and_leave_what_was_saved(data, whole, tmp_path):
         writer.save(2, state, task.meta(2, task.facts))
     with pytest.raises(NotFinite, match="step 3: the .* of image id .* are not finite"):
         train(config, tmp_path, devices=ONE)
-    assert checkpoints.steps(tmp_path) == [2]
+    assert checkpoint_files.steps(tmp_path) == [2]
     assert_equal_trees(arrays_of(tmp_path, 2), {"params": state.params, "ema": state.ema})
 
 
@@ -228,7 +230,7 @@ def test_an_unreadable_image_stops_or_is_replaced(tmp_path, capsys):
     path.write_bytes(path.read_bytes()[:-300])
     with pytest.raises(InputError, match=rf"{number}\.jpg.*on_bad_image=skip") as error:
         train(config, tmp_path / "run", devices=ONE)
-    at = (checkpoints.steps(tmp_path / "run") or [0])[-1]
+    at = (checkpoint_files.steps(tmp_path / "run") or [0])[-1]
     assert (f"step {at} is saved" if at else "nothing was to be saved yet") in str(error.value)
     config.data.on_bad_image = "skip"
     assert train(config, tmp_path / "run", devices=ONE).step == 4
@@ -270,7 +272,7 @@ def test_a_broken_loss_names_the_whole_batch():
 
 def test_converted_weights_are_no_run(data, whole, tmp_path):
     params, meta = checkpoints.load(whole[0])
-    checkpoints.save(tmp_path / "w", 0, params, checkpoints.Meta(meta.model, {}))
+    checkpoints.save(tmp_path / "w", 0, params, checkpoint_files.Meta(meta.model, {}))
     with pytest.raises(InputError, match=r"holds weights \(converted ones"):
         train(config_of(data), tmp_path / "w", devices=ONE)
 

@@ -7,8 +7,8 @@ import optax
 import pytest
 from reference_pack import arrays, train_config
 
+from yolos_jax.config.settings import SETTINGS
 from yolos_jax.model.yolos import abstract
-from yolos_jax.settings import SETTINGS
 from yolos_jax.training.optimizer import by_epoch, clip_like_torch, decay_mask, learning_rates, make_optimizer
 from yolos_jax.weights.reference import to_reference
 

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 from tiny_weights import TINY
 
-from yolos_jax.checkpoints import Meta
+from yolos_jax.config.settings import get_config
 from yolos_jax.errors import InputError
-from yolos_jax.settings import get_config
 from yolos_jax.tasks.detection import other_data
+from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.resume import refuse_differences
 
 DATA = {"fingerprint": "f", "images": 8}

@@ -14,17 +14,18 @@ import pytest
 from micro_run import assert_equal_trees, initial_state
 from tiny_weights import TINY, random_params
 
-from yolos_jax import checkpoints
-from yolos_jax.checkpoints import Meta
+from yolos_jax.config.settings import get_config
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import abstract
-from yolos_jax.recipe import options_of
-from yolos_jax.settings import get_config
+from yolos_jax.tasks.recipe import options_of
+from yolos_jax.training import checkpoint_files
+from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.optimizer import make_optimizer
 from yolos_jax.training.resume import newest as newest_of
 from yolos_jax.training.resume import put_aside_best
 from yolos_jax.training.saving import BEST, Checkpoints, best_so_far
 from yolos_jax.training.step import data_mesh
+from yolos_jax.weights import checkpoints
 
 OPTIMIZER = make_optimizer("adamw", lambda step: 1e-3, 1e-4, 0.1)
 FACTS = {"config": get_config().to_dict(), "data": {"fingerprint": "f", "images": 1}, "order": 1, "versions": {}}
@@ -100,7 +101,7 @@ def test_the_latest_stay_and_the_best_apart(tmp_path):
             writer.save(step, state_of(step), meta_of(step))
             if step in (1, 2):
                 writer.save_best(step, random_params(TINY, step), meta_of(step, AP=0.1 * step))
-    assert checkpoints.steps(tmp_path) == [3, 4] and checkpoints.steps(tmp_path / BEST) == [2]
+    assert checkpoint_files.steps(tmp_path) == [3, 4] and checkpoint_files.steps(tmp_path / BEST) == [2]
     assert best_so_far(tmp_path, "AP") == (2, pytest.approx(0.2))
     assert_equal_trees(checkpoints.load(tmp_path / BEST)[0], random_params(TINY, 2))
 
@@ -112,12 +113,12 @@ def test_without_ground_truth_nothing_is_the_best(tmp_path):
             writer.save(step, state_of(step), meta_of(step))
             said = writer.save_if_best(step, state_of(step).params, meta_of(step, AP=-1.0), "AP")
             assert said == "which makes no checkpoint the best"
-        assert checkpoints.steps(tmp_path / BEST) == [] and best_so_far(tmp_path, "AP") is None
+        assert checkpoint_files.steps(tmp_path / BEST) == [] and best_so_far(tmp_path, "AP") is None
         writer.save_best(1, state_of(1).params, meta_of(1, AP=-1.0))
         assert best_so_far(tmp_path, "AP") is None
         assert writer.save_if_best(2, state_of(2).params, meta_of(2, AP=0.0), "AP") == "the best so far"
         assert writer.save_if_best(3, state_of(3).params, meta_of(3, AP=-1.0), "AP") != "the best so far"
-    assert checkpoints.steps(tmp_path) == [2, 3] and best_so_far(tmp_path, "AP") == (2, 0.0)
+    assert checkpoint_files.steps(tmp_path) == [2, 3] and best_so_far(tmp_path, "AP") == (2, 0.0)
 
 
 def files(folder):
@@ -169,7 +170,7 @@ def test_no_whole_checkpoint_is_a_sentence_and_nothing_is_lost(tmp_path):
     for _ in range(2):  # whatever the trouble is, a second start must not find an empty folder
         with pytest.raises(InputError, match="2 cannot be read.*1 cannot be read.*left as they are"):
             newest(tmp_path)
-    assert checkpoints.steps(tmp_path) == [1, 2]
+    assert checkpoint_files.steps(tmp_path) == [1, 2]
 
 
 def test_a_best_checkpoint_is_no_run_and_stays(tmp_path):
@@ -198,7 +199,7 @@ def test_no_room_is_noticed_before_writing(tmp_path, monkeypatch):
         pytest.raises(InputError, match="No space left.*newest whole one there is step 2"),
     ):
         writer.save(3, state_of(3), meta_of(3))
-    assert checkpoints.steps(tmp_path) == [1, 2]
+    assert checkpoint_files.steps(tmp_path) == [1, 2]
 
 
 def test_nothing_is_read_from_an_empty_folder(tmp_path):

@@ -10,8 +10,8 @@ import pytest
 from micro_run import lines, micro_data
 from training_process import Training, Trainings, flags, recipe, steps_logged
 
-from yolos_jax import checkpoints
 from yolos_jax.tasks.detection import train
+from yolos_jax.training import checkpoint_files
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def stops_and_saves(runs, run, workdir, number, code):
     runs.wait_for(lambda: steps_logged(workdir) > 5)
     runs.process.send_signal(number)
     assert runs.ended(run) == code, runs.text()
-    (step,) = checkpoints.steps(workdir)
+    (step,) = checkpoint_files.steps(workdir)
     assert f"stopped by {number.name} after step {step} of 10000; step {step} is saved in {workdir}" in runs.text()
     assert lines(workdir)[-1]["step"] == step == steps_logged(workdir)
 
@@ -47,7 +47,7 @@ def a_dead_worker_is_reported_and_the_work_saved(runs, run, workdir):
     workers = workers_of(runs, 2)
     workers[-1].kill()
     assert runs.ended(run, 60) == 2, runs.text()
-    (step,) = checkpoints.steps(workdir)
+    (step,) = checkpoint_files.steps(workdir)
     (sentence,) = [line for line in runs.text().splitlines() if line.startswith("error: ")]
     assert f"process {workers[-1].pid} ended with code -9" in sentence and f"step {step} is saved" in sentence
     psutil.wait_procs(workers, timeout=10)
@@ -79,7 +79,7 @@ def test_ends_of_runs(data, tmp_path, call):
         assert runs.end() == 130
     assert "Traceback" not in runs.text()
     saved = f"saved in {last}" in runs.text()  # the second signal came too late to matter, or both as one
-    assert saved or all(step % 7 == 0 for step in checkpoints.steps(last))
+    assert saved or all(step % 7 == 0 for step in checkpoint_files.steps(last))
 
 
 def test_signals_during_an_evaluation(data, tmp_path, capsys):
@@ -90,18 +90,18 @@ def test_signals_during_an_evaluation(data, tmp_path, capsys):
     """
     slow = {"train.epochs": 1, "eval.every_epochs": 1, "eval.batch_size": 1, "data.val_split": "train2017"}
     with Training(data, tmp_path, **slow) as run:
-        run.wait_for(lambda: checkpoints.steps(tmp_path))
+        run.wait_for(lambda: checkpoint_files.steps(tmp_path))
         run.process.send_signal(signal.SIGTERM)
         assert run.end() == 143, run.text()
-    assert checkpoints.steps(tmp_path) == [2] and "Traceback" not in run.text() and "AP" not in "".join(run.said)
+    assert checkpoint_files.steps(tmp_path) == [2] and "Traceback" not in run.text() and "AP" not in "".join(run.said)
     with Training(data, tmp_path, **slow, **{"data.workers": 1}) as run:
         workers_of(run, 1)  # the run is complete but for its evaluation
         time.sleep(1.0)
         os.killpg(run.process.pid, signal.SIGTERM)
         assert run.end() == 143, run.text()
-    assert "Traceback" not in run.text() and checkpoints.steps(tmp_path) == [2]
+    assert "Traceback" not in run.text() and checkpoint_files.steps(tmp_path) == [2]
     assert "AP" not in "".join(run.said)
     outcome = train(recipe(data, slow), tmp_path, devices=jax.devices()[:1])
     said = "".join(capsys.readouterr())  # the bar of progress is on stderr
     assert outcome.step == 2 and outcome.signal == 0 and "going on from the checkpoint of step 2" in said
-    assert "step 2: AP" in said and checkpoints.steps(tmp_path / "best") == [2]
+    assert "step 2: AP" in said and checkpoint_files.steps(tmp_path / "best") == [2]

@@ -15,11 +15,11 @@ from compiled_once import compiled_once
 from micro_run import lines
 from tiny_weights import TINY
 
-from yolos_jax import checkpoints
-from yolos_jax.checkpoints import Meta
+from yolos_jax.config.settings import get_config
 from yolos_jax.data.loader import Loaded
-from yolos_jax.recipe import options_of
-from yolos_jax.settings import get_config
+from yolos_jax.tasks.recipe import options_of
+from yolos_jax.training import checkpoint_files
+from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.loop import train
 from yolos_jax.training.task import LossReport, Task
 
@@ -117,12 +117,12 @@ def test_a_line_is_trained_evaluated_and_kept(tmp_path, capsys, accumulate, ema)
     assert (outcome.step, outcome.compiled, outcome.padding) == (STEPS, (1,), 0.0)
     shapes = line_task([], None).shapes
     trees = {"params": shapes} | ({"ema": shapes} if ema else {})
-    found = checkpoints.read(tmp_path, STEPS, **trees)
+    found = checkpoint_files.read(tmp_path, STEPS, **trees)
     for name, want in zip(trees, expected(ema)):
         np.testing.assert_allclose((found[name]["slope"], found[name]["offset"]), want, rtol=1e-5)
     assert [line["val/fit"] for line in lines(tmp_path) if "val/fit" in line] == [0.1, 0.9, 0.5]
     assert (tmp_path / "curves.png").exists() == (not ema)
-    assert checkpoints.steps(tmp_path) == [2, 4, 6] and checkpoints.steps(tmp_path / "best") == [4]
+    assert checkpoint_files.steps(tmp_path) == [2, 4, 6] and checkpoint_files.steps(tmp_path / "best") == [4]
     printed = capsys.readouterr().out
     assert "a line through points\nnote: points have no errors" in printed
     assert "step 4: fit 0.9000, the best so far" in printed and "step 6: fit 0.5000, best 0.9000 at step 4" in printed
@@ -132,7 +132,7 @@ def test_a_line_is_trained_evaluated_and_kept(tmp_path, capsys, accumulate, ema)
 def test_a_run_that_has_nothing_to_score_has_no_best(tmp_path, capsys):
     train(lambda mesh: line_task([-1.0, -1.0, -1.0], mesh), tmp_path, OPTIONS, jax.devices()[:1])
     printed = capsys.readouterr().out
-    assert checkpoints.steps(tmp_path / "best") == [] and checkpoints.steps(tmp_path)[-1] == STEPS
+    assert checkpoint_files.steps(tmp_path / "best") == [] and checkpoint_files.steps(tmp_path)[-1] == STEPS
     assert printed.count("nothing to score, which makes no checkpoint the best") == 3 and "best so far" not in printed
     assert "best fit" not in printed
 
@@ -145,10 +145,10 @@ def test_a_line_in_two_parts(tmp_path):
 
     with contextlib.suppress(RuntimeError, StopIteration):
         train(broken, tmp_path, OPTIONS, jax.devices()[:1])
-    assert checkpoints.steps(tmp_path)[-1] == 4
+    assert checkpoint_files.steps(tmp_path)[-1] == 4
     assert train(lambda mesh: line_task([0.2, 0.3], mesh), tmp_path, OPTIONS, jax.devices()[:1]).step == STEPS
     numbers = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in numbers if "error" in line] == [1, 2, 3, 4, 5, 6]
     assert [(line["step"], line["val/fit"]) for line in numbers if "val/fit" in line] == [(2, 0.1), (4, 0.2), (6, 0.3)]
-    found = checkpoints.read(tmp_path, STEPS, params=line_task([], None).shapes)["params"]
+    found = checkpoint_files.read(tmp_path, STEPS, params=line_task([], None).shapes)["params"]
     np.testing.assert_allclose((found["slope"], found["offset"]), expected()[0], rtol=1e-5)

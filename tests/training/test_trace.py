@@ -17,7 +17,7 @@ from yolos_jax.data.augment import Pipeline, Resize, Views
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.data.loader import LoadStep, load
 from yolos_jax.data.plan import PlannedBatch
-from yolos_jax.data.sources.coco import CocoSource
+from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.images.sequence import pack
 from yolos_jax.model.config import Compute

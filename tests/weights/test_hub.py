@@ -14,10 +14,10 @@ import pytest
 from cpu_devices import cpu_devices
 from tiny_weights import TINY, assert_bit_equal, deit_state, folder, huggingface_folder, in_hub_cache, random_params
 
-from yolos_jax import Detector, checkpoints
+from yolos_jax import Detector
 from yolos_jax.errors import InputError
 from yolos_jax.inference.loading import load_model
-from yolos_jax.weights import hub_model, load_weights
+from yolos_jax.weights import checkpoints, hub_model, load_weights
 from yolos_jax.weights.processor import Sizes, write_processor
 from yolos_jax.weights.starting import starting_params
 

@@ -27,10 +27,10 @@ from tiny_weights import (
     write,
 )
 
-from yolos_jax import checkpoints
 from yolos_jax.model.config import VARIANTS
 from yolos_jax.model.yolos import build
-from yolos_jax.weights import export_huggingface, load_weights
+from yolos_jax.training import checkpoint_files
+from yolos_jax.weights import checkpoints, export_huggingface, load_weights
 from yolos_jax.weights.processor import Sizes, write_processor
 
 SIZES = Sizes(96, 160)
@@ -157,7 +157,7 @@ def there_and_back(source: str | Path, config, params, tmp_path: Path) -> None:
     assert found.config == config
     assert_bit_equal(found.params, params)
     names, ids = {0: "cat", 3: "dog"}, (7, 1, 90, 12)
-    meta = checkpoints.Meta(found.config, names, 0, {"processor": SIZES._asdict()}, ids)
+    meta = checkpoint_files.Meta(found.config, names, 0, {"processor": SIZES._asdict()}, ids)
     checkpoints.save(tmp_path / "ours", 0, found.params, meta)
     ours, kept = checkpoints.load(tmp_path / "ours")
     assert kept == meta

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 from tiny_weights import TINY, assert_bit_equal, huggingface_folder, random_params
 
-from yolos_jax import Detector, checkpoints
-from yolos_jax.checkpoints import Meta
+from yolos_jax import Detector
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.coco_metrics import NAMES
 from yolos_jax.images.sequence import pack, resize, resized_size
@@ -16,7 +15,8 @@ from yolos_jax.inference.loading import load_model
 from yolos_jax.model.config import Compute
 from yolos_jax.model.yolos import abstract, apply
 from yolos_jax.programs.convert import facts_of
-from yolos_jax.weights import export_huggingface, load_weights, recorded_facts, sizes_of
+from yolos_jax.training.checkpoint_files import Meta
+from yolos_jax.weights import checkpoints, export_huggingface, load_weights, recorded_facts, sizes_of
 from yolos_jax.weights.card import Facts
 from yolos_jax.weights.processor import MEAN, STD, Sizes, read_processor, write_processor
 

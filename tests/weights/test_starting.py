@@ -9,10 +9,11 @@ from made_coco import box, make_coco
 from micro_run import assert_equal_trees
 from tiny_weights import TINY, deit_state, huggingface_folder, random_params, reference_state, write
 
-from yolos_jax import checkpoints
-from yolos_jax.data.sources.coco import CocoSource
+from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import build
+from yolos_jax.training import checkpoint_files
+from yolos_jax.weights import checkpoints
 from yolos_jax.weights.starting import starting_params
 
 SEVEN = dataclasses.replace(TINY, num_classes=7)
@@ -28,7 +29,7 @@ def split_head(params):
 def sources(folder):
     """The same weights as a reference file, a Hugging Face folder and a checkpoint of ours."""
     params = random_params(TINY)
-    checkpoints.save(folder / "ours", 5, params, checkpoints.Meta(TINY, {1: "a"}, 5))
+    checkpoints.save(folder / "ours", 5, params, checkpoint_files.Meta(TINY, {1: "a"}, 5))
     return {
         "reference": write(folder / "yolos.safetensors", reference_state()),
         "huggingface": huggingface_folder(folder / "hf"),

@@ -6,15 +6,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from yolos_jax.data.layouts import voc
+from yolos_jax.datasets.layouts import voc
 from yolos_jax.evaluation.class_scores import ClassScores
 from yolos_jax.evaluation.coco_metrics import scored, to_results
 from yolos_jax.evaluation.every_image import EveryImage
 from yolos_jax.evaluation.one_pass import never
 from yolos_jax.evaluation.voc_metrics import voc_metrics
-from yolos_jax.inference.postprocess import postprocess
 from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.config import Compute, YolosConfig
+from yolos_jax.model.postprocess import postprocess
 from yolos_jax.model.yolos import abstract, apply_on
 
 

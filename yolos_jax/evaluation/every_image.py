@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from yolos_jax.data.augment import Pipeline
-from yolos_jax.data.examples import DataSet
 from yolos_jax.data.loader import Loaded, LoadStep
 from yolos_jax.data.plan import EvaluationPlan
+from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.evaluation.one_pass import Batching, Passes, Program, never
 from yolos_jax.images.sequence import Geometry
 

@@ -11,17 +11,17 @@ from typing import Any, NamedTuple, overload
 import jax
 import numpy as np
 
-from yolos_jax.checkpoints import Meta
-from yolos_jax.compiled import AUTO, keep_compiled
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import ImageLike, file_bytes, one_or_many, read_rgb
 from yolos_jax.images.sequence import pack, resize, rounded_tokens, to_patches
+from yolos_jax.inference.compiled import AUTO, keep_compiled
 from yolos_jax.inference.detections import Detections
 from yolos_jax.inference.loading import check_whole, geometry_of, load_model
-from yolos_jax.inference.postprocess import postprocess
 from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.config import Compute
+from yolos_jax.model.postprocess import postprocess
 from yolos_jax.model.yolos import Outputs, abstract, apply, apply_on
+from yolos_jax.training.checkpoint_files import Meta
 
 
 class Queries(NamedTuple):

@@ -7,12 +7,14 @@ from typing import Any
 import jax
 from flax import nnx
 
-from yolos_jax import checkpoints, weights
-from yolos_jax.checkpoints import Meta
+from yolos_jax import weights
 from yolos_jax.errors import InputError, check_path
 from yolos_jax.images.sequence import Geometry
 from yolos_jax.model.config import Compute
 from yolos_jax.model.yolos import Yolos, abstract
+from yolos_jax.training import checkpoint_files
+from yolos_jax.training.checkpoint_files import Meta
+from yolos_jax.weights import checkpoints
 
 
 def load_model(path: str | Path) -> tuple[dict, Meta]:
@@ -23,7 +25,7 @@ def load_model(path: str | Path) -> tuple[dict, Meta]:
     """
     check_path(path)
     local = Path(path).is_file() or (Path(path) / "config.json").is_file()
-    if checkpoints.steps(path) or not (local or weights.hub_model(path)):
+    if checkpoint_files.steps(path) or not (local or weights.hub_model(path)):
         return checkpoints.load(path)
     found = weights.load_weights(path, detector=True)
     return found.params, Meta(found.config, found.label_names or {}, 0, found.extra, found.category_ids, found.max_side)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from yolos_jax.objective.boxes import cxcywh_to_xyxy, giou
+from yolos_jax.model.boxes import cxcywh_to_xyxy, giou
 from yolos_jax.objective.matching import Matching, match, matching_cost
 from yolos_jax.objective.weights import LossWeights
 

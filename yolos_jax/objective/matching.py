@@ -15,7 +15,7 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 
 from yolos_jax.errors import InputError
-from yolos_jax.objective.boxes import cxcywh_to_xyxy, giou
+from yolos_jax.model.boxes import cxcywh_to_xyxy, giou
 from yolos_jax.objective.weights import LossWeights
 
 MATCHERS = ("host", "device")

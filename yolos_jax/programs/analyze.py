@@ -36,9 +36,9 @@ def tokens() -> None:
     out, written = args.out, ("tokens.csv", "classes.csv", "token_classes.csv", "predictions.json")
     params, meta, evaluator = opened(args, config, *written, "tokens.png", "classes.png")
 
-    from yolos_jax.analysis import figures
-    from yolos_jax.analysis.tokens import examine
-    from yolos_jax.plotting import save_figure
+    from yolos_jax.tools.analysis import figures
+    from yolos_jax.tools.analysis.tokens import examine
+    from yolos_jax.training.plotting import save_figure
 
     names = names_of(meta, evaluator, args.checkpoint)
     table, classes, skipped = examine(evaluator, params, out, names, args.tokens, args.confident)
@@ -62,11 +62,11 @@ def correlation() -> None:
     args, config = parser.parse_recipe()
     params, _, evaluator = opened(args, config, "correlation.csv", "scatter.csv", "correlation.png")
 
-    from yolos_jax.analysis import figures
-    from yolos_jax.analysis.attention_maps import block_of
-    from yolos_jax.analysis.correlation import AGAINST, PAPER, check_tokens, examine
-    from yolos_jax.analysis.tables import markdown, write_rows
-    from yolos_jax.plotting import save_figure
+    from yolos_jax.tools.analysis import figures
+    from yolos_jax.tools.analysis.attention_maps import block_of
+    from yolos_jax.tools.analysis.correlation import AGAINST, PAPER, check_tokens, examine
+    from yolos_jax.tools.analysis.tables import markdown, write_rows
+    from yolos_jax.training.plotting import save_figure
 
     layer = None if args.layer is None else block_of(args.layer, evaluator.model.depth)
     check_tokens(evaluator.model)
@@ -134,11 +134,11 @@ def positions() -> None:
 
     import numpy as np
 
-    from yolos_jax.analysis import figures
-    from yolos_jax.analysis.positions import by_distance, chosen_grids, grids_of, likeness, resized
-    from yolos_jax.analysis.tables import write_rows
     from yolos_jax.inference.loading import geometry_of, load_model
-    from yolos_jax.plotting import save_figure
+    from yolos_jax.tools.analysis import figures
+    from yolos_jax.tools.analysis.positions import by_distance, chosen_grids, grids_of, likeness, resized
+    from yolos_jax.tools.analysis.tables import write_rows
+    from yolos_jax.training.plotting import save_figure
 
     params, meta = load_model(args.checkpoint)
     geometry = geometry_of(meta, args.short_side, args.max_side)
@@ -173,7 +173,7 @@ def runs() -> None:
     args = parser.parse()
     check_out(args.out, args.overwrite, "runs.png", "runs.csv")
 
-    from yolos_jax.analysis.runs import compare_runs
+    from yolos_jax.tools.analysis.runs import compare_runs
 
     print(compare_runs(args.runs, args.out))
     print(f"written to {args.out}")
@@ -189,7 +189,7 @@ def add_split_flags(parser: Parser) -> None:
 def opened(args: Any, config: Any, *names: str) -> tuple[dict, Any, Any]:
     """Parameters, meta and evaluator, once it is sure that no file of these names is overwritten."""
     check_out(args.out, args.overwrite, *names)
-    from yolos_jax.compiled import keep_compiled
+    from yolos_jax.inference.compiled import keep_compiled
     from yolos_jax.tasks.detection import evaluator_for
 
     say(keep_compiled(config.eval.compilation_cache))

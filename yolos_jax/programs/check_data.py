@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from yolos_jax.data.layouts.splits import MissingSplit
+from yolos_jax.datasets.splits import MissingSplit
 from yolos_jax.errors import clear_errors, make_folder
 from yolos_jax.programs.command_line import RecipeParser
 
@@ -35,7 +35,7 @@ def main() -> None:
     if args.show:
         make_folder(Path(args.show_to).parent)
 
-    from yolos_jax.data import survey
+    from yolos_jax.tools import survey
 
     problems: list[survey.Problem] = []
     try:
@@ -51,9 +51,9 @@ def main() -> None:
 
 def look(config: Any, args: argparse.Namespace, problems: list) -> None:
     """Prints what is in the splits; what is wrong goes to `problems`."""
-    from yolos_jax import recipe
-    from yolos_jax.data import survey
-    from yolos_jax.data.rules import Known
+    from yolos_jax.datasets.rules import Known
+    from yolos_jax.tasks import recipe
+    from yolos_jax.tools import survey
 
     train = survey.read_split("train", lambda complain: recipe.source_of(config, "train", complain=complain), problems)
     problems += survey.nothing_problems(train)
@@ -85,10 +85,10 @@ def look(config: Any, args: argparse.Namespace, problems: list) -> None:
 
 def show(config: Any, model: Any, source: Any, count: int, path: str) -> None:
     """Writes a page of training images, chosen at random, as the first epoch gives them to the model."""
-    from yolos_jax import recipe
     from yolos_jax.images.reading import UnreadableImage
-    from yolos_jax.inference.contact_sheet import contact_sheet
     from yolos_jax.inference.drawing import draw_boxes
+    from yolos_jax.tasks import recipe
+    from yolos_jax.tools.contact_sheet import contact_sheet
 
     pipeline = recipe.augmentation_of(config, model)
     views = pipeline.views(source.examples.sizes, config.seed, 0)

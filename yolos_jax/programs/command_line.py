@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from absl import logging
 from ml_collections import ConfigDict
 
-from yolos_jax import settings
+from yolos_jax.config import settings
 from yolos_jax.errors import InputError, check_path
 
 PACKAGE = Path(__file__).resolve().parents[1]

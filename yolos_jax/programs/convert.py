@@ -13,22 +13,23 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolos_jax import settings
+from yolos_jax.config import settings
 from yolos_jax.errors import InputError, check_empty, clear_errors
 from yolos_jax.programs.command_line import Parser, load_recipe
 
 if TYPE_CHECKING:
-    from yolos_jax.checkpoints import Meta
+    from yolos_jax.training.checkpoint_files import Meta
     from yolos_jax.weights.card import Facts
 
 
 def read(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
     """(parameters, what a checkpoint is to say about them, what to print about them) of SOURCE."""
-    from yolos_jax import checkpoints, recipe
-    from yolos_jax.data.coco_names import COCO_NAMES
+    from yolos_jax.datasets.coco_names import COCO_NAMES
     from yolos_jax.model.classifier_config import ClassifierConfig
     from yolos_jax.model.config import COCO_CLASSES
-    from yolos_jax.weights import load_weights, variant_of, with_classes
+    from yolos_jax.tasks import recipe
+    from yolos_jax.training import checkpoint_files
+    from yolos_jax.weights import checkpoints, load_weights, variant_of, with_classes
 
     wanted, is_open = None if args.variant is None else variant_of(args.variant), False
     if args.config is not None:
@@ -36,7 +37,7 @@ def read(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
         settings.require(config, settings.DETECTION)
         config = settings.complete(config)
         wanted, is_open = recipe.model_of(config, COCO_CLASSES), config.model.num_classes == 0
-    if checkpoints.steps(args.source):
+    if checkpoint_files.steps(args.source):
         if not args.to_hf:
             raise InputError(f"{args.source} is a checkpoint of ours already; add --to-hf to export it.")
         params, meta = checkpoints.load_any(args.source)
@@ -52,7 +53,7 @@ def read(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
     names = found.label_names
     if names is None:
         names = COCO_NAMES if found.config.num_classes == COCO_CLASSES else {}
-    meta = checkpoints.Meta(found.config, names, 0, found.extra, found.category_ids, found.max_side)
+    meta = checkpoint_files.Meta(found.config, names, 0, found.extra, found.category_ids, found.max_side)
     return found.params, meta, found.report
 
 
@@ -82,9 +83,8 @@ def main() -> None:
     args = parser.parse()
     if args.seed < 0:
         raise InputError(f"--seed is {args.seed}; it must be at least 0.")
-    from yolos_jax import checkpoints
     from yolos_jax.model.classifier_config import ClassifierConfig
-    from yolos_jax.weights import export_huggingface, sizes_of
+    from yolos_jax.weights import checkpoints, export_huggingface, sizes_of
     from yolos_jax.weights.classifiers import TIMM_FILE, export_classifier
 
     (check_empty if args.to_hf else checkpoints.check_free)(args.out)

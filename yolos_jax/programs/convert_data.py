@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from yolos_jax.config.settings import BOXES
 from yolos_jax.errors import InputError, check_empty, clear_errors, make_folder
 from yolos_jax.images.reading import UnreadableImage
 from yolos_jax.programs.command_line import Parser
-from yolos_jax.settings import BOXES
 
 
 @clear_errors()
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--boxes", default="xywh", choices=BOXES, help=text)
     args = parser.parse()
 
-    from yolos_jax.data.layouts.convert import names_of, write_split
+    from yolos_jax.datasets.writing import names_of, write_split
 
     check_empty(args.out)
     layout, splits, notes = splits_in(args.data, args.boxes)
@@ -54,11 +54,11 @@ def main() -> None:
 
 def splits_in(data: Path, boxes: str) -> tuple[str, dict[str, Callable[[], Any]], list[str]]:
     """The layout of a data set, what makes the source of each of its splits, and notes; `boxes` as in `Rules`."""
-    from yolos_jax.data.layouts.recognise import is_datasets, recognise
-    from yolos_jax.data.rules import Rules
-    from yolos_jax.data.sources.coco import CocoSource
-    from yolos_jax.data.tfds.dataset import TfdsSource
-    from yolos_jax.data.tfds.records import find_dataset, splits_of
+    from yolos_jax.datasets.coco import CocoSource
+    from yolos_jax.datasets.layouts.recognise import is_datasets, recognise
+    from yolos_jax.datasets.rules import Rules
+    from yolos_jax.datasets.tfds.dataset import TfdsSource
+    from yolos_jax.datasets.tfds.records import find_dataset, splits_of
 
     directory = None if is_datasets(data) else find_dataset(data)
     if directory:

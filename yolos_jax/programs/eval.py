@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from yolos_jax import settings
+from yolos_jax.config import settings
 from yolos_jax.distributed import launch
 from yolos_jax.errors import InputError, clear_errors, make_folder
 from yolos_jax.programs.command_line import RecipeParser, say
@@ -35,9 +35,9 @@ def main() -> None:
 
 def evaluate(args: argparse.Namespace, config: Any) -> None:
     """Evaluates, prints and writes."""
-    from yolos_jax.compiled import keep_compiled
     from yolos_jax.distributed.processes import Processes
     from yolos_jax.evaluation.coco_metrics import table, write_report
+    from yolos_jax.inference.compiled import keep_compiled
     from yolos_jax.tasks.detection import evaluator_for, facts_of, scoring_notes
     from yolos_jax.training.resume import refuse_unequal
     from yolos_jax.weights import hub_model
@@ -71,9 +71,9 @@ def evaluate(args: argparse.Namespace, config: Any) -> None:
 
 def classify(args: argparse.Namespace, config: Any) -> None:
     """The same for a classifier."""
-    from yolos_jax.compiled import keep_compiled
     from yolos_jax.distributed.processes import Processes
     from yolos_jax.evaluation.coco_metrics import write_metrics
+    from yolos_jax.inference.compiled import keep_compiled
     from yolos_jax.tasks.classification import class_evaluator_for, facts_of_classes
     from yolos_jax.training.resume import refuse_unequal
 
@@ -104,7 +104,7 @@ def check_out(out: Path, plots: Path | None, overwrite: bool) -> None:
             raise InputError(f"{file} is of an earlier evaluation; give another folder, or --overwrite.")
     make_folder(out)
     if plots is not None:
-        from yolos_jax.plotting import new_figure
+        from yolos_jax.training.plotting import new_figure
 
         new_figure(1, 1)
         make_folder(plots)
@@ -112,7 +112,7 @@ def check_out(out: Path, plots: Path | None, overwrite: bool) -> None:
 
 def plot(folder: Path, source: Any, result: Any, threshold: float, step: int) -> None:
     """What the detections are like, as figures and tables; prints the tables."""
-    from yolos_jax.analysis.results import write_results
+    from yolos_jax.tools.analysis.results import write_results
 
     ids = source.examples.image_ids.tolist()
     place = {image_id: i for i, image_id in enumerate(ids)}

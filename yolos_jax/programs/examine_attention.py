@@ -14,8 +14,8 @@ from yolos_jax.inference.inputs import Input, find
 from yolos_jax.programs.command_line import Parser, say
 
 if TYPE_CHECKING:
-    from yolos_jax.analysis.attention_maps import Seen
     from yolos_jax.inference.detector import Detector
+    from yolos_jax.tools.analysis.attention_maps import Seen
 
 OVERLAP = 0.5  # least IoU of two checkpoints' boxes that are shown as the same object
 
@@ -32,10 +32,10 @@ def attention() -> None:
 
     from tqdm import tqdm
 
-    from yolos_jax.analysis.attention_maps import look_at
-    from yolos_jax.compiled import OFF, keep_compiled
     from yolos_jax.images.reading import UnreadableImage
+    from yolos_jax.inference.compiled import OFF, keep_compiled
     from yolos_jax.inference.detector import Detector
+    from yolos_jax.tools.analysis.attention_maps import look_at
 
     say(keep_compiled(args.compilation_cache))
     sources = [args.checkpoint, *([args.compare] if args.compare else [])]
@@ -116,7 +116,7 @@ def names_for(images: Sequence[Input], out: Path, overwrite: bool) -> list[str]:
 
 def check_asked(args: Any, source: str, detector: "Detector") -> None:
     """`InputError` for a block or a head that a checkpoint does not have; says that it has no names."""
-    from yolos_jax.analysis.attention_maps import block_of
+    from yolos_jax.tools.analysis.attention_maps import block_of
 
     block_of(args.layer, detector.config.depth)
     heads = detector.config.heads
@@ -129,8 +129,8 @@ def check_asked(args: Any, source: str, detector: "Detector") -> None:
 
 def draw(seen: list["Seen"], args: Any, name: str) -> int:
     """A figure for each token of the first checkpoint that found something; how many."""
-    from yolos_jax.analysis.figures import ENLARGEMENTS, attention_figure
-    from yolos_jax.plotting import save_figure
+    from yolos_jax.tools.analysis.figures import ENLARGEMENTS, attention_figure
+    from yolos_jax.training.plotting import save_figure
 
     enlarge = list(ENLARGEMENTS) if args.enlarge == "both" else [args.enlarge]
     tokens = seen[0].over(args.threshold)

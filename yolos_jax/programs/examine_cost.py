@@ -7,20 +7,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from yolos_jax.analysis import costs
-from yolos_jax.analysis.measuring import environment
-from yolos_jax.analysis.tables import markdown, write_rows
-from yolos_jax.checkpoints import Meta
-from yolos_jax.compiled import AUTO, keep_compiled
 from yolos_jax.errors import InputError, make_folder
 from yolos_jax.images.sequence import Geometry
+from yolos_jax.inference.compiled import AUTO, keep_compiled
 from yolos_jax.inference.detector import Detector
 from yolos_jax.inference.loading import geometry_of, load_model
 from yolos_jax.model.config import Compute, variant
-from yolos_jax.model.cost import multiply_adds
 from yolos_jax.model.yolos import build
 from yolos_jax.programs.command_line import say
 from yolos_jax.programs.examine_attention import images_of
+from yolos_jax.tools.analysis import costs
+from yolos_jax.tools.analysis.measuring import environment
+from yolos_jax.tools.analysis.multiply_adds import multiply_adds
+from yolos_jax.tools.analysis.tables import markdown, write_rows
+from yolos_jax.training.checkpoint_files import Meta
 
 TYPICAL = (640, 480)  # pixels of COCO's most frequent size, where no sizes are given
 

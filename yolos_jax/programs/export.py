@@ -11,11 +11,11 @@ import argparse
 from pathlib import Path
 
 from yolos_jax.errors import InputError, check_empty, clear_errors
-from yolos_jax.exporting import onnx, stablehlo
 from yolos_jax.images.sequence import most_patches
 from yolos_jax.inference.loading import geometry_of, load_model
 from yolos_jax.model.config import Compute
 from yolos_jax.programs.command_line import Parser
+from yolos_jax.tools.exporting import onnx, stablehlo
 
 
 def parse() -> argparse.Namespace:

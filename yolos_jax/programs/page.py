@@ -54,11 +54,11 @@ def page_of(
     cache: str = "auto",
 ) -> Any:
     """The page as a `gradio.Blocks`; the first checkpoint is loaded, so that a wrong one is named at once."""
-    from yolos_jax.page.gradio_page import build, load_gradio
+    from yolos_jax.tools.page.gradio_page import build, load_gradio
 
     load_gradio()
-    from yolos_jax.compiled import keep_compiled
-    from yolos_jax.page.looking import Looker
+    from yolos_jax.inference.compiled import keep_compiled
+    from yolos_jax.tools.page.looking import Looker
 
     say(keep_compiled(cache))
     looker = Looker(checkpoints, *sides, tokens)
@@ -68,7 +68,7 @@ def page_of(
 
 def serve(blocks: Any, host: str, port: int, megabytes: int) -> None:
     """Serves the page until it is interrupted."""
-    from yolos_jax.page import gradio_page
+    from yolos_jax.tools.page import gradio_page
 
     gradio_page.serve(blocks, host, port, megabytes)
 

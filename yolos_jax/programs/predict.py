@@ -166,7 +166,7 @@ def look_at_video(run: Run, target: Target) -> None:
 
 def report(run: Run, wanted: Sequence[Target]) -> None:
     """Prints what was found and what could not be read; the latter is an `InputError`, too."""
-    from yolos_jax.data.dark import dark_files
+    from yolos_jax.datasets.dark import dark_files
 
     for reason in run.skipped:
         print(f"skipped: {reason}")
@@ -205,7 +205,7 @@ def main() -> None:
         video.need_av()
     make_folder(args.out)
 
-    from yolos_jax.compiled import OFF, keep_compiled
+    from yolos_jax.inference.compiled import OFF, keep_compiled
     from yolos_jax.inference.detector import Detector
 
     say(keep_compiled(args.compilation_cache))

@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--splits", nargs="+", default=(), help="splits to write, instead of train2017 and val2017")
     args = parser.parse()
 
-    from yolos_jax.data.tfds.build import build
+    from yolos_jax.datasets.tfds.build import build
 
     folder, found = build(args.coco, args.out, args.splits)
     for one in found:

@@ -9,7 +9,7 @@ import functools
 import sys
 from typing import Any
 
-from yolos_jax import settings
+from yolos_jax.config import settings
 from yolos_jax.distributed import launch
 from yolos_jax.errors import clear_errors
 from yolos_jax.programs.command_line import RecipeParser
@@ -31,7 +31,7 @@ def run(description: str | None, task: str) -> None:
     with launch.guarded(), clear_errors():
         launch.join(args.coordinator, args.processes, args.process, args.distributed)
         # The loop itself rather than yolos_jax.train, so that a traceback has one frame of ours less.
-        from yolos_jax.recipe import options_of
+        from yolos_jax.tasks.recipe import options_of
         from yolos_jax.training.loop import train
 
         outcome = train(maker_of(task, config), args.workdir, options_of(config, args.accept_differences))
@@ -41,7 +41,7 @@ def run(description: str | None, task: str) -> None:
 
 def maker_of(task: str, config: Any) -> Any:
     """Makes what a recipe trains, once the devices are known."""
-    from yolos_jax.recipe import prepare
+    from yolos_jax.tasks.recipe import prepare
 
     config = prepare(config, task)
     if task == settings.CLASSIFICATION:

@@ -11,17 +11,16 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from yolos_jax import checkpoints, settings
-from yolos_jax.checkpoints import Meta
-from yolos_jax.data.classification.class_folders import ClassFolders
+from yolos_jax.config import settings
 from yolos_jax.data.classification.class_loader import ClassBatch, ClassSource, LoadClasses
 from yolos_jax.data.classification.class_plan import CLASS_ORDER, ShuffledPlan
 from yolos_jax.data.classification.class_views import RandomView
 from yolos_jax.data.classification.mixing import Mixing
-from yolos_jax.data.layouts.splits import MissingSplit
 from yolos_jax.data.loader import Share, load
-from yolos_jax.data.tfds.class_records import ClassRecords
-from yolos_jax.data.tfds.records import find_dataset
+from yolos_jax.datasets.class_folders import ClassFolders
+from yolos_jax.datasets.splits import MissingSplit
+from yolos_jax.datasets.tfds.class_records import ClassRecords
+from yolos_jax.datasets.tfds.records import find_dataset
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.class_evaluator import TOPS, ClassEvaluation, ClassEvaluator
@@ -32,12 +31,14 @@ from yolos_jax.model.config import Compute
 from yolos_jax.model.init import SCHEMES
 from yolos_jax.model.yolos import normalize
 from yolos_jax.objective.soft_labels import mix, soft_cross_entropy
-from yolos_jax.recipe import batching_of, keep_programs, options_of, prepare
+from yolos_jax.tasks.recipe import batching_of, keep_programs, options_of, prepare
 from yolos_jax.training import loop
+from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.optimizer import make_optimizer, schedule_of
 from yolos_jax.training.resume import versions
 from yolos_jax.training.step import data_mesh
 from yolos_jax.training.task import Loss, LossReport, Task
+from yolos_jax.weights import checkpoints
 
 COMPUTE = {"compute_dtype": "dtype", "remat": "remat", "attention": "attention", "query_block": "query_block"}
 # Settings that say what the parameters are; `drop_path` and how to compute do not.

@@ -11,13 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from yolos_jax import recipe
-from yolos_jax.checkpoints import Meta, check_model
-from yolos_jax.data.examples import DataSet, TrainBatch
+from yolos_jax.data.examples import TrainBatch
 from yolos_jax.data.loader import LoadStep, Share, load
 from yolos_jax.data.plan import ORDER, TrainingPlan
-from yolos_jax.data.plausible import nothing_to_find
-from yolos_jax.data.rules import Known
+from yolos_jax.datasets.dataset import DataSet
+from yolos_jax.datasets.plausible import nothing_to_find
+from yolos_jax.datasets.rules import Known
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.evaluator import Evaluation, Evaluator
@@ -28,12 +27,15 @@ from yolos_jax.model.yolos import abstract, apply
 from yolos_jax.objective.losses import Divisors, Targets, divisors_of, set_loss
 from yolos_jax.objective.matching import check_matcher
 from yolos_jax.objective.weights import LossWeights
+from yolos_jax.tasks import recipe
 from yolos_jax.training import loop
+from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.optimizer import make_optimizer, schedule_of
 from yolos_jax.training.rates import note_of, rates_of
 from yolos_jax.training.resume import versions
 from yolos_jax.training.step import data_mesh
 from yolos_jax.training.task import Loss, LossReport, Task
+from yolos_jax.weights.checkpoints import check_model
 from yolos_jax.weights.starting import starting_params
 
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from yolos_jax.plotting import line_style, new_figure, save_figure, thinned
 from yolos_jax.training.metrics import numbers_of
+from yolos_jax.training.plotting import line_style, new_figure, save_figure, thinned
 
 METRICS, PICTURE = "metrics.jsonl", "curves.png"
 RATE, SPEED = "learning_rate", "images_per_second"

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from yolos_jax import checkpoints
 from yolos_jax.distributed.processes import LostProcess, reports_loss
 from yolos_jax.errors import InputError
+from yolos_jax.training import checkpoint_files
 from yolos_jax.training.saving import BEST, best_so_far
 from yolos_jax.training.step import NotFinite
 
@@ -36,7 +36,7 @@ def saves_on_failure(run: "Run") -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise InputError(
-            f"the devices have not enough memory for step {run.done + 1} ({checkpoints.reason(error)}); raise "
+            f"the devices have not enough memory for step {run.done + 1} ({checkpoint_files.reason(error)}); raise "
             "train.accumulate, set model.remat=True, or lower train.batch_size or the sizes of images. Run the "
             "same command to go on from the newest checkpoint."
         ) from error

@@ -16,8 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from yolos_jax.errors import InputError
-from yolos_jax.kinds import shown
+from yolos_jax.errors import InputError, shown
 
 STACKS = ("blocks", "mid_pos_embed")  # groups whose arrays hold a slice for each block but the last
 LAST = "last_block"

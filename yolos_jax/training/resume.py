@@ -9,10 +9,11 @@ import jax
 import numpy as np
 from flax import serialization
 
-from yolos_jax import checkpoints, settings
-from yolos_jax.checkpoints import Meta
+from yolos_jax.config import settings
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
+from yolos_jax.training import checkpoint_files
+from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.saving import BEST
 from yolos_jax.training.step import TrainState, fresh_state
 from yolos_jax.training.task import Options, Task
@@ -111,11 +112,11 @@ def newest(workdir: Path, task: Task, options: Options) -> tuple[TrainState | No
     Raises:
       InputError: the run may not go on from this step, or there are steps and none can be read.
     """
-    found, damaged = checkpoints.steps(workdir), _half_written(workdir)
+    found, damaged = checkpoint_files.steps(workdir), _half_written(workdir)
     for step in reversed(found):
         path = workdir / str(step)
         try:
-            meta = checkpoints.read_meta(workdir, step)
+            meta = checkpoint_files.read_meta(workdir, step)
             if not (path / "optimizer").is_dir() and ("config" not in meta.extra or task.headline[0] in meta.extra):
                 raise InputError(
                     f"{workdir} holds weights (converted ones, or the best of a run), not a run; give "
@@ -126,7 +127,7 @@ def newest(workdir: Path, task: Task, options: Options) -> tuple[TrainState | No
         except InputError:
             raise
         except Exception as error:  # whatever orbax and tensorstore raise for damaged files
-            damaged[path] = f"cannot be read ({checkpoints.reason(error)})"
+            damaged[path] = f"cannot be read ({checkpoint_files.reason(error)})"
             continue
         return state, [f"the checkpoint {p} {why}; {_put_aside(p)}." for p, why in damaged.items()] + notes
     if damaged:
@@ -140,7 +141,7 @@ def newest(workdir: Path, task: Task, options: Options) -> tuple[TrainState | No
 
 def _half_written(workdir: Path) -> dict[Path, str]:
     """Steps without a meta; `InputError` for folders that are named like a step and are none."""
-    found, half = checkpoints.steps(workdir), {}
+    found, half = checkpoint_files.steps(workdir), {}
     for path in sorted(workdir.glob("[0-9]*")):
         if path.is_dir() and path.name.isdigit() and int(path.name) not in found:
             if not any((path / name).exists() for name in ("_CHECKPOINT_METADATA", "params", "optimizer")):
@@ -151,7 +152,7 @@ def _half_written(workdir: Path) -> dict[Path, str]:
 
 def put_aside_best(workdir: Path, step: int) -> list[str]:
     """Moves a best checkpoint of a later step away: a run that goes on from `step` will find its own."""
-    later = [s for s in checkpoints.steps(workdir / BEST) if s > step]
+    later = [s for s in checkpoint_files.steps(workdir / BEST) if s > step]
     return [f"the best checkpoint {s} is of a later step; {_put_aside(workdir / BEST / str(s))}." for s in later]
 
 
@@ -160,7 +161,7 @@ def _read_state(workdir: Path, step: int, task: Task, ema: bool) -> TrainState:
     wanted = {"params": task.shapes, "optimizer": serialization.to_state_dict(empty)}
     if ema and (workdir / str(step) / "ema").is_dir():
         wanted["ema"] = task.shapes
-    found = checkpoints.read(workdir, step, **wanted)
+    found = checkpoint_files.read(workdir, step, **wanted)
     average = found.get("ema", found["params"]) if ema else None
     opt_state = serialization.from_state_dict(empty, found["optimizer"])
     return TrainState(np.array(step, np.int32), found["params"], opt_state, average)

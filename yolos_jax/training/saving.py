@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from flax import serialization
 
-from yolos_jax import checkpoints
-from yolos_jax.checkpoints import Meta
+from yolos_jax.training import checkpoint_files
+from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.step import TrainState
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ class Checkpoints:
         for folder in (self.path, self.path / BEST):
             for half in folder.glob("*.orbax-checkpoint-tmp*"):  # what a kill left; orbax would do it later
                 shutil.rmtree(half, ignore_errors=True)
-        self._latest = checkpoints.manager_of(self.path, keep)
-        self.last = max(checkpoints.steps(self.path), default=None)
+        self._latest = checkpoint_files.manager_of(self.path, keep)
+        self.last = max(checkpoint_files.steps(self.path), default=None)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -60,23 +60,23 @@ class Checkpoints:
         trees = {"params": state.params, "optimizer": serialization.to_state_dict(state.opt_state)}
         if state.ema is not None:
             trees["ema"] = state.ema
-        with checkpoints.unwritable(self.path, step):
+        with checkpoint_files.unwritable(self.path, step):
             self.wait()
-            checkpoints.check_room(self.path, trees)
+            checkpoint_files.check_room(self.path, trees)
             # Copies on the host: the next step may reuse the memory of these arrays.
-            self._latest.save(step, args=checkpoints.parts(meta, **jax.tree.map(_copy, trees)))
+            self._latest.save(step, args=checkpoint_files.parts(meta, **jax.tree.map(_copy, trees)))
         self.last = step
 
     def save_best(self, step: int, params: dict, meta: Meta) -> None:
         """Writes the parameters of the best step so far apart, in place of the one before; waits until it is there."""
-        if self._latest is None or step in checkpoints.steps(self.path / BEST):
+        if self._latest is None or step in checkpoint_files.steps(self.path / BEST):
             return
-        with checkpoints.unwritable(self.path / BEST, step):
-            checkpoints.check_room(self.path, params)
+        with checkpoint_files.unwritable(self.path / BEST, step):
+            checkpoint_files.check_room(self.path, params)
             if self._best is None:
                 (self.path / BEST).mkdir(exist_ok=True)
-                self._best = checkpoints.manager_of(self.path / BEST, 1)
-            self._best.save(step, args=checkpoints.parts(meta, params=jax.tree.map(_copy, params)))
+                self._best = checkpoint_files.manager_of(self.path / BEST, 1)
+            self._best.save(step, args=checkpoint_files.parts(meta, params=jax.tree.map(_copy, params)))
         self.wait()
 
     def save_if_best(self, step: int, params: dict, meta: Meta, name: str) -> str:
@@ -96,7 +96,7 @@ class Checkpoints:
         """Until everything is written."""
         for manager, path in ((self._latest, self.path), (self._best, self.path / BEST)):
             if manager is not None:
-                with checkpoints.unwritable(path, self.last or 0):
+                with checkpoint_files.unwritable(path, self.last or 0):
                     manager.wait_until_finished()
 
 
@@ -106,9 +106,9 @@ def _copy(x: jax.Array | np.ndarray) -> np.ndarray:
 
 def best_so_far(workdir: Path, name: str) -> tuple[int, float] | None:
     """(step, number called `name`) of the best checkpoint, if there is one that can be read."""
-    found = checkpoints.steps(workdir / BEST)
+    found = checkpoint_files.steps(workdir / BEST)
     with contextlib.suppress(Exception):
         if found:
-            value = float(checkpoints.read_meta(workdir / BEST, found[-1]).extra[name])
+            value = float(checkpoint_files.read_meta(workdir / BEST, found[-1]).extra[name])
             return (found[-1], value) if value >= 0 else None
     return None

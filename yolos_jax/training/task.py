@@ -8,8 +8,8 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from yolos_jax.checkpoints import Meta
 from yolos_jax.data.loader import Loaded, Share
+from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.rates import Rates
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
-from yolos_jax.checkpoints import Meta
 from yolos_jax.errors import InputError, check_empty
 from yolos_jax.model.classifier_config import ClassifierConfig
+from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.weights.card import Facts, measured
 from yolos_jax.weights.names import huggingface_names
 from yolos_jax.weights.processor import MEAN, SCALE, STD

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from yolos_jax.errors import InputError
-from yolos_jax.kinds import shown
+from yolos_jax.errors import InputError, shown
 from yolos_jax.weights.limits import MOST_BYTES, MOST_HEADER, MOST_JSON, check_floating, plain
 from yolos_jax.weights.pickles import read_pickle
 

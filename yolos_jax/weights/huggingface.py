@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from yolos_jax.errors import InputError
-from yolos_jax.kinds import shown
+from yolos_jax.errors import InputError, shown
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.weights import names
 from yolos_jax.weights.limits import whole_number

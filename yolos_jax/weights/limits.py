@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from yolos_jax.errors import InputError
-from yolos_jax.kinds import shown
+from yolos_jax.errors import InputError, shown
 
 FLOATS = ("float32", "float16", "bfloat16", "float64")  # what weights may be stored as
 MOST_BYTES = 2**32  # of a file of tensors

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from jax.dtypes import bfloat16
 
-from yolos_jax.errors import InputError
-from yolos_jax.kinds import shown
+from yolos_jax.errors import InputError, shown
 from yolos_jax.weights.limits import MOST_BYTES, check_floating, plain
 
 _OLDEST_TORCH = (2, 10)  # before it, files could corrupt memory in spite of weights_only (CVE-2026-24747)

@@ -4,9 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from yolos_jax.errors import InputError
+from yolos_jax.errors import InputError, shown
 from yolos_jax.images.sequence import default_max_side
-from yolos_jax.kinds import shown
 from yolos_jax.weights.limits import whole_number
 
 SHORT_SIDE = 800  # what the reference evaluates at, and transformers' default

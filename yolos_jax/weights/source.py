@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from yolos_jax.errors import InputError, check_path
-from yolos_jax.kinds import shown
+from yolos_jax.errors import InputError, check_path, shown
 from yolos_jax.weights.backbone import prefixes
 from yolos_jax.weights.files import Tensors, read_folder, read_json, read_tensors
 from yolos_jax.weights.hub import fetch, hub_model

@@ -5,14 +5,16 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
-from yolos_jax import checkpoints, weights
-from yolos_jax.checkpoints import Meta
+from yolos_jax import weights
+from yolos_jax.data.category_names import known_names, listing, plain_name
 from yolos_jax.errors import InputError
 from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.init import SCHEMES
 from yolos_jax.model.yolos import build
-from yolos_jax.naming import known_names, listing, plain_name
+from yolos_jax.training import checkpoint_files
+from yolos_jax.training.checkpoint_files import Meta
+from yolos_jax.weights import checkpoints
 from yolos_jax.weights.backbone import find_backbone
 from yolos_jax.weights.classifiers import to_timm
 from yolos_jax.weights.deit import from_deit
@@ -40,7 +42,7 @@ def starting_params(
     """
     if init in SCHEMES:
         return build(model, seed, init)[1]
-    if checkpoints.steps(init):
+    if checkpoint_files.steps(init):
         params, meta = checkpoints.load_any(init)
         if isinstance(meta.model, ClassifierConfig):
             return _from_classifier(params, meta, model, init, seed)

@@ -7,12 +7,12 @@ import pytest
 import scipy
 from made_classes import make_classes
 
-from yolos_jax.data.classification.class_folders import ClassFolders
 from yolos_jax.data.classification.class_loader import LoadClasses
 from yolos_jax.data.classification.class_plan import InOrderPlan, ShuffledPlan
 from yolos_jax.data.classification.class_views import CentreView, RandomView
 from yolos_jax.data.classification.mixing import Mixing
 from yolos_jax.data.loader import Share
+from yolos_jax.datasets.class_folders import ClassFolders
 from yolos_jax.errors import InputError
 
 RATES = np.array([0.0, 0.25, 0.5], np.float32)

@@ -1,0 +1,211 @@
+"""The settings of a recipe: their keys, their sentences, what may change in a run, their page in the docs."""
+
+import inspect
+import json
+import subprocess
+import sys
+
+import numpy as np
+import optax
+import pytest
+from micro_run import micro_config
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+from reference_pack import ROOT
+
+from yolos_jax.config.settings import SETTINGS, assign, complete, differences, get_config, markdown
+from yolos_jax.errors import InputError
+from yolos_jax.model.config import VARIANTS
+
+
+@pytest.mark.parametrize(
+    "key, text, sentence",
+    [
+        ("train.epochs", "9223372036854775808", "a whole number of at least 1 and at most 100000"),
+        ("data.crop_range", "(1000000,1000000)", "a tuple of 2 whole numbers of at least 1 and at most 2048"),
+        ("eval.batch_size", "1000000000", "at most 1024"),
+        ("model.depth", "1000000", "at least 2 and at most 256"),
+        ("model.det_tokens", str(2**63), "at most 10000"),
+        ("data.scales", "raw", "'raw'; it must be a tuple of 0 to 100 whole numbers"),
+        ("data.scales", "(64,'a')", r"\"\(64,'a'\)\"; it must be a tuple"),
+        ("data.flip", "1.5", "1.5; it must be a probability of at least 0 and at most 1"),
+        ("matcher", "magic", "'magic'; choose one of host, device"),
+        ("model.remat", "maybe", "'maybe'; it must be True or False"),
+        ("data.root", "a\nb", r"'a\\nb'; it must be a text of one line"),
+        ("model.mid_pe_size", "Nothing", "or None"),
+        ("optimizer.backbone_lr", "0", "at least 1e-12 and at most 3e[+]38, or None"),
+        ("optimizer.freeze", "(1, 2)", "a tuple of at most 100 texts of one line, such as"),
+    ],
+)
+def test_sentences(key, text, sentence):
+    with pytest.raises(InputError, match=f"^{key} is .*{sentence}"):
+        assign(get_config("s"), key, text)
+
+
+@pytest.mark.parametrize(
+    "key, sentence",
+    [
+        ("train.learning_rate", "there is no config.train.learning_rate; do you mean config.optimizer.learning_rate?"),
+        ("train.epoch", "there is no config.train.epoch; do you mean config.train.epochs?"),
+        ("modle.width", "there is no config.modle.width; do you mean config.model.width?"),
+        ("batch_size", "no config.batch_size; do you mean config.train.batch_size or config.eval.batch_size?"),
+        ("zzz", "there is no config.zzz; --help lists all settings."),
+        ("a\nb", r"there is no config.a\nb; --help lists all settings."),
+        ("loss", "config.loss is a group of settings: config.loss.ce, config.loss.bbox, config.loss.giou"),
+    ],
+)
+def test_a_misspelt_key_is_answered_with_the_nearest(key, sentence):
+    with pytest.raises(InputError) as on_the_command_line:
+        assign(get_config(), key, "1")
+    assert sentence in str(on_the_command_line.value)
+    section, _, name = key.rpartition(".")
+    with pytest.raises(InputError) as in_a_recipe:
+        complete({section: {name: 1}} if section else {key: 1})
+    assert sentence in str(in_a_recipe.value) or str(in_a_recipe.value).startswith(
+        "config.loss is 1; it must be a group"
+    )
+
+
+def test_a_recipe_that_lacks_a_key_takes_its_default():
+    config = get_config("s")
+    del config.optimizer["clip_norm"]
+    del config["loss"]
+    found = complete(config)
+    assert found == get_config("s") and "loss" not in config
+    assert complete({}) == complete({"model": {}}) == get_config("ti")
+
+
+def test_the_grid_between_blocks_may_be_none_and_come_back():
+    config = get_config("s")
+    assign(config, "model.mid_pe_size", "None")
+    assert complete(config).model.mid_pe_size is None
+    config.model.mid_pe_size = (64, 96)
+    assert complete(config).model.mid_pe_size == (64, 96)
+    with pytest.raises(InputError, match=r"model.mid_pe_size is \(64,\)"):
+        assign(config, "model.mid_pe_size", "(64,)")
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("det_tokens,blocks.[0-5]", ("det_tokens", "blocks.[0-5]")),
+        ("( det_tokens , pos_embed.det )", ("det_tokens", "pos_embed.det")),
+        ("['a', 'b.*']", ("a", "b.*")),
+        ("[ab]*_head", ("[ab]*_head",)),
+        ("", ()),
+        ("()", ()),
+        ("({[]: 1})", ("{[]: 1}",)),
+    ],
+)
+def test_patterns_on_the_command_line(text, value):
+    config = get_config()
+    assign(config, "optimizer.freeze", text)
+    assert complete(config).optimizer.freeze == value
+
+
+def test_a_rate_may_be_none_and_come_back():
+    config = get_config()
+    config.optimizer.backbone_lr = 1e-5
+    assert complete(config).optimizer.backbone_lr == 1e-5
+    assign(config, "optimizer.backbone_lr", "none")
+    assert complete(config).optimizer.backbone_lr is None
+
+
+def test_former_names_are_accepted_everywhere():
+    config = get_config()
+    config.data.update(train_pictures="/mine")
+    assert complete(config).data.train_images == "/mine" and "train_pictures" not in complete(config).data
+    assign(config, "data.val_pictures", "/theirs")
+    assert complete(config).data.val_images == "/theirs"
+    with pytest.raises(InputError, match=r"data.train_pictures is now called data.train_images; set only"):
+        complete({"data": {"train_pictures": "/mine", "train_images": "/other"}})
+    assert not differences({"data": {"train_pictures": "/mine"}}, get_config(), hosts=True)
+
+
+def test_values_that_cannot_be_read():
+    config = get_config()
+    config.optimizer.ratio = placeholder(float, required=True)
+    with pytest.raises(InputError, match=r"config.optimizer cannot be read \(RequiredValueError: "):
+        complete(config)
+    for odd in (10**5000, [config], np.zeros((90, 90))):  # the first has too many digits to be printed
+        with pytest.raises(InputError, match=r"^seed is .{1,120}; it must be a whole number"):
+            complete({"seed": odd})
+    for nothing in (None, 3, [1]):
+        with pytest.raises(InputError, match="the config cannot be read"):
+            complete(nothing)
+
+
+def test_complete_leaves_its_argument_alone_and_finds_plain_types():
+    config = ConfigDict({"seed": np.int64(3), "data": {"flip": np.float32(0.5), "scales": [64, np.int32(80)]}})
+    found = complete(config)
+    assert found.data.scales == (64, 80) and type(found.seed) is int and type(found.data.flip) is float
+    assert config.to_dict() == {"seed": 3, "data": {"flip": 0.5, "scales": [64, 80]}}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_defaults_are_complete(name):
+    config = get_config(name)
+    assert complete(config) == config
+    assert VARIANTS[name].to_dict().items() <= config.model.to_dict().items()
+
+
+# What a run may change when it resumes, and what its hosts may have of their own: as in version 0.1.
+FREE = {
+    "init", "matcher", "eval.batch_size", "eval.every_epochs", "eval.compilation_cache", "checkpoint.every_steps",
+    "checkpoint.keep", "data.root", "data.train_split", "data.val_split", "data.train_annotations",
+    "data.val_annotations", "data.train_images", "data.val_images", "data.workers", "data.ahead", "data.on_bad_image",
+    "data.names", "data.val_boxes", "data.short_side", "train.max_steps", "train.log_every", "train.accumulate",
+    "train.curves", "model.max_side", "model.attention", "model.query_block", "model.remat",
+}  # fmt: skip
+OF_A_HOST = {
+    "init", "data.root", "data.train_annotations", "data.val_annotations", "data.train_images", "data.val_images",
+    "data.workers", "data.ahead", "eval.compilation_cache",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+def test_what_may_change(key):
+    section, _, name = key.rpartition(".")
+    old, new = get_config().to_dict(), get_config().to_dict()
+    (new[section] if section else new)[name] = "other"
+    found = differences(old, new)
+    assert not found if key in FREE else len(found) == 1 and found[0].startswith(f"{key} ")
+    assert bool(differences(old, new, hosts=True)) == (key not in OF_A_HOST)
+    del (old[section] if section else old)[name]  # a checkpoint from before the key existed
+    assert differences(old, new) == found and not differences(old, get_config().to_dict())
+
+
+def test_what_no_run_may_change():
+    """What the optimizer keeps has other arrays then."""
+    old, new = get_config().to_dict(), get_config().to_dict()
+    new["optimizer"] |= {"name": "lion", "freeze": ("norm",), "learning_rate": 1.0, "layer_decay": 0.5}
+    new["data"]["short_side"] = 3
+    found = differences(old, new, never=True)
+    assert found == ["optimizer.freeze [] against ['norm']", "optimizer.name adamw against lion"]
+    assert not set(found) - set(differences(old, new)) and len(differences(old, new)) == 4
+
+
+def test_differences_are_sentences():
+    assert differences({"seed": 0}, {"seed": 1}) == ["seed 0 against 1"]
+    assert differences({"data": {"scales": [64]}}, {"data": {"scales": (64,)}}) == []
+    plain = {"data": {"scales": [], "short_side": 64}}
+    assert differences(plain, {"data": {"scales": [], "short_side": 80}}) == ["data.short_side 64 against 80"]
+    assert differences({"later": {"key": 3}}, {}) == ["later.key 3 against None"]
+
+
+def test_optimizers_are_built_alike():
+    for name in SETTINGS["optimizer.name"].kind.options:
+        assert {"learning_rate", "weight_decay", "mask"} <= inspect.signature(getattr(optax, name)).parameters.keys()
+
+
+def test_the_page_of_settings_is_the_code():
+    """`python -m yolos_jax.config.settings > docs/settings.md` writes it, without starting jax."""
+    check = "import sys, yolos_jax.config.settings as s; print(s.markdown(), end=''); assert 'jax' not in sys.modules"
+    printed = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, check=True).stdout.decode()
+    assert printed == (ROOT / "docs" / "settings.md").read_text() == markdown()
+    assert all(f"\n| `{key}` | " in printed for key in SETTINGS)
+
+
+def test_a_run_records_settings_that_compare_equal(tmp_path):
+    config = complete(micro_config(tmp_path))
+    assert not differences(json.loads(config.to_json_best_effort()), config)

@@ -1,0 +1,168 @@
+"""Every value of every setting is accepted or refused in one sentence, and what is accepted can be built."""
+
+import functools
+import resource
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from yolos_jax.config.kinds import Choice, Flag, Optional, Real, Texts, Whole, Wholes
+from yolos_jax.config.settings import SETTINGS, assign, complete, get_config
+from yolos_jax.errors import InputError
+from yolos_jax.model.yolos import abstract
+from yolos_jax.tasks import recipe
+from yolos_jax.training.rates import rates_of
+
+SIZES = np.array([(640, 480), (480, 640), (500, 375), (427, 640), (640, 427), (333, 500), (1, 9000), (3000, 40)])
+SECONDS, KIBIBYTES = 5, 2**20  # of any single value
+TEXT = st.text(st.characters(), max_size=20) | st.sampled_from(
+    [
+        "",
+        "a\nb",
+        "a\0b",
+        "\r",
+        "\u2028",
+        "\udc80",
+        "é" * 50,
+        "x" * 10**6,
+        "9" * 5000,
+        "(" * 5000,
+        "-" * 5000,
+        "None",
+        "nan",
+    ]
+)
+NUMBERS = st.integers() | st.integers(-(2**70), 2**70) | st.just(10**4000) | st.floats() | st.booleans()
+LEAVES = st.none() | NUMBERS | TEXT | st.binary(max_size=9)
+
+ANY = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.tuples(inner, inner) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+def fitting(kind):
+    """Values that a kind accepts, its bounds before all."""
+    if isinstance(kind, Optional):
+        return st.none() | fitting(kind.kind)
+    if isinstance(kind, Choice):
+        return st.sampled_from(kind.options)
+    if isinstance(kind, Flag):
+        return st.booleans()
+    if isinstance(kind, Whole):
+        return st.sampled_from([kind.low, kind.high]) | st.integers(kind.low, kind.high)
+    if isinstance(kind, Real):
+        return st.sampled_from([kind.low, kind.high]) | st.floats(kind.low, kind.high)
+    if isinstance(kind, Wholes):
+        whole = fitting(Whole(kind.low, kind.high))
+        most = st.just((kind.low, *range(kind.high - kind.longest + 2, kind.high + 1)))
+        return st.lists(whole, min_size=kind.shortest, max_size=kind.longest).map(tuple) | most
+    if isinstance(kind, Texts):
+        return st.lists(st.sampled_from(["*", "a", "blocks.[0-5]", "det_tokens"]), max_size=3).map(tuple)
+    return st.sampled_from(["", "a", "/nowhere", "x" * 4096])
+
+
+def recipe_with(key, value, variant="ti"):
+    """A recipe, as nested dicts, with one value; its plan is quick to make."""
+    return put(put(get_config(variant).to_dict(), "train.epochs", 2), key, value)
+
+
+def put(config, key, value):
+    section, _, name = key.rpartition(".")
+    (config[section] if section else config)[name] = value
+    return config
+
+
+def refusal(work):
+    """The sentence of the `InputError` that `work` raises, or None; a slow one or a large one fails."""
+    start = time.process_time()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    sentence = None
+    try:
+        work()
+    except InputError as error:
+        sentence = str(error)
+        assert len(sentence.splitlines()) == 1 and 10 < len(sentence) < 1000 and "\0" not in sentence, sentence
+        sentence.encode()
+    assert time.process_time() - start < SECONDS
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < KIBIBYTES
+    return sentence
+
+
+@functools.cache
+def shapes_of(model):
+    return abstract(model)[1]
+
+
+def build(config):
+    """What a recipe describes, but for pixels."""
+    config = complete(config)
+    model = recipe.model_of(config, 3)
+    recipe.compute_of(config)
+    recipe.geometry_of(config, model)
+    plan = recipe.plan_of(config, model, SIZES)
+    plan.batch(len(plan) - 1)
+    rates_of(config.optimizer, shapes_of(model))
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+@settings(max_examples=20)
+@given(value=ANY, text=TEXT | NUMBERS.map(str) | st.lists(NUMBERS.map(str), max_size=4).map(",".join))
+def test_any_value_is_accepted_or_refused_in_one_sentence(key, value, text):
+    in_a_recipe, on_the_command_line = recipe_with(key, value), get_config()
+    on_the_command_line.train.epochs = 2
+    sentences = refusal(lambda: complete(in_a_recipe)), refusal(lambda: assign(on_the_command_line, key, text))
+    for sentence, config in zip(sentences, (in_a_recipe, on_the_command_line)):
+        if sentence is None:
+            refusal(functools.partial(build, config))
+        else:
+            assert sentence.startswith(f"{key} is ") or f"config.{key}" in sentence
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+@settings(max_examples=8)
+@given(data=st.data())
+def test_what_fits_is_accepted_and_can_be_built(key, data):
+    value = data.draw(fitting(SETTINGS[key].kind))
+    config = recipe_with(key, value, "s")
+    assert refusal(lambda: complete(config)) is None
+    refusal(lambda: build(config))
+    typed = get_config("s")
+    assign(typed, key, str(value))
+    found = complete(typed)
+    for part in key.split("."):
+        found = found[part]
+    assert found == value and isinstance(found, bool) == isinstance(value, bool)
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_settings_that_fit_can_be_built_in_any_combination(data):
+    config = recipe_with("seed", 0)
+    for key in data.draw(st.sets(st.sampled_from(sorted(SETTINGS)), min_size=2, max_size=12)):
+        put(config, key, data.draw(fitting(SETTINGS[key].kind)))
+    refusal(lambda: build(config))
+
+
+def test_the_largest_plan_can_be_built():
+    """As many lengths, scales and buckets as there can be."""
+    config = get_config()
+    config.model.update(patch_size=1, max_side=1024)
+    config.data.update(max_side=1024, buckets=64, scales=tuple(range(925, 1025)), crop_range=(1, 2048))
+    config.data.crop_sides = tuple(range(1900, 2000))
+    config.train.epochs = 100_000
+    assert refusal(lambda: build(config)) is None
+
+
+@pytest.mark.parametrize("key", [k for k, s in SETTINGS.items() if isinstance(s.kind, Whole | Real)])
+def test_numbers_out_of_bounds_are_named_with_both_bounds(key):
+    kind = SETTINGS[key].kind
+    for value in (kind.low - 1, kind.high * 2, float("nan"), float("inf"), "x", True, None):
+        with pytest.raises(InputError, match=rf"^{key} is .*; it must be .* of at least .* and at most .*\.$"):
+            complete(recipe_with(key, value))

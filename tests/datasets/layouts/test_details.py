@@ -1,0 +1,235 @@
+"""What single layouts do beyond boxes: polygons, backgrounds, difficult objects, numbered categories, mistakes."""
+
+import json
+from pathlib import Path
+
+import made_layouts
+import numpy as np
+import pytest
+from made_layouts import NAMES
+from PIL import Image
+
+from yolos_jax.datasets.coco import CocoSource
+from yolos_jax.datasets.layouts.recognise import opener_of, recognise
+from yolos_jax.errors import InputError
+
+
+def read(root, split="train", complain=None, **more):
+    more |= {"complain": complain} if complain else {}
+    return CocoSource(root, split, opener=opener_of(Path(root), split), categories="contiguous", **more)
+
+
+def image(path, size=(100, 50), **more):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size).save(path, **more)
+
+
+def test_roboflow_leaves_its_root_out_unless_it_is_used(tmp_path):
+    root = made_layouts.roboflow(tmp_path, made_layouts.made())
+    source = read(root)
+    assert source.label_names == dict(enumerate(NAMES)) and "'animals'" in source.notes[0]
+    path = root / "train" / "_annotations.coco.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["category_id"] = 0
+    path.write_text(json.dumps(content))
+    assert read(root).num_classes == 4 and read(root).notes == ()
+
+
+@pytest.fixture
+def yolo(tmp_path):
+    """Two images, the second without a label file."""
+    for name in ("a", "b"):
+        image(tmp_path / "images" / "train" / f"{name}.jpg")
+    (tmp_path / "labels" / "train").mkdir(parents=True)
+    (tmp_path / "data.yaml").write_text("train: images/train\nnames: [x, y]\n")
+    return tmp_path
+
+
+def test_polygons_backgrounds_and_doubles(yolo):
+    lines = "1 0.1 0.2 0.5 0.2 0.4 0.8\n0 0.5 0.5 0.2 0.4\n0 0.5 0.5 0.2 0.4\n"
+    (yolo / "labels" / "train" / "a.txt").write_text(lines)
+    source = read(yolo)
+    np.testing.assert_allclose(source.examples[0].boxes, [[10, 10, 50, 40], [40, 15, 60, 35]], atol=1e-5)
+    assert source.examples[0].labels.tolist() == [1, 0] and source.examples.counts.tolist() == [2, 0]
+    assert [note.split(" of")[0] for note in source.notes] == ["1", "1 polygons in the label files", "1 lines"]
+
+
+def test_key_points_follow_the_box(yolo):
+    (yolo / "data.yaml").write_text("train: images/train\nnames: {0: x, 3: y}\nkpt_shape: [1, 2]\n")
+    (yolo / "labels" / "train" / "a.txt").write_text("3 0.5 0.5 0.2 0.4 0.9 0.9\n")
+    source = read(yolo)
+    np.testing.assert_allclose(source.examples[0].boxes, [[40, 15, 60, 35]], atol=1e-5)
+    assert source.label_names == {0: "x", 1: "y"} and source.category_ids == (0, 3)
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("0 0.5 0.5 0.2", "must be a class and 4 numbers"),
+        ("0 0.5 0.5 0.2 0.4 0.9", "must be a class and 4 numbers"),
+        ("x 0.5 0.5 0.2 0.4", "must be a class and 4 numbers"),
+        ("0 nan 0.5 0.2 0.4", "must be a class and 4 numbers"),
+        ("2 0.5 0.5 0.2 0.4", "class 2, which is none of the 2"),
+        ("0 50 25 20 20", "fractions of the image"),
+    ],
+)
+def test_wrong_lines(yolo, line, words):
+    (yolo / "labels" / "train" / "a.txt").write_text(f"0 0.5 0.5 0.2 0.4\n{line}\n")
+    with pytest.raises(InputError, match=words):
+        read(yolo)
+    said = []
+    assert read(yolo, complain=said.append).examples.counts.tolist() == [1, 0]
+    assert len(said) == 1 and "a.txt" in said[0]
+
+
+def test_lists_of_files_and_paths(yolo, tmp_path):
+    (yolo / "labels" / "train" / "b.txt").write_text("1 0.5 0.5 1 1\n")
+    (yolo / "lists").mkdir()
+    (yolo / "lists" / "train.txt").write_text(f"./images/train/b.jpg\n{yolo}/images/train/a.jpg\n")
+    (yolo / "data.yaml").write_text(f"path: {yolo}\ntrain: lists/train.txt\nnames: [x, y]\n")
+    source = read(yolo)
+    assert [Path(e.file).stem for e in source.examples] == ["b", "a"]
+    assert source.examples[0].boxes.tolist() == [[0, 0, 100, 50]]
+    (yolo / "data.yaml").write_text("path: /nowhere\ntrain: [images/train, absent]\nnames: [x]\n")
+    with pytest.raises(InputError, match="absent, which .*data.yaml names, does not exist"):
+        read(yolo)
+
+
+def test_classes_without_a_yaml(yolo):
+    (yolo / "data.yaml").unlink()
+    (yolo / "labels" / "train" / "a.txt").write_text("0 0.5 0.5 1 1\n")
+    with pytest.raises(InputError, match="nothing says the names of their classes; write a data.yaml"):
+        read(yolo)
+    (yolo / "classes.txt").write_text("x\ny\n")
+    assert read(yolo).label_names == {0: "x", 1: "y"}
+
+
+def test_fractions_are_of_the_upright_image(yolo):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image(yolo / "images" / "train" / "a.jpg", (100, 50), exif=exif)
+    (yolo / "labels" / "train" / "a.txt").write_text("0 0.5 0.25 1 0.5\n")
+    source = read(yolo)
+    assert source.examples.sizes.tolist() == [[50, 100], [100, 50]]
+    assert source.read(source.examples[0]).size == (50, 100)
+    assert source.examples[0].boxes.tolist() == [[0, 0, 50, 50]]
+
+
+def test_hidden_images_are_no_images(yolo):
+    (yolo / "images" / "train" / "._a.jpg").write_bytes(b"x")
+    source = read(yolo)
+    assert len(source.examples) == 2 and source.notes[0].startswith("1 hidden files such as ._a.jpg")
+
+
+def xml(name, difficult=0, corners=(11, 21, 30, 40)):
+    inside = "".join(f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), corners))
+    part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
+    return f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>{inside}</bndbox>{part}</object>"
+
+
+def voc(root, objects, size="<size><width>100</width><height>50</height></size>", start=""):
+    image(root / "JPEGImages" / "p.jpg")
+    (root / "Annotations").mkdir(exist_ok=True)
+    text = f"{start}<annotation><filename>p.jpg</filename>{size}{objects}</annotation>"
+    (root / "Annotations" / "p.xml").write_text(text)
+    return root
+
+
+def test_pixels_count_from_one_and_difficult_objects(tmp_path):
+    source = read(voc(tmp_path, xml("dog") + xml("cat", 1)))
+    assert source.examples[0].boxes.tolist() == [[10, 20, 30, 40]]
+    assert source.label_names == {0: "cat", 1: "dog"} and source.examples[0].labels.tolist() == [1]
+    assert source.dropped["crowd"] == 1 and "1 objects" in source.notes[1] and "difficult" in source.notes[1]
+    truth = source.ground_truth()["annotations"]
+    assert [(a.get("difficult"), a["iscrowd"]) for a in truth] == [(None, 0), (1, 1)]
+
+
+def test_years_join(tmp_path):
+    devkit, boxes = tmp_path / "VOCdevkit", (made_layouts.Box("ant", (1, 2, 9, 12)),)
+    for year, stem in (("VOC2007", "a"), ("VOC2012", "b")):
+        data = {split: [made_layouts.Picture(f"{stem}{split}", (30, 20), boxes)] for split in ("train", "val")}
+        made_layouts.voc(tmp_path / year, data)
+        devkit.mkdir(exist_ok=True)
+        (tmp_path / year / "VOC2007").rename(devkit / year)
+    for root in (tmp_path, devkit):
+        source = read(root)
+        assert [Path(e.file).stem for e in source.examples] == ["atrain", "btrain"]
+        assert source.read(source.examples[1]).size == (30, 20) and "joins" in source.notes[0]
+    assert [Path(e.file).stem for e in read(tmp_path, "VOC2012/val").examples] == ["bval"]
+
+
+BOMB = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]>'
+
+
+@pytest.mark.parametrize(
+    "objects, start, words",
+    [
+        ("<object><name>x</name></object>", "", "no name or no bndbox"),
+        (xml("dog", corners=("a", 1, 2, 3)), "", "xmin is 'a' and must be a number"),
+        (xml("dog", corners=(9, 1, 2, 3)), "", "ends before it begins"),
+        ("<object>", "", "cannot be read .*mismatched tag"),
+        (xml("&b;"), BOMB, "cannot be read .*Entit"),
+    ],
+)
+def test_wrong_xml(tmp_path, objects, start, words):
+    with pytest.raises(InputError, match=words):
+        read(voc(tmp_path, objects, start=start))
+
+
+def test_sizes_that_xml_lacks(tmp_path):
+    source = read(voc(tmp_path, xml("dog"), size=""))
+    assert source.examples.sizes.tolist() == [[100, 50]] and "taken from the images" in source.notes[-1]
+
+
+def test_numbered_categories_and_empty_objects(tmp_path):
+    for name in ("a", "b", "c"):
+        image(tmp_path / f"{name}.jpg")
+    lines = [
+        {"file_name": "a.jpg", "objects": {"bbox": [[1, 2, 3, 4]], "categories": [5], "area": [7]}},
+        {"file_name": "b.jpg", "objects": {"bbox": [], "categories": []}},
+        {"file_name": "c.jpg", "objects": [{"bbox": [1, 2, 3, 4], "category": 2}]},
+    ]
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    source = read(tmp_path)
+    assert source.label_names == {0: "2", 1: "5"} and source.examples.counts.tolist() == [1, 0, 1]
+    assert source.examples[0].area.tolist() == [7] and "does not name them" in source.notes[0]
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(lines[0]) + '\n{"file_name": "b.jpg"}\n')
+    with pytest.raises(InputError, match="line 2 of .*metadata.jsonl"):
+        read(tmp_path)
+    lines[0]["objects"]["categories"] = []
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(lines[0]) + "\n")
+    with pytest.raises(InputError, match="as many of bbox as of category|lists no category"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name, text, words",
+    [
+        ("annotations.xml", "<annotations><image id='0'/></annotations>", "CVAT's XML.*COCO 1.0"),
+        ("a.json", '{"shapes": [], "imagePath": "a.jpg"}', "labelme2coco "),
+        (
+            "export.json",
+            '[{"annotations": [{"result": [{"value": {"rectanglelabels": []}}]}]}]',
+            "-converter export -i",
+        ),
+        ("boxes.csv", "ImageID,Source,LabelName,Confidence,XMin,XMax", "fiftyone convert --input-dir"),
+        ("set.zip", "PK", "unpack it"),
+        ("notes.txt", "", "no layout that is read .*it holds notes.txt"),
+    ],
+)
+def test_what_is_not_read_is_named_with_what_converts_it(tmp_path, name, text, words):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=words):
+        recognise(tmp_path)
+
+
+def test_a_label_studio_export_beside_other_files(tmp_path):
+    data = made_layouts.made()
+    for picture in data["train"]:
+        made_layouts.save(tmp_path / "images" / f"{picture.stem}.jpg", picture.size)
+    content = made_layouts.content(data["train"], {"ant": 0, "bee": 1, "cat": 2}, "images\\{}.jpg")
+    for name in ("result.json", "result_old.json"):
+        (tmp_path / name).write_text(json.dumps(content))
+    source = read(tmp_path)
+    assert len(source.examples) == 4 and source.annotation_file.name == "result.json"
+    assert "one split, result, which is taken to train on" in source.notes[0]

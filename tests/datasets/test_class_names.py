@@ -1,0 +1,84 @@
+"""Classes of the same names and other numbers: matched by name, or refused with both lists."""
+
+import json
+
+import numpy as np
+import pytest
+from made_coco import box, make_coco
+
+from yolos_jax.datasets.coco import CocoSource
+from yolos_jax.datasets.rules import Known, Rules
+from yolos_jax.errors import InputError
+from yolos_jax.evaluation.coco_metrics import coco_metrics, to_results
+
+CAT, DOG = (100, 20), (40, 40)  # sizes of their boxes
+
+
+def folder(root, numbers):
+    """An image with a cat and a dog, which have other numbers in every folder."""
+    listed = [{"id": number, "name": name} for name, number in numbers.items()]
+    first, second = list(numbers.values())[:2]
+    boxes = [box(1, 1, [5, 5, *CAT], first), box(2, 1, [30, 50, *DOG], second)]
+    return make_coco(root, [(120, 100)], "val", boxes, listed)
+
+
+def perfect(source, label_of):
+    """COCO's numbers of detections of the right boxes and the labels of the names."""
+    (example,) = source.examples
+    wide = example.boxes[:, 2] - example.boxes[:, 0] > 50
+    labels = np.where(wide, label_of["cat"], label_of["dog"])
+    ids = np.array(source.category_ids)[labels]
+    return coco_metrics(source.ground_truth(), to_results(1, np.ones(2), ids, example.boxes))["AP"]
+
+
+@pytest.mark.parametrize("names, numbers, categories", [
+    ({1: "cat", 2: "dog"}, {"dog": 1, "cat": 2}, "raw"),
+    ({0: "cat", 1: "dog"}, {"dog": 1, "cat": 2}, "contiguous"),
+    ({1: "cat", 2: "dog"}, {"cat": 0, "dog": 1}, "raw"),
+    ({1: "cat", 2: "dog"}, {"Dog": 7, "CAT": 90}, "raw"),
+    ({0: "N/A", 1: "cat", 2: "dog"}, {"cat": 0, "dog": 1}, "raw"),
+])  # fmt: skip
+def test_same_names_are_matched(tmp_path, names, numbers, categories):
+    if next(iter(numbers)).lower() == "dog":
+        numbers = dict(reversed(numbers.items()))
+    root, rules = folder(tmp_path, numbers), Rules("val", known=Known(names, "the checkpoint c"))
+    source = CocoSource(root, "val", max(names) + 1, categories=categories, rules=rules)
+    label_of = {name: label for label, name in names.items()}
+    assert source.label_names == {label: n for label, name in names.items() for n in numbers if n.lower() == name}
+    assert perfect(source, label_of) == pytest.approx(1.0)
+    assert len(set(source.category_ids)) == len(source.category_ids) == max(names) + 1
+    (note,) = source.notes
+    assert "matched by name" in note and "the checkpoint c" in note
+    for number in numbers.values():
+        assert str(number) in note
+    by_ids = Rules("val", names="ids", known=Known(names))
+    if max(numbers.values()) <= max(names):  # the numbers alone are another story
+        assert perfect(CocoSource(root, "val", max(names) + 1, 0, categories, rules=by_ids), label_of) < 0.1
+
+
+@pytest.mark.parametrize("numbers", [{"cat": 1, "cow": 2}, {"dog": 1, "cat": 2, "cow": 3}, {"cow": 1, "hen": 2}])
+def test_other_names_are_refused_with_both_lists_unless_asked_for(tmp_path, numbers):
+    root, names = folder(tmp_path, numbers), {1: "cat", 2: "dog", 3: "bird"}
+    with pytest.raises(InputError) as error:
+        CocoSource(root, "val", 4, rules=Rules("val", known=Known(names, "the checkpoint c")))
+    for words in ("1 cat, 2 dog, 3 bird", *(f"{i} {n}" for n, i in numbers.items()), "--config.data.names=ids"):
+        assert words in str(error.value)
+    assert CocoSource(root, "val", 4, rules=Rules("val", names="ids", known=Known(names))).notes == ()
+
+
+@pytest.mark.parametrize("names", [
+    {1: "cat", 2: "dog"}, {1: "Cat ", 2: "dog", 3: "bird"}, {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}, {}, {1: "cat"}
+])  # fmt: skip
+def test_names_that_agree_as_far_as_there_are_any(tmp_path, names):
+    source = CocoSource(folder(tmp_path, {"cat": 1, "dog": 2}), "val", 4, rules=Rules("val", known=Known(names)))
+    assert source.notes == () and source.category_ids == (0, 1, 2, 3)
+
+
+def test_a_name_listed_twice_is_matched_with_nothing(tmp_path):
+    root = folder(tmp_path, {"cat": 1, "dog": 2})
+    path = root / "annotations" / "instances_val.json"
+    content = json.loads(path.read_text())
+    content["categories"] = [{"id": 1, "name": "dog"}, {"id": 2, "name": "dog"}, {"id": 3, "name": "cat"}]
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="not the same ones"):
+        CocoSource(root, "val", 4, rules=Rules("val", known=Known({1: "cat", 2: "dog", 3: "dog"})))

@@ -1,0 +1,256 @@
+"""TFDS directories that are incomplete, damaged or of another kind: a sentence each."""
+
+import contextlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from made_tfds import change_json, listed, make_tfds
+from reference_pack import ROOT
+
+from yolos_jax.data.augment import Pipeline
+from yolos_jax.data.loader import LoadStep, load
+from yolos_jax.data.plan import EvaluationPlan
+from yolos_jax.datasets.coco import CocoSource
+from yolos_jax.datasets.tfds import build as tfds_build
+from yolos_jax.datasets.tfds import dataset as tfds
+from yolos_jax.datasets.tfds.dataset import TfdsSource
+from yolos_jax.errors import InputError
+from yolos_jax.images.reading import UnreadableImage
+from yolos_jax.images.sequence import Geometry
+
+
+def cut(share):
+    return lambda shard: os.truncate(shard, int(shard.stat().st_size * share))
+
+
+def blank(shard):
+    """Damages a record or two."""
+    with open(shard, "r+b") as file:
+        file.seek(shard.stat().st_size // 20)
+        file.write(bytes(200))
+
+
+@pytest.mark.parametrize(
+    "spoil, sentence",
+    [
+        (lambda shard: shard.unlink(), r"the shard .*coco-train.array_record-00000-of-00001 is missing; copy or"),
+        (cut(0), "the shard .* is cut short"),
+        (cut(0.7), r"the shard .*coco-train.* is damaged or cut short; copy or prepare the data set anew"),
+        (lambda shard: shard.write_bytes(os.urandom(shard.stat().st_size)), "the shard .* is damaged or cut short"),
+        (lambda shard: blank(shard), r"record \d of .*\(train\) cannot be read .*; copy or prepare the data set anew"),
+    ],
+    ids=["missing", "empty", "cut", "garbage", "blank"],
+)  # fmt: skip
+def test_bad_shards(own, spoil, sentence):
+    (shard,) = own.glob("coco-train*")
+    spoil(shard)
+    with pytest.raises(InputError, match=sentence):
+        TfdsSource(own, "train")
+    assert len(TfdsSource(own, "validation").examples) == 6
+
+
+def test_a_record_that_is_damaged_later_is_an_unreadable_image(made, own):
+    coco, _ = made
+    records = TfdsSource(own, "train", annotations=listed(coco))
+    (shard,) = own.glob("coco-train*")
+    blank(shard)
+    damaged = 0
+    for example in pickle.loads(pickle.dumps(records)).examples:
+        try:
+            records.read(example)
+        except UnreadableImage as error:
+            damaged += 1
+            assert f"{example.image_id}.jpg of {own} (train) cannot be read" in str(error)
+    assert damaged
+
+
+@pytest.mark.parametrize(
+    "edit, sentence",
+    [
+        (lambda c: c.update(fileFormat="tfrecord"), "convert_format --dataset_version_dir=.*own --out_file_format=arr"),
+        (lambda c: c.update(fileFormat="riegeli"), "is stored as riegeli, which"),
+        (lambda c: c.update(fileFormat="nonsense"), "cannot be opened as a TFDS data set"),
+        (lambda c: c.pop("version"), "cannot be opened as a TFDS data set"),
+    ],
+)  # fmt: skip
+def test_other_kinds_of_data_sets(own, edit, sentence):
+    change_json(own / "dataset_info.json", edit)
+    with pytest.raises(InputError, match=sentence):
+        TfdsSource(own, "train")
+
+
+def test_other_features(own):
+    def edit(content):
+        content["featuresDict"]["features"].pop("image/id")
+        content["featuresDict"]["features"]["objects"]["sequence"]["feature"]["featuresDict"]["features"].pop("area")
+
+    change_json(own / "features.json", edit)
+    with pytest.raises(InputError, match="are not those of TFDS's coco/2017: they lack image/id, objects/area"):
+        TfdsSource(own, "train")
+    (own / "features.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be opened as a TFDS data set"):
+        TfdsSource(own, "train")
+
+
+@pytest.mark.parametrize(
+    "key, kind, sentence",
+    [
+        ("label", {"tensor": {"shape": {}, "dtype": "int64"}}, r"objects/label is int64 and must be ClassLabel"),
+        ("bbox", {"tensor": {"shape": {"dimensions": ["4"]}, "dtype": "float32"}}, r"objects/bbox is float32\[4\] and"),
+        ("area", {"tensor": {"shape": {}, "dtype": "float32"}}, "objects/area is float32 and must be int64"),
+    ],
+)  # fmt: skip
+def test_features_of_another_kind(own, key, kind, sentence):
+    def edit(content):
+        feature = content["featuresDict"]["features"]["objects"]["sequence"]["feature"]["featuresDict"]["features"][key]
+        for old in set(feature) - {"pythonClassName"}:
+            feature.pop(old)
+        feature.update(kind, pythonClassName="tensorflow_datasets.core.features.tensor_feature.Tensor")
+
+    change_json(own / "features.json", edit)
+    with pytest.raises(InputError, match=f"are not those of TFDS's coco/2017: {sentence}"):
+        TfdsSource(own, "train")
+
+
+@pytest.mark.parametrize("ids", [True, False], ids=["category ids", "TFDS's own"])
+@pytest.mark.parametrize(
+    "spoil, sentence",
+    [
+        (lambda names: None, "objects-label.labels.txt must hold 80 different names and does not exist; copy or"),
+        (lambda names: "", "labels.txt must hold 80 different names and has 0; copy or prepare"),
+        (lambda names: "\n".join(names[:79]), "and has 79|cannot be opened as a TFDS data set"),
+        (lambda names: "\n".join([*names[:79], "person"]), "and lists a name twice|label names are duplicated"),
+    ],
+    ids=["missing", "empty", "short", "doubled"],
+)  # fmt: skip
+def test_without_the_names_nobody_knows_what_a_label_is(own, spoil, sentence, ids):
+    path = own / "objects-label.labels.txt"
+    content = spoil(path.read_text().splitlines())
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    if not ids:
+        (own / "metadata.json").unlink()
+    with pytest.raises(InputError, match=sentence):
+        TfdsSource(own, "train")
+
+
+@pytest.mark.parametrize("length", [3, 7])
+def test_other_numbers_of_records_than_promised(own, length):
+    change_json(own / "dataset_info.json", lambda c: c["splits"][0].update(shardLengths=[str(length)]))
+    with pytest.raises(InputError, match=rf"coco-train.* holds 6 records and dataset_info.json says {length}; copy or"):
+        TfdsSource(own, "train")
+
+
+def test_a_image_that_cannot_be_decoded(tmp_path, monkeypatch):
+    """Without sizes it stops; the annotation file says them, and then it is told when read, as in a folder."""
+    write = tfds_build._record
+
+    def spoilt(image, *rest):
+        return write(image, *rest) | ({"image": b"no image"} if image["id"] == 3 else {})
+
+    monkeypatch.setattr(tfds_build, "_record", spoilt)
+    coco, directory = make_tfds(tmp_path, ["val2017"])
+    with pytest.raises(InputError, match="image id 3 in .* cannot be read, which leaves its size unknown; prepare the"):
+        TfdsSource(directory, "val2017")
+    source = TfdsSource(directory, "val2017", annotations=listed(coco, "val2017"))
+    plan = EvaluationPlan(source.examples.sizes, Pipeline.of(Geometry(48, 96, 16, 6)), 2, 1)
+    with contextlib.closing(load(LoadStep(source, plan, 16, 6), 0, len(plan), 0)) as loaded:
+        (sentence,) = [told for batch in loaded for told in batch.skipped]
+    reason = "it is in no format that Pillow reads"
+    assert sentence == f"the image 3.jpg of {directory} (validation) cannot be read ({reason})."
+
+
+def changed(field, place, value):
+    """An index with one value changed."""
+
+    def edit(index):
+        array = getattr(index, field).copy()
+        array[place] = value
+        return index._replace(**{field: array})
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    "edit, sentence, images, boxes",
+    [
+        (changed("boxes", (0, 3), 1.01), "annotation id .* of image id .* in .*train.* has the box .* within", 6, 6),
+        (changed("boxes", (0, 0), np.nan), "has the box .nan, .* within 0..1", 6, 6),
+        (changed("boxes", (0, slice(None)), (0.5, 0, 0.4, 1)), "has the box .0.5, 0, 0.4, 1.; it must be ymin", 6, 6),
+        (changed("labels", 0, 80), "has the label 80, outside 0..79", 6, 6),
+        (changed("labels", 0, -1), "has the label -1, outside 0..79", 6, 6),
+        (changed("sizes", 0, 0), "the image of image id .* cannot be read, which leaves its size unknown", 5, None),
+        (lambda i: i._replace(image_ids=np.full_like(i.image_ids, 7)), "image id 7 is in two records", None, None),
+    ],
+)  # fmt: skip
+def test_records_that_make_no_sense(made, monkeypatch, edit, sentence, images, boxes):
+    """TFDS refuses to write such records, so they are made of the index."""
+    read = tfds.index_of
+    monkeypatch.setattr(tfds, "index_of", lambda records: edit(read(records)))
+    with pytest.raises(InputError, match=sentence):
+        TfdsSource(made[1], "train")
+    said = []
+    records = TfdsSource(made[1], "train", complain=said.append)
+    assert said and (images is None or len(records.examples) == images)
+    # One of the seven is a crowd, one is empty; record 0's first object may be either.
+    left = int(records.examples.counts.sum()) + sum(records.dropped.values())
+    assert boxes is None or left == boxes
+
+
+def test_an_annotation_file_of_other_images(tmp_path, made):
+    coco, directory = made
+    path = tmp_path / "more.json"
+    content = json.loads(listed(coco).read_text())
+    new = {"id": 99, "file_name": "99.jpg", "width": 64, "height": 48}
+    path.write_text(json.dumps(content | {"images": [*content["images"], new, new | {"id": 98}]}))
+    with pytest.raises(InputError, match=r"2 of 8 images that .*more.json lists are not in .*such as image id 99"):
+        TfdsSource(directory, "train", annotations=path)
+    few = [i for i in content["images"] if i["id"] in (1, 2)]
+    boxes = [a for a in content["annotations"] if a["image_id"] in (1, 2)]
+    path.write_text(json.dumps(content | {"images": few, "annotations": boxes}))
+    records = TfdsSource(directory, "train", annotations=path)
+    assert len(records.examples) == 2
+    assert records.notes == (f"4 of the 6 images in {directory} (train) are not in {path} and are left out",)
+
+
+def test_a_image_of_another_size_than_annotated(tmp_path, made):
+    coco, directory = made
+    path = tmp_path / "other.json"
+    content = json.loads(listed(coco).read_text())
+    content["images"][0].update(width=48, height=64)
+    path.write_text(json.dumps(content))
+    for source in (
+        TfdsSource(directory, "train", annotations=path),
+        CocoSource(coco, "train2017", annotations=path),
+    ):
+        with pytest.raises(UnreadableImage, match=r"1\.jpg.* is 64x48 pixels but its annotation says 48x64"):
+            source.read(source.examples[0])
+
+
+def test_check_data_looks_at_records(own):
+    def check(*more):
+        command = [
+            sys.executable,
+            "-m",
+            "yolos_jax.programs.check_data",
+            "--config=yolos_s",
+            f"--config.data.root={own}",
+            *more,
+        ]
+        command += ["--config.train.batch_size=2", "--config.data.max_images=0"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+    done = check()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"train: {own} (train) (TFDS), images in {own}" in done.stdout and "nothing wrong found" in done.stdout
+    assert "areas are whole numbers" in done.stdout and "1 crowd and 1 empty box left out" in done.stdout
+    (shard,) = own.glob("coco-train*")
+    shard.unlink()
+    done = check()
+    assert done.returncode == 2 and "is missing" in done.stderr and "Traceback" not in done.stderr

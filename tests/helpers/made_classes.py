@@ -1,0 +1,51 @@
+"""Makes folders of class folders: small pictures whose class can be seen, and those that ImageNet is known for."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from yolos_jax.config.settings import get_classifier_config
+
+CLASSES = ("blue", "green", "red")
+COLOURS = {"blue": (40, 60, 200), "green": (40, 200, 60), "red": (200, 50, 40)}
+
+
+def picture(name: str, random: np.random.Generator, size: tuple[int, int] = (32, 32)) -> Image.Image:
+    """Noise in the colour of a class; `size` is (width, height)."""
+    noise = random.integers(-40, 41, (size[1], size[0], 3))
+    return Image.fromarray(np.clip(np.array(COLOURS[name]) + noise, 0, 255).astype(np.uint8))
+
+
+def make_classes(root: Path, split: str, each: int, size=(32, 32), classes=CLASSES) -> Path:
+    """`root/split/CLASS/000.jpg` ..., so many of each class."""
+    random = np.random.default_rng(sum(split.encode()))
+    for name in classes:
+        folder = root / split / name
+        folder.mkdir(parents=True)
+        for i in range(each):
+            picture(name, random, size).save(folder / f"{i:03}.jpg")
+    return root
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    """The bytes of a file."""
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def classifier_config(root, **changes):
+    """The recipe of a micro classifier of the same width as `micro_run.micro_config`'s detector; changes by key."""
+    config = get_classifier_config("ti")
+    config.init = "from_nothing"
+    config.model.update(width=12, depth=2, heads=2, image_size=32)
+    config.data.update(root=str(root), workers=0)
+    config.train.update(batch_size=64, epochs=1, log_every=1)
+    config.optimizer.update(learning_rate=5e-3, warmup_epochs=0.1, rate_batch=0)
+    config.eval.update(batch_size=104, every_epochs=1)
+    config.augment.update(magnitude=3.0, erase=0.1)
+    config.checkpoint.update(every_steps=3, keep=10)
+    config.update_from_flattened_dict(changes)
+    return config

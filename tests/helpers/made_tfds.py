@@ -1,0 +1,82 @@
+"""TFDS preparations for tests: ours, and by TFDS's own builder of COCO, which here needs no TensorFlow."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from made_coco import box, make_coco
+
+from yolos_jax.datasets.coco_names import COCO_NAMES
+from yolos_jax.datasets.tfds.build import build
+
+CATEGORIES = [{"id": i, "name": name} for i, name in COCO_NAMES.items()]
+SIZES = [(64, 48), (48, 64), (60, 44), (80, 31), (33, 97), (64, 64)]
+BOXES = [
+    box(12, 1, [4.25, 4.5, 20.13, 10.77], 1, area=190.75),
+    box(11, 1, [0, 0, 64, 48], 90),  # out of the order of ids
+    box(3, 2, [1.5, 2.5, 30, 40], 44, iscrowd=1),
+    box(4, 2, [10, 12, 0, 5], 17),  # empty
+    box(5, 3, [59.9, 43.9, 0.1, 0.1], 3, area=0.4),
+    box(7, 5, [3, 5, 17, 29], 18),
+    box(8, 6, [30.7, 1.1, 33.3, 62.9], 62),  # images 4 has none
+]
+
+
+def coco_folder(root: Path, splits=("train2017", "val2017")) -> Path:
+    """A COCO folder with COCO's own categories; all splits hold the same."""
+    for split in splits:
+        make_coco(root, SIZES, split, BOXES, CATEGORIES)
+    return root
+
+
+def make_tfds(root: Path, splits=("train2017", "val2017")) -> tuple[Path, Path]:
+    """(a COCO folder, a TFDS directory made of it)."""
+    coco = coco_folder(root / "coco", splits)
+    return coco, build(coco, root / "tfds")[0]
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory) -> tuple[Path, Path]:
+    """(a COCO folder, a TFDS directory made of it), which no test may change."""
+    return make_tfds(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture
+def own(tmp_path, made) -> Path:
+    """A TFDS directory to spoil."""
+    return shutil.copytree(made[1], tmp_path / "own")
+
+
+def listed(coco: Path, split: str = "train2017") -> Path:
+    """The annotation file of a COCO folder."""
+    return coco / "annotations" / f"instances_{split}.json"
+
+
+def build_with_tfds(coco: Path, out: Path, monkeypatch, file_format: str = "array_record") -> Path:
+    """What TFDS's own builder makes of a COCO folder; nothing is downloaded, and TensorFlow is not asked for."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.utils import gcs_utils
+    from tensorflow_datasets.object_detection import coco as own
+
+    monkeypatch.setattr(gcs_utils, "_is_gcs_disabled", True)
+    monkeypatch.setattr(own, "tf", SimpleNamespace(int64=np.int64))
+    builder = own.Coco(data_dir=str(out), config="2017", file_format=file_format)
+    there = {path.name for path in coco.iterdir()}
+    splits = [split for split in builder.builder_config.splits if split.images in there]
+    monkeypatch.setattr(builder.builder_config, "splits", splits)
+    manager = SimpleNamespace(
+        downloaded_size=0, download_and_extract=lambda urls: dict.fromkeys(urls, str(coco)), extract=None
+    )
+    monkeypatch.setattr(builder, "_make_download_manager", lambda **_: manager)
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    return Path(builder.data_dir)
+
+
+def change_json(path: Path, edit) -> None:
+    """Edits a JSON file in place."""
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))

@@ -1,0 +1,1 @@
+"""Settings of recipes, and the command line that changes them."""

@@ -1,0 +1,1 @@
+"""What people have, as examples for training and evaluation. No jax here."""

@@ -1,0 +1,114 @@
+"""Finds images whose names are written otherwise than on disk: `\\`, another case, a folder in front. No jax here."""
+
+import difflib
+import os
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import unquote
+
+from yolos_jax.datasets.annotated import FEW
+from yolos_jax.images.listing import images_below
+
+NEAR = 5  # missing images for which near names are looked up, since that is slow
+
+
+class Finder:
+    """Where the images of a folder lie, by their names in an annotation file.
+
+    A literal name comes first. Another spelling is taken when exactly one image fits that no other entry names
+    literally: `/` for `\\`, URL-encoded characters, another case of letters, folders in front or left out, a missing
+    ending. Symbolic links are followed; only the written path must stay inside the folder.
+
+    Args:
+      folder: the folder of images.
+      names: every file name that the annotations list.
+    """
+
+    def __init__(self, folder: Path, names: Iterable[str]):
+        self.folder, self._named = str(folder), list(names)
+        self._whole = os.path.abspath(folder)
+        self._present = {entry.name for entry in os.scandir(folder)}
+        self.renamed: dict[str, str] = {}  # names that are found under another spelling, and their paths
+        self._taken: set[str] = set()
+        self._missing = 0
+
+    def outside(self, name: str) -> bool:
+        """Whether the path as it is written leaves the folder."""
+        path = os.path.normpath(os.path.join(self._whole, name))
+        return not path.startswith(os.path.join(self._whole, ""))
+
+    def find(self, name: str) -> str | None:
+        """The path of an image, or None."""
+        # A set of names spares a system call per image; nested file names are looked up.
+        path = os.path.join(self.folder, name)
+        if name in self._present or os.path.isfile(path):
+            return path
+        if name not in self.renamed:
+            fits = [os.path.join(self.folder, path) for path in self._fits(name)]
+            if len(fits) != 1 or fits[0] in self._taken:  # one image cannot be meant by two entries
+                return None
+            self.renamed[name] = fits[0]
+            self._taken.add(fits[0])
+        return self.renamed[name]
+
+    def near(self, name: str) -> str:
+        """The end of a sentence about a missing image: which names are near, for the first few of them."""
+        self._missing += 1
+        fits = self._fits(name)
+        if len(fits) > 1:
+            return f" ({len(fits)} images fit the name: {', '.join(sorted(fits)[:FEW])})"
+        if self._missing > NEAR:
+            return ""
+        near = difflib.get_close_matches(os.path.basename(name), self._by_name, FEW, 0.75)
+        return f" (near names: {', '.join(sorted(near))})" if near else ""
+
+    def note(self, origin: str) -> list[str]:
+        """A note of the names that were found under another spelling."""
+        if not self.renamed:
+            return []
+        name, path = next(iter(self.renamed.items()))
+        images = f"{len(self.renamed)} images of {origin} are found under another spelling"
+        return [f"{images}, such as {name!r} as {path}"]
+
+    def _fits(self, name: str) -> list[str]:
+        """Paths in the folder that another spelling of a name can mean, of the closest kind that has any."""
+        for spelling in dict.fromkeys((name.replace("\\", "/"), unquote(name).replace("\\", "/"))):
+            parts = [part for part in spelling.lower().split("/") if part not in ("", ".")]
+            if not parts or ".." in parts:
+                continue
+            for start in range(len(parts)):  # with folders in front left out, the fewest first
+                fits = self._by_path.get("/".join(parts[start:]), [])
+                if fits:
+                    return fits
+            deeper = [path for path in self._by_name.get(parts[-1], []) if path.lower().endswith("/".join(parts))]
+            if deeper:
+                return deeper
+            if not os.path.splitext(parts[-1])[1]:
+                return self._by_stem.get(parts[-1], [])
+        return []
+
+    @cached_property
+    def _free(self) -> list[str]:
+        """Images that no entry names literally."""
+        named = {os.path.normpath(name) for name in self._named}
+        return [path for path in images_below(Path(self.folder)) if path not in named]
+
+    @cached_property
+    def _by_path(self) -> dict[str, list[str]]:
+        return _grouped((path.lower(), path) for path in self._free)
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        return _grouped((os.path.basename(path).lower(), path) for path in self._free)
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        return _grouped((os.path.splitext(os.path.basename(path))[0].lower(), path) for path in self._free)
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for key, path in pairs:
+        found.setdefault(key, []).append(path)
+    return found

@@ -1,0 +1,95 @@
+"""COCO's own layout and its kin: `annotations/instances_SPLIT.json`, CVAT's, FiftyOne's, Label Studio's."""
+
+import os
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from yolos_jax.datasets.annotated import Annotated, Opener, folders_in, subfolder
+from yolos_jax.datasets.annotations import Complain, read_annotations
+from yolos_jax.datasets.splits import FAMILIES, family_of
+from yolos_jax.errors import InputError
+from yolos_jax.images.listing import is_hidden
+
+NAME = "COCO"
+INSTANCES = "instances_"
+# Other beginnings of names of annotation files; what follows is the split.
+BEGINNINGS = re.compile(r"(instances|annotations|coco|voc|bbox|labels)[_-]", re.IGNORECASE)
+SNIFF = 1 << 16  # bytes at either end of a file that tell whether it is COCO's format
+KEYS = (b'"images"', b'"annotations"', b'"categories"')
+
+
+def splits(root: Path) -> dict[str, Opener]:
+    """The splits of a folder in this layout, by name; none if it is of another one."""
+    if root.is_file():
+        return {root.stem: partial(read, root, root.parent)} if _is_coco(root) else {}
+    found = dict(_fiftyone(root))
+    return found | {split: partial(read, file, image_folder(root, split)) for split, file in files(root)}
+
+
+def read(file: Path, folder: Path, complain: Complain, layout: str = NAME) -> Annotated:
+    """Reads an annotation file whose images lie in `folder`; `InputError` if there is no such folder."""
+    if not folder.is_dir():
+        raise InputError(f"the folder of images {folder} does not exist.")
+    content, notes = read_annotations(file, complain, sizes=False), []
+    hidden = {i["id"]: i for i in content["images"] if is_hidden(re.split(r"[/\\]", i["file_name"])[-1])}
+    if hidden:
+        name = next(iter(hidden.values()))["file_name"]
+        notes = [f"{len(hidden)} hidden files such as {name} that {file} lists are no images and are left out"]
+        content["images"] = [i for i in content["images"] if i["id"] not in hidden]
+        content["annotations"] = [a for a in content["annotations"] if a["image_id"] not in hidden]
+    return Annotated(layout, str(file), folder, content, notes, by_spelling=True, again=True)
+
+
+def image_folder(root: Path, split: str) -> Path:
+    """Where the images of a split lie: `SPLIT/` or `images/SPLIT/` in any case of letters, else `images/`.
+
+    A split that is named otherwise than its folder, such as train2017 for `train/`, is found by its other names.
+    """
+    inside = subfolder(root, "images", "data", "JPEGImages")
+    names = split, *FAMILIES.get(family_of(split) or "", ())
+    places = [subfolder(folder, *names) for folder in (root, inside) if folder]
+    named = next((place for place in places if place), None)
+    if named or family_of(split) is None:
+        return named or inside or root
+    return inside or root / split
+
+
+def files(root: Path) -> Iterator[tuple[str, Path]]:
+    """Annotation files by their splits."""
+    folder = subfolder(root, "annotations")
+    inside = sorted(folder.glob("*.json")) if folder else []
+    instances = [f for f in inside if f.name.lower().startswith(INSTANCES)]
+    if instances:
+        yield from ((f.stem[len(INSTANCES) :], f) for f in instances)
+        return
+    beside = sorted(f for f in root.glob("*.json") if not is_hidden(f.name)) if root.is_dir() else []
+    for file in [*inside, *beside]:
+        split = BEGINNINGS.sub("", file.stem, count=1)
+        if family_of(split) and _is_coco(file):
+            yield split, file
+    # Label Studio writes one file and no splits; any other must be the only one.
+    bare = [f for f in beside if f.name == "result.json"] or (beside + inside)
+    if len(bare) == 1 and not family_of(BEGINNINGS.sub("", bare[0].stem, count=1)) and _is_coco(bare[0]):
+        yield bare[0].stem, bare[0]
+
+
+def _fiftyone(root: Path) -> Iterator[tuple[str, Opener]]:
+    """FiftyOne's `data/` and `labels.json`, of every split or of the only one."""
+    for folder in (root, *folders_in(root)):
+        labels, images = folder / "labels.json", folder / "data"
+        if labels.is_file() and images.is_dir():
+            yield folder.name, partial(read, labels, images, layout="FiftyOne's COCO")
+
+
+def _is_coco(file: Path) -> bool:
+    """Whether both ends of a file tell that it holds lists of images, annotations and categories."""
+    try:
+        with open(file, "rb") as stream:
+            start = stream.read(SNIFF)
+            stream.seek(max(0, os.path.getsize(file) - SNIFF))
+            ends = start + stream.read(SNIFF)
+    except OSError:
+        return False
+    return sum(key in ends for key in KEYS) >= 2 and start.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{")

@@ -1,0 +1,96 @@
+"""Data sets of Hugging Face's package `datasets`, saved to disk or as parquet. Needs the extra `datasets`."""
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from yolos_jax.datasets.annotated import Annotated, Opener
+from yolos_jax.datasets.annotations import Complain
+from yolos_jax.datasets.layouts.objects import CATEGORIES, Objects, names_of
+from yolos_jax.errors import InputError
+
+NAME = "Hugging Face datasets"
+PARQUET = re.compile(r"(.+?)(-\d+-of-\d+)?\.parquet")
+ROWS = 1000  # that are looked at together
+
+
+def splits(root: Path) -> dict[str, Opener]:
+    """The splits of a folder in this layout, by name; none if it is of another one. Needs no package."""
+    if (root / "state.json").is_file() and any(root.glob("*.arrow")):
+        return {"train": partial(read, root, "", [])}
+    if (root / "dataset_dict.json").is_file():
+        return {
+            file.parent.name: partial(read, root, file.parent.name, []) for file in sorted(root.glob("*/state.json"))
+        }
+    found: dict[str, list[str]] = {}
+    for file in sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet")):
+        match = PARQUET.fullmatch(file.name)
+        found.setdefault(match[1] if match else file.stem, []).append(str(file))
+    return {split: partial(read, root, split, files) for split, files in found.items()}
+
+
+class Images:
+    """The image files of a data set's rows, by the rows' numbers; sent to another process, it opens them anew."""
+
+    def __init__(self, rows: Any):
+        self._rows = rows
+
+    def __call__(self, name: str) -> bytes:
+        image = self._rows[int(name)]["image"]
+        return image["bytes"] or Path(image["path"]).read_bytes()
+
+
+def read(root: Path, split: str, files: list[str], complain: Complain) -> Annotated:
+    """Reads a split, from parquet `files` or from what was saved; `InputError` if it has no images or no objects."""
+    rows = _rows(root, split, files)
+    origin = f"{root} ({split})" if split else str(root)
+    if not {"image", "objects"} <= set(rows.column_names):
+        raise InputError(f"{origin} has the columns {', '.join(rows.column_names)}; detection needs image and objects.")
+    names = _class_names(rows.features["objects"])
+    rest = rows.select_columns([c for c in rows.column_names if c in ("objects", "image_id", "width", "height")])
+    pieces = [rest[start : start + ROWS] for start in range(0, len(rest), ROWS)]
+    numbers = (
+        {n: i for i, n in enumerate(names)} if names else names_of(o for piece in pieces for o in piece["objects"])
+    )
+    images: list[dict[str, Any]] = []
+    found = Objects(lambda c: c if isinstance(c, int) else numbers.get(c), origin, complain)
+    for piece in pieces:
+        for i, objects in enumerate(piece["objects"]):
+            known = {key: piece[key][i] for key in ("width", "height") if key in piece}
+            # Ids of rows may repeat or be text; their numbers are what every tool agrees on.
+            images.append({"id": len(images) + 1, "file_name": str(len(images))} | known)
+            found.add(len(images), objects)
+    categories = [{"id": number, "name": str(name)} for name, number in numbers.items()]
+    content = {"images": images, "annotations": found.annotations, "categories": categories}
+    pixels = Images(rows.select_columns(["image"]))
+    return Annotated(NAME, origin, root, content, upright=True, says_sizes=False, pixels=pixels)
+
+
+def _rows(root: Path, split: str, files: list[str]) -> Any:
+    """The rows of a split, their images as files."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError(
+            f"{root} is a data set of the package datasets, which is not installed; pip install 'yolos-jax[datasets]'."
+        ) from error
+    try:
+        if files:
+            rows = datasets.load_dataset("parquet", data_files={"it": files}, split="it")
+        else:
+            rows = datasets.load_from_disk(str(root / split))
+        return rows.cast_column("image", datasets.Image(decode=False)) if "image" in rows.column_names else rows
+    except Exception as error:  # damaged files make it raise anything
+        raise InputError(f"{root} cannot be opened as a data set ({' '.join(str(error).split())[:300]}).") from error
+
+
+def _class_names(feature: Any) -> list[str] | None:
+    """Names of the categories, if the column of categories says them."""
+    while hasattr(feature, "feature"):  # a list of something
+        feature = feature.feature
+    inside = feature[0] if isinstance(feature, list) else feature
+    named = next((inside[key] for key in CATEGORIES if key in inside), None) if hasattr(inside, "keys") else None
+    while named is not None and not hasattr(named, "names"):
+        named = named[0] if isinstance(named, list) else getattr(named, "feature", None)
+    return list(named.names) if named is not None else None

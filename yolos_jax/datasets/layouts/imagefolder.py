@@ -1,0 +1,66 @@
+"""Hugging Face's imagefolder: `metadata.jsonl` beside the images of a split, with `objects` of boxes and categories."""
+
+import json
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from yolos_jax.datasets.annotated import Annotated, Opener
+from yolos_jax.datasets.annotations import Complain
+from yolos_jax.datasets.layouts.objects import Objects, names_of
+from yolos_jax.errors import InputError, shown
+from yolos_jax.images.listing import is_hidden
+
+NAME = "imagefolder"
+FILE = "metadata.jsonl"
+
+
+def splits(root: Path) -> dict[str, Opener]:
+    """The splits of a folder in this layout, by name; none if it is of another one."""
+    places = (root, root / "data", *sorted(root.glob("*/")), *sorted(root.glob("data/*/")))
+    files = [place / FILE for place in dict.fromkeys(places) if not is_hidden(place.name) and (place / FILE).is_file()]
+    files = [file for file in files if _has_objects(file)]
+    return {
+        ("train" if file.parent in (root, root / "data") else file.parent.name): partial(read, file, files)
+        for file in files
+    }
+
+
+def read(file: Path, files: list[Path], complain: Complain) -> Annotated:
+    """Reads a split; categories that are names are numbered 0, 1, ... in the order of those of all `files`."""
+    numbers, notes = names_of(objects for each in files for _, objects in _lines(each)), []
+    images: list[dict[str, Any]] = []
+    found = Objects(numbers.get, str(file), complain)
+    for name, objects in _lines(file):
+        images.append({"id": len(images) + 1, "file_name": name})
+        found.add(len(images), objects)
+    categories = [{"id": number, "name": str(name)} for name, number in numbers.items()]
+    if any(isinstance(name, int) for name in numbers):
+        notes.append(f"{file} numbers its categories and does not name them; their numbers are their names")
+    content = {"images": images, "annotations": found.annotations, "categories": categories}
+    return Annotated(NAME, str(file), file.parent, content, notes, by_spelling=True, upright=True, says_sizes=False)
+
+
+def _lines(file: Path) -> list[tuple[str, dict[str, Any]]]:
+    """File names and objects of every line; `InputError` for a line that has none."""
+    found = []
+    with open(file, encoding="utf-8-sig") as stream:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                try:
+                    entry = json.loads(line)
+                    found.append((os.path.normpath(entry["file_name"]), entry["objects"] or {}))
+                except (ValueError, KeyError, TypeError, RecursionError) as error:
+                    wanted = "it must be JSON with file_name and objects"
+                    raise InputError(f"line {number} of {file} is {shown(line.strip())}; {wanted}.") from error
+    return found
+
+
+def _has_objects(file: Path) -> bool:
+    """Whether the first line has a box for each object; other metadata are of classification and the like."""
+    try:
+        with open(file, encoding="utf-8-sig") as stream:
+            return "objects" in json.loads(next((line for line in stream if line.strip()), "{}"))
+    except (OSError, ValueError, TypeError):
+        return False

@@ -1,0 +1,118 @@
+"""The layout of ultralytics' YOLO: `data.yaml`, `images/` and `labels/` in either order, a text file an image."""
+
+import os
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from yolos_jax.datasets.annotated import Annotated, Opener, hidden_note, subfolder
+from yolos_jax.datasets.annotations import Complain
+from yolos_jax.datasets.layouts import yolo_labels
+from yolos_jax.datasets.splits import FAMILIES
+from yolos_jax.errors import InputError
+from yolos_jax.images.listing import images_below, is_hidden
+
+NAME = "ultralytics' YOLO"
+ENDINGS = (".yaml", ".yml")
+LISTS = "classes.txt", "obj.names", "labels.txt"  # names of classes, one a line, where there is no data.yaml
+
+
+def splits(root: Path) -> dict[str, Opener]:
+    """The splits of a `data.yaml`, of the folder that holds it, or of images/ and labels/ beside names of classes."""
+    file = root if root.suffix.lower() in ENDINGS and root.is_file() else _yaml_in(root)
+    if file is None:
+        return _without_yaml(root)
+    about = _about(file)
+    if about is None:
+        return {}
+    base, names = _base(file, about), _names(file, about)
+    keys = [key for family in FAMILIES.values() for key in family if about.get(key)]
+    first_five = bool(about.get("kpt_shape"))  # key points follow the box
+    return {key: partial(read, file, base, about[key], names, first_five) for key in keys}
+
+
+def read(file: Path, base: Path, places: Any, names: dict[int, str], first_five: bool, complain: Complain) -> Annotated:
+    """Reads a split that lies in folders or lists of images; `InputError` if one of them is absent."""
+    hidden: list[str] = []
+    folders = [_place(base, str(place)) for place in (places if isinstance(places, list) else [places])]
+    for place in folders:
+        if not place.exists():
+            raise InputError(f"{place}, which {file} names, does not exist.")
+    folder = folders[0] if len(folders) == 1 and folders[0].is_dir() else base
+    paths = [path for place in folders for path in _images(place, base, hidden)]
+    content, notes = yolo_labels.read(paths, folder, names, first_five, str(file), complain)
+    notes = [*hidden_note(hidden, folder), *notes]
+    return Annotated(NAME, str(file), folder, content, notes, upright=True, says_sizes=False)
+
+
+def _yaml_in(root: Path) -> Path | None:
+    """The yaml of a folder that describes a data set: `data.yaml`, or the only one that does."""
+    if not root.is_dir():
+        return None
+    files = sorted(f for f in root.iterdir() if f.suffix.lower() in ENDINGS and not is_hidden(f.name))
+    found = [f for f in files if _about(f)]
+    usual = [f for f in found if f.stem.lower() in ("data", "dataset")]
+    return usual[0] if usual else found[0] if len(found) == 1 else None
+
+
+def _about(file: Path) -> dict[str, Any] | None:
+    """What a yaml says, if it describes a data set."""
+    try:
+        about = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, OSError, ValueError):
+        return None
+    described = isinstance(about, dict) and ("names" in about or "nc" in about) and ("train" in about or "val" in about)
+    return about if described else None
+
+
+def _base(file: Path, about: dict[str, Any]) -> Path:
+    """Where the yaml's paths start: its `path`, if that exists from here or from beside it, else its folder."""
+    said = os.path.expanduser(str(about.get("path") or "."))
+    return next((p for p in (file.parent / said, Path(said)) if p.is_dir()), file.parent)
+
+
+def _names(file: Path, about: dict[str, Any]) -> dict[int, str]:
+    names = about.get("names", about.get("nc"))
+    if isinstance(names, dict) and all(type(key) is int and key >= 0 for key in names):
+        return {key: str(name) for key, name in names.items()}
+    if isinstance(names, list):
+        return {key: str(name) for key, name in enumerate(names)}
+    if type(names) is int and 0 < names < 100_000:
+        return {key: f"class {key}" for key in range(names)}
+    raise InputError(f"names in {file} must be a list of names, or a mapping from whole numbers to names.")
+
+
+def _place(base: Path, said: str) -> Path:
+    """A folder or list as the yaml names it; Roboflow writes `../train/images` for `train/images` beside it."""
+    place = base / os.path.expanduser(said)
+    inside = base / re.sub(r"^(\.\./)+", "", said)
+    return inside if not place.exists() and inside.exists() else place
+
+
+def _images(place: Path, base: Path, hidden: list[str]) -> Iterator[str]:
+    """Paths of images in a folder, or of those that a text file lists."""
+    if place.is_dir():
+        yield from (os.path.join(place, name) for name in images_below(place, hidden))
+        return
+    for line in place.read_text(encoding="utf-8-sig").splitlines():
+        if line.strip():
+            beside = os.path.join(place.parent, line.strip())
+            yield os.path.normpath(beside if os.path.exists(beside) else os.path.join(base, line.strip()))
+
+
+def _without_yaml(root: Path) -> dict[str, Opener]:
+    """Splits of images/ and labels/ whose classes are named in a text file, as labelImg and Label Studio write it."""
+    images, labels = (subfolder(root, name) for name in ("images", "labels"))
+    lists = [f for folder in (root, labels) if folder for f in (folder / name for name in LISTS) if f.is_file()]
+    if not (images and labels and lists):
+        return {}
+    lines = lists[0].read_text(encoding="utf-8-sig").splitlines()
+    names = {key: name.strip() for key, name in enumerate(lines) if name.strip()}
+    usual = {name for family in FAMILIES.values() for name in family}
+    inside = [entry.name for entry in os.scandir(images) if entry.is_dir() and entry.name.lower() in usual]
+    places = {name: images / name for name in sorted(inside)} or {"all": images}
+    return {split: partial(read, lists[0], root, str(place), names, False) for split, place in places.items()}

@@ -1,0 +1,119 @@
+"""Pascal VOC: `VOC2007/` with `ImageSets/Main`, or XML files beside images or in a folder of their own."""
+
+import os
+import re
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from yolos_jax.datasets.annotated import Annotated, Opener, folders_in, subfolder
+from yolos_jax.datasets.annotations import Complain
+from yolos_jax.datasets.layouts.voc_xml import Record, records_of
+from yolos_jax.datasets.splits import family_of
+from yolos_jax.images.listing import is_hidden
+from yolos_jax.images.reading import image_endings
+
+NAME = "Pascal VOC"
+SNIFF = 4096  # bytes that tell whether an XML file is VOC's
+
+
+class Part(NamedTuple):
+    """XML files of one folder: all of them, or those that a list of names picks."""
+
+    xml: Path
+    images: Path
+    chosen: Path | None  # a file of ImageSets/Main
+
+
+def splits(root: Path) -> dict[str, Opener]:
+    """The splits of a folder in this layout, by name; of several years, those of a name are joined."""
+    years = [root, *folders_in(root, "VOC"), *folders_in(root / "VOCdevkit", "VOC")]
+    years = [year for year in years if (year / "ImageSets" / "Main").is_dir() and subfolder(year, "Annotations")]
+    parts: dict[str, list[Part]] = {}
+    for year in years:
+        xml = subfolder(year, "Annotations") or year
+        for file in sorted((year / "ImageSets" / "Main").glob("*.txt")):
+            if not is_hidden(file.name) and _is_list(file, xml):
+                part = Part(xml, subfolder(year, "JPEGImages", "images") or year, file)
+                parts.setdefault(file.stem, []).append(part)
+                if len(years) > 1:
+                    parts[f"{year.name}/{file.stem}"] = [part]
+    parts = parts or {name: [part] for name, part in _flat(root)}
+    everything = {part.xml for group in parts.values() for part in group}
+    return {name: partial(read, root, name, group, everything) for name, group in parts.items()}
+
+
+def read(root: Path, name: str, parts: list[Part], everything: Iterable[Path], complain: Complain) -> Annotated:
+    """Reads a split. Categories are the names in all XML files of `everything`, numbered 0, 1, ... in their order."""
+    records = {folder: records_of(str(folder), os.stat(folder).st_mtime_ns) for folder in everything}
+    names = sorted({one.name for found in records.values() for r in found.values() for one in r.objects})
+    numbers = {name: i for i, name in enumerate(names)}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    zeros = difficult = 0
+    for part in parts:
+        found, files = records[part.xml], _images(part.images)
+        for stem in _stems(part.chosen) if part.chosen else sorted(found):
+            record = found.get(stem, Record(wrong=f"{part.chosen} lists {stem}, which has no file in {part.xml}."))
+            if record.wrong:
+                complain(record.wrong)
+                continue
+            file = part.images / files.get(stem, record.file_name or f"{stem}.jpg")
+            images.append({"id": len(images) + 1, "file_name": os.path.relpath(file, root)} | record.size())
+            for one in record.objects:
+                zeros += min(one.box[:2]) <= 0
+                difficult += one.difficult
+                # Pixels count from 1, and the last one is inside.
+                x, y, w, h = one.box[0] - 1, one.box[1] - 1, one.box[2] - one.box[0] + 1, one.box[3] - one.box[1] + 1
+                more = {"iscrowd": 1, "difficult": 1} if one.difficult else {"iscrowd": 0}
+                more |= {"id": len(annotations) + 1, "category_id": numbers[one.name]}
+                annotations.append({"image_id": len(images), "bbox": [x, y, w, h], "area": w * h} | more)
+    origin = str(parts[0].chosen or parts[0].xml)
+    notes = [] if len(parts) < 2 else [f"the split {name} joins {', '.join(str(part.chosen) for part in parts)}"]
+    if difficult:
+        notes.append(
+            f"{difficult} objects of {origin} are difficult: not trained on, ignored in scoring (as crowds are)"
+        )
+    if zeros:
+        notes.append(f"{zeros} boxes of {origin} begin at pixel 0, though VOC counts pixels from 1 and so does reading")
+    categories = [{"id": number, "name": name} for name, number in numbers.items()]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    return Annotated(NAME, origin, root, content, notes, by_spelling=True)
+
+
+def _is_list(file: Path, xml: Path) -> bool:
+    """Whether a file of ImageSets/Main lists a split whose annotations are there.
+
+    The lists of one class's images have a number after each name, so that no XML file is called like their lines.
+    """
+    first = _stems(file)[:1]
+    return bool(first) and (xml / f"{first[0]}.xml").is_file()
+
+
+def _stems(file: Path) -> list[str]:
+    lines = map(str.strip, file.read_text(encoding="utf-8-sig").splitlines())
+    return [line for line in lines if line]
+
+
+def _images(folder: Path) -> dict[str, str]:
+    """Names of images by their stems."""
+    endings, found = image_endings(), (os.path.splitext(entry.name) for entry in os.scandir(folder))
+    return {stem: stem + ending for stem, ending in found if ending.lower() in endings and not is_hidden(stem)}
+
+
+def _flat(root: Path) -> Iterable[tuple[str, Part]]:
+    """XML files without lists: those of every folder of a split, else all."""
+    inside = [folder for folder in folders_in(root) if family_of(folder.name) and _part(folder)]
+    found = [(folder.name, _part(folder)) for folder in inside] or [("all", _part(root))]
+    return [(name, part) for name, part in found if part]
+
+
+def _part(folder: Path) -> Part | None:
+    xml = subfolder(folder, "Annotations") or folder
+    first = (
+        next((f for f in xml.iterdir() if f.suffix == ".xml" and not is_hidden(f.name)), None) if xml.is_dir() else None
+    )
+    if first is None or not re.search(rb"<annotation[\s>]", first.read_bytes()[:SNIFF]):
+        return None
+    return Part(xml, subfolder(folder, "JPEGImages", "images") or (folder if xml == folder else xml), None)

@@ -1,0 +1,105 @@
+"""YOLO's text files of labels: `class cx cy w h` in fractions of the image, or `class x1 y1 x2 y2 ...` of a polygon."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from yolos_jax.datasets.annotations import Complain
+from yolos_jax.datasets.sizes import measure, sized
+from yolos_jax.errors import shown
+from yolos_jax.images.headers import measured
+
+OUT = 0.01  # of the image, by which a fraction may miss 0..1
+
+
+def read(
+    paths: Sequence[str], folder: Path, names: dict[int, str], first_five: bool, origin: str, complain: Complain
+) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+    """Images and the boxes of their label files as COCO has them, and notes.
+
+    Args:
+      paths: of the images.
+      folder: what file names are relative to.
+      names: of classes, by number.
+      first_five: only the first five numbers of a line count.
+    """
+    inside = os.path.join(folder, "")
+    images: list[dict[str, Any]] = [
+        {"id": i, "file_name": path.removeprefix(inside) if path.startswith(inside) else os.path.abspath(path)}
+        for i, path in enumerate(paths, 1)
+    ]
+    # An image that cannot be read has no size, and no boxes; whoever reads it says so.
+    each = dict(enumerate(paths, 1))
+    measure(images, lambda image: measured(each[image["id"]], image["file_name"]), lambda _: None, upright=True)
+    annotations: list[dict[str, Any]] = []
+    absent = polygons = twice = 0
+    for image, path in zip(images, paths):
+        file, text = _label_file(path)
+        absent += text is None
+        lines = [line for line in (text or "").splitlines() if line.strip()]
+        twice += len(lines) - len(set(lines))
+        for line in dict.fromkeys(lines):
+            numbers = _numbers(line)
+            sentence = _wrong(numbers, line, names, first_five, file)
+            if sentence is not None:
+                complain(sentence)
+            elif sized(image):
+                polygons += len(numbers) > 5 and not first_five
+                bbox = _box(numbers[:5] if first_five else numbers, image["width"], image["height"])
+                one = {"id": len(annotations) + 1, "image_id": image["id"], "category_id": int(numbers[0])}
+                annotations.append(one | {"bbox": bbox, "area": bbox[2] * bbox[3], "iscrowd": 0})
+    notes = [f"{absent} of {len(paths)} images have no label file and count as background"] if absent else []
+    notes += [f"{polygons} polygons in the label files of {origin} became boxes"] if polygons else []
+    notes += [f"{twice} lines of label files of {origin} stand there twice and count once"] if twice else []
+    categories = [{"id": key, "name": name} for key, name in names.items()]
+    return {"images": images, "annotations": annotations, "categories": categories}, notes
+
+
+def _label_file(path: str) -> tuple[str, str | None]:
+    """The label file of an image, and its content; None if there is none.
+
+    It lies in `labels/` where the image lies in `images/`, else beside the image.
+    """
+    stem = os.path.splitext(path)[0] + ".txt"
+    start, images, end = stem.rpartition(f"{os.sep}images{os.sep}")
+    for file in ([f"{start}{os.sep}labels{os.sep}{end}"] if images else []) + [stem]:
+        try:
+            with open(file, encoding="utf-8-sig", errors="replace") as stream:
+                return file, stream.read()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+    return stem, None
+
+
+def _numbers(line: str) -> list[float]:
+    """The numbers of a line; none if it holds anything else."""
+    try:
+        found = [float(word) for word in line.split()]
+    except ValueError:
+        return []
+    return found if all(map(math.isfinite, found)) else []
+
+
+def _wrong(numbers: list[float], line: str, names: dict[int, str], first_five: bool, file: str) -> str | None:
+    """A sentence for a line of a label file that makes no sense, or None."""
+    count = len(numbers)
+    if not (count == 5 or (count > 5 and first_five) or (count > 6 and count % 2)):
+        return f"{file} has the line {shown(line)}; it must be a class and 4 numbers, or a class and a polygon."
+    if numbers[0] not in names:
+        return f"{file} has the class {numbers[0]:g}, which is none of the {len(names)} that are named."
+    fractions = numbers[1 : 5 if first_five else None]
+    if min(fractions) < -OUT or max(fractions) > 1 + OUT:
+        return f"{file} has the line {shown(line)}; its numbers must be fractions of the image, within 0..1."
+    return None
+
+
+def _box(numbers: list[float], width: int, height: int) -> list[float]:
+    """COCO's box in pixels of a line's box or polygon."""
+    if len(numbers) == 5:
+        _, cx, cy, w, h = numbers
+        return [(cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height]
+    xs, ys = numbers[1::2], numbers[2::2]
+    x, y = min(xs) * width, min(ys) * height
+    return [x, y, max(xs) * width - x, max(ys) * height - y]

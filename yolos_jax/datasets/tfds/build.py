@@ -1,0 +1,162 @@
+"""Writes a COCO folder as TFDS's data set `coco/2017`, record for record, without TensorFlow.
+
+TFDS's own builder shuffles through TensorFlow's files once a split exceeds 1 GB. Its order is that of the hashes of
+the file names, which are known beforehand, so the records are written in that order straight away.
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from tqdm import tqdm
+
+from yolos_jax.datasets.tfds.index import index_of
+from yolos_jax.datasets.tfds.parts import Part, one_list, read_parts
+from yolos_jax.datasets.tfds.records import FORMAT, Records
+from yolos_jax.errors import InputError, make_folder
+
+NAME, CONFIG, VERSION = "coco", "2017", "1.1.0"
+SHARD = 64 << 20  # least bytes of a shard, if there are several; TFDS's numbers
+MOST_SHARDS = 1024
+MARGIN = 1.02  # of the space needed over the images' bytes
+VISIBLE = 0.01  # pixels beyond its image from which a box counts as clipped
+
+
+class Summary(NamedTuple):
+    """What was written of a split; `clipped` counts the objects that were clipped to their image."""
+
+    split: str
+    images: int
+    objects: int
+    clipped: int
+    shards: int
+
+
+def build(root: Path, out: Path, splits: Sequence[str] = ()) -> tuple[Path, list[Summary]]:
+    """Writes `out/coco/2017/1.1.0` from the COCO folder `root`.
+
+    Args:
+      splits: such as `train2017`, written as `train` (and `val2017` as `validation`, others by their own names); by
+        default those of train2017 and val2017 that `root` has.
+
+    Returns:
+      The folder, and a summary of every split; `InputError` if there is nothing or something wrong to write, if the
+      folder exists already, or if space is lacking.
+    """
+    folder = out / NAME / CONFIG / VERSION
+    if folder.exists():
+        raise InputError(f"{folder} exists already; give another --out, or remove it.")
+    parts = read_parts(root, splits)
+    names = one_list(parts)
+    make_folder(folder.parent)
+    needed, free = int(MARGIN * sum(part.size for part in parts)), shutil.disk_usage(folder.parent).free
+    if needed > free:
+        space = f"{free / 1e9:.1f} GB left and the data set needs {needed / 1e9:.1f} GB"
+        raise InputError(f"{folder.parent} has {space}; free some, or give another --out.")
+    # Renamed when it is whole; readers and TFDS pass over folders of such a name.
+    unfinished = folder.with_name(f"incomplete.{uuid.uuid4().hex[:6]}_{VERSION}")
+    unfinished.mkdir()
+    try:
+        found = _write(unfinished, parts, names)
+        try:
+            unfinished.rename(folder)
+        except OSError as error:
+            if not folder.exists():
+                raise
+            other = f"another build wrote {folder} in the meantime, which stays as it is"
+            raise InputError(f"{other}; this one was thrown away.") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder, found
+
+
+def features_of(names: Sequence[str]) -> Any:
+    """The features of TFDS's `coco/2017`, for these labels."""
+    label = tfds.features.ClassLabel(names=list(names))
+    one = {"id": np.int64, "area": np.int64, "bbox": tfds.features.BBoxFeature(), "label": label, "is_crowd": np.bool_}
+    image = {"image": tfds.features.Image(encoding_format="jpeg"), "image/filename": tfds.features.Text()}
+    return tfds.features.FeaturesDict(image | {"image/id": np.int64, "objects": tfds.features.Sequence(one)})
+
+
+def _write(folder: Path, parts: list[Part], names: dict[int, str]) -> list[Summary]:
+    """Writes shards, then what describes them, and reads all of it back."""
+    features = features_of(list(names.values()))
+    infos, found = [], []
+    for part in parts:
+        names_of = {"data_dir": folder, "dataset_name": NAME, "split": part.name, "filetype_suffix": FORMAT}
+        template = tfds.core.ShardedFileTemplate(**names_of)
+        lengths, size, clipped = _write_shards(template, part, names, features)
+        infos.append(tfds.core.SplitInfo(part.name, lengths, size, filename_template=template))
+        objects = sum(map(len, part.annotations.values()))
+        found.append(Summary(part.name, len(part.images), objects, clipped, len(lengths)))
+    about = CONFIG, "Images, boxes and labels of COCO 2017."
+    identity = tfds.core.DatasetIdentity(NAME, tfds.core.Version(VERSION), str(folder), __name__, *about)
+    info = tfds.core.DatasetInfo(
+        builder=identity,
+        description="COCO, prepared from a folder by yolos-jax.",
+        features=features,
+        homepage="https://cocodataset.org",
+        metadata=tfds.core.MetadataDict(category_ids=list(names)),
+    )
+    info.set_file_format(FORMAT)
+    info.set_splits(tfds.core.SplitDict(infos))
+    info.write_to_directory(folder)
+    for part, one in zip(parts, found):
+        index = index_of(Records(folder, part.name))  # which stays beside the shards
+        if index.image_ids.tolist() != [i["id"] for i in part.images] or len(index.ids) != one.objects:
+            raise RuntimeError(f"the records of {part.name} are not those that were written; this is a bug")
+    return found
+
+
+def _write_shards(template: Any, part: Part, names: dict[int, str], features: Any) -> tuple[list[int], int, int]:
+    """(records of every shard, bytes of all records, clipped boxes)."""
+    count = shards_of(part.size, len(part.images))
+    ends = [round(len(part.images) * (shard + 1) / count) for shard in range(count)]
+    starts, size, clipped = [0, *ends[:-1]], 0, 0
+    with tqdm(total=len(part.images), desc=f"writing {part.name}", unit="record", mininterval=1.0) as bar:
+        for shard, (start, end) in enumerate(zip(starts, ends)):
+            path = template.sharded_filepath(shard_index=shard, num_shards=count)
+            writer = ArrayRecordWriter(os.fspath(path), "group_size:1")
+            for image in part.images[start:end]:
+                objects, cut = _objects(image, part.annotations[image["id"]], names)
+                record = _record(image, part.files[image["id"]], objects)
+                data = features.serialize_example(features.encode_example(record))
+                writer.write(data)
+                size, clipped = size + len(data), clipped + cut
+                bar.update()
+            writer.close()
+    return [end - start for start, end in zip(starts, ends)], size, clipped
+
+
+def shards_of(size: int, images: int) -> int:
+    """TFDS's number of shards: the largest power of two with at least 64 MiB and one image for each."""
+    return 1 << max(min(MOST_SHARDS, size // SHARD, images).bit_length() - 1, 0)
+
+
+def _record(image: dict[str, Any], path: Path, objects: list[dict[str, Any]]) -> dict[str, Any]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"the image {path} (image id {image['id']}) cannot be read ({error.strerror}).") from error
+    return {"image": data, "image/filename": image["file_name"], "image/id": image["id"], "objects": objects}
+
+
+def _objects(image: dict[str, Any], annotations: list[dict[str, Any]], names: dict[int, str]) -> tuple[list, int]:
+    """An image's objects as TFDS stores them, and how many boxes had to be clipped, as TFDS stores only 0..1."""
+    sides, out, clipped = (image["height"], image["width"]) * 2, [], 0
+    for annotation in annotations:
+        x, y, width, height = annotation["bbox"]
+        box = [v / side for v, side in zip((y, x, y + height, x + width), sides)]
+        inside = [min(max(v, 0.0), 1.0) for v in box]
+        clipped += any(abs(a - b) * side > VISIBLE for a, b, side in zip(box, inside, sides))
+        area = annotation.get("area")
+        one = {"id": annotation["id"], "area": min(int(width * height if area is None else area), 2**63 - 1)}
+        one |= {"bbox": tfds.features.BBox(*inside), "label": names[annotation["category_id"]]}
+        out.append(one | {"is_crowd": bool(annotation.get("iscrowd"))})
+    return out, clipped

@@ -1,0 +1,59 @@
+"""A prepared TFDS data set of images with a class each, such as `imagenet2012`, without TensorFlow."""
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from yolos_jax.datasets.class_folders import refuse_other_classes
+from yolos_jax.datasets.splits import choose
+from yolos_jax.datasets.tfds.records import Records
+from yolos_jax.images.reading import UnreadableImage, decode, decoding
+
+
+class ClassRecords(Records):
+    """One split of a TFDS directory whose records have an `image` and a `label`; a `ClassSource`.
+
+    Args:
+      directory: the folder with `dataset_info.json`.
+      split: as the data set calls it, or another usual name for the same.
+      max_images, classes: see `class_folders.ClassFolders`.
+    """
+
+    fields = {"image": "Image", "label": "ClassLabel"}  # noqa: RUF012  # as its base class has them
+    kind, names_file = "a classification data set such as imagenet2012", "label.labels.txt"
+
+    def __init__(
+        self, directory: Path, split: str, max_images: int = 0, classes: tuple[tuple[str, ...], str] | None = None
+    ):
+        super().__init__(directory, split)
+        self.origin, self.notes = str(self), ()
+        refuse_other_classes(tuple(self.names), self.origin, classes)
+        records = super().__len__()
+        self._chosen = np.linspace(0, records - 1, min(max_images or records, records)).round().astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def name(self, index: int) -> str:
+        """Which record an image is in."""
+        return f"record {self._chosen[index]} of {self.origin}"
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        """(an RGB image, its class); `UnreadableImage` if it is damaged."""
+        with decoding(f"the image of {self.name(index)}"):
+            record = self._decoded(int(self._chosen[index]), "labelled")
+            label = int(record["label"])
+            if not 0 <= label < len(self.names):
+                raise UnreadableImage(f"its label is {label}, outside 0..{len(self.names) - 1}.")
+            return decode(io.BytesIO(record["image"])), label
+
+    def fingerprint(self) -> str:
+        """A hash of the classes, and of the shards' names and sizes and which records are used."""
+        shards = [(shard.name, shard.stat().st_size) for shard in self.shards]
+        return hashlib.sha256(repr((list(self.names), shards, len(self))).encode()).hexdigest()[:16]
+
+    def _named(self, split: str, splits: list[str]) -> str:
+        return choose(split, splits, str(self.directory))[0]

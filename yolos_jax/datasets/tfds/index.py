@@ -1,0 +1,153 @@
+"""What one pass over the records of a TFDS data set finds out about all images at once.
+
+Records hold no sizes of images, which planning needs for all images, and no table of image ids. Both come from one
+reading of all records, of which only the header of every image is looked at; the result is kept in a file.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import uuid
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from yolos_jax.datasets.tfds.records import ANEW, Records
+from yolos_jax.errors import InputError, user_cache
+from yolos_jax.images.headers import header_of
+from yolos_jax.images.reading import DAMAGED
+
+LAYOUT = 2  # of the file; another number for another one
+
+
+class Index(NamedTuple):
+    """What `n` records with `m` objects in all say, but for the pixels."""
+
+    image_ids: np.ndarray  # int64 [n]
+    file_names: np.ndarray  # str [n]
+    sizes: np.ndarray  # int64 [n, 2]: (width, height) in pixels by the image's header; 0 if it cannot be read
+    turns: np.ndarray  # int64 [n]: EXIF's orientation of the image; 1 for upright
+    counts: np.ndarray  # int64 [n]: objects of each
+    ids: np.ndarray  # int64 [m]
+    areas: np.ndarray  # int64 [m]
+    labels: np.ndarray  # int64 [m]
+    boxes: np.ndarray  # float32 [m, 4]: ymin, xmin, ymax, xmax as shares of the image's sides
+    crowds: np.ndarray  # bool [m]
+
+
+def index_of(records: Records) -> Index:
+    """Everything but the pixels, from a file that an earlier reading left or by reading all records."""
+    key, places = _key(records), _places(records)
+    for place in places:
+        kept = _load(place, key, len(records))
+        if kept is not None:
+            return kept
+    index = _read(records)
+    for place in places:
+        if _save(place, key, index):
+            break
+    return index
+
+
+def _read(records: Records) -> Index:
+    images, objects = [], []
+    for number in tqdm(range(len(records)), f"reading {records}", unit="record", mininterval=1.0):
+        try:
+            record = records[number]
+        except RuntimeError as error:
+            raise InputError(f"record {number} of {records} cannot be read ({error}); {ANEW}") from error
+        data = record["image"]
+        images.append((record["image/id"], record["image/filename"], header_size(data), header_of(data).orientation))
+        objects.append(record["objects"])
+
+    def every(key: str, dtype: type, *shape: int) -> np.ndarray:
+        none: np.ndarray = np.zeros((0, *shape), dtype)
+        return np.concatenate([none, *(np.asarray(one[key], dtype).reshape(-1, *shape) for one in objects)])
+
+    return Index(
+        image_ids=np.array([image_id for image_id, *_ in images], np.int64),
+        file_names=np.array([name for _, name, *_ in images], np.str_),
+        sizes=np.array([size for _, _, size, _ in images], np.int64).reshape(-1, 2),
+        turns=np.array([turn for *_, turn in images], np.int64),
+        counts=np.array([len(one["id"]) for one in objects], np.int64),
+        ids=every("id", np.int64),
+        areas=every("area", np.int64),
+        labels=every("label", np.int64),
+        boxes=every("bbox", np.float32, 4),
+        crowds=every("is_crowd", np.bool_),
+    )
+
+
+def _key(records: Records) -> str:
+    """Changes with the shards."""
+    facts = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in records.shards]
+    return hashlib.sha256(repr((LAYOUT, facts)).encode()).hexdigest()
+
+
+def _places(records: Records) -> list[Path]:
+    """Where the index may be kept: beside the shards, else in the user's cache folder."""
+    name = hashlib.sha256(str(records.directory.resolve()).encode()).hexdigest()[:16]
+    return [records.directory / f"yolos-jax.{records.split}.npz", user_cache() / f"{name}.{records.split}.npz"]
+
+
+def header_size(data: bytes) -> tuple[int, int]:
+    """(width, height) of an image without decoding it; (0, 0) if it is none."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.size
+    except DAMAGED:
+        return 0, 0
+
+
+def _load(path: Path, key: str, n: int) -> Index | None:
+    """A kept index of `n` records, unless it is of other shards or not as we write it: it may be from anyone."""
+    try:
+        if not _is_plain(path):
+            return None
+        with np.load(path, allow_pickle=False) as kept:
+            index = Index(*(kept[name] for name in Index._fields))
+            return index if str(kept["key"]) == key and _is_whole(index, n) else None
+    except Exception:  # a damaged or malicious file makes it raise anything; MemoryError too
+        return None
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether a zip file holds no more than its own size: nothing is compressed, nothing counts twice."""
+    if not path.is_file():
+        return False
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+    return stored and sum(entry.file_size for entry in entries) <= path.stat().st_size
+
+
+def _is_whole(index: Index, n: int) -> bool:
+    """Whether the arrays are of the types and shapes that `Index` says, for `n` records."""
+    m = len(index.ids)
+    images: list[tuple[type, tuple]] = [(np.int64, (n,)), (np.str_, (n,)), (np.int64, (n, 2)), *[(np.int64, (n,))] * 2]
+    objects = [*[(np.int64, (m,))] * 3, (np.float32, (m, 4)), (np.bool_, (m,))]
+    if not all(array.dtype.type is t and array.shape == s for array, (t, s) in zip(index, images + objects)):
+        return False
+    index.file_names.tolist()  # raises if some are no text
+    fits = all(0 <= count <= m for count in index.counts.tolist()) and int(index.counts.sum()) == m
+    return fits and bool(((index.sizes >= 0) & (index.sizes < 10**6)).all())
+
+
+def _save(path: Path, key: str, index: Index) -> bool:
+    """Keeps an index; whole or not at all, however many processes do so at once."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            np.savez(file, key=np.array(key), **index._asdict())
+        os.replace(part, path)
+        return True
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        return False

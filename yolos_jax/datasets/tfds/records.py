@@ -1,0 +1,195 @@
+"""The records of one split of a prepared TFDS data set (array_record), by number."""
+
+import contextlib
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolos_jax.datasets.splits import MissingSplit
+from yolos_jax.errors import InputError
+
+INFO = "dataset_info.json"  # written last: a folder without it is no finished preparation
+FORMAT = "array_record"
+DEPTH = 3  # NAME/CONFIG/VERSION
+UNFINISHED = (".", "incomplete.")  # what names of folders that TFDS is still writing begin with
+# What a record must hold: TFDS's kind of feature, or a number's type.
+FIELDS = {"image": "Image", "image/filename": "Text", "image/id": "int64", "objects/area": "int64"}
+FIELDS |= {"objects/bbox": "BBoxFeature", "objects/id": "int64", "objects/is_crowd": "bool"}
+FIELDS |= {"objects/label": "ClassLabel"}
+NAMES = "objects-label.labels.txt"
+LEAST_SHARD = 65536  # bytes of the smallest array_record file
+ANEW = "copy or prepare the data set anew."
+OTHER_NAMES = {"train2017": "train", "val2017": "validation", "test2017": "test"}
+
+
+def find_dataset(root: str | Path, most: int = DEPTH) -> Path | None:
+    """The folder of a TFDS data set: `root` itself, or the only one in it (as in `root/coco/2017/1.1.0`).
+
+    None if there is none, or if `root` is a COCO folder. `InputError` if there are several, or if `root` is a
+    preparation that was never finished. At most so many folders deep is looked for one.
+    """
+    root = Path(root)
+    if (root / INFO).is_file():
+        return root
+    if (root / "features.json").is_file() or any(root.glob(f"*.{FORMAT}-*")):
+        raise InputError(f"{root} looks like a TFDS data set but has no {INFO}: it was not prepared to the end.")
+    if (root / "annotations").is_dir():
+        return None
+    deep = [path for depth in range(1, most + 1) for path in root.glob("*/" * depth + INFO)]
+    found = [p.parent for p in deep if not any(n.startswith(UNFINISHED) for n in p.relative_to(root).parts)]
+    if len(found) > 1:
+        raise InputError(f"{root} holds several data sets, {', '.join(map(str, sorted(found)))}; name one of them.")
+    return found[0] if found else None
+
+
+def splits_of(directory: Path) -> list[str]:
+    """The splits of a TFDS data set, see `find_dataset`; `InputError` as from `Records`."""
+    return sorted(_builder(directory).info.splits)
+
+
+class Records:
+    """One split of a TFDS data set with the features of `coco/2017`, stored as array_record.
+
+    `directory` is the folder with `dataset_info.json`; the split may be called as TFDS does or as COCO does
+    (`train2017` is `train`, `val2017` is `validation`). `InputError` if the data set is of another kind or format, or
+    lacks the split or a shard of it. Sending the object to another process sends no open file.
+
+    Attributes:
+      split: as the data set calls it.
+      names, category_ids: those of every label; None for ids that the data set does not say.
+      shards: its files.
+    """
+
+    # What records must hold, what such a data set is called, and the file of the labels' names.
+    fields, kind, names_file = FIELDS, "TFDS's coco/2017", NAMES
+
+    def __init__(self, directory: Path, split: str):
+        self.directory, info = directory, _builder(directory).info
+        self._check_features(info.features)
+        splits = info.splits
+        self.split = self._named(split, list(splits))
+        if self.split not in splits:
+            raise MissingSplit(f"{directory} has no split {split!r}; it has {', '.join(sorted(splits)) or 'none'}.")
+        self._length = int(splits[self.split].num_examples)
+        self.shards = [Path(str(path)) for path in splits[self.split].filepaths]
+        self._check_shards(splits[self.split].shard_lengths)
+        labels = dict(info.features).get("objects", info.features)
+        self.names: Sequence[str] = self._read_names(labels["label"].num_classes)
+        self.category_ids = self._ids(info.metadata.get("category_ids"))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __str__(self) -> str:
+        return f"{self.directory} ({self.split})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "_open"}
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """A record, its image as the bytes of a file; `RuntimeError` if it is damaged or its shard is gone."""
+        return self._decoded(number, "whole")
+
+    def image(self, number: int) -> bytes:
+        """The image of a record alone, in half the time; `RuntimeError` as above."""
+        return self._decoded(number, "image")["image"]
+
+    def _decoded(self, number: int, what: str) -> dict[str, Any]:
+        data, features, decoders = self._open
+        try:
+            return features[what].deserialize_example_np(data[number], decoders=decoders)
+        except (ValueError, IndexError, KeyError, TypeError) as error:  # fewer records than promised, or others
+            raise RuntimeError(str(error)) from error
+
+    @functools.cached_property
+    def _open(self) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """A split's bytes, and how records, and images alone, are decoded; opened by every process for itself."""
+        import tensorflow_datasets as tfds
+
+        builder, raw = _builder(self.directory), tfds.decode.DeserializeMethod.RAW_BYTES
+        data, features = builder.as_data_source(split=self.split, deserialize_method=raw), builder.info.features
+        parts = {"image": ["image"], "labelled": [name for name in ("image", "label") if name in features]}
+        some = {what: tfds.features.FeaturesDict({n: features[n] for n in names}) for what, names in parts.items()}
+        return data, {"whole": features, **some}, {"image": tfds.decode.SkipDecoding()}
+
+    def _named(self, split: str, splits: list[str]) -> str:
+        """What the data set calls a split."""
+        return split if split in splits else OTHER_NAMES.get(split, split)
+
+    def _check_features(self, features: Any) -> None:
+        inner: Any = getattr(features["objects"], "feature", None) if "objects" in features else None
+        present = dict(features)
+        present |= {f"objects/{key}": inner[key] for key in (inner if hasattr(inner, "keys") else ())}
+        foreign = f"the records of {self.directory} are not those of {self.kind}"
+        lacking = self.fields.keys() - present.keys()
+        if lacking:
+            raise InputError(f"{foreign}: they lack {', '.join(sorted(lacking))}.")
+        for key, kind in self.fields.items():
+            found = type(present[key]).__name__
+            if found in ("Tensor", "Scalar"):
+                found = f"{np.dtype(present[key].np_dtype)}{list(present[key].shape) or ''}"
+            if found != kind:
+                raise InputError(f"{foreign}: {key} is {found} and must be {kind}.")
+
+    def _check_shards(self, lengths: list[int]) -> None:
+        """Checks up front, because a reader would fail only at a record of that shard."""
+        from array_record.python.array_record_module import ArrayRecordReader
+
+        bad = [path for path in self.shards if not path.is_file() or path.stat().st_size < LEAST_SHARD]
+        if bad:
+            what = "is cut short" if bad[0].is_file() else "is missing"
+            more = f" ({len(bad)} of {len(self.shards)} are missing or cut short)" if len(bad) > 1 else ""
+            raise InputError(f"the shard {bad[0]} {what}{more}; {ANEW}")
+        for path, length in zip(self.shards, lengths):
+            reader = ArrayRecordReader(str(path))
+            if not reader.ok():
+                raise InputError(f"the shard {path} is damaged or cut short; {ANEW}")
+            found = reader.num_records()
+            if found != length:
+                raise InputError(f"the shard {path} holds {found} records and {INFO} says {length}; {ANEW}")
+            reader.close()
+
+    def _read_names(self, count: int) -> list[str]:
+        """The names of the labels; without them nobody knows which category a label is."""
+        path, names = self.directory / self.names_file, []
+        with contextlib.suppress(OSError, ValueError):
+            names = [line.strip() for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+        twice = len(set(names)) < len(names)
+        if len(names) != count or twice:
+            what = "lists a name twice" if twice else f"has {len(names)}" if path.is_file() else "does not exist"
+            raise InputError(f"{path} must hold {count} different names and {what}; {ANEW}")
+        return names
+
+    def _ids(self, listed: Any) -> list[int] | None:
+        if listed is None:
+            return None
+        whole = isinstance(listed, list) and all(type(i) is int and 0 <= i < 2**63 for i in listed)
+        if not whole or len(listed) != len(self.names) or len(set(listed)) != len(listed):
+            wanted = f"{len(self.names)} different whole numbers, one for every label"
+            raise InputError(f"category_ids in {self.directory / 'metadata.json'} must be {wanted}.")
+        return listed
+
+
+def _builder(directory: Path) -> Any:
+    """TFDS's reader of a prepared data set, set to read array_record."""
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder_from_directory(str(directory))
+        formats = [stored.value for stored in (builder.info.file_format, *builder.info.alternative_file_formats)]
+        dict(builder.info.metadata)  # read when first used
+        if FORMAT in formats[1:]:
+            builder.info.set_file_format(FORMAT, override=True, override_if_initialized=True)
+    except Exception as error:  # damaged files make it raise anything
+        what = " ".join(str(error).split())
+        raise InputError(f"{directory} cannot be opened as a TFDS data set ({what}); prepare it anew.") from error
+    if FORMAT not in formats:
+        raise InputError(
+            f"{directory} is stored as {formats[0]}, which cannot be read in any order; add {FORMAT} to it with "
+            f"`python -m tensorflow_datasets.scripts.convert_format --dataset_version_dir={directory} "
+            f"--out_file_format={FORMAT}` (needs the packages tensorflow and apache-beam)."
+        )
+    return builder

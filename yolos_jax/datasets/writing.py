@@ -1,0 +1,83 @@
+"""Any layout -> a plain COCO folder: `annotations/instances_SPLIT.json` beside `SPLIT/` with the images."""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from yolos_jax.datasets.splits import family_of
+from yolos_jax.datasets.upright import MEASURED, SILENT
+from yolos_jax.errors import InputError
+from yolos_jax.images.reading import decoding
+
+OWN = (MEASURED, SILENT)  # keys of entries that are of no use to others
+
+
+class Converted(NamedTuple):
+    """What was written of a split, and what its source said."""
+
+    split: str
+    images: int
+    boxes: int
+    notes: tuple[str, ...]
+
+
+def names_of(splits: Sequence[str]) -> dict[str, str]:
+    """What each split is called in the COCO folder: `train`, `val` or `test` for the usual names if that is unique."""
+    usual = [family_of(split) or split for split in splits]
+    found = {split: name if usual.count(name) == 1 else split for split, name in zip(splits, usual)}
+    return {split: name.replace("/", "_") for split, name in found.items()}
+
+
+def write_split(source: Any, name: str, out: Path, copy: bool) -> Converted:
+    """Writes one split; a `CocoSource` or a `TfdsSource` gives what is in it. `InputError` if an image is absent."""
+    content, folder = source.listed(), out / name
+    folder.mkdir(parents=True)
+    places = {image_id: place for place, image_id in enumerate(source.examples.image_ids.tolist())}
+    images, used = [], set[str]()
+    for image in content["images"]:
+        if image["id"] not in places:
+            continue
+        example = source.examples[places[image["id"]]]
+        with decoding(f"the image {example.file}"):
+            data = source.packed(example)
+        target = _inside(image, example.file, data, used)
+        (folder / target).parent.mkdir(parents=True, exist_ok=True)
+        if data is not None:
+            (folder / target).write_bytes(data)
+        else:
+            _put(example.file, folder / target, copy, source.origin)
+        images.append({key: value for key, value in image.items() if key not in OWN} | {"file_name": target})
+    known = {image["id"] for image in images}
+    annotations = [a for a in content["annotations"] if a["image_id"] in known]
+    path = out / "annotations" / f"instances_{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    written = {"images": images, "annotations": annotations, "categories": content["categories"]}
+    path.write_text(json.dumps(written), encoding="utf-8")
+    return Converted(name, len(images), len(annotations), source.notes)
+
+
+def _inside(image: dict[str, Any], file: str, data: bytes | None, used: set[str]) -> str:
+    """A file name for an image, inside of its split's folder and used by no other."""
+    name = os.path.normpath(image["file_name"].replace("\\", "/"))
+    if data is not None and not os.path.splitext(name)[1]:
+        name += ".png" if data[:4] == b"\x89PNG" else ".jpg"
+    elif os.path.isabs(name) or name.startswith(".."):
+        name = os.path.basename(file)
+    elif not os.path.splitext(name)[1]:
+        name += os.path.splitext(file)[1]
+    if name in used:
+        name = os.path.join(os.path.dirname(name), f"{image['id']}_{os.path.basename(name)}")
+    used.add(name)
+    return name
+
+
+def _put(file: str, target: Path, copy: bool, origin: str) -> None:
+    if not os.path.isfile(file):
+        raise InputError(f"the image {file} is absent; restore it, or remove it from {origin}.")
+    elif copy:
+        shutil.copyfile(file, target)
+    else:
+        target.symlink_to(os.path.abspath(file))

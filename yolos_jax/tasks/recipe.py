@@ -1,0 +1,156 @@
+"""From a recipe (an ml_collections config, see yolos_jax/config/settings.py) to the objects it describes.
+
+All functions but `prepare` and `keep_programs` take a config that `settings.complete` has completed and checked.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from yolos_jax.config import settings
+from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
+from yolos_jax.data.plan import TrainingPlan
+from yolos_jax.datasets.annotations import Complain, stop
+from yolos_jax.datasets.coco import CocoSource
+from yolos_jax.datasets.dataset import DataSet
+from yolos_jax.datasets.layouts.recognise import is_datasets, opener_of
+from yolos_jax.datasets.rules import Known, Rules
+from yolos_jax.datasets.splits import MissingSplit
+from yolos_jax.datasets.tfds.dataset import TfdsSource
+from yolos_jax.datasets.tfds.records import find_dataset
+from yolos_jax.errors import InputError
+from yolos_jax.evaluation.evaluator import Evaluator
+from yolos_jax.evaluation.every_image import EveryImage
+from yolos_jax.evaluation.one_pass import Batching
+from yolos_jax.images.sequence import Geometry, default_max_side
+from yolos_jax.inference.compiled import keep_compiled
+from yolos_jax.model.config import COMPUTE_SETTINGS, Compute, YolosConfig
+from yolos_jax.training.task import Options
+
+
+def prepare(config: Any, task: str = settings.DETECTION) -> ConfigDict:
+    """A recipe of a task, completed and checked; its precision of matrix products becomes the process's."""
+    settings.require(config, task)
+    config = settings.complete(config)
+    jax.config.update("jax_default_matmul_precision", config.precision)
+    return config
+
+
+def keep_programs(config: Any) -> None:
+    """Turns on jax's compilation cache as a recipe says, which need not be complete; a warning says why not."""
+    note = keep_compiled(settings.complete(config).eval.compilation_cache)
+    if note:
+        warnings.warn(note, stacklevel=3)  # of whoever called the function that calls this one
+
+
+def model_of(config: Any, num_classes: int) -> YolosConfig:
+    """The architecture; `num_classes` is the data's or a checkpoint's, for a recipe that leaves it open (0)."""
+    values = config.model.to_dict()
+    return YolosConfig.from_dict(values | {"num_classes": values["num_classes"] or num_classes})
+
+
+def compute_of(config: Any) -> Compute:
+    """How the model is computed in training."""
+    return Compute(**{name: config.model[key] for key, name in COMPUTE_SETTINGS.items()})
+
+
+def geometry_of(config: Any, model: YolosConfig) -> Geometry:
+    """How images are resized for evaluation (and in training without augmentation)."""
+    return Geometry.of(config.data.short_side, config.data.max_side, model.patch_size, config.model.max_side)
+
+
+def augmentation_of(config: Any, model: YolosConfig) -> Pipeline:
+    """What is done to training images; a recipe without `data.scales` does not augment."""
+    data, patch = config.data, model.patch_size
+    if not data.scales:
+        return Pipeline.of(geometry_of(config, model))
+    most = data.max_side or default_max_side(max(data.scales))
+    crop = Crop(data.crop, data.crop_sides, data.crop_range, patch)
+    pipeline = Pipeline(Resize(data.scales, most, patch), before=(Flip(data.flip), crop))
+    Geometry.of(max(data.scales), most, patch, config.model.max_side)  # refuses what the model cannot take
+    return pipeline
+
+
+def plan_of(config: Any, model: YolosConfig, sizes: np.ndarray) -> TrainingPlan:
+    """Which images share a batch of training, for images of (width, height) `sizes`."""
+    pipeline, train = augmentation_of(config, model), config.train
+    return TrainingPlan(sizes, pipeline, train.batch_size, config.data.buckets, train.epochs, config.seed)
+
+
+def source_of(
+    config: Any,
+    which: str,
+    category_ids: tuple[int, ...] | None = None,
+    num_classes: int | None = None,
+    complain: Complain = stop,
+    known: Known | None = None,
+) -> DataSet:
+    """The data set for "train" or "val", in whichever layout `data.root` is.
+
+    Args:
+      category_ids, num_classes: a model's labels, where they are settled already.
+      known: what else is settled then.
+
+    Raises:
+      MissingSplit: there is none; other `InputError`s say what is wrong with it.
+    """
+    data = config.data
+    split, annotations, images = (data[f"{which}_{name}"] for name in ("split", "annotations", "images"))
+    classes = config.model.num_classes if num_classes is None else num_classes
+    rules = Rules(which, data.upright, data.sixteen_bit, data.names, data[f"{which}_boxes"], known or Known())
+    shared = data.root, split, classes, data.max_images, data.categories, category_ids
+    if not images and not is_datasets(data.root) and find_dataset(data.root):
+        return TfdsSource(*shared, annotations, complain, rules)
+    opener = opener_of(Path(data.root), split, annotations, images)
+    more = {"keep_absent": data.on_bad_image == "skip", "measured": data.sizes == "images"}
+    return CocoSource(*shared, annotations, images, complain, rules, opener, **more)
+
+
+def validation_of(
+    config: Any, category_ids: tuple[int, ...], num_classes: int, complain: Complain = stop, known: Known | None = None
+) -> DataSet:
+    """The data set for "val" beside training; `MissingSplit` says how to do without."""
+    try:
+        return source_of(config, "val", category_ids, num_classes, complain, known)
+    except MissingSplit as error:
+        remedy = "Set --config.data.val_split, or --config.eval.every_epochs=0 to train without evaluation."
+        raise MissingSplit(f"{error} {remedy}") from error
+
+
+def check_batch(config: Any, devices: int) -> None:
+    """`InputError` for a batch that devices, accumulation and replicas do not divide."""
+    train = config.train
+    # Accumulation must leave the groups that cross entropy is normalised over whole.
+    share = devices * train.accumulate * (train.images_per_replica if train.accumulate > 1 else 1)
+    if train.batch_size % share or train.batch_size % train.images_per_replica:
+        raise InputError(
+            f"train.batch_size {train.batch_size} must be a multiple of {share} ({devices} device(s), "
+            f"train.accumulate {train.accumulate}) and of train.images_per_replica {train.images_per_replica}."
+        )
+
+
+def options_of(config: Any, accept_differences: bool = False) -> Options:
+    """How a run goes about its training."""
+    train, checkpoint = config.train, config.checkpoint
+    return Options(
+        accumulate=train.accumulate, ema=train.ema, log_every=train.log_every, save_every=checkpoint.every_steps,
+        keep=checkpoint.keep, evaluate_every=config.eval.every_epochs, curves=train.curves,
+        skip_unreadable=config.data.on_bad_image == "skip", accept_differences=accept_differences,
+    )  # fmt: skip
+
+
+def batching_of(config: Any, mesh: Mesh) -> Batching:
+    """How a recipe of any task reads the batches of an evaluation."""
+    data = config.data
+    return Batching(mesh, config.eval.batch_size, data.on_bad_image, data.workers, data.ahead)
+
+
+def evaluator_of(config: Any, model: YolosConfig, source: DataSet, mesh: Mesh) -> Evaluator:
+    """What evaluates a model on a data set whose labels are the model's."""
+    images = EveryImage(source, geometry_of(config, model), batching_of(config, mesh), config.data.buckets)
+    return Evaluator(model, images, config.model.query_block)

@@ -1,0 +1,170 @@
+"""What the DET tokens of a detector look at in an image: attention of any block, and rollout over all of them."""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from PIL import Image
+
+from yolos_jax.errors import InputError
+from yolos_jax.images.reading import ImageLike, read_rgb
+from yolos_jax.images.sequence import pack, resize, rounded_tokens
+from yolos_jax.inference.detector import Detector
+from yolos_jax.model.attention import attention_weights
+from yolos_jax.model.config import Compute, YolosConfig
+from yolos_jax.model.postprocess import postprocess
+from yolos_jax.model.vit import Block
+from yolos_jax.model.yolos import Yolos, abstract
+
+
+class Looked(NamedTuple):
+    """Of a batch. T tokens are CLS, the Q DET tokens, patches row by row, padding (whose weights are zero)."""
+
+    scores: jax.Array  # float32 [B, Q], of each DET token's best class; these three are `postprocess`'s
+    labels: jax.Array  # int32 [B, Q]
+    boxes: jax.Array  # float32 [B, Q, 4], absolute xyxy
+    attention: jax.Array  # float32 [layers, B, heads, Q, T]; each row sums to 1
+    rollout: jax.Array | None  # float32 [B, Q, T], each row sums to 1; if asked for
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Seen:
+    """What each DET token found in one image, and what it looked at.
+
+    Tokens that are looked at are CLS, the Q DET tokens, then the image's `h * w` patches row by row.
+    """
+
+    image: Image.Image  # RGB, upright, in its own size
+    grid: tuple[int, int]  # (h, w), patches
+    scores: np.ndarray  # float32 [Q], probability of the label
+    labels: np.ndarray  # int32 [Q], the model's labels; index of its logits
+    names: list[str]  # of the labels; the number as text where the checkpoint has no name
+    boxes: np.ndarray  # float32 [Q, 4], absolute xyxy in the image's pixels
+    layers: tuple[int, ...]  # blocks of `attention`, counted from 0
+    attention: np.ndarray  # float32 [layers, heads, Q, 1 + Q + h * w]; each row sums to 1
+    rollout: np.ndarray | None = None  # float32 [Q, 1 + Q + h * w]; each row sums to 1
+
+    def maps(self, layer: int = -1) -> np.ndarray:
+        """Attention to the patches `[heads, Q, h, w]` of a block (see `block_of`) that was asked for."""
+        layer = layer if layer >= 0 else self.layers[layer]
+        return self._to_patches(self.attention[self.layers.index(layer)])
+
+    def rollout_maps(self) -> np.ndarray:
+        """Rollout to the patches, `[Q, h, w]`."""
+        if self.rollout is None:
+            raise ValueError("rollout was not asked for")
+        return self._to_patches(self.rollout)
+
+    def over(self, threshold: float) -> np.ndarray:
+        """int `[n]`, the DET tokens with at least that score, the best first."""
+        order = np.argsort(-self.scores, kind="stable")
+        return order[self.scores[order] >= threshold]
+
+    def _to_patches(self, weights: np.ndarray) -> np.ndarray:
+        return weights[..., 1 + len(self.scores) :].reshape(*weights.shape[:-1], *self.grid)
+
+
+def det_attention(detector: Detector, image: ImageLike, layer: int = -1) -> np.ndarray:
+    """Attention of every DET token to an image's patches in one block, float32 `[heads, Q, h, w]`.
+
+    A token's numbers are probabilities; what is missing to 1 went to the CLS token and to DET tokens. See `look_at`.
+    """
+    return look_at(detector, image, (layer,)).maps()
+
+
+def look_at(detector: Detector, image: ImageLike, layers: tuple[int, ...] = (-1,), rollout: bool = False) -> Seen:
+    """Detects in an image and says what every DET token looked at. Compiled once for images of similar size.
+
+    Args:
+      image: one of any kind that a `Detector` takes.
+      layers: blocks whose attention is wanted, counted from 0, or negative from the last; none is allowed.
+      rollout: also attention rollout over all blocks (arXiv 2005.00928): heads averaged, half of each block's
+        attention and half of the token itself, multiplied over the blocks.
+
+    Raises:
+      UnreadableImage: the image cannot be read.
+      InputError: there is no such block.
+    """
+    config = detector.config
+    layers = tuple(block_of(layer, config.depth) for layer in layers)
+    rgb = read_rgb(image, stretch=detector.stretch)
+    pixels = resize(rgb, detector.geometry.size(*rgb.size))
+    h, w = (side // config.patch_size for side in pixels.shape[:2])
+    most = detector.geometry.model_max_side
+    batch = pack([pixels], rounded_tokens(h * w), 1, config.patch_size, most)
+    size = np.array([rgb.size], np.float32)
+    compute = Compute(max_side=most)
+    looked: Looked = jax.device_get(look(detector.params, *batch, size, config, compute, layers, rollout))
+    real = 1 + config.det_tokens + h * w
+    names = [detector.label_names.get(int(label), str(label)) for label in looked.labels[0]]
+    passed = None if looked.rollout is None else np.asarray(looked.rollout[0, :, :real])
+    scores, labels, boxes = (np.asarray(x[0]) for x in looked[:3])
+    attention = np.asarray(looked.attention[:, 0, ..., :real])
+    return Seen(rgb, (h, w), scores, labels, names, boxes, layers, attention, passed)
+
+
+def block_of(layer: int, depth: int) -> int:
+    """A block's number counted from 0; negative ones count from the last. `InputError` if there is none."""
+    if not -depth <= layer < depth:
+        raise InputError(f"there is no layer {layer}; the model has {depth}, counted from 0 (-1 is the last).")
+    return layer % depth
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5, 6, 7))
+def look(
+    params: dict, patches: Any, grid: Any, size: Any, config: YolosConfig, compute: Compute,
+    layers: tuple[int, ...], rollout: bool,
+) -> Looked:  # fmt: skip
+    """`look_at` for a batch of sequences (see `Yolos.__call__`); `size` `[B, 2]` is (width, height) in pixels.
+
+    Nothing as large as all pairs of tokens is held: weights of the DET tokens, and for rollout what goes into each
+    block, `[depth, B, T, D]`.
+    """
+    with jax.default_matmul_precision("float32"):  # GPUs would use TF32
+        network = nnx.merge(abstract(config, compute)[0], nnx.State(params))
+        out = network(patches, grid, layers, (lambda block, x, det, length: x) if rollout else None)
+        passed = _rollout(network, out.seen, jnp.asarray(grid).prod(1)) if rollout else None
+        return Looked(*postprocess(out.logits, out.boxes, jnp.asarray(size)), out.attention, passed)
+
+
+def _rollout(network: Yolos, inputs: jax.Array, area: jax.Array) -> jax.Array:
+    """float32 `[B, Q, T]` from what goes into each block, `[depth, B, T, D]`.
+
+    The DET rows of the product of the blocks' matrices, multiplied from the last block on: the rows by one matrix
+    after another, so that no product of two matrices is needed.
+    """
+    queries, block = network.config.det_tokens, network.compute.query_block
+    length = 1 + queries + area
+    tokens = inputs.shape[2]
+    rows = jnp.broadcast_to(jnp.eye(queries, tokens, 1), (inputs.shape[1], queries, tokens))
+    graph, layers = nnx.split(network.blocks)
+
+    def back(rows: jax.Array, layer: tuple[nnx.State, jax.Array]) -> tuple[jax.Array, None]:
+        return _through(nnx.merge(graph, layer[0]), layer[1], rows, length, block), None
+
+    rows = _through(network.last_block, inputs[-1], rows, length, block)
+    return jax.lax.scan(back, rows, (layers, inputs[:-1]), reverse=True)[0]
+
+
+def _through(block: Block, x: jax.Array, rows: jax.Array, length: jax.Array, at_once: int) -> jax.Array:
+    """Rows `[B, Q, T]` times half the identity and half the heads' mean attention, for few queries at a time."""
+    q, k = block.attn.queries_and_keys(block.norm1(x))
+    batch, queries, tokens = rows.shape
+    count = -(-tokens // at_once)
+
+    def parts(a: jax.Array, axis: int) -> jax.Array:  # the tokens of an axis in blocks, which become the first axis
+        pad = [(0, 0)] * a.ndim
+        pad[axis] = (0, count * at_once - tokens)
+        a = jnp.pad(a, pad)
+        return jnp.moveaxis(a.reshape(*a.shape[:axis], count, at_once, *a.shape[axis + 1 :]), axis, 0)
+
+    def meet(total: jax.Array, part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        q, share = part
+        return total + share @ attention_weights(q, k, length).mean(1), None
+
+    total, _ = jax.lax.scan(meet, jnp.zeros((batch, queries, tokens), jnp.float32), (parts(q, 1), parts(rows, 2)))
+    return (rows + total) / 2

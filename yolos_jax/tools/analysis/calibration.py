@@ -1,0 +1,52 @@
+"""Whether scores are probabilities: right and wrong detections by score, and the expected calibration error."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from yolos_jax.tools.analysis.cases import Case
+
+BINS = 20  # of equal width
+
+
+class Calibration(NamedTuple):
+    """Detections by score, `B` bins from 0 to 1; a bin holds its lower edge, the last one 1 as well."""
+
+    edges: np.ndarray  # float64 [B + 1]
+    right: np.ndarray  # int64 [B], detections that found an object of their class at IoU 0.5
+    wrong: np.ndarray  # int64 [B]
+    mean_score: np.ndarray  # float64 [B]; NaN for an empty bin
+
+    @property
+    def precision(self) -> np.ndarray:
+        """float64 `[B]`, the share of the detections that are right; NaN for an empty bin."""
+        with np.errstate(invalid="ignore"):
+            return self.right / (self.right + self.wrong)
+
+    def ece(self, least: float = 0.0) -> float:
+        """Expected calibration error: the mean distance of score and precision, weighted by detections, 0..1.
+
+        Args:
+          least: only bins from this score on. NaN if they are empty.
+        """
+        used = (self.edges[:-1] >= least - 1e-9) & (self.right + self.wrong > 0)
+        if not used.any():
+            return float("nan")
+        gaps = np.abs(self.precision - self.mean_score)[used]
+        return float(np.average(gaps, weights=(self.right + self.wrong)[used]))
+
+
+def calibration(cases: Iterable[Case], bins: int = BINS) -> Calibration:
+    """How right and wrong detections spread over the scores; those counted for a crowd are left out."""
+    right, wrong, sums = (np.zeros(bins) for _ in range(3))
+    for case in cases:
+        counted = ~case.ignored
+        scores, hit = case.scores[counted], case.right[counted]
+        place = np.clip((scores * bins).astype(np.int64), 0, bins - 1)
+        right += np.bincount(place[hit], minlength=bins)
+        wrong += np.bincount(place[~hit], minlength=bins)
+        sums += np.bincount(place, scores, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        mean = sums / (right + wrong)
+    return Calibration(np.linspace(0, 1, bins + 1), right.astype(np.int64), wrong.astype(np.int64), mean)

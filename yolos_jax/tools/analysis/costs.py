@@ -1,0 +1,160 @@
+"""What a model costs, beside the paper's Tables 4 to 6: parameters, multiply-adds, images a second."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from yolos_jax.datasets.annotations import read_annotations
+from yolos_jax.errors import InputError
+from yolos_jax.images.reading import ImageLike, read_rgb
+from yolos_jax.images.sequence import Geometry, resize, resized_sizes, rounded_tokens
+from yolos_jax.inference.detector import Detector
+from yolos_jax.model.config import VARIANTS, Compute, YolosConfig
+from yolos_jax.model.yolos import abstract, apply
+from yolos_jax.tools.analysis.measuring import timed
+from yolos_jax.tools.analysis.multiply_adds import mean_multiply_adds, multiply_adds, parameter_count
+from yolos_jax.tools.analysis.tables import markdown
+
+IMAGES = 100  # of the split, the first ones by their place in the annotation file
+NOTABLE = 0.02  # difference from the paper that is explained
+# variant, short side, billions of multiply-adds, images per second on a 1080 Ti, AP (arXiv 2106.00666)
+PAPER = (
+    ("ti", 256, 3.4, 114, 23.1), ("ti", 432, 11.7, 84, 28.6), ("ti", 512, 18.8, 60, 28.7), ("ti", 528, 20.7, 51, 30.0),
+    ("ti", 800, 81, 12.0, 29.6),
+    ("s", 800, 194, 5.7, 36.1), ("s_dwr", 704, 123, 7.7, 37.2), ("s_dwr", 784, 172, 5.7, 37.6),
+    ("b", 800, 538, 2.7, 42.0),
+)  # fmt: skip
+
+
+def first_sizes(annotations: Path) -> np.ndarray:
+    """int `[n, 2]`, (width, height) of the first images that an annotation file lists; `InputError` for none."""
+    listed = read_annotations(annotations)["images"][:IMAGES]
+    if not listed:
+        raise InputError(f"{annotations} lists no images.")
+    return np.array([(image["width"], image["height"]) for image in listed])
+
+
+def published_rows(sizes: np.ndarray, variants: Sequence[str] = tuple(VARIANTS)) -> list[dict[str, Any]]:
+    """The paper's rows of some variants over images of (width, height) `sizes`, JSON-ready; see `cost_row`."""
+    rows = []
+    for name, short_side, paper, speed, ap in PAPER:
+        if name in variants:
+            geometry = Geometry.of(short_side, 0, VARIANTS[name].patch_size, Compute.max_side)
+            row = cost_row(name, VARIANTS[name], geometry, sizes)
+            rows.append(row | {"paper": paper * 1e9, "paper_fps": speed, "paper_ap": ap})
+    return rows
+
+
+def cost_row(name: str, config: YolosConfig, geometry: Geometry, sizes: np.ndarray) -> dict[str, Any]:
+    """Parameters, and multiply-adds of an image: the mean over images of (width, height) `sizes`, JSON-ready.
+
+    `multiply_adds_as_published` computes all tokens of the last block; `multiply_adds` and the parts are of what is
+    computed here.
+    """
+    grids = (
+        resized_sizes(sizes, geometry.short_side, geometry.max_side, config.patch_size)[:, ::-1] // config.patch_size
+    )
+    parts = np.mean([multiply_adds(config, int(h), int(w)) for h, w in grids], axis=0)
+    whole, ours = (mean_multiply_adds(config, grids, as_published) for as_published in (True, False))
+    return {
+        "variant": name, "short_side": geometry.short_side, "parameters": parameter_count(config),
+        "images": len(sizes), "patches": float(grids.prod(1).mean()), "multiply_adds_as_published": whole,
+        "multiply_adds": ours, **dict(zip(("embedding", "linear", "attention", "heads"), map(float, parts))),
+    }  # fmt: skip
+
+
+def published_table(annotations: Path) -> tuple[list[dict[str, Any]], str]:
+    """Rows, JSON-ready, and the table, over the sizes of an annotation file's first images."""
+    rows = published_rows(first_sizes(annotations))
+    return rows, table(rows)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of `cost_row` as markdown, with what the paper says of them."""
+    return markdown([_shown(row) for row in rows])
+
+
+def _shown(row: dict[str, Any]) -> dict[str, str]:
+    whole = row["multiply_adds_as_published"]
+    unit, name = (1e9, "G") if whole >= 1e9 else (1e6, "M")
+    shown = {
+        "variant": row["variant"], "short side": str(row["short_side"]),
+        "parameters": f"{row['parameters'] / 1e6:.1f} M", "all of the last block": f"{whole / unit:.1f} {name}",
+    }  # fmt: skip
+    if "paper" in row:
+        shown["the paper's"] = f"{row['paper'] / 1e9:g} G ({100 * (whole / row['paper'] - 1):+.1f} %)"
+    shown["multiply-adds here"] = f"{row['multiply_adds'] / unit:.1f} {name}"
+    shown |= {part: f"{row[part] / unit:.2f} {name}" for part in ("embedding", "linear", "attention", "heads")}
+    if "paper" in row:
+        shown["the paper's images/s, 1080 Ti"] = f"{row['paper_fps']:g}"
+    return shown
+
+
+def differences(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A sentence for each row that differs from the paper by more than `NOTABLE`."""
+    out = []
+    for row in rows:
+        off = row["multiply_adds_as_published"] / row["paper"] - 1 if "paper" in row else 0.0
+        if abs(off) > NOTABLE:
+            needed = row["patches"] * (1 + off) ** (-1 / _growth(row))
+            out.append(
+                f"{row['variant']} at {row['short_side']}: {100 * off:+.1f} %. The paper counts over the first "
+                f"{IMAGES} images of COCO val: its number is that of about {needed:.0f} patches an image, and the "
+                f"{row['images']} images here have {row['patches']:.0f}."
+            )
+    return out
+
+
+def _growth(row: dict[str, Any]) -> float:
+    """By how many per cent the multiply-adds grow with one per cent more patches."""
+    config, patches = VARIANTS[row["variant"]], round(row["patches"])
+    one, more = (multiply_adds(config, 1, n, True).total for n in (patches, round(1.01 * patches)))
+    return (more / one - 1) / (round(1.01 * patches) / patches - 1)
+
+
+def counted_by_xla(config: YolosConfig, rows: int, columns: int) -> float:
+    """Half of the floating point operations that XLA counts for one image of `rows` x `columns` patches.
+
+    XLA counts a loop's body once, so the blocks and heads are unrolled for it. It also counts norms, softmax, GELU and
+    the resizing of the positions, which `multiply_adds` leaves out. Nothing is compiled.
+    """
+    tokens = rows * columns
+    compute = Compute(query_block=1 + config.det_tokens + tokens, max_side=max(Compute.max_side, rows, columns))
+    graph, params = abstract(config, compute)
+    patches = jax.ShapeDtypeStruct((1, tokens, config.patch_values), jnp.float32)
+    grid = jax.ShapeDtypeStruct((1, 2), jnp.int32)
+    with jax.disable_jit():  # which runs scans as Python's loops
+        unrolled = jax.make_jaxpr(lambda *args: apply(graph, *args)[:2])(params, patches, grid)
+    program = jax.jit(jax.extend.core.jaxpr_as_fun(unrolled)).lower(*unrolled.in_avals)
+    found: Any = program.cost_analysis()
+    return float(found["flops"]) / 2
+
+
+def frames_per_second(detector: Detector, images: Sequence[ImageLike]) -> dict[str, float]:
+    """Images a second at batch 1, after compiling: "network", from resized pixels, and "with reading" of files."""
+    seen: set[int] = set()
+    seconds = {"network": 0.0, "reading": 0.0}
+    for given in tqdm(images, "measuring", unit="image"):
+        pixels: list[np.ndarray] = []
+
+        def read(given: ImageLike = given, pixels: list[np.ndarray] = pixels) -> None:
+            image = read_rgb(given, stretch=detector.stretch)
+            pixels.append(resize(image, detector.geometry.size(*image.size)))
+
+        def detect(pixels: list[np.ndarray] = pixels) -> None:
+            detector.forward(pixels)
+
+        seconds["reading"] += timed(read)
+        bucket = rounded_tokens(pixels[0].shape[0] * pixels[0].shape[1] // detector.config.patch_size**2)
+        if bucket not in seen:  # the first one compiles
+            detect()
+            seen.add(bucket)
+        seconds["network"] += timed(detect)
+    count = len(images)
+    return {"network": count / seconds["network"], "with reading": count / sum(seconds.values())}

@@ -1,0 +1,160 @@
+"""Why detections are wrong and objects missed: the split of TIDE (Bolya et al. 2020, arXiv 2008.08115).
+
+Every detection that COCO's rule counts as wrong at IoU 0.5 gets the first of the kinds below that fits. What a kind
+costs is how much AP50 rises if only its errors are repaired: a wrong class or a wrong place is put right, once for
+each object; other wrong detections are removed; missed objects are no longer asked for. If several errors aim at one
+object, the best of them is put right, whichever kind it is of, and the others are removed.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from yolos_jax.tools.analysis.cases import FOREGROUND, Case
+
+BACKGROUND = 0.1  # IoU below which a detection has nothing to do with an object
+LOCATION, CLASS, DUPLICATE, BACK, BOTH, MISSED = KINDS = (
+    "location", "class", "duplicate", "background", "both", "missed",
+)  # fmt: skip
+MEANING = {
+    LOCATION: "an object of its class is there, overlapped by 0.1 to 0.5",
+    CLASS: "an object of another class is there, overlapped by 0.5 or more",
+    DUPLICATE: "an object of its class is there, overlapped by 0.5 or more, but a better detection has it",
+    BACK: "no object is overlapped by 0.1",
+    BOTH: "an object of another class is there, overlapped by 0.1 to 0.5: class and place are wrong",
+    MISSED: "an object that no detection found, nor would with another class or place",
+}
+NONE = -1
+
+
+class Errors(NamedTuple):
+    """Errors of one image."""
+
+    kinds: np.ndarray  # int64 [n], places in KINDS; NONE for detections that are right or ignored
+    targets: np.ndarray  # int64 [n], the object that is found if the error is repaired; NONE for none
+    missed: np.ndarray  # bool [m]
+
+
+class Split(NamedTuple):
+    """Errors of all images, an entry for each of `KINDS`."""
+
+    counts: np.ndarray  # int64, of all detections
+    above: np.ndarray  # int64, of detections with a score of at least `threshold`; missed are objects in both
+    costs: np.ndarray  # float64, AP50 that is lost to it
+    ap50: float
+    threshold: float
+
+
+def errors_of(case: Case) -> Errors:
+    """The kind of every error of an image; crowds are no objects here."""
+    real = ~case.crowd
+    overlaps = np.concatenate([case.overlaps[:, real], np.zeros((len(case.labels), 1))], axis=1)  # one is always there
+    place = np.append(np.flatnonzero(real), NONE)
+    same = np.append(case.true_labels[real], NONE) == case.labels[:, None]
+    taken = np.append(case.found[real], False)
+    own, others, gone = (np.where(mask, overlaps, 0.0) for mask in (same, ~same, same & taken))
+    near = (own.max(1) >= BACKGROUND) & (own.max(1) < FOREGROUND)
+    fits = near, others.max(1) >= FOREGROUND, gone.max(1) >= FOREGROUND, overlaps.max(1) < BACKGROUND
+    wrong = ~(case.right | case.ignored)
+    kinds = np.where(wrong, np.select(fits, range(4), KINDS.index(BOTH)), NONE)
+    aims = np.select([kinds == 0, kinds == 1], [own.argmax(1), others.argmax(1)], len(place) - 1)
+    targets = np.where(taken[aims], NONE, place[aims])
+    missed = real & ~case.found
+    missed[targets[targets >= 0]] = False
+    return Errors(kinds, targets, missed)
+
+
+class _Flat(NamedTuple):
+    """The detections of all images that count, one after the other; objects are numbered through all images."""
+
+    scores: np.ndarray
+    labels: np.ndarray
+    right: np.ndarray
+    kinds: np.ndarray
+    targets: np.ndarray  # NONE for all but the best detection that aims at an object
+    repaired: np.ndarray  # the label that goes with the target
+
+
+def split(cases: Iterable[Case], classes: int, threshold: float = 0.5) -> Split:
+    """Counts and costs of each kind of error.
+
+    Args:
+      classes: number of the ground truth's categories.
+      threshold: score from which `Split.above` counts.
+    """
+    parts, objects, missed = [], np.zeros(classes, np.int64), np.zeros(classes, np.int64)
+    total = 0
+    for case in cases:
+        errors = errors_of(case)
+        objects += np.bincount(case.true_labels[~case.crowd], minlength=classes)
+        missed += np.bincount(case.true_labels[errors.missed], minlength=classes)
+        repaired = np.append(case.true_labels, NONE)[errors.targets]
+        targets = np.where(_first(errors.targets), errors.targets + total, NONE)
+        total += len(case.crowd)
+        counted = ~case.ignored
+        values = case.scores, case.labels, case.right, errors.kinds, targets, repaired
+        parts.append([value[counted] for value in values])
+    empty = [np.zeros(0)] + [np.zeros(0, np.int64)] * 5
+    flat = _Flat(*(np.concatenate(column) for column in zip(*parts))) if parts else _Flat(*empty)
+    flat = flat._replace(right=flat.right.astype(bool))
+    now = ap50(flat.scores, flat.labels, flat.right, objects)
+    counts, above, costs = [], [], []
+    for number in range(len(KINDS) - 1):  # all but missed objects
+        mine = flat.kinds == number
+        counts.append(int(mine.sum()))
+        above.append(int((mine & (flat.scores >= threshold)).sum()))
+        costs.append(_repaired(flat, number, objects) - now)
+    lost = int(missed.sum())
+    left = objects - missed  # a class of which nothing is left, and nothing was detected, leaves the mean
+    asked = (left > 0) | ((objects > 0) & (np.bincount(flat.labels, minlength=classes) > 0))
+    costs.append(ap50(flat.scores, flat.labels, flat.right, left, asked) - now)
+    return Split(np.array([*counts, lost]), np.array([*above, lost]), np.array(costs), now, threshold)
+
+
+def _first(targets: np.ndarray) -> np.ndarray:
+    """bool `[n]`: whether a detection aims at an object that no better one aims at."""
+    first = np.zeros(len(targets), bool)
+    first[np.unique(targets, return_index=True)[1]] = True
+    return first & (targets >= 0)
+
+
+def _repaired(flat: _Flat, number: int, objects: np.ndarray) -> float:
+    """AP50 once the errors of one kind are right or gone."""
+    mine = flat.kinds == number
+    kept = ~mine | (flat.targets >= 0)
+    labels = np.where(mine, flat.repaired, flat.labels)
+    return ap50(flat.scores[kept], labels[kept], (flat.right | mine)[kept], objects)
+
+
+def ap50(
+    scores: np.ndarray, labels: np.ndarray, right: np.ndarray, objects: np.ndarray, asked: np.ndarray | None = None
+) -> float:
+    """COCO's average precision from which detections are right, as the mean over the classes asked for.
+
+    Args:
+      scores, labels, right: `[n]` of every detection, those of an image together and the best first.
+      objects: int `[K]`, of each class.
+      asked: bool `[K]`, classes of the mean; by default those with objects. A class without has 0.
+
+    Returns:
+      0..1; -1 if no class is asked for.
+    """
+    asked = objects > 0 if asked is None else asked
+    order = np.argsort(-scores, kind="stable")
+    order = order[np.argsort(labels[order], kind="stable")]  # class by class, the best first
+    edges = np.searchsorted(labels[order], np.arange(len(objects) + 1))
+    ordered = right[order]
+    values = [
+        average_precision(ordered[edges[k] : edges[k + 1]], int(objects[k])) if objects[k] else 0.0
+        for k in np.flatnonzero(asked)
+    ]
+    return float(np.mean(values)) if values else -1.0
+
+
+def average_precision(right: Sequence[bool] | np.ndarray, objects: int) -> float:
+    """The mean over 101 recalls of the highest precision at that recall or more; detections best first."""
+    hits = np.cumsum(right, dtype=np.float64)
+    precision = hits / np.arange(1, len(hits) + 1)
+    best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+    return float(best[np.searchsorted(hits / objects, np.linspace(0, 1, 101), side="left")].mean())

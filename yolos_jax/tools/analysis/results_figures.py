@@ -1,0 +1,139 @@
+"""The figures of an evaluation's results; their numbers come from `yolos_jax.evaluation`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolos_jax.evaluation.class_scores import ClassScores
+from yolos_jax.tools.analysis.calibration import Calibration
+from yolos_jax.tools.analysis.error_kinds import KINDS, Split
+from yolos_jax.training.plotting import bar_style, line_style, new_figure, point_style, save_figure
+
+SHOWN = 100  # most classes of a figure: those with the most objects; the tables have all
+FEW = 7  # up to so many classes each have a line of their own
+WRITTEN = 25  # up to so many classes, a confusion matrix has its numbers written in it
+
+
+def mean_curve(classes: ClassScores, iou: float) -> np.ndarray:
+    """float64 `[R]`, the mean of the classes' precision; NaN without objects."""
+    there = classes.objects > 0
+    return classes.curve(iou)[:, there].mean(1) if there.any() else np.full(len(classes.recalls), np.nan)
+
+
+def draw_classes(path: Path, classes: ClassScores) -> None:
+    """AP, AP50 and AR of every class that has objects, the lowest AP at the top."""
+    values = classes.table()
+    there = np.flatnonzero(classes.objects)
+    there = there[np.argsort(-classes.objects[there], kind="stable")][:SHOWN]
+    there = there[np.argsort(-values["AP"][there], kind="stable")]
+    figure, ((axis,),) = new_figure(7, 1.6 + 0.2 * len(there))
+    rows = np.arange(len(there))
+    for number, name in enumerate(("AP", "AP50", "AR")):
+        axis.plot(values[name][there], rows, label=name, clip_on=False, zorder=3, **point_style(number))
+    axis.set_yticks(rows, [f"{_short(classes.names[k])} ({classes.objects[k]})" for k in there], fontsize=8)
+    axis.set(xlim=(0, 1), ylim=(-0.7, len(there) - 0.3), xlabel="class (objects): average precision, average recall")
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8)
+    save_figure(figure, path)
+
+
+def draw_curves(path: Path, classes: ClassScores, ious: Sequence[float]) -> None:
+    """Precision over recall: the mean of the classes for each IoU, and each class at the first."""
+    figure, ((means, each),) = new_figure(10, 4.2, columns=2)
+    for number, iou in enumerate(ious):
+        means.plot(classes.recalls, mean_curve(classes, iou), label=f"IoU {iou:.2f}", **line_style(number))
+    there = np.flatnonzero(classes.objects)
+    for number, k in enumerate(there):
+        grey = {"color": "#888888", "linewidth": 0.5, "alpha": 0.7}
+        few = line_style(number) | {"label": _short(classes.names[k])}
+        each.plot(classes.recalls, classes.curve(ious[0])[:, k], **(few if len(there) <= FEW else grey))
+    if len(there) > FEW:
+        each.plot(classes.recalls, mean_curve(classes, ious[0]), label="mean", **line_style(0))
+    means.set_title("mean of the classes", fontsize=10)
+    each.set_title(f"each class, IoU {ious[0]:.2f}", fontsize=10)
+    for axis in (means, each):
+        axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+        if axis.lines:
+            axis.legend(fontsize=8, loc="lower left")
+    save_figure(figure, path)
+
+
+def draw_confusion(path: Path, matrix: np.ndarray, names: Sequence[str], threshold: float) -> None:
+    """Shares of each row, the darker the more; classes that take no part are left out."""
+    used = matrix.sum(0) + matrix.sum(1)
+    part = np.flatnonzero(used[:-1])
+    part = np.append(np.sort(part[np.argsort(-used[part], kind="stable")][:SHOWN]), len(names) - 1)
+    counts = matrix[np.ix_(part, part)]
+    shares = counts / np.maximum(matrix[part].sum(1), 1)[:, None]
+    side = max(4.5, 1.8 + 0.17 * len(part) if len(part) > WRITTEN else 2.5 + 0.42 * len(part))
+    figure, ((axis,),) = new_figure(side + 0.8, side)
+    shown = axis.imshow(shares, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
+    labels = [_short(names[int(k)]) for k in part]
+    axis.set_xticks(range(len(part)), labels, rotation=90, fontsize=7)
+    axis.set_yticks(range(len(part)), labels, fontsize=7)
+    axis.grid(False)
+    if len(part) <= WRITTEN:
+        for row, column in zip(*np.nonzero(counts)):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            text = str(counts[row, column])
+            axis.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+    axis.set(xlabel=f"detected as (score from {threshold:g}, IoU from 0.5)", ylabel="truth")
+    figure.colorbar(shown, ax=axis, label="share of the row", shrink=0.7)
+    save_figure(figure, path)
+
+
+def draw_errors(path: Path, split: Split) -> None:
+    """What each kind costs, and how many there are."""
+    figure, ((costs, counts),) = new_figure(10, 3.8, columns=2)
+    places = np.arange(len(KINDS))
+    costs.bar(places, split.costs, **bar_style(0))
+    for place, value in zip(places, split.costs):
+        costs.text(place, value, f"{value:.3f}", ha="center", va="bottom", fontsize=8)
+    costs.set_title(f"AP50 that each kind of error costs (AP50 is {split.ap50:.3f})", fontsize=10)
+    counts.bar(places - 0.2, split.counts, 0.4, label="all detections", **bar_style(0))
+    counts.bar(places + 0.2, split.above, 0.4, label=f"score from {split.threshold:g}", **bar_style(1))
+    _logarithmic(counts, split.counts)
+    counts.set_title("number of errors", fontsize=10)
+    counts.legend(fontsize=8)
+    for axis in (costs, counts):
+        axis.set_xticks(places, KINDS, fontsize=8)
+    save_figure(figure, path)
+
+
+def draw_scores(path: Path, scores: Calibration) -> None:
+    """How many right and wrong detections have which score."""
+    figure, ((axis,),) = new_figure(6, 4)
+    width = np.diff(scores.edges)
+    for number, (name, values) in enumerate((("right", scores.right), ("wrong", scores.wrong))):
+        left = scores.edges[:-1] + number * width / 2
+        axis.bar(left, values, width / 2, align="edge", label=name, **bar_style(number))
+    _logarithmic(axis, scores.right + scores.wrong)
+    axis.set(xlabel="score", ylabel="detections", xlim=(0, 1))
+    axis.set_title("detections by score (right: IoU from 0.5 with an object of the class)", fontsize=10)
+    axis.legend(fontsize=8)
+    save_figure(figure, path)
+
+
+def draw_calibration(path: Path, scores: Calibration) -> None:
+    """Precision beside score: on the diagonal, a score is the probability of being right."""
+    figure, ((axis,),) = new_figure(5, 4.8)
+    there = scores.right + scores.wrong > 0
+    axis.bar(scores.edges[:-1], np.nan_to_num(scores.precision), np.diff(scores.edges), align="edge", **bar_style(1))
+    axis.plot([0, 1], [0, 1], label="perfect", **line_style(0) | {"linestyle": "--", "linewidth": 1.0})
+    axis.plot(scores.mean_score[there], scores.precision[there], label="detections", **point_style(0))
+    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean score", ylabel="share that is right")
+    axis.set_title(f"calibration: expected error {scores.ece():.3f}", fontsize=10)
+    axis.legend(fontsize=8, loc="upper left")
+    save_figure(figure, path)
+
+
+def _logarithmic(axis: Any, counts: np.ndarray) -> None:
+    """A scale on which one is as well seen as many."""
+    if counts.any():
+        axis.set_yscale("log")
+        axis.set_ylim(bottom=0.7)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else f"{name[:23]}…"

@@ -1,0 +1,98 @@
+"""Several training runs side by side: their curves in one figure, and as a table."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolos_jax.errors import InputError, make_folder
+from yolos_jax.tools.analysis.csv_files import write_csv
+from yolos_jax.training.curves import METRICS, RATE, SPEED, Panel, draw_panels, read_lines, series
+
+UNSHOWN = {"step", "epoch", RATE, SPEED, "grad_norm", "data_wait", "matcher_ms", "padding"}
+USUAL = "total", "ce", "bbox", "giou"  # terms of detection, shown first
+
+
+def compare_runs(workdirs: Sequence[str | Path], out: str | Path) -> str:
+    """Draws the curves of runs together and writes their numbers.
+
+    `out` gets `runs.png`, with a panel for each number, and `runs.csv`, with a line for each line of their
+    `metrics.jsonl`. What only some of the runs report is drawn for those.
+
+    Args:
+      workdirs: folders that training wrote.
+      out: a folder; it is made if it is not there.
+
+    Returns:
+      A table to print: a line a run.
+
+    Raises:
+      InputError: a folder holds no run.
+    """
+    runs = {name: _lines(workdir) for name, workdir in zip(_names(workdirs), workdirs)}
+    keys = list(dict.fromkeys(key for lines in runs.values() for line in lines for key in line))
+    terms = [key for key in keys if key not in UNSHOWN and not key.startswith("val/")]
+    terms.sort(key=lambda key: USUAL.index(key) if key in USUAL else len(USUAL))
+    results = _headline(keys)
+    shown = [*((key, key) for key in [*terms, *results]), ("learning rate", RATE), ("images per second", SPEED)]
+    panels = [
+        Panel(title.removeprefix("val/"), [(name, lines, key) for name, lines in runs.items()]) for title, key in shown
+    ]
+    folder = make_folder(out)
+    draw_panels(panels, folder / "runs.png", columns=3)
+    rows = [(name, line) for name, lines in runs.items() for line in lines]
+    columns: dict[str, list[Any]] = {key: [line.get(key) for _, line in rows] for key in keys}
+    write_csv(folder / "runs.csv", {"run": [name for name, _ in rows]} | columns)
+    return _table(runs, terms[:1], results[:1])
+
+
+def _lines(workdir: str | Path) -> list[dict[str, Any]]:
+    try:
+        lines = read_lines(workdir)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{workdir} holds no run: {METRICS} cannot be read there ({reason}).") from error
+    if not lines:
+        raise InputError(f"{Path(workdir) / METRICS} holds no numbers yet; train for some steps first.")
+    return lines
+
+
+def _names(workdirs: Sequence[str | Path]) -> list[str]:
+    """A name for each run: the end of its folder's path, as long as it takes to tell them apart."""
+    parts = [Path(workdir).resolve().parts for workdir in workdirs]
+    if len(set(parts)) < len(parts):
+        raise InputError("a run is named twice; name each of them once.")
+    for length in range(1, max(map(len, parts)) + 1):
+        names = [str(Path(*each[-length:])) for each in parts]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _headline(keys: Sequence[str]) -> list[str]:
+    """The numbers of evaluations to draw: AP and AP50, or the first two of another task."""
+    found = [key for key in keys if key.startswith("val/")]
+    return [key for key in ("val/AP", "val/AP50") if key in found] or found[:2]
+
+
+def _table(runs: dict[str, list[dict[str, Any]]], terms: list[str], results: list[str]) -> str:
+    head = ["run", "steps", *(f"last {key}" for key in terms)]
+    head += [text for key in results for text in (f"best {key.removeprefix('val/')}", "at step", "last")] + ["images/s"]
+    rows = [head]
+    for name, lines in runs.items():
+        row = [name, str(max(line["step"] for line in lines))]
+        for key in terms:
+            values = series(lines, key)[1]
+            row.append(f"{values[-1]:.4f}" if len(values) else "-")
+        for key in results:
+            steps, values = series(lines, key)
+            best = int(values.argmax()) if len(values) else 0
+            row += [f"{values[best]:.4f}", f"{steps[best]:.0f}", f"{values[-1]:.4f}"] if len(values) else ["-"] * 3
+        speeds = series(lines, SPEED)[1]
+        rows.append([*row, f"{np.median(speeds):.1f}" if len(speeds) else "-"])
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:]))])
+        for row in rows
+    )

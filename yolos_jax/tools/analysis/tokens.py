@@ -1,0 +1,186 @@
+"""What every DET token predicts over a split: where, how large, which classes (the paper's Figures 2 and 3)."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from yolos_jax.datasets.dataset import DataSet
+from yolos_jax.errors import InputError, make_folder
+from yolos_jax.evaluation.coco_metrics import to_results
+from yolos_jax.evaluation.evaluator import Evaluator
+from yolos_jax.model.postprocess import postprocess
+from yolos_jax.tools.analysis.tables import write_rows
+
+SIZES = ("small", "medium", "large")
+BOUNDS = (32.0**2, 96.0**2)  # square pixels between them, as COCO's
+MOST_DRAWN = 5000  # images whose boxes are kept for the figure; COCO's validation split has so many
+
+
+class Drawn(NamedTuple):
+    """Boxes for the figure: of the first tokens, in the first images of the split."""
+
+    centres: np.ndarray  # float32 [tokens, n, 2], x and y as fractions of the image's sides
+    kinds: np.ndarray  # int8 [tokens, n], index of SIZES
+
+
+class TokenTable:
+    """Adds up what the tokens predict, one image after another; its memory does not grow with their number.
+
+    Args:
+      det_tokens, num_classes: Q and K of the model.
+      images: number of images of the split.
+      tokens: the first so many are kept for the figure, in the first `MOST_DRAWN` images.
+      confident: score from which a prediction counts as such.
+    """
+
+    def __init__(self, det_tokens: int, num_classes: int, images: int, tokens: int = 10, confident: float = 0.5):
+        self.images, self.confident = 0, confident
+        self._sums = np.zeros((det_tokens, 7))  # of x, y, x^2, y^2, width, height, score
+        self._sizes = np.zeros((det_tokens, len(SIZES)), np.int64)
+        self._sure = np.zeros(det_tokens, np.int64)
+        self.classes = np.zeros((det_tokens, num_classes), np.int64)  # predictions of each class, by token
+        shape = min(tokens, det_tokens), min(images, MOST_DRAWN)
+        self._centres, self._kinds = np.full((*shape, 2), np.nan, np.float32), np.zeros(shape, np.int8)
+
+    def add(self, index: int, size: np.ndarray, scores: np.ndarray, labels: np.ndarray, boxes: np.ndarray) -> None:
+        """Adds an image.
+
+        Args:
+          index: its place in the split.
+          size: `[2]`, its (width, height) in pixels.
+          scores, labels, boxes: `[Q]`, `[Q]`, `[Q, 4]` absolute xyxy, of each token, as `postprocess` gives them.
+        """
+        boxes = np.asarray(boxes, np.float64)
+        centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2 / size, boxes[:, 2:] - boxes[:, :2]
+        kinds = kinds_of(sides.prod(1))
+        self.images += 1
+        self._sums += np.column_stack([centres, centres**2, sides / size, scores])
+        self._sizes[np.arange(len(kinds)), kinds] += 1
+        self.classes[np.arange(len(labels)), labels] += 1
+        self._sure += np.asarray(scores) >= self.confident
+        tokens, drawn = self._kinds.shape
+        if index < drawn:
+            self._centres[:, index], self._kinds[:, index] = centres[:tokens], kinds[:tokens]
+
+    @property
+    def drawn(self) -> Drawn:
+        """What Figure 2 is drawn from."""
+        there = ~np.isnan(self._centres[..., 0]).any(0)
+        return Drawn(self._centres[:, there], self._kinds[:, there])
+
+    def rows(self, names: dict[int, str]) -> list[dict[str, Any]]:
+        """One row a token. Centres, spreads (standard deviations) and sides are fractions of the image's."""
+        x, y, xx, yy, width, height, score = (self._sums / max(self.images, 1)).T
+        spread_x, spread_y = np.sqrt(np.maximum(xx - x**2, 0)), np.sqrt(np.maximum(yy - y**2, 0))
+        out = []
+        for token, counts in enumerate(self.classes):
+            top = int(counts.argmax())
+            out.append({
+                "token": token, "images": self.images, "x": float(x[token]), "y": float(y[token]),
+                "spread_x": float(spread_x[token]), "spread_y": float(spread_y[token]), "width": float(width[token]),
+                "height": float(height[token]), **dict(zip(SIZES, self._sizes[token].tolist())),
+                "score": float(score[token]), "confident": int(self._sure[token]),
+                "classes": int((counts > 0).sum()), "top_class": names.get(top, str(top)),
+                "top_class_share": float(counts[top] / max(counts.sum(), 1)),
+            })  # fmt: skip
+        return out
+
+    def class_rows(self, truth: np.ndarray, names: dict[int, str]) -> list[dict[str, Any]]:
+        """One row a class that is annotated or predicted, the most annotated first; `truth` int `[K]` are the boxes."""
+        predicted, all_true = self.classes.sum(0), max(int(truth.sum()), 1)
+        all_predicted = max(int(predicted.sum()), 1)
+        order = np.argsort(-truth, kind="stable")
+        return [
+            {"label": int(label), "name": names.get(int(label), str(label)),
+             "annotated": int(truth[label]), "annotated_share": float(truth[label] / all_true),
+             "predicted": int(predicted[label]), "predicted_share": float(predicted[label] / all_predicted)}
+            for label in order if truth[label] or predicted[label]
+        ]  # fmt: skip
+
+    def pairs(self, names: dict[int, str]) -> list[dict[str, Any]]:
+        """One row for each class that a token predicts."""
+        return [
+            {"token": int(token), "label": int(label), "name": names.get(int(label), str(label)),
+             "predicted": int(self.classes[token, label])}
+            for token, label in zip(*np.nonzero(self.classes))
+        ]  # fmt: skip
+
+
+def kinds_of(area: np.ndarray) -> np.ndarray:
+    """Index of SIZES for areas in square pixels."""
+    return np.searchsorted(BOUNDS, area, side="right")
+
+
+@contextmanager
+def results_file(path: Path) -> Iterator[Any]:
+    """A JSON list, written entry by entry: yields what takes an entry, which nothing then holds."""
+    with path.open("w") as file:
+        first = True
+
+        def put(entry: dict[str, Any]) -> None:
+            nonlocal first
+            file.write(("[\n" if first else ",\n") + json.dumps(entry))
+            first = False
+
+        yield put
+        file.write("[]\n" if first else "\n]\n")
+
+
+def examine(
+    evaluator: Evaluator, params: dict, out: Path, names: dict[int, str], tokens: int = 10, confident: float = 0.5
+) -> tuple[TokenTable, list[dict[str, Any]], list[str]]:
+    """Takes all images through the network and writes the tables.
+
+    `out`, a folder that is made if it is not there, gets `predictions.json` (a COCO results file of all queries, each
+    with its token's number), `tokens.csv`, `classes.csv` and `token_classes.csv`.
+
+    Args:
+      names: of the labels.
+      tokens, confident: see `TokenTable`.
+
+    Returns:
+      The table, the rows of `classes.csv`, and a sentence for each unreadable image. `InputError` if the split has
+      no boxes.
+    """
+    source, graph, config, applied = evaluator.source, evaluator.graph, evaluator.model, evaluator.apply
+    truth = truth_of(source, config.num_classes)
+    make_folder(out)
+    table = TokenTable(config.det_tokens, config.num_classes, len(source.examples), tokens, confident)
+    category = np.array(source.category_ids)
+
+    def detect(params: dict, patches: jax.Array, grid: jax.Array, size: jax.Array) -> tuple[jax.Array, ...]:
+        found = applied(graph, params, patches, grid)
+        return postprocess(found.logits, found.boxes, size)
+
+    with results_file(out / "predictions.json") as put:
+
+        def take(index: int, found: tuple[np.ndarray, ...]) -> None:
+            scores, labels, boxes = found
+            table.add(index, source.examples.sizes[index], scores, labels, boxes)
+            entries = to_results(source.examples.image_ids[index], scores, category[labels], boxes)
+            for token, entry in enumerate(entries):
+                put(entry | {"token": token})
+
+        images = evaluator.images
+        skipped = images.run(images.program(detect), params, take, doing="looking at tokens") or []
+    classes = table.class_rows(truth, names)
+    write_rows(out / "tokens.csv", table.rows(names))
+    write_rows(out / "classes.csv", classes)
+    write_rows(out / "token_classes.csv", table.pairs(names))
+    return table, classes, skipped
+
+
+def truth_of(source: DataSet, num_classes: int) -> np.ndarray:
+    """int `[K]`, annotated boxes of each label, crowds left out. `InputError` if there is none."""
+    labels = source.examples.labels
+    if not len(labels):
+        raise InputError(
+            f"{source.origin} has no box, and the classes of the tokens are compared with those of the boxes; "
+            "give a split that has some (--config.data.val_split)."
+        )
+    return np.bincount(labels, minlength=num_classes)

@@ -1,0 +1,175 @@
+"""The detector as a portable program: StableHLO, by `jax.export`.
+
+A program is compiled for one number of patches. Shorter sequences are padded, exactly, so the program for the largest
+image serves every image, and more programs only save time. The batch stays open. The number of patches cannot:
+attention is cut into blocks by it.
+
+Parameters are an input of the programs, in one file beside them: a program has 60 kB then, whatever the model. As
+constants they would be in every one, with the same outputs to the last bit, but B's (511 MB) then takes 17 s and
+2.8 GB to compile on a CPU in place of 3 s and 1.4 GB.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax import export
+
+from yolos_jax.errors import InputError, check_empty, make_folder
+from yolos_jax.images.sequence import Geometry
+from yolos_jax.inference.detector import detect
+from yolos_jax.model.config import Compute, YolosConfig
+from yolos_jax.model.yolos import abstract
+from yolos_jax.tools.exporting import run_detector
+from yolos_jax.training.checkpoint_files import Meta, check_room
+
+MOST_IMAGES = 2**31 - 1  # of a batch
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+INPUTS = {
+    "patches": "RGB pixels of the resized image, cut into patches row by row; a patch's values in (row, column, "
+    "channel) order; slots from grid's h * w on are padding and may hold anything",
+    "grid": "(h, w) of each image in patches, both at most longest_side_in_patches",
+    "size": "(width, height) of each original image in pixels, which pixel_boxes then refer to",
+}
+OUTPUTS = {
+    "logits": "of every query; the last one is 'no object'",
+    "boxes": "centre x, centre y, width, height as fractions of the image's sides",
+    "scores": "probability of the best label other than 'no object'",
+    "labels": "that label: a key of label_names, an index of category_ids unless these are null",
+    "pixel_boxes": "x0, y0, x1, y1 in the original image's pixels; not clipped to it",
+}
+
+
+class Onnx(NamedTuple):
+    """A checked program for ONNX: the file's content, and what export.json is to say about it."""
+
+    content: bytes
+    facts: dict[str, Any]
+
+
+def patches_of(height: int, width: int, patch: int, max_side: int) -> int:
+    """Patches of an image already sized; `InputError` if the model cannot take it."""
+    if height < 1 or width < 1 or height % patch or width % patch:
+        raise InputError(f"an image of {height} x {width} pixels: both sides must be multiples of the patch, {patch}.")
+    if max(height, width) // patch > max_side:
+        raise InputError(
+            f"an image of {height} x {width} pixels is longer than model.max_side = {max_side} patches "
+            f"of {patch} pixels; take a smaller one."
+        )
+    return (height // patch) * (width // patch)
+
+
+def to_stablehlo(
+    config: YolosConfig, compute: Compute, patches: int, batch: int | None, platforms: Sequence[str]
+) -> export.Exported:
+    """The program for sequences of `patches` patches; nothing is computed or compiled.
+
+    Args:
+      config, compute: the model, and how it is computed.
+      patches: N, at least the patches of any image that is given to it.
+      batch: B, or None for one that takes any.
+      platforms: of `PLATFORMS`, the ones it may run on.
+
+    Returns:
+      `call(parameters, patches, grid, size)` -> dict by the names of `OUTPUTS`. `parameters` is a flat dict,
+      "blocks.attn.qkv.kernel" and so on.
+    """
+    most = compute.max_side**2
+    if not 1 <= patches <= most:
+        raise InputError(
+            f"a program for {patches} patches cannot be made: the number must be in 1..{most}, "
+            f"model.max_side = {compute.max_side} patches on each side."
+        )
+    if batch is not None and not 1 <= batch <= MOST_IMAGES:
+        raise InputError(f"a batch of {batch} images cannot be; it must be 1..{MOST_IMAGES}, or polymorphic.")
+    unknown = [name for name in platforms if name not in PLATFORMS]
+    if unknown or not platforms:
+        raise InputError(f"there is no platform {', '.join(unknown)!r}; choose of {', '.join(PLATFORMS)}.")
+    # cuDNN's calls would tie the program to GPUs, and are nothing that jax promises to keep.
+    graph, shapes = abstract(config, dataclasses.replace(compute, attention="blocks"))
+    b = export.symbolic_shape("batch")[0] if batch is None else batch
+
+    def program(
+        parameters: dict[str, jax.Array], patches: jax.Array, grid: jax.Array, size: jax.Array
+    ) -> dict[str, jax.Array]:
+        return dict(zip(OUTPUTS, detect(graph, unflatten_dict(parameters, sep="."), patches, grid, size)))
+
+    return export.export(jax.jit(program), platforms=list(platforms))(
+        flatten_dict(shapes, sep="."),
+        jax.ShapeDtypeStruct((b, patches, config.patch_values), jnp.uint8),
+        jax.ShapeDtypeStruct((b, 2), jnp.int32),
+        jax.ShapeDtypeStruct((b, 2), jnp.float32),
+    )
+
+
+def write(
+    folder: str | Path,
+    params: dict,
+    meta: Meta,
+    geometry: Geometry,
+    programs: Sequence[export.Exported],
+    onnx: Onnx | None = None,
+) -> dict[str, Any]:
+    """Writes a folder that needs none of our code: programs, parameters, run_detector.py and, at last, export.json.
+
+    The folder is new or empty; `params` and `meta` are the checkpoint's; `programs` are for different numbers of
+    patches. Returns what is in export.json.
+    """
+    facts = _describe(meta, geometry, programs)
+    contents = {entry["file"]: program.serialize() for program, entry in zip(programs, facts["programs"])}
+    check_empty(folder)
+    path = make_folder(folder)
+    check_room(path, params)
+    for name, content in contents.items():
+        (path / name).write_bytes(content)
+    np.savez(path / facts["parameters"]["file"], **flatten_dict(params, sep="."))
+    if onnx is not None:
+        facts["onnx"] = onnx.facts
+        (path / onnx.facts["file"]).write_bytes(onnx.content)
+    shutil.copyfile(run_detector.__file__, path / "run_detector.py")
+    (path / "export.json").write_text(json.dumps(facts, indent=1) + "\n")
+    return facts
+
+
+def _describe(meta: Meta, geometry: Geometry, programs: Sequence[export.Exported]) -> dict[str, Any]:
+    """What a user of the programs has to know; JSON-ready."""
+    first = programs[0]
+    tokens = [program.in_avals[-3].shape[1] for program in programs]
+    outputs = jax.tree.unflatten(first.out_tree, first.out_avals)
+
+    def array(value: Any, meaning: str) -> dict[str, Any]:
+        shape = [size if isinstance(size, int) else str(size) for size in value.shape]
+        return {"dtype": str(value.dtype), "shape": shape, "meaning": meaning}
+
+    inputs = {name: array(value, INPUTS[name]) for name, value in zip(INPUTS, first.in_avals[-3:])}
+    inputs["patches"]["shape"][1] = "patches"  # of each program another number
+    batch = first.in_avals[-1].shape[0]
+    return {
+        "programs": [{"file": f"detector-{n}.stablehlo", "patches": n} for n in tokens],
+        "parameters": {"file": "parameters.npz", "meaning": "first input: arrays by name"},
+        "inputs": inputs,
+        "outputs": {name: array(outputs[name], meaning) for name, meaning in OUTPUTS.items()},
+        "batch": batch if isinstance(batch, int) else None,
+        "platforms": list(first.platforms),
+        "images": {
+            "short_side": geometry.short_side,
+            "max_side": geometry.max_side,
+            "patch_size": geometry.patch,
+            "longest_side_in_patches": geometry.model_max_side,
+            "resizing": "see run_detector.py: bilinear, antialiased, on 8 bits; whole patches on both sides",
+            "normalisation": "in the program",
+        },
+        "label_names": {str(label): name for label, name in meta.label_names.items()},
+        "category_ids": None if meta.category_ids is None else list(meta.category_ids),
+        "model": meta.model.to_dict(),
+        "step": meta.step,
+        "jax_version": jax.__version__,
+        "calling_convention_version": first.calling_convention_version,
+    }

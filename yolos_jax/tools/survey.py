@@ -1,0 +1,281 @@
+"""A look at a data set before training: what is in it, and everything that is wrong with it. No jax here."""
+
+import dataclasses
+import os
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from yolos_jax.data.category_names import plain_name
+from yolos_jax.data.examples import Example, ExampleTable
+from yolos_jax.data.plan import TrainingPlan
+from yolos_jax.datasets.annotations import Complain
+from yolos_jax.datasets.coco import orphans_of
+from yolos_jax.datasets.dark import HELP, dark_files
+from yolos_jax.datasets.dataset import DataSet
+from yolos_jax.datasets.plausible import nothing_to_find
+from yolos_jax.datasets.upright import named
+from yolos_jax.errors import InputError
+from yolos_jax.images.listing import is_hidden
+from yolos_jax.images.reading import UnreadableImage, image_endings
+from yolos_jax.images.sequence import ceil_div
+
+AREAS = (32**2, 96**2)  # square pixels that part COCO's small, medium and large
+TABLE = 20  # categories that get a row each; more share rows
+WIDTH = 110  # characters of a line
+FEW, MANY = 5, 20  # images or sizes that stand for many
+
+
+class Problem(NamedTuple):
+    """Something wrong: the file to repair, and a sentence that names it."""
+
+    file: str
+    sentence: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """A split as it was read, and what its annotation file lists whether usable or not."""
+
+    which: str  # "train" or "val"
+    source: DataSet
+    ids_by_path: dict[str, list[int]]  # image ids listed for each image's path
+    names: dict[int, str]  # of categories, by id
+
+
+def read_split(which: str, make: Callable[[Complain], DataSet], problems: list[Problem]) -> Split:
+    """Reads a split ("train" or "val") and appends everything wrong in its annotation file to `problems`.
+
+    `make` makes the source, which complains to the given function. `InputError` if nothing can be read.
+    """
+    found: list[str] = []
+    try:
+        source = make(found.append)
+    except InputError as error:
+        problems += [Problem(which, sentence) for sentence in found]
+        left = f"with {counted(len(found), 'wrong entry', 'wrong entries')} left out, " if found else ""
+        keys = ", ".join(f"data.{which}_{key}" for key in ("split", "annotations", "images"))
+        raise type(error)(f"{left}{str(error).rstrip('.')} (the {which} split, set by {keys}).") from error
+    file, content = source.origin, source.listed()  # `found` holds its complaints already
+    ids_by_path: dict[str, list[int]] = {}
+    for image in content["images"]:
+        ids_by_path.setdefault(source.place(image["file_name"]), []).append(image["id"])
+    names = {category["id"]: str(category["name"]) for category in content["categories"]}
+    found += _listed_twice(file, ids_by_path, content["annotations"])
+    found += _orphans(file, orphans_of(content))
+    problems += [Problem(file, sentence) for sentence in found]
+    return Split(which, source, ids_by_path, names)
+
+
+def _listed_twice(file: str, ids_by_path: dict[str, list[int]], annotations: list[dict]) -> Iterable[str]:
+    for path, ids in ids_by_path.items():
+        if len(ids) > 1:
+            yield f"the image {path} is listed under the image ids {', '.join(map(str, ids))} in {file}; keep one."
+    times = Counter(a["id"] for a in annotations if isinstance(a.get("id"), int | str))
+    for number, count in times.items():
+        if count > 1:
+            yield f"annotation id {number!r} is given to {count} annotations of {file}; number them anew."
+
+
+def _orphans(file: str, orphans: dict[int, int]) -> Iterable[str]:
+    """Annotations of images that are not listed: the first few image ids, then the others together."""
+    for image_id in [*orphans][:FEW]:
+        times = counted(orphans[image_id], "annotation")
+        yield f"{file} annotates image id {image_id}, which is not among its images ({times}, ignored)."
+    others = [*orphans][FEW:]
+    if others:
+        times = counted(sum(orphans[image_id] for image_id in others), "annotation")
+        yield f"{file} has {times} more of {counted(len(others), 'other image id')} that are not listed (ignored)."
+
+
+def category_problems(train: Split, val: Split) -> list[Problem]:
+    """Categories of val that train lacks or calls otherwise."""
+    file, other, problems = val.source.origin, train.source.origin, []
+    by_name = dict(zip(val.source.category_ids, train.source.category_ids))  # other numbers if names were matched
+    for number, name in sorted(val.names.items()):
+        number = by_name.get(number, number)
+        if plain_name(train.names.get(number, "")) != plain_name(name):
+            differs = f"calls {train.names[number]!r}" if number in train.names else "lacks"
+            sentence = f"{file} has the category id {number} ({name!r}), which {other} {differs}"
+            problems.append(Problem(file, f"{sentence}; both must list the same categories."))
+    return problems
+
+
+def nothing_problems(train: Split) -> list[Problem]:
+    """That there is no box to train on."""
+    source = train.source
+    nothing = nothing_to_find(source.dropped, int(source.examples.counts.sum()), source.origin)
+    return [Problem(source.origin, f"there is no box to train on: {nothing}.")] if nothing else []
+
+
+def dark_notes(splits: Sequence[Split]) -> list[str]:
+    """The images of 16 bits that become almost black."""
+    full = [split.source for split in splits if split.source.rules.sixteen_bit == "full"]
+    dark = dark_files(list(dict.fromkeys(e.file for source in full for e in source.examples)))
+    held = f"{counted(len(dark), 'image')} of 16 bits hold fewer and become almost black: {named(dark)}"
+    return [f"{held}; {HELP}"] if dark else []
+
+
+def turned_lines(split: Split) -> list[str]:
+    """Every image of a split that EXIF turns, by what its annotation fits."""
+    turning = split.source.turning
+    unclear = turning.unclear if len(turning.unclear) < len(turning.turned) else ()
+    rows = {"EXIF turns": turning.turned, "fit the other reading": turning.against, "fit both readings": unclear}
+    images = {what: f"{counted(len(files), 'image')} of the {split.which} split" for what, files in rows.items()}
+    return [f"{images[what]} that {what}: {named(files, MANY)}" for what, files in rows.items() if files]
+
+
+def image_problems(splits: Sequence[Split]) -> list[Problem]:
+    """Decodes every image once: those that are damaged or not of the annotated size."""
+    # An image that two splits or two ids share is decoded once, unless they say different sizes.
+    todo = {(e.file, e.width, e.height): (split.source, e) for split in splits for e in split.source.examples}
+
+    def wrong(pair: tuple[DataSet, Example]) -> Problem | None:
+        source, example = pair
+        try:
+            source.read(example)
+        except UnreadableImage as error:
+            named = f"image id {example.image_id}"
+            where = "" if f"({named})" in str(error) else f"{named} of {source.origin}: "
+            return Problem(example.file, f"{where}{error}")
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        found = tqdm(pool.map(wrong, todo.values()), "decoding", len(todo), unit="image", mininterval=1.0)
+        return [problem for problem in found if problem is not None]
+
+
+def make_plan(train: Split, make: Callable[[np.ndarray], TrainingPlan], problems: list[Problem]) -> TrainingPlan | None:
+    """The plan for the images' sizes, or None and a problem: too few images for a batch."""
+    try:
+        return make(train.source.examples.sizes)
+    except InputError as error:
+        problems.append(Problem(train.source.origin, f"{train.source.origin}: {error}"))
+        return None
+
+
+def notes(splits: Sequence[Split], det_tokens: int) -> list[str]:
+    """What is worth knowing but need not be wrong: a sentence each."""
+    found = [line for split in splits for line in (*split.source.notes, *turned_lines(split))]
+    for split in splits[1:]:
+        boxes = int(split.source.examples.counts.sum()) + split.source.dropped["empty"]
+        nothing = nothing_to_find(split.source.dropped, boxes, split.source.origin)
+        found += [f"there is no box to score: {nothing}"] if nothing else []
+    for split in splits:
+        examples, listed = split.source.examples, sum(map(len, split.ids_by_path.values()))
+        if len(examples) < listed:
+            found.append(f"of the {listed} images that the {split.which} split lists, {len(examples)} are used")
+        many = np.flatnonzero(examples.counts > det_tokens)
+        if len(many):
+            worst = many[np.argsort(-examples.counts[many], kind="stable")][:FEW]
+            named = [f"image id {examples.image_ids[i]} ({examples.counts[i]})" for i in worst]
+            named += ["..."] if len(many) > len(worst) else []
+            images = f"{counted(len(many), 'image')} of the {split.which} split with more boxes"
+            found.append(f"{images} than the model's {det_tokens} DET tokens can find: {', '.join(named)}")
+    shared = set.intersection(*(set(split.ids_by_path) for split in splits)) if len(splits) > 1 else set()
+    if shared:
+        found.append(f"{counted(len(shared), 'image')} listed by both splits, such as {min(shared)}")
+    return found + _unlisted(splits)
+
+
+def _unlisted(splits: Sequence[Split]) -> list[str]:
+    """Images that lie in the folders but in no annotation file; splits may share a folder."""
+    listed, found = set().union(*(split.ids_by_path for split in splits)), []
+    endings = image_endings()
+    for folder in dict.fromkeys(os.path.realpath(split.source.image_folder) for split in splits):
+        inside = (os.path.join(at, name) for at, _, names in os.walk(folder) for name in names)
+        others = [p for p in inside if os.path.splitext(p)[1].lower() in endings and p not in listed]
+        hidden = [p for p in others if is_hidden(os.path.basename(p))]
+        others = [p for p in others if not is_hidden(os.path.basename(p))] if hidden else others
+        if hidden:
+            files = counted(len(hidden), "hidden file")
+            found.append(f"{files} in {folder} passed over, such as {min(hidden)}")
+        if others:
+            images = f"{counted(len(others), 'image')} in {folder}"
+            found.append(f"{images} that no annotation file lists, such as {min(others)}")
+    return found
+
+
+def box_sizes(examples: ExampleTable) -> dict[str, int]:
+    """Numbers of small, medium and large boxes by COCO's bounds."""
+    counts = np.bincount(np.searchsorted(AREAS, examples.areas, "right"), minlength=3)
+    return dict(zip(("small", "medium", "large"), counts.tolist()))
+
+
+def overview(split: Split) -> list[str]:
+    """What is in a split, as lines to print."""
+    source, examples = split.source, split.source.examples
+    counts, sizes = examples.counts, examples.sizes
+    boxes, most = int(counts.sum()), int(counts.argmax())
+    shares = (f"{count / max(boxes, 1):.1%} {name}" for name, count in box_sizes(examples).items())
+    sides = {"short": sizes.min(1), "long": sizes.max(1)}
+    ranges = (f"{name} {x.min()} to {x.max()}, median {np.median(x):g}" for name, x in sides.items())
+    common = Counter(map(tuple, sizes.tolist())).most_common(FEW)
+    crowds, empty = source.dropped["crowd"], source.dropped["empty"]
+    average, largest = f"{boxes / len(counts):.2f} on average", f"{counts[most]} at most"
+    rows = {
+        "images": f"{len(counts)}, {(counts == 0).sum()} of them without boxes",
+        "boxes": f"{boxes}; {counted(crowds, 'crowd')} and {counted(empty, 'empty box', 'empty boxes')} left out, "
+        f"{source.clipped} clipped",
+        "boxes per image": f"{average}, {largest} (image id {examples.image_ids[most]})",
+        "box sizes": f"{', '.join(shares)} (COCO's: below 32x32, below 96x96, the rest)",
+        "image sides": f"{'; '.join(ranges)} pixels",
+        "frequent sizes": ", ".join(f"{w}x{h} ({n})" for (w, h), n in common),
+    }
+    title = f"{split.which}: {source.origin} ({source.layout}), images in {source.image_folder}"
+    return [title, *_rows(rows), *_categories(source)]
+
+
+def _categories(source: DataSet) -> list[str]:
+    """Every category with its number of boxes: a row each, or columns side by side if they are many."""
+    by_label = np.bincount(source.examples.labels, minlength=source.num_classes)
+    names = sorted(source.label_names.items())
+    widest = max((len(name) for _, name in names), default=0)
+    cells = [f"{source.category_ids[i]:>5}{i:>6}{by_label[i]:>7}  {name:<{widest}}" for i, name in names]
+    columns = 1 if len(cells) <= TABLE else max(1, WIDTH // (len(cells[0]) + 2))
+    head = "  ".join([f"{'id':>5}{'label':>6}{'boxes':>7}  {'name':<{widest}}"] * columns)
+    height = ceil_div(len(cells), columns)  # ids run down the columns
+    lines = [head, *("  ".join(cells[row::height]) for row in range(height))]
+    unused = [name for label, name in names if not by_label[label]]
+    total = _rows({"categories": f"{len(names)}, {len(unused)} of them without boxes"})
+    return [*total, *(f"  {line.rstrip()}" for line in lines), *_rows({"never used": ", ".join(unused)})]
+
+
+def plan_lines(plan: TrainingPlan) -> list[str]:
+    """The first epoch of a plan, as lines to print."""
+    left = f"{counted(plan.dropped, 'image')} left out of it; {plan.padding():.2%} of the patches are padding"
+    steps = f"{plan.steps_per_epoch} steps in an epoch of {plan.batch_size} images each, {left}"
+    buckets = ", ".join(f"{edge}: {n}" for edge, n in bucket_use(plan).items())
+    return _rows({"training plan": steps, "buckets": f"{buckets} (patches: images of the first epoch)"})
+
+
+def bucket_use(plan: TrainingPlan) -> dict[int, int]:
+    """Images of the first epoch in every bucket, by its patches."""
+    tokens = plan.epoch(0).tokens
+    return {int(edge): int((tokens == edge).sum()) * plan.batch_size for edge in plan.edges}
+
+
+def verdict(problems: Sequence[Problem]) -> str:
+    """The last line: how much is wrong."""
+    count = f"{counted(len(problems), 'problem')} in {counted(len({p.file for p in problems}), 'file')}"
+    return count if problems else "nothing wrong found"
+
+
+def counted(n: int, one: str, many: str = "") -> str:
+    """`1 box`, `2 boxes`: a number with its noun."""
+    return f"{n} {one if n == 1 else many or one + 's'}"
+
+
+def _rows(values: dict[str, str]) -> list[str]:
+    """Two columns, the second wrapped; no row for an empty value."""
+    wrapper = textwrap.TextWrapper(WIDTH, subsequent_indent=" " * 18, break_on_hyphens=False)
+    lines = []
+    for key, value in values.items():
+        wrapper.initial_indent = f"  {key:<16}"
+        lines += wrapper.wrap(value)
+    return lines

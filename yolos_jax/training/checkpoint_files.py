@@ -1,0 +1,149 @@
+"""Checkpoints: orbax, plain nested dicts of arrays, one folder per step.
+
+A folder holds `<step>/params` (arrays) and `<step>/meta` (JSON: the model's config, the label names, the step and
+whatever the writer adds); those of a training run also `<step>/optimizer` and, if there is one, `<step>/ema`. The
+model is a detector or the image classifier that one starts from.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import jax
+import numpy as np
+
+from yolos_jax.errors import InputError
+from yolos_jax.model.classifier_config import ClassifierConfig
+from yolos_jax.model.config import Compute, YolosConfig
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
+
+SMALL_FILES = 2**18  # bytes of what a checkpoint holds besides its arrays
+M = TypeVar("M", YolosConfig, ClassifierConfig)
+CLASSIFIER = "classifier"  # what a checkpoint of one says it is; a detector's says nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class Meta(Generic[M]):
+    """What a checkpoint says about itself."""
+
+    model: M  # what its parameters belong to
+    label_names: dict[int, str]  # name of each label (a category id, unless `category_ids` says otherwise)
+    step: int = 0  # training steps done; 0 after a conversion
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)  # JSON-ready facts, such as the training config
+    category_ids: tuple[int, ...] | None = None  # the data set's category id of every label, where they differ
+    max_side: int = Compute.max_side  # longest side of an image in patches that the model is meant for
+
+    def to_json(self) -> dict[str, Any]:
+        names = {str(key): name for key, name in self.label_names.items()}
+        values = {"model": self.model.to_dict(), "label_names": names, "step": self.step, "extra": self.extra}
+        values |= {"kind": CLASSIFIER} if isinstance(self.model, ClassifierConfig) else {}
+        return values | {"category_ids": self.category_ids and list(self.category_ids), "max_side": self.max_side}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Meta":
+        """The reverse; before version 0.2, `max_side` was written among the model's settings."""
+        names = {int(key): str(name) for key, name in values["label_names"].items()}
+        extra, step = values["extra"], values["step"]
+        if not isinstance(extra, dict) or not isinstance(extra.get("config", {}), dict) or type(step) is not int:
+            raise ValueError("its meta file is not what was written")
+        ids = values.get("category_ids")
+        ids = None if ids is None else tuple(int(i) for i in ids)
+        compute = Compute(max_side=values["max_side"] if "max_side" in values else values["model"]["max_side"])
+        kind: Any = ClassifierConfig if values.get("kind") == CLASSIFIER else YolosConfig
+        return cls(kind.from_dict(values["model"]), names, step, extra, ids, compute.max_side)
+
+
+def steps(directory: str | Path) -> list[int]:
+    """Steps saved in `directory`, ascending; empty if there are none or no such folder."""
+    return sorted(int(p.name) for p in Path(directory).glob("[0-9]*") if p.name.isdigit() and (p / "meta").is_dir())
+
+
+def manager_of(path: Path, keep: int | None = None) -> "ocp.CheckpointManager":
+    """Orbax's manager of an existing folder, for this process alone; the latest `keep` steps stay, by default all."""
+    ocp, me = _orbax(), jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+    )
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False, multiprocessing_options=alone)
+    return ocp.CheckpointManager(path.absolute(), options=options)
+
+
+def parts(meta: Meta, **trees: dict) -> "ocp.args.Composite":
+    """What orbax is to write: nested dicts of arrays by name, and the meta."""
+    ocp = _orbax()
+    arrays = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+    return ocp.args.Composite(meta=ocp.args.JsonSave(meta.to_json()), **arrays)
+
+
+def read_meta(path: Path, step: int) -> Meta:
+    """The meta of one step; many kinds of exceptions if it is damaged."""
+    ocp = _orbax()
+    with _quiet(), manager_of(path) as manager:
+        return Meta.from_json(manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta)
+
+
+def read(path: Path, step: int, **shapes: dict) -> dict[str, dict]:
+    """Arrays of one step by name, as numpy, whatever devices wrote them; `shapes` are nested dicts like them."""
+    ocp = _orbax()
+    # numpy stays on the host: the devices may be full
+    targets = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), shapes)
+    wanted = {name: ocp.args.StandardRestore(tree) for name, tree in targets.items()}
+    with _quiet(), manager_of(path) as manager:
+        found = manager.restore(step, args=ocp.args.Composite(**wanted))
+    return {name: jax.tree.map(np.asarray, found[name]) for name in shapes}
+
+
+def check_room(path: Path, trees: dict) -> None:
+    """`OSError` if arrays will not fit: asked first, since orbax prints a traceback for every one that does not."""
+    wanted = sum(x.nbytes for x in jax.tree.leaves(trees))
+    if wanted + SMALL_FILES > shutil.disk_usage(path).free:
+        raise OSError(errno.ENOSPC, f"No space left on the device for {wanted / 2**20:.1f} MiB")
+
+
+def reason(error: BaseException) -> str:
+    """The gist of orbax's and tensorstore's long messages."""
+    text = str(error).strip() or type(error).__name__
+    text = getattr(error, "strerror", None) or text
+    full = "No space left" in text and not isinstance(error, OSError)
+    return "No space left on the device" if full else text.split("\n")[0][:200]
+
+
+@contextlib.contextmanager
+def unwritable(path: Path, step: int) -> Iterator[None]:
+    """Turns what goes wrong while saving into a sentence."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # orbax wraps what the file system says in many kinds
+        whole = steps(path)
+        rest = f"the newest whole one there is step {whole[-1]}" if whole else "there is no whole one yet"
+        raise InputError(
+            f"the checkpoint of step {step} could not be written to {path} ({reason(error)}); {rest}. "
+            "Make room there and run the same command again."
+        ) from error
+
+
+def _orbax() -> Any:
+    """Orbax, imported when the first checkpoint is read or written: other formats of weights do without its 0.3 s."""
+    import orbax.checkpoint
+
+    return orbax.checkpoint
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps orbax from printing tracebacks of what `unwritable` and `load` report in one sentence."""
+    before = logging.root.manager.disable
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(before)

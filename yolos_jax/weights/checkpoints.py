@@ -1,0 +1,76 @@
+"""Weights as checkpoints of this package: read and written whole. A run writes its own by `training.saving`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from yolos_jax.errors import InputError, make_folder
+from yolos_jax.model.classifier import abstract_classifier
+from yolos_jax.model.classifier_config import ClassifierConfig
+from yolos_jax.model.config import YolosConfig
+from yolos_jax.model.yolos import abstract
+from yolos_jax.training.checkpoint_files import (
+    Meta,
+    check_room,
+    manager_of,
+    parts,
+    read,
+    read_meta,
+    reason,
+    steps,
+    unwritable,
+)
+
+
+def check_free(directory: str | Path) -> None:
+    """`InputError` if a folder holds weights already. Ask before working for hours."""
+    path = Path(directory)
+    if steps(path):
+        raise InputError(f"{path} already holds a checkpoint (step {steps(path)[-1]}); choose another folder.")
+    if (path / "config.json").exists():
+        raise InputError(f"{path} holds other weights (config.json); choose another folder.")
+
+
+def save(directory: str | Path, step: int, params: dict, meta: Meta) -> None:
+    """Writes one checkpoint and waits until it is whole; refuses a folder that has weights already."""
+    check_free(directory)
+    path = make_folder(directory).absolute()
+    with unwritable(path, step), manager_of(path) as manager:
+        check_room(path, params)
+        manager.save(step, args=parts(meta, params=params))
+        manager.wait_until_finished()
+
+
+def check_model(checkpoint: str | Path, different: Sequence[str]) -> None:
+    """`InputError` if a checkpoint's model is not the config's, with its differences."""
+    if different:
+        raise InputError(f"the checkpoint {checkpoint} is of another model than the config: {'; '.join(different)}.")
+
+
+def load(directory: str | Path) -> tuple[dict, Meta[YolosConfig]]:
+    """The newest checkpoint of a detector's folder: (parameters as numpy arrays, its `Meta`).
+
+    If the run kept a moving average of its parameters, that is what is loaded: it is what the run evaluated.
+    """
+    params, meta = load_any(directory)
+    if isinstance(meta.model, ClassifierConfig):
+        start = f"a detector starts from it with train.py and --config.init={directory}"
+        raise InputError(f"{directory} holds an image classifier, which detects nothing; {start}.")
+    return params, meta
+
+
+def load_any(directory: str | Path) -> tuple[dict, Meta]:
+    """The same of a detector or of an image classifier, which the type of `Meta.model` tells."""
+    path = Path(directory).absolute()
+    found = steps(path)
+    if not found:
+        what = "holds no checkpoint" if path.is_dir() else "does not exist"
+        raise InputError(f"{path} {what}; give the --workdir of a training run or the --out of convert.py.")
+    try:
+        meta = read_meta(path, found[-1])
+        name = "ema" if (path / str(found[-1]) / "ema").is_dir() else "params"
+        shapes = (abstract_classifier if isinstance(meta.model, ClassifierConfig) else abstract)(meta.model)[1]
+        return read(path, found[-1], **{name: shapes})[name], meta
+    except InputError:
+        raise
+    except Exception as error:  # orbax and tensorstore raise many kinds for a damaged folder
+        raise InputError(f"the checkpoint {path}/{found[-1]} cannot be read ({reason(error)}).") from error
