@@ -7,7 +7,7 @@ from compiled_once import STEP, compiled_once, key_of
 from micro_run import micro_config, micro_data
 
 from yolos_jax.tasks import recipe
-from yolos_jax.tasks.detection import detection_task
+from yolos_jax.tasks.detection import DetectionTask
 from yolos_jax.training.step import data_mesh, make_gradient, make_step
 
 SAME = {"seed": 3, "data.workers": 2, "train.max_steps": 1, "train.log_every": 5, "checkpoint.keep": 1}
@@ -26,7 +26,7 @@ def test_programs_are_the_same_only_if_all_that_decides_them_is(tmp_path):
 
     def key(devices=1, **changes):
         config, mesh = recipe.prepare(micro_config(root, **changes)), data_mesh(jax.devices()[:devices])
-        task, train = detection_task(config, mesh), config.train
+        task, train = DetectionTask(config, mesh), config.train
         with compiled_once() as programs:
             gradient = make_gradient(task.loss, task.divisors, mesh, train.accumulate, task.rates)
             steps = [make_step(gradient, task.optimizer, mesh, train.ema, task.rates) for _ in range(2)]

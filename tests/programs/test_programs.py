@@ -17,7 +17,8 @@ from reference_pack import ROOT
 from yolos_jax.config.settings import SETTINGS
 from yolos_jax.errors import InputError
 from yolos_jax.programs.command_line import load_recipe
-from yolos_jax.training import curves, loop
+from yolos_jax.training import curves
+from yolos_jax.training import run as training_run
 from yolos_jax.training.step import data_mesh
 
 IMAGES = [(64, 48)] * 16
@@ -159,7 +160,7 @@ def test_mistakes_in_training(trained, tmp_path, call, change, words):
 
 
 def test_numbers_that_go_bad_in_training(trained, tmp_path, call, monkeypatch):
-    monkeypatch.setattr(loop, "data_mesh", lambda _: data_mesh(jax.devices()[:1]))
+    monkeypatch.setattr(training_run, "data_mesh", lambda _: data_mesh(jax.devices()[:1]))
     command = ["train.py", *MICRO, f"--config.data.root={trained / 'coco'}", f"--workdir={tmp_path / 'w'}"]
     changes = {"optimizer.learning_rate": 1e30, "matcher": "host", "eval.every_epochs": 0, "data.on_bad_image": "skip"}
     result = call(*command, *(f"--config.{key}={value}" for key, value in changes.items()))

@@ -36,7 +36,7 @@ class Metrics:
             self._forget_after(start)
         self.file = self.path.open("a", encoding="utf-8")
         self.board = board_in(folder / "tensorboard", start + 1) if writes else None
-        self.bar = tqdm(None, "training", task.total, initial=start, unit="step", mininterval=1.0, disable=not writes)
+        self.bar = tqdm(None, "training", task.steps, initial=start, unit="step", mininterval=1.0, disable=not writes)
         self.sums: Counter[str] = Counter()  # since the last line
         self.whole: Counter[str] = Counter()
         self.since = self.began = time.perf_counter()
@@ -83,7 +83,7 @@ class Metrics:
         self.measured.append(report.loss.measured)
         self.all_waited = waited
         done = batch.step + 1
-        if done % self.every == 0 or done == self.task.total:
+        if done % self.every == 0 or done == self.task.steps:
             self.processes.agree(self._line, done, report)
 
     def _line(self, step: int, report: StepReport) -> None:
@@ -110,7 +110,7 @@ class Metrics:
     ) -> None:
         """A line of `metrics.jsonl` and a point of every TensorBoard curve; `details` are for TensorBoard alone."""
         values = {f"{prefix}{name}": value for name, value in values.items()}
-        epoch = (step - 1) // self.task.per_epoch
+        epoch = (step - 1) // self.task.steps_per_epoch
         with _reports_full_disk(self.path):
             self.file.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
             self.file.flush()
