@@ -1,4 +1,4 @@
-"""The package's structure: three rings, imports that point inwards, no circles, and files and functions that stay short."""
+"""The package's structure: three rings, imports that point inwards, no circles, and short files and functions."""
 
 import ast
 import tomllib
