@@ -13,8 +13,8 @@ import pytest
 from cpu_devices import of_training
 from made_coco import box, make_coco
 from reference_pack import ROOT
-
 from yolos_jax.config.settings import SETTINGS
+
 from yolos_jax.errors import InputError
 from yolos_jax.programs.command_line import load_recipe
 from yolos_jax.training import curves
@@ -205,7 +205,10 @@ def test_help_lists_every_setting(call, program):
         ("", r"\(there is none\)"),
         ("def get_config():\n    return 3", "returns a int, not a ConfigDict"),
         ("def get_config(text):\n    return 3", "TypeError: .*text"),
-        ("from yolos_jax.config import settings\nget_config = lambda: settings.get_config('huge')", "no variant 'huge'"),
+        (
+            "from yolos_jax.config import settings\nget_config = lambda: settings.get_config('huge')",
+            "no variant 'huge'",
+        ),
     ],
 )
 def test_recipes_that_give_no_config(tmp_path, content, words):

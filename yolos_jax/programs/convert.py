@@ -13,7 +13,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolos_jax.config import settings
+from yolos_jax.config.reader import read
+from yolos_jax.config.recipes import DetectionConfig
 from yolos_jax.errors import InputError, check_empty, clear_errors
 from yolos_jax.programs.command_line import Parser, load_recipe
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from yolos_jax.weights.card import Facts
 
 
-def read(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
+def read_source(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
     """(parameters, what a checkpoint is to say about them, what to print about them) of SOURCE."""
     from yolos_jax.datasets.coco_names import COCO_NAMES
     from yolos_jax.model.classifier_config import ClassifierConfig
@@ -34,8 +35,7 @@ def read(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
     wanted, is_open = None if args.variant is None else variant_of(args.variant), False
     if args.config is not None:
         config = load_recipe(args.config)
-        settings.require(config, settings.DETECTION)
-        config = settings.complete(config)
+        config = read(config, DetectionConfig)
         wanted, is_open = recipe.model_of(config, COCO_CLASSES), config.model.num_classes == 0
     if checkpoint_files.steps(args.source):
         if not args.to_hf:
@@ -88,7 +88,7 @@ def main() -> None:
     from yolos_jax.weights.classifiers import TIMM_FILE, export_classifier
 
     (check_empty if args.to_hf else checkpoints.check_free)(args.out)
-    params, meta, report = read(args)
+    params, meta, report = read_source(args)
     if not args.to_hf:
         checkpoints.save(args.out, 0, params, meta)
         print(f"{report}\nwritten: {args.out} (checkpoint, step 0)")

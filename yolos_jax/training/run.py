@@ -18,7 +18,7 @@ from yolos_jax.training.metrics import Metrics
 from yolos_jax.training.prefetch import Batches, DeviceBatch
 from yolos_jax.training.resume import begin
 from yolos_jax.training.saving import BEST, Checkpoints, best_so_far
-from yolos_jax.training.settings import TrainSettings
+from yolos_jax.training.settings import RunSettings
 from yolos_jax.training.signals import Signals, only_run_in
 from yolos_jax.training.step import TrainState, data_mesh, make_gradient, make_step, replicated, split_over
 from yolos_jax.training.task import Evaluated, MakeTask, Options, Task
@@ -190,7 +190,7 @@ def _build(
     return Run(task, options, workdir, processes, signals, store, metrics, curves, step, batches, progress)
 
 
-def step_of(task: Task, train: TrainSettings, mesh: jax.sharding.Mesh) -> Any:
+def step_of(task: Task, train: RunSettings, mesh: jax.sharding.Mesh) -> Any:
     """The jitted step that trains a task, as `make_step` returns it."""
     gradient = make_gradient(task.loss, task.divisors, mesh, train.accumulate, task.rates)
     return make_step(gradient, task.optimizer, mesh, train.ema, task.rates)
