@@ -33,6 +33,7 @@ from ml_collections import ConfigDict
 
 from benchmarks.common import augmentation, positive, recipe_of
 from yolos_jax.data.examples import TrainBatch
+from yolos_jax.distributed.mesh import data_mesh, replicated, split_over
 from yolos_jax.errors import InputError, clear_errors
 from yolos_jax.inference.detector import detect
 from yolos_jax.model.attention_cudnn import decided
@@ -42,7 +43,7 @@ from yolos_jax.tasks import recipe
 from yolos_jax.tasks.detection import batch_divisors, detection_loss
 from yolos_jax.training.optimizer import make_optimizer, schedule_of
 from yolos_jax.training.rates import Rates, rates_of
-from yolos_jax.training.step import data_mesh, fresh_state, make_gradient, make_step, replicated, split_over
+from yolos_jax.training.step import fresh_state, make_gradient, make_step
 
 RECIPES = "yolos_ti", "yolos_s", "yolos_s_dwr", "yolos_b"
 CLASSES, OBJECTS = 91, 100  # COCO's classes; boxes that a batch has room for in each image (COCO's most is 93)

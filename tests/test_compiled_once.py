@@ -6,9 +6,10 @@ import pytest
 from compiled_once import STEP, compiled_once, key_of
 from micro_run import micro_config, micro_data
 
+from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.tasks import recipe
 from yolos_jax.tasks.detection import detection_task
-from yolos_jax.training.step import data_mesh, make_gradient, make_step
+from yolos_jax.training.step import make_gradient, make_step
 
 SAME = {"seed": 3, "data.workers": 2, "train.max_steps": 1, "train.log_every": 5, "checkpoint.keep": 1}
 SAME |= {"optimizer.min_lr": 1e-5}  # two epochs share the base rate

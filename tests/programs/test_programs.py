@@ -15,10 +15,10 @@ from made_coco import box, make_coco
 from reference_pack import ROOT
 
 from yolos_jax.config.settings import SETTINGS
+from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import InputError
 from yolos_jax.programs.command_line import load_recipe
 from yolos_jax.training import curves, loop
-from yolos_jax.training.step import data_mesh
 
 IMAGES = [(64, 48)] * 16
 MICRO = [

@@ -13,6 +13,7 @@ from made_coco import make_coco
 from micro_run import SIZES, assert_equal_trees, lines, micro_config, micro_data, without_key_biases
 
 from yolos_jax.data.loader import Share
+from yolos_jax.distributed.mesh import data_mesh, split_over
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import build
@@ -23,7 +24,7 @@ from yolos_jax.training.prefetch import Batches
 from yolos_jax.training.resume import newest
 from yolos_jax.training.saving import Checkpoints
 from yolos_jax.training.signals import Signals
-from yolos_jax.training.step import NotFinite, StepReport, data_mesh, not_finite, split_over
+from yolos_jax.training.step import NotFinite, StepReport, not_finite
 from yolos_jax.training.task import LossReport
 from yolos_jax.weights import checkpoints
 

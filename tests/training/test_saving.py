@@ -15,6 +15,7 @@ from micro_run import assert_equal_trees, initial_state
 from tiny_weights import TINY, random_params
 
 from yolos_jax.config.settings import get_config
+from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import abstract
 from yolos_jax.tasks.recipe import options_of
@@ -24,7 +25,6 @@ from yolos_jax.training.optimizer import make_optimizer
 from yolos_jax.training.resume import newest as newest_of
 from yolos_jax.training.resume import put_aside_best
 from yolos_jax.training.saving import BEST, Checkpoints, best_so_far
-from yolos_jax.training.step import data_mesh
 from yolos_jax.weights import checkpoints
 
 OPTIMIZER = make_optimizer("adamw", lambda step: 1e-3, 1e-4, 0.1)

@@ -21,6 +21,7 @@ from yolos_jax.datasets.class_folders import ClassFolders
 from yolos_jax.datasets.splits import MissingSplit
 from yolos_jax.datasets.tfds.class_records import ClassRecords
 from yolos_jax.datasets.tfds.records import find_dataset
+from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.class_evaluator import TOPS, ClassEvaluation, ClassEvaluator
@@ -36,7 +37,6 @@ from yolos_jax.training import loop
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.optimizer import make_optimizer, schedule_of
 from yolos_jax.training.resume import versions
-from yolos_jax.training.step import data_mesh
 from yolos_jax.training.task import Loss, LossReport, Task
 from yolos_jax.weights import checkpoints
 

@@ -17,6 +17,7 @@ from yolos_jax.data.plan import ORDER, TrainingPlan
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.plausible import nothing_to_find
 from yolos_jax.datasets.rules import Known
+from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.evaluator import Evaluation, Evaluator
@@ -33,7 +34,6 @@ from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.optimizer import make_optimizer, schedule_of
 from yolos_jax.training.rates import note_of, rates_of
 from yolos_jax.training.resume import versions
-from yolos_jax.training.step import data_mesh
 from yolos_jax.training.task import Loss, LossReport, Task
 from yolos_jax.weights.checkpoints import check_model
 from yolos_jax.weights.starting import starting_params

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from yolos_jax.data.loader import Share
+from yolos_jax.distributed.mesh import data_mesh, replicated, split_over
 from yolos_jax.distributed.processes import Processes, place
 from yolos_jax.errors import InputError, make_folder
 from yolos_jax.training.curves import Curves
@@ -17,7 +18,7 @@ from yolos_jax.training.prefetch import Batches
 from yolos_jax.training.resume import begin, refuse_unequal
 from yolos_jax.training.saving import Checkpoints
 from yolos_jax.training.signals import Signals, only_run_in
-from yolos_jax.training.step import BucketedStep, data_mesh, make_gradient, make_step, replicated, split_over
+from yolos_jax.training.step import BucketedStep, make_gradient, make_step
 from yolos_jax.training.task import Evaluated, MakeTask, Options
 
 

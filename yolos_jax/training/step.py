@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from yolos_jax.distributed.mesh import replicated, split_over
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.training.prefetch import DeviceBatch
@@ -34,22 +35,6 @@ class StepReport(NamedTuple):
     loss: LossReport  # of the whole batch, before the update
     grad_norm: jax.Array  # global norm of the gradients of what is trained, before clipping
     applied: jax.Array  # bool; False if loss, gradients or new parameters were not finite: the state is as it was
-
-
-def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Devices (all by default) along one axis, `data`, those of a process side by side."""
-    found = jax.devices() if devices is None else list(devices)
-    return Mesh(np.array(sorted(found, key=lambda d: d.process_index)), ("data",))
-
-
-def split_over(mesh: Mesh) -> NamedSharding:
-    """Arrays split along their first axis over the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    """The same array on every device."""
-    return NamedSharding(mesh, PartitionSpec())
 
 
 def make_gradient(
