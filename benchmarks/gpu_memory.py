@@ -42,7 +42,7 @@ from yolos_jax.objective.weights import LossWeights
 from yolos_jax.tasks import recipe
 from yolos_jax.tasks.detection import batch_divisors, detection_loss
 from yolos_jax.training.optimizer import make_optimizer, schedule_of
-from yolos_jax.training.rates import Rates, rates_of
+from yolos_jax.training.rates import Rates, make_average, make_hold, rates_of
 from yolos_jax.training.step import fresh_state, make_gradient, make_step
 
 RECIPES = "yolos_ti", "yolos_s", "yolos_s_dwr", "yolos_b"
@@ -162,8 +162,8 @@ def step_of(config: ConfigDict, graph: Any, mesh: jax.sharding.Mesh, images: int
     parts = config.train.accumulate if images % config.train.accumulate == 0 else 1
     replica = min(config.train.images_per_replica, images // parts)
     loss = detection_loss(graph, replica, "device", mesh, LossWeights(**config.loss))
-    gradient = make_gradient(loss, batch_divisors(replica), mesh, parts, rates)
-    return make_step(gradient, optimizer_of(config, rates), mesh, config.train.ema, rates)
+    gradient = make_gradient(loss, batch_divisors(replica), mesh, parts, make_hold(rates))
+    return make_step(gradient, optimizer_of(config, rates), mesh, make_average(config.train.ema, rates))
 
 
 def optimizer_of(config: ConfigDict, rates: Rates) -> Any:

@@ -19,6 +19,7 @@ from yolos_jax.objective.weights import LossWeights
 from yolos_jax.tasks.detection import batch_divisors, detection_loss
 from yolos_jax.tools.analysis.multiply_adds import inner_jaxprs
 from yolos_jax.training.optimizer import make_optimizer
+from yolos_jax.training.rates import make_average
 from yolos_jax.training.step import make_gradient, make_step
 from yolos_jax.weights.reference import to_reference
 
@@ -110,7 +111,7 @@ def test_moving_average_and_a_step_that_is_not_applied():
     params = build(CONFIG, 0, "from_nothing")[1]
     optimizer = make_optimizer("adamw", lambda step: 1e-2, 1e-4, 0.1)
     loss = detection_loss(abstract(CONFIG)[0], 1, "device", MESH, LossWeights())
-    step = make_step(make_gradient(loss, batch_divisors(1), MESH), optimizer, MESH, ema_decay=0.9)
+    step = make_step(make_gradient(loss, batch_divisors(1), MESH), optimizer, MESH, make_average(0.9))
     state, report = step(initial_state(params, optimizer, MESH, ema=True), batch_of())
     want = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * np.asarray(new), params, state.params)
     assert report.applied and int(state.step) == 1

@@ -15,6 +15,7 @@ from yolos_jax.training.curves import Curves
 from yolos_jax.training.failures import print_summary, saves_on_failure
 from yolos_jax.training.metrics import Metrics
 from yolos_jax.training.prefetch import Batches
+from yolos_jax.training.rates import make_average, make_hold
 from yolos_jax.training.resume import begin, refuse_unequal
 from yolos_jax.training.saving import Checkpoints
 from yolos_jax.training.signals import Signals, only_run_in
@@ -100,8 +101,8 @@ class Run:
         self.metrics = stack.enter_context(Metrics(self.workdir, task, options.log_every, self.done, processes))
         draws = options.curves and processes.is_primary
         self.curves = Curves(self.workdir, task.shown, task.headline, self.metrics.say if draws else None)
-        gradient = make_gradient(task.loss, task.divisors, mesh, options.accumulate, task.rates)
-        step = make_step(gradient, task.optimizer, mesh, options.ema, task.rates)
+        gradient = make_gradient(task.loss, task.divisors, mesh, options.accumulate, make_hold(task.rates))
+        step = make_step(gradient, task.optimizer, mesh, make_average(options.ema, task.rates))
         self.step = BucketedStep(step, task, processes, self.metrics.say)
         loaded = task.load(self.done, Share(processes.index, processes.count))
         batches = Batches(loaded, split_over(mesh), processes, self.signals, options.skip_unreadable)

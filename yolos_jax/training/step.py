@@ -3,7 +3,6 @@
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +15,6 @@ from yolos_jax.distributed.mesh import replicated, split_over
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.training.prefetch import DeviceBatch
-from yolos_jax.training.rates import Rates, hold, overlay, part_like, trained, with_frozen_of
 from yolos_jax.training.task import Loss, LossReport, Task
 
 
@@ -38,20 +36,22 @@ class StepReport(NamedTuple):
 
 
 def make_gradient(
-    loss: Loss, divisors: Callable[[Any], Any], mesh: Mesh, parts: int = 1, rates: Rates = MappingProxyType({})
+    loss: Loss,
+    divisors: Callable[[Any], Any],
+    mesh: Mesh,
+    parts: int = 1,
+    hold: Callable[[dict], dict] = lambda params: params,
 ) -> Callable:
     """(params, batch) -> (gradients, `LossReport`), the batch taken in `parts` one after the other.
 
     Losses are divided by what the whole batch holds (`divisors` of it), so the parts' gradients add up to what the
-    batch in one piece gives, within rounding. Gradients are those of what is trained by `rates`, nothing else's.
+    batch in one piece gives, within rounding. `hold` stops the gradients of what is frozen; these are zero.
     """
 
-    def of_trained(part: dict, params: dict, *batch: Any) -> tuple[jax.Array, LossReport]:
-        return loss(overlay(params, hold(part, rates)), *batch)
+    def of_held(params: dict, *batch: Any) -> tuple[jax.Array, LossReport]:
+        return loss(hold(params), *batch)
 
-    def value_and_grad(params: dict, *batch: Any) -> Any:
-        return jax.value_and_grad(of_trained, has_aux=True)(trained(params, rates), params, *batch)
-
+    value_and_grad = jax.value_and_grad(of_held, has_aux=True)
     split = NamedSharding(mesh, PartitionSpec(None, "data"))
 
     def whole(params: dict, batch: Any) -> tuple[dict, LossReport]:
@@ -88,8 +88,7 @@ def make_step(
     gradient: Callable,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
-    ema_decay: float = 0.0,
-    rates: Rates = MappingProxyType({}),
+    average: Callable[[dict, dict], dict] = lambda old, params: params,
 ) -> Any:
     """The step as `jax.jit` makes it: (state, batch) -> (state, `StepReport`).
 
@@ -97,17 +96,16 @@ def make_step(
     loss itself is that average, so its gradient over the whole batch is the same number.
 
     Args:
-      gradient: as `make_gradient` gives it, and of the same part of the parameters as the optimizer's updates.
-      ema_decay: of the moving average of the parameters, if the state has one.
-      rates: those of the gradient and the optimizer; what they freeze has no other moving average than itself.
+      gradient: as `make_gradient` gives it.
+      average: (moving average, new parameters) -> the next moving average, if the state has one.
     """
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, StepReport]:
         grads, report = gradient(state.params, batch)
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = overlay(state.params, optax.apply_updates(part_like(state.params, updates), updates))
-        ema = None if state.ema is None else moved_average(state.ema, params, ema_decay, rates)
+        params = optax.apply_updates(state.params, updates)
+        ema = None if state.ema is None else average(state.ema, params)
         new = TrainState(state.step + 1, params, opt_state, ema)
         fine = jnp.stack([jnp.isfinite(p).all() for p in jax.tree.leaves((params, report.terms))]).all()
         applied = report.finite.all() & jnp.isfinite(norm) & fine
@@ -116,11 +114,6 @@ def make_step(
 
     same, split = replicated(mesh), split_over(mesh)
     return jax.jit(step, in_shardings=(same, split), out_shardings=(same, same), donate_argnums=0)
-
-
-def moved_average(average: dict, params: dict, decay: float, rates: Rates) -> dict:
-    """The next moving average; that of frozen parameters stays as it is, to the last bit."""
-    return with_frozen_of(average, optax.incremental_update(params, average, 1.0 - decay), rates)
 
 
 def fresh_state(params: dict, optimizer: optax.GradientTransformation, ema: bool = False) -> TrainState:

@@ -71,7 +71,7 @@ class Task:
     meta: Callable[[int, dict[str, Any]], Meta]  # (step, extra) -> what a checkpoint says about itself
     description: str  # what is about to happen, for a person
     notes: tuple[str, ...]  # what is worth knowing about the data and the recipe, a sentence each
-    rates: Rates = dataclasses.field(default_factory=dict)  # of training, those that the optimizer has
+    rates: Rates | None = None  # of training, those that the optimizer has
 
 
 MakeTask = Callable[[Mesh], Task]
