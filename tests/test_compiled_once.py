@@ -8,7 +8,7 @@ from micro_run import micro_config, micro_data
 
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.tasks import recipe
-from yolos_jax.tasks.detection import detection_task
+from yolos_jax.tasks.detection import DetectionTask
 from yolos_jax.training.rates import make_average, make_hold
 from yolos_jax.training.step import make_gradient, make_step
 
@@ -28,7 +28,7 @@ def test_programs_are_the_same_only_if_all_that_decides_them_is(tmp_path):
 
     def key(devices=1, **changes):
         config, mesh = recipe.prepare(micro_config(root, **changes)), data_mesh(jax.devices()[:devices])
-        task, train = detection_task(config, mesh), config.train
+        task, train = DetectionTask(config, mesh), config.train
         with compiled_once() as programs:
             gradient = make_gradient(task.loss, task.divisors, mesh, train.accumulate, make_hold(task.rates))
             steps = [make_step(gradient, task.optimizer, mesh, make_average(train.ema, task.rates)) for _ in range(2)]

@@ -193,19 +193,19 @@ def test_a_signal_to_one_stops_both_at_the_same_step_and_one_process_goes_on(fol
 NO_SHARED_MEMORY = """
 import jax
 from yolos_jax.errors import InputError
-from yolos_jax.tasks import detection
+from yolos_jax.tasks import base
 
-loads = detection.load
+loads = base.load
 
 
 def load(*args):
-    detection.load = loads
+    base.load = loads
     if jax.process_index() == 1:
         raise InputError("/dev/shm has 0.0 MiB left; enlarge it.")
     return loads(*args)
 
 
-detection.load = load
+base.load = load
 """
 INFINITE = """
 import jax

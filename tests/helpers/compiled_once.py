@@ -35,14 +35,16 @@ def key_of(x: Any, around: tuple = ()) -> Hashable:
     What is not understood is equal to nothing but itself, so at worst a program is compiled again. What functions
     read from their modules is not looked at: whoever replaces that needs a `compiled_once` of its own.
     """
-    if id(x) in around:
-        return "again", around.index(id(x))
-    key = functools.partial(key_of, around=(*around, id(x)))
+    mark = ("method", id(x.__func__)) if isinstance(x, types.MethodType) else id(x)  # a method is made anew each time
+    if mark in around:
+        return "again", around.index(mark)
+    key = functools.partial(key_of, around=(*around, mark))
     if isinstance(x, types.FunctionType):
         cells = map(contents, x.__closure__ or ())
         return (x.__module__, x.__code__, key(x.__defaults__), key(x.__kwdefaults__), *map(key, cells))
     if isinstance(x, types.MethodType):
-        return "method", key(x.__func__), key(x.__self__)
+        used = [name for name in x.__func__.__code__.co_names if hasattr(x.__self__, name)]
+        return ("method", key(x.__func__), *(key(getattr(x.__self__, name)) for name in used))
     if isinstance(x, functools.partial):
         return "partial", key(x.func), key(x.args), key(x.keywords)
     if isinstance(x, np.ndarray | np.generic | jax.Array):

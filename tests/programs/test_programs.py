@@ -18,7 +18,8 @@ from yolos_jax.config.settings import SETTINGS
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import InputError
 from yolos_jax.programs.command_line import load_recipe
-from yolos_jax.training import curves, loop
+from yolos_jax.training import curves
+from yolos_jax.training import run as training_run
 
 IMAGES = [(64, 48)] * 16
 MICRO = [
@@ -121,7 +122,7 @@ def test_evaluation_predicts_and_never_overwrites(trained, tmp_path, call):
         ({"--config.data.train_split": "gone"}, ["gone does not exist"]),
         (
             {"--config.train.batch_size": 8, "--config.train.images_per_replica": 3},
-            ["multiple of 8", "images_per_replica 3"],
+            ["multiple of 24", "images_per_replica 3"],
         ),
         ({"--config.train.batch_size": 24}, ["16 training images do not fill one batch of 24"]),
         ({"--config.train.accumulate": 4}, ["multiple of 32", "train.accumulate 4"]),
@@ -159,7 +160,7 @@ def test_mistakes_in_training(trained, tmp_path, call, change, words):
 
 
 def test_numbers_that_go_bad_in_training(trained, tmp_path, call, monkeypatch):
-    monkeypatch.setattr(loop, "data_mesh", lambda _: data_mesh(jax.devices()[:1]))
+    monkeypatch.setattr(training_run, "data_mesh", lambda _: data_mesh(jax.devices()[:1]))
     command = ["train.py", *MICRO, f"--config.data.root={trained / 'coco'}", f"--workdir={tmp_path / 'w'}"]
     changes = {"optimizer.learning_rate": 1e30, "matcher": "host", "eval.every_epochs": 0, "data.on_bad_image": "skip"}
     result = call(*command, *(f"--config.{key}={value}" for key, value in changes.items()))
@@ -204,7 +205,10 @@ def test_help_lists_every_setting(call, program):
         ("", r"\(there is none\)"),
         ("def get_config():\n    return 3", "returns a int, not a ConfigDict"),
         ("def get_config(text):\n    return 3", "TypeError: .*text"),
-        ("from yolos_jax import settings\nget_config = lambda: settings.get_config('huge')", "no variant 'huge'"),
+        (
+            "from yolos_jax.config import settings\nget_config = lambda: settings.get_config('huge')",
+            "no variant 'huge'",
+        ),
     ],
 )
 def test_recipes_that_give_no_config(tmp_path, content, words):
@@ -217,8 +221,8 @@ def test_recipes_that_give_no_config(tmp_path, content, words):
 def test_recipes_by_name_and_with_an_argument(tmp_path):
     assert load_recipe("yolos_b").model.width == 768
     (tmp_path / "mine.py").write_text(
-        "import dataclasses\nfrom yolos_jax import defaults\n@dataclasses.dataclass\nclass Any:\n    a: 'int' = 1\n"
-        "def get_config(variant='ti'):\n    return defaults.get_config(variant)\n"
+        "import dataclasses\nfrom yolos_jax.config import settings\n@dataclasses.dataclass\nclass Any:\n    a: 'int' = 1\n"
+        "def get_config(variant='ti'):\n    return settings.get_config(variant)\n"
     )
     assert [load_recipe(f"{tmp_path}/mine.py{end}").model.width for end in ("", ":s", ":b")] == [192, 384, 768]
     for absent in ("yolos_x", str(tmp_path), "a\0b", "n" * 300, "", ":s"):

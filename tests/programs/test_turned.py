@@ -16,7 +16,8 @@ from yolos_jax.config import settings
 from yolos_jax.datasets.tfds.build import build
 from yolos_jax.images.headers import ORIENTATION
 from yolos_jax.tasks import recipe
-from yolos_jax.tasks.detection import facts_of
+from yolos_jax.tasks.base import run_facts
+from yolos_jax.tasks.detection import data_facts
 from yolos_jax.training import checkpoint_files
 from yolos_jax.weights import checkpoints
 
@@ -53,7 +54,7 @@ def made(tmp_path_factory):
     config = settings.complete(micro_config(coco, **{"model.num_classes": 0}))
     source = recipe.source_of(config, "train")
     model = recipe.model_of(config, source.num_classes)
-    facts = facts_of(config, source)
+    facts = run_facts(config, data_facts(source), 2)
     assert facts["data"]["turned"] == "upright"
     meta = checkpoint_files.Meta(model, source.label_names, 1, facts, None, config.model.max_side)
     checkpoints.save(folder / "run", 1, random_params(model), meta)

@@ -1,6 +1,5 @@
 """Frozen parameters, the backbone's learning rate and layer-wise decay."""
 
-import dataclasses
 import functools
 import math
 from types import SimpleNamespace
@@ -14,19 +13,20 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from micro_run import assert_equal_trees, initial_state
 from micro_step import CONFIG, MESH, batch_of
 
+from yolos_jax.config import settings
 from yolos_jax.config.settings import get_config
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import abstract, apply, build
 from yolos_jax.tasks.detection import batch_divisors
-from yolos_jax.tasks.recipe import options_of
 from yolos_jax.tools.analysis.multiply_adds import count_multiply_adds, multiply_adds_of
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.optimizer import decay_mask, make_optimizer
 from yolos_jax.training.rates import make_average, make_hold, note_of, rates_of
 from yolos_jax.training.resume import newest
 from yolos_jax.training.saving import Checkpoints
-from yolos_jax.training.step import make_gradient, make_step
-from yolos_jax.training.task import LossReport
+from yolos_jax.training.settings import CheckpointSettings, TrainSettings
+from yolos_jax.training.step import LossReport, make_gradient, make_step
+from yolos_jax.training.task import Differences, Identity, Options
 from yolos_jax.weights.names import reference_shapes
 from yolos_jax.weights.reference import to_reference
 
@@ -287,15 +287,19 @@ def test_resuming_and_what_it_refuses(stepped, tmp_path):
 
     def task(freeze):
         other = facts | {"config": config | {"optimizer": config["optimizer"] | {"freeze": freeze}}}
+        now = Identity(**other, model=CONFIG, label_names={})
+
+        def differences(before):
+            fixed = settings.differences(before.config, now.config, never=True)
+            return Differences([], fixed, settings.differences(before.config, now.config))
+
         return SimpleNamespace(
-            shapes=SHAPES, optimizer=optimizer, headline=("AP",), facts=other, compare=lambda meta: [],
-            other_data=lambda meta: [],
-            meta=lambda step, extra: meta,
-        )  # fmt: skip
+            shapes=SHAPES, optimizer=optimizer, headline=("AP",), identity=lambda: now, differences=differences
+        )
 
     with Checkpoints(tmp_path, 1) as writer:
         writer.save(2, state, meta)
-    options = dataclasses.replace(options_of(get_config()), ema=0.9, accept_differences=True)
+    options = Options(TrainSettings(ema=0.9), CheckpointSettings(), accept_differences=True)
     found, notes = newest(tmp_path, task(FROZEN), options)
     assert_equal_trees(found, jax.tree.map(np.asarray, state))
     assert notes == []

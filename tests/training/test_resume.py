@@ -6,35 +6,39 @@ from types import SimpleNamespace
 import pytest
 from tiny_weights import TINY
 
-from yolos_jax.config.settings import get_config
+from yolos_jax.config import settings
 from yolos_jax.errors import InputError
 from yolos_jax.tasks.detection import other_data
-from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.resume import refuse_differences
+from yolos_jax.training.task import Differences, Identity
 
 DATA = {"fingerprint": "f", "images": 8}
-FACTS = {"config": get_config().to_dict(), "data": DATA, "order": 1, "versions": {"a": "1"}}
+FACTS = {"config": settings.get_config().to_dict(), "data": DATA, "order": 1, "versions": {"a": "1"}}
 NAMES = {1: "cat", 2: "dog", 3: "cow"}
 
 
-def meta_of(names=NAMES, data=DATA, step=12):
-    return Meta(TINY, names, step, FACTS | {"data": data})
+def identity_of(names=NAMES, **changes):
+    return Identity(**FACTS | changes, model=TINY, label_names=names)
 
 
-def compared(accept=False, found=(), **settings):
+def compared(accept=False, found=(), **changes):
     """What is said of a checkpoint of step 12 by a run of 5 steps an epoch and 50 in all, with other settings."""
     facts = copy.deepcopy(FACTS)
-    for key, value in settings.items():
+    for key, value in changes.items():
         section, _, name = key.partition("__")
         facts["config"][section][name] = value
-    task = SimpleNamespace(
-        compare=lambda meta: [], other_data=lambda meta: list(found), facts=facts, per_epoch=5, total=50
-    )  # fmt: skip
-    return refuse_differences(meta_of(), task, accept)
+    now = identity_of(config=facts["config"])
+
+    def differences(before):
+        fixed = settings.differences(before.config, now.config, never=True)
+        return Differences([], fixed, settings.differences(before.config, now.config) + list(found))
+
+    task = SimpleNamespace(differences=differences, identity=lambda: now, steps_per_epoch=5, steps=50)
+    return refuse_differences(identity_of().meta(12), task, accept)
 
 
 def test_nothing_is_said_of_the_same_run():
-    assert compared() == [] and other_data(DATA, NAMES, meta_of()) == []
+    assert compared() == [] and other_data(DATA, NAMES, identity_of()) == []
 
 
 @pytest.mark.parametrize("changes", [{"train__batch_size": 16}, {"train__epochs": 10}])
@@ -62,17 +66,18 @@ def test_what_the_task_says_of_the_data_is_refused_or_accepted():
 
 def test_names_of_classes_that_changed():
     swapped = {1: "cat", 2: "cow", 3: "dog", 4: "hen"}  # a name more is no contradiction
-    (found,) = other_data(DATA, swapped, meta_of())
+    (found,) = other_data(DATA, swapped, identity_of())
     assert found == "the names of 2 classes ('dog' against 'cow', 'cow' against 'dog')"
     many, others = ({i: f"{letter}{i}" for i in range(9)} for letter in "ab")
-    (found,) = other_data(DATA, others, meta_of(many))
+    (found,) = other_data(DATA, others, identity_of(many))
     assert found.startswith("the names of 9 classes ('a0' against 'b0', ") and found.endswith("'a4' against 'b4', ...)")
 
 
 def test_annotations_and_turned_images_that_changed():
-    (found,) = other_data({"fingerprint": "g", "images": 9}, NAMES, meta_of())
+    (found,) = other_data({"fingerprint": "g", "images": 9}, NAMES, identity_of())
     assert found == "the training annotations (8 images, fingerprint f, against 9 images, fingerprint g)"
     now = DATA | {"turned": "upright"}
-    (found,) = other_data(now, NAMES, meta_of())  # before there was such a thing, all were read as stored
+    (found,) = other_data(now, NAMES, identity_of())  # before there was such a thing, all were read as stored
     assert "fingerprint f, images that EXIF turns read stored, against 8 images" in found
-    assert found.endswith("images that EXIF turns read upright)") and other_data(now, NAMES, meta_of(data=now)) == []
+    assert found.endswith("images that EXIF turns read upright)")
+    assert other_data(now, NAMES, identity_of(data=now)) == []

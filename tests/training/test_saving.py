@@ -1,6 +1,5 @@
 """Checkpoints of a run: what comes back, what stays, and what becomes of damaged ones."""
 
-import dataclasses
 import functools
 import json
 import os
@@ -18,27 +17,27 @@ from yolos_jax.config.settings import get_config
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import abstract
-from yolos_jax.tasks.recipe import options_of
 from yolos_jax.training import checkpoint_files
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.optimizer import make_optimizer
 from yolos_jax.training.resume import newest as newest_of
 from yolos_jax.training.resume import put_aside_best
 from yolos_jax.training.saving import BEST, Checkpoints, best_so_far
+from yolos_jax.training.settings import CheckpointSettings, TrainSettings
+from yolos_jax.training.task import Differences, Identity, Options
 from yolos_jax.weights import checkpoints
 
 OPTIMIZER = make_optimizer("adamw", lambda step: 1e-3, 1e-4, 0.1)
 FACTS = {"config": get_config().to_dict(), "data": {"fingerprint": "f", "images": 1}, "order": 1, "versions": {}}
 SHAPES = abstract(TINY)[1]
 SOME = {name: SHAPES[name] for name in ("norm", "class_head")}  # enough where it does not matter which arrays there are
+IDENTITY = Identity(**FACTS, model=TINY, label_names={1: "one"}, category_ids=(7, 1, 9, 4))
 TASK = SimpleNamespace(
     shapes=SOME,
     optimizer=OPTIMIZER,
     headline=("AP", "AP50"),
-    facts=FACTS,
-    compare=lambda meta: meta.model.differences(TINY),
-    other_data=lambda meta: [],
-    meta=lambda step, extra: meta_of(step, **extra),
+    identity=lambda: IDENTITY,
+    differences=lambda before: Differences(before.model.differences(TINY), [], []),
 )
 
 
@@ -59,7 +58,7 @@ def state_of(step: int, ema: bool = False, whole: bool = False):
 
 
 def meta_of(step: int, **extra) -> Meta:
-    return Meta(TINY, {1: "one"}, step, FACTS | extra, (7, 1, 9, 4))
+    return IDENTITY.meta(step, **extra)
 
 
 def saved(folder, steps=(1, 2), keep=3):
@@ -71,7 +70,7 @@ def saved(folder, steps=(1, 2), keep=3):
 
 def newest(folder, ema=False, shapes=SOME):
     task = SimpleNamespace(**vars(TASK) | {"shapes": shapes})
-    return newest_of(folder, task, dataclasses.replace(options_of(get_config()), ema=0.5 if ema else 0.0))
+    return newest_of(folder, task, Options(TrainSettings(ema=0.5 if ema else 0.0), CheckpointSettings()))
 
 
 def same_arrays(state, *args):

@@ -17,16 +17,16 @@ from tiny_weights import TINY
 
 from yolos_jax.config.settings import get_config
 from yolos_jax.data.loader import Loaded
-from yolos_jax.tasks.recipe import options_of
 from yolos_jax.training import checkpoint_files
-from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.loop import train
-from yolos_jax.training.task import LossReport, Task
+from yolos_jax.training.settings import CheckpointSettings, TrainSettings
+from yolos_jax.training.step import LossReport
+from yolos_jax.training.task import Differences, Identity, Options, Task
 
 POINTS, STEPS, RATE = 8, 6, 0.1
 X = np.linspace(-1, 1, POINTS, dtype=np.float32)
 Y = 3.0 * X + 0.5
-OPTIONS = dataclasses.replace(options_of(get_config()), log_every=1, save_every=100, curves=False)
+OPTIONS = Options(TrainSettings(log_every=1, curves=False), CheckpointSettings(every_steps=100))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,10 +49,6 @@ def loss(params, batch, divisors=None):
     return mean, LossReport({"error": mean}, jnp.isfinite(error), {})
 
 
-def points(batch):
-    return len(batch.x)
-
-
 def rate(step):
     return RATE
 
@@ -61,40 +57,62 @@ def order(step):
     return np.random.default_rng(step).permutation(POINTS)[: POINTS // 2]
 
 
-def line_task(scores, mesh):
-    """`scores`: what each evaluation finds, by step."""
-    optimizer = optax.sgd(RATE)
+class LineTask(Task):
+    """`scores`: what each evaluation finds, in order."""
 
-    def load(start, share):
+    bad_images = "errors"
+    shown = ("error",)
+    headline = ("fit",)
+    model = TINY
+    shapes = {name: jax.ShapeDtypeStruct((), np.float32) for name in ("slope", "offset")}  # noqa: RUF012
+    plan = SimpleNamespace(steps_per_epoch=2)
+    steps = STEPS
+    optimizer = optax.sgd(RATE)
+    schedule = staticmethod(rate)
+    buckets = 1
+
+    def __init__(self, scores):
+        self.scores = iter(scores)
+
+    def starting_params(self):
+        return {"slope": np.float32(0), "offset": np.float32(0)}
+
+    def loss(self, params, batch, divisors=None):
+        return loss(params, batch, divisors)
+
+    def divisors(self, batch):
+        return len(batch.x)
+
+    def batches(self, start, share):
         assert share == (0, 1)
         for step in range(start, STEPS):
             yield Loaded(step, Points(X[order(step)], Y[order(step)]), order(step), (), real=POINTS // 2, bucket=1)
 
-    evaluations = iter(scores)
-    return Task(
-        shapes={name: jax.ShapeDtypeStruct((), np.float32) for name in ("slope", "offset")},
-        starting_params=lambda: {"slope": np.float32(0), "offset": np.float32(0)},
-        loss=loss,
-        divisors=points,
-        optimizer=optimizer,
-        schedule=rate,
-        load=load,
-        total=STEPS,
-        per_epoch=2,
-        buckets=1,
-        name_of=lambda index: f"point {index + 100}",
-        bad_images="errors",
-        shown=("error",),
-        evaluate=lambda params, cancelled: SimpleNamespace(details={}, metrics={"fit": next(evaluations)}, skipped=[]),
-        headline=("fit",),
-        facts={"config": get_config().to_dict(), "data": {}, "order": 0, "versions": {}},
-        validation={},
-        compare=lambda meta: [],
-        other_data=lambda meta: [],
-        meta=lambda step, extra: Meta(TINY, {}, step, extra),
-        description="a line through points",
-        notes=("points have no errors",),
-    )
+    def name_of(self, index):
+        return f"point {index + 100}"
+
+    def evaluate(self, params, cancelled):
+        return SimpleNamespace(details={}, metrics={"fit": next(self.scores)}, skipped=[])
+
+    def identity(self):
+        return Identity(get_config().to_dict(), {}, 0, {}, TINY, {})
+
+    def differences(self, before):
+        return Differences([], [], [])
+
+    def check_alike(self):
+        pass
+
+    def describe(self):
+        return ["a line through points", "note: points have no errors"]
+
+
+def with_train(**changes):
+    return dataclasses.replace(OPTIONS, train=dataclasses.replace(OPTIONS.train, **changes))
+
+
+def train_line(scores, *args):
+    return train(lambda mesh: LineTask(scores), *args, jax.devices()[:1])
 
 
 def expected(decay=0.0):
@@ -112,10 +130,10 @@ def expected(decay=0.0):
 @pytest.mark.parametrize("accumulate, ema", [(1, 0.0), (2, 0.75)])
 def test_a_line_is_trained_evaluated_and_kept(tmp_path, capsys, accumulate, ema):
     """A moving average beside it changes nothing of it."""
-    options = dataclasses.replace(OPTIONS, accumulate=accumulate, ema=ema, curves=not ema)
-    outcome = train(lambda mesh: line_task([0.1, 0.9, 0.5], mesh), tmp_path, options, jax.devices()[:1])
+    options = with_train(accumulate=accumulate, ema=ema, curves=not ema)
+    outcome = train_line([0.1, 0.9, 0.5], tmp_path, options)
     assert (outcome.step, outcome.compiled, outcome.padding) == (STEPS, (1,), 0.0)
-    shapes = line_task([], None).shapes
+    shapes = LineTask.shapes
     trees = {"params": shapes} | ({"ema": shapes} if ema else {})
     found = checkpoint_files.read(tmp_path, STEPS, **trees)
     for name, want in zip(trees, expected(ema)):
@@ -130,7 +148,7 @@ def test_a_line_is_trained_evaluated_and_kept(tmp_path, capsys, accumulate, ema)
 
 
 def test_a_run_that_has_nothing_to_score_has_no_best(tmp_path, capsys):
-    train(lambda mesh: line_task([-1.0, -1.0, -1.0], mesh), tmp_path, OPTIONS, jax.devices()[:1])
+    train_line([-1.0, -1.0, -1.0], tmp_path, OPTIONS)
     printed = capsys.readouterr().out
     assert checkpoint_files.steps(tmp_path / "best") == [] and checkpoint_files.steps(tmp_path)[-1] == STEPS
     assert printed.count("nothing to score, which makes no checkpoint the best") == 3 and "best so far" not in printed
@@ -139,16 +157,12 @@ def test_a_run_that_has_nothing_to_score_has_no_best(tmp_path, capsys):
 
 def test_a_line_in_two_parts(tmp_path):
     """What a failing evaluation interrupts goes on from there; everything is done once."""
-
-    def broken(mesh):
-        return line_task([0.1], mesh)  # the second evaluation raises
-
     with contextlib.suppress(RuntimeError, StopIteration):
-        train(broken, tmp_path, OPTIONS, jax.devices()[:1])
+        train_line([0.1], tmp_path, OPTIONS)  # the second evaluation raises
     assert checkpoint_files.steps(tmp_path)[-1] == 4
-    assert train(lambda mesh: line_task([0.2, 0.3], mesh), tmp_path, OPTIONS, jax.devices()[:1]).step == STEPS
+    assert train_line([0.2, 0.3], tmp_path, OPTIONS).step == STEPS
     numbers = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in numbers if "error" in line] == [1, 2, 3, 4, 5, 6]
     assert [(line["step"], line["val/fit"]) for line in numbers if "val/fit" in line] == [(2, 0.1), (4, 0.2), (6, 0.3)]
-    found = checkpoint_files.read(tmp_path, STEPS, params=line_task([], None).shapes)["params"]
+    found = checkpoint_files.read(tmp_path, STEPS, params=LineTask.shapes)["params"]
     np.testing.assert_allclose((found["slope"], found["offset"]), expected()[0], rtol=1e-5)

@@ -9,6 +9,7 @@ their boxes, as the model will see them.
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def look(config: Any, args: argparse.Namespace, problems: list) -> None:
     """Prints what is in the splits; what is wrong goes to `problems`."""
     from yolos_jax.datasets.rules import Known
     from yolos_jax.tasks import recipe
+    from yolos_jax.tasks.base import beside_training
     from yolos_jax.tools import survey
 
     train = survey.read_split("train", lambda complain: recipe.source_of(config, "train", complain=complain), problems)
@@ -65,7 +67,9 @@ def look(config: Any, args: argparse.Namespace, problems: list) -> None:
     labels = source.category_ids, source.num_classes
     known = Known(source.label_names, source.origin, False, source.turning.decided)  # `category_problems` names each
     try:
-        splits.append(survey.read_split("val", lambda to: recipe.validation_of(config, *labels, to, known), problems))
+        opened = partial(recipe.source_of, config, "val", *labels, known=known)
+        read = survey.read_split("val", lambda to: beside_training(lambda: opened(complain=to)), problems)
+        splits.append(read)
         problems += survey.category_problems(*splits)
     except MissingSplit as error:
         if config.eval.every_epochs:

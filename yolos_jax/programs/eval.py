@@ -38,8 +38,8 @@ def evaluate(args: argparse.Namespace, config: Any) -> None:
     from yolos_jax.distributed.processes import Processes
     from yolos_jax.evaluation.coco_metrics import table, write_report
     from yolos_jax.inference.compiled import keep_compiled
-    from yolos_jax.tasks.detection import evaluator_for, facts_of, scoring_notes
-    from yolos_jax.training.resume import refuse_unequal
+    from yolos_jax.tasks.base import refuse_unequal, run_facts
+    from yolos_jax.tasks.detection import data_facts, evaluator_for, scoring_notes
     from yolos_jax.weights import hub_model
 
     if args.out is None and hub_model(args.checkpoint) is not None:
@@ -54,7 +54,7 @@ def evaluate(args: argparse.Namespace, config: Any) -> None:
         plots = None if args.plots is None else Path(args.plots or out / "plots")
         processes.on_primary(check_out, out, plots, args.overwrite)
         source = evaluator.source
-        refuse_unequal(processes.allgather(facts_of(config, source) | {"step": meta.step}))
+        refuse_unequal(processes.allgather(run_facts(config, data_facts(source)) | {"step": meta.step}))
         for note in scoring_notes(source):
             print(f"note: {note}")
         result = evaluator(params)
@@ -74,8 +74,8 @@ def classify(args: argparse.Namespace, config: Any) -> None:
     from yolos_jax.distributed.processes import Processes
     from yolos_jax.evaluation.coco_metrics import write_metrics
     from yolos_jax.inference.compiled import keep_compiled
-    from yolos_jax.tasks.classification import class_evaluator_for, facts_of_classes
-    from yolos_jax.training.resume import refuse_unequal
+    from yolos_jax.tasks.base import refuse_unequal, run_facts
+    from yolos_jax.tasks.classification import class_evaluator_for, class_facts
 
     if args.plots is not None:
         raise InputError("--plots shows what detections are like; a classifier has none.")
@@ -86,7 +86,7 @@ def classify(args: argparse.Namespace, config: Any) -> None:
         out = Path(args.out or Path(args.checkpoint) / f"eval-{meta.step}")
         processes.on_primary(check_out, out, None, args.overwrite)
         source = evaluator.source
-        refuse_unequal(processes.allgather(facts_of_classes(config, source) | {"step": meta.step}))
+        refuse_unequal(processes.allgather(run_facts(config, class_facts(source)) | {"step": meta.step}))
         result = evaluator(params)
         for skipped in result.skipped:
             print(f"skipped: {skipped}")

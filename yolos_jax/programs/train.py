@@ -5,10 +5,9 @@ python train.py --config configs/yolos_s.py --workdir runs/s --config.data.root=
 SIGTERM or Ctrl-C finishes the step, saves and leaves with exit code 143 or 130; the same command goes on.
 """
 
-import functools
 import sys
-from typing import Any
 
+import yolos_jax
 from yolos_jax.config import settings
 from yolos_jax.distributed import launch
 from yolos_jax.errors import clear_errors
@@ -30,27 +29,10 @@ def run(description: str | None, task: str) -> None:
     args, config = parser.parse_recipe()
     with launch.guarded(), clear_errors():
         launch.join(args.coordinator, args.processes, args.process, args.distributed)
-        # The loop itself rather than yolos_jax.train, so that a traceback has one frame of ours less.
-        from yolos_jax.tasks.recipe import options_of
-        from yolos_jax.training.loop import train
-
-        outcome = train(maker_of(task, config), args.workdir, options_of(config, args.accept_differences))
+        train = yolos_jax.pretrain if task == settings.CLASSIFICATION else yolos_jax.train
+        outcome = train(config, args.workdir, args.accept_differences)
         if outcome.signal:
             sys.exit(128 + outcome.signal)
-
-
-def maker_of(task: str, config: Any) -> Any:
-    """Makes what a recipe trains, once the devices are known."""
-    from yolos_jax.tasks.recipe import prepare
-
-    config = prepare(config, task)
-    if task == settings.CLASSIFICATION:
-        from yolos_jax.tasks.classification import classification_task
-
-        return functools.partial(classification_task, config)
-    from yolos_jax.tasks.detection import detection_task
-
-    return functools.partial(detection_task, config)
 
 
 if __name__ == "__main__":

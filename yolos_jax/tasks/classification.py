@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,11 @@ from yolos_jax.data.classification.class_loader import ClassBatch, ClassSource, 
 from yolos_jax.data.classification.class_plan import CLASS_ORDER, ShuffledPlan
 from yolos_jax.data.classification.class_views import RandomView
 from yolos_jax.data.classification.mixing import Mixing
-from yolos_jax.data.loader import Share, load
+from yolos_jax.data.loader import Share
 from yolos_jax.datasets.class_folders import ClassFolders
-from yolos_jax.datasets.splits import MissingSplit
 from yolos_jax.datasets.tfds.class_records import ClassRecords
 from yolos_jax.datasets.tfds.records import find_dataset
 from yolos_jax.distributed.mesh import data_mesh
-from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.class_evaluator import TOPS, ClassEvaluation, ClassEvaluator
 from yolos_jax.model.attention_cudnn import decided
@@ -32,12 +29,13 @@ from yolos_jax.model.config import Compute
 from yolos_jax.model.init import SCHEMES
 from yolos_jax.model.yolos import normalize
 from yolos_jax.objective.soft_labels import mix, soft_cross_entropy
-from yolos_jax.tasks.recipe import batching_of, keep_programs, options_of, prepare
+from yolos_jax.tasks.base import RecipeTask, beside_training, check_batch, options_of, steps_sentence
+from yolos_jax.tasks.recipe import batching_of, keep_programs, prepare
 from yolos_jax.training import loop
 from yolos_jax.training.checkpoint_files import Meta
-from yolos_jax.training.optimizer import make_optimizer, schedule_of
-from yolos_jax.training.resume import versions
-from yolos_jax.training.task import Loss, LossReport, Task
+from yolos_jax.training.run import Outcome
+from yolos_jax.training.step import Loss, LossReport
+from yolos_jax.training.task import Identity
 from yolos_jax.weights import checkpoints
 
 COMPUTE = {"compute_dtype": "dtype", "remat": "remat", "attention": "attention", "query_block": "query_block"}
@@ -47,14 +45,14 @@ MODEL = ("width", "depth", "heads", "mlp_ratio", "patch_size", "image_size", "di
 
 def pretrain(
     config: Any, workdir: str | Path, accept_differences: bool = False, devices: Sequence[jax.Device] | None = None
-) -> loop.Outcome:
+) -> Outcome:
     """Trains an image classifier as a recipe says, going on from the workdir's newest checkpoint if it has one.
 
     Arguments and errors are those of `tasks.detection.train`.
     """
     config = prepare(config, settings.CLASSIFICATION)
     options = options_of(config, accept_differences)
-    return loop.train(functools.partial(classification_task, config), workdir, options, devices)
+    return loop.train(functools.partial(ClassificationTask, config), workdir, options, devices)
 
 
 def evaluate_classifier(config: Any, checkpoint: str | Path) -> ClassEvaluation:
@@ -71,7 +69,7 @@ def class_evaluator_for(config: Any, checkpoint: str | Path) -> tuple[dict, Meta
     """A checkpoint's parameters and meta, and what evaluates them as a recipe says."""
     config = prepare(config, settings.CLASSIFICATION)
     params, meta = checkpoints.load_any(checkpoint)
-    checkpoints.check_model(checkpoint, different_model(classifier_of(config, meta.model.num_classes), meta))
+    checkpoints.check_model(checkpoint, different_model(classifier_of(config, meta.model.num_classes), meta.model))
     names = tuple(meta.label_names[label] for label in sorted(meta.label_names))
     source = class_source_of(config, "val", (names, f"the checkpoint {checkpoint}"))
     return params, meta, class_evaluator_of(config, meta.model, source, data_mesh())
@@ -101,63 +99,91 @@ def class_evaluator_of(config: Any, model: ClassifierConfig, source: ClassSource
     return ClassEvaluator(model, source, batching_of(config, mesh), config.data.crop_share, config.model.query_block)
 
 
-def classification_task(config: Any, mesh: Mesh) -> Task:
+class ClassificationTask(RecipeTask):
     """What a prepared recipe trains; `InputError` if the recipe, the data and the devices do not fit together."""
-    source = class_source_of(config, "train")
-    model = classifier_of(config, len(source.names))
-    if model.num_classes < len(source.names):
-        few = f"model.num_classes is {model.num_classes} and {source.origin} has {len(source.names)} classes"
-        raise InputError(f"{few}; set it to 0, which takes the data's.")
-    compute = decided(Compute(**{n: config.model[key] for key, n in COMPUTE.items()}), model, mesh.devices.flat[0])
-    train, data, view, mixing = config.train, config.data, view_of(config), mixing_of(config)
-    check_batch(config, mesh.size, bool(mixing))
-    plan = ShuffledPlan(len(source), train.batch_size, train.epochs, config.seed, config.augment.repeats)
-    optimizer = scaled(config.optimizer, train.batch_size)
-    schedule = schedule_of(optimizer, train.epochs, plan.steps_per_epoch)
-    evaluator = None
-    if config.eval.every_epochs:
-        evaluator = class_evaluator_of(config, model, validation_of_classes(config, source), mesh)
-    graph, shapes = abstract_classifier(model, compute)
-    total = min(len(plan), train.max_steps or len(plan))
 
-    def batches(start: int, share: Share) -> Any:
-        rates = drop_rates(model.depth, config.model.drop_path)
-        work = LoadClasses(source, plan, view, model.patch_size, rates, mixing, share)
-        return load(work, start, total, data.workers, data.ahead)
+    bad_images = "losses"
+    shown = ("loss", "accuracy")
+    headline = tuple(TOPS)
+    buckets = 1
+    data_order = CLASS_ORDER
 
-    return Task(
-        shapes=shapes,
-        starting_params=functools.partial(starting_classifier, model, config.init, config.seed, source.names),
-        loss=classification_loss(graph, model, config.model.drop_path, config.loss.smoothing, bool(mixing)),
-        divisors=images_of,
-        optimizer=make_optimizer(optimizer.name, schedule, optimizer.weight_decay, optimizer.clip_norm),
-        schedule=schedule,
-        load=batches,
-        total=total,
-        per_epoch=plan.steps_per_epoch,
-        buckets=1,
-        name_of=source.name,
-        bad_images="losses",
-        shown=("loss", "accuracy"),
-        evaluate=evaluator.until_cancelled if evaluator else None,
-        headline=tuple(TOPS),
-        facts=facts_of_classes(config, source),
-        validation={"validation": class_facts(evaluator.source)} if evaluator else {},
-        compare=functools.partial(different_model, model),
-        other_data=functools.partial(other_images, class_facts(source)),
-        meta=lambda step, extra: Meta(model, dict(enumerate(source.names)), step, extra),
-        description=described(source, plan, total, mesh.size),
-        notes=tuple(dict.fromkeys(source.notes + (evaluator.source.notes if evaluator else ()))),
-    )
+    source: ClassSource
+    plan: ShuffledPlan
+    model: ClassifierConfig
 
+    def __init__(self, config: Any, mesh: Mesh):
+        self.config, self.mesh = config, mesh
+        self.source = class_source_of(config, "train")
+        self.model = classifier_of(config, len(self.source.names))
+        if self.model.num_classes < len(self.source.names):
+            classes = f"{self.source.origin} has {len(self.source.names)} classes"
+            few = f"model.num_classes is {self.model.num_classes} and {classes}"
+            raise InputError(f"{few}; set it to 0, which takes the data's.")
+        compute = Compute(**{name: config.model[key] for key, name in COMPUTE.items()})
+        compute = decided(compute, self.model, mesh.devices.flat[0])
+        self.graph, self.shapes = abstract_classifier(self.model, compute)
+        self.view, self.mixing = view_of(config), mixing_of(config)
+        self._check_batch()
+        train = config.train
+        images, repeats = len(self.source), config.augment.repeats
+        self.plan = ShuffledPlan(images, train.batch_size, train.epochs, config.seed, repeats)
+        self._set_optimizer(scaled(config.optimizer, train.batch_size))
+        self.evaluator = self._evaluator() if config.eval.every_epochs else None
+        drop_path, smoothing = config.model.drop_path, config.loss.smoothing
+        self._loss = classification_loss(self.graph, self.model, drop_path, smoothing, bool(self.mixing))
 
-def validation_of_classes(config: Any, source: ClassSource) -> ClassSource:
-    """The data set for "val" beside training, of the same classes; `MissingSplit` says how to do without."""
-    try:
-        return class_source_of(config, "val", (tuple(source.names), source.origin))
-    except MissingSplit as error:
-        remedy = "Set --config.data.val_split, or --config.eval.every_epochs=0 to train without evaluation."
-        raise MissingSplit(f"{error} {remedy}") from error
+    def _check_batch(self) -> None:
+        train, devices = self.config.train, self.mesh.size
+        group = 2 if self.mixing else 1
+        reason = ", in pairs of images that are mixed" if self.mixing else ""
+        check_batch(train, devices, devices * train.accumulate * group, reason)
+
+    def _evaluator(self) -> ClassEvaluator:
+        """Scores on the validation split, whose classes are those of the training set."""
+        classes = tuple(self.source.names), self.source.origin
+        split = beside_training(lambda: class_source_of(self.config, "val", classes))
+        return class_evaluator_of(self.config, self.model, split, self.mesh)
+
+    def starting_params(self) -> dict:
+        return starting_classifier(self.model, self.config.init, self.config.seed, self.source.names)
+
+    def work(self, share: Share) -> LoadClasses:
+        rates = drop_rates(self.model.depth, self.config.model.drop_path)
+        return LoadClasses(self.source, self.plan, self.view, self.model.patch_size, rates, self.mixing, share)
+
+    def loss(self, params: dict, batch: ClassBatch, divisors: Any = None) -> tuple[jax.Array, LossReport]:
+        return self._loss(params, batch, divisors)
+
+    def divisors(self, batch: ClassBatch) -> jax.Array:
+        return images_of(batch)
+
+    def name_of(self, index: int) -> str:
+        return self.source.name(index)
+
+    def data_facts(self, source: ClassSource) -> dict[str, Any]:
+        return class_facts(source)
+
+    def label_names(self) -> dict[int, str]:
+        return dict(enumerate(self.source.names))
+
+    def other_model(self, before: Any) -> list[str]:
+        return different_model(self.model, before)
+
+    def other_data(self, before: Identity) -> list[str]:
+        facts = before.data, class_facts(self.source)
+        said = [f"{found['images']} images, fingerprint {found['fingerprint']}" for found in facts]
+        return [] if said[0] == said[1] else [f"the training data ({said[0]}, against {said[1]})"]
+
+    def describe(self) -> list[str]:
+        source, repeats = self.source, self.plan.repeats
+        images = f"{len(source)} images of {len(source.names)} classes"
+        views = f", {repeats} views of each image of a batch" if repeats > 1 else ""
+        notes = [*source.notes]
+        if self.evaluator:
+            notes += self.evaluator.source.notes
+        line = steps_sentence(images, self, self.mesh.size) + views
+        return [line, *(f"note: {note}" for note in dict.fromkeys(notes))]
 
 
 def view_of(config: Any) -> RandomView:
@@ -170,18 +196,6 @@ def mixing_of(config: Any) -> Mixing:
     """How training images are mixed in pairs; false if they are not."""
     augment = config.augment
     return Mixing(config.model.image_size, augment.mixup, augment.cutmix, augment.mix, augment.switch)
-
-
-def check_batch(config: Any, devices: int, mixes: bool) -> None:
-    """`InputError` for a batch that devices and accumulation, and pairs of mixed images, do not divide."""
-    train = config.train
-    share = devices * train.accumulate * (2 if mixes else 1)
-    if train.batch_size % share:
-        pairs = ", in pairs of images that are mixed" if mixes else ""
-        raise InputError(
-            f"train.batch_size {train.batch_size} must be a multiple of {share} ({devices} device(s), "
-            f"train.accumulate {train.accumulate}{pairs})."
-        )
 
 
 def scaled(optimizer: Any, batch_size: int) -> Any:
@@ -202,7 +216,7 @@ def starting_classifier(model: ClassifierConfig, init: str, seed: int, names: Se
         return classifier_params(model, seed, init)
     params, meta = checkpoints.load_any(init)
     checkpoints.check_model(
-        init, [found for found in different_model(model, meta) if not found.startswith("num_classes ")]
+        init, [found for found in different_model(model, meta.model) if not found.startswith("num_classes ")]
     )
     print(f"starting from the checkpoint {init}, step {meta.step}")
     if (meta.model.num_classes, meta.label_names) != (model.num_classes, dict(enumerate(names))):
@@ -212,11 +226,11 @@ def starting_classifier(model: ClassifierConfig, init: str, seed: int, names: Se
     return params
 
 
-def different_model(model: ClassifierConfig, meta: Meta) -> list[str]:
-    """Sentences on how a checkpoint's model is another than `model`."""
-    if not isinstance(meta.model, ClassifierConfig):
+def different_model(model: ClassifierConfig, other: Any) -> list[str]:
+    """How a checkpoint's model differs from `model`."""
+    if not isinstance(other, ClassifierConfig):
         return ["a detector against an image classifier"]
-    return meta.model.differences(model)
+    return other.differences(model)
 
 
 def classification_loss(graph: Any, model: ClassifierConfig, drop_path: float, smoothing: float, mixes: bool) -> Loss:
@@ -249,29 +263,6 @@ def images_of(batch: ClassBatch) -> jax.Array:
     return jnp.maximum(jnp.asarray(batch.valid).sum(), 1).astype(jnp.float32)
 
 
-def facts_of_classes(config: Any, source: ClassSource) -> dict[str, Any]:
-    """What a checkpoint of a run says about it, JSON-ready."""
-    recorded = json.loads(config.to_json_best_effort())
-    return {"config": recorded, "data": class_facts(source), "order": CLASS_ORDER, "versions": versions()}
-
-
 def class_facts(source: ClassSource) -> dict[str, Any]:
     """What tells one data set from another, wherever it lies."""
     return {"fingerprint": source.fingerprint(), "images": len(source)}
-
-
-def other_images(facts: dict[str, Any], meta: Meta) -> list[str]:
-    """A sentence if a checkpoint's run had other data than that of these `class_facts`."""
-    said = [f"{found['images']} images, fingerprint {found['fingerprint']}" for found in (meta.extra["data"], facts)]
-    return [] if said[0] == said[1] else [f"the training data ({said[0]}, against {said[1]})"]
-
-
-def described(source: ClassSource, plan: ShuffledPlan, total: int, devices: int) -> str:
-    """What is about to happen: images, devices, steps."""
-    count = Processes().count
-    processes = f" in {count} processes" if count > 1 else ""
-    views = f", {plan.repeats} views of each image of a batch" if plan.repeats > 1 else ""
-    return (
-        f"training on {len(source)} images of {len(source.names)} classes, {devices} device(s){processes}: {total} "
-        f"steps, {plan.steps_per_epoch} in an epoch, which leaves out {plan.dropped} images{views}"
-    )

@@ -20,17 +20,14 @@ from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.layouts.recognise import is_datasets, opener_of
 from yolos_jax.datasets.rules import Known, Rules
-from yolos_jax.datasets.splits import MissingSplit
 from yolos_jax.datasets.tfds.dataset import TfdsSource
 from yolos_jax.datasets.tfds.records import find_dataset
-from yolos_jax.errors import InputError
 from yolos_jax.evaluation.evaluator import Evaluator
 from yolos_jax.evaluation.every_image import EveryImage
 from yolos_jax.evaluation.one_pass import Batching
 from yolos_jax.images.sequence import Geometry, default_max_side
 from yolos_jax.inference.compiled import keep_compiled
 from yolos_jax.model.config import COMPUTE_SETTINGS, Compute, YolosConfig
-from yolos_jax.training.task import Options
 
 
 def prepare(config: Any, task: str = settings.DETECTION) -> ConfigDict:
@@ -109,39 +106,6 @@ def source_of(
     opener = opener_of(Path(data.root), split, annotations, images)
     more = {"keep_absent": data.on_bad_image == "skip", "measured": data.sizes == "images"}
     return CocoSource(*shared, annotations, images, complain, rules, opener, **more)
-
-
-def validation_of(
-    config: Any, category_ids: tuple[int, ...], num_classes: int, complain: Complain = stop, known: Known | None = None
-) -> DataSet:
-    """The data set for "val" beside training; `MissingSplit` says how to do without."""
-    try:
-        return source_of(config, "val", category_ids, num_classes, complain, known)
-    except MissingSplit as error:
-        remedy = "Set --config.data.val_split, or --config.eval.every_epochs=0 to train without evaluation."
-        raise MissingSplit(f"{error} {remedy}") from error
-
-
-def check_batch(config: Any, devices: int) -> None:
-    """`InputError` for a batch that devices, accumulation and replicas do not divide."""
-    train = config.train
-    # Accumulation must leave the groups that cross entropy is normalised over whole.
-    share = devices * train.accumulate * (train.images_per_replica if train.accumulate > 1 else 1)
-    if train.batch_size % share or train.batch_size % train.images_per_replica:
-        raise InputError(
-            f"train.batch_size {train.batch_size} must be a multiple of {share} ({devices} device(s), "
-            f"train.accumulate {train.accumulate}) and of train.images_per_replica {train.images_per_replica}."
-        )
-
-
-def options_of(config: Any, accept_differences: bool = False) -> Options:
-    """How a run goes about its training."""
-    train, checkpoint = config.train, config.checkpoint
-    return Options(
-        accumulate=train.accumulate, ema=train.ema, log_every=train.log_every, save_every=checkpoint.every_steps,
-        keep=checkpoint.keep, evaluate_every=config.eval.every_epochs, curves=train.curves,
-        skip_unreadable=config.data.on_bad_image == "skip", accept_differences=accept_differences,
-    )  # fmt: skip
 
 
 def batching_of(config: Any, mesh: Mesh) -> Batching:

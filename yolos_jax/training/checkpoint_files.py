@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 SMALL_FILES = 2**18  # bytes of what a checkpoint holds besides its arrays
 M = TypeVar("M", YolosConfig, ClassifierConfig)
-CLASSIFIER = "classifier"  # what a checkpoint of one says it is; a detector's says nothing
+CLASSIFIER = "classifier"  # the kind in a classifier's meta; a detector's has none
 
 
 @dataclasses.dataclass(frozen=True)
 class Meta(Generic[M]):
-    """What a checkpoint says about itself."""
+    """What a checkpoint records beside its arrays."""
 
     model: M  # what its parameters belong to
     label_names: dict[int, str]  # name of each label (a category id, unless `category_ids` says otherwise)
@@ -43,21 +43,24 @@ class Meta(Generic[M]):
     def to_json(self) -> dict[str, Any]:
         names = {str(key): name for key, name in self.label_names.items()}
         values = {"model": self.model.to_dict(), "label_names": names, "step": self.step, "extra": self.extra}
-        values |= {"kind": CLASSIFIER} if isinstance(self.model, ClassifierConfig) else {}
-        return values | {"category_ids": self.category_ids and list(self.category_ids), "max_side": self.max_side}
+        if isinstance(self.model, ClassifierConfig):
+            values["kind"] = CLASSIFIER
+        values["category_ids"] = None if self.category_ids is None else list(self.category_ids)
+        values["max_side"] = self.max_side
+        return values
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Meta":
-        """The reverse; before version 0.2, `max_side` was written among the model's settings."""
+        """The reverse; `ValueError` or `KeyError` for what `to_json` did not write."""
         names = {int(key): str(name) for key, name in values["label_names"].items()}
         extra, step = values["extra"], values["step"]
         if not isinstance(extra, dict) or not isinstance(extra.get("config", {}), dict) or type(step) is not int:
             raise ValueError("its meta file is not what was written")
         ids = values.get("category_ids")
         ids = None if ids is None else tuple(int(i) for i in ids)
-        compute = Compute(max_side=values["max_side"] if "max_side" in values else values["model"]["max_side"])
+        max_side = Compute(max_side=values["max_side"]).max_side  # which checks it
         kind: Any = ClassifierConfig if values.get("kind") == CLASSIFIER else YolosConfig
-        return cls(kind.from_dict(values["model"]), names, step, extra, ids, compute.max_side)
+        return cls(kind.from_dict(values["model"]), names, step, extra, ids, max_side)
 
 
 def steps(directory: str | Path) -> list[int]:

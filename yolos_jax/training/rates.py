@@ -187,8 +187,10 @@ def _aligned(rate: np.ndarray, array: jax.Array) -> np.ndarray:
     return rate.reshape(rate.shape + (1,) * (array.ndim - rate.ndim))
 
 
-def note_of(params: dict, rates: Rates, patterns: Sequence[str]) -> tuple[str, ...]:
+def note_of(params: dict, rates: Rates | None, patterns: Sequence[str]) -> tuple[str, ...]:
     """A sentence on what is not trained, if there is something."""
+    if rates is None:
+        return ()
     sizes = jax.tree.map(lambda x: math.prod(x.shape), params)
     frozen = jax.tree.map(lambda size, rate: round(size * float((rate == 0).mean())), sizes, rates)
     total = jax.tree.reduce(int.__add__, sizes)

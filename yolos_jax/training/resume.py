@@ -1,7 +1,6 @@
 """Going on from a checkpoint: what must be as it was, and which step is the newest whole one."""
 
 import importlib.metadata
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,13 @@ import jax
 import numpy as np
 from flax import serialization
 
-from yolos_jax.config import settings
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.training import checkpoint_files
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.saving import BEST
 from yolos_jax.training.step import TrainState, fresh_state
-from yolos_jax.training.task import Options, Task
+from yolos_jax.training.task import Identity, Options, Task
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
 
@@ -31,7 +29,7 @@ def begin(workdir: Path, task: Task, options: Options, processes: Processes) -> 
 
     The primary process reads or makes it, so the others need neither checkpoints nor starting weights.
     """
-    like = jax.eval_shape(lambda params: fresh_state(params, task.optimizer, bool(options.ema)), task.shapes)
+    like = jax.eval_shape(lambda params: fresh_state(params, task.optimizer, bool(options.train.ema)), task.shapes)
     state, done = processes.on_primary(_begin, workdir, task, options) or (like, 0)
     return processes.broadcast(state, like), processes.allgather(done)[0]
 
@@ -42,7 +40,7 @@ def _begin(workdir: Path, task: Task, options: Options) -> tuple[TrainState, int
     for sentence in notes + put_aside_best(workdir, done):
         print(sentence)
     if state is None:
-        return fresh_state(task.starting_params(), task.optimizer, bool(options.ema)), done
+        return fresh_state(task.starting_params(), task.optimizer, bool(options.train.ema)), done
     print(f"going on from the checkpoint of step {done} in {workdir}")
     return state, done
 
@@ -53,52 +51,41 @@ def refuse_differences(meta: Meta, task: Task, accept: bool) -> list[str]:
     Raises:
       InputError: another model, or differences that are not accepted.
     """
-    different = task.compare(meta)
-    if different:
-        raise InputError(f"the checkpoint of step {meta.step} is of another model: {'; '.join(different)}.")
-    old, new = meta.extra, task.facts
-    fixed = settings.differences(old["config"], new["config"], never=True)
+    before, now = Identity.of(meta), task.identity()
+    model, fixed, others = task.differences(before)
+    if model:
+        raise InputError(f"the checkpoint of step {meta.step} is of another model: {'; '.join(model)}.")
     if fixed:
         raise InputError(
             f"the run that wrote step {meta.step} was another, and what its optimizer kept does not fit this one: "
             f"{'; '.join(fixed)}. Set them as they were, or start a new run in another --workdir, from these weights "
             "with --config.init."
         )
-    found = settings.differences(old["config"], new["config"])
-    found += task.other_data(meta)
-    if old.get("order", 1) != new["order"]:
+    found = list(others)
+    if before.order != now.order:
         found.append("the random views of images, which another version of this package draws otherwise")
     if any(sentence.startswith(("train.batch_size ", "train.epochs ")) for sentence in found):
-        found[-1] += (
-            f"; progress is counted in steps; the new recipe has {task.per_epoch} in an epoch and {task.total} "
-            f"in all: it would go on at step {meta.step}, in epoch {meta.step // max(1, task.per_epoch)}, with the "
-            "learning rate that its schedule has there"
-        )
+        found[-1] += _progress(meta.step, task)
     if found and not accept:
         raise InputError(
             f"the run that wrote step {meta.step} was another: {'; '.join(found)}. Set them as they were, choose "
             "another --workdir, or go on all the same with --accept_differences."
         )
     notes = [f"accepted difference: {sentence}." for sentence in found]
-    for name, version in old["versions"].items():
-        if new["versions"].get(name) != version:
-            notes.append(
-                f"{name} {version} wrote the checkpoint, {new['versions'].get(name)} goes on: the last bits may differ."
-            )
+    for name, version in before.versions.items():
+        goes_on = now.versions.get(name)
+        if goes_on != version:
+            notes.append(f"{name} {version} wrote the checkpoint, {goes_on} goes on: the last bits may differ.")
     return notes
 
 
-def refuse_unequal(facts: Sequence[dict[str, Any]]) -> None:
-    """`InputError` if the processes of a run were not started alike: `facts` of each, but for a host's own settings."""
-    first = facts[0]
-    for i, other in enumerate(facts[1:], 1):
-        found = settings.differences(other["config"], first["config"], hosts=True)
-        found += [f"{k} {other[k]} against {first[k]}" for k in first if k != "config" and other[k] != first[k]]
-        if found:
-            raise InputError(
-                f"process {i} was started with something else than process 0: {'; '.join(found)}. Give all processes "
-                "of a run the same recipe, data and packages."
-            )
+def _progress(step: int, task: Task) -> str:
+    """What a step's number means in a run whose epochs have another length."""
+    epoch = step // max(1, task.steps_per_epoch)
+    return (
+        f"; progress is counted in steps; the new recipe has {task.steps_per_epoch} in an epoch and {task.steps} "
+        f"in all: it would go on at step {step}, in epoch {epoch}, with the learning rate that its schedule has there"
+    )
 
 
 def newest(workdir: Path, task: Task, options: Options) -> tuple[TrainState | None, list[str]]:
@@ -123,7 +110,7 @@ def newest(workdir: Path, task: Task, options: Options) -> tuple[TrainState | No
                     f"--config.init={workdir} and another --workdir."
                 )
             notes = refuse_differences(meta, task, options.accept_differences)
-            state = _read_state(workdir, step, task, bool(options.ema))
+            state = _read_state(workdir, step, task, bool(options.train.ema))
         except InputError:
             raise
         except Exception as error:  # whatever orbax and tensorstore raise for damaged files

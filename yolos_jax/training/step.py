@@ -1,8 +1,6 @@
 """One optimisation step: a pure function of (state, batch), compiled once per bucket."""
 
-import itertools
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,10 +10,21 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from yolos_jax.distributed.mesh import replicated, split_over
-from yolos_jax.distributed.processes import Processes
-from yolos_jax.errors import InputError
-from yolos_jax.training.prefetch import DeviceBatch
-from yolos_jax.training.task import Loss, LossReport, Task
+
+
+class LossReport(NamedTuple):
+    """What a loss function reports besides its value, of a batch or of a part of it; the parts' numbers add up."""
+
+    terms: dict[str, jax.Array]  # scalars by name
+    finite: jax.Array  # bool `[B]`, False for images whose numbers are not finite
+    measured: dict[str, jax.Array]  # scalars that are not part of the mathematics, such as milliseconds
+
+
+Loss = Callable[..., tuple[jax.Array, LossReport]]
+"""(params, batch, divisors=None) -> (scalar to minimise, report).
+
+`divisors` are what the terms of the whole batch are divided by, where this is a part of it; None: this is all of it.
+"""
 
 
 class TrainState(NamedTuple):
@@ -120,59 +129,3 @@ def fresh_state(params: dict, optimizer: optax.GradientTransformation, ema: bool
     """Step 0, not yet on all devices; the moving average starts at the parameters."""
     average = jax.tree.map(jnp.array, params) if ema else None
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average)
-
-
-class NotFinite(InputError):
-    """Costs, loss, gradients or parameters are no longer numbers; nothing is saved after that."""
-
-
-class BucketedStep:
-    """The step of a run, as `make_step` gives it: compiled when a bucket is first met, and checked one step late."""
-
-    def __init__(self, step: Any, task: Task, processes: Processes, say: Callable[[str], object]):
-        self._step, self._task, self._processes, self._say = step, task, processes, say
-        self._unchecked: tuple[StepReport, DeviceBatch] | None = None
-        self.programs: dict[int, Any] = {}  # of each bucket met so far, by its patches
-
-    def __call__(self, state: TrainState, batch: DeviceBatch) -> tuple[TrainState, StepReport]:
-        """Starts a step, and raises `NotFinite` if the one before could not be applied."""
-        program = self.programs.get(batch.bucket)
-        if program is None:  # all processes wait for the slowest compilation
-            program = self._processes.agree(self._compile, state, batch)
-        state, report = program(state, batch.arrays)
-        # One step late, so that the device never waits for the host (in one process: several agree before every
-        # step, on what came of the last one); a bad step changes nothing meanwhile.
-        self.check()
-        self._unchecked = report, batch
-        return state, report
-
-    def _compile(self, state: TrainState, batch: DeviceBatch) -> Any:
-        start = time.perf_counter()
-        program = self._step.lower(state, batch.arrays).compile()
-        self.programs[batch.bucket] = program
-        met, seconds = f"{len(self.programs)} of {self._task.buckets}", time.perf_counter() - start
-        self._say(f"compiled the step for {batch.bucket} patches in {seconds:.1f} s ({met} buckets)")
-        return program
-
-    def check(self) -> None:
-        """Raises `NotFinite`, which names the images, if the last step could not be applied."""
-        if self._unchecked is None:
-            return
-        (report, batch), self._unchecked = self._unchecked, None
-        if not bool(report.applied):
-            indices = itertools.chain(*self._processes.allgather(batch.indices.tolist()))
-            names = [self._task.name_of(i) if i >= 0 else None for i in indices]
-            raise not_finite(report, batch.step + 1, names, self._task.bad_images)
-
-
-def not_finite(report: StepReport, step: int, names: Sequence[str | None], bad_images: str) -> NotFinite:
-    """The error for a step (counted from 1) that was not applied; `names` are its images', None for an empty slot."""
-    there = [name for name in names if name is not None]
-    bad = [name for name, fine in zip(names, np.asarray(report.loss.finite)) if not fine and name is not None]
-    what = bad_images if bad else "loss, gradients or updated parameters"
-    terms = ", ".join(f"{name} {float(value):.4g}" for name, value in report.loss.terms.items())
-    return NotFinite(
-        f"step {step}: the {what} of {', '.join(bad or there)} are not finite ({terms}, gradient "
-        f"norm {float(report.grad_norm):.4g}); lower the learning rate or look at these images. This step is not "
-        "saved; checkpoints from before are as they were."
-    )

@@ -1,8 +1,9 @@
 """What is trained. The loop, its checkpoints and its metrics know nothing else about it."""
 
+import abc
 import dataclasses
 from collections.abc import Callable, Generator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import optax
@@ -11,67 +12,138 @@ from jax.sharding import Mesh
 from yolos_jax.data.loader import Loaded, Share
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.rates import Rates
-
-
-class LossReport(NamedTuple):
-    """What a loss function says besides its value, of a batch or of a part of it; the parts' numbers add up."""
-
-    terms: dict[str, jax.Array]  # scalars by name
-    finite: jax.Array  # bool `[B]`, False for images that numbers went bad for
-    measured: dict[str, jax.Array]  # scalars that are no part of the mathematics, such as milliseconds
-
-
-Loss = Callable[..., tuple[jax.Array, LossReport]]
-"""(params, batch, divisors=None) -> (scalar to minimise, report).
-
-`divisors`: what a larger batch's terms are divided by, of which this batch is a part; None: this is all of it.
-"""
+from yolos_jax.training.settings import CheckpointSettings, TrainSettings
+from yolos_jax.training.step import LossReport
 
 
 class Evaluated(Protocol):
-    """The result of an evaluation: numbers by name, and a sentence for each image that could not be read.
-
-    `details` are further numbers, such as those of single classes, which only TensorBoard shows.
-    """
+    """The result of an evaluation."""
 
     @property
-    def metrics(self) -> dict[str, float]: ...
+    def metrics(self) -> dict[str, float]:
+        """Numbers by name."""
 
     @property
-    def details(self) -> dict[str, float]: ...
+    def details(self) -> dict[str, float]:
+        """Further numbers, such as those of single categories, which only TensorBoard shows."""
 
     @property
-    def skipped(self) -> list[str]: ...
+    def skipped(self) -> list[str]:
+        """A sentence for each image that could not be read."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
-    """Data source, plan, loss and evaluator of one kind of training, and how its checkpoints are described."""
+class Identity:
+    """What makes a run the run it is: a checkpoint records it, and resuming compares it."""
 
-    shapes: dict  # the parameters: nested dicts of things with `.shape` and `.dtype`
-    starting_params: Callable[[], dict]  # numpy; called in the primary process only
-    loss: Loss
-    divisors: Callable[[Any], Any]  # (batch) -> what the loss of the whole batch is divided by
+    config: dict[str, Any]  # the recipe, JSON-ready
+    data: dict[str, Any]  # what tells one data set from another, wherever it lies; JSON-ready
+    order: int  # version of the order of images and of their random views
+    versions: dict[str, str]  # of the packages that decide a run's last bits
+    model: Any  # the architecture: a `YolosConfig` or a `ClassifierConfig`
+    label_names: dict[int, str]
+    category_ids: tuple[int, ...] | None = None  # see `Meta`
+    max_side: int = Meta.max_side
+
+    @classmethod
+    def of(cls, meta: Meta) -> "Identity":
+        """What a checkpoint of a run records. `KeyError` for one of converted weights, which records no run."""
+        recorded = {key: meta.extra[key] for key in ("config", "data", "order", "versions")}
+        return cls(
+            **recorded,
+            model=meta.model,
+            label_names=meta.label_names,
+            category_ids=meta.category_ids,
+            max_side=meta.max_side,
+        )
+
+    def meta(self, step: int, **results: Any) -> Meta:
+        """The meta of a checkpoint after `step` updates, with what was measured."""
+        recorded = {"config": self.config, "data": self.data, "order": self.order, "versions": self.versions}
+        extra = recorded | results
+        return Meta(self.model, self.label_names, step, extra, self.category_ids, self.max_side)
+
+
+class Differences(NamedTuple):
+    """How a run differs from the one that wrote a checkpoint; phrases such as "seed 0 against 1"."""
+
+    model: list[str]  # another architecture, whose parameters do not fit
+    fixed: list[str]  # settings whose change would make the optimizer's state useless
+    others: list[str]  # what may be accepted
+
+
+class Task(abc.ABC):
+    """Data, plan, model, loss and evaluation of one kind of training.
+
+    Attributes:
+      model: the architecture, a `YolosConfig` or a `ClassifierConfig`.
+      shapes: the parameters, nested dicts of `jax.ShapeDtypeStruct`.
+      plan: which images share a batch; has `steps_per_epoch`.
+      optimizer, schedule: of optax; the schedule is the learning rate of every step, for the metrics.
+      buckets: number of sequence lengths that the step is compiled for.
+      rates: of training, those that the optimizer has; see `rates.rates_of`. None trains everything alike.
+    """
+
+    bad_images: ClassVar[str]  # what is wrong with images that the loss reports as not finite: "matching costs"
+    shown: ClassVar[tuple[str, ...]]  # loss terms that the progress bar shows
+    headline: ClassVar[tuple[str, ...]]  # numbers that stand for an evaluation; the first decides which is the best
+
+    model: Any
+    shapes: dict
+    plan: Any
     optimizer: optax.GradientTransformation
-    schedule: optax.Schedule  # learning rate of every step, for the metrics
-    load: Callable[[int, Share], Generator[Loaded]]  # (first step, share) -> the batches from there to the end
-    total: int  # steps of the run
-    per_epoch: int  # steps of an epoch
-    buckets: int  # number of sequence lengths that the step is compiled for
-    name_of: Callable[[int], str]  # what an image is called in messages, by its place in the data
-    bad_images: str  # what is wrong with images that the loss reports as not finite, such as "matching costs"
-    shown: tuple[str, ...]  # loss terms that the progress bar shows
-    # (params, cancelled) -> the result, or None if `cancelled()` became true in any process; None: never evaluates
-    evaluate: Callable[[dict, Callable[[], int]], Evaluated | None] | None
-    headline: tuple[str, ...]  # numbers that stand for an evaluation; the first one decides which is the best
-    facts: dict[str, Any]  # JSON-ready: "config", "data", "order" and "versions" make this run the run it is
-    validation: dict[str, Any]  # what the processes must have in common besides `facts`
-    compare: Callable[[Meta], list[str]]  # sentences on how a checkpoint's model is another
-    other_data: Callable[[Meta], list[str]]  # sentences on how the run that wrote a checkpoint had other data
-    meta: Callable[[int, dict[str, Any]], Meta]  # (step, extra) -> what a checkpoint says about itself
-    description: str  # what is about to happen, for a person
-    notes: tuple[str, ...]  # what is worth knowing about the data and the recipe, a sentence each
-    rates: Rates | None = None  # of training, those that the optimizer has
+    schedule: optax.Schedule
+    buckets: int
+    rates: Rates | None = None
+
+    @abc.abstractmethod
+    def loss(self, params: dict, batch: Any, divisors: Any = None) -> tuple[jax.Array, LossReport]:
+        """See `step.Loss`."""
+
+    @abc.abstractmethod
+    def divisors(self, batch: Any) -> Any:
+        """What the terms of the loss of a whole batch are divided by."""
+
+    @abc.abstractmethod
+    def starting_params(self) -> dict:
+        """Parameters to start from, as numpy arrays; called in the primary process only."""
+
+    @abc.abstractmethod
+    def batches(self, start: int, share: Share) -> Generator[Loaded]:
+        """A process's share of the batches, from step `start` to the end."""
+
+    @abc.abstractmethod
+    def name_of(self, index: int) -> str:
+        """What an image is called in messages, by its place in the data."""
+
+    @abc.abstractmethod
+    def evaluate(self, params: dict, cancelled: Callable[[], int]) -> Evaluated | None:
+        """Scores parameters; None if `cancelled()` became true in any process, or if the run never evaluates."""
+
+    @abc.abstractmethod
+    def identity(self) -> Identity:
+        """What makes this run the run it is."""
+
+    @abc.abstractmethod
+    def differences(self, before: Identity) -> Differences:
+        """How this run differs from the one that wrote a checkpoint."""
+
+    @abc.abstractmethod
+    def check_alike(self) -> None:
+        """`InputError` in all processes if they were not started alike."""
+
+    @abc.abstractmethod
+    def describe(self) -> list[str]:
+        """What is about to happen, and what is worth knowing about the data and the recipe: lines for a person."""
+
+    @property
+    @abc.abstractmethod
+    def steps(self) -> int:
+        """Steps of the whole run."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.plan.steps_per_epoch
 
 
 MakeTask = Callable[[Mesh], Task]
@@ -80,14 +152,10 @@ MakeTask = Callable[[Mesh], Task]
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How a run goes about it; only `ema`, and the rounding of `accumulate`, change what is computed."""
+    """How a run goes about it; only `train.ema`, and the rounding of `train.accumulate`, change what is computed."""
 
-    accumulate: int  # parts that a batch is computed in
-    ema: float  # decay of the moving average of the parameters; 0 for none
-    log_every: int  # steps between lines of the metrics
-    save_every: int  # steps between checkpoints
-    keep: int  # latest checkpoints that stay
-    evaluate_every: int  # epochs between evaluations; 0 for none
-    curves: bool  # draw curves.png
-    skip_unreadable: bool  # another image takes the place of one that cannot be read
-    accept_differences: bool  # go on from a checkpoint even if the recipe or the annotations are not what they were
+    train: TrainSettings
+    checkpoint: CheckpointSettings
+    evaluate_every: int = 1  # epochs between evaluations; 0 for none
+    skip_unreadable: bool = False  # another image takes the place of one that cannot be read
+    accept_differences: bool = False  # go on from a checkpoint even if the recipe or the annotations have changed

@@ -1,0 +1,148 @@
+"""What the tasks have in common: how a recipe's run is described, compared and scored."""
+
+import json
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import optax
+
+from yolos_jax.config import settings
+from yolos_jax.data.loader import Loaded, Share, Work, load
+from yolos_jax.datasets.splits import MissingSplit
+from yolos_jax.distributed.processes import Processes
+from yolos_jax.errors import InputError
+from yolos_jax.training.optimizer import make_optimizer, schedule_of
+from yolos_jax.training.rates import Rates
+from yolos_jax.training.resume import versions
+from yolos_jax.training.task import Differences, Evaluated, Identity, Options, Task
+
+S = TypeVar("S")
+
+
+class RecipeTask(Task):
+    """A task whose run a recipe describes.
+
+    Attributes, besides those of `Task`:
+      config: the recipe, complete and checked.
+      source: the data set to train on.
+      evaluator: scores parameters on the validation split; None if the run never evaluates.
+    """
+
+    config: Any
+    source: Any
+    evaluator: Any
+
+    def _set_optimizer(self, optimizer: Any, rates: Rates | None = None) -> None:
+        """The schedule and the optimizer, from the `optimizer` part of the recipe."""
+        self.schedule: optax.Schedule = schedule_of(optimizer, self.config.train.epochs, self.plan.steps_per_epoch)
+        decay, clip = optimizer.weight_decay, optimizer.clip_norm
+        self.optimizer = make_optimizer(optimizer.name, self.schedule, decay, clip, rates)
+        self.rates = rates
+
+    @property
+    def steps(self) -> int:
+        most = self.config.train.max_steps
+        return min(len(self.plan), most) if most else len(self.plan)
+
+    def batches(self, start: int, share: Share) -> Generator[Loaded]:
+        data = self.config.data
+        return load(self.work(share), start, self.steps, data.workers, data.ahead)
+
+    @property
+    def data_order(self) -> int:
+        """Version of the order of images and of their random views."""
+        raise NotImplementedError
+
+    def work(self, share: Share) -> Work:
+        """Step number -> batch: what a data worker does for a process's share."""
+        raise NotImplementedError
+
+    def evaluate(self, params: dict, cancelled: Callable[[], int]) -> Evaluated | None:
+        return self.evaluator.until_cancelled(params, cancelled) if self.evaluator else None
+
+    def data_facts(self, source: Any) -> dict[str, Any]:
+        """What tells one data set from another, wherever it lies."""
+        raise NotImplementedError
+
+    def label_names(self) -> dict[int, str]:
+        """Names of the model's labels."""
+        raise NotImplementedError
+
+    def identity(self) -> Identity:
+        facts = run_facts(self.config, self.data_facts(self.source), self.data_order)
+        return Identity(**facts, model=self.model, label_names=self.label_names())
+
+    def differences(self, before: Identity) -> Differences:
+        now = self.identity()
+        fixed = settings.differences(before.config, now.config, never=True)
+        others = settings.differences(before.config, now.config)
+        return Differences(self.other_model(before.model), fixed, others + self.other_data(before))
+
+    def other_model(self, before: Any) -> list[str]:
+        """How a checkpoint's architecture differs from this one."""
+        return before.differences(self.model)
+
+    def other_data(self, before: Identity) -> list[str]:
+        """How the data of the run that wrote a checkpoint differ."""
+        raise NotImplementedError
+
+    def check_alike(self) -> None:
+        facts = run_facts(self.config, self.data_facts(self.source), self.data_order)
+        if self.evaluator:
+            facts["validation"] = self.data_facts(self.evaluator.source)
+        refuse_unequal(Processes().allgather(facts))
+
+
+def options_of(config: Any, accept_differences: bool = False) -> Options:
+    """How a recipe's run goes about its training."""
+    skip = config.data.on_bad_image == "skip"
+    return Options(config.train, config.checkpoint, config.eval.every_epochs, skip, accept_differences)
+
+
+def run_facts(config: Any, data: dict[str, Any], order: int = 0) -> dict[str, Any]:
+    """What makes a recipe's run, or its evaluation, what it is; JSON-ready."""
+    recorded = json.loads(config.to_json_best_effort())
+    return {"config": recorded, "data": data, "order": order, "versions": versions()}
+
+
+def refuse_unequal(facts: Sequence[Mapping[str, Any]]) -> None:
+    """`InputError` if processes were not started alike: `run_facts` of each, but for a host's own settings."""
+    first = facts[0]
+    for i, other in enumerate(facts[1:], 1):
+        found = settings.differences(other["config"], first["config"], hosts=True)
+        for key, value in first.items():
+            if key != "config" and other[key] != value:
+                found.append(f"{key} {other[key]} against {value}")
+        if found:
+            raise InputError(
+                f"process {i} was started with something else than process 0: {'; '.join(found)}. Give all processes "
+                "of a run the same recipe, data and packages."
+            )
+
+
+def beside_training(open_split: Callable[[], S]) -> S:
+    """The validation split that `open_split` opens; `MissingSplit` says how to train without one."""
+    try:
+        return open_split()
+    except MissingSplit as error:
+        remedy = "Set --config.data.val_split, or --config.eval.every_epochs=0 to train without evaluation."
+        raise MissingSplit(f"{error} {remedy}") from error
+
+
+def check_batch(train: Any, devices: int, multiple: int, reason: str) -> None:
+    """`InputError` for a batch size that is not a multiple of `multiple`, which follows from what the error lists."""
+    if train.batch_size % multiple:
+        raise InputError(
+            f"train.batch_size {train.batch_size} must be a multiple of {multiple} ({devices} device(s), "
+            f"train.accumulate {train.accumulate}{reason})."
+        )
+
+
+def steps_sentence(what: str, task: RecipeTask, devices: int) -> str:
+    """The start of a run's description: `what` it trains on, devices, processes, steps."""
+    count = Processes().count
+    processes = f" in {count} processes" if count > 1 else ""
+    return (
+        f"training on {what}, {devices} device(s){processes}: {task.steps} steps, {task.plan.steps_per_epoch} in an "
+        f"epoch, which leaves out {task.plan.dropped} images"
+    )

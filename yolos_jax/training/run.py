@@ -1,0 +1,198 @@
+"""A run: what stays the same while it trains, what changes, and what follows a step."""
+
+import contextlib
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from yolos_jax.data.loader import Share
+from yolos_jax.distributed.mesh import data_mesh, replicated, split_over
+from yolos_jax.distributed.processes import Processes, place
+from yolos_jax.errors import InputError, make_folder
+from yolos_jax.training.compiled_step import BucketedStep
+from yolos_jax.training.curves import Curves
+from yolos_jax.training.metrics import Metrics
+from yolos_jax.training.prefetch import Batches, DeviceBatch
+from yolos_jax.training.rates import make_average, make_hold
+from yolos_jax.training.resume import begin
+from yolos_jax.training.saving import BEST, Checkpoints, best_so_far
+from yolos_jax.training.settings import TrainSettings
+from yolos_jax.training.signals import Signals, only_run_in
+from yolos_jax.training.step import TrainState, make_gradient, make_step
+from yolos_jax.training.task import Evaluated, MakeTask, Options, Task
+
+
+class Outcome(NamedTuple):
+    """How a run ended."""
+
+    workdir: Path
+    step: int  # updates done in all
+    signal: int  # number of the signal that ended it early, or 0
+    compiled: tuple[int, ...]  # patches of the buckets that the step was compiled for, in this order
+    padding: float  # share of the patches of this process's steps that were padding
+
+
+@dataclasses.dataclass
+class Progress:
+    """What changes while a run trains."""
+
+    state: TrainState
+    done: int  # updates
+    evaluations: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # step and headline numbers of each
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run ready to train; `open_run` makes it."""
+
+    task: Task
+    options: Options
+    workdir: Path
+    processes: Processes
+    signals: Signals
+    store: Checkpoints
+    metrics: Metrics
+    curves: Curves
+    step: BucketedStep
+    batches: Batches
+    progress: Progress
+
+    def take_step(self, batch: DeviceBatch) -> None:
+        """One update."""
+        progress = self.progress
+        progress.state, report = self.step(progress.state, batch)
+        progress.done = batch.step + 1
+        self.metrics.step(batch, report, self.batches.waited)
+
+    def is_save_due(self) -> bool:
+        """Whether a checkpoint follows this step."""
+        done = self.progress.done
+        at_end = done == self.task.steps
+        return at_end or done % self.options.checkpoint.every_steps == 0 or self.is_evaluation_due()
+
+    def is_evaluation_due(self) -> bool:
+        """Whether this step, every few epochs and at the end, is one to be evaluated and has not been."""
+        done = self.progress.done
+        every = self.options.evaluate_every * self.task.steps_per_epoch
+        if not every or not done:
+            return False
+        evaluated = any(evaluation["step"] == done for evaluation in self.progress.evaluations)
+        return not evaluated and (done % every == 0 or done == self.task.steps)
+
+    def save(self) -> None:
+        """Starts to write a checkpoint of what has been done, if it is sound and not there yet."""
+        self.step.check()
+        progress = self.progress
+        if progress.done:
+            meta = self.task.identity().meta(progress.done, evaluations=[*progress.evaluations])
+            self.processes.agree(self.store.save, progress.done, progress.state, meta)
+
+    def evaluate(self) -> None:
+        """Evaluates this step if that is due, unless a signal comes; keeps it if it is the best so far."""
+        if not self.is_evaluation_due():
+            return
+        state = self.progress.state
+        params = state.params if state.ema is None else state.ema
+        with self.metrics.paused():
+            result = self.task.evaluate(params, self.signals.vote)
+        if result is not None:
+            numbers = {name: result.metrics[name] for name in self.task.headline}
+            self.progress.evaluations.append({"step": self.progress.done, **numbers})
+            self.processes.on_primary(self._keep_evaluation, params, result, numbers)
+
+    def _keep_evaluation(self, params: dict, result: Evaluated, numbers: dict[str, float]) -> None:
+        """Writes down the newest evaluation, and the parameters if they are the best so far."""
+        done, name = self.progress.done, self.task.headline[0]
+        results = {"evaluations": [*self.progress.evaluations], name: numbers[name]}
+        best = self.store.save_if_best(done, params, self.task.identity().meta(done, **results), name)
+        # Last of what is written: such a step needs no evaluation any more.
+        self.metrics.write(done, result.metrics, "val/", result.details)
+        found = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items() if value >= 0)
+        unreadable = f"; {len(result.skipped)} images unreadable" if result.skipped else ""
+        self.metrics.say(f"step {done}: {found or 'nothing to score'}, {best}{unreadable}")
+        with self.metrics.paused():
+            self.curves.draw()
+
+    def outcome(self) -> Outcome:
+        """How the run ended."""
+        compiled = tuple(self.step.programs)
+        return Outcome(self.workdir, self.progress.done, self.signals.number, compiled, self.metrics.padding)
+
+    def saved(self) -> str:
+        """A clause on where what has been done is."""
+        done = self.progress.done
+        return f"step {done} is saved in {self.store.path}" if done else "nothing was to be saved yet"
+
+    def print_summary(self) -> None:
+        """The last lines of a run that no error has ended."""
+        self.curves.draw()
+        skipped = list(itertools.chain(*self.processes.allgather(self.batches.skipped)))
+        for sentence in dict.fromkeys(skipped):
+            print(f"skipped, another image took its place: {sentence}")
+        print(self.metrics.summary())
+        print(f"the step was compiled {len(self.step.programs)} time(s); {len(skipped)} images were skipped")
+        folder, name = self.store.path, self.task.headline[0]
+        best = best_so_far(folder, name)
+        if best is not None:
+            print(f"best {name} {best[1]:.4f} at step {best[0]}, in {folder / BEST}")
+        done = self.progress.done
+        if self.signals and (done < self.task.steps or self.is_evaluation_due()):
+            print(f"stopped by {self.signals.name} after step {done} of {self.task.steps}; {self.saved()}")
+            print("the same command goes on from there")
+        else:
+            print(f"saved the checkpoint of step {done} to {folder}; the run is complete")
+
+
+@contextlib.contextmanager
+def open_run(
+    make_task: MakeTask, workdir: Path, options: Options, devices: Sequence[jax.Device] | None
+) -> Iterator[Run]:
+    """A run ready to train: alone in its folder, its files open, its data on the way."""
+    processes, mesh = Processes(), data_mesh(devices)
+    if processes.count > 1 and devices is not None:
+        raise InputError("several processes train on all of their devices; leave `devices` out.")
+    with Signals() as signals, processes.only_primary_prints():
+        with contextlib.ExitStack() as files:
+            processes.on_primary(lambda: files.enter_context(only_run_in(make_folder(workdir))))
+            task = processes.agree(make_task, mesh)
+            task.check_alike()
+            state, done = begin(workdir, task, options, processes)
+            print(*task.describe(), sep="\n")
+            progress = Progress(place(state, replicated(mesh)), done)
+            run = processes.agree(_build, task, options, workdir, mesh, processes, signals, progress, files)
+            progress.evaluations.extend(processes.allgather(run.metrics.evaluations(task.headline))[0])
+            yield run
+            processes.agree(run.store.wait)
+        run.print_summary()
+
+
+def _build(
+    task: Task,
+    options: Options,
+    workdir: Path,
+    mesh: jax.sharding.Mesh,
+    processes: Processes,
+    signals: Signals,
+    progress: Progress,
+    files: contextlib.ExitStack,
+) -> Run:
+    """Opens files and data, which `files` closes."""
+    store = files.enter_context(Checkpoints(workdir, options.checkpoint.keep, processes.is_primary))
+    metrics = files.enter_context(Metrics(workdir, task, options.train.log_every, progress.done, processes))
+    draws = options.train.curves and processes.is_primary
+    curves = Curves(workdir, task.shown, task.headline, metrics.say if draws else None)
+    step = BucketedStep(step_of(task, options.train, mesh), task, processes, metrics.say)
+    loaded = task.batches(progress.done, Share(processes.index, processes.count))
+    batches = Batches(loaded, split_over(mesh), processes, signals, options.skip_unreadable)
+    files.enter_context(batches)
+    return Run(task, options, workdir, processes, signals, store, metrics, curves, step, batches, progress)
+
+
+def step_of(task: Task, train: TrainSettings, mesh: jax.sharding.Mesh) -> Any:
+    """The jitted step that trains a task, as `make_step` returns it."""
+    gradient = make_gradient(task.loss, task.divisors, mesh, train.accumulate, make_hold(task.rates))
+    return make_step(gradient, task.optimizer, mesh, make_average(train.ema, task.rates))
