@@ -22,6 +22,7 @@ from benchmarks.cases import Case, params_of
 from benchmarks.common import positive
 from yolos_jax.config import settings
 from yolos_jax.datasets.coco import CocoSource
+from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import clear_errors
 from yolos_jax.evaluation.coco_metrics import coco_metrics, to_results
 from yolos_jax.evaluation.evaluator import Evaluator
@@ -32,7 +33,6 @@ from yolos_jax.tasks import recipe
 from yolos_jax.tools.analysis.measuring import alone, environment, in_pairs, middle, timed
 from yolos_jax.tools.analysis.tables import markdown
 from yolos_jax.training.checkpoint_files import Meta
-from yolos_jax.training.step import data_mesh
 
 WORKS = {"evaluation": "evaluation", "detector": "Detector on files"}
 

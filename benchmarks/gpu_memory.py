@@ -33,6 +33,7 @@ from ml_collections import ConfigDict
 
 from benchmarks.common import augmentation, positive, recipe_of
 from yolos_jax.data.examples import TrainBatch
+from yolos_jax.distributed.mesh import data_mesh, replicated, split_over
 from yolos_jax.errors import InputError, clear_errors
 from yolos_jax.inference.detector import detect
 from yolos_jax.model.attention_cudnn import decided
@@ -41,8 +42,8 @@ from yolos_jax.objective.weights import LossWeights
 from yolos_jax.tasks import recipe
 from yolos_jax.tasks.detection import batch_divisors, detection_loss
 from yolos_jax.training.optimizer import make_optimizer, schedule_of
-from yolos_jax.training.rates import Rates, rates_of
-from yolos_jax.training.step import data_mesh, fresh_state, make_gradient, make_step, replicated, split_over
+from yolos_jax.training.rates import Rates, make_average, make_hold, rates_of
+from yolos_jax.training.step import fresh_state, make_gradient, make_step
 
 RECIPES = "yolos_ti", "yolos_s", "yolos_s_dwr", "yolos_b"
 CLASSES, OBJECTS = 91, 100  # COCO's classes; boxes that a batch has room for in each image (COCO's most is 93)
@@ -161,8 +162,8 @@ def step_of(config: ConfigDict, graph: Any, mesh: jax.sharding.Mesh, images: int
     parts = config.train.accumulate if images % config.train.accumulate == 0 else 1
     replica = min(config.train.images_per_replica, images // parts)
     loss = detection_loss(graph, replica, "device", mesh, LossWeights(**config.loss))
-    gradient = make_gradient(loss, batch_divisors(replica), mesh, parts, rates)
-    return make_step(gradient, optimizer_of(config, rates), mesh, config.train.ema, rates)
+    gradient = make_gradient(loss, batch_divisors(replica), mesh, parts, make_hold(rates))
+    return make_step(gradient, optimizer_of(config, rates), mesh, make_average(config.train.ema, rates))
 
 
 def optimizer_of(config: ConfigDict, rates: Rates) -> Any:

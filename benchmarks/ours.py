@@ -12,12 +12,13 @@ from ml_collections import ConfigDict
 from benchmarks.cases import Case, Inputs
 from yolos_jax.config import settings
 from yolos_jax.data.examples import TrainBatch
+from yolos_jax.distributed.mesh import data_mesh, replicated, split_over
 from yolos_jax.images.sequence import pack
 from yolos_jax.model.yolos import Outputs, abstract, apply
 from yolos_jax.objective.weights import LossWeights
 from yolos_jax.tasks.detection import batch_divisors, detection_loss
 from yolos_jax.training.optimizer import make_optimizer
-from yolos_jax.training.step import data_mesh, fresh_state, make_gradient, make_step, replicated, split_over
+from yolos_jax.training.step import fresh_state, make_gradient, make_step
 
 
 class Work(NamedTuple):

@@ -18,6 +18,7 @@ from yolos_jax.data.plan import EvaluationPlan
 from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.datasets.tfds.build import build
 from yolos_jax.datasets.tfds.dataset import TfdsSource
+from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.evaluation import evaluator as evaluating
 from yolos_jax.evaluation.coco_metrics import NAMES, coco_metrics
 from yolos_jax.evaluation.every_image import EveryImage
@@ -27,7 +28,6 @@ from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import Outputs
 from yolos_jax.tasks import detection
 from yolos_jax.training import checkpoint_files
-from yolos_jax.training.step import data_mesh
 from yolos_jax.weights import checkpoints
 
 

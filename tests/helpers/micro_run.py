@@ -8,8 +8,9 @@ import numpy as np
 from made_coco import make_coco
 
 from yolos_jax.config.settings import get_config
+from yolos_jax.distributed.mesh import replicated
 from yolos_jax.distributed.processes import place
-from yolos_jax.training.step import fresh_state, replicated
+from yolos_jax.training.step import fresh_state
 
 SIZES = [(64, 48), (48, 64), (64, 64), (100, 40), (80, 60), (60, 80), (90, 50), (50, 90), (70, 64), (64, 70)]
 

@@ -12,11 +12,11 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from yolos_jax.weights.checkpoints import save
 
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import build
 from yolos_jax.training.checkpoint_files import Meta
+from yolos_jax.weights.checkpoints import save
 
 BROWSER = shutil.which(os.environ.get("CHROMIUM", "chromium"))
 SHOTS = Path(os.environ.get("YOLOS_SCREENSHOTS", Path(tempfile.gettempdir()) / "yolos-page"))

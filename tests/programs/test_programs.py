@@ -14,12 +14,11 @@ from cpu_devices import of_training
 from made_coco import box, make_coco
 from reference_pack import ROOT
 from yolos_jax.config.settings import SETTINGS
-
+from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import InputError
 from yolos_jax.programs.command_line import load_recipe
 from yolos_jax.training import curves
 from yolos_jax.training import run as training_run
-from yolos_jax.training.step import data_mesh
 
 IMAGES = [(64, 48)] * 16
 MICRO = [

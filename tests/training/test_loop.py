@@ -15,6 +15,7 @@ from made_coco import make_coco
 from micro_run import SIZES, assert_equal_trees, lines, micro_config, micro_data, without_key_biases
 
 from yolos_jax.data.loader import Share
+from yolos_jax.distributed.mesh import data_mesh, split_over
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import build
@@ -27,7 +28,7 @@ from yolos_jax.training.prefetch import Batches
 from yolos_jax.training.resume import newest
 from yolos_jax.training.saving import Checkpoints
 from yolos_jax.training.signals import Signals
-from yolos_jax.training.step import LossReport, StepReport, data_mesh, split_over
+from yolos_jax.training.step import LossReport, StepReport
 from yolos_jax.weights import checkpoints
 
 ONE = jax.devices()[:1]

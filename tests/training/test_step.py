@@ -11,6 +11,7 @@ from micro_run import assert_equal_trees, initial_state, without_key_biases
 from micro_step import CONFIG, MESH, batch_of
 
 from yolos_jax.data.examples import TrainBatch
+from yolos_jax.distributed.mesh import data_mesh, split_over
 from yolos_jax.model.config import Compute
 from yolos_jax.model.yolos import abstract, apply, build
 from yolos_jax.objective import matching
@@ -18,7 +19,8 @@ from yolos_jax.objective.weights import LossWeights
 from yolos_jax.tasks.detection import batch_divisors, detection_loss
 from yolos_jax.tools.analysis.multiply_adds import inner_jaxprs
 from yolos_jax.training.optimizer import make_optimizer
-from yolos_jax.training.step import data_mesh, make_gradient, make_step, split_over
+from yolos_jax.training.rates import make_average
+from yolos_jax.training.step import make_gradient, make_step
 from yolos_jax.weights.reference import to_reference
 
 
@@ -109,7 +111,7 @@ def test_moving_average_and_a_step_that_is_not_applied():
     params = build(CONFIG, 0, "from_nothing")[1]
     optimizer = make_optimizer("adamw", lambda step: 1e-2, 1e-4, 0.1)
     loss = detection_loss(abstract(CONFIG)[0], 1, "device", MESH, LossWeights())
-    step = make_step(make_gradient(loss, batch_divisors(1), MESH), optimizer, MESH, ema_decay=0.9)
+    step = make_step(make_gradient(loss, batch_divisors(1), MESH), optimizer, MESH, make_average(0.9))
     state, report = step(initial_state(params, optimizer, MESH, ema=True), batch_of())
     want = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * np.asarray(new), params, state.params)
     assert report.applied and int(state.step) == 1

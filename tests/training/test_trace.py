@@ -18,6 +18,7 @@ from yolos_jax.data.examples import TrainBatch
 from yolos_jax.data.loader import LoadStep, load
 from yolos_jax.data.plan import PlannedBatch
 from yolos_jax.datasets.coco import CocoSource
+from yolos_jax.distributed.mesh import data_mesh, replicated, split_over
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.images.sequence import pack
 from yolos_jax.model.config import Compute
@@ -28,7 +29,7 @@ from yolos_jax.tasks.detection import batch_divisors, detection_loss
 from yolos_jax.training.optimizer import by_epoch, learning_rates, make_optimizer
 from yolos_jax.training.prefetch import Batches
 from yolos_jax.training.signals import Signals
-from yolos_jax.training.step import data_mesh, make_gradient, make_step, replicated, split_over
+from yolos_jax.training.step import make_gradient, make_step
 from yolos_jax.weights.reference import from_reference, to_reference
 
 pytestmark = pytest.mark.slow

@@ -33,7 +33,7 @@ class RecipeTask(Task):
     source: Any
     evaluator: Any
 
-    def _set_optimizer(self, optimizer: ScheduleSettings, rates: Rates) -> None:
+    def _set_optimizer(self, optimizer: ScheduleSettings, rates: Rates | None = None) -> None:
         """The schedule and the optimizer, from the `optimizer` part of the recipe."""
         self.schedule: optax.Schedule = schedule_of(optimizer, self.config.train.epochs, self.plan.steps_per_epoch)
         decay, clip = optimizer.weight_decay, optimizer.clip_norm

@@ -20,6 +20,7 @@ from yolos_jax.data.settings import ClassViewSettings, MixingSettings
 from yolos_jax.datasets.class_folders import ClassFolders
 from yolos_jax.datasets.tfds.class_records import ClassRecords
 from yolos_jax.datasets.tfds.records import find_dataset
+from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.class_evaluator import TOPS, ClassEvaluation, ClassEvaluator
 from yolos_jax.model.attention_cudnn import decided
@@ -35,7 +36,7 @@ from yolos_jax.tasks.recipe import batching_of, keep_programs, prepare
 from yolos_jax.training import loop
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.run import Outcome
-from yolos_jax.training.step import Loss, LossReport, data_mesh
+from yolos_jax.training.step import Loss, LossReport
 from yolos_jax.training.task import Identity
 from yolos_jax.weights import checkpoints
 
@@ -130,7 +131,7 @@ class ClassificationTask(RecipeTask):
         train = config.train
         images, repeats = len(self.source), config.augment.repeats
         self.plan = ShuffledPlan(images, train.batch_size, train.epochs, config.seed, repeats)
-        self._set_optimizer(scaled(config.optimizer, train.batch_size), {})
+        self._set_optimizer(scaled(config.optimizer, train.batch_size))
         self.evaluator = self._evaluator() if config.eval.every_epochs else None
         drop_path, smoothing = config.model.drop_path, config.loss.smoothing
         self._loss = classification_loss(self.graph, self.model, drop_path, smoothing, bool(self.mixing))

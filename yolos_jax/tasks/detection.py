@@ -18,6 +18,7 @@ from yolos_jax.data.plan import ORDER, TrainingPlan
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.plausible import nothing_to_find
 from yolos_jax.datasets.rules import Known
+from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.evaluator import Evaluation, Evaluator
 from yolos_jax.inference.loading import load_model
@@ -34,7 +35,7 @@ from yolos_jax.training import loop
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.rates import note_of, rates_of
 from yolos_jax.training.run import Outcome
-from yolos_jax.training.step import Loss, LossReport, data_mesh
+from yolos_jax.training.step import Loss, LossReport
 from yolos_jax.training.task import Identity
 from yolos_jax.weights.checkpoints import check_model
 from yolos_jax.weights.starting import starting_params

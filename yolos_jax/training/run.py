@@ -10,17 +10,19 @@ from typing import Any, NamedTuple
 import jax
 
 from yolos_jax.data.loader import Share
+from yolos_jax.distributed.mesh import data_mesh, replicated, split_over
 from yolos_jax.distributed.processes import Processes, place
 from yolos_jax.errors import InputError, make_folder
 from yolos_jax.training.compiled_step import BucketedStep
 from yolos_jax.training.curves import Curves
 from yolos_jax.training.metrics import Metrics
 from yolos_jax.training.prefetch import Batches, DeviceBatch
+from yolos_jax.training.rates import make_average, make_hold
 from yolos_jax.training.resume import begin
 from yolos_jax.training.saving import BEST, Checkpoints, best_so_far
 from yolos_jax.training.settings import RunSettings
 from yolos_jax.training.signals import Signals, only_run_in
-from yolos_jax.training.step import TrainState, data_mesh, make_gradient, make_step, replicated, split_over
+from yolos_jax.training.step import TrainState, make_gradient, make_step
 from yolos_jax.training.task import Evaluated, MakeTask, Options, Task
 
 
@@ -192,5 +194,5 @@ def _build(
 
 def step_of(task: Task, train: RunSettings, mesh: jax.sharding.Mesh) -> Any:
     """The jitted step that trains a task, as `make_step` returns it."""
-    gradient = make_gradient(task.loss, task.divisors, mesh, train.accumulate, task.rates)
-    return make_step(gradient, task.optimizer, mesh, train.ema, task.rates)
+    gradient = make_gradient(task.loss, task.divisors, mesh, train.accumulate, make_hold(task.rates))
+    return make_step(gradient, task.optimizer, mesh, make_average(train.ema, task.rates))

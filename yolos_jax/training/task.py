@@ -3,7 +3,6 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Generator
-from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
@@ -82,7 +81,7 @@ class Task(abc.ABC):
       plan: which images share a batch; has `steps_per_epoch`.
       optimizer, schedule: of optax; the schedule is the learning rate of every step, for the metrics.
       buckets: number of sequence lengths that the step is compiled for.
-      rates: of training, those that the optimizer has; see `rates.rates_of`.
+      rates: of training, those that the optimizer has; see `rates.rates_of`. None trains everything alike.
     """
 
     bad_images: ClassVar[str]  # what is wrong with images that the loss reports as not finite: "matching costs"
@@ -95,7 +94,7 @@ class Task(abc.ABC):
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
     buckets: int
-    rates: Rates = MappingProxyType({})
+    rates: Rates | None = None
 
     @abc.abstractmethod
     def loss(self, params: dict, batch: Any, divisors: Any = None) -> tuple[jax.Array, LossReport]:
