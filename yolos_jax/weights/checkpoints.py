@@ -1,4 +1,4 @@
-"""Weights as checkpoints of this package: read and written whole. A run writes its own by `training.saving`."""
+"""Checkpoints of this package, read and written whole. A run writes its own with `training.saving`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +21,8 @@ from yolos_jax.training.checkpoint_files import (
 )
 
 
-def check_free(directory: str | Path) -> None:
-    """`InputError` if a folder holds weights already. Ask before working for hours."""
+def check_no_weights(directory: str | Path) -> None:
+    """`InputError` if a folder holds weights already; to be asked before hours of work."""
     path = Path(directory)
     if steps(path):
         raise InputError(f"{path} already holds a checkpoint (step {steps(path)[-1]}); choose another folder.")
@@ -31,8 +31,8 @@ def check_free(directory: str | Path) -> None:
 
 
 def save(directory: str | Path, step: int, params: dict, meta: Meta) -> None:
-    """Writes one checkpoint and waits until it is whole; refuses a folder that has weights already."""
-    check_free(directory)
+    """Writes one checkpoint and waits until it is complete; refuses a folder that holds weights already."""
+    check_no_weights(directory)
     path = make_folder(directory).absolute()
     with unwritable(path, step), manager_of(path) as manager:
         check_room(path, params)
@@ -41,7 +41,7 @@ def save(directory: str | Path, step: int, params: dict, meta: Meta) -> None:
 
 
 def check_model(checkpoint: str | Path, different: Sequence[str]) -> None:
-    """`InputError` if a checkpoint's model is not the config's, with its differences."""
+    """`InputError` if a checkpoint's model differs from the config's; `different` are the differences."""
     if different:
         raise InputError(f"the checkpoint {checkpoint} is of another model than the config: {'; '.join(different)}.")
 
@@ -59,7 +59,7 @@ def load(directory: str | Path) -> tuple[dict, Meta[YolosConfig]]:
 
 
 def load_any(directory: str | Path) -> tuple[dict, Meta]:
-    """The same of a detector or of an image classifier, which the type of `Meta.model` tells."""
+    """The same of a detector or of an image classifier: `Meta.model` has the type of its config."""
     path = Path(directory).absolute()
     found = steps(path)
     if not found:
@@ -68,7 +68,10 @@ def load_any(directory: str | Path) -> tuple[dict, Meta]:
     try:
         meta = read_meta(path, found[-1])
         name = "ema" if (path / str(found[-1]) / "ema").is_dir() else "params"
-        shapes = (abstract_classifier if isinstance(meta.model, ClassifierConfig) else abstract)(meta.model)[1]
+        if isinstance(meta.model, ClassifierConfig):
+            shapes = abstract_classifier(meta.model)[1]
+        else:
+            shapes = abstract(meta.model)[1]
         return read(path, found[-1], **{name: shapes})[name], meta
     except InputError:
         raise

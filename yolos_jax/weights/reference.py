@@ -1,19 +1,24 @@
-"""The reference's state dict <-> our parameters: transpositions, slices and stacks, never arithmetic."""
+"""State dicts in PyTorch's layouts <-> our parameters: transpositions, slices and stacks, never arithmetic.
+
+The reference's are read and written; timm's, of a classifier, are only written: `deit` reads them.
+"""
 
 import math
 from collections.abc import Mapping
+from operator import itemgetter
 
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from yolos_jax.errors import InputError
-from yolos_jax.model.config import VARIANTS, YolosConfig
-from yolos_jax.weights.names import check, reference_shapes
+from yolos_jax.model.classifier_config import ClassifierConfig
+from yolos_jax.model.config import VARIANTS, NetworkConfig, YolosConfig
 from yolos_jax.weights.published import with_classes
+from yolos_jax.weights.tensor_names import Shapes, check_shapes, reference_shapes, timm_shapes
 
-# Parts of the reference's names and of ours, replaced in this order.
-_PARTS = (
+# Fragments of the reference's names, which are also timm's, and of ours, replaced in this order.
+_FRAGMENTS = (
     ("backbone.", ""),
     ("patch_embed.proj.", "patch_embed."),
     ("det_token", "det_tokens"),
@@ -37,17 +42,20 @@ def from_reference(state: Mapping[str, np.ndarray], config: YolosConfig, what: s
     Raises:
       InputError: tensors of `what` are missing, unexpected or misshapen for `config`; it names them.
     """
-    check(state, reference_shapes(config), what)
+    check_shapes(state, reference_shapes(config), what)
     flat = {}
     for name, array in state.items():
         if name == _PATCH_EMBED:  # our patches hold (row, column, channel)
             array = array.transpose(2, 3, 1, 0).reshape(config.patch_values, config.width)
+        elif name.endswith(_WITH_BATCH):
+            array = array.squeeze(-3)
         else:
-            array = array.squeeze(-3) if name.endswith(_WITH_BATCH) else array.T
+            array = array.T
         flat[_our_name(name)] = array
     params = unflatten_dict(flat, sep=".")
     *blocks, last = (params["blocks"][str(i)] for i in range(config.depth))
-    params |= {"blocks": jax.tree.map(lambda *leaves: np.stack(leaves), *blocks), "last_block": last}
+    params["blocks"] = jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
+    params["last_block"] = last
     for name, grid in (("pos_embed", config.init_grid), ("mid_pos_embed", config.mid_grid)):
         if grid is not None:
             params[name] = _split_positions(params[name], grid)
@@ -59,30 +67,44 @@ def to_reference(params: Mapping, config: YolosConfig) -> dict[str, np.ndarray]:
 
     `InputError` if the parameters do not fit `config`.
     """
-    shapes, side, out = reference_shapes(config), config.patch_size, {}
+    return _to_pytorch(params, config, reference_shapes(config))
+
+
+def to_timm(params: Mapping, config: ClassifierConfig) -> dict[str, np.ndarray]:
+    """The same of a classifier for timm's `VisionTransformer` or, distilled, `VisionTransformerDistilled`."""
+    return _to_pytorch(params, config, timm_shapes(config))
+
+
+def _to_pytorch(params: Mapping, config: NetworkConfig, shapes: Shapes) -> dict[str, np.ndarray]:
+    """Our parameters under the names of `shapes`, which are the reference's or timm's, and in their order."""
+    their_names = {_our_name(name): name for name in (_MID, *shapes)}
+    out = {}
     try:
         tree = jax.tree.map(np.asarray, dict(params))
-        blocks = {str(i): jax.tree.map(lambda x, i=i: x[i], tree["blocks"]) for i in range(config.depth - 1)}
-        tree["blocks"] = blocks | {str(config.depth - 1): tree.pop("last_block")}
+        blocks = [jax.tree.map(itemgetter(i), tree["blocks"]) for i in range(config.depth - 1)]
+        blocks.append(tree.pop("last_block"))
+        tree["blocks"] = {str(i): block for i, block in enumerate(blocks)}
         for name in {"pos_embed", "mid_pos_embed"} & tree.keys():
             tree[name] = _join_positions(tree[name])
-        flat = flatten_dict(tree, sep=".")
-        for name in [name for name in (*shapes, _MID) if _our_name(name) in flat]:
-            array = flat[_our_name(name)]
-            if name == _PATCH_EMBED:
+        for ours, array in flatten_dict(tree, sep=".").items():
+            name = their_names.get(ours, ours)
+            if ours == "patch_embed.kernel":
+                side = config.patch_size
                 array = array.reshape(side, side, 3, config.width).transpose(3, 2, 0, 1)
+            elif name.endswith(_WITH_BATCH):
+                array = np.expand_dims(array, -3)
             else:
-                array = np.expand_dims(array, -3) if name.endswith(_WITH_BATCH) else array.T
+                array = array.T
             out[name] = _contiguous(array)
     except (KeyError, IndexError, ValueError) as error:
         raise InputError(f"the parameters do not belong to the given model config ({error!r}).") from error
-    check(out, shapes, "the parameters")
-    return out
+    check_shapes(out, shapes, "the parameters")
+    return {name: out[name] for name in shapes}
 
 
 def _our_name(name: str) -> str:
     """`backbone.blocks.3.attn.qkv.weight` -> `blocks.3.attn.qkv.kernel`."""
-    for theirs, ours in _PARTS:
+    for theirs, ours in _FRAGMENTS:
         name = name.replace(theirs, ours)
     return name
 
@@ -118,10 +140,11 @@ def _split_positions(table: np.ndarray, grid: tuple[int, int]) -> dict:
     return {"cls": cls, "grid": patches.reshape(*table.shape[:-2], *grid, table.shape[-1]), "det": det}
 
 
-def _join_positions(parts: Mapping[str, np.ndarray]) -> np.ndarray:
-    grid = parts["grid"]
-    patches = grid.reshape(*grid.shape[:-3], -1, grid.shape[-1])
-    return np.concatenate([parts["cls"], patches, parts["det"]], axis=-2)
+def _join_positions(tables: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The reverse; a classifier has no rows for DET, and one for the distillation token if it is distilled."""
+    grid = tables["grid"]
+    flat = {**tables, "grid": grid.reshape(*grid.shape[:-3], -1, grid.shape[-1])}
+    return np.concatenate([flat[name] for name in ("cls", "dist", "grid", "det") if name in flat], axis=-2)
 
 
 def _contiguous(array: np.ndarray) -> np.ndarray:

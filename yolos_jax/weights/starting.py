@@ -16,8 +16,8 @@ from yolos_jax.training import checkpoint_files
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.weights import checkpoints
 from yolos_jax.weights.backbone import find_backbone
-from yolos_jax.weights.classifiers import to_timm
 from yolos_jax.weights.deit import from_deit
+from yolos_jax.weights.reference import to_timm
 
 
 def starting_params(
