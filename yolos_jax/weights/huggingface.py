@@ -10,11 +10,15 @@ from yolos_jax.weights import tensor_names
 from yolos_jax.weights.reference import from_reference, to_reference, to_timm
 
 CLASS_HEAD = "class_labels_classifier.layers.2.weight"
+# The mid-layer embeddings in the model's own state dict (transformers 5), and in files that `save_pretrained` writes.
+_MID = "vit.encoder.interpolation.mid_position_embeddings"
+_PUBLISHED_MID = "vit.encoder.mid_position_embeddings"
 
 
 def from_huggingface(state: Mapping[str, np.ndarray], config: YolosConfig, what: str = "the state dict") -> dict:
     """Our parameters from Hugging Face's tensors (names of any transformers version); see `from_reference`."""
-    state = {tensor_names.current_huggingface_name(name, state): array for name, array in state.items()}
+    if _MID not in state:
+        state = {_MID if name == _PUBLISHED_MID else name: array for name, array in state.items()}
     tensor_names.check_shapes(state, tensor_names.huggingface_shapes(config), what)
     reference = {}
     for name in tensor_names.reference_shapes(config):

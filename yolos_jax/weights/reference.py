@@ -13,24 +13,23 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from yolos_jax.errors import InputError
 from yolos_jax.model.classifier_config import ClassifierConfig
-from yolos_jax.model.config import VARIANTS, NetworkConfig, YolosConfig
+from yolos_jax.model.config import VARIANTS, YolosConfig
 from yolos_jax.weights.published import with_classes
-from yolos_jax.weights.tensor_names import Shapes, check_shapes, reference_shapes, timm_shapes
+from yolos_jax.weights.tensor_names import check_shapes, reference_shapes
 
-# Fragments of the reference's names, which are also timm's, and of ours, replaced in this order.
+# Fragments of the reference's and timm's names, and of ours, replaced in this order in both directions.
 _FRAGMENTS = (
-    ("backbone.", ""),
     ("patch_embed.proj.", "patch_embed."),
     ("det_token", "det_tokens"),
-    ("class_embed.", "class_head."),
-    ("bbox_embed.", "box_head."),
-    *((f"layers.{i}.", f"fc{i + 1}.") for i in range(3)),
+    *((f"class_embed.layers.{i}.", f"class_head.fc{i + 1}.") for i in range(3)),
+    *((f"bbox_embed.layers.{i}.", f"box_head.fc{i + 1}.") for i in range(3)),
     *((f"{norm}.weight", f"{norm}.scale") for norm in ("norm", "norm1", "norm2")),
     (".weight", ".kernel"),
 )
-_PATCH_EMBED, _MID = "backbone.patch_embed.proj.weight", "backbone.mid_pos_embed"
+_HEADS = ("class_embed.", "bbox_embed.")  # all other names of the reference begin with "backbone."
 LAST_BIAS = "class_embed.layers.2.bias"  # one number for each class and one for "no object"
-_WITH_BATCH = ("_token", "pos_embed")  # ends of the names whose arrays have an axis of length 1 before the tokens
+_PATCH_EMBED = "patch_embed.kernel"
+_WITH_BATCH = ("_token", "_tokens", "pos_embed")  # ends of our names of arrays that have an axis of length 1 there
 
 
 def from_reference(state: Mapping[str, np.ndarray], config: YolosConfig, what: str = "the state dict") -> dict:
@@ -45,13 +44,13 @@ def from_reference(state: Mapping[str, np.ndarray], config: YolosConfig, what: s
     check_shapes(state, reference_shapes(config), what)
     flat = {}
     for name, array in state.items():
+        name = name.removeprefix("backbone.")
+        for theirs, ours in _FRAGMENTS:
+            name = name.replace(theirs, ours)
         if name == _PATCH_EMBED:  # our patches hold (row, column, channel)
-            array = array.transpose(2, 3, 1, 0).reshape(config.patch_values, config.width)
-        elif name.endswith(_WITH_BATCH):
-            array = array.squeeze(-3)
+            flat[name] = array.transpose(2, 3, 1, 0).reshape(config.patch_values, config.width)
         else:
-            array = array.T
-        flat[_our_name(name)] = array
+            flat[name] = array.squeeze(-3) if name.endswith(_WITH_BATCH) else array.T
     params = unflatten_dict(flat, sep=".")
     *blocks, last = (params["blocks"][str(i)] for i in range(config.depth))
     params["blocks"] = jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
@@ -67,18 +66,19 @@ def to_reference(params: Mapping, config: YolosConfig) -> dict[str, np.ndarray]:
 
     `InputError` if the parameters do not fit `config`.
     """
-    return _to_pytorch(params, config, reference_shapes(config))
+    state = {}
+    for name, array in to_timm(params, config).items():
+        state[name if name.startswith(_HEADS) else f"backbone.{name}"] = array
+    check_shapes(state, reference_shapes(config), "the parameters")
+    return state
 
 
-def to_timm(params: Mapping, config: ClassifierConfig) -> dict[str, np.ndarray]:
-    """The same of a classifier for timm's `VisionTransformer` or, distilled, `VisionTransformerDistilled`."""
-    return _to_pytorch(params, config, timm_shapes(config))
+def to_timm(params: Mapping, config: YolosConfig | ClassifierConfig) -> dict[str, np.ndarray]:
+    """The state dict of timm's `VisionTransformer` or, distilled, `VisionTransformerDistilled`, of a classifier's.
 
-
-def _to_pytorch(params: Mapping, config: NetworkConfig, shapes: Shapes) -> dict[str, np.ndarray]:
-    """Our parameters under the names of `shapes`, which are the reference's or timm's, and in their order."""
-    their_names = {_our_name(name): name for name in (_MID, *shapes)}
-    out = {}
+    A detector's other tensors have the reference's names.
+    """
+    side, out = config.patch_size, {}
     try:
         tree = jax.tree.map(np.asarray, dict(params))
         blocks = [jax.tree.map(itemgetter(i), tree["blocks"]) for i in range(config.depth - 1)]
@@ -86,27 +86,17 @@ def _to_pytorch(params: Mapping, config: NetworkConfig, shapes: Shapes) -> dict[
         tree["blocks"] = {str(i): block for i, block in enumerate(blocks)}
         for name in {"pos_embed", "mid_pos_embed"} & tree.keys():
             tree[name] = _join_positions(tree[name])
-        for ours, array in flatten_dict(tree, sep=".").items():
-            name = their_names.get(ours, ours)
-            if ours == "patch_embed.kernel":
-                side = config.patch_size
+        for name, array in flatten_dict(tree, sep=".").items():
+            if name == _PATCH_EMBED:
                 array = array.reshape(side, side, 3, config.width).transpose(3, 2, 0, 1)
-            elif name.endswith(_WITH_BATCH):
-                array = np.expand_dims(array, -3)
             else:
-                array = array.T
+                array = np.expand_dims(array, -3) if name.endswith(_WITH_BATCH) else array.T
+            for theirs, ours in _FRAGMENTS:
+                name = name.replace(ours, theirs)
             out[name] = _contiguous(array)
     except (KeyError, IndexError, ValueError) as error:
         raise InputError(f"the parameters do not belong to the given model config ({error!r}).") from error
-    check_shapes(out, shapes, "the parameters")
-    return {name: out[name] for name in shapes}
-
-
-def _our_name(name: str) -> str:
-    """`backbone.blocks.3.attn.qkv.weight` -> `blocks.3.attn.qkv.kernel`."""
-    for theirs, ours in _FRAGMENTS:
-        name = name.replace(theirs, ours)
-    return name
+    return out
 
 
 def config_of_reference(state: Mapping[str, np.ndarray], what: str) -> YolosConfig:
@@ -124,7 +114,7 @@ def config_of_reference(state: Mapping[str, np.ndarray], what: str) -> YolosConf
             return config
     seen = ", ".join(
         f"{name.removeprefix('backbone.')} {list(shapes[name])}"
-        for name in (_PATCH_EMBED, "backbone.pos_embed", _MID)
+        for name in ("backbone.patch_embed.proj.weight", "backbone.pos_embed", "backbone.mid_pos_embed")
         if name in shapes
     )
     raise InputError(

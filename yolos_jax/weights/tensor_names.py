@@ -4,22 +4,17 @@ The reference calls the tensors of its ViT as timm does, with `backbone.` before
 """
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from yolos_jax.errors import InputError
-from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import NetworkConfig, YolosConfig
 from yolos_jax.weights.limits import plain
 from yolos_jax.weights.report import compact
 
 Shapes = dict[str, tuple[int, ...]]
 
-# What the mid-layer embeddings are called in published files and in those that `save_pretrained` writes; the model's
-# own state dict (transformers 5) says "interpolation".
-_OLD_MID = "vit.encoder.mid_position_embeddings"
-_NEW_MID = "vit.encoder.interpolation.mid_position_embeddings"
 # Fragments of timm's names and of transformers', replaced in this order in both directions. timm stacks query, key and
 # value along axis 0 in a tensor `qkv`; `q`, `k` and `v` stand for its thirds, which transformers keeps apart.
 _FRAGMENTS = (
@@ -68,18 +63,10 @@ def huggingface_names(name: str) -> tuple[str, ...]:
 
 
 def timm_name(name: str) -> str:
-    """timm's name of a tensor of transformers' ViT or DeiT, both without what stands before the ViT's names.
-
-    Query, key and value become `attn.q`, `attn.k` and `attn.v`; a name that transformers does not have stays.
-    """
+    """timm's name of a tensor of transformers' ViT, without prefix; `attn.q`, `attn.k` and `attn.v` are not joined."""
     for timm, theirs in _FRAGMENTS_IN_MEMORY + _FRAGMENTS:
         name = name.replace(theirs, timm)
     return name
-
-
-def current_huggingface_name(name: str, names: Container[str]) -> str:
-    """The name in a transformers 5 state dict of a name found in a Hugging Face file that holds `names`."""
-    return _NEW_MID if name == _OLD_MID and _NEW_MID not in names else name
 
 
 def stacked(tensors: Sequence[np.ndarray]) -> np.ndarray:
@@ -101,17 +88,6 @@ def reference_shapes(config: YolosConfig) -> Shapes:
     return out
 
 
-def timm_shapes(config: ClassifierConfig) -> Shapes:
-    """The same of timm's `VisionTransformer` or, distilled, its `VisionTransformerDistilled`."""
-    head = (config.num_classes, config.width)
-    out = vit_shapes(config) | _weight_and_bias("head", head)
-    out["pos_embed"] = (1, config.special_tokens + math.prod(config.grid), config.width)
-    if config.distilled:
-        out["dist_token"] = (1, 1, config.width)
-        out |= _weight_and_bias("head_dist", head)
-    return out
-
-
 def huggingface_shapes(config: YolosConfig) -> Shapes:
     """The same of transformers' `YolosForObjectDetection`."""
     out = {}
@@ -122,7 +98,7 @@ def huggingface_shapes(config: YolosConfig) -> Shapes:
 
 
 def vit_shapes(config: NetworkConfig) -> Shapes:
-    """timm's names and shapes of what every network here has in common, which is all but positions and heads."""
+    """timm's names and shapes of what detectors and classifiers have in common: all but positions and heads."""
     width, patch = config.width, config.patch_size
     out: Shapes = {"cls_token": (1, 1, width)}
     out |= _weight_and_bias("patch_embed.proj", (width, 3, patch, patch))
