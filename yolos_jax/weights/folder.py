@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -49,8 +48,8 @@ def export_huggingface(
         settings[CATEGORY_IDS] = list(category_ids)
     sizes = sizes or Sizes(SHORT_SIDE, default_max_side(SHORT_SIDE))
     card = detector_card(config, settings["id2label"], sizes, provenance or Provenance())
-    with_weights = {"model.safetensors": to_huggingface(params, config)}
-    _write(Path(out_dir), with_weights, settings, write_processor(sizes), card)
+    states = {"model.safetensors": to_huggingface(params, config)}
+    _write(Path(out_dir), states, settings, write_processor(sizes), card)
 
 
 def export_classifier(
@@ -65,14 +64,8 @@ def export_classifier(
     _write(Path(out_dir), states, settings, processor, classifier_card(config, provenance or Provenance()))
 
 
-def _write(
-    path: Path,
-    states: Mapping[str, dict[str, np.ndarray]],
-    settings: Mapping[str, Any],
-    processor: Mapping[str, Any],
-    card: str,
-) -> None:
-    """Makes the folder: a file of weights by each name of `states`, two of JSON, and the model card."""
+def _write(path: Path, states: Mapping[str, dict[str, np.ndarray]], settings: dict, processor: dict, card: str) -> None:
+    """Writes the folder's files: weights (by name), `config.json`, `preprocessor_config.json` and the model card."""
     try:
         check_empty(path)
         path.mkdir(parents=True, exist_ok=True)

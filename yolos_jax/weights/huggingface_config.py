@@ -27,7 +27,7 @@ _FIXED = {"hidden_act": "gelu", "qkv_bias": True, "num_channels": 3}
 
 
 def read_config(values: Mapping[str, Any], what: str) -> tuple[YolosConfig, dict[int, str]]:
-    """Settings, and names by class id without the placeholder "N/A", of a YOLOS `config.json`.
+    """The settings of a YOLOS `config.json`, and its names by class id without the placeholder "N/A".
 
     An `InputError` names a setting that is unusable or asks for something that this model does not do.
     """

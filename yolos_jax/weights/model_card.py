@@ -89,16 +89,10 @@ class Provenance(NamedTuple):
 
 
 def recorded_provenance(folder: str | Path, step: int, extra: Mapping[str, Any], names: Sequence[str]) -> Provenance:
-    """The provenance of a checkpoint: with the numbers of eval.py or else with those that its run recorded.
+    """The provenance of a checkpoint at a step, with the numbers of eval.py, else with those that its run recorded.
 
-    Args:
-      folder: of the checkpoint.
-      step: which of its checkpoints.
-      extra: the `Meta.extra` of that one.
-      names: of the numbers wanted, the headline first.
-
-    Raises:
-      InputError: there is an `eval-STEP/metrics.json` in the folder that lacks one of the numbers.
+    `extra` is its `Meta.extra`, and `names` are those of the numbers, the headline first. An `InputError` says that
+    the folder holds an `eval-STEP/metrics.json` that lacks one of them.
     """
     origin = str(extra.get("converted_from", ""))
     report = Path(folder) / f"eval-{step}" / "metrics.json"
@@ -110,11 +104,9 @@ def recorded_provenance(folder: str | Path, step: int, extra: Mapping[str, Any],
         images = values.get("images")
         metrics = {name: values[name] for name in names}
         return Provenance(origin, step, metrics, images if type(images) is int else None, str(values.get("data", "")))
-    recorded: Mapping[str, Any] = {}
-    for evaluation in extra.get("evaluations", []):
-        if evaluation.get("step") == step:
-            recorded = evaluation
-    metrics = {name: recorded[name] for name in names if _is_number(recorded.get(name))}
+    evaluations = [found for found in extra.get("evaluations", []) if found.get("step") == step]
+    last = evaluations[-1] if evaluations else {}
+    metrics = {name: last[name] for name in names if _is_number(last.get(name))}
     if not metrics and _is_number(extra.get(names[0])):
         metrics = {names[0]: extra[names[0]]}  # of the best checkpoint of a run
     return Provenance(origin, step, metrics, None, _evaluated_on(extra) if metrics else "")
@@ -129,17 +121,11 @@ def _evaluated_on(extra: Mapping[str, Any]) -> str:
 
 
 def detector_card(config: YolosConfig, id2label: Mapping[str, str], sizes: Sizes, provenance: Provenance) -> str:
-    """A detector's README.md: YAML for the hub, then text.
-
-    Args:
-      config: the model.
-      id2label: that of its `config.json`.
-      sizes: what images are resized to.
-      provenance: of the weights.
-    """
+    """A detector's README.md: YAML for the hub, then text; `id2label` is that of its `config.json`."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    variant = _variant_name(config)
+    known = [n for n, variant in VARIANTS.items() if not variant.differences(with_classes(config, variant.num_classes))]
+    variant = known[0] if known else "none of the paper's"
     title = _TITLES.get(variant, "YOLOS")
     data = provenance.data or "not recorded"
     results = [
@@ -158,7 +144,7 @@ def detector_card(config: YolosConfig, id2label: Mapping[str, str], sizes: Sizes
     if provenance.step:
         origin += f", after {provenance.step} steps of training"
     text = _DETECTOR.format(
-        title=title, origin=origin, variant=variant or "none of the paper's", config=config, grid=config.init_grid,
+        title=title, origin=origin, variant=variant, config=config, grid=config.init_grid,
         named=sum(name not in (PLACEHOLDER, f"LABEL_{i}") for i, name in id2label.items()), sizes=sizes,
         mid="also added after every block but the last" if config.mid_grid else "added before the first block only",
         measured=_measured(provenance, "COCO's numbers, by pycocotools"),
@@ -168,20 +154,11 @@ def detector_card(config: YolosConfig, id2label: Mapping[str, str], sizes: Sizes
 
 def classifier_card(config: ClassifierConfig, provenance: Provenance) -> str:
     """The same of an image classifier."""
-    kinds = "ViT", "a plain ViT", "VisionTransformer"
+    title, kind, timm = "ViT", "a plain ViT", "VisionTransformer"
     if config.distilled:
-        kinds = "DeiT", "DeiT with a distillation token", "VisionTransformerDistilled"
-    title, kind, timm = kinds
+        title, kind, timm = "DeiT", "DeiT with a distillation token", "VisionTransformerDistilled"
     measured = _measured(provenance, "Shares of images whose class is the first, or among the first five,")
     return _CLASSIFIER.format(title=title, kind=kind, timm=timm, config=config, step=provenance.step, measured=measured)
-
-
-def _variant_name(config: YolosConfig) -> str:
-    """The variant that a model is for any number of classes; "" if it is none."""
-    for name, variant in VARIANTS.items():
-        if not variant.differences(with_classes(config, variant.num_classes)):
-            return name
-    return ""
 
 
 def _measured(provenance: Provenance, what: str) -> str:
