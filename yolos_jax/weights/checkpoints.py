@@ -15,10 +15,9 @@ from yolos_jax.training.checkpoint_files import Meta
 def check_no_weights(directory: str | Path) -> None:
     """`InputError` if a folder holds weights already; to be asked before hours of work."""
     path = Path(directory)
-    if checkpoint_files.steps(path):
-        raise InputError(
-            f"{path} already holds a checkpoint (step {checkpoint_files.steps(path)[-1]}); choose another folder."
-        )
+    steps = checkpoint_files.steps(path)
+    if steps:
+        raise InputError(f"{path} already holds a checkpoint (step {steps[-1]}); choose another folder.")
     if (path / "config.json").exists():
         raise InputError(f"{path} holds other weights (config.json); choose another folder.")
 
@@ -61,14 +60,11 @@ def load_any(directory: str | Path) -> tuple[dict, Meta]:
     try:
         meta = checkpoint_files.read_meta(path, found[-1])
         name = "ema" if (path / str(found[-1]) / "ema").is_dir() else "params"
-        if isinstance(meta.model, ClassifierConfig):
-            shapes = abstract_classifier(meta.model)[1]
-        else:
-            shapes = abstract(meta.model)[1]
+        network = abstract_classifier if isinstance(meta.model, ClassifierConfig) else abstract
+        shapes = network(meta.model)[1]
         return checkpoint_files.read(path, found[-1], **{name: shapes})[name], meta
     except InputError:
         raise
     except Exception as error:  # orbax and tensorstore raise many kinds for a damaged folder
-        raise InputError(
-            f"the checkpoint {path}/{found[-1]} cannot be read ({checkpoint_files.reason(error)})."
-        ) from error
+        why = checkpoint_files.reason(error)
+        raise InputError(f"the checkpoint {path}/{found[-1]} cannot be read ({why}).") from error

@@ -27,14 +27,7 @@ def from_deit(found: Backbone, config: YolosConfig, seed: int = 0) -> tuple[dict
 
     A distilled classifier has two extra rows of position embeddings. As in the reference its first one is dropped:
     CLS keeps DeiT's CLS token but gets the distillation token's position.
-
-    Args:
-      found: the ViT.
-      config: the detector.
-      seed: of everything that the ViT lacks.
-
-    Raises:
-      InputError: tensors are missing, unexpected or misshapen; it names them.
+    `seed` is of everything that the ViT lacks. An `InputError` names tensors that are missing, unexpected or misshapen.
     """
     _check_backbone(found, config)
     row, side = _position_layout(found)

@@ -44,6 +44,9 @@ def read_config(values: Mapping[str, Any], what: str) -> tuple[YolosConfig, dict
         mid = values.get("use_mid_position_embeddings", True)
         if type(mid) is not bool:
             raise ValueError(f"use_mid_position_embeddings is {shown(mid)}; it must be true or false")
+        epsilon = values.get("layer_norm_eps", 1e-12)
+        if type(epsilon) not in (int, float) or not 0 <= epsilon < 1:
+            raise ValueError(f"layer_norm_eps is {shown(epsilon)}; it must be a number of 0 to 1")
         numbers: dict[str, Any] = {}
         for name, (ours, default, most) in _NUMBERS.items():
             numbers[ours] = whole_number(values.get(name, default), name, 1, most)
@@ -54,7 +57,7 @@ def read_config(values: Mapping[str, Any], what: str) -> tuple[YolosConfig, dict
             num_classes=len(labels),
             init_pe_size=size,
             mid_pe_size=size if mid else None,
-            layer_norm_eps=_epsilon(values.get("layer_norm_eps", 1e-12)),
+            layer_norm_eps=float(epsilon),
             **numbers,
         )
     except (InputError, ValueError) as error:
@@ -161,12 +164,6 @@ def _pair(value: Any, name: str) -> tuple[int, int]:
         raise ValueError(f"{name} is {shown(value)}; it must be one or two whole numbers")
     first, second = (whole_number(side, name, 1, _MOST_PIXELS) for side in pair)
     return first, second
-
-
-def _epsilon(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ValueError(f"layer_norm_eps is {shown(value)}; it must be a number of 0 to 1")
-    return float(value)
 
 
 def _ratio(width: int, inner: int) -> float:
