@@ -27,8 +27,8 @@ from yolos_jax.training.saving import Checkpoints
 from yolos_jax.training.settings import CheckpointSettings, RunSettings
 from yolos_jax.training.step import LossReport, make_gradient, make_step
 from yolos_jax.training.task import Differences, Identity, Options
-from yolos_jax.weights.names import reference_shapes
 from yolos_jax.weights.reference import to_reference
+from yolos_jax.weights.tensor_names import reference_shapes
 
 SHAPES = abstract(CONFIG)[1]  # three blocks, of which two are one stack
 FROZEN = ("det_tokens", "blocks.0", "*.fc2.bias", "mid_pos_embed.1.det", "norm")
