@@ -21,8 +21,7 @@ from yolos_jax.datasets.rules import Known, Rules
 from yolos_jax.datasets.tfds.dataset import TfdsSource
 from yolos_jax.datasets.tfds.records import find_dataset
 from yolos_jax.evaluation.evaluator import Evaluator
-from yolos_jax.evaluation.every_image import EveryImage
-from yolos_jax.evaluation.one_pass import Batching
+from yolos_jax.evaluation.image_pass import Batching
 from yolos_jax.images.sequence import Geometry, default_max_side
 from yolos_jax.inference.compiled import keep_compiled
 from yolos_jax.model.config import ArchitectureSettings, YolosConfig
@@ -119,5 +118,5 @@ def batching_of(config: Config, mesh: Mesh) -> Batching:
 
 def evaluator_of(config: DetectionConfig, model: YolosConfig, source: DataSet, mesh: Mesh) -> Evaluator:
     """What evaluates a model on a data set whose labels are the model's."""
-    images = EveryImage(source, geometry_of(config, model), batching_of(config, mesh), config.data.buckets)
-    return Evaluator(model, images, config.model.query_block)
+    geometry, batching = geometry_of(config, model), batching_of(config, mesh)
+    return Evaluator(model, source, geometry, batching, config.data.buckets, config.model.query_block)
