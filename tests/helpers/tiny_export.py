@@ -8,13 +8,13 @@ from pathlib import Path
 from cpu_devices import cpu_devices
 from reference_pack import data_folder
 from tiny_weights import TINY, random_params
-from yolos_jax.weights.checkpoints import save
 
 from yolos_jax.images.reading import open_rgb
 from yolos_jax.images.sequence import default_max_side
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.programs import export as program
 from yolos_jax.training.checkpoint_files import Meta
+from yolos_jax.weights.checkpoints import save
 
 CONFIG = dataclasses.replace(TINY, det_tokens=200)  # enough tokens for several blocks of attention
 MAX_SIDE = 20  # patches

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from reference_pack import arrays, pack
-from yolos_jax.weights.checkpoints import load, save
 
 from yolos_jax import Detector
 from yolos_jax.errors import InputError
@@ -18,6 +17,7 @@ from yolos_jax.inference import detector as detecting
 from yolos_jax.model.yolos import apply
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.weights import load_weights
+from yolos_jax.weights.checkpoints import load, save
 
 NAMES = {i: f"thing {i}" for i in range(1000)}
 

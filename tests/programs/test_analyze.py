@@ -10,7 +10,6 @@ import pytest
 from made_coco import make_coco
 from micro_run import SIZES, micro_config
 from PIL import Image
-from yolos_jax.weights.checkpoints import save
 
 from yolos_jax import Detector
 from yolos_jax.model.config import YolosConfig
@@ -22,6 +21,7 @@ from yolos_jax.tools.analysis import correlation, tokens
 from yolos_jax.tools.analysis.attention_maps import Seen, look_at
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.step import data_mesh
+from yolos_jax.weights.checkpoints import save
 
 MODEL = {"width": 12, "depth": 2, "heads": 2, "det_tokens": 6, "num_classes": 10, "init_pe_size": (64, 64)}
 NAMES = {1: "one", 7: "seven"}

@@ -1,4 +1,4 @@
-"""What stands behind the page: detectors, the images that were looked at lately, and which token was clicked."""
+"""What the page shows: detectors, the images that were looked at lately, and which token was clicked."""
 
 import csv
 import dataclasses
@@ -17,14 +17,13 @@ from yolos_jax.images.reading import UnreadableImage, decoding, read_rgb
 from yolos_jax.inference.detector import Detector
 from yolos_jax.tools.analysis.attention_maps import Seen, look_at
 
-Look = Seen
 MOST_PIXELS = 40_000_000  # of an image; a small file can hold very many
 KEPT, KEPT_BYTES = 32, 2**30  # images whose attention is kept, of all visitors together, and its most bytes
 LOADED = 2  # detectors at a time
 GONE = "this image is no longer kept, since others were looked at meanwhile; give it again."
 
 
-class Looker:
+class Viewer:
     """Detectors by name, and what they saw; safe to call from several threads.
 
     Args:
@@ -43,7 +42,7 @@ class Looker:
         self._sides = short_side, max_side
         self._lock = threading.RLock()
         self._detectors: OrderedDict[str, Detector] = OrderedDict()
-        self._kept: OrderedDict[str, tuple[str, Look]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[str, Seen]] = OrderedDict()
         self._statistics = read_statistics(tokens) if tokens else {}
 
     def detector(self, name: str) -> Detector:
@@ -71,18 +70,18 @@ class Looker:
             seen = look_at(detector, image, tuple(range(detector.config.depth)))
             return self.keep(name, dataclasses.replace(seen, attention=seen.attention.astype(np.float16)))
 
-    def keep(self, name: str, look: Look) -> str:
+    def keep(self, name: str, seen: Seen) -> str:
         """A key for what a checkpoint saw; the oldest go when there is too much."""
         with self._lock:
             key = secrets.token_hex(8)
-            self._kept[key] = name, look
+            self._kept[key] = name, seen
             while len(self._kept) > KEPT or (
                 len(self._kept) > 1 and sum(kept.attention.nbytes for _, kept in self._kept.values()) > KEPT_BYTES
             ):
                 self._kept.popitem(last=False)
             return key
 
-    def seen(self, key: str | None) -> Look:
+    def seen(self, key: str | None) -> Seen:
         """What `look` kept; `InputError` if that is gone."""
         with self._lock:
             if key is None or key not in self._kept:
@@ -91,7 +90,7 @@ class Looker:
             return self._kept[key][1]
 
     def statistics(self, key: str, token: int) -> dict[str, str]:
-        """What the table of tokens says of one, by column; empty if there is no table for its checkpoint."""
+        """A token's row of the table of tokens, by column; empty if there is no table for its checkpoint."""
         with self._lock:
             mine = key in self._kept and self._kept[key][0] == self.names[0]
         return self._statistics.get(token, {}) if mine else {}
@@ -108,14 +107,14 @@ def read_picture(path: str | Path) -> Image.Image:
     return read_rgb(content, name)
 
 
-def token_at(look: Look, x: float, y: float, threshold: float) -> int | None:
+def token_at(seen: Seen, x: float, y: float, threshold: float) -> int | None:
     """The token whose box was clicked: of those with at least this score around the point, the smallest box.
 
     Args:
       x, y: in the image's own pixels.
     """
-    tokens = look.over(threshold)
-    boxes = look.boxes[tokens]
+    tokens = seen.over(threshold)
+    boxes = seen.boxes[tokens]
     inside = ((boxes[:, :2] <= (x, y)) & ((x, y) <= boxes[:, 2:])).all(1)
     if not inside.any():
         return None
@@ -123,9 +122,9 @@ def token_at(look: Look, x: float, y: float, threshold: float) -> int | None:
     return int(tokens[areas.argmin()])
 
 
-def choices(look: Look) -> list[tuple[str, int]]:
-    """(what a list says, token) of every token, the best first."""
-    return [(f"#{i} {look.names[i]} {look.scores[i]:.2f}", int(i)) for i in look.over(0.0)]
+def choices(seen: Seen) -> list[tuple[str, int]]:
+    """(text of a list's entry, token) of every token, the best first."""
+    return [(f"#{i} {seen.names[i]} {seen.scores[i]:.2f}", int(i)) for i in seen.over(0.0)]
 
 
 def read_statistics(path: str | Path) -> dict[int, dict[str, str]]:

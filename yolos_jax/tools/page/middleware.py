@@ -1,4 +1,4 @@
-"""What stands before the page: limits for uploads, and nothing from elsewhere. Plain ASGI, no gradio."""
+"""ASGI middleware before the page: limits for uploads, and a policy that forbids content from elsewhere."""
 
 import time
 from collections import deque

@@ -8,10 +8,11 @@ from PIL import Image
 
 from yolos_jax.errors import InputError
 from yolos_jax.programs.page import host_of_a_space, images_in, main
-from yolos_jax.tools.page import looking
+from yolos_jax.tools.analysis.attention_maps import Seen
+from yolos_jax.tools.page import viewer
+from yolos_jax.tools.page.drawings import attention_overlay, enlarged, token_summary, with_boxes
 from yolos_jax.tools.page.gradio_page import QUIET
-from yolos_jax.tools.page.looking import Look, Looker, choices, read_statistics, token_at
-from yolos_jax.tools.page.pictures import facts_of, overlay, shown, with_boxes
+from yolos_jax.tools.page.viewer import Viewer, choices, read_statistics, token_at
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def look():
     boxes = np.array([[0, 0, 60, 40], [10, 10, 20, 20], [12, 12, 50, 45]], np.float32)
     scores, labels = np.array([0.6, 0.9, 0.3], np.float32), np.array([0, 1, 1])
     names = ["cat", "dog", "dog"]
-    return Look(Image.new("RGB", (64, 48), (200, 100, 0)), (2, 3), scores, labels, names, boxes, (0, 1), weights)
+    return Seen(Image.new("RGB", (64, 48), (200, 100, 0)), (2, 3), scores, labels, names, boxes, (0, 1), weights)
 
 
 def test_the_smallest_box_around_a_click(look):
@@ -34,8 +35,8 @@ def test_the_smallest_box_around_a_click(look):
 
 
 def test_what_is_shown_is_neither_tiny_nor_huge(look):
-    assert shown(look.image)[0].size == (512, 384) and shown(look.image)[1] == 8
-    large, factor = shown(Image.new("RGB", (4000, 1000)))
+    assert enlarged(look.image)[0].size == (512, 384) and enlarged(look.image)[1] == 8
+    large, factor = enlarged(Image.new("RGB", (4000, 1000)))
     assert large.size == (1280, 320) and factor == 0.32
     drawn = with_boxes(look, 0.95)
     assert drawn.size == (512, 384) and drawn.getextrema() == ((200, 200), (100, 100), (0, 0))
@@ -43,15 +44,15 @@ def test_what_is_shown_is_neither_tiny_nor_huge(look):
 
 def test_the_overlay_is_brightest_where_attention_is(look):
     weights = np.array([[0, 0.1, 0], [0, 0, 0.4]], np.float32)
-    pixels = np.asarray(overlay(look, weights, 1, smooth=False).convert("L"), int)
+    pixels = np.asarray(attention_overlay(look, weights, 1, smooth=False).convert("L"), int)
     inside = [[pixels[y * 192 + 170, x * 170 + 160] for x in range(3)] for y in range(2)]  # clear of the box
     assert np.argmax(inside) == 5 and inside[0][1] > inside[0][2] == inside[1][0] == inside[1][1]
-    smooth = np.asarray(overlay(look, weights, 1, smooth=True).convert("L"), int)
+    smooth = np.asarray(attention_overlay(look, weights, 1, smooth=True).convert("L"), int)
     assert len(np.unique(smooth)) > 3 * len(np.unique(pixels))
 
 
 def test_facts_of_a_token(look):
-    text = facts_of(look, 2, 1, {"mean score": "0.25"})
+    text = token_summary(look, 2, 1, {"mean score": "0.25"})
     share = look.attention[1, :, 2, 4:].sum(-1).mean()
     assert "Token #2 dog 0.30" in text and "12, 12 to 50, 45" in text and "mean score 0.25" in text
     assert f"{share:.0%} of its attention" in text
@@ -70,18 +71,18 @@ def test_statistics_of_tokens(tmp_path):
 
 
 def test_what_is_kept_is_limited(look, monkeypatch):
-    looker = Looker(["a", "b"])
-    keys = [looker.keep("a", look) for _ in range(40)]
+    viewing = Viewer(["a", "b"])
+    keys = [viewing.keep("a", look) for _ in range(40)]
     with pytest.raises(InputError, match="no longer kept"):
-        looker.seen(keys[7])
-    assert looker.seen(keys[8]) is look  # and is the newest now
-    monkeypatch.setattr(looking, "KEPT_BYTES", 3 * look.attention.nbytes)
-    keys = [keys[8], *(looker.keep("b", look) for _ in range(3))]
+        viewing.seen(keys[7])
+    assert viewing.seen(keys[8]) is look  # and is the newest now
+    monkeypatch.setattr(viewer, "KEPT_BYTES", 3 * look.attention.nbytes)
+    keys = [keys[8], *(viewing.keep("b", look) for _ in range(3))]
     with pytest.raises(InputError, match="no longer kept"):
-        looker.seen(keys[0])
-    assert all(looker.seen(key) is look for key in keys[1:])
-    monkeypatch.setattr(looking, "KEPT_BYTES", 1)
-    assert looker.seen(looker.keep("b", look)) is look  # the newest stays in any case
+        viewing.seen(keys[0])
+    assert all(viewing.seen(key) is look for key in keys[1:])
+    monkeypatch.setattr(viewer, "KEPT_BYTES", 1)
+    assert viewing.seen(viewing.keep("b", look)) is look  # the newest stays in any case
 
 
 @pytest.mark.parametrize(
@@ -106,13 +107,13 @@ def test_the_program_says_what_is_wrong(monkeypatch, capsys, flags, words):
 
 def test_mistakes(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="at least one checkpoint"):
-        Looker([])
+        Viewer([])
     with pytest.raises(InputError, match="no checkpoint 'b'"):
-        Looker(["a"]).detector("b")
+        Viewer(["a"]).detector("b")
     with pytest.raises(InputError, match="give an image first"):
-        Looker(["a"]).seen(None)
+        Viewer(["a"]).seen(None)
     with pytest.raises(InputError, match="no longer kept"):
-        Looker(["a"]).seen("0123")
+        Viewer(["a"]).seen("0123")
     with pytest.raises(InputError, match="holds no images"):
         images_in(tmp_path)
     with pytest.raises(InputError, match="gone does not exist"):
