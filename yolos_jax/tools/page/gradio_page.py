@@ -54,13 +54,8 @@ def build_page(viewer: Viewer, pictures: Sequence[Path] = (), threshold: float =
 class Page:
     """The components of the page, and what they do; to be made inside a `Blocks`.
 
-    What a component does is a function of Gradio's: values of components in, new values by component out.
-
-    Args:
-      gr: the module gradio.
-      viewer: the detectors.
-      pictures: image files to choose from, with a small copy of each.
-      threshold: the lowest score of a box to start with.
+    A handler takes values of components and returns the new values by component. `pictures` are image files to choose
+    from, with a small copy of each; see `build_page`.
     """
 
     def __init__(self, gr: Any, viewer: Viewer, pictures: Sequence[tuple[Path, Image.Image]], threshold: float):
