@@ -26,8 +26,9 @@ class _View:
 
     def __call__(self, index: int, view: Views) -> ViewedExample:
         example = self.source.examples[index]
-        image = self.source.read(example)
-        return ViewedExample(self.pipeline.pixels(image, view), self.pipeline.boxes(example, view))
+        # No name holds on to the decoded image: its memory is free for the next one as soon as it is resized.
+        pixels = self.pipeline.pixels(self.source.read(example), view)
+        return ViewedExample(pixels, self.pipeline.boxes(example, view))
 
 
 @dataclasses.dataclass(frozen=True)
