@@ -17,7 +17,7 @@ from micro_run import initial_state
 from PIL import Image
 from safetensors.numpy import load_file
 
-from yolos_jax.data.classification.class_loader import ClassBatch
+from yolos_jax.data.classification.class_batches import ClassBatch
 from yolos_jax.data.classification.class_views import CentreView
 from yolos_jax.data.classification.mixing import Mixing
 from yolos_jax.data.classification.random_augment import NAMES, operate
