@@ -12,8 +12,9 @@ from pathlib import Path
 
 from benchmarks.common import AHEAD, in_turns, loading_flags, recipe_of, steps_of
 from yolos_jax.data.augment import Pipeline
+from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.examples import Source
-from yolos_jax.data.loader import LoadStep, load
+from yolos_jax.data.loader import load
 from yolos_jax.data.plan import EvaluationPlan, PlannedBatch
 from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.datasets.tfds.dataset import TfdsSource
@@ -38,7 +39,7 @@ def evaluated(source: Source, arguments: argparse.Namespace, seed: int) -> Gener
     geometry = recipe.geometry_of(config, recipe.model_of(config, 91))
     sizes, pipeline = source.examples.sizes, Pipeline.of(geometry)
     plan = Again(EvaluationPlan(sizes, pipeline, arguments.batch_size, config.data.buckets))
-    work = LoadStep(source, plan, geometry.patch, geometry.model_max_side)
+    work = detection_work(source, plan, geometry.patch, geometry.model_max_side)
     with contextlib.closing(load(work, 0, steps_of(arguments), arguments.workers, AHEAD)) as batches:
         yield from (int(loaded.batch.valid.sum()) for loaded in batches)
 

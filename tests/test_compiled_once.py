@@ -6,9 +6,12 @@ import pytest
 from compiled_once import STEP, compiled_once, key_of
 from micro_run import micro_config, micro_data
 
+from yolos_jax.config.recipes import DetectionConfig
+from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.tasks import recipe
 from yolos_jax.tasks.detection import DetectionTask
-from yolos_jax.training.step import data_mesh, make_gradient, make_step
+from yolos_jax.training.rates import make_average, make_hold
+from yolos_jax.training.step import make_gradient, make_step
 
 SAME = {"seed": 3, "data.workers": 2, "train.max_steps": 1, "train.log_every": 5, "checkpoint.keep": 1}
 SAME |= {"optimizer.min_lr": 1e-5}  # two epochs share the base rate
@@ -25,11 +28,12 @@ def test_programs_are_the_same_only_if_all_that_decides_them_is(tmp_path):
     root = micro_data(tmp_path)
 
     def key(devices=1, **changes):
-        config, mesh = recipe.prepare(micro_config(root, **changes)), data_mesh(jax.devices()[:devices])
+        config = recipe.prepare(micro_config(root, **changes), DetectionConfig)
+        mesh = data_mesh(jax.devices()[:devices])
         task, train = DetectionTask(config, mesh), config.train
         with compiled_once() as programs:
-            gradient = make_gradient(task.loss, task.divisors, mesh, train.accumulate, task.rates)
-            steps = [make_step(gradient, task.optimizer, mesh, train.ema, task.rates) for _ in range(2)]
+            gradient = make_gradient(task.loss, task.divisors, mesh, train.accumulate, make_hold(task.rates))
+            steps = [make_step(gradient, task.optimizer, mesh, make_average(train.ema, task.rates)) for _ in range(2)]
         ((name, key),) = programs
         assert name == STEP and steps[0] is steps[1]
         return key

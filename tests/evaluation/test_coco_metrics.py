@@ -9,6 +9,7 @@ from made_coco import box, make_coco
 from reference_pack import arrays, data_folder
 
 from yolos_jax.datasets.coco import CocoSource
+from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.coco_metrics import NAMES, coco_metrics, table, to_results, write_report
 from yolos_jax.evaluation.evaluator import Evaluator
@@ -18,7 +19,6 @@ from yolos_jax.images.sequence import Geometry
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.postprocess import postprocess
 from yolos_jax.model.yolos import build
-from yolos_jax.training.step import data_mesh
 
 
 def test_published_numbers():

@@ -13,11 +13,13 @@ from reference_pack import data_folder
 from tiny_weights import random_params
 
 from yolos_jax.data.augment import Pipeline
-from yolos_jax.data.loader import LoadStep, load
+from yolos_jax.data.detection_batches import detection_work
+from yolos_jax.data.loader import load
 from yolos_jax.data.plan import EvaluationPlan
 from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.datasets.tfds.build import build
 from yolos_jax.datasets.tfds.dataset import TfdsSource
+from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.evaluation import evaluator as evaluating
 from yolos_jax.evaluation.coco_metrics import NAMES, coco_metrics
 from yolos_jax.evaluation.every_image import EveryImage
@@ -27,7 +29,6 @@ from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import Outputs
 from yolos_jax.tasks import detection
 from yolos_jax.training import checkpoint_files
-from yolos_jax.training.step import data_mesh
 from yolos_jax.weights import checkpoints
 
 
@@ -108,7 +109,7 @@ def learned(source: CocoSource) -> dict[str, np.ndarray]:
     logits = np.full((n, QUERIES, MODEL.num_classes + 1), -100, np.float32)
     logits[..., -1] = 0
     boxes, signatures = np.full((n, QUERIES, 4), 0.5, np.float32), np.zeros(n, np.uint32)
-    with contextlib.closing(load(LoadStep(source, plan, 16, 6), 0, len(plan), 0)) as batches:
+    with contextlib.closing(load(detection_work(source, plan, 16, 6), 0, len(plan), 0)) as batches:
         for loaded in batches:
             real = loaded.indices >= 0
             signatures[loaded.indices[real]] = signature(loaded.batch.patches, loaded.batch.grid)[real]

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 
 from yolos_jax.data.examples import TrainBatch
+from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.model.config import YolosConfig
-from yolos_jax.training.step import data_mesh
 
 CONFIG = YolosConfig(
     width=24, depth=3, heads=2, patch_size=8, det_tokens=5, num_classes=7, init_pe_size=(32, 48), mid_pe_size=(32, 48)

@@ -53,7 +53,7 @@ class Served:
 
     def __init__(self, folder: Path):
         from yolos_jax.tools.page.gradio_page import build_page, serve
-        from yolos_jax.tools.page.viewer import Viewer
+        from yolos_jax.tools.page.viewer import AttentionViewer
 
         names = [str(checkpoint(folder / name, seed)) for seed, name in enumerate(("first", "second"))]
         (folder / "images").mkdir()
@@ -62,7 +62,7 @@ class Served:
         (folder / "images" / "3.png").write_bytes(b"no image")
         table = folder / "tokens.csv"
         table.write_text("token,mean score,images\n" + "".join(f"{i},0.{i}23456,{7 + i}\n" for i in range(6)))
-        self.viewer = Viewer(names, 64, 96, str(table))
+        self.viewer = AttentionViewer(names, 64, 96, str(table))
         blocks = build_page(self.viewer, sorted((folder / "images").iterdir()))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

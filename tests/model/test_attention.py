@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from yolos_jax.distributed.mesh import data_mesh, split_over
 from yolos_jax.model.attention import attend, attention_weights
-from yolos_jax.training.step import data_mesh, split_over
 
 
 def plain(q, k, v, length, given):

@@ -13,18 +13,18 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from micro_run import assert_equal_trees, initial_state
 from micro_step import CONFIG, MESH, batch_of
 
-from yolos_jax.config import settings
-from yolos_jax.config.settings import get_config
+from yolos_jax.config.reader import differences as other_settings
+from yolos_jax.config.recipes import detection_recipe
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import abstract, apply, build
 from yolos_jax.tasks.detection import batch_divisors
 from yolos_jax.tools.analysis.multiply_adds import count_multiply_adds, multiply_adds_of
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.optimizer import decay_mask, make_optimizer
-from yolos_jax.training.rates import note_of, rates_of, trained
+from yolos_jax.training.rates import make_average, make_hold, note_of, rates_of
 from yolos_jax.training.resume import newest
 from yolos_jax.training.saving import Checkpoints
-from yolos_jax.training.settings import CheckpointSettings, TrainSettings
+from yolos_jax.training.settings import CheckpointSettings, RunSettings
 from yolos_jax.training.step import LossReport, make_gradient, make_step
 from yolos_jax.training.task import Differences, Identity, Options
 from yolos_jax.weights.reference import to_reference
@@ -38,33 +38,22 @@ NAMES = list(reference_shapes(CONFIG))
 
 def chosen(**changes):
     """The `optimizer` part of a recipe."""
-    config = get_config().optimizer
+    config = detection_recipe().optimizer
     config.update(learning_rate=RATE, **changes)
     return config
-
-
-def name_of(path):
-    return ".".join(key.key for key in path)
 
 
 def broadcast(rates):
     """The rates as arrays of the parameters' shapes."""
 
-    def full(path, x):
-        rate = np.asarray(rates.get(name_of(path), np.float32(1)))
+    def full(x, rate):
         return np.broadcast_to(rate.reshape(rate.shape + (1,) * (len(x.shape) - rate.ndim)), x.shape).copy()
 
-    return jax.tree_util.tree_map_with_path(full, SHAPES)
+    return jax.tree.map(full, SHAPES, rates)
 
 
 def by_reference_names(tree):
     return to_reference(jax.tree.map(np.asarray, tree), CONFIG)
-
-
-def moved(params, updates):
-    """The parameters after updates of a part of them."""
-    change = {name_of(path): update for path, update in jax.tree_util.tree_leaves_with_path(updates)}
-    return jax.tree_util.tree_map_with_path(lambda path, x: x + change.get(name_of(path), np.float32(0)), params)
 
 
 def beit_layer(name, layers):
@@ -84,7 +73,7 @@ def test_layer_decay_and_the_backbones_rate_of_every_parameter():
             want[:, -CONFIG.det_tokens :] = 1.0  # positions of DET tokens come last
         np.testing.assert_allclose(rate, want, rtol=1e-6, err_msg=name)
     assert {float(r.flat[0]) for r in found.values()} == {1, 0.25, 0.125, 0.0625, 0.03125, 0.015625}
-    assert rates_of(chosen(), SHAPES) == {}
+    assert all(rate.shape == () and rate == 1 for rate in jax.tree.leaves(rates_of(chosen(), SHAPES)))
 
 
 @pytest.mark.parametrize(
@@ -131,10 +120,10 @@ def followed(optimizer, rates, update=None):
     params, full = random_like(SHAPES, 0), broadcast(rates)
     state, update = optimizer.init(params), update or jax.jit(optimizer.update)
     for step in range(STEPS):
-        # those of frozen blocks within a stack are zero, as `hold` makes them
+        # those of what is frozen are zero, as `hold` makes them
         grads = jax.tree.map(lambda g, rate: g * (rate != 0), random_like(SHAPES, 10 + step), full)
-        updates, state = update(trained(grads, rates), state, params)
-        params = moved(params, updates)
+        updates, state = update(grads, state, params)
+        params = optax.apply_updates(params, updates)
     return by_reference_names(params)
 
 
@@ -147,7 +136,7 @@ def test_the_backbones_rate_is_that_of_an_optimizer_of_its_own():
 
     update = jax.jit(lambda share, *args: adamw(share).update(*args))
     for share in (1, 1 / 7):
-        peer = followed(adamw(share), {}, functools.partial(update, share))
+        peer = followed(adamw(share), rates, functools.partial(update, share))
         for name, full in by_reference_names(broadcast(rates)).items():
             mine = np.isclose(full, share)
             np.testing.assert_allclose(ours[name][mine], peer[name][mine], rtol=2e-6, atol=1e-7, err_msg=name)
@@ -197,7 +186,8 @@ def stepped():
     """(rates, optimizer, parameters, state after two steps, report of the first) of a run with frozen parameters."""
     rates = rates_of(chosen(freeze=FROZEN), SHAPES)
     optimizer = make_optimizer("adamw", lambda step: RATE, DECAY, CLIP, rates)
-    step = make_step(make_gradient(loss, batch_divisors(1), MESH, rates=rates), optimizer, MESH, 0.9, rates)
+    gradient = make_gradient(loss, batch_divisors(1), MESH, hold=make_hold(rates))
+    step = make_step(gradient, optimizer, MESH, make_average(0.9, rates))
     params = build(CONFIG, 0, "from_nothing")[1]
     params["blocks"]["norm1"]["bias"][0] = -0.0  # which adding 0.0 would change
     state, report = step(initial_state(params, optimizer, MESH, ema=True), batch_of())
@@ -227,7 +217,7 @@ def test_the_optimizer_keeps_no_arrays_of_frozen_parameters(stepped):
     frozen += [params[blocks]["mlp"]["fc2"]["bias"] for blocks in ("blocks", "last_block")]
     room = sum(x.size for x in jax.tree.leaves(params)) - sum(x.size for x in frozen)
     assert sum(x.size for x in jax.tree.leaves(state.opt_state) if x.ndim) == 2 * room  # two moments of the others
-    mean = state.opt_state[1][0].mu["blocks"]["mlp"]["fc1"]["kernel"]
+    mean = state.opt_state.inner_states["trained"].inner_state[1][0].mu["blocks"]["mlp"]["fc1"]["kernel"]
     assert not np.any(mean[0]) and np.any(mean[1])  # a frozen block of a stack has room, which stays zero
 
 
@@ -248,7 +238,9 @@ def test_no_gradient_is_computed_that_nothing_needs():
 
     def cost(*freeze):
         rates = rates_of(chosen(freeze=freeze), SHAPES)
-        program = jax.make_jaxpr(make_gradient(loss, batch_divisors(1), MESH, rates=rates))(params, batch).jaxpr
+        program = jax.make_jaxpr(make_gradient(loss, batch_divisors(1), MESH, hold=make_hold(rates)))(
+            params, batch
+        ).jaxpr
         needed = dce_jaxpr(program, [True] * len(program.outvars))[0]
         return multiply_adds_of(needed)
 
@@ -259,15 +251,36 @@ def test_no_gradient_is_computed_that_nothing_needs():
     last = tokens * 2 * width**2 + det * (2 * width**2 + mlp)  # keys and values of all tokens, the rest of DET tokens
     images = len(batch.patches)
     gone = (CONFIG.depth - 1) * tokens * (block + mlp) + last + batch.patches.shape[1] * width * CONFIG.patch_values
-    rates = rates_of(chosen(freeze=("blocks", "norm")), SHAPES)
-    in_parts = jax.eval_shape(make_gradient(loss, batch_divisors(1), MESH, 2, rates), params, batch)[0]
-    assert jax.tree.structure(in_parts) == jax.tree.structure(trained(params, rates))
     assert everything - kernels == images * gone  # the backward pass is there, the kernels' gradients are not
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_frozen_arrays_take_no_room_in_a_step(parts):
+    params = {"frozen": {"kernel": np.ones((1000, 64), np.float32)}, "head": {"kernel": np.ones((64, 2), np.float32)}}
+    rates = {"frozen": {"kernel": np.zeros((), np.float32)}, "head": {"kernel": np.ones((), np.float32)}}
+
+    def toy_loss(params, x, divisors=None):
+        total = ((x @ params["frozen"]["kernel"] @ params["head"]["kernel"]) ** 2).sum()
+        return total, LossReport({"total": total}, jnp.ones(len(x), bool), {})
+
+    def room(rates):
+        optimizer = make_optimizer("adamw", lambda step: RATE, DECAY, CLIP, rates)
+        gradient = make_gradient(toy_loss, lambda x: None, MESH, parts, make_hold(rates))
+        step = make_step(gradient, optimizer, MESH, make_average(0.9, rates))
+        program = step.lower(initial_state(params, optimizer, MESH), np.ones((2, 1000), np.float32)).compile()
+        memory = program.memory_analysis()
+        return memory.temp_size_in_bytes, memory.argument_size_in_bytes
+
+    size = params["frozen"]["kernel"].nbytes
+    one_rate = jax.tree.map(np.ones_like, rates)
+    trained, frozen = room(one_rate), room(rates)
+    assert frozen[0] < size // 2 and trained[0] > size  # no gradient
+    assert trained[1] - frozen[1] == 2 * size  # no moments
 
 
 def test_resuming_and_what_it_refuses(stepped, tmp_path):
     _, optimizer, _, state, _ = stepped
-    config = get_config().to_dict()
+    config = detection_recipe().to_dict()
     config["optimizer"]["freeze"] = list(FROZEN)
     facts = {"config": config, "data": {"fingerprint": "f", "images": 1}, "order": 1, "versions": {}}
     meta = Meta(CONFIG, {}, 2, facts)
@@ -277,8 +290,8 @@ def test_resuming_and_what_it_refuses(stepped, tmp_path):
         now = Identity(**other, model=CONFIG, label_names={})
 
         def differences(before):
-            fixed = settings.differences(before.config, now.config, never=True)
-            return Differences([], fixed, settings.differences(before.config, now.config))
+            fixed = other_settings(before.config, now.config, never=True)
+            return Differences([], fixed, other_settings(before.config, now.config))
 
         return SimpleNamespace(
             shapes=SHAPES, optimizer=optimizer, headline=("AP",), identity=lambda: now, differences=differences
@@ -286,7 +299,7 @@ def test_resuming_and_what_it_refuses(stepped, tmp_path):
 
     with Checkpoints(tmp_path, 1) as writer:
         writer.save(2, state, meta)
-    options = Options(TrainSettings(ema=0.9), CheckpointSettings(), accept_differences=True)
+    options = Options(RunSettings(ema=0.9), CheckpointSettings(), accept_differences=True)
     found, notes = newest(tmp_path, task(FROZEN), options)
     assert_equal_trees(found, jax.tree.map(np.asarray, state))
     assert notes == []

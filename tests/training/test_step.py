@@ -11,6 +11,7 @@ from micro_run import assert_equal_trees, initial_state, without_key_biases
 from micro_step import CONFIG, MESH, batch_of
 
 from yolos_jax.data.examples import TrainBatch
+from yolos_jax.distributed.mesh import data_mesh, split_over
 from yolos_jax.model.config import Compute
 from yolos_jax.model.yolos import abstract, apply, build
 from yolos_jax.objective import matching
@@ -18,7 +19,8 @@ from yolos_jax.objective.weights import LossWeights
 from yolos_jax.tasks.detection import batch_divisors, detection_loss
 from yolos_jax.tools.analysis.multiply_adds import inner_jaxprs
 from yolos_jax.training.optimizer import make_optimizer
-from yolos_jax.training.step import data_mesh, make_gradient, make_step, split_over
+from yolos_jax.training.rates import make_average
+from yolos_jax.training.step import make_gradient, make_step
 from yolos_jax.weights.reference import to_reference
 
 
@@ -56,7 +58,7 @@ def test_rematerialisation_changes_nothing(plain):
 
 
 def test_bfloat16_is_near_and_its_parameters_and_losses_are_float32(plain):
-    grads, terms = gradients(dtype="bfloat16")
+    grads, terms = gradients(compute_dtype="bfloat16")
     assert all(g.dtype == np.float32 for g in jax.tree.leaves(grads)) and terms["total"].dtype == np.float32
     assert 0 < abs(terms["total"] - plain[1]["total"]) < 0.02 * plain[1]["total"]
     flat = [np.concatenate([g.ravel() for g in jax.tree.leaves(t)]) for t in (grads, plain[0])]
@@ -73,7 +75,7 @@ def products(jaxpr):
 
 
 def test_bfloat16_really_computes_in_bfloat16():
-    graph, params = abstract(CONFIG, Compute(dtype="bfloat16"))[0], build(CONFIG, 0)[1]
+    graph, params = abstract(CONFIG, Compute(compute_dtype="bfloat16"))[0], build(CONFIG, 0)[1]
     batch = batch_of()
     program = jax.make_jaxpr(lambda p: apply(graph, p, batch.patches, batch.grid))(params).jaxpr
     dtypes = [[str(v.aval.dtype) for v in (*product.invars, *product.outvars)] for product in products(program)]
@@ -109,7 +111,7 @@ def test_moving_average_and_a_step_that_is_not_applied():
     params = build(CONFIG, 0, "from_nothing")[1]
     optimizer = make_optimizer("adamw", lambda step: 1e-2, 1e-4, 0.1)
     loss = detection_loss(abstract(CONFIG)[0], 1, "device", MESH, LossWeights())
-    step = make_step(make_gradient(loss, batch_divisors(1), MESH), optimizer, MESH, ema_decay=0.9)
+    step = make_step(make_gradient(loss, batch_divisors(1), MESH), optimizer, MESH, make_average(0.9))
     state, report = step(initial_state(params, optimizer, MESH, ema=True), batch_of())
     want = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * np.asarray(new), params, state.params)
     assert report.applied and int(state.step) == 1

@@ -89,7 +89,7 @@ class Yolos(nnx.Module):
         Returns:
           `Outputs`; an image's do not depend on what it is batched with.
         """
-        depth, queries, dtype = self.config.depth, self.config.det_tokens, jnp.dtype(self.compute.dtype)
+        depth, queries, dtype = self.config.depth, self.config.det_tokens, jnp.dtype(self.compute.compute_dtype)
         for layer in attention_layers or ():
             if not -depth <= layer < depth:
                 raise InputError(f"there is no layer {layer}; the model has {depth}, counted from 0.")

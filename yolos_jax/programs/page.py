@@ -56,10 +56,10 @@ def page_of(
 
     load_gradio()
     from yolos_jax.inference.compiled import keep_compiled
-    from yolos_jax.tools.page.viewer import Viewer
+    from yolos_jax.tools.page.viewer import AttentionViewer
 
     say(keep_compiled(cache))
-    viewer = Viewer(checkpoints, *sides, tokens)
+    viewer = AttentionViewer(checkpoints, *sides, tokens)
     viewer.detector(viewer.names[0])
     return build_page(viewer, images_in(pictures), threshold)
 

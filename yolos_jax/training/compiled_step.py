@@ -22,7 +22,10 @@ class BucketedStep:
     """The step of a run, as `make_step` gives it: compiled when a bucket is first met, and checked one step late."""
 
     def __init__(self, step: Any, task: Task, processes: Processes, say: Callable[[str], object]):
-        self._step, self._task, self._processes, self._say = step, task, processes, say
+        self._step = step
+        self._task = task
+        self._processes = processes
+        self._say = say
         self._unchecked: tuple[StepReport, DeviceBatch] | None = None
         self.programs: dict[int, Any] = {}  # of each bucket met so far, by its patches
 
@@ -42,15 +45,17 @@ class BucketedStep:
         start = time.perf_counter()
         program = self._step.lower(state, batch.arrays).compile()
         self.programs[batch.bucket] = program
-        met, seconds = f"{len(self.programs)} of {self._task.buckets}", time.perf_counter() - start
-        self._say(f"compiled the step for {batch.bucket} patches in {seconds:.1f} s ({met} buckets)")
+        seconds = time.perf_counter() - start
+        buckets = f"{len(self.programs)} of {self._task.buckets} buckets"
+        self._say(f"compiled the step for {batch.bucket} patches in {seconds:.1f} s ({buckets})")
         return program
 
     def check(self) -> None:
         """Raises `NotFinite`, which names the images, if the last step could not be applied."""
         if self._unchecked is None:
             return
-        (report, batch), self._unchecked = self._unchecked, None
+        report, batch = self._unchecked
+        self._unchecked = None
         if not bool(report.applied):
             indices = itertools.chain(*self._processes.allgather(batch.indices.tolist()))
             names = [self._task.name_of(i) if i >= 0 else None for i in indices]

@@ -1,11 +1,11 @@
-"""What a run says while it trains: a progress bar, `metrics.jsonl`, TensorBoard and a summary."""
+"""What a run reports while it trains: a progress bar, `metrics.jsonl`, TensorBoard and a summary."""
 
 import contextlib
 import json
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,9 @@ class Metrics:
     """
 
     def __init__(self, folder: Path, task: Task, every: int, start: int, processes: Processes):
-        self.task, self.every, self.processes = task, every, processes
+        self.task = task
+        self.every = every
+        self.processes = processes
         writes = processes.is_primary
         self.path = folder / "metrics.jsonl" if writes else Path(os.devnull)
         if writes:
@@ -99,11 +101,17 @@ class Metrics:
         self.since, self.waited = now, self.all_waited
         self.measured.clear()
         self.sums.clear()
-        short = {name: f"{values[name]:.3f}" for name in self.task.shown}
-        short |= {"img/s": f"{values['images_per_second']:.1f}", "wait": f"{values['data_wait']:.0%}"}
-        short |= {name: f"{values[name]:.1f}" for name in report.loss.measured}
-        self.bar.set_postfix(short | {"pad": f"{values['padding']:.1%}"})
+        self._show(values, report.loss.measured)
         self.write(step, values)
+
+    def _show(self, values: dict[str, float], measured: Iterable[str]) -> None:
+        """The newest numbers beside the progress bar."""
+        short = {name: f"{values[name]:.3f}" for name in self.task.shown}
+        short["img/s"] = f"{values['images_per_second']:.1f}"
+        short["wait"] = f"{values['data_wait']:.0%}"
+        short |= {name: f"{values[name]:.1f}" for name in measured}
+        short["pad"] = f"{values['padding']:.1%}"
+        self.bar.set_postfix(short)
 
     def write(
         self, step: int, values: dict[str, Any], prefix: str = "", details: Mapping[str, float] | None = None
@@ -138,13 +146,14 @@ class Metrics:
 
     def summary(self) -> str:
         """What this process did, in one line."""
-        seconds, whole = self.ended - self.began, self.whole
-        if not whole["steps"]:
+        seconds = self.ended - self.began
+        steps, images = self.whole["steps"], self.whole["images"]
+        if not steps:
             return "no step was done"
         return (
-            f"{whole['steps']} steps and {whole['images']} images in {seconds:.0f} s without evaluations "
-            f"({whole['images'] / seconds:.1f} images/s), {self.all_waited / seconds:.1%} of it waiting for data; "
-            f"{self.padding:.2%} of the patches were padding"
+            f"{steps} steps and {images} images in {seconds:.0f} s without evaluations ({images / seconds:.1f} "
+            f"images/s), {self.all_waited / seconds:.1%} of it waiting for data; {self.padding:.2%} of the patches "
+            "were padding"
         )
 
     def __enter__(self) -> "Metrics":
@@ -171,7 +180,7 @@ def numbers_of(line: bytes) -> dict[str, Any] | None:
     try:
         numbers = json.loads(line)
         return numbers if type(numbers["step"]) is int else None
-    except (ValueError, KeyError, TypeError, RecursionError):  # ValueError: no JSON, or no UTF-8
+    except (ValueError, KeyError, TypeError, RecursionError):  # ValueError: not JSON, or not UTF-8
         return None
 
 

@@ -1,7 +1,6 @@
 """The optimizer as the reference uses it: groups, clipping and the learning rate of every epoch."""
 
 import math
-from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -46,7 +45,7 @@ def schedule_of(optimizer: Any, epochs: int, per_epoch: int) -> optax.Schedule:
     """
     base, least, warmup = optimizer.learning_rate, optimizer.min_lr, optimizer.warmup_epochs
     if base < least:
-        scaled = ", scaled to the size of the batch," if optimizer.get("rate_batch") else ""
+        scaled = ", scaled to the size of the batch," if getattr(optimizer, "rate_batch", 0) else ""
         found = f"optimizer.learning_rate{scaled} is {base:.3g}, below optimizer.min_lr {least:.3g}"
         raise InputError(f"{found}, at which the schedule ends; lower optimizer.min_lr.")
     if optimizer.schedule == "epoch":
@@ -88,7 +87,7 @@ def clip_like_torch(max_norm: float) -> optax.GradientTransformation:
 
 
 def make_optimizer(
-    name: str, schedule: optax.Schedule, weight_decay: float, clip_norm: float, rates: Rates = MappingProxyType({})
+    name: str, schedule: optax.Schedule, weight_decay: float, clip_norm: float, rates: Rates | None = None
 ) -> optax.GradientTransformation:
     """Clipping (0 for none), then the optimizer of optax with this name and the decoupled decay of `decay_mask`.
 
@@ -97,4 +96,5 @@ def make_optimizer(
     """
     clip = clip_like_torch(clip_norm) if clip_norm else optax.identity()
     chosen = getattr(optax, name)(schedule, weight_decay=weight_decay, mask=decay_mask)
-    return with_rates(optax.chain(clip, chosen), rates)
+    optimizer = optax.chain(clip, chosen)
+    return optimizer if rates is None else with_rates(optimizer, rates)

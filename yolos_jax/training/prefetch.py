@@ -1,4 +1,4 @@
-"""Batches on the devices, ahead of the step that wants them; they end at the same step in every process."""
+"""Prefetches batches to the devices; all processes stop at the same step."""
 
 import multiprocessing
 import queue
@@ -40,10 +40,14 @@ class Batches:
     def __init__(
         self, loaded: Generator[Loaded], sharding: Any, processes: Processes, signals: Signals, skip_unreadable: bool
     ):
-        self._loaded, self._sharding, self._processes, self._signals = loaded, sharding, processes, signals
+        self._loaded = loaded
+        self._sharding = sharding
+        self._processes = processes
+        self._signals = signals
         self._skip_unreadable = skip_unreadable
         self._ready: queue.Queue = queue.Queue(AHEAD)
-        self._closed, self.waited = False, 0.0  # seconds that the consumer has waited for data
+        self._closed = False
+        self.waited = 0.0  # seconds that the consumer has waited for data
         self.skipped: list[str] = []  # a sentence for each image of this process's share that could not be read
         self._workers: dict[int, multiprocessing.process.BaseProcess] = {}
         self._thread = threading.Thread(target=self._fill, daemon=True, name="prefetch")
@@ -122,7 +126,7 @@ class Batches:
                 pass
 
     def _dead_workers(self) -> str:
-        """What became of data workers that are no more, or nothing."""
+        """The exit codes of data workers that have died, as a sentence; "" if all live."""
         for process in multiprocessing.active_children():
             if process.name.startswith("grain-process"):
                 self._workers[process.pid or 0] = process

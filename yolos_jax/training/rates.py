@@ -1,35 +1,37 @@
 """How fast each parameter is trained, as a share of the learning rate: frozen ones, backbone, layer-wise decay.
 
-A rate of 0 freezes. Parameters that are frozen as a whole are not handed to the optimizer at all: it keeps no arrays
-for them, and no gradient of theirs is computed. Arrays that hold several blocks are trained as a whole and keep the
-frozen blocks' numbers: these have a gradient of zero and no update.
+A rate of 0 freezes. The optimizer keeps no arrays for parameters that are frozen as a whole, and no gradient of theirs
+is computed. An array that stacks several blocks is trained as a whole: its frozen blocks have a gradient of zero and
+no update.
 """
 
 import difflib
 import fnmatch
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from yolos_jax.errors import InputError, shown
 
 STACKS = ("blocks", "mid_pos_embed")  # groups whose arrays hold a slice for each block but the last
 LAST = "last_block"
+BEFORE_BLOCKS = ("patch_embed", "cls_token", "pos_embed")
 # What no classifier has: trained at the full rate. Everything else is the backbone.
-OWN = ("class_head", "box_head", "det_tokens", "pos_embed.det", "mid_pos_embed")
+DETECTOR_ONLY = ("class_head", "box_head", "det_tokens", "pos_embed.det", "mid_pos_embed")
 MOST_RATIO = 1e6  # of the backbone's learning rate to the others'
 LEAST = 1e-30  # of a rate, which float32 must not take for 0
 
-Rates = Mapping[str, np.ndarray]
-"""Rates other than 1, by the name of the array (`names_of`): a float32 scalar, or `[slices]` where they differ."""
+Rates = dict
+"""Nested like the parameters: of each array a float32 scalar, or `[slices]` where the rates of its blocks differ."""
 
 
-def rates_of(optimizer: Any, params: dict) -> dict[str, np.ndarray]:
+def rates_of(optimizer: Any, params: dict) -> Rates:
     """The rates that the `optimizer` part of a recipe asks for.
 
     A block's rate is `layer_decay` times that of the next one; after the last come norm and heads, before the first
@@ -42,23 +44,26 @@ def rates_of(optimizer: Any, params: dict) -> dict[str, np.ndarray]:
     Raises:
       InputError: a pattern of `freeze` that nothing matches, nothing left to train, or rates too far apart.
     """
-    shapes = dict(names_of(params))
-    depth = next((shape[0] + 1 for name, shape in shapes.items() if name.startswith("blocks.")), 0)
-    share, found = _share(optimizer), {}
-    for name, shape in shapes.items():
-        ids = _blocks_of(name, shape, depth)
-        of_backbone = 0.0 if within(name, OWN) else 1.0
-        distance = of_backbone * (depth - np.array(ids, np.float64))
-        found[name] = optimizer.layer_decay**distance * (share if of_backbone else 1.0)
-    found = {name: np.maximum(rate, LEAST) for name, rate in found.items()}
-    _freeze(found, shapes, optimizer.freeze, depth)
-    if not any(rate.any() for rate in found.values()):
+    arrays = flatten_dict(params, sep=".")
+    stacked = jax.tree.leaves(params.get("blocks", {}))
+    depth = stacked[0].shape[0] + 1 if stacked else 1
+    share = _backbone_share(optimizer)
+    rates = {}
+    for name, array in arrays.items():
+        block = _block_of_slices(name, array, depth)
+        if _matches(name, DETECTOR_ONLY):
+            rates[name] = np.ones(len(block))
+        else:
+            rates[name] = np.maximum(optimizer.layer_decay ** (depth - block) * share, LEAST)
+    for pattern in optimizer.freeze:
+        for name, hit in _frozen_slices(pattern, arrays, depth).items():
+            rates[name] = np.where(hit, 0.0, rates[name])
+    if not any(rate.any() for rate in rates.values()):
         raise InputError(f"optimizer.freeze is {shown(optimizer.freeze)}; that leaves nothing to train.")
-    rates = {name: np.float32(rate[0] if (rate == rate[0]).all() else rate) for name, rate in found.items()}
-    return {name: np.asarray(rate) for name, rate in rates.items() if (rate != 1).any()}
+    return unflatten_dict({name: _shortened(rate) for name, rate in rates.items()}, sep=".")
 
 
-def _share(optimizer: Any) -> float:
+def _backbone_share(optimizer: Any) -> float:
     backbone, others = optimizer.backbone_lr, optimizer.learning_rate
     if backbone is None:
         return 1.0
@@ -70,37 +75,48 @@ def _share(optimizer: Any) -> float:
     return backbone / others
 
 
-def _blocks_of(name: str, shape: tuple[int, ...], depth: int) -> list[int]:
-    """After how many blocks the slices of an array come in: -1 before the first one, `depth` after the last."""
+def _block_of_slices(name: str, array: Any, depth: int) -> np.ndarray:
+    """float64 `[slices]`: the block that each slice belongs to, -1 before the first one, `depth` after the last."""
     group = name.partition(".")[0]
     if group in STACKS:
-        return list(range(shape[0]))
-    return [depth - 1 if group == LAST else -1 if group in ("patch_embed", "cls_token", "pos_embed") else depth]
+        return np.arange(array.shape[0], dtype=np.float64)
+    if group == LAST:
+        return np.array([depth - 1.0])
+    return np.array([-1.0 if group in BEFORE_BLOCKS else float(depth)])
 
 
-def _freeze(found: dict[str, np.ndarray], shapes: Mapping[str, tuple], patterns: Sequence[str], depth: int) -> None:
-    """Sets rates to 0, in place; every pattern must match something."""
-    names = {name: list(user_names(name, shape, depth)) for name, shape in shapes.items()}
-    for pattern in patterns:
-        hits = {name: [any(within(n, (pattern,)) for n in slice_) for slice_ in known] for name, known in names.items()}
-        if not any(map(any, hits.values())):
-            raise InputError(_unmatched(pattern, [n for known in names.values() for slice_ in known for n in slice_]))
-        for name, hit in hits.items():
-            found[name] = np.where(hit, 0.0, found[name])
+def _shortened(rate: np.ndarray) -> np.ndarray:
+    """float32, and a scalar if all slices have the same rate."""
+    same = (rate == rate[0]).all()
+    return np.asarray(rate[0] if same else rate, np.float32)
 
 
-def within(name: str, patterns: Sequence[str]) -> bool:
-    """Whether one of the patterns matches a name or a group that it belongs to, as with files and folders."""
-    return any(fnmatch.fnmatchcase(name, p) or fnmatch.fnmatchcase(name, f"{p}.*") for p in patterns)
+def _frozen_slices(pattern: str, arrays: dict[str, Any], depth: int) -> dict[str, np.ndarray]:
+    """Which slices of which arrays a pattern of `freeze` matches, bool `[slices]`; it must match something."""
+    hits = {}
+    known = []
+    for name, array in arrays.items():
+        slices = _names_of_slices(name, array, depth)
+        hits[name] = np.array([any(_matches(n, (pattern,)) for n in names) for names in slices])
+        known += [n for names in slices for n in names]
+    if not any(hit.any() for hit in hits.values()):
+        raise InputError(_unmatched(pattern, known))
+    return hits
 
 
-def user_names(name: str, shape: tuple[int, ...], depth: int) -> Iterator[tuple[str, ...]]:
-    """What each slice of an array may be called: blocks have numbers from 0, as in PyTorch, the last one a name too."""
+def _names_of_slices(name: str, array: Any, depth: int) -> list[tuple[str, ...]]:
+    """What users may call each slice: blocks are numbered from 0, as in PyTorch; the last one has a name, too."""
     group, _, rest = name.partition(".")
     if group in STACKS:
-        yield from ((f"{group}.{i}.{rest}",) for i in range(shape[0]))
-    else:
-        yield (name, f"blocks.{depth - 1}.{rest}") if group == LAST else (name,)
+        return [(f"{group}.{i}.{rest}",) for i in range(array.shape[0])]
+    if group == LAST:
+        return [(name, f"blocks.{depth - 1}.{rest}")]
+    return [(name,)]
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether one of the patterns matches a name or a group that it belongs to, as with files and folders."""
+    return any(fnmatch.fnmatchcase(name, p) or fnmatch.fnmatchcase(name, f"{p}.*") for p in patterns)
 
 
 def _unmatched(pattern: str, names: Sequence[str]) -> str:
@@ -111,107 +127,74 @@ def _unmatched(pattern: str, names: Sequence[str]) -> str:
     return f"optimizer.freeze holds {pattern[:100]!r}, which no parameter of this model matches; {hint}."
 
 
-def names_of(params: dict, before: str = "") -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names, with dots, and shapes of all arrays."""
-    for key, value in params.items():
-        if isinstance(value, dict):
-            yield from names_of(value, f"{before}{key}.")
-        else:
-            yield f"{before}{key}", tuple(value.shape)
-
-
-def trained(params: dict, rates: Rates, before: str = "") -> dict:
-    """The part of nested dicts of arrays that is trained; without its frozen arrays, and groups that hold nothing."""
-    out = {}
-    for key, value in params.items():
-        if isinstance(value, dict):
-            if inner := trained(value, rates, f"{before}{key}."):
-                out[key] = inner
-        elif np.any(rates.get(f"{before}{key}", 1)):
-            out[key] = value
-    return out
-
-
-def overlay(params: dict, part: dict) -> dict:
-    """Nested dicts with the values of `part` where it has some."""
-    return {
-        key: part.get(key, value) if not isinstance(value, dict) else overlay(value, part.get(key, {}))
-        for key, value in params.items()
-    }
-
-
-def part_like(params: dict, part: dict) -> dict:
-    """Those of `params` that `part` has, too."""
-    return {key: part_like(params[key], v) if isinstance(v, dict) else params[key] for key, v in part.items()}
-
-
-def hold(part: dict, rates: Rates) -> dict:
-    """The same numbers; those of frozen slices have no gradient."""
-    return _at_mixed(part, rates, lambda x, rate: jnp.where(rate != 0, x, jax.lax.stop_gradient(x)))
-
-
-def with_frozen_of(old: dict, new: dict, rates: Rates) -> dict:
-    """`new`, with the numbers that `old` has of what is frozen."""
-
-    def one(path: tuple[Any, ...], kept: jax.Array, other: jax.Array) -> jax.Array:
-        rate = rates.get(".".join(step.key for step in path))
-        if rate is None or np.all(rate):
-            return other
-        return jnp.where(_aligned(rate, other.ndim) != 0, other, kept) if np.any(rate) else kept
-
-    return jax.tree_util.tree_map_with_path(one, old, new)
-
-
 def with_rates(optimizer: optax.GradientTransformation, rates: Rates) -> optax.GradientTransformation:
-    """An optimizer for all parameters that sees only what is trained; its updates are of that part, times the rates.
+    """Trains every array at its own rate, and leaves what is frozen alone.
 
-    An update of optax is proportional to the learning rate, decoupled decay included: so this is the update of another
-    rate.
+    An update of optax is proportional to the learning rate, decoupled decay included: so the update times a rate is
+    the update of another learning rate.
     """
-    if not rates:
-        return optimizer
+    labels = jax.tree.map(lambda rate: "trained" if rate.any() else "frozen", rates)
+    if "frozen" in jax.tree.leaves(labels):
+        optimizer = optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
 
-    def init(params: optax.Params) -> optax.OptState:
-        return optimizer.init(trained(params, rates))
+    def scaled(update: jax.Array, rate: np.ndarray) -> jax.Array:
+        # -0.0 is what changes no number at all: 0.0 would turn -0.0 into 0.0
+        nothing = jnp.full_like(update, -0.0)
+        return _where_trained(rate, jnp.multiply(_aligned(rate, update), update), nothing)
 
     def update(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.OptState]:
-        updates, state = optimizer.update(updates, state, None if params is None else trained(params, rates))
-        # -0.0 is what changes no number at all: 0.0 would turn -0.0 into 0.0
-        return _at(updates, rates, lambda u, rate: jnp.where(rate != 0, rate * u, -0.0)), state
+        updates, state = optimizer.update(updates, state, params)
+        return jax.tree.map(scaled, updates, rates), state
 
-    return optax.GradientTransformation(init, update)
-
-
-def _at(part: dict, rates: Rates, change: Callable[[Any, Any], Any], before: str = "") -> dict:
-    """`change(array, its rates)` for all that have rates, which are shaped to be multiplied."""
-    out = {}
-    for key, value in part.items():
-        rate = rates.get(f"{before}{key}")
-        if isinstance(value, dict):
-            out[key] = _at(value, rates, change, f"{before}{key}.")
-        else:
-            out[key] = value if rate is None else change(value, _aligned(rate, value.ndim))
-    return out
+    return optax.GradientTransformation(optimizer.init, update)  # stateless, unlike a link of a chain
 
 
-def _at_mixed(part: dict, rates: Rates, change: Callable[[Any, Any], Any]) -> dict:
-    """The same for arrays that are frozen in parts."""
-    return _at(part, {name: rate for name, rate in rates.items() if not np.all(rate)}, change)
+def make_hold(rates: Rates | None = None) -> Callable[[dict], dict]:
+    """`hold(params)`: the same numbers, of which the frozen ones have no gradient."""
+    if rates is None:
+        return lambda params: params
+
+    def one(x: jax.Array, rate: np.ndarray) -> jax.Array:
+        return _where_trained(rate, x, jax.lax.stop_gradient(x))
+
+    return lambda params: jax.tree.map(one, params, rates)
 
 
-def _aligned(rate: np.ndarray, ndim: int) -> np.ndarray:
-    return rate.reshape(rate.shape + (1,) * (ndim - rate.ndim))
+def make_average(decay: float, rates: Rates | None = None) -> Callable[[dict, dict], dict]:
+    """`average(old, params)`: the next moving average; that of frozen parameters stays as it is, to the last bit."""
+
+    def average(old: dict, params: dict) -> dict:
+        new = optax.incremental_update(params, old, 1.0 - decay)
+        if rates is None:
+            return new
+        return jax.tree.map(_where_trained, rates, new, old)
+
+    return average
 
 
-def note_of(params: dict, rates: Rates, patterns: Sequence[str]) -> tuple[str, ...]:
+def _where_trained(rate: np.ndarray, trained: jax.Array, frozen: jax.Array) -> jax.Array:
+    if rate.all():
+        return trained
+    if not rate.any():
+        return frozen
+    return jnp.where(_aligned(rate, trained) != 0, trained, frozen)
+
+
+def _aligned(rate: np.ndarray, array: jax.Array) -> np.ndarray:
+    """A rate shaped to be multiplied with an array."""
+    return rate.reshape(rate.shape + (1,) * (array.ndim - rate.ndim))
+
+
+def note_of(params: dict, rates: Rates | None, patterns: Sequence[str]) -> tuple[str, ...]:
     """A sentence on what is not trained, if there is something."""
-    total = frozen = 0
-    for name, shape in names_of(params):
-        size, rate = math.prod(shape), np.asarray(rates.get(name, 1.0))
-        total += size
-        frozen += round(size * float((rate == 0).mean()))
-    if not frozen:
+    if rates is None:
         return ()
-    return (f"{frozen:,} of {total:,} parameters are not trained: {', '.join(patterns)}",)
+    sizes = jax.tree.map(lambda x: math.prod(x.shape), params)
+    frozen = jax.tree.map(lambda size, rate: round(size * float((rate == 0).mean())), sizes, rates)
+    total = jax.tree.reduce(int.__add__, sizes)
+    count = jax.tree.reduce(int.__add__, frozen)
+    if not count:
+        return ()
+    return (f"{count:,} of {total:,} parameters are not trained: {', '.join(patterns)}",)

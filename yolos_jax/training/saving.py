@@ -80,11 +80,11 @@ class Checkpoints:
         self.wait()
 
     def save_if_best(self, step: int, params: dict, meta: Meta, name: str) -> str:
-        """Calls `save_best` if the number called `name` in `meta.extra` is the largest so far; says what it is.
+        """Calls `save_best` if the number called `name` in `meta.extra` is the largest so far; returns a clause on it.
 
-        Below 0, it is none: COCO's way to say that there was nothing to find.
+        A negative number is undefined: COCO reports -1 without ground truth.
         """
-        if meta.extra[name] < 0:  # there was nothing to find
+        if meta.extra[name] < 0:
             return "which makes no checkpoint the best"
         best = best_so_far(self.path, name)
         if best is not None and meta.extra[name] <= best[1]:

@@ -41,7 +41,7 @@ class Signals:
             signal.signal(number, handler)
 
     def vote(self) -> int:
-        """What this process has to say about stopping: the number of its signal, or 0."""
+        """This process's vote on stopping: the number of its signal, or 0."""
         return self.number
 
     def adopt(self, number: int) -> None:

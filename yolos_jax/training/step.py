@@ -1,7 +1,6 @@
 """One optimisation step: a pure function of (state, batch), compiled once per bucket."""
 
-from collections.abc import Callable, Sequence
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +9,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from yolos_jax.training.rates import Rates, hold, overlay, part_like, trained, with_frozen_of
+from yolos_jax.distributed.mesh import replicated, split_over
 
 
 class LossReport(NamedTuple):
@@ -45,37 +44,23 @@ class StepReport(NamedTuple):
     applied: jax.Array  # bool; False if loss, gradients or new parameters were not finite: the state is as it was
 
 
-def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Devices (all by default) along one axis, `data`, those of a process side by side."""
-    found = jax.devices() if devices is None else list(devices)
-    return Mesh(np.array(sorted(found, key=lambda d: d.process_index)), ("data",))
-
-
-def split_over(mesh: Mesh) -> NamedSharding:
-    """Arrays split along their first axis over the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    """The same array on every device."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
 def make_gradient(
-    loss: Loss, divisors: Callable[[Any], Any], mesh: Mesh, parts: int = 1, rates: Rates = MappingProxyType({})
+    loss: Loss,
+    divisors: Callable[[Any], Any],
+    mesh: Mesh,
+    parts: int = 1,
+    hold: Callable[[dict], dict] = lambda params: params,
 ) -> Callable:
     """(params, batch) -> (gradients, `LossReport`), the batch taken in `parts` one after the other.
 
     Losses are divided by what the whole batch holds (`divisors` of it), so the parts' gradients add up to what the
-    batch in one piece gives, within rounding. Gradients are those of what is trained by `rates`, nothing else's.
+    batch in one piece gives, within rounding. `hold` stops the gradients of what is frozen; these are zero.
     """
 
-    def of_trained(part: dict, params: dict, *batch: Any) -> tuple[jax.Array, LossReport]:
-        return loss(overlay(params, hold(part, rates)), *batch)
+    def of_held(params: dict, *batch: Any) -> tuple[jax.Array, LossReport]:
+        return loss(hold(params), *batch)
 
-    def value_and_grad(params: dict, *batch: Any) -> Any:
-        return jax.value_and_grad(of_trained, has_aux=True)(trained(params, rates), params, *batch)
-
+    value_and_grad = jax.value_and_grad(of_held, has_aux=True)
     split = NamedSharding(mesh, PartitionSpec(None, "data"))
 
     def whole(params: dict, batch: Any) -> tuple[dict, LossReport]:
@@ -112,8 +97,7 @@ def make_step(
     gradient: Callable,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
-    ema_decay: float = 0.0,
-    rates: Rates = MappingProxyType({}),
+    average: Callable[[dict, dict], dict] = lambda old, params: params,
 ) -> Any:
     """The step as `jax.jit` makes it: (state, batch) -> (state, `StepReport`).
 
@@ -121,17 +105,16 @@ def make_step(
     loss itself is that average, so its gradient over the whole batch is the same number.
 
     Args:
-      gradient: as `make_gradient` gives it, and of the same part of the parameters as the optimizer's updates.
-      ema_decay: of the moving average of the parameters, if the state has one.
-      rates: those of the gradient and the optimizer; what they freeze has no other moving average than itself.
+      gradient: as `make_gradient` gives it.
+      average: (moving average, new parameters) -> the next moving average, if the state has one.
     """
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, StepReport]:
         grads, report = gradient(state.params, batch)
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = overlay(state.params, optax.apply_updates(part_like(state.params, updates), updates))
-        ema = None if state.ema is None else moved_average(state.ema, params, ema_decay, rates)
+        params = optax.apply_updates(state.params, updates)
+        ema = None if state.ema is None else average(state.ema, params)
         new = TrainState(state.step + 1, params, opt_state, ema)
         fine = jnp.stack([jnp.isfinite(p).all() for p in jax.tree.leaves((params, report.terms))]).all()
         applied = report.finite.all() & jnp.isfinite(norm) & fine
@@ -140,11 +123,6 @@ def make_step(
 
     same, split = replicated(mesh), split_over(mesh)
     return jax.jit(step, in_shardings=(same, split), out_shardings=(same, same), donate_argnums=0)
-
-
-def moved_average(average: dict, params: dict, decay: float, rates: Rates) -> dict:
-    """The next moving average; that of frozen parameters stays as it is, to the last bit."""
-    return with_frozen_of(average, optax.incremental_update(params, average, 1.0 - decay), rates)
 
 
 def fresh_state(params: dict, optimizer: optax.GradientTransformation, ema: bool = False) -> TrainState:

@@ -3,7 +3,6 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Generator
-from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
@@ -13,7 +12,7 @@ from jax.sharding import Mesh
 from yolos_jax.data.loader import Loaded, Share
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.rates import Rates
-from yolos_jax.training.settings import CheckpointSettings, TrainSettings
+from yolos_jax.training.settings import CheckpointSettings, RunSettings
 from yolos_jax.training.step import LossReport
 
 
@@ -82,7 +81,7 @@ class Task(abc.ABC):
       plan: which images share a batch; has `steps_per_epoch`.
       optimizer, schedule: of optax; the schedule is the learning rate of every step, for the metrics.
       buckets: number of sequence lengths that the step is compiled for.
-      rates: of training, those that the optimizer has; see `rates.rates_of`.
+      rates: of training, those that the optimizer has; see `rates.rates_of`. None trains everything alike.
     """
 
     bad_images: ClassVar[str]  # what is wrong with images that the loss reports as not finite: "matching costs"
@@ -95,7 +94,7 @@ class Task(abc.ABC):
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
     buckets: int
-    rates: Rates = MappingProxyType({})
+    rates: Rates | None = None
 
     @abc.abstractmethod
     def loss(self, params: dict, batch: Any, divisors: Any = None) -> tuple[jax.Array, LossReport]:
@@ -155,7 +154,7 @@ MakeTask = Callable[[Mesh], Task]
 class Options:
     """How a run goes about it; only `train.ema`, and the rounding of `train.accumulate`, change what is computed."""
 
-    train: TrainSettings
+    train: RunSettings
     checkpoint: CheckpointSettings
     evaluate_every: int = 1  # epochs between evaluations; 0 for none
     skip_unreadable: bool = False  # another image takes the place of one that cannot be read

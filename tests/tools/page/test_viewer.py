@@ -12,7 +12,7 @@ from yolos_jax.tools.analysis.attention_maps import Seen
 from yolos_jax.tools.page import viewer
 from yolos_jax.tools.page.drawings import attention_overlay, enlarged, token_summary, with_boxes
 from yolos_jax.tools.page.gradio_page import QUIET
-from yolos_jax.tools.page.viewer import Viewer, choices, read_statistics, token_at
+from yolos_jax.tools.page.viewer import AttentionViewer, choices, read_statistics, token_at
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_statistics_of_tokens(tmp_path):
 
 
 def test_what_is_kept_is_limited(look, monkeypatch):
-    viewing = Viewer(["a", "b"])
+    viewing = AttentionViewer(["a", "b"])
     keys = [viewing.keep("a", look) for _ in range(40)]
     with pytest.raises(InputError, match="no longer kept"):
         viewing.seen(keys[7])
@@ -107,13 +107,13 @@ def test_the_program_says_what_is_wrong(monkeypatch, capsys, flags, words):
 
 def test_mistakes(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="at least one checkpoint"):
-        Viewer([])
+        AttentionViewer([])
     with pytest.raises(InputError, match="no checkpoint 'b'"):
-        Viewer(["a"]).detector("b")
+        AttentionViewer(["a"]).detector("b")
     with pytest.raises(InputError, match="give an image first"):
-        Viewer(["a"]).seen(None)
+        AttentionViewer(["a"]).seen(None)
     with pytest.raises(InputError, match="no longer kept"):
-        Viewer(["a"]).seen("0123")
+        AttentionViewer(["a"]).seen("0123")
     with pytest.raises(InputError, match="holds no images"):
         images_in(tmp_path)
     with pytest.raises(InputError, match="gone does not exist"):

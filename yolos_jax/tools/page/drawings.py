@@ -10,7 +10,7 @@ from yolos_jax.tools.page.viewer import choices
 
 LONGEST = 1280  # pixels of the long side of what is shown
 BLENDED = 0.7  # how much of the colour of attention covers the grey image
-COLOURS = "cividis"  # whose brightness grows with the value, also for colour-blind eyes
+COLOUR_MAP = "cividis"  # whose brightness grows with the value, also for colour-blind eyes
 
 
 def enlarged(image: Image.Image) -> tuple[Image.Image, float]:
@@ -42,7 +42,7 @@ def attention_overlay(seen: Seen, weights: np.ndarray, token: int, smooth: bool)
     heat = np.asarray(Image.fromarray(np.float32(weights)).resize(image.size, kind))
     strength = np.clip(heat / max(float(heat.max()), 1e-12), 0, 1)
     grey = np.asarray(image.convert("L"), np.float32)[..., None]
-    mixed = (1 - BLENDED) * grey + BLENDED * 255 * colormaps[COLOURS](strength)[..., :3]
+    mixed = (1 - BLENDED) * grey + BLENDED * 255 * colormaps[COLOUR_MAP](strength)[..., :3]
     out = Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))
     corners = [int(v) for v in np.clip(np.round(seen.boxes[token] * factor), 0, np.tile(image.size, 2) - 1)]
     corners[2:] = max(corners[0], corners[2]), max(corners[1], corners[3])

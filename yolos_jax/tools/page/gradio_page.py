@@ -12,7 +12,7 @@ from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage
 from yolos_jax.tools.page.drawings import all_heads, attention_of, enlarged, token_summary, with_boxes
 from yolos_jax.tools.page.middleware import OwnContentOnly, UploadLimits
-from yolos_jax.tools.page.viewer import Viewer, choices, read_picture, token_at
+from yolos_jax.tools.page.viewer import AttentionViewer, choices, read_picture, token_at
 
 TITLE, FIRST = "YOLOS: what the tokens look at", "Drop an image, or choose one."
 THUMBNAIL, SHOWN = 128, 48  # pixels of an image to choose from; how many of them
@@ -37,7 +37,7 @@ def load_gradio() -> Any:
     return gradio
 
 
-def build_page(viewer: Viewer, pictures: Sequence[Path] = (), threshold: float = 0.5) -> Any:
+def build_page(viewer: AttentionViewer, pictures: Sequence[Path] = (), threshold: float = 0.5) -> Any:
     """The page as a `gradio.Blocks`, not served yet.
 
     Args:
@@ -58,7 +58,9 @@ class Page:
     from, with a small copy of each; see `build_page`.
     """
 
-    def __init__(self, gr: Any, viewer: Viewer, pictures: Sequence[tuple[Path, Image.Image]], threshold: float):
+    def __init__(
+        self, gr: Any, viewer: AttentionViewer, pictures: Sequence[tuple[Path, Image.Image]], threshold: float
+    ):
         self.gr, self.viewer, self.pictures = gr, viewer, [path for path, _ in pictures]
         self._lay_out([small for _, small in pictures], threshold)
         self._connect()

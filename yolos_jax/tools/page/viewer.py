@@ -23,7 +23,7 @@ LOADED = 2  # detectors at a time
 GONE = "this image is no longer kept, since others were looked at meanwhile; give it again."
 
 
-class Viewer:
+class AttentionViewer:
     """Detectors by name, and what they saw; safe to call from several threads.
 
     Args:
@@ -132,14 +132,14 @@ def read_statistics(path: str | Path) -> dict[int, dict[str, str]]:
     try:
         with Path(path).open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        return {int(row["token"]): {k: _short(v) for k, v in row.items() if k != "token"} for row in rows}
+        return {int(row["token"]): {k: _rounded(v) for k, v in row.items() if k != "token"} for row in rows}
     except OSError as error:
         raise InputError(f"the table of tokens {path} cannot be read ({error.strerror or error}).") from error
     except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise InputError(f"{path} is no table of tokens: it needs a column `token` with their numbers.") from error
 
 
-def _short(text: str) -> str:
+def _rounded(text: str) -> str:
     """A number with three decimals at most; anything else as it is."""
     try:
         return f"{float(text):.3f}".rstrip("0").rstrip(".")
