@@ -32,7 +32,7 @@ class Case(NamedTuple):
 
     @property
     def compute(self) -> Compute:
-        return Compute(dtype=self.dtype)
+        return Compute(compute_dtype=self.dtype)
 
     def __str__(self) -> str:
         return f"{self.variant} {self.height}x{self.width}, batch {self.batch}, {self.dtype}"

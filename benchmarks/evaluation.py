@@ -20,7 +20,7 @@ import jax
 from benchmarks import peers
 from benchmarks.cases import Case, params_of
 from benchmarks.common import positive
-from yolos_jax.config import settings
+from yolos_jax.config.recipes import DetectionConfig, detection_recipe
 from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import clear_errors
@@ -87,9 +87,9 @@ def _our_evaluation(
     source: CocoSource, params: dict, batch: int, device: jax.Device, arguments: argparse.Namespace
 ) -> Callable[[], Any]:
     """As eval.py evaluates, threads decoding."""
-    config: Any = settings.get_config(arguments.variant)
+    config: Any = detection_recipe(arguments.variant)
     config.data.short_side, config.data.workers, config.eval.batch_size = arguments.short_side, 0, batch
-    config = recipe.prepare(config)
+    config = recipe.prepare(config, DetectionConfig)
     evaluator: Evaluator = recipe.evaluator_of(config, VARIANTS[arguments.variant], source, data_mesh([device]))
     return functools.partial(evaluator, params)
 

@@ -8,8 +8,8 @@ Otherwise as `deit_s`. The published YOLOS-B starts from a distilled DeiT at 384
 
 from ml_collections import ConfigDict
 
-from yolos_jax.config import settings
+from yolos_jax.config.recipes import pretraining_recipe
 
 
 def get_config() -> ConfigDict:
-    return settings.get_classifier_config("b")
+    return pretraining_recipe("b")

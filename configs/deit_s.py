@@ -9,8 +9,8 @@ python train.py --config configs/yolos_s.py --workdir runs/s --config.data.root=
 
 from ml_collections import ConfigDict
 
-from yolos_jax.config import settings
+from yolos_jax.config.recipes import pretraining_recipe
 
 
 def get_config() -> ConfigDict:
-    return settings.get_classifier_config("s")
+    return pretraining_recipe("s")

@@ -9,8 +9,8 @@ Otherwise as `deit_s`.
 
 from ml_collections import ConfigDict
 
-from yolos_jax.config import settings
+from yolos_jax.config.recipes import pretraining_recipe
 
 
 def get_config() -> ConfigDict:
-    return settings.get_classifier_config("s_dwr")
+    return pretraining_recipe("s_dwr")

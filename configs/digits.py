@@ -8,11 +8,11 @@ About five minutes on two CPU cores; 64x64 pixels, patches of 8, 6,000 scenes.
 
 from ml_collections import ConfigDict
 
-from yolos_jax.config import settings
+from yolos_jax.config.recipes import detection_recipe
 
 
 def get_config() -> ConfigDict:
-    config = settings.get_config("ti")
+    config = detection_recipe("ti")
     config.init = "from_nothing"
     config.model.update(width=128, depth=2, heads=4, patch_size=8, max_side=8)
     config.model.update(det_tokens=10, num_classes=10, init_pe_size=(64, 64))

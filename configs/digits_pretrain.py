@@ -10,11 +10,11 @@ those that it holds out.
 
 from ml_collections import ConfigDict
 
-from yolos_jax.config import settings
+from yolos_jax.config.recipes import pretraining_recipe
 
 
 def get_config() -> ConfigDict:
-    config = settings.get_classifier_config("ti")
+    config = pretraining_recipe("ti")
     config.init = "from_nothing"
     config.model.update(width=128, depth=2, heads=4, patch_size=8, image_size=32, drop_path=0.0)
     config.data.update(root="data/single_digits", workers=0, crop_share=1.0)

@@ -12,11 +12,11 @@ in two parts of 4 images (docs/training.md has the peaks); on four or eight GPUs
 
 from ml_collections import ConfigDict
 
-from yolos_jax.config import settings
+from yolos_jax.config.recipes import detection_recipe
 
 
 def get_config() -> ConfigDict:
-    config = settings.get_config("s")
+    config = detection_recipe("s")
     config.model.num_classes = 0  # derived
     config.data.update(root="data/mine", train_split="train", val_split="val", categories="contiguous")
     config.train.update(batch_size=8, accumulate=2, epochs=50, ema=0.999)

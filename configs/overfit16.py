@@ -8,11 +8,11 @@ Both programs use the same 16 images. AP50 of 0.8 and more within ten minutes on
 
 from ml_collections import ConfigDict
 
-from yolos_jax.config import settings
+from yolos_jax.config.recipes import detection_recipe
 
 
 def get_config() -> ConfigDict:
-    config = settings.get_config("ti")
+    config = detection_recipe("ti")
     config.init = "from_nothing"
     config.model.update(width=128, depth=4, heads=4, det_tokens=30, init_pe_size=(128, 208))
     config.data.update(short_side=128, max_side=208, max_images=16, buckets=2, scales=(), workers=0)

@@ -9,8 +9,8 @@ and --config.model.remat=True save time and memory; the published numbers are fl
 
 from ml_collections import ConfigDict
 
-from yolos_jax.config import settings
+from yolos_jax.config.recipes import detection_recipe
 
 
 def get_config() -> ConfigDict:
-    return settings.get_config("b")
+    return detection_recipe("b")

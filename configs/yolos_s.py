@@ -9,8 +9,8 @@ stays, with --config.train.accumulate if memory asks for it.
 
 from ml_collections import ConfigDict
 
-from yolos_jax.config import settings
+from yolos_jax.config.recipes import detection_recipe
 
 
 def get_config() -> ConfigDict:
-    return settings.get_config("s")
+    return detection_recipe("s")

@@ -8,8 +8,8 @@ As published: 150 epochs on 8 GPUs, one image each. Only the starting weights ar
 
 from ml_collections import ConfigDict
 
-from yolos_jax.config import settings
+from yolos_jax.config.recipes import detection_recipe
 
 
 def get_config() -> ConfigDict:
-    return settings.get_config("s")
+    return detection_recipe("s")

@@ -10,11 +10,11 @@ those that the reference has for VOC: short sides 416 to 608 and at most 800, cr
 
 from ml_collections import ConfigDict
 
-from yolos_jax.config import settings
+from yolos_jax.config.recipes import detection_recipe
 
 
 def get_config() -> ConfigDict:
-    config = settings.get_config("s")
+    config = detection_recipe("s")
     config.model.num_classes = 20  # in the order of their names, from 0
     config.data.update(root="data/VOCdevkit", train_split="trainval", val_split="test")
     config.data.update(scales=tuple(range(416, 609, 16)), crop_range=(384, 512), short_side=512, max_side=800)

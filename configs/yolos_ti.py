@@ -9,11 +9,11 @@ As published: 8 GPUs, two images each. Fewer devices give the same training with
 
 from ml_collections import ConfigDict
 
-from yolos_jax.config import settings
+from yolos_jax.config.recipes import detection_recipe
 
 
 def get_config() -> ConfigDict:
-    config = settings.get_config("ti")
+    config = detection_recipe("ti")
     config.data.update(short_side=512, scales=tuple(range(256, 609, 16)), buckets=16)
     config.train.update(batch_size=16, images_per_replica=2, epochs=300)
     config.optimizer.learning_rate = 5e-5

@@ -29,7 +29,9 @@ from yolos_jax.tasks.classification import classification_loss, images_of
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.optimizer import make_optimizer
 from yolos_jax.training.step import make_gradient, make_step
-from yolos_jax.weights.classifiers import export_classifier, to_timm, to_transformers
+from yolos_jax.weights.folder import export_classifier
+from yolos_jax.weights.huggingface import to_transformers_vit
+from yolos_jax.weights.reference import to_timm
 
 pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
@@ -166,7 +168,7 @@ def batches(config, steps, images):
     rng, found = np.random.default_rng(5), []
     for step in range(steps):
         patches, normal = pixels_of(config, images, seed=step)
-        mixed = Mixing(config.image_size).draw(rng, images)
+        mixed = Mixing(size=config.image_size).draw(rng, images)
         keep = np.ones((images, config.depth, 2), np.uint8)
         labels = rng.integers(0, config.num_classes, images).astype(np.int32)
         found.append((ClassBatch(patches, labels, np.ones(images, bool), keep, *mixed), normal))
@@ -226,7 +228,7 @@ def test_twenty_steps_equal_pytorchs(trained, devices):
         state, report = program(state, jax.device_put(batch, split_over(mesh)))
         assert bool(report.applied)
     np.testing.assert_allclose(report.loss.terms["loss"], last, rtol=1e-5)
-    ours = to_transformers(jax.tree.map(np.asarray, state.params), MICRO)
+    ours = to_transformers_vit(jax.tree.map(np.asarray, state.params), MICRO)
     assert ours.keys() == theirs.keys()
     off = [np.abs(array - theirs[name]).ravel() for name, array in ours.items() if not name.endswith("key.bias")]
     off = np.concatenate(off)

@@ -13,7 +13,7 @@ import pytest
 from micro_run import assert_equal_trees, initial_state
 from tiny_weights import TINY, random_params
 
-from yolos_jax.config.settings import get_config
+from yolos_jax.config.recipes import detection_recipe
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import abstract
@@ -23,12 +23,12 @@ from yolos_jax.training.optimizer import make_optimizer
 from yolos_jax.training.resume import newest as newest_of
 from yolos_jax.training.resume import put_aside_best
 from yolos_jax.training.saving import BEST, Checkpoints, best_so_far
-from yolos_jax.training.settings import CheckpointSettings, TrainSettings
+from yolos_jax.training.settings import CheckpointSettings, RunSettings
 from yolos_jax.training.task import Differences, Identity, Options
 from yolos_jax.weights import checkpoints
 
 OPTIMIZER = make_optimizer("adamw", lambda step: 1e-3, 1e-4, 0.1)
-FACTS = {"config": get_config().to_dict(), "data": {"fingerprint": "f", "images": 1}, "order": 1, "versions": {}}
+FACTS = {"config": detection_recipe().to_dict(), "data": {"fingerprint": "f", "images": 1}, "order": 1, "versions": {}}
 SHAPES = abstract(TINY)[1]
 SOME = {name: SHAPES[name] for name in ("norm", "class_head")}  # enough where it does not matter which arrays there are
 IDENTITY = Identity(**FACTS, model=TINY, label_names={1: "one"}, category_ids=(7, 1, 9, 4))
@@ -70,7 +70,7 @@ def saved(folder, steps=(1, 2), keep=3):
 
 def newest(folder, ema=False, shapes=SOME):
     task = SimpleNamespace(**vars(TASK) | {"shapes": shapes})
-    return newest_of(folder, task, Options(TrainSettings(ema=0.5 if ema else 0.0), CheckpointSettings()))
+    return newest_of(folder, task, Options(RunSettings(ema=0.5 if ema else 0.0), CheckpointSettings()))
 
 
 def same_arrays(state, *args):

@@ -15,18 +15,18 @@ from compiled_once import compiled_once
 from micro_run import lines
 from tiny_weights import TINY
 
-from yolos_jax.config.settings import get_config
+from yolos_jax.config.recipes import detection_recipe
 from yolos_jax.data.loader import Loaded
 from yolos_jax.training import checkpoint_files
 from yolos_jax.training.loop import train
-from yolos_jax.training.settings import CheckpointSettings, TrainSettings
+from yolos_jax.training.settings import CheckpointSettings, RunSettings
 from yolos_jax.training.step import LossReport
 from yolos_jax.training.task import Differences, Identity, Options, Task
 
 POINTS, STEPS, RATE = 8, 6, 0.1
 X = np.linspace(-1, 1, POINTS, dtype=np.float32)
 Y = 3.0 * X + 0.5
-OPTIONS = Options(TrainSettings(log_every=1, curves=False), CheckpointSettings(every_steps=100))
+OPTIONS = Options(RunSettings(log_every=1, curves=False), CheckpointSettings(every_steps=100))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -95,7 +95,7 @@ class LineTask(Task):
         return SimpleNamespace(details={}, metrics={"fit": next(self.scores)}, skipped=[])
 
     def identity(self):
-        return Identity(get_config().to_dict(), {}, 0, {}, TINY, {})
+        return Identity(detection_recipe().to_dict(), {}, 0, {}, TINY, {})
 
     def differences(self, before):
         return Differences([], [], [])

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from yolos_jax.data.category_names import known_names, listing, plain_name
+from yolos_jax.datasets.category_names import known_names, listing, plain_name
 from yolos_jax.datasets.rules import Rules
 
 

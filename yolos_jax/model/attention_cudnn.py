@@ -58,8 +58,8 @@ def _obstacle(compute: Compute, head: int, device: jax.Device) -> str:
         return f"cuDNN needs an NVIDIA GPU and the device is {device.device_kind!r} ({device.platform})"
     if int(capability[1]) < 8:
         return f"cuDNN's attention needs a GPU of compute capability 8.0 and {device.device_kind!r} has {capability[0]}"
-    if compute.dtype != "bfloat16":
-        return f"cuDNN's attention computes in bfloat16 and model.compute_dtype is {compute.dtype!r}"
+    if compute.compute_dtype != "bfloat16":
+        return f"cuDNN's attention computes in bfloat16 and model.compute_dtype is {compute.compute_dtype!r}"
     most = 256 if int(capability[1]) >= 9 else 128
     if head > most:
         return f"cuDNN's attention takes heads of at most {most} numbers on this GPU and these have {head}"

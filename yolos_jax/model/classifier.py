@@ -89,7 +89,7 @@ class Classifier(nnx.Module):
           size: static; rows and columns of the images in patches, by default those of `config.image_size`.
           branches: float32 `[B, depth, 2]`, what each block's two branches are multiplied by (stochastic depth).
         """
-        config, dtype = self.config, jnp.dtype(self.compute.dtype)
+        config, dtype = self.config, jnp.dtype(self.compute.compute_dtype)
         rows, columns = size or config.grid
         if patches.shape[1] != rows * columns:
             raise InputError(f"sequences of {patches.shape[1]} patches are no images of {rows} x {columns} patches.")

@@ -4,27 +4,41 @@ import dataclasses
 from typing import Any
 
 from yolos_jax.errors import InputError
-from yolos_jax.model.config import VARIANTS, NetworkConfig, check_shape
+from yolos_jax.model.config import VARIANTS, ArchitectureSettings, NetworkConfig, check_shape
+from yolos_jax.setting import redeclared, setting
 
 IMAGENET_CLASSES = 1000
 
 
+_SHARED = ArchitectureSettings
+
+
 @dataclasses.dataclass(frozen=True)
-class ClassifierConfig(NetworkConfig):
+class ClassifierSettings:
+    """What decides a classifier's parameters and the function computed with them."""
+
+    width: int = redeclared(_SHARED, "width", 192)
+    depth: int = redeclared(_SHARED, "depth", 12)
+    heads: int = redeclared(_SHARED, "heads", 3)
+    mlp_ratio: float = redeclared(_SHARED, "mlp_ratio", 4.0)
+    patch_size: int = redeclared(_SHARED, "patch_size", 16)
+    num_classes: int = setting(
+        IMAGENET_CLASSES, "number of classes; 0 derives it from the training data", low=0, high=100_000
+    )
+    image_size: int = setting(224, "pixels of a side of the square images", low=1, high=8192)
+    distilled: bool = setting(
+        False, "a distillation token with a head of its own, which learns from the labels as the other does: there is "
+        "no teacher",
+    )  # fmt: skip
+    layer_norm_eps: float = redeclared(_SHARED, "layer_norm_eps", 1e-6)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierConfig(ClassifierSettings, NetworkConfig):
     """A ViT that classifies (DeiT, arXiv 2012.12877): a CLS token, and one linear layer on it.
 
     An `InputError` says which value has the wrong type or does not fit the others.
     """
-
-    width: int = 192  # of the embeddings, a multiple of `heads`
-    depth: int = 12  # number of transformer blocks, at least 2
-    heads: int = 3
-    mlp_ratio: float = 4.0  # hidden width of a block's MLP over `width`
-    patch_size: int = 16  # side of a patch in pixels
-    num_classes: int = IMAGENET_CLASSES
-    image_size: int = 224  # pixels of a side of the square images that the position embeddings are a grid for
-    distilled: bool = False  # whether there is a distillation token, with a head of its own
-    layer_norm_eps: float = 1e-6  # 1e-12 in Hugging Face configs
 
     def __post_init__(self) -> None:
         check_shape(self)

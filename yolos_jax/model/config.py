@@ -6,14 +6,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from yolos_jax.errors import InputError
+from yolos_jax.setting import YES, setting
 
 COCO_CLASSES = 91  # raw COCO category ids 0..90; the logit after them is "no object"
 
-# Names of Compute's settings in a recipe's `model`, beside YolosConfig's.
-COMPUTE_SETTINGS = {
-    "compute_dtype": "dtype", "remat": "remat", "attention": "attention", "query_block": "query_block",
-    "max_side": "max_side",
-}  # fmt: skip
 ATTENTIONS = ("auto", "blocks", "cudnn")
 
 
@@ -45,38 +41,56 @@ class NetworkConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The reverse; `InputError` for unknown keys and unusable values.
-
-        Settings of `Compute` may stand among the values and are left out: a recipe's `model` holds both, as did
-        checkpoints before version 0.2.
-        """
+        """The reverse; `InputError` for unknown keys and unusable values."""
         known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known - COMPUTE_SETTINGS.keys())
+        unknown = sorted(set(values) - known)
         if unknown:
             raise InputError(f"unknown model settings {unknown}; the known ones are {sorted(known)}.")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
 @dataclasses.dataclass(frozen=True)
-class YolosConfig(NetworkConfig):
+class ArchitectureSettings:
+    """What decides a detector's parameters and the function computed with them."""
+
+    width: int = setting(192, "embedding width, a multiple of heads", low=1, high=8192)
+    depth: int = setting(12, "number of transformer blocks", low=2, high=256)
+    heads: int = setting(3, "attention heads", low=1, high=1024)
+    mlp_ratio: float = setting(4.0, "hidden width of a block's MLP over model.width", low=1e-4, high=64)
+    patch_size: int = setting(16, "side of a patch in pixels", low=1, high=256)
+    det_tokens: int = setting(
+        100, "number of DET tokens (object queries)", low=1, high=10_000, also=("num_queries", "queries")
+    )
+    # K of a model, which is at least 1; there are K + 1 logits and the last one is "no object".
+    num_classes: int = setting(
+        COCO_CLASSES, "number of classes; 0 derives it from the training annotations", low=0, high=100_000,
+        also=("classes", "nc"),
+    )  # fmt: skip
+    init_pe_size: tuple[int, int] = setting(
+        (800, 1333), "height and width in pixels of the grid of the position embeddings that are added before the "
+        "first block", low=1, high=8192, lengths=(2, 2),
+    )  # fmt: skip
+    mid_pe_size: tuple[int, int] | None = setting(
+        None, "the same for the embeddings that are added after every block but the last; None for a model without "
+        "them", low=1, high=8192, lengths=(2, 2),
+    )  # fmt: skip
+    layer_norm_eps: float = setting(
+        1e-6, "epsilon of LayerNorm: 1e-6 in the reference, 1e-12 in Hugging Face configs", low=0, high=1
+    )
+    # A slip of the reference to reproduce: it does not resize position embeddings whose number is that of the image's
+    # patches, even if the shape differs (a 4:3 image at 576 pixels and the 512x864 grid). Hugging Face always resizes.
+    skip_equal_count: bool = setting(
+        False, "use position embeddings as they are whenever their number is the image's number of patches, even if "
+        "the shape differs (a slip of the reference)",
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class YolosConfig(ArchitectureSettings, NetworkConfig):
     """A YOLOS model: a plain ViT with DET tokens (paper, section 2).
 
     An `InputError` says which value has the wrong type or does not fit the others.
     """
-
-    width: int = 192  # of the embeddings, a multiple of `heads`
-    depth: int = 12  # number of transformer blocks, at least 2
-    heads: int = 3
-    mlp_ratio: float = 4.0  # hidden width of a block's MLP over `width`
-    patch_size: int = 16  # side of a patch in pixels
-    det_tokens: int = 100  # number of DET tokens (object queries)
-    num_classes: int = COCO_CLASSES  # K; there are K + 1 logits and the last one is "no object"
-    init_pe_size: tuple[int, int] = (800, 1333)  # (height, width) in pixels of the grid of initial position embeddings
-    mid_pe_size: tuple[int, int] | None = None  # the same for those added after every block but the last, if any
-    layer_norm_eps: float = 1e-6  # 1e-12 in Hugging Face configs
-    # A slip of the reference to reproduce: it does not resize position embeddings whose number is that of the image's
-    # patches, even if the shape differs (a 4:3 image at 576 pixels and the 512x864 grid). Hugging Face always resizes.
-    skip_equal_count: bool = False
 
     def __post_init__(self) -> None:
         check_shape(self)
@@ -115,22 +129,41 @@ class YolosConfig(NetworkConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class Compute:
+class ComputeSettings:
+    """How any of our networks is computed."""
+
+    attention: str = setting(
+        "auto", "how attention is computed: cudnn (NVIDIA GPUs, bfloat16), blocks (see model.query_block), or auto "
+        "(cudnn where it can be, else blocks, on GPUs of at least 1024)", choices=ATTENTIONS, resume=YES,
+    )  # fmt: skip
+    query_block: int = setting(
+        256, "block size of attention, in keys or queries; larger is faster and uses more memory", low=1,
+        high=1_000_000, resume=YES,
+    )  # fmt: skip
+    compute_dtype: str = setting(  # parameters, statistics and heads are float32
+        "float32", "dtype of the transformer's activations and products", choices=("float32", "bfloat16"),
+        also=("dtype",),
+    )  # fmt: skip
+    remat: bool = setting(
+        False, "recompute each block's activations for its gradient (memory against a third more time)", resume=YES
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute(ComputeSettings):
     """How a model is computed; changes neither its parameters nor, beyond rounding, its results.
 
-    An `InputError` says which value has the wrong type or is below 1, and names it as a recipe does.
+    `attention` "auto" is blocks unless `attention_cudnn.decided` settles it for a device. An `InputError` says which
+    value has the wrong type or is below 1, and names it as a recipe does.
     """
 
-    dtype: str = "float32"  # or "bfloat16", of activations and products; parameters, statistics and heads are float32
-    remat: bool = False  # recompute each block's activations for its gradient (memory against a third more time)
-    # "blocks", or "cudnn"; "auto" is blocks unless `attention_cudnn.decided` settles it for a device
-    attention: str = "auto"
-    query_block: int = 256  # attention meets so many keys, or queries, at once (memory against speed)
-    max_side: int = 84  # longest side of an image in patches that position resizing is compiled for
+    max_side: int = setting(
+        84, "longest side of an image, in patches, that the model is compiled for", low=1, high=1024, resume=YES
+    )
 
     def __post_init__(self) -> None:
-        if self.dtype not in ("float32", "bfloat16"):
-            raise InputError(f"model.compute_dtype is {self.dtype!r}; it must be 'float32' or 'bfloat16'.")
+        if self.compute_dtype not in ("float32", "bfloat16"):
+            raise InputError(f"model.compute_dtype is {self.compute_dtype!r}; it must be 'float32' or 'bfloat16'.")
         if self.attention not in ATTENTIONS:
             raise InputError(f"model.attention is {self.attention!r}; choose one of {', '.join(ATTENTIONS)}.")
         _check_wholes(self, 1, "query_block", "max_side")

@@ -83,7 +83,7 @@ class Yolos(nnx.Module):
           `Outputs`; those of an image do not depend on what it is batched with.
         """
         depth, queries = self.config.depth, self.config.det_tokens
-        dtype = jnp.dtype(self.compute.dtype)
+        dtype = jnp.dtype(self.compute.compute_dtype)
         for layer in attention_layers or ():
             if not -depth <= layer < depth:
                 raise InputError(f"there is no layer {layer}; the model has {depth}, counted from 0.")

@@ -1,12 +1,17 @@
-"""The weights of the set loss. No jax here: settings take their defaults from it."""
+"""The weights of the set loss. No jax here: recipes take their defaults from it."""
 
-from typing import NamedTuple
+import dataclasses
+
+from yolos_jax.setting import setting
 
 
-class LossWeights(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class LossWeights:
     """Used by the matching cost and the loss alike (paper, appendix; DETR)."""
 
-    ce: float = 1.0  # of the cross entropy, and of the target class's probability in the cost
-    bbox: float = 5.0  # of the L1 distance of boxes as cxcywh in 0..1
-    giou: float = 2.0  # of the generalised IoU
-    no_object: float = 0.1  # of a query without a target within the cross entropy; others weigh 1
+    ce: float = setting(1.0, "weight of cross entropy, in the loss and in the matching cost", low=0, high=1e6)
+    bbox: float = setting(5.0, "weight of the L1 distance of boxes, in both", low=0, high=1e6)
+    giou: float = setting(2.0, "weight of generalised IoU, in both", low=0, high=1e6)
+    no_object: float = setting(
+        0.1, 'weight of the class "no object" within cross entropy', low=0, high=1e6, also=("eos_coef",)
+    )

@@ -1,6 +1,7 @@
 """What the programs' command lines share: how mistakes are reported, and `--config` with every setting of a recipe."""
 
 import argparse
+import ast
 import gc
 import itertools
 import os
@@ -12,17 +13,18 @@ from typing import Any, NoReturn
 from absl import logging
 from ml_collections import ConfigDict
 
-from yolos_jax.config import settings
+from yolos_jax.config.reader import Table, assign, flat, read_any, unknown
+from yolos_jax.config.recipes import DETECTION, SETTINGS, require, task_of
 from yolos_jax.errors import InputError, check_path
 
 PACKAGE = Path(__file__).resolve().parents[1]
-RECIPES = PACKAGE / "configs", PACKAGE.parent / "configs"  # installed, or in a checkout
+RECIPES = PACKAGE / "configs", PACKAGE.parent / "configs"  # installed, or in a checkout; each has `paper/`
 
 
 class Parser(argparse.ArgumentParser):
     """Parses a program's flags; a command line that cannot be parsed is one line on stderr and exit code 2."""
 
-    declared: settings.Settings = settings.SETTINGS
+    declared: Table = SETTINGS[DETECTION]
 
     def __init__(self, description: str | None, usage: str | None = None):
         raw = argparse.RawDescriptionHelpFormatter
@@ -45,7 +47,7 @@ class Parser(argparse.ArgumentParser):
         if rest:
             name, _, _ = rest[0].partition("=")
             key, is_setting = name.removeprefix("--config."), name.startswith("--config.")
-            self.error(settings.unknown(key, self.declared) if is_setting else f"unexpected argument {rest[0]!r}")
+            self.error(unknown(key, self.declared) if is_setting else f"unexpected argument {rest[0]!r}")
         for name, value in vars(args).items():  # a shell leaves `--workdir=~/runs` as it is
             setattr(args, name, _at_home(value))
         return args
@@ -68,37 +70,57 @@ def _at_home(value: Any) -> Any:
     return value
 
 
+class ListRecipes(argparse.Action):
+    """Prints the name of every recipe and the first line of its description, and exits."""
+
+    def __call__(self, *_: Any) -> NoReturn:
+        for name, path in recipe_files().items():
+            description = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            first = description.splitlines()[0] if description else ""
+            print(f"{name:<20} {first}")
+        sys.exit(0)
+
+
 class RecipeParser(Parser):
     """The same for a program with a recipe: `--config FILE`, and `--config.KEY=VALUE` for each of its settings.
 
+    The settings are those of the recipe that the command line names, and `--help` shows its values.
+
     Args:
-      tasks: what recipes may train. The settings are those of the recipe named on the command line; if it is of none
-        of these tasks, or there is none, those of the first.
+      tasks: what recipes may train; the first one is assumed where no recipe of them is named.
     """
 
-    def __init__(self, description: str | None, tasks: tuple[str, ...] = (settings.DETECTION,)):
+    def __init__(self, description: str | None, tasks: tuple[str, ...] = (DETECTION,)):
         super().__init__(description, "%(prog)s --config RECIPE [FLAGS] [--config.KEY=VALUE ...]")
         text = "the recipe: a file, or a name such as yolos_s; RECIPE:TEXT passes TEXT to its get_config"
         self.add_argument("--config", required=True, metavar="RECIPE", help=text)
+        self.add_argument("--list", action=ListRecipes, nargs=0, help="name the recipes, a line each, and exit")
         self.tasks = tasks
-        self.declared = settings.TASKS[tasks[0] if len(tasks) == 1 else self._task()]
+        named = self._named()
+        self.declared = SETTINGS[tasks[0] if named is None else task_of(named)]
+        values = {} if named is None else flat(named, self.declared)
         group = self.add_argument_group("settings of the recipe")
-        for key, setting in self.declared.items():
-            text = f"{setting.meaning} (default {setting.default!r})".replace("%", "%%")
-            group.add_argument(f"--config.{key}", metavar="VALUE", default=argparse.SUPPRESS, help=text)
-        for former in settings.former(self.declared):
-            group.add_argument(f"--config.{former}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        for key, found in self.declared.items():
+            value = values.get(key, found.default)
+            text = f"{found.setting.meaning} (default {value!r})".replace("%", "%%")
+            how: dict[str, Any] = {"metavar": "VALUE", "default": argparse.SUPPRESS}
+            if found.type is bool:
+                how |= {"nargs": "?", "const": "True"}
+                hidden: dict[str, Any] = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+                name = f"--noconfig.{key}"
+                group.add_argument(name, dest=f"config.{key}", action="store_const", const="False", **hidden)
+            group.add_argument(f"--config.{key}", help=text, **how)
 
-    def _task(self) -> str:
-        """The task of the recipe that the command line names; the first one if that cannot be told yet."""
+    def _named(self) -> ConfigDict | None:
+        """The recipe that the command line names; None without one of these tasks that can be read."""
         words = sys.argv[1:]
         named = [word.removeprefix("--config=") for word in words if word.startswith("--config=")]
         named += [after for word, after in itertools.pairwise(words) if word == "--config"]
         try:
-            task = settings.task_of(load_recipe(named[-1])) if named else self.tasks[0]
+            recipe = load_recipe(named[-1]) if named else None
         except InputError:  # which is reported when the flags are read
-            return self.tasks[0]
-        return task if task in self.tasks else self.tasks[0]
+            return None
+        return recipe if recipe is not None and task_of(recipe) in self.tasks else None
 
     def add_process_flags(self) -> None:
         """Adds the flags of programs that run in several processes, for `launch.join`."""
@@ -108,8 +130,8 @@ class RecipeParser(Parser):
         text = "one of several processes? auto: as Slurm, Open MPI or TPU hosts say"
         self.add_argument("--distributed", choices=("auto", "on", "off"), default="auto", help=text)
 
-    def parse_recipe(self) -> tuple[argparse.Namespace, ConfigDict]:
-        """(the flags, the recipe with the settings of the command line, completed and checked)."""
+    def parse_recipe(self) -> tuple[argparse.Namespace, Any]:
+        """(the flags, the config of the recipe with the settings of the command line)."""
         if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
             # Threads of the CPU client: callbacks that wait for each other must not use them up.
             os.environ.setdefault("NPROC", "32")
@@ -117,12 +139,12 @@ class RecipeParser(Parser):
         args = self.parse()
         try:
             config = load_recipe(args.config)
-            if settings.task_of(config) not in self.tasks:
-                settings.require(config, self.tasks[0])
+            if task_of(config) not in self.tasks:
+                require(config, self.tasks[0])
             for name, text in vars(args).items():
                 if name.startswith("config."):
-                    settings.assign(config, name.removeprefix("config."), text)
-            return args, settings.complete(config)
+                    assign(config, name.removeprefix("config."), text)
+            return args, read_any(config)
         except InputError as error:
             self.error(str(error))
 
@@ -133,6 +155,13 @@ def say(note: str) -> None:
         print(f"note: {note}", file=sys.stderr)
 
 
+def recipe_files() -> dict[str, Path]:
+    """The files of our recipes by name; those of rows of the paper that nobody starts from come last."""
+    folders = [*RECIPES, *(place / "paper" for place in RECIPES)]
+    files = [file for folder in folders for file in sorted(folder.glob("*.py")) if file.stem != "__init__"]
+    return {file.stem: file for file in files}
+
+
 def load_recipe(name: str) -> ConfigDict:
     """The config of a recipe: a Python file with `get_config()`, or one of ours by its name, such as `yolos_s`.
 
@@ -140,8 +169,7 @@ def load_recipe(name: str) -> ConfigDict:
     """
     check_path(name)
     file, *arguments = [name] if Path(name).is_file() else name.split(":", 1)
-    places = [Path(file), *(folder / f"{file}.py" for folder in RECIPES)]
-    path = next((place for place in places if place.is_file()), None)
+    path = Path(file) if Path(file).is_file() else recipe_files().get(file)
     if path is None:
         raise InputError(f"the config file {file} does not exist.")
     try:

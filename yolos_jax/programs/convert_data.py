@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from yolos_jax.config.settings import BOXES
+from yolos_jax.datasets.settings import BOXES
 from yolos_jax.errors import InputError, check_empty, clear_errors, make_folder
 from yolos_jax.images.reading import UnreadableImage
 from yolos_jax.programs.command_line import Parser

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from yolos_jax.config import settings
+from yolos_jax.config import recipes
 from yolos_jax.distributed import launch
 from yolos_jax.errors import InputError, clear_errors, make_folder
 from yolos_jax.programs.command_line import RecipeParser, say
@@ -18,7 +18,7 @@ from yolos_jax.programs.command_line import RecipeParser, say
 
 def main() -> None:
     """Evaluates as the command line says."""
-    parser = RecipeParser(__doc__, (settings.DETECTION, settings.CLASSIFICATION))
+    parser = RecipeParser(__doc__, (recipes.DETECTION, recipes.CLASSIFICATION))
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder, Hugging Face folder, or hub id")
     parser.add_argument("--out", help="folder for metrics.json and results.json (default CHECKPOINT/eval-STEP)")
     parser.add_argument("--overwrite", action="store_true", help="replace the numbers of an earlier evaluation")
@@ -30,7 +30,7 @@ def main() -> None:
     args, config = parser.parse_recipe()
     with launch.guarded(), clear_errors():
         launch.join(args.coordinator, args.processes, args.process, args.distributed)
-        (classify if settings.task_of(config) == settings.CLASSIFICATION else evaluate)(args, config)
+        (classify if recipes.task_of(config) == recipes.CLASSIFICATION else evaluate)(args, config)
 
 
 def evaluate(args: argparse.Namespace, config: Any) -> None:

@@ -5,13 +5,13 @@ python pretrain.py --config configs/deit_s.py --workdir runs/deit_s --config.dat
 SIGTERM or Ctrl-C finishes the step, saves and leaves with exit code 143 or 130; the same command goes on.
 """
 
-from yolos_jax.config import settings
+from yolos_jax.config import recipes
 from yolos_jax.programs.train import run
 
 
 def main() -> None:
     """Trains as the command line says."""
-    run(__doc__, settings.CLASSIFICATION)
+    run(__doc__, recipes.CLASSIFICATION)
 
 
 if __name__ == "__main__":

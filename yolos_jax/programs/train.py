@@ -8,7 +8,7 @@ SIGTERM or Ctrl-C finishes the step, saves and leaves with exit code 143 or 130;
 import sys
 
 import yolos_jax
-from yolos_jax.config import settings
+from yolos_jax.config import recipes
 from yolos_jax.distributed import launch
 from yolos_jax.errors import clear_errors
 from yolos_jax.programs.command_line import RecipeParser
@@ -16,7 +16,7 @@ from yolos_jax.programs.command_line import RecipeParser
 
 def main() -> None:
     """Trains as the command line says."""
-    run(__doc__, settings.DETECTION)
+    run(__doc__, recipes.DETECTION)
 
 
 def run(description: str | None, task: str) -> None:
@@ -29,7 +29,7 @@ def run(description: str | None, task: str) -> None:
     args, config = parser.parse_recipe()
     with launch.guarded(), clear_errors():
         launch.join(args.coordinator, args.processes, args.process, args.distributed)
-        train = yolos_jax.pretrain if task == settings.CLASSIFICATION else yolos_jax.train
+        train = yolos_jax.pretrain if task == recipes.CLASSIFICATION else yolos_jax.train
         outcome = train(config, args.workdir, args.accept_differences)
         if outcome.signal:
             sys.exit(128 + outcome.signal)

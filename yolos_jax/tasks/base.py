@@ -1,12 +1,12 @@
 """What the tasks have in common: how a recipe's run is described, compared and scored."""
 
-import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import optax
 
-from yolos_jax.config import settings
+from yolos_jax.config.reader import differences, to_json
+from yolos_jax.config.recipes import Config
 from yolos_jax.data.loader import Loaded, LoadStep, Share, load
 from yolos_jax.datasets.splits import MissingSplit
 from yolos_jax.distributed.processes import Processes
@@ -14,6 +14,7 @@ from yolos_jax.errors import InputError
 from yolos_jax.training.optimizer import make_optimizer, schedule_of
 from yolos_jax.training.rates import Rates
 from yolos_jax.training.resume import versions
+from yolos_jax.training.settings import RunSettings, ScheduleSettings
 from yolos_jax.training.task import Differences, Evaluated, Identity, Options, Task
 
 S = TypeVar("S")
@@ -28,11 +29,11 @@ class RecipeTask(Task):
       evaluator: scores parameters on the validation split; None if the run never evaluates.
     """
 
-    config: Any
+    config: Config
     source: Any
     evaluator: Any
 
-    def _set_optimizer(self, optimizer: Any, rates: Rates | None = None) -> None:
+    def _set_optimizer(self, optimizer: ScheduleSettings, rates: Rates | None = None) -> None:
         """The schedule and the optimizer, from the `optimizer` part of the recipe."""
         self.schedule: optax.Schedule = schedule_of(optimizer, self.config.train.epochs, self.plan.steps_per_epoch)
         decay, clip = optimizer.weight_decay, optimizer.clip_norm
@@ -74,8 +75,8 @@ class RecipeTask(Task):
 
     def differences(self, before: Identity) -> Differences:
         now = self.identity()
-        fixed = settings.differences(before.config, now.config, never=True)
-        others = settings.differences(before.config, now.config)
+        fixed = differences(before.config, now.config, never=True)
+        others = differences(before.config, now.config)
         return Differences(self.other_model(before.model), fixed, others + self.other_data(before))
 
     def other_model(self, before: Any) -> list[str]:
@@ -93,23 +94,22 @@ class RecipeTask(Task):
         refuse_unequal(Processes().allgather(facts))
 
 
-def options_of(config: Any, accept_differences: bool = False) -> Options:
+def options_of(config: Config, accept_differences: bool = False) -> Options:
     """How a recipe's run goes about its training."""
     skip = config.data.on_bad_image == "skip"
     return Options(config.train, config.checkpoint, config.eval.every_epochs, skip, accept_differences)
 
 
-def run_facts(config: Any, data: dict[str, Any], order: int = 0) -> dict[str, Any]:
+def run_facts(config: Config, data: dict[str, Any], order: int = 0) -> dict[str, Any]:
     """What makes a recipe's run, or its evaluation, what it is; JSON-ready."""
-    recorded = json.loads(config.to_json_best_effort())
-    return {"config": recorded, "data": data, "order": order, "versions": versions()}
+    return {"config": to_json(config), "data": data, "order": order, "versions": versions()}
 
 
 def refuse_unequal(facts: Sequence[Mapping[str, Any]]) -> None:
     """`InputError` if processes were not started alike: `run_facts` of each, but for a host's own settings."""
     first = facts[0]
     for i, other in enumerate(facts[1:], 1):
-        found = settings.differences(other["config"], first["config"], hosts=True)
+        found = differences(other["config"], first["config"], hosts=True)
         for key, value in first.items():
             if key != "config" and other[key] != value:
                 found.append(f"{key} {other[key]} against {value}")
@@ -129,7 +129,7 @@ def beside_training(open_split: Callable[[], S]) -> S:
         raise MissingSplit(f"{error} {remedy}") from error
 
 
-def check_batch(train: Any, devices: int, multiple: int, reason: str) -> None:
+def check_batch(train: RunSettings, devices: int, multiple: int, reason: str) -> None:
     """`InputError` for a batch size that is not a multiple of `multiple`, which follows from what the error lists."""
     if train.batch_size % multiple:
         raise InputError(

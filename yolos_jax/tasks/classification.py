@@ -1,6 +1,6 @@
 """The task of classification, what a detector starts from: images with a class each, DeiT's recipe, top-1."""
 
-import copy
+import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from yolos_jax.config import settings
+from yolos_jax.config.recipes import ClassificationOptimizer, PretrainingConfig
 from yolos_jax.data.classification.class_batches import ClassBatch, ClassSource, classification_work
 from yolos_jax.data.classification.class_plan import CLASS_ORDER, ShuffledPlan
 from yolos_jax.data.classification.class_views import RandomView
 from yolos_jax.data.classification.mixing import Mixing
 from yolos_jax.data.loader import LoadStep, Share
+from yolos_jax.data.settings import ClassViewSettings, MixingSettings
 from yolos_jax.datasets.class_folders import ClassFolders
 from yolos_jax.datasets.tfds.class_records import ClassRecords
 from yolos_jax.datasets.tfds.records import find_dataset
@@ -24,11 +25,12 @@ from yolos_jax.errors import InputError
 from yolos_jax.evaluation.class_evaluator import TOPS, ClassEvaluation, ClassEvaluator
 from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.classifier import abstract_classifier, classifier_params, classify, drop_rates, stochastic_depth
-from yolos_jax.model.classifier_config import ClassifierConfig
-from yolos_jax.model.config import Compute
+from yolos_jax.model.classifier_config import ClassifierConfig, ClassifierSettings
+from yolos_jax.model.config import Compute, ComputeSettings
 from yolos_jax.model.init import SCHEMES
 from yolos_jax.model.yolos import normalize
 from yolos_jax.objective.soft_labels import mix, soft_cross_entropy
+from yolos_jax.setting import part
 from yolos_jax.tasks.base import RecipeTask, beside_training, check_batch, options_of, steps_sentence
 from yolos_jax.tasks.recipe import batching_of, keep_programs, prepare
 from yolos_jax.training import loop
@@ -38,10 +40,6 @@ from yolos_jax.training.step import Loss, LossReport
 from yolos_jax.training.task import Identity
 from yolos_jax.weights import checkpoints
 
-COMPUTE = {"compute_dtype": "dtype", "remat": "remat", "attention": "attention", "query_block": "query_block"}
-# Settings that say what the parameters are; `drop_path` and how to compute do not.
-MODEL = ("width", "depth", "heads", "mlp_ratio", "patch_size", "image_size", "distilled", "layer_norm_eps")
-
 
 def pretrain(
     config: Any, workdir: str | Path, accept_differences: bool = False, devices: Sequence[jax.Device] | None = None
@@ -50,7 +48,7 @@ def pretrain(
 
     Arguments and errors are those of `tasks.detection.train`.
     """
-    config = prepare(config, settings.CLASSIFICATION)
+    config = prepare(config, PretrainingConfig)
     options = options_of(config, accept_differences)
     return loop.train(functools.partial(ClassificationTask, config), workdir, options, devices)
 
@@ -67,7 +65,7 @@ def evaluate_classifier(config: Any, checkpoint: str | Path) -> ClassEvaluation:
 
 def class_evaluator_for(config: Any, checkpoint: str | Path) -> tuple[dict, Meta, ClassEvaluator]:
     """A checkpoint's parameters and meta, and what evaluates them as a recipe says."""
-    config = prepare(config, settings.CLASSIFICATION)
+    config = prepare(config, PretrainingConfig)
     params, meta = checkpoints.load_any(checkpoint)
     checkpoints.check_model(checkpoint, different_model(classifier_of(config, meta.model.num_classes), meta.model))
     names = tuple(meta.label_names[label] for label in sorted(meta.label_names))
@@ -75,26 +73,30 @@ def class_evaluator_for(config: Any, checkpoint: str | Path) -> tuple[dict, Meta
     return params, meta, class_evaluator_of(config, meta.model, source, data_mesh())
 
 
-def classifier_of(config: Any, num_classes: int) -> ClassifierConfig:
+def classifier_of(config: PretrainingConfig, num_classes: int) -> ClassifierConfig:
     """The architecture; `num_classes` is the data's or a checkpoint's, for a recipe that leaves it open (0)."""
-    values = {name: config.model[name] for name in MODEL}
-    return ClassifierConfig(**values, num_classes=config.model.num_classes or num_classes)
+    wanted = part(config.model, ClassifierSettings)
+    return ClassifierConfig(**dataclasses.asdict(wanted) | {"num_classes": wanted.num_classes or num_classes})
 
 
-def class_source_of(config: Any, which: str, classes: tuple[tuple[str, ...], str] | None = None) -> ClassSource:
+def class_source_of(
+    config: PretrainingConfig, which: str, classes: tuple[tuple[str, ...], str] | None = None
+) -> ClassSource:
     """The data set for "train" or "val"; `MissingSplit` and other `InputError`s say what is wrong with it.
 
     Args:
       classes: what the classes must be, and where that is from.
     """
     data = config.data
-    shared = data[f"{which}_split"], data.max_images, classes
+    shared = getattr(data, f"{which}_split"), data.max_images, classes
     # NAME/VERSION; a level deeper are the images of class folders, a million of them.
     directory = find_dataset(data.root, 2) if Path(data.root).is_dir() else None
     return ClassRecords(directory, *shared) if directory else ClassFolders(data.root, *shared)
 
 
-def class_evaluator_of(config: Any, model: ClassifierConfig, source: ClassSource, mesh: Mesh) -> ClassEvaluator:
+def class_evaluator_of(
+    config: PretrainingConfig, model: ClassifierConfig, source: ClassSource, mesh: Mesh
+) -> ClassEvaluator:
     """What evaluates a model on a data set whose classes are the model's."""
     return ClassEvaluator(model, source, batching_of(config, mesh), config.data.crop_share, config.model.query_block)
 
@@ -108,11 +110,12 @@ class ClassificationTask(RecipeTask):
     buckets = 1
     data_order = CLASS_ORDER
 
+    config: PretrainingConfig
     source: ClassSource
     plan: ShuffledPlan
     model: ClassifierConfig
 
-    def __init__(self, config: Any, mesh: Mesh):
+    def __init__(self, config: PretrainingConfig, mesh: Mesh):
         self.config, self.mesh = config, mesh
         self.source = class_source_of(config, "train")
         self.model = classifier_of(config, len(self.source.names))
@@ -120,7 +123,7 @@ class ClassificationTask(RecipeTask):
             classes = f"{self.source.origin} has {len(self.source.names)} classes"
             few = f"model.num_classes is {self.model.num_classes} and {classes}"
             raise InputError(f"{few}; set it to 0, which takes the data's.")
-        compute = Compute(**{name: config.model[key] for key, name in COMPUTE.items()})
+        compute = Compute(**dataclasses.asdict(part(config.model, ComputeSettings)))
         compute = decided(compute, self.model, mesh.devices.flat[0])
         self.graph, self.shapes = abstract_classifier(self.model, compute)
         self.view, self.mixing = view_of(config), mixing_of(config)
@@ -186,25 +189,23 @@ class ClassificationTask(RecipeTask):
         return [line, *(f"note: {note}" for note in dict.fromkeys(notes))]
 
 
-def view_of(config: Any) -> RandomView:
+def view_of(config: PretrainingConfig) -> RandomView:
     """How training images are augmented."""
-    names = "crop_area", "flip", "operations", "chance", "magnitude", "deviation", "erase"
-    return RandomView(config.model.image_size, **{name: config.augment[name] for name in names})
+    numbers = dataclasses.asdict(part(config.augment, ClassViewSettings))
+    return RandomView(size=config.model.image_size, **numbers)
 
 
-def mixing_of(config: Any) -> Mixing:
+def mixing_of(config: PretrainingConfig) -> Mixing:
     """How training images are mixed in pairs; false if they are not."""
-    augment = config.augment
-    return Mixing(config.model.image_size, augment.mixup, augment.cutmix, augment.mix, augment.switch)
+    return Mixing(size=config.model.image_size, **dataclasses.asdict(part(config.augment, MixingSettings)))
 
 
-def scaled(optimizer: Any, batch_size: int) -> Any:
+def scaled(optimizer: ClassificationOptimizer, batch_size: int) -> ClassificationOptimizer:
     """The optimizer's part of a recipe with the learning rate that belongs to the batch size."""
-    optimizer = copy.deepcopy(optimizer)
-    if optimizer.rate_batch:
-        with optimizer.ignore_type():
-            optimizer.learning_rate *= batch_size / optimizer.rate_batch
-    return optimizer
+    if not optimizer.rate_batch:
+        return optimizer
+    rate = optimizer.learning_rate * batch_size / optimizer.rate_batch
+    return dataclasses.replace(optimizer, learning_rate=rate)
 
 
 def starting_classifier(model: ClassifierConfig, init: str, seed: int, names: Sequence[str]) -> dict:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from yolos_jax.config.recipes import DetectionConfig
 from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.data.loader import LoadStep, Share
@@ -28,6 +29,7 @@ from yolos_jax.model.yolos import abstract, apply
 from yolos_jax.objective.losses import Divisors, Targets, divisors_of, set_loss
 from yolos_jax.objective.matching import check_matcher
 from yolos_jax.objective.weights import LossWeights
+from yolos_jax.setting import part
 from yolos_jax.tasks import recipe
 from yolos_jax.tasks.base import RecipeTask, beside_training, check_batch, options_of, steps_sentence
 from yolos_jax.training import loop
@@ -50,7 +52,7 @@ def train(
       workdir, devices: see `training.loop.train`, also for the errors raised.
       accept_differences: go on even if the recipe or the annotations have changed.
     """
-    config = recipe.prepare(config)
+    config = recipe.prepare(config, DetectionConfig)
     options = options_of(config, accept_differences)
     return loop.train(functools.partial(DetectionTask, config), workdir, options, devices)
 
@@ -62,24 +64,25 @@ class DetectionTask(RecipeTask):
     shown = ("total", "ce", "bbox", "giou")
     headline = ("AP", "AP50")
 
+    config: DetectionConfig
     source: DataSet
     plan: TrainingPlan
     model: YolosConfig
 
-    def __init__(self, config: Any, mesh: Mesh):
+    def __init__(self, config: DetectionConfig, mesh: Mesh):
         check_matcher(config.matcher)
         self.config, self.mesh = config, mesh
         self.source = recipe.source_of(config, "train")
         refuse_nothing_to_train_on(self.source)
         self.model = recipe.model_of(config, self.source.num_classes)
-        self.compute: Compute = decided(recipe.compute_of(config), self.model, mesh.devices.flat[0])
+        self.compute: Compute = decided(part(config.model, Compute), self.model, mesh.devices.flat[0])
         self.graph, self.shapes = abstract(self.model, self.compute)
         self._check_batch()
         self.plan = recipe.plan_of(config, self.model, self.source.examples.sizes)
         self.buckets = len(self.plan.edges)
         self._set_optimizer(config.optimizer, rates_of(config.optimizer, self.shapes))
         self.evaluator = self._evaluator() if config.eval.every_epochs else None
-        replica, weights = config.train.images_per_replica, LossWeights(**config.loss)
+        replica, weights = config.train.images_per_replica, config.loss
         self._loss = detection_loss(self.graph, replica, config.matcher, mesh, weights)
         self._divisors = batch_divisors(replica)
 
@@ -183,7 +186,7 @@ def evaluate(config: Any, checkpoint: str | Path) -> Evaluation:
 
 def evaluator_for(config: Any, checkpoint: str | Path) -> tuple[dict, Meta, Evaluator]:
     """A checkpoint's parameters and meta, and what evaluates them as a recipe says."""
-    config = recipe.prepare(config)
+    config = recipe.prepare(config, DetectionConfig)
     params, meta = load_model(checkpoint)
     model = recipe.model_of(config, meta.model.num_classes)
     check_model(checkpoint, meta.model.differences(model))

@@ -1,18 +1,16 @@
-"""From a recipe (an ml_collections config, see yolos_jax/config/settings.py) to the objects it describes.
+"""From a recipe to the objects it describes."""
 
-All functions but `prepare` and `keep_programs` take a config that `settings.complete` has completed and checked.
-"""
-
+import dataclasses
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from yolos_jax.config import settings
+from yolos_jax.config.reader import read, read_any
+from yolos_jax.config.recipes import Config, DetectionConfig
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.datasets.annotations import Complain, stop
@@ -27,41 +25,38 @@ from yolos_jax.evaluation.every_image import EveryImage
 from yolos_jax.evaluation.one_pass import Batching
 from yolos_jax.images.sequence import Geometry, default_max_side
 from yolos_jax.inference.compiled import keep_compiled
-from yolos_jax.model.config import COMPUTE_SETTINGS, Compute, YolosConfig
+from yolos_jax.model.config import ArchitectureSettings, YolosConfig
+from yolos_jax.setting import part
+
+C = TypeVar("C", bound=Config)
 
 
-def prepare(config: Any, task: str = settings.DETECTION) -> ConfigDict:
-    """A recipe of a task, completed and checked; its precision of matrix products becomes the process's."""
-    settings.require(config, task)
-    config = settings.complete(config)
+def prepare(config: Any, kind: type[C]) -> C:
+    """A recipe, completed and checked; its precision of matrix products becomes the process's."""
+    config = read(config, kind)
     jax.config.update("jax_default_matmul_precision", config.precision)
     return config
 
 
 def keep_programs(config: Any) -> None:
-    """Turns on jax's compilation cache as a recipe says, which need not be complete; a warning says why not."""
-    note = keep_compiled(settings.complete(config).eval.compilation_cache)
+    """Turns on jax's compilation cache where a recipe wants it; a warning says why not."""
+    note = keep_compiled(read_any(config).eval.compilation_cache)
     if note:
         warnings.warn(note, stacklevel=3)  # of whoever called the function that calls this one
 
 
-def model_of(config: Any, num_classes: int) -> YolosConfig:
+def model_of(config: DetectionConfig, num_classes: int) -> YolosConfig:
     """The architecture; `num_classes` is the data's or a checkpoint's, for a recipe that leaves it open (0)."""
-    values = config.model.to_dict()
-    return YolosConfig.from_dict(values | {"num_classes": values["num_classes"] or num_classes})
+    wanted = part(config.model, ArchitectureSettings)
+    return YolosConfig(**dataclasses.asdict(wanted) | {"num_classes": wanted.num_classes or num_classes})
 
 
-def compute_of(config: Any) -> Compute:
-    """How the model is computed in training."""
-    return Compute(**{name: config.model[key] for key, name in COMPUTE_SETTINGS.items()})
-
-
-def geometry_of(config: Any, model: YolosConfig) -> Geometry:
+def geometry_of(config: DetectionConfig, model: YolosConfig) -> Geometry:
     """How images are resized for evaluation (and in training without augmentation)."""
     return Geometry.of(config.data.short_side, config.data.max_side, model.patch_size, config.model.max_side)
 
 
-def augmentation_of(config: Any, model: YolosConfig) -> Pipeline:
+def augmentation_of(config: DetectionConfig, model: YolosConfig) -> Pipeline:
     """What is done to training images; a recipe without `data.scales` does not augment."""
     data, patch = config.data, model.patch_size
     if not data.scales:
@@ -73,14 +68,14 @@ def augmentation_of(config: Any, model: YolosConfig) -> Pipeline:
     return pipeline
 
 
-def plan_of(config: Any, model: YolosConfig, sizes: np.ndarray) -> TrainingPlan:
+def plan_of(config: DetectionConfig, model: YolosConfig, sizes: np.ndarray) -> TrainingPlan:
     """Which images share a batch of training, for images of (width, height) `sizes`."""
     pipeline, train = augmentation_of(config, model), config.train
     return TrainingPlan(sizes, pipeline, train.batch_size, config.data.buckets, train.epochs, config.seed)
 
 
 def source_of(
-    config: Any,
+    config: DetectionConfig,
     which: str,
     category_ids: tuple[int, ...] | None = None,
     num_classes: int | None = None,
@@ -97,24 +92,32 @@ def source_of(
       MissingSplit: there is none; other `InputError`s say what is wrong with it.
     """
     data = config.data
-    split, annotations, images = (data[f"{which}_{name}"] for name in ("split", "annotations", "images"))
+    split, annotations, images = (getattr(data, f"{which}_{name}") for name in ("split", "annotations", "images"))
     classes = config.model.num_classes if num_classes is None else num_classes
-    rules = Rules(which, data.upright, data.sixteen_bit, data.names, data[f"{which}_boxes"], known or Known())
+    rules = Rules(which, data.upright, data.sixteen_bit, data.names, getattr(data, f"{which}_boxes"), known or Known())
     shared = data.root, split, classes, data.max_images, data.categories, category_ids
     if not images and not is_datasets(data.root) and find_dataset(data.root):
         return TfdsSource(*shared, annotations, complain, rules)
     opener = opener_of(Path(data.root), split, annotations, images)
-    more = {"keep_absent": data.on_bad_image == "skip", "measured": data.sizes == "images"}
-    return CocoSource(*shared, annotations, images, complain, rules, opener, **more)
+    return CocoSource(
+        *shared,
+        annotations,
+        images,
+        complain,
+        rules,
+        opener,
+        keep_absent=data.on_bad_image == "skip",
+        measured=data.sizes == "images",
+    )
 
 
-def batching_of(config: Any, mesh: Mesh) -> Batching:
+def batching_of(config: Config, mesh: Mesh) -> Batching:
     """How a recipe of any task reads the batches of an evaluation."""
     data = config.data
     return Batching(mesh, config.eval.batch_size, data.on_bad_image, data.workers, data.ahead)
 
 
-def evaluator_of(config: Any, model: YolosConfig, source: DataSet, mesh: Mesh) -> Evaluator:
+def evaluator_of(config: DetectionConfig, model: YolosConfig, source: DataSet, mesh: Mesh) -> Evaluator:
     """What evaluates a model on a data set whose labels are the model's."""
     images = EveryImage(source, geometry_of(config, model), batching_of(config, mesh), config.data.buckets)
     return Evaluator(model, images, config.model.query_block)

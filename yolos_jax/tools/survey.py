@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from yolos_jax.data.category_names import plain_name
 from yolos_jax.data.examples import Example, ExampleTable
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.datasets.annotations import Complain
+from yolos_jax.datasets.category_names import plain_name
 from yolos_jax.datasets.coco import orphans_of
 from yolos_jax.datasets.dark import HELP, dark_files
 from yolos_jax.datasets.dataset import DataSet

@@ -45,7 +45,7 @@ def schedule_of(optimizer: Any, epochs: int, per_epoch: int) -> optax.Schedule:
     """
     base, least, warmup = optimizer.learning_rate, optimizer.min_lr, optimizer.warmup_epochs
     if base < least:
-        scaled = ", scaled to the size of the batch," if optimizer.get("rate_batch") else ""
+        scaled = ", scaled to the size of the batch," if getattr(optimizer, "rate_batch", 0) else ""
         found = f"optimizer.learning_rate{scaled} is {base:.3g}, below optimizer.min_lr {least:.3g}"
         raise InputError(f"{found}, at which the schedule ends; lower optimizer.min_lr.")
     if optimizer.schedule == "epoch":

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from yolos_jax.data.loader import Loaded, Share
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.rates import Rates
-from yolos_jax.training.settings import CheckpointSettings, TrainSettings
+from yolos_jax.training.settings import CheckpointSettings, RunSettings
 from yolos_jax.training.step import LossReport
 
 
@@ -154,7 +154,7 @@ MakeTask = Callable[[Mesh], Task]
 class Options:
     """How a run goes about it; only `train.ema`, and the rounding of `train.accumulate`, change what is computed."""
 
-    train: TrainSettings
+    train: RunSettings
     checkpoint: CheckpointSettings
     evaluate_every: int = 1  # epochs between evaluations; 0 for none
     skip_unreadable: bool = False  # another image takes the place of one that cannot be read

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from yolos_jax.data.classification.random_augment import MOST, NAMES, operate
+from yolos_jax.data.settings import ClassViewSettings
 
 ATTEMPTS = 10  # drawings of a rectangle that must fit, before another one is taken instead
 RATIO = (3 / 4, 4 / 3)  # bounds of a crop's width over its height
@@ -31,20 +32,13 @@ class View(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomView:
+class RandomView(ClassViewSettings):
     """DeiT's augmentation: random resized crop, flip, RandAugment, random erasing; bicubic throughout.
 
     `draw` draws the numbers of a view; `pixels` makes uint8 `[size, size, 3]` of an RGB image of any size.
     """
 
     size: int = 224  # pixels of a side
-    crop_area: float = 0.08  # least share of an image's area that a crop has
-    flip: float = 0.5  # probability
-    operations: int = 2  # of RandAugment, each of which is done with a probability of `chance`
-    chance: float = 0.5
-    magnitude: float = 9.0  # mean of the operations' magnitudes, of 10
-    deviation: float = 0.5  # standard deviation of the magnitudes
-    erase: float = 0.25  # probability that a box is erased
 
     def draw(self, random: np.random.Generator) -> View:
         # The order of these lines decides the numbers.

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from yolos_jax.data.settings import MixingSettings
+
 
 class Mixed(NamedTuple):
     """How `n` images are mixed with their partners."""
@@ -19,17 +21,13 @@ class Mixed(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Mixing:
+class Mixing(MixingSettings):
     """Each pair is mixed up or has boxes exchanged, with shares of a beta distribution."""
 
     size: int = 224  # pixels of a side
-    mixup: float = 0.8  # both parameters of the beta distribution of mixup's shares; 0 for no mixup
-    cutmix: float = 1.0  # the same of CutMix's
-    probability: float = 1.0  # that a pair is mixed at all
-    switch: float = 0.5  # that it is by CutMix, if both are wanted
 
     def __bool__(self) -> bool:
-        return self.probability > 0 and (self.mixup > 0 or self.cutmix > 0)
+        return self.mix > 0 and (self.mixup > 0 or self.cutmix > 0)
 
     def draw(self, random: np.random.Generator, images: int) -> Mixed:
         """The numbers of an even number of images."""
@@ -38,7 +36,7 @@ class Mixing:
         both = self.mixup > 0 and self.cutmix > 0
         for pair in range(images // 2 if self else 0):
             u, which = random.random(2)
-            if u >= self.probability:
+            if u >= self.mix:
                 continue
             slots = slice(2 * pair, 2 * pair + 2)
             cuts = which < self.switch if both else self.cutmix > 0

@@ -1,7 +1,7 @@
 r"""The classifier that YOLOS-S (compound dwr) starts from: 19 blocks of width 240, 272 pixels. Paper, table 4.
 
-python pretrain.py --config configs/deit_s_compound.py --workdir runs/deit_s_compound --config.data.root=data/imagenet
-python train.py --config configs/yolos_s_compound.py --workdir runs/s_compound --config.data.root=data/coco \
+python pretrain.py --config deit_s_compound --workdir runs/deit_s_compound --config.data.root=data/imagenet
+python train.py --config yolos_s_compound --workdir runs/s_compound --config.data.root=data/coco \
     --config.init=runs/deit_s_compound
 
 Otherwise as `deit_s`.
@@ -9,10 +9,10 @@ Otherwise as `deit_s`.
 
 from ml_collections import ConfigDict
 
-from yolos_jax.config import settings
+from yolos_jax.config.recipes import pretraining_recipe
 
 
 def get_config() -> ConfigDict:
-    config = settings.get_classifier_config("s")
+    config = pretraining_recipe("s")
     config.model.update(depth=19, width=240, heads=6, image_size=272)
     return config

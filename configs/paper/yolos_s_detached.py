@@ -1,17 +1,17 @@
 """YOLOS-S with detached DET tokens: they and their positions stay random; otherwise `yolos_s`. Paper, table 7.
 
 python convert.py deit_small_patch16_224.pth --variant s --out runs/deit_s
-python train.py --config configs/yolos_s_detached.py --config.init=runs/deit_s --workdir runs/s_detached
+python train.py --config yolos_s_detached --config.init=runs/deit_s --workdir runs/s_detached
 
 Their positions between the blocks stay as well: all that these 100 tokens bring to the sequence is fixed.
 """
 
 from ml_collections import ConfigDict
 
-from yolos_jax.config import settings
+from yolos_jax.config.recipes import detection_recipe
 
 
 def get_config() -> ConfigDict:
-    config = settings.get_config("s")
+    config = detection_recipe("s")
     config.optimizer.freeze = ("det_tokens", "pos_embed.det", "mid_pos_embed.*.det")
     return config

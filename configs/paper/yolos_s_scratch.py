@@ -1,6 +1,6 @@
 """YOLOS-S without pre-training: 250 epochs from random weights; otherwise `yolos_s`. Paper, table 2, "rand. init.".
 
-python train.py --config configs/yolos_s_scratch.py --workdir runs/s_scratch
+python train.py --config yolos_s_scratch --workdir runs/s_scratch
 
 The start is the reference's random one, with tiny tokens and positions, as in the paper. --config.init=from_nothing is
 this package's, which learns faster without pre-training.
@@ -8,10 +8,10 @@ this package's, which learns faster without pre-training.
 
 from ml_collections import ConfigDict
 
-from yolos_jax.config import settings
+from yolos_jax.config.recipes import detection_recipe
 
 
 def get_config() -> ConfigDict:
-    config = settings.get_config("s")
+    config = detection_recipe("s")
     config.train.epochs = 250
     return config

@@ -1,0 +1,154 @@
+"""What values a setting accepts, and how they are spelt on the command line: all by its type and its declaration."""
+
+import ast
+import contextlib
+import dataclasses
+import numbers
+import os
+import types
+import typing
+from typing import Any
+
+from yolos_jax.errors import InputError, shown
+from yolos_jax.setting import Setting
+
+MOST_CHARACTERS = 4096  # of a text, a path for instance
+
+
+@dataclasses.dataclass(frozen=True)
+class Declared:
+    """A setting of a recipe, found in the dataclass that owns it."""
+
+    key: str  # dotted, such as `data.root`
+    type: Any  # without None
+    optional: bool  # whether it may be None
+    default: Any
+    setting: Setting
+
+    @classmethod
+    def of(cls, key: str, field: dataclasses.Field[Any], setting: Setting) -> "Declared":
+        """A field's; the other type of a union is None."""
+        found: Any = field.type
+        optional = isinstance(found, types.UnionType)
+        if optional:
+            found = next(each for each in typing.get_args(found) if each is not types.NoneType)
+        return cls(key, found, optional, field.default, setting)
+
+    @property
+    def items(self) -> Any:
+        """The type of a tuple's items; None for anything else."""
+        return typing.get_args(self.type)[0] if typing.get_origin(self.type) is tuple else None
+
+    @property
+    def wanted(self) -> str:
+        """What is accepted, as the end of the sentence "it must be ..."."""
+        return f"{self._wanted()}, or None" if self.optional else self._wanted()
+
+    def _wanted(self) -> str:
+        how = self.setting
+        if how.choices:
+            return f"one of {', '.join(how.choices)}"
+        if self.type is bool:
+            return "True or False"
+        if self.type is str:
+            return f"a text of one line and at most {MOST_CHARACTERS} characters"
+        if self.items is str:
+            return f"a tuple of at most {how.lengths[1]} texts of one line, such as ('a', 'b')"
+        bounds = f"of at least {_bound(how.low)} and at most {_bound(how.high)}"
+        if self.items is int:
+            least, most = how.lengths
+            count = str(least) if least == most else f"{least} to {most}"
+            example = ", ".join([str(max(how.low, 480))] * max(least, 2))
+            return f"a tuple of {count} whole numbers {bounds}, such as ({example})"
+        noun = how.noun or ("a whole number" if self.type is int else "a number")
+        return f"{noun} {bounds}"
+
+    def check(self, value: Any) -> Any:
+        """The value in its plain Python type; `InputError` if it is not accepted."""
+        try:
+            return None if self.optional and value is None else self._accept(value)
+        except Exception as error:  # comparing an object of the user's with a bound may raise anything
+            must = "choose" if self.setting.choices else "it must be"
+            raise InputError(f"{self.key} is {shown(value)}; {must} {self.wanted}.") from error
+
+    def _accept(self, value: Any) -> Any:
+        if self.items is not None:
+            least, most = self.setting.lengths
+            _require(isinstance(value, tuple | list) and least <= len(value) <= most)
+            return tuple(self._accept_one(self.items, item) for item in value)
+        return self._accept_one(self.type, value)
+
+    def _accept_one(self, kind: Any, value: Any) -> Any:
+        if kind is bool:
+            _require(isinstance(value, bool))
+            return value
+        if kind is str:
+            return _text(value, self.setting)
+        whole = isinstance(value, numbers.Integral)
+        _require(type(value) is not bool and isinstance(value, numbers.Real) and (whole or kind is float))
+        _require(self.setting.low <= value <= self.setting.high)  # NaN compares false with everything
+        return int(value) if whole else float(value)
+
+    def read(self, text: str) -> Any:
+        """A value from a word of the command line, for `check`; the text itself if it cannot be one."""
+        if self.optional and text.strip().lower() == "none":
+            return None
+        if self.type is bool:
+            return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
+        if self.items is int:
+            return _read_numbers(text)
+        if self.items is str:
+            return _read_texts(text)
+        if self.type in (int, float):
+            return _read_number(text)
+        return text
+
+
+def _bound(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.7g}"
+
+
+def _require(accepted: bool) -> None:
+    if not accepted:
+        raise ValueError
+
+
+def _text(value: Any, how: Setting) -> str:
+    _require(isinstance(value, str) and len(value) <= MOST_CHARACTERS)
+    _require("\0" not in value and value.splitlines() in ([], [value]))
+    _require(not how.choices or value in how.choices)
+    value.encode()  # raises UnicodeEncodeError, a ValueError, for half characters, which no file could hold
+    return os.path.expanduser(value) if how.path else str(value)
+
+
+def _read_number(text: str) -> Any:
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            return number(text)
+    return text
+
+
+def _read_numbers(text: str) -> Any:
+    """Whole numbers with commas, in brackets or not."""
+    inner = text.strip()
+    if inner[:1] + inner[-1:] in ("()", "[]"):
+        inner = inner[1:-1].strip()
+    if not inner:
+        return ()
+    try:
+        return tuple(int(item) for item in inner.removesuffix(",").split(","))
+    except ValueError:
+        return text
+
+
+def _read_texts(text: str) -> Any:
+    """Words with commas, in parentheses or not, or a list as Python writes it."""
+    inner = text.strip()
+    if inner[:1] in ("(", "["):
+        with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            return ast.literal_eval(inner)  # `[a-c]*` is not a list of Python's
+    if inner[:1] + inner[-1:] == "()":
+        inner = inner[1:-1]
+    if not inner.strip():
+        return ()
+    return tuple(item.strip() for item in inner.removesuffix(",").split(","))

@@ -1,0 +1,19 @@
+"""The settings of evaluation. No jax here."""
+
+import dataclasses
+
+from yolos_jax.setting import YES, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSettings:
+    """When and in which batches parameters are scored."""
+
+    batch_size: int = setting(8, "images of a batch of evaluation, over all devices", low=1, high=1024, resume=YES)
+    every_epochs: int = setting(
+        1, "epochs between evaluations; 0 for none while training", low=0, high=100_000, resume=YES
+    )
+    compilation_cache: str = setting(
+        "auto", "where eval.py keeps compiled programs for the next evaluation: auto (what jax has been told, else the "
+        "user's cache folder), off, or a folder", path=True, resume=YES, host=True,
+    )  # fmt: skip
