@@ -9,7 +9,7 @@ from made_coco import box, make_coco
 from yolos_jax.data import loader
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.data.detection_batches import detection_work
-from yolos_jax.data.loader import Share, Work, load
+from yolos_jax.data.loader import LoadStep, Share, load
 from yolos_jax.data.plan import EvaluationPlan, TrainingPlan
 from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.errors import InputError
@@ -42,17 +42,17 @@ def image(root, index: int):
     return root / "train2017" / f"{index + 1}.jpg"
 
 
-def training(root, seed=0, share=loader.ALL) -> Work:
+def training(root, seed=0, share=loader.ALL) -> LoadStep:
     source = CocoSource(root, "train2017")
     return detection_work(source, TrainingPlan(source.examples.sizes, DRAW, 4, 3, 3, seed), 16, 84, share)
 
 
-def evaluation(root, batch_size=4) -> Work:
+def evaluation(root, batch_size=4) -> LoadStep:
     source = CocoSource(root, "train2017")
     return detection_work(source, EvaluationPlan(source.examples.sizes, PLAIN, batch_size, 2), 16, 84)
 
 
-def slots_of(work: Work, loaded) -> list[tuple]:
+def slots_of(work: LoadStep, loaded) -> list[tuple]:
     """Everything there is to know about each slot of a batch, the pixels as a checksum."""
     ids = [int(work.view.source.examples.image_ids[i]) if i >= 0 else None for i in loaded.indices]
     assert loaded.real == sum(int(h * w) for (h, w), valid in zip(loaded.batch.grid, loaded.batch.valid) if valid)
@@ -60,7 +60,7 @@ def slots_of(work: Work, loaded) -> list[tuple]:
     return [(loaded.step, *values) for values in zip(ids, *fields)]
 
 
-def run(work: Work, start=0, stop=None, workers=0) -> list[list[tuple]]:
+def run(work: LoadStep, start=0, stop=None, workers=0) -> list[list[tuple]]:
     with contextlib.closing(load(work, start, len(work.plan) if stop is None else stop, workers)) as batches:
         return [slots_of(work, loaded) for loaded in batches]
 

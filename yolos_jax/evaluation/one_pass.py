@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from yolos_jax.data.loader import Loaded, Share, Work, load
+from yolos_jax.data.loader import Loaded, LoadStep, Share, load
 from yolos_jax.distributed.processes import Processes, place, reports_loss
 from yolos_jax.errors import InputError
 
@@ -65,7 +65,7 @@ class Passes:
     def __init__(
         self,
         batching: Batching,
-        work_of: Callable[[Share], Work],
+        work_of: Callable[[Share], LoadStep],
         steps: int,
         images: int,
         inputs: Callable[[Loaded], tuple[np.ndarray, ...]],

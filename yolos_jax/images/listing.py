@@ -8,7 +8,7 @@ from yolos_jax.images.reading import image_endings
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file is one of macOS (`._name`, `.DS_Store`) or hidden otherwise: never part of a data set."""
+    """Whether a file is hidden, as macOS's `._name` and `.DS_Store` are: such files are never part of a data set."""
     return name.startswith(".")
 
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from yolos_jax.config.recipes import DetectionConfig
 from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.examples import TrainBatch
-from yolos_jax.data.loader import Share, Work
+from yolos_jax.data.loader import LoadStep, Share
 from yolos_jax.data.plan import ORDER, TrainingPlan
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.plausible import nothing_to_find
@@ -106,7 +106,7 @@ class DetectionTask(RecipeTask):
         by_name = config.data.names == "match"
         return starting_params(self.model, config.init, config.seed, self.source.label_names, by_name)
 
-    def work(self, share: Share) -> Work:
+    def work(self, share: Share) -> LoadStep:
         return detection_work(self.source, self.plan, self.model.patch_size, self.compute.max_side, share)
 
     def loss(self, params: dict, batch: TrainBatch, divisors: Any = None) -> tuple[jax.Array, LossReport]:
