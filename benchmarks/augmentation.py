@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.common import AHEAD, in_turns, positive, steps_of
-from yolos_jax.data.classification.class_loader import LoadClasses
+from yolos_jax.data.classification.class_batches import classification_work
 from yolos_jax.data.classification.class_plan import ShuffledPlan
 from yolos_jax.data.classification.class_views import RandomView
 from yolos_jax.data.classification.mixing import Mixing
@@ -144,7 +144,7 @@ def ours(arguments: argparse.Namespace, seed: int) -> Generator[int]:
     steps = steps_of(arguments)
     epochs = -(-steps * arguments.batch_size // (len(source) // arguments.batch_size * arguments.batch_size))
     plan = ShuffledPlan(len(source), arguments.batch_size, epochs, seed)
-    work = LoadClasses(source, plan, RandomView(SIZE), 16, np.full(12, 0.1), Mixing(SIZE))
+    work = classification_work(source, plan, RandomView(SIZE), 16, np.full(12, 0.1), Mixing(SIZE))
     with contextlib.closing(load(work, 0, steps, arguments.workers, AHEAD)) as batches:
         for loaded in batches:
             yield int(loaded.batch.valid.sum())

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from yolos_jax.config.reader import read
+from yolos_jax.config.recipes import DetectionConfig
 from yolos_jax.data.augment import Pipeline
 from yolos_jax.images.sequence import ceil_div
 from yolos_jax.programs.command_line import load_recipe
@@ -47,7 +49,7 @@ def recipe_of(name: str) -> ConfigDict:
 
 def augmentation(name: str) -> Pipeline:
     """As the recipe of that name trains."""
-    config = recipe_of(name)
+    config = read(recipe_of(name), DetectionConfig)
     return recipe.augmentation_of(config, recipe.model_of(config, 91))
 
 

@@ -29,16 +29,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
-from ml_collections import ConfigDict
 
 from benchmarks.common import augmentation, positive, recipe_of
+from yolos_jax.config.recipes import DetectionConfig
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.distributed.mesh import data_mesh, replicated, split_over
 from yolos_jax.errors import InputError, clear_errors
 from yolos_jax.inference.detector import detect
 from yolos_jax.model.attention_cudnn import decided
+from yolos_jax.model.config import Compute
 from yolos_jax.model.yolos import abstract
-from yolos_jax.objective.weights import LossWeights
+from yolos_jax.setting import part
 from yolos_jax.tasks import recipe
 from yolos_jax.tasks.detection import batch_divisors, detection_loss
 from yolos_jax.training.optimizer import make_optimizer, schedule_of
@@ -135,11 +136,12 @@ def measured(case: Case, target: Path) -> dict[str, Any]:
 
 def lower(case: Case, devices: Sequence[Any]) -> Any:
     """The program of a case, of shapes only. The matcher is the device's: a callback needs a real backend."""
-    config, mesh = recipe_of(case.recipe), data_mesh(devices)
-    config.model.update(compute_dtype=case.dtype, remat=case.remat)
-    config = recipe.prepare(config)
+    mesh = data_mesh(devices)
+    wanted = recipe_of(case.recipe)
+    wanted.model.update(compute_dtype=case.dtype, remat=case.remat)
+    config = recipe.prepare(wanted, DetectionConfig)
     model = recipe.model_of(config, CLASSES)
-    graph, shapes = abstract(model, decided(recipe.compute_of(config), model, devices[0]))
+    graph, shapes = abstract(model, decided(part(config.model, Compute), model, devices[0]))
     shape: Any = jax.ShapeDtypeStruct
     images, patches = case.images * mesh.size, longest(case.recipe)
     pixels, pairs = shape((images, patches, model.patch_values), jnp.uint8), shape((images, 2), jnp.int32)
@@ -157,16 +159,16 @@ def lower(case: Case, devices: Sequence[Any]) -> Any:
     return step_of(config, graph, mesh, case.images, rates).lower(state, batch)
 
 
-def step_of(config: ConfigDict, graph: Any, mesh: jax.sharding.Mesh, images: int, rates: Rates) -> Any:
+def step_of(config: DetectionConfig, graph: Any, mesh: jax.sharding.Mesh, images: int, rates: Rates) -> Any:
     """The recipe's training step for so many images on each GPU, in the recipe's parts if it can be cut into them."""
     parts = config.train.accumulate if images % config.train.accumulate == 0 else 1
     replica = min(config.train.images_per_replica, images // parts)
-    loss = detection_loss(graph, replica, "device", mesh, LossWeights(**config.loss))
+    loss = detection_loss(graph, replica, "device", mesh, config.loss)
     gradient = make_gradient(loss, batch_divisors(replica), mesh, parts, make_hold(rates))
     return make_step(gradient, optimizer_of(config, rates), mesh, make_average(config.train.ema, rates))
 
 
-def optimizer_of(config: ConfigDict, rates: Rates) -> Any:
+def optimizer_of(config: DetectionConfig, rates: Rates) -> Any:
     """The recipe's optimizer, for epochs of a thousand steps."""
     optimizer = config.optimizer
     schedule = schedule_of(optimizer, config.train.epochs, 1000)

@@ -7,15 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from benchmarks.cases import Case, Inputs
-from yolos_jax.config import settings
+from yolos_jax.config.recipes import DetectionConfig
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.distributed.mesh import data_mesh, replicated, split_over
 from yolos_jax.images.sequence import pack
 from yolos_jax.model.yolos import Outputs, abstract, apply
-from yolos_jax.objective.weights import LossWeights
 from yolos_jax.tasks.detection import batch_divisors, detection_loss
 from yolos_jax.training.optimizer import make_optimizer
 from yolos_jax.training.step import fresh_state, make_gradient, make_step
@@ -66,10 +64,10 @@ class Ours:
 
     def _step(self) -> Work:
         """The step of training as a recipe's; its result is the report."""
-        defaults: Any = ConfigDict(settings.get_config(self.case.variant))
+        defaults = DetectionConfig()
         mesh = data_mesh([self.device])
         groups = self.case.batch  # one process, as the peer: cross entropy over the whole batch
-        loss = detection_loss(self.graph, groups, self.matcher, mesh, LossWeights(**defaults.loss))
+        loss = detection_loss(self.graph, groups, self.matcher, mesh, defaults.loss)
         chosen = defaults.optimizer
         optimizer = make_optimizer(
             chosen.name, lambda step: jnp.float32(chosen.learning_rate), chosen.weight_decay, chosen.clip_norm

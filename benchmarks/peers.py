@@ -9,7 +9,8 @@ import numpy as np
 from benchmarks.cases import Case, Inputs
 from benchmarks.ours import Work
 from yolos_jax.model.yolos import MEAN, STD
-from yolos_jax.weights.huggingface import to_huggingface, write_config
+from yolos_jax.weights.huggingface import to_huggingface
+from yolos_jax.weights.huggingface_config import write_config
 
 KINDS = ("sdpa", "eager", "compile")  # attention by torch's fused function, written out, and the former compiled
 

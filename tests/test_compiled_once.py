@@ -6,6 +6,7 @@ import pytest
 from compiled_once import STEP, compiled_once, key_of
 from micro_run import micro_config, micro_data
 
+from yolos_jax.config.recipes import DetectionConfig
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.tasks import recipe
 from yolos_jax.tasks.detection import DetectionTask
@@ -27,7 +28,8 @@ def test_programs_are_the_same_only_if_all_that_decides_them_is(tmp_path):
     root = micro_data(tmp_path)
 
     def key(devices=1, **changes):
-        config, mesh = recipe.prepare(micro_config(root, **changes)), data_mesh(jax.devices()[:devices])
+        config = recipe.prepare(micro_config(root, **changes), DetectionConfig)
+        mesh = data_mesh(jax.devices()[:devices])
         task, train = DetectionTask(config, mesh), config.train
         with compiled_once() as programs:
             gradient = make_gradient(task.loss, task.divisors, mesh, train.accumulate, make_hold(task.rates))

@@ -1,5 +1,6 @@
 """Every shipped recipe, at a size that a test can train: it builds, compiles and steps once."""
 
+import dataclasses
 import importlib
 import math
 import re
@@ -12,18 +13,18 @@ from flax.traverse_util import flatten_dict
 from jax.tree_util import tree_leaves_with_path
 from made_coco import make_coco
 from micro_run import SIZES, lines
-from reference_pack import ROOT
 
-from yolos_jax.config.settings import DETECTION, complete, task_of
-from yolos_jax.model.config import COMPUTE_SETTINGS, VARIANTS, Compute
+from yolos_jax.config.reader import read
+from yolos_jax.config.recipes import DETECTION, DetectionConfig, task_of
+from yolos_jax.model.config import VARIANTS, Compute
 from yolos_jax.model.yolos import abstract, build
-from yolos_jax.programs.command_line import load_recipe
+from yolos_jax.programs.command_line import load_recipe, recipe_files
 from yolos_jax.tasks.detection import train
 from yolos_jax.tasks.recipe import model_of
 from yolos_jax.training.rates import rates_of
 from yolos_jax.weights import checkpoints
 
-ALL = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
+ALL = recipe_files()
 # Those of classifiers, which pretrain.py trains, are tested in tests/programs/test_pretrain.py.
 RECIPES = [name for name in ALL if task_of(load_recipe(name)) == DETECTION]
 PUBLISHED = {"yolos_ti": 28.7, "yolos_s": 36.1, "yolos_s_200": 36.1, "yolos_s_dwr": 37.6, "yolos_b": 42.0}
@@ -48,7 +49,7 @@ def data(tmp_path_factory):
 
 def micro(name):
     """A recipe's config at a size that a test can train."""
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = load_recipe(name)
     config.model.update(SMALL)
     for grid in ("init_pe_size", "mid_pe_size"):
         if config.model[grid] is not None:
@@ -95,8 +96,7 @@ def test_recipes_of_the_paper(name):
     module = importlib.import_module(f"configs.{name}")
     config, tiny = module.get_config(), name == "yolos_ti"
     variant = {"yolos_s_200": "s"}.get(name, name.removeprefix("yolos_"))
-    compute = {key: getattr(Compute(), name) for key, name in COMPUTE_SETTINGS.items()}
-    assert dict(config.model) == VARIANTS[variant].to_dict() | compute
+    assert dict(config.model) == VARIANTS[variant].to_dict() | dataclasses.asdict(Compute())
     assert (config.train.epochs, config.optimizer.learning_rate) == ((300, 5e-5) if tiny else (150, 2.5e-5))
     assert (config.train.batch_size, config.train.images_per_replica) == ((16, 2) if tiny else (8, 1))
     assert config.data.scales == tuple(range(256, 609, 16) if tiny else range(480, 801, 16))
@@ -132,12 +132,13 @@ def plain_count(config):
 @pytest.mark.parametrize("name", ROWS)
 def test_the_papers_other_rows(name):
     base, changes, millions = ROWS[name]
-    module, plain = (importlib.import_module(f"configs.{recipe}") for recipe in (name, base))
-    config, want = module.get_config(), plain.get_config()
+    module = importlib.import_module(f"configs.paper.{name}")
+    config, want = module.get_config(), load_recipe(base)
+    assert load_recipe(name) == config
     want.update_from_flattened_dict(changes)
     assert config == want and re.search(r"[Pp]aper, (table \d|appendix)", module.__doc__)
-    assert f"--config configs/{name}.py" in module.__doc__
-    model = model_of(complete(config), 91)
+    assert f"--config {name} " in module.__doc__
+    model = model_of(read(config, DetectionConfig), 91)
     shapes = abstract(model)[1]
     count = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
     assert count == plain_count(model) and round(count / 1e6, 1) == millions

@@ -13,9 +13,18 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 from reference_pack import ROOT
 
-from yolos_jax.config.settings import SETTINGS, assign, complete, differences, get_config, markdown
+from yolos_jax.config.documentation import markdown
+from yolos_jax.config.reader import assign, differences, read, to_json
+from yolos_jax.config.recipes import DETECTION, DetectionConfig, detection_recipe
+from yolos_jax.config.recipes import SETTINGS as TABLES
 from yolos_jax.errors import InputError
 from yolos_jax.model.config import VARIANTS
+
+SETTINGS = TABLES[DETECTION]
+
+
+def complete(recipe):
+    return read(recipe, DetectionConfig)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +48,7 @@ from yolos_jax.model.config import VARIANTS
 )
 def test_sentences(key, text, sentence):
     with pytest.raises(InputError, match=f"^{key} is .*{sentence}"):
-        assign(get_config("s"), key, text)
+        assign(detection_recipe("s"), key, text)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +56,9 @@ def test_sentences(key, text, sentence):
     [
         ("train.learning_rate", "there is no config.train.learning_rate; do you mean config.optimizer.learning_rate?"),
         ("train.epoch", "there is no config.train.epoch; do you mean config.train.epochs?"),
+        ("train.lr", "there is no config.train.lr; do you mean config.optimizer.learning_rate?"),
+        ("data.batch_size", "do you mean config.train.batch_size or config.eval.batch_size?"),
+        ("num_workers", "there is no config.num_workers; do you mean config.data.workers?"),
         ("modle.width", "there is no config.modle.width; do you mean config.model.width?"),
         ("batch_size", "no config.batch_size; do you mean config.train.batch_size or config.eval.batch_size?"),
         ("zzz", "there is no config.zzz; --help lists all settings."),
@@ -56,7 +68,7 @@ def test_sentences(key, text, sentence):
 )
 def test_a_misspelt_key_is_answered_with_the_nearest(key, sentence):
     with pytest.raises(InputError) as on_the_command_line:
-        assign(get_config(), key, "1")
+        assign(detection_recipe(), key, "1")
     assert sentence in str(on_the_command_line.value)
     section, _, name = key.rpartition(".")
     with pytest.raises(InputError) as in_a_recipe:
@@ -67,16 +79,16 @@ def test_a_misspelt_key_is_answered_with_the_nearest(key, sentence):
 
 
 def test_a_recipe_that_lacks_a_key_takes_its_default():
-    config = get_config("s")
+    config = detection_recipe("s")
     del config.optimizer["clip_norm"]
     del config["loss"]
     found = complete(config)
-    assert found == get_config("s") and "loss" not in config
-    assert complete({}) == complete({"model": {}}) == get_config("ti")
+    assert found == complete(detection_recipe("s")) and "loss" not in config
+    assert complete({}) == complete({"model": {}}) == complete(detection_recipe("ti")) == DetectionConfig()
 
 
 def test_the_grid_between_blocks_may_be_none_and_come_back():
-    config = get_config("s")
+    config = detection_recipe("s")
     assign(config, "model.mid_pe_size", "None")
     assert complete(config).model.mid_pe_size is None
     config.model.mid_pe_size = (64, 96)
@@ -98,32 +110,21 @@ def test_the_grid_between_blocks_may_be_none_and_come_back():
     ],
 )
 def test_patterns_on_the_command_line(text, value):
-    config = get_config()
+    config = detection_recipe()
     assign(config, "optimizer.freeze", text)
     assert complete(config).optimizer.freeze == value
 
 
 def test_a_rate_may_be_none_and_come_back():
-    config = get_config()
+    config = detection_recipe()
     config.optimizer.backbone_lr = 1e-5
     assert complete(config).optimizer.backbone_lr == 1e-5
     assign(config, "optimizer.backbone_lr", "none")
     assert complete(config).optimizer.backbone_lr is None
 
 
-def test_former_names_are_accepted_everywhere():
-    config = get_config()
-    config.data.update(train_pictures="/mine")
-    assert complete(config).data.train_images == "/mine" and "train_pictures" not in complete(config).data
-    assign(config, "data.val_pictures", "/theirs")
-    assert complete(config).data.val_images == "/theirs"
-    with pytest.raises(InputError, match=r"data.train_pictures is now called data.train_images; set only"):
-        complete({"data": {"train_pictures": "/mine", "train_images": "/other"}})
-    assert not differences({"data": {"train_pictures": "/mine"}}, get_config(), hosts=True)
-
-
 def test_values_that_cannot_be_read():
-    config = get_config()
+    config = detection_recipe()
     config.optimizer.ratio = placeholder(float, required=True)
     with pytest.raises(InputError, match=r"config.optimizer cannot be read \(RequiredValueError: "):
         complete(config)
@@ -144,8 +145,8 @@ def test_complete_leaves_its_argument_alone_and_finds_plain_types():
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_defaults_are_complete(name):
-    config = get_config(name)
-    assert complete(config) == config
+    config = detection_recipe(name)
+    assert to_json(complete(config)) == json.loads(json.dumps(config.to_dict()))
     assert VARIANTS[name].to_dict().items() <= config.model.to_dict().items()
 
 
@@ -166,18 +167,18 @@ OF_A_HOST = {
 @pytest.mark.parametrize("key", SETTINGS)
 def test_what_may_change(key):
     section, _, name = key.rpartition(".")
-    old, new = get_config().to_dict(), get_config().to_dict()
+    old, new = detection_recipe().to_dict(), detection_recipe().to_dict()
     (new[section] if section else new)[name] = "other"
     found = differences(old, new)
     assert not found if key in FREE else len(found) == 1 and found[0].startswith(f"{key} ")
     assert bool(differences(old, new, hosts=True)) == (key not in OF_A_HOST)
     del (old[section] if section else old)[name]  # a checkpoint from before the key existed
-    assert differences(old, new) == found and not differences(old, get_config().to_dict())
+    assert differences(old, new) == found and not differences(old, detection_recipe().to_dict())
 
 
 def test_what_no_run_may_change():
     """What the optimizer keeps has other arrays then."""
-    old, new = get_config().to_dict(), get_config().to_dict()
+    old, new = detection_recipe().to_dict(), detection_recipe().to_dict()
     new["optimizer"] |= {"name": "lion", "freeze": ("norm",), "learning_rate": 1.0, "layer_decay": 0.5}
     new["data"]["short_side"] = 3
     found = differences(old, new, never=True)
@@ -194,13 +195,14 @@ def test_differences_are_sentences():
 
 
 def test_optimizers_are_built_alike():
-    for name in SETTINGS["optimizer.name"].kind.options:
+    for name in SETTINGS["optimizer.name"].setting.choices:
         assert {"learning_rate", "weight_decay", "mask"} <= inspect.signature(getattr(optax, name)).parameters.keys()
 
 
 def test_the_page_of_settings_is_the_code():
-    """`python -m yolos_jax.config.settings > docs/settings.md` writes it, without starting jax."""
-    check = "import sys, yolos_jax.config.settings as s; print(s.markdown(), end=''); assert 'jax' not in sys.modules"
+    """`python -m yolos_jax.config.documentation > docs/settings.md` writes it, without starting jax."""
+    page = "import sys; from yolos_jax.config.documentation import markdown; print(markdown(), end='')"
+    check = f"{page}; assert 'jax' not in sys.modules"
     printed = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, check=True).stdout.decode()
     assert printed == (ROOT / "docs" / "settings.md").read_text() == markdown()
     assert all(f"\n| `{key}` | " in printed for key in SETTINGS)
@@ -208,4 +210,19 @@ def test_the_page_of_settings_is_the_code():
 
 def test_a_run_records_settings_that_compare_equal(tmp_path):
     config = complete(micro_config(tmp_path))
-    assert not differences(json.loads(config.to_json_best_effort()), config)
+    assert not differences(to_json(config), config)
+
+
+def test_booleans_are_spelt_in_four_ways():
+    config = detection_recipe()
+    for text, value in {"1": True, "0": False, "true": True, "False": False}.items():
+        assign(config, "train.curves", text)
+        assert complete(config).train.curves is value
+
+
+def test_every_setting_has_a_meaning_and_a_group_of_its_own():
+    for table in TABLES.values():
+        for key, found in table.items():
+            assert len(found.setting.meaning) > 5 and found.check(found.default) == found.default, key
+            others = [name for name, other in table.items() if set(found.setting.also) & set(other.setting.also)]
+            assert not found.setting.also or others == [key], key

@@ -1,58 +1,55 @@
 """The settings of pre-training: a table of its own that shares the detector's mechanism and declarations."""
 
+import json
+
 import pytest
 
-from yolos_jax.config.kinds import Real, Whole
-from yolos_jax.config.settings import (
-    CLASSIFICATION,
-    DETECTION,
-    SETTINGS,
-    TASKS,
-    assign,
-    complete,
-    differences,
-    get_classifier_config,
-    get_config,
-    markdown,
-    task_of,
-)
+from yolos_jax.config.documentation import markdown
+from yolos_jax.config.reader import assign, differences, read_any, to_json
+from yolos_jax.config.recipes import CLASSIFICATION, DETECTION, detection_recipe, pretraining_recipe, task_of
+from yolos_jax.config.recipes import SETTINGS as TABLES
 from yolos_jax.errors import InputError
 from yolos_jax.model.classifier_config import CLASSIFIERS
 
-OWN = TASKS[CLASSIFICATION]
+SETTINGS, OWN = TABLES[DETECTION], TABLES[CLASSIFICATION]
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_defaults_are_complete(name):
-    config = get_classifier_config(name)
-    assert complete(config) == config and task_of(config) == CLASSIFICATION and task_of(get_config()) == DETECTION
-    assert complete({"task": CLASSIFICATION, "model": dict(config.model)}) == config
+def test_defaults_are_read_any(name):
+    config = pretraining_recipe(name)
+    assert task_of(config) == CLASSIFICATION and task_of(detection_recipe()) == DETECTION
+    assert to_json(read_any(config)) == json.loads(json.dumps(config.to_dict()))
+    assert read_any({"task": CLASSIFICATION, "model": dict(config.model)}) == read_any(config)
     with pytest.raises(InputError, match="there is no variant 'huge'; choose one of ti, s"):
-        get_classifier_config("huge")
+        pretraining_recipe("huge")
 
 
 def test_neither_task_sees_the_others_settings():
     assert not [key for key in SETTINGS if key.startswith("augment.") or key == "task"]
     assert not OWN.keys() & {"matcher", "model.det_tokens", "loss.giou", "data.scales", "optimizer.freeze"}
     with pytest.raises(InputError, match="there is no config.model.det_tokens; --help lists all settings"):
-        complete({"task": CLASSIFICATION, "model": {"det_tokens": 3}})
+        read_any({"task": CLASSIFICATION, "model": {"det_tokens": 3}})
     with pytest.raises(InputError, match="there is no config.augment.mixup"):
-        assign(get_config(), "augment.mixup", "0")
+        assign(detection_recipe(), "augment.mixup", "0")
     with pytest.raises(InputError, match="there is no config.augment.mix_up; do you mean config.augment.mixup"):
-        assign(get_classifier_config(), "augment.mix_up", "0")
+        assign(pretraining_recipe(), "augment.mix_up", "0")
     with pytest.raises(InputError, match="config.augment is 3; it must be a group of settings"):
-        complete({"task": CLASSIFICATION, "augment": 3})
+        read_any({"task": CLASSIFICATION, "augment": 3})
     with pytest.raises(InputError, match="there is no config.task"):
-        complete({"task": "segmentation"})
+        read_any({"task": "segmentation"})
 
 
-@pytest.mark.parametrize("key", [key for key, s in OWN.items() if SETTINGS.get(key) != s and isinstance(s.kind, Real)])
+NUMBERS = [key for key, found in OWN.items() if SETTINGS.get(key) != found and found.type in (int, float)]
+
+
+@pytest.mark.parametrize("key", NUMBERS)
 def test_numbers_out_of_bounds_are_named(key):
-    kind, section, name = OWN[key].kind, *key.split(".")
-    assert isinstance(kind, Real | Whole) and kind.accept(OWN[key].default) == OWN[key].default
-    for value in (kind.low - 1, kind.high * 2, float("nan"), "x", True):
+    section, name = key.split(".")
+    how = OWN[key].setting
+    assert OWN[key].check(OWN[key].default) == OWN[key].default
+    for value in (how.low - 1, how.high * 2, float("nan"), "x", True):
         with pytest.raises(InputError, match=f"^{key} is .*; it must be .* of at least .* and at most "):
-            complete({"task": CLASSIFICATION, section: {name: value}})
+            read_any({"task": CLASSIFICATION, section: {name: value}})
 
 
 def test_what_may_change_when_a_run_goes_on():
@@ -65,9 +62,9 @@ def test_what_may_change_when_a_run_goes_on():
     }  # fmt: skip
     for key in OWN.keys() - {"task"}:
         section, _, name = key.rpartition(".")
-        new = get_classifier_config().to_dict()
+        new = pretraining_recipe().to_dict()
         (new[section] if section else new)[name] = "other"
-        found = differences(get_classifier_config().to_dict(), new)
+        found = differences(pretraining_recipe().to_dict(), new)
         assert found == [] if key in free else len(found) == 1 and found[0].startswith(f"{key} "), key
 
 

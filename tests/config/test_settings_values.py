@@ -1,5 +1,6 @@
 """Every value of every setting is accepted or refused in one sentence, and what is accepted can be built."""
 
+import dataclasses
 import functools
 import resource
 import time
@@ -9,13 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolos_jax.config.kinds import Choice, Flag, Optional, Real, Texts, Whole, Wholes
-from yolos_jax.config.settings import SETTINGS, assign, complete, get_config
+from yolos_jax.config.reader import assign, read
+from yolos_jax.config.recipes import DETECTION, DetectionConfig, detection_recipe
+from yolos_jax.config.recipes import SETTINGS as TABLES
 from yolos_jax.errors import InputError
+from yolos_jax.model.config import Compute
 from yolos_jax.model.yolos import abstract
+from yolos_jax.setting import part
 from yolos_jax.tasks import recipe
 from yolos_jax.training.rates import rates_of
 
+SETTINGS = TABLES[DETECTION]
 SIZES = np.array([(640, 480), (480, 640), (500, 375), (427, 640), (640, 427), (333, 500), (1, 9000), (3000, 40)])
 SECONDS, KIBIBYTES = 5, 2**20  # of any single value
 TEXT = st.text(st.characters(), max_size=20) | st.sampled_from(
@@ -47,30 +52,36 @@ ANY = st.recursive(
 )
 
 
-def fitting(kind):
-    """Values that a kind accepts, its bounds before all."""
-    if isinstance(kind, Optional):
-        return st.none() | fitting(kind.kind)
-    if isinstance(kind, Choice):
-        return st.sampled_from(kind.options)
-    if isinstance(kind, Flag):
+def fitting(found):
+    """Values that a setting accepts, its bounds before all."""
+    how = found.setting
+    if found.optional:
+        return st.none() | fitting(dataclasses.replace(found, optional=False))
+    if how.choices:
+        return st.sampled_from(how.choices)
+    if found.type is bool:
         return st.booleans()
-    if isinstance(kind, Whole):
-        return st.sampled_from([kind.low, kind.high]) | st.integers(kind.low, kind.high)
-    if isinstance(kind, Real):
-        return st.sampled_from([kind.low, kind.high]) | st.floats(kind.low, kind.high)
-    if isinstance(kind, Wholes):
-        whole = fitting(Whole(kind.low, kind.high))
-        most = st.just((kind.low, *range(kind.high - kind.longest + 2, kind.high + 1)))
-        return st.lists(whole, min_size=kind.shortest, max_size=kind.longest).map(tuple) | most
-    if isinstance(kind, Texts):
+    if found.type is int:
+        return st.sampled_from([how.low, how.high]) | st.integers(how.low, how.high)
+    if found.type is float:
+        return st.sampled_from([how.low, how.high]) | st.floats(how.low, how.high)
+    if found.items is int:
+        least, most = how.lengths
+        whole = st.sampled_from([how.low, how.high]) | st.integers(how.low, how.high)
+        longest = st.just((how.low, *range(how.high - most + 2, how.high + 1)))
+        return st.lists(whole, min_size=least, max_size=most).map(tuple) | longest
+    if found.items is str:
         return st.lists(st.sampled_from(["*", "a", "blocks.[0-5]", "det_tokens"]), max_size=3).map(tuple)
     return st.sampled_from(["", "a", "/nowhere", "x" * 4096])
 
 
+def complete(config):
+    return read(config, DetectionConfig)
+
+
 def recipe_with(key, value, variant="ti"):
     """A recipe, as nested dicts, with one value; its plan is quick to make."""
-    return put(put(get_config(variant).to_dict(), "train.epochs", 2), key, value)
+    return put(put(detection_recipe(variant).to_dict(), "train.epochs", 2), key, value)
 
 
 def put(config, key, value):
@@ -104,7 +115,7 @@ def build(config):
     """What a recipe describes, but for pixels."""
     config = complete(config)
     model = recipe.model_of(config, 3)
-    recipe.compute_of(config)
+    part(config.model, Compute)
     recipe.geometry_of(config, model)
     plan = recipe.plan_of(config, model, SIZES)
     plan.batch(len(plan) - 1)
@@ -115,7 +126,7 @@ def build(config):
 @settings(max_examples=20)
 @given(value=ANY, text=TEXT | NUMBERS.map(str) | st.lists(NUMBERS.map(str), max_size=4).map(",".join))
 def test_any_value_is_accepted_or_refused_in_one_sentence(key, value, text):
-    in_a_recipe, on_the_command_line = recipe_with(key, value), get_config()
+    in_a_recipe, on_the_command_line = recipe_with(key, value), detection_recipe()
     on_the_command_line.train.epochs = 2
     sentences = refusal(lambda: complete(in_a_recipe)), refusal(lambda: assign(on_the_command_line, key, text))
     for sentence, config in zip(sentences, (in_a_recipe, on_the_command_line)):
@@ -129,15 +140,15 @@ def test_any_value_is_accepted_or_refused_in_one_sentence(key, value, text):
 @settings(max_examples=8)
 @given(data=st.data())
 def test_what_fits_is_accepted_and_can_be_built(key, data):
-    value = data.draw(fitting(SETTINGS[key].kind))
+    value = data.draw(fitting(SETTINGS[key]))
     config = recipe_with(key, value, "s")
     assert refusal(lambda: complete(config)) is None
     refusal(lambda: build(config))
-    typed = get_config("s")
+    typed = detection_recipe("s")
     assign(typed, key, str(value))
     found = complete(typed)
-    for part in key.split("."):
-        found = found[part]
+    for name in key.split("."):
+        found = getattr(found, name)
     assert found == value and isinstance(found, bool) == isinstance(value, bool)
 
 
@@ -146,13 +157,13 @@ def test_what_fits_is_accepted_and_can_be_built(key, data):
 def test_settings_that_fit_can_be_built_in_any_combination(data):
     config = recipe_with("seed", 0)
     for key in data.draw(st.sets(st.sampled_from(sorted(SETTINGS)), min_size=2, max_size=12)):
-        put(config, key, data.draw(fitting(SETTINGS[key].kind)))
+        put(config, key, data.draw(fitting(SETTINGS[key])))
     refusal(lambda: build(config))
 
 
 def test_the_largest_plan_can_be_built():
     """As many lengths, scales and buckets as there can be."""
-    config = get_config()
+    config = detection_recipe()
     config.model.update(patch_size=1, max_side=1024)
     config.data.update(max_side=1024, buckets=64, scales=tuple(range(925, 1025)), crop_range=(1, 2048))
     config.data.crop_sides = tuple(range(1900, 2000))
@@ -160,9 +171,12 @@ def test_the_largest_plan_can_be_built():
     assert refusal(lambda: build(config)) is None
 
 
-@pytest.mark.parametrize("key", [k for k, s in SETTINGS.items() if isinstance(s.kind, Whole | Real)])
+@pytest.mark.parametrize("key", [key for key, found in SETTINGS.items() if found.type in (int, float)])
 def test_numbers_out_of_bounds_are_named_with_both_bounds(key):
-    kind = SETTINGS[key].kind
-    for value in (kind.low - 1, kind.high * 2, float("nan"), float("inf"), "x", True, None):
+    how = SETTINGS[key].setting
+    values = [how.low - 1, how.high * 2, float("nan"), float("inf"), "x", True]
+    if not SETTINGS[key].optional:
+        values.append(None)
+    for value in values:
         with pytest.raises(InputError, match=rf"^{key} is .*; it must be .* of at least .* and at most .*\.$"):
             complete(recipe_with(key, value))

@@ -32,7 +32,7 @@ def test_files_that_pillow_turns_are_found(tmp_path, kind, orientation):
         stays = np.array_equal(turned, np.asarray(image.convert("RGB")))
     (found,) = read_headers([tmp_path / "image"])
     assert found == header_of(data)
-    assert found.size == (64, 48) and not found.problem
+    assert not found.problem
     assert (found.orientation == 1) == stays
     assert found.orientation in (1, orientation)
     assert found.upright_size == turned.shape[1::-1]

@@ -13,7 +13,8 @@ from reference_pack import data_folder
 from tiny_weights import random_params
 
 from yolos_jax.data.augment import Pipeline
-from yolos_jax.data.loader import LoadStep, load
+from yolos_jax.data.detection_batches import detection_work
+from yolos_jax.data.loader import load
 from yolos_jax.data.plan import EvaluationPlan
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.tfds.build import build
@@ -107,7 +108,7 @@ def learned(source: DataSet) -> dict[str, np.ndarray]:
     logits = np.full((n, QUERIES, MODEL.num_classes + 1), -100, np.float32)
     logits[..., -1] = 0
     boxes, signatures = np.full((n, QUERIES, 4), 0.5, np.float32), np.zeros(n, np.uint32)
-    with contextlib.closing(load(LoadStep(source, plan, 16, 6), 0, len(plan), 0)) as batches:
+    with contextlib.closing(load(detection_work(source, plan, 16, 6), 0, len(plan), 0)) as batches:
         for loaded in batches:
             real = loaded.indices >= 0
             signatures[loaded.indices[real]] = signature(loaded.batch.patches, loaded.batch.grid)[real]

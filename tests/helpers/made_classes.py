@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from yolos_jax.config.settings import get_classifier_config
+from yolos_jax.config.recipes import pretraining_recipe
 
 CLASSES = ("blue", "green", "red")
 COLOURS = {"blue": (40, 60, 200), "green": (40, 200, 60), "red": (200, 50, 40)}
@@ -38,7 +38,7 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
 
 def classifier_config(root, **changes):
     """The recipe of a micro classifier of the same width as `micro_run.micro_config`'s detector; changes by key."""
-    config = get_classifier_config("ti")
+    config = pretraining_recipe("ti")
     config.init = "from_nothing"
     config.model.update(width=12, depth=2, heads=2, image_size=32)
     config.data.update(root=str(root), workers=0)

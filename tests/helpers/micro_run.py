@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from made_coco import make_coco
 
-from yolos_jax.config.settings import get_config
+from yolos_jax.config.recipes import detection_recipe
 from yolos_jax.distributed.mesh import replicated
 from yolos_jax.distributed.processes import place
 from yolos_jax.training.step import fresh_state
@@ -22,7 +22,7 @@ def micro_data(root: Path, split: str = "train2017") -> Path:
 
 def micro_config(root: Path, **changes):
     """A recipe of a micro model, one bucket, four steps of four images in two epochs; changes by dotted key."""
-    config = get_config("ti")
+    config = detection_recipe("ti")
     config.init, config.matcher = "from_nothing", "device"
     config.model.update(width=12, depth=2, heads=2, det_tokens=6, num_classes=10, init_pe_size=(64, 64))
     config.data.update(root=str(root), val_split="train2017", short_side=48, scales=(32, 48), buckets=1, workers=0)

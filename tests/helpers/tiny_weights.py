@@ -15,10 +15,11 @@ from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import abstract
 from yolos_jax.weights.backbone import find_backbone
 from yolos_jax.weights.deit import from_deit
-from yolos_jax.weights.huggingface import to_huggingface, write_config
-from yolos_jax.weights.names import huggingface_names
+from yolos_jax.weights.huggingface import to_huggingface
+from yolos_jax.weights.huggingface_config import write_config
 from yolos_jax.weights.reference import to_reference
 from yolos_jax.weights.report import Report
+from yolos_jax.weights.tensor_names import huggingface_names
 
 TINY = YolosConfig(
     width=12,

@@ -12,7 +12,7 @@ from micro_run import lines
 from reference_pack import ROOT
 from several_programs import END
 
-from yolos_jax.config.settings import assign
+from yolos_jax.config.reader import assign
 from yolos_jax.programs.command_line import load_recipe
 
 MICRO = {

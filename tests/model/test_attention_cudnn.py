@@ -78,7 +78,7 @@ def test_padding_changes_no_number(queries, keys, heads, size, monkeypatch):
 def test_programs_for_gpus_call_cudnn(name, cudnn):
     """Forward and backward; S-dWr's heads of 55 numbers as 56, and no array of all pairs of tokens."""
     config = dataclasses.replace(variant(name), depth=2)
-    compute = decided(Compute(dtype="bfloat16"), config, H100)
+    compute = decided(Compute(compute_dtype="bfloat16"), config, H100)
     graph, shapes = abstract(config, compute)
     size = jax.ShapeDtypeStruct((2, 2), jnp.int32)
     patches = jax.ShapeDtypeStruct((2, 700, config.patch_values), jnp.uint8)
@@ -119,16 +119,18 @@ def test_each_device_attends_to_its_own_images(cudnn):
 
 
 def test_the_choice():
-    s, half = variant("s"), Compute(dtype="bfloat16")
+    s, half = variant("s"), Compute(compute_dtype="bfloat16")
     assert decided(half, s, H100).attention == "cudnn"
-    assert decided(Compute(dtype="bfloat16", attention="cudnn"), s, H100).attention == "cudnn"
+    assert decided(Compute(compute_dtype="bfloat16", attention="cudnn"), s, H100).attention == "cudnn"
     assert decided(Compute(), s, H100) == Compute(attention="blocks", query_block=GPU_BLOCK)  # float32
     assert decided(Compute(query_block=5000), s, H100).query_block == 5000
-    chosen = Compute(attention="blocks", query_block=64, dtype="bfloat16")
+    chosen = Compute(attention="blocks", query_block=64, compute_dtype="bfloat16")
     assert decided(chosen, s, H100) == chosen
-    assert decided(half, s, OTHERS["cpu"]) == Compute(dtype="bfloat16", attention="blocks")
+    assert decided(half, s, OTHERS["cpu"]) == Compute(compute_dtype="bfloat16", attention="blocks")
     for name in ("amd", "turing"):
-        assert decided(half, s, OTHERS[name]) == Compute("bfloat16", attention="blocks", query_block=GPU_BLOCK)
+        assert decided(half, s, OTHERS[name]) == Compute(
+            compute_dtype="bfloat16", attention="blocks", query_block=GPU_BLOCK
+        )
 
 
 @pytest.mark.parametrize(
@@ -144,4 +146,4 @@ def test_the_choice():
 def test_cudnn_is_refused_where_it_cannot_be(device, dtype, heads, sentence):
     config = dataclasses.replace(variant("s"), heads=heads)
     with pytest.raises(InputError, match=sentence):
-        decided(Compute(dtype=dtype, attention="cudnn"), config, device)
+        decided(Compute(compute_dtype=dtype, attention="cudnn"), config, device)

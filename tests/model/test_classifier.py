@@ -10,8 +10,8 @@ from yolos_jax.errors import InputError
 from yolos_jax.model.classifier import abstract_classifier, classify, stochastic_depth
 from yolos_jax.model.classifier_config import CLASSIFIERS, ClassifierConfig
 from yolos_jax.model.yolos import abstract
-from yolos_jax.weights.classifiers import to_timm
 from yolos_jax.weights.deit import config_of_deit
+from yolos_jax.weights.reference import to_timm
 
 MICRO = ClassifierConfig(width=12, depth=3, heads=2, patch_size=8, num_classes=4, image_size=32, distilled=True)
 

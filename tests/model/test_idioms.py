@@ -118,7 +118,7 @@ def test_compiled_differentiated_and_split():
 
 
 def test_computation_is_no_part_of_the_parameters():
-    half = Compute(dtype="bfloat16", remat=True, query_block=8, max_side=20)
+    half = Compute(compute_dtype="bfloat16", remat=True, query_block=8, max_side=20)
     assert_equal(build(MICRO, 5, compute=half)[1], build(MICRO, 5)[1])
     model = Yolos(MICRO, half, rngs=nnx.Rngs(0))
     assert_equal(values_of(model), values_of(Yolos(MICRO, rngs=nnx.Rngs(0))))

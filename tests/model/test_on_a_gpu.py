@@ -47,7 +47,7 @@ def test_a_whole_network_equals_the_cpus(name):
     params = build(config, 0, "from_nothing")[1]
 
     def outputs(device, dtype):
-        compute = decided(Compute(dtype=dtype), config, device)
+        compute = decided(Compute(compute_dtype=dtype), config, device)
         assert (compute.attention == "cudnn") == (dtype == "bfloat16")
         graph = abstract(config, compute)[0]
         with jax.default_matmul_precision("float32"):

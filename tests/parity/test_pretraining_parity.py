@@ -17,7 +17,7 @@ from micro_run import initial_state
 from PIL import Image
 from safetensors.numpy import load_file
 
-from yolos_jax.data.classification.class_loader import ClassBatch
+from yolos_jax.data.classification.class_batches import ClassBatch
 from yolos_jax.data.classification.class_views import CentreView
 from yolos_jax.data.classification.mixing import Mixing
 from yolos_jax.data.classification.random_augment import NAMES, operate
@@ -29,7 +29,9 @@ from yolos_jax.tasks.classification import classification_loss, images_of
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.optimizer import make_optimizer
 from yolos_jax.training.step import make_gradient, make_step
-from yolos_jax.weights.classifiers import export_classifier, to_timm, to_transformers
+from yolos_jax.weights.folder import export_classifier
+from yolos_jax.weights.huggingface import to_transformers_vit
+from yolos_jax.weights.reference import to_timm
 
 pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
@@ -226,7 +228,7 @@ def test_twenty_steps_equal_pytorchs(trained, devices):
         state, report = program(state, jax.device_put(batch, split_over(mesh)))
         assert bool(report.applied)
     np.testing.assert_allclose(report.loss.terms["loss"], last, rtol=1e-5)
-    ours = to_transformers(jax.tree.map(np.asarray, state.params), MICRO)
+    ours = to_transformers_vit(jax.tree.map(np.asarray, state.params), MICRO)
     assert ours.keys() == theirs.keys()
     off = [np.abs(array - theirs[name]).ravel() for name, array in ours.items() if not name.endswith("key.bias")]
     off = np.concatenate(off)

@@ -12,6 +12,7 @@ from micro_run import SIZES, micro_config
 from PIL import Image
 
 from yolos_jax import Detector
+from yolos_jax.config.recipes import DetectionConfig
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import build
@@ -52,7 +53,7 @@ def evaluator_on_one(made):
     """The same split, three images at a time on one device."""
     config = micro_config(made / "coco", **{"data.val_split": "val2017", "data.max_side": 96, "eval.batch_size": 8})
     params, _, found = evaluator_for(config, made / "run")
-    prepared = recipe.prepare(config)
+    prepared = recipe.prepare(config, DetectionConfig)
     prepared.eval.batch_size = 3
     return params, recipe.evaluator_of(prepared, found.model, found.source, data_mesh(jax.devices()[:1]))
 

@@ -13,7 +13,8 @@ import pytest
 from cpu_devices import of_training
 from made_coco import box, make_coco
 from reference_pack import ROOT
-from yolos_jax.config.settings import SETTINGS
+
+from yolos_jax.config.recipes import DETECTION, SETTINGS
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import InputError
 from yolos_jax.programs.command_line import load_recipe
@@ -179,9 +180,9 @@ def test_missing_and_wrong_flags(tmp_path, run, call):
         refused(run(program, "--config=yolos_s", f"--{place}={tmp_path}", "--config.seed=-1"), "seed is -1; it must be")
 
 
-def test_settings_are_given_as_two_words_and_by_former_names(trained, tmp_path, call):
+def test_settings_are_given_as_two_words(trained, tmp_path, call):
     command = ["train.py", *MICRO, "--workdir", tmp_path / "w", "--config.data.root", trained / "coco"]
-    command += ["--config.data.train_pictures", tmp_path / "absent", "--config.data.scales", "48,"]
+    command += ["--config.data.train_images", tmp_path / "absent", "--config.data.scales", "48,"]
     refused(call(*command), "the folder of images", "absent does not exist")
 
 
@@ -190,8 +191,21 @@ def test_help_lists_every_setting(call, program):
     done = call(program, "--help")
     text = " ".join(done.stdout.split())
     assert done.returncode == 0 and "--config configs/" in text
-    for key, setting in SETTINGS.items():
-        assert f"--config.{key} VALUE" in text and f"(default {setting.default!r})" in text
+    for key, found in SETTINGS[DETECTION].items():
+        value = "[VALUE]" if found.type is bool else "VALUE"
+        assert f"--config.{key} {value}" in text and f"(default {found.default!r})" in text
+
+
+def test_help_shows_the_values_of_the_recipe(call):
+    text = " ".join(call("train.py", "--config", "yolos_s_voc", "--help").stdout.split())
+    assert "(default 'data/VOCdevkit')" in text and "(default (384, 512))" in text
+
+
+def test_recipes_are_listed_with_a_line_each(call):
+    done = call("train.py", "--list")
+    listed = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert done.returncode == 0 and {"yolos_ti", "finetune_custom", "deit_s", "yolos_s_compound"} <= listed.keys()
+    assert listed["yolos_s"].startswith("YOLOS-S: 30.7 M parameters")
 
 
 @pytest.mark.parametrize(
@@ -205,7 +219,7 @@ def test_help_lists_every_setting(call, program):
         ("def get_config():\n    return 3", "returns a int, not a ConfigDict"),
         ("def get_config(text):\n    return 3", "TypeError: .*text"),
         (
-            "from yolos_jax.config import settings\nget_config = lambda: settings.get_config('huge')",
+            "from yolos_jax.config.recipes import detection_recipe as of\nget_config = lambda: of('huge')",
             "no variant 'huge'",
         ),
     ],
@@ -220,8 +234,9 @@ def test_recipes_that_give_no_config(tmp_path, content, words):
 def test_recipes_by_name_and_with_an_argument(tmp_path):
     assert load_recipe("yolos_b").model.width == 768
     (tmp_path / "mine.py").write_text(
-        "import dataclasses\nfrom yolos_jax.config import settings\n@dataclasses.dataclass\nclass Any:\n    a: 'int' = 1\n"
-        "def get_config(variant='ti'):\n    return settings.get_config(variant)\n"
+        "import dataclasses\nfrom yolos_jax.config import recipes\n"
+        "@dataclasses.dataclass\nclass Any:\n    a: 'int' = 1\n"
+        "def get_config(variant='ti'):\n    return recipes.detection_recipe(variant)\n"
     )
     assert [load_recipe(f"{tmp_path}/mine.py{end}").model.width for end in ("", ":s", ":b")] == [192, 384, 768]
     for absent in ("yolos_x", str(tmp_path), "a\0b", "n" * 300, "", ":s"):

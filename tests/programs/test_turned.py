@@ -12,7 +12,8 @@ from micro_run import micro_config
 from PIL import Image
 from tiny_weights import random_params
 
-from yolos_jax.config import settings
+from yolos_jax.config.reader import read, to_json
+from yolos_jax.config.recipes import DetectionConfig
 from yolos_jax.datasets.headers import ORIENTATION
 from yolos_jax.datasets.tfds.build import build
 from yolos_jax.tasks import recipe
@@ -51,7 +52,7 @@ def made(tmp_path_factory):
     file.write_text(json.dumps(content))
     shutil.copytree(coco / "train2017", coco / "val2017")
     shutil.copyfile(file, file.with_name("instances_val2017.json"))
-    config = settings.complete(micro_config(coco, **{"model.num_classes": 0}))
+    config = read(micro_config(coco, **{"model.num_classes": 0}), DetectionConfig)
     source = recipe.source_of(config, "train")
     model = recipe.model_of(config, source.num_classes)
     facts = run_facts(config, data_facts(source), 2)
@@ -59,9 +60,10 @@ def made(tmp_path_factory):
     meta = checkpoint_files.Meta(model, source.label_names, 1, facts, None, config.model.max_side)
     checkpoints.save(folder / "run", 1, random_params(model), meta)
     (folder / "recipe.py").write_text(
-        f"import sys\nsys.path.append({str(folder.parent)!r})\nfrom yolos_jax.config.settings import get_config as of\n"
+        f"import sys\nsys.path.append({str(folder.parent)!r})\n"
+        "from yolos_jax.config.recipes import detection_recipe as of\n"
         "def get_config():\n    config = of('ti')\n"
-        f"    config.update_from_flattened_dict({dict(flat(config))!r})\n    return config\n"
+        f"    config.update_from_flattened_dict({dict(flat(to_json(config)))!r})\n    return config\n"
     )
     return coco, build(coco, folder / "tfds")[0], folder / "run", folder / "recipe.py"
 

@@ -14,6 +14,7 @@ from compiled_once import compiled_once
 from made_coco import make_coco
 from micro_run import SIZES, assert_equal_trees, lines, micro_config, micro_data, without_key_biases
 
+from yolos_jax.config.recipes import DetectionConfig
 from yolos_jax.data.loader import Share
 from yolos_jax.distributed.mesh import data_mesh, split_over
 from yolos_jax.distributed.processes import Processes
@@ -93,7 +94,7 @@ def plan_of(config):
 
 def sequence(config, devices):
     """(image id, size, flip and crop) of every slot of a run, in order, as its feed gives them."""
-    config, mesh = recipe.prepare(config), data_mesh(devices)
+    config, mesh = recipe.prepare(config, DetectionConfig), data_mesh(devices)
     task, plan = DetectionTask(config, mesh), plan_of(config)
     found = []
     with Batches(task.batches(0, Share()), split_over(mesh), Processes(), Signals(), False) as batches:
@@ -127,7 +128,7 @@ def test_what_is_printed_is_true(data, tmp_path, capsys, caplog):
     assert len(compiled) == len(outcome.compiled) == len(set(outcome.compiled)) > 1
     assert f"the step was compiled {len(compiled)} time(s)" in printed
     assert printed.count("compiled the step for ") == len(compiled)
-    plan = plan_of(recipe.prepare(config))
+    plan = plan_of(recipe.prepare(config, DetectionConfig))
     real = places = 0
     for step in range(6):
         batch = plan.batch(step)
@@ -214,7 +215,7 @@ def test_changed_annotations_are_noticed(whole, tmp_path):
 def test_bad_numbers_stop_and_leave_what_was_saved(data, whole, tmp_path):
     """A run that has diverged: what it saved last is finite, and the costs that follow from it are not."""
     config = config_of(data)
-    task = DetectionTask(recipe.prepare(config), data_mesh(ONE))
+    task = DetectionTask(recipe.prepare(config, DetectionConfig), data_mesh(ONE))
     state = newest(whole[0], task, options_of(config))[0]
     state = state._replace(step=np.int32(2), params=jax.tree.map(lambda x: 1e30 * x, state.params))
     with Checkpoints(tmp_path, 10) as writer:
@@ -228,7 +229,7 @@ def test_bad_numbers_stop_and_leave_what_was_saved(data, whole, tmp_path):
 def test_an_unreadable_image_stops_or_is_replaced(tmp_path, capsys):
     root = micro_data(tmp_path / "data")
     config = config_of(root)
-    plan = plan_of(recipe.prepare(config))
+    plan = plan_of(recipe.prepare(config, DetectionConfig))
     first, *_, last = (plan.batch(step).indices.tolist() for step in range(4))
     number = 1 + next(i for i in last if i not in first)
     path = root / "train2017" / f"{number}.jpg"

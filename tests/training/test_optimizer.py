@@ -7,7 +7,7 @@ import optax
 import pytest
 from reference_pack import arrays, train_config
 
-from yolos_jax.config.settings import SETTINGS
+from yolos_jax.config.recipes import DETECTION, SETTINGS
 from yolos_jax.model.yolos import abstract
 from yolos_jax.training.optimizer import by_epoch, clip_like_torch, decay_mask, learning_rates, make_optimizer
 from yolos_jax.weights.reference import to_reference
@@ -50,7 +50,7 @@ def test_no_clipping_when_asked():
     np.testing.assert_allclose(update["class_head"]["bias"], [-0.1, 0.1], rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", SETTINGS["optimizer.name"].kind.options)
+@pytest.mark.parametrize("name", SETTINGS[DETECTION]["optimizer.name"].setting.choices)
 def test_every_optimizer_decays_the_references_groups_only(name):
     """Without gradients, what moves is decayed: matrices and heads, by rate times decay."""
     params = {"class_head": {"bias": jnp.ones(2)}, "norm": {"scale": jnp.ones(2)}, "fc": {"kernel": jnp.ones((2, 2))}}

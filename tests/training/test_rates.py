@@ -13,8 +13,8 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from micro_run import assert_equal_trees, initial_state
 from micro_step import CONFIG, MESH, batch_of
 
-from yolos_jax.config import settings
-from yolos_jax.config.settings import get_config
+from yolos_jax.config.reader import differences as other_settings
+from yolos_jax.config.recipes import detection_recipe
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import abstract, apply, build
 from yolos_jax.tasks.detection import batch_divisors
@@ -27,8 +27,8 @@ from yolos_jax.training.saving import Checkpoints
 from yolos_jax.training.settings import CheckpointSettings, RunSettings
 from yolos_jax.training.step import LossReport, make_gradient, make_step
 from yolos_jax.training.task import Differences, Identity, Options
-from yolos_jax.weights.names import reference_shapes
 from yolos_jax.weights.reference import to_reference
+from yolos_jax.weights.tensor_names import reference_shapes
 
 SHAPES = abstract(CONFIG)[1]  # three blocks, of which two are one stack
 FROZEN = ("det_tokens", "blocks.0", "*.fc2.bias", "mid_pos_embed.1.det", "norm")
@@ -38,7 +38,7 @@ NAMES = list(reference_shapes(CONFIG))
 
 def chosen(**changes):
     """The `optimizer` part of a recipe."""
-    config = get_config().optimizer
+    config = detection_recipe().optimizer
     config.update(learning_rate=RATE, **changes)
     return config
 
@@ -280,7 +280,7 @@ def test_frozen_arrays_take_no_room_in_a_step(parts):
 
 def test_resuming_and_what_it_refuses(stepped, tmp_path):
     _, optimizer, _, state, _ = stepped
-    config = get_config().to_dict()
+    config = detection_recipe().to_dict()
     config["optimizer"]["freeze"] = list(FROZEN)
     facts = {"config": config, "data": {"fingerprint": "f", "images": 1}, "order": 1, "versions": {}}
     meta = Meta(CONFIG, {}, 2, facts)
@@ -290,8 +290,8 @@ def test_resuming_and_what_it_refuses(stepped, tmp_path):
         now = Identity(**other, model=CONFIG, label_names={})
 
         def differences(before):
-            fixed = settings.differences(before.config, now.config, never=True)
-            return Differences([], fixed, settings.differences(before.config, now.config))
+            fixed = other_settings(before.config, now.config, never=True)
+            return Differences([], fixed, other_settings(before.config, now.config))
 
         return SimpleNamespace(
             shapes=SHAPES, optimizer=optimizer, headline=("AP",), identity=lambda: now, differences=differences

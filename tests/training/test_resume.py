@@ -6,14 +6,15 @@ from types import SimpleNamespace
 import pytest
 from tiny_weights import TINY
 
-from yolos_jax.config import settings
+from yolos_jax.config.reader import differences as other_settings
+from yolos_jax.config.recipes import detection_recipe
 from yolos_jax.errors import InputError
 from yolos_jax.tasks.detection import other_data
 from yolos_jax.training.resume import refuse_differences
 from yolos_jax.training.task import Differences, Identity
 
 DATA = {"fingerprint": "f", "images": 8}
-FACTS = {"config": settings.get_config().to_dict(), "data": DATA, "order": 1, "versions": {"a": "1"}}
+FACTS = {"config": detection_recipe().to_dict(), "data": DATA, "order": 1, "versions": {"a": "1"}}
 NAMES = {1: "cat", 2: "dog", 3: "cow"}
 
 
@@ -30,8 +31,8 @@ def compared(accept=False, found=(), **changes):
     now = identity_of(config=facts["config"])
 
     def differences(before):
-        fixed = settings.differences(before.config, now.config, never=True)
-        return Differences([], fixed, settings.differences(before.config, now.config) + list(found))
+        fixed = other_settings(before.config, now.config, never=True)
+        return Differences([], fixed, other_settings(before.config, now.config) + list(found))
 
     task = SimpleNamespace(differences=differences, identity=lambda: now, steps_per_epoch=5, steps=50)
     return refuse_differences(identity_of().meta(12), task, accept)

@@ -13,7 +13,7 @@ import pytest
 from micro_run import assert_equal_trees, initial_state
 from tiny_weights import TINY, random_params
 
-from yolos_jax.config.settings import get_config
+from yolos_jax.config.recipes import detection_recipe
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import abstract
@@ -28,7 +28,7 @@ from yolos_jax.training.task import Differences, Identity, Options
 from yolos_jax.weights import checkpoints
 
 OPTIMIZER = make_optimizer("adamw", lambda step: 1e-3, 1e-4, 0.1)
-FACTS = {"config": get_config().to_dict(), "data": {"fingerprint": "f", "images": 1}, "order": 1, "versions": {}}
+FACTS = {"config": detection_recipe().to_dict(), "data": {"fingerprint": "f", "images": 1}, "order": 1, "versions": {}}
 SHAPES = abstract(TINY)[1]
 SOME = {name: SHAPES[name] for name in ("norm", "class_head")}  # enough where it does not matter which arrays there are
 IDENTITY = Identity(**FACTS, model=TINY, label_names={1: "one"}, category_ids=(7, 1, 9, 4))

@@ -58,7 +58,7 @@ def test_rematerialisation_changes_nothing(plain):
 
 
 def test_bfloat16_is_near_and_its_parameters_and_losses_are_float32(plain):
-    grads, terms = gradients(dtype="bfloat16")
+    grads, terms = gradients(compute_dtype="bfloat16")
     assert all(g.dtype == np.float32 for g in jax.tree.leaves(grads)) and terms["total"].dtype == np.float32
     assert 0 < abs(terms["total"] - plain[1]["total"]) < 0.02 * plain[1]["total"]
     flat = [np.concatenate([g.ravel() for g in jax.tree.leaves(t)]) for t in (grads, plain[0])]
@@ -75,7 +75,7 @@ def products(jaxpr):
 
 
 def test_bfloat16_really_computes_in_bfloat16():
-    graph, params = abstract(CONFIG, Compute(dtype="bfloat16"))[0], build(CONFIG, 0)[1]
+    graph, params = abstract(CONFIG, Compute(compute_dtype="bfloat16"))[0], build(CONFIG, 0)[1]
     batch = batch_of()
     program = jax.make_jaxpr(lambda p: apply(graph, p, batch.patches, batch.grid))(params).jaxpr
     dtypes = [[str(v.aval.dtype) for v in (*product.invars, *product.outvars)] for product in products(program)]

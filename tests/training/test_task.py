@@ -15,7 +15,7 @@ from compiled_once import compiled_once
 from micro_run import lines
 from tiny_weights import TINY
 
-from yolos_jax.config.settings import get_config
+from yolos_jax.config.recipes import detection_recipe
 from yolos_jax.data.loader import Loaded
 from yolos_jax.training import checkpoint_files
 from yolos_jax.training.loop import train
@@ -95,7 +95,7 @@ class LineTask(Task):
         return SimpleNamespace(details={}, metrics={"fit": next(self.scores)}, skipped=[])
 
     def identity(self):
-        return Identity(get_config().to_dict(), {}, 0, {}, TINY, {})
+        return Identity(detection_recipe().to_dict(), {}, 0, {}, TINY, {})
 
     def differences(self, before):
         return Differences([], [], [])

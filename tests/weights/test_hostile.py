@@ -18,7 +18,7 @@ from tiny_weights import TINY, huggingface_folder, reference_state, write
 
 from yolos_jax.errors import InputError
 from yolos_jax.weights import load_weights
-from yolos_jax.weights.huggingface import write_config
+from yolos_jax.weights.huggingface_config import write_config
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOM = 256 << 20  # bytes that refusing may take; the smallest blow-up tried would take gigabytes

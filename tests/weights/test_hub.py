@@ -18,7 +18,7 @@ from yolos_jax import Detector
 from yolos_jax.errors import InputError
 from yolos_jax.inference.loading import load_model
 from yolos_jax.weights import checkpoints, hub_model, load_weights
-from yolos_jax.weights.processor import Sizes, write_processor
+from yolos_jax.weights.image_processor import Sizes, write_processor
 from yolos_jax.weights.starting import starting_params
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -31,7 +31,7 @@ from yolos_jax.model.config import VARIANTS
 from yolos_jax.model.yolos import build
 from yolos_jax.training import checkpoint_files
 from yolos_jax.weights import checkpoints, export_huggingface, load_weights
-from yolos_jax.weights.processor import Sizes, write_processor
+from yolos_jax.weights.image_processor import Sizes, write_processor
 
 SIZES = Sizes(96, 160)
 COMMIT = "c0ffee" + "0" * 34

@@ -14,11 +14,11 @@ from yolos_jax.images.sequence import pack, resize, resized_size
 from yolos_jax.inference.loading import load_model
 from yolos_jax.model.config import Compute
 from yolos_jax.model.yolos import abstract, apply
-from yolos_jax.programs.convert import facts_of
+from yolos_jax.programs.convert import provenance_of
 from yolos_jax.training.checkpoint_files import Meta
-from yolos_jax.weights import checkpoints, export_huggingface, load_weights, recorded_facts, sizes_of
-from yolos_jax.weights.card import Facts
-from yolos_jax.weights.processor import MEAN, STD, Sizes, read_processor, write_processor
+from yolos_jax.weights import checkpoints, export_huggingface, load_weights, recorded_provenance, sizes_of
+from yolos_jax.weights.image_processor import MEAN, STD, Sizes, read_processor, write_processor
+from yolos_jax.weights.model_card import Provenance
 
 # As published with hustvl/yolos-tiny; those of 2022 gave the sizes apart and left the rest out.
 PUBLISHED = {
@@ -151,10 +151,10 @@ def test_card_tells_the_measured_numbers(tmp_path):
     (tmp_path / "run" / "eval-70").mkdir(parents=True)
     report = tmp_path / "run" / "eval-70" / "metrics.json"
     report.write_text(json.dumps(numbers | {"checkpoint": "/home/me/run", "step": 70, "images": 5000, "skipped": []}))
-    facts = recorded_facts(tmp_path / "run", 70, {"config": {"data": {"val_split": "val2017"}}})
-    assert facts.metrics == numbers and facts.images == 5000
+    provenance = recorded_provenance(tmp_path / "run", 70, {"config": {"data": {"val_split": "val2017"}}}, NAMES)
+    assert provenance.metrics == numbers and provenance.images == 5000
     export_huggingface(
-        random_params(TINY), TINY, {0: "dog", 1: "N/A"}, tmp_path / "hf", sizes=Sizes(64, 96), facts=facts
+        random_params(TINY), TINY, {0: "dog", 1: "N/A"}, tmp_path / "hf", sizes=Sizes(64, 96), provenance=provenance
     )
     text, data = card_of(tmp_path / "hf")
     assert (
@@ -170,32 +170,34 @@ def test_card_tells_the_measured_numbers(tmp_path):
     for bad in ("{}", json.dumps(numbers | {"AP": "0.5"}), json.dumps(numbers | {"AP": True}), "no"):
         report.write_text(bad)
         with pytest.raises(InputError, match=r"metrics\.json (has no number for AP|cannot be read)"):
-            recorded_facts(tmp_path / "run", 70, {})
+            recorded_provenance(tmp_path / "run", 70, {}, NAMES)
 
 
 def test_card_of_a_run_and_of_nothing(tmp_path):
     evaluations = [{"step": 5, "AP": 0.1, "AP50": 0.2}, {"step": 10, "AP": 0.25, "AP50": 0.5}]
     extra = {"evaluations": evaluations, "config": {"data": {"val_split": "val2017"}}}
-    assert recorded_facts("x", 10, extra) == Facts("", 10, {"AP": 0.25, "AP50": 0.5}, None, "val2017")
-    assert recorded_facts("x", 7, extra).metrics == {}
+    assert recorded_provenance("x", 10, extra, NAMES) == Provenance("", 10, {"AP": 0.25, "AP50": 0.5}, None, "val2017")
+    assert recorded_provenance("x", 7, extra, NAMES).metrics == {}
     mine = {"val_split": "val2017", "val_annotations": "/home/me/mine.json", "max_images": 16}
-    assert recorded_facts("x", 5, extra | {"config": {"data": mine}}).data == "mine.json, at most 16 images"
-    assert recorded_facts("x", 7, extra | {"AP": 0.125}).metrics == {"AP": 0.125}
+    assert recorded_provenance("x", 5, extra | {"config": {"data": mine}}, NAMES).data == "mine.json, at most 16 images"
+    assert recorded_provenance("x", 7, extra | {"AP": 0.125}, NAMES).metrics == {"AP": 0.125}
     lines = ['{"step": 7, "total": 2.0}', '{"step": 7, "val/AP": 0.5, "val/AP50": 0.75, "val/top1": 0.25}', "7", "{"]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))  # of a checkpoint that is older than its evaluation
     meta = Meta(TINY, {}, 7, {"evaluations": evaluations})
-    assert facts_of(str(tmp_path), meta) == Facts("", 7, {"AP": 0.5, "AP50": 0.75})
-    assert facts_of(str(tmp_path), meta, ("top1", "top5")).metrics == {"top1": 0.25}
-    export_huggingface(random_params(TINY), TINY, None, tmp_path / "a", facts=recorded_facts("x", 10, extra))
+    assert provenance_of(str(tmp_path), meta, NAMES) == Provenance("", 7, {"AP": 0.5, "AP50": 0.75})
+    assert provenance_of(str(tmp_path), meta, ("top1", "top5")).metrics == {"top1": 0.25}
+    export_huggingface(
+        random_params(TINY), TINY, None, tmp_path / "a", provenance=recorded_provenance("x", 10, extra, NAMES)
+    )
     assert "by pycocotools of val2017." in card_of(tmp_path / "a")[0]
 
-    facts = recorded_facts("x", 0, {"converted_from": "hustvl/yolos-small@aaaaaaaaaaaa"})
-    export_huggingface(random_params(TINY), TINY, None, tmp_path / "b", facts=facts)
+    provenance = recorded_provenance("x", 0, {"converted_from": "hustvl/yolos-small@aaaaaaaaaaaa"}, NAMES)
+    export_huggingface(random_params(TINY), TINY, None, tmp_path / "b", provenance=provenance)
     text, data = card_of(tmp_path / "b")
     assert "No evaluation was recorded with these weights." in text and data.eval_results is None
     assert data.base_model == "hustvl/yolos-small" and "converted from hustvl/yolos-small" in text
-    facts = recorded_facts("x", 0, {"converted_from": "/home/me/secret place/yolos_ti.pth"})
-    export_huggingface(random_params(TINY), TINY, None, tmp_path / "c", facts=facts)
+    provenance = recorded_provenance("x", 0, {"converted_from": "/home/me/secret place/yolos_ti.pth"}, NAMES)
+    export_huggingface(random_params(TINY), TINY, None, tmp_path / "c", provenance=provenance)
     text, data = card_of(tmp_path / "c")
     assert "converted from yolos_ti.pth" in text and "/home/me" not in text and data.base_model is None
 

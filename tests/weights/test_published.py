@@ -14,9 +14,9 @@ from yolos_jax.errors import InputError
 from yolos_jax.inference.loading import load_model
 from yolos_jax.model.config import VARIANTS
 from yolos_jax.weights import hub_model, variant_of
-from yolos_jax.weights.huggingface import read_config
-from yolos_jax.weights.names import huggingface_shapes
+from yolos_jax.weights.huggingface_config import read_config
 from yolos_jax.weights.reference import config_of_reference
+from yolos_jax.weights.tensor_names import huggingface_shapes
 
 # Reference file, repository on the hub, variant here, variant in names.txt, heads (paper, table 1 and appendix).
 PUBLISHED = [

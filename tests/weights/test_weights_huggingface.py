@@ -16,7 +16,8 @@ from yolos_jax.images.sequence import pack as pack_batch
 from yolos_jax.model.config import Compute
 from yolos_jax.model.yolos import abstract, apply
 from yolos_jax.weights import export_huggingface, load_weights
-from yolos_jax.weights.huggingface import from_huggingface, read_config, to_huggingface, write_config
+from yolos_jax.weights.huggingface import from_huggingface, to_huggingface
+from yolos_jax.weights.huggingface_config import read_config, write_config
 from yolos_jax.weights.reference import from_reference
 from yolos_jax.weights.source import read_source
 

@@ -14,9 +14,9 @@ from yolos_jax.model.config import VARIANTS
 from yolos_jax.model.yolos import abstract
 from yolos_jax.weights import load_weights
 from yolos_jax.weights.huggingface import to_huggingface
-from yolos_jax.weights.names import huggingface_names, huggingface_shapes, reference_shapes
 from yolos_jax.weights.reference import from_reference, to_reference
 from yolos_jax.weights.source import read_source
+from yolos_jax.weights.tensor_names import huggingface_names, huggingface_shapes, reference_shapes
 
 OUR_NAMES = {"tiny": "ti", "small": "s", "small_dWr": "s_dwr", "base": "b"}
 

@@ -9,7 +9,7 @@ from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import build
 from yolos_jax.weights import load_weights
 from yolos_jax.weights.huggingface import to_huggingface
-from yolos_jax.weights.processor import Sizes, read_processor
+from yolos_jax.weights.image_processor import Sizes, read_processor
 from yolos_jax.weights.starting import starting_params
 
 

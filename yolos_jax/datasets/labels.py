@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from yolos_jax.data.category_names import known_names, listing, plain_name
 from yolos_jax.datasets.annotations import Complain
+from yolos_jax.datasets.category_names import known_names, listing, plain_name
 from yolos_jax.datasets.settings import CATEGORIES, SplitOptions
 from yolos_jax.errors import InputError
 

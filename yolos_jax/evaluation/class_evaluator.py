@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from yolos_jax.data.classification.class_loader import ClassSource, LoadClasses
+from yolos_jax.data.classification.class_batches import ClassSource, classification_work
 from yolos_jax.data.classification.class_plan import InOrderPlan
 from yolos_jax.data.classification.class_views import CentreView
 from yolos_jax.data.loader import Loaded
@@ -56,7 +56,7 @@ class ClassEvaluator:
         view = CentreView(model.image_size, crop_share)
         self._passes = Passes(
             batching,
-            lambda share: LoadClasses(source, plan, view, model.patch_size, share=share),
+            lambda share: classification_work(source, plan, view, model.patch_size, share=share),
             len(plan),
             len(source),
             _inputs,

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 
 from yolos_jax.data.augment import Pipeline
-from yolos_jax.data.loader import Loaded, LoadStep
+from yolos_jax.data.detection_batches import detection_work
+from yolos_jax.data.loader import Loaded
 from yolos_jax.data.plan import EvaluationPlan
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.evaluation.one_pass import Batching, Passes, Program, never
@@ -38,7 +39,7 @@ class EveryImage:
         plan = EvaluationPlan(source.examples.sizes, pipeline, batching.batch_size, buckets, batching.mesh.size)
         self._passes = Passes(
             batching,
-            lambda share: LoadStep(source, plan, geometry.patch, geometry.model_max_side, share),
+            lambda share: detection_work(source, plan, geometry.patch, geometry.model_max_side, share),
             len(plan),
             len(source.examples),
             self._inputs,

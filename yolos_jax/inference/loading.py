@@ -28,7 +28,7 @@ def load_model(path: str | Path) -> tuple[dict, Meta]:
     if checkpoint_files.steps(path) or not (local or weights.hub_model(path)):
         return checkpoints.load(path)
     found = weights.load_weights(path, detector=True)
-    return found.params, Meta(found.config, found.label_names or {}, 0, found.extra, found.category_ids, found.max_side)
+    return found.params, found.meta(default_names={})
 
 
 def load(path: str | Path) -> Yolos:

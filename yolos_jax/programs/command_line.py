@@ -106,7 +106,7 @@ class RecipeParser(Parser):
             how: dict[str, Any] = {"metavar": "VALUE", "default": argparse.SUPPRESS}
             if found.type is bool:
                 how |= {"nargs": "?", "const": "True"}
-                hidden = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+                hidden: dict[str, Any] = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
                 name = f"--noconfig.{key}"
                 group.add_argument(name, dest=f"config.{key}", action="store_const", const="False", **hidden)
             group.add_argument(f"--config.{key}", help=text, **how)

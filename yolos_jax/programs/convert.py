@@ -10,6 +10,7 @@ SOURCE where it has any; --variant or --config names them where it does not, and
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,54 +20,96 @@ from yolos_jax.errors import InputError, check_empty, clear_errors
 from yolos_jax.programs.command_line import Parser, load_recipe
 
 if TYPE_CHECKING:
+    from yolos_jax.model.config import YolosConfig
     from yolos_jax.training.checkpoint_files import Meta
-    from yolos_jax.weights.card import Facts
+    from yolos_jax.weights.model_card import Provenance
+
+
+def wanted_model(args: argparse.Namespace) -> "tuple[YolosConfig | None, bool]":
+    """(the model that the flags name, if any; whether they leave its number of classes open)."""
+    from yolos_jax.model.config import COCO_CLASSES
+    from yolos_jax.tasks import recipe
+    from yolos_jax.weights import variant_of
+
+    if args.variant is not None:
+        return variant_of(args.variant), False
+    if args.config is None:
+        return None, False
+    config = read(load_recipe(args.config), DetectionConfig)
+    return recipe.model_of(config, COCO_CLASSES), config.model.num_classes == 0
+
+
+def from_checkpoint(source: str, wanted: "YolosConfig | None", any_classes: bool) -> "tuple[dict, Meta]":
+    """The parameters and the meta of a checkpoint of ours; `InputError` if it is not the wanted model."""
+    from yolos_jax.model.classifier_config import ClassifierConfig
+    from yolos_jax.weights import checkpoints, with_classes
+
+    params, meta = checkpoints.load_any(source)
+    if wanted is None:
+        return params, meta
+    if isinstance(meta.model, ClassifierConfig):
+        raise InputError(f"{source} holds an image classifier, which says its own settings; leave them out.")
+    if any_classes:
+        wanted = with_classes(wanted, meta.model.num_classes)
+    differences = wanted.differences(meta.model)
+    if differences:
+        raise InputError(f"the wanted model is not the checkpoint's: {'; '.join(differences)}.")
+    return params, meta
 
 
 def read_source(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
-    """(parameters, what a checkpoint is to say about them, what to print about them) of SOURCE."""
+    """(parameters, what a checkpoint records beside them, what to print about them) of SOURCE."""
     from yolos_jax.datasets.coco_names import COCO_NAMES
-    from yolos_jax.model.classifier_config import ClassifierConfig
     from yolos_jax.model.config import COCO_CLASSES
-    from yolos_jax.tasks import recipe
     from yolos_jax.training import checkpoint_files
-    from yolos_jax.weights import checkpoints, load_weights, variant_of, with_classes
+    from yolos_jax.weights import load_weights
 
-    wanted, is_open = None if args.variant is None else variant_of(args.variant), False
-    if args.config is not None:
-        config = load_recipe(args.config)
-        config = read(config, DetectionConfig)
-        wanted, is_open = recipe.model_of(config, COCO_CLASSES), config.model.num_classes == 0
+    wanted, any_classes = wanted_model(args)
     if checkpoint_files.steps(args.source):
         if not args.to_hf:
             raise InputError(f"{args.source} is a checkpoint of ours already; add --to-hf to export it.")
-        params, meta = checkpoints.load_any(args.source)
-        if isinstance(meta.model, ClassifierConfig) and wanted is not None:
-            raise InputError(f"{args.source} holds an image classifier, which says its own settings; leave them out.")
-        if wanted is not None and is_open:
-            wanted = with_classes(wanted, meta.model.num_classes)
-        differences = [] if wanted is None else wanted.differences(meta.model)
-        if differences:
-            raise InputError(f"the wanted model is not the checkpoint's: {'; '.join(differences)}.")
+        params, meta = from_checkpoint(args.source, wanted, any_classes)
         return params, meta, f"checkpoint {args.source}, step {meta.step}"
-    found = load_weights(args.source, wanted, args.seed, any_classes=is_open)
-    names = found.label_names
-    if names is None:
-        names = COCO_NAMES if found.config.num_classes == COCO_CLASSES else {}
-    meta = checkpoint_files.Meta(found.config, names, 0, found.extra, found.category_ids, found.max_side)
-    return found.params, meta, found.report
+    found = load_weights(args.source, wanted, args.seed, any_classes)
+    default_names = COCO_NAMES if found.config.num_classes == COCO_CLASSES else {}
+    return found.params, found.meta(default_names), found.report
 
 
-def facts_of(source: str, meta: "Meta", names: tuple[str, ...] = ()) -> "Facts":
-    """What has been measured with a checkpoint, also by its run: its log has what is newer than the checkpoint."""
+def provenance_of(source: str, meta: "Meta", names: Sequence[str]) -> "Provenance":
+    """The provenance of a checkpoint, also from its run's log, which may be newer than the checkpoint."""
     from yolos_jax.training.curves import METRICS, read_lines
-    from yolos_jax.weights import recorded_facts
+    from yolos_jax.weights import recorded_provenance
 
     evaluations = list(meta.extra.get("evaluations", []))
     for line in read_lines(source) if (Path(source) / METRICS).is_file() else []:
         found = {name.removeprefix("val/"): value for name, value in line.items() if name.startswith("val/")}
-        evaluations += [found | {"step": line["step"]}] if found else []
-    return recorded_facts(source, meta.step, meta.extra | {"evaluations": evaluations}, names)
+        if found:
+            evaluations.append(found | {"step": line["step"]})
+    return recorded_provenance(source, meta.step, meta.extra | {"evaluations": evaluations}, names)
+
+
+def export(source: str, out: str, params: dict, meta: "Meta") -> str:
+    """Writes a folder for transformers; returns what to print about it."""
+    from yolos_jax.model.classifier_config import ClassifierConfig
+    from yolos_jax.weights import export_huggingface, sizes_of
+    from yolos_jax.weights.folder import TIMM_FILE, export_classifier
+
+    kind = "Hugging Face folder"
+    if isinstance(meta.model, ClassifierConfig):
+        from yolos_jax.evaluation.class_evaluator import TOPS
+
+        provenance = provenance_of(source, meta, tuple(TOPS))
+        export_classifier(params, meta, out, provenance)
+        kind += f"; {TIMM_FILE} has timm's names"
+    else:
+        from yolos_jax.evaluation.coco_metrics import NAMES  # brings pycocotools along
+
+        provenance, sizes = provenance_of(source, meta, NAMES), sizes_of(meta.extra)
+        export_huggingface(params, meta.model, meta.label_names, out, meta.category_ids, sizes, provenance)
+    first_two = list(provenance.metrics.items())[:2]
+    numbers = ", ".join(f"{name} {value:.4f}" for name, value in first_two)
+    numbers = numbers or "no evaluation recorded; run eval.py on SOURCE first"
+    return f"model card: {numbers}\nwritten: {out} ({kind})"
 
 
 @clear_errors()
@@ -83,28 +126,17 @@ def main() -> None:
     args = parser.parse()
     if args.seed < 0:
         raise InputError(f"--seed is {args.seed}; it must be at least 0.")
-    from yolos_jax.model.classifier_config import ClassifierConfig
-    from yolos_jax.weights import checkpoints, export_huggingface, sizes_of
-    from yolos_jax.weights.classifiers import TIMM_FILE, export_classifier
-
-    (check_empty if args.to_hf else checkpoints.check_free)(args.out)
-    params, meta, report = read_source(args)
-    if not args.to_hf:
-        checkpoints.save(args.out, 0, params, meta)
-        print(f"{report}\nwritten: {args.out} (checkpoint, step 0)")
+    if args.to_hf:
+        check_empty(args.out)
+        params, meta, report = read_source(args)
+        print(f"{report}\n{export(args.source, args.out, params, meta)}")
         return
-    more = ""
-    if isinstance(meta.model, ClassifierConfig):
-        from yolos_jax.evaluation.class_evaluator import TOPS
+    from yolos_jax.weights import checkpoints
 
-        facts, more = facts_of(args.source, meta, tuple(TOPS)), f"; {TIMM_FILE} has timm's names"
-        export_classifier(params, meta, args.out, facts)
-    else:
-        facts, sizes = facts_of(args.source, meta), sizes_of(meta.extra)
-        export_huggingface(params, meta.model, meta.label_names, args.out, meta.category_ids, sizes, facts)
-    numbers = ", ".join(f"{name} {value:.4f}" for name, value in list(facts.metrics.items())[:2])
-    print(f"{report}\nmodel card: {numbers or 'no evaluation recorded; run eval.py on SOURCE first'}")
-    print(f"written: {args.out} (Hugging Face folder{more})")
+    checkpoints.check_no_weights(args.out)
+    params, meta, report = read_source(args)
+    checkpoints.save(args.out, 0, params, meta)
+    print(f"{report}\nwritten: {args.out} (checkpoint, step 0)")
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from yolos_jax.config.recipes import ClassificationOptimizer, PretrainingConfig
-from yolos_jax.data.classification.class_loader import ClassBatch, ClassSource, LoadClasses
+from yolos_jax.data.classification.class_batches import ClassBatch, ClassSource, classification_work
 from yolos_jax.data.classification.class_plan import CLASS_ORDER, ShuffledPlan
 from yolos_jax.data.classification.class_views import RandomView
 from yolos_jax.data.classification.mixing import Mixing
-from yolos_jax.data.loader import Share
+from yolos_jax.data.loader import Share, Work
 from yolos_jax.data.settings import ClassViewSettings, MixingSettings
 from yolos_jax.datasets.class_folders import ClassFolders
 from yolos_jax.datasets.tfds.class_records import ClassRecords
@@ -151,9 +151,9 @@ class ClassificationTask(RecipeTask):
     def starting_params(self) -> dict:
         return starting_classifier(self.model, self.config.init, self.config.seed, self.source.names)
 
-    def work(self, share: Share) -> LoadClasses:
+    def work(self, share: Share) -> Work:
         rates = drop_rates(self.model.depth, self.config.model.drop_path)
-        return LoadClasses(self.source, self.plan, self.view, self.model.patch_size, rates, self.mixing, share)
+        return classification_work(self.source, self.plan, self.view, self.model.patch_size, rates, self.mixing, share)
 
     def loss(self, params: dict, batch: ClassBatch, divisors: Any = None) -> tuple[jax.Array, LossReport]:
         return self._loss(params, batch, divisors)

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from yolos_jax.config.recipes import DetectionConfig
+from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.examples import TrainBatch
-from yolos_jax.data.loader import LoadStep, Share
+from yolos_jax.data.loader import Share, Work
 from yolos_jax.data.plan import ORDER, TrainingPlan
 from yolos_jax.datasets.box_checks import nothing_to_find
 from yolos_jax.datasets.dataset import DataSet
@@ -105,8 +106,8 @@ class DetectionTask(RecipeTask):
         by_name = config.data.names == "match"
         return starting_params(self.model, config.init, config.seed, self.source.label_names, by_name)
 
-    def work(self, share: Share) -> LoadStep:
-        return LoadStep(self.source, self.plan, self.model.patch_size, self.compute.max_side, share)
+    def work(self, share: Share) -> Work:
+        return detection_work(self.source, self.plan, self.model.patch_size, self.compute.max_side, share)
 
     def loss(self, params: dict, batch: TrainBatch, divisors: Any = None) -> tuple[jax.Array, LossReport]:
         return self._loss(params, batch, divisors)

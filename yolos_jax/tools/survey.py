@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from yolos_jax.data.category_names import plain_name
 from yolos_jax.data.examples import Example, ExampleTable
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.datasets.annotations import Complain, orphans_of
 from yolos_jax.datasets.box_checks import nothing_to_find
+from yolos_jax.datasets.category_names import plain_name
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.headers import DARK_HELP, dark_files, first_few
 from yolos_jax.datasets.listing import is_hidden

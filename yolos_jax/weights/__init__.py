@@ -4,11 +4,11 @@ One format joins them: numpy float32 arrays under the reference's state-dict nam
 needs PyTorch except reading a `.pth`. These are the names that the rest of the package uses.
 """
 
-from yolos_jax.weights.card import recorded_facts as recorded_facts
 from yolos_jax.weights.folder import export_huggingface as export_huggingface
 from yolos_jax.weights.hub import hub_model as hub_model
+from yolos_jax.weights.image_processor import SHORT_SIDE as SHORT_SIDE
+from yolos_jax.weights.image_processor import sizes_of as sizes_of
 from yolos_jax.weights.load import load_weights as load_weights
-from yolos_jax.weights.processor import SHORT_SIDE as SHORT_SIDE
-from yolos_jax.weights.processor import sizes_of as sizes_of
+from yolos_jax.weights.model_card import recorded_provenance as recorded_provenance
 from yolos_jax.weights.published import variant_of as variant_of
 from yolos_jax.weights.published import with_classes as with_classes

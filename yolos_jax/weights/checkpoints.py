@@ -1,4 +1,4 @@
-"""Weights as checkpoints of this package: read and written whole. A run writes its own by `training.saving`."""
+"""Checkpoints of this package, read and written whole. A run writes its own with `training.saving`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,40 +8,32 @@ from yolos_jax.model.classifier import abstract_classifier
 from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import abstract
-from yolos_jax.training.checkpoint_files import (
-    Meta,
-    check_room,
-    manager_of,
-    parts,
-    read,
-    read_meta,
-    reason,
-    steps,
-    unwritable,
-)
+from yolos_jax.training import checkpoint_files
+from yolos_jax.training.checkpoint_files import Meta
 
 
-def check_free(directory: str | Path) -> None:
-    """`InputError` if a folder holds weights already. Ask before working for hours."""
+def check_no_weights(directory: str | Path) -> None:
+    """`InputError` if a folder holds weights already; to be asked before hours of work."""
     path = Path(directory)
-    if steps(path):
-        raise InputError(f"{path} already holds a checkpoint (step {steps(path)[-1]}); choose another folder.")
+    steps = checkpoint_files.steps(path)
+    if steps:
+        raise InputError(f"{path} already holds a checkpoint (step {steps[-1]}); choose another folder.")
     if (path / "config.json").exists():
         raise InputError(f"{path} holds other weights (config.json); choose another folder.")
 
 
 def save(directory: str | Path, step: int, params: dict, meta: Meta) -> None:
-    """Writes one checkpoint and waits until it is whole; refuses a folder that has weights already."""
-    check_free(directory)
+    """Writes one checkpoint and waits until it is complete; refuses a folder that holds weights already."""
+    check_no_weights(directory)
     path = make_folder(directory).absolute()
-    with unwritable(path, step), manager_of(path) as manager:
-        check_room(path, params)
-        manager.save(step, args=parts(meta, params=params))
+    with checkpoint_files.unwritable(path, step), checkpoint_files.manager_of(path) as manager:
+        checkpoint_files.check_room(path, params)
+        manager.save(step, args=checkpoint_files.parts(meta, params=params))
         manager.wait_until_finished()
 
 
 def check_model(checkpoint: str | Path, different: Sequence[str]) -> None:
-    """`InputError` if a checkpoint's model is not the config's, with its differences."""
+    """`InputError` if a checkpoint's model differs from the config's; `different` are the differences."""
     if different:
         raise InputError(f"the checkpoint {checkpoint} is of another model than the config: {'; '.join(different)}.")
 
@@ -59,18 +51,20 @@ def load(directory: str | Path) -> tuple[dict, Meta[YolosConfig]]:
 
 
 def load_any(directory: str | Path) -> tuple[dict, Meta]:
-    """The same of a detector or of an image classifier, which the type of `Meta.model` tells."""
+    """The same of a detector or of an image classifier: `Meta.model` has the type of its config."""
     path = Path(directory).absolute()
-    found = steps(path)
+    found = checkpoint_files.steps(path)
     if not found:
         what = "holds no checkpoint" if path.is_dir() else "does not exist"
         raise InputError(f"{path} {what}; give the --workdir of a training run or the --out of convert.py.")
     try:
-        meta = read_meta(path, found[-1])
+        meta = checkpoint_files.read_meta(path, found[-1])
         name = "ema" if (path / str(found[-1]) / "ema").is_dir() else "params"
-        shapes = (abstract_classifier if isinstance(meta.model, ClassifierConfig) else abstract)(meta.model)[1]
-        return read(path, found[-1], **{name: shapes})[name], meta
+        network = abstract_classifier if isinstance(meta.model, ClassifierConfig) else abstract
+        shapes = network(meta.model)[1]
+        return checkpoint_files.read(path, found[-1], **{name: shapes})[name], meta
     except InputError:
         raise
     except Exception as error:  # orbax and tensorstore raise many kinds for a damaged folder
-        raise InputError(f"the checkpoint {path}/{found[-1]} cannot be read ({reason(error)}).") from error
+        why = checkpoint_files.reason(error)
+        raise InputError(f"the checkpoint {path}/{found[-1]} cannot be read ({why}).") from error

@@ -4,14 +4,21 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from safetensors.numpy import save_file
 
 from yolos_jax.errors import InputError, check_empty
 from yolos_jax.images.sequence import default_max_side
+from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import YolosConfig
-from yolos_jax.weights.card import Facts, model_card
-from yolos_jax.weights.huggingface import CATEGORY_IDS, to_huggingface, write_config
-from yolos_jax.weights.processor import SHORT_SIDE, Sizes, write_processor
+from yolos_jax.training.checkpoint_files import Meta
+from yolos_jax.weights.huggingface import to_huggingface, to_transformers_vit
+from yolos_jax.weights.huggingface_config import CATEGORY_IDS, write_classifier_config, write_config
+from yolos_jax.weights.image_processor import SHORT_SIDE, Sizes, write_classifier_processor, write_processor
+from yolos_jax.weights.model_card import Provenance, classifier_card, detector_card
+from yolos_jax.weights.reference import to_timm
+
+TIMM_FILE = "timm.safetensors"
 
 
 def export_huggingface(
@@ -21,7 +28,7 @@ def export_huggingface(
     out_dir: str | Path,
     category_ids: Sequence[int] | None = None,
     sizes: Sizes | None = None,
-    facts: Facts | None = None,
+    provenance: Provenance | None = None,
 ) -> None:
     """Writes a folder that transformers loads, model and image processor.
 
@@ -31,27 +38,44 @@ def export_huggingface(
       out_dir: a new or empty folder.
       category_ids: the data set's category id of every label, where they differ.
       sizes: what images are resized to; 800 and 1333 pixels by default.
-      facts: the weights' origin and their measured numbers, for the model card.
+      provenance: the weights' origin and their measured numbers, for the model card.
 
     Raises:
       InputError: the folder is in use or cannot be written, or the model cannot be exported.
     """
-    path = Path(out_dir)
-    values = write_config(config, label_names)
+    settings = write_config(config, label_names)
     if category_ids is not None:
-        values[CATEGORY_IDS] = list(category_ids)
+        settings[CATEGORY_IDS] = list(category_ids)
     sizes = sizes or Sizes(SHORT_SIDE, default_max_side(SHORT_SIDE))
-    card = model_card(config, values["id2label"], sizes, facts or Facts())
+    card = detector_card(config, settings["id2label"], sizes, provenance or Provenance())
+    states = {"model.safetensors": to_huggingface(params, config)}
+    _write(Path(out_dir), states, settings, write_processor(sizes), card)
+
+
+def export_classifier(
+    params: Mapping, meta: Meta[ClassifierConfig], out_dir: str | Path, provenance: Provenance | None = None
+) -> None:
+    """The same for a classifier of ours, whose weights have timm's names in a second file."""
+    config = meta.model
+    states = {"model.safetensors": to_transformers_vit(params, config), TIMM_FILE: to_timm(params, config)}
+    settings = write_classifier_config(config, meta.label_names)
+    crop_share = meta.extra.get("config", {}).get("data", {}).get("crop_share", 0.875)
+    processor = write_classifier_processor(config.image_size, crop_share)
+    _write(Path(out_dir), states, settings, processor, classifier_card(config, provenance or Provenance()))
+
+
+def _write(path: Path, states: Mapping[str, dict[str, np.ndarray]], settings: dict, processor: dict, card: str) -> None:
+    """Writes the folder's files: weights (by name), `config.json`, `preprocessor_config.json` and the model card."""
     try:
         check_empty(path)
-        state = to_huggingface(params, config)
         path.mkdir(parents=True, exist_ok=True)
-        # transformers refuses files without this mark of the tensors' layout
-        save_file(state, path / "model.safetensors", metadata={"format": "pt"})
-        for name, content in (("config", values), ("preprocessor_config", write_processor(sizes))):
+        for name, state in states.items():
+            # transformers refuses files without this mark of the tensors' layout
+            save_file(state, path / name, metadata={"format": "pt"})
+        for name, content in (("config", settings), ("preprocessor_config", processor)):
             (path / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         (path / "README.md").write_text(card, encoding="utf-8")
-        # safetensors may leave its file readable to its owner only
-        (path / "model.safetensors").chmod((path / "config.json").stat().st_mode)
+        for name in states:  # safetensors may leave its files readable to their owner only
+            (path / name).chmod((path / "config.json").stat().st_mode)
     except OSError as error:
         raise InputError(f"the Hugging Face folder {path} could not be written ({error}).") from error

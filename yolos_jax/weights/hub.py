@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from yolos_jax.errors import InputError
-from yolos_jax.weights.files import ENDINGS, INDEX
 from yolos_jax.weights.published import PUBLISHED
+from yolos_jax.weights.tensor_files import INDEX, WEIGHTS_ENDINGS
 
 _NAME = r"[A-Za-z0-9][\w.-]{0,95}"
 _ID = re.compile(rf"(?P<id>{_NAME}/{_NAME})(?:@(?P<revision>[A-Za-z0-9][\w./-]{{0,199}}))?")
@@ -37,7 +37,7 @@ def hub_model(name: str | Path) -> HubModel | None:
     if text in PUBLISHED:
         return HubModel(PUBLISHED[text].hub_id, None)
     found = _ID.fullmatch(text)
-    if found is None or found["id"].endswith(ENDINGS) or ".." in text:
+    if found is None or found["id"].endswith(WEIGHTS_ENDINGS) or ".." in text:
         return None
     if found["revision"] is None and Path(text).parent.is_dir():
         return None
@@ -47,10 +47,10 @@ def hub_model(name: str | Path) -> HubModel | None:
 def hub_name(origin: str) -> str | None:
     """The `org/name` of what was converted from the hub (`org/name@commit`); None of anything else."""
     found = _ID.fullmatch(origin)
-    return found["id"] if found and found["revision"] and not found["id"].endswith(ENDINGS) else None
+    return found["id"] if found and found["revision"] and not found["id"].endswith(WEIGHTS_ENDINGS) else None
 
 
-def fetch(model: HubModel) -> Path:
+def download(model: HubModel) -> Path:
     """The folder in the cache that holds a model's settings and weights, downloaded if need be.
 
     Where the hub cannot be reached, what is in the cache is taken. PyTorch weights are downloaded only if there are

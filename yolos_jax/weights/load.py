@@ -7,39 +7,42 @@ from typing import Any, NamedTuple
 from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import ceil_div
 from yolos_jax.model.config import Compute, YolosConfig
+from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.weights.backbone import find_backbone
 from yolos_jax.weights.deit import config_of_deit, from_deit
-from yolos_jax.weights.huggingface import CLASSIFIER, from_huggingface, read_category_ids, read_config
-from yolos_jax.weights.processor import Sizes, read_processor
+from yolos_jax.weights.huggingface import CLASS_HEAD, from_huggingface
+from yolos_jax.weights.huggingface_config import read_category_ids, read_config
+from yolos_jax.weights.image_processor import Sizes, read_processor
 from yolos_jax.weights.published import with_classes
 from yolos_jax.weights.reference import LAST_BIAS, config_of_reference, from_reference
 from yolos_jax.weights.report import Report
-from yolos_jax.weights.source import Source, read_source
+from yolos_jax.weights.source import ForeignWeights, read_source
 
 # The last bias of the class head, by the kind of source: one number for each class and one for "no object".
-_LAST_BIAS = {"reference": LAST_BIAS, "huggingface": CLASSIFIER.replace("weight", "bias")}
+_LAST_BIAS = {"reference": LAST_BIAS, "huggingface": CLASS_HEAD.replace("weight", "bias")}
+
+Names = dict[int, str]
 
 
-class Loaded(NamedTuple):
-    """What there is to know of foreign weights."""
+class LoadedWeights(NamedTuple):
+    """Our parameters from foreign weights, and what else the source says."""
 
     config: YolosConfig
     params: dict  # nested, of numpy float32 arrays
-    label_names: dict[int, str] | None  # by class id, if the source has them
+    label_names: Names | None  # by class id, if the source has them
     report: Report
     category_ids: tuple[int, ...] | None = None  # the data set's, of every label, if the source says that they differ
     sizes: Sizes | None = None  # what images are resized to, if the source says so
 
-    @property
-    def max_side(self) -> int:
-        """Longest side in patches for which the model needs room (`Compute.max_side`); the sizes may ask for more."""
-        return max(Compute.max_side, ceil_div(max(self.sizes or (0,)), self.config.patch_size))
-
-    @property
-    def extra(self) -> dict[str, Any]:
-        """What a checkpoint of them is to remember (`Meta.extra`)."""
-        origin: dict[str, Any] = {"converted_from": self.report.path}
-        return origin if self.sizes is None else origin | {"processor": self.sizes._asdict()}
+    def meta(self, default_names: Names) -> Meta[YolosConfig]:
+        """What a checkpoint of them records; `default_names` are the labels' where the source has none."""
+        names = default_names if self.label_names is None else self.label_names
+        extra: dict[str, Any] = {"converted_from": self.report.path}
+        longest = Compute.max_side
+        if self.sizes is not None:
+            extra["processor"] = self.sizes._asdict()
+            longest = max(longest, ceil_div(max(self.sizes), self.config.patch_size))
+        return Meta(self.config, names, 0, extra, self.category_ids, longest)
 
 
 def load_weights(
@@ -49,7 +52,7 @@ def load_weights(
     any_classes: bool = False,
     processor: bool = True,
     detector: bool = False,
-) -> Loaded:
+) -> LoadedWeights:
     """Our parameters from foreign weights, and whatever else the source says.
 
     Args:
@@ -63,18 +66,19 @@ def load_weights(
       detector: accept only weights that can detect, no ViT to start training from.
 
     Raises:
-      InputError: unreadable, not YOLOS and no ViT, or another model than `config`.
+      InputError: unreadable, neither YOLOS nor a ViT, or another model than `config`.
     """
     source = read_source(path)
-    what, names, ids, sizes = source.name, None, None, None
+    what = source.name
     if detector and source.kind == "deit":
         raise InputError(
             f"{what} is a ViT to start training from, not a detector; give it to convert.py or --config.init."
         )
-    if any_classes and config is not None:
-        bias = source.state.get(_LAST_BIAS.get(source.kind, ""))
-        config = config if bias is None else with_classes(config, bias.size - 1)
+    bias = source.state.get(_LAST_BIAS.get(source.kind, ""))
+    if any_classes and config is not None and bias is not None:
+        config = with_classes(config, bias.size - 1)
     report = Report(source.kind, tuple(source.state))
+    names = ids = sizes = None
     if source.kind == "reference":
         config = config or config_of_reference(source.state, what)
         params = from_reference(source.state, config, what)
@@ -89,10 +93,10 @@ def load_weights(
     report = dataclasses.replace(report, cast=source.cast, path=what, notes=source.notes + report.notes)
     if processor and source.processor is not None:
         sizes = read_processor(source.processor, f"the preprocessor_config.json of {what}")
-    return Loaded(config, params, names, report, ids, sizes)
+    return LoadedWeights(config, params, names, report, ids, sizes)
 
 
-def _huggingface_config(source: Source, wanted: YolosConfig | None) -> tuple[YolosConfig, dict[int, str] | None]:
+def _huggingface_config(source: ForeignWeights, wanted: YolosConfig | None) -> tuple[YolosConfig, Names | None]:
     """The config and label names that belong to Hugging Face weights, checked against the wanted config."""
     if source.hf_config is None:
         if wanted is None:
@@ -103,11 +107,11 @@ def _huggingface_config(source: Source, wanted: YolosConfig | None) -> tuple[Yol
         return wanted, None
     where = f"the config.json of {source.name}"
     found, names = read_config(source.hf_config, where)
-    classifier, outputs = source.state.get(CLASSIFIER), found.num_classes + 1
+    classifier, outputs = source.state.get(CLASS_HEAD), found.num_classes + 1
     if classifier is not None and classifier.shape[:1] != (outputs,):
         raise InputError(
             f"{where} names {found.num_classes} labels, which makes {outputs} outputs with "
-            f'"no object", but {CLASSIFIER} has shape {list(classifier.shape)}.'
+            f'"no object", but {CLASS_HEAD} has shape {list(classifier.shape)}.'
         )
     if wanted is None:
         return found, names

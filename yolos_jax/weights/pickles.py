@@ -22,14 +22,13 @@ ENTRIES = ("model", "teacher", "state_dict", "model_ema", "student")
 def read_pickle(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Arrays of any dtype by name, and notes on where they were; unpickles only tensors, containers and `Namespace`.
 
-    `InputError` if PyTorch is absent, or the file is damaged, unsafe, absurd, or holds no state dict.
+    `InputError` if PyTorch is absent, or the file is damaged, unsafe or absurd, or does not hold a state dict.
     """
     try:
         import torch
     except ImportError as error:
-        raise InputError(
-            f"reading {path} needs PyTorch: pip install torch, or save the weights as .safetensors."
-        ) from error
+        sentence = f"reading {path} needs PyTorch: pip install torch, or save the weights as .safetensors."
+        raise InputError(sentence) from error
     if tuple(int(n) for n in re.findall(r"\d+", torch.__version__)[:2]) < _OLDEST_TORCH:
         raise InputError(
             f"reading {path} needs PyTorch 2.10 or newer, and here is {torch.__version__}, which files can harm "
@@ -49,12 +48,13 @@ def read_pickle(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
 
 
 def _state_dict(content: Any) -> tuple[Any, tuple[str, ...]]:
-    """The weights of a training state, and what else it holds; anything else as it is."""
-    entries = [name for name in ENTRIES if isinstance(content, dict) and isinstance(content.get(name), dict)]
-    if not entries:
-        return content, ()
-    others = ", ".join(sorted(shown(key) for key in content if key != entries[0]))
-    return content[entries[0]], (f"entry {entries[0]!r} of the file taken; left out: {others}.",) if others else ()
+    """The weights of a training state, and a note on what else it holds; anything else as it is."""
+    for entry in ENTRIES if isinstance(content, dict) else ():
+        if isinstance(content.get(entry), dict):
+            others = ", ".join(sorted(shown(key) for key in content if key != entry))
+            note = f"entry {entry!r} of the file taken; left out: {others}."
+            return content[entry], (note,) if others else ()
+    return content, ()
 
 
 def _check_size(path: Path) -> None:
@@ -72,7 +72,7 @@ def _check_size(path: Path) -> None:
 
 
 def _check_tensors(content: Any, torch: Any, path: Path) -> None:
-    """Refuses what is no dict of plain tensors, and tensors that claim more numbers than are stored."""
+    """Refuses anything but a dict of plain tensors, and tensors that claim more numbers than are stored."""
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not a dict of tensors; save the state dict.")
     claimed, size = 0, path.stat().st_size

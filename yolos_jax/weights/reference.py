@@ -1,31 +1,35 @@
-"""The reference's state dict <-> our parameters: transpositions, slices and stacks, never arithmetic."""
+"""State dicts in PyTorch's layouts <-> our parameters: transpositions, slices and stacks, never arithmetic.
+
+The reference's are read and written; timm's, of a classifier, are only written: `deit` reads them.
+"""
 
 import math
 from collections.abc import Mapping
+from operator import itemgetter
 
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from yolos_jax.errors import InputError
+from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import VARIANTS, YolosConfig
-from yolos_jax.weights.names import check, reference_shapes
 from yolos_jax.weights.published import with_classes
+from yolos_jax.weights.tensor_names import check_shapes, reference_shapes
 
-# Parts of the reference's names and of ours, replaced in this order.
-_PARTS = (
-    ("backbone.", ""),
+# Fragments of the reference's and timm's names, and of ours, replaced in this order in both directions.
+_FRAGMENTS = (
     ("patch_embed.proj.", "patch_embed."),
     ("det_token", "det_tokens"),
-    ("class_embed.", "class_head."),
-    ("bbox_embed.", "box_head."),
-    *((f"layers.{i}.", f"fc{i + 1}.") for i in range(3)),
+    *((f"class_embed.layers.{i}.", f"class_head.fc{i + 1}.") for i in range(3)),
+    *((f"bbox_embed.layers.{i}.", f"box_head.fc{i + 1}.") for i in range(3)),
     *((f"{norm}.weight", f"{norm}.scale") for norm in ("norm", "norm1", "norm2")),
     (".weight", ".kernel"),
 )
-_PATCH_EMBED, _MID = "backbone.patch_embed.proj.weight", "backbone.mid_pos_embed"
+_HEADS = ("class_embed.", "bbox_embed.")  # all other names of the reference begin with "backbone."
 LAST_BIAS = "class_embed.layers.2.bias"  # one number for each class and one for "no object"
-_WITH_BATCH = ("_token", "pos_embed")  # ends of the names whose arrays have an axis of length 1 before the tokens
+_PATCH_EMBED = "patch_embed.kernel"
+_WITH_BATCH = ("_token", "_tokens", "pos_embed")  # ends of our names of arrays that have an axis of length 1 there
 
 
 def from_reference(state: Mapping[str, np.ndarray], config: YolosConfig, what: str = "the state dict") -> dict:
@@ -37,17 +41,20 @@ def from_reference(state: Mapping[str, np.ndarray], config: YolosConfig, what: s
     Raises:
       InputError: tensors of `what` are missing, unexpected or misshapen for `config`; it names them.
     """
-    check(state, reference_shapes(config), what)
+    check_shapes(state, reference_shapes(config), what)
     flat = {}
     for name, array in state.items():
+        name = name.removeprefix("backbone.")
+        for theirs, ours in _FRAGMENTS:
+            name = name.replace(theirs, ours)
         if name == _PATCH_EMBED:  # our patches hold (row, column, channel)
-            array = array.transpose(2, 3, 1, 0).reshape(config.patch_values, config.width)
+            flat[name] = array.transpose(2, 3, 1, 0).reshape(config.patch_values, config.width)
         else:
-            array = array.squeeze(-3) if name.endswith(_WITH_BATCH) else array.T
-        flat[_our_name(name)] = array
+            flat[name] = array.squeeze(-3) if name.endswith(_WITH_BATCH) else array.T
     params = unflatten_dict(flat, sep=".")
     *blocks, last = (params["blocks"][str(i)] for i in range(config.depth))
-    params |= {"blocks": jax.tree.map(lambda *leaves: np.stack(leaves), *blocks), "last_block": last}
+    params["blocks"] = jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
+    params["last_block"] = last
     for name, grid in (("pos_embed", config.init_grid), ("mid_pos_embed", config.mid_grid)):
         if grid is not None:
             params[name] = _split_positions(params[name], grid)
@@ -59,32 +66,37 @@ def to_reference(params: Mapping, config: YolosConfig) -> dict[str, np.ndarray]:
 
     `InputError` if the parameters do not fit `config`.
     """
-    shapes, side, out = reference_shapes(config), config.patch_size, {}
+    state = {}
+    for name, array in to_timm(params, config).items():
+        state[name if name.startswith(_HEADS) else f"backbone.{name}"] = array
+    check_shapes(state, reference_shapes(config), "the parameters")
+    return state
+
+
+def to_timm(params: Mapping, config: YolosConfig | ClassifierConfig) -> dict[str, np.ndarray]:
+    """The state dict of timm's `VisionTransformer` or, distilled, `VisionTransformerDistilled`, of a classifier's.
+
+    A detector's other tensors have the reference's names.
+    """
+    side, out = config.patch_size, {}
     try:
         tree = jax.tree.map(np.asarray, dict(params))
-        blocks = {str(i): jax.tree.map(lambda x, i=i: x[i], tree["blocks"]) for i in range(config.depth - 1)}
-        tree["blocks"] = blocks | {str(config.depth - 1): tree.pop("last_block")}
+        blocks = [jax.tree.map(itemgetter(i), tree["blocks"]) for i in range(config.depth - 1)]
+        blocks.append(tree.pop("last_block"))
+        tree["blocks"] = {str(i): block for i, block in enumerate(blocks)}
         for name in {"pos_embed", "mid_pos_embed"} & tree.keys():
             tree[name] = _join_positions(tree[name])
-        flat = flatten_dict(tree, sep=".")
-        for name in [name for name in (*shapes, _MID) if _our_name(name) in flat]:
-            array = flat[_our_name(name)]
+        for name, array in flatten_dict(tree, sep=".").items():
             if name == _PATCH_EMBED:
                 array = array.reshape(side, side, 3, config.width).transpose(3, 2, 0, 1)
             else:
                 array = np.expand_dims(array, -3) if name.endswith(_WITH_BATCH) else array.T
+            for theirs, ours in _FRAGMENTS:
+                name = name.replace(ours, theirs)
             out[name] = _contiguous(array)
     except (KeyError, IndexError, ValueError) as error:
         raise InputError(f"the parameters do not belong to the given model config ({error!r}).") from error
-    check(out, shapes, "the parameters")
     return out
-
-
-def _our_name(name: str) -> str:
-    """`backbone.blocks.3.attn.qkv.weight` -> `blocks.3.attn.qkv.kernel`."""
-    for theirs, ours in _PARTS:
-        name = name.replace(theirs, ours)
-    return name
 
 
 def config_of_reference(state: Mapping[str, np.ndarray], what: str) -> YolosConfig:
@@ -102,7 +114,7 @@ def config_of_reference(state: Mapping[str, np.ndarray], what: str) -> YolosConf
             return config
     seen = ", ".join(
         f"{name.removeprefix('backbone.')} {list(shapes[name])}"
-        for name in (_PATCH_EMBED, "backbone.pos_embed", _MID)
+        for name in ("backbone.patch_embed.proj.weight", "backbone.pos_embed", "backbone.mid_pos_embed")
         if name in shapes
     )
     raise InputError(
@@ -118,10 +130,11 @@ def _split_positions(table: np.ndarray, grid: tuple[int, int]) -> dict:
     return {"cls": cls, "grid": patches.reshape(*table.shape[:-2], *grid, table.shape[-1]), "det": det}
 
 
-def _join_positions(parts: Mapping[str, np.ndarray]) -> np.ndarray:
-    grid = parts["grid"]
-    patches = grid.reshape(*grid.shape[:-3], -1, grid.shape[-1])
-    return np.concatenate([parts["cls"], patches, parts["det"]], axis=-2)
+def _join_positions(tables: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The reverse; a classifier has no rows for DET, and one for the distillation token if it is distilled."""
+    grid = tables["grid"]
+    flat = {**tables, "grid": grid.reshape(*grid.shape[:-3], -1, grid.shape[-1])}
+    return np.concatenate([flat[name] for name in ("cls", "dist", "grid", "det") if name in flat], axis=-2)
 
 
 def _contiguous(array: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """What became of every tensor of a source."""
 
 import dataclasses
-import itertools
 import re
 from collections.abc import Iterable
 
@@ -20,11 +19,14 @@ def compact(names: Iterable[str]) -> list[str]:
 
 def _runs(numbers: list[int]) -> str:
     """`[0, 1, 2, 5]` -> `{0-2,5}`; a single number stays as it is."""
-    if len(numbers) == 1:
-        return str(numbers[0])
-    in_runs = itertools.groupby(enumerate(sorted(numbers)), lambda pair: pair[1] - pair[0])
-    runs = [[number for _, number in run] for _, run in in_runs]
-    return "{" + ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs) + "}"
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    texts = [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+    return texts[0] if len(numbers) == 1 else "{" + ",".join(texts) + "}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +42,11 @@ class Report:
     path: str = ""  # where the weights came from, if from a file
 
     def __str__(self) -> str:
-        lines = [f"{self.kind} weights{f' from {self.path}' if self.path else ''}"]
-        for what in ("taken", "initialised", "ignored", "cast"):
-            names = getattr(self, what)
-            if names or what != "cast":
-                lines.append(f"{what}{' to float32' if what == 'cast' else ''}: {len(names)}")
-                lines += [f"  {name}" for name in compact(names)]
+        names_of = {"taken": self.taken, "initialised": self.initialised, "ignored": self.ignored}
+        if self.cast:
+            names_of["cast to float32"] = self.cast
+        lines = [f"{self.kind} weights from {self.path}" if self.path else f"{self.kind} weights"]
+        for what, names in names_of.items():
+            lines.append(f"{what}: {len(names)}")
+            lines += [f"  {name}" for name in compact(names)]
         return "\n".join(lines + [f"note: {note}" for note in self.notes])

@@ -1,4 +1,4 @@
-"""A source of weights: where it lies, which of the three kinds it is, and its tensors."""
+"""Foreign weights as they are found: where they lie, which of the three kinds they are, and their tensors."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,20 +7,20 @@ import numpy as np
 
 from yolos_jax.errors import InputError, check_path, shown
 from yolos_jax.weights.backbone import prefixes
-from yolos_jax.weights.files import Tensors, read_folder, read_json, read_tensors
-from yolos_jax.weights.hub import fetch, hub_model
+from yolos_jax.weights.hub import download, hub_model
 from yolos_jax.weights.limits import plain
+from yolos_jax.weights.tensor_files import Tensors, read_folder, read_json_object, read_tensors
 
-_CLASSIFIERS = ("vit", "deit", "vit_mae")  # transformers' model types that a detector can start from
+_VIT_TYPES = ("vit", "deit", "vit_mae")  # transformers' model types that a detector can start from
 _WRAPPERS = ("_orig_mod.", "module.", "model.")
-# What names start with in a state dict of a detector, by the kind of source.
-_HEADS = {
+# How the names of tensors that only a detector has begin, by the kind of source.
+_DETECTOR_NAMES = {
     "reference": ("class_embed.", "bbox_embed.", "backbone.det_token"),
     "huggingface": ("class_labels_classifier.", "bbox_predictor.", "vit.embeddings.detection_tokens"),
 }
 
 
-class Source(NamedTuple):
+class ForeignWeights(NamedTuple):
     """Foreign weights as found."""
 
     kind: str  # "reference", "huggingface" or "deit" (any ViT to start from)
@@ -32,49 +32,50 @@ class Source(NamedTuple):
     processor: dict[str, Any] | None = None  # the content of the `preprocessor_config.json` beside YOLOS weights
 
 
-def read_source(path: str | Path) -> Source:
+def read_source(path: str | Path) -> ForeignWeights:
     """Reads weights from a `.safetensors`, a `.pth` (needs PyTorch), a Hugging Face folder, or the hub (`hub_model`).
 
     Raises:
-      InputError: nothing there, unreadable, unsafe to read, or not YOLOS and no ViT.
+      InputError: nothing there, unreadable, unsafe to read, or neither YOLOS nor a ViT.
     """
     path, name = _find(path)
-    folder = path if path.is_dir() else path.parent
     config = processor = None
     if path.is_dir():
-        config = read_json(folder / "config.json")
+        config = read_json_object(path / "config.json")
         model_type = config.get("model_type", "yolos")  # timm's configs have none
-        if model_type not in ("yolos", *_CLASSIFIERS):  # refused before its tensors are read
+        if model_type not in ("yolos", *_VIT_TYPES):  # refused before its tensors are read
             raise InputError(
                 f"the config.json of {name} has model_type {shown(model_type)}, not 'yolos' (nor one of "
-                f"{', '.join(_CLASSIFIERS)}, to start from)."
+                f"{', '.join(_VIT_TYPES)}, to start from)."
             )
-    tensors = unwrapped(read_folder(path) if path.is_dir() else read_tensors(path), name)
+    tensors = _unwrapped(read_folder(path) if path.is_dir() else read_tensors(path))
     kind = _kind(tensors.state, name)
     if kind == "deit" and config is not None and config.get("model_type") == "yolos":
         raise InputError(
             f"{name} has model_type 'yolos', but none of its tensors is a detection head under a name known here."
         )
     if kind != "huggingface":
-        return Source(kind, name, *tensors)
+        return ForeignWeights(kind, name, *tensors)
+    folder = path if path.is_dir() else path.parent
     if (folder / "config.json").is_file():
-        config = config or read_json(folder / "config.json")
+        config = config or read_json_object(folder / "config.json")
         if config.get("model_type") != "yolos":
             raise InputError(
                 f"the config.json of {name} has model_type {shown(config.get('model_type'))}, not 'yolos'."
             )
         if (folder / "preprocessor_config.json").is_file():
-            processor = read_json(folder / "preprocessor_config.json")
-    return Source(kind, name, *tensors, config, processor)
+            processor = read_json_object(folder / "preprocessor_config.json")
+    return ForeignWeights(kind, name, *tensors, config, processor)
 
 
-def unwrapped(tensors: Tensors, what: str) -> Tensors:
-    """Without what torch.compile, DistributedDataParallel and wrapping modules put before the names of a detector."""
+def _unwrapped(tensors: Tensors) -> Tensors:
+    """Removes what torch.compile, DistributedDataParallel and wrapping modules put before a detector's names."""
     state, taken = tensors.state, ""
-    while not any(name.startswith(heads) for name in state for heads in _HEADS.values()):
-        prefix = next((p for p in _WRAPPERS if any(name.startswith(p) for name in state)), None)
-        if prefix is None:
+    while _detector_kind(state) is None:
+        there = [prefix for prefix in _WRAPPERS if any(name.startswith(prefix) for name in state)]
+        if not there:
             return tensors
+        prefix = there[0]
         state = {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
         taken += prefix
     if not taken:
@@ -89,7 +90,7 @@ def _find(path: str | Path) -> tuple[Path, str]:
     check_path(path)
     model = hub_model(path)
     if model is not None:
-        folder = fetch(model)
+        folder = download(model)
         return folder, f"{model.id}@{folder.name[:12]}"
     path = Path(path)
     if not path.exists():
@@ -102,14 +103,24 @@ def _find(path: str | Path) -> tuple[Path, str]:
     return path, str(path)
 
 
-def _kind(state: dict[str, np.ndarray], what: str) -> str:
-    for kind, heads in _HEADS.items():
-        if any(name.startswith(heads) for name in state):
+def _detector_kind(state: dict[str, np.ndarray]) -> str | None:
+    """Either "reference" or "huggingface", by the names of the tensors; None if they are not a detector's."""
+    for kind, beginnings in _DETECTOR_NAMES.items():
+        if any(name.startswith(beginnings) for name in state):
             return kind
+    return None
+
+
+def _kind(state: dict[str, np.ndarray], what: str) -> str:
+    """The kind of a source; `InputError` if it is none of the three."""
+    kind = _detector_kind(state)
+    if kind is not None:
+        return kind
     if prefixes(state):
         return "deit"
     some = ", ".join(plain(name) for name in list(state)[:4]) or "none"
+    more = ", ..." if len(state) > 4 else ""
     raise InputError(
-        f"the tensors of {what} ({some}{', ...' if len(state) > 4 else ''}) are neither those of YOLOS (reference or "
-        "Hugging Face names) nor those of a DeiT/timm classifier or another ViT."
+        f"the tensors of {what} ({some}{more}) are neither those of YOLOS (reference or Hugging Face names) nor those "
+        "of a DeiT/timm classifier or another ViT."
     )

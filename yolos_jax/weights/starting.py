@@ -1,12 +1,12 @@
 """What training starts from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
 import numpy as np
 
 from yolos_jax import weights
-from yolos_jax.data.category_names import known_names, listing, plain_name
+from yolos_jax.datasets.category_names import known_names, listing, plain_name
 from yolos_jax.errors import InputError
 from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import YolosConfig
@@ -16,8 +16,8 @@ from yolos_jax.training import checkpoint_files
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.weights import checkpoints
 from yolos_jax.weights.backbone import find_backbone
-from yolos_jax.weights.classifiers import to_timm
 from yolos_jax.weights.deit import from_deit
+from yolos_jax.weights.reference import to_timm
 
 
 def starting_params(
@@ -32,13 +32,13 @@ def starting_params(
       model: the model wanted.
       init: a scheme of `model.init`, or where weights are (see `weights.load_weights`).
       seed: of whatever starts fresh.
-      label_names, by_name: names of the model's labels, by which the rows of the class head are taken where the weights
-        have as many classes, and the same names under other numbers. Classes that are others altogether start fresh.
-        With `by_name` False, the rows are taken by their numbers.
+      label_names: names of the model's labels. Where the weights have as many classes, the rows of the class head are
+        taken by these names; if none of the names is the same, the rows start fresh.
+      by_name: False takes the rows by their numbers.
 
     Raises:
-      InputError: the weights are of another model, or of as many classes of which some have the same names and some
-        do not: a list of classes has been changed, and nobody but the user knows what it meant.
+      InputError: the weights are of another model, or they have as many classes and only some of the names: the list
+        of classes has been changed, and nobody but the user knows what is meant.
     """
     if init in SCHEMES:
         return build(model, seed, init)[1]
@@ -54,20 +54,25 @@ def starting_params(
         found, params, names = loaded.config, loaded.params, loaded.label_names or {}
         print(loaded.report)
     if found.num_classes != model.num_classes:
-        params["class_head"]["fc3"] = build(model, seed)[1]["class_head"]["fc3"]
+        params["class_head"]["fc3"] = _fresh_last_layer(model, seed)
         print(
             f"{init} has {found.num_classes} classes and the data {model.num_classes}: the last layer of the class "
             "head starts fresh, everything else is kept."
         )
     elif by_name:
-        _match_rows(params, names, label_names or {}, init, lambda: build(model, seed)[1])
+        _match_rows(params["class_head"]["fc3"], names, label_names or {}, init, _fresh_last_layer(model, seed))
     return jax.tree.map(np.asarray, params)
 
 
-def _from_classifier(params: dict, meta: Meta, model: YolosConfig, init: str, seed: int) -> dict:
-    """A detector's parameters from one of our image classifiers, in the way of any ViT; `InputError` for other heads.
+def _fresh_last_layer(model: YolosConfig, seed: int) -> dict:
+    """The last layer of the class head, at random."""
+    return build(model, seed)[1]["class_head"]["fc3"]
 
-    The number of heads changes no shape, so nothing later would find it out.
+
+def _from_classifier(params: dict, meta: Meta, model: YolosConfig, init: str, seed: int) -> dict:
+    """A detector's parameters from one of our image classifiers, which is taken like any ViT.
+
+    `InputError` for another number of heads, which changes no shape and so would go unnoticed.
     """
     found = find_backbone(to_timm(params, meta.model), f"the checkpoint {init}, step {meta.step}")
     started, report = from_deit(found, model, seed)
@@ -80,34 +85,29 @@ def _from_classifier(params: dict, meta: Meta, model: YolosConfig, init: str, se
     return jax.tree.map(np.asarray, started)
 
 
-def _match_rows(
-    params: dict, names: Mapping[int, str], wanted: Mapping[int, str], init: str, fresh: Callable[[], dict]
-) -> None:
-    """Gives every label the row of the class head that has its name; says so if any moves or starts fresh.
+def _match_rows(layer: dict, names: Mapping[int, str], wanted: Mapping[int, str], init: str, fresh: dict) -> None:
+    """Gives every label the row of the class head that has its name; says so if any row moves or starts fresh.
 
-    Labels without a name, and "no object", keep theirs. `InputError` for names that are the same ones in part.
+    Labels without a name, and "no object", keep theirs. `InputError` if only some of the names are there.
     """
-    theirs, ours = ({i: plain_name(name) for i, name in known_names(some).items()} for some in (names, wanted))
+    theirs = {i: plain_name(name) for i, name in known_names(names).items()}
+    ours = {i: plain_name(name) for i, name in known_names(wanted).items()}
     if all(theirs.get(i, name) == name for i, name in ours.items()):
         return
-    place = {name: i for i, name in theirs.items()}
-    lost = [name for name in ours.values() if name not in place]
+    row_of = {name: i for i, name in theirs.items()}
+    lost = [i for i, name in ours.items() if name not in row_of]
     if lost and len(lost) < len(ours):
         lists = f"{listing(known_names(names))} against {listing(known_names(wanted))}"
         raise InputError(
             f"{init} and the data to train on have as many classes and share names, but not all of them: {lists}. Give "
             "data with the same classes, or go on by the numbers with --config.data.names=ids."
         )
-    layer, new = params["class_head"]["fc3"], fresh()["class_head"]["fc3"]
+    rows = np.arange(layer["bias"].shape[-1])
+    for i, name in ours.items():
+        rows[i] = row_of.get(name, i)
     for key, values in layer.items():
-        mixed = np.array(new[key], copy=True)
-        mixed[..., -1] = values[..., -1]  # "no object"
-        for i in range(mixed.shape[-1] - 1):
-            if i not in ours:
-                mixed[..., i] = values[..., i]
-            elif ours[i] in place:
-                mixed[..., i] = values[..., place[ours[i]]]
-        params["class_head"]["fc3"][key] = mixed
+        layer[key] = values[..., rows]
+        layer[key][..., lost] = fresh[key][..., lost]
     if lost:
         print(f"{init} has other classes: their outputs in the class head start fresh, everything else is kept.")
     else:

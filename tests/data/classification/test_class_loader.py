@@ -7,7 +7,7 @@ import pytest
 import scipy
 from made_classes import make_classes
 
-from yolos_jax.data.classification.class_loader import LoadClasses
+from yolos_jax.data.classification.class_batches import classification_work
 from yolos_jax.data.classification.class_plan import InOrderPlan, ShuffledPlan
 from yolos_jax.data.classification.class_views import CentreView, RandomView
 from yolos_jax.data.classification.mixing import Mixing
@@ -29,7 +29,7 @@ def test_an_epoch_has_every_picture_once_but_for_the_rest():
     epochs = [np.concatenate([plan.batch(step).indices for step in range(start, start + 5)]) for start in (0, 5)]
     for epoch in epochs:
         assert len(set(epoch.tolist())) == 20 and epoch.max() < 22
-    assert (epochs[0] != epochs[1]).any() and plan.batch(7).epoch == 1
+    assert (epochs[0] != epochs[1]).any() and plan.batch(7).views.epoch == 1
     again = pickle.loads(pickle.dumps(plan))  # order needs no more than seed and step
     np.testing.assert_array_equal(again.batch(7).indices, plan.batch(7).indices)
     assert (ShuffledPlan(22, 4, 2, seed=4).batch(0).indices != plan.batch(0).indices).any()
@@ -42,7 +42,7 @@ def test_repeated_augmentation_shows_several_views_of_fewer_pictures():
     seen = []
     for step in range(3):
         slots = plan.batch(step)
-        pairs = list(zip(slots.indices.tolist(), slots.copies.tolist()))
+        pairs = list(zip(slots.indices.tolist(), slots.views.copies.tolist()))
         assert len(set(pairs)) == 8 and len(set(slots.indices.tolist())) == 3
         assert (slots.indices[::2] != slots.indices[1::2]).all()  # neighbours are mixed
         seen += set(slots.indices.tolist())
@@ -52,7 +52,8 @@ def test_repeated_augmentation_shows_several_views_of_fewer_pictures():
 def test_every_picture_is_evaluated_once():
     plan = InOrderPlan(10, 4)
     found = [plan.batch(step).indices.tolist() for step in range(len(plan))]
-    assert found == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]] and plan.substitute(3, 0) is None
+    assert found == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert plan.substitute(plan.batch(0), plan.batch(0).image(3), 0) is None
     assert InOrderPlan(10, 64, multiple=4).batch_size == 12
 
 
@@ -79,17 +80,15 @@ def test_mixing_is_distributed_as_timms():
 
 def test_a_batch_is_sequences_of_the_pictures(source):
     plan, viewer = ShuffledPlan(24, 8, 2, seed=1), RandomView(32)
-    work = LoadClasses(source, plan, viewer, 16, RATES, Mixing(32))
+    work = classification_work(source, plan, viewer, 16, RATES, Mixing(32))
     loaded = pickle.loads(pickle.dumps(work))(4)
     batch, slots = loaded.batch, plan.batch(4)
     assert batch.patches.shape == (8, 4, 768) and batch.patches.dtype == np.uint8
     assert loaded.real == 32 and loaded.bucket == 4 and batch.valid.all()
     np.testing.assert_array_equal(loaded.indices, slots.indices)
     np.testing.assert_array_equal(batch.labels, slots.indices // 8)
-    from yolos_jax.data.classification.class_plan import random_of_picture
-
     image, _ = source.read(int(slots.indices[5]))
-    pixels = viewer.pixels(image, viewer.draw(random_of_picture(1, 1, int(slots.indices[5]), 0)))
+    pixels = viewer.pixels(image, viewer.draw(np.random.default_rng(slots.views.of(5))))
     back = batch.patches[5].reshape(2, 2, 16, 16, 3).transpose(0, 2, 1, 3, 4).reshape(32, 32, 3)
     np.testing.assert_array_equal(back, pixels)
     np.testing.assert_array_equal(loaded.batch.share[::2], loaded.batch.share[1::2])
@@ -97,14 +96,16 @@ def test_a_batch_is_sequences_of_the_pictures(source):
 
 def test_shares_of_processes_are_parts_of_the_batch(source):
     plan, more = ShuffledPlan(24, 8, 1, seed=1), (RandomView(32), 16, RATES, Mixing(32))
-    whole = LoadClasses(source, plan, *more)(2)
-    parts = [LoadClasses(source, plan, *more, Share(i, 2))(2) for i in range(2)]
+    whole = classification_work(source, plan, *more)(2)
+    parts = [classification_work(source, plan, *more, Share(i, 2))(2) for i in range(2)]
     for name, values in whole.batch._asdict().items():
         np.testing.assert_array_equal(values, np.concatenate([getattr(part.batch, name) for part in parts]), name)
 
 
 def test_stochastic_depth_leaves_out_as_often_as_asked(source):
-    work = LoadClasses(source, ShuffledPlan(24, 24, 40, seed=0), RandomView(16, operations=0, erase=0), 16, RATES)
+    work = classification_work(
+        source, ShuffledPlan(24, 24, 40, seed=0), RandomView(16, operations=0, erase=0), 16, RATES
+    )
     keep = np.concatenate([work(step).batch.keep for step in range(40)])  # [960, 3, 2]
     np.testing.assert_allclose(1 - keep.mean((0, 2)), RATES, atol=0.05)
     assert abs(np.corrcoef(keep[:, 2, 0], keep[:, 2, 1])[0, 1]) < 0.1
@@ -114,9 +115,9 @@ def test_unreadable_pictures_are_replaced_in_training_only(tmp_path):
     root = make_classes(tmp_path, "train", 2)
     (root / "train" / "green" / "000.jpg").write_bytes(b"nothing")
     source = ClassFolders(root, "train")
-    loaded = LoadClasses(source, ShuffledPlan(6, 6, 1, 0), RandomView(16), 16)(0)
+    loaded = classification_work(source, ShuffledPlan(6, 6, 1, 0), RandomView(16), 16)(0)
     assert "green/000.jpg" in loaded.skipped[0] and sorted(loaded.indices.tolist()) == [0, 1, 3, 3, 4, 5]
-    scored = LoadClasses(source, InOrderPlan(6, 4), CentreView(16), 16)
+    scored = classification_work(source, InOrderPlan(6, 4), CentreView(16), 16)
     first, last = scored(0), scored(1)
-    assert first.indices.tolist() == [0, 1, -1, 3] and first.batch.valid.tolist() == [True, True, False, True]
+    assert first.indices.tolist() == [0, 1, 3, -1] and first.batch.valid.tolist() == [True, True, True, False]
     assert last.indices.tolist() == [4, 5, -1, -1] and len(first.skipped) == 1

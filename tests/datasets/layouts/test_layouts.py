@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_layouts import LAYOUTS, NAMES, Box, Picture
 from micro_run import micro_config
-from yolos_jax.config.settings import complete
 
+from yolos_jax.config.reader import read as read_recipe
+from yolos_jax.config.recipes import DetectionConfig
 from yolos_jax.datasets.examples import read_split
 from yolos_jax.datasets.opening import find_split, recognise
 from yolos_jax.datasets.settings import SplitOptions
@@ -26,7 +27,9 @@ datasets = pytest.mark.parametrize("parquet", [False, True], ids=["saved", "parq
 
 def read(root, which="train", **changes):
     changes = {"data.train_split": "train", "data.val_split": "val", "data.categories": "contiguous"} | changes
-    return recipe.source_of(complete(micro_config(root, **changes, **{"model.num_classes": 0})), which)
+    return recipe.source_of(
+        read_recipe(micro_config(root, **changes, **{"model.num_classes": 0}), DetectionConfig), which
+    )
 
 
 def compare(source, pictures, atol=0.0, by_order=False):

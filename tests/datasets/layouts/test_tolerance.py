@@ -6,8 +6,9 @@ import shutil
 import pytest
 from made_coco import box, coco_split, make_coco
 from PIL import Image
-from yolos_jax.config.settings import complete, get_config
 
+from yolos_jax.config.reader import read as read_recipe
+from yolos_jax.config.recipes import DetectionConfig, detection_recipe
 from yolos_jax.datasets.splits import MissingSplit, choose
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage
@@ -22,9 +23,9 @@ def change(root, edit, split="train2017"):
 
 
 def read(root, which="train", **changes):
-    config = get_config("ti")
+    config = detection_recipe("ti")
     config.update_from_flattened_dict({"data.root": str(root), "model.num_classes": 0} | changes)
-    return recipe.source_of(complete(config), which)
+    return recipe.source_of(read_recipe(config, DetectionConfig), which)
 
 
 def named(tmp_path, on_disk, listed):

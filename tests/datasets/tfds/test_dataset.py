@@ -15,7 +15,8 @@ from made_tfds import build_with_tfds, change_json, coco_folder, listed, tfds_sp
 from reference_pack import ROOT, data_folder
 
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
-from yolos_jax.data.loader import LoadStep, load
+from yolos_jax.data.detection_batches import detection_work
+from yolos_jax.data.loader import load
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.datasets.tfds import index as tfds_index
 from yolos_jax.datasets.tfds.build import build
@@ -193,7 +194,7 @@ def test_workers_load_what_they_load_from_the_folder(made):
     folder, records = coco_split(coco, "train2017"), tfds_split(directory, "train", annotations=listed(coco))
     batches = []
     for source, workers in ((folder, 0), (records, 0), (records, 1)):
-        work = LoadStep(source, TrainingPlan(source.examples.sizes, draw, 2, 2, 2, 0), 16, 8)
+        work = detection_work(source, TrainingPlan(source.examples.sizes, draw, 2, 2, 2, 0), 16, 8)
         with contextlib.closing(load(work, 0, 6, workers)) as loaded:
             batches.append(list(loaded))
     for other in batches[1:]:

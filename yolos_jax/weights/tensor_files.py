@@ -8,15 +8,15 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from yolos_jax.errors import InputError, shown
-from yolos_jax.weights.limits import MOST_BYTES, MOST_HEADER, MOST_JSON, check_floating, plain
+from yolos_jax.weights.limits import MOST_BYTES, MOST_JSON, check_floating, plain
 from yolos_jax.weights.pickles import read_pickle
 
-ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin", ".ckpt")  # the last is PyTorch Lightning's
+WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin", ".ckpt")  # the last is PyTorch Lightning's
 INDEX = "model.safetensors.index.json"
 
 
 class Tensors(NamedTuple):
-    """Tensors as found: numpy float32 arrays by name; `cast` and `notes` are those of a `Report`."""
+    """The tensors of a source as numpy float32 arrays by name; for `cast` and `notes` see `report.Report`."""
 
     state: dict[str, np.ndarray]
     cast: tuple[str, ...] = ()
@@ -24,10 +24,10 @@ class Tensors(NamedTuple):
 
 
 def read_tensors(path: Path) -> Tensors:
-    """All tensors of one file; `InputError` if it is no weights file or cannot be read."""
+    """All tensors of one file; `InputError` if it cannot be read or is not a file of weights."""
     if path.suffix == ".safetensors":
         return _as_float32(_read_safetensors(path), path)
-    if path.name.endswith(ENDINGS):
+    if path.name.endswith(WEIGHTS_ENDINGS):
         state, notes = read_pickle(path)
         return _as_float32(state, path)._replace(notes=notes)
     raise InputError(f"{path} is not a weights file; give a .safetensors, a .pth, or a Hugging Face folder.")
@@ -41,7 +41,7 @@ def read_folder(path: Path) -> Tensors:
     raise InputError(f"the folder {path} has a config.json but no model.safetensors (nor a sharded one).")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """A JSON object from a file."""
     try:
         _check_bytes(path, MOST_JSON)
@@ -53,22 +53,21 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _check_bytes(path: Path, most: int) -> int:
-    """The size of a file; `ValueError` if it is above `most`."""
+def _check_bytes(path: Path, most: int) -> None:
+    """`ValueError` if a file has more bytes than `most`."""
     size = path.stat().st_size
     if size > most:
         raise ValueError(f"it has {size} bytes, more than {most}")
-    return size
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """All tensors; the library checks the header against the file before anything is allocated."""
+    """All tensors.
+
+    The library compares the header with the file before it allocates anything, and refuses headers above 100 MB. It
+    has no bound for the file, which may be sparse and so far larger than what is stored of it.
+    """
     try:
-        size = _check_bytes(path, MOST_BYTES)
-        with path.open("rb") as start:
-            header = int.from_bytes(start.read(8), "little")
-        if header > min(MOST_HEADER, max(size - 8, 0)):  # its JSON is parsed in one piece
-            raise ValueError(f"its header claims {header} bytes, the whole file has {size}")
+        _check_bytes(path, MOST_BYTES)
         with safe_open(path, framework="np") as file:
             names = file.keys()
             return {name: file.get_tensor(name) for name in names}
@@ -81,7 +80,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 def _read_shards(path: Path) -> dict[str, np.ndarray]:
     """The tensors of all shards that the index names, each where the index says it is."""
     index = path / INDEX
-    where = read_json(index).get("weight_map")
+    where = read_json_object(index).get("weight_map")
     if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
         raise InputError(f"{index} has no weight_map from tensors to files.")
     state: dict[str, np.ndarray] = {}
@@ -91,7 +90,7 @@ def _read_shards(path: Path) -> dict[str, np.ndarray]:
         found = _read_safetensors(path / shard)
         absent = [name for name, file in where.items() if file == shard and name not in found]
         if absent:
-            some = ", ".join(plain(name) for name in absent[:6]) + (", ..." if len(absent) > 6 else "")
+            some = ", ".join(map(plain, absent[:6])) + (", ..." if len(absent) > 6 else "")
             raise InputError(f"the shard {path / shard} lacks {some}, which the index places there.")
         twice = [name for name in found if name in state]
         if twice:

@@ -1,0 +1,172 @@
+"""The `config.json` of transformers' YOLOS, read and written, and that of its ViT and DeiT, written."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from yolos_jax.errors import InputError, shown
+from yolos_jax.model.classifier_config import ClassifierConfig
+from yolos_jax.model.config import NetworkConfig, YolosConfig
+from yolos_jax.weights.limits import whole_number
+
+CATEGORY_IDS = "category_ids"  # our own entry of a config.json; transformers keeps what it does not know
+PLACEHOLDER = "N/A"  # what Hugging Face's COCO models call the ids that COCO does not use
+# Whole numbers by transformers' name: our name, transformers' default for a config.json without it, and the largest
+# value accepted, which is far beyond any model and small enough to compute shapes with.
+_NUMBERS_OF_A_VIT = {
+    "hidden_size": ("width", 768, 2**16),
+    "num_hidden_layers": ("depth", 12, 2**10),
+    "num_attention_heads": ("heads", 12, 2**10),
+    "intermediate_size": ("mlp_width", 3072, 2**18),
+}
+_NUMBERS = _NUMBERS_OF_A_VIT | {"num_detection_tokens": ("det_tokens", 100, 2**16)}
+_MOST_LABELS, _MOST_PIXELS = 2**17, 2**14
+# Settings for which we support one value only; it is also transformers' default.
+_FIXED = {"hidden_act": "gelu", "qkv_bias": True, "num_channels": 3}
+
+
+def read_config(values: Mapping[str, Any], what: str) -> tuple[YolosConfig, dict[int, str]]:
+    """The settings of a YOLOS `config.json`, and its names by class id without the placeholder "N/A".
+
+    An `InputError` names a setting that is unusable or asks for something that this model does not do.
+    """
+    for name, only in _FIXED.items():
+        value = values.get(name, only)
+        if type(value) is not type(only) or value != only:
+            raise InputError(f"{what} sets {name} to {shown(value)}; only {only!r} is supported.")
+    labels = _label_names(values, what)
+    try:
+        size = _pair(values.get("image_size", [512, 864]), "image_size")
+        patch, other = _pair(values.get("patch_size", 16), "patch_size")
+        if patch != other:
+            raise ValueError("patch_size is not square")
+        mid = values.get("use_mid_position_embeddings", True)
+        if type(mid) is not bool:
+            raise ValueError(f"use_mid_position_embeddings is {shown(mid)}; it must be true or false")
+        epsilon = values.get("layer_norm_eps", 1e-12)
+        if type(epsilon) not in (int, float) or not 0 <= epsilon < 1:
+            raise ValueError(f"layer_norm_eps is {shown(epsilon)}; it must be a number of 0 to 1")
+        numbers: dict[str, Any] = {}
+        for name, (ours, default, most) in _NUMBERS.items():
+            numbers[ours] = whole_number(values.get(name, default), name, 1, most)
+        inner = numbers.pop("mlp_width")
+        config = YolosConfig(
+            mlp_ratio=_ratio(numbers["width"], inner),
+            patch_size=patch,
+            num_classes=len(labels),
+            init_pe_size=size,
+            mid_pe_size=size if mid else None,
+            layer_norm_eps=float(epsilon),
+            **numbers,
+        )
+    except (InputError, ValueError) as error:
+        raise InputError(f"{what} is not a usable YOLOS configuration ({str(error).rstrip('.')}).") from error
+    return config, {i: name for i, name in labels.items() if name != PLACEHOLDER}
+
+
+def read_category_ids(values: Mapping[str, Any], classes: int, what: str) -> tuple[int, ...] | None:
+    """The data set's category id of every label, which our exports keep in `config.json`; None if they are the same."""
+    ids = values.get(CATEGORY_IDS)
+    if ids is None:
+        return None
+    good = isinstance(ids, list) and all(type(i) is int and abs(i) < 2**63 for i in ids)
+    if not good or len(ids) != classes or len(set(ids)) != classes:
+        raise InputError(f"{what} has {CATEGORY_IDS} that are not {classes} different whole numbers.")
+    return tuple(ids)
+
+
+def write_config(config: YolosConfig, label_names: Mapping[int, str] | None) -> dict[str, Any]:
+    """The `config.json` of a model; ids without a name become "N/A" (all of them "LABEL_i" if none has one).
+
+    Raises:
+      InputError: Hugging Face cannot say it (two different position grids), or a label id is no class.
+    """
+    if config.mid_grid not in (None, config.init_grid):
+        raise InputError(
+            f"Hugging Face's YOLOS has one image_size for both position grids, but this model's are {config.init_grid} "
+            f"(model.init_pe_size) and {config.mid_grid} (model.mid_pe_size) patches; it cannot be exported."
+        )
+    bad = sorted(i for i in label_names or () if not 0 <= i < config.num_classes)
+    if bad:
+        raise InputError(f"label ids {bad} are outside the model's classes 0..{config.num_classes - 1}.")
+    names = label_names or {}
+    labels = [names.get(i, PLACEHOLDER if names else f"LABEL_{i}") for i in range(config.num_classes)]
+    patch, size = config.patch_size, config.init_pe_size
+    rows, columns = config.init_grid
+    if config.mid_grid is not None and size[0] * size[1] // patch**2 != rows * columns:
+        # transformers counts the mid grid's patches by area, so only whole patches mean the same there
+        size = rows * patch, columns * patch
+    return {
+        "architectures": ["YolosForObjectDetection"],
+        "model_type": "yolos",
+        **_common_settings(config, labels),
+        "num_detection_tokens": config.det_tokens,
+        "image_size": list(size),
+        "use_mid_position_embeddings": config.mid_grid is not None,
+    }
+
+
+def write_classifier_config(config: ClassifierConfig, label_names: Mapping[int, str]) -> dict[str, Any]:
+    """The `config.json` of a classifier; a class without a name becomes "LABEL_i"."""
+    architecture = "DeiTForImageClassificationWithTeacher" if config.distilled else "ViTForImageClassification"
+    return {
+        "architectures": [architecture],
+        "model_type": "deit" if config.distilled else "vit",
+        **_common_settings(config, [label_names.get(i, f"LABEL_{i}") for i in range(config.num_classes)]),
+        "image_size": config.image_size,
+    }
+
+
+def _common_settings(config: NetworkConfig, labels: list[str]) -> dict[str, Any]:
+    """What detectors and classifiers have in common; `labels` are their classes' names."""
+    return {
+        "dtype": "float32",
+        **{name: getattr(config, ours) for name, (ours, _, _) in _NUMBERS_OF_A_VIT.items()},
+        "layer_norm_eps": config.layer_norm_eps,
+        "patch_size": config.patch_size,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        **_FIXED,
+        "id2label": {str(i): name for i, name in enumerate(labels)},
+        "label2id": {name: i for i, name in enumerate(labels)},
+    }
+
+
+def _label_names(values: Mapping[str, Any], what: str) -> dict[int, str]:
+    """`id2label` with integer ids, which must be 0..K-1; transformers omits it for its two default labels."""
+    given = values.get("id2label")
+    try:
+        if given is None:
+            count = whole_number(values.get("num_labels", 2), "num_labels", 1, _MOST_LABELS)
+            return {i: f"LABEL_{i}" for i in range(count)}
+        whole_number(len(given), "the number of labels", 1, _MOST_LABELS)
+        labels = {int(i): str(name) for i, name in given.items()}
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{what} has an id2label that does not map numbers to names ({error}).") from error
+    # transformers makes as many outputs as there are names, whatever their ids, so id K of 1..K has none.
+    if sorted(labels) == list(range(1, len(given) + 1)):
+        raise InputError(
+            f"{what} has an id2label of the ids 1..{len(labels)}, but a model of {len(labels)} labels has the outputs "
+            f'0..{len(labels) - 1} and "no object": what output 0 means is not written down, and the name of id '
+            f"{len(labels)} belongs to no output. Number the names in a copy of the config.json from 0 as the model "
+            "was trained."
+        )
+    if sorted(labels) != list(range(len(given))):
+        raise InputError(f"{what} has an id2label whose {len(given)} ids are not 0..{len(given) - 1}.")
+    return dict(sorted(labels.items()))
+
+
+def _pair(value: Any, name: str) -> tuple[int, int]:
+    """One whole number, or a list of two."""
+    pair = value if isinstance(value, list) else [value, value]
+    if len(pair) != 2:
+        raise ValueError(f"{name} is {shown(value)}; it must be one or two whole numbers")
+    first, second = (whole_number(side, name, 1, _MOST_PIXELS) for side in pair)
+    return first, second
+
+
+def _ratio(width: int, inner: int) -> float:
+    """The `mlp_ratio` for which `int(width * ratio)` is `inner`, whatever the quotient rounds to."""
+    ratio = inner / width
+    return ratio if int(width * ratio) == inner else float(np.nextafter(ratio, np.inf))

@@ -1,0 +1,113 @@
+"""`preprocessor_config.json`: how images become pixels and of what size, for transformers."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from yolos_jax.errors import InputError, shown
+from yolos_jax.images.sequence import default_max_side
+from yolos_jax.weights.limits import whole_number
+
+SHORT_SIDE = 800  # pixels; what the reference evaluates at, and transformers' default
+_LONG_SIDE = 1333  # transformers' default for the most that the long side may have
+_MOST_PIXELS = 2**14  # of a side
+_BILINEAR, _BICUBIC = 2, 3  # Pillow's numbers
+# The model normalises on the device, as ImageNet's classifiers do. Also transformers' defaults.
+MEAN, STD, SCALE = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 1 / 255
+_STEPS = ("do_resize", "do_rescale", "do_normalize")
+_NORMALISATION = {"rescale_factor": SCALE, "image_mean": MEAN, "image_std": STD}
+
+
+class Sizes(NamedTuple):
+    """Pixels that an image's short side is resized to, and the most that the long side may have."""
+
+    short_side: int
+    max_side: int
+
+
+def read_processor(values: Mapping[str, Any], what: str) -> Sizes:
+    """The sizes in a `preprocessor_config.json` of any age; `InputError` if it asks for what is not done here."""
+    try:
+        _check_steps(values)
+        return _read_sizes(values.get("size"), values.get("max_size"))
+    except (ValueError, OverflowError) as error:  # the second of whole numbers that no float can hold
+        raise InputError(
+            f"{what} asks for what is not done here ({error}); if that is a mistake, repair or remove the file in a "
+            "copy of the folder."
+        ) from error
+
+
+def write_processor(sizes: Sizes) -> dict[str, Any]:
+    """The `preprocessor_config.json` for transformers' `YolosImageProcessor`."""
+    return {
+        "image_processor_type": "YolosImageProcessor",
+        "format": "coco_detection",
+        **dict.fromkeys((*_STEPS, "do_convert_annotations", "do_pad"), True),
+        "size": {"shortest_edge": sizes.short_side, "longest_edge": sizes.max_side},
+        "resample": _BILINEAR,
+        **_NORMALISATION,
+    }
+
+
+def write_classifier_processor(image_size: int, crop_share: float) -> dict[str, Any]:
+    """The same of a classifier: the short side resized, the centre cut out, normalised.
+
+    Args:
+      image_size: pixels of a side of the centre.
+      crop_share: the centre's share of the resized short side.
+    """
+    return {
+        "image_processor_type": "BitImageProcessor",
+        **dict.fromkeys((*_STEPS, "do_center_crop", "do_convert_rgb"), True),
+        "size": {"shortest_edge": max(image_size, math.floor(image_size / crop_share))},
+        "crop_size": {"height": image_size, "width": image_size},
+        "resample": _BICUBIC,
+        **_NORMALISATION,
+    }
+
+
+def sizes_of(extra: Mapping[str, Any]) -> Sizes | None:
+    """The sizes that a checkpoint remembers (`Meta.extra`): a processor's it was converted with, or its run's."""
+    found = extra.get("processor") or extra.get("config", {}).get("data")
+    if not isinstance(found, Mapping) or "short_side" not in found:
+        return None
+    short = found["short_side"]
+    return Sizes(short, found.get("max_side") or default_max_side(short))
+
+
+def _check_steps(values: Mapping[str, Any]) -> None:
+    """`ValueError` for a step that is left out or done differently here."""
+    for name in _STEPS:
+        if values.get(name, True) is not True:
+            raise ValueError(f"{name} is {shown(values[name])}, and it is always done here")
+    for name, wanted in (("image_mean", MEAN), ("image_std", STD)):
+        if not _close(values.get(name, wanted), wanted):
+            raise ValueError(f"{name} is {shown(values[name])}, and the model normalises with {wanted}")
+    if not _close([values.get("rescale_factor", SCALE)], [SCALE]):
+        raise ValueError(f"rescale_factor is {shown(values['rescale_factor'])}, and pixels are divided by 255 here")
+    if values.get("resample", _BILINEAR) != _BILINEAR:
+        raise ValueError(f"resample is {shown(values['resample'])}, and images are resized with 2 (bilinear) here")
+
+
+def _read_sizes(size: Any, max_size: Any) -> Sizes:
+    """The sizes that the entries `size` and `max_size` mean; `ValueError` if they are not of the kind used here."""
+    if size is None:
+        return Sizes(SHORT_SIDE, _LONG_SIDE)
+    if type(size) is int:  # before 2023
+        size = {"shortest_edge": size, "longest_edge": _LONG_SIDE if max_size is None else max_size}
+    if isinstance(size, Mapping) and {"max_height", "max_width"} <= size.keys():
+        height, width = (whole_number(size[name], name, 1, _MOST_PIXELS) for name in ("max_height", "max_width"))
+        if height != width:
+            raise ValueError(f"size is {shown(size)}, and one bound holds for both sides here")
+        return Sizes(height, height)  # the long side decides: enlarged or reduced until it is that long
+    if not isinstance(size, Mapping) or not {"shortest_edge", "longest_edge"} <= size.keys():
+        raise ValueError(f"size is {shown(size)}, and images keep their aspect: shortest_edge and longest_edge")
+    short, long = (whole_number(size[name], name, 1, _MOST_PIXELS) for name in ("shortest_edge", "longest_edge"))
+    return Sizes(short, long)
+
+
+def _close(found: Any, wanted: list[float]) -> bool:
+    """Whether a list holds the same numbers, up to what is lost in writing them."""
+    if not isinstance(found, list) or not all(type(value) in (int, float) for value in found):
+        return False
+    return len(found) == len(wanted) and all(math.isclose(v, w, rel_tol=1e-4) for v, w in zip(found, wanted))

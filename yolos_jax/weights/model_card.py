@@ -1,0 +1,176 @@
+"""The model cards of exported folders: what the weights are, and which numbers were measured with them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from yolos_jax.errors import InputError
+from yolos_jax.model.classifier_config import ClassifierConfig
+from yolos_jax.model.config import VARIANTS, YolosConfig
+from yolos_jax.weights.hub import hub_name
+from yolos_jax.weights.huggingface_config import PLACEHOLDER
+from yolos_jax.weights.image_processor import Sizes
+from yolos_jax.weights.published import with_classes
+from yolos_jax.weights.tensor_files import read_json_object
+
+_DETECTOR = """
+# {title}
+
+[YOLOS](https://arxiv.org/abs/2106.00666), an object detector that is a plain Vision Transformer, written by
+yolos-jax{origin}.
+
+| setting | value |
+|---|---|
+| variant | {variant} |
+| width, depth, heads | {config.width}, {config.depth}, {config.heads} |
+| detection tokens | {config.det_tokens} |
+| outputs | {config.num_classes} labels ({named} with a name) and "no object", which is the last |
+| position embeddings | {grid[0]} x {grid[1]} patches of {config.patch_size} pixels, {mid} |
+| LayerNorm epsilon | {config.layer_norm_eps:g} |
+| images | short side {sizes.short_side}, long side at most {sizes.max_side} pixels; ImageNet's mean and std |
+
+## Measured
+
+{measured}
+
+## Use
+
+```python
+from transformers import YolosForObjectDetection, YolosImageProcessor
+
+processor = YolosImageProcessor.from_pretrained("FOLDER")
+model = YolosForObjectDetection.from_pretrained("FOLDER")
+```
+
+```python
+from yolos_jax import Detector
+
+for found in Detector.load("FOLDER")(["image.jpg"], threshold=0.5):
+    print(found.names, found.scores, found.boxes)
+```
+"""
+
+_CLASSIFIER = """---
+library_name: transformers
+pipeline_tag: image-classification
+tags:
+- vision
+- image-classification
+- yolos-jax
+---
+
+# {title}
+
+An image classifier ({kind}), pre-trained by yolos-jax for {step} steps to start a YOLOS detector from.
+
+| setting | value |
+|---|---|
+| width, depth, heads | {config.width}, {config.depth}, {config.heads} |
+| classes | {config.num_classes} |
+| images | {config.image_size} pixels, bicubic, ImageNet's mean and std |
+
+{measured}
+
+`model.safetensors` has transformers' names, and `timm.safetensors` those of timm's {timm}.
+"""
+
+_TITLES = {"ti": "YOLOS-Ti", "s": "YOLOS-S", "s_dwr": "YOLOS-S (dWr)", "b": "YOLOS-B"}
+
+
+class Provenance(NamedTuple):
+    """Where weights come from, and what was measured with them."""
+
+    origin: str = ""  # the hub's `org/name@commit` or the file that they were converted from; "" for trained ones
+    step: int = 0  # training steps done
+    metrics: Mapping[str, float] = {}  # by name, such as COCO's numbers, 0..1; empty if none were recorded
+    images: int | None = None  # on how many images; None if that was not recorded
+    data: str = ""  # what those images are, such as `val2017`; "" if that was not recorded
+
+
+def recorded_provenance(folder: str | Path, step: int, extra: Mapping[str, Any], names: Sequence[str]) -> Provenance:
+    """The provenance of a checkpoint at a step, with the numbers of eval.py, else with those that its run recorded.
+
+    `extra` is its `Meta.extra`, and `names` are those of the numbers, the headline first. An `InputError` says that
+    the folder holds an `eval-STEP/metrics.json` that lacks one of them.
+    """
+    origin = str(extra.get("converted_from", ""))
+    report = Path(folder) / f"eval-{step}" / "metrics.json"
+    if report.is_file():
+        values = read_json_object(report)
+        for name in names:
+            if not _is_number(values.get(name)):
+                raise InputError(f"{report} has no number for {name}; evaluate again, or put the file aside.")
+        images = values.get("images")
+        metrics = {name: values[name] for name in names}
+        return Provenance(origin, step, metrics, images if type(images) is int else None, str(values.get("data", "")))
+    evaluations = [found for found in extra.get("evaluations", []) if found.get("step") == step]
+    last = evaluations[-1] if evaluations else {}
+    metrics = {name: last[name] for name in names if _is_number(last.get(name))}
+    if not metrics and _is_number(extra.get(names[0])):
+        metrics = {names[0]: extra[names[0]]}  # of the best checkpoint of a run
+    return Provenance(origin, step, metrics, None, _evaluated_on(extra) if metrics else "")
+
+
+def _evaluated_on(extra: Mapping[str, Any]) -> str:
+    """What a run evaluated on, by its recipe."""
+    data = extra.get("config", {}).get("data", {})
+    name = Path(data.get("val_annotations") or "").name or data.get("val_split", "")
+    most = data.get("max_images")
+    return f"{name}, at most {most} images" if name and most else name
+
+
+def detector_card(config: YolosConfig, id2label: Mapping[str, str], sizes: Sizes, provenance: Provenance) -> str:
+    """A detector's README.md: YAML for the hub, then text; `id2label` is that of its `config.json`."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    known = [n for n, variant in VARIANTS.items() if not variant.differences(with_classes(config, variant.num_classes))]
+    variant = known[0] if known else "none of the paper's"
+    title = _TITLES.get(variant, "YOLOS")
+    data = provenance.data or "not recorded"
+    results = [
+        EvalResult("object-detection", "custom", data, name, round(value, 6), metric_name=name)
+        for name, value in provenance.metrics.items()
+        if value >= 0  # -1: there was nothing to find
+    ]
+    base_model = hub_name(provenance.origin)
+    header = ModelCardData(
+        model_name=title, library_name="transformers", pipeline_tag="object-detection",
+        tags=["yolos", "object-detection", "vision", "yolos-jax"], base_model=base_model, eval_results=results or None,
+    )  # fmt: skip
+    origin = ""
+    if provenance.origin:
+        origin += f", converted from {base_model or Path(provenance.origin).name}"
+    if provenance.step:
+        origin += f", after {provenance.step} steps of training"
+    text = _DETECTOR.format(
+        title=title, origin=origin, variant=variant, config=config, grid=config.init_grid,
+        named=sum(name not in (PLACEHOLDER, f"LABEL_{i}") for i, name in id2label.items()), sizes=sizes,
+        mid="also added after every block but the last" if config.mid_grid else "added before the first block only",
+        measured=_measured(provenance, "COCO's numbers, by pycocotools"),
+    )  # fmt: skip
+    return f"---\n{header.to_yaml()}\n---\n{text}"
+
+
+def classifier_card(config: ClassifierConfig, provenance: Provenance) -> str:
+    """The same of an image classifier."""
+    title, kind, timm = "ViT", "a plain ViT", "VisionTransformer"
+    if config.distilled:
+        title, kind, timm = "DeiT", "DeiT with a distillation token", "VisionTransformerDistilled"
+    measured = _measured(provenance, "Shares of images whose class is the first, or among the first five,")
+    return _CLASSIFIER.format(title=title, kind=kind, timm=timm, config=config, step=provenance.step, measured=measured)
+
+
+def _measured(provenance: Provenance, what: str) -> str:
+    """A sentence on the numbers, which are `what`, and a table of them."""
+    if not provenance.metrics:
+        return "No evaluation was recorded with these weights."
+    where = "" if provenance.images is None else f" on {provenance.images} images"
+    where += f" of {provenance.data}" if provenance.data else ""
+    nothing = "; -1 where there was nothing to find" if min(provenance.metrics.values()) < 0 else ""
+    rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in provenance.metrics.items())
+    return f"{what}{where}{nothing}.\n\n| number | value |\n|---|---|\n{rows}"
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
