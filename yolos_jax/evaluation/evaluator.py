@@ -6,12 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from yolos_jax.datasets.layouts import voc
 from yolos_jax.evaluation.class_scores import ClassScores
 from yolos_jax.evaluation.coco_metrics import scored, to_results
 from yolos_jax.evaluation.every_image import EveryImage
 from yolos_jax.evaluation.one_pass import never
-from yolos_jax.evaluation.voc_metrics import voc_metrics
 from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.postprocess import postprocess
@@ -87,8 +85,8 @@ class Evaluator:
         return Evaluation(processes.allgather(metrics)[0], results, skipped, classes)
 
     def _score(self, results: list[dict[str, Any]], wanted: list[int]) -> tuple[dict[str, float], ClassScores]:
-        """COCO's numbers, and VOC's own on its data; and those of each class."""
+        """COCO's numbers, and those of the data's own layout; and those of each class."""
         truth = self.source.ground_truth()
-        own = voc_metrics(truth, results, wanted) if self.source.layout == voc.NAME else {}
+        own = self.source.own_metrics(truth, results, wanted) if self.source.own_metrics else {}
         metrics, classes = scored(truth, results, wanted)
         return metrics | own, classes
