@@ -12,8 +12,7 @@ from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.coco_metrics import NAMES, coco_metrics, table, to_results, write_report
 from yolos_jax.evaluation.evaluator import Evaluator
-from yolos_jax.evaluation.every_image import EveryImage
-from yolos_jax.evaluation.one_pass import Batching
+from yolos_jax.evaluation.image_pass import Batching
 from yolos_jax.images.sequence import Geometry
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.postprocess import postprocess
@@ -87,7 +86,7 @@ def test_every_image_is_evaluated_once(tmp_path, devices, batch_size):
     geometry = Geometry.of(32, 64, 16, 84)
     mesh = data_mesh(jax.devices()[:devices])
     skipping = Batching(mesh, batch_size, "skip")
-    evaluator = Evaluator(config, EveryImage(source, geometry, skipping, buckets=2))
+    evaluator = Evaluator(config, source, geometry, skipping, buckets=2)
     found = evaluator(params)
     ids = [r["image_id"] for r in found.results]
     assert sorted(ids) == sorted([i for i in range(1, 13) if i != 3] * config.det_tokens)
@@ -98,7 +97,7 @@ def test_every_image_is_evaluated_once(tmp_path, devices, batch_size):
             Batching(mesh, 3)
     assert evaluator.until_cancelled(params, lambda: True) is None
     with pytest.raises(InputError, match=r"3\.jpg.*on_bad_image=skip"):
-        Evaluator(config, EveryImage(source, geometry, Batching(mesh, batch_size)))(params)
+        Evaluator(config, source, geometry, Batching(mesh, batch_size))(params)
 
 
 def test_contiguous_labels_are_scored_under_their_ids(tmp_path):
@@ -107,6 +106,6 @@ def test_contiguous_labels_are_scored_under_their_ids(tmp_path):
     config = YolosConfig(width=12, depth=2, heads=2, det_tokens=4, num_classes=2, init_pe_size=(48, 64))
     source = coco_split(root, "train2017", max_images=2, categories="contiguous")
     batching = Batching(data_mesh(jax.devices()[:1]), 2)
-    evaluator = Evaluator(config, EveryImage(source, Geometry.of(48, 96, 16, 84), batching))
+    evaluator = Evaluator(config, source, Geometry.of(48, 96, 16, 84), batching)
     found = evaluator(build(config)[1])
     assert {r["category_id"] for r in found.results} <= {1, 7} and len(found.results) == 8

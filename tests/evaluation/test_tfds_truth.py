@@ -21,8 +21,7 @@ from yolos_jax.datasets.tfds.build import build
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.evaluation import evaluator as evaluating
 from yolos_jax.evaluation.coco_metrics import NAMES, coco_metrics
-from yolos_jax.evaluation.every_image import EveryImage
-from yolos_jax.evaluation.one_pass import Batching
+from yolos_jax.evaluation.image_pass import Batching
 from yolos_jax.images.sequence import Geometry
 from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import Outputs
@@ -146,7 +145,7 @@ def test_images_known_by_heart_score_the_same_from_all_three(tmp_path, monkeypat
     params, mesh = learned(folder), data_mesh(jax.devices()[:1])
 
     def evaluator_on(source):
-        return evaluating.Evaluator(MODEL, EveryImage(source, GEOMETRY, Batching(mesh, 8), buckets=1))
+        return evaluating.Evaluator(MODEL, source, GEOMETRY, Batching(mesh, 8), buckets=1)
 
     with compiled_once():
         evaluator = evaluator_on(folder)

@@ -17,8 +17,7 @@ from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.opening import open_split
 from yolos_jax.datasets.settings import Settled
 from yolos_jax.evaluation.evaluator import Evaluator
-from yolos_jax.evaluation.every_image import EveryImage
-from yolos_jax.evaluation.one_pass import Batching
+from yolos_jax.evaluation.image_pass import Batching
 from yolos_jax.images.sequence import Geometry, default_max_side
 from yolos_jax.inference.compiled import keep_compiled
 from yolos_jax.model.config import ArchitectureSettings, YolosConfig
@@ -100,5 +99,5 @@ def batching_of(config: Config, mesh: Mesh) -> Batching:
 
 def evaluator_of(config: DetectionConfig, model: YolosConfig, source: DataSet, mesh: Mesh) -> Evaluator:
     """What evaluates a model on a data set whose labels are the model's."""
-    images = EveryImage(source, geometry_of(config, model), batching_of(config, mesh), config.data.buckets)
-    return Evaluator(model, images, config.model.query_block)
+    geometry, batching = geometry_of(config, model), batching_of(config, mesh)
+    return Evaluator(model, source, geometry, batching, config.data.buckets, config.model.query_block)
