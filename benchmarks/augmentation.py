@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from yolos_jax.tasks.classification.batches import classification_work
+from yolos_jax.tasks.classification.mixing import Mixing
+from yolos_jax.tasks.classification.plan import ShuffledPlan
+from yolos_jax.tasks.classification.views import RandomView
 
 from benchmarks.common import AHEAD, in_turns, positive, steps_of
-from yolos_jax.data.classification.class_batches import classification_work
-from yolos_jax.data.classification.class_plan import ShuffledPlan
-from yolos_jax.data.classification.class_views import RandomView
-from yolos_jax.data.classification.mixing import Mixing
 from yolos_jax.data.loader import load
 from yolos_jax.datasets.class_folders import ClassFolders
 from yolos_jax.errors import clear_errors

@@ -96,7 +96,7 @@ def export(args: argparse.Namespace, params: dict, meta: "Meta") -> None:
 
     more = ""
     if isinstance(meta.model, ClassifierConfig):
-        from yolos_jax.evaluation.class_evaluator import TOPS
+        from yolos_jax.tasks.classification.evaluator import TOPS
 
         provenance, more = provenance_of(args.source, meta, tuple(TOPS)), f"; {TIMM_FILE} has timm's names"
         export_classifier(params, meta, args.out, provenance)

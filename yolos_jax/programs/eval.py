@@ -75,7 +75,7 @@ def classify(args: argparse.Namespace, config: Any) -> None:
     from yolos_jax.evaluation.coco_metrics import write_metrics
     from yolos_jax.inference.compiled import keep_compiled
     from yolos_jax.tasks.base import refuse_unequal, run_facts
-    from yolos_jax.tasks.classification import class_evaluator_for, class_facts
+    from yolos_jax.tasks.classification.task import class_evaluator_for, class_facts
 
     if args.plots is not None:
         raise InputError("--plots shows what detections are like; a classifier has none.")

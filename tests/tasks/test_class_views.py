@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import scipy
 from PIL import Image
-
-from yolos_jax.data.classification.class_plan import ViewSeeds
-from yolos_jax.data.classification.class_views import CentreView, RandomView, cropped_box, erased_box
-from yolos_jax.data.classification.random_augment import NAMES, operate
+from yolos_jax.tasks.classification.plan import ViewSeeds
+from yolos_jax.tasks.classification.random_augment import NAMES, operate
+from yolos_jax.tasks.classification.views import CentreView, RandomView, cropped_box, erased_box
 
 DRAWS = 4000
 PLAIN = RandomView(size=32, flip=0, operations=0, erase=0)

@@ -7,12 +7,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from yolos_jax.data.classification.class_plan import InOrderPlan, ShuffledPlan, random_of_mixing
-from yolos_jax.data.classification.class_views import CentreView, RandomView
-from yolos_jax.data.classification.mixing import Mixed, Mixing
 from yolos_jax.data.loader import ALL, LoadStep, Share
 from yolos_jax.data.plan import PlannedBatch
 from yolos_jax.images.sequence import pack
+from yolos_jax.tasks.classification.mixing import Mixed, Mixing
+from yolos_jax.tasks.classification.plan import InOrderPlan, ShuffledPlan, random_of_mixing
+from yolos_jax.tasks.classification.views import CentreView, RandomView
 
 
 class ClassSource(Protocol):

@@ -11,10 +11,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from yolos_jax.config.recipes import ClassificationOptimizer, PretrainingConfig
-from yolos_jax.data.classification.class_batches import ClassBatch, ClassSource, classification_work
-from yolos_jax.data.classification.class_plan import CLASS_ORDER, ShuffledPlan
-from yolos_jax.data.classification.class_views import RandomView
-from yolos_jax.data.classification.mixing import Mixing
 from yolos_jax.data.loader import LoadStep, Share
 from yolos_jax.data.settings import ClassViewSettings, MixingSettings
 from yolos_jax.datasets.class_folders import ClassFolders
@@ -22,16 +18,20 @@ from yolos_jax.datasets.tfds.class_records import ClassRecords
 from yolos_jax.datasets.tfds.records import find_dataset
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import InputError
-from yolos_jax.evaluation.class_evaluator import TOPS, ClassEvaluation, ClassEvaluator
 from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.classifier import abstract_classifier, classifier_params, classify, drop_rates, stochastic_depth
 from yolos_jax.model.classifier_config import ClassifierConfig, ClassifierSettings
 from yolos_jax.model.config import Compute, ComputeSettings
 from yolos_jax.model.init import SCHEMES
 from yolos_jax.model.yolos import normalize
-from yolos_jax.objective.soft_labels import mix, soft_cross_entropy
 from yolos_jax.setting import part
 from yolos_jax.tasks.base import RecipeTask, beside_training, check_batch, options_of, steps_sentence
+from yolos_jax.tasks.classification.batches import ClassBatch, ClassSource, classification_work
+from yolos_jax.tasks.classification.evaluator import TOPS, ClassEvaluation, ClassEvaluator
+from yolos_jax.tasks.classification.mixing import Mixing
+from yolos_jax.tasks.classification.plan import CLASS_ORDER, ShuffledPlan
+from yolos_jax.tasks.classification.soft_labels import mix, soft_cross_entropy
+from yolos_jax.tasks.classification.views import RandomView
 from yolos_jax.tasks.recipe import batching_of, keep_programs, prepare
 from yolos_jax.training import loop
 from yolos_jax.training.checkpoint_files import Meta

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from yolos_jax.data.classification.random_augment import MOST, NAMES, operate
 from yolos_jax.data.settings import ClassViewSettings
+from yolos_jax.tasks.classification.random_augment import MOST, NAMES, operate
 
 ATTEMPTS = 10  # drawings of a rectangle that must fit, before another one is taken instead
 RATIO = (3 / 4, 4 / 3)  # bounds of a crop's width over its height

@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from yolos_jax.data.classification.class_batches import ClassSource, classification_work
-from yolos_jax.data.classification.class_plan import InOrderPlan
-from yolos_jax.data.classification.class_views import CentreView
 from yolos_jax.data.loader import Loaded
 from yolos_jax.evaluation.image_pass import Batching, ImagePass
 from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.classifier import abstract_classifier, classify
 from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import Compute
-from yolos_jax.objective.soft_labels import rank_of_label
+from yolos_jax.tasks.classification.batches import ClassSource, classification_work
+from yolos_jax.tasks.classification.plan import InOrderPlan
+from yolos_jax.tasks.classification.soft_labels import rank_of_label
+from yolos_jax.tasks.classification.views import CentreView
 
 TOPS = {"top1": 1, "top5": 5}  # among how many classes a label must be
 
