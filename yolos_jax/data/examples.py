@@ -1,4 +1,4 @@
-"""The schema that every source yields, and the batch that training eats. No jax here."""
+"""The schema that every source yields, and the batch that training takes. No jax here."""
 
 import dataclasses
 import hashlib
@@ -52,7 +52,7 @@ class ExampleTable(Sequence[Example]):
         return Example(int(self.image_ids[index]), self._files[index], width, height, *values)
 
     def fingerprint(self) -> str:
-        """A hash of everything but where the images lie: ids, sizes, boxes, labels and areas, in order."""
+        """A hash of ids, sizes, boxes, labels and areas, in order; not of the files' paths."""
         digest = hashlib.sha256()
         for array in (self.image_ids, self.sizes, self.counts, self.boxes, self.labels, self.areas):
             digest.update(np.ascontiguousarray(array).tobytes())
