@@ -20,16 +20,16 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from yolos_jax.tasks.classification.batches import classification_work
-from yolos_jax.tasks.classification.mixing import Mixing
-from yolos_jax.tasks.classification.plan import ShuffledPlan
-from yolos_jax.tasks.classification.views import RandomView
 
 from benchmarks.common import AHEAD, in_turns, positive, steps_of
 from yolos_jax.data.loader import load
 from yolos_jax.datasets.class_folders import ClassFolders
 from yolos_jax.errors import clear_errors
 from yolos_jax.images.sequence import to_patches
+from yolos_jax.tasks.classification.batches import classification_work
+from yolos_jax.tasks.classification.mixing import Mixing
+from yolos_jax.tasks.classification.plan import ShuffledPlan
+from yolos_jax.tasks.classification.views import RandomView
 
 WIDTH, HEIGHT, SIZE = 500, 375, 224
 PARTS = {

@@ -13,10 +13,10 @@ from compiled_once import compiled_once
 from made_classes import classifier_config, make_classes
 from micro_run import lines, micro_config, micro_data, without_key_biases
 from process_pair import Pair, Program
-from yolos_jax.tasks.classification.task import pretrain
 
 import yolos_jax
 from yolos_jax.distributed import launch
+from yolos_jax.tasks.classification.task import pretrain
 from yolos_jax.tasks.detection import train
 from yolos_jax.training import checkpoint_files
 from yolos_jax.weights import checkpoints

@@ -16,16 +16,16 @@ import pytest
 from micro_run import initial_state
 from PIL import Image
 from safetensors.numpy import load_file
-from yolos_jax.tasks.classification.batches import ClassBatch
-from yolos_jax.tasks.classification.mixing import Mixing
-from yolos_jax.tasks.classification.random_augment import NAMES, operate
-from yolos_jax.tasks.classification.task import classification_loss, images_of
-from yolos_jax.tasks.classification.views import CentreView
 
 from yolos_jax.distributed.mesh import data_mesh, split_over
 from yolos_jax.model.classifier import abstract_classifier, classifier_params, classify
 from yolos_jax.model.classifier_config import CLASSIFIERS, ClassifierConfig
 from yolos_jax.model.yolos import normalize
+from yolos_jax.tasks.classification.batches import ClassBatch
+from yolos_jax.tasks.classification.mixing import Mixing
+from yolos_jax.tasks.classification.random_augment import NAMES, operate
+from yolos_jax.tasks.classification.task import classification_loss, images_of
+from yolos_jax.tasks.classification.views import CentreView
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.optimizer import make_optimizer
 from yolos_jax.training.step import make_gradient, make_step

@@ -10,7 +10,6 @@ import pytest
 from compiled_once import compiled_once
 from made_classes import CLASSES, classifier_config, make_classes
 from micro_run import assert_equal_trees, lines, micro_config, micro_data
-from yolos_jax.tasks.classification.task import classifier_of, pretrain
 
 from yolos_jax.errors import InputError
 from yolos_jax.inference.loading import load_model
@@ -18,6 +17,7 @@ from yolos_jax.model.classifier import classifier_params
 from yolos_jax.model.classifier_config import CLASSIFIERS, ClassifierConfig
 from yolos_jax.model.yolos import build
 from yolos_jax.programs.command_line import load_recipe, recipe_files
+from yolos_jax.tasks.classification.task import classifier_of, pretrain
 from yolos_jax.tasks.detection import train
 from yolos_jax.tasks.recipe import model_of
 from yolos_jax.training import checkpoint_files

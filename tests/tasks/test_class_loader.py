@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import scipy
 from made_classes import make_classes
-from yolos_jax.tasks.classification.batches import classification_work
-from yolos_jax.tasks.classification.mixing import Mixing
-from yolos_jax.tasks.classification.plan import InOrderPlan, ShuffledPlan
-from yolos_jax.tasks.classification.views import CentreView, RandomView
 
 from yolos_jax.data.loader import Share
 from yolos_jax.datasets.class_folders import ClassFolders
 from yolos_jax.errors import InputError
+from yolos_jax.tasks.classification.batches import classification_work
+from yolos_jax.tasks.classification.mixing import Mixing
+from yolos_jax.tasks.classification.plan import InOrderPlan, ShuffledPlan
+from yolos_jax.tasks.classification.views import CentreView, RandomView
 
 RATES = np.array([0.0, 0.25, 0.5], np.float32)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy
 from PIL import Image
+
 from yolos_jax.tasks.classification.plan import ViewSeeds
 from yolos_jax.tasks.classification.random_augment import NAMES, operate
 from yolos_jax.tasks.classification.views import CentreView, RandomView, cropped_box, erased_box

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+
 from yolos_jax.tasks.classification.soft_labels import mix, partners, rank_of_label, soft_cross_entropy
 
 
