@@ -155,14 +155,15 @@ def kill(pair, workdir, killed):
     pair.steps(workdir, 2)
     pair.processes[killed].kill()
     start = time.monotonic()
-    return pair.ends(), time.monotonic() - start
+    end = pair.ends(), time.monotonic() - start
+    time.sleep(0.5)  # the sentence of a process that was aborted comes from its witness
+    return end
 
 
 def the_other_ends_with_a_sentence(end, text, workdir, killed):
     codes, seconds = end
     assert seconds < 60
-    # The second sentence is of jax's runtime, which aborts the others when the first process is gone.
-    assert re.search(r"^error: .*another process of this run has died|another task died", text, re.M)
+    assert re.search(r"^error: .*another process of this run has died", text, re.M)
     assert codes[killed] == -signal.SIGKILL and codes[1 - killed] not in (0, -signal.SIGKILL)
     assert max(checkpoint_files.steps(workdir), default=0) % 5 == 0  # nothing half-done was saved
 

@@ -1,7 +1,6 @@
 """Several processes of one run: how they find each other, and how one of them ends.
 
-Nothing here starts jax before `join` does. When process 0 dies, or the processes do not find each other, jax's runtime
-ends the others with a message of its own before Python can print anything.
+Nothing here starts jax before `join` does.
 """
 
 import collections
@@ -13,13 +12,14 @@ import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from yolos_jax.distributed import witness
+from yolos_jax.distributed.witness import fork_witness
 from yolos_jax.errors import InputError
 
-TIMEOUTS: dict[str, Any] = {  # seconds
-    "initialization_timeout": 300,  # until the processes must have found each other
-    "heartbeat_timeout_seconds": 30,  # without a sign of life until a process counts as dead
-    "shutdown_timeout_seconds": 20,
-}
+JOINING = 300  # seconds until the processes must have found each other
+TIMEOUTS: dict[str, Any] = {  # the second: without a sign of life until a process counts as dead
+    "initialization_timeout": JOINING, "heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 20,
+}  # fmt: skip
 LOST = (
     "another process of this run has died or cannot be reached any more{} (see what the others printed), so this one "
     "ends too. Run the same command on all hosts to go on from the newest checkpoint."
@@ -79,6 +79,7 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1, mode: str
         raise InputError(f"--coordinator is {coordinator!r}; it must be HOST:PORT, such as 10.0.0.1:8476.")
     if processes > 0 and not process < processes:
         raise InputError(f"--process is {process}; with --processes={processes} it is one of 0..{processes - 1}.")
+    fork_witness(LOST.format(""), ALONE.format(f", in {JOINING} s or until one was ended"))
     _initialize(coordinator or None, processes if processes > 0 else None, process if process >= 0 else None)
 
 
@@ -98,11 +99,13 @@ def _initialize(coordinator: str | None, processes: int | None, process: int | N
     if len(set(owners.values())) > 1:
         counts = ", ".join(str(owners[i]) for i in sorted(owners))
         raise InputError(f"the processes have {counts} devices; give all of them the same number.")
+    witness.joined()
 
 
 def leave(code: int) -> None:
     """Ends this process at once: without those that are gone there is nothing to wait for."""
     try:
+        witness.farewell()
         sys.stdout.flush()
         sys.stderr.flush()
     finally:  # whoever reads the output may be gone, too
@@ -115,9 +118,7 @@ def guarded() -> Iterator[None]:
     try:
         yield
     except Exception:
-        import jax
-
-        if not jax.distributed.is_initialized():
+        if not witness.is_watched():
             raise
         traceback.print_exc()
         leave(1)
