@@ -84,7 +84,7 @@ def parts(arguments: argparse.Namespace) -> None:
     files = [path.read_bytes() for path in sorted((arguments.data / "train").rglob("*.jp*g"))]
     print(f"{len(files)} pictures of {statistics.mean(map(len, files)) / 1000:.0f} kB")
     for name, changes in PARTS.items():
-        works: dict[str, Callable[[bytes], Any]] = {"yolos-jax": our_work(RandomView(SIZE, **changes))}  # type: ignore[arg-type]
+        works: dict[str, Callable[[bytes], Any]] = {"yolos-jax": our_work(RandomView(size=SIZE, **changes))}  # type: ignore[arg-type]
         if timm_is_there():
             works["timm"] = timms_work(changes)
         speeds: dict[str, list[float]] = {which: [] for which in works}
@@ -144,7 +144,7 @@ def ours(arguments: argparse.Namespace, seed: int) -> Generator[int]:
     steps = steps_of(arguments)
     epochs = -(-steps * arguments.batch_size // (len(source) // arguments.batch_size * arguments.batch_size))
     plan = ShuffledPlan(len(source), arguments.batch_size, epochs, seed)
-    work = classification_work(source, plan, RandomView(SIZE), 16, np.full(12, 0.1), Mixing(SIZE))
+    work = classification_work(source, plan, RandomView(size=SIZE), 16, np.full(12, 0.1), Mixing(size=SIZE))
     with contextlib.closing(load(work, 0, steps, arguments.workers, AHEAD)) as batches:
         for loaded in batches:
             yield int(loaded.batch.valid.sum())

@@ -16,8 +16,9 @@ from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.examples import Source
 from yolos_jax.data.loader import load
 from yolos_jax.data.plan import EvaluationPlan, PlannedBatch
-from yolos_jax.datasets.coco import CocoSource
-from yolos_jax.datasets.tfds.dataset import TfdsSource
+from yolos_jax.datasets.examples import read_split
+from yolos_jax.datasets.opening import find_split
+from yolos_jax.datasets.settings import SplitOptions
 from yolos_jax.errors import clear_errors
 from yolos_jax.tasks import recipe
 
@@ -26,8 +27,8 @@ def main() -> None:
     parser = loading_flags(__doc__, "val2017", pairs=9)
     parser.add_argument("--tfds", required=True, type=Path, help="TFDS directory with the same images")
     arguments = parser.parse_args()
-    folder = CocoSource(arguments.data, arguments.split)
-    records = TfdsSource(arguments.tfds, arguments.split, annotations=folder.annotation_file)
+    folder = read_split(find_split(Path(arguments.data), arguments.split), SplitOptions())
+    records = read_split(find_split(arguments.tfds, arguments.split, folder.origin), SplitOptions())
     in_turns(
         arguments, {"records": functools.partial(evaluated, records), "folder": functools.partial(evaluated, folder)}
     )

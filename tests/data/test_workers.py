@@ -11,7 +11,7 @@ import time
 import numpy as np
 import psutil
 import pytest
-from made_coco import make_coco
+from made_coco import coco_split, make_coco
 from reference_pack import ROOT
 
 from yolos_jax.data import workers
@@ -20,7 +20,6 @@ from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.data.loader import Loaded, LoadStep, load
 from yolos_jax.data.plan import TrainingPlan
-from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.errors import InputError
 
 linux = pytest.mark.skipif(not workers.MEMORY.is_dir(), reason="no shared memory that can be listed")
@@ -32,7 +31,7 @@ def data(tmp_path_factory):
 
 
 def training(root) -> LoadStep:
-    source = CocoSource(root, "train2017")
+    source = coco_split(root, "train2017")
     plan = TrainingPlan(source.examples.sizes, Pipeline(Resize((48,), 96)), 4, 2, 1000, 0)
     return detection_work(source, plan, 16, 84)
 
@@ -79,15 +78,18 @@ def test_what_stops_a_worker_reaches_the_caller():
 # "fork", a new process does that for every line of its input, which names a file for what the process prints.
 PARENT = """
 import os, sys, time
+from pathlib import Path
 import grain
 from yolos_jax.data.augment import Pipeline, Resize
 from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.loader import load
 from yolos_jax.data.plan import TrainingPlan
-from yolos_jax.datasets.coco import CocoSource
+from yolos_jax.datasets.examples import read_split
+from yolos_jax.datasets.opening import find_split
+from yolos_jax.datasets.settings import SplitOptions
 from yolos_jax.data.workers import own_folder
 
-source = CocoSource(sys.argv[1], "train2017")
+source = read_split(find_split(Path(sys.argv[1]), "train2017"), SplitOptions())
 plan = TrainingPlan(source.examples.sizes, Pipeline(Resize((48,), 96)), 4, 2, 1000, 0)
 
 def main():

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 JIT = jax.jit  # also where one `compiled_once` is within another
-STEP, CLASSES = "make_step.<locals>.step", "ClassEvaluator.__init__.<locals>.ranks"
-PROGRAMS = {STEP, CLASSES, "EveryImage.program.<locals>.indexed", "detect"}
+STEP, EVALUATION = "make_step.<locals>.step", "ImagePass.__init__.<locals>.indexed"
+PROGRAMS = {STEP, EVALUATION, "detect"}
 
 
 class Only:

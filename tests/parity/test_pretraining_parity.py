@@ -168,7 +168,7 @@ def batches(config, steps, images):
     rng, found = np.random.default_rng(5), []
     for step in range(steps):
         patches, normal = pixels_of(config, images, seed=step)
-        mixed = Mixing(config.image_size).draw(rng, images)
+        mixed = Mixing(size=config.image_size).draw(rng, images)
         keep = np.ones((images, config.depth, 2), np.uint8)
         labels = rng.integers(0, config.num_classes, images).astype(np.int32)
         found.append((ClassBatch(patches, labels, np.ones(images, bool), keep, *mixed), normal))

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from made_coco import coco_split
 from micro_run import initial_state
 from PIL import Image
 from reference_pack import arrays, tensors, train_config
@@ -18,7 +19,6 @@ from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.data.loader import load
 from yolos_jax.data.plan import PlannedBatch
-from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.distributed.mesh import data_mesh, replicated, split_over
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.images.sequence import pack
@@ -188,7 +188,7 @@ def write_trace_data(root):
     categories = [{"id": i, "name": str(i)} for i in range(91)]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (root / "annotations.json").write_text(json.dumps(content))
-    return CocoSource(root, "", annotations=root / "annotations.json", image_folder=root / "images")
+    return coco_split(root, "", annotations=root / "annotations.json", image_folder=root / "images")
 
 
 def check_batch(found, given):

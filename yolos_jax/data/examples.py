@@ -62,8 +62,13 @@ class ExampleTable(Sequence[Example]):
 class Source(Protocol):
     """What loading needs: examples without pixels, names of labels, and pixels on request."""
 
-    examples: ExampleTable
-    label_names: dict[int, str]  # of each label that the categories list
+    @property
+    def examples(self) -> ExampleTable:
+        """What is in the images."""
+
+    @property
+    def label_names(self) -> dict[int, str]:
+        """The name of each label that the categories list."""
 
     def read(self, example: Example) -> Image.Image:
         """The RGB image; `UnreadableImage` if it is damaged or not of the annotated size."""

@@ -1,12 +1,12 @@
 """Grain runs a plan ahead of the devices: a step of the plan is read, viewed and packed into a batch.
 
-Worker processes are spawned (jax does not survive a fork) and end with their parent. Importing this module imports
-neither jax nor grain; grain itself imports jax, so `start_worker` keeps workers on the CPU without a backend.
+Worker processes are spawned (jax does not survive a fork) and end with their parent. This module imports neither jax
+nor grain. Grain itself imports jax, so `start_worker` keeps workers from starting a backend.
 """
 
 import contextlib
 from collections.abc import Callable, Generator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
@@ -32,7 +32,7 @@ class Loaded(NamedTuple):
 
 
 class Share(NamedTuple):
-    """Which slots of every global batch are this process's: part `index` of `count` equal ones."""
+    """The slots of every global batch that belong to this process: part `index` of `count` equal ones."""
 
     index: int = 0  # type: ignore[assignment]  # hides tuple.index
     count: int = 1  # type: ignore[assignment]  # hides tuple.count
@@ -42,7 +42,7 @@ ALL = Share()
 
 
 class LoadStep:
-    """Step number -> `Loaded`: the work of a data worker, whatever is read.
+    """Step number -> `Loaded`: the work of a data worker, for any task. It must pickle.
 
     Slots of images that cannot be read and that nothing may replace are left empty, at the end of the share.
 
@@ -102,15 +102,7 @@ class LoadStep:
         raise InputError(f"{attempts} images in a row cannot be read, the last one: {skipped[-1]}")
 
 
-class Work(Protocol):
-    """Step number -> `Loaded`, what a data worker does; it must pickle."""
-
-    nbytes: int  # most bytes of the patches of a batch
-
-    def __call__(self, step: int) -> Loaded: ...
-
-
-def load(work: Work, start: int, stop: int, workers: int = 0, ahead: int = 2) -> Generator[Loaded]:
+def load(work: LoadStep, start: int, stop: int, workers: int = 0, ahead: int = 2) -> Generator[Loaded]:
     """Runs the steps `start..stop - 1` of a plan in order, ahead of time.
 
     Args:

@@ -1,7 +1,7 @@
 """The plan: which images, in which view, share which batch. Data order is a function.
 
-Everything follows from image sizes, a seed and the number of a step; nothing is decoded. So resuming needs the step's
-number only, and neither the number of devices nor that of workers changes the order.
+Everything follows from image sizes, a seed and the number of a step, without decoding. So resuming needs only the step,
+and neither the number of devices nor that of workers changes the order.
 """
 
 import functools
@@ -15,7 +15,7 @@ from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import bucket_edges, ceil_div
 
 ORDER = 2  # version of the order of data and views; a checkpoint of another cannot be resumed bit for bit
-EDGE_SAMPLES = 20_000  # views that bucket edges are chosen from, at least (small data sets: several epochs)
+EDGE_SAMPLES = 20_000  # at least this many views decide the bucket edges (several epochs of a small data set)
 
 
 class PlannedImage(NamedTuple):
@@ -108,13 +108,13 @@ class TrainingPlan(PlanOfEpochs):
     bucket, and the last incomplete batch of an epoch is dropped, as in the reference.
 
     Attributes:
-      edges: token counts of the buckets, ascending: chosen to pad the plan's own sequences least.
+      edges: token counts of the buckets, ascending: those that pad the plan's own sequences least.
 
     Args:
       sizes: int `[n, 2]`, (width, height) of the images; `InputError` if they are fewer than a batch holds.
       pipeline: how images are augmented and resized.
       batch_size: images of a global batch.
-      buckets: most token counts.
+      buckets: the largest number of buckets.
     """
 
     def __init__(self, sizes: np.ndarray, pipeline: Pipeline, batch_size: int, buckets: int, epochs: int, seed: int):
@@ -190,10 +190,10 @@ class EvaluationPlan:
 def fill_buckets(
     counts: np.ndarray, edges: Sequence[int], batch_size: int, order: Callable[[int], np.ndarray]
 ) -> list[tuple[int, np.ndarray]]:
-    """Groups of at most `batch_size` images with the bucket edge that holds them all.
+    """Groups of `batch_size` images, each with the bucket edge that holds them all.
 
     What does not fill a group moves up to the next bucket; only the very last group can have fewer. `counts` are the
-    lengths of `n` sequences, none above the last of the ascending `edges`; images are taken in the sequence `order(n)`.
+    lengths of `n` sequences, none above the last of the ascending `edges`; `order(n)` is the order to take them in.
     """
     bucket = np.searchsorted(edges, counts)
     queue = order(len(counts))

@@ -11,9 +11,9 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from yolos_jax.datasets import voc_metrics
 from yolos_jax.errors import InputError
-from yolos_jax.evaluation import voc_metrics
-from yolos_jax.evaluation.class_scores import ClassScores
+from yolos_jax.evaluation.category_scores import CategoryScores
 
 ALL = "0.50:0.95"
 # kind, IoU thresholds, sizes of objects, most detections of an image
@@ -54,8 +54,8 @@ def coco_metrics(
 
 def scored(
     truth: Mapping[str, Any], results: Sequence[dict[str, Any]], image_ids: Sequence[int] | None = None
-) -> tuple[dict[str, float], ClassScores]:
-    """What `coco_metrics` returns, and the same for each class."""
+) -> tuple[dict[str, float], CategoryScores]:
+    """What `coco_metrics` returns, and the same for each category."""
     quiet = io.StringIO()
     with contextlib.redirect_stdout(quiet):
         index = indexed(truth, image_ids)
@@ -72,7 +72,7 @@ def scored(
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return {name: float(value) for name, value in zip(NAMES, evaluation.stats)}, ClassScores.of(evaluation)
+    return {name: float(value) for name, value in zip(NAMES, evaluation.stats)}, CategoryScores.of(evaluation)
 
 
 def indexed(content: Mapping[str, Any], image_ids: Sequence[int] | None) -> COCO:

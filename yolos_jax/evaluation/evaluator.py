@@ -1,17 +1,21 @@
-"""Runs a model over every image of a source and scores it."""
+"""Runs a detector over every image of a data set and scores it."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from yolos_jax.datasets.layouts import voc
-from yolos_jax.evaluation.class_scores import ClassScores
-from yolos_jax.evaluation.coco_metrics import scored, to_results
-from yolos_jax.evaluation.every_image import EveryImage
-from yolos_jax.evaluation.one_pass import never
-from yolos_jax.evaluation.voc_metrics import voc_metrics
+from yolos_jax.data.augment import Pipeline
+from yolos_jax.data.detection_batches import detection_work
+from yolos_jax.data.loader import Loaded
+from yolos_jax.data.plan import EvaluationPlan
+from yolos_jax.datasets.dataset import DataSet
+from yolos_jax.evaluation.category_scores import CategoryScores
+from yolos_jax.evaluation.coco_metrics import scored, table, to_results, write_report
+from yolos_jax.evaluation.image_pass import Batching, ImagePass
+from yolos_jax.images.sequence import Geometry
 from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.postprocess import postprocess
@@ -21,74 +25,119 @@ from yolos_jax.model.yolos import abstract, apply_on
 class Evaluation(NamedTuple):
     """Result of an evaluation."""
 
-    metrics: dict[str, float]  # the 12 numbers by name; on Pascal VOC its own, too
+    metrics: dict[str, float]  # the 12 numbers by name; those of the data's own layout, too
     results: list[dict[str, Any]]  # of a COCO results file, all queries of all images; in the primary process only
     skipped: list[str]  # a sentence for each unreadable image, which is scored as if nothing had been found in it
-    classes: ClassScores | None = None  # each class's numbers; in the primary process only
+    categories: CategoryScores | None = None  # each category's numbers; in the primary process only
 
     @property
     def details(self) -> dict[str, float]:
-        """Numbers of single classes by name, for TensorBoard."""
-        return {} if self.classes is None else self.classes.scalars()
+        """Numbers of single categories by name, for TensorBoard."""
+        return {} if self.categories is None else self.categories.scalars()
+
+    def text(self) -> str:
+        """The numbers as a table to print."""
+        return table(self.metrics)
+
+    def write(self, folder: Path, facts: dict[str, Any]) -> None:
+        """Writes `metrics.json`, with `facts` about the evaluation, and `results.json`."""
+        write_report(folder, self.metrics | facts | {"skipped": self.skipped}, self.results)
 
 
 class Evaluator:
-    """Detects on every image of a source once and computes COCO's numbers; compiled once, called often.
+    """Detects on every image of a data set once and computes COCO's numbers; compiled once, called often.
 
     Args:
       model: the detector's config.
-      images: those of a source whose labels are the model's.
+      source: the data set, whose labels must be the model's.
+      geometry: the size that images are given.
+      batching: see `image_pass.Batching`.
+      buckets: most token counts to compile for.
       query_block: see `model.config.Compute`.
 
     Attributes:
-      images, source: the images, and where they come from.
-      model, graph: its config, and its graph definition for `apply`.
-      apply: `model.yolos.apply` as it is fastest on the devices.
+      model, source: the arguments.
+      graph: the model's graph definition, for `model.yolos.apply`.
+      detect: the pass whose function gives what `postprocess` returns: scores, labels and boxes of every query.
     """
 
-    def __init__(self, model: YolosConfig, images: EveryImage, query_block: int = Compute.query_block):
-        self.source, self.model, self.images = images.source, model, images
-        compute = Compute(query_block=query_block, max_side=images.geometry.model_max_side)
-        devices = list(images.batching.mesh.devices.flat)
-        self.graph = graph = abstract(model, decided(compute, model, devices[0]))[0]
-        self.apply = applied = apply_on(devices)
+    def __init__(
+        self,
+        model: YolosConfig,
+        source: DataSet,
+        geometry: Geometry,
+        batching: Batching,
+        buckets: int = 4,
+        query_block: int = Compute.query_block,
+    ):
+        self.model, self.source, self._geometry, self._batching = model, source, geometry, batching
+        pipeline, devices = Pipeline.of(geometry), batching.mesh.size
+        self._plan = EvaluationPlan(source.examples.sizes, pipeline, batching.batch_size, buckets, devices)
+        self.graph = graph = self._graph(query_block)
+        apply = apply_on(list(batching.mesh.devices.flat))
 
         def detect(params: dict, patches: jax.Array, grid: jax.Array, size: jax.Array) -> tuple[jax.Array, ...]:
-            out = applied(graph, params, patches, grid)
+            out = apply(graph, params, patches, grid)
             return postprocess(out.logits, out.boxes, size)
 
-        self._detect = self.images.program(detect)
+        self.detect = self.over_images(detect)
+
+    def _graph(self, query_block: int) -> Any:
+        compute = Compute(query_block=query_block, max_side=self._geometry.model_max_side)
+        return abstract(self.model, decided(compute, self.model, self._batching.mesh.devices.flat[0]))[0]
+
+    def over_images(self, function: Callable[..., tuple[jax.Array, ...]]) -> ImagePass:
+        """A pass over the images that are scored.
+
+        Args:
+          function: (parameters, patches, grid, size) -> arrays with a leading axis of images. `patches` and `grid` are
+            what the model takes, and `size` `[B, 2]` is (width, height) in pixels.
+        """
+        geometry, plan, sizes = self._geometry, self._plan, self.source.examples.sizes
+
+        def inputs(loaded: Loaded) -> tuple[np.ndarray, ...]:
+            there = loaded.indices[:, None] >= 0
+            size = np.where(there, sizes[loaded.indices], 1).astype(np.int32)
+            return loaded.batch.patches, loaded.batch.grid, size
+
+        return ImagePass(
+            self._batching,
+            function,
+            inputs,
+            lambda share: detection_work(self.source, plan, geometry.patch, geometry.model_max_side, share),
+            len(plan),
+            len(sizes),
+        )
 
     def __call__(self, params: dict) -> Evaluation:
         """Scores `params`; see `until_cancelled`."""
-        result = self.until_cancelled(params, never)
+        result = self.until_cancelled(params)
         assert result is not None
         return result
 
-    def until_cancelled(self, params: dict, cancelled: Callable[[], int]) -> Evaluation | None:
+    def until_cancelled(self, params: dict, cancelled: Callable[[], int] | None = None) -> Evaluation | None:
         """Scores `params`; None if `cancelled` became true on the way, in any of the processes.
 
         `InputError` if an image cannot be read and must not be left out, or a data worker died.
         """
-        processes, examples = self.images.processes, self.source.examples
+        processes, image_ids = self.detect.processes, self.source.examples.image_ids
         category = np.array(self.source.category_ids)
         results: list[dict[str, Any]] = []
 
         def take(index: int, found: tuple[np.ndarray, ...]) -> None:
             if processes.is_primary:
                 scores, labels, boxes = found
-                results.extend(to_results(examples.image_ids[index], scores, category[labels], boxes))
+                results.extend(to_results(image_ids[index], scores, category[labels], boxes))
 
-        skipped = self.images.run(self._detect, params, take, cancelled)
+        skipped = self.detect(params, take, cancelled)
         if skipped is None:
             return None
-        wanted = examples.image_ids.tolist()
-        metrics, classes = processes.on_primary(lambda: self._score(results, wanted)) or ({}, None)
-        return Evaluation(processes.allgather(metrics)[0], results, skipped, classes)
+        metrics, categories = processes.on_primary(self._score, results, image_ids.tolist()) or ({}, None)
+        return Evaluation(processes.allgather(metrics)[0], results, skipped, categories)
 
-    def _score(self, results: list[dict[str, Any]], wanted: list[int]) -> tuple[dict[str, float], ClassScores]:
-        """COCO's numbers, and VOC's own on its data; and those of each class."""
+    def _score(self, results: list[dict[str, Any]], wanted: list[int]) -> tuple[dict[str, float], CategoryScores]:
+        """COCO's numbers, and those of the data's own layout; and those of each category."""
         truth = self.source.ground_truth()
-        own = voc_metrics(truth, results, wanted) if self.source.layout == voc.NAME else {}
-        metrics, classes = scored(truth, results, wanted)
-        return metrics | own, classes
+        own = self.source.own_metrics(truth, results, wanted) if self.source.own_metrics else {}
+        metrics, categories = scored(truth, results, wanted)
+        return metrics | own, categories

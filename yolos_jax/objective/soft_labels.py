@@ -1,7 +1,6 @@
-"""What a classifier minimises: cross entropy with smoothed labels, of images that may be mixed in pairs.
+"""The loss of a classifier: cross entropy with smoothed labels, of images that may be mixed in pairs.
 
-Images 2k and 2k + 1 are a pair. Everything is a pure function of arrays; the numbers that say how to mix come with
-the batch.
+Images 2k and 2k + 1 are a pair. Everything is a pure function of arrays; the random numbers come with the batch.
 """
 
 import jax
@@ -9,17 +8,17 @@ import jax.numpy as jnp
 
 
 def partners(x: jax.Array) -> jax.Array:
-    """`[B, ...]` with the two of each pair exchanged; B is even."""
+    """`[B, ...]` with the images of each pair exchanged; B is even."""
     return x.reshape(-1, 2, *x.shape[1:])[:, ::-1].reshape(x.shape)
 
 
 def mix(patches: jax.Array, share: jax.Array, box: jax.Array, patch: int, columns: int) -> jax.Array:
-    """Mixes each image with its partner: by the pixel (mixup), or a box of the partner's pixels (CutMix).
+    """Mixes each image with its partner: all pixels (mixup), or a box of the partner's pixels (CutMix).
 
     Args:
       patches: float `[B, N, 3 * patch ** 2]`, images as sequences of patches of `patch` pixels, row by row.
-      share: float32 `[B]`, weight of the image itself; 1 leaves it as it is.
-      box: int32 `[B, 4]`, (top, left, bottom, right) in pixels, taken from the partner and nothing else; if it is
+      share: float32 `[B]`, weight of the image itself; 1 leaves it unchanged.
+      box: int32 `[B, 4]`, (top, left, bottom, right) in pixels of the box that is taken from the partner; if it is
         empty, the whole image is mixed by `share`.
       columns: patches in a row of an image.
     """
@@ -31,8 +30,9 @@ def mix(patches: jax.Array, share: jax.Array, box: jax.Array, patch: int, column
         at = first[:, None] * patch + within
         return (at >= low[:, None, None]) & (at < high[:, None, None])
 
-    rows, columns_ = inside(row, box[:, 0], box[:, 2]), inside(column, box[:, 1], box[:, 3])
-    taken = (rows[..., :, None] & columns_[..., None, :])[..., None]  # [B, N, patch, patch, 1]
+    in_rows = inside(row, box[:, 0], box[:, 2])
+    in_columns = inside(column, box[:, 1], box[:, 3])
+    taken = (in_rows[..., :, None] & in_columns[..., None, :])[..., None]  # [B, N, patch, patch, 1]
     whole = (box[:, 2] <= box[:, 0])[:, None, None, None, None]
     own = jnp.where(whole, share[:, None, None, None, None], 1.0 - taken)
     pixels = patches.reshape(count, tokens, patch, patch, 3)
@@ -40,10 +40,10 @@ def mix(patches: jax.Array, share: jax.Array, box: jax.Array, patch: int, column
 
 
 def soft_cross_entropy(logits: jax.Array, labels: jax.Array, share: jax.Array, smoothing: float) -> jax.Array:
-    """float32 `[B]`: cross entropy with labels shared with the partner's and smoothed.
+    """float32 `[B]`: cross entropy with smoothed labels of mixed images.
 
-    The wanted distribution is `smoothing` spread evenly over the classes, and the rest `share` on the image's label and
-    1 - share on its partner's.
+    The target distribution spreads `smoothing` evenly over the classes; of the rest, `share` goes to the image's label
+    and 1 - share to its partner's.
 
     Args:
       logits: float32 `[B, K]`.
@@ -52,7 +52,7 @@ def soft_cross_entropy(logits: jax.Array, labels: jax.Array, share: jax.Array, s
     """
     logs = jax.nn.log_softmax(logits)
     own = jnp.take_along_axis(logs, labels[:, None], axis=1)[:, 0]
-    if labels.shape[0] % 2:  # nothing can be mixed
+    if labels.shape[0] % 2:  # an odd batch is never mixed
         wanted = own
     else:
         other = jnp.take_along_axis(logs, partners(labels)[:, None], axis=1)[:, 0]
@@ -61,9 +61,9 @@ def soft_cross_entropy(logits: jax.Array, labels: jax.Array, share: jax.Array, s
 
 
 def rank_of_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """int32 `[B]`: how many classes come before the label, by falling logits and then by number.
+    """int32 `[B]`: the number of classes that rank before the label, by descending logit and then by number.
 
-    Where a logit is not finite it is K: nothing was recognised.
+    It is K where a logit is not finite.
     """
     own = jnp.take_along_axis(logits, labels[:, None], axis=1)
     earlier = jnp.arange(logits.shape[1]) < labels[:, None]

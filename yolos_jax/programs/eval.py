@@ -120,7 +120,7 @@ def plot(folder: Path, source: Any, result: Any, threshold: float, step: int) ->
     def read(image_id: int) -> Any:
         return source.read(source.examples[place[image_id]])
 
-    text = write_results(folder, source.ground_truth(), result.results, result.classes, ids, read, threshold, step)
+    text = write_results(folder, source.ground_truth(), result.results, result.categories, ids, read, threshold, step)
     print(f"\n{text}\n\nfigures and tables written to {folder}")
 
 

@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from yolos_jax.datasets.listing import images_below
 from yolos_jax.errors import InputError, clear_errors
-from yolos_jax.images.listing import images_below
 from yolos_jax.programs.command_line import Parser, say
 
 LOOPBACK, EVERYWHERE, PORT = "127.0.0.1", "0.0.0.0", 7860

@@ -15,7 +15,7 @@ from yolos_jax.data.classification.class_batches import ClassBatch, ClassSource,
 from yolos_jax.data.classification.class_plan import CLASS_ORDER, ShuffledPlan
 from yolos_jax.data.classification.class_views import RandomView
 from yolos_jax.data.classification.mixing import Mixing
-from yolos_jax.data.loader import Share, Work
+from yolos_jax.data.loader import LoadStep, Share
 from yolos_jax.data.settings import ClassViewSettings, MixingSettings
 from yolos_jax.datasets.class_folders import ClassFolders
 from yolos_jax.datasets.tfds.class_records import ClassRecords
@@ -151,7 +151,7 @@ class ClassificationTask(RecipeTask):
     def starting_params(self) -> dict:
         return starting_classifier(self.model, self.config.init, self.config.seed, self.source.names)
 
-    def work(self, share: Share) -> Work:
+    def work(self, share: Share) -> LoadStep:
         rates = drop_rates(self.model.depth, self.config.model.drop_path)
         return classification_work(self.source, self.plan, self.view, self.model.patch_size, rates, self.mixing, share)
 

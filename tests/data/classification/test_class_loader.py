@@ -58,7 +58,7 @@ def test_every_picture_is_evaluated_once():
 
 
 def test_mixing_is_distributed_as_timms():
-    mixing, pairs = Mixing(224), 4000
+    mixing, pairs = Mixing(size=224), 4000
     mixed = mixing.draw(np.random.default_rng(0), 2 * pairs)
     np.testing.assert_array_equal(mixed.share[::2], mixed.share[1::2])
     share, box = mixed.share[::2], mixed.box[::2]
@@ -70,17 +70,17 @@ def test_mixing_is_distributed_as_timms():
     inner = cut & (box[:, 0] > 0) & (box[:, 2] < 224)
     np.testing.assert_array_equal(height[inner] % 2, 0)
     assert scipy.stats.kstest(share[~cut], scipy.stats.beta(0.8, 0.8).cdf).pvalue > 1e-3
-    only = Mixing(224, mixup=0.0).draw(np.random.default_rng(0), 200)
+    only = Mixing(size=224, mixup=0.0).draw(np.random.default_rng(0), 200)
     assert (only.box[:, 2] > 0).mean() > 0.9
-    never = Mixing(224, probability=0.0)
+    never = Mixing(size=224, mix=0.0)
     assert not never and (never.draw(np.random.default_rng(0), 8).share == 1).all()
-    half = Mixing(224, cutmix=0.0, probability=0.5).draw(np.random.default_rng(0), 2 * pairs)
+    half = Mixing(size=224, cutmix=0.0, mix=0.5).draw(np.random.default_rng(0), 2 * pairs)
     assert abs((half.share == 1).mean() - 0.5) < 0.03 and not half.box.any()
 
 
 def test_a_batch_is_sequences_of_the_pictures(source):
-    plan, viewer = ShuffledPlan(24, 8, 2, seed=1), RandomView(32)
-    work = classification_work(source, plan, viewer, 16, RATES, Mixing(32))
+    plan, viewer = ShuffledPlan(24, 8, 2, seed=1), RandomView(size=32)
+    work = classification_work(source, plan, viewer, 16, RATES, Mixing(size=32))
     loaded = pickle.loads(pickle.dumps(work))(4)
     batch, slots = loaded.batch, plan.batch(4)
     assert batch.patches.shape == (8, 4, 768) and batch.patches.dtype == np.uint8
@@ -95,7 +95,7 @@ def test_a_batch_is_sequences_of_the_pictures(source):
 
 
 def test_shares_of_processes_are_parts_of_the_batch(source):
-    plan, more = ShuffledPlan(24, 8, 1, seed=1), (RandomView(32), 16, RATES, Mixing(32))
+    plan, more = ShuffledPlan(24, 8, 1, seed=1), (RandomView(size=32), 16, RATES, Mixing(size=32))
     whole = classification_work(source, plan, *more)(2)
     parts = [classification_work(source, plan, *more, Share(i, 2))(2) for i in range(2)]
     for name, values in whole.batch._asdict().items():
@@ -104,7 +104,7 @@ def test_shares_of_processes_are_parts_of_the_batch(source):
 
 def test_stochastic_depth_leaves_out_as_often_as_asked(source):
     work = classification_work(
-        source, ShuffledPlan(24, 24, 40, seed=0), RandomView(16, operations=0, erase=0), 16, RATES
+        source, ShuffledPlan(24, 24, 40, seed=0), RandomView(size=16, operations=0, erase=0), 16, RATES
     )
     keep = np.concatenate([work(step).batch.keep for step in range(40)])  # [960, 3, 2]
     np.testing.assert_allclose(1 - keep.mean((0, 2)), RATES, atol=0.05)
@@ -115,7 +115,7 @@ def test_unreadable_pictures_are_replaced_in_training_only(tmp_path):
     root = make_classes(tmp_path, "train", 2)
     (root / "train" / "green" / "000.jpg").write_bytes(b"nothing")
     source = ClassFolders(root, "train")
-    loaded = classification_work(source, ShuffledPlan(6, 6, 1, 0), RandomView(16), 16)(0)
+    loaded = classification_work(source, ShuffledPlan(6, 6, 1, 0), RandomView(size=16), 16)(0)
     assert "green/000.jpg" in loaded.skipped[0] and sorted(loaded.indices.tolist()) == [0, 1, 3, 3, 4, 5]
     scored = classification_work(source, InOrderPlan(6, 4), CentreView(16), 16)
     first, last = scored(0), scored(1)

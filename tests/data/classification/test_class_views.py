@@ -12,7 +12,7 @@ from yolos_jax.data.classification.class_views import CentreView, RandomView, cr
 from yolos_jax.data.classification.random_augment import NAMES, operate
 
 DRAWS = 4000
-PLAIN = RandomView(32, flip=0, operations=0, erase=0)
+PLAIN = RandomView(size=32, flip=0, operations=0, erase=0)
 
 
 def noise(width, height, seed=0):
@@ -30,7 +30,7 @@ def views():
 
 
 def test_a_view_follows_from_seed_epoch_picture_and_copy():
-    viewer, image = RandomView(32), noise(50, 40)
+    viewer, image = RandomView(size=32), noise(50, 40)
 
     def pixels(*key):
         return viewer.pixels(image, viewer.draw(random_of(*key)))
@@ -91,7 +91,7 @@ def test_erased_boxes_are_distributed_as_timms(views):
 
 
 def test_what_is_erased_becomes_noise_and_nothing_else_changes():
-    viewer, image = RandomView(64, flip=0, operations=0, erase=1), Image.new("RGB", (64, 64), (10, 20, 30))
+    viewer, image = RandomView(size=64, flip=0, operations=0, erase=1), Image.new("RGB", (64, 64), (10, 20, 30))
     view = viewer.draw(random_of(0, 0, 0, 0))
     pixels, (left, top, width, height) = viewer.pixels(image, view), view.box
     inside = np.zeros((64, 64), bool)
@@ -106,7 +106,7 @@ def test_pixels_of_a_crop_are_pillows():
     x, y, w, h = cropped_box(view.crop, image.size, 0.08)
     want = image.crop((x, y, x + w, y + h)).resize((32, 32), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(PLAIN.pixels(image, view), want)
-    flipped = RandomView(32, flip=1, operations=0, erase=0)
+    flipped = RandomView(size=32, flip=1, operations=0, erase=0)
     np.testing.assert_array_equal(flipped.pixels(image, view._replace(flip=True)), np.asarray(want)[:, ::-1])
 
 

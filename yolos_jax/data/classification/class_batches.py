@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from yolos_jax.data.classification.class_plan import InOrderPlan, ShuffledPlan, random_of_mixing
-from yolos_jax.data.classification.class_views import Viewer
+from yolos_jax.data.classification.class_views import CentreView, RandomView
 from yolos_jax.data.classification.mixing import Mixed, Mixing
 from yolos_jax.data.loader import ALL, LoadStep, Share
 from yolos_jax.data.plan import PlannedBatch
@@ -19,16 +19,11 @@ class ClassSource(Protocol):
     """A split of a data set of images with one class each, however it is stored; cheap to send to a process."""
 
     @property
-    def names(self) -> Sequence[str]:
-        """Of every class 0, 1, ..."""
-
+    def names(self) -> Sequence[str]: ...  # of every class 0, 1, ...
     @property
-    def origin(self) -> str:
-        """Where it lies, for messages."""
-
+    def origin(self) -> str: ...  # where it lies, for messages
     @property
-    def notes(self) -> tuple[str, ...]:
-        """What the user should know, a sentence each."""
+    def notes(self) -> tuple[str, ...]: ...  # what the user should know, a sentence each
 
     def __len__(self) -> int:
         """Number of images."""
@@ -44,12 +39,12 @@ class ClassSource(Protocol):
 
 
 class ClassBatch(NamedTuple):
-    """A batch of sequences, all of N patches, with classes and what is random about them; numpy or jax arrays."""
+    """A batch of sequences of N patches with their classes and random numbers; numpy or jax arrays."""
 
     patches: np.ndarray  # uint8 [B, N, 3 p p]
     labels: np.ndarray  # int32 [B]
     valid: np.ndarray  # bool [B]: False for slots without an image
-    keep: np.ndarray  # uint8 [B, depth, 2]: 0 for branches of blocks that stochastic depth leaves out
+    keep: np.ndarray  # uint8 [B, depth, 2]: 0 for branches of blocks that stochastic depth drops
     share: np.ndarray  # this and `box`: see `mixing.Mixed`
     box: np.ndarray
 
@@ -65,7 +60,7 @@ class ViewedClass(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class _View:
     source: ClassSource
-    viewer: Viewer
+    viewer: RandomView | CentreView
     drop_rates: np.ndarray
 
     def __call__(self, index: int, seed: list[int]) -> ViewedClass:
@@ -106,7 +101,7 @@ class _Pack:
 def classification_work(
     source: ClassSource,
     plan: ShuffledPlan | InOrderPlan,
-    viewer: Viewer,
+    viewer: RandomView | CentreView,
     patch: int,
     drop_rates: np.ndarray | None = None,
     mixing: Mixing | None = None,
@@ -116,7 +111,7 @@ def classification_work(
 
     Args:
       patch: patch size in pixels.
-      drop_rates: float `[depth]`, how often the branches of each block are left out; None for no stochastic depth.
+      drop_rates: float `[depth]`, the probability that a branch of each block is dropped; None for 0.
       mixing: how pairs are mixed; None for not at all.
       share: this process's part of every batch.
     """

@@ -5,7 +5,7 @@ The numbers of a view are drawn before anything is decoded, so a view follows fr
 
 import dataclasses
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -15,8 +15,9 @@ from yolos_jax.data.settings import ClassViewSettings
 
 ATTEMPTS = 10  # drawings of a rectangle that must fit, before another one is taken instead
 RATIO = (3 / 4, 4 / 3)  # bounds of a crop's width over its height
-ERASED_AREA, ERASED_RATIO = (0.02, 1 / 3), (0.3, 1 / 0.3)  # bounds of an erased box's share, and height over width
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the numbers that erased pixels become
+ERASED_AREA = (0.02, 1 / 3)  # bounds of an erased box's share of the image
+ERASED_RATIO = (0.3, 1 / 0.3)  # bounds of an erased box's height over its width
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the noise that fills erased boxes
 _BICUBIC = Image.Resampling.BICUBIC
 
 
@@ -30,39 +31,30 @@ class View(NamedTuple):
     noise: int  # seed of the erased pixels
 
 
-class Viewer(Protocol):
-    """How images become squares of a size."""
-
-    @property
-    def size(self) -> int:
-        """Pixels of a side."""
-
-    def draw(self, random: np.random.Generator) -> View:
-        """The numbers of a view."""
-
-    def pixels(self, image: Image.Image, view: View) -> np.ndarray:
-        """An RGB image of any size -> uint8 `[size, size, 3]`."""
-
-
 @dataclasses.dataclass(frozen=True)
-class RandomView(ClassViewSettings, Viewer):
-    """DeiT's augmentation: random resized crop, flip, RandAugment, random erasing; bicubic throughout."""
+class RandomView(ClassViewSettings):
+    """DeiT's augmentation: random resized crop, flip, RandAugment, random erasing; bicubic throughout.
+
+    `draw` draws the numbers of a view; `pixels` makes uint8 `[size, size, 3]` of an RGB image of any size.
+    """
 
     size: int = 224  # pixels of a side
 
     def draw(self, random: np.random.Generator) -> View:
-        crop, flip = random.random((ATTEMPTS, 4)), bool(random.random() < self.flip)
+        # The order of these lines decides the numbers.
+        crop = random.random((ATTEMPTS, 4))
+        flip = bool(random.random() < self.flip)
         chosen = random.random((self.operations, 3)).tolist()
         magnitudes = self.magnitude + self.deviation * random.standard_normal(self.operations)
         strengths = (np.clip(magnitudes, 0.0, MOST) / MOST).tolist()
-        operations = tuple(
-            (int(which * len(NAMES)), strength, negative < 0.5)
-            for (which, done, negative), strength in zip(chosen, strengths)
-            if done < self.chance
-        )
-        erased, tries = random.random() < self.erase, random.random((ATTEMPTS, 4))
+        operations = []
+        for (which, done, negative), strength in zip(chosen, strengths):
+            if done < self.chance:
+                operations.append((int(which * len(NAMES)), strength, negative < 0.5))
+        erased = random.random() < self.erase
+        tries = random.random((ATTEMPTS, 4))
         box = erased_box(tries, self.size) if erased else (0, 0, 0, 0)
-        return View(crop, flip, operations, box, int(random.integers(2**63)))
+        return View(crop, flip, tuple(operations), box, int(random.integers(2**63)))
 
     def pixels(self, image: Image.Image, view: View) -> np.ndarray:
         left, top, width, height = cropped_box(view.crop, image.size, self.crop_area)
@@ -82,7 +74,7 @@ class RandomView(ClassViewSettings, Viewer):
 
 
 @dataclasses.dataclass(frozen=True)
-class CentreView(Viewer):
+class CentreView:
     """How images are evaluated: the short side resized, bicubic, and the centre cut out."""
 
     size: int = 224  # pixels of a side

@@ -1,7 +1,7 @@
 """Which pairs of images are mixed, and how: the numbers of mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899).
 
-Slots 2k and 2k + 1 of a batch are a pair. The order of a batch is random, and neighbours are on one device, so no
-pixel has to travel. The pixels are mixed inside the compiled step, by `objective.soft_labels`.
+Slots 2k and 2k + 1 of a batch are a pair. The order of a batch is random, and neighbours are on one device, so mixing
+needs no communication. `objective.soft_labels` mixes the pixels inside the compiled step.
 """
 
 import dataclasses
@@ -30,14 +30,17 @@ class Mixing(MixingSettings):
         return self.mix > 0 and (self.mixup > 0 or self.cutmix > 0)
 
     def draw(self, random: np.random.Generator, images: int) -> Mixed:
-        """The numbers of so many images, an even number of them."""
-        share, box = np.ones(images, np.float32), np.zeros((images, 4), np.int32)
+        """The numbers of an even number of images."""
+        share = np.ones(images, np.float32)
+        box = np.zeros((images, 4), np.int32)
+        both = self.mixup > 0 and self.cutmix > 0
         for pair in range(images // 2 if self else 0):
             u, which = random.random(2)
             if u >= self.mix:
                 continue
-            both, slots = self.mixup > 0 and self.cutmix > 0, slice(2 * pair, 2 * pair + 2)
-            if which < self.switch if both else self.cutmix > 0:
+            slots = slice(2 * pair, 2 * pair + 2)
+            cuts = which < self.switch if both else self.cutmix > 0
+            if cuts:
                 box[slots] = cut = self._box(random.beta(self.cutmix, self.cutmix), random)
                 share[slots] = 1.0 - (cut[2] - cut[0]) * (cut[3] - cut[1]) / self.size**2
             else:

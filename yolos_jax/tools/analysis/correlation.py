@@ -149,16 +149,13 @@ def examine(evaluator: Evaluator, params: dict, layer: int | None = None) -> tup
     config, source = evaluator.model, evaluator.source
     check_tokens(config)
     found = Correlations(config.depth, -1 if layer is None else 2 + layer)
-    images, graph = evaluator.images, evaluator.graph
-    program = images.program(lambda params, patches, grid, size: observe(graph, params, patches, grid))
-    skipped = images.run(
-        program, params, lambda index, arrays: _taken(found, source.examples.sizes[index], arrays), doing="correlating"
-    )
-    return found, skipped or []
+    graph, sizes = evaluator.graph, source.examples.sizes
 
+    def take(index: int, arrays: tuple[np.ndarray, ...]) -> None:
+        found.add(Observed(*arrays), sizes[index])
 
-def _taken(found: Correlations, size: np.ndarray, arrays: tuple[np.ndarray, ...]) -> None:
-    found.add(Observed(*arrays), size)
+    observed = evaluator.over_images(lambda params, patches, grid, size: observe(graph, params, patches, grid))
+    return found, observed(params, take, doing="correlating") or []
 
 
 def check_tokens(config: YolosConfig) -> None:

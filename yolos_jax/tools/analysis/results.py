@@ -22,8 +22,8 @@ import numpy as np
 from tqdm import tqdm
 
 from yolos_jax.errors import make_folder
-from yolos_jax.evaluation import class_scores
-from yolos_jax.evaluation.class_scores import ClassScores
+from yolos_jax.evaluation import category_scores
+from yolos_jax.evaluation.category_scores import CategoryScores
 from yolos_jax.tools.analysis import error_kinds, results_figures, worst
 from yolos_jax.tools.analysis.calibration import Calibration, calibration
 from yolos_jax.tools.analysis.cases import FOREGROUND, cases_of
@@ -40,7 +40,7 @@ def write_results(
     folder: str | Path,
     truth: Mapping[str, Any],
     results: Sequence[Mapping[str, Any]],
-    classes: ClassScores,
+    classes: CategoryScores,
     image_ids: Sequence[int],
     read: Callable[[int], Any],
     threshold: float = THRESHOLD,
@@ -81,7 +81,7 @@ def write_results(
     return "\n\n".join([classes.text(), errors_text(split), calibration_text(scores, threshold), *skipped])
 
 
-def _write_numbers(path: Path, classes: ClassScores, split: Split, matrix: np.ndarray, scores: Calibration) -> None:
+def _write_numbers(path: Path, classes: CategoryScores, split: Split, matrix: np.ndarray, scores: Calibration) -> None:
     named: dict[str, Any] = {"id": classes.ids, "name": classes.names, "objects": classes.objects}
     values = {name: np.where(column < 0, np.nan, column) for name, column in classes.table().items()}
     write_csv(path / "per_class.csv", named | values)
@@ -118,7 +118,7 @@ def _write_summary(path: Path, split: Split, scores: Calibration, threshold: flo
         "ece_above_threshold": _or_none(scores.ece(threshold)),
         "errors": {kind: {"all": int(n), "above_threshold": int(a), "AP50_lost": float(c)} for kind, n, a, c in
                    zip(KINDS, split.counts, split.above, split.costs)},
-        "meaning": class_scores.MEANING | error_kinds.MEANING,
+        "meaning": category_scores.MEANING | error_kinds.MEANING,
     }  # fmt: skip
     (path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
@@ -127,7 +127,7 @@ def _or_none(value: float) -> float | None:
     return None if np.isnan(value) else value
 
 
-def write_board(path: Path, classes: ClassScores, step: int) -> None:
+def write_board(path: Path, classes: CategoryScores, step: int) -> None:
     """Each class's numbers as TensorBoard's scalars."""
     from tensorboardX import SummaryWriter  # brings PyTorch along where that is installed: two seconds
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from yolos_jax.evaluation.class_scores import ClassScores
+from yolos_jax.evaluation.category_scores import CategoryScores
 from yolos_jax.tools.analysis.calibration import Calibration
 from yolos_jax.tools.analysis.error_kinds import KINDS, Split
 from yolos_jax.training.plotting import bar_style, line_style, new_figure, point_style, save_figure
@@ -16,13 +16,13 @@ FEW = 7  # up to so many classes each have a line of their own
 WRITTEN = 25  # up to so many classes, a confusion matrix has its numbers written in it
 
 
-def mean_curve(classes: ClassScores, iou: float) -> np.ndarray:
+def mean_curve(classes: CategoryScores, iou: float) -> np.ndarray:
     """float64 `[R]`, the mean of the classes' precision; NaN without objects."""
     there = classes.objects > 0
     return classes.curve(iou)[:, there].mean(1) if there.any() else np.full(len(classes.recalls), np.nan)
 
 
-def draw_classes(path: Path, classes: ClassScores) -> None:
+def draw_classes(path: Path, classes: CategoryScores) -> None:
     """AP, AP50 and AR of every class that has objects, the lowest AP at the top."""
     values = classes.table()
     there = np.flatnonzero(classes.objects)
@@ -38,7 +38,7 @@ def draw_classes(path: Path, classes: ClassScores) -> None:
     save_figure(figure, path)
 
 
-def draw_curves(path: Path, classes: ClassScores, ious: Sequence[float]) -> None:
+def draw_curves(path: Path, classes: CategoryScores, ious: Sequence[float]) -> None:
     """Precision over recall: the mean of the classes for each IoU, and each class at the first."""
     figure, ((means, each),) = new_figure(10, 4.2, columns=2)
     for number, iou in enumerate(ious):

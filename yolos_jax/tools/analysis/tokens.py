@@ -6,14 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.errors import InputError, make_folder
 from yolos_jax.evaluation.coco_metrics import to_results
 from yolos_jax.evaluation.evaluator import Evaluator
-from yolos_jax.model.postprocess import postprocess
 from yolos_jax.tools.analysis.tables import write_rows
 
 SIZES = ("small", "medium", "large")
@@ -147,15 +145,11 @@ def examine(
       The table, the rows of `classes.csv`, and a sentence for each unreadable image. `InputError` if the split has
       no boxes.
     """
-    source, graph, config, applied = evaluator.source, evaluator.graph, evaluator.model, evaluator.apply
+    source, config = evaluator.source, evaluator.model
     truth = truth_of(source, config.num_classes)
     make_folder(out)
     table = TokenTable(config.det_tokens, config.num_classes, len(source.examples), tokens, confident)
     category = np.array(source.category_ids)
-
-    def detect(params: dict, patches: jax.Array, grid: jax.Array, size: jax.Array) -> tuple[jax.Array, ...]:
-        found = applied(graph, params, patches, grid)
-        return postprocess(found.logits, found.boxes, size)
 
     with results_file(out / "predictions.json") as put:
 
@@ -166,8 +160,7 @@ def examine(
             for token, entry in enumerate(entries):
                 put(entry | {"token": token})
 
-        images = evaluator.images
-        skipped = images.run(images.program(detect), params, take, doing="looking at tokens") or []
+        skipped = evaluator.detect(params, take, doing="looking at tokens") or []
     classes = table.class_rows(truth, names)
     write_rows(out / "tokens.csv", table.rows(names))
     write_rows(out / "classes.csv", classes)

@@ -1,4 +1,4 @@
-"""What COCO's evaluation says of each class: average precision, recall, and the curves behind them."""
+"""COCO's numbers of each category: average precision, recall, and the curves behind them."""
 
 import re
 from typing import Any, NamedTuple
@@ -15,19 +15,19 @@ MEANING = {
 }
 
 
-class ClassScores(NamedTuple):
-    """Each class of a ground truth, for objects of all sizes and at most 100 detections of a class and image."""
+class CategoryScores(NamedTuple):
+    """Of each category of a ground truth, for objects of all sizes and at most 100 detections of it in an image."""
 
     ids: tuple[int, ...]  # category ids, in order: K of them
-    names: tuple[str, ...]  # of the classes; the id as text where the ground truth has no name
+    names: tuple[str, ...]  # of the categories; the id as text where the ground truth has no name
     objects: np.ndarray  # int64 [K], without crowds
     thresholds: np.ndarray  # float64 [T], of the IoU
     recalls: np.ndarray  # float64 [R]
-    precision: np.ndarray  # float64 [T, R, K], the highest at this recall or more; -1 for a class without objects
-    recall: np.ndarray  # float64 [T, K], the highest; -1 for a class without objects
+    precision: np.ndarray  # float64 [T, R, K], the highest at this recall or more; -1 for a category without objects
+    recall: np.ndarray  # float64 [T, K], the highest; -1 for a category without objects
 
     @classmethod
-    def of(cls, evaluation: Any) -> "ClassScores":
+    def of(cls, evaluation: Any) -> "CategoryScores":
         """Of a pycocotools `COCOeval` that has been accumulated."""
         params, curves, truth = evaluation.params, evaluation.eval, evaluation.cocoGt
         scored = set(params.imgIds)
@@ -46,19 +46,19 @@ class ClassScores(NamedTuple):
         )
 
     def table(self) -> dict[str, np.ndarray]:
-        """float64 `[K]` for each of `COLUMNS`; -1 for a class without objects. Their means are COCO's numbers."""
+        """float64 `[K]` for each of `COLUMNS`; -1 for a category without objects. Their means are COCO's numbers."""
         at = {iou: int(np.argmin(np.abs(self.thresholds - iou))) for iou in (0.5, 0.75)}
         curves = self.precision.mean(1)
         values = curves.mean(0), curves[at[0.5]], curves[at[0.75]], self.recall.mean(0), self.recall[at[0.5]]
         return dict(zip(COLUMNS, values))
 
     def curve(self, iou: float) -> np.ndarray:
-        """float64 `[R, K]`, precision at each of `recalls`; NaN for a class without objects."""
+        """float64 `[R, K]`, precision at each of `recalls`; NaN for a category without objects."""
         precision = self.precision[int(np.argmin(np.abs(self.thresholds - iou)))]
         return np.where(precision < 0, np.nan, precision)
 
     def scalars(self) -> dict[str, float]:
-        """AP, AP50 and recall of every class that has objects, as TensorBoard wants their names."""
+        """AP, AP50 and recall of every category that has objects, under names that TensorBoard takes."""
         values = self.table()
         return {
             f"{column}/{re.sub(r'[^-.0-9A-Za-z]+', '_', name)}": float(values[column][i])
@@ -68,7 +68,7 @@ class ClassScores(NamedTuple):
         }
 
     def text(self) -> str:
-        """A line a class, in the ground truth's order."""
+        """A line for each category, in the ground truth's order."""
         width = max(5, *(len(name) for name in self.names)) if self.names else 5
         values = self.table()
         head = f"{'class':<{width}}  {'objects':>7}" + "".join(f"  {name:>8}" for name in COLUMNS)

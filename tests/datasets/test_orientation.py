@@ -5,12 +5,10 @@ import pickle
 
 import numpy as np
 import pytest
-from made_coco import box, make_coco
+from made_coco import box, coco_split, make_coco
 from PIL import Image, ImageOps
 
-from yolos_jax.datasets.coco import CocoSource
-from yolos_jax.datasets.rules import Known, Rules
-from yolos_jax.images import headers
+from yolos_jax.datasets.settings import Settled
 from yolos_jax.images.reading import UnreadableImage
 from yolos_jax.tools import survey
 
@@ -47,8 +45,8 @@ ONLY_UPRIGHT, ONLY_STORED, BOTH = [36, 40, 8, 20], [50, 10, 12, 20], [4, 4, 20, 
     (BOTH, (64, 64), (64, 64), 6, True, "nothing in their sizes and boxes tells"),
 ])  # fmt: skip
 def test_what_is_decided_and_why(tmp_path, bbox, sizes, stored, orientation, upright, why):
-    source = CocoSource(turned_folder(tmp_path, bbox, sizes, stored, orientation), "train")
-    assert source.turning.upright == upright and len(source.turning.turned) == 4
+    source = coco_split(turned_folder(tmp_path, bbox, sizes, stored, orientation), "train")
+    assert source.exif.upright == upright and len(source.exif.turned) == 4
     (note,) = source.notes
     assert why in note and ("turned upright" if upright else "read as stored") in note
     assert ("data.upright=no" in note and "1.jpg" in note) == why.startswith("nothing")
@@ -64,18 +62,18 @@ def test_what_is_decided_and_why(tmp_path, bbox, sizes, stored, orientation, upr
 
 def test_the_setting_outvotes_everything(tmp_path):
     root = turned_folder(tmp_path, ONLY_UPRIGHT)
-    stored = CocoSource(root, "train", rules=Rules(upright="no"))
+    stored = coco_split(root, "train", upright="no")
     assert stored.read(stored.examples[0]).size == LYING and "data.upright=no" in stored.notes[0]
     np.testing.assert_array_equal(stored.examples[0].boxes, [[36, 40, 44, 48]])  # the reference's reading: clipped
     assert stored.clipped == 4
     lying = turned_folder(tmp_path / "b", BOTH)
-    upright = CocoSource(lying, "train", rules=Rules(upright="yes"))
+    upright = coco_split(lying, "train", upright="yes")
     assert upright.read(upright.examples[0]).size == (48, 64) == (upright.examples[0].width, upright.examples[0].height)
 
 
 def test_sizes_that_fit_neither_reading_do_not_vote_and_are_refused(tmp_path):
-    source = CocoSource(turned_folder(tmp_path, BOTH, sizes=(30, 40)), "train")
-    assert source.turning.unclear == source.turning.turned
+    source = coco_split(turned_folder(tmp_path, BOTH, sizes=(30, 40)), "train")
+    assert source.exif.unclear == source.exif.turned
     with pytest.raises(UnreadableImage, match="48x64 pixels but its annotation says 30x40"):
         source.read(source.examples[0])
 
@@ -86,26 +84,26 @@ def test_outvoted_images_are_named(tmp_path):
     content = json.loads(file.read_text())
     content["annotations"][2]["bbox"] = ONLY_STORED
     file.write_text(json.dumps(content))
-    source = CocoSource(root, "train")
-    assert source.turning.upright and source.turning.against == ("3.jpg",)
+    source = coco_split(root, "train")
+    assert source.exif.upright and source.exif.against == ("3.jpg",)
     assert "3.jpg fit the other reading" in source.notes[0]
 
 
 def test_undecided_images_follow_the_other_split(tmp_path):
     root = turned_folder(tmp_path, BOTH, (64, 64), (64, 64))
-    source = CocoSource(root, "train", rules=Rules(known=Known(undecided="stored")))
-    assert not source.turning.upright and "as the other split" in source.notes[0]
+    source = coco_split(root, "train", settled=Settled(exif="stored"))
+    assert not source.exif.upright and "as the other split" in source.notes[0]
 
 
 def test_images_that_nothing_turns_need_no_word(tmp_path):
     root = turned_folder(tmp_path, BOTH, orientation=1)
-    assert CocoSource(root, "train").notes == () and not CocoSource(root, "train").turning.turned
+    assert coco_split(root, "train").notes == () and not coco_split(root, "train").exif.turned
 
 
 def test_check_data_lists_the_turned_images(tmp_path):
     root = turned_folder(tmp_path, ONLY_UPRIGHT)
     problems = []
-    split = survey.read_split("train", lambda complain: CocoSource(root, "train", complain=complain), problems)
+    split = survey.read_split("train", lambda complain: coco_split(root, "train", complain=complain), problems)
     notes = survey.notes([split], 100)
     assert not problems and notes[1] == "4 images of the train split that EXIF turns: 1.jpg, 2.jpg, 3.jpg, 4.jpg"
 
@@ -120,7 +118,6 @@ def test_images_without_a_size_are_opened_once(tmp_path, monkeypatch, upright):
     file.write_text(json.dumps(content))
     opened, openings = Image.open, []
     monkeypatch.setattr(Image, "open", lambda source: openings.append(source.name) or opened(source))
-    monkeypatch.setattr(headers, "_read", None)  # what would read their first bytes again
-    source = CocoSource(root, "train", rules=Rules(upright=upright))
+    source = coco_split(root, "train", upright=upright)
     assert sorted(openings) == [str(root / "train" / f"{i}.jpg") for i in range(1, 5)]
-    assert source.turning.upright and source.examples.sizes.tolist() == [[48, 64]] * 4
+    assert source.exif.upright and source.examples.sizes.tolist() == [[48, 64]] * 4

@@ -2,12 +2,10 @@
 
 import numpy as np
 import pytest
-from made_coco import box, make_coco
+from made_coco import box, coco_split, make_coco
 
 from yolos_jax.datasets.annotations import stop
-from yolos_jax.datasets.coco import CocoSource
-from yolos_jax.datasets.plausible import nothing_to_find
-from yolos_jax.datasets.rules import Rules
+from yolos_jax.datasets.box_checks import nothing_to_find
 from yolos_jax.errors import InputError
 
 SIZE = (200, 100)
@@ -27,9 +25,9 @@ def boxes_of(seed, count=20):
     return np.concatenate([low, side], 1).tolist()
 
 
-def source_of(root, listed, complain=stop, **rules):
+def source_of(root, listed, complain=stop, **options):
     make_coco(root, [SIZE], "train", [box(i, 1, b) for i, b in enumerate(listed)])
-    return CocoSource(root, "train", complain=complain, rules=Rules(**rules))
+    return coco_split(root, "train", complain=complain, **options)
 
 
 @pytest.mark.parametrize("written", WRITE)

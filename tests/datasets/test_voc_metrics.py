@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from yolos_jax.evaluation.voc_metrics import AREA, POINTS, voc_metrics
+from yolos_jax.datasets.voc_metrics import AREA, POINTS, voc_metrics
 
 
 def overlap(a, b):

@@ -1,0 +1,154 @@
+"""One pass over all images of a data set, through a function of the network, in step with the other processes."""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Generator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from yolos_jax.data.loader import Loaded, LoadStep, Share, load
+from yolos_jax.distributed.mesh import replicated, split_over
+from yolos_jax.distributed.processes import Processes, place, reports_loss
+from yolos_jax.errors import InputError
+
+# (an image's place in the data set, what the function of the pass returned for it)
+Take = Callable[[int, tuple[np.ndarray, ...]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Batching:
+    """How an evaluation reads its batches, and which devices compute them.
+
+    `InputError` for a batch that the devices do not divide.
+    """
+
+    mesh: Mesh  # devices along the axis `data`
+    batch_size: int = 8  # images at a time, a multiple of the devices
+    on_bad_image: str = "stop"  # raises `InputError` at an image that cannot be read; "skip" goes on
+    workers: int = 0  # this and `ahead`: see `data.loader.load`
+    ahead: int = 2
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.mesh.size:
+            raise InputError(f"eval.batch_size {self.batch_size} is not a multiple of the {self.mesh.size} devices.")
+
+
+class ImagePass:
+    """Takes every image of a data set through a function once; may be called often.
+
+    The function is compiled once for each shape of a batch. Every process gets what all of them found, which is some
+    kilobytes an image.
+
+    Args:
+      batching: how batches are read.
+      function: (parameters, arrays of a batch) -> a tuple of arrays with a leading axis of images.
+      inputs: a loaded batch -> the arrays that `function` takes.
+      work_of: a process's share of every batch -> what its data workers do.
+      steps, images: number of batches, and of the images in them together.
+    """
+
+    def __init__(
+        self,
+        batching: Batching,
+        function: Callable[..., tuple[jax.Array, ...]],
+        inputs: Callable[[Loaded], tuple[np.ndarray, ...]],
+        work_of: Callable[[Share], LoadStep],
+        steps: int,
+        images: int,
+    ):
+        self.processes = Processes()
+        self._batching, self._inputs, self._steps, self._images = batching, inputs, steps, images
+        self._work = work_of(Share(self.processes.index, self.processes.count))
+
+        def indexed(params: dict, indices: jax.Array, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+            return indices, *function(params, *arrays)
+
+        self._function = jax.jit(indexed, out_shardings=replicated(batching.mesh))
+        self._compiled: dict[Any, Any] = {}
+
+    def __call__(
+        self, params: dict, take: Take, cancelled: Callable[[], int] | None = None, doing: str = "evaluating"
+    ) -> list[str] | None:
+        """Hands what the function returns for each image to `take`, in all processes and in the plan's order.
+
+        Args:
+          cancelled: asked after every batch; a true answer in any process ends the pass in all of them.
+          doing: what the progress bar says.
+
+        Returns:
+          A sentence for each unreadable image, of all processes; None if the pass was cancelled.
+
+        Raises:
+          InputError: an image cannot be read and must not be left out, or a data worker died.
+        """
+        params = place(params, replicated(self._batching.mesh))
+        cancelled = cancelled or _never
+        skipped: list[str] = []
+        done: list[int] = []
+        with contextlib.closing(self._batches(cancelled, doing)) as batches:
+            for loaded in batches:
+                if loaded is None:
+                    return None
+                for index, *found in zip(*self._computed(params, loaded)):
+                    if index >= 0:  # others are empty slots
+                        done.append(int(index))
+                        take(int(index), tuple(found))
+                skipped += loaded.skipped
+        everywhere = list(itertools.chain(*self.processes.allgather(skipped)))
+        if len(set(done)) != len(done) or len(done) + len(everywhere) != self._images:
+            raise RuntimeError("an image was missed or evaluated twice; this is a bug")
+        return everywhere
+
+    def _computed(self, params: dict, loaded: Loaded) -> tuple[np.ndarray, ...]:
+        """The images' places in the data set, and what the function returns for them: the whole batch."""
+        split = split_over(self._batching.mesh)
+        mine = loaded.indices.astype(np.int32), *self._inputs(loaded)
+        arrays = [jax.make_array_from_process_local_data(split, x) for x in mine]
+        shapes = tuple(x.shape for x in arrays)
+        if shapes not in self._compiled:  # all processes wait for the slowest compilation
+            self._compiled[shapes] = self.processes.agree(self._function.lower(params, *arrays).compile)
+        return jax.device_get(self._compiled[shapes](params, *arrays))
+
+    def _batches(self, cancelled: Callable[[], int], doing: str) -> Generator[Loaded | None]:
+        """This process's share of every batch; None, once and last, if `cancelled` became true in any of them.
+
+        Close it (`contextlib.closing`) to end the workers.
+        """
+        batching, processes, images = self._batching, self.processes, self._images
+        batches = processes.agree(load, self._work, 0, self._steps, batching.workers, batching.ahead)
+        with (
+            tqdm(None, doing, images, unit="image", mininterval=1.0, disable=not processes.is_primary) as bar,
+            contextlib.closing(batches),
+            reports_loss(processes.count),
+        ):
+            for _ in range(self._steps):
+                following = functools.partial(_next, batches, batching.on_bad_image, cancelled)
+                loaded, stop = processes.agree_and_vote(following, cancelled)
+                if stop or loaded is None:
+                    yield None
+                    return
+                yield loaded
+                bar.update(min(processes.count * len(loaded.indices), images - bar.n))
+
+
+def _next(batches: Generator[Loaded], on_bad_image: str, cancelled: Callable[[], int]) -> Loaded | None:
+    """The next batch of this process's share; None if it does not come because all is being stopped."""
+    try:
+        loaded = next(batches)
+    except InputError:
+        if cancelled():  # what stops a run may end its workers
+            return None
+        raise
+    if loaded.skipped and on_bad_image == "stop":
+        raise InputError(f"{loaded.skipped[0]} Repair it, or set --config.data.on_bad_image=skip.")
+    return loaded
+
+
+def _never() -> int:
+    return 0
