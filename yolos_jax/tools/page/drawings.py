@@ -17,7 +17,7 @@ def enlarged(image: Image.Image) -> tuple[Image.Image, float]:
     """(the image as large as it is shown, by how much its sides grew)."""
     factor = min(LONGEST / max(image.size), enlargement(image.size))
     size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
-    return (image if size == image.size else image.resize(size)), factor
+    return image if size == image.size else image.resize(size), factor
 
 
 def with_boxes(seen: Seen, threshold: float) -> Image.Image:
@@ -75,11 +75,11 @@ def all_heads(seen: Seen, token: int, layer: int, smooth: bool) -> Image.Image:
 
 def token_summary(seen: Seen, token: int, layer: int, statistics: dict[str, str]) -> str:
     """What is known of a token, as markdown."""
-    chosen = dict((number, text) for text, number in choices(seen))[token]
+    texts = {number: text for text, number in choices(seen)}
     x0, y0, x1, y1 = (round(float(v)) for v in seen.boxes[token])
     to_patches = seen.maps(layer)[:, token].astype(np.float32).sum((1, 2))
     lines = [
-        f"**Token {chosen}**",
+        f"**Token {texts[token]}**",
         f"- box: {x0}, {y0} to {x1}, {y1} pixels",
         f"- layer {layer} (counted from 0): {to_patches.mean():.0%} of its attention goes to patches, the rest to "
         "other tokens",
