@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from yolos_jax.datasets.annotations import Annotations, Complain, Content, OpenAnnotations, read_annotations
-from yolos_jax.datasets.coco_names import COCO_NAMES
 from yolos_jax.datasets.headers import Header
 from yolos_jax.datasets.layouts import hf_datasets
 from yolos_jax.datasets.tfds.index import Index, index_of
-from yolos_jax.datasets.tfds.records import Records, find_dataset, splits_of
+from yolos_jax.datasets.tfds.records import Records, category_ids_of, find_dataset, splits_of
 
 NAME = "TFDS"
 ABOUT_AREAS = (
@@ -72,21 +71,6 @@ def read(directory: Path, split: str, file: Path | None, complain: Complain) -> 
         NAME, str(file or records), directory, content, notes, boxes=boxes, has_sizes=bool(file), reopens=True,
         packed=RecordImages(records, numbers), headers=headers,
     )  # fmt: skip
-
-
-def category_ids_of(records: Records) -> tuple[list[int], list[str]]:
-    """The category id of every label, and a note if it had to be made up.
-
-    Our builder writes down the ids; TFDS's own does not, but its names are COCO's.
-    """
-    official = {name: category for category, name in COCO_NAMES.items()}
-    if records.category_ids is not None:
-        return records.category_ids, []
-    if all(name in official for name in records.names):
-        return [official[name] for name in records.names], []
-    labels = list(range(len(records.names)))
-    note = f"says no category ids and its names are not COCO's: the labels 0..{labels[-1]} are taken for them"
-    return labels, [f"{records.directory} {note}"]
 
 
 def _left_out(numbers: dict[int, int], content: Content, records: Records, file: Path) -> list[str]:
