@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ import jax
 from benchmarks import peers
 from benchmarks.cases import Case, params_of
 from benchmarks.common import positive
+from benchmarks.measuring import alone, in_pairs
 from yolos_jax.config.recipes import DetectionConfig, detection_recipe
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.examples import read_split
@@ -33,7 +35,7 @@ from yolos_jax.images.sequence import default_max_side
 from yolos_jax.inference.detector import Detector
 from yolos_jax.model.config import VARIANTS
 from yolos_jax.tasks import recipe
-from yolos_jax.tools.analysis.measuring import alone, environment, in_pairs, middle, timed
+from yolos_jax.tools.analysis.costs import environment, timed
 from yolos_jax.tools.analysis.tables import markdown
 from yolos_jax.training.checkpoint_files import Meta
 
@@ -77,9 +79,9 @@ def measure(work: str, batch: int, device: jax.Device, arguments: argparse.Names
             Peer(source, params, peers.device_of(device), batch, arguments), score=work == "evaluation"
         )
         pairs = in_pairs(ours, theirs, arguments.pairs, warm=False)
-        row |= {"seconds": middle(pairs.ours), "theirs": middle(pairs.theirs), "ratio": middle(pairs.ratios)}
+        row |= {"seconds": median(pairs.ours), "theirs": median(pairs.theirs), "ratio": median(pairs.ratios)}
         return row | {"ratios": pairs.ratios}
-    return row | {"seconds": middle(alone(ours, arguments.pairs))}
+    return row | {"seconds": median(alone(ours, arguments.pairs))}
 
 
 def case_of(arguments: argparse.Namespace) -> Case:

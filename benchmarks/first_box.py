@@ -14,15 +14,17 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks import peers
 from benchmarks.cases import Case, params_of
 from benchmarks.common import positive
+from benchmarks.measuring import in_pairs
 from yolos_jax.datasets.coco_names import COCO_NAMES
 from yolos_jax.errors import InputError, clear_errors
 from yolos_jax.model.config import VARIANTS
-from yolos_jax.tools.analysis.measuring import in_pairs, middle, timed
+from yolos_jax.tools.analysis.costs import timed
 from yolos_jax.tools.analysis.tables import markdown
 from yolos_jax.weights import export_huggingface
 
@@ -74,7 +76,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     first = timed(ours)
     pairs = in_pairs(ours, lambda: run("-c", THEIRS, checkpoint, arguments.image), arguments.pairs)
-    return {"first": first, "ours": middle(pairs.ours), "theirs": middle(pairs.theirs), "ratio": middle(pairs.ratios),
+    return {"first": first, "ours": median(pairs.ours), "theirs": median(pairs.theirs), "ratio": median(pairs.ratios),
             "all_ours": pairs.ours, "all_theirs": pairs.theirs}  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import jax
@@ -21,12 +22,12 @@ from benchmarks import peers
 from benchmarks.cases import WORKS, Case, add_case_flags, cases_of, inputs_of, params_of
 from benchmarks.check import agree
 from benchmarks.common import positive
+from benchmarks.measuring import Peak, alone, device_peak, in_pairs
 from benchmarks.ours import Ours
 from benchmarks.tables import model_rows
 from benchmarks.timing import memory_of
 from yolos_jax.errors import InputError, clear_errors
-from yolos_jax.tools.analysis.costs import published_table
-from yolos_jax.tools.analysis.measuring import Peak, alone, device_peak, environment, in_pairs, middle
+from yolos_jax.tools.analysis.costs import environment, published_table
 from yolos_jax.tools.analysis.multiply_adds import multiply_adds, parameter_count
 from yolos_jax.tools.analysis.tables import markdown
 
@@ -92,15 +93,15 @@ def measure(
             against[kind] = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
             continue
         seconds += pairs.ours
-        against[kind] = {"seconds": middle(pairs.theirs), "ratio": middle(pairs.ratios), "ratios": pairs.ratios}
+        against[kind] = {"seconds": median(pairs.theirs), "ratio": median(pairs.ratios), "ratios": pairs.ratios}
         against[kind] |= {"compile_seconds": theirs.compile_seconds} if kind == "compile" else {}
     seconds = seconds or alone(ours.run, arguments.pairs)
     needed = PASSES[work] * multiply_adds(case.config, *case.grid).total
     row = {
-        "case": case._asdict(), "work": work, "seconds": middle(seconds), "compile_seconds": ours.compile_seconds,
-        "images_per_second": case.batch / middle(seconds), "multiply_adds": needed,
+        "case": case._asdict(), "work": work, "seconds": median(seconds), "compile_seconds": ours.compile_seconds,
+        "images_per_second": case.batch / median(seconds), "multiply_adds": needed,
         "parameters": parameter_count(case.config), "peak_flops": peak.flops, "peak_origin": peak.origin,
-        "share_of_peak": 2 * needed * case.batch / middle(seconds) / peak.flops, "against": against,
+        "share_of_peak": 2 * needed * case.batch / median(seconds) / peak.flops, "against": against,
     }  # fmt: skip
     if arguments.memory:
         row["memory"] = {side: memory_of(case, work, side) for side in ("ours", *against)}

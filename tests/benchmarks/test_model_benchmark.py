@@ -9,15 +9,14 @@ import numpy as np
 import psutil
 import pytest
 
-from benchmarks import check, model
+from benchmarks import check, measuring, model
 from benchmarks.cases import Case, cases_of, inputs_of, size
+from benchmarks.measuring import Pairs, device_peak, in_pairs
 from benchmarks.tables import gibibytes, model_rows
 from benchmarks.timing import host_peak
 from yolos_jax.errors import InputError
 from yolos_jax.model.config import VARIANTS, YolosConfig
-from yolos_jax.tools.analysis import measuring
 from yolos_jax.tools.analysis.costs import published_table
-from yolos_jax.tools.analysis.measuring import Pairs, device_peak, in_pairs
 from yolos_jax.tools.analysis.multiply_adds import multiply_adds
 from yolos_jax.tools.analysis.tables import markdown
 

@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from yolos_jax.evaluation.coco_metrics import coco_metrics, scored
-from yolos_jax.tools.analysis.cases import cases_of
+from yolos_jax.tools.analysis.matched_images import matched_images
 
 
 def evaluation(truth, results, category=None):
@@ -78,7 +78,7 @@ def test_right_and_ignored_detections_are_pycocotools_own():
     ids = sorted(c["id"] for c in truth["categories"])
     found = [
         (case.image_id, ids[label], score, bool(right), bool(ignored))
-        for case in cases_of(truth, results)
+        for case in matched_images(truth, results)
         for label, score, right, ignored in zip(case.labels, case.scores, case.right, case.ignored)
     ]
     assert sum(right for *_, right, _ in own) > 300 and sum(ignored for *_, ignored in own) > 10
@@ -88,8 +88,8 @@ def test_right_and_ignored_detections_are_pycocotools_own():
 def test_most_detections_of_a_class_and_unknown_categories():
     truth, _ = hand_made()
     results = [entry(5, 3, [0, 0, 20, 20], 0.5 - i / 1000) for i in range(120)] + [entry(5, 99, [0, 0, 20, 20], 0.9)]
-    (case,) = cases_of(truth, results)
+    (case,) = matched_images(truth, results)
     assert len(case.scores) == 100 and case.scores.min() == pytest.approx(0.401)
     assert case.right.tolist() == [True] + [False] * 99
-    (nothing,) = cases_of(truth, [])
+    (nothing,) = matched_images(truth, [])
     assert nothing.overlaps.shape == (0, 4) and not nothing.found.any()

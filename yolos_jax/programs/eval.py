@@ -7,13 +7,22 @@ pretrain.py it is a classifier's, of which top-1 and top-5 are computed.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from yolos_jax.config import recipes
 from yolos_jax.distributed import launch
 from yolos_jax.errors import InputError, clear_errors, make_folder
 from yolos_jax.programs.command_line import RecipeParser, say
+
+
+class Scoring(NamedTuple):
+    """How the checkpoints of a task are scored."""
+
+    evaluator_for: Callable[..., tuple[dict, Any, Any]]  # (recipe, checkpoint) -> parameters, meta, evaluator
+    facts_of: Callable[[Any], dict[str, Any]]  # what tells one data set from another
+    notes_of: Callable[[Any], tuple[str, ...]]  # what is worth knowing about a data set
 
 
 def main() -> None:
@@ -30,15 +39,48 @@ def main() -> None:
     args, config = parser.parse_recipe()
     with launch.guarded(), clear_errors():
         launch.join(args.coordinator, args.processes, args.process, args.distributed)
-        (classify if recipes.task_of(config) == recipes.CLASSIFICATION else evaluate)(args, config)
+        evaluate(args, config)
 
 
 def evaluate(args: argparse.Namespace, config: Any) -> None:
     """Evaluates, prints and writes."""
     from yolos_jax.distributed.processes import Processes
-    from yolos_jax.evaluation.coco_metrics import table, write_report
     from yolos_jax.inference.compiled import keep_compiled
     from yolos_jax.tasks.base import refuse_unequal, run_facts
+
+    task = scoring_of(args, config)
+    processes = Processes()
+    with processes.only_primary_prints():
+        say(keep_compiled(config.eval.compilation_cache))
+        params, meta, evaluator = processes.agree(task.evaluator_for, config, args.checkpoint)
+        out = Path(args.out or Path(args.checkpoint) / f"eval-{meta.step}")
+        plots = None if args.plots is None else Path(args.plots or out / "plots")
+        processes.on_primary(make_folders, out, plots, args.overwrite)
+        source = evaluator.source
+        data = task.facts_of(source)
+        refuse_unequal(processes.allgather(run_facts(config, data) | {"step": meta.step}))
+        for note in task.notes_of(source):
+            print(f"note: {note}")
+        result = evaluator(params)
+        for skipped in result.skipped:
+            print(f"skipped: {skipped}")
+        print(result.text())
+        facts = {"checkpoint": args.checkpoint, "step": meta.step, "data": config.data.val_split}
+        processes.on_primary(result.write, out, facts | {"images": data["images"]})
+        print(f"{data['images']} images scored, {len(result.skipped)} of them unreadable; written to {out}")
+        if plots is not None:
+            processes.on_primary(plot, plots, source, result, args.threshold, meta.step)
+
+
+def scoring_of(args: argparse.Namespace, config: Any) -> Scoring:
+    """What scores a checkpoint of a recipe's task; `InputError` for flags that do not belong to it."""
+    if recipes.task_of(config) == recipes.CLASSIFICATION:
+        from yolos_jax.tasks.classification.task import class_evaluator_for, class_facts
+
+        if args.plots is not None:
+            raise InputError("--plots shows what detections are like; a classifier has none.")
+        return Scoring(class_evaluator_for, class_facts, lambda source: ())
+
     from yolos_jax.tasks.detection import data_facts, evaluator_for, scoring_notes
     from yolos_jax.weights import hub_model
 
@@ -46,59 +88,14 @@ def evaluate(args: argparse.Namespace, config: Any) -> None:
         raise InputError(f"{args.checkpoint} is on the hub; say with --out where its numbers go.")
     if not 0 <= args.threshold <= 1:
         raise InputError(f"--threshold is {args.threshold:g}; it must be within 0..1.")
-    processes = Processes()
-    with processes.only_primary_prints():
-        say(keep_compiled(config.eval.compilation_cache))
-        params, meta, evaluator = processes.agree(evaluator_for, config, args.checkpoint)
-        out = Path(args.out or Path(args.checkpoint) / f"eval-{meta.step}")
-        plots = None if args.plots is None else Path(args.plots or out / "plots")
-        processes.on_primary(check_out, out, plots, args.overwrite)
-        source = evaluator.source
-        refuse_unequal(processes.allgather(run_facts(config, data_facts(source)) | {"step": meta.step}))
-        for note in scoring_notes(source):
-            print(f"note: {note}")
-        result = evaluator(params)
-        for skipped in result.skipped:
-            print(f"skipped: {skipped}")
-        print(table(result.metrics))
-        facts = {"checkpoint": args.checkpoint, "step": meta.step, "data": config.data.val_split}
-        metrics = result.metrics | facts | {"images": len(source.examples), "skipped": result.skipped}
-        processes.on_primary(write_report, out, metrics, result.results)
-        print(f"{len(source.examples)} images scored, {len(result.skipped)} of them unreadable; written to {out}")
-        if plots is not None:
-            processes.on_primary(plot, plots, source, result, args.threshold, meta.step)
+    return Scoring(evaluator_for, data_facts, scoring_notes)
 
 
-def classify(args: argparse.Namespace, config: Any) -> None:
-    """The same for a classifier."""
-    from yolos_jax.distributed.processes import Processes
-    from yolos_jax.evaluation.coco_metrics import write_metrics
-    from yolos_jax.inference.compiled import keep_compiled
-    from yolos_jax.tasks.base import refuse_unequal, run_facts
-    from yolos_jax.tasks.classification.task import class_evaluator_for, class_facts
-
-    if args.plots is not None:
-        raise InputError("--plots shows what detections are like; a classifier has none.")
-    processes = Processes()
-    with processes.only_primary_prints():
-        say(keep_compiled(config.eval.compilation_cache))
-        params, meta, evaluator = processes.agree(class_evaluator_for, config, args.checkpoint)
-        out = Path(args.out or Path(args.checkpoint) / f"eval-{meta.step}")
-        processes.on_primary(check_out, out, None, args.overwrite)
-        source = evaluator.source
-        refuse_unequal(processes.allgather(run_facts(config, class_facts(source)) | {"step": meta.step}))
-        result = evaluator(params)
-        for skipped in result.skipped:
-            print(f"skipped: {skipped}")
-        print("\n".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
-        facts = {"checkpoint": args.checkpoint, "step": meta.step, "data": config.data.val_split}
-        processes.on_primary(write_metrics, out, result.metrics | facts | {"images": len(source)})
-        print(f"{len(source)} images scored, {len(result.skipped)} of them unreadable; written to {out}")
-
-
-def check_out(out: Path, plots: Path | None, overwrite: bool) -> None:
-    """`InputError` for folders that hold numbers already, or cannot be written, and for plots without matplotlib."""
-    files = [out / "metrics.json", out / "results.json", *([plots / "summary.json"] if plots else [])]
+def make_folders(out: Path, plots: Path | None, overwrite: bool) -> None:
+    """`InputError` if the folders hold numbers already or cannot be written, or if matplotlib is missing."""
+    files = [out / "metrics.json", out / "results.json"]
+    if plots is not None:
+        files.append(plots / "summary.json")
     for file in files:
         if file.exists() and not overwrite:
             raise InputError(f"{file} is of an earlier evaluation; give another folder, or --overwrite.")

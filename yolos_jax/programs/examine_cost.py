@@ -17,7 +17,6 @@ from yolos_jax.model.yolos import build
 from yolos_jax.programs.command_line import say
 from yolos_jax.programs.examine_attention import images_of
 from yolos_jax.tools.analysis import costs
-from yolos_jax.tools.analysis.measuring import environment
 from yolos_jax.tools.analysis.multiply_adds import multiply_adds
 from yolos_jax.tools.analysis.tables import markdown, write_rows
 from yolos_jax.training.checkpoint_files import Meta
@@ -48,7 +47,7 @@ def report(args: Any) -> None:
         print(markdown([shown(row) for row in found["xla"]]))
         print("XLA also counts norms, softmax, GELU and the resizing of the positions.")
     if images:
-        found |= {"environment": environment(jax.devices()[0]), "speed": []}
+        found |= {"environment": costs.environment(jax.devices()[0]), "speed": []}
         for name, params, meta, geometry in models:
             found["speed"].append(speed(name, params, meta, geometry, images))
         print(markdown([shown(row) for row in found["speed"]]))

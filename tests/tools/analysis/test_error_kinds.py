@@ -7,20 +7,20 @@ from pycocotools import mask
 
 from yolos_jax.evaluation.coco_metrics import coco_metrics
 from yolos_jax.tools.analysis.calibration import calibration
-from yolos_jax.tools.analysis.cases import cases_of
 from yolos_jax.tools.analysis.confusion import confusion_matrix
-from yolos_jax.tools.analysis.error_kinds import KINDS, errors_of, split
+from yolos_jax.tools.analysis.error_kinds import KINDS, count_errors, errors_of
+from yolos_jax.tools.analysis.matched_images import matched_images
 
 
 def test_every_kind_on_an_image_made_by_hand():
     truth, results = hand_made()
-    (case,) = cases_of(truth, results)
+    (case,) = matched_images(truth, results)
     errors = errors_of(case)
     kinds = ["right" if k < 0 else KINDS[k] for k in errors.kinds]
     assert kinds == ["right", "duplicate", "location", "class", "both", "background", "right"]
     assert case.ignored.tolist() == [False] * 6 + [True]
     assert errors.missed.tolist() == [False, False, True, False]  # the object of class 7 is aimed at
-    found = split([case], 2, threshold=0.65)
+    found = count_errors([case], 2, threshold=0.65)
     assert dict(zip(KINDS, found.counts.tolist())) == dict.fromkeys(KINDS, 1)
     above = {"location": 1, "class": 0, "duplicate": 1, "background": 0, "both": 0, "missed": 1}
     assert dict(zip(KINDS, found.above.tolist())) == above
@@ -36,7 +36,7 @@ def test_what_removing_an_error_gains():
     truth, results = hand_made()
     for wrong, kind in ((1, "background"), (2, "both")):
         before = {**results[wrong], "category_id": 3, "score": 0.95}
-        found = split(cases_of(truth, [before, results[6]]), 2)
+        found = count_errors(matched_images(truth, [before, results[6]]), 2)
         gained = dict(zip(KINDS, found.costs))
         assert found.ap50 == pytest.approx(51 / 101 / 4)
         assert gained[kind] == pytest.approx(51 / 101 / 4) and gained["location"] == 0
@@ -63,7 +63,7 @@ def test_the_authors_program_finds_the_same(which):
     results = noisy(truth, results) if which == "noisy" else results
     there = {a["category_id"] for a in truth["annotations"] if not a["iscrowd"]}
     truth, results = without_crowds(truth), [r for r in results if r["category_id"] in there]
-    found = split(cases_of(truth, results), len(truth["categories"]))
+    found = count_errors(matched_images(truth, results), len(truth["categories"]))
     ap50, counts, costs = PUBLISHED[which]
     assert found.counts.tolist() == counts
     np.testing.assert_allclose(100 * found.ap50, ap50, atol=0.02)
@@ -73,13 +73,14 @@ def test_the_authors_program_finds_the_same(which):
 
 def test_confusion_made_by_hand():
     truth, results = hand_made()
-    found = confusion_matrix(cases_of(truth, results), 2, threshold=0.45)
+    found = confusion_matrix(matched_images(truth, results), 2, threshold=0.45)
     # Rows: three, seven, background. The errors "location" and "both" overlap too little to be paired.
     assert found.tolist() == [[1, 0, 1], [1, 0, 0], [2, 1, 0]]
-    crowded = confusion_matrix(cases_of(truth, results), 2, threshold=0.0)
+    crowded = confusion_matrix(matched_images(truth, results), 2, threshold=0.0)
     assert crowded[2].tolist() == [2, 2, 0]  # one more on background; that in the crowd is left out
     equal = [entry(5, 3, [50, 50, 20, 20], 0.9), entry(5, 7, [50, 50, 20, 20], 0.6)]
-    assert confusion_matrix(cases_of(truth, equal), 2)[1].tolist() == [0, 1, 0]  # its own class, whatever the scores
+    matrix = confusion_matrix(matched_images(truth, equal), 2)
+    assert matrix[1].tolist() == [0, 1, 0]  # its own class, whatever the scores
 
 
 def test_confusion_of_the_published_example():
@@ -107,7 +108,7 @@ def test_confusion_of_the_published_example():
                 want[-1, ids.index(result["category_id"])] += 1
         for annotation in filter(None, real):
             want[ids.index(annotation["category_id"]), -1] += 1
-    found = confusion_matrix(cases_of(truth, results), len(ids), 0.3)
+    found = confusion_matrix(matched_images(truth, results), len(ids), 0.3)
     assert want[:-1, :-1].trace() > 300 and want.sum() > 1000
     np.testing.assert_array_equal(found, want)
 
@@ -122,12 +123,12 @@ def test_calibration_by_hand_and_on_the_example():
         entry(5, 7, [80, 0, 10, 10], 0.2),
         entry(5, 7, [76, 76, 10, 10], 0.9),
     ]
-    found = calibration(cases_of(truth, results))
+    found = calibration(matched_images(truth, results))
     assert found.right.sum() == 2 and found.right[15] == 2 and found.wrong[15] == 1 and found.wrong[4] == 1
     assert found.ece() == pytest.approx((3 * (0.76 - 2 / 3) + 0.2) / 4)
     assert found.ece(0.5) == pytest.approx(0.76 - 2 / 3) and np.isnan(found.ece(0.95))
     truth, results = example()
-    cases = list(cases_of(truth, noisy(truth, results)))
+    cases = list(matched_images(truth, noisy(truth, results)))
     scores = np.concatenate([c.scores[~c.ignored] for c in cases])
     right = np.concatenate([c.right[~c.ignored] for c in cases])
     bins, want = np.minimum(np.floor(scores / 0.05 + 1e-12), 19), 0.0

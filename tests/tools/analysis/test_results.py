@@ -11,8 +11,8 @@ from PIL import Image
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.coco_metrics import scored
 from yolos_jax.images.reading import UnreadableImage
-from yolos_jax.tools.analysis import results_figures, worst
-from yolos_jax.tools.analysis.cases import cases_of
+from yolos_jax.tools.analysis import results_figures, worst_images
+from yolos_jax.tools.analysis.matched_images import matched_images
 from yolos_jax.tools.analysis.results import write_results
 
 FIGURES = "per_class", "precision_recall", "confusion", "errors", "scores", "calibration"
@@ -89,7 +89,7 @@ def test_figures_show_the_numbers(monkeypatch, tmp_path):
     shown = []
     monkeypatch.setattr(results_figures, "save_figure", lambda figure, path: shown.append(figure))
     classes = scored(truth, results)[1]
-    results_figures.draw_classes(tmp_path, classes)
+    results_figures.draw_categories(tmp_path, classes)
     (axis,) = shown[0].axes
     assert [text.get_text() for text in axis.get_yticklabels()] == ["three (3)", "seven (1)"]
     for line, name in zip(axis.lines, ("AP", "AP50", "AR")):
@@ -118,8 +118,9 @@ def test_the_worst_come_first(written):
 def test_what_the_drawn_labels_say(monkeypatch, tmp_path):
     truth, results = hand_made()
     said = []
-    monkeypatch.setattr(worst, "draw_boxes", lambda image, boxes, classes, texts: said.append(texts) or image)
-    worst.draw(tmp_path, list(cases_of(truth, results)), ["3", "7"], lambda _: Image.new("RGB", (99, 99)), 0.65)
+    monkeypatch.setattr(worst_images, "draw_boxes", lambda image, boxes, classes, texts: said.append(texts) or image)
+    images = list(matched_images(truth, results))
+    worst_images.draw_worst(tmp_path, images, ["3", "7"], lambda _: Image.new("RGB", (99, 99)), 0.65)
     assert said[0] == ["3", "7 (missed)", "3 (missed)", "7 (crowd)"]
     assert said[1] == ["3 0.90", "3 0.80 (duplicate)", "7 0.70 (location)"]
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from yolos_jax.tools.analysis.cases import Case
+from yolos_jax.tools.analysis.matched_images import MatchedImage
 
 BINS = 20  # of equal width
 
@@ -14,7 +14,7 @@ class Calibration(NamedTuple):
     """Detections by score, `B` bins from 0 to 1; a bin holds its lower edge, the last one 1 as well."""
 
     edges: np.ndarray  # float64 [B + 1]
-    right: np.ndarray  # int64 [B], detections that found an object of their class at IoU 0.5
+    right: np.ndarray  # int64 [B], detections that found an object of their category at IoU 0.5
     wrong: np.ndarray  # int64 [B]
     mean_score: np.ndarray  # float64 [B]; NaN for an empty bin
 
@@ -37,12 +37,12 @@ class Calibration(NamedTuple):
         return float(np.average(gaps, weights=(self.right + self.wrong)[used]))
 
 
-def calibration(cases: Iterable[Case], bins: int = BINS) -> Calibration:
+def calibration(images: Iterable[MatchedImage], bins: int = BINS) -> Calibration:
     """How right and wrong detections spread over the scores; those counted for a crowd are left out."""
     right, wrong, sums = (np.zeros(bins) for _ in range(3))
-    for case in cases:
-        counted = ~case.ignored
-        scores, hit = case.scores[counted], case.right[counted]
+    for image in images:
+        counted = ~image.ignored
+        scores, hit = image.scores[counted], image.right[counted]
         place = np.clip((scores * bins).astype(np.int64), 0, bins - 1)
         right += np.bincount(place[hit], minlength=bins)
         wrong += np.bincount(place[~hit], minlength=bins)

@@ -1,49 +1,49 @@
-"""Which classes are taken for which: the confusion matrix, with background as a class."""
+"""Which categories are taken for which: the confusion matrix, with the background as one of them."""
 
 from collections.abc import Iterable
 
 import numpy as np
 
-from yolos_jax.tools.analysis.cases import FOREGROUND, Case
+from yolos_jax.tools.analysis.matched_images import FOREGROUND, MatchedImage
 
 
-def confusion_matrix(cases: Iterable[Case], classes: int, threshold: float = 0.5) -> np.ndarray:
-    """int64 `[K + 1, K + 1]`: how many objects of each class (row) were detected as each class (column).
+def confusion_matrix(images: Iterable[MatchedImage], categories: int, threshold: float = 0.5) -> np.ndarray:
+    """int64 `[K + 1, K + 1]`: how many objects of each category (row) were detected as each category (column).
 
-    Detections and objects are paired whatever their classes, those that overlap most first, down to IoU 0.5. The last
-    column holds objects that were not detected, the last row detections of nothing. Detections in a crowd of their
-    class are left out, unless they are paired.
+    Detections and objects are paired whatever their categories, those that overlap most first, down to IoU 0.5. The
+    last column holds objects that were not detected, the last row detections of nothing. Detections in a crowd of
+    their category are left out, unless they are paired.
 
     Args:
-      classes: number of the ground truth's categories.
+      categories: number of the ground truth's categories.
       threshold: lowest score of a detection.
     """
-    matrix = np.zeros((classes + 1, classes + 1), np.int64)
-    for case in cases:
-        kept, real = case.scores >= threshold, ~case.crowd
-        labels, truth = case.labels[kept], case.true_labels[real]
-        rows, columns = paired(case.overlaps[kept][:, real], labels[:, None] == truth)
+    matrix = np.zeros((categories + 1, categories + 1), np.int64)
+    for image in images:
+        kept, real = image.scores >= threshold, ~image.crowd
+        labels, truth, overlaps = image.labels[kept], image.true_labels[real], image.overlaps[kept]
+        rows, columns = paired(overlaps[:, real], labels[:, None] == truth)
         np.add.at(matrix, (truth[columns], labels[rows]), 1)
-        in_crowd = (case.overlaps[kept][:, case.crowd] >= FOREGROUND) & (
-            labels[:, None] == case.true_labels[case.crowd]
-        )
+        of_crowd = labels[:, None] == image.true_labels[image.crowd]
+        in_crowd = (overlaps[:, image.crowd] >= FOREGROUND) & of_crowd
         alone = ~in_crowd.any(1)
         alone[rows] = False
         undetected = np.ones(len(truth), bool)
         undetected[columns] = False
-        np.add.at(matrix, (classes, labels[alone]), 1)
-        np.add.at(matrix, (truth[undetected], classes), 1)
+        np.add.at(matrix, (categories, labels[alone]), 1)
+        np.add.at(matrix, (truth[undetected], categories), 1)
     return matrix
 
 
 def paired(overlaps: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(rows, columns) of the pairs of `[n, m]` overlaps, each row and column in one at most, the largest first.
 
-    Of equal overlaps, those of one class come first.
+    Of equal overlaps, those of one category come first.
     """
     rows, columns = np.nonzero(overlaps >= FOREGROUND)
     order = np.lexsort((~same[rows, columns], -overlaps[rows, columns]))
-    free_rows, free_columns, pairs = set(rows.tolist()), set(columns.tolist()), []
+    free_rows, free_columns = set(rows.tolist()), set(columns.tolist())
+    pairs = []
     for row, column in zip(rows[order].tolist(), columns[order].tolist()):
         if row in free_rows and column in free_columns:
             free_rows.remove(row)

@@ -1,6 +1,10 @@
 """What a model costs, beside the paper's Tables 4 to 6: parameters, multiply-adds, images a second."""
 
-from collections.abc import Sequence
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,6 @@ from yolos_jax.images.sequence import Geometry, resize, resized_sizes, rounded_t
 from yolos_jax.inference.detector import Detector
 from yolos_jax.model.config import VARIANTS, Compute, YolosConfig
 from yolos_jax.model.yolos import abstract, apply
-from yolos_jax.tools.analysis.measuring import timed
 from yolos_jax.tools.analysis.multiply_adds import mean_multiply_adds, multiply_adds, parameter_count
 from yolos_jax.tools.analysis.tables import markdown
 
@@ -158,3 +161,23 @@ def frames_per_second(detector: Detector, images: Sequence[ImageLike]) -> dict[s
         seconds["network"] += timed(detect)
     count = len(images)
     return {"network": count / seconds["network"], "with reading": count / sum(seconds.values())}
+
+
+def timed(run: Callable[[], Any]) -> float:
+    """Seconds of one run."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def environment(device: jax.Device) -> dict[str, Any]:
+    """What the numbers belong to, JSON-ready."""
+    versions = {}
+    for name in ("jax", "jaxlib", "flax", "torch", "transformers"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"device": device.device_kind, "platform": device.platform, "cores": cores, "system": platform.platform(),
+            "python": platform.python_version(), "versions": versions}  # fmt: skip

@@ -1,4 +1,4 @@
-"""Why detections are wrong and objects missed: the split of TIDE (Bolya et al. 2020, arXiv 2008.08115).
+"""Why detections are wrong and objects missed: the kinds of error of TIDE (Bolya et al. 2020, arXiv 2008.08115).
 
 Every detection that COCO's rule counts as wrong at IoU 0.5 gets the first of the kinds below that fits. What a kind
 costs is how much AP50 rises if only its errors are repaired: a wrong class or a wrong place is put right, once for
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from yolos_jax.tools.analysis.cases import FOREGROUND, Case
+from yolos_jax.tools.analysis.matched_images import FOREGROUND, MatchedImage
 
 BACKGROUND = 0.1  # IoU below which a detection has nothing to do with an object
 LOCATION, CLASS, DUPLICATE, BACK, BOTH, MISSED = KINDS = (
@@ -28,7 +28,7 @@ MEANING = {
 NONE = -1
 
 
-class Errors(NamedTuple):
+class ImageErrors(NamedTuple):
     """Errors of one image."""
 
     kinds: np.ndarray  # int64 [n], places in KINDS; NONE for detections that are right or ignored
@@ -36,7 +36,7 @@ class Errors(NamedTuple):
     missed: np.ndarray  # bool [m]
 
 
-class Split(NamedTuple):
+class ErrorCounts(NamedTuple):
     """Errors of all images, an entry for each of `KINDS`."""
 
     counts: np.ndarray  # int64, of all detections
@@ -46,26 +46,7 @@ class Split(NamedTuple):
     threshold: float
 
 
-def errors_of(case: Case) -> Errors:
-    """The kind of every error of an image; crowds are no objects here."""
-    real = ~case.crowd
-    overlaps = np.concatenate([case.overlaps[:, real], np.zeros((len(case.labels), 1))], axis=1)  # one is always there
-    place = np.append(np.flatnonzero(real), NONE)
-    same = np.append(case.true_labels[real], NONE) == case.labels[:, None]
-    taken = np.append(case.found[real], False)
-    own, others, gone = (np.where(mask, overlaps, 0.0) for mask in (same, ~same, same & taken))
-    near = (own.max(1) >= BACKGROUND) & (own.max(1) < FOREGROUND)
-    fits = near, others.max(1) >= FOREGROUND, gone.max(1) >= FOREGROUND, overlaps.max(1) < BACKGROUND
-    wrong = ~(case.right | case.ignored)
-    kinds = np.where(wrong, np.select(fits, range(4), KINDS.index(BOTH)), NONE)
-    aims = np.select([kinds == 0, kinds == 1], [own.argmax(1), others.argmax(1)], len(place) - 1)
-    targets = np.where(taken[aims], NONE, place[aims])
-    missed = real & ~case.found
-    missed[targets[targets >= 0]] = False
-    return Errors(kinds, targets, missed)
-
-
-class _Flat(NamedTuple):
+class Detected(NamedTuple):
     """The detections of all images that count, one after the other; objects are numbered through all images."""
 
     scores: np.ndarray
@@ -76,40 +57,70 @@ class _Flat(NamedTuple):
     repaired: np.ndarray  # the label that goes with the target
 
 
-def split(cases: Iterable[Case], classes: int, threshold: float = 0.5) -> Split:
+def errors_of(image: MatchedImage) -> ImageErrors:
+    """The kind of every error of an image; crowds are no objects here."""
+    real = ~image.crowd
+    # A column of no object behind the others: one is always there.
+    overlaps = np.concatenate([image.overlaps[:, real], np.zeros((len(image.labels), 1))], axis=1)
+    place = np.append(np.flatnonzero(real), NONE)
+    same = np.append(image.true_labels[real], NONE) == image.labels[:, None]
+    taken = np.append(image.found[real], False)
+    own = np.where(same, overlaps, 0.0)
+    others = np.where(~same, overlaps, 0.0)
+    gone = np.where(same & taken, overlaps, 0.0)
+    fits = [
+        (own.max(1) >= BACKGROUND) & (own.max(1) < FOREGROUND),
+        others.max(1) >= FOREGROUND,
+        gone.max(1) >= FOREGROUND,
+        overlaps.max(1) < BACKGROUND,
+    ]
+    wrong = ~(image.right | image.ignored)
+    kinds = np.where(wrong, np.select(fits, range(4), KINDS.index(BOTH)), NONE)
+    aims = np.select([kinds == 0, kinds == 1], [own.argmax(1), others.argmax(1)], len(place) - 1)
+    targets = np.where(taken[aims], NONE, place[aims])
+    missed = real & ~image.found
+    missed[targets[targets >= 0]] = False
+    return ImageErrors(kinds, targets, missed)
+
+
+def count_errors(images: Iterable[MatchedImage], categories: int, threshold: float = 0.5) -> ErrorCounts:
     """Counts and costs of each kind of error.
 
     Args:
-      classes: number of the ground truth's categories.
-      threshold: score from which `Split.above` counts.
+      categories: number of the ground truth's categories.
+      threshold: score from which `ErrorCounts.above` counts.
     """
-    parts, objects, missed = [], np.zeros(classes, np.int64), np.zeros(classes, np.int64)
-    total = 0
-    for case in cases:
-        errors = errors_of(case)
-        objects += np.bincount(case.true_labels[~case.crowd], minlength=classes)
-        missed += np.bincount(case.true_labels[errors.missed], minlength=classes)
-        repaired = np.append(case.true_labels, NONE)[errors.targets]
-        targets = np.where(_first(errors.targets), errors.targets + total, NONE)
-        total += len(case.crowd)
-        counted = ~case.ignored
-        values = case.scores, case.labels, case.right, errors.kinds, targets, repaired
-        parts.append([value[counted] for value in values])
-    empty = [np.zeros(0)] + [np.zeros(0, np.int64)] * 5
-    flat = _Flat(*(np.concatenate(column) for column in zip(*parts))) if parts else _Flat(*empty)
-    flat = flat._replace(right=flat.right.astype(bool))
-    now = ap50(flat.scores, flat.labels, flat.right, objects)
+    detected, objects, missed = _collected(images, categories)
+    now = ap50(detected.scores, detected.labels, detected.right, objects)
     counts, above, costs = [], [], []
     for number in range(len(KINDS) - 1):  # all but missed objects
-        mine = flat.kinds == number
+        mine = detected.kinds == number
         counts.append(int(mine.sum()))
-        above.append(int((mine & (flat.scores >= threshold)).sum()))
-        costs.append(_repaired(flat, number, objects) - now)
+        above.append(int((mine & (detected.scores >= threshold)).sum()))
+        costs.append(_repaired(detected, number, objects) - now)
     lost = int(missed.sum())
     left = objects - missed  # a class of which nothing is left, and nothing was detected, leaves the mean
-    asked = (left > 0) | ((objects > 0) & (np.bincount(flat.labels, minlength=classes) > 0))
-    costs.append(ap50(flat.scores, flat.labels, flat.right, left, asked) - now)
-    return Split(np.array([*counts, lost]), np.array([*above, lost]), np.array(costs), now, threshold)
+    asked = (left > 0) | ((objects > 0) & (np.bincount(detected.labels, minlength=categories) > 0))
+    costs.append(ap50(detected.scores, detected.labels, detected.right, left, asked) - now)
+    return ErrorCounts(np.array([*counts, lost]), np.array([*above, lost]), np.array(costs), now, threshold)
+
+
+def _collected(images: Iterable[MatchedImage], categories: int) -> tuple[Detected, np.ndarray, np.ndarray]:
+    """The detections of all images, and int64 `[K]` how many objects there are of each category and are missed."""
+    objects, missed = np.zeros(categories, np.int64), np.zeros(categories, np.int64)
+    empty = Detected(np.zeros(0), *[np.zeros(0, np.int64)] * 5)
+    parts = [empty._replace(right=np.zeros(0, bool))]
+    before = 0  # objects of the images before
+    for image in images:
+        errors = errors_of(image)
+        objects += np.bincount(image.true_labels[~image.crowd], minlength=categories)
+        missed += np.bincount(image.true_labels[errors.missed], minlength=categories)
+        repaired = np.append(image.true_labels, NONE)[errors.targets]
+        targets = np.where(_first(errors.targets), errors.targets + before, NONE)
+        before += len(image.crowd)
+        values = Detected(image.scores, image.labels, image.right, errors.kinds, targets, repaired)
+        parts.append(Detected(*(value[~image.ignored] for value in values)))
+    return Detected(*map(np.concatenate, zip(*parts))), objects, missed
 
 
 def _first(targets: np.ndarray) -> np.ndarray:
@@ -119,12 +130,12 @@ def _first(targets: np.ndarray) -> np.ndarray:
     return first & (targets >= 0)
 
 
-def _repaired(flat: _Flat, number: int, objects: np.ndarray) -> float:
+def _repaired(detected: Detected, number: int, objects: np.ndarray) -> float:
     """AP50 once the errors of one kind are right or gone."""
-    mine = flat.kinds == number
-    kept = ~mine | (flat.targets >= 0)
-    labels = np.where(mine, flat.repaired, flat.labels)
-    return ap50(flat.scores[kept], labels[kept], (flat.right | mine)[kept], objects)
+    mine = detected.kinds == number
+    kept = ~mine | (detected.targets >= 0)
+    labels = np.where(mine, detected.repaired, detected.labels)
+    return ap50(detected.scores[kept], labels[kept], (detected.right | mine)[kept], objects)
 
 
 def ap50(
@@ -145,10 +156,10 @@ def ap50(
     order = order[np.argsort(labels[order], kind="stable")]  # class by class, the best first
     edges = np.searchsorted(labels[order], np.arange(len(objects) + 1))
     ordered = right[order]
-    values = [
-        average_precision(ordered[edges[k] : edges[k + 1]], int(objects[k])) if objects[k] else 0.0
-        for k in np.flatnonzero(asked)
-    ]
+    values = []
+    for k in np.flatnonzero(asked):
+        of_class = ordered[edges[k] : edges[k + 1]]
+        values.append(average_precision(of_class, int(objects[k])) if objects[k] else 0.0)
     return float(np.mean(values)) if values else -1.0
 
 

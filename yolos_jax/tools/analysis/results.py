@@ -24,12 +24,13 @@ from tqdm import tqdm
 from yolos_jax.errors import make_folder
 from yolos_jax.evaluation import category_scores
 from yolos_jax.evaluation.category_scores import CategoryScores
-from yolos_jax.tools.analysis import error_kinds, results_figures, worst
+from yolos_jax.tools.analysis import error_kinds, results_figures
 from yolos_jax.tools.analysis.calibration import Calibration, calibration
-from yolos_jax.tools.analysis.cases import FOREGROUND, cases_of
 from yolos_jax.tools.analysis.confusion import confusion_matrix
-from yolos_jax.tools.analysis.csv_files import write_csv
-from yolos_jax.tools.analysis.error_kinds import BACKGROUND, KINDS, Split
+from yolos_jax.tools.analysis.error_kinds import BACKGROUND, KINDS, ErrorCounts, count_errors
+from yolos_jax.tools.analysis.matched_images import FOREGROUND, matched_images
+from yolos_jax.tools.analysis.tables import write_csv
+from yolos_jax.tools.analysis.worst_images import draw_worst
 
 THRESHOLD = 0.5  # score from which a detection is shown to a user, see `Detector`
 IOUS = 0.5, 0.75  # of the precision-recall curves
@@ -40,7 +41,7 @@ def write_results(
     folder: str | Path,
     truth: Mapping[str, Any],
     results: Sequence[Mapping[str, Any]],
-    classes: CategoryScores,
+    categories: CategoryScores,
     image_ids: Sequence[int],
     read: Callable[[int], Any],
     threshold: float = THRESHOLD,
@@ -52,7 +53,7 @@ def write_results(
       folder: what is in it already stays, unless it has one of these names.
       truth: the content of a COCO annotation file.
       results: entries of a COCO results file.
-      classes: see `coco_metrics.scored`.
+      categories: see `coco_metrics.scored`.
       image_ids: images to score.
       read: (image id) -> the RGB image, which is called for the worst ones; may raise `UnreadableImage`.
       threshold: score from which a detection counts in the confusion matrix and among the worst images, 0..1.
@@ -62,64 +63,74 @@ def write_results(
       Tables to print. `InputError` if the folder cannot be written, or matplotlib is not installed.
     """
     path = make_folder(folder)
-    scoring = tqdm(cases_of(truth, results, image_ids), "sorting errors", len(image_ids), unit="image", mininterval=1.0)
-    cases = list(scoring)
-    count = len(classes.ids)
-    split = error_kinds.split(cases, count, threshold)
-    matrix = confusion_matrix(cases, count, threshold)
-    scores = calibration(cases)
-    _write_numbers(path, classes, split, matrix, scores)
-    _write_summary(path, split, scores, threshold)
-    write_board(path / "tensorboard", classes, step)
-    results_figures.draw_classes(path / "per_class.png", classes)
-    results_figures.draw_curves(path / "precision_recall.png", classes, IOUS)
-    results_figures.draw_confusion(path / "confusion.png", matrix, [*classes.names, BACK], threshold)
-    results_figures.draw_errors(path / "errors.png", split)
+    matching = matched_images(truth, results, image_ids)
+    images = list(tqdm(matching, "sorting errors", len(image_ids), unit="image", mininterval=1.0))
+    count = len(categories.ids)
+    errors = count_errors(images, count, threshold)
+    matrix = confusion_matrix(images, count, threshold)
+    scores = calibration(images)
+    _write_category_tables(path, categories)
+    _write_error_tables(path, errors, matrix, [*categories.names, BACK])
+    _write_score_tables(path, scores)
+    _write_summary(path, errors, scores, threshold)
+    write_board(path / "tensorboard", categories, step)
+    results_figures.draw_categories(path / "per_class.png", categories)
+    results_figures.draw_curves(path / "precision_recall.png", categories, IOUS)
+    results_figures.draw_confusion(path / "confusion.png", matrix, [*categories.names, BACK], threshold)
+    results_figures.draw_errors(path / "errors.png", errors)
     results_figures.draw_scores(path / "scores.png", scores)
     results_figures.draw_calibration(path / "calibration.png", scores)
-    skipped = worst.draw(path, cases, list(classes.names), read, threshold)
-    return "\n\n".join([classes.text(), errors_text(split), calibration_text(scores, threshold), *skipped])
+    skipped = draw_worst(path, images, categories.names, read, threshold)
+    return "\n\n".join([categories.text(), errors_text(errors), calibration_text(scores, threshold), *skipped])
 
 
-def _write_numbers(path: Path, classes: CategoryScores, split: Split, matrix: np.ndarray, scores: Calibration) -> None:
-    named: dict[str, Any] = {"id": classes.ids, "name": classes.names, "objects": classes.objects}
-    values = {name: np.where(column < 0, np.nan, column) for name, column in classes.table().items()}
+def _write_category_tables(path: Path, categories: CategoryScores) -> None:
+    named: dict[str, Any] = {"id": categories.ids, "name": categories.names, "objects": categories.objects}
+    values = {name: np.where(column < 0, np.nan, column) for name, column in categories.table().items()}
     write_csv(path / "per_class.csv", named | values)
-    curves = {f"{iou:.2f} {name}": classes.curve(iou)[:, k] for iou in IOUS for k, name in enumerate(classes.names)}
-    means = {f"{iou:.2f} mean": results_figures.mean_curve(classes, iou) for iou in IOUS}
-    write_csv(path / "precision_recall.csv", {"recall": classes.recalls} | means | curves)
-    names = [*classes.names, BACK]
-    write_csv(path / "confusion.csv", {"truth": names} | {f"as {n}": column for n, column in zip(names, matrix.T)})
-    meaning = [error_kinds.MEANING[kind] for kind in KINDS]
-    errors: dict[str, Any] = {
+    curves: dict[str, Any] = {"recall": categories.recalls}
+    for iou in IOUS:
+        curves[f"{iou:.2f} mean"] = results_figures.mean_curve(categories, iou)
+    for iou in IOUS:
+        for name, curve in zip(categories.names, categories.curve(iou).T):
+            curves[f"{iou:.2f} {name}"] = curve
+    write_csv(path / "precision_recall.csv", curves)
+
+
+def _write_error_tables(path: Path, errors: ErrorCounts, matrix: np.ndarray, names: Sequence[str]) -> None:
+    detected_as = {f"as {name}": column for name, column in zip(names, matrix.T)}
+    write_csv(path / "confusion.csv", {"truth": names} | detected_as)
+    columns: dict[str, Any] = {
         "kind": KINDS,
-        "all": split.counts,
-        "above threshold": split.above,
-        "AP50 lost": split.costs,
+        "all": errors.counts,
+        "above threshold": errors.above,
+        "AP50 lost": errors.costs,
+        "meaning": [error_kinds.MEANING[kind] for kind in KINDS],
     }
-    write_csv(path / "errors.csv", errors | {"meaning": meaning})
-    bins: dict[str, Any] = {
-        "from": scores.edges[:-1],
-        "to": scores.edges[1:],
-        "right": scores.right,
-        "wrong": scores.wrong,
-    }
+    write_csv(path / "errors.csv", columns)
+
+
+def _write_score_tables(path: Path, scores: Calibration) -> None:
+    edges: dict[str, Any] = {"from": scores.edges[:-1], "to": scores.edges[1:]}
+    bins = edges | {"right": scores.right, "wrong": scores.wrong}
     write_csv(path / "scores.csv", bins)
     write_csv(path / "calibration.csv", bins | {"mean score": scores.mean_score, "precision": scores.precision})
 
 
-def _write_summary(path: Path, split: Split, scores: Calibration, threshold: float) -> None:
+def _write_summary(path: Path, errors: ErrorCounts, scores: Calibration, threshold: float) -> None:
+    kinds = {}
+    for kind, count, above, cost in zip(KINDS, errors.counts, errors.above, errors.costs):
+        kinds[kind] = {"all": int(count), "above_threshold": int(above), "AP50_lost": float(cost)}
     summary = {
-        "AP50": split.ap50,
+        "AP50": errors.ap50,
         "threshold": threshold,
         "iou_foreground": FOREGROUND,
         "iou_background": BACKGROUND,
         "ece": _or_none(scores.ece()),
         "ece_above_threshold": _or_none(scores.ece(threshold)),
-        "errors": {kind: {"all": int(n), "above_threshold": int(a), "AP50_lost": float(c)} for kind, n, a, c in
-                   zip(KINDS, split.counts, split.above, split.costs)},
+        "errors": kinds,
         "meaning": category_scores.MEANING | error_kinds.MEANING,
-    }  # fmt: skip
+    }
     (path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
 
@@ -127,23 +138,21 @@ def _or_none(value: float) -> float | None:
     return None if np.isnan(value) else value
 
 
-def write_board(path: Path, classes: CategoryScores, step: int) -> None:
-    """Each class's numbers as TensorBoard's scalars."""
+def write_board(path: Path, categories: CategoryScores, step: int) -> None:
+    """Each category's numbers as TensorBoard's scalars."""
     from tensorboardX import SummaryWriter  # brings PyTorch along where that is installed: two seconds
 
     with SummaryWriter(str(path)) as board:
-        for name, value in classes.scalars().items():
+        for name, value in categories.scalars().items():
             board.add_scalar(f"val/{name}", value, step)
 
 
-def errors_text(split: Split) -> str:
+def errors_text(errors: ErrorCounts) -> str:
     """Errors by kind, a line each."""
-    head = f"{'error':<10}  {'all':>8}  {f'score >= {split.threshold:g}':>12}  {'AP50 lost':>9}  meaning"
-    rows = [
-        f"{kind:<10}  {split.counts[i]:>8}  {split.above[i]:>12}  {split.costs[i]:>9.4f}  {error_kinds.MEANING[kind]}"
-        for i, kind in enumerate(KINDS)
-    ]
-    return "\n".join([head, *rows])
+    lines = [f"{'error':<10}  {'all':>8}  {f'score >= {errors.threshold:g}':>12}  {'AP50 lost':>9}  meaning"]
+    for kind, count, above, cost in zip(KINDS, errors.counts, errors.above, errors.costs):
+        lines.append(f"{kind:<10}  {count:>8}  {above:>12}  {cost:>9.4f}  {error_kinds.MEANING[kind]}")
+    return "\n".join(lines)
 
 
 def calibration_text(scores: Calibration, threshold: float) -> str:

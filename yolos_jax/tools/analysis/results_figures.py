@@ -8,48 +8,48 @@ import numpy as np
 
 from yolos_jax.evaluation.category_scores import CategoryScores
 from yolos_jax.tools.analysis.calibration import Calibration
-from yolos_jax.tools.analysis.error_kinds import KINDS, Split
+from yolos_jax.tools.analysis.error_kinds import KINDS, ErrorCounts
 from yolos_jax.training.plotting import bar_style, line_style, new_figure, point_style, save_figure
 
-SHOWN = 100  # most classes of a figure: those with the most objects; the tables have all
-FEW = 7  # up to so many classes each have a line of their own
-WRITTEN = 25  # up to so many classes, a confusion matrix has its numbers written in it
+SHOWN = 100  # most categories of a figure: those with the most objects; the tables have all
+FEW = 7  # up to so many categories, each has a line of its own
+WRITTEN = 25  # up to so many categories, a confusion matrix has its numbers written in it
 
 
-def mean_curve(classes: CategoryScores, iou: float) -> np.ndarray:
-    """float64 `[R]`, the mean of the classes' precision; NaN without objects."""
-    there = classes.objects > 0
-    return classes.curve(iou)[:, there].mean(1) if there.any() else np.full(len(classes.recalls), np.nan)
+def mean_curve(categories: CategoryScores, iou: float) -> np.ndarray:
+    """float64 `[R]`, the mean of the categories' precision; NaN without objects."""
+    there = categories.objects > 0
+    return categories.curve(iou)[:, there].mean(1) if there.any() else np.full(len(categories.recalls), np.nan)
 
 
-def draw_classes(path: Path, classes: CategoryScores) -> None:
-    """AP, AP50 and AR of every class that has objects, the lowest AP at the top."""
-    values = classes.table()
-    there = np.flatnonzero(classes.objects)
-    there = there[np.argsort(-classes.objects[there], kind="stable")][:SHOWN]
+def draw_categories(path: Path, categories: CategoryScores) -> None:
+    """AP, AP50 and AR of every category that has objects, the lowest AP at the top."""
+    values = categories.table()
+    there = np.flatnonzero(categories.objects)
+    there = there[np.argsort(-categories.objects[there], kind="stable")][:SHOWN]
     there = there[np.argsort(-values["AP"][there], kind="stable")]
     figure, ((axis,),) = new_figure(7, 1.6 + 0.2 * len(there))
     rows = np.arange(len(there))
     for number, name in enumerate(("AP", "AP50", "AR")):
         axis.plot(values[name][there], rows, label=name, clip_on=False, zorder=3, **point_style(number))
-    axis.set_yticks(rows, [f"{_short(classes.names[k])} ({classes.objects[k]})" for k in there], fontsize=8)
+    axis.set_yticks(rows, [f"{_short(categories.names[k])} ({categories.objects[k]})" for k in there], fontsize=8)
     axis.set(xlim=(0, 1), ylim=(-0.7, len(there) - 0.3), xlabel="class (objects): average precision, average recall")
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8)
     save_figure(figure, path)
 
 
-def draw_curves(path: Path, classes: CategoryScores, ious: Sequence[float]) -> None:
-    """Precision over recall: the mean of the classes for each IoU, and each class at the first."""
+def draw_curves(path: Path, categories: CategoryScores, ious: Sequence[float]) -> None:
+    """Precision over recall: the mean of the categories for each IoU, and each category at the first."""
     figure, ((means, each),) = new_figure(10, 4.2, columns=2)
     for number, iou in enumerate(ious):
-        means.plot(classes.recalls, mean_curve(classes, iou), label=f"IoU {iou:.2f}", **line_style(number))
-    there = np.flatnonzero(classes.objects)
+        means.plot(categories.recalls, mean_curve(categories, iou), label=f"IoU {iou:.2f}", **line_style(number))
+    there = np.flatnonzero(categories.objects)
     for number, k in enumerate(there):
         grey = {"color": "#888888", "linewidth": 0.5, "alpha": 0.7}
-        few = line_style(number) | {"label": _short(classes.names[k])}
-        each.plot(classes.recalls, classes.curve(ious[0])[:, k], **(few if len(there) <= FEW else grey))
+        few = line_style(number) | {"label": _short(categories.names[k])}
+        each.plot(categories.recalls, categories.curve(ious[0])[:, k], **(few if len(there) <= FEW else grey))
     if len(there) > FEW:
-        each.plot(classes.recalls, mean_curve(classes, ious[0]), label="mean", **line_style(0))
+        each.plot(categories.recalls, mean_curve(categories, ious[0]), label="mean", **line_style(0))
     means.set_title("mean of the classes", fontsize=10)
     each.set_title(f"each class, IoU {ious[0]:.2f}", fontsize=10)
     for axis in (means, each):
@@ -60,7 +60,7 @@ def draw_curves(path: Path, classes: CategoryScores, ious: Sequence[float]) -> N
 
 
 def draw_confusion(path: Path, matrix: np.ndarray, names: Sequence[str], threshold: float) -> None:
-    """Shares of each row, the darker the more; classes that take no part are left out."""
+    """Shares of each row, the darker the more; categories that take no part are left out."""
     used = matrix.sum(0) + matrix.sum(1)
     part = np.flatnonzero(used[:-1])
     part = np.append(np.sort(part[np.argsort(-used[part], kind="stable")][:SHOWN]), len(names) - 1)
@@ -83,17 +83,17 @@ def draw_confusion(path: Path, matrix: np.ndarray, names: Sequence[str], thresho
     save_figure(figure, path)
 
 
-def draw_errors(path: Path, split: Split) -> None:
+def draw_errors(path: Path, errors: ErrorCounts) -> None:
     """What each kind costs, and how many there are."""
     figure, ((costs, counts),) = new_figure(10, 3.8, columns=2)
     places = np.arange(len(KINDS))
-    costs.bar(places, split.costs, **bar_style(0))
-    for place, value in zip(places, split.costs):
+    costs.bar(places, errors.costs, **bar_style(0))
+    for place, value in zip(places, errors.costs):
         costs.text(place, value, f"{value:.3f}", ha="center", va="bottom", fontsize=8)
-    costs.set_title(f"AP50 that each kind of error costs (AP50 is {split.ap50:.3f})", fontsize=10)
-    counts.bar(places - 0.2, split.counts, 0.4, label="all detections", **bar_style(0))
-    counts.bar(places + 0.2, split.above, 0.4, label=f"score from {split.threshold:g}", **bar_style(1))
-    _logarithmic(counts, split.counts)
+    costs.set_title(f"AP50 that each kind of error costs (AP50 is {errors.ap50:.3f})", fontsize=10)
+    counts.bar(places - 0.2, errors.counts, 0.4, label="all detections", **bar_style(0))
+    counts.bar(places + 0.2, errors.above, 0.4, label=f"score from {errors.threshold:g}", **bar_style(1))
+    _logarithmic(counts, errors.counts)
     counts.set_title("number of errors", fontsize=10)
     counts.legend(fontsize=8)
     for axis in (costs, counts):

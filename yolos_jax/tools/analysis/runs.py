@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from yolos_jax.errors import InputError, make_folder
-from yolos_jax.tools.analysis.csv_files import write_csv
+from yolos_jax.tools.analysis.tables import write_csv
 from yolos_jax.training.curves import METRICS, RATE, SPEED, Panel, draw_panels, read_lines, series
 
 UNSHOWN = {"step", "epoch", RATE, SPEED, "grad_norm", "data_wait", "matcher_ms", "padding"}

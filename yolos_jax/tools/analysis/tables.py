@@ -1,19 +1,36 @@
-"""Rows as CSV files and as markdown."""
+"""Tables as CSV files and as markdown."""
 
-from collections.abc import Mapping, Sequence
+import csv
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yolos_jax.tools.analysis.csv_files import write_csv
+import numpy as np
+
+
+def write_csv(path: str | Path, columns: Mapping[str, Iterable[Any]]) -> None:
+    """A CSV file from its columns by name; numbers with all their digits, nothing for NaN and None."""
+    with Path(path).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([_cell(value) for value in row] for row in zip(*columns.values(), strict=True))
 
 
 def write_rows(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A CSV file of rows under the first one's keys, see `write_csv`."""
-    write_csv(path, {key: [row[key] for row in rows] for key in (rows[0] if rows else ())})
+    """The same from rows, under the keys of the first one."""
+    keys = rows[0] if rows else ()
+    write_csv(path, {key: [row[key] for row in rows] for key in keys})
 
 
 def markdown(rows: Sequence[Mapping[str, str]]) -> str:
     """Rows as a table, columns in the order in which they first appear; "" where a row lacks one."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [columns, ["---"] * len(columns), *([row.get(name, "") for name in columns] for row in rows)]
+    lines = [columns, ["---"] * len(columns)]
+    lines += [[row.get(name, "") for name in columns] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    return "" if value is None or value != value else value

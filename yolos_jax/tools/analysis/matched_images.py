@@ -10,10 +10,10 @@ from yolos_jax.datasets.voc_metrics import corners
 from yolos_jax.evaluation.coco_metrics import indexed
 
 FOREGROUND = 0.5  # IoU from which a detection has found an object
-MOST = 100  # detections of a class in an image, as in COCO's AP
+MOST = 100  # detections of a category in an image, as in COCO's AP
 
 
-class Case(NamedTuple):
+class MatchedImage(NamedTuple):
     """One image. Labels are places among the ground truth's categories, in the order of their ids."""
 
     image_id: int
@@ -29,12 +29,12 @@ class Case(NamedTuple):
     @property
     def ignored(self) -> np.ndarray:
         """bool `[n]`: detections that are counted for a crowd."""
-        return self._taken(self.crowd)
+        return self._counted_for(self.crowd)
 
     @property
     def right(self) -> np.ndarray:
-        """bool `[n]`: detections that found an object of their class which no better one had."""
-        return self._taken(~self.crowd)
+        """bool `[n]`: detections that found an object of their category which no better one had."""
+        return self._counted_for(~self.crowd)
 
     @property
     def found(self) -> np.ndarray:
@@ -43,13 +43,13 @@ class Case(NamedTuple):
         found[self.taken[self.taken >= 0]] = True
         return found & ~self.crowd
 
-    def _taken(self, kind: np.ndarray) -> np.ndarray:
-        return (self.taken >= 0) & np.append(kind, False)[self.taken]
+    def _counted_for(self, objects: np.ndarray) -> np.ndarray:
+        return (self.taken >= 0) & np.append(objects, False)[self.taken]
 
 
-def cases_of(
+def matched_images(
     truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], image_ids: Sequence[int] | None = None
-) -> Iterator[Case]:
+) -> Iterator[MatchedImage]:
     """Every image to score, in the order of their ids.
 
     Args:
@@ -58,7 +58,8 @@ def cases_of(
       image_ids: images to score; all of the ground truth by default.
     """
     content = indexed(truth, image_ids).dataset
-    place = {id: k for k, id in enumerate(category_ids(truth))}
+    ids = sorted({category["id"] for category in truth["categories"]})
+    place = {category_id: label for label, category_id in enumerate(ids)}
     objects, found = defaultdict(list), defaultdict(list)
     for annotation in content["annotations"]:
         if annotation["category_id"] in place:
@@ -69,21 +70,11 @@ def cases_of(
     scored = {image["id"] for image in content["images"]} if image_ids is None else set(image_ids)
     for image_id in sorted(scored):
         # COCO's rule looks at objects before crowds
-        yield _case(image_id, sorted(objects[image_id], key=lambda a: a["iscrowd"]), found[image_id], place)
+        crowds_last = sorted(objects[image_id], key=lambda annotation: annotation["iscrowd"])
+        yield _matched_image(image_id, crowds_last, found[image_id], place)
 
 
-def category_ids(truth: Mapping[str, Any]) -> list[int]:
-    """Ids of the categories, in order."""
-    return sorted({category["id"] for category in truth["categories"]})
-
-
-def category_names(truth: Mapping[str, Any]) -> list[str]:
-    """Names of the categories in the order of their ids; the id as text where there is none."""
-    names = {category["id"]: category.get("name") for category in truth["categories"]}
-    return [str(id if names[id] is None else names[id]) for id in sorted(names)]
-
-
-def _case(image_id: int, objects: list[Any], results: list[Any], place: dict[int, int]) -> Case:
+def _matched_image(image_id: int, objects: list[Any], results: list[Any], place: dict[int, int]) -> MatchedImage:
     scores = np.array([r["score"] for r in results], np.float64)
     labels = np.array([place[r["category_id"]] for r in results], np.int64)
     order = np.argsort(-scores, kind="stable")
@@ -91,10 +82,11 @@ def _case(image_id: int, objects: list[Any], results: list[Any], place: dict[int
     scores, labels = scores[order], labels[order]
     boxes = corners([results[i]["bbox"] for i in order])
     true_labels = np.array([place[a["category_id"]] for a in objects], np.int64)
-    true_boxes, crowd = corners([a["bbox"] for a in objects]), np.array([a["iscrowd"] for a in objects], bool)
-    overlaps = overlaps_of(boxes, true_boxes, crowd)
+    true_boxes = corners([a["bbox"] for a in objects])
+    crowd = np.array([a["iscrowd"] for a in objects], bool)
+    overlaps = overlaps_with(boxes, true_boxes, crowd)
     taken = matched(np.where(labels[:, None] == true_labels, overlaps, 0.0), crowd)
-    return Case(image_id, scores, labels, boxes, true_labels, true_boxes, crowd, overlaps, taken)
+    return MatchedImage(image_id, scores, labels, boxes, true_labels, true_boxes, crowd, overlaps, taken)
 
 
 def _rank(labels: np.ndarray) -> np.ndarray:
@@ -106,7 +98,7 @@ def _rank(labels: np.ndarray) -> np.ndarray:
     return rank
 
 
-def overlaps_of(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+def overlaps_with(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray) -> np.ndarray:
     """float64 `[n, m]`, intersection over union of corners; over the first box's area where the other is a crowd."""
     sides = np.minimum(boxes[:, None, 2:], others[:, 2:]) - np.maximum(boxes[:, None, :2], others[:, :2])
     both = sides.clip(0).prod(-1)
@@ -118,11 +110,11 @@ def overlaps_of(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray) -> np.
 def matched(overlaps: np.ndarray, crowd: np.ndarray, at: float = FOREGROUND) -> np.ndarray:
     """int64 `[n]`: which object each detection is counted for, by COCO's rule; -1 for none.
 
-    In the order of their scores, each takes the free object of its class that it overlaps most, if by `at` or more;
+    In the order of their scores, each takes the free object of its category that it overlaps most, if by `at` or more;
     without one, a crowd, which several may take.
 
     Args:
-      overlaps: float64 `[n, m]`, best detections first; 0 where the classes differ.
+      overlaps: float64 `[n, m]`, best detections first; 0 where the categories differ.
       crowd: bool `[m]`, crowds last.
     """
     taken = np.full(len(overlaps), -1)

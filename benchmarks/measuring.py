@@ -1,13 +1,12 @@
-"""Times of one thing or of two in turns, the speed that a device can reach, and what the numbers belong to."""
+"""Times of one thing or of two in turns, and the speed that a device can reach."""
 
-import platform
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from yolos_jax.tools.analysis.costs import timed
 
 # Dense products in FLOP/s (float32 without TF32, bfloat16) by NVIDIA's data sheets, and what a device's name holds.
 PEAKS = {
@@ -33,13 +32,6 @@ class Pairs(NamedTuple):
     def ratios(self) -> list[float]:
         """Our speed over theirs, of every pair."""
         return [theirs / ours for ours, theirs in zip(self.ours, self.theirs)]
-
-
-def timed(run: Callable[[], Any]) -> float:
-    """Seconds of one run."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def in_pairs(ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int, warm: bool = True) -> Pairs:
@@ -76,24 +68,3 @@ def device_peak(device: jax.Device, dtype: str, side: int = 0) -> Peak:
         product = jax.jit(jnp.matmul).lower(a, a).compile()
     best = min(alone(lambda: jax.block_until_ready(product(a, a)), 5))
     return Peak(2 * side**3 / best, f"measured, a product of {side} x {side}")
-
-
-def environment(device: jax.Device) -> dict[str, Any]:
-    """What the numbers belong to, JSON-ready."""
-    import importlib.metadata
-    import os
-
-    versions = {}
-    for name in ("jax", "jaxlib", "flax", "torch", "transformers"):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"device": device.device_kind, "platform": device.platform, "cores": cores, "system": platform.platform(),
-            "python": platform.python_version(), "versions": versions}  # fmt: skip
-
-
-def middle(values: Sequence[float]) -> float:
-    """The median."""
-    return statistics.median(values)
