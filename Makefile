@@ -70,7 +70,7 @@ test-page: $(PAGE)/ready
 	|| { test "$$(id -u)" = 0 && command -v apt-get > /dev/null \
 	&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null; } \
 	|| { echo "the page's test needs chromium: install it, or set CHROMIUM to a browser of its kind"; exit 1; }
-	$(PAGE)/bin/python -m pytest tests/page
+	$(PAGE)/bin/python -m pytest tests/tools/page
 
 # jax's CUDA packages (5 GB). gpu-memory compiles for a GPU that need not be there; TARGET describes it.
 .venv-gpu/ready: requirements.txt

@@ -1,7 +1,8 @@
 """The page as a Hugging Face Space; docs/page.md says how to make one. Elsewhere, use yolos-page."""
 
 from yolos_jax.errors import clear_errors
-from yolos_jax.programs.page import PORT, from_environment, host_of_a_space, serve
+from yolos_jax.programs.page import PORT, from_environment, host_of_a_space
+from yolos_jax.tools.page.gradio_page import serve
 
 if __name__ == "__main__":
     with clear_errors():

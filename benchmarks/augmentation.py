@@ -22,14 +22,14 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.common import AHEAD, in_turns, positive, steps_of
-from yolos_jax.data.classification.class_loader import LoadClasses
-from yolos_jax.data.classification.class_plan import ShuffledPlan
-from yolos_jax.data.classification.class_views import RandomView
-from yolos_jax.data.classification.mixing import Mixing
 from yolos_jax.data.loader import load
 from yolos_jax.datasets.class_folders import ClassFolders
 from yolos_jax.errors import clear_errors
 from yolos_jax.images.sequence import to_patches
+from yolos_jax.tasks.classification.batches import classification_work
+from yolos_jax.tasks.classification.mixing import Mixing
+from yolos_jax.tasks.classification.plan import ShuffledPlan
+from yolos_jax.tasks.classification.views import RandomView
 
 WIDTH, HEIGHT, SIZE = 500, 375, 224
 PARTS = {
@@ -84,7 +84,7 @@ def parts(arguments: argparse.Namespace) -> None:
     files = [path.read_bytes() for path in sorted((arguments.data / "train").rglob("*.jp*g"))]
     print(f"{len(files)} pictures of {statistics.mean(map(len, files)) / 1000:.0f} kB")
     for name, changes in PARTS.items():
-        works: dict[str, Callable[[bytes], Any]] = {"yolos-jax": our_work(RandomView(SIZE, **changes))}  # type: ignore[arg-type]
+        works: dict[str, Callable[[bytes], Any]] = {"yolos-jax": our_work(RandomView(size=SIZE, **changes))}  # type: ignore[arg-type]
         if timm_is_there():
             works["timm"] = timms_work(changes)
         speeds: dict[str, list[float]] = {which: [] for which in works}
@@ -144,7 +144,7 @@ def ours(arguments: argparse.Namespace, seed: int) -> Generator[int]:
     steps = steps_of(arguments)
     epochs = -(-steps * arguments.batch_size // (len(source) // arguments.batch_size * arguments.batch_size))
     plan = ShuffledPlan(len(source), arguments.batch_size, epochs, seed)
-    work = LoadClasses(source, plan, RandomView(SIZE), 16, np.full(12, 0.1), Mixing(SIZE))
+    work = classification_work(source, plan, RandomView(size=SIZE), 16, np.full(12, 0.1), Mixing(size=SIZE))
     with contextlib.closing(load(work, 0, steps, arguments.workers, AHEAD)) as batches:
         for loaded in batches:
             yield int(loaded.batch.valid.sum())

@@ -23,7 +23,10 @@ from benchmarks.cases import Case, params_of
 from benchmarks.common import positive
 from benchmarks.measuring import alone, in_pairs
 from yolos_jax.config.recipes import DetectionConfig, detection_recipe
-from yolos_jax.datasets.coco import CocoSource
+from yolos_jax.datasets.dataset import DataSet
+from yolos_jax.datasets.examples import read_split
+from yolos_jax.datasets.opening import find_split
+from yolos_jax.datasets.settings import SplitOptions
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import clear_errors
 from yolos_jax.evaluation.coco_metrics import coco_metrics, to_results
@@ -65,7 +68,8 @@ def main() -> None:
 
 def measure(work: str, batch: int, device: jax.Device, arguments: argparse.Namespace) -> dict[str, Any]:
     """One work at one batch size, JSON-ready."""
-    source = CocoSource(arguments.data, arguments.split, 91, arguments.images)
+    options = SplitOptions(num_classes=91, max_images=arguments.images)
+    source = read_split(find_split(Path(arguments.data), arguments.split), options)
     params = params_of(case_of(arguments))
     ours = {"evaluation": _our_evaluation, "detector": _our_detector}[work](source, params, batch, device, arguments)
     first = timed(ours)
@@ -86,7 +90,7 @@ def case_of(arguments: argparse.Namespace) -> Case:
 
 
 def _our_evaluation(
-    source: CocoSource, params: dict, batch: int, device: jax.Device, arguments: argparse.Namespace
+    source: DataSet, params: dict, batch: int, device: jax.Device, arguments: argparse.Namespace
 ) -> Callable[[], Any]:
     """As eval.py evaluates, threads decoding."""
     config: Any = detection_recipe(arguments.variant)
@@ -97,7 +101,7 @@ def _our_evaluation(
 
 
 def _our_detector(
-    source: CocoSource, params: dict, batch: int, device: jax.Device, arguments: argparse.Namespace
+    source: DataSet, params: dict, batch: int, device: jax.Device, arguments: argparse.Namespace
 ) -> Callable[[], Any]:
     meta = Meta(VARIANTS[arguments.variant], source.label_names)
     detector = Detector(params, meta, arguments.short_side, batch_size=batch)
@@ -108,7 +112,7 @@ def _our_detector(
 class Peer:
     """transformers' detections in the images of a source."""
 
-    def __init__(self, source: CocoSource, params: dict, device: str, batch: int, arguments: argparse.Namespace):
+    def __init__(self, source: DataSet, params: dict, device: str, batch: int, arguments: argparse.Namespace):
         import transformers
 
         side = arguments.short_side

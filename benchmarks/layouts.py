@@ -137,11 +137,12 @@ def peak() -> int:
 
 def read(root: Path) -> None:
     """Reads the training split and prints what it took."""
-    from yolos_jax.datasets.coco import CocoSource
-    from yolos_jax.datasets.layouts.recognise import opener_of
+    from yolos_jax.datasets.examples import read_split
+    from yolos_jax.datasets.opening import find_split
+    from yolos_jax.datasets.settings import SplitOptions
 
     start, before = time.process_time(), peak()
-    source = CocoSource(root, "train", opener=opener_of(root, "train"), categories="contiguous")
+    source = read_split(find_split(root, "train"), SplitOptions(categories="contiguous"))
     used, most = time.process_time() - start, peak()
     found = f"{len(source.examples)} images, {int(source.examples.counts.sum())} boxes"
     print(

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import random
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,13 @@ from PIL import Image
 
 from benchmarks.common import AHEAD, augmentation, in_turns, loading_flags, steps_of
 from yolos_jax.data.augment import Crop, Flip, Pipeline
-from yolos_jax.data.loader import LoadStep, load
+from yolos_jax.data.detection_batches import detection_work
+from yolos_jax.data.loader import load
 from yolos_jax.data.plan import TrainingPlan
-from yolos_jax.datasets.coco import CocoSource
+from yolos_jax.datasets.dataset import DataSet
+from yolos_jax.datasets.examples import read_split
+from yolos_jax.datasets.opening import find_split
+from yolos_jax.datasets.settings import SplitOptions
 from yolos_jax.errors import InputError, clear_errors
 from yolos_jax.images.reading import open_rgb
 from yolos_jax.images.sequence import ceil_div, resized_size
@@ -34,22 +39,23 @@ def main() -> None:
         import torch  # noqa: F401
     except ImportError:
         raise InputError("the comparison needs PyTorch: pip install '.[torch]'") from None
-    source, pipeline = CocoSource(arguments.data, arguments.split), augmentation("yolos_s")
+    source = read_split(find_split(Path(arguments.data), arguments.split), SplitOptions())
+    pipeline = augmentation("yolos_s")
     loaders = {"ours": sequences, "canvases (PyTorch)": canvases}
     in_turns(arguments, {name: functools.partial(loader, source, pipeline) for name, loader in loaders.items()})
 
 
-def sequences(source: CocoSource, pipeline: Pipeline, arguments: argparse.Namespace, seed: int) -> Generator[int]:
+def sequences(source: DataSet, pipeline: Pipeline, arguments: argparse.Namespace, seed: int) -> Generator[int]:
     """Our way: yields the number of images of every batch."""
     steps = steps_of(arguments)
     epochs = ceil_div(steps, max(1, len(source.examples) // arguments.batch_size))
     plan = TrainingPlan(source.examples.sizes, pipeline, arguments.batch_size, BUCKETS, epochs, seed)
-    work = LoadStep(source, plan, pipeline.patch, ceil_div(pipeline.resize.max_side, pipeline.patch))
+    work = detection_work(source, plan, pipeline.patch, ceil_div(pipeline.resize.max_side, pipeline.patch))
     with contextlib.closing(load(work, 0, steps, arguments.workers, AHEAD)) as batches:
         yield from (int(loaded.batch.valid.sum()) for loaded in batches)
 
 
-def canvases(source: CocoSource, pipeline: Pipeline, arguments: argparse.Namespace, seed: int) -> Generator[int]:
+def canvases(source: DataSet, pipeline: Pipeline, arguments: argparse.Namespace, seed: int) -> Generator[int]:
     """The reference's way, with PyTorch: yields the number of images of every batch."""
     import torch
 
@@ -80,7 +86,7 @@ def _one_thread(worker: int) -> None:
 class CanvasImages:
     """Images as float tensors with their targets, augmented one by one as the reference does."""
 
-    def __init__(self, source: CocoSource, pipeline: Pipeline):
+    def __init__(self, source: DataSet, pipeline: Pipeline):
         flip, crop = pipeline.before
         assert isinstance(flip, Flip) and isinstance(crop, Crop)
         self.source, self.flip, self.crop, self.resize = source, flip, crop, pipeline.resize

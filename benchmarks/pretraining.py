@@ -62,7 +62,7 @@ def begin(arguments: argparse.Namespace) -> None:
 
 def classifier(arguments: argparse.Namespace, seed: int) -> Path:
     """A pre-trained classifier's folder."""
-    from yolos_jax.tasks.classification import evaluate_classifier, pretrain
+    from yolos_jax.tasks.classification.task import evaluate_classifier, pretrain
 
     folder = arguments.out / f"classifier-{seed}"
     config = recipe_of("digits_pretrain")

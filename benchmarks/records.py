@@ -12,11 +12,13 @@ from pathlib import Path
 
 from benchmarks.common import AHEAD, in_turns, loading_flags, recipe_of, steps_of
 from yolos_jax.data.augment import Pipeline
+from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.examples import Source
-from yolos_jax.data.loader import LoadStep, load
+from yolos_jax.data.loader import load
 from yolos_jax.data.plan import EvaluationPlan, PlannedBatch
-from yolos_jax.datasets.coco import CocoSource
-from yolos_jax.datasets.tfds.dataset import TfdsSource
+from yolos_jax.datasets.examples import read_split
+from yolos_jax.datasets.opening import find_split
+from yolos_jax.datasets.settings import SplitOptions
 from yolos_jax.errors import clear_errors
 from yolos_jax.tasks import recipe
 
@@ -25,8 +27,8 @@ def main() -> None:
     parser = loading_flags(__doc__, "val2017", pairs=9)
     parser.add_argument("--tfds", required=True, type=Path, help="TFDS directory with the same images")
     arguments = parser.parse_args()
-    folder = CocoSource(arguments.data, arguments.split)
-    records = TfdsSource(arguments.tfds, arguments.split, annotations=folder.annotation_file)
+    folder = read_split(find_split(Path(arguments.data), arguments.split), SplitOptions())
+    records = read_split(find_split(arguments.tfds, arguments.split, folder.origin), SplitOptions())
     in_turns(
         arguments, {"records": functools.partial(evaluated, records), "folder": functools.partial(evaluated, folder)}
     )
@@ -38,7 +40,7 @@ def evaluated(source: Source, arguments: argparse.Namespace, seed: int) -> Gener
     geometry = recipe.geometry_of(config, recipe.model_of(config, 91))
     sizes, pipeline = source.examples.sizes, Pipeline.of(geometry)
     plan = Again(EvaluationPlan(sizes, pipeline, arguments.batch_size, config.data.buckets))
-    work = LoadStep(source, plan, geometry.patch, geometry.model_max_side)
+    work = detection_work(source, plan, geometry.patch, geometry.model_max_side)
     with contextlib.closing(load(work, 0, steps_of(arguments), arguments.workers, AHEAD)) as batches:
         yield from (int(loaded.batch.valid.sum()) for loaded in batches)
 

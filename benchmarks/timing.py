@@ -12,8 +12,9 @@ def host_peak() -> int:
     """Most bytes of memory that this process has had."""
     status = Path("/proc/self/status")
     if status.exists():  # a child's getrusage begins at its parent's
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return 1024 * int(line.split()[1])
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024

@@ -9,8 +9,8 @@ from made_layouts import LAYOUTS
 from micro_run import lines, micro_config
 
 from yolos_jax import Detector
+from yolos_jax.datasets.voc_metrics import MEANING
 from yolos_jax.evaluation.coco_metrics import NAMES, table
-from yolos_jax.evaluation.voc_metrics import MEANING
 from yolos_jax.tasks.detection import train
 
 SPLITS = {"data.train_split": "train", "data.val_split": "val", "data.categories": "contiguous"}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from yolos_jax.inference.loading import load
     from yolos_jax.model.config import VARIANTS, YolosConfig
     from yolos_jax.model.yolos import Yolos
-    from yolos_jax.tasks.classification import pretrain
+    from yolos_jax.tasks.classification.task import pretrain
     from yolos_jax.tasks.detection import evaluate, train
 
 __version__ = "0.1.0"
@@ -29,7 +29,7 @@ _MODULES = {
     "Detections": "inference.detections", "Detector": "inference.detector", "load": "inference.loading",
     "InputError": "errors", "UnreadableImage": "images.reading",
     "VARIANTS": "model.config", "YolosConfig": "model.config", "Yolos": "model.yolos",
-    "evaluate": "tasks.detection", "train": "tasks.detection", "pretrain": "tasks.classification",
+    "evaluate": "tasks.detection", "train": "tasks.detection", "pretrain": "tasks.classification.task",
 }  # fmt: skip
 
 

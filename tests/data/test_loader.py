@@ -4,13 +4,13 @@ import contextlib
 import zlib
 
 import pytest
-from made_coco import box, make_coco
+from made_coco import box, coco_split, make_coco
 
 from yolos_jax.data import loader
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
+from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.loader import LoadStep, Share, load
 from yolos_jax.data.plan import EvaluationPlan, TrainingPlan
-from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import Geometry
 
@@ -42,18 +42,18 @@ def image(root, index: int):
 
 
 def training(root, seed=0, share=loader.ALL) -> LoadStep:
-    source = CocoSource(root, "train2017")
-    return LoadStep(source, TrainingPlan(source.examples.sizes, DRAW, 4, 3, 3, seed), 16, 84, share)
+    source = coco_split(root, "train2017")
+    return detection_work(source, TrainingPlan(source.examples.sizes, DRAW, 4, 3, 3, seed), 16, 84, share)
 
 
 def evaluation(root, batch_size=4) -> LoadStep:
-    source = CocoSource(root, "train2017")
-    return LoadStep(source, EvaluationPlan(source.examples.sizes, PLAIN, batch_size, 2), 16, 84)
+    source = coco_split(root, "train2017")
+    return detection_work(source, EvaluationPlan(source.examples.sizes, PLAIN, batch_size, 2), 16, 84)
 
 
 def slots_of(work: LoadStep, loaded) -> list[tuple]:
     """Everything there is to know about each slot of a batch, the pixels as a checksum."""
-    ids = [int(work.source.examples.image_ids[i]) if i >= 0 else None for i in loaded.indices]
+    ids = [int(work.view.source.examples.image_ids[i]) if i >= 0 else None for i in loaded.indices]
     assert loaded.real == sum(int(h * w) for (h, w), valid in zip(loaded.batch.grid, loaded.batch.valid) if valid)
     fields = [field.tolist() if field.ndim < 3 else [zlib.crc32(row) for row in field] for field in loaded.batch]
     return [(loaded.step, *values) for values in zip(ids, *fields)]
@@ -182,7 +182,7 @@ def test_a_training_set_without_a_readable_image_stops(tmp_path, monkeypatch):
     root = make_coco(tmp_path, SIZES[:6])
     for index in range(6):
         image(root, index).write_bytes(b"no image")
-    source = CocoSource(root, "train2017")
-    work = LoadStep(source, TrainingPlan(source.examples.sizes, PLAIN, 2, 1, 1, 0), 16, 84)
+    source = coco_split(root, "train2017")
+    work = detection_work(source, TrainingPlan(source.examples.sizes, PLAIN, 2, 1, 1, 0), 16, 84)
     with pytest.raises(InputError, match=r"3 images in a row cannot be read, the last one: .*\.jpg"):
         list(load(work, 0, 1))

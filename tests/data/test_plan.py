@@ -111,17 +111,17 @@ def test_partners_change_between_epochs():
 @given(plans(), st.data())
 def test_a_substitute_fits_and_is_always_the_same(plan, data):
     batch = plan.batch(data.draw(st.integers(0, len(plan) - 1)))
-    index = data.draw(st.sampled_from(batch.indices.tolist()))
+    wanted = batch.image(data.draw(st.integers(0, len(batch.indices) - 1)))
     again = TrainingPlan(plan.sizes, plan.pipeline, plan.batch_size, len(plan.edges), EPOCHS, plan.seed)
     views, tried = plan.views(batch.step // plan.steps_per_epoch), []
-    while (found := plan.substitute(batch.step, index, len(tried))) is not None:
-        assert same(found, again.substitute(batch.step, index, len(tried)))
-        assert found.step == batch.step and found.tokens == batch.tokens
-        assert len(found.indices) == 1 and found.views.patches(16)[0] <= batch.tokens
-        for one, every in zip(arrays_of(found.views), arrays_of(views)):
-            np.testing.assert_array_equal(one, every[found.indices])
-        tried += found.indices.tolist()
-    others = [(index + 1 + k) % len(plan.sizes) for k in range(len(plan.sizes) - 1)]
+    while (found := plan.substitute(batch, wanted, len(tried))) is not None:
+        same_one = again.substitute(batch, wanted, len(tried))
+        assert found.place == same_one.place and found.view.patches(16) <= batch.tokens
+        for one, other, every in zip(arrays_of(found.view), arrays_of(same_one.view), arrays_of(views)):
+            np.testing.assert_array_equal(one, other)
+            np.testing.assert_array_equal(one, every[found.place])
+        tried.append(found.place)
+    others = [(wanted.place + 1 + k) % len(plan.sizes) for k in range(len(plan.sizes) - 1)]
     assert tried == [i for i in others if views.patches(16)[i] <= batch.tokens]
 
 
@@ -143,7 +143,7 @@ def test_evaluation_sees_every_image_once(images, batch_size, buckets):
         np.testing.assert_array_equal(batch.views.size, resized_sizes(images[batch.indices], 48, 96))
         (numbers,) = batch.views.numbers  # nothing but the resize
         np.testing.assert_array_equal(numbers, batch.views.size)
-        assert plan.substitute(batch.step, int(batch.indices[0]), 0) is None
+        assert plan.substitute(batch, batch.image(0), 0) is None
 
 
 @given(sizes, st.integers(1, 1000), st.integers(1, 9))

@@ -4,15 +4,15 @@ import functools
 
 import numpy as np
 import pytest
-from made_coco import box, make_coco
+from made_coco import box, coco_split, make_coco
 from PIL import Image
 from reference_pack import arrays, data_folder
 
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize, Views, normalized_boxes
+from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.examples import Example
-from yolos_jax.data.loader import LoadStep
 from yolos_jax.data.plan import EvaluationPlan
-from yolos_jax.datasets.coco import CocoSource
+from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.images.sequence import (
     Geometry,
     default_max_side,
@@ -91,8 +91,8 @@ def given_input(z, n: int) -> tuple[Image.Image, Example]:
 
 
 @functools.cache
-def val_source() -> CocoSource:
-    return CocoSource(data_folder("coco_tiny80"), "val2017", 91)
+def val_source() -> DataSet:
+    return coco_split(data_folder("coco_tiny80"), "val2017", 91)
 
 
 @pytest.mark.parametrize("n", range(17))
@@ -137,9 +137,9 @@ def test_the_transforms_of_the_pack_use_every_step():
 
 def test_targets_are_fractions_of_the_viewed_image(tmp_path):
     root = make_coco(tmp_path, [(64, 48)], annotations=[box(1, 1, [16, 12, 32, 6])])
-    source = CocoSource(root, "train2017")
+    source = coco_split(root, "train2017")
     plan = EvaluationPlan(source.examples.sizes, Pipeline.of(Geometry.of(48, 96, 16, 84)), 2, 1, multiple=2)
-    loaded = LoadStep(source, plan, 16, 84)(0)
+    loaded = detection_work(source, plan, 16, 84)(0)
     np.testing.assert_array_equal(loaded.batch.boxes[:, 0], [[0.5, 15 / 48, 0.5, 6 / 48], [0, 0, 0, 0]])
     assert loaded.indices.tolist() == [0, -1] and loaded.batch.patches.shape == (2, 12, 768) and loaded.real == 12
     with Image.open(root / "train2017" / "1.jpg") as image:

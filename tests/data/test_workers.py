@@ -11,15 +11,15 @@ import time
 import numpy as np
 import psutil
 import pytest
-from made_coco import make_coco
+from made_coco import coco_split, make_coco
 from reference_pack import ROOT
 
 from yolos_jax.data import workers
 from yolos_jax.data.augment import Pipeline, Resize
+from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.data.loader import Loaded, LoadStep, load
 from yolos_jax.data.plan import TrainingPlan
-from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.errors import InputError
 
 linux = pytest.mark.skipif(not workers.MEMORY.is_dir(), reason="no shared memory that can be listed")
@@ -31,25 +31,28 @@ def data(tmp_path_factory):
 
 
 def training(root) -> LoadStep:
-    source = CocoSource(root, "train2017")
+    source = coco_split(root, "train2017")
     plan = TrainingPlan(source.examples.sizes, Pipeline(Resize((48,), 96)), 4, 2, 1000, 0)
-    return LoadStep(source, plan, 16, 84)
+    return detection_work(source, plan, 16, 84)
 
 
 @pytest.mark.timeout(120)
 def test_a_worker_starts_no_jax_backend_and_closing_ends_it(data, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cuda,cpu")  # which the worker inherits
 
-    class Look(LoadStep):  # local, so that it is sent by value
+    work, before = training(data), set(psutil.Process().children(recursive=True))
+
+    class Look:  # local, so that it is sent by value
+        nbytes = work.nbytes
+
         def __call__(self, step: int):
             import jax
             from jax._src import xla_bridge
 
             facts = os.getpid(), os.environ["JAX_PLATFORMS"], str(jax.config.jax_platforms), [*xla_bridge._backends]
-            return super().__call__(step)._replace(skipped=facts)
+            return work(step)._replace(skipped=facts)
 
-    work, before = training(data), set(psutil.Process().children(recursive=True))
-    batches = load(Look(work.source, work.plan, 16, 84), 0, 12, workers=2)
+    batches = load(Look(), 0, 12, workers=2)
     found = [next(batches).skipped for _ in range(8)]
     workers = [p for p in psutil.Process().children(recursive=True) if p not in before and is_worker(p)]
     assert {pid for pid, *_ in found} == {p.pid for p in workers} and len(workers) == 2
@@ -60,14 +63,14 @@ def test_a_worker_starts_no_jax_backend_and_closing_ends_it(data, monkeypatch):
 
 
 @pytest.mark.timeout(120)
-def test_what_stops_a_worker_reaches_the_caller(data):
-    class Fails(LoadStep):
+def test_what_stops_a_worker_reaches_the_caller():
+    class Fails:
+        nbytes = 0
+
         def __call__(self, step: int):
             raise InputError(f"step {step} is bad.")
 
-    work = training(data)
-    fails = Fails(work.source, work.plan, 16, 84)
-    with pytest.raises(InputError, match="step 0 is bad"), contextlib.closing(load(fails, 0, 4, 1)) as batches:
+    with pytest.raises(InputError, match="step 0 is bad"), contextlib.closing(load(Fails(), 0, 4, 1)) as batches:
         list(batches)
 
 
@@ -75,18 +78,22 @@ def test_what_stops_a_worker_reaches_the_caller(data):
 # "fork", a new process does that for every line of its input, which names a file for what the process prints.
 PARENT = """
 import os, sys, time
+from pathlib import Path
 import grain
 from yolos_jax.data.augment import Pipeline, Resize
-from yolos_jax.data.loader import LoadStep, load
+from yolos_jax.data.detection_batches import detection_work
+from yolos_jax.data.loader import load
 from yolos_jax.data.plan import TrainingPlan
-from yolos_jax.datasets.coco import CocoSource
+from yolos_jax.datasets.examples import read_split
+from yolos_jax.datasets.opening import find_split
+from yolos_jax.datasets.settings import SplitOptions
 from yolos_jax.data.workers import own_folder
 
-source = CocoSource(sys.argv[1], "train2017")
+source = read_split(find_split(Path(sys.argv[1]), "train2017"), SplitOptions())
 plan = TrainingPlan(source.examples.sizes, Pipeline(Resize((48,), 96)), 4, 2, 1000, 0)
 
 def main():
-    batches = load(LoadStep(source, plan, 16, 84), 0, int(sys.argv[2]), int(sys.argv[3]))
+    batches = load(detection_work(source, plan, 16, 84), 0, int(sys.argv[2]), int(sys.argv[3]))
     print(own_folder().name, flush=True)
     for loaded in batches:
         if "stay" in sys.argv:

@@ -4,10 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from made_coco import box, make_coco
+from made_coco import box, coco_split, make_coco
 
-from yolos_jax.datasets.coco import CocoSource
-from yolos_jax.datasets.rules import Known, Rules
+from yolos_jax.datasets.settings import Settled
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.coco_metrics import coco_metrics, to_results
 
@@ -41,8 +40,8 @@ def perfect(source, label_of):
 def test_same_names_are_matched(tmp_path, names, numbers, categories):
     if next(iter(numbers)).lower() == "dog":
         numbers = dict(reversed(numbers.items()))
-    root, rules = folder(tmp_path, numbers), Rules("val", known=Known(names, "the checkpoint c"))
-    source = CocoSource(root, "val", max(names) + 1, categories=categories, rules=rules)
+    root, settled = folder(tmp_path, numbers), Settled(label_names=names, by="the checkpoint c")
+    source = coco_split(root, "val", max(names) + 1, categories=categories, settled=settled)
     label_of = {name: label for label, name in names.items()}
     assert source.label_names == {label: n for label, name in names.items() for n in numbers if n.lower() == name}
     assert perfect(source, label_of) == pytest.approx(1.0)
@@ -51,26 +50,26 @@ def test_same_names_are_matched(tmp_path, names, numbers, categories):
     assert "matched by name" in note and "the checkpoint c" in note
     for number in numbers.values():
         assert str(number) in note
-    by_ids = Rules("val", names="ids", known=Known(names))
+    by_ids = {"names": "ids", "settled": Settled(label_names=names)}
     if max(numbers.values()) <= max(names):  # the numbers alone are another story
-        assert perfect(CocoSource(root, "val", max(names) + 1, 0, categories, rules=by_ids), label_of) < 0.1
+        assert perfect(coco_split(root, "val", max(names) + 1, categories=categories, **by_ids), label_of) < 0.1
 
 
 @pytest.mark.parametrize("numbers", [{"cat": 1, "cow": 2}, {"dog": 1, "cat": 2, "cow": 3}, {"cow": 1, "hen": 2}])
 def test_other_names_are_refused_with_both_lists_unless_asked_for(tmp_path, numbers):
     root, names = folder(tmp_path, numbers), {1: "cat", 2: "dog", 3: "bird"}
     with pytest.raises(InputError) as error:
-        CocoSource(root, "val", 4, rules=Rules("val", known=Known(names, "the checkpoint c")))
+        coco_split(root, "val", 4, settled=Settled(label_names=names, by="the checkpoint c"))
     for words in ("1 cat, 2 dog, 3 bird", *(f"{i} {n}" for n, i in numbers.items()), "--config.data.names=ids"):
         assert words in str(error.value)
-    assert CocoSource(root, "val", 4, rules=Rules("val", names="ids", known=Known(names))).notes == ()
+    assert coco_split(root, "val", 4, names="ids", settled=Settled(label_names=names)).notes == ()
 
 
 @pytest.mark.parametrize("names", [
     {1: "cat", 2: "dog"}, {1: "Cat ", 2: "dog", 3: "bird"}, {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}, {}, {1: "cat"}
 ])  # fmt: skip
 def test_names_that_agree_as_far_as_there_are_any(tmp_path, names):
-    source = CocoSource(folder(tmp_path, {"cat": 1, "dog": 2}), "val", 4, rules=Rules("val", known=Known(names)))
+    source = coco_split(folder(tmp_path, {"cat": 1, "dog": 2}), "val", 4, settled=Settled(label_names=names))
     assert source.notes == () and source.category_ids == (0, 1, 2, 3)
 
 
@@ -81,4 +80,4 @@ def test_a_name_listed_twice_is_matched_with_nothing(tmp_path):
     content["categories"] = [{"id": 1, "name": "dog"}, {"id": 2, "name": "dog"}, {"id": 3, "name": "cat"}]
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match="not the same ones"):
-        CocoSource(root, "val", 4, rules=Rules("val", known=Known({1: "cat", 2: "dog", 3: "dog"})))
+        coco_split(root, "val", 4, settled=Settled(label_names={1: "cat", 2: "dog", 3: "dog"}))

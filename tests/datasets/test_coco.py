@@ -5,12 +5,12 @@ import pickle
 
 import numpy as np
 import pytest
-from made_coco import box, make_coco
+from made_coco import box, coco_split, make_coco
 from PIL import Image
 from pycocotools.coco import COCO
 from reference_pack import data_folder
 
-from yolos_jax.datasets.coco import CocoSource
+from yolos_jax.datasets.opening import find_split
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage
 
@@ -18,8 +18,8 @@ from yolos_jax.images.reading import UnreadableImage
 @pytest.mark.parametrize("split", ["train2017", "val2017"])
 def test_real_annotations_equal_pycocotools(split, capsys):
     root = data_folder("coco_tiny80")
-    source = CocoSource(root, split, 91)
-    coco = COCO(str(source.annotation_file))
+    source = coco_split(root, split, 91)
+    coco = COCO(str(source.origin))
     assert [e.image_id for e in source.examples] == [i["id"] for i in coco.dataset["images"]]
     assert source.label_names == {c["id"]: c["name"] for c in coco.dataset["categories"]}
     assert source.dropped["crowd"] == sum(a["iscrowd"] for a in coco.dataset["annotations"])
@@ -40,7 +40,7 @@ def test_crowds_and_empty_boxes_are_left_out_and_counted(tmp_path):
         box(4, 1, [70, 10, 5, 5]),  # outside
         box(5, 1, [-5, 40, 20, 100], category=7),
     ]
-    source = CocoSource(make_coco(tmp_path, [(64, 48), (64, 48)], annotations=annotations), "train2017", 10)
+    source = coco_split(make_coco(tmp_path, [(64, 48), (64, 48)], annotations=annotations), "train2017", 10)
     assert source.dropped == {"crowd": 1, "empty": 2}
     np.testing.assert_array_equal(source.examples[0].boxes, [[4, 4, 24, 14], [0, 40, 15, 48]])
     assert source.examples[0].labels.tolist() == [1, 7] and source.examples[1].boxes.shape == (0, 4)
@@ -70,7 +70,7 @@ def test_crowds_and_empty_boxes_are_left_out_and_counted(tmp_path):
 def test_wrong_annotations(tmp_path, bad, sentence):
     root = make_coco(tmp_path, [(64, 48)], annotations=[box(1, 1, [1, 1, 5, 5]), bad])
     with pytest.raises(InputError, match=sentence):
-        CocoSource(root, "train2017", 10)
+        coco_split(root, "train2017", 10)
 
 
 def change(root, edit):
@@ -107,28 +107,28 @@ def test_wrong_annotation_files(tmp_path, edit, sentence):
     root = make_coco(tmp_path, [(64, 48)])
     change(root, edit)
     with pytest.raises(InputError, match=sentence):
-        CocoSource(root, "train2017", 10)
+        coco_split(root, "train2017", 10)
 
 
 def test_missing_things(tmp_path):
     with pytest.raises(InputError, match="data folder .* does not exist"):
-        CocoSource(tmp_path / "no", "train2017", 10)
+        find_split(tmp_path / "no", "train2017")
     with pytest.raises(InputError, match="folder of images"):
-        CocoSource(tmp_path, "train2017", 10)
+        coco_split(tmp_path, "train2017", 10)
     (tmp_path / "train2017").mkdir()
     with pytest.raises(InputError, match="annotation file .* does not exist"):
-        CocoSource(tmp_path, "train2017", 10)
+        coco_split(tmp_path, "train2017", 10)
     (tmp_path / "annotations").mkdir()
     for text in ("{", "[" * 100_000, '{"images": ' + "1" * 5000 + "}", "[1]"):
         (tmp_path / "annotations" / "instances_train2017.json").write_text(text)
         with pytest.raises(InputError, match="not valid JSON|no list of images"):
-            CocoSource(tmp_path, "train2017", 10)
+            coco_split(tmp_path, "train2017", 10)
 
 
 def test_an_image_of_another_size_is_named(tmp_path):
     root = make_coco(tmp_path, [(64, 48)])
     Image.new("RGB", (30, 30)).save(root / "train2017" / "1.jpg")
-    source = CocoSource(root, "train2017", 10)
+    source = coco_split(root, "train2017", 10)
     with pytest.raises(UnreadableImage, match="30x30 pixels but its annotation says 64x48"):
         source.read(source.examples[0])
 
@@ -143,14 +143,14 @@ def test_wrong_entries_are_left_out_if_the_complaint_returns(tmp_path):
     root = make_coco(tmp_path, [(64, 48)] * 3, annotations=annotations)
     change(root, lambda c: c["images"][2].update(file_name="gone.jpg"))
     said = []
-    source = CocoSource(root, "train2017", complain=said.append)
+    source = coco_split(root, "train2017", complain=said.append)
     assert [(e.image_id, e.labels.tolist()) for e in source.examples] == [(1, [1]), (2, [])]
     expected = ["annotation id 2 ", "annotation id 4 ", "gone.jpg"]
     assert len(said) == 3 and all(any(part in sentence for sentence in said) for part in expected)
 
 
 def test_a_source_can_be_sent_to_a_worker(tmp_path):
-    source = CocoSource(make_coco(tmp_path, [(64, 48)]), "train2017", complain=lambda sentence: None)
+    source = coco_split(make_coco(tmp_path, [(64, 48)]), "train2017", complain=lambda sentence: None)
     again = pickle.loads(pickle.dumps(source))
     assert again.examples.fingerprint() == source.examples.fingerprint()
     np.testing.assert_array_equal(again.read(again.examples[0]), source.read(source.examples[0]))
@@ -158,11 +158,11 @@ def test_a_source_can_be_sent_to_a_worker(tmp_path):
 
 def test_annotations_and_images_from_other_places(tmp_path):
     root = make_coco(tmp_path / "usual", [(64, 48), (48, 64)])
-    usual = CocoSource(root, "train2017")
+    usual = coco_split(root, "train2017")
     (root / "train2017").rename(tmp_path / "images")
     (root / "annotations" / "instances_train2017.json").rename(tmp_path / "boxes.json")
     places = {"annotations": tmp_path / "boxes.json", "image_folder": tmp_path / "images"}
-    moved = CocoSource(tmp_path / "nowhere", "unused", **places)
+    moved = coco_split(tmp_path / "nowhere", "unused", **places)
     assert moved.examples.fingerprint() == usual.examples.fingerprint()
     assert moved.read(moved.examples[1]).size == (48, 64)
-    assert [e.image_id for e in CocoSource("", "", max_images=1, **places).examples] == [1]
+    assert [e.image_id for e in coco_split("", "", max_images=1, **places).examples] == [1]

@@ -1,9 +1,8 @@
 """Labels of category ids, as a data set and as a model number them."""
 
 import pytest
-from made_coco import box, make_coco
+from made_coco import box, coco_split, make_coco
 
-from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.errors import InputError
 
 LISTED = {"categories": [{"id": 7, "name": "seven"}, {"id": 1, "name": "one"}, {"id": 4, "name": "four"}]}
@@ -23,7 +22,7 @@ LISTED = {"categories": [{"id": 7, "name": "seven"}, {"id": 1, "name": "one"}, {
 def test_labels_of_category_ids(tmp_path, arguments, num_classes, label_names, labels):
     annotations = [box(1, 1, [1, 1, 5, 5], category=7), box(2, 1, [2, 2, 5, 5], category=1)]
     root = make_coco(tmp_path, [(64, 48)], annotations=annotations, **LISTED)
-    source = CocoSource(root, "train2017", **arguments)
+    source = coco_split(root, "train2017", **arguments)
     assert source.num_classes == num_classes == len(source.category_ids)
     assert source.label_names == label_names
     assert source.examples[0].labels.tolist() == source.examples.labels.tolist() == labels
@@ -34,6 +33,6 @@ def test_a_category_that_the_model_lacks(tmp_path):
     annotations = [box(1, 1, [1, 1, 5, 5]), box(2, 1, [2, 2, 5, 5], category=7)]
     root = make_coco(tmp_path, [(64, 48)], annotations=annotations)
     with pytest.raises(InputError, match="annotation id 2 .* category id 7, which is none of the model's 2 categories"):
-        CocoSource(root, "train2017", 2, category_ids=(1, 4))
+        coco_split(root, "train2017", 2, category_ids=(1, 4))
     with pytest.raises(InputError, match="data.categories is 'sorted'; choose one of raw, contiguous"):
-        CocoSource(root, "train2017", categories="sorted")
+        coco_split(root, "train2017", categories="sorted")

@@ -16,7 +16,7 @@ from process_pair import Pair, Program
 
 import yolos_jax
 from yolos_jax.distributed import launch
-from yolos_jax.tasks.classification import pretrain
+from yolos_jax.tasks.classification.task import pretrain
 from yolos_jax.tasks.detection import train
 from yolos_jax.training import checkpoint_files
 from yolos_jax.weights import checkpoints

@@ -5,10 +5,9 @@ import json
 import jax
 import numpy as np
 import pytest
-from made_coco import box, make_coco
+from made_coco import box, coco_split, make_coco
 from reference_pack import arrays, data_folder
 
-from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.coco_metrics import NAMES, coco_metrics, table, to_results, write_report
@@ -61,7 +60,7 @@ def test_hand_made_files_are_scored_right(tmp_path, change):
     """Ids that start at 0, repeat or are text, fields that are null: a perfect detection is still perfect."""
     annotations = [box(5, 1, [4, 4, 20, 10]) | change, box(5, 2, [4, 4, 20, 10])]
     root = make_coco(tmp_path, [(64, 48)] * 2, annotations=annotations)
-    truth = CocoSource(root, "train2017", 10).ground_truth()
+    truth = coco_split(root, "train2017", 10).ground_truth()
     results = [{"image_id": i, "category_id": 1, "bbox": [4, 4, 20, 10], "score": 0.9} for i in (1, 2)]
     assert coco_metrics(truth, results)["AP"] == 1.0
     assert coco_metrics(truth, results[:1])["AR100"] == 0.5
@@ -83,7 +82,7 @@ def test_every_image_is_evaluated_once(tmp_path, devices, batch_size):
     (root / "train2017" / "3.jpg").write_bytes(b"no image")
     config = YolosConfig(width=12, depth=2, heads=2, det_tokens=4, num_classes=10, init_pe_size=(48, 64))
     params = build(config)[1]
-    source = CocoSource(root, "train2017", 10)
+    source = coco_split(root, "train2017", 10)
     geometry = Geometry.of(32, 64, 16, 84)
     mesh = data_mesh(jax.devices()[:devices])
     skipping = Batching(mesh, batch_size, "skip")
@@ -105,7 +104,7 @@ def test_contiguous_labels_are_scored_under_their_ids(tmp_path):
     """A model with labels 0 and 1 for the categories 1 and 7; annotations beyond those scored may be anything."""
     root = make_coco(tmp_path, [(64, 48)] * 3, annotations=[box(1, 1, [4, 4, 20, 10], 7), {"id": 2, "image_id": 3}])
     config = YolosConfig(width=12, depth=2, heads=2, det_tokens=4, num_classes=2, init_pe_size=(48, 64))
-    source = CocoSource(root, "train2017", max_images=2, categories="contiguous")
+    source = coco_split(root, "train2017", max_images=2, categories="contiguous")
     batching = Batching(data_mesh(jax.devices()[:1]), 2)
     evaluator = Evaluator(config, source, Geometry.of(48, 96, 16, 84), batching)
     found = evaluator(build(config)[1])

@@ -7,17 +7,17 @@ import jax
 import numpy as np
 import pytest
 from compiled_once import compiled_once
-from made_coco import box, make_coco
-from made_tfds import CATEGORIES, coco_folder
+from made_coco import box, coco_split, make_coco
+from made_tfds import CATEGORIES, coco_folder, tfds_split
 from reference_pack import data_folder
 from tiny_weights import random_params
 
 from yolos_jax.data.augment import Pipeline
-from yolos_jax.data.loader import LoadStep, load
+from yolos_jax.data.detection_batches import detection_work
+from yolos_jax.data.loader import load
 from yolos_jax.data.plan import EvaluationPlan
-from yolos_jax.datasets.coco import CocoSource
+from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.tfds.build import build
-from yolos_jax.datasets.tfds.dataset import TfdsSource
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.evaluation import evaluator as evaluating
 from yolos_jax.evaluation.coco_metrics import NAMES, coco_metrics
@@ -51,11 +51,11 @@ def about(truth, seed: int, scale: float) -> list[dict]:
 def test_the_same_detections_score_the_same(tmp_path, which):
     coco = coco_folder(tmp_path / "coco") if which == "made" else data_folder(which)
     directory, _ = build(coco, tmp_path / "out")
-    folder = CocoSource(coco, "val2017")
+    folder = coco_split(coco, "val2017")
     truth = folder.ground_truth()
-    listed = TfdsSource(directory, "val2017", annotations=folder.annotation_file).ground_truth()
+    listed = tfds_split(directory, "val2017", annotations=folder.origin).ground_truth()
     assert listed == truth  # so it scores everything alike
-    recorded = TfdsSource(directory, "val2017").ground_truth()
+    recorded = tfds_split(directory, "val2017").ground_truth()
     for seed, scale in enumerate((0.03, 0.08, 0.15)):
         found = about(truth, seed, scale)
         want = coco_metrics(truth, found)
@@ -69,8 +69,8 @@ def test_whole_numbers_of_areas_move_objects_between_sizes(tmp_path):
     """1024.5 is medium and 1024 is both small and medium; AP knows no sizes."""
     boxes = [box(1, 1, [0, 0, 32, 32.016], 1, area=1024.5), box(2, 1, [0, 40, 60, 60], 1, area=3600)]
     coco = make_coco(tmp_path / "coco", [(100, 100)], "val2017", boxes, CATEGORIES)
-    truth = CocoSource(coco, "val2017").ground_truth()
-    recorded = TfdsSource(build(coco, tmp_path / "out")[0], "val2017").ground_truth()
+    truth = coco_split(coco, "val2017").ground_truth()
+    recorded = tfds_split(build(coco, tmp_path / "out")[0], "val2017").ground_truth()
     found = [{"image_id": 1, "category_id": 1, "bbox": a["bbox"], "score": 0.9} for a in boxes]
     before, after = coco_metrics(truth, found), coco_metrics(recorded, found)
     assert [m[name] for m in (before, after) for name in ("AP", "APm")] == pytest.approx([1] * 4)
@@ -100,14 +100,14 @@ def knows_by_heart(graph, params, patches, grid) -> Outputs:
     return Outputs(logits, params["boxes"][place], features=logits, attention=None)  # evaluation looks at two
 
 
-def learned(source: CocoSource) -> dict[str, np.ndarray]:
+def learned(source: DataSet) -> dict[str, np.ndarray]:
     """For every image: its signature, and two boxes near every one of its objects, of random scores."""
     plan = EvaluationPlan(source.examples.sizes, Pipeline.of(GEOMETRY), 8, 1)
     n, rng = len(source.examples), np.random.default_rng(0)
     logits = np.full((n, QUERIES, MODEL.num_classes + 1), -100, np.float32)
     logits[..., -1] = 0
     boxes, signatures = np.full((n, QUERIES, 4), 0.5, np.float32), np.zeros(n, np.uint32)
-    with contextlib.closing(load(LoadStep(source, plan, 16, 6), 0, len(plan), 0)) as batches:
+    with contextlib.closing(load(detection_work(source, plan, 16, 6), 0, len(plan), 0)) as batches:
         for loaded in batches:
             real = loaded.indices >= 0
             signatures[loaded.indices[real]] = signature(loaded.batch.patches, loaded.batch.grid)[real]
@@ -139,7 +139,7 @@ def test_images_known_by_heart_score_the_same_from_all_three(tmp_path, monkeypat
     sizes, ids, labels and ground truth are the same from all sources.
     """
     coco = data_folder("coco_tiny80")
-    folder = CocoSource(coco, "val2017", 91)
+    folder = coco_split(coco, "val2017", 91)
     directory, _ = build(coco, tmp_path)
     monkeypatch.setattr(evaluating, "apply_on", lambda devices: knows_by_heart)
     params, mesh = learned(folder), data_mesh(jax.devices()[:1])
@@ -151,9 +151,9 @@ def test_images_known_by_heart_score_the_same_from_all_three(tmp_path, monkeypat
         evaluator = evaluator_on(folder)
         want = evaluator(params)
         assert 0.2 < want.metrics["AP"] < 0.8
-        listed = evaluator_on(TfdsSource(directory, "val2017", 91, annotations=folder.annotation_file))(params)
+        listed = evaluator_on(tfds_split(directory, "val2017", 91, annotations=folder.origin))(params)
         assert listed.metrics == want.metrics and listed.results == want.results
-        records = evaluator_on(TfdsSource(directory, "val2017", 91))(params)
+        records = evaluator_on(tfds_split(directory, "val2017", 91))(params)
     assert [r["image_id"] for r in records.results] != [r["image_id"] for r in want.results]  # another order
     assert_same_results(records.results, want.results)
     for name in NAMES:

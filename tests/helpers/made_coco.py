@@ -1,10 +1,17 @@
 """Makes small COCO folders of noise images, for tests that need files but no meaning."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from yolos_jax.datasets.annotations import stop
+from yolos_jax.datasets.dataset import DataSet
+from yolos_jax.datasets.examples import read_split
+from yolos_jax.datasets.layouts import coco_folder
+from yolos_jax.datasets.settings import Settled, SplitOptions
 
 
 def make_coco(root: Path, sizes, split="train2017", annotations=None, categories=None) -> Path:
@@ -37,3 +44,14 @@ def box(annotation_id, image_id, bbox, category=1, **more) -> dict:
         "area": area,
         "iscrowd": 0,
     } | more
+
+
+def coco_split(
+    root, split, num_classes=0, max_images=0, category_ids=None, annotations="", image_folder="", complain=stop,
+    **options,
+) -> DataSet:  # fmt: skip
+    """`instances_SPLIT.json` and the images in `SPLIT/`, or those of other places; `options` are `SplitOptions`."""
+    file = Path(annotations or Path(root, "annotations", f"instances_{split}.json"))
+    opened = partial(coco_folder.read, file, Path(image_folder or Path(root, split)))
+    options.setdefault("settled", Settled(category_ids=category_ids))
+    return read_split(opened, SplitOptions(num_classes=num_classes, max_images=max_images, **options), complain)

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from made_coco import box, make_coco
 
+from yolos_jax.datasets.annotations import stop
 from yolos_jax.datasets.coco_names import COCO_NAMES
+from yolos_jax.datasets.dataset import DataSet
+from yolos_jax.datasets.examples import read_split
+from yolos_jax.datasets.opening import find_split
+from yolos_jax.datasets.settings import Settled, SplitOptions
 from yolos_jax.datasets.tfds.build import build
 
 CATEGORIES = [{"id": i, "name": name} for i, name in COCO_NAMES.items()]
@@ -80,3 +85,12 @@ def change_json(path: Path, edit) -> None:
     content = json.loads(path.read_text())
     edit(content)
     path.write_text(json.dumps(content))
+
+
+def tfds_split(
+    root, split, num_classes=0, max_images=0, category_ids=None, annotations="", complain=stop, **options
+) -> DataSet:
+    """A split of a TFDS directory; `options` are those of `SplitOptions`."""
+    settled = Settled(category_ids=category_ids)
+    read_as = SplitOptions(num_classes=num_classes, max_images=max_images, settled=settled, **options)
+    return read_split(find_split(Path(root), split, str(annotations)), read_as, complain)

@@ -52,9 +52,8 @@ class Served:
     """A page on a free port of this process, and what stands behind it."""
 
     def __init__(self, folder: Path):
-        from yolos_jax.tools.page.gradio_page import build as build_page
-        from yolos_jax.tools.page.gradio_page import serve
-        from yolos_jax.tools.page.looking import Looker
+        from yolos_jax.tools.page.gradio_page import build_page, serve
+        from yolos_jax.tools.page.viewer import AttentionViewer
 
         names = [str(checkpoint(folder / name, seed)) for seed, name in enumerate(("first", "second"))]
         (folder / "images").mkdir()
@@ -63,8 +62,8 @@ class Served:
         (folder / "images" / "3.png").write_bytes(b"no image")
         table = folder / "tokens.csv"
         table.write_text("token,mean score,images\n" + "".join(f"{i},0.{i}23456,{7 + i}\n" for i in range(6)))
-        self.looker = Looker(names, 64, 96, str(table))
-        blocks = build_page(self.looker, sorted((folder / "images").iterdir()))
+        self.viewer = AttentionViewer(names, 64, 96, str(table))
+        blocks = build_page(self.viewer, sorted((folder / "images").iterdir()))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -74,7 +73,7 @@ class Served:
     @property
     def look(self):
         """What was looked at last."""
-        return next(reversed(self.looker._kept.values()))[1]
+        return next(reversed(self.viewer._kept.values()))[1]
 
 
 def image_of(page, part):
@@ -127,7 +126,7 @@ def says(page, words):
 
 
 def attention(served, token, layer, head, smooth=True):
-    from yolos_jax.tools.page.pictures import attention_of
+    from yolos_jax.tools.page.drawings import attention_of
 
     return np.asarray(attention_of(served.look, token, layer, head, smooth), np.float32)
 

@@ -4,11 +4,11 @@ import argparse
 
 import jax
 import pytest
+from made_coco import coco_split
 from reference_pack import data_folder
 
 from benchmarks import check, evaluation, memory, peers
 from benchmarks.cases import Case, inputs_of, params_of
-from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.model.config import VARIANTS, YolosConfig
 
 pytestmark = pytest.mark.parity
@@ -49,7 +49,7 @@ def test_memory_of_both(case):
 def test_evaluation_of_both(case):
     """All queries of all images are scored on both sides."""
     arguments = argparse.Namespace(variant="ti", short_side=64)
-    source = CocoSource(data_folder("coco_tiny80"), "val2017", 91, 3)
+    source = coco_split(data_folder("coco_tiny80"), "val2017", 91, 3)
     device = jax.devices("cpu")[0]
     ours = evaluation._our_evaluation(source, params_of(case), 1, device, arguments)()
     theirs = evaluation.Peer(source, params_of(case), "cpu", 1, arguments)(score=True)

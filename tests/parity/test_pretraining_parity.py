@@ -17,15 +17,15 @@ from micro_run import initial_state
 from PIL import Image
 from safetensors.numpy import load_file
 
-from yolos_jax.data.classification.class_loader import ClassBatch
-from yolos_jax.data.classification.class_views import CentreView
-from yolos_jax.data.classification.mixing import Mixing
-from yolos_jax.data.classification.random_augment import NAMES, operate
 from yolos_jax.distributed.mesh import data_mesh, split_over
 from yolos_jax.model.classifier import abstract_classifier, classifier_params, classify
 from yolos_jax.model.classifier_config import CLASSIFIERS, ClassifierConfig
 from yolos_jax.model.yolos import normalize
-from yolos_jax.tasks.classification import classification_loss, images_of
+from yolos_jax.tasks.classification.batches import ClassBatch
+from yolos_jax.tasks.classification.mixing import Mixing
+from yolos_jax.tasks.classification.random_augment import NAMES, operate
+from yolos_jax.tasks.classification.task import classification_loss, images_of
+from yolos_jax.tasks.classification.views import CentreView
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.optimizer import make_optimizer
 from yolos_jax.training.step import make_gradient, make_step
@@ -168,7 +168,7 @@ def batches(config, steps, images):
     rng, found = np.random.default_rng(5), []
     for step in range(steps):
         patches, normal = pixels_of(config, images, seed=step)
-        mixed = Mixing(config.image_size).draw(rng, images)
+        mixed = Mixing(size=config.image_size).draw(rng, images)
         keep = np.ones((images, config.depth, 2), np.uint8)
         labels = rng.integers(0, config.num_classes, images).astype(np.int32)
         found.append((ClassBatch(patches, labels, np.ones(images, bool), keep, *mixed), normal))

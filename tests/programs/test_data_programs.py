@@ -6,12 +6,10 @@ from pathlib import Path
 import made_layouts
 import numpy as np
 import pytest
-from made_coco import box, make_coco
+from made_coco import box, coco_split, make_coco
 from made_layouts import LAYOUTS
 from made_tfds import make_tfds
 from PIL import Image
-
-from yolos_jax.datasets.coco import CocoSource
 
 SMALL = ["--config=configs/finetune_custom.py", "--config.train.batch_size=2", "--config.data.short_side=48"]
 SMALL += ["--config.data.scales=(32, 48)", "--config.data.crop_sides=(48,)", "--config.data.crop_range=(32, 64)"]
@@ -34,8 +32,8 @@ def test_any_layout_becomes_a_plain_coco_folder(layout, tmp_path, call):
     assert code == 0 and f"written: {out}" in text
     want = made_layouts.coco(tmp_path / "want", data)
     for split in ("train", "val"):
-        found = CocoSource(out, split, categories="contiguous")
-        assert facts(found) == facts(CocoSource(want, split, categories="contiguous"))
+        found = coco_split(out, split, categories="contiguous")
+        assert facts(found) == facts(coco_split(want, split, categories="contiguous"))
         assert f"{len(data[split])} images, {sum(len(p.boxes) for p in data[split])} boxes, as {split}" in text
         assert all(Path(e.file).is_symlink() for e in found.examples)
         assert found.read(found.examples[0]).size == data[split][0].size
@@ -89,7 +87,7 @@ def test_a_data_set_of_the_package_datasets(tmp_path, call):
     data = made_layouts.made()
     root = made_layouts.rows(tmp_path / "set", data, parquet=False)
     assert call("convert_data", root, "--out", tmp_path / "out")[0] == 0
-    found = CocoSource(tmp_path / "out", "val", categories="contiguous")
+    found = coco_split(tmp_path / "out", "val", categories="contiguous")
     assert [e.boxes.tolist() for e in found.examples] == [[list(b.corners) for b in p.boxes] for p in data["val"]]
 
 

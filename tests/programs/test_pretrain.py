@@ -17,7 +17,7 @@ from yolos_jax.model.classifier import classifier_params
 from yolos_jax.model.classifier_config import CLASSIFIERS, ClassifierConfig
 from yolos_jax.model.yolos import build
 from yolos_jax.programs.command_line import load_recipe, recipe_files
-from yolos_jax.tasks.classification import classifier_of, pretrain
+from yolos_jax.tasks.classification.task import classifier_of, pretrain
 from yolos_jax.tasks.detection import train
 from yolos_jax.tasks.recipe import model_of
 from yolos_jax.training import checkpoint_files
@@ -131,7 +131,7 @@ def test_what_is_refused(data, whole, changes, words):
 
 
 def test_starting_from_another_classifier(whole, data, tmp_path, capsys):
-    from yolos_jax.tasks.classification import starting_classifier
+    from yolos_jax.tasks.classification.task import starting_classifier
 
     model = classifier_of(classifier_config(data), 5)
     params, kept = starting_classifier(model, str(whole), 0, "abcde"), checkpoints.load_any(whole)[0]

@@ -14,8 +14,8 @@ from tiny_weights import random_params
 
 from yolos_jax.config.reader import read, to_json
 from yolos_jax.config.recipes import DetectionConfig
+from yolos_jax.datasets.headers import ORIENTATION
 from yolos_jax.datasets.tfds.build import build
-from yolos_jax.images.headers import ORIENTATION
 from yolos_jax.tasks import recipe
 from yolos_jax.tasks.base import run_facts
 from yolos_jax.tasks.detection import data_facts

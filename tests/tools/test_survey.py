@@ -6,14 +6,14 @@ import subprocess
 import sys
 
 import pytest
-from made_coco import box, make_coco
+from made_coco import box, coco_split, make_coco
 from PIL import Image
 from pycocotools.coco import COCO
 from reference_pack import ROOT, data_folder
 
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.data.plan import TrainingPlan
-from yolos_jax.datasets.coco import CocoSource
+from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import Geometry
 from yolos_jax.tools import survey
@@ -23,7 +23,7 @@ def read(root, which="train", problems=None, split=None, **options):
     """A split of a made folder; what is wrong goes to `problems`, which must be given if anything is."""
     found = [] if problems is None else problems
     out = survey.read_split(
-        which, lambda complain: CocoSource(root, split or which, complain=complain, **options), found
+        which, lambda complain: coco_split(root, split or which, complain=complain, **options), found
     )
     assert problems is not None or not found, found
     return out
@@ -85,7 +85,7 @@ def test_categories_with_id_label_and_boxes(tmp_path, count):
 @pytest.mark.parametrize("split", ["train2017", "val2017"])
 def test_real_numbers_equal_pycocotools(split, capsys):
     found = read(data_folder("coco_tiny80"), split=split, num_classes=91)
-    coco = COCO(str(found.source.annotation_file))
+    coco = COCO(str(found.source.origin))
     text = "\n".join(survey.overview(found))
     assert len(coco.cats) == 80
     for label, category in coco.cats.items():
@@ -188,8 +188,8 @@ def test_a_image_that_both_splits_list_is_decoded_once(tmp_path, monkeypatch):
     root = make_coco(tmp_path, [(64, 48)] * 3, "train")
     train, val = read(root), read(root, "val", split="train")
     (root / "train" / "2.jpg").write_bytes(b"")
-    opened, usual = [], CocoSource.read
-    monkeypatch.setattr(CocoSource, "read", lambda self, e: opened.append(e.image_id) or usual(self, e))
+    opened, usual = [], DataSet.read
+    monkeypatch.setattr(DataSet, "read", lambda self, e: opened.append(e.image_id) or usual(self, e))
     assert [p.file for p in survey.image_problems([train, val])] == [str(root / "train" / "2.jpg")]
     assert sorted(opened) == [1, 2, 3]
     assert any(note.startswith("3 images listed by both splits") for note in survey.notes([train, val], 100))

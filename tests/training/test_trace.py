@@ -9,15 +9,16 @@ import jax
 import numpy as np
 import optax
 import pytest
+from made_coco import coco_split
 from micro_run import initial_state
 from PIL import Image
 from reference_pack import arrays, tensors, train_config
 
 from yolos_jax.data.augment import Pipeline, Resize, Views
+from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.examples import TrainBatch
-from yolos_jax.data.loader import LoadStep, load
+from yolos_jax.data.loader import load
 from yolos_jax.data.plan import PlannedBatch
-from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.distributed.mesh import data_mesh, replicated, split_over
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.images.sequence import pack
@@ -167,7 +168,7 @@ class TraceOrder:
         indices = self.order[step]
         return PlannedBatch(step, indices, self.views.of(indices), self.edges[0])
 
-    def substitute(self, step, index, attempt):
+    def substitute(self, planned, wanted, attempt):
         raise AssertionError("every image can be read")
 
 
@@ -187,7 +188,7 @@ def write_trace_data(root):
     categories = [{"id": i, "name": str(i)} for i in range(91)]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (root / "annotations.json").write_text(json.dumps(content))
-    return CocoSource(root, "", annotations=root / "annotations.json", image_folder=root / "images")
+    return coco_split(root, "", annotations=root / "annotations.json", image_folder=root / "images")
 
 
 def check_batch(found, given):
@@ -206,7 +207,7 @@ def test_parameters_through_the_loader(tmp_path, devices, matcher, workers):
 
     def feed(z, slots, mesh):
         plan = TraceOrder(z, source.examples.sizes, slots, config.patch_size)
-        work = LoadStep(source, plan, config.patch_size, Compute.max_side)
+        work = detection_work(source, plan, config.patch_size, Compute.max_side)
         loaded = load(work, 0, len(plan.order), workers)
         with Batches(loaded, split_over(mesh), Processes(), Signals(), False) as batches:
             for batch in batches:

@@ -5,11 +5,10 @@ import json
 
 import numpy as np
 import pytest
-from made_coco import box, make_coco
+from made_coco import box, coco_split, make_coco
 from micro_run import assert_equal_trees
 from tiny_weights import TINY, deit_state, huggingface_folder, random_params, reference_state, write
 
-from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import build
 from yolos_jax.training import checkpoint_files
@@ -78,10 +77,10 @@ def own_data(root, split="train2017", categories=CATEGORIES):
 
 def test_categories_as_they_are_or_counted(tmp_path):
     root = own_data(tmp_path)
-    raw = CocoSource(root, "train2017")
+    raw = coco_split(root, "train2017")
     assert raw.num_classes == 41 and raw.label_names == {40: "late", 3: "early", 17: "middle"}
     assert raw.examples[0].labels.tolist() == [17, 40]
-    counted = CocoSource(root, "train2017", categories="contiguous")
+    counted = coco_split(root, "train2017", categories="contiguous")
     assert counted.num_classes == 3 and counted.category_ids == (3, 17, 40)
     assert counted.label_names == {0: "early", 1: "middle", 2: "late"}
     assert [e.labels.tolist() for e in counted.examples] == [[1, 2], [0]]
@@ -95,23 +94,23 @@ def test_another_split_takes_the_models_labels(tmp_path):
     content["categories"] = [c for c in content["categories"] if c["id"] != 3]
     content["annotations"] = content["annotations"][:2]
     path.write_text(json.dumps(content))
-    source = CocoSource(root, "train2017", 3, categories="contiguous", category_ids=(3, 17, 40))
+    source = coco_split(root, "train2017", 3, categories="contiguous", category_ids=(3, 17, 40))
     assert source.examples[0].labels.tolist() == [1, 2] and source.num_classes == 3
     with pytest.raises(InputError, match="category id 40.*none of the model's 2 categories|category id 40"):
-        CocoSource(root, "train2017", 2, categories="contiguous", category_ids=(3, 17))
+        coco_split(root, "train2017", 2, categories="contiguous", category_ids=(3, 17))
 
 
 def test_annotations_and_images_elsewhere(tmp_path):
     root = own_data(tmp_path)
     (root / "annotations" / "instances_train2017.json").rename(tmp_path / "mine.json")
     (root / "train2017").rename(tmp_path / "images")
-    source = CocoSource("", "", annotations=tmp_path / "mine.json", image_folder=tmp_path / "images")
+    source = coco_split("", "", annotations=tmp_path / "mine.json", image_folder=tmp_path / "images")
     assert len(source.examples) == 2 and source.read(source.examples[0]).size == (64, 48)
 
 
 def test_fingerprint_is_of_content_not_of_places(tmp_path):
-    a, b = (CocoSource(own_data(tmp_path / name), "train2017") for name in "ab")
+    a, b = (coco_split(own_data(tmp_path / name), "train2017") for name in "ab")
     assert a.examples.fingerprint() == b.examples.fingerprint()
-    c = CocoSource(make_coco(tmp_path / "c", [(64, 48)] * 2, annotations=BOXES[:2], categories=CATEGORIES), "train2017")
+    c = coco_split(make_coco(tmp_path / "c", [(64, 48)] * 2, annotations=BOXES[:2], categories=CATEGORIES), "train2017")
     assert c.examples.fingerprint() != a.examples.fingerprint()
     np.testing.assert_array_equal(a.examples.counts, [2, 1])

@@ -1,9 +1,9 @@
-"""Augmentation as operations: what each draws, and what it does to pixels and to boxes, stand side by side.
+"""Augmentation as operations, each of which draws its random numbers and applies them to pixels and to boxes.
 
-An operation draws its numbers for all images at once and from their sizes alone, so the length of every sequence is
-known before anything is decoded. Each draws from a generator of its own name, so that adding one leaves the others'
-numbers as they are. An operation changes one image; mixing several source images into one (mosaic) is out of scope by
-design, because an image's sequence would then depend on other images.
+An operation draws for all images at once and from their sizes alone, so the length of every sequence is known before
+anything is decoded. Its name seeds its generator, so adding an operation does not change the numbers of the others. An
+operation changes one image; mosaics of several images are out of scope by design, because an image's sequence would
+then depend on other images.
 """
 
 import dataclasses
@@ -19,9 +19,9 @@ from yolos_jax.images.sequence import Geometry, most_patches, resized, resized_s
 
 
 class Views(NamedTuple):
-    """What is done to images; arrays over images, or of a single one."""
+    """The augmentation of several images, or of a single one (without the axis n)."""
 
-    numbers: tuple[np.ndarray, ...]  # int32 [n, k] of every operation, in order; the operation says what they mean
+    numbers: tuple[np.ndarray, ...]  # int32 [n, k] of every operation, in order; its docstring lists them
     size: np.ndarray  # int32 [n, 2]: final (width, height) in pixels
 
     def of(self, index: int | list[int] | np.ndarray) -> "Views":
@@ -34,27 +34,27 @@ class Views(NamedTuple):
 
 
 class Operation(Protocol):
-    """One step of a pipeline. `name` decides which random numbers it gets."""
+    """One step of a pipeline. `name` seeds its random numbers."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def ratio(self) -> float:
-        """The largest long side / short side of the shapes that it makes of any image; 0 if it keeps shapes."""
+        """The largest ratio of long to short side that it can give an image; 0 if it keeps shapes."""
         return 0.0
 
     def draw(self, sizes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Draws for int64 `[n, 2]` sizes (width, height): int32 `[n, k]` numbers, and the sizes that follow.
+        """Draws for int64 `[n, 2]` sizes (width, height): int32 `[n, k]` numbers, and the new sizes.
 
-        Row i must be the same however many rows follow: draw all random numbers of an image as one row.
+        Row i must not depend on the number of rows after it: draw all random numbers of an image as one row.
         """
 
     def pixels(self, image: Image.Image, numbers: np.ndarray) -> Image.Image:
-        """What it does to an RGB image with its `[k]` numbers."""
+        """Applies its `[k]` numbers to an RGB image."""
 
     def boxes(self, example: Example, numbers: np.ndarray) -> Example:
-        """What it does to boxes, labels, areas and size: in float32 step by step, to equal the reference's bits."""
+        """Applies them to boxes, labels, areas and size, in float32 step by step to equal the reference's bits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,8 @@ class Flip(Operation):
     def boxes(self, example: Example, numbers: np.ndarray) -> Example:
         if not numbers[0]:
             return example
-        sign, shift = np.array([-1, 1, -1, 1], np.float32), np.array([example.width, 0, example.width, 0], np.float32)
+        sign = np.array([-1, 1, -1, 1], np.float32)
+        shift = np.array([example.width, 0, example.width, 0], np.float32)
         return dataclasses.replace(example, boxes=example.boxes[:, [2, 1, 0, 3]] * sign + shift)
 
 
@@ -81,8 +82,8 @@ class Flip(Operation):
 class Crop(Operation):
     """Resizes an image and cuts a random rectangle out of it, with a probability.
 
-    Boxes that the cut leaves empty are dropped; the area of the others becomes that of their box, as in the
-    reference. Numbers: (width, height) resized to, then (left, top, width, height) of the cut; zeros for neither.
+    Boxes that become empty are dropped; the area of the others becomes that of their box, as in the reference.
+    Numbers: (width, height) after resizing, then (left, top, width, height) of the rectangle; all zeros if not applied.
     """
 
     probability: float = 0.5
@@ -113,7 +114,8 @@ class Crop(Operation):
         least, most = self.range
         width = whole(2, np.minimum(least, first[:, 0]), np.minimum(most, first[:, 0]))
         height = whole(3, np.minimum(least, first[:, 1]), np.minimum(most, first[:, 1]))
-        left, top = whole(4, 0, first[:, 0] - width), whole(5, 0, first[:, 1] - height)
+        left = whole(4, 0, first[:, 0] - width)
+        top = whole(5, 0, first[:, 1] - height)
         cut = np.stack([*first.T, left, top, width, height], axis=1)
         return np.where(chosen, cut, 0).astype(np.int32), np.where(chosen, cut[:, 4:], sizes)
 
@@ -139,7 +141,7 @@ class Crop(Operation):
 class Resize(Operation):
     """Resizes to one of several short sides, drawn uniformly, in whole patches (`resized_sizes`).
 
-    With one short side nothing is random: so images are resized for evaluation. Numbers: the final (width, height).
+    With a single short side, as in evaluation, nothing is random. Numbers: the final (width, height).
     """
 
     short_sides: tuple[int, ...]  # pixels
@@ -164,7 +166,7 @@ class Resize(Operation):
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-    """What is done to an image, in order: the operations `before`, then a resize to whole patches."""
+    """The operations on an image, in order: those of `before`, then a resize to whole patches."""
 
     resize: Resize
     before: tuple[Operation, ...] = ()
@@ -176,7 +178,7 @@ class Pipeline:
 
     @classmethod
     def of(cls, geometry: Geometry) -> "Pipeline":
-        """No augmentation: every image is resized as for evaluation."""
+        """No augmentation: images are resized as for evaluation."""
         return cls(Resize((geometry.short_side,), geometry.max_side, geometry.patch))
 
     @property
@@ -190,21 +192,24 @@ class Pipeline:
     def views(self, sizes: np.ndarray, seed: int, epoch: int) -> Views:
         """Draws a view for every image; `sizes` int `[n, 2]` are (width, height) of the images.
 
-        Seed and epoch, an operation's name and an image's index decide all numbers.
+        The numbers are a function of seed, epoch, the operation's name and the image's index.
         """
-        sizes, numbers = np.asarray(sizes, np.int64).reshape(-1, 2), []
+        sizes = np.asarray(sizes, np.int64).reshape(-1, 2)
+        numbers = []
         for operation in self.operations:
             drawn, sizes = operation.draw(sizes, np.random.default_rng([seed, epoch, *operation.name.encode()]))
             numbers.append(drawn)
         return Views(tuple(numbers), sizes.astype(np.int32))
 
     def longest(self, sizes: np.ndarray) -> int:
-        """A bound of the patches of any view of images of these sizes."""
-        ratio, patch, most = max(operation.ratio for operation in self.operations), self.patch, self.resize.max_side
-        sizes, found = np.unique(np.asarray(sizes, np.int64).reshape(-1, 2), axis=0), []
-        for side in self.resize.short_sides:  # where the long side bounds a large one, a smaller may give more patches
-            found.append(int((resized_sizes(sizes, side, most, patch) // patch).prod(1).max()))
-            found.append(most_patches(side, most, patch, ratio))
+        """An upper bound of the patches of any view of images of these sizes."""
+        ratio = max(operation.ratio for operation in self.operations)
+        patch, most = self.patch, self.resize.max_side
+        sizes = np.unique(np.asarray(sizes, np.int64).reshape(-1, 2), axis=0)
+        found = []
+        for side in self.resize.short_sides:  # where `max_side` limits a large one, a smaller one may give more patches
+            counts = (resized_sizes(sizes, side, most, patch) // patch).prod(1)
+            found += [int(counts.max()), most_patches(side, most, patch, ratio)]
         return max(found)
 
     def pixels(self, image: Image.Image, view: Views) -> np.ndarray:
@@ -242,5 +247,6 @@ def _scaled(example: Example, size: np.ndarray) -> Example:
     """Boxes and areas after resizing to `size` (width, height)."""
     width, height = int(size[0]), int(size[1])
     x, y = width / example.width, height / example.height
-    boxes, area = example.boxes * np.array([x, y, x, y], np.float32), example.area * np.float32(x * y)
+    boxes = example.boxes * np.array([x, y, x, y], np.float32)
+    area = example.area * np.float32(x * y)
     return dataclasses.replace(example, width=width, height=height, boxes=boxes, area=area)

@@ -1,4 +1,4 @@
-"""The schema that every source yields, and the batch that training eats. No jax here."""
+"""The schema that every source yields, and the batch that training takes. No jax here."""
 
 import dataclasses
 import hashlib
@@ -52,7 +52,7 @@ class ExampleTable(Sequence[Example]):
         return Example(int(self.image_ids[index]), self._files[index], width, height, *values)
 
     def fingerprint(self) -> str:
-        """A hash of everything but where the images lie: ids, sizes, boxes, labels and areas, in order."""
+        """A hash of ids, sizes, boxes, labels and areas, in order; not of the files' paths."""
         digest = hashlib.sha256()
         for array in (self.image_ids, self.sizes, self.counts, self.boxes, self.labels, self.areas):
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -62,8 +62,13 @@ class ExampleTable(Sequence[Example]):
 class Source(Protocol):
     """What loading needs: examples without pixels, names of labels, and pixels on request."""
 
-    examples: ExampleTable
-    label_names: dict[int, str]  # of each label that the categories list
+    @property
+    def examples(self) -> ExampleTable:
+        """What is in the images."""
+
+    @property
+    def label_names(self) -> dict[int, str]:
+        """The name of each label that the categories list."""
 
     def read(self, example: Example) -> Image.Image:
         """The RGB image; `UnreadableImage` if it is damaged or not of the annotated size."""

@@ -1,23 +1,20 @@
 """Grain runs a plan ahead of the devices: a step of the plan is read, viewed and packed into a batch.
 
-Worker processes are spawned (jax does not survive a fork) and end with their parent. Importing this module imports
-neither jax nor grain; grain itself imports jax, so `start_worker` keeps workers on the CPU without a backend.
+Worker processes are spawned (jax does not survive a fork) and end with their parent. This module imports neither jax
+nor grain. Grain itself imports jax, so `start_worker` keeps workers from starting a backend.
 """
 
 import contextlib
-from collections.abc import Generator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
 
-from yolos_jax.data.augment import normalized_boxes
-from yolos_jax.data.examples import Example, Source, TrainBatch
-from yolos_jax.data.plan import Plan, PlannedBatch
+from yolos_jax.data.plan import Plan, PlannedBatch, PlannedImage
 from yolos_jax.data.workers import from_processes, remove_leftovers
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage
-from yolos_jax.images.sequence import pack
 
 SUBSTITUTES = 100  # images tried in place of an unreadable one
 THREADS = 4  # without worker processes; Pillow decodes and resizes without the interpreter lock
@@ -35,7 +32,7 @@ class Loaded(NamedTuple):
 
 
 class Share(NamedTuple):
-    """Which slots of every global batch are this process's: part `index` of `count` equal ones."""
+    """The slots of every global batch that belong to this process: part `index` of `count` equal ones."""
 
     index: int = 0  # type: ignore[assignment]  # hides tuple.index
     count: int = 1  # type: ignore[assignment]  # hides tuple.count
@@ -44,94 +41,68 @@ class Share(NamedTuple):
 ALL = Share()
 
 
-class Viewed(NamedTuple):
-    """An image read and viewed: its place in the source, its targets, its pixels `[height, width, 3]`."""
-
-    index: int  # type: ignore[assignment]  # hides tuple.index
-    example: Example
-    pixels: np.ndarray
-
-
 class LoadStep:
-    """Step number -> `Loaded`: the work of a data worker.
+    """Step number -> `Loaded`: the work of a data worker, for any task. It must pickle.
+
+    Slots of images that cannot be read and that nothing may replace are left empty, at the end of the share.
 
     Args:
-      patch: patch size in pixels.
-      max_side: longest side in patches that the model takes.
+      plan: which images a step has, and what takes the place of one that cannot be read.
+      view: (place in the source, the plan's view) -> what `pack` takes of one image, its `pixels` `[height, width, 3]`
+        among it; raises `UnreadableImage`.
+      pack: (what `view` gave, at most as many as the share has slots; the planned batch; the slots of the share in it)
+        -> the batch, whose `patches` are `[slots, N, 3 p p]`.
+      slot_bytes: most bytes of the patches of one image.
       share: this process's part of every batch.
     """
 
-    def __init__(self, source: Source, plan: Plan, patch: int, max_side: int, share: Share = ALL):
+    def __init__(
+        self,
+        plan: Plan,
+        view: Callable[[int, Any], Any],
+        pack: Callable[[list[Any], PlannedBatch, slice], Any],
+        slot_bytes: int,
+        share: Share = ALL,
+    ):
         if plan.batch_size % share.count:
             raise InputError(f"a batch of {plan.batch_size} images cannot be shared by {share.count} processes.")
-        self.source, self.plan, self.patch, self.max_side, self.share = source, plan, patch, max_side, share
+        self.plan, self.view, self.pack = plan, view, pack
         self.slots = plan.batch_size // share.count
-        self.most = max(1, int(source.examples.counts.max(initial=0)))
-
-    @property
-    def nbytes(self) -> int:
-        """Most bytes of the pixels of a batch."""
-        return self.slots * max(self.plan.edges) * 3 * self.patch**2
+        self.nbytes = self.slots * slot_bytes
+        self.mine = slice(share.index * self.slots, (share.index + 1) * self.slots)
 
     def __call__(self, step: int) -> Loaded:
         planned = self.plan.batch(int(step))
-        skipped: list[str] = []
-        mine = slice(self.share.index * self.slots, (self.share.index + 1) * self.slots)
-        each = (
-            planned._replace(indices=planned.indices[[place]], views=planned.views.of([place]))
-            for place in range(len(planned.indices))[mine]
-        )
-        viewed = [found for found in (self._read(one, skipped) for one in each) if found is not None]
-        sequences = pack([v.pixels for v in viewed], planned.tokens, self.slots, self.patch, self.max_side)
-        targets = pack_targets([v.example for v in viewed], self.slots, self.most)
         indices = np.full(self.slots, -1, np.int64)
-        indices[: len(viewed)] = [v.index for v in viewed]
-        real = int(sequences.grid[: len(viewed)].prod(1).sum())
-        return Loaded(int(step), TrainBatch(*sequences, **targets), indices, tuple(skipped), planned.tokens, real)
+        viewed: list[Any] = []
+        skipped: list[str] = []
+        for slot in range(len(planned.indices))[self.mine]:
+            found = self._viewed(planned, planned.image(slot), skipped)
+            if found is not None:
+                indices[len(viewed)], item = found
+                viewed.append(item)
+        batch = self.pack(viewed, planned, self.mine)
+        _, bucket, values = batch.patches.shape
+        pixels = sum(item.pixels.size for item in viewed)
+        return Loaded(int(step), batch, indices, tuple(skipped), bucket, pixels // values)
 
-    def _read(self, planned: PlannedBatch, skipped: list[str]) -> Viewed | None:
-        """A planned image or the one that takes its place; None if there is none."""
-        one: PlannedBatch | None = planned
-        pipeline, attempts = self.plan.pipeline, 0
-        while one is not None and attempts < SUBSTITUTES:
-            index, view = int(one.indices[0]), one.views.of(0)
-            example = self.source.examples[index]
+    def _viewed(self, planned: PlannedBatch, wanted: PlannedImage, skipped: list[str]) -> tuple[int, Any] | None:
+        """The place and the view of an image, or of the one that takes its place; None if nothing may."""
+        image: PlannedImage | None = wanted
+        attempts = 0
+        while image is not None and attempts < SUBSTITUTES:
             try:
-                return Viewed(index, pipeline.boxes(example, view), pipeline.pixels(self.source.read(example), view))
+                return image.place, self.view(image.place, image.view)
             except UnreadableImage as error:
                 skipped.append(str(error))
-            one = self.plan.substitute(planned.step, int(planned.indices[0]), attempts)
+            image = self.plan.substitute(planned, wanted, attempts)
             attempts += 1
-        if one is None and attempts == 1:
-            return None  # nothing may take its place
+        if image is None and attempts == 1:
+            return None
         raise InputError(f"{attempts} images in a row cannot be read, the last one: {skipped[-1]}")
 
 
-def pack_targets(examples: list[Example], slots: int, most: int) -> dict[str, np.ndarray]:
-    """The target fields of a `TrainBatch`, for at most `slots` examples of at most `most` boxes each."""
-    out = {
-        "labels": np.full((slots, most), -1, np.int32),
-        "boxes": np.zeros((slots, most, 4), np.float32),
-        "count": np.zeros(slots, np.int32),
-        "valid": np.arange(slots) < len(examples),
-    }
-    for i, example in enumerate(examples):
-        n = len(example.labels)
-        out["labels"][i, :n], out["boxes"][i, :n], out["count"][i] = example.labels, normalized_boxes(example), n
-    return out
-
-
-class Work(Protocol):
-    """Step number -> `Loaded`, what a data worker does; it must pickle."""
-
-    @property
-    def nbytes(self) -> int:
-        """Most bytes of the pixels of a batch."""
-
-    def __call__(self, step: int) -> Loaded: ...
-
-
-def load(work: Work, start: int, stop: int, workers: int = 0, ahead: int = 2) -> Generator[Loaded]:
+def load(work: LoadStep, start: int, stop: int, workers: int = 0, ahead: int = 2) -> Generator[Loaded]:
     """Runs the steps `start..stop - 1` of a plan in order, ahead of time.
 
     Args:

@@ -1,12 +1,12 @@
 """The plan: which images, in which view, share which batch. Data order is a function.
 
-Everything follows from image sizes, a seed and the number of a step; nothing is decoded. So resuming needs the step's
-number only, and neither the number of devices nor that of workers changes the order.
+Everything follows from image sizes, a seed and the number of a step, without decoding. So resuming needs only the step,
+and neither the number of devices nor that of workers changes the order.
 """
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -15,7 +15,14 @@ from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import bucket_edges, ceil_div
 
 ORDER = 2  # version of the order of data and views; a checkpoint of another cannot be resumed bit for bit
-EDGE_SAMPLES = 20_000  # views that bucket edges are chosen from, at least (small data sets: several epochs)
+EDGE_SAMPLES = 20_000  # at least this many views decide the bucket edges (several epochs of a small data set)
+
+
+class PlannedImage(NamedTuple):
+    """An image of a step."""
+
+    place: int  # in the source
+    view: Any  # what decides its view, such as the `Views` of a single image
 
 
 class PlannedBatch(NamedTuple):
@@ -23,62 +30,48 @@ class PlannedBatch(NamedTuple):
 
     step: int
     indices: np.ndarray  # int64 [n]: images by their place in the source, n at most the batch size
-    views: Views
-    tokens: int  # the bucket: patches that every sequence of the batch is padded to
+    views: Any  # of these images: `Views`, or others of which `views.of(slot)` is one
+    tokens: int = 0  # the bucket: patches that every sequence of the batch is padded to; 0 where all have one length
+
+    def image(self, slot: int) -> PlannedImage:
+        return PlannedImage(int(self.indices[slot]), self.views.of(slot))
 
 
 class Plan(Protocol):
     """Random access to the steps of a run; cheap to send to another process."""
 
-    pipeline: Pipeline
     batch_size: int
-    edges: list[int]
 
     def __len__(self) -> int: ...
 
     def batch(self, step: int) -> PlannedBatch:
         """The images of a step."""
 
-    def substitute(self, step: int, index: int, attempt: int) -> PlannedBatch | None:
-        """An image in place of an unreadable one, or None to leave its slot empty."""
+    def substitute(self, planned: PlannedBatch, wanted: PlannedImage, attempt: int) -> PlannedImage | None:
+        """An image in place of the unreadable one that was `wanted`, or None to leave its slot empty."""
 
 
-class EpochPlan(NamedTuple):
-    """The view of every image, and batches as int64 `[steps, B]` with their `[steps]` token counts."""
+class BucketedPlan(Plan, Protocol):
+    """A plan of images of several lengths."""
 
-    views: Views
-    members: np.ndarray
-    tokens: np.ndarray
+    pipeline: Pipeline
+    edges: list[int]
 
 
-class TrainingPlan:
-    """Shuffled buckets of augmented images, epoch after epoch.
-
-    Images go to the smallest bucket that holds their sequence; what does not fill a batch moves up to the next
-    bucket, and the last incomplete batch of an epoch is dropped, as in the reference.
+class PlanOfEpochs:
+    """Epochs of equally many steps, computed when one is first met.
 
     Attributes:
-      edges: token counts of the buckets, ascending: chosen to pad the plan's own sequences least.
       steps_per_epoch: the same for every epoch.
       dropped: images left out of each epoch, less than a batch.
-
-    Args:
-      sizes: int `[n, 2]`, (width, height) of the images; `InputError` if they are fewer than a batch holds.
-      pipeline: how images are augmented and resized.
-      batch_size: images of a global batch.
-      buckets: most token counts.
     """
 
-    def __init__(self, sizes: np.ndarray, pipeline: Pipeline, batch_size: int, buckets: int, epochs: int, seed: int):
-        self.sizes, self.pipeline, self.batch_size = np.asarray(sizes, np.int64), pipeline, batch_size
-        self.epochs, self.seed = epochs, seed
-        self.steps_per_epoch, self.dropped = divmod(len(self.sizes), batch_size)
+    def __init__(self, images: int, batch_size: int, epochs: int, seed: int):
+        self.images, self.batch_size, self.epochs, self.seed = images, batch_size, epochs, seed
+        self.steps_per_epoch, self.dropped = divmod(images, batch_size)
         if not self.steps_per_epoch:
-            few = f"{len(sizes)} training images do not fill one batch of {batch_size}"
+            few = f"{images} training images do not fill one batch of {batch_size}"
             raise InputError(f"{few}; lower train.batch_size.")
-        sampled = range(min(epochs, ceil_div(EDGE_SAMPLES, len(self.sizes))))
-        counts = [self.views(epoch).patches(pipeline.patch) for epoch in sampled]
-        self.edges = bucket_edges(np.concatenate([*counts, [pipeline.longest(self.sizes)]]), buckets)
 
     def __len__(self) -> int:
         return self.epochs * self.steps_per_epoch
@@ -86,36 +79,78 @@ class TrainingPlan:
     def __getstate__(self) -> dict:
         return {key: value for key, value in vars(self).items() if key != "epoch"}  # without the cache
 
+    @functools.cached_property
+    def epoch(self) -> Callable[[int], Any]:
+        """`epoch(number)`: what `_epoch` computes; the last two are kept."""
+        return functools.lru_cache(2)(self._epoch)
+
+    def _epoch(self, epoch: int) -> Any:
+        raise NotImplementedError
+
+
+def evaluation_batch_size(images: int, batch_size: int, multiple: int) -> int:
+    """At most as many slots as there are images, rounded up to a multiple: empty ones would only take memory."""
+    return min(batch_size, ceil_div(images, multiple) * multiple)
+
+
+class Epoch(NamedTuple):
+    """The view of every image, and batches as int64 `[steps, B]` with their `[steps]` token counts."""
+
+    views: Views
+    members: np.ndarray
+    tokens: np.ndarray
+
+
+class TrainingPlan(PlanOfEpochs):
+    """Shuffled buckets of augmented images, epoch after epoch.
+
+    Images go to the smallest bucket that holds their sequence; what does not fill a batch moves up to the next
+    bucket, and the last incomplete batch of an epoch is dropped, as in the reference.
+
+    Attributes:
+      edges: token counts of the buckets, ascending: those that pad the plan's own sequences least.
+
+    Args:
+      sizes: int `[n, 2]`, (width, height) of the images; `InputError` if they are fewer than a batch holds.
+      pipeline: how images are augmented and resized.
+      batch_size: images of a global batch.
+      buckets: the largest number of buckets.
+    """
+
+    def __init__(self, sizes: np.ndarray, pipeline: Pipeline, batch_size: int, buckets: int, epochs: int, seed: int):
+        super().__init__(len(sizes), batch_size, epochs, seed)
+        self.sizes, self.pipeline = np.asarray(sizes, np.int64), pipeline
+        sampled = range(min(epochs, ceil_div(EDGE_SAMPLES, len(self.sizes))))
+        counts = [self.views(epoch).patches(pipeline.patch) for epoch in sampled]
+        self.edges = bucket_edges(np.concatenate([*counts, [pipeline.longest(self.sizes)]]), buckets)
+
     def views(self, epoch: int) -> Views:
         """The view of every image in an epoch."""
         return self.pipeline.views(self.sizes, self.seed, epoch)
 
-    @functools.cached_property
-    def epoch(self) -> Callable[[int], EpochPlan]:
-        """`epoch(number) -> EpochPlan`; the last two are kept."""
-        return functools.lru_cache(2)(self._epoch)
-
-    def _epoch(self, epoch: int) -> EpochPlan:
+    def _epoch(self, epoch: int) -> Epoch:
         views = self.views(epoch)
         random = np.random.default_rng([self.seed, epoch, 1])
         groups = fill_buckets(views.patches(self.pipeline.patch), self.edges, self.batch_size, random.permutation)
         batches = [(edge, group) for edge, group in groups if len(group) == self.batch_size]
         order = random.permutation(len(batches))
         members = np.stack([group for _, group in batches])[order]
-        return EpochPlan(views, members, np.array([edge for edge, _ in batches])[order])
+        return Epoch(views, members, np.array([edge for edge, _ in batches])[order])
 
     def batch(self, step: int) -> PlannedBatch:
         epoch, place = divmod(step, self.steps_per_epoch)
         views, members, tokens = self.epoch(epoch)
         return PlannedBatch(step, members[place], views.of(members[place]), int(tokens[place]))
 
-    def substitute(self, step: int, index: int, attempt: int) -> PlannedBatch | None:
+    def substitute(self, planned: PlannedBatch, wanted: PlannedImage, attempt: int) -> PlannedImage | None:
         """The `attempt`-th image after the unreadable one, in the source's order, that fits the bucket."""
-        plan, tokens = self.epoch(step // self.steps_per_epoch), self.batch(step).tokens
-        others = (index + 1 + np.arange(len(self.sizes) - 1)) % len(self.sizes)
-        fits = others[plan.views.of(others).patches(self.pipeline.patch) <= tokens]
-        chosen = fits[attempt : attempt + 1]
-        return PlannedBatch(step, chosen, plan.views.of(chosen), tokens) if len(chosen) else None
+        views = self.epoch(planned.step // self.steps_per_epoch).views
+        others = (wanted.place + 1 + np.arange(len(self.sizes) - 1)) % len(self.sizes)
+        fits = others[views.of(others).patches(self.pipeline.patch) <= planned.tokens]
+        if attempt >= len(fits):
+            return None
+        place = int(fits[attempt])
+        return PlannedImage(place, views.of(place))
 
     def padding(self, epoch: int = 0) -> float:
         """Share of an epoch's tokens that are padding."""
@@ -129,14 +164,13 @@ class EvaluationPlan:
 
     Args:
       sizes, pipeline, buckets: see `TrainingPlan`.
-      batch_size: most images of a batch; only the last one can have fewer. More than there are images become as many
-        as there are, so that a batch takes no memory for slots that stay empty.
+      batch_size: most images of a batch, see `evaluation_batch_size`; only the last one can have fewer.
       multiple: what a batch size must be a multiple of, as `batch_size` is: the number of devices.
     """
 
     def __init__(self, sizes: np.ndarray, pipeline: Pipeline, batch_size: int, buckets: int, multiple: int = 1):
         self.pipeline = pipeline
-        self.batch_size = min(batch_size, ceil_div(len(sizes), multiple) * multiple)
+        self.batch_size = evaluation_batch_size(len(sizes), batch_size, multiple)
         self._views = pipeline.views(sizes, seed=0, epoch=0)
         counts = self._views.patches(pipeline.patch)
         self.edges = bucket_edges(counts, buckets)
@@ -149,17 +183,17 @@ class EvaluationPlan:
         edge, indices = self._groups[step]
         return PlannedBatch(step, indices, self._views.of(indices), edge)
 
-    def substitute(self, step: int, index: int, attempt: int) -> None:
+    def substitute(self, planned: PlannedBatch, wanted: PlannedImage, attempt: int) -> None:
         """No other image may take the place of one that is to be scored."""
 
 
 def fill_buckets(
     counts: np.ndarray, edges: Sequence[int], batch_size: int, order: Callable[[int], np.ndarray]
 ) -> list[tuple[int, np.ndarray]]:
-    """Groups of at most `batch_size` images with the bucket edge that holds them all.
+    """Groups of `batch_size` images, each with the bucket edge that holds them all.
 
     What does not fill a group moves up to the next bucket; only the very last group can have fewer. `counts` are the
-    lengths of `n` sequences, none above the last of the ascending `edges`; images are taken in the sequence `order(n)`.
+    lengths of `n` sequences, none above the last of the ascending `edges`; `order(n)` is the order to take them in.
     """
     bucket = np.searchsorted(edges, counts)
     queue = order(len(counts))

@@ -1,15 +1,13 @@
 """Worker processes of the loader: how they start and end, and how their batches travel.
 
-A worker writes each batch to a file and sends its name. A name is short, so a worker that dies while sending leaves
-no reader waiting for the rest of a long message. On Linux the files lie in memory; there, everything that a process
-leaves behind when it is killed (these files, and the semaphores of its workers) is found by name and removed by the
-next process that loads data.
+A worker writes each batch to a file and sends the file's name. A name is short, so no reader waits for the rest of a
+long message when a worker dies while sending. On Linux the files lie in memory. What a killed process leaves there (its
+files, and the semaphores of its workers) is found by name and removed by the next process that loads data.
 """
 
 import contextlib
 import functools
 import gc
-import math
 import multiprocessing
 import os
 import pickle
@@ -50,7 +48,7 @@ def own_folder() -> Path:
 
 
 def _lock(folder: Path) -> int | None:
-    """Locks a folder of this user; its open descriptor, or None if it is in use, gone or someone else's."""
+    """Locks a folder: its open descriptor, or None if it is in use, gone or another user's."""
     import fcntl
 
     try:
@@ -66,7 +64,7 @@ def _lock(folder: Path) -> int | None:
 
 
 def remove_leftovers() -> None:
-    """Removes the batches and semaphores of processes that were killed; those of running ones stay. Only on Linux."""
+    """Removes the batches and semaphores of killed processes; those of running ones stay. Only on Linux."""
     for folder in MEMORY.glob(f"{NAME}*"):
         lock = _lock(folder)
         if lock is None:
@@ -74,7 +72,7 @@ def remove_leftovers() -> None:
         for semaphore in MEMORY.glob(f"sem.{folder.name}-*"):
             with contextlib.suppress(OSError):
                 semaphore.unlink()
-                # Where the killed process was this one's parent, Python's tracker would complain of the loss.
+                # If the killed process was this one's parent, Python's tracker would complain of the loss.
                 name = f"/{semaphore.name.removeprefix('sem.')}"
                 resource_tracker.register(name, "semaphore")
                 resource_tracker.unregister(name, "semaphore")
@@ -103,15 +101,18 @@ def receive(path: Path) -> Any:
 
 
 def check_shared_memory(batch: int, workers: int, ahead: int, folder: Path = MEMORY) -> None:
-    """`InputError` if batches of so many bytes on their way would not fit."""
-    wanted, free = 2 * workers * (ahead + 1) * batch, shutil.disk_usage(folder).free if folder.is_dir() else math.inf
+    """`InputError` if the batches in flight, of `batch` bytes each, would not fit into shared memory."""
+    if not folder.is_dir():
+        return
+    wanted = 2 * workers * (ahead + 1) * batch
+    free = shutil.disk_usage(folder).free
     if wanted > free:
         need = f"{workers} data workers need up to {wanted / 2**20:.0f} MiB of shared memory"
         raise InputError(f"{need} and {folder} has {free / 2**20:.0f} MiB left; {ENLARGE}")
 
 
 def dead_worker(what: str) -> InputError:
-    """The error when a data worker is no more; `what` has its exit code."""
+    """The error when a data worker has died; `what` has its exit code."""
     died = f"a data worker died ({what}; -9 is often the system running out of memory)"
     lower = "lower data.workers or data.ahead, and run the same command to go on"
     return InputError(f"{died}. Give it more memory, or {lower}.")
@@ -144,9 +145,9 @@ def _received(paths: Any, folder: Path) -> Generator[Any]:
 
 
 def start_worker(index: int, count: int) -> None:
-    """In a new worker: no accelerator, no say in Ctrl-C, and an end when the parent ends."""
+    """In a new worker: uses no accelerator, ignores Ctrl-C, and ends when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A signal to the whole group is the parent's to answer: it finishes its step and ends its workers.
+    # The parent answers a signal to the whole group: it finishes its step and ends its workers.
     signal.signal(signal.SIGTERM, _exit_later)
     os.environ["JAX_PLATFORMS"] = "cpu"
     if "jax" in sys.modules:

@@ -1,14 +1,56 @@
-"""Reads COCO instances files and says what is wrong in them."""
+"""The annotations of a split in COCO's terms, which every layout gives; and the reading of COCO's own files of them."""
 
 import codecs
+import dataclasses
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from yolos_jax.datasets.headers import Header
 from yolos_jax.errors import InputError, shown
 
 Complain = Callable[[str], None]
+Content = dict[str, list[dict[str, Any]]]  # the lists of a COCO file: images, annotations and categories
+
+
+class PackedImages(Protocol):
+    """Images that lie in no files of their own. It travels to data workers, so it must be small."""
+
+    def __contains__(self, image_id: int) -> bool:
+        """Whether there is such an image."""
+
+    def __getitem__(self, image_id: int) -> bytes:
+        """An image, encoded."""
+
+    def __str__(self) -> str:
+        """Where they are, for messages."""
+
+
+@dataclasses.dataclass
+class Annotations:
+    """What a layout gives of one split: the content of a COCO annotation file, and where the images are."""
+
+    layout: str  # such as "COCO"
+    origin: str  # the file or folder that the annotations come from, for messages
+    image_folder: Path
+    # An image's file_name is relative to `image_folder`; it has no width and height where nothing on disk says them.
+    content: Content
+    notes: list[str] = dataclasses.field(default_factory=list)
+    by_spelling: bool = False  # names are as a person wrote them: look for near ones, and stay inside the folder
+    boxes: str = ""  # what the numbers of a box are, one of `settings.BOXES`; "" if the recipe says it
+    upright: bool = False  # boxes belong to images that are turned upright, as the layout's own tools do
+    has_sizes: bool = True  # whether the layout has a place for images' sizes
+    reopens: bool = False  # opening it again is cheap, so that it need not stay in memory
+    packed: PackedImages | None = None
+    headers: dict[int, Header] | None = None  # of all images by their ids, if the layout knows them
+    # (ground truth, results, image ids) -> the layout's own numbers by name
+    own_metrics: Callable[[dict, list[dict], list[int]], dict[str, float]] | None = None
+
+
+OpenAnnotations = Callable[[Complain], Annotations]
+"""Reads a split; complains of every wrong entry, which it then leaves out."""
 
 
 def stop(sentence: str) -> None:
@@ -16,7 +58,7 @@ def stop(sentence: str) -> None:
     raise InputError(sentence)
 
 
-def read_annotations(path: Path, complain: Complain = stop, sizes: bool = True) -> dict[str, list]:
+def read_annotations(path: Path, complain: Complain = stop, sizes: bool = True) -> Content:
     """Reads a COCO instances file: its lists of images, annotations and categories, whole floats as whole numbers.
 
     `complain` is called with a sentence for every entry whose id, size or name is wrong; if it returns, the entry is
@@ -24,29 +66,30 @@ def read_annotations(path: Path, complain: Complain = stop, sizes: bool = True) 
     if there is no such file, or if it is no JSON or lacks one of the lists.
     """
     content = read_json(path)
-    kept: dict[str, list] = {}
-    for key in ("images", "annotations", "categories"):
+    for key in _CHECKS:
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             listed = " (it is a list, as files of results are)" if isinstance(content, list) else ""
             raise InputError(
                 f"the annotation file {path} has no list of {key}{listed}; it must be a COCO instances file."
             )
-    for key, check in {"images": _wrong_image, "annotations": _wrong_annotation, "categories": _wrong_category}.items():
+    kept: Content = {}
+    for key, check in _CHECKS.items():
         kept[key], seen = [], set()
         for entry in content[key]:
             _whole_numbers(entry)
             sentence = check(entry, path)
-            if sentence is None and key == "images" and not _is_size(entry):
+            if sentence is None and key == "images" and not is_sized(entry):
                 if sizes:
                     sentence = _wrong_size(entry, path)
                 entry.pop("width", None)
                 entry.pop("height", None)
-            if sentence is None and key != "annotations" and entry["id"] in seen:
-                sentence = f"id {entry['id']} is listed twice among the {key} of {path}."
+            if sentence is None and key != "annotations":
+                if entry["id"] in seen:
+                    sentence = f"id {entry['id']} is listed twice among the {key} of {path}."
+                seen.add(entry["id"])
             if sentence is None:
                 kept[key].append(entry)
-                seen.add(entry["id"] if key != "annotations" else None)
             else:
                 complain(sentence)
     return kept
@@ -88,8 +131,9 @@ def _wrong_image(image: dict, path: Path) -> str | None:
     return None
 
 
-def _is_size(image: dict) -> bool:
-    return all(type(s) is int and 0 < s < 10**6 for s in (image.get("width"), image.get("height")))
+def is_sized(image: dict[str, Any]) -> bool:
+    """Whether an entry says its image's size in whole pixels."""
+    return all(type(side) is int and 0 < side < 10**6 for side in (image.get("width"), image.get("height")))
 
 
 def _wrong_size(image: dict, path: Path) -> str:
@@ -110,28 +154,15 @@ def _wrong_category(category: dict, path: Path) -> str | None:
     return f"a category of {path} has no whole-number id or no name: {shown(category)}."
 
 
-def wrong_box(annotation: dict, path: Path, categories: dict[int, Any]) -> str | None:
-    """A sentence for numbers of an annotation that make no sense, or None; `categories` are the file's by id."""
-    where = f"annotation id {shown(annotation.get('id'))} of image id {annotation['image_id']} in {path}"
-    box, category, area = annotation.get("bbox"), annotation.get("category_id"), annotation.get("area")
-    if not isinstance(box, list) or len(box) != 4 or not all(is_number(v) for v in box):
-        return f"{where} has the box {shown(box)}; it must be 4 finite numbers [x, y, width, height]."
-    if box[2] < 0 or box[3] < 0:
-        return f"{where} has the box {box} with a negative width or height; repair or remove it."
-    if area is not None and (not is_number(area) or area < 0):
-        return f"{where} has the area {shown(area)}; it must be a finite number of at least 0."
-    if annotation.get("iscrowd") not in (None, 0, 1):
-        return f"{where} has iscrowd {shown(annotation['iscrowd'])}; it must be 0 or 1."
-    if type(category) is not int or category not in categories:
-        return f"{where} has the category id {shown(category)}, which its categories lack."
-    return None
+_CHECKS = {"images": _wrong_image, "annotations": _wrong_annotation, "categories": _wrong_category}
+
+
+def orphans_of(content: Content) -> dict[int, int]:
+    """How many annotations there are of each image id that is not listed."""
+    known = {image["id"] for image in content["images"]}
+    return Counter(a["image_id"] for a in content["annotations"] if a["image_id"] not in known)
 
 
 def _is_id(value: Any) -> bool:
     """Whether it is a whole number that int64 can hold."""
     return type(value) is int and abs(value) < 2**63
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is a finite number that float32 can hold."""
-    return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) < 1e30

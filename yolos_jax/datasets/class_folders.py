@@ -54,9 +54,8 @@ class ClassFolders:
             self.notes += (f"folders inside class folders of {self.origin} are left out: {listed(sorted(deeper))}",)
         # A table of bytes: a million names take a fraction of what a list of them does, in every worker.
         self._files, self._labels = np.concatenate(files), np.concatenate(labels)
-        if max_images and max_images < len(self._labels):
-            chosen = np.linspace(0, len(self._labels) - 1, max_images).round().astype(np.int64)
-            self._files, self._labels = self._files[chosen], self._labels[chosen]
+        chosen = spread(len(self._labels), max_images)
+        self._files, self._labels = self._files[chosen], self._labels[chosen]
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -103,15 +102,21 @@ def find_split(root: Path, split: str) -> tuple[Path, tuple[str, ...]]:
 
 
 def refuse_other_classes(names: tuple[str, ...], origin: str, classes: tuple[tuple[str, ...], str] | None) -> None:
-    """`InputError` if the names of classes are not those that (names, where they are from) says."""
+    """`InputError` if the names of classes are not those of `classes`: (names, where they are from)."""
     if classes is None or classes[0] == names:
         return
     wanted, where = classes
-    more, less = ([n for n in some if n not in set(other)] for some, other in ((names, wanted), (wanted, names)))
+    more = sorted(set(names) - set(wanted), key=names.index)
+    less = sorted(set(wanted) - set(names), key=wanted.index)
     parts = [f"{listed(more)} only in {origin}"] if more else []
     parts += [f"{listed(less)} only in {where}"] if less else []
     differ = "; ".join(parts) or "the same ones in another order"
     raise InputError(f"the classes of {origin} are not those of {where}: {differ}. Both must have the same classes.")
+
+
+def spread(count: int, most: int) -> np.ndarray:
+    """int64: which of `count` images are used, at most `most` (0 for all), spread evenly over all."""
+    return np.linspace(0, count - 1, min(most or count, count)).round().astype(np.int64)
 
 
 def listed(names: list[str]) -> str:

@@ -1,16 +1,66 @@
-"""Finds images whose names are written otherwise than on disk: `\\`, another case, a folder in front. No jax here."""
+"""Finds the images that annotations list, also by a name in another spelling than on disk. No jax here."""
 
+import dataclasses
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
-from yolos_jax.datasets.annotated import FEW
-from yolos_jax.images.listing import images_below
+from yolos_jax.datasets.annotations import Annotations, Complain, PackedImages
+from yolos_jax.datasets.headers import FEW
+from yolos_jax.datasets.listing import images_below
 
 NEAR = 5  # missing images for which near names are looked up, since that is slow
+
+
+@dataclasses.dataclass(frozen=True)
+class Located:
+    """Where the images of a split lie."""
+
+    files: dict[int, str]  # the path of each image by its id, or what messages call it
+    absent: tuple[str, ...] = ()  # paths in `files` at which there is no file
+    renamed: dict[str, str] = dataclasses.field(default_factory=dict)  # paths of images, by other spellings
+    notes: tuple[str, ...] = ()
+
+
+def locate(found: Annotations, images: Sequence[dict[str, Any]], keep_absent: bool, complain: Complain) -> Located:
+    """Where each of these entries' images lies; those that are absent or outside of the folder are left out."""
+    if found.packed is not None:
+        return _locate_packed(found, found.packed, images, complain)
+    if not found.by_spelling:
+        return Located({image["id"]: os.path.join(found.image_folder, image["file_name"]) for image in images})
+    finder = Finder(found.image_folder, [image["file_name"] for image in found.content["images"]])
+    files, absent = {}, []
+    for image in images:
+        name = image["file_name"]
+        if finder.outside(name):
+            complain(f"image id {image['id']} in {found.origin} lies outside {found.image_folder}.")
+            continue
+        path = finder.find(name)
+        if path is None:
+            path = os.path.join(found.image_folder, name)
+            if not keep_absent:
+                near = finder.near(name)
+                complain(f"image id {image['id']} is listed in {found.origin} but {path} is absent{near}.")
+                continue
+            absent.append(path)
+        files[image["id"]] = path
+    return Located(files, tuple(absent), finder.renamed, tuple(finder.note(found.origin)))
+
+
+def _locate_packed(
+    found: Annotations, packed: PackedImages, images: Sequence[dict[str, Any]], complain: Complain
+) -> Located:
+    files = {image["id"]: f"{image['file_name']} of {packed}" for image in images if image["id"] in packed}
+    absent = [image["id"] for image in images if image["id"] not in files]
+    if absent:
+        listed = f"{len(absent)} of {len(found.content['images'])} images that {found.origin} lists"
+        such = f"are not in {packed}, such as image id {absent[0]}"
+        complain(f"{listed} {such}; give the annotation file that the data set was prepared from.")
+    return Located(files)
 
 
 class Finder:

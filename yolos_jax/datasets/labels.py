@@ -1,16 +1,15 @@
-"""Labels: the numbers that a model has for the categories of a data set."""
+"""Labels: the numbers that a model has for the categories of a data set, by the categories' ids or by their names."""
 
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from yolos_jax.datasets.annotations import Complain
-from yolos_jax.datasets.class_names import order_by_names
-from yolos_jax.datasets.rules import Rules
+from yolos_jax.datasets.category_names import known_names, listing, plain_name
+from yolos_jax.datasets.settings import CATEGORIES, SplitOptions
 from yolos_jax.errors import InputError
 
-CATEGORIES = ("raw", "contiguous")
 MOST_CLASSES = 100_000
 
 
@@ -23,52 +22,8 @@ class Labels:
     names: dict[int, str]  # of each label that the categories list
     of_category: dict[int, int]  # the label of each category id
 
-    @classmethod
-    def of(
-        cls,
-        listed: list[dict[str, Any]],
-        origin: str,
-        num_classes: int = 0,
-        categories: str = "raw",
-        category_ids: Sequence[int] | None = None,
-    ) -> "Labels":
-        """Numbers the categories of a data set; `InputError` if there is none, or if they do not fit the arguments.
-
-        Args:
-          listed, origin: its categories in COCO's format, and where they come from, for messages.
-          num_classes: 0 derives it from the categories.
-          categories: "raw" takes category ids as labels, as the reference does; "contiguous" numbers the ids 0, 1,
-            ... in ascending order.
-          category_ids: the category id of each label, if a model's are to be kept.
-        """
-        if categories not in CATEGORIES:
-            raise InputError(f"data.categories is {categories!r}; choose one of {', '.join(CATEGORIES)}.")
-        names = {int(c["id"]): str(c["name"]) for c in listed}
-        ids = category_ids
-        if ids is None:
-            if not names or min(names) < 0:
-                raise InputError(f"{origin} lists no category, or one with a negative id.")
-            if categories == "raw" and max(names) >= MOST_CLASSES:
-                largest = f"the largest category id of {origin} is {max(names)}, which would make as many classes"
-                raise InputError(f"{largest}; set --config.data.categories=contiguous.")
-            ids = sorted(names) if categories == "contiguous" else range(max(names) + 1)
-            # Raw ids leave gaps; more outputs than ids are allowed (the reference has 91 for COCO's 90).
-            ids = [*ids, *range(len(ids), num_classes)] if categories == "raw" else [*ids]
-        num_classes = num_classes or len(ids)
-        if num_classes > len(ids):
-            wanted = f"{origin} gives {len(ids)} classes where {num_classes} are wanted"
-            raise InputError(f"{wanted}; set --config.model.num_classes=0 to derive them.")
-        of_category = {int(category): label for label, category in enumerate(ids)}
-        too_large = [c for c in names if of_category.get(c, -1) >= num_classes]
-        if too_large:
-            wrong = f"category id {max(too_large)} of {origin} gets the label {of_category[max(too_large)]}, outside"
-            derive = "set --config.model.num_classes=0 to derive it from the file."
-            raise InputError(f"{wrong} 0..{num_classes - 1}; {derive}")
-        named = {of_category[c]: name for c, name in names.items() if c in of_category}
-        return cls(num_classes, tuple(int(i) for i in ids), named, of_category)
-
-    def wrong(self, annotation: dict[str, Any], origin: Path) -> str | None:
-        """A sentence for an annotation whose category is none of these, or None."""
+    def wrong(self, annotation: dict[str, Any], origin: str) -> str | None:
+        """A sentence for an annotation whose category has no label, or None."""
         category = annotation["category_id"]
         if category in self.of_category:
             return None
@@ -78,19 +33,116 @@ class Labels:
 
 
 def labels_of(
-    listed: list[dict[str, Any]],
-    origin: str,
-    asked: tuple[int, str, Sequence[int] | None],
-    rules: Rules,
-    complain: Complain,
-) -> tuple[Labels, tuple[str, ...]]:
-    """The labels of a data set, and notes; matched by name with those that `rules` has, if their numbers differ.
+    listed: Sequence[Mapping[str, Any]], origin: str, options: SplitOptions, complain: Complain
+) -> tuple[Labels, list[str]]:
+    """The labels of a data set, and notes.
 
-    `asked` holds the last three arguments of `Labels.of`.
+    Categories are matched by name with the labels that `options.settled` names, if their numbers contradict.
+
+    Args:
+      listed: the categories in COCO's format.
+      origin: where they come from, for messages.
+      complain: called if the names contradict and cannot be matched.
+
+    Raises:
+      InputError: there is no category, or they do not fit the options.
     """
-    num_classes, categories, category_ids = asked
-    order = order_by_names(listed, origin, rules, num_classes, categories, category_ids)
-    if order.refusal and rules.known.refuse:
-        complain(order.refusal)
-    labels = Labels.of(listed, origin, num_classes, categories, order.category_ids)
-    return labels, (order.note,) if order.note else ()
+    names = {int(category["id"]): str(category["name"]) for category in listed}
+    ids, notes = options.settled.category_ids, []
+    if _contradict(names, options):
+        settled = known_names(options.settled.label_names)
+        if _same_names(settled.values(), names.values()):
+            ids = _match(settled, names, options.num_classes)
+            differs = f"{origin} numbers the classes otherwise than {options.settled.by}"
+            notes.append(f"{differs}; they are matched by name: {listing(names)}")
+        elif options.settled.refuse and (sentence := _refusal(names, origin, options)):
+            complain(sentence)
+    return _number(names, origin, options, ids), notes
+
+
+def _number(names: dict[int, str], origin: str, options: SplitOptions, category_ids: Sequence[int] | None) -> Labels:
+    if options.categories not in CATEGORIES:
+        raise InputError(f"data.categories is {options.categories!r}; choose one of {', '.join(CATEGORIES)}.")
+    ids = _all_ids(names, origin, options) if category_ids is None else category_ids
+    num_classes = options.num_classes or len(ids)
+    if num_classes > len(ids):
+        wanted = f"{origin} gives {len(ids)} classes where {num_classes} are wanted"
+        raise InputError(f"{wanted}; set --config.model.num_classes=0 to derive them.")
+    of_category = {int(category): label for label, category in enumerate(ids)}
+    too_large = [category for category in names if of_category.get(category, -1) >= num_classes]
+    if too_large:
+        largest = max(too_large)
+        wrong = f"category id {largest} of {origin} gets the label {of_category[largest]}, outside"
+        derive = "set --config.model.num_classes=0 to derive it from the file."
+        raise InputError(f"{wrong} 0..{num_classes - 1}; {derive}")
+    named = {of_category[category]: name for category, name in names.items() if category in of_category}
+    return Labels(num_classes, tuple(int(category) for category in ids), named, of_category)
+
+
+def _all_ids(names: dict[int, str], origin: str, options: SplitOptions) -> list[int]:
+    """The category id of every label, for categories that nothing has settled."""
+    if not names or min(names) < 0:
+        raise InputError(f"{origin} lists no category, or one with a negative id.")
+    if options.categories == "contiguous":
+        return sorted(names)
+    if max(names) >= MOST_CLASSES:
+        largest = f"the largest category id of {origin} is {max(names)}, which would make as many classes"
+        raise InputError(f"{largest}; set --config.data.categories=contiguous.")
+    # Raw ids leave gaps; more outputs than ids are allowed (the reference has 91 for COCO's 90).
+    return list(range(max(max(names) + 1, options.num_classes)))
+
+
+def _settled_names(names: dict[int, str], options: SplitOptions) -> dict[int, str | None]:
+    """What the settled labels call each of these categories if they go by the numbers; None if nothing."""
+    settled = known_names(options.settled.label_names)
+    ids = _settled_ids(names, options)
+    label_of = {i: i for i in names} if ids is None else {category: label for label, category in enumerate(ids)}
+    return {category: settled.get(label_of.get(category, -1)) for category in names}
+
+
+def _settled_ids(names: dict[int, str], options: SplitOptions) -> Sequence[int] | None:
+    if options.settled.category_ids is not None:
+        return options.settled.category_ids
+    return sorted(names) if options.categories == "contiguous" else None
+
+
+def _contradict(names: dict[int, str], options: SplitOptions) -> bool:
+    """Whether a category has another name than the settled label of its number, or one that is settled nowhere."""
+    if options.names == "ids" or not known_names(options.settled.label_names):
+        return False
+    return any(
+        name is None or plain_name(name) != plain_name(names[category])
+        for category, name in _settled_names(names, options).items()
+    )
+
+
+def _same_names(names: Iterable[str], others: Iterable[str]) -> bool:
+    """Whether these are the same names, none of them twice."""
+    a, b = Counter(map(plain_name, names)), Counter(map(plain_name, others))
+    return a == b and max(a.values()) == 1
+
+
+def _match(settled: dict[int, str], names: dict[int, str], num_classes: int) -> tuple[int, ...]:
+    """The category id of every label, by names; labels without a name get ids that no annotation has."""
+    number = {plain_name(name): category for category, name in names.items()}
+    unused = max(names) + 1
+    labels = range(max(num_classes, *(label + 1 for label in settled)))
+    return tuple(number[plain_name(settled[i])] if i in settled else unused + i for i in labels)
+
+
+def _refusal(names: dict[int, str], origin: str, options: SplitOptions) -> str | None:
+    """Why the names cannot be right; None if they only lack some."""
+    called = _settled_names(names, options)
+    other = [i for i, name in called.items() if name is not None and plain_name(name) != plain_name(names[i])]
+    if not other:
+        return None
+    ids, i = _settled_ids(names, options), other[0]
+    settled = {}
+    for label, name in known_names(options.settled.label_names).items():
+        settled[ids[label] if ids is not None and label < len(ids) else label] = name
+    by = options.settled.by
+    return (
+        f"the category id {i} is {names[i]!r} in {origin} and {called[i]!r} in {by}, and the names "
+        f"are not the same ones, which could be matched: {listing(names)} against {listing(settled)}. Give data "
+        f"with the same classes, or go on by the numbers with --config.data.names=ids."
+    )

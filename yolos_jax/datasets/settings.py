@@ -1,9 +1,11 @@
 """The settings of data sets: where they lie, and how annotations and images are read. No jax here."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from yolos_jax.setting import YES, setting
 
+CATEGORIES = ("raw", "contiguous")
 BOXES = ("xywh", "xyxy", "xywh_shares", "xyxy_shares", "cxcywh_shares")  # what the numbers of a box are
 
 
@@ -53,7 +55,7 @@ class AnnotationSettings:
     val_annotations: str = setting("", "the same for evaluation", path=True, resume=YES, host=True)
     val_images: str = setting("", "the same for evaluation", path=True, resume=YES, host=True)
     categories: str = setting(
-        "raw", "labels: raw (category ids) or contiguous (ids numbered 0, 1, ...)", choices=("raw", "contiguous")
+        "raw", "labels: raw (category ids) or contiguous (ids numbered 0, 1, ...)", choices=CATEGORIES
     )
     train_boxes: str = setting(
         "xywh", "what the numbers of a box to train on are: xywh (COCO's x, y, width, height in pixels), xyxy (two "
@@ -78,3 +80,31 @@ class AnnotationSettings:
         "annotated", "where images' sizes come from: annotated, and from the images where that lacks them; or images, "
         "which looks at all of them first", choices=("annotated", "images"),
     )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Settled:
+    """What a checkpoint, or the split to train on, has settled for a data set."""
+
+    category_ids: tuple[int, ...] | None = None  # of every label
+    label_names: Mapping[int, str] | None = None  # of every label that has one
+    by: str = "the checkpoint"  # what settled it
+    refuse: bool = True  # complain of names that contradict and cannot be matched
+    exif: str = ""  # how images that EXIF turns are read if nothing tells, "upright" or "stored"; "" for upright
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitOptions:
+    """How one split is read: the settings of `data.` for it, and what is settled already."""
+
+    which: str = "train"  # or "val"
+    num_classes: int = 0  # 0 derives it from the categories
+    max_images: int = 0
+    categories: str = "raw"
+    boxes: str = "xywh"
+    names: str = "match"
+    upright: str = "auto"
+    sixteen_bit: str = "full"
+    sizes: str = "annotated"
+    keep_absent: bool = False  # keep images whose files are absent: they cannot be read, and a note counts them
+    settled: Settled = Settled()

@@ -7,12 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.splits import family_of
-from yolos_jax.datasets.upright import MEASURED, SILENT
 from yolos_jax.errors import InputError
-from yolos_jax.images.reading import decoding
-
-OWN = (MEASURED, SILENT)  # keys of entries that are of no use to others
 
 
 class Converted(NamedTuple):
@@ -31,27 +28,25 @@ def names_of(splits: Sequence[str]) -> dict[str, str]:
     return {split: name.replace("/", "_") for split, name in found.items()}
 
 
-def write_split(source: Any, name: str, out: Path, copy: bool) -> Converted:
-    """Writes one split; a `CocoSource` or a `TfdsSource` gives what is in it. `InputError` if an image is absent."""
-    content, folder = source.listed(), out / name
+def write_split(source: DataSet, name: str, out: Path, copy: bool) -> Converted:
+    """Writes one split; images are linked, or copied if that is wanted. `InputError` if one of them is absent."""
+    content, folder = source.ground_truth(), out / name
     folder.mkdir(parents=True)
-    places = {image_id: place for place, image_id in enumerate(source.examples.image_ids.tolist())}
+    examples = {example.image_id: example for example in source.examples}
     images, used = [], set[str]()
     for image in content["images"]:
-        if image["id"] not in places:
+        example = examples.get(image["id"])
+        if example is None:
             continue
-        example = source.examples[places[image["id"]]]
-        with decoding(f"the image {example.file}"):
-            data = source.packed(example)
-        target = _inside(image, example.file, data, used)
+        data = None if source.packed is None else source.file_bytes(example)
+        target = _file_name(image, example.file, data, used)
         (folder / target).parent.mkdir(parents=True, exist_ok=True)
         if data is not None:
             (folder / target).write_bytes(data)
         else:
             _put(example.file, folder / target, copy, source.origin)
-        images.append({key: value for key, value in image.items() if key not in OWN} | {"file_name": target})
-    known = {image["id"] for image in images}
-    annotations = [a for a in content["annotations"] if a["image_id"] in known]
+        images.append(image | {"file_name": target})
+    annotations = [a for a in content["annotations"] if a["image_id"] in examples]
     path = out / "annotations" / f"instances_{name}.json"
     path.parent.mkdir(exist_ok=True)
     written = {"images": images, "annotations": annotations, "categories": content["categories"]}
@@ -59,7 +54,7 @@ def write_split(source: Any, name: str, out: Path, copy: bool) -> Converted:
     return Converted(name, len(images), len(annotations), source.notes)
 
 
-def _inside(image: dict[str, Any], file: str, data: bytes | None, used: set[str]) -> str:
+def _file_name(image: dict[str, Any], file: str, data: bytes | None, used: set[str]) -> str:
     """A file name for an image, inside of its split's folder and used by no other."""
     name = os.path.normpath(image["file_name"].replace("\\", "/"))
     if data is not None and not os.path.splitext(name)[1]:

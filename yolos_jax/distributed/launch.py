@@ -53,11 +53,11 @@ def devices_of_node(environment: Mapping[str, str]) -> list[int] | None:
 
 
 def join(coordinator: str = "", processes: int = 0, process: int = -1, mode: str = "auto") -> None:
-    """Makes this process one of several, if it was started as such; call it before jax does anything.
+    """Joins the other processes, if this is one of several; call it before jax does anything.
 
     Args:
-      coordinator: `host:port` of process 0, where no launcher says it.
-      processes, process: how many there are, and which this is (0, 1, ...).
+      coordinator: `host:port` of process 0, where no launcher gives it.
+      processes, process: the number of processes, and the index of this one (0, 1, ...).
       mode: "auto" asks the environment, "on" leaves that to `jax.distributed` (Kubernetes, TPU hosts without a sign
         in the environment), "off" stays alone.
 
@@ -69,7 +69,7 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1, mode: str
     if mode == "off" or not (any(given) or found or mode == "on"):
         return
     if found == "Open MPI" and coordinator and not any(given[1:]):
-        # from version 5 on Open MPI no longer says where its processes find each other
+        # From version 5 on, Open MPI does not tell its processes the address of process 0.
         processes, process = (int(os.environ[f"OMPI_COMM_WORLD_{name}"]) for name in ("SIZE", "RANK"))
     elif found == "Open MPI" and not coordinator and "OMPI_MCA_orte_hnp_uri" not in os.environ:
         raise InputError("this Open MPI does not say where process 0 is; add --coordinator=HOST:PORT of its host.")
@@ -88,7 +88,7 @@ def _initialize(coordinator: str | None, processes: int | None, process: int | N
 
     with contextlib.suppress(AttributeError):  # this package handles SIGTERM itself
         jax.config.update("jax_enable_preemption_service", False)
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # the waiting is not Python's, which could not end it
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python could not interrupt the wait in C++
     try:
         jax.distributed.initialize(coordinator, processes, process, devices_of_node(os.environ), **TIMEOUTS)
         owners = collections.Counter(device.process_index for device in jax.devices())

@@ -18,7 +18,7 @@ from yolos_jax.distributed.launch import LOST, leave
 from yolos_jax.errors import InputError
 
 T = TypeVar("T")
-# What jax says when an exchange failed because another process is gone.
+# Words of jax's errors when an exchange failed because another process is gone.
 SIGNS_OF_LOSS = (
     "gloo", "nccl", "connection", "unavailable", "heartbeat", "coordination", "aborted", "socket", "peer",
 )  # fmt: skip
@@ -33,7 +33,7 @@ class LostProcess(InputError):
 
 
 class Processes:
-    """The processes of a run, seen from the one with this `index`; without `jax.distributed`, `count` is 1."""
+    """The processes of a run: `index` is that of this one, and `count` is 1 without `jax.distributed`."""
 
     def __init__(self) -> None:
         self.index, self.count = jax.process_index(), jax.process_count()
@@ -83,7 +83,9 @@ class Processes:
             value = work()
         except Exception as raised:  # the others wait to hear of it
             error = raised
-        trouble = 0 if error is None else 1 if isinstance(error, InputError) else 2
+        trouble = 0
+        if error is not None:
+            trouble = 1 if isinstance(error, InputError) else 2
         votes = self._gather(np.array([trouble, vote()], np.int32))
         if votes[:, 0].any():
             texts = self.allgather(f"{type(error).__name__}: {error}" if trouble == 2 else str(error))
@@ -98,8 +100,8 @@ class Processes:
         """Arrays of the primary process in all of them, as numpy and bit by bit.
 
         Args:
-          tree: nested dicts or tuples of arrays; looked at in the primary process only.
-          like: things of the same structure with `.shape` and `.dtype` (4 bytes wide).
+          tree: nested dicts or tuples of arrays; only the primary process's is used.
+          like: the same structure with `.shape` and `.dtype` (of 4 bytes).
         """
         if self.count == 1:
             return jax.tree.map(np.asarray, tree)
@@ -135,7 +137,7 @@ def _no_vote() -> int:
 
 @contextlib.contextmanager
 def reports_loss(count: int) -> Iterator[None]:
-    """Raises `LostProcess` when an exchange between `count` processes fails; lets other failures pass."""
+    """Turns a failed exchange between `count` processes into `LostProcess`; other errors pass."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -146,7 +148,7 @@ def reports_loss(count: int) -> Iterator[None]:
 
 
 def place(tree: Any, sharding: Any) -> Any:
-    """Arrays that every process has whole -> arrays on the devices of all; those that are there already stay."""
+    """Puts arrays that every process has whole on the devices of all; those with this sharding already stay."""
 
     def one(x: Any) -> Any:
         if isinstance(x, jax.Array) and x.sharding == sharding:

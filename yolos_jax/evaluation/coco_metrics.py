@@ -11,8 +11,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from yolos_jax.datasets import voc_metrics
 from yolos_jax.errors import InputError
-from yolos_jax.evaluation import voc_metrics
 from yolos_jax.evaluation.category_scores import CategoryScores
 
 ALL = "0.50:0.95"

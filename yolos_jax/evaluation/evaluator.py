@@ -8,14 +8,13 @@ import jax
 import numpy as np
 
 from yolos_jax.data.augment import Pipeline
-from yolos_jax.data.loader import Loaded, LoadStep
+from yolos_jax.data.detection_batches import detection_work
+from yolos_jax.data.loader import Loaded
 from yolos_jax.data.plan import EvaluationPlan
 from yolos_jax.datasets.dataset import DataSet
-from yolos_jax.datasets.layouts import voc
 from yolos_jax.evaluation.category_scores import CategoryScores
 from yolos_jax.evaluation.coco_metrics import scored, table, to_results, write_report
 from yolos_jax.evaluation.image_pass import Batching, ImagePass
-from yolos_jax.evaluation.voc_metrics import voc_metrics
 from yolos_jax.images.sequence import Geometry
 from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.config import Compute, YolosConfig
@@ -26,7 +25,7 @@ from yolos_jax.model.yolos import abstract, apply_on
 class Evaluation(NamedTuple):
     """Result of an evaluation."""
 
-    metrics: dict[str, float]  # the 12 numbers by name; on Pascal VOC its own, too
+    metrics: dict[str, float]  # the 12 numbers by name; those of the data's own layout, too
     results: list[dict[str, Any]]  # of a COCO results file, all queries of all images; in the primary process only
     skipped: list[str]  # a sentence for each unreadable image, which is scored as if nothing had been found in it
     categories: CategoryScores | None = None  # each category's numbers; in the primary process only
@@ -105,7 +104,7 @@ class Evaluator:
             self._batching,
             function,
             inputs,
-            lambda share: LoadStep(self.source, plan, geometry.patch, geometry.model_max_side, share),
+            lambda share: detection_work(self.source, plan, geometry.patch, geometry.model_max_side, share),
             len(plan),
             len(sizes),
         )
@@ -137,8 +136,8 @@ class Evaluator:
         return Evaluation(processes.allgather(metrics)[0], results, skipped, categories)
 
     def _score(self, results: list[dict[str, Any]], wanted: list[int]) -> tuple[dict[str, float], CategoryScores]:
-        """COCO's numbers, and VOC's own on its data; and those of each category."""
+        """COCO's numbers, and those of the data's own layout; and those of each category."""
         truth = self.source.ground_truth()
-        own = voc_metrics(truth, results, wanted) if self.source.layout == voc.NAME else {}
+        own = self.source.own_metrics(truth, results, wanted) if self.source.own_metrics else {}
         metrics, categories = scored(truth, results, wanted)
         return metrics | own, categories

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from yolos_jax.data.loader import Loaded, Share, Work, load
+from yolos_jax.data.loader import Loaded, LoadStep, Share, load
 from yolos_jax.distributed.mesh import replicated, split_over
 from yolos_jax.distributed.processes import Processes, place, reports_loss
 from yolos_jax.errors import InputError
@@ -58,7 +58,7 @@ class ImagePass:
         batching: Batching,
         function: Callable[..., tuple[jax.Array, ...]],
         inputs: Callable[[Loaded], tuple[np.ndarray, ...]],
-        work_of: Callable[[Share], Work],
+        work_of: Callable[[Share], LoadStep],
         steps: int,
         images: int,
     ):

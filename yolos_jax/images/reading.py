@@ -18,9 +18,9 @@ with contextlib.suppress(ImportError):  # the extra `heif`: from here on Pillow 
 
     pillow_heif.register_heif_opener()
 
-# Formats that Pillow tells from others and cannot decode.
-TOLD = {"BUFR", "GRIB", "HDF5", "MPEG"} | (set() if sys.platform == "win32" else {"WMF"})
-HEIF = {".heic", ".heif"}  # endings that it lacks without pillow-heif
+# Formats that Pillow recognises and cannot decode.
+NOT_DECODED = {"BUFR", "GRIB", "HDF5", "MPEG"} | (set() if sys.platform == "win32" else {"WMF"})
+HEIF = {".heic", ".heif"}  # endings that Pillow reads with pillow-heif only
 HELP_WITH_HEIF = "pip install 'yolos-jax[heif]' reads .heic"
 # What Pillow's decoders raise for damaged files of one format or another.
 DAMAGED = (OSError, SyntaxError, ValueError, RuntimeError, TypeError, EOFError, Image.DecompressionBombError)
@@ -47,14 +47,14 @@ def image_endings() -> set[str]:
     """Endings, such as `.jpg`, of files that Pillow decodes; pillow-heif's too where it is installed."""
     Image.init()
     found = Image.registered_extensions().items()
-    return {ending for ending, kind in found if kind in Image.OPEN and kind not in TOLD}
+    return {ending for ending, kind in found if kind in Image.OPEN and kind not in NOT_DECODED}
 
 
 def open_rgb(path: str | os.PathLike[str], upright: bool = False, stretch: bool = False) -> Image.Image:
-    """Decodes an image file of any format that Pillow reads completely and converts it to RGB.
+    """Decodes an image file of any format that Pillow reads, completely, and converts it to RGB.
 
-    `upright` turns it as its EXIF tag says (Pillow turns TIFF files in any case), `stretch` is that of `to_rgb`.
-    `UnreadableImage` if the file is absent, damaged, no image or not regular (a named pipe would block).
+    `upright` applies its EXIF orientation (Pillow does so for TIFF files in any case); `stretch`: see `to_rgb`.
+    `UnreadableImage` if the file is missing, damaged, no image or not a regular file (a named pipe would block).
     """
     with decoding(f"the image {path}"):
         mode = os.stat(path).st_mode
@@ -73,8 +73,8 @@ def read_rgb(image: ImageLike, name: str = "the image", stretch: bool = False) -
       stretch: see `to_rgb`.
 
     Raises:
-      UnreadableImage: the image is absent, damaged or none.
-      InputError: it is of no such type.
+      UnreadableImage: the image is missing or damaged, or it is not an image.
+      InputError: `image` is of another type.
     """
     if isinstance(image, str | os.PathLike):
         return open_rgb(image, upright=True, stretch=stretch)
@@ -104,9 +104,9 @@ def file_bytes(file: Any, name: str) -> bytes:
 
 
 def one_or_many(images: Any) -> tuple[list[ImageLike], bool]:
-    """The images as a list, and whether it was a single one that was not in a list.
+    """The images as a list, and whether `images` was a single one.
 
-    An array of four axes is a batch of images; any other iterable that is no image itself holds images.
+    An array of four axes is a batch of images; any other iterable that is not an image holds images.
     """
     kinds = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, Mapping)
     single = isinstance(images, kinds) or hasattr(images, "read")
@@ -123,7 +123,7 @@ def one_or_many(images: Any) -> tuple[list[ImageLike], bool]:
 
 @contextlib.contextmanager
 def decoding(name: str) -> Iterator[None]:
-    """Whatever a decoder raises inside becomes `UnreadableImage` with the image's name."""
+    """Turns whatever a decoder raises into `UnreadableImage` with the image's name."""
     try:
         yield
     except UnreadableImage as error:
@@ -149,7 +149,7 @@ def decode(source: Any, upright: bool = False, stretch: bool = False) -> Image.I
 
 
 def has_sixteen_bits(image: Image.Image) -> bool:
-    """Whether an opened image, not loaded yet, holds 16 bits a channel or more."""
+    """Whether an image that is open but not loaded has 16 bits a channel or more."""
     tiles = getattr(image, "tile", None)  # of images made in memory, none
     args = tiles[0].args if tiles else ""
     raw = args if isinstance(args, str) else (args or ("",))[0]  # such as RGB;16B
@@ -157,11 +157,11 @@ def has_sixteen_bits(image: Image.Image) -> bool:
 
 
 def to_rgb(image: Image.Image, upright: bool = False, stretch: bool = False) -> Image.Image:
-    """Greyscale (8 or 16 bits), palette, CMYK... -> RGB; transparency is dropped, as the reference does.
+    """Greyscale (8 or 16 bits), palette, CMYK... -> RGB; transparency is dropped, as in the reference.
 
-    `stretch` makes an image's own maximum white where it would be the largest number of 16 bits. Pillow keeps only
-    the upper 8 of 16 bits of colours, so these get few shades. `UnreadableImage` for images of floats, whose scale
-    nobody knows.
+    `stretch` makes the maximum of the image white instead of the largest 16-bit number. Pillow keeps only the upper 8
+    of 16 bits of colour images, so these get few shades. `UnreadableImage` for images of floats, whose scale is
+    unknown.
     """
     if upright:
         image = ImageOps.exif_transpose(image)

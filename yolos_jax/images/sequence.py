@@ -31,13 +31,18 @@ def ceil_div(a: int, b: int) -> int:
 def resized_sizes(sizes: np.ndarray, short_side: int | np.ndarray, max_side: int | None, patch: int = 16) -> np.ndarray:
     """The sizes that the reference resizes images to, whole patches on both sides.
 
-    The short side becomes `short_side` unless the long one would pass `max_side`; then each side is floored to a
-    multiple of `patch` on its own, so x and y scale a little differently. The order of the operations decides
-    rounding and is the reference's. Images more than about forty times as long as wide, on which it fails or exceeds
-    the bound, keep one patch at least and `max_side` rounded up to whole patches at most.
+    The short side becomes `short_side` unless the long one would exceed `max_side`; then each side is floored to a
+    multiple of `patch` on its own, so x and y scale a little differently. The order of the operations is the
+    reference's, because it decides the rounding. The reference fails on images more than about forty times as long as
+    wide, or exceeds the bound; here they get at least one patch and at most `max_side` rounded up to whole patches.
 
-    `sizes` are int `[n, 2]`, (width, height) in pixels; so is what is returned. `short_side` in pixels is one for all
-    or `[n]`; None for `max_side` means no bound.
+    Args:
+      sizes: int `[n, 2]`, (width, height) in pixels.
+      short_side: pixels, one number or `[n]`.
+      max_side: pixels; None for no bound.
+
+    Returns:
+      int64 `[n, 2]`, like `sizes`.
     """
     sizes = np.asarray(sizes, np.int64)
     short, long = sizes.min(1), sizes.max(1)
@@ -61,10 +66,10 @@ def resized_size(width: int, height: int, short_side: int, max_side: int | None,
 
 
 def most_patches(short_side: int, max_side: int, patch: int = 16, ratio: float = math.inf) -> int:
-    """A bound of the patches of any image resized by `resized_sizes`.
+    """An upper bound of the patches of any image resized by `resized_sizes`.
 
-    Only images count whose long side is at most `ratio` times as long as the short one; none, if it is below 1. A
-    short side bounded by `max_side` is rounded, so the long one may pass it, by half a pixel of the short side.
+    It holds for images whose long side is at most `ratio` times the short one; it is 0 for a ratio below 1. A short
+    side that `max_side` limits is rounded, so the long one may exceed `max_side`, by half a pixel of the short side.
     """
     if ratio < 1:
         return 0
@@ -90,7 +95,7 @@ class Geometry(NamedTuple):
 
     @classmethod
     def of(cls, short_side: int, max_side: int, patch: int, model_max_side: int) -> "Geometry":
-        """`max_side` 0 means the reference's proportion; sides the model cannot take are refused at once."""
+        """`max_side` 0 means the reference's proportion. `InputError` for sides that the model cannot take."""
         max_side = max_side or default_max_side(short_side)
         both = "data.short_side or data.max_side (--short-side, --max-side)"
         if short_side < patch or max_side < patch:
@@ -131,7 +136,7 @@ def pack(
     """Cuts images and packs them into one batch; slots beyond the images hold a single black patch.
 
     The images are `[h * p, w * p, 3]`, at most B = `batch_size`, all of one dtype and of at most N = `tokens` patches.
-    `InputError` for one longer than `max_side` patches, the longest that the model is compiled for.
+    `InputError` for an image longer than `max_side` patches, the bound that the model is compiled for.
     """
     dtype = images[0].dtype if images else np.uint8
     patches = np.zeros((batch_size, tokens, 3 * patch * patch), dtype)
@@ -147,9 +152,9 @@ def pack(
 
 
 def rounded_tokens(tokens: int) -> int:
-    """A bucket for a sequence when nothing is known about the others: at most an eighth of padding.
+    """A bucket for a sequence when the others are unknown: at most an eighth of it is padding.
 
-    Eight sizes per doubling, so a program that meets images of any shape is compiled a handful of times.
+    There are eight sizes per doubling, so a program for images of any shape is compiled a handful of times.
     """
     step = 1 << max(tokens.bit_length() - 4, 0)
     return ceil_div(tokens, step) * step
@@ -158,8 +163,8 @@ def rounded_tokens(tokens: int) -> int:
 def bucket_edges(counts: Sequence[int] | np.ndarray, buckets: int) -> list[int]:
     """At most `buckets` (1 or more) ascending token counts that pad the given sequences least.
 
-    Dynamic programming, exact for up to `MOST_COUNTS` different counts. The last edge is the largest of `counts`, the
-    number of patches of every image.
+    Dynamic programming, exact for up to `MOST_COUNTS` different counts. `counts` are the patches of every image; the
+    last edge is the largest of them.
     """
     values, frequency = np.unique(np.asarray(counts, np.int64), return_counts=True)
     if len(values) > MOST_COUNTS:  # neighbours count as the larger of them: the table below is quadratic
@@ -169,13 +174,15 @@ def bucket_edges(counts: Sequence[int] | np.ndarray, buckets: int) -> list[int]:
     n = len(values)
     images = np.concatenate([[0], np.cumsum(frequency)])
     # cost[j]: tokens computed when the first j distinct counts are covered with the edges so far
-    cost, choices = np.concatenate([[0.0], values * images[1:]]), [np.zeros(n, np.int64)]
+    cost = np.concatenate([[0.0], values * images[1:]])
+    choices = [np.zeros(n, np.int64)]
     for _ in range(min(buckets, n) - 1):
         table = cost[None, :n] + values[:, None] * (images[1:, None] - images[None, :n])
         table[np.arange(n)[None, :] > np.arange(n)[:, None]] = np.inf
         choices.append(table.argmin(1))
         cost = np.concatenate([[0.0], table.min(1)])
-    edges, j = [], n
+    edges = []
+    j = n
     while j:
         edges.append(int(values[j - 1]))
         j = int(choices.pop()[j - 1])

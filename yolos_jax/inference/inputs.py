@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from yolos_jax.datasets.listing import is_hidden
 from yolos_jax.errors import InputError, check_path
-from yolos_jax.images.listing import is_hidden
 from yolos_jax.images.reading import HEIF, HELP_WITH_HEIF, image_endings
 from yolos_jax.inference.fetching import SCHEMES
 

@@ -1,8 +1,8 @@
 """Attention over sequences whose padding is a tail, never holding an N x N array.
 
-One head at a time, all queries meet a block of keys. So the small operand of every product but two is the one on the
-right, which libraries for CPUs copy into tiles before they multiply, and no large array is transposed. The gradient
-computes the scores again from the saved log of the sums of exponentials, as FlashAttention does (arXiv 2205.14135).
+It computes one head at a time, all queries against a block of keys. So the smaller operand of all products but two is
+on the right, where libraries for CPUs copy it into tiles, and no large array is transposed. The gradient computes the
+scores again from the saved log of the sums of exponentials, as FlashAttention does (arXiv 2205.14135).
 """
 
 import math
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-ATTENTION = "attention"  # what `attend` computes is named so for `jax.checkpoint`: a policy can save it
+ATTENTION = "attention"  # the name of the output of `attend` in the policies of `jax.checkpoint`
 
 
 def attention_weights(q: jax.Array, k: jax.Array, length: jax.Array) -> jax.Array:
@@ -31,7 +31,7 @@ def attention_weights(q: jax.Array, k: jax.Array, length: jax.Array) -> jax.Arra
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, block: int) -> jax.Array:
-    """Multi-head attention `[B, Q, heads, d]` in the dtype of `v`, for at most `block` keys (or queries) at a time.
+    """Multi-head attention `[B, Q, heads, d]` in the dtype of `v`, for a block of keys at a time.
 
     Memory is O(block * N) forward and backward, for one head. Scores, sums and statistics are float32. Differentiable
     in reverse mode only.
@@ -40,7 +40,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, block: i
       q: `[B, Q, heads, d]`.
       k, v: `[B, N, heads, d]`.
       length: int32 `[B]`, real tokens of each sequence, at least 1; the rest is ignored.
-      block: static, most keys that all queries meet at a time; at most so many queries meet all keys at once.
+      block: static, the most keys to take at a time. With at most this many queries, all keys are taken at once.
     """
     return _attend(q, k, v, length, block)[0]
 
@@ -52,7 +52,7 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, block: 
     """The result, and what the gradient needs."""
     blocks = _blocks(q, k, block)
     padding = _padding(k, length, blocks)
-    # Padding repeats the first key, so that the largest score is a real one's before padding is taken out.
+    # Padding repeats the first key, so the largest score is that of a real key before padding is masked.
     real = jnp.arange(k.shape[1]) < length[:, None]
     keys = _by_head(jnp.where(real[..., None, None], k, k[:, :1]), blocks, "edge")
 
@@ -64,9 +64,11 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, block: 
             k, v, padding = part
             scores = _product("bqd,bnd->bqn", q, k)
             new = jnp.maximum(most, scores.max(-1, keepdims=True))
-            weights, shrink = jnp.exp(scores - new + padding), jnp.exp(most - new)
+            weights = jnp.exp(scores - new + padding)
+            shrink = jnp.exp(most - new)
             total = total * shrink + weights.sum(-1, keepdims=True)
-            return (new, total, out * shrink + _product("bqn,bnd->bqd", weights.astype(v.dtype), v)), None
+            out = out * shrink + _product("bqn,bnd->bqd", weights.astype(v.dtype), v)
+            return (new, total, out), None
 
         zero = jnp.zeros((*q.shape[:2], 1), jnp.float32)
         start = zero - jnp.inf, zero, jnp.zeros(q.shape, jnp.float32)
@@ -80,13 +82,14 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, block: 
 
 def _gradient(block: int, saved: tuple, given: jax.Array) -> tuple:
     q, k, v, length, out, log_sums = saved
-    blocks, scale = _blocks(q, k, block), q.shape[-1] ** -0.5
+    blocks = _blocks(q, k, block)
+    scale = q.shape[-1] ** -0.5
     padding = _padding(k, length, blocks)
-    along = _product("bqhd,bqhd->hbq", out, given)[..., None]  # how much of the gradient the softmax takes back
+    along = _product("bqhd,bqhd->hbq", out, given)[..., None]  # what the softmax subtracts from its gradient
 
     def head(parts: tuple) -> tuple[jax.Array, tuple]:
         q, keys, values, given, log_sums, along = parts
-        # Transposed here once for all blocks; the barrier keeps the compiler from doing it for each.
+        # Transposed once for all blocks; the barrier keeps the compiler from doing it for each.
         q_turned, given_turned = jax.lax.optimization_barrier((q.swapaxes(1, 2), given.swapaxes(1, 2)))
 
         def meet(q_gradient: jax.Array, part: tuple) -> tuple[jax.Array, tuple]:
@@ -136,6 +139,6 @@ def _by_token(x: jax.Array) -> jax.Array:
 
 
 def _padding(k: jax.Array, length: jax.Array, blocks: tuple[int, int]) -> jax.Array:
-    """What is added to scores, `[blocks, B, 1, rows]`: 0 for a real key, else minus infinity."""
+    """The mask that is added to scores, `[blocks, B, 1, rows]`: 0 for a real key, else minus infinity."""
     row = jnp.where(jnp.arange(math.prod(blocks)) < length[:, None], 0.0, -jnp.inf)
     return row.reshape(k.shape[0], blocks[0], 1, blocks[1]).swapaxes(0, 1)

@@ -1,8 +1,7 @@
 """Attention by cuDNN on NVIDIA GPUs, and the choice between it and attention in blocks.
 
-The choice is made before anything is traced, by the device that a program is for. Nothing in the program depends on
-it any more: `jax.lax.platform_dependent` would trace both ways everywhere, and a program kept for export could not
-have cuDNN's calls in it.
+The choice is made before anything is traced, from the device that a program is for. `jax.lax.platform_dependent` would
+trace both ways everywhere, and an exported program cannot contain cuDNN's calls.
 """
 
 import dataclasses
@@ -20,8 +19,9 @@ GPU_BLOCK = 1024  # queries at a time on a GPU, which smaller blocks would not f
 def attend_cudnn(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array) -> jax.Array:
     """As `attention.attend`, by cuDNN's fused kernels: nothing of size Q x N is in memory, forward or backward.
 
-    cuDNN takes head sizes that are multiples of 8, and some versions' gradients even lengths only. So both are padded:
-    zeros add nothing to a product, keys from `length` on are ignored, and what queries too many say is cut off.
+    cuDNN needs head sizes that are multiples of 8, and the gradients of some versions need even lengths. So both are
+    padded: zeros add nothing to a product, keys from `length` on are ignored, and the outputs of the padded queries are
+    dropped.
 
     Args:
       q: bfloat16 `[B, Q, heads, d]`.
@@ -31,16 +31,14 @@ def attend_cudnn(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array) ->
     queries, size = q.shape[1], q.shape[-1]
     q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, -size % 8))) for x in (q, k, v))
     scale = size**-0.5  # of the true head size
-    out = jax.nn.dot_product_attention(
-        q, k, v, scale=scale, key_value_seq_lengths=length, implementation="cudnn"
-    )  # fmt: skip
+    out = jax.nn.dot_product_attention(q, k, v, scale=scale, key_value_seq_lengths=length, implementation="cudnn")
     return out[:, :queries, :, :size]
 
 
 def decided(compute: Compute, config: NetworkConfig, device: jax.Device) -> Compute:
-    """`compute` with `attention` settled for a device on which a program is to run: "blocks" or "cudnn".
+    """`compute` with `attention` decided for the device that a program runs on: "blocks" or "cudnn".
 
-    On GPUs, "auto" also makes blocks larger. `InputError` if cuDNN is asked for and cannot be had.
+    On GPUs, "auto" also makes blocks larger. `InputError` if cuDNN is asked for and not available.
     """
     obstacle = _obstacle(compute, config.width // config.heads, device)
     if compute.attention == "cudnn" and obstacle:
@@ -56,7 +54,7 @@ def decided(compute: Compute, config: NetworkConfig, device: jax.Device) -> Comp
 def _obstacle(compute: Compute, head: int, device: jax.Device) -> str:
     """Why cuDNN cannot compute attention; empty if it can."""
     capability = re.fullmatch(r"(\d+)\.(\d+)", str(getattr(device, "compute_capability", "")))
-    if device.platform != "gpu" or capability is None:  # AMD's are called gfx90a and the like
+    if device.platform != "gpu" or capability is None:  # AMD's capabilities are names like gfx90a
         return f"cuDNN needs an NVIDIA GPU and the device is {device.device_kind!r} ({device.platform})"
     if int(capability[1]) < 8:
         return f"cuDNN's attention needs a GPU of compute capability 8.0 and {device.device_kind!r} has {capability[0]}"

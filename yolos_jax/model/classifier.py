@@ -15,19 +15,19 @@ from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import Compute
 from yolos_jax.model.init import fill, starting_values
 from yolos_jax.model.position import resize_to_tokens
-from yolos_jax.model.vit import Block, LayerNorm, Linear, parameter
-from yolos_jax.model.yolos import WORTH_SAVING, normalize
+from yolos_jax.model.vit import Block, LayerNorm, Linear, parameter, scan_blocks
+from yolos_jax.model.yolos import normalize
 
 
 class Logits(NamedTuple):
-    """What the network says about a batch."""
+    """What the network computes of a batch."""
 
     cls: jax.Array  # float32 [B, K], by the CLS token
     distilled: jax.Array | None  # float32 [B, K], by the distillation token, if there is one
 
     @property
     def mean(self) -> jax.Array:
-        """float32 `[B, K]`: what the image is classified by."""
+        """float32 `[B, K]`: what decides the class."""
         return self.cls if self.distilled is None else (self.cls + self.distilled) / 2
 
 
@@ -46,7 +46,7 @@ class SquarePositions(nnx.Module):
         if table.shape[:2] != (rows, columns):
             size = jnp.array([rows, columns], jnp.int32)
             patches = resize_to_tokens(table, size, rows * columns, max(rows, columns))
-        return jnp.concatenate([*_there(self.cls, self.dist), patches])
+        return jnp.concatenate([*_existing(self.cls, self.dist), patches])
 
 
 class Classifier(nnx.Module):
@@ -65,7 +65,8 @@ class Classifier(nnx.Module):
         self, config: ClassifierConfig, compute: Compute = Compute(), *, rngs: nnx.Rngs, scheme: str = "reference"
     ):
         self.config, self.compute = config, compute
-        width, scanned = config.width, (config.depth - 1,)
+        width = config.width
+        scanned = (config.depth - 1,)
         self.patch_embed = Linear(config.patch_values, width)
         self.cls_token = parameter(1, width)
         self.dist_token = parameter(1, width) if config.distilled else None
@@ -94,39 +95,35 @@ class Classifier(nnx.Module):
             raise InputError(f"sequences of {patches.shape[1]} patches are no images of {rows} x {columns} patches.")
         if patches.dtype == jnp.uint8:
             patches = normalize(patches)
-        special = jnp.concatenate(_there(self.cls_token, self.dist_token)).astype(dtype)
+        special = jnp.concatenate(_existing(self.cls_token, self.dist_token)).astype(dtype)
         special = jnp.broadcast_to(special, (patches.shape[0], *special.shape))
         x = jnp.concatenate([special, self.patch_embed(patches.astype(dtype))], axis=1)
         x += self.pos_embed(rows, columns).astype(dtype)
         length = jnp.full(x.shape[:1], x.shape[1], jnp.int32)
         graph, layers = nnx.split(self.blocks)
-        each = None if branches is None else branches.swapaxes(0, 1)
 
         def step(x: jax.Array, layer: tuple[nnx.State, jax.Array | None]) -> tuple[jax.Array, None]:
             return nnx.merge(graph, layer[0])(x, length, branches=layer[1])[0], None
 
-        # As in `Yolos`.
-        remat, cudnn = self.compute.remat, self.compute.attention == "cudnn"
-        saving = jax.checkpoint(step, prevent_cse=False, policy=None if remat else WORTH_SAVING)
-        scanned = layers, None if each is None else each[:-1]
-        x, _ = jax.lax.scan(saving if remat or not cudnn else step, x, scanned)
-        asked = slice(0, config.special_tokens)
-        x, _ = self.last_block(x, length, asked, branches=None if each is None else each[-1])
+        special_tokens = slice(0, config.special_tokens)
+        if branches is None:
+            x, _ = scan_blocks(step, x, (layers, None), self.compute)
+            x, _ = self.last_block(x, length, special_tokens)
+        else:
+            each = branches.swapaxes(0, 1)
+            x, _ = scan_blocks(step, x, (layers, each[:-1]), self.compute)
+            x, _ = self.last_block(x, length, special_tokens, branches=each[-1])
         x = self.norm(x).astype(jnp.float32)
-        return Logits(_of(self.head, x[:, 0]), None if self.head_dist is None else _of(self.head_dist, x[:, 1]))
+        distilled = None if self.head_dist is None else self.head_dist(x[:, 1:2])[:, 0]
+        return Logits(self.head(x[:, :1])[:, 0], distilled)
 
 
-def _there(*parameters: nnx.Param | None) -> list[jax.Array]:
+def _existing(*parameters: nnx.Param | None) -> list[jax.Array]:
     return [one[...] for one in parameters if one is not None]
 
 
-def _of(head: Linear, x: jax.Array) -> jax.Array:
-    """A head's logits of one token of each image, `[B, D]`."""
-    return head(x[:, None])[:, 0]
-
-
 def stochastic_depth(keep: jax.Array, rate: float) -> jax.Array:
-    """float32 `[B, depth, 2]` for `Classifier`: 0 for branches that are left out, else what keeps the expectation.
+    """float32 `[B, depth, 2]` for `Classifier`: 0 for dropped branches, else the factor that keeps the expectation.
 
     The rate grows linearly from 0 at the first block to `rate` at the last. `keep` is bool or uint8 of the same shape.
     """
@@ -134,7 +131,7 @@ def stochastic_depth(keep: jax.Array, rate: float) -> jax.Array:
 
 
 def drop_rates(depth: int, rate: float) -> np.ndarray:
-    """float32 `[depth]`: how often a branch of each block is left out."""
+    """float32 `[depth]`: the probability that a branch of each block is dropped."""
     return np.linspace(0.0, rate, depth).astype(np.float32)
 
 

@@ -1,7 +1,7 @@
 """Starting values of the parameters, drawn on the host.
 
-NumPy, not `jax.random`: nothing has to be compiled (some sixty small programs otherwise, ten seconds), and a seed
-means the same numbers on every device.
+NumPy, not `jax.random`: that would compile some sixty small programs in ten seconds, and a seed gives the same numbers
+on every device.
 """
 
 import math
@@ -22,8 +22,8 @@ POSITION_SCALE = 0.7  # of sine-cosine positions and DET tokens; patch embedding
 def fill(model: nnx.Module, key: jax.Array, scheme: str) -> None:
     """Gives every declared parameter (a `jax.ShapeDtypeStruct`) of a model its starting values, in place.
 
-    The words of `key` are the seed of `starting_values`. One host callback draws them all. So a compiled constructor,
-    too, gives a network that is ready, and one that is only traced for its shapes draws nothing.
+    The words of `key` are the seed of `starting_values`. One host callback draws all of them, so the constructor can be
+    compiled, and draws nothing when it is only traced for shapes.
     """
     check_scheme(scheme)
     shapes = nnx.to_pure_dict(nnx.state(model))
@@ -48,9 +48,9 @@ def starting_values(shapes: dict, seed: Sequence[int], scheme: str = "reference"
       shapes: nested dict of things with a `.shape`, as `model.yolos.abstract` gives.
       seed: one or more numbers; every parameter's values depend on them and on the parameter's name only.
       scheme: "reference": normal with deviation 0.02 for matrices, tokens and position embeddings, PyTorch's default
-        for the heads and the patch convolution, meant to be followed by DeiT's weights. "from_nothing": for training
-        without any. From nothing the former learns slowly: tokens and positions are tiny beside the patch embeddings,
-        so for thousands of steps no query can tell where it looks. Here all are on one scale: matrices normal with
+        for the heads and the patch convolution; DeiT's weights are then loaded over them. "from_nothing": for training
+        without pre-trained weights, where "reference" learns slowly: its tokens and positions are tiny beside the patch
+        embeddings, so no query can localise for thousands of steps. Here all are on one scale: matrices normal with
         deviation 1/sqrt(fan in), sine-cosine positions (as in arXiv 2205.01580), DET tokens far apart.
 
     Returns:
@@ -76,7 +76,8 @@ def _random(names: tuple[str, ...], seed: Sequence[int]) -> np.random.Generator:
 
 def _linear(layer: dict, names: tuple[str, ...], seed: Sequence[int], scheme: str) -> dict[str, np.ndarray]:
     kernel, bias = layer["kernel"].shape, layer["bias"].shape
-    rng, bound = _random(names, seed), kernel[-2] ** -0.5
+    rng = _random(names, seed)
+    bound = kernel[-2] ** -0.5
     if names[0] in ("class_head", "box_head", "patch_embed"):  # PyTorch's default, biases too
         draw = {"kernel": rng.random(kernel, np.float32), "bias": rng.random(bias, np.float32)}
         return {key: (2.0 * value - 1.0) * np.float32(bound) for key, value in draw.items()}
@@ -85,7 +86,7 @@ def _linear(layer: dict, names: tuple[str, ...], seed: Sequence[int], scheme: st
 
 
 def _table(shape: tuple[int, ...], names: tuple[str, ...], seed: Sequence[int], scheme: str) -> np.ndarray:
-    """Tokens and position embeddings. The reference cuts its normal at a hundred deviations: never."""
+    """Tokens and position embeddings. The reference truncates its normal at a hundred deviations, which is never."""
     if scheme == "from_nothing" and names == ("pos_embed", "grid"):
         return np.float32(POSITION_SCALE) * sine_cosine(*shape)
     large = scheme == "from_nothing" and names == ("det_tokens",)

@@ -2,8 +2,8 @@
 
 The reference resizes with torch's bicubic (`align_corners=False`): kernel a = -0.75, taps outside the grid repeat the
 border, no antialiasing when shrinking. `jax.image.resize` differs in all three, hence this file. A token's embedding
-is the weighted sum of 4 x 4 of the grid's; which ones, and how much, depends on the wanted size, so that one compiled
-program serves every size. The gradient is two matrix products, because adding token by token would be slow.
+is the weighted sum of 4 x 4 embeddings of the grid, gathered by the wanted size, so one compiled program serves every
+size. The gradient is two matrix products, because scattering token by token would be slow.
 """
 
 from functools import partial
@@ -19,7 +19,7 @@ A = -0.75  # torch's cubic coefficient
 
 
 def cubic_taps(size_in: int, size_out: jax.Array, at: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Which places of an axis a resized place is the weighted sum of.
+    """The taps of bicubic resizing along one axis.
 
     Args:
       size_in: length of the source axis.
@@ -59,7 +59,8 @@ def resize_to_tokens(grid: jax.Array, size: jax.Array, tokens: int, max_side: in
     Returns:
       float32 `[tokens, D]`: row `i` is the embedding of patch (i // w, i % w), zero for padding.
     """
-    flat, i = jnp.asarray(grid).reshape(-1, grid.shape[-1]), jnp.arange(tokens)
+    flat = jnp.asarray(grid).reshape(-1, grid.shape[-1])
+    i = jnp.arange(tokens)
     weights_y, y = cubic_taps(grid.shape[0], size[0], i // size[1])
     weights_x, x = cubic_taps(grid.shape[1], size[1], i % size[1])
     out = jnp.zeros((tokens, grid.shape[-1]), jnp.float32)
@@ -70,14 +71,17 @@ def resize_to_tokens(grid: jax.Array, size: jax.Array, tokens: int, max_side: in
 
 
 def _forward(grid: jax.Array, size: jax.Array, tokens: int, max_side: int) -> tuple[jax.Array, tuple]:
-    # The empty array tells the grid's shape, whose numbers a linear function's gradient does not need.
+    # The gradient of a linear function needs the grid's shape only, which the empty array carries.
     return resize_to_tokens(grid, size, tokens, max_side), (jnp.empty((*grid.shape[:2], 0)), size)
 
 
 def _backward(tokens: int, max_side: int, saved: tuple[jax.Array, jax.Array], given: jax.Array) -> tuple:
     """The transposed resizing: tokens onto a canvas of `max_side`, then a product along each axis."""
-    (height, width, _), size, bound = saved[0].shape, saved[1], min(max_side, tokens)
-    y, x = jnp.arange(bound)[:, None], jnp.arange(bound)
+    empty, size = saved
+    height, width, _ = empty.shape
+    bound = min(max_side, tokens)
+    x = jnp.arange(bound)
+    y = x[:, None]
     canvas = given[jnp.minimum(y * size[1] + x, tokens - 1)]
     canvas = jnp.where(((y < size[0]) & (x < size[1]))[..., None], canvas, 0.0)
 

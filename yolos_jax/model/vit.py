@@ -1,17 +1,26 @@
 """The parts of a Vision Transformer: linear layer, norm, attention layer, MLP, block.
 
-Plain `nnx.Module`s whose parameters are named kernel/bias/scale. They declare shapes and hold no numbers: `Yolos`
-fills all of them at once (`model/init.py`). `layers`, where a part takes it, is a leading axis of every parameter: so
-many parts of the same shape, one on top of the other.
+Plain `nnx.Module`s whose parameters are named kernel/bias/scale. They declare shapes and hold no numbers: the network
+fills all of them at once (`model/init.py`). `layers`, where a part takes it, is a leading axis of every parameter,
+which stacks that many parts of the same shape.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from yolos_jax.model.attention import attend, attention_weights
+from yolos_jax.model.attention import ATTENTION, attend, attention_weights
 from yolos_jax.model.attention_cudnn import attend_cudnn
 from yolos_jax.model.config import Compute, NetworkConfig
+
+# What the gradient of a block takes from its forward pass: products and attention. It computes the rest (norms, GELU)
+# again, which is faster than writing and reading two and a half times as much.
+WORTH_SAVING = jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable, jax.checkpoint_policies.save_only_these_names(ATTENTION)
+)
 
 
 def parameter(*shape: int) -> nnx.Param:
@@ -23,8 +32,8 @@ def parameter(*shape: int) -> nnx.Param:
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`x @ kernel`, `[B, N, in]` and `[in, out]`; differentiable in reverse mode only.
 
-    The kernel's gradient transposes the narrower operand before the product, in a step of its own: derived, XLA's CPU
-    compiler transposes the wider one together with all that computes it, and the product takes a third longer.
+    The kernel's gradient transposes the narrower operand first, in a step of its own. Without that, XLA's CPU compiler
+    transposes the wider one, fused with everything that computes it, and the product takes a third longer.
     """
     return x @ kernel
 
@@ -94,19 +103,19 @@ class Attention(nnx.Module):
         return x.reshape(*x.shape[:2], -1, self.heads, self.proj.kernel.shape[-1] // self.heads)
 
     def queries_and_keys(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What each token asks and what it answers to, `[B, N, heads, D / heads]`, of normed tokens `[B, N, D]`."""
+        """Queries and keys, `[B, N, heads, D / heads]`, of normed tokens `[B, N, D]`."""
         q, k = jnp.moveaxis(self._split(self.qkv.columns(x, 0, 2 * x.shape[-1])), 2, 0)
         return q, k
 
     def __call__(
         self, x: jax.Array, length: jax.Array, queries: slice, want_weights: slice | None
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Attention of the tokens `queries` over all tokens: (`[B, Q, D]`, weights `[B, heads, rows, N]` or None).
+        """Attention of some tokens over all tokens: (`[B, Q, D]`, weights `[B, heads, rows, N]` or None).
 
         Args:
           x: `[B, N, D]`.
           length: int32 `[B]`, real tokens.
-          queries: which tokens ask (all of them, or the DET tokens).
+          queries: the tokens to compute (all of them, or the DET tokens).
           want_weights: tokens whose attention weights to return too, or None.
         """
         width = x.shape[-1]
@@ -116,8 +125,8 @@ class Attention(nnx.Module):
             q = self._split(self.qkv.columns(x[:, queries], 0, width))[:, :, 0]
             k, v = jnp.moveaxis(self._split(self.qkv.columns(x, width, 3 * width)), 2, 0)
         out = attend_cudnn(q, k, v, length) if self.cudnn else attend(q, k, v, length, self.query_block)
-        # Heads are put side by side one by one: XLA for GPUs finds no tiles for some products of a transposition (the
-        # last block's, of several images), and it makes one of a plain reshape.
+        # Concatenates the heads one by one. XLA would turn a plain reshape into a transposition, and for GPUs it finds
+        # no tiling of some products of one (the last block's, for several images).
         each = out.swapaxes(1, 2)
         out = self.proj(jnp.concatenate([each[:, head] for head in range(self.heads)], axis=-1))
         if want_weights is None:
@@ -138,7 +147,7 @@ class Mlp(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Pre-norm transformer block. With `queries` it returns only those tokens; keys and values still come from all."""
+    """Pre-norm transformer block. With `queries` it computes only those tokens; keys and values still come from all."""
 
     def __init__(self, config: NetworkConfig, compute: Compute, layers: tuple[int, ...] = ()):
         self.norm1 = LayerNorm(config, layers)
@@ -156,12 +165,22 @@ class Block(nnx.Module):
     ) -> tuple[jax.Array, jax.Array | None]:
         """`[B, N, D]` -> (`[B, Q, D]`, attention weights of `want_weights` or None).
 
-        `branches` `[B, 2]` is what each image's attention and MLP are multiplied by before they are added: stochastic
-        depth. None is 1.
+        `branches` `[B, 2]` scales each image's attention and MLP before they are added (stochastic depth); None is 1.
         """
         mixed, weights = self.attn(self.norm1(x), length, queries, want_weights)
         x = x[:, queries] + _scaled(mixed, branches, 0)
         return x + _scaled(self.mlp(self.norm2(x)), branches, 1), weights
+
+
+def scan_blocks(
+    step: Callable[[jax.Array, Any], tuple[jax.Array, Any]], x: jax.Array, layers: Any, compute: Compute
+) -> tuple[jax.Array, Any]:
+    """`jax.lax.scan` of `step` over stacked blocks, which saves for the gradient what is worth its memory."""
+    if compute.attention == "cudnn" and not compute.remat:
+        return jax.lax.scan(step, x, layers)  # the residuals of cuDNN's attention have no name for a policy to save
+    policy = None if compute.remat else WORTH_SAVING
+    # prevent_cse guards against a common subexpression elimination that cannot happen in a scan.
+    return jax.lax.scan(jax.checkpoint(step, prevent_cse=False, policy=policy), x, layers)
 
 
 def _scaled(x: jax.Array, branches: jax.Array | None, which: int) -> jax.Array:
@@ -177,7 +196,7 @@ class Head(nnx.Module):
         self.fc3 = Linear(width, size_out)
 
     def hidden(self, x: jax.Array) -> jax.Array:
-        """What the last layer takes."""
+        """The input of the last layer."""
         return jax.nn.relu(self.fc2(jax.nn.relu(self.fc1(x))))
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -185,6 +204,6 @@ class Head(nnx.Module):
 
 
 def prepend(cls: jax.Array, det: jax.Array, patches: jax.Array) -> jax.Array:
-    """Puts what all images share, `[1, D]` and `[Q, D]`, before each one's `[B, N, D]`: `[B, 1 + Q + N, D]`."""
+    """Puts the tokens that all images share, `[1, D]` and `[Q, D]`, before `[B, N, D]`: `[B, 1 + Q + N, D]`."""
     shared = jnp.concatenate([cls, det])
     return jnp.concatenate([jnp.broadcast_to(shared, (patches.shape[0], *shared.shape)), patches], axis=1)

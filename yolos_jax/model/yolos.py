@@ -8,28 +8,20 @@ import jax.numpy as jnp
 from flax import nnx
 
 from yolos_jax.errors import InputError
-from yolos_jax.model.attention import ATTENTION
 from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.init import fill, starting_values
 from yolos_jax.model.position import Positions
-from yolos_jax.model.vit import Block, Head, LayerNorm, Linear, parameter, prepend
+from yolos_jax.model.vit import Block, Head, LayerNorm, Linear, parameter, prepend, scan_blocks
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet statistics of RGB in 0..1
 STD = (0.229, 0.224, 0.225)
-# What a block's gradient takes from its forward pass: products and attention. The rest (norms, GELU) it computes
-# again, which is faster than writing and reading two and a half times as much.
-WORTH_SAVING = jax.checkpoint_policies.save_from_both_policies(
-    jax.checkpoint_policies.dots_with_no_batch_dims_saveable, jax.checkpoint_policies.save_only_these_names(ATTENTION)
-)
-
-
-# Patches of an image from which one CPU takes a batch's images in turn: the activations of several fall out of its
-# caches. Four images of S are 4 % faster at once at 336 patches; in turn, 11 % at 1,344 and 17 % at 3,300.
+# From this many patches on, one CPU computes the images of a batch in turn: the activations of several do not fit its
+# caches. Four images of S are 4 % faster together at 336 patches; in turn, 11 % at 1,344 and 17 % at 3,300.
 LARGE = 1000
 
 
 class Outputs(NamedTuple):
-    """What the network says about a batch."""
+    """What the network computes of a batch."""
 
     logits: jax.Array  # float32 [B, Q, K + 1]; index K is "no object"
     boxes: jax.Array  # float32 [B, Q, 4], cxcywh as fractions of the image's sides
@@ -40,7 +32,7 @@ class Outputs(NamedTuple):
 
 
 Layers = tuple[int, ...]
-# (block, what goes into it [B, T, D], the DET tokens that come out of it [B, Q, D], int32 [B] real tokens) -> arrays
+# (block, its input [B, T, D], the DET tokens of its output [B, Q, D], int32 [B] real tokens) -> arrays
 Look = Callable[[Block, jax.Array, jax.Array, jax.Array], Any]
 
 
@@ -59,7 +51,8 @@ class Yolos(nnx.Module):
 
     def __init__(self, config: YolosConfig, compute: Compute = Compute(), *, rngs: nnx.Rngs, scheme: str = "reference"):
         self.config, self.compute = config, compute
-        width, scanned = config.width, (config.depth - 1,)
+        width = config.width
+        scanned = (config.depth - 1,)
         self.patch_embed = Linear(config.patch_values, width)
         self.cls_token = parameter(1, width)
         self.det_tokens = parameter(config.det_tokens, width)
@@ -84,25 +77,28 @@ class Yolos(nnx.Module):
           grid: int32 `[B, 2]`, each image's (h, w) in patches; both sides at most `compute.max_side` (the host
             checks, see `sequence.pack`).
           attention_layers: static; blocks whose DET attention to return (negative numbers count from the last).
-          look: static; is shown every block, for `Outputs.seen`.
+          look: static; called on every block, for `Outputs.seen`.
 
         Returns:
-          `Outputs`; an image's do not depend on what it is batched with.
+          `Outputs`; those of an image do not depend on what it is batched with.
         """
-        depth, queries, dtype = self.config.depth, self.config.det_tokens, jnp.dtype(self.compute.compute_dtype)
+        depth, queries = self.config.depth, self.config.det_tokens
+        dtype = jnp.dtype(self.compute.compute_dtype)
         for layer in attention_layers or ():
             if not -depth <= layer < depth:
                 raise InputError(f"there is no layer {layer}; the model has {depth}, counted from 0.")
         if patches.dtype == jnp.uint8:
             patches = normalize(patches)
         grid = jnp.asarray(grid)  # what `jax.checkpoint` closes over cannot be NumPy's
-        tokens, area = patches.shape[1], grid[:, 0] * grid[:, 1]
+        tokens = patches.shape[1]
+        area = grid[:, 0] * grid[:, 1]
         real = (jnp.arange(tokens) < area[:, None])[..., None]
         x = jnp.where(real, self.patch_embed(patches.astype(dtype)), 0)
         x = prepend(self.cls_token[...].astype(dtype), self.det_tokens[...].astype(dtype), x)
         x += self.pos_embed(grid, tokens).astype(dtype)
 
-        det, length = slice(1, 1 + queries), 1 + queries + area
+        det = slice(1, 1 + queries)
+        length = 1 + queries + area
         want = None if attention_layers is None else det
         graph, layers = nnx.split((self.blocks, self.mid_pos_embed))
 
@@ -115,11 +111,7 @@ class Yolos(nnx.Module):
                 x += positions(grid, tokens).astype(dtype)
             return x, (weights, seen)
 
-        # prevent_cse guards against a saving that a scan does not have. What cuDNN's attention leaves for its gradient
-        # has no name that a policy could save.
-        remat, cudnn = self.compute.remat, self.compute.attention == "cudnn"
-        saving = jax.checkpoint(step, prevent_cse=False, policy=None if remat else WORTH_SAVING)
-        before, (weights, seen) = jax.lax.scan(saving if remat or not cudnn else step, x, layers)
+        before, (weights, seen) = scan_blocks(step, x, layers, self.compute)
         x, last_weights = self.last_block(before, length, det, want)
         if look:
             last_seen = look(self.last_block, before, x, length)
@@ -137,7 +129,8 @@ class Yolos(nnx.Module):
 def normalize(patches: jax.Array) -> jax.Array:
     """uint8 RGB patches `[..., 3 n]` -> float32, ImageNet-normalised as in the reference."""
     repeat = patches.shape[-1] // 3
-    mean, std = jnp.tile(jnp.float32(MEAN), repeat), jnp.tile(jnp.float32(STD), repeat)
+    mean = jnp.tile(jnp.float32(MEAN), repeat)
+    std = jnp.tile(jnp.float32(STD), repeat)
     return (patches.astype(jnp.float32) / 255.0 - mean) / std
 
 

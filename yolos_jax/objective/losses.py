@@ -14,19 +14,19 @@ WEIGHTS = LossWeights()
 
 
 class Targets(NamedTuple):
-    """What is to be found in each image of a batch; slots from `count` on are padding."""
+    """The ground truth of a batch; slots from `count` on are padding."""
 
     labels: jax.Array  # int32 `[B, M]`
     boxes: jax.Array  # float32 `[B, M, 4]` cxcywh in 0..1
     count: jax.Array  # type: ignore[assignment]  # hides tuple.count; int32 `[B]`
-    valid: jax.Array  # bool `[B]`, False for a slot that fills up the batch and holds no image
+    valid: jax.Array  # bool `[B]`, False for a slot without an image
 
 
 class LossTerms(NamedTuple):
-    """Unweighted loss terms and logging metrics, scalars, float32.
+    """Unweighted loss terms and logging metrics, float32 scalars.
 
-    `total` is the weighted sum that is minimised; `cardinality_error` (objects predicted against objects there) and
-    `class_error` (percent of the matched queries, 100 if nothing is matched) carry no gradient.
+    `total` is the weighted sum that is minimised. `cardinality_error` (how far the number of predicted objects is off)
+    and `class_error` (percent of the matched queries, 100 if nothing is matched) carry no gradient.
     """
 
     total: jax.Array
@@ -50,9 +50,9 @@ def set_loss(
     """The reference's loss as it acts under data-parallel training.
 
     Cross entropy is a weighted mean within each group of `images_per_replica` consecutive images, then averaged over
-    groups; box terms are divided by all targets of the batch over the number of groups, at least 1 (targets beyond
-    the number of queries count too), then averaged over groups. With `images_per_replica` equal to the batch size it
-    is the loss of one process.
+    groups. Box terms are divided by the targets of the batch per group, at least 1 (targets beyond the number of
+    queries count too), then averaged over groups. With `images_per_replica` equal to the batch size it is the loss of
+    one process.
 
     Args:
       logits: `[B, Q, K + 1]`.
@@ -60,11 +60,11 @@ def set_loss(
       targets: `B` images' targets.
       images_per_replica: static; divides B.
       matcher, mesh: see `matching.match`.
-      divisors: of a larger batch of which these images are a part; the parts' terms then add up to the whole's.
+      divisors: those of a larger batch that these images are a part of; the terms of all parts then add up.
       weights: of the terms, and of their counterparts in the matching cost.
 
     Returns:
-      The terms, and the matching: where it is not `finite`, the terms mean nothing.
+      The terms, and the matching; the terms are meaningless unless all of it is `finite`.
     """
     cost = matching_cost(logits, boxes, targets.labels, targets.boxes, weights)
     matching = match(cost, jnp.where(targets.valid, targets.count, 0), matcher, mesh)
@@ -72,7 +72,7 @@ def set_loss(
 
 
 class Divisors(NamedTuple):
-    """What a batch's terms are divided by: groups that hold an image, and targets (at least one per group)."""
+    """The divisors of a batch's terms: groups that hold an image, and targets (at least one per group)."""
 
     replicas: jax.Array
     targets: jax.Array
@@ -98,7 +98,7 @@ def matched_loss(
     batch, queries, classes = logits.shape
     matched = query >= 0
     wanted = jnp.full((batch, queries + 1), classes - 1, jnp.int32)
-    slot = jnp.where(matched, query, queries)  # an extra column swallows the unmatched
+    slot = jnp.where(matched, query, queries)  # an extra column takes the unmatched
     wanted = wanted.at[jnp.arange(batch)[:, None], slot].set(targets.labels)[:, :queries]
     groups = targets.valid.reshape(-1, images_per_replica).any(1)
     replicas, divisor = divisors or divisors_of(targets.count, targets.valid, images_per_replica)

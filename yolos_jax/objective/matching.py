@@ -24,13 +24,13 @@ MATCHERS = ("host", "device")
 class Matching(NamedTuple):
     """Which query each target gets.
 
-    `query` is -1 for padding, for the targets left over when there are more than Q, and for all targets of an image
-    that is not `finite`; the caller must then stop the run.
+    `query` is -1 for padding, for targets without a query when there are more than Q, and for all targets of an image
+    that is not `finite`. The caller must stop the run then.
     """
 
     query: jax.Array  # int32 `[B, M]`
-    finite: jax.Array  # bool `[B]`, False for an image whose real costs are not all finite
-    seconds: jax.Array  # float32 `[B]`, time that the host spent on each image; 0 for the matcher on the device
+    finite: jax.Array  # bool `[B]`, False for an image with a real cost that is not finite
+    seconds: jax.Array  # float32 `[B]`, time that the host took for each image; 0 for the matcher on the device
 
 
 def matching_cost(
@@ -41,7 +41,7 @@ def matching_cost(
     Args:
       logits: `[B, Q, K + 1]`.
       boxes: `[B, Q, 4]` cxcywh in 0..1.
-      labels: int32 `[B, M]`; padding may hold anything (-1, say).
+      labels: int32 `[B, M]`; padding may hold anything, such as -1.
       target_boxes: `[B, M, 4]` cxcywh in 0..1; padding may hold anything.
       weights: of minus the target class's probability (`ce`), the L1 distance of cxcywh and minus GIoU.
 
@@ -78,8 +78,8 @@ def match(cost: jax.Array, count: jax.Array, matcher: str = "host", mesh: Mesh |
         return Matching(jnp.zeros(cost.shape[::2], jnp.int32), finite, jnp.zeros(cost.shape[0]))
     solve = _match_on_device if matcher == "device" else _match_on_host
     if mesh is not None:
-        # Each device for its own images: a callback would otherwise get the whole batch gathered on one device, and
-        # the loops of the matcher on the device would ask all devices at every turn whether they are done.
+        # Each device matches its own images. Otherwise, a callback would get the whole batch gathered on one device,
+        # and the loops of the matcher on the device would synchronise all devices in every iteration.
         spec = PartitionSpec("data")
         solve = jax.shard_map(solve, mesh=mesh, in_specs=(spec, spec), out_specs=spec, check_vma=False)
     found = solve(cost, count)
@@ -87,7 +87,7 @@ def match(cost: jax.Array, count: jax.Array, matcher: str = "host", mesh: Mesh |
 
 
 def check_matcher(matcher: str) -> None:
-    """`InputError` for the host's matcher where jax has no CPU backend, by way of which a callback gets its arrays."""
+    """`InputError` for the host's matcher if jax has no CPU backend, which a callback needs for its arrays."""
     if matcher != "host":
         return
     try:
@@ -107,8 +107,7 @@ def _match_on_host(cost: jax.Array, count: jax.Array) -> jax.Array:
 def solve_on_host(cost: jax.Array | np.ndarray, count: jax.Array | np.ndarray) -> np.ndarray:
     """scipy for each image: finite `[B, Q, M]`, `[B]` -> int32 `[B, M + 1]`: queries, -1 for none, and microseconds.
 
-    It runs inside a callback, so it is numpy only, must not raise, and returns
-    a single array: the time spent travels with the result.
+    It runs inside a callback, so it uses numpy only, must not raise, and returns a single array with the time in it.
     """
     from scipy.optimize import linear_sum_assignment  # 0.5 s that only this matcher needs
 
@@ -123,12 +122,10 @@ def solve_on_host(cost: jax.Array | np.ndarray, count: jax.Array | np.ndarray) -
 
 
 def _match_on_device(cost: jax.Array, count: jax.Array) -> jax.Array:
-    """optax's Hungarian algorithm, vmapped: as `solve_on_host`, with 0 for the time.
+    """optax's Hungarian algorithm, vmapped: like `solve_on_host`, with 0 for the time.
 
-    Of the `[B, Q, M]` costs the first `count` columns are real.
-
-    A padding column costs more than any real entry, so it never takes a query that a real target could have; all such
-    columns cost the same, so they do not change which matching of the real ones is cheapest.
+    A padding column costs more than any real entry, so it never takes a query from a real target; all padding columns
+    cost the same, so they do not change which matching of the real targets is cheapest.
     """
     real = jnp.arange(cost.shape[2]) < count[:, None]
     highest = jnp.where(real[:, None, :], cost, -jnp.inf).max((1, 2), keepdims=True)

@@ -52,7 +52,7 @@ def main() -> None:
 
 def look(config: Any, args: argparse.Namespace, problems: list) -> None:
     """Prints what is in the splits; what is wrong goes to `problems`."""
-    from yolos_jax.datasets.rules import Known
+    from yolos_jax.datasets.settings import Settled
     from yolos_jax.tasks import recipe
     from yolos_jax.tasks.base import beside_training
     from yolos_jax.tools import survey
@@ -65,7 +65,8 @@ def look(config: Any, args: argparse.Namespace, problems: list) -> None:
     splits, notes = [train], []
     source = train.source
     labels = source.category_ids, source.num_classes
-    known = Known(source.label_names, source.origin, False, source.turning.decided)  # `category_problems` names each
+    # `category_problems` names each category that differs.
+    known = Settled(label_names=source.label_names, by=source.origin, refuse=False, exif=source.exif.decided)
     try:
         opened = partial(recipe.source_of, config, "val", *labels, known=known)
         read = survey.read_split("val", lambda to: beside_training(lambda: opened(complain=to)), problems)

@@ -88,28 +88,26 @@ def provenance_of(source: str, meta: "Meta", names: Sequence[str]) -> "Provenanc
     return recorded_provenance(source, meta.step, meta.extra | {"evaluations": evaluations}, names)
 
 
-def export(source: str, out: str, params: dict, meta: "Meta") -> str:
-    """Writes a folder for transformers; returns what to print about it."""
+def export(args: argparse.Namespace, params: dict, meta: "Meta") -> None:
+    """Writes a folder for transformers, and says what is in it."""
     from yolos_jax.model.classifier_config import ClassifierConfig
     from yolos_jax.weights import export_huggingface, sizes_of
     from yolos_jax.weights.folder import TIMM_FILE, export_classifier
 
-    kind = "Hugging Face folder"
+    more = ""
     if isinstance(meta.model, ClassifierConfig):
-        from yolos_jax.evaluation.class_evaluator import TOPS
+        from yolos_jax.tasks.classification.evaluator import TOPS
 
-        provenance = provenance_of(source, meta, tuple(TOPS))
-        export_classifier(params, meta, out, provenance)
-        kind += f"; {TIMM_FILE} has timm's names"
+        provenance, more = provenance_of(args.source, meta, tuple(TOPS)), f"; {TIMM_FILE} has timm's names"
+        export_classifier(params, meta, args.out, provenance)
     else:
         from yolos_jax.evaluation.coco_metrics import NAMES  # brings pycocotools along
 
-        provenance, sizes = provenance_of(source, meta, NAMES), sizes_of(meta.extra)
-        export_huggingface(params, meta.model, meta.label_names, out, meta.category_ids, sizes, provenance)
-    first_two = list(provenance.metrics.items())[:2]
-    numbers = ", ".join(f"{name} {value:.4f}" for name, value in first_two)
-    numbers = numbers or "no evaluation recorded; run eval.py on SOURCE first"
-    return f"model card: {numbers}\nwritten: {out} ({kind})"
+        provenance, sizes = provenance_of(args.source, meta, NAMES), sizes_of(meta.extra)
+        export_huggingface(params, meta.model, meta.label_names, args.out, meta.category_ids, sizes, provenance)
+    numbers = ", ".join(f"{name} {value:.4f}" for name, value in list(provenance.metrics.items())[:2])
+    print(f"model card: {numbers or 'no evaluation recorded; run eval.py on SOURCE first'}")
+    print(f"written: {args.out} (Hugging Face folder{more})")
 
 
 @clear_errors()
@@ -129,7 +127,8 @@ def main() -> None:
     if args.to_hf:
         check_empty(args.out)
         params, meta, report = read_source(args)
-        print(f"{report}\n{export(args.source, args.out, params, meta)}")
+        print(report)
+        export(args, params, meta)
         return
     from yolos_jax.weights import checkpoints
 

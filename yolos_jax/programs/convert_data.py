@@ -1,16 +1,21 @@
-"""Writes a data set of any layout that is read as a plain COCO folder, its images linked or copied.
+"""Writes a data set of any layout that is read as a plain COCO folder, or as the TFDS data set coco/2017.
 
 python -m yolos_jax.programs.convert_data data/mine --out data/mine_coco
+python -m yolos_jax.programs.convert_data data/coco --to tfds --out data/tfds
 
 The layouts are those of docs/data.md: Roboflow, ultralytics' YOLO, Pascal VOC, imagefolder, datasets, COCO's kin, TFDS.
-Writes OUT/annotations/instances_SPLIT.json and OUT/SPLIT/, for every split; splits with a usual name are called train,
-val and test. Images that lie in no files of their own are copied. Nothing of the data set itself is changed.
+Nothing of the data set itself is changed.
+
+--to coco writes OUT/annotations/instances_SPLIT.json and OUT/SPLIT/, for every split; splits with a usual name are
+called train, val and test. Images are linked; those that lie in no files of their own are copied.
+
+--to tfds writes OUT/coco/2017/1.1.0 (array_record), without TensorFlow, of the splits to train and to validate on, with
+TFDS's own feature names, types and order of records. The bytes of the images stay as they are. Then
+--config.data.root=OUT trains and evaluates from it.
 """
 
-from collections.abc import Callable
-from functools import partial
+import argparse
 from pathlib import Path
-from typing import Any
 
 from yolos_jax.datasets.settings import BOXES
 from yolos_jax.errors import InputError, check_empty, clear_errors, make_folder
@@ -23,50 +28,55 @@ def main() -> None:
     """Converts as the command line says, and prints what was written."""
     parser = Parser(__doc__)
     parser.add_argument("data", type=Path, help="the data set: a folder, or a data.yaml")
-    parser.add_argument("--out", required=True, type=Path, help="folder to write, which must be empty or absent")
+    parser.add_argument("--out", required=True, type=Path, help="folder to write; for coco it must be empty or absent")
+    parser.add_argument("--to", default="coco", choices=("coco", "tfds"), help="what to write (default coco)")
     parser.add_argument("--splits", nargs="+", default=(), help="splits to write, by the names that they have there")
     parser.add_argument("--copy", action="store_true", help="copy the images; by default they are linked")
     text = "what the numbers of a box are where a person wrote them down, as data.train_boxes says it (default xywh)"
     parser.add_argument("--boxes", default="xywh", choices=BOXES, help=text)
     args = parser.parse()
+    try:
+        write_tfds(args) if args.to == "tfds" else write_coco(args)
+    except (InputError, UnreadableImage) as error:
+        raise InputError(str(error).replace("data.train_boxes=", "--boxes ")) from error
 
+
+def write_coco(args: argparse.Namespace) -> None:
+    """Writes a COCO folder."""
+    from yolos_jax.datasets.examples import read_split
+    from yolos_jax.datasets.opening import recognise
+    from yolos_jax.datasets.settings import SplitOptions
     from yolos_jax.datasets.writing import names_of, write_split
 
     check_empty(args.out)
-    layout, splits, notes = splits_in(args.data, args.boxes)
+    layout, splits, notes = recognise(args.data)
     absent = [split for split in args.splits if split not in splits]
     if absent:
         raise InputError(f"{args.data} ({layout}) has no split {absent[0]}; it has {', '.join(splits)}.")
     chosen = list(args.splits or (split for split in splits if "/" not in split))
     print(f"{args.data} is {layout}: {', '.join(splits)}")
     make_folder(args.out)
+    options = SplitOptions(categories="contiguous", boxes=args.boxes)
     for split, name in names_of(chosen).items():
-        try:
-            done = write_split(splits[split](), name, args.out, args.copy)
-        except (InputError, UnreadableImage) as error:
-            raise InputError(str(error).replace("data.train_boxes=", "--boxes ")) from error
-        notes += (note.split("; set data.")[0] for note in done.notes)  # settings of recipes
+        done = write_split(read_split(splits[split], options), name, args.out, args.copy)
+        notes += [note.split("; set data.")[0] for note in done.notes]  # settings of recipes
         print(f"{split}: {done.images} images, {done.boxes} boxes, as {done.split}")
     for note in dict.fromkeys(notes):
         print(f"note: {note}")
     print(f"written: {args.out}")
 
 
-def splits_in(data: Path, boxes: str) -> tuple[str, dict[str, Callable[[], Any]], list[str]]:
-    """The layout of a data set, what makes the source of each of its splits, and notes; `boxes` as in `Rules`."""
-    from yolos_jax.datasets.coco import CocoSource
-    from yolos_jax.datasets.layouts.recognise import is_datasets, recognise
-    from yolos_jax.datasets.rules import Rules
-    from yolos_jax.datasets.tfds.dataset import TfdsSource
-    from yolos_jax.datasets.tfds.records import find_dataset, splits_of
+def write_tfds(args: argparse.Namespace) -> None:
+    """Writes a TFDS data set."""
+    from yolos_jax.datasets.tfds.build import build
 
-    directory = None if is_datasets(data) else find_dataset(data)
-    if directory:
-        of_records = partial(TfdsSource, directory, categories="contiguous")
-        return TfdsSource.layout, {split: partial(of_records, split) for split in splits_of(directory)}, []
-    layout, openers, notes = recognise(data)
-    make = partial(CocoSource, data, categories="contiguous", rules=Rules(boxes=boxes))
-    return layout, {split: partial(make, split, opener=opener) for split, opener in openers.items()}, notes
+    folder, found = build(args.data, args.out, args.splits, args.boxes)
+    for one in found:
+        cut = f", {one.clipped} of them clipped to their image" if one.clipped else ""
+        print(f"{one.split}: {one.images} images, {one.objects} objects{cut}, in {one.shards} shard(s)")
+    print(f"written: {folder}")
+    for left in sorted(folder.parent.glob("incomplete.*")):
+        print(f"note: {left} is another build's that runs or was cut short; remove it if none runs")
 
 
 if __name__ == "__main__":

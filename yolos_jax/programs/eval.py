@@ -75,7 +75,7 @@ def evaluate(args: argparse.Namespace, config: Any) -> None:
 def scoring_of(args: argparse.Namespace, config: Any) -> Scoring:
     """What scores a checkpoint of a recipe's task; `InputError` for flags that do not belong to it."""
     if recipes.task_of(config) == recipes.CLASSIFICATION:
-        from yolos_jax.tasks.classification import class_evaluator_for, class_facts
+        from yolos_jax.tasks.classification.task import class_evaluator_for, class_facts
 
         if args.plots is not None:
             raise InputError("--plots shows what detections are like; a classifier has none.")

@@ -59,7 +59,7 @@ def export(args: argparse.Namespace) -> None:
     tokens = sorted(wanted) or [most]
     programs = [stablehlo.to_stablehlo(meta.model, compute, n, batch, platforms) for n in tokens]
     converted = None if args.onnx is None else onnx.to_onnx(meta.model, compute, params, *args.onnx)
-    facts = stablehlo.write(args.out, params, meta, geometry, programs, converted)
+    facts = stablehlo.write_folder(args.out, params, meta, geometry, programs, converted)
 
     if tokens[-1] < most:
         print(

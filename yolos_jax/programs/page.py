@@ -9,20 +9,16 @@ import os
 from pathlib import Path
 from typing import Any
 
+from yolos_jax.datasets.listing import images_below
 from yolos_jax.errors import InputError, clear_errors
-from yolos_jax.images.listing import images_below
 from yolos_jax.programs.command_line import Parser, say
 
 LOOPBACK, EVERYWHERE, PORT = "127.0.0.1", "0.0.0.0", 7860
 
 
+@clear_errors()
 def main() -> None:
     """Serves the page as the command line says."""
-    with clear_errors():
-        _main()
-
-
-def _main() -> None:
     parser = Parser(__doc__, "%(prog)s --checkpoint CHECKPOINT... [FLAGS]")
     text = "checkpoint folders, Hugging Face folders or hub ids to choose from"
     parser.add_argument("--checkpoint", required=True, nargs="+", help=text)
@@ -42,6 +38,8 @@ def _main() -> None:
         raise InputError("--threshold must be within 0..1, --max-megabytes at least 1 and --port within 1..65535.")
     sides = args.short_side, args.max_side
     blocks = page_of(args.checkpoint, args.pictures, args.tokens, args.threshold, sides, args.compilation_cache)
+    from yolos_jax.tools.page.gradio_page import serve
+
     serve(blocks, args.host, args.port, args.max_megabytes)
 
 
@@ -54,23 +52,16 @@ def page_of(
     cache: str = "auto",
 ) -> Any:
     """The page as a `gradio.Blocks`; the first checkpoint is loaded, so that a wrong one is named at once."""
-    from yolos_jax.tools.page.gradio_page import build, load_gradio
+    from yolos_jax.tools.page.gradio_page import build_page, load_gradio
 
     load_gradio()
     from yolos_jax.inference.compiled import keep_compiled
-    from yolos_jax.tools.page.looking import Looker
+    from yolos_jax.tools.page.viewer import AttentionViewer
 
     say(keep_compiled(cache))
-    looker = Looker(checkpoints, *sides, tokens)
-    looker.detector(looker.names[0])
-    return build(looker, images_in(pictures), threshold)
-
-
-def serve(blocks: Any, host: str, port: int, megabytes: int) -> None:
-    """Serves the page until it is interrupted."""
-    from yolos_jax.tools.page import gradio_page
-
-    gradio_page.serve(blocks, host, port, megabytes)
+    viewer = AttentionViewer(checkpoints, *sides, tokens)
+    viewer.detector(viewer.names[0])
+    return build_page(viewer, images_in(pictures), threshold)
 
 
 def images_in(folder: Path | None) -> list[Path]:

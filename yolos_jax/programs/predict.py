@@ -166,7 +166,7 @@ def look_at_video(run: Run, target: Target) -> None:
 
 def report(run: Run, wanted: Sequence[Target]) -> None:
     """Prints what was found and what could not be read; the latter is an `InputError`, too."""
-    from yolos_jax.datasets.dark import dark_files
+    from yolos_jax.datasets.headers import dark_files
 
     for reason in run.skipped:
         print(f"skipped: {reason}")

@@ -7,7 +7,7 @@ import optax
 
 from yolos_jax.config.reader import differences, to_json
 from yolos_jax.config.recipes import Config
-from yolos_jax.data.loader import Loaded, Share, Work, load
+from yolos_jax.data.loader import Loaded, LoadStep, Share, load
 from yolos_jax.datasets.splits import MissingSplit
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
@@ -54,7 +54,7 @@ class RecipeTask(Task):
         """Version of the order of images and of their random views."""
         raise NotImplementedError
 
-    def work(self, share: Share) -> Work:
+    def work(self, share: Share) -> LoadStep:
         """Step number -> batch: what a data worker does for a process's share."""
         raise NotImplementedError
 

@@ -12,12 +12,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from yolos_jax.config.recipes import DetectionConfig
+from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.data.loader import LoadStep, Share
 from yolos_jax.data.plan import ORDER, TrainingPlan
+from yolos_jax.datasets.box_checks import nothing_to_find
 from yolos_jax.datasets.dataset import DataSet
-from yolos_jax.datasets.plausible import nothing_to_find
-from yolos_jax.datasets.rules import Known
+from yolos_jax.datasets.settings import Settled
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.evaluator import Evaluation, Evaluator
@@ -96,7 +97,7 @@ class DetectionTask(RecipeTask):
     def _evaluator(self) -> Evaluator:
         """Scores on the validation split, whose labels are those of the training set."""
         labels = self.source.category_ids, self.source.num_classes
-        known = Known(self.source.label_names, self.source.origin, undecided=self.source.turning.decided)
+        known = Settled(label_names=self.source.label_names, by=self.source.origin, exif=self.source.exif.decided)
         split = beside_training(lambda: recipe.source_of(self.config, "val", *labels, known=known))
         return recipe.evaluator_of(self.config, self.model, split, self.mesh)
 
@@ -106,7 +107,7 @@ class DetectionTask(RecipeTask):
         return starting_params(self.model, config.init, config.seed, self.source.label_names, by_name)
 
     def work(self, share: Share) -> LoadStep:
-        return LoadStep(self.source, self.plan, self.model.patch_size, self.compute.max_side, share)
+        return detection_work(self.source, self.plan, self.model.patch_size, self.compute.max_side, share)
 
     def loss(self, params: dict, batch: TrainBatch, divisors: Any = None) -> tuple[jax.Array, LossReport]:
         return self._loss(params, batch, divisors)
@@ -193,7 +194,7 @@ def evaluator_for(config: Any, checkpoint: str | Path) -> tuple[dict, Meta, Eval
     # A run's labels are its own, whatever the validation file lists; without a run, the recipe's.
     labels = meta.category_ids or (tuple(range(model.num_classes)) if "config" in meta.extra else None)
     turned = meta.extra.get("data", {}).get("turned", "")
-    known = Known(meta.label_names, f"the checkpoint {checkpoint}", undecided=turned)
+    known = Settled(label_names=meta.label_names, by=f"the checkpoint {checkpoint}", exif=turned)
     source = recipe.source_of(config, "val", labels, model.num_classes, known=known)
     return params, meta, recipe.evaluator_of(config, model, source, data_mesh())
 
@@ -201,7 +202,7 @@ def evaluator_for(config: Any, checkpoint: str | Path) -> tuple[dict, Meta, Eval
 def data_facts(source: DataSet) -> dict[str, Any]:
     """What tells one data set from another, wherever it lies."""
     facts = {"fingerprint": source.examples.fingerprint(), "images": len(source.examples)}
-    return facts | ({"turned": source.turning.decided} if source.turning.decided else {})
+    return facts | ({"turned": source.exif.decided} if source.exif.decided else {})
 
 
 def other_data(facts: dict[str, Any], label_names: Mapping[int, str], before: Identity) -> list[str]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import warnings
-from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -14,12 +13,9 @@ from yolos_jax.config.recipes import Config, DetectionConfig
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.datasets.annotations import Complain, stop
-from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.datasets.dataset import DataSet
-from yolos_jax.datasets.layouts.recognise import is_datasets, opener_of
-from yolos_jax.datasets.rules import Known, Rules
-from yolos_jax.datasets.tfds.dataset import TfdsSource
-from yolos_jax.datasets.tfds.records import find_dataset
+from yolos_jax.datasets.opening import open_split
+from yolos_jax.datasets.settings import Settled
 from yolos_jax.evaluation.evaluator import Evaluator
 from yolos_jax.evaluation.image_pass import Batching
 from yolos_jax.images.sequence import Geometry, default_max_side
@@ -79,7 +75,7 @@ def source_of(
     category_ids: tuple[int, ...] | None = None,
     num_classes: int | None = None,
     complain: Complain = stop,
-    known: Known | None = None,
+    known: Settled | None = None,
 ) -> DataSet:
     """The data set for "train" or "val", in whichever layout `data.root` is.
 
@@ -90,24 +86,9 @@ def source_of(
     Raises:
       MissingSplit: there is none; other `InputError`s say what is wrong with it.
     """
-    data = config.data
-    split, annotations, images = (getattr(data, f"{which}_{name}") for name in ("split", "annotations", "images"))
     classes = config.model.num_classes if num_classes is None else num_classes
-    rules = Rules(which, data.upright, data.sixteen_bit, data.names, getattr(data, f"{which}_boxes"), known or Known())
-    shared = data.root, split, classes, data.max_images, data.categories, category_ids
-    if not images and not is_datasets(data.root) and find_dataset(data.root):
-        return TfdsSource(*shared, annotations, complain, rules)
-    opener = opener_of(Path(data.root), split, annotations, images)
-    return CocoSource(
-        *shared,
-        annotations,
-        images,
-        complain,
-        rules,
-        opener,
-        keep_absent=data.on_bad_image == "skip",
-        measured=data.sizes == "images",
-    )
+    settled = dataclasses.replace(known or Settled(), category_ids=category_ids)
+    return open_split(config.data, which, classes, settled, complain)
 
 
 def batching_of(config: Config, mesh: Mesh) -> Batching:

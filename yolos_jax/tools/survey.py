@@ -11,17 +11,15 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from yolos_jax.data.category_names import plain_name
 from yolos_jax.data.examples import Example, ExampleTable
 from yolos_jax.data.plan import TrainingPlan
-from yolos_jax.datasets.annotations import Complain
-from yolos_jax.datasets.coco import orphans_of
-from yolos_jax.datasets.dark import HELP, dark_files
+from yolos_jax.datasets.annotations import Complain, orphans_of
+from yolos_jax.datasets.box_checks import nothing_to_find
+from yolos_jax.datasets.category_names import plain_name
 from yolos_jax.datasets.dataset import DataSet
-from yolos_jax.datasets.plausible import nothing_to_find
-from yolos_jax.datasets.upright import named
+from yolos_jax.datasets.headers import DARK_HELP, dark_files, first_few
+from yolos_jax.datasets.listing import is_hidden
 from yolos_jax.errors import InputError
-from yolos_jax.images.listing import is_hidden
 from yolos_jax.images.reading import UnreadableImage, image_endings
 from yolos_jax.images.sequence import ceil_div
 
@@ -61,7 +59,7 @@ def read_split(which: str, make: Callable[[Complain], DataSet], problems: list[P
         left = f"with {counted(len(found), 'wrong entry', 'wrong entries')} left out, " if found else ""
         keys = ", ".join(f"data.{which}_{key}" for key in ("split", "annotations", "images"))
         raise type(error)(f"{left}{str(error).rstrip('.')} (the {which} split, set by {keys}).") from error
-    file, content = source.origin, source.listed()  # `found` holds its complaints already
+    file, content = source.origin, source.ground_truth()  # `found` holds its complaints already
     ids_by_path: dict[str, list[int]] = {}
     for image in content["images"]:
         ids_by_path.setdefault(source.place(image["file_name"]), []).append(image["id"])
@@ -115,19 +113,19 @@ def nothing_problems(train: Split) -> list[Problem]:
 
 def dark_notes(splits: Sequence[Split]) -> list[str]:
     """The images of 16 bits that become almost black."""
-    full = [split.source for split in splits if split.source.rules.sixteen_bit == "full"]
+    full = [split.source for split in splits if not split.source.stretch]
     dark = dark_files(list(dict.fromkeys(e.file for source in full for e in source.examples)))
-    held = f"{counted(len(dark), 'image')} of 16 bits hold fewer and become almost black: {named(dark)}"
-    return [f"{held}; {HELP}"] if dark else []
+    held = f"{counted(len(dark), 'image')} of 16 bits hold fewer and become almost black: {first_few(dark)}"
+    return [f"{held}; {DARK_HELP}"] if dark else []
 
 
 def turned_lines(split: Split) -> list[str]:
     """Every image of a split that EXIF turns, by what its annotation fits."""
-    turning = split.source.turning
+    turning = split.source.exif
     unclear = turning.unclear if len(turning.unclear) < len(turning.turned) else ()
     rows = {"EXIF turns": turning.turned, "fit the other reading": turning.against, "fit both readings": unclear}
     images = {what: f"{counted(len(files), 'image')} of the {split.which} split" for what, files in rows.items()}
-    return [f"{images[what]} that {what}: {named(files, MANY)}" for what, files in rows.items() if files]
+    return [f"{images[what]} that {what}: {first_few(files, MANY)}" for what, files in rows.items() if files]
 
 
 def image_problems(splits: Sequence[Split]) -> list[Problem]:

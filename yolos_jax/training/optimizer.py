@@ -17,10 +17,10 @@ WARMUP_LR = 1e-6  # where a warm-up starts
 def learning_rates(
     epochs: int, base: float, min_lr: float, warmup_epochs: float = 0, warmup_lr: float = WARMUP_LR
 ) -> np.ndarray:
-    """The rate really used in each epoch, float64 `[epochs]`.
+    """The learning rate of each epoch, float64 `[epochs]`.
 
     The reference advances its cosine after epoch e with e, so it lags by one: epochs 0 and 1 share a rate. Warm-up is
-    linear and ends with a jump onto the cosine that was running all along.
+    linear, and then jumps onto the cosine, which starts at epoch 0 too.
     """
 
     def schedule(t: int) -> float:
@@ -56,19 +56,18 @@ def schedule_of(optimizer: Any, epochs: int, per_epoch: int) -> optax.Schedule:
     return optax.warmup_cosine_decay_schedule(WARMUP_LR, base, warmup_steps, total, least)
 
 
-def is_decayed(path: tuple) -> bool:
-    """Whether weight decay applies to the parameter at a tree path.
+def decay_mask(params: dict) -> dict:
+    """A tree of bools like `params`: whether weight decay applies.
 
     As in the reference: matrices, the whole heads (biases too) and the mid-layer position embeddings are decayed; other
     biases, norms, tokens and the initial position embeddings are not.
     """
-    names = [str(getattr(key, "key", key)) for key in path]
-    return names[0] in ("class_head", "box_head", "mid_pos_embed") or names[-1] == "kernel"
 
+    def is_decayed(path: tuple, _: Any) -> bool:
+        names = [key.key for key in path]
+        return names[0] in ("class_head", "box_head", "mid_pos_embed") or names[-1] == "kernel"
 
-def decay_mask(params: dict) -> dict:
-    """A tree of bools like `params`, see `is_decayed`."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: is_decayed(path), params)
+    return jax.tree_util.tree_map_with_path(is_decayed, params)
 
 
 def clip_like_torch(max_norm: float) -> optax.GradientTransformation:
@@ -91,8 +90,8 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Clipping (0 for none), then the optimizer of optax with this name and the decoupled decay of `decay_mask`.
 
-    "adamw" is the reference's (0.9, 0.999, 1e-8). The setting `optimizer.name` lists the others. With `rates`, see
-    `rates.with_rates`; the norm to be clipped is then that of what is trained.
+    "adamw" is the reference's (0.9, 0.999, 1e-8); the setting `optimizer.name` lists the others. For `rates` see
+    `rates.with_rates`; frozen parameters do not count in the norm that is clipped.
     """
     clip = clip_like_torch(clip_norm) if clip_norm else optax.identity()
     chosen = getattr(optax, name)(schedule, weight_decay=weight_decay, mask=decay_mask)

@@ -163,33 +163,24 @@ def open_run(
             state, done = begin(workdir, task, options, processes)
             print(*task.describe(), sep="\n")
             progress = Progress(place(state, replicated(mesh)), done)
-            run = processes.agree(_build, task, options, workdir, mesh, processes, signals, progress, files)
+
+            def build() -> Run:
+                """Opens files and data, which `files` closes."""
+                opened = files.enter_context
+                store = opened(Checkpoints(workdir, options.checkpoint.keep, processes.is_primary))
+                metrics = opened(Metrics(workdir, task, options.train.log_every, done, processes))
+                draws = options.train.curves and processes.is_primary
+                curves = Curves(workdir, task.shown, task.headline, metrics.say if draws else None)
+                step = BucketedStep(step_of(task, options.train, mesh), task, processes, metrics.say)
+                loaded = task.batches(done, Share(processes.index, processes.count))
+                batches = opened(Batches(loaded, split_over(mesh), processes, signals, options.skip_unreadable))
+                return Run(task, options, workdir, processes, signals, store, metrics, curves, step, batches, progress)
+
+            run = processes.agree(build)
             progress.evaluations.extend(processes.allgather(run.metrics.evaluations(task.headline))[0])
             yield run
             processes.agree(run.store.wait)
         run.print_summary()
-
-
-def _build(
-    task: Task,
-    options: Options,
-    workdir: Path,
-    mesh: jax.sharding.Mesh,
-    processes: Processes,
-    signals: Signals,
-    progress: Progress,
-    files: contextlib.ExitStack,
-) -> Run:
-    """Opens files and data, which `files` closes."""
-    store = files.enter_context(Checkpoints(workdir, options.checkpoint.keep, processes.is_primary))
-    metrics = files.enter_context(Metrics(workdir, task, options.train.log_every, progress.done, processes))
-    draws = options.train.curves and processes.is_primary
-    curves = Curves(workdir, task.shown, task.headline, metrics.say if draws else None)
-    step = BucketedStep(step_of(task, options.train, mesh), task, processes, metrics.say)
-    loaded = task.batches(progress.done, Share(processes.index, processes.count))
-    batches = Batches(loaded, split_over(mesh), processes, signals, options.skip_unreadable)
-    files.enter_context(batches)
-    return Run(task, options, workdir, processes, signals, store, metrics, curves, step, batches, progress)
 
 
 def step_of(task: Task, train: RunSettings, mesh: jax.sharding.Mesh) -> Any:

@@ -80,7 +80,7 @@ def write_config(config: YolosConfig, label_names: Mapping[int, str] | None) -> 
     """The `config.json` of a model; ids without a name become "N/A" (all of them "LABEL_i" if none has one).
 
     Raises:
-      InputError: Hugging Face cannot say it (two different position grids), or a label id is no class.
+      InputError: transformers cannot express the model (two different position grids), or a label id is not a class.
     """
     if config.mid_grid not in (None, config.init_grid):
         raise InputError(

@@ -31,10 +31,8 @@ def read_processor(values: Mapping[str, Any], what: str) -> Sizes:
         _check_steps(values)
         return _read_sizes(values.get("size"), values.get("max_size"))
     except (ValueError, OverflowError) as error:  # the second of whole numbers that no float can hold
-        raise InputError(
-            f"{what} asks for what is not done here ({error}); if that is a mistake, repair or remove the file in a "
-            "copy of the folder."
-        ) from error
+        remedy = "if that is a mistake, repair or remove the file in a copy of the folder"
+        raise InputError(f"{what} asks for what is not done here ({error}); {remedy}.") from error
 
 
 def write_processor(sizes: Sizes) -> dict[str, Any]:
@@ -50,12 +48,7 @@ def write_processor(sizes: Sizes) -> dict[str, Any]:
 
 
 def write_classifier_processor(image_size: int, crop_share: float) -> dict[str, Any]:
-    """The same of a classifier: the short side resized, the centre cut out, normalised.
-
-    Args:
-      image_size: pixels of a side of the centre.
-      crop_share: the centre's share of the resized short side.
-    """
+    """The same of a classifier: the centre, `crop_share` of the resized short side, is cut out and normalised."""
     return {
         "image_processor_type": "BitImageProcessor",
         **dict.fromkeys((*_STEPS, "do_center_crop", "do_convert_rgb"), True),

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,67 +14,6 @@ from yolos_jax.weights.huggingface_config import PLACEHOLDER
 from yolos_jax.weights.image_processor import Sizes
 from yolos_jax.weights.published import with_classes
 from yolos_jax.weights.tensor_files import read_json_object
-
-_DETECTOR = """
-# {title}
-
-[YOLOS](https://arxiv.org/abs/2106.00666), an object detector that is a plain Vision Transformer, written by
-yolos-jax{origin}.
-
-| setting | value |
-|---|---|
-| variant | {variant} |
-| width, depth, heads | {config.width}, {config.depth}, {config.heads} |
-| detection tokens | {config.det_tokens} |
-| outputs | {config.num_classes} labels ({named} with a name) and "no object", which is the last |
-| position embeddings | {grid[0]} x {grid[1]} patches of {config.patch_size} pixels, {mid} |
-| LayerNorm epsilon | {config.layer_norm_eps:g} |
-| images | short side {sizes.short_side}, long side at most {sizes.max_side} pixels; ImageNet's mean and std |
-
-## Measured
-
-{measured}
-
-## Use
-
-```python
-from transformers import YolosForObjectDetection, YolosImageProcessor
-
-processor = YolosImageProcessor.from_pretrained("FOLDER")
-model = YolosForObjectDetection.from_pretrained("FOLDER")
-```
-
-```python
-from yolos_jax import Detector
-
-for found in Detector.load("FOLDER")(["image.jpg"], threshold=0.5):
-    print(found.names, found.scores, found.boxes)
-```
-"""
-
-_CLASSIFIER = """---
-library_name: transformers
-pipeline_tag: image-classification
-tags:
-- vision
-- image-classification
-- yolos-jax
----
-
-# {title}
-
-An image classifier ({kind}), pre-trained by yolos-jax for {step} steps to start a YOLOS detector from.
-
-| setting | value |
-|---|---|
-| width, depth, heads | {config.width}, {config.depth}, {config.heads} |
-| classes | {config.num_classes} |
-| images | {config.image_size} pixels, bicubic, ImageNet's mean and std |
-
-{measured}
-
-`model.safetensors` has transformers' names, and `timm.safetensors` those of timm's {timm}.
-"""
 
 _TITLES = {"ti": "YOLOS-Ti", "s": "YOLOS-S", "s_dwr": "YOLOS-S (dWr)", "b": "YOLOS-B"}
 
@@ -143,13 +83,13 @@ def detector_card(config: YolosConfig, id2label: Mapping[str, str], sizes: Sizes
         origin += f", converted from {base_model or Path(provenance.origin).name}"
     if provenance.step:
         origin += f", after {provenance.step} steps of training"
-    text = _DETECTOR.format(
+    text = _template("detector_card.md").format(
         title=title, origin=origin, variant=variant, config=config, grid=config.init_grid,
         named=sum(name not in (PLACEHOLDER, f"LABEL_{i}") for i, name in id2label.items()), sizes=sizes,
         mid="also added after every block but the last" if config.mid_grid else "added before the first block only",
         measured=_measured(provenance, "COCO's numbers, by pycocotools"),
     )  # fmt: skip
-    return f"---\n{header.to_yaml()}\n---\n{text}"
+    return f"---\n{header.to_yaml()}\n---\n\n{text}"
 
 
 def classifier_card(config: ClassifierConfig, provenance: Provenance) -> str:
@@ -158,7 +98,12 @@ def classifier_card(config: ClassifierConfig, provenance: Provenance) -> str:
     if config.distilled:
         title, kind, timm = "DeiT", "DeiT with a distillation token", "VisionTransformerDistilled"
     measured = _measured(provenance, "Shares of images whose class is the first, or among the first five,")
-    return _CLASSIFIER.format(title=title, kind=kind, timm=timm, config=config, step=provenance.step, measured=measured)
+    template = _template("classifier_card.md")
+    return template.format(title=title, kind=kind, timm=timm, config=config, step=provenance.step, measured=measured)
+
+
+def _template(name: str) -> str:
+    return resources.files("yolos_jax.weights").joinpath(name).read_text(encoding="utf-8")
 
 
 def _measured(provenance: Provenance, what: str) -> str:

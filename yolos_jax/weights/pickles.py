@@ -60,8 +60,9 @@ def _state_dict(content: Any) -> tuple[Any, tuple[str, ...]]:
 def _check_size(path: Path) -> None:
     """Refuses a file that would unpack to more than it could honestly hold."""
     try:
-        size = path.stat().st_size
-        unpacked = sum(i.file_size for i in zipfile.ZipFile(path).infolist()) if zipfile.is_zipfile(path) else size
+        size = unpacked = path.stat().st_size
+        if zipfile.is_zipfile(path):
+            unpacked = sum(entry.file_size for entry in zipfile.ZipFile(path).infolist())
     except (OSError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is not a readable PyTorch file ({error}).") from error
     if max(size, unpacked) > MOST_BYTES or unpacked > size:

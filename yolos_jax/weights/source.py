@@ -35,8 +35,7 @@ class ForeignWeights(NamedTuple):
 def read_source(path: str | Path) -> ForeignWeights:
     """Reads weights from a `.safetensors`, a `.pth` (needs PyTorch), a Hugging Face folder, or the hub (`hub_model`).
 
-    Raises:
-      InputError: nothing there, unreadable, unsafe to read, or neither YOLOS nor a ViT.
+    `InputError` if nothing is there, or it is unreadable, unsafe to read, or neither YOLOS nor a ViT.
     """
     path, name = _find(path)
     config = processor = None
@@ -44,25 +43,21 @@ def read_source(path: str | Path) -> ForeignWeights:
         config = read_json_object(path / "config.json")
         model_type = config.get("model_type", "yolos")  # timm's configs have none
         if model_type not in ("yolos", *_VIT_TYPES):  # refused before its tensors are read
-            raise InputError(
-                f"the config.json of {name} has model_type {shown(model_type)}, not 'yolos' (nor one of "
-                f"{', '.join(_VIT_TYPES)}, to start from)."
-            )
+            others = f"(nor one of {', '.join(_VIT_TYPES)}, to start from)"
+            raise InputError(f"the config.json of {name} has model_type {shown(model_type)}, not 'yolos' {others}.")
     tensors = _unwrapped(read_folder(path) if path.is_dir() else read_tensors(path))
     kind = _kind(tensors.state, name)
     if kind == "deit" and config is not None and config.get("model_type") == "yolos":
-        raise InputError(
-            f"{name} has model_type 'yolos', but none of its tensors is a detection head under a name known here."
-        )
+        why = "none of its tensors is a detection head under a name known here"
+        raise InputError(f"{name} has model_type 'yolos', but {why}.")
     if kind != "huggingface":
         return ForeignWeights(kind, name, *tensors)
     folder = path if path.is_dir() else path.parent
     if (folder / "config.json").is_file():
         config = config or read_json_object(folder / "config.json")
-        if config.get("model_type") != "yolos":
-            raise InputError(
-                f"the config.json of {name} has model_type {shown(config.get('model_type'))}, not 'yolos'."
-            )
+        model_type = config.get("model_type")
+        if model_type != "yolos":
+            raise InputError(f"the config.json of {name} has model_type {shown(model_type)}, not 'yolos'.")
         if (folder / "preprocessor_config.json").is_file():
             processor = read_json_object(folder / "preprocessor_config.json")
     return ForeignWeights(kind, name, *tensors, config, processor)
@@ -113,11 +108,9 @@ def _detector_kind(state: dict[str, np.ndarray]) -> str | None:
 
 def _kind(state: dict[str, np.ndarray], what: str) -> str:
     """The kind of a source; `InputError` if it is none of the three."""
-    kind = _detector_kind(state)
+    kind = _detector_kind(state) or ("deit" if prefixes(state) else None)
     if kind is not None:
         return kind
-    if prefixes(state):
-        return "deit"
     some = ", ".join(plain(name) for name in list(state)[:4]) or "none"
     more = ", ..." if len(state) > 4 else ""
     raise InputError(

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from yolos_jax import weights
-from yolos_jax.data.category_names import known_names, listing, plain_name
+from yolos_jax.datasets.category_names import known_names, listing, plain_name
 from yolos_jax.errors import InputError
 from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import YolosConfig

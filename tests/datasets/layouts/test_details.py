@@ -9,14 +9,15 @@ import pytest
 from made_layouts import NAMES
 from PIL import Image
 
-from yolos_jax.datasets.coco import CocoSource
-from yolos_jax.datasets.layouts.recognise import opener_of, recognise
+from yolos_jax.datasets.examples import read_split
+from yolos_jax.datasets.opening import find_split, recognise
+from yolos_jax.datasets.settings import SplitOptions
 from yolos_jax.errors import InputError
 
 
 def read(root, split="train", complain=None, **more):
     more |= {"complain": complain} if complain else {}
-    return CocoSource(root, split, opener=opener_of(Path(root), split), categories="contiguous", **more)
+    return read_split(find_split(Path(root), split), SplitOptions(categories="contiguous"), **more)
 
 
 def image(path, size=(100, 50), **more):
@@ -231,5 +232,5 @@ def test_a_label_studio_export_beside_other_files(tmp_path):
     for name in ("result.json", "result_old.json"):
         (tmp_path / name).write_text(json.dumps(content))
     source = read(tmp_path)
-    assert len(source.examples) == 4 and source.annotation_file.name == "result.json"
+    assert len(source.examples) == 4 and source.origin.endswith("result.json")
     assert "one split, result, which is taken to train on" in source.notes[0]

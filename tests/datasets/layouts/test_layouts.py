@@ -14,8 +14,9 @@ from micro_run import micro_config
 
 from yolos_jax.config.reader import read as read_recipe
 from yolos_jax.config.recipes import DetectionConfig
-from yolos_jax.datasets.coco import CocoSource
-from yolos_jax.datasets.layouts.recognise import opener_of, recognise
+from yolos_jax.datasets.examples import read_split
+from yolos_jax.datasets.opening import find_split, recognise
+from yolos_jax.datasets.settings import SplitOptions
 from yolos_jax.evaluation.coco_metrics import coco_metrics
 from yolos_jax.tasks import recipe
 
@@ -125,8 +126,8 @@ def test_only_one_layout_is_recognised_and_a_source_travels(layout, tmp_path):
     again = pickle.loads(pickle.dumps(source))
     assert again.examples.fingerprint() == source.examples.fingerprint()
     assert len(pickle.dumps(source)) < 30_000
-    assert {i["file_name"] for i in source.listed()["images"]} and len(source.listed()["images"]) == 4
-    for image, example in zip(source.listed()["images"], source.examples):
+    assert {i["file_name"] for i in source.ground_truth()["images"]} and len(source.ground_truth()["images"]) == 4
+    for image, example in zip(source.ground_truth()["images"], source.examples):
         assert source.place(image["file_name"]) == str(Path(example.file).resolve())
         assert (image["width"], image["height"]) == (example.width, example.height)
 
@@ -141,8 +142,7 @@ def test_explicit_splits_stay_in_force(tmp_path):
     data = made_layouts.made()
     root = made_layouts.roboflow(tmp_path, data)
     compare(read(root, "val", **{"data.val_split": "train"}), data["train"])
-    opener = opener_of(root, "valid")
-    assert len(CocoSource(root, "valid", opener=opener).examples) == len(data["val"])
+    assert len(read_split(find_split(root, "valid"), SplitOptions()).examples) == len(data["val"])
 
 
 def test_a_layout_is_a_short_file():

@@ -4,12 +4,11 @@ import json
 import shutil
 
 import pytest
-from made_coco import box, make_coco
+from made_coco import box, coco_split, make_coco
 from PIL import Image
 
 from yolos_jax.config.reader import read as read_recipe
 from yolos_jax.config.recipes import DetectionConfig, detection_recipe
-from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.datasets.splits import MissingSplit, choose
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage
@@ -36,7 +35,7 @@ def named(tmp_path, on_disk, listed):
         (root / "train2017" / name).parent.mkdir(parents=True, exist_ok=True)
         (root / "train2017" / f"{i}.jpg").rename(root / "train2017" / name)
     change(root, lambda c: [image.update(file_name=name) for image, name in zip(c["images"], listed)])
-    return CocoSource(root, "train2017", 10)
+    return coco_split(root, "train2017", 10)
 
 
 @pytest.mark.parametrize(
@@ -95,11 +94,11 @@ def test_links_are_followed(tmp_path):
     (store / "blob2").rename(store / "deep" / "2.jpg")
     (root / "train2017" / "linked").symlink_to(store / "deep")
     (store / "deep" / "again").symlink_to(store)  # a loop
-    source = CocoSource(root, "train2017", 10)  # 2.jpg is found below a linked folder
+    source = coco_split(root, "train2017", 10)  # 2.jpg is found below a linked folder
     assert [source.read(e).size for e in source.examples] == [(64, 48)] * 3
     change(root, lambda c: c["images"][0].update(file_name="../../store/blob1"))
     with pytest.raises(InputError, match="lies outside"):
-        CocoSource(root, "train2017", 10)
+        coco_split(root, "train2017", 10)
 
 
 @pytest.mark.parametrize("size", [None, (-1, -1), (0, 48), (float("nan"), 48), ("64", "48"), (10**400, 1)])
@@ -112,7 +111,7 @@ def test_sizes_that_say_nothing_are_taken_from_the_images(tmp_path, size):
         image.update({} if size is None else dict(zip(("width", "height"), size)))
 
     change(root, edit)
-    source = CocoSource(root, "train2017", 10)
+    source = coco_split(root, "train2017", 10)
     assert source.examples.sizes.tolist() == [[64, 48], [30, 50]]
     (note,) = source.notes
     assert note.startswith("1 images of") and "taken from the images" in note
@@ -133,14 +132,14 @@ def test_wrong_sizes_by_the_setting(tmp_path):
 
 def test_whole_floats(tmp_path):
     root = make_coco(tmp_path, [(64, 48)] * 2)
-    want = CocoSource(root, "train2017").examples.fingerprint()
+    want = coco_split(root, "train2017").examples.fingerprint()
 
     def edit(content):
         for entry in content["images"] + content["annotations"] + content["categories"]:
             entry.update({k: float(entry[k]) for k in entry.keys() & {"id", "image_id", "category_id", "width"}})
 
     change(root, edit)
-    source = CocoSource(root, "train2017")
+    source = coco_split(root, "train2017")
     assert source.examples.fingerprint() == want and source.notes == ()
     assert type(source.ground_truth()["annotations"][0]["image_id"]) is int
 
@@ -150,17 +149,17 @@ def test_encodings(tmp_path):
     path = root / "annotations" / "instances_train2017.json"
     text = path.read_text()
     path.write_text(text, encoding="utf-8-sig")
-    assert len(CocoSource(root, "train2017").examples) == 1
+    assert len(coco_split(root, "train2017").examples) == 1
     wrong = {"is UTF-16": text.encode("utf-16"), "is empty": b" \n", "no list of images .it is a list": b"[]"}
     for words, data in (wrong | {"is not UTF-8": '{"ä": 1}'.encode("latin-1")}).items():
         path.write_bytes(data)
         with pytest.raises(InputError, match=words):
-            CocoSource(root, "train2017")
+            coco_split(root, "train2017")
 
 
 def test_annotations_of_images_that_are_not_listed(tmp_path):
     annotations = [box(1, 1, [4, 4, 20, 10]), *(box(i, 50 + i, [4, 4, 5, 5]) for i in range(2, 10))]
-    source = CocoSource(make_coco(tmp_path, [(64, 48)], annotations=annotations), "train2017")
+    source = coco_split(make_coco(tmp_path, [(64, 48)], annotations=annotations), "train2017")
     assert source.examples.counts.tolist() == [1]
     (note,) = source.notes
     assert note.startswith("8 annotations of") and "image id 52; they are ignored" in note
@@ -185,7 +184,7 @@ def test_hidden_files(tmp_path):
     (root / "train2017" / "._1.jpg").write_bytes(b"\0\5\x16\7")
     change(root, lambda c: c["images"].append({"id": 9, "file_name": "._1.jpg", "width": 64, "height": 48}))
     change(root, lambda c: c["annotations"].append(box(9, 9, [1, 1, 5, 5])))
-    source = CocoSource(root, "train2017")
+    source = coco_split(root, "train2017")
     assert source.examples.image_ids.tolist() == [1, 2]
     (note,) = source.notes
     assert note.startswith("1 hidden files such as ._1.jpg")

@@ -10,17 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from made_coco import box, make_coco
-from made_tfds import build_with_tfds, change_json, coco_folder, listed
+from made_coco import box, coco_split, make_coco
+from made_tfds import build_with_tfds, change_json, coco_folder, listed, tfds_split
 from reference_pack import ROOT, data_folder
 
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
-from yolos_jax.data.loader import LoadStep, load
+from yolos_jax.data.detection_batches import detection_work
+from yolos_jax.data.loader import load
 from yolos_jax.data.plan import TrainingPlan
-from yolos_jax.datasets.coco import CocoSource
 from yolos_jax.datasets.tfds import index as tfds_index
 from yolos_jax.datasets.tfds.build import build
-from yolos_jax.datasets.tfds.dataset import TfdsSource
 from yolos_jax.datasets.tfds.records import Records, find_dataset
 from yolos_jax.errors import InputError
 
@@ -45,21 +44,21 @@ def prepared(request, tmp_path_factory):
 def test_with_the_annotation_file_it_is_the_folder(prepared):
     _, coco, directory = prepared
     for split in ("train2017", "val2017"):
-        folder = CocoSource(coco, split, 91)
-        records = TfdsSource(directory, split, 91, annotations=listed(coco, split))
+        folder = coco_split(coco, split, 91)
+        records = tfds_split(directory, split, 91, annotations=listed(coco, split))
         assert records.examples.fingerprint() == folder.examples.fingerprint()
         assert records.ground_truth() == folder.ground_truth() and not records.notes
         for name in ("num_classes", "category_ids", "label_names", "dropped"):
             assert getattr(records, name) == getattr(folder, name)
         assert_same_images(records, folder)
-        few = TfdsSource(directory, split, max_images=3, annotations=listed(coco, split))
+        few = tfds_split(directory, split, max_images=3, annotations=listed(coco, split))
         assert few.examples.image_ids.tolist() == folder.examples.image_ids[:3].tolist()
 
 
 def test_without_it_the_records_say_the_same(prepared):
     """TFDS's own preparation holds no category ids; the names tell them."""
     root, coco, directory = prepared
-    folder, records = CocoSource(coco, "val2017"), TfdsSource(root, "val2017")
+    folder, records = coco_split(coco, "val2017"), tfds_split(root, "val2017")
     assert find_dataset(root / "coco") in (None, directory)  # TFDS writes beside the folder's own content
     for name in ("num_classes", "category_ids", "label_names", "dropped"):
         assert getattr(records, name) == getattr(folder, name)
@@ -96,21 +95,21 @@ def own_categories(tmp_path):
 )
 def test_labels_are_numbered_as_for_a_folder(tmp_path, arguments):
     coco, directory = own_categories(tmp_path)
-    folder, records = CocoSource(coco, "train2017", **arguments), TfdsSource(directory, "train", **arguments)
+    folder, records = coco_split(coco, "train2017", **arguments), tfds_split(directory, "train", **arguments)
     for name in ("num_classes", "category_ids", "label_names"):
         assert getattr(records, name) == getattr(folder, name)
     assert records.examples[0].labels.tolist() == folder.examples[0].labels.tolist()
     with pytest.raises(InputError, match="category id 4, which is none of the model's 1 categories|gets the label"):
-        TfdsSource(directory, "train", 1, category_ids=(30,))
+        tfds_split(directory, "train", 1, category_ids=(30,))
 
 
 def test_names_that_nobody_knows_become_labels(tmp_path):
     _, directory = own_categories(tmp_path)
     (directory / "metadata.json").write_text(json.dumps({"category_ids": [30, 30]}))
     with pytest.raises(InputError, match="category_ids in .*metadata.json must be 2 different whole numbers"):
-        TfdsSource(directory, "train")
+        tfds_split(directory, "train")
     (directory / "metadata.json").unlink()
-    records = TfdsSource(directory, "train")
+    records = tfds_split(directory, "train")
     assert records.label_names == {0: "late", 1: "early"} and records.examples[0].labels.tolist() == [0, 1]
     assert any("the labels 0..1 are taken for them" in note for note in records.notes)
 
@@ -124,8 +123,8 @@ def test_where_a_data_set_is_found(tmp_path, made, own):
     shutil.copytree(directory, tmp_path / "both" / "two")
     with pytest.raises(InputError, match=r"both holds several data sets, .*one, .*two; name one"):
         find_dataset(tmp_path / "both")
-    with pytest.raises(InputError, match="nowhere holds no TFDS data set"):
-        TfdsSource(tmp_path / "nowhere", "train")
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        tfds_split(tmp_path / "nowhere", "train")
     (own / "dataset_info.json").unlink()
     with pytest.raises(InputError, match=r"has no dataset_info.json: it was not prepared to the end"):
         find_dataset(own)
@@ -143,7 +142,7 @@ def test_a_converted_preparation_is_read(own):
     change_json(
         own / "dataset_info.json", lambda c: c.update(fileFormat="tfrecord", alternativeFileFormats=["array_record"])
     )
-    records = TfdsSource(own, "val2017")
+    records = tfds_split(own, "val2017")
     assert [records.read(example).size for example in records.examples]
 
 
@@ -192,10 +191,10 @@ def test_workers_load_what_they_load_from_the_folder(made):
     """The folder's own workers are tested in tests/data/test_loader.py."""
     coco, directory = made
     draw = Pipeline(Resize((32, 48), 96), before=(Flip(), Crop(0.5, (48, 64), (32, 64))))
-    folder, records = CocoSource(coco, "train2017"), TfdsSource(directory, "train", annotations=listed(coco))
+    folder, records = coco_split(coco, "train2017"), tfds_split(directory, "train", annotations=listed(coco))
     batches = []
     for source, workers in ((folder, 0), (records, 0), (records, 1)):
-        work = LoadStep(source, TrainingPlan(source.examples.sizes, draw, 2, 2, 2, 0), 16, 8)
+        work = detection_work(source, TrainingPlan(source.examples.sizes, draw, 2, 2, 2, 0), 16, 8)
         with contextlib.closing(load(work, 0, 6, workers)) as loaded:
             batches.append(list(loaded))
     for other in batches[1:]:
@@ -209,14 +208,17 @@ def test_reading_needs_neither_tensorflow_nor_jax_nor_memory(made, own):
     """In a process of its own; a missing shard is told before anything is read."""
     code = """
 import resource, sys
-from yolos_jax.datasets.tfds.dataset import TfdsSource
+from pathlib import Path
+from yolos_jax.datasets.examples import read_split
+from yolos_jax.datasets.opening import find_split
+from yolos_jax.datasets.settings import SplitOptions
 from yolos_jax.errors import InputError
-source = TfdsSource(sys.argv[1], "train")
+source = read_split(find_split(Path(sys.argv[1]), "train"), SplitOptions())
 source.read(source.examples[0])
 assert not {"jax", "grain", "tensorflow"} & set(sys.modules)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
-    TfdsSource(sys.argv[2], "val2017")
+    read_split(find_split(Path(sys.argv[2]), "val2017"), SplitOptions())
 except InputError as error:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, error)
 """

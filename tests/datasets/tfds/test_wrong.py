@@ -9,16 +9,16 @@ import sys
 
 import numpy as np
 import pytest
-from made_tfds import change_json, listed, make_tfds
+from made_coco import coco_split
+from made_tfds import change_json, listed, make_tfds, tfds_split
 from reference_pack import ROOT
 
 from yolos_jax.data.augment import Pipeline
-from yolos_jax.data.loader import LoadStep, load
+from yolos_jax.data.detection_batches import detection_work
+from yolos_jax.data.loader import load
 from yolos_jax.data.plan import EvaluationPlan
-from yolos_jax.datasets.coco import CocoSource
+from yolos_jax.datasets.layouts import tfds
 from yolos_jax.datasets.tfds import build as tfds_build
-from yolos_jax.datasets.tfds import dataset as tfds
-from yolos_jax.datasets.tfds.dataset import TfdsSource
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage
 from yolos_jax.images.sequence import Geometry
@@ -50,13 +50,13 @@ def test_bad_shards(own, spoil, sentence):
     (shard,) = own.glob("coco-train*")
     spoil(shard)
     with pytest.raises(InputError, match=sentence):
-        TfdsSource(own, "train")
-    assert len(TfdsSource(own, "validation").examples) == 6
+        tfds_split(own, "train")
+    assert len(tfds_split(own, "validation").examples) == 6
 
 
 def test_a_record_that_is_damaged_later_is_an_unreadable_image(made, own):
     coco, _ = made
-    records = TfdsSource(own, "train", annotations=listed(coco))
+    records = tfds_split(own, "train", annotations=listed(coco))
     (shard,) = own.glob("coco-train*")
     blank(shard)
     damaged = 0
@@ -81,7 +81,7 @@ def test_a_record_that_is_damaged_later_is_an_unreadable_image(made, own):
 def test_other_kinds_of_data_sets(own, edit, sentence):
     change_json(own / "dataset_info.json", edit)
     with pytest.raises(InputError, match=sentence):
-        TfdsSource(own, "train")
+        tfds_split(own, "train")
 
 
 def test_other_features(own):
@@ -91,10 +91,10 @@ def test_other_features(own):
 
     change_json(own / "features.json", edit)
     with pytest.raises(InputError, match="are not those of TFDS's coco/2017: they lack image/id, objects/area"):
-        TfdsSource(own, "train")
+        tfds_split(own, "train")
     (own / "features.json").write_text("{")
     with pytest.raises(InputError, match="cannot be opened as a TFDS data set"):
-        TfdsSource(own, "train")
+        tfds_split(own, "train")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_features_of_another_kind(own, key, kind, sentence):
 
     change_json(own / "features.json", edit)
     with pytest.raises(InputError, match=f"are not those of TFDS's coco/2017: {sentence}"):
-        TfdsSource(own, "train")
+        tfds_split(own, "train")
 
 
 @pytest.mark.parametrize("ids", [True, False], ids=["category ids", "TFDS's own"])
@@ -137,14 +137,14 @@ def test_without_the_names_nobody_knows_what_a_label_is(own, spoil, sentence, id
     if not ids:
         (own / "metadata.json").unlink()
     with pytest.raises(InputError, match=sentence):
-        TfdsSource(own, "train")
+        tfds_split(own, "train")
 
 
 @pytest.mark.parametrize("length", [3, 7])
 def test_other_numbers_of_records_than_promised(own, length):
     change_json(own / "dataset_info.json", lambda c: c["splits"][0].update(shardLengths=[str(length)]))
     with pytest.raises(InputError, match=rf"coco-train.* holds 6 records and dataset_info.json says {length}; copy or"):
-        TfdsSource(own, "train")
+        tfds_split(own, "train")
 
 
 def test_a_image_that_cannot_be_decoded(tmp_path, monkeypatch):
@@ -157,10 +157,10 @@ def test_a_image_that_cannot_be_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(tfds_build, "_record", spoilt)
     coco, directory = make_tfds(tmp_path, ["val2017"])
     with pytest.raises(InputError, match="image id 3 in .* cannot be read, which leaves its size unknown; prepare the"):
-        TfdsSource(directory, "val2017")
-    source = TfdsSource(directory, "val2017", annotations=listed(coco, "val2017"))
+        tfds_split(directory, "val2017")
+    source = tfds_split(directory, "val2017", annotations=listed(coco, "val2017"))
     plan = EvaluationPlan(source.examples.sizes, Pipeline.of(Geometry(48, 96, 16, 6)), 2, 1)
-    with contextlib.closing(load(LoadStep(source, plan, 16, 6), 0, len(plan), 0)) as loaded:
+    with contextlib.closing(load(detection_work(source, plan, 16, 6), 0, len(plan), 0)) as loaded:
         (sentence,) = [told for batch in loaded for told in batch.skipped]
     reason = "it is in no format that Pillow reads"
     assert sentence == f"the image 3.jpg of {directory} (validation) cannot be read ({reason})."
@@ -194,9 +194,9 @@ def test_records_that_make_no_sense(made, monkeypatch, edit, sentence, images, b
     read = tfds.index_of
     monkeypatch.setattr(tfds, "index_of", lambda records: edit(read(records)))
     with pytest.raises(InputError, match=sentence):
-        TfdsSource(made[1], "train")
+        tfds_split(made[1], "train")
     said = []
-    records = TfdsSource(made[1], "train", complain=said.append)
+    records = tfds_split(made[1], "train", complain=said.append)
     assert said and (images is None or len(records.examples) == images)
     # One of the seven is a crowd, one is empty; record 0's first object may be either.
     left = int(records.examples.counts.sum()) + sum(records.dropped.values())
@@ -210,11 +210,11 @@ def test_an_annotation_file_of_other_images(tmp_path, made):
     new = {"id": 99, "file_name": "99.jpg", "width": 64, "height": 48}
     path.write_text(json.dumps(content | {"images": [*content["images"], new, new | {"id": 98}]}))
     with pytest.raises(InputError, match=r"2 of 8 images that .*more.json lists are not in .*such as image id 99"):
-        TfdsSource(directory, "train", annotations=path)
+        tfds_split(directory, "train", annotations=path)
     few = [i for i in content["images"] if i["id"] in (1, 2)]
     boxes = [a for a in content["annotations"] if a["image_id"] in (1, 2)]
     path.write_text(json.dumps(content | {"images": few, "annotations": boxes}))
-    records = TfdsSource(directory, "train", annotations=path)
+    records = tfds_split(directory, "train", annotations=path)
     assert len(records.examples) == 2
     assert records.notes == (f"4 of the 6 images in {directory} (train) are not in {path} and are left out",)
 
@@ -226,8 +226,8 @@ def test_a_image_of_another_size_than_annotated(tmp_path, made):
     content["images"][0].update(width=48, height=64)
     path.write_text(json.dumps(content))
     for source in (
-        TfdsSource(directory, "train", annotations=path),
-        CocoSource(coco, "train2017", annotations=path),
+        tfds_split(directory, "train", annotations=path),
+        coco_split(coco, "train2017", annotations=path),
     ):
         with pytest.raises(UnreadableImage, match=r"1\.jpg.* is 64x48 pixels but its annotation says 48x64"):
             source.read(source.examples[0])

@@ -18,7 +18,7 @@ from yolos_jax import Detector
 from yolos_jax.images.reading import open_rgb
 from yolos_jax.images.sequence import Geometry, most_patches, resized_size, rounded_tokens
 from yolos_jax.tools.exporting import stablehlo as export
-from yolos_jax.tools.exporting.run_detector import ExportedDetector, Unusable, open_upright, resized
+from yolos_jax.tools.exporting.run_detector import ExportedDetector, Unusable, open_upright, target_size
 
 # Runs a script as a machine would that has neither our package nor what only we need.
 WITHOUT_US = """
@@ -135,8 +135,8 @@ def test_several_programs_of_a_fixed_batch(checkpoint, detector, images, tmp_pat
     call(monkeypatch, "--checkpoint", checkpoint, "--out", out, *options)
     assert "up to 104 patches; those of more than 96 have no program" in capsys.readouterr().out
     loaded = ExportedDetector(out)
-    assert [entry["patches"] for entry in loaded.facts["programs"]] == [80, 96]
-    assert loaded.facts["batch"] == 4 and loaded.facts["platforms"] == ["cpu"]
+    assert [entry["patches"] for entry in loaded.description["programs"]] == [80, 96]
+    assert loaded.description["batch"] == 4 and loaded.description["platforms"] == ["cpu"]
     assert loaded.program(80)[1] == 80 and loaded.program(81)[1] == 96
     images = [open_upright(image) for image in images]
     everything = detector(images, 0.0)
@@ -191,7 +191,7 @@ def test_huggingface_folders_and_own_sizes(tmp_path, monkeypatch):
 def test_images_are_resized_as_ours(width, height, short_side, max_side, patch):
     geometry = Geometry.of(short_side, max_side, patch, 200)
     size = geometry.size(width, height)
-    assert resized(width, height, short_side, max_side, patch) == size
+    assert target_size(width, height, short_side, max_side, patch) == size
     assert size[0] * size[1] // patch**2 <= most_patches(geometry.short_side, geometry.max_side, geometry.patch)
 
 
@@ -201,7 +201,7 @@ def test_extreme_images_are_resized_as_ours(width, height, short_side, max_side)
     """786 x 1592 at 79 and 159 is where rounding gives the long side a patch more than 159 pixels hold."""
     geometry = Geometry.of(short_side, max_side, 16, 100)
     size = geometry.size(width, height)
-    assert resized(width, height, short_side, max_side, 16) == size
+    assert target_size(width, height, short_side, max_side, 16) == size
     assert size[0] * size[1] // 256 <= most_patches(geometry.short_side, geometry.max_side, geometry.patch)
 
 

@@ -11,8 +11,8 @@ pytest.importorskip("playwright.sync_api", reason="playwright is not installed (
 
 def test_upload_click_layer_and_head(served, window):
     """One visit: each part shows what the functions behind it give for the state that the visitor chose."""
-    from yolos_jax.tools.page.looking import token_at
-    from yolos_jax.tools.page.pictures import all_heads, with_boxes
+    from yolos_jax.tools.page.drawings import all_heads, with_boxes
+    from yolos_jax.tools.page.viewer import token_at
 
     page, _ = window
     upload(page, "fruit.png", png(picture()))
@@ -67,7 +67,7 @@ def test_images_of_the_data_set_and_another_checkpoint(served, window):
     page.click("#gallery button:has(img) >> nth=1")
     wait_for(page, lambda: served.look.image.getpixel((50, 50)) == picture(11).getpixel((50, 50)), "the second image")
     first = served.look
-    choose(page, "checkpoint", served.looker.names[1])
+    choose(page, "checkpoint", served.viewer.names[1])
     wait_for(page, lambda: served.look is not first, "the other checkpoint")
     assert np.abs(served.look.boxes - first.boxes).max() > 0.1
     wait_for(page, lambda: "over the data set" not in page.inner_text("#facts"), "no table for this checkpoint")

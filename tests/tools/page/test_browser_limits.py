@@ -74,8 +74,7 @@ def test_the_page_is_here_alone(served, window, outside):
 
 def test_a_port_that_is_taken(served, window):
     from yolos_jax.errors import InputError
-    from yolos_jax.tools.page.gradio_page import build as build_page
-    from yolos_jax.tools.page.gradio_page import serve
+    from yolos_jax.tools.page.gradio_page import build_page, serve
 
     with pytest.raises(InputError, match=rf"127.0.0.1:{served.port} .*give another --port"):
-        serve(build_page(served.looker), "127.0.0.1", served.port, wait=False)
+        serve(build_page(served.viewer), "127.0.0.1", served.port, wait=False)

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from yolos_jax.datasets.annotated import Annotated, Opener, folders_in, subfolder
-from yolos_jax.datasets.annotations import Complain, read_annotations
+from yolos_jax.datasets.annotations import Annotations, Complain, OpenAnnotations, read_annotations
+from yolos_jax.datasets.listing import folders_in, is_hidden, subfolder
 from yolos_jax.datasets.splits import FAMILIES, family_of
 from yolos_jax.errors import InputError
-from yolos_jax.images.listing import is_hidden
 
 NAME = "COCO"
 INSTANCES = "instances_"
@@ -20,7 +19,7 @@ SNIFF = 1 << 16  # bytes at either end of a file that tell whether it is COCO's 
 KEYS = (b'"images"', b'"annotations"', b'"categories"')
 
 
-def splits(root: Path) -> dict[str, Opener]:
+def splits(root: Path) -> dict[str, OpenAnnotations]:
     """The splits of a folder in this layout, by name; none if it is of another one."""
     if root.is_file():
         return {root.stem: partial(read, root, root.parent)} if _is_coco(root) else {}
@@ -28,7 +27,7 @@ def splits(root: Path) -> dict[str, Opener]:
     return found | {split: partial(read, file, image_folder(root, split)) for split, file in files(root)}
 
 
-def read(file: Path, folder: Path, complain: Complain, layout: str = NAME) -> Annotated:
+def read(file: Path, folder: Path, complain: Complain, layout: str = NAME) -> Annotations:
     """Reads an annotation file whose images lie in `folder`; `InputError` if there is no such folder."""
     if not folder.is_dir():
         raise InputError(f"the folder of images {folder} does not exist.")
@@ -39,7 +38,7 @@ def read(file: Path, folder: Path, complain: Complain, layout: str = NAME) -> An
         notes = [f"{len(hidden)} hidden files such as {name} that {file} lists are no images and are left out"]
         content["images"] = [i for i in content["images"] if i["id"] not in hidden]
         content["annotations"] = [a for a in content["annotations"] if a["image_id"] not in hidden]
-    return Annotated(layout, str(file), folder, content, notes, by_spelling=True, again=True)
+    return Annotations(layout, str(file), folder, content, notes, by_spelling=True, reopens=True)
 
 
 def image_folder(root: Path, split: str) -> Path:
@@ -75,7 +74,7 @@ def files(root: Path) -> Iterator[tuple[str, Path]]:
         yield bare[0].stem, bare[0]
 
 
-def _fiftyone(root: Path) -> Iterator[tuple[str, Opener]]:
+def _fiftyone(root: Path) -> Iterator[tuple[str, OpenAnnotations]]:
     """FiftyOne's `data/` and `labels.json`, of every split or of the only one."""
     for folder in (root, *folders_in(root)):
         labels, images = folder / "labels.json", folder / "data"

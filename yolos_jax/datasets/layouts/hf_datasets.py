@@ -5,8 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from yolos_jax.datasets.annotated import Annotated, Opener
-from yolos_jax.datasets.annotations import Complain
+from yolos_jax.datasets.annotations import Annotations, Complain, OpenAnnotations
 from yolos_jax.datasets.layouts.objects import CATEGORIES, Objects, names_of
 from yolos_jax.errors import InputError
 
@@ -15,7 +14,7 @@ PARQUET = re.compile(r"(.+?)(-\d+-of-\d+)?\.parquet")
 ROWS = 1000  # that are looked at together
 
 
-def splits(root: Path) -> dict[str, Opener]:
+def splits(root: Path) -> dict[str, OpenAnnotations]:
     """The splits of a folder in this layout, by name; none if it is of another one. Needs no package."""
     if (root / "state.json").is_file() and any(root.glob("*.arrow")):
         return {"train": partial(read, root, "", [])}
@@ -30,18 +29,24 @@ def splits(root: Path) -> dict[str, Opener]:
     return {split: partial(read, root, split, files) for split, files in found.items()}
 
 
-class Images:
-    """The image files of a data set's rows, by the rows' numbers; sent to another process, it opens them anew."""
+class RowImages:
+    """The images of a data set's rows, numbered from 1; sent to another process, it opens them anew."""
 
-    def __init__(self, rows: Any):
-        self._rows = rows
+    def __init__(self, rows: Any, origin: str):
+        self._rows, self._origin = rows, origin
 
-    def __call__(self, name: str) -> bytes:
-        image = self._rows[int(name)]["image"]
+    def __contains__(self, image_id: int) -> bool:
+        return 1 <= image_id <= len(self._rows)
+
+    def __getitem__(self, image_id: int) -> bytes:
+        image = self._rows[image_id - 1]["image"]
         return image["bytes"] or Path(image["path"]).read_bytes()
 
+    def __str__(self) -> str:
+        return self._origin
 
-def read(root: Path, split: str, files: list[str], complain: Complain) -> Annotated:
+
+def read(root: Path, split: str, files: list[str], complain: Complain) -> Annotations:
     """Reads a split, from parquet `files` or from what was saved; `InputError` if it has no images or no objects."""
     rows = _rows(root, split, files)
     origin = f"{root} ({split})" if split else str(root)
@@ -63,8 +68,8 @@ def read(root: Path, split: str, files: list[str], complain: Complain) -> Annota
             found.add(len(images), objects)
     categories = [{"id": number, "name": str(name)} for name, number in numbers.items()]
     content = {"images": images, "annotations": found.annotations, "categories": categories}
-    pixels = Images(rows.select_columns(["image"]))
-    return Annotated(NAME, origin, root, content, upright=True, says_sizes=False, pixels=pixels)
+    packed = RowImages(rows.select_columns(["image"]), origin)
+    return Annotations(NAME, origin, root, content, boxes="xywh", upright=True, has_sizes=False, packed=packed)
 
 
 def _rows(root: Path, split: str, files: list[str]) -> Any:

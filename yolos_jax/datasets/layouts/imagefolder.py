@@ -6,17 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from yolos_jax.datasets.annotated import Annotated, Opener
-from yolos_jax.datasets.annotations import Complain
+from yolos_jax.datasets.annotations import Annotations, Complain, OpenAnnotations
 from yolos_jax.datasets.layouts.objects import Objects, names_of
+from yolos_jax.datasets.listing import is_hidden
 from yolos_jax.errors import InputError, shown
-from yolos_jax.images.listing import is_hidden
 
 NAME = "imagefolder"
 FILE = "metadata.jsonl"
 
 
-def splits(root: Path) -> dict[str, Opener]:
+def splits(root: Path) -> dict[str, OpenAnnotations]:
     """The splits of a folder in this layout, by name; none if it is of another one."""
     places = (root, root / "data", *sorted(root.glob("*/")), *sorted(root.glob("data/*/")))
     files = [place / FILE for place in dict.fromkeys(places) if not is_hidden(place.name) and (place / FILE).is_file()]
@@ -27,7 +26,7 @@ def splits(root: Path) -> dict[str, Opener]:
     }
 
 
-def read(file: Path, files: list[Path], complain: Complain) -> Annotated:
+def read(file: Path, files: list[Path], complain: Complain) -> Annotations:
     """Reads a split; categories that are names are numbered 0, 1, ... in the order of those of all `files`."""
     numbers, notes = names_of(objects for each in files for _, objects in _lines(each)), []
     images: list[dict[str, Any]] = []
@@ -39,7 +38,7 @@ def read(file: Path, files: list[Path], complain: Complain) -> Annotated:
     if any(isinstance(name, int) for name in numbers):
         notes.append(f"{file} numbers its categories and does not name them; their numbers are their names")
     content = {"images": images, "annotations": found.annotations, "categories": categories}
-    return Annotated(NAME, str(file), file.parent, content, notes, by_spelling=True, upright=True, says_sizes=False)
+    return Annotations(NAME, str(file), file.parent, content, notes, by_spelling=True, upright=True, has_sizes=False)
 
 
 def _lines(file: Path) -> list[tuple[str, dict[str, Any]]]:

@@ -3,21 +3,20 @@
 from functools import partial
 from pathlib import Path
 
-from yolos_jax.datasets.annotated import Annotated, Opener
-from yolos_jax.datasets.annotations import Complain
+from yolos_jax.datasets.annotations import Annotations, Complain, OpenAnnotations
 from yolos_jax.datasets.layouts import coco_folder
 
 NAME = "Roboflow's COCO"
 FILE = "_annotations.coco.json"
 
 
-def splits(root: Path) -> dict[str, Opener]:
+def splits(root: Path) -> dict[str, OpenAnnotations]:
     """The splits of a folder in this layout, by name; none if it is of another one."""
     files = [root / FILE] if (root / FILE).is_file() else sorted(root.glob(f"*/{FILE}"))
     return {file.parent.name: partial(read, file) for file in files}
 
 
-def read(file: Path, complain: Complain) -> Annotated:
+def read(file: Path, complain: Complain) -> Annotations:
     """Reads a split, without the category that stands above the others and that nothing is annotated with."""
     found = coco_folder.read(file, file.parent, complain, NAME)
     categories = found.content["categories"]

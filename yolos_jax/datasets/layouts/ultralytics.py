@@ -9,19 +9,18 @@ from typing import Any
 
 import yaml
 
-from yolos_jax.datasets.annotated import Annotated, Opener, hidden_note, subfolder
-from yolos_jax.datasets.annotations import Complain
+from yolos_jax.datasets.annotations import Annotations, Complain, OpenAnnotations
 from yolos_jax.datasets.layouts import yolo_labels
+from yolos_jax.datasets.listing import hidden_note, images_below, is_hidden, subfolder
 from yolos_jax.datasets.splits import FAMILIES
 from yolos_jax.errors import InputError
-from yolos_jax.images.listing import images_below, is_hidden
 
 NAME = "ultralytics' YOLO"
 ENDINGS = (".yaml", ".yml")
 LISTS = "classes.txt", "obj.names", "labels.txt"  # names of classes, one a line, where there is no data.yaml
 
 
-def splits(root: Path) -> dict[str, Opener]:
+def splits(root: Path) -> dict[str, OpenAnnotations]:
     """The splits of a `data.yaml`, of the folder that holds it, or of images/ and labels/ beside names of classes."""
     file = root if root.suffix.lower() in ENDINGS and root.is_file() else _yaml_in(root)
     if file is None:
@@ -35,7 +34,9 @@ def splits(root: Path) -> dict[str, Opener]:
     return {key: partial(read, file, base, about[key], names, first_five) for key in keys}
 
 
-def read(file: Path, base: Path, places: Any, names: dict[int, str], first_five: bool, complain: Complain) -> Annotated:
+def read(
+    file: Path, base: Path, places: Any, names: dict[int, str], first_five: bool, complain: Complain
+) -> Annotations:
     """Reads a split that lies in folders or lists of images; `InputError` if one of them is absent."""
     hidden: list[str] = []
     folders = [_place(base, str(place)) for place in (places if isinstance(places, list) else [places])]
@@ -46,7 +47,7 @@ def read(file: Path, base: Path, places: Any, names: dict[int, str], first_five:
     paths = [path for place in folders for path in _images(place, base, hidden)]
     content, notes = yolo_labels.read(paths, folder, names, first_five, str(file), complain)
     notes = [*hidden_note(hidden, folder), *notes]
-    return Annotated(NAME, str(file), folder, content, notes, upright=True, says_sizes=False)
+    return Annotations(NAME, str(file), folder, content, notes, boxes="xywh_shares", upright=True, has_sizes=False)
 
 
 def _yaml_in(root: Path) -> Path | None:
@@ -104,7 +105,7 @@ def _images(place: Path, base: Path, hidden: list[str]) -> Iterator[str]:
             yield os.path.normpath(beside if os.path.exists(beside) else os.path.join(base, line.strip()))
 
 
-def _without_yaml(root: Path) -> dict[str, Opener]:
+def _without_yaml(root: Path) -> dict[str, OpenAnnotations]:
     """Splits of images/ and labels/ whose classes are named in a text file, as labelImg and Label Studio write it."""
     images, labels = (subfolder(root, name) for name in ("images", "labels"))
     lists = [f for folder in (root, labels) if folder for f in (folder / name for name in LISTS) if f.is_file()]

@@ -3,7 +3,7 @@
 import itertools
 from pathlib import Path
 
-from yolos_jax.images.listing import is_hidden
+from yolos_jax.datasets.listing import is_hidden
 
 SNIFF, FILES = 1 << 16, 50  # bytes and files that are looked at
 COMMAND = "pip install {package}, then `{command}`"
@@ -42,7 +42,7 @@ def explain(root: Path, names: list[str]) -> str:
     inside = sorted(f.name for f in root.iterdir() if not is_hidden(f.name))[:8] if root.is_dir() else []
     holds = f"it holds {', '.join(inside)}" if inside else "it is empty" if root.is_dir() else "it is a file"
     return (
-        f"{root} is in no layout that is read ({', '.join(names)}, TFDS); {holds}. "
+        f"{root} is in no layout that is read ({', '.join(names)}); {holds}. "
         "COCO's is annotations/instances_train.json beside train/, and the same for val."
     )
 

@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from yolos_jax.datasets.annotated import Annotated, Opener, folders_in, subfolder
-from yolos_jax.datasets.annotations import Complain
+from yolos_jax.datasets.annotations import Annotations, Complain, OpenAnnotations
 from yolos_jax.datasets.layouts.voc_xml import Record, records_of
+from yolos_jax.datasets.listing import folders_in, is_hidden, subfolder
 from yolos_jax.datasets.splits import family_of
-from yolos_jax.images.listing import is_hidden
+from yolos_jax.datasets.voc_metrics import voc_metrics
 from yolos_jax.images.reading import image_endings
 
 NAME = "Pascal VOC"
@@ -26,7 +26,7 @@ class Part(NamedTuple):
     chosen: Path | None  # a file of ImageSets/Main
 
 
-def splits(root: Path) -> dict[str, Opener]:
+def splits(root: Path) -> dict[str, OpenAnnotations]:
     """The splits of a folder in this layout, by name; of several years, those of a name are joined."""
     years = [root, *folders_in(root, "VOC"), *folders_in(root / "VOCdevkit", "VOC")]
     years = [year for year in years if (year / "ImageSets" / "Main").is_dir() and subfolder(year, "Annotations")]
@@ -44,7 +44,7 @@ def splits(root: Path) -> dict[str, Opener]:
     return {name: partial(read, root, name, group, everything) for name, group in parts.items()}
 
 
-def read(root: Path, name: str, parts: list[Part], everything: Iterable[Path], complain: Complain) -> Annotated:
+def read(root: Path, name: str, parts: list[Part], everything: Iterable[Path], complain: Complain) -> Annotations:
     """Reads a split. Categories are the names in all XML files of `everything`, numbered 0, 1, ... in their order."""
     records = {folder: records_of(str(folder), os.stat(folder).st_mtime_ns) for folder in everything}
     names = sorted({one.name for found in records.values() for r in found.values() for one in r.objects})
@@ -79,7 +79,7 @@ def read(root: Path, name: str, parts: list[Part], everything: Iterable[Path], c
         notes.append(f"{zeros} boxes of {origin} begin at pixel 0, though VOC counts pixels from 1 and so does reading")
     categories = [{"id": number, "name": name} for name, number in numbers.items()]
     content = {"images": images, "annotations": annotations, "categories": categories}
-    return Annotated(NAME, origin, root, content, notes, by_spelling=True)
+    return Annotations(NAME, origin, root, content, notes, by_spelling=True, own_metrics=voc_metrics)
 
 
 def _is_list(file: Path, xml: Path) -> bool:

@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 
-from yolos_jax.images.listing import is_hidden
+from yolos_jax.datasets.listing import is_hidden
 
 
 class Object(NamedTuple):

@@ -6,18 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from yolos_jax.datasets.annotations import Complain
-from yolos_jax.datasets.sizes import measure, sized
+from yolos_jax.datasets.annotations import Complain, Content
 from yolos_jax.errors import shown
-from yolos_jax.images.headers import measured
 
 OUT = 0.01  # of the image, by which a fraction may miss 0..1
 
 
 def read(
     paths: Sequence[str], folder: Path, names: dict[int, str], first_five: bool, origin: str, complain: Complain
-) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
-    """Images and the boxes of their label files as COCO has them, and notes.
+) -> tuple[Content, list[str]]:
+    """Images and the boxes of their label files in COCO's terms, but for the boxes being shares; and notes.
 
     Args:
       paths: of the images.
@@ -30,9 +28,6 @@ def read(
         {"id": i, "file_name": path.removeprefix(inside) if path.startswith(inside) else os.path.abspath(path)}
         for i, path in enumerate(paths, 1)
     ]
-    # An image that cannot be read has no size, and no boxes; whoever reads it says so.
-    each = dict(enumerate(paths, 1))
-    measure(images, lambda image: measured(each[image["id"]], image["file_name"]), lambda _: None, upright=True)
     annotations: list[dict[str, Any]] = []
     absent = polygons = twice = 0
     for image, path in zip(images, paths):
@@ -45,11 +40,11 @@ def read(
             sentence = _wrong(numbers, line, names, first_five, file)
             if sentence is not None:
                 complain(sentence)
-            elif sized(image):
-                polygons += len(numbers) > 5 and not first_five
-                bbox = _box(numbers[:5] if first_five else numbers, image["width"], image["height"])
-                one = {"id": len(annotations) + 1, "image_id": image["id"], "category_id": int(numbers[0])}
-                annotations.append(one | {"bbox": bbox, "area": bbox[2] * bbox[3], "iscrowd": 0})
+                continue
+            polygons += len(numbers) > 5 and not first_five
+            box = _box(numbers[:5] if first_five else numbers)
+            one = {"id": len(annotations) + 1, "image_id": image["id"], "category_id": int(numbers[0])}
+            annotations.append(one | {"bbox": box, "iscrowd": 0})
     notes = [f"{absent} of {len(paths)} images have no label file and count as background"] if absent else []
     notes += [f"{polygons} polygons in the label files of {origin} became boxes"] if polygons else []
     notes += [f"{twice} lines of label files of {origin} stand there twice and count once"] if twice else []
@@ -95,11 +90,10 @@ def _wrong(numbers: list[float], line: str, names: dict[int, str], first_five: b
     return None
 
 
-def _box(numbers: list[float], width: int, height: int) -> list[float]:
-    """COCO's box in pixels of a line's box or polygon."""
+def _box(numbers: list[float]) -> list[float]:
+    """[x, y, width, height] of a line's box or polygon, as shares of the image's sides."""
     if len(numbers) == 5:
         _, cx, cy, w, h = numbers
-        return [(cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height]
+        return [cx - w / 2, cy - h / 2, w, h]
     xs, ys = numbers[1::2], numbers[2::2]
-    x, y = min(xs) * width, min(ys) * height
-    return [x, y, max(xs) * width - x, max(ys) * height - y]
+    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]

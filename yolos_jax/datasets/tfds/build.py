@@ -1,4 +1,4 @@
-"""Writes a COCO folder as TFDS's data set `coco/2017`, record for record, without TensorFlow.
+"""Writes a data set as TFDS's `coco/2017`, of a COCO folder record for record, without TensorFlow.
 
 TFDS's own builder shuffles through TensorFlow's files once a split exceeds 1 GB. Its order is that of the hashes of
 the file names, which are known beforehand, so the records are written in that order straight away.
@@ -38,12 +38,13 @@ class Summary(NamedTuple):
     shards: int
 
 
-def build(root: Path, out: Path, splits: Sequence[str] = ()) -> tuple[Path, list[Summary]]:
-    """Writes `out/coco/2017/1.1.0` from the COCO folder `root`.
+def build(root: Path, out: Path, splits: Sequence[str] = (), boxes: str = "xywh") -> tuple[Path, list[Summary]]:
+    """Writes `out/coco/2017/1.1.0` from the data set `root`, in any layout.
 
     Args:
       splits: such as `train2017`, written as `train` (and `val2017` as `validation`, others by their own names); by
-        default those of train2017 and val2017 that `root` has.
+        default those to train and to validate on that `root` has.
+      boxes: what the numbers of a box are where a person wrote them down, as `data.train_boxes`.
 
     Returns:
       The folder, and a summary of every split; `InputError` if there is nothing or something wrong to write, if the
@@ -52,7 +53,7 @@ def build(root: Path, out: Path, splits: Sequence[str] = ()) -> tuple[Path, list
     folder = out / NAME / CONFIG / VERSION
     if folder.exists():
         raise InputError(f"{folder} exists already; give another --out, or remove it.")
-    parts = read_parts(root, splits)
+    parts = read_parts(root, splits, boxes)
     names = one_list(parts)
     make_folder(folder.parent)
     needed, free = int(MARGIN * sum(part.size for part in parts)), shutil.disk_usage(folder.parent).free
@@ -125,7 +126,7 @@ def _write_shards(template: Any, part: Part, names: dict[int, str], features: An
             writer = ArrayRecordWriter(os.fspath(path), "group_size:1")
             for image in part.images[start:end]:
                 objects, cut = _objects(image, part.annotations[image["id"]], names)
-                record = _record(image, part.files[image["id"]], objects)
+                record = _record(image, part.data(image["id"]), objects)
                 data = features.serialize_example(features.encode_example(record))
                 writer.write(data)
                 size, clipped = size + len(data), clipped + cut
@@ -139,11 +140,7 @@ def shards_of(size: int, images: int) -> int:
     return 1 << max(min(MOST_SHARDS, size // SHARD, images).bit_length() - 1, 0)
 
 
-def _record(image: dict[str, Any], path: Path, objects: list[dict[str, Any]]) -> dict[str, Any]:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"the image {path} (image id {image['id']}) cannot be read ({error.strerror}).") from error
+def _record(image: dict[str, Any], data: bytes, objects: list[dict[str, Any]]) -> dict[str, Any]:
     return {"image": data, "image/filename": image["file_name"], "image/id": image["id"], "objects": objects}
 
 

@@ -4,10 +4,9 @@ import hashlib
 import io
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
-from yolos_jax.datasets.class_folders import refuse_other_classes
+from yolos_jax.datasets.class_folders import refuse_other_classes, spread
 from yolos_jax.datasets.splits import choose
 from yolos_jax.datasets.tfds.records import Records
 from yolos_jax.images.reading import UnreadableImage, decode, decoding
@@ -31,8 +30,7 @@ class ClassRecords(Records):
         super().__init__(directory, split)
         self.origin, self.notes = str(self), ()
         refuse_other_classes(tuple(self.names), self.origin, classes)
-        records = super().__len__()
-        self._chosen = np.linspace(0, records - 1, min(max_images or records, records)).round().astype(np.int64)
+        self._chosen = spread(super().__len__(), max_images)
 
     def __len__(self) -> int:
         return len(self._chosen)

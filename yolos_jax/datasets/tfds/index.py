@@ -6,7 +6,6 @@ reading of all records, of which only the header of every image is looked at; th
 
 import contextlib
 import hashlib
-import io
 import os
 import uuid
 import zipfile
@@ -14,13 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
+from yolos_jax.datasets.headers import header_of
 from yolos_jax.datasets.tfds.records import ANEW, Records
 from yolos_jax.errors import InputError, user_cache
-from yolos_jax.images.headers import header_of
-from yolos_jax.images.reading import DAMAGED
 
 LAYOUT = 2  # of the file; another number for another one
 
@@ -61,8 +58,8 @@ def _read(records: Records) -> Index:
             record = records[number]
         except RuntimeError as error:
             raise InputError(f"record {number} of {records} cannot be read ({error}); {ANEW}") from error
-        data = record["image"]
-        images.append((record["image/id"], record["image/filename"], header_size(data), header_of(data).orientation))
+        header = header_of(record["image"])
+        images.append((record["image/id"], record["image/filename"], header.size, header.orientation))
         objects.append(record["objects"])
 
     def every(key: str, dtype: type, *shape: int) -> np.ndarray:
@@ -93,15 +90,6 @@ def _places(records: Records) -> list[Path]:
     """Where the index may be kept: beside the shards, else in the user's cache folder."""
     name = hashlib.sha256(str(records.directory.resolve()).encode()).hexdigest()[:16]
     return [records.directory / f"yolos-jax.{records.split}.npz", user_cache() / f"{name}.{records.split}.npz"]
-
-
-def header_size(data: bytes) -> tuple[int, int]:
-    """(width, height) of an image without decoding it; (0, 0) if it is none."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.size
-    except DAMAGED:
-        return 0, 0
 
 
 def _load(path: Path, key: str, n: int) -> Index | None:

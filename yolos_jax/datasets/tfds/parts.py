@@ -1,10 +1,11 @@
-"""Reads the splits of a COCO folder that are to be written as TFDS data, and checks that they can be."""
+"""Reads the splits of a data set that are to be written as TFDS records, and checks that they can be."""
 
 import hashlib
+import io
 import itertools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,38 +13,37 @@ from typing import Any, NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
-from yolos_jax.datasets.coco import CocoSource
+from yolos_jax.datasets.dataset import DataSet
+from yolos_jax.datasets.examples import read_split
+from yolos_jax.datasets.headers import ORIENTATION, SWAPS
+from yolos_jax.datasets.opening import recognise
+from yolos_jax.datasets.settings import SplitOptions
+from yolos_jax.datasets.splits import MissingSplit, family_of
 from yolos_jax.datasets.tfds.records import OTHER_NAMES
 from yolos_jax.errors import InputError
-from yolos_jax.images.headers import ORIENTATION, SWAPS
-from yolos_jax.images.reading import DAMAGED
+from yolos_jax.images.reading import DAMAGED, UnreadableImage
 
-SPLITS = ("train2017", "val2017")
 SPLIT_NAME = re.compile("[A-Za-z0-9_-]{1,100}")  # what TFDS makes names of shards of
 # Formats that every reader of TFDS decodes to one image; their bytes are stored as they are.
 FORMATS = ("JPEG", "MPO", "PNG", "BMP")
 
 
 class Part(NamedTuple):
-    """A split of a COCO folder, checked, as it will be written."""
+    """A split, checked, as it will be written."""
 
     name: str  # of the split in TFDS
     images: list[dict[str, Any]]  # entries of the annotation file, in the order of the records
     annotations: dict[int, list[dict[str, Any]]]  # those of every image id, by their ids
     names: dict[int, str]  # of categories by id, in the file's order
-    files: dict[int, Path]  # the image of every image id
+    data: Callable[[int], bytes]  # the encoded image of every image id
     size: int  # bytes of all images
 
 
-def read_parts(root: Path, splits: Sequence[str] = ()) -> list[Part]:
-    """Reads and checks splits, by default those of train2017 and val2017 that `root` has.
+def read_parts(root: Path, splits: Sequence[str] = (), boxes: str = "xywh") -> list[Part]:
+    """Reads and checks splits of a data set in any layout, by default those to train and to validate on.
 
     `InputError` if a split cannot be stored under its name, if two would share one, and as `read_part`.
     """
-    splits = splits or [split for split in SPLITS if (root / "annotations" / f"instances_{split}.json").is_file()]
-    if not splits:
-        wanted = " or ".join(f"annotations/instances_{split}.json" for split in SPLITS)
-        raise InputError(f"{root} is no COCO folder: it has no {wanted} (name other splits with --splits).")
     for split in splits:
         if not SPLIT_NAME.fullmatch(split) or split == "all":  # which means all splits to TFDS
             names = "call it by at most 100 letters, digits, - and _, and not all"
@@ -51,13 +51,19 @@ def read_parts(root: Path, splits: Sequence[str] = ()) -> list[Part]:
     for name, times in Counter(OTHER_NAMES.get(split, split) for split in splits).items():
         if times > 1:
             raise InputError(f"{times} of the splits {', '.join(splits)} would be written as {name}; name it once.")
-    return [read_part(root, split) for split in splits]
+    layout, found, _ = recognise(root)
+    splits = splits or [split for split in found if family_of(split) in ("train", "val")]
+    absent = [split for split in splits if split not in found]
+    if absent or not splits:
+        lacks = f"no split {absent[0]}" if absent else "no split to train or to validate on"
+        raise MissingSplit(f"{root} ({layout}) has {lacks}; it has {', '.join(found)}.")
+    options = SplitOptions(categories="contiguous", boxes=boxes)
+    return [read_part(read_split(found[split], options), split) for split in splits]
 
 
-def read_part(root: Path, split: str) -> Part:
-    """Reads and checks a split; `InputError` for anything that TFDS could not store or would store wrongly."""
-    source = CocoSource(root, split, categories="contiguous")  # checks the annotations, and that images exist
-    content, origin = source.listed(), source.annotation_file
+def read_part(source: DataSet, split: str) -> Part:
+    """Checks a split; `InputError` for anything that TFDS could not store or would store wrongly."""
+    content, origin = source.ground_truth(), source.origin
     name = OTHER_NAMES.get(split, split)
     names = {c["id"]: str(c["name"]) for c in content["categories"]}
     # TFDS keeps names in a file of lines.
@@ -79,12 +85,15 @@ def read_part(root: Path, split: str) -> Part:
         if one["file_name"] == other["file_name"]:
             ids = f"image ids {one['id']} and {other['id']} of {origin}"
             raise InputError(f"{ids} share the image {one['file_name']}; keep one of them.")
-    found = {example.image_id: Path(example.file) for example in source.examples}
-    files = {image["id"]: found[image["id"]] for image in images}  # in the records' order
+    examples = {example.image_id: example for example in source.examples}
+
+    def data(image_id: int) -> bytes:
+        return source.file_bytes(examples[image_id])
+
     with ThreadPoolExecutor() as pool:
-        sizes = pool.map(_check_image, images, files.values())
+        sizes = pool.map(lambda image: _check_image(image, examples[image["id"]].file, data), images)
         bar = tqdm(sizes, f"checking {split}", len(images), unit="image", mininterval=1.0)
-        return Part(name, images, by_image, names, files, sum(bar))
+        return Part(name, images, by_image, names, data, sum(bar))
 
 
 def _hash(split: str, file_name: str) -> bytes:
@@ -92,14 +101,15 @@ def _hash(split: str, file_name: str) -> bytes:
     return hashlib.md5((split + file_name.replace("\\", "/")).encode(), usedforsecurity=False).digest()
 
 
-def _check_image(image: dict[str, Any], path: Path) -> int:
+def _check_image(image: dict[str, Any], file: str, data: Callable[[int], bytes]) -> int:
     """Bytes of an image, whose header must agree with its annotation, as stored or as EXIF turns it."""
-    named = f"{path} (image id {image['id']})"
+    named = f"{file} (image id {image['id']})"
     try:
-        with Image.open(path) as stored:
+        encoded = data(image["id"])
+        with Image.open(io.BytesIO(encoded)) as stored:
             kind, (width, height) = stored.format, stored.size
             swapped = stored.getexif().get(ORIENTATION, 1) in SWAPS
-    except DAMAGED as error:
+    except (*DAMAGED, UnreadableImage) as error:
         raise InputError(f"the image {named} cannot be read ({error}).") from error
     if kind not in FORMATS:
         raise InputError(f"the image {named} is {kind}, which TFDS cannot read; use JPEG or PNG.")
@@ -107,7 +117,7 @@ def _check_image(image: dict[str, Any], path: Path) -> int:
     if (image["width"], image["height"]) not in fits:
         said = f"its annotation says {image['width']}x{image['height']}; repair one of them."
         raise InputError(f"{named} is {width}x{height} pixels but {said}")
-    return path.stat().st_size
+    return len(encoded)
 
 
 def one_list(parts: list[Part]) -> dict[int, str]:

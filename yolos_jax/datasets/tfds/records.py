@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from yolos_jax.datasets.coco_names import COCO_NAMES
 from yolos_jax.datasets.splits import MissingSplit
 from yolos_jax.errors import InputError
 
@@ -171,6 +172,21 @@ class Records:
             wanted = f"{len(self.names)} different whole numbers, one for every label"
             raise InputError(f"category_ids in {self.directory / 'metadata.json'} must be {wanted}.")
         return listed
+
+
+def category_ids_of(records: Records) -> tuple[list[int], list[str]]:
+    """The category id of every label, and a note if it had to be made up.
+
+    Our builder writes down the ids; TFDS's own does not, but its names are COCO's.
+    """
+    official = {name: category for category, name in COCO_NAMES.items()}
+    if records.category_ids is not None:
+        return records.category_ids, []
+    if all(name in official for name in records.names):
+        return [official[name] for name in records.names], []
+    labels = list(range(len(records.names)))
+    note = f"says no category ids and its names are not COCO's: the labels 0..{labels[-1]} are taken for them"
+    return labels, [f"{records.directory} {note}"]
 
 
 def _builder(directory: Path) -> Any:

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from yolos_jax.datasets.voc_metrics import corners
 from yolos_jax.evaluation.coco_metrics import indexed
-from yolos_jax.evaluation.voc_metrics import corners
 
 FOREGROUND = 0.5  # IoU from which a detection has found an object
 MOST = 100  # detections of a category in an image, as in COCO's AP

@@ -26,10 +26,10 @@ NEEDED = "platforms", "parameters", "batch", "images", "programs", "label_names"
 
 
 class Unusable(Exception):
-    """Says in one sentence what is wrong and what to do."""
+    """A problem that the user can solve: one sentence says what is wrong and what to do."""
 
 
-def resized(width: int, height: int, short_side: int, max_side: int, patch: int) -> tuple[int, int]:
+def target_size(width: int, height: int, short_side: int, max_side: int, patch: int) -> tuple[int, int]:
     """(width, height) to resize an image to: whole patches on both sides; the order of operations decides rounding."""
     short, long, side = min(width, height), max(width, height), short_side
     if long / short * side > max_side:
@@ -56,20 +56,20 @@ def open_upright(path: str) -> Image.Image:
     return upright.convert("RGB")
 
 
-def arrays_of(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """All arrays of a .npz file."""
-    zipfile.ZipFile(path).close()  # of anything else np.load would say how to read it unsafely
+    zipfile.ZipFile(path).close()  # np.load would advise reading anything else unsafely
     with np.load(path) as arrays:
         return dict(arrays)
 
 
-def facts_of(path: Path) -> dict[str, Any]:
-    """What export.json says, if it says all that is needed here."""
-    facts = json.loads(path.read_text())
-    absent = [key for key in NEEDED if key not in facts]
+def read_description(path: Path) -> dict[str, Any]:
+    """The content of export.json; `ValueError` if it lacks what is needed here."""
+    described = json.loads(path.read_text())
+    absent = [key for key in NEEDED if key not in described]
     if absent:
         raise ValueError(f"it lacks {', '.join(absent)}")
-    return facts
+    return described
 
 
 class ExportedDetector:
@@ -79,15 +79,15 @@ class ExportedDetector:
         self.folder = Path(folder)
         if not (self.folder / "export.json").is_file():
             raise Unusable(f"{self.folder} holds no export.json; give a folder that export.py has written.")
-        self.facts = self.read("export.json", facts_of)
-        backend, platforms = jax.default_backend(), self.facts["platforms"]
+        self.description = self.read("export.json", read_description)
+        backend, platforms = jax.default_backend(), self.description["platforms"]
         if not {"gpu": {"cuda", "rocm"}}.get(backend, {backend}) & set(platforms):
             raise Unusable(f"the programs are for {', '.join(platforms)} and jax runs on {backend} here.")
-        self.parameters = jax.device_put(self.read(self.facts["parameters"]["file"], arrays_of))
+        self.parameters = jax.device_put(self.read(self.description["parameters"]["file"], read_arrays))
         self.programs: dict[str, Any] = {}
 
     def read(self, name: str, how: Callable[[Path], Any]) -> Any:
-        """What `how` makes of a file of the folder."""
+        """A file of the folder, read by the function `how`; `Unusable` if that fails."""
         try:
             return how(self.folder / name)
         except Exception as error:  # those of json, zipfile, numpy and flatbuffers
@@ -95,45 +95,48 @@ class ExportedDetector:
             raise Unusable(f"{self.folder / name} cannot be read ({reason}); export the model again.") from error
 
     def __call__(self, images: list[Image.Image], threshold: float = 0.5) -> list[list[dict[str, Any]]]:
-        """What is in each RGB image, best first; a `box` is absolute xyxy in the image's own pixels."""
-        size = self.facts["batch"] or 1
+        """The objects in each RGB image, best first; a `box` is absolute xyxy in the image's own pixels."""
+        size = self.description["batch"] or 1
         batches = [images[start : start + size] for start in range(0, len(images), size)]
         return [found for batch in batches for found in self.detect(batch, size, threshold)]
 
     def detect(self, images: list[Image.Image], slots: int, threshold: float) -> list[list[dict[str, Any]]]:
         """One batch; slots beyond the images hold a single black patch."""
-        rule, patch = self.facts["images"], self.facts["images"]["patch_size"]
+        rule = self.description["images"]
+        patch = rule["patch_size"]
         grid, sizes = np.ones((slots, 2), np.int32), np.ones((slots, 2), np.float32)
-        cut = []
+        sequences = []
         for i, image in enumerate(images):
-            width, height = resized(*image.size, rule["short_side"], rule["max_side"], patch)
-            grid[i], sizes[i] = (height // patch, width // patch), image.size
-            same = image.size == (width, height)
-            pixels = np.asarray(image if same else image.resize((width, height), Image.Resampling.BILINEAR))
-            blocks = pixels.reshape(grid[i, 0], patch, grid[i, 1], patch, 3).swapaxes(1, 2)
-            cut.append(blocks.reshape(-1, 3 * patch * patch))
-        run, tokens = self.program(max(map(len, cut)))
-        patches = np.zeros((slots, tokens, 3 * patch * patch), np.uint8)
-        for i, values in enumerate(cut):
-            patches[i, : len(values)] = values
-        out = jax.device_get(run(self.parameters, patches, grid, sizes))
+            width, height = target_size(*image.size, rule["short_side"], rule["max_side"], patch)
+            rows, columns = height // patch, width // patch
+            grid[i] = rows, columns
+            sizes[i] = image.size
+            if image.size != (width, height):
+                image = image.resize((width, height), Image.Resampling.BILINEAR)
+            patches = np.asarray(image).reshape(rows, patch, columns, patch, 3).swapaxes(1, 2)
+            sequences.append(patches.reshape(-1, 3 * patch * patch))
+        run, tokens = self.program(max(map(len, sequences)))
+        padded = np.zeros((slots, tokens, 3 * patch * patch), np.uint8)
+        for i, sequence in enumerate(sequences):
+            padded[i, : len(sequence)] = sequence
+        out = jax.device_get(run(self.parameters, padded, grid, sizes))
         return [self.objects({name: out[name][i] for name in out}, threshold) for i in range(len(images))]
 
     def program(self, patches: int) -> tuple[Any, int]:
-        """The smallest program for so many patches, and how many it takes."""
-        fitting = [p for p in self.facts["programs"] if p["patches"] >= patches]
+        """The smallest program for that many patches, and how many it takes."""
+        fitting = [p for p in self.description["programs"] if p["patches"] >= patches]
         if not fitting:
             raise Unusable(f"an image of {patches} patches has no program; see --patches of export.py.")
         best = min(fitting, key=lambda p: p["patches"])
-        file, patches = best["file"], best["patches"]
+        file = best["file"]
         if file not in self.programs:
             program = self.read(file, lambda path: export.deserialize(bytearray(path.read_bytes())))
             self.programs[file] = jax.jit(program.call)
-        return self.programs[file], patches
+        return self.programs[file], best["patches"]
 
     def objects(self, found: dict[str, np.ndarray], threshold: float) -> list[dict[str, Any]]:
         """The queries of one image that score at least `threshold`."""
-        names, ids = self.facts["label_names"], self.facts["category_ids"]
+        names, ids = self.description["label_names"], self.description["category_ids"]
         scores, labels = found["scores"], found["labels"]
         return [
             {

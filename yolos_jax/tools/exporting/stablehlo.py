@@ -109,7 +109,7 @@ def to_stablehlo(
     )
 
 
-def write(
+def write_folder(
     folder: str | Path,
     params: dict,
     meta: Meta,

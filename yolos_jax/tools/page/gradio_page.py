@@ -1,22 +1,22 @@
-"""The page itself, with Gradio: its parts, and what happens when one of them is used."""
+"""The page itself, with Gradio: its components, and what happens when one of them is used."""
 
 import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from PIL import Image
 
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage
-from yolos_jax.tools.page.looking import Looker, choices, read_picture, token_at
-from yolos_jax.tools.page.pictures import all_heads, attention_of, facts_of, shown, with_boxes
-from yolos_jax.tools.page.uploads import OwnContentOnly, UploadLimits
+from yolos_jax.tools.page.drawings import all_heads, attention_of, enlarged, token_summary, with_boxes
+from yolos_jax.tools.page.middleware import OwnContentOnly, UploadLimits
+from yolos_jax.tools.page.viewer import AttentionViewer, choices, read_picture, token_at
 
 TITLE, FIRST = "YOLOS: what the tokens look at", "Drop an image, or choose one."
 THUMBNAIL, SHOWN = 128, 48  # pixels of an image to choose from; how many of them
-MEAN = "mean"
+MEAN_HEAD = "mean"
 MEGABYTES, A_MINUTE, WAITING = 20, 60, 32  # limits: of an upload; uploads; requests that wait for their turn
 KEPT_SECONDS = 3600  # files that visitors uploaded, and those drawn for them
 QUIET = {
@@ -37,195 +37,168 @@ def load_gradio() -> Any:
     return gradio
 
 
-class Page:
-    """What the parts of the page do; without Gradio but for `skip`, which leaves a part as it is.
-
-    Args:
-      looker: the detectors.
-      pictures: image files to choose from.
-      gr: the module gradio.
-    """
-
-    def __init__(self, looker: Looker, pictures: Sequence[Path], gr: Any):
-        self.looker, self.pictures, self.gr = looker, list(pictures), gr
-
-    def picture(self, name: str, path: str | None, threshold: float, layer: int, head: str, smooth: bool) -> tuple:
-        """A new image or checkpoint: everything is shown anew."""
-        if not path:
-            return (*([self.gr.skip()] * 2), FIRST, *([self.gr.skip()] * 7))
-        key = self.looker.look(name, path)
-        look = self.looker.seen(key)
-        config = self.looker.detector(name).config
-        options = choices(look)
-        token = options[0][1]
-        layer, head = min(int(layer), config.depth - 1), head if _head(head, config.heads) is not None else MEAN
-        found = len(look.over(threshold))
-        return (
-            key,
-            path,
-            f"{found} objects with a score of at least {threshold:.2f}. Click a box, or pick a token.",
-            with_boxes(look, threshold),
-            self.gr.update(choices=options, value=token),
-            self.gr.update(maximum=config.depth - 1, value=layer),
-            self.gr.update(choices=[MEAN, *map(str, range(config.heads))], value=head),
-            *self._attention(key, token, layer, head, smooth),
-        )
-
-    def example(self, name: str, threshold: float, layer: int, head: str, smooth: bool, event: Any) -> tuple:
-        """An image of the data set was chosen."""
-        return self.picture(name, str(self.pictures[event.index]), threshold, layer, head, smooth)
-
-    def boxes(self, key: str, threshold: float) -> tuple:
-        """Another threshold."""
-        look = self.looker.seen(key)
-        text = f"{len(look.over(threshold))} objects with a score of at least {threshold:.2f}."
-        return text, with_boxes(look, threshold)
-
-    def click(self, key: str, threshold: float, layer: int, head: str, smooth: bool, event: Any) -> tuple:
-        """A click into the image: the token of the box there."""
-        look = self.looker.seen(key)
-        factor = shown(look.image)[1]
-        x, y = (float(v) / factor for v in event.index)
-        token = token_at(look, x, y, threshold)
-        if token is None:
-            return ("There is no box at this place.", *([self.gr.skip()] * 4))
-        return f"Token {token} is chosen.", token, *self._attention(key, token, layer, head, smooth)
-
-    def attention(self, key: str, token: int, layer: int, head: str, smooth: bool) -> tuple:
-        """Another token, layer or head."""
-        return "", *self._attention(key, token, layer, head, smooth)
-
-    def _attention(self, key: str, token: int, layer: int, head: str, smooth: bool) -> tuple:
-        look, token, layer = self.looker.seen(key), int(token), int(layer)
-        depth, heads = look.attention.shape[:2]
-        if not (0 <= token < len(look.scores) and 0 <= layer < depth):
-            raise InputError(f"there is no token {token} or no layer {layer}.")
-        number = _head(head, heads)
-        if head != MEAN and number is None:
-            raise InputError(f"there is no head {head!r:.20}; the model has {heads}, counted from 0.")
-        facts = facts_of(look, token, layer, self.looker.statistics(key, token))
-        return attention_of(look, token, layer, number, smooth), all_heads(look, token, layer, smooth), facts
-
-
-def _head(text: str, heads: int) -> int | None:
-    """The number of a head that is there; None for the mean or what is none."""
-    return int(text) if str(text).isdecimal() and int(text) < heads else None
-
-
-def _said(work: Callable[..., tuple], message: int, outputs: int, gr: Any) -> Callable[..., tuple]:
-    """`work`, whose errors that a visitor can mend become the text of the output number `message`."""
-
-    @functools.wraps(work)
-    def said(*args: Any) -> tuple:
-        try:
-            return work(*args)
-        except (InputError, UnreadableImage) as error:
-            parts = [gr.skip()] * outputs
-            parts[message] = f"**{error}**"
-            return tuple(parts)
-
-    return said
-
-
-class Parts(NamedTuple):
-    """The parts of the page, components of Gradio."""
-
-    key: Any  # of what is kept of the image, not shown
-    path: Any  # of the image's file, not shown
-    name: Any  # of the checkpoint
-    file: Any
-    message: Any
-    threshold: Any
-    token: Any
-    layer: Any
-    head: Any
-    smooth: Any
-    facts: Any
-    boxes: Any
-    attention: Any
-    heads: Any
-    gallery: Any  # None if there is nothing to choose from
-
-
-def build(looker: Looker, pictures: Sequence[Path] = (), threshold: float = 0.5) -> Any:
+def build_page(viewer: AttentionViewer, pictures: Sequence[Path] = (), threshold: float = 0.5) -> Any:
     """The page as a `gradio.Blocks`, not served yet.
 
     Args:
+      viewer: the detectors.
       pictures: image files to choose from; the first `SHOWN` are shown, those that cannot be read are left out.
       threshold: the lowest score of a box to start with.
     """
     gr = load_gradio()
-    small = thumbnails(pictures)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, KEPT_SECONDS)) as blocks:
-        parts = _lay_out(gr, looker.names, [image for _, image in small], threshold)
-        _connect(gr, Page(looker, [path for path, _ in small], gr), parts)
+        Page(gr, viewer, thumbnails(pictures), threshold)
     return blocks.queue(max_size=WAITING, default_concurrency_limit=1)
 
 
-def _lay_out(gr: Any, names: Sequence[str], small: Sequence[Image.Image], threshold: float) -> Parts:
-    """Makes the parts, inside a `Blocks`."""
-    key, path = gr.State(None), gr.State(None)
-    gr.Markdown(f"## {TITLE}")
-    look = {"interactive": False, "buttons": [], "show_label": False, "format": "png"}
-    with gr.Row():
-        with gr.Column(scale=1):
-            name = gr.Dropdown(list(names), value=names[0], label="checkpoint", elem_id="checkpoint")
-            file = gr.File(label="an image", file_count="single", elem_id="file", height=140)
-            message = gr.Markdown(FIRST, elem_id="message")
-            cut = gr.Slider(0, 1, threshold, step=0.01, label="lowest score of a box", elem_id="threshold")
-            with gr.Group():
-                token = gr.Dropdown([], label="token", elem_id="token")
-                layer = gr.Slider(0, 1, 0, step=1, label="layer (counted from 0)", elem_id="layer")
-                head = gr.Dropdown([MEAN], value=MEAN, label="head", elem_id="head")
-                smooth = gr.Checkbox(True, label="smooth", elem_id="smooth")
-            facts = gr.Markdown("", elem_id="facts")
-        with gr.Column(scale=2):
-            gr.Markdown("**Detections**: click a box")
-            boxes = gr.Image(label="detections", elem_id="boxes", **look)
-            gr.Markdown("**Attention of the token**: the brightest patch gets most of it")
-            attention = gr.Image(label="attention of the token", elem_id="attention", **look)
-    gr.Markdown("**Each head**")
-    heads = gr.Image(label="each head", elem_id="heads", **look)
-    gallery = None
-    if small:
-        gallery = gr.Gallery(
-            list(small), label="images to choose from", elem_id="gallery", columns=8, fit_columns=False,
-            allow_preview=False, interactive=False, buttons=[], object_fit="contain",
-        )  # fmt: skip
-    return Parts(
-        key, path, name, file, message, cut, token, layer, head, smooth, facts, boxes, attention, heads, gallery
-    )
+class Page:
+    """The components of the page, and what they do; to be made inside a `Blocks`.
+
+    A handler takes values of components and returns the new values by component. `pictures` are image files to choose
+    from, with a small copy of each; see `build_page`.
+    """
+
+    def __init__(
+        self, gr: Any, viewer: AttentionViewer, pictures: Sequence[tuple[Path, Image.Image]], threshold: float
+    ):
+        self.gr, self.viewer, self.pictures = gr, viewer, [path for path, _ in pictures]
+        self._lay_out([small for _, small in pictures], threshold)
+        self._connect()
+
+    def _lay_out(self, small: Sequence[Image.Image], threshold: float) -> None:
+        gr, names = self.gr, self.viewer.names
+        self.key, self.path = gr.State(None), gr.State(None)  # of what is kept of the image; of its file
+        gr.Markdown(f"## {TITLE}")
+        look = {"interactive": False, "buttons": [], "show_label": False, "format": "png"}
+        with gr.Row():
+            with gr.Column(scale=1):
+                self.name = gr.Dropdown(list(names), value=names[0], label="checkpoint", elem_id="checkpoint")
+                self.file = gr.File(label="an image", file_count="single", elem_id="file", height=140)
+                self.message = gr.Markdown(FIRST, elem_id="message")
+                text = "lowest score of a box"
+                self.threshold = gr.Slider(0, 1, threshold, step=0.01, label=text, elem_id="threshold")
+                with gr.Group():
+                    self.token = gr.Dropdown([], label="token", elem_id="token")
+                    self.layer = gr.Slider(0, 1, 0, step=1, label="layer (counted from 0)", elem_id="layer")
+                    self.head = gr.Dropdown([MEAN_HEAD], value=MEAN_HEAD, label="head", elem_id="head")
+                    self.smooth = gr.Checkbox(True, label="smooth", elem_id="smooth")
+                self.facts = gr.Markdown("", elem_id="facts")
+            with gr.Column(scale=2):
+                gr.Markdown("**Detections**: click a box")
+                self.boxes = gr.Image(label="detections", elem_id="boxes", **look)
+                gr.Markdown("**Attention of the token**: the brightest patch gets most of it")
+                self.attention = gr.Image(label="attention of the token", elem_id="attention", **look)
+        gr.Markdown("**Each head**")
+        self.heads = gr.Image(label="each head", elem_id="heads", **look)
+        self.gallery = None
+        if small:
+            self.gallery = gr.Gallery(
+                list(small), label="images to choose from", elem_id="gallery", columns=8, fit_columns=False,
+                allow_preview=False, interactive=False, buttons=[], object_fit="contain",
+            )  # fmt: skip
+
+    def _connect(self) -> None:
+        """Says which function runs when a component is used, what it is given, and what it may change."""
+        settings = [self.layer, self.head, self.smooth]
+        drawn = [self.attention, self.heads, self.facts]
+        everything = [self.key, self.path, self.message, self.boxes, self.token, self.layer, self.head, *drawn]
+        work = {"show_progress": "minimal", "api_visibility": "private"}
+        last = work | {"trigger_mode": "always_last"}
+        show = self._handler(self._show)
+        self.file.upload(show, [self.name, self.file, self.threshold, *settings], everything, **work)
+        self.name.input(show, [self.name, self.path, self.threshold, *settings], everything, **work)
+        scored = [self.key, self.threshold]
+        self.threshold.input(self._handler(self._show_boxes), scored, [self.message, self.boxes], **last)
+        again = self._handler(self._show_attention)
+        for component in (self.token, self.head, self.smooth, self.layer):
+            component.input(again, [self.key, self.token, *settings], [self.message, *drawn], **last)
+        click = self._handler(self._click)
+        self.boxes.select(click, [*scored, *settings], [self.message, self.token, *drawn], **work)
+        if self.gallery is not None:
+            choose = self._handler(self._choose)
+            self.gallery.select(choose, [self.name, self.threshold, *settings], everything, **work)
+
+    def _handler(self, work: Callable[..., dict]) -> Callable[..., dict]:
+        """`work` for Gradio; errors that a visitor can mend become the message."""
+
+        @functools.wraps(work)
+        def handler(*values: Any) -> dict:
+            try:
+                return work(*values)
+            except (InputError, UnreadableImage) as error:
+                return {self.message: f"**{error}**"}
+
+        if "event" in work.__annotations__:  # by its type, Gradio knows which parameter the event is
+            handler.__annotations__ = work.__annotations__ | {"event": self.gr.SelectData}
+        return handler
+
+    def _show(self, name: str, path: str | None, threshold: float, layer: int, head: str, smooth: bool) -> dict:
+        """A new image or checkpoint: everything is shown anew."""
+        if not path:
+            return {self.message: FIRST}
+        key = self.viewer.look(name, path)
+        seen = self.viewer.seen(key)
+        depth, heads = seen.attention.shape[:2]
+        layer = min(int(layer), depth - 1)
+        if _head_number(head, heads) is None:
+            head = MEAN_HEAD
+        options = choices(seen)
+        best = options[0][1]
+        found = f"{len(seen.over(threshold))} objects with a score of at least {threshold:.2f}."
+        return {
+            self.key: key,
+            self.path: path,
+            self.message: f"{found} Click a box, or pick a token.",
+            self.boxes: with_boxes(seen, threshold),
+            self.token: self.gr.update(choices=options, value=best),
+            self.layer: self.gr.update(maximum=depth - 1, value=layer),
+            self.head: self.gr.update(choices=[MEAN_HEAD, *map(str, range(heads))], value=head),
+            **self._attention(key, best, layer, head, smooth),
+        }
+
+    def _choose(self, name: str, threshold: float, layer: int, head: str, smooth: bool, event: Any) -> dict:
+        """An image of the data set was chosen."""
+        return self._show(name, str(self.pictures[event.index]), threshold, layer, head, smooth)
+
+    def _show_boxes(self, key: str, threshold: float) -> dict:
+        """Another threshold."""
+        seen = self.viewer.seen(key)
+        text = f"{len(seen.over(threshold))} objects with a score of at least {threshold:.2f}."
+        return {self.message: text, self.boxes: with_boxes(seen, threshold)}
+
+    def _click(self, key: str, threshold: float, layer: int, head: str, smooth: bool, event: Any) -> dict:
+        """A click into the image: the token of the box there."""
+        seen = self.viewer.seen(key)
+        factor = enlarged(seen.image)[1]
+        x, y = (float(v) / factor for v in event.index)
+        token = token_at(seen, x, y, threshold)
+        if token is None:
+            return {self.message: "There is no box at this place."}
+        chosen = {self.message: f"Token {token} is chosen.", self.token: token}
+        return chosen | self._attention(key, token, layer, head, smooth)
+
+    def _show_attention(self, key: str, token: int, layer: int, head: str, smooth: bool) -> dict:
+        """Another token, layer or head."""
+        return {self.message: ""} | self._attention(key, token, layer, head, smooth)
+
+    def _attention(self, key: str, token: int, layer: int, head: str, smooth: bool) -> dict:
+        seen, token, layer = self.viewer.seen(key), int(token), int(layer)
+        depth, heads = seen.attention.shape[:2]
+        if not (0 <= token < len(seen.scores) and 0 <= layer < depth):
+            raise InputError(f"there is no token {token} or no layer {layer}.")
+        number = _head_number(head, heads)
+        if head != MEAN_HEAD and number is None:
+            raise InputError(f"there is no head {head!r:.20}; the model has {heads}, counted from 0.")
+        return {
+            self.attention: attention_of(seen, token, layer, number, smooth),
+            self.heads: all_heads(seen, token, layer, smooth),
+            self.facts: token_summary(seen, token, layer, self.viewer.statistics(key, token)),
+        }
 
 
-def _connect(gr: Any, page: Page, parts: Parts) -> None:
-    """Says what happens when a part is used."""
-    settings, drawn = [parts.layer, parts.head, parts.smooth], [parts.attention, parts.heads, parts.facts]
-    everything = [parts.key, parts.path, parts.message, parts.boxes, parts.token, parts.layer, parts.head, *drawn]
-    work = {"show_progress": "minimal", "api_visibility": "private"}
-    last = work | {"trigger_mode": "always_last"}
-    whole = _said(page.picture, 2, len(everything), gr)
-    parts.file.upload(whole, [parts.name, parts.file, parts.threshold, *settings], everything, **work)
-    parts.name.input(whole, [parts.name, parts.path, parts.threshold, *settings], everything, **work)
-    cut = [parts.key, parts.threshold]
-    parts.threshold.input(_said(page.boxes, 0, 2, gr), cut, [parts.message, parts.boxes], **last)
-    again = _said(page.attention, 0, 4, gr)
-    for part in (parts.token, parts.head, parts.smooth, parts.layer):
-        part.input(again, [parts.key, parts.token, *settings], [parts.message, *drawn], **last)
-    click = _with_event(_said(page.click, 0, 5, gr), gr)
-    parts.boxes.select(click, [*cut, *settings], [parts.message, parts.token, *drawn], **work)
-    if parts.gallery is not None:
-        choose = _with_event(_said(page.example, 2, len(everything), gr), gr)
-        parts.gallery.select(choose, [parts.name, parts.threshold, *settings], everything, **work)
-
-
-def _with_event(work: Callable[..., tuple], gr: Any) -> Callable[..., tuple]:
-    """`work` of five inputs and an event as Gradio wants it: the type of the last parameter says what it is."""
-
-    def handler(a: Any, b: Any, c: Any, d: Any, e: Any, event: Any) -> tuple:
-        return work(a, b, c, d, e, event)
-
-    handler.__annotations__["event"] = gr.SelectData
-    return handler
+def _head_number(text: str, heads: int) -> int | None:
+    """The number of one of the heads; None for anything else, such as the mean."""
+    return int(text) if str(text).isdecimal() and int(text) < heads else None
 
 
 def thumbnails(pictures: Sequence[Path]) -> list[tuple[Path, Image.Image]]:

@@ -1,0 +1,124 @@
+"""What stands behind the page, without gradio, a browser or a model."""
+
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from yolos_jax.errors import InputError
+from yolos_jax.programs.page import host_of_a_space, images_in, main
+from yolos_jax.tools.analysis.attention_maps import Seen
+from yolos_jax.tools.page import viewer
+from yolos_jax.tools.page.drawings import attention_overlay, enlarged, token_summary, with_boxes
+from yolos_jax.tools.page.gradio_page import QUIET
+from yolos_jax.tools.page.viewer import AttentionViewer, choices, read_statistics, token_at
+
+
+@pytest.fixture(scope="module")
+def look():
+    """Three tokens on an image of 64x48 pixels, cut into 2 x 3 patches; two layers, two heads."""
+    rng = np.random.default_rng(0)
+    weights = rng.random((2, 2, 3, 1 + 3 + 6)).astype(np.float32)
+    weights /= weights.sum(-1, keepdims=True)
+    boxes = np.array([[0, 0, 60, 40], [10, 10, 20, 20], [12, 12, 50, 45]], np.float32)
+    scores, labels = np.array([0.6, 0.9, 0.3], np.float32), np.array([0, 1, 1])
+    names = ["cat", "dog", "dog"]
+    return Seen(Image.new("RGB", (64, 48), (200, 100, 0)), (2, 3), scores, labels, names, boxes, (0, 1), weights)
+
+
+def test_the_smallest_box_around_a_click(look):
+    assert token_at(look, 15, 15, 0.5) == 1 and token_at(look, 5, 5, 0.5) == 0
+    assert token_at(look, 45, 42, 0.5) is None and token_at(look, 45, 42, 0.3) == 2
+    assert token_at(look, 63, 1, 0.0) is None
+    assert choices(look) == [("#1 dog 0.90", 1), ("#0 cat 0.60", 0), ("#2 dog 0.30", 2)]
+
+
+def test_what_is_shown_is_neither_tiny_nor_huge(look):
+    assert enlarged(look.image)[0].size == (512, 384) and enlarged(look.image)[1] == 8
+    large, factor = enlarged(Image.new("RGB", (4000, 1000)))
+    assert large.size == (1280, 320) and factor == 0.32
+    drawn = with_boxes(look, 0.95)
+    assert drawn.size == (512, 384) and drawn.getextrema() == ((200, 200), (100, 100), (0, 0))
+
+
+def test_the_overlay_is_brightest_where_attention_is(look):
+    weights = np.array([[0, 0.1, 0], [0, 0, 0.4]], np.float32)
+    pixels = np.asarray(attention_overlay(look, weights, 1, smooth=False).convert("L"), int)
+    inside = [[pixels[y * 192 + 170, x * 170 + 160] for x in range(3)] for y in range(2)]  # clear of the box
+    assert np.argmax(inside) == 5 and inside[0][1] > inside[0][2] == inside[1][0] == inside[1][1]
+    smooth = np.asarray(attention_overlay(look, weights, 1, smooth=True).convert("L"), int)
+    assert len(np.unique(smooth)) > 3 * len(np.unique(pixels))
+
+
+def test_facts_of_a_token(look):
+    text = token_summary(look, 2, 1, {"mean score": "0.25"})
+    share = look.attention[1, :, 2, 4:].sum(-1).mean()
+    assert "Token #2 dog 0.30" in text and "12, 12 to 50, 45" in text and "mean score 0.25" in text
+    assert f"{share:.0%} of its attention" in text
+
+
+def test_statistics_of_tokens(tmp_path):
+    path = tmp_path / "tokens.csv"
+    path.write_text("token,x,kind\n3,0.123456,small\n0,2,large\n")
+    assert read_statistics(path) == {3: {"x": "0.123", "kind": "small"}, 0: {"x": "2", "kind": "large"}}
+    for text in ("a,b\n1,2\n", "token\nmany\n"):
+        path.write_text(text)
+        with pytest.raises(InputError, match="no table of tokens"):
+            read_statistics(path)
+    with pytest.raises(InputError, match=r"gone\.csv cannot be read"):
+        read_statistics(tmp_path / "gone.csv")
+
+
+def test_what_is_kept_is_limited(look, monkeypatch):
+    viewing = AttentionViewer(["a", "b"])
+    keys = [viewing.keep("a", look) for _ in range(40)]
+    with pytest.raises(InputError, match="no longer kept"):
+        viewing.seen(keys[7])
+    assert viewing.seen(keys[8]) is look  # and is the newest now
+    monkeypatch.setattr(viewer, "KEPT_BYTES", 3 * look.attention.nbytes)
+    keys = [keys[8], *(viewing.keep("b", look) for _ in range(3))]
+    with pytest.raises(InputError, match="no longer kept"):
+        viewing.seen(keys[0])
+    assert all(viewing.seen(key) is look for key in keys[1:])
+    monkeypatch.setattr(viewer, "KEPT_BYTES", 1)
+    assert viewing.seen(viewing.keep("b", look)) is look  # the newest stays in any case
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--threshold=2"], "--threshold must be within 0..1"),
+        (["--port=0"], "--port within 1..65535"),
+        (["--max-megabytes=0"], "--max-megabytes at least 1"),
+        ([], "the page needs gradio; pip install 'yolos-jax[page]'"),
+    ],
+)
+def test_the_program_says_what_is_wrong(monkeypatch, capsys, flags, words):
+    for name in QUIET:
+        monkeypatch.setenv(name, "")  # put back at the end
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.setattr(sys, "argv", ["yolos-page", "--checkpoint", "runs/s", *flags])
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and words in said and said.count("\n") == 1
+
+
+def test_mistakes(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="at least one checkpoint"):
+        AttentionViewer([])
+    with pytest.raises(InputError, match="no checkpoint 'b'"):
+        AttentionViewer(["a"]).detector("b")
+    with pytest.raises(InputError, match="give an image first"):
+        AttentionViewer(["a"]).seen(None)
+    with pytest.raises(InputError, match="no longer kept"):
+        AttentionViewer(["a"]).seen("0123")
+    with pytest.raises(InputError, match="holds no images"):
+        images_in(tmp_path)
+    with pytest.raises(InputError, match="gone does not exist"):
+        images_in(tmp_path / "gone")
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    assert host_of_a_space() == "127.0.0.1"
+    monkeypatch.setenv("SPACE_ID", "me/mine")
+    assert host_of_a_space() == "0.0.0.0"

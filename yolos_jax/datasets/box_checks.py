@@ -1,0 +1,128 @@
+"""Checks boxes, converts them to COCO's format, and detects those in another format and suggests the fix."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from yolos_jax.datasets.annotations import Content
+from yolos_jax.errors import shown
+
+_FAR, _LITTLE = 0.05, 0.01  # shares of a side that boxes reach out by
+_CORNERS, _MOST = 0.1, 0.5  # shares of boxes that reach out far, of corners and of boxes of any kind
+_SURELY = 0.98  # share of boxes that must fit as corners
+_FEW_CORNERS, _FEW_BOXES = 4, 8  # fewer boxes prove nothing
+_ROUNDING = 0.02  # pixels
+_COCO = "a box is [x, y, width, height] in pixels in COCO's format"
+
+
+def wrong_box(annotation: dict, origin: str, categories: dict[int, Any]) -> str | None:
+    """What is wrong with an annotation's numbers, or None; `categories` are the file's names by id."""
+    where = f"annotation id {shown(annotation.get('id'))} of image id {annotation['image_id']} in {origin}"
+    box, category, area = annotation.get("bbox"), annotation.get("category_id"), annotation.get("area")
+    if not isinstance(box, list) or len(box) != 4 or not all(is_number(v) for v in box):
+        return f"{where} has the box {shown(box)}; it must be 4 finite numbers [x, y, width, height]."
+    if box[2] < 0 or box[3] < 0:
+        return f"{where} has the box {box} with a negative width or height; repair or remove it."
+    if area is not None and (not is_number(area) or area < 0):
+        return f"{where} has the area {shown(area)}; it must be a finite number of at least 0."
+    if annotation.get("iscrowd") not in (None, 0, 1):
+        return f"{where} has iscrowd {shown(annotation['iscrowd'])}; it must be 0 or 1."
+    if type(category) is not int or category not in categories:
+        return f"{where} has the category id {shown(category)}, which its categories lack."
+    return None
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number that float32 can hold."""
+    return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) < 1e30
+
+
+def to_coco(content: Content, boxes: str, keep_areas: bool = False) -> None:
+    """Converts boxes of another format to COCO's [x, y, width, height] in pixels, in place.
+
+    Shares are taken of the image's width and height. An annotation's area becomes that of its box; with
+    `keep_areas`, only if it has none. What is no box of a listed image stays, to be complained of later.
+    """
+    if boxes == "xywh":
+        return
+    sizes = {i["id"]: (i.get("width"), i.get("height")) for i in content["images"]}
+    for annotation in content["annotations"]:
+        box, sides = annotation.get("bbox"), sizes.get(annotation.get("image_id"), ())
+        if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, [*box, *sides])) or not sides:
+            continue
+        a, b, c, d = box
+        if boxes.startswith("xyxy"):
+            c, d = c - a, d - b
+        elif boxes.startswith("cxcywh"):
+            a, b = a - c / 2, b - d / 2
+        if boxes.endswith("_shares"):
+            a, b, c, d = a * sides[0], b * sides[1], c * sides[0], d * sides[1]
+        annotation["bbox"] = [a, b, c, d]
+        if not (keep_areas and "area" in annotation):
+            annotation["area"] = max(c, 0) * max(d, 0)
+
+
+def clip_to_image(bbox: list[float], image: Mapping[str, Any]) -> np.ndarray:
+    """xywh as annotated -> float32 xyxy inside the image; float32 before adding, as the reference's tensors do."""
+    x, y, w, h = np.array(bbox, np.float32)
+    limit = np.array([image["width"], image["height"]] * 2, np.float32)
+    return np.clip(np.array([x, y, x + w, y + h], np.float32), 0, limit)
+
+
+def count_clipped(xywh: np.ndarray, sizes: np.ndarray) -> int:
+    """How many boxes, float64 [n, 4], reach out of their images of [n, 2] (width, height) by more than rounding.
+
+    Those that have nothing inside count too.
+    """
+    low, high = xywh[:, :2], xywh[:, :2] + xywh[:, 2:]
+    return int(((low < -_ROUNDING) | (high > sizes + _ROUNDING)).any(1).sum())
+
+
+def wrong_format(xywh: np.ndarray, sizes: np.ndarray, origin: str, setting: str) -> str | None:
+    """Why the boxes of `origin` cannot be in COCO's format, with the setting that helps; None if they can be.
+
+    Args:
+      xywh, sizes: as `count_clipped` takes them, without crowds.
+    """
+    n = len(xywh)
+    if n and xywh.max() > 0 and xywh.min() >= 0 and xywh.max() <= 1 and (sizes > 2).all():
+        some = ", ".join(f"{v:.4g}" for v in xywh[xywh.max(1).argmax()])
+        return (
+            f"all {n} boxes of {origin} lie within 0..1, such as [{some}]: they are shares of the image's sides, and "
+            f"{_COCO}. Set {setting}=xywh_shares (or cxcywh_shares, xyxy_shares, whichever they are), or multiply "
+            "them by the sides."
+        )
+    low, high = xywh[:, :2], xywh[:, :2] + xywh[:, 2:]
+    far = np.maximum(-low / sizes, high / sizes - 1).max(1, initial=0) > _FAR
+    share = far.mean() if n else 0.0
+    where = f"{far.sum()} of the {n} boxes of {origin} reach far out of their image"
+    if n >= _FEW_CORNERS and share >= _CORNERS and _may_be_corners(xywh, sizes):
+        return f"{where}, and all fit as [x1, y1, x2, y2]: they are corners, and {_COCO}. Set {setting}=xyxy."
+    if n >= _FEW_BOXES and share > _MOST:
+        return (
+            f"{where}: they may be corners or centres ({setting}=xyxy says the first), or belong to images of another "
+            f"size; {_COCO}."
+        )
+    return None
+
+
+def _may_be_corners(corners: np.ndarray, sizes: np.ndarray) -> bool:
+    room = sizes * (1 + _LITTLE) + 1
+    ordered = (corners[:, 2:] >= corners[:, :2]) & (corners[:, 2:] <= room)
+    return bool(ordered.all(1).mean() >= _SURELY)
+
+
+def nothing_to_find(dropped: Mapping[str, int], boxes: int, origin: str) -> str | None:
+    """Why there is no box in `origin`, of which `boxes` are usable and `dropped` are not; None if there are some."""
+    if boxes:
+        return None
+    crowds, empty = dropped["crowd"], dropped["empty"]
+    if crowds and not empty:
+        return (
+            f"every one of the {crowds} annotations of {origin} is a crowd (iscrowd 1), which stands for a group that "
+            "no box is asked of; some programs write it for every mask: set iscrowd to 0 in the file"
+        )
+    if crowds or empty:
+        return f"{origin} has no box to find: {crowds} are crowds and {empty} are empty or outside of their image"
+    return f"{origin} has no box to find: it lists no annotation of the images that are used"

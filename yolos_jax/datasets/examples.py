@@ -1,0 +1,266 @@
+"""Annotations -> a `DataSet`: labels, sizes, images that EXIF turns, and boxes, each checked once."""
+
+import dataclasses
+import functools
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from yolos_jax.data.examples import Example, ExampleTable
+from yolos_jax.datasets.annotations import (
+    Annotations,
+    Complain,
+    Content,
+    OpenAnnotations,
+    PackedImages,
+    is_sized,
+    orphans_of,
+    stop,
+)
+from yolos_jax.datasets.box_checks import clip_to_image, count_clipped, to_coco, wrong_box, wrong_format
+from yolos_jax.datasets.dataset import DataSet
+from yolos_jax.datasets.finding import Located, locate
+from yolos_jax.datasets.headers import Header, dark_note, header_of, read_headers
+from yolos_jax.datasets.labels import Labels, labels_of
+from yolos_jax.datasets.orientation import ExifDecision, decide, turn_sizes
+from yolos_jax.datasets.settings import SplitOptions
+from yolos_jax.errors import InputError
+from yolos_jax.images.reading import UnreadableImage, decoding
+
+Images = Sequence[dict[str, Any]]  # entries of a COCO file
+
+
+def read_split(open_annotations: OpenAnnotations, options: SplitOptions, complain: Complain = stop) -> DataSet:
+    """Reads a split, in the order of its list of images.
+
+    As in the reference, crowds are left out of the examples, boxes are clipped to the image and dropped if nothing is
+    left, and images without boxes stay. Annotations of images that are not listed are ignored, as pycocotools does.
+
+    Args:
+      open_annotations: gives the annotations of the split, see `opening.find_split`.
+      options: how they are read.
+      complain: called with a sentence for each wrong entry, which is then left out; by default the first one stops
+        with an `InputError`.
+
+    Raises:
+      InputError: there is nothing to read, or the categories do not fit the options.
+    """
+    found = open_annotations(complain)
+    options = _with_layout(options, found)
+    content, origin = found.content, found.origin
+    images = content["images"][: options.max_images or None]
+    labels, notes = labels_of(content["categories"], origin, options, complain)
+    located = locate(found, images, options.keep_absent, complain)
+    headers = _headers(found, images, located)
+    sized, size_notes = _set_sizes(found, images, headers, located, options, complain)
+    if not found.boxes:
+        to_coco(content, options.boxes)
+    exif = _decide(found, sized.usable, headers, sized.measured, options)
+    if exif.upright:
+        turn_sizes(sized.usable, headers)
+    if found.boxes:  # shares of the sides of the images as they are read, which is decided only now
+        to_coco(content, found.boxes, keep_areas=True)
+    boxes = _read_boxes(content, sized.usable, located.files, labels, origin, complain)
+    refusal = wrong_format(boxes.xywh, boxes.sizes, origin, f"data.{options.which}_boxes")
+    if refusal is not None:
+        complain(refusal)
+    dark = _dark_note(sized.usable, located.files, headers, origin, options) if found.packed is None else []
+    reopened = functools.partial(_reopened, open_annotations, options, boxes.examples, sized.measured)
+    return DataSet(
+        examples=boxes.examples,
+        label_names=labels.names,
+        category_ids=labels.category_ids,
+        num_classes=labels.num_classes,
+        layout=found.layout,
+        origin=origin,
+        image_folder=found.image_folder,
+        notes=(*found.notes, *notes, *located.notes, *size_notes, *_orphan_note(content, origin),
+               *exif.notes(origin), *dark),
+        dropped=boxes.dropped,
+        clipped=count_clipped(boxes.xywh, boxes.sizes),
+        exif=exif,
+        stretch=options.sixteen_bit == "stretch",
+        content=reopened if found.reopens else lambda: content,
+        packed=found.packed,
+        renamed=located.renamed,
+        own_metrics=found.own_metrics,
+    )  # fmt: skip
+
+
+def _with_layout(options: SplitOptions, found: Annotations) -> SplitOptions:
+    """The options, where the layout leaves nothing to decide: its own tools turn images upright."""
+    if found.upright and options.upright == "auto":
+        return dataclasses.replace(options, upright="yes")
+    return options
+
+
+def _headers(found: Annotations, images: Images, located: Located) -> dict[int, Header]:
+    """Headers by image id; none for images without a file."""
+    if found.headers is not None:
+        return {i["id"]: found.headers[i["id"]] for i in images if i["id"] in found.headers}
+    absent = set(located.absent)
+    ids = [i["id"] for i in images if located.files.get(i["id"], "") not in ("", *absent)]
+    if found.packed is None:
+        headers = read_headers([located.files[image_id] for image_id in ids])
+    else:
+        headers = read_headers(ids, functools.partial(_packed_header, found.packed, located.files))
+    return dict(zip(ids, headers))
+
+
+def _packed_header(packed: PackedImages, files: Mapping[int, str], image_id: int) -> Header:
+    try:
+        with decoding(f"the image {files[image_id]}"):
+            data = packed[image_id]
+    except UnreadableImage as error:
+        return Header(problem=str(error))
+    return header_of(data, files[image_id])
+
+
+class _Sized(NamedTuple):
+    """Entries whose images can be used."""
+
+    usable: list[dict[str, Any]]  # they have a file and a size
+    measured: frozenset[int]  # ids of those whose sizes come from their files
+
+
+def _set_sizes(
+    found: Annotations,
+    images: Images,
+    headers: Mapping[int, Header],
+    located: Located,
+    options: SplitOptions,
+    complain: Complain,
+) -> tuple[_Sized, list[str]]:
+    """Gives entries without a size that of their files, in place; all entries if `data.sizes` is "images"."""
+    unknown: list[str] = []  # sentences about images that nothing says the size of
+    measured, absent, other = set(), 0, 0
+    for image in images:
+        header, sized = headers.get(image["id"]), is_sized(image)
+        if header is None or (sized and options.sizes != "images"):
+            continue
+        if header.problem:
+            if not sized:  # otherwise whoever reads the image says so
+                unknown.append(f"image id {image['id']} has no size in its annotations, and {header.problem}")
+            continue
+        size = header.upright_size if options.upright == "yes" else header.size
+        absent += not sized
+        other += sized and size != (image["width"], image["height"])
+        image["width"], image["height"] = size
+        measured.add(image["id"])
+    if not options.keep_absent:
+        for sentence in unknown:
+            complain(sentence)
+    usable = [image for image in images if image["id"] in located.files and is_sized(image)]
+    origin, notes = found.origin, []
+    if absent and found.has_sizes:
+        notes.append(f"{absent} images of {origin} have no usable size there; it is taken from the images")
+    if other:
+        notes.append(f"{other} images of {origin} have another size there; it is taken from the images")
+    if located.absent:
+        lists = f"{len(located.absent)} images that {origin} lists are absent, such as {located.absent[0]}"
+        notes.append(f"{lists}; they count as unreadable")
+    if unknown and options.keep_absent:
+        left = f"{len(unknown)} images of {origin} are left out: nothing says their sizes"
+        notes.append(f"{left} ({unknown[0]})")
+    return _Sized(usable, frozenset(measured)), notes
+
+
+def _decide(
+    found: Annotations,
+    images: Images,
+    headers: Mapping[int, Header],
+    measured: Collection[int],
+    options: SplitOptions,
+) -> ExifDecision:
+    """How images that EXIF turns are read; boxes that are shares fit either way."""
+    turned = {i["id"] for i in images if i["id"] in headers and headers[i["id"]].orientation > 1}
+    names = {c["id"]: c["name"] for c in found.content["categories"]}
+    usable: dict[int, list] = {image_id: [] for image_id in turned}
+    for annotation in found.content["annotations"] if turned and not found.boxes.endswith("_shares") else ():
+        image_id = annotation["image_id"]
+        if image_id in turned and not wrong_box(annotation, found.origin, names):
+            usable[image_id].append(annotation)
+    return decide(options.upright, images, headers, usable, measured, options.settled.exif)
+
+
+class _Boxes(NamedTuple):
+    """The boxes of a split."""
+
+    examples: ExampleTable
+    dropped: dict[str, int]
+    xywh: np.ndarray  # float64 [n, 4] as annotated, crowds left out
+    sizes: np.ndarray  # float64 [n, 2], (width, height) of their images
+
+
+def _read_boxes(
+    content: Content, images: Images, files: Mapping[int, str], labels: Labels, origin: str, complain: Complain
+) -> _Boxes:
+    """What training sees; `InputError` if there is no image."""
+    names = {c["id"]: c["name"] for c in content["categories"]}
+    by_image: dict[int, list] = {image["id"]: [] for image in images}
+    for annotation in content["annotations"]:
+        if annotation["image_id"] in by_image:
+            by_image[annotation["image_id"]].append(annotation)
+    examples, annotated, dropped = [], [], {"crowd": 0, "empty": 0}
+    for image in images:
+        boxes, numbers, areas = [], [], []
+        for annotation in by_image[image["id"]]:
+            sentence = wrong_box(annotation, origin, names) or labels.wrong(annotation, origin)
+            if sentence is not None:
+                complain(sentence)
+                continue
+            if annotation.get("iscrowd"):
+                dropped["crowd"] += 1
+                continue
+            annotated.append((*annotation["bbox"], image["width"], image["height"]))
+            box, area = clip_to_image(annotation["bbox"], image), annotation.get("area")
+            width, height = box[2:] - box[:2]
+            if width <= 0 or height <= 0:
+                dropped["empty"] += 1
+                continue
+            boxes.append(box)
+            numbers.append(labels.of_category[annotation["category_id"]])
+            areas.append(width * height if area is None else area)
+        targets = np.array(boxes, np.float32).reshape(-1, 4), np.array(numbers, np.int32), np.array(areas, np.float32)
+        examples.append(Example(image["id"], files[image["id"]], image["width"], image["height"], *targets))
+    if not examples:
+        none = "none of the images it lists can be used" if content["images"] else "it lists no images"
+        raise InputError(f"nothing to read in {origin}: {none}.")
+    table = np.array(annotated, np.float64).reshape(-1, 6)
+    return _Boxes(ExampleTable(examples), dropped, table[:, :4], table[:, 4:])
+
+
+def _dark_note(
+    images: Images, files: Mapping[int, str], headers: Mapping[int, Header], origin: str, options: SplitOptions
+) -> list[str]:
+    if options.sixteen_bit != "full":
+        return []
+    sixteen = [i["id"] for i in images if i["id"] in headers and headers[i["id"]].sixteen]
+    return dark_note([files[image_id] for image_id in sixteen], origin) if sixteen else []
+
+
+def _orphan_note(content: Content, origin: str) -> list[str]:
+    """A note of how many annotations are ignored, if any are."""
+    orphans = orphans_of(content)
+    if not orphans:
+        return []
+    first = next(iter(orphans))
+    of = f"of images that are not listed, such as image id {first}"
+    return [f"{sum(orphans.values())} annotations of {origin} are {of}; they are ignored"]
+
+
+def _reopened(
+    open_annotations: OpenAnnotations, options: SplitOptions, examples: ExampleTable, measured: Collection[int]
+) -> Content:
+    """The annotations read once more, in COCO's format, with the sizes that were taken from the images."""
+    found = open_annotations(lambda _: None)
+    sizes = dict(zip(examples.image_ids.tolist(), examples.sizes.tolist()))
+    for image in found.content["images"]:
+        if image["id"] in measured and image["id"] in sizes:
+            image["width"], image["height"] = sizes[image["id"]]
+    if found.boxes:
+        to_coco(found.content, found.boxes, keep_areas=True)
+    else:
+        to_coco(found.content, options.boxes)
+    return found.content

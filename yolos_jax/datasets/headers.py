@@ -1,0 +1,112 @@
+"""What the headers of image files say: sizes, how EXIF turns the images, and whether they have 16 bits a channel."""
+
+import io
+import os
+import stat
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO, NamedTuple, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from yolos_jax.images.reading import UnreadableImage, brightest, decoding, has_sixteen_bits, open_rgb
+
+ORIENTATION = 0x0112  # EXIF's tag: 1 upright, 2 to 8 turned or mirrored
+SWAPS = range(5, 9)  # orientations that exchange width and height
+_THREADS, _CHUNK = 8, 256  # waiting for a disk or a network is what takes long
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TAIL = 2**17  # bytes at the end of a PNG file that are searched for EXIF
+_PNG_TEXTS = (b"eXIf", b"xif\0", b"com.adobe.xmp")  # what holds EXIF or XMP in a PNG file
+_DARK = 2**6  # of 256: what 14 of 16 bits reach at most
+_DECODED = 8  # images of 16 bits that are decoded before a run
+DARK_HELP = "set data.sixteen_bit=stretch to make each image's own maximum white"
+FEW = 3  # names that a sentence lists
+
+T = TypeVar("T")
+
+
+class Header(NamedTuple):
+    """What the header of one image says. A file that cannot be read counts as upright."""
+
+    size: tuple[int, int] = (0, 0)  # (width, height) in pixels as stored; 0 if the file cannot be read
+    orientation: int = 1  # EXIF's, where Pillow does not turn the image anyhow
+    sixteen: bool = False  # whether it has 16 bits a channel or more
+    problem: str = ""  # why the file cannot be read
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """(width, height) of the image once it is turned."""
+        return self.size[::-1] if self.orientation in SWAPS else self.size
+
+
+def header_of(source: str | os.PathLike[str] | bytes, name: str = "") -> Header:
+    """The header of a file, given by its path or by its bytes; `name` is what its `problem` calls it."""
+    try:
+        with decoding(f"the image {name or source!s}"):
+            if isinstance(source, bytes):
+                return _read(io.BytesIO(source))
+            if not stat.S_ISREG(os.stat(source).st_mode):  # a named pipe would block
+                raise UnreadableImage("it is no regular file.")
+            with open(source, "rb") as file:
+                return _read(file)
+    except UnreadableImage as error:
+        return Header(problem=str(error))
+
+
+def read_headers(items: Sequence[T], read: Callable[[T], Header] = header_of) -> list[Header]:  # type: ignore[assignment]
+    """The headers of many images, read in threads; `items` are paths, or what `read` takes."""
+    chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = pool.map(lambda chunk: [read(item) for item in chunk], chunks)
+        return [header for chunk in found for header in chunk]
+
+
+def _read(file: BinaryIO) -> Header:
+    turned_png = _png_may_be_turned(file)
+    with Image.open(file) as image:
+        sixteen = has_sixteen_bits(image)
+        orientation = 1
+        # Pillow turns TIFF files itself. To find no EXIF in a PNG file, it would decode the pixels.
+        if image.format != "TIFF" and (image.format != "PNG" or turned_png):
+            orientation = image.getexif().get(ORIENTATION, 1)
+        return Header(image.size, orientation if orientation in range(2, 9) else 1, sixteen)
+
+
+def _png_may_be_turned(file: BinaryIO) -> bool:
+    """Whether a PNG file seems to hold EXIF or XMP, before the pixels or behind them."""
+    head = file.read(4096)
+    tail = b""
+    if head.startswith(_PNG):
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+        tail = file.read()
+    file.seek(0)
+    return any(text in part for text in _PNG_TEXTS for part in (head, tail))
+
+
+def dark_note(files: Sequence[str], origin: str) -> list[str]:
+    """A note if some of these files of 16 bits, of which a few are decoded, become almost black."""
+    places = np.unique(np.linspace(0, len(files) - 1, min(_DECODED, len(files))).astype(int))
+    dark = [files[i] for i in places if _is_dark(files[i])]
+    if not dark:
+        return []
+    looked = f"{len(dark)} of {len(places)} that were looked at (of {len(files)} in all) become almost black"
+    return [f"images of 16 bits of {origin} hold fewer: {looked}, such as {first_few(dark)}; {DARK_HELP}"]
+
+
+def dark_files(files: Sequence[str]) -> list[str]:
+    """Those files of 16 bits that become almost black; each is decoded."""
+    return [file for file, header in zip(files, read_headers(files)) if header.sixteen and _is_dark(file)]
+
+
+def _is_dark(file: str) -> bool:
+    try:
+        return brightest(open_rgb(file)) < _DARK
+    except UnreadableImage:
+        return False
+
+
+def first_few(names: Sequence[str], most: int = FEW) -> str:
+    """The first few of many names."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

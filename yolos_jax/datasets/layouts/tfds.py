@@ -1,0 +1,116 @@
+"""A prepared TFDS data set with the records of `coco/2017`; the boxes are the records' or an annotation file's."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolos_jax.datasets.annotations import Annotations, Complain, Content, OpenAnnotations, read_annotations
+from yolos_jax.datasets.headers import Header
+from yolos_jax.datasets.layouts import hf_datasets
+from yolos_jax.datasets.tfds.index import Index, index_of
+from yolos_jax.datasets.tfds.records import Records, category_ids_of, find_dataset, splits_of
+
+NAME = "TFDS"
+ABOUT_AREAS = (
+    "boxes come from the records of {}, where areas are whole numbers: APs, APm, APl and ARs, ARm, ARl may differ a "
+    "little from those by COCO's annotation file; set data.train_annotations and data.val_annotations to use one"
+)
+
+
+class RecordImages:
+    """The images of records, by image id; sent to another process, it opens the records anew."""
+
+    def __init__(self, records: Records, numbers: dict[int, int]):
+        self._records, self._numbers = records, numbers
+
+    def __contains__(self, image_id: int) -> bool:
+        return image_id in self._numbers
+
+    def __getitem__(self, image_id: int) -> bytes:
+        return self._records.image(self._numbers[image_id])
+
+    def __str__(self) -> str:
+        return str(self._records)
+
+
+def splits(root: Path) -> dict[str, OpenAnnotations]:
+    """The splits of a folder in this layout, by name; none if it is of another one."""
+    directory = directory_of(root)
+    return {split: partial(read, directory, split, None) for split in splits_of(directory)} if directory else {}
+
+
+def directory_of(root: Path) -> Path | None:
+    """The folder of the data set in `root`; None if there is none."""
+    # Folders that the package datasets saved look like TFDS's from afar.
+    return None if hf_datasets.splits(root) else find_dataset(root)
+
+
+def read(directory: Path, split: str, file: Path | None, complain: Complain) -> Annotations:
+    """Reads a split; with a COCO annotation `file`, its boxes and its order of images, else those of the records.
+
+    `InputError` if the data set is of another kind, incomplete or damaged.
+    """
+    records = Records(directory, split)
+    index = index_of(records)  # which may take minutes the first time
+    numbers: dict[int, int] = {}  # the record of every image id
+    for number, image_id in enumerate(index.image_ids.tolist()):
+        if numbers.setdefault(image_id, number) != number:
+            complain(f"image id {image_id} is in two records of {records}; prepare the data set anew.")
+    if file:
+        content, boxes = read_annotations(file, complain, sizes=False), ""
+        notes = _left_out(numbers, content, records, file)
+    else:
+        ids, notes = category_ids_of(records)
+        content, boxes = _content(index, records, ids, complain), "xyxy_shares"
+        notes = [ABOUT_AREAS.format(records), *notes]
+    table = zip(index.image_ids.tolist(), index.sizes.tolist(), index.turns.tolist())
+    headers = {image_id: Header((width, height), turn) for image_id, (width, height), turn in table if width}
+    return Annotations(
+        NAME, str(file or records), directory, content, notes, boxes=boxes, has_sizes=bool(file), reopens=True,
+        packed=RecordImages(records, numbers), headers=headers,
+    )  # fmt: skip
+
+
+def _left_out(numbers: dict[int, int], content: Content, records: Records, file: Path) -> list[str]:
+    more = len(numbers.keys() - {image["id"] for image in content["images"]})
+    left = f"{more} of the {len(numbers)} images in {records}"
+    return [f"{left} are not in {file} and are left out"] if more else []
+
+
+def _content(index: Index, records: Records, category_ids: list[int], complain: Complain) -> Content:
+    """The records in COCO's terms, but for the boxes: [x1, y1, x2, y2] as shares of the sides of the image."""
+    for image_id in index.image_ids[(index.sizes == 0).any(1)].tolist():
+        complain(
+            f"the image of image id {image_id} in {records} cannot be read, which leaves its size unknown; "
+            "prepare the data set anew without it, or set data.train_annotations and data.val_annotations, "
+            "which say the size (then data.on_bad_image=skip leaves it out)."
+        )
+    annotations = _rows(
+        id=index.ids, image_id=np.repeat(index.image_ids, index.counts), category_id=index.labels,
+        bbox=index.boxes[:, [1, 0, 3, 2]].astype(np.float64), area=index.areas, iscrowd=index.crowds.astype(int),
+    )  # fmt: skip
+    low, high = index.boxes[:, :2], index.boxes[:, 2:]
+    inside = np.all([low >= 0, high <= 1, low <= high], axis=(0, 2)).tolist()  # False for NaN too
+    kept = []
+    for annotation, is_inside, box in zip(annotations, inside, index.boxes):
+        label = annotation["category_id"]
+        where = f"annotation id {annotation['id']} of image id {annotation['image_id']} in {records} has"
+        if not is_inside:
+            numbers = ", ".join(f"{v:g}" for v in box)
+            complain(f"{where} the box [{numbers}]; it must be ymin, xmin, ymax, xmax within 0..1.")
+        elif not 0 <= label < len(category_ids):
+            complain(f"{where} the label {label}, outside 0..{len(category_ids) - 1}.")
+        else:
+            kept.append(annotation | {"category_id": category_ids[label]})
+    return {
+        "images": _rows(id=index.image_ids, file_name=index.file_names),
+        "annotations": kept,
+        "categories": [{"id": i, "name": name} for i, name in zip(category_ids, records.names)],
+    }
+
+
+def _rows(**columns: np.ndarray) -> list[dict[str, Any]]:
+    """A dictionary for every row of a table, in plain Python types."""
+    return [dict(zip(columns, row)) for row in zip(*(column.tolist() for column in columns.values()))]

@@ -1,0 +1,115 @@
+"""Opens a split of a data set in any layout, which is recognised by what lies there. No jax here."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from yolos_jax.datasets.annotations import Annotations, Complain, OpenAnnotations, stop
+from yolos_jax.datasets.dataset import DataSet
+from yolos_jax.datasets.examples import read_split
+from yolos_jax.datasets.layouts import (
+    coco_folder,
+    hf_datasets,
+    imagefolder,
+    roboflow,
+    tfds,
+    ultralytics,
+    unsupported,
+    voc,
+)
+from yolos_jax.datasets.settings import Settled, SplitOptions
+from yolos_jax.datasets.splits import choose
+from yolos_jax.errors import InputError
+
+# The first one that finds its splits is taken.
+LAYOUTS: tuple[Any, ...] = (hf_datasets, tfds, roboflow, coco_folder, ultralytics, voc, imagefolder)
+
+
+def open_split(
+    data: Any, which: str, num_classes: int = 0, settled: Settled | None = None, complain: Complain = stop
+) -> DataSet:
+    """The data set for "train" or "val", in whichever layout `data.root` is.
+
+    Args:
+      data: the settings of `SplitSettings`, `AmountSettings` and `AnnotationSettings`.
+      num_classes: of a model; 0 derives it from the categories.
+      settled: what a model or the other split has settled.
+      complain: see `read_split`.
+
+    Raises:
+      MissingSplit: there is no such split; other `InputError`s say what is wrong with it.
+    """
+    split, annotations, images = (getattr(data, f"{which}_{name}") for name in ("split", "annotations", "images"))
+    options = SplitOptions(
+        which=which,
+        num_classes=num_classes,
+        max_images=data.max_images,
+        categories=data.categories,
+        boxes=getattr(data, f"{which}_boxes"),
+        names=data.names,
+        upright=data.upright,
+        sixteen_bit=data.sixteen_bit,
+        sizes=data.sizes,
+        keep_absent=data.on_bad_image == "skip",
+        settled=settled or Settled(),
+    )
+    return read_split(find_split(Path(data.root), split, annotations, images), options, complain)
+
+
+def find_split(root: Path, wanted: str, annotations: str = "", images: str = "") -> OpenAnnotations:
+    """What opens a split of the data set in `root`.
+
+    Args:
+      wanted: its name, or another one of the same family, see `splits.choose`.
+      annotations, images: a COCO annotation file and a folder of images that were named instead; what is not named
+        is where the layout has it.
+
+    Raises:
+      InputError: see `recognise`.
+      MissingSplit: the data set has no such split.
+    """
+    if not (annotations and images) and not root.exists():
+        raise InputError(f"the data folder {root} does not exist; set --config.data.root.")
+    records = tfds.directory_of(root) if annotations and not images else None
+    if records:
+        split, _ = choose(wanted, tfds.splits(records), f"{root} ({tfds.NAME})")
+        return partial(tfds.read, records, split, Path(annotations))
+    if annotations or images:
+        return _named_files(root, wanted, annotations, images)
+    name, splits, notes = recognise(root)
+    split, more = choose(wanted, splits, f"{root} ({name})")
+    return partial(_open_noted, splits[split], [*notes, *more])
+
+
+def recognise(root: Path) -> tuple[str, dict[str, OpenAnnotations], list[str]]:
+    """The layout of a folder, what opens each of its splits, and notes.
+
+    Raises:
+      InputError: nothing is there, or it is in a layout that is not read; the sentence says what converts it.
+    """
+    if not root.exists():
+        raise InputError(f"the data folder {root} does not exist; set --config.data.root.")
+    found = [(layout.NAME, layout.splits(root)) for layout in LAYOUTS]
+    found = [(name, splits) for name, splits in found if splits]
+    if not found:
+        raise InputError(unsupported.explain(root, [layout.NAME for layout in LAYOUTS]))
+    (name, splits), *others = found
+    also = ", ".join(other for other, _ in others)
+    return name, splits, [f"{root} is read as {name}, though it could be read as {also}, too"] if also else []
+
+
+def _named_files(root: Path, wanted: str, annotations: str, images: str) -> OpenAnnotations:
+    """What opens a COCO annotation file and a folder of images, of which one or both are named."""
+    folder = Path(images or coco_folder.image_folder(root, wanted))
+    if annotations:
+        return partial(coco_folder.read, Path(annotations), folder)
+    files = dict(coco_folder.files(root))
+    if files:
+        return partial(coco_folder.read, files[choose(wanted, files, str(root))[0]], folder)
+    return partial(coco_folder.read, root / "annotations" / f"{coco_folder.INSTANCES}{wanted}.json", folder)
+
+
+def _open_noted(open_annotations: OpenAnnotations, notes: list[str], complain: Complain) -> Annotations:
+    found = open_annotations(complain)
+    found.notes[:0] = notes
+    return found

@@ -1,0 +1,104 @@
+"""How often a classifier is right: top-1 and top-5 over every image of a data set."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from yolos_jax.data.loader import Loaded
+from yolos_jax.evaluation.image_pass import Batching, ImagePass
+from yolos_jax.model.attention_cudnn import decided
+from yolos_jax.model.classifier import abstract_classifier, classify
+from yolos_jax.model.classifier_config import ClassifierConfig
+from yolos_jax.model.config import Compute
+from yolos_jax.tasks.classification.batches import ClassSource, classification_work
+from yolos_jax.tasks.classification.plan import InOrderPlan
+from yolos_jax.tasks.classification.soft_labels import rank_of_label
+from yolos_jax.tasks.classification.views import CentreView
+
+TOPS = {"top1": 1, "top5": 5}  # among how many classes a label must be
+
+
+class ClassEvaluation(NamedTuple):
+    """Result of an evaluation."""
+
+    metrics: dict[str, float]  # top1 and top5, shares of all images
+    skipped: list[str]  # a sentence for each unreadable image, which counts as not recognised
+
+    @property
+    def details(self) -> dict[str, float]:
+        """Numbers for TensorBoard alone: none."""
+        return {}
+
+    def text(self) -> str:
+        """The numbers, a line each."""
+        return "\n".join(f"{name} {value:.4f}" for name, value in self.metrics.items())
+
+    def write(self, folder: Path, facts: dict[str, Any]) -> None:
+        """Writes `metrics.json`, with `facts` about the evaluation."""
+        from yolos_jax.evaluation.coco_metrics import write_metrics  # brings pycocotools along
+
+        write_metrics(folder, self.metrics | facts)
+
+
+class ClassEvaluator:
+    """Classifies every image of a data set once; compiled once, called often.
+
+    Args:
+      model: the classifier's config; images are resized to its `image_size`.
+      source: the data set, whose classes must be the model's.
+      batching: see `image_pass.Batching`.
+      crop_share: see `class_views.CentreView`.
+      query_block: see `model.config.Compute`.
+    """
+
+    def __init__(
+        self,
+        model: ClassifierConfig,
+        source: ClassSource,
+        batching: Batching,
+        crop_share: float = CentreView.share,
+        query_block: int = Compute.query_block,
+    ):
+        self.source = source
+        devices = batching.mesh.devices
+        plan = InOrderPlan(len(source), batching.batch_size, devices.size)
+        view = CentreView(model.image_size, crop_share)
+        graph = abstract_classifier(model, decided(Compute(query_block=query_block), model, devices.flat[0]))[0]
+
+        def ranks(params: dict, patches: jax.Array, labels: jax.Array) -> tuple[jax.Array]:
+            """int32 `[B]`, how many classes have a higher score than the label."""
+            return (rank_of_label(classify(graph, params, patches).mean, labels),)
+
+        self._ranks = ImagePass(
+            batching,
+            ranks,
+            _inputs,
+            lambda share: classification_work(source, plan, view, model.patch_size, share=share),
+            len(plan),
+            len(source),
+        )
+
+    def __call__(self, params: dict) -> ClassEvaluation:
+        """Scores `params`; see `until_cancelled`."""
+        result = self.until_cancelled(params)
+        assert result is not None
+        return result
+
+    def until_cancelled(self, params: dict, cancelled: Callable[[], int] | None = None) -> ClassEvaluation | None:
+        """Scores `params`; None if `cancelled` became true on the way, in any of the processes.
+
+        `InputError` if an image cannot be read and must not be left out, or a data worker died.
+        """
+        ranks: list[int] = []
+        skipped = self._ranks(params, lambda index, found: ranks.append(int(found[0])), cancelled)
+        if skipped is None:
+            return None
+        right = {name: sum(rank < most for rank in ranks) / len(self.source) for name, most in TOPS.items()}
+        return ClassEvaluation(right, skipped)
+
+
+def _inputs(loaded: Loaded) -> tuple[np.ndarray, ...]:
+    return loaded.batch.patches, loaded.batch.labels

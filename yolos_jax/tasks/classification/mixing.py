@@ -1,0 +1,54 @@
+"""Which pairs of images are mixed, and how: the numbers of mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899).
+
+Slots 2k and 2k + 1 of a batch are a pair. The order of a batch is random, and neighbours are on one device, so mixing
+needs no communication. `objective.soft_labels` mixes the pixels inside the compiled step.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from yolos_jax.data.settings import MixingSettings
+
+
+class Mixed(NamedTuple):
+    """How `n` images are mixed with their partners."""
+
+    share: np.ndarray  # float32 [n]: weight of the image's own label; the rest is the partner's
+    box: np.ndarray  # int32 [n, 4]: (top, left, bottom, right) in pixels taken from the partner; zeros for mixup
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixing(MixingSettings):
+    """Each pair is mixed up or has boxes exchanged, with shares of a beta distribution."""
+
+    size: int = 224  # pixels of a side
+
+    def __bool__(self) -> bool:
+        return self.mix > 0 and (self.mixup > 0 or self.cutmix > 0)
+
+    def draw(self, random: np.random.Generator, images: int) -> Mixed:
+        """The numbers of an even number of images."""
+        share = np.ones(images, np.float32)
+        box = np.zeros((images, 4), np.int32)
+        both = self.mixup > 0 and self.cutmix > 0
+        for pair in range(images // 2 if self else 0):
+            u, which = random.random(2)
+            if u >= self.mix:
+                continue
+            slots = slice(2 * pair, 2 * pair + 2)
+            cuts = which < self.switch if both else self.cutmix > 0
+            if cuts:
+                box[slots] = cut = self._box(random.beta(self.cutmix, self.cutmix), random)
+                share[slots] = 1.0 - (cut[2] - cut[0]) * (cut[3] - cut[1]) / self.size**2
+            else:
+                share[slots] = random.beta(self.mixup, self.mixup)
+        return Mixed(share, box)
+
+    def _box(self, share: float, random: np.random.Generator) -> tuple[int, int, int, int]:
+        """A square of about 1 - share of the area around a random point, cut where it leaves the image."""
+        half = int(self.size * math.sqrt(1.0 - share)) // 2
+        y, x = random.integers(self.size, size=2).tolist()
+        return max(y - half, 0), max(x - half, 0), min(y + half, self.size), min(x + half, self.size)

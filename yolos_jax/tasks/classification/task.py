@@ -1,0 +1,269 @@
+"""The task of classification, what a detector starts from: images with a class each, DeiT's recipe, top-1."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from yolos_jax.config.recipes import ClassificationOptimizer, PretrainingConfig
+from yolos_jax.data.loader import LoadStep, Share
+from yolos_jax.data.settings import ClassViewSettings, MixingSettings
+from yolos_jax.datasets.class_folders import ClassFolders
+from yolos_jax.datasets.tfds.class_records import ClassRecords
+from yolos_jax.datasets.tfds.records import find_dataset
+from yolos_jax.distributed.mesh import data_mesh
+from yolos_jax.errors import InputError
+from yolos_jax.model.attention_cudnn import decided
+from yolos_jax.model.classifier import abstract_classifier, classifier_params, classify, drop_rates, stochastic_depth
+from yolos_jax.model.classifier_config import ClassifierConfig, ClassifierSettings
+from yolos_jax.model.config import Compute, ComputeSettings
+from yolos_jax.model.init import SCHEMES
+from yolos_jax.model.yolos import normalize
+from yolos_jax.setting import part
+from yolos_jax.tasks.base import RecipeTask, beside_training, check_batch, options_of, steps_sentence
+from yolos_jax.tasks.classification.batches import ClassBatch, ClassSource, classification_work
+from yolos_jax.tasks.classification.evaluator import TOPS, ClassEvaluation, ClassEvaluator
+from yolos_jax.tasks.classification.mixing import Mixing
+from yolos_jax.tasks.classification.plan import CLASS_ORDER, ShuffledPlan
+from yolos_jax.tasks.classification.soft_labels import mix, soft_cross_entropy
+from yolos_jax.tasks.classification.views import RandomView
+from yolos_jax.tasks.recipe import batching_of, keep_programs, prepare
+from yolos_jax.training import loop
+from yolos_jax.training.checkpoint_files import Meta
+from yolos_jax.training.run import Outcome
+from yolos_jax.training.step import Loss, LossReport
+from yolos_jax.training.task import Identity
+from yolos_jax.weights import checkpoints
+
+
+def pretrain(
+    config: Any, workdir: str | Path, accept_differences: bool = False, devices: Sequence[jax.Device] | None = None
+) -> Outcome:
+    """Trains an image classifier as a recipe says, going on from the workdir's newest checkpoint if it has one.
+
+    Arguments and errors are those of `tasks.detection.train`.
+    """
+    config = prepare(config, PretrainingConfig)
+    options = options_of(config, accept_differences)
+    return loop.train(functools.partial(ClassificationTask, config), workdir, options, devices)
+
+
+def evaluate_classifier(config: Any, checkpoint: str | Path) -> ClassEvaluation:
+    """Top-1 and top-5 of a checkpoint on a recipe's validation split; `InputError` if they do not belong together.
+
+    It turns on jax's compilation cache, as `tasks.detection.evaluate` does.
+    """
+    keep_programs(config)
+    params, _, evaluator = class_evaluator_for(config, checkpoint)
+    return evaluator(params)
+
+
+def class_evaluator_for(config: Any, checkpoint: str | Path) -> tuple[dict, Meta, ClassEvaluator]:
+    """A checkpoint's parameters and meta, and what evaluates them as a recipe says."""
+    config = prepare(config, PretrainingConfig)
+    params, meta = checkpoints.load_any(checkpoint)
+    checkpoints.check_model(checkpoint, different_model(classifier_of(config, meta.model.num_classes), meta.model))
+    names = tuple(meta.label_names[label] for label in sorted(meta.label_names))
+    source = class_source_of(config, "val", (names, f"the checkpoint {checkpoint}"))
+    return params, meta, class_evaluator_of(config, meta.model, source, data_mesh())
+
+
+def classifier_of(config: PretrainingConfig, num_classes: int) -> ClassifierConfig:
+    """The architecture; `num_classes` is the data's or a checkpoint's, for a recipe that leaves it open (0)."""
+    wanted = part(config.model, ClassifierSettings)
+    return ClassifierConfig(**dataclasses.asdict(wanted) | {"num_classes": wanted.num_classes or num_classes})
+
+
+def class_source_of(
+    config: PretrainingConfig, which: str, classes: tuple[tuple[str, ...], str] | None = None
+) -> ClassSource:
+    """The data set for "train" or "val"; `MissingSplit` and other `InputError`s say what is wrong with it.
+
+    Args:
+      classes: what the classes must be, and where that is from.
+    """
+    data = config.data
+    shared = getattr(data, f"{which}_split"), data.max_images, classes
+    # NAME/VERSION; a level deeper are the images of class folders, a million of them.
+    directory = find_dataset(data.root, 2) if Path(data.root).is_dir() else None
+    return ClassRecords(directory, *shared) if directory else ClassFolders(data.root, *shared)
+
+
+def class_evaluator_of(
+    config: PretrainingConfig, model: ClassifierConfig, source: ClassSource, mesh: Mesh
+) -> ClassEvaluator:
+    """What evaluates a model on a data set whose classes are the model's."""
+    return ClassEvaluator(model, source, batching_of(config, mesh), config.data.crop_share, config.model.query_block)
+
+
+class ClassificationTask(RecipeTask):
+    """What a prepared recipe trains; `InputError` if the recipe, the data and the devices do not fit together."""
+
+    bad_images = "losses"
+    shown = ("loss", "accuracy")
+    headline = tuple(TOPS)
+    buckets = 1
+    data_order = CLASS_ORDER
+
+    config: PretrainingConfig
+    source: ClassSource
+    plan: ShuffledPlan
+    model: ClassifierConfig
+
+    def __init__(self, config: PretrainingConfig, mesh: Mesh):
+        self.config, self.mesh = config, mesh
+        self.source = class_source_of(config, "train")
+        self.model = classifier_of(config, len(self.source.names))
+        if self.model.num_classes < len(self.source.names):
+            classes = f"{self.source.origin} has {len(self.source.names)} classes"
+            few = f"model.num_classes is {self.model.num_classes} and {classes}"
+            raise InputError(f"{few}; set it to 0, which takes the data's.")
+        compute = Compute(**dataclasses.asdict(part(config.model, ComputeSettings)))
+        compute = decided(compute, self.model, mesh.devices.flat[0])
+        self.graph, self.shapes = abstract_classifier(self.model, compute)
+        self.view, self.mixing = view_of(config), mixing_of(config)
+        self._check_batch()
+        train = config.train
+        images, repeats = len(self.source), config.augment.repeats
+        self.plan = ShuffledPlan(images, train.batch_size, train.epochs, config.seed, repeats)
+        self._set_optimizer(scaled(config.optimizer, train.batch_size))
+        self.evaluator = self._evaluator() if config.eval.every_epochs else None
+        drop_path, smoothing = config.model.drop_path, config.loss.smoothing
+        self._loss = classification_loss(self.graph, self.model, drop_path, smoothing, bool(self.mixing))
+
+    def _check_batch(self) -> None:
+        train, devices = self.config.train, self.mesh.size
+        group = 2 if self.mixing else 1
+        reason = ", in pairs of images that are mixed" if self.mixing else ""
+        check_batch(train, devices, devices * train.accumulate * group, reason)
+
+    def _evaluator(self) -> ClassEvaluator:
+        """Scores on the validation split, whose classes are those of the training set."""
+        classes = tuple(self.source.names), self.source.origin
+        split = beside_training(lambda: class_source_of(self.config, "val", classes))
+        return class_evaluator_of(self.config, self.model, split, self.mesh)
+
+    def starting_params(self) -> dict:
+        return starting_classifier(self.model, self.config.init, self.config.seed, self.source.names)
+
+    def work(self, share: Share) -> LoadStep:
+        rates = drop_rates(self.model.depth, self.config.model.drop_path)
+        return classification_work(self.source, self.plan, self.view, self.model.patch_size, rates, self.mixing, share)
+
+    def loss(self, params: dict, batch: ClassBatch, divisors: Any = None) -> tuple[jax.Array, LossReport]:
+        return self._loss(params, batch, divisors)
+
+    def divisors(self, batch: ClassBatch) -> jax.Array:
+        return images_of(batch)
+
+    def name_of(self, index: int) -> str:
+        return self.source.name(index)
+
+    def data_facts(self, source: ClassSource) -> dict[str, Any]:
+        return class_facts(source)
+
+    def label_names(self) -> dict[int, str]:
+        return dict(enumerate(self.source.names))
+
+    def other_model(self, before: Any) -> list[str]:
+        return different_model(self.model, before)
+
+    def other_data(self, before: Identity) -> list[str]:
+        facts = before.data, class_facts(self.source)
+        said = [f"{found['images']} images, fingerprint {found['fingerprint']}" for found in facts]
+        return [] if said[0] == said[1] else [f"the training data ({said[0]}, against {said[1]})"]
+
+    def describe(self) -> list[str]:
+        source, repeats = self.source, self.plan.repeats
+        images = f"{len(source)} images of {len(source.names)} classes"
+        views = f", {repeats} views of each image of a batch" if repeats > 1 else ""
+        notes = [*source.notes]
+        if self.evaluator:
+            notes += self.evaluator.source.notes
+        line = steps_sentence(images, self, self.mesh.size) + views
+        return [line, *(f"note: {note}" for note in dict.fromkeys(notes))]
+
+
+def view_of(config: PretrainingConfig) -> RandomView:
+    """How training images are augmented."""
+    numbers = dataclasses.asdict(part(config.augment, ClassViewSettings))
+    return RandomView(size=config.model.image_size, **numbers)
+
+
+def mixing_of(config: PretrainingConfig) -> Mixing:
+    """How training images are mixed in pairs; false if they are not."""
+    return Mixing(size=config.model.image_size, **dataclasses.asdict(part(config.augment, MixingSettings)))
+
+
+def scaled(optimizer: ClassificationOptimizer, batch_size: int) -> ClassificationOptimizer:
+    """The optimizer's part of a recipe with the learning rate that belongs to the batch size."""
+    if not optimizer.rate_batch:
+        return optimizer
+    rate = optimizer.learning_rate * batch_size / optimizer.rate_batch
+    return dataclasses.replace(optimizer, learning_rate=rate)
+
+
+def starting_classifier(model: ClassifierConfig, init: str, seed: int, names: Sequence[str]) -> dict:
+    """Random parameters by one of the schemes of `model.init`, or those of one of our checkpoints.
+
+    Where the checkpoint has other classes than `names`, its heads start fresh. `InputError` if it is of another model.
+    """
+    if init in SCHEMES:
+        return classifier_params(model, seed, init)
+    params, meta = checkpoints.load_any(init)
+    checkpoints.check_model(
+        init, [found for found in different_model(model, meta.model) if not found.startswith("num_classes ")]
+    )
+    print(f"starting from the checkpoint {init}, step {meta.step}")
+    if (meta.model.num_classes, meta.label_names) != (model.num_classes, dict(enumerate(names))):
+        fresh = classifier_params(model, seed)
+        params |= {name: fresh[name] for name in ("head", "head_dist") if name in fresh}
+        print(f"{init} has other classes than the data: the head starts fresh, everything else is kept.")
+    return params
+
+
+def different_model(model: ClassifierConfig, other: Any) -> list[str]:
+    """How a checkpoint's model differs from `model`."""
+    if not isinstance(other, ClassifierConfig):
+        return ["a detector against an image classifier"]
+    return other.differences(model)
+
+
+def classification_loss(graph: Any, model: ClassifierConfig, drop_path: float, smoothing: float, mixes: bool) -> Loss:
+    """Cross entropy of a network over a `ClassBatch`, its images mixed in pairs; a mean over the batch's images.
+
+    With a distillation token it is the mean of both heads'. Without `mixes`, shares and boxes are not looked at.
+    """
+
+    def loss(params: dict, batch: ClassBatch, divisors: Any = None) -> tuple[jax.Array, LossReport]:
+        patches, share = normalize(jnp.asarray(batch.patches)), jnp.asarray(batch.share)
+        labels, valid = jnp.asarray(batch.labels), jnp.asarray(batch.valid)
+        if mixes:
+            patches = mix(patches, share, jnp.asarray(batch.box), model.patch_size, model.grid[1])
+        branches = stochastic_depth(jnp.asarray(batch.keep), drop_path) if drop_path else None
+        logits = classify(graph, params, patches, branches=branches)
+        heads = [logits.cls] if logits.distilled is None else [logits.cls, logits.distilled]
+        ones = share if mixes else jnp.ones_like(share)
+        each = sum(soft_cross_entropy(head, labels, ones, smoothing) for head in heads) / len(heads)
+        images = images_of(batch) if divisors is None else divisors
+        total = jnp.where(valid, each, 0.0).sum() / images
+        right = (logits.mean.argmax(-1) == labels) & valid
+        terms = {"loss": total, "accuracy": right.sum() / images}
+        return total, LossReport(terms, jnp.isfinite(each) | ~valid, {})
+
+    return loss
+
+
+def images_of(batch: ClassBatch) -> jax.Array:
+    """What the terms of a whole batch are divided by: its images, at least 1."""
+    return jnp.maximum(jnp.asarray(batch.valid).sum(), 1).astype(jnp.float32)
+
+
+def class_facts(source: ClassSource) -> dict[str, Any]:
+    """What tells one data set from another, wherever it lies."""
+    return {"fingerprint": source.fingerprint(), "images": len(source)}

@@ -1,0 +1,64 @@
+"""ASGI middleware before the page: limits for uploads, and a policy that forbids content from elsewhere."""
+
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Send = Callable[[Any], Awaitable[None]]
+App = Callable[[Scope, Any, Send], Awaitable[None]]
+
+MINUTE = 60.0
+# A browser then asks no other host for anything, whatever a library's page says.
+POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' ws: wss: data: blob:"
+
+
+class UploadLimits:
+    """Refuses uploads that are too large, do not say how large they are, or come too often.
+
+    Args:
+      most_bytes: of one request.
+      most_a_minute: requests, of all visitors together.
+    """
+
+    def __init__(self, app: App, most_bytes: int, most_a_minute: int):
+        self.app, self.most_bytes, self.most_a_minute = app, most_bytes, most_a_minute
+        self._times: deque[float] = deque()
+
+    async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].rstrip("/").endswith("/upload"):
+            length = dict(scope["headers"]).get(b"content-length", b"")
+            now = time.monotonic()
+            while self._times and now - self._times[0] > MINUTE:
+                self._times.popleft()
+            if not length.isdigit():
+                return await _refuse(send, 411, "an upload must say its length.")
+            if int(length) > self.most_bytes:
+                return await _refuse(send, 413, f"an upload may have {self.most_bytes} bytes at most.")
+            if len(self._times) >= self.most_a_minute:
+                return await _refuse(send, 429, f"{self.most_a_minute} images a minute are taken; wait a little.")
+            self._times.append(now)
+        await self.app(scope, receive, send)
+
+
+async def _refuse(send: Send, status: int, sentence: str) -> None:
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": sentence.encode()})
+
+
+class OwnContentOnly:
+    """Tells browsers to load nothing from other hosts, and not to tell other hosts where they came from."""
+
+    def __init__(self, app: App):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
+        async def with_policy(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                policy = (b"content-security-policy", POLICY.encode())
+                message["headers"] = [*message["headers"], policy, (b"referrer-policy", b"same-origin")]
+            await send(message)
+
+        await self.app(scope, receive, with_policy)

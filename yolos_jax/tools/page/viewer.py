@@ -1,0 +1,147 @@
+"""What the page shows: detectors, the images that were looked at lately, and which token was clicked."""
+
+import csv
+import dataclasses
+import io
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from yolos_jax.errors import InputError
+from yolos_jax.images.reading import UnreadableImage, decoding, read_rgb
+from yolos_jax.inference.detector import Detector
+from yolos_jax.tools.analysis.attention_maps import Seen, look_at
+
+MOST_PIXELS = 40_000_000  # of an image; a small file can hold very many
+KEPT, KEPT_BYTES = 32, 2**30  # images whose attention is kept, of all visitors together, and its most bytes
+LOADED = 2  # detectors at a time
+GONE = "this image is no longer kept, since others were looked at meanwhile; give it again."
+
+
+class AttentionViewer:
+    """Detectors by name, and what they saw; safe to call from several threads.
+
+    Args:
+      checkpoints: folders of ours, Hugging Face folders or hub ids, the first is the one to start with.
+      short_side, max_side: see `Detector.load`.
+      tokens: a CSV file with statistics of the tokens of the first checkpoint, a row for each with its number in a
+        column `token`; "" for none.
+    """
+
+    def __init__(
+        self, checkpoints: Sequence[str], short_side: int | None = None, max_side: int | None = None, tokens: str = ""
+    ):
+        if not checkpoints:
+            raise InputError("the page needs at least one checkpoint.")
+        self.names = list(dict.fromkeys(map(str, checkpoints)))
+        self._sides = short_side, max_side
+        self._lock = threading.RLock()
+        self._detectors: OrderedDict[str, Detector] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[str, Seen]] = OrderedDict()
+        self._statistics = read_statistics(tokens) if tokens else {}
+
+    def detector(self, name: str) -> Detector:
+        """The detector of one of `names`; `InputError` for any other, or if nothing usable is there."""
+        if name not in self.names:
+            raise InputError(f"there is no checkpoint {name!r:.80} on this page.")
+        with self._lock:
+            if name not in self._detectors:
+                self._detectors[name] = Detector.load(name, *self._sides)
+            self._detectors.move_to_end(name)
+            while len(self._detectors) > LOADED:
+                self._detectors.popitem(last=False)
+            return self._detectors[name]
+
+    def look(self, name: str, picture: str | Path) -> str:
+        """Detects in an image file and keeps what every token looked at in every block; returns a key for it.
+
+        Raises:
+          UnreadableImage: it is no image, damaged, or has more than `MOST_PIXELS`.
+          InputError: see `detector`.
+        """
+        image = read_picture(picture)
+        with self._lock:
+            detector = self.detector(name)
+            seen = look_at(detector, image, tuple(range(detector.config.depth)))
+            return self.keep(name, dataclasses.replace(seen, attention=seen.attention.astype(np.float16)))
+
+    def keep(self, name: str, seen: Seen) -> str:
+        """A key for what a checkpoint saw; the oldest go when there is too much."""
+        with self._lock:
+            key = secrets.token_hex(8)
+            self._kept[key] = name, seen
+            while len(self._kept) > KEPT or (
+                len(self._kept) > 1 and sum(kept.attention.nbytes for _, kept in self._kept.values()) > KEPT_BYTES
+            ):
+                self._kept.popitem(last=False)
+            return key
+
+    def seen(self, key: str | None) -> Seen:
+        """What `look` kept; `InputError` if that is gone."""
+        with self._lock:
+            if key is None or key not in self._kept:
+                raise InputError(GONE if key else "give an image first.")
+            self._kept.move_to_end(key)
+            return self._kept[key][1]
+
+    def statistics(self, key: str, token: int) -> dict[str, str]:
+        """A token's row of the table of tokens, by column; empty if there is no table for its checkpoint."""
+        with self._lock:
+            mine = key in self._kept and self._kept[key][0] == self.names[0]
+        return self._statistics.get(token, {}) if mine else {}
+
+
+def read_picture(path: str | Path) -> Image.Image:
+    """The RGB image of a file, upright; `UnreadableImage` says what is wrong, without the file's folder."""
+    content = Path(path).read_bytes()
+    name = f"the image {Path(path).name:.80}"
+    with decoding(name), Image.open(io.BytesIO(content)) as image:
+        if image.width * image.height > MOST_PIXELS:
+            most = f"{MOST_PIXELS / 1e6:.0f} million"
+            raise UnreadableImage(f"it has {image.width}x{image.height} pixels; at most {most} are taken.")
+    return read_rgb(content, name)
+
+
+def token_at(seen: Seen, x: float, y: float, threshold: float) -> int | None:
+    """The token whose box was clicked: of those with at least this score around the point, the smallest box.
+
+    Args:
+      x, y: in the image's own pixels.
+    """
+    tokens = seen.over(threshold)
+    boxes = seen.boxes[tokens]
+    inside = ((boxes[:, :2] <= (x, y)) & ((x, y) <= boxes[:, 2:])).all(1)
+    if not inside.any():
+        return None
+    areas = np.where(inside, (boxes[:, 2:] - boxes[:, :2]).prod(1), np.inf)
+    return int(tokens[areas.argmin()])
+
+
+def choices(seen: Seen) -> list[tuple[str, int]]:
+    """(text of a list's entry, token) of every token, the best first."""
+    return [(f"#{i} {seen.names[i]} {seen.scores[i]:.2f}", int(i)) for i in seen.over(0.0)]
+
+
+def read_statistics(path: str | Path) -> dict[int, dict[str, str]]:
+    """Rows of a CSV file by their number in the column `token`; `InputError` if it has none."""
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return {int(row["token"]): {k: _rounded(v) for k, v in row.items() if k != "token"} for row in rows}
+    except OSError as error:
+        raise InputError(f"the table of tokens {path} cannot be read ({error.strerror or error}).") from error
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
+        raise InputError(f"{path} is no table of tokens: it needs a column `token` with their numbers.") from error
+
+
+def _rounded(text: str) -> str:
+    """A number with three decimals at most; anything else as it is."""
+    try:
+        return f"{float(text):.3f}".rstrip("0").rstrip(".")
+    except ValueError:
+        return text
