@@ -50,7 +50,7 @@ class ImagePass:
       function: (parameters, arrays of a batch) -> a tuple of arrays with a leading axis of images.
       inputs: a loaded batch -> the arrays that `function` takes.
       work_of: a process's share of every batch -> what its data workers do.
-      steps, images: number of batches, and of the images in them together.
+      images: number of images of the data set.
     """
 
     def __init__(
@@ -59,11 +59,10 @@ class ImagePass:
         function: Callable[..., tuple[jax.Array, ...]],
         inputs: Callable[[Loaded], tuple[np.ndarray, ...]],
         work_of: Callable[[Share], LoadStep],
-        steps: int,
         images: int,
     ):
         self.processes = Processes()
-        self._batching, self._inputs, self._steps, self._images = batching, inputs, steps, images
+        self._batching, self._inputs, self._images = batching, inputs, images
         self._work = work_of(Share(self.processes.index, self.processes.count))
 
         def indexed(params: dict, indices: jax.Array, *arrays: jax.Array) -> tuple[jax.Array, ...]:
@@ -121,13 +120,14 @@ class ImagePass:
         Close it (`contextlib.closing`) to end the workers.
         """
         batching, processes, images = self._batching, self.processes, self._images
-        batches = processes.agree(load, self._work, 0, self._steps, batching.workers, batching.ahead)
+        steps = len(self._work.plan)
+        batches = processes.agree(load, self._work, 0, steps, batching.workers, batching.ahead)
         with (
             tqdm(None, doing, images, unit="image", mininterval=1.0, disable=not processes.is_primary) as bar,
             contextlib.closing(batches),
             reports_loss(processes.count),
         ):
-            for _ in range(self._steps):
+            for _ in range(steps):
                 following = functools.partial(_next, batches, batching.on_bad_image, cancelled)
                 loaded, stop = processes.agree_and_vote(following, cancelled)
                 if stop or loaded is None:

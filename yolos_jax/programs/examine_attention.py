@@ -9,7 +9,7 @@ import numpy as np
 from yolos_jax.errors import InputError, make_folder
 from yolos_jax.inference.fetching import fetch
 from yolos_jax.inference.inputs import Input, find
-from yolos_jax.inference.outputs import targets
+from yolos_jax.inference.outputs import destinations
 from yolos_jax.programs.command_line import Parser, say
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def still_images(given: Sequence[str]) -> list[Input]:
 
 def names_for(images: Sequence[Input], out: Path, overwrite: bool) -> list[str]:
     """What each image's files begin with; `InputError` for files of an earlier run that may not be replaced."""
-    names = [target.name for target in targets(images)[0]]
+    names = [destination.name for destination in destinations(images)[0]]
     existing = sorted(out.glob("*")) if out.is_dir() and not overwrite else []
     for name in names:
         for path in existing:
