@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from yolos_jax.inference.detector import Detector
     from yolos_jax.tools.analysis.attention_maps import Seen
 
-OVERLAP = 0.5  # least IoU of two checkpoints' boxes that are shown as the same object
-
 
 def attention() -> None:
     """For every DET token that found something: its attention in a block, per head and mean, over the image.
@@ -157,25 +155,19 @@ def row_of(seen: "Seen", token: int, args: Any, source: str) -> tuple[str, np.nd
 
 
 def same_objects(first: "Seen", tokens: np.ndarray, other: "Seen", threshold: float) -> np.ndarray:
-    """int `[n]`: for each of the first one's tokens, the other's token whose box overlaps most; -1 for none.
+    """int `[n]`: for each of the first one's tokens, the other's token whose box overlaps most; -1 below IoU 0.5.
 
     Only tokens over the threshold count, and each is given once, to the best overlap first.
     """
-    from pycocotools.mask import iou
+    from yolos_jax.tools.analysis.confusion import paired
+    from yolos_jax.tools.analysis.matched_images import overlaps_with
 
     theirs = other.over(threshold)
+    mine, others = first.boxes[tokens].astype(np.float64), other.boxes[theirs].astype(np.float64)
+    overlaps = overlaps_with(mine, others, crowd=np.zeros(len(others), bool))
+    rows, columns = paired(overlaps, np.ones(overlaps.shape, bool))
     out = np.full(len(tokens), -1)
-    if not len(tokens) or not len(theirs):
-        return out
-    mine, others = (
-        np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).astype(np.float64)
-        for boxes in (first.boxes[tokens], other.boxes[theirs])
-    )
-    overlap = np.asarray(iou(mine, others, [0] * len(others)))
-    while overlap.max() >= OVERLAP:
-        i, j = np.unravel_index(overlap.argmax(), overlap.shape)
-        out[i] = theirs[j]
-        overlap[i], overlap[:, j] = -1, -1
+    out[rows] = theirs[columns]
     return out
 
 
