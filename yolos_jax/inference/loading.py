@@ -26,7 +26,7 @@ def load_model(path: str | Path) -> tuple[dict, Meta]:
     check_path(path)
     local = Path(path).is_file() or (Path(path) / "config.json").is_file()
     if checkpoint_files.steps(path) or not (local or weights.hub_model(path)):
-        return checkpoints.load(path)
+        return checkpoints.load_detector(path)
     found = weights.load_weights(path, detector=True)
     return found.params, found.meta(default_names={})
 
@@ -41,7 +41,7 @@ def load(path: str | Path) -> Yolos:
     return nnx.merge(abstract(meta.model, Compute(max_side=meta.max_side))[0], nnx.State(jax.device_put(params)))
 
 
-def geometry_of(meta: Meta, short_side: int | None, max_side: int | None) -> Geometry:
+def trained_geometry(meta: Meta, short_side: int | None, max_side: int | None) -> Geometry:
     """How images are resized: as asked for, else as a checkpoint was trained or its image processor says."""
     check_whole("short_side", short_side)
     check_whole("max_side", max_side)

@@ -134,14 +134,14 @@ def positions() -> None:
 
     import numpy as np
 
-    from yolos_jax.inference.loading import geometry_of, load_model
+    from yolos_jax.inference.loading import load_model, trained_geometry
     from yolos_jax.tools.analysis import figures
     from yolos_jax.tools.analysis.positions import by_distance, chosen_grids, grids_of, likeness, resized
     from yolos_jax.tools.analysis.tables import write_rows
     from yolos_jax.training.plotting import save_figure
 
     params, meta = load_model(args.checkpoint)
-    geometry = geometry_of(meta, args.short_side, args.max_side)
+    geometry = trained_geometry(meta, args.short_side, args.max_side)
     grids = chosen_grids(grids_of(params), args.layer, meta.model.depth)
     make_folder(args.out)
     if args.size:

@@ -57,7 +57,9 @@ def look(config: Any, args: argparse.Namespace, problems: list) -> None:
     from yolos_jax.tasks.base import beside_training
     from yolos_jax.tools import survey
 
-    train = survey.read_split("train", lambda complain: recipe.source_of(config, "train", complain=complain), problems)
+    train = survey.survey_split(
+        "train", lambda complain: recipe.source_of(config, "train", complain=complain), problems
+    )
     problems += survey.nothing_problems(train)
     model = recipe.model_of(config, train.source.num_classes)
     recipe.geometry_of(config, model)  # refuses what the model cannot evaluate
@@ -69,7 +71,7 @@ def look(config: Any, args: argparse.Namespace, problems: list) -> None:
     known = Settled(label_names=source.label_names, by=source.origin, refuse=False, exif=source.exif.decided)
     try:
         opened = partial(recipe.source_of, config, "val", *labels, known=known)
-        read = survey.read_split("val", lambda to: beside_training(lambda: opened(complain=to)), problems)
+        read = survey.survey_split("val", lambda to: beside_training(lambda: opened(complain=to)), problems)
         splits.append(read)
         problems += survey.category_problems(*splits)
     except MissingSplit as error:

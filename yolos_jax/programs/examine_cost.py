@@ -11,7 +11,7 @@ from yolos_jax.errors import InputError, make_folder
 from yolos_jax.images.sequence import Geometry
 from yolos_jax.inference.compiled import AUTO, keep_compiled
 from yolos_jax.inference.detector import Detector
-from yolos_jax.inference.loading import geometry_of, load_model
+from yolos_jax.inference.loading import load_model, trained_geometry
 from yolos_jax.model.config import Compute, variant
 from yolos_jax.model.yolos import build
 from yolos_jax.programs.command_line import say
@@ -61,7 +61,7 @@ def models_of(args: Any) -> list[tuple[str, dict | None, Meta, Geometry]]:
     """(name, parameters if there are any, meta, geometry) of the checkpoint, or of the variants."""
     if args.checkpoint:
         params, meta = load_model(args.checkpoint)
-        return [(Path(args.checkpoint).name, params, meta, geometry_of(meta, args.short_side, args.max_side))]
+        return [(Path(args.checkpoint).name, params, meta, trained_geometry(meta, args.short_side, args.max_side))]
     if args.max_side and not args.short_side:
         raise InputError("--max-side needs --short-side, or a --checkpoint.")
     out: list[tuple[str, dict | None, Meta, Geometry]] = []

@@ -49,12 +49,12 @@ def train(
 
     Args:
       config: a recipe; docs/settings.md lists its settings.
-      workdir, devices: see `training.loop.train`, also for the errors raised.
+      workdir, devices: see `training.loop.train_task`, also for the errors raised.
       accept_differences: go on even if the recipe or the annotations have changed.
     """
     config = recipe.prepare(config, DetectionConfig)
     options = options_of(config, accept_differences)
-    return loop.train(functools.partial(DetectionTask, config), workdir, options, devices)
+    return loop.train_task(functools.partial(DetectionTask, config), workdir, options, devices)
 
 
 class DetectionTask(RecipeTask):

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from yolos_jax.config.reader import read, read_any
+from yolos_jax.config.reader import read_any, read_recipe
 from yolos_jax.config.recipes import Config, DetectionConfig
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.data.plan import TrainingPlan
@@ -28,7 +28,7 @@ C = TypeVar("C", bound=Config)
 
 def prepare(config: Any, kind: type[C]) -> C:
     """A recipe, completed and checked; its precision of matrix products becomes the process's."""
-    config = read(config, kind)
+    config = read_recipe(config, kind)
     jax.config.update("jax_default_matmul_precision", config.precision)
     return config
 

@@ -50,7 +50,7 @@ def pretrain(
     """
     config = prepare(config, PretrainingConfig)
     options = options_of(config, accept_differences)
-    return loop.train(functools.partial(ClassificationTask, config), workdir, options, devices)
+    return loop.train_task(functools.partial(ClassificationTask, config), workdir, options, devices)
 
 
 def evaluate_classifier(config: Any, checkpoint: str | Path) -> ClassEvaluation:
@@ -159,7 +159,7 @@ class ClassificationTask(RecipeTask):
         return self._loss(params, batch, divisors)
 
     def divisors(self, batch: ClassBatch) -> jax.Array:
-        return images_of(batch)
+        return image_count(batch)
 
     def name_of(self, index: int) -> str:
         return self.source.name(index)
@@ -250,7 +250,7 @@ def classification_loss(graph: Any, model: ClassifierConfig, drop_path: float, s
         heads = [logits.cls] if logits.distilled is None else [logits.cls, logits.distilled]
         ones = share if mixes else jnp.ones_like(share)
         each = sum(soft_cross_entropy(head, labels, ones, smoothing) for head in heads) / len(heads)
-        images = images_of(batch) if divisors is None else divisors
+        images = image_count(batch) if divisors is None else divisors
         total = jnp.where(valid, each, 0.0).sum() / images
         right = (logits.mean.argmax(-1) == labels) & valid
         terms = {"loss": total, "accuracy": right.sum() / images}
@@ -259,7 +259,7 @@ def classification_loss(graph: Any, model: ClassifierConfig, drop_path: float, s
     return loss
 
 
-def images_of(batch: ClassBatch) -> jax.Array:
+def image_count(batch: ClassBatch) -> jax.Array:
     """What the terms of a whole batch are divided by: its images, at least 1."""
     return jnp.maximum(jnp.asarray(batch.valid).sum(), 1).astype(jnp.float32)
 
