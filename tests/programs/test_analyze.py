@@ -53,8 +53,8 @@ def evaluator_on_one(made):
     """The same split, three images at a time on one device."""
     config = micro_config(made / "coco", **{"data.val_split": "val2017", "data.max_side": 96, "eval.batch_size": 8})
     params, _, found = evaluator_for(config, made / "run")
+    config.eval.batch_size = 3
     prepared = recipe.prepare(config, DetectionConfig)
-    prepared.eval.batch_size = 3
     return params, recipe.evaluator_of(prepared, found.model, found.source, data_mesh(jax.devices()[:1]))
 
 
@@ -78,7 +78,7 @@ def test_tokens(made, tmp_path, call):
     found = tmp_path / "out"
     params, one = evaluator_on_one(made)
     (tmp_path / "one").mkdir()
-    tokens.examine(one, params, tmp_path / "one", NAMES, 3)
+    tokens.examine_tokens(one, params, tmp_path / "one", NAMES, 3)
     for name in ("tokens.csv", "classes.csv", "token_classes.csv"):
         assert_equal_rows(read(found / name), read(tmp_path / "one" / name), 1e-6)
     listed = json.loads((found / "predictions.json").read_text())
@@ -100,7 +100,7 @@ def test_correlation(made, tmp_path, call):
     done = call("analyze", "correlation", *split_flags(made), "--out", tmp_path, "--layer", "-2")
     assert done.returncode == 0, done.stderr
     params, one = evaluator_on_one(made)
-    table, _ = correlation.examine(one, params)
+    table, _ = correlation.examine_correlation(one, params)
     rows = read(tmp_path / "correlation.csv")
     # Noise of one unit in float32's last place, in features, moves these correlations of 15 pairs by up to 1.8e-6.
     rounding = 1e-5

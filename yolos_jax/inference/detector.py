@@ -16,7 +16,7 @@ from yolos_jax.images.reading import ImageLike, file_bytes, one_or_many, read_rg
 from yolos_jax.images.sequence import pack, resize, rounded_tokens, to_patches
 from yolos_jax.inference.compiled import AUTO, keep_compiled
 from yolos_jax.inference.detections import Detections
-from yolos_jax.inference.loading import check_whole, load_model, trained_geometry
+from yolos_jax.inference.loading import check_whole, geometry_for, load_model
 from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.config import Compute
 from yolos_jax.model.postprocess import postprocess
@@ -60,7 +60,7 @@ class Detector:
             raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
         self.config = meta.model
         self.label_names, self.category_ids, self.batch_size = meta.label_names, meta.category_ids, batch_size
-        self.geometry = trained_geometry(meta, short_side, max_side)
+        self.geometry = geometry_for(meta, short_side, max_side)
         self.stretch = meta.extra.get("config", {}).get("data", {}).get("sixteen_bit") == "stretch"
         self._params = jax.device_put(params)
         (device,) = jax.tree.leaves(self._params)[0].devices()

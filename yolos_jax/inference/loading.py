@@ -41,7 +41,7 @@ def load(path: str | Path) -> Yolos:
     return nnx.merge(abstract(meta.model, Compute(max_side=meta.max_side))[0], nnx.State(jax.device_put(params)))
 
 
-def trained_geometry(meta: Meta, short_side: int | None, max_side: int | None) -> Geometry:
+def geometry_for(meta: Meta, short_side: int | None, max_side: int | None) -> Geometry:
     """How images are resized: as asked for, else as a checkpoint was trained or its image processor says."""
     check_whole("short_side", short_side)
     check_whole("max_side", max_side)

@@ -33,19 +33,20 @@ def tokens() -> None:
     args, config = parser.parse_recipe()
     if args.tokens < 1 or not 0 <= args.confident <= 1:
         raise InputError("--tokens must be at least 1 and --confident within 0..1.")
-    out, written = args.out, ("tokens.csv", "classes.csv", "token_classes.csv", "predictions.json")
-    params, meta, evaluator = opened(args, config, *written, "tokens.png", "classes.png")
+    out = args.out
+    written = ("tokens.csv", "classes.csv", "token_classes.csv", "predictions.json", "tokens.png", "classes.png")
+    params, meta, evaluator = opened(args, config, *written)
 
     from yolos_jax.tools.analysis import figures
-    from yolos_jax.tools.analysis.tokens import examine
+    from yolos_jax.tools.analysis.tokens import examine_tokens
     from yolos_jax.training.plotting import save_figure
 
     names = names_of(meta, evaluator, args.checkpoint)
-    table, classes, skipped = examine(evaluator, params, out, names, args.tokens, args.confident)
+    table, classes, skipped = examine_tokens(evaluator, params, out, names, args.tokens, args.confident)
     save_figure(figures.tokens_figure(table), out / "tokens.png")
     save_figure(figures.classes_figure(classes), out / "classes.png")
     say_skipped(skipped)
-    print(f"{table.images} images; written to {out}: {', '.join((*written, 'tokens.png', 'classes.png'))}")
+    print(f"{table.images} images; written to {out}: {', '.join(written)}")
 
 
 def correlation() -> None:
@@ -55,36 +56,33 @@ def correlation() -> None:
     """
     parser = RecipeParser(correlation.__doc__)
     add_split_flags(parser)
-    text = (
-        "block whose tokens the figure shows, counted from 0, or negative from the last (default: after the last norm)"
-    )
-    parser.add_argument("--layer", type=int, help=text)
+    where = "counted from 0, or negative from the last (default: after the last norm)"
+    parser.add_argument("--layer", type=int, help=f"block whose tokens the figure shows, {where}")
     args, config = parser.parse_recipe()
     params, _, evaluator = opened(args, config, "correlation.csv", "scatter.csv", "correlation.png")
 
     from yolos_jax.tools.analysis import figures
     from yolos_jax.tools.analysis.attention_maps import block_of
-    from yolos_jax.tools.analysis.correlation import AGAINST, PAPER, check_tokens, examine
+    from yolos_jax.tools.analysis.correlation import PAPER, check_tokens, examine_correlation
     from yolos_jax.tools.analysis.tables import markdown, write_rows
     from yolos_jax.training.plotting import save_figure
 
     layer = None if args.layer is None else block_of(args.layer, evaluator.model.depth)
     check_tokens(evaluator.model)
     make_folder(args.out)
-    found, skipped = examine(evaluator, params, layer)
+    found, skipped = examine_correlation(evaluator, params, layer)
     rows = found.rows()
     write_rows(args.out / "correlation.csv", rows)
     write_rows(args.out / "scatter.csv", found.scatter_rows())
     save_figure(figures.correlation_figure(found), args.out / "correlation.png")
-    shown = [
-        {"tokens": reading, "images": str(rows[len(AGAINST) * n]["images"]),
-         **{row["with"]: f"{row['mean']:+.3f} ± {row['spread']:.3f}" for row in rows if row["tokens"] == reading}}
-        for n, reading in enumerate(found.readings)
-    ]  # fmt: skip
-    print(markdown(shown))
+    shown: dict[str, dict[str, str]] = {}
+    for row in rows:
+        line = shown.setdefault(row["tokens"], {"tokens": row["tokens"], "images": str(row["images"])})
+        line[row["with"]] = f"{row['mean']:+.3f} ± {row['spread']:.3f}"
+    print(markdown(list(shown.values())))
     say_skipped(skipped)
-    print(f"mean ± spread over images; the paper has {PAPER['centres']:+.2f} for centres and "
-          f"{PAPER['classifier']:+.2f} for the classifier; written to {args.out}")  # fmt: skip
+    paper = f"{PAPER['centres']:+.2f} for centres and {PAPER['classifier']:+.2f} for the classifier"
+    print(f"mean ± spread over images; the paper has {paper}; written to {args.out}")
 
 
 def cost() -> None:
@@ -101,11 +99,10 @@ def cost() -> None:
     text = "also measure speed at batch 1, on the first 100 images of a folder"
     parser.add_argument("--pictures", type=Path, help=text)
     parser.add_argument("--xla", action="store_true", help="also XLA's own count, of the first image")
-    parser.add_argument("--out", type=Path, help="folder for cost.json and cost.csv")
-    parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
+    add_out_flags(parser, "folder for cost.json and cost.csv", required=False)
     args = parser.parse()
     if args.out:
-        check_out(args.out, args.overwrite, "cost.json", "cost.csv")
+        refuse_existing(args.out, args.overwrite, "cost.json", "cost.csv")
 
     from yolos_jax.programs.examine_cost import report
 
@@ -119,29 +116,27 @@ def positions() -> None:
     """
     parser = Parser(positions.__doc__)
     parser.add_detector_flags()
-    parser.add_argument("--out", required=True, type=Path, help="folder for figures and tables")
-    parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
+    add_out_flags(parser, "folder for figures and tables")
     text = "width and height in pixels of an image that they are also resized for"
     parser.add_argument("--size", nargs=2, type=int, metavar=("W", "H"), help=text)
-    parser.add_argument(
-        "--layer", type=int, help="0 for the initial ones, N for those after block N - 1 (default: all)"
-    )
+    text = "0 for the initial ones, N for those after block N - 1 (default: all)"
+    parser.add_argument("--layer", type=int, help=text)
     parser.add_argument("--arrays", action="store_true", help="also write the cosines as positions.npz")
     args = parser.parse()
     if args.size and min(args.size) < 1:
         raise InputError("--size must be two numbers of at least 1.")
-    check_out(args.out, args.overwrite, "positions.csv")
+    refuse_existing(args.out, args.overwrite, "positions.csv")
 
     import numpy as np
 
-    from yolos_jax.inference.loading import load_model, trained_geometry
+    from yolos_jax.inference.loading import geometry_for, load_model
     from yolos_jax.tools.analysis import figures
     from yolos_jax.tools.analysis.positions import by_distance, chosen_grids, grids_of, likeness, resized
     from yolos_jax.tools.analysis.tables import write_rows
     from yolos_jax.training.plotting import save_figure
 
     params, meta = load_model(args.checkpoint)
-    geometry = trained_geometry(meta, args.short_side, args.max_side)
+    geometry = geometry_for(meta, args.short_side, args.max_side)
     grids = chosen_grids(grids_of(params), args.layer, meta.model.depth)
     make_folder(args.out)
     if args.size:
@@ -168,10 +163,9 @@ def runs() -> None:
     """
     parser = Parser(runs.__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders that train.py wrote")
-    parser.add_argument("--out", required=True, type=Path, help="folder for runs.png and runs.csv")
-    parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
+    add_out_flags(parser, "folder for runs.png and runs.csv")
     args = parser.parse()
-    check_out(args.out, args.overwrite, "runs.png", "runs.csv")
+    refuse_existing(args.out, args.overwrite, "runs.png", "runs.csv")
 
     from yolos_jax.tools.analysis.runs import compare_runs
 
@@ -182,13 +176,18 @@ def runs() -> None:
 def add_split_flags(parser: Parser) -> None:
     """Adds the flags of commands that go over a split."""
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder, Hugging Face folder, or hub id")
-    parser.add_argument("--out", required=True, type=Path, help="folder for figures and tables")
+    add_out_flags(parser, "folder for figures and tables")
+
+
+def add_out_flags(parser: Parser, text: str, required: bool = True) -> None:
+    """Adds `--out`, which `text` describes, and `--overwrite`."""
+    parser.add_argument("--out", required=required, type=Path, help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
 
 
 def opened(args: Any, config: Any, *names: str) -> tuple[dict, Any, Any]:
     """Parameters, meta and evaluator, once it is sure that no file of these names is overwritten."""
-    check_out(args.out, args.overwrite, *names)
+    refuse_existing(args.out, args.overwrite, *names)
     from yolos_jax.inference.compiled import keep_compiled
     from yolos_jax.tasks.detection import evaluator_for
 
@@ -196,7 +195,7 @@ def opened(args: Any, config: Any, *names: str) -> tuple[dict, Any, Any]:
     return evaluator_for(config, args.checkpoint)
 
 
-def check_out(out: Path, overwrite: bool, *names: str) -> None:
+def refuse_existing(out: Path, overwrite: bool, *names: str) -> None:
     """`InputError` for a folder that has files of these names already.
 
     It is not made here: commands do that once nothing can be refused any more.

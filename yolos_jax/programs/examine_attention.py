@@ -1,7 +1,5 @@
 """analyze.py attention: what every token that found something looks at, a figure each."""
 
-import itertools
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +9,7 @@ import numpy as np
 from yolos_jax.errors import InputError, make_folder
 from yolos_jax.inference.fetching import fetch
 from yolos_jax.inference.inputs import Input, find
+from yolos_jax.inference.outputs import targets
 from yolos_jax.programs.command_line import Parser, say
 
 if TYPE_CHECKING:
@@ -26,8 +25,8 @@ def attention() -> None:
     python analyze.py attention cat.jpg folder/ --checkpoint runs/s --out out/ --rollout
     python analyze.py attention cat.jpg --checkpoint runs/s200 --compare runs/s300 --out out/
     """
-    args = parse()
-    images = images_of(args.images)[: args.limit or None]
+    args = parse_flags()
+    images = still_images(args.images)[: args.limit or None]
     names = names_for(images, args.out, args.overwrite)
 
     from tqdm import tqdm
@@ -51,7 +50,7 @@ def attention() -> None:
         except UnreadableImage as error:
             skipped.append(str(error))
             continue
-        drawn += draw(seen, args, name)
+        drawn += draw_tokens(seen, args, name)
         if args.arrays:
             write_arrays(seen, args.out / f"{name}.npz")
     if not drawn:
@@ -64,7 +63,7 @@ def attention() -> None:
         raise InputError(f"{len(skipped)} of {len(images)} images could not be read, the first: {skipped[0]}")
 
 
-def parse() -> Any:
+def parse_flags() -> Any:
     parser = Parser(attention.__doc__)
     text = "images, folders of images, patterns or addresses"
     parser.add_argument("images", nargs="+", metavar="IMAGE", help=text)
@@ -88,7 +87,7 @@ def parse() -> Any:
     return args
 
 
-def images_of(given: Sequence[str]) -> list[Input]:
+def still_images(given: Sequence[str]) -> list[Input]:
     """What `inference.inputs.find` finds; `InputError` for what moves."""
     found = find(given)
     for note in found.notes:
@@ -100,18 +99,14 @@ def images_of(given: Sequence[str]) -> list[Input]:
 
 
 def names_for(images: Sequence[Input], out: Path, overwrite: bool) -> list[str]:
-    """What each image's files begin with; never the same twice, and nothing of an earlier run is lost."""
-    names: dict[str, str] = {}
-    for image in images:
-        free = itertools.chain([image.stem], (f"{image.stem}-{n}" for n in itertools.count(2)))
-        name = next(name for name in free if name.lower() not in names)
-        names[name.lower()] = name
-    if not overwrite and os.path.isdir(out):
-        for name in names.values():
-            old = next((p for p in out.glob("*") if p.stem == name or p.name.startswith(f"{name}_token")), None)
-            if old is not None:
-                raise InputError(f"{old} exists already; give another --out, or --overwrite.")
-    return list(names.values())
+    """What each image's files begin with; `InputError` for files of an earlier run that may not be replaced."""
+    names = [target.name for target in targets(images)[0]]
+    existing = sorted(out.glob("*")) if out.is_dir() and not overwrite else []
+    for name in names:
+        for path in existing:
+            if path.stem == name or path.name.startswith(f"{name}_token"):
+                raise InputError(f"{path} exists already; give another --out, or --overwrite.")
+    return names
 
 
 def check_asked(args: Any, source: str, detector: "Detector") -> None:
@@ -127,7 +122,7 @@ def check_asked(args: Any, source: str, detector: "Detector") -> None:
         say(f"the checkpoint {source} names no classes; their numbers are shown")
 
 
-def draw(seen: list["Seen"], args: Any, name: str) -> int:
+def draw_tokens(seen: list["Seen"], args: Any, name: str) -> int:
     """A figure for each token of the first checkpoint that found something; how many."""
     from yolos_jax.tools.analysis.figures import ENLARGEMENTS, attention_figure
     from yolos_jax.training.plotting import save_figure
@@ -149,15 +144,16 @@ def draw(seen: list["Seen"], args: Any, name: str) -> int:
 def row_of(seen: "Seen", token: int, args: Any, source: str) -> tuple[str, np.ndarray, list[str], np.ndarray]:
     """A line of panels for `attention_figure`: mean and heads, and rollout."""
     maps = seen.maps()[:, token]
-    heads = list(range(len(maps))) if args.head is None else args.head
-    panels, names = [maps[head] for head in heads], [f"head {head}" for head in heads]
+    heads = range(len(maps)) if args.head is None else args.head
+    panels = {f"head {head}": maps[head] for head in heads}
     if args.head is None:
-        panels, names = [maps.mean(0), *panels], ["mean of the heads", *names]
+        panels = {"mean of the heads": maps.mean(0)} | panels
     if args.rollout:
-        panels, names = [*panels, seen.rollout_maps()[token]], [*names, "rollout"]
+        panels["rollout"] = seen.rollout_maps()[token]
     title = f"token {token}: {seen.names[token]} {seen.scores[token]:.2f}"
-    title = f"{Path(source).name}\n{title}" if args.compare else title
-    return title, np.stack(panels), names, seen.boxes[token]
+    if args.compare:
+        title = f"{Path(source).name}\n{title}"
+    return title, np.stack(list(panels.values())), list(panels), seen.boxes[token]
 
 
 def same_objects(first: "Seen", tokens: np.ndarray, other: "Seen", threshold: float) -> np.ndarray:

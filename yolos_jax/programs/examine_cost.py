@@ -11,11 +11,11 @@ from yolos_jax.errors import InputError, make_folder
 from yolos_jax.images.sequence import Geometry
 from yolos_jax.inference.compiled import AUTO, keep_compiled
 from yolos_jax.inference.detector import Detector
-from yolos_jax.inference.loading import load_model, trained_geometry
+from yolos_jax.inference.loading import geometry_for, load_model
 from yolos_jax.model.config import Compute, variant
 from yolos_jax.model.yolos import build
 from yolos_jax.programs.command_line import say
-from yolos_jax.programs.examine_attention import images_of
+from yolos_jax.programs.examine_attention import still_images
 from yolos_jax.tools.analysis import costs
 from yolos_jax.tools.analysis.multiply_adds import multiply_adds
 from yolos_jax.tools.analysis.tables import markdown, write_rows
@@ -31,7 +31,7 @@ def report(args: Any) -> None:
     if not args.sizes_of:
         print("note: without --sizes-of these are the numbers of one image of {}x{} pixels".format(*TYPICAL))
     models = models_of(args)
-    images = [Path(one.name) for one in images_of([str(args.pictures)])[: costs.IMAGES]] if args.pictures else []
+    images = [Path(one.name) for one in still_images([str(args.pictures)])[: costs.IMAGES]] if args.pictures else []
     if args.out:
         make_folder(args.out)
     if args.checkpoint or args.short_side:
@@ -61,7 +61,7 @@ def models_of(args: Any) -> list[tuple[str, dict | None, Meta, Geometry]]:
     """(name, parameters if there are any, meta, geometry) of the checkpoint, or of the variants."""
     if args.checkpoint:
         params, meta = load_model(args.checkpoint)
-        return [(Path(args.checkpoint).name, params, meta, trained_geometry(meta, args.short_side, args.max_side))]
+        return [(Path(args.checkpoint).name, params, meta, geometry_for(meta, args.short_side, args.max_side))]
     if args.max_side and not args.short_side:
         raise InputError("--max-side needs --short-side, or a --checkpoint.")
     out: list[tuple[str, dict | None, Meta, Geometry]] = []

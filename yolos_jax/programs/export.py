@@ -12,7 +12,7 @@ from pathlib import Path
 
 from yolos_jax.errors import InputError, check_empty, clear_errors
 from yolos_jax.images.sequence import most_patches
-from yolos_jax.inference.loading import load_model, trained_geometry
+from yolos_jax.inference.loading import geometry_for, load_model
 from yolos_jax.model.config import Compute
 from yolos_jax.programs.command_line import Parser
 from yolos_jax.tools.exporting import onnx, stablehlo
@@ -52,7 +52,7 @@ def export(args: argparse.Namespace) -> None:
     if args.onnx is not None:
         onnx.check_installed()
     params, meta = load_model(args.checkpoint)
-    geometry = trained_geometry(meta, args.short_side, args.max_side)
+    geometry = geometry_for(meta, args.short_side, args.max_side)
     most = most_patches(geometry.short_side, geometry.max_side, geometry.patch)
     compute, patch = Compute(max_side=meta.max_side), meta.model.patch_size
     wanted = {*args.patches, *(stablehlo.patches_of(h, w, patch, meta.max_side) for h, w in args.image_size)}

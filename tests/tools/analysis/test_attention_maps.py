@@ -9,7 +9,7 @@ from yolos_jax.errors import InputError
 from yolos_jax.images.reading import open_rgb
 from yolos_jax.images.sequence import pack
 from yolos_jax.model.config import Compute
-from yolos_jax.tools.analysis.attention_maps import det_attention, look, look_at
+from yolos_jax.tools.analysis.attention_maps import det_attention, look_at, look_at_batch
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.weights.reference import from_reference
 
@@ -45,7 +45,7 @@ def test_attention_and_rollout_equal_the_reference(reference):
     patches = image.shape[0] * image.shape[1] // config.patch_size**2
     batch = pack([image], patches + 9, 1, config.patch_size)
     compute, layers = Compute(query_block=50), tuple(range(config.depth))
-    found = look(params, *batch, np.array([[320, 200]], np.float32), config, compute, layers, True)
+    found = look_at_batch(params, *batch, np.array([[320, 200]], np.float32), config, compute, layers, True)
 
     det, real = slice(1, 1 + config.det_tokens), 1 + config.det_tokens + patches
     want = whole_matrices(config, state, z[f"dbg{number}_block_in"])
@@ -102,5 +102,5 @@ def test_attention_never_holds_all_pairs(reference):
     config, tokens = reference[0], 4096
     patches, grid = jax.ShapeDtypeStruct((1, tokens, 768), np.uint8), jax.ShapeDtypeStruct((1, 2), np.int32)
     size, params = jax.ShapeDtypeStruct((1, 2), np.float32), abstract(config)[1]
-    program = look.lower(params, patches, grid, size, config, Compute(query_block=128), (-1,), True).compile()
+    program = look_at_batch.lower(params, patches, grid, size, config, Compute(query_block=128), (-1,), True).compile()
     assert program.memory_analysis().temp_size_in_bytes < config.heads * tokens**2 * 4

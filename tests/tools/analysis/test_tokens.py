@@ -1,11 +1,13 @@
 """The table of tokens against numpy on the predictions that it is made from."""
 
+import contextlib
 import json
 
 import numpy as np
 import pytest
 
-from yolos_jax.tools.analysis.tokens import TokenTable, kinds_of, results_file
+from yolos_jax.inference.outputs import JsonList
+from yolos_jax.tools.analysis.tokens import TokenTable, size_index
 
 
 def test_the_table(tmp_path):
@@ -34,7 +36,7 @@ def test_the_table(tmp_path):
         assert row["top_class"] == ("zero" if top == 0 else str(top)) and row["classes"] == (counts > 0).sum()
         assert row["top_class_share"] == counts[top] / pictures
     np.testing.assert_allclose(table.drawn.centres, centres[:, :3].swapaxes(0, 1), atol=1e-6)
-    np.testing.assert_array_equal(table.drawn.kinds, kinds_of(sides.prod(2))[:, :3].T)
+    np.testing.assert_array_equal(table.drawn.sizes, size_index(sides.prod(2))[:, :3].T)
     assert sum(row["predicted"] for row in table.pairs({})) == pictures * tokens
 
     truth = np.array([0, 7, 1, 2, 0])
@@ -50,14 +52,14 @@ def test_the_table(tmp_path):
 def test_memory_does_not_grow():
     """What is kept for the figure ends with COCO's number of pictures."""
     few, many = TokenTable(100, 91, 5000), TokenTable(100, 91, 10**9)
-    assert few._centres.nbytes == many._centres.nbytes
+    assert few._drawn_centres.nbytes == many._drawn_centres.nbytes
     many.add(10**8, np.array([10, 10]), np.zeros(100), np.zeros(100, int), np.zeros((100, 4)))
-    assert many.drawn.kinds.shape == (10, 0) and many.rows({})[0]["images"] == 1
+    assert many.drawn.sizes.shape == (10, 0) and many.rows({})[0]["images"] == 1
 
 
 def test_a_results_file_is_json_at_any_length(tmp_path):
     for entries in ([], [{"a": 1}], [{"a": 1}, {"b": [1.5]}]):
-        with results_file(tmp_path / "x.json") as put:
+        with contextlib.closing(JsonList(tmp_path / "x.json")) as file:
             for entry in entries:
-                put(entry)
+                file.add(entry)
         assert json.loads((tmp_path / "x.json").read_text()) == entries

@@ -21,7 +21,7 @@ from yolos_jax.model.vit import Block
 from yolos_jax.model.yolos import Yolos, abstract
 
 
-class Looked(NamedTuple):
+class BatchLook(NamedTuple):
     """Of a batch. T tokens are CLS, the Q DET tokens, patches row by row, padding (whose weights are zero)."""
 
     scores: jax.Array  # float32 [B, Q], of each DET token's best class; these three are `postprocess`'s
@@ -98,7 +98,7 @@ def look_at(detector: Detector, image: ImageLike, layers: tuple[int, ...] = (-1,
     batch = pack([pixels], rounded_tokens(h * w), 1, config.patch_size, most)
     size = np.array([rgb.size], np.float32)
     compute = Compute(max_side=most)
-    looked: Looked = jax.device_get(look(detector.params, *batch, size, config, compute, layers, rollout))
+    looked: BatchLook = jax.device_get(look_at_batch(detector.params, *batch, size, config, compute, layers, rollout))
     real = 1 + config.det_tokens + h * w
     names = [detector.label_names.get(int(label), str(label)) for label in looked.labels[0]]
     passed = None if looked.rollout is None else np.asarray(looked.rollout[0, :, :real])
@@ -115,10 +115,10 @@ def block_of(layer: int, depth: int) -> int:
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5, 6, 7))
-def look(
+def look_at_batch(
     params: dict, patches: Any, grid: Any, size: Any, config: YolosConfig, compute: Compute,
     layers: tuple[int, ...], rollout: bool,
-) -> Looked:  # fmt: skip
+) -> BatchLook:  # fmt: skip
     """`look_at` for a batch of sequences (see `Yolos.__call__`); `size` `[B, 2]` is (width, height) in pixels.
 
     Nothing as large as all pairs of tokens is held: weights of the DET tokens, and for rollout what goes into each
@@ -128,7 +128,7 @@ def look(
         network = nnx.merge(abstract(config, compute)[0], nnx.State(params))
         out = network(patches, grid, layers, (lambda block, x, det, length: x) if rollout else None)
         passed = _rollout(network, out.seen, jnp.asarray(grid).prod(1)) if rollout else None
-        return Looked(*postprocess(out.logits, out.boxes, jnp.asarray(size)), out.attention, passed)
+        return BatchLook(*postprocess(out.logits, out.boxes, jnp.asarray(size)), out.attention, passed)
 
 
 def _rollout(network: Yolos, inputs: jax.Array, area: jax.Array) -> jax.Array:

@@ -19,7 +19,8 @@ from yolos_jax.model.config import YolosConfig
 PAPER = {"centres": -0.80, "classifier": -0.07}
 AGAINST = ("centres, fractions", "centres, pixels", "classifier, last hidden layer", "classifier, logits")
 BINS = 100  # of each axis of the scatter figures
-FARTHEST = 2**0.5  # distance of two corners, in fractions of the sides
+SCATTERED = 0, 2  # what the scatter figures show, by its place in AGAINST
+SPANS = (0, 2**0.5), (-1, 1)  # of the two, the first up to the distance of two corners
 
 
 def readings_of(depth: int) -> list[str]:
@@ -113,34 +114,33 @@ class Correlations:
         self._squares += np.where(there, off * (found - self._mean), 0)
         self._least = np.fmin(self._least, found)
         self._most = np.fmax(self._most, found)
-        for counts, values, span in zip(self.scatter, (against[0], against[2]), ((0, FARTHEST), (-1, 1))):
-            counts += np.histogram2d(likeness[self._drawn], values, BINS, ((-1, 1), span))[0].astype(np.int64)
+        for counts, column, span in zip(self.scatter, SCATTERED, SPANS):
+            binned = np.histogram2d(likeness[self._drawn], against[column], BINS, ((-1, 1), span))[0]
+            counts += binned.astype(np.int64)
         return found
 
     def rows(self) -> list[dict[str, Any]]:
         """One row for each reading and what it is compared with; nan where no image has a correlation."""
-        none = self.images == 0
         spread = np.sqrt(self._squares / np.maximum(self.images, 1))
-        values = [np.where(none, np.nan, x) for x in (self._mean, spread, self._least, self._most)]
-        return [
-            {"tokens": reading, "with": other, "images": int(self.images[r, c]),
-             **{name: float(x[r, c]) for name, x in zip(("mean", "spread", "least", "most"), values)}}
-            for r, reading in enumerate(self.readings) for c, other in enumerate(AGAINST)
-        ]  # fmt: skip
+        numbers = {"mean": self._mean, "spread": spread, "least": self._least, "most": self._most}
+        out = []
+        for at in np.ndindex(self.images.shape):
+            row = {"tokens": self.readings[at[0]], "with": AGAINST[at[1]], "images": int(self.images[at])}
+            out.append(row | {name: float(x[at]) if self.images[at] else np.nan for name, x in numbers.items()})
+        return out
 
     def scatter_rows(self) -> list[dict[str, Any]]:
         """The scatter figures as numbers: middles of the bins that hold pairs, and how many."""
         out = []
-        for name, counts, (low, high) in zip(
-            ("centres, fractions", "classifier, last hidden layer"), self.scatter, ((0, FARTHEST), (-1, 1))
-        ):
+        for column, counts, (low, high) in zip(SCATTERED, self.scatter, SPANS):
             for i, j in zip(*np.nonzero(counts)):
-                x, y = -1 + (i + 0.5) * 2 / BINS, low + (j + 0.5) * (high - low) / BINS
-                out.append({"with": name, "cosine": x, "value": y, "pairs": int(counts[i, j])})
+                x = -1 + (i + 0.5) * 2 / BINS
+                y = low + (j + 0.5) * (high - low) / BINS
+                out.append({"with": AGAINST[column], "cosine": x, "value": y, "pairs": int(counts[i, j])})
         return out
 
 
-def examine(evaluator: Evaluator, params: dict, layer: int | None = None) -> tuple[Correlations, list[str]]:
+def examine_correlation(evaluator: Evaluator, params: dict, layer: int | None = None) -> tuple[Correlations, list[str]]:
     """All images' correlations, and a sentence for each unreadable one.
 
     `layer` is the block whose tokens the scatter figures show, counted from 0; by default those after the last norm.

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from yolos_jax.images.sequence import ceil_div
-from yolos_jax.tools.analysis.correlation import FARTHEST, Correlations
+from yolos_jax.tools.analysis.correlation import SPANS, Correlations
 from yolos_jax.tools.analysis.positions import Likeness
 from yolos_jax.tools.analysis.tokens import SIZES, TokenTable
 from yolos_jax.training.plotting import new_figure
@@ -26,14 +26,14 @@ ENLARGED = (240, 240)  # pixels of a map, whatever its shape
 
 def attention_figure(
     image: Image.Image,
-    rows: Sequence[tuple[str, np.ndarray, Sequence[str] | None, np.ndarray]],
+    rows: Sequence[tuple[str, np.ndarray, Sequence[str], np.ndarray]],
     enlarge: Sequence[str] = tuple(ENLARGEMENTS),
 ) -> Any:
     """A token's attention over an image with its box: a line of panels for each row and enlargement.
 
     Args:
       image: what the token looked at.
-      rows: (title, maps `[n, h, w]`, names of the maps or None, box `[4]` xyxy in pixels); the rows of a comparison.
+      rows: (title, maps `[n, h, w]`, names of the maps, box `[4]` xyxy in pixels); the rows of a comparison.
       enlarge: of ENLARGEMENTS.
     """
     lines = [(row, kind) for row in rows for kind in enlarge]
@@ -58,7 +58,7 @@ def attention_figure(
             _box(axis, box)
             axis.set_xlim(0, image.width)
             axis.set_ylim(image.height, 0)
-            axis.set_title(title if place == 0 else names[place - 1] if names else "", fontsize=7)
+            axis.set_title([title, *names][place], fontsize=7)
     return figure
 
 
@@ -74,7 +74,7 @@ def _box(axis: Any, box: np.ndarray) -> None:
 def tokens_figure(table: TokenTable) -> Any:
     """Where the boxes of the first tokens lie: a point an image, by size (the paper's Figure 2)."""
     drawn = table.drawn
-    count = len(drawn.kinds)
+    count = len(drawn.sizes)
     columns = min(COLUMNS, count)
     lines = ceil_div(count, columns)
     figure, axes = new_figure(2.1 * columns, 2.2 * lines + 0.4, lines, columns)
@@ -82,9 +82,9 @@ def tokens_figure(table: TokenTable) -> Any:
         if token >= count:
             axis.set_axis_off()
             continue
-        for kind, name in reversed(list(enumerate(SIZES))):  # the large ones beneath
+        for size, name in reversed(list(enumerate(SIZES))):  # the large ones beneath
             colour, mark = INK[name]
-            points = drawn.centres[token][drawn.kinds[token] == kind]
+            points = drawn.centres[token][drawn.sizes[token] == size]
             axis.scatter(*points.T, s=5, c=colour, marker=mark, linewidths=0, alpha=0.7, label=name)
         axis.set(xlim=(0, 1), ylim=(1, 0), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal")
         axis.set_title(f"token {token}", fontsize=8)
@@ -99,7 +99,8 @@ def classes_figure(rows: Sequence[dict[str, Any]]) -> Any:
     """Share of each class among boxes and among the tokens' predictions, log scale (the paper's Figure 3)."""
     figure, ((axis,),) = new_figure(max(5.0, 0.13 * len(rows) + 1.5), 3.2)
     places = np.arange(len(rows))
-    annotated, predicted = (np.array([row[f"{kind}_share"] for row in rows]) for kind in ("annotated", "predicted"))
+    annotated = np.array([row["annotated_share"] for row in rows])
+    predicted = np.array([row["predicted_share"] for row in rows])
     axis.bar(places, annotated, color="#bbbbbb", label="annotated")
     axis.plot(places, np.where(predicted > 0, predicted, np.nan), "o", color="#0072b2", ms=4, label="predicted")
     axis.set_yscale("log")
@@ -117,7 +118,7 @@ def correlation_figure(found: Correlations) -> Any:
 
     figure, axes = new_figure(7.5, 3.3, 1, 2)
     names = ("distance of the centres, fractions", "cosine of the classifier's last hidden layer")
-    for axis, counts, name, span in zip(axes.flat, found.scatter, names, ((0, FARTHEST), (-1, 1)), strict=True):
+    for axis, counts, name, span in zip(axes.flat, found.scatter, names, SPANS, strict=True):
         shown = np.ma.masked_equal(counts.T, 0)
         most = max(int(counts.max()), 2)
         drawn = axis.imshow(

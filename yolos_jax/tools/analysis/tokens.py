@@ -1,8 +1,6 @@
-"""What every DET token predicts over a split: where, how large, which classes (the paper's Figures 2 and 3)."""
+"""What every DET token predicts over a split: where, how large, which categories (the paper's Figures 2 and 3)."""
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import contextlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +10,7 @@ from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.errors import InputError, make_folder
 from yolos_jax.evaluation.coco_metrics import to_results
 from yolos_jax.evaluation.evaluator import Evaluator
+from yolos_jax.inference.outputs import JsonList
 from yolos_jax.tools.analysis.tables import write_rows
 
 SIZES = ("small", "medium", "large")
@@ -23,7 +22,7 @@ class Drawn(NamedTuple):
     """Boxes for the figure: of the first tokens, in the first images of the split."""
 
     centres: np.ndarray  # float32 [tokens, n, 2], x and y as fractions of the image's sides
-    kinds: np.ndarray  # int8 [tokens, n], index of SIZES
+    sizes: np.ndarray  # int8 [tokens, n], index of SIZES
 
 
 class TokenTable:
@@ -43,7 +42,7 @@ class TokenTable:
         self._sure = np.zeros(det_tokens, np.int64)
         self.classes = np.zeros((det_tokens, num_classes), np.int64)  # predictions of each class, by token
         shape = min(tokens, det_tokens), min(images, MOST_DRAWN)
-        self._centres, self._kinds = np.full((*shape, 2), np.nan, np.float32), np.zeros(shape, np.int8)
+        self._drawn_centres, self._drawn_sizes = np.full((*shape, 2), np.nan, np.float32), np.zeros(shape, np.int8)
 
     def add(self, index: int, size: np.ndarray, scores: np.ndarray, labels: np.ndarray, boxes: np.ndarray) -> None:
         """Adds an image.
@@ -55,21 +54,21 @@ class TokenTable:
         """
         boxes = np.asarray(boxes, np.float64)
         centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2 / size, boxes[:, 2:] - boxes[:, :2]
-        kinds = kinds_of(sides.prod(1))
+        box_sizes = size_index(sides.prod(1))
         self.images += 1
         self._sums += np.column_stack([centres, centres**2, sides / size, scores])
-        self._sizes[np.arange(len(kinds)), kinds] += 1
+        self._sizes[np.arange(len(box_sizes)), box_sizes] += 1
         self.classes[np.arange(len(labels)), labels] += 1
         self._sure += np.asarray(scores) >= self.confident
-        tokens, drawn = self._kinds.shape
+        tokens, drawn = self._drawn_sizes.shape
         if index < drawn:
-            self._centres[:, index], self._kinds[:, index] = centres[:tokens], kinds[:tokens]
+            self._drawn_centres[:, index], self._drawn_sizes[:, index] = centres[:tokens], box_sizes[:tokens]
 
     @property
     def drawn(self) -> Drawn:
         """What Figure 2 is drawn from."""
-        there = ~np.isnan(self._centres[..., 0]).any(0)
-        return Drawn(self._centres[:, there], self._kinds[:, there])
+        there = ~np.isnan(self._drawn_centres[..., 0]).any(0)
+        return Drawn(self._drawn_centres[:, there], self._drawn_sizes[:, there])
 
     def rows(self, names: dict[int, str]) -> list[dict[str, Any]]:
         """One row a token. Centres, spreads (standard deviations) and sides are fractions of the image's."""
@@ -78,13 +77,13 @@ class TokenTable:
         out = []
         for token, counts in enumerate(self.classes):
             top = int(counts.argmax())
+            sizes = dict(zip(SIZES, self._sizes[token].tolist()))
             out.append({
                 "token": token, "images": self.images, "x": float(x[token]), "y": float(y[token]),
                 "spread_x": float(spread_x[token]), "spread_y": float(spread_y[token]), "width": float(width[token]),
-                "height": float(height[token]), **dict(zip(SIZES, self._sizes[token].tolist())),
-                "score": float(score[token]), "confident": int(self._sure[token]),
-                "classes": int((counts > 0).sum()), "top_class": names.get(top, str(top)),
-                "top_class_share": float(counts[top] / max(counts.sum(), 1)),
+                "height": float(height[token]), **sizes, "score": float(score[token]),
+                "confident": int(self._sure[token]), "classes": int((counts > 0).sum()),
+                "top_class": names.get(top, str(top)), "top_class_share": float(counts[top] / max(counts.sum(), 1)),
             })  # fmt: skip
         return out
 
@@ -109,27 +108,12 @@ class TokenTable:
         ]  # fmt: skip
 
 
-def kinds_of(area: np.ndarray) -> np.ndarray:
+def size_index(area: np.ndarray) -> np.ndarray:
     """Index of SIZES for areas in square pixels."""
     return np.searchsorted(BOUNDS, area, side="right")
 
 
-@contextmanager
-def results_file(path: Path) -> Iterator[Any]:
-    """A JSON list, written entry by entry: yields what takes an entry, which nothing then holds."""
-    with path.open("w") as file:
-        first = True
-
-        def put(entry: dict[str, Any]) -> None:
-            nonlocal first
-            file.write(("[\n" if first else ",\n") + json.dumps(entry))
-            first = False
-
-        yield put
-        file.write("[]\n" if first else "\n]\n")
-
-
-def examine(
+def examine_tokens(
     evaluator: Evaluator, params: dict, out: Path, names: dict[int, str], tokens: int = 10, confident: float = 0.5
 ) -> tuple[TokenTable, list[dict[str, Any]], list[str]]:
     """Takes all images through the network and writes the tables.
@@ -151,14 +135,14 @@ def examine(
     table = TokenTable(config.det_tokens, config.num_classes, len(source.examples), tokens, confident)
     category = np.array(source.category_ids)
 
-    with results_file(out / "predictions.json") as put:
+    with contextlib.closing(JsonList(out / "predictions.json")) as predictions:
 
         def take(index: int, found: tuple[np.ndarray, ...]) -> None:
             scores, labels, boxes = found
             table.add(index, source.examples.sizes[index], scores, labels, boxes)
             entries = to_results(source.examples.image_ids[index], scores, category[labels], boxes)
             for token, entry in enumerate(entries):
-                put(entry | {"token": token})
+                predictions.add(entry | {"token": token})
 
         skipped = evaluator.detect(params, take, doing="looking at tokens") or []
     classes = table.class_rows(truth, names)

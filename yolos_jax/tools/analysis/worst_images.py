@@ -57,11 +57,13 @@ def draw_worst(
       A sentence for each image that cannot be read.
     """
     order = ranked(images, threshold)
-    columns: dict[str, list] = {}
+    columns: dict[str, Any] = {
+        "rank": range(1, len(order) + 1),
+        "image_id": [faults.image.image_id for faults in order],
+    }
     for name in ("f1", "right", "false", "missed"):
         columns[name] = [getattr(faults, name) for faults in order]
-    ids = [faults.image.image_id for faults in order]
-    write_csv(folder / "worst.csv", {"rank": [*range(1, len(order) + 1)], "image_id": ids} | columns)
+    write_csv(folder / "worst.csv", columns)
     pages = make_folder(folder / "worst")
     for page in pages.glob("[0-9][0-9]_*.png"):  # of an earlier evaluation
         page.unlink()
