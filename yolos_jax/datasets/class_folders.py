@@ -22,7 +22,7 @@ class ClassFolders:
       root: holds a folder for each split, which holds one for each class; or the class folders themselves, which are
         then to train on.
       split: by its name or another usual one for the same.
-      max_images: use only so many, spread evenly over all; 0 for all.
+      max_images: use at most this number, spread evenly over all; 0 for all.
       classes: what the classes must be, and where that comes from; None for whatever is there.
 
     Raises:

@@ -27,7 +27,7 @@ def main() -> None:
     parser = RecipeParser(__doc__)
     spellings = "--no-images", "--noimages", "--nopictures"
     parser.add_argument(*spellings, dest="images", action="store_false", help="do not decode the images")
-    text = "draw so many augmented training images with their boxes, as the model sees them"
+    text = "draw this number of augmented training images with their boxes, as the model sees them"
     parser.add_argument("--show", type=int, default=0, metavar="N", help=text)
     parser.add_argument("--show-to", default="check_data.png", metavar="FILE", help="where (default check_data.png)")
     args, config = parser.parse_recipe()
