@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.common import AHEAD, in_turns, positive, steps_of
-from yolos_jax.data.loader import load
+from yolos_jax.data.loader import load_batches
 from yolos_jax.datasets.class_folders import ClassFolders
 from yolos_jax.errors import clear_errors
 from yolos_jax.images.sequence import to_patches
@@ -145,7 +145,7 @@ def ours(arguments: argparse.Namespace, seed: int) -> Generator[int]:
     epochs = -(-steps * arguments.batch_size // (len(source) // arguments.batch_size * arguments.batch_size))
     plan = ShuffledPlan(len(source), arguments.batch_size, epochs, seed)
     work = classification_work(source, plan, RandomView(size=SIZE), 16, np.full(12, 0.1), Mixing(size=SIZE))
-    with contextlib.closing(load(work, 0, steps, arguments.workers, AHEAD)) as batches:
+    with contextlib.closing(load_batches(work, 0, steps, arguments.workers, AHEAD)) as batches:
         for loaded in batches:
             yield int(loaded.batch.valid.sum())
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from yolos_jax.config.reader import read
+from yolos_jax.config.reader import read_recipe
 from yolos_jax.config.recipes import DetectionConfig
 from yolos_jax.data.augment import Pipeline
 from yolos_jax.images.sequence import ceil_div
@@ -49,7 +49,7 @@ def recipe_of(name: str) -> ConfigDict:
 
 def augmentation(name: str) -> Pipeline:
     """As the recipe of that name trains."""
-    config = read(recipe_of(name), DetectionConfig)
+    config = read_recipe(recipe_of(name), DetectionConfig)
     return recipe.augmentation_of(config, recipe.model_of(config, 91))
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from benchmarks.common import AHEAD, augmentation, in_turns, loading_flags, steps_of
 from yolos_jax.data.augment import Crop, Flip, Pipeline
 from yolos_jax.data.detection_batches import detection_work
-from yolos_jax.data.loader import load
+from yolos_jax.data.loader import load_batches
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.examples import read_split
@@ -51,7 +51,7 @@ def sequences(source: DataSet, pipeline: Pipeline, arguments: argparse.Namespace
     epochs = ceil_div(steps, max(1, len(source.examples) // arguments.batch_size))
     plan = TrainingPlan(source.examples.sizes, pipeline, arguments.batch_size, BUCKETS, epochs, seed)
     work = detection_work(source, plan, pipeline.patch, ceil_div(pipeline.resize.max_side, pipeline.patch))
-    with contextlib.closing(load(work, 0, steps, arguments.workers, AHEAD)) as batches:
+    with contextlib.closing(load_batches(work, 0, steps, arguments.workers, AHEAD)) as batches:
         yield from (int(loaded.batch.valid.sum()) for loaded in batches)
 
 

@@ -14,7 +14,7 @@ from benchmarks.common import AHEAD, in_turns, loading_flags, recipe_of, steps_o
 from yolos_jax.data.augment import Pipeline
 from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.examples import Source
-from yolos_jax.data.loader import load
+from yolos_jax.data.loader import load_batches
 from yolos_jax.data.plan import EvaluationPlan, PlannedBatch
 from yolos_jax.datasets.examples import read_split
 from yolos_jax.datasets.opening import find_split
@@ -41,7 +41,7 @@ def evaluated(source: Source, arguments: argparse.Namespace, seed: int) -> Gener
     sizes, pipeline = source.examples.sizes, Pipeline.of(geometry)
     plan = Again(EvaluationPlan(sizes, pipeline, arguments.batch_size, config.data.buckets))
     work = detection_work(source, plan, geometry.patch, geometry.model_max_side)
-    with contextlib.closing(load(work, 0, steps_of(arguments), arguments.workers, AHEAD)) as batches:
+    with contextlib.closing(load_batches(work, 0, steps_of(arguments), arguments.workers, AHEAD)) as batches:
         yield from (int(loaded.batch.valid.sum()) for loaded in batches)
 
 

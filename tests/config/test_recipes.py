@@ -14,7 +14,7 @@ from jax.tree_util import tree_leaves_with_path
 from made_coco import make_coco
 from micro_run import SIZES, lines
 
-from yolos_jax.config.reader import read
+from yolos_jax.config.reader import read_recipe
 from yolos_jax.config.recipes import DETECTION, DetectionConfig, task_of
 from yolos_jax.model.config import VARIANTS, Compute
 from yolos_jax.model.yolos import abstract, build
@@ -82,7 +82,7 @@ def test_a_recipe_steps_once(name, data, tmp_path):
     assert train(config, tmp_path, devices=jax.devices()[:1]).step == 1
     (line,) = [line for line in lines(tmp_path) if "total" in line]
     assert np.isfinite(list(line.values())).all() and line["grad_norm"] > 0
-    params, meta = checkpoints.load(tmp_path)
+    params, meta = checkpoints.load_detector(tmp_path)
     assert meta.step == 1
     start = build(meta.model, config.seed, config.init)[1]
     stayed = {p for (p, x), y in zip(tree_leaves_with_path(params), jax.tree.leaves(start)) if np.array_equal(x, y)}
@@ -138,7 +138,7 @@ def test_the_papers_other_rows(name):
     want.update_from_flattened_dict(changes)
     assert config == want and re.search(r"[Pp]aper, (table \d|appendix)", module.__doc__)
     assert f"--config {name} " in module.__doc__
-    model = model_of(read(config, DetectionConfig), 91)
+    model = model_of(read_recipe(config, DetectionConfig), 91)
     shapes = abstract(model)[1]
     count = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
     assert count == plain_count(model) and round(count / 1e6, 1) == millions

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 from reference_pack import ROOT
 
-from yolos_jax.config.documentation import markdown
-from yolos_jax.config.reader import assign, differences, read, to_json
+from yolos_jax.config.documentation import settings_page
+from yolos_jax.config.reader import assign, read_recipe, setting_differences, to_json
 from yolos_jax.config.recipes import DETECTION, DetectionConfig, detection_recipe
 from yolos_jax.config.recipes import SETTINGS as TABLES
 from yolos_jax.errors import InputError
@@ -24,7 +24,7 @@ SETTINGS = TABLES[DETECTION]
 
 
 def complete(recipe):
-    return read(recipe, DetectionConfig)
+    return read_recipe(recipe, DetectionConfig)
 
 
 @pytest.mark.parametrize(
@@ -169,11 +169,11 @@ def test_what_may_change(key):
     section, _, name = key.rpartition(".")
     old, new = detection_recipe().to_dict(), detection_recipe().to_dict()
     (new[section] if section else new)[name] = "other"
-    found = differences(old, new)
+    found = setting_differences(old, new)
     assert not found if key in FREE else len(found) == 1 and found[0].startswith(f"{key} ")
-    assert bool(differences(old, new, hosts=True)) == (key not in OF_A_HOST)
+    assert bool(setting_differences(old, new, hosts=True)) == (key not in OF_A_HOST)
     del (old[section] if section else old)[name]  # a checkpoint from before the key existed
-    assert differences(old, new) == found and not differences(old, detection_recipe().to_dict())
+    assert setting_differences(old, new) == found and not setting_differences(old, detection_recipe().to_dict())
 
 
 def test_what_no_run_may_change():
@@ -181,17 +181,17 @@ def test_what_no_run_may_change():
     old, new = detection_recipe().to_dict(), detection_recipe().to_dict()
     new["optimizer"] |= {"name": "lion", "freeze": ("norm",), "learning_rate": 1.0, "layer_decay": 0.5}
     new["data"]["short_side"] = 3
-    found = differences(old, new, never=True)
+    found = setting_differences(old, new, never=True)
     assert found == ["optimizer.freeze [] against ['norm']", "optimizer.name adamw against lion"]
-    assert not set(found) - set(differences(old, new)) and len(differences(old, new)) == 4
+    assert not set(found) - set(setting_differences(old, new)) and len(setting_differences(old, new)) == 4
 
 
 def test_differences_are_sentences():
-    assert differences({"seed": 0}, {"seed": 1}) == ["seed 0 against 1"]
-    assert differences({"data": {"scales": [64]}}, {"data": {"scales": (64,)}}) == []
+    assert setting_differences({"seed": 0}, {"seed": 1}) == ["seed 0 against 1"]
+    assert setting_differences({"data": {"scales": [64]}}, {"data": {"scales": (64,)}}) == []
     plain = {"data": {"scales": [], "short_side": 64}}
-    assert differences(plain, {"data": {"scales": [], "short_side": 80}}) == ["data.short_side 64 against 80"]
-    assert differences({"later": {"key": 3}}, {}) == ["later.key 3 against None"]
+    assert setting_differences(plain, {"data": {"scales": [], "short_side": 80}}) == ["data.short_side 64 against 80"]
+    assert setting_differences({"later": {"key": 3}}, {}) == ["later.key 3 against None"]
 
 
 def test_optimizers_are_built_alike():
@@ -201,16 +201,16 @@ def test_optimizers_are_built_alike():
 
 def test_the_page_of_settings_is_the_code():
     """`python -m yolos_jax.config.documentation > docs/settings.md` writes it, without starting jax."""
-    page = "import sys; from yolos_jax.config.documentation import markdown; print(markdown(), end='')"
+    page = "import sys; from yolos_jax.config.documentation import settings_page; print(settings_page(), end='')"
     check = f"{page}; assert 'jax' not in sys.modules"
     printed = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, check=True).stdout.decode()
-    assert printed == (ROOT / "docs" / "settings.md").read_text() == markdown()
+    assert printed == (ROOT / "docs" / "settings.md").read_text() == settings_page()
     assert all(f"\n| `{key}` | " in printed for key in SETTINGS)
 
 
 def test_a_run_records_settings_that_compare_equal(tmp_path):
     config = complete(micro_config(tmp_path))
-    assert not differences(to_json(config), config)
+    assert not setting_differences(to_json(config), config)
 
 
 def test_booleans_are_spelt_in_four_ways():

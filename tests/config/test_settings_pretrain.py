@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from yolos_jax.config.documentation import markdown
-from yolos_jax.config.reader import assign, differences, read_any, to_json
+from yolos_jax.config.documentation import settings_page
+from yolos_jax.config.reader import assign, read_any, setting_differences, to_json
 from yolos_jax.config.recipes import CLASSIFICATION, DETECTION, detection_recipe, pretraining_recipe, task_of
 from yolos_jax.config.recipes import SETTINGS as TABLES
 from yolos_jax.errors import InputError
@@ -64,12 +64,12 @@ def test_what_may_change_when_a_run_goes_on():
         section, _, name = key.rpartition(".")
         new = pretraining_recipe().to_dict()
         (new[section] if section else new)[name] = "other"
-        found = differences(pretraining_recipe().to_dict(), new)
+        found = setting_differences(pretraining_recipe().to_dict(), new)
         assert found == [] if key in free else len(found) == 1 and found[0].startswith(f"{key} "), key
 
 
 def test_the_page_lists_both_tables():
-    page = markdown()
+    page = settings_page()
     own = page[page.index("# Settings of pre-training") :]
     assert all(f"| `{key}` |" in own or f"`{key}`" in own for key in OWN)
     assert "| `train.epochs` | `300` |" in own and "| `train.epochs` | `150` |" in page

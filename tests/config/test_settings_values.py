@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolos_jax.config.reader import assign, read
+from yolos_jax.config.reader import assign, read_recipe
 from yolos_jax.config.recipes import DETECTION, DetectionConfig, detection_recipe
 from yolos_jax.config.recipes import SETTINGS as TABLES
 from yolos_jax.errors import InputError
@@ -76,7 +76,7 @@ def fitting(found):
 
 
 def complete(config):
-    return read(config, DetectionConfig)
+    return read_recipe(config, DetectionConfig)
 
 
 def recipe_with(key, value, variant="ti"):

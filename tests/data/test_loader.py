@@ -9,7 +9,7 @@ from made_coco import box, coco_split, make_coco
 from yolos_jax.data import loader
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.data.detection_batches import detection_work
-from yolos_jax.data.loader import LoadStep, Share, load
+from yolos_jax.data.loader import LoadStep, Share, load_batches
 from yolos_jax.data.plan import EvaluationPlan, TrainingPlan
 from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import Geometry
@@ -60,7 +60,7 @@ def slots_of(work: LoadStep, loaded) -> list[tuple]:
 
 
 def run(work: LoadStep, start=0, stop=None, workers=0) -> list[list[tuple]]:
-    with contextlib.closing(load(work, start, len(work.plan) if stop is None else stop, workers)) as batches:
+    with contextlib.closing(load_batches(work, start, len(work.plan) if stop is None else stop, workers)) as batches:
         return [slots_of(work, loaded) for loaded in batches]
 
 
@@ -147,9 +147,9 @@ def readable_substitute(plan, step: int, index: int) -> int:
 def test_training_replaces_unreadable_images_always_alike(broken):
     """Two workers give the very batches that this process makes, and name the same images."""
     work, replaced = training(broken), []
-    with contextlib.closing(load(work, 0, len(work.plan), 2)) as batches:
+    with contextlib.closing(load_batches(work, 0, len(work.plan), 2)) as batches:
         of_workers = [(slots_of(work, loaded), loaded.skipped) for loaded in batches]
-    with contextlib.closing(load(work, 0, len(work.plan))) as batches:
+    with contextlib.closing(load_batches(work, 0, len(work.plan))) as batches:
         for loaded, same in zip(batches, of_workers, strict=True):
             assert (slots_of(work, loaded), loaded.skipped) == same
             planned = work.plan.batch(loaded.step).indices.tolist()
@@ -164,7 +164,7 @@ def test_training_replaces_unreadable_images_always_alike(broken):
 
 def test_evaluation_leaves_the_slots_of_unreadable_images_empty(broken):
     work, found, skipped = evaluation(broken), [], []
-    for loaded in load(work, 0, len(work.plan)):
+    for loaded in load_batches(work, 0, len(work.plan)):
         images = loaded.indices[loaded.indices >= 0].tolist()
         assert loaded.batch.valid.tolist() == [slot < len(images) for slot in range(4)]
         assert images == [i for i in work.plan.batch(loaded.step).indices.tolist() if i not in BROKEN]
@@ -185,4 +185,4 @@ def test_a_training_set_without_a_readable_image_stops(tmp_path, monkeypatch):
     source = coco_split(root, "train2017")
     work = detection_work(source, TrainingPlan(source.examples.sizes, PLAIN, 2, 1, 1, 0), 16, 84)
     with pytest.raises(InputError, match=r"3 images in a row cannot be read, the last one: .*\.jpg"):
-        list(load(work, 0, 1))
+        list(load_batches(work, 0, 1))

@@ -18,7 +18,7 @@ from yolos_jax.data import workers
 from yolos_jax.data.augment import Pipeline, Resize
 from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.examples import TrainBatch
-from yolos_jax.data.loader import Loaded, LoadStep, load
+from yolos_jax.data.loader import Loaded, LoadStep, load_batches
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.errors import InputError
 
@@ -52,7 +52,7 @@ def test_a_worker_starts_no_jax_backend_and_closing_ends_it(data, monkeypatch):
             facts = os.getpid(), os.environ["JAX_PLATFORMS"], str(jax.config.jax_platforms), [*xla_bridge._backends]
             return work(step)._replace(skipped=facts)
 
-    batches = load(Look(), 0, 12, workers=2)
+    batches = load_batches(Look(), 0, 12, workers=2)
     found = [next(batches).skipped for _ in range(8)]
     workers = [p for p in psutil.Process().children(recursive=True) if p not in before and is_worker(p)]
     assert {pid for pid, *_ in found} == {p.pid for p in workers} and len(workers) == 2
@@ -70,7 +70,10 @@ def test_what_stops_a_worker_reaches_the_caller():
         def __call__(self, step: int):
             raise InputError(f"step {step} is bad.")
 
-    with pytest.raises(InputError, match="step 0 is bad"), contextlib.closing(load(Fails(), 0, 4, 1)) as batches:
+    with (
+        pytest.raises(InputError, match="step 0 is bad"),
+        contextlib.closing(load_batches(Fails(), 0, 4, 1)) as batches,
+    ):
         list(batches)
 
 

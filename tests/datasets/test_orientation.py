@@ -103,7 +103,7 @@ def test_images_that_nothing_turns_need_no_word(tmp_path):
 def test_check_data_lists_the_turned_images(tmp_path):
     root = turned_folder(tmp_path, ONLY_UPRIGHT)
     problems = []
-    split = survey.read_split("train", lambda complain: coco_split(root, "train", complain=complain), problems)
+    split = survey.survey_split("train", lambda complain: coco_split(root, "train", complain=complain), problems)
     notes = survey.notes([split], 100)
     assert not problems and notes[1] == "4 images of the train split that EXIF turns: 1.jpg, 2.jpg, 3.jpg, 4.jpg"
 

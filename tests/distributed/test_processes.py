@@ -128,7 +128,7 @@ def test_two_processes_train_a_classifier_as_one_does(done, classes):
     same_params(run, whole)  # the best moving average
     shapes = checkpoints.load_any(whole)[0]
     for step in (2, 4):
-        mine, theirs = (checkpoint_files.read(f, step, params=shapes, ema=shapes) for f in (run, whole))
+        mine, theirs = (checkpoint_files.read_arrays(f, step, params=shapes, ema=shapes) for f in (run, whole))
         for kind in ("params", "ema"):
             pairs = zip(*(jax.tree.leaves(without_key_biases(each[kind])) for each in (mine, theirs)))
             off = np.concatenate([np.abs(x - y).ravel() for x, y in pairs])
@@ -195,17 +195,17 @@ import jax
 from yolos_jax.errors import InputError
 from yolos_jax.tasks import base
 
-loads = base.load
+loads = base.load_batches
 
 
 def load(*args):
-    base.load = loads
+    base.load_batches = loads
     if jax.process_index() == 1:
         raise InputError("/dev/shm has 0.0 MiB left; enlarge it.")
     return loads(*args)
 
 
-base.load = load
+base.load_batches = load
 """
 INFINITE = """
 import jax

@@ -14,10 +14,10 @@ from tiny_weights import random_params
 
 from yolos_jax.data.augment import Pipeline
 from yolos_jax.data.detection_batches import detection_work
-from yolos_jax.data.loader import load
+from yolos_jax.data.loader import load_batches
 from yolos_jax.data.plan import EvaluationPlan
 from yolos_jax.datasets.dataset import DataSet
-from yolos_jax.datasets.tfds.build import build
+from yolos_jax.datasets.tfds.build import build_records
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.evaluation import evaluator as evaluating
 from yolos_jax.evaluation.coco_metrics import NAMES, coco_metrics
@@ -50,7 +50,7 @@ def about(truth, seed: int, scale: float) -> list[dict]:
 @pytest.mark.parametrize("which", ["made", "coco_tiny80"])
 def test_the_same_detections_score_the_same(tmp_path, which):
     coco = coco_folder(tmp_path / "coco") if which == "made" else data_folder(which)
-    directory, _ = build(coco, tmp_path / "out")
+    directory, _ = build_records(coco, tmp_path / "out")
     folder = coco_split(coco, "val2017")
     truth = folder.ground_truth()
     listed = tfds_split(directory, "val2017", annotations=folder.origin).ground_truth()
@@ -70,7 +70,7 @@ def test_whole_numbers_of_areas_move_objects_between_sizes(tmp_path):
     boxes = [box(1, 1, [0, 0, 32, 32.016], 1, area=1024.5), box(2, 1, [0, 40, 60, 60], 1, area=3600)]
     coco = make_coco(tmp_path / "coco", [(100, 100)], "val2017", boxes, CATEGORIES)
     truth = coco_split(coco, "val2017").ground_truth()
-    recorded = tfds_split(build(coco, tmp_path / "out")[0], "val2017").ground_truth()
+    recorded = tfds_split(build_records(coco, tmp_path / "out")[0], "val2017").ground_truth()
     found = [{"image_id": 1, "category_id": 1, "bbox": a["bbox"], "score": 0.9} for a in boxes]
     before, after = coco_metrics(truth, found), coco_metrics(recorded, found)
     assert [m[name] for m in (before, after) for name in ("AP", "APm")] == pytest.approx([1] * 4)
@@ -107,7 +107,7 @@ def learned(source: DataSet) -> dict[str, np.ndarray]:
     logits = np.full((n, QUERIES, MODEL.num_classes + 1), -100, np.float32)
     logits[..., -1] = 0
     boxes, signatures = np.full((n, QUERIES, 4), 0.5, np.float32), np.zeros(n, np.uint32)
-    with contextlib.closing(load(detection_work(source, plan, 16, 6), 0, len(plan), 0)) as batches:
+    with contextlib.closing(load_batches(detection_work(source, plan, 16, 6), 0, len(plan), 0)) as batches:
         for loaded in batches:
             real = loaded.indices >= 0
             signatures[loaded.indices[real]] = signature(loaded.batch.patches, loaded.batch.grid)[real]
@@ -140,7 +140,7 @@ def test_images_known_by_heart_score_the_same_from_all_three(tmp_path, monkeypat
     """
     coco = data_folder("coco_tiny80")
     folder = coco_split(coco, "val2017", 91)
-    directory, _ = build(coco, tmp_path)
+    directory, _ = build_records(coco, tmp_path)
     monkeypatch.setattr(evaluating, "apply_on", lambda devices: knows_by_heart)
     params, mesh = learned(folder), data_mesh(jax.devices()[:1])
 
@@ -166,7 +166,7 @@ def test_images_known_by_heart_score_the_same_from_all_three(tmp_path, monkeypat
 def test_the_program_gives_the_folders_numbers(tmp_path, monkeypatch, call):
     """A whole evaluation of a random model: equal detections, whatever they are worth, and a line about the areas."""
     coco = coco_folder(tmp_path / "coco", ["val2017"])
-    build(coco, tmp_path / "tfds")
+    build_records(coco, tmp_path / "tfds")
     meta = checkpoint_files.Meta(MODEL, {}, 0, {}, None)
     checkpoints.save(tmp_path / "run", 0, jax.tree.map(lambda x: x * 0.1, random_params(MODEL)), meta)
     monkeypatch.setattr(detection, "data_mesh", lambda: data_mesh(jax.devices()[:1]))

@@ -15,7 +15,7 @@ from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.examples import read_split
 from yolos_jax.datasets.opening import find_split
 from yolos_jax.datasets.settings import Settled, SplitOptions
-from yolos_jax.datasets.tfds.build import build
+from yolos_jax.datasets.tfds.build import build_records
 
 CATEGORIES = [{"id": i, "name": name} for i, name in COCO_NAMES.items()]
 SIZES = [(64, 48), (48, 64), (60, 44), (80, 31), (33, 97), (64, 64)]
@@ -40,7 +40,7 @@ def coco_folder(root: Path, splits=("train2017", "val2017")) -> Path:
 def make_tfds(root: Path, splits=("train2017", "val2017")) -> tuple[Path, Path]:
     """(a COCO folder, a TFDS directory made of it)."""
     coco = coco_folder(root / "coco", splits)
-    return coco, build(coco, root / "tfds")[0]
+    return coco, build_records(coco, root / "tfds")[0]
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from yolos_jax.inference import detector as detecting
 from yolos_jax.model.yolos import apply
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.weights import load_weights
-from yolos_jax.weights.checkpoints import load, save
+from yolos_jax.weights.checkpoints import load_detector, save
 
 NAMES = {i: f"thing {i}" for i in range(1000)}
 
@@ -269,7 +269,7 @@ def test_checkpoint_round_trip(detector, folder, tmp_path):
     config, params, _, _, *_ = load_weights(folder)
     extra = {"config": {"data": {"short_side": 48, "max_side": 0}}}
     save(tmp_path / "c", 7, params, Meta(config, NAMES, 7, extra))
-    loaded, meta = load(tmp_path / "c")
+    loaded, meta = load_detector(tmp_path / "c")
     assert meta == Meta(config, NAMES, 7, extra)
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(loaded)):
         np.testing.assert_array_equal(a, b)

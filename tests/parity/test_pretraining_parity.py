@@ -24,7 +24,7 @@ from yolos_jax.model.yolos import normalize
 from yolos_jax.tasks.classification.batches import ClassBatch
 from yolos_jax.tasks.classification.mixing import Mixing
 from yolos_jax.tasks.classification.random_augment import NAMES, operate
-from yolos_jax.tasks.classification.task import classification_loss, images_of
+from yolos_jax.tasks.classification.task import classification_loss, image_count
 from yolos_jax.tasks.classification.views import CentreView
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.optimizer import make_optimizer
@@ -217,7 +217,7 @@ def test_twenty_steps_equal_pytorchs(trained, devices):
     mesh = data_mesh(jax.devices()[:devices])
     loss = classification_loss(abstract_classifier(MICRO)[0], MICRO, 0.0, 0.1, mixes=True)
     optimizer = make_optimizer("adamw", lambda step: 1e-3, 0.05, 0.0)
-    step = make_step(make_gradient(loss, images_of, mesh), optimizer, mesh)
+    step = make_step(make_gradient(loss, image_count, mesh), optimizer, mesh)
     state = initial_state(params, optimizer, mesh)
     lowered = step.lower(state, jax.device_put(given[0][0], split_over(mesh)))
     program = lowered.compile(QUICKLY if devices > 1 else None)

@@ -71,7 +71,7 @@ def test_reference_to_checkpoint_to_huggingface(tmp_path, recipe, convert):
     done = run(source, "--out", tmp_path / "ours", "--config", recipe)
     assert done.returncode == 0, done.stderr
     assert f"taken: {len(reference_state())}" in done.stdout
-    params, meta = checkpoints.load(tmp_path / "ours")
+    params, meta = checkpoints.load_detector(tmp_path / "ours")
     assert meta.model == TINY and meta.step == 0
     assert_bit_equal(params, random_params(TINY))
 
@@ -93,7 +93,7 @@ def test_deit_with_a_seed(tmp_path, recipe, convert):
     done = convert(source, "--out", tmp_path / "ours", "--config", recipe, "--seed", 9)
     assert done.returncode == 0, done.stderr
     assert "head.weight" in done.stdout and "backbone.det_token" in done.stdout
-    assert_bit_equal(checkpoints.load(tmp_path / "ours")[0], from_vit(deit_state(), TINY, 9)[0])
+    assert_bit_equal(checkpoints.load_detector(tmp_path / "ours")[0], from_vit(deit_state(), TINY, 9)[0])
 
 
 def test_huggingface_to_checkpoint_keeps_the_label_names(tmp_path, convert):
@@ -101,7 +101,7 @@ def test_huggingface_to_checkpoint_keeps_the_label_names(tmp_path, convert):
     folder = huggingface_folder(tmp_path / "hf", id2label=labels)
     done = convert(folder, "--out", tmp_path / "ours")
     assert done.returncode == 0, done.stderr
-    assert checkpoints.load(tmp_path / "ours")[1].label_names == {0: "cat", 2: "dog", 3: "owl"}
+    assert checkpoints.load_detector(tmp_path / "ours")[1].label_names == {0: "cat", 2: "dog", 3: "owl"}
 
 
 def test_failures_are_one_sentence(tmp_path, convert):

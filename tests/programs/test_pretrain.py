@@ -58,7 +58,7 @@ def test_a_run_in_two_parts_equals_one_in_a_piece(data, whole, tmp_path, capsys)
     assert pretrain(config, tmp_path / "run", devices=ONE).step == 6
     assert "going on from the checkpoint of step 3" in capsys.readouterr().out
     shapes = checkpoints.load_any(whole)[0]
-    read = [checkpoint_files.read(f, 6, params=shapes, ema=shapes) for f in (whole, tmp_path / "run")]
+    read = [checkpoint_files.read_arrays(f, 6, params=shapes, ema=shapes) for f in (whole, tmp_path / "run")]
     assert_equal_trees(*read)
     a, b = lines(whole), lines(tmp_path / "run")
     assert [line["loss"] for line in a if "loss" in line] == [line["loss"] for line in b if "loss" in line]
@@ -99,7 +99,7 @@ def test_a_detector_starts_with_the_classifiers_numbers(whole, data, tmp_path):
     for part in ("class_head", "box_head", "det_tokens"):
         assert_equal_trees(started[part], fresh[part])
     assert meta.label_names == dict(enumerate(CLASSES))
-    latest = checkpoint_files.read(whole, 6, params=params)["params"]  # which the average lags behind
+    latest = checkpoint_files.read_arrays(whole, 6, params=params)["params"]  # which the average lags behind
     assert (params["head"]["kernel"] != latest["head"]["kernel"]).any()
     with pytest.raises(InputError, match="has 2 blocks of width 12, the model wants 3|do not fit the model"):
         starting_params(dataclasses.replace(model, width=24), str(whole), 3)

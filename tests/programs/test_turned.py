@@ -12,10 +12,10 @@ from micro_run import micro_config
 from PIL import Image
 from tiny_weights import random_params
 
-from yolos_jax.config.reader import read, to_json
+from yolos_jax.config.reader import read_recipe, to_json
 from yolos_jax.config.recipes import DetectionConfig
 from yolos_jax.datasets.headers import ORIENTATION
-from yolos_jax.datasets.tfds.build import build
+from yolos_jax.datasets.tfds.build import build_records
 from yolos_jax.tasks import recipe
 from yolos_jax.tasks.base import run_facts
 from yolos_jax.tasks.detection import data_facts
@@ -52,7 +52,7 @@ def made(tmp_path_factory):
     file.write_text(json.dumps(content))
     shutil.copytree(coco / "train2017", coco / "val2017")
     shutil.copyfile(file, file.with_name("instances_val2017.json"))
-    config = read(micro_config(coco, **{"model.num_classes": 0}), DetectionConfig)
+    config = read_recipe(micro_config(coco, **{"model.num_classes": 0}), DetectionConfig)
     source = recipe.source_of(config, "train")
     model = recipe.model_of(config, source.num_classes)
     facts = run_facts(config, data_facts(source), 2)
@@ -65,7 +65,7 @@ def made(tmp_path_factory):
         "def get_config():\n    config = of('ti')\n"
         f"    config.update_from_flattened_dict({dict(flat(to_json(config)))!r})\n    return config\n"
     )
-    return coco, build(coco, folder / "tfds")[0], folder / "run", folder / "recipe.py"
+    return coco, build_records(coco, folder / "tfds")[0], folder / "run", folder / "recipe.py"
 
 
 def flat(config, before=""):

@@ -22,7 +22,7 @@ from yolos_jax.tools import survey
 def read(root, which="train", problems=None, split=None, **options):
     """A split of a made folder; what is wrong goes to `problems`, which must be given if anything is."""
     found = [] if problems is None else problems
-    out = survey.read_split(
+    out = survey.survey_split(
         which, lambda complain: coco_split(root, split or which, complain=complain, **options), found
     )
     assert problems is not None or not found, found

@@ -47,7 +47,7 @@ def assert_same_runs(whole, other, total, terms) -> None:
     """Parameters, their moving average and every logged number are bit-equal."""
     for name in ("params", "ema"):
         shapes = {name: checkpoints.load_any(whole)[0]}
-        assert_equal_trees(*(checkpoint_files.read(folder, total, **shapes)[name] for folder in (whole, other)))
+        assert_equal_trees(*(checkpoint_files.read_arrays(folder, total, **shapes)[name] for folder in (whole, other)))
     logged = [[[line[term] for term in terms] for line in lines(folder)] for folder in (whole, other)]
     assert logged[0] == logged[1] and len(logged[0]) == total
 
@@ -91,5 +91,5 @@ def test_killed_on_some_devices_and_resumed_on_others(tmp_path):
         assert least <= checkpoint_files.steps(run)[-1] < 20, "killed too late to show anything"
     with Training(root, run, devices=8, **short) as process:
         assert process.end(300) == 0, process.text()
-    a, b = (without_key_biases(checkpoints.load(folder)[0]) for folder in (tmp_path / "whole", run))
+    a, b = (without_key_biases(checkpoints.load_detector(folder)[0]) for folder in (tmp_path / "whole", run))
     assert_equal_trees(a, b, atol=1e-5)

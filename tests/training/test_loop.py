@@ -44,8 +44,8 @@ def config_of(root, **changes):
 
 def arrays_of(folder, step=4):
     """Parameters and their moving average."""
-    shapes = checkpoints.load(folder)[0]
-    return checkpoint_files.read(folder, step, params=shapes, ema=shapes)
+    shapes = checkpoints.load_detector(folder)[0]
+    return checkpoint_files.read_arrays(folder, step, params=shapes, ema=shapes)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -152,7 +152,7 @@ def test_evaluations_while_training_and_the_best_apart(data, tmp_path, capsys):
     assert list(found) == [2, 4] and checkpoint_files.steps(tmp_path) == [4]
     best = max(found, key=lambda step: (found[step], -step))
     assert checkpoint_files.steps(tmp_path / "best") == [best] and f"at step {best}" in printed
-    _, meta = checkpoints.load(tmp_path / "best")
+    _, meta = checkpoints.load_detector(tmp_path / "best")
     assert meta.extra["AP"] == found[best] and [e["step"] for e in meta.extra["evaluations"]][-1] == best
     shutil.rmtree(tmp_path / "best")  # a kill between the last checkpoint and its evaluation
     train(config, tmp_path, devices=ONE)
@@ -172,8 +172,8 @@ def test_moving_average_is_what_is_loaded(data, whole):
     average = build(recipe.model_of(config, 10), config.seed, config.init)[1]
     for step in range(1, 5):
         average = jax.tree.map(lambda a, p: 0.75 * a + 0.25 * p, average, arrays_of(whole[0], step)["params"])
-    assert_equal_trees(checkpoints.load(whole[0])[0], average, atol=1e-6)
-    assert_equal_trees(whole[1]["ema"], checkpoints.load(whole[0])[0])
+    assert_equal_trees(checkpoints.load_detector(whole[0])[0], average, atol=1e-6)
+    assert_equal_trees(whole[1]["ema"], checkpoints.load_detector(whole[0])[0])
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_a_broken_loss_names_the_whole_batch():
 
 
 def test_converted_weights_are_no_run(data, whole, tmp_path):
-    params, meta = checkpoints.load(whole[0])
+    params, meta = checkpoints.load_detector(whole[0])
     checkpoints.save(tmp_path / "w", 0, params, checkpoint_files.Meta(meta.model, {}))
     with pytest.raises(InputError, match=r"holds weights \(converted ones"):
         train(config_of(data), tmp_path / "w", devices=ONE)

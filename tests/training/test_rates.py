@@ -14,7 +14,7 @@ from micro_run import assert_equal_trees, initial_state
 from micro_step import CONFIG, MESH, batch_of
 
 from benchmarks.traced_products import count_multiply_adds, multiply_adds_of
-from yolos_jax.config.reader import differences as other_settings
+from yolos_jax.config.reader import setting_differences as other_settings
 from yolos_jax.config.recipes import detection_recipe
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import abstract, apply, build

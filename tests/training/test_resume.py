@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from tiny_weights import TINY
 
-from yolos_jax.config.reader import differences as other_settings
+from yolos_jax.config.reader import setting_differences as other_settings
 from yolos_jax.config.recipes import detection_recipe
 from yolos_jax.errors import InputError
 from yolos_jax.tasks.detection import other_data

@@ -83,7 +83,7 @@ def test_everything_comes_back_bit_equal(tmp_path, ema):
         writer.save(3, state_of(3, ema, whole=True), meta_of(3))
     state, notes = newest(tmp_path, ema, SHAPES)
     same_arrays(state, 3, ema, True)
-    loaded, meta = checkpoints.load(tmp_path)
+    loaded, meta = checkpoints.load_detector(tmp_path)
     assert json.dumps(meta.to_json()) == json.dumps(meta_of(3).to_json()) and notes == []
     want = state_of(3, ema, whole=True)
     assert_equal_trees(loaded, jax.tree.map(np.asarray, want.ema if ema else want.params))
@@ -102,7 +102,7 @@ def test_the_latest_stay_and_the_best_apart(tmp_path):
                 writer.save_best(step, random_params(TINY, step), meta_of(step, AP=0.1 * step))
     assert checkpoint_files.steps(tmp_path) == [3, 4] and checkpoint_files.steps(tmp_path / BEST) == [2]
     assert best_so_far(tmp_path, "AP") == (2, pytest.approx(0.2))
-    assert_equal_trees(checkpoints.load(tmp_path / BEST)[0], random_params(TINY, 2))
+    assert_equal_trees(checkpoints.load_detector(tmp_path / BEST)[0], random_params(TINY, 2))
 
 
 def test_without_ground_truth_nothing_is_the_best(tmp_path):

@@ -18,7 +18,7 @@ from tiny_weights import TINY
 from yolos_jax.config.recipes import detection_recipe
 from yolos_jax.data.loader import Loaded
 from yolos_jax.training import checkpoint_files
-from yolos_jax.training.loop import train
+from yolos_jax.training.loop import train_task
 from yolos_jax.training.settings import CheckpointSettings, RunSettings
 from yolos_jax.training.step import LossReport
 from yolos_jax.training.task import Differences, Identity, Options, Task
@@ -112,7 +112,7 @@ def with_train(**changes):
 
 
 def train_line(scores, *args):
-    return train(lambda mesh: LineTask(scores), *args, jax.devices()[:1])
+    return train_task(lambda mesh: LineTask(scores), *args, jax.devices()[:1])
 
 
 def expected(decay=0.0):
@@ -135,7 +135,7 @@ def test_a_line_is_trained_evaluated_and_kept(tmp_path, capsys, accumulate, ema)
     assert (outcome.step, outcome.compiled, outcome.padding) == (STEPS, (1,), 0.0)
     shapes = LineTask.shapes
     trees = {"params": shapes} | ({"ema": shapes} if ema else {})
-    found = checkpoint_files.read(tmp_path, STEPS, **trees)
+    found = checkpoint_files.read_arrays(tmp_path, STEPS, **trees)
     for name, want in zip(trees, expected(ema)):
         np.testing.assert_allclose((found[name]["slope"], found[name]["offset"]), want, rtol=1e-5)
     assert [line["val/fit"] for line in lines(tmp_path) if "val/fit" in line] == [0.1, 0.9, 0.5]
@@ -164,5 +164,5 @@ def test_a_line_in_two_parts(tmp_path):
     numbers = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in numbers if "error" in line] == [1, 2, 3, 4, 5, 6]
     assert [(line["step"], line["val/fit"]) for line in numbers if "val/fit" in line] == [(2, 0.1), (4, 0.2), (6, 0.3)]
-    found = checkpoint_files.read(tmp_path, STEPS, params=LineTask.shapes)["params"]
+    found = checkpoint_files.read_arrays(tmp_path, STEPS, params=LineTask.shapes)["params"]
     np.testing.assert_allclose((found["slope"], found["offset"]), expected()[0], rtol=1e-5)

@@ -17,7 +17,7 @@ from reference_pack import arrays, tensors, train_config
 from yolos_jax.data.augment import Pipeline, Resize, Views
 from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.examples import TrainBatch
-from yolos_jax.data.loader import load
+from yolos_jax.data.loader import load_batches
 from yolos_jax.data.plan import PlannedBatch
 from yolos_jax.distributed.mesh import data_mesh, replicated, split_over
 from yolos_jax.distributed.processes import Processes
@@ -208,7 +208,7 @@ def test_parameters_through_the_loader(tmp_path, devices, matcher, workers):
     def feed(z, slots, mesh):
         plan = TraceOrder(z, source.examples.sizes, slots, config.patch_size)
         work = detection_work(source, plan, config.patch_size, Compute.max_side)
-        loaded = load(work, 0, len(plan.order), workers)
+        loaded = load_batches(work, 0, len(plan.order), workers)
         with Batches(loaded, split_over(mesh), Processes(), Signals(), False) as batches:
             for batch in batches:
                 ids = plan.order[batch.step]

@@ -31,7 +31,7 @@ def test_damaged_checkpoint(tmp_path):
         if path.is_file():
             path.write_bytes(b"")
     with pytest.raises(InputError, match="cannot be read"):
-        checkpoints.load(tmp_path / "c")
+        checkpoints.load_detector(tmp_path / "c")
 
 
 @pytest.mark.parametrize(
@@ -41,4 +41,4 @@ def test_damaged_facts_of_a_checkpoint(tmp_path, text):
     checkpoints.save(tmp_path / "c", 0, random_params(TINY), Meta(TINY, {}))
     (tmp_path / "c" / "0" / "meta" / "metadata").write_text(text)
     with pytest.raises(InputError, match="cannot be read"):
-        checkpoints.load(tmp_path / "c")
+        checkpoints.load_detector(tmp_path / "c")

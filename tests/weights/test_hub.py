@@ -251,7 +251,7 @@ def test_convert_takes_a_name(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300)
     assert done.returncode == 0, done.stderr
     assert f"huggingface weights from org/yolos@{COMMIT[:12]}" in done.stdout
-    params, meta = checkpoints.load(tmp_path / "ours")
+    params, meta = checkpoints.load_detector(tmp_path / "ours")
     assert_bit_equal(params, random_params(TINY))
     assert meta.extra["converted_from"] == f"org/yolos@{COMMIT[:12]}"
     assert np.array_equal(Detector.load(tmp_path / "ours").geometry[:2], (64, 96))

@@ -159,7 +159,7 @@ def there_and_back(source: str | Path, config, params, tmp_path: Path) -> None:
     names, ids = {0: "cat", 3: "dog"}, (7, 1, 90, 12)
     meta = checkpoint_files.Meta(found.config, names, 0, {"processor": SIZES._asdict()}, ids)
     checkpoints.save(tmp_path / "ours", 0, found.params, meta)
-    ours, kept = checkpoints.load(tmp_path / "ours")
+    ours, kept = checkpoints.load_detector(tmp_path / "ours")
     assert kept == meta
     assert_bit_equal(ours, params)
     export_huggingface(ours, kept.model, kept.label_names, tmp_path / "theirs", kept.category_ids, SIZES)

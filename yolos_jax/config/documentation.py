@@ -15,7 +15,7 @@ spite of a *no*. Settings marked *host* may differ between the processes of a ru
 """
 
 
-def markdown() -> str:
+def settings_page() -> str:
     """The content of `docs/settings.md`."""
     detection, own = SETTINGS[DETECTION], SETTINGS[CLASSIFICATION]
     changed = {key: found for key, found in own.items() if detection.get(key) != found}
@@ -41,4 +41,4 @@ def tables(table: Table, of: str = "") -> str:
 
 
 if __name__ == "__main__":
-    print(markdown(), end="")
+    print(settings_page(), end="")

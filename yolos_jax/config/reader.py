@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
-from yolos_jax.config.recipes import CONFIGS, DETECTION, SETTINGS, Config, require, task_of
+from yolos_jax.config.recipes import CONFIGS, DETECTION, SETTINGS, Config, Recipe, require, task_of
 from yolos_jax.config.values import Declared
 from yolos_jax.errors import InputError, shown
 from yolos_jax.setting import AUGMENTED, NEVER, YES, Setting
@@ -17,7 +17,7 @@ Table = Mapping[str, Declared]
 C = TypeVar("C", bound=Config)
 
 
-def read(recipe: Any, kind: type[C]) -> C:
+def read_recipe(recipe: Recipe, kind: type[C]) -> C:
     """The complete and checked config of a recipe: a ConfigDict, nested dicts, or a config already.
 
     Keys that the recipe lacks have their defaults. An `InputError` says that it is a recipe of the other task, or
@@ -40,9 +40,9 @@ def read(recipe: Any, kind: type[C]) -> C:
     return kind(**groups)
 
 
-def read_any(recipe: Any) -> Config:
+def read_any(recipe: Recipe) -> Config:
     """The same of a recipe of whichever task it says."""
-    return read(recipe, CONFIGS[task_of(recipe)])
+    return read_recipe(recipe, CONFIGS[task_of(recipe)])
 
 
 def assign(recipe: ConfigDict, key: str, text: str) -> None:
@@ -63,7 +63,7 @@ def to_json(config: Config) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def differences(old: Any, new: Any, hosts: bool = False, never: bool = False) -> list[str]:
+def setting_differences(old: Any, new: Any, hosts: bool = False, never: bool = False) -> list[str]:
     """Sentences such as "seed 0 against 1" for settings that must be the same in two recipes.
 
     They are a checkpoint's and the resuming run's or, with `hosts`, those of two processes of one run. Keys that one

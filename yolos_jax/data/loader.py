@@ -102,7 +102,7 @@ class LoadStep:
         raise InputError(f"{attempts} images in a row cannot be read, the last one: {skipped[-1]}")
 
 
-def load(work: LoadStep, start: int, stop: int, workers: int = 0, ahead: int = 2) -> Generator[Loaded]:
+def load_batches(work: LoadStep, start: int, stop: int, workers: int = 0, ahead: int = 2) -> Generator[Loaded]:
     """Runs the steps `start..stop - 1` of a plan in order, ahead of time.
 
     Args:

@@ -22,7 +22,7 @@ class ClassFolders:
       root: holds a folder for each split, which holds one for each class; or the class folders themselves, which are
         then to train on.
       split: by its name or another usual one for the same.
-      max_images: use only so many, spread evenly over all; 0 for all.
+      max_images: use at most this number, spread evenly over all; 0 for all.
       classes: what the classes must be, and where that comes from; None for whatever is there.
 
     Raises:
@@ -33,7 +33,7 @@ class ClassFolders:
     def __init__(
         self, root: str | Path, split: str, max_images: int = 0, classes: tuple[tuple[str, ...], str] | None = None
     ):
-        self.folder, self.notes = find_split(Path(root), split)
+        self.folder, self.notes = find_class_split(Path(root), split)
         self.origin = str(self.folder)
         self.names = tuple(entry.name for entry in _folders(self.folder))
         refuse_other_classes(self.names, self.origin, classes)
@@ -76,7 +76,7 @@ class ClassFolders:
         return digest.hexdigest()[:16]
 
 
-def find_split(root: Path, split: str) -> tuple[Path, tuple[str, ...]]:
+def find_class_split(root: Path, split: str) -> tuple[Path, tuple[str, ...]]:
     """(the folder of class folders that a split is, notes)."""
     check_path(root)
     if not root.is_dir():

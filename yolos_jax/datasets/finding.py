@@ -96,7 +96,7 @@ class Finder:
             return path
         if name not in self.renamed:
             fits = [os.path.join(self.folder, path) for path in self._fits(name)]
-            if len(fits) != 1 or fits[0] in self._taken:  # one image cannot be meant by two entries
+            if len(fits) != 1 or fits[0] in self._taken:  # two entries cannot share an image
                 return None
             self.renamed[name] = fits[0]
             self._taken.add(fits[0])

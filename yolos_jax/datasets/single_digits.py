@@ -27,7 +27,7 @@ def one_digit(digits: Digits, which: int, random: np.random.Generator) -> np.nda
 
 
 def write(out: str | Path, train: int = 8000, val: int = 360, seed: int = 0) -> None:
-    """Writes so many images as `{train,val}/DIGIT/NUMBER.png`; every scan of a split about equally often.
+    """Writes images as `{train,val}/DIGIT/NUMBER.png`; every scan of a split about equally often.
 
     The same arguments give the same files. `out` must not exist yet or be empty.
     """

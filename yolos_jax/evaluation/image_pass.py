@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from yolos_jax.data.loader import Loaded, LoadStep, Share, load
+from yolos_jax.data.loader import Loaded, LoadStep, Share, load_batches
 from yolos_jax.distributed.mesh import replicated, split_over
 from yolos_jax.distributed.processes import Processes, place, reports_loss
 from yolos_jax.errors import InputError
@@ -31,7 +31,7 @@ class Batching:
     mesh: Mesh  # devices along the axis `data`
     batch_size: int = 8  # images at a time, a multiple of the devices
     on_bad_image: str = "stop"  # raises `InputError` at an image that cannot be read; "skip" goes on
-    workers: int = 0  # this and `ahead`: see `data.loader.load`
+    workers: int = 0  # this and `ahead`: see `data.loader.load_batches`
     ahead: int = 2
 
     def __post_init__(self) -> None:
@@ -89,7 +89,7 @@ class ImagePass:
         processes, batching, cancelled = self.processes, self._batching, cancelled or _never
         params = place(params, replicated(batching.mesh))
         steps = len(self._work.plan)
-        batches = processes.agree(load, self._work, 0, steps, batching.workers, batching.ahead)
+        batches = processes.agree(load_batches, self._work, 0, steps, batching.workers, batching.ahead)
         bar = tqdm(None, doing, self._images, unit="image", mininterval=1.0, disable=not processes.is_primary)
         skipped: list[str] = []
         done: list[int] = []

@@ -132,7 +132,9 @@ def decoding(name: str) -> Iterator[None]:
         raise UnreadableImage(f"{name} does not exist.") from error
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise TooManyPixels(f"{name} has more than {most} pixels, Pillow's limit against files of malice.") from error
+        raise TooManyPixels(
+            f"{name} has more than {most} pixels, Pillow's limit against decompression bombs."
+        ) from error
     except DAMAGED as error:
         reason = str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError) and "BytesIO" in reason:  # an address in memory helps nobody

@@ -26,7 +26,7 @@ def load_model(path: str | Path) -> tuple[dict, Meta]:
     check_path(path)
     local = Path(path).is_file() or (Path(path) / "config.json").is_file()
     if checkpoint_files.steps(path) or not (local or weights.hub_model(path)):
-        return checkpoints.load(path)
+        return checkpoints.load_detector(path)
     found = weights.load_weights(path, detector=True)
     return found.params, found.meta(default_names={})
 

@@ -81,7 +81,7 @@ class DrawnVideo:
         self._last = -1
 
     def add(self, image: Image.Image, seconds: float) -> None:
-        """Appends an RGB frame that is shown from so many seconds on."""
+        """Appends an RGB frame that is shown from `seconds` on."""
         if self._container is None:
             self._begin(image.size)
         size = self._stream.width, self._stream.height

@@ -28,7 +28,9 @@ def tokens() -> None:
     """
     parser = RecipeParser(tokens.__doc__)
     add_split_flags(parser)
-    parser.add_argument("--tokens", type=int, default=10, help="draw the first so many tokens (default 10)")
+    parser.add_argument(
+        "--tokens", type=int, default=10, help="number of tokens to draw, from the first one (default 10)"
+    )
     parser.add_argument("--confident", type=float, default=0.5, help="score that counts as such (default 0.5)")
     args, config = parser.parse_recipe()
     if args.tokens < 1 or not 0 <= args.confident <= 1:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from yolos_jax.config.recipes import DetectionConfig
 from yolos_jax.datasets.splits import MissingSplit
 from yolos_jax.errors import clear_errors, make_folder
 from yolos_jax.programs.command_line import RecipeParser
@@ -27,7 +28,7 @@ def main() -> None:
     parser = RecipeParser(__doc__)
     spellings = "--no-images", "--noimages", "--nopictures"
     parser.add_argument(*spellings, dest="images", action="store_false", help="do not decode the images")
-    text = "draw so many augmented training images with their boxes, as the model sees them"
+    text = "draw this number of augmented training images with their boxes, as the model sees them"
     parser.add_argument("--show", type=int, default=0, metavar="N", help=text)
     parser.add_argument("--show-to", default="check_data.png", metavar="FILE", help="where (default check_data.png)")
     args, config = parser.parse_recipe()
@@ -50,14 +51,16 @@ def main() -> None:
         sys.exit(1)
 
 
-def look(config: Any, args: argparse.Namespace, problems: list) -> None:
+def look(config: DetectionConfig, args: argparse.Namespace, problems: list) -> None:
     """Prints what is in the splits; what is wrong goes to `problems`."""
     from yolos_jax.datasets.settings import Settled
     from yolos_jax.tasks import recipe
     from yolos_jax.tasks.base import beside_training
     from yolos_jax.tools import survey
 
-    train = survey.read_split("train", lambda complain: recipe.source_of(config, "train", complain=complain), problems)
+    train = survey.survey_split(
+        "train", lambda complain: recipe.source_of(config, "train", complain=complain), problems
+    )
     problems += survey.nothing_problems(train)
     model = recipe.model_of(config, train.source.num_classes)
     recipe.geometry_of(config, model)  # refuses what the model cannot evaluate
@@ -69,7 +72,7 @@ def look(config: Any, args: argparse.Namespace, problems: list) -> None:
     known = Settled(label_names=source.label_names, by=source.origin, refuse=False, exif=source.exif.decided)
     try:
         opened = partial(recipe.source_of, config, "val", *labels, known=known)
-        read = survey.read_split("val", lambda to: beside_training(lambda: opened(complain=to)), problems)
+        read = survey.survey_split("val", lambda to: beside_training(lambda: opened(complain=to)), problems)
         splits.append(read)
         problems += survey.category_problems(*splits)
     except MissingSplit as error:
@@ -88,7 +91,7 @@ def look(config: Any, args: argparse.Namespace, problems: list) -> None:
             print(f"note: {note}")
 
 
-def show(config: Any, model: Any, source: Any, count: int, path: str) -> None:
+def show(config: DetectionConfig, model: Any, source: Any, count: int, path: str) -> None:
     """Writes a page of training images, chosen at random, as the first epoch gives them to the model."""
     from yolos_jax.images.reading import UnreadableImage
     from yolos_jax.inference.drawing import draw_boxes

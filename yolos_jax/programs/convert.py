@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolos_jax.config.reader import read
+from yolos_jax.config.reader import read_recipe
 from yolos_jax.config.recipes import DetectionConfig
 from yolos_jax.errors import InputError, check_empty, clear_errors
 from yolos_jax.programs.command_line import Parser, load_recipe
@@ -35,7 +35,7 @@ def wanted_model(args: argparse.Namespace) -> "tuple[YolosConfig | None, bool]":
         return variant_of(args.variant), False
     if args.config is None:
         return None, False
-    config = read(load_recipe(args.config), DetectionConfig)
+    config = read_recipe(load_recipe(args.config), DetectionConfig)
     return recipe.model_of(config, COCO_CLASSES), config.model.num_classes == 0
 
 
@@ -57,7 +57,7 @@ def from_checkpoint(source: str, wanted: "YolosConfig | None", any_classes: bool
     return params, meta
 
 
-def read_source(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
+def read_weights(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
     """(parameters, what a checkpoint records beside them, what to print about them) of SOURCE."""
     from yolos_jax.datasets.coco_names import COCO_NAMES
     from yolos_jax.model.config import COCO_CLASSES
@@ -126,14 +126,14 @@ def main() -> None:
         raise InputError(f"--seed is {args.seed}; it must be at least 0.")
     if args.to_hf:
         check_empty(args.out)
-        params, meta, report = read_source(args)
+        params, meta, report = read_weights(args)
         print(report)
         export(args, params, meta)
         return
     from yolos_jax.weights import checkpoints
 
     checkpoints.check_no_weights(args.out)
-    params, meta, report = read_source(args)
+    params, meta, report = read_weights(args)
     checkpoints.save(args.out, 0, params, meta)
     print(f"{report}\nwritten: {args.out} (checkpoint, step 0)")
 

@@ -68,9 +68,9 @@ def write_coco(args: argparse.Namespace) -> None:
 
 def write_tfds(args: argparse.Namespace) -> None:
     """Writes a TFDS data set."""
-    from yolos_jax.datasets.tfds.build import build
+    from yolos_jax.datasets.tfds.build import build_records
 
-    folder, found = build(args.data, args.out, args.splits, args.boxes)
+    folder, found = build_records(args.data, args.out, args.splits, args.boxes)
     for one in found:
         cut = f", {one.clipped} of them clipped to their image" if one.clipped else ""
         print(f"{one.split}: {one.images} images, {one.objects} objects{cut}, in {one.shards} shard(s)")

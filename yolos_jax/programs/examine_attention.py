@@ -75,7 +75,7 @@ def parse_flags() -> Any:
     text = "how patches become pixels: nearest, smooth, or both (default)"
     parser.add_argument("--enlarge", choices=("nearest", "smooth", "both"), default="both", help=text)
     parser.add_argument("--arrays", action="store_true", help="also write the numbers, a .npz file an image")
-    parser.add_argument("--limit", type=int, default=0, help="only the first so many images")
+    parser.add_argument("--limit", type=int, default=0, help="use only the first images, up to this number")
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
     text = "where compiled programs are kept: auto (the user's cache folder), off, or a folder"
     parser.add_argument("--compilation-cache", default="auto", metavar="WHERE", help=text)

@@ -3,7 +3,7 @@
 python -m yolos_jax.programs.export --checkpoint runs/s --out exported/
 python exported/run_detector.py image.jpg       needs jax, flatbuffers, numpy and Pillow only
 
-A program (StableHLO, by jax.export) is for sequences of so many patches at most. By default there is one, for the
+A program (StableHLO, by jax.export) takes sequences up to a number of patches. By default there is one, for the
 largest image, and it serves every image; more, for smaller images, only save time.
 """
 
@@ -23,11 +23,11 @@ def parse() -> argparse.Namespace:
     parser.add_detector_flags()
     parser.add_argument("--out", required=True, type=Path, help="new folder to write")
     parser.add_argument("--patches", nargs="+", type=int, default=[], metavar="N", help="one program for each number")
-    text = "the same, for images resized to so many pixels; may be repeated"
+    text = "the same, for images resized to this size in pixels; may be repeated"
     parser.add_argument("--image-size", nargs=2, type=int, action="append", default=[], metavar=("H", "W"), help=text)
     parser.add_argument("--batch-size", default="polymorphic", help="images at a time (default polymorphic: any)")
     parser.add_argument("--platforms", default="cpu,cuda,tpu", help="of cpu, cuda, rocm, tpu (default cpu,cuda,tpu)")
-    text = "also ONNX, for one image of exactly so many pixels; needs pip install 'yolos-jax[onnx]'"
+    text = "also ONNX, for one image of exactly this size in pixels; needs pip install 'yolos-jax[onnx]'"
     parser.add_argument("--onnx", nargs=2, type=int, metavar=("H", "W"), help=text)
     return parser.parse()
 

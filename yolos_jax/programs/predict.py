@@ -52,12 +52,14 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument("--recursive", action="store_true", help="look into the folders in folders, too")
     parser.add_argument("--threshold", type=float, default=0.5, help="lowest score to report (default 0.5)")
     parser.add_argument("--batch-size", type=int, default=1, help="most images at a time (default 1)")
-    parser.add_argument("--limit", type=int, default=0, help="only the first so many images, and frames of each video")
+    parser.add_argument(
+        "--limit", type=int, default=0, help="use only the first images, and frames of each video, up to this number"
+    )
     text = "do not turn images as their EXIF tag says, as data.upright=no does; boxes are those of the stored image"
     parser.add_argument("--as-stored", action="store_true", help=text)
     text = "make the maximum of an image of 16 bits white (default: as trained)"
     parser.add_argument("--stretch", action="store_true", help=text)
-    text = "read images beyond Pillow's limit of pixels, which guards the memory against files of malice"
+    text = "lift Pillow's decompression-bomb limit; only for images that you trust"
     parser.add_argument("--large-images", action="store_true", help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
     text = "where compiled programs are kept: auto (the user's cache folder), off, or a folder"

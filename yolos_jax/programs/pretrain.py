@@ -6,12 +6,12 @@ SIGTERM or Ctrl-C finishes the step, saves and leaves with exit code 143 or 130;
 """
 
 from yolos_jax.config import recipes
-from yolos_jax.programs.train import run
+from yolos_jax.programs.train import run_training
 
 
 def main() -> None:
     """Trains as the command line says."""
-    run(__doc__, recipes.CLASSIFICATION)
+    run_training(__doc__, recipes.CLASSIFICATION)
 
 
 if __name__ == "__main__":

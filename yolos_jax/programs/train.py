@@ -16,10 +16,10 @@ from yolos_jax.programs.command_line import RecipeParser
 
 def main() -> None:
     """Trains as the command line says."""
-    run(__doc__, recipes.DETECTION)
+    run_training(__doc__, recipes.DETECTION)
 
 
-def run(description: str | None, task: str) -> None:
+def run_training(description: str | None, task: str) -> None:
     """The program for one task; `pretrain.py` is the same for the other."""
     parser = RecipeParser(description, (task,))
     parser.add_argument("--workdir", required=True, help="folder for checkpoints, metrics.jsonl and tensorboard/")

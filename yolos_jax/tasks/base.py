@@ -5,9 +5,9 @@ from typing import Any, TypeVar
 
 import optax
 
-from yolos_jax.config.reader import differences, to_json
+from yolos_jax.config.reader import setting_differences, to_json
 from yolos_jax.config.recipes import Config
-from yolos_jax.data.loader import Loaded, LoadStep, Share, load
+from yolos_jax.data.loader import Loaded, LoadStep, Share, load_batches
 from yolos_jax.datasets.splits import MissingSplit
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
@@ -47,7 +47,7 @@ class RecipeTask(Task):
 
     def batches(self, start: int, share: Share) -> Generator[Loaded]:
         data = self.config.data
-        return load(self.work(share), start, self.steps, data.workers, data.ahead)
+        return load_batches(self.work(share), start, self.steps, data.workers, data.ahead)
 
     @property
     def data_order(self) -> int:
@@ -75,8 +75,8 @@ class RecipeTask(Task):
 
     def differences(self, before: Identity) -> Differences:
         now = self.identity()
-        fixed = differences(before.config, now.config, never=True)
-        others = differences(before.config, now.config)
+        fixed = setting_differences(before.config, now.config, never=True)
+        others = setting_differences(before.config, now.config)
         return Differences(self.other_model(before.model), fixed, others + self.other_data(before))
 
     def other_model(self, before: Any) -> list[str]:
@@ -109,7 +109,7 @@ def refuse_unequal(facts: Sequence[Mapping[str, Any]]) -> None:
     """`InputError` if processes were not started alike: `run_facts` of each, but for a host's own settings."""
     first = facts[0]
     for i, other in enumerate(facts[1:], 1):
-        found = differences(other["config"], first["config"], hosts=True)
+        found = setting_differences(other["config"], first["config"], hosts=True)
         for key, value in first.items():
             if key != "config" and other[key] != value:
                 found.append(f"{key} {other[key]} against {value}")

@@ -46,7 +46,7 @@ class Split:
     names: dict[int, str]  # of categories, by id
 
 
-def read_split(which: str, make: Callable[[Complain], DataSet], problems: list[Problem]) -> Split:
+def survey_split(which: str, make: Callable[[Complain], DataSet], problems: list[Problem]) -> Split:
     """Reads a split ("train" or "val") and appends everything wrong in its annotation file to `problems`.
 
     `make` makes the source, which complains to the given function. `InputError` if nothing can be read.

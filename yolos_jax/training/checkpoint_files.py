@@ -92,7 +92,7 @@ def read_meta(path: Path, step: int) -> Meta:
         return Meta.from_json(manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta)
 
 
-def read(path: Path, step: int, **shapes: dict) -> dict[str, dict]:
+def read_arrays(path: Path, step: int, **shapes: dict) -> dict[str, dict]:
     """Arrays of one step by name, as numpy, whatever devices wrote them; `shapes` are nested dicts like them."""
     ocp = _orbax()
     # numpy stays on the host: the devices may be full

@@ -10,7 +10,7 @@ from yolos_jax.training.run import Outcome, open_run
 from yolos_jax.training.task import MakeTask, Options
 
 
-def train(
+def train_task(
     make_task: MakeTask, workdir: str | Path, options: Options, devices: Sequence[jax.Device] | None = None
 ) -> Outcome:
     """Trains, going on from the workdir's newest checkpoint if it has one.

@@ -21,7 +21,7 @@ from yolos_jax.training.task import Task
 
 
 class Metrics:
-    """Appends a line to `folder/metrics.jsonl` every so many steps, and after the last; a context manager.
+    """Appends a line to `folder/metrics.jsonl` every few steps (`every`), and after the last; a context manager.
 
     What an earlier run wrote for steps after `start` is dropped: they are done again. The primary process writes and
     shows; counts are of its share, times the processes. A line that cannot be written raises `InputError` in all
@@ -73,7 +73,7 @@ class Metrics:
         ]
 
     def step(self, batch: DeviceBatch, report: StepReport, waited: float) -> None:
-        """Counts one step and, every so many, writes a line with its terms before the update.
+        """Counts one step and, every `every` steps, writes a line with its terms before the update.
 
         Args:
           waited: seconds for data since the run began.

@@ -18,7 +18,7 @@ MOST_POINTS = 1000  # of a line; more cannot be told apart
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, np.ndarray]:
-    """A matplotlib `Figure` of so many inches and its axes, `[rows, columns]`.
+    """A matplotlib `Figure`, its size in inches, and its axes, `[rows, columns]`.
 
     It needs no display and keeps nothing after it is saved. `InputError` if matplotlib is not installed.
     """
@@ -53,7 +53,7 @@ def bar_style(number: int) -> dict[str, Any]:
 
 
 def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """At most so many points of a curve: the means of equal parts of `[n]` arrays. The last point stays as it is."""
+    """At most `most` points of a curve: the means of equal parts of `[n]` arrays. The last point stays as it is."""
     if len(x) <= most:
         return x, y
     edges = np.linspace(0, len(x) - 1, most).astype(int)

@@ -148,7 +148,7 @@ def _read_state(workdir: Path, step: int, task: Task, ema: bool) -> TrainState:
     wanted = {"params": task.shapes, "optimizer": serialization.to_state_dict(empty)}
     if ema and (workdir / str(step) / "ema").is_dir():
         wanted["ema"] = task.shapes
-    found = checkpoint_files.read(workdir, step, **wanted)
+    found = checkpoint_files.read_arrays(workdir, step, **wanted)
     average = found.get("ema", found["params"]) if ema else None
     opt_state = serialization.from_state_dict(empty, found["optimizer"])
     return TrainState(np.array(step, np.int32), found["params"], opt_state, average)

@@ -38,7 +38,7 @@ def check_model(checkpoint: str | Path, different: Sequence[str]) -> None:
         raise InputError(f"the checkpoint {checkpoint} is of another model than the config: {'; '.join(different)}.")
 
 
-def load(directory: str | Path) -> tuple[dict, Meta[YolosConfig]]:
+def load_detector(directory: str | Path) -> tuple[dict, Meta[YolosConfig]]:
     """The newest checkpoint of a detector's folder: (parameters as numpy arrays, its `Meta`).
 
     If the run kept a moving average of its parameters, that is what is loaded: it is what the run evaluated.
@@ -62,7 +62,7 @@ def load_any(directory: str | Path) -> tuple[dict, Meta]:
         name = "ema" if (path / str(found[-1]) / "ema").is_dir() else "params"
         network = abstract_classifier if isinstance(meta.model, ClassifierConfig) else abstract
         shapes = network(meta.model)[1]
-        return checkpoint_files.read(path, found[-1], **{name: shapes})[name], meta
+        return checkpoint_files.read_arrays(path, found[-1], **{name: shapes})[name], meta
     except InputError:
         raise
     except Exception as error:  # orbax and tensorstore raise many kinds for a damaged folder

@@ -110,7 +110,7 @@ def _refusal(path: Path, reason: str) -> str:
             "not read. Save the state dict alone, best as .safetensors."
         )
     if re.search(r"weights.only", reason, re.IGNORECASE):  # torch's own words go on to advise reading it unsafely
-        return f"{path} is not a readable PyTorch file (it is none, is damaged, or holds more than tensors)."
+        return f"{path} is not a readable PyTorch file (another format, corrupted, or more than tensors)."
     first_line = reason.strip().split("\n")[0][:200]
     return f"{path} is not a readable PyTorch file ({first_line or 'no reason given'})."
 

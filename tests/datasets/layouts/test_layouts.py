@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from made_layouts import LAYOUTS, NAMES, Box, Picture
 from micro_run import micro_config
 
-from yolos_jax.config.reader import read as read_recipe
+from yolos_jax.config.reader import read_recipe
 from yolos_jax.config.recipes import DetectionConfig
 from yolos_jax.datasets.examples import read_split
 from yolos_jax.datasets.opening import find_split, recognise

@@ -7,7 +7,7 @@ import pytest
 from made_coco import box, coco_split, make_coco
 from PIL import Image
 
-from yolos_jax.config.reader import read as read_recipe
+from yolos_jax.config.reader import read_recipe
 from yolos_jax.config.recipes import DetectionConfig, detection_recipe
 from yolos_jax.datasets.splits import MissingSplit, choose
 from yolos_jax.errors import InputError

@@ -12,7 +12,7 @@ from PIL import Image
 from reference_pack import ROOT, data_folder
 
 from yolos_jax.datasets.tfds import build as tfds_build
-from yolos_jax.datasets.tfds.build import build, shards_of
+from yolos_jax.datasets.tfds.build import build_records, shards_of
 from yolos_jax.datasets.tfds.records import find_dataset
 from yolos_jax.errors import InputError
 
@@ -31,7 +31,7 @@ def messages(directory, split):
 @pytest.mark.parametrize("which", ["made", "coco_tiny80"])
 def test_equal_to_tfds_own_builder(tmp_path, monkeypatch, which):
     coco = coco_folder(tmp_path / "coco") if which == "made" else data_folder(which)
-    ours, _ = build(coco, tmp_path / "ours")
+    ours, _ = build_records(coco, tmp_path / "ours")
     theirs = build_with_tfds(coco, tmp_path / "theirs", monkeypatch)
     assert ours.relative_to(tmp_path / "ours") == theirs.relative_to(tmp_path / "theirs")
     for name in ("features.json", "objects-label.labels.txt"):
@@ -49,7 +49,7 @@ def test_images_stay_as_they_are(tmp_path):
     coco = coco_folder(tmp_path / "coco", ["val2017"])
     Image.open(coco / "val2017" / "2.jpg").save(coco / "val2017" / "2.png")
     (coco / "val2017" / "2.png").rename(coco / "val2017" / "2.jpg")
-    folder, (summary,) = build(coco, tmp_path / "out")
+    folder, (summary,) = build_records(coco, tmp_path / "out")
     assert summary == ("validation", 6, 7, 0, 1)
     for message in messages(folder, "validation"):
         fields = {key: value.bytes_list.value for key, value in message.features.feature.items()}
@@ -60,7 +60,7 @@ def test_images_stay_as_they_are(tmp_path):
 def test_several_shards_keep_the_order(tmp_path, monkeypatch):
     coco, one = make_tfds(tmp_path, ["train2017"])
     monkeypatch.setattr(tfds_build, "SHARD", 2000)
-    four, (summary,) = build(coco, tmp_path / "four")
+    four, (summary,) = build_records(coco, tmp_path / "four")
     assert summary.shards == 4 == len(list(four.glob("coco-train.array_record-*-of-00004")))
     assert messages(four, "train") == messages(one, "train")
 
@@ -78,7 +78,9 @@ def test_fields_that_hand_made_files_leave_out(tmp_path):
     """No ids, areas or crowds; a box that reaches out of its image, and one that is outside."""
     boxes = [[-4, 30, 20, 30.5], [70, 1, 5, 5], [1, 1, 3.5, 3], [0, 0, 64, 48]]
     boxes = [{"image_id": 1, "bbox": one, "category_id": 1} for one in boxes]
-    folder, (summary,) = build(make_coco(tmp_path / "coco", [(64, 48)], "mine", boxes), tmp_path / "out", ["mine"])
+    folder, (summary,) = build_records(
+        make_coco(tmp_path / "coco", [(64, 48)], "mine", boxes), tmp_path / "out", ["mine"]
+    )
     assert (summary.split, summary.objects, summary.clipped) == ("mine", 4, 2)
     (record,) = tfds.builder_from_directory(str(folder)).as_data_source("mine")
     objects = record["objects"]
@@ -126,7 +128,7 @@ def test_what_cannot_be_stored_is_refused_before_anything_is_written(tmp_path, s
     coco = coco_folder(tmp_path / "coco")
     spoil(coco)
     with pytest.raises(InputError, match=sentence):
-        build(coco, tmp_path / "out")
+        build_records(coco, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -147,14 +149,14 @@ def test_what_cannot_be_stored_is_refused_before_anything_is_written(tmp_path, s
 def test_splits_that_cannot_be_written(tmp_path, splits, sentence):
     """Told before anything is read: there is not even a folder."""
     with pytest.raises(InputError, match=sentence):
-        build(tmp_path / "coco", tmp_path / "out", splits)
+        build_records(tmp_path / "coco", tmp_path / "out", splits)
     assert not (tmp_path / "out").exists()
 
 
 def test_the_longest_and_oddest_split_names_are_written_and_read(tmp_path):
     for name in ("x" * 100, "-my_split-2"):
         coco = make_coco(tmp_path / name, [(64, 48)], name)
-        folder, (summary,) = build(coco, tmp_path / "out" / name[-3:], [name])
+        folder, (summary,) = build_records(coco, tmp_path / "out" / name[-3:], [name])
         assert summary.split == name and len(messages(folder, name)) == 1
 
 
@@ -165,27 +167,27 @@ def test_a_build_that_another_overtakes(tmp_path, monkeypatch):
     def overtaken(*arguments):
         if not first:
             first.append(None)
-            first.append(build(coco, tmp_path / "out")[0])
+            first.append(build_records(coco, tmp_path / "out")[0])
         return write(*arguments)
 
     monkeypatch.setattr(tfds_build, "_write", overtaken)
     with pytest.raises(InputError, match="another build wrote .* in the meantime, which stays as it is"):
-        build(coco, tmp_path / "out")
+        build_records(coco, tmp_path / "out")
     assert [path for path in first[1].parent.iterdir()] == [first[1]] and len(messages(first[1], "validation")) == 6
 
 
 def test_nothing_is_overwritten_and_no_half_is_left(tmp_path, monkeypatch):
     coco, folder = make_tfds(tmp_path, ["val2017"])
     with pytest.raises(InputError, match="exists already"):
-        build(coco, tmp_path / "tfds")
+        build_records(coco, tmp_path / "tfds")
     with pytest.raises(InputError, match="is in no layout that is read"):
-        build(coco / "val2017", tmp_path / "other")
+        build_records(coco / "val2017", tmp_path / "other")
     with pytest.raises(InputError, match=r"has no split gone; it has val2017"):
-        build(coco, tmp_path / "other", ["gone"])
+        build_records(coco, tmp_path / "other", ["gone"])
     with monkeypatch.context() as patch:
         patch.setattr(tfds_build.shutil, "disk_usage", lambda _: tfds_build.shutil._ntuple_diskusage(1, 1, 0))
         with pytest.raises(InputError, match=r"has 0\.0 GB left and the data set needs"):
-            build(coco, tmp_path / "other")
+            build_records(coco, tmp_path / "other")
     written = []
 
     def fail(image, *rest):
@@ -197,7 +199,7 @@ def test_nothing_is_overwritten_and_no_half_is_left(tmp_path, monkeypatch):
     record = tfds_build._record
     monkeypatch.setattr(tfds_build, "_record", fail)
     with pytest.raises(OSError, match="No space left"):
-        build(coco, tmp_path / "other")
+        build_records(coco, tmp_path / "other")
     assert written and not list((tmp_path / "other" / "coco" / "2017").iterdir())
     # A build that was killed leaves a folder that is no data set.
     folder.rename(folder.with_name("incomplete.abc123_1.1.0"))

@@ -16,10 +16,10 @@ from reference_pack import ROOT, data_folder
 
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.data.detection_batches import detection_work
-from yolos_jax.data.loader import load
+from yolos_jax.data.loader import load_batches
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.datasets.tfds import index as tfds_index
-from yolos_jax.datasets.tfds.build import build
+from yolos_jax.datasets.tfds.build import build_records
 from yolos_jax.datasets.tfds.records import Records, find_dataset
 from yolos_jax.errors import InputError
 
@@ -36,7 +36,7 @@ def prepared(request, tmp_path_factory):
     root = tmp_path_factory.mktemp("prepared")
     coco = coco_folder(root / "coco") if which == "made" else data_folder(which)
     if builder == "ours":
-        return root, coco, build(coco, root)[0]
+        return root, coco, build_records(coco, root)[0]
     with pytest.MonkeyPatch.context() as patch:
         return root, coco, build_with_tfds(coco, root, patch)
 
@@ -86,7 +86,7 @@ def own_categories(tmp_path):
     categories = [{"id": 30, "name": "late"}, {"id": 4, "name": "early"}]
     boxes = [box(1, 1, [1, 1, 9, 9], 30), box(2, 1, [2, 2, 9, 9], 4)]
     coco = make_coco(tmp_path / "coco", [(64, 48)], "train2017", boxes, categories)
-    return coco, build(coco, tmp_path / "tfds")[0]
+    return coco, build_records(coco, tmp_path / "tfds")[0]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_workers_load_what_they_load_from_the_folder(made):
     batches = []
     for source, workers in ((folder, 0), (records, 0), (records, 1)):
         work = detection_work(source, TrainingPlan(source.examples.sizes, draw, 2, 2, 2, 0), 16, 8)
-        with contextlib.closing(load(work, 0, 6, workers)) as loaded:
+        with contextlib.closing(load_batches(work, 0, 6, workers)) as loaded:
             batches.append(list(loaded))
     for other in batches[1:]:
         for a, b in zip(batches[0], other, strict=True):

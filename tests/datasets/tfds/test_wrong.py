@@ -15,7 +15,7 @@ from reference_pack import ROOT
 
 from yolos_jax.data.augment import Pipeline
 from yolos_jax.data.detection_batches import detection_work
-from yolos_jax.data.loader import load
+from yolos_jax.data.loader import load_batches
 from yolos_jax.data.plan import EvaluationPlan
 from yolos_jax.datasets.layouts import tfds
 from yolos_jax.datasets.tfds import build as tfds_build
@@ -160,7 +160,7 @@ def test_a_image_that_cannot_be_decoded(tmp_path, monkeypatch):
         tfds_split(directory, "val2017")
     source = tfds_split(directory, "val2017", annotations=listed(coco, "val2017"))
     plan = EvaluationPlan(source.examples.sizes, Pipeline.of(Geometry(48, 96, 16, 6)), 2, 1)
-    with contextlib.closing(load(detection_work(source, plan, 16, 6), 0, len(plan), 0)) as loaded:
+    with contextlib.closing(load_batches(detection_work(source, plan, 16, 6), 0, len(plan), 0)) as loaded:
         (sentence,) = [told for batch in loaded for told in batch.skipped]
     reason = "it is in no format that Pillow reads"
     assert sentence == f"the image 3.jpg of {directory} (validation) cannot be read ({reason})."

@@ -44,7 +44,7 @@ def read(file: Path, folder: Path, complain: Complain, layout: str = NAME) -> An
 def image_folder(root: Path, split: str) -> Path:
     """Where the images of a split lie: `SPLIT/` or `images/SPLIT/` in any case of letters, else `images/`.
 
-    A split that is named otherwise than its folder, such as train2017 for `train/`, is found by its other names.
+    A split whose name differs from its folder's, such as train2017 for `train/`, is found by its other names.
     """
     inside = subfolder(root, "images", "data", "JPEGImages")
     names = split, *FAMILIES.get(family_of(split) or "", ())

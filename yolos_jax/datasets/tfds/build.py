@@ -17,7 +17,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
 from yolos_jax.datasets.tfds.index import index_of
-from yolos_jax.datasets.tfds.parts import Part, one_list, read_parts
+from yolos_jax.datasets.tfds.parts import CheckedSplit, one_list, read_parts
 from yolos_jax.datasets.tfds.records import FORMAT, Records
 from yolos_jax.errors import InputError, make_folder
 
@@ -38,7 +38,7 @@ class Summary(NamedTuple):
     shards: int
 
 
-def build(root: Path, out: Path, splits: Sequence[str] = (), boxes: str = "xywh") -> tuple[Path, list[Summary]]:
+def build_records(root: Path, out: Path, splits: Sequence[str] = (), boxes: str = "xywh") -> tuple[Path, list[Summary]]:
     """Writes `out/coco/2017/1.1.0` from the data set `root`, in any layout.
 
     Args:
@@ -85,7 +85,7 @@ def features_of(names: Sequence[str]) -> Any:
     return tfds.features.FeaturesDict(image | {"image/id": np.int64, "objects": tfds.features.Sequence(one)})
 
 
-def _write(folder: Path, parts: list[Part], names: dict[int, str]) -> list[Summary]:
+def _write(folder: Path, parts: list[CheckedSplit], names: dict[int, str]) -> list[Summary]:
     """Writes shards, then what describes them, and reads all of it back."""
     features = features_of(list(names.values()))
     infos, found = [], []
@@ -115,7 +115,9 @@ def _write(folder: Path, parts: list[Part], names: dict[int, str]) -> list[Summa
     return found
 
 
-def _write_shards(template: Any, part: Part, names: dict[int, str], features: Any) -> tuple[list[int], int, int]:
+def _write_shards(
+    template: Any, part: CheckedSplit, names: dict[int, str], features: Any
+) -> tuple[list[int], int, int]:
     """(records of every shard, bytes of all records, clipped boxes)."""
     count = shards_of(part.size, len(part.images))
     ends = [round(len(part.images) * (shard + 1) / count) for shard in range(count)]

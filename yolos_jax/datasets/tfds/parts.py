@@ -28,7 +28,7 @@ SPLIT_NAME = re.compile("[A-Za-z0-9_-]{1,100}")  # what TFDS makes names of shar
 FORMATS = ("JPEG", "MPO", "PNG", "BMP")
 
 
-class Part(NamedTuple):
+class CheckedSplit(NamedTuple):
     """A split, checked, as it will be written."""
 
     name: str  # of the split in TFDS
@@ -39,7 +39,7 @@ class Part(NamedTuple):
     size: int  # bytes of all images
 
 
-def read_parts(root: Path, splits: Sequence[str] = (), boxes: str = "xywh") -> list[Part]:
+def read_parts(root: Path, splits: Sequence[str] = (), boxes: str = "xywh") -> list[CheckedSplit]:
     """Reads and checks splits of a data set in any layout, by default those to train and to validate on.
 
     `InputError` if a split cannot be stored under its name, if two would share one, and as `read_part`.
@@ -61,7 +61,7 @@ def read_parts(root: Path, splits: Sequence[str] = (), boxes: str = "xywh") -> l
     return [read_part(read_split(found[split], options), split) for split in splits]
 
 
-def read_part(source: DataSet, split: str) -> Part:
+def read_part(source: DataSet, split: str) -> CheckedSplit:
     """Checks a split; `InputError` for anything that TFDS could not store or would store wrongly."""
     content, origin = source.ground_truth(), source.origin
     name = OTHER_NAMES.get(split, split)
@@ -93,7 +93,7 @@ def read_part(source: DataSet, split: str) -> Part:
     with ThreadPoolExecutor() as pool:
         sizes = pool.map(lambda image: _check_image(image, examples[image["id"]].file, data), images)
         bar = tqdm(sizes, f"checking {split}", len(images), unit="image", mininterval=1.0)
-        return Part(name, images, by_image, names, data, sum(bar))
+        return CheckedSplit(name, images, by_image, names, data, sum(bar))
 
 
 def _hash(split: str, file_name: str) -> bytes:
@@ -120,7 +120,7 @@ def _check_image(image: dict[str, Any], file: str, data: Callable[[int], bytes])
     return len(encoded)
 
 
-def one_list(parts: list[Part]) -> dict[int, str]:
+def one_list(parts: list[CheckedSplit]) -> dict[int, str]:
     """The categories of all splits: labels are numbered alike."""
     first, names = parts[0], dict(parts[0].names)
     for part in parts[1:]:

@@ -30,7 +30,7 @@ def find_dataset(root: str | Path, most: int = DEPTH) -> Path | None:
     """The folder of a TFDS data set: `root` itself, or the only one in it (as in `root/coco/2017/1.1.0`).
 
     None if there is none, or if `root` is a COCO folder. `InputError` if there are several, or if `root` is a
-    preparation that was never finished. At most so many folders deep is looked for one.
+    preparation that was never finished. Folders are searched down to a depth of `most`.
     """
     root = Path(root)
     if (root / INFO).is_file():

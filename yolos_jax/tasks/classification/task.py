@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from yolos_jax.config.recipes import ClassificationOptimizer, PretrainingConfig
+from yolos_jax.config.recipes import ClassificationOptimizer, PretrainingConfig, Recipe
 from yolos_jax.data.loader import LoadStep, Share
 from yolos_jax.data.settings import ClassViewSettings, MixingSettings
 from yolos_jax.datasets.class_folders import ClassFolders
@@ -42,7 +42,7 @@ from yolos_jax.weights import checkpoints
 
 
 def pretrain(
-    config: Any, workdir: str | Path, accept_differences: bool = False, devices: Sequence[jax.Device] | None = None
+    config: Recipe, workdir: str | Path, accept_differences: bool = False, devices: Sequence[jax.Device] | None = None
 ) -> Outcome:
     """Trains an image classifier as a recipe says, going on from the workdir's newest checkpoint if it has one.
 
@@ -50,10 +50,10 @@ def pretrain(
     """
     config = prepare(config, PretrainingConfig)
     options = options_of(config, accept_differences)
-    return loop.train(functools.partial(ClassificationTask, config), workdir, options, devices)
+    return loop.train_task(functools.partial(ClassificationTask, config), workdir, options, devices)
 
 
-def evaluate_classifier(config: Any, checkpoint: str | Path) -> ClassEvaluation:
+def evaluate_classifier(config: Recipe, checkpoint: str | Path) -> ClassEvaluation:
     """Top-1 and top-5 of a checkpoint on a recipe's validation split; `InputError` if they do not belong together.
 
     It turns on jax's compilation cache, as `tasks.detection.evaluate` does.
@@ -63,7 +63,7 @@ def evaluate_classifier(config: Any, checkpoint: str | Path) -> ClassEvaluation:
     return evaluator(params)
 
 
-def class_evaluator_for(config: Any, checkpoint: str | Path) -> tuple[dict, Meta, ClassEvaluator]:
+def class_evaluator_for(config: Recipe, checkpoint: str | Path) -> tuple[dict, Meta, ClassEvaluator]:
     """A checkpoint's parameters and meta, and what evaluates them as a recipe says."""
     config = prepare(config, PretrainingConfig)
     params, meta = checkpoints.load_any(checkpoint)
@@ -159,7 +159,7 @@ class ClassificationTask(RecipeTask):
         return self._loss(params, batch, divisors)
 
     def divisors(self, batch: ClassBatch) -> jax.Array:
-        return images_of(batch)
+        return image_count(batch)
 
     def name_of(self, index: int) -> str:
         return self.source.name(index)
@@ -250,7 +250,7 @@ def classification_loss(graph: Any, model: ClassifierConfig, drop_path: float, s
         heads = [logits.cls] if logits.distilled is None else [logits.cls, logits.distilled]
         ones = share if mixes else jnp.ones_like(share)
         each = sum(soft_cross_entropy(head, labels, ones, smoothing) for head in heads) / len(heads)
-        images = images_of(batch) if divisors is None else divisors
+        images = image_count(batch) if divisors is None else divisors
         total = jnp.where(valid, each, 0.0).sum() / images
         right = (logits.mean.argmax(-1) == labels) & valid
         terms = {"loss": total, "accuracy": right.sum() / images}
@@ -259,7 +259,7 @@ def classification_loss(graph: Any, model: ClassifierConfig, drop_path: float, s
     return loss
 
 
-def images_of(batch: ClassBatch) -> jax.Array:
+def image_count(batch: ClassBatch) -> jax.Array:
     """What the terms of a whole batch are divided by: its images, at least 1."""
     return jnp.maximum(jnp.asarray(batch.valid).sum(), 1).astype(jnp.float32)
 

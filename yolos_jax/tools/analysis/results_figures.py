@@ -12,8 +12,8 @@ from yolos_jax.tools.analysis.error_kinds import KINDS, ErrorCounts
 from yolos_jax.training.plotting import bar_style, line_style, new_figure, point_style, save_figure
 
 SHOWN = 100  # most categories of a figure: those with the most objects; the tables have all
-FEW = 7  # up to so many categories, each has a line of its own
-WRITTEN = 25  # up to so many categories, a confusion matrix has its numbers written in it
+FEW = 7  # up to this number of categories, each has a line of its own
+WRITTEN = 25  # up to this number of categories, a confusion matrix has its numbers written in it
 
 
 def mean_curve(categories: CategoryScores, iou: float) -> np.ndarray:

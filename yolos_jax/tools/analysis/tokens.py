@@ -15,7 +15,7 @@ from yolos_jax.tools.analysis.tables import write_rows
 
 SIZES = ("small", "medium", "large")
 BOUNDS = (32.0**2, 96.0**2)  # square pixels between them, as COCO's
-MOST_DRAWN = 5000  # images whose boxes are kept for the figure; COCO's validation split has so many
+MOST_DRAWN = 5000  # images whose boxes are kept for the figure; as many as COCO's validation split has
 
 
 class Drawn(NamedTuple):
@@ -31,7 +31,7 @@ class TokenTable:
     Args:
       det_tokens, num_classes: Q and K of the model.
       images: number of images of the split.
-      tokens: the first so many are kept for the figure, in the first `MOST_DRAWN` images.
+      tokens: number of tokens, from the first one, that are kept for the figure, in the first `MOST_DRAWN` images.
       confident: score from which a prediction counts as such.
     """
 
