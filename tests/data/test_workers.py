@@ -85,7 +85,7 @@ from pathlib import Path
 import grain
 from yolos_jax.data.augment import Pipeline, Resize
 from yolos_jax.data.detection_batches import detection_work
-from yolos_jax.data.loader import load
+from yolos_jax.data.loader import load_batches
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.datasets.examples import read_split
 from yolos_jax.datasets.opening import find_split
@@ -96,7 +96,7 @@ source = read_split(find_split(Path(sys.argv[1]), "train2017"), SplitOptions())
 plan = TrainingPlan(source.examples.sizes, Pipeline(Resize((48,), 96)), 4, 2, 1000, 0)
 
 def main():
-    batches = load(detection_work(source, plan, 16, 84), 0, int(sys.argv[2]), int(sys.argv[3]))
+    batches = load_batches(detection_work(source, plan, 16, 84), 0, int(sys.argv[2]), int(sys.argv[3]))
     print(own_folder().name, flush=True)
     for loaded in batches:
         if "stay" in sys.argv:

@@ -252,7 +252,7 @@ def test_impossible_configs_are_refused(wrong, sentence):
         ({"query_block": 0}, "model.query_block is 0; .* at least 1"),
         ({"max_side": 84.0}, "model.max_side is 84.0"),
         ({"max_side": True}, "model.max_side is True"),
-        ({"dtype": "float16"}, "model.compute_dtype is 'float16'; it must be 'float32' or 'bfloat16'"),
+        ({"compute_dtype": "float16"}, "model.compute_dtype is 'float16'; it must be 'float32' or 'bfloat16'"),
     ],
 )
 def test_impossible_computation_is_refused(wrong, sentence):

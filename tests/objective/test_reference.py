@@ -13,7 +13,8 @@ from yolos_jax.objective.losses import Targets, set_loss
 from yolos_jax.objective.matching import match, matching_cost
 from yolos_jax.objective.weights import LossWeights
 
-cost_of, loss_of = jax.jit(matching_cost), jax.jit(set_loss, static_argnames=("images_per_replica", "matcher"))
+cost_of = jax.jit(matching_cost, static_argnames="weights")
+loss_of = jax.jit(set_loss, static_argnames=("images_per_replica", "matcher", "weights"))
 pairs_of = jax.jit(match, static_argnames="matcher")
 TERMS = ("loss_total", "loss_ce", "loss_bbox", "loss_giou", "cardinality_error", "class_error")
 
@@ -68,7 +69,7 @@ def test_costs():
             ((0, 1, 0), "cost_l1"),
             ((0, 0, 1), "cost_giou"),
         ):
-            found = cost_of(logits, boxes, targets.labels, targets.boxes, LossWeights(*weights))
+            found = cost_of(logits, boxes, targets.labels, targets.boxes, weights=LossWeights(*weights))
             np.testing.assert_allclose(np.where(real, found, 0), np.where(real, want(key), 0), atol=1e-5, rtol=0)
 
 

@@ -201,6 +201,16 @@ def test_help_shows_the_values_of_the_recipe(call):
     assert "(default 'data/VOCdevkit')" in text and "(default (384, 512))" in text
 
 
+def test_the_code_of_a_recipe_runs_once(call, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "print('here')\nfrom yolos_jax.config.recipes import detection_recipe as get_config\n"
+    )
+    done = call(
+        "train.py", "--config", tmp_path / "mine.py", "--workdir", tmp_path, "--config.data.root", tmp_path / "no"
+    )
+    assert done.stdout.count("here") == 1 and "no does not exist" in done.stderr
+
+
 def test_recipes_are_listed_with_a_line_each(call):
     done = call("train.py", "--list")
     listed = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())

@@ -96,6 +96,7 @@ class RecipeParser(Parser):
         self.add_argument("--config", required=True, metavar="RECIPE", help=text)
         self.add_argument("--list", action=ListRecipes, nargs=0, help="name the recipes, a line each, and exit")
         self.tasks = tasks
+        self._loaded: dict[str, ConfigDict] = {}  # a recipe's code runs once
         named = self._named()
         self.declared = SETTINGS[tasks[0] if named is None else task_of(named)]
         values = {} if named is None else flat(named, self.declared)
@@ -117,10 +118,15 @@ class RecipeParser(Parser):
         named = [word.removeprefix("--config=") for word in words if word.startswith("--config=")]
         named += [after for word, after in itertools.pairwise(words) if word == "--config"]
         try:
-            recipe = load_recipe(named[-1]) if named else None
+            recipe = self._load(named[-1]) if named else None
         except InputError:  # which is reported when the flags are read
             return None
         return recipe if recipe is not None and task_of(recipe) in self.tasks else None
+
+    def _load(self, name: str) -> ConfigDict:
+        if name not in self._loaded:
+            self._loaded[name] = load_recipe(name)
+        return self._loaded[name]
 
     def add_process_flags(self) -> None:
         """Adds the flags of programs that run in several processes, for `launch.join`."""
@@ -138,7 +144,7 @@ class RecipeParser(Parser):
         logging.set_verbosity(logging.FATAL)  # libraries log errors that they also raise
         args = self.parse()
         try:
-            config = load_recipe(args.config)
+            config = self._load(args.config)
             if task_of(config) not in self.tasks:
                 require(config, self.tasks[0])
             for name, text in vars(args).items():
