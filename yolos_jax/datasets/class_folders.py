@@ -106,8 +106,9 @@ def refuse_other_classes(names: tuple[str, ...], origin: str, classes: tuple[tup
     if classes is None or classes[0] == names:
         return
     wanted, where = classes
-    more = sorted(set(names) - set(wanted), key=names.index)
-    less = sorted(set(wanted) - set(names), key=wanted.index)
+    in_both = set(names) & set(wanted)
+    more = [name for name in names if name not in in_both]
+    less = [name for name in wanted if name not in in_both]
     parts = [f"{listed(more)} only in {origin}"] if more else []
     parts += [f"{listed(less)} only in {where}"] if less else []
     differ = "; ".join(parts) or "the same ones in another order"

@@ -60,8 +60,12 @@ def split_digits(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     The same for every seed of the scenes, so that two folders never mix the splits.
     """
     random = np.random.default_rng(1797)
-    each = (random.permutation(np.flatnonzero(labels == label)) for label in range(10))
-    val, train = zip(*(np.split(members, [round(len(members) * HELD_OUT)]) for members in each))
+    train, val = [], []
+    for label in range(10):
+        members = random.permutation(np.flatnonzero(labels == label))
+        held_out = round(len(members) * HELD_OUT)
+        val.append(members[:held_out])
+        train.append(members[held_out:])
     return np.concatenate(train), np.concatenate(val)
 
 

@@ -100,12 +100,10 @@ def _headers(found: Annotations, images: Images, located: Located) -> dict[int, 
     if found.headers is not None:
         return {i["id"]: found.headers[i["id"]] for i in images if i["id"] in found.headers}
     absent = set(located.absent)
-    ids = [i["id"] for i in images if located.files.get(i["id"], "") not in ("", *absent)]
+    files = {image_id: file for image_id, file in located.files.items() if file not in absent}
     if found.packed is None:
-        headers = read_headers([located.files[image_id] for image_id in ids])
-    else:
-        headers = read_headers(ids, functools.partial(_packed_header, found.packed, located.files))
-    return dict(zip(ids, headers))
+        return dict(zip(files, read_headers(list(files.values()))))
+    return dict(zip(files, read_headers(list(files), functools.partial(_packed_header, found.packed, files))))
 
 
 def _packed_header(packed: PackedImages, files: Mapping[int, str], image_id: int) -> Header:
@@ -245,7 +243,7 @@ def _orphan_note(content: Content, origin: str) -> list[str]:
     orphans = orphans_of(content)
     if not orphans:
         return []
-    first = next(iter(orphans))
+    first, *_ = orphans
     of = f"of images that are not listed, such as image id {first}"
     return [f"{sum(orphans.values())} annotations of {origin} are {of}; they are ignored"]
 

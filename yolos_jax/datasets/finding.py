@@ -117,9 +117,9 @@ class Finder:
         """A note of the names that were found under another spelling."""
         if not self.renamed:
             return []
-        name, path = next(iter(self.renamed.items()))
+        first, *_ = self.renamed
         images = f"{len(self.renamed)} images of {origin} are found under another spelling"
-        return [f"{images}, such as {name!r} as {path}"]
+        return [f"{images}, such as {first!r} as {self.renamed[first]}"]
 
     def _fits(self, name: str) -> list[str]:
         """Paths in the folder that another spelling of a name can mean, of the closest kind that has any."""

@@ -39,7 +39,8 @@ def open_split(
     Raises:
       MissingSplit: there is no such split; other `InputError`s say what is wrong with it.
     """
-    split, annotations, images = (getattr(data, f"{which}_{name}") for name in ("split", "annotations", "images"))
+    split = getattr(data, f"{which}_split")
+    annotations, images = getattr(data, f"{which}_annotations"), getattr(data, f"{which}_images")
     options = SplitOptions(
         which=which,
         num_classes=num_classes,

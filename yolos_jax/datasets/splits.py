@@ -19,7 +19,8 @@ class MissingSplit(InputError):
 
 def family_of(name: str) -> str | None:
     """`train`, `val` or `test` for one of its names; None for any other name."""
-    return next((family for family, names in FAMILIES.items() if name.lower() in names), None)
+    families = [family for family, names in FAMILIES.items() if name.lower() in names]
+    return families[0] if families else None
 
 
 def choose(wanted: str, present: Iterable[str], where: str) -> tuple[str, list[str]]:

@@ -266,7 +266,9 @@ def verdict(problems: Sequence[Problem]) -> str:
 
 def counted(n: int, one: str, many: str = "") -> str:
     """`1 box`, `2 boxes`: a number with its noun."""
-    return f"{n} {one if n == 1 else many or one + 's'}"
+    if n == 1:
+        return f"1 {one}"
+    return f"{n} {many or one + 's'}"
 
 
 def _rows(values: dict[str, str]) -> list[str]:

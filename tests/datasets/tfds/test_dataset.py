@@ -133,7 +133,7 @@ def test_where_a_data_set_is_found(tmp_path, made, own):
 def test_splits_by_either_name(made):
     _, directory = made
     assert Records(directory, "val2017").split == Records(directory, "validation").split == "validation"
-    with pytest.raises(InputError, match="has no split 'test2017'; it has train, validation"):
+    with pytest.raises(InputError, match="the split test2017 does not exist in .*; it has train, validation"):
         Records(directory, "test2017")
 
 

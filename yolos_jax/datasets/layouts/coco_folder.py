@@ -20,7 +20,7 @@ KEYS = (b'"images"', b'"annotations"', b'"categories"')
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """The splits of a folder in this layout, by name; none if it is of another one."""
+    """What opens each split of a folder, by its name; nothing if the folder is in another layout."""
     if root.is_file():
         return {root.stem: partial(read, root, root.parent)} if _is_coco(root) else {}
     found = dict(_fiftyone(root))
@@ -32,10 +32,10 @@ def read(file: Path, folder: Path, complain: Complain, layout: str = NAME) -> An
     if not folder.is_dir():
         raise InputError(f"the folder of images {folder} does not exist.")
     content, notes = read_annotations(file, complain, sizes=False), []
-    hidden = {i["id"]: i for i in content["images"] if is_hidden(re.split(r"[/\\]", i["file_name"])[-1])}
+    hidden = {i["id"]: i["file_name"] for i in content["images"] if is_hidden(re.split(r"[/\\]", i["file_name"])[-1])}
     if hidden:
-        name = next(iter(hidden.values()))["file_name"]
-        notes = [f"{len(hidden)} hidden files such as {name} that {file} lists are no images and are left out"]
+        first, *_ = hidden.values()
+        notes = [f"{len(hidden)} hidden files such as {first} that {file} lists are no images and are left out"]
         content["images"] = [i for i in content["images"] if i["id"] not in hidden]
         content["annotations"] = [a for a in content["annotations"] if a["image_id"] not in hidden]
     return Annotations(layout, str(file), folder, content, notes, by_spelling=True, reopens=True)
@@ -48,11 +48,8 @@ def image_folder(root: Path, split: str) -> Path:
     """
     inside = subfolder(root, "images", "data", "JPEGImages")
     names = split, *FAMILIES.get(family_of(split) or "", ())
-    places = [subfolder(folder, *names) for folder in (root, inside) if folder]
-    named = next((place for place in places if place), None)
-    if named or family_of(split) is None:
-        return named or inside or root
-    return inside or root / split
+    named = subfolder(root, *names) or (subfolder(inside, *names) if inside else None)
+    return named or inside or (root if family_of(split) is None else root / split)
 
 
 def files(root: Path) -> Iterator[tuple[str, Path]]:

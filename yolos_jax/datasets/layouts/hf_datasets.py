@@ -15,7 +15,7 @@ ROWS = 1000  # that are looked at together
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """The splits of a folder in this layout, by name; none if it is of another one. Needs no package."""
+    """What opens each split of a folder, by its name; nothing if the folder is in another layout. Needs no package."""
     if (root / "state.json").is_file() and any(root.glob("*.arrow")):
         return {"train": partial(read, root, "", [])}
     if (root / "dataset_dict.json").is_file():
@@ -95,7 +95,8 @@ def _class_names(feature: Any) -> list[str] | None:
     while hasattr(feature, "feature"):  # a list of something
         feature = feature.feature
     inside = feature[0] if isinstance(feature, list) else feature
-    named = next((inside[key] for key in CATEGORIES if key in inside), None) if hasattr(inside, "keys") else None
+    columns = [inside[key] for key in CATEGORIES if key in inside] if hasattr(inside, "keys") else []
+    named = columns[0] if columns else None
     while named is not None and not hasattr(named, "names"):
         named = named[0] if isinstance(named, list) else getattr(named, "feature", None)
     return list(named.names) if named is not None else None

@@ -16,7 +16,7 @@ FILE = "metadata.jsonl"
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """The splits of a folder in this layout, by name; none if it is of another one."""
+    """What opens each split of a folder, by its name; nothing if the folder is in another layout."""
     places = (root, root / "data", *sorted(root.glob("*/")), *sorted(root.glob("data/*/")))
     files = [place / FILE for place in dict.fromkeys(places) if not is_hidden(place.name) and (place / FILE).is_file()]
     files = [file for file in files if _has_objects(file)]
@@ -28,7 +28,8 @@ def splits(root: Path) -> dict[str, OpenAnnotations]:
 
 def read(file: Path, files: list[Path], complain: Complain) -> Annotations:
     """Reads a split; categories that are names are numbered 0, 1, ... in the order of those of all `files`."""
-    numbers, notes = names_of(objects for each in files for _, objects in _lines(each)), []
+    numbers = names_of(objects for each in files for _, objects in _lines(each))
+    notes = []
     images: list[dict[str, Any]] = []
     found = Objects(numbers.get, str(file), complain)
     for name, objects in _lines(file):
@@ -60,6 +61,7 @@ def _has_objects(file: Path) -> bool:
     """Whether the first line has a box for each object; other metadata are of classification and the like."""
     try:
         with open(file, encoding="utf-8-sig") as stream:
-            return "objects" in json.loads(next((line for line in stream if line.strip()), "{}"))
+            lines = (line for line in stream if line.strip())
+            return "objects" in json.loads(next(lines, "{}"))
     except (OSError, ValueError, TypeError):
         return False

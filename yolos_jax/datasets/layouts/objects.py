@@ -14,10 +14,12 @@ CROWDS = ("iscrowd", "is_crowd")
 def column(objects: Any, names: Iterable[str]) -> list[Any] | None:
     """A column of an image's objects, which are a mapping of columns or a list of mappings; None if it has none."""
     if isinstance(objects, list):
-        name = next((name for name in names if objects and isinstance(objects[0], dict) and name in objects[0]), None)
-        return [each.get(name) for each in objects] if name else ([] if not objects else None)
-    name = next((name for name in names if name in objects), None)
-    return (objects[name] or []) if name else None
+        if not objects:
+            return []
+        present = [name for name in names if isinstance(objects[0], dict) and name in objects[0]]
+        return [each.get(present[0]) for each in objects] if present else None
+    present = [name for name in names if name in objects]
+    return (objects[present[0]] or []) if present else None
 
 
 def names_of(rows: Iterable[Any]) -> dict[str | int, int]:

@@ -11,7 +11,7 @@ FILE = "_annotations.coco.json"
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """The splits of a folder in this layout, by name; none if it is of another one."""
+    """What opens each split of a folder, by its name; nothing if the folder is in another layout."""
     files = [root / FILE] if (root / FILE).is_file() else sorted(root.glob(f"*/{FILE}"))
     return {file.parent.name: partial(read, file) for file in files}
 

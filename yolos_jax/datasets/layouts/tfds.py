@@ -36,7 +36,7 @@ class RecordImages:
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """The splits of a folder in this layout, by name; none if it is of another one."""
+    """What opens each split of a folder, by its name; nothing if the folder is in another layout."""
     directory = directory_of(root)
     return {split: partial(read, directory, split, None) for split in splits_of(directory)} if directory else {}
 

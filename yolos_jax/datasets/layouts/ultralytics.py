@@ -11,8 +11,8 @@ import yaml
 
 from yolos_jax.datasets.annotations import Annotations, Complain, OpenAnnotations
 from yolos_jax.datasets.layouts import yolo_labels
-from yolos_jax.datasets.listing import hidden_note, images_below, is_hidden, subfolder
-from yolos_jax.datasets.splits import FAMILIES
+from yolos_jax.datasets.listing import folders_in, hidden_note, images_below, is_hidden, subfolder
+from yolos_jax.datasets.splits import FAMILIES, family_of
 from yolos_jax.errors import InputError
 
 NAME = "ultralytics' YOLO"
@@ -61,7 +61,7 @@ def _yaml_in(root: Path) -> Path | None:
 
 
 def _about(file: Path) -> dict[str, Any] | None:
-    """What a yaml says, if it describes a data set."""
+    """The content of a yaml, if it describes a data set."""
     try:
         about = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, OSError, ValueError):
@@ -73,7 +73,8 @@ def _about(file: Path) -> dict[str, Any] | None:
 def _base(file: Path, about: dict[str, Any]) -> Path:
     """Where the yaml's paths start: its `path`, if that exists from here or from beside it, else its folder."""
     said = os.path.expanduser(str(about.get("path") or "."))
-    return next((p for p in (file.parent / said, Path(said)) if p.is_dir()), file.parent)
+    folders = [place for place in (file.parent / said, Path(said)) if place.is_dir()]
+    return folders[0] if folders else file.parent
 
 
 def _names(file: Path, about: dict[str, Any]) -> dict[int, str]:
@@ -107,13 +108,12 @@ def _images(place: Path, base: Path, hidden: list[str]) -> Iterator[str]:
 
 def _without_yaml(root: Path) -> dict[str, OpenAnnotations]:
     """Splits of images/ and labels/ whose classes are named in a text file, as labelImg and Label Studio write it."""
-    images, labels = (subfolder(root, name) for name in ("images", "labels"))
+    images, labels = subfolder(root, "images"), subfolder(root, "labels")
     lists = [f for folder in (root, labels) if folder for f in (folder / name for name in LISTS) if f.is_file()]
     if not (images and labels and lists):
         return {}
     lines = lists[0].read_text(encoding="utf-8-sig").splitlines()
     names = {key: name.strip() for key, name in enumerate(lines) if name.strip()}
-    usual = {name for family in FAMILIES.values() for name in family}
-    inside = [entry.name for entry in os.scandir(images) if entry.is_dir() and entry.name.lower() in usual]
-    places = {name: images / name for name in sorted(inside)} or {"all": images}
+    inside = [folder for folder in folders_in(images) if family_of(folder.name)]
+    places = {folder.name: folder for folder in inside} or {"all": images}
     return {split: partial(read, lists[0], root, str(place), names, False) for split, place in places.items()}

@@ -98,7 +98,8 @@ def _stems(file: Path) -> list[str]:
 
 def _images(folder: Path) -> dict[str, str]:
     """Names of images by their stems."""
-    endings, found = image_endings(), (os.path.splitext(entry.name) for entry in os.scandir(folder))
+    endings = image_endings()
+    found = [os.path.splitext(entry.name) for entry in os.scandir(folder)]
     return {stem: stem + ending for stem, ending in found if ending.lower() in endings and not is_hidden(stem)}
 
 
@@ -111,9 +112,8 @@ def _flat(root: Path) -> Iterable[tuple[str, Part]]:
 
 def _part(folder: Path) -> Part | None:
     xml = subfolder(folder, "Annotations") or folder
-    first = (
-        next((f for f in xml.iterdir() if f.suffix == ".xml" and not is_hidden(f.name)), None) if xml.is_dir() else None
-    )
+    files = (file for file in xml.glob("*.xml") if not is_hidden(file.name))
+    first = next(files, None)
     if first is None or not re.search(rb"<annotation[\s>]", first.read_bytes()[:SNIFF]):
         return None
     return Part(xml, subfolder(folder, "JPEGImages", "images") or (folder if xml == folder else xml), None)

@@ -51,8 +51,9 @@ def _record(path: str) -> Record:
         root = parse(path).getroot()
         objects = tuple(_object(each) for each in root.iterfind("object"))
         size: Any = root.find("size")
-        width, height = (_number(size, key) if size is not None else 0 for key in ("width", "height"))
-        return Record(root.findtext("filename", "").strip(), int(width), int(height), objects)
+        width = 0 if size is None else int(_number(size, "width"))
+        height = 0 if size is None else int(_number(size, "height"))
+        return Record(root.findtext("filename", "").strip(), width, height, objects)
     except (ParseError, DefusedXmlException, OSError, ValueError) as error:
         return Record(wrong=f"{path} cannot be read ({' '.join(str(error).split())}); repair or remove it.")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from PIL import Image
 
 from yolos_jax.datasets.class_folders import refuse_other_classes, spread
-from yolos_jax.datasets.splits import choose
 from yolos_jax.datasets.tfds.records import Records
 from yolos_jax.images.reading import UnreadableImage, decode, decoding
 
@@ -52,6 +51,3 @@ class ClassRecords(Records):
         """A hash of the classes, and of the shards' names and sizes and which records are used."""
         shards = [(shard.name, shard.stat().st_size) for shard in self.shards]
         return hashlib.sha256(repr((list(self.names), shards, len(self))).encode()).hexdigest()[:16]
-
-    def _named(self, split: str, splits: list[str]) -> str:
-        return choose(split, splits, str(self.directory))[0]

@@ -19,10 +19,10 @@ from yolos_jax.datasets.headers import ORIENTATION, SWAPS
 from yolos_jax.datasets.opening import recognise
 from yolos_jax.datasets.settings import SplitOptions
 from yolos_jax.datasets.splits import MissingSplit, family_of
-from yolos_jax.datasets.tfds.records import OTHER_NAMES
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import DAMAGED, UnreadableImage
 
+OTHER_NAMES = {"train2017": "train", "val2017": "validation", "test2017": "test"}  # what TFDS calls COCO's splits
 SPLIT_NAME = re.compile("[A-Za-z0-9_-]{1,100}")  # what TFDS makes names of shards of
 # Formats that every reader of TFDS decodes to one image; their bytes are stored as they are.
 FORMATS = ("JPEG", "MPO", "PNG", "BMP")

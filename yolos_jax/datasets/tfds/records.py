@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from yolos_jax.datasets.coco_names import COCO_NAMES
-from yolos_jax.datasets.splits import MissingSplit
+from yolos_jax.datasets.splits import choose
 from yolos_jax.errors import InputError
 
 INFO = "dataset_info.json"  # written last: a folder without it is no finished preparation
@@ -23,7 +23,6 @@ FIELDS |= {"objects/label": "ClassLabel"}
 NAMES = "objects-label.labels.txt"
 LEAST_SHARD = 65536  # bytes of the smallest array_record file
 ANEW = "copy or prepare the data set anew."
-OTHER_NAMES = {"train2017": "train", "val2017": "validation", "test2017": "test"}
 
 
 def find_dataset(root: str | Path, most: int = DEPTH) -> Path | None:
@@ -71,9 +70,7 @@ class Records:
         self.directory, info = directory, _builder(directory).info
         self._check_features(info.features)
         splits = info.splits
-        self.split = self._named(split, list(splits))
-        if self.split not in splits:
-            raise MissingSplit(f"{directory} has no split {split!r}; it has {', '.join(sorted(splits)) or 'none'}.")
+        self.split, _ = choose(split, sorted(splits), str(directory))
         self._length = int(splits[self.split].num_examples)
         self.shards = [Path(str(path)) for path in splits[self.split].filepaths]
         self._check_shards(splits[self.split].shard_lengths)
@@ -115,10 +112,6 @@ class Records:
         parts = {"image": ["image"], "labelled": [name for name in ("image", "label") if name in features]}
         some = {what: tfds.features.FeaturesDict({n: features[n] for n in names}) for what, names in parts.items()}
         return data, {"whole": features, **some}, {"image": tfds.decode.SkipDecoding()}
-
-    def _named(self, split: str, splits: list[str]) -> str:
-        """What the data set calls a split."""
-        return split if split in splits else OTHER_NAMES.get(split, split)
 
     def _check_features(self, features: Any) -> None:
         inner: Any = getattr(features["objects"], "feature", None) if "objects" in features else None
