@@ -27,7 +27,7 @@ from benchmarks.ours import Ours
 from benchmarks.tables import model_rows
 from benchmarks.timing import memory_of
 from yolos_jax.errors import InputError, clear_errors
-from yolos_jax.tools.analysis.costs import environment, first_sizes, published_rows, table
+from yolos_jax.tools.analysis.costs import cost_table, environment, first_sizes, published_rows
 from yolos_jax.tools.analysis.multiply_adds import multiply_adds, parameter_count
 from yolos_jax.tools.analysis.tables import markdown
 
@@ -43,7 +43,7 @@ def main() -> None:
     found: dict[str, Any] = {"environment": environment(device), "rows": []}
     if arguments.sizes_of:
         found["published"] = published_rows(first_sizes(arguments.sizes_of))
-        print(table(found["published"]))
+        print(cost_table(found["published"]))
     for case in cases_of(arguments) if arguments.works else []:
         if not arguments.skip_check:
             agree(case, device, bool(sides), arguments.matcher)

@@ -49,7 +49,7 @@ def detect(
 
 
 class Detector:
-    """A detector ready for images of any size and kind; made by `Detector.load`."""
+    """Detects in images of any size and kind; made by `Detector.load`."""
 
     def __init__(
         self, params: dict, meta: Meta, short_side: int | None = None, max_side: int | None = None, batch_size: int = 1
@@ -126,9 +126,14 @@ class Detector:
     def _run(self, images: list[np.ndarray], sizes: list[tuple[int, int]]) -> Queries:
         """`Queries`, in numpy, of sized images whose original (width, height) are `sizes`; compiled once a bucket."""
         config, shape = self.config, (len(images), self.config.det_tokens)
-        logits, boxes, pixels = (np.zeros((*shape, n), np.float32) for n in (config.num_classes + 1, 4, 4))
-        out = Queries(logits, boxes, np.zeros(shape, np.float32), np.zeros(shape, np.int32), pixels)
-        alike: dict[tuple, list[int]] = {}
+        out = Queries(
+            logits=np.zeros((*shape, config.num_classes + 1), np.float32),
+            boxes=np.zeros((*shape, 4), np.float32),
+            scores=np.zeros(shape, np.float32),
+            labels=np.zeros(shape, np.int32),
+            pixels=np.zeros((*shape, 4), np.float32),
+        )
+        alike: dict[tuple, list[int]] = {}  # images by the program that computes them
         for i, image in enumerate(images):
             rows, columns = to_patches(image, config.patch_size).shape[:2]
             alike.setdefault((rounded_tokens(rows * columns), image.dtype), []).append(i)
@@ -139,8 +144,9 @@ class Detector:
                 batch = pack([images[i] for i in part], tokens, self.batch_size, config.patch_size, most)
                 size = np.ones((self.batch_size, 2), np.float32)
                 size[: len(part)] = [sizes[i] for i in part]
-                for array, found in zip(out, jax.device_get(self._detect(self._params, *batch, size))):
-                    array[part] = found[: len(part)]
+                found = jax.device_get(self._detect(self._params, *batch, size))
+                for whole, computed in zip(out, found):
+                    whole[part] = computed[: len(part)]
         return out
 
     @overload

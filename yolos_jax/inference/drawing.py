@@ -39,7 +39,7 @@ def draw_boxes(image: Image.Image, boxes: np.ndarray, classes: Iterable[int], te
     corners = inside(np.asarray(boxes, np.float64).reshape(-1, 4) * factor, out.size)
     colours = [colour_of(int(label)) for label in classes]
     pen, width = ImageDraw.Draw(out), line_width(out.size)
-    for corner, colour in list(zip(corners, colours))[::-1]:  # the best lie on top
+    for corner, colour in reversed(list(zip(corners, colours))):  # the best lie on top
         pen.rectangle([int(v) for v in corner], outline=colour, width=width)
     for label, colour in zip(place_labels(out.size, corners, texts), colours):
         if label is not None:
@@ -82,8 +82,9 @@ def colour_of(label: int) -> Colour:
 
 def text_colour(background: Colour) -> Colour:
     """Black or white, whichever has the higher contrast by WCAG 2.1: at least 4.58 for any colour."""
-    r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in background))
-    luminance = 0.2126 * r + 0.7152 * g + 0.0722 * b
+    shares = np.array(background) / 255
+    linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ (0.2126, 0.7152, 0.0722)
     return (0, 0, 0) if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else (255, 255, 255)
 
 
@@ -135,7 +136,9 @@ def candidates(corner: np.ndarray, label: tuple[int, int], size: tuple[int, int]
     Above the box, inside its top, below it, inside its bottom; the same at the box's right; then all over the image,
     places nearer to the first one before others.
     """
-    (x0, y0, x1, y1), (width, height), limits = (int(v) for v in corner), label, np.subtract(size, label)
+    x0, y0, x1, y1 = (int(v) for v in corner)
+    width, height = label
+    limits = np.subtract(size, label)
     rows = (y0 - height, y0, y1 + 1, y1 + 1 - height)
     close = np.array([(x, y) for x in (x0, x1 + 1 - width) for y in rows])
     close = close[((close >= 0) & (close <= limits)).all(1)]

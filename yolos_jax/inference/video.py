@@ -49,15 +49,19 @@ def stills(source: Input, upright: bool = True) -> Iterator[Still]:
                 raise UnreadableImage(f"the video {source.name} has no frames.")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            rate, first = float(stream.average_rate or stream.guessed_rate or 25), None
+            rate = float(stream.average_rate or stream.guessed_rate or 25)
+            first = None
             for number, frame in enumerate(container.decode(stream)):
                 seconds = number / rate if frame.time is None else float(frame.time)
                 first = seconds if first is None else first
                 image = frame.to_image()
-                turn = int(getattr(frame, "rotation", 0) or 0) if upright else 0
-                yield Still(number, round(seconds - first, 6), image.rotate(turn, expand=True) if turn else image)
+                turn = getattr(frame, "rotation", 0)
+                if upright and turn:
+                    image = image.rotate(int(turn), expand=True)
+                yield Still(number, round(seconds - first, 6), image)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        reason = " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = " ".join(reason.split())
         raise UnreadableImage(f"the {source.kind} {source.name} cannot be read ({reason}).") from error
 
 

@@ -106,9 +106,9 @@ def cost() -> None:
     if args.out:
         refuse_existing(args.out, args.overwrite, "cost.json", "cost.csv")
 
-    from yolos_jax.programs.examine_cost import report
+    from yolos_jax.programs.examine_cost import report_cost
 
-    report(args)
+    report_cost(args)
 
 
 def positions() -> None:

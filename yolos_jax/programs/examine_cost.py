@@ -24,33 +24,35 @@ from yolos_jax.training.checkpoint_files import Meta
 TYPICAL = (640, 480)  # pixels of COCO's most frequent size, where no sizes are given
 
 
-def report(args: Any) -> None:
+def report_cost(args: Any) -> None:
     """Prints and writes what the flags ask for."""
     say(keep_compiled(AUTO))
     sizes = costs.first_sizes(args.sizes_of) if args.sizes_of else np.array([TYPICAL])
     if not args.sizes_of:
         print("note: without --sizes-of these are the numbers of one image of {}x{} pixels".format(*TYPICAL))
     models = models_of(args)
-    images = [Path(one.name) for one in still_images([str(args.pictures)])[: costs.IMAGES]] if args.pictures else []
+    images: list[Path] = []
+    if args.pictures:
+        images = [Path(image.name) for image in still_images([str(args.pictures)])[: costs.IMAGES]]
     if args.out:
         make_folder(args.out)
     if args.checkpoint or args.short_side:
         rows = [costs.cost_row(name, meta.model, geometry, sizes) for name, _, meta, geometry in models]
     else:
         rows = costs.published_rows(sizes, args.variants)
-    print(costs.table(rows))
-    for sentence in costs.differences(rows) if args.sizes_of else []:
+    print(costs.cost_table(rows))
+    for sentence in costs.differences_from_paper(rows) if args.sizes_of else []:
         print(sentence)
     found: dict[str, Any] = {"rows": rows}
     if args.xla:
-        found["xla"] = [counted(name, meta, geometry, sizes[0]) for name, _, meta, geometry in models]
-        print(markdown([shown(row) for row in found["xla"]]))
+        found["xla"] = [xla_row(name, meta, geometry, sizes[0]) for name, _, meta, geometry in models]
+        print(markdown([rounded(row) for row in found["xla"]]))
         print("XLA also counts norms, softmax, GELU and the resizing of the positions.")
     if images:
         found |= {"environment": costs.environment(jax.devices()[0]), "speed": []}
         for name, params, meta, geometry in models:
-            found["speed"].append(speed(name, params, meta, geometry, images))
-        print(markdown([shown(row) for row in found["speed"]]))
+            found["speed"].append(speed_row(name, params, meta, geometry, images))
+        print(markdown([rounded(row) for row in found["speed"]]))
     if args.out:
         (args.out / "cost.json").write_text(json.dumps(found, indent=1) + "\n")
         write_rows(args.out / "cost.csv", rows)
@@ -67,13 +69,13 @@ def models_of(args: Any) -> list[tuple[str, dict | None, Meta, Geometry]]:
     out: list[tuple[str, dict | None, Meta, Geometry]] = []
     for name in args.variants:
         meta = Meta(variant(name), {})
-        sides = [args.short_side] if args.short_side else [max(row[1] for row in costs.PAPER if row[0] == name)]
-        geometry = Geometry.of(sides[0], args.max_side or 0, meta.model.patch_size, Compute.max_side)
+        largest = max(short_side for published, short_side, *_ in costs.PAPER if published == name)
+        geometry = Geometry.of(args.short_side or largest, args.max_side or 0, meta.model.patch_size, Compute.max_side)
         out.append((name, None, meta, geometry))
     return out
 
 
-def counted(name: str, meta: Meta, geometry: Geometry, size: np.ndarray) -> dict[str, Any]:
+def xla_row(name: str, meta: Meta, geometry: Geometry, size: np.ndarray) -> dict[str, Any]:
     """XLA's count beside the formula's, of one image."""
     width, height = (side // meta.model.patch_size for side in geometry.size(*map(int, size)))
     formula = multiply_adds(meta.model, height, width).total
@@ -81,16 +83,14 @@ def counted(name: str, meta: Meta, geometry: Geometry, size: np.ndarray) -> dict
     return {"model": name, "rows": height, "columns": width, "formula": formula, "XLA": xla, "ratio": xla / formula}
 
 
-def speed(name: str, params: dict | None, meta: Meta, geometry: Geometry, images: list[Path]) -> dict[str, Any]:
+def speed_row(name: str, params: dict | None, meta: Meta, geometry: Geometry, images: list[Path]) -> dict[str, Any]:
     """Images a second at batch 1; a variant's parameters are random, which does not matter for speed."""
     params = params or build(meta.model, 0, "from_nothing")[1]
     detector = Detector(params, meta, geometry.short_side, geometry.max_side)
-    found = costs.frames_per_second(detector, images)
-    return {"model": name, "short side": geometry.short_side, "images": len(images)} | {
-        f"images/s, {what}": value for what, value in found.items()
-    }
+    speeds = {f"images/s, {what}": value for what, value in costs.frames_per_second(detector, images).items()}
+    return {"model": name, "short side": geometry.short_side, "images": len(images)} | speeds
 
 
-def shown(row: dict[str, Any]) -> dict[str, str]:
+def rounded(row: dict[str, Any]) -> dict[str, str]:
     """Numbers as people read them."""
     return {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in row.items()}

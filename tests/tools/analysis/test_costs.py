@@ -16,7 +16,7 @@ from yolos_jax.tools.analysis.costs import (
     PAPER,
     cost_row,
     counted_by_xla,
-    differences,
+    differences_from_paper,
     first_sizes,
     frames_per_second,
     published_rows,
@@ -52,10 +52,10 @@ def test_differences_are_explained_by_the_pictures():
     geometry = Geometry.of(800, 0, 16, 84)
     row = cost_row("s", VARIANTS["s"], geometry, np.array([[640, 480]]))
     paper = float(multiply_adds(VARIANTS["s"], 50, 60, True).total)
-    (sentence,) = differences([row | {"paper": paper}])
+    (sentence,) = differences_from_paper([row | {"paper": paper}])
     needed = int(sentence.split("about ")[1].split()[0])
     assert abs(needed - 50 * 60) <= 30 and sentence.endswith("the 1 images here have 3300.")
-    assert differences([row | {"paper": row["multiply_adds_as_published"] / 1.015}]) == []
+    assert differences_from_paper([row | {"paper": row["multiply_adds_as_published"] / 1.015}]) == []
 
 
 def test_the_first_hundred(tmp_path):
@@ -72,7 +72,7 @@ def test_most_of_the_papers_table_is_within_two_per_cent():
     """Over other pictures of COCO; those that are not are few and explained."""
     rows = published_rows(first_sizes(data_folder("coco_tiny80") / "annotations" / "instances_val2017.json"))
     off = [abs(row["multiply_adds_as_published"] / row["paper"] - 1) for row in rows]
-    assert len(differences(rows)) == sum(value > 0.02 for value in off)
+    assert len(differences_from_paper(rows)) == sum(value > 0.02 for value in off)
 
 
 def test_speed():

@@ -27,6 +27,7 @@ from yolos_jax.tools.analysis.tables import markdown
 
 IMAGES = 100  # of the split, the first ones by their place in the annotation file
 NOTABLE = 0.02  # difference from the paper that is explained
+PARTS = "embedding", "linear", "attention", "heads"  # of `MultiplyAdds`
 # variant, short side, billions of multiply-adds, images per second on a 1080 Ti, AP (arXiv 2106.00666)
 PAPER = (
     ("ti", 256, 3.4, 114, 23.1), ("ti", 432, 11.7, 84, 28.6), ("ti", 512, 18.8, 60, 28.7), ("ti", 528, 20.7, 51, 30.0),
@@ -61,19 +62,22 @@ def cost_row(name: str, config: YolosConfig, geometry: Geometry, sizes: np.ndarr
     `multiply_adds_as_published` computes all tokens of the last block; `multiply_adds` and the parts are of what is
     computed here.
     """
-    grids = (
-        resized_sizes(sizes, geometry.short_side, geometry.max_side, config.patch_size)[:, ::-1] // config.patch_size
-    )
+    resized = resized_sizes(sizes, geometry.short_side, geometry.max_side, config.patch_size)
+    grids = resized[:, ::-1] // config.patch_size
     parts = np.mean([multiply_adds(config, int(h), int(w)) for h, w in grids], axis=0)
-    whole, ours = (mean_multiply_adds(config, grids, as_published) for as_published in (True, False))
     return {
-        "variant": name, "short_side": geometry.short_side, "parameters": parameter_count(config),
-        "images": len(sizes), "patches": float(grids.prod(1).mean()), "multiply_adds_as_published": whole,
-        "multiply_adds": ours, **dict(zip(("embedding", "linear", "attention", "heads"), map(float, parts))),
-    }  # fmt: skip
+        "variant": name,
+        "short_side": geometry.short_side,
+        "parameters": parameter_count(config),
+        "images": len(sizes),
+        "patches": float(grids.prod(1).mean()),
+        "multiply_adds_as_published": mean_multiply_adds(config, grids, as_published=True),
+        "multiply_adds": mean_multiply_adds(config, grids),
+        **dict(zip(PARTS, parts.tolist())),
+    }
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def cost_table(rows: Sequence[dict[str, Any]]) -> str:
     """Rows of `cost_row` as markdown, with what the paper says of them."""
     return markdown([_shown(row) for row in rows])
 
@@ -88,13 +92,13 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
     if "paper" in row:
         shown["the paper's"] = f"{row['paper'] / 1e9:g} G ({100 * (whole / row['paper'] - 1):+.1f} %)"
     shown["multiply-adds here"] = f"{row['multiply_adds'] / unit:.1f} {name}"
-    shown |= {part: f"{row[part] / unit:.2f} {name}" for part in ("embedding", "linear", "attention", "heads")}
+    shown |= {part: f"{row[part] / unit:.2f} {name}" for part in PARTS}
     if "paper" in row:
         shown["the paper's images/s, 1080 Ti"] = f"{row['paper_fps']:g}"
     return shown
 
 
-def differences(rows: Sequence[dict[str, Any]]) -> list[str]:
+def differences_from_paper(rows: Sequence[dict[str, Any]]) -> list[str]:
     """A sentence for each row that differs from the paper by more than `NOTABLE`."""
     out = []
     for row in rows:

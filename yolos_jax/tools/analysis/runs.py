@@ -31,17 +31,16 @@ def compare_runs(workdirs: Sequence[str | Path], out: str | Path) -> str:
       InputError: a folder holds no run.
     """
     runs = {name: _lines(workdir) for name, workdir in zip(_names(workdirs), workdirs)}
-    keys = list(dict.fromkeys(key for lines in runs.values() for line in lines for key in line))
+    rows = [(name, line) for name, lines in runs.items() for line in lines]
+    keys = list(dict.fromkeys(key for _, line in rows for key in line))
     terms = [key for key in keys if key not in UNSHOWN and not key.startswith("val/")]
     terms.sort(key=lambda key: USUAL.index(key) if key in USUAL else len(USUAL))
     results = _headline(keys)
-    shown = [*((key, key) for key in [*terms, *results]), ("learning rate", RATE), ("images per second", SPEED)]
-    panels = [
-        Panel(title.removeprefix("val/"), [(name, lines, key) for name, lines in runs.items()]) for title, key in shown
-    ]
+    titles = {key: key.removeprefix("val/") for key in [*terms, *results]}
+    titles |= {RATE: "learning rate", SPEED: "images per second"}
+    panels = [Panel(title, [(name, lines, key) for name, lines in runs.items()]) for key, title in titles.items()]
     folder = make_folder(out)
     draw_panels(panels, folder / "runs.png", columns=3)
-    rows = [(name, line) for name, lines in runs.items() for line in lines]
     columns: dict[str, list[Any]] = {key: [line.get(key) for _, line in rows] for key in keys}
     write_csv(folder / "runs.csv", {"run": [name for name, _ in rows]} | columns)
     return _table(runs, terms[:1], results[:1])
@@ -78,8 +77,9 @@ def _headline(keys: Sequence[str]) -> list[str]:
 
 def _table(runs: dict[str, list[dict[str, Any]]], terms: list[str], results: list[str]) -> str:
     head = ["run", "steps", *(f"last {key}" for key in terms)]
-    head += [text for key in results for text in (f"best {key.removeprefix('val/')}", "at step", "last")] + ["images/s"]
-    rows = [head]
+    for key in results:
+        head += [f"best {key.removeprefix('val/')}", "at step", "last"]
+    rows = [[*head, "images/s"]]
     for name, lines in runs.items():
         row = [name, str(max(line["step"] for line in lines))]
         for key in terms:
@@ -87,12 +87,18 @@ def _table(runs: dict[str, list[dict[str, Any]]], terms: list[str], results: lis
             row.append(f"{values[-1]:.4f}" if len(values) else "-")
         for key in results:
             steps, values = series(lines, key)
-            best = int(values.argmax()) if len(values) else 0
-            row += [f"{values[best]:.4f}", f"{steps[best]:.0f}", f"{values[-1]:.4f}"] if len(values) else ["-"] * 3
+            if len(values):
+                best = int(values.argmax())
+                row += [f"{values[best]:.4f}", f"{steps[best]:.0f}", f"{values[-1]:.4f}"]
+            else:
+                row += ["-"] * 3
         speeds = series(lines, SPEED)[1]
-        rows.append([*row, f"{np.median(speeds):.1f}" if len(speeds) else "-"])
+        row.append(f"{np.median(speeds):.1f}" if len(speeds) else "-")
+        rows.append(row)
     widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:]))])
-        for row in rows
-    )
+    lines_of_text = []
+    for row in rows:
+        name, *numbers = row
+        aligned = [number.rjust(width) for number, width in zip(numbers, widths[1:])]
+        lines_of_text.append("  ".join([name.ljust(widths[0]), *aligned]))
+    return "\n".join(lines_of_text)
