@@ -27,7 +27,7 @@ from benchmarks.ours import Ours
 from benchmarks.tables import model_rows
 from benchmarks.timing import memory_of
 from yolos_jax.errors import InputError, clear_errors
-from yolos_jax.tools.analysis.costs import environment, published_table
+from yolos_jax.tools.analysis.costs import environment, first_sizes, published_rows, table
 from yolos_jax.tools.analysis.multiply_adds import multiply_adds, parameter_count
 from yolos_jax.tools.analysis.tables import markdown
 
@@ -42,8 +42,8 @@ def main() -> None:
         print("note: PyTorch and transformers are not installed, so nothing is compared with them", file=sys.stderr)
     found: dict[str, Any] = {"environment": environment(device), "rows": []}
     if arguments.sizes_of:
-        found["published"], text = published_table(arguments.sizes_of)
-        print(text)
+        found["published"] = published_rows(first_sizes(arguments.sizes_of))
+        print(table(found["published"]))
     for case in cases_of(arguments) if arguments.works else []:
         if not arguments.skip_check:
             agree(case, device, bool(sides), arguments.matcher)

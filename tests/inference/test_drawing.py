@@ -21,7 +21,7 @@ def crowd(size, n, seed=0, spread=0.2):
 
 
 def rectangles(size, boxes, texts):
-    labels = drawing.place(size, drawing.inside(boxes, size), texts)
+    labels = drawing.place_labels(size, drawing.inside(boxes, size), texts)
     return [label.rectangle for label in labels if label is not None]
 
 

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from yolos_jax.errors import InputError
 from yolos_jax.inference.detections import Detections
 from yolos_jax.inference.inputs import Input
-from yolos_jax.inference.outputs import FORMATS, Frame, check_free, targets
+from yolos_jax.inference.outputs import FORMATS, Frame, check_free, destinations
 
 NAMES = {3: "cat", 7: "dog, or «wolf»"}
 
@@ -35,18 +35,18 @@ FRAMES = [detections([[0, 0, 10, 10]]), detections([]), detections([[5, 5, 15, 2
 
 @pytest.fixture(params=FORMATS)
 def written(request, tmp_path):
-    wanted, notes = targets([*(Input("image", name) for name in FOUND), Input("video", "film.mp4")])
+    wanted, notes = destinations([*(Input("image", name) for name in FOUND), Input("video", "film.mp4")])
     assert [t.name for t in wanted] == ["a", "b", "a-2", "film"]
     assert notes == ["1 input is called like another one; the outputs are called a-2 for a.webp"]
     writer = FORMATS[request.param]
     check_free(tmp_path, wanted, writer, True, False)
     with closing(writer(tmp_path, NAMES)) as out:
-        for target, found in zip(wanted, FOUND.values()):
-            out.add(target, found)
+        for destination, found in zip(wanted, FOUND.values()):
+            out.add(destination, found)
         for number, found in enumerate(FRAMES):
             out.add(wanted[3], found, Frame(number, number / 4))
-    for target in wanted:
-        for name in (*writer.SHARED, *writer.files(target)):
+    for destination in wanted:
+        for name in (*writer.SHARED, *writer.files(destination)):
             assert (tmp_path / name).exists()
             with pytest.raises(InputError, match="exists already"):
                 check_free(tmp_path, wanted, writer, False, False)
@@ -117,14 +117,14 @@ READERS = {"json": from_json, "coco": from_coco, "yolo": from_yolo, "csv": from_
 
 def test_names_differ_where_cases_are_not_told_apart():
     many = [Input("image", name) for name in ("a/x.jpg", "b/X.jpg", "c/x.png", "x-2.gif", "d/x.jpg", "e/x.jpg")]
-    wanted, (note,) = targets(many)
+    wanted, (note,) = destinations(many)
     assert [t.name for t in wanted] == ["x", "X-2", "x-3", "x-2-2", "x-4", "x-5"]
     assert note.startswith("5 inputs are called like another one") and note.endswith("x-2-2 for x-2.gif and 2 more")
     assert "X-2 for b/X.jpg" in note
 
 
 def test_an_input_is_never_overwritten(tmp_path):
-    wanted, _ = targets([Input("image", str(tmp_path / "a.png")), Input("video", str(tmp_path / "b.mp4"))])
+    wanted, _ = destinations([Input("image", str(tmp_path / "a.png")), Input("video", str(tmp_path / "b.mp4"))])
     for draw, words in ((True, "a.png is one of the inputs"), (False, None)):
         if words is None:
             check_free(tmp_path, wanted, FORMATS["json"], draw, True)
@@ -136,9 +136,9 @@ def test_an_input_is_never_overwritten(tmp_path):
 
 
 def test_frames_of_a_longer_video_before_are_removed(tmp_path):
-    (target,), _ = targets([Input("video", "film.mp4")])
+    (destination,), _ = destinations([Input("video", "film.mp4")])
     for count in (3, 2):
         with closing(FORMATS["yolo"](tmp_path, NAMES)) as out:
             for number in range(count):
-                out.add(target, FRAMES[0], Frame(number, number / 4))
+                out.add(destination, FRAMES[0], Frame(number, number / 4))
     assert sorted(p.name for p in (tmp_path / "film").iterdir()) == ["000000.txt", "000001.txt"]

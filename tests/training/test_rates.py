@@ -13,12 +13,12 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from micro_run import assert_equal_trees, initial_state
 from micro_step import CONFIG, MESH, batch_of
 
+from benchmarks.traced_products import count_multiply_adds, multiply_adds_of
 from yolos_jax.config.reader import setting_differences as other_settings
 from yolos_jax.config.recipes import detection_recipe
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import abstract, apply, build
 from yolos_jax.tasks.detection import batch_divisors
-from yolos_jax.tools.analysis.multiply_adds import count_multiply_adds, multiply_adds_of
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.optimizer import decay_mask, make_optimizer
 from yolos_jax.training.rates import make_average, make_hold, note_of, rates_of

@@ -10,6 +10,7 @@ import pytest
 from micro_run import assert_equal_trees, initial_state, without_key_biases
 from micro_step import CONFIG, MESH, batch_of
 
+from benchmarks.traced_products import inner_jaxprs
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.distributed.mesh import data_mesh, split_over
 from yolos_jax.model.config import Compute
@@ -17,7 +18,6 @@ from yolos_jax.model.yolos import abstract, apply, build
 from yolos_jax.objective import matching
 from yolos_jax.objective.weights import LossWeights
 from yolos_jax.tasks.detection import batch_divisors, detection_loss
-from yolos_jax.tools.analysis.multiply_adds import inner_jaxprs
 from yolos_jax.training.optimizer import make_optimizer
 from yolos_jax.training.rates import make_average
 from yolos_jax.training.step import make_gradient, make_step

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
-from yolos_jax.config.recipes import CONFIGS, DETECTION, SETTINGS, Config, require, task_of
+from yolos_jax.config.recipes import CONFIGS, DETECTION, SETTINGS, Config, Recipe, require, task_of
 from yolos_jax.config.values import Declared
 from yolos_jax.errors import InputError, shown
 from yolos_jax.setting import AUGMENTED, NEVER, YES, Setting
@@ -17,7 +17,7 @@ Table = Mapping[str, Declared]
 C = TypeVar("C", bound=Config)
 
 
-def read_recipe(recipe: Any, kind: type[C]) -> C:
+def read_recipe(recipe: Recipe, kind: type[C]) -> C:
     """The complete and checked config of a recipe: a ConfigDict, nested dicts, or a config already.
 
     Keys that the recipe lacks have their defaults. An `InputError` says that it is a recipe of the other task, or
@@ -40,7 +40,7 @@ def read_recipe(recipe: Any, kind: type[C]) -> C:
     return kind(**groups)
 
 
-def read_any(recipe: Any) -> Config:
+def read_any(recipe: Recipe) -> Config:
     """The same of a recipe of whichever task it says."""
     return read_recipe(recipe, CONFIGS[task_of(recipe)])
 

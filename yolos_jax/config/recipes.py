@@ -7,7 +7,7 @@ complete and checked. Nothing here starts jax.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference
@@ -169,6 +169,8 @@ class PretrainingConfig(CommonConfig):
 
 
 Config = DetectionConfig | PretrainingConfig
+Recipe: TypeAlias = ConfigDict | Mapping[str, Any] | Config
+"""What a user gives: what a recipe file returns, nested dicts such as a checkpoint's, or what `reader` made of them."""
 CONFIGS: dict[str, type[DetectionConfig] | type[PretrainingConfig]] = {
     DETECTION: DetectionConfig, CLASSIFICATION: PretrainingConfig,
 }  # fmt: skip
@@ -193,7 +195,7 @@ def declared(kind: type) -> dict[str, Declared]:
 SETTINGS: dict[str, dict[str, Declared]] = {task: declared(kind) for task, kind in CONFIGS.items()}
 
 
-def task_of(config: Any) -> str:
+def task_of(config: Recipe) -> str:
     """What a recipe trains; anything but a classifier's recipe is a detector's."""
     if isinstance(config, PretrainingConfig):
         return CLASSIFICATION
@@ -201,7 +203,7 @@ def task_of(config: Any) -> str:
     return CLASSIFICATION if given == CLASSIFICATION else DETECTION
 
 
-def require(config: Any, task: str) -> None:
+def require(config: Recipe, task: str) -> None:
     """`InputError` if a recipe trains something else."""
     if task_of(config) != task:
         what, program = ("classifier", "pretrain.py") if task == DETECTION else ("detector", "train.py")

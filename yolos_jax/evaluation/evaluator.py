@@ -105,7 +105,6 @@ class Evaluator:
             function,
             inputs,
             lambda share: detection_work(self.source, plan, geometry.patch, geometry.model_max_side, share),
-            len(plan),
             len(sizes),
         )
 

@@ -50,7 +50,7 @@ class ImagePass:
       function: (parameters, arrays of a batch) -> a tuple of arrays with a leading axis of images.
       inputs: a loaded batch -> the arrays that `function` takes.
       work_of: a process's share of every batch -> what its data workers do.
-      steps, images: number of batches, and of the images in them together.
+      images: number of images of the data set.
     """
 
     def __init__(
@@ -59,11 +59,10 @@ class ImagePass:
         function: Callable[..., tuple[jax.Array, ...]],
         inputs: Callable[[Loaded], tuple[np.ndarray, ...]],
         work_of: Callable[[Share], LoadStep],
-        steps: int,
         images: int,
     ):
         self.processes = Processes()
-        self._batching, self._inputs, self._steps, self._images = batching, inputs, steps, images
+        self._batching, self._inputs, self._images = batching, inputs, images
         self._work = work_of(Share(self.processes.index, self.processes.count))
 
         def indexed(params: dict, indices: jax.Array, *arrays: jax.Array) -> tuple[jax.Array, ...]:
@@ -87,20 +86,26 @@ class ImagePass:
         Raises:
           InputError: an image cannot be read and must not be left out, or a data worker died.
         """
-        params = place(params, replicated(self._batching.mesh))
-        cancelled = cancelled or _never
+        processes, batching, cancelled = self.processes, self._batching, cancelled or _never
+        params = place(params, replicated(batching.mesh))
+        steps = len(self._work.plan)
+        batches = processes.agree(load_batches, self._work, 0, steps, batching.workers, batching.ahead)
+        bar = tqdm(None, doing, self._images, unit="image", mininterval=1.0, disable=not processes.is_primary)
         skipped: list[str] = []
         done: list[int] = []
-        with contextlib.closing(self._batches(cancelled, doing)) as batches:
-            for loaded in batches:
-                if loaded is None:
+        with bar, contextlib.closing(batches), reports_loss(processes.count):
+            for _ in range(steps):
+                following = functools.partial(_next, batches, batching.on_bad_image, cancelled)
+                loaded, stop = processes.agree_and_vote(following, cancelled)
+                if stop or loaded is None:
                     return None
                 for index, *found in zip(*self._computed(params, loaded)):
                     if index >= 0:  # others are empty slots
                         done.append(int(index))
                         take(int(index), tuple(found))
                 skipped += loaded.skipped
-        everywhere = list(itertools.chain(*self.processes.allgather(skipped)))
+                bar.update(min(processes.count * len(loaded.indices), self._images - bar.n))
+        everywhere = list(itertools.chain(*processes.allgather(skipped)))
         if len(set(done)) != len(done) or len(done) + len(everywhere) != self._images:
             raise RuntimeError("an image was missed or evaluated twice; this is a bug")
         return everywhere
@@ -114,27 +119,6 @@ class ImagePass:
         if shapes not in self._compiled:  # all processes wait for the slowest compilation
             self._compiled[shapes] = self.processes.agree(self._function.lower(params, *arrays).compile)
         return jax.device_get(self._compiled[shapes](params, *arrays))
-
-    def _batches(self, cancelled: Callable[[], int], doing: str) -> Generator[Loaded | None]:
-        """This process's share of every batch; None, once and last, if `cancelled` became true in any of them.
-
-        Close it (`contextlib.closing`) to end the workers.
-        """
-        batching, processes, images = self._batching, self.processes, self._images
-        batches = processes.agree(load_batches, self._work, 0, self._steps, batching.workers, batching.ahead)
-        with (
-            tqdm(None, doing, images, unit="image", mininterval=1.0, disable=not processes.is_primary) as bar,
-            contextlib.closing(batches),
-            reports_loss(processes.count),
-        ):
-            for _ in range(self._steps):
-                following = functools.partial(_next, batches, batching.on_bad_image, cancelled)
-                loaded, stop = processes.agree_and_vote(following, cancelled)
-                if stop or loaded is None:
-                    yield None
-                    return
-                yield loaded
-                bar.update(min(processes.count * len(loaded.indices), images - bar.n))
 
 
 def _next(batches: Generator[Loaded], on_bad_image: str, cancelled: Callable[[], int]) -> Loaded | None:

@@ -41,7 +41,7 @@ def draw_boxes(image: Image.Image, boxes: np.ndarray, classes: Iterable[int], te
     pen, width = ImageDraw.Draw(out), line_width(out.size)
     for corner, colour in list(zip(corners, colours))[::-1]:  # the best lie on top
         pen.rectangle([int(v) for v in corner], outline=colour, width=width)
-    for label, colour in zip(place(out.size, corners, texts), colours):
+    for label, colour in zip(place_labels(out.size, corners, texts), colours):
         if label is not None:
             x0, y0, x1, y1 = label.rectangle
             left, top, _, _ = label.font.getbbox(label.text)
@@ -87,7 +87,7 @@ def text_colour(background: Colour) -> Colour:
     return (0, 0, 0) if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else (255, 255, 255)
 
 
-def place(size: tuple[int, int], corners: np.ndarray, texts: Sequence[str]) -> list[Label | None]:
+def place_labels(size: tuple[int, int], corners: np.ndarray, texts: Sequence[str]) -> list[Label | None]:
     """Where the labels of boxes go: inside the image, no two over each other, each close to its box.
 
     The first labels choose first. A label is None where no place is left.

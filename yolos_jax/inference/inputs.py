@@ -4,7 +4,7 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -19,7 +19,7 @@ VIDEO_ENDINGS = {
 }  # fmt: skip
 CAMERA = re.compile(r"camera:(\d{1,3})")
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
-NO_NAME = re.compile(r"[^\w.-]+")  # what an address may hold and a file's name had better not
+NO_NAME = re.compile(r"[^\w.-]+")  # characters of an address that are kept out of a file's name
 FEW = 6  # kinds of files named in a note
 
 
@@ -47,10 +47,10 @@ class Input(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What was given, taken apart."""
+    """The inputs that a command line names."""
 
     inputs: list[Input]
-    notes: list[str]  # what is not looked at, a sentence for each folder or pattern
+    notes: list[str]  # a sentence for each folder or pattern of which something is ignored
 
 
 def find(given: Sequence[str], recursive: bool = False) -> Found:
@@ -71,10 +71,10 @@ def find(given: Sequence[str], recursive: bool = False) -> Found:
         elif address:
             inputs.append(_address(name, address[1].lower()))
         elif os.path.isdir(name):
-            inputs += _sorted_out(name, _entries(name, recursive), notes, f"the folder {name}", not recursive)
+            inputs += _images_among(_entries(name, recursive), notes, f"the folder {name}", not recursive)
         elif glob.has_magic(name) and not os.path.lexists(name):
             entries = [(path, os.path.isdir(path)) for path in sorted(glob.glob(name, recursive=True))]
-            inputs += _sorted_out("", entries, notes, f"the pattern {name}", False)
+            inputs += _images_among(entries, notes, f"the pattern {name}")
         else:
             check_path(name)
             moves = Path(name).suffix.lower() in VIDEO_ENDINGS
@@ -96,50 +96,60 @@ def _entries(folder: str, recursive: bool) -> list[tuple[str, bool]]:
     seen = set[str]()
     for at, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(at)
-        found += [(os.path.join(at, name), False) for name in sorted(names)] if real not in seen else []
+        if real in seen:  # by another link
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [(os.path.join(at, name), False) for name in sorted(names)]
         if not recursive:
             found += [(os.path.join(at, name), True) for name in sorted(folders)]
-        folders[:] = sorted(name for name in folders if not is_hidden(name)) if recursive and real not in seen else []
-        seen.add(real)
+            break
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
     return found
 
 
-def _sorted_out(
-    folder: str, entries: Sequence[tuple[str, bool]], notes: list[str], what: str, folders_count: bool
-) -> Iterator[Input]:
-    """The images among some entries; a note says what the others are."""
-    endings, images, aside = image_endings(), [], Counter[str]()
+def _images_among(
+    entries: Sequence[tuple[str, bool]], notes: list[str], what: str, count_folders: bool = False
+) -> list[Input]:
+    """The images among some entries; a note names the kinds of the others."""
+    endings, images, others = image_endings(), [], Counter[str]()
     for path, is_folder in entries:
         ending = os.path.splitext(path)[1].lower()
         if is_hidden(os.path.basename(path)):
-            aside["hidden"] += 1
+            others["hidden"] += 1
         elif is_folder:
-            aside["folder"] += folders_count
+            others["folder"] += count_folders
         elif ending in VIDEO_ENDINGS:
-            aside["video"] += 1
+            others["video"] += 1
         elif ending in endings:
             images.append(Input("image", os.path.normpath(path)))
         else:
-            aside[ending or "no ending"] += 1
-    left = _left(+aside)
+            others[ending or "no ending"] += 1
+    ignored = _described(+others)
     if not images:
-        raise InputError(f"{what} holds no images of a kind that Pillow reads{f' ({left})' if left else ''}.")
-    if left:
-        notes.append(f"in {what}, not looked at: {left}")
-    return iter(images)
+        found = f" ({ignored})" if ignored else ""
+        raise InputError(f"{what} holds no images of a kind that Pillow reads{found}.")
+    if ignored:
+        notes.append(f"in {what}, not looked at: {ignored}")
+    return images
 
 
-def _left(aside: Counter[str]) -> str:
-    """How many entries of which kinds are not looked at, and what to do about it."""
-    hidden, folders, videos = (aside.pop(kind, 0) for kind in ("hidden", "folder", "video"))
+def _described(others: Counter[str]) -> str:
+    """How many entries of each kind are ignored, and how to have them read."""
+    hidden, folders, videos = (others.pop(kind, 0) for kind in ("hidden", "folder", "video"))
     parts = []
-    if aside:
-        kinds = [f"{kind} {count}" for kind, count in aside.most_common(FEW)] + ["..."] * (len(aside) > FEW)
-        help_ = f"; {HELP_WITH_HEIF}" if HEIF & aside.keys() else ""
-        parts.append(f"{_counted(aside.total(), 'other file')} ({', '.join(kinds)}{help_})")
-    parts += [_counted(hidden, "hidden file")] if hidden else []
-    parts += [f"{_counted(videos, 'video')} (give each by its name)"] if videos else []
-    parts += [f"{_counted(folders, 'folder')} (--recursive looks there)"] if folders else []
+    if others:
+        kinds = [f"{kind} {count}" for kind, count in others.most_common(FEW)]
+        if len(others) > FEW:
+            kinds.append("...")
+        advice = f"; {HELP_WITH_HEIF}" if HEIF & others.keys() else ""
+        parts.append(f"{_counted(others.total(), 'other file')} ({', '.join(kinds)}{advice})")
+    if hidden:
+        parts.append(_counted(hidden, "hidden file"))
+    if videos:
+        parts.append(f"{_counted(videos, 'video')} (give each by its name)")
+    if folders:
+        parts.append(f"{_counted(folders, 'folder')} (--recursive looks there)")
     return ", ".join(parts)
 
 

@@ -1,8 +1,7 @@
-"""What was found, written down: a JSON file for each image, COCO's results, YOLO's labels or a table. No jax here."""
+"""Writes detections: a JSON file for each image, COCO's results, YOLO's labels or a table. No jax here."""
 
 import abc
 import csv
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from yolos_jax.inference.inputs import Input
 FEW = 3  # names in a note
 
 
-class Target(NamedTuple):
+class Destination(NamedTuple):
     """Where the outputs of an input go."""
 
     input: Input
@@ -45,12 +44,12 @@ class Writer(abc.ABC):
     def __init__(self, folder: Path, names: Mapping[int, str]): ...
 
     @classmethod
-    def files(cls, target: Target) -> list[str]:
+    def files(cls, destination: Destination) -> list[str]:
         """Names of the files, or folders of frames, that one input gets."""
         return []
 
     @abc.abstractmethod
-    def add(self, target: Target, found: Detections, frame: Frame | None = None) -> None:
+    def add(self, destination: Destination, found: Detections, frame: Frame | None = None) -> None:
         """Writes what was found in an image, or in a frame of a video; frames come one after the other."""
 
     @abc.abstractmethod
@@ -59,11 +58,12 @@ class Writer(abc.ABC):
 
 
 class JsonList:
-    """A list in a JSON file, an entry a line; written as entries come."""
+    """A list in a JSON file, an entry a line, written as entries come; close it."""
 
     def __init__(self, path: Path):
-        self._file, self._separator = open(path, "w", encoding="utf-8"), "\n"  # noqa: SIM115
+        self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115
         self._file.write("[")
+        self._separator = "\n"
 
     def add(self, value: Any) -> None:
         self._file.write(self._separator + json.dumps(value))
@@ -81,19 +81,19 @@ class JsonFiles(Writer):
         self._folder, self._frames = folder, dict[str, JsonList]()
 
     @classmethod
-    def files(cls, target: Target) -> list[str]:
-        return [f"{target.name}.json"]
+    def files(cls, destination: Destination) -> list[str]:
+        return [f"{destination.name}.json"]
 
-    def add(self, target: Target, found: Detections, frame: Frame | None = None) -> None:
-        path = self._folder / f"{target.name}.json"
-        values = {"file": target.input.name} | (frame._asdict() if frame else {}) | found.to_dict()
+    def add(self, destination: Destination, found: Detections, frame: Frame | None = None) -> None:
+        path = self._folder / f"{destination.name}.json"
+        values = {"file": destination.input.name} | (frame._asdict() if frame else {}) | found.to_dict()
         if frame is None:
             path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
             return
-        if target.name not in self._frames:
+        if destination.name not in self._frames:
             self.close()
-            self._frames[target.name] = JsonList(path)
-        self._frames[target.name].add(values)
+            self._frames[destination.name] = JsonList(path)
+        self._frames[destination.name].add(values)
 
     def close(self) -> None:
         while self._frames:
@@ -110,8 +110,8 @@ class Coco(Writer):
         self._images: list[dict[str, Any]] = []
         self._categories = [{"id": number, "name": name} for number, name in sorted(names.items())]
 
-    def add(self, target: Target, found: Detections, frame: Frame | None = None) -> None:
-        image = {"id": len(self._images) + 1, "file_name": target.input.name} | (frame._asdict() if frame else {})
+    def add(self, destination: Destination, found: Detections, frame: Frame | None = None) -> None:
+        image = {"id": len(self._images) + 1, "file_name": destination.input.name} | (frame._asdict() if frame else {})
         self._images.append(image | {"width": found.size[0], "height": found.size[1]})
         for box, score, label in zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist()):
             xywh = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
@@ -138,19 +138,20 @@ class Yolo(Writer):
         (folder / self.SHARED[0]).write_text(text, encoding="utf-8")
 
     @classmethod
-    def files(cls, target: Target) -> list[str]:
-        return [target.name if target.input.moves else f"{target.name}.txt"]
+    def files(cls, destination: Destination) -> list[str]:
+        return [destination.name if destination.input.moves else f"{destination.name}.txt"]
 
-    def add(self, target: Target, found: Detections, frame: Frame | None = None) -> None:
-        (width, height), lines = found.size, []
+    def add(self, destination: Destination, found: Detections, frame: Frame | None = None) -> None:
+        width, height = found.size
+        lines = []
         for label, score, box in zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist()):
             x0, x1 = (min(max(v / width, 0), 1) for v in box[::2])
             y0, y1 = (min(max(v / height, 0), 1) for v in box[1::2])
-            shares = (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0
-            lines.append(" ".join([str(label), *(f"{v:.6f}" for v in (*shares, score))]) + "\n")
-        path = self._folder / f"{target.name}.txt"
+            numbers = (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, score
+            lines.append(f"{label} {' '.join(f'{v:.6f}' for v in numbers)}\n")
+        path = self._folder / f"{destination.name}.txt"
         if frame is not None:
-            path = self._folder / target.name / f"{frame.frame:06d}.txt"
+            path = self._folder / destination.name / f"{frame.frame:06d}.txt"
             path.parent.mkdir(exist_ok=True)
             if not frame.frame:  # those of an earlier, longer video
                 for old in path.parent.glob("[0-9]*.txt"):
@@ -173,8 +174,9 @@ class Table(Writer):
         self._rows = csv.writer(self._file, lineterminator="\n")
         self._rows.writerow(self.COLUMNS)
 
-    def add(self, target: Target, found: Detections, frame: Frame | None = None) -> None:
-        where = target.input.name, *(frame or ("", "")), *found.size
+    def add(self, destination: Destination, found: Detections, frame: Frame | None = None) -> None:
+        number, seconds = frame or ("", "")
+        where = destination.input.name, number, seconds, *found.size
         each = zip(found.labels.tolist(), found.names, found.scores.tolist(), found.boxes.tolist())
         for label, name, score, box in each:
             self._rows.writerow([*where, label, name, score, *box])
@@ -186,35 +188,40 @@ class Table(Writer):
 FORMATS: dict[str, type[Writer]] = {"json": JsonFiles, "coco": Coco, "yolo": Yolo, "csv": Table}
 
 
-def targets(inputs: Sequence[Input]) -> tuple[list[Target], list[str]]:
+def destinations(inputs: Sequence[Input]) -> tuple[list[Destination], list[str]]:
     """A name for each input's outputs, and a note of those that could not be called after their input."""
     taken = set[str]()  # in lower case: some file systems do not tell the cases apart
-    out: list[Target] = []
+    out: list[Destination] = []
     for one in inputs:
-        names = itertools.chain([one.stem], (f"{one.stem}-{n}" for n in itertools.count(2)))
-        name = next(name for name in names if name.lower() not in taken)
+        name, number = one.stem, 1
+        while name.lower() in taken:
+            number += 1
+            name = f"{one.stem}-{number}"
         taken.add(name.lower())
-        out.append(Target(one, name))
-    other = [target for target in out if target.name != target.input.stem]
-    if not other:
+        out.append(Destination(one, name))
+    renamed = [destination for destination in out if destination.name != destination.input.stem]
+    if not renamed:
         return out, []
-    named = ", ".join(f"{target.name} for {target.input.name}" for target in other[:FEW])
-    more = f" and {len(other) - FEW} more" if len(other) > FEW else ""
-    inputs_are = f"{len(other)} inputs are" if len(other) > 1 else "1 input is"
+    named = ", ".join(f"{destination.name} for {destination.input.name}" for destination in renamed[:FEW])
+    more = f" and {len(renamed) - FEW} more" if len(renamed) > FEW else ""
+    inputs_are = f"{len(renamed)} inputs are" if len(renamed) > 1 else "1 input is"
     return out, [f"{inputs_are} called like another one; the outputs are called {named}{more}"]
 
 
-def drawn(target: Target) -> str:
+def drawn(destination: Destination) -> str:
     """The file of the drawn copy."""
-    return f"{target.name}.{'mp4' if target.input.moves else 'png'}"
+    return f"{destination.name}.{'mp4' if destination.input.moves else 'png'}"
 
 
-def check_free(folder: Path, wanted: Sequence[Target], writer: type[Writer], draw: bool, overwrite: bool) -> None:
+def check_free(folder: Path, wanted: Sequence[Destination], writer: type[Writer], draw: bool, overwrite: bool) -> None:
     """`InputError` if an output exists already and may not be replaced, or is one of the inputs."""
-    each = (name for t in wanted for name in (*([drawn(t)] if draw else []), *writer.files(t)))
-    paths = [folder / name for name in itertools.chain(writer.SHARED, each)]
-    sources = {Path(t.input.name).resolve() for t in wanted if t.input.kind in ("image", "video")}
-    for path in paths:
+    names = list(writer.SHARED)
+    for destination in wanted:
+        if draw:
+            names.append(drawn(destination))
+        names += writer.files(destination)
+    sources = {Path(d.input.name).resolve() for d in wanted if d.input.kind in ("image", "video")}
+    for path in (folder / name for name in names):
         if path.resolve() in sources:
             raise InputError(f"{path} is one of the inputs and would be lost; give another --out.")
         if path.exists() and not overwrite:

@@ -181,7 +181,7 @@ def check_shape(config: NetworkConfig) -> None:
             raise InputError(f"model.{name} is {value!r}; it must be a finite number of at least {least:.3g}.")
 
 
-def _check_wholes(config: Any, least: int, *names: str) -> None:
+def _check_wholes(config: object, least: int, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         if type(value) is not int or value < least:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from yolos_jax.config.recipes import DetectionConfig
 from yolos_jax.datasets.splits import MissingSplit
 from yolos_jax.errors import clear_errors, make_folder
 from yolos_jax.programs.command_line import RecipeParser
@@ -50,7 +51,7 @@ def main() -> None:
         sys.exit(1)
 
 
-def look(config: Any, args: argparse.Namespace, problems: list) -> None:
+def look(config: DetectionConfig, args: argparse.Namespace, problems: list) -> None:
     """Prints what is in the splits; what is wrong goes to `problems`."""
     from yolos_jax.datasets.settings import Settled
     from yolos_jax.tasks import recipe
@@ -90,7 +91,7 @@ def look(config: Any, args: argparse.Namespace, problems: list) -> None:
             print(f"note: {note}")
 
 
-def show(config: Any, model: Any, source: Any, count: int, path: str) -> None:
+def show(config: DetectionConfig, model: Any, source: Any, count: int, path: str) -> None:
     """Writes a page of training images, chosen at random, as the first epoch gives them to the model."""
     from yolos_jax.images.reading import UnreadableImage
     from yolos_jax.inference.drawing import draw_boxes

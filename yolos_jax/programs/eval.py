@@ -42,7 +42,7 @@ def main() -> None:
         evaluate(args, config)
 
 
-def evaluate(args: argparse.Namespace, config: Any) -> None:
+def evaluate(args: argparse.Namespace, config: recipes.Config) -> None:
     """Evaluates, prints and writes."""
     from yolos_jax.distributed.processes import Processes
     from yolos_jax.inference.compiled import keep_compiled
@@ -72,7 +72,7 @@ def evaluate(args: argparse.Namespace, config: Any) -> None:
             processes.on_primary(plot, plots, source, result, args.threshold, meta.step)
 
 
-def scoring_of(args: argparse.Namespace, config: Any) -> Scoring:
+def scoring_of(args: argparse.Namespace, config: recipes.Config) -> Scoring:
     """What scores a checkpoint of a recipe's task; `InputError` for flags that do not belong to it."""
     if recipes.task_of(config) == recipes.CLASSIFICATION:
         from yolos_jax.tasks.classification.task import class_evaluator_for, class_facts

@@ -9,14 +9,12 @@ import numpy as np
 from yolos_jax.errors import InputError, make_folder
 from yolos_jax.inference.fetching import fetch
 from yolos_jax.inference.inputs import Input, find
-from yolos_jax.inference.outputs import targets
+from yolos_jax.inference.outputs import destinations
 from yolos_jax.programs.command_line import Parser, say
 
 if TYPE_CHECKING:
     from yolos_jax.inference.detector import Detector
     from yolos_jax.tools.analysis.attention_maps import Seen
-
-OVERLAP = 0.5  # least IoU of two checkpoints' boxes that are shown as the same object
 
 
 def attention() -> None:
@@ -100,7 +98,7 @@ def still_images(given: Sequence[str]) -> list[Input]:
 
 def names_for(images: Sequence[Input], out: Path, overwrite: bool) -> list[str]:
     """What each image's files begin with; `InputError` for files of an earlier run that may not be replaced."""
-    names = [target.name for target in targets(images)[0]]
+    names = [destination.name for destination in destinations(images)[0]]
     existing = sorted(out.glob("*")) if out.is_dir() and not overwrite else []
     for name in names:
         for path in existing:
@@ -157,25 +155,19 @@ def row_of(seen: "Seen", token: int, args: Any, source: str) -> tuple[str, np.nd
 
 
 def same_objects(first: "Seen", tokens: np.ndarray, other: "Seen", threshold: float) -> np.ndarray:
-    """int `[n]`: for each of the first one's tokens, the other's token whose box overlaps most; -1 for none.
+    """int `[n]`: for each of the first one's tokens, the other's token whose box overlaps most; -1 below IoU 0.5.
 
     Only tokens over the threshold count, and each is given once, to the best overlap first.
     """
-    from pycocotools.mask import iou
+    from yolos_jax.tools.analysis.confusion import paired
+    from yolos_jax.tools.analysis.matched_images import overlaps_with
 
     theirs = other.over(threshold)
+    mine, others = first.boxes[tokens].astype(np.float64), other.boxes[theirs].astype(np.float64)
+    overlaps = overlaps_with(mine, others, crowd=np.zeros(len(others), bool))
+    rows, columns = paired(overlaps, np.ones(overlaps.shape, bool))
     out = np.full(len(tokens), -1)
-    if not len(tokens) or not len(theirs):
-        return out
-    mine, others = (
-        np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).astype(np.float64)
-        for boxes in (first.boxes[tokens], other.boxes[theirs])
-    )
-    overlap = np.asarray(iou(mine, others, [0] * len(others)))
-    while overlap.max() >= OVERLAP:
-        i, j = np.unravel_index(overlap.argmax(), overlap.shape)
-        out[i] = theirs[j]
-        overlap[i], overlap[:, j] = -1, -1
+    out[rows] = theirs[columns]
     return out
 
 

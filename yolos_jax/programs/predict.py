@@ -36,11 +36,11 @@ from yolos_jax.images.reading import (
 )
 from yolos_jax.inference import inputs, outputs, video
 from yolos_jax.inference.fetching import fetch
-from yolos_jax.inference.outputs import FORMATS, Frame, Target, Writer
+from yolos_jax.inference.outputs import FORMATS, Destination, Frame, Writer
 from yolos_jax.programs.command_line import Parser, say
 
 
-def flags() -> argparse.Namespace:
+def parse_flags() -> argparse.Namespace:
     """The command line, checked."""
     parser = Parser(__doc__)
     text = "images, folders, quoted patterns, http(s) addresses, videos, or camera:N"
@@ -73,8 +73,8 @@ def flags() -> argparse.Namespace:
 
 
 @dataclasses.dataclass
-class Run:
-    """The detector with what is asked of it, and what came of it so far."""
+class Prediction:
+    """The detector, what is asked of it, and counts of what it has done so far."""
 
     args: argparse.Namespace
     detector: Any
@@ -89,11 +89,11 @@ class Run:
         return self.args.stretch or self.detector.stretch
 
 
-def read(args: argparse.Namespace, stretch: bool, target: Target) -> Image.Image | str:
+def read_image(args: argparse.Namespace, stretch: bool, destination: Destination) -> Image.Image | str:
     """The image as RGB, or why there is none."""
-    name, upright = target.input.name, not args.as_stored
+    name, upright = destination.input.name, not args.as_stored
     try:
-        if target.input.kind == "address":
+        if destination.input.kind == "address":
             data = fetch(name)
             with decoding(f"the image {name}"):
                 image = decode(io.BytesIO(data), upright, stretch)
@@ -107,46 +107,54 @@ def read(args: argparse.Namespace, stretch: bool, target: Target) -> Image.Image
     return image if upright else Image.fromarray(np.asarray(image))  # a copy without EXIF: nothing turns it later
 
 
-def read_ahead(run: Run, wanted: Sequence[Target]) -> Iterator[list[tuple[Target, Image.Image | str]]]:
+def read_ahead(run: Prediction, wanted: Sequence[Destination]) -> Iterator[list[tuple[Destination, Image.Image | str]]]:
     """Batches of images, or the reasons why there are none, each read while the last one is used."""
-    size, one = run.args.batch_size, functools.partial(read, run.args, run.stretch)
+    size, read = run.args.batch_size, functools.partial(read_image, run.args, run.stretch)
+    due: Iterator[tuple[Destination, Image.Image | str]] | None = None
     with ThreadPoolExecutor(4) as pool:
-        parts = (wanted[start : start + size] for start in range(0, len(wanted), size))
-        batches = (zip(part, pool.map(one, part)) for part in parts)
-        for due, _ in itertools.pairwise(itertools.chain(batches, [()])):  # has the next one begin to be read first
+        for start in range(0, len(wanted), size):
+            batch = wanted[start : start + size]
+            following = zip(batch, pool.map(read, batch))  # begins to be read now
+            if due is not None:
+                yield list(due)
+            due = following
+        if due is not None:
             yield list(due)
 
 
-def look_at_images(run: Run, wanted: Sequence[Target]) -> None:
+def look_at_images(run: Prediction, wanted: Sequence[Destination]) -> None:
     """Detects in images and draws them."""
     with tqdm(total=len(wanted), unit="image", desc="detecting") as bar:
         for batch in read_ahead(run, wanted):
             run.skipped += [image for _, image in batch if isinstance(image, str)]
-            readable = [(target, image) for target, image in batch if not isinstance(image, str)]
+            readable = [(destination, image) for destination, image in batch if not isinstance(image, str)]
             found = run.detector([image for _, image in readable], run.args.threshold)
-            for (target, image), one in zip(readable, found):
-                run.writer.add(target, one)
+            for (destination, image), one in zip(readable, found):
+                run.writer.add(destination, one)
                 if not run.args.no_draw:
-                    one.draw(image).save(run.args.out / outputs.drawn(target))
+                    one.draw(image).save(run.args.out / outputs.drawn(destination))
             run.objects += sum(map(len, found))
             run.images += len(readable)
             bar.update(len(batch))
 
 
-def look_at_video(run: Run, target: Target) -> None:
+def look_at_video(run: Prediction, destination: Destination) -> None:
     """Detects in the frames of a video or camera and draws them as a video."""
-    args, batch = run.args, list[video.Still]()
-    stills = itertools.islice(video.stills(target.input, not args.as_stored), args.limit or None)
+    args = run.args
+    batch: list[video.Still] = []
+    stills = itertools.islice(video.stills(destination.input, not args.as_stored), args.limit or None)
     with contextlib.ExitStack() as stack:
-        drawn = None if args.no_draw else video.DrawnVideo(args.out / outputs.drawn(target))
-        stack.callback(drawn.close if drawn else lambda: None)
-        bar = stack.enter_context(tqdm(None, f"detecting in {Path(target.input.name).name}", unit="frame"))
+        drawn = None if args.no_draw else video.DrawnVideo(args.out / outputs.drawn(destination))
+        if drawn:
+            stack.callback(drawn.close)
+        bar = stack.enter_context(tqdm(None, f"detecting in {Path(destination.input.name).name}", unit="frame"))
 
         def look() -> None:
-            due, batch[:] = batch[:], []
+            due = batch.copy()
+            batch.clear()  # an interrupt leaves nothing to be written twice
             found = run.detector([still.image for still in due], args.threshold)
             for still, one in zip(due, found):
-                run.writer.add(target, one, Frame(still.number, still.seconds))
+                run.writer.add(destination, one, Frame(still.number, still.seconds))
                 if drawn:
                     drawn.add(one.draw(still.image), still.seconds)
             run.objects += sum(map(len, found))
@@ -161,21 +169,21 @@ def look_at_video(run: Run, target: Target) -> None:
         except UnreadableImage as error:  # what came before it is kept
             run.skipped.append(str(error))
         except KeyboardInterrupt:
-            if target.input.kind != "camera":  # which has no other end
+            if destination.input.kind != "camera":  # which has no other end
                 raise
         look()
 
 
-def report(run: Run, wanted: Sequence[Target]) -> None:
+def print_report(run: Prediction, wanted: Sequence[Destination]) -> None:
     """Prints what was found and what could not be read; the latter is an `InputError`, too."""
     from yolos_jax.datasets.headers import dark_files
 
     for reason in run.skipped:
         print(f"skipped: {reason}")
-    local = [] if run.stretch else [target.input.name for target in wanted if target.input.kind == "image"]
-    for name in dark_files(local):
+    files = [destination.input.name for destination in wanted if destination.input.kind == "image"]
+    for name in dark_files([] if run.stretch else files):
         print(f"note: {name} has 16 bits but holds fewer, and becomes almost black; --stretch makes its maximum white")
-    moving = any(target.input.moves for target in wanted)
+    moving = any(destination.input.moves for destination in wanted)
     seen = f"{run.images} images" + (f" and {run.frames} frames of videos" if moving else "")
     print(f"{run.objects} objects in {seen}, {len(run.skipped)} unreadable; written to {run.args.out}")
     if run.skipped:
@@ -199,11 +207,11 @@ def pixel_limit(off: bool) -> Iterator[None]:
 @clear_errors()
 def main() -> None:
     """Detects, draws and writes."""
-    args = flags()
+    args = parse_flags()
     found = inputs.find(args.images, args.recursive)
-    wanted, renamed = outputs.targets(found.inputs[: args.limit or None])
+    wanted, renamed = outputs.destinations(found.inputs[: args.limit or None])
     outputs.check_free(args.out, wanted, FORMATS[args.format], not args.no_draw, args.overwrite)
-    if any(target.input.moves for target in wanted):
+    if any(destination.input.moves for destination in wanted):
         video.need_av()
     make_folder(args.out)
 
@@ -217,12 +225,12 @@ def main() -> None:
     with pixel_limit(args.large_images):
         writer = FORMATS[args.format](args.out, detector.names_by_id)
         with contextlib.closing(writer):
-            run = Run(args, detector, writer)
-            look_at_images(run, [target for target in wanted if not target.input.moves])
-            for target in wanted:
-                if target.input.moves:
-                    look_at_video(run, target)
-        report(run, wanted)
+            run = Prediction(args, detector, writer)
+            look_at_images(run, [destination for destination in wanted if not destination.input.moves])
+            for destination in wanted:
+                if destination.input.moves:
+                    look_at_video(run, destination)
+        print_report(run, wanted)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from yolos_jax.config.recipes import DetectionConfig
+from yolos_jax.config.recipes import DetectionConfig, Recipe
 from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.data.loader import LoadStep, Share
@@ -43,7 +43,7 @@ from yolos_jax.weights.starting import starting_params
 
 
 def train(
-    config: Any, workdir: str | Path, accept_differences: bool = False, devices: Sequence[jax.Device] | None = None
+    config: Recipe, workdir: str | Path, accept_differences: bool = False, devices: Sequence[jax.Device] | None = None
 ) -> Outcome:
     """Trains a detector as a recipe says, going on from the workdir's newest checkpoint if it has one.
 
@@ -172,7 +172,7 @@ def batch_divisors(images_per_replica: int) -> Callable[[TrainBatch], Divisors]:
     return lambda batch: divisors_of(jnp.asarray(batch.count), jnp.asarray(batch.valid), images_per_replica)
 
 
-def evaluate(config: Any, checkpoint: str | Path) -> Evaluation:
+def evaluate(config: Recipe, checkpoint: str | Path) -> Evaluation:
     """COCO's 12 numbers of a checkpoint on a recipe's validation split, and its detections.
 
     It turns on jax's compilation cache, see `compiled.keep_compiled` and `eval.compilation_cache`.
@@ -184,7 +184,7 @@ def evaluate(config: Any, checkpoint: str | Path) -> Evaluation:
     return evaluator(params)
 
 
-def evaluator_for(config: Any, checkpoint: str | Path) -> tuple[dict, Meta, Evaluator]:
+def evaluator_for(config: Recipe, checkpoint: str | Path) -> tuple[dict, Meta, Evaluator]:
     """A checkpoint's parameters and meta, and what evaluates them as a recipe says."""
     config = recipe.prepare(config, DetectionConfig)
     params, meta = load_model(checkpoint)

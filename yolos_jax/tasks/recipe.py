@@ -2,14 +2,14 @@
 
 import dataclasses
 import warnings
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from yolos_jax.config.reader import read_any, read_recipe
-from yolos_jax.config.recipes import Config, DetectionConfig
+from yolos_jax.config.recipes import Config, DetectionConfig, Recipe
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.datasets.annotations import Complain, stop
@@ -26,14 +26,14 @@ from yolos_jax.setting import part
 C = TypeVar("C", bound=Config)
 
 
-def prepare(config: Any, kind: type[C]) -> C:
+def prepare(config: Recipe, kind: type[C]) -> C:
     """A recipe, completed and checked; its precision of matrix products becomes the process's."""
-    config = read_recipe(config, kind)
-    jax.config.update("jax_default_matmul_precision", config.precision)
-    return config
+    found = read_recipe(config, kind)
+    jax.config.update("jax_default_matmul_precision", found.precision)
+    return found
 
 
-def keep_programs(config: Any) -> None:
+def keep_programs(config: Recipe) -> None:
     """Turns on jax's compilation cache where a recipe wants it; a warning says why not."""
     note = keep_compiled(read_any(config).eval.compilation_cache)
     if note:

@@ -9,15 +9,11 @@ import pytest
 from flax import nnx
 from reference_pack import data_folder
 
+from benchmarks.traced_products import count_multiply_adds
 from yolos_jax.images.sequence import default_max_side, resized_sizes
 from yolos_jax.model.config import VARIANTS, YolosConfig
 from yolos_jax.model.yolos import abstract, apply
-from yolos_jax.tools.analysis.multiply_adds import (
-    count_multiply_adds,
-    mean_multiply_adds,
-    multiply_adds,
-    parameter_count,
-)
+from yolos_jax.tools.analysis.multiply_adds import mean_multiply_adds, multiply_adds, parameter_count
 
 CONFIG = YolosConfig(width=128, depth=2, heads=2, det_tokens=8, num_classes=5, init_pe_size=(64, 64))
 

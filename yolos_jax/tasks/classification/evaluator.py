@@ -77,7 +77,6 @@ class ClassEvaluator:
             ranks,
             _inputs,
             lambda share: classification_work(source, plan, view, model.patch_size, share=share),
-            len(plan),
             len(source),
         )
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from yolos_jax.config.recipes import ClassificationOptimizer, PretrainingConfig
+from yolos_jax.config.recipes import ClassificationOptimizer, PretrainingConfig, Recipe
 from yolos_jax.data.loader import LoadStep, Share
 from yolos_jax.data.settings import ClassViewSettings, MixingSettings
 from yolos_jax.datasets.class_folders import ClassFolders
@@ -42,7 +42,7 @@ from yolos_jax.weights import checkpoints
 
 
 def pretrain(
-    config: Any, workdir: str | Path, accept_differences: bool = False, devices: Sequence[jax.Device] | None = None
+    config: Recipe, workdir: str | Path, accept_differences: bool = False, devices: Sequence[jax.Device] | None = None
 ) -> Outcome:
     """Trains an image classifier as a recipe says, going on from the workdir's newest checkpoint if it has one.
 
@@ -53,7 +53,7 @@ def pretrain(
     return loop.train_task(functools.partial(ClassificationTask, config), workdir, options, devices)
 
 
-def evaluate_classifier(config: Any, checkpoint: str | Path) -> ClassEvaluation:
+def evaluate_classifier(config: Recipe, checkpoint: str | Path) -> ClassEvaluation:
     """Top-1 and top-5 of a checkpoint on a recipe's validation split; `InputError` if they do not belong together.
 
     It turns on jax's compilation cache, as `tasks.detection.evaluate` does.
@@ -63,7 +63,7 @@ def evaluate_classifier(config: Any, checkpoint: str | Path) -> ClassEvaluation:
     return evaluator(params)
 
 
-def class_evaluator_for(config: Any, checkpoint: str | Path) -> tuple[dict, Meta, ClassEvaluator]:
+def class_evaluator_for(config: Recipe, checkpoint: str | Path) -> tuple[dict, Meta, ClassEvaluator]:
     """A checkpoint's parameters and meta, and what evaluates them as a recipe says."""
     config = prepare(config, PretrainingConfig)
     params, meta = checkpoints.load_any(checkpoint)

@@ -1,5 +1,6 @@
 """What a model costs, beside the paper's Tables 4 to 6: parameters, multiply-adds, images a second."""
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -72,12 +73,6 @@ def cost_row(name: str, config: YolosConfig, geometry: Geometry, sizes: np.ndarr
     }  # fmt: skip
 
 
-def published_table(annotations: Path) -> tuple[list[dict[str, Any]], str]:
-    """Rows, JSON-ready, and the table, over the sizes of an annotation file's first images."""
-    rows = published_rows(first_sizes(annotations))
-    return rows, table(rows)
-
-
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Rows of `cost_row` as markdown, with what the paper says of them."""
     return markdown([_shown(row) for row in rows])
@@ -141,23 +136,18 @@ def counted_by_xla(config: YolosConfig, rows: int, columns: int) -> float:
 
 def frames_per_second(detector: Detector, images: Sequence[ImageLike]) -> dict[str, float]:
     """Images a second at batch 1, after compiling: "network", from resized pixels, and "with reading" of files."""
-    seen: set[int] = set()
+    compiled: set[int] = set()  # token counts
     seconds = {"network": 0.0, "reading": 0.0}
     for given in tqdm(images, "measuring", unit="image"):
-        pixels: list[np.ndarray] = []
-
-        def read(given: ImageLike = given, pixels: list[np.ndarray] = pixels) -> None:
-            image = read_rgb(given, stretch=detector.stretch)
-            pixels.append(resize(image, detector.geometry.size(*image.size)))
-
-        def detect(pixels: list[np.ndarray] = pixels) -> None:
-            detector.forward(pixels)
-
-        seconds["reading"] += timed(read)
-        bucket = rounded_tokens(pixels[0].shape[0] * pixels[0].shape[1] // detector.config.patch_size**2)
-        if bucket not in seen:  # the first one compiles
+        start = time.perf_counter()
+        image = read_rgb(given, stretch=detector.stretch)
+        pixels = resize(image, detector.geometry.size(*image.size))
+        seconds["reading"] += time.perf_counter() - start
+        detect = functools.partial(detector.forward, [pixels])
+        bucket = rounded_tokens(pixels.shape[0] * pixels.shape[1] // detector.config.patch_size**2)
+        if bucket not in compiled:
             detect()
-            seen.add(bucket)
+            compiled.add(bucket)
         seconds["network"] += timed(detect)
     count = len(images)
     return {"network": count / seconds["network"], "with reading": count / sum(seconds.values())}

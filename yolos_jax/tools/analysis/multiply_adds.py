@@ -1,12 +1,11 @@
-"""What a model costs: multiply-adds by part, by formula and as counted in any jax function; parameters.
+"""What a model costs: multiply-adds by part, by formula, and parameters.
 
 The paper's FLOPs (Tables 4 to 6) are multiply-adds, each counted once, of matrix products and convolutions only, as
 Detectron2's counter has them. XLA and most vendors count a multiply-add as two.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -52,43 +51,3 @@ def mean_multiply_adds(config: YolosConfig, grids: np.ndarray, as_published: boo
 def parameter_count(config: YolosConfig) -> int:
     """Numbers that are trained."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract(config)[1]))
-
-
-def count_multiply_adds(function: Callable, *args: Any) -> int:
-    """Multiply-adds of the matrix products in a function of arrays (or of `jax.ShapeDtypeStruct`s), as it is traced.
-
-    Gradients, recomputation and padding count. A scan counts as often as it runs, a while loop of unknown length and
-    the longest branch of a condition once.
-    """
-    return multiply_adds_of(jax.make_jaxpr(function)(*args).jaxpr)
-
-
-def multiply_adds_of(jaxpr: Any) -> int:
-    """The same for a traced function."""
-    total = 0
-    for equation in jaxpr.eqns:
-        name, parameters = equation.primitive.name, equation.params
-        if name == "dot_general":
-            (contracted, _), _ = parameters["dimension_numbers"]
-            inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-            total += inner * math.prod(equation.outvars[0].aval.shape)
-        elif name == "conv_general_dilated":
-            kernel, numbers = equation.invars[1].aval.shape, parameters["dimension_numbers"]
-            inner = math.prod(kernel) // kernel[numbers.rhs_spec[0]]
-            total += inner * math.prod(equation.outvars[0].aval.shape)
-        elif name == "cond":
-            total += max(multiply_adds_of(branch.jaxpr) for branch in parameters["branches"])
-        else:
-            times = parameters["length"] if name == "scan" else 1
-            total += times * sum(multiply_adds_of(inner) for inner in inner_jaxprs(parameters))
-    return total
-
-
-def inner_jaxprs(parameters: dict[str, Any]) -> Iterator[Any]:
-    """The jaxprs that an equation calls; of a function with a gradient of its own, the function."""
-    for value in parameters.values():
-        for item in value if isinstance(value, tuple | list) else [value]:
-            if hasattr(item, "eqns"):
-                yield item
-            elif hasattr(item, "jaxpr") and hasattr(item.jaxpr, "eqns"):
-                yield item.jaxpr
