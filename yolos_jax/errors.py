@@ -5,7 +5,7 @@ import errno
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,12 @@ def shown(value: Any) -> str:
     except Exception:  # a number with too many digits, a list within itself, an object of the user's
         return f"a value of type {type(value).__name__} that cannot be printed"
     return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def first_few(names: Sequence[str], most: int = 3) -> str:
+    """The first of many names for a message, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def make_folder(path: str | Path) -> Path:

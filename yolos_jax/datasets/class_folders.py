@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from yolos_jax.datasets.listing import folders_in, is_hidden
 from yolos_jax.datasets.splits import MissingSplit, choose, family_of
-from yolos_jax.errors import InputError, check_path
+from yolos_jax.errors import InputError, check_path, first_few
 from yolos_jax.images.reading import open_rgb
 
 ENDINGS = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff")
@@ -35,14 +36,14 @@ class ClassFolders:
     ):
         self.folder, self.notes = find_class_split(Path(root), split)
         self.origin = str(self.folder)
-        self.names = tuple(entry.name for entry in _folders(self.folder))
+        self.names = tuple(folder.name for folder in folders_in(self.folder))
         refuse_other_classes(self.names, self.origin, classes)
         files, labels = [], []
         deeper: list[str] = []
         for label, name in enumerate(self.names):
-            inside = list(os.scandir(self.folder / name))
-            found = sorted(entry.name for entry in inside if is_image(entry))
-            deeper += [f"{name}/{entry.name}" for entry in inside if not is_image(entry) and entry.is_dir()]
+            entries = list(os.scandir(self.folder / name))
+            found = sorted(entry.name for entry in entries if is_image(entry))
+            deeper += [f"{name}/{entry.name}" for entry in entries if not is_image(entry) and entry.is_dir()]
             if not found:
                 endings = ", ".join(ENDINGS)
                 raise InputError(
@@ -51,7 +52,9 @@ class ClassFolders:
             files.append(np.array([os.fsencode(file) for file in found]))
             labels.append(np.full(len(found), label, np.int32))
         if deeper:
-            self.notes += (f"folders inside class folders of {self.origin} are left out: {listed(sorted(deeper))}",)
+            self.notes += (
+                f"folders inside class folders of {self.origin} are left out: {first_few(sorted(deeper), _MOST)}",
+            )
         # A table of bytes: a million names take a fraction of what a list of them does, in every worker.
         self._files, self._labels = np.concatenate(files), np.concatenate(labels)
         chosen = spread(len(self._labels), max_images)
@@ -81,11 +84,11 @@ def find_class_split(root: Path, split: str) -> tuple[Path, tuple[str, ...]]:
     check_path(root)
     if not root.is_dir():
         raise InputError(f"the folder {root} does not exist; set --config.data.root to a folder of class folders.")
-    inside = _folders(root)
-    with_images = {entry.name for entry in inside if any(is_image(file) for file in os.scandir(entry.path))}
+    inside = folders_in(root)
+    with_images = {folder.name for folder in inside if any(is_image(file) for file in os.scandir(folder))}
     # A folder of folders is a split. One that has images like its neighbours is a class, unless its name is a split's.
     classes = {name for name in with_images if len(with_images) > 1 and name != split and not family_of(name)}
-    splits = {entry.name: root / entry.name for entry in inside if _folders(entry.path) and entry.name not in classes}
+    splits = {folder.name: folder for folder in inside if folder.name not in classes and folders_in(folder)}
     if not splits and with_images:
         splits = {"train": root}
     if not splits:
@@ -109,8 +112,8 @@ def refuse_other_classes(names: tuple[str, ...], origin: str, classes: tuple[tup
     in_both = set(names) & set(wanted)
     more = [name for name in names if name not in in_both]
     less = [name for name in wanted if name not in in_both]
-    parts = [f"{listed(more)} only in {origin}"] if more else []
-    parts += [f"{listed(less)} only in {where}"] if less else []
+    parts = [f"{first_few(more, _MOST)} only in {origin}"] if more else []
+    parts += [f"{first_few(less, _MOST)} only in {where}"] if less else []
     differ = "; ".join(parts) or "the same ones in another order"
     raise InputError(f"the classes of {origin} are not those of {where}: {differ}. Both must have the same classes.")
 
@@ -120,18 +123,6 @@ def spread(count: int, most: int) -> np.ndarray:
     return np.linspace(0, count - 1, min(most or count, count)).round().astype(np.int64)
 
 
-def listed(names: list[str]) -> str:
-    """The first of some names, and how many there are."""
-    some = ", ".join(names[:_MOST])
-    return some if len(names) <= _MOST else f"{some}, ... ({len(names)} in all)"
-
-
 def is_image(entry: os.DirEntry) -> bool:
     """Whether a file is an image by its name; hidden ones are none."""
-    return entry.name.lower().endswith(ENDINGS) and not entry.name.startswith(".")
-
-
-def _folders(place: str | Path) -> list[os.DirEntry]:
-    """The folders in a place that are not hidden, by name."""
-    found = [entry for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith(".")]
-    return sorted(found, key=lambda entry: entry.name)
+    return entry.name.lower().endswith(ENDINGS) and not is_hidden(entry.name)

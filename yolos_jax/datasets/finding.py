@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from yolos_jax.datasets.annotations import Annotations, Complain, PackedImages
-from yolos_jax.datasets.headers import FEW
 from yolos_jax.datasets.listing import images_below
 
+FEW = 3  # names that a sentence suggests
 NEAR = 5  # missing images for which near names are looked up, since that is slow
 
 

@@ -10,6 +10,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 import numpy as np
 from PIL import Image
 
+from yolos_jax.errors import first_few
 from yolos_jax.images.reading import UnreadableImage, brightest, decoding, has_sixteen_bits, open_rgb
 
 ORIENTATION = 0x0112  # EXIF's tag: 1 upright, 2 to 8 turned or mirrored
@@ -21,7 +22,6 @@ _PNG_TEXTS = (b"eXIf", b"xif\0", b"com.adobe.xmp")  # what holds EXIF or XMP in 
 _DARK = 2**6  # of 256: what 14 of 16 bits reach at most
 _DECODED = 8  # images of 16 bits that are decoded before a run
 DARK_HELP = "set data.sixteen_bit=stretch to make each image's own maximum white"
-FEW = 3  # names that a sentence lists
 
 T = TypeVar("T")
 
@@ -104,9 +104,3 @@ def _is_dark(file: str) -> bool:
         return brightest(open_rgb(file)) < _DARK
     except UnreadableImage:
         return False
-
-
-def first_few(names: Sequence[str], most: int = FEW) -> str:
-    """The first few of many names."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

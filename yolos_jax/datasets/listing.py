@@ -58,5 +58,7 @@ def subfolder(root: Path, *names: str) -> Path | None:
 
 def folders_in(root: Path, beginning: str = "") -> list[Path]:
     """The folders in a folder that are not hidden and whose names begin so; none if it is absent."""
-    found = root.iterdir() if root.is_dir() else ()
-    return sorted(f for f in found if f.name.startswith(beginning) and not is_hidden(f.name) and f.is_dir())
+    if not root.is_dir():
+        return []
+    names = [entry.name for entry in os.scandir(root) if entry.name.startswith(beginning) and entry.is_dir()]
+    return [root / name for name in sorted(names) if not is_hidden(name)]

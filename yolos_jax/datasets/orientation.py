@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from yolos_jax.datasets.headers import SWAPS, Header, first_few
+from yolos_jax.datasets.headers import SWAPS, Header
+from yolos_jax.errors import first_few
 
 STORED, TURNED = "stored", "upright"
 _ROOM = 0.02  # share of a side that a box may reach out by and still fit

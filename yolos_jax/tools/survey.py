@@ -17,9 +17,9 @@ from yolos_jax.datasets.annotations import Complain, orphans_of
 from yolos_jax.datasets.box_checks import nothing_to_find
 from yolos_jax.datasets.category_names import plain_name
 from yolos_jax.datasets.dataset import DataSet
-from yolos_jax.datasets.headers import DARK_HELP, dark_files, first_few
+from yolos_jax.datasets.headers import DARK_HELP, dark_files
 from yolos_jax.datasets.listing import is_hidden
-from yolos_jax.errors import InputError
+from yolos_jax.errors import InputError, first_few
 from yolos_jax.images.reading import UnreadableImage, image_endings
 from yolos_jax.images.sequence import ceil_div
 
