@@ -66,7 +66,9 @@ class LoadStep:
     ):
         if plan.batch_size % share.count:
             raise InputError(f"a batch of {plan.batch_size} images cannot be shared by {share.count} processes.")
-        self.plan, self.view, self.pack = plan, view, pack
+        self.plan = plan
+        self.view = view
+        self.pack = pack
         self.slots = plan.batch_size // share.count
         self.nbytes = self.slots * slot_bytes
         self.mine = slice(share.index * self.slots, (share.index + 1) * self.slots)

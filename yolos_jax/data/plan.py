@@ -67,7 +67,10 @@ class PlanOfEpochs:
     """
 
     def __init__(self, images: int, batch_size: int, epochs: int, seed: int):
-        self.images, self.batch_size, self.epochs, self.seed = images, batch_size, epochs, seed
+        self.images = images
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.seed = seed
         self.steps_per_epoch, self.dropped = divmod(images, batch_size)
         if not self.steps_per_epoch:
             few = f"{images} training images do not fill one batch of {batch_size}"

@@ -19,7 +19,9 @@ _COCO = "a box is [x, y, width, height] in pixels in COCO's format"
 def wrong_box(annotation: dict, origin: str, categories: dict[int, Any]) -> str | None:
     """What is wrong with an annotation's numbers, or None; `categories` are the file's names by id."""
     where = f"annotation id {shown(annotation.get('id'))} of image id {annotation['image_id']} in {origin}"
-    box, category, area = annotation.get("bbox"), annotation.get("category_id"), annotation.get("area")
+    box = annotation.get("bbox")
+    category = annotation.get("category_id")
+    area = annotation.get("area")
     if not isinstance(box, list) or len(box) != 4 or not all(is_number(v) for v in box):
         return f"{where} has the box {shown(box)}; it must be 4 finite numbers [x, y, width, height]."
     if box[2] < 0 or box[3] < 0:
@@ -57,7 +59,10 @@ def to_coco(content: Content, boxes: str, keep_areas: bool = False) -> None:
         elif boxes.startswith("cxcywh"):
             a, b = a - c / 2, b - d / 2
         if boxes.endswith("_shares"):
-            a, b, c, d = a * sides[0], b * sides[1], c * sides[0], d * sides[1]
+            a = a * sides[0]
+            b = b * sides[1]
+            c = c * sides[0]
+            d = d * sides[1]
         annotation["bbox"] = [a, b, c, d]
         if not (keep_areas and "area" in annotation):
             annotation["area"] = max(c, 0) * max(d, 0)

@@ -132,7 +132,9 @@ def _set_sizes(
 ) -> tuple[_Sized, list[str]]:
     """Gives entries without a size that of their files, in place; all entries if `data.sizes` is "images"."""
     unknown: list[str] = []  # sentences about images that nothing says the size of
-    measured, absent, other = set(), 0, 0
+    measured = set()
+    absent = 0
+    other = 0
     for image in images:
         header, sized = headers.get(image["id"]), is_sized(image)
         if header is None or (sized and options.sizes != "images"):
@@ -200,9 +202,13 @@ def _read_boxes(
     for annotation in content["annotations"]:
         if annotation["image_id"] in by_image:
             by_image[annotation["image_id"]].append(annotation)
-    examples, annotated, dropped = [], [], {"crowd": 0, "empty": 0}
+    examples = []
+    annotated = []
+    dropped = {"crowd": 0, "empty": 0}
     for image in images:
-        boxes, numbers, areas = [], [], []
+        boxes = []
+        numbers = []
+        areas = []
         for annotation in by_image[image["id"]]:
             sentence = wrong_box(annotation, origin, names) or labels.wrong(annotation, origin)
             if sentence is not None:

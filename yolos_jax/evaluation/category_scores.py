@@ -29,7 +29,9 @@ class CategoryScores(NamedTuple):
     @classmethod
     def of(cls, evaluation: Any) -> "CategoryScores":
         """Of a pycocotools `COCOeval` that has been accumulated."""
-        params, curves, truth = evaluation.params, evaluation.eval, evaluation.cocoGt
+        params = evaluation.params
+        curves = evaluation.eval
+        truth = evaluation.cocoGt
         scored = set(params.imgIds)
         there = [a for a in truth.dataset["annotations"] if a["image_id"] in scored and not a["iscrowd"]]
         labels = np.array([a["category_id"] for a in there], np.int64)

@@ -70,7 +70,10 @@ class Evaluator:
         buckets: int = 4,
         query_block: int = Compute.query_block,
     ):
-        self.model, self.source, self._geometry, self._batching = model, source, geometry, batching
+        self.model = model
+        self.source = source
+        self._geometry = geometry
+        self._batching = batching
         pipeline, devices = Pipeline.of(geometry), batching.mesh.size
         self._plan = EvaluationPlan(source.examples.sizes, pipeline, batching.batch_size, buckets, devices)
         self.graph = graph = self._graph(query_block)
@@ -93,7 +96,9 @@ class Evaluator:
           function: (parameters, patches, grid, size) -> arrays with a leading axis of images. `patches` and `grid` are
             what the model takes, and `size` `[B, 2]` is (width, height) in pixels.
         """
-        geometry, plan, sizes = self._geometry, self._plan, self.source.examples.sizes
+        geometry = self._geometry
+        plan = self._plan
+        sizes = self.source.examples.sizes
 
         def inputs(loaded: Loaded) -> tuple[np.ndarray, ...]:
             there = loaded.indices[:, None] >= 0

@@ -62,7 +62,9 @@ class ImagePass:
         images: int,
     ):
         self.processes = Processes()
-        self._batching, self._inputs, self._images = batching, inputs, images
+        self._batching = batching
+        self._inputs = inputs
+        self._images = images
         self._work = work_of(Share(self.processes.index, self.processes.count))
 
         def indexed(params: dict, indices: jax.Array, *arrays: jax.Array) -> tuple[jax.Array, ...]:
@@ -86,7 +88,9 @@ class ImagePass:
         Raises:
           InputError: an image cannot be read and must not be left out, or a data worker died.
         """
-        processes, batching, cancelled = self.processes, self._batching, cancelled or _never
+        processes = self.processes
+        batching = self._batching
+        cancelled = cancelled or _never
         params = place(params, replicated(batching.mesh))
         steps = len(self._work.plan)
         batches = processes.agree(load_batches, self._work, 0, steps, batching.workers, batching.ahead)

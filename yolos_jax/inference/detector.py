@@ -59,7 +59,9 @@ class Detector:
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
         self.config = meta.model
-        self.label_names, self.category_ids, self.batch_size = meta.label_names, meta.category_ids, batch_size
+        self.label_names = meta.label_names
+        self.category_ids = meta.category_ids
+        self.batch_size = batch_size
         self.geometry = geometry_for(meta, short_side, max_side)
         self.stretch = meta.extra.get("config", {}).get("data", {}).get("sixteen_bit") == "stretch"
         self._params = jax.device_put(params)

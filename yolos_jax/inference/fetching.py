@@ -9,7 +9,9 @@ from urllib.parse import quote, urlsplit
 
 from yolos_jax.images.reading import UnreadableImage
 
-MOST_BYTES, MOST_SECONDS, MOST_REDIRECTS = 64 * 2**20, 30.0, 5
+MOST_BYTES = 64 * 2**20
+MOST_SECONDS = 30.0
+MOST_REDIRECTS = 5
 SCHEMES = ("http", "https")
 _PIECE = 2**16
 _KEPT = "%/:=&?~#+!$,;'@()*[]"  # characters of an address that stand for themselves

@@ -112,7 +112,9 @@ def _images_among(
     entries: Sequence[tuple[str, bool]], notes: list[str], what: str, count_folders: bool = False
 ) -> list[Input]:
     """The images among some entries; a note names the kinds of the others."""
-    endings, images, others = image_endings(), [], Counter[str]()
+    endings = image_endings()
+    images = []
+    others = Counter[str]()
     for path, is_folder in entries:
         ending = os.path.splitext(path)[1].lower()
         if is_hidden(os.path.basename(path)):

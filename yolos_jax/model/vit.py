@@ -94,7 +94,9 @@ class Attention(nnx.Module):
     """Multi-head self-attention with one joint qkv projection `[D, 3 D]`."""
 
     def __init__(self, config: NetworkConfig, compute: Compute, layers: tuple[int, ...] = ()):
-        self.heads, self.query_block, self.cudnn = config.heads, compute.query_block, compute.attention == "cudnn"
+        self.heads = config.heads
+        self.query_block = compute.query_block
+        self.cudnn = compute.attention == "cudnn"
         self.qkv = Linear(config.width, 3 * config.width, layers)
         self.proj = Linear(config.width, config.width, layers)
 

@@ -13,7 +13,9 @@ from yolos_jax.datasets.listing import images_below
 from yolos_jax.errors import InputError, clear_errors
 from yolos_jax.programs.command_line import Parser, say
 
-LOOPBACK, EVERYWHERE, PORT = "127.0.0.1", "0.0.0.0", 7860
+LOOPBACK = "127.0.0.1"
+EVERYWHERE = "0.0.0.0"
+PORT = 7860
 
 
 @clear_errors()

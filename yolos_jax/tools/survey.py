@@ -93,7 +93,9 @@ def _orphans(file: str, orphans: dict[int, int]) -> Iterable[str]:
 
 def category_problems(train: Split, val: Split) -> list[Problem]:
     """Categories of val that train lacks or calls otherwise."""
-    file, other, problems = val.source.origin, train.source.origin, []
+    file = val.source.origin
+    other = train.source.origin
+    problems = []
     by_name = dict(zip(val.source.category_ids, train.source.category_ids))  # other numbers if names were matched
     for number, name in sorted(val.names.items()):
         number = by_name.get(number, number)

@@ -70,7 +70,10 @@ class Curves:
     """
 
     def __init__(self, workdir: Path, terms: Sequence[str], headline: Sequence[str], say: Callable | None):
-        self.workdir, self.terms, self.headline, self.say = workdir, terms, headline, say
+        self.workdir = workdir
+        self.terms = terms
+        self.headline = headline
+        self.say = say
         self._drawn = -1  # bytes of the metrics that the picture shows
 
     def draw(self) -> None:

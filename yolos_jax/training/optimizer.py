@@ -43,7 +43,9 @@ def schedule_of(optimizer: Any, epochs: int, per_epoch: int) -> optax.Schedule:
     "epoch" is the reference's, see `learning_rates`; "step" is linear warm-up and then a cosine, both advanced every
     step.
     """
-    base, least, warmup = optimizer.learning_rate, optimizer.min_lr, optimizer.warmup_epochs
+    base = optimizer.learning_rate
+    least = optimizer.min_lr
+    warmup = optimizer.warmup_epochs
     if base < least:
         scaled = ", scaled to the size of the batch," if getattr(optimizer, "rate_batch", 0) else ""
         found = f"optimizer.learning_rate{scaled} is {base:.3g}, below optimizer.min_lr {least:.3g}"

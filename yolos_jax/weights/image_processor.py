@@ -13,7 +13,9 @@ _LONG_SIDE = 1333  # transformers' default for the most that the long side may h
 _MOST_PIXELS = 2**14  # of a side
 _BILINEAR, _BICUBIC = 2, 3  # Pillow's numbers
 # The model normalises on the device, as ImageNet's classifiers do. Also transformers' defaults.
-MEAN, STD, SCALE = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 1 / 255
+MEAN = [0.485, 0.456, 0.406]
+STD = [0.229, 0.224, 0.225]
+SCALE = 1 / 255
 _STEPS = ("do_resize", "do_rescale", "do_normalize")
 _NORMALISATION = {"rescale_factor": SCALE, "image_mean": MEAN, "image_std": STD}
 

@@ -94,9 +94,13 @@ def detector_card(config: YolosConfig, id2label: Mapping[str, str], sizes: Sizes
 
 def classifier_card(config: ClassifierConfig, provenance: Provenance) -> str:
     """The same of an image classifier."""
-    title, kind, timm = "ViT", "a plain ViT", "VisionTransformer"
+    title = "ViT"
+    kind = "a plain ViT"
+    timm = "VisionTransformer"
     if config.distilled:
-        title, kind, timm = "DeiT", "DeiT with a distillation token", "VisionTransformerDistilled"
+        title = "DeiT"
+        kind = "DeiT with a distillation token"
+        timm = "VisionTransformerDistilled"
     measured = _measured(provenance, "Shares of images whose class is the first, or among the first five,")
     template = _template("classifier_card.md")
     return template.format(title=title, kind=kind, timm=timm, config=config, step=provenance.step, measured=measured)

@@ -51,7 +51,9 @@ def starting_params(
         print(f"starting from the checkpoint {init}, step {meta.step}")
     else:
         loaded = weights.load_weights(init, model, seed, any_classes=True, processor=False)
-        found, params, names = loaded.config, loaded.params, loaded.label_names or {}
+        found = loaded.config
+        params = loaded.params
+        names = loaded.label_names or {}
         print(loaded.report)
     if found.num_classes != model.num_classes:
         params["class_head"]["fc3"] = _fresh_last_layer(model, seed)

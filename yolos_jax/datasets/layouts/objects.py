@@ -38,7 +38,9 @@ class Objects:
     """
 
     def __init__(self, number: Callable[[Any], int | None], origin: str, complain: Complain):
-        self._number, self._origin, self._complain = number, origin, complain
+        self._number = number
+        self._origin = origin
+        self._complain = complain
         self.annotations: list[dict[str, Any]] = []
 
     def add(self, image_id: int, objects: Any) -> None:

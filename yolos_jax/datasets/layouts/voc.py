@@ -65,7 +65,10 @@ def read(root: Path, name: str, parts: list[Part], everything: Iterable[Path], c
                 zeros += min(one.box[:2]) <= 0
                 difficult += one.difficult
                 # Pixels count from 1, and the last one is inside.
-                x, y, w, h = one.box[0] - 1, one.box[1] - 1, one.box[2] - one.box[0] + 1, one.box[3] - one.box[1] + 1
+                x = one.box[0] - 1
+                y = one.box[1] - 1
+                w = one.box[2] - one.box[0] + 1
+                h = one.box[3] - one.box[1] + 1
                 more = {"iscrowd": 1, "difficult": 1} if one.difficult else {"iscrowd": 0}
                 more |= {"id": len(annotations) + 1, "category_id": numbers[one.name]}
                 annotations.append({"image_id": len(images), "bbox": [x, y, w, h], "area": w * h} | more)

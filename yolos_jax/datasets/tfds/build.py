@@ -21,7 +21,9 @@ from yolos_jax.datasets.tfds.parts import CheckedSplit, one_list, read_parts
 from yolos_jax.datasets.tfds.records import FORMAT, Records
 from yolos_jax.errors import InputError, make_folder
 
-NAME, CONFIG, VERSION = "coco", "2017", "1.1.0"
+NAME = "coco"
+CONFIG = "2017"
+VERSION = "1.1.0"
 SHARD = 64 << 20  # least bytes of a shard, if there are several; TFDS's numbers
 MOST_SHARDS = 1024
 MARGIN = 1.02  # of the space needed over the images' bytes
@@ -121,7 +123,9 @@ def _write_shards(
     """(records of every shard, bytes of all records, clipped boxes)."""
     count = shards_of(part.size, len(part.images))
     ends = [round(len(part.images) * (shard + 1) / count) for shard in range(count)]
-    starts, size, clipped = [0, *ends[:-1]], 0, 0
+    starts = [0, *ends[:-1]]
+    size = 0
+    clipped = 0
     with tqdm(total=len(part.images), desc=f"writing {part.name}", unit="record", mininterval=1.0) as bar:
         for shard, (start, end) in enumerate(zip(starts, ends)):
             path = template.sharded_filepath(shard_index=shard, num_shards=count)
@@ -148,7 +152,9 @@ def _record(image: dict[str, Any], data: bytes, objects: list[dict[str, Any]]) -
 
 def _objects(image: dict[str, Any], annotations: list[dict[str, Any]], names: dict[int, str]) -> tuple[list, int]:
     """An image's objects as TFDS stores them, and how many boxes had to be clipped, as TFDS stores only 0..1."""
-    sides, out, clipped = (image["height"], image["width"]) * 2, [], 0
+    sides = (image["height"], image["width"]) * 2
+    out = []
+    clipped = 0
     for annotation in annotations:
         x, y, width, height = annotation["bbox"]
         box = [v / side for v, side in zip((y, x, y + height, x + width), sides)]

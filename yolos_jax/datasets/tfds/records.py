@@ -64,7 +64,9 @@ class Records:
     """
 
     # What records must hold, what such a data set is called, and the file of the labels' names.
-    fields, kind, names_file = FIELDS, "TFDS's coco/2017", NAMES
+    fields = FIELDS
+    kind = "TFDS's coco/2017"
+    names_file = NAMES
 
     def __init__(self, directory: Path, split: str):
         self.directory, info = directory, _builder(directory).info

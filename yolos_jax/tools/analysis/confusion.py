@@ -21,7 +21,9 @@ def confusion_matrix(images: Iterable[MatchedImage], categories: int, threshold:
     matrix = np.zeros((categories + 1, categories + 1), np.int64)
     for image in images:
         kept, real = image.scores >= threshold, ~image.crowd
-        labels, truth, overlaps = image.labels[kept], image.true_labels[real], image.overlaps[kept]
+        labels = image.labels[kept]
+        truth = image.true_labels[real]
+        overlaps = image.overlaps[kept]
         rows, columns = paired(overlaps[:, real], labels[:, None] == truth)
         np.add.at(matrix, (truth[columns], labels[rows]), 1)
         of_crowd = labels[:, None] == image.true_labels[image.crowd]

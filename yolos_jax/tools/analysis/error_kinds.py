@@ -92,7 +92,9 @@ def count_errors(images: Iterable[MatchedImage], categories: int, threshold: flo
     """
     detected, objects, missed = _collected(images, categories)
     now = ap50(detected.scores, detected.labels, detected.right, objects)
-    counts, above, costs = [], [], []
+    counts = []
+    above = []
+    costs = []
     for number in range(len(KINDS) - 1):  # all but missed objects
         mine = detected.kinds == number
         counts.append(int(mine.sum()))

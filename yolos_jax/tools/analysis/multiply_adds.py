@@ -32,8 +32,12 @@ def multiply_adds(config: YolosConfig, rows: int, columns: int, as_published: bo
 
     The last block here asks for the DET tokens only, which the published implementation does not (`as_published`).
     """
-    patches, width, queries = rows * columns, config.width, config.det_tokens
-    tokens, hidden, last = 1 + queries + patches, config.mlp_width, queries
+    patches = rows * columns
+    width = config.width
+    queries = config.det_tokens
+    tokens = 1 + queries + patches
+    hidden = config.mlp_width
+    last = queries
     if as_published:
         last = tokens
     asking = (config.depth - 1) * tokens + last  # tokens that are queries, over all blocks

@@ -31,7 +31,9 @@ class Unusable(Exception):
 
 def target_size(width: int, height: int, short_side: int, max_side: int, patch: int) -> tuple[int, int]:
     """(width, height) to resize an image to: whole patches on both sides; the order of operations decides rounding."""
-    short, long, side = min(width, height), max(width, height), short_side
+    short = min(width, height)
+    long = max(width, height)
+    side = short_side
     if long / short * side > max_side:
         side = round(max_side * short / long)
     scaled = int(side * long / short)

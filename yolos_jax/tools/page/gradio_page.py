@@ -61,7 +61,9 @@ class Page:
     def __init__(
         self, gr: Any, viewer: AttentionViewer, pictures: Sequence[tuple[Path, Image.Image]], threshold: float
     ):
-        self.gr, self.viewer, self.pictures = gr, viewer, [path for path, _ in pictures]
+        self.gr = gr
+        self.viewer = viewer
+        self.pictures = [path for path, _ in pictures]
         self._lay_out([small for _, small in pictures], threshold)
         self._connect()
 
@@ -182,7 +184,9 @@ class Page:
         return {self.message: ""} | self._attention(key, token, layer, head, smooth)
 
     def _attention(self, key: str, token: int, layer: int, head: str, smooth: bool) -> dict:
-        seen, token, layer = self.viewer.seen(key), int(token), int(layer)
+        seen = self.viewer.seen(key)
+        token = int(token)
+        layer = int(layer)
         depth, heads = seen.attention.shape[:2]
         if not (0 <= token < len(seen.scores) and 0 <= layer < depth):
             raise InputError(f"there is no token {token} or no layer {layer}.")

@@ -23,7 +23,9 @@ class UploadLimits:
     """
 
     def __init__(self, app: App, most_bytes: int, most_a_minute: int):
-        self.app, self.most_bytes, self.most_a_minute = app, most_bytes, most_a_minute
+        self.app = app
+        self.most_bytes = most_bytes
+        self.most_a_minute = most_a_minute
         self._times: deque[float] = deque()
 
     async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
