@@ -187,7 +187,8 @@ def print_report(run: Prediction, wanted: Sequence[Destination]) -> None:
     seen = f"{run.images} images" + (f" and {run.frames} frames of videos" if moving else "")
     print(f"{run.objects} objects in {seen}, {len(run.skipped)} unreadable; written to {run.args.out}")
     if run.skipped:
-        what = f"{len(run.skipped)} of {len(wanted)} {'inputs' if moving else 'images'}"
+        noun = "inputs" if moving else "images"
+        what = f"{len(run.skipped)} of {len(wanted)} {noun}"
         raise InputError(f"{what} could not be read, the first: {run.skipped[0]}")
 
 

@@ -57,7 +57,9 @@ def _yaml_in(root: Path) -> Path | None:
     files = sorted(f for f in root.iterdir() if f.suffix.lower() in ENDINGS and not is_hidden(f.name))
     found = [f for f in files if _about(f)]
     usual = [f for f in found if f.stem.lower() in ("data", "dataset")]
-    return usual[0] if usual else found[0] if len(found) == 1 else None
+    if usual:
+        return usual[0]
+    return found[0] if len(found) == 1 else None
 
 
 def _about(file: Path) -> dict[str, Any] | None:

@@ -40,7 +40,9 @@ def explain(root: Path, names: list[str]) -> str:
         lacks = f"{root} has YOLO's labels/ but nothing says the names of their classes"
         return f"{lacks}; write a data.yaml with train: images/train, val: images/val and names: [...]."
     inside = sorted(f.name for f in root.iterdir() if not is_hidden(f.name))[:8] if root.is_dir() else []
-    holds = f"it holds {', '.join(inside)}" if inside else "it is empty" if root.is_dir() else "it is a file"
+    holds = "it is empty" if root.is_dir() else "it is a file"
+    if inside:
+        holds = f"it holds {', '.join(inside)}"
     return (
         f"{root} is in no layout that is read ({', '.join(names)}); {holds}. "
         "COCO's is annotations/instances_train.json beside train/, and the same for val."

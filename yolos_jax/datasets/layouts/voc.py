@@ -73,7 +73,8 @@ def read(root: Path, name: str, parts: list[Part], everything: Iterable[Path], c
                 more |= {"id": len(annotations) + 1, "category_id": numbers[one.name]}
                 annotations.append({"image_id": len(images), "bbox": [x, y, w, h], "area": w * h} | more)
     origin = str(parts[0].chosen or parts[0].xml)
-    notes = [] if len(parts) < 2 else [f"the split {name} joins {', '.join(str(part.chosen) for part in parts)}"]
+    joined = ", ".join(str(part.chosen) for part in parts)
+    notes = [f"the split {name} joins {joined}"] if len(parts) > 1 else []
     if difficult:
         notes.append(
             f"{difficult} objects of {origin} are difficult: not trained on, ignored in scoring (as crowds are)"

@@ -88,7 +88,8 @@ class CentreView:
         size = max(short, int(short * width / height)), max(short, int(short * height / width))
         # Bounded, for what is thousands of times as long as wide: the long side's middle is all that is seen of it.
         if max(size) > _LONGEST * short:
-            image, size = _middle(image), (_LONGEST * short, short) if width > height else (short, _LONGEST * short)
+            image = _middle(image)
+            size = (_LONGEST * short, short) if width > height else (short, _LONGEST * short)
         image = image if image.size == size else image.resize(size, _BICUBIC)
         left, top = (round((side - self.size) / 2) for side in size)
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
