@@ -12,6 +12,7 @@ from PIL import Image
 
 from yolos_jax.data.examples import Example, ExampleTable
 from yolos_jax.datasets.annotations import Content, PackedImages
+from yolos_jax.datasets.box_checks import nothing_to_find
 from yolos_jax.datasets.orientation import ExifDecision
 from yolos_jax.images.reading import UnreadableImage, decode, decoding, open_rgb
 
@@ -58,6 +59,15 @@ class DataSet:
         """The encoded image; `UnreadableImage` if it is absent."""
         with decoding(f"the image {example.file}"):
             return Path(example.file).read_bytes() if self.packed is None else self.packed[example.image_id]
+
+    def nothing_to_train_on(self) -> str | None:
+        """Why there is no box to train on; None if there is one."""
+        return nothing_to_find(self.dropped, int(self.examples.counts.sum()), self.origin)
+
+    def nothing_to_score(self) -> str | None:
+        """Why there is no box to score; None if there is one. Empty boxes count, as they do when results are scored."""
+        boxes = int(self.examples.counts.sum()) + self.dropped["empty"]
+        return nothing_to_find(self.dropped, boxes, self.origin)
 
     def place(self, file_name: str) -> str:
         """One spelling for every image that the annotations list, however its folder and name are written."""

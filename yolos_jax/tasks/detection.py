@@ -16,7 +16,6 @@ from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.data.loader import LoadStep, Share
 from yolos_jax.data.plan import ORDER, TrainingPlan
-from yolos_jax.datasets.box_checks import nothing_to_find
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.settings import Settled
 from yolos_jax.distributed.mesh import data_mesh
@@ -225,13 +224,12 @@ def other_data(facts: dict[str, Any], label_names: Mapping[int, str], before: Id
 
 def refuse_nothing_to_train_on(source: DataSet) -> None:
     """`InputError` for a data set without a box."""
-    nothing = nothing_to_find(source.dropped, int(source.examples.counts.sum()), source.origin)
+    nothing = source.nothing_to_train_on()
     if nothing:
         raise InputError(f"there is no box to train on: {nothing}.")
 
 
 def scoring_notes(source: DataSet) -> tuple[str, ...]:
     """What is worth knowing about a data set to evaluate on; first, that there is nothing to find in it."""
-    boxes = int(source.examples.counts.sum()) + source.dropped["empty"]  # which count when results are scored
-    nothing = nothing_to_find(source.dropped, boxes, source.origin)
+    nothing = source.nothing_to_score()
     return (*((f"there is no box to score: {nothing}; all numbers will be -1",) if nothing else ()), *source.notes)

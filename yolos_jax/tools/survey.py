@@ -14,7 +14,6 @@ from tqdm import tqdm
 from yolos_jax.data.examples import Example, ExampleTable
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.datasets.annotations import Complain, orphans_of
-from yolos_jax.datasets.box_checks import nothing_to_find
 from yolos_jax.datasets.category_names import plain_name
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.headers import DARK_HELP, dark_files
@@ -108,9 +107,8 @@ def category_problems(train: Split, val: Split) -> list[Problem]:
 
 def nothing_problems(train: Split) -> list[Problem]:
     """That there is no box to train on."""
-    source = train.source
-    nothing = nothing_to_find(source.dropped, int(source.examples.counts.sum()), source.origin)
-    return [Problem(source.origin, f"there is no box to train on: {nothing}.")] if nothing else []
+    nothing = train.source.nothing_to_train_on()
+    return [Problem(train.source.origin, f"there is no box to train on: {nothing}.")] if nothing else []
 
 
 def dark_notes(splits: Sequence[Split]) -> list[str]:
@@ -163,8 +161,7 @@ def notes(splits: Sequence[Split], det_tokens: int) -> list[str]:
     """What is worth knowing but need not be wrong: a sentence each."""
     found = [line for split in splits for line in (*split.source.notes, *turned_lines(split))]
     for split in splits[1:]:
-        boxes = int(split.source.examples.counts.sum()) + split.source.dropped["empty"]
-        nothing = nothing_to_find(split.source.dropped, boxes, split.source.origin)
+        nothing = split.source.nothing_to_score()
         found += [f"there is no box to score: {nothing}"] if nothing else []
     for split in splits:
         examples, listed = split.source.examples, sum(map(len, split.ids_by_path.values()))
