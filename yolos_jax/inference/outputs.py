@@ -210,7 +210,8 @@ def destinations(inputs: Sequence[Input]) -> tuple[list[Destination], list[str]]
 
 def drawn(destination: Destination) -> str:
     """The file of the drawn copy."""
-    return f"{destination.name}.{'mp4' if destination.input.moves else 'png'}"
+    ending = "mp4" if destination.input.moves else "png"
+    return f"{destination.name}.{ending}"
 
 
 def check_free(folder: Path, wanted: Sequence[Destination], writer: type[Writer], draw: bool, overwrite: bool) -> None:
