@@ -16,7 +16,7 @@ from yolos_jax.errors import InputError
 from yolos_jax.evaluation.category_scores import CategoryScores
 
 ALL = "0.50:0.95"
-# kind, IoU thresholds, sizes of objects, most detections of an image
+# kind, IoU thresholds, sizes of the objects, most detections in an image
 MEANING = {
     **{name: ("Average precision", iou, "all", 100) for name, iou in (("AP", ALL), ("AP50", "0.50"), ("AP75", "0.75"))},
     **{f"AP{size[0]}": ("Average precision", ALL, size, 100) for size in ("small", "medium", "large")},
@@ -63,7 +63,7 @@ def scored(
         others = {r["image_id"] for r in results} - set(wanted)
         if others:
             raise InputError(f"results for image id {min(others)}, which the ground truth does not list.")
-        found = COCO()  # of which `loadRes` cannot make an empty one
+        found = COCO()  # `loadRes` cannot make one without results
         found.dataset = index.dataset | {"annotations": []}
         found.createIndex()
         found = index.loadRes([dict(r) for r in results]) if results else found
@@ -76,7 +76,7 @@ def scored(
 
 
 def indexed(content: Mapping[str, Any], image_ids: Sequence[int] | None) -> COCO:
-    """An annotation file's content as pycocotools wants it, whatever a hand-made one leaves out.
+    """An annotation file's content in the form that pycocotools needs, even if a hand-made file leaves fields out.
 
     Ids are numbered anew: pycocotools takes annotation id 0 for "not matched" and a repeated id for one annotation.
     """

@@ -80,7 +80,7 @@ class ImagePass:
 
         Args:
           cancelled: asked after every batch; a true answer in any process ends the pass in all of them.
-          doing: what the progress bar says.
+          doing: the progress bar's title.
 
         Returns:
           A sentence for each unreadable image, of all processes; None if the pass was cancelled.

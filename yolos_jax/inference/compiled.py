@@ -1,6 +1,6 @@
 """Compiled programs kept on disk, so that the next process finds its first box without compiling again.
 
-It is jax's persistent compilation cache in a folder of the user's. jax's own environment variables come first:
+It is jax's persistent compilation cache in a folder of the user's. jax's own environment variables take precedence:
 JAX_COMPILATION_CACHE_DIR names another folder, JAX_ENABLE_COMPILATION_CACHE=0 turns the cache off. What is kept
 belongs to one version of jax, one kind of device, one set of processor features and one set of XLA flags; another
 process compiles anew. jax 0.10 never keeps a program with a host callback, which includes a training step whose

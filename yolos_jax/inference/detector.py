@@ -91,8 +91,8 @@ class Detector:
 
         Args:
           path: the folder, or the hub's `org/name` (`org/name@revision`).
-          short_side: pixels that an image's short side is resized to; by default what the checkpoint was trained with
-            or its image processor says, else 800.
+          short_side: pixels that an image's short side is resized to; by default the one that the checkpoint was
+            trained with or that its image processor has, else 800.
           max_side: most pixels of the long side; by default in proportion (1333 for 800).
           batch_size: most images at a time.
           compilation_cache: where compiled programs are kept, see `compiled.keep_compiled`; "off" leaves jax as it is.
@@ -166,7 +166,7 @@ class Detector:
         Args:
           images: one image or an iterable of images. An image is a path, the bytes of an image file, an open binary
             file, a PIL image, or a uint8 array (`[h, w]`, RGB or RGBA `[h, w, 3 or 4]`); a uint8 array `[n, h, w, 3]`
-            holds n images. Images are turned as their EXIF tag says.
+            holds n images. Images are turned by their EXIF tag.
           threshold: lowest score to report, 0..1.
 
         Returns:

@@ -32,7 +32,7 @@ def draw_boxes(image: Image.Image, boxes: np.ndarray, classes: Iterable[int], te
     Args:
       boxes: float `[n, 4]`, absolute xyxy in the image's pixels, best first.
       classes: `[n]`, numbers that decide the colours.
-      texts: `[n]`, what the labels say. A label for which there is no room is left out.
+      texts: `[n]`, the labels' texts. A label for which there is no room is left out.
     """
     factor = enlargement(image.size)
     out = image.resize((image.width * factor, image.height * factor)) if factor > 1 else image.copy()
@@ -52,7 +52,7 @@ def draw_boxes(image: Image.Image, boxes: np.ndarray, classes: Iterable[int], te
 
 
 def enlargement(size: tuple[int, int]) -> int:
-    """By which whole number an image of (width, height) is enlarged."""
+    """The whole number by which an image of (width, height) is enlarged."""
     return ceil_div(LEGIBLE, max(size))
 
 

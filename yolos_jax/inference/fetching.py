@@ -14,7 +14,7 @@ MOST_SECONDS = 30.0
 MOST_REDIRECTS = 5
 SCHEMES = ("http", "https")
 _PIECE = 2**16
-_KEPT = "%/:=&?~#+!$,;'@()*[]"  # characters of an address that stand for themselves
+_KEPT = "%/:=&?~#+!$,;'@()*[]"  # characters of an address that need no quoting
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -31,7 +31,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 def fetch(address: str, most_bytes: int = MOST_BYTES, most_seconds: float = MOST_SECONDS) -> bytes:
     """The bytes at an http or https address.
 
-    `UnreadableImage` says why there are none: no answer, an answer that is an error, more than `most_bytes`, more than
+    Raises `UnreadableImage` for no answer, an answer that is an error, more than `most_bytes`, more than
     `most_seconds` in all, or more than 5 redirects.
     """
     try:
@@ -63,7 +63,7 @@ def _fetch(address: str, most_bytes: int, most_seconds: float) -> bytes:
         while size is None or got < size:
             if max(got, size or 0) > most_bytes:
                 raise UnreadableImage(f"it is larger than {most_bytes / 2**20:g} MiB; download it, and give the file")
-            part = answer.read1(_PIECE)  # what is there, so that a slow server cannot hold it up
+            part = answer.read1(_PIECE)  # returns what has arrived, so that a slow server cannot block
             if not part:
                 break
             parts.append(part)
@@ -76,7 +76,7 @@ def _fetch(address: str, most_bytes: int, most_seconds: float) -> bytes:
 
 
 def _refused(error: urllib.error.HTTPError) -> str:
-    """Why the last answer of a server is no image."""
+    """Why the last answer of a server was refused."""
     target = error.headers.get("Location", "")
     if not (300 <= error.code < 400 and target):
         return f"the server answers {error.code} {error.reason}"

@@ -1,4 +1,4 @@
-"""What is to be looked at: files, folders, patterns, addresses, videos and cameras. No jax here."""
+"""Finds the inputs of a prediction: files, folders, patterns, addresses, videos and cameras. No jax here."""
 
 import glob
 import os
@@ -24,7 +24,7 @@ FEW = 6  # kinds of files named in a note
 
 
 class Input(NamedTuple):
-    """One thing to look at."""
+    """An image, a video or a camera."""
 
     kind: str  # "image", "address", "video" or "camera"
     name: str  # as it was given or found: a path, a URL, `camera:0`
@@ -36,7 +36,7 @@ class Input(NamedTuple):
 
     @property
     def stem(self) -> str:
-        """What outputs are called after."""
+        """The name that outputs are called after."""
         if self.kind == "camera":
             return self.name.replace(":", "")
         if self.kind == "address":
@@ -54,13 +54,13 @@ class Found(NamedTuple):
 
 
 def find(given: Sequence[str], recursive: bool = False) -> Found:
-    """What files, folders, patterns, addresses, videos and cameras name, in order.
+    """The inputs that files, folders, patterns, addresses, videos and cameras name, in order.
 
     A folder gives the images in it whose ending Pillow knows, with `recursive` those below it, too; a pattern such as
     `photos/**/*.jpg` gives files. A file that is named itself is taken whatever its ending.
 
     Raises:
-      InputError: a folder or a pattern gives nothing, or an address is of another kind than http and https.
+      InputError: a folder or a pattern gives nothing, or an address is neither http nor https.
     """
     inputs: list[Input] = []
     notes: list[str] = []

@@ -1,4 +1,4 @@
-"""A trained network from wherever its weights are."""
+"""Loads a trained network, from wherever its weights are."""
 
 import numbers
 from pathlib import Path
@@ -20,8 +20,8 @@ from yolos_jax.weights import checkpoints
 def load_model(path: str | Path) -> tuple[dict, Meta]:
     """Parameters and `Meta` from one of our checkpoint folders, a Hugging Face folder, or a model on the hub.
 
-    A file of a published model's weights will do as well (see `weights.load_weights`). An `InputError` says that
-    nothing usable is there, or a ViT to start training from.
+    A file of a published model's weights works too, see `weights.load_weights`. `InputError` if there is nothing
+    usable, or only a ViT to start training from.
     """
     check_path(path)
     local = Path(path).is_file() or (Path(path) / "config.json").is_file()
@@ -42,7 +42,7 @@ def load(path: str | Path) -> Yolos:
 
 
 def geometry_for(meta: Meta, short_side: int | None, max_side: int | None) -> Geometry:
-    """How images are resized: as asked for, else as a checkpoint was trained or its image processor says."""
+    """How images are resized: as asked for, else as the checkpoint was trained, or by its image processor."""
     check_whole("short_side", short_side)
     check_whole("max_side", max_side)
     if short_side is None:

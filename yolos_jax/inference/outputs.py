@@ -17,10 +17,10 @@ FEW = 3  # names in a note
 
 
 class Destination(NamedTuple):
-    """Where the outputs of an input go."""
+    """An input and the name of its outputs."""
 
     input: Input
-    name: str  # of its outputs, without an ending; no two share one
+    name: str  # without an ending; no two inputs share one
 
 
 class Frame(NamedTuple):
@@ -31,7 +31,7 @@ class Frame(NamedTuple):
 
 
 class Writer(abc.ABC):
-    """Writes detections in one format; what has been added is whole once it is closed.
+    """Writes detections in one format; its files are complete once it is closed.
 
     Args:
       folder: where its files go.

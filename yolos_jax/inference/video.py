@@ -12,7 +12,7 @@ from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage
 from yolos_jax.inference.inputs import CAMERA, Input
 
-# How FFmpeg calls cameras: a format and the name of number n.
+# FFmpeg's format and name of camera number n, by platform.
 CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
 CODECS = ("libx264", "libopenh264", "mpeg4")  # of drawn videos: the first one that is there
 TICKS = 60_000  # of a second: exact for the usual rates, and no more than MPEG-4 allows
@@ -36,7 +36,7 @@ def need_av() -> Any:
 
 
 def stills(source: Input, upright: bool = True) -> Iterator[Still]:
-    """The frames of a video or camera; with `upright`, turned as a video says.
+    """The frames of a video or camera; with `upright`, turned by the video's metadata.
 
     Raises:
       UnreadableImage: it cannot be opened or read on; frames from before stay as they are.
@@ -76,7 +76,7 @@ def _open(av: Any, source: Input) -> Any:
 
 
 class DrawnVideo:
-    """A video of drawn frames, as long as the one that they come from; of no sound. All frames get the first's size."""
+    """A silent video of drawn frames, with the timing of its source. All frames get the size of the first."""
 
     def __init__(self, path: Path):
         self._av, self._path = need_av(), path

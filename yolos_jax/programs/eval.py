@@ -26,7 +26,7 @@ class Scoring(NamedTuple):
 
 
 def main() -> None:
-    """Evaluates as the command line says."""
+    """Parses the command line and evaluates."""
     parser = RecipeParser(__doc__, (recipes.DETECTION, recipes.CLASSIFICATION))
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder, Hugging Face folder, or hub id")
     parser.add_argument("--out", help="folder for metrics.json and results.json (default CHECKPOINT/eval-STEP)")

@@ -108,7 +108,7 @@ def names_for(images: Sequence[Input], out: Path, overwrite: bool) -> list[str]:
 
 
 def check_asked(args: Any, source: str, detector: "Detector") -> None:
-    """`InputError` for a block or a head that a checkpoint does not have; says that it has no names."""
+    """`InputError` for a block or a head that a checkpoint does not have; prints a note if it has no names."""
     from yolos_jax.tools.analysis.attention_maps import block_of
 
     block_of(args.layer, detector.config.depth)

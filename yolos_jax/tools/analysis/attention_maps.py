@@ -71,13 +71,13 @@ class Seen:
 def det_attention(detector: Detector, image: ImageLike, layer: int = -1) -> np.ndarray:
     """Attention of every DET token to an image's patches in one block, float32 `[heads, Q, h, w]`.
 
-    A token's numbers are probabilities; what is missing to 1 went to the CLS token and to DET tokens. See `look_at`.
+    A token's numbers are probabilities; the rest up to 1 went to the CLS and DET tokens. See `look_at`.
     """
     return look_at(detector, image, (layer,)).maps()
 
 
 def look_at(detector: Detector, image: ImageLike, layers: tuple[int, ...] = (-1,), rollout: bool = False) -> Seen:
-    """Detects in an image and says what every DET token looked at. Compiled once for images of similar size.
+    """Detects in an image and returns what every DET token looked at. Compiled once for images of similar size.
 
     Args:
       image: one of any kind that a `Detector` takes.

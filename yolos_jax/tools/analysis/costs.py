@@ -78,7 +78,7 @@ def cost_row(name: str, config: YolosConfig, geometry: Geometry, sizes: np.ndarr
 
 
 def cost_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows of `cost_row` as markdown, with what the paper says of them."""
+    """Rows of `cost_row` as markdown, beside the paper's numbers."""
     return markdown([_shown(row) for row in rows])
 
 
