@@ -52,14 +52,12 @@ def read(
 
 def _yaml_in(root: Path) -> Path | None:
     """The yaml of a folder that describes a data set: `data.yaml`, or the only one that does."""
-    if not root.is_dir():
-        return None
-    files = sorted(f for f in root.iterdir() if f.suffix.lower() in ENDINGS and not is_hidden(f.name))
+    inside = root.iterdir() if root.is_dir() else ()
+    files = sorted(f for f in inside if f.suffix.lower() in ENDINGS and not is_hidden(f.name))
     found = [f for f in files if _about(f)]
-    usual = [f for f in found if f.stem.lower() in ("data", "dataset")]
-    if usual:
-        return usual[0]
-    return found[0] if len(found) == 1 else None
+    if len(found) > 1:
+        found = [f for f in found if f.stem.lower() in ("data", "dataset")]
+    return found[0] if found else None
 
 
 def _about(file: Path) -> dict[str, Any] | None:
@@ -68,8 +66,8 @@ def _about(file: Path) -> dict[str, Any] | None:
         about = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, OSError, ValueError):
         return None
-    described = isinstance(about, dict) and ("names" in about or "nc" in about) and ("train" in about or "val" in about)
-    return about if described else None
+    wanted = isinstance(about, dict) and about.keys() & {"names", "nc"} and about.keys() & {"train", "val"}
+    return about if wanted else None
 
 
 def _base(file: Path, about: dict[str, Any]) -> Path:
@@ -94,7 +92,7 @@ def _place(base: Path, said: str) -> Path:
     """A folder or list as the yaml names it; Roboflow writes `../train/images` for `train/images` beside it."""
     place = base / os.path.expanduser(said)
     inside = base / re.sub(r"^(\.\./)+", "", said)
-    return inside if not place.exists() and inside.exists() else place
+    return place if place.exists() or not inside.exists() else inside
 
 
 def _images(place: Path, base: Path, hidden: list[str]) -> Iterator[str]:
@@ -102,16 +100,16 @@ def _images(place: Path, base: Path, hidden: list[str]) -> Iterator[str]:
     if place.is_dir():
         yield from (os.path.join(place, name) for name in images_below(place, hidden))
         return
-    for line in place.read_text(encoding="utf-8-sig").splitlines():
-        if line.strip():
-            beside = os.path.join(place.parent, line.strip())
-            yield os.path.normpath(beside if os.path.exists(beside) else os.path.join(base, line.strip()))
+    named = (line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines())
+    for name in filter(None, named):
+        beside = os.path.join(place.parent, name)
+        yield os.path.normpath(beside if os.path.exists(beside) else os.path.join(base, name))
 
 
 def _without_yaml(root: Path) -> dict[str, OpenAnnotations]:
     """Splits of images/ and labels/ whose classes are named in a text file, as labelImg and Label Studio write it."""
     images, labels = subfolder(root, "images"), subfolder(root, "labels")
-    lists = [f for folder in (root, labels) if folder for f in (folder / name for name in LISTS) if f.is_file()]
+    lists = [folder / name for folder in (root, labels) if folder for name in LISTS if (folder / name).is_file()]
     if not (images and labels and lists):
         return {}
     lines = lists[0].read_text(encoding="utf-8-sig").splitlines()

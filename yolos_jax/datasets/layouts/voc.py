@@ -65,20 +65,16 @@ def read(root: Path, name: str, parts: list[Part], everything: Iterable[Path], c
                 zeros += min(one.box[:2]) <= 0
                 difficult += one.difficult
                 # Pixels count from 1, and the last one is inside.
-                x = one.box[0] - 1
-                y = one.box[1] - 1
-                w = one.box[2] - one.box[0] + 1
-                h = one.box[3] - one.box[1] + 1
+                left, top, right, bottom = one.box
+                box = [left - 1, top - 1, right - left + 1, bottom - top + 1]
                 more = {"iscrowd": 1, "difficult": 1} if one.difficult else {"iscrowd": 0}
                 more |= {"id": len(annotations) + 1, "category_id": numbers[one.name]}
-                annotations.append({"image_id": len(images), "bbox": [x, y, w, h], "area": w * h} | more)
+                annotations.append({"image_id": len(images), "bbox": box, "area": box[2] * box[3]} | more)
     origin = str(parts[0].chosen or parts[0].xml)
     joined = ", ".join(str(part.chosen) for part in parts)
     notes = [f"the split {name} joins {joined}"] if len(parts) > 1 else []
     if difficult:
-        notes.append(
-            f"{difficult} objects of {origin} are difficult: not trained on, ignored in scoring (as crowds are)"
-        )
+        notes.append(f"{difficult} objects of {origin} are difficult: not trained on, ignored in scoring like crowds")
     if zeros:
         notes.append(f"{zeros} boxes of {origin} begin at pixel 0, though VOC counts pixels from 1 and so does reading")
     categories = [{"id": number, "name": name} for name, number in numbers.items()]
