@@ -15,7 +15,7 @@ SETTINGS, OWN = TABLES[DETECTION], TABLES[CLASSIFICATION]
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_defaults_are_read_any(name):
+def test_defaults_are_complete(name):
     config = pretraining_recipe(name)
     assert task_of(config) == CLASSIFICATION and task_of(detection_recipe()) == DETECTION
     assert to_json(read_any(config)) == json.loads(json.dumps(config.to_dict()))
