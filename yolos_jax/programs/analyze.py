@@ -43,7 +43,7 @@ def tokens() -> None:
     from yolos_jax.tools.analysis.tokens import examine_tokens
     from yolos_jax.training.plotting import save_figure
 
-    names = names_of(meta, evaluator, args.checkpoint)
+    names = label_names_of(meta, evaluator, args.checkpoint)
     table, classes, skipped = examine_tokens(evaluator, params, out, names, args.tokens, args.confident)
     save_figure(figures.tokens_figure(table), out / "tokens.png")
     save_figure(figures.classes_figure(classes), out / "classes.png")
@@ -133,7 +133,7 @@ def positions() -> None:
 
     from yolos_jax.inference.loading import geometry_for, load_model
     from yolos_jax.tools.analysis import figures
-    from yolos_jax.tools.analysis.positions import by_distance, chosen_grids, grids_of, likeness, resized
+    from yolos_jax.tools.analysis.positions import by_distance, chosen_grids, grids_of, likeness, resized_grid
     from yolos_jax.tools.analysis.tables import write_rows
     from yolos_jax.training.plotting import save_figure
 
@@ -143,7 +143,7 @@ def positions() -> None:
     make_folder(args.out)
     if args.size:
         width, height = (side // meta.model.patch_size for side in geometry.size(*args.size))
-        grids += [resized(grid, height, width)._replace(name=f"{grid.name}, resized") for grid in grids]
+        grids += [resized_grid(grid, height, width)._replace(name=f"{grid.name}, resized") for grid in grids]
     rows: list[dict[str, Any]] = []
     arrays: dict[str, Any] = {}
     for grid in grids:
@@ -207,7 +207,7 @@ def refuse_existing(out: Path, overwrite: bool, *names: str) -> None:
             raise InputError(f"{out / name} exists already; give another --out, or --overwrite.")
 
 
-def names_of(meta: Any, evaluator: Any, checkpoint: str) -> dict[int, str]:
+def label_names_of(meta: Any, evaluator: Any, checkpoint: str) -> dict[int, str]:
     """Names of the labels; the data's where the checkpoint has none, which is said."""
     if not meta.label_names:
         say(f"the checkpoint {checkpoint} names no classes; the data's names are shown")

@@ -39,10 +39,10 @@ def main() -> None:
     args, config = parser.parse_recipe()
     with launch.guarded(), clear_errors():
         launch.join(args.coordinator, args.processes, args.process, args.distributed)
-        evaluate(args, config)
+        evaluate_checkpoint(args, config)
 
 
-def evaluate(args: argparse.Namespace, config: recipes.Config) -> None:
+def evaluate_checkpoint(args: argparse.Namespace, config: recipes.Config) -> None:
     """Evaluates, prints and writes."""
     from yolos_jax.distributed.processes import Processes
     from yolos_jax.inference.compiled import keep_compiled

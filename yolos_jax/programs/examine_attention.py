@@ -23,7 +23,7 @@ def attention() -> None:
     python analyze.py attention cat.jpg folder/ --checkpoint runs/s --out out/ --rollout
     python analyze.py attention cat.jpg --checkpoint runs/s200 --compare runs/s300 --out out/
     """
-    args = parse_flags()
+    args = attention_flags()
     images = still_images(args.images)[: args.limit or None]
     names = names_for(images, args.out, args.overwrite)
 
@@ -61,7 +61,7 @@ def attention() -> None:
         raise InputError(f"{len(skipped)} of {len(images)} images could not be read, the first: {skipped[0]}")
 
 
-def parse_flags() -> Any:
+def attention_flags() -> Any:
     parser = Parser(attention.__doc__)
     text = "images, folders of images, patterns or addresses"
     parser.add_argument("images", nargs="+", metavar="IMAGE", help=text)

@@ -5,13 +5,13 @@ import pytest
 from reference_pack import arrays, tensors
 
 from yolos_jax.errors import InputError
-from yolos_jax.tools.analysis.positions import Grid, by_distance, chosen_grids, grids_of, likeness, resized
+from yolos_jax.tools.analysis.positions import Grid, by_distance, chosen_grids, grids_of, likeness, resized_grid
 
 
 def test_resized_as_the_reference():
     z = arrays("bicubic.npz")
     k, j, _, _, h, w = next(case for case in z["cases"].tolist() if case[2:4] != case[4:6])
-    found = resized(Grid("initial", z[f"src{k}"], np.zeros((2, 4))), h, w)
+    found = resized_grid(Grid("initial", z[f"src{k}"], np.zeros((2, 4))), h, w)
     np.testing.assert_allclose(found.patches, z[f"out{k}_{j}"], atol=1e-4)
 
 

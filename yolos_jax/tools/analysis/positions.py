@@ -48,7 +48,7 @@ def _resized(grid: Any, rows: int, columns: int) -> jax.Array:
     return resize_to_tokens(grid, size, rows * columns, max(rows, columns)).reshape(rows, columns, -1)
 
 
-def resized(grid: Grid, rows: int, columns: int) -> Grid:
+def resized_grid(grid: Grid, rows: int, columns: int) -> Grid:
     """The set as the network has it for an image of `rows` x `columns` patches."""
     return Grid(grid.name, np.asarray(_resized(grid.patches, rows, columns)), grid.det)
 
