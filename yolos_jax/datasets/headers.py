@@ -3,6 +3,7 @@
 import io
 import os
 import stat
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, NamedTuple, TypeVar
@@ -15,7 +16,7 @@ from yolos_jax.images.reading import UnreadableImage, brightest, decoding, has_s
 
 ORIENTATION = 0x0112  # EXIF's tag: 1 upright, 2 to 8 turned or mirrored
 SWAPS = range(5, 9)  # orientations that exchange width and height
-_THREADS, _CHUNK = 8, 256  # waiting for a disk or a network is what takes long
+_THREADS, _CHUNK = 8, 256
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TAIL = 2**17  # bytes at the end of a PNG file that are searched for EXIF
 _PNG_TEXTS = (b"eXIf", b"xif\0", b"com.adobe.xmp")  # what holds EXIF or XMP in a PNG file
@@ -55,11 +56,21 @@ def header_of(source: str | os.PathLike[str] | bytes, name: str = "") -> Header:
 
 
 def read_headers(items: Sequence[T], read: Callable[[T], Header] = header_of) -> list[Header]:  # type: ignore[assignment]
-    """The headers of many images, read in threads; `items` are paths, or what `read` takes."""
-    chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
+    """The headers of many images, in their order; `items` are paths, or what `read` takes.
+
+    Where reading mostly waits, for a disk or a network, threads read the rest. Elsewhere they would wait for each
+    other: Pillow looks at a header in Python.
+    """
+    started, computed = time.perf_counter(), time.thread_time()
+    first = [read(item) for item in items[:_CHUNK]]
+    waits = time.thread_time() - computed < (time.perf_counter() - started) / 2
+    rest = items[_CHUNK:]
+    if not waits:
+        return first + [read(item) for item in rest]
+    chunks = [rest[start : start + _CHUNK] for start in range(0, len(rest), _CHUNK)]
     with ThreadPoolExecutor(_THREADS) as pool:
         found = pool.map(lambda chunk: [read(item) for item in chunk], chunks)
-        return [header for chunk in found for header in chunk]
+        return first + [header for chunk in found for header in chunk]
 
 
 def _read(file: BinaryIO) -> Header:
