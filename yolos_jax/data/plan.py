@@ -4,6 +4,7 @@ Everything follows from image sizes, a seed and the number of a step, without de
 and neither the number of devices nor that of workers changes the order.
 """
 
+import abc
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -58,7 +59,7 @@ class BucketedPlan(Plan, Protocol):
     edges: list[int]
 
 
-class PlanOfEpochs:
+class PlanOfEpochs(abc.ABC):
     """Epochs of equally many steps, computed when one is first met.
 
     Attributes:
@@ -87,8 +88,9 @@ class PlanOfEpochs:
         """`epoch(number)`: what `_epoch` computes; the last two are kept."""
         return functools.lru_cache(2)(self._epoch)
 
+    @abc.abstractmethod
     def _epoch(self, epoch: int) -> Any:
-        raise NotImplementedError
+        """The order of an epoch, in what form the plan needs it."""
 
 
 def evaluation_batch_size(images: int, batch_size: int, multiple: int) -> int:

@@ -1,5 +1,7 @@
 """What the tasks have in common: how a recipe's run is described, compared and scored."""
 
+import abc
+import functools
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -50,28 +52,32 @@ class RecipeTask(Task):
         return load_batches(self.work(share), start, self.steps, data.workers, data.ahead)
 
     @property
+    @abc.abstractmethod
     def data_order(self) -> int:
         """Version of the order of images and of their random views."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def work(self, share: Share) -> LoadStep:
         """Step number -> batch: what a data worker does for a process's share."""
-        raise NotImplementedError
 
     def evaluate(self, params: dict, cancelled: Callable[[], int]) -> Evaluated | None:
         return self.evaluator.until_cancelled(params, cancelled) if self.evaluator else None
 
+    @abc.abstractmethod
     def data_facts(self, source: Any) -> dict[str, Any]:
         """What tells one data set from another, wherever it lies."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def label_names(self) -> dict[int, str]:
         """Names of the model's labels."""
-        raise NotImplementedError
+
+    @functools.cached_property
+    def facts(self) -> dict[str, Any]:
+        """See `run_facts`; computed once, since a fingerprint goes through the whole data set."""
+        return run_facts(self.config, self.data_facts(self.source), self.data_order)
 
     def identity(self) -> Identity:
-        facts = run_facts(self.config, self.data_facts(self.source), self.data_order)
-        return Identity(**facts, model=self.model, label_names=self.label_names())
+        return Identity(**self.facts, model=self.model, label_names=self.label_names())
 
     def differences(self, before: Identity) -> Differences:
         now = self.identity()
@@ -83,15 +89,13 @@ class RecipeTask(Task):
         """How a checkpoint's architecture differs from this one."""
         return before.differences(self.model)
 
+    @abc.abstractmethod
     def other_data(self, before: Identity) -> list[str]:
         """How the data of the run that wrote a checkpoint differ."""
-        raise NotImplementedError
 
     def check_alike(self) -> None:
-        facts = run_facts(self.config, self.data_facts(self.source), self.data_order)
-        if self.evaluator:
-            facts["validation"] = self.data_facts(self.evaluator.source)
-        refuse_unequal(Processes().allgather(facts))
+        validation = self.data_facts(self.evaluator.source) if self.evaluator else None
+        refuse_unequal(Processes().allgather(self.facts | {"validation": validation}))
 
 
 def options_of(config: Config, accept_differences: bool = False) -> Options:
