@@ -17,6 +17,11 @@ from yolos_jax.images.sequence import bucket_edges, ceil_div
 
 ORDER = 2  # version of the order of data and views; a checkpoint of another cannot be resumed bit for bit
 EDGE_SAMPLES = 20_000  # at least this many views decide the bucket edges (several epochs of a small data set)
+MOST_BUCKETS = 12  # that are chosen automatically
+# Steps that take as long as compiling a program: S compiles for 38 s on an H200, and its step takes 0.12 s. A constant,
+# and not a measurement: a run's batches must not depend on the machine that it goes on with.
+STEPS_PER_PROGRAM = 300
+EVALUATIONS = 20  # of a run, when the buckets of an evaluation are chosen
 
 
 class PlannedImage(NamedTuple):
@@ -63,19 +68,20 @@ class PlanOfEpochs(abc.ABC):
     """Epochs of equally many steps, computed when one is first met.
 
     Attributes:
+      epochs: at least those given, and as many as `least_steps` take.
       steps_per_epoch: the same for every epoch.
       dropped: images left out of each epoch, less than a batch.
     """
 
-    def __init__(self, images: int, batch_size: int, epochs: int, seed: int):
+    def __init__(self, images: int, batch_size: int, epochs: int, seed: int, least_steps: int = 0):
         self.images = images
         self.batch_size = batch_size
-        self.epochs = epochs
         self.seed = seed
         self.steps_per_epoch, self.dropped = divmod(images, batch_size)
         if not self.steps_per_epoch:
             few = f"{images} training images do not fill one batch of {batch_size}"
             raise InputError(f"{few}; lower train.batch_size.")
+        self.epochs = max(epochs, ceil_div(least_steps, self.steps_per_epoch))
 
     def __len__(self) -> int:
         return self.epochs * self.steps_per_epoch
@@ -119,15 +125,29 @@ class TrainingPlan(PlanOfEpochs):
       sizes: int `[n, 2]`, (width, height) of the images; `InputError` if they are fewer than a batch holds.
       pipeline: how images are augmented and resized.
       batch_size: images of a global batch.
-      buckets: the largest number of buckets.
+      buckets: the largest number of buckets; 0 chooses it, see `chosen_edges`.
+      epochs, least_steps: see `PlanOfEpochs`.
     """
 
-    def __init__(self, sizes: np.ndarray, pipeline: Pipeline, batch_size: int, buckets: int, epochs: int, seed: int):
-        super().__init__(len(sizes), batch_size, epochs, seed)
+    def __init__(
+        self,
+        sizes: np.ndarray,
+        pipeline: Pipeline,
+        batch_size: int,
+        buckets: int,
+        epochs: int,
+        seed: int,
+        least_steps: int = 0,
+    ):
+        super().__init__(len(sizes), batch_size, epochs, seed, least_steps)
         self.sizes, self.pipeline = np.asarray(sizes, np.int64), pipeline
-        sampled = range(min(epochs, ceil_div(EDGE_SAMPLES, len(self.sizes))))
+        sampled = range(min(self.epochs, ceil_div(EDGE_SAMPLES, len(self.sizes))))
         counts = [self.views(epoch).patches(pipeline.patch) for epoch in sampled]
-        self.edges = bucket_edges(np.concatenate([*counts, [pipeline.longest(self.sizes)]]), buckets)
+        every = np.concatenate([*counts, [pipeline.longest(self.sizes)]])
+        if buckets:
+            self.edges = bucket_edges(every, buckets)
+        else:
+            self.edges = chosen_edges(every, counts[0], batch_size, len(self))
 
     def views(self, epoch: int) -> Views:
         """The view of every image in an epoch."""
@@ -178,7 +198,8 @@ class EvaluationPlan:
         self.batch_size = evaluation_batch_size(len(sizes), batch_size, multiple)
         self._views = pipeline.views(sizes, seed=0, epoch=0)
         counts = self._views.patches(pipeline.patch)
-        self.edges = bucket_edges(counts, buckets)
+        again = ceil_div(len(counts), self.batch_size) * EVALUATIONS
+        self.edges = bucket_edges(counts, buckets) if buckets else chosen_edges(counts, counts, self.batch_size, again)
         self._groups = fill_buckets(counts, self.edges, self.batch_size, np.arange)
 
     def __len__(self) -> int:
@@ -190,6 +211,26 @@ class EvaluationPlan:
 
     def substitute(self, planned: PlannedBatch, wanted: PlannedImage, attempt: int) -> None:
         """No other image may take the place of one that is to be scored."""
+
+
+def chosen_edges(counts: np.ndarray, epoch: np.ndarray, batch_size: int, steps: int) -> list[int]:
+    """The bucket edges that make a run shortest: more of them pad less, and each is a program to compile.
+
+    Args:
+      counts: lengths of sequences, which decide the edges, see `bucket_edges`.
+      epoch: lengths of those of one epoch, which are padded.
+      steps: of the whole run.
+    """
+    best: list[int] = []
+    least = np.inf
+    for buckets in range(1, MOST_BUCKETS + 1):
+        edges = bucket_edges(counts, buckets)
+        groups = fill_buckets(epoch, edges, batch_size, np.arange)
+        padded = sum(edge * len(group) for edge, group in groups) / epoch.sum() - 1.0
+        cost = steps * padded + STEPS_PER_PROGRAM * len(edges)
+        if cost < least:
+            best, least = edges, cost
+    return best
 
 
 def fill_buckets(

@@ -29,7 +29,10 @@ class ViewSettings:
     crop_range: tuple[int, int] = setting(
         (384, 600), "augmentation: bounds of a crop's sides in pixels", low=1, high=2048, lengths=(2, 2)
     )
-    buckets: int = setting(12, "most sequence lengths that a run compiles for; more of them pad less", low=1, high=64)
+    buckets: int = setting(
+        12, "most sequence lengths that a run compiles for; more of them pad less; 0 weighs compiling against padding "
+        "over the steps of the run", low=0, high=64,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

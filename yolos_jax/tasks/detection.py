@@ -21,6 +21,7 @@ from yolos_jax.datasets.settings import Settled
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.evaluator import Evaluation, Evaluator
+from yolos_jax.evaluation.validation_loss import ValidationLoss
 from yolos_jax.inference.loading import load_model
 from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.config import Compute, YolosConfig
@@ -30,13 +31,15 @@ from yolos_jax.objective.matching import check_matcher
 from yolos_jax.objective.weights import LossWeights
 from yolos_jax.setting import part
 from yolos_jax.tasks import recipe
-from yolos_jax.tasks.base import RecipeTask, beside_training, check_batch, options_of, steps_sentence
+from yolos_jax.tasks.base import RecipeTask, beside_training, check_batch, options_of, plan_sentence, steps_sentence
+from yolos_jax.tasks.pictures.run_pictures import Picture
+from yolos_jax.tasks.pictures.samples import Samples
 from yolos_jax.training import loop
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.rates import note_of, rates_of
 from yolos_jax.training.run import Outcome
 from yolos_jax.training.step import Loss, LossReport
-from yolos_jax.training.task import Identity
+from yolos_jax.training.task import Evaluated, Identity
 from yolos_jax.weights.checkpoints import check_model
 from yolos_jax.weights.starting import starting_params
 
@@ -54,6 +57,9 @@ def train(
     config = recipe.prepare(config, DetectionConfig)
     options = options_of(config, accept_differences)
     return loop.train_task(functools.partial(DetectionTask, config), workdir, options, devices)
+
+
+WORST = 3  # classes that the end of a run names
 
 
 class DetectionTask(RecipeTask):
@@ -98,7 +104,21 @@ class DetectionTask(RecipeTask):
         labels = self.source.category_ids, self.source.num_classes
         known = Settled(label_names=self.source.label_names, by=self.source.origin, exif=self.source.exif.decided)
         split = beside_training(lambda: recipe.source_of(self.config, "val", *labels, known=known))
-        return recipe.evaluator_of(self.config, self.model, split, self.mesh)
+        loss = ValidationLoss(split.examples, self.config.matcher, self.config.loss)
+        return recipe.evaluator_of(self.config, self.model, split, self.mesh, loss)
+
+    def kinds_of_pictures(self, workdir: Path) -> list[Picture]:
+        kinds = super().kinds_of_pictures(workdir)
+        return [*kinds, Samples(workdir, self.evaluator.source)] if self.evaluator else kinds
+
+    def remarks(self, result: Evaluated) -> dict[str, Any]:
+        categories = getattr(result, "categories", None)
+        return {} if categories is None else {"worst": categories.worst(WORST)}
+
+    def advice(self, best: Path, meta: Meta) -> list[str]:
+        worst = ", ".join(f"{name} {ap:.3f}" for name, ap in meta.extra.get("worst", []))
+        classes = [f"the classes with the lowest AP there: {worst}"] if worst else []
+        return [*classes, f"to predict with it: python predict.py IMAGES --checkpoint {best} --out DIR"]
 
     def starting_params(self) -> dict:
         config = self.config
@@ -149,7 +169,7 @@ class DetectionTask(RecipeTask):
         if self.evaluator:
             notes += scoring_notes(self.evaluator.source)
         notes += note_of(self.shapes, self.rates, self.config.optimizer.freeze)
-        lines = [steps_sentence(images, self, self.mesh.size), f"{buckets}; {padding}"]
+        lines = [steps_sentence(images, self, self.mesh.size), plan_sentence(self), f"{buckets}; {padding}"]
         return lines + [f"note: {note}" for note in dict.fromkeys(notes)]
 
 

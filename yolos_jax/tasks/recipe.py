@@ -18,6 +18,7 @@ from yolos_jax.datasets.opening import open_split
 from yolos_jax.datasets.settings import Settled
 from yolos_jax.evaluation.evaluator import Evaluator
 from yolos_jax.evaluation.image_pass import Batching
+from yolos_jax.evaluation.validation_loss import ValidationLoss
 from yolos_jax.images.sequence import Geometry, default_max_side
 from yolos_jax.inference.compiled import keep_compiled
 from yolos_jax.model.config import ArchitectureSettings, YolosConfig
@@ -66,7 +67,8 @@ def augmentation_of(config: DetectionConfig, model: YolosConfig) -> Pipeline:
 def plan_of(config: DetectionConfig, model: YolosConfig, sizes: np.ndarray) -> TrainingPlan:
     """Which images share a batch of training, for images of (width, height) `sizes`."""
     pipeline, train = augmentation_of(config, model), config.train
-    return TrainingPlan(sizes, pipeline, train.batch_size, config.data.buckets, train.epochs, config.seed)
+    buckets, epochs = config.data.buckets, train.epochs
+    return TrainingPlan(sizes, pipeline, train.batch_size, buckets, epochs, config.seed, train.least_steps)
 
 
 def source_of(
@@ -97,7 +99,9 @@ def batching_of(config: Config, mesh: Mesh) -> Batching:
     return Batching(mesh, config.eval.batch_size, data.on_bad_image, data.workers, data.ahead)
 
 
-def evaluator_of(config: DetectionConfig, model: YolosConfig, source: DataSet, mesh: Mesh) -> Evaluator:
-    """What evaluates a model on a data set whose labels are the model's."""
+def evaluator_of(
+    config: DetectionConfig, model: YolosConfig, source: DataSet, mesh: Mesh, loss: ValidationLoss | None = None
+) -> Evaluator:
+    """What evaluates a model on a data set whose labels are the model's, with a `loss` if one is given."""
     geometry, batching = geometry_of(config, model), batching_of(config, mesh)
-    return Evaluator(model, source, geometry, batching, config.data.buckets, config.model.query_block)
+    return Evaluator(model, source, geometry, batching, config.data.buckets, config.model.query_block, loss)
