@@ -23,8 +23,8 @@ from yolos_jax.model.yolos import build
 from yolos_jax.tasks import recipe
 from yolos_jax.tasks.base import options_of
 from yolos_jax.tasks.detection import DetectionTask, train
-from yolos_jax.training import checkpoint_files
-from yolos_jax.training.compiled_step import NotFinite, not_finite
+from yolos_jax.training import checkpoint_files, run
+from yolos_jax.training.compiled_step import BucketedStep, NotFinite, not_finite
 from yolos_jax.training.prefetch import Batches
 from yolos_jax.training.resume import newest
 from yolos_jax.training.saving import Checkpoints
@@ -112,6 +112,40 @@ def test_order_of_data_depends_on_the_seed_alone(data):
     want = sequence(config_of(data), ONE)
     assert sequence(config_of(data, **{"data.workers": 1, "data.ahead": 1}), jax.devices()[:4]) == want
     assert sequence(config_of(data, seed=1), ONE) != want
+
+
+def test_lines_hold_means_over_the_steps_since_the_last(data, whole, tmp_path):
+    """Of losses and norms; the rate is that of the step."""
+    train(config_of(data, **{"train.log_every": 3}), tmp_path, devices=ONE)
+    each = [line for line in lines(whole[0]) if "total" in line]
+    three, one = (line for line in lines(tmp_path) if "total" in line)
+    for name in ("total", "ce", "bbox", "giou", "class_error", "grad_norm"):
+        assert three[name] == pytest.approx(np.mean([line[name] for line in each[:3]]), rel=1e-6), name
+        assert one[name] == each[3][name]
+    assert three["learning_rate"] == each[2]["learning_rate"]
+
+
+def test_programs_of_the_next_steps_are_compiled_beside_the_first(data, tmp_path, capsys):
+    """All buckets of the plan are begun when the first step needs its own, and used when they are met."""
+    config = config_of(data, **{"data.buckets": 2, "train.epochs": 3})
+    task = DetectionTask(recipe.prepare(config, DetectionConfig), data_mesh(ONE))
+    met = list(dict.fromkeys(task.bucket_of(step) for step in range(6)))
+    assert len(met) == 2
+    begun = []
+
+    class Counted(BucketedStep):
+        def __call__(self, state, batch):
+            found = super().__call__(state, batch)
+            begun.append(sorted(self._begun))
+            return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "BucketedStep", Counted)
+        outcome = train(config, tmp_path, devices=ONE)
+    assert begun[0] == sorted(met) and list(outcome.compiled) == met
+    printed = capsys.readouterr()
+    assert f"compiled the step for {met[1]} patches" in printed.out and "(2 of 2 buckets)" in printed.out
+    assert f"compiling program 1 of 2, {met[0]} patches" in printed.err
 
 
 def test_what_is_printed_is_true(data, tmp_path, capsys, caplog):

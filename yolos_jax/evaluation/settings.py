@@ -18,6 +18,6 @@ class EvaluationSettings:
         also=("eval_steps",),
     )  # fmt: skip
     compilation_cache: str = setting(
-        "auto", "where eval.py keeps compiled programs for the next evaluation: auto (what jax has been told, else the "
-        "user's cache folder), off, or a folder", path=True, resume=YES, host=True,
+        "auto", "where training and evaluation keep compiled programs for the next time: auto (what jax has been told, "
+        "else the user's cache folder), off, or a folder", path=True, resume=YES, host=True,
     )  # fmt: skip

@@ -49,12 +49,15 @@ def train(
 ) -> Outcome:
     """Trains a detector as a recipe says, going on from the workdir's newest checkpoint if it has one.
 
+    It turns on jax's compilation cache, see `compiled.keep_compiled` and `eval.compilation_cache`.
+
     Args:
       config: a recipe; docs/settings.md lists its settings.
       workdir, devices: see `training.loop.train_task`, also for the errors raised.
       accept_differences: go on even if the recipe or the annotations have changed.
     """
     config = recipe.prepare(config, DetectionConfig)
+    recipe.keep_programs(config)
     options = options_of(config, accept_differences)
     return loop.train_task(functools.partial(DetectionTask, config), workdir, options, devices)
 

@@ -65,6 +65,9 @@ def test_curves_show_what_the_metrics_say(tmp_path, drawn):
     np.testing.assert_allclose(panels["loss terms"]["bbox"], [[*steps, 41], [2.0] * 40 + [7.0]])
     np.testing.assert_allclose(panels["evaluation"]["AP"], [[10, 20, 30, 40], [0.1, 0.2, 0.3, 0.4]])
     np.testing.assert_allclose(panels["images per second"]["images/s"], [steps, 100 + steps])
+    (evaluation,) = (axis for axis in drawn["curves.png"].axes if axis.get_title() == "evaluation")
+    assert evaluation.get_ylim() == (0, 1) and [text.get_text() for text in evaluation.texts] == ["0.400"]
+    assert [line.get_xydata().tolist() for line in evaluation.lines if line.get_marker() == "*"] == [[[40, 0.4]]]
     with Image.open(tmp_path / "run" / "curves.png") as picture:
         assert min(picture.size) > 500
     drawn.clear()

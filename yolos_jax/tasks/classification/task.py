@@ -49,6 +49,7 @@ def pretrain(
     Arguments and errors are those of `tasks.detection.train`.
     """
     config = prepare(config, PretrainingConfig)
+    keep_programs(config)
     options = options_of(config, accept_differences)
     return loop.train_task(functools.partial(ClassificationTask, config), workdir, options, devices)
 
