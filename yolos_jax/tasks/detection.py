@@ -119,7 +119,9 @@ class DetectionTask(RecipeTask):
 
     @property
     def data_order(self) -> int:
-        return ORDER if self.config.data.scales else 1  # without augmentation, nothing has changed since the first one
+        data = self.config.data
+        augments = bool(data.scales) or data.augment != "none"
+        return ORDER if augments else 1  # without augmentation, nothing has changed since the first one
 
     def data_facts(self, source: DataSet) -> dict[str, Any]:
         return data_facts(source)

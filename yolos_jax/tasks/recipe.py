@@ -22,6 +22,7 @@ from yolos_jax.images.sequence import Geometry, default_max_side
 from yolos_jax.inference.compiled import keep_compiled
 from yolos_jax.model.config import ArchitectureSettings, YolosConfig
 from yolos_jax.setting import part
+from yolos_jax.tasks.augmentation.presets import PRESETS
 
 C = TypeVar("C", bound=Config)
 
@@ -52,15 +53,16 @@ def geometry_of(config: DetectionConfig, model: YolosConfig) -> Geometry:
 
 
 def augmentation_of(config: DetectionConfig, model: YolosConfig) -> Pipeline:
-    """What is done to training images; a recipe without `data.scales` does not augment."""
+    """What is done to training images: the reference augmentation if there are `data.scales`, and `data.augment`."""
     data, patch = config.data, model.patch_size
+    preset = PRESETS[data.augment]
     if not data.scales:
-        return Pipeline.of(geometry_of(config, model))
+        return preset.joined(Pipeline.of(geometry_of(config, model)))
     most = data.max_side or default_max_side(max(data.scales))
     crop = Crop(data.crop, data.crop_sides, data.crop_range, patch)
     pipeline = Pipeline(Resize(data.scales, most, patch), before=(Flip(data.flip), crop))
     Geometry.of(max(data.scales), most, patch, config.model.max_side)  # refuses what the model cannot take
-    return pipeline
+    return preset.joined(pipeline)
 
 
 def plan_of(config: DetectionConfig, model: YolosConfig, sizes: np.ndarray) -> TrainingPlan:
