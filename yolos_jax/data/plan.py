@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from yolos_jax.data.augment import Pipeline, Views
+from yolos_jax.data.repeats import Repeats
 from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import bucket_edges, ceil_div
 
@@ -99,11 +100,15 @@ def evaluation_batch_size(images: int, batch_size: int, multiple: int) -> int:
 
 
 class Epoch(NamedTuple):
-    """The view of every image, and batches as int64 `[steps, B]` with their `[steps]` token counts."""
+    """The view of every image, and batches as int64 `[steps, B]` with their `[steps]` token counts.
+
+    An image that is repeated has several views: `members` index the views, and `places` says which image each is of.
+    """
 
     views: Views
     members: np.ndarray
     tokens: np.ndarray
+    places: np.ndarray
 
 
 class TrainingPlan(PlanOfEpochs):
@@ -120,18 +125,28 @@ class TrainingPlan(PlanOfEpochs):
       pipeline: how images are augmented and resized.
       batch_size: images of a global batch.
       buckets: the largest number of buckets.
+      repeats: images that an epoch has more than once, each time in another view; None for none.
     """
 
-    def __init__(self, sizes: np.ndarray, pipeline: Pipeline, batch_size: int, buckets: int, epochs: int, seed: int):
-        super().__init__(len(sizes), batch_size, epochs, seed)
-        self.sizes, self.pipeline = np.asarray(sizes, np.int64), pipeline
+    def __init__(
+        self, sizes: np.ndarray, pipeline: Pipeline, batch_size: int, buckets: int, epochs: int, seed: int,
+        repeats: Repeats | None = None,
+    ):  # fmt: skip
+        super().__init__(repeats.count if repeats else len(sizes), batch_size, epochs, seed)
+        self.sizes, self.pipeline, self.repeats = np.asarray(sizes, np.int64), pipeline, repeats
         sampled = range(min(epochs, ceil_div(EDGE_SAMPLES, len(self.sizes))))
         counts = [self.views(epoch).patches(pipeline.patch) for epoch in sampled]
         self.edges = bucket_edges(np.concatenate([*counts, [pipeline.longest(self.sizes)]]), buckets)
 
+    def places(self, epoch: int) -> np.ndarray:
+        """The images of an epoch by their place in the source: every one, in order, then those that are repeated."""
+        if self.repeats is None:
+            return np.arange(len(self.sizes))
+        return self.repeats.places(np.random.default_rng([self.seed, epoch, 2]))
+
     def views(self, epoch: int) -> Views:
-        """The view of every image in an epoch."""
-        return self.pipeline.views(self.sizes, self.seed, epoch)
+        """The view of each of an epoch's `places`."""
+        return self.pipeline.views(self.sizes[self.places(epoch)], self.seed, epoch)
 
     def _epoch(self, epoch: int) -> Epoch:
         views = self.views(epoch)
@@ -140,22 +155,24 @@ class TrainingPlan(PlanOfEpochs):
         batches = [(edge, group) for edge, group in groups if len(group) == self.batch_size]
         order = random.permutation(len(batches))
         members = np.stack([group for _, group in batches])[order]
-        return Epoch(views, members, np.array([edge for edge, _ in batches])[order])
+        return Epoch(views, members, np.array([edge for edge, _ in batches])[order], self.places(epoch))
 
     def batch(self, step: int) -> PlannedBatch:
         epoch, place = divmod(step, self.steps_per_epoch)
-        views, members, tokens = self.epoch(epoch)
-        return PlannedBatch(step, members[place], views.of(members[place]), int(tokens[place]))
+        views, members, tokens, places = self.epoch(epoch)
+        chosen = members[place]
+        return PlannedBatch(step, places[chosen], views.of(chosen), int(tokens[place]))
 
     def substitute(self, planned: PlannedBatch, wanted: PlannedImage, attempt: int) -> PlannedImage | None:
         """The `attempt`-th image after the unreadable one, in the source's order, that fits the bucket."""
-        views = self.epoch(planned.step // self.steps_per_epoch).views
-        others = (wanted.place + 1 + np.arange(len(self.sizes) - 1)) % len(self.sizes)
+        views, _, _, places = self.epoch(planned.step // self.steps_per_epoch)
+        others = (wanted.place + 1 + np.arange(len(places) - 1)) % len(places)
+        others = others[places[others] != wanted.place]
         fits = others[views.of(others).patches(self.pipeline.patch) <= planned.tokens]
         if attempt >= len(fits):
             return None
-        place = int(fits[attempt])
-        return PlannedImage(place, views.of(place))
+        chosen = int(fits[attempt])
+        return PlannedImage(int(places[chosen]), views.of(chosen))
 
     def padding(self, epoch: int = 0) -> float:
         """Share of an epoch's tokens that are padding."""

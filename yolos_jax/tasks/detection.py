@@ -31,6 +31,7 @@ from yolos_jax.objective.weights import LossWeights
 from yolos_jax.setting import part
 from yolos_jax.tasks import recipe
 from yolos_jax.tasks.base import RecipeTask, beside_training, check_batch, options_of, steps_sentence
+from yolos_jax.tasks.rare_classes import class_weights_of, rare_notes, repeats_of
 from yolos_jax.training import loop
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.rates import note_of, rates_of
@@ -77,12 +78,13 @@ class DetectionTask(RecipeTask):
         self.compute: Compute = decided(part(config.model, Compute), self.model, mesh.devices.flat[0])
         self.graph, self.shapes = abstract(self.model, self.compute)
         self._check_batch()
-        self.plan = recipe.plan_of(config, self.model, self.source.examples.sizes)
+        self.repeats = repeats_of(self.source.examples, config.data.repeat_threshold)
+        self.plan = recipe.plan_of(config, self.model, self.source.examples.sizes, self.repeats)
         self.buckets = len(self.plan.edges)
         self._set_optimizer(config.optimizer, rates_of(config.optimizer, self.shapes))
         self.evaluator = self._evaluator() if config.eval.every_epochs else None
-        replica, weights = config.train.images_per_replica, config.loss
-        self._loss = detection_loss(self.graph, replica, config.matcher, mesh, weights)
+        replica, self.weights = config.train.images_per_replica, class_weights_of(config.loss, self.source)
+        self._loss = detection_loss(self.graph, replica, config.matcher, mesh, self.weights)
         self._divisors = batch_divisors(replica)
 
     def _check_batch(self) -> None:
@@ -147,7 +149,7 @@ class DetectionTask(RecipeTask):
         edges = ", ".join(map(str, plan.edges))
         buckets = f"{len(plan.edges)} bucket(s) of {edges} patches"
         padding = f"{plan.padding():.2%} of the first epoch's patches are padding"
-        notes = [*source.notes]
+        notes = [*source.notes, *rare_notes(self.repeats, self.weights, source)]
         if self.evaluator:
             notes += scoring_notes(self.evaluator.source)
         notes += note_of(self.shapes, self.rates, self.config.optimizer.freeze)
