@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from yolos_jax.data.augment import Pipeline, Views
+from yolos_jax.data.repeats import Repeats
 from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import bucket_edges, ceil_div
 
@@ -105,11 +106,15 @@ def evaluation_batch_size(images: int, batch_size: int, multiple: int) -> int:
 
 
 class Epoch(NamedTuple):
-    """The view of every image, and batches as int64 `[steps, B]` with their `[steps]` token counts."""
+    """The view of every image, and batches as int64 `[steps, B]` with their `[steps]` token counts.
+
+    An image that is repeated has several views: `members` index the views, and `places` says which image each is of.
+    """
 
     views: Views
     members: np.ndarray
     tokens: np.ndarray
+    places: np.ndarray
 
 
 class TrainingPlan(PlanOfEpochs):
@@ -127,20 +132,15 @@ class TrainingPlan(PlanOfEpochs):
       batch_size: images of a global batch.
       buckets: the largest number of buckets; 0 chooses it, see `chosen_edges`.
       epochs, least_steps: see `PlanOfEpochs`.
+      repeats: images that an epoch has more than once, each time in another view; None for none.
     """
 
     def __init__(
-        self,
-        sizes: np.ndarray,
-        pipeline: Pipeline,
-        batch_size: int,
-        buckets: int,
-        epochs: int,
-        seed: int,
-        least_steps: int = 0,
-    ):
-        super().__init__(len(sizes), batch_size, epochs, seed, least_steps)
-        self.sizes, self.pipeline = np.asarray(sizes, np.int64), pipeline
+        self, sizes: np.ndarray, pipeline: Pipeline, batch_size: int, buckets: int, epochs: int, seed: int,
+        least_steps: int = 0, repeats: Repeats | None = None,
+    ):  # fmt: skip
+        super().__init__(repeats.count if repeats else len(sizes), batch_size, epochs, seed, least_steps)
+        self.sizes, self.pipeline, self.repeats = np.asarray(sizes, np.int64), pipeline, repeats
         sampled = range(min(self.epochs, ceil_div(EDGE_SAMPLES, len(self.sizes))))
         counts = [self.views(epoch).patches(pipeline.patch) for epoch in sampled]
         every = np.concatenate([*counts, [pipeline.longest(self.sizes)]])
@@ -149,9 +149,15 @@ class TrainingPlan(PlanOfEpochs):
         else:
             self.edges = chosen_edges(every, counts[0], batch_size, len(self))
 
+    def places(self, epoch: int) -> np.ndarray:
+        """The images of an epoch by their place in the source: every one, in order, then those that are repeated."""
+        if self.repeats is None:
+            return np.arange(len(self.sizes))
+        return self.repeats.places(np.random.default_rng([self.seed, epoch, 2]))
+
     def views(self, epoch: int) -> Views:
-        """The view of every image in an epoch."""
-        return self.pipeline.views(self.sizes, self.seed, epoch)
+        """The view of each of an epoch's `places`."""
+        return self.pipeline.views(self.sizes[self.places(epoch)], self.seed, epoch)
 
     def _epoch(self, epoch: int) -> Epoch:
         views = self.views(epoch)
@@ -160,22 +166,24 @@ class TrainingPlan(PlanOfEpochs):
         batches = [(edge, group) for edge, group in groups if len(group) == self.batch_size]
         order = random.permutation(len(batches))
         members = np.stack([group for _, group in batches])[order]
-        return Epoch(views, members, np.array([edge for edge, _ in batches])[order])
+        return Epoch(views, members, np.array([edge for edge, _ in batches])[order], self.places(epoch))
 
     def batch(self, step: int) -> PlannedBatch:
         epoch, place = divmod(step, self.steps_per_epoch)
-        views, members, tokens = self.epoch(epoch)
-        return PlannedBatch(step, members[place], views.of(members[place]), int(tokens[place]))
+        views, members, tokens, places = self.epoch(epoch)
+        chosen = members[place]
+        return PlannedBatch(step, places[chosen], views.of(chosen), int(tokens[place]))
 
     def substitute(self, planned: PlannedBatch, wanted: PlannedImage, attempt: int) -> PlannedImage | None:
         """The `attempt`-th image after the unreadable one, in the source's order, that fits the bucket."""
-        views = self.epoch(planned.step // self.steps_per_epoch).views
-        others = (wanted.place + 1 + np.arange(len(self.sizes) - 1)) % len(self.sizes)
+        views, _, _, places = self.epoch(planned.step // self.steps_per_epoch)
+        others = (wanted.place + 1 + np.arange(len(places) - 1)) % len(places)
+        others = others[places[others] != wanted.place]
         fits = others[views.of(others).patches(self.pipeline.patch) <= planned.tokens]
         if attempt >= len(fits):
             return None
-        place = int(fits[attempt])
-        return PlannedImage(place, views.of(place))
+        chosen = int(fits[attempt])
+        return PlannedImage(int(places[chosen]), views.of(chosen))
 
     def padding(self, epoch: int = 0) -> float:
         """Share of an epoch's tokens that are padding."""

@@ -56,6 +56,7 @@ def look(config: DetectionConfig, args: argparse.Namespace, problems: list) -> N
     from yolos_jax.datasets.settings import Settled
     from yolos_jax.tasks import recipe
     from yolos_jax.tasks.base import beside_training
+    from yolos_jax.tasks.rare_classes import repeats_of
     from yolos_jax.tools import survey
 
     train = survey.survey_split(
@@ -64,7 +65,8 @@ def look(config: DetectionConfig, args: argparse.Namespace, problems: list) -> N
     problems += survey.nothing_problems(train)
     model = recipe.model_of(config, train.source.num_classes)
     recipe.geometry_of(config, model)  # refuses what the model cannot evaluate
-    plan = survey.make_plan(train, lambda sizes: recipe.plan_of(config, model, sizes), problems)
+    repeats = repeats_of(train.source.examples, config.data.repeat_threshold)
+    plan = survey.make_plan(train, lambda sizes: recipe.plan_of(config, model, sizes, repeats), problems)
     splits, notes = [train], []
     source = train.source
     labels = source.category_ids, source.num_classes

@@ -2,10 +2,12 @@
 
 import abc
 import functools
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
 import optax
 
 from yolos_jax.config.reader import setting_differences, to_json
@@ -177,6 +179,19 @@ def plan_sentence(task: RecipeTask) -> str:
     if patience:
         parts.append(f"an end after {patience} evaluations without gain")
     return f"the plan: {', '.join(parts)}"
+
+
+def frozen_note(params: dict, rates: Rates | None, patterns: Sequence[str]) -> tuple[str, ...]:
+    """A sentence on what is not trained, if there is something."""
+    if rates is None:
+        return ()
+    sizes = jax.tree.map(lambda x: math.prod(x.shape), params)
+    frozen = jax.tree.map(lambda size, rate: round(size * float((rate == 0).mean())), sizes, rates)
+    total = jax.tree.reduce(int.__add__, sizes)
+    count = jax.tree.reduce(int.__add__, frozen)
+    if not count:
+        return ()
+    return (f"{count:,} of {total:,} parameters are not trained: {', '.join(patterns)}",)
 
 
 def steps_sentence(what: str, task: RecipeTask, devices: int) -> str:

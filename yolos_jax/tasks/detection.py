@@ -31,12 +31,21 @@ from yolos_jax.objective.matching import check_matcher
 from yolos_jax.objective.weights import LossWeights
 from yolos_jax.setting import part
 from yolos_jax.tasks import recipe
-from yolos_jax.tasks.base import RecipeTask, beside_training, check_batch, options_of, plan_sentence, steps_sentence
+from yolos_jax.tasks.base import (
+    RecipeTask,
+    beside_training,
+    check_batch,
+    frozen_note,
+    options_of,
+    plan_sentence,
+    steps_sentence,
+)
 from yolos_jax.tasks.pictures.run_pictures import Picture
 from yolos_jax.tasks.pictures.samples import Samples
+from yolos_jax.tasks.rare_classes import class_weights_of, rare_notes, repeats_of
 from yolos_jax.training import loop
 from yolos_jax.training.checkpoint_files import Meta
-from yolos_jax.training.rates import note_of, rates_of
+from yolos_jax.training.rates import rates_of
 from yolos_jax.training.run import Outcome
 from yolos_jax.training.step import Loss, LossReport
 from yolos_jax.training.task import Evaluated, Identity
@@ -86,12 +95,14 @@ class DetectionTask(RecipeTask):
         self.compute: Compute = decided(part(config.model, Compute), self.model, mesh.devices.flat[0])
         self.graph, self.shapes = abstract(self.model, self.compute)
         self._check_batch()
-        self.plan = recipe.plan_of(config, self.model, self.source.examples.sizes)
+        self.repeats = repeats_of(self.source.examples, config.data.repeat_threshold)
+        self.plan = recipe.plan_of(config, self.model, self.source.examples.sizes, self.repeats)
         self.buckets = len(self.plan.edges)
         self._set_optimizer(config.optimizer, rates_of(config.optimizer, self.shapes))
+        self.weights = class_weights_of(config.loss, self.source)
         self.evaluator = self._evaluator() if config.eval.every_epochs else None
-        replica, weights = config.train.images_per_replica, config.loss
-        self._loss = detection_loss(self.graph, replica, config.matcher, mesh, weights)
+        replica = config.train.images_per_replica
+        self._loss = detection_loss(self.graph, replica, config.matcher, mesh, self.weights)
         self._divisors = batch_divisors(replica)
 
     def _check_batch(self) -> None:
@@ -107,7 +118,7 @@ class DetectionTask(RecipeTask):
         labels = self.source.category_ids, self.source.num_classes
         known = Settled(label_names=self.source.label_names, by=self.source.origin, exif=self.source.exif.decided)
         split = beside_training(lambda: recipe.source_of(self.config, "val", *labels, known=known))
-        loss = ValidationLoss(split.examples, self.config.matcher, self.config.loss)
+        loss = ValidationLoss(split.examples, self.config.matcher, self.weights)
         return recipe.evaluator_of(self.config, self.model, split, self.mesh, loss)
 
     def kinds_of_pictures(self, workdir: Path) -> list[Picture]:
@@ -142,7 +153,9 @@ class DetectionTask(RecipeTask):
 
     @property
     def data_order(self) -> int:
-        return ORDER if self.config.data.scales else 1  # without augmentation, nothing has changed since the first one
+        data = self.config.data
+        augments = bool(data.scales) or data.augment != "none"
+        return ORDER if augments else 1  # without augmentation, nothing has changed since the first one
 
     def data_facts(self, source: DataSet) -> dict[str, Any]:
         return data_facts(source)
@@ -168,10 +181,10 @@ class DetectionTask(RecipeTask):
         edges = ", ".join(map(str, plan.edges))
         buckets = f"{len(plan.edges)} bucket(s) of {edges} patches"
         padding = f"{plan.padding():.2%} of the first epoch's patches are padding"
-        notes = [*source.notes]
+        notes = [*source.notes, *rare_notes(self.repeats, self.weights, source)]
         if self.evaluator:
             notes += scoring_notes(self.evaluator.source)
-        notes += note_of(self.shapes, self.rates, self.config.optimizer.freeze)
+        notes += frozen_note(self.shapes, self.rates, self.config.optimizer.freeze)
         lines = [steps_sentence(images, self, self.mesh.size), plan_sentence(self), f"{buckets}; {padding}"]
         return lines + [f"note: {note}" for note in dict.fromkeys(notes)]
 

@@ -12,6 +12,7 @@ from yolos_jax.config.reader import read_any, read_recipe
 from yolos_jax.config.recipes import Config, DetectionConfig, Recipe
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.data.plan import TrainingPlan
+from yolos_jax.data.repeats import Repeats
 from yolos_jax.datasets.annotations import Complain, stop
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.opening import open_split
@@ -23,6 +24,7 @@ from yolos_jax.images.sequence import Geometry, default_max_side
 from yolos_jax.inference.compiled import keep_compiled
 from yolos_jax.model.config import ArchitectureSettings, YolosConfig
 from yolos_jax.setting import part
+from yolos_jax.tasks.augmentation.presets import PRESETS
 
 C = TypeVar("C", bound=Config)
 
@@ -53,22 +55,25 @@ def geometry_of(config: DetectionConfig, model: YolosConfig) -> Geometry:
 
 
 def augmentation_of(config: DetectionConfig, model: YolosConfig) -> Pipeline:
-    """What is done to training images; a recipe without `data.scales` does not augment."""
+    """What is done to training images: the reference augmentation if there are `data.scales`, and `data.augment`."""
     data, patch = config.data, model.patch_size
+    preset = PRESETS[data.augment]
     if not data.scales:
-        return Pipeline.of(geometry_of(config, model))
+        return preset.joined(Pipeline.of(geometry_of(config, model)))
     most = data.max_side or default_max_side(max(data.scales))
     crop = Crop(data.crop, data.crop_sides, data.crop_range, patch)
     pipeline = Pipeline(Resize(data.scales, most, patch), before=(Flip(data.flip), crop))
     Geometry.of(max(data.scales), most, patch, config.model.max_side)  # refuses what the model cannot take
-    return pipeline
+    return preset.joined(pipeline)
 
 
-def plan_of(config: DetectionConfig, model: YolosConfig, sizes: np.ndarray) -> TrainingPlan:
+def plan_of(
+    config: DetectionConfig, model: YolosConfig, sizes: np.ndarray, repeats: Repeats | None = None
+) -> TrainingPlan:
     """Which images share a batch of training, for images of (width, height) `sizes`."""
     pipeline, train = augmentation_of(config, model), config.train
     buckets, epochs = config.data.buckets, train.epochs
-    return TrainingPlan(sizes, pipeline, train.batch_size, buckets, epochs, config.seed, train.least_steps)
+    return TrainingPlan(sizes, pipeline, train.batch_size, buckets, epochs, config.seed, train.least_steps, repeats)
 
 
 def source_of(

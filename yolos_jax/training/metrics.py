@@ -195,12 +195,6 @@ def board_in(folder: Path, start: int) -> Any:
     return SummaryWriter(str(folder), purge_step=start)
 
 
-def read_lines(workdir: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`, by step; damaged ones are left out. `OSError` if it cannot be read."""
-    found = (numbers_of(line) for line in (Path(workdir) / METRICS).read_bytes().splitlines())
-    return sorted((line for line in found if line is not None), key=lambda line: line["step"])
-
-
 def numbers_of(line: bytes) -> dict[str, Any] | None:
     """A line of `metrics.jsonl`, which has a `step`; None if the line is damaged."""
     try:

@@ -7,7 +7,6 @@ no update.
 
 import difflib
 import fnmatch
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -190,16 +189,3 @@ def _where_trained(rate: np.ndarray, trained: jax.Array, frozen: jax.Array) -> j
 def _aligned(rate: np.ndarray, array: jax.Array) -> np.ndarray:
     """A rate shaped to be multiplied with an array."""
     return rate.reshape(rate.shape + (1,) * (array.ndim - rate.ndim))
-
-
-def note_of(params: dict, rates: Rates | None, patterns: Sequence[str]) -> tuple[str, ...]:
-    """A sentence on what is not trained, if there is something."""
-    if rates is None:
-        return ()
-    sizes = jax.tree.map(lambda x: math.prod(x.shape), params)
-    frozen = jax.tree.map(lambda size, rate: round(size * float((rate == 0).mean())), sizes, rates)
-    total = jax.tree.reduce(int.__add__, sizes)
-    count = jax.tree.reduce(int.__add__, frozen)
-    if not count:
-        return ()
-    return (f"{count:,} of {total:,} parameters are not trained: {', '.join(patterns)}",)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from yolos_jax.tasks.pictures.plotting import line_style, new_figure, save_figure, thinned
-from yolos_jax.training.metrics import METRICS, RATE, SPEED, read_lines
+from yolos_jax.training.metrics import METRICS, RATE, SPEED, numbers_of
 from yolos_jax.training.task import Evaluated
 
 PICTURE = "curves.png"
@@ -21,6 +21,12 @@ class Panel(NamedTuple):
     lines: Sequence[tuple[str, Sequence[Mapping[str, Any]], str]]
     logarithmic: bool = False
     shares: bool = False  # values within 0..1, which the axis shows whole; the first line's highest is marked
+
+
+def read_lines(workdir: str | Path) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl`, by step; damaged ones are left out. `OSError` if it cannot be read."""
+    found = (numbers_of(line) for line in (Path(workdir) / METRICS).read_bytes().splitlines())
+    return sorted((line for line in found if line is not None), key=lambda line: line["step"])
 
 
 def series(lines: Iterable[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:

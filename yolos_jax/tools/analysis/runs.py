@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from yolos_jax.errors import InputError, make_folder
-from yolos_jax.tasks.pictures.curves import Panel, draw_panels, series
+from yolos_jax.tasks.pictures.curves import Panel, draw_panels, read_lines, series
 from yolos_jax.tools.analysis.tables import write_csv
-from yolos_jax.training.metrics import METRICS, RATE, SPEED, read_lines
+from yolos_jax.training.metrics import METRICS, RATE, SPEED
 
 UNSHOWN = {"step", "epoch", RATE, SPEED, "grad_norm", "data_wait", "matcher_ms", "padding"}
 USUAL = "total", "ce", "bbox", "giou"  # terms of detection, shown first
