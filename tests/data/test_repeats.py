@@ -63,7 +63,7 @@ def plans(draw):
     sizes = random.integers(20, 200, (len(found), 2))
     batch_size = draw(st.integers(1, len(found)))
     make = functools.partial(TrainingPlan, sizes, DRAW, batch_size, draw(st.integers(1, 4)), EPOCHS)
-    return functools.partial(make, draw(st.integers(0, 2**33)), Repeats(found))
+    return functools.partial(make, draw(st.integers(0, 2**33)), repeats=Repeats(found))
 
 
 @given(plans())
