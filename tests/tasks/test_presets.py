@@ -196,7 +196,8 @@ def test_boxes_follow_the_pixels(name):
     assert seen > 60
 
 
-def test_workers_start_no_jax_for_them():
-    code = "import sys, yolos_jax.tasks.augmentation.presets; assert 'jax' not in sys.modules"
+def test_workers_start_no_jax_for_what_a_plan_holds():
+    modules = "yolos_jax.tasks.augmentation.presets", "yolos_jax.tasks.rare_classes"
+    code = f"import sys, {', '.join(modules)}; assert 'jax' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from yolos_jax.data.augment import Pipeline, Views
-from yolos_jax.data.repeats import Repeats
 from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import bucket_edges, ceil_div
 
@@ -63,6 +62,15 @@ class BucketedPlan(Plan, Protocol):
 
     pipeline: Pipeline
     edges: list[int]
+
+
+class Repeated(Protocol):
+    """Images that an epoch has more than once."""
+
+    count: int  # of images in an epoch, each as often as it comes; the same for all epochs
+
+    def places(self, random: np.random.Generator) -> np.ndarray:
+        """int64 `[count]`: every image by its place in the source, in order, then those that come again."""
 
 
 class PlanOfEpochs(abc.ABC):
@@ -137,7 +145,7 @@ class TrainingPlan(PlanOfEpochs):
 
     def __init__(
         self, sizes: np.ndarray, pipeline: Pipeline, batch_size: int, buckets: int, epochs: int, seed: int,
-        least_steps: int = 0, repeats: Repeats | None = None,
+        least_steps: int = 0, repeats: Repeated | None = None,
     ):  # fmt: skip
         super().__init__(repeats.count if repeats else len(sizes), batch_size, epochs, seed, least_steps)
         self.sizes, self.pipeline, self.repeats = np.asarray(sizes, np.int64), pipeline, repeats

@@ -11,8 +11,7 @@ from jax.sharding import Mesh
 from yolos_jax.config.reader import read_any, read_recipe
 from yolos_jax.config.recipes import Config, DetectionConfig, Recipe
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
-from yolos_jax.data.plan import TrainingPlan
-from yolos_jax.data.repeats import Repeats
+from yolos_jax.data.plan import Repeated, TrainingPlan
 from yolos_jax.datasets.annotations import Complain, stop
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.opening import open_split
@@ -68,7 +67,7 @@ def augmentation_of(config: DetectionConfig, model: YolosConfig) -> Pipeline:
 
 
 def plan_of(
-    config: DetectionConfig, model: YolosConfig, sizes: np.ndarray, repeats: Repeats | None = None
+    config: DetectionConfig, model: YolosConfig, sizes: np.ndarray, repeats: Repeated | None = None
 ) -> TrainingPlan:
     """Which images share a batch of training, for images of (width, height) `sizes`."""
     pipeline, train = augmentation_of(config, model), config.train

@@ -14,8 +14,8 @@ from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.examples import Example, ExampleTable
 from yolos_jax.data.loader import load_batches
 from yolos_jax.data.plan import TrainingPlan
-from yolos_jax.data.repeats import Repeats
 from yolos_jax.images.reading import UnreadableImage
+from yolos_jax.tasks.rare_classes import Repeats
 
 DRAW = Pipeline(Resize((32, 48, 64, 80), 112), before=(Flip(), Crop(sides=(48, 64), range=(32, 60))))
 factors = st.lists(st.floats(1, 6), min_size=1, max_size=40).map(np.array)
