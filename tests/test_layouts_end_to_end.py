@@ -37,6 +37,7 @@ def test_two_steps_an_evaluation_and_a_prediction(layout, tmp_path, monkeypatch)
     config = micro_config(root, **SPLITS, **RUN)
     assert train(config, tmp_path / "run", devices=jax.devices()[:1]).step == 2
     metrics = {name[4:]: value for name, value in lines(tmp_path / "run")[-1].items() if name.startswith("val/")}
+    assert metrics.pop("loss") > 0
     own = tuple(MEANING) if layout.startswith("voc") else ()
     assert tuple(metrics) == (*NAMES, *own) and all(0 <= metrics[name] <= 1 for name in ("AP", "AP50", *own))
     assert all(f"{name:<10} {metrics[name]:.4f}" in table(metrics) for name in own)
