@@ -81,12 +81,13 @@ class Evaluator:
         pipeline, devices = Pipeline.of(geometry), batching.mesh.size
         self._plan = EvaluationPlan(source.examples.sizes, pipeline, batching.batch_size, buckets, devices)
         self.graph = graph = self._graph(query_block)
+        wants_outputs = loss is not None
         apply = apply_on(list(batching.mesh.devices.flat))
 
         def detect(params: dict, patches: jax.Array, grid: jax.Array, size: jax.Array) -> tuple[jax.Array, ...]:
             out = apply(graph, params, patches, grid)
             found = postprocess(out.logits, out.boxes, size)
-            return found if loss is None else (*found, out.logits, out.boxes)
+            return (*found, out.logits, out.boxes) if wants_outputs else found
 
         self.detect = self.over_images(detect)
 
