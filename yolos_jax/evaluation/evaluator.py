@@ -18,7 +18,7 @@ from yolos_jax.evaluation.image_pass import Batching, ImagePass
 from yolos_jax.images.sequence import Geometry
 from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.config import Compute, YolosConfig
-from yolos_jax.model.postprocess import postprocess
+from yolos_jax.model.postprocess import check_nms, postprocess, suppressed
 from yolos_jax.model.yolos import abstract, apply_on
 
 
@@ -26,7 +26,7 @@ class Evaluation(NamedTuple):
     """Result of an evaluation."""
 
     metrics: dict[str, float]  # the 12 numbers by name; those of the data's own layout, too
-    results: list[dict[str, Any]]  # of a COCO results file, all queries of all images; in the primary process only
+    results: list[dict[str, Any]]  # of a COCO results file, all queries of all images that stay; in the primary process
     skipped: list[str]  # a sentence for each unreadable image, which is scored as if nothing had been found in it
     categories: CategoryScores | None = None  # each category's numbers; in the primary process only
 
@@ -54,6 +54,7 @@ class Evaluator:
       batching: see `image_pass.Batching`.
       buckets: most token counts to compile for.
       query_block: see `model.config.Compute`.
+      nms: see `postprocess.suppressed`.
 
     Attributes:
       model, source: the arguments.
@@ -69,7 +70,10 @@ class Evaluator:
         batching: Batching,
         buckets: int = 4,
         query_block: int = Compute.query_block,
+        nms: float | None = None,
     ):
+        check_nms(nms)
+        self._nms = nms
         self.model = model
         self.source = source
         self._geometry = geometry
@@ -131,6 +135,9 @@ class Evaluator:
         def take(index: int, found: tuple[np.ndarray, ...]) -> None:
             if processes.is_primary:
                 scores, labels, boxes = found
+                if self._nms is not None:
+                    stay = suppressed(scores, labels, boxes, self._nms)
+                    scores, labels, boxes = scores[stay], labels[stay], boxes[stay]
                 results.extend(to_results(image_ids[index], scores, category[labels], boxes))
 
         skipped = self.detect(params, take, cancelled)
