@@ -16,7 +16,7 @@ from yolos_jax.config.recipes import detection_recipe
 
 
 def get_config() -> ConfigDict:
-    config = detection_recipe("s")
+    config = detection_recipe("s", from_init=True)
     config.model.num_classes = 0  # derived
     config.data.update(root="data/mine", train_split="train", val_split="val", categories="contiguous")
     config.train.update(batch_size=8, accumulate=2, epochs=50, ema=0.999)

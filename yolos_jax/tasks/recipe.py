@@ -1,27 +1,34 @@
 """From a recipe to the objects it describes."""
 
+import contextlib
 import dataclasses
 import warnings
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from yolos_jax.config.reader import read_any, read_recipe
-from yolos_jax.config.recipes import Config, DetectionConfig, Recipe
+from yolos_jax.config.reader import read_any, read_recipe, stated_architecture
+from yolos_jax.config.recipes import ARCHITECTURE, OWN, Config, DetectionConfig, Recipe
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.datasets.annotations import Complain, stop
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.opening import open_split
 from yolos_jax.datasets.settings import Settled
+from yolos_jax.distributed.processes import Processes
 from yolos_jax.evaluation.evaluator import Evaluator
 from yolos_jax.evaluation.image_pass import Batching
 from yolos_jax.images.sequence import Geometry, default_max_side
 from yolos_jax.inference.compiled import keep_compiled
 from yolos_jax.model.config import ArchitectureSettings, YolosConfig
+from yolos_jax.model.init import SCHEMES
 from yolos_jax.setting import part
+from yolos_jax.training import checkpoint_files
+from yolos_jax.weights.architecture import architecture_of, title_of
+from yolos_jax.weights.starting import refuse_nothing_to_start_from
 
 C = TypeVar("C", bound=Config)
 
@@ -31,6 +38,44 @@ def prepare(config: Recipe, kind: type[C]) -> C:
     found = read_recipe(config, kind)
     jax.config.update("jax_default_matmul_precision", found.precision)
     return found
+
+
+def settle(recipe: Recipe, workdir: str | Path | None = None) -> DetectionConfig:
+    """What `prepare` makes of a detector's recipe, with the architecture of its weights where it is left to them.
+
+    The primary process looks at the weights, or at the checkpoint in `workdir` that the run goes on from.
+    """
+    config, processes = prepare(recipe, DetectionConfig), Processes()
+    stated = stated_architecture(recipe)
+    with processes.only_primary_prints():
+        mine = processes.on_primary(_left_to_weights, config, stated, workdir)
+    found = processes.allgather(mine)[0] or {}
+    found = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **found))
+
+
+def _left_to_weights(config: DetectionConfig, stated: dict[str, Any], workdir: str | Path | None) -> dict[str, Any]:
+    """Settings by name of the architecture that a recipe leaves to its weights."""
+    if config.model.from_init == OWN:
+        return {}
+    if workdir is not None and checkpoint_files.steps(workdir):  # the weights may be gone by now
+        before = _architecture_before(Path(workdir))
+        return {name: before[name] for name in ARCHITECTURE if name in before and name not in stated}
+    refuse_nothing_to_start_from(config.init)
+    if config.init in SCHEMES:
+        return {}
+    found = architecture_of(config.init, stated)
+    model = dataclasses.replace(config.model, **found)
+    print(f"model: {title_of(model_of(dataclasses.replace(config, model=model), 1))}, from the weights {config.init}")
+    return found
+
+
+def _architecture_before(workdir: Path) -> dict[str, Any]:
+    """That of the newest checkpoint whose meta can be read; without one, resuming says what is wrong."""
+    for step in reversed(checkpoint_files.steps(workdir)):
+        with contextlib.suppress(Exception):  # whatever orbax raises for damaged files
+            return checkpoint_files.read_meta(workdir, step).model.to_dict()
+    return {}
 
 
 def keep_programs(config: Recipe) -> None:
@@ -97,7 +142,9 @@ def batching_of(config: Config, mesh: Mesh) -> Batching:
     return Batching(mesh, config.eval.batch_size, data.on_bad_image, data.workers, data.ahead)
 
 
-def evaluator_of(config: DetectionConfig, model: YolosConfig, source: DataSet, mesh: Mesh) -> Evaluator:
-    """What evaluates a model on a data set whose labels are the model's."""
+def evaluator_of(
+    config: DetectionConfig, model: YolosConfig, source: DataSet, mesh: Mesh, nms: float | None = None
+) -> Evaluator:
+    """What evaluates a model on a data set whose labels are the model's; for `nms` see `postprocess.suppressed`."""
     geometry, batching = geometry_of(config, model), batching_of(config, mesh)
-    return Evaluator(model, source, geometry, batching, config.data.buckets, config.model.query_block)
+    return Evaluator(model, source, geometry, batching, config.data.buckets, config.model.query_block, nms)
