@@ -50,11 +50,12 @@ def data(tmp_path_factory):
 def micro(name):
     """A recipe's config at a size that a test can train."""
     config = load_recipe(name)
+    wanted = read_recipe(config, DetectionConfig).model
     config.model.update(SMALL)
     for grid in ("init_pe_size", "mid_pe_size"):
-        if config.model[grid] is not None:
+        if getattr(wanted, grid) is not None:
             config.model[grid] = (64, 96)
-    patch = config.model.patch_size
+    patch = wanted.patch_size
     config.data.update(short_side=3 * patch, max_side=6 * patch, max_images=0, buckets=1, workers=0)
     if config.data.scales:
         config.data.update(scales=(2 * patch, 3 * patch), crop_sides=(3 * patch, 4 * patch), crop_range=(32, 64))

@@ -58,15 +58,16 @@ def _of_variant(found: Mapping[str, Any]) -> dict[str, Any]:
     return {} if model is None else {f"model.{name}": getattr(model, name) for name in ARCHITECTURE}
 
 
-def stated_architecture(recipe: Recipe) -> dict[str, Any]:
-    """What a detector's recipe itself says of the architecture, by name, as `model.from_init` understands it.
+def stated_architecture(recipe: Recipe) -> tuple[str, ...]:
+    """Names of what a detector's recipe itself says of the architecture, which `model.from_init` does not touch.
 
     A config that has been read has all of it; what differs from the variant counts there.
     """
     found = flat(recipe, SETTINGS[DETECTION])
     usual = _of_variant(found) if isinstance(recipe, DetectionConfig) else {}
-    keys = {name: f"model.{name}" for name in ARCHITECTURE if f"model.{name}" in found}
-    return {name: found[key] for name, key in keys.items() if key not in usual or found[key] != usual[key]}
+    keys = [f"model.{name}" for name in ARCHITECTURE]
+    stated = [key for key in keys if key in found and (key not in usual or found[key] != usual[key])]
+    return tuple(key.removeprefix("model.") for key in stated)
 
 
 def read_any(recipe: Recipe) -> Config:

@@ -127,7 +127,7 @@ class RecipeParser(Parser):
         left = {f"model.{name}" for name in ARCHITECTURE if values.get("model.from_init", OWN) != OWN} - values.keys()
         group = self.add_argument_group("settings of the recipe")
         for key, found in self.declared.items():
-            default = "of the weights" if key in left else repr(values.get(key, found.default))
+            default = "that of the weights" if key in left else repr(values.get(key, found.default))
             text = f"{found.setting.meaning} (default {default})".replace("%", "%%")
             how: dict[str, Any] = {"metavar": "VALUE", "default": argparse.SUPPRESS}
             if found.type is bool:

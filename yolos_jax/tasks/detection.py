@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from yolos_jax.config.reader import stated_architecture
-from yolos_jax.config.recipes import OWN, DetectionConfig, Recipe
+from yolos_jax.config.recipes import DetectionConfig, Recipe
 from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.data.loader import LoadStep, Share
@@ -192,9 +192,8 @@ def evaluator_for(config: Recipe, checkpoint: str | Path, nms: float | None = No
     stated = stated_architecture(config)
     config = recipe.prepare(config, DetectionConfig)
     params, meta = load_model(checkpoint)
+    config = recipe.of_checkpoint(config, meta.model, stated)
     model = recipe.model_of(config, meta.model.num_classes)
-    if config.model.from_init != OWN:
-        model = dataclasses.replace(meta.model, num_classes=model.num_classes, **stated)
     check_model(checkpoint, meta.model.differences(model))
     model = dataclasses.replace(model, layer_norm_eps=meta.model.layer_norm_eps)
     # A run's labels are its own, whatever the validation file lists; without a run, the recipe's.

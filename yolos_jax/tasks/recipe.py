@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,12 +47,25 @@ def settle(recipe: Recipe, workdir: str | Path | None = None) -> DetectionConfig
     The primary process looks at the weights, or at the checkpoint in `workdir` that the run goes on from.
     """
     config, processes = prepare(recipe, DetectionConfig), Processes()
-    stated = stated_architecture(recipe)
+    stated = {name: getattr(config.model, name) for name in stated_architecture(recipe)}
     with processes.only_primary_prints():
         mine = processes.on_primary(_left_to_weights, config, stated, workdir)
     found = processes.allgather(mine)[0] or {}
-    found = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, **found))
+    return _with_architecture(config, {name: _tupled(value) for name, value in found.items()})
+
+
+def of_checkpoint(config: DetectionConfig, model: YolosConfig, stated: Sequence[str]) -> DetectionConfig:
+    """A config with the architecture of a checkpoint where it is left open, but for the settings that are `stated`."""
+    left = [] if config.model.from_init == OWN else [name for name in ARCHITECTURE if name not in stated]
+    return _with_architecture(config, {name: getattr(model, name) for name in left})
+
+
+def _with_architecture(config: DetectionConfig, values: Mapping[str, Any]) -> DetectionConfig:
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **values))
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value  # JSON has no tuples
 
 
 def _left_to_weights(config: DetectionConfig, stated: dict[str, Any], workdir: str | Path | None) -> dict[str, Any]:
@@ -65,8 +79,7 @@ def _left_to_weights(config: DetectionConfig, stated: dict[str, Any], workdir: s
     if config.init in SCHEMES:
         return {}
     found = architecture_of(config.init, stated)
-    model = dataclasses.replace(config.model, **found)
-    print(f"model: {title_of(model_of(dataclasses.replace(config, model=model), 1))}, from the weights {config.init}")
+    print(f"model: {title_of(model_of(_with_architecture(config, found), 1))}, from the weights {config.init}")
     return found
 
 
