@@ -229,12 +229,10 @@ def detection_recipe(name: str = "ti", from_init: bool = False) -> ConfigDict:
     of it must be theirs. The variant is built where `init` is random.
     """
     config = _recipe(DETECTION, part(variant(name), ArchitectureSettings))
-    if not from_init:
-        del config.model["from_init"]
-        return config
-    for key in ARCHITECTURE:
-        del config.model[key]
-    config.model.from_init, config.init = name, ""
+    if from_init:
+        for key in ARCHITECTURE:
+            del config.model[key]
+        config.model.from_init, config.init = name, ""
     return config
 
 

@@ -41,7 +41,7 @@ def main() -> None:
     from yolos_jax.tools import survey
 
     if config.init:  # without weights to look at, the recipe's own architecture says what becomes of images
-        config = recipe.settle(parser.recipe)
+        config = recipe.settle(args.recipe)
     problems: list[survey.Problem] = []
     try:
         look(config, args, problems)

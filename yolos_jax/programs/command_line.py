@@ -104,12 +104,7 @@ class RecipeParser(Parser):
     Args:
       tasks: what recipes may train; the first one is assumed where no recipe of them is named.
       recorded: take the recipe that the checkpoint of the flag `--checkpoint` records where none is named.
-
-    Attributes:
-      recipe: what `parse_recipe` read, with the settings of the command line: it tells which ones were stated.
     """
-
-    recipe: ConfigDict
 
     def __init__(self, description: str | None, tasks: tuple[str, ...] = (DETECTION,), recorded: bool = False):
         first = "--checkpoint CHECKPOINT [--config RECIPE]" if recorded else "--config RECIPE"
@@ -165,7 +160,10 @@ class RecipeParser(Parser):
         self.add_argument("--distributed", choices=("auto", "on", "off"), default="auto", help=text)
 
     def parse_recipe(self) -> tuple[argparse.Namespace, Any]:
-        """(the flags, the config of the recipe with the settings of the command line)."""
+        """(the flags, the config of the recipe with the settings of the command line).
+
+        The flag `recipe` is the same before it was completed: it tells what was stated.
+        """
         if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
             # Threads of the CPU client: callbacks that wait for each other must not use them up.
             os.environ.setdefault("NPROC", "32")
@@ -180,7 +178,7 @@ class RecipeParser(Parser):
             for name, text in vars(args).items():
                 if name.startswith("config."):
                     assign(config, name.removeprefix("config."), text)
-            self.recipe = config
+            args.recipe = config
             return args, read_any(config)
         except InputError as error:
             self.error(str(error))

@@ -62,7 +62,7 @@ def evaluate_checkpoint(args: argparse.Namespace, config: recipes.Config) -> Non
         say(keep_compiled(config.eval.compilation_cache))
         if args.config is None:
             processes.agree(refuse_gone, args, config)
-        params, meta, evaluator = processes.agree(task.evaluator_for, config, args.checkpoint)
+        params, meta, evaluator = processes.agree(task.evaluator_for, args.recipe, args.checkpoint)
         suffix = "" if args.nms is None else f"-nms{args.nms:g}"
         out = Path(args.out or Path(args.checkpoint) / f"eval-{meta.step}{suffix}")
         plots = None if args.plots is None else Path(args.plots or out / "plots")

@@ -30,7 +30,7 @@ def run_training(description: str | None, task: str) -> None:
     with launch.guarded(), clear_errors():
         launch.join(args.coordinator, args.processes, args.process, args.distributed)
         train = yolos_jax.pretrain if task == recipes.CLASSIFICATION else yolos_jax.train
-        outcome = train(parser.recipe, args.workdir, args.accept_differences)
+        outcome = train(args.recipe, args.workdir, args.accept_differences)
         if outcome.signal:
             sys.exit(128 + outcome.signal)
 
