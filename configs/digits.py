@@ -19,5 +19,5 @@ def get_config() -> ConfigDict:
     config.data.update(root="data/digits", short_side=64, max_side=64, buckets=1, scales=(), workers=0)
     config.train.update(batch_size=16, images_per_replica=16, epochs=14, log_every=125)
     config.optimizer.update(learning_rate=5e-4, min_lr=1e-6)
-    config.eval.update(batch_size=50, every_epochs=0)
+    config.eval.update(batch_size=50, every_epochs=2)
     return config

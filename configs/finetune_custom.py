@@ -6,8 +6,10 @@ python train.py --config configs/finetune_custom.py --workdir runs/mine --config
 
 `--config.init`: COCO weights (a checkpoint of ours or a Hugging Face folder), or a converted DeiT. Classes and
 their names come from the annotations; the last layer of the class head starts fresh if their number differs.
-One GPU of 16 GB or more, or a few; batch and learning rate suit some thousand images. On one GPU a batch is computed
-in two parts of 4 images (docs/training.md has the peaks); on four or eight GPUs --config.train.accumulate=1.
+A run has 50 epochs, and at least 4,000 steps: few images are seen more often. It ends when 20 evaluations in a row,
+each an epoch or 200 steps after the last, have brought nothing better.
+One GPU of 16 GB or more, or a few. On one GPU a batch is computed in two parts of 4 images (docs/training.md has the
+peaks); on four or eight GPUs --config.train.accumulate=1.
 """
 
 from ml_collections import ConfigDict
@@ -18,8 +20,8 @@ from yolos_jax.config.recipes import detection_recipe
 def get_config() -> ConfigDict:
     config = detection_recipe("s", from_init=True)
     config.model.num_classes = 0  # derived
-    config.data.update(root="data/mine", train_split="train", val_split="val", categories="contiguous")
-    config.train.update(batch_size=8, accumulate=2, epochs=50, ema=0.999)
-    config.optimizer.update(learning_rate=5e-5, schedule="step", warmup_epochs=1)
-    config.eval.every_epochs = 5
+    config.data.update(root="data/mine", train_split="train", val_split="val", categories="contiguous", buckets=0)
+    config.train.update(batch_size=8, accumulate=2, epochs=50, least_steps=4000, patience=20, ema=0.999)
+    config.optimizer.update(learning_rate=5e-5, schedule="step", warmup_steps=200)
+    config.eval.update(every_epochs=1, least_steps=200)
     return config

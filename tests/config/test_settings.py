@@ -156,8 +156,8 @@ FREE = {
     "checkpoint.keep", "data.root", "data.train_split", "data.val_split", "data.train_annotations",
     "data.val_annotations", "data.train_images", "data.val_images", "data.workers", "data.ahead", "data.on_bad_image",
     "data.names", "data.val_boxes", "data.short_side", "train.max_steps", "train.log_every", "train.accumulate",
-    "train.curves", "model.max_side", "model.attention", "model.query_block", "model.remat",
-    "model.from_init",
+    "train.curves", "train.patience", "eval.least_steps", "model.max_side", "model.attention", "model.query_block",
+    "model.remat", "model.from_init",
 }  # fmt: skip
 OF_A_HOST = {
     "init", "data.root", "data.train_annotations", "data.val_annotations", "data.train_images", "data.val_images",
@@ -227,3 +227,19 @@ def test_every_setting_has_a_meaning_and_a_group_of_its_own():
             assert len(found.setting.meaning) > 5 and found.check(found.default) == found.default, key
             others = [name for name, other in table.items() if set(found.setting.also) & set(other.setting.also)]
             assert not found.setting.also or others == [key], key
+
+
+def test_a_word_or_numbers():
+    """`loss.class_weight`, in a recipe, on the command line and in a checkpoint."""
+    config = detection_recipe()
+    assert complete(config).loss.class_weight == "none"
+    for text, value in (("inverse", "inverse"), ("1,2.5", (1, 2.5)), ("(0.5, 2)", (0.5, 2)), ("[3]", (3,))):
+        assign(config, "loss.class_weight", text)
+        assert complete(config).loss.class_weight == value
+        config.loss.class_weight = value
+        again = complete(json.loads(json.dumps(to_json(complete(config)))))
+        assert again.loss.class_weight == value and not setting_differences(to_json(complete(config)), again)
+    wanted = "choose one of none, inverse, or a tuple of numbers of at least 0 and at most 1000000, such as"
+    for wrong in ("rare", "1,a", "-1,2", "nan", ""):
+        with pytest.raises(InputError, match=f"^loss.class_weight is .*; {wanted}"):
+            assign(config, "loss.class_weight", wrong)

@@ -209,3 +209,37 @@ def test_canvases_would_pad_more_than_a_quarter(draw):
     batches = size[np.random.default_rng(0).permutation(len(size))].reshape(-1, 8, 2)
     canvas = 8 * batches.max(1).prod(1)
     assert 1 - batches.prod(2).sum() / canvas.sum() > 0.25
+
+
+@pytest.mark.parametrize(
+    "images, least_steps, most",
+    [(48, 4000, 3), (200, 4000, 3), (1000, 4000, 5), (COCO_IMAGES, 0, 12)],
+    ids=["48", "200", "1000", "coco"],
+)
+def test_buckets_are_chosen_for_the_length_of_a_run(images, least_steps, most):
+    """No other number of them makes the run shorter, where a program takes as long as 300 steps without padding."""
+    epochs = 150 if images == COCO_IMAGES else 50
+    shared = SMALL, 8
+    plan = TrainingPlan(real_sizes()[:images], *shared, 0, epochs, 0, least_steps)
+    assert len(plan) >= least_steps and len(plan.edges) <= most
+    if images == COCO_IMAGES:
+        assert len(plan.edges) == 12
+        return
+
+    def duration(buckets):
+        other = TrainingPlan(real_sizes()[:images], *shared, buckets, epochs, 0, least_steps)
+        counts = other.views(0).patches(16)
+        padded = sum(edge * len(group) for edge, group in fill_buckets(counts, other.edges, 8, np.arange))
+        return 300 * len(other.edges) + len(other) * (padded / counts.sum() - 1)
+
+    chosen = len(plan.edges)
+    assert duration(chosen) == min(map(duration, range(1, 13)))
+    again = TrainingPlan(real_sizes()[:images], *shared, chosen, epochs, 0, least_steps)
+    assert again.edges == plan.edges and same(again.batch(len(plan) - 1), plan.batch(len(plan) - 1))
+
+
+def test_a_run_has_at_least_some_steps():
+    images = np.tile([[64, 48]], (11, 1))
+    assert TrainingPlan(images, PLAIN, 4, 1, 3, 0, least_steps=9).epochs == 5
+    assert TrainingPlan(images, PLAIN, 4, 1, 3, 0, least_steps=6).epochs == 3
+    assert EvaluationPlan(images, PLAIN, 4, 0).edges == [images[0].prod() // 256]

@@ -132,13 +132,15 @@ def test_hidden_files_are_counted(tmp_path, call):
     assert code == 0 and f"note: 2 hidden files in {root / 'train'} passed over" in text
 
 
-def test_the_page_of_augmented_images(tmp_path, call):
+@pytest.mark.parametrize("augment", ["none", "strong", "aerial"])
+def test_the_page_of_augmented_images(tmp_path, call, augment):
     """Boxes as large as their images survive every flip and crop: each cell has the box's colour at its edges."""
     whole = [box(i, i, [0, 0, 64, 48]) for i in range(1, 7)]
     root = make_coco(tmp_path, [(64, 48)] * 6, "train", whole)
     make_coco(root, [(64, 48)] * 2, "val")
     page = tmp_path / "pages" / "sheet.png"
-    code, text, _ = call("check_data", *SMALL, f"--config.data.root={root}", "--show", 5, "--show-to", page)
+    wanted = f"--config.data.root={root}", f"--config.data.augment={augment}", "--show", 5, "--show-to", page
+    code, text, _ = call("check_data", *SMALL, *wanted)
     assert code == 0 and f"5 training images with their boxes: {page}" in text
     sheet = np.asarray(Image.open(page).convert("RGB")).astype(int)
     assert sheet.shape == (2 * 488 + 8, 4 * 488 + 8, 3)

@@ -121,7 +121,10 @@ def test_a_detector_starts_with_the_classifiers_numbers(whole, data, tmp_path):
             "optimizer.learning_rate, scaled to the size of the batch, is 9.77e-06, below optimizer.min_lr 1e-05",
         ),
         ({"model.num_classes": 2}, "model.num_classes is 2 and .* has 3 classes; set it to 0"),
-        ({"data.val_split": "test"}, "the split test does not exist.*or --config.eval.every_epochs=0"),
+        (
+            {"data.val_split": "test"},
+            "the split test does not exist.*or train without evaluation: --config.eval.every_epochs=0 ",
+        ),
         ({"data.root": "/nowhere"}, "the folder /nowhere does not exist; set --config.data.root"),
     ],
 )

@@ -18,7 +18,7 @@ from yolos_jax.config.recipes import DETECTION, SETTINGS
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import InputError
 from yolos_jax.programs.command_line import load_recipe
-from yolos_jax.training import curves
+from yolos_jax.tasks.pictures import curves
 from yolos_jax.training import run as training_run
 
 IMAGES = [(64, 48)] * 16
@@ -76,7 +76,9 @@ def trained(tmp_path_factory, run):
 def assert_drawn(figure, lines):
     """The curves of a figure are the numbers of these lines of `metrics.jsonl`."""
     keys = {"AP": "val/AP", "AP50": "val/AP50", "learning rate": "learning_rate", "images/s": "images_per_second"}
+    keys["validation"] = "val/loss"
     drawn = {curve.get_label(): curve.get_xydata().tolist() for axis in figure.axes for curve in axis.lines}
+    drawn = {label: points for label, points in drawn.items() if not label.startswith("_")}  # the mark of the best
     assert sorted(drawn) == sorted([*keys, "total", "ce", "bbox", "giou"])
     for label, points in drawn.items():
         key = keys.get(label, label)
@@ -135,7 +137,7 @@ def test_evaluation_predicts_and_never_overwrites(trained, tmp_path, call):
         ({"--config.optimizer.schedule": "never"}, ["optimizer.schedule", "epoch, step"]),
         (
             {"--config.optimizer.schedule": "step", "--config.optimizer.warmup_epochs": 1},
-            ["warmup_epochs 1 leaves nothing"],
+            ["a warm-up of 2 steps", "leaves nothing of a run of 2"],
         ),
         ({"--config.model.compute_dtype": "float16"}, ["compute_dtype"]),
         ({"--config.eval.batch_size": 3, "--config.data.val_split": "gone"}, ["gone does not exist"]),

@@ -23,8 +23,8 @@ from yolos_jax.model.yolos import build
 from yolos_jax.tasks import recipe
 from yolos_jax.tasks.base import options_of
 from yolos_jax.tasks.detection import DetectionTask, train
-from yolos_jax.training import checkpoint_files
-from yolos_jax.training.compiled_step import NotFinite, not_finite
+from yolos_jax.training import checkpoint_files, run
+from yolos_jax.training.compiled_step import BucketedStep, NotFinite, not_finite
 from yolos_jax.training.prefetch import Batches
 from yolos_jax.training.resume import newest
 from yolos_jax.training.saving import Checkpoints
@@ -38,7 +38,7 @@ OLD_RUN = Path(__file__).parents[1] / "inputs" / "run_27265a3.zip"
 
 def config_of(root, **changes):
     """A recipe whose learning rate is another at every step, and which keeps a moving average."""
-    own = {"optimizer.schedule": "step", "optimizer.warmup_epochs": 1, "train.ema": 0.75}
+    own = {"optimizer.schedule": "step", "optimizer.warmup_epochs": 1, "train.ema": 0.25}
     return micro_config(root, **own | changes)
 
 
@@ -114,6 +114,40 @@ def test_order_of_data_depends_on_the_seed_alone(data):
     assert sequence(config_of(data, seed=1), ONE) != want
 
 
+def test_lines_hold_means_over_the_steps_since_the_last(data, whole, tmp_path):
+    """Of losses and norms; the rate is that of the step."""
+    train(config_of(data, **{"train.log_every": 3}), tmp_path, devices=ONE)
+    each = [line for line in lines(whole[0]) if "total" in line]
+    three, one = (line for line in lines(tmp_path) if "total" in line)
+    for name in ("total", "ce", "bbox", "giou", "class_error", "grad_norm"):
+        assert three[name] == pytest.approx(np.mean([line[name] for line in each[:3]]), rel=1e-6), name
+        assert one[name] == each[3][name]
+    assert three["learning_rate"] == each[2]["learning_rate"]
+
+
+def test_programs_of_the_next_steps_are_compiled_beside_the_first(data, tmp_path, capsys):
+    """All buckets of the plan are begun when the first step needs its own, and used when they are met."""
+    config = config_of(data, **{"data.buckets": 2, "train.epochs": 3})
+    task = DetectionTask(recipe.prepare(config, DetectionConfig), data_mesh(ONE))
+    met = list(dict.fromkeys(task.bucket_of(step) for step in range(6)))
+    assert len(met) == 2
+    begun = []
+
+    class Counted(BucketedStep):
+        def __call__(self, state, batch):
+            found = super().__call__(state, batch)
+            begun.append(sorted(self._begun))
+            return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "BucketedStep", Counted)
+        outcome = train(config, tmp_path, devices=ONE)
+    assert begun[0] == sorted(met) and list(outcome.compiled) == met
+    printed = capsys.readouterr()
+    assert f"compiled the step for {met[1]} patches" in printed.out and "(2 of 2 buckets)" in printed.out
+    assert f"compiling program 1 of 2, {met[0]} patches" in printed.err
+
+
 def test_what_is_printed_is_true(data, tmp_path, capsys, caplog):
     """Compilations counted by jax, padding from the batches themselves."""
     config = config_of(data, **{"data.buckets": 2, "train.epochs": 3, "matcher": "host"})
@@ -170,8 +204,9 @@ def test_moving_average_is_what_is_loaded(data, whole):
     """Against a plain computation from the checkpoints of every step."""
     config = config_of(data)
     average = build(recipe.model_of(config, 10), config.seed, config.init)[1]
-    for step in range(1, 5):
-        average = jax.tree.map(lambda a, p: 0.75 * a + 0.25 * p, average, arrays_of(whole[0], step)["params"])
+    for step, decay in enumerate((2 / 11, 3 / 12, 0.25, 0.25), 1):  # 4 / 13 and 5 / 14 are above train.ema
+        params = arrays_of(whole[0], step)["params"]
+        average = jax.tree.map(lambda a, p, decay=decay: decay * a + (1 - decay) * p, average, params)
     assert_equal_trees(checkpoints.load_detector(whole[0])[0], average, atol=1e-6)
     assert_equal_trees(whole[1]["ema"], checkpoints.load_detector(whole[0])[0])
 
@@ -283,15 +318,21 @@ def test_converted_weights_are_no_run(data, whole, tmp_path):
         train(config_of(data), tmp_path / "w", devices=ONE)
 
 
-def test_a_run_of_an_earlier_commit_goes_on(data, tmp_path):
-    """What 27265a3 wrote after two of four steps, before settings were typed and tasks were classes."""
+def test_a_run_of_an_earlier_commit_goes_on(data, tmp_path, capsys):
+    """What 27265a3 wrote after two of four steps: its average has no warm-up until there, and then it has one."""
     with zipfile.ZipFile(OLD_RUN) as archive:
         archive.extractall(tmp_path / "run")
-    config = micro_config(data, **{"train.ema": 0.5, "checkpoint.every_steps": 2, "checkpoint.keep": 1})
+    average = arrays_of(tmp_path / "run", 2)["ema"]
+    config = micro_config(data, **{"train.ema": 0.5})
     assert train(config, tmp_path / "run", devices=ONE).step == 4
+    assert "had no warm-up until step 2; it goes on with one" in capsys.readouterr().out
     train(config, tmp_path / "whole", devices=ONE)
-    found, want = (without_key_biases(arrays_of(tmp_path / name)) for name in ("run", "whole"))
+    found, want = (without_key_biases(arrays_of(tmp_path / name)["params"]) for name in ("run", "whole"))
     assert_equal_trees(found, want, atol=1e-5)  # the older half was computed by another code generator than quick tests
+    for step, decay in ((3, 4 / 13), (4, 5 / 14)):
+        params = arrays_of(tmp_path / "run", step)["params"]
+        average = jax.tree.map(lambda a, p, decay=decay: decay * a + (1 - decay) * p, average, params)
+    assert_equal_trees(arrays_of(tmp_path / "run")["ema"], average, atol=1e-6)
 
 
 def test_a_checkpoint_from_before_the_order_of_views_changed(data, whole, tmp_path, capsys):

@@ -18,10 +18,11 @@ from yolos_jax.config.reader import setting_differences as other_settings
 from yolos_jax.config.recipes import detection_recipe
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import abstract, apply, build
+from yolos_jax.tasks.base import frozen_note
 from yolos_jax.tasks.detection import batch_divisors
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.optimizer import decay_mask, make_optimizer
-from yolos_jax.training.rates import make_average, make_hold, note_of, rates_of
+from yolos_jax.training.rates import make_average, make_hold, rates_of
 from yolos_jax.training.resume import newest
 from yolos_jax.training.saving import Checkpoints
 from yolos_jax.training.settings import CheckpointSettings, RunSettings
@@ -312,6 +313,6 @@ def test_resuming_and_what_it_refuses(stepped, tmp_path):
 def test_the_note_says_how_much():
     rates = rates_of(chosen(freeze=("det_tokens", "blocks.0.norm1")), SHAPES)
     whole = sum(math.prod(shape) for shape in reference_shapes(CONFIG).values())
-    (note,) = note_of(SHAPES, rates, ("det_tokens", "blocks.0.norm1"))
+    (note,) = frozen_note(SHAPES, rates, ("det_tokens", "blocks.0.norm1"))
     assert note == f"{7 * CONFIG.width:,} of {whole:,} parameters are not trained: det_tokens, blocks.0.norm1"
-    assert note_of(SHAPES, rates_of(chosen(layer_decay=0.5), SHAPES), ()) == ()
+    assert frozen_note(SHAPES, rates_of(chosen(layer_decay=0.5), SHAPES), ()) == ()

@@ -113,7 +113,7 @@ def test_moving_average_and_a_step_that_is_not_applied():
     loss = detection_loss(abstract(CONFIG)[0], 1, "device", MESH, LossWeights())
     step = make_step(make_gradient(loss, batch_divisors(1), MESH), optimizer, MESH, make_average(0.9))
     state, report = step(initial_state(params, optimizer, MESH, ema=True), batch_of())
-    want = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * np.asarray(new), params, state.params)
+    want = jax.tree.map(lambda old, new: (2 / 11) * old + (9 / 11) * np.asarray(new), params, state.params)
     assert report.applied and int(state.step) == 1
     assert_equal_trees(jax.tree.map(np.asarray, state.ema), want, atol=3e-7)
     before = jax.tree.map(np.array, state)

@@ -17,6 +17,8 @@ from tiny_weights import TINY
 
 from yolos_jax.config.recipes import detection_recipe
 from yolos_jax.data.loader import Loaded
+from yolos_jax.tasks.pictures.curves import Curves
+from yolos_jax.tasks.pictures.run_pictures import RunPictures
 from yolos_jax.training import checkpoint_files
 from yolos_jax.training.loop import train_task
 from yolos_jax.training.settings import CheckpointSettings, RunSettings
@@ -70,6 +72,7 @@ class LineTask(Task):
     optimizer = optax.sgd(RATE)
     schedule = staticmethod(rate)
     buckets = 1
+    evaluation_interval = 2
 
     def __init__(self, scores):
         self.scores = iter(scores)
@@ -87,6 +90,12 @@ class LineTask(Task):
         assert share == (0, 1)
         for step in range(start, STEPS):
             yield Loaded(step, Points(X[order(step)], Y[order(step)]), order(step), (), real=POINTS // 2, bucket=1)
+
+    def pictures(self, workdir, say):
+        return RunPictures(workdir, [Curves(workdir, self.shown, self.headline)], say)
+
+    def bucket_of(self, step):
+        return 0
 
     def name_of(self, index):
         return f"point {index + 100}"
@@ -123,7 +132,8 @@ def expected(decay=0.0):
         x, y = X[order(step)].astype(np.float64), Y[order(step)].astype(np.float64)
         error = slope * x + offset - y
         slope, offset = slope - RATE * 2 * (error * x).mean(), offset - RATE * 2 * error.mean()
-        average = decay * average + (1 - decay) * np.array([slope, offset])
+        now = min(decay, (2 + step) / (11 + step))
+        average = now * average + (1 - now) * np.array([slope, offset])
     return (slope, offset), average
 
 
@@ -131,7 +141,8 @@ def expected(decay=0.0):
 def test_a_line_is_trained_evaluated_and_kept(tmp_path, capsys, accumulate, ema):
     """A moving average beside it changes nothing of it."""
     options = with_train(accumulate=accumulate, ema=ema, curves=not ema)
-    outcome = train_line([0.1, 0.9, 0.5], tmp_path, options)
+    of_the_parameters = [0.6] if ema else []
+    outcome = train_line([0.1, 0.9, 0.5, *of_the_parameters], tmp_path, options)
     assert (outcome.step, outcome.compiled, outcome.padding) == (STEPS, (1,), 0.0)
     shapes = LineTask.shapes
     trees = {"params": shapes} | ({"ema": shapes} if ema else {})
@@ -145,6 +156,32 @@ def test_a_line_is_trained_evaluated_and_kept(tmp_path, capsys, accumulate, ema)
     assert "a line through points\nnote: points have no errors" in printed
     assert "step 4: fit 0.9000, the best so far" in printed and "step 6: fit 0.5000, best 0.9000 at step 4" in printed
     assert "best fit 0.9000 at step 4" in printed
+    differ = "has fit 0.5000; the parameters without it have 0.6000. Train longer, or lower train.ema."
+    assert (differ in printed) == bool(ema)
+    assert [line["val_raw/fit"] for line in lines(tmp_path) if "val_raw/fit" in line] == of_the_parameters
+
+
+def test_an_average_that_agrees_with_the_parameters_is_no_news(tmp_path, capsys):
+    train_line([0.1, 0.9, 0.5, 0.54], tmp_path, with_train(ema=0.5))
+    assert "Train longer" not in capsys.readouterr().out
+
+
+def test_patience_ends_a_run_and_a_resumed_one_at_the_same_step(tmp_path, capsys):
+    patient = with_train(patience=1)
+    assert train_line([0.5, 0.5], tmp_path / "whole", patient).step == 4
+    printed = capsys.readouterr().out
+    assert "ended after 1 evaluations without a better fit (train.patience)" in printed and "is complete" in printed
+    with contextlib.suppress(RuntimeError, StopIteration):
+        train_line([0.5], tmp_path / "parts", patient)  # the second evaluation raises
+    assert train_line([0.5], tmp_path / "parts", patient).step == 4
+    assert train_line([], tmp_path / "parts", patient).step == 4  # again: there is nothing to do
+    assert checkpoint_files.steps(tmp_path / "parts") == [2, 4]
+    assert train_line([0.7], tmp_path / "parts", OPTIONS).step == STEPS  # without patience it goes on
+
+
+def test_patience_counts_from_the_best_and_ignores_what_is_undefined(tmp_path):
+    assert train_line([-1.0, 0.2, 0.3], tmp_path / "better", with_train(patience=1)).step == STEPS
+    assert train_line([0.2, -1.0, -1.0], tmp_path / "undefined", with_train(patience=1)).step == STEPS
 
 
 def test_a_run_that_has_nothing_to_score_has_no_best(tmp_path, capsys):

@@ -13,7 +13,7 @@ from yolos_jax.errors import InputError
 from yolos_jax.model.classifier import abstract_classifier
 from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import VARIANTS, YolosConfig
-from yolos_jax.tasks.recipe import settle
+from yolos_jax.tasks.architecture import settle
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.weights import checkpoints, source
 from yolos_jax.weights.architecture import architecture_of, title_of

@@ -254,5 +254,7 @@ def _recipe(task: str, model: Any) -> ConfigDict:
         found = SETTINGS[task][key]
         if found.optional:  # ConfigDict keeps types; None needs a field that knows which other one it has
             value = FieldReference(value, float if found.type is float else tuple)
+        if found.items and found.setting.choices:  # a word, or a tuple
+            value = FieldReference(value, object)
         (config[section] if section else config)[name] = value
     return config

@@ -27,12 +27,10 @@ class Declared:
 
     @classmethod
     def of(cls, key: str, field: dataclasses.Field[Any], setting: Setting) -> "Declared":
-        """A field's; the other type of a union is None."""
-        found: Any = field.type
-        optional = isinstance(found, types.UnionType)
-        if optional:
-            found = next(each for each in typing.get_args(found) if each is not types.NoneType)
-        return cls(key, found, optional, field.default, setting)
+        """A field's; the other type of a union is None, or str for a word (one of the choices) in place of a tuple."""
+        kinds = typing.get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
+        found = next(each for each in kinds if each is not types.NoneType)
+        return cls(key, found, types.NoneType in kinds, field.default, setting)
 
     @property
     def items(self) -> Any:
@@ -46,8 +44,9 @@ class Declared:
 
     def _wanted(self) -> str:
         how = self.setting
-        if how.choices:
-            return f"one of {', '.join(how.choices)}"
+        words = f"one of {', '.join(how.choices)}"
+        if how.choices and self.items is None:
+            return words
         if self.type is bool:
             return "True or False"
         if self.type is str:
@@ -60,6 +59,8 @@ class Declared:
             count = str(least) if least == most else f"{least} to {most}"
             example = ", ".join([str(max(how.low, 480))] * max(least, 2))
             return f"a tuple of {count} whole numbers {bounds}, such as ({example})"
+        if self.items is float:
+            return f"{words}, or a tuple of numbers {bounds}, such as (1, 2.5)"
         noun = how.noun or ("a whole number" if self.type is int else "a number")
         return f"{noun} {bounds}"
 
@@ -73,6 +74,8 @@ class Declared:
 
     def _accept(self, value: Any) -> Any:
         if self.items is not None:
+            if self.setting.choices and isinstance(value, str):
+                return _text(value, self.setting)
             least, most = self.setting.lengths
             _require(isinstance(value, tuple | list) and least <= len(value) <= most)
             return tuple(self._accept_one(self.items, item) for item in value)
@@ -95,8 +98,8 @@ class Declared:
             return None
         if self.type is bool:
             return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
-        if self.items is int:
-            return _read_numbers(text)
+        if self.items in (int, float):
+            return _read_numbers(text, self.items)
         if self.items is str:
             return _read_texts(text)
         if self.type in (int, float):
@@ -128,15 +131,15 @@ def _read_number(text: str) -> Any:
     return text
 
 
-def _read_numbers(text: str) -> Any:
-    """Whole numbers with commas, in brackets or not."""
+def _read_numbers(text: str, kind: type) -> Any:
+    """Numbers of a kind with commas, in brackets or not."""
     inner = text.strip()
     if inner[:1] + inner[-1:] in ("()", "[]"):
         inner = inner[1:-1].strip()
     if not inner:
         return ()
     try:
-        return tuple(int(item) for item in inner.removesuffix(",").split(","))
+        return tuple(kind(item) for item in inner.removesuffix(",").split(","))
     except ValueError:
         return text
 

@@ -39,9 +39,8 @@ class Operation(Protocol):
     @property
     def name(self) -> str: ...
 
-    @property
-    def ratio(self) -> float:
-        """The largest ratio of long to short side that it can give an image; 0 if it keeps shapes."""
+    def ratio(self, sizes: np.ndarray) -> float:
+        """The largest ratio of long to short side that it can give images of these sizes; 0 if it keeps shapes."""
         return 0.0
 
     def draw(self, sizes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -98,8 +97,7 @@ class Crop(Operation):
         if len(self.range) != 2 or self.range[0] > self.range[1]:
             raise InputError(f"data.crop_range is {self.range!r}; it needs the least and the most pixels.")
 
-    @property
-    def ratio(self) -> float:
+    def ratio(self, sizes: np.ndarray) -> float:
         least = min(self.range[0], min(self.sides) // self.patch * self.patch)  # an image may be small before the cut
         return self.range[1] / least if self.probability else 0.0
 
@@ -128,13 +126,7 @@ class Crop(Operation):
     def boxes(self, example: Example, numbers: np.ndarray) -> Example:
         if not numbers.any():
             return example
-        left, top, width, height = (int(v) for v in numbers[2:])
-        boxes = _scaled(example, numbers[:2]).boxes - np.array([left, top, left, top], np.float32)
-        boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
-        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        keep = (boxes[:, 2:] > boxes[:, :2]).all(1)
-        kept = {"boxes": boxes[keep], "labels": example.labels[keep], "area": area[keep]}
-        return dataclasses.replace(example, width=width, height=height, **kept)
+        return cut_out(_scaled(example, numbers[:2]), numbers[2:])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,10 +158,14 @@ class Resize(Operation):
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-    """The operations on an image, in order: those of `before`, then a resize to whole patches."""
+    """The operations on an image, in order: those of `before`, a resize to whole patches, then those of `after`.
+
+    Operations of `after` must keep sizes. They see an image as small as the model does.
+    """
 
     resize: Resize
     before: tuple[Operation, ...] = ()
+    after: tuple[Operation, ...] = ()
 
     def __post_init__(self) -> None:
         names = [operation.name for operation in self.operations]
@@ -183,7 +179,7 @@ class Pipeline:
 
     @property
     def operations(self) -> tuple[Operation, ...]:
-        return (*self.before, self.resize)
+        return (*self.before, self.resize, *self.after)
 
     @property
     def patch(self) -> int:
@@ -203,9 +199,9 @@ class Pipeline:
 
     def longest(self, sizes: np.ndarray) -> int:
         """An upper bound of the patches of any view of images of these sizes."""
-        ratio = max(operation.ratio for operation in self.operations)
         patch, most = self.patch, self.resize.max_side
         sizes = np.unique(np.asarray(sizes, np.int64).reshape(-1, 2), axis=0)
+        ratio = max(operation.ratio(sizes) for operation in self.operations)
         found = []
         for side in self.resize.short_sides:  # where `max_side` limits a large one, a smaller one may give more patches
             counts = (resized_sizes(sizes, side, most, patch) // patch).prod(1)
@@ -223,6 +219,17 @@ class Pipeline:
         for operation, numbers in zip(self.operations, view.numbers):
             example = operation.boxes(example, numbers)
         return example
+
+
+def cut_out(example: Example, rectangle: np.ndarray) -> Example:
+    """What is left inside a rectangle (left, top, width, height): no empty boxes, and areas those of the boxes."""
+    left, top, width, height = (int(v) for v in rectangle)
+    boxes = example.boxes - np.array([left, top, left, top], np.float32)
+    boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    keep = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    kept = {"boxes": boxes[keep], "labels": example.labels[keep], "area": area[keep]}
+    return dataclasses.replace(example, width=width, height=height, **kept)
 
 
 def normalized_boxes(example: Example) -> np.ndarray:

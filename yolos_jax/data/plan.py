@@ -17,6 +17,11 @@ from yolos_jax.images.sequence import bucket_edges, ceil_div
 
 ORDER = 2  # version of the order of data and views; a checkpoint of another cannot be resumed bit for bit
 EDGE_SAMPLES = 20_000  # at least this many views decide the bucket edges (several epochs of a small data set)
+MOST_BUCKETS = 12  # that are chosen automatically
+# Steps that take as long as compiling a program: S compiles for 38 s on an H200, and its step takes 0.12 s. A constant,
+# and not a measurement: a run's batches must not depend on the machine that it goes on with.
+STEPS_PER_PROGRAM = 300
+EVALUATIONS = 20  # of a run, when the buckets of an evaluation are chosen
 
 
 class PlannedImage(NamedTuple):
@@ -59,23 +64,33 @@ class BucketedPlan(Plan, Protocol):
     edges: list[int]
 
 
+class Repeated(Protocol):
+    """Images that an epoch has more than once."""
+
+    count: int  # of images in an epoch, each as often as it comes; the same for all epochs
+
+    def places(self, random: np.random.Generator) -> np.ndarray:
+        """int64 `[count]`: every image by its place in the source, in order, then those that come again."""
+
+
 class PlanOfEpochs(abc.ABC):
     """Epochs of equally many steps, computed when one is first met.
 
     Attributes:
+      epochs: at least those given, and as many as `least_steps` take.
       steps_per_epoch: the same for every epoch.
       dropped: images left out of each epoch, less than a batch.
     """
 
-    def __init__(self, images: int, batch_size: int, epochs: int, seed: int):
+    def __init__(self, images: int, batch_size: int, epochs: int, seed: int, least_steps: int = 0):
         self.images = images
         self.batch_size = batch_size
-        self.epochs = epochs
         self.seed = seed
         self.steps_per_epoch, self.dropped = divmod(images, batch_size)
         if not self.steps_per_epoch:
             few = f"{images} training images do not fill one batch of {batch_size}"
             raise InputError(f"{few}; lower train.batch_size.")
+        self.epochs = max(epochs, ceil_div(least_steps, self.steps_per_epoch))
 
     def __len__(self) -> int:
         return self.epochs * self.steps_per_epoch
@@ -99,11 +114,15 @@ def evaluation_batch_size(images: int, batch_size: int, multiple: int) -> int:
 
 
 class Epoch(NamedTuple):
-    """The view of every image, and batches as int64 `[steps, B]` with their `[steps]` token counts."""
+    """The view of every image, and batches as int64 `[steps, B]` with their `[steps]` token counts.
+
+    An image that is repeated has several views: `members` index the views, and `places` says which image each is of.
+    """
 
     views: Views
     members: np.ndarray
     tokens: np.ndarray
+    places: np.ndarray
 
 
 class TrainingPlan(PlanOfEpochs):
@@ -119,19 +138,34 @@ class TrainingPlan(PlanOfEpochs):
       sizes: int `[n, 2]`, (width, height) of the images; `InputError` if they are fewer than a batch holds.
       pipeline: how images are augmented and resized.
       batch_size: images of a global batch.
-      buckets: the largest number of buckets.
+      buckets: the largest number of buckets; 0 chooses it, see `chosen_edges`.
+      epochs, least_steps: see `PlanOfEpochs`.
+      repeats: images that an epoch has more than once, each time in another view; None for none.
     """
 
-    def __init__(self, sizes: np.ndarray, pipeline: Pipeline, batch_size: int, buckets: int, epochs: int, seed: int):
-        super().__init__(len(sizes), batch_size, epochs, seed)
-        self.sizes, self.pipeline = np.asarray(sizes, np.int64), pipeline
-        sampled = range(min(epochs, ceil_div(EDGE_SAMPLES, len(self.sizes))))
+    def __init__(
+        self, sizes: np.ndarray, pipeline: Pipeline, batch_size: int, buckets: int, epochs: int, seed: int,
+        least_steps: int = 0, repeats: Repeated | None = None,
+    ):  # fmt: skip
+        super().__init__(repeats.count if repeats else len(sizes), batch_size, epochs, seed, least_steps)
+        self.sizes, self.pipeline, self.repeats = np.asarray(sizes, np.int64), pipeline, repeats
+        sampled = range(min(self.epochs, ceil_div(EDGE_SAMPLES, len(self.sizes))))
         counts = [self.views(epoch).patches(pipeline.patch) for epoch in sampled]
-        self.edges = bucket_edges(np.concatenate([*counts, [pipeline.longest(self.sizes)]]), buckets)
+        every = np.concatenate([*counts, [pipeline.longest(self.sizes)]])
+        if buckets:
+            self.edges = bucket_edges(every, buckets)
+        else:
+            self.edges = chosen_edges(every, counts[0], batch_size, len(self))
+
+    def places(self, epoch: int) -> np.ndarray:
+        """The images of an epoch by their place in the source: every one, in order, then those that are repeated."""
+        if self.repeats is None:
+            return np.arange(len(self.sizes))
+        return self.repeats.places(np.random.default_rng([self.seed, epoch, 2]))
 
     def views(self, epoch: int) -> Views:
-        """The view of every image in an epoch."""
-        return self.pipeline.views(self.sizes, self.seed, epoch)
+        """The view of each of an epoch's `places`."""
+        return self.pipeline.views(self.sizes[self.places(epoch)], self.seed, epoch)
 
     def _epoch(self, epoch: int) -> Epoch:
         views = self.views(epoch)
@@ -140,22 +174,24 @@ class TrainingPlan(PlanOfEpochs):
         batches = [(edge, group) for edge, group in groups if len(group) == self.batch_size]
         order = random.permutation(len(batches))
         members = np.stack([group for _, group in batches])[order]
-        return Epoch(views, members, np.array([edge for edge, _ in batches])[order])
+        return Epoch(views, members, np.array([edge for edge, _ in batches])[order], self.places(epoch))
 
     def batch(self, step: int) -> PlannedBatch:
         epoch, place = divmod(step, self.steps_per_epoch)
-        views, members, tokens = self.epoch(epoch)
-        return PlannedBatch(step, members[place], views.of(members[place]), int(tokens[place]))
+        views, members, tokens, places = self.epoch(epoch)
+        chosen = members[place]
+        return PlannedBatch(step, places[chosen], views.of(chosen), int(tokens[place]))
 
     def substitute(self, planned: PlannedBatch, wanted: PlannedImage, attempt: int) -> PlannedImage | None:
         """The `attempt`-th image after the unreadable one, in the source's order, that fits the bucket."""
-        views = self.epoch(planned.step // self.steps_per_epoch).views
-        others = (wanted.place + 1 + np.arange(len(self.sizes) - 1)) % len(self.sizes)
+        views, _, _, places = self.epoch(planned.step // self.steps_per_epoch)
+        others = (wanted.place + 1 + np.arange(len(places) - 1)) % len(places)
+        others = others[places[others] != wanted.place]
         fits = others[views.of(others).patches(self.pipeline.patch) <= planned.tokens]
         if attempt >= len(fits):
             return None
-        place = int(fits[attempt])
-        return PlannedImage(place, views.of(place))
+        chosen = int(fits[attempt])
+        return PlannedImage(int(places[chosen]), views.of(chosen))
 
     def padding(self, epoch: int = 0) -> float:
         """Share of an epoch's tokens that are padding."""
@@ -178,7 +214,8 @@ class EvaluationPlan:
         self.batch_size = evaluation_batch_size(len(sizes), batch_size, multiple)
         self._views = pipeline.views(sizes, seed=0, epoch=0)
         counts = self._views.patches(pipeline.patch)
-        self.edges = bucket_edges(counts, buckets)
+        again = ceil_div(len(counts), self.batch_size) * EVALUATIONS
+        self.edges = bucket_edges(counts, buckets) if buckets else chosen_edges(counts, counts, self.batch_size, again)
         self._groups = fill_buckets(counts, self.edges, self.batch_size, np.arange)
 
     def __len__(self) -> int:
@@ -190,6 +227,26 @@ class EvaluationPlan:
 
     def substitute(self, planned: PlannedBatch, wanted: PlannedImage, attempt: int) -> None:
         """No other image may take the place of one that is to be scored."""
+
+
+def chosen_edges(counts: np.ndarray, epoch: np.ndarray, batch_size: int, steps: int) -> list[int]:
+    """The bucket edges that make a run shortest: more of them pad less, and each is a program to compile.
+
+    Args:
+      counts: lengths of sequences, which decide the edges, see `bucket_edges`.
+      epoch: lengths of those of one epoch, which are padded.
+      steps: of the whole run.
+    """
+    best: list[int] = []
+    least = np.inf
+    for buckets in range(1, MOST_BUCKETS + 1):
+        edges = bucket_edges(counts, buckets)
+        groups = fill_buckets(epoch, edges, batch_size, np.arange)
+        padded = sum(edge * len(group) for edge, group in groups) / epoch.sum() - 1.0
+        cost = steps * padded + STEPS_PER_PROGRAM * len(edges)
+        if cost < least:
+            best, least = edges, cost
+    return best
 
 
 def fill_buckets(

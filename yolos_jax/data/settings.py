@@ -29,7 +29,19 @@ class ViewSettings:
     crop_range: tuple[int, int] = setting(
         (384, 600), "augmentation: bounds of a crop's sides in pixels", low=1, high=2048, lengths=(2, 2)
     )
-    buckets: int = setting(12, "most sequence lengths that a run compiles for; more of them pad less", low=1, high=64)
+    augment: str = setting(
+        "none", "augmentation besides scales, flip and crop, also without scales: none, light (colours), strong (more "
+        "of them, and zoom) or aerial (also any side up), see docs/data.md",
+        choices=("none", "light", "strong", "aerial"), also=("augmentation", "augmentations", "auto_augment"),
+    )  # fmt: skip
+    repeat_threshold: float = setting(
+        0.0, "classes in a smaller share of the training images than this have theirs repeated in every epoch (LVIS's "
+        "repeat factor sampling); 0 for none", also=("oversample_thr", "repeat_thresh"), low=0, high=1,
+    )  # fmt: skip
+    buckets: int = setting(
+        12, "most sequence lengths that a run compiles for; more of them pad less; 0 weighs compiling against padding "
+        "over the steps of the run", low=0, high=64,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

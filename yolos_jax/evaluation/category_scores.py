@@ -59,6 +59,12 @@ class CategoryScores(NamedTuple):
         precision = self.precision[int(np.argmin(np.abs(self.thresholds - iou)))]
         return np.where(precision < 0, np.nan, precision)
 
+    def worst(self, most: int) -> list[tuple[str, float]]:
+        """Name and AP of the categories with the lowest AP, at most `most`, of those that have objects."""
+        values = self.table()["AP"]
+        scored = [(name, float(value)) for name, value, n in zip(self.names, values, self.objects) if n]
+        return sorted(scored, key=lambda each: each[1])[:most]
+
     def scalars(self) -> dict[str, float]:
         """AP, AP50 and recall of every category that has objects, under names that TensorBoard takes."""
         values = self.table()

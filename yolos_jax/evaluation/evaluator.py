@@ -15,6 +15,7 @@ from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.evaluation.category_scores import CategoryScores
 from yolos_jax.evaluation.coco_metrics import scored, table, to_results, write_report
 from yolos_jax.evaluation.image_pass import Batching, ImagePass
+from yolos_jax.evaluation.validation_loss import ValidationLoss
 from yolos_jax.images.sequence import Geometry
 from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.config import Compute, YolosConfig
@@ -25,7 +26,7 @@ from yolos_jax.model.yolos import abstract, apply_on
 class Evaluation(NamedTuple):
     """Result of an evaluation."""
 
-    metrics: dict[str, float]  # the 12 numbers by name; those of the data's own layout, too
+    metrics: dict[str, float]  # the 12 numbers by name; those of the data's own layout, and the loss where it is wanted
     results: list[dict[str, Any]]  # of a COCO results file, all queries of all images that stay; in the primary process
     skipped: list[str]  # a sentence for each unreadable image, which is scored as if nothing had been found in it
     categories: CategoryScores | None = None  # each category's numbers; in the primary process only
@@ -54,6 +55,7 @@ class Evaluator:
       batching: see `image_pass.Batching`.
       buckets: most token counts to compile for.
       query_block: see `model.config.Compute`.
+      loss: computes a loss of the same images, too; `metrics` then have it.
       nms: see `postprocess.suppressed`.
 
     Attributes:
@@ -70,11 +72,13 @@ class Evaluator:
         batching: Batching,
         buckets: int = 4,
         query_block: int = Compute.query_block,
+        loss: ValidationLoss | None = None,
         nms: float | None = None,
     ):
         check_nms(nms)
         self._nms = nms
         self.model = model
+        self._loss = loss
         self.source = source
         self._geometry = geometry
         self._batching = batching
@@ -85,7 +89,8 @@ class Evaluator:
 
         def detect(params: dict, patches: jax.Array, grid: jax.Array, size: jax.Array) -> tuple[jax.Array, ...]:
             out = apply(graph, params, patches, grid)
-            return postprocess(out.logits, out.boxes, size)
+            found = postprocess(out.logits, out.boxes, size)
+            return found if loss is None else (*found, out.logits, out.boxes)
 
         self.detect = self.over_images(detect)
 
@@ -131,10 +136,13 @@ class Evaluator:
         processes, image_ids = self.detect.processes, self.source.examples.image_ids
         category = np.array(self.source.category_ids)
         results: list[dict[str, Any]] = []
+        summed = self._loss.begin() if self._loss and processes.is_primary else None
 
         def take(index: int, found: tuple[np.ndarray, ...]) -> None:
             if processes.is_primary:
-                scores, labels, boxes = found
+                scores, labels, boxes, *outputs = found
+                if summed is not None:
+                    summed.add(index, *outputs)
                 if self._nms is not None:
                     stay = suppressed(scores, labels, boxes, self._nms)
                     scores, labels, boxes = scores[stay], labels[stay], boxes[stay]
@@ -144,6 +152,8 @@ class Evaluator:
         if skipped is None:
             return None
         metrics, categories = processes.on_primary(self._score, results, image_ids.tolist()) or ({}, None)
+        if summed is not None:
+            metrics["loss"] = summed.total()
         return Evaluation(processes.allgather(metrics)[0], results, skipped, categories)
 
     def _score(self, results: list[dict[str, Any]], wanted: list[int]) -> tuple[dict[str, float], CategoryScores]:

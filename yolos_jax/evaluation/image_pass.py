@@ -94,7 +94,9 @@ class ImagePass:
         params = place(params, replicated(batching.mesh))
         steps = len(self._work.plan)
         batches = processes.agree(load_batches, self._work, 0, steps, batching.workers, batching.ahead)
-        bar = tqdm(None, doing, self._images, unit="image", mininterval=1.0, disable=not processes.is_primary)
+        bar = tqdm(
+            None, doing, self._images, unit="image", mininterval=1.0, leave=None, disable=not processes.is_primary
+        )
         skipped: list[str] = []
         done: list[int] = []
         with bar, contextlib.closing(batches), reports_loss(processes.count):

@@ -13,7 +13,11 @@ class EvaluationSettings:
     every_epochs: int = setting(
         1, "epochs between evaluations; 0 for none while training", low=0, high=100_000, resume=YES
     )
+    least_steps: int = setting(
+        0, "least steps between evaluations, where eval.every_epochs have fewer", low=0, high=2**31 - 1, resume=YES,
+        also=("eval_steps",),
+    )  # fmt: skip
     compilation_cache: str = setting(
-        "auto", "where eval.py keeps compiled programs for the next evaluation: auto (what jax has been told, else the "
-        "user's cache folder), off, or a folder", path=True, resume=YES, host=True,
+        "auto", "where training and evaluation keep compiled programs for the next time: auto (what jax has been told, "
+        "else the user's cache folder), off, or a folder", path=True, resume=YES, host=True,
     )  # fmt: skip

@@ -30,33 +30,24 @@ def postprocess(logits: jax.Array, boxes: jax.Array, size: jax.Array) -> tuple[j
 
 
 def check_nms(value: Any) -> None:
-    """`InputError` for an IoU to suppress from that is neither a number within 0..1 nor None."""
+    """`InputError` for an `nms` of `suppressed` that is neither None nor within 0..1."""
     if value is not None and not (isinstance(value, numbers.Real) and 0 <= float(value) <= 1):
         raise InputError(f"nms is {value!r:.80}; it must be a number within 0..1, or None for no suppression.")
 
 
 def suppressed(scores: np.ndarray, labels: np.ndarray, boxes: np.ndarray, nms: float | None) -> np.ndarray:
-    """Greedy non-maximum suppression within each class: the indices of the detections that stay, best first.
+    """Greedy non-maximum suppression in each class: indices of the detections that stay, best first; without it, all.
 
-    A detection goes if it overlaps a better one that stays by an IoU above `nms`. Of equal scores, the first is the
-    better one. Without `nms`, all stay.
-
-    Args:
-      scores, labels: `[n]`.
-      boxes: `[n, 4]` xyxy.
+    One goes if it overlaps a better one of its class that stays by an IoU above `nms`; boxes are `[n, 4]` xyxy.
     """
     order = np.argsort(-scores, kind="stable")
-    if nms is None:
-        return order
     boxes, labels = boxes[order].astype(np.float64), labels[order]
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     stays = np.ones(len(order), bool)
-    for i in range(len(order)):
-        if not stays[i]:
-            continue
-        corner = np.maximum(boxes[i, :2], boxes[i + 1 :, :2])
-        inner = np.maximum(np.minimum(boxes[i, 2:], boxes[i + 1 :, 2:]) - corner, 0)
-        overlap = inner[:, 0] * inner[:, 1]
-        union = area[i] + area[i + 1 :] - overlap
-        stays[i + 1 :] &= (overlap <= nms * union) | (labels[i + 1 :] != labels[i])
+    for i in range(0 if nms is None else len(order)):
+        if stays[i]:
+            corner = np.maximum(boxes[i, :2], boxes[i + 1 :, :2])
+            overlap = (np.minimum(boxes[i, 2:], boxes[i + 1 :, 2:]) - corner).clip(0).prod(1)
+            union = area[i] + area[i + 1 :] - overlap
+            stays[i + 1 :] &= (overlap <= nms * union) | (labels[i + 1 :] != labels[i])
     return order[stays]

@@ -61,7 +61,7 @@ def set_loss(
       images_per_replica: static; divides B.
       matcher, mesh: see `matching.match`.
       divisors: those of a larger batch that these images are a part of; the terms of all parts then add up.
-      weights: of the terms, and of their counterparts in the matching cost.
+      weights: of the terms, and of their counterparts in the matching cost; numbers must have replaced `inverse`.
 
     Returns:
       The terms, and the matching; the terms are meaningless unless all of it is `finite`.
@@ -106,7 +106,7 @@ def matched_loss(
     def mean_over_groups(values: jax.Array) -> jax.Array:
         return jnp.where(groups, values, 0.0).sum() / replicas
 
-    ce = mean_over_groups(_group_cross_entropy(logits, wanted, targets.valid, images_per_replica, weights.no_object))
+    ce = mean_over_groups(_group_cross_entropy(logits, wanted, targets.valid, images_per_replica, weights))
     found = jnp.take_along_axis(boxes, jnp.maximum(query, 0)[..., None], axis=1)
     # Unmatched slots compare a constant box with itself: no value, no gradient, nothing infinite.
     safe = jnp.array([0.5, 0.5, 1.0, 1.0])
@@ -130,12 +130,16 @@ def matched_loss(
 
 
 def _group_cross_entropy(
-    logits: jax.Array, wanted: jax.Array, valid: jax.Array, group: int, no_object: float
+    logits: jax.Array, wanted: jax.Array, valid: jax.Array, group: int, weights: LossWeights
 ) -> jax.Array:
-    """Weighted mean of -log p over each group's queries, `[B / group]`; "no object" weighs `no_object`, others 1."""
+    """Weighted mean of -log p over each group's queries, `[B / group]`, by the weights of the wanted classes."""
     log_p = jax.nn.log_softmax(logits, axis=-1)
     nll = -jnp.take_along_axis(log_p, wanted[..., None], axis=-1)[..., 0]
-    weight = jnp.where(wanted == logits.shape[-1] - 1, no_object, 1.0) * valid[:, None]
+    no_object = logits.shape[-1] - 1
+    object_weight: jax.Array | float = 1.0
+    if weights.class_weight != "none":
+        object_weight = jnp.asarray(weights.class_weight, jnp.float32)[jnp.minimum(wanted, no_object - 1)]
+    weight = jnp.where(wanted == no_object, weights.no_object, object_weight) * valid[:, None]
     per_group = (len(valid) // group, -1)
     numerator = (weight * jnp.where(valid[:, None], nll, 0.0)).reshape(per_group).sum(1)
     return numerator / jnp.maximum(weight.reshape(per_group).sum(1), 1e-12)

@@ -15,3 +15,8 @@ class LossWeights:
     no_object: float = setting(
         0.1, 'weight of the class "no object" within cross entropy', low=0, high=1e6, also=("eos_coef",)
     )
+    class_weight: tuple[float, ...] | str = setting(
+        "none", "weights of the other classes within cross entropy: none (1 for each), inverse (the mean number of "
+        "boxes of a class over its own, within 0.1 to 10), or a number for each class, in the order of labels", low=0,
+        high=1e6, choices=("none", "inverse"), lengths=(1, 100_000), also=("class_weights", "cls_weight", "cls_pw"),
+    )  # fmt: skip

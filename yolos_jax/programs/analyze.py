@@ -39,9 +39,9 @@ def tokens() -> None:
     written = ("tokens.csv", "classes.csv", "token_classes.csv", "predictions.json", "tokens.png", "classes.png")
     params, meta, evaluator = opened(args, config, *written)
 
+    from yolos_jax.tasks.pictures.plotting import save_figure
     from yolos_jax.tools.analysis import figures
     from yolos_jax.tools.analysis.tokens import examine_tokens
-    from yolos_jax.training.plotting import save_figure
 
     names = label_names_of(meta, evaluator, args.checkpoint)
     table, classes, skipped = examine_tokens(evaluator, params, out, names, args.tokens, args.confident)
@@ -63,11 +63,11 @@ def correlation() -> None:
     args, config = parser.parse_recipe()
     params, _, evaluator = opened(args, config, "correlation.csv", "scatter.csv", "correlation.png")
 
+    from yolos_jax.tasks.pictures.plotting import save_figure
     from yolos_jax.tools.analysis import figures
     from yolos_jax.tools.analysis.attention_maps import block_of
     from yolos_jax.tools.analysis.correlation import PAPER, check_tokens, examine_correlation
     from yolos_jax.tools.analysis.tables import markdown, write_rows
-    from yolos_jax.training.plotting import save_figure
 
     layer = None if args.layer is None else block_of(args.layer, evaluator.model.depth)
     check_tokens(evaluator.model)
@@ -132,10 +132,10 @@ def positions() -> None:
     import numpy as np
 
     from yolos_jax.inference.loading import geometry_for, load_model
+    from yolos_jax.tasks.pictures.plotting import save_figure
     from yolos_jax.tools.analysis import figures
     from yolos_jax.tools.analysis.positions import by_distance, chosen_grids, grids_of, likeness, resized_grid
     from yolos_jax.tools.analysis.tables import write_rows
-    from yolos_jax.training.plotting import save_figure
 
     params, meta = load_model(args.checkpoint)
     geometry = geometry_for(meta, args.short_side, args.max_side)

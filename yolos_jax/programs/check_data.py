@@ -37,11 +37,11 @@ def main() -> None:
     if args.show:
         make_folder(Path(args.show_to).parent)
 
-    from yolos_jax.tasks import recipe
+    from yolos_jax.tasks.architecture import settle
     from yolos_jax.tools import survey
 
     if config.init:  # without weights to look at, the recipe's own architecture says what becomes of images
-        config = recipe.settle(args.recipe)
+        config = settle(args.recipe)
     problems: list[survey.Problem] = []
     try:
         look(config, args, problems)
@@ -59,6 +59,7 @@ def look(config: DetectionConfig, args: argparse.Namespace, problems: list) -> N
     from yolos_jax.datasets.settings import Settled
     from yolos_jax.tasks import recipe
     from yolos_jax.tasks.base import beside_training
+    from yolos_jax.tasks.rare_classes import repeats_of
     from yolos_jax.tools import survey
 
     train = survey.survey_split(
@@ -67,7 +68,8 @@ def look(config: DetectionConfig, args: argparse.Namespace, problems: list) -> N
     problems += survey.nothing_problems(train)
     model = recipe.model_of(config, train.source.num_classes)
     recipe.geometry_of(config, model)  # refuses what the model cannot evaluate
-    plan = survey.make_plan(train, lambda sizes: recipe.plan_of(config, model, sizes), problems)
+    repeats = repeats_of(train.source.examples, config.data.repeat_threshold)
+    plan = survey.make_plan(train, lambda sizes: recipe.plan_of(config, model, sizes, repeats), problems)
     splits, notes = [train], []
     source = train.source
     labels = source.category_ids, source.num_classes
@@ -97,9 +99,9 @@ def look(config: DetectionConfig, args: argparse.Namespace, problems: list) -> N
 def show(config: DetectionConfig, model: Any, source: Any, count: int, path: str) -> None:
     """Writes a page of training images, chosen at random, as the first epoch gives them to the model."""
     from yolos_jax.images.reading import UnreadableImage
+    from yolos_jax.inference.contact_sheet import contact_sheet
     from yolos_jax.inference.drawing import draw_boxes
     from yolos_jax.tasks import recipe
-    from yolos_jax.tools.contact_sheet import contact_sheet
 
     pipeline = recipe.augmentation_of(config, model)
     views = pipeline.views(source.examples.sizes, config.seed, 0)

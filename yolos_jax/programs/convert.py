@@ -79,7 +79,8 @@ def read_weights(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
 
 def provenance_of(source: str, meta: "Meta", names: Sequence[str]) -> "Provenance":
     """The provenance of a checkpoint, also from its run's log, which may be newer than the checkpoint."""
-    from yolos_jax.training.curves import METRICS, read_lines
+    from yolos_jax.tasks.pictures.curves import read_lines
+    from yolos_jax.training.metrics import METRICS
     from yolos_jax.weights import recorded_provenance
 
     evaluations = list(meta.extra.get("evaluations", []))

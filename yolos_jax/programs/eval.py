@@ -139,7 +139,7 @@ def make_folders(out: Path, plots: Path | None, overwrite: bool) -> dict[str, An
             raise InputError(f"{file} is of an earlier evaluation; give another folder, or --overwrite.")
     make_folder(out)
     if plots is not None:
-        from yolos_jax.training.plotting import new_figure
+        from yolos_jax.tasks.pictures.plotting import new_figure
 
         new_figure(1, 1)
         make_folder(plots)

@@ -122,8 +122,8 @@ def check_asked(args: Any, source: str, detector: "Detector") -> None:
 
 def draw_tokens(seen: list["Seen"], args: Any, name: str) -> int:
     """A figure for each token of the first checkpoint that found something; how many."""
+    from yolos_jax.tasks.pictures.plotting import save_figure
     from yolos_jax.tools.analysis.figures import ENLARGEMENTS, attention_figure
-    from yolos_jax.training.plotting import save_figure
 
     enlarge = list(ENLARGEMENTS) if args.enlarge == "both" else [args.enlarge]
     tokens = seen[0].over(args.threshold)

@@ -2,9 +2,12 @@
 
 import abc
 import functools
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
 import optax
 
 from yolos_jax.config.reader import setting_differences, to_json
@@ -13,11 +16,13 @@ from yolos_jax.data.loader import Loaded, LoadStep, Share, load_batches
 from yolos_jax.datasets.splits import MissingSplit
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
+from yolos_jax.tasks.pictures.curves import Curves
+from yolos_jax.tasks.pictures.run_pictures import Picture, RunPictures
 from yolos_jax.training.optimizer import make_optimizer, schedule_of
 from yolos_jax.training.rates import Rates
 from yolos_jax.training.resume import versions
 from yolos_jax.training.settings import RunSettings, ScheduleSettings
-from yolos_jax.training.task import Differences, Evaluated, Identity, Options, Task
+from yolos_jax.training.task import Differences, Evaluated, Identity, Options, Pictures, Task
 
 S = TypeVar("S")
 
@@ -37,7 +42,7 @@ class RecipeTask(Task):
 
     def _set_optimizer(self, optimizer: ScheduleSettings, rates: Rates | None = None) -> None:
         """The schedule and the optimizer, from the `optimizer` part of the recipe."""
-        self.schedule: optax.Schedule = schedule_of(optimizer, self.config.train.epochs, self.plan.steps_per_epoch)
+        self.schedule: optax.Schedule = schedule_of(optimizer, self.plan.epochs, self.plan.steps_per_epoch)
         decay, clip = optimizer.weight_decay, optimizer.clip_norm
         self.optimizer = make_optimizer(optimizer.name, self.schedule, decay, clip, rates)
         self.rates = rates
@@ -52,6 +57,11 @@ class RecipeTask(Task):
         return load_batches(self.work(share), start, self.steps, data.workers, data.ahead)
 
     @property
+    def evaluation_interval(self) -> int:
+        every = self.config.eval.every_epochs * self.plan.steps_per_epoch
+        return max(every, self.config.eval.least_steps) if every else 0
+
+    @property
     @abc.abstractmethod
     def data_order(self) -> int:
         """Version of the order of images and of their random views."""
@@ -62,6 +72,13 @@ class RecipeTask(Task):
 
     def evaluate(self, params: dict, cancelled: Callable[[], int]) -> Evaluated | None:
         return self.evaluator.until_cancelled(params, cancelled) if self.evaluator else None
+
+    def pictures(self, workdir: Path, say: Callable[[str], object]) -> Pictures | None:
+        return RunPictures(workdir, self.kinds_of_pictures(workdir), say)
+
+    def kinds_of_pictures(self, workdir: Path) -> list[Picture]:
+        """What a run draws into its folder."""
+        return [Curves(workdir, self.shown, self.headline)]
 
     @abc.abstractmethod
     def data_facts(self, source: Any) -> dict[str, Any]:
@@ -99,9 +116,15 @@ class RecipeTask(Task):
 
 
 def options_of(config: Config, accept_differences: bool = False) -> Options:
-    """How a recipe's run goes about its training."""
+    """How a recipe's run goes about its training; `InputError` if it has patience and is never evaluated."""
+    patience = config.train.patience
+    if patience and not config.eval.every_epochs:
+        raise InputError(
+            f"train.patience is {patience} and eval.every_epochs 0, so no evaluation would ever end the run; set "
+            "--config.eval.every_epochs, or --config.train.patience=0."
+        )
     skip = config.data.on_bad_image == "skip"
-    return Options(config.train, config.checkpoint, config.eval.every_epochs, skip, accept_differences)
+    return Options(config.train, config.checkpoint, skip, accept_differences)
 
 
 def run_facts(config: Config, data: dict[str, Any], order: int = 0) -> dict[str, Any]:
@@ -129,7 +152,8 @@ def beside_training(open_split: Callable[[], S]) -> S:
     try:
         return open_split()
     except MissingSplit as error:
-        remedy = "Set --config.data.val_split, or --config.eval.every_epochs=0 to train without evaluation."
+        without = "--config.eval.every_epochs=0 --config.train.patience=0"
+        remedy = f"Set --config.data.val_split, or train without evaluation: {without}."
         raise MissingSplit(f"{error} {remedy}") from error
 
 
@@ -140,6 +164,34 @@ def check_batch(train: RunSettings, devices: int, multiple: int, reason: str) ->
             f"train.batch_size {train.batch_size} must be a multiple of {multiple} ({devices} device(s), "
             f"train.accumulate {train.accumulate}{reason})."
         )
+
+
+def plan_sentence(task: RecipeTask) -> str:
+    """How long a run is, and when it is evaluated."""
+    epochs = -(-task.steps // task.plan.steps_per_epoch)
+    parts = [f"{epochs:,} epochs", f"{task.steps:,} steps"]
+    patience = task.config.train.patience
+    interval = task.evaluation_interval
+    if interval >= task.steps:
+        parts.append("an evaluation at the end")
+    elif interval:
+        parts.append(f"an evaluation every {interval:,}")
+    if patience:
+        parts.append(f"an end after {patience} evaluations without gain")
+    return f"the plan: {', '.join(parts)}"
+
+
+def frozen_note(params: dict, rates: Rates | None, patterns: Sequence[str]) -> tuple[str, ...]:
+    """A sentence on what is not trained, if there is something."""
+    if rates is None:
+        return ()
+    sizes = jax.tree.map(lambda x: math.prod(x.shape), params)
+    frozen = jax.tree.map(lambda size, rate: round(size * float((rate == 0).mean())), sizes, rates)
+    total = jax.tree.reduce(int.__add__, sizes)
+    count = jax.tree.reduce(int.__add__, frozen)
+    if not count:
+        return ()
+    return (f"{count:,} of {total:,} parameters are not trained: {', '.join(patterns)}",)
 
 
 def steps_sentence(what: str, task: RecipeTask, devices: int) -> str:

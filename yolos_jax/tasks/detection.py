@@ -22,6 +22,7 @@ from yolos_jax.datasets.settings import Settled
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.evaluator import Evaluation, Evaluator
+from yolos_jax.evaluation.validation_loss import ValidationLoss
 from yolos_jax.inference.loading import load_model
 from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.config import Compute, YolosConfig
@@ -31,13 +32,25 @@ from yolos_jax.objective.matching import check_matcher
 from yolos_jax.objective.weights import LossWeights
 from yolos_jax.setting import part
 from yolos_jax.tasks import recipe
-from yolos_jax.tasks.base import RecipeTask, beside_training, check_batch, options_of, steps_sentence
+from yolos_jax.tasks.architecture import of_checkpoint, settle
+from yolos_jax.tasks.base import (
+    RecipeTask,
+    beside_training,
+    check_batch,
+    frozen_note,
+    options_of,
+    plan_sentence,
+    steps_sentence,
+)
+from yolos_jax.tasks.pictures.run_pictures import Picture
+from yolos_jax.tasks.pictures.samples import Samples
+from yolos_jax.tasks.rare_classes import class_weights_of, rare_notes, repeats_of
 from yolos_jax.training import loop
 from yolos_jax.training.checkpoint_files import Meta
-from yolos_jax.training.rates import note_of, rates_of
+from yolos_jax.training.rates import rates_of
 from yolos_jax.training.run import Outcome
 from yolos_jax.training.step import Loss, LossReport
-from yolos_jax.training.task import Identity
+from yolos_jax.training.task import Evaluated, Identity
 from yolos_jax.weights.checkpoints import check_model
 from yolos_jax.weights.starting import starting_params
 
@@ -47,14 +60,20 @@ def train(
 ) -> Outcome:
     """Trains a detector as a recipe says, going on from the workdir's newest checkpoint if it has one.
 
+    It turns on jax's compilation cache, see `compiled.keep_compiled` and `eval.compilation_cache`.
+
     Args:
       config: a recipe; docs/settings.md lists its settings.
       workdir, devices: see `training.loop.train_task`, also for the errors raised.
       accept_differences: go on even if the recipe or the annotations have changed.
     """
-    config = recipe.settle(config, workdir)
+    config = settle(config, workdir)
+    recipe.keep_programs(config)
     options = options_of(config, accept_differences)
     return loop.train_task(functools.partial(DetectionTask, config), workdir, options, devices)
+
+
+WORST = 3  # classes that the end of a run names
 
 
 class DetectionTask(RecipeTask):
@@ -78,12 +97,14 @@ class DetectionTask(RecipeTask):
         self.compute: Compute = decided(part(config.model, Compute), self.model, mesh.devices.flat[0])
         self.graph, self.shapes = abstract(self.model, self.compute)
         self._check_batch()
-        self.plan = recipe.plan_of(config, self.model, self.source.examples.sizes)
+        self.repeats = repeats_of(self.source.examples, config.data.repeat_threshold)
+        self.plan = recipe.plan_of(config, self.model, self.source.examples.sizes, self.repeats)
         self.buckets = len(self.plan.edges)
         self._set_optimizer(config.optimizer, rates_of(config.optimizer, self.shapes))
+        self.weights = class_weights_of(config.loss, self.source)
         self.evaluator = self._evaluator() if config.eval.every_epochs else None
-        replica, weights = config.train.images_per_replica, config.loss
-        self._loss = detection_loss(self.graph, replica, config.matcher, mesh, weights)
+        replica = config.train.images_per_replica
+        self._loss = detection_loss(self.graph, replica, config.matcher, mesh, self.weights)
         self._divisors = batch_divisors(replica)
 
     def _check_batch(self) -> None:
@@ -99,7 +120,21 @@ class DetectionTask(RecipeTask):
         labels = self.source.category_ids, self.source.num_classes
         known = Settled(label_names=self.source.label_names, by=self.source.origin, exif=self.source.exif.decided)
         split = beside_training(lambda: recipe.source_of(self.config, "val", *labels, known=known))
-        return recipe.evaluator_of(self.config, self.model, split, self.mesh)
+        loss = ValidationLoss(split.examples, self.config.matcher, self.weights)
+        return recipe.evaluator_of(self.config, self.model, split, self.mesh, loss)
+
+    def kinds_of_pictures(self, workdir: Path) -> list[Picture]:
+        kinds = super().kinds_of_pictures(workdir)
+        return [*kinds, Samples(workdir, self.evaluator.source)] if self.evaluator else kinds
+
+    def remarks(self, result: Evaluated) -> dict[str, Any]:
+        categories = getattr(result, "categories", None)
+        return {} if categories is None else {"worst": categories.worst(WORST)}
+
+    def advice(self, best: Path, meta: Meta) -> list[str]:
+        worst = ", ".join(f"{name} {ap:.3f}" for name, ap in meta.extra.get("worst", []))
+        classes = [f"the classes with the lowest AP there: {worst}"] if worst else []
+        return [*classes, f"to predict with it: python predict.py IMAGES --checkpoint {best} --out DIR"]
 
     def starting_params(self) -> dict:
         config = self.config
@@ -120,7 +155,9 @@ class DetectionTask(RecipeTask):
 
     @property
     def data_order(self) -> int:
-        return ORDER if self.config.data.scales else 1  # without augmentation, nothing has changed since the first one
+        data = self.config.data
+        augments = bool(data.scales) or data.augment != "none"
+        return ORDER if augments else 1  # without augmentation, nothing has changed since the first one
 
     def data_facts(self, source: DataSet) -> dict[str, Any]:
         return data_facts(source)
@@ -146,11 +183,11 @@ class DetectionTask(RecipeTask):
         edges = ", ".join(map(str, plan.edges))
         buckets = f"{len(plan.edges)} bucket(s) of {edges} patches"
         padding = f"{plan.padding():.2%} of the first epoch's patches are padding"
-        notes = [*source.notes]
+        notes = [*source.notes, *rare_notes(self.repeats, self.weights, source)]
         if self.evaluator:
             notes += scoring_notes(self.evaluator.source)
-        notes += note_of(self.shapes, self.rates, self.config.optimizer.freeze)
-        lines = [steps_sentence(images, self, self.mesh.size), f"{buckets}; {padding}"]
+        notes += frozen_note(self.shapes, self.rates, self.config.optimizer.freeze)
+        lines = [steps_sentence(images, self, self.mesh.size), plan_sentence(self), f"{buckets}; {padding}"]
         return lines + [f"note: {note}" for note in dict.fromkeys(notes)]
 
 
@@ -192,7 +229,7 @@ def evaluator_for(config: Recipe, checkpoint: str | Path, nms: float | None = No
     stated = stated_architecture(config)
     config = recipe.prepare(config, DetectionConfig)
     params, meta = load_model(checkpoint)
-    config = recipe.of_checkpoint(config, meta.model, stated)
+    config = of_checkpoint(config, meta.model, stated)
     model = recipe.model_of(config, meta.model.num_classes)
     check_model(checkpoint, meta.model.differences(model))
     model = dataclasses.replace(model, layer_norm_eps=meta.model.layer_norm_eps)
@@ -201,7 +238,7 @@ def evaluator_for(config: Recipe, checkpoint: str | Path, nms: float | None = No
     turned = meta.extra.get("data", {}).get("turned", "")
     known = Settled(label_names=meta.label_names, by=f"the checkpoint {checkpoint}", exif=turned)
     source = recipe.source_of(config, "val", labels, model.num_classes, known=known)
-    return params, meta, recipe.evaluator_of(config, model, source, data_mesh(), nms)
+    return params, meta, recipe.evaluator_of(config, model, source, data_mesh(), nms=nms)
 
 
 def data_facts(source: DataSet) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import jax
 import numpy as np
 
 from yolos_jax.distributed.processes import Processes
@@ -13,20 +15,41 @@ from yolos_jax.training.prefetch import DeviceBatch
 from yolos_jax.training.step import StepReport, TrainState
 from yolos_jax.training.task import Task
 
+AHEAD = 50  # steps whose programs are compiled when the first of them needs its own
+THREADS = 4  # programs that are compiled at the same time
+
 
 class NotFinite(InputError):
     """Costs, loss, gradients or parameters are no longer numbers; nothing is saved after that."""
 
 
 class BucketedStep:
-    """The step of a run, as `make_step` gives it: compiled when a bucket is first met, and checked one step late."""
+    """The step of a run, as `make_step` gives it: compiled once per bucket, and checked one step late.
 
-    def __init__(self, step: Any, task: Task, processes: Processes, say: Callable[[str], object]):
+    The programs of the next steps are compiled beside each other, while steps are done whose programs are there. Of
+    several processes, each compiles what a step needs when it needs it: the compiler may have them talk to each other.
+
+    Args:
+      say: prints a sentence.
+      doing: shows in a few words what the run is doing; none for what it usually does.
+    """
+
+    def __init__(
+        self,
+        step: Any,
+        task: Task,
+        processes: Processes,
+        say: Callable[[str], object],
+        doing: Callable[[str], object],
+    ):
         self._step = step
         self._task = task
         self._processes = processes
         self._say = say
+        self._doing = doing
         self._unchecked: tuple[StepReport, DeviceBatch] | None = None
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="compiling")
+        self._begun: dict[int, Future[tuple[Any, float]]] = {}  # program, and seconds to compile it, by patches
         self.programs: dict[int, Any] = {}  # of each bucket met so far, by its patches
 
     def __call__(self, state: TrainState, batch: DeviceBatch) -> tuple[TrainState, StepReport]:
@@ -42,13 +65,39 @@ class BucketedStep:
         return state, report
 
     def _compile(self, state: TrainState, batch: DeviceBatch) -> Any:
-        start = time.perf_counter()
-        program = self._step.lower(state, batch.arrays).compile()
+        number = f"{len(self.programs) + 1} of {self._task.buckets}"
+        self._doing(f"compiling program {number}, {batch.bucket:,} patches")
+        state_like, arrays_like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, batch.arrays))
+        for bucket in self._needed(batch):
+            if bucket not in self._begun:
+                self._begun[bucket] = self._threads.submit(self._compiled, state_like, arrays_like, bucket)
+        program, seconds = self._begun[batch.bucket].result()
         self.programs[batch.bucket] = program
-        seconds = time.perf_counter() - start
-        buckets = f"{len(self.programs)} of {self._task.buckets} buckets"
-        self._say(f"compiled the step for {batch.bucket} patches in {seconds:.1f} s ({buckets})")
+        self._doing("")
+        self._say(f"compiled the step for {batch.bucket} patches in {seconds:.1f} s ({number} buckets)")
         return program
+
+    def _needed(self, batch: DeviceBatch) -> list[int]:
+        """The buckets to compile for now, in the order in which steps need them."""
+        if self._processes.count > 1:
+            return [batch.bucket]
+        following = range(batch.step + 1, min(batch.step + AHEAD, self._task.steps))
+        buckets = [self._task.bucket_of(step) or batch.bucket for step in following]
+        return list(dict.fromkeys([batch.bucket, *buckets]))
+
+    def _compiled(self, state: TrainState, arrays: Any, bucket: int) -> tuple[Any, float]:
+        """The program for batches like these `arrays` whose sequences have `bucket` patches."""
+        start = time.perf_counter()
+        if hasattr(arrays, "patches"):
+            images, _, values = arrays.patches.shape
+            like = jax.ShapeDtypeStruct((images, bucket, values), arrays.patches.dtype)
+            arrays = arrays._replace(patches=like)
+        program = self._step.lower(state, arrays).compile()
+        return program, time.perf_counter() - start
+
+    def close(self) -> None:
+        """Begins no compilation any more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def check(self) -> None:
         """Raises `NotFinite`, which names the images, if the last step could not be applied."""

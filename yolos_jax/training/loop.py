@@ -27,9 +27,12 @@ def train_task(
     with open_run(make_task, Path(workdir), options, devices) as run, saves_on_failure(run):
         run.evaluate()  # a kill may have come between a checkpoint and its evaluation
         for batch in run.batches:  # until the last step or a signal, which all processes see at the same step
+            if run.is_patience_over():
+                break
             run.take_step(batch)
             if run.is_save_due():
                 run.save()
                 run.evaluate()
         run.save()
+        run.compare_average()
     return run.outcome()

@@ -3,9 +3,10 @@
 import contextlib
 import json
 import os
+import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,16 @@ from yolos_jax.training.prefetch import DeviceBatch
 from yolos_jax.training.step import StepReport
 from yolos_jax.training.task import Task
 
+METRICS = "metrics.jsonl"
+RATE, SPEED = "learning_rate", "images_per_second"
+WIDTH = 100  # most characters of the progress bar
+BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}, {remaining} left"
+
 
 class Metrics:
     """Appends a line to `folder/metrics.jsonl` every few steps (`every`), and after the last; a context manager.
 
+    Loss terms and the norm of the gradient are means over the steps since the last line, at most the latest 1,000.
     What an earlier run wrote for steps after `start` is dropped: they are done again. The primary process writes and
     shows; counts are of its share, times the processes. A line that cannot be written raises `InputError` in all
     processes, at the same step.
@@ -33,17 +40,20 @@ class Metrics:
         self.every = every
         self.processes = processes
         writes = processes.is_primary
-        self.path = folder / "metrics.jsonl" if writes else Path(os.devnull)
+        self.path = folder / METRICS if writes else Path(os.devnull)
         if writes:
             self._forget_after(start)
         self.file = self.path.open("a", encoding="utf-8")
         self.board = board_in(folder / "tensorboard", start + 1) if writes else None
-        self.bar = tqdm(None, "training", task.steps, initial=start, unit="step", mininterval=1.0, disable=not writes)
+        columns = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+        how = {"bar_format": BAR, "ncols": columns, "mininterval": 1.0, "disable": not writes}
+        self.bar = tqdm(None, self._epoch(start), task.steps, initial=start, unit="step", **how)
         self.sums: Counter[str] = Counter()  # since the last line
         self.whole: Counter[str] = Counter()
         self.since = self.began = time.perf_counter()
         self.waited = self.all_waited = 0.0
-        self.measured: deque[dict[str, jax.Array]] = deque(maxlen=1000)  # of the last steps
+        self.reports: deque[StepReport] = deque(maxlen=1000)  # of the steps since the last line
+        self.scores: list[float] = []  # the first headline of each evaluation
 
     def _forget_after(self, start: int) -> None:
         """Keeps the lines of steps up to `start`; lines that are damaged, such as by a kill, go too."""
@@ -78,40 +88,46 @@ class Metrics:
         Args:
           waited: seconds for data since the run began.
         """
+        done = batch.step + 1
+        self.bar.set_description_str(self._epoch(batch.step), refresh=False)
         self.bar.update()
         images = int((batch.indices >= 0).sum()) * self.processes.count
         for sums in (self.sums, self.whole):
             sums.update(images=images, real=batch.real, slots=len(batch.indices) * batch.bucket, steps=1)
-        self.measured.append(report.loss.measured)
+        self.reports.append(report)
         self.all_waited = waited
-        done = batch.step + 1
         if done % self.every == 0 or done == self.task.steps:
-            self.processes.agree(self._line, done, report)
+            self.processes.agree(self._line, done)
 
-    def _line(self, step: int, report: StepReport) -> None:
-        values = {name: float(value) for name, value in report.loss.terms.items()}
-        values["grad_norm"] = float(report.grad_norm)
+    def _line(self, step: int) -> None:
+        numbers = [{**r.loss.terms, "grad_norm": r.grad_norm, **r.loss.measured} for r in self.reports]
+        numbers = jax.device_get(numbers)
         now = time.perf_counter()  # after the numbers are there
-        values["learning_rate"] = float(self.task.schedule(step - 1))
-        values["images_per_second"] = self.sums["images"] / (now - self.since)
+        values = {name: float(np.mean([each[name] for each in numbers], dtype=np.float64)) for name in numbers[0]}
+        values[RATE] = float(self.task.schedule(step - 1))
+        values[SPEED] = self.sums["images"] / (now - self.since)
         values["data_wait"] = (self.all_waited - self.waited) / (now - self.since)
-        for name in report.loss.measured:
-            values[name] = float(np.mean([float(one[name]) for one in self.measured]))
         values["padding"] = 1.0 - self.sums["real"] / self.sums["slots"]
         self.since, self.waited = now, self.all_waited
-        self.measured.clear()
+        self.reports.clear()
         self.sums.clear()
-        self._show(values, report.loss.measured)
+        self._show(values)
         self.write(step, values)
 
-    def _show(self, values: dict[str, float], measured: Iterable[str]) -> None:
-        """The newest numbers beside the progress bar."""
-        short = {name: f"{values[name]:.3f}" for name in self.task.shown}
-        short["img/s"] = f"{values['images_per_second']:.1f}"
-        short["wait"] = f"{values['data_wait']:.0%}"
-        short |= {name: f"{values[name]:.1f}" for name in measured}
-        short["pad"] = f"{values['padding']:.1%}"
-        self.bar.set_postfix(short)
+    def _epoch(self, step: int) -> str:
+        """The epoch of a step, counted from 1, and how many there are."""
+        length = self.task.steps_per_epoch
+        epochs = -(-self.task.steps // length)
+        return f"epoch {min(step // length + 1, epochs)}/{epochs}"
+
+    def _show(self, values: dict[str, float]) -> None:
+        """The newest numbers beside the progress bar: the loss, the last and the best result, the speed."""
+        shown = [f"loss {values[self.task.shown[0]]:.3f}"]
+        if self.scores:
+            name = self.task.headline[0]
+            shown.append(f"{name} {self.scores[-1]:.3f} (best {max(self.scores):.3f})")
+        shown.append(f"{values[SPEED]:.1f} images/s")
+        self.bar.set_postfix_str(", ".join(shown))
 
     def write(
         self, step: int, values: dict[str, Any], prefix: str = "", details: Mapping[str, float] | None = None
@@ -133,6 +149,10 @@ class Metrics:
         yield
         pause = time.perf_counter() - start
         self.since, self.began = self.since + pause, self.began + pause
+
+    def doing(self, what: str) -> None:
+        """Shows what the run is doing in place of the epoch; "" for training."""
+        self.bar.set_description_str(what or self._epoch(self.bar.n))
 
     def say(self, sentence: str) -> None:
         """Prints a line without breaking the bar."""

@@ -46,15 +46,21 @@ def schedule_of(optimizer: Any, epochs: int, per_epoch: int) -> optax.Schedule:
     base = optimizer.learning_rate
     least = optimizer.min_lr
     warmup = optimizer.warmup_epochs
+    warmup_steps = max(int(warmup * per_epoch), optimizer.warmup_steps)
     if base < least:
         scaled = ", scaled to the size of the batch," if getattr(optimizer, "rate_batch", 0) else ""
         found = f"optimizer.learning_rate{scaled} is {base:.3g}, below optimizer.min_lr {least:.3g}"
         raise InputError(f"{found}, at which the schedule ends; lower optimizer.min_lr.")
+    if optimizer.schedule == "epoch" and optimizer.warmup_steps:
+        raise InputError("optimizer.warmup_steps needs optimizer.schedule=step; optimizer.warmup_epochs serves both.")
     if optimizer.schedule == "epoch":
         return by_epoch(learning_rates(epochs, base, least, warmup), per_epoch)
-    warmup_steps, total = int(warmup * per_epoch), epochs * per_epoch
+    total = epochs * per_epoch
     if warmup_steps >= total:
-        raise InputError(f"optimizer.warmup_epochs {warmup:g} leaves nothing of {epochs} epochs; lower it.")
+        raise InputError(
+            f"a warm-up of {warmup_steps} steps (optimizer.warmup_epochs {warmup:g}, optimizer.warmup_steps "
+            f"{optimizer.warmup_steps}) leaves nothing of a run of {total}; shorten it."
+        )
     return optax.warmup_cosine_decay_schedule(WARMUP_LR, base, warmup_steps, total, least)
 
 

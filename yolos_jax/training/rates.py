@@ -7,7 +7,6 @@ no update.
 
 import difflib
 import fnmatch
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -162,11 +161,16 @@ def make_hold(rates: Rates | None = None) -> Callable[[dict], dict]:
     return lambda params: jax.tree.map(one, params, rates)
 
 
-def make_average(decay: float, rates: Rates | None = None) -> Callable[[dict, dict], dict]:
-    """`average(old, params)`: the next moving average; that of frozen parameters stays as it is, to the last bit."""
+def make_average(decay: float, rates: Rates | None = None) -> Callable[[dict, dict, jax.Array], dict]:
+    """`average(old, params, t)`: the moving average after `t` updates, t an int32 scalar of at least 1.
 
-    def average(old: dict, params: dict) -> dict:
-        new = optax.incremental_update(params, old, 1.0 - decay)
+    Its decay warms up, min(decay, (1 + t) / (10 + t)), so that the starting weights, a fresh head's among them, are
+    forgotten within some dozens of updates. The average of frozen parameters stays as it is, to the last bit.
+    """
+
+    def average(old: dict, params: dict, t: jax.Array) -> dict:
+        share = 1.0 - jnp.minimum(decay, (1.0 + t) / (10.0 + t))
+        new = optax.incremental_update(params, old, share)
         if rates is None:
             return new
         return jax.tree.map(_where_trained, rates, new, old)
@@ -185,16 +189,3 @@ def _where_trained(rate: np.ndarray, trained: jax.Array, frozen: jax.Array) -> j
 def _aligned(rate: np.ndarray, array: jax.Array) -> np.ndarray:
     """A rate shaped to be multiplied with an array."""
     return rate.reshape(rate.shape + (1,) * (array.ndim - rate.ndim))
-
-
-def note_of(params: dict, rates: Rates | None, patterns: Sequence[str]) -> tuple[str, ...]:
-    """A sentence on what is not trained, if there is something."""
-    if rates is None:
-        return ()
-    sizes = jax.tree.map(lambda x: math.prod(x.shape), params)
-    frozen = jax.tree.map(lambda size, rate: round(size * float((rate == 0).mean())), sizes, rates)
-    total = jax.tree.reduce(int.__add__, sizes)
-    count = jax.tree.reduce(int.__add__, frozen)
-    if not count:
-        return ()
-    return (f"{count:,} of {total:,} parameters are not trained: {', '.join(patterns)}",)

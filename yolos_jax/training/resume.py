@@ -72,11 +72,22 @@ def refuse_differences(meta: Meta, task: Task, accept: bool) -> list[str]:
             "another --workdir, or go on all the same with --accept_differences."
         )
     notes = [f"accepted difference: {sentence}." for sentence in found]
+    if _average_had_no_warmup(before):
+        notes.append(
+            f"the moving average of parameters had no warm-up until step {meta.step}; it goes on with one, by "
+            "min(train.ema, (1 + t) / (10 + t)) after t updates."
+        )
     for name, version in before.versions.items():
         goes_on = now.versions.get(name)
         if goes_on != version:
             notes.append(f"{name} {version} wrote the checkpoint, {goes_on} goes on: the last bits may differ.")
     return notes
+
+
+def _average_had_no_warmup(before: Identity) -> bool:
+    """Whether a run was begun before averages warmed up, which is when recipes had no `train.patience`."""
+    train = before.config.get("train", {})
+    return bool(train.get("ema")) and "patience" not in train
 
 
 def _progress(step: int, task: Task) -> str:

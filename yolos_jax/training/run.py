@@ -14,16 +14,17 @@ from yolos_jax.distributed.mesh import data_mesh, replicated, split_over
 from yolos_jax.distributed.processes import Processes, place
 from yolos_jax.errors import InputError, make_folder
 from yolos_jax.training.compiled_step import BucketedStep
-from yolos_jax.training.curves import Curves
 from yolos_jax.training.metrics import Metrics
 from yolos_jax.training.prefetch import Batches, DeviceBatch
 from yolos_jax.training.rates import make_average, make_hold
 from yolos_jax.training.resume import begin
-from yolos_jax.training.saving import BEST, Checkpoints, best_so_far
+from yolos_jax.training.saving import BEST, Checkpoints, best_meta, best_so_far
 from yolos_jax.training.settings import RunSettings
 from yolos_jax.training.signals import Signals, only_run_in
 from yolos_jax.training.step import TrainState, make_gradient, make_step
-from yolos_jax.training.task import Evaluated, MakeTask, Options, Task
+from yolos_jax.training.task import Evaluated, MakeTask, Options, Pictures, Task
+
+DISAGREEMENT = 0.1  # share by which the average's result may differ from that of the parameters
 
 
 class Outcome(NamedTuple):
@@ -56,7 +57,7 @@ class Run:
     signals: Signals
     store: Checkpoints
     metrics: Metrics
-    curves: Curves
+    pictures: Pictures | None
     step: BucketedStep
     batches: Batches
     progress: Progress
@@ -75,13 +76,25 @@ class Run:
         return at_end or done % self.options.checkpoint.every_steps == 0 or self.is_evaluation_due()
 
     def is_evaluation_due(self) -> bool:
-        """Whether this step, every few epochs and at the end, is one to be evaluated and has not been."""
+        """Whether this step, every few of them and at the end, is one to be evaluated and has not been."""
         done = self.progress.done
-        every = self.options.evaluate_every * self.task.steps_per_epoch
+        every = self.task.evaluation_interval
         if not every or not done:
             return False
         evaluated = any(evaluation["step"] == done for evaluation in self.progress.evaluations)
         return not evaluated and (done % every == 0 or done == self.task.steps)
+
+    def is_patience_over(self) -> bool:
+        """Whether the last `train.patience` evaluations are no better than the best of those before.
+
+        What is recorded decides, so a run that is resumed ends where the run without a pause does.
+        """
+        patience = self.options.train.patience
+        scores = [evaluation[self.task.headline[0]] for evaluation in self.progress.evaluations]
+        scores = [score for score in scores if score >= 0]  # COCO's -1 is undefined
+        if not patience or not scores:
+            return False
+        return len(scores) - 1 - scores.index(max(scores)) >= patience
 
     def save(self) -> None:
         """Starts to write a checkpoint of what has been done, if it is sound and not there yet."""
@@ -107,15 +120,47 @@ class Run:
     def _keep_evaluation(self, params: dict, result: Evaluated, numbers: dict[str, float]) -> None:
         """Writes down the newest evaluation, and the parameters if they are the best so far."""
         done, name = self.progress.done, self.task.headline[0]
-        results = {"evaluations": [*self.progress.evaluations], name: numbers[name]}
+        results = {"evaluations": [*self.progress.evaluations], name: numbers[name]} | self.task.remarks(result)
         best = self.store.save_if_best(done, params, self.task.identity().meta(done, **results), name)
         # Last of what is written: such a step needs no evaluation any more.
         self.metrics.write(done, result.metrics, "val/", result.details)
         found = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items() if value >= 0)
         unreadable = f"; {len(result.skipped)} images unreadable" if result.skipped else ""
+        self.metrics.scores.append(numbers[name])
         self.metrics.say(f"step {done}: {found or 'nothing to score'}, {best}{unreadable}")
-        with self.metrics.paused():
-            self.curves.draw()
+        self._draw(result)
+
+    def _draw(self, result: Evaluated | None = None) -> None:
+        if self.pictures is not None:
+            with self.metrics.paused():
+                self.pictures.draw(self.progress.done, result)
+
+    def is_complete(self) -> bool:
+        """Whether nothing is left to do."""
+        at_end = self.progress.done == self.task.steps or self.is_patience_over()
+        return at_end and not self.is_evaluation_due()
+
+    def compare_average(self) -> None:
+        """Scores the parameters themselves at the end of a run that has a moving average, and says if they differ."""
+        state = self.progress.state
+        evaluations = self.progress.evaluations
+        trained = self.metrics.whole["steps"] > 0
+        if state.ema is None or not evaluations or not trained or not self.is_complete():
+            return
+        result = self.task.evaluate(state.params, self.signals.vote)
+        if result is not None:
+            self.processes.on_primary(self._keep_comparison, result.metrics)
+
+    def _keep_comparison(self, numbers: dict[str, float]) -> None:
+        """Writes down what the parameters without their average score."""
+        name = self.task.headline[0]
+        raw, averaged = numbers[name], self.progress.evaluations[-1][name]
+        self.metrics.write(self.progress.done, {each: numbers[each] for each in self.task.headline}, "val_raw/")
+        if abs(raw - averaged) > DISAGREEMENT * max(raw, averaged):
+            self.metrics.say(
+                f"note: the moving average of the parameters, which is evaluated and kept, has {name} {averaged:.4f}; "
+                f"the parameters without it have {raw:.4f}. Train longer, or lower train.ema."
+            )
 
     def outcome(self) -> Outcome:
         """How the run ended."""
@@ -129,7 +174,7 @@ class Run:
 
     def print_summary(self) -> None:
         """The last lines of a run that no error has ended."""
-        self.curves.draw()
+        self._draw()
         skipped = list(itertools.chain(*self.processes.allgather(self.batches.skipped)))
         for sentence in dict.fromkeys(skipped):
             print(f"skipped, another image took its place: {sentence}")
@@ -139,11 +184,16 @@ class Run:
         best = best_so_far(folder, name)
         if best is not None:
             print(f"best {name} {best[1]:.4f} at step {best[0]}, in {folder / BEST}")
+            meta = best_meta(folder)
+            for line in [] if meta is None else self.task.advice(folder / BEST, meta):
+                print(line)
         done = self.progress.done
-        if self.signals and (done < self.task.steps or self.is_evaluation_due()):
+        if self.signals and not self.is_complete():
             print(f"stopped by {self.signals.name} after step {done} of {self.task.steps}; {self.saved()}")
             print("the same command goes on from there")
         else:
+            if self.is_patience_over():
+                print(f"ended after {self.options.train.patience} evaluations without a better {name} (train.patience)")
             print(f"saved the checkpoint of step {done} to {folder}; the run is complete")
 
 
@@ -170,14 +220,18 @@ def open_run(
                 store = opened(Checkpoints(workdir, options.checkpoint.keep, processes.is_primary))
                 metrics = opened(Metrics(workdir, task, options.train.log_every, done, processes))
                 draws = options.train.curves and processes.is_primary
-                curves = Curves(workdir, task.shown, task.headline, metrics.say if draws else None)
-                step = BucketedStep(step_of(task, options.train, mesh), task, processes, metrics.say)
+                pictures = task.pictures(workdir, metrics.say) if draws else None
+                step = BucketedStep(step_of(task, options.train, mesh), task, processes, metrics.say, metrics.doing)
+                files.callback(step.close)
                 loaded = task.batches(done, Share(processes.index, processes.count))
                 batches = opened(Batches(loaded, split_over(mesh), processes, signals, options.skip_unreadable))
-                return Run(task, options, workdir, processes, signals, store, metrics, curves, step, batches, progress)
+                return Run(
+                    task, options, workdir, processes, signals, store, metrics, pictures, step, batches, progress
+                )
 
             run = processes.agree(build)
             progress.evaluations.extend(processes.allgather(run.metrics.evaluations(task.headline))[0])
+            run.metrics.scores.extend(evaluation[task.headline[0]] for evaluation in progress.evaluations)
             yield run
             processes.agree(run.store.wait)
         run.print_summary()

@@ -106,9 +106,18 @@ def _copy(x: jax.Array | np.ndarray) -> np.ndarray:
 
 def best_so_far(workdir: Path, name: str) -> tuple[int, float] | None:
     """(step, number called `name`) of the best checkpoint, if there is one that can be read."""
+    meta = best_meta(workdir)
+    with contextlib.suppress(Exception):
+        if meta is not None:
+            value = float(meta.extra[name])
+            return (meta.step, value) if value >= 0 else None
+    return None
+
+
+def best_meta(workdir: Path) -> Meta | None:
+    """The meta of the best checkpoint, if there is one that can be read."""
     found = checkpoint_files.steps(workdir / BEST)
     with contextlib.suppress(Exception):
         if found:
-            value = float(checkpoint_files.read_meta(workdir / BEST, found[-1]).extra[name])
-            return (found[-1], value) if value >= 0 else None
+            return checkpoint_files.read_meta(workdir / BEST, found[-1])
     return None

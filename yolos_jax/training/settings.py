@@ -18,15 +18,24 @@ class RunSettings:
         also=("gradient_accumulation_steps", "grad_accum"),
     )  # fmt: skip
     epochs: int = setting(150, "epochs of training", low=1, high=100_000, also=("num_epochs", "num_train_epochs"))
+    least_steps: int = setting(
+        0, "least steps of a run; a run that train.epochs would make shorter has more epochs", low=0, high=MOST_STEPS,
+        also=("min_steps",),
+    )  # fmt: skip
     max_steps: int = setting(0, "stop after this number of steps; 0 for all epochs", low=0, high=MOST_STEPS, resume=YES)
+    patience: int = setting(
+        0, "evaluations without a better result after which a run ends; 0 for none", low=0, high=100_000, resume=YES,
+        also=("early_stopping_patience",),
+    )  # fmt: skip
     ema: float = setting(
-        0.0, "decay, such as 0.9998, of a moving average of the parameters, which evaluation then uses; 0 for none",
+        0.0, "decay, such as 0.9998, of a moving average of the parameters, which evaluation then uses; it warms up as "
+        "min(ema, (1 + t) / (10 + t)) after t updates; 0 for none",
         low=0, high=0.9999999, also=("ema_decay",),
     )  # fmt: skip
     log_every: int = setting(50, "steps between two lines of the log", low=1, high=MOST_STEPS, resume=YES)
     curves: bool = setting(
-        True, "draw curves.png (loss terms, results, learning rate, images/s) after every evaluation and at the end",
-        resume=YES,
+        True, "draw curves.png (loss terms, results, learning rate, images/s), and eight images of validation with "
+        "what is annotated and what is found, after every evaluation", resume=YES,
     )  # fmt: skip
 
 
@@ -58,6 +67,10 @@ class ScheduleSettings:
         choices=("epoch", "step"), also=("lr_scheduler",),
     )  # fmt: skip
     warmup_epochs: float = setting(0.0, "epochs of linear warm-up", low=0, high=100_000, also=("warmup",))
+    warmup_steps: int = setting(
+        0, "least steps of linear warm-up, where optimizer.warmup_epochs are fewer; for optimizer.schedule=step", low=0,
+        high=MOST_STEPS,
+    )  # fmt: skip
     weight_decay: float = setting(1e-4, "decoupled weight decay", low=0, high=FLOAT32, also=("wd",))
     clip_norm: float = setting(
         0.1, "largest norm of the gradient, that of what is trained; 0 for no clipping", low=0, high=FLOAT32,

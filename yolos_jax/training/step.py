@@ -97,7 +97,7 @@ def make_step(
     gradient: Callable,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
-    average: Callable[[dict, dict], dict] = lambda old, params: params,
+    average: Callable[[dict, dict, jax.Array], dict] = lambda old, params, t: params,
 ) -> Any:
     """The step as `jax.jit` makes it: (state, batch) -> (state, `StepReport`).
 
@@ -106,7 +106,7 @@ def make_step(
 
     Args:
       gradient: as `make_gradient` gives it.
-      average: (moving average, new parameters) -> the next moving average, if the state has one.
+      average: (moving average, new parameters, updates done) -> the next moving average, if the state has one.
     """
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, StepReport]:
@@ -114,7 +114,7 @@ def make_step(
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = None if state.ema is None else average(state.ema, params)
+        ema = None if state.ema is None else average(state.ema, params, jnp.asarray(state.step + 1))
         new = TrainState(state.step + 1, params, opt_state, ema)
         fine = jnp.stack([jnp.isfinite(p).all() for p in jax.tree.leaves((params, report.terms))]).all()
         applied = report.finite.all() & jnp.isfinite(norm) & fine

@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
@@ -72,6 +73,13 @@ class Differences(NamedTuple):
     others: list[str]  # what may be accepted
 
 
+class Pictures(Protocol):
+    """Draws what a run shows of itself, in the primary process. Trouble is said and stops nothing."""
+
+    def draw(self, step: int, result: Evaluated | None) -> None:
+        """Draws what there is after `step` updates; `result` is that of an evaluation that has just been done."""
+
+
 class Task(abc.ABC):
     """Data, plan, model, loss and evaluation of one kind of training.
 
@@ -120,6 +128,18 @@ class Task(abc.ABC):
     def evaluate(self, params: dict, cancelled: Callable[[], int]) -> Evaluated | None:
         """Scores parameters; None if `cancelled()` became true in any process, or if the run never evaluates."""
 
+    def pictures(self, workdir: Path, say: Callable[[str], object]) -> Pictures | None:
+        """Draws into a run's folder, and says with `say` what it cannot draw; None if nothing is to be drawn."""
+        return None
+
+    def remarks(self, result: Evaluated) -> dict[str, Any]:
+        """What the best checkpoint records of its evaluation, besides the headline; JSON-ready."""
+        return {}
+
+    def advice(self, best: Path, meta: Meta) -> list[str]:
+        """What a person may want to know, and to do, when a run has ended with this best checkpoint: lines."""
+        return []
+
     @abc.abstractmethod
     def identity(self) -> Identity:
         """What makes this run the run it is."""
@@ -136,10 +156,19 @@ class Task(abc.ABC):
     def describe(self) -> list[str]:
         """What is about to happen, and what is worth knowing about the data and the recipe: lines for a person."""
 
+    def bucket_of(self, step: int) -> int:
+        """Patches that the sequences of a step's batch are padded to; 0 where all have one length."""
+        return self.plan.batch(step).tokens
+
     @property
     @abc.abstractmethod
     def steps(self) -> int:
         """Steps of the whole run."""
+
+    @property
+    @abc.abstractmethod
+    def evaluation_interval(self) -> int:
+        """Steps between evaluations; 0 for none."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -156,6 +185,5 @@ class Options:
 
     train: RunSettings
     checkpoint: CheckpointSettings
-    evaluate_every: int = 1  # epochs between evaluations; 0 for none
     skip_unreadable: bool = False  # another image takes the place of one that cannot be read
     accept_differences: bool = False  # go on from a checkpoint even if the recipe or the annotations have changed

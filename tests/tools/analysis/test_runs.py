@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from yolos_jax.errors import InputError
+from yolos_jax.tasks.pictures import curves
+from yolos_jax.tasks.pictures.curves import Curves
+from yolos_jax.tasks.pictures.plotting import thinned
+from yolos_jax.tasks.pictures.run_pictures import RunPictures
 from yolos_jax.tools.analysis.runs import compare_runs
-from yolos_jax.training import curves
-from yolos_jax.training.curves import Curves
-from yolos_jax.training.plotting import thinned
 
 
 def write_run(folder, steps, best, **more):
@@ -55,9 +56,8 @@ def test_curves_show_what_the_metrics_say(tmp_path, drawn):
     lines = write_run(tmp_path / "run", 40, 0.4)
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 41, "total": NaN, "bbox": 7.0}\n{"step": 42, "tot')  # not finite; cut short by a kill
-    said = []
-    found = Curves(tmp_path / "run", ("total", "bbox"), ("AP", "AP50"), said.append)
-    found.draw()
+    found = Curves(tmp_path / "run", ("total", "bbox"), ("AP", "AP50"))
+    found.draw(40)
     panels = data_of(drawn["curves.png"])
     assert list(panels) == ["loss terms", "evaluation", "learning rate", "images per second"]
     steps = np.arange(1, 41)
@@ -65,28 +65,30 @@ def test_curves_show_what_the_metrics_say(tmp_path, drawn):
     np.testing.assert_allclose(panels["loss terms"]["bbox"], [[*steps, 41], [2.0] * 40 + [7.0]])
     np.testing.assert_allclose(panels["evaluation"]["AP"], [[10, 20, 30, 40], [0.1, 0.2, 0.3, 0.4]])
     np.testing.assert_allclose(panels["images per second"]["images/s"], [steps, 100 + steps])
+    (evaluation,) = (axis for axis in drawn["curves.png"].axes if axis.get_title() == "evaluation")
+    assert evaluation.get_ylim() == (0, 1) and [text.get_text() for text in evaluation.texts] == ["0.400"]
+    assert [line.get_xydata().tolist() for line in evaluation.lines if line.get_marker() == "*"] == [[[40, 0.4]]]
     with Image.open(tmp_path / "run" / "curves.png") as picture:
         assert min(picture.size) > 500
     drawn.clear()
-    found.draw()  # nothing new
-    assert not drawn and not said and len(lines) == 44
+    found.draw(41)  # nothing new
+    assert not drawn and len(lines) == 44
 
 
 def test_trouble_is_said_once(tmp_path, monkeypatch):
     write_run(tmp_path, 3, 0.5)
     (tmp_path / "curves.png").mkdir()  # a file cannot take its place
     said = []
-    found = Curves(tmp_path, ("total",), ("AP",), said.append)
-    found.draw()
+    found = RunPictures(tmp_path, [Curves(tmp_path, ("total",), ("AP",))], said.append)
+    found.draw(3, None)
     write_run(tmp_path / "more", 5, 0.5)
     (tmp_path / "more" / "metrics.jsonl").replace(tmp_path / "metrics.jsonl")
-    found.draw()
+    found.draw(5, None)
     assert len(said) == 1 and "curves.png could not be drawn" in said[0] and "more" in str(list(tmp_path.iterdir()))
     assert not list(tmp_path.glob(".curves*"))
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    Curves(tmp_path, ("total",), ("AP",), said.append).draw()
+    RunPictures(tmp_path, [Curves(tmp_path, ("total",), ("AP",))], said.append).draw(5, None)
     assert "pip install matplotlib" in said[1]
-    Curves(tmp_path / "gone", ("total",), ("AP",), None).draw()  # not the first process
 
 
 def test_several_runs(tmp_path, drawn):

@@ -34,10 +34,11 @@ class ShuffledPlan(PlanOfEpochs):
     Args:
       images: how many images there are; `InputError` if they are fewer than a batch holds.
       batch_size: images of a global batch.
+      epochs, least_steps: see `PlanOfEpochs`.
     """
 
-    def __init__(self, images: int, batch_size: int, epochs: int, seed: int, repeats: int = 1):
-        super().__init__(images, batch_size, epochs, seed)
+    def __init__(self, images: int, batch_size: int, epochs: int, seed: int, repeats: int = 1, least_steps: int = 0):
+        super().__init__(images, batch_size, epochs, seed, least_steps)
         self.repeats = repeats
 
     def _epoch(self, epoch: int) -> np.ndarray:

@@ -25,7 +25,7 @@ from yolos_jax.model.config import Compute, ComputeSettings
 from yolos_jax.model.init import SCHEMES
 from yolos_jax.model.yolos import normalize
 from yolos_jax.setting import part
-from yolos_jax.tasks.base import RecipeTask, beside_training, check_batch, options_of, steps_sentence
+from yolos_jax.tasks.base import RecipeTask, beside_training, check_batch, options_of, plan_sentence, steps_sentence
 from yolos_jax.tasks.classification.batches import ClassBatch, ClassSource, classification_work
 from yolos_jax.tasks.classification.evaluator import TOPS, ClassEvaluation, ClassEvaluator
 from yolos_jax.tasks.classification.mixing import Mixing
@@ -49,6 +49,7 @@ def pretrain(
     Arguments and errors are those of `tasks.detection.train`.
     """
     config = prepare(config, PretrainingConfig)
+    keep_programs(config)
     options = options_of(config, accept_differences)
     return loop.train_task(functools.partial(ClassificationTask, config), workdir, options, devices)
 
@@ -130,7 +131,7 @@ class ClassificationTask(RecipeTask):
         self._check_batch()
         train = config.train
         images, repeats = len(self.source), config.augment.repeats
-        self.plan = ShuffledPlan(images, train.batch_size, train.epochs, config.seed, repeats)
+        self.plan = ShuffledPlan(images, train.batch_size, train.epochs, config.seed, repeats, train.least_steps)
         self._set_optimizer(scaled(config.optimizer, train.batch_size))
         self.evaluator = self._evaluator() if config.eval.every_epochs else None
         drop_path, smoothing = config.model.drop_path, config.loss.smoothing
@@ -186,7 +187,7 @@ class ClassificationTask(RecipeTask):
         if self.evaluator:
             notes += self.evaluator.source.notes
         line = steps_sentence(images, self, self.mesh.size) + views
-        return [line, *(f"note: {note}" for note in dict.fromkeys(notes))]
+        return [line, plan_sentence(self), *(f"note: {note}" for note in dict.fromkeys(notes))]
 
 
 def view_of(config: PretrainingConfig) -> RandomView:

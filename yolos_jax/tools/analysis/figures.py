@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 from yolos_jax.images.sequence import ceil_div
+from yolos_jax.tasks.pictures.plotting import new_figure
 from yolos_jax.tools.analysis.correlation import SPANS, Correlations
 from yolos_jax.tools.analysis.positions import Likeness
 from yolos_jax.tools.analysis.tokens import SIZES, TokenTable
-from yolos_jax.training.plotting import new_figure
 
 MAP = "cividis"
 # The paper's blue, green and red, in Okabe and Ito's tones.

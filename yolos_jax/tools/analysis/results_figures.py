@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from yolos_jax.evaluation.category_scores import CategoryScores
+from yolos_jax.tasks.pictures.plotting import bar_style, line_style, new_figure, point_style, save_figure
 from yolos_jax.tools.analysis.calibration import Calibration
 from yolos_jax.tools.analysis.error_kinds import KINDS, ErrorCounts
-from yolos_jax.training.plotting import bar_style, line_style, new_figure, point_style, save_figure
 
 SHOWN = 100  # most categories of a figure: those with the most objects; the tables have all
 FEW = 7  # up to this number of categories, each has a line of its own

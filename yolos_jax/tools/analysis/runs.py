@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from yolos_jax.errors import InputError, make_folder
+from yolos_jax.tasks.pictures.curves import Panel, draw_panels, read_lines, series
 from yolos_jax.tools.analysis.tables import write_csv
-from yolos_jax.training.curves import METRICS, RATE, SPEED, Panel, draw_panels, read_lines, series
+from yolos_jax.training.metrics import METRICS, RATE, SPEED
 
 UNSHOWN = {"step", "epoch", RATE, SPEED, "grad_norm", "data_wait", "matcher_ms", "padding"}
 USUAL = "total", "ce", "bbox", "giou"  # terms of detection, shown first
@@ -33,7 +34,7 @@ def compare_runs(workdirs: Sequence[str | Path], out: str | Path) -> str:
     runs = {name: _lines(workdir) for name, workdir in zip(_names(workdirs), workdirs)}
     rows = [(name, line) for name, lines in runs.items() for line in lines]
     keys = list(dict.fromkeys(key for _, line in rows for key in line))
-    terms = [key for key in keys if key not in UNSHOWN and not key.startswith("val/")]
+    terms = [key for key in keys if key not in UNSHOWN and not key.startswith(("val/", "val_raw/"))]
     terms.sort(key=lambda key: USUAL.index(key) if key in USUAL else len(USUAL))
     results = _headline(keys)
     titles = {key: key.removeprefix("val/") for key in [*terms, *results]}

@@ -3,9 +3,9 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
+from yolos_jax.inference.contact_sheet import contact_sheet
 from yolos_jax.inference.drawing import draw_boxes, enlargement, font_of, font_size, line_width, padding
 from yolos_jax.tools.analysis.attention_maps import Seen
-from yolos_jax.tools.contact_sheet import contact_sheet
 from yolos_jax.tools.page.viewer import choices
 
 LONGEST = 1280  # pixels of the long side of what is shown

@@ -1,24 +1,26 @@
 """The curves of a run, drawn from its `metrics.jsonl`: loss terms, results, learning rate and speed."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from yolos_jax.training.metrics import numbers_of
-from yolos_jax.training.plotting import line_style, new_figure, save_figure, thinned
+from yolos_jax.tasks.pictures.plotting import line_style, new_figure, save_figure, thinned
+from yolos_jax.training.metrics import METRICS, RATE, SPEED, numbers_of
+from yolos_jax.training.task import Evaluated
 
-METRICS, PICTURE = "metrics.jsonl", "curves.png"
-RATE, SPEED = "learning_rate", "images_per_second"
+PICTURE = "curves.png"
+VALIDATION = "val/loss"
 
 
 class Panel(NamedTuple):
     """One of a figure's parts: a line for each (label, run, key)."""
 
     title: str
-    lines: list[tuple[str, Sequence[Mapping[str, Any]], str]]
+    lines: Sequence[tuple[str, Sequence[Mapping[str, Any]], str]]
     logarithmic: bool = False
+    shares: bool = False  # values within 0..1, which the axis shows whole; the first line's highest is marked
 
 
 def read_lines(workdir: str | Path) -> list[dict[str, Any]]:
@@ -50,6 +52,9 @@ def draw_panels(panels: Sequence[Panel], path: str | Path, columns: int = 2) -> 
         axis.tick_params(labelsize=8)
         if panel.logarithmic and axis.lines:
             axis.set_yscale("log")
+        if panel.shares:
+            axis.set_ylim(0, 1)
+            _mark_best(axis, *panel.lines[0][1:])
         if axis.lines:
             axis.legend(fontsize=8)
         else:
@@ -59,41 +64,51 @@ def draw_panels(panels: Sequence[Panel], path: str | Path, columns: int = 2) -> 
     save_figure(figure, path)
 
 
+def _mark_best(axis: Any, lines: Sequence[Mapping[str, Any]], key: str) -> None:
+    """A point, and its value, at the highest of a series; the first of several."""
+    steps, values = series(lines, key)
+    if len(values):
+        best = int(values.argmax())
+        axis.plot(steps[best], values[best], marker="*", markersize=10, color="black", linestyle="none")
+        above = values[best] < 0.85
+        offset = (0, 8 if above else -16)
+        text = f"{values[best]:.3f}"
+        axis.annotate(text, (steps[best], values[best]), offset, textcoords="offset points", ha="center", fontsize=8)
+
+
 class Curves:
-    """Draws `curves.png` of a run. Trouble, such as a full disk, is said once and stops nothing.
+    """Draws `curves.png` of a run.
 
     Args:
       workdir: of the run.
       terms: names of the loss terms to show.
       headline: names of the numbers of an evaluation to show.
-      say: prints a sentence; None for a process that draws nothing.
     """
 
-    def __init__(self, workdir: Path, terms: Sequence[str], headline: Sequence[str], say: Callable | None):
+    name = PICTURE
+
+    def __init__(self, workdir: Path, terms: Sequence[str], headline: Sequence[str]):
         self.workdir = workdir
         self.terms = terms
         self.headline = headline
-        self.say = say
         self._drawn = -1  # bytes of the metrics that the picture shows
 
-    def draw(self) -> None:
+    def draw(self, step: int, result: Evaluated | None = None) -> None:
         """Draws what the metrics hold now, unless that is drawn already."""
-        if self.say is None:
-            return
-        try:
-            size = (self.workdir / METRICS).stat().st_size
-            if size != self._drawn:
-                self._drawn = size
-                self._draw()
-        except Exception as error:  # whatever matplotlib, the disk or a damaged line comes up with
-            self.say(f"note: {self.workdir / PICTURE} could not be drawn ({error or type(error).__name__})")
-            self.say = None
+        size = (self.workdir / METRICS).stat().st_size
+        if size != self._drawn:
+            self._drawn = size
+            self._draw()
 
     def _draw(self) -> None:
         lines = read_lines(self.workdir)
+        losses = [(name, lines, name) for name in self.terms]
+        if any(VALIDATION in line for line in lines):
+            losses.append(("validation", lines, VALIDATION))
+        results = [(name, lines, f"val/{name}") for name in self.headline]
         panels = [
-            Panel("loss terms", [(name, lines, name) for name in self.terms]),
-            Panel("evaluation", [(name, lines, f"val/{name}") for name in self.headline]),
+            Panel("loss terms", losses),
+            Panel("evaluation", results, shares=True),
             Panel("learning rate", [("learning rate", lines, RATE)]),
             Panel("images per second", [("images/s", lines, SPEED)]),
         ]

@@ -1,0 +1,98 @@
+"""Operations that change colours and leave sizes and boxes as they are. Their numbers are whole, so that a plan is
+equal on every machine."""
+
+import dataclasses
+
+import numpy as np
+from PIL import Image, ImageChops, ImageEnhance, ImageFilter
+
+from yolos_jax.data.augment import Operation
+from yolos_jax.data.examples import Example
+
+UNCHANGED = 1000  # a factor of one, in thousandths
+ENHANCED = {
+    "brightness": ImageEnhance.Brightness, "contrast": ImageEnhance.Contrast, "saturation": ImageEnhance.Color,
+}  # fmt: skip
+
+
+class ColourOperation(Operation):
+    """Changes pixels where they are."""
+
+    def boxes(self, example: Example, numbers: np.ndarray) -> Example:
+        return example
+
+
+@dataclasses.dataclass(frozen=True)
+class Factor(ColourOperation):
+    """Multiplies by a factor, which Pillow cuts to 0..255.
+
+    `brightness` multiplies all values, `contrast` their differences to the image's mean luma, `saturation` those to
+    the pixel's own luma. Numbers: the factor in thousandths.
+    """
+
+    spread: float  # the factor is drawn uniformly from 1 - spread to 1 + spread; at most 1
+    name: str = "brightness"  # one of `ENHANCED`
+
+    def draw(self, sizes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        most = round(self.spread * UNCHANGED)
+        return UNCHANGED + whole(random.random((len(sizes), 1)), -most, most), sizes
+
+    def pixels(self, image: Image.Image, numbers: np.ndarray) -> Image.Image:
+        if numbers[0] == UNCHANGED:
+            return image
+        return ENHANCED[self.name](image).enhance(int(numbers[0]) / UNCHANGED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Hue(ColourOperation):
+    """Turns the circle of hues. Numbers: the turn in 256ths of the circle, which is how finely Pillow holds hues."""
+
+    spread: float  # the turn is drawn uniformly from -spread to spread of the circle
+    name: str = "hue"
+
+    def draw(self, sizes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        most = round(self.spread * 256)
+        return whole(random.random((len(sizes), 1)), -most, most), sizes
+
+    def pixels(self, image: Image.Image, numbers: np.ndarray) -> Image.Image:
+        if not numbers[0]:
+            return image
+        hue, saturation, value = image.convert("HSV").split()
+        turned = ImageChops.add_modulo(hue, Image.new("L", image.size, int(numbers[0]) % 256))
+        return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
+
+
+@dataclasses.dataclass(frozen=True)
+class Greyscale(ColourOperation):
+    """Replaces colours by their luma (ITU-R 601) with a probability. Numbers: 1 if so, else 0."""
+
+    probability: float
+    name: str = "greyscale"
+
+    def draw(self, sizes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return (random.random((len(sizes), 1)) < self.probability).astype(np.int32), sizes
+
+    def pixels(self, image: Image.Image, numbers: np.ndarray) -> Image.Image:
+        return image.convert("L").convert("RGB") if numbers[0] else image
+
+
+@dataclasses.dataclass(frozen=True)
+class Blur(ColourOperation):
+    """Blurs by a Gaussian with a probability. Numbers: its standard deviation in hundredths of a pixel, 0 for none."""
+
+    probability: float
+    most: float  # pixels; the standard deviation is drawn uniformly from a hundredth to this
+    name: str = "blur"
+
+    def draw(self, sizes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        u = random.random((len(sizes), 2))
+        deviation = whole(u[:, 1:], 1, round(100 * self.most))
+        return np.where(u[:, :1] < self.probability, deviation, 0).astype(np.int32), sizes
+
+    def pixels(self, image: Image.Image, numbers: np.ndarray) -> Image.Image:
+        return image.filter(ImageFilter.GaussianBlur(int(numbers[0]) / 100)) if numbers[0] else image
+
+
+def whole(u: np.ndarray, least: int, most: int) -> np.ndarray:
+    """int32 numbers from `least` to `most`, both included, uniformly, for numbers in 0..1."""
+    return (least + np.floor(u * (most - least + 1))).astype(np.int32)

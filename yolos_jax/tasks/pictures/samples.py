@@ -1,0 +1,72 @@
+"""A few images of the validation split after every evaluation: what is annotated beside what is found."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from yolos_jax.datasets.dataset import DataSet
+from yolos_jax.images.reading import UnreadableImage
+from yolos_jax.inference.contact_sheet import contact_sheet
+from yolos_jax.inference.drawing import draw_boxes
+from yolos_jax.training.task import Evaluated
+
+SHOWN = 8  # images
+COLUMNS = 4  # of the sheet: two images, each twice
+THRESHOLD = 0.5  # score from which a detection is drawn
+FIRST = 3  # detections of an image that are drawn in any case, so that early evaluations show something
+SIDE = 360  # pixels of an image's longer side
+QUALITY = 88  # of JPEG
+
+
+class Samples:
+    """Draws the same images after every evaluation, spread evenly over the split.
+
+    An image is shown twice, side by side: with its annotations, and with what was found.
+
+    Args:
+      workdir: of the run; `validation/step-NUMBER.jpg` inside it is written.
+      source: the split that is scored.
+    """
+
+    name = "validation"
+
+    def __init__(self, workdir: Path, source: DataSet):
+        self.folder = workdir / self.name
+        self.source = source
+        images = len(source.examples)
+        self.places = np.unique(np.linspace(0, images - 1, min(SHOWN, images)).round().astype(int)).tolist()
+
+    def draw(self, step: int, result: Evaluated | None) -> None:
+        """A sheet of the images; nothing without a result, or where an image cannot be read."""
+        results: Sequence[Mapping[str, Any]] | None = getattr(result, "results", None)
+        if not results:
+            return
+        cells: list[Image.Image] = []
+        for place in self.places:
+            image_id = self.source.examples[place].image_id
+            found = [each for each in results if each["image_id"] == image_id]
+            with contextlib.suppress(UnreadableImage):  # which the evaluation has named
+                cells += self._pair(place, found)
+        if cells:
+            self.folder.mkdir(exist_ok=True)
+            contact_sheet(cells, COLUMNS, SIDE).save(self.folder / f"step-{step:08d}.jpg", quality=QUALITY)
+
+    def _pair(self, place: int, found: Sequence[Mapping[str, Any]]) -> list[Image.Image]:
+        """An image with its annotations, and with its detections."""
+        example = self.source.examples[place]
+        image = self.source.read(example)
+        names = self.source.label_names
+        labels = example.labels.tolist()
+        annotated = draw_boxes(image, example.boxes, labels, [names.get(label, str(label)) for label in labels])
+        best = sorted(found, key=lambda each: -each["score"])
+        shown = [each for rank, each in enumerate(best) if rank < FIRST or each["score"] >= THRESHOLD]
+        label_of = {category: label for label, category in enumerate(self.source.category_ids)}
+        labels = [label_of[each["category_id"]] for each in shown]
+        texts = [f"{names.get(label, label)} {each['score']:.2f}" for label, each in zip(labels, shown)]
+        boxes = np.array([each["bbox"] for each in shown], np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        return [annotated, draw_boxes(image, boxes, labels, texts)]

@@ -1,0 +1,102 @@
+"""What a recipe does for rare classes: images that an epoch repeats, and weights within cross entropy. No jax here."""
+
+import dataclasses
+
+import numpy as np
+
+from yolos_jax.data.examples import ExampleTable
+from yolos_jax.datasets.dataset import DataSet
+from yolos_jax.errors import InputError
+from yolos_jax.objective.weights import LossWeights
+
+LEAST, MOST = 0.1, 10.0  # bounds of weights that follow from counts
+PARTS = 65_536  # shares of a copy are whole numbers of these, so that epochs are equal on every machine
+
+
+class Repeats:
+    """How many copies of each image an epoch has; all epochs have equally many in all.
+
+    An image of factor r has floor(r) copies and, with probability r - floor(r), one more. Who gets one more is drawn
+    by systematic sampling: the shares lie side by side on a line, in an order of the epoch's own, and points at equal
+    distances, of a random start, choose those that they fall on. So their number is always the sum of the shares,
+    rounded down, and each image's probability its share times (that number / the sum).
+
+    Args:
+      factors: float `[n]`, r of each image, at least 1.
+    """
+
+    def __init__(self, factors: np.ndarray):
+        whole = np.floor(factors)
+        self.whole = whole.astype(np.int64)
+        self.shares = np.rint((factors - whole) * PARTS).astype(np.int64)
+        self.more = int(self.shares.sum()) // PARTS  # images that get one more
+        self.count = int(self.whole.sum()) + self.more  # copies in an epoch
+
+    def places(self, random: np.random.Generator) -> np.ndarray:
+        """int64 `[count]`: every image once, in order, then the further copies.
+
+        So the first view of an image does not depend on which others are repeated.
+        """
+        images = np.arange(len(self.whole))
+        order = random.permutation(len(images))
+        ends = np.cumsum(self.shares[order])
+        length = int(ends[-1])
+        start = random.integers(max(length, 1))
+        points = (start + length * np.arange(self.more)) // max(self.more, 1)
+        chosen = order[np.searchsorted(ends, points, "right")]
+        return np.concatenate([images, np.repeat(images, self.whole - 1), np.sort(chosen)])
+
+
+def repeats_of(examples: ExampleTable, threshold: float) -> Repeats | None:
+    """LVIS's repeat factor sampling (arXiv 1908.03195); None for a threshold of 0.
+
+    A class in a share f of the images has the factor max(1, sqrt(threshold / f)), and an image the largest factor of
+    its classes, 1 without boxes.
+    """
+    if not threshold:
+        return None
+    images = np.repeat(np.arange(len(examples)), examples.counts)
+    labels = int(examples.labels.max(initial=0)) + 1
+    image, label = np.divmod(np.unique(images * labels + examples.labels), labels)  # each class of an image once
+    share = np.bincount(label, minlength=labels) / len(examples)
+    of_class = np.sqrt(threshold / np.where(share, share, 1.0))
+    factors = np.ones(len(examples))
+    np.maximum.at(factors, image, of_class[label])
+    return Repeats(factors)
+
+
+def class_weights_of(weights: LossWeights, source: DataSet) -> LossWeights:
+    """Weights with numbers in place of `inverse`; `InputError` if there is not a number for each class."""
+    given, classes = weights.class_weight, source.num_classes
+    if given == "inverse":
+        counts = np.bincount(source.examples.labels, minlength=classes)
+        return dataclasses.replace(weights, class_weight=inverse_weights(counts))
+    if given != "none" and len(given) != classes:
+        raise InputError(
+            f"loss.class_weight has {len(given)} number(s), and {source.origin} has {classes} classes (labels 0 to "
+            f"{classes - 1}); give one number for each of them, or inverse."
+        )
+    return weights
+
+
+def inverse_weights(counts: np.ndarray) -> tuple[float, ...]:
+    """The mean count of the classes with boxes over each one's own, within 0.1 to 10; 1 for classes without boxes."""
+    used = counts > 0
+    mean = counts[used].mean() if used.any() else 1.0
+    weight = np.clip(mean / np.maximum(counts, 1), LEAST, MOST)
+    return tuple(np.where(used, weight, 1.0).tolist())
+
+
+def rare_notes(repeats: Repeats | None, weights: LossWeights, source: DataSet) -> list[str]:
+    """What a run says about both."""
+    found = []
+    if repeats:
+        most = int((repeats.whole + (repeats.shares > 0)).max())
+        copies = f"{repeats.count} views of {len(source.examples)} images, up to {most} of one"
+        found.append(f"data.repeat_threshold gives an epoch {copies}")
+    if not isinstance(weights.class_weight, str):
+        used = np.unique(source.examples.labels).tolist()
+        by_weight = sorted((weights.class_weight[label], source.label_names.get(label, str(label))) for label in used)
+        (least, light), (most_of_all, heavy) = by_weight[0], by_weight[-1]
+        found.append(f"loss.class_weight goes from {least:.3g} ({light}) to {most_of_all:.3g} ({heavy})")
+    return found
