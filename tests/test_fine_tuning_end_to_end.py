@@ -63,6 +63,7 @@ def done(found):
 
 
 def trained(call, weights, folder, layout="coco"):
+    """Trains, on made data in `folder`; the command without what makes it short and without weights."""
     root = LAYOUTS[layout](folder / "data", made_layouts.made(train=8, val=3))
     command = ["train.py", "--config=finetune_custom", f"--config.data.root={root}", f"--workdir={folder / 'run'}"]
     said = done(call(*command, f"--config.init={weights}", *SHORT))
