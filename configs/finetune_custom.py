@@ -1,11 +1,12 @@
-"""Fine-tuning YOLOS-S on your own COCO-format annotations; no published AP, the data is yours.
+"""Fine-tuning on your own data, in any layout, from weights that you name; no published AP, the data is yours.
 
 python -m yolos_jax.programs.check_data --config configs/finetune_custom.py --config.data.root=data/mine
 python train.py --config configs/finetune_custom.py --workdir runs/mine --config.data.root=data/mine \
-    --config.init=runs/s
+    --config.init=hustvl/yolos-small
 
-`--config.init`: COCO weights (a checkpoint of ours or a Hugging Face folder), or a converted DeiT. Classes and
-their names come from the annotations; the last layer of the class head starts fresh if their number differs.
+`--config.init`: COCO weights (a checkpoint of ours, a Hugging Face folder or hub id), or a ViT such as DeiT. The model
+is theirs: what is stated of `model.` must fit them. With --config.init=from_nothing it is S. Classes and their names
+come from the annotations; the last layer of the class head starts fresh if their number differs.
 A run has 50 epochs, and at least 4,000 steps: few images are seen more often. It ends when 20 evaluations in a row,
 each an epoch or 200 steps after the last, have brought nothing better.
 One GPU of 16 GB or more, or a few. On one GPU a batch is computed in two parts of 4 images (docs/training.md has the
@@ -18,7 +19,7 @@ from yolos_jax.config.recipes import detection_recipe
 
 
 def get_config() -> ConfigDict:
-    config = detection_recipe("s")
+    config = detection_recipe("s", from_init=True)
     config.model.num_classes = 0  # derived
     config.data.update(root="data/mine", train_split="train", val_split="val", categories="contiguous", buckets=0)
     config.train.update(batch_size=8, accumulate=2, epochs=50, least_steps=4000, patience=20, ema=0.999)

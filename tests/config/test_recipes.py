@@ -50,11 +50,12 @@ def data(tmp_path_factory):
 def micro(name):
     """A recipe's config at a size that a test can train."""
     config = load_recipe(name)
+    wanted = read_recipe(config, DetectionConfig).model
     config.model.update(SMALL)
     for grid in ("init_pe_size", "mid_pe_size"):
-        if config.model[grid] is not None:
+        if getattr(wanted, grid) is not None:
             config.model[grid] = (64, 96)
-    patch = config.model.patch_size
+    patch = wanted.patch_size
     config.data.update(short_side=3 * patch, max_side=6 * patch, max_images=0, buckets=1, workers=0)
     if config.data.scales:
         config.data.update(scales=(2 * patch, 3 * patch), crop_sides=(3 * patch, 4 * patch), crop_range=(32, 64))
@@ -96,7 +97,7 @@ def test_recipes_of_the_paper(name):
     module = importlib.import_module(f"configs.{name}")
     config, tiny = module.get_config(), name == "yolos_ti"
     variant = {"yolos_s_200": "s"}.get(name, name.removeprefix("yolos_"))
-    assert dict(config.model) == VARIANTS[variant].to_dict() | dataclasses.asdict(Compute())
+    assert dict(config.model) == VARIANTS[variant].to_dict() | dataclasses.asdict(Compute()) | {"from_init": "no"}
     assert (config.train.epochs, config.optimizer.learning_rate) == ((300, 5e-5) if tiny else (150, 2.5e-5))
     assert (config.train.batch_size, config.train.images_per_replica) == ((16, 2) if tiny else (8, 1))
     assert config.data.scales == tuple(range(256, 609, 16) if tiny else range(480, 801, 16))

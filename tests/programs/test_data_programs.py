@@ -106,8 +106,9 @@ def test_a_missing_validation_split(tmp_path, call):
     code, _, error = call("check_data", *SMALL, f"--config.data.root={root}")
     assert code == 2 and "eval.every_epochs=0" in error and "the val split, set by data.val_split" in error
     batch = "--config.train.accumulate=1", "--config.train.batch_size=8"  # for the 8 devices of a test
+    batch += ("--config.init=from_nothing",)
     code, _, error = call("train", *SMALL, *batch, f"--config.data.root={root}", f"--workdir={tmp_path / 'w'}")
-    assert code == 2 and "--config.eval.every_epochs=0 to train without" in error
+    assert code == 2 and "or train without evaluation: --config.eval.every_epochs=0 --config.train.patience=0" in error
     code, text, _ = call("check_data", *SMALL, f"--config.data.root={root}", "--config.eval.every_epochs=0")
     assert code == 0 and "so none is needed" in text and "val:" not in text
 

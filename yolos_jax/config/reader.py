@@ -8,9 +8,20 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
-from yolos_jax.config.recipes import CONFIGS, DETECTION, SETTINGS, Config, Recipe, require, task_of
+from yolos_jax.config.recipes import (
+    ARCHITECTURE,
+    CONFIGS,
+    DETECTION,
+    SETTINGS,
+    Config,
+    DetectionConfig,
+    Recipe,
+    require,
+    task_of,
+)
 from yolos_jax.config.values import Declared
 from yolos_jax.errors import InputError, shown
+from yolos_jax.model.config import VARIANTS
 from yolos_jax.setting import AUGMENTED, NEVER, YES, Setting
 
 Table = Mapping[str, Declared]
@@ -20,8 +31,8 @@ C = TypeVar("C", bound=Config)
 def read_recipe(recipe: Recipe, kind: type[C]) -> C:
     """The complete and checked config of a recipe: a ConfigDict, nested dicts, or a config already.
 
-    Keys that the recipe lacks have their defaults. An `InputError` says that it is a recipe of the other task, or
-    names a key that is no setting, or a value that its setting does not accept.
+    Keys that the recipe lacks have their defaults, or what `model.from_init` gives them. An `InputError` says that it
+    is a recipe of the other task, or names a key that is no setting, or a value that its setting does not accept.
     """
     if isinstance(recipe, kind):
         return recipe
@@ -32,12 +43,31 @@ def read_recipe(recipe: Recipe, kind: type[C]) -> C:
     for key in found:
         if key not in table:
             raise InputError(unknown(key, table))
+    found = _of_variant(found) | found
     values = {key: setting.check(found.get(key, setting.default)) for key, setting in table.items()}
     groups: dict[str, Any] = {key: value for key, value in values.items() if "." not in key}
     for section in sections(table):
         inside = {key.partition(".")[2]: value for key, value in values.items() if key.startswith(f"{section}.")}
         groups[section] = type(getattr(kind(), section))(**inside)
     return kind(**groups)
+
+
+def _of_variant(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The architecture of the variant that `model.from_init` names, by key; nothing without one."""
+    model = VARIANTS.get(str(found.get("model.from_init")))
+    return {} if model is None else {f"model.{name}": getattr(model, name) for name in ARCHITECTURE}
+
+
+def stated_architecture(recipe: Recipe) -> tuple[str, ...]:
+    """Names of what a detector's recipe itself says of the architecture, which `model.from_init` does not touch.
+
+    A config that has been read has all of it; what differs from the variant counts there.
+    """
+    found = flat(recipe, SETTINGS[DETECTION])
+    usual = _of_variant(found) if isinstance(recipe, DetectionConfig) else {}
+    keys = [f"model.{name}" for name in ARCHITECTURE]
+    stated = [key for key in keys if key in found and (key not in usual or found[key] != usual[key])]
+    return tuple(key.removeprefix("model.") for key in stated)
 
 
 def read_any(recipe: Recipe) -> Config:

@@ -18,12 +18,13 @@ from yolos_jax.datasets.settings import AmountSettings, AnnotationSettings, Spli
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.settings import EvaluationSettings
 from yolos_jax.model.classifier_config import ClassifierSettings, classifier_variant
-from yolos_jax.model.config import ArchitectureSettings, Compute, ComputeSettings, variant
+from yolos_jax.model.config import VARIANTS, ArchitectureSettings, Compute, ComputeSettings, variant
 from yolos_jax.objective.weights import LossWeights
 from yolos_jax.setting import KEY, YES, part, redeclared, setting
 from yolos_jax.training.settings import CheckpointSettings, OptimizerSettings, RunSettings, ScheduleSettings
 
 DETECTION, CLASSIFICATION = "detection", "classification"
+OWN = "no"  # `model.from_init` of a recipe that states its architecture
 PRECISIONS = ("default", "high", "highest", "float32", "bfloat16", "tensorfloat32")
 
 
@@ -42,6 +43,16 @@ class CommonConfig:
 @dataclasses.dataclass(frozen=True)
 class DetectorModel(Compute, ArchitectureSettings):
     """`model.` of a detector."""
+
+    from_init: str = setting(
+        OWN, "leave the architecture to the weights of init: those settings of it that the recipe does not state are "
+        "theirs, and this variant's where init is random; no: the recipe states them", choices=(OWN, *VARIANTS),
+        resume=YES,
+    )  # fmt: skip
+
+
+# What `model.from_init` leaves to the weights; the number of classes is the data's.
+ARCHITECTURE = tuple(each.name for each in dataclasses.fields(ArchitectureSettings) if each.name != "num_classes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +76,8 @@ class DetectionConfig(CommonConfig):
     init: str = setting(
         "reference", "starting weights: a checkpoint folder, a Hugging Face folder or hub id, .safetensors or .pth (of "
         "YOLOS, or of a ViT such as DeiT); or random ones: reference (the reference's, meant to be followed by DeiT's) "
-        "or from_nothing (ours, which learn without pre-training)", path=True, resume=YES, host=True,
+        "or from_nothing (ours, which learn without pre-training); empty: to be given", path=True, resume=YES,
+        host=True,
         also=("weights", "pretrained", "checkpoint"),
     )  # fmt: skip
     matcher: str = setting(
@@ -210,9 +222,18 @@ def require(config: Recipe, task: str) -> None:
         raise InputError(f"the recipe trains a {what}; give it to {program}.")
 
 
-def detection_recipe(name: str = "ti") -> ConfigDict:
-    """The settings for a named variant of the model, as the reference trains it."""
-    return _recipe(DETECTION, part(variant(name), ArchitectureSettings))
+def detection_recipe(name: str = "ti", from_init: bool = False) -> ConfigDict:
+    """The settings for a named variant of the model, as the reference trains it.
+
+    With `from_init`, the architecture is left to the weights of `init`, which must be given; what a recipe then states
+    of it must be theirs. The variant is built where `init` is random.
+    """
+    config = _recipe(DETECTION, part(variant(name), ArchitectureSettings))
+    if from_init:
+        for key in ARCHITECTURE:
+            del config.model[key]
+        config.model.from_init, config.init = name, ""
+    return config
 
 
 def pretraining_recipe(name: str = "ti") -> ConfigDict:

@@ -19,7 +19,7 @@ from yolos_jax.evaluation.validation_loss import ValidationLoss
 from yolos_jax.images.sequence import Geometry
 from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.config import Compute, YolosConfig
-from yolos_jax.model.postprocess import postprocess
+from yolos_jax.model.postprocess import check_nms, postprocess, suppressed
 from yolos_jax.model.yolos import abstract, apply_on
 
 
@@ -27,7 +27,7 @@ class Evaluation(NamedTuple):
     """Result of an evaluation."""
 
     metrics: dict[str, float]  # the 12 numbers by name; those of the data's own layout, and the loss where it is wanted
-    results: list[dict[str, Any]]  # of a COCO results file, all queries of all images; in the primary process only
+    results: list[dict[str, Any]]  # of a COCO results file, all queries of all images that stay; in the primary process
     skipped: list[str]  # a sentence for each unreadable image, which is scored as if nothing had been found in it
     categories: CategoryScores | None = None  # each category's numbers; in the primary process only
 
@@ -56,6 +56,7 @@ class Evaluator:
       buckets: most token counts to compile for.
       query_block: see `model.config.Compute`.
       loss: computes a loss of the same images, too; `metrics` then have it.
+      nms: see `postprocess.suppressed`.
 
     Attributes:
       model, source: the arguments.
@@ -72,7 +73,10 @@ class Evaluator:
         buckets: int = 4,
         query_block: int = Compute.query_block,
         loss: ValidationLoss | None = None,
+        nms: float | None = None,
     ):
+        check_nms(nms)
+        self._nms = nms
         self.model = model
         self._loss = loss
         self.source = source
@@ -140,6 +144,9 @@ class Evaluator:
                 scores, labels, boxes, *outputs = found
                 if summed is not None:
                     summed.add(index, *outputs)
+                if self._nms is not None:
+                    stay = suppressed(scores, labels, boxes, self._nms)
+                    scores, labels, boxes = scores[stay], labels[stay], boxes[stay]
                 results.extend(to_results(image_ids[index], scores, category[labels], boxes))
 
         skipped = self.detect(params, take, cancelled)

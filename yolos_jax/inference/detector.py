@@ -19,7 +19,7 @@ from yolos_jax.inference.detections import Detections
 from yolos_jax.inference.loading import check_whole, geometry_for, load_model
 from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.config import Compute
-from yolos_jax.model.postprocess import postprocess
+from yolos_jax.model.postprocess import check_nms, postprocess, suppressed
 from yolos_jax.model.yolos import Outputs, abstract, apply, apply_on
 from yolos_jax.training.checkpoint_files import Meta
 
@@ -52,9 +52,17 @@ class Detector:
     """Detects in images of any size and kind; made by `Detector.load`."""
 
     def __init__(
-        self, params: dict, meta: Meta, short_side: int | None = None, max_side: int | None = None, batch_size: int = 1
+        self,
+        params: dict,
+        meta: Meta,
+        short_side: int | None = None,
+        max_side: int | None = None,
+        batch_size: int = 1,
+        nms: float | None = None,
     ):
         """See `load`; `params` and `meta` as `load_model` returns them."""
+        check_nms(nms)
+        self.nms = nms
         check_whole("batch_size", batch_size)
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
@@ -83,6 +91,7 @@ class Detector:
         max_side: int | None = None,
         batch_size: int = 1,
         compilation_cache: str | Path = AUTO,
+        nms: float | None = None,
     ) -> "Detector":
         """Loads one of our checkpoint folders, a Hugging Face folder, or a model on the hub.
 
@@ -96,6 +105,8 @@ class Detector:
           max_side: most pixels of the long side; by default in proportion (1333 for 800).
           batch_size: most images at a time.
           compilation_cache: where compiled programs are kept, see `compiled.keep_compiled`; "off" leaves jax as it is.
+          nms: a detection that overlaps a better one of its class by an IoU above this, 0..1, is left out; by default
+            none is.
 
         Raises:
           InputError: nothing usable there.
@@ -103,7 +114,7 @@ class Detector:
         note = keep_compiled(compilation_cache)
         if note:
             warnings.warn(note, stacklevel=2)
-        return cls(*load_model(path), short_side, max_side, batch_size)
+        return cls(*load_model(path), short_side, max_side, batch_size, nms)
 
     @property
     def params(self) -> dict:
@@ -207,7 +218,7 @@ class Detector:
     def _detections(
         self, scores: np.ndarray, labels: np.ndarray, boxes: np.ndarray, size: tuple[int, int], threshold: Any
     ) -> Detections:
-        order = np.argsort(-scores, kind="stable")
+        order = suppressed(scores, labels, boxes, self.nms)
         order = order[scores[order] >= threshold]
         labels = labels[order]
         names = [self.label_names.get(int(label), str(label)) for label in labels]

@@ -194,7 +194,7 @@ def opened(args: Any, config: Any, *names: str) -> tuple[dict, Any, Any]:
     from yolos_jax.tasks.detection import evaluator_for
 
     say(keep_compiled(config.eval.compilation_cache))
-    return evaluator_for(config, args.checkpoint)
+    return evaluator_for(args.recipe, args.checkpoint)
 
 
 def refuse_existing(out: Path, overwrite: bool, *names: str) -> None:

@@ -37,8 +37,11 @@ def main() -> None:
     if args.show:
         make_folder(Path(args.show_to).parent)
 
+    from yolos_jax.tasks.architecture import settle
     from yolos_jax.tools import survey
 
+    if config.init:  # without weights to look at, the recipe's own architecture says what becomes of images
+        config = settle(args.recipe)
     problems: list[survey.Problem] = []
     try:
         look(config, args, problems)

@@ -14,7 +14,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from yolos_jax.config.reader import Table, assign, flat, read_any, unknown
-from yolos_jax.config.recipes import DETECTION, SETTINGS, require, task_of
+from yolos_jax.config.recipes import ARCHITECTURE, DETECTION, OWN, SETTINGS, require, task_of
 from yolos_jax.errors import InputError, check_path
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -40,6 +40,11 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--short-side", type=int, help="pixels of the short side (default: as trained, else 800)")
         self.add_argument("--max-side", type=int, help="most pixels of the long side (default: in proportion)")
 
+    def add_nms_flag(self) -> None:
+        """Adds non-maximum suppression, which is off by default."""
+        text = "leave out detections that overlap a better one of their class by more than this IoU (default: none)"
+        self.add_argument("--nms", type=_share, metavar="IOU", help=text)
+
     def parse(self) -> argparse.Namespace:
         """The flags of this process's command line."""
         collect_seldom()
@@ -51,6 +56,16 @@ class Parser(argparse.ArgumentParser):
         for name, value in vars(args).items():  # a shell leaves `--workdir=~/runs` as it is
             setattr(args, name, _at_home(value))
         return args
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number within 0..1")
+    return value
 
 
 def collect_seldom() -> None:
@@ -88,22 +103,27 @@ class RecipeParser(Parser):
 
     Args:
       tasks: what recipes may train; the first one is assumed where no recipe of them is named.
+      recorded: take the recipe that the checkpoint of the flag `--checkpoint` records where none is named.
     """
 
-    def __init__(self, description: str | None, tasks: tuple[str, ...] = (DETECTION,)):
-        super().__init__(description, "%(prog)s --config RECIPE [FLAGS] [--config.KEY=VALUE ...]")
+    def __init__(self, description: str | None, tasks: tuple[str, ...] = (DETECTION,), recorded: bool = False):
+        first = "--checkpoint CHECKPOINT [--config RECIPE]" if recorded else "--config RECIPE"
+        super().__init__(description, f"%(prog)s {first} [FLAGS] [--config.KEY=VALUE ...]")
         text = "the recipe: a file, or a name such as yolos_s; RECIPE:TEXT passes TEXT to its get_config"
-        self.add_argument("--config", required=True, metavar="RECIPE", help=text)
+        text += "; by default the checkpoint's" if recorded else ""
+        self.add_argument("--config", required=not recorded, metavar="RECIPE", help=text)
+        self._recorded = recorded
         self.add_argument("--list", action=ListRecipes, nargs=0, help="name the recipes, a line each, and exit")
         self.tasks = tasks
         self._loaded: dict[str, ConfigDict] = {}  # a recipe's code runs once
         named = self._named()
         self.declared = SETTINGS[tasks[0] if named is None else task_of(named)]
         values = {} if named is None else flat(named, self.declared)
+        left = {f"model.{name}" for name in ARCHITECTURE if values.get("model.from_init", OWN) != OWN} - values.keys()
         group = self.add_argument_group("settings of the recipe")
         for key, found in self.declared.items():
-            value = values.get(key, found.default)
-            text = f"{found.setting.meaning} (default {value!r})".replace("%", "%%")
+            default = "that of the weights" if key in left else repr(values.get(key, found.default))
+            text = f"{found.setting.meaning} (default {default})".replace("%", "%%")
             how: dict[str, Any] = {"metavar": "VALUE", "default": argparse.SUPPRESS}
             if found.type is bool:
                 how |= {"nargs": "?", "const": "True"}
@@ -114,19 +134,22 @@ class RecipeParser(Parser):
 
     def _named(self) -> ConfigDict | None:
         """The recipe that the command line names; None without one of these tasks that can be read."""
-        words = sys.argv[1:]
-        named = [word.removeprefix("--config=") for word in words if word.startswith("--config=")]
-        named += [after for word, after in itertools.pairwise(words) if word == "--config"]
+        named = _words_of("--config")
+        checkpoint = _words_of("--checkpoint") if self._recorded else []
         try:
-            recipe = self._load(named[-1]) if named else None
+            recipe = self._load(named[-1] if named else None, checkpoint[-1] if checkpoint else "")
         except InputError:  # which is reported when the flags are read
             return None
         return recipe if recipe is not None and task_of(recipe) in self.tasks else None
 
-    def _load(self, name: str) -> ConfigDict:
-        if name not in self._loaded:
-            self._loaded[name] = load_recipe(name)
-        return self._loaded[name]
+    def _load(self, name: str | None, checkpoint: str) -> ConfigDict | None:
+        """The recipe of that name, else the one that a checkpoint records; None if neither is named."""
+        if name is None and not checkpoint:
+            return None
+        key = f"the recipe of {checkpoint}" if name is None else name
+        if key not in self._loaded:
+            self._loaded[key] = load_recipe(name) if name is not None else recorded_recipe(_at_home(checkpoint))
+        return self._loaded[key]
 
     def add_process_flags(self) -> None:
         """Adds the flags of programs that run in several processes, for `launch.join`."""
@@ -137,19 +160,25 @@ class RecipeParser(Parser):
         self.add_argument("--distributed", choices=("auto", "on", "off"), default="auto", help=text)
 
     def parse_recipe(self) -> tuple[argparse.Namespace, Any]:
-        """(the flags, the config of the recipe with the settings of the command line)."""
+        """(the flags, the config of the recipe with the settings of the command line).
+
+        The flag `recipe` is the same before it was completed: it tells what was stated.
+        """
         if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
             # Threads of the CPU client: callbacks that wait for each other must not use them up.
             os.environ.setdefault("NPROC", "32")
         logging.set_verbosity(logging.FATAL)  # libraries log errors that they also raise
         args = self.parse()
         try:
-            config = self._load(args.config)
+            config = self._load(args.config, getattr(args, "checkpoint", ""))
+            if config is None:
+                self.error("name a recipe with --config, or a checkpoint that records one")
             if task_of(config) not in self.tasks:
                 require(config, self.tasks[0])
             for name, text in vars(args).items():
                 if name.startswith("config."):
                     assign(config, name.removeprefix("config."), text)
+            args.recipe = config
             return args, read_any(config)
         except InputError as error:
             self.error(str(error))
@@ -166,6 +195,36 @@ def recipe_files() -> dict[str, Path]:
     folders = [*RECIPES, *(place / "paper" for place in RECIPES)]
     files = [file for folder in folders for file in sorted(folder.glob("*.py")) if file.stem != "__init__"]
     return {file.stem: file for file in files}
+
+
+def _words_of(flag: str) -> list[str]:
+    """What the command line gives to a flag."""
+    words = sys.argv[1:]
+    joined = [word.removeprefix(f"{flag}=") for word in words if word.startswith(f"{flag}=")]
+    return joined + [after for word, after in itertools.pairwise(words) if word == flag]
+
+
+def recorded_recipe(checkpoint: str) -> ConfigDict:
+    """The config that a checkpoint's run had; `InputError` for a checkpoint that records none.
+
+    Settings that there are no more are left out, which is said.
+    """
+    from yolos_jax.training import checkpoint_files
+    from yolos_jax.weights import checkpoints, hub_model
+
+    check_path(checkpoint)
+    path = Path(checkpoint)
+    foreign = hub_model(checkpoint) or path.is_file() or (path / "config.json").is_file()
+    found = checkpoints.recorded_recipe(path) if checkpoint_files.steps(path) or not foreign else None
+    if found is None:
+        why = "it is not of a run: converted weights, a Hugging Face folder, or a model on the hub"
+        raise InputError(f"{checkpoint} records no recipe ({why}); name one with --config.")
+    table = SETTINGS[task_of(found)]
+    for key in [key for key in flat(found, table) if key not in table]:
+        section, _, name = key.rpartition(".")
+        del (found[section] if section else found)[name]
+        say(f"the recipe of {checkpoint} has {key}, which is no setting any more; it is left out")
+    return ConfigDict(found)
 
 
 def load_recipe(name: str) -> ConfigDict:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yolos_jax.config.reader import read_recipe
-from yolos_jax.config.recipes import DetectionConfig
+from yolos_jax.config.recipes import OWN, DetectionConfig
 from yolos_jax.errors import InputError, check_empty, clear_errors
 from yolos_jax.programs.command_line import Parser, load_recipe
 
@@ -36,6 +36,8 @@ def wanted_model(args: argparse.Namespace) -> "tuple[YolosConfig | None, bool]":
     if args.config is None:
         return None, False
     config = read_recipe(load_recipe(args.config), DetectionConfig)
+    if config.model.from_init != OWN:
+        return None, False
     return recipe.model_of(config, COCO_CLASSES), config.model.num_classes == 0
 
 

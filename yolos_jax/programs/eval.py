@@ -1,13 +1,17 @@
-"""Evaluates a checkpoint on a COCO folder or a TFDS directory: the 12 numbers, metrics.json, a COCO results file.
+"""Evaluates a checkpoint: COCO's 12 numbers, metrics.json, a COCO results file.
 
-python eval.py --config configs/yolos_s.py --checkpoint runs/s --config.data.root=data/coco
+python eval.py --checkpoint runs/s
+python eval.py --config configs/yolos_s.py --checkpoint hustvl/yolos-small --config.data.root=data/coco --out out/
 
-The checkpoint is a folder of ours (RUN/best is the best of a run), or a Hugging Face folder. With a recipe of
-pretrain.py it is a classifier's, of which top-1 and top-5 are computed.
+The checkpoint is a folder of ours (RUN/best is the best of a run), a Hugging Face folder, or a model on the hub. Recipe
+and data are those that a run's checkpoint records; others need --config. Of a classifier, which pretrain.py trained,
+top-1 and top-5 are computed.
 """
 
 import argparse
+import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +19,8 @@ from yolos_jax.config import recipes
 from yolos_jax.distributed import launch
 from yolos_jax.errors import InputError, clear_errors, make_folder
 from yolos_jax.programs.command_line import RecipeParser, say
+
+SAME = 1e-3  # difference up to which a number of an evaluation that is repeated, on another device, is the same
 
 
 class Scoring(NamedTuple):
@@ -27,14 +33,16 @@ class Scoring(NamedTuple):
 
 def main() -> None:
     """Parses the command line and evaluates."""
-    parser = RecipeParser(__doc__, (recipes.DETECTION, recipes.CLASSIFICATION))
+    parser = RecipeParser(__doc__, (recipes.DETECTION, recipes.CLASSIFICATION), recorded=True)
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder, Hugging Face folder, or hub id")
-    parser.add_argument("--out", help="folder for metrics.json and results.json (default CHECKPOINT/eval-STEP)")
+    text = "folder for metrics.json and results.json (default CHECKPOINT/eval-STEP; with --nms, another one beside it)"
+    parser.add_argument("--out", help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace the numbers of an earlier evaluation")
     text = "also write what the detections are like, as figures and tables (default folder: OUT/plots)"
     parser.add_argument("--plots", nargs="?", const="", metavar="FOLDER", help=text)
     text = "score from which a detection counts in --plots' confusion matrix and worst images (default 0.5)"
     parser.add_argument("--threshold", type=float, default=0.5, help=text)
+    parser.add_nms_flag()
     parser.add_process_flags()
     args, config = parser.parse_recipe()
     with launch.guarded(), clear_errors():
@@ -52,10 +60,13 @@ def evaluate_checkpoint(args: argparse.Namespace, config: recipes.Config) -> Non
     processes = Processes()
     with processes.only_primary_prints():
         say(keep_compiled(config.eval.compilation_cache))
-        params, meta, evaluator = processes.agree(task.evaluator_for, config, args.checkpoint)
-        out = Path(args.out or Path(args.checkpoint) / f"eval-{meta.step}")
+        if args.config is None:
+            processes.agree(refuse_gone, args, config)
+        params, meta, evaluator = processes.agree(task.evaluator_for, args.recipe, args.checkpoint)
+        suffix = "" if args.nms is None else f"-nms{args.nms:g}"
+        out = Path(args.out or Path(args.checkpoint) / f"eval-{meta.step}{suffix}")
         plots = None if args.plots is None else Path(args.plots or out / "plots")
-        processes.on_primary(make_folders, out, plots, args.overwrite)
+        earlier = processes.on_primary(make_folders, out, plots, args.overwrite)
         source = evaluator.source
         data = task.facts_of(source)
         refuse_unequal(processes.allgather(run_facts(config, data) | {"step": meta.step}))
@@ -66,8 +77,11 @@ def evaluate_checkpoint(args: argparse.Namespace, config: recipes.Config) -> Non
             print(f"skipped: {skipped}")
         print(result.text())
         facts = {"checkpoint": args.checkpoint, "step": meta.step, "data": config.data.val_split}
-        processes.on_primary(result.write, out, facts | {"images": data["images"]})
-        print(f"{data['images']} images scored, {len(result.skipped)} of them unreadable; written to {out}")
+        facts |= {"images": data["images"]}
+        facts |= {"nms": args.nms} if recipes.task_of(config) == recipes.DETECTION else {}
+        processes.on_primary(write, out, result, facts, earlier)
+        where = f"written to {out}" if earlier is None else f"the numbers in {out} stay"
+        print(f"{data['images']} images scored, {len(result.skipped)} of them unreadable; {where}")
         if plots is not None:
             processes.on_primary(plot, plots, source, result, args.threshold, meta.step)
 
@@ -77,8 +91,8 @@ def scoring_of(args: argparse.Namespace, config: recipes.Config) -> Scoring:
     if recipes.task_of(config) == recipes.CLASSIFICATION:
         from yolos_jax.tasks.classification.task import class_evaluator_for, class_facts
 
-        if args.plots is not None:
-            raise InputError("--plots shows what detections are like; a classifier has none.")
+        if args.plots is not None or args.nms is not None:
+            raise InputError("--plots and --nms are about detections; a classifier has none.")
         return Scoring(class_evaluator_for, class_facts, lambda source: ())
 
     from yolos_jax.tasks.detection import data_facts, evaluator_for, scoring_notes
@@ -88,12 +102,36 @@ def scoring_of(args: argparse.Namespace, config: recipes.Config) -> Scoring:
         raise InputError(f"{args.checkpoint} is on the hub; say with --out where its numbers go.")
     if not 0 <= args.threshold <= 1:
         raise InputError(f"--threshold is {args.threshold:g}; it must be within 0..1.")
-    return Scoring(evaluator_for, data_facts, scoring_notes)
+    return Scoring(partial(evaluator_for, nms=args.nms), data_facts, scoring_notes)
 
 
-def make_folders(out: Path, plots: Path | None, overwrite: bool) -> None:
-    """`InputError` if the folders hold numbers already or cannot be written, or if matplotlib is missing."""
-    files = [out / "metrics.json", out / "results.json"]
+def refuse_gone(args: argparse.Namespace, config: recipes.Config) -> None:
+    """`InputError` if the data that the checkpoint records are not where they were."""
+    data: Any = config.data
+    named = {name: getattr(data, name, "") for name in ("val_annotations", "val_images")}
+    if not all(named.values()):  # what is not named is found from the root
+        named["root"] = data.root
+    for name, path in named.items():
+        given = f"config.data.{name}" in vars(args)
+        if path and not given and not Path(path).exists():
+            raise InputError(
+                f"the recipe that {args.checkpoint} records has data.{name} {path}, and nothing is there any more; say "
+                f"where it is now with --config.data.{name}."
+            )
+
+
+def make_folders(out: Path, plots: Path | None, overwrite: bool) -> dict[str, Any] | None:
+    """The numbers of an earlier evaluation, to which figures are added; None if numbers are to be written.
+
+    `InputError` if the folders hold already what is to be written, or cannot be written, or if matplotlib is missing.
+    """
+    file, earlier = out / "metrics.json", None
+    if plots is not None and not overwrite and file.exists():
+        try:
+            earlier = dict(json.loads(file.read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{file} cannot be read ({error}); give another folder, or --overwrite.") from error
+    files = [] if earlier else [file, out / "results.json"]
     if plots is not None:
         files.append(plots / "summary.json")
     for file in files:
@@ -105,6 +143,23 @@ def make_folders(out: Path, plots: Path | None, overwrite: bool) -> None:
 
         new_figure(1, 1)
         make_folder(plots)
+    return earlier
+
+
+def write(out: Path, result: Any, facts: dict[str, Any], earlier: dict[str, Any] | None) -> None:
+    """Writes the numbers; those of an earlier evaluation stay, and `InputError` if they are of another one."""
+    if earlier is None:
+        result.write(out, facts)
+        return
+    now = result.metrics | {name: facts[name] for name in ("step", "images", "nms")}
+    for name, value in now.items():
+        before = earlier.get(name)
+        numbers = isinstance(before, int | float) and isinstance(value, int | float)
+        if before != value and not (numbers and abs(before - value) <= SAME):
+            raise InputError(
+                f"{out}/metrics.json is of another evaluation ({name} {before} against {value}); give another folder "
+                "with --out, or --overwrite."
+            )
 
 
 def plot(folder: Path, source: Any, result: Any, threshold: float, step: int) -> None:

@@ -51,6 +51,7 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument("--no-draw", action="store_true", help="write no drawn copies")
     parser.add_argument("--recursive", action="store_true", help="look into the folders in folders, too")
     parser.add_argument("--threshold", type=float, default=0.5, help="lowest score to report (default 0.5)")
+    parser.add_nms_flag()
     parser.add_argument("--batch-size", type=int, default=1, help="most images at a time (default 1)")
     parser.add_argument(
         "--limit", type=int, default=0, help="use only the first images, and frames of each video, up to this number"
@@ -222,7 +223,7 @@ def main() -> None:
     say(keep_compiled(args.compilation_cache))
     for note in (*found.notes, *renamed):
         print(f"note: {note}")
-    detector = Detector.load(args.checkpoint, args.short_side, args.max_side, args.batch_size, OFF)
+    detector = Detector.load(args.checkpoint, args.short_side, args.max_side, args.batch_size, OFF, args.nms)
     with pixel_limit(args.large_images):
         writer = FORMATS[args.format](args.out, detector.names_by_id)
         with contextlib.closing(writer):

@@ -26,11 +26,11 @@ def run_training(description: str | None, task: str) -> None:
     text = "go on although the recipe or the annotations have changed"
     parser.add_argument("--accept_differences", action="store_true", help=text)
     parser.add_process_flags()
-    args, config = parser.parse_recipe()
+    args, _ = parser.parse_recipe()
     with launch.guarded(), clear_errors():
         launch.join(args.coordinator, args.processes, args.process, args.distributed)
         train = yolos_jax.pretrain if task == recipes.CLASSIFICATION else yolos_jax.train
-        outcome = train(config, args.workdir, args.accept_differences)
+        outcome = train(args.recipe, args.workdir, args.accept_differences)
         if outcome.signal:
             sys.exit(128 + outcome.signal)
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from yolos_jax.config.reader import stated_architecture
 from yolos_jax.config.recipes import DetectionConfig, Recipe
 from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.examples import TrainBatch
@@ -31,6 +32,7 @@ from yolos_jax.objective.matching import check_matcher
 from yolos_jax.objective.weights import LossWeights
 from yolos_jax.setting import part
 from yolos_jax.tasks import recipe
+from yolos_jax.tasks.architecture import of_checkpoint, settle
 from yolos_jax.tasks.base import (
     RecipeTask,
     beside_training,
@@ -65,7 +67,7 @@ def train(
       workdir, devices: see `training.loop.train_task`, also for the errors raised.
       accept_differences: go on even if the recipe or the annotations have changed.
     """
-    config = recipe.prepare(config, DetectionConfig)
+    config = settle(config, workdir)
     recipe.keep_programs(config)
     options = options_of(config, accept_differences)
     return loop.train_task(functools.partial(DetectionTask, config), workdir, options, devices)
@@ -207,22 +209,27 @@ def batch_divisors(images_per_replica: int) -> Callable[[TrainBatch], Divisors]:
     return lambda batch: divisors_of(jnp.asarray(batch.count), jnp.asarray(batch.valid), images_per_replica)
 
 
-def evaluate(config: Recipe, checkpoint: str | Path) -> Evaluation:
+def evaluate(config: Recipe, checkpoint: str | Path, nms: float | None = None) -> Evaluation:
     """COCO's 12 numbers of a checkpoint on a recipe's validation split, and its detections.
 
     It turns on jax's compilation cache, see `compiled.keep_compiled` and `eval.compilation_cache`.
     The checkpoint is a folder of ours, a Hugging Face folder, or a model on the hub. `InputError` says what is wrong
-    with the input, or that the checkpoint's model is not the recipe's.
+    with the input, or that the checkpoint's model is not the recipe's. For `nms` see `postprocess.suppressed`.
     """
     recipe.keep_programs(config)
-    params, _, evaluator = evaluator_for(config, checkpoint)
+    params, _, evaluator = evaluator_for(config, checkpoint, nms)
     return evaluator(params)
 
 
-def evaluator_for(config: Recipe, checkpoint: str | Path) -> tuple[dict, Meta, Evaluator]:
-    """A checkpoint's parameters and meta, and what evaluates them as a recipe says."""
+def evaluator_for(config: Recipe, checkpoint: str | Path, nms: float | None = None) -> tuple[dict, Meta, Evaluator]:
+    """A checkpoint's parameters and meta, and what evaluates them as a recipe says.
+
+    A recipe that leaves its architecture to weights (`model.from_init`) takes the checkpoint's.
+    """
+    stated = stated_architecture(config)
     config = recipe.prepare(config, DetectionConfig)
     params, meta = load_model(checkpoint)
+    config = of_checkpoint(config, meta.model, stated)
     model = recipe.model_of(config, meta.model.num_classes)
     check_model(checkpoint, meta.model.differences(model))
     model = dataclasses.replace(model, layer_norm_eps=meta.model.layer_norm_eps)
@@ -231,7 +238,7 @@ def evaluator_for(config: Recipe, checkpoint: str | Path) -> tuple[dict, Meta, E
     turned = meta.extra.get("data", {}).get("turned", "")
     known = Settled(label_names=meta.label_names, by=f"the checkpoint {checkpoint}", exif=turned)
     source = recipe.source_of(config, "val", labels, model.num_classes, known=known)
-    return params, meta, recipe.evaluator_of(config, model, source, data_mesh())
+    return params, meta, recipe.evaluator_of(config, model, source, data_mesh(), nms=nms)
 
 
 def data_facts(source: DataSet) -> dict[str, Any]:

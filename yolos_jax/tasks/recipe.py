@@ -104,8 +104,13 @@ def batching_of(config: Config, mesh: Mesh) -> Batching:
 
 
 def evaluator_of(
-    config: DetectionConfig, model: YolosConfig, source: DataSet, mesh: Mesh, loss: ValidationLoss | None = None
+    config: DetectionConfig,
+    model: YolosConfig,
+    source: DataSet,
+    mesh: Mesh,
+    loss: ValidationLoss | None = None,
+    nms: float | None = None,
 ) -> Evaluator:
-    """What evaluates a model on a data set whose labels are the model's, with a `loss` if one is given."""
+    """What evaluates a model on a data set whose labels are the model's; see `Evaluator` for the rest."""
     geometry, batching = geometry_of(config, model), batching_of(config, mesh)
-    return Evaluator(model, source, geometry, batching, config.data.buckets, config.model.query_block, loss)
+    return Evaluator(model, source, geometry, batching, config.data.buckets, config.model.query_block, loss, nms)

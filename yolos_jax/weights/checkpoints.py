@@ -1,7 +1,10 @@
 """Checkpoints of this package, read and written whole. A run writes its own with `training.saving`."""
 
-from collections.abc import Sequence
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from yolos_jax.errors import InputError, make_folder
 from yolos_jax.model.classifier import abstract_classifier
@@ -52,19 +55,48 @@ def load_detector(directory: str | Path) -> tuple[dict, Meta[YolosConfig]]:
 
 def load_any(directory: str | Path) -> tuple[dict, Meta]:
     """The same of a detector or of an image classifier: `Meta.model` has the type of its config."""
+    path, meta = Path(directory).absolute(), newest_meta(directory)
+    step = newest_step(path)
+    with _readable(path / str(step)):
+        name = "ema" if (path / str(step) / "ema").is_dir() else "params"
+        network = abstract_classifier if isinstance(meta.model, ClassifierConfig) else abstract
+        shapes = network(meta.model)[1]
+        return checkpoint_files.read_arrays(path, step, **{name: shapes})[name], meta
+
+
+def newest_step(directory: str | Path) -> int:
+    """The newest step of a folder; `InputError` if there is none."""
     path = Path(directory).absolute()
     found = checkpoint_files.steps(path)
     if not found:
         what = "holds no checkpoint" if path.is_dir() else "does not exist"
         raise InputError(f"{path} {what}; give the --workdir of a training run or the --out of convert.py.")
+    return found[-1]
+
+
+def newest_meta(directory: str | Path) -> Meta:
+    """What the newest checkpoint of a folder records beside its arrays."""
+    path, step = Path(directory).absolute(), newest_step(directory)
+    with _readable(path / str(step)):
+        return checkpoint_files.read_meta(path, step)
+
+
+def recorded_recipe(directory: str | Path) -> dict[str, Any] | None:
+    """The recipe of the run that wrote a folder's newest checkpoint, as nested dicts; None if there was no run.
+
+    It starts no jax backend, as orbax would, so several processes can be joined afterwards.
+    """
+    path = Path(directory).absolute() / str(newest_step(directory))
+    with _readable(path):
+        return json.loads((path / "meta" / "metadata").read_bytes())["extra"].get("config")
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turns what goes wrong while a checkpoint is read into a sentence."""
     try:
-        meta = checkpoint_files.read_meta(path, found[-1])
-        name = "ema" if (path / str(found[-1]) / "ema").is_dir() else "params"
-        network = abstract_classifier if isinstance(meta.model, ClassifierConfig) else abstract
-        shapes = network(meta.model)[1]
-        return checkpoint_files.read_arrays(path, found[-1], **{name: shapes})[name], meta
+        yield
     except InputError:
         raise
     except Exception as error:  # orbax and tensorstore raise many kinds for a damaged folder
-        why = checkpoint_files.reason(error)
-        raise InputError(f"the checkpoint {path}/{found[-1]} cannot be read ({why}).") from error
+        raise InputError(f"the checkpoint {path} cannot be read ({checkpoint_files.reason(error)}).") from error

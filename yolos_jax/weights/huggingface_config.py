@@ -52,7 +52,7 @@ def read_config(values: Mapping[str, Any], what: str) -> tuple[YolosConfig, dict
             numbers[ours] = whole_number(values.get(name, default), name, 1, most)
         inner = numbers.pop("mlp_width")
         config = YolosConfig(
-            mlp_ratio=_ratio(numbers["width"], inner),
+            mlp_ratio=ratio_of(numbers["width"], inner),
             patch_size=patch,
             num_classes=len(labels),
             init_pe_size=size,
@@ -166,7 +166,7 @@ def _pair(value: Any, name: str) -> tuple[int, int]:
     return first, second
 
 
-def _ratio(width: int, inner: int) -> float:
+def ratio_of(width: int, inner: int) -> float:
     """The `mlp_ratio` for which `int(width * ratio)` is `inner`, whatever the quotient rounds to."""
     ratio = inner / width
     return ratio if int(width * ratio) == inner else float(np.nextafter(ratio, np.inf))

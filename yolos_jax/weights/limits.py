@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from yolos_jax.errors import InputError, shown
 
 FLOATS = ("float32", "float16", "bfloat16", "float64")  # what weights may be stored as
@@ -14,6 +16,11 @@ MOST_JSON = 2**23  # bytes of a JSON file
 def plain(name: str) -> str:
     """A foreign tensor's name for an error sentence, escaped where it is odd and cut where it is long."""
     return shown(name)[1:-1]
+
+
+def hollow(shape: Sequence[int]) -> np.ndarray:
+    """An array that has a shape and takes no memory, in place of a tensor whose numbers are not wanted."""
+    return np.broadcast_to(np.float32(0), tuple(shape))
 
 
 def check_floating(dtype: str, shape: Sequence[int], name: str, path: Path) -> None:

@@ -83,7 +83,7 @@ def load_weights(
         config = config or config_of_reference(source.state, what)
         params = from_reference(source.state, config, what)
     elif source.kind == "huggingface":
-        config, names = _huggingface_config(source, config)
+        config, names = config_of_huggingface(source, config)
         params = from_huggingface(source.state, config, what)
         ids = read_category_ids(source.hf_config or {}, config.num_classes, f"the config.json of {what}")
     else:
@@ -96,7 +96,7 @@ def load_weights(
     return LoadedWeights(config, params, names, report, ids, sizes)
 
 
-def _huggingface_config(source: ForeignWeights, wanted: YolosConfig | None) -> tuple[YolosConfig, Names | None]:
+def config_of_huggingface(source: ForeignWeights, wanted: YolosConfig | None) -> tuple[YolosConfig, Names | None]:
     """The config and label names that belong to Hugging Face weights, checked against the wanted config."""
     if source.hf_config is None:
         if wanted is None:

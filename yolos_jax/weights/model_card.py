@@ -8,14 +8,12 @@ from typing import Any, NamedTuple
 
 from yolos_jax.errors import InputError
 from yolos_jax.model.classifier_config import ClassifierConfig
-from yolos_jax.model.config import VARIANTS, YolosConfig
+from yolos_jax.model.config import YolosConfig
 from yolos_jax.weights.hub import hub_name
 from yolos_jax.weights.huggingface_config import PLACEHOLDER
 from yolos_jax.weights.image_processor import Sizes
-from yolos_jax.weights.published import with_classes
+from yolos_jax.weights.published import TITLES, variant_name
 from yolos_jax.weights.tensor_files import read_json_object
-
-_TITLES = {"ti": "YOLOS-Ti", "s": "YOLOS-S", "s_dwr": "YOLOS-S (dWr)", "b": "YOLOS-B"}
 
 
 class Provenance(NamedTuple):
@@ -64,9 +62,9 @@ def detector_card(config: YolosConfig, id2label: Mapping[str, str], sizes: Sizes
     """A detector's README.md: YAML for the hub, then text; `id2label` is that of its `config.json`."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    known = [n for n, variant in VARIANTS.items() if not variant.differences(with_classes(config, variant.num_classes))]
-    variant = known[0] if known else "none of the paper's"
-    title = _TITLES.get(variant, "YOLOS")
+    variant = variant_name(config)
+    title = f"YOLOS-{TITLES[variant]}" if variant else "YOLOS"
+    variant = variant or "none of the paper's"
     data = provenance.data or "not recorded"
     results = [
         EvalResult("object-detection", "custom", data, name, round(value, 6), metric_name=name)

@@ -11,7 +11,7 @@ import numpy as np
 from jax.dtypes import bfloat16
 
 from yolos_jax.errors import InputError, shown
-from yolos_jax.weights.limits import MOST_BYTES, check_floating, plain
+from yolos_jax.weights.limits import MOST_BYTES, check_floating, hollow, plain
 
 _OLDEST_TORCH = (2, 10)  # before it, files could corrupt memory in spite of weights_only (CVE-2026-24747)
 # Entries of training states that hold weights, the one that the method's own evaluations take first: "model" of the
@@ -19,8 +19,10 @@ _OLDEST_TORCH = (2, 10)  # before it, files could corrupt memory in spite of wei
 ENTRIES = ("model", "teacher", "state_dict", "model_ema", "student")
 
 
-def read_pickle(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+def read_pickle(path: Path, shapes: bool = False) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Arrays of any dtype by name, and notes on where they were; unpickles only tensors, containers and `Namespace`.
+
+    With `shapes`, the arrays are `limits.hollow`, and of a zip hardly more is read than its index.
 
     `InputError` if PyTorch is absent, or the file is damaged, unsafe or absurd, or does not hold a state dict.
     """
@@ -39,11 +41,14 @@ def read_pickle(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
         # the reference keeps its command line, a Namespace, beside the weights
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what our own error says, or of what no user can change
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            lazy = shapes and zipfile.is_zipfile(path)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
     except Exception as error:  # torch raises many kinds for a damaged file
         raise InputError(_refusal(path, str(error))) from error
     content, notes = _state_dict(content)
     _check_tensors(content, torch, path)
+    if shapes:
+        return {name: hollow(value.shape) for name, value in content.items()}, notes
     return {name: _to_numpy(value, torch) for name, value in content.items()}, notes
 
 

@@ -3,7 +3,9 @@
 import dataclasses
 from typing import NamedTuple
 
-from yolos_jax.model.config import YolosConfig, variant
+from yolos_jax.model.config import VARIANTS, YolosConfig, variant
+
+TITLES = {"ti": "Ti", "s": "S", "s_dwr": "S (dWr)", "b": "B"}  # of the variants, as the paper writes them
 
 
 class Published(NamedTuple):
@@ -33,3 +35,11 @@ def variant_of(name: str) -> YolosConfig:
 def with_classes(config: YolosConfig, num_classes: int) -> YolosConfig:
     """The same model for another number of classes."""
     return dataclasses.replace(config, num_classes=max(num_classes, 1))
+
+
+def variant_name(config: YolosConfig) -> str | None:
+    """The variant that a model is, whatever its classes; None for any other model."""
+    for name, known in VARIANTS.items():
+        if not known.differences(with_classes(config, known.num_classes)):
+            return name
+    return None

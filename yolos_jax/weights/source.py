@@ -11,7 +11,7 @@ from yolos_jax.weights.hub import download, hub_model
 from yolos_jax.weights.limits import plain
 from yolos_jax.weights.tensor_files import Tensors, read_folder, read_json_object, read_tensors
 
-_VIT_TYPES = ("vit", "deit", "vit_mae")  # transformers' model types that a detector can start from
+VIT_TYPES = ("vit", "deit", "vit_mae")  # transformers' model types that a detector can start from
 _WRAPPERS = ("_orig_mod.", "module.", "model.")
 # How the names of tensors that only a detector has begin, by the kind of source.
 _DETECTOR_NAMES = {
@@ -28,30 +28,31 @@ class ForeignWeights(NamedTuple):
     state: dict[str, np.ndarray]  # float32 arrays under the source's own names
     cast: tuple[str, ...]  # this and `notes`: see `report.Report`
     notes: tuple[str, ...]
-    hf_config: dict[str, Any] | None = None  # the content of a Hugging Face YOLOS `config.json`
+    hf_config: dict[str, Any] | None = None  # the content of a folder's `config.json`, or of that beside YOLOS weights
     processor: dict[str, Any] | None = None  # the content of the `preprocessor_config.json` beside YOLOS weights
 
 
-def read_source(path: str | Path) -> ForeignWeights:
+def read_source(path: str | Path, shapes: bool = False) -> ForeignWeights:
     """Reads weights from a `.safetensors`, a `.pth` (needs PyTorch), a Hugging Face folder, or the hub (`hub_model`).
 
-    `InputError` if nothing is there, or it is unreadable, unsafe to read, or neither YOLOS nor a ViT.
+    With `shapes`, the tensors are `limits.hollow`, which spares reading them. `InputError` if nothing is there, or it
+    is unreadable, unsafe to read, or neither YOLOS nor a ViT.
     """
     path, name = _find(path)
     config = processor = None
     if path.is_dir():
         config = read_json_object(path / "config.json")
         model_type = config.get("model_type", "yolos")  # timm's configs have none
-        if model_type not in ("yolos", *_VIT_TYPES):  # refused before its tensors are read
-            others = f"(nor one of {', '.join(_VIT_TYPES)}, to start from)"
+        if model_type not in ("yolos", *VIT_TYPES):  # refused before its tensors are read
+            others = f"(nor one of {', '.join(VIT_TYPES)}, to start from)"
             raise InputError(f"the config.json of {name} has model_type {shown(model_type)}, not 'yolos' {others}.")
-    tensors = _unwrapped(read_folder(path) if path.is_dir() else read_tensors(path))
+    tensors = _unwrapped(read_folder(path, shapes) if path.is_dir() else read_tensors(path, shapes))
     kind = _kind(tensors.state, name)
     if kind == "deit" and config is not None and config.get("model_type") == "yolos":
         why = "none of its tensors is a detection head under a name known here"
         raise InputError(f"{name} has model_type 'yolos', but {why}.")
     if kind != "huggingface":
-        return ForeignWeights(kind, name, *tensors)
+        return ForeignWeights(kind, name, *tensors, config)
     folder = path if path.is_dir() else path.parent
     if (folder / "config.json").is_file():
         config = config or read_json_object(folder / "config.json")

@@ -40,6 +40,7 @@ def starting_params(
       InputError: the weights are of another model, or they have as many classes and only some of the names: the list
         of classes has been changed, and nobody but the user knows what is meant.
     """
+    refuse_nothing_to_start_from(init)
     if init in SCHEMES:
         return build(model, seed, init)[1]
     if checkpoint_files.steps(init):
@@ -64,6 +65,15 @@ def starting_params(
     elif by_name:
         _match_rows(params["class_head"]["fc3"], names, label_names or {}, init, _fresh_last_layer(model, seed))
     return jax.tree.map(np.asarray, params)
+
+
+def refuse_nothing_to_start_from(init: str) -> None:
+    """`InputError` for a recipe whose weights are to be given and are not."""
+    if not init:
+        raise InputError(
+            "the recipe needs weights to start from: --config.init=hustvl/yolos-small (or a folder), or "
+            "--config.init=from_nothing."
+        )
 
 
 def _fresh_last_layer(model: YolosConfig, seed: int) -> dict:

@@ -8,7 +8,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from yolos_jax.errors import InputError, shown
-from yolos_jax.weights.limits import MOST_BYTES, MOST_JSON, check_floating, plain
+from yolos_jax.weights.limits import MOST_BYTES, MOST_JSON, check_floating, hollow, plain
 from yolos_jax.weights.pickles import read_pickle
 
 WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin", ".ckpt")  # the last is PyTorch Lightning's
@@ -23,21 +23,26 @@ class Tensors(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def read_tensors(path: Path) -> Tensors:
-    """All tensors of one file; `InputError` if it cannot be read or is not a file of weights."""
+def read_tensors(path: Path, shapes: bool = False) -> Tensors:
+    """All tensors of one file; `InputError` if it cannot be read or is not a file of weights.
+
+    With `shapes`, they are `hollow` ones, and as little of the file is read as its format allows.
+    """
     if path.suffix == ".safetensors":
-        return _as_float32(_read_safetensors(path), path)
+        return _as_float32(_read_safetensors(path, shapes), path, shapes)
     if path.name.endswith(WEIGHTS_ENDINGS):
-        state, notes = read_pickle(path)
-        return _as_float32(state, path)._replace(notes=notes)
+        state, notes = read_pickle(path, shapes)
+        return _as_float32(state, path, shapes)._replace(notes=notes)
     raise InputError(f"{path} is not a weights file; give a .safetensors, a .pth, or a Hugging Face folder.")
 
 
-def read_folder(path: Path) -> Tensors:
+def read_folder(path: Path, shapes: bool = False) -> Tensors:
     """Tensors of a folder from the hub: its `model.safetensors`, that file's shards, or its `pytorch_model.bin`."""
     for name in ("model.safetensors", INDEX, "pytorch_model.bin"):
+        if (path / name).is_file() and name == INDEX:
+            return _as_float32(_read_shards(path, shapes), path, shapes)
         if (path / name).is_file():
-            return _as_float32(_read_shards(path), path) if name == INDEX else read_tensors(path / name)
+            return read_tensors(path / name, shapes)
     raise InputError(f"the folder {path} has a config.json but no model.safetensors (nor a sharded one).")
 
 
@@ -60,7 +65,7 @@ def _check_bytes(path: Path, most: int) -> None:
         raise ValueError(f"it has {size} bytes, more than {most}")
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+def _read_safetensors(path: Path, shapes: bool) -> dict[str, np.ndarray]:
     """All tensors.
 
     The library compares the header with the file before it allocates anything, and refuses headers above 100 MB. It
@@ -70,6 +75,8 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         _check_bytes(path, MOST_BYTES)
         with safe_open(path, framework="np") as file:
             names = file.keys()
+            if shapes:
+                return {name: hollow(file.get_slice(name).get_shape()) for name in names}
             return {name: file.get_tensor(name) for name in names}
     # the last three: dtypes that numpy lacks
     except (SafetensorError, OSError, ValueError, MemoryError, TypeError, KeyError, AttributeError) as error:
@@ -77,7 +84,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path} is not a readable safetensors file ({reason}).") from error
 
 
-def _read_shards(path: Path) -> dict[str, np.ndarray]:
+def _read_shards(path: Path, shapes: bool) -> dict[str, np.ndarray]:
     """The tensors of all shards that the index names, each where the index says it is."""
     index = path / INDEX
     where = read_json_object(index).get("weight_map")
@@ -87,7 +94,7 @@ def _read_shards(path: Path) -> dict[str, np.ndarray]:
     for shard in sorted(set(where.values())):
         if "\0" in shard or Path(shard).name != shard or not (path / shard).is_file():
             raise InputError(f"{index} names the shard {shown(shard)}, which is not in the folder; download it again.")
-        found = _read_safetensors(path / shard)
+        found = _read_safetensors(path / shard, shapes)
         absent = [name for name, file in where.items() if file == shard and name not in found]
         if absent:
             some = ", ".join(map(plain, absent[:6])) + (", ..." if len(absent) > 6 else "")
@@ -99,7 +106,9 @@ def _read_shards(path: Path) -> dict[str, np.ndarray]:
     return state
 
 
-def _as_float32(state: dict[str, np.ndarray], path: Path) -> Tensors:
+def _as_float32(state: dict[str, np.ndarray], path: Path, shapes: bool) -> Tensors:
+    if shapes:  # which have no numbers to look at
+        return Tensors(state)
     cast = []
     for name, array in state.items():
         check_floating(str(array.dtype), array.shape, name, path)

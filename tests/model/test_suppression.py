@@ -1,0 +1,67 @@
+"""Non-maximum suppression against the algorithm written out, and against torchvision's where that is installed."""
+
+import numpy as np
+import pytest
+
+from yolos_jax.errors import InputError
+from yolos_jax.model.postprocess import check_nms, suppressed
+
+
+def detections(seed, n=100, classes=3):
+    """Boxes around six places, of few classes, some scores equal, some boxes empty."""
+    rng = np.random.default_rng(seed)
+    place = rng.integers(0, 6, (n, 1)) * 20
+    corner = place + rng.normal(0, 2, (n, 2))
+    size = rng.uniform(15, 40, (n, 2)) * (rng.random((n, 1)) > 0.1)
+    boxes = np.concatenate([corner, corner + size], axis=1).astype(np.float32)
+    scores = rng.integers(0, 30, n).astype(np.float32) / 30
+    return scores, rng.integers(0, classes, n), boxes
+
+
+def iou(a, b):
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return width * height / (sum(areas) - width * height)
+
+
+def greedy(scores, labels, boxes, threshold):
+    """As the algorithm is told: take the best that is left, throw away what overlaps it, go on."""
+    left = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
+    boxes, taken = boxes.astype(float).tolist(), []
+    while left:
+        best = left.pop(0)
+        taken.append(best)
+        left = [i for i in left if labels[i] != labels[best] or iou(boxes[i], boxes[best]) <= threshold]
+    return taken
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("threshold", [0, 0.3, 0.7, 1])
+def test_against_the_algorithm_written_out(seed, threshold):
+    found = detections(seed)
+    kept = suppressed(*found, threshold).tolist()
+    assert kept == greedy(*found, threshold)
+    assert (len(kept) == 100) == (threshold == 1)
+
+
+def test_against_torchvision():
+    torch, ops = pytest.importorskip("torch"), pytest.importorskip("torchvision.ops")
+    scores, labels, boxes = detections(7)
+    scores = np.random.default_rng(0).permutation(len(scores)).astype(np.float32)  # equal ones have no order there
+    theirs = ops.batched_nms(*map(torch.from_numpy, (boxes, scores, labels)), 0.5)
+    assert suppressed(scores, labels, boxes, 0.5).tolist() == theirs.tolist()
+
+
+def test_without_it_all_stay_best_first():
+    scores, labels, boxes = detections(0)
+    assert suppressed(scores, labels, boxes, None).tolist() == np.argsort(-scores, kind="stable").tolist()
+    assert suppressed(*(values[:0] for values in (scores, labels, boxes)), 0.5).tolist() == []
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan"), "0.5"])
+def test_only_shares_are_accepted(value):
+    with pytest.raises(InputError, match="nms is .*; it must be a number within 0..1"):
+        check_nms(value)

@@ -1,0 +1,105 @@
+"""The architecture that starting weights have, told from a config, a file's header or shapes: nothing else is read."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from yolos_jax.errors import InputError
+from yolos_jax.model.classifier_config import ClassifierConfig
+from yolos_jax.model.config import VARIANTS, YolosConfig
+from yolos_jax.training import checkpoint_files
+from yolos_jax.weights import checkpoints
+from yolos_jax.weights.backbone import find_backbone
+from yolos_jax.weights.huggingface_config import ratio_of
+from yolos_jax.weights.limits import whole_number
+from yolos_jax.weights.load import config_of_huggingface
+from yolos_jax.weights.published import TITLES, variant_name
+from yolos_jax.weights.reference import config_of_reference
+from yolos_jax.weights.source import VIT_TYPES, ForeignWeights, read_source
+
+_FROM_VIT = ("width", "depth", "heads", "mlp_ratio", "patch_size")  # what a ViT decides of a detector
+_EPSILON = "layer_norm_eps"  # the same weights exist with the reference's and with Hugging Face's
+
+
+def architecture_of(init: str, stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a detector that starts from weights, by name, without the number of classes.
+
+    A detector's weights decide all of them. A ViT's decide width, depth, heads, MLP and patches; what they leave open
+    is that of the paper's variant with this width and depth, if there is one.
+
+    Args:
+      init: where the weights are, see `starting_params`.
+      stated: settings that were given, for what the weights leave open.
+
+    Raises:
+      InputError: nothing usable is there, what was given contradicts it, or a ViT does not tell its heads.
+    """
+    fixed, usual = _read(init)
+    wrong = [name for name, value in fixed.items() if name in stated and stated[name] != value]
+    if wrong:
+        listed = "; ".join(f"model.{name} {stated[name]} against {fixed[name]}" for name in wrong)
+        raise InputError(
+            f"{init} has not the architecture that was asked for: {listed}. Leave these settings out, which takes the "
+            "weights', or give other weights."
+        )
+    found = usual | dict(stated) | fixed
+    if "heads" not in found:
+        raise InputError(
+            f"the tensors of {init} do not tell the number of attention heads, and no variant of the paper has width "
+            f"{fixed['width']} and {fixed['depth']} blocks; set --config.model.heads."
+        )
+    return found
+
+
+def title_of(model: YolosConfig) -> str:
+    """What to call an architecture: the variant that it is, or its sizes."""
+    name = variant_name(model)
+    sizes = f"{model.depth} blocks of width {model.width}, {model.heads} heads, patches of {model.patch_size}"
+    return TITLES[name] if name else sizes
+
+
+def _read(init: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(what the weights decide, what goes with them if nothing else is said)."""
+    if checkpoint_files.steps(init):
+        model: Any = checkpoints.newest_meta(init).model
+    else:
+        source = read_source(init, shapes=True)
+        if source.kind == "deit":
+            return _of_vit(source)
+        if source.kind == "reference":
+            model = config_of_reference(source.state, source.name)
+        else:
+            model, _ = config_of_huggingface(source, None)
+    found = model.to_dict()
+    if isinstance(model, ClassifierConfig):
+        return _with_variant({name: found[name] for name in _FROM_VIT}, {_EPSILON: found[_EPSILON]})
+    del found["num_classes"]
+    return found, {_EPSILON: found.pop(_EPSILON)}
+
+
+def _of_vit(source: ForeignWeights) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The same of a ViT's tensors, and of the config beside them, whose heads no shape tells."""
+    backbone, values = find_backbone(source.state, source.name), source.hf_config or {}
+    width = backbone.width
+    fixed: dict[str, Any] = {"width": width, "depth": backbone.depth}
+    fixed["patch_size"] = backbone.state["patch_embed.proj.weight"].shape[-1]
+    inner = backbone.state.get("blocks.0.mlp.fc1.weight")
+    if inner is not None:  # `from_deit` names what is missing
+        fixed["mlp_ratio"] = ratio_of(width, len(inner))
+    usual = {}
+    if values.get("model_type") in VIT_TYPES:  # timm's configs have neither
+        try:
+            fixed["heads"] = whole_number(values.get("num_attention_heads", 12), "num_attention_heads", 1, width)
+            usual[_EPSILON] = float(values.get(_EPSILON, 1e-12))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"the config.json of {source.name} is not usable ({error}).") from error
+    return _with_variant(fixed, usual)
+
+
+def _with_variant(fixed: dict[str, Any], usual: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Adds what the variant of the same sizes has for all that a ViT leaves open."""
+    for model in VARIANTS.values():
+        known = model.to_dict()
+        if all(known[name] == fixed[name] for name in ("width", "depth", "heads") if name in fixed):
+            del known["num_classes"]
+            return fixed, {name: value for name, value in (known | usual).items() if name not in fixed}
+    return fixed, usual
