@@ -34,7 +34,7 @@ demo: $(VENV)/ready
 	rm -rf $(DEMO)
 	$(RUN) -m yolos_jax.datasets.digits --out $(DEMO)/digits
 	$(RUN) train.py --config configs/digits.py --workdir $(DEMO)/run --config.data.root=$(DEMO)/digits
-	$(RUN) eval.py --config configs/digits.py --checkpoint $(DEMO)/run --config.data.root=$(DEMO)/digits
+	$(RUN) eval.py --checkpoint $(DEMO)/run
 	$(RUN) predict.py $(DEMO)/digits/val2017 --limit 8 --checkpoint $(DEMO)/run --out $(DEMO)/images
 
 # Compiling takes most of the tests' time. XLA halves it without its slower optimisations and its newer code generator.

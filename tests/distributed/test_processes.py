@@ -134,7 +134,11 @@ def test_two_processes_train_a_classifier_as_one_does(done, classes):
             off = np.concatenate([np.abs(x - y).ravel() for x, y in pairs])
             assert (off <= 1e-5).mean() >= 0.999 and off.max() <= 5e-4, (step, kind)
     same_numbers(run, whole, "step", "loss", "accuracy", "grad_norm", "val/top1", "val/top5")
-    assert {"loss", "grad_norm"} <= lines(run)[0].keys() and "val/top1" in lines(run)[-2] and "val_raw/top1" in lines(run)[-1]
+    assert (
+        {"loss", "grad_norm"} <= lines(run)[0].keys()
+        and "val/top1" in lines(run)[-2]
+        and "val_raw/top1" in lines(run)[-1]
+    )
     for part in ("4", "best/4"):  # data files have random names
         mine, theirs = ({p.relative_to(f / part).parts[:2] for p in (f / part).rglob("*")} for f in (run, whole))
         assert mine == theirs and ("params", "d") in mine
