@@ -293,3 +293,26 @@ def test_checkpoint_round_trip(detector, folder, tmp_path):
         save(folder, 8, params, meta)
     (tmp_path / "c" / "config.json").write_text("{}")  # does not hide the checkpoint
     assert Detector.load(tmp_path / "c").geometry.short_side == 48
+
+
+def test_suppression_leaves_out_what_overlaps_a_better_one_of_its_class(folder, detector):
+    """Against all detections, gone through by hand; ids of categories and thresholds change nothing about it."""
+    with pytest.raises(InputError, match="nms is 2; it must be a number within 0..1"):
+        Detector.load(folder, nms=2)
+    strict = Detector.load(folder, short_side=64, max_side=256, batch_size=3, nms=0.2)
+    images = [noise(seed=i) for i in range(3)]
+    for every, few in zip(detector(images, threshold=0), strict(images, threshold=0), strict=True):
+        kept = []
+        for i, (box, label) in enumerate(zip(every.boxes.astype(float), every.labels)):
+            better = [every.boxes[k].astype(float) for k in kept if every.labels[k] == label]
+            if all(overlap(box, other) <= 0.2 for other in better):
+                kept.append(i)
+        assert 0 < len(kept) < len(every)
+        np.testing.assert_allclose(few.boxes, every.boxes[kept], rtol=1e-5)
+        np.testing.assert_array_equal(few.labels, every.labels[kept])
+
+
+def overlap(a, b):
+    """IoU of two boxes, xyxy."""
+    inner = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
+    return inner / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - inner)
