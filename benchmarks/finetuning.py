@@ -204,6 +204,8 @@ def _content(root: Path, split: str) -> dict[str, Any]:
 def one(run: dict[str, Any]) -> None:
     """Trains one run and prints its numbers as JSON, on the last line."""
     run_queue.stay_on(run["core"])
+    import jax
+
     from yolos_jax import train
 
     settings, workdir = run["settings"], Path(run["workdir"])
@@ -211,7 +213,7 @@ def one(run: dict[str, Any]) -> None:
         with_constant_average()
     shutil.rmtree(workdir, ignore_errors=True)  # what an interruption left, whose seconds are unknown
     begin = time.perf_counter()
-    outcome = train(recipe_from(settings), workdir)
+    outcome = train(recipe_from(settings), workdir, devices=jax.devices()[:1])
     seconds = time.perf_counter() - begin
     if outcome.signal:
         sys.exit(128 + outcome.signal)
