@@ -1,8 +1,7 @@
 """Scenes that a detector of the embedded scenes has not seen: digits of any colour and size, on grounds with a texture.
 
-The scanned digits, and their split for training and validation, are those of `yolos_jax.datasets.digits`. Digits are
-from about half to twice as large against the scene as there, up to five in a scene, and darker or brighter than the
-ground.
+The scanned digits, and their split for training and validation, are those of `yolos_jax.datasets.digits`. Here
+digits are darker or brighter than the ground, up to five in a scene, and down to half as large against it as there.
 """
 
 import json

@@ -1,6 +1,6 @@
 """The recipe of fine-tuning against that of commit 27265a3, and what each of its changes brings, at micro size.
 
-python -m benchmarks.finetuning --out runs/finetuning --bccd data/bccd                    # hours on two CPU cores
+python -m benchmarks.finetuning --out runs/finetuning --bccd data/bccd
 python -m benchmarks.finetuning --out runs/finetuning --data digits --images 200 --rows 27265a3 all --seeds 0
 python -m benchmarks.finetuning --out runs/finetuning --rows all all,data.augment=light   # today's, and a variation
 
@@ -33,7 +33,6 @@ from benchmarks import coloured_digits, run_queue
 from benchmarks.common import positive, recipe_of
 from benchmarks.finetuning_rows import CONSTANT, ROWS, SIZES, recipe_from, settings_of, with_constant_average
 from yolos_jax.errors import InputError, clear_errors
-from yolos_jax.model.config import YolosConfig
 from yolos_jax.tools.analysis.tables import markdown
 
 STARTS = ("start", "nothing")
@@ -165,7 +164,8 @@ def write_reduced(root: Path, out: Path, short_side: int) -> None:
         boxes_of: dict[int, list[dict[str, Any]]] = {}
         for annotation in content["annotations"]:
             boxes_of.setdefault(annotation["image_id"], []).append(annotation)
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for example in source.examples:
             share = short_side / min(example.width, example.height)
             width, height = round(example.width * share), round(example.height * share)

@@ -1,13 +1,13 @@
 """Fine-tuning to its end beside `transformers`: the same weights, images, order, learning rate and steps.
 
-python -m benchmarks.finetuning_peer --out runs/peer                              # a quarter of an hour on two CPU cores
-python -m benchmarks.finetuning_peer --out runs/few --images 160 --epochs 2 --seeds 0 --start-epochs 1      # minutes
+python -m benchmarks.finetuning_peer --out runs/peer
+python -m benchmarks.finetuning_peer --out runs/few --images 160 --epochs 2 --seeds 0 --start-epochs 1     # a trial
 
 Ours is `yolos_jax.train`. Theirs is a plain PyTorch loop: `YolosForObjectDetection` with its own loss and matching,
 `torch.optim.AdamW`, `clip_grad_norm_`, and our parameter groups. Both are float32 and read the same batches of
 coloured digits, all of one size and without augmentation. They start from the same weights: of the micro detector
-that `benchmarks.finetuning` starts from (`start`), or random ones (`nothing`). The seed decides the order of the images,
-and the random weights. At the end one function scores the logits and boxes of both with pycocotools.
+that `benchmarks.finetuning` starts from (`start`), or random ones (`nothing`). The seed decides the order of the
+images, and the random weights. At the end one function scores the logits and boxes of both with pycocotools.
 
 Rounding makes two such runs part after some hundred steps, so their results are equal as those of two seeds are. The
 loss of the first step must be the same to 1e-4, else nothing is printed but an error.
@@ -194,7 +194,8 @@ def network(params: dict, model: YolosConfig, weights: LossWeights) -> Any:
 
 def groups_of(model: Any, weight_decay: float) -> list[dict[str, Any]]:
     """AdamW's groups: as `training.optimizer.decay_mask`, by transformers' names."""
-    decayed, others = [], []
+    decayed: list[Any] = []
+    others: list[Any] = []
     for name, parameter in model.named_parameters():
         is_head = name.startswith(("class_labels_classifier.", "bbox_predictor."))
         is_matrix = name.endswith(".weight") and parameter.ndim > 1
@@ -212,7 +213,8 @@ def pixels_of(patches: np.ndarray, grid: np.ndarray, patch: int) -> Any:
         raise InputError("the images differ in size, and transformers would pad them; give images of one size.")
     cut = patches.reshape(len(patches), rows, columns, patch, patch, 3)
     images = cut.transpose(0, 1, 3, 2, 4, 5).reshape(len(patches), rows * patch, columns * patch, 3)
-    normal = (images.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
+    mean, std = np.asarray(MEAN, np.float32), np.asarray(STD, np.float32)
+    normal = (images.astype(np.float32) / 255 - mean) / std
     return torch.from_numpy(np.ascontiguousarray(normal.transpose(0, 3, 1, 2)))
 
 
@@ -251,7 +253,7 @@ def score(task: DetectionTask, forward: Forward) -> dict[str, float]:
 
 
 def loss_rows(results: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """How far apart the losses of both sides are, for `markdown`; `InputError` if they differ from the first step on."""
+    """How far apart the losses of both sides are, for `markdown`; `InputError` if the first ones differ."""
     rows = []
     for ours, theirs in pairs_of(results):
         row = {"start": ours["run"]["start"], "seed": str(ours["run"]["seed"])}
