@@ -11,8 +11,9 @@ starts from a detector of the embedded scenes (`start`, trained first by configs
 The seed chooses the images, and their order.
 
 A row's AP is that of the last evaluation, of the moving average; `best` is the best evaluation, `raw` the last one of
-the parameters without their average. Seconds are those of one core, compilation included. Every run is a process, and
-its result a line of OUT/results.jsonl: what is there already is not done again.
+the parameters without their average. Seconds are those of one core, compilation included; CPU seconds are what other
+processes on that core do not change. Every run is a process, and its result a line of OUT/results.jsonl: what is there
+already is not done again.
 """
 
 import argparse
@@ -39,7 +40,7 @@ STARTS = ("start", "nothing")
 SCENES = (1000, 200)  # to train on, to validate on
 DET_TOKENS = 32  # of the micro detector: a photo of blood cells has up to 30 boxes
 REDUCED = 192  # short side in pixels of the photos that are written
-NUMBERS = ("AP", "AP50", "best AP", "best AP50", "raw AP", "seconds", "steps")
+NUMBERS = ("AP", "AP50", "best AP", "best AP50", "raw AP", "seconds", "CPU seconds", "steps")
 
 
 def main() -> None:
@@ -212,13 +213,13 @@ def one(run: dict[str, Any]) -> None:
     if settings[CONSTANT]:
         with_constant_average()
     shutil.rmtree(workdir, ignore_errors=True)  # what an interruption left, whose seconds are unknown
-    begin = time.perf_counter()
+    begin, worked = time.perf_counter(), time.process_time()
     outcome = train(recipe_from(settings), workdir, devices=jax.devices()[:1])
-    seconds = time.perf_counter() - begin
+    seconds = {"seconds": time.perf_counter() - begin, "CPU seconds": time.process_time() - worked}
     if outcome.signal:
         sys.exit(128 + outcome.signal)
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    result = numbers_of(lines, outcome.step) | {"seconds": seconds}
+    result = numbers_of(lines, outcome.step) | seconds
     for folder in [*workdir.glob("[0-9]*"), workdir / "best", workdir / "tensorboard"]:
         shutil.rmtree(folder, ignore_errors=True)  # a table has hundreds of runs
     print(json.dumps(result))
@@ -249,7 +250,7 @@ def table(results: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
         row = dict(zip(("data", "images", "start", "row"), map(str, key)))
         for name in NUMBERS:
             values = [result[name] for result in group if name in result]
-            row[name] = spread(values, ".0f" if name in ("seconds", "steps") else ".3f")
+            row[name] = spread(values, ".0f" if name in ("seconds", "CPU seconds", "steps") else ".3f")
         rows.append(row | {"seeds": str(len(group))})
     return sorted(rows, key=lambda row: (row["data"], int(row["images"]), row["start"] == "nothing"))
 
