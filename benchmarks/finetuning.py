@@ -1,0 +1,269 @@
+"""The recipe of fine-tuning against that of commit 27265a3, and what each of its changes brings, at micro size.
+
+python -m benchmarks.finetuning --out runs/finetuning --bccd data/bccd
+python -m benchmarks.finetuning --out runs/finetuning --data digits --images 200 --rows 27265a3 all --seeds 0
+python -m benchmarks.finetuning --out runs/finetuning --rows all all,data.augment=light   # today's, and a variation
+
+A micro detector is fine-tuned on N images: coloured digits on grounds with a texture (200 scenes to validate on), or
+photos of blood cells (--bccd: the data set in Pascal VOC's layout, 205 photos to train on and 87 to validate on). It
+starts from a detector of the embedded scenes (`start`, trained first by configs/digits.py with 32 DET tokens) or from
+`nothing`. Sizes and learning rate are those of a micro model (`finetuning_rows`); everything else is the recipe's.
+The seed chooses the images, and their order.
+
+A row's AP is that of the last evaluation, of the moving average; `best` is the best evaluation, `raw` the last one of
+the parameters without their average. Seconds are those of one core, compilation included; CPU seconds are what other
+processes on that core do not change. Every run is a process, and its result a line of OUT/results.jsonl: what is there
+already is not done again.
+"""
+
+import argparse
+import contextlib
+import json
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks import coloured_digits, run_queue
+from benchmarks.common import positive, recipe_of
+from benchmarks.finetuning_rows import CONSTANT, ROWS, SIZES, recipe_from, settings_of, with_constant_average
+from yolos_jax.errors import InputError, clear_errors
+from yolos_jax.tools.analysis.tables import markdown
+
+STARTS = ("start", "nothing")
+SCENES = (1000, 200)  # to train on, to validate on
+DET_TOKENS = 32  # of the micro detector: a photo of blood cells has up to 30 boxes
+REDUCED = 192  # short side in pixels of the photos that are written
+NUMBERS = ("AP", "AP50", "best AP", "best AP50", "raw AP", "seconds", "CPU seconds", "steps")
+
+
+def main() -> None:
+    """Does what is missing, and prints the table."""
+    if sys.argv[1:2] == [run_queue.ONE]:
+        one(json.loads(sys.argv[2]))
+        return
+    arguments = flags().parse_args()
+    start = arguments.start or start_of(arguments.out, arguments.start_epochs)
+    runs = runs_of(arguments, start)
+    results = run_queue.run_all("benchmarks.finetuning", runs, arguments.out, arguments.jobs)
+    print(markdown(table(results)))
+
+
+def flags() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for data, runs and numbers")
+    parser.add_argument("--data", nargs="+", choices=[*SIZES], default=[*SIZES])
+    parser.add_argument("--bccd", type=Path, help="folder of the blood cells, for --data bccd")
+    parser.add_argument("--images", type=positive, nargs="+", default=[50, 200, 1000], help="images to train on")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", default=[*ROWS], help="also with settings: all,data.augment=light")
+    parser.add_argument("--starts", nargs="+", choices=STARTS, default=[*STARTS])
+    parser.add_argument("--start", type=Path, help="run of the detector to start from; trained if left out")
+    parser.add_argument("--start-epochs", type=positive, help="epochs to train it for; by default the recipe's")
+    parser.add_argument("--jobs", type=positive, default=2, help="runs at once, each on one core")
+    return parser
+
+
+def start_of(out: Path, epochs: int | None) -> Path:
+    """The run of a micro detector of the embedded scenes, trained if it is not there."""
+    from yolos_jax import train
+    from yolos_jax.datasets import digits
+
+    scenes, folder = out / "scenes", out / "start"
+    if not (scenes / "annotations" / "instances_val2017.json").is_file():  # it is written last
+        shutil.rmtree(scenes, ignore_errors=True)
+        digits.write(scenes)
+    config: Any = recipe_of("digits")
+    config.model.det_tokens = DET_TOKENS
+    config.data.root = str(scenes)
+    config.train.epochs = epochs or config.train.epochs
+    train(config, folder)  # goes on, or finds that nothing is left to do
+    return folder
+
+
+def runs_of(arguments: argparse.Namespace, start: Path) -> list[dict[str, Any]]:
+    """What to run, for `run_queue`; says which rows and numbers of images cannot be had."""
+    from yolos_jax.inference.loading import load_model
+
+    model = load_model(start)[1].model
+    found = []
+    for data in arguments.data:
+        root = data_folder(data, arguments)
+        most = len(_content(root, "train")["images"])
+        for row in arguments.rows:
+            with _told():
+                settings = settings_of(row, data, model)
+                for images in arguments.images:
+                    found += _runs_of_row(arguments, start, settings, row, data, images, most)
+    return found
+
+
+def _runs_of_row(
+    arguments: argparse.Namespace, start: Path, settings: dict[str, Any], row: str, data: str, images: int, most: int
+) -> list[dict[str, Any]]:
+    """A run for each start and seed."""
+    if images > most:
+        print(f"left out: {data} has {most} images to train on, not {images}")
+        return []
+    found = []
+    for begin in arguments.starts:
+        for seed in arguments.seeds:
+            root = data_folder(data, arguments)
+            init = str(start) if begin == "start" else "from_nothing"
+            own = {"data.root": str(root), "data.train_annotations": str(subset(root, images, seed)), "init": init}
+            name = f"{data}-{images}-{begin}-{row}-{seed}"
+            shown = {"name": name, "data": data, "images": images, "start": begin, "row": row, "seed": seed}
+            folder = {"workdir": str(arguments.out / "runs" / name)}
+            found.append(shown | folder | {"settings": settings | own | {"seed": seed}})
+    return found
+
+
+@contextlib.contextmanager
+def _told() -> Any:
+    """Leaves out what raises an `InputError`, and prints why."""
+    try:
+        yield
+    except InputError as error:
+        print(f"left out: {error}")
+
+
+def data_folder(data: str, arguments: argparse.Namespace) -> Path:
+    """A COCO folder with the splits train and val, written if it is not there."""
+    folder: Path = arguments.out / data
+    if (folder / "made").is_file():  # written last: such a folder is whole
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    if data == "digits":
+        coloured_digits.write(folder, *SCENES)
+    elif arguments.bccd is None:
+        raise InputError("the photos of blood cells are wanted; say with --bccd where they are, or --data digits.")
+    else:
+        write_reduced(arguments.bccd, folder, REDUCED)
+    (folder / "made").touch()
+    return folder
+
+
+def write_reduced(root: Path, out: Path, short_side: int) -> None:
+    """Writes the splits train and val of a data set in any layout as a COCO folder of smaller images."""
+    from yolos_jax.config.recipes import DetectionConfig
+    from yolos_jax.tasks.recipe import prepare, source_of
+
+    names = {"root": str(root), "train_split": "train", "val_split": "val", "categories": "contiguous"}
+    config = prepare({"model": {"num_classes": 0}, "data": names}, DetectionConfig)
+    (out / "annotations").mkdir(parents=True)
+    for split in ("train", "val"):
+        source = source_of(config, split)
+        (out / split).mkdir()
+        content = dict(source.ground_truth())
+        boxes_of: dict[int, list[dict[str, Any]]] = {}
+        for annotation in content["annotations"]:
+            boxes_of.setdefault(annotation["image_id"], []).append(annotation)
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for example in source.examples:
+            share = short_side / min(example.width, example.height)
+            width, height = round(example.width * share), round(example.height * share)
+            name = f"{example.image_id:06d}.png"
+            small = source.read(example).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=None)
+            small.save(out / split / name)
+            images.append({"id": example.image_id, "file_name": name, "width": width, "height": height})
+            for annotation in boxes_of.get(example.image_id, []):
+                across, down = width / example.width, height / example.height
+                x, y, w, h = annotation["bbox"]
+                box = [x * across, y * down, w * across, h * down]
+                kept = {key: annotation[key] for key in ("image_id", "category_id")}
+                number = {"id": len(annotations) + 1, "iscrowd": int(annotation.get("iscrowd") or 0)}
+                annotations.append(number | kept | {"bbox": box, "area": box[2] * box[3]})
+        written = {"images": images, "annotations": annotations, "categories": content["categories"]}
+        (out / "annotations" / f"instances_{split}.json").write_text(json.dumps(written))
+
+
+def subset(root: Path, images: int, seed: int) -> Path:
+    """The annotation file of the first images of a permutation, which is the same for every row."""
+    path = root / "subsets" / f"{images}-{seed}.json"
+    content = _content(root, "train")
+    order = np.random.default_rng([seed, 2]).permutation(len(content["images"]))
+    chosen = [content["images"][i] for i in sorted(order[:images].tolist())]
+    ids = {image["id"] for image in chosen}
+    annotations = [each for each in content["annotations"] if each["image_id"] in ids]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content | {"images": chosen, "annotations": annotations}))
+    return path
+
+
+def _content(root: Path, split: str) -> dict[str, Any]:
+    return json.loads((root / "annotations" / f"instances_{split}.json").read_text())
+
+
+def one(run: dict[str, Any]) -> None:
+    """Trains one run and prints its numbers as JSON, on the last line."""
+    run_queue.stay_on(run["core"])
+    import jax
+
+    from yolos_jax import train
+
+    settings, workdir = run["settings"], Path(run["workdir"])
+    if settings[CONSTANT]:
+        with_constant_average()
+    shutil.rmtree(workdir, ignore_errors=True)  # what an interruption left, whose seconds are unknown
+    begin, worked = time.perf_counter(), time.process_time()
+    outcome = train(recipe_from(settings), workdir, devices=jax.devices()[:1])
+    seconds = {"seconds": time.perf_counter() - begin, "CPU seconds": time.process_time() - worked}
+    if outcome.signal:
+        sys.exit(128 + outcome.signal)
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    result = numbers_of(lines, outcome.step) | seconds
+    for folder in [*workdir.glob("[0-9]*"), workdir / "best", workdir / "tensorboard"]:
+        shutil.rmtree(folder, ignore_errors=True)  # a table has hundreds of runs
+    print(json.dumps(result))
+
+
+def numbers_of(lines: Sequence[dict[str, Any]], steps: int) -> dict[str, Any]:
+    """A row's numbers, from the lines of a run's `metrics.jsonl`."""
+    evaluations = [line for line in lines if "val/AP" in line]
+    last = evaluations[-1]
+    if last["step"] != steps:
+        raise InputError(f"the run has {steps} steps, and its last evaluation is of step {last['step']}.")
+    best = max(evaluations, key=lambda line: line["val/AP"])
+    found = {"AP": last["val/AP"], "AP50": last["val/AP50"]}
+    found |= {"best AP": best["val/AP"], "best AP50": best["val/AP50"], "best step": best["step"], "steps": steps}
+    raw = [line["val_raw/AP"] for line in lines if "val_raw/AP" in line]
+    return found | ({"raw AP": raw[-1]} if raw else {})
+
+
+def table(results: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """Mean and range over seeds of every row, for `markdown`."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for result in results:
+        run = result["run"]
+        key = run["data"], run["images"], run["start"], run["row"]
+        groups.setdefault(key, []).append(result)
+    rows = []
+    for key, group in groups.items():
+        row = dict(zip(("data", "images", "start", "row"), map(str, key)))
+        for name in NUMBERS:
+            values = [result[name] for result in group if name in result]
+            row[name] = spread(values, ".0f" if name in ("seconds", "CPU seconds", "steps") else ".3f")
+        rows.append(row | {"seeds": str(len(group))})
+    return sorted(rows, key=lambda row: (row["data"], int(row["images"]), row["start"] == "nothing"))
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """Such as "0.412 (0.401 to 0.420)"; the mean alone where all values look alike."""
+    if not values:
+        return ""
+    mean = format(statistics.mean(values), form)
+    low, high = format(min(values), form), format(max(values), form)
+    return mean if low == high else f"{mean} ({low} to {high})"
+
+
+if __name__ == "__main__":
+    with clear_errors():
+        main()

@@ -1,0 +1,102 @@
+"""Training runs that each are a process of their own, a few at once; a queue that was interrupted goes on."""
+
+import concurrent.futures
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from yolos_jax.errors import InputError
+
+ONE = "--one"  # the flag that a module takes the JSON of a single run by
+
+
+def finished(file: Path) -> list[dict[str, Any]]:
+    """The results in a `results.jsonl`: of every run, what was asked for (`run`) and what came of it.
+
+    A last line that an interruption cut short is left out; `InputError` for another one that cannot be read.
+    """
+    lines = file.read_text().splitlines() if file.is_file() else []
+    found = []
+    for i, line in enumerate(lines, 1):
+        try:
+            found.append(json.loads(line))
+        except ValueError as error:
+            if i < len(lines):
+                raise InputError(f"line {i} of {file} is no result; remove it, and its run is done again.") from error
+    return found
+
+
+def run_all(module: str, runs: Sequence[dict[str, Any]], out: Path, jobs: int) -> list[dict[str, Any]]:
+    """Does the runs that `out/results.jsonl` lacks, `jobs` at once, each on one core, and returns the results of all.
+
+    A run is `python -m MODULE --one JSON`, whose last line of output is its result as JSON. What it prints is kept in
+    `out/logs`. `InputError` names the runs that failed, after all others are done.
+    """
+    file = out / "results.jsonl"
+    (out / "logs").mkdir(parents=True, exist_ok=True)
+    runs = json.loads(json.dumps(runs))  # tuples become lists, as in the file
+    there = finished(file)
+    file.write_text("".join(json.dumps(each) + "\n" for each in there))
+    done = [each["run"] for each in there]
+    left = [run for run in runs if run not in done]
+    failed: list[str] = []
+    lock = threading.Lock()
+    cores: queue.Queue[int | None] = queue.Queue()
+    for core in _cores(jobs):
+        cores.put(core)
+
+    def one(run: dict[str, Any]) -> None:
+        core = cores.get()
+        name = run["name"]
+        try:
+            result = _process(module, run, core, out / "logs" / f"{name}.txt")
+        finally:
+            cores.put(core)
+        with lock:
+            if result is None:
+                failed.append(name)
+            else:
+                with file.open("a") as results:
+                    results.write(json.dumps({"run": run} | result) + "\n")
+            count = len(finished(file))
+            print(f"{name}: {'failed' if result is None else json.dumps(result)} ({count} results)", flush=True)
+
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(one, left))
+    if failed:
+        raise InputError(f"{len(failed)} run(s) failed: {', '.join(failed)}; {out / 'logs'} says why.")
+    return [each for each in finished(file) if each["run"] in runs]
+
+
+def _cores(jobs: int) -> list[int | None]:
+    """A core for each job, where the system can tell."""
+    if not hasattr(os, "sched_getaffinity"):
+        return [None] * jobs
+    cores = sorted(os.sched_getaffinity(0))
+    return [cores[i % len(cores)] for i in range(jobs)]
+
+
+def _process(module: str, run: dict[str, Any], core: int | None, log: Path) -> dict[str, Any] | None:
+    """The result of one run; None if it failed."""
+    one_core = {"OMP_NUM_THREADS": "1", "NPROC": "4", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
+    environment = os.environ | one_core | {"XLA_FLAGS": flags}
+    command = [sys.executable, "-m", module, ONE, json.dumps(run | {"core": core})]
+    with log.open("w") as text:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=text, text=True, env=environment)
+        text.write(done.stdout)
+    if done.returncode:
+        return None
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def stay_on(core: int | None) -> None:
+    """Keeps this process on one core."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
