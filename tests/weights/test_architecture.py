@@ -1,6 +1,7 @@
 """What starting weights say of a detector's architecture, and that nothing but names and shapes is read for it."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -9,10 +10,12 @@ from tiny_weights import TINY, deit_state, folder, huggingface_folder, random_pa
 
 from yolos_jax.config.reader import read_recipe, stated_architecture
 from yolos_jax.config.recipes import ARCHITECTURE, DetectionConfig, detection_recipe
+from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.model.classifier import abstract_classifier
 from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import VARIANTS, YolosConfig
+from yolos_jax.tasks import architecture
 from yolos_jax.tasks.architecture import settle
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.weights import checkpoints, source
@@ -117,3 +120,23 @@ def test_a_recipe_of_its_own_architecture_stays_as_it_is(hub):
     recipe = detection_recipe("s")
     recipe.init = str(hub)
     assert settle(recipe) == read_recipe(recipe, DetectionConfig)
+
+
+def test_other_processes_need_no_weights(hub, monkeypatch):
+    """The second of two: it takes what the first one found, as JSON brings it, and looks at nothing."""
+
+    class Second(Processes):
+        is_primary = False
+
+        def agree(self, work, *args):
+            return work(*args)
+
+        def allgather(self, value):
+            return [json.loads(json.dumps(WANTED)), value]
+
+    recipe = detection_recipe("s", from_init=True)
+    recipe.init = str(hub)
+    first = settle(recipe)
+    recipe.init = "/nowhere"
+    monkeypatch.setattr(architecture, "Processes", Second)
+    assert settle(recipe).model == first.model
