@@ -47,7 +47,8 @@ def read_split(open_annotations: OpenAnnotations, options: SplitOptions, complai
       InputError: there is nothing to read, or the categories do not fit the options.
     """
     found = open_annotations(complain)
-    options = _with_layout(options, found)
+    if found.upright and options.upright == "auto":  # the layout's own tools turn images
+        options = dataclasses.replace(options, upright="yes")
     content, origin = found.content, found.origin
     images = content["images"][: options.max_images or None]
     labels, notes = labels_of(content["categories"], origin, options, complain)
@@ -86,13 +87,6 @@ def read_split(open_annotations: OpenAnnotations, options: SplitOptions, complai
         renamed=located.renamed,
         own_metrics=found.own_metrics,
     )  # fmt: skip
-
-
-def _with_layout(options: SplitOptions, found: Annotations) -> SplitOptions:
-    """The options, where the layout leaves nothing to decide: its own tools turn images upright."""
-    if found.upright and options.upright == "auto":
-        return dataclasses.replace(options, upright="yes")
-    return options
 
 
 def _headers(found: Annotations, images: Images, located: Located) -> dict[int, Header]:
@@ -241,7 +235,7 @@ def _dark_note(
     if options.sixteen_bit != "full":
         return []
     sixteen = [i["id"] for i in images if i["id"] in headers and headers[i["id"]].sixteen]
-    return dark_note([files[image_id] for image_id in sixteen], origin) if sixteen else []
+    return dark_note([files[image_id] for image_id in sixteen], origin)
 
 
 def _orphan_note(content: Content, origin: str) -> list[str]:

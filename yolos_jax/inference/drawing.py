@@ -1,4 +1,4 @@
-"""Boxes and their labels drawn onto an image: labels grow with the image and do not cover each other."""
+"""Boxes and their labels drawn onto an image, the labels as large as it asks for and apart; many images on one page."""
 
 import colorsys
 import functools
@@ -14,6 +14,10 @@ LEGIBLE = 480  # pixels of the long side below which an image is enlarged before
 SMALLEST = 8  # pixels of the font; smaller text cannot be read
 # Saturation and value that labels take in turn, so that close hues differ in brightness.
 SHADES = ((0.85, 1.0), (1.0, 0.6), (0.5, 1.0))
+# Of a page of images: images of a row; pixels of a cell and between cells.
+COLUMNS = 4
+SIDE = 480
+GAP = 8
 
 Colour = tuple[int, int, int]
 
@@ -148,3 +152,17 @@ def candidates(corner: np.ndarray, label: tuple[int, int], size: tuple[int, int]
     others = np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2)
     distance = np.abs(others - (x0, y0 - height)) @ (1, 2)  # a shift to the side is easier to follow
     return np.concatenate([close, others[np.argsort(distance, kind="stable")]])
+
+
+def contact_sheet(images: Sequence[Image.Image], columns: int = COLUMNS, side: int = SIDE) -> Image.Image:
+    """RGB images in rows of `columns`, each inside a cell of `side` pixels, the shape of each kept; at least one."""
+    columns = min(columns, len(images))
+    width, height = (count * (side + GAP) + GAP for count in (columns, ceil_div(len(images), columns)))
+    sheet = Image.new("RGB", (width, height), (255, 255, 255))
+    for place, image in enumerate(images):
+        factor = side / max(image.size)
+        small = image.resize([max(1, round(length * factor)) for length in image.size])
+        row, column = divmod(place, columns)
+        left, top = (GAP + number * (side + GAP) for number in (column, row))
+        sheet.paste(small, (left + (side - small.width) // 2, top + (side - small.height) // 2))
+    return sheet

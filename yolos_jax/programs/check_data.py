@@ -94,9 +94,8 @@ def look(config: DetectionConfig, args: argparse.Namespace, problems: list) -> N
 def show(config: DetectionConfig, model: Any, source: Any, count: int, path: str) -> None:
     """Writes a page of training images, chosen at random, as the first epoch gives them to the model."""
     from yolos_jax.images.reading import UnreadableImage
-    from yolos_jax.inference.drawing import draw_boxes
+    from yolos_jax.inference.drawing import contact_sheet, draw_boxes
     from yolos_jax.tasks import recipe
-    from yolos_jax.tools.contact_sheet import contact_sheet
 
     pipeline = recipe.augmentation_of(config, model)
     views = pipeline.views(source.examples.sizes, config.seed, 0)

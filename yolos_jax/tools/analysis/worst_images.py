@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 
 from yolos_jax.errors import InputError, make_folder
 from yolos_jax.images.reading import UnreadableImage
-from yolos_jax.inference.drawing import draw_boxes
+from yolos_jax.inference.drawing import contact_sheet, draw_boxes
 from yolos_jax.tools.analysis.error_kinds import KINDS, NONE, errors_of
 from yolos_jax.tools.analysis.matched_images import MatchedImage
 from yolos_jax.tools.analysis.tables import write_csv
-from yolos_jax.tools.contact_sheet import contact_sheet
 
 DRAWN = 12  # images
 
