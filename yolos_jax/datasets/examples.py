@@ -14,6 +14,7 @@ from yolos_jax.datasets.annotations import (
     Content,
     OpenAnnotations,
     PackedImages,
+    annotations_of,
     is_sized,
     orphans_of,
     stop,
@@ -170,11 +171,10 @@ def _decide(
     """How images that EXIF turns are read; boxes that are shares fit either way."""
     turned = {i["id"] for i in images if i["id"] in headers and headers[i["id"]].orientation > 1}
     names = {c["id"]: c["name"] for c in found.content["categories"]}
-    usable: dict[int, list] = {image_id: [] for image_id in turned}
-    for annotation in found.content["annotations"] if turned and not found.boxes.endswith("_shares") else ():
-        image_id = annotation["image_id"]
-        if image_id in turned and not wrong_box(annotation, found.origin, names):
-            usable[image_id].append(annotation)
+    usable: dict[int, list] = {}
+    if turned and not found.boxes.endswith("_shares"):
+        for image_id, annotations in annotations_of(turned, found.content).items():
+            usable[image_id] = [a for a in annotations if not wrong_box(a, found.origin, names)]
     return decide(options.upright, images, headers, usable, measured, options.settled.exif)
 
 
@@ -192,10 +192,7 @@ def _read_boxes(
 ) -> _Boxes:
     """What training sees; `InputError` if there is no image."""
     names = {c["id"]: c["name"] for c in content["categories"]}
-    by_image: dict[int, list] = {image["id"]: [] for image in images}
-    for annotation in content["annotations"]:
-        if annotation["image_id"] in by_image:
-            by_image[annotation["image_id"]].append(annotation)
+    by_image = annotations_of((image["id"] for image in images), content)
     examples = []
     annotated = []
     dropped = {"crowd": 0, "empty": 0}

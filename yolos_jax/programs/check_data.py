@@ -61,7 +61,9 @@ def look(config: DetectionConfig, args: argparse.Namespace, problems: list) -> N
     train = survey.survey_split(
         "train", lambda complain: recipe.source_of(config, "train", complain=complain), problems
     )
-    problems += survey.nothing_problems(train)
+    nothing = train.source.nothing_to_train_on()
+    if nothing:
+        problems.append(survey.Problem(train.source.origin, f"there is no box to train on: {nothing}."))
     model = recipe.model_of(config, train.source.num_classes)
     recipe.geometry_of(config, model)  # refuses what the model cannot evaluate
     plan = survey.make_plan(train, lambda sizes: recipe.plan_of(config, model, sizes), problems)

@@ -106,12 +106,6 @@ def category_problems(train: Split, val: Split) -> list[Problem]:
     return problems
 
 
-def nothing_problems(train: Split) -> list[Problem]:
-    """That there is no box to train on."""
-    nothing = train.source.nothing_to_train_on()
-    return [Problem(train.source.origin, f"there is no box to train on: {nothing}.")] if nothing else []
-
-
 def dark_notes(splits: Sequence[Split]) -> list[str]:
     """The images of 16 bits that become almost black."""
     full = [split.source for split in splits if not split.source.stretch]

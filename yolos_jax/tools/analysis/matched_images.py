@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from yolos_jax.datasets.voc_metrics import corners
+from yolos_jax.datasets.voc_metrics import corners, overlaps_with
 from yolos_jax.evaluation.coco_metrics import evaluation_of
 
 FOREGROUND = 0.5  # IoU from which a detection has found an object
@@ -91,12 +91,3 @@ def _matched_image(
     overlaps = overlaps_with(boxes, true_boxes, crowd)
     taken = np.array([number.get(counted_for[a["id"]], -1) for a in found], np.int64)
     return MatchedImage(image_id, scores, labels, boxes, true_labels, true_boxes, crowd, overlaps, taken)
-
-
-def overlaps_with(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """float64 `[n, m]`, intersection over union of corners; over the first box's area where the other is a crowd."""
-    sides = np.minimum(boxes[:, None, 2:], others[:, 2:]) - np.maximum(boxes[:, None, :2], others[:, :2])
-    both = sides.clip(0).prod(-1)
-    own, of_others = ((b[:, 2:] - b[:, :2]).prod(-1) for b in (boxes, others))
-    union = np.where(crowd, own[:, None], own[:, None] + of_others - both)
-    return both / np.maximum(union, np.finfo(np.float64).tiny)
