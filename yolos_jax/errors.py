@@ -47,6 +47,13 @@ def first_few(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
+def counted(n: int, one: str, many: str = "") -> str:
+    """`1 box`, `2 boxes`: a number with its noun."""
+    if n == 1:
+        return f"1 {one}"
+    return f"{n} {many or one + 's'}"
+
+
 def make_folder(path: str | Path) -> Path:
     """Creates a folder that output goes to; `InputError` if that is impossible."""
     try:

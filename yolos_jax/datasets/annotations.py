@@ -4,7 +4,7 @@ import codecs
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -155,6 +155,15 @@ def _wrong_category(category: dict, path: Path) -> str | None:
 
 
 _CHECKS = {"images": _wrong_image, "annotations": _wrong_annotation, "categories": _wrong_category}
+
+
+def annotations_of(image_ids: Iterable[int], content: Content) -> dict[int, list[dict[str, Any]]]:
+    """The annotations of each of these images, by its id, in the order of the file."""
+    found: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in image_ids}
+    for annotation in content["annotations"]:
+        if annotation["image_id"] in found:
+            found[annotation["image_id"]].append(annotation)
+    return found
 
 
 def orphans_of(content: Content) -> dict[int, int]:

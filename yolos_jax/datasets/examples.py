@@ -14,6 +14,7 @@ from yolos_jax.datasets.annotations import (
     Content,
     OpenAnnotations,
     PackedImages,
+    annotations_of,
     is_sized,
     orphans_of,
     stop,
@@ -47,7 +48,8 @@ def read_split(open_annotations: OpenAnnotations, options: SplitOptions, complai
       InputError: there is nothing to read, or the categories do not fit the options.
     """
     found = open_annotations(complain)
-    options = _with_layout(options, found)
+    if found.upright and options.upright == "auto":  # the layout's own tools turn images
+        options = dataclasses.replace(options, upright="yes")
     content, origin = found.content, found.origin
     images = content["images"][: options.max_images or None]
     labels, notes = labels_of(content["categories"], origin, options, complain)
@@ -86,13 +88,6 @@ def read_split(open_annotations: OpenAnnotations, options: SplitOptions, complai
         renamed=located.renamed,
         own_metrics=found.own_metrics,
     )  # fmt: skip
-
-
-def _with_layout(options: SplitOptions, found: Annotations) -> SplitOptions:
-    """The options, where the layout leaves nothing to decide: its own tools turn images upright."""
-    if found.upright and options.upright == "auto":
-        return dataclasses.replace(options, upright="yes")
-    return options
 
 
 def _headers(found: Annotations, images: Images, located: Located) -> dict[int, Header]:
@@ -176,11 +171,10 @@ def _decide(
     """How images that EXIF turns are read; boxes that are shares fit either way."""
     turned = {i["id"] for i in images if i["id"] in headers and headers[i["id"]].orientation > 1}
     names = {c["id"]: c["name"] for c in found.content["categories"]}
-    usable: dict[int, list] = {image_id: [] for image_id in turned}
-    for annotation in found.content["annotations"] if turned and not found.boxes.endswith("_shares") else ():
-        image_id = annotation["image_id"]
-        if image_id in turned and not wrong_box(annotation, found.origin, names):
-            usable[image_id].append(annotation)
+    usable: dict[int, list] = {}
+    if turned and not found.boxes.endswith("_shares"):
+        for image_id, annotations in annotations_of(turned, found.content).items():
+            usable[image_id] = [a for a in annotations if not wrong_box(a, found.origin, names)]
     return decide(options.upright, images, headers, usable, measured, options.settled.exif)
 
 
@@ -198,10 +192,7 @@ def _read_boxes(
 ) -> _Boxes:
     """What training sees; `InputError` if there is no image."""
     names = {c["id"]: c["name"] for c in content["categories"]}
-    by_image: dict[int, list] = {image["id"]: [] for image in images}
-    for annotation in content["annotations"]:
-        if annotation["image_id"] in by_image:
-            by_image[annotation["image_id"]].append(annotation)
+    by_image = annotations_of((image["id"] for image in images), content)
     examples = []
     annotated = []
     dropped = {"crowd": 0, "empty": 0}
@@ -241,7 +232,7 @@ def _dark_note(
     if options.sixteen_bit != "full":
         return []
     sixteen = [i["id"] for i in images if i["id"] in headers and headers[i["id"]].sixteen]
-    return dark_note([files[image_id] for image_id in sixteen], origin) if sixteen else []
+    return dark_note([files[image_id] for image_id in sixteen], origin)
 
 
 def _orphan_note(content: Content, origin: str) -> list[str]:

@@ -3,10 +3,11 @@
 import dataclasses
 import difflib
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from yolos_jax.datasets.annotations import Annotations, Complain, PackedImages
@@ -63,6 +64,14 @@ def _locate_packed(
     return Located(files)
 
 
+class _Paths(NamedTuple):
+    """Paths of images in a folder, by what is compared of them, in lower case."""
+
+    whole: dict[str, list[str]]
+    name: dict[str, list[str]]
+    stem: dict[str, list[str]]  # of the name, without its ending
+
+
 class Finder:
     """Where the images of a folder lie, by their names in an annotation file.
 
@@ -110,7 +119,7 @@ class Finder:
             return f" ({len(fits)} images fit the name: {', '.join(sorted(fits)[:FEW])})"
         if self._missing > NEAR:
             return ""
-        near = difflib.get_close_matches(os.path.basename(name), self._by_name, FEW, 0.75)
+        near = difflib.get_close_matches(os.path.basename(name), self._free.name, FEW, 0.75)
         return f" (near names: {', '.join(sorted(near))})" if near else ""
 
     def note(self, origin: str) -> list[str]:
@@ -128,37 +137,25 @@ class Finder:
             if not parts or ".." in parts:
                 continue
             for start in range(len(parts)):  # with folders in front left out, the fewest first
-                fits = self._by_path.get("/".join(parts[start:]), [])
+                fits = self._free.whole.get("/".join(parts[start:]), [])
                 if fits:
                     return fits
-            deeper = [path for path in self._by_name.get(parts[-1], []) if path.lower().endswith("/".join(parts))]
+            deeper = [path for path in self._free.name.get(parts[-1], []) if path.lower().endswith("/".join(parts))]
             if deeper:
                 return deeper
             if not os.path.splitext(parts[-1])[1]:
-                return self._by_stem.get(parts[-1], [])
+                return self._free.stem.get(parts[-1], [])
         return []
 
     @cached_property
-    def _free(self) -> list[str]:
+    def _free(self) -> _Paths:
         """Images that no entry names literally."""
         named = {os.path.normpath(name) for name in self._named}
-        return [path for path in images_below(Path(self.folder)) if path not in named]
-
-    @cached_property
-    def _by_path(self) -> dict[str, list[str]]:
-        return _grouped((path.lower(), path) for path in self._free)
-
-    @cached_property
-    def _by_name(self) -> dict[str, list[str]]:
-        return _grouped((os.path.basename(path).lower(), path) for path in self._free)
-
-    @cached_property
-    def _by_stem(self) -> dict[str, list[str]]:
-        return _grouped((os.path.splitext(os.path.basename(path))[0].lower(), path) for path in self._free)
-
-
-def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for key, path in pairs:
-        found.setdefault(key, []).append(path)
-    return found
+        found = _Paths(defaultdict(list), defaultdict(list), defaultdict(list))
+        for path in images_below(Path(self.folder)):
+            if path not in named:
+                name = os.path.basename(path).lower()
+                found.whole[path.lower()].append(path)
+                found.name[name].append(path)
+                found.stem[os.path.splitext(name)[0]].append(path)
+        return found

@@ -49,13 +49,14 @@ def labels_of(
     """
     names = {int(category["id"]): str(category["name"]) for category in listed}
     ids, notes = options.settled.category_ids, []
-    if _contradict(names, options):
+    called = _settled_names(names, options)
+    if any(name is None or plain_name(name) != plain_name(names[category]) for category, name in called.items()):
         settled = known_names(options.settled.label_names)
         if _same_names(settled.values(), names.values()):
             ids = _match(settled, names, options.num_classes)
             differs = f"{origin} numbers the classes otherwise than {options.settled.by}"
             notes.append(f"{differs}; they are matched by name: {listing(names)}")
-        elif options.settled.refuse and (sentence := _refusal(names, origin, options)):
+        elif options.settled.refuse and (sentence := _refusal(names, called, origin, options)):
             complain(sentence)
     return _number(names, origin, options, ids), notes
 
@@ -93,8 +94,13 @@ def _all_ids(names: dict[int, str], origin: str, options: SplitOptions) -> list[
 
 
 def _settled_names(names: dict[int, str], options: SplitOptions) -> dict[int, str | None]:
-    """What the settled labels call each of these categories if they go by the numbers; None if nothing."""
+    """What the settled labels call each of these categories if they go by the numbers; None if nothing.
+
+    Empty if there are no such names, or they do not matter.
+    """
     settled = known_names(options.settled.label_names)
+    if options.names == "ids" or not settled:
+        return {}
     ids = _settled_ids(names, options)
     label_of = {i: i for i in names} if ids is None else {category: label for label, category in enumerate(ids)}
     return {category: settled.get(label_of.get(category, -1)) for category in names}
@@ -104,16 +110,6 @@ def _settled_ids(names: dict[int, str], options: SplitOptions) -> Sequence[int] 
     if options.settled.category_ids is not None:
         return options.settled.category_ids
     return sorted(names) if options.categories == "contiguous" else None
-
-
-def _contradict(names: dict[int, str], options: SplitOptions) -> bool:
-    """Whether a category has another name than the settled label of its number, or one that is settled nowhere."""
-    if options.names == "ids" or not known_names(options.settled.label_names):
-        return False
-    return any(
-        name is None or plain_name(name) != plain_name(names[category])
-        for category, name in _settled_names(names, options).items()
-    )
 
 
 def _same_names(names: Iterable[str], others: Iterable[str]) -> bool:
@@ -130,9 +126,8 @@ def _match(settled: dict[int, str], names: dict[int, str], num_classes: int) -> 
     return tuple(number[plain_name(settled[i])] if i in settled else unused + i for i in labels)
 
 
-def _refusal(names: dict[int, str], origin: str, options: SplitOptions) -> str | None:
-    """Why the names cannot be right; None if they only lack some."""
-    called = _settled_names(names, options)
+def _refusal(names: dict[int, str], called: dict[int, str | None], origin: str, options: SplitOptions) -> str | None:
+    """Why the names cannot be right; None if they only lack some. `called` is what the settled labels call them."""
     other = [i for i, name in called.items() if name is not None and plain_name(name) != plain_name(names[i])]
     if not other:
         return None

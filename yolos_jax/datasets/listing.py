@@ -12,20 +12,26 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".")
 
 
+def walk(folder: str | Path) -> Iterator[tuple[str, list[str]]]:
+    """A folder and those below it, each with its files' names, in order; links are followed, once each."""
+    seen = set[str]()
+    for at, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(at)
+        folders[:] = [] if real in seen else sorted(name for name in folders if not is_hidden(name))
+        if real not in seen:
+            yield at, sorted(names)
+        seen.add(real)
+
+
 def images_below(folder: Path, hidden: list[str] | None = None) -> Iterator[str]:
     """Paths, relative to the folder, of the images in it and below, in order; links are followed, once each.
 
     Names of hidden images are appended to `hidden` instead.
     """
-    endings, seen = image_endings(), set()
-    for at, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(at)
-        folders[:] = [] if real in seen else sorted(name for name in folders if not is_hidden(name))
-        if real in seen:
-            continue
-        seen.add(real)
+    endings = image_endings()
+    for at, names in walk(folder):
         inside = os.path.relpath(at, folder)
-        for name in sorted(names):
+        for name in names:
             if os.path.splitext(name)[1].lower() in endings:
                 path = name if inside == "." else os.path.join(inside, name)
                 if not is_hidden(name):

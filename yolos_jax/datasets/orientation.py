@@ -1,6 +1,7 @@
 """Images that their EXIF tag turns: whether their annotations belong to the stored image or to the upright one."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -77,16 +78,16 @@ def decide(
             votes.append(_vote(image, header, annotations.get(image["id"], ()), image["id"] in measured))
     if not votes:
         return ExifDecision()
-    by_boxes = _count([vote.boxes for vote in votes])
-    by_size = _count([vote.size for vote in votes])
+    by_boxes = Counter(vote.boxes for vote in votes)
+    by_size = Counter(vote.size for vote in votes)
     if setting != "auto":
         decided = TURNED if setting == "yes" else STORED
         why = f"data.upright={setting}"
     elif by_boxes[STORED] != by_boxes[TURNED]:
-        decided = max(by_boxes, key=by_boxes.__getitem__)
+        decided = max(STORED, TURNED, key=by_boxes.__getitem__)
         why = f"the boxes of {by_boxes[decided]} of them fit only that"
     elif by_size[STORED] != by_size[TURNED]:
-        decided = max(by_size, key=by_size.__getitem__)
+        decided = max(STORED, TURNED, key=by_size.__getitem__)
         why = f"the annotated sizes of {by_size[decided]} of them are those"
     else:
         decided = undecided or TURNED
@@ -108,10 +109,6 @@ def turn_sizes(images: Sequence[dict[str, Any]], headers: Mapping[int, Header]) 
             continue
         if header.size == (image["width"], image["height"]):
             image["width"], image["height"] = header.upright_size
-
-
-def _count(votes: Sequence[str]) -> dict[str, int]:
-    return {STORED: votes.count(STORED), TURNED: votes.count(TURNED)}
 
 
 def _vote(image: Mapping[str, Any], header: Header, annotations: Sequence[Mapping[str, Any]], measured: bool) -> Vote:

@@ -70,7 +70,7 @@ def _curve(results: list[dict[str, Any]], objects: dict[Any, list], wanted: int)
     for result in (results[i] for i in order):
         image_id, hit = result["image_id"], False
         if image_id in boxes:
-            overlaps = overlaps_of(corners([result["bbox"]])[0], boxes[image_id])
+            overlaps = overlaps_with(corners([result["bbox"]]), boxes[image_id])[0]
             nearest = int(overlaps.argmax())
             if overlaps[nearest] >= OVERLAP:
                 if is_difficult(objects[image_id][nearest]):
@@ -88,12 +88,13 @@ def corners(boxes: Sequence[Sequence[float]]) -> np.ndarray:
     return np.stack([x, y, x + w, y + h], axis=1)
 
 
-def overlaps_of(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """float64 `[n]`, intersection over union of one box with others, as corners.
+def overlaps_with(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray | bool = False) -> np.ndarray:
+    """float64 `[n, m]`, intersection over union of corners; over the first box's area where the other is a crowd.
 
     Pixels counted from 1 with the last one inside, as VOC has them, give the same number as these edges.
     """
-    sides = np.clip(np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2]), 0, None)
-    both = sides.prod(1)
-    union = (box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - both
+    sides = np.minimum(boxes[:, None, 2:], others[:, 2:]) - np.maximum(boxes[:, None, :2], others[:, :2])
+    both = sides.clip(0).prod(-1)
+    own, of_others = ((b[:, 2:] - b[:, :2]).prod(-1) for b in (boxes, others))
+    union = np.where(crowd, own[:, None], own[:, None] + of_others - both)
     return both / np.maximum(union, np.finfo(np.float64).tiny)

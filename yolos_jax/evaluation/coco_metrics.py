@@ -56,23 +56,31 @@ def scored(
     truth: Mapping[str, Any], results: Sequence[dict[str, Any]], image_ids: Sequence[int] | None = None
 ) -> tuple[dict[str, float], CategoryScores]:
     """What `coco_metrics` returns, and the same for each category."""
-    quiet = io.StringIO()
-    with contextlib.redirect_stdout(quiet):
-        index = indexed(truth, image_ids)
-        wanted = sorted(index.getImgIds() if image_ids is None else set(image_ids))
-        others = {r["image_id"] for r in results} - set(wanted)
-        if others:
-            raise InputError(f"results for image id {min(others)}, which the ground truth does not list.")
-        found = COCO()  # `loadRes` cannot make one without results
-        found.dataset = index.dataset | {"annotations": []}
-        found.createIndex()
-        found = index.loadRes([dict(r) for r in results]) if results else found
-        evaluation = COCOeval(index, found, "bbox")
-        evaluation.params.imgIds = wanted
+    evaluation = evaluation_of(truth, results, image_ids)
+    with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     return {name: float(value) for name, value in zip(NAMES, evaluation.stats)}, CategoryScores.of(evaluation)
+
+
+def evaluation_of(
+    truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], image_ids: Sequence[int] | None = None
+) -> COCOeval:
+    """pycocotools' evaluation of boxes, ready to compute; arguments and errors are those of `coco_metrics`."""
+    index = indexed(truth, image_ids)
+    wanted = sorted(index.getImgIds() if image_ids is None else set(image_ids))
+    others = {r["image_id"] for r in results} - set(wanted)
+    if others:
+        raise InputError(f"results for image id {min(others)}, which the ground truth does not list.")
+    found = COCO()  # `loadRes` cannot make one without results
+    found.dataset = index.dataset | {"annotations": []}
+    with contextlib.redirect_stdout(io.StringIO()):
+        found.createIndex()
+        found = index.loadRes([dict(r) for r in results]) if results else found
+        evaluation = COCOeval(index, found, "bbox")
+    evaluation.params.imgIds = wanted
+    return evaluation
 
 
 def indexed(content: Mapping[str, Any], image_ids: Sequence[int] | None) -> COCO:

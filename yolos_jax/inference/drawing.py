@@ -1,4 +1,4 @@
-"""Boxes and their labels drawn onto an image: labels grow with the image and do not cover each other."""
+"""Boxes and their labels drawn onto an image, the labels as large as it asks for and apart; many images on one page."""
 
 import colorsys
 import functools

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from yolos_jax.datasets.listing import is_hidden
-from yolos_jax.errors import InputError, check_path
+from yolos_jax.datasets.listing import is_hidden, walk
+from yolos_jax.errors import InputError, check_path, counted
 from yolos_jax.images.reading import HEIF, HELP_WITH_HEIF, image_endings
 from yolos_jax.inference.fetching import SCHEMES
 
@@ -92,20 +92,9 @@ def _address(name: str, scheme: str) -> Input:
 
 def _entries(folder: str, recursive: bool) -> list[tuple[str, bool]]:
     """(path, whether it is a folder) of what lies in a folder, or at any depth below; links are followed, once each."""
-    found: list[tuple[str, bool]] = []
-    seen = set[str]()
-    for at, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(at)
-        if real in seen:  # by another link
-            folders.clear()
-            continue
-        seen.add(real)
-        found += [(os.path.join(at, name), False) for name in sorted(names)]
-        if not recursive:
-            found += [(os.path.join(at, name), True) for name in sorted(folders)]
-            break
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
-    return found
+    if recursive:
+        return [(os.path.join(at, name), False) for at, names in walk(folder) for name in names]
+    return [(path, os.path.isdir(path)) for path in sorted(entry.path for entry in os.scandir(folder))]
 
 
 def _images_among(
@@ -145,15 +134,11 @@ def _described(others: Counter[str]) -> str:
         if len(others) > FEW:
             kinds.append("...")
         advice = f"; {HELP_WITH_HEIF}" if HEIF & others.keys() else ""
-        parts.append(f"{_counted(others.total(), 'other file')} ({', '.join(kinds)}{advice})")
+        parts.append(f"{counted(others.total(), 'other file')} ({', '.join(kinds)}{advice})")
     if hidden:
-        parts.append(_counted(hidden, "hidden file"))
+        parts.append(counted(hidden, "hidden file"))
     if videos:
-        parts.append(f"{_counted(videos, 'video')} (give each by its name)")
+        parts.append(f"{counted(videos, 'video')} (give each by its name)")
     if folders:
-        parts.append(f"{_counted(folders, 'folder')} (--recursive looks there)")
+        parts.append(f"{counted(folders, 'folder')} (--recursive looks there)")
     return ", ".join(parts)
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"

@@ -40,8 +40,8 @@ class Writer(abc.ABC):
 
     SHARED: tuple[str, ...] = ()  # files of all inputs together
 
-    @abc.abstractmethod
-    def __init__(self, folder: Path, names: Mapping[int, str]): ...
+    def __init__(self, folder: Path, names: Mapping[int, str]):
+        self._folder = folder
 
     @classmethod
     def files(cls, destination: Destination) -> list[str]:
@@ -52,8 +52,7 @@ class Writer(abc.ABC):
     def add(self, destination: Destination, found: Detections, frame: Frame | None = None) -> None:
         """Writes what was found in an image, or in a frame of a video; frames come one after the other."""
 
-    @abc.abstractmethod
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  # a format may keep no file open
         """Ends all files."""
 
 
@@ -78,7 +77,8 @@ class JsonFiles(Writer):
     """`NAME.json` for each image: `file` and what `Detections.to_dict` has; a video's is a list, an entry a frame."""
 
     def __init__(self, folder: Path, names: Mapping[int, str]):
-        self._folder, self._frames = folder, dict[str, JsonList]()
+        super().__init__(folder, names)
+        self._frames: dict[str, JsonList] = {}
 
     @classmethod
     def files(cls, destination: Destination) -> list[str]:
@@ -133,7 +133,7 @@ class Yolo(Writer):
     SHARED = ("names.yaml",)
 
     def __init__(self, folder: Path, names: Mapping[int, str]):
-        self._folder = folder
+        super().__init__(folder, names)
         text = yaml.safe_dump({"names": dict(sorted(names.items()))}, allow_unicode=True, sort_keys=False)
         (folder / self.SHARED[0]).write_text(text, encoding="utf-8")
 
@@ -148,7 +148,7 @@ class Yolo(Writer):
             x0, x1 = (min(max(v / width, 0), 1) for v in box[::2])
             y0, y1 = (min(max(v / height, 0), 1) for v in box[1::2])
             numbers = (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, score
-            lines.append(f"{label} {' '.join(f'{v:.6f}' for v in numbers)}\n")
+            lines.append("{} {:.6f} {:.6f} {:.6f} {:.6f} {:.6f}\n".format(label, *numbers))
         path = self._folder / f"{destination.name}.txt"
         if frame is not None:
             path = self._folder / destination.name / f"{frame.frame:06d}.txt"
@@ -157,9 +157,6 @@ class Yolo(Writer):
                 for old in path.parent.glob("[0-9]*.txt"):
                     old.unlink()
         path.write_text("".join(lines))
-
-    def close(self) -> None:
-        pass
 
 
 class Table(Writer):

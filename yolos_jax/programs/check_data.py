@@ -65,7 +65,9 @@ def look(config: DetectionConfig, args: argparse.Namespace, problems: list) -> N
     train = survey.survey_split(
         "train", lambda complain: recipe.source_of(config, "train", complain=complain), problems
     )
-    problems += survey.nothing_problems(train)
+    nothing = train.source.nothing_to_train_on()
+    if nothing:
+        problems.append(survey.Problem(train.source.origin, f"there is no box to train on: {nothing}."))
     model = recipe.model_of(config, train.source.num_classes)
     recipe.geometry_of(config, model)  # refuses what the model cannot evaluate
     repeats = repeats_of(train.source.examples, config.data.repeat_threshold)

@@ -159,12 +159,12 @@ def same_objects(first: "Seen", tokens: np.ndarray, other: "Seen", threshold: fl
 
     Only tokens over the threshold count, and each is given once, to the best overlap first.
     """
+    from yolos_jax.datasets.voc_metrics import overlaps_with
     from yolos_jax.tools.analysis.confusion import paired
-    from yolos_jax.tools.analysis.matched_images import overlaps_with
 
     theirs = other.over(threshold)
     mine, others = first.boxes[tokens].astype(np.float64), other.boxes[theirs].astype(np.float64)
-    overlaps = overlaps_with(mine, others, crowd=np.zeros(len(others), bool))
+    overlaps = overlaps_with(mine, others)
     rows, columns = paired(overlaps, np.ones(overlaps.shape, bool))
     out = np.full(len(tokens), -1)
     out[rows] = theirs[columns]

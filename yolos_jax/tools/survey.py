@@ -6,6 +6,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,9 +18,9 @@ from yolos_jax.datasets.annotations import Complain, orphans_of
 from yolos_jax.datasets.category_names import plain_name
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.headers import DARK_HELP, dark_files
-from yolos_jax.datasets.listing import is_hidden
-from yolos_jax.errors import InputError, first_few
-from yolos_jax.images.reading import UnreadableImage, image_endings
+from yolos_jax.datasets.listing import images_below
+from yolos_jax.errors import InputError, counted, first_few
+from yolos_jax.images.reading import UnreadableImage
 from yolos_jax.images.sequence import ceil_div
 
 AREAS = (32**2, 96**2)  # square pixels that part COCO's small, medium and large
@@ -105,12 +106,6 @@ def category_problems(train: Split, val: Split) -> list[Problem]:
     return problems
 
 
-def nothing_problems(train: Split) -> list[Problem]:
-    """That there is no box to train on."""
-    nothing = train.source.nothing_to_train_on()
-    return [Problem(train.source.origin, f"there is no box to train on: {nothing}.")] if nothing else []
-
-
 def dark_notes(splits: Sequence[Split]) -> list[str]:
     """The images of 16 bits that become almost black."""
     full = [split.source for split in splits if not split.source.stretch]
@@ -182,16 +177,15 @@ def notes(splits: Sequence[Split], det_tokens: int) -> list[str]:
 
 def _unlisted(splits: Sequence[Split]) -> list[str]:
     """Images that lie in the folders but in no annotation file; splits may share a folder."""
-    listed, found = set().union(*(split.ids_by_path for split in splits)), []
-    endings = image_endings()
+    listed = set().union(*(split.ids_by_path for split in splits))
+    found = []
     for folder in dict.fromkeys(os.path.realpath(split.source.image_folder) for split in splits):
-        inside = (os.path.join(at, name) for at, _, names in os.walk(folder) for name in names)
-        others = [p for p in inside if os.path.splitext(p)[1].lower() in endings and p not in listed]
-        hidden = [p for p in others if is_hidden(os.path.basename(p))]
-        others = [p for p in others if not is_hidden(os.path.basename(p))] if hidden else others
+        hidden: list[str] = []
+        inside = [os.path.join(folder, name) for name in images_below(Path(folder), hidden)]
+        others = [path for path in inside if path not in listed]
         if hidden:
             files = counted(len(hidden), "hidden file")
-            found.append(f"{files} in {folder} passed over, such as {min(hidden)}")
+            found.append(f"{files} in {folder} passed over, such as {os.path.join(folder, min(hidden))}")
         if others:
             images = f"{counted(len(others), 'image')} in {folder}"
             found.append(f"{images} that no annotation file lists, such as {min(others)}")
@@ -261,13 +255,6 @@ def verdict(problems: Sequence[Problem]) -> str:
     """The last line: how much is wrong."""
     count = f"{counted(len(problems), 'problem')} in {counted(len({p.file for p in problems}), 'file')}"
     return count if problems else "nothing wrong found"
-
-
-def counted(n: int, one: str, many: str = "") -> str:
-    """`1 box`, `2 boxes`: a number with its noun."""
-    if n == 1:
-        return f"1 {one}"
-    return f"{n} {many or one + 's'}"
 
 
 def _rows(values: dict[str, str]) -> list[str]:

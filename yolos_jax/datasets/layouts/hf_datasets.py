@@ -1,17 +1,17 @@
 """Data sets of Hugging Face's package `datasets`, saved to disk or as parquet. Needs the extra `datasets`."""
 
 import re
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from yolos_jax.datasets.annotations import Annotations, Complain, OpenAnnotations
-from yolos_jax.datasets.layouts.objects import CATEGORIES, Objects, names_of
+from yolos_jax.datasets.layouts.objects import CATEGORIES, content_of, names_of
 from yolos_jax.errors import InputError
 
 NAME = "Hugging Face datasets"
 PARQUET = re.compile(r"(.+?)(-\d+-of-\d+)?\.parquet")
-ROWS = 1000  # that are looked at together
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
@@ -53,23 +53,19 @@ def read(root: Path, split: str, files: list[str], complain: Complain) -> Annota
     if not {"image", "objects"} <= set(rows.column_names):
         raise InputError(f"{origin} has the columns {', '.join(rows.column_names)}; detection needs image and objects.")
     names = _class_names(rows.features["objects"])
-    rest = rows.select_columns([c for c in rows.column_names if c in ("objects", "image_id", "width", "height")])
-    pieces = [rest[start : start + ROWS] for start in range(0, len(rest), ROWS)]
-    numbers = (
-        {n: i for i, n in enumerate(names)} if names else names_of(o for piece in pieces for o in piece["objects"])
-    )
-    images: list[dict[str, Any]] = []
-    found = Objects(lambda c: c if isinstance(c, int) else numbers.get(c), origin, complain)
-    for piece in pieces:
-        for i, objects in enumerate(piece["objects"]):
-            known = {key: piece[key][i] for key in ("width", "height") if key in piece}
-            # Ids of rows may repeat or be text; their numbers are what every tool agrees on.
-            images.append({"id": len(images) + 1, "file_name": str(len(images))} | known)
-            found.add(len(images), objects)
-    categories = [{"id": number, "name": str(name)} for name, number in numbers.items()]
-    content = {"images": images, "annotations": found.annotations, "categories": categories}
+    rest = rows.select_columns([c for c in rows.column_names if c in ("objects", "width", "height")])
+    numbers = {n: i for i, n in enumerate(names)} if names else names_of(row["objects"] for row in rest)
+    content = content_of(_entries(rest), numbers, origin, complain)
     packed = RowImages(rows.select_columns(["image"]), origin)
     return Annotations(NAME, origin, root, content, boxes="xywh", upright=True, has_sizes=False, packed=packed)
+
+
+def _entries(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Any]]:
+    """An image's entry and its objects, for every row."""
+    # Ids of rows may repeat or be text; their numbers are what every tool agrees on.
+    for number, row in enumerate(rows):
+        objects = row.pop("objects")
+        yield {"file_name": str(number)} | row, objects
 
 
 def _rows(root: Path, split: str, files: list[str]) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from yolos_jax.datasets.annotations import Annotations, Complain, OpenAnnotations
-from yolos_jax.datasets.layouts.objects import Objects, names_of
+from yolos_jax.datasets.layouts.objects import content_of, names_of
 from yolos_jax.datasets.listing import is_hidden
 from yolos_jax.errors import InputError, shown
 
@@ -30,15 +30,10 @@ def read(file: Path, files: list[Path], complain: Complain) -> Annotations:
     """Reads a split; categories that are names are numbered 0, 1, ... in the order of those of all `files`."""
     numbers = names_of(objects for each in files for _, objects in _lines(each))
     notes = []
-    images: list[dict[str, Any]] = []
-    found = Objects(numbers.get, str(file), complain)
-    for name, objects in _lines(file):
-        images.append({"id": len(images) + 1, "file_name": name})
-        found.add(len(images), objects)
-    categories = [{"id": number, "name": str(name)} for name, number in numbers.items()]
     if any(isinstance(name, int) for name in numbers):
         notes.append(f"{file} numbers its categories and does not name them; their numbers are their names")
-    content = {"images": images, "annotations": found.annotations, "categories": categories}
+    rows = [({"file_name": name}, objects) for name, objects in _lines(file)]
+    content = content_of(rows, numbers, str(file), complain)
     return Annotations(NAME, str(file), file.parent, content, notes, by_spelling=True, upright=True, has_sizes=False)
 
 

@@ -1,9 +1,9 @@
 """Hugging Face's convention of `objects`: columns of boxes (xywh in pixels) and categories. No jax here."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from yolos_jax.datasets.annotations import Complain
+from yolos_jax.datasets.annotations import Complain, Content
 from yolos_jax.errors import shown
 
 BOXES = ("bbox", "bboxes", "boxes")
@@ -29,35 +29,36 @@ def names_of(rows: Iterable[Any]) -> dict[str | int, int]:
     return {n: n for n in sorted(c for c in found if isinstance(c, int))} or {word: i for i, word in enumerate(words)}
 
 
-class Objects:
-    """Annotations in COCO's format, from the objects of one image after the other.
+def content_of(
+    rows: Iterable[tuple[dict[str, Any], Any]], numbers: Mapping[Any, int], origin: str, complain: Complain
+) -> Content:
+    """What rows hold, in COCO's terms; images are numbered from 1. Complains of columns that do not fit together.
 
     Args:
-      number: the category id of what the column of categories holds; None if it has none.
+      rows: an image's entry but for its id, and its objects.
+      numbers: of the categories, by their names.
       origin: where they come from, for messages.
     """
-
-    def __init__(self, number: Callable[[Any], int | None], origin: str, complain: Complain):
-        self._number = number
-        self._origin = origin
-        self._complain = complain
-        self.annotations: list[dict[str, Any]] = []
-
-    def add(self, image_id: int, objects: Any) -> None:
-        """Appends an image's objects; complains of columns that do not fit together."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image_id, (image, objects) in enumerate(rows, 1):
+        images.append({"id": image_id} | image)
         boxes, categories = column(objects, BOXES), column(objects, CATEGORIES)
-        empty = not objects or (isinstance(objects, dict) and not any(objects.values()))
-        if empty:
-            return
+        if not objects or (isinstance(objects, dict) and not any(objects.values())):
+            continue
         if boxes is None or categories is None or len(boxes) != len(categories):
             wanted = "they must have as many of bbox as of category"
-            self._complain(f"the objects of image id {image_id} in {self._origin} are {shown(objects)}; {wanted}.")
-            return
+            complain(f"the objects of image id {image_id} in {origin} are {shown(objects)}; {wanted}.")
+            continue
         areas, crowds = column(objects, ("area",)), column(objects, CROWDS)
         for i, (box, category) in enumerate(zip(boxes, categories)):
-            number = self._number(category) if isinstance(category, int | str) else None
-            one = {"id": len(self.annotations) + 1, "image_id": image_id, "category_id": number, "bbox": box}
+            category_id = category
+            if not isinstance(category, int):
+                category_id = numbers.get(category) if isinstance(category, str) else None
+            one = {"id": len(annotations) + 1, "image_id": image_id, "category_id": category_id, "bbox": box}
             if areas and len(areas) == len(boxes) and areas[i] is not None:
                 one["area"] = areas[i]
             one["iscrowd"] = int(bool(crowds[i])) if crowds and len(crowds) == len(boxes) else 0
-            self.annotations.append(one)
+            annotations.append(one)
+    listed = [{"id": category_id, "name": str(name)} for name, category_id in numbers.items()]
+    return {"images": images, "annotations": annotations, "categories": listed}

@@ -60,7 +60,9 @@ def read(directory: Path, split: str, file: Path | None, complain: Complain) -> 
             complain(f"image id {image_id} is in two records of {records}; prepare the data set anew.")
     if file:
         content, boxes = read_annotations(file, complain, sizes=False), ""
-        notes = _left_out(numbers, content, records, file)
+        more = len(numbers.keys() - {image["id"] for image in content["images"]})
+        left = f"{more} of the {len(numbers)} images in {records}"
+        notes = [f"{left} are not in {file} and are left out"] if more else []
     else:
         ids, notes = category_ids_of(records)
         content, boxes = _content(index, records, ids, complain), "xyxy_shares"
@@ -71,12 +73,6 @@ def read(directory: Path, split: str, file: Path | None, complain: Complain) -> 
         NAME, str(file or records), directory, content, notes, boxes=boxes, has_sizes=bool(file), reopens=True,
         packed=RecordImages(records, numbers), headers=headers,
     )  # fmt: skip
-
-
-def _left_out(numbers: dict[int, int], content: Content, records: Records, file: Path) -> list[str]:
-    more = len(numbers.keys() - {image["id"] for image in content["images"]})
-    left = f"{more} of the {len(numbers)} images in {records}"
-    return [f"{left} are not in {file} and are left out"] if more else []
 
 
 def _content(index: Index, records: Records, category_ids: list[int], complain: Complain) -> Content:

@@ -47,8 +47,9 @@ def splits(root: Path) -> dict[str, OpenAnnotations]:
 def read(root: Path, name: str, parts: list[Part], everything: Iterable[Path], complain: Complain) -> Annotations:
     """Reads a split. Categories are the names in all XML files of `everything`, numbered 0, 1, ... in their order."""
     records = {folder: records_of(str(folder), os.stat(folder).st_mtime_ns) for folder in everything}
-    names = sorted({one.name for found in records.values() for r in found.values() for one in r.objects})
-    numbers = {name: i for i, name in enumerate(names)}
+    every = [record for found in records.values() for record in found.values()]
+    names = {one.name for record in every for one in record.objects}
+    numbers = {name: i for i, name in enumerate(sorted(names))}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     zeros = difficult = 0
@@ -87,8 +88,7 @@ def _is_list(file: Path, xml: Path) -> bool:
 
     The lists of one class's images have a number after each name, so that no XML file is called like their lines.
     """
-    first = _stems(file)[:1]
-    return bool(first) and (xml / f"{first[0]}.xml").is_file()
+    return any((xml / f"{stem}.xml").is_file() for stem in _stems(file)[:1])
 
 
 def _stems(file: Path) -> list[str]:

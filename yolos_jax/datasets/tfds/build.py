@@ -58,7 +58,8 @@ def build_records(root: Path, out: Path, splits: Sequence[str] = (), boxes: str 
     parts = read_parts(root, splits, boxes)
     names = one_list(parts)
     make_folder(folder.parent)
-    needed, free = int(MARGIN * sum(part.size for part in parts)), shutil.disk_usage(folder.parent).free
+    needed = int(MARGIN * sum(part.size for part in parts))
+    free = shutil.disk_usage(folder.parent).free
     if needed > free:
         space = f"{free / 1e9:.1f} GB left and the data set needs {needed / 1e9:.1f} GB"
         raise InputError(f"{folder.parent} has {space}; free some, or give another --out.")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
+from yolos_jax.datasets.annotations import annotations_of
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.examples import read_split
 from yolos_jax.datasets.headers import ORIENTATION, SWAPS
@@ -75,11 +76,10 @@ def read_part(source: DataSet, split: str) -> CheckedSplit:
     if not all(type(a.get("id")) is int and abs(a["id"]) < 2**63 for a in content["annotations"]):
         for number, annotation in enumerate(content["annotations"], 1):
             annotation["id"] = number
-    by_image: dict[int, list] = {image["id"]: [] for image in content["images"]}
-    for annotation in sorted(content["annotations"], key=lambda a: a["id"]):
+    for annotation in content["annotations"]:
         annotation.pop("segmentation", None)  # most of the memory
-        if annotation["image_id"] in by_image:  # others are ignored
-            by_image[annotation["image_id"]].append(annotation)
+    content["annotations"].sort(key=lambda annotation: annotation["id"])
+    by_image = annotations_of((image["id"] for image in content["images"]), content)
     images = sorted(content["images"], key=lambda image: _hash(name, image["file_name"]))
     for one, other in itertools.pairwise(images):
         if one["file_name"] == other["file_name"]:

@@ -150,12 +150,15 @@ class Records:
 
     def _read_names(self, count: int) -> list[str]:
         """The names of the labels; without them nobody knows which category a label is."""
-        path, names = self.directory / self.names_file, []
+        path = self.directory / self.names_file
+        names: list[str] = []
+        what = "does not exist"
         with contextlib.suppress(OSError, ValueError):
             names = [line.strip() for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+            what = f"has {len(names)}"
         twice = len(set(names)) < len(names)
         if len(names) != count or twice:
-            what = "lists a name twice" if twice else f"has {len(names)}" if path.is_file() else "does not exist"
+            what = "lists a name twice" if twice else what
             raise InputError(f"{path} must hold {count} different names and {what}; {ANEW}")
         return names
 

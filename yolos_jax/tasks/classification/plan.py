@@ -8,7 +8,10 @@ from yolos_jax.data.plan import PlannedBatch, PlannedImage, PlanOfEpochs, evalua
 from yolos_jax.images.sequence import ceil_div
 
 CLASS_ORDER = 1  # version of the order of data and views; a checkpoint of another cannot be resumed bit for bit
-_VIEW, _ORDER, _MIXING = 0, 1, 2  # what random numbers are for: nothing shares another's
+# What random numbers are for: nothing shares another's.
+_VIEW = 0
+_ORDER = 1
+_MIXING = 2
 
 
 class ViewSeeds(NamedTuple):

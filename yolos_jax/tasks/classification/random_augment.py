@@ -11,63 +11,59 @@ from PIL import Image, ImageEnhance, ImageOps
 MOST = 10.0  # magnitude at which an operation is as strong as it can be
 FILL = (124, 116, 104)  # ImageNet's mean colour, for what comes into view from outside
 _BICUBIC = Image.Resampling.BICUBIC
-Operation = Callable[[Image.Image, float, bool], Image.Image]
-
-
-def _signed(value: float, negative: bool) -> float:
-    return -value if negative else value
+Operation = Callable[[Image.Image, float], Image.Image]  # of a negative strength to go the other way
 
 
 def _affine(image: Image.Image, *matrix: float) -> Image.Image:
     return image.transform(image.size, Image.Transform.AFFINE, matrix, resample=_BICUBIC, fillcolor=FILL)
 
 
-def _rotate(image: Image.Image, strength: float, negative: bool) -> Image.Image:
-    return image.rotate(_signed(30.0 * strength, negative), resample=_BICUBIC, fillcolor=FILL)
+def _rotate(image: Image.Image, strength: float) -> Image.Image:
+    return image.rotate(30.0 * strength, resample=_BICUBIC, fillcolor=FILL)
 
 
-def _shear_x(image: Image.Image, strength: float, negative: bool) -> Image.Image:
-    return _affine(image, 1, _signed(0.3 * strength, negative), 0, 0, 1, 0)
+def _shear_x(image: Image.Image, strength: float) -> Image.Image:
+    return _affine(image, 1, 0.3 * strength, 0, 0, 1, 0)
 
 
-def _shear_y(image: Image.Image, strength: float, negative: bool) -> Image.Image:
-    return _affine(image, 1, 0, 0, _signed(0.3 * strength, negative), 1, 0)
+def _shear_y(image: Image.Image, strength: float) -> Image.Image:
+    return _affine(image, 1, 0, 0, 0.3 * strength, 1, 0)
 
 
-def _translate_x(image: Image.Image, strength: float, negative: bool) -> Image.Image:
-    return _affine(image, 1, 0, _signed(0.45 * strength, negative) * image.width, 0, 1, 0)
+def _translate_x(image: Image.Image, strength: float) -> Image.Image:
+    return _affine(image, 1, 0, 0.45 * strength * image.width, 0, 1, 0)
 
 
-def _translate_y(image: Image.Image, strength: float, negative: bool) -> Image.Image:
-    return _affine(image, 1, 0, 0, 0, 1, _signed(0.45 * strength, negative) * image.height)
+def _translate_y(image: Image.Image, strength: float) -> Image.Image:
+    return _affine(image, 1, 0, 0, 0, 1, 0.45 * strength * image.height)
 
 
-def _posterize(image: Image.Image, strength: float, negative: bool) -> Image.Image:
-    return ImageOps.posterize(image, max(1, 4 - int(4 * strength)))  # Pillow refuses 0 bits, which would be black
+def _posterize(image: Image.Image, strength: float) -> Image.Image:
+    return ImageOps.posterize(image, max(1, 4 - int(4 * abs(strength))))  # Pillow refuses 0 bits, which would be black
 
 
-def _solarize(image: Image.Image, strength: float, negative: bool) -> Image.Image:
-    return ImageOps.solarize(image, 256 - int(256 * strength))
+def _solarize(image: Image.Image, strength: float) -> Image.Image:
+    return ImageOps.solarize(image, 256 - int(256 * abs(strength)))
 
 
-def _solarize_add(image: Image.Image, strength: float, negative: bool) -> Image.Image:
-    more = int(110 * strength)
+def _solarize_add(image: Image.Image, strength: float) -> Image.Image:
+    more = int(110 * abs(strength))
     return image.point([min(255, value + more) if value < 128 else value for value in range(256)] * 3)
 
 
 def _enhanced(by: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:
     """More of something, or less of it."""
 
-    def enhance(image: Image.Image, strength: float, negative: bool) -> Image.Image:
-        return by(image).enhance(max(0.1, 1.0 + _signed(0.9 * strength, negative)))
+    def enhance(image: Image.Image, strength: float) -> Image.Image:
+        return by(image).enhance(max(0.1, 1.0 + 0.9 * strength))
 
     return enhance
 
 
 OPERATIONS: dict[str, Operation] = {
-    "autocontrast": lambda image, strength, negative: ImageOps.autocontrast(image),
-    "equalize": lambda image, strength, negative: ImageOps.equalize(image),
-    "invert": lambda image, strength, negative: ImageOps.invert(image),
+    "autocontrast": lambda image, strength: ImageOps.autocontrast(image),
+    "equalize": lambda image, strength: ImageOps.equalize(image),
+    "invert": lambda image, strength: ImageOps.invert(image),
     "rotate": _rotate,
     "posterize": _posterize,
     "solarize": _solarize,
@@ -86,4 +82,4 @@ NAMES = tuple(OPERATIONS)
 
 def operate(image: Image.Image, which: int, strength: float, negative: bool) -> Image.Image:
     """The operation with this place in `NAMES`, of a strength of 0 to 1, on an RGB image."""
-    return OPERATIONS[NAMES[which]](image, strength, negative)
+    return OPERATIONS[NAMES[which]](image, -strength if negative else strength)

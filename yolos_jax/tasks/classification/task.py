@@ -127,7 +127,9 @@ class ClassificationTask(RecipeTask):
         compute = Compute(**dataclasses.asdict(part(config.model, ComputeSettings)))
         compute = decided(compute, self.model, mesh.devices.flat[0])
         self.graph, self.shapes = abstract_classifier(self.model, compute)
-        self.view, self.mixing = view_of(config), mixing_of(config)
+        size = config.model.image_size
+        self.view = RandomView(size=size, **dataclasses.asdict(part(config.augment, ClassViewSettings)))
+        self.mixing = Mixing(size=size, **dataclasses.asdict(part(config.augment, MixingSettings)))
         self._check_batch()
         train = config.train
         images, repeats = len(self.source), config.augment.repeats
@@ -188,17 +190,6 @@ class ClassificationTask(RecipeTask):
             notes += self.evaluator.source.notes
         line = steps_sentence(images, self, self.mesh.size) + views
         return [line, plan_sentence(self), *(f"note: {note}" for note in dict.fromkeys(notes))]
-
-
-def view_of(config: PretrainingConfig) -> RandomView:
-    """How training images are augmented."""
-    numbers = dataclasses.asdict(part(config.augment, ClassViewSettings))
-    return RandomView(size=config.model.image_size, **numbers)
-
-
-def mixing_of(config: PretrainingConfig) -> Mixing:
-    """How training images are mixed in pairs; false if they are not."""
-    return Mixing(size=config.model.image_size, **dataclasses.asdict(part(config.augment, MixingSettings)))
 
 
 def scaled(optimizer: ClassificationOptimizer, batch_size: int) -> ClassificationOptimizer:

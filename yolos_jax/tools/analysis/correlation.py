@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from scipy.spatial.distance import pdist
 
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.evaluator import Evaluator
@@ -53,18 +54,8 @@ def cosines(x: np.ndarray) -> np.ndarray:
     """float64 `[..., Q, D]` -> `[..., P]`: cosine similarity of all pairs i < j, row by row."""
     x = np.asarray(x, np.float64)
     x = x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-300)
-    return _pairs(x @ np.swapaxes(x, -1, -2))
-
-
-def distances(points: np.ndarray) -> np.ndarray:
-    """`[Q, 2]` -> float64 `[P]`: Euclidean distance of all pairs i < j, row by row."""
-    points = np.asarray(points, np.float64)
-    return _pairs(np.linalg.norm(points[:, None] - points[None], axis=-1))
-
-
-def _pairs(square: np.ndarray) -> np.ndarray:
-    i, j = np.triu_indices(square.shape[-1], 1)
-    return square[..., i, j]
+    i, j = np.triu_indices(x.shape[-2], 1)
+    return (x @ np.swapaxes(x, -1, -2))[..., i, j]
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -78,7 +69,7 @@ def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def compared(one: Observed, size: np.ndarray) -> np.ndarray:
     """float64 `[4, P]`, what AGAINST names, of an image of (width, height) pixels."""
     centres = one.boxes[:, :2]
-    return np.stack([distances(centres), distances(centres * size), cosines(one.hidden), cosines(one.logits)])
+    return np.stack([pdist(centres), pdist(centres * size), cosines(one.hidden), cosines(one.logits)])
 
 
 class Correlations:

@@ -84,7 +84,8 @@ def cost_table(rows: Sequence[dict[str, Any]]) -> str:
 
 def _shown(row: dict[str, Any]) -> dict[str, str]:
     whole = row["multiply_adds_as_published"]
-    unit, name = (1e9, "G") if whole >= 1e9 else (1e6, "M")
+    unit = 1e9 if whole >= 1e9 else 1e6
+    name = "G" if whole >= 1e9 else "M"
     shown = {
         "variant": row["variant"], "short side": str(row["short_side"]),
         "parameters": f"{row['parameters'] / 1e6:.1f} M", "all of the last block": f"{whole / unit:.1f} {name}",

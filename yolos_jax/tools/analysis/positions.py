@@ -76,8 +76,8 @@ def by_distance(found: Likeness) -> list[dict[str, Any]]:
     for axis, side in (("row", w), ("column", h)):
         total, count = np.zeros(side), np.zeros(side, np.int64)
         for (y, x), values in zip(found.places, found.maps):
-            line, at = (values[y], x) if axis == "row" else (values[:, x], y)
-            distance = np.abs(np.arange(side) - at)
+            line = values[y] if axis == "row" else values[:, x]
+            distance = np.abs(np.arange(side) - (x if axis == "row" else y))
             np.add.at(total, distance, line)
             np.add.at(count, distance, 1)
         out += [

@@ -158,4 +158,4 @@ def errors_text(errors: ErrorCounts) -> str:
 def calibration_text(scores: Calibration, threshold: float) -> str:
     """The expected calibration error in a line."""
     found = [f"{scores.ece():.4f} of all detections", f"{scores.ece(threshold):.4f} of those from {threshold:g} on"]
-    return f"expected calibration error at IoU 0.5: {', '.join(text.replace('nan', '-') for text in found)}"
+    return f"expected calibration error at IoU 0.5: {', '.join(found).replace('nan', '-')}"

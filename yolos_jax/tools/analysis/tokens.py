@@ -12,9 +12,9 @@ from yolos_jax.evaluation.coco_metrics import to_results
 from yolos_jax.evaluation.evaluator import Evaluator
 from yolos_jax.inference.outputs import JsonList
 from yolos_jax.tools.analysis.tables import write_rows
+from yolos_jax.tools.survey import AREAS
 
 SIZES = ("small", "medium", "large")
-BOUNDS = (32.0**2, 96.0**2)  # square pixels between them, as COCO's
 MOST_DRAWN = 5000  # images whose boxes are kept for the figure; as many as COCO's validation split has
 
 
@@ -110,7 +110,7 @@ class TokenTable:
 
 def size_index(area: np.ndarray) -> np.ndarray:
     """Index of SIZES for areas in square pixels."""
-    return np.searchsorted(BOUNDS, area, side="right")
+    return np.searchsorted(AREAS, area, side="right")
 
 
 def examine_tokens(

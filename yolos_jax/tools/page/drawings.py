@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from yolos_jax.inference.contact_sheet import contact_sheet
-from yolos_jax.inference.drawing import draw_boxes, enlargement, font_of, font_size, line_width, padding
+from yolos_jax.inference.drawing import draw_boxes, enlargement, font_of, font_size, inside, line_width, padding
 from yolos_jax.tools.analysis.attention_maps import Seen
 from yolos_jax.tools.page.viewer import choices
 
@@ -44,8 +44,7 @@ def attention_overlay(seen: Seen, weights: np.ndarray, token: int, smooth: bool)
     grey = np.asarray(image.convert("L"), np.float32)[..., None]
     mixed = (1 - BLENDED) * grey + BLENDED * 255 * colormaps[COLOUR_MAP](strength)[..., :3]
     out = Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))
-    corners = [int(v) for v in np.clip(np.round(seen.boxes[token] * factor), 0, np.tile(image.size, 2) - 1)]
-    corners[2:] = max(corners[0], corners[2]), max(corners[1], corners[3])
+    (corners,) = inside(seen.boxes[[token]] * factor, image.size).tolist()
     pen, width = ImageDraw.Draw(out), line_width(image.size)
     pen.rectangle(corners, outline=(0, 0, 0), width=2 * width)
     pen.rectangle(corners, outline=(255, 255, 255), width=width)
@@ -85,5 +84,6 @@ def token_summary(seen: Seen, token: int, layer: int, statistics: dict[str, str]
         "other tokens",
     ]
     if statistics:
-        lines.append(f"- over the data set: {', '.join(f'{name} {value}' for name, value in statistics.items())}")
+        values = [f"{name} {value}" for name, value in statistics.items()]
+        lines.append(f"- over the data set: {', '.join(values)}")
     return "\n".join(lines)

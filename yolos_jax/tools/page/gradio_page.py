@@ -17,7 +17,9 @@ from yolos_jax.tools.page.viewer import AttentionViewer, choices, read_picture, 
 TITLE, FIRST = "YOLOS: what the tokens look at", "Drop an image, or choose one."
 THUMBNAIL, SHOWN = 128, 48  # pixels of an image to choose from; how many of them
 MEAN_HEAD = "mean"
-MEGABYTES, A_MINUTE, WAITING = 20, 60, 32  # limits: of an upload; uploads; requests that wait for their turn
+MEGABYTES = 20  # of an upload at most
+A_MINUTE = 60  # uploads at most
+WAITING = 32  # requests at most that wait for their turn
 KEPT_SECONDS = 3600  # files that visitors uploaded, and those drawn for them
 QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",

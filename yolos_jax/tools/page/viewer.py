@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import io
 import secrets
 import threading
@@ -39,9 +40,8 @@ class AttentionViewer:
         if not checkpoints:
             raise InputError("the page needs at least one checkpoint.")
         self.names = list(dict.fromkeys(map(str, checkpoints)))
-        self._sides = short_side, max_side
+        self._load = functools.lru_cache(LOADED)(lambda name: Detector.load(name, short_side, max_side))
         self._lock = threading.RLock()
-        self._detectors: OrderedDict[str, Detector] = OrderedDict()
         self._kept: OrderedDict[str, tuple[str, Seen]] = OrderedDict()
         self._statistics = read_statistics(tokens) if tokens else {}
 
@@ -50,12 +50,7 @@ class AttentionViewer:
         if name not in self.names:
             raise InputError(f"there is no checkpoint {name!r:.80} on this page.")
         with self._lock:
-            if name not in self._detectors:
-                self._detectors[name] = Detector.load(name, *self._sides)
-            self._detectors.move_to_end(name)
-            while len(self._detectors) > LOADED:
-                self._detectors.popitem(last=False)
-            return self._detectors[name]
+            return self._load(name)
 
     def look(self, name: str, picture: str | Path) -> str:
         """Detects in an image file and keeps what every token looked at in every block; returns a key for it.
