@@ -54,6 +54,7 @@ class Metrics:
         self.waited = self.all_waited = 0.0
         self.reports: deque[StepReport] = deque(maxlen=1000)  # of the steps since the last line
         self.scores: list[float] = []  # the first headline of each evaluation
+        self.newest: tuple[str, ...] = ()  # the loss and the speed of the last line
 
     def _forget_after(self, start: int) -> None:
         """Keeps the lines of steps up to `start`; lines that are damaged, such as by a kill, go too."""
@@ -111,7 +112,8 @@ class Metrics:
         self.since, self.waited = now, self.all_waited
         self.reports.clear()
         self.sums.clear()
-        self._show(values)
+        self.newest = f"loss {values[self.task.shown[0]]:.3f}", f"{values[SPEED]:.1f} images/s"
+        self._show()
         self.write(step, values)
 
     def _epoch(self, step: int) -> str:
@@ -120,14 +122,16 @@ class Metrics:
         epochs = -(-self.task.steps // length)
         return f"epoch {min(step // length + 1, epochs)}/{epochs}"
 
-    def _show(self, values: dict[str, float]) -> None:
+    def _show(self) -> None:
         """The newest numbers beside the progress bar: the loss, the last and the best result, the speed."""
-        shown = [f"loss {values[self.task.shown[0]]:.3f}"]
-        if self.scores:
-            name = self.task.headline[0]
-            shown.append(f"{name} {self.scores[-1]:.3f} (best {max(self.scores):.3f})")
-        shown.append(f"{values[SPEED]:.1f} images/s")
-        self.bar.set_postfix_str(", ".join(shown))
+        name, scores = self.task.headline[0], self.scores
+        result = [f"{name} {scores[-1]:.3f} (best {max(scores):.3f})"] if scores else []
+        self.bar.set_postfix_str(", ".join([*self.newest[:1], *result, *self.newest[1:]]))
+
+    def scored(self, score: float) -> None:
+        """Shows the first headline of an evaluation, too."""
+        self.scores.append(score)
+        self._show()
 
     def write(
         self, step: int, values: dict[str, Any], prefix: str = "", details: Mapping[str, float] | None = None

@@ -92,9 +92,7 @@ class Run:
         patience = self.options.train.patience
         scores = [evaluation[self.task.headline[0]] for evaluation in self.progress.evaluations]
         scores = [score for score in scores if score >= 0]  # COCO's -1 is undefined
-        if not patience or not scores:
-            return False
-        return len(scores) - 1 - scores.index(max(scores)) >= patience
+        return bool(patience and scores) and len(scores) - 1 - scores.index(max(scores)) >= patience
 
     def save(self) -> None:
         """Starts to write a checkpoint of what has been done, if it is sound and not there yet."""
@@ -126,7 +124,7 @@ class Run:
         self.metrics.write(done, result.metrics, "val/", result.details)
         found = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items() if value >= 0)
         unreadable = f"; {len(result.skipped)} images unreadable" if result.skipped else ""
-        self.metrics.scores.append(numbers[name])
+        self.metrics.scored(numbers[name])
         self.metrics.say(f"step {done}: {found or 'nothing to score'}, {best}{unreadable}")
         self._draw(result)
 
