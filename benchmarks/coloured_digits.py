@@ -1,7 +1,7 @@
 """Scenes that a detector of the embedded scenes has not seen: digits of any colour and size, on grounds with a texture.
 
-The scanned digits, and their split for training and validation, are those of `yolos_jax.datasets.digits`. Here
-digits are darker or brighter than the ground, up to five in a scene, and down to half as large against it as there.
+The scanned digits, and their split for training and validation, are those of `yolos_jax.datasets.digits`. There, grey
+digits lie on a dark ground; here both have a colour, and sizes differ by a half more.
 """
 
 import json
@@ -14,11 +14,12 @@ from PIL import Image
 from yolos_jax.datasets.digits import Digits, Scene, load_digits, split_digits, stencil_of
 
 SIDE = 96  # of a scene, pixels
-MOST = 5  # digits in a scene
-DIGIT_SIDES = (20, 56)  # the 8x8 scan is enlarged to between these, pixels
+MOST = 3  # digits in a scene
+DIGIT_SIDES = (32, 58)  # the 8x8 scan is enlarged to between these, pixels
 GAP = 2  # least pixels between the boxes of two digits
-CONTRAST = 90.0  # least difference in luma between ink and the ground's mean, of 255
-TEXTURE = 25.0  # amplitude of the ground's texture, of 255
+GROUND = 110.0  # brightest channel of the ground's mean, of 255
+CONTRAST = 90.0  # by which the luma of ink is above that of the ground's mean at least, of 255
+TEXTURE = 10.0  # amplitude of the ground's texture, of 255
 COARSE = 8  # cells on a side of the ground's texture
 LUMA = np.array([0.299, 0.587, 0.114])
 TRIES = 50  # places tried for a digit before it is left out
@@ -40,7 +41,7 @@ def write(out: Path, train: int, val: int, seed: int = 0) -> None:
 
 def compose(digits: Digits, pool: np.ndarray, random: np.random.Generator) -> Scene:
     """One scene of 1 to `MOST` digits drawn from `pool` (indices into `digits`)."""
-    mean = random.uniform(0, 255, 3)
+    mean = random.uniform(0, GROUND, 3)
     image = ground(mean, random)
     wanted = random.choice(pool, random.integers(1, MOST + 1), replace=False)
     boxes: list[tuple[int, int, int, int]] = []
@@ -70,10 +71,10 @@ def ground(mean: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def ink(mean: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A colour whose luma is at least `CONTRAST` from that of the ground."""
+    """A colour whose luma is at least `CONTRAST` above that of the ground."""
     while True:
         colour = random.uniform(0, 255, 3)
-        if abs((colour - mean) @ LUMA) >= CONTRAST:
+        if (colour - mean) @ LUMA >= CONTRAST:
             return colour
 
 
