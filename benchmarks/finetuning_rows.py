@@ -44,7 +44,7 @@ _BCCD: dict[str, Any] = {
     "data.crop_sides": (48, 60, 72), "data.crop_range": (48, 72), "model.max_side": 16,
 }  # fmt: skip
 SIZES = {"digits": _DIGITS, "bccd": _BCCD}
-# The learning rate is twice that with which `configs/digits.py` trains such a model, as the recipe's is twice that of S.
+# The learning rate is twice that of `configs/digits.py`, as the recipe's is twice that of S.
 MICRO: dict[str, Any] = {
     "optimizer.learning_rate": 1e-3, "train.accumulate": 1, "train.log_every": 200, "train.curves": False,
     "data.workers": 0, "data.buckets": 1, "eval.batch_size": 50, "eval.compilation_cache": "off",
