@@ -129,6 +129,13 @@ def test_evaluation_predicts_and_never_overwrites(trained, tmp_path, call):
         ({"--config.train.batch_size": 24}, ["16 training images do not fill one batch of 24"]),
         ({"--config.train.accumulate": 4}, ["multiple of 32", "train.accumulate 4"]),
         ({"--config.train.ema": 1.5}, ["train.ema is 1.5"]),
+        (
+            {"--config.train.patience": 3, "--config.eval.every_epochs": 0},
+            ["train.patience is 3 and eval.every_epochs 0", "--config.train.patience=0"],
+        ),
+        ({"--config.optimizer.warmup_steps": 1}, ["optimizer.warmup_steps needs optimizer.schedule=step"]),
+        ({"--config.data.augment": "heavy"}, ["data.augment", "none, light, strong, aerial"]),
+        ({"--config.loss.class_weight": "1,2"}, ["loss.class_weight has 2 number"]),
         ({"--config.data.scales": "(8,)"}, ["data.scales", "at least a patch (16)"]),
         ({"--config.data.flip": 1.5}, ["data.flip is 1.5", "probability"]),
         ({"--config.data.crop_range": "(600, 384)"}, ["data.crop_range"]),
