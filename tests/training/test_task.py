@@ -170,7 +170,7 @@ def test_patience_ends_a_run_and_a_resumed_one_at_the_same_step(tmp_path, capsys
     patient = with_train(patience=1)
     assert train_line([0.5, 0.5], tmp_path / "whole", patient).step == 4
     printed = capsys.readouterr().out
-    assert "ended after 1 evaluations without a better fit (train.patience)" in printed and "is complete" in printed
+    assert "ended after 1 evaluation without a better fit" in printed and "is complete" in printed
     with contextlib.suppress(RuntimeError, StopIteration):
         train_line([0.5], tmp_path / "parts", patient)  # the second evaluation raises
     assert train_line([0.5], tmp_path / "parts", patient).step == 4

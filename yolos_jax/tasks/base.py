@@ -15,7 +15,7 @@ from yolos_jax.config.recipes import Config
 from yolos_jax.data.loader import Loaded, LoadStep, Share, load_batches
 from yolos_jax.datasets.splits import MissingSplit
 from yolos_jax.distributed.processes import Processes
-from yolos_jax.errors import InputError
+from yolos_jax.errors import InputError, counted
 from yolos_jax.tasks.pictures.curves import Curves
 from yolos_jax.tasks.pictures.run_pictures import Picture, RunPictures
 from yolos_jax.training.optimizer import make_optimizer, schedule_of
@@ -169,7 +169,7 @@ def check_batch(train: RunSettings, devices: int, multiple: int, reason: str) ->
 def plan_sentence(task: RecipeTask) -> str:
     """How long a run is, and when it is evaluated."""
     epochs = -(-task.steps // task.plan.steps_per_epoch)
-    parts = [f"{epochs:,} epochs", f"{task.steps:,} steps"]
+    parts = [counted(epochs, "epoch"), f"{task.steps:,} steps"]
     patience = task.config.train.patience
     interval = task.evaluation_interval
     if interval >= task.steps:
@@ -177,7 +177,7 @@ def plan_sentence(task: RecipeTask) -> str:
     elif interval:
         parts.append(f"an evaluation every {interval:,}")
     if patience:
-        parts.append(f"an end after {patience} evaluations without gain")
+        parts.append(f"an end after {counted(patience, 'evaluation')} without gain")
     return f"the plan: {', '.join(parts)}"
 
 

@@ -101,8 +101,8 @@ class Metrics:
             self.processes.agree(self._line, done)
 
     def _line(self, step: int) -> None:
-        numbers = [{**r.loss.terms, "grad_norm": r.grad_norm, **r.loss.measured} for r in self.reports]
-        numbers = jax.device_get(numbers)
+        reports = jax.device_get([(r.loss.terms, {"grad_norm": r.grad_norm}, r.loss.measured) for r in self.reports])
+        numbers = [terms | norm | measured for terms, norm, measured in reports]
         now = time.perf_counter()  # after the numbers are there
         values = {name: float(np.mean([each[name] for each in numbers], dtype=np.float64)) for name in numbers[0]}
         values[RATE] = float(self.task.schedule(step - 1))
@@ -124,8 +124,8 @@ class Metrics:
 
     def _show(self) -> None:
         """The newest numbers beside the progress bar: the loss, the last and the best result, the speed."""
-        name, scores = self.task.headline[0], self.scores
-        result = [f"{name} {scores[-1]:.3f} (best {max(scores):.3f})"] if scores else []
+        scores = [score for score in self.scores if score >= 0]  # COCO's -1 is undefined
+        result = [f"{self.task.headline[0]} {scores[-1]:.3f} (best {max(scores):.3f})"] if scores else []
         self.bar.set_postfix_str(", ".join([*self.newest[:1], *result, *self.newest[1:]]))
 
     def scored(self, score: float) -> None:

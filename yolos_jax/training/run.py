@@ -12,7 +12,7 @@ import jax
 from yolos_jax.data.loader import Share
 from yolos_jax.distributed.mesh import data_mesh, replicated, split_over
 from yolos_jax.distributed.processes import Processes, place
-from yolos_jax.errors import InputError, make_folder
+from yolos_jax.errors import InputError, counted, make_folder
 from yolos_jax.training.compiled_step import BucketedStep
 from yolos_jax.training.metrics import Metrics
 from yolos_jax.training.prefetch import Batches, DeviceBatch
@@ -191,7 +191,7 @@ class Run:
             print("the same command goes on from there")
         else:
             if self.is_patience_over():
-                print(f"ended after {self.options.train.patience} evaluations without a better {name} (train.patience)")
+                print(f"ended after {counted(self.options.train.patience, 'evaluation')} without a better {name}")
             print(f"saved the checkpoint of step {done} to {folder}; the run is complete")
 
 
