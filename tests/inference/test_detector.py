@@ -132,6 +132,18 @@ def test_sixteen_bits_are_scaled_not_clipped(detector):
     np.testing.assert_array_equal(detector([deep], 0.0)[0].boxes, detector([grey], 0.0)[0].boxes)
 
 
+def test_frames_that_are_left_out_are_counted(detector, tmp_path):
+    """A warning, for paths, bytes and open files; the detections are those of the first frame."""
+    noise().save(tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (64, 64))] * 2, duration=50)
+    noise().save(tmp_path / "a.tif", save_all=True, append_images=[noise(seed=2)])
+    data = (tmp_path / "a.tif").read_bytes()
+    for given, left in ((tmp_path / "a.tif", 1), (data, 1), (io.BytesIO(data), 1), ([tmp_path / "a.gif", data], 2)):
+        with pytest.warns(UserWarning, match=f"only the first of each is used, and {left} are left out"):
+            detector(given)
+    with pytest.warns(UserWarning):
+        np.testing.assert_array_equal(detector(data, 0.0).boxes, detector(noise(), 0.0).boxes)
+
+
 def test_exif_rotation(detector, tmp_path):
     image = noise(80, 48)
     exif = Image.Exif()

@@ -2,6 +2,7 @@
 
 import sys
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage
 from yolos_jax.inference import video
 from yolos_jax.inference.inputs import Input
+from yolos_jax.inference.outputs import Destination
+from yolos_jax.inference.video import Still
+from yolos_jax.programs import predict
 
 pytestmark = pytest.mark.parity
 av = pytest.importorskip("av", reason="av is absent (the extra video)")
@@ -56,6 +60,55 @@ def test_a_drawn_video_is_as_long_and_of_these_frames(tmp_path, size):
     assert {(f.width, f.height) for f in frames} == {(size[0] + size[0] % 2, size[1] + size[1] % 2)}
     for number, frame in enumerate(frames):
         assert abs(np.int32(frame.to_image()) - colour(number)).mean() < 6
+
+
+def test_a_drawn_video_of_varying_rate_lasts_as_long(tmp_path):
+    """9.1 s, of which the last frame has most."""
+    lasts = [0.04, 0.04, 0.08, 1.0, 0.04, 2.0, 0.04, 5.86]
+    starts = np.cumsum([0, *lasts[:-1]]).tolist()
+    made = [Still(i, at, Image.new("RGB", SIZE, colour(i)), each) for i, (at, each) in enumerate(zip(starts, lasts))]
+    for name, source in (("a", None), ("b", "a"), ("c", "b")):  # drawn, read, drawn again
+        given = list(video.stills(Input("video", str(tmp_path / f"{source}.mp4")))) if source else made
+        drawn = video.DrawnVideo(tmp_path / f"{name}.mp4")
+        for still in given:
+            drawn.add(still.image, still.seconds, still.lasts)
+        drawn.close()
+        with av.open(str(tmp_path / f"{name}.mp4")) as container:
+            assert container.duration == 9_100_000  # microseconds
+            frames = list(container.decode(video=0))
+        np.testing.assert_allclose([float(f.time) for f in frames], starts, atol=1e-4)
+        np.testing.assert_allclose([float(f.duration * f.time_base) for f in frames], lasts, atol=1e-4)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_shape_of_pixels_is_kept(tmp_path, turned):
+    """And what a film says of itself is read: 4:3 pixels, sound."""
+    with av.open(str(tmp_path / "a.mov"), "w") as container:
+        stream, sound = container.add_stream("mpeg4", rate=RATE), container.add_stream("pcm_s16le", rate=8000)
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        container.mux(stream.encode(av.VideoFrame.from_image(Image.new("RGB", SIZE)).reformat(format="yuv420p")))
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        frame.sample_rate, frame.time_base = 8000, Fraction(1, 8000)
+        container.mux(sound.encode(frame))
+        for one in (stream, sound):
+            container.mux(one.encode(None))
+    (still,) = video.stills(Input("video", str(tmp_path / "a.mov")))
+    assert still.film == video.Film(0, Fraction(4, 3), True)
+    args = SimpleNamespace(as_stored=False, out=tmp_path)
+    run = SimpleNamespace(args=args, notes=[])
+    film = still.film._replace(turn=-90 if turned else 0)
+    destination = Destination(Input("video", "a.mov"), "a")
+    drawn = predict.begin_drawing(run, destination, still._replace(film=film))
+    drawn.add(still.image, 0.0, 1.0)
+    drawn.close()
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        assert container.streams.video[0].sample_aspect_ratio == (Fraction(3, 4) if turned else Fraction(4, 3))
+    assert len(run.notes) == 2 and run.notes[0] == "a.mov has sound; the drawn copy has none"
+    assert "pixels that are 4/3 times as wide as high" in run.notes[1]
+    args.as_stored = True
+    said = predict.notes_on(destination.input, film, upright=False)
+    assert any("is turned by" in note for note in said) == turned
 
 
 def test_a_video_that_says_it_is_turned(tmp_path):

@@ -1,5 +1,6 @@
 """predict.py with everything that it takes and writes: patterns, addresses, videos, large images, formats."""
 
+import csv
 import json
 import sys
 import threading
@@ -140,6 +141,86 @@ def test_a_video_between_images(predict, detector, folder, tmp_path):
     assert not (tmp_path / "out" / "bad.mp4").exists()
     code, text, _ = predict(tmp_path / "film.mkv", "--limit", 3, "--format", "csv", "--no-draw", out="csv")
     assert code == 0 and "0 images and 3 frames" in text
+
+
+def moving(folder):
+    """An animation that is empty at first and lasts 2.2 s, and two pages, each with its three images."""
+    folder.mkdir()
+    pixels = [np.random.default_rng(i).integers(0, 256, (*SIZE[::-1], 3), np.uint8) for i in range(2)]
+    images = [Image.new("RGB", SIZE, (120,) * 3), *map(Image.fromarray, pixels)]
+    animated = {"save_all": True, "append_images": images[1:], "duration": [200, 500, 1500]}
+    images[0].save(folder / "cam.png", **animated)
+    images[1].save(folder / "scan.tif", save_all=True, append_images=images[2:])
+    return images
+
+
+@pytest.mark.parametrize("kind", ["json", "coco", "yolo", "csv"])
+def test_all_frames_and_pages_are_looked_at(predict, detector, tmp_path, monkeypatch, kind):
+    """Without the package av, which only drawing an animation needs."""
+    monkeypatch.setitem(sys.modules, "av", None)
+    images = moving(tmp_path / "in")
+    code, text, error = predict(tmp_path / "in", "--format", kind)
+    assert code == 0, error
+    assert "objects in 2 images and 3 frames of videos, 0 unreadable" in text
+    assert "note: no drawn copy of 1 animation: pip install 'yolos-jax[video]'" in text
+    out = tmp_path / "out"
+    want = [detector([image], 0.05)[0] for image in images]
+    counts = [len(found) for found in want]
+    assert sum(counts[1:]) > 2
+    assert {p.name for p in out.glob("*.png")} == {"scan-page1.png", "scan-page2.png"}
+    drawn = np.asarray(Image.open(out / "scan-page2.png"))
+    np.testing.assert_array_equal(drawn, np.asarray(want[2].draw(images[2])))
+    scan, film = str(tmp_path / "in" / "scan.tif"), str(tmp_path / "in" / "cam.png")
+    pages = [{"file": scan, "page": page} for page in (1, 2)]
+    frames = [{"file": film, "frame": i, "seconds": seconds} for i, seconds in enumerate((0.0, 0.2, 0.7))]
+    order = [*counts[1:], *counts]
+    if kind == "json":
+        found = [json.loads((out / f"scan-page{page}.json").read_text()) for page in (1, 2)]
+        found += json.loads((out / "cam.json").read_text())
+        assert [len(one.pop("objects")) for one in found] == order
+        assert found == [one | {"width": 64, "height": 48} for one in pages + frames]
+    if kind == "coco":
+        found = json.loads((out / "images.json").read_text())["images"]
+        assert [one | {"file": one.pop("file_name")} for one in found] == [
+            one | {"id": i, "width": 64, "height": 48} for i, one in enumerate(pages + frames, 1)
+        ]
+    if kind == "yolo":
+        names = [*(f"scan-page{page}" for page in (1, 2)), *(f"cam/00000{i}" for i in range(3))]
+        assert [(out / f"{name}.txt").read_text().count("\n") for name in names] == order
+    if kind == "csv":
+        rows = list(csv.DictReader((out / "detections.csv").open()))
+        found = [(row["file"], row["page"], row["frame"], row["seconds"]) for row in rows]
+        keys = [(scan, str(one["page"]), "", "") for one in pages]
+        keys += [(film, "", str(one["frame"]), str(one["seconds"])) for one in frames]
+        assert found == [key for key, count in zip(keys, order) for _ in range(count)]
+
+
+def test_a_limit_of_frames_and_pages(predict, tmp_path):
+    moving(tmp_path / "in")
+    code, text, _ = predict(*sorted((tmp_path / "in").iterdir()), "--limit", 1, "--no-draw")
+    assert code == 0 and "0 images and 1 frames" in text
+    code, text, _ = predict(tmp_path / "in" / "scan.tif", "--limit", 1, "--no-draw", out="pages")
+    assert code == 0 and "in 1 images" in text
+
+
+def test_frames_at_an_address_are_left_out_and_counted(predict, tmp_path, monkeypatch):
+    moving(tmp_path / "in")
+    monkeypatch.setattr(program, "fetch", lambda name: (tmp_path / "in" / "cam.png").read_bytes())
+    code, text, _ = predict("https://example.org/cam.png")
+    assert code == 0 and "in 1 images" in text
+    assert "note: the address https://example.org/cam.png has 3 frames or pages" in text
+
+
+@pytest.mark.parity
+def test_an_animations_drawn_copy_has_its_times(predict, tmp_path):
+    av = pytest.importorskip("av", reason="av is absent (the extra video)")
+    moving(tmp_path / "in")
+    code, _, error = predict(tmp_path / "in" / "cam.png")
+    assert code == 0, error
+    with av.open(str(tmp_path / "out" / "cam.mp4")) as container:
+        times = [float(frame.time) for frame in container.decode(video=0)]
+        assert container.duration == 2_200_000  # microseconds
+    np.testing.assert_allclose(times, [0, 0.2, 0.7], atol=1e-3)
 
 
 def test_a_camera_until_it_is_interrupted(predict, tmp_path, monkeypatch):

@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from yolos_jax.datasets.headers import frames_note, read_headers
 from yolos_jax.datasets.listing import folders_in, is_hidden
 from yolos_jax.datasets.splits import MissingSplit, choose, family_of
 from yolos_jax.errors import InputError, check_path, first_few
 from yolos_jax.images.reading import open_rgb
 
 ENDINGS = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff")
+JPEG = (b".jpg", b".jpeg")
+LOOKED = 256  # files at most whose frames are counted
 _MOST = 5  # names that a sentence lists
 
 
@@ -59,6 +62,15 @@ class ClassFolders:
         self._files, self._labels = np.concatenate(files), np.concatenate(labels)
         chosen = spread(len(self._labels), max_images)
         self._files, self._labels = self._files[chosen], self._labels[chosen]
+        self.notes += tuple(self._frames_note())
+
+    def _frames_note(self) -> list[str]:
+        """A note if some images have several frames; of those that may, a few are looked at."""
+        endings = np.char.lower(self._files)
+        others = np.flatnonzero(~np.logical_or.reduce([np.char.endswith(endings, ending) for ending in JPEG]))
+        some = [self.name(index) for index in others[spread(len(others), LOOKED)]]
+        of = f" ({len(some)} of {len(others)} files that are no JPEG were looked at)" if len(some) < len(others) else ""
+        return frames_note(some, read_headers(some), self.origin + of)
 
     def __len__(self) -> int:
         return len(self._labels)

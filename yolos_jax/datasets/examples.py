@@ -22,7 +22,7 @@ from yolos_jax.datasets.annotations import (
 from yolos_jax.datasets.box_checks import clip_to_image, count_clipped, to_coco, wrong_box, wrong_format
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.finding import Located, locate
-from yolos_jax.datasets.headers import Header, dark_note, header_of, read_headers
+from yolos_jax.datasets.headers import Header, dark_note, frames_note, header_of, read_headers
 from yolos_jax.datasets.labels import Labels, labels_of
 from yolos_jax.datasets.orientation import ExifDecision, decide, turn_sizes
 from yolos_jax.datasets.settings import SplitOptions
@@ -68,6 +68,7 @@ def read_split(open_annotations: OpenAnnotations, options: SplitOptions, complai
     if refusal is not None:
         complain(refusal)
     dark = _dark_note(sized.usable, located.files, headers, origin, options) if found.packed is None else []
+    several = frames_note([located.files[image_id] for image_id in headers], headers.values(), origin)
     reopened = functools.partial(_reopened, open_annotations, options, boxes.examples, sized.measured)
     return DataSet(
         examples=boxes.examples,
@@ -78,7 +79,7 @@ def read_split(open_annotations: OpenAnnotations, options: SplitOptions, complai
         origin=origin,
         image_folder=found.image_folder,
         notes=(*found.notes, *notes, *located.notes, *size_notes, *_orphan_note(content, origin),
-               *exif.notes(origin), *dark),
+               *exif.notes(origin), *several, *dark),
         dropped=boxes.dropped,
         clipped=count_clipped(boxes.xywh, boxes.sizes),
         exif=exif,

@@ -1,17 +1,18 @@
-"""What the headers of image files say: sizes, how EXIF turns the images, and whether they have 16 bits a channel."""
+"""What the headers of image files say: sizes, how EXIF turns the images, their bits a channel, and their frames."""
 
 import io
 import os
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from yolos_jax.errors import first_few
+from yolos_jax.datasets.frames import frames_in
+from yolos_jax.errors import counted, first_few
 from yolos_jax.images.reading import UnreadableImage, brightest, decoding, has_sixteen_bits, open_rgb
 
 ORIENTATION = 0x0112  # EXIF's tag: 1 upright, 2 to 8 turned or mirrored
@@ -33,6 +34,7 @@ class Header(NamedTuple):
     size: tuple[int, int] = (0, 0)  # (width, height) in pixels as stored; 0 if the file cannot be read
     orientation: int = 1  # EXIF's, where Pillow does not turn the image anyhow
     sixteen: bool = False  # whether it has 16 bits a channel or more
+    frames: int = 1  # or pages, see `frames_in`
     problem: str = ""  # why the file cannot be read
 
     @property
@@ -81,7 +83,10 @@ def _read(file: BinaryIO) -> Header:
         # Pillow turns TIFF files itself. To find no EXIF in a PNG file, it would decode the pixels.
         if image.format != "TIFF" and (image.format != "PNG" or turned_png):
             orientation = image.getexif().get(ORIENTATION, 1)
-        return Header(image.size, orientation if orientation in range(2, 9) else 1, sixteen)
+        orientation = orientation if orientation in range(2, 9) else 1
+        size = image.size
+        frames = frames_in(image)  # seeks, so it comes last
+        return Header(size, orientation, sixteen, len(frames))
 
 
 def _png_may_be_turned(file: BinaryIO) -> bool:
@@ -93,6 +98,24 @@ def _png_may_be_turned(file: BinaryIO) -> bool:
         tail = file.read()
     file.seek(0)
     return any(text in part for text in _PNG_TEXTS for part in (head, tail))
+
+
+def frames_note(files: Sequence[str], headers: Iterable[Header], origin: str) -> list[str]:
+    """A note of how many frames and pages are left out where only the first of each file is used, if any are."""
+    several = {file: header.frames for file, header in zip(files, headers) if header.frames > 1}
+    if not several:
+        return []
+    left = sum(several.values()) - len(several)
+    files_are = f"{counted(len(several), 'file')} with several frames or pages, such as {next(iter(several))}"
+    return [f"{origin} has {files_are}: only the first of each is used, and {left} are left out"]
+
+
+def left_out(sources: Sequence[Any], origin: str = "what was given") -> list[str]:
+    """`frames_note` of images of any kind that a `Detector` takes, but for PIL images, whose frame the caller chose."""
+    encoded = [source for source in sources if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview)]
+    headers = [header_of(bytes(each) if isinstance(each, bytearray | memoryview) else each) for each in encoded]
+    names = [str(each) if isinstance(each, str | os.PathLike) else "encoded bytes" for each in encoded]
+    return frames_note(names, headers, origin)
 
 
 def dark_note(files: Sequence[str], origin: str) -> list[str]:

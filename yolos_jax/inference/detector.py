@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, overload
 import jax
 import numpy as np
 
+from yolos_jax.datasets.headers import left_out
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import ImageLike, file_bytes, one_or_many, read_rgb
 from yolos_jax.images.sequence import pack, resize, rounded_tokens, to_patches
@@ -177,7 +178,8 @@ class Detector:
         Args:
           images: one image or an iterable of images. An image is a path, the bytes of an image file, an open binary
             file, a PIL image, or a uint8 array (`[h, w]`, RGB or RGBA `[h, w, 3 or 4]`); a uint8 array `[n, h, w, 3]`
-            holds n images. Images are turned by their EXIF tag.
+            holds n images. Images are turned by their EXIF tag. Of a file with several frames or pages, the first is
+            used, and a warning counts the others.
           threshold: lowest score to report, 0..1.
 
         Returns:
@@ -208,6 +210,8 @@ class Detector:
 
         # An open file has one position, and a PIL image may be an open file: no two threads may read the same.
         images = [file_bytes(x, name) if hasattr(x, "read") else x for x, name in zip(images, names)]
+        for note in left_out(images):
+            warnings.warn(note, stacklevel=3)
         with ThreadPoolExecutor(4) as pool:
             futures: dict[int, Future] = {}
             for image, name in zip(images, names):

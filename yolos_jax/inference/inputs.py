@@ -9,6 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from yolos_jax.datasets.frames import content_of
+from yolos_jax.datasets.headers import read_headers
 from yolos_jax.datasets.listing import is_hidden, walk
 from yolos_jax.errors import InputError, check_path, counted
 from yolos_jax.images.reading import HEIF, HELP_WITH_HEIF, image_endings
@@ -24,15 +26,16 @@ FEW = 6  # kinds of files named in a note
 
 
 class Input(NamedTuple):
-    """An image, a video or a camera."""
+    """An image, an animation, a video or a camera."""
 
-    kind: str  # "image", "address", "video" or "camera"
+    kind: str  # "image", "address", "animation", "video" or "camera"
     name: str  # as it was given or found: a path, a URL, `camera:0`
+    page: int = 0  # of an image file with several, from 1; 0 for others
 
     @property
     def moves(self) -> bool:
         """Whether it is read frame by frame."""
-        return self.kind in ("video", "camera")
+        return self.kind in ("animation", "video", "camera")
 
     @property
     def stem(self) -> str:
@@ -43,7 +46,7 @@ class Input(NamedTuple):
             parts = urlsplit(self.name)
             path = PurePosixPath(unquote(parts.path))
             return NO_NAME.sub("_", path.stem or parts.netloc).strip("._")[:100] or "image"
-        return Path(self.name).stem
+        return Path(self.name).stem + (f"-page{self.page}" if self.page else "")
 
 
 class Found(NamedTuple):
@@ -142,3 +145,24 @@ def _described(others: Counter[str]) -> str:
     if folders:
         parts.append(f"{counted(folders, 'folder')} (--recursive looks there)")
     return ", ".join(parts)
+
+
+def with_frames(inputs: Sequence[Input], most: int = 0) -> list[Input]:
+    """The same inputs, where an image file of several frames is an animation, and one of pages an input for each page.
+
+    Args:
+      most: pages of a file that are taken; 0 for all.
+    """
+    files = [one.name for one in inputs if one.kind == "image"]
+    several = {file for file, header in zip(files, read_headers(files)) if header.frames > 1}
+    out: list[Input] = []
+    for one in inputs:
+        if one.kind != "image" or one.name not in several:
+            out.append(one)
+            continue
+        content = content_of(one.name)
+        if content.animated:
+            out.append(Input("animation", one.name))
+        else:
+            out += [Input("image", one.name, frame + 1) for frame in content.frames[: most or None]]
+    return out

@@ -22,6 +22,12 @@ class Destination(NamedTuple):
     input: Input
     name: str  # without an ending; no two inputs share one
 
+    @property
+    def source(self) -> dict[str, Any]:
+        """What an entry says of where it comes from: `file`, and `page` where the file has several."""
+        page = self.input.page
+        return {"file": self.input.name} | ({"page": page} if page else {})
+
 
 class Frame(NamedTuple):
     """Which frame of a video."""
@@ -74,7 +80,7 @@ class JsonList:
 
 
 class JsonFiles(Writer):
-    """`NAME.json` for each image: `file` and what `Detections.to_dict` has; a video's is a list, an entry a frame."""
+    """`NAME.json` for each image: `file`, `page`, and what `Detections.to_dict` has; a video's is a list of frames."""
 
     def __init__(self, folder: Path, names: Mapping[int, str]):
         super().__init__(folder, names)
@@ -86,7 +92,7 @@ class JsonFiles(Writer):
 
     def add(self, destination: Destination, found: Detections, frame: Frame | None = None) -> None:
         path = self._folder / f"{destination.name}.json"
-        values = {"file": destination.input.name} | (frame._asdict() if frame else {}) | found.to_dict()
+        values = destination.source | (frame._asdict() if frame else {}) | found.to_dict()
         if frame is None:
             path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
             return
@@ -111,7 +117,9 @@ class Coco(Writer):
         self._categories = [{"id": number, "name": name} for number, name in sorted(names.items())]
 
     def add(self, destination: Destination, found: Detections, frame: Frame | None = None) -> None:
-        image = {"id": len(self._images) + 1, "file_name": destination.input.name} | (frame._asdict() if frame else {})
+        source = destination.source
+        image = {"id": len(self._images) + 1, "file_name": source.pop("file")} | source
+        image |= frame._asdict() if frame else {}
         self._images.append(image | {"width": found.size[0], "height": found.size[1]})
         for box, score, label in zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist()):
             xywh = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
@@ -160,10 +168,10 @@ class Yolo(Writer):
 
 
 class Table(Writer):
-    """`detections.csv`: a row for each box, with its corners in pixels; `frame` and `seconds` are those of videos."""
+    """`detections.csv`: a row a box, corners in pixels; `frame` and `seconds` of videos, `page` of files of pages."""
 
     SHARED = ("detections.csv",)
-    COLUMNS = ("file", "frame", "seconds", "width", "height", "label", "name", "score", "x0", "y0", "x1", "y1")
+    COLUMNS = ("file", "frame", "seconds", "width", "height", "label", "name", "score", "x0", "y0", "x1", "y1", "page")
 
     def __init__(self, folder: Path, names: Mapping[int, str]):
         path = folder / self.SHARED[0]
@@ -176,7 +184,7 @@ class Table(Writer):
         where = destination.input.name, number, seconds, *found.size
         each = zip(found.labels.tolist(), found.names, found.scores.tolist(), found.boxes.tolist())
         for label, name, score, box in each:
-            self._rows.writerow([*where, label, name, score, *box])
+            self._rows.writerow([*where, label, name, score, *box, destination.input.page or ""])
 
     def close(self) -> None:
         self._file.close()
@@ -206,7 +214,7 @@ def destinations(inputs: Sequence[Input]) -> tuple[list[Destination], list[str]]
 
 
 def drawn(destination: Destination) -> str:
-    """The file of the drawn copy."""
+    """The file of the drawn copy; that of an animation needs the extra `video`, too."""
     ending = "mp4" if destination.input.moves else "png"
     return f"{destination.name}.{ending}"
 
@@ -218,7 +226,7 @@ def check_free(folder: Path, wanted: Sequence[Destination], writer: type[Writer]
         if draw:
             names.append(drawn(destination))
         names += writer.files(destination)
-    sources = {Path(d.input.name).resolve() for d in wanted if d.input.kind in ("image", "video")}
+    sources = {Path(d.input.name).resolve() for d in wanted if d.input.kind in ("image", "animation", "video")}
     for path in (folder / name for name in names):
         if path.resolve() in sources:
             raise InputError(f"{path} is one of the inputs and would be lost; give another --out.")

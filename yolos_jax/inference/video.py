@@ -1,4 +1,7 @@
-"""Videos and cameras, frame by frame, and drawn videos. Needs the extra `video`; no jax here."""
+"""Videos, cameras and animations, frame by frame, and drawn videos. No jax here.
+
+All but reading an animation needs the extra `video`.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -8,6 +11,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from yolos_jax.datasets.frames import animation
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage
 from yolos_jax.inference.inputs import CAMERA, Input
@@ -18,12 +22,22 @@ CODECS = ("libx264", "libopenh264", "mpeg4")  # of drawn videos: the first one t
 TICKS = 60_000  # of a second: exact for the usual rates, and no more than MPEG-4 allows
 
 
+class Film(NamedTuple):
+    """What a video says of itself, beside its frames."""
+
+    turn: int = 0  # degrees, counterclockwise, that viewers turn the frames by
+    aspect: Fraction = Fraction(1)  # width of a pixel by its height, before turning
+    sound: bool = False
+
+
 class Still(NamedTuple):
     """One frame."""
 
     number: int  # from 0
     seconds: float  # since the first frame
     image: Image.Image  # RGB
+    lasts: float = 0.0  # seconds; 0 if unknown
+    film: Film = Film()
 
 
 def need_av() -> Any:
@@ -33,6 +47,24 @@ def need_av() -> Any:
     except ImportError as error:
         raise InputError("videos and cameras need the package av; pip install 'yolos-jax[video]'.") from error
     return av
+
+
+def has_av() -> bool:
+    """Whether the package av is installed."""
+    try:
+        need_av()
+    except InputError:
+        return False
+    return True
+
+
+def frames(source: Input, upright: bool = True, stretch: bool = False) -> Iterator[Still]:
+    """The frames of an animation, video or camera; see `stills` and `datasets.frames.animation`."""
+    if source.kind != "animation":
+        yield from stills(source, upright)
+        return
+    for number, frame in enumerate(animation(source.name, upright, stretch)):
+        yield Still(number, frame.seconds, frame.image, frame.lasts)
 
 
 def stills(source: Input, upright: bool = True) -> Iterator[Still]:
@@ -49,16 +81,19 @@ def stills(source: Input, upright: bool = True) -> Iterator[Still]:
                 raise UnreadableImage(f"the video {source.name} has no frames.")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
+            aspect = stream.sample_aspect_ratio or Fraction(1)
+            sound = bool(container.streams.audio)
             rate = float(stream.average_rate or stream.guessed_rate or 25)
             first = None
             for number, frame in enumerate(container.decode(stream)):
                 seconds = number / rate if frame.time is None else float(frame.time)
                 first = seconds if first is None else first
                 image = frame.to_image()
-                turn = getattr(frame, "rotation", 0)
+                turn = int(getattr(frame, "rotation", 0))
                 if upright and turn:
-                    image = image.rotate(int(turn), expand=True)
-                yield Still(number, round(seconds - first, 6), image)
+                    image = image.rotate(turn, expand=True)
+                lasts = float((frame.duration or 0) * frame.time_base) or 1 / rate
+                yield Still(number, round(seconds - first, 6), image, lasts, Film(turn, aspect, sound))
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         reason = " ".join(reason.split())
@@ -76,16 +111,22 @@ def _open(av: Any, source: Input) -> Any:
 
 
 class DrawnVideo:
-    """A silent video of drawn frames, with the timing of its source. All frames get the size of the first."""
+    """A silent video of drawn frames, with the timing of its source. All frames get the size of the first.
 
-    def __init__(self, path: Path):
-        self._av, self._path = need_av(), path
+    Args:
+      path: of the file.
+      aspect: width of a pixel by its height.
+    """
+
+    def __init__(self, path: Path, aspect: Fraction = Fraction(1)):
+        self._av, self._path, self._aspect = need_av(), path, aspect
         self._container: Any = None
         self._stream: Any = None
         self._last = -1
+        self._lasts = 1
 
-    def add(self, image: Image.Image, seconds: float) -> None:
-        """Appends an RGB frame that is shown from `seconds` on."""
+    def add(self, image: Image.Image, seconds: float, lasts: float = 0.0) -> None:
+        """Appends an RGB frame that is shown from `seconds` on until the next one, the last one for `lasts` seconds."""
         if self._container is None:
             self._begin(image.size)
         size = self._stream.width, self._stream.height
@@ -93,14 +134,22 @@ class DrawnVideo:
             image = image.resize(size)
         frame = self._av.VideoFrame.from_image(image)
         self._last = max(round(seconds * TICKS), self._last + 1)
+        self._lasts = max(round(lasts * TICKS), 1)
         frame.pts, frame.time_base = self._last, Fraction(1, TICKS)
-        self._container.mux(self._stream.encode(frame))
+        self._write(frame)
 
     def close(self) -> None:
         """Ends the file; nothing is written without a frame."""
         if self._container is not None:
-            self._container.mux(self._stream.encode(None))
+            self._write(None)
             self._container.close()
+
+    def _write(self, frame: Any) -> None:
+        """Encodes a frame, or what is left for None."""
+        for packet in self._stream.encode(frame):
+            if packet.pts == self._last:  # of all others, the next one's time says how long they last
+                packet.duration = self._lasts
+            self._container.mux(packet)
 
     def _begin(self, size: tuple[int, int]) -> None:
         codec = next(name for name in CODECS if name in self._av.codecs_available)
@@ -108,4 +157,6 @@ class DrawnVideo:
         self._stream = self._container.add_stream(codec, rate=Fraction(25))
         self._stream.width, self._stream.height = (side + side % 2 for side in size)
         self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.max_b_frames = 0  # frames out of order spoil the durations
+        self._stream.codec_context.sample_aspect_ratio = self._aspect
         self._stream.codec_context.time_base = self._stream.time_base = Fraction(1, TICKS)

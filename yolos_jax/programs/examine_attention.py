@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from yolos_jax.datasets.headers import left_out
 from yolos_jax.errors import InputError, make_folder
 from yolos_jax.inference.fetching import fetch
 from yolos_jax.inference.inputs import Input, find
@@ -93,6 +94,8 @@ def still_images(given: Sequence[str]) -> list[Input]:
     for one in found.inputs:
         if one.moves:
             raise InputError(f"{one.name} is no image; predict.py takes videos and cameras.")
+    for note in left_out([one.name for one in found.inputs if one.kind == "image"]):
+        say(note)
     return found.inputs
 
 

@@ -23,7 +23,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from yolos_jax.errors import InputError, clear_errors, make_folder
+from yolos_jax.datasets.frames import open_page
+from yolos_jax.datasets.headers import dark_files, header_of
+from yolos_jax.errors import InputError, clear_errors, counted, make_folder
 from yolos_jax.images.reading import (
     HEIF,
     HELP_WITH_HEIF,
@@ -84,20 +86,29 @@ class Prediction:
     images: int = 0
     frames: int = 0
     skipped: list[str] = dataclasses.field(default_factory=list)  # a sentence each
+    notes: list[str] = dataclasses.field(default_factory=list)  # the same
+    films: bool = True  # whether drawn videos can be written
 
     @property
     def stretch(self) -> bool:
         return self.args.stretch or self.detector.stretch
 
 
-def read_image(args: argparse.Namespace, stretch: bool, destination: Destination) -> Image.Image | str:
+def read_image(run: Prediction, destination: Destination) -> Image.Image | str:
     """The image as RGB, or why there is none."""
-    name, upright = destination.input.name, not args.as_stored
+    source, upright, stretch = destination.input, not run.args.as_stored, run.stretch
+    name = source.name
     try:
-        if destination.input.kind == "address":
+        if source.kind == "address":
             data = fetch(name)
+            frames = header_of(data).frames
+            if frames > 1:
+                left = "only the first is looked at; download it, and give the file, for all"
+                run.notes.append(f"the address {name} has {frames} frames or pages; {left}")
             with decoding(f"the image {name}"):
                 image = decode(io.BytesIO(data), upright, stretch)
+        elif source.page:
+            image = open_page(name, source.page, upright, stretch)
         else:
             image = open_rgb(name, upright, stretch)
     except TooManyPixels as error:
@@ -110,7 +121,7 @@ def read_image(args: argparse.Namespace, stretch: bool, destination: Destination
 
 def read_ahead(run: Prediction, wanted: Sequence[Destination]) -> Iterator[list[tuple[Destination, Image.Image | str]]]:
     """Batches of images, or the reasons why there are none, each read while the last one is used."""
-    size, read = run.args.batch_size, functools.partial(read_image, run.args, run.stretch)
+    size, read = run.args.batch_size, functools.partial(read_image, run)
     due: Iterator[tuple[Destination, Image.Image | str]] | None = None
     with ThreadPoolExecutor(4) as pool:
         for start in range(0, len(wanted), size):
@@ -139,25 +150,49 @@ def look_at_images(run: Prediction, wanted: Sequence[Destination]) -> None:
             bar.update(len(batch))
 
 
+def notes_on(source: inputs.Input, film: video.Film, upright: bool) -> list[str]:
+    """What a drawn video has otherwise than its source, a sentence each."""
+    notes = []
+    if film.sound:
+        notes.append(f"{source.name} has sound; the drawn copy has none")
+    if film.turn and not upright:
+        notes.append(f"{source.name} says that it is turned by {film.turn} degrees; the drawn copy stays as stored")
+    if film.aspect != 1:
+        kept = "the drawn copy keeps that, and boxes count pixels as they are"
+        notes.append(f"{source.name} has pixels that are {film.aspect} times as wide as high; {kept}")
+    return notes
+
+
+def begin_drawing(run: Prediction, destination: Destination, still: video.Still) -> video.DrawnVideo:
+    """The drawn copy of a video, whose first frame is given."""
+    upright = not run.args.as_stored
+    turn, aspect, _ = still.film
+    run.notes += notes_on(destination.input, still.film, upright)
+    across = upright and turn % 180 != 0
+    return video.DrawnVideo(run.args.out / outputs.drawn(destination), 1 / aspect if across else aspect)
+
+
 def look_at_video(run: Prediction, destination: Destination) -> None:
-    """Detects in the frames of a video or camera and draws them as a video."""
+    """Detects in the frames of an animation, video or camera and draws them as a video."""
     args = run.args
     batch: list[video.Still] = []
-    stills = itertools.islice(video.stills(destination.input, not args.as_stored), args.limit or None)
+    drawn: list[video.DrawnVideo] = []  # one, from the first frame on
+    every = video.frames(destination.input, not args.as_stored, run.stretch)
+    stills = itertools.islice(every, args.limit or None)
     with contextlib.ExitStack() as stack:
-        drawn = None if args.no_draw else video.DrawnVideo(args.out / outputs.drawn(destination))
-        if drawn:
-            stack.callback(drawn.close)
         bar = stack.enter_context(tqdm(None, f"detecting in {Path(destination.input.name).name}", unit="frame"))
 
         def look() -> None:
             due = batch.copy()
             batch.clear()  # an interrupt leaves nothing to be written twice
+            if due and not drawn and run.films and not args.no_draw:
+                drawn.append(begin_drawing(run, destination, due[0]))
+                stack.callback(drawn[0].close)
             found = run.detector([still.image for still in due], args.threshold)
             for still, one in zip(due, found):
                 run.writer.add(destination, one, Frame(still.number, still.seconds))
-                if drawn:
-                    drawn.add(one.draw(still.image), still.seconds)
+                for copy in drawn:
+                    copy.add(one.draw(still.image), still.seconds, still.lasts)
             run.objects += sum(map(len, found))
             run.frames += len(due)
             bar.update(len(due))
@@ -177,12 +212,12 @@ def look_at_video(run: Prediction, destination: Destination) -> None:
 
 def print_report(run: Prediction, wanted: Sequence[Destination]) -> None:
     """Prints what was found and what could not be read; the latter is an `InputError`, too."""
-    from yolos_jax.datasets.headers import dark_files
-
     for reason in run.skipped:
         print(f"skipped: {reason}")
-    files = [destination.input.name for destination in wanted if destination.input.kind == "image"]
-    for name in dark_files([] if run.stretch else files):
+    for note in run.notes:
+        print(f"note: {note}")
+    files = dict.fromkeys(destination.input.name for destination in wanted if destination.input.kind == "image")
+    for name in dark_files([] if run.stretch else list(files)):
         print(f"note: {name} has 16 bits but holds fewer, and becomes almost black; --stretch makes its maximum white")
     moving = any(destination.input.moves for destination in wanted)
     seen = f"{run.images} images" + (f" and {run.frames} frames of videos" if moving else "")
@@ -210,10 +245,17 @@ def pixel_limit(off: bool) -> Iterator[None]:
 def main() -> None:
     """Detects, draws and writes."""
     args = parse_flags()
+    with pixel_limit(args.large_images):
+        predict(args)
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Does what the command line says."""
     found = inputs.find(args.images, args.recursive)
-    wanted, renamed = outputs.destinations(found.inputs[: args.limit or None])
+    every = inputs.with_frames(found.inputs[: args.limit or None], args.limit)
+    wanted, renamed = outputs.destinations(every)
     outputs.check_free(args.out, wanted, FORMATS[args.format], not args.no_draw, args.overwrite)
-    if any(destination.input.moves for destination in wanted):
+    if any(destination.input.moves and destination.input.kind != "animation" for destination in wanted):
         video.need_av()
     make_folder(args.out)
 
@@ -224,15 +266,17 @@ def main() -> None:
     for note in (*found.notes, *renamed):
         print(f"note: {note}")
     detector = Detector.load(args.checkpoint, args.short_side, args.max_side, args.batch_size, OFF, args.nms)
-    with pixel_limit(args.large_images):
-        writer = FORMATS[args.format](args.out, detector.names_by_id)
-        with contextlib.closing(writer):
-            run = Prediction(args, detector, writer)
-            look_at_images(run, [destination for destination in wanted if not destination.input.moves])
-            for destination in wanted:
-                if destination.input.moves:
-                    look_at_video(run, destination)
-        print_report(run, wanted)
+    writer = FORMATS[args.format](args.out, detector.names_by_id)
+    run = Prediction(args, detector, writer, films=video.has_av())
+    animations = sum(destination.input.kind == "animation" for destination in wanted)
+    if animations and not run.films and not args.no_draw:
+        run.notes.append(f"no drawn copy of {counted(animations, 'animation')}: pip install 'yolos-jax[video]'")
+    with contextlib.closing(writer):
+        look_at_images(run, [destination for destination in wanted if not destination.input.moves])
+        for destination in wanted:
+            if destination.input.moves:
+                look_at_video(run, destination)
+    print_report(run, wanted)
 
 
 if __name__ == "__main__":

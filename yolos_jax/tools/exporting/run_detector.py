@@ -49,6 +49,9 @@ def open_upright(path: str) -> Image.Image:
     """An image as RGB, turned as its EXIF tag says."""
     try:
         with Image.open(path) as image:
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO's others are previews
+            if frames > 1:
+                print(f"note: {path} has {frames} frames or pages; only the first is used", file=sys.stderr)
             image.load()
             upright = ImageOps.exif_transpose(image)
     except Exception as error:  # Pillow's decoders raise many kinds

@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from yolos_jax.datasets.headers import header_of
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage
 from yolos_jax.tools.page.drawings import all_heads, attention_of, enlarged, token_summary, with_boxes
@@ -149,10 +150,12 @@ class Page:
         options = choices(seen)
         best = options[0][1]
         found = f"{len(seen.over(threshold))} objects with a score of at least {threshold:.2f}."
+        frames = header_of(path).frames
+        first = f"Of its {frames} frames or pages, this is the first. " if frames > 1 else ""
         return {
             self.key: key,
             self.path: path,
-            self.message: f"{found} Click a box, or pick a token.",
+            self.message: f"{first}{found} Click a box, or pick a token.",
             self.boxes: with_boxes(seen, threshold),
             self.token: self.gr.update(choices=options, value=best),
             self.layer: self.gr.update(maximum=depth - 1, value=layer),

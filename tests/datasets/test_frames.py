@@ -1,0 +1,112 @@
+"""Files of several images, as Pillow writes them: which frames count, and that leaving some out is said."""
+
+import numpy as np
+import pytest
+from made_coco import coco_split, make_coco
+from PIL import Image, TiffImagePlugin
+
+from yolos_jax.datasets import class_folders
+from yolos_jax.datasets.class_folders import ClassFolders
+from yolos_jax.datasets.frames import animation, content_of, frames_in, open_page
+from yolos_jax.datasets.headers import header_of, left_out
+from yolos_jax.images.reading import UnreadableImage, image_endings
+
+LASTS = 100, 40, 2000  # milliseconds
+
+
+def grey(value, size=(32, 24)):
+    return Image.new("RGB", size, (value,) * 3)
+
+
+def several(path, **options):
+    """A file of frames of 40, 90 and 140 of 255, or pages where the format knows no durations."""
+    first, *others = [grey(value) for value in (40, 90, 140)]
+    first.save(path, save_all=True, append_images=others, **options)
+    return path
+
+
+@pytest.mark.parametrize("name, options", [
+    ("a.gif", {}), ("a.png", {}), ("a.webp", {"lossless": True}), ("a.avif", {"quality": 100}),
+    ("standin.png", {"default_image": True}),
+])  # fmt: skip
+def test_an_animations_frames_and_times(tmp_path, name, options):
+    if name.endswith(".avif") and ".avif" not in image_endings():
+        pytest.skip("this Pillow reads no AVIF")
+    lasts = LASTS[1:] if "standin" in name else LASTS
+    path = several(tmp_path / name, duration=list(lasts), **options)
+    assert content_of(path).animated and header_of(path).frames == len(lasts)
+    found = list(animation(path, upright=True, stretch=False))
+    assert [one.lasts * 1000 for one in found] == pytest.approx(lasts)
+    assert [one.seconds for one in found] == pytest.approx(np.cumsum([0, *lasts[:-1]]) / 1000)
+    means = [np.mean(one.image) for one in found]
+    np.testing.assert_allclose(means, [40, 90, 140][-len(lasts) :], atol=2)
+
+
+def test_a_frame_without_a_duration_is_shown_as_browsers_do(tmp_path):
+    assert [one.lasts for one in animation(several(tmp_path / "a.gif"), False, False)] == [0.1] * 3
+
+
+def test_pages_but_neither_smaller_copies_nor_masks(tmp_path):
+    """As maps hold them: a page, its copy of half the size, a mask, another page."""
+    with TiffImagePlugin.AppendingTiffWriter(tmp_path / "map.tif", True) as file:
+        for value, kind, side in ((40, 0, 32), (41, 1, 16), (42, 4, 32), (90, 2, 32)):
+            grey(value, (side, side)).save(file, "TIFF", tiffinfo={254: kind})
+            file.newFrame()
+    assert content_of(tmp_path / "map.tif") == (False, [0, 3]) and header_of(tmp_path / "map.tif").frames == 2
+    pages = [open_page(tmp_path / "map.tif", page, True, False) for page in (1, 4)]
+    assert [np.mean(page) for page in pages] == [40, 90]
+    with pytest.raises(UnreadableImage, match=r"page 9 of .*map.tif cannot be read"):
+        open_page(tmp_path / "map.tif", 9, True, False)
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp", "tif"])
+def test_a_damaged_end(tmp_path, ending):
+    """What comes before it counts, and reading on says what is wrong."""
+    data = several(tmp_path / f"a.{ending}", duration=100).read_bytes()
+    (tmp_path / f"b.{ending}").write_bytes(data[: len(data) * 2 // 3])
+    assert header_of(tmp_path / f"b.{ending}").frames <= 3
+    try:
+        assert len(list(animation(tmp_path / f"b.{ending}", True, False))) <= 3
+    except UnreadableImage as error:
+        assert f"b.{ending} cannot be read" in str(error)
+
+
+def test_previews_are_no_frames(tmp_path):
+    """An MPO file, which many cameras call .jpg."""
+    grey(40).save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[grey(90)])
+    assert Image.open(tmp_path / "a.jpg").n_frames == 2 and header_of(tmp_path / "a.jpg").frames == 1
+    assert frames_in(grey(1)) == [0]
+
+
+def test_what_is_left_out_is_counted(tmp_path):
+    files = [several(tmp_path / "a.gif"), several(tmp_path / "b.tif")]
+    grey(1).save(tmp_path / "c.png")
+    given = [*files, files[0].read_bytes(), str(tmp_path / "c.png"), Image.open(files[0]), tmp_path / "absent.gif"]
+    (note,) = left_out(given)
+    assert note.startswith("what was given has 3 files with several frames or pages, such as")
+    assert note.endswith("only the first of each is used, and 6 are left out")
+    assert left_out(given[3:]) == []
+
+
+def test_a_detection_split_says_so(tmp_path):
+    make_coco(tmp_path, [(32, 24)] * 2)
+    several(tmp_path / "train2017" / "1.jpg", format="GIF")  # what decides is the content
+    notes = coco_split(tmp_path, "train2017").notes
+    origin = tmp_path / "annotations" / "instances_train2017.json"
+    assert [note for note in notes if "frames" in note] == [
+        f"{origin} has 1 file with several frames or pages, such as {tmp_path / 'train2017' / '1.jpg'}: "
+        "only the first of each is used, and 2 are left out"
+    ]
+
+
+def test_class_folders_say_so(tmp_path, monkeypatch):
+    """Of many files that are no JPEG, some are looked at."""
+    for name in ("a", "b"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        grey(9).save(tmp_path / "train" / name / "x.JPG")
+        several(tmp_path / "train" / name / "y.gif")
+    (note,) = ClassFolders(tmp_path, "train").notes
+    assert "has 2 files with several frames" in note and note.endswith("and 4 are left out")
+    monkeypatch.setattr(class_folders, "LOOKED", 1)
+    (note,) = ClassFolders(tmp_path, "train").notes
+    assert "(1 of 2 files that are no JPEG were looked at) has 1 file with several frames" in note

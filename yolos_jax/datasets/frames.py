@@ -1,0 +1,95 @@
+"""Image files of several images: the frames of animations, and pages. No jax here."""
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from yolos_jax.images.reading import DAMAGED, decoding, has_sixteen_bits, to_rgb
+
+# Pillow's formats. Of others only the first image counts: MPO holds previews and depth, PSD layers, ICO sizes.
+ANIMATED = {"AVIF", "FLI", "GIF", "PNG", "WEBP"}  # their frames have durations
+PAGED = {"DCX", "HEIF", "TIFF"}
+SUBFILE, COPY_OR_MASK = 254, 0b101  # TIFF's tag of a page, and its bits for a smaller copy and for a mask
+UNTIMED = 0.1  # seconds of a frame without a duration, as browsers show it
+
+
+class TimedFrame(NamedTuple):
+    """A frame of an animation."""
+
+    seconds: float  # since the first frame
+    lasts: float  # seconds
+    image: Image.Image  # RGB
+
+
+def frames_in(image: Image.Image) -> list[int]:
+    """Which images of an open file count, for `Image.seek`; of a damaged file those before the damage.
+
+    Neither smaller copies and masks among a TIFF file's pages count, nor an animation's stand-in for viewers of stills.
+    """
+    if image.format not in ANIMATED | PAGED:
+        return [0]
+    try:
+        frames = range(getattr(image, "n_frames", 1))
+    except DAMAGED:
+        return [0]
+    if image.info.get("default_image"):
+        frames = frames[1:]
+    if image.format == "TIFF" and len(frames) > 1:
+        return _pages(image, frames)
+    return list(frames)
+
+
+def _pages(image: Image.Image, frames: range) -> list[int]:
+    pages = []
+    try:
+        for frame in frames:
+            image.seek(frame)
+            kind = image.tag_v2.get(SUBFILE, 0)  # type: ignore[attr-defined]
+            if frame == 0 or not kind & COPY_OR_MASK:
+                pages.append(frame)
+        image.seek(0)
+    except DAMAGED:
+        pass
+    return pages
+
+
+class Content(NamedTuple):
+    """What a file of several images holds."""
+
+    animated: bool
+    frames: list[int]  # see `frames_in`
+
+
+def content_of(path: str | os.PathLike[str]) -> Content:
+    """Whether the images of a file are frames or pages, and which count; `UnreadableImage` if it cannot be opened."""
+    with decoding(f"the image {path}"), Image.open(path) as image:
+        return Content(image.format in ANIMATED, frames_in(image))
+
+
+def open_page(path: str | os.PathLike[str], page: int, upright: bool, stretch: bool) -> Image.Image:
+    """A page of an image file, counted from 1, as RGB and without EXIF; for the rest see `images.reading.open_rgb`."""
+    with decoding(f"page {page} of {path}"), Image.open(path) as image:
+        image.seek(page - 1)
+        return _rgb(image, upright, stretch)
+
+
+def animation(path: str | os.PathLike[str], upright: bool, stretch: bool) -> Iterator[TimedFrame]:
+    """The frames of an animation, one after the other; `UnreadableImage` where it is damaged."""
+    with decoding(f"the image {path}"), Image.open(path) as image:
+        seconds = 0.0
+        for frame in frames_in(image):
+            image.seek(frame)
+            rgb = _rgb(image, upright, stretch)
+            lasts = image.info.get("duration", 0) / 1000 or UNTIMED
+            yield TimedFrame(round(seconds, 6), lasts, rgb)
+            seconds += lasts
+
+
+def _rgb(image: Image.Image, upright: bool, stretch: bool) -> Image.Image:
+    """The image that is sought, apart from its file and without EXIF, so that nothing turns it again."""
+    deep = has_sixteen_bits(image)
+    image.load()
+    return Image.fromarray(np.asarray(to_rgb(image, upright, stretch and deep)))
