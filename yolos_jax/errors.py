@@ -83,6 +83,17 @@ def check_path(path: str | Path) -> None:
         raise InputError(f"{path!s:.300} cannot be looked at ({reason}); give another path.") from error
 
 
+def check_spelling(path: str | Path) -> None:
+    """`InputError` for a path with bytes that are not UTF-8, which libraries of checkpoints and records refuse.
+
+    Python holds such bytes as half characters; they are shown as `\\udcff`.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"the path {path} has bytes that are not UTF-8; rename it, or give another one.") from error
+
+
 def check_empty(folder: str | Path) -> None:
     """`InputError` if a folder to be written is in use. Ask before working."""
     check_path(folder)

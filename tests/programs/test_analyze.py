@@ -134,6 +134,8 @@ def test_attention(made, tmp_path, call):
         (["--layer", "2"], "no layer 2; the model has 2, counted from 0"),
         (["--head", "1", "5"], "no head 5; the model of"),
         (["--threshold", "3"], "within 0..1"),
+        (["--compare", made / "gone"], "gone does not exist"),
+        (["--font", made / "gone.ttf"], "gone.ttf cannot be read"),
         (["--out", tmp_path / "a"], "exists already"),
     ]:
         refused = call("analyze", "attention", *flags, "--out", tmp_path / "b", *extra)

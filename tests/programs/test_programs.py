@@ -92,7 +92,7 @@ def test_training_writes_metrics_and_goes_on_only_as_the_same_run(trained, call,
     assert list((trained / "run" / "tensorboard").glob("events.*"))
     command = ["train.py", *MICRO, f"--config.data.root={trained / 'coco'}", f"--workdir={trained / 'run'}"]
     figures, save = [], curves.save_figure
-    monkeypatch.setattr(curves, "save_figure", lambda figure, path: (figures.append(figure), save(figure, path)))
+    monkeypatch.setattr(curves, "save_figure", lambda figure, *to: (figures.append(figure), save(figure, *to)))
     again = call(*command, "--config.train.curves=True")
     assert again.returncode == 0 and "going on from the checkpoint of step 2" in again.stdout
     assert (trained / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")

@@ -50,7 +50,7 @@ class Declared:
         if self.type is bool:
             return "True or False"
         if self.type is str:
-            return f"a text of one line and at most {MOST_CHARACTERS} characters"
+            return f"a text of one line, in UTF-8, and at most {MOST_CHARACTERS} characters"
         if self.items is str:
             return f"a tuple of at most {how.lengths[1]} texts of one line, such as ('a', 'b')"
         bounds = f"of at least {_bound(how.low)} and at most {_bound(how.high)}"

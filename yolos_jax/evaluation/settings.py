@@ -17,6 +17,10 @@ class EvaluationSettings:
         0, "least steps between evaluations, where eval.every_epochs have fewer", low=0, high=2**31 - 1, resume=YES,
         also=("eval_steps",),
     )  # fmt: skip
+    font: str = setting(
+        "", "a font file for class names in drawn images and figures; by default DejaVu Sans", path=True, resume=YES,
+        host=True,
+    )  # fmt: skip
     compilation_cache: str = setting(
         "auto", "where training and evaluation keep compiled programs for the next time: auto (what jax has been told, "
         "else the user's cache folder), off, or a folder", path=True, resume=YES, host=True,

@@ -27,17 +27,18 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def draw(self, image: ImageLike) -> Image.Image:
+    def draw(self, image: ImageLike, font: str = "") -> Image.Image:
         """A drawn RGB copy of the image that was detected in, of any kind that a `Detector` takes; small ones enlarged.
 
-        Raises `UnreadableImage` if the image cannot be read, and `InputError` if it has another size.
+        `font` is a font file for the names, by default DejaVu Sans. Raises `UnreadableImage` if the image cannot be
+        read, and `InputError` if it has another size or the font cannot be read.
         """
         upright = read_rgb(image)
         if upright.size != self.size:
             sizes = ["{}x{}".format(*size) for size in (upright.size, self.size)]
             raise InputError(f"the image has {sizes[0]} pixels; these detections belong to one of {sizes[1]}.")
         texts = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores)]
-        return draw_boxes(upright, self.boxes, self.labels, texts)
+        return draw_boxes(upright, self.boxes, self.labels, texts, font)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: `width`, `height` and `objects`, each with `label`, `name`, `score` and `box` (as in `boxes`)."""

@@ -1,7 +1,6 @@
 """Boxes and their labels drawn onto an image, the labels as large as it asks for and apart; many images on one page."""
 
 import colorsys
-import functools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -9,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from yolos_jax.images.sequence import ceil_div
+from yolos_jax.inference.fonts import font_of
 
 LEGIBLE = 480  # pixels of the long side below which an image is enlarged before drawing
 SMALLEST = 8  # pixels of the font; smaller text cannot be read
@@ -26,13 +26,16 @@ class Label(NamedTuple):
     rectangle: tuple[int, ...]
 
 
-def draw_boxes(image: Image.Image, boxes: np.ndarray, classes: Iterable[int], texts: Sequence[str]) -> Image.Image:
+def draw_boxes(
+    image: Image.Image, boxes: np.ndarray, classes: Iterable[int], texts: Sequence[str], font: str = ""
+) -> Image.Image:
     """A copy of an RGB image with boxes and labels drawn on it; small images are enlarged.
 
     Args:
       boxes: float `[n, 4]`, absolute xyxy in the image's pixels, best first.
       classes: `[n]`, numbers that decide the colours.
       texts: `[n]`, the labels' texts. A label for which there is no room is left out.
+      font: a font file; by default DejaVu Sans.
     """
     factor = enlargement(image.size)
     out = image.resize((image.width * factor, image.height * factor)) if factor > 1 else image.copy()
@@ -41,7 +44,7 @@ def draw_boxes(image: Image.Image, boxes: np.ndarray, classes: Iterable[int], te
     pen, width = ImageDraw.Draw(out), line_width(out.size)
     for corner, colour in reversed(list(zip(corners, colours))):  # the best lie on top
         pen.rectangle([int(v) for v in corner], outline=colour, width=width)
-    for label, colour in zip(place_labels(out.size, corners, texts), colours):
+    for label, colour in zip(place_labels(out.size, corners, texts, font), colours):
         if label is not None:
             x0, y0, x1, y1 = label.rectangle
             left, top, _, _ = label.font.getbbox(label.text)
@@ -88,7 +91,9 @@ def text_colour(background: Colour) -> Colour:
     return (0, 0, 0) if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else (255, 255, 255)
 
 
-def place_labels(size: tuple[int, int], corners: np.ndarray, texts: Sequence[str]) -> list[Label | None]:
+def place_labels(
+    size: tuple[int, int], corners: np.ndarray, texts: Sequence[str], font: str = ""
+) -> list[Label | None]:
     """Where the labels of boxes go: inside the image, no two over each other, each close to its box.
 
     The first labels choose first. A label is None where no place is left.
@@ -97,32 +102,27 @@ def place_labels(size: tuple[int, int], corners: np.ndarray, texts: Sequence[str
     taken = np.zeros((0, 4), int)
     for corner, text in zip(corners, texts):
         text = " ".join(text.split())
-        font, shape = fit(text, size)
+        sized, shape = fit(text, size, font)
         spots = candidates(corner, shape, size)
         places = np.concatenate([spots, spots + np.array(shape)], axis=1)
         one, other = places[:, None], taken[None]
         apart = (one[..., 2:] <= other[..., :2]) | (other[..., 2:] <= one[..., :2])
         free = places[apart.any(-1).all(-1)][:1]
         taken = np.concatenate([taken, free])
-        out.append(Label(text, font, tuple(free[0].tolist())) if len(free) else None)
+        out.append(Label(text, sized, tuple(free[0].tolist())) if len(free) else None)
     return out
 
 
-def fit(text: str, size: tuple[int, int]) -> tuple[ImageFont.FreeTypeFont, tuple[int, int]]:
-    """A label's font and its (width, height); text wider than the image gets a smaller font."""
+def fit(text: str, size: tuple[int, int], name: str = "") -> tuple[ImageFont.FreeTypeFont, tuple[int, int]]:
+    """A label's font, from the file `name`, and its (width, height); text wider than the image gets a smaller font."""
     pixels = font_size(size)
     while True:
-        font = font_of(pixels)
+        font = font_of(pixels, name)
         left, top, right, bottom = font.getbbox(text)
         width, height = (round(length) + 2 * padding(font) for length in (right - left, bottom - top))
         if pixels <= SMALLEST or width <= size[0]:
             return font, (min(width, size[0]), min(height, size[1]))
         pixels = max(SMALLEST, min(pixels - 1, pixels * size[0] // width))
-
-
-@functools.cache
-def font_of(pixels: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size=pixels)  # type: ignore[return-value]  # with a size it is FreeType's
 
 
 def padding(font: ImageFont.FreeTypeFont) -> int:

@@ -31,6 +31,15 @@ def load_model(path: str | Path) -> tuple[dict, Meta]:
     return found.params, found.meta(default_names={})
 
 
+def check_there(path: str | Path) -> None:
+    """`InputError` for a path where `load_model` finds nothing, without loading; neither hub nor bucket is asked."""
+    check_path(path)
+    place = Path(path)
+    away = "://" in str(path) or weights.hub_model(path) is not None
+    if not away and not place.is_file() and not (place / "config.json").is_file():
+        checkpoints.newest_step(path)
+
+
 def load(path: str | Path) -> Yolos:
     """The network with its weights, a flax NNX module; `path` and errors as for `load_model`.
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from yolos_jax.errors import InputError, clear_errors, make_folder
+from yolos_jax.inference.fonts import missing_note
 from yolos_jax.programs.command_line import Parser, RecipeParser, say
 from yolos_jax.programs.examine_attention import attention
 
@@ -45,8 +46,10 @@ def tokens() -> None:
 
     names = label_names_of(meta, evaluator, args.checkpoint)
     table, classes, skipped = examine_tokens(evaluator, params, out, names, args.tokens, args.confident)
+    font = config.eval.font
+    say(missing_note((row["name"] for row in classes), font, "--config.eval.font"))
     save_figure(figures.tokens_figure(table), out / "tokens.png")
-    save_figure(figures.classes_figure(classes), out / "classes.png")
+    save_figure(figures.classes_figure(classes), out / "classes.png", font)
     say_skipped(skipped)
     print(f"{table.images} images; written to {out}: {', '.join(written)}")
 
@@ -165,13 +168,15 @@ def runs() -> None:
     """
     parser = Parser(runs.__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders that train.py wrote")
+    parser.add_font_flag()
     add_out_flags(parser, "folder for runs.png and runs.csv")
     args = parser.parse()
     refuse_existing(args.out, args.overwrite, "runs.png", "runs.csv")
 
     from yolos_jax.tools.analysis.runs import compare_runs
 
-    print(compare_runs(args.runs, args.out))
+    say(missing_note(map(str, args.runs), args.font, "--font"))
+    print(compare_runs(args.runs, args.out, args.font))
     print(f"written to {args.out}")
 
 

@@ -59,6 +59,7 @@ def look(config: DetectionConfig, args: argparse.Namespace, problems: list) -> N
     from yolos_jax.datasets.settings import Settled
     from yolos_jax.tasks import recipe
     from yolos_jax.tasks.base import beside_training
+    from yolos_jax.tasks.detection import font_notes
     from yolos_jax.tasks.rare_classes import repeats_of
     from yolos_jax.tools import survey
 
@@ -91,6 +92,8 @@ def look(config: DetectionConfig, args: argparse.Namespace, problems: list) -> N
     for note in notes + survey.notes(splits, model.det_tokens):
         print(f"note: {note}")
     if args.show:
+        for note in font_notes(source.label_names, config.eval):
+            print(f"note: {note}")
         show(config, model, train.source, args.show, args.show_to)
     if args.images:
         problems += survey.image_problems(splits)
@@ -118,7 +121,7 @@ def show(config: DetectionConfig, model: Any, source: Any, count: int, path: str
             continue
         seen = pipeline.boxes(example, view)
         texts = [source.label_names.get(label, str(label)) for label in seen.labels.tolist()]
-        drawn.append(draw_boxes(Image.fromarray(pixels), seen.boxes, seen.labels, texts))
+        drawn.append(draw_boxes(Image.fromarray(pixels), seen.boxes, seen.labels, texts, config.eval.font))
     if drawn:
         contact_sheet(drawn).save(path)
         print(f"{len(drawn)} training images with their boxes: {path}")

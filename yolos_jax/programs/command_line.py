@@ -3,6 +3,7 @@
 import argparse
 import ast
 import gc
+import io
 import itertools
 import os
 import runpy
@@ -27,6 +28,7 @@ class Parser(argparse.ArgumentParser):
     declared: Table = SETTINGS[DETECTION]
 
     def __init__(self, description: str | None, usage: str | None = None):
+        print_anything()
         raw = argparse.RawDescriptionHelpFormatter
         super().__init__(description=description, usage=usage, formatter_class=raw, allow_abbrev=False)
 
@@ -44,6 +46,11 @@ class Parser(argparse.ArgumentParser):
         """Adds non-maximum suppression, which is off by default."""
         text = "leave out detections that overlap a better one of their class by more than this IoU (default: none)"
         self.add_argument("--nms", type=_share, metavar="IOU", help=text)
+
+    def add_font_flag(self) -> None:
+        """Adds the font of class names."""
+        text = "a font file for class names in drawn images and figures (default: DejaVu Sans)"
+        self.add_argument("--font", default="", metavar="FILE", help=text)
 
     def parse(self) -> argparse.Namespace:
         """The flags of this process's command line."""
@@ -66,6 +73,13 @@ def _share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number within 0..1")
     return value
+
+
+def print_anything() -> None:
+    """Has output show what it cannot encode as `\\xe9`: letters a terminal lacks, bytes of a path that are no UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def collect_seldom() -> None:

@@ -18,7 +18,7 @@ import argparse
 from pathlib import Path
 
 from yolos_jax.datasets.settings import BOXES
-from yolos_jax.errors import InputError, check_empty, clear_errors, make_folder
+from yolos_jax.errors import InputError, check_empty, check_spelling, clear_errors, make_folder
 from yolos_jax.images.reading import UnreadableImage
 from yolos_jax.programs.command_line import Parser
 
@@ -36,6 +36,8 @@ def main() -> None:
     parser.add_argument("--boxes", default="xywh", choices=BOXES, help=text)
     args = parser.parse()
     try:
+        if args.to == "tfds":
+            check_spelling(args.out)
         write_tfds(args) if args.to == "tfds" else write_coco(args)
     except (InputError, UnreadableImage) as error:
         raise InputError(str(error).replace("data.train_boxes=", "--boxes ")) from error

@@ -66,12 +66,17 @@ def evaluate_checkpoint(args: argparse.Namespace, config: recipes.Config) -> Non
         suffix = "" if args.nms is None else f"-nms{args.nms:g}"
         out = Path(args.out or Path(args.checkpoint) / f"eval-{meta.step}{suffix}")
         plots = None if args.plots is None else Path(args.plots or out / "plots")
-        earlier = processes.on_primary(make_folders, out, plots, args.overwrite)
+        earlier = processes.on_primary(make_folders, out, plots, args.overwrite, not args.out)
         source = evaluator.source
         data = task.facts_of(source)
         refuse_unequal(processes.allgather(run_facts(config, data) | {"step": meta.step}))
         for note in task.notes_of(source):
             print(f"note: {note}")
+        if plots is not None:
+            from yolos_jax.tasks.detection import font_notes
+
+            for note in font_notes(source.label_names, config.eval):
+                print(f"note: {note}")
         result = evaluator(params)
         for skipped in result.skipped:
             print(f"skipped: {skipped}")
@@ -83,7 +88,7 @@ def evaluate_checkpoint(args: argparse.Namespace, config: recipes.Config) -> Non
         where = f"written to {out}" if earlier is None else f"the numbers in {out} stay"
         print(f"{data['images']} images scored, {len(result.skipped)} of them unreadable; {where}")
         if plots is not None:
-            processes.on_primary(plot, plots, source, result, args.threshold, meta.step)
+            processes.on_primary(plot, plots, source, result, args.threshold, meta.step, config.eval.font)
 
 
 def scoring_of(args: argparse.Namespace, config: recipes.Config) -> Scoring:
@@ -120,9 +125,10 @@ def refuse_gone(args: argparse.Namespace, config: recipes.Config) -> None:
             )
 
 
-def make_folders(out: Path, plots: Path | None, overwrite: bool) -> dict[str, Any] | None:
+def make_folders(out: Path, plots: Path | None, overwrite: bool, beside: bool = False) -> dict[str, Any] | None:
     """The numbers of an earlier evaluation, to which figures are added; None if numbers are to be written.
 
+    `beside`: `out` was not named, and lies in the checkpoint's folder.
     `InputError` if the folders hold already what is to be written, or cannot be written, or if matplotlib is missing.
     """
     file, earlier = out / "metrics.json", None
@@ -137,7 +143,11 @@ def make_folders(out: Path, plots: Path | None, overwrite: bool) -> dict[str, An
     for file in files:
         if file.exists() and not overwrite:
             raise InputError(f"{file} is of an earlier evaluation; give another folder, or --overwrite.")
-    make_folder(out)
+    try:
+        make_folder(out)
+    except InputError as error:
+        other = "; say with --out where else the numbers go." if beside else "."
+        raise InputError(str(error).removesuffix(".") + other) from error
     if plots is not None:
         from yolos_jax.tasks.pictures.plotting import new_figure
 
@@ -162,7 +172,7 @@ def write(out: Path, result: Any, facts: dict[str, Any], earlier: dict[str, Any]
             )
 
 
-def plot(folder: Path, source: Any, result: Any, threshold: float, step: int) -> None:
+def plot(folder: Path, source: Any, result: Any, threshold: float, step: int, font: str) -> None:
     """What the detections are like, as figures and tables; prints the tables."""
     from yolos_jax.tools.analysis.results import write_results
 
@@ -172,7 +182,8 @@ def plot(folder: Path, source: Any, result: Any, threshold: float, step: int) ->
     def read(image_id: int) -> Any:
         return source.read(source.examples[place[image_id]])
 
-    text = write_results(folder, source.ground_truth(), result.results, result.categories, ids, read, threshold, step)
+    found = result.results, result.categories
+    text = write_results(folder, source.ground_truth(), *found, ids, read, threshold, step, font)
     print(f"\n{text}\n\nfigures and tables written to {folder}")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from yolos_jax.datasets.headers import left_out
 from yolos_jax.errors import InputError, make_folder
 from yolos_jax.inference.fetching import fetch
+from yolos_jax.inference.fonts import missing_note
 from yolos_jax.inference.inputs import Input, find
 from yolos_jax.inference.outputs import destinations
 from yolos_jax.programs.command_line import Parser, say
@@ -33,10 +34,13 @@ def attention() -> None:
     from yolos_jax.images.reading import UnreadableImage
     from yolos_jax.inference.compiled import OFF, keep_compiled
     from yolos_jax.inference.detector import Detector
+    from yolos_jax.inference.loading import check_there
     from yolos_jax.tools.analysis.attention_maps import look_at
 
     say(keep_compiled(args.compilation_cache))
     sources = [args.checkpoint, *([args.compare] if args.compare else [])]
+    for source in sources:
+        check_there(source)
     detectors = [Detector.load(source, args.short_side, args.max_side, 1, OFF) for source in sources]
     for source, detector in zip(sources, detectors):
         check_asked(args, source, detector)
@@ -69,6 +73,7 @@ def attention_flags() -> Any:
     parser.add_detector_flags()
     parser.add_argument("--compare", help="another checkpoint, whose tokens for the same objects stand below")
     parser.add_argument("--out", required=True, type=Path, help="folder for the figures")
+    parser.add_font_flag()
     parser.add_argument("--threshold", type=float, default=0.9, help="lowest score to look at (default 0.9)")
     parser.add_argument("--layer", type=int, default=-1, help="block, from 0, or negative from the last (default -1)")
     parser.add_argument("--head", type=int, nargs="+", help="only these heads, counted from 0, without their mean")
@@ -119,6 +124,7 @@ def check_asked(args: Any, source: str, detector: "Detector") -> None:
     for head in args.head or []:
         if not 0 <= head < heads:
             raise InputError(f"there is no head {head}; the model of {source} has {heads}, counted from 0.")
+    say(missing_note([*detector.label_names.values(), source], args.font, "--font"))
     if not detector.label_names:
         say(f"the checkpoint {source} names no classes; their numbers are shown")
 
@@ -138,7 +144,7 @@ def draw_tokens(seen: list["Seen"], args: Any, name: str) -> int:
         elif partners is not None:
             say(f"{name}: the other checkpoint does not find what token {token} of the first one finds")
         figure = attention_figure(seen[0].image, rows, enlarge)
-        save_figure(figure, args.out / f"{name}_token{token:03d}.png")
+        save_figure(figure, args.out / f"{name}_token{token:03d}.png", args.font)
     return len(tokens)
 
 

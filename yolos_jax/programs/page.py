@@ -5,12 +5,15 @@ python -m yolos_jax.programs.page --checkpoint runs/s hustvl/yolos-tiny --pictur
 It is reached from this machine only, unless --host says otherwise, and loads nothing from elsewhere.
 """
 
+import errno
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
 from yolos_jax.datasets.listing import images_below
 from yolos_jax.errors import InputError, clear_errors
+from yolos_jax.inference.fonts import missing_note
 from yolos_jax.programs.command_line import Parser, say
 
 LOOPBACK = "127.0.0.1"
@@ -27,6 +30,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="a folder of images to choose from, such as a split's")
     text = "a table of tokens, such as analyze.py tokens writes for the first checkpoint"
     parser.add_argument("--tokens", default="", metavar="CSV", help=text)
+    parser.add_font_flag()
     parser.add_argument("--threshold", type=float, default=0.5, help="lowest score of a box at first (default 0.5)")
     parser.add_argument("--short-side", type=int, help="pixels of the short side (default: as trained, else 800)")
     parser.add_argument("--max-side", type=int, help="most pixels of the long side (default: in proportion)")
@@ -39,7 +43,9 @@ def main() -> None:
     if not 0 <= args.threshold <= 1 or args.max_megabytes < 1 or not 0 < args.port < 65536:
         raise InputError("--threshold must be within 0..1, --max-megabytes at least 1 and --port within 1..65535.")
     sides = args.short_side, args.max_side
-    blocks = page_of(args.checkpoint, args.pictures, args.tokens, args.threshold, sides, args.compilation_cache)
+    check_free_port(args.host, args.port)
+    named = args.checkpoint, args.pictures, args.tokens
+    blocks = page_of(*named, args.threshold, sides, args.compilation_cache, args.font)
     from yolos_jax.tools.page.gradio_page import serve
 
     serve(blocks, args.host, args.port, args.max_megabytes)
@@ -52,18 +58,41 @@ def page_of(
     threshold: float = 0.5,
     sides: tuple[int | None, int | None] = (None, None),
     cache: str = "auto",
+    font: str = "",
 ) -> Any:
-    """The page as a `gradio.Blocks`; the first checkpoint is loaded, so that a wrong one is named at once."""
+    """The page as a `gradio.Blocks`; the first checkpoint is loaded, once it is sure that the others are there."""
     from yolos_jax.tools.page.gradio_page import build_page, load_gradio
 
     load_gradio()
     from yolos_jax.inference.compiled import keep_compiled
+    from yolos_jax.inference.loading import check_there
     from yolos_jax.tools.page.viewer import AttentionViewer
 
     say(keep_compiled(cache))
-    viewer = AttentionViewer(checkpoints, *sides, tokens)
-    viewer.detector(viewer.names[0])
+    for checkpoint in checkpoints:
+        check_there(checkpoint)
+    viewer = AttentionViewer(checkpoints, *sides, tokens, font)
+    detector = viewer.detector(viewer.names[0])
+    say(missing_note(detector.label_names.values(), font, "--font"))
     return build_page(viewer, images_in(pictures), threshold)
+
+
+def check_free_port(host: str, port: int) -> None:
+    """`InputError` for a host that is unknown or not of this machine, and for a port that is taken or not allowed."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"--host {host} is no address that is known here ({reason}); give another one.") from error
+    with socket.socket(family, kind) as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name != "nt")  # there, it would share the port
+        try:
+            tried.bind(address)
+        except OSError as error:
+            reason = error.strerror or error
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise InputError(f"--host {host} is not an address of this machine; give another one.") from error
+            raise InputError(f"port {port} of {host} cannot be used ({reason}); give another --port.") from error
 
 
 def images_in(folder: Path | None) -> list[Path]:

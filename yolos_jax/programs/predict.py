@@ -38,6 +38,7 @@ from yolos_jax.images.reading import (
 )
 from yolos_jax.inference import inputs, outputs, video
 from yolos_jax.inference.fetching import fetch
+from yolos_jax.inference.fonts import font_of, missing_note
 from yolos_jax.inference.outputs import FORMATS, Destination, Frame, Writer
 from yolos_jax.programs.command_line import Parser, say
 
@@ -52,6 +53,7 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument("--format", choices=FORMATS, default="json", help="of the detections (default json)")
     parser.add_argument("--no-draw", action="store_true", help="write no drawn copies")
     parser.add_argument("--recursive", action="store_true", help="look into the folders in folders, too")
+    parser.add_font_flag()
     parser.add_argument("--threshold", type=float, default=0.5, help="lowest score to report (default 0.5)")
     parser.add_nms_flag()
     parser.add_argument("--batch-size", type=int, default=1, help="most images at a time (default 1)")
@@ -144,7 +146,7 @@ def look_at_images(run: Prediction, wanted: Sequence[Destination]) -> None:
             for (destination, image), one in zip(readable, found):
                 run.writer.add(destination, one)
                 if not run.args.no_draw:
-                    one.draw(image).save(run.args.out / outputs.drawn(destination))
+                    one.draw(image, run.args.font).save(run.args.out / outputs.drawn(destination))
             run.objects += sum(map(len, found))
             run.images += len(readable)
             bar.update(len(batch))
@@ -192,7 +194,7 @@ def look_at_video(run: Prediction, destination: Destination) -> None:
             for still, one in zip(due, found):
                 run.writer.add(destination, one, Frame(still.number, still.seconds))
                 for copy in drawn:
-                    copy.add(one.draw(still.image), still.seconds, still.lasts)
+                    copy.add(one.draw(still.image, args.font), still.seconds, still.lasts)
             run.objects += sum(map(len, found))
             run.frames += len(due)
             bar.update(len(due))
@@ -265,12 +267,15 @@ def predict(args: argparse.Namespace) -> None:
     say(keep_compiled(args.compilation_cache))
     for note in (*found.notes, *renamed):
         print(f"note: {note}")
+    font_of(10, args.font)  # refuses what is no font before anything loads
     detector = Detector.load(args.checkpoint, args.short_side, args.max_side, args.batch_size, OFF, args.nms)
     writer = FORMATS[args.format](args.out, detector.names_by_id)
     run = Prediction(args, detector, writer, films=video.has_av())
     animations = sum(destination.input.kind == "animation" for destination in wanted)
     if animations and not run.films and not args.no_draw:
         run.notes.append(f"no drawn copy of {counted(animations, 'animation')}: pip install 'yolos-jax[video]'")
+    if not args.no_draw:
+        say(missing_note(detector.names_by_id.values(), args.font, "--font"))
     with contextlib.closing(writer):
         look_at_images(run, [destination for destination in wanted if not destination.input.moves])
         for destination in wanted:

@@ -10,7 +10,7 @@ import sys
 import yolos_jax
 from yolos_jax.config import recipes
 from yolos_jax.distributed import launch
-from yolos_jax.errors import clear_errors
+from yolos_jax.errors import check_spelling, clear_errors
 from yolos_jax.programs.command_line import RecipeParser
 
 
@@ -28,6 +28,7 @@ def run_training(description: str | None, task: str) -> None:
     parser.add_process_flags()
     args, _ = parser.parse_recipe()
     with launch.guarded(), clear_errors():
+        check_spelling(args.workdir)
         launch.join(args.coordinator, args.processes, args.process, args.distributed)
         train = yolos_jax.pretrain if task == recipes.CLASSIFICATION else yolos_jax.train
         outcome = train(args.recipe, args.workdir, args.accept_differences)

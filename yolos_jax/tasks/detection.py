@@ -22,7 +22,9 @@ from yolos_jax.datasets.settings import Settled
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.evaluator import Evaluation, Evaluator
+from yolos_jax.evaluation.settings import EvaluationSettings
 from yolos_jax.evaluation.validation_loss import ValidationLoss
+from yolos_jax.inference.fonts import missing_note
 from yolos_jax.inference.loading import load_model
 from yolos_jax.model.attention_cudnn import decided
 from yolos_jax.model.config import Compute, YolosConfig
@@ -125,7 +127,7 @@ class DetectionTask(RecipeTask):
 
     def kinds_of_pictures(self, workdir: Path) -> list[Picture]:
         kinds = super().kinds_of_pictures(workdir)
-        return [*kinds, Samples(workdir, self.evaluator.source)] if self.evaluator else kinds
+        return [*kinds, Samples(workdir, self.evaluator.source, self.config.eval.font)] if self.evaluator else kinds
 
     def remarks(self, result: Evaluated) -> dict[str, Any]:
         categories = getattr(result, "categories", None)
@@ -186,6 +188,7 @@ class DetectionTask(RecipeTask):
         notes = [*source.notes, *rare_notes(self.repeats, self.weights, source)]
         if self.evaluator:
             notes += scoring_notes(self.evaluator.source)
+            notes += font_notes(source.label_names, self.config.eval)
         notes += frozen_note(self.shapes, self.rates, self.config.optimizer.freeze)
         lines = [steps_sentence(images, self, self.mesh.size), plan_sentence(self), f"{buckets}; {padding}"]
         return lines + [f"note: {note}" for note in dict.fromkeys(notes)]
@@ -270,6 +273,12 @@ def refuse_nothing_to_train_on(source: DataSet) -> None:
     nothing = source.nothing_to_train_on()
     if nothing:
         raise InputError(f"there is no box to train on: {nothing}.")
+
+
+def font_notes(names: Mapping[int, str], settings: EvaluationSettings) -> list[str]:
+    """A note if some class names cannot be drawn; `InputError` if the font cannot be read."""
+    note = missing_note(names.values(), settings.font, "--config.eval.font")
+    return [note] if note else []
 
 
 def scoring_notes(source: DataSet) -> tuple[str, ...]:

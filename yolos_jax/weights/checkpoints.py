@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from yolos_jax.errors import InputError, make_folder
+from yolos_jax.errors import InputError, check_spelling, make_folder
 from yolos_jax.model.classifier import abstract_classifier
 from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import YolosConfig
@@ -16,7 +16,8 @@ from yolos_jax.training.checkpoint_files import Meta
 
 
 def check_no_weights(directory: str | Path) -> None:
-    """`InputError` if a folder holds weights already; to be asked before hours of work."""
+    """`InputError` if a folder holds weights already or can hold none; to be asked before hours of work."""
+    check_spelling(directory)
     path = Path(directory)
     steps = checkpoint_files.steps(path)
     if steps:
@@ -66,6 +67,7 @@ def load_any(directory: str | Path) -> tuple[dict, Meta]:
 
 def newest_step(directory: str | Path) -> int:
     """The newest step of a folder; `InputError` if there is none."""
+    check_spelling(directory)
     path = Path(directory).absolute()
     found = checkpoint_files.steps(path)
     if not found:

@@ -87,7 +87,7 @@ def test_figures_are_there_and_not_empty(written):
 def test_figures_show_the_numbers(monkeypatch, tmp_path):
     truth, results = two_images()
     shown = []
-    monkeypatch.setattr(results_figures, "save_figure", lambda figure, path: shown.append(figure))
+    monkeypatch.setattr(results_figures, "save_figure", lambda figure, path, font="": shown.append(figure))
     classes = scored(truth, results)[1]
     results_figures.draw_categories(tmp_path, classes)
     (axis,) = shown[0].axes
@@ -118,7 +118,7 @@ def test_the_worst_come_first(written):
 def test_what_the_drawn_labels_say(monkeypatch, tmp_path):
     truth, results = hand_made()
     said = []
-    monkeypatch.setattr(worst_images, "draw_boxes", lambda image, boxes, classes, texts: said.append(texts) or image)
+    monkeypatch.setattr(worst_images, "draw_boxes", lambda image, *drawn: said.append(drawn[2]) or image)
     images = list(matched_images(truth, results))
     worst_images.draw_worst(tmp_path, images, ["3", "7"], lambda _: Image.new("RGB", (99, 99)), 0.65)
     assert said[0] == ["3", "7 (missed)", "3 (missed)", "7 (crowd)"]

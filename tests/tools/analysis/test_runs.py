@@ -35,9 +35,9 @@ def drawn(monkeypatch):
     """The figures that are made, by file name."""
     figures, save = {}, curves.save_figure
 
-    def keep(figure, path):
+    def keep(figure, path, font):
         figures[path.name] = figure
-        save(figure, path)
+        save(figure, path, font)
 
     monkeypatch.setattr(curves, "save_figure", keep)
     return figures

@@ -1,15 +1,18 @@
 """What stands behind the page, without gradio, a browser or a model."""
 
+import socket
 import sys
 
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_export import checkpoint_in
 
+from yolos_jax import Detector
 from yolos_jax.errors import InputError
-from yolos_jax.programs.page import host_of_a_space, images_in, main
+from yolos_jax.programs.page import check_free_port, host_of_a_space, images_in, main, page_of
 from yolos_jax.tools.analysis.attention_maps import Seen
-from yolos_jax.tools.page import viewer
+from yolos_jax.tools.page import gradio_page, viewer
 from yolos_jax.tools.page.drawings import attention_overlay, enlarged, token_summary, with_boxes
 from yolos_jax.tools.page.gradio_page import QUIET
 from yolos_jax.tools.page.viewer import AttentionViewer, choices, read_statistics, token_at
@@ -122,3 +125,31 @@ def test_mistakes(tmp_path, monkeypatch):
     assert host_of_a_space() == "127.0.0.1"
     monkeypatch.setenv("SPACE_ID", "me/mine")
     assert host_of_a_space() == "0.0.0.0"
+
+
+def test_where_the_page_cannot_be_is_said_before_anything_loads(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=rf"port {port} of 127.0.0.1 cannot be used .*give another --port"):
+            check_free_port("127.0.0.1", port)
+    check_free_port("127.0.0.1", port)  # it is free again
+    with pytest.raises(InputError, match=r"--host 192.0.2.1 is not an address of this machine"):  # for documentation
+        check_free_port("192.0.2.1", port)
+
+    def unknown(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(InputError, match=r"--host nowhere is no address that is known here \(Name or service"):
+        check_free_port("nowhere", port)
+
+
+def test_a_second_checkpoint_that_is_not_there(tmp_path, monkeypatch):
+    """It was named only once somebody chose it on the page."""
+    checkpoint_in(tmp_path / "a")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr(gradio_page, "load_gradio", lambda: None)
+    monkeypatch.setattr(Detector, "load", lambda *_: pytest.fail("nothing is loaded"))
+    for name, words in (("gone", "gone does not exist"), ("empty", "empty holds no checkpoint")):
+        with pytest.raises(InputError, match=words):
+            page_of([str(tmp_path / "a"), str(tmp_path / name)], cache="off")

@@ -37,8 +37,8 @@ def series(lines: Iterable[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np
     return steps[finite], values[finite]
 
 
-def draw_panels(panels: Sequence[Panel], path: str | Path, columns: int = 2) -> None:
-    """A figure of curves over steps as a PNG file; a line with few points shows them as dots."""
+def draw_panels(panels: Sequence[Panel], path: str | Path, columns: int = 2, font: str = "") -> None:
+    """A figure of curves over steps as a PNG file; a line with few points shows them as dots. See `save_figure`."""
     rows = -(-len(panels) // columns)
     figure, axes = new_figure(5.2 * columns, 3.2 * rows, rows, columns)
     for axis, panel in zip(axes.flat, panels):
@@ -61,7 +61,7 @@ def draw_panels(panels: Sequence[Panel], path: str | Path, columns: int = 2) -> 
             axis.text(0.5, 0.5, "nothing yet", ha="center", transform=axis.transAxes)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
-    save_figure(figure, path)
+    save_figure(figure, path, font)
 
 
 def _mark_best(axis: Any, lines: Sequence[Mapping[str, Any]], key: str) -> None:

@@ -1,6 +1,7 @@
 """How figures look: readable in black and white and for colour-blind eyes. matplotlib is imported when one is made."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,43 @@ def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.n
     return next(parts), next(parts)
 
 
-def save_figure(figure: Any, path: str | Path) -> None:
-    """Writes a PNG file, whole or not at all."""
+def save_figure(figure: Any, path: str | Path, font: str = "") -> None:
+    """Writes a PNG file, whole or not at all. Every figure passes here, and no text of it is read as mathematics.
+
+    Args:
+      figure: of matplotlib.
+      path: of the file.
+      font: a font file for all text; DejaVu Sans has the letters that it lacks, and the others become boxes.
+    """
     path = Path(path)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
+    _set_plain_text(figure, font)
     try:
-        figure.savefig(draft, format="png", dpi=110)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # `fonts.missing_note` says so
+            figure.savefig(draft, format="png", dpi=110)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _set_plain_text(figure: Any, font: str) -> None:
+    """No text is mathematics, nor are the powers at logarithmic axes, which would show dollars then."""
+    from matplotlib import font_manager
+    from matplotlib.text import Text
+    from matplotlib.ticker import LogFormatter, LogFormatterMathtext
+
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+                axis.set_major_formatter(LogFormatter())
+                axis.set_minor_formatter(LogFormatter())
+    families = []
+    if font:
+        font_manager.fontManager.addfont(font)
+        families = [font_manager.FontProperties(fname=font).get_name(), "DejaVu Sans"]
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+        text.set_usetex(False)
+        if families:
+            text.set_fontfamily(families)

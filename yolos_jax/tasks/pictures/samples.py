@@ -30,11 +30,13 @@ class Samples:
     Args:
       workdir: of the run; `validation/step-NUMBER.jpg` inside it is written.
       source: the split that is scored.
+      font: see `draw_boxes`.
     """
 
     name = "validation"
 
-    def __init__(self, workdir: Path, source: DataSet):
+    def __init__(self, workdir: Path, source: DataSet, font: str = ""):
+        self.font = font
         self.folder = workdir / self.name
         self.source = source
         images = len(source.examples)
@@ -61,7 +63,8 @@ class Samples:
         image = self.source.read(example)
         names = self.source.label_names
         labels = example.labels.tolist()
-        annotated = draw_boxes(image, example.boxes, labels, [names.get(label, str(label)) for label in labels])
+        texts = [names.get(label, str(label)) for label in labels]
+        annotated = draw_boxes(image, example.boxes, labels, texts, self.font)
         best = sorted(found, key=lambda each: -each["score"])
         shown = [each for rank, each in enumerate(best) if rank < FIRST or each["score"] >= THRESHOLD]
         label_of = {category: label for label, category in enumerate(self.source.category_ids)}
@@ -69,4 +72,4 @@ class Samples:
         texts = [f"{names.get(label, label)} {each['score']:.2f}" for label, each in zip(labels, shown)]
         boxes = np.array([each["bbox"] for each in shown], np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        return [annotated, draw_boxes(image, boxes, labels, texts)]
+        return [annotated, draw_boxes(image, boxes, labels, texts, self.font)]

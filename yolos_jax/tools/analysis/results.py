@@ -46,6 +46,7 @@ def write_results(
     read: Callable[[int], Any],
     threshold: float = THRESHOLD,
     step: int = 0,
+    font: str = "",
 ) -> str:
     """Writes everything that this module's docstring lists.
 
@@ -58,6 +59,7 @@ def write_results(
       read: (image id) -> the RGB image, which is called for the worst ones; may raise `UnreadableImage`.
       threshold: score from which a detection counts in the confusion matrix and among the worst images, 0..1.
       step: of the checkpoint, for TensorBoard.
+      font: a font file for the classes' names; by default DejaVu Sans.
 
     Returns:
       Tables to print. `InputError` if the folder cannot be written, or matplotlib is not installed.
@@ -74,13 +76,13 @@ def write_results(
     _write_score_tables(path, scores)
     _write_summary(path, errors, scores, threshold)
     write_board(path / "tensorboard", categories, step)
-    results_figures.draw_categories(path / "per_class.png", categories)
-    results_figures.draw_curves(path / "precision_recall.png", categories, IOUS)
-    results_figures.draw_confusion(path / "confusion.png", matrix, [*categories.names, BACK], threshold)
+    results_figures.draw_categories(path / "per_class.png", categories, font)
+    results_figures.draw_curves(path / "precision_recall.png", categories, IOUS, font)
+    results_figures.draw_confusion(path / "confusion.png", matrix, [*categories.names, BACK], threshold, font)
     results_figures.draw_errors(path / "errors.png", errors)
     results_figures.draw_scores(path / "scores.png", scores)
     results_figures.draw_calibration(path / "calibration.png", scores)
-    skipped = draw_worst(path, images, categories.names, read, threshold)
+    skipped = draw_worst(path, images, categories.names, read, threshold, font)
     return "\n\n".join([categories.text(), errors_text(errors), calibration_text(scores, threshold), *skipped])
 
 

@@ -1,4 +1,4 @@
-"""The figures of an evaluation's results; their numbers come from `yolos_jax.evaluation`."""
+"""The figures of an evaluation's results; their numbers come from `yolos_jax.evaluation`. Fonts: see `save_figure`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ def mean_curve(categories: CategoryScores, iou: float) -> np.ndarray:
     return categories.curve(iou)[:, there].mean(1) if there.any() else np.full(len(categories.recalls), np.nan)
 
 
-def draw_categories(path: Path, categories: CategoryScores) -> None:
+def draw_categories(path: Path, categories: CategoryScores, font: str = "") -> None:
     """AP, AP50 and AR of every category that has objects, the lowest AP at the top."""
     values = categories.table()
     there = np.flatnonzero(categories.objects)
@@ -35,10 +35,10 @@ def draw_categories(path: Path, categories: CategoryScores) -> None:
     axis.set_yticks(rows, [f"{_short(categories.names[k])} ({categories.objects[k]})" for k in there], fontsize=8)
     axis.set(xlim=(0, 1), ylim=(-0.7, len(there) - 0.3), xlabel="class (objects): average precision, average recall")
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8)
-    save_figure(figure, path)
+    save_figure(figure, path, font)
 
 
-def draw_curves(path: Path, categories: CategoryScores, ious: Sequence[float]) -> None:
+def draw_curves(path: Path, categories: CategoryScores, ious: Sequence[float], font: str = "") -> None:
     """Precision over recall: the mean of the categories for each IoU, and each category at the first."""
     figure, ((means, each),) = new_figure(10, 4.2, columns=2)
     for number, iou in enumerate(ious):
@@ -56,10 +56,10 @@ def draw_curves(path: Path, categories: CategoryScores, ious: Sequence[float]) -
         axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
         if axis.lines:
             axis.legend(fontsize=8, loc="lower left")
-    save_figure(figure, path)
+    save_figure(figure, path, font)
 
 
-def draw_confusion(path: Path, matrix: np.ndarray, names: Sequence[str], threshold: float) -> None:
+def draw_confusion(path: Path, matrix: np.ndarray, names: Sequence[str], threshold: float, font: str = "") -> None:
     """Shares of each row, the darker the more; categories that take no part are left out."""
     used = matrix.sum(0) + matrix.sum(1)
     part = np.flatnonzero(used[:-1])
@@ -80,7 +80,7 @@ def draw_confusion(path: Path, matrix: np.ndarray, names: Sequence[str], thresho
             axis.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
     axis.set(xlabel=f"detected as (score from {threshold:g}, IoU from 0.5)", ylabel="truth")
     figure.colorbar(shown, ax=axis, label="share of the row", shrink=0.7)
-    save_figure(figure, path)
+    save_figure(figure, path, font)
 
 
 def draw_errors(path: Path, errors: ErrorCounts) -> None:

@@ -15,7 +15,7 @@ UNSHOWN = {"step", "epoch", RATE, SPEED, "grad_norm", "data_wait", "matcher_ms",
 USUAL = "total", "ce", "bbox", "giou"  # terms of detection, shown first
 
 
-def compare_runs(workdirs: Sequence[str | Path], out: str | Path) -> str:
+def compare_runs(workdirs: Sequence[str | Path], out: str | Path, font: str = "") -> str:
     """Draws the curves of runs together and writes their numbers.
 
     `out` gets `runs.png`, with a panel for each number, and `runs.csv`, with a line for each line of their
@@ -24,6 +24,7 @@ def compare_runs(workdirs: Sequence[str | Path], out: str | Path) -> str:
     Args:
       workdirs: folders that training wrote.
       out: a folder; it is made if it is not there.
+      font: a font file for the runs' names; by default DejaVu Sans.
 
     Returns:
       A table to print: a line a run.
@@ -41,7 +42,7 @@ def compare_runs(workdirs: Sequence[str | Path], out: str | Path) -> str:
     titles |= {RATE: "learning rate", SPEED: "images per second"}
     panels = [Panel(title, [(name, lines, key) for name, lines in runs.items()]) for key, title in titles.items()]
     folder = make_folder(out)
-    draw_panels(panels, folder / "runs.png", columns=3)
+    draw_panels(panels, folder / "runs.png", 3, font)
     columns: dict[str, list[Any]] = {key: [line.get(key) for _, line in rows] for key in keys}
     write_csv(folder / "runs.csv", {"run": [name for name, _ in rows]} | columns)
     return _table(runs, terms[:1], results[:1])

@@ -45,13 +45,19 @@ def ranked(images: Sequence[MatchedImage], threshold: float) -> list[Faults]:
 
 
 def draw_worst(
-    folder: Path, images: Sequence[MatchedImage], names: Sequence[str], read: Callable[[int], Any], threshold: float
+    folder: Path,
+    images: Sequence[MatchedImage],
+    names: Sequence[str],
+    read: Callable[[int], Any],
+    threshold: float,
+    font: str = "",
 ) -> list[str]:
     """Writes `worst.csv`, which ranks all images, and draws the first ones that have an error into `worst/`.
 
     Args:
       names: of the labels.
       read: (image id) -> the RGB image.
+      font: see `draw_boxes`.
 
     Returns:
       A sentence for each image that cannot be read.
@@ -75,26 +81,27 @@ def draw_worst(
         except (InputError, UnreadableImage) as error:
             skipped.append(f"not drawn: {error}")
             continue
-        sheet = contact_sheet([_truth(pixels, image, names, threshold), _found(pixels, image, names, threshold)])
+        shared = image, names, threshold, font
+        sheet = contact_sheet([_truth(pixels, *shared), _found(pixels, *shared)])
         sheet.save(pages / f"{rank:02}_{image.image_id}.png")
     return skipped
 
 
-def _truth(pixels: Any, image: MatchedImage, names: Sequence[str], threshold: float) -> Any:
+def _truth(pixels: Any, image: MatchedImage, names: Sequence[str], threshold: float, font: str) -> Any:
     """The objects; those that no shown detection found are called missed."""
     found = set(image.taken[(image.scores >= threshold) & (image.taken >= 0)].tolist())
     words = []
     for i, (label, crowd) in enumerate(zip(image.true_labels, image.crowd)):
         missed = "" if i in found else " (missed)"
         words.append(names[label] + (" (crowd)" if crowd else missed))
-    return draw_boxes(pixels, image.true_boxes, image.true_labels, words)
+    return draw_boxes(pixels, image.true_boxes, image.true_labels, words, font)
 
 
-def _found(pixels: Any, image: MatchedImage, names: Sequence[str], threshold: float) -> Any:
+def _found(pixels: Any, image: MatchedImage, names: Sequence[str], threshold: float, font: str) -> Any:
     """The shown detections, wrong ones with the kind of their error."""
     shown, kinds = image.scores >= threshold, errors_of(image).kinds
     words = []
     for label, score, kind in zip(image.labels[shown], image.scores[shown], kinds[shown]):
         error = "" if kind == NONE else f" ({KINDS[kind]})"
         words.append(f"{names[label]} {score:.2f}{error}")
-    return draw_boxes(pixels, image.boxes[shown], image.labels[shown], words)
+    return draw_boxes(pixels, image.boxes[shown], image.labels[shown], words, font)

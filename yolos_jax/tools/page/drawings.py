@@ -4,7 +4,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from yolos_jax.inference.contact_sheet import contact_sheet
-from yolos_jax.inference.drawing import draw_boxes, enlargement, font_of, font_size, inside, line_width, padding
+from yolos_jax.inference.drawing import draw_boxes, enlargement, font_size, inside, line_width, padding
+from yolos_jax.inference.fonts import font_of
 from yolos_jax.tools.analysis.attention_maps import Seen
 from yolos_jax.tools.page.viewer import choices
 
@@ -20,12 +21,12 @@ def enlarged(image: Image.Image) -> tuple[Image.Image, float]:
     return image if size == image.size else image.resize(size), factor
 
 
-def with_boxes(seen: Seen, threshold: float) -> Image.Image:
+def with_boxes(seen: Seen, threshold: float, font: str = "") -> Image.Image:
     """The image with the boxes of the tokens that have at least this score; labels say token, name and score."""
     image, factor = enlarged(seen.image)
     tokens = seen.over(threshold)
     texts = [f"#{i} {seen.names[i]} {seen.scores[i]:.2f}" for i in tokens]
-    return draw_boxes(image, seen.boxes[tokens] * factor, seen.labels[tokens], texts)
+    return draw_boxes(image, seen.boxes[tokens] * factor, seen.labels[tokens], texts, font)
 
 
 def attention_overlay(seen: Seen, weights: np.ndarray, token: int, smooth: bool) -> Image.Image:

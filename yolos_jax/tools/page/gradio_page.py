@@ -156,7 +156,7 @@ class Page:
             self.key: key,
             self.path: path,
             self.message: f"{first}{found} Click a box, or pick a token.",
-            self.boxes: with_boxes(seen, threshold),
+            self.boxes: with_boxes(seen, threshold, self.viewer.font),
             self.token: self.gr.update(choices=options, value=best),
             self.layer: self.gr.update(maximum=depth - 1, value=layer),
             self.head: self.gr.update(choices=[MEAN_HEAD, *map(str, range(heads))], value=head),
@@ -171,7 +171,7 @@ class Page:
         """Another threshold."""
         seen = self.viewer.seen(key)
         text = f"{len(seen.over(threshold))} objects with a score of at least {threshold:.2f}."
-        return {self.message: text, self.boxes: with_boxes(seen, threshold)}
+        return {self.message: text, self.boxes: with_boxes(seen, threshold, self.viewer.font)}
 
     def _click(self, key: str, threshold: float, layer: int, head: str, smooth: bool, event: Any) -> dict:
         """A click into the image: the token of the box there."""

@@ -16,6 +16,7 @@ from PIL import Image
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage, decoding, read_rgb
 from yolos_jax.inference.detector import Detector
+from yolos_jax.inference.fonts import font_of
 from yolos_jax.tools.analysis.attention_maps import Seen, look_at
 
 MOST_PIXELS = 40_000_000  # of an image; a small file can hold very many
@@ -32,13 +33,21 @@ class AttentionViewer:
       short_side, max_side: see `Detector.load`.
       tokens: a CSV file with statistics of the tokens of the first checkpoint, a row for each with its number in a
         column `token`; "" for none.
+      font: a font file for the classes' names; by default DejaVu Sans.
     """
 
     def __init__(
-        self, checkpoints: Sequence[str], short_side: int | None = None, max_side: int | None = None, tokens: str = ""
+        self,
+        checkpoints: Sequence[str],
+        short_side: int | None = None,
+        max_side: int | None = None,
+        tokens: str = "",
+        font: str = "",
     ):
         if not checkpoints:
             raise InputError("the page needs at least one checkpoint.")
+        font_of(10, font)  # refuses what is no font
+        self.font = font
         self.names = list(dict.fromkeys(map(str, checkpoints)))
         self._load = functools.lru_cache(LOADED)(lambda name: Detector.load(name, short_side, max_side))
         self._lock = threading.RLock()

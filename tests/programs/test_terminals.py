@@ -1,0 +1,77 @@
+"""Terminals that are not UTF-8, paths with bytes that are not, and disks that cannot be written to."""
+
+import errno
+import importlib
+import io
+import sys
+import tomllib
+
+import pytest
+from reference_pack import ROOT
+
+from yolos_jax import errors
+from yolos_jax.errors import InputError
+from yolos_jax.programs import eval as evaluation
+from yolos_jax.programs.command_line import Parser
+from yolos_jax.weights import checkpoints
+
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+BYTES = "/tmp/x\udcff"  # as Python holds a byte that is not UTF-8
+
+
+@pytest.fixture
+def ascii_terminal(monkeypatch):
+    """Makes stdout and stderr as PYTHONIOENCODING=ascii:strict does; pytest sets its own between fixture and test."""
+
+    def start():
+        for name in ("stdout", "stderr"):
+            monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict"))
+
+    return start
+
+
+def test_what_cannot_be_printed_is_escaped(ascii_terminal):
+    ascii_terminal()
+    with pytest.raises(UnicodeEncodeError):
+        print("é", flush=True)
+    Parser("")
+    for stream in (sys.stdout, sys.stderr):
+        print(f"été 方 {BYTES}", file=stream, flush=True)
+        assert stream.buffer.getvalue() == b"\\xe9t\\xe9 \\u65b9 /tmp/x\\udcff\n"
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_program_prints_anything(script, ascii_terminal, monkeypatch):
+    ascii_terminal()
+    module, _, main = SCRIPTS[script].partition(":")
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    with pytest.raises(SystemExit):
+        getattr(importlib.import_module(module), main)()
+    assert sys.stdout.errors == sys.stderr.errors == "backslashreplace"
+    sys.stdout.flush()
+    assert b"usage" in sys.stdout.buffer.getvalue()
+
+
+def test_a_checkpoints_path_is_utf8(call):
+    """What orbax would say after the first epoch is said before anything loads."""
+    code, out, error = call("train.py", "--config=yolos_ti", f"--workdir={BYTES}")
+    assert code == 2 and not out
+    assert error == "error: the path /tmp/x\\udcff has bytes that are not UTF-8; rename it, or give another one.\n"
+    for ask in (checkpoints.check_no_weights, checkpoints.newest_step):
+        with pytest.raises(InputError, match="not UTF-8"):
+            ask(BYTES)
+    code, _, error = call("train.py", "--config=yolos_ti", f"--config.data.root={BYTES}", "--workdir=x")
+    assert code == 2 and "data.root is '/tmp/x\\udcff'; it must be a text of one line, in UTF-8" in error
+
+
+def test_numbers_of_a_checkpoint_on_a_read_only_disk(tmp_path, monkeypatch):
+    """eval.py writes beside the checkpoint unless --out is given, and says so where it cannot."""
+
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(errors.tempfile, "TemporaryFile", read_only)
+    with pytest.raises(InputError, match=r"eval-2 .*\(Read-only file system\); say with --out where else"):
+        evaluation.make_folders(tmp_path / "eval-2", None, False, beside=True)
+    with pytest.raises(InputError, match=r"\(Read-only file system\)\.$"):
+        evaluation.make_folders(tmp_path / "named", None, False)

@@ -1,0 +1,60 @@
+"""The font of class names in drawn images and figures: DejaVu Sans, which matplotlib ships, or one of the user's."""
+
+import functools
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from PIL import ImageFont
+
+from yolos_jax.errors import InputError, counted
+
+SHOWN = 12  # missing letters that a note lists
+
+
+def font_of(pixels: int, font: str = "") -> ImageFont.FreeTypeFont:
+    """The font of a file, or DejaVu Sans for "", in a size; `InputError` for what is no font."""
+    return _opened(font or _shipped(), pixels)
+
+
+@functools.lru_cache(256)
+def _opened(file: str, pixels: int) -> ImageFont.FreeTypeFont:
+    try:
+        return ImageFont.truetype(file, pixels)
+    except (OSError, ValueError) as error:
+        raise InputError(f"the font {file} cannot be read ({error}); give a .ttf, .otf or .ttc file.") from error
+
+
+@functools.cache
+def _shipped() -> str:
+    import matplotlib
+
+    return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
+
+
+@functools.cache
+def _letters(file: str) -> Any:
+    from matplotlib.ft2font import FT2Font
+
+    return FT2Font(file)
+
+
+def missing_letters(texts: Iterable[str], font: str = "") -> list[str]:
+    """The letters of texts that a font has no glyph for, each once."""
+    font_of(10, font)  # refuses what is no font
+    file = _letters(font or _shipped())
+    letters = sorted({letter for text in texts for letter in text if not letter.isspace()})
+    return [x for x in letters if unicodedata.category(x) != "Cs" and not file.get_char_index(ord(x))]
+
+
+def missing_note(texts: Iterable[str], font: str, flag: str) -> str:
+    """A note on letters of class names that will be drawn as boxes, "" if there are none; `flag` names another font."""
+    lacking = missing_letters(texts, font)
+    if not lacking:
+        return ""
+    named = "".join(lacking[:SHOWN]) + ("..." if len(lacking) > SHOWN else "")
+    of = font or "DejaVu Sans"
+    return (
+        f"{of} has no glyph for {counted(len(lacking), 'letter')} of class names ({named}); {flag} names another font"
+    )
