@@ -9,6 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from matplotlib.font_manager import FontProperties, findfont
 from PIL import Image
 from tiny_export import checkpoint_in
 from tiny_weights import TINY
@@ -244,6 +245,19 @@ def test_a_video_without_the_package(predict, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     code, _, error = predict(tmp_path / "film.mp4")
     assert code == 2 and "pip install 'yolos-jax[video]'" in error and not (tmp_path / "out").exists()
+
+
+def test_class_names_in_a_font(predict, detector, folder, tmp_path, monkeypatch):
+    """What the font lacks is said once; a file that is no font is refused before anything is written."""
+    mono = findfont(FontProperties(family="DejaVu Sans Mono"))
+    monkeypatch.setattr(detector, "label_names", {0: "été", 2: "方块"})
+    code, _, error = predict(folder, "--font", mono)
+    assert code == 0 and error.count("has no glyph for 2 letters of class names (块方); --font names another") == 1
+    found = detector(folder / "b.webp", 0.05)
+    drawn = np.asarray(Image.open(tmp_path / "out" / "b.png"))
+    np.testing.assert_array_equal(drawn, np.asarray(found.draw(folder / "b.webp", mono)))
+    code, _, error = predict(folder, "--font", folder / "notes.txt", out="other")
+    assert code == 2 and "notes.txt cannot be read" in error and not (tmp_path / "other").exists()
 
 
 def test_heic_without_its_package(predict, tmp_path, monkeypatch):

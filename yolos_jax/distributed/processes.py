@@ -120,7 +120,7 @@ class Processes:
     @contextlib.contextmanager
     def only_primary_prints(self) -> Iterator[None]:
         """Standard output of the other processes goes nowhere."""
-        with open(os.devnull, "w") as nowhere, contextlib.ExitStack() as stack:
+        with open(os.devnull, "w", errors="replace") as nowhere, contextlib.ExitStack() as stack:
             if not self.is_primary:
                 stack.enter_context(contextlib.redirect_stdout(nowhere))
             yield

@@ -259,6 +259,7 @@ def predict(args: argparse.Namespace) -> None:
     outputs.check_free(args.out, wanted, FORMATS[args.format], not args.no_draw, args.overwrite)
     if any(destination.input.moves and destination.input.kind != "animation" for destination in wanted):
         video.need_av()
+    font_of(10, args.font)  # refuses what is no font before anything loads
     make_folder(args.out)
 
     from yolos_jax.inference.compiled import OFF, keep_compiled
@@ -267,7 +268,6 @@ def predict(args: argparse.Namespace) -> None:
     say(keep_compiled(args.compilation_cache))
     for note in (*found.notes, *renamed):
         print(f"note: {note}")
-    font_of(10, args.font)  # refuses what is no font before anything loads
     detector = Detector.load(args.checkpoint, args.short_side, args.max_side, args.batch_size, OFF, args.nms)
     writer = FORMATS[args.format](args.out, detector.names_by_id)
     run = Prediction(args, detector, writer, films=video.has_av())

@@ -3,10 +3,15 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from made_coco import coco_split, make_coco
+from matplotlib.font_manager import FontProperties, findfont
 from PIL import Image
 
+from yolos_jax.errors import InputError
+from yolos_jax.evaluation.settings import EvaluationSettings
 from yolos_jax.inference.contact_sheet import GAP
+from yolos_jax.tasks.detection import font_notes
 from yolos_jax.tasks.pictures import samples
 from yolos_jax.tasks.pictures.samples import Samples
 
@@ -58,6 +63,20 @@ def test_what_is_drawn_in_any_case(tmp_path):
     assert (drawn(2, 0.3, 0.2, 0.1, 0.09) == three).all()
     assert (drawn(3, 0.6, 0.6, 0.6, 0.49) == drawn(4, 0.6, 0.6, 0.6)).all()
     assert (drawn(5, 0.6, 0.6, 0.6, 0.5) != drawn(4, 0.6, 0.6, 0.6)).any()
+
+
+def test_class_names_in_a_font(tmp_path):
+    """That of `eval.font`; letters that it lacks are noted before a run, and a file that is no font is refused."""
+    categories = [{"id": 1, "name": "été"}, {"id": 7, "name": "方"}]
+    source = coco_split(make_coco(tmp_path / "data", [(480, 480)], categories=categories), "train2017")
+    mono = findfont(FontProperties(family="DejaVu Sans Mono"))
+    for step, font in enumerate(("", mono)):
+        Samples(tmp_path, source, font).draw(step, result((1, 1, [40, 240, 40, 40], 0.9)))
+        (note,) = font_notes(source.label_names, EvaluationSettings(font=font))
+        assert "no glyph for 1 letter of class names (方); --config.eval.font names another font" in note
+    assert (sheet_of(tmp_path, 0) != sheet_of(tmp_path, 1)).any()
+    with pytest.raises(InputError, match=r"data cannot be read .*give a .ttf"):
+        font_notes(source.label_names, EvaluationSettings(font=str(tmp_path / "data")))
 
 
 def test_an_image_that_cannot_be_read_is_left_out(tmp_path):
