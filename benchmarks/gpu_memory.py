@@ -36,7 +36,7 @@ from yolos_jax.data.examples import TrainBatch
 from yolos_jax.distributed.mesh import data_mesh, replicated, split_over
 from yolos_jax.errors import InputError, clear_errors
 from yolos_jax.inference.detector import detect
-from yolos_jax.model.attention_cudnn import decided
+from yolos_jax.accelerators.choice import decided
 from yolos_jax.model.config import Compute
 from yolos_jax.model.yolos import abstract
 from yolos_jax.setting import part

@@ -43,5 +43,6 @@ def redeclared(owner: type, name: str, default: Any) -> Any:
 
 
 def part(values: Any, owner: type) -> Any:
-    """An `owner` with those fields of `values`, a dataclass that has them all."""
-    return owner(**{field.name: getattr(values, field.name) for field in dataclasses.fields(owner)})
+    """An `owner` whose settings are those of `values`, a dataclass that has them all."""
+    names = [field.name for field in dataclasses.fields(owner) if KEY in field.metadata]
+    return owner(**{name: getattr(values, name) for name in names})

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from yolos_jax.images.sequence import pack
-from yolos_jax.model.attention import attend
-from yolos_jax.model.attention_cudnn import attend_cudnn, decided
+from yolos_jax.model.on_cpu import attend
 from yolos_jax.model.config import Compute, variant
 from yolos_jax.model.yolos import abstract, apply, build
 

@@ -12,7 +12,7 @@ from reference_pack import PARITY_VARIANTS, arrays, image_sequence, micro_config
 
 from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import pack
-from yolos_jax.model import yolos
+from yolos_jax.model import on_cpu
 from yolos_jax.model.config import VARIANTS, Compute, YolosConfig, variant
 from yolos_jax.model.vit import LayerNorm
 from yolos_jax.model.yolos import abstract, apply, apply_in_turn, apply_on, build, normalize
@@ -114,7 +114,7 @@ def test_one_cpu_takes_large_images_in_turn(monkeypatch):
         return jax.jit(functools.partial(function, graph)).lower(params, patches[:images], grid[:images]).compile()
 
     at_once = compiled(apply_in_turn, 3)  # images are small
-    monkeypatch.setattr(yolos, "LARGE", 30)
+    monkeypatch.setattr(on_cpu, "LARGE", 30)
     in_turn, one = compiled(apply_in_turn, 3), compiled(apply, 1)
     for i, out in enumerate(zip(*in_turn(params, patches, grid)[:3])):
         alone = one(params, patches[i : i + 1], grid[i : i + 1])

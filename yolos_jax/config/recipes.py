@@ -18,7 +18,7 @@ from yolos_jax.datasets.settings import AmountSettings, AnnotationSettings, Spli
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.settings import EvaluationSettings
 from yolos_jax.model.classifier_config import ClassifierSettings, classifier_variant
-from yolos_jax.model.config import VARIANTS, ArchitectureSettings, Compute, ComputeSettings, variant
+from yolos_jax.model.config import VARIANTS, ArchitectureSettings, ComputeSettings, DetectorComputeSettings, variant
 from yolos_jax.objective.weights import LossWeights
 from yolos_jax.setting import KEY, YES, part, redeclared, setting
 from yolos_jax.training.settings import CheckpointSettings, OptimizerSettings, RunSettings, ScheduleSettings
@@ -41,7 +41,7 @@ class CommonConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class DetectorModel(Compute, ArchitectureSettings):
+class DetectorModel(DetectorComputeSettings, ArchitectureSettings):
     """`model.` of a detector."""
 
     from_init: str = setting(

@@ -17,7 +17,7 @@ from yolos_jax.evaluation.coco_metrics import scored, table, to_results, write_r
 from yolos_jax.evaluation.image_pass import Batching, ImagePass
 from yolos_jax.evaluation.validation_loss import ValidationLoss
 from yolos_jax.images.sequence import Geometry
-from yolos_jax.model.attention_cudnn import decided
+from yolos_jax.accelerators.choice import decided
 from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.postprocess import check_nms, postprocess, suppressed
 from yolos_jax.model.yolos import abstract, apply_on

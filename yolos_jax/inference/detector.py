@@ -18,7 +18,7 @@ from yolos_jax.images.sequence import pack, resize, rounded_tokens, to_patches
 from yolos_jax.inference.compiled import AUTO, keep_compiled
 from yolos_jax.inference.detections import Detections
 from yolos_jax.inference.loading import check_whole, geometry_for, load_model
-from yolos_jax.model.attention_cudnn import decided
+from yolos_jax.accelerators.choice import decided
 from yolos_jax.model.config import Compute
 from yolos_jax.model.postprocess import check_nms, postprocess, suppressed
 from yolos_jax.model.yolos import Outputs, abstract, apply, apply_on

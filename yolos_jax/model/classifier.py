@@ -148,4 +148,5 @@ def abstract_classifier(config: ClassifierConfig, compute: Compute = Compute()) 
 
 def classify(graph: Any, params: dict, *args: Any, **kwargs: Any) -> Logits:
     """Calls the network as a pure function of its parameters (see `Classifier.__call__`)."""
-    return nnx.merge(graph, nnx.State(params))(*args, **kwargs)
+    with jax.numpy_rank_promotion("allow"):
+        return nnx.merge(graph, nnx.State(params))(*args, **kwargs)

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from yolos_jax.errors import InputError
+from yolos_jax.model.attention import Attend
+from yolos_jax.model.on_cpu import attend
 from yolos_jax.setting import YES, setting
 
 COCO_CLASSES = 91  # raw COCO category ids 0..90; the logit after them is "no object"
 
-ATTENTIONS = ("auto", "blocks", "cudnn")
+ATTENTIONS = ("auto", "blocks", "batched", "flash", "cudnn")
 
 
 class NetworkConfig:
@@ -133,8 +135,9 @@ class ComputeSettings:
     """How any of our networks is computed."""
 
     attention: str = setting(
-        "auto", "how attention is computed: cudnn (NVIDIA GPUs, bfloat16), blocks (see model.query_block), or auto "
-        "(cudnn where it can be, else blocks, on GPUs of at least 1024)", choices=ATTENTIONS, resume=YES,
+        "auto", "how attention is computed: cudnn (NVIDIA GPUs, bfloat16), flash (a kernel for float32 on NVIDIA "
+        "GPUs), batched (all heads at once), blocks (head by head, for CPUs), or auto: what is fastest on the device",
+        choices=ATTENTIONS, resume=YES,
     )  # fmt: skip
     query_block: int = setting(
         256, "block size of attention, in keys or queries; larger is faster and uses more memory", low=1,
@@ -144,22 +147,38 @@ class ComputeSettings:
         "float32", "dtype of the transformer's activations and products", choices=("float32", "bfloat16"),
         also=("dtype",),
     )  # fmt: skip
+    unroll: str = setting(
+        "auto", "compile the blocks one by one, not as a loop: fewer and larger launches for a longer compilation; "
+        "auto does so on NVIDIA GPUs", choices=("auto", "on", "off"), resume=YES,
+    )  # fmt: skip
     remat: bool = setting(
         False, "recompute each block's activations for its gradient (memory against a third more time)", resume=YES
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class Compute(ComputeSettings):
-    """How a model is computed; changes neither its parameters nor, beyond rounding, its results.
-
-    `attention` "auto" is blocks unless `attention_cudnn.decided` settles it for a device. An `InputError` says which
-    value has the wrong type or is below 1, and names it as a recipe does.
-    """
+class DetectorComputeSettings(ComputeSettings):
+    """How a detector is computed."""
 
     max_side: int = setting(
         84, "longest side of an image, in patches, that the model is compiled for", low=1, high=1024, resume=YES
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute(DetectorComputeSettings):
+    """How a model is computed; changes neither its parameters nor, beyond rounding, its results.
+
+    As it stands it is for CPUs; `accelerators.choice.decided` gives what another device wants. An `InputError` says
+    which value has the wrong type or is below 1, and names it as a recipe does.
+
+    Attributes:
+      attend: computes attention.
+      token_multiple: sequences are padded to a multiple of so many tokens.
+    """
+
+    attend: Attend = attend
+    token_multiple: int = 1
 
     def __post_init__(self) -> None:
         if self.compute_dtype not in ("float32", "bfloat16"):

@@ -42,7 +42,7 @@ def cubic_taps(size_in: int, size_out: jax.Array, at: jax.Array) -> tuple[jax.Ar
         return ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A
 
     weights = jnp.stack([far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)], axis=1)
-    index = first.astype(jnp.int32)[:, None] + jnp.arange(-1, 3)
+    index = first.astype(jnp.int32)[:, None] + jnp.arange(-1, 3)[None]
     return weights, jnp.clip(index, 0, size_in - 1)
 
 
@@ -80,14 +80,14 @@ def _backward(tokens: int, max_side: int, saved: tuple[jax.Array, jax.Array], gi
     empty, size = saved
     height, width, _ = empty.shape
     bound = min(max_side, tokens)
-    x = jnp.arange(bound)
-    y = x[:, None]
+    at = jnp.arange(bound)
+    y, x = at[:, None], at[None]
     canvas = given[jnp.minimum(y * size[1] + x, tokens - 1)]
     canvas = jnp.where(((y < size[0]) & (x < size[1]))[..., None], canvas, 0.0)
 
     def weights(size_in: int, size_out: jax.Array) -> jax.Array:  # [size_in, bound]
-        taps, index = cubic_taps(size_in, size_out, x)
-        return (taps.T[:, None] * (index.T[:, None] == jnp.arange(size_in)[:, None])).sum(0)
+        taps, index = cubic_taps(size_in, size_out, at)
+        return (taps.T[:, None] * (index.T[:, None] == jnp.arange(size_in)[None, :, None])).sum(0)
 
     # With the columns' weights repeated for each row, no product needs a transposed canvas.
     rows, columns = weights(height, size[0]), weights(width, size[1])

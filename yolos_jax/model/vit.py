@@ -11,16 +11,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
-from yolos_jax.model.attention import ATTENTION, attend, attention_weights
-from yolos_jax.model.attention_cudnn import attend_cudnn
+from yolos_jax.model import on_cpu
+from yolos_jax.model.attention import ATTENTION, attention_weights
 from yolos_jax.model.config import Compute, NetworkConfig
 
-# What the gradient of a block takes from its forward pass: products and attention. It computes the rest (norms, GELU)
-# again, which is faster than writing and reading two and a half times as much.
-WORTH_SAVING = jax.checkpoint_policies.save_from_both_policies(
+_PRODUCTS_AND_NAMED = jax.checkpoint_policies.save_from_both_policies(
     jax.checkpoint_policies.dots_with_no_batch_dims_saveable, jax.checkpoint_policies.save_only_these_names(ATTENTION)
 )
+
+
+def worth_saving(primitive: Any, *args: Any, **params: Any) -> Any:
+    """The policy of `jax.checkpoint` for a block: its gradient takes products and attention from the forward pass.
+
+    It computes the rest (norms, GELU) again, which is faster than writing and reading two and a half times as much.
+    What cuDNN returns has no name; jax's primitive has.
+    """
+    if "dot_product_attention_fwd" in primitive.name:
+        return True
+    return _PRODUCTS_AND_NAMED(primitive, *args, **params)
 
 
 def parameter(*shape: int) -> nnx.Param:
@@ -30,21 +40,17 @@ def parameter(*shape: int) -> nnx.Param:
 
 @jax.custom_vjp
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`x @ kernel`, `[B, N, in]` and `[in, out]`; differentiable in reverse mode only.
-
-    The kernel's gradient transposes the narrower operand first, in a step of its own. Without that, XLA's CPU compiler
-    transposes the wider one, fused with everything that computes it, and the product takes a third longer.
-    """
+    """`x @ kernel`, `[B, N, in]` and `[in, out]`; differentiable in reverse mode only."""
     return x @ kernel
 
 
 def _product_gradient(saved: tuple[jax.Array, jax.Array], given: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = saved
-    apart = jax.lax.optimization_barrier
-    rows, row_gradients = apart((x.reshape(-1, x.shape[-1]), given.reshape(-1, given.shape[-1])))
-    if kernel.shape[0] <= kernel.shape[1]:
-        return given @ kernel.T, apart(rows.T) @ row_gradients
-    return given @ kernel.T, (apart(row_gradients.T) @ rows).T
+    return jax.lax.platform_dependent(*saved, given, cpu=on_cpu.product_gradient, default=_plain_product_gradient)
+
+
+def _plain_product_gradient(x: jax.Array, kernel: jax.Array, given: jax.Array) -> tuple[jax.Array, jax.Array]:
+    rows, row_gradients = x.reshape(-1, x.shape[-1]), given.reshape(-1, given.shape[-1])
+    return given @ kernel.T, rows.T @ row_gradients
 
 
 product.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _product_gradient)
@@ -53,7 +59,7 @@ product.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _product_gradient)
 def gelu(x: jax.Array) -> jax.Array:
     """The exact GELU by erf, as PyTorch has it, in the dtype of `x` by way of float32.
 
-    `jax.nn.gelu` takes erfc, for which XLA's CPU compiler has no vector instructions.
+    `jax.nn.gelu` takes erfc, for which XLA's CPU compiler has no vector instructions; to GPUs they are alike.
     """
     exact = x.astype(jnp.float32)
     return (0.5 * exact * (1 + jax.lax.erf(exact * 0.5**0.5))).astype(x.dtype)
@@ -96,7 +102,7 @@ class Attention(nnx.Module):
     def __init__(self, config: NetworkConfig, compute: Compute, layers: tuple[int, ...] = ()):
         self.heads = config.heads
         self.query_block = compute.query_block
-        self.cudnn = compute.attention == "cudnn"
+        self.attend = compute.attend
         self.qkv = Linear(config.width, 3 * config.width, layers)
         self.proj = Linear(config.width, config.width, layers)
 
@@ -122,11 +128,11 @@ class Attention(nnx.Module):
         """
         width = x.shape[-1]
         if queries == slice(None):
-            q, k, v = jnp.moveaxis(self._split(self.qkv(x)), 2, 0)
+            q, k, v = checkpoint_name(jnp.moveaxis(self._split(self.qkv(x)), 2, 0), ATTENTION)
         else:
             q = self._split(self.qkv.columns(x[:, queries], 0, width))[:, :, 0]
             k, v = jnp.moveaxis(self._split(self.qkv.columns(x, width, 3 * width)), 2, 0)
-        out = attend_cudnn(q, k, v, length) if self.cudnn else attend(q, k, v, length, self.query_block)
+        out = self.attend(q, k, v, length, self.query_block)
         # Concatenates the heads one by one. XLA would turn a plain reshape into a transposition, and for GPUs it finds
         # no tiling of some products of one (the last block's, for several images).
         each = out.swapaxes(1, 2)
@@ -175,14 +181,20 @@ class Block(nnx.Module):
 
 
 def scan_blocks(
-    step: Callable[[jax.Array, Any], tuple[jax.Array, Any]], x: jax.Array, layers: Any, compute: Compute
+    step: Callable[[jax.Array, Any], tuple[jax.Array, Any]], x: jax.Array, layers: tuple[Any, Any], compute: Compute
 ) -> tuple[jax.Array, Any]:
-    """`jax.lax.scan` of `step` over stacked blocks, which saves for the gradient what is worth its memory."""
-    if compute.attention == "cudnn" and not compute.remat:
-        return jax.lax.scan(step, x, layers)  # the residuals of cuDNN's attention have no name for a policy to save
-    policy = None if compute.remat else WORTH_SAVING
-    # prevent_cse guards against a common subexpression elimination that cannot happen in a scan.
-    return jax.lax.scan(jax.checkpoint(step, prevent_cse=False, policy=policy), x, layers)
+    """`jax.lax.scan` of `step` over stacked blocks, which saves for the gradient what is worth its memory.
+
+    `layers` are the blocks' parameters and something else for each block.
+    """
+    policy = None if compute.remat else worth_saving
+    unroll = compute.unroll == "on"
+    if unroll:  # casts all blocks' kernels at once, not each where it is used, once more for the gradient
+        dtype = jnp.dtype(compute.compute_dtype)
+        layers = jax.tree.map(lambda p: p.astype(dtype) if p.ndim == 3 else p, layers[0]), layers[1]
+    # In a loop, XLA cannot find that something is computed twice and then keep it after all; prevent_cse stops it.
+    saving = jax.checkpoint(step, prevent_cse=unroll, policy=policy)
+    return jax.lax.scan(saving, x, layers, unroll=unroll)
 
 
 def _scaled(x: jax.Array, branches: jax.Array | None, which: int) -> jax.Array:

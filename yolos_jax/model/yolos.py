@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from yolos_jax.errors import InputError
+from yolos_jax.model import on_cpu
 from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.init import fill, starting_values
 from yolos_jax.model.position import Positions
@@ -15,9 +16,6 @@ from yolos_jax.model.vit import Block, Head, LayerNorm, Linear, parameter, prepe
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet statistics of RGB in 0..1
 STD = (0.229, 0.224, 0.225)
-# From this many patches on, one CPU computes the images of a batch in turn: the activations of several do not fit its
-# caches. Four images of S are 4 % faster together at 336 patches; in turn, 11 % at 1,344 and 17 % at 3,300.
-LARGE = 1000
 
 
 class Outputs(NamedTuple):
@@ -87,6 +85,8 @@ class Yolos(nnx.Module):
         for layer in attention_layers or ():
             if not -depth <= layer < depth:
                 raise InputError(f"there is no layer {layer}; the model has {depth}, counted from 0.")
+        whole = 1 + queries + patches.shape[1]
+        patches = jnp.pad(patches, ((0, 0), (0, -whole % self.compute.token_multiple), (0, 0)))
         if patches.dtype == jnp.uint8:
             patches = normalize(patches)
         grid = jnp.asarray(grid)  # what `jax.checkpoint` closes over cannot be NumPy's
@@ -100,18 +100,27 @@ class Yolos(nnx.Module):
         det = slice(1, 1 + queries)
         length = 1 + queries + area
         want = None if attention_layers is None else det
-        graph, layers = nnx.split((self.blocks, self.mid_pos_embed))
+        graph, layers = nnx.split(self.blocks)
+        mid_graph, mid = nnx.split(self.mid_pos_embed)
 
-        def step(x: jax.Array, layer: nnx.State) -> tuple[jax.Array, tuple[jax.Array | None, Any]]:
-            block, positions = nnx.merge(graph, layer)
+        def positions(layer: nnx.State) -> jax.Array | None:
+            embeddings = nnx.merge(mid_graph, layer)
+            return None if embeddings is None else embeddings(grid, tokens).astype(dtype)
+
+        unrolled = self.compute.unroll == "on"
+        if unrolled and self.mid_pos_embed is not None:
+            mid = jax.vmap(positions)(mid)  # a few large operations in place of many small ones
+
+        def step(x: jax.Array, layer: tuple[nnx.State, Any]) -> tuple[jax.Array, tuple[jax.Array | None, Any]]:
+            block = nnx.merge(graph, layer[0])
             before = x
             x, weights = block(x, length, want_weights=want)
             seen = look(block, before, x[:, det], length) if look else None
-            if positions is not None:
-                x += positions(grid, tokens).astype(dtype)
+            added = layer[1] if unrolled else positions(layer[1])
+            x = x if self.mid_pos_embed is None else x + added
             return x, (weights, seen)
 
-        before, (weights, seen) = scan_blocks(step, x, layers, self.compute)
+        before, (weights, seen) = scan_blocks(step, x, (layers, mid), self.compute)
         x, last_weights = self.last_block(before, length, det, want)
         if look:
             last_seen = look(self.last_block, before, x, length)
@@ -121,7 +130,7 @@ class Yolos(nnx.Module):
         attention = None
         if attention_layers is not None:
             last = last_weights[None]  # type: ignore[index]  # not None, since they were asked for
-            attention = jnp.concatenate([weights, last])[jnp.array(attention_layers, jnp.int32)]
+            attention = jnp.concatenate([weights, last])[jnp.array(attention_layers, jnp.int32), ..., :whole]
         boxes = jax.nn.sigmoid(self.box_head(features))
         return Outputs(self.class_head(features), boxes, features, attention, seen)
 
@@ -150,7 +159,8 @@ def abstract(config: YolosConfig, compute: Compute = Compute()) -> tuple[Any, di
 
 def apply(graph: Any, params: dict, *args: Any, **kwargs: Any) -> Outputs:
     """Calls the model as a pure function of its parameters (see `Yolos.__call__`)."""
-    return nnx.merge(graph, nnx.State(params))(*args, **kwargs)
+    with jax.numpy_rank_promotion("allow"):  # biases meet whole batches, whatever a user's process forbids
+        return nnx.merge(graph, nnx.State(params))(*args, **kwargs)
 
 
 def apply_on(devices: Sequence[jax.Device]) -> Callable[..., Outputs]:
@@ -159,9 +169,4 @@ def apply_on(devices: Sequence[jax.Device]) -> Callable[..., Outputs]:
     return apply_in_turn if alone else apply
 
 
-def apply_in_turn(graph: Any, params: dict, patches: jax.Array, grid: jax.Array) -> Outputs:
-    """As `apply`; images of `LARGE` patches and more are computed one after the other."""
-    if len(patches) == 1 or patches.shape[1] < LARGE:
-        return apply(graph, params, patches, grid)
-    each = jax.lax.map(lambda image: apply(graph, params, image[0][None], image[1][None]), (patches, grid))
-    return jax.tree.map(lambda x: x[:, 0], each)
+apply_in_turn = on_cpu.in_turn(apply)

@@ -26,7 +26,7 @@ from yolos_jax.evaluation.settings import EvaluationSettings
 from yolos_jax.evaluation.validation_loss import ValidationLoss
 from yolos_jax.inference.fonts import missing_note
 from yolos_jax.inference.loading import load_model
-from yolos_jax.model.attention_cudnn import decided
+from yolos_jax.accelerators.choice import decided
 from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.yolos import abstract, apply
 from yolos_jax.objective.losses import Divisors, Targets, divisors_of, set_loss

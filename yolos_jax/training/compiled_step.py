@@ -12,7 +12,7 @@ import numpy as np
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.training.prefetch import DeviceBatch
-from yolos_jax.training.step import StepReport, TrainState
+from yolos_jax.training.step import StepReport, TrainState, all_finite
 from yolos_jax.training.task import Task
 
 AHEAD = 50  # steps whose programs are compiled when the first of them needs its own
@@ -99,13 +99,13 @@ class BucketedStep:
         """Begins no compilation any more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def check(self) -> None:
-        """Raises `NotFinite`, which names the images, if the last step could not be applied."""
+    def check(self, params: dict | None = None) -> None:
+        """Raises `NotFinite`, which names the images, if the last step could not be applied or has spoilt `params`."""
         if self._unchecked is None:
             return
         report, batch = self._unchecked
         self._unchecked = None
-        if not bool(report.applied):
+        if not bool(report.applied) or (params is not None and not bool(all_finite(params))):
             indices = itertools.chain(*self._processes.allgather(batch.indices.tolist()))
             names = [self._task.name_of(i) if i >= 0 else None for i in indices]
             raise not_finite(report, batch.step + 1, names, self._task.bad_images)

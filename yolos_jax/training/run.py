@@ -96,8 +96,8 @@ class Run:
 
     def save(self) -> None:
         """Starts to write a checkpoint of what has been done, if it is sound and not there yet."""
-        self.step.check()
         progress = self.progress
+        self.step.check(progress.state.params)
         if progress.done:
             meta = self.task.identity().meta(progress.done, evaluations=[*progress.evaluations])
             self.processes.agree(self.store.save, progress.done, progress.state, meta)

@@ -41,7 +41,7 @@ class StepReport(NamedTuple):
 
     loss: LossReport  # of the whole batch, before the update
     grad_norm: jax.Array  # global norm of the gradients of what is trained, before clipping
-    applied: jax.Array  # bool; False if loss, gradients or new parameters were not finite: the state is as it was
+    applied: jax.Array  # bool; False if loss or gradients were not finite: the state is as it was
 
 
 def make_gradient(
@@ -112,17 +112,25 @@ def make_step(
     def step(state: TrainState, batch: Any) -> tuple[TrainState, StepReport]:
         grads, report = gradient(state.params, batch)
         norm = optax.tree.norm(grads)
+        # Known before the update, so that the compiler can join the two. Parameters that overflow in the update itself
+        # show in the next step's loss, or where they are to be saved.
+        numbers = jnp.stack([norm, *report.terms.values()])
+        applied = report.finite.all() & jnp.isfinite(numbers).all()
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = None if state.ema is None else average(state.ema, params, jnp.asarray(state.step + 1))
         new = TrainState(state.step + 1, params, opt_state, ema)
-        fine = jnp.stack([jnp.isfinite(p).all() for p in jax.tree.leaves((params, report.terms))]).all()
-        applied = report.finite.all() & jnp.isfinite(norm) & fine
         new = jax.tree.map(lambda a, b: jnp.where(applied, a, b), new, state)
         return new, StepReport(report, norm, applied)
 
     same, split = replicated(mesh), split_over(mesh)
     return jax.jit(step, in_shardings=(same, split), out_shardings=(same, same), donate_argnums=0)
+
+
+@jax.jit
+def all_finite(params: dict) -> jax.Array:
+    """Whether all numbers of all arrays are finite, a bool scalar."""
+    return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(params)]).all()
 
 
 def fresh_state(params: dict, optimizer: optax.GradientTransformation, ema: bool = False) -> TrainState:

@@ -18,7 +18,7 @@ from yolos_jax.datasets.tfds.class_records import ClassRecords
 from yolos_jax.datasets.tfds.records import find_dataset
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import InputError
-from yolos_jax.model.attention_cudnn import decided
+from yolos_jax.accelerators.choice import decided
 from yolos_jax.model.classifier import abstract_classifier, classifier_params, classify, drop_rates, stochastic_depth
 from yolos_jax.model.classifier_config import ClassifierConfig, ClassifierSettings
 from yolos_jax.model.config import Compute, ComputeSettings

@@ -1,0 +1,78 @@
+"""Which way of computing a device wants.
+
+The choice is made before anything is traced, from the device that a program is for. `jax.lax.platform_dependent` would
+trace all ways everywhere, and an exported program cannot contain cuDNN's calls.
+"""
+
+import dataclasses
+import re
+
+import jax
+
+from yolos_jax.accelerators.batched import attend_batched
+from yolos_jax.accelerators.cudnn import attend_cudnn
+from yolos_jax.errors import InputError
+from yolos_jax.model.attention import Attend
+from yolos_jax.model.config import Compute, NetworkConfig
+from yolos_jax.model.on_cpu import attend
+
+LARGE_BLOCK = 1024  # queries at a time on an accelerator, which smaller blocks would not fill
+# Sequences are padded to a multiple: no product then has an odd side, which costs GPUs a copy. TPUs have tiles of 128.
+MULTIPLES = {"gpu": 64, "tpu": 128}
+
+
+def decided(compute: Compute, config: NetworkConfig, device: jax.Device) -> Compute:
+    """`compute` with all that the device decides, none of it "auto" any more.
+
+    `InputError` if an attention is asked for that the device cannot compute.
+    """
+    chosen = compute.attention
+    obstacles = {kind: _obstacle(kind, compute, config.width // config.heads, device) for kind in ("cudnn", "flash")}
+    if obstacles.get(chosen):
+        raise InputError(f"model.attention is {chosen!r}, but {obstacles[chosen]}; set model.attention to auto.")
+    large = device.platform != "cpu"
+    if chosen == "auto":
+        fused = [kind for kind, obstacle in obstacles.items() if not obstacle]
+        plain = "batched" if large else "blocks"
+        chosen = fused[0] if fused else plain
+    nvidia = _capability(device) is not None
+    unroll = {"auto": "on" if nvidia else "off"}.get(compute.unroll, compute.unroll)
+    return dataclasses.replace(
+        compute,
+        attention=chosen,
+        attend=_attend(chosen),
+        query_block=max(compute.query_block, LARGE_BLOCK) if large else compute.query_block,
+        token_multiple=MULTIPLES.get(device.platform, 1),
+        unroll=unroll,
+    )
+
+
+def _attend(kind: str) -> Attend:
+    if kind == "flash":  # which imports Pallas, for those that need it
+        from yolos_jax.accelerators.flash import attend_flash
+
+        return attend_flash
+    return {"blocks": attend, "batched": attend_batched, "cudnn": attend_cudnn}[kind]
+
+
+def _capability(device: jax.Device) -> tuple[int, int] | None:
+    """An NVIDIA GPU's compute capability; AMD's are names like gfx90a."""
+    found = re.fullmatch(r"(\d+)\.(\d+)", str(getattr(device, "compute_capability", "")))
+    return (int(found[1]), int(found[2])) if device.platform == "gpu" and found else None
+
+
+def _obstacle(kind: str, compute: Compute, head: int, device: jax.Device) -> str:
+    """Why a kernel for NVIDIA GPUs cannot compute attention; empty if it can."""
+    name = {"cudnn": "cuDNN's attention", "flash": "the flash kernel"}[kind]
+    dtype = {"cudnn": "bfloat16", "flash": "float32"}[kind]
+    capability = _capability(device)
+    if capability is None:
+        return f"{name} needs an NVIDIA GPU and the device is {device.device_kind!r} ({device.platform})"
+    if capability[0] < 8:
+        return f"{name} needs a GPU of compute capability 8.0 and {device.device_kind!r} has {capability[0]}.{capability[1]}"
+    if compute.compute_dtype != dtype:
+        return f"{name} computes in {dtype} and model.compute_dtype is {compute.compute_dtype!r}"
+    most = 256 if kind == "cudnn" and capability[0] >= 9 else 128
+    if head > most:
+        return f"{name} takes heads of at most {most} numbers on this GPU and these have {head}"
+    return ""

@@ -1,0 +1,155 @@
+"""What is computed in the way that CPUs want it: attention, the gradient of a product, large images in turn.
+
+Attention never holds an N x N array. It computes one head at a time, all queries against a block of keys. So the
+smaller operand of all products but two is on the right, where libraries for CPUs copy it into tiles, and no large array
+is transposed. The gradient computes the scores again from the saved log of the sums of exponentials, as FlashAttention
+does (arXiv 2205.14135). How GPUs and TPUs compute attention stands in `yolos_jax.accelerators`.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from yolos_jax.model.attention import ATTENTION
+
+# From this many patches on, one CPU computes the images of a batch in turn: the activations of several do not fit its
+# caches. Four images of S are 4 % faster together at 336 patches; in turn, 11 % at 1,344 and 17 % at 3,300.
+LARGE = 1000
+
+
+def in_turn(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """`apply(graph, params, patches, grid)` that takes images of `LARGE` patches and more one after the other."""
+
+    def applied(graph: Any, params: dict, patches: jax.Array, grid: jax.Array) -> Any:
+        if len(patches) == 1 or patches.shape[1] < LARGE:
+            return apply(graph, params, patches, grid)
+        each = jax.lax.map(lambda image: apply(graph, params, image[0][None], image[1][None]), (patches, grid))
+        return jax.tree.map(lambda x: x[:, 0], each)
+
+    return applied
+
+
+def product_gradient(x: jax.Array, kernel: jax.Array, given: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The gradients of `x @ kernel`, `[B, N, in]` and `[in, out]`, from the result's, `[B, N, out]`.
+
+    The kernel's transposes the narrower operand first, in a step of its own. Without that, XLA's CPU compiler
+    transposes the wider one, fused with everything that computes it, and the product takes a third longer.
+    """
+    apart = jax.lax.optimization_barrier
+    rows, row_gradients = apart((x.reshape(-1, x.shape[-1]), given.reshape(-1, given.shape[-1])))
+    if kernel.shape[0] <= kernel.shape[1]:
+        return given @ kernel.T, apart(rows.T) @ row_gradients
+    return given @ kernel.T, (apart(row_gradients.T) @ rows).T
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, block: int) -> jax.Array:
+    """`attention.Attend` for a block of keys at a time; with at most this many queries, all keys are taken at once.
+
+    Memory is O(block * N) forward and backward, for one head.
+    """
+    return _attend(q, k, v, length, block)[0]
+
+
+_product = partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+
+def _attend(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, block: int) -> tuple[jax.Array, tuple]:
+    """The result, and what the gradient needs."""
+    blocks = _blocks(q, k, block)
+    padding = _padding(k, length, blocks)
+    # Padding repeats the first key, so the largest score is that of a real key before padding is masked.
+    real = jnp.arange(k.shape[1]) < length[:, None]
+    keys = _by_head(jnp.where(real[..., None, None], k, k[:, :1]), blocks, "edge")
+
+    def head(parts: tuple) -> tuple[jax.Array, jax.Array]:
+        q, keys, values = parts
+
+        def meet(carry: tuple, part: tuple) -> tuple[tuple, None]:
+            most, total, out = carry
+            k, v, padding = part
+            scores = _product("bqd,bnd->bqn", q, k)
+            new = jnp.maximum(most, scores.max(-1, keepdims=True))
+            weights = jnp.exp(scores - new + padding)
+            shrink = jnp.exp(most - new)
+            total = total * shrink + weights.sum(-1, keepdims=True)
+            out = out * shrink + _product("bqn,bnd->bqd", weights.astype(v.dtype), v)
+            return (new, total, out), None
+
+        zero = jnp.zeros((*q.shape[:2], 1), jnp.float32)
+        start = zero - jnp.inf, zero, jnp.zeros(q.shape, jnp.float32)
+        (most, total, out), _ = jax.lax.scan(meet, start, (keys, values, padding))
+        return out / total, most + jnp.log(total)
+
+    out, log_sums = jax.lax.map(head, (_by_head(q * q.shape[-1] ** -0.5), keys, _by_head(v, blocks)))
+    out, log_sums = checkpoint_name((_by_token(out).astype(v.dtype), log_sums), ATTENTION)
+    return out, (q, k, v, length, out, log_sums)
+
+
+def _gradient(block: int, saved: tuple, given: jax.Array) -> tuple:
+    q, k, v, length, out, log_sums = saved
+    blocks = _blocks(q, k, block)
+    scale = q.shape[-1] ** -0.5
+    padding = _padding(k, length, blocks)
+    along = _product("bqhd,bqhd->hbq", out, given)[..., None]  # what the softmax subtracts from its gradient
+
+    def head(parts: tuple) -> tuple[jax.Array, tuple]:
+        q, keys, values, given, log_sums, along = parts
+        # Transposed once for all blocks; the barrier keeps the compiler from doing it for each.
+        q_turned, given_turned = jax.lax.optimization_barrier((q.swapaxes(1, 2), given.swapaxes(1, 2)))
+
+        def meet(q_gradient: jax.Array, part: tuple) -> tuple[jax.Array, tuple]:
+            k, v, padding = part
+            weights = jnp.exp(_product("bqd,bnd->bqn", q, k) + padding - log_sums)
+            of_v = _product("bdq,bqn->bdn", given_turned, weights.astype(v.dtype))
+            of_scores = (weights * (_product("bqd,bnd->bqn", given, v) - along)).astype(k.dtype)
+            of_k = _product("bdq,bqn->bdn", q_turned, of_scores)
+            return q_gradient + _product("bqn,bnd->bqd", of_scores, k), (of_k, of_v)
+
+        return jax.lax.scan(meet, jnp.zeros(q.shape, jnp.float32), (keys, values, padding))
+
+    parts = _by_head(q * scale), _by_head(k, blocks), _by_head(v, blocks), _by_head(given), log_sums, along
+    of_q, (of_k, of_v) = jax.lax.map(head, parts)
+
+    def whole(x: jax.Array) -> jax.Array:  # [heads, blocks, B, d, rows] -> [B, N, heads, d]
+        x = x.transpose(2, 1, 4, 0, 3)
+        return x.reshape(x.shape[0], -1, *x.shape[3:])[:, : k.shape[1]]
+
+    return (_by_token(of_q) * scale).astype(q.dtype), whole(of_k).astype(k.dtype), whole(of_v).astype(v.dtype), None
+
+
+attend.defvjp(_attend, _gradient)
+
+
+def _blocks(q: jax.Array, k: jax.Array, block: int) -> tuple[int, int]:
+    """(number of blocks of keys, keys in each)."""
+    if q.shape[1] <= block:
+        return 1, k.shape[1]
+    count = math.ceil(k.shape[1] / block)
+    rows = math.ceil(k.shape[1] / count)
+    return count, min(block, 16 * math.ceil(rows / 16))  # whole vectors
+
+
+def _by_head(x: jax.Array, blocks: tuple[int, int] | None = None, behind: str = "constant") -> jax.Array:
+    """`[B, N, heads, d]` -> `[heads, B, N, d]`, or with blocks `[heads, blocks, B, rows, d]`, padded by `jnp.pad`."""
+    x = x.transpose(2, 0, 1, 3)
+    if blocks is None:
+        return x
+    x = jnp.pad(x, ((0, 0), (0, 0), (0, math.prod(blocks) - x.shape[2]), (0, 0)), behind)
+    return x.reshape(*x.shape[:2], *blocks, x.shape[-1]).transpose(0, 2, 1, 3, 4)
+
+
+def _by_token(x: jax.Array) -> jax.Array:
+    """`[heads, B, N, d]` -> `[B, N, heads, d]`."""
+    return x.transpose(1, 2, 0, 3)
+
+
+def _padding(k: jax.Array, length: jax.Array, blocks: tuple[int, int]) -> jax.Array:
+    """The mask that is added to scores, `[blocks, B, 1, rows]`: 0 for a real key, else minus infinity."""
+    row = jnp.where(jnp.arange(math.prod(blocks))[None] < length[:, None], 0.0, -jnp.inf)
+    return row.reshape(k.shape[0], blocks[0], 1, blocks[1]).swapaxes(0, 1)
