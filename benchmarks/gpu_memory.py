@@ -31,12 +31,12 @@ import numpy as np
 from jax.experimental import topologies
 
 from benchmarks.common import augmentation, positive, recipe_of
+from yolos_jax.accelerators.choice import decided
 from yolos_jax.config.recipes import DetectionConfig
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.distributed.mesh import data_mesh, replicated, split_over
 from yolos_jax.errors import InputError, clear_errors
 from yolos_jax.inference.detector import detect
-from yolos_jax.accelerators.choice import decided
 from yolos_jax.model.config import Compute
 from yolos_jax.model.yolos import abstract
 from yolos_jax.setting import part

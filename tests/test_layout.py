@@ -10,7 +10,7 @@ import yolos_jax
 PACKAGE = Path(yolos_jax.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 CORE = {"model", "objective", "images", "data", "distributed", "training"}
-AROUND = {"config", "datasets", "weights", "evaluation", "inference", "tasks"}
+AROUND = {"accelerators", "config", "datasets", "weights", "evaluation", "inference", "tasks"}
 OUTSKIRTS = {"tools", "programs"}
 LOOSE = {"__init__.py", "errors.py", "setting.py"}
 NEWCOMER = [

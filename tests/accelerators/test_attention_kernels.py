@@ -35,7 +35,9 @@ def plain(q, k, v, length, given):
 def inputs(queries, keys, heads, size):
     """q, k, v, int32 lengths of two images, and the gradient of the result."""
     random = np.random.default_rng(0)
-    q, k, v, given = (random.normal(size=(2, n, heads, size)).astype(np.float32) for n in (queries, keys, keys, queries))
+    q, k, v, given = (
+        random.normal(size=(2, n, heads, size)).astype(np.float32) for n in (queries, keys, keys, queries)
+    )
     return q, k, v, np.array([keys // 3, keys], np.int32), given
 
 

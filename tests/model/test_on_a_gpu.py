@@ -5,9 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from yolos_jax.accelerators.choice import decided
+from yolos_jax.accelerators.cudnn import attend_cudnn
+from yolos_jax.accelerators.flash import attend_flash
 from yolos_jax.images.sequence import pack
-from yolos_jax.model.on_cpu import attend
 from yolos_jax.model.config import Compute, variant
+from yolos_jax.model.on_cpu import attend
 from yolos_jax.model.yolos import abstract, apply, build
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "gpu", reason="there is no GPU")
@@ -36,6 +39,33 @@ def test_cudnn_equals_attention_in_float32(queries, keys, heads, size):
         assert np.linalg.norm(one - other) < 2 * ROUNDING * np.linalg.norm(other)
 
 
+@pytest.mark.parametrize("queries, keys, heads, size", [(333, 333, 6, 64), (101, 1051, 6, 55), (2501, 2501, 3, 64)])
+def test_flash_equals_attention_in_float64(queries, keys, heads, size):
+    """Outputs and gradients in three products of TF32, whose error is float32's."""
+    rng = np.random.default_rng(0)
+    shapes = (queries, keys, keys, queries)
+    *qkv, given = (rng.normal(size=(2, n, heads, size)).astype(np.float32) for n in shapes)
+    length = np.asarray([keys, keys // 3], np.int32)
+
+    def both(attention, *qkv):
+        out, pull = jax.vjp(lambda *qkv: attention(*qkv, length), *qkv)
+        return out, *pull(jnp.asarray(given, qkv[0].dtype))
+
+    with jax.default_matmul_precision("float32"):
+        found = jax.jit(lambda *a: both(attend_flash, *a))(*qkv)
+        with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
+            want = both(lambda q, k, v, n: plain(q, k, v, n), *(jnp.asarray(x, jnp.float64) for x in qkv))
+    for one, other in zip(found, want):
+        assert np.linalg.norm(np.float64(one) - other) < 1e-6 * np.linalg.norm(other)
+
+
+def plain(q, k, v, length):
+    """Softmax attention in the dtype of its arguments."""
+    scores = jnp.einsum("bqhd,bnhd->bhqn", q, k) * q.shape[-1] ** -0.5
+    real = (jnp.arange(k.shape[1])[None] < length[:, None])[:, None, None]
+    return jnp.einsum("bhqn,bnhd->bqhd", jax.nn.softmax(jnp.where(real, scores, -jnp.inf), axis=-1), v)
+
+
 @pytest.mark.parametrize("name", ["ti", "s_dwr"])
 def test_a_whole_network_equals_the_cpus(name):
     """In float32, which no product leaves for TF32; bfloat16 with cuDNN's attention is near."""
@@ -47,7 +77,8 @@ def test_a_whole_network_equals_the_cpus(name):
 
     def outputs(device, dtype):
         compute = decided(Compute(compute_dtype=dtype), config, device)
-        assert (compute.attention == "cudnn") == (dtype == "bfloat16")
+        on_gpu = {"bfloat16": "cudnn", "float32": "flash"}
+        assert compute.attention == (on_gpu[dtype] if device.platform == "gpu" else "blocks")
         graph = abstract(config, compute)[0]
         with jax.default_matmul_precision("float32"):
             out = jax.jit(lambda *a: apply(graph, *a))(*jax.device_put((params, patches, grid), device))

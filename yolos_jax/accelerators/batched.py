@@ -1,4 +1,4 @@
-"""Attention of all heads at once, in products that fill an accelerator: for TPUs and for GPUs without a fused kernel."""
+"""Attention of all heads at once, in products that fill a device: for TPUs, and GPUs without a fused kernel."""
 
 from functools import partial
 

@@ -52,7 +52,8 @@ def _attend(kind: str) -> Attend:
         from yolos_jax.accelerators.flash import attend_flash
 
         return attend_flash
-    return {"blocks": attend, "batched": attend_batched, "cudnn": attend_cudnn}[kind]
+    ways: dict[str, Attend] = {"blocks": attend, "batched": attend_batched, "cudnn": attend_cudnn}
+    return ways[kind]
 
 
 def _capability(device: jax.Device) -> tuple[int, int] | None:
@@ -69,7 +70,8 @@ def _obstacle(kind: str, compute: Compute, head: int, device: jax.Device) -> str
     if capability is None:
         return f"{name} needs an NVIDIA GPU and the device is {device.device_kind!r} ({device.platform})"
     if capability[0] < 8:
-        return f"{name} needs a GPU of compute capability 8.0 and {device.device_kind!r} has {capability[0]}.{capability[1]}"
+        has = ".".join(map(str, capability))
+        return f"{name} needs a GPU of compute capability 8.0 and {device.device_kind!r} has {has}"
     if compute.compute_dtype != dtype:
         return f"{name} computes in {dtype} and model.compute_dtype is {compute.compute_dtype!r}"
     most = 256 if kind == "cudnn" and capability[0] >= 9 else 128

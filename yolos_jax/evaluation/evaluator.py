@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from yolos_jax.accelerators.choice import decided
 from yolos_jax.data.augment import Pipeline
 from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.loader import Loaded
@@ -17,9 +18,9 @@ from yolos_jax.evaluation.coco_metrics import scored, table, to_results, write_r
 from yolos_jax.evaluation.image_pass import Batching, ImagePass
 from yolos_jax.evaluation.validation_loss import ValidationLoss
 from yolos_jax.images.sequence import Geometry
-from yolos_jax.accelerators.choice import decided
+from yolos_jax.inference.suppression import check_nms, suppressed
 from yolos_jax.model.config import Compute, YolosConfig
-from yolos_jax.model.postprocess import check_nms, postprocess, suppressed
+from yolos_jax.model.postprocess import postprocess
 from yolos_jax.model.yolos import abstract, apply_on
 
 

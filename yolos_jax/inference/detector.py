@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, overload
 import jax
 import numpy as np
 
+from yolos_jax.accelerators.choice import decided
 from yolos_jax.datasets.headers import left_out
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import ImageLike, file_bytes, one_or_many, read_rgb
@@ -18,9 +19,9 @@ from yolos_jax.images.sequence import pack, resize, rounded_tokens, to_patches
 from yolos_jax.inference.compiled import AUTO, keep_compiled
 from yolos_jax.inference.detections import Detections
 from yolos_jax.inference.loading import check_whole, geometry_for, load_model
-from yolos_jax.accelerators.choice import decided
+from yolos_jax.inference.suppression import check_nms, suppressed
 from yolos_jax.model.config import Compute
-from yolos_jax.model.postprocess import check_nms, postprocess, suppressed
+from yolos_jax.model.postprocess import postprocess
 from yolos_jax.model.yolos import Outputs, abstract, apply, apply_on
 from yolos_jax.training.checkpoint_files import Meta
 
@@ -74,9 +75,10 @@ class Detector:
         self.geometry = geometry_for(meta, short_side, max_side)
         self.stretch = meta.extra.get("config", {}).get("data", {}).get("sixteen_bit") == "stretch"
         self._params = jax.device_put(params)
-        (device,) = jax.tree.leaves(self._params)[0].devices()
-        compute = decided(Compute(max_side=meta.max_side), self.config, device)
-        self._detect = jax.jit(functools.partial(detect, abstract(self.config, compute)[0], applied=apply_on([device])))
+        (self._device,) = jax.tree.leaves(self._params)[0].devices()
+        compute = decided(Compute(max_side=meta.max_side), self.config, self._device)
+        graph = abstract(self.config, compute)[0]
+        self._detect = jax.jit(functools.partial(detect, graph, applied=apply_on([self._device])))
 
     @property
     def names_by_id(self) -> dict[int, str]:
@@ -158,7 +160,8 @@ class Detector:
                 batch = pack([images[i] for i in part], tokens, self.batch_size, config.patch_size, most)
                 size = np.ones((self.batch_size, 2), np.float32)
                 size[: len(part)] = [sizes[i] for i in part]
-                found = jax.device_get(self._detect(self._params, *batch, size))
+                arrays = jax.device_put((*batch, size), self._device)
+                found = jax.device_get(self._detect(self._params, *arrays))
                 for whole, computed in zip(out, found):
                     whole[part] = computed[: len(part)]
         return out

@@ -81,46 +81,38 @@ class Yolos(nnx.Module):
           `Outputs`; those of an image do not depend on what it is batched with.
         """
         depth, queries = self.config.depth, self.config.det_tokens
-        dtype = jnp.dtype(self.compute.compute_dtype)
         for layer in attention_layers or ():
             if not -depth <= layer < depth:
                 raise InputError(f"there is no layer {layer}; the model has {depth}, counted from 0.")
         whole = 1 + queries + patches.shape[1]
         patches = jnp.pad(patches, ((0, 0), (0, -whole % self.compute.token_multiple), (0, 0)))
-        if patches.dtype == jnp.uint8:
-            patches = normalize(patches)
         grid = jnp.asarray(grid)  # what `jax.checkpoint` closes over cannot be NumPy's
-        tokens = patches.shape[1]
-        area = grid[:, 0] * grid[:, 1]
-        real = (jnp.arange(tokens) < area[:, None])[..., None]
-        x = jnp.where(real, self.patch_embed(patches.astype(dtype)), 0)
-        x = prepend(self.cls_token[...].astype(dtype), self.det_tokens[...].astype(dtype), x)
-        x += self.pos_embed(grid, tokens).astype(dtype)
+        x = self._embedded(patches, grid)
 
         det = slice(1, 1 + queries)
-        length = 1 + queries + area
+        length = 1 + queries + grid[:, 0] * grid[:, 1]
         want = None if attention_layers is None else det
         graph, layers = nnx.split(self.blocks)
         mid_graph, mid = nnx.split(self.mid_pos_embed)
 
-        def positions(layer: nnx.State) -> jax.Array | None:
+        def positions(layer: Any) -> Any:
             embeddings = nnx.merge(mid_graph, layer)
-            return None if embeddings is None else embeddings(grid, tokens).astype(dtype)
+            return None if embeddings is None else embeddings(grid, patches.shape[1]).astype(x.dtype)
 
         unrolled = self.compute.unroll == "on"
-        if unrolled and self.mid_pos_embed is not None:
-            mid = jax.vmap(positions)(mid)  # a few large operations in place of many small ones
+        # Those of all blocks together are a few large operations in place of many small ones.
+        added: Any = jax.vmap(positions)(mid) if unrolled and mid else mid
 
         def step(x: jax.Array, layer: tuple[nnx.State, Any]) -> tuple[jax.Array, tuple[jax.Array | None, Any]]:
             block = nnx.merge(graph, layer[0])
             before = x
             x, weights = block(x, length, want_weights=want)
             seen = look(block, before, x[:, det], length) if look else None
-            added = layer[1] if unrolled else positions(layer[1])
-            x = x if self.mid_pos_embed is None else x + added
+            if mid:
+                x += layer[1] if unrolled else positions(layer[1])
             return x, (weights, seen)
 
-        before, (weights, seen) = scan_blocks(step, x, (layers, mid), self.compute)
+        before, (weights, seen) = scan_blocks(step, x, (layers, added), self.compute)
         x, last_weights = self.last_block(before, length, det, want)
         if look:
             last_seen = look(self.last_block, before, x, length)
@@ -133,6 +125,16 @@ class Yolos(nnx.Module):
             attention = jnp.concatenate([weights, last])[jnp.array(attention_layers, jnp.int32), ..., :whole]
         boxes = jax.nn.sigmoid(self.box_head(features))
         return Outputs(self.class_head(features), boxes, features, attention, seen)
+
+    def _embedded(self, patches: jax.Array, grid: jax.Array) -> jax.Array:
+        """The input of the first block, `[B, 1 + Q + N, D]` in the dtype of the transformer; padding is zero."""
+        if patches.dtype == jnp.uint8:
+            patches = normalize(patches)
+        dtype, tokens = jnp.dtype(self.compute.compute_dtype), patches.shape[1]
+        real = (jnp.arange(tokens) < (grid[:, 0] * grid[:, 1])[:, None])[..., None]
+        x = jnp.where(real, self.patch_embed(patches.astype(dtype)), 0)
+        x = prepend(self.cls_token[...].astype(dtype), self.det_tokens[...].astype(dtype), x)
+        return x + self.pos_embed(grid, tokens).astype(dtype)
 
 
 def normalize(patches: jax.Array) -> jax.Array:

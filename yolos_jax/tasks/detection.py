@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from yolos_jax.accelerators.choice import decided
 from yolos_jax.config.reader import stated_architecture
 from yolos_jax.config.recipes import DetectionConfig, Recipe
 from yolos_jax.data.detection_batches import detection_work
@@ -26,7 +27,6 @@ from yolos_jax.evaluation.settings import EvaluationSettings
 from yolos_jax.evaluation.validation_loss import ValidationLoss
 from yolos_jax.inference.fonts import missing_note
 from yolos_jax.inference.loading import load_model
-from yolos_jax.accelerators.choice import decided
 from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.yolos import abstract, apply
 from yolos_jax.objective.losses import Divisors, Targets, divisors_of, set_loss

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from yolos_jax.accelerators.choice import decided
 from yolos_jax.data.loader import Loaded
 from yolos_jax.evaluation.image_pass import Batching, ImagePass
-from yolos_jax.accelerators.choice import decided
 from yolos_jax.model.classifier import abstract_classifier, classify
 from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import Compute

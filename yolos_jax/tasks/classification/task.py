@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from yolos_jax.accelerators.choice import decided
 from yolos_jax.config.recipes import ClassificationOptimizer, PretrainingConfig, Recipe
 from yolos_jax.data.loader import LoadStep, Share
 from yolos_jax.data.settings import ClassViewSettings, MixingSettings
@@ -18,7 +19,6 @@ from yolos_jax.datasets.tfds.class_records import ClassRecords
 from yolos_jax.datasets.tfds.records import find_dataset
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import InputError
-from yolos_jax.accelerators.choice import decided
 from yolos_jax.model.classifier import abstract_classifier, classifier_params, classify, drop_rates, stochastic_depth
 from yolos_jax.model.classifier_config import ClassifierConfig, ClassifierSettings
 from yolos_jax.model.config import Compute, ComputeSettings

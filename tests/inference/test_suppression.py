@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from yolos_jax.errors import InputError
-from yolos_jax.model.postprocess import check_nms, suppressed
+from yolos_jax.inference.suppression import check_nms, suppressed
 
 
 def detections(seed, n=100, classes=3):

@@ -1,0 +1,32 @@
+"""Non-maximum suppression, which a set detector does without unless it is asked for."""
+
+import numbers
+from typing import Any
+
+import numpy as np
+
+from yolos_jax.errors import InputError
+
+
+def check_nms(value: Any) -> None:
+    """`InputError` for an `nms` of `suppressed` that is neither None nor within 0..1."""
+    if value is not None and not (isinstance(value, numbers.Real) and 0 <= float(value) <= 1):
+        raise InputError(f"nms is {value!r:.80}; it must be a number within 0..1, or None for no suppression.")
+
+
+def suppressed(scores: np.ndarray, labels: np.ndarray, boxes: np.ndarray, nms: float | None) -> np.ndarray:
+    """Greedy non-maximum suppression in each class: indices of the detections that stay, best first; without it, all.
+
+    One goes if it overlaps a better one of its class that stays by an IoU above `nms`; boxes are `[n, 4]` xyxy.
+    """
+    order = np.argsort(-scores, kind="stable")
+    boxes, labels = boxes[order].astype(np.float64), labels[order]
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    stays = np.ones(len(order), bool)
+    for i in range(0 if nms is None else len(order)):
+        if stays[i]:
+            corner = np.maximum(boxes[i, :2], boxes[i + 1 :, :2])
+            overlap = (np.minimum(boxes[i, 2:], boxes[i + 1 :, 2:]) - corner).clip(0).prod(1)
+            union = area[i] + area[i + 1 :] - overlap
+            stays[i + 1 :] &= (overlap <= nms * union) | (labels[i + 1 :] != labels[i])
+    return order[stays]
