@@ -73,7 +73,10 @@ def test_what_is_refused(root, tmp_path):
     with pytest.raises(InputError, match="empty holds no class folders with images"):
         ClassFolders(tmp_path / "empty", "train")
     (root / "train" / "amber").mkdir()
-    with pytest.raises(InputError, match="the class folder .*train/amber holds no image"):
+    (root / "train" / "amber" / "a.raw").write_bytes(b"")
+    with pytest.raises(
+        InputError, match=r"the class folder .*train/amber holds no image .*\(1 other file \(.raw 1\)\)"
+    ):
         ClassFolders(root, "train")
     flat = make_classes(tmp_path / "flat", "train", 1)
     (flat / "val").mkdir()
@@ -82,19 +85,77 @@ def test_what_is_refused(root, tmp_path):
         ClassFolders(flat, "val")
 
 
+def test_every_ending_that_pillow_reads_counts(root):
+    """Browsers save .jfif and .avif; whatever else lies there is counted and named."""
+    folder, image = root / "train" / "red", picture("red", np.random.default_rng(0))
+    for ending, kind in ((".jfif", "JPEG"), (".AVIF", "AVIF"), (".jp2", "JPEG2000"), (".tga", "TGA"), (".pnm", "PPM")):
+        (folder / f"x{ending}").write_bytes(encoded(image, kind))
+    plain = ClassFolders(root, "train")
+    assert len(plain) == 9 + 5 and not plain.notes
+    for name in ("red/Thumbs.db", "red/a.raw", "red/b.raw", "red/noending", "labels.txt", ".ipynb_checkpoints/x.jpg",
+                 "__MACOSX/._0.jpg", "sheet.png"):  # fmt: skip
+        (root / "train" / name).parent.mkdir(exist_ok=True)
+        (root / "train" / name).write_bytes(b"")
+    found = ClassFolders(root, "train")
+    assert found.names == CLASSES and found.fingerprint() == plain.fingerprint()
+    others = "4 other files (.raw 2, .txt 1, no ending 1), 2 hidden folders, 1 stray image, 1 hidden file"
+    assert found.notes == (f"left out of {root}/train: {others}, such as {root}/train/.ipynb_checkpoints",)
+
+
+def test_images_deeper_in_a_class_folder_are_of_the_class(root, tmp_path):
+    deep = tmp_path / "deep"
+    for name in CLASSES:
+        for i in range(3):
+            (deep / "train" / name / f"cam{i % 2}" / "day").mkdir(parents=True, exist_ok=True)
+            shutil.copy(root / "train" / name / f"{i:03}.jpg", deep / "train" / name / f"cam{i % 2}" / "day")
+    flat, found = ClassFolders(root, "train"), ClassFolders(deep, "train")
+    assert found.names == CLASSES and len(found) == 9
+    for i, place in enumerate((0, 2, 1)):  # cam0 comes first
+        pixels, label = found.read(3 + i)
+        assert label == 1
+        np.testing.assert_array_equal(pixels, flat.read(3 + place)[0])
+    (note,) = found.notes
+    assert note.startswith(f"9 images of {deep}/train in folders inside class folders, such as blue/cam0/day/000.jpg")
+    assert ClassFolders(deep / "train", "train").fingerprint() == found.fingerprint()  # called like a split
+    (deep / "train").rename(deep / "mine")
+    (deep / "mine" / "white").mkdir()
+    shutil.copy(root / "train" / "red" / "000.jpg", deep / "mine" / "white")
+    mixed = ClassFolders(deep / "mine", "train")  # one class has images and no folders, so that these are no splits
+    assert mixed.names == (*CLASSES, "white") and len(mixed) == 10
+    shutil.rmtree(deep / "mine" / "white")
+    with pytest.raises(
+        MissingSplit, match=r"it has blue, green, red; if these are classes, move them into .*mine/train"
+    ):
+        ClassFolders(deep / "mine", "train")
+
+
+@pytest.mark.parametrize("outer", ["insects", "archive/insects"])
+def test_a_folder_around_the_data_set_is_named(root, tmp_path, outer):
+    (tmp_path / "zip" / outer).parent.mkdir(parents=True)
+    root.rename(tmp_path / "zip" / outer)
+    for split in ("train", "val"):
+        with pytest.raises(
+            InputError, match=f"zip holds no splits, but .*{outer} does; set --config.data.root=.*{outer}"
+        ):
+            ClassFolders(tmp_path / "zip", split)
+    assert len(ClassFolders(tmp_path / "zip" / outer, "train")) == 9
+
+
 def test_folders_in_class_folders_are_no_splits(root, tmp_path):
-    """They are named, and a split may have stray images beside its class folders."""
+    """A split may have stray images beside its class folders."""
     alone = make_classes(tmp_path / "alone", "train", 2) / "train"
     shutil.copytree(alone / "red", alone / "red" / "crops")
     found = ClassFolders(alone, "train")
-    assert found.names == CLASSES and len(found) == 6 and found.folder == alone
-    assert f"folders inside class folders of {alone} are left out: red/crops" in found.notes
+    assert found.names == CLASSES and len(found) == 8 and found.folder == alone
     with pytest.raises(MissingSplit, match="the split val does not exist in .*alone/train"):
         ClassFolders(alone, "val")
     plain = ClassFolders(root, "train")
     shutil.copy(root / "train" / "red" / "000.jpg", root / "train" / "sheet.jpg")
     stray = ClassFolders(root, "train")
-    assert stray.folder == plain.folder and stray.fingerprint() == plain.fingerprint() and not stray.notes
+    assert stray.folder == plain.folder and stray.fingerprint() == plain.fingerprint()
+    assert stray.notes == (f"left out of {root}/train: 1 stray image, such as {root}/train/sheet.jpg",)
+    shutil.copytree(root / "train" / "red", root / "scans")
+    assert ClassFolders(root, "train").notes[0] == f"folders of images in {root} that are no splits are left out: scans"
     (root / "train").rename(tmp_path / "mine")
     only = tmp_path / "only"
     only.mkdir()
@@ -102,11 +163,33 @@ def test_folders_in_class_folders_are_no_splits(root, tmp_path):
     assert ClassFolders(only, "train").fingerprint() == plain.fingerprint()
 
 
-def test_classes_that_differ_are_listed(root):
-    (root / "val" / "green").rename(root / "val" / "violet")
+def test_only_unknown_classes_are_refused(root):
+    """A class that validation lacks, or has no image of, is no reason; labels go by the names."""
     train = ClassFolders(root, "train")
-    with pytest.raises(InputError, match="violet only in .*val; green only in .*train. Both must have the same"):
-        ClassFolders(root, "val", classes=(train.names, train.origin))
+    classes = train.names, "the training set"
+    (root / "val" / "green").rename(root / "val" / "violet")
+    with pytest.raises(
+        InputError, match=r"val has 1 class that the training set lacks: violet; .*\(absent here: green"
+    ):
+        ClassFolders(root, "val", classes=classes)
+    shutil.rmtree(root / "val" / "violet")
+    lacks = f"{root}/val has no image of 1 of the 3 classes, and the score is of the others: green"
+    for _ in range(2):
+        val = ClassFolders(root, "val", classes=classes)
+        assert val.names == CLASSES and val.notes == (lacks,)
+        assert [val.read(i)[1] for i in range(len(val))] == [0, 0, 2, 2]
+        (root / "val" / "green").mkdir(exist_ok=True)  # there, but empty
+    (root / "val" / "red").rename(root / "val" / "Red")
+    val = ClassFolders(root, "val", classes=classes)
+    assert [val.read(i)[1] for i in range(len(val))] == [0, 0, 2, 2] and "Red/000.jpg" in val.name(2)
+    assert f"classes of {root}/val are found under another spelling: 'Red' as 'red'" in val.notes
+    (root / "val" / "RED").mkdir()  # two that could be the same
+    with pytest.raises(InputError, match="1 class that the training set lacks: Red|lacks: RED"):
+        ClassFolders(root, "val", classes=classes)
+    for name in ("Red", "RED", "blue"):
+        shutil.rmtree(root / "val" / name)
+    with pytest.raises(InputError, match="val holds no image"):
+        ClassFolders(root, "val", classes=classes)
 
 
 def test_the_fingerprint_is_of_content_not_of_places(root, tmp_path):

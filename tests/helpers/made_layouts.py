@@ -182,9 +182,24 @@ def imagefolder(root: Path, data: Data) -> Path:
     return root
 
 
+def dota(root: Path, data: Data) -> Path:
+    """Quadrangles that are the boxes themselves, from another corner on for each object."""
+    for split, pictures in data.items():
+        (root / split / "labelTxt").mkdir(parents=True)
+        for picture in pictures:
+            save(root / split / "images" / f"{picture.stem}.png", picture.size)
+            lines = ["imagesource:GoogleEarth", "gsd:0.146343590398"]
+            for number, (name, (x0, y0, x1, y1)) in enumerate(picture.boxes):
+                corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+                turned = corners[number % 4 :] + corners[: number % 4]
+                lines.append(" ".join([*(f"{v:.1f}" for corner in turned for v in corner), name, "0"]))
+            (root / split / "labelTxt" / f"{picture.stem}.txt").write_text("\n".join(lines))
+    return root
+
+
 LAYOUTS = {
     "coco": coco, "cvat": cvat, "fiftyone": fiftyone, "roboflow": roboflow, "yolo": yolo,
-    "roboflow_yolo": roboflow_yolo, "voc": voc, "voc_flat": voc_flat, "imagefolder": imagefolder,
+    "roboflow_yolo": roboflow_yolo, "voc": voc, "voc_flat": voc_flat, "imagefolder": imagefolder, "dota": dota,
 }  # fmt: skip
 
 

@@ -34,6 +34,11 @@ def test_a_folder_gives_its_images_and_counts_the_rest(folder):
     assert note.startswith("in the folder photos, not looked at: 5 other files (.txt 2, ") and "no ending 1" in note
     assert ".h5 1" in note and ".heic 1" in note and "pip install 'yolos-jax[heif]' reads .heic" in note
     assert note.endswith("1 hidden file, 1 video (give each by its name), 1 folder (--recursive looks there)")
+    assert (
+        find([folder], recursive=True)
+        .notes[0]
+        .endswith("1 hidden folder, 1 hidden file, 1 video (give each by its name)")
+    )
 
 
 def test_recursively_and_through_links_once(folder):
@@ -49,14 +54,61 @@ def test_patterns(folder):
     found = find(["photos/**"])
     assert found.inputs == images("a.jpg", "b.JFIF", "in/a.png", "in/deep/z.webp")
     assert "in the pattern photos/**, not looked at: 5 other files" in found.notes[0]
+    assert find(["photos/*"]).notes[0].endswith("1 video (give each by its name), 1 folder (** looks there)")
     (named := folder + "/[x].jpg") and Image.new("RGB", (8, 8)).save(named)
     assert find([named]).inputs == images("[x].jpg")  # a file of that name comes first
+    os.rename(folder, "photos [2024]")  # and folders of their names
+    assert len(find(["photos [2024]"]).inputs) == 3
+    for pattern in ("photos [2024]/*.jpg", os.path.abspath("photos [2024]/*.jpg")):
+        assert [os.path.basename(one.name) for one in find([pattern]).inputs] == ["[x].jpg", "a.jpg"]
+    assert len(find(["photos [2024]/**/*.webp"]).inputs) == 1 and len(find(["photo? [[]2024]/a.*"]).inputs) == 1
+
+
+def test_lists(folder, tmp_path):
+    """A path a line, or a column of a table; from the current folder, or from the list's own."""
+    listed = tmp_path / "photos" / "list.txt"
+    listed.write_bytes(
+        "\ufeff# mine\nphotos/a.jpg\r\n\n  in/a.png  \nphotos/a.jpg\nin\nfilm.MKV\nhttp://h/x.jpg\n".encode()
+    )
+    found = find(["photos/list.txt", "photos/b.JFIF"])
+    assert found.inputs == [*images("a.jpg", "in/a.png", "in/a.png"), Input("video", "film.MKV"),
+                            Input("address", "http://h/x.jpg"), *images("b.JFIF")]  # fmt: skip
+    assert found.notes[0] == "photos/list.txt lists 5 inputs" and "1 folder (--rec" in found.notes[1]
+    for name, text in (
+        ("a.csv", "id,Image Path,x0\n1,photos/a.jpg,3\n1,photos/a.jpg,5\n2,photos/b.JFIF,5\n"),
+        ("b.csv", 'id;file\n1;"photos/a.jpg"\n2;photos/b.JFIF\n'),
+        ("c.tsv", "path\tlabel\nphotos/a.jpg\tcat\nphotos/b.JFIF\tdog\n"),
+        ("d.csv", "photos/a.jpg\nphotos/b.JFIF\n"),
+    ):
+        (tmp_path / name).write_text(text)
+        found = find([name])
+        assert found.inputs == images("a.jpg", "b.JFIF")
+    os.rename("photos", "photos.txt")
+    assert len(find(["photos.txt"]).inputs) == 2  # a folder
+    assert find(["b.csv"]).notes == ["b.csv lists 2 inputs in its column file"]
+
+
+@pytest.mark.parametrize("name, content, words", [
+    ("x.txt", b"# nothing\n\n", "the list x.txt names no image"),
+    ("x.csv", b"", "the list x.csv names no image"),
+    ("x.csv", b"a,b\n1,2\n", "the first row of x.csv is a, b; name the column of paths there: path"),
+    ("x.csv", b"id,path\n1,a.jpg\n2\n", "row 3 of x.csv has no column path"),
+    ("x.txt", b"a.jpg\ny.txt\n", "the list x.txt names y.txt, which is a list itself"),
+    ("x.txt", b"\xff\xfea", "the list x.txt is not UTF-8"),
+    ("y.txt", b"", "the list x.txt does not exist"),
+])  # fmt: skip
+def test_lists_that_cannot_be_read(folder, tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as refusal:
+        find(["x.csv" if name.endswith("csv") else "x.txt"])
+    assert words in str(refusal.value) and "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("given, words", [
     ("photos/in/deep/*.jpg", "the pattern photos/in/deep/*.jpg holds no images"),
+    ("photos/*.txt", "the pattern photos/*.txt holds no images of a kind that Pillow reads (2 other files (.txt 2))"),
     ("nothing/**/*.jpg", "holds no images of a kind that Pillow reads."),
-    ("ftp://example.org/a.jpg", "an address of ftp; only http and https"),
+    ("ftp://example.org/a.jpg", "an address of ftp; only http and https are fetched, and rtsp, rtsps, rtmp watched"),
     ("https://example.org/film.mp4?x=1", "the address of a video; download it"),
     ("a" * 5000, "cannot be looked at"),
 ])  # fmt: skip
@@ -72,6 +124,10 @@ def test_files_addresses_videos_and_cameras():
     assert [one.kind for one in found] == ["image", "video", "camera", "address", "address", "address"]
     assert [one.stem for one in found] == ["a", "film", "camera1", "My_cat", "h", "etc"]
     assert [one.moves for one in found] == [False, True, True, False, False, False]
+    films = find([f"film{ending}" for ending in (".ts", ".MTS", ".m2ts", ".wmv", ".3gp")]).inputs
+    assert {one.kind for one in films} == {"video"}
+    (stream,) = find(["rtsp://me:secret@10.0.0.2:554/"]).inputs
+    assert stream.kind == "stream" and stream.moves and stream.endless and stream.stem == "10.0.0.2"
 
 
 def test_the_endings_are_those_that_pillow_decodes(tmp_path):

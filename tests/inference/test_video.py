@@ -1,5 +1,6 @@
 """Videos of known frames: what is read from them, and what is written. Needs the package av."""
 
+import socket
 import sys
 from fractions import Fraction
 from types import SimpleNamespace
@@ -160,3 +161,12 @@ def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(InputError, match=r"pip install 'yolos-jax\[video\]'"):
         video.need_av()
+
+
+def test_a_stream_that_nothing_sends(tmp_path):
+    """The reader knows the scheme; that nobody listens there is one sentence."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # and not listening
+        address = f"rtsp://127.0.0.1:{free.getsockname()[1]}/live"
+        with pytest.raises(UnreadableImage, match=f"the stream {address} cannot be read .Connection refused"):
+            next(video.stills(Input("stream", address)))

@@ -76,6 +76,18 @@ def test_folders_patterns_and_coco(predict, detector, folder, tmp_path):
     assert predict(folder, "--format", "coco", "--no-draw")[0] == 2  # results.json exists
 
 
+def test_a_list_whose_images_lie_beside_it(predict, detector, folder, tmp_path):
+    (folder / "list.csv").write_text("id,file_name\n1,deep/a.tga\n2,a.png\n2,a.png\n3,gone.png\n")
+    code, text, error = predict(folder / "list.csv", "--no-draw")
+    assert code == 2 and "1 of 3 images could not be read" in error and "gone.png does not exist" in error
+    assert f"note: {folder / 'list.csv'} lists 3 inputs in its column file_name" in text
+    for name in ("deep/a.tga", "a.png"):
+        written = json.loads((tmp_path / "out" / ("a.json" if "deep" in name else "a-2.json")).read_text())
+        assert written["file"] == str(folder / name)
+        want = boxes(detector, folder / name)
+        np.testing.assert_allclose([o["score"] for o in written["objects"]], want.scores, atol=1e-6)
+
+
 def test_an_address(predict, detector, folder, tmp_path):
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_):
@@ -224,21 +236,22 @@ def test_an_animations_drawn_copy_has_its_times(predict, tmp_path):
     np.testing.assert_allclose(times, [0, 0.2, 0.7], atol=1e-3)
 
 
-def test_a_camera_until_it_is_interrupted(predict, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name, stem", [("camera:0", "camera0"), ("rtsp://10.0.0.2:554/live", "live")])
+def test_a_camera_until_it_is_interrupted(predict, tmp_path, monkeypatch, name, stem):
     """What was seen before Ctrl-C is written whole and reported."""
 
     def stills(source, upright):
-        assert source.name == "camera:0" and upright
+        assert source.name == name and upright
         for number in range(3):
             yield Still(number, number / 4, Image.new("RGB", SIZE))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(video, "stills", stills)
     monkeypatch.setattr(video, "need_av", lambda: None)
-    code, text, _ = predict("camera:0", "--no-draw")
+    code, text, _ = predict(name, "--no-draw")
     assert code == 0 and "0 images and 3 frames" in text
-    written = json.loads((tmp_path / "out" / "camera0.json").read_text())
-    assert [(w["file"], w["frame"], w["seconds"]) for w in written] == [("camera:0", i, i / 4) for i in range(3)]
+    written = json.loads((tmp_path / "out" / f"{stem}.json").read_text())
+    assert [(w["file"], w["frame"], w["seconds"]) for w in written] == [(name, i, i / 4) for i in range(3)]
 
 
 def test_a_video_without_the_package(predict, tmp_path, monkeypatch):

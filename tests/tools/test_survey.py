@@ -206,9 +206,10 @@ def test_notes_are_no_problems(tmp_path):
     (root / "val" / "deep").mkdir()
     Image.new("RGB", (8, 8)).save(root / "val" / "deep" / "a.PNG")
     (root / "val" / "notes.pdf").write_text("no image")
-    (note,) = survey.notes([train, val], 100)
+    left, note = survey.notes([train, val], 100)
+    assert left == f"left out of {root / 'val'}: 1 other file (.pdf 1), such as {root / 'val' / 'notes.pdf'}"
     assert note.startswith(f"1 image in {root / 'val'} ") and note.endswith("a.PNG")
-    (note, _) = survey.notes([read(root, max_images=2), val], 100)
+    (note, *_) = survey.notes([read(root, max_images=2), val], 100)
     assert note == "of the 3 images that the train split lists, 2 are used"
 
 

@@ -78,6 +78,8 @@ def read_annotations(path: Path, complain: Complain = stop, sizes: bool = True) 
         kept[key], seen = [], set()
         for entry in content[key]:
             _whole_numbers(entry)
+            if key == "images" and "file_name" not in entry and isinstance(entry.get("coco_url"), str):
+                entry["file_name"] = "/".join(entry["coco_url"].split("/")[-2:])  # LVIS names no files
             sentence = check(entry, path)
             if sentence is None and key == "images" and not is_sized(entry):
                 if sizes:

@@ -2,19 +2,20 @@
 
 import hashlib
 import os
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from yolos_jax.datasets.category_names import plain_name
 from yolos_jax.datasets.headers import frames_note, read_headers
-from yolos_jax.datasets.listing import folders_in, is_hidden
+from yolos_jax.datasets.listing import LeftOut, described, ending_of, folders_in, images_below, is_hidden
 from yolos_jax.datasets.splits import MissingSplit, choose, family_of
-from yolos_jax.errors import InputError, check_path, first_few
-from yolos_jax.images.reading import open_rgb
+from yolos_jax.errors import InputError, check_path, counted, first_few
+from yolos_jax.images.reading import image_endings, open_rgb
 
-ENDINGS = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff")
-JPEG = (b".jpg", b".jpeg")
+JPEG = (b".jpg", b".jpeg", b".jfif", b".jpe")
 LOOKED = 256  # files at most whose frames are counted
 _MOST = 5  # names that a sentence lists
 
@@ -22,46 +23,47 @@ _MOST = 5  # names that a sentence lists
 class ClassFolders:
     """One split of a folder of class folders, in the order of names; the folders' names are the classes'.
 
+    Images in folders inside a class folder are of that class, too.
+
     Args:
       root: holds a folder for each split, which holds one for each class; or the class folders themselves, which are
         then to train on.
       split: by its name or another usual one for the same.
       max_images: use at most this number, spread evenly over all; 0 for all.
-      classes: what the classes must be, and where that comes from; None for whatever is there.
+      classes: what the classes are, and where that comes from, of which some may lack images here; None for whatever
+        is there, where every class must have some.
 
     Raises:
       MissingSplit: there is no such split.
-      InputError: there is no such folder, a class folder holds no image, or the classes are others.
+      InputError: there is no such folder, a class folder holds no image, or a class is not one of `classes`.
     """
 
     def __init__(
         self, root: str | Path, split: str, max_images: int = 0, classes: tuple[tuple[str, ...], str] | None = None
     ):
-        self.folder, self.notes = find_class_split(Path(root), split)
+        self.folder, notes = find_class_split(Path(root), split)
         self.origin = str(self.folder)
-        self.names = tuple(folder.name for folder in folders_in(self.folder))
-        refuse_other_classes(self.names, self.origin, classes)
+        present = [folder.name for folder in folders_in(self.folder)]
+        self.names, labels_of, more = match_classes(present, self.origin, classes)
+        self._folders = dict(zip(labels_of, present))
+        left = _strays(self.folder)
         files, labels = [], []
-        deeper: list[str] = []
-        for label, name in enumerate(self.names):
-            entries = list(os.scandir(self.folder / name))
-            found = sorted(entry.name for entry in entries if is_image(entry))
-            deeper += [f"{name}/{entry.name}" for entry in entries if not is_image(entry) and entry.is_dir()]
-            if not found:
-                endings = ", ".join(ENDINGS)
-                raise InputError(
-                    f"the class folder {self.folder / name} holds no image ({endings}); fill or remove it."
-                )
-            files.append(np.array([os.fsencode(file) for file in found]))
-            labels.append(np.full(len(found), label, np.int32))
-        if deeper:
-            self.notes += (
-                f"folders inside class folders of {self.origin} are left out: {first_few(sorted(deeper), _MOST)}",
-            )
+        for label, name in sorted(self._folders.items()):
+            inside = LeftOut()
+            found = list(images_below(self.folder / name, inside))
+            if not found and classes is None:
+                raise InputError(_no_image(self.folder / name, inside))
+            left.update(inside)
+            files += found
+            labels += [label] * len(found)
+        if not files:
+            raise InputError(_no_image(self.folder, left))
+        notes += [*more, *lacking_note(self.names, set(labels), self.origin), *left.note(self.folder)]
+        self.notes = (*notes, *self._deeper_note(files, labels))
         # A table of bytes: a million names take a fraction of what a list of them does, in every worker.
-        self._files, self._labels = np.concatenate(files), np.concatenate(labels)
-        chosen = spread(len(self._labels), max_images)
-        self._files, self._labels = self._files[chosen], self._labels[chosen]
+        chosen = spread(len(labels), max_images)
+        self._files = np.array([os.fsencode(file) for file in files])[chosen]
+        self._labels = np.array(labels, np.int32)[chosen]
         self.notes += tuple(self._frames_note())
 
     def _frames_note(self) -> list[str]:
@@ -72,12 +74,20 @@ class ClassFolders:
         of = f" ({len(some)} of {len(others)} files that are no JPEG were looked at)" if len(some) < len(others) else ""
         return frames_note(some, read_headers(some), self.origin + of)
 
+    def _deeper_note(self, files: Sequence[str], labels: Sequence[int]) -> list[str]:
+        deeper = [(file, label) for file, label in zip(files, labels) if os.sep in file]
+        if not deeper:
+            return []
+        file, label = deeper[0]
+        lie = f"{counted(len(deeper), 'image')} of {self.origin} in folders inside class folders"
+        return [f"{lie}, such as {self._folders[label]}/{file}, belong to the class of the outer folder"]
+
     def __len__(self) -> int:
         return len(self._labels)
 
     def name(self, index: int) -> str:
         """The path of an image."""
-        return str(self.folder / self.names[self._labels[index]] / os.fsdecode(bytes(self._files[index])))
+        return str(self.folder / self._folders[self._labels[index]] / os.fsdecode(bytes(self._files[index])))
 
     def read(self, index: int) -> tuple[Image.Image, int]:
         """(an RGB image, its class); `UnreadableImage` if it is damaged or gone."""
@@ -91,50 +101,114 @@ class ClassFolders:
         return digest.hexdigest()[:16]
 
 
-def find_class_split(root: Path, split: str) -> tuple[Path, tuple[str, ...]]:
+def find_class_split(root: Path, split: str) -> tuple[Path, list[str]]:
     """(the folder of class folders that a split is, notes)."""
     check_path(root)
     if not root.is_dir():
         raise InputError(f"the folder {root} does not exist; set --config.data.root to a folder of class folders.")
     inside = folders_in(root)
-    with_images = {folder.name for folder in inside if any(is_image(file) for file in os.scandir(folder))}
+    with_images = {folder.name for folder in inside if _has_images(folder)}
     # A folder of folders is a split. One that has images like its neighbours is a class, unless its name is a split's.
     classes = {name for name in with_images if len(with_images) > 1 and name != split and not family_of(name)}
     splits = {folder.name: folder for folder in inside if folder.name not in classes and folders_in(folder)}
-    if not splits and with_images:
-        splits = {"train": root}
+    unusual = split not in splits and not any(map(family_of, splits))
+    wrapped = _wrapped(splits.values()) if unusual else None
+    if wrapped is not None:
+        raise InputError(f"{root} holds no splits, but {wrapped} does; set --config.data.root={wrapped}.")
+    others = sorted(with_images - splits.keys())
+    # A folder that is called train is a split itself, even if its class folders hold folders only.
+    if unusual and (others or (splits and family_of(root.name))):
+        splits, others = {"train": root}, []
     if not splits:
         raise InputError(f"{root} holds no class folders with images; it must be as train/CLASS/picture.jpg.")
     try:
         name, notes = choose(split, splits, str(root))
-    except MissingSplit:
-        flat = root / split
-        if flat.is_dir() and any(is_image(entry) for entry in os.scandir(flat)):
+    except MissingSplit as error:
+        if _has_images(root / split):
             sort = "sort them into a folder for each class"
-            raise MissingSplit(f"{flat} holds images and no class folders; {sort}.") from None
+            raise MissingSplit(f"{root / split} holds images and no class folders; {sort}.") from None
+        if unusual and family_of(split) == "train":
+            text = str(error).removesuffix(".")
+            raise MissingSplit(f"{text}; if these are classes, move them into {root / split}.") from None
         raise
-    return splits[name], tuple(notes)
+    if others:
+        notes.append(f"folders of images in {root} that are no splits are left out: {first_few(others, _MOST)}")
+    return splits[name], notes
 
 
-def refuse_other_classes(names: tuple[str, ...], origin: str, classes: tuple[tuple[str, ...], str] | None) -> None:
-    """`InputError` if the names of classes are not those of `classes`: (names, where they are from)."""
-    if classes is None or classes[0] == names:
-        return
+def _wrapped(folders: Iterable[Path]) -> Path | None:
+    """The first folder, among these and those inside them, that holds splits by their usual names."""
+    for outer in folders:
+        for folder in (outer, *folders_in(outer)):
+            if any(family_of(each.name) and folders_in(each) for each in folders_in(folder)):
+                return folder
+    return None
+
+
+def _has_images(folder: Path) -> bool:
+    """Whether there is an image in a folder, not deeper."""
+    endings = image_endings()
+    return folder.is_dir() and any(ending_of(e.name) in endings and not is_hidden(e.name) for e in os.scandir(folder))
+
+
+def _strays(folder: Path) -> LeftOut:
+    """What lies in a split beside its class folders."""
+    left, endings = LeftOut(), image_endings()
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if is_hidden(entry.name):
+            left.add(entry.path, "hidden folder" if os.path.isdir(entry.path) else "")
+        elif not os.path.isdir(entry.path):
+            left.add(entry.path, "stray image" if ending_of(entry.name) in endings else "")
+    return left
+
+
+def _no_image(folder: Path, left: LeftOut) -> str:
+    others = f" ({described(left.kinds)})" if left.kinds else ""
+    return f"the class folder {folder} holds no image of a kind that Pillow reads{others}; fill or remove it."
+
+
+def match_classes(
+    names: Sequence[str], origin: str, classes: tuple[tuple[str, ...], str] | None
+) -> tuple[tuple[str, ...], list[int], list[str]]:
+    """(the classes, the label of each of `names`, notes): found by name among `classes`, a pair of names and origin.
+
+    The case of letters, spaces, `-` and `_` make no difference where only one class fits. `InputError` if one of the
+    names is none of the classes.
+    """
+    if classes is None:
+        return tuple(names), list(range(len(names))), []
     wanted, where = classes
-    in_both = set(names) & set(wanted)
-    more = [name for name in names if name not in in_both]
-    less = [name for name in wanted if name not in in_both]
-    parts = [f"{first_few(more, _MOST)} only in {origin}"] if more else []
-    parts += [f"{first_few(less, _MOST)} only in {where}"] if less else []
-    differ = "; ".join(parts) or "the same ones in another order"
-    raise InputError(f"the classes of {origin} are not those of {where}: {differ}. Both must have the same classes.")
+    label_of = {name: label for label, name in enumerate(wanted)}
+    spelled: dict[str, list[int]] = {}  # labels that no name gives literally
+    for name in label_of.keys() - set(names):
+        spelled.setdefault(plain_name(name), []).append(label_of[name])
+    found = {name: label_of[name] for name in names if name in label_of}
+    others = [name for name in names if name not in found]
+    for name in others:
+        labels = spelled.pop(plain_name(name), [])
+        if len(labels) == 1:
+            found[name] = labels[0]
+    unknown = [name for name in others if name not in found]
+    if unknown:
+        lacking = [name for label, name in enumerate(wanted) if label not in found.values()]
+        absent = f" (absent here: {first_few(lacking, _MOST)})" if lacking else ""
+        number = counted(len(unknown), "class", "classes")
+        many = f"{origin} has {number} that {where} lacks: {first_few(unknown, _MOST)}"
+        raise InputError(f"{many}; rename or remove these{absent}.")
+    pairs = [f"{name!r} as {wanted[found[name]]!r}" for name in others]
+    notes = [f"classes of {origin} are found under another spelling: {first_few(pairs)}"] if pairs else []
+    return tuple(wanted), [found[name] for name in names], notes
+
+
+def lacking_note(names: Sequence[str], labels: Collection[int], origin: str) -> list[str]:
+    """A note of the classes that have none of the `labels`, if there are any."""
+    lacking = [name for label, name in enumerate(names) if label not in labels]
+    if not lacking:
+        return []
+    number = f"{len(lacking)} of the {counted(len(names), 'class', 'classes')}"
+    return [f"{origin} has no image of {number}, and the score is of the others: {first_few(lacking, _MOST)}"]
 
 
 def spread(count: int, most: int) -> np.ndarray:
     """int64: which of `count` images are used, at most `most` (0 for all), spread evenly over all."""
     return np.linspace(0, count - 1, min(most or count, count)).round().astype(np.int64)
-
-
-def is_image(entry: os.DirEntry) -> bool:
-    """Whether a file is an image by its name; hidden ones are none."""
-    return entry.name.lower().endswith(ENDINGS) and not is_hidden(entry.name)

@@ -1,50 +1,104 @@
 """What lies in a folder: its images, hidden files and subfolders, by their names. No jax."""
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from yolos_jax.images.reading import image_endings
+from yolos_jax.errors import counted
+from yolos_jax.images.reading import HEIF, HELP_WITH_HEIF, image_endings
+
+SYSTEM = {"__macosx", "@eadir", "thumbs.db", "desktop.ini"}  # of macOS's archives, Synology and Windows
+# Endings of annotations and of what tools leave beside images.
+BESIDE = {".cache", ".csv", ".json", ".jsonl", ".md", ".odgt", ".txt", ".xml", ".yaml", ".yml"}
+FEW = 6  # kinds of files that a note names
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file is one of macOS (`._name`, `.DS_Store`) or hidden otherwise: never part of a data set."""
-    return name.startswith(".")
+    """Whether a file or folder is the system's (`._name`, `Thumbs.db`) or hidden otherwise: no part of a data set."""
+    return name.startswith(".") or name.lower() in SYSTEM
 
 
-def walk(folder: str | Path) -> Iterator[tuple[str, list[str]]]:
-    """A folder and those below it, each with its files' names, in order; links are followed, once each."""
+def ending_of(path: str) -> str:
+    """The ending of a file's name in lower case, such as `.jpg`; `""` without one."""
+    return os.path.splitext(path)[1].lower()
+
+
+class LeftOut:
+    """What a listing leaves out: how many files of each kind, and the first of them."""
+
+    def __init__(self) -> None:
+        self.kinds = Counter[str]()  # by their endings, or by what they are, such as "hidden folder"
+        self.first = ""
+
+    def add(self, path: str, kind: str = "") -> None:
+        """Counts a file; without a `kind`, as a hidden one or by its ending."""
+        hidden = "hidden file" if is_hidden(os.path.basename(path)) else ""
+        self.kinds[kind or hidden or ending_of(path) or "no ending"] += 1
+        self.first = self.first or path
+
+    def add_unreadable(self, error: OSError) -> None:
+        """Counts a folder that cannot be opened."""
+        self.add(str(error.filename), "unreadable folder")
+
+    def update(self, other: "LeftOut") -> None:
+        """Counts what another listing left out, too."""
+        self.kinds.update(other.kinds)
+        self.first = self.first or other.first
+
+    def note(self, where: str | Path) -> list[str]:
+        """A sentence about what was left out of a folder, if anything was."""
+        return [f"left out of {where}: {described(self.kinds)}, such as {self.first}"] if self.first else []
+
+
+def described(kinds: Counter[str]) -> str:
+    """`5 other files (.txt 4, no ending 1), 1 hidden file`: what was left out, and what would read it."""
+    endings = Counter({kind: n for kind, n in kinds.items() if kind.startswith(".") or kind == "no ending"})
+    parts = []
+    if endings:
+        named = [f"{kind} {n}" for kind, n in endings.most_common(FEW)]
+        if len(endings) > FEW:
+            named.append("...")
+        advice = f"; {HELP_WITH_HEIF}" if HEIF & endings.keys() else ""
+        parts.append(f"{counted(endings.total(), 'other file')} ({', '.join(named)}{advice})")
+    return ", ".join(parts + [counted(n, kind) for kind, n in kinds.items() if kind not in endings])
+
+
+def walk(folder: str | Path, left: LeftOut | None = None) -> Iterator[tuple[str, list[str]]]:
+    """A folder and those below it, each with its files' names, in order; links are followed, once each.
+
+    Hidden folders and those that cannot be opened are counted in `left`.
+    """
+    left = LeftOut() if left is None else left
     seen = set[str]()
-    for at, folders, names in os.walk(folder, followlinks=True):
+    for at, folders, names in os.walk(folder, followlinks=True, onerror=left.add_unreadable):
         real = os.path.realpath(at)
-        folders[:] = [] if real in seen else sorted(name for name in folders if not is_hidden(name))
-        if real not in seen:
-            yield at, sorted(names)
+        if real in seen:
+            folders.clear()
+            continue
         seen.add(real)
+        for name in filter(is_hidden, folders):
+            left.add(os.path.join(at, name), "hidden folder")
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        yield at, sorted(names)
 
 
-def images_below(folder: Path, hidden: list[str] | None = None) -> Iterator[str]:
+def images_below(folder: Path, left: LeftOut | None = None, beside: Iterable[str] = ()) -> Iterator[str]:
     """Paths, relative to the folder, of the images in it and below, in order; links are followed, once each.
 
-    Names of hidden images are appended to `hidden` instead.
+    Other files are counted in `left`, unless their ending is one of those that belong `beside` images.
     """
     endings = image_endings()
-    for at, names in walk(folder):
+    expected = set(beside)
+    for at, names in walk(folder, left):
         inside = os.path.relpath(at, folder)
         for name in names:
-            if os.path.splitext(name)[1].lower() in endings:
-                path = name if inside == "." else os.path.join(inside, name)
-                if not is_hidden(name):
-                    yield path
-                elif hidden is not None:
-                    hidden.append(path)
-
-
-def hidden_note(hidden: list[str], folder: Path) -> list[str]:
-    """A note that hidden files are left out, if there are any."""
-    if not hidden:
-        return []
-    return [f"{len(hidden)} hidden files such as {hidden[0]} in {folder} are no images and are left out"]
+            path = name if inside == "." else os.path.join(inside, name)
+            ending = ending_of(name)
+            if ending in endings and not is_hidden(name):
+                yield path
+            elif left is not None and ending not in expected:
+                left.add(os.path.join(at, name))
 
 
 def subfolder(root: Path, *names: str) -> Path | None:

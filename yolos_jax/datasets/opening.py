@@ -9,20 +9,26 @@ from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.examples import read_split
 from yolos_jax.datasets.layouts import (
     coco_folder,
+    crowdhuman,
+    dota,
     hf_datasets,
     imagefolder,
     roboflow,
     tfds,
     ultralytics,
     unsupported,
+    visdrone,
     voc,
+    wider_face,
 )
 from yolos_jax.datasets.settings import Settled, SplitOptions
 from yolos_jax.datasets.splits import choose
 from yolos_jax.errors import InputError
 
 # The first one that finds its splits is taken.
-LAYOUTS: tuple[Any, ...] = (hf_datasets, tfds, roboflow, coco_folder, ultralytics, voc, imagefolder)
+LAYOUTS: tuple[Any, ...] = (
+    hf_datasets, tfds, roboflow, coco_folder, ultralytics, voc, imagefolder, visdrone, wider_face, dota, crowdhuman,
+)  # fmt: skip
 
 
 def open_split(

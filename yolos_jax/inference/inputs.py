@@ -11,41 +11,48 @@ from urllib.parse import unquote, urlsplit
 
 from yolos_jax.datasets.frames import content_of
 from yolos_jax.datasets.headers import read_headers
-from yolos_jax.datasets.listing import is_hidden, walk
+from yolos_jax.datasets.listing import LeftOut, described, ending_of, is_hidden, walk
 from yolos_jax.errors import InputError, check_path, counted
-from yolos_jax.images.reading import HEIF, HELP_WITH_HEIF, image_endings
+from yolos_jax.images.reading import image_endings
+from yolos_jax.inference import lists
 from yolos_jax.inference.fetching import SCHEMES
 
 VIDEO_ENDINGS = {
-    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv",
+    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm",
+    ".wmv",
 }  # fmt: skip
 CAMERA = re.compile(r"camera:(\d{1,3})")
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+STREAMS = ("rtsp", "rtsps", "rtmp")  # schemes of addresses that are watched like a camera
 NO_NAME = re.compile(r"[^\w.-]+")  # characters of an address that are kept out of a file's name
-FEW = 6  # kinds of files named in a note
 
 
 class Input(NamedTuple):
-    """An image, an animation, a video or a camera."""
+    """An image, an animation, a video, a camera or a stream."""
 
-    kind: str  # "image", "address", "animation", "video" or "camera"
+    kind: str  # "image", "address", "animation", "video", "camera" or "stream"
     name: str  # as it was given or found: a path, a URL, `camera:0`
     page: int = 0  # of an image file with several, from 1; 0 for others
 
     @property
     def moves(self) -> bool:
         """Whether it is read frame by frame."""
-        return self.kind in ("animation", "video", "camera")
+        return self.kind in ("animation", "video", "camera", "stream")
+
+    @property
+    def endless(self) -> bool:
+        """Whether nothing but the user ends it."""
+        return self.kind in ("camera", "stream")
 
     @property
     def stem(self) -> str:
         """The name that outputs are called after."""
         if self.kind == "camera":
             return self.name.replace(":", "")
-        if self.kind == "address":
+        if self.kind in ("address", "stream"):
             parts = urlsplit(self.name)
             path = PurePosixPath(unquote(parts.path))
-            return NO_NAME.sub("_", path.stem or parts.netloc).strip("._")[:100] or "image"
+            return NO_NAME.sub("_", path.stem or parts.hostname or "").strip("._")[:100] or "image"
         return Path(self.name).stem + (f"-page{self.page}" if self.page else "")
 
 
@@ -57,69 +64,89 @@ class Found(NamedTuple):
 
 
 def find(given: Sequence[str], recursive: bool = False) -> Found:
-    """The inputs that files, folders, patterns, addresses, videos and cameras name, in order.
+    """The inputs that files, folders, patterns, addresses, videos, cameras, streams and lists name, in order.
 
     A folder gives the images in it whose ending Pillow knows, with `recursive` those below it, too; a pattern such as
-    `photos/**/*.jpg` gives files. A file that is named itself is taken whatever its ending.
+    `photos/**/*.jpg` gives files. A file that ends with .txt or .csv names inputs, see `lists.read_list`; any other
+    that is named itself is taken whatever its ending.
 
     Raises:
-      InputError: a folder or a pattern gives nothing, or an address is neither http nor https.
+      InputError: a folder, a pattern or a list gives nothing, or an address is of a scheme that is not read.
     """
     inputs: list[Input] = []
     notes: list[str] = []
-    for name in given:
+    for name in lists.expand(given, notes):
         address = ADDRESS.match(name)
         if CAMERA.fullmatch(name):
             inputs.append(Input("camera", name))
         elif address:
             inputs.append(_address(name, address[1].lower()))
         elif os.path.isdir(name):
-            inputs += _images_among(_entries(name, recursive), notes, f"the folder {name}", not recursive)
+            left = LeftOut()
+            entries = _entries(name, recursive, left)
+            inside = "" if recursive else "--recursive looks there"
+            inputs += _images_among(entries, left, notes, f"the folder {name}", inside)
         elif glob.has_magic(name) and not os.path.lexists(name):
-            entries = [(path, os.path.isdir(path)) for path in sorted(glob.glob(name, recursive=True))]
-            inputs += _images_among(entries, notes, f"the pattern {name}")
+            entries = [(path, os.path.isdir(path)) for path in sorted(glob.glob(_literal(name), recursive=True))]
+            inside = "" if "**" in name else "** looks there"
+            inputs += _images_among(entries, LeftOut(), notes, f"the pattern {name}", inside)
         else:
             check_path(name)
-            moves = Path(name).suffix.lower() in VIDEO_ENDINGS
+            moves = ending_of(name) in VIDEO_ENDINGS
             inputs.append(Input("video" if moves else "image", os.path.normpath(name) if name else name))
     return Found(inputs, notes)
 
 
+def _literal(pattern: str) -> str:
+    """A pattern whose first folders, as far as they exist by these very names, mean themselves: `set [1]/*.jpg`."""
+    *folders, last = pattern.split(os.sep)
+    literal: list[str] = []
+    for folder in folders:
+        if not os.path.isdir(os.sep.join([*literal, folder]) or os.sep):
+            break
+        literal.append(folder)
+    return os.sep.join([*map(glob.escape, literal), *folders[len(literal) :], last])
+
+
 def _address(name: str, scheme: str) -> Input:
+    if scheme in STREAMS:
+        return Input("stream", name)
     if scheme not in SCHEMES:
-        raise InputError(f"{name} is an address of {scheme}; only http and https are fetched.")
+        streams = ", ".join(STREAMS)
+        raise InputError(f"{name} is an address of {scheme}; only http and https are fetched, and {streams} watched.")
     if PurePosixPath(urlsplit(name).path).suffix.lower() in VIDEO_ENDINGS:
         raise InputError(f"{name} is the address of a video; download it, and give the file.")
     return Input("address", name)
 
 
-def _entries(folder: str, recursive: bool) -> list[tuple[str, bool]]:
+def _entries(folder: str, recursive: bool, left: LeftOut) -> list[tuple[str, bool]]:
     """(path, whether it is a folder) of what lies in a folder, or at any depth below; links are followed, once each."""
     if recursive:
-        return [(os.path.join(at, name), False) for at, names in walk(folder) for name in names]
+        return [(os.path.join(at, name), False) for at, names in walk(folder, left) for name in names]
     return [(path, os.path.isdir(path)) for path in sorted(entry.path for entry in os.scandir(folder))]
 
 
 def _images_among(
-    entries: Sequence[tuple[str, bool]], notes: list[str], what: str, count_folders: bool = False
+    entries: Sequence[tuple[str, bool]], left: LeftOut, notes: list[str], what: str, inside: str
 ) -> list[Input]:
-    """The images among some entries; a note names the kinds of the others."""
+    """The images among some entries; a note names the kinds of the others, folders if `inside` says how to look."""
     endings = image_endings()
     images = []
-    others = Counter[str]()
     for path, is_folder in entries:
-        ending = os.path.splitext(path)[1].lower()
+        ending = ending_of(path)
         if is_hidden(os.path.basename(path)):
-            others["hidden"] += 1
+            left.add(path, "hidden folder" if is_folder else "")
+        elif is_folder and inside:
+            left.add(path, "folder")
         elif is_folder:
-            others["folder"] += count_folders
+            continue
         elif ending in VIDEO_ENDINGS:
-            others["video"] += 1
+            left.add(path, "video")
         elif ending in endings:
             images.append(Input("image", os.path.normpath(path)))
         else:
-            others[ending or "no ending"] += 1
-    ignored = _described(+others)
+            left.add(path)
+    ignored = _described(left.kinds, inside)
     if not images:
         found = f" ({ignored})" if ignored else ""
         raise InputError(f"{what} holds no images of a kind that Pillow reads{found}.")
@@ -128,22 +155,12 @@ def _images_among(
     return images
 
 
-def _described(others: Counter[str]) -> str:
-    """How many entries of each kind are ignored, and how to have them read."""
-    hidden, folders, videos = (others.pop(kind, 0) for kind in ("hidden", "folder", "video"))
-    parts = []
-    if others:
-        kinds = [f"{kind} {count}" for kind, count in others.most_common(FEW)]
-        if len(others) > FEW:
-            kinds.append("...")
-        advice = f"; {HELP_WITH_HEIF}" if HEIF & others.keys() else ""
-        parts.append(f"{counted(others.total(), 'other file')} ({', '.join(kinds)}{advice})")
-    if hidden:
-        parts.append(counted(hidden, "hidden file"))
-    if videos:
-        parts.append(f"{counted(videos, 'video')} (give each by its name)")
-    if folders:
-        parts.append(f"{counted(folders, 'folder')} (--recursive looks there)")
+def _described(kinds: Counter[str], inside: str) -> str:
+    """How many entries of each kind are ignored, and how to have them read; `inside` is how to look into folders."""
+    advice = {"video": "give each by its name", "folder": inside}
+    plain = Counter({kind: n for kind, n in kinds.items() if kind not in advice})
+    parts = [described(plain)] if plain else []
+    parts += [f"{counted(kinds[kind], kind)} ({how})" for kind, how in advice.items() if kinds[kind]]
     return ", ".join(parts)
 
 

@@ -19,6 +19,7 @@ from yolos_jax.inference.inputs import CAMERA, Input
 # FFmpeg's format and name of camera number n, by platform.
 CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
 CODECS = ("libx264", "libopenh264", "mpeg4")  # of drawn videos: the first one that is there
+STREAM_SECONDS = (20.0, 30.0)  # that a stream may take to be opened, and to send the next frame
 TICKS = 60_000  # of a second: exact for the usual rates, and no more than MPEG-4 allows
 
 
@@ -103,7 +104,7 @@ def stills(source: Input, upright: bool = True) -> Iterator[Still]:
 def _open(av: Any, source: Input) -> Any:
     camera = CAMERA.fullmatch(source.name) if source.kind == "camera" else None
     if camera is None:
-        return av.open(source.name)
+        return av.open(source.name, timeout=STREAM_SECONDS if source.kind == "stream" else None)
     if sys.platform not in CAMERAS:
         raise InputError(f"how to open a camera on {sys.platform} is not known; give a video file.")
     kind, name = CAMERAS[sys.platform]

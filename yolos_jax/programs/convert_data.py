@@ -15,6 +15,7 @@ TFDS's own feature names, types and order of records. The bytes of the images st
 """
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from yolos_jax.datasets.settings import BOXES
@@ -61,11 +62,16 @@ def write_coco(args: argparse.Namespace) -> None:
     options = SplitOptions(categories="contiguous", boxes=args.boxes)
     for split, name in names_of(chosen).items():
         done = write_split(read_split(splits[split], options), name, args.out, args.copy)
-        notes += [note.split("; set data.")[0] for note in done.notes]  # settings of recipes
+        notes += done.notes
         print(f"{split}: {done.images} images, {done.boxes} boxes, as {done.split}")
-    for note in dict.fromkeys(notes):
-        print(f"note: {note}")
+    print_notes(notes)
     print(f"written: {args.out}")
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Prints each note once, without its advice about settings of recipes."""
+    for note in dict.fromkeys(note.split("; set data.")[0] for note in notes):
+        print(f"note: {note}")
 
 
 def write_tfds(args: argparse.Namespace) -> None:
@@ -76,6 +82,7 @@ def write_tfds(args: argparse.Namespace) -> None:
     for one in found:
         cut = f", {one.clipped} of them clipped to their image" if one.clipped else ""
         print(f"{one.split}: {one.images} images, {one.objects} objects{cut}, in {one.shards} shard(s)")
+    print_notes(note for one in found for note in one.notes)
     print(f"written: {folder}")
     for left in sorted(folder.parent.glob("incomplete.*")):
         print(f"note: {left} is another build's that runs or was cut short; remove it if none runs")

@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from yolos_jax.datasets.listing import images_below
+from yolos_jax.datasets.listing import BESIDE, LeftOut, images_below
 from yolos_jax.errors import InputError, clear_errors
 from yolos_jax.inference.fonts import missing_note
 from yolos_jax.programs.command_line import Parser, say
@@ -101,9 +101,12 @@ def images_in(folder: Path | None) -> list[Path]:
         return []
     if not folder.is_dir():
         raise InputError(f"the folder of images {folder} does not exist.")
-    found = [folder / name for name in images_below(folder)]
+    left = LeftOut()
+    found = [folder / name for name in images_below(folder, left, BESIDE)]
     if not found:
         raise InputError(f"the folder {folder} holds no images.")
+    for note in left.note(folder):
+        say(f"note: {note}")
     return found
 
 

@@ -46,7 +46,9 @@ from yolos_jax.programs.command_line import Parser, say
 def parse_flags() -> argparse.Namespace:
     """The command line, checked."""
     parser = Parser(__doc__)
-    text = "images, folders, quoted patterns, http(s) addresses, videos, or camera:N"
+    text = (
+        "images, folders, quoted patterns, http(s) addresses, videos, camera:N, rtsp:// streams, or lists (.txt, .csv)"
+    )
     parser.add_argument("images", nargs="+", metavar="INPUT", help=text)
     parser.add_detector_flags()
     parser.add_argument("--out", required=True, type=Path, help="folder for what is written")
@@ -207,7 +209,7 @@ def look_at_video(run: Prediction, destination: Destination) -> None:
         except UnreadableImage as error:  # what came before it is kept
             run.skipped.append(str(error))
         except KeyboardInterrupt:
-            if destination.input.kind != "camera":  # which has no other end
+            if not destination.input.endless:  # whose only end is this one
                 raise
         look()
 

@@ -18,7 +18,7 @@ from yolos_jax.datasets.annotations import Complain, orphans_of
 from yolos_jax.datasets.category_names import plain_name
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.headers import DARK_HELP, dark_files
-from yolos_jax.datasets.listing import images_below
+from yolos_jax.datasets.listing import BESIDE, LeftOut, images_below
 from yolos_jax.errors import InputError, counted, first_few
 from yolos_jax.images.reading import UnreadableImage
 from yolos_jax.images.sequence import ceil_div
@@ -154,7 +154,7 @@ def make_plan(train: Split, make: Callable[[np.ndarray], TrainingPlan], problems
 
 def notes(splits: Sequence[Split], det_tokens: int) -> list[str]:
     """What is worth knowing but need not be wrong: a sentence each."""
-    found = [line for split in splits for line in (*split.source.notes, *turned_lines(split))]
+    found = list(dict.fromkeys(line for split in splits for line in (*split.source.notes, *turned_lines(split))))
     for split in splits[1:]:
         nothing = split.source.nothing_to_score()
         found += [f"there is no box to score: {nothing}"] if nothing else []
@@ -180,12 +180,10 @@ def _unlisted(splits: Sequence[Split]) -> list[str]:
     listed = set().union(*(split.ids_by_path for split in splits))
     found = []
     for folder in dict.fromkeys(os.path.realpath(split.source.image_folder) for split in splits):
-        hidden: list[str] = []
-        inside = [os.path.join(folder, name) for name in images_below(Path(folder), hidden)]
+        left = LeftOut()
+        inside = [os.path.join(folder, name) for name in images_below(Path(folder), left, BESIDE)]
         others = [path for path in inside if path not in listed]
-        if hidden:
-            files = counted(len(hidden), "hidden file")
-            found.append(f"{files} in {folder} passed over, such as {os.path.join(folder, min(hidden))}")
+        found += left.note(folder)
         if others:
             images = f"{counted(len(others), 'image')} in {folder}"
             found.append(f"{images} that no annotation file lists, such as {min(others)}")

@@ -118,8 +118,30 @@ def test_fractions_are_of_the_upright_image(yolo):
 
 def test_hidden_images_are_no_images(yolo):
     (yolo / "images" / "train" / "._a.jpg").write_bytes(b"x")
+    (yolo / "images" / "train" / "c.raw").write_bytes(b"x")
+    (yolo / "images" / "train" / "labels.cache").write_bytes(b"x")  # ultralytics' own
     source = read(yolo)
-    assert len(source.examples) == 2 and source.notes[0].startswith("1 hidden files such as ._a.jpg")
+    assert len(source.examples) == 2
+    assert source.notes[0].startswith(f"left out of {yolo}/images/train: 1 other file (.raw 1), 1 hidden file, such as")
+
+
+def test_images_that_no_annotation_names_are_counted(tmp_path):
+    """Of XML files beside images, and of the lines of metadata.jsonl; those of another split are its own."""
+    data = made_layouts.made()
+    flat, folder = made_layouts.voc_flat(tmp_path / "flat", data), made_layouts.imagefolder(tmp_path / "folder", data)
+    assert not read(flat).notes and not read(folder).notes
+    image(flat / "train" / "more.jpg")
+    (note,) = read(flat).notes
+    assert note == f"1 images of {flat}/train have no XML file and are left out: more"
+    image(folder / "train" / "more.avif", format="AVIF")
+    (folder / "train" / "train0.jpg.bak").write_bytes(b"")
+    left, unlisted = read(folder).notes
+    assert left == f"left out of {folder}/train: 1 other file (.bak 1), such as {folder}/train/train0.jpg.bak"
+    assert unlisted == f"1 image beside {folder}/train/metadata.jsonl in no line of it left out, such as more.avif"
+    (folder / "train" / "metadata.jsonl").rename(folder / "metadata.jsonl")
+    for file in (folder / "train").glob("*.jpg"):
+        file.rename(folder / file.name)
+    assert read(folder).notes[-1].endswith("in no line of it left out, such as train/more.avif")
 
 
 def xml(name, difficult=0, corners=(11, 21, 30, 40)):

@@ -1,4 +1,4 @@
-"""COCO's own layout and its kin: `annotations/instances_SPLIT.json`, CVAT's, FiftyOne's, Label Studio's."""
+"""COCO's own layout and its kin: `annotations/instances_SPLIT.json`, LVIS's, CVAT's, FiftyOne's, Label Studio's."""
 
 import os
 import re
@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from yolos_jax.datasets.annotations import Annotations, Complain, OpenAnnotations, read_annotations
+from yolos_jax.datasets.layouts import published
 from yolos_jax.datasets.listing import folders_in, is_hidden, subfolder
 from yolos_jax.datasets.splits import FAMILIES, family_of
 from yolos_jax.errors import InputError
@@ -22,23 +23,32 @@ KEYS = (b'"images"', b'"annotations"', b'"categories"')
 def splits(root: Path) -> dict[str, OpenAnnotations]:
     """What opens each split of a folder, by its name; nothing if the folder is in another layout."""
     if root.is_file():
-        return {root.stem: partial(read, root, root.parent)} if _is_coco(root) else {}
+        known = published.FILES.match(root.name) or _is_coco(root)
+        return {root.stem: partial(read, root, root.parent)} if known else {}
     found = dict(_fiftyone(root))
     return found | {split: partial(read, file, image_folder(root, split)) for split, file in files(root)}
 
 
 def read(file: Path, folder: Path, complain: Complain, layout: str = NAME) -> Annotations:
     """Reads an annotation file whose images lie in `folder`; `InputError` if there is no such folder."""
-    if not folder.is_dir():
-        raise InputError(f"the folder of images {folder} does not exist.")
-    content, notes = read_annotations(file, complain, sizes=False), []
+    if not published.FILES.match(file.name):  # LVIS's is known only by what its file says
+        check_folder(folder)
+    content = read_annotations(file, complain, sizes=False)
+    folder, notes = published.place_lvis(content, folder)
+    check_folder(folder)
     hidden = {i["id"]: i["file_name"] for i in content["images"] if is_hidden(re.split(r"[/\\]", i["file_name"])[-1])}
     if hidden:
         first, *_ = hidden.values()
-        notes = [f"{len(hidden)} hidden files such as {first} that {file} lists are no images and are left out"]
+        notes.append(f"{len(hidden)} hidden files such as {first} that {file} lists are no images and are left out")
         content["images"] = [i for i in content["images"] if i["id"] not in hidden]
         content["annotations"] = [a for a in content["annotations"] if a["image_id"] not in hidden]
     return Annotations(layout, str(file), folder, content, notes, by_spelling=True, reopens=True)
+
+
+def check_folder(folder: Path) -> None:
+    """`InputError` if there is no such folder of images."""
+    if not folder.is_dir():
+        raise InputError(f"the folder of images {folder} does not exist.")
 
 
 def image_folder(root: Path, split: str) -> Path:
@@ -61,6 +71,10 @@ def files(root: Path) -> Iterator[tuple[str, Path]]:
         yield from ((f.stem[len(INSTANCES) :], f) for f in instances)
         return
     beside = sorted(f for f in root.glob("*.json") if not is_hidden(f.name)) if root.is_dir() else []
+    known = [(match, f) for f in (*inside, *beside) if (match := published.FILES.match(f.name))]
+    if known:
+        yield from ((f.stem[match.end() :], f) for match, f in known)
+        return
     for file in [*inside, *beside]:
         split = BEGINNINGS.sub("", file.stem, count=1)
         if family_of(split) and _is_coco(file):

@@ -8,8 +8,8 @@ from typing import Any
 
 from yolos_jax.datasets.annotations import Annotations, Complain, OpenAnnotations
 from yolos_jax.datasets.layouts.objects import content_of, names_of
-from yolos_jax.datasets.listing import is_hidden
-from yolos_jax.errors import InputError, shown
+from yolos_jax.datasets.listing import BESIDE, LeftOut, images_below, is_hidden
+from yolos_jax.errors import InputError, counted, shown
 
 NAME = "imagefolder"
 FILE = "metadata.jsonl"
@@ -33,6 +33,7 @@ def read(file: Path, files: list[Path], complain: Complain) -> Annotations:
     if any(isinstance(name, int) for name in numbers):
         notes.append(f"{file} numbers its categories and does not name them; their numbers are their names")
     rows = [({"file_name": name}, objects) for name, objects in _lines(file)]
+    notes += _unlisted(file, files, [image["file_name"] for image, _ in rows])
     content = content_of(rows, numbers, str(file), complain)
     return Annotations(NAME, str(file), file.parent, content, notes, by_spelling=True, upright=True, has_sizes=False)
 
@@ -50,6 +51,19 @@ def _lines(file: Path) -> list[tuple[str, dict[str, Any]]]:
                     wanted = "it must be JSON with file_name and objects"
                     raise InputError(f"line {number} of {file} is {shown(line.strip())}; {wanted}.") from error
     return found
+
+
+def _unlisted(file: Path, files: list[Path], names: list[str]) -> list[str]:
+    """Notes of what lies beside the images that are listed; folders of other metadata are not looked at."""
+    left = LeftOut()
+    listed = {os.path.basename(name).lower() for name in names}
+    elsewhere = tuple(f"{os.path.relpath(f.parent, file.parent)}{os.sep}" for f in files if f != file)
+    found = [name for name in images_below(file.parent, left, BESIDE) if not name.startswith(elsewhere)]
+    others = [name for name in found if os.path.basename(name).lower() not in listed]
+    notes = left.note(file.parent)
+    if others:
+        notes.append(f"{counted(len(others), 'image')} beside {file} in no line of it left out, such as {others[0]}")
+    return notes
 
 
 def _has_objects(file: Path) -> bool:

@@ -11,7 +11,7 @@ import yaml
 
 from yolos_jax.datasets.annotations import Annotations, Complain, OpenAnnotations
 from yolos_jax.datasets.layouts import yolo_labels
-from yolos_jax.datasets.listing import folders_in, hidden_note, images_below, is_hidden, subfolder
+from yolos_jax.datasets.listing import BESIDE, LeftOut, folders_in, images_below, is_hidden, subfolder
 from yolos_jax.datasets.splits import FAMILIES, family_of
 from yolos_jax.errors import InputError
 
@@ -38,15 +38,15 @@ def read(
     file: Path, base: Path, places: Any, names: dict[int, str], first_five: bool, complain: Complain
 ) -> Annotations:
     """Reads a split that lies in folders or lists of images; `InputError` if one of them is absent."""
-    hidden: list[str] = []
+    left = LeftOut()
     folders = [_place(base, str(place)) for place in (places if isinstance(places, list) else [places])]
     for place in folders:
         if not place.exists():
             raise InputError(f"{place}, which {file} names, does not exist.")
     folder = folders[0] if len(folders) == 1 and folders[0].is_dir() else base
-    paths = [path for place in folders for path in _images(place, base, hidden)]
+    paths = [path for place in folders for path in _images(place, base, left)]
     content, notes = yolo_labels.read(paths, folder, names, first_five, str(file), complain)
-    notes = [*hidden_note(hidden, folder), *notes]
+    notes = [*left.note(folder), *notes]
     return Annotations(NAME, str(file), folder, content, notes, boxes="xywh_shares", upright=True, has_sizes=False)
 
 
@@ -95,10 +95,10 @@ def _place(base: Path, said: str) -> Path:
     return place if place.exists() or not inside.exists() else inside
 
 
-def _images(place: Path, base: Path, hidden: list[str]) -> Iterator[str]:
+def _images(place: Path, base: Path, left: LeftOut) -> Iterator[str]:
     """Paths of images in a folder, or of those that a text file lists."""
     if place.is_dir():
-        yield from (os.path.join(place, name) for name in images_below(place, hidden))
+        yield from (os.path.join(place, name) for name in images_below(place, left, BESIDE))
         return
     named = (line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines())
     for name in filter(None, named):

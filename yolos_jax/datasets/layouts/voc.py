@@ -5,13 +5,15 @@ import re
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from yolos_jax.datasets.annotations import Annotations, Complain, OpenAnnotations
+from yolos_jax.datasets.layouts.gathering import Gathered
 from yolos_jax.datasets.layouts.voc_xml import Record, records_of
 from yolos_jax.datasets.listing import folders_in, is_hidden, subfolder
 from yolos_jax.datasets.splits import family_of
 from yolos_jax.datasets.voc_metrics import voc_metrics
+from yolos_jax.errors import first_few
 from yolos_jax.images.reading import image_endings
 
 NAME = "Pascal VOC"
@@ -50,37 +52,34 @@ def read(root: Path, name: str, parts: list[Part], everything: Iterable[Path], c
     every = [record for found in records.values() for record in found.values()]
     names = {one.name for record in every for one in record.objects}
     numbers = {name: i for i, name in enumerate(sorted(names))}
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    gathered = Gathered(numbers)
     zeros = difficult = 0
+    alone: list[str] = []  # images without an XML file
     for part in parts:
         found, files = records[part.xml], _images(part.images)
+        alone += [] if part.chosen else sorted(files.keys() - found.keys())
         for stem in _stems(part.chosen) if part.chosen else sorted(found):
             record = found.get(stem, Record(wrong=f"{part.chosen} lists {stem}, which has no file in {part.xml}."))
             if record.wrong:
                 complain(record.wrong)
                 continue
             file = part.images / files.get(stem, record.file_name or f"{stem}.jpg")
-            images.append({"id": len(images) + 1, "file_name": os.path.relpath(file, root)} | record.size())
+            gathered.image(os.path.relpath(file, root), **record.size())
             for one in record.objects:
                 zeros += min(one.box[:2]) <= 0
                 difficult += one.difficult
                 # Pixels count from 1, and the last one is inside.
                 left, top, right, bottom = one.box
                 box = [left - 1, top - 1, right - left + 1, bottom - top + 1]
-                more = {"iscrowd": 1, "difficult": 1} if one.difficult else {"iscrowd": 0}
-                more |= {"id": len(annotations) + 1, "category_id": numbers[one.name]}
-                annotations.append({"image_id": len(images), "bbox": box, "area": box[2] * box[3]} | more)
+                gathered.box(one.name, box, one.difficult, **({"difficult": 1} if one.difficult else {}))
     origin = str(parts[0].chosen or parts[0].xml)
-    joined = ", ".join(str(part.chosen) for part in parts)
-    notes = [f"the split {name} joins {joined}"] if len(parts) > 1 else []
+    notes = [f"the split {name} joins {', '.join(str(p.chosen) for p in parts)}"] if len(parts) > 1 else []
+    notes += [f"{len(alone)} images of {origin} have no XML file and are left out: {first_few(alone)}"] if alone else []
     if difficult:
         notes.append(f"{difficult} objects of {origin} are difficult: not trained on, ignored in scoring like crowds")
     if zeros:
         notes.append(f"{zeros} boxes of {origin} begin at pixel 0, though VOC counts pixels from 1 and so does reading")
-    categories = [{"id": number, "name": name} for name, number in numbers.items()]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    return Annotations(NAME, origin, root, content, notes, by_spelling=True, own_metrics=voc_metrics)
+    return Annotations(NAME, origin, root, gathered.content, notes, by_spelling=True, own_metrics=voc_metrics)
 
 
 def _is_list(file: Path, xml: Path) -> bool:

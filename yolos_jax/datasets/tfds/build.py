@@ -38,6 +38,7 @@ class Summary(NamedTuple):
     objects: int
     clipped: int
     shards: int
+    notes: tuple[str, ...] = ()  # what its source said
 
 
 def build_records(root: Path, out: Path, splits: Sequence[str] = (), boxes: str = "xywh") -> tuple[Path, list[Summary]]:
@@ -98,7 +99,7 @@ def _write(folder: Path, parts: list[CheckedSplit], names: dict[int, str]) -> li
         lengths, size, clipped = _write_shards(template, part, names, features)
         infos.append(tfds.core.SplitInfo(part.name, lengths, size, filename_template=template))
         objects = sum(map(len, part.annotations.values()))
-        found.append(Summary(part.name, len(part.images), objects, clipped, len(lengths)))
+        found.append(Summary(part.name, len(part.images), objects, clipped, len(lengths), part.notes))
     about = CONFIG, "Images, boxes and labels of COCO 2017."
     identity = tfds.core.DatasetIdentity(NAME, tfds.core.Version(VERSION), str(folder), __name__, *about)
     info = tfds.core.DatasetInfo(

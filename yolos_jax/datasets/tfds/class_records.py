@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from yolos_jax.datasets.class_folders import refuse_other_classes, spread
+from yolos_jax.datasets.class_folders import lacking_note, match_classes, spread
 from yolos_jax.datasets.tfds.records import Records
 from yolos_jax.images.reading import UnreadableImage, decode, decoding
 
@@ -27,8 +27,9 @@ class ClassRecords(Records):
         self, directory: Path, split: str, max_images: int = 0, classes: tuple[tuple[str, ...], str] | None = None
     ):
         super().__init__(directory, split)
-        self.origin, self.notes = str(self), ()
-        refuse_other_classes(tuple(self.names), self.origin, classes)
+        self.origin = str(self)
+        self.names, self._label_of, notes = match_classes(tuple(self.names), self.origin, classes)
+        self.notes = (*notes, *lacking_note(self.names, self._label_of, self.origin))
         self._chosen = spread(super().__len__(), max_images)
 
     def __len__(self) -> int:
@@ -43,9 +44,9 @@ class ClassRecords(Records):
         with decoding(f"the image of {self.name(index)}"):
             record = self._decoded(int(self._chosen[index]), "labelled")
             label = int(record["label"])
-            if not 0 <= label < len(self.names):
-                raise UnreadableImage(f"its label is {label}, outside 0..{len(self.names) - 1}.")
-            return decode(io.BytesIO(record["image"])), label
+            if not 0 <= label < len(self._label_of):
+                raise UnreadableImage(f"its label is {label}, outside 0..{len(self._label_of) - 1}.")
+            return decode(io.BytesIO(record["image"])), self._label_of[label]
 
     def fingerprint(self) -> str:
         """A hash of the classes, and of the shards' names and sizes and which records are used."""

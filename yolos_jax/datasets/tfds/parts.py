@@ -38,6 +38,7 @@ class CheckedSplit(NamedTuple):
     names: dict[int, str]  # of categories by id, in the file's order
     data: Callable[[int], bytes]  # the encoded image of every image id
     size: int  # bytes of all images
+    notes: tuple[str, ...] = ()  # what its source said
 
 
 def read_parts(root: Path, splits: Sequence[str] = (), boxes: str = "xywh") -> list[CheckedSplit]:
@@ -52,14 +53,15 @@ def read_parts(root: Path, splits: Sequence[str] = (), boxes: str = "xywh") -> l
     for name, times in Counter(OTHER_NAMES.get(split, split) for split in splits).items():
         if times > 1:
             raise InputError(f"{times} of the splits {', '.join(splits)} would be written as {name}; name it once.")
-    layout, found, _ = recognise(root)
+    layout, found, notes = recognise(root)
     splits = splits or [split for split in found if family_of(split) in ("train", "val")]
     absent = [split for split in splits if split not in found]
     if absent or not splits:
         lacks = f"no split {absent[0]}" if absent else "no split to train or to validate on"
         raise MissingSplit(f"{root} ({layout}) has {lacks}; it has {', '.join(found)}.")
     options = SplitOptions(categories="contiguous", boxes=boxes)
-    return [read_part(read_split(found[split], options), split) for split in splits]
+    parts = [read_part(read_split(found[split], options), split) for split in splits]
+    return [part._replace(notes=(*notes, *part.notes)) for part in parts]
 
 
 def read_part(source: DataSet, split: str) -> CheckedSplit:
@@ -93,7 +95,7 @@ def read_part(source: DataSet, split: str) -> CheckedSplit:
     with ThreadPoolExecutor() as pool:
         sizes = pool.map(lambda image: _check_image(image, examples[image["id"]].file, data), images)
         bar = tqdm(sizes, f"checking {split}", len(images), unit="image", mininterval=1.0)
-        return CheckedSplit(name, images, by_image, names, data, sum(bar))
+        return CheckedSplit(name, images, by_image, names, data, sum(bar), source.notes)
 
 
 def _hash(split: str, file_name: str) -> bytes:

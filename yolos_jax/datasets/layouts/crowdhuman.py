@@ -1,0 +1,61 @@
+"""CrowdHuman: `annotation_SPLIT.odgt`, with a JSON object an image on each line, beside `Images/`.
+
+An object has an `ID`, which is the image's name without `.jpg`, and `gtboxes`. The boxes of whole persons are read
+(`fbox`: x, y, width, height in pixels, which may reach out of the image), as CrowdHuman's own numbers are of them.
+"""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from yolos_jax.datasets.annotations import Annotations, Complain, OpenAnnotations
+from yolos_jax.datasets.box_checks import is_number
+from yolos_jax.datasets.layouts.coco_folder import image_folder
+from yolos_jax.datasets.layouts.gathering import Gathered, lines_of
+from yolos_jax.datasets.listing import subfolder
+from yolos_jax.errors import shown
+
+NAME = "CrowdHuman"
+BEGINNING = "annotation_"
+
+
+def splits(root: Path) -> dict[str, OpenAnnotations]:
+    """What opens each split of a folder, by its name; nothing if the folder is in another layout."""
+    places = [place for place in (root, subfolder(root, "annotations")) if place and place.is_dir()]
+    files = [file for place in places for file in sorted(place.glob(f"{BEGINNING}*.odgt"))]
+    return {name: partial(read, file, image_folder(root, name)) for name, file in ((_split(f), f) for f in files)}
+
+
+def read(file: Path, images: Path, complain: Complain) -> Annotations:
+    """Reads a split; masks, and boxes that are marked to be ignored, are crowds."""
+    found = Gathered({"person": 1})
+    ignored = 0
+    for number, line in lines_of(file):
+        try:
+            entry = json.loads(line)
+            name, people = f"{entry['ID']}.jpg", [_person(one) for one in entry["gtboxes"]]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            wanted = "it must be JSON with ID and gtboxes, each of which has a tag and a fbox"
+            complain(f"line {number} of {file} is {shown(line)}; {wanted}.")
+            continue
+        found.image(name)
+        for box, ignore in people:
+            found.box("person", box, ignore)
+            ignored += ignore
+    notes = [f"the boxes of {file} are those of whole persons (fbox), which reach out of the image"]
+    if ignored:
+        notes.append(f"{ignored} boxes of {file} are masks or to be ignored: not trained on, no fault in scoring")
+    return Annotations(NAME, str(file), images, found.content, notes, by_spelling=True, boxes="xywh", has_sizes=False)
+
+
+def _person(one: dict[str, Any]) -> tuple[list[float], bool]:
+    """(the box of a whole person, whether it is ignored); `ValueError` if it is none."""
+    box = one["fbox"]
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)) or min(box[2:]) < 0:
+        raise ValueError("no box")
+    return box, one["tag"] != "person" or one.get("extra", {}).get("ignore") == 1
+
+
+def _split(file: Path) -> str:
+    return file.stem.removeprefix(BEGINNING)

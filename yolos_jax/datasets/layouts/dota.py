@@ -1,0 +1,106 @@
+"""DOTA: `SPLIT/images/` and `SPLIT/labelTxt/`, where each line is a quadrangle; its upright box is read.
+
+A line is `x1 y1 x2 y2 x3 y3 x4 y4 category difficult` in pixels from 0; the first lines may say the image's source and
+resolution.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from yolos_jax.datasets.annotations import Annotations, Complain, OpenAnnotations
+from yolos_jax.datasets.layouts.gathering import (
+    Gathered,
+    first_lines,
+    images_by_stem,
+    lines_of,
+    numbers_in,
+    text_files,
+    unlabelled_note,
+)
+from yolos_jax.datasets.listing import LeftOut, folders_in, subfolder
+from yolos_jax.errors import shown
+
+NAME = "DOTA"
+LABELS = "labelTxt"  # how the folders of labels begin; a version follows, as in labelTxt-v1.5
+HEAD = ("imagesource:", "gsd:", "acquisition")
+
+
+class Quadrangle(NamedTuple):
+    """An object."""
+
+    name: str
+    box: tuple[float, float, float, float]  # x, y, width, height of the upright box around it
+    difficult: bool
+
+
+def splits(root: Path) -> dict[str, OpenAnnotations]:
+    """What opens each split of a folder, by its name; nothing if the folder is in another layout."""
+    labels = {folder: _labels(folder) for folder in (root, *folders_in(root))}
+    found = {folder: text for folder, text in labels.items() if text}
+    if not any(map(_holds_objects, found.values())):
+        return {}
+    return {folder.name: partial(read, folder, text, tuple(found.values())) for folder, text in found.items()}
+
+
+def read(folder: Path, labels: Path, everything: tuple[Path, ...], complain: Complain) -> Annotations:
+    """Reads a split. Categories are the names in the labels of all splits, numbered 0, 1, ... in their order."""
+    names = sorted({one.name for part in everything for file in text_files(part) for one in _objects(file, _pass_over)})
+    images = subfolder(folder, "images") or folder
+    left = LeftOut()
+    files = images_by_stem(images, left)
+    found = Gathered({name: number for number, name in enumerate(names)})
+    difficult = 0
+    for file in text_files(labels):
+        found.image(files.pop(file.stem, f"{file.stem}.png"))
+        for one in _objects(file, complain):
+            found.box(one.name, one.box, one.difficult)
+            difficult += one.difficult
+    notes = [*left.note(images), f"the quadrangles of {labels} are read as the upright boxes around them"]
+    if difficult:
+        notes.append(f"{difficult} objects of {labels} are difficult: not trained on, ignored in scoring like crowds")
+    notes += unlabelled_note(files, images)
+    return Annotations(NAME, str(labels), images, found.content, notes, by_spelling=True, boxes="xywh", has_sizes=False)
+
+
+def _labels(folder: Path) -> Path | None:
+    """The folder of labels of a split, of the newest version; an archive may have put one into another."""
+    if subfolder(folder, "images") is None:
+        return None
+    for version in reversed(folders_in(folder, LABELS)):
+        for place in (version, *folders_in(version)):
+            if text_files(place):
+                return place
+    return None
+
+
+def _holds_objects(labels: Path) -> bool:
+    return any(map(_quadrangle, first_lines(text_files(labels))))
+
+
+def _objects(file: Path, complain: Complain) -> list[Quadrangle]:
+    """The objects of a text file; complains of lines that make no sense."""
+    found = []
+    for number, line in lines_of(file):
+        if line.lower().startswith(HEAD):
+            continue
+        one = _quadrangle(line)
+        if one is None:
+            complain(f"line {number} of {file} is {shown(line)}; it must be four corners, a category and 0 or 1.")
+        else:
+            found.append(one)
+    return found
+
+
+def _quadrangle(line: str) -> Quadrangle | None:
+    words = line.split()
+    corners = numbers_in(words[:8])
+    if corners is None or len(words) not in (9, 10) or (words[9:] and not words[9].isdigit()):
+        return None
+    xs, ys = corners[::2], corners[1::2]
+    box = min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+    return Quadrangle(words[8], box, words[9:] not in ([], ["0"]))
+
+
+def _pass_over(sentence: str) -> None:
+    """Whoever reads the split complains."""

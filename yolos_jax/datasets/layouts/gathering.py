@@ -1,0 +1,87 @@
+"""Gathers images and boxes, as a layout's files give them one after the other, in COCO's terms. No jax here."""
+
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from yolos_jax.datasets.annotations import Content
+from yolos_jax.datasets.listing import BESIDE, LeftOut, images_below, is_hidden
+from yolos_jax.errors import InputError, counted
+
+
+class Gathered:
+    """Images and their boxes, numbered from 1 in the order in which they are added.
+
+    Args:
+      numbers: of the categories, by their names.
+    """
+
+    def __init__(self, numbers: Mapping[str, int]):
+        self._numbers = numbers
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+
+    def image(self, file_name: str, **size: int) -> None:
+        """Adds an image, with its width and height where they are known; the boxes that follow are of it."""
+        self._images.append({"id": len(self._images) + 1, "file_name": file_name} | size)
+
+    def box(self, name: str, box: Sequence[float], ignored: bool = False, **more: int) -> None:
+        """Adds a box [x, y, width, height]; one that is `ignored` is a crowd: neither trained on nor missed."""
+        one = {"id": len(self._annotations) + 1, "image_id": len(self._images), "category_id": self._numbers[name]}
+        shape = {"bbox": list(box), "area": box[2] * box[3], "iscrowd": int(ignored)}
+        self._annotations.append(one | shape | more)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._images)
+
+    @property
+    def content(self) -> Content:
+        """Everything that was added."""
+        categories = [{"id": number, "name": name} for name, number in self._numbers.items()]
+        return {"images": self._images, "annotations": self._annotations, "categories": categories}
+
+
+def text_files(folder: Path) -> list[Path]:
+    """The text files of a folder, in order."""
+    return sorted(file for file in folder.glob("*.txt") if not is_hidden(file.name))
+
+
+def images_by_stem(folder: Path, left: LeftOut) -> dict[str, str]:
+    """Paths of the images in a folder and below, relative to it, by their names without the ending."""
+    return {Path(name).stem: name for name in images_below(folder, left, BESIDE)}
+
+
+def unlabelled_note(names: Collection[str], folder: Path) -> list[str]:
+    """A note of images without a text file, if there are any; `names` are without their endings."""
+    if not names:
+        return []
+    return [f"{counted(len(names), 'image')} of {folder} without a text file left out, such as {min(names)}"]
+
+
+def lines_of(file: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that are not empty, and their numbers from 1; `InputError` if it cannot be read."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read ({getattr(error, 'strerror', None) or 'it is not UTF-8'}).") from error
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield number, line.strip()
+
+
+def first_lines(files: Sequence[Path], most: int = 20) -> Iterator[str]:
+    """Lines of the first few files, to recognise a layout by; files that cannot be read are passed over."""
+    for file in files[:most]:
+        with contextlib.suppress(InputError):
+            yield from (line for _, line in lines_of(file))
+
+
+def numbers_in(words: Sequence[str]) -> list[float] | None:
+    """Words as finite numbers below a million; None if one of them is not."""
+    try:
+        found = [float(word) for word in words]
+    except ValueError:
+        return None
+    return found if all(abs(value) < 1e6 for value in found) else None

@@ -1,0 +1,98 @@
+"""Lists of inputs: a text file with a path a line, or a table with a column of paths. No jax here."""
+
+import csv
+import glob
+import os
+from collections.abc import Iterator, Sequence
+
+from yolos_jax.datasets.listing import ending_of
+from yolos_jax.errors import InputError, check_path, counted
+
+TEXT, TABLES = ".txt", (".csv", ".tsv")
+COLUMNS = (
+    "path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_file", "img",
+    "img_path", "url",
+)  # fmt: skip
+DELIMITERS = ",;\t"
+
+
+def is_list(name: str) -> bool:
+    """Whether a name ends as lists do."""
+    return ending_of(name) in (TEXT, *TABLES)
+
+
+def expand(given: Sequence[str], notes: list[str]) -> Iterator[str]:
+    """What was given, with the entries of each list in its place; `notes` get a sentence for each list."""
+    for name in given:
+        check_path(name)
+        pattern = glob.has_magic(name) and not os.path.lexists(name)
+        if not is_list(name) or "://" in name or pattern or os.path.isdir(name):
+            yield name
+            continue
+        if not os.path.exists(name):
+            raise InputError(f"the list {name} does not exist; give a file with the path of an image on each line.")
+        entries, column = read_list(name)
+        inside = f" in its column {column}" if column else ""
+        notes.append(f"{name} lists {counted(len(entries), 'input')}{inside}")
+        yield from entries
+
+
+def read_list(file: str) -> tuple[list[str], str]:
+    """The entries of a list, each once, and the column of a table that they are from ("" without one).
+
+    A relative path starts from the current folder, or from the list's own where nothing is at the first. In text files,
+    lines that begin with `#` are comments. Tables have commas, semicolons or tabs.
+
+    Raises:
+      InputError: the list is no text, is empty, names another list, or has no column of paths.
+    """
+    lines = _text(file).splitlines()
+    column = ""
+    if ending_of(file) == TEXT:
+        found = [line.strip() for line in lines if not line.lstrip().startswith("#")]
+    else:
+        found, column = _from_table(lines, file)
+    entries = [_placed(entry, file) for entry in dict.fromkeys(filter(None, found))]
+    if not entries:
+        raise InputError(f"the list {file} names no image; write the path of one on each line.")
+    inner = [entry for entry in entries if is_list(entry)]
+    if inner:
+        raise InputError(f"the list {file} names {inner[0]}, which is a list itself; give it by itself.")
+    return entries, column
+
+
+def _text(file: str) -> str:
+    try:
+        with open(file, encoding="utf-8-sig") as stream:
+            return stream.read()
+    except UnicodeDecodeError as error:
+        raise InputError(f"the list {file} is not UTF-8 ({error.reason}); save it as UTF-8.") from error
+    except OSError as error:
+        raise InputError(f"the list {file} cannot be read ({error.strerror}).") from error
+
+
+def _from_table(lines: list[str], file: str) -> tuple[list[str], str]:
+    """The cells of the column of paths, and its name: by the first row, or the only column."""
+    delimiter = max(DELIMITERS, key=lines[0].count) if lines else ","
+    rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter) if any(row)]
+    if not rows:
+        return [], ""
+    head = rows[0]
+    named = [place for place, cell in enumerate(head) if cell.lower().replace(" ", "_") in COLUMNS]
+    if not named and len(head) > 1:
+        columns = ", ".join(head[:8])
+        raise InputError(f"the first row of {file} is {columns}; name the column of paths there: {COLUMNS[0]}.")
+    if not named:
+        return [row[0] for row in rows], ""
+    place = named[0]
+    short = [number for number, row in enumerate(rows, 1) if len(row) <= place]
+    if short:
+        raise InputError(f"row {short[0]} of {file} has no column {head[place]}; complete or remove it.")
+    return [row[place] for row in rows[1:]], head[place]
+
+
+def _placed(entry: str, file: str) -> str:
+    """An entry, from beside its list if that is where it is."""
+    path = os.path.expanduser(entry)
+    beside = os.path.join(os.path.dirname(file), path)
+    return beside if not os.path.lexists(path) and os.path.lexists(beside) else path
