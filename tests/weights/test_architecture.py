@@ -61,7 +61,7 @@ def test_a_vit_decides_what_it_has(tmp_path):
     with pytest.raises(InputError, match="model.heads 3 against 2"):
         architecture_of(hub, {"heads": 3})
     broken = str(folder(tmp_path / "broken", VIT | {"num_attention_heads": "two"}, transformers_vit()))
-    with pytest.raises(InputError, match="num_attention_heads is 'two'"):
+    with pytest.raises(InputError, match="num_attention_heads to 'two'"):
         architecture_of(broken, {})
     settings = ClassifierConfig(12, 3, 2, 2.0, 8, 4, 32)
     params = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), abstract_classifier(settings)[1])

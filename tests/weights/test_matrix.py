@@ -109,6 +109,10 @@ def from_cache(path, config):
     return "hustvl/yolos-micro"
 
 
+def vit_settings(kind, config):
+    return {"model_type": kind, "num_attention_heads": config.heads}
+
+
 YOLOS = {
     "reference": lambda path, c: write(path / "yolos.safetensors", reference_state(c)),
     "hf": lambda path, c: huggingface_folder(path / "hf", c),
@@ -124,8 +128,8 @@ VITS = {
     "moco v3": lambda path, c: write(path / "moco.safetensors", moco_state(c)),
     "mae": lambda path, c: write(path / "mae.safetensors", mae_state(c)),
     "timm folder": lambda path, c: folder(path / "timm", TIMM, deit_state(c)),
-    "vit folder": lambda path, c: folder(path / "vit", {"model_type": "vit"}, transformers_vit(c)),
-    "deit folder": lambda path, c: folder(path / "deit", {"model_type": "deit"}, transformers_vit(c, distilled=True)),
+    "vit folder": lambda path, c: folder(path / "vit", vit_settings("vit", c), transformers_vit(c)),
+    "deit folder": lambda path, c: folder(path / "deit", vit_settings("deit", c), transformers_vit(c, True)),
 }
 TORCH_YOLOS = {
     "pth zip": lambda path, c, torch: pth(path, c, torch, True),

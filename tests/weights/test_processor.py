@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_weights import TINY, assert_bit_equal, huggingface_folder, random_params
+from tiny_weights import TINY, huggingface_folder, random_params
 
 from yolos_jax import Detector
 from yolos_jax.errors import InputError
@@ -16,7 +16,7 @@ from yolos_jax.model.config import Compute
 from yolos_jax.model.yolos import abstract, apply
 from yolos_jax.programs.convert import provenance_of
 from yolos_jax.training.checkpoint_files import Meta
-from yolos_jax.weights import checkpoints, export_huggingface, load_weights, recorded_provenance, sizes_of
+from yolos_jax.weights import checkpoints, export_huggingface, recorded_provenance, sizes_of
 from yolos_jax.weights.image_processor import MEAN, STD, Sizes, read_processor, write_processor
 from yolos_jax.weights.model_card import Provenance
 
@@ -95,7 +95,6 @@ def test_what_is_not_honoured_is_a_sentence(tmp_path, changes, sentence):
     made = with_processor(tmp_path / "hf", PUBLISHED | changes)
     with pytest.raises(InputError, match=f"preprocessor_config.json of {made} asks for .*{sentence}.*repair or remove"):
         Detector.load(made)
-    assert_bit_equal(load_weights(made, processor=False)[1], random_params(TINY))  # to start training from it will do
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"size": ' + "9" * 5000 + "}"])

@@ -129,7 +129,7 @@ def test_variant_is_found_by_its_shapes(monkeypatch, tmp_path):
 
 
 def test_unknown_shapes_ask_for_a_config(tmp_path):
-    with pytest.raises(InputError, match=r"none of the variants ti, s, s_dwr, b; pass --config"):
+    with pytest.raises(InputError, match=r"none of the variants ti, s, s_dwr, b; give a --config"):
         load_weights(write(tmp_path / "a.safetensors", reference_state()))
 
 

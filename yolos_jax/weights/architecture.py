@@ -9,12 +9,13 @@ from yolos_jax.model.config import VARIANTS, YolosConfig
 from yolos_jax.training import checkpoint_files
 from yolos_jax.weights import checkpoints
 from yolos_jax.weights.backbone import find_backbone
+from yolos_jax.weights.deit import refuse_other_parts
 from yolos_jax.weights.huggingface_config import ratio_of
-from yolos_jax.weights.limits import whole_number
 from yolos_jax.weights.load import config_of_huggingface
 from yolos_jax.weights.published import TITLES, variant_name
 from yolos_jax.weights.reference import config_of_reference
-from yolos_jax.weights.source import VIT_TYPES, ForeignWeights, read_source
+from yolos_jax.weights.source import ForeignWeights, read_source
+from yolos_jax.weights.vit_settings import read_vit
 
 _FROM_VIT = ("width", "depth", "heads", "mlp_ratio", "patch_size")  # what a ViT decides of a detector
 _EPSILON = "layer_norm_eps"  # the same weights exist with the reference's and with Hugging Face's
@@ -78,20 +79,18 @@ def _read(init: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _of_vit(source: ForeignWeights) -> tuple[dict[str, Any], dict[str, Any]]:
     """The same of a ViT's tensors, and of the config beside them, whose heads no shape tells."""
-    backbone, values = find_backbone(source.state, source.name), source.hf_config or {}
+    backbone = find_backbone(source.state, source.name)
+    refuse_other_parts(backbone)
     width = backbone.width
+    said = read_vit(source.hf_config, source.processor, width, source.name)
     fixed: dict[str, Any] = {"width": width, "depth": backbone.depth}
     fixed["patch_size"] = backbone.state["patch_embed.proj.weight"].shape[-1]
     inner = backbone.state.get("blocks.0.mlp.fc1.weight")
     if inner is not None:  # `from_deit` names what is missing
         fixed["mlp_ratio"] = ratio_of(width, len(inner))
-    usual = {}
-    if values.get("model_type") in VIT_TYPES:  # timm's configs have neither
-        try:
-            fixed["heads"] = whole_number(values.get("num_attention_heads", 12), "num_attention_heads", 1, width)
-            usual[_EPSILON] = float(values.get(_EPSILON, 1e-12))
-        except (ValueError, TypeError) as error:
-            raise InputError(f"the config.json of {source.name} is not usable ({error}).") from error
+    if said.heads is not None:
+        fixed["heads"] = said.heads
+    usual = {} if said.epsilon is None else {_EPSILON: said.epsilon}
     return _with_variant(fixed, usual)
 
 

@@ -6,20 +6,32 @@ tokens, mid-layer position embeddings, heads) starts fresh from a seed.
 
 import dataclasses
 import math
+import re
 
 import jax.numpy as jnp
 import numpy as np
 
-from yolos_jax.errors import InputError
+from yolos_jax.errors import InputError, first_few
 from yolos_jax.model.config import VARIANTS, YolosConfig
 from yolos_jax.model.position import resize_to_tokens
 from yolos_jax.model.yolos import build
 from yolos_jax.weights.backbone import Backbone
+from yolos_jax.weights.limits import plain
 from yolos_jax.weights.reference import from_reference, to_reference
-from yolos_jax.weights.report import Report
+from yolos_jax.weights.report import Report, compact
 from yolos_jax.weights.tensor_names import check_shapes, vit_shapes
 
 _NORM = ("norm.weight", "norm.bias")
+# Parts of other ViTs than YOLOS, by patterns of their tensors' names.
+_OTHER_PARTS = {
+    r"\.ls[12]\.|\.layer_scale[12]|\.gamma_[12]$": "layer scale",
+    r"(^|\.)(reg_token|register_tokens|storage_tokens)$": "register tokens",
+    r"\.mlp\.(w1|w2|w3|w12|fc1_[gx]|weights_(in|out)|gate_proj|up_proj)\.": "a gated MLP such as SwiGLU",
+    r"^(norm_pre|pre_layrnorm)\.": "a norm before the first block",
+    r"\.attn\.([qk]_norm|norm|inner_attn_ln)\.|\.mlp\.norm\.": "norms within its blocks' layers",
+    r"rel_pos|relative_position|(^|\.)rope|freqs": "relative or rotary positions",
+    r"^attn_pool\.": "a pooling by attention",
+}
 
 
 def from_deit(found: Backbone, config: YolosConfig, seed: int = 0) -> tuple[dict, Report]:
@@ -56,17 +68,18 @@ def config_of_deit(found: Backbone) -> YolosConfig:
     known = ", ".join(f"{name} {config.width} and {config.depth}" for name, config in VARIANTS.items())
     raise InputError(
         f"{found.report.path} has width {found.width} and {found.depth} blocks, which is none of the variants "
-        f"({known}); pass --config with the model's settings."
+        f"({known}); give a --config that states the architecture."
     )
 
 
 def _check_backbone(found: Backbone, config: YolosConfig) -> None:
     """Names and shapes; of the position embeddings only their width."""
     state, what = found.state, found.report.path
+    refuse_other_parts(found)
     if found.depth != config.depth:
         raise InputError(
             f"{what} has {found.depth} blocks of width {found.width}, the model wants {config.depth} of width "
-            f"{config.width}; choose the --variant or --config that fits."
+            f"{config.width}; choose the --config that fits."
         )
     patch, wanted = state["patch_embed.proj.weight"].shape, config.patch_size
     if len(patch) == 4 and patch[2:] != (wanted, wanted):
@@ -84,6 +97,28 @@ def _check_backbone(found: Backbone, config: YolosConfig) -> None:
         for name in _NORM:
             del expected[name]
     check_shapes(state, expected, what)
+
+
+def refuse_other_parts(found: Backbone) -> None:
+    """`InputError` for a ViT with parts that no detector here has, or without one that all have; it names them."""
+    state, parts = found.state, []
+    for pattern, part in _OTHER_PARTS.items():
+        names = [name for name in state if re.search(pattern, name)]
+        if names:
+            parts.append(f"{part} ({first_few([plain(name) for name in compact(names)])})")
+    inner, outer = (state.get(f"blocks.0.mlp.{layer}.weight") for layer in ("fc1", "fc2"))
+    if inner is not None and outer is not None and inner.shape[0] == 2 * outer.shape[-1]:
+        parts.append("a gated MLP such as SwiGLU (mlp.fc1 has twice the rows that mlp.fc2 takes)")
+    if "cls_token" not in state:
+        parts.append("no class token (cls_token)")
+    if "blocks.0.attn.qkv.weight" in state and "blocks.0.attn.qkv.bias" not in state:
+        parts.append("no biases of queries, keys and values (attn.qkv.bias)")
+    if parts:
+        plain_ones = "DeiT (I), DINO (I), MoCo v3 or MAE"
+        raise InputError(
+            f"{found.report.path} is another kind of ViT than YOLOS's: it has {' and '.join(parts)}; start from a "
+            f"plain ViT, such as {plain_ones}."
+        )
 
 
 def _position_layout(found: Backbone) -> tuple[int, int]:

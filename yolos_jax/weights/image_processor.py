@@ -76,9 +76,9 @@ def _check_steps(values: Mapping[str, Any]) -> None:
         if values.get(name, True) is not True:
             raise ValueError(f"{name} is {shown(values[name])}, and it is always done here")
     for name, wanted in (("image_mean", MEAN), ("image_std", STD)):
-        if not _close(values.get(name, wanted), wanted):
+        if not close(values.get(name, wanted), wanted):
             raise ValueError(f"{name} is {shown(values[name])}, and the model normalises with {wanted}")
-    if not _close([values.get("rescale_factor", SCALE)], [SCALE]):
+    if not close([values.get("rescale_factor", SCALE)], [SCALE]):
         raise ValueError(f"rescale_factor is {shown(values['rescale_factor'])}, and pixels are divided by 255 here")
     if values.get("resample", _BILINEAR) != _BILINEAR:
         raise ValueError(f"resample is {shown(values['resample'])}, and images are resized with 2 (bilinear) here")
@@ -101,7 +101,7 @@ def _read_sizes(size: Any, max_size: Any) -> Sizes:
     return Sizes(short, long)
 
 
-def _close(found: Any, wanted: list[float]) -> bool:
+def close(found: Any, wanted: list[float]) -> bool:
     """Whether a list holds the same numbers, up to what is lost in writing them."""
     if not isinstance(found, list) or not all(type(value) in (int, float) for value in found):
         return False

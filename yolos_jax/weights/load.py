@@ -12,11 +12,12 @@ from yolos_jax.weights.backbone import find_backbone
 from yolos_jax.weights.deit import config_of_deit, from_deit
 from yolos_jax.weights.huggingface import CLASS_HEAD, from_huggingface
 from yolos_jax.weights.huggingface_config import read_category_ids, read_config
-from yolos_jax.weights.image_processor import Sizes, read_processor
+from yolos_jax.weights.image_processor import MEAN, STD, Sizes, read_processor
 from yolos_jax.weights.published import with_classes
 from yolos_jax.weights.reference import LAST_BIAS, config_of_reference, from_reference
 from yolos_jax.weights.report import Report
 from yolos_jax.weights.source import ForeignWeights, read_source
+from yolos_jax.weights.vit_settings import check_vit, read_pixels, read_vit, with_pixels
 
 # The last bias of the class head, by the kind of source: one number for each class and one for "no object".
 _LAST_BIAS = {"reference": LAST_BIAS, "huggingface": CLASS_HEAD.replace("weight", "bias")}
@@ -62,7 +63,8 @@ def load_weights(
       seed: of what a classifier or self-supervised ViT does not have.
       any_classes: a detector may have another number of classes than `config`; the config returned then has the
         source's.
-      processor: read the source's image processor, too; it must be one that we honour.
+      processor: read the sizes of a detector's image processor, too; it must be one that we honour. Without it, as for
+        a ViT, weights made for pixels of another normalisation are converted.
       detector: accept only weights that can detect, no ViT to start training from.
 
     Raises:
@@ -78,7 +80,7 @@ def load_weights(
     if any_classes and config is not None and bias is not None:
         config = with_classes(config, bias.size - 1)
     report = Report(source.kind, tuple(source.state))
-    names = ids = sizes = None
+    names = ids = sizes = pixels = None
     if source.kind == "reference":
         config = config or config_of_reference(source.state, what)
         params = from_reference(source.state, config, what)
@@ -90,9 +92,17 @@ def load_weights(
         backbone = find_backbone(source.state, what)
         config = config or config_of_deit(backbone)
         params, report = from_deit(backbone, config, seed)
-    report = dataclasses.replace(report, cast=source.cast, path=what, notes=source.notes + report.notes)
-    if processor and source.processor is not None:
-        sizes = read_processor(source.processor, f"the preprocessor_config.json of {what}")
+        said = read_vit(source.hf_config, source.processor, backbone.width, what)
+        check_vit(said, config, what)
+        pixels = said.pixels
+    if source.processor is not None and source.kind != "deit":
+        if processor:
+            sizes = read_processor(source.processor, f"the preprocessor_config.json of {what}")
+        else:
+            pixels = read_pixels(source.processor, what, MEAN, STD)
+    params["patch_embed"], converted = with_pixels(params["patch_embed"], pixels)
+    notes = (*source.notes, *report.notes, *converted)
+    report = dataclasses.replace(report, cast=source.cast, path=what, notes=notes)
     return LoadedWeights(config, params, names, report, ids, sizes)
 
 
@@ -101,8 +111,8 @@ def config_of_huggingface(source: ForeignWeights, wanted: YolosConfig | None) ->
     if source.hf_config is None:
         if wanted is None:
             raise InputError(
-                f"{source.name} has Hugging Face names but no config.json beside it; give the folder, or pass "
-                "--variant or --config."
+                f"{source.name} has Hugging Face names but no config.json beside it; give the folder, or a --config "
+                "that states the architecture."
             )
         return wanted, None
     where = f"the config.json of {source.name}"
@@ -119,6 +129,7 @@ def config_of_huggingface(source: ForeignWeights, wanted: YolosConfig | None) ->
     if differences:
         raise InputError(
             f"the wanted model is not the one of {where}: {'; '.join(differences)}. "
-            "Set them alike, or leave out --variant and --config to take the folder's."
+            "Choose the --config that belongs to it, or leave the architecture to the weights (train.py --config "
+            "finetune_custom; convert.py without --variant and --config)."
         )
     return dataclasses.replace(wanted, layer_norm_eps=found.layer_norm_eps), names

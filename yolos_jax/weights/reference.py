@@ -119,8 +119,7 @@ def config_of_reference(state: Mapping[str, np.ndarray], what: str) -> YolosConf
     )
     raise InputError(
         f"the shapes of {what} ({seen or 'no patch embedding'}; {len(shapes)} tensors) are those of none of the "
-        f"variants {', '.join(VARIANTS)}; pass --config with the model's settings (or --variant to see "
-        "which tensors differ)."
+        f"variants {', '.join(VARIANTS)}; give a --config that states the architecture."
     )
 
 

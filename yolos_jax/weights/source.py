@@ -9,9 +9,9 @@ from yolos_jax.errors import InputError, check_path, shown
 from yolos_jax.weights.backbone import prefixes
 from yolos_jax.weights.hub import download, hub_model
 from yolos_jax.weights.limits import plain
-from yolos_jax.weights.tensor_files import Tensors, read_folder, read_json_object, read_tensors
+from yolos_jax.weights.tensor_files import OF_A_FOLDER, Tensors, read_folder, read_json_object, read_tensors
+from yolos_jax.weights.vit_settings import VIT_TYPES
 
-VIT_TYPES = ("vit", "deit", "vit_mae")  # transformers' model types that a detector can start from
 _WRAPPERS = ("_orig_mod.", "module.", "model.")
 # How the names of tensors that only a detector has begin, by the kind of source.
 _DETECTOR_NAMES = {
@@ -28,8 +28,8 @@ class ForeignWeights(NamedTuple):
     state: dict[str, np.ndarray]  # float32 arrays under the source's own names
     cast: tuple[str, ...]  # this and `notes`: see `report.Report`
     notes: tuple[str, ...]
-    hf_config: dict[str, Any] | None = None  # the content of a folder's `config.json`, or of that beside YOLOS weights
-    processor: dict[str, Any] | None = None  # the content of the `preprocessor_config.json` beside YOLOS weights
+    hf_config: dict[str, Any] | None = None  # the content of the `config.json` in the folder or beside the file
+    processor: dict[str, Any] | None = None  # that of the `preprocessor_config.json` there
 
 
 def read_source(path: str | Path, shapes: bool = False) -> ForeignWeights:
@@ -39,9 +39,9 @@ def read_source(path: str | Path, shapes: bool = False) -> ForeignWeights:
     is unreadable, unsafe to read, or neither YOLOS nor a ViT.
     """
     path, name = _find(path)
-    config = processor = None
-    if path.is_dir():
-        config = read_json_object(path / "config.json")
+    folder, config, processor = path if path.is_dir() else path.parent, None, None
+    if path.is_dir() or (path.name in OF_A_FOLDER and (folder / "config.json").is_file()):
+        config = read_json_object(folder / "config.json")
         model_type = config.get("model_type", "yolos")  # timm's configs have none
         if model_type not in ("yolos", *VIT_TYPES):  # refused before its tensors are read
             others = f"(nor one of {', '.join(VIT_TYPES)}, to start from)"
@@ -51,16 +51,13 @@ def read_source(path: str | Path, shapes: bool = False) -> ForeignWeights:
     if kind == "deit" and config is not None and config.get("model_type") == "yolos":
         why = "none of its tensors is a detection head under a name known here"
         raise InputError(f"{name} has model_type 'yolos', but {why}.")
-    if kind != "huggingface":
-        return ForeignWeights(kind, name, *tensors, config)
-    folder = path if path.is_dir() else path.parent
-    if (folder / "config.json").is_file():
+    if kind == "huggingface" and (folder / "config.json").is_file():
         config = config or read_json_object(folder / "config.json")
         model_type = config.get("model_type")
         if model_type != "yolos":
             raise InputError(f"the config.json of {name} has model_type {shown(model_type)}, not 'yolos'.")
-        if (folder / "preprocessor_config.json").is_file():
-            processor = read_json_object(folder / "preprocessor_config.json")
+    if kind != "reference" and config is not None and (folder / "preprocessor_config.json").is_file():
+        processor = read_json_object(folder / "preprocessor_config.json")
     return ForeignWeights(kind, name, *tensors, config, processor)
 
 

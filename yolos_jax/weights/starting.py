@@ -18,6 +18,7 @@ from yolos_jax.weights import checkpoints
 from yolos_jax.weights.backbone import find_backbone
 from yolos_jax.weights.deit import from_deit
 from yolos_jax.weights.reference import to_timm
+from yolos_jax.weights.vit_settings import VitSettings, check_vit
 
 
 def starting_params(
@@ -82,17 +83,10 @@ def _fresh_last_layer(model: YolosConfig, seed: int) -> dict:
 
 
 def _from_classifier(params: dict, meta: Meta, model: YolosConfig, init: str, seed: int) -> dict:
-    """A detector's parameters from one of our image classifiers, which is taken like any ViT.
-
-    `InputError` for another number of heads, which changes no shape and so would go unnoticed.
-    """
+    """A detector's parameters from one of our image classifiers, which is taken like any ViT."""
     found = find_backbone(to_timm(params, meta.model), f"the checkpoint {init}, step {meta.step}")
     started, report = from_deit(found, model, seed)
-    if meta.model.heads != model.heads:
-        raise InputError(
-            f"the classifier {init} has {meta.model.heads} heads and the model wants {model.heads}; take the recipe "
-            "that belongs to it, or another classifier."
-        )
+    check_vit(VitSettings(meta.model.heads, meta.model.layer_norm_eps), model, f"the classifier {init}")
     print(report)
     return jax.tree.map(np.asarray, started)
 

@@ -13,6 +13,7 @@ from yolos_jax.weights.pickles import read_pickle
 
 WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin", ".ckpt")  # the last is PyTorch Lightning's
 INDEX = "model.safetensors.index.json"
+OF_A_FOLDER = ("model.safetensors", INDEX, "pytorch_model.bin")  # what a folder from the hub has beside config.json
 
 
 class Tensors(NamedTuple):
@@ -38,7 +39,7 @@ def read_tensors(path: Path, shapes: bool = False) -> Tensors:
 
 def read_folder(path: Path, shapes: bool = False) -> Tensors:
     """Tensors of a folder from the hub: its `model.safetensors`, that file's shards, or its `pytorch_model.bin`."""
-    for name in ("model.safetensors", INDEX, "pytorch_model.bin"):
+    for name in OF_A_FOLDER:
         if (path / name).is_file() and name == INDEX:
             return _as_float32(_read_shards(path, shapes), path, shapes)
         if (path / name).is_file():

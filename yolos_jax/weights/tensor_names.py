@@ -131,5 +131,5 @@ def check_shapes(state: Mapping[str, np.ndarray], expected: Mapping[str, tuple[i
     if troubles:
         raise InputError(
             f"the weights of {what} do not fit the model: {'; '.join(troubles)}. "
-            "Choose the --variant or --config that they were made for."
+            "Choose the --config that they were made for, or other weights."
         )

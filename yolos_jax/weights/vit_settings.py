@@ -1,0 +1,197 @@
+"""What the files beside a foreign ViT's weights say of it and no tensor shows: heads, activation, epsilon, pixels.
+
+`config.json` is transformers' (of a ViT, DeiT or MAE) or timm's, which has `pretrained_cfg`; the normalisation of
+pixels is in transformers' `preprocessor_config.json` or in timm's `config.json`. Everything that decides the function
+which the weights compute is honoured or refused.
+"""
+
+import contextlib
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from yolos_jax.errors import InputError, shown
+from yolos_jax.model.config import NetworkConfig
+from yolos_jax.weights.image_processor import MEAN, SCALE, STD, close
+
+VIT_TYPES = ("vit", "deit", "vit_mae")  # transformers' model types that a detector can start from
+# Between epsilons up to this one a norm's output differs by less than 1e-4 of it where the variance is above 0.05,
+# which a ViT's activations keep to: the same weights exist with 1e-6 (timm) and with 1e-12 (transformers).
+SMALL_EPSILON = 1e-5
+_EXACT_GELU = ("gelu", "gelu_python")  # transformers' names of the GELU by erf
+_VIT_MEAN = _VIT_STD = [0.5] * 3  # transformers' defaults for its ViTs
+# Arguments of timm's VisionTransformer that its config.json may set: the values of the network here. What else
+# changes the function (layer scale, register tokens, SwiGLU) shows in the tensors.
+_TIMM_ARGS = {
+    "act_layer": (None, "gelu"), "norm_layer": (None, "layernorm"), "block_fn": (None,), "class_token": (True,),
+    "no_embed_class": (False,), "pre_norm": (False,), "pos_embed": ("learn",),
+}  # fmt: skip
+_TIMM_MARKS = {"quickgelu": "act_layer 'quick_gelu'", "rpn": "block_fn 'ResPostBlock'"}  # in architectures' names
+_TIMM_SIZES = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12), "large": (1024, 16)}  # width and heads
+
+
+class Pixels(NamedTuple):
+    """How pixels of 0..255 become a network's input: `(pixel * scale - mean) / std`, by channel."""
+
+    scale: float
+    mean: list[float]
+    std: list[float]
+
+    def __str__(self) -> str:
+        factor = "" if close([self.scale], [SCALE]) else f" a rescale_factor of {self.scale:g},"
+        return f"pixels with{factor} a mean of {self.mean} and a deviation of {self.std}"
+
+
+class VitSettings(NamedTuple):
+    """What is said of a ViT; None where nothing is."""
+
+    heads: int | None = None
+    epsilon: float | None = None  # of LayerNorm
+    pixels: Pixels | None = None
+
+
+def read_vit(
+    config: Mapping[str, Any] | None, processor: Mapping[str, Any] | None, width: int, what: str
+) -> VitSettings:
+    """The settings of a ViT of this width, from the contents of its `config.json` and `preprocessor_config.json`.
+
+    Raises:
+      InputError: a value is unusable or asks for another function than the network here computes; it names the value.
+    """
+    if config is None:
+        return VitSettings()
+    with _usable(f"the config.json of {what}"):
+        read = _of_transformers if config.get("model_type") in VIT_TYPES else _of_timm
+        found = read(config, width)
+    if found.pixels is None and processor is not None:
+        found = found._replace(pixels=read_pixels(processor, what))
+    return found
+
+
+def read_pixels(
+    processor: Mapping[str, Any], what: str, mean: list[float] = _VIT_MEAN, std: list[float] = _VIT_STD
+) -> Pixels:
+    """The normalisation that a `preprocessor_config.json` asks for; `mean` and `std` where it does not say.
+
+    `InputError` if a value is unusable.
+    """
+    with _usable(f"the preprocessor_config.json of {what}"):
+        return _pixels_of(processor, (mean, std))
+
+
+def check_vit(found: VitSettings, model: NetworkConfig, what: str) -> None:
+    """`InputError` if a model has other heads or another epsilon than a ViT, which changes no tensor's shape."""
+    heads, epsilon, wanted = found.heads, found.epsilon, model.layer_norm_eps
+    wrong = ""
+    if heads not in (None, model.heads):
+        wrong = f"{heads} heads and the model wants {model.heads}; set model.heads to {heads}"
+    if epsilon is not None and epsilon != wanted and max(epsilon, wanted) > SMALL_EPSILON:
+        wrong = f"a LayerNorm epsilon of {epsilon:g} and the model wants {wanted:g}; set model.layer_norm_eps to it"
+    if wrong:
+        raise InputError(f"{what} has {wrong} in the recipe (--config), or take other weights.")
+
+
+def with_pixels(layer: Mapping[str, np.ndarray], pixels: Pixels | None) -> tuple[dict[str, np.ndarray], list[str]]:
+    """A patch embedding for pixels that are normalised as they are here, and a note if that changes it.
+
+    Normalisation is affine and so is the embedding: the result is the same function of the image.
+
+    Args:
+      layer: float32 `kernel` `[patch * patch * 3, D]` and `bias` `[D]` made for `pixels`.
+      pixels: None stands for what is done here.
+    """
+    if pixels is None or _as_here(pixels):
+        return dict(layer), []
+    ours = np.array(STD), np.array(MEAN)
+    scale, mean, std = pixels.scale / SCALE, np.array(pixels.mean), np.array(pixels.std)
+    gain, shift = scale * ours[0] / std, (scale * ours[1] - mean) / std
+    kernel = layer["kernel"].astype(np.float64).reshape(-1, 3, layer["bias"].size)
+    bias = layer["bias"] + (kernel.sum(0) * shift[:, None]).sum(0)
+    kernel = (kernel * gain[:, None]).reshape(layer["kernel"].shape)
+    note = (
+        f"the weights were made for {pixels}, and here they have ImageNet's; the patch embedding is converted, so "
+        "that it computes the same of an image."
+    )
+    return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}, [note]
+
+
+def _as_here(pixels: Pixels) -> bool:
+    return close([pixels.scale], [SCALE]) and close(pixels.mean, MEAN) and close(pixels.std, STD)
+
+
+@contextlib.contextmanager
+def _usable(file: str) -> Iterator[None]:
+    """Turns a `ValueError` about one of a file's values into a sentence."""
+    try:
+        yield
+    except ValueError as error:
+        remedy = "take other weights, or repair the file in a copy of the folder if that is a mistake"
+        raise InputError(f"{file} sets {error}; {remedy}.") from error
+
+
+def _of_transformers(config: Mapping[str, Any], width: int) -> VitSettings:
+    """`ValueError` for what is not done here."""
+    act = config.get("hidden_act", "gelu")
+    if act not in _EXACT_GELU:
+        raise ValueError(f"hidden_act to {shown(act)}, and the network here has 'gelu'")
+    heads = config.get("num_attention_heads", 12)
+    epsilon = config.get("layer_norm_eps", 1e-12)
+    if type(epsilon) not in (int, float) or not 0 <= epsilon < 1:
+        raise ValueError(f"layer_norm_eps to {shown(epsilon)}, which must be a number of 0 to 1")
+    return VitSettings(_heads(heads, "num_attention_heads", width), float(epsilon))
+
+
+def _pixels_of(processor: Mapping[str, Any], usual: tuple[list[float], list[float]]) -> Pixels:
+    """`ValueError` for what is not usable."""
+    for name in ("do_rescale", "do_normalize"):
+        if type(processor.get(name, True)) is not bool:
+            raise ValueError(f"{name} to {shown(processor[name])}, which must be true or false")
+    if processor.get("do_rescale", True) is False:
+        raise ValueError("do_rescale to false, which leaves open whether pixels are 0..1 or 0..255")
+    (scale,) = _channels(processor.get("rescale_factor", SCALE), "rescale_factor", 1, 0)
+    if processor.get("do_normalize", True) is False:
+        return Pixels(scale, [0.0] * 3, [1.0] * 3)
+    mean = _channels(processor.get("image_mean", usual[0]), "image_mean", 3)
+    return Pixels(scale, mean, _channels(processor.get("image_std", usual[1]), "image_std", 3, 0))
+
+
+def _of_timm(config: Mapping[str, Any], width: int) -> VitSettings:
+    """The same of timm's `config.json`, whose older form has the entries of `pretrained_cfg` at its top."""
+    args, weights = config.get("model_args") or {}, config.get("pretrained_cfg") or config
+    for name, value in (("model_args", args), ("pretrained_cfg", weights)):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{name} to {shown(value)}, which must be a JSON object")
+    for name, known in _TIMM_ARGS.items():
+        value = args.get(name, known[0])
+        if value not in known:
+            raise ValueError(f"{name} to {shown(value)}, and the network here has {known[-1]!r}")
+    words = re.split(r"[_.]", str(config.get("architecture", "")))
+    for mark in _TIMM_MARKS.keys() & set(words):
+        raise ValueError(f"architecture to one with {_TIMM_MARKS[mark]}, which the network here has not")
+    heads = args.get("num_heads")
+    if heads is None:  # some files have another width than their architecture
+        sizes = [_TIMM_SIZES[word] for word in words if word in _TIMM_SIZES]
+        heads = next((number for wide, number in sizes if wide == width), None)
+    heads = None if heads is None else _heads(heads, "num_heads", width)
+    if "mean" not in weights:
+        return VitSettings(heads)
+    mean, std = _channels(weights["mean"], "mean", 3), _channels(weights.get("std", STD), "std", 3, 0)
+    return VitSettings(heads, None, Pixels(SCALE, mean, std))
+
+
+def _heads(value: Any, name: str, width: int) -> int:
+    if type(value) is int and 1 <= value <= width and width % value == 0:
+        return value
+    raise ValueError(f"{name} to {shown(value)}, which must be a whole number that divides the width {width}")
+
+
+def _channels(value: Any, name: str, count: int, above: float = -math.inf) -> list[float]:
+    """A number for each channel; a single one holds for all."""
+    values = value if isinstance(value, list) else [value] * count
+    good = len(values) == count and all(type(one) in (int, float) for one in values)
+    if not good or not all(above < one < 1e6 and one > -1e6 for one in values):
+        raise ValueError(f"{name} to {shown(value)}, which cannot be used")
+    return [float(one) for one in values]
