@@ -1,12 +1,21 @@
 """What a program says, and its exit code, when something goes wrong."""
 
+import contextlib
 import errno
+import os
 
+import numpy as np
 import pytest
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+from tiny_weights import TINY, random_params
 
 from yolos_jax import Detector
 from yolos_jax.errors import InputError, check_empty, check_path, clear_errors, make_folder
-from yolos_jax.weights import load_weights
+from yolos_jax.inference.video import DrawnVideo
+from yolos_jax.tasks.pictures.plotting import save_figure
+from yolos_jax.weights import export_huggingface, load_weights
 
 
 @pytest.mark.parametrize(
@@ -25,8 +34,96 @@ def test_one_line_and_an_exit_code(capsys, error, code, words):
     assert stop.value.code == code and printed.err.startswith(words) and printed.err.count("\n") == 1
 
 
+@contextlib.contextmanager
+def nearly_full(most=20_000):
+    """No file may grow beyond `most` bytes: what a full disk is to a library, with other words (EFBIG)."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+
+
+def plot(folder):
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figure.subplots().imshow(NOISE)
+    save_figure(figure, folder / "a.png")
+
+
+def records(folder):
+    module = pytest.importorskip("array_record.python.array_record_module")
+    writer = module.ArrayRecordWriter(str(folder / "a"), "group_size:1")
+    writer.write(NOISE.tobytes())
+    writer.close()
+
+
+def film(folder):
+    pytest.importorskip("av")
+    drawn = DrawnVideo(folder / "a.mp4")
+    with contextlib.closing(drawn):
+        for number in range(9):
+            drawn.add(Image.fromarray(np.roll(NOISE, number * 7)), number / 10)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda folder: save_file({"a": NOISE.astype(np.float32)}, folder / "a.safetensors"),
+        lambda folder: Image.fromarray(NOISE).save(folder / "a.png"),
+        lambda folder: (folder / "a.json").write_text("x" * 10**6),
+        lambda folder: np.savez(folder / "a.npz", a=NOISE),
+        plot,
+        records,
+        film,
+    ],
+    ids=["safetensors", "Pillow", "text", "numpy", "matplotlib", "array_record", "PyAV"],
+)
+def test_what_libraries_raise_for_a_full_disk_names_the_folder(tmp_path, capfd, write):
+    with pytest.raises(SystemExit) as stop, clear_errors(), nearly_full():
+        write(make_folder(tmp_path / "out"))
+    told = capfd.readouterr().err
+    words = f"{os.strerror(errno.EFBIG)}; look at the space and the permissions there."
+    assert stop.value.code == 2 and told.count("error: ") == told.count("\n") == 1
+    assert told.startswith(f"error: {tmp_path / 'out'}") and told.endswith(f": {words}\n")
+
+
+@pytest.mark.parametrize(  # as a tmpfs of 200 kB made them say it
+    "error",
+    [
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError(
+            "write() failed: No space left on device; writing /out/a; at byte 204800; Could not submit chunk: 2"
+        ),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+)
+def test_folders_of_an_earlier_program_are_not_named(tmp_path, capsys, error):
+    make_folder(tmp_path / "earlier")
+    with pytest.raises(SystemExit), clear_errors():
+        make_folder(tmp_path / "out")
+        make_folder(tmp_path / "plots")
+        raise error
+    where = f"{tmp_path / 'out'} or {tmp_path / 'plots'}"
+    assert capsys.readouterr().err.startswith(f"error: {where}: No space left on device; look at the space")
+
+
+def test_a_folder_for_transformers_that_does_not_fit_is_named(tmp_path):
+    with (
+        pytest.raises(InputError, match=f"folder {tmp_path}/hf could not be written .*; look at the space"),
+        nearly_full(),
+    ):
+        export_huggingface(random_params(TINY), TINY, None, tmp_path / "hf")
+
+
 def test_bugs_keep_their_traceback():
-    for bug in (ValueError("bug"), OSError(errno.EBADF, "bug")):
+    for bug in (ValueError("bug"), OSError(errno.EBADF, "bug"), OSError("bug"), RuntimeError("bug of memory")):
         with pytest.raises(type(bug), match="bug"), clear_errors():
             raise bug
 

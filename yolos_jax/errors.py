@@ -12,10 +12,13 @@ from typing import Any
 NO_ROOM, WRONG_NAME = "look at the space and the permissions there", "give another path"
 # What a user can do about failures of writing.
 OUTPUT_REMEDIES = {
-    errno.ENOSPC: NO_ROOM, errno.EDQUOT: NO_ROOM, errno.EROFS: NO_ROOM, errno.EACCES: NO_ROOM, errno.EPERM: NO_ROOM,
+    errno.ENOSPC: NO_ROOM, errno.EDQUOT: NO_ROOM, errno.EFBIG: NO_ROOM,
+    errno.EROFS: NO_ROOM, errno.EACCES: NO_ROOM, errno.EPERM: NO_ROOM,
     errno.ENOTEMPTY: WRONG_NAME, errno.ENOTDIR: WRONG_NAME, errno.EISDIR: WRONG_NAME,
     errno.ENAMETOOLONG: "give a shorter path",
 }  # fmt: skip
+FULL = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
+_outputs: list[str] = []  # folders that the program writes to: a failed write seldom says where
 
 
 class InputError(Exception):
@@ -59,6 +62,7 @@ def make_folder(path: str | Path) -> Path:
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
+            _outputs.append(str(path))
             return Path(path)
     except OSError as error:
         raise InputError(f"the folder {path} cannot be written to ({error.strerror or error}).") from error
@@ -102,19 +106,33 @@ def check_empty(folder: str | Path) -> None:
         raise InputError(f"{path} exists and is not an empty folder; choose another one to write to.")
 
 
+def reason_of_writing(error: BaseException) -> int | None:
+    """The errno of a failed write that a user can repair; None of any other error.
+
+    Libraries that are not written in Python raise their own kinds for a full disk, with the system's words in them.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno if error.errno in OUTPUT_REMEDIES else None
+    text = str(error)
+    return next((number for words, number in FULL.items() if words in text), None)
+
+
 @contextlib.contextmanager
 def clear_errors() -> Iterator[None]:
-    """Around a program: an `InputError` becomes one line on stderr and exit code 2."""
+    """Around a program: an `InputError`, and a write that fails, become one line on stderr and exit code 2."""
+    _outputs.clear()
     try:
         yield
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         error.leave()
-    except OSError as error:
-        if error.errno not in OUTPUT_REMEDIES:
+    except Exception as error:
+        reason = reason_of_writing(error)
+        if reason is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror}; {OUTPUT_REMEDIES[error.errno]}.", file=sys.stderr)
+        where = getattr(error, "filename", None) or " or ".join(dict.fromkeys(_outputs))
+        where = f"{where}: " if where else ""
+        print(f"error: {where}{os.strerror(reason)}; {OUTPUT_REMEDIES[reason]}.", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

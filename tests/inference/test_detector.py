@@ -1,7 +1,12 @@
 """The Detector on images of every kind, against the model's own outputs."""
 
+import copy
 import io
+import multiprocessing
+import os
+import pickle
 import shutil
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -328,3 +333,48 @@ def overlap(a, b):
     """IoU of two boxes, xyxy."""
     inner = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
     return inner / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - inner)
+
+
+def test_a_pickled_one_detects_the_same(detector):
+    """To the bit, with what has been set after loading; nothing of the device is in the pickle."""
+    state = detector.__getstate__()
+    assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(state["_params"])) and "_detect" not in state
+    again, wanted = pickle.loads(pickle.dumps(detector)), detector(noise(), 0.0)
+    assert (again.geometry, again.batch_size, again.label_names) == (detector.geometry, 3, NAMES)
+    found = again(noise(), 0.0)
+    assert len(found) and found.names == wanted.names and found.size == wanted.size
+    for name in ("boxes", "scores", "labels"):
+        assert getattr(found, name).tobytes() == getattr(wanted, name).tobytes()
+    copied = copy.deepcopy(detector)
+    jax.tree.map(np.testing.assert_array_equal, copied.params, detector.params)
+    assert copied.params is not detector.params
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_gets_a_sentence_and_does_not_hang(detector, folder):
+    fork, pickled = multiprocessing.get_context("fork"), pickle.dumps(detector)
+    uses = {"call": lambda: detector(noise()), "pickle": lambda: pickle.dumps(detector)}
+    uses |= {"unpickled": lambda: pickle.loads(pickled)(noise()), "load": lambda: Detector.load(folder)}
+    receiving, sending = fork.Pipe(duplex=False)
+
+    def child():
+        for name, use in uses.items():
+            try:
+                sending.send((name, repr(use())))
+            except InputError as error:
+                sending.send((name, str(error)))
+        os._exit(0)
+
+    process = fork.Process(target=child)
+    with warnings.catch_warnings():  # Python and jax warn of just this
+        warnings.simplefilter("ignore")
+        process.start()
+    try:
+        for name in uses:
+            assert receiving.poll(30), f"{name} hangs"
+            said = receiving.recv()
+            assert said[0] == name and f"forked from process {os.getpid()}, which has used jax" in said[1]
+            assert "get_context('spawn')" in said[1]
+    finally:
+        process.kill()
+        process.join()

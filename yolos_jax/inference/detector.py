@@ -16,9 +16,9 @@ from yolos_jax.datasets.headers import left_out
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import ImageLike, file_bytes, one_or_many, read_rgb
 from yolos_jax.images.sequence import pack, resize, rounded_tokens, to_patches
-from yolos_jax.inference.compiled import AUTO, keep_compiled
+from yolos_jax.inference.compiled import AUTO, OFF, keep_compiled
 from yolos_jax.inference.detections import Detections
-from yolos_jax.inference.loading import check_whole, geometry_for, load_model
+from yolos_jax.inference.loading import check_whole, geometry_for, load_model, refuse_forked
 from yolos_jax.inference.suppression import check_nms, suppressed
 from yolos_jax.model.config import Compute
 from yolos_jax.model.postprocess import postprocess
@@ -51,7 +51,10 @@ def detect(
 
 
 class Detector:
-    """Detects in images of any size and kind; made by `Detector.load`."""
+    """Detects in images of any size and kind; made by `Detector.load`.
+
+    It can be pickled, for pools that spawn their processes; in a forked process it raises an `InputError`.
+    """
 
     def __init__(
         self,
@@ -74,11 +77,32 @@ class Detector:
         self.batch_size = batch_size
         self.geometry = geometry_for(meta, short_side, max_side)
         self.stretch = meta.extra.get("config", {}).get("data", {}).get("sixteen_bit") == "stretch"
+        self._kept_compiled: str | Path = OFF
+        self._place(params)
+
+    def _place(self, params: dict) -> None:
+        """Puts the parameters on the device, and chooses the program for it."""
         self._params = jax.device_put(params)
         (self._device,) = jax.tree.leaves(self._params)[0].devices()
-        compute = decided(Compute(max_side=meta.max_side), self.config, self._device)
+        compute = decided(Compute(max_side=self.geometry.model_max_side), self.config, self._device)
         graph = abstract(self.config, compute)[0]
-        self._detect = jax.jit(functools.partial(detect, graph, applied=apply_on([self._device])))
+        self._detect: Any = jax.jit(functools.partial(detect, graph, applied=apply_on([self._device])))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickling and copying: the parameters in numpy; compiled programs stay behind."""
+        refuse_forked()
+        state = {name: value for name, value in self.__dict__.items() if name not in ("_detect", "_device")}
+        return state | {"_params": jax.device_get(self._params)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _detect=None)  # a pool hangs if its worker cannot unpickle: the first call raises
+
+    def _ready(self) -> None:
+        """`InputError` in a forked process; puts what has been unpickled on the device."""
+        refuse_forked()
+        if self._detect is None:
+            keep_compiled(self._kept_compiled)
+            self._place(self._params)
 
     @property
     def names_by_id(self) -> dict[int, str]:
@@ -117,11 +141,14 @@ class Detector:
         note = keep_compiled(compilation_cache)
         if note:
             warnings.warn(note, stacklevel=2)
-        return cls(*load_model(path), short_side, max_side, batch_size, nms)
+        loaded = cls(*load_model(path), short_side, max_side, batch_size, nms)
+        loaded._kept_compiled = compilation_cache
+        return loaded
 
     @property
     def params(self) -> dict:
         """The network's parameters, nested, on the device."""
+        self._ready()
         return self._params
 
     def forward(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -141,6 +168,7 @@ class Detector:
 
     def _run(self, images: list[np.ndarray], sizes: list[tuple[int, int]]) -> Queries:
         """`Queries`, in numpy, of sized images whose original (width, height) are `sizes`; compiled once a bucket."""
+        self._ready()
         config, shape = self.config, (len(images), self.config.det_tokens)
         out = Queries(
             logits=np.zeros((*shape, config.num_classes + 1), np.float32),

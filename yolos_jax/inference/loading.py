@@ -1,6 +1,7 @@
 """Loads a trained network, from wherever its weights are."""
 
 import numbers
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,22 @@ from yolos_jax.training import checkpoint_files
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.weights import checkpoints
 
+_process: int | None = None  # the one that has loaded networks
+
+
+def refuse_forked() -> None:
+    """`InputError` in a process that was forked from one that had loaded a network.
+
+    jax's threads stay behind there, so that whatever is computed would wait for them for ever.
+    """
+    global _process
+    _process = _process or os.getpid()
+    if _process != os.getpid():
+        raise InputError(
+            f"this process was forked from process {_process}, which has used jax, and jax cannot go on in a fork; "
+            "start processes with multiprocessing.get_context('spawn') and hand them the detector, or load it there."
+        )
+
 
 def load_model(path: str | Path) -> tuple[dict, Meta]:
     """Parameters and `Meta` from one of our checkpoint folders, a Hugging Face folder, or a model on the hub.
@@ -23,6 +40,7 @@ def load_model(path: str | Path) -> tuple[dict, Meta]:
     A file of a published model's weights works too, see `weights.load_weights`. `InputError` if there is nothing
     usable, or only a ViT to start training from.
     """
+    refuse_forked()
     check_path(path)
     local = Path(path).is_file() or (Path(path) / "config.json").is_file()
     if checkpoint_files.steps(path) or not (local or weights.hub_model(path)):

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from yolos_jax.errors import InputError, check_empty
+from yolos_jax.errors import NO_ROOM, InputError, check_empty
 from yolos_jax.images.sequence import default_max_side
 from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import YolosConfig
@@ -77,5 +78,5 @@ def _write(path: Path, states: Mapping[str, dict[str, np.ndarray]], settings: di
         (path / "README.md").write_text(card, encoding="utf-8")
         for name in states:  # safetensors may leave its files readable to their owner only
             (path / name).chmod((path / "config.json").stat().st_mode)
-    except OSError as error:
-        raise InputError(f"the Hugging Face folder {path} could not be written ({error}).") from error
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"the Hugging Face folder {path} could not be written ({error}); {NO_ROOM}.") from error
