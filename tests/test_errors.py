@@ -15,6 +15,7 @@ from yolos_jax import Detector
 from yolos_jax.errors import InputError, check_empty, check_path, clear_errors, make_folder
 from yolos_jax.inference.video import DrawnVideo
 from yolos_jax.tasks.pictures.plotting import save_figure
+from yolos_jax.training.metrics import Board
 from yolos_jax.weights import export_huggingface, load_weights
 
 
@@ -64,6 +65,12 @@ def records(folder):
     writer.close()
 
 
+def curves(folder):
+    board = Board(folder, 0)
+    for step in range(1000):
+        board.add(step, {"loss": 1.0})
+
+
 def film(folder):
     pytest.importorskip("av")
     drawn = DrawnVideo(folder / "a.mp4")
@@ -81,9 +88,10 @@ def film(folder):
         lambda folder: np.savez(folder / "a.npz", a=NOISE),
         plot,
         records,
+        curves,
         film,
     ],
-    ids=["safetensors", "Pillow", "text", "numpy", "matplotlib", "array_record", "PyAV"],
+    ids=["safetensors", "Pillow", "text", "numpy", "matplotlib", "array_record", "TensorBoard", "PyAV"],
 )
 def test_what_libraries_raise_for_a_full_disk_names_the_folder(tmp_path, capfd, write):
     with pytest.raises(SystemExit) as stop, clear_errors(), nearly_full():

@@ -118,6 +118,15 @@ def reason_of_writing(error: BaseException) -> int | None:
 
 
 @contextlib.contextmanager
+def written(path: str | Path) -> Iterator[None]:
+    """Raises `InputError` for a file that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} could not be written ({error.strerror or error}); make room there.") from error
+
+
+@contextlib.contextmanager
 def clear_errors() -> Iterator[None]:
     """Around a program: an `InputError`, and a write that fails, become one line on stderr and exit code 2."""
     _outputs.clear()

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from yolos_jax.distributed.processes import Processes
-from yolos_jax.errors import InputError
+from yolos_jax.errors import written
 from yolos_jax.training.prefetch import DeviceBatch
 from yolos_jax.training.step import StepReport
 from yolos_jax.training.task import Task
@@ -31,8 +31,7 @@ class Metrics:
 
     Loss terms and the norm of the gradient are means over the steps since the last line, at most the latest 1,000.
     What an earlier run wrote for steps after `start` is dropped: they are done again. The primary process writes and
-    shows; counts are of its share, times the processes. A line that cannot be written raises `InputError` in all
-    processes, at the same step.
+    shows; counts are of its share, times the processes. All raise `InputError` for a line that cannot be written.
     """
 
     def __init__(self, folder: Path, task: Task, every: int, start: int, processes: Processes):
@@ -44,7 +43,7 @@ class Metrics:
         if writes:
             self._forget_after(start)
         self.file = self.path.open("a", encoding="utf-8")
-        self.board = board_in(folder / "tensorboard", start + 1) if writes else None
+        self.board: Any = Board(folder / "tensorboard", start + 1) if writes else None
         columns = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
         how = {"bar_format": BAR, "ncols": columns, "mininterval": 1.0, "disable": not writes}
         self.bar = tqdm(None, self._epoch(start), task.steps, initial=start, unit="step", **how)
@@ -70,18 +69,15 @@ class Metrics:
             print(f"{damaged} line(s) of {self.path} were damaged and have been dropped")
         if kept != lines:
             draft = self.path.with_suffix(".new")
-            with _reports_full_disk(draft):
+            with written(draft):
                 draft.write_bytes(b"".join(line + b"\n" for line in kept))
             draft.replace(self.path)
 
     def evaluations(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """The step, and the numbers `names`, of every evaluation that has been finished."""
         lines = [json.loads(line) for line in self.path.read_bytes().splitlines()]
-        return [
-            {"step": line["step"]} | {name: line[f"val/{name}"] for name in names}
-            for line in lines
-            if f"val/{names[0]}" in line
-        ]
+        found = [line for line in lines if f"val/{names[0]}" in line]
+        return [{"step": line["step"]} | {name: line[f"val/{name}"] for name in names} for line in found]
 
     def step(self, batch: DeviceBatch, report: StepReport, waited: float) -> None:
         """Counts one step and, every `every` steps, writes a line with its terms before the update.
@@ -139,12 +135,12 @@ class Metrics:
         """A line of `metrics.jsonl` and a point of every TensorBoard curve; `details` are for TensorBoard alone."""
         values = {f"{prefix}{name}": value for name, value in values.items()}
         epoch = (step - 1) // self.task.steps_per_epoch
-        with _reports_full_disk(self.path):
+        with written(self.path):
             self.file.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
             self.file.flush()
             if self.board is not None:
-                for name, value in {**values, **(details or {})}.items():
-                    self.board.add_scalar(name if "/" in name else f"train/{name}", value, step)
+                curves = {**values, **(details or {})}
+                self.board.add(step, {name if "/" in name else f"train/{name}": curves[name] for name in curves})
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -186,17 +182,29 @@ class Metrics:
     def __exit__(self, *_: object) -> None:
         self.ended = time.perf_counter()
         self.bar.close()  # before an error is printed, so that it gets a line of its own
-        for output in (self.file, self.board):
+        for output in filter(None, (self.file, self.board)):
             with contextlib.suppress(OSError):  # reported when it was written
-                if output is not None:
-                    output.close()
+                output.close()
 
 
-def board_in(folder: Path, start: int) -> Any:
-    """What writes for TensorBoard, from step `start` on."""
-    from tensorboardX import SummaryWriter  # brings PyTorch along where that is installed: two seconds
+class Board:
+    """TensorBoard's curves from step `start` on, without SummaryWriter's thread, which hangs once a disk is full."""
 
-    return SummaryWriter(str(folder), purge_step=start)
+    def __init__(self, folder: Path, start: int):
+        from tensorboardX import event_file_writer, proto, summary  # bring PyTorch along where it is: two seconds
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self.event, self.scalar = proto.event_pb2.Event, summary.scalar
+        self.file = event_file_writer.EventsWriter(str(folder / "events"))
+        restart = proto.event_pb2.SessionLog(status=proto.event_pb2.SessionLog.START)
+        self.file.write_event(self.event(wall_time=time.time(), step=start, session_log=restart))
+        self.close = self.file.close
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """A point of each curve."""
+        for name, value in values.items():
+            self.file.write_event(self.event(wall_time=time.time(), step=step, summary=self.scalar(name, value)))
+        self.file.flush()
 
 
 def numbers_of(line: bytes) -> dict[str, Any] | None:
@@ -206,12 +214,3 @@ def numbers_of(line: bytes) -> dict[str, Any] | None:
         return numbers if type(numbers["step"]) is int else None
     except (ValueError, KeyError, TypeError, RecursionError):  # ValueError: not JSON, or not UTF-8
         return None
-
-
-@contextlib.contextmanager
-def _reports_full_disk(path: Path) -> Iterator[None]:
-    """Raises `InputError` for a file that cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{path} could not be written ({error.strerror or error}); make room there.") from error

@@ -13,6 +13,7 @@
 | `tensorboard/` | each class's AP, AP50 and AR |
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from yolos_jax.tools.analysis.error_kinds import BACKGROUND, KINDS, ErrorCounts,
 from yolos_jax.tools.analysis.matched_images import FOREGROUND, matched_images
 from yolos_jax.tools.analysis.tables import write_csv
 from yolos_jax.tools.analysis.worst_images import draw_worst
+from yolos_jax.training.metrics import Board
 
 THRESHOLD = 0.5  # score from which a detection is shown to a user, see `Detector`
 IOUS = 0.5, 0.75  # of the precision-recall curves
@@ -142,11 +144,8 @@ def _or_none(value: float) -> float | None:
 
 def write_board(path: Path, categories: CategoryScores, step: int) -> None:
     """Each category's numbers as TensorBoard's scalars."""
-    from tensorboardX import SummaryWriter  # brings PyTorch along where that is installed: two seconds
-
-    with SummaryWriter(str(path)) as board:
-        for name, value in categories.scalars().items():
-            board.add_scalar(f"val/{name}", value, step)
+    with contextlib.closing(Board(path, step)) as board:
+        board.add(step, {f"val/{name}": value for name, value in categories.scalars().items()})
 
 
 def errors_text(errors: ErrorCounts) -> str:
