@@ -14,7 +14,9 @@ from yolos_jax.accelerators.choice import decided
 from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.yolos import abstract, apply, build
 
-MICRO = YolosConfig(width=32, depth=4, heads=2, init_pe_size=(64, 64), mid_pe_size=(64, 96), num_classes=5, det_tokens=7)
+MICRO = YolosConfig(
+    width=32, depth=4, heads=2, init_pe_size=(64, 64), mid_pe_size=(64, 96), num_classes=5, det_tokens=7
+)
 
 
 def batch():

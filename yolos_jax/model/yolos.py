@@ -96,7 +96,7 @@ class Yolos(nnx.Module):
         mid_graph, mid = nnx.split(self.mid_pos_embed)
 
         def positions(layer: Any) -> Any:
-            return nnx.merge(mid_graph, layer)(grid, patches.shape[1]).astype(x.dtype)
+            return nnx.merge(mid_graph, layer)(grid, patches.shape[1]).astype(x.dtype)  # type: ignore[misc]
 
         unrolled = self.compute.unroll == "on"
         # Those of all blocks together are a few large operations in place of many small ones.
