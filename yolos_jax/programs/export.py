@@ -11,11 +11,7 @@ import argparse
 from pathlib import Path
 
 from yolos_jax.errors import InputError, check_empty, clear_errors
-from yolos_jax.images.sequence import most_patches
-from yolos_jax.inference.loading import geometry_for, load_model
-from yolos_jax.model.config import Compute
 from yolos_jax.programs.command_line import Parser
-from yolos_jax.tools.exporting import onnx, stablehlo
 
 
 def parse() -> argparse.Namespace:
@@ -36,7 +32,8 @@ def batch_of(text: str) -> int | None:
     """The number of images that --batch-size names; None for any."""
     if text == "polymorphic":
         return None
-    most = stablehlo.MOST_IMAGES
+    from yolos_jax.tools.exporting.stablehlo import MOST_IMAGES as most
+
     if not text.isdecimal() or len(text) > len(str(most)) or not 1 <= int(text) <= most:
         raise InputError(f"--batch-size is {text!r:.40}; it must be a number of 1..{most}, or polymorphic.")
     return int(text)
@@ -44,6 +41,11 @@ def batch_of(text: str) -> int | None:
 
 def export(args: argparse.Namespace) -> None:
     """Exports, and says what was written."""
+    from yolos_jax.images.sequence import most_patches
+    from yolos_jax.inference.loading import geometry_for, load_model
+    from yolos_jax.model.config import Compute
+    from yolos_jax.tools.exporting import onnx, stablehlo
+
     batch = batch_of(args.batch_size)
     platforms = [name.strip() for name in args.platforms.split(",")]
     if any(side is not None and side < 1 for side in (args.short_side, args.max_side)):
