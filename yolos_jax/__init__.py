@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from yolos_jax.tasks.classification.task import pretrain
     from yolos_jax.tasks.detection import evaluate, train
 
-__version__ = "0.1.0"
+    __version__: str
+
 __all__ = [
     "VARIANTS", "Detections", "Detector", "InputError", "UnreadableImage", "Yolos", "YolosConfig", "evaluate", "load",
     "pretrain", "train",
@@ -34,10 +35,22 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _MODULES:
         raise AttributeError(f"module 'yolos_jax' has no attribute {name!r}")
     return getattr(importlib.import_module(f"yolos_jax.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})
+
+
+def _version() -> str:
+    """The version of the installed package; of a checkout that is not installed, `0+unknown`."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("yolos-jax")
+    except metadata.PackageNotFoundError:
+        return "0+unknown"

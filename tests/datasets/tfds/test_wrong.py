@@ -254,3 +254,14 @@ def test_check_data_looks_at_records(own):
     shard.unlink()
     done = check()
     assert done.returncode == 2 and "is missing" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_package_of_the_extra_is_missing(made, tmp_path, monkeypatch, call):
+    """To read, and to write, such a data set: what to install; nothing is written then."""
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)  # importing it fails
+    with pytest.raises(InputError, match=r"pip install 'yolos-jax\[tfds\]'"):
+        tfds_split(made[1], "train")
+    monkeypatch.delitem(sys.modules, "yolos_jax.datasets.tfds.build")
+    refused = call("convert_data", made[0], "--to", "tfds", "--out", tmp_path / "out")
+    assert refused.returncode == 2 and "pip install 'yolos-jax[tfds]'" in refused.stderr
+    assert not (tmp_path / "out").exists()

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
 from yolos_jax.datasets.tfds.index import index_of
 from yolos_jax.datasets.tfds.parts import CheckedSplit, one_list, read_parts
-from yolos_jax.datasets.tfds.records import FORMAT, Records
+from yolos_jax.datasets.tfds.records import FORMAT, Records, load_tfds
 from yolos_jax.errors import InputError, make_folder
+
+tfds = load_tfds()
 
 NAME = "coco"
 CONFIG = "2017"
@@ -123,6 +123,8 @@ def _write_shards(
     template: Any, part: CheckedSplit, names: dict[int, str], features: Any
 ) -> tuple[list[int], int, int]:
     """(records of every shard, bytes of all records, clipped boxes)."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
     count = shards_of(part.size, len(part.images))
     ends = [round(len(part.images) * (shard + 1) / count) for shard in range(count)]
     starts = [0, *ends[:-1]]

@@ -107,8 +107,7 @@ class Records:
     @functools.cached_property
     def _open(self) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """A split's bytes, and how records, and images alone, are decoded; opened by every process for itself."""
-        import tensorflow_datasets as tfds
-
+        tfds = load_tfds()
         builder, raw = _builder(self.directory), tfds.decode.DeserializeMethod.RAW_BYTES
         data, features = builder.as_data_source(split=self.split, deserialize_method=raw), builder.info.features
         parts = {"image": ["image"], "labelled": [name for name in ("image", "label") if name in features]}
@@ -187,10 +186,18 @@ def category_ids_of(records: Records) -> tuple[list[int], list[str]]:
     return labels, [f"{records.directory} {note}"]
 
 
+def load_tfds() -> Any:
+    """The package `tensorflow_datasets`; `InputError` that names the extra to install, where it is missing."""
+    try:
+        import tensorflow_datasets
+    except ImportError as error:
+        raise InputError("TFDS data sets need tensorflow-datasets; pip install 'yolos-jax[tfds]'.") from error
+    return tensorflow_datasets
+
+
 def _builder(directory: Path) -> Any:
     """TFDS's reader of a prepared data set, set to read array_record."""
-    import tensorflow_datasets as tfds
-
+    tfds = load_tfds()
     try:
         builder = tfds.builder_from_directory(str(directory))
         formats = [stored.value for stored in (builder.info.file_format, *builder.info.alternative_file_formats)]
