@@ -10,7 +10,7 @@ export NPROC := 32
 # Packages are installed without compiled modules. What is imported is compiled once, wherever the variable forbids it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test tests test-parity page test-page test-gpu gpu-memory lint clean
+.PHONY: demo test tests test-parity page test-page test-package test-gpu gpu-memory lint clean
 
 $(VENV)/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, set PYTHON=")'
@@ -72,6 +72,26 @@ test-page: $(PAGE)/ready
 	|| { echo "the page's test needs chromium: install it, or set CHROMIUM to a browser of its kind"; exit 1; }
 	$(PAGE)/bin/python -m pytest tests/tools/page
 
+# The source distribution, the wheel made of it, and the wheel in an environment without an index on top of .venv.
+PACKAGE := .venv-package
+$(PACKAGE)/ready: $(VENV)/ready
+	$(RUN) -m venv $(PACKAGE)
+	$(PACKAGE)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+	build==1.6.1 setuptools==84.2.1 setuptools-scm==10.3.4 twine==7.0.0
+	touch $@
+
+test-package: $(PACKAGE)/ready
+	rm -rf dist $(PACKAGE)/fresh
+	$(PACKAGE)/bin/python -m build --no-isolation --outdir dist . > /dev/null
+	rm -rf yolos_jax.egg-info
+	$(PACKAGE)/bin/python -m twine check --strict dist/*
+	$(RUN) -m venv --without-pip $(PACKAGE)/fresh
+	$(RUN) -c 'import site; print(site.getsitepackages()[0])' > $(PACKAGE)/below.pth
+	mv $(PACKAGE)/below.pth $$($(PACKAGE)/fresh/bin/python -c 'import site; print(site.getsitepackages()[0])')/below.pth
+	$(RUN) -m pip --python $(PACKAGE)/fresh/bin/python install --quiet --disable-pip-version-check --no-index --no-deps dist/*.whl
+	cd $(PACKAGE)/fresh && bin/yolos-train --list && bin/yolos-train --config digits --help > /dev/null
+	cd $(PACKAGE)/fresh && bin/python -c 'import yolos_jax; print(yolos_jax.__version__, yolos_jax.Detector)'
+
 # jax's CUDA packages (5 GB). gpu-memory compiles for a GPU that need not be there; TARGET describes it.
 .venv-gpu/ready: requirements.txt
 	$(PYTHON) -m venv .venv-gpu
@@ -93,4 +113,4 @@ lint: $(VENV)/ready
 	$(RUN) -m mypy
 
 clean:
-	rm -rf $(VENV) .venv-gpu $(PAGE) $(DEMO)
+	rm -rf $(VENV) .venv-gpu $(PAGE) $(PACKAGE) $(DEMO) dist
