@@ -10,7 +10,7 @@ export NPROC := 32
 # Packages are installed without compiled modules. What is imported is compiled once, wherever the variable forbids it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test tests test-parity page test-page test-package test-gpu gpu-memory lint clean
+.PHONY: demo test tests test-parity page test-page test-package docs test-gpu gpu-memory lint clean
 
 $(VENV)/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, set PYTHON=")'
@@ -92,6 +92,17 @@ test-package: $(PACKAGE)/ready
 	cd $(PACKAGE)/fresh && bin/yolos-train --list && bin/yolos-train --config digits --help > /dev/null
 	cd $(PACKAGE)/fresh && bin/python -c 'import yolos_jax; print(yolos_jax.__version__, yolos_jax.Detector)'
 
+# The documentation with its reference, in site/. It reads the package without importing it, so that this is all it needs.
+DOCS := .venv-docs
+$(DOCS)/ready: requirements-docs.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-docs.txt
+	touch $@
+
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(DOCS)/ready
+	$(DOCS)/bin/mkdocs build --strict
+
 # jax's CUDA packages (5 GB). gpu-memory compiles for a GPU that need not be there; TARGET describes it.
 .venv-gpu/ready: requirements.txt
 	$(PYTHON) -m venv .venv-gpu
@@ -113,4 +124,4 @@ lint: $(VENV)/ready
 	$(RUN) -m mypy
 
 clean:
-	rm -rf $(VENV) .venv-gpu $(PAGE) $(PACKAGE) $(DEMO) dist
+	rm -rf $(VENV) .venv-gpu $(PAGE) $(PACKAGE) $(DOCS) $(DEMO) dist site .cache

@@ -32,7 +32,7 @@ class Setting:
 
 
 def setting(default: Any, meaning: str, **declared: Any) -> Any:
-    """A field of a dataclass that is a setting; `declared` are the fields of `Setting`."""
+    """A field of a dataclass that is a setting: `default`, `meaning`, and what else is `declared` of a `Setting`."""
     return dataclasses.field(default=default, metadata={KEY: Setting(meaning, **declared)})
 
 

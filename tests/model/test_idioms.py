@@ -1,6 +1,7 @@
 """The network as a plain `flax.nnx` module: built, run, differentiated, trained, compiled, split and printed."""
 
 import gc
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from reference_pack import ROOT
 
 from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import pack
@@ -36,24 +38,35 @@ def assert_equal(a, b):
 
 
 def test_ten_lines(capsys):
-    """As the README shows it, but for the size of the model and the compiled update, of hundreds of operations."""
-    VARIANTS = {"ti": MICRO}
-    model = Yolos(VARIANTS["ti"], rngs=nnx.Rngs(0))
-    image = np.zeros((64, 96, 3), np.uint8)  # whole patches of 16 pixels on both sides
-    patches, grid = pack([image], tokens=24, batch_size=1)
-    out = model(patches, grid)  # out.logits [1, Q, K + 1], out.boxes [1, Q, 4]
+    """As the docs show it, but for the size of the model: compiled, and it prints a line for each part."""
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "api" / "network.md").read_text(), re.DOTALL).group(1)
+    assert len([line for line in code.splitlines() if line.strip()]) == 10
+    assert 'VARIANTS["s"]' in code
+    shown = {"MICRO": MICRO}
+    exec(code.replace('VARIANTS["s"]', "MICRO"), shown)
+    out, gradients = shown["out"], nnx.to_pure_dict(shown["gradients"])
+    assert out.logits.shape == (2, 5, 8) and out.boxes.shape == (2, 5, 4)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
+    lines = capsys.readouterr().out.splitlines()
+    counts = {line.split()[0]: int(line.split()[1].replace(",", "")) for line in lines}
+    assert counts == {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in gradients.items()}
+    assert len(lines) == 10
+
+
+def test_it_is_trained_and_printed_as_flax_has_it(capsys):
+    """With `nnx.Optimizer`, whose update is compiled since it has hundreds of operations."""
+    model = Yolos(MICRO, rngs=nnx.Rngs(0))
+    patches, grid = batch()
 
     def loss_fn(model):
         return optax.softmax_cross_entropy(model(patches, grid).logits, jax.nn.one_hot([[1] * 5], 8)).mean()
 
     optimizer = nnx.Optimizer(model, optax.adamw(1e-3), wrt=nnx.Param)
-    loss, grads = nnx.value_and_grad(loss_fn)(model)
+    value_and_grad = nnx.jit(nnx.value_and_grad(loss_fn))
+    loss, grads = value_and_grad(model)
     nnx.jit(lambda optimizer, model, grads: optimizer.update(model, grads))(optimizer, model, grads)
     print(model)
-
-    assert out.logits.shape == (1, 5, 8) and out.boxes.shape == (1, 5, 4)
-    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
-    assert loss_fn(model) < loss
+    assert value_and_grad(model)[0] < loss
     assert "Yolos( # Param: " in capsys.readouterr().out
 
 

@@ -223,10 +223,18 @@ def require(config: Recipe, task: str) -> None:
 
 
 def detection_recipe(name: str = "ti", from_init: bool = False) -> ConfigDict:
-    """The settings for a named variant of the model, as the reference trains it.
+    """The settings for a variant of the model, as the reference trains it.
 
-    With `from_init`, the architecture is left to the weights of `init`, which must be given; what a recipe then states
-    of it must be theirs. The variant is built where `init` is random.
+    Args:
+      name: of the variant, a key of `VARIANTS`.
+      from_init: leave the architecture to the weights of `init`, which must then be given; what the recipe states of
+        it must be theirs. The variant is built where `init` is random.
+
+    Returns:
+      A recipe for `yolos_jax.train`, to change and to pass on.
+
+    Raises:
+      InputError: there is no such variant.
     """
     config = _recipe(DETECTION, part(variant(name), ArchitectureSettings))
     if from_init:
@@ -237,7 +245,7 @@ def detection_recipe(name: str = "ti", from_init: bool = False) -> ConfigDict:
 
 
 def pretraining_recipe(name: str = "ti") -> ConfigDict:
-    """The settings for pre-training the classifier that a named variant starts from, as DeiT's recipe does."""
+    """The settings for pre-training the classifier that the variant `name` starts from, as DeiT's recipe does."""
     model = part(classifier_variant(name), ClassifierSettings)
     return _recipe(CLASSIFICATION, dataclasses.replace(model, num_classes=0))
 

@@ -105,7 +105,7 @@ class LoadStep:
 
 
 def load_batches(work: LoadStep, start: int, stop: int, workers: int = 0, ahead: int = 2) -> Generator[Loaded]:
-    """Runs the steps `start..stop - 1` of a plan in order, ahead of time.
+    """Runs the steps `start..stop - 1` of `work` in order, ahead of time.
 
     Args:
       workers: processes; 0 for threads of this one. Changes no result.

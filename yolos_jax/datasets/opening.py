@@ -37,6 +37,7 @@ def open_split(
     """The data set for "train" or "val", in whichever layout `data.root` is.
 
     Args:
+      which: "train" or "val".
       data: the settings of `SplitSettings`, `AmountSettings` and `AnnotationSettings`.
       num_classes: of a model; 0 derives it from the categories.
       settled: what a model or the other split has settled.

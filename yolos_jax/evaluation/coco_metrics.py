@@ -27,7 +27,13 @@ NAMES = tuple(MEANING)  # in pycocotools' order
 
 
 def to_results(image_id: int, scores: np.ndarray, labels: np.ndarray, boxes: np.ndarray) -> list[dict[str, Any]]:
-    """Entries of a COCO results file for one image; boxes `[n, 4]` absolute xyxy -> xywh."""
+    """Entries of a COCO results file for the image `image_id`.
+
+    Args:
+      scores: float `[n]`, 0..1.
+      labels: int `[n]`, category ids.
+      boxes: float `[n, 4]`, absolute xyxy in pixels; COCO's files have xywh.
+    """
     xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
     return [
         {"image_id": int(image_id), "category_id": int(label), "bbox": [float(v) for v in box], "score": float(score)}

@@ -60,7 +60,7 @@ def resized_sizes(sizes: np.ndarray, short_side: int | np.ndarray, max_side: int
 
 
 def resized_size(width: int, height: int, short_side: int, max_side: int | None, patch: int = 16) -> tuple[int, int]:
-    """`resized_sizes` of a single image."""
+    """`resized_sizes` of a single image: (width, height) in pixels."""
     width, height = resized_sizes(np.array([[width, height]]), short_side, max_side, patch)[0]
     return int(width), int(height)
 
@@ -117,7 +117,7 @@ def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """`resized` as uint8 `[height, width, 3]`."""
+    """`resized` to `size`, (width, height) in pixels, as uint8 `[height, width, 3]`."""
     return np.asarray(resized(image, size))
 
 

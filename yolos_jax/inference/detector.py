@@ -160,6 +160,9 @@ class Detector:
 
         Returns:
           float32 `[n, Q, K + 1]` logits and `[n, Q, 4]` cxcywh boxes in 0..1. An image's do not depend on the others.
+
+        Raises:
+          InputError: a side is no multiple of the patch size, or longer than the model takes.
         """
         images = [np.asarray(image) for image in images]
         images = [image if image.dtype == np.uint8 else image.astype(np.float32) for image in images]

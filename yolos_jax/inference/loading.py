@@ -37,8 +37,14 @@ def refuse_forked() -> None:
 def load_model(path: str | Path) -> tuple[dict, Meta]:
     """Parameters and `Meta` from one of our checkpoint folders, a Hugging Face folder, or a model on the hub.
 
-    A file of a published model's weights works too, see `weights.load_weights`. `InputError` if there is nothing
-    usable, or only a ViT to start training from.
+    Args:
+      path: the folder, a file of a published model's weights, or the hub's `org/name` (`org/name@revision`).
+
+    Returns:
+      Nested dicts of float32 numpy arrays, and what is known about them.
+
+    Raises:
+      InputError: nothing usable is there, or only a ViT to start training from.
     """
     refuse_forked()
     check_path(path)
@@ -59,10 +65,16 @@ def check_there(path: str | Path) -> None:
 
 
 def load(path: str | Path) -> Yolos:
-    """The network with its weights, a flax NNX module; `path` and errors as for `load_model`.
+    """The network with its weights, a flax NNX module on jax's default device.
 
     The module takes patches and grids, which `yolos_jax.images.sequence` makes of images; `Detector` takes images
     themselves.
+
+    Args:
+      path: a checkpoint folder, a Hugging Face folder, or the hub's `org/name` (`org/name@revision`).
+
+    Raises:
+      InputError: nothing usable is there, or only a ViT to start training from.
     """
     params, meta = load_model(path)
     return nnx.merge(abstract(meta.model, Compute(max_side=meta.max_side))[0], nnx.State(jax.device_put(params)))

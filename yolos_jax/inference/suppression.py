@@ -17,7 +17,7 @@ def check_nms(value: Any) -> None:
 def suppressed(scores: np.ndarray, labels: np.ndarray, boxes: np.ndarray, nms: float | None) -> np.ndarray:
     """Greedy non-maximum suppression in each class: indices of the detections that stay, best first; without it, all.
 
-    One goes if it overlaps a better one of its class that stays by an IoU above `nms`; boxes are `[n, 4]` xyxy.
+    One goes if its IoU with a better one that stays is above `nms`. `scores`, `labels`: `[n]`; `boxes`: `[n, 4]` xyxy.
     """
     order = np.argsort(-scores, kind="stable")
     boxes, labels = boxes[order].astype(np.float64), labels[order]

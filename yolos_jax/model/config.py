@@ -118,7 +118,7 @@ class YolosConfig(ArchitectureSettings, NetworkConfig):
         return size and (size[0] // self.patch_size, size[1] // self.patch_size)
 
     def differences(self, other: "YolosConfig") -> list[str]:
-        """Sentences such as "width 192 against 384" for settings that make it another model.
+        """Phrases such as "width 192 against 384" for settings that make `other` another model.
 
         Position sizes count as whole patches. The LayerNorm epsilon is left out: the same weights exist with the
         reference's and Hugging Face's.

@@ -159,7 +159,7 @@ def abstract(config: YolosConfig, compute: Compute = Compute()) -> tuple[Any, di
 
 
 def apply(graph: Any, params: dict, *args: Any, **kwargs: Any) -> Outputs:
-    """Calls the model as a pure function of its parameters (see `Yolos.__call__`)."""
+    """Calls the model as a pure function of its parameters; `args` and `kwargs` are those of `Yolos.__call__`."""
     with jax.numpy_rank_promotion("allow"):  # biases meet whole batches, whatever a user's process forbids
         return nnx.merge(graph, nnx.State(params))(*args, **kwargs)
 

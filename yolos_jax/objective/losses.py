@@ -94,7 +94,7 @@ def matched_loss(
     divisors: Divisors | None = None,
     weights: LossWeights = WEIGHTS,
 ) -> LossTerms:
-    """`set_loss` for a matching that is already known: `query` int32 `[B, M]`, -1 for none."""
+    """`set_loss`, with its `images_per_replica` and `divisors`, of a known matching: `query` int32 `[B, M]`, or -1."""
     batch, queries, classes = logits.shape
     matched = query >= 0
     wanted = jnp.full((batch, queries + 1), classes - 1, jnp.int32)

@@ -65,9 +65,17 @@ def train(
     It turns on jax's compilation cache, see `compiled.keep_compiled` and `eval.compilation_cache`.
 
     Args:
-      config: a recipe; docs/settings.md lists its settings.
-      workdir, devices: see `training.loop.train_task`, also for the errors raised.
+      config: a recipe, such as `detection_recipe` or `get_config` of a recipe's file gives.
+      workdir: folder for checkpoints, metrics and figures; made where it is missing.
       accept_differences: go on even if the recipe or the annotations have changed.
+      devices: all by default; a run may go on with others than it began with.
+
+    Returns:
+      How the run ended.
+
+    Raises:
+      InputError: recipe, data, weights and devices do not fit together, the workdir's run is another one, an image
+        cannot be read, the disk is full, a data worker died, or numbers are no longer finite.
     """
     config = settle(config, workdir)
     recipe.keep_programs(config)
@@ -216,8 +224,14 @@ def evaluate(config: Recipe, checkpoint: str | Path, nms: float | None = None) -
     """COCO's 12 numbers of a checkpoint on a recipe's validation split, and its detections.
 
     It turns on jax's compilation cache, see `compiled.keep_compiled` and `eval.compilation_cache`.
-    The checkpoint is a folder of ours, a Hugging Face folder, or a model on the hub. `InputError` says what is wrong
-    with the input, or that the checkpoint's model is not the recipe's. For `nms` see `postprocess.suppressed`.
+
+    Args:
+      config: a recipe; its validation split is what is scored.
+      checkpoint: a checkpoint folder, a Hugging Face folder, or a model on the hub.
+      nms: a detection that overlaps a better one of its class by an IoU above this, 0..1, is left out; None: none is.
+
+    Raises:
+      InputError: there is no such checkpoint or data, its model is not the recipe's, or an image cannot be read.
     """
     recipe.keep_programs(config)
     params, _, evaluator = evaluator_for(config, checkpoint, nms)

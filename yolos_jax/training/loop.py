@@ -18,7 +18,7 @@ def train_task(
     The workdir gets checkpoints (the latest, the best in `best/`), `metrics.jsonl`, `tensorboard/` and `curves.png`.
 
     Args:
-      make_task: makes what is trained, for the devices that batches are split over.
+      make_task, options: what makes the task, for the devices that batches are split over; how the run is done.
       devices: all by default; a run may go on with others than it began with.
 
     Raises:

@@ -96,7 +96,7 @@ def clip_like_torch(max_norm: float) -> optax.GradientTransformation:
 def make_optimizer(
     name: str, schedule: optax.Schedule, weight_decay: float, clip_norm: float, rates: Rates | None = None
 ) -> optax.GradientTransformation:
-    """Clipping (0 for none), then the optimizer of optax with this name and the decoupled decay of `decay_mask`.
+    """Clipping to `clip_norm` (0: none), then optax's optimizer of this name, `weight_decay` as `decay_mask` says.
 
     "adamw" is the reference's (0.9, 0.999, 1e-8); the setting `optimizer.name` lists the others. For `rates` see
     `rates.with_rates`; frozen parameters do not count in the norm that is clipped.

@@ -53,7 +53,7 @@ def make_gradient(
 ) -> Callable:
     """(params, batch) -> (gradients, `LossReport`), the batch taken in `parts` one after the other.
 
-    Losses are divided by what the whole batch holds (`divisors` of it), so the parts' gradients add up to what the
+    The `loss` is divided by what the whole batch holds (`divisors` of it), so the parts' gradients add up to what the
     batch in one piece gives, within rounding. `hold` stops the gradients of what is frozen; these are zero.
     """
 
@@ -135,6 +135,6 @@ def all_finite(params: dict) -> jax.Array:
 
 
 def fresh_state(params: dict, optimizer: optax.GradientTransformation, ema: bool = False) -> TrainState:
-    """Step 0, not yet on all devices; the moving average starts at the parameters."""
+    """Step 0, not yet on all devices; with `ema`, a moving average that starts at the parameters."""
     average = jax.tree.map(jnp.array, params) if ema else None
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average)

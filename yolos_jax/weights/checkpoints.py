@@ -27,7 +27,10 @@ def check_no_weights(directory: str | Path) -> None:
 
 
 def save(directory: str | Path, step: int, params: dict, meta: Meta) -> None:
-    """Writes one checkpoint and waits until it is complete; refuses a folder that holds weights already."""
+    """Writes one checkpoint, of the training step `step`, and waits until it is complete.
+
+    `InputError` if the folder holds weights already or cannot be written.
+    """
     check_no_weights(directory)
     path = make_folder(directory).absolute()
     with checkpoint_files.unwritable(path, step), checkpoint_files.manager_of(path) as manager:
@@ -46,6 +49,7 @@ def load_detector(directory: str | Path) -> tuple[dict, Meta[YolosConfig]]:
     """The newest checkpoint of a detector's folder: (parameters as numpy arrays, its `Meta`).
 
     If the run kept a moving average of its parameters, that is what is loaded: it is what the run evaluated.
+    `InputError` if there is no checkpoint, if it is damaged, or if it is a classifier's.
     """
     params, meta = load_any(directory)
     if isinstance(meta.model, ClassifierConfig):

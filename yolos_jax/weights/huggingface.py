@@ -16,7 +16,15 @@ _PUBLISHED_MID = "vit.encoder.mid_position_embeddings"
 
 
 def from_huggingface(state: Mapping[str, np.ndarray], config: YolosConfig, what: str = "the state dict") -> dict:
-    """Our parameters from Hugging Face's tensors (names of any transformers version); see `from_reference`."""
+    """Our parameters from Hugging Face's tensors, named as any version of transformers does.
+
+    Args:
+      state: float32 arrays by name, of `YolosForObjectDetection`.
+      what: what errors call it.
+
+    Raises:
+      InputError: tensors are missing, unknown, of another shape than the config's, or not finite.
+    """
     if _MID not in state:
         state = {_MID if name == _PUBLISHED_MID else name: array for name, array in state.items()}
     tensor_names.check_shapes(state, tensor_names.huggingface_shapes(config), what)

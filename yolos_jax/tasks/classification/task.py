@@ -46,7 +46,17 @@ def pretrain(
 ) -> Outcome:
     """Trains an image classifier as a recipe says, going on from the workdir's newest checkpoint if it has one.
 
-    Arguments and errors are those of `tasks.detection.train`.
+    Args:
+      config: a recipe, such as `pretraining_recipe` gives.
+      workdir: folder for checkpoints and metrics; made where it is missing.
+      accept_differences: go on even if the recipe or the images have changed.
+      devices: all by default.
+
+    Returns:
+      How the run ended.
+
+    Raises:
+      InputError: as from `yolos_jax.train`.
     """
     config = prepare(config, PretrainingConfig)
     keep_programs(config)

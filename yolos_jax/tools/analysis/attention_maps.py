@@ -71,7 +71,8 @@ class Seen:
 def det_attention(detector: Detector, image: ImageLike, layer: int = -1) -> np.ndarray:
     """Attention of every DET token to an image's patches in one block, float32 `[heads, Q, h, w]`.
 
-    A token's numbers are probabilities; the rest up to 1 went to the CLS and DET tokens. See `look_at`.
+    A token's numbers are probabilities; the rest up to 1 went to the CLS and DET tokens. `detector`, `image` and errors
+    are those of `look_at`; `layer` is the block, counted from 0, or negative from the last.
     """
     return look_at(detector, image, (layer,)).maps()
 
@@ -80,6 +81,7 @@ def look_at(detector: Detector, image: ImageLike, layers: tuple[int, ...] = (-1,
     """Detects in an image and returns what every DET token looked at. Compiled once for images of similar size.
 
     Args:
+      detector: the detector, whose network and sizes are used.
       image: one of any kind that a `Detector` takes.
       layers: blocks whose attention is wanted, counted from 0, or negative from the last; none is allowed.
       rollout: also attention rollout over all blocks (arXiv 2005.00928): heads averaged, half of each block's

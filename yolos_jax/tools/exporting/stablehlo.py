@@ -80,6 +80,9 @@ def to_stablehlo(
     Returns:
       `call(parameters, patches, grid, size)` -> dict by the names of `OUTPUTS`. `parameters` is a flat dict,
       "blocks.attn.qkv.kernel" and so on.
+
+    Raises:
+      InputError: the number of patches or images is out of range, or there is no such platform.
     """
     most = compute.max_side**2
     if not 1 <= patches <= most:
@@ -119,8 +122,18 @@ def write_folder(
 ) -> dict[str, Any]:
     """Writes a folder that needs none of our code: programs, parameters, run_detector.py and, at last, export.json.
 
-    The folder is new or empty; `params` and `meta` are the checkpoint's; `programs` are for different numbers of
-    patches. Returns what is in export.json.
+    Args:
+      folder: new or empty.
+      params, meta: those of the checkpoint.
+      geometry: how images are resized.
+      programs: as `to_stablehlo` makes them, for different numbers of patches.
+      onnx: the program for ONNX, if there is one.
+
+    Returns:
+      What is in export.json.
+
+    Raises:
+      InputError: the folder is in use, or cannot be written.
     """
     facts = _describe(meta, geometry, programs)
     contents = {entry["file"]: program.serialize() for program, entry in zip(programs, facts["programs"])}

@@ -1,0 +1,74 @@
+"""For the reference: what the source says of a field in a comment, or in `setting(...)`, becomes its documentation.
+
+mkdocs.yml names this file; the package does not use it.
+"""
+
+import ast
+import io
+import re
+import tokenize
+from typing import Any
+
+import griffe
+
+SEVERAL = re.compile(r"^( +)(\w+(?:, \w+)+): (.*(?:\n\1 +\S.*)*)", re.MULTILINE)
+
+
+class Fields(griffe.Extension):
+    """Documents the fields of classes, and gives each of several arguments with one description its own."""
+
+    def on_function_instance(self, *, func: griffe.Function, **_: Any) -> None:
+        _split_arguments(func.docstring)
+
+    def on_class_instance(self, *, cls: griffe.Class, **_: Any) -> None:
+        _split_arguments(cls.docstring)
+
+    def on_attribute_instance(self, *, node: Any, attr: griffe.Attribute, **_: Any) -> None:
+        if attr.docstring is not None or not isinstance(attr.parent, griffe.Class) or attr.lineno is None:
+            return
+        text = _meaning(node) if isinstance(node, ast.AST) else ""
+        text = text or _comment(attr)
+        if text:
+            attr.docstring = griffe.Docstring(text, lineno=attr.lineno, parent=attr)
+
+
+def _split_arguments(docstring: griffe.Docstring | None) -> None:
+    if docstring is not None:
+        head, args, rest = docstring.value.partition("Args:\n")
+        docstring.value = head + args + SEVERAL.sub(_one_each, rest)
+
+
+def _one_each(found: re.Match) -> str:
+    """`a, b: text` as a line for `a` and one for `b`."""
+    indent, names, text = found.groups()
+    return "\n".join(f"{indent}{name}: {text}" for name in names.split(", "))
+
+
+def _meaning(node: ast.AST) -> str:
+    """The phrase of a field that is declared with `setting(default, meaning)`."""
+    call = getattr(node, "value", None)
+    is_setting = isinstance(call, ast.Call) and getattr(call.func, "id", "") == "setting" and len(call.args) == 2
+    return str(ast.literal_eval(call.args[1])) if is_setting else ""
+
+
+def _comment(attr: griffe.Attribute) -> str:
+    """The comment at the end of a field's line, or else those right above it."""
+    lines = attr.lines_collection[attr.filepath]
+    assert attr.lineno is not None and attr.endlineno is not None
+    found = _comments("\n".join(lines[attr.lineno - 1 : attr.endlineno]))
+    above = attr.lineno - 2
+    while not found and above >= 0 and lines[above].strip().startswith("#"):
+        first = above
+        while lines[first - 1].strip().startswith("#"):
+            first -= 1
+        found = [line.strip() for line in lines[first : above + 1]]
+    parts = [part.strip() for line in found for part in line.split("#")]
+    return " ".join(part for part in parts if part and not part.startswith(("type:", "noqa")))
+
+
+def _comments(source: str) -> list[str]:
+    try:
+        tokens = [*tokenize.generate_tokens(io.StringIO(source).readline)]
+    except (tokenize.TokenError, IndentationError):
+        return []
+    return [token.string for token in tokens if token.type == tokenize.COMMENT]
