@@ -1,7 +1,7 @@
 r"""DeiT-B, which YOLOS-B starts from: 86.6 M parameters, 224 pixels. Published by DeiT: top-1 81.8 on ImageNet-1k.
 
-python pretrain.py --config configs/deit_b.py --workdir runs/deit_b --config.data.root=data/imagenet
-python train.py --config configs/yolos_b.py --workdir runs/b --config.data.root=data/coco --config.init=runs/deit_b
+yolos-pretrain --config deit_b --workdir runs/deit_b --config.data.root=data/imagenet
+yolos-train --config yolos_b --workdir runs/b --config.data.root=data/coco --config.init=runs/deit_b
 
 Otherwise as `deit_s`. The published YOLOS-B starts from a distilled DeiT at 384 pixels, which has had a teacher.
 """

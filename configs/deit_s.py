@@ -1,7 +1,7 @@
 r"""DeiT-S, which YOLOS-S starts from: 22.1 M parameters, 224 pixels. Published by DeiT: top-1 79.8 on ImageNet-1k.
 
-python pretrain.py --config configs/deit_s.py --workdir runs/deit_s --config.data.root=data/imagenet
-python train.py --config configs/yolos_s.py --workdir runs/s --config.data.root=data/coco --config.init=runs/deit_s
+yolos-pretrain --config deit_s --workdir runs/deit_s --config.data.root=data/imagenet
+yolos-train --config yolos_s --workdir runs/s --config.data.root=data/coco --config.init=runs/deit_s
 
 300 epochs with batches of 1024. Published with repeated augmentation: --config.augment.repeats=3, and
 --config.train.ema=0.99996 keeps the average that DeiT's code keeps too.

@@ -1,7 +1,7 @@
 r"""The classifier that YOLOS-S (dWr) starts from: narrower and deeper than DeiT-S, 240 pixels.
 
-python pretrain.py --config configs/deit_s_dwr.py --workdir runs/deit_s_dwr --config.data.root=data/imagenet
-python train.py --config configs/yolos_s_dwr.py --workdir runs/s_dwr --config.data.root=data/coco \
+yolos-pretrain --config deit_s_dwr --workdir runs/deit_s_dwr --config.data.root=data/imagenet
+yolos-train --config yolos_s_dwr --workdir runs/s_dwr --config.data.root=data/coco \
     --config.init=runs/deit_s_dwr
 
 Otherwise as `deit_s`.

@@ -1,7 +1,7 @@
 r"""DeiT-Ti, which YOLOS-Ti starts from: 5.7 M parameters, 224 pixels. Published by DeiT: top-1 72.2 on ImageNet-1k.
 
-python pretrain.py --config configs/deit_ti.py --workdir runs/deit_ti --config.data.root=data/imagenet
-python train.py --config configs/yolos_ti.py --workdir runs/ti --config.data.root=data/coco --config.init=runs/deit_ti
+yolos-pretrain --config deit_ti --workdir runs/deit_ti --config.data.root=data/imagenet
+yolos-train --config yolos_ti --workdir runs/ti --config.data.root=data/coco --config.init=runs/deit_ti
 
 Otherwise as `deit_s`.
 """

@@ -1,7 +1,7 @@
 """The embedded default: a micro YOLOS that learns scenes of 1 to 3 handwritten digits from nothing.
 
 python -m yolos_jax.datasets.digits --out data/digits
-python train.py --config configs/digits.py --workdir runs/digits --config.data.root=data/digits
+yolos-train --config digits --workdir runs/digits --config.data.root=data/digits
 
 About five minutes on two CPU cores; 64x64 pixels, patches of 8, 6,000 scenes.
 """

@@ -1,8 +1,8 @@
 r"""A micro classifier of single handwritten digits, for the detector of `configs/digits.py` to start from.
 
 python -m yolos_jax.datasets.single_digits --out data/single_digits
-python pretrain.py --config configs/digits_pretrain.py --workdir runs/digits_pretrain
-python train.py --config configs/digits.py --workdir runs/digits --config.init=runs/digits_pretrain
+yolos-pretrain --config digits_pretrain --workdir runs/digits_pretrain
+yolos-train --config digits --workdir runs/digits --config.init=runs/digits_pretrain
 
 Minutes on two CPU cores; 32x32 pixels, patches of 8, 8,000 images of the digits that `digits` trains on, and 360 of
 those that it holds out.

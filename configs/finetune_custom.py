@@ -1,7 +1,7 @@
 """Fine-tuning on your own data, in any layout, from weights that you name; no published AP, the data is yours.
 
-python -m yolos_jax.programs.check_data --config configs/finetune_custom.py --config.data.root=data/mine
-python train.py --config configs/finetune_custom.py --workdir runs/mine --config.data.root=data/mine \
+yolos-check-data --config finetune_custom --config.data.root=data/mine
+yolos-train --config finetune_custom --workdir runs/mine --config.data.root=data/mine \
     --config.init=hustvl/yolos-small
 
 `--config.init`: COCO weights (a checkpoint of ours, a Hugging Face folder or hub id), or a ViT such as DeiT. The model

@@ -1,7 +1,7 @@
 """Proof that learning is real: a micro YOLOS learns the first 16 images of COCO's train2017 by heart.
 
-python train.py --config configs/overfit16.py --workdir runs/overfit16 --config.data.root=data/coco
-python eval.py --config configs/overfit16.py --checkpoint runs/overfit16 --config.data.root=data/coco
+yolos-train --config overfit16 --workdir runs/overfit16 --config.data.root=data/coco
+yolos-eval --config overfit16 --checkpoint runs/overfit16 --config.data.root=data/coco
 
 Both programs use the same 16 images. AP50 of 0.8 and more within ten minutes on two CPU cores.
 """

@@ -1,7 +1,7 @@
 """YOLOS-B: 127.8 M parameters, 800x1344 position grids. Published: AP 42.0 on COCO val2017.
 
-python convert.py deit_base_distilled_patch16_384.pth --variant b --out runs/deit_b
-python train.py --config configs/yolos_b.py --config.init=runs/deit_b --workdir runs/b
+yolos-convert deit_base_distilled_patch16_384.pth --variant b --out runs/deit_b
+yolos-train --config yolos_b --config.init=runs/deit_b --workdir runs/b
 
 As published: 150 epochs on 8 GPUs, one image each. --config.model.compute_dtype=bfloat16
 and --config.model.remat=True save time and memory; the published numbers are float32's.

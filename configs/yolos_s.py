@@ -1,7 +1,7 @@
 """YOLOS-S: 30.7 M parameters, 512x864 position grids, from DeiT-S of 300 epochs. Published: AP 36.1 on COCO val2017.
 
-python convert.py deit_small_patch16_224.pth --variant s --out runs/deit_s
-python train.py --config configs/yolos_s.py --config.init=runs/deit_s --workdir runs/s
+yolos-convert deit_small_patch16_224.pth --variant s --out runs/deit_s
+yolos-train --config yolos_s --config.init=runs/deit_s --workdir runs/s
 
 As published: 150 epochs on 8 GPUs, one image each. On fewer devices the batch of 8
 stays, with --config.train.accumulate if memory asks for it.

@@ -1,7 +1,7 @@
 """YOLOS-S from DeiT-S of 200 epochs; otherwise `yolos_s`. Published: AP 36.1 on COCO val2017.
 
-python convert.py deit_small_200_epochs.pth --variant s --out runs/deit_s_200
-python train.py --config configs/yolos_s_200.py --config.init=runs/deit_s_200 --workdir runs/s_200
+yolos-convert deit_small_200_epochs.pth --variant s --out runs/deit_s_200
+yolos-train --config yolos_s_200 --config.init=runs/deit_s_200 --workdir runs/s_200
 
 As published: 150 epochs on 8 GPUs, one image each. Only the starting weights are others.
 """

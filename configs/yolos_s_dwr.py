@@ -1,7 +1,7 @@
 """YOLOS-S (dWr): 27.6 M parameters, narrower and deeper than S. Published: AP 37.6 on COCO val2017.
 
-python convert.py deit_small_dwr.pth --variant s_dwr --out runs/deit_s_dwr
-python train.py --config configs/yolos_s_dwr.py --config.init=runs/deit_s_dwr --workdir runs/s_dwr
+yolos-convert deit_small_dwr.pth --variant s_dwr --out runs/deit_s_dwr
+yolos-train --config yolos_s_dwr --config.init=runs/deit_s_dwr --workdir runs/s_dwr
 
 As published: 150 epochs on 8 GPUs, one image each, from a DeiT of the same shape (240 pixels).
 """

@@ -1,6 +1,6 @@
 r"""YOLOS-S on Pascal VOC, 20 classes and "no object"; no published AP. Trains on trainval, evaluates on test of 2007.
 
-python train.py --config configs/yolos_s_voc.py --workdir runs/voc --config.data.root=data/VOCdevkit \
+yolos-train --config yolos_s_voc --workdir runs/voc --config.data.root=data/VOCdevkit \
     --config.init=runs/s
 
 The data set is the folder VOC2007, or VOCdevkit with VOC2007 and VOC2012: then trainval joins both years. The sizes are

@@ -1,7 +1,7 @@
 """YOLOS-Ti: 6.5 M parameters, 800x1333 position grid. Published: 300 epochs, AP 28.7 on COCO val2017.
 
-python convert.py deit_tiny_patch16_224.pth --variant ti --out runs/deit_ti
-python train.py --config configs/yolos_ti.py --config.init=runs/deit_ti --workdir runs/ti
+yolos-convert deit_tiny_patch16_224.pth --variant ti --out runs/deit_ti
+yolos-train --config yolos_ti --config.init=runs/deit_ti --workdir runs/ti
 
 As published: 8 GPUs, two images each. Fewer devices give the same training with
 --config.train.accumulate=2 (or more), if memory asks for it.

@@ -1,7 +1,7 @@
 r"""The classifier that YOLOS-S (compound dwr) starts from: 19 blocks of width 240, 272 pixels. Paper, table 4.
 
-python pretrain.py --config deit_s_compound --workdir runs/deit_s_compound --config.data.root=data/imagenet
-python train.py --config yolos_s_compound --workdir runs/s_compound --config.data.root=data/coco \
+yolos-pretrain --config deit_s_compound --workdir runs/deit_s_compound --config.data.root=data/imagenet
+yolos-train --config yolos_s_compound --workdir runs/s_compound --config.data.root=data/coco \
     --config.init=runs/deit_s_compound
 
 Otherwise as `deit_s`.

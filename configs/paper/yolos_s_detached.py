@@ -1,7 +1,7 @@
 """YOLOS-S with detached DET tokens: they and their positions stay random; otherwise `yolos_s`. Paper, table 7.
 
-python convert.py deit_small_patch16_224.pth --variant s --out runs/deit_s
-python train.py --config yolos_s_detached --config.init=runs/deit_s --workdir runs/s_detached
+yolos-convert deit_small_patch16_224.pth --variant s --out runs/deit_s
+yolos-train --config yolos_s_detached --config.init=runs/deit_s --workdir runs/s_detached
 
 Their positions between the blocks stay as well: all that these 100 tokens bring to the sequence is fixed.
 """

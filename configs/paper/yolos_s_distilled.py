@@ -1,7 +1,7 @@
 """YOLOS-S from a distilled DeiT; otherwise `yolos_s`. Paper, table 2, the row with DeiT's distillation.
 
-python convert.py timm/deit_small_distilled_patch16_224.fb_in1k --variant s --out runs/deit_s_distilled
-python train.py --config yolos_s_distilled --config.init=runs/deit_s_distilled --workdir runs/s_distilled
+yolos-convert timm/deit_small_distilled_patch16_224.fb_in1k --variant s --out runs/deit_s_distilled
+yolos-train --config yolos_s_distilled --config.init=runs/deit_s_distilled --workdir runs/s_distilled
 
 Only the starting weights are others. As in the reference, CLS takes the position of the distillation token.
 """

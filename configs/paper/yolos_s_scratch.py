@@ -1,6 +1,6 @@
 """YOLOS-S without pre-training: 250 epochs from random weights; otherwise `yolos_s`. Paper, table 2, "rand. init.".
 
-python train.py --config yolos_s_scratch --workdir runs/s_scratch
+yolos-train --config yolos_s_scratch --workdir runs/s_scratch
 
 The start is the reference's random one, with tiny tokens and positions, as in the paper. --config.init=from_nothing is
 this package's, which learns faster without pre-training.

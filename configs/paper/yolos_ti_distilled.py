@@ -1,7 +1,7 @@
 """YOLOS-Ti from a distilled DeiT; otherwise `yolos_ti`. Paper, table 2, the row with DeiT's distillation.
 
-python convert.py timm/deit_tiny_distilled_patch16_224.fb_in1k --variant ti --out runs/deit_ti_distilled
-python train.py --config yolos_ti_distilled --config.init=runs/deit_ti_distilled --workdir runs/ti_distilled
+yolos-convert timm/deit_tiny_distilled_patch16_224.fb_in1k --variant ti --out runs/deit_ti_distilled
+yolos-train --config yolos_ti_distilled --config.init=runs/deit_ti_distilled --workdir runs/ti_distilled
 
 Only the starting weights are others. As in the reference, CLS takes the position of the distillation token.
 """

@@ -1,6 +1,6 @@
 """YOLOS-Ti without pre-training: 600 epochs from random weights; otherwise `yolos_ti`. Paper, table 2, "rand. init.".
 
-python train.py --config yolos_ti_scratch --workdir runs/ti_scratch
+yolos-train --config yolos_ti_scratch --workdir runs/ti_scratch
 
 The start is the reference's random one, with tiny tokens and positions, as in the paper. --config.init=from_nothing is
 this package's, which learns faster without pre-training.

@@ -161,9 +161,9 @@ def test_programs(whole, data, tmp_path, call):
     numbers = json.loads((tmp_path / "numbers" / "metrics.json").read_text())
     assert done.returncode == 0 and numbers["images"] == 102 and f"top1 {numbers['top1']:.4f}" in done.stdout
     refused = call("train.py", "--config", recipe, "--workdir", whole)
-    assert refused.returncode == 2 and "the recipe trains a classifier; give it to pretrain.py" in refused.stderr
+    assert refused.returncode == 2 and "the recipe trains a classifier; give it to yolos-pretrain" in refused.stderr
     refused = call("pretrain.py", "--config=yolos_s", "--workdir", whole)
-    assert refused.returncode == 2 and "the recipe trains a detector; give it to train.py" in refused.stderr
+    assert refused.returncode == 2 and "the recipe trains a detector; give it to yolos-train" in refused.stderr
     texts = [call("eval.py", *words, "--help").stdout for words in ((), ("--config", recipe))]
     assert ["augment.mixup" in text for text in texts] == [False, True] == ["det_tokens" not in text for text in texts]
     done = call("convert.py", whole, "--to-hf", "--out", tmp_path / "hf")

@@ -21,7 +21,7 @@ def settings_page() -> str:
     changed = {key: found for key, found in own.items() if detection.get(key) != found}
     same = ", ".join(f"`{key}`" for key in own if key not in changed)
     pretraining = (
-        "# Settings of pre-training\n\nA recipe of `pretrain.py` has these settings, and with the meaning and the "
+        "# Settings of pre-training\n\nA recipe of `yolos-pretrain` has these settings, and with the meaning and the "
         f"default above: {same}.\n"
     )
     return f"{INTRODUCTION}{tables(detection)}\n{pretraining}{tables(changed, ' of pre-training')}"

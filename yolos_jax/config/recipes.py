@@ -71,7 +71,7 @@ class DetectionTrain(RunSettings):
 
 @dataclasses.dataclass(frozen=True)
 class DetectionConfig(CommonConfig):
-    """A recipe of `train.py`."""
+    """A recipe of `yolos-train`."""
 
     init: str = setting(
         "reference", "starting weights: a checkpoint folder, a Hugging Face folder or hub id, .safetensors or .pth (of "
@@ -163,7 +163,7 @@ class ClassificationOptimizer(ScheduleSettings):
 
 @dataclasses.dataclass(frozen=True)
 class PretrainingConfig(CommonConfig):
-    """A recipe of `pretrain.py`."""
+    """A recipe of `yolos-pretrain`."""
 
     task: str = setting(CLASSIFICATION, "what the recipe trains", choices=(CLASSIFICATION,))
     init: str = setting(
@@ -218,7 +218,7 @@ def task_of(config: Recipe) -> str:
 def require(config: Recipe, task: str) -> None:
     """`InputError` if a recipe trains something else."""
     if task_of(config) != task:
-        what, program = ("classifier", "pretrain.py") if task == DETECTION else ("detector", "train.py")
+        what, program = ("classifier", "yolos-pretrain") if task == DETECTION else ("detector", "yolos-train")
         raise InputError(f"the recipe trains a {what}; give it to {program}.")
 
 

@@ -1,1 +1,1 @@
-"""The programs: flags to library calls. The files train.py, eval.py, ... beside this package start them."""
+"""The programs: flags to library calls. They are installed as yolos-train, yolos-eval and so on."""

@@ -1,13 +1,13 @@
 """Examines a detector: figures, tables and numbers of what it looks at, what its tokens mean and what it costs.
 
-python analyze.py attention cat.jpg --checkpoint runs/s --out out/      what each token looks at; --compare OTHER
-python analyze.py tokens --config yolos_s --config.data.root=data/coco --checkpoint runs/s --out out/
-python analyze.py correlation --config yolos_s --config.data.root=data/coco --checkpoint runs/s --out out/
-python analyze.py cost --sizes-of data/coco/annotations/instances_val2017.json
-python analyze.py positions --checkpoint runs/s --out out/ --size 640 480
-python analyze.py runs runs/a runs/b --out out/
+yolos-analyze attention cat.jpg --checkpoint runs/s --out out/      what each token looks at; --compare OTHER
+yolos-analyze tokens --config yolos_s --config.data.root=data/coco --checkpoint runs/s --out out/
+yolos-analyze correlation --config yolos_s --config.data.root=data/coco --checkpoint runs/s --out out/
+yolos-analyze cost --sizes-of data/coco/annotations/instances_val2017.json
+yolos-analyze positions --checkpoint runs/s --out out/ --size 640 480
+yolos-analyze runs runs/a runs/b --out out/
 
-`python analyze.py COMMAND --help` lists the flags of a command.
+`yolos-analyze COMMAND --help` lists the flags of a command.
 """
 
 import os
@@ -25,7 +25,7 @@ from yolos_jax.programs.examine_attention import attention
 def tokens() -> None:
     """Over a split: where each DET token's boxes lie, how large they are, which classes it predicts.
 
-    python analyze.py tokens --config yolos_s --config.data.root=data/coco --checkpoint runs/s --out out/
+    yolos-analyze tokens --config yolos_s --config.data.root=data/coco --checkpoint runs/s --out out/
     """
     parser = RecipeParser(tokens.__doc__)
     add_split_flags(parser)
@@ -57,7 +57,7 @@ def tokens() -> None:
 def correlation() -> None:
     """Over a split: are DET tokens that are alike those that predict nearby boxes? The paper's study, in all readings.
 
-    python analyze.py correlation --config yolos_s --config.data.root=data/coco --checkpoint runs/s --out out/
+    yolos-analyze correlation --config yolos_s --config.data.root=data/coco --checkpoint runs/s --out out/
     """
     parser = RecipeParser(correlation.__doc__)
     add_split_flags(parser)
@@ -93,8 +93,8 @@ def correlation() -> None:
 def cost() -> None:
     """Parameters, multiply-adds and images a second, of the paper's variants or of a checkpoint.
 
-    python analyze.py cost --sizes-of data/coco/annotations/instances_val2017.json --out out/
-    python analyze.py cost --checkpoint runs/s --pictures data/coco/val2017
+    yolos-analyze cost --sizes-of data/coco/annotations/instances_val2017.json --out out/
+    yolos-analyze cost --checkpoint runs/s --pictures data/coco/val2017
     """
     parser = Parser(cost.__doc__)
     parser.add_argument("--variants", nargs="+", default=["ti", "s", "s_dwr", "b"], help="of the paper (default: all)")
@@ -117,7 +117,7 @@ def cost() -> None:
 def positions() -> None:
     """How alike the position embeddings are, as trained or as resized for an image.
 
-    python analyze.py positions --checkpoint runs/s --out out/ --size 640 480
+    yolos-analyze positions --checkpoint runs/s --out out/ --size 640 480
     """
     parser = Parser(positions.__doc__)
     parser.add_detector_flags()
@@ -164,10 +164,10 @@ def positions() -> None:
 def runs() -> None:
     """Draws the curves of several training runs together and writes their numbers.
 
-    python analyze.py runs runs/a runs/b --out out/
+    yolos-analyze runs runs/a runs/b --out out/
     """
     parser = Parser(runs.__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders that train.py wrote")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders that yolos-train wrote")
     parser.add_font_flag()
     add_out_flags(parser, "folder for runs.png and runs.csv")
     args = parser.parse()

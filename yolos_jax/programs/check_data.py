@@ -1,6 +1,6 @@
 """Looks at a recipe's data before training: what is in it, and everything that is wrong with it.
 
-python -m yolos_jax.programs.check_data --config configs/finetune_custom.py --config.data.root=data/mine
+yolos-check-data --config finetune_custom --config.data.root=data/mine
 
 Reads both splits as training and evaluation would and decodes every image (--no-images spares that). Exit code 0:
 nothing wrong; 1: problems, a line each; 2: nothing could be read. --show 16 draws augmented training images with

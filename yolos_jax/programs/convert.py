@@ -1,11 +1,11 @@
 """Converts weights: reference or Hugging Face YOLOS, or a ViT to start from, into a checkpoint; or out again.
 
-python convert.py SOURCE --out DIR                  a checkpoint of ours
-python convert.py SOURCE --out DIR --to-hf          a folder for transformers; SOURCE may be a checkpoint of ours
+yolos-convert SOURCE --out DIR                  a checkpoint of ours
+yolos-convert SOURCE --out DIR --to-hf          a folder for transformers; SOURCE may be a checkpoint of ours
 
 SOURCE is a .safetensors or .pth file, a Hugging Face folder, or a model on the hub (hustvl/yolos-small,
 org/name@revision): YOLOS, DeiT (timm's or transformers'), DINO, MoCo v3 or MAE. With --to-hf it may be a checkpoint
-of pretrain.py, which becomes transformers' ViT or DeiT, with timm's names in a second file. Settings come from
+of yolos-pretrain, which becomes transformers' ViT or DeiT, with timm's names in a second file. Settings come from
 SOURCE where it has any; --variant or --config names them where it does not, and is checked against it where it does.
 """
 
@@ -109,7 +109,7 @@ def export(args: argparse.Namespace, params: dict, meta: "Meta") -> None:
         provenance, sizes = provenance_of(args.source, meta, NAMES), sizes_of(meta.extra)
         export_huggingface(params, meta.model, meta.label_names, args.out, meta.category_ids, sizes, provenance)
     numbers = ", ".join(f"{name} {value:.4f}" for name, value in list(provenance.metrics.items())[:2])
-    print(f"model card: {numbers or 'no evaluation recorded; run eval.py on SOURCE first'}")
+    print(f"model card: {numbers or 'no evaluation recorded; run yolos-eval on SOURCE first'}")
     print(f"written: {args.out} (Hugging Face folder{more})")
 
 

@@ -1,7 +1,7 @@
 """Writes a data set of any layout that is read as a plain COCO folder, or as the TFDS data set coco/2017.
 
-python -m yolos_jax.programs.convert_data data/mine --out data/mine_coco
-python -m yolos_jax.programs.convert_data data/coco --to tfds --out data/tfds
+yolos-convert-data data/mine --out data/mine_coco
+yolos-convert-data data/coco --to tfds --out data/tfds
 
 The layouts are those of docs/data.md: Roboflow, ultralytics' YOLO, Pascal VOC, imagefolder, datasets, COCO's kin, TFDS.
 Nothing of the data set itself is changed.

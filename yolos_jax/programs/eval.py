@@ -1,10 +1,10 @@
 """Evaluates a checkpoint: COCO's 12 numbers, metrics.json, a COCO results file.
 
-python eval.py --checkpoint runs/s
-python eval.py --config configs/yolos_s.py --checkpoint hustvl/yolos-small --config.data.root=data/coco --out out/
+yolos-eval --checkpoint runs/s
+yolos-eval --config yolos_s --checkpoint hustvl/yolos-small --config.data.root=data/coco --out out/
 
 The checkpoint is a folder of ours (RUN/best is the best of a run), a Hugging Face folder, or a model on the hub. Recipe
-and data are those that a run's checkpoint records; others need --config. Of a classifier, which pretrain.py trained,
+and data are those that a run's checkpoint records; others need --config. Of a classifier, which yolos-pretrain trained,
 top-1 and top-5 are computed.
 """
 

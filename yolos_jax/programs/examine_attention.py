@@ -1,4 +1,4 @@
-"""analyze.py attention: what every token that found something looks at, a figure each."""
+"""yolos-analyze attention: what every token that found something looks at, a figure each."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def attention() -> None:
     """For every DET token that found something: its attention in a block, per head and mean, over the image.
 
-    python analyze.py attention cat.jpg folder/ --checkpoint runs/s --out out/ --rollout
-    python analyze.py attention cat.jpg --checkpoint runs/s200 --compare runs/s300 --out out/
+    yolos-analyze attention cat.jpg folder/ --checkpoint runs/s --out out/ --rollout
+    yolos-analyze attention cat.jpg --checkpoint runs/s200 --compare runs/s300 --out out/
     """
     args = attention_flags()
     images = still_images(args.images)[: args.limit or None]
@@ -98,7 +98,7 @@ def still_images(given: Sequence[str]) -> list[Input]:
         say(note)
     for one in found.inputs:
         if one.moves:
-            raise InputError(f"{one.name} is no image; predict.py takes videos and cameras.")
+            raise InputError(f"{one.name} is no image; yolos-predict takes videos and cameras.")
     for note in left_out([one.name for one in found.inputs if one.kind == "image"]):
         say(note)
     return found.inputs

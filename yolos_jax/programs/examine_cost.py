@@ -1,4 +1,4 @@
-"""analyze.py cost: parameters, multiply-adds and speed, printed and written."""
+"""yolos-analyze cost: parameters, multiply-adds and speed, printed and written."""
 
 import json
 from pathlib import Path

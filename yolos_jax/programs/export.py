@@ -1,6 +1,6 @@
 """Writes the detector as a portable program, to run without this package.
 
-python -m yolos_jax.programs.export --checkpoint runs/s --out exported/
+yolos-export --checkpoint runs/s --out exported/
 python exported/run_detector.py image.jpg       needs jax, flatbuffers, numpy and Pillow only
 
 A program (StableHLO, by jax.export) takes sequences up to a number of patches. By default there is one, for the

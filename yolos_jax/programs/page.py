@@ -1,6 +1,6 @@
 """A page in the browser: drop an image, see the boxes, click one, and see what its token looked at.
 
-python -m yolos_jax.programs.page --checkpoint runs/s hustvl/yolos-tiny --pictures data/coco/val2017
+yolos-page --checkpoint runs/s hustvl/yolos-tiny --pictures data/coco/val2017
 
 It is reached from this machine only, unless --host says otherwise, and loads nothing from elsewhere.
 """
@@ -28,7 +28,7 @@ def main() -> None:
     text = "checkpoint folders, Hugging Face folders or hub ids to choose from"
     parser.add_argument("--checkpoint", required=True, nargs="+", help=text)
     parser.add_argument("--pictures", type=Path, help="a folder of images to choose from, such as a split's")
-    text = "a table of tokens, such as analyze.py tokens writes for the first checkpoint"
+    text = "a table of tokens, such as yolos-analyze tokens writes for the first checkpoint"
     parser.add_argument("--tokens", default="", metavar="CSV", help=text)
     parser.add_font_flag()
     parser.add_argument("--threshold", type=float, default=0.5, help="lowest score of a box at first (default 0.5)")

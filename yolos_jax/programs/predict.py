@@ -1,6 +1,6 @@
 """Detects in images, videos and cameras: a drawn copy and a JSON file for each.
 
-python predict.py image.jpg folder/ 'more/**/*.png' https://example.org/a.jpg film.mp4 --checkpoint runs/s --out out/
+yolos-predict image.jpg folder/ 'more/**/*.png' https://example.org/a.jpg film.mp4 --checkpoint runs/s --out out/
 
 A folder gives every image in it that Pillow reads (--recursive: below it, too), a quoted pattern the files that it
 fits, camera:0 what the first camera sees until Ctrl-C. --format says how the detections are written down: json (a file

@@ -1,6 +1,6 @@
 """Pre-trains an image classifier that a detector can start from, going on from the workdir's newest checkpoint.
 
-python pretrain.py --config configs/deit_s.py --workdir runs/deit_s --config.data.root=data/imagenet
+yolos-pretrain --config deit_s --workdir runs/deit_s --config.data.root=data/imagenet
 
 SIGTERM or Ctrl-C finishes the step, saves and leaves with exit code 143 or 130; the same command goes on.
 """

@@ -1,6 +1,6 @@
 """Trains a detector, going on from the newest checkpoint of the workdir if there is one.
 
-python train.py --config configs/yolos_s.py --workdir runs/s --config.data.root=data/coco
+yolos-train --config yolos_s --workdir runs/s --config.data.root=data/coco
 
 SIGTERM or Ctrl-C finishes the step, saves and leaves with exit code 143 or 130; the same command goes on.
 """
@@ -20,7 +20,7 @@ def main() -> None:
 
 
 def run_training(description: str | None, task: str) -> None:
-    """The program for one task; `pretrain.py` is the same for the other."""
+    """The program for one task; `yolos-pretrain` is the same for the other."""
     parser = RecipeParser(description, (task,))
     parser.add_argument("--workdir", required=True, help="folder for checkpoints, metrics.jsonl and tensorboard/")
     text = "go on although the recipe or the annotations have changed"

@@ -144,7 +144,7 @@ class DetectionTask(RecipeTask):
     def advice(self, best: Path, meta: Meta) -> list[str]:
         worst = ", ".join(f"{name} {ap:.3f}" for name, ap in meta.extra.get("worst", []))
         classes = [f"the classes with the lowest AP there: {worst}"] if worst else []
-        return [*classes, f"to predict with it: python predict.py IMAGES --checkpoint {best} --out DIR"]
+        return [*classes, f"to predict with it: yolos-predict IMAGES --checkpoint {best} --out DIR"]
 
     def starting_params(self) -> dict:
         config = self.config

@@ -53,7 +53,7 @@ def load_detector(directory: str | Path) -> tuple[dict, Meta[YolosConfig]]:
     """
     params, meta = load_any(directory)
     if isinstance(meta.model, ClassifierConfig):
-        start = f"a detector starts from it with train.py and --config.init={directory}"
+        start = f"a detector starts from it with yolos-train and --config.init={directory}"
         raise InputError(f"{directory} holds an image classifier, which detects nothing; {start}.")
     return params, meta
 
@@ -76,7 +76,7 @@ def newest_step(directory: str | Path) -> int:
     found = checkpoint_files.steps(path)
     if not found:
         what = "holds no checkpoint" if path.is_dir() else "does not exist"
-        raise InputError(f"{path} {what}; give the --workdir of a training run or the --out of convert.py.")
+        raise InputError(f"{path} {what}; give the --workdir of a training run or the --out of yolos-convert.")
     return found[-1]
 
 

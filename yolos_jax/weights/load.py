@@ -74,7 +74,7 @@ def load_weights(
     what = source.name
     if detector and source.kind == "deit":
         raise InputError(
-            f"{what} is a ViT to start training from, not a detector; give it to convert.py or --config.init."
+            f"{what} is a ViT to start training from, not a detector; give it to yolos-convert or --config.init."
         )
     bias = source.state.get(_LAST_BIAS.get(source.kind, ""))
     if any_classes and config is not None and bias is not None:

@@ -27,7 +27,7 @@ class Provenance(NamedTuple):
 
 
 def recorded_provenance(folder: str | Path, step: int, extra: Mapping[str, Any], names: Sequence[str]) -> Provenance:
-    """The provenance of a checkpoint at a step, with the numbers of eval.py, else with those that its run recorded.
+    """The provenance of a checkpoint at a step, with the numbers of yolos-eval, else with those that its run recorded.
 
     `extra` is its `Meta.extra`, and `names` are those of the numbers, the headline first. An `InputError` says that
     the folder holds an `eval-STEP/metrics.json` that lacks one of them.
