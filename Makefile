@@ -77,14 +77,13 @@ PACKAGE := .venv-package
 $(PACKAGE)/ready: $(VENV)/ready
 	$(RUN) -m venv $(PACKAGE)
 	$(PACKAGE)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
-	build==1.6.1 setuptools==84.2.1 setuptools-scm==10.3.4 twine==7.0.0
+	build==1.6.1 setuptools==84.2.1 setuptools-scm==10.3.4
 	touch $@
 
 test-package: $(PACKAGE)/ready
 	rm -rf dist $(PACKAGE)/fresh
 	$(PACKAGE)/bin/python -m build --no-isolation --outdir dist . > /dev/null
 	rm -rf yolos_jax.egg-info
-	$(PACKAGE)/bin/python -m twine check --strict dist/*
 	$(RUN) -m venv --without-pip $(PACKAGE)/fresh
 	$(RUN) -c 'import site; print(site.getsitepackages()[0])' > $(PACKAGE)/below.pth
 	mv $(PACKAGE)/below.pth $$($(PACKAGE)/fresh/bin/python -c 'import site; print(site.getsitepackages()[0])')/below.pth
