@@ -4,10 +4,8 @@ ARG EXTRAS=heif,video
 ARG VERSION=0.1.0
 
 COPY . /src
-RUN SETUPTOOLS_SCM_PRETEND_VERSION=$VERSION pip install --no-cache-dir "/src[$EXTRAS]" \
-    && rm -r /src \
-    && useradd --create-home user
+RUN SETUPTOOLS_SCM_PRETEND_VERSION=$VERSION pip install --no-cache-dir "/src[$EXTRAS]" && rm -r /src
 
-USER user
+ENV HOME=/tmp
 WORKDIR /work
 CMD ["yolos-predict", "--help"]

@@ -26,8 +26,10 @@ class Fields(griffe.Extension):
     def on_attribute_instance(self, *, node: Any, attr: griffe.Attribute, **_: Any) -> None:
         if attr.docstring is not None or not isinstance(attr.parent, griffe.Class) or attr.lineno is None:
             return
-        text = _meaning(node) if isinstance(node, ast.AST) else ""
-        text = text or _comment(attr)
+        meaning = _meaning(node) if isinstance(node, ast.AST) else ""
+        text = meaning or _comment(attr)
+        if meaning and isinstance(attr.value, griffe.ExprCall):
+            attr.value = attr.value.arguments[0]  # the default, which signatures then show
         if text:
             attr.docstring = griffe.Docstring(text, lineno=attr.lineno, parent=attr)
 
