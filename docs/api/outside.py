@@ -1,20 +1,47 @@
-"""A hook of mkdocs: links to files outside docs/ lead to the repository, or become plain text without its address."""
+"""A hook of mkdocs for links that it does not know: those to files outside docs/, and all links of notebooks.
+
+Links to files outside docs/ lead to the repository, or become plain text without its address.
+"""
 
 import re
+from pathlib import Path
 from typing import Any
 
 LINK = re.compile(r"\[([^\]]+)\]\(\.\./([^)\s#]+)(#[^)\s]*)?\)")
+ANCHOR = re.compile(r'<a href="([^":#]+\.\w+)(#[^"]*)?"[^>]*>(.*?)</a>', re.DOTALL)
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
     """The text of a page with such links replaced."""
-    depth = page.file.src_uri.count("/")
-    address = config.repo_url
+    if "/" in page.file.src_uri:  # `../` stays inside docs/ there
+        return markdown
 
     def replaced(link: re.Match) -> str:
         text, path, anchor = link.groups()
-        if depth:  # `../` stays inside docs/ there
-            return link.group()
-        return f"[{text}]({address.rstrip('/')}/blob/main/{path}{anchor or ''})" if address else f"{text} (`{path}`)"
+        address = address_of(path + (anchor or ""), config)
+        return f"[{text}]({address})" if address else f"{text} (`{path}`)"
 
     return LINK.sub(replaced, markdown)
+
+
+def on_post_page(output: str, *, page: Any, config: Any) -> str:
+    """A notebook's page with links to pages and to files; mkdocs leaves them as they are."""
+    if not page.file.src_uri.endswith(".ipynb"):
+        return output
+    docs = Path(config.docs_dir)
+
+    def replaced(link: re.Match) -> str:
+        path, anchor, text = link.group(1), link.group(2) or "", link.group(3)
+        if Path(path).suffix in (".md", ".ipynb") and (docs / path).is_file() and not path.startswith(".."):
+            return f'<a href="../{Path(path).stem}/{anchor}">{text}</a>'
+        if path.startswith("../") and (docs / path).is_file():
+            address = address_of(path.removeprefix("../") + anchor, config)
+            return f'<a href="{address}">{text}</a>' if address else text
+        return link.group()
+
+    return ANCHOR.sub(replaced, output)
+
+
+def address_of(path: str, config: Any) -> str:
+    """A file of the repository on its host; "" where that is not known."""
+    return f"{config.repo_url.rstrip('/')}/blob/main/{path}" if config.repo_url else ""
