@@ -2,12 +2,10 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 from yolos_jax.errors import InputError
-from yolos_jax.model.attention import Attend
-from yolos_jax.model.on_cpu import attend
 from yolos_jax.setting import YES, setting
 
 COCO_CLASSES = 91  # raw COCO category ids 0..90; the logit after them is "no object"
@@ -173,11 +171,11 @@ class Compute(DetectorComputeSettings):
     which value has the wrong type or is below 1, and names it as a recipe does.
 
     Attributes:
-      attend: computes attention.
+      attend: computes attention, see `attention.Attend`; None is `on_cpu.attend`.
       token_multiple: sequences are padded to a multiple of so many tokens.
     """
 
-    attend: Attend = attend
+    attend: Callable[..., Any] | None = None
     token_multiple: int = 1
 
     def __post_init__(self) -> None:

@@ -102,7 +102,7 @@ class Attention(nnx.Module):
     def __init__(self, config: NetworkConfig, compute: Compute, layers: tuple[int, ...] = ()):
         self.heads = config.heads
         self.query_block = compute.query_block
-        self.attend = compute.attend
+        self.attend = compute.attend or on_cpu.attend
         self.qkv = Linear(config.width, 3 * config.width, layers)
         self.proj = Linear(config.width, config.width, layers)
 
