@@ -25,12 +25,20 @@ class InputError(Exception):
     """Bad input, in one sentence: it says what is wrong, where, and what to do.
 
     Command-line programs print it without a traceback and exit with code 2; library users catch it like any other
-    exception.
+    exception. Names of files and classes in it may have line breaks, which are shown as `\\n`.
     """
+
+    def __init__(self, sentence: str = ""):
+        super().__init__(one_line(sentence))
 
     def leave(self) -> None:
         """Ends the program after the error has been printed."""
         sys.exit(2)
+
+
+def one_line(text: str) -> str:
+    """A text with its line breaks, control characters and undecodable bytes escaped."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shown(value: Any) -> str:

@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -180,6 +181,29 @@ def test_pickles_that_run_code_are_refused_unrun(tmp_path, torch, writer):
     assert not proof.exists()
     pickle.loads(pickle.dumps(Trap(proof)))
     assert proof.exists()  # the trap does work
+
+
+@pytest.mark.parity
+def test_a_zip_whose_index_is_damaged(tmp_path, torch):
+    path = tmp_path / "a.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("été", b"")
+    path.write_bytes(path.read_bytes().replace("été".encode(), b"\xe9\xe9\xe9\xe9\xe9"))
+    with pytest.raises(InputError, match=r"a\.pth is not a readable PyTorch file \('utf-8' codec"):
+        read_source(path)
+
+
+def test_named_pipes_are_not_waited_for(tmp_path):
+    folder = huggingface_folder(tmp_path / "hf")
+    for name in ("config.json", "model.safetensors"):
+        os.replace(folder / name, tmp_path / name)
+        os.mkfifo(folder / name)
+        with pytest.raises(InputError, match=re.escape(str(folder))):
+            read_source(folder)
+        os.replace(tmp_path / name, folder / name)
+    os.mkfifo(tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match=r"a\.safetensors is a named pipe"):
+        read_source(tmp_path / "a.safetensors")
 
 
 def test_report_names_every_tensor():

@@ -1,6 +1,5 @@
 """The annotations of a split in COCO's terms, which every layout gives; and the reading of COCO's own files of them."""
 
-import codecs
 import dataclasses
 import json
 from collections import Counter
@@ -10,8 +9,10 @@ from typing import Any, Protocol
 
 from yolos_jax.datasets.headers import Header
 from yolos_jax.errors import InputError, shown
+from yolos_jax.user_files import read_text
 
 Complain = Callable[[str], None]
+MOST_BYTES = 2**34  # of an annotation file
 Content = dict[str, list[dict[str, Any]]]  # the lists of a COCO file: images, annotations and categories
 
 
@@ -99,17 +100,11 @@ def read_annotations(path: Path, complain: Complain = stop, sizes: bool = True) 
 
 def read_json(path: Path) -> Any:
     """The content of an annotation file, which may begin with a byte order mark; `InputError` if it is no JSON."""
-    if not path.is_file():
-        raise InputError(f"the annotation file {path} does not exist.")
-    data = path.read_bytes()
+    text = read_text(path, "the annotation file", MOST_BYTES)
+    if not text.strip():
+        raise InputError(f"the annotation file {path} is empty.")
     try:
-        if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            raise InputError(f"the annotation file {path} is UTF-16; save it as UTF-8.")
-        if not data.strip():
-            raise InputError(f"the annotation file {path} is empty.")
-        return json.loads(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"the annotation file {path} is not UTF-8 ({error.reason}); save it as UTF-8.") from error
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"the annotation file {path} is not valid JSON ({error}).") from error
 

@@ -1,10 +1,14 @@
 """Names of categories: comparing them, leaving placeholders out, listing them."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping
+
+from yolos_jax.errors import one_line
 
 _PLACEHOLDER = re.compile(r"LABEL_\d+|N/A|")  # in the files of transformers
 MOST = 12  # categories listed
+WIDEST = 60  # characters of a name that is shown
 
 
 def plain_name(name: str) -> str:
@@ -13,13 +17,36 @@ def plain_name(name: str) -> str:
 
 
 def known_names(names: Mapping[int, str] | None) -> dict[int, str]:
-    """Names by number, without the placeholders of transformers."""
-    return {number: name for number, name in (names or {}).items() if not _PLACEHOLDER.fullmatch(name)}
+    """Names by number, without the placeholders of transformers; no two are the same, see `distinct`."""
+    return {number: name for number, name in distinct(names or {}).items() if not _PLACEHOLDER.fullmatch(name)}
+
+
+def distinct(names: Mapping[int, str]) -> dict[int, str]:
+    """Names by number, in the order of the numbers; the second `person` becomes `person (2)`. Placeholders stay."""
+    taken = set(names.values())
+    seen: Counter[str] = Counter()
+    found = {}
+    for number, name in sorted(names.items()):
+        seen[name] += 1
+        if seen[name] > 1 and not _PLACEHOLDER.fullmatch(name):
+            count = seen[name]
+            while (new := f"{name} ({count})") in taken:
+                count += 1
+            taken.add(new)
+            name = new
+        found[number] = name
+    return found
+
+
+def on_one_line(name: str) -> str:
+    """A name as tables and sentences show it: without line breaks and control characters, and not long."""
+    plain = one_line(name)
+    return plain if len(plain) <= WIDEST else f"{plain[: WIDEST - 3]}..."
 
 
 def listing(names: Mapping[int, str]) -> str:
     """`1 cat, 2 dog`: numbers and names, at most `MOST` of them."""
-    some = [f"{number} {name}" for number, name in sorted(names.items())[:MOST]]
+    some = [f"{number} {on_one_line(name)}" for number, name in sorted(names.items())[:MOST]]
     if len(names) > MOST:
         some.append(f"... ({len(names)} in all)")
     return ", ".join(some)

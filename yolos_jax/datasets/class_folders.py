@@ -43,6 +43,7 @@ class ClassFolders:
     ):
         self.folder, notes = find_class_split(Path(root), split)
         self.origin = str(self.folder)
+        refuse_broken_links(self.folder)
         present = [folder.name for folder in folders_in(self.folder)]
         self.names, labels_of, more = match_classes(present, self.origin, classes)
         self._folders = dict(zip(labels_of, present))
@@ -207,6 +208,14 @@ def lacking_note(names: Sequence[str], labels: Collection[int], origin: str) -> 
         return []
     number = f"{len(lacking)} of the {counted(len(names), 'class', 'classes')}"
     return [f"{origin} has no image of {number}, and the score is of the others: {first_few(lacking, _MOST)}"]
+
+
+def refuse_broken_links(folder: Path) -> None:
+    """`InputError` if a link in a folder leads nowhere or to itself: the class that it stands for would be lost."""
+    links = [entry.path for entry in os.scandir(folder) if entry.is_symlink() and not is_hidden(entry.name)]
+    broken = [path for path in sorted(links) if not os.path.exists(path)]
+    if broken:
+        raise InputError(f"{first_few(broken)}: a link to nothing or to itself; remove or repair it.")
 
 
 def spread(count: int, most: int) -> np.ndarray:

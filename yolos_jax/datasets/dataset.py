@@ -15,6 +15,7 @@ from yolos_jax.datasets.annotations import Content, PackedImages
 from yolos_jax.datasets.box_checks import nothing_to_find
 from yolos_jax.datasets.orientation import ExifDecision
 from yolos_jax.images.reading import UnreadableImage, decode, decoding, open_rgb
+from yolos_jax.user_files import MOST_IMAGE, read_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,9 @@ class DataSet:
     def file_bytes(self, example: Example) -> bytes:
         """The encoded image; `UnreadableImage` if it is absent."""
         with decoding(f"the image {example.file}"):
-            return Path(example.file).read_bytes() if self.packed is None else self.packed[example.image_id]
+            if self.packed is not None:
+                return self.packed[example.image_id]
+            return read_bytes(example.file, "the image", MOST_IMAGE)
 
     def nothing_to_train_on(self) -> str | None:
         """Why there is no box to train on; None if there is one."""

@@ -28,6 +28,7 @@ from yolos_jax.datasets.orientation import ExifDecision, decide, turn_sizes
 from yolos_jax.datasets.settings import SplitOptions
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage, decoding
+from yolos_jax.user_files import reading
 
 Images = Sequence[dict[str, Any]]  # entries of a COCO file
 
@@ -47,7 +48,8 @@ def read_split(open_annotations: OpenAnnotations, options: SplitOptions, complai
     Raises:
       InputError: there is nothing to read, or the categories do not fit the options.
     """
-    found = open_annotations(complain)
+    with reading("the data set"):
+        found = open_annotations(complain)
     if found.upright and options.upright == "auto":  # the layout's own tools turn images
         options = dataclasses.replace(options, upright="yes")
     content, origin = found.content, found.origin

@@ -1,5 +1,6 @@
 """Image files of several images: the frames of animations, and pages. No jax here."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -8,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from yolos_jax.images.reading import DAMAGED, decoding, has_sixteen_bits, to_rgb
+from yolos_jax.user_files import MOST_IMAGE, check_file
 
 # Pillow's formats. Of others only the first image counts: MPO holds previews and depth, PSD layers, ICO sizes.
 ANIMATED = {"AVIF", "FLI", "GIF", "PNG", "WEBP"}  # their frames have durations
@@ -63,22 +65,31 @@ class Content(NamedTuple):
     frames: list[int]  # see `frames_in`
 
 
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str], name: str) -> Iterator[Image.Image]:
+    """An image file that is open; `UnreadableImage` names it by `name`."""
+    with decoding(name):
+        check_file(path, "the image", MOST_IMAGE)
+        with Image.open(path) as image:
+            yield image
+
+
 def content_of(path: str | os.PathLike[str]) -> Content:
     """Whether the images of a file are frames or pages, and which count; `UnreadableImage` if it cannot be opened."""
-    with decoding(f"the image {path}"), Image.open(path) as image:
+    with _opened(path, f"the image {path}") as image:
         return Content(image.format in ANIMATED, frames_in(image))
 
 
 def open_page(path: str | os.PathLike[str], page: int, upright: bool, stretch: bool) -> Image.Image:
     """A page of an image file, counted from 1, as RGB and without EXIF; for the rest see `images.reading.open_rgb`."""
-    with decoding(f"page {page} of {path}"), Image.open(path) as image:
+    with _opened(path, f"page {page} of {path}") as image:
         image.seek(page - 1)
         return _rgb(image, upright, stretch)
 
 
 def animation(path: str | os.PathLike[str], upright: bool, stretch: bool) -> Iterator[TimedFrame]:
     """The frames of an animation, one after the other; `UnreadableImage` where it is damaged."""
-    with decoding(f"the image {path}"), Image.open(path) as image:
+    with _opened(path, f"the image {path}") as image:
         seconds = 0.0
         for frame in frames_in(image):
             image.seek(frame)

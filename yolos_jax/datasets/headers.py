@@ -2,7 +2,6 @@
 
 import io
 import os
-import stat
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from PIL import Image
 from yolos_jax.datasets.frames import frames_in
 from yolos_jax.errors import counted, first_few
 from yolos_jax.images.reading import UnreadableImage, brightest, decoding, has_sixteen_bits, open_rgb
+from yolos_jax.user_files import MOST_IMAGE, check_file
 
 ORIENTATION = 0x0112  # EXIF's tag: 1 upright, 2 to 8 turned or mirrored
 SWAPS = range(5, 9)  # orientations that exchange width and height
@@ -49,8 +49,7 @@ def header_of(source: str | os.PathLike[str] | bytes, name: str = "") -> Header:
         with decoding(f"the image {name or source!s}"):
             if isinstance(source, bytes):
                 return _read(io.BytesIO(source))
-            if not stat.S_ISREG(os.stat(source).st_mode):  # a named pipe would block
-                raise UnreadableImage("it is no regular file.")
+            check_file(source, "the image", MOST_IMAGE)
             with open(source, "rb") as file:
                 return _read(file)
     except UnreadableImage as error:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from yolos_jax.datasets.annotations import Complain
-from yolos_jax.datasets.category_names import known_names, listing, plain_name
+from yolos_jax.datasets.category_names import distinct, known_names, listing, plain_name
 from yolos_jax.datasets.settings import CATEGORIES, SplitOptions
 from yolos_jax.errors import InputError
 
@@ -19,7 +19,7 @@ class Labels:
 
     num_classes: int
     category_ids: tuple[int, ...]  # of every label
-    names: dict[int, str]  # of each label that the categories list
+    names: dict[int, str]  # of each label that the categories list; no two are the same
     of_category: dict[int, int]  # the label of each category id
 
     def wrong(self, annotation: dict[str, Any], origin: str) -> str | None:
@@ -47,12 +47,13 @@ def labels_of(
     Raises:
       InputError: there is no category, or they do not fit the options.
     """
-    names = {int(category["id"]): str(category["name"]) for category in listed}
+    written = {int(category["id"]): str(category["name"]) for category in listed}
+    names = distinct(written)
     ids, notes = options.settled.category_ids, []
     called = _settled_names(names, options)
     if any(name is None or plain_name(name) != plain_name(names[category]) for category, name in called.items()):
         settled = known_names(options.settled.label_names)
-        if _same_names(settled.values(), names.values()):
+        if _same_names(settled.values(), written.values()):  # of two of one name, nobody knows which is which
             ids = _match(settled, names, options.num_classes)
             differs = f"{origin} numbers the classes otherwise than {options.settled.by}"
             notes.append(f"{differs}; they are matched by name: {listing(names)}")

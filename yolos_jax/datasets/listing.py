@@ -64,6 +64,14 @@ def described(kinds: Counter[str]) -> str:
     return ", ".join(parts + [counted(n, kind) for kind, n in kinds.items() if kind not in endings])
 
 
+def is_folder(entry: os.DirEntry) -> bool:
+    """Whether it is a folder or a link to one; a link to itself, for which `DirEntry.is_dir` raises, is not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def walk(folder: str | Path, left: LeftOut | None = None) -> Iterator[tuple[str, list[str]]]:
     """A folder and those below it, each with its files' names, in order; links are followed, once each.
 
@@ -104,7 +112,7 @@ def images_below(folder: Path, left: LeftOut | None = None, beside: Iterable[str
 def subfolder(root: Path, *names: str) -> Path | None:
     """The first of `root`'s folders that has one of these names, in any case of letters; None if there is none."""
     try:
-        present = {entry.name: entry.name.lower() for entry in os.scandir(root) if entry.is_dir()}
+        present = {entry.name: entry.name.lower() for entry in os.scandir(root) if is_folder(entry)}
     except OSError:
         return None
     for name in names:
@@ -120,5 +128,5 @@ def folders_in(root: Path, beginning: str = "") -> list[Path]:
     """The folders in a folder that are not hidden and whose names begin so; none if it is absent."""
     if not root.is_dir():
         return []
-    names = [entry.name for entry in os.scandir(root) if entry.name.startswith(beginning) and entry.is_dir()]
+    names = [entry.name for entry in os.scandir(root) if entry.name.startswith(beginning) and is_folder(entry)]
     return [root / name for name in sorted(names) if not is_hidden(name)]

@@ -24,6 +24,7 @@ from yolos_jax.datasets.layouts import (
 from yolos_jax.datasets.settings import Settled, SplitOptions
 from yolos_jax.datasets.splits import choose
 from yolos_jax.errors import InputError
+from yolos_jax.user_files import reading
 
 # The first one that finds its splits is taken.
 LAYOUTS: tuple[Any, ...] = (
@@ -97,13 +98,24 @@ def recognise(root: Path) -> tuple[str, dict[str, OpenAnnotations], list[str]]:
     """
     if not root.exists():
         raise InputError(f"the data folder {root} does not exist; set --config.data.root.")
-    found = [(layout.NAME, layout.splits(root)) for layout in LAYOUTS]
-    found = [(name, splits) for name, splits in found if splits]
+    found, refused = [], []
+    for layout in LAYOUTS:
+        try:
+            with reading(f"the data folder {root}"):
+                splits = layout.splits(root)
+        except InputError as error:
+            refused.append(error)
+            continue
+        found += [(layout.NAME, splits)] if splits else []
+    if refused and not found:
+        raise refused[0]
     if not found:
         raise InputError(unsupported.explain(root, [layout.NAME for layout in LAYOUTS]))
     (name, splits), *others = found
     also = ", ".join(other for other, _ in others)
-    return name, splits, [f"{root} is read as {name}, though it could be read as {also}, too"] if also else []
+    notes = [f"{root} is read as {name}, though it could be read as {also}, too"] if also else []
+    notes += [f"{root} is read as {name}; {str(error).rstrip('.')}" for error in refused]
+    return name, splits, notes
 
 
 def _named_files(root: Path, wanted: str, annotations: str, images: str) -> OpenAnnotations:

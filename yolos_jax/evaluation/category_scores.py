@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from yolos_jax.datasets.category_names import distinct, on_one_line
+
 COLUMNS = ("AP", "AP50", "AP75", "AR", "recall50")
 MEANING = {
     "AP": "average precision over the IoU thresholds 0.50, 0.55 ... 0.95",
@@ -19,7 +21,7 @@ class CategoryScores(NamedTuple):
     """Of each category of a ground truth, for objects of all sizes and at most 100 detections of it in an image."""
 
     ids: tuple[int, ...]  # category ids, in order: K of them
-    names: tuple[str, ...]  # of the categories; the id as text where the ground truth has no name
+    names: tuple[str, ...]  # of the categories, distinct; the id as text where the ground truth has no name
     objects: np.ndarray  # int64 [K], without crowds
     thresholds: np.ndarray  # float64 [T], of the IoU
     recalls: np.ndarray  # float64 [R]
@@ -36,10 +38,11 @@ class CategoryScores(NamedTuple):
         there = [a for a in truth.dataset["annotations"] if a["image_id"] in scored and not a["iscrowd"]]
         labels = np.array([a["category_id"] for a in there], np.int64)
         ids = tuple(int(i) for i in params.catIds)
-        names = {c["id"]: c.get("name") for c in truth.dataset["categories"]}
+        named = {c["id"]: c.get("name") for c in truth.dataset["categories"]}
+        names = distinct({i: str(i if named[i] is None else named[i]) for i in ids})
         return cls(
             ids,
-            tuple(str(i if names[i] is None else names[i]) for i in ids),
+            tuple(names[i] for i in ids),
             np.array([(labels == i).sum() for i in ids], np.int64),
             np.array(params.iouThrs),
             np.array(params.recThrs),
@@ -68,21 +71,23 @@ class CategoryScores(NamedTuple):
     def scalars(self) -> dict[str, float]:
         """AP, AP50 and recall of every category that has objects, under names that TensorBoard takes."""
         values = self.table()
+        tags = distinct({i: re.sub(r"[^-.0-9A-Za-z]+", "_", name) for i, name in enumerate(self.names)})
         return {
-            f"{column}/{re.sub(r'[^-.0-9A-Za-z]+', '_', name)}": float(values[column][i])
+            f"{column}/{tag.replace(' (', '_').rstrip(')')}": float(values[column][i])
             for column in ("AP", "AP50", "AR")
-            for i, name in enumerate(self.names)
+            for i, tag in tags.items()
             if self.objects[i]
         }
 
     def text(self) -> str:
         """A line for each category, in the ground truth's order."""
-        width = max(5, *(len(name) for name in self.names)) if self.names else 5
+        names = [on_one_line(name) for name in self.names]
+        width = max(5, *map(len, names)) if names else 5
         values = self.table()
         head = f"{'class':<{width}}  {'objects':>7}" + "".join(f"  {name:>8}" for name in COLUMNS)
         rows = [
             f"{name:<{width}}  {self.objects[i]:>7}" + "".join(f"  {_number(values[c][i]):>8}" for c in COLUMNS)
-            for i, name in enumerate(self.names)
+            for i, name in enumerate(names)
         ]
         return "\n".join([head, *rows])
 

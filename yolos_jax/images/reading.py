@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, Protocol
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from yolos_jax.errors import InputError
+from yolos_jax.user_files import MOST_IMAGE, UnusableFile, check_file
 
 with contextlib.suppress(ImportError):  # the extra `heif`: from here on Pillow opens such files like any other
     import pillow_heif
@@ -57,9 +57,7 @@ def open_rgb(path: str | os.PathLike[str], upright: bool = False, stretch: bool 
     `UnreadableImage` if the file is missing, damaged, no image or not a regular file (a named pipe would block).
     """
     with decoding(f"the image {path}"):
-        mode = os.stat(path).st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # Pillow refuses a folder
-            raise UnreadableImage("it is no regular file.")
+        check_file(path, "the image", MOST_IMAGE)
         return decode(path, upright, stretch)
 
 
@@ -130,6 +128,8 @@ def decoding(name: str) -> Iterator[None]:
         raise UnreadableImage(f"{name} cannot be used: {error}") from error
     except FileNotFoundError as error:
         raise UnreadableImage(f"{name} does not exist.") from error
+    except UnusableFile as error:
+        raise UnreadableImage(str(error)) from error
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise TooManyPixels(

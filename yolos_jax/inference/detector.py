@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from yolos_jax.accelerators.choice import decided
+from yolos_jax.datasets.category_names import distinct
 from yolos_jax.datasets.headers import left_out
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import ImageLike, file_bytes, one_or_many, read_rgb
@@ -72,7 +73,7 @@ class Detector:
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
         self.config = meta.model
-        self.label_names = meta.label_names
+        self.label_names = distinct(meta.label_names)
         self.category_ids = meta.category_ids
         self.batch_size = batch_size
         self.geometry = geometry_for(meta, short_side, max_side)

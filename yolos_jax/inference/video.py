@@ -13,13 +13,15 @@ from PIL import Image
 
 from yolos_jax.datasets.frames import animation
 from yolos_jax.errors import InputError
-from yolos_jax.images.reading import UnreadableImage
+from yolos_jax.images.reading import UnreadableImage, decoding
 from yolos_jax.inference.inputs import CAMERA, Input
+from yolos_jax.user_files import check_file
 
 # FFmpeg's format and name of camera number n, by platform.
 CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
 CODECS = ("libx264", "libopenh264", "mpeg4")  # of drawn videos: the first one that is there
 STREAM_SECONDS = (20.0, 30.0)  # that a stream may take to be opened, and to send the next frame
+MOST_BYTES = 2**42  # of a video
 TICKS = 60_000  # of a second: exact for the usual rates, and no more than MPEG-4 allows
 
 
@@ -104,6 +106,9 @@ def stills(source: Input, upright: bool = True) -> Iterator[Still]:
 def _open(av: Any, source: Input) -> Any:
     camera = CAMERA.fullmatch(source.name) if source.kind == "camera" else None
     if camera is None:
+        if source.kind == "video":
+            with decoding(f"the video {source.name}"):
+                check_file(source.name, "the video", MOST_BYTES)  # a named pipe would block
         return av.open(source.name, timeout=STREAM_SECONDS if source.kind == "stream" else None)
     if sys.platform not in CAMERAS:
         raise InputError(f"how to open a camera on {sys.platform} is not known; give a video file.")

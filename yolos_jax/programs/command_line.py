@@ -17,7 +17,9 @@ from ml_collections import ConfigDict
 from yolos_jax.config.reader import Table, assign, flat, read_any, unknown
 from yolos_jax.config.recipes import ARCHITECTURE, DETECTION, OWN, SETTINGS, require, task_of
 from yolos_jax.errors import InputError, check_path
+from yolos_jax.user_files import check_file
 
+MOST_BYTES = 2**24  # of a recipe
 PACKAGE = Path(__file__).resolve().parents[1]
 RECIPES = PACKAGE / "configs", PACKAGE.parent / "configs"  # installed, or in a checkout; each has `paper/`
 
@@ -251,6 +253,7 @@ def load_recipe(name: str) -> ConfigDict:
     path = Path(file) if Path(file).is_file() else recipe_files().get(file)
     if path is None:
         raise InputError(f"the config file {file} does not exist.")
+    check_file(path, "the config file", MOST_BYTES)
     try:
         config = runpy.run_path(str(path), run_name="recipe")["get_config"](*arguments)
     except InputError:

@@ -76,13 +76,15 @@ def print_notes(notes: Iterable[str]) -> None:
 
 def write_tfds(args: argparse.Namespace) -> None:
     """Writes a TFDS data set."""
+    from yolos_jax.datasets.opening import recognise
     from yolos_jax.datasets.tfds.build import build_records
 
+    _, _, notes = recognise(args.data)
     folder, found = build_records(args.data, args.out, args.splits, args.boxes)
     for one in found:
         cut = f", {one.clipped} of them clipped to their image" if one.clipped else ""
         print(f"{one.split}: {one.images} images, {one.objects} objects{cut}, in {one.shards} shard(s)")
-    print_notes(note for one in found for note in one.notes)
+    print_notes([*notes, *(note for one in found for note in one.notes)])
     print(f"written: {folder}")
     for left in sorted(folder.parent.glob("incomplete.*")):
         print(f"note: {left} is another build's that runs or was cut short; remove it if none runs")

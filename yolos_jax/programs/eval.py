@@ -19,6 +19,7 @@ from yolos_jax.config import recipes
 from yolos_jax.distributed import launch
 from yolos_jax.errors import InputError, clear_errors, make_folder
 from yolos_jax.programs.command_line import RecipeParser, say
+from yolos_jax.user_files import read_text
 
 SAME = 1e-3  # difference up to which a number of an evaluation that is repeated, on another device, is the same
 
@@ -134,8 +135,8 @@ def make_folders(out: Path, plots: Path | None, overwrite: bool, beside: bool = 
     file, earlier = out / "metrics.json", None
     if plots is not None and not overwrite and file.exists():
         try:
-            earlier = dict(json.loads(file.read_text()))
-        except (OSError, ValueError, TypeError) as error:
+            earlier = dict(json.loads(read_text(file)))
+        except (ValueError, TypeError) as error:
             raise InputError(f"{file} cannot be read ({error}); give another folder, or --overwrite.") from error
     files = [] if earlier else [file, out / "results.json"]
     if plots is not None:

@@ -18,6 +18,7 @@ from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.data.loader import LoadStep, Share
 from yolos_jax.data.plan import ORDER, TrainingPlan
+from yolos_jax.datasets.category_names import distinct
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.settings import Settled
 from yolos_jax.distributed.mesh import data_mesh
@@ -273,7 +274,7 @@ def other_data(facts: dict[str, Any], label_names: Mapping[int, str], before: Id
         if theirs["turned"] != ours["turned"]:
             said = [f"{text}, images that EXIF turns read {data['turned']}" for text, data in zip(said, (theirs, ours))]
         found.append(f"the training annotations ({said[0]}, against {said[1]})")
-    names = before.label_names
+    names = distinct(before.label_names)  # older checkpoints may have a name twice
     renamed = [i for i in sorted(names.keys() & label_names.keys()) if names[i] != label_names[i]]
     if renamed:
         some = ", ".join(f"{names[i]!r} against {label_names[i]!r}" for i in renamed[:5])

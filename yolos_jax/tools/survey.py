@@ -15,11 +15,11 @@ from tqdm import tqdm
 from yolos_jax.data.examples import Example, ExampleTable
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.datasets.annotations import Complain, orphans_of
-from yolos_jax.datasets.category_names import plain_name
+from yolos_jax.datasets.category_names import on_one_line, plain_name
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.headers import DARK_HELP, dark_files
 from yolos_jax.datasets.listing import BESIDE, LeftOut, images_below
-from yolos_jax.errors import InputError, counted, first_few
+from yolos_jax.errors import InputError, counted, first_few, one_line, shown
 from yolos_jax.images.reading import UnreadableImage
 from yolos_jax.images.sequence import ceil_div
 
@@ -55,7 +55,7 @@ def survey_split(which: str, make: Callable[[Complain], DataSet], problems: list
     try:
         source = make(found.append)
     except InputError as error:
-        problems += [Problem(which, sentence) for sentence in found]
+        problems += [Problem(which, one_line(sentence)) for sentence in found]
         left = f"with {counted(len(found), 'wrong entry', 'wrong entries')} left out, " if found else ""
         keys = ", ".join(f"data.{which}_{key}" for key in ("split", "annotations", "images"))
         raise type(error)(f"{left}{str(error).rstrip('.')} (the {which} split, set by {keys}).") from error
@@ -64,9 +64,10 @@ def survey_split(which: str, make: Callable[[Complain], DataSet], problems: list
     for image in content["images"]:
         ids_by_path.setdefault(source.place(image["file_name"]), []).append(image["id"])
     names = {category["id"]: str(category["name"]) for category in content["categories"]}
+    found += _named_twice(file, names)
     found += _listed_twice(file, ids_by_path, content["annotations"])
     found += _orphans(file, orphans_of(content))
-    problems += [Problem(file, sentence) for sentence in found]
+    problems += [Problem(file, one_line(sentence)) for sentence in found]
     return Split(which, source, ids_by_path, names)
 
 
@@ -78,6 +79,17 @@ def _listed_twice(file: str, ids_by_path: dict[str, list[int]], annotations: lis
     for number, count in times.items():
         if count > 1:
             yield f"annotation id {number!r} is given to {count} annotations of {file}; number them anew."
+
+
+def _named_twice(file: str, names: dict[int, str]) -> Iterable[str]:
+    """Categories that share a name, which label maps by name cannot hold."""
+    by_name: dict[str, list[str]] = {}
+    for number, name in sorted(names.items()):
+        by_name.setdefault(name, []).append(str(number))
+    for name, ids in by_name.items():
+        if len(ids) > 1:
+            numbers = f"the category ids {', '.join(ids)} of {file} are all named {shown(name)}"
+            yield f"{numbers}; give each a name of its own, or remove those that nothing is annotated with."
 
 
 def _orphans(file: str, orphans: dict[int, int]) -> Iterable[str]:
@@ -135,7 +147,7 @@ def image_problems(splits: Sequence[Split]) -> list[Problem]:
         except UnreadableImage as error:
             named = f"image id {example.image_id}"
             where = "" if f"({named})" in str(error) else f"{named} of {source.origin}: "
-            return Problem(example.file, f"{where}{error}")
+            return Problem(example.file, one_line(f"{where}{error}"))
         return None
 
     with ThreadPoolExecutor() as pool:
@@ -172,7 +184,7 @@ def notes(splits: Sequence[Split], det_tokens: int) -> list[str]:
     shared = set.intersection(*(set(split.ids_by_path) for split in splits)) if len(splits) > 1 else set()
     if shared:
         found.append(f"{counted(len(shared), 'image')} listed by both splits, such as {min(shared)}")
-    return found + _unlisted(splits)
+    return [one_line(note) for note in found + _unlisted(splits)]
 
 
 def _unlisted(splits: Sequence[Split]) -> list[str]:
@@ -223,7 +235,7 @@ def overview(split: Split) -> list[str]:
 def _categories(source: DataSet) -> list[str]:
     """Every category with its number of boxes: a row each, or columns side by side if they are many."""
     by_label = np.bincount(source.examples.labels, minlength=source.num_classes)
-    names = sorted(source.label_names.items())
+    names = [(label, on_one_line(name)) for label, name in sorted(source.label_names.items())]
     widest = max((len(name) for _, name in names), default=0)
     cells = [f"{source.category_ids[i]:>5}{i:>6}{by_label[i]:>7}  {name:<{widest}}" for i, name in names]
     columns = 1 if len(cells) <= TABLE else max(1, WIDTH // (len(cells[0]) + 2))

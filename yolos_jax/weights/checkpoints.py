@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from yolos_jax.model.config import YolosConfig
 from yolos_jax.model.yolos import abstract
 from yolos_jax.training import checkpoint_files
 from yolos_jax.training.checkpoint_files import Meta
+from yolos_jax.user_files import check_file, read_text
+
+MOST_BYTES = 2**40  # of one of a checkpoint's files
 
 
 def check_no_weights(directory: str | Path) -> None:
@@ -94,13 +98,16 @@ def recorded_recipe(directory: str | Path) -> dict[str, Any] | None:
     """
     path = Path(directory).absolute() / str(newest_step(directory))
     with _readable(path):
-        return json.loads((path / "meta" / "metadata").read_bytes())["extra"].get("config")
+        return json.loads(read_text(path / "meta" / "metadata"))["extra"].get("config")
 
 
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turns what goes wrong while a checkpoint is read into a sentence."""
+    """Turns what goes wrong while a checkpoint is read into a sentence; nothing in it may be a named pipe."""
     try:
+        for at, _, names in os.walk(path):
+            for name in names:
+                check_file(os.path.join(at, name), most=MOST_BYTES)
         yield
     except InputError:
         raise

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from yolos_jax.datasets.category_names import distinct
 from yolos_jax.errors import InputError, shown
 from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import NetworkConfig, YolosConfig
@@ -119,7 +120,8 @@ def write_classifier_config(config: ClassifierConfig, label_names: Mapping[int, 
 
 
 def _common_settings(config: NetworkConfig, labels: list[str]) -> dict[str, Any]:
-    """What detectors and classifiers have in common; `labels` are their classes' names."""
+    """What detectors and classifiers have in common; `labels` are their classes' names, made `distinct`."""
+    labels = list(distinct(dict(enumerate(labels))).values())
     return {
         "dtype": "float32",
         **{name: getattr(config, ours) for name, (ours, _, _) in _NUMBERS_OF_A_VIT.items()},

@@ -11,6 +11,7 @@ import numpy as np
 from jax.dtypes import bfloat16
 
 from yolos_jax.errors import InputError, shown
+from yolos_jax.user_files import check_file
 from yolos_jax.weights.limits import MOST_BYTES, check_floating, hollow, plain
 
 _OLDEST_TORCH = (2, 10)  # before it, files could corrupt memory in spite of weights_only (CVE-2026-24747)
@@ -64,11 +65,11 @@ def _state_dict(content: Any) -> tuple[Any, tuple[str, ...]]:
 
 def _check_size(path: Path) -> None:
     """Refuses a file that would unpack to more than it could honestly hold."""
+    size = unpacked = check_file(path, most=2**63)
     try:
-        size = unpacked = path.stat().st_size
         if zipfile.is_zipfile(path):
             unpacked = sum(entry.file_size for entry in zipfile.ZipFile(path).infolist())
-    except (OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile raises many kinds for a damaged index
         raise InputError(f"{path} is not a readable PyTorch file ({error}).") from error
     if max(size, unpacked) > MOST_BYTES or unpacked > size:
         raise InputError(

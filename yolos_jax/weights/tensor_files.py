@@ -8,6 +8,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from yolos_jax.errors import InputError, shown
+from yolos_jax.user_files import check_file, read_text
 from yolos_jax.weights.limits import MOST_BYTES, MOST_JSON, check_floating, hollow, plain
 from yolos_jax.weights.pickles import read_pickle
 
@@ -49,21 +50,14 @@ def read_folder(path: Path, shapes: bool = False) -> Tensors:
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """A JSON object from a file."""
+    text = read_text(path, most=MOST_JSON)
     try:
-        _check_bytes(path, MOST_JSON)
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}).") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no JSON object.")
     return values
-
-
-def _check_bytes(path: Path, most: int) -> None:
-    """`ValueError` if a file has more bytes than `most`."""
-    size = path.stat().st_size
-    if size > most:
-        raise ValueError(f"it has {size} bytes, more than {most}")
 
 
 def _read_safetensors(path: Path, shapes: bool) -> dict[str, np.ndarray]:
@@ -72,8 +66,8 @@ def _read_safetensors(path: Path, shapes: bool) -> dict[str, np.ndarray]:
     The library compares the header with the file before it allocates anything, and refuses headers above 100 MB. It
     has no bound for the file, which may be sparse and so far larger than what is stored of it.
     """
+    check_file(path, most=MOST_BYTES)
     try:
-        _check_bytes(path, MOST_BYTES)
         with safe_open(path, framework="np") as file:
             names = file.keys()
             if shapes:

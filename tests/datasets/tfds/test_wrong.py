@@ -54,6 +54,22 @@ def test_bad_shards(own, spoil, sentence):
     assert len(tfds_split(own, "validation").examples) == 6
 
 
+@pytest.mark.parametrize("template", ["{DATASET}-{SPLIT", "{&a}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"])
+def test_names_of_shards_that_make_no_sense(own, template):
+    about = json.loads((own / "dataset_info.json").read_text())
+    about["splits"][0]["filepathTemplate"] = template
+    (own / "dataset_info.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match="cannot be opened as a TFDS data set"):
+        tfds_split(own, "train")
+
+
+def test_a_named_pipe_is_not_waited_for(own):
+    (own / "features.json").unlink()
+    os.mkfifo(own / "features.json")
+    with pytest.raises(InputError, match=r"features\.json is a named pipe"):
+        tfds_split(own, "train")
+
+
 def test_a_record_that_is_damaged_later_is_an_unreadable_image(made, own):
     coco, _ = made
     records = tfds_split(own, "train", annotations=listed(coco))

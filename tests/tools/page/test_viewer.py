@@ -69,7 +69,7 @@ def test_statistics_of_tokens(tmp_path):
         path.write_text(text)
         with pytest.raises(InputError, match="no table of tokens"):
             read_statistics(path)
-    with pytest.raises(InputError, match=r"gone\.csv cannot be read"):
+    with pytest.raises(InputError, match=r"gone\.csv does not exist"):
         read_statistics(tmp_path / "gone.csv")
 
 

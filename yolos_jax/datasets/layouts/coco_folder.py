@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from yolos_jax.datasets.annotations import Annotations, Complain, OpenAnnotations, read_annotations
+from yolos_jax.datasets.annotations import MOST_BYTES, Annotations, Complain, OpenAnnotations, read_annotations
 from yolos_jax.datasets.layouts import published
 from yolos_jax.datasets.listing import folders_in, is_hidden, subfolder
 from yolos_jax.datasets.splits import FAMILIES, family_of
 from yolos_jax.errors import InputError
+from yolos_jax.user_files import check_file, reading, refuse_utf16
 
 NAME = "COCO"
 INSTANCES = "instances_"
@@ -23,7 +24,7 @@ KEYS = (b'"images"', b'"annotations"', b'"categories"')
 def splits(root: Path) -> dict[str, OpenAnnotations]:
     """What opens each split of a folder, by its name; nothing if the folder is in another layout."""
     if root.is_file():
-        known = published.FILES.match(root.name) or _is_coco(root)
+        known = published.FILES.match(root.name) or _kind_of(root) == "coco"
         return {root.stem: partial(read, root, root.parent)} if known else {}
     found = dict(_fiftyone(root))
     return found | {split: partial(read, file, image_folder(root, split)) for split, file in files(root)}
@@ -75,13 +76,13 @@ def files(root: Path) -> Iterator[tuple[str, Path]]:
     if known:
         yield from ((f.stem[match.end() :], f) for match, f in known)
         return
-    for file in [*inside, *beside]:
-        split = BEGINNINGS.sub("", file.stem, count=1)
-        if family_of(split) and _is_coco(file):
-            yield split, file
+    named = {BEGINNINGS.sub("", file.stem, count=1): file for file in [*beside, *inside]}
+    kinds = {split: _kind_of(file) for split, file in named.items() if family_of(split)}
+    if "coco" in kinds.values():  # then a damaged file is of that kind, too, and reading it says what is wrong
+        yield from ((split, named[split]) for split, kind in kinds.items() if kind != "json")
     # Label Studio writes one file and no splits; any other must be the only one.
     bare = [f for f in beside if f.name == "result.json"] or (beside + inside)
-    if len(bare) == 1 and not family_of(BEGINNINGS.sub("", bare[0].stem, count=1)) and _is_coco(bare[0]):
+    if len(bare) == 1 and not family_of(BEGINNINGS.sub("", bare[0].stem, count=1)) and _kind_of(bare[0]) == "coco":
         yield bare[0].stem, bare[0]
 
 
@@ -89,17 +90,25 @@ def _fiftyone(root: Path) -> Iterator[tuple[str, OpenAnnotations]]:
     """FiftyOne's `data/` and `labels.json`, of every split or of the only one."""
     for folder in (root, *folders_in(root)):
         labels, images = folder / "labels.json", folder / "data"
-        if labels.is_file() and images.is_dir():
+        if os.path.lexists(labels) and images.is_dir():
             yield folder.name, partial(read, labels, images, layout="FiftyOne's COCO")
 
 
-def _is_coco(file: Path) -> bool:
-    """Whether both ends of a file tell that it holds lists of images, annotations and categories."""
-    try:
-        with open(file, "rb") as stream:
-            start = stream.read(SNIFF)
-            stream.seek(max(0, os.path.getsize(file) - SNIFF))
-            ends = start + stream.read(SNIFF)
-    except OSError:
-        return False
-    return sum(key in ends for key in KEYS) >= 2 and start.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{")
+def _kind_of(file: Path) -> str:
+    """What both ends of a file tell: "coco", or half of it; "json", something else; "damaged", no JSON at all.
+
+    `InputError` if it cannot be read or is UTF-16.
+    """
+    name = f"the annotation file {file}"
+    size = check_file(file, "the annotation file", MOST_BYTES)
+    with reading(name), open(file, "rb") as stream:
+        start = stream.read(SNIFF)
+        stream.seek(max(0, size - SNIFF))
+        end = stream.read(SNIFF)
+    refuse_utf16(start, name)
+    found = sum(key in start or key in end for key in KEYS)
+    first = start.lstrip(b"\xef\xbb\xbf \r\n\t")[:1]
+    is_whole = end.rstrip().endswith({b"{": b"}", b"[": b"]"}.get(first, b"\0"))
+    if first == b"{" and found >= (2 if is_whole else 1):  # of a download that broke off, reading says so
+        return "coco"
+    return "json" if is_whole else "damaged"

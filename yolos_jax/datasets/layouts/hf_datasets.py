@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from yolos_jax.datasets.annotations import Annotations, Complain, OpenAnnotations
-from yolos_jax.datasets.layouts.objects import CATEGORIES, content_of, names_of
+from yolos_jax.datasets.layouts.objects import CATEGORIES, WrongObjects, checked, content_of, names_of
 from yolos_jax.errors import InputError
+from yolos_jax.user_files import MOST_IMAGE, read_bytes
 
 NAME = "Hugging Face datasets"
 PARQUET = re.compile(r"(.+?)(-\d+-of-\d+)?\.parquet")
@@ -40,7 +41,7 @@ class RowImages:
 
     def __getitem__(self, image_id: int) -> bytes:
         image = self._rows[image_id - 1]["image"]
-        return image["bytes"] or Path(image["path"]).read_bytes()
+        return image["bytes"] or read_bytes(image["path"], most=MOST_IMAGE)
 
     def __str__(self) -> str:
         return self._origin
@@ -54,17 +55,22 @@ def read(root: Path, split: str, files: list[str], complain: Complain) -> Annota
         raise InputError(f"{origin} has the columns {', '.join(rows.column_names)}; detection needs image and objects.")
     names = _class_names(rows.features["objects"])
     rest = rows.select_columns([c for c in rows.column_names if c in ("objects", "width", "height")])
-    numbers = {n: i for i, n in enumerate(names)} if names else names_of(row["objects"] for row in rest)
-    content = content_of(_entries(rest), numbers, origin, complain)
+    numbers = (
+        {n: i for i, n in enumerate(names)} if names else names_of(objects for _, objects in _entries(rest, origin))
+    )
+    content = content_of(_entries(rest, origin), numbers, origin, complain)
     packed = RowImages(rows.select_columns(["image"]), origin)
     return Annotations(NAME, origin, root, content, boxes="xywh", upright=True, has_sizes=False, packed=packed)
 
 
-def _entries(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Any]]:
+def _entries(rows: Iterable[dict[str, Any]], origin: str) -> Iterator[tuple[dict[str, Any], Any]]:
     """An image's entry and its objects, for every row."""
     # Ids of rows may repeat or be text; their numbers are what every tool agrees on.
     for number, row in enumerate(rows):
-        objects = row.pop("objects")
+        try:
+            objects = checked(row.pop("objects"))
+        except WrongObjects as error:
+            raise InputError(f"row {number} of {origin} {error}.") from error
         yield {"file_name": str(number)} | row, objects
 
 

@@ -7,19 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from yolos_jax.datasets.annotations import Annotations, Complain, OpenAnnotations
-from yolos_jax.datasets.layouts.objects import content_of, names_of
+from yolos_jax.datasets.layouts.objects import WrongObjects, checked, content_of, names_of
 from yolos_jax.datasets.listing import BESIDE, LeftOut, images_below, is_hidden
 from yolos_jax.errors import InputError, counted, shown
+from yolos_jax.user_files import read_text
 
 NAME = "imagefolder"
 FILE = "metadata.jsonl"
+MOST_BYTES = 2**32
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
     """What opens each split of a folder, by its name; nothing if the folder is in another layout."""
     places = (root, root / "data", *sorted(root.glob("*/")), *sorted(root.glob("data/*/")))
-    files = [place / FILE for place in dict.fromkeys(places) if not is_hidden(place.name) and (place / FILE).is_file()]
-    files = [file for file in files if _has_objects(file)]
+    places = tuple(place for place in dict.fromkeys(places) if not is_hidden(place.name))
+    files = [place / FILE for place in places if os.path.lexists(place / FILE)]
+    objects = {file: _has_objects(file) for file in files}
+    # A split whose file is empty belongs to the others, and reading it says so.
+    files = [file for file in files if objects[file] or (objects[file] is None and any(objects.values()))]
     return {
         ("train" if file.parent in (root, root / "data") else file.parent.name): partial(read, file, files)
         for file in files
@@ -39,17 +44,17 @@ def read(file: Path, files: list[Path], complain: Complain) -> Annotations:
 
 
 def _lines(file: Path) -> list[tuple[str, dict[str, Any]]]:
-    """File names and objects of every line; `InputError` for a line that has none."""
+    """File names and objects of every line; `InputError` for a line that has none, or has something else there."""
     found = []
-    with open(file, encoding="utf-8-sig") as stream:
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                try:
-                    entry = json.loads(line)
-                    found.append((os.path.normpath(entry["file_name"]), entry["objects"] or {}))
-                except (ValueError, KeyError, TypeError, RecursionError) as error:
-                    wanted = "it must be JSON with file_name and objects"
-                    raise InputError(f"line {number} of {file} is {shown(line.strip())}; {wanted}.") from error
+    for number, line in _filled(file):
+        try:
+            entry = json.loads(line)
+            found.append((os.path.normpath(entry["file_name"]), checked(entry["objects"])))
+        except WrongObjects as error:
+            raise InputError(f"line {number} of {file} {error}.") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            wanted = "it must be JSON with file_name and objects"
+            raise InputError(f"line {number} of {file} is {shown(line.strip())}; {wanted}.") from error
     return found
 
 
@@ -66,11 +71,23 @@ def _unlisted(file: Path, files: list[Path], names: list[str]) -> list[str]:
     return notes
 
 
-def _has_objects(file: Path) -> bool:
-    """Whether the first line has a box for each object; other metadata are of classification and the like."""
-    try:
-        with open(file, encoding="utf-8-sig") as stream:
-            lines = (line for line in stream if line.strip())
-            return "objects" in json.loads(next(lines, "{}"))
-    except (OSError, ValueError, TypeError):
-        return False
+def _has_objects(file: Path) -> bool | None:
+    """Whether a line has `objects`, or is no JSON; None if there is no line.
+
+    Other metadata are of classification and the like. `InputError` if the file cannot be read.
+    """
+    lines = _filled(file)
+    for _, line in lines:
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            return True  # reading says which line is wrong
+        if isinstance(entry, dict) and "objects" in entry:
+            return True
+    return False if lines else None
+
+
+def _filled(file: Path) -> list[tuple[int, str]]:
+    """The lines that are not empty, and their numbers from 1."""
+    lines = enumerate(read_text(file, "the file", MOST_BYTES).split("\n"), 1)
+    return [(number, line) for number, line in lines if line.strip()]

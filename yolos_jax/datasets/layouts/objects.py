@@ -1,6 +1,6 @@
 """Hugging Face's convention of `objects`: columns of boxes (xywh in pixels) and categories. No jax here."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from yolos_jax.datasets.annotations import Complain, Content
@@ -9,6 +9,52 @@ from yolos_jax.errors import shown
 BOXES = ("bbox", "bboxes", "boxes")
 CATEGORIES = ("category", "categories", "category_id", "label", "labels", "category_ids")
 CROWDS = ("iscrowd", "is_crowd")
+# Names of a column, whether a value of it has the right type, and what that is. Values are looked at later.
+_TYPES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (BOXES, lambda value: isinstance(value, list), "a box [x, y, width, height]"),
+    (CATEGORIES, lambda value: type(value) in (int, str), "a name or a whole number"),
+    (("area",), lambda value: value is None or type(value) in (int, float), "a number"),
+    (CROWDS, lambda value: value in (None, 0, 1), "0 or 1"),
+)
+
+
+class WrongObjects(ValueError):
+    """Objects of an image that are not of the convention's types; says what they are."""
+
+
+def checked(objects: Any) -> Any:
+    """The objects of an image: a mapping of columns, or a list of mappings; categories 1.0 become 1.
+
+    `WrongObjects` if they are something else, if a column of them is no list, or if a value in it has another type.
+    """
+    if objects is None:
+        return {}
+    if not isinstance(objects, dict | list):
+        raise WrongObjects(f"has objects {shown(objects)}; they must be columns of bbox and category")
+    wrong = [each for each in objects if not isinstance(each, dict)] if isinstance(objects, list) else []
+    if wrong:
+        raise WrongObjects(f"has {shown(wrong[0])} among its objects; each must have a bbox and a category")
+    return [_plain(each, ()) for each in objects] if isinstance(objects, list) else _plain(objects, (list,))
+
+
+def _plain(objects: dict[str, Any], column_types: tuple[type, ...]) -> dict[str, Any]:
+    """Columns, or the entries of one object where `column_types` is empty, with whole numbers for 1.0."""
+    plain = dict(objects)
+    for names, is_right, wanted in _TYPES:
+        for name in names:
+            found = plain.get(name)
+            if found is None:
+                continue
+            if column_types and not isinstance(found, column_types):
+                raise WrongObjects(f"has {name} {shown(found)}; it must be a list with a value for each object")
+            values = found if column_types else [found]
+            if names is CATEGORIES:
+                values = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
+            wrong = [value for value in values if not is_right(value)]
+            if wrong:
+                raise WrongObjects(f"has {name} {shown(wrong[0])}; it must be {wanted}")
+            plain[name] = values if column_types else values[0]
+    return plain
 
 
 def column(objects: Any, names: Iterable[str]) -> list[Any] | None:

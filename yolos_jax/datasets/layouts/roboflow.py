@@ -1,10 +1,13 @@
 """Roboflow's COCO export: `train/`, `valid/` and `test/`, each with `_annotations.coco.json` beside its images."""
 
+import os
 from functools import partial
 from pathlib import Path
 
 from yolos_jax.datasets.annotations import Annotations, Complain, OpenAnnotations
 from yolos_jax.datasets.layouts import coco_folder
+from yolos_jax.datasets.listing import folders_in
+from yolos_jax.errors import shown
 
 NAME = "Roboflow's COCO"
 FILE = "_annotations.coco.json"
@@ -12,7 +15,8 @@ FILE = "_annotations.coco.json"
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
     """What opens each split of a folder, by its name; nothing if the folder is in another layout."""
-    files = [root / FILE] if (root / FILE).is_file() else sorted(root.glob(f"*/{FILE}"))
+    files = [folder / FILE for folder in folders_in(root) if os.path.lexists(folder / FILE)]
+    files = [root / FILE] if os.path.lexists(root / FILE) else files
     return {file.parent.name: partial(read, file) for file in files}
 
 
@@ -20,9 +24,10 @@ def read(file: Path, complain: Complain) -> Annotations:
     """Reads a split, without the category that stands above the others and that nothing is annotated with."""
     found = coco_folder.read(file, file.parent, complain, NAME)
     categories = found.content["categories"]
-    above = {c.get("supercategory") for c in categories}
-    used = {a.get("category_id") for a in found.content["annotations"]}
-    roots = [c for c in categories if c.get("supercategory") == "none" and c["name"] in above and c["id"] not in used]
+    above = [c.get("supercategory") for c in categories]
+    used = {shown(a.get("category_id")) for a in found.content["annotations"]}  # which may be anything here
+    tops = [c for c in categories if c.get("supercategory") == "none" and c["name"] in above]
+    roots = [c for c in tops if shown(c["id"]) not in used]
     if roots and len(roots) < len(categories):
         found.content["categories"] = [c for c in categories if c not in roots]
         names = ", ".join(repr(str(c["name"])) for c in roots)

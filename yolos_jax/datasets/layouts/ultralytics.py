@@ -7,25 +7,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from yolos_jax.datasets.annotations import Annotations, Complain, OpenAnnotations
-from yolos_jax.datasets.layouts import yolo_labels
-from yolos_jax.datasets.listing import BESIDE, LeftOut, folders_in, images_below, is_hidden, subfolder
+from yolos_jax.datasets.layouts import data_yaml, yolo_labels
+from yolos_jax.datasets.listing import BESIDE, LeftOut, folders_in, images_below, subfolder
 from yolos_jax.datasets.splits import FAMILIES, family_of
 from yolos_jax.errors import InputError
+from yolos_jax.user_files import read_text
 
 NAME = "ultralytics' YOLO"
-ENDINGS = (".yaml", ".yml")
-LISTS = "classes.txt", "obj.names", "labels.txt"  # names of classes, one a line, where there is no data.yaml
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
     """The splits of a `data.yaml`, of the folder that holds it, or of images/ and labels/ beside names of classes."""
-    file = root if root.suffix.lower() in ENDINGS and root.is_file() else _yaml_in(root)
+    file = root if root.suffix.lower() in data_yaml.ENDINGS and root.is_file() else data_yaml.find(root)
     if file is None:
         return _without_yaml(root)
-    about = _about(file)
+    about = data_yaml.read(file)
     if about is None:
         return {}
     base, names = _base(file, about), _names(file, about)
@@ -46,28 +43,10 @@ def read(
     folder = folders[0] if len(folders) == 1 and folders[0].is_dir() else base
     paths = [path for place in folders for path in _images(place, base, left)]
     content, notes = yolo_labels.read(paths, folder, names, first_five, str(file), complain)
+    if all(place.is_dir() for place in folders):  # of a list, the labels of other splits may lie in the same folder
+        notes += yolo_labels.unused_note(paths)
     notes = [*left.note(folder), *notes]
     return Annotations(NAME, str(file), folder, content, notes, boxes="xywh_shares", upright=True, has_sizes=False)
-
-
-def _yaml_in(root: Path) -> Path | None:
-    """The yaml of a folder that describes a data set: `data.yaml`, or the only one that does."""
-    inside = root.iterdir() if root.is_dir() else ()
-    files = sorted(f for f in inside if f.suffix.lower() in ENDINGS and not is_hidden(f.name))
-    found = [f for f in files if _about(f)]
-    if len(found) > 1:
-        found = [f for f in found if f.stem.lower() in ("data", "dataset")]
-    return found[0] if found else None
-
-
-def _about(file: Path) -> dict[str, Any] | None:
-    """The content of a yaml, if it describes a data set."""
-    try:
-        about = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, OSError, ValueError):
-        return None
-    wanted = isinstance(about, dict) and about.keys() & {"names", "nc"} and about.keys() & {"train", "val"}
-    return about if wanted else None
 
 
 def _base(file: Path, about: dict[str, Any]) -> Path:
@@ -100,7 +79,7 @@ def _images(place: Path, base: Path, left: LeftOut) -> Iterator[str]:
     if place.is_dir():
         yield from (os.path.join(place, name) for name in images_below(place, left, BESIDE))
         return
-    named = (line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines())
+    named = (line.strip() for line in read_text(place, "the list of images").splitlines())
     for name in filter(None, named):
         beside = os.path.join(place.parent, name)
         yield os.path.normpath(beside if os.path.exists(beside) else os.path.join(base, name))
@@ -109,10 +88,16 @@ def _images(place: Path, base: Path, left: LeftOut) -> Iterator[str]:
 def _without_yaml(root: Path) -> dict[str, OpenAnnotations]:
     """Splits of images/ and labels/ whose classes are named in a text file, as labelImg and Label Studio write it."""
     images, labels = subfolder(root, "images"), subfolder(root, "labels")
-    lists = [folder / name for folder in (root, labels) if folder for name in LISTS if (folder / name).is_file()]
+    lists = [
+        folder / name
+        for folder in (root, labels)
+        if folder
+        for name in yolo_labels.LISTS
+        if os.path.lexists(folder / name)
+    ]
     if not (images and labels and lists):
         return {}
-    lines = lists[0].read_text(encoding="utf-8-sig").splitlines()
+    lines = read_text(lists[0], "the list of classes").splitlines()
     names = {key: name.strip() for key, name in enumerate(lines) if name.strip()}
     inside = [folder for folder in folders_in(images) if family_of(folder.name)]
     places = {folder.name: folder for folder in inside} or {"all": images}

@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 
 from yolos_jax.datasets.listing import is_hidden
+from yolos_jax.user_files import read_head
 
 SNIFF, FILES = 1 << 16, 50  # bytes and files that are looked at
 COMMAND = "pip install {package}, then `{command}`"
@@ -31,7 +32,7 @@ KNOWN = (
 def explain(root: Path, names: list[str]) -> str:
     """A sentence for a folder in none of the layouts `names`: what it seems to be, and what converts it."""
     for file in itertools.islice(_files(root), FILES):
-        head = file.open("rb").read(SNIFF).decode("utf-8", "replace")
+        head = read_head(file, SNIFF).decode("utf-8", "replace")
         for ending, words, kind, remedy in KNOWN:
             if file.name.lower().endswith(ending) and all(word in head for word in words):
                 what = f"{root} holds {kind} ({file.name}), which is not read"

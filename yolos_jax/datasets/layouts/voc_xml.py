@@ -1,6 +1,7 @@
 """VOC's XML files. They come from anywhere, so defusedxml parses them. No jax here."""
 
 import functools
+import io
 import math
 import os
 from typing import Any, NamedTuple
@@ -9,7 +10,11 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 
-from yolos_jax.datasets.listing import is_hidden
+from yolos_jax.datasets.listing import is_hidden, walk
+from yolos_jax.errors import InputError
+from yolos_jax.user_files import read_bytes
+
+MOST_BYTES = 2**26  # of a file
 
 
 class Object(NamedTuple):
@@ -38,9 +43,9 @@ class Record(NamedTuple):
 def records_of(folder: str, changed: int) -> dict[str, Record]:
     """The XML files of a folder and below, by their paths in it without the ending; `changed` is when it last was."""
     found: dict[str, Record] = {}
-    for at, _, names in os.walk(folder, followlinks=True):
+    for at, names in walk(folder):
         inside = os.path.relpath(at, folder)
-        for name in sorted(name for name in names if name.endswith(".xml") and not is_hidden(name)):
+        for name in (name for name in names if name.endswith(".xml") and not is_hidden(name)):
             stem = name[:-4] if inside == "." else f"{inside}/{name[:-4]}"
             found[stem] = _record(os.path.join(at, name))
     return found
@@ -48,13 +53,15 @@ def records_of(folder: str, changed: int) -> dict[str, Record]:
 
 def _record(path: str) -> Record:
     try:
-        root = parse(path).getroot()
+        root = parse(io.BytesIO(read_bytes(path, most=MOST_BYTES))).getroot()
         objects = tuple(_object(each) for each in root.iterfind("object"))
         size: Any = root.find("size")
         width = 0 if size is None else int(_number(size, "width"))
         height = 0 if size is None else int(_number(size, "height"))
         return Record(root.findtext("filename", "").strip(), width, height, objects)
-    except (ParseError, DefusedXmlException, OSError, ValueError) as error:
+    except InputError as error:
+        return Record(wrong=str(error))
+    except (ParseError, DefusedXmlException, LookupError, ValueError) as error:  # LookupError: an encoding's name
         return Record(wrong=f"{path} cannot be read ({' '.join(str(error).split())}); repair or remove it.")
 
 

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from yolos_jax.datasets.annotations import Complain, Content
-from yolos_jax.errors import shown
+from yolos_jax.datasets.listing import is_hidden
+from yolos_jax.errors import InputError, shown
+from yolos_jax.user_files import MissingFile, read_text
 
+LISTS = "classes.txt", "obj.names", "labels.txt"  # names of classes, one a line, where there is no data.yaml
+MOST_BYTES = 2**26  # of a label file
 OUT = 0.01  # of the image, by which a fraction may miss 0..1
 
 
@@ -31,7 +35,11 @@ def read(
     annotations: list[dict[str, Any]] = []
     absent = polygons = twice = 0
     for image, path in zip(images, paths):
-        file, text = _label_file(path)
+        try:
+            file, text = _label_file(path)
+        except InputError as error:
+            complain(str(error))
+            continue
         absent += text is None
         lines = [line for line in (text or "").splitlines() if line.strip()]
         twice += len(lines) - len(set(lines))
@@ -52,20 +60,32 @@ def read(
     return {"images": images, "annotations": annotations, "categories": categories}, notes
 
 
-def _label_file(path: str) -> tuple[str, str | None]:
-    """The label file of an image, and its content; None if there is none.
+def unused_note(paths: Sequence[str]) -> list[str]:
+    """A note of label files that belong to none of these images, in the folders where those of the images lie."""
+    used = {file for path in paths for file in _label_files(path)}
+    unused = []
+    for folder in filter(os.path.isdir, sorted({os.path.dirname(file) for file in used})):
+        named = [name for name in sorted(os.listdir(folder)) if name.endswith(".txt") and not is_hidden(name)]
+        unused += [os.path.join(folder, name) for name in named if name not in LISTS]
+    unused = [file for file in unused if file not in used]
+    return [f"{len(unused)} label files such as {unused[0]} belong to no image and are left out"] if unused else []
 
-    It lies in `labels/` where the image lies in `images/`, else beside the image.
-    """
+
+def _label_files(path: str) -> list[str]:
+    """Where the label file of an image may lie: in `labels/` if the image lies in `images/`, then beside the image."""
     stem = os.path.splitext(path)[0] + ".txt"
     start, images, end = stem.rpartition(f"{os.sep}images{os.sep}")
-    for file in ([f"{start}{os.sep}labels{os.sep}{end}"] if images else []) + [stem]:
+    return [f"{start}{os.sep}labels{os.sep}{end}", stem] if images else [stem]
+
+
+def _label_file(path: str) -> tuple[str, str | None]:
+    """The label file of an image, and its content; None if there is none. `InputError` if it cannot be read."""
+    for file in _label_files(path):
         try:
-            with open(file, encoding="utf-8-sig", errors="replace") as stream:
-                return file, stream.read()
-        except (FileNotFoundError, NotADirectoryError):
+            return file, read_text(file, "the label file", MOST_BYTES)
+        except MissingFile:
             continue
-    return stem, None
+    return file, None
 
 
 def _numbers(line: str) -> list[float]:

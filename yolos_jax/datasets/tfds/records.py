@@ -11,6 +11,7 @@ import numpy as np
 from yolos_jax.datasets.coco_names import COCO_NAMES
 from yolos_jax.datasets.splits import choose
 from yolos_jax.errors import InputError
+from yolos_jax.user_files import MissingFile, check_file, read_text
 
 INFO = "dataset_info.json"  # written last: a folder without it is no finished preparation
 FORMAT = "array_record"
@@ -152,8 +153,8 @@ class Records:
         path = self.directory / self.names_file
         names: list[str] = []
         what = "does not exist"
-        with contextlib.suppress(OSError, ValueError):
-            names = [line.strip() for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+        with contextlib.suppress(MissingFile):
+            names = [line.strip() for line in read_text(path).split("\n") if line.strip()]
             what = f"has {len(names)}"
         twice = len(set(names)) < len(names)
         if len(names) != count or twice:
@@ -198,10 +199,13 @@ def load_tfds() -> Any:
 def _builder(directory: Path) -> Any:
     """TFDS's reader of a prepared data set, set to read array_record."""
     tfds = load_tfds()
+    for file in (*directory.glob("*.json"), *directory.glob("*.txt")):  # TFDS would wait for a named pipe
+        check_file(file)
     try:
         builder = tfds.builder_from_directory(str(directory))
         formats = [stored.value for stored in (builder.info.file_format, *builder.info.alternative_file_formats)]
-        dict(builder.info.metadata)  # read when first used
+        dict(builder.info.metadata)  # read when first used, as are the names of shards
+        [split.filepaths for split in builder.info.splits.values()]
         if FORMAT in formats[1:]:
             builder.info.set_file_format(FORMAT, override=True, override_if_initialized=True)
     except Exception as error:  # damaged files make it raise anything

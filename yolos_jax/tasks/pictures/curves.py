@@ -9,9 +9,12 @@ import numpy as np
 from yolos_jax.tasks.pictures.plotting import line_style, new_figure, save_figure, thinned
 from yolos_jax.training.metrics import METRICS, RATE, SPEED, numbers_of
 from yolos_jax.training.task import Evaluated
+from yolos_jax.user_files import read_bytes
 
 PICTURE = "curves.png"
 VALIDATION = "val/loss"
+MOST_BYTES = 2**29
+MOST = 1e300  # of a number; whole ones of a damaged file may be larger than any float
 
 
 class Panel(NamedTuple):
@@ -24,14 +27,15 @@ class Panel(NamedTuple):
 
 
 def read_lines(workdir: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`, by step; damaged ones are left out. `OSError` if it cannot be read."""
-    found = (numbers_of(line) for line in (Path(workdir) / METRICS).read_bytes().splitlines())
+    """The lines of a run's `metrics.jsonl`, by step; damaged ones are left out. `InputError` if it cannot be read."""
+    found = (numbers_of(line) for line in read_bytes(Path(workdir) / METRICS, most=MOST_BYTES).splitlines())
     return sorted((line for line in found if line is not None), key=lambda line: line["step"])
 
 
 def series(lines: Iterable[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """float64 `[n]` steps and values of a number, without those that are not finite."""
-    points = [(line["step"], line[key]) for line in lines if isinstance(line.get(key), int | float)]
+    """float64 `[n]` steps and values of a number, without those that are not finite or beyond `MOST`."""
+    numbers = [(line["step"], line[key]) for line in lines if isinstance(line.get(key), int | float)]
+    points = [pair for pair in numbers if not any(abs(value) > MOST for value in pair)]
     steps, values = np.array(points, np.float64).reshape(-1, 2).T
     finite = np.isfinite(values)
     return steps[finite], values[finite]

@@ -51,9 +51,8 @@ def compare_runs(workdirs: Sequence[str | Path], out: str | Path, font: str = ""
 def _lines(workdir: str | Path) -> list[dict[str, Any]]:
     try:
         lines = read_lines(workdir)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{workdir} holds no run: {METRICS} cannot be read there ({reason}).") from error
+    except InputError as error:
+        raise InputError(f"{workdir} holds no run: {error}") from error
     if not lines:
         raise InputError(f"{Path(workdir) / METRICS} holds no numbers yet; train for some steps first.")
     return lines

@@ -47,6 +47,8 @@ def target_size(width: int, height: int, short_side: int, max_side: int, patch: 
 
 def open_upright(path: str) -> Image.Image:
     """An image as RGB, turned as its EXIF tag says."""
+    if Path(path).exists() and not Path(path).is_file():  # a named pipe would block
+        raise Unusable(f"{path} is no regular file; give an image file.")
     try:
         with Image.open(path) as image:
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO's others are previews
@@ -94,6 +96,8 @@ class ExportedDetector:
     def read(self, name: str, how: Callable[[Path], Any]) -> Any:
         """A file of the folder, read by the function `how`; `Unusable` if that fails."""
         try:
+            if (self.folder / name).exists() and not (self.folder / name).is_file():
+                raise ValueError("it is no regular file")
             return how(self.folder / name)
         except Exception as error:  # those of json, zipfile, numpy and flatbuffers
             reason = str(getattr(error, "strerror", None) or error or type(error).__name__).split("\n")[0][:200]

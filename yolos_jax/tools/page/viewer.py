@@ -18,6 +18,7 @@ from yolos_jax.images.reading import UnreadableImage, decoding, read_rgb
 from yolos_jax.inference.detector import Detector
 from yolos_jax.inference.fonts import font_of
 from yolos_jax.tools.analysis.attention_maps import Seen, look_at
+from yolos_jax.user_files import MOST_IMAGE, read_bytes, read_text
 
 MOST_PIXELS = 40_000_000  # of an image; a small file can hold very many
 KEPT, KEPT_BYTES = 32, 2**30  # images whose attention is kept, of all visitors together, and its most bytes
@@ -102,7 +103,7 @@ class AttentionViewer:
 
 def read_picture(path: str | Path) -> Image.Image:
     """The RGB image of a file, upright; `UnreadableImage` says what is wrong, without the file's folder."""
-    content = Path(path).read_bytes()
+    content = read_bytes(path, most=MOST_IMAGE)
     name = f"the image {Path(path).name:.80}"
     with decoding(name), Image.open(io.BytesIO(content)) as image:
         if image.width * image.height > MOST_PIXELS:
@@ -133,12 +134,10 @@ def choices(seen: Seen) -> list[tuple[str, int]]:
 
 def read_statistics(path: str | Path) -> dict[int, dict[str, str]]:
     """Rows of a CSV file by their number in the column `token`; `InputError` if it has none."""
+    text = read_text(path, "the table of tokens")
     try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
         return {int(row["token"]): {k: _rounded(v) for k, v in row.items() if k != "token"} for row in rows}
-    except OSError as error:
-        raise InputError(f"the table of tokens {path} cannot be read ({error.strerror or error}).") from error
     except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise InputError(f"{path} is no table of tokens: it needs a column `token` with their numbers.") from error
 

@@ -1,0 +1,389 @@
+"""Opens damaged inputs and counts what goes wrong: python -m benchmarks.mutated_inputs --inputs 1000 --seed 0.
+
+Small inputs of every kind (data sets in their layouts, images, weights, checkpoints, recipes, logs of runs) are
+mutated, one seed each, and opened as the programs open them, in a process that is watched from outside. An input
+passes if it is read, or refused by one sentence. Failures are:
+
+- traceback: an exception that is not for users, or a sentence of several lines;
+- hang: no answer within 20 s;
+- growth: more than 1 GiB of memory;
+- silent: fewer images or splits than there are, and no word about it.
+
+`--only KIND:NUMBER` opens one input again and shows its traceback.
+"""
+
+import argparse
+import contextlib
+import io
+import itertools
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "helpers"))
+
+from benchmarks.mutations import damage  # noqa: E402
+
+SECONDS, GROWTH = 20.0, 2**30
+LAYOUTS = ("coco", "fiftyone", "roboflow", "yolo", "roboflow_yolo", "voc", "voc_flat", "imagefolder")
+QUICK = (*LAYOUTS, "class_folders", "image", "weights", "checkpoint", "recipe", "recorded", "run")
+KINDS = (*QUICK, "pth", "tfds")  # which import PyTorch and TFDS
+WEIGHTS = {"yolo": 2, "voc": 2, "imagefolder": 2, "class_folders": 2, "coco": 2}  # how often a kind comes, else once
+
+
+class Outcome(NamedTuple):
+    """What became of an input."""
+
+    kind: str
+    number: int
+    what: str  # what was done to it
+    result: str  # "read", "refused", "traceback", "hang", "growth" or "silent"
+    detail: str
+
+
+def make_templates(folder: Path, kinds: tuple[str, ...] = KINDS) -> None:
+    """One intact input of each kind, in a folder of its name."""
+    import made_layouts
+    import numpy as np
+    from PIL import Image
+
+    data = made_layouts.made()
+    folder.mkdir()
+    for kind in kinds:
+        if kind in LAYOUTS:
+            made_layouts.LAYOUTS[kind](folder / kind, data)
+    rng = np.random.default_rng(0)
+    for name in ("train/ant", "train/bee", "val/ant", "val/bee") if "class_folders" in kinds else ():
+        (folder / "class_folders" / name).mkdir(parents=True)
+        for i in range(3):
+            made_layouts.save(folder / "class_folders" / name / f"{i}.jpg", (20, 24))
+    if "image" in kinds:
+        (folder / "image").mkdir()
+        for ending in ("jpg", "png", "gif", "webp", "tif", "bmp", "ppm"):
+            Image.fromarray(rng.integers(0, 256, (40, 30, 3), np.uint8)).save(folder / "image" / f"a.{ending}")
+    if {"weights", "checkpoint", "pth"} & set(kinds):
+        _make_weights(folder, kinds)
+    if "tfds" in kinds:
+        from made_tfds import make_tfds
+
+        _, records = make_tfds(folder / "made")
+        records.rename(folder / "tfds")
+    if "recipe" in kinds:
+        (folder / "recipe").mkdir()
+        shutil.copy(ROOT / "configs" / "finetune_custom.py", folder / "recipe" / "recipe.py")
+    if "recorded" in kinds:
+        from yolos_jax.config.reader import read_any, to_json
+        from yolos_jax.programs.command_line import load_recipe
+
+        (folder / "recorded").mkdir()
+        recorded = to_json(read_any(load_recipe("finetune_custom")))
+        (folder / "recorded" / "recipe.json").write_text(json.dumps(recorded, indent=1))
+    if "run" in kinds:
+        (folder / "run").mkdir()
+        lines = [{"step": i, "train/loss": 1 / (i + 1), "val/AP": 0.1 * i} for i in range(5)]
+        (folder / "run" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _make_weights(folder: Path, kinds: tuple[str, ...]) -> None:
+    from tiny_weights import TINY, huggingface_folder, random_params, reference_state
+
+    from yolos_jax.training.checkpoint_files import Meta
+    from yolos_jax.weights import checkpoints
+    from yolos_jax.weights.image_processor import Sizes, write_processor
+
+    if "weights" in kinds:
+        huggingface_folder(folder / "weights")
+        (folder / "weights" / "preprocessor_config.json").write_text(json.dumps(write_processor(Sizes(96, 128))))
+    if "pth" in kinds:
+        import torch
+
+        (folder / "pth").mkdir()
+        state = {name: torch.from_numpy(array.copy()) for name, array in reference_state().items()}
+        torch.save({"model": state}, folder / "pth" / "weights.pth")
+    if "checkpoint" in kinds:
+        names = {i: f"class {i}" for i in range(TINY.num_classes)}
+        checkpoints.save(folder / "checkpoint", 3, random_params(TINY), Meta(TINY, names, 3, {}, None, 1333))
+
+
+def open_layout(folder: Path, damaged: bool, expected: dict[str, tuple[str, int]]) -> list[str]:
+    """Reads both splits as training and check_data do; returns what was lost without a word."""
+    from yolos_jax.config.reader import read_recipe
+    from yolos_jax.config.recipes import DetectionConfig
+    from yolos_jax.datasets.opening import open_split, recognise
+    from yolos_jax.errors import InputError
+    from yolos_jax.programs.command_line import load_recipe
+    from yolos_jax.tools import survey
+
+    recipe = load_recipe("finetune_custom")
+    recipe.data.root = str(folder)
+    data = read_recipe(recipe, DetectionConfig).data
+    lost, words, failures = [], [], []
+    _, splits, notes = recognise(folder)
+    if damaged and not notes:
+        lost += [f"split {split}" for split, _ in expected.values() if split not in splits]
+    problems: list[survey.Problem] = []
+    for which in ("train", "val"):
+        with contextlib.suppress(InputError):
+            source = open_split(data, which)
+            few = len(source.examples) < expected[which][1]
+            if damaged and few and not source.notes and not notes:
+                lost.append(f"{expected[which][1] - len(source.examples)} images of {which}")
+        try:
+            read = survey.survey_split(which, lambda to, which=which: open_split(data, which, complain=to), problems)
+        except InputError as error:
+            failures.append(str(error))
+            continue
+        survey.overview(read)
+        problems += survey.image_problems([read])
+        words += survey.notes([read], 100)
+    survey.verdict(problems)
+    long = [sentence for sentence in [*failures, *words, *(p.sentence for p in problems)] if "\n" in sentence]
+    if long:
+        raise ValueError(f"a sentence of several lines: {long[0]!r}")
+    if len(failures) == 2:
+        raise InputError(failures[0])
+    return lost
+
+
+def open_class_folders(folder: Path, damaged: bool, expected: int) -> list[str]:
+    from yolos_jax.datasets.class_folders import ClassFolders
+    from yolos_jax.images.reading import UnreadableImage
+
+    found = 0
+    notes: tuple[str, ...] = ()
+    train = ClassFolders(folder, "train")
+    for source in (train, ClassFolders(folder, "val", classes=(train.names, train.origin))):
+        notes += source.notes
+        for i in range(len(source)):
+            found += 1
+            with contextlib.suppress(UnreadableImage):
+                source.read(i)
+        source.fingerprint()
+    return [f"{expected - found} images"] if damaged and found < expected and not notes else []
+
+
+def open_images(folder: Path) -> list[str]:
+    from yolos_jax.datasets.frames import animation, content_of
+    from yolos_jax.datasets.headers import header_of
+    from yolos_jax.images.reading import UnreadableImage, read_rgb
+
+    for path in sorted(folder.iterdir()):
+        header_of(path)
+        with contextlib.suppress(UnreadableImage):
+            read_rgb(path)
+        with contextlib.suppress(UnreadableImage):
+            animated = content_of(path).animated
+            for _ in animation(path, True, False) if animated else ():
+                pass
+    return []
+
+
+def open_weights(folder: Path) -> list[str]:
+    from yolos_jax.weights import load_weights
+
+    load_weights(folder)
+    return []
+
+
+def open_pth(folder: Path) -> list[str]:
+    from tiny_weights import TINY
+
+    from yolos_jax.weights import load_weights
+
+    load_weights(folder / "weights.pth", TINY)
+    return []
+
+
+def open_checkpoint(folder: Path) -> list[str]:
+    from yolos_jax.weights.checkpoints import load_any, recorded_recipe
+
+    recorded_recipe(folder)
+    load_any(folder)
+    return []
+
+
+def open_recipe(folder: Path) -> list[str]:
+    from yolos_jax.config.reader import read_any
+    from yolos_jax.programs.command_line import load_recipe
+
+    read_any(load_recipe(str(folder / "recipe.py")))
+    return []
+
+
+def open_recorded(folder: Path) -> list[str]:
+    from yolos_jax.config.reader import read_any, setting_differences
+
+    with open(os.open(folder / "recipe.json", os.O_RDONLY | os.O_NONBLOCK)) as file:
+        try:
+            values = json.load(file)
+        except (ValueError, RecursionError, OSError):
+            return []
+    if isinstance(values, dict):
+        config = read_any(values)
+        setting_differences(values, config)
+    return []
+
+
+def open_run(folder: Path) -> list[str]:
+    from yolos_jax.tasks.pictures.curves import series
+    from yolos_jax.tools.analysis.runs import _lines
+
+    for key in ("train/loss", "val/AP"):
+        series(_lines(folder), key)
+    return []
+
+
+OPEN: dict[str, Callable[[Path], list[str]]] = {
+    "image": open_images, "weights": open_weights, "checkpoint": open_checkpoint, "recipe": open_recipe,
+    "recorded": open_recorded, "run": open_run, "pth": open_pth,
+}  # fmt: skip
+
+
+def open_input(templates: Path, kind: str, number: int, folder: Path) -> Outcome:
+    """Makes the input of a number in an absent folder, opens it, and says what came of it."""
+    from yolos_jax.errors import InputError
+    from yolos_jax.images.reading import UnreadableImage
+
+    shutil.copytree(templates / kind, folder, symlinks=True)
+    what, damaged = damage(folder, kind, random.Random(f"{kind} {number}"))
+    shown = partial(Outcome, kind, number, what)
+    before = _peak(reset=True)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            if kind in (*LAYOUTS, "tfds"):
+                lost = open_layout(folder, damaged, _expected(kind))
+            elif kind == "class_folders":
+                lost = open_class_folders(folder, damaged, 12)
+            else:
+                lost = OPEN[kind](folder)
+    except (InputError, UnreadableImage) as error:
+        if "\n" in str(error):
+            return shown("traceback", f"several lines: {error!r}")
+        return shown("refused", str(error))
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return shown("traceback", "".join(traceback.format_exception(error)[-4:]))
+    growth = _peak() - before
+    if growth > GROWTH:
+        return shown("growth", f"{growth / 2**20:.0f} MiB")
+    return shown("silent", ", ".join(lost)) if lost else shown("read", "")
+
+
+def _expected(kind: str) -> dict[str, tuple[str, int]]:
+    """What splits are called in a layout and how many images they have."""
+    others = {"fiftyone": "validation", "roboflow": "valid", "imagefolder": "validation", "tfds": "validation"}
+    train, val = (0, 0) if kind == "tfds" else (4, 3)  # whose index remembers the images
+    return {"train": ("train", train), "val": (others.get(kind, "val"), val)}
+
+
+def _peak(reset: bool = False) -> int:
+    """Bytes of memory held at most, by this process since the last reset, where Linux tells them."""
+    with contextlib.suppress(OSError):
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _serve(templates: str, pipe: Any) -> None:
+    """Opens the inputs that come through a pipe, one after the other."""
+    import tqdm
+
+    tqdm.tqdm.monitor_interval = 0
+    while True:
+        kind, number, folder = pipe.recv()
+        pipe.send(open_input(Path(templates), kind, number, Path(folder)))
+
+
+def watch(templates: Path, todo: list[tuple[str, int]], seconds: float = SECONDS) -> list[Outcome]:
+    """Opens inputs in a process that is ended and started again when one of them hangs."""
+    context = multiprocessing.get_context("spawn")
+    outcomes: list[Outcome] = []
+    process = pipe = None
+    for at, (kind, number) in enumerate(todo):
+        if process is None:
+            pipe, other = context.Pipe()
+            process = context.Process(target=_serve, args=(str(templates), other), daemon=True)
+            process.start()
+            other.close()
+            patience = 120.0  # it imports first
+        folder = templates.parent / f"input{at}"
+        pipe.send((kind, number, str(folder)))
+        try:
+            found = pipe.recv() if pipe.poll(patience) else Outcome(kind, number, "", "hang", "")
+        except EOFError:
+            found = Outcome(kind, number, "", "traceback", "the process died")
+        patience = seconds
+        if not found.what:
+            process.kill()
+            process.join()
+            process = None
+            folder_what = Path(f"{folder}.what")
+            what = folder_what.read_text() if folder_what.exists() else ""
+            found = found._replace(what=what)
+        outcomes.append(found)
+        shutil.rmtree(folder, ignore_errors=True)
+        Path(f"{folder}.what").unlink(missing_ok=True)
+        if found.result not in ("read", "refused"):
+            last = found.detail.strip().splitlines()[-1:] or [""]
+            print(f"{found.result}: {kind}:{number} {found.what}: {last[0][:160]}", flush=True)
+    if process is not None:
+        process.kill()
+    return outcomes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0, help="number of the first input of each kind")
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="what counts as a hang (default 20)")
+    parser.add_argument("--only", default="", metavar="KIND:NUMBER")
+    parser.add_argument("--out", type=Path, help="JSON file of all outcomes")
+    args = parser.parse_args()
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as temporary:
+        templates = Path(temporary) / "templates"
+        kind, _, number = args.only.partition(":")
+        make_templates(templates, (kind,) if kind else tuple(args.kinds))
+        if kind:
+            print("\n".join(open_input(templates, kind, int(number), Path(temporary) / "input")[2:]))
+            return
+        turns = [kind for kind in args.kinds for _ in range(WEIGHTS.get(kind, 1))]
+        counted: Counter[str] = Counter()
+        todo = []
+        for kind in itertools.islice(itertools.cycle(turns), args.inputs):
+            todo.append((kind, args.seed + counted[kind]))
+            counted[kind] += 1
+        outcomes = watch(templates, todo, args.seconds)
+    results = ("read", "refused", "traceback", "hang", "growth", "silent")
+    counts = Counter((each.kind, each.result) for each in outcomes)
+    print("| kind | inputs | " + " | ".join(results) + " |")
+    print("|---|" + "---|" * (len(results) + 1))
+    for kind in [*args.kinds, "all"]:
+        row = [sum(n for (k, r), n in counts.items() if kind in (k, "all") and r == result) for result in results]
+        print(f"| {kind} | {sum(row)} | " + " | ".join(map(str, row)) + " |")
+    print(f"{time.perf_counter() - started:.0f} s")
+    if args.out:
+        args.out.write_text(json.dumps([each._asdict() for each in outcomes], indent=1))
+
+
+if __name__ == "__main__":
+    main()
