@@ -72,13 +72,20 @@ def is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
+def _is_empty(folder: str) -> bool:
+    try:
+        return not os.listdir(folder)
+    except OSError:
+        return False
+
+
 def walk(folder: str | Path, left: LeftOut | None = None) -> Iterator[tuple[str, list[str]]]:
     """A folder and those below it, each with its files' names, in order; links are followed, once each.
 
     Hidden folders and those that cannot be opened are counted in `left`.
     """
     left = LeftOut() if left is None else left
-    seen = set[str]()
+    seen, endings = set[str](), image_endings()
     for at, folders, names in os.walk(folder, followlinks=True, onerror=left.add_unreadable):
         real = os.path.realpath(at)
         if real in seen:
@@ -87,6 +94,9 @@ def walk(folder: str | Path, left: LeftOut | None = None) -> Iterator[tuple[str,
         seen.add(real)
         for name in filter(is_hidden, folders):
             left.add(os.path.join(at, name), "hidden folder")
+        for path in (os.path.join(at, name) for name in sorted(folders) if ending_of(name) in endings):
+            if _is_empty(path):  # it stands where an image should
+                left.add(path, "empty folder named like an image")
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         yield at, sorted(names)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from yolos_jax.datasets.listing import ending_of
 from yolos_jax.errors import InputError, check_path, counted
+from yolos_jax.user_files import read_text
 
 TEXT, TABLES = ".txt", (".csv", ".tsv")
 COLUMNS = (
@@ -46,7 +47,7 @@ def read_list(file: str) -> tuple[list[str], str]:
     Raises:
       InputError: the list is no text, is empty, names another list, or has no column of paths.
     """
-    lines = _text(file).splitlines()
+    lines = read_text(file, "the list").splitlines()
     column = ""
     if ending_of(file) == TEXT:
         found = [line.strip() for line in lines if not line.lstrip().startswith("#")]
@@ -59,16 +60,6 @@ def read_list(file: str) -> tuple[list[str], str]:
     if inner:
         raise InputError(f"the list {file} names {inner[0]}, which is a list itself; give it by itself.")
     return entries, column
-
-
-def _text(file: str) -> str:
-    try:
-        with open(file, encoding="utf-8-sig") as stream:
-            return stream.read()
-    except UnicodeDecodeError as error:
-        raise InputError(f"the list {file} is not UTF-8 ({error.reason}); save it as UTF-8.") from error
-    except OSError as error:
-        raise InputError(f"the list {file} cannot be read ({error.strerror}).") from error
 
 
 def _from_table(lines: list[str], file: str) -> tuple[list[str], str]:

@@ -8,6 +8,7 @@ from typing import Any
 from yolos_jax.datasets.annotations import Content
 from yolos_jax.datasets.listing import BESIDE, LeftOut, images_below, is_hidden
 from yolos_jax.errors import InputError, counted
+from yolos_jax.user_files import read_text
 
 
 class Gathered:
@@ -62,11 +63,7 @@ def unlabelled_note(names: Collection[str], folder: Path) -> list[str]:
 
 def lines_of(file: Path) -> Iterator[tuple[int, str]]:
     """The lines of a text file that are not empty, and their numbers from 1; `InputError` if it cannot be read."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read ({getattr(error, 'strerror', None) or 'it is not UTF-8'}).") from error
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(read_text(file).splitlines(), 1):
         if line.strip():
             yield number, line.strip()
 
