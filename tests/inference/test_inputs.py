@@ -94,7 +94,7 @@ def test_lists(folder, tmp_path):
     ("x.csv", b"a,b\n1,2\n", "the first row of x.csv is a, b; name the column of paths there: path"),
     ("x.csv", b"id,path\n1,a.jpg\n2\n", "row 3 of x.csv has no column path"),
     ("x.txt", b"a.jpg\ny.txt\n", "the list x.txt names y.txt, which is a list itself"),
-    ("x.txt", b"\xff\xfea", "the list x.txt is not UTF-8"),
+    ("x.txt", b"\xff\xfea", "the list x.txt is UTF-16"),
     ("y.txt", b"", "the list x.txt does not exist"),
 ])  # fmt: skip
 def test_lists_that_cannot_be_read(folder, tmp_path, name, content, words):
