@@ -11,6 +11,7 @@ import jax
 
 from yolos_jax.accelerators.batched import attend_batched
 from yolos_jax.accelerators.cudnn import attend_cudnn
+from yolos_jax.accelerators.precision import products_of
 from yolos_jax.errors import InputError
 from yolos_jax.model.attention import Attend
 from yolos_jax.model.config import Compute, NetworkConfig
@@ -45,6 +46,14 @@ def decided(compute: Compute, config: NetworkConfig, device: jax.Device) -> Comp
         token_multiple=MULTIPLES.get(device.platform, 1),
         unroll=unroll,
     )
+
+
+def sentence(compute: Compute, precision: str, device: jax.Device) -> str:
+    """What was decided, for a person."""
+    products = "" if compute.compute_dtype == "bfloat16" else f", products of {products_of(precision)}"
+    unrolled = ", blocks unrolled" if compute.unroll == "on" else ""
+    how = f"{compute.compute_dtype}{products}, attention {compute.attention}{unrolled}"
+    return f"computing in {how}, on {device.device_kind}"
 
 
 def _attend(kind: str) -> Attend:

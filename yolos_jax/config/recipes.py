@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference
 
+from yolos_jax.accelerators.precision import PRECISIONS
 from yolos_jax.config.values import Declared
 from yolos_jax.data.settings import ClassViewSettings, LoaderSettings, MixingSettings, ViewSettings
 from yolos_jax.datasets.settings import AmountSettings, AnnotationSettings, SplitSettings
@@ -25,7 +26,7 @@ from yolos_jax.training.settings import CheckpointSettings, OptimizerSettings, R
 
 DETECTION, CLASSIFICATION = "detection", "classification"
 OWN = "no"  # `model.from_init` of a recipe that states its architecture
-PRECISIONS = ("default", "high", "highest", "float32", "bfloat16", "tensorfloat32")
+MORE_PRECISIONS = ("default", "high", "highest")  # jax's own words for products of float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +37,10 @@ class CommonConfig:
         0, "seed of the starting weights, the order of images and their augmentation", low=0, high=2**63 - 1
     )
     precision: str = setting(
-        "float32", "precision of float32 matrix products; GPUs would otherwise use TF32", choices=PRECISIONS
-    )
+        "float32", "precision of training: float32; tensorfloat32 (products of float32 on the tensor cores of GPUs); "
+        "bfloat16 (activations and products of the transformer; parameters, statistics and heads are float32)",
+        choices=(*PRECISIONS, *MORE_PRECISIONS),
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from yolos_jax.accelerators.choice import decided
+from yolos_jax.accelerators.precision import dtype_of, products_of
 from yolos_jax.data.augment import Pipeline
 from yolos_jax.data.detection_batches import detection_work
 from yolos_jax.data.loader import Loaded
@@ -57,7 +58,8 @@ class Evaluator:
       buckets: most token counts to compile for.
       query_block: see `model.config.Compute`.
       loss: computes a loss of the same images, too; `metrics` then have it.
-      nms: see `postprocess.suppressed`.
+      nms: see `suppression.suppressed`.
+      precision: see `accelerators.precision`.
 
     Attributes:
       model, source: the arguments.
@@ -75,9 +77,10 @@ class Evaluator:
         query_block: int = Compute.query_block,
         loss: ValidationLoss | None = None,
         nms: float | None = None,
+        precision: str = "float32",
     ):
         check_nms(nms)
-        self._nms = nms
+        self._nms, self._precision = nms, precision
         self.model = model
         self._loss = loss
         self.source = source
@@ -90,14 +93,16 @@ class Evaluator:
         apply = apply_on(list(batching.mesh.devices.flat))
 
         def detect(params: dict, patches: jax.Array, grid: jax.Array, size: jax.Array) -> tuple[jax.Array, ...]:
-            out = apply(graph, params, patches, grid)
+            with jax.default_matmul_precision(products_of(precision)):
+                out = apply(graph, params, patches, grid)
             found = postprocess(out.logits, out.boxes, size)
             return (*found, out.logits, out.boxes) if wants_outputs else found
 
         self.detect = self.over_images(detect)
 
     def _graph(self, query_block: int) -> Any:
-        compute = Compute(query_block=query_block, max_side=self._geometry.model_max_side)
+        dtype, most = dtype_of(self._precision), self._geometry.model_max_side
+        compute = Compute(query_block=query_block, max_side=most, compute_dtype=dtype)
         return abstract(self.model, decided(compute, self.model, self._batching.mesh.devices.flat[0]))[0]
 
     def over_images(self, function: Callable[..., tuple[jax.Array, ...]]) -> ImagePass:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from yolos_jax.accelerators.precision import PRECISIONS
 from yolos_jax.setting import YES, setting
 
 
@@ -17,6 +18,9 @@ class EvaluationSettings:
         0, "least steps between evaluations, where eval.every_epochs have fewer", low=0, high=2**31 - 1, resume=YES,
         also=("eval_steps",),
     )  # fmt: skip
+    precision: str = setting(
+        "float32", "precision of evaluation, as the setting precision is of training", choices=PRECISIONS, resume=YES
+    )
     font: str = setting(
         "", "a font file for class names in drawn images and figures; by default DejaVu Sans", path=True, resume=YES,
         host=True,

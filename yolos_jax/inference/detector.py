@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, overload
 import jax
 import numpy as np
 
-from yolos_jax.accelerators.choice import decided
+from yolos_jax.accelerators.choice import decided, sentence
+from yolos_jax.accelerators.precision import PRECISIONS, dtype_of, products_of
 from yolos_jax.datasets.category_names import distinct
 from yolos_jax.datasets.headers import left_out
 from yolos_jax.errors import InputError
@@ -44,9 +45,10 @@ def detect(
     grid: jax.Array,
     size: jax.Array,
     applied: Callable[..., Outputs] = apply,
+    precision: str = "float32",
 ) -> Queries:
     """`Queries` of a batch as a pure function (see `Yolos.__call__`); `size` `[B, 2]` is (width, height) in pixels."""
-    with jax.default_matmul_precision("float32"):  # GPUs would use TF32
+    with jax.default_matmul_precision(products_of(precision)):  # without it, GPUs would use TF32
         out = applied(graph, params, patches, grid)
     return Queries(out.logits, out.boxes, *postprocess(out.logits, out.boxes, size))
 
@@ -65,9 +67,13 @@ class Detector:
         max_side: int | None = None,
         batch_size: int = 1,
         nms: float | None = None,
+        precision: str = "float32",
     ):
         """See `load`; `params` and `meta` as `load_model` returns them."""
         check_nms(nms)
+        if precision not in PRECISIONS:
+            raise InputError(f"precision is {precision!r:.80}; choose one of {', '.join(PRECISIONS)}.")
+        self.precision = precision
         self.nms = nms
         check_whole("batch_size", batch_size)
         if batch_size < 1:
@@ -85,14 +91,16 @@ class Detector:
         """Puts the parameters on the device, and chooses the program for it."""
         self._params = jax.device_put(params)
         (self._device,) = jax.tree.leaves(self._params)[0].devices()
-        compute = decided(Compute(max_side=self.geometry.model_max_side), self.config, self._device)
-        graph = abstract(self.config, compute)[0]
-        self._detect: Any = jax.jit(functools.partial(detect, graph, applied=apply_on([self._device])))
+        asked = Compute(max_side=self.geometry.model_max_side, compute_dtype=dtype_of(self.precision))
+        self.compute = decided(asked, self.config, self._device)
+        graph, applied = abstract(self.config, self.compute)[0], apply_on([self._device])
+        made = functools.partial(detect, graph, applied=applied, precision=self.precision)
+        self._detect: Any = jax.jit(made)
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickling and copying: the parameters in numpy; compiled programs stay behind."""
         refuse_forked()
-        state = {name: value for name, value in self.__dict__.items() if name not in ("_detect", "_device")}
+        state = {name: value for name, value in self.__dict__.items() if name not in ("_detect", "_device", "compute")}
         return state | {"_params": jax.device_get(self._params)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -104,6 +112,12 @@ class Detector:
         if self._detect is None:
             keep_compiled(self._kept_compiled)
             self._place(self._params)
+
+    @property
+    def computing(self) -> str:
+        """What was decided about the computation, a sentence."""
+        self._ready()
+        return sentence(self.compute, self.precision, self._device)
 
     @property
     def names_by_id(self) -> dict[int, str]:
@@ -120,6 +134,7 @@ class Detector:
         batch_size: int = 1,
         compilation_cache: str | Path = AUTO,
         nms: float | None = None,
+        precision: str = "float32",
     ) -> "Detector":
         """Loads one of our checkpoint folders, a Hugging Face folder, or a model on the hub.
 
@@ -135,14 +150,15 @@ class Detector:
           compilation_cache: where compiled programs are kept, see `compiled.keep_compiled`; "off" leaves jax as it is.
           nms: a detection that overlaps a better one of its class by an IoU above this, 0..1, is left out; by default
             none is.
+          precision: float32, tensorfloat32 (products on the tensor cores of GPUs) or bfloat16 (the transformer).
 
         Raises:
-          InputError: nothing usable there.
+          InputError: nothing usable there, or an argument that cannot be.
         """
         note = keep_compiled(compilation_cache)
         if note:
             warnings.warn(note, stacklevel=2)
-        loaded = cls(*load_model(path), short_side, max_side, batch_size, nms)
+        loaded = cls(*load_model(path), short_side, max_side, batch_size, nms, precision)
         loaded._kept_compiled = compilation_cache
         return loaded
 

@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from yolos_jax.accelerators.precision import PRECISIONS
 from yolos_jax.datasets.frames import open_page
 from yolos_jax.datasets.headers import dark_files, header_of
 from yolos_jax.errors import InputError, clear_errors, counted, make_folder
@@ -59,6 +60,8 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument("--threshold", type=float, default=0.5, help="lowest score to report (default 0.5)")
     parser.add_nms_flag()
     parser.add_argument("--batch-size", type=int, default=1, help="most images at a time (default 1)")
+    text = "float32 (default), tensorfloat32 or bfloat16: faster on GPUs, see docs/accelerators.md"
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help=text)
     parser.add_argument(
         "--limit", type=int, default=0, help="use only the first images, and frames of each video, up to this number"
     )
@@ -270,7 +273,9 @@ def predict(args: argparse.Namespace) -> None:
     say(keep_compiled(args.compilation_cache))
     for note in (*found.notes, *renamed):
         print(f"note: {note}")
-    detector = Detector.load(args.checkpoint, args.short_side, args.max_side, args.batch_size, OFF, args.nms)
+    sizes = args.short_side, args.max_side, args.batch_size
+    detector = Detector.load(args.checkpoint, *sizes, OFF, args.nms, args.precision)
+    print(detector.computing)
     writer = FORMATS[args.format](args.out, detector.names_by_id)
     run = Prediction(args, detector, writer, films=video.has_av())
     animations = sum(destination.input.kind == "animation" for destination in wanted)

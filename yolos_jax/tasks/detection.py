@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from yolos_jax.accelerators.choice import decided
+from yolos_jax.accelerators.choice import sentence
 from yolos_jax.config.reader import stated_architecture
 from yolos_jax.config.recipes import DetectionConfig, Recipe
 from yolos_jax.data.detection_batches import detection_work
@@ -28,12 +28,11 @@ from yolos_jax.evaluation.settings import EvaluationSettings
 from yolos_jax.evaluation.validation_loss import ValidationLoss
 from yolos_jax.inference.fonts import missing_note
 from yolos_jax.inference.loading import load_model
-from yolos_jax.model.config import Compute, YolosConfig
+from yolos_jax.model.config import DetectorComputeSettings, YolosConfig
 from yolos_jax.model.yolos import abstract, apply
 from yolos_jax.objective.losses import Divisors, Targets, divisors_of, set_loss
 from yolos_jax.objective.matching import check_matcher
 from yolos_jax.objective.weights import LossWeights
-from yolos_jax.setting import part
 from yolos_jax.tasks import recipe
 from yolos_jax.tasks.architecture import of_checkpoint, settle
 from yolos_jax.tasks.base import (
@@ -105,7 +104,7 @@ class DetectionTask(RecipeTask):
         self.source = recipe.source_of(config, "train")
         refuse_nothing_to_train_on(self.source)
         self.model = recipe.model_of(config, self.source.num_classes)
-        self.compute: Compute = decided(part(config.model, Compute), self.model, mesh.devices.flat[0])
+        self.compute = recipe.compute_of(config, DetectorComputeSettings, mesh.devices.flat[0], self.model)
         self.graph, self.shapes = abstract(self.model, self.compute)
         self._check_batch()
         self.repeats = repeats_of(self.source.examples, config.data.repeat_threshold)
@@ -200,6 +199,7 @@ class DetectionTask(RecipeTask):
             notes += font_notes(source.label_names, self.config.eval)
         notes += frozen_note(self.shapes, self.rates, self.config.optimizer.freeze)
         lines = [steps_sentence(images, self, self.mesh.size), plan_sentence(self), f"{buckets}; {padding}"]
+        lines.append(sentence(self.compute, self.config.precision, self.mesh.devices.flat[0]))
         return lines + [f"note: {note}" for note in dict.fromkeys(notes)]
 
 

@@ -8,6 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from yolos_jax.accelerators.choice import decided
+from yolos_jax.accelerators.precision import dtype_of, products_of
 from yolos_jax.config.reader import read_any, read_recipe
 from yolos_jax.config.recipes import Config, DetectionConfig, Recipe
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
@@ -21,7 +23,7 @@ from yolos_jax.evaluation.image_pass import Batching
 from yolos_jax.evaluation.validation_loss import ValidationLoss
 from yolos_jax.images.sequence import Geometry, default_max_side
 from yolos_jax.inference.compiled import keep_compiled
-from yolos_jax.model.config import ArchitectureSettings, YolosConfig
+from yolos_jax.model.config import ArchitectureSettings, Compute, NetworkConfig, YolosConfig
 from yolos_jax.setting import part
 from yolos_jax.tasks.augmentation.presets import PRESETS
 
@@ -31,8 +33,16 @@ C = TypeVar("C", bound=Config)
 def prepare(config: Recipe, kind: type[C]) -> C:
     """A recipe, completed and checked; its precision of matrix products becomes the process's."""
     found = read_recipe(config, kind)
-    jax.config.update("jax_default_matmul_precision", found.precision)
+    jax.config.update("jax_default_matmul_precision", products_of(found.precision))
     return found
+
+
+def compute_of(config: Config, kind: type, device: jax.Device, model: NetworkConfig) -> Compute:
+    """How a recipe's network is computed on a device; `kind` has its settings of that."""
+    asked = Compute(**dataclasses.asdict(part(config.model, kind)))
+    if config.precision == "bfloat16":
+        asked = dataclasses.replace(asked, compute_dtype=dtype_of(config.precision))
+    return decided(asked, model, device)
 
 
 def keep_programs(config: Recipe) -> None:
@@ -113,4 +123,5 @@ def evaluator_of(
 ) -> Evaluator:
     """What evaluates a model on a data set whose labels are the model's; see `Evaluator` for the rest."""
     geometry, batching = geometry_of(config, model), batching_of(config, mesh)
-    return Evaluator(model, source, geometry, batching, config.data.buckets, config.model.query_block, loss, nms)
+    buckets, block, precision = config.data.buckets, config.model.query_block, config.eval.precision
+    return Evaluator(model, source, geometry, batching, buckets, block, loss, nms, precision)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from yolos_jax.accelerators.choice import decided
+from yolos_jax.accelerators.precision import dtype_of, products_of
 from yolos_jax.data.loader import Loaded
 from yolos_jax.evaluation.image_pass import Batching, ImagePass
 from yolos_jax.model.classifier import abstract_classifier, classify
@@ -52,6 +53,7 @@ class ClassEvaluator:
       batching: see `image_pass.Batching`.
       crop_share: see `class_views.CentreView`.
       query_block: see `model.config.Compute`.
+      precision: see `accelerators.precision`.
     """
 
     def __init__(
@@ -61,16 +63,19 @@ class ClassEvaluator:
         batching: Batching,
         crop_share: float = CentreView.share,
         query_block: int = Compute.query_block,
+        precision: str = "float32",
     ):
         self.source = source
         devices = batching.mesh.devices
         plan = InOrderPlan(len(source), batching.batch_size, devices.size)
         view = CentreView(model.image_size, crop_share)
-        graph = abstract_classifier(model, decided(Compute(query_block=query_block), model, devices.flat[0]))[0]
+        compute = Compute(query_block=query_block, compute_dtype=dtype_of(precision))
+        graph = abstract_classifier(model, decided(compute, model, devices.flat[0]))[0]
 
         def ranks(params: dict, patches: jax.Array, labels: jax.Array) -> tuple[jax.Array]:
             """int32 `[B]`, how many classes have a higher score than the label."""
-            return (rank_of_label(classify(graph, params, patches).mean, labels),)
+            with jax.default_matmul_precision(products_of(precision)):
+                return (rank_of_label(classify(graph, params, patches).mean, labels),)
 
         self._ranks = ImagePass(
             batching,

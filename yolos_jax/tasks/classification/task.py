@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from yolos_jax.accelerators.choice import decided
+from yolos_jax.accelerators.choice import sentence
 from yolos_jax.config.recipes import ClassificationOptimizer, PretrainingConfig, Recipe
 from yolos_jax.data.loader import LoadStep, Share
 from yolos_jax.data.settings import ClassViewSettings, MixingSettings
@@ -21,7 +21,7 @@ from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import InputError
 from yolos_jax.model.classifier import abstract_classifier, classifier_params, classify, drop_rates, stochastic_depth
 from yolos_jax.model.classifier_config import ClassifierConfig, ClassifierSettings
-from yolos_jax.model.config import Compute, ComputeSettings
+from yolos_jax.model.config import ComputeSettings
 from yolos_jax.model.init import SCHEMES
 from yolos_jax.model.yolos import normalize
 from yolos_jax.setting import part
@@ -32,7 +32,7 @@ from yolos_jax.tasks.classification.mixing import Mixing
 from yolos_jax.tasks.classification.plan import CLASS_ORDER, ShuffledPlan
 from yolos_jax.tasks.classification.soft_labels import mix, soft_cross_entropy
 from yolos_jax.tasks.classification.views import RandomView
-from yolos_jax.tasks.recipe import batching_of, keep_programs, prepare
+from yolos_jax.tasks.recipe import batching_of, compute_of, keep_programs, prepare
 from yolos_jax.training import loop
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.run import Outcome
@@ -109,7 +109,8 @@ def class_evaluator_of(
     config: PretrainingConfig, model: ClassifierConfig, source: ClassSource, mesh: Mesh
 ) -> ClassEvaluator:
     """What evaluates a model on a data set whose classes are the model's."""
-    return ClassEvaluator(model, source, batching_of(config, mesh), config.data.crop_share, config.model.query_block)
+    batching, block, precision = batching_of(config, mesh), config.model.query_block, config.eval.precision
+    return ClassEvaluator(model, source, batching, config.data.crop_share, block, precision)
 
 
 class ClassificationTask(RecipeTask):
@@ -134,8 +135,8 @@ class ClassificationTask(RecipeTask):
             classes = f"{self.source.origin} has {len(self.source.names)} classes"
             few = f"model.num_classes is {self.model.num_classes} and {classes}"
             raise InputError(f"{few}; set it to 0, which takes the data's.")
-        compute = Compute(**dataclasses.asdict(part(config.model, ComputeSettings)))
-        compute = decided(compute, self.model, mesh.devices.flat[0])
+        compute = compute_of(config, ComputeSettings, mesh.devices.flat[0], self.model)
+        self.computing = sentence(compute, config.precision, mesh.devices.flat[0])
         self.graph, self.shapes = abstract_classifier(self.model, compute)
         size = config.model.image_size
         self.view = RandomView(size=size, **dataclasses.asdict(part(config.augment, ClassViewSettings)))
@@ -199,7 +200,7 @@ class ClassificationTask(RecipeTask):
         if self.evaluator:
             notes += self.evaluator.source.notes
         line = steps_sentence(images, self, self.mesh.size) + views
-        return [line, plan_sentence(self), *(f"note: {note}" for note in dict.fromkeys(notes))]
+        return [line, plan_sentence(self), self.computing, *(f"note: {note}" for note in dict.fromkeys(notes))]
 
 
 def scaled(optimizer: ClassificationOptimizer, batch_size: int) -> ClassificationOptimizer:
