@@ -16,7 +16,7 @@ from micro_run import SIZES, lines
 
 from yolos_jax.config.reader import read_recipe
 from yolos_jax.config.recipes import DETECTION, DetectionConfig, task_of
-from yolos_jax.model.config import VARIANTS, Compute
+from yolos_jax.model.config import VARIANTS, DetectorComputeSettings
 from yolos_jax.model.yolos import abstract, build
 from yolos_jax.programs.command_line import load_recipe, recipe_files
 from yolos_jax.tasks.detection import train
@@ -97,7 +97,8 @@ def test_recipes_of_the_paper(name):
     module = importlib.import_module(f"configs.{name}")
     config, tiny = module.get_config(), name == "yolos_ti"
     variant = {"yolos_s_200": "s"}.get(name, name.removeprefix("yolos_"))
-    assert dict(config.model) == VARIANTS[variant].to_dict() | dataclasses.asdict(Compute()) | {"from_init": "no"}
+    computed = dataclasses.asdict(DetectorComputeSettings())
+    assert dict(config.model) == VARIANTS[variant].to_dict() | computed | {"from_init": "no"}
     assert (config.train.epochs, config.optimizer.learning_rate) == ((300, 5e-5) if tiny else (150, 2.5e-5))
     assert (config.train.batch_size, config.train.images_per_replica) == ((16, 2) if tiny else (8, 1))
     assert config.data.scales == tuple(range(256, 609, 16) if tiny else range(480, 801, 16))
