@@ -152,13 +152,13 @@ def test_defaults_are_complete(name):
 
 # What a run may change when it resumes, and what its hosts may have of their own: as in version 0.1.
 FREE = {
-    "init", "matcher", "eval.batch_size", "eval.every_epochs", "eval.compilation_cache", "eval.font",
+    "init", "matcher", "eval.batch_size", "eval.every_epochs", "eval.compilation_cache", "eval.font", "eval.precision",
     "checkpoint.every_steps", "checkpoint.keep", "data.root", "data.train_split", "data.val_split",
     "data.train_annotations",
     "data.val_annotations", "data.train_images", "data.val_images", "data.workers", "data.ahead", "data.on_bad_image",
     "data.names", "data.val_boxes", "data.short_side", "train.max_steps", "train.log_every", "train.accumulate",
     "train.curves", "train.patience", "eval.least_steps", "model.max_side", "model.attention", "model.query_block",
-    "model.remat", "model.from_init",
+    "model.remat", "model.unroll", "model.from_init",
 }  # fmt: skip
 OF_A_HOST = {
     "init", "data.root", "data.train_annotations", "data.val_annotations", "data.train_images", "data.val_images",
