@@ -32,7 +32,8 @@ class ValidationLoss:
         ones = Divisors(jnp.ones(()), jnp.ones(()))  # gives sums over images, and over boxes
 
         def sums(logits: jax.Array, boxes: jax.Array, targets: Targets) -> LossTerms:
-            return set_loss(logits, boxes, targets, 1, matcher, None, ones, weights)[0]
+            with jax.numpy_rank_promotion("allow"):
+                return set_loss(logits, boxes, targets, 1, matcher, None, ones, weights)[0]
 
         self._sums = jax.jit(sums)
 

@@ -58,8 +58,7 @@ def make_gradient(
     """
 
     def of_held(params: dict, *batch: Any) -> tuple[jax.Array, LossReport]:
-        with jax.numpy_rank_promotion("allow"):  # whatever a user's process forbids
-            return loss(hold(params), *batch)
+        return loss(hold(params), *batch)
 
     value_and_grad = jax.value_and_grad(of_held, has_aux=True)
     split = NamedSharding(mesh, PartitionSpec(None, "data"))
@@ -111,7 +110,8 @@ def make_step(
     """
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, StepReport]:
-        grads, report = gradient(state.params, batch)
+        with jax.numpy_rank_promotion("allow"):  # whatever a user's process forbids
+            grads, report = gradient(state.params, batch)
         norm = optax.tree.norm(grads)
         # Known before the update, so that the compiler can join the two. Parameters that overflow in the update itself
         # show in the next step's loss, or where they are to be saved.
