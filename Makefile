@@ -111,7 +111,7 @@ docs: $(DOCS)/ready
 # Numbers on an NVIDIA GPU; compiling takes minutes. What needs several devices is skipped where they are not there.
 test-gpu: .venv-gpu/ready
 	JAX_PLATFORMS=cuda,cpu JAX_DEFAULT_MATMUL_PRECISION=float32 XLA_PYTHON_CLIENT_PREALLOCATE=false \
-	.venv-gpu/bin/python -m pytest tests/model/test_on_a_gpu.py tests/training/test_trace.py
+	.venv-gpu/bin/python -m pytest tests/accelerators/test_on_a_gpu.py tests/training/test_trace.py
 
 gpu-memory: .venv-gpu/ready
 	.venv-gpu/bin/python -m benchmarks.gpu_memory --target $(TARGET)
