@@ -1,1 +1,1 @@
-"""What GPUs and TPUs compute in their own way, and the choice between these ways."""
+"""Implementations for GPUs and TPUs, and the choice between them."""

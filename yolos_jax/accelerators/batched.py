@@ -1,4 +1,4 @@
-"""Attention of all heads at once, in products that fill a device: for TPUs, and GPUs without a fused kernel."""
+"""Attention over all heads at once, as large matrix products: for TPUs, and for GPUs without a fused kernel."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ from yolos_jax.model.attention import ATTENTION
 
 
 def attend_batched(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, block: int) -> jax.Array:
-    """`attention.Attend` for a block of queries at a time, of all heads; the gradient computes the scores again.
+    """`attention.Attend`, a block of queries of all heads at a time; the gradient recomputes the scores.
 
     Memory is O(heads * block * N), forward and backward.
     """

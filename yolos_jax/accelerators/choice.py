@@ -1,7 +1,7 @@
-"""Which way of computing a device wants.
+"""Chooses implementations for a device.
 
-The choice is made before anything is traced, from the device that a program is for. `jax.lax.platform_dependent` would
-trace all ways everywhere, and an exported program cannot contain cuDNN's calls.
+The choice is made before tracing, from the device that the program is compiled for. `jax.lax.platform_dependent` would
+trace every implementation everywhere, and an exported program cannot contain cuDNN's calls.
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ from yolos_jax.model.attention import Attend
 from yolos_jax.model.config import Compute, NetworkConfig
 from yolos_jax.model.on_cpu import attend
 
-LARGE_BLOCK = 1024  # queries at a time on an accelerator, which smaller blocks would not fill
-# Sequences are padded to a multiple: no product then has an odd side, which costs GPUs a copy. TPUs have tiles of 128.
+LARGE_BLOCK = 1024  # queries at a time on an accelerator; smaller blocks would leave it idle
+# Sequences are padded to a multiple of this, because GPUs copy operands of odd sizes. TPUs work in tiles of 128.
 MULTIPLES = {"gpu": 64, "tpu": 128}
 
 
 def decided(compute: Compute, config: NetworkConfig, device: jax.Device) -> Compute:
-    """`compute` with all that the device decides, none of it "auto" any more.
+    """`compute` adapted to the device: nothing in it is "auto" any more.
 
     `InputError` if an attention is asked for that the device cannot compute.
     """
@@ -49,7 +49,7 @@ def decided(compute: Compute, config: NetworkConfig, device: jax.Device) -> Comp
 
 
 def sentence(compute: Compute, precision: str, device: jax.Device) -> str:
-    """What was decided, for a person."""
+    """A sentence about what was decided."""
     products = "" if compute.compute_dtype == "bfloat16" else f", products of {products_of(precision)}"
     unrolled = ", blocks unrolled" if compute.unroll == "on" else ""
     how = f"{compute.compute_dtype}{products}, attention {compute.attention}{unrolled}"
@@ -57,7 +57,7 @@ def sentence(compute: Compute, precision: str, device: jax.Device) -> str:
 
 
 def _attend(kind: str) -> Attend:
-    if kind == "flash":  # which imports Pallas, for those that need it
+    if kind == "flash":  # imports Pallas only where it is needed
         from yolos_jax.accelerators.flash import attend_flash
 
         return attend_flash

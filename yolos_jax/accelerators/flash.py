@@ -1,9 +1,9 @@
-"""Attention in float32 by a kernel for NVIDIA GPUs, forward and backward.
+"""A fused float32 attention kernel for NVIDIA GPUs, forward and backward.
 
-It is FlashAttention-2 (arXiv 2307.08691) in Pallas, compiled by Triton: a program of the GPU has some queries (or keys)
-in its registers and goes through all keys (or queries) a block at a time, so that no score is ever in memory. cuDNN has
-no such kernel for float32. The tensor cores compute the products: each as three of TF32, whose error is that of
-float32, or as one where jax's matmul precision is "tensorfloat32".
+FlashAttention-2 (arXiv 2307.08691) in Pallas, compiled by Triton: each program keeps a block of queries (or keys) in
+registers and loops over all keys (or queries), so scores never reach memory. cuDNN has no such kernel for float32.
+Tensor cores compute each product as three TF32 products, with the error of float32, or as a single one if jax's matmul
+precision is "tensorfloat32".
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ from yolos_jax.model.attention import ATTENTION
 
 ROWS = 64  # queries, and keys, that a program takes at a time
 EXACT, FAST = jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3, jax.lax.DotAlgorithmPreset.TF32_TF32_F32
-BASE = math.log2(math.e)  # exponentials are powers of two, which GPUs have an instruction for
-LEAST = -1e30  # the score of padding; minus infinity would give NaN in the rows that see nothing else
+BASE = math.log2(math.e)  # exponentials are computed as powers of two, for which GPUs have an instruction
+LEAST = -1e30  # the score of padding; minus infinity would give NaN in a block that holds only padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ flash.defvjp(_forward, _backward)
 
 
 def _attend_kernel(kernel: Kernel, q_ref: Any, k_ref: Any, v_ref: Any, n_ref: Any, out_ref: Any, sums_ref: Any) -> None:
-    """Some queries over all keys: their outputs, and the logs of their sums of exponentials."""
+    """A block of queries over all keys: outputs, and base-2 logs of the sums of exponentials."""
     q, n = q_ref[...], n_ref[0]
 
     def meet(j: jax.Array, carry: tuple) -> tuple:
@@ -103,7 +103,7 @@ def _attend_kernel(kernel: Kernel, q_ref: Any, k_ref: Any, v_ref: Any, n_ref: An
         return out * shrink[:, None] + kernel.dot(weights, v), new, total * shrink + weights.sum(1)
 
     start = jnp.zeros(q.shape, jnp.float32), jnp.full(ROWS, LEAST, jnp.float32), jnp.zeros(ROWS, jnp.float32)
-    out, most, total = jax.lax.fori_loop(0, pl.cdiv(n, ROWS), meet, start)  # blocks of padding are left out
+    out, most, total = jax.lax.fori_loop(0, pl.cdiv(n, ROWS), meet, start)  # skips blocks of padding
     out_ref[...] = out / total[:, None]
     sums_ref[...] = most + jnp.log2(total)
 
@@ -112,7 +112,7 @@ def _query_kernel(
     kernel: Kernel, q_ref: Any, given_ref: Any, sums_ref: Any, along_ref: Any, k_ref: Any, v_ref: Any, n_ref: Any,
     of_q_ref: Any,
 ) -> None:  # fmt: skip
-    """The gradient of some queries, over all keys."""
+    """The gradient of a block of queries, over all keys."""
     q, given, n = q_ref[...], given_ref[...], n_ref[0]
     sums, along = sums_ref[...][:, None], along_ref[...][:, None]
 
@@ -131,7 +131,7 @@ def _key_kernel(
     kernel: Kernel, k_ref: Any, v_ref: Any, q_ref: Any, given_ref: Any, sums_ref: Any, along_ref: Any, n_ref: Any,
     of_k_ref: Any, of_v_ref: Any,
 ) -> None:  # fmt: skip
-    """The gradients of some keys and their values, over all queries; scores are transposed, keys by queries."""
+    """The gradients of a block of keys and values, over all queries; scores are transposed, keys by queries."""
     k, v = k_ref[...], v_ref[...]
     real = _real(pl.program_id(0), n_ref[0])[:, None]
 
@@ -149,7 +149,7 @@ def _key_kernel(
 
 
 def _real(block: jax.Array, n: jax.Array) -> jax.Array:
-    """bool `[ROWS]`: which keys of a block are none of the padding."""
+    """bool `[ROWS]`: which keys of a block are real, not padding."""
     return block * ROWS + jnp.arange(ROWS) < n
 
 

@@ -1,7 +1,7 @@
-"""What a precision that users ask for means: the dtype of activations, and how products of float32 are computed.
+"""The meaning of each precision: the dtype of activations, and how float32 products are computed.
 
-float32 is exact to its last digits on every device. tensorfloat32 changes products on GPUs that have it: 10 bits of
-their operands' fractions count, sums are float32. bfloat16 changes the transformer's activations and products; its
+float32 computes float32 products on every device. tensorfloat32 rounds the operands of products to 10 bits of fraction
+on GPUs that support it; sums are float32. bfloat16 applies to the transformer's activations and products; its
 statistics, the heads and the loss stay float32.
 """
 

@@ -1,4 +1,4 @@
-"""What all ways of computing attention have in common. They take and give the same arrays (`Attend`)."""
+"""What all implementations of attention share: their signature (`Attend`), and attention weights for analysis."""
 
 from collections.abc import Callable
 
@@ -10,10 +10,10 @@ Attend = Callable[[jax.Array, jax.Array, jax.Array, jax.Array, int], jax.Array]
 
 `q` and `out` are `[B, Q, heads, d]`, `k` and `v` `[B, N, heads, d]`, all of one dtype; scores and sums are float32.
 `length` is int32 `[B]`, the real tokens of each sequence, at least 1. `block` is static: how many keys or queries are
-taken at a time, where that is a choice. Differentiable in reverse mode.
+processed at a time; some implementations ignore it. Differentiable in reverse mode.
 """
 
-ATTENTION = "attention"  # the name of attention's results in the policies of `jax.checkpoint`
+ATTENTION = "attention"  # the name of attention's results in checkpointing policies
 
 
 def attention_weights(q: jax.Array, k: jax.Array, length: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ class NetworkConfig:
     """What the configs of all our networks have in common; each is a frozen dataclass that has these fields."""
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
-    # Each config states them itself, with its defaults, in an order of its own that its files keep.
+    # Each config declares them itself, with its own defaults and in the order that its files use.
     width: int
     depth: int
     heads: int
@@ -77,7 +77,7 @@ class ArchitectureSettings:
     layer_norm_eps: float = setting(
         1e-6, "epsilon of LayerNorm: 1e-6 in the reference, 1e-12 in Hugging Face configs", low=0, high=1
     )
-    # A slip of the reference to reproduce: it does not resize position embeddings whose number is that of the image's
+    # Reproduces a bug of the reference: it does not resize position embeddings whose number is that of the image's
     # patches, even if the shape differs (a 4:3 image at 576 pixels and the 512x864 grid). Hugging Face always resizes.
     skip_equal_count: bool = setting(
         False, "use position embeddings as they are whenever their number is the image's number of patches, even if "
@@ -146,8 +146,8 @@ class ComputeSettings:
         also=("dtype",),
     )  # fmt: skip
     unroll: str = setting(
-        "auto", "compile the blocks one by one, not as a loop: fewer and larger launches for a longer compilation; "
-        "auto does so on NVIDIA GPUs", choices=("auto", "on", "off"), resume=YES,
+        "auto", "compile the blocks one by one instead of as a loop: fewer kernel launches, longer compilation; auto "
+        "does so on NVIDIA GPUs", choices=("auto", "on", "off"), resume=YES,
     )  # fmt: skip
     remat: bool = setting(
         False, "recompute each block's activations for its gradient (memory against a third more time)", resume=YES
@@ -167,12 +167,12 @@ class DetectorComputeSettings(ComputeSettings):
 class Compute(DetectorComputeSettings):
     """How a model is computed; changes neither its parameters nor, beyond rounding, its results.
 
-    As it stands it is for CPUs; `accelerators.choice.decided` gives what another device wants. An `InputError` says
-    which value has the wrong type or is below 1, and names it as a recipe does.
+    The defaults suit CPUs; `accelerators.choice.decided` adapts them to a device. An `InputError` names the setting
+    that has the wrong type or is below 1, as a recipe spells it.
 
     Attributes:
       attend: computes attention, see `attention.Attend`; None is `on_cpu.attend`.
-      token_multiple: sequences are padded to a multiple of so many tokens.
+      token_multiple: sequences are padded to a multiple of this number of tokens.
     """
 
     attend: Callable[..., Any] | None = None
@@ -187,7 +187,7 @@ class Compute(DetectorComputeSettings):
 
 
 def check_shape(config: NetworkConfig) -> None:
-    """`InputError` if what all networks have in common is of a wrong type or does not fit together."""
+    """`InputError` if a setting that all networks share has the wrong type, or if two of them do not fit together."""
     _check_wholes(config, 1, "width", "heads", "patch_size", "num_classes")
     _check_wholes(config, 2, "depth")
     if config.width % config.heads:

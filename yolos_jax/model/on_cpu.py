@@ -1,9 +1,9 @@
-"""What is computed in the way that CPUs want it: attention, the gradient of a product, large images in turn.
+"""CPU-specific computations: attention, the gradient of a product, large images one at a time.
 
 Attention never holds an N x N array. It computes one head at a time, all queries against a block of keys. So the
 smaller operand of all products but two is on the right, where libraries for CPUs copy it into tiles, and no large array
 is transposed. The gradient computes the scores again from the saved log of the sums of exponentials, as FlashAttention
-does (arXiv 2205.14135). How GPUs and TPUs compute attention stands in `yolos_jax.accelerators`.
+does (arXiv 2205.14135). `yolos_jax.accelerators` has attention for GPUs and TPUs.
 """
 
 import math
@@ -17,13 +17,13 @@ from jax.ad_checkpoint import checkpoint_name
 
 from yolos_jax.model.attention import ATTENTION
 
-# From this many patches on, one CPU computes the images of a batch in turn: the activations of several do not fit its
-# caches. Four images of S are 4 % faster together at 336 patches; in turn, 11 % at 1,344 and 17 % at 3,300.
+# A single CPU computes images of this many patches one at a time, because the activations of several do not fit its
+# caches. For four images of S that is 4 % slower at 336 patches, but 11 % faster at 1,344 and 17 % at 3,300.
 LARGE = 1000
 
 
 def in_turn(apply: Callable[..., Any]) -> Callable[..., Any]:
-    """`apply(graph, params, patches, grid)` that takes images of `LARGE` patches and more one after the other."""
+    """`apply(graph, params, patches, grid)` that takes images of at least `LARGE` patches one at a time."""
 
     def applied(graph: Any, params: dict, patches: jax.Array, grid: jax.Array) -> Any:
         if len(patches) == 1 or patches.shape[1] < LARGE:
@@ -37,8 +37,8 @@ def in_turn(apply: Callable[..., Any]) -> Callable[..., Any]:
 def product_gradient(x: jax.Array, kernel: jax.Array, given: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The gradients of `x @ kernel`, `[B, N, in]` and `[in, out]`, from the result's, `[B, N, out]`.
 
-    The kernel's transposes the narrower operand first, in a step of its own. Without that, XLA's CPU compiler
-    transposes the wider one, fused with everything that computes it, and the product takes a third longer.
+    The kernel's gradient first transposes the narrower operand, as a separate step. Otherwise XLA's CPU compiler
+    transposes the wider one, fused with the operations that produce it, and the product takes a third longer.
     """
     apart = jax.lax.optimization_barrier
     rows, row_gradients = apart((x.reshape(-1, x.shape[-1]), given.reshape(-1, given.shape[-1])))

@@ -71,7 +71,7 @@ def resize_to_tokens(grid: jax.Array, size: jax.Array, tokens: int, max_side: in
 
 
 def _forward(grid: jax.Array, size: jax.Array, tokens: int, max_side: int) -> tuple[jax.Array, tuple]:
-    # The gradient of a linear function needs the grid's shape only, which the empty array carries.
+    # The function is linear, so its gradient needs only the shape of the grid, which the empty array carries.
     return resize_to_tokens(grid, size, tokens, max_side), (jnp.empty((*grid.shape[:2], 0)), size)
 
 

@@ -25,8 +25,8 @@ _PRODUCTS_AND_NAMED = jax.checkpoint_policies.save_from_both_policies(
 def worth_saving(primitive: Any, *args: Any, **params: Any) -> Any:
     """The policy of `jax.checkpoint` for a block: its gradient takes products and attention from the forward pass.
 
-    It computes the rest (norms, GELU) again, which is faster than writing and reading two and a half times as much.
-    What cuDNN returns has no name; jax's primitive has.
+    It recomputes the rest (norms, GELU), which is faster than moving two and a half times as many bytes. cuDNN's
+    results cannot be named, so the policy recognises the primitive.
     """
     if "dot_product_attention_fwd" in primitive.name:
         return True
@@ -57,9 +57,9 @@ product.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _product_gradient)
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """The exact GELU by erf, as PyTorch has it, in the dtype of `x` by way of float32.
+    """The exact GELU (by erf, as in PyTorch), computed in float32 and returned in the dtype of `x`.
 
-    `jax.nn.gelu` takes erfc, for which XLA's CPU compiler has no vector instructions; to GPUs they are alike.
+    `jax.nn.gelu` uses erfc, which XLA's CPU compiler does not vectorise. On GPUs both are equally fast.
     """
     exact = x.astype(jnp.float32)
     return (0.5 * exact * (1 + jax.lax.erf(exact * 0.5**0.5))).astype(x.dtype)
@@ -183,16 +183,16 @@ class Block(nnx.Module):
 def scan_blocks(
     step: Callable[[jax.Array, Any], tuple[jax.Array, Any]], x: jax.Array, layers: tuple[Any, Any], compute: Compute
 ) -> tuple[jax.Array, Any]:
-    """`jax.lax.scan` of `step` over stacked blocks, which saves for the gradient what is worth its memory.
+    """`jax.lax.scan` of `step` over stacked blocks, saving for the gradient what `worth_saving` selects.
 
-    `layers` are the blocks' parameters and something else for each block.
+    `layers` holds the blocks' parameters and one more input for each block.
     """
     policy = None if compute.remat else worth_saving
     unroll = compute.unroll == "on"
-    if unroll:  # casts all blocks' kernels at once, not each where it is used, once more for the gradient
+    if unroll:  # one cast for all blocks; otherwise each block casts its own, twice
         dtype = jnp.dtype(compute.compute_dtype)
         layers = jax.tree.map(lambda p: p.astype(dtype) if p.ndim == 3 else p, layers[0]), layers[1]
-    # In a loop, XLA cannot find that something is computed twice and then keep it after all; prevent_cse stops it.
+    # Without a loop, XLA would merge what is recomputed with the original and so keep it; prevent_cse forbids that.
     saving = jax.checkpoint(step, prevent_cse=unroll, policy=policy)
     return jax.lax.scan(saving, x, layers, unroll=unroll)
 

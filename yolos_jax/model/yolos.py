@@ -99,7 +99,7 @@ class Yolos(nnx.Module):
             return nnx.merge(mid_graph, layer)(grid, patches.shape[1]).astype(x.dtype)  # type: ignore[misc]
 
         unrolled = self.compute.unroll == "on"
-        # Those of all blocks together are a few large operations in place of many small ones.
+        # All blocks' embeddings at once: a few large operations instead of many small ones.
         added: Any = jax.vmap(positions)(mid) if unrolled and mid else mid
 
         def step(x: jax.Array, layer: tuple[nnx.State, Any]) -> tuple[jax.Array, tuple[jax.Array | None, Any]]:
@@ -160,7 +160,9 @@ def abstract(config: YolosConfig, compute: Compute = Compute()) -> tuple[Any, di
 
 def apply(graph: Any, params: dict, *args: Any, **kwargs: Any) -> Outputs:
     """Calls the model as a pure function of its parameters; `args` and `kwargs` are those of `Yolos.__call__`."""
-    with jax.numpy_rank_promotion("allow"):  # biases meet whole batches, whatever a user's process forbids
+    with jax.numpy_rank_promotion(
+        "allow"
+    ):  # the network broadcasts biases over batches, even if a user's process forbids that
         return nnx.merge(graph, nnx.State(params))(*args, **kwargs)
 
 
