@@ -10,7 +10,7 @@ export NPROC := 32
 # Packages are installed without compiled modules. What is imported is compiled once, wherever the variable forbids it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test tests test-parity page test-page test-package docs test-gpu gpu-memory lint clean
+.PHONY: demo test tests test-parity page test-page test-package docs test-gpu compile-only compile-only-tpu lint clean
 
 $(VENV)/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, set PYTHON=")'
@@ -102,10 +102,15 @@ docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(DOCS)/ready
 	$(DOCS)/bin/mkdocs build --strict
 
-# jax's CUDA packages (5 GB). gpu-memory compiles for a GPU that need not be there; TARGET describes it.
+# jax's CUDA packages (5 GB), and those for TPUs (0.4 GB).
 .venv-gpu/ready: requirements.txt
 	$(PYTHON) -m venv .venv-gpu
 	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt 'jax[cuda13]==0.10.2'
+	touch $@
+
+.venv-tpu/ready: requirements.txt
+	$(PYTHON) -m venv .venv-tpu
+	.venv-tpu/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt 'jax[tpu]==0.10.2'
 	touch $@
 
 # Numbers on an NVIDIA GPU; compiling takes minutes. What needs several devices is skipped where they are not there.
@@ -113,8 +118,13 @@ test-gpu: .venv-gpu/ready
 	JAX_PLATFORMS=cuda,cpu JAX_DEFAULT_MATMUL_PRECISION=float32 XLA_PYTHON_CLIENT_PREALLOCATE=false \
 	.venv-gpu/bin/python -m pytest tests/accelerators/test_on_a_gpu.py tests/training/test_trace.py
 
-gpu-memory: .venv-gpu/ready
-	.venv-gpu/bin/python -m benchmarks.gpu_memory --target $(TARGET)
+# Compiles for GPUs that need not be there, which files describe (TARGETS), and for TPUs (v4, v5e, v5p, v6e).
+compile-only: .venv-gpu/ready
+	.venv-gpu/bin/python -m benchmarks.compile_only --targets $(TARGETS) $(OPTIONS)
+
+TPUS ?= v5e v6e v4
+compile-only-tpu: .venv-tpu/ready
+	.venv-tpu/bin/python -m benchmarks.compile_only --targets $(TPUS) $(OPTIONS)
 
 # Style and types.
 lint: $(VENV)/ready
@@ -123,4 +133,4 @@ lint: $(VENV)/ready
 	$(RUN) -m mypy
 
 clean:
-	rm -rf $(VENV) .venv-gpu $(PAGE) $(PACKAGE) $(DOCS) $(DEMO) dist site .cache
+	rm -rf $(VENV) .venv-gpu .venv-tpu $(PAGE) $(PACKAGE) $(DOCS) $(DEMO) dist site .cache

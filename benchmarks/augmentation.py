@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.common import AHEAD, in_turns, positive, steps_of
+from benchmarks.measuring import processor
 from yolos_jax.data.loader import load_batches
 from yolos_jax.datasets.class_folders import ClassFolders
 from yolos_jax.errors import clear_errors
@@ -82,6 +83,7 @@ def make_pictures(root: Path, count: int = 64) -> Path:
 def parts(arguments: argparse.Namespace) -> None:
     """Images per second of one core, the median of several measurements, ours and timm's by turns."""
     files = [path.read_bytes() for path in sorted((arguments.data / "train").rglob("*.jp*g"))]
+    print(processor())
     print(f"{len(files)} pictures of {statistics.mean(map(len, files)) / 1000:.0f} kB")
     for name, changes in PARTS.items():
         works: dict[str, Callable[[bytes], Any]] = {"yolos-jax": our_work(RandomView(size=SIZE, **changes))}  # type: ignore[arg-type]

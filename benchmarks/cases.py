@@ -30,10 +30,6 @@ class Case(NamedTuple):
         """(rows, columns) of an image in patches."""
         return self.height // self.config.patch_size, self.width // self.config.patch_size
 
-    @property
-    def compute(self) -> Compute:
-        return Compute(compute_dtype=self.dtype)
-
     def __str__(self) -> str:
         return f"{self.variant} {self.height}x{self.width}, batch {self.batch}, {self.dtype}"
 
@@ -57,7 +53,7 @@ def inputs_of(case: Case) -> Inputs:
 
 def params_of(case: Case) -> dict:
     """Random parameters that make the queries differ; nested, of numpy arrays."""
-    return build(case.config, 0, "from_nothing", case.compute)[1]
+    return build(case.config, 0, "from_nothing")[1]
 
 
 def size(text: str) -> tuple[int, int]:

@@ -46,9 +46,9 @@ def cpu() -> jax.Device:
 def numbers(case: Case, device: jax.Device, matcher: str) -> dict[str, np.ndarray]:
     """Logits and boxes, the loss, and the norm of the gradients before clipping."""
     ours = Ours(case, params_of(case), inputs_of(case), device, matcher)
-    logits, boxes = jax.device_get(ours.work("forward").run())
+    found = jax.device_get(ours.work("forward").run())
     report = jax.device_get(ours.work("step").run())
-    return {"logits": logits, "boxes": boxes, "loss": report.loss.terms["total"], "norm": report.grad_norm}
+    return {"logits": found.logits, "boxes": found.boxes, "loss": report.loss.terms["total"], "norm": report.grad_norm}
 
 
 def numbers_of_torch(case: Case) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from benchmarks.measuring import processor
 from yolos_jax.config.reader import read_recipe
 from yolos_jax.config.recipes import DetectionConfig
 from yolos_jax.data.augment import Pipeline
@@ -55,6 +56,7 @@ def augmentation(name: str) -> Pipeline:
 
 def in_turns(arguments: argparse.Namespace, loaders: dict[str, Loader]) -> None:
     """Prints images per second of two loaders and their ratio; in turns, so that a busy machine slows both alike."""
+    print(processor())
     ratios, (one, other) = [], loaders
     for pair in range(arguments.pairs):
         order = (one, other) if pair % 2 == 0 else (other, one)

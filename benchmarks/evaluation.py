@@ -21,7 +21,7 @@ import jax
 from benchmarks import peers
 from benchmarks.cases import Case, params_of
 from benchmarks.common import positive
-from benchmarks.measuring import alone, in_pairs
+from benchmarks.measuring import alone, in_pairs, machine
 from yolos_jax.config.recipes import DetectionConfig, detection_recipe
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.examples import read_split
@@ -35,7 +35,7 @@ from yolos_jax.images.sequence import default_max_side
 from yolos_jax.inference.detector import Detector
 from yolos_jax.model.config import VARIANTS
 from yolos_jax.tasks import recipe
-from yolos_jax.tools.analysis.costs import environment, timed
+from yolos_jax.tools.analysis.costs import timed
 from yolos_jax.tools.analysis.tables import markdown
 from yolos_jax.training.checkpoint_files import Meta
 
@@ -57,7 +57,7 @@ def main() -> None:
     device = jax.devices()[0]
     if not peers.available():
         print("note: PyTorch and transformers are not installed, so nothing is compared with them", file=sys.stderr)
-    found: dict[str, Any] = {"environment": environment(device), "rows": []}
+    found: dict[str, Any] = {"environment": machine(device), "rows": []}
     for batch in arguments.batches:
         for work in arguments.works:
             found["rows"].append(measure(work, batch, device, arguments))

@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks import peers
 from benchmarks.cases import Case, params_of
 from benchmarks.common import positive
-from benchmarks.measuring import in_pairs
+from benchmarks.measuring import in_pairs, processor
 from yolos_jax.datasets.coco_names import COCO_NAMES
 from yolos_jax.errors import InputError, clear_errors
 from yolos_jax.model.config import VARIANTS
@@ -45,6 +45,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not peers.available():
         raise InputError("the comparison needs PyTorch and transformers: pip install '.[parity]'")
+    print(processor())
     with tempfile.TemporaryDirectory() as folder:
         row = measure(arguments, Path(folder))
     print(markdown([{

@@ -1,17 +1,27 @@
 """Times of one thing or of two in turns, and the speed that a device can reach."""
 
+import platform
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from yolos_jax.tools.analysis.costs import timed
+from yolos_jax.tools.analysis.costs import environment, timed
 
-# Dense products in FLOP/s (float32 without TF32, bfloat16) by NVIDIA's data sheets, and what a device's name holds.
+# Dense products in FLOP/s (float32 without TF32, bfloat16) by the vendors' figures, and what a device's name holds: the
+# first that fits. NVIDIA's are its data sheets'; Google's are those of https://cloud.google.com/tpu/docs/v4, v5e, v5p
+# and v6e, which have none for float32. 0: none is known.
 PEAKS = {
-    "H100 PCIe": (51e12, 756e12), "H100": (67e12, 989e12), "H200": (67e12, 989e12), "A100": (19.5e12, 312e12),
-    "V100": (15.7e12, 0.0), "L4": (30.3e12, 121e12), "T4": (8.1e12, 0.0),
+    "H100 PCIe": (51e12, 756e12), "H100 NVL": (60e12, 835e12), "H100": (67e12, 989e12), "H200": (67e12, 989e12),
+    "A100": (19.5e12, 312e12), "A40": (37.4e12, 149.7e12), "L40S": (91.6e12, 362e12), "L4": (30.3e12, 121e12),
+    "V100": (15.7e12, 0.0), "T4": (8.1e12, 0.0),
+    "TPU v4": (0.0, 275e12), "TPU v5 lite": (0.0, 197e12), "TPU v5": (0.0, 459e12), "TPU v6 lite": (0.0, 918e12),
+}  # fmt: skip
+VECTORS = {
+    "sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16",
+    "asimd", "sve", "sve2", "bf16", "i8mm",
 }  # fmt: skip
 
 
@@ -57,7 +67,7 @@ def alone(run: Callable[[], Any], times: int) -> list[float]:
 
 
 def device_peak(device: jax.Device, dtype: str, side: int = 0) -> Peak:
-    """As the data sheet of a known GPU says, else measured with a product of two matrices of so many rows."""
+    """By the vendor's figures, else measured with a product of two matrices of so many rows."""
     column = ("float32", "bfloat16").index(dtype)
     known = next((flops[column] for name, flops in PEAKS.items() if name in device.device_kind), 0.0)
     if known:
@@ -68,3 +78,23 @@ def device_peak(device: jax.Device, dtype: str, side: int = 0) -> Peak:
         product = jax.jit(jnp.matmul).lower(a, a).compile()
     best = min(alone(lambda: jax.block_until_ready(product(a, a)), 5))
     return Peak(2 * side**3 / best, f"measured, a product of {side} x {side}")
+
+
+def machine(device: jax.Device) -> dict[str, Any]:
+    """`costs.environment` and the processor, which is printed: no number means much without it."""
+    found = environment(device) | {"processor": processor()}
+    print(f"{found['device']}, {found['cores']} cores of {found['processor']}, jax {found['versions']['jax']}")
+    return found
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The CPU's name and vector instructions, as Linux lists them; elsewhere the name that Python knows."""
+    listed: dict[str, str] = {}
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            key, _, value = line.partition(":")
+            listed.setdefault(key.strip(), value.strip())
+    name = listed.get("model name") or platform.processor() or platform.machine()
+    flags = listed.get("flags") or listed.get("Features") or ""
+    vectors = [flag for flag in flags.split() if flag in VECTORS]
+    return f"{name} ({' '.join(vectors)})" if vectors else name

@@ -4,9 +4,10 @@ python -m benchmarks.model --variants s --sizes 512x672 800x1056 --batches 1 2 -
 python -m benchmarks.model --works forward --dtypes float32 bfloat16 --against sdpa eager compile
 python -m benchmarks.model --works --sizes-of data/coco/annotations/instances_val2017.json   # multiply-adds only
 
-It prints a markdown table and writes JSON. First it checks numbers: ours on this device against ours on the CPU,
-and against PyTorch's on the CPU with the same weights. Speeds of two sides are measured in
-turns; a ratio is the median over pairs of our speed over theirs. Memory is the peak of a whole process, each its own.
+It prints a markdown table and writes JSON. The programs are those of training and of `Detector`, and it prints what was
+decided for each: attention, precision, calls of libraries. First it checks numbers: ours on this device against ours
+on the CPU, and against PyTorch's on the CPU with the same weights. Speeds of two sides are measured in turns; a ratio
+is the median over pairs of our speed over theirs. Memory is the peak of a whole process, each its own.
 """
 
 import argparse
@@ -22,12 +23,12 @@ from benchmarks import peers
 from benchmarks.cases import WORKS, Case, add_case_flags, cases_of, inputs_of, params_of
 from benchmarks.check import agree
 from benchmarks.common import positive
-from benchmarks.measuring import Peak, alone, device_peak, in_pairs
+from benchmarks.measuring import Peak, alone, device_peak, in_pairs, machine
 from benchmarks.ours import Ours
 from benchmarks.tables import model_rows
 from benchmarks.timing import memory_of
 from yolos_jax.errors import InputError, clear_errors
-from yolos_jax.tools.analysis.costs import cost_table, environment, first_sizes, published_rows
+from yolos_jax.tools.analysis.costs import cost_table, first_sizes, published_rows
 from yolos_jax.tools.analysis.multiply_adds import multiply_adds, parameter_count
 from yolos_jax.tools.analysis.tables import markdown
 
@@ -40,7 +41,7 @@ def main() -> None:
     sides = [kind for kind in arguments.against if peers.available()]
     if arguments.against and not sides:
         print("note: PyTorch and transformers are not installed, so nothing is compared with them", file=sys.stderr)
-    found: dict[str, Any] = {"environment": environment(device), "rows": []}
+    found: dict[str, Any] = {"environment": machine(device), "rows": []}
     if arguments.sizes_of:
         found["published"] = published_rows(first_sizes(arguments.sizes_of))
         print(cost_table(found["published"]))
@@ -81,6 +82,7 @@ def measure(
     """One work of one case, JSON-ready."""
     params, inputs = params_of(case), inputs_of(case)
     ours = Ours(case, params, inputs, device, arguments.matcher).work(work)
+    print(f"{work} of {case}: {ours.how}", flush=True)
     against: dict[str, Any] = {}
     seconds: list[float] = []
     for kind in sides:
@@ -98,7 +100,8 @@ def measure(
     seconds = seconds or alone(ours.run, arguments.pairs)
     needed = PASSES[work] * multiply_adds(case.config, *case.grid).total
     row = {
-        "case": case._asdict(), "work": work, "seconds": median(seconds), "compile_seconds": ours.compile_seconds,
+        "case": case._asdict(), "work": work, "how": ours.how, "seconds": median(seconds),
+        "compile_seconds": ours.compile_seconds,
         "images_per_second": case.batch / median(seconds), "multiply_adds": needed,
         "parameters": parameter_count(case.config), "peak_flops": peak.flops, "peak_origin": peak.origin,
         "share_of_peak": 2 * needed * case.batch / median(seconds) / peak.flops, "against": against,

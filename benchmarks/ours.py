@@ -1,4 +1,4 @@
-"""The work of a case, by this package."""
+"""The work of a case, by this package: the programs of `benchmarks.programs` with a case's inputs."""
 
 import time
 from collections.abc import Callable
@@ -9,14 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.cases import Case, Inputs
-from yolos_jax.config.recipes import DetectionConfig
+from benchmarks.common import recipe_of
+from benchmarks.launches import calls, tf32_products
+from benchmarks.programs import forward, training_step
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.distributed.mesh import data_mesh, replicated, split_over
 from yolos_jax.images.sequence import pack
-from yolos_jax.model.yolos import Outputs, abstract, apply
-from yolos_jax.tasks.detection import batch_divisors, detection_loss
-from yolos_jax.training.optimizer import make_optimizer
-from yolos_jax.training.step import fresh_state, make_gradient, make_step
+from yolos_jax.model.config import Compute
+from yolos_jax.model.yolos import Outputs, apply
+from yolos_jax.training.step import fresh_state
 
 
 class Work(NamedTuple):
@@ -24,70 +25,84 @@ class Work(NamedTuple):
 
     run: Callable[[], Any]  # returns when the device is done
     compile_seconds: float
+    how: str = ""  # it computes: attention, precision, libraries
 
 
 class Ours:
     """Our model with a case's inputs on one device."""
 
     def __init__(self, case: Case, params: dict, inputs: Inputs, device: jax.Device, matcher: str = "host"):
-        self.case, self.device, self.params, self.matcher = case, device, params, matcher
-        self.graph = abstract(case.config, case.compute)[0]
+        self.case, self.device, self.params = case, device, params
         rows, columns = case.grid
         batch = pack(list(inputs.images), rows * columns, case.batch, case.config.patch_size)
         count, valid = np.full(case.batch, inputs.labels.shape[1], np.int32), np.ones(case.batch, bool)
         self.batch = TrainBatch(batch.patches, batch.grid, inputs.labels, inputs.boxes, count, valid)
+        self.recipe = recipe_of(f"yolos_{case.variant}")
+        self.recipe.model.compute_dtype = case.dtype
+        self.recipe.matcher = matcher
+        # One process, as the peer: cross entropy over the whole batch.
+        self.recipe.train.update(batch_size=case.batch, images_per_replica=case.batch)
 
     def work(self, name: str) -> Work:
         """One of `cases.WORKS`, compiled."""
         return {"forward": self._forward, "forward_backward": self._forward_backward, "step": self._step}[name]()
 
     def _forward(self) -> Work:
-        def forward(params: dict, patches: jax.Array, grid: jax.Array) -> tuple[jax.Array, jax.Array]:
-            out = apply(self.graph, params, patches, grid)
-            return out.logits, out.boxes
-
-        return self._compiled(forward)
+        """`Detector`'s program; its result is `inference.detector.Queries`."""
+        made = forward(self.recipe, [self.device], self.case.config.num_classes)
+        size = np.ones((self.case.batch, 2), np.float32)
+        return self._work(made.program, made.compute, (self.params, self.batch.patches, self.batch.grid, size))
 
     def _forward_backward(self) -> Work:
+        """The gradient of `plain_loss` through the network that is trained."""
+        task = training_step(self.recipe, data_mesh([self.device]), self.case.config.num_classes).task
+
         def loss(params: dict, patches: jax.Array, grid: jax.Array) -> jax.Array:
-            return plain_loss(apply(self.graph, params, patches, grid))
+            return plain_loss(apply(task.graph, params, patches, grid))
 
-        return self._compiled(jax.value_and_grad(loss))
+        arguments = self.params, self.batch.patches, self.batch.grid
+        return self._work(jax.jit(jax.value_and_grad(loss)), task.compute, arguments)
 
-    def _compiled(self, function: Callable) -> Work:
-        arguments = jax.device_put((self.params, self.batch.patches, self.batch.grid), self.device)
-        start = time.perf_counter()
-        with jax.default_matmul_precision("float32"):  # as recipes and Detector have it; GPUs would use TF32
-            program = jax.jit(function).lower(*arguments).compile()
-        seconds = time.perf_counter() - start
-        return Work(lambda: jax.block_until_ready(program(*arguments)), seconds)
+    def _work(self, program: Any, compute: Compute, arguments: Any) -> Work:
+        arguments = jax.device_put(arguments, self.device)
+        compiled, seconds, how = _compiled(program, compute, self.device, arguments)
+        return Work(lambda: jax.block_until_ready(compiled(*arguments)), seconds, how)
 
     def _step(self) -> Work:
-        """The step of training as a recipe's; its result is the report."""
-        defaults = DetectionConfig()
+        """The training step of the variant's recipe; its result is the report."""
         mesh = data_mesh([self.device])
-        groups = self.case.batch  # one process, as the peer: cross entropy over the whole batch
-        loss = detection_loss(self.graph, groups, self.matcher, mesh, defaults.loss)
-        chosen = defaults.optimizer
-        optimizer = make_optimizer(
-            chosen.name, lambda step: jnp.float32(chosen.learning_rate), chosen.weight_decay, chosen.clip_norm
-        )
-        step = make_step(make_gradient(loss, batch_divisors(groups), mesh), optimizer, mesh)
-        state = jax.device_put(fresh_state(jax.tree.map(jnp.asarray, self.params), optimizer), replicated(mesh))
+        task, program = training_step(self.recipe, mesh, self.case.config.num_classes)
+        fresh = fresh_state(jax.tree.map(jnp.asarray, self.params), task.optimizer)
+        states = [jax.device_put(fresh, replicated(mesh))]  # each step gives its state up to the next
         batch = jax.device_put(self.batch, split_over(mesh))
-        start = time.perf_counter()
-        with jax.default_matmul_precision("float32"):
-            program = step.lower(state, batch).compile()
-        seconds = time.perf_counter() - start
-        states = [state]  # each step gives its state up to the next
+        compiled, seconds, how = _compiled(program, task.compute, self.device, (states[0], batch))
 
         def run() -> Any:
-            state, report = program(states.pop(), batch)
+            state, report = compiled(states.pop(), batch)
             states.append(state)
             jax.block_until_ready((state, report))
             return report
 
-        return Work(run, seconds)
+        return Work(run, seconds, how)
+
+
+def _compiled(program: Any, compute: Compute, device: jax.Device, arguments: Any) -> tuple[Any, float, str]:
+    """(a program for these arguments, seconds to compile it, how it computes)."""
+    start = time.perf_counter()
+    compiled = program.lower(*arguments).compile()
+    seconds = time.perf_counter() - start
+    return compiled, seconds, how(compute, device, compiled.as_text())
+
+
+def how(compute: Compute, device: jax.Device, hlo: str) -> str:
+    """How a compiled program computes, for a person: what was decided, and what its HLO has."""
+    attention = f"blocks of {compute.query_block}" if compute.attention == "blocks" else compute.attention
+    config: Any = jax.config  # whose values mypy does not know
+    said = [f"{compute.compute_dtype}", f"attention {attention}", f"products {config.jax_default_matmul_precision}"]
+    if device.platform == "gpu":
+        said.append(f"{tf32_products(hlo)} products in TF32")
+    found = [f"{count} calls of {name}" for name, count in calls(hlo).items()]
+    return ", ".join(said + (found or ["no calls of libraries"]))
 
 
 def plain_loss(out: Outputs) -> Any:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import platform
 import sys
 
 import jax
@@ -11,7 +12,7 @@ import pytest
 
 from benchmarks import check, measuring, model
 from benchmarks.cases import Case, cases_of, inputs_of, size
-from benchmarks.measuring import Pairs, device_peak, in_pairs
+from benchmarks.measuring import Pairs, device_peak, in_pairs, processor
 from benchmarks.tables import gibibytes, model_rows
 from benchmarks.timing import host_peak
 from yolos_jax.errors import InputError
@@ -76,9 +77,22 @@ def test_the_peak_of_a_known_device():
         device_kind, platform = "NVIDIA H100 80GB HBM3", "gpu"
 
     assert device_peak(Device, "bfloat16") == (989e12, "data sheet")
+    kinds = {"TPU v4": 275e12, "TPU v5 lite": 197e12, "TPU v5": 459e12, "TPU v6 lite": 918e12, "NVIDIA L40S": 362e12}
+    for Device.device_kind, flops in kinds.items():
+        assert device_peak(Device, "bfloat16").flops == flops
+    Device.device_kind = "NVIDIA H100 80GB HBM3"
     assert device_peak(Device, "float32").flops == 67e12
     measured = device_peak(jax.devices()[0], "float32", side=256)
     assert measured.flops > 0 and measured.origin == "measured, a product of 256 x 256"
+
+
+def test_the_processor(tmp_path):
+    listed = "processor\t: 0\nmodel name\t: AMD EPYC 7B13\nflags\t\t: fpu sse4_2 fma avx avx2 vaes\n\nprocessor\t: 1\n"
+    (tmp_path / "x86").write_text(listed)
+    (tmp_path / "arm").write_text("processor\t: 0\nFeatures\t: fp asimd sve i8mm\n")
+    assert processor(tmp_path / "x86") == "AMD EPYC 7B13 (sse4_2 fma avx avx2)"
+    assert processor(tmp_path / "arm").endswith(" (asimd sve i8mm)")
+    assert processor(tmp_path / "none") == (platform.processor() or platform.machine())
 
 
 def test_numbers_that_differ_are_refused():
@@ -112,6 +126,7 @@ def test_a_whole_run(tmp_path, monkeypatch, capsys):
     model.main()
     found, printed = json.loads((tmp_path / "out.json").read_text()), capsys.readouterr().out
     assert "ti 64x80, batch 2, float32 against the CPU: logits 0.0e+00, boxes 0.0e+00, loss" in printed
+    assert "forward of ti 64x80, batch 2, float32: float32, attention blocks of 256, products float32, " in printed
     forward, backward = found["rows"]
     assert forward["work"] == "forward" and forward["multiply_adds"] == multiply_adds(MICRO, 4, 5).total
     assert backward["work"] == "forward_backward" and backward["multiply_adds"] == 3 * forward["multiply_adds"]

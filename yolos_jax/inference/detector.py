@@ -22,7 +22,7 @@ from yolos_jax.inference.compiled import AUTO, OFF, keep_compiled
 from yolos_jax.inference.detections import Detections
 from yolos_jax.inference.loading import check_whole, geometry_for, load_model, refuse_forked
 from yolos_jax.inference.suppression import check_nms, suppressed
-from yolos_jax.model.config import Compute
+from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.postprocess import postprocess
 from yolos_jax.model.yolos import Outputs, abstract, apply, apply_on
 from yolos_jax.training.checkpoint_files import Meta
@@ -51,6 +51,16 @@ def detect(
     with jax.default_matmul_precision(products_of(precision)):  # without it, GPUs would use TF32
         out = applied(graph, params, patches, grid)
     return Queries(out.logits, out.boxes, *postprocess(out.logits, out.boxes, size))
+
+
+def program(
+    model: YolosConfig, asked: Compute, devices: Sequence[jax.Device], precision: str
+) -> tuple[Any, dict, Compute]:
+    """(`detect` of a network, jitted as it is fastest on these devices; its parameters' shapes; what was decided)."""
+    compute = decided(asked, model, devices[0])
+    graph, shapes = abstract(model, compute)
+    made = functools.partial(detect, graph, applied=apply_on(devices), precision=precision)
+    return jax.jit(made), shapes, compute
 
 
 class Detector:
@@ -92,10 +102,9 @@ class Detector:
         self._params = jax.device_put(params)
         (self._device,) = jax.tree.leaves(self._params)[0].devices()
         asked = Compute(max_side=self.geometry.model_max_side, compute_dtype=dtype_of(self.precision))
-        self.compute = decided(asked, self.config, self._device)
-        graph, applied = abstract(self.config, self.compute)[0], apply_on([self._device])
-        made = functools.partial(detect, graph, applied=applied, precision=self.precision)
-        self._detect: Any = jax.jit(made)
+        found = program(self.config, asked, [self._device], self.precision)
+        self._detect: Any = found[0]
+        self.compute = found[2]
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickling and copying: the parameters in numpy; compiled programs stay behind."""

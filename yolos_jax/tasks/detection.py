@@ -87,7 +87,11 @@ WORST = 3  # classes that the end of a run names
 
 
 class DetectionTask(RecipeTask):
-    """What a prepared recipe trains; `InputError` if the recipe, the data and the devices do not fit together."""
+    """What a prepared recipe trains; `InputError` if the recipe, the data and the devices do not fit together.
+
+    Args:
+      source: the data to train on; those of the recipe where it is None.
+    """
 
     bad_images = "matching costs"
     shown = ("total", "ce", "bbox", "giou")
@@ -98,10 +102,10 @@ class DetectionTask(RecipeTask):
     plan: TrainingPlan
     model: YolosConfig
 
-    def __init__(self, config: DetectionConfig, mesh: Mesh):
+    def __init__(self, config: DetectionConfig, mesh: Mesh, source: DataSet | None = None):
         check_matcher(config.matcher)
         self.config, self.mesh = config, mesh
-        self.source = recipe.source_of(config, "train")
+        self.source = source or recipe.source_of(config, "train")
         refuse_nothing_to_train_on(self.source)
         self.model = recipe.model_of(config, self.source.num_classes)
         self.compute = recipe.compute_of(config, DetectorComputeSettings, mesh.devices.flat[0], self.model)

@@ -1,0 +1,268 @@
+"""Compiles forward passes and training steps for GPUs and TPUs that need not be there, and prints what they need.
+
+make compile-only TARGETS="h100.txtpb a100.txtpb"
+make compile-only-tpu TPUS="v5e v4" OPTIONS="--dtypes bfloat16 --devices 1 8"
+python -m benchmarks.compile_only --targets h100.txtpb --recipes yolos_s --programs step --launches
+
+The compiler is the real one: XLA with ptxas from jax's CUDA packages (.venv-gpu has them), or libtpu (.venv-tpu). No
+GPU or TPU is used. A target is a kind of TPU (v4, v5e, v5p, v6e) or a file that describes a GPU: XLA's
+GpuTargetConfigProto as text. A program that runs on such a GPU writes it into FOLDER with
+XLA_FLAGS=--xla_dump_to=FOLDER, as *.gpu_target_config.pbtxt.
+
+The programs are those that `train.py` and `Detector` compile (`benchmarks.programs`), with default flags and sequences
+of the longest bucket of the recipe's training. A peak is that of XLA's buffer assignment: parameters, optimizer,
+activations and temporaries of one device. On a GPU, the CUDA context (about half a GB) and what cuBLAS and cuDNN ask
+for at run time come on top. jax takes 75 % of a GPU's memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise, and
+so do the largest batches of the table: by a straight line through the compiled ones. Programs that are in the file of
+`--out` are not compiled again. A step takes one to several minutes to compile, and libtpu serves one process at a time.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+
+from benchmarks.common import augmentation, positive, recipe_of
+from benchmarks.launches import calls, collectives, cost
+from benchmarks.programs import batch_of, forward, placed, training_step
+from yolos_jax.distributed.mesh import data_mesh, replicated
+from yolos_jax.errors import InputError, clear_errors
+from yolos_jax.model.config import Compute
+
+RECIPES = "yolos_ti", "yolos_s", "yolos_s_dwr", "yolos_b"
+CLASSES = 91  # COCO's
+GIGABYTES, SHARE = (12, 16, 24, 40, 80), 0.75
+HOST = 8  # GPUs
+# Memory of a chip, and the layouts of chips that are asked for, by their number
+# (https://cloud.google.com/tpu/docs/v4, v5e, v5p and v6e, read in 2026).
+TPUS: dict[str, tuple[float, dict[int, str]]] = {
+    "v4": (32 * 2**30, {1: "2x2x1", 8: "2x2x2", 64: "4x4x4", 256: "4x8x8"}),
+    "v5e": (16e9, {1: "2x2", 8: "2x4", 64: "8x8", 256: "16x16"}),
+    "v5p": (95e9, {1: "2x2x1", 8: "2x2x2", 64: "4x4x4", 256: "4x8x8"}),
+    "v6e": (32e9, {1: "2x2", 8: "2x4", 64: "8x8", 256: "16x16"}),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One program."""
+
+    target: str  # a kind of TPU, or the stem of the file that describes a GPU
+    devices: int
+    recipe: str
+    program: str  # "forward" (without gradient) or "step"
+    dtype: str
+    remat: bool
+    matcher: str  # of a step; "" of a forward pass
+    images: int  # on each device
+
+
+def main() -> None:
+    arguments = flags().parse_args()
+    out = Path(arguments.out)
+    done = {Case(**entry["case"]): entry for entry in json.loads(out.read_text())} if out.exists() else {}
+    for target in arguments.targets:
+        for case in cases(arguments, Path(target).stem):
+            if case not in done:
+                done[case] = {"case": dataclasses.asdict(case)} | measured(case, target, arguments)
+                out.write_text(json.dumps(list(done.values()), indent=1) + "\n")
+                print(line(done[case]), flush=True)
+    print("", *table(list(done.values())), sep="\n")
+
+
+def flags() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--targets", nargs="+", required=True, help=f"{', '.join(TPUS)}, or descriptions of GPUs")
+    parser.add_argument("--recipes", nargs="+", default=RECIPES, help="names, such as yolos_s, or files")
+    parser.add_argument("--programs", nargs="+", default=["forward", "step"], choices=["forward", "step"])
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
+    parser.add_argument("--remat", nargs="+", type=int, default=[0], choices=[0, 1], help="of steps")
+    parser.add_argument("--matchers", nargs="+", default=["device"], choices=["device", "host"], help="of steps")
+    parser.add_argument("--images", nargs="+", type=positive, default=[1], help="on each device")
+    parser.add_argument("--devices", nargs="+", type=int, default=[1], choices=[1, 8, 64, 256])
+    parser.add_argument("--patches", type=positive, help="of a sequence; by default the recipe's longest bucket")
+    parser.add_argument("--objects", type=positive, default=100, help="boxes of an image; COCO's most is 93")
+    parser.add_argument("--launches", action="store_true", help="count launches and bytes moved (GPUs)")
+    parser.add_argument("--hlo", type=Path, help="folder to write the optimized HLO of every program to")
+    parser.add_argument("--out", default="compile_only.json", help="results, as JSON; those there are kept")
+    return parser
+
+
+def cases(arguments: argparse.Namespace, target: str) -> list[Case]:
+    """All combinations; a forward pass has nothing to compute again and nothing to match."""
+    found = []
+    for program in arguments.programs:
+        step = program == "step"
+        found += [
+            Case(target, devices, name, program, dtype, bool(remat), matcher, images)
+            for devices in arguments.devices
+            for name in arguments.recipes
+            for dtype in arguments.dtypes
+            for remat in (arguments.remat if step else [0])
+            for matcher in (arguments.matchers if step else [""])
+            for images in arguments.images
+        ]
+    return found
+
+
+def devices_of(target: str, count: int) -> tuple[Sequence[Any], float]:
+    """(`count` devices that are not there, bytes of memory of one); `InputError` where they cannot be described."""
+    try:
+        if target in TPUS:
+            memory, layouts = TPUS[target]
+            return _tpus(target, layouts[count])[:count], memory
+        text = Path(target).read_text()
+        layout = f"1x{max(1, count // HOST)}x{min(count, HOST)}"  # processes x hosts x GPUs of each
+        found = topologies.get_topology_desc(platform="cuda", topology_name="", topology=layout, target_config=text)
+        size = re.search(r"device_memory_size: (\d+)", text)
+        return found.devices, float(size[1]) if size else 0.0
+    except (OSError, RuntimeError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"there is no {target} to compile for ({reason}); see --help on --targets.") from error
+
+
+def _tpus(kind: str, layout: str) -> Sequence[Any]:
+    """The devices of a slice; on a v4 or v5p the two cores of a chip are one device, as where a program runs."""
+    # Else libtpu asks a server, which only Google's machines have, what it runs on.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    chip = {"chip_config_name": "megacore"} if kind in ("v4", "v5p") else {}
+    return topologies.get_topology_desc(f"{kind}:{layout}", platform="tpu", **chip).devices
+
+
+def measured(case: Case, target: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was compiled, seconds it took, peak bytes of one device, collectives; or the first line of the error."""
+    devices, memory = devices_of(target, case.devices)
+    patches = arguments.patches or longest(case.recipe)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            jitted, shapes, compute = made(case, devices, patches, arguments.objects)
+            gpu = devices[0].platform != "tpu"
+            program = jitted.lower(*shapes).compile(compiler_options={"xla_dump_to": folder} if gpu else None)
+        except jax.errors.JaxRuntimeError as error:
+            return {"error": str(error).splitlines()[0][:300]}
+        tf32 = sum("tf32" in path.read_text() for path in Path(folder).glob("*.ptx"))
+    seconds = time.perf_counter() - start
+    peaks, hlo = program.memory_analysis(), program.as_text()
+    if arguments.hlo:
+        arguments.hlo.mkdir(parents=True, exist_ok=True)
+        (arguments.hlo / f"{name_of(case)}.hlo".replace(" ", "-")).write_text(hlo)
+    found = {
+        "patches": patches,
+        "attention": compute.attention,
+        "query_block": compute.query_block,
+        "peak_bytes": peaks.peak_memory_in_bytes,
+        "state_bytes": peaks.argument_size_in_bytes,
+        "memory_bytes": memory,
+        "seconds": round(seconds, 1),
+        "kernels_with_tf32": tf32,
+        "calls": calls(hlo),
+        "collectives": [each._asdict() for each in collectives(hlo)],
+    }
+    if arguments.launches and gpu:
+        counted = cost(hlo)
+        found |= {"launches": counted.launches.total(), "moved_bytes": counted.moved.total(), "by_kind": {
+            kind: [count, counted.moved[kind]] for kind, count in counted.launches.most_common()
+        }, "unknown_loops": counted.unknown_loops}  # fmt: skip
+    return found
+
+
+def made(case: Case, devices: Sequence[Any], patches: int, objects: int) -> tuple[Any, tuple, Compute]:
+    """(the jitted program of a case, shapes of its arguments, how it computes)."""
+    mesh = data_mesh(devices)
+    wanted = recipe_of(case.recipe)
+    wanted.model.update(compute_dtype=case.dtype, remat=case.remat)
+    images = case.images * mesh.size
+    if case.program == "forward":
+        found = forward(wanted, devices, CLASSES)
+        batch = batch_of(found.model, mesh, images, patches, 0)
+        shapes = placed(found.shapes, replicated(mesh))
+        return found.program, (shapes, batch.patches, batch.grid, batch.grid), found.compute
+    train = wanted.train
+    parts = train.accumulate if case.images % train.accumulate == 0 else 1
+    replica = min(train.images_per_replica, case.images // parts)
+    train.update(batch_size=images, accumulate=parts, images_per_replica=replica)
+    wanted.matcher = case.matcher
+    step = training_step(wanted, mesh, CLASSES)
+    return step.program, (step.state, batch_of(step.task.model, mesh, images, patches, objects)), step.task.compute
+
+
+def longest(name: str) -> int:
+    """Patches of the longest sequence that a recipe trains with, of images up to twice as long as wide."""
+    return augmentation(name).longest(np.array([(1000, height) for height in range(500, 1001)]))
+
+
+def name_of(case: Case) -> str:
+    """A case in words."""
+    remat = " remat" if case.remat else ""
+    matcher = f" matcher={case.matcher}" if case.matcher == "host" else ""
+    return f"{case.target} x{case.devices} {case.recipe} {case.program} {case.dtype}{remat}{matcher} {case.images}"
+
+
+def line(entry: dict[str, Any]) -> str:
+    """What is printed when a program has been compiled."""
+    case = Case(**entry["case"])
+    if "error" in entry:
+        return f"{name_of(case)}: does not compile: {entry['error']}"
+    attention = entry["attention"]
+    if attention == "blocks":
+        attention += f" of {entry['query_block']}"
+    said = [f"{entry['peak_bytes'] / 1e9:.2f} GB", f"attention {attention}", f"compiled in {entry['seconds']} s"]
+    if entry["memory_bytes"]:
+        said[0] += f" of {entry['memory_bytes'] / 1e9:.0f}"
+    if "launches" in entry:
+        said.append(f"{entry['launches']} launches, {entry['moved_bytes'] / 1e9:.1f} GB moved")
+        said += [f"{entry['unknown_loops']} loops of unknown length"] if entry["unknown_loops"] else []
+    said += [f"{count} calls of {name}" for name, count in list(entry["calls"].items())[:4]]
+    said += [f"TF32 in {entry['kernels_with_tf32']} kernels"] if entry["kernels_with_tf32"] else []
+    for each in entry["collectives"]:
+        said.append(f"{each['count']} {each['op']}, {each['bytes'] / 1e6:.3f} MB, {each['beside']} launches beside")
+    return f"{name_of(case)}: {'; '.join(said)}"
+
+
+def largest_batch(peaks: dict[int, int], memory: float) -> int | None:
+    """Most images whose peak fits into so many bytes, on the line through the outermost counts; None for one count."""
+    few, many = min(peaks), max(peaks)
+    if few == many:
+        return None
+    each = (peaks[many] - peaks[few]) / (many - few)
+    return max(0, int(few + (memory - peaks[few]) / each))
+
+
+def table(entries: list[dict[str, Any]]) -> list[str]:
+    """The peaks as lines of Markdown, one row for each program and its numbers of images."""
+    rows: dict[tuple, dict[int, int]] = {}
+    failed = [entry for entry in entries if "error" in entry]
+    for entry in entries:
+        if "error" not in entry:
+            key = tuple(value for name, value in entry["case"].items() if name != "images")
+            rows.setdefault((*key, entry["patches"]), {})[entry["case"]["images"]] = entry["peak_bytes"]
+    counts = sorted({images for peaks in rows.values() for images in peaks})
+    head = ["target", "devices", "recipe", "program", "dtype", "remat", "matcher", "patches"]
+    head += [f"{n} image(s), GB" for n in counts] + [f"most in {size} GB" for size in GIGABYTES]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for (target, devices, name, program, dtype, remat, matcher, patches), peaks in rows.items():
+        cells = [target, devices, name, program, dtype, "yes" if remat else "no", matcher, patches]
+        cells += [f"{peaks[n] / 1e9:.2f}" if n in peaks else "" for n in counts]
+        most = [largest_batch(peaks, size * 1e9 * SHARE) for size in GIGABYTES]
+        cells += ["" if n is None else n for n in most]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines + [line(entry) for entry in failed]
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_platforms", "cpu")  # nothing is to look for a GPU
+    with clear_errors():
+        main()

@@ -1,0 +1,72 @@
+"""The table of what programs need: what follows from numbers that the compiler gives, and what is compiled."""
+
+import dataclasses
+
+import pytest
+
+from benchmarks.compile_only import TPUS, Case, cases, flags, largest_batch, line, longest, main, table
+from yolos_jax.errors import InputError
+
+
+def entry(images, gigabytes, **changes):
+    case = Case("h100", 8, "yolos_s", "step", "float32", False, "device", images)
+    case = dataclasses.asdict(dataclasses.replace(case, **changes))
+    reduced = {"op": "all-reduce", "count": 3, "bytes": 123_000_000, "beside": 12}
+    return {"case": case, "patches": 4200, "attention": "blocks", "query_block": 1024, "seconds": 60.0,
+            "peak_bytes": int(gigabytes * 1e9), "memory_bytes": 85e9, "kernels_with_tf32": 0,
+            "calls": {"__cublas$gemm": 4}, "collectives": [reduced], "launches": 1234, "moved_bytes": 9_870_000_000,
+            "unknown_loops": 1}  # fmt: skip
+
+
+def test_largest_batch_is_on_the_line():
+    peaks = {1: 3 * 10**9, 4: 9 * 10**9}  # 1 GB and 2 GB for each image
+    assert [largest_batch(peaks, memory * 1e9) for memory in (0.5, 2.9, 3.0, 8.9, 9.0, 60.0)] == [0, 0, 1, 3, 4, 29]
+    assert largest_batch({4: 9 * 10**9}, 60e9) is None
+
+
+def test_a_row_holds_the_peaks_of_a_program():
+    failed = {"case": entry(1, 0, remat=True)["case"], "error": "INTERNAL: no tiles"}
+    head, _, row, last = table([entry(1, 3), entry(4, 9), failed])
+    cells = dict(zip(*([cell.strip() for cell in line.strip("|").split("|")] for line in (head, row))))
+    assert cells["1 image(s), GB"] == "3.00" and cells["4 image(s), GB"] == "9.00" and cells["patches"] == "4200"
+    assert [cells[f"most in {size} GB"] for size in (12, 16, 24, 40, 80)] == ["4", "5", "8", "14", "29"]  # of 75 %
+    assert last == "h100 x8 yolos_s step float32 remat 1: does not compile: INTERNAL: no tiles"
+
+
+def test_what_is_printed_of_a_program():
+    assert line(entry(1, 3, matcher="host")) == (
+        "h100 x8 yolos_s step float32 matcher=host 1: 3.00 GB of 85; attention blocks of 1024; compiled in 60.0 s; "
+        "1234 launches, 9.9 GB moved; 1 loops of unknown length; 4 calls of __cublas$gemm; "
+        "3 all-reduce, 123.000 MB, 12 launches beside"
+    )
+
+
+def test_cases():
+    given = ["--targets", "h100.txtpb", "--recipes", "yolos_s", "--remat", "0", "1", "--matchers", "device", "host"]
+    found = cases(flags().parse_args(given), "h100")
+    forwards = [(case.program, case.dtype, case.remat, case.matcher) for case in found[:2]]
+    assert forwards == [("forward", dtype, False, "") for dtype in ("float32", "bfloat16")]
+    steps = [(case.dtype, case.remat, case.matcher) for case in found[2:]]
+    dtypes, matchers = ("float32", "bfloat16"), ("device", "host")
+    assert steps == [(d, remat, matcher) for d in dtypes for remat in (False, True) for matcher in matchers]
+
+
+def test_layouts_have_as_many_chips_as_they_are_for():
+    for _, layouts in TPUS.values():
+        for count, layout in layouts.items():
+            chips = 1
+            for side in layout.split("x"):
+                chips *= int(side)
+            assert chips == count or count == 1
+
+
+def test_sequences_are_the_longest_of_the_recipe():
+    assert longest("yolos_s") == 50 * 83  # 800 x 1333 pixels
+    assert longest("yolos_ti") == 38 * 63  # 608 x 1013
+
+
+def test_without_a_compiler_for_gpus(tmp_path, monkeypatch):
+    (tmp_path / "none.txtpb").write_text("")
+    monkeypatch.setattr("sys.argv", ["", "--targets", f"{tmp_path}/none.txtpb", "--out", f"{tmp_path}/out.json"])
+    with pytest.raises(InputError, match="there is no .*none.txtpb to compile for"):
+        main()
