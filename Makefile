@@ -102,7 +102,7 @@ docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(DOCS)/ready
 	$(DOCS)/bin/mkdocs build --strict
 
-# jax's CUDA packages (5 GB), and those for TPUs (0.4 GB).
+# jax's CUDA packages (5 GB), and those for TPUs (0.7 GB).
 .venv-gpu/ready: requirements.txt
 	$(PYTHON) -m venv .venv-gpu
 	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt 'jax[cuda13]==0.10.2'

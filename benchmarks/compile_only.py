@@ -228,7 +228,7 @@ def line(entry: dict[str, Any]) -> str:
     said += [f"{count} calls of {name}" for name, count in list(entry["calls"].items())[:4]]
     said += [f"TF32 in {entry['kernels_with_tf32']} kernels"] if entry["kernels_with_tf32"] else []
     for each in entry["collectives"]:
-        said.append(f"{each['count']} {each['op']}, {each['bytes'] / 1e6:.3f} MB, {each['beside']} launches beside")
+        said.append(f"{each['number']} {each['op']}, {each['bytes'] / 1e6:.3f} MB, {each['beside']} launches beside")
     return f"{name_of(case)}: {'; '.join(said)}"
 
 

@@ -105,7 +105,7 @@ class Collective(NamedTuple):
     """A kind of communication in a program."""
 
     op: str
-    count: int
+    number: int
     bytes: int  # of all results, on one device
     beside: int  # launches between the starts and the ends of asynchronous ones, which run at the same time
 

@@ -11,7 +11,7 @@ from yolos_jax.errors import InputError
 def entry(images, gigabytes, **changes):
     case = Case("h100", 8, "yolos_s", "step", "float32", False, "device", images)
     case = dataclasses.asdict(dataclasses.replace(case, **changes))
-    reduced = {"op": "all-reduce", "count": 3, "bytes": 123_000_000, "beside": 12}
+    reduced = {"op": "all-reduce", "number": 3, "bytes": 123_000_000, "beside": 12}
     return {"case": case, "patches": 4200, "attention": "blocks", "query_block": 1024, "seconds": 60.0,
             "peak_bytes": int(gigabytes * 1e9), "memory_bytes": 85e9, "kernels_with_tf32": 0,
             "calls": {"__cublas$gemm": 4}, "collectives": [reduced], "launches": 1234, "moved_bytes": 9_870_000_000,
