@@ -65,6 +65,7 @@ class Case:
     remat: bool
     matcher: str  # of a step; "" of a forward pass
     images: int  # on each device
+    options: str = ""  # of the compiler, such as "xla_gpu_enable_latency_hiding_scheduler=true"
 
 
 def main() -> None:
@@ -93,6 +94,7 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--patches", type=positive, help="of a sequence; by default the recipe's longest bucket")
     parser.add_argument("--objects", type=positive, default=100, help="boxes of an image; COCO's most is 93")
     parser.add_argument("--launches", action="store_true", help="count launches and bytes moved (GPUs)")
+    parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="of XLA, for other programs")
     parser.add_argument("--hlo", type=Path, help="folder to write the optimized HLO of every program to")
     parser.add_argument("--out", default="compile_only.json", help="results, as JSON; those there are kept")
     return parser
@@ -100,11 +102,11 @@ def flags() -> argparse.ArgumentParser:
 
 def cases(arguments: argparse.Namespace, target: str) -> list[Case]:
     """All combinations; a forward pass has nothing to compute again and nothing to match."""
-    found = []
+    found, options = [], " ".join(arguments.options)
     for program in arguments.programs:
         step = program == "step"
         found += [
-            Case(target, devices, name, program, dtype, bool(remat), matcher, images)
+            Case(target, devices, name, program, dtype, bool(remat), matcher, images, options)
             for devices in arguments.devices
             for name in arguments.recipes
             for dtype in arguments.dtypes
@@ -113,6 +115,13 @@ def cases(arguments: argparse.Namespace, target: str) -> list[Case]:
             for images in arguments.images
         ]
     return found
+
+
+def option_of(text: str) -> tuple[str, Any]:
+    """The name and the value of a compiler's option, such as KEY=true or KEY=100."""
+    key, _, value = text.partition("=")
+    known = {"true": True, "false": False}
+    return key, known[value] if value in known else int(value) if value.isdigit() else value
 
 
 def devices_of(target: str, count: int) -> tuple[Sequence[Any], float]:
@@ -150,7 +159,9 @@ def measured(case: Case, target: str, arguments: argparse.Namespace) -> dict[str
         try:
             jitted, shapes, compute = made(case, devices, patches, arguments.objects)
             gpu = devices[0].platform != "tpu"
-            program = jitted.lower(*shapes).compile(compiler_options={"xla_dump_to": folder} if gpu else None)
+            options = dict(map(option_of, arguments.options))
+            options |= {"xla_dump_to": folder} if gpu else {}
+            program = jitted.lower(*shapes).compile(compiler_options=options)
         except jax.errors.JaxRuntimeError as error:
             return {"error": str(error).splitlines()[0][:300]}
         tf32 = sum("tf32" in path.read_text() for path in Path(folder).glob("*.ptx"))
@@ -208,7 +219,9 @@ def name_of(case: Case) -> str:
     """A case in words."""
     remat = " remat" if case.remat else ""
     matcher = f" matcher={case.matcher}" if case.matcher == "host" else ""
-    return f"{case.target} x{case.devices} {case.recipe} {case.program} {case.dtype}{remat}{matcher} {case.images}"
+    options = f" {case.options}" if case.options else ""
+    program = f"{case.recipe} {case.program} {case.dtype}{remat}{matcher}"
+    return f"{case.target} x{case.devices} {program} {case.images}{options}"
 
 
 def line(entry: dict[str, Any]) -> str:
@@ -250,11 +263,11 @@ def table(entries: list[dict[str, Any]]) -> list[str]:
             key = tuple(value for name, value in entry["case"].items() if name != "images")
             rows.setdefault((*key, entry["patches"]), {})[entry["case"]["images"]] = entry["peak_bytes"]
     counts = sorted({images for peaks in rows.values() for images in peaks})
-    head = ["target", "devices", "recipe", "program", "dtype", "remat", "matcher", "patches"]
+    head = ["target", "devices", "recipe", "program", "dtype", "remat", "matcher", "options", "patches"]
     head += [f"{n} image(s), GB" for n in counts] + [f"most in {size} GB" for size in GIGABYTES]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for (target, devices, name, program, dtype, remat, matcher, patches), peaks in rows.items():
-        cells = [target, devices, name, program, dtype, "yes" if remat else "no", matcher, patches]
+    for (target, devices, name, program, dtype, remat, matcher, options, patches), peaks in rows.items():
+        cells = [target, devices, name, program, dtype, "yes" if remat else "no", matcher, options, patches]
         cells += [f"{peaks[n] / 1e9:.2f}" if n in peaks else "" for n in counts]
         most = [largest_batch(peaks, size * 1e9 * SHARE) for size in GIGABYTES]
         cells += ["" if n is None else n for n in most]

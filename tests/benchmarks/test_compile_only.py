@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from benchmarks.compile_only import TPUS, Case, cases, flags, largest_batch, line, longest, main, table
+from benchmarks.compile_only import TPUS, Case, cases, flags, largest_batch, line, longest, main, option_of, table
 from yolos_jax.errors import InputError
 
 
@@ -49,6 +49,12 @@ def test_cases():
     steps = [(case.dtype, case.remat, case.matcher) for case in found[2:]]
     dtypes, matchers = ("float32", "bfloat16"), ("device", "host")
     assert steps == [(d, remat, matcher) for d in dtypes for remat in (False, True) for matcher in matchers]
+
+
+def test_options_of_the_compiler():
+    assert [option_of(f"some_key={value}") for value in ("true", "false", "8000", "ON=1")] == [
+        ("some_key", value) for value in (True, False, 8000, "ON=1")
+    ]
 
 
 def test_layouts_have_as_many_chips_as_they_are_for():
