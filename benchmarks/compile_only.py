@@ -155,7 +155,7 @@ def measured(case: Case, target: str, arguments: argparse.Namespace) -> dict[str
     """What was compiled, seconds it took, peak bytes of one device, collectives; or the first line of the error."""
     devices, memory = devices_of(target, case.devices)
     patches = arguments.patches or longest(case.recipe)
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         try:
             jitted, shapes, compute = made(case, devices, patches, arguments.objects)
@@ -166,7 +166,7 @@ def measured(case: Case, target: str, arguments: argparse.Namespace) -> dict[str
         except RuntimeError as error:  # of XLA; or of jax, which makes no callback for a GPU that is not there
             return {"error": str(error).splitlines()[0][:300]}
         tf32 = sum("tf32" in path.read_text() for path in Path(folder).glob("*.ptx"))
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     peaks, hlo = program.memory_analysis(), program.as_text()
     if arguments.hlo:
         arguments.hlo.mkdir(parents=True, exist_ok=True)
@@ -179,6 +179,7 @@ def measured(case: Case, target: str, arguments: argparse.Namespace) -> dict[str
         "state_bytes": peaks.argument_size_in_bytes,
         "memory_bytes": memory,
         "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu, 1),
         "kernels_with_tf32": tf32,
         "calls": calls(hlo),
         "collectives": [each._asdict() for each in collectives(hlo)],
@@ -233,7 +234,11 @@ def line(entry: dict[str, Any]) -> str:
     attention = entry["attention"]
     if attention == "blocks":
         attention += f" of {entry['query_block']}"
-    said = [f"{entry['peak_bytes'] / 1e9:.2f} GB", f"attention {attention}", f"compiled in {entry['seconds']} s"]
+    said = [
+        f"{entry['peak_bytes'] / 1e9:.2f} GB",
+        f"attention {attention}",
+        f"compiled in {entry['seconds']} s, {entry['cpu_seconds']} of the CPU",
+    ]
     if entry["memory_bytes"]:
         said[0] += f" of {entry['memory_bytes'] / 1e9:.0f}"
     if "launches" in entry:
