@@ -14,8 +14,8 @@ of the longest bucket of the recipe's training. A peak is that of XLA's buffer a
 activations and temporaries of one device. On a GPU, the CUDA context (about half a GB) and what cuBLAS and cuDNN ask
 for at run time come on top. jax takes 75 % of a GPU's memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise, and
 so do the largest batches of the table: by a straight line through the compiled ones. Programs that are in the file of
-`--out` are not compiled again. A step takes one to several minutes to compile, and libtpu serves one process at a time. The host's matcher compiles for TPUs
-only: jax makes no callback for a GPU that is not there.
+`--out` are not compiled again. A step takes one to several minutes to compile, and libtpu serves one process at a
+time. The host's matcher compiles for TPUs only: jax makes no callback for a GPU that is not there.
 """
 
 import argparse
