@@ -4,8 +4,8 @@ How it is counted:
 
 - Every instruction that computes or copies is one launch: a fusion, a library call, a copy, a collective, a callback.
   Parameters, constants, tuples, bitcasts and the ends of asynchronous pairs are none.
-- The body of a loop counts as often as the loop turns (XLA writes down how often where it knows; else once, with its
-  condition, and `Cost.unknown_loops` is the number of such loops). Of branches, the one with most launches counts.
+- The body of a loop counts as often as the loop turns (`turns_of`); where that is not known once, with its condition,
+  and `Cost.unknown_loops` is the number of such loops. Of branches, the one with most launches counts.
 - Bytes are what a launch reads and writes: its operands and its result, each once, whatever caches do. What is only
   sliced or gathered from counts as its slices, and an update in place as the update. The integer bytes (u8, s8) among
   the results of a library call are its workspace and do not count.
@@ -36,6 +36,7 @@ class Instruction(NamedTuple):
     shape: str  # of the result, such as "f32[2,3]{1,0}"
     op: str
     operands: tuple[str, ...]
+    value: str  # what the operands' brackets hold, of a constant its value
     attributes: str  # what follows the operands
     root: bool
 
@@ -43,12 +44,6 @@ class Instruction(NamedTuple):
         """Computations that an attribute names, such as `calls=%fused` or `branch_computations={%a, %b}`."""
         found = re.findall(rf"\b(?:{'|'.join(keys)})=(\{{[^}}]*\}}|%?[\w.\-]+)", self.attributes)
         return [name for names in found for name in re.findall(r"[\w.\-]+", names)]
-
-    @property
-    def turns(self) -> int | None:
-        """How often a loop turns, if that is known."""
-        found = re.search(r'known_trip_count":\{"n":"(\d+)"', self.attributes)
-        return int(found[1]) if found else None
 
     @property
     def kind(self) -> str:
@@ -128,9 +123,9 @@ def collectives(hlo: str) -> list[Collective]:
             elif pending:
                 more = _of_instruction(instruction, {}, computations).launches.total()
                 pending = {start: launches + more for start, launches in pending.items()}
-            inner = instruction.called("calls") if instruction.op == "fusion" else _inner(instruction)
+            inner = instruction.called("calls") if instruction.op == "fusion" else _inner(instruction, computations)
             for called in inner:
-                count(called, times * (instruction.turns or 1))
+                count(called, times * (turns_of(instruction, computations) or 1))
 
     count(entry, 1)
     return [Collective(op, *numbers) for op, numbers in found.items() if numbers[0]]
@@ -165,7 +160,9 @@ def _instruction(line: str) -> list[Instruction]:
     start = end + call.end()
     close = _closing(body, start)
     operands = tuple(re.findall(r"%([\w.\-]+)", body[start:close]))
-    return [Instruction(found[2], body[:end], call[1], operands, body[close + 1 :], bool(found[1]))]
+    return [
+        Instruction(found[2], body[:end], call[1], operands, body[start + 1 : close], body[close + 1 :], bool(found[1]))
+    ]
 
 
 def _closing(text: str, start: int) -> int:
@@ -200,7 +197,7 @@ def _of_instruction(instruction: Instruction, shapes: Mapping[str, str], computa
     total = Cost()
     if instruction.op in FREE or instruction.op.endswith("-done"):
         return total
-    inner = [_of_computation(computations, name) for name in _inner(instruction)]
+    inner = [_of_computation(computations, name) for name in _inner(instruction, computations)]
     if instruction.op == "conditional":
         inner = [max(inner, key=lambda branch: branch.launches.total())]
         total.launches[instruction.kind] = 1
@@ -208,15 +205,29 @@ def _of_instruction(instruction: Instruction, shapes: Mapping[str, str], computa
         total.launches[instruction.kind] = 1
         total.moved[instruction.kind] = _moved(instruction, shapes, computations)
     for part in inner:
-        total.add(part, instruction.turns or 1)
-    total.unknown_loops += instruction.op == "while" and not instruction.turns
+        total.add(part, turns_of(instruction, computations) or 1)
+    total.unknown_loops += instruction.op == "while" and not turns_of(instruction, computations)
     return total
 
 
-def _inner(instruction: Instruction) -> list[str]:
+def turns_of(loop: Instruction, computations: Computations) -> int | None:
+    """How often a loop turns, if that is known: XLA wrote it down, or a counter (from 0) is compared with a constant."""
+    if loop.op != "while":
+        return None
+    found = re.search(r'known_trip_count":\{"n":"(\d+)"', loop.attributes)
+    if found:
+        return int(found[1])
+    condition = {instruction.name: instruction for instruction in computations[loop.called("condition")[0]]}
+    root = next(instruction for instruction in condition.values() if instruction.root)
+    limit = condition.get(root.operands[-1]) if root.operands else None
+    counts = root.op == "compare" and "direction=LT" in root.attributes
+    return int(limit.value) if counts and limit and limit.op == "constant" and limit.value.isdigit() else None
+
+
+def _inner(instruction: Instruction, computations: Computations) -> list[str]:
     """Computations that are run by themselves in place of the instruction; a fusion is one launch."""
     if instruction.op == "while":
-        known = instruction.turns is not None  # then nothing asks whether to go on
+        known = turns_of(instruction, computations) is not None  # then nothing asks whether to go on
         return instruction.called("body") + ([] if known else instruction.called("condition"))
     keys = {
         "conditional": ("branch_computations", "true_computation", "false_computation"),

@@ -36,8 +36,8 @@ def test_a_row_holds_the_peaks_of_a_program():
 def test_what_is_printed_of_a_program():
     assert line(entry(1, 3, matcher="host")) == (
         "h100 x8 yolos_s step float32 matcher=host 1: 3.00 GB of 85; attention blocks of 1024; "
-        "compiled in 60.0 s, 90.0 of the CPU; 1234 launches, 9.9 GB moved; 1 loops of unknown length; 4 calls of __cublas$gemm; "
-        "3 all-reduce, 123.000 MB, 12 launches beside"
+        "compiled in 60.0 s, 90.0 of the CPU; 1234 launches, 9.9 GB moved; 1 loops of unknown length; "
+        "4 calls of __cublas$gemm; 3 all-reduce, 123.000 MB, 12 launches beside"
     )
 
 

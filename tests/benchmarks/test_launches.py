@@ -92,8 +92,13 @@ def test_launches_and_bytes():
     assert found.unknown_loops == 0
 
 
+def test_a_counter_and_a_constant_say_how_often_a_loop_turns():
+    """As in programs for TPUs, where XLA does not write it down."""
+    assert cost(HLO.replace(TURNS, "")) == cost(HLO)
+
+
 def test_a_loop_of_unknown_length_counts_once():
-    found = cost(HLO.replace(TURNS, ""))
+    found = cost(HLO.replace(TURNS, "").replace("direction=LT", "direction=NE"))
     assert found.launches["fusion kLoop"] == 2 and found.launches["compare"] == 1
     assert found.unknown_loops == 1
 
