@@ -211,7 +211,7 @@ def _of_instruction(instruction: Instruction, shapes: Mapping[str, str], computa
 
 
 def turns_of(loop: Instruction, computations: Computations) -> int | None:
-    """How often a loop turns, if that is known: XLA wrote it down, or a counter (from 0) is compared with a constant."""
+    """How often a loop turns, if that is known: XLA has noted it, or a counter (from 0) is compared with a constant."""
     if loop.op != "while":
         return None
     found = re.search(r'known_trip_count":\{"n":"(\d+)"', loop.attributes)
