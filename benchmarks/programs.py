@@ -1,7 +1,7 @@
 """The programs that are measured and compiled: those of training and of `Detector`, for data that are made up.
 
 `train.py` makes its step of a `DetectionTask`, and so does this. What a task asks its data for is the number of images
-and the labels of their boxes; here every image has one box. A test compares the step's text with the one that a run
+and the labels of their boxes; here every image has one box. A test compares the step with the one that a run
 compiles.
 """
 
