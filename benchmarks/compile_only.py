@@ -170,7 +170,7 @@ def measured(case: Case, target: str, arguments: argparse.Namespace) -> dict[str
     peaks, hlo = program.memory_analysis(), program.as_text()
     if arguments.hlo:
         arguments.hlo.mkdir(parents=True, exist_ok=True)
-        (arguments.hlo / f"{name_of(case)}.hlo".replace(" ", "-")).write_text(hlo)
+        (arguments.hlo / f"{re.sub('[^-=.0-9A-Za-z]+', '-', name_of(case))}.hlo").write_text(hlo)
     found = {
         "patches": patches,
         "attention": compute.attention,
@@ -196,7 +196,7 @@ def made(case: Case, devices: Sequence[Any], patches: int, objects: int) -> tupl
     """(the jitted program of a case, shapes of its arguments, how it computes)."""
     mesh = data_mesh(devices)
     wanted = recipe_of(case.recipe)
-    wanted.model.update(compute_dtype=case.dtype, remat=case.remat)
+    wanted.precision, wanted.model.remat = case.dtype, case.remat
     images = case.images * mesh.size
     if case.program == "forward":
         found = forward(wanted, devices, CLASSES)

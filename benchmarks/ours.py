@@ -38,7 +38,7 @@ class Ours:
         count, valid = np.full(case.batch, inputs.labels.shape[1], np.int32), np.ones(case.batch, bool)
         self.batch = TrainBatch(batch.patches, batch.grid, inputs.labels, inputs.boxes, count, valid)
         self.recipe = recipe_of(f"yolos_{case.variant}")
-        self.recipe.model.compute_dtype = case.dtype
+        self.recipe.precision = case.dtype
         self.recipe.matcher = matcher
         # One process, as the peer: cross entropy over the whole batch.
         self.recipe.train.update(batch_size=case.batch, images_per_replica=case.batch)

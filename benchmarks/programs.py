@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from yolos_jax.accelerators.choice import decided
+from yolos_jax.accelerators.precision import dtype_of
 from yolos_jax.config.recipes import DetectionConfig, Recipe
 from yolos_jax.data.examples import Example, ExampleTable, TrainBatch
 from yolos_jax.datasets.dataset import DataSet
@@ -23,7 +23,6 @@ from yolos_jax.datasets.orientation import ExifDecision
 from yolos_jax.distributed.mesh import split_over
 from yolos_jax.inference.detector import program
 from yolos_jax.model.config import Compute, YolosConfig
-from yolos_jax.setting import part
 from yolos_jax.tasks import recipe
 from yolos_jax.tasks.detection import DetectionTask
 from yolos_jax.training.run import step_of
@@ -77,12 +76,12 @@ class Forward(NamedTuple):
 
 
 def forward(wanted: Recipe, devices: Sequence[Any], classes: int) -> Forward:
-    """`Detector`'s program for the model of a recipe."""
+    """`Detector`'s program for the model of a recipe, in the recipe's precision."""
     config = recipe.prepare(wanted, DetectionConfig)
     model = recipe.model_of(config, classes)
-    compute = part(config.model, Compute)
-    detects, shapes = program(model, compute, devices)
-    return Forward(detects, shapes, model, decided(compute, model, devices[0]))
+    asked = Compute(max_side=config.model.max_side, compute_dtype=dtype_of(config.precision))
+    detects, shapes, compute = program(model, asked, devices, config.precision)
+    return Forward(detects, shapes, model, compute)
 
 
 def batch_of(model: YolosConfig, mesh: Mesh, images: int, patches: int, boxes: int) -> TrainBatch:

@@ -71,7 +71,7 @@ def compiled_only(program: str, dtype: str, matcher: str) -> Program:
 def trained(folder, dtype: str, matcher: str, batch) -> Program:
     """What a run of the variant's recipe compiles, for a batch of such shapes."""
     config = recipe_of("yolos_ti")
-    config.init, config.matcher, config.model.compute_dtype = "from_nothing", matcher, dtype
+    config.init, config.matcher, config.precision = "from_nothing", matcher, dtype
     config.data.update(root=str(micro_data(folder / "data")), workers=0, max_images=1, buckets=1)
     config.train.update(batch_size=1, images_per_replica=1, curves=False)
     config.eval.every_epochs = 0
@@ -90,11 +90,12 @@ def test_the_step_is_that_of_a_run(tmp_path, monkeypatch, dtype, matcher):
     assert [name for name, _ in programs] == [STEP] and found.precision == "float32"
 
 
-def test_the_forward_pass_is_that_of_a_detector(monkeypatch):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_forward_pass_is_that_of_a_detector(monkeypatch, dtype):
     with compiled_once() as programs:
-        found, made = measured(monkeypatch, "forward", "float32", "device")
-        detector = Detector(made.params, Meta(MICRO, {i: str(i) for i in range(91)}))
+        found, made = measured(monkeypatch, "forward", dtype, "device")
+        detector = Detector(made.params, Meta(MICRO, {i: str(i) for i in range(91)}), precision=dtype)
         arguments = detector.params, made.batch.patches, made.batch.grid, np.ones((1, 2), np.float32)
         assert detector._detect is found.jitted and Program.of(detector._detect, arguments) == found
-        assert compiled_only("forward", "float32", "").jitted is found.jitted
+        assert compiled_only("forward", dtype, "").jitted is found.jitted
     assert [name for name, _ in programs] == ["detect"]
