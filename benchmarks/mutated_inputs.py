@@ -143,7 +143,7 @@ def open_layout(folder: Path, damaged: bool, expected: dict[str, tuple[str, int]
             if damaged and few and not source.notes and not notes:
                 lost.append(f"{expected[which][1] - len(source.examples)} images of {which}")
         try:
-            read = survey.survey_split(which, lambda to, which=which: open_split(data, which, complain=to), problems)
+            read = survey.survey_split(which, partial(_opened, data, which), problems)
         except InputError as error:
             failures.append(str(error))
             continue
@@ -157,6 +157,13 @@ def open_layout(folder: Path, damaged: bool, expected: dict[str, tuple[str, int]
     if len(failures) == 2:
         raise InputError(failures[0])
     return lost
+
+
+def _opened(data: Any, which: str, complain: Any) -> Any:
+    """A split as check_data opens it, which collects what is wrong."""
+    from yolos_jax.datasets.opening import open_split
+
+    return open_split(data, which, complain=complain)
 
 
 def open_class_folders(folder: Path, damaged: bool, expected: int) -> list[str]:
@@ -316,7 +323,8 @@ def watch(templates: Path, todo: list[tuple[str, int]], seconds: float = SECONDS
     """Opens inputs in a process that is ended and started again when one of them hangs."""
     context = multiprocessing.get_context("spawn")
     outcomes: list[Outcome] = []
-    process = pipe = None
+    process: Any = None
+    pipe: Any = None
     for at, (kind, number) in enumerate(todo):
         if process is None:
             pipe, other = context.Pipe()
