@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,11 @@ OUTPUT_REMEDIES = {
 }  # fmt: skip
 FULL = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
 _outputs: list[str] = []  # folders that the program writes to: a failed write seldom says where
+
+
+ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)(.*)", re.DOTALL)
+LOCAL = ("file", "local")  # schemes of addresses that are local paths
+ALIASES: dict[str, str] = {}  # local folders that stand for an address, and that address; see `address`
 
 
 class InputError(Exception):
@@ -52,6 +58,37 @@ def shown(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
+def with_addresses(text: str) -> str:
+    """A text for a person, in which folders that stand for an address are called by it."""
+    for folder, address in ALIASES.items():
+        text = text.replace(folder, address)
+    return text
+
+
+def address_of(path: Any) -> str:
+    """The address that a path is, such as `s3://bucket/run`; "" for a local path.
+
+    `pathlib.Path` makes one slash of two. That is put right for the schemes that fsspec knows.
+    """
+    found = ADDRESS.fullmatch(os.fspath(path)) if isinstance(path, str | os.PathLike) else None
+    if found is None or found[1].lower() in LOCAL:
+        return ""
+    if len(found[2]) == 1:
+        from fsspec import available_protocols, registry
+
+        if found[1] not in {*available_protocols(), *registry}:
+            return ""
+    return f"{found[1]}://{found[3].rstrip('/')}"
+
+
+def refuse_address(what: str, value: Any) -> None:
+    """`InputError` for an address where only a local path will do; `what` is the flag or the setting."""
+    if address_of(value):
+        raise InputError(
+            f"{what} is {value}; it must be a path of this machine: copy what is there, or mount it as a folder."
+        )
+
+
 def first_few(names: Sequence[str], most: int = 3) -> str:
     """The first of many names for a message, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
@@ -67,6 +104,7 @@ def counted(n: int, one: str, many: str = "") -> str:
 
 def make_folder(path: str | Path) -> Path:
     """Creates a folder that output goes to; `InputError` if that is impossible."""
+    refuse_address("the folder to write to", path)
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -108,6 +146,7 @@ def check_spelling(path: str | Path) -> None:
 
 def check_empty(folder: str | Path) -> None:
     """`InputError` if a folder to be written is in use. Ask before working."""
+    refuse_address("the folder to write to", folder)
     check_path(folder)
     path = Path(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -141,7 +180,7 @@ def clear_errors() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {with_addresses(str(error))}", file=sys.stderr)
         error.leave()
     except Exception as error:
         reason = reason_of_writing(error)

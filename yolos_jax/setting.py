@@ -26,6 +26,7 @@ class Setting:
     choices: tuple[str, ...] = ()  # the words that a text may be; () for any
     lengths: tuple[int, int] = (0, 0)  # least and most items of a tuple
     path: bool = False  # a text that is a path: `~` at its start is the user's home folder
+    address: bool = False  # whether the path may also be an address such as gs://bucket/run
     resume: str = NO  # whether it may change when a run resumes
     host: bool = False  # whether it may differ between the processes of a run
     also: tuple[str, ...] = ()  # what other packages call it

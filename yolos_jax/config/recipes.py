@@ -79,7 +79,8 @@ class DetectionConfig(CommonConfig):
     init: str = setting(
         "reference", "starting weights: a checkpoint folder, a Hugging Face folder or hub id, .safetensors or .pth (of "
         "YOLOS, or of a ViT such as DeiT); or random ones: reference (the reference's, meant to be followed by DeiT's) "
-        "or from_nothing (ours, which learn without pre-training); empty: to be given", path=True, resume=YES,
+        "or from_nothing (ours, which learn without pre-training); empty: to be given", path=True, address=True,
+        resume=YES,
         host=True,
         also=("weights", "pretrained", "checkpoint"),
     )  # fmt: skip
@@ -171,7 +172,8 @@ class PretrainingConfig(CommonConfig):
     task: str = setting(CLASSIFICATION, "what the recipe trains", choices=(CLASSIFICATION,))
     init: str = setting(
         "reference", "starting weights: random ones, reference (DeiT's) or from_nothing (on one scale); or a "
-        "checkpoint folder of a classifier of the same sizes", path=True, resume=YES, host=True,
+        "checkpoint folder of a classifier of the same sizes", path=True, address=True,
+        resume=YES, host=True,
     )  # fmt: skip
     model: ClassifierModel = ClassifierModel()
     data: ClassificationData = ClassificationData()

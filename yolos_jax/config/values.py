@@ -9,7 +9,8 @@ import types
 import typing
 from typing import Any
 
-from yolos_jax.errors import InputError, shown
+from yolos_jax.address import local_path
+from yolos_jax.errors import InputError, refuse_address, shown
 from yolos_jax.setting import Setting
 
 MOST_CHARACTERS = 4096  # of a text, a path for instance
@@ -66,6 +67,10 @@ class Declared:
 
     def check(self, value: Any) -> Any:
         """The value in its plain Python type; `InputError` if it is not accepted."""
+        if self.setting.path and isinstance(value, str):
+            value = local_path(value)
+            if not self.setting.address:
+                refuse_address(self.key, value)
         try:
             return None if self.optional and value is None else self._accept(value)
         except Exception as error:  # comparing an object of the user's with a bound may raise anything

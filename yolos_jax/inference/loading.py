@@ -9,6 +9,7 @@ import jax
 from flax import nnx
 
 from yolos_jax import weights
+from yolos_jax.address import copied
 from yolos_jax.errors import InputError, check_path
 from yolos_jax.images.sequence import Geometry
 from yolos_jax.model.config import Compute
@@ -47,6 +48,7 @@ def load_model(path: str | Path) -> tuple[dict, Meta]:
       InputError: nothing usable is there, or only a ViT to start training from.
     """
     refuse_forked()
+    path = copied(path)
     check_path(path)
     local = Path(path).is_file() or (Path(path) / "config.json").is_file()
     if checkpoint_files.steps(path) or not (local or weights.hub_model(path)):

@@ -3,7 +3,7 @@
 import abc
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -219,16 +219,28 @@ def drawn(destination: Destination) -> str:
     return f"{destination.name}.{ending}"
 
 
-def check_free(folder: Path, wanted: Sequence[Destination], writer: type[Writer], draw: bool, overwrite: bool) -> None:
-    """`InputError` if an output exists already and may not be replaced, or is one of the inputs."""
+def check_free(
+    folder: str | Path,
+    wanted: Sequence[Destination],
+    writer: type[Writer],
+    draw: bool,
+    overwrite: bool,
+    there: Collection[str] = (),
+) -> None:
+    """`InputError` if an output exists already and may not be replaced, or is one of the inputs.
+
+    `there` are names, relative to the folder, of files that count as existing, too.
+    """
+    there = {*there, *(name.split("/")[0] for name in there)}
     names = list(writer.SHARED)
     for destination in wanted:
         if draw:
             names.append(drawn(destination))
         names += writer.files(destination)
     sources = {Path(d.input.name).resolve() for d in wanted if d.input.kind in ("image", "animation", "video")}
-    for path in (folder / name for name in names):
+    for name in names:
+        path = Path(folder) / name
         if path.resolve() in sources:
             raise InputError(f"{path} is one of the inputs and would be lost; give another --out.")
-        if path.exists() and not overwrite:
-            raise InputError(f"{path} exists already; give another --out, or --overwrite.")
+        if (name in there or path.exists()) and not overwrite:
+            raise InputError(f"{str(folder).rstrip('/')}/{name} exists already; give another --out, or --overwrite.")

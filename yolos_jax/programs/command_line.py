@@ -14,9 +14,10 @@ from typing import Any, NoReturn
 from absl import logging
 from ml_collections import ConfigDict
 
+from yolos_jax.address import copied, local_path
 from yolos_jax.config.reader import Table, assign, flat, read_any, unknown
 from yolos_jax.config.recipes import ARCHITECTURE, DETECTION, OWN, SETTINGS, require, task_of
-from yolos_jax.errors import InputError, check_path
+from yolos_jax.errors import InputError, check_path, refuse_address
 from yolos_jax.user_files import check_file
 
 MOST_BYTES = 2**24  # of a recipe
@@ -28,6 +29,8 @@ class Parser(argparse.ArgumentParser):
     """Parses a program's flags; a command line that cannot be parsed is one line on stderr and exit code 2."""
 
     declared: Table = SETTINGS[DETECTION]
+    addresses: tuple[str, ...] = ("checkpoint",)  # flags that take an address such as gs://bucket/run, too
+    others = ("images", "config", "host", "coordinator")  # those that are no paths, or whose addresses are fetched
 
     def __init__(self, description: str | None, usage: str | None = None):
         print_anything()
@@ -63,8 +66,23 @@ class Parser(argparse.ArgumentParser):
             key, is_setting = name.removeprefix("--config."), name.startswith("--config.")
             self.error(unknown(key, self.declared) if is_setting else f"unexpected argument {rest[0]!r}")
         for name, value in vars(args).items():  # a shell leaves `--workdir=~/runs` as it is
-            setattr(args, name, _at_home(value))
+            setattr(args, name, self._local(name, value))
         return args
+
+    def _local(self, name: str, value: Any) -> Any:
+        """A path of this machine, or several, as Python takes them; an address for the flags that may have one."""
+        if isinstance(value, list):
+            return [self._local(name, each) for each in value]
+        if not isinstance(value, str | Path) or name.startswith("config."):
+            return value
+        try:
+            if name not in self.addresses + self.others:
+                spellings = [action.option_strings or [str(action.metavar or name)] for action in self._actions]
+                names = [action.dest for action in self._actions]
+                refuse_address(spellings[names.index(name)][0], value)
+            return _local(value)
+        except InputError as error:
+            self.error(str(error))
 
 
 def _share(text: str) -> float:
@@ -92,13 +110,9 @@ def collect_seldom() -> None:
     gc.set_threshold(100_000, 50, 100)
 
 
-def _at_home(value: Any) -> Any:
-    """A path that starts with `~`, or several, from the user's home folder; anything else as it is."""
-    if isinstance(value, list):
-        return [_at_home(each) for each in value]
-    if isinstance(value, str | Path) and str(value).startswith("~"):
-        return type(value)(os.path.expanduser(value))
-    return value
+def _local(value: Any) -> Any:
+    """A path from the user's home folder where it starts with `~`, without `file://`."""
+    return type(value)(os.path.expanduser(local_path(str(value))))
 
 
 class ListRecipes(argparse.Action):
@@ -164,7 +178,7 @@ class RecipeParser(Parser):
             return None
         key = f"the recipe of {checkpoint}" if name is None else name
         if key not in self._loaded:
-            self._loaded[key] = load_recipe(name) if name is not None else recorded_recipe(_at_home(checkpoint))
+            self._loaded[key] = load_recipe(name) if name is not None else recorded_recipe(_local(checkpoint))
         return self._loaded[key]
 
     def add_process_flags(self) -> None:
@@ -228,8 +242,8 @@ def recorded_recipe(checkpoint: str) -> ConfigDict:
     from yolos_jax.training import checkpoint_files
     from yolos_jax.weights import checkpoints, hub_model
 
-    check_path(checkpoint)
-    path = Path(checkpoint)
+    path = Path(copied(checkpoint))
+    check_path(path)
     foreign = hub_model(checkpoint) or path.is_file() or (path / "config.json").is_file()
     found = checkpoints.recorded_recipe(path) if checkpoint_files.steps(path) or not foreign else None
     if found is None:

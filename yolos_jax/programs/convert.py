@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from yolos_jax.address import copied
 from yolos_jax.config.reader import read_recipe
 from yolos_jax.config.recipes import OWN, DetectionConfig
 from yolos_jax.errors import InputError, check_empty, clear_errors
@@ -67,7 +68,7 @@ def read_weights(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
     from yolos_jax.weights import load_weights
 
     wanted, any_classes = wanted_model(args)
-    if checkpoint_files.steps(args.source):
+    if checkpoint_files.steps(copied(args.source)):
         if not args.to_hf:
             raise InputError(f"{args.source} is a checkpoint of ours already; add --to-hf to export it.")
         params, meta = from_checkpoint(args.source, wanted, any_classes)
@@ -117,6 +118,7 @@ def export(args: argparse.Namespace, params: dict, meta: "Meta") -> None:
 def main() -> None:
     """Converts, and says what was written."""
     parser = Parser(__doc__)
+    parser.addresses = ("source",)
     parser.add_argument("source", metavar="SOURCE", help="file, folder or hub id to read")
     parser.add_argument("--out", required=True, help="new folder to write")
     group = parser.add_mutually_exclusive_group()

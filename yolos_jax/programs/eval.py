@@ -9,6 +9,7 @@ top-1 and top-5 are computed.
 """
 
 import argparse
+import contextlib
 import json
 from collections.abc import Callable
 from functools import partial
@@ -35,6 +36,7 @@ class Scoring(NamedTuple):
 def main() -> None:
     """Parses the command line and evaluates."""
     parser = RecipeParser(__doc__, (recipes.DETECTION, recipes.CLASSIFICATION), recorded=True)
+    parser.addresses = ("checkpoint", "out")
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder, Hugging Face folder, or hub id")
     text = "folder for metrics.json and results.json (default CHECKPOINT/eval-STEP; with --nms, another one beside it)"
     parser.add_argument("--out", help=text)
@@ -56,16 +58,18 @@ def evaluate_checkpoint(args: argparse.Namespace, config: recipes.Config) -> Non
     from yolos_jax.distributed.processes import Processes
     from yolos_jax.inference.compiled import keep_compiled
     from yolos_jax.tasks.base import refuse_unequal, run_facts
+    from yolos_jax.tasks.mirror import shared_copy
 
     task = scoring_of(args, config)
     processes = Processes()
-    with processes.only_primary_prints():
+    with processes.only_primary_prints(), contextlib.ExitStack() as files:
         say(keep_compiled(config.eval.compilation_cache))
         if args.config is None:
             processes.agree(refuse_gone, args, config)
         params, meta, evaluator = processes.agree(task.evaluator_for, args.recipe, args.checkpoint)
         suffix = "" if args.nms is None else f"-nms{args.nms:g}"
-        out = Path(args.out or Path(args.checkpoint) / f"eval-{meta.step}{suffix}")
+        place = args.out or f"{args.checkpoint.rstrip('/')}/eval-{meta.step}{suffix}"
+        out = files.enter_context(shared_copy(place, processes))
         plots = None if args.plots is None else Path(args.plots or out / "plots")
         earlier = processes.on_primary(make_folders, out, plots, args.overwrite, not args.out)
         source = evaluator.source

@@ -24,6 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from yolos_jax.accelerators.precision import PRECISIONS
+from yolos_jax.address import names_at
 from yolos_jax.datasets.frames import open_page
 from yolos_jax.datasets.headers import dark_files, header_of
 from yolos_jax.errors import InputError, clear_errors, counted, make_folder
@@ -47,12 +48,14 @@ from yolos_jax.programs.command_line import Parser, say
 def parse_flags() -> argparse.Namespace:
     """The command line, checked."""
     parser = Parser(__doc__)
+    parser.addresses = ("checkpoint", "out")
     text = (
         "images, folders, quoted patterns, http(s) addresses, videos, camera:N, rtsp:// streams, or lists (.txt, .csv)"
     )
     parser.add_argument("images", nargs="+", metavar="INPUT", help=text)
     parser.add_detector_flags()
-    parser.add_argument("--out", required=True, type=Path, help="folder for what is written")
+    text = "folder, or address such as gs://bucket/found, for what is written"
+    parser.add_argument("--out", required=True, help=text)
     parser.add_argument("--format", choices=FORMATS, default="json", help="of the detections (default json)")
     parser.add_argument("--no-draw", action="store_true", help="write no drawn copies")
     parser.add_argument("--recursive", action="store_true", help="look into the folders in folders, too")
@@ -261,17 +264,26 @@ def predict(args: argparse.Namespace) -> None:
     found = inputs.find(args.images, args.recursive)
     every = inputs.with_frames(found.inputs[: args.limit or None], args.limit)
     wanted, renamed = outputs.destinations(every)
-    outputs.check_free(args.out, wanted, FORMATS[args.format], not args.no_draw, args.overwrite)
+    there = names_at(args.out)
+    outputs.check_free(args.out, wanted, FORMATS[args.format], not args.no_draw, args.overwrite, there)
     if any(destination.input.moves and destination.input.kind != "animation" for destination in wanted):
         video.need_av()
     font_of(10, args.font)  # refuses what is no font before anything loads
-    make_folder(args.out)
 
+    from yolos_jax.tasks.mirror import working_copy
+
+    with working_copy(args.out, whole=False) as folder:
+        args.out = make_folder(folder)
+        detect(args, wanted, (*found.notes, *renamed))
+
+
+def detect(args: argparse.Namespace, wanted: Sequence[Destination], notes: Sequence[str]) -> None:
+    """Detects in all inputs, and writes into the folder `args.out`."""
     from yolos_jax.inference.compiled import OFF, keep_compiled
     from yolos_jax.inference.detector import Detector
 
     say(keep_compiled(args.compilation_cache))
-    for note in (*found.notes, *renamed):
+    for note in notes:
         print(f"note: {note}")
     sizes = args.short_side, args.max_side, args.batch_size
     detector = Detector.load(args.checkpoint, *sizes, OFF, args.nms, args.precision)

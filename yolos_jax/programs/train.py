@@ -22,7 +22,9 @@ def main() -> None:
 def run_training(description: str | None, task: str) -> None:
     """The program for one task; `yolos-pretrain` is the same for the other."""
     parser = RecipeParser(description, (task,))
-    parser.add_argument("--workdir", required=True, help="folder for checkpoints, metrics.jsonl and tensorboard/")
+    parser.addresses = ("workdir",)
+    text = "folder, or address such as gs://bucket/run, for checkpoints, metrics.jsonl and tensorboard/"
+    parser.add_argument("--workdir", required=True, help=text)
     text = "go on although the recipe or the annotations have changed"
     parser.add_argument("--accept_differences", action="store_true", help=text)
     parser.add_process_flags()

@@ -22,7 +22,8 @@ from yolos_jax.datasets.category_names import distinct
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.settings import Settled
 from yolos_jax.distributed.mesh import data_mesh
-from yolos_jax.errors import InputError
+from yolos_jax.distributed.processes import Processes
+from yolos_jax.errors import InputError, address_of
 from yolos_jax.evaluation.evaluator import Evaluation, Evaluator
 from yolos_jax.evaluation.settings import EvaluationSettings
 from yolos_jax.evaluation.validation_loss import ValidationLoss
@@ -44,6 +45,7 @@ from yolos_jax.tasks.base import (
     plan_sentence,
     steps_sentence,
 )
+from yolos_jax.tasks.mirror import shared_copy
 from yolos_jax.tasks.pictures.run_pictures import Picture
 from yolos_jax.tasks.pictures.samples import Samples
 from yolos_jax.tasks.rare_classes import class_weights_of, rare_notes, repeats_of
@@ -66,7 +68,8 @@ def train(
 
     Args:
       config: a recipe, such as `detection_recipe` or `get_config` of a recipe's file gives.
-      workdir: folder for checkpoints, metrics and figures; made where it is missing.
+      workdir: folder for checkpoints, metrics and figures, made where it is missing; or an address such as
+        `gs://bucket/run`, see `mirror.working_copy`.
       accept_differences: go on even if the recipe or the annotations have changed.
       devices: all by default; a run may go on with others than it began with.
 
@@ -77,10 +80,12 @@ def train(
       InputError: recipe, data, weights and devices do not fit together, the workdir's run is another one, an image
         cannot be read, the disk is full, a data worker died, or numbers are no longer finite.
     """
-    config = settle(config, workdir)
-    recipe.keep_programs(config)
-    options = options_of(config, accept_differences)
-    return loop.train_task(functools.partial(DetectionTask, config), workdir, options, devices)
+    with shared_copy(workdir, Processes(), owned=True) as folder:
+        config = settle(config, folder)
+        recipe.keep_programs(config)
+        options = options_of(config, accept_differences)
+        outcome = loop.train_task(functools.partial(DetectionTask, config), folder, options, devices)
+    return outcome._replace(workdir=address_of(workdir) or folder)
 
 
 WORST = 3  # classes that the end of a run names

@@ -30,7 +30,7 @@ DISAGREEMENT = 0.1  # share by which the average's result may differ from that o
 class Outcome(NamedTuple):
     """How a run ended."""
 
-    workdir: Path
+    workdir: Path | str
     step: int  # updates done in all
     signal: int  # number of the signal that ended it early, or 0
     compiled: tuple[int, ...]  # patches of the buckets that the step was compiled for, in this order

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from yolos_jax.address import copied
 from yolos_jax.errors import InputError
 from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import VARIANTS, YolosConfig
@@ -60,7 +61,7 @@ def title_of(model: YolosConfig) -> str:
 
 def _read(init: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """(what the weights decide, what goes with them if nothing else is said)."""
-    if checkpoint_files.steps(init):
+    if checkpoint_files.steps(copied(init)):
         model: Any = checkpoints.newest_meta(init).model
     else:
         source = read_source(init, shapes=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from yolos_jax.address import copied
 from yolos_jax.errors import InputError, check_spelling, make_folder
 from yolos_jax.model.classifier import abstract_classifier
 from yolos_jax.model.classifier_config import ClassifierConfig
@@ -64,7 +65,8 @@ def load_detector(directory: str | Path) -> tuple[dict, Meta[YolosConfig]]:
 
 def load_any(directory: str | Path) -> tuple[dict, Meta]:
     """The same of a detector or of an image classifier: `Meta.model` has the type of its config."""
-    path, meta = Path(directory).absolute(), newest_meta(directory)
+    path = Path(copied(directory)).absolute()
+    meta = newest_meta(path)
     step = newest_step(path)
     with _readable(path / str(step)):
         name = "ema" if (path / str(step) / "ema").is_dir() else "params"
@@ -76,7 +78,7 @@ def load_any(directory: str | Path) -> tuple[dict, Meta]:
 def newest_step(directory: str | Path) -> int:
     """The newest step of a folder; `InputError` if there is none."""
     check_spelling(directory)
-    path = Path(directory).absolute()
+    path = Path(copied(directory)).absolute()
     found = checkpoint_files.steps(path)
     if not found:
         what = "holds no checkpoint" if path.is_dir() else "does not exist"
@@ -86,7 +88,8 @@ def newest_step(directory: str | Path) -> int:
 
 def newest_meta(directory: str | Path) -> Meta:
     """What the newest checkpoint of a folder records beside its arrays."""
-    path, step = Path(directory).absolute(), newest_step(directory)
+    path = Path(copied(directory)).absolute()
+    step = newest_step(path)
     with _readable(path / str(step)):
         return checkpoint_files.read_meta(path, step)
 
@@ -96,7 +99,8 @@ def recorded_recipe(directory: str | Path) -> dict[str, Any] | None:
 
     It starts no jax backend, as orbax would, so several processes can be joined afterwards.
     """
-    path = Path(directory).absolute() / str(newest_step(directory))
+    path = Path(copied(directory)).absolute()
+    path /= str(newest_step(path))
     with _readable(path):
         return json.loads(read_text(path / "meta" / "metadata"))["extra"].get("config")
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from yolos_jax.address import copied
 from yolos_jax.errors import InputError, check_path, shown
 from yolos_jax.weights.backbone import prefixes
 from yolos_jax.weights.hub import download, hub_model
@@ -80,6 +81,7 @@ def _unwrapped(tensors: Tensors) -> Tensors:
 
 def _find(path: str | Path) -> tuple[Path, str]:
     """(the file or folder that a path or a name on the hub means, what to call it)."""
+    path = copied(path)
     check_path(path)
     model = hub_model(path)
     if model is not None:

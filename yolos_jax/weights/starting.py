@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from yolos_jax import weights
+from yolos_jax.address import copied
 from yolos_jax.datasets.category_names import known_names, listing, plain_name
 from yolos_jax.errors import InputError
 from yolos_jax.model.classifier_config import ClassifierConfig
@@ -44,7 +45,7 @@ def starting_params(
     refuse_nothing_to_start_from(init)
     if init in SCHEMES:
         return build(model, seed, init)[1]
-    if checkpoint_files.steps(init):
+    if checkpoint_files.steps(copied(init)):
         params, meta = checkpoints.load_any(init)
         if isinstance(meta.model, ClassifierConfig):
             return _from_classifier(params, meta, model, init, seed)

@@ -18,7 +18,8 @@ from yolos_jax.datasets.class_folders import ClassFolders
 from yolos_jax.datasets.tfds.class_records import ClassRecords
 from yolos_jax.datasets.tfds.records import find_dataset
 from yolos_jax.distributed.mesh import data_mesh
-from yolos_jax.errors import InputError
+from yolos_jax.distributed.processes import Processes
+from yolos_jax.errors import InputError, address_of
 from yolos_jax.model.classifier import abstract_classifier, classifier_params, classify, drop_rates, stochastic_depth
 from yolos_jax.model.classifier_config import ClassifierConfig, ClassifierSettings
 from yolos_jax.model.config import ComputeSettings
@@ -32,6 +33,7 @@ from yolos_jax.tasks.classification.mixing import Mixing
 from yolos_jax.tasks.classification.plan import CLASS_ORDER, ShuffledPlan
 from yolos_jax.tasks.classification.soft_labels import mix, soft_cross_entropy
 from yolos_jax.tasks.classification.views import RandomView
+from yolos_jax.tasks.mirror import shared_copy
 from yolos_jax.tasks.recipe import batching_of, compute_of, keep_programs, prepare
 from yolos_jax.training import loop
 from yolos_jax.training.checkpoint_files import Meta
@@ -61,7 +63,9 @@ def pretrain(
     config = prepare(config, PretrainingConfig)
     keep_programs(config)
     options = options_of(config, accept_differences)
-    return loop.train_task(functools.partial(ClassificationTask, config), workdir, options, devices)
+    with shared_copy(workdir, Processes(), owned=True) as folder:
+        outcome = loop.train_task(functools.partial(ClassificationTask, config), folder, options, devices)
+    return outcome._replace(workdir=address_of(workdir) or folder)
 
 
 def evaluate_classifier(config: Recipe, checkpoint: str | Path) -> ClassEvaluation:

@@ -1,0 +1,292 @@
+"""A local copy of what lies at an address such as `gs://bucket/run`, which is uploaded while a program writes to it."""
+
+import _thread
+import contextlib
+import io
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from yolos_jax.address import MARKER, Remote, local_path, reason, reports
+from yolos_jax.distributed.processes import LostProcess, Processes
+from yolos_jax.errors import ALIASES, InputError, address_of, with_addresses
+from yolos_jax.training.metrics import METRICS
+from yolos_jax.training.saving import BEST
+
+EVERY = 10.0  # seconds between two uploads
+OWNER = ".owner"  # the file at an address that names the run that writes there
+HALF = "orbax-checkpoint-tmp"  # in the name of a checkpoint that is being written
+ONLY_ADDED_TO = ("tensorboard/", "validation/", "eval-")  # what a run that goes on does not need
+_BEST, _BEST_MARKER, _OTHER, _LINES, _STEP, _MARKER = range(6)  # the order of an upload
+_CHECKPOINT = re.compile(rf"((?:{BEST}/)?\d+)/")
+Signature = tuple[int, int]  # size in bytes, and time of the last change in ns
+
+
+@contextlib.contextmanager
+def shared_copy(path: str | Path, processes: Processes, whole: bool = True, owned: bool = False) -> Iterator[Path]:
+    """The `working_copy` of several processes: the primary one has it, and all wait for its last upload."""
+    with contextlib.ExitStack() as stack:
+        folder = processes.on_primary(stack.enter_context, working_copy(path, whole, owned))
+        if folder is None:
+            folder = Path(path)
+            if address_of(path):  # of which this process only speaks
+                ALIASES[str(folder.absolute())] = address_of(path)
+        try:
+            yield folder
+        except LostProcess:
+            raise
+        except InputError:  # which all of them have raised
+            with contextlib.ExitStack() as failed:
+                failed.push(stack.pop_all())
+                processes.agree(failed.__exit__, *sys.exc_info())
+            raise
+        processes.agree(stack.close)
+
+
+@contextlib.contextmanager
+def working_copy(path: str | Path, whole: bool = True, owned: bool = False) -> Iterator[Path]:
+    """A local folder to work in, which is uploaded to an address while it is written, and whole at the end.
+
+    A file is uploaded once it has not changed for `EVERY` seconds, a checkpoint once it is whole. While something is
+    uploaded or fails to be, work goes on; the next upload tries again. A local path is yielded as it is.
+
+    Args:
+      whole: download what is at the address first, but for figures and events, which are only added to.
+      owned: the address is that of a run. Of two runs at one address, the one that began last stays, and the other
+        one is interrupted, since what lies there cannot be locked.
+
+    Raises:
+      InputError: the address cannot be written, or something could not be uploaded; the local folder stays then.
+    """
+    address = address_of(path)
+    if not address:
+        yield Path(local_path(path) if isinstance(path, str) else path)
+        return
+    mirror = Mirror(address, owned)
+    with contextlib.redirect_stdout(_Renaming(sys.stdout)):
+        try:
+            mirror.begin(whole)
+            yield mirror.folder
+        except Exception as error:
+            error.args = tuple(with_addresses(arg) if isinstance(arg, str) else arg for arg in error.args)
+            mirror.end(failed=True)
+            raise
+        except BaseException:
+            mirror.end(failed=True)
+            raise
+        mirror.end()
+
+
+class Mirror:
+    """A local folder, and the address that it is uploaded to by a thread of its own."""
+
+    def __init__(self, address: str, owned: bool):
+        self.address = address
+        self.folder = Path(tempfile.mkdtemp(prefix="yolos-jax-"))
+        self.there: dict[str, Signature | None] = {}  # what has been uploaded; None while it is
+        self._before: dict[str, Signature] = {}  # what the folder held at the upload before
+        self._owner = ""  # what identifies this run
+        self._owned = owned
+        self._lost = ""  # a sentence, once another run writes to the address
+        self._failed = ""  # why the last upload failed
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._upload_now_and_then, name="uploading", daemon=True)
+
+    def begin(self, whole: bool) -> None:
+        """Takes possession of the address, downloads what is there, and starts to upload."""
+        ALIASES[str(self.folder)] = self.address
+        with reports(self.address, "written to"):
+            self._place = Remote(self.address)
+            self._take_over()
+            names = list(self._place.sizes()) if whole else []
+            steps = {found[1] for name in names if (found := _CHECKPOINT.match(name))}
+            half = {step for step in steps if f"{step}/{MARKER}" not in names} if self._owned else set()
+            for step in half:  # what a kill left
+                self._place.remove_checkpoint(step)
+            wanted = [name for name in names if name != OWNER and not name.startswith(ONLY_ADDED_TO)]
+            wanted = [name for name in wanted if not (found := _CHECKPOINT.match(name)) or found[1] not in half]
+            self._place.download(self.folder, wanted)
+        self.there.update(self._files())
+        self._before.update(self._files())
+        self._thread.start()
+
+    def _take_over(self) -> None:
+        """Writes down that this run has the address; says so if another one had it and may still run."""
+        owner = {"host": socket.gethostname(), "process": os.getpid(), "run": secrets.token_hex(8)}
+        before = self._place.read(OWNER) if self._owned else b""
+        self._owner = json.dumps(owner)
+        self._place.write(OWNER, self._owner.encode())
+        if before:
+            print(f"note: {self.address} was last written by {_named(before)}; if that still runs, it ends now")
+
+    def _is_ours(self) -> bool:
+        """Whether no other run writes to the address; this run is interrupted if one does."""
+        if not self._owned or self._lost:
+            return not self._lost
+        found = self._place.read(OWNER)
+        if found and found != self._owner.encode():
+            self._lost = (
+                f"another run ({_named(found)}) writes to {self.address} by now, so this one has ended; what it had "
+                f"not uploaded is in {{}}. Give each run a --workdir of its own."
+            )
+            _thread.interrupt_main()
+        return not self._lost
+
+    def _upload_now_and_then(self) -> None:
+        while not self._ended.wait(EVERY):
+            failed = self._try_to_upload(False)
+            if failed and not self._failed:
+                print(f"note: {self.address} cannot be written now ({failed}); it is tried again", file=sys.stderr)
+            self._failed = failed
+
+    def _try_to_upload(self, everything: bool) -> str:
+        """Why nothing could be uploaded; "" if it could."""
+        try:
+            self._upload(everything)
+        except FileNotFoundError as error:
+            return reason(error) if everything else ""  # a checkpoint that has been deleted meanwhile
+        except Exception as error:  # each storage has its own kinds
+            return reason(error)
+        return ""
+
+    def _upload(self, everything: bool) -> None:
+        """One upload, in an order such that a kill leaves a run that can go on.
+
+        The best checkpoint comes before the line that says it is evaluated; the lines before the checkpoint of their
+        step; and of a checkpoint its marker last.
+        """
+        if not self._is_ours():
+            return
+        steps = self._files()
+        lines = self._read_lines()
+        now = self._files()
+        due: list[list[str]] = [[], [], [], [], [], []]
+        for name, signature in now.items():
+            kind = _kind(name)
+            at_rest = everything or kind in (_BEST, _BEST_MARKER, _LINES) or self._before.get(name) == signature
+            fits = name in steps if kind in (_STEP, _MARKER) else at_rest
+            if fits and self.there.get(name) != signature:
+                due[kind].append(name)
+        self._before = now
+        for kind, names in enumerate(due):
+            if kind == _MARKER and not self._is_ours():
+                return
+            self.there.update(dict.fromkeys(names))
+            if kind == _LINES and names:
+                self._place.write(METRICS, lines)
+            else:
+                self._place.upload(self.folder, names)
+            self.there.update({name: now[name] for name in names})
+        self._remove([name for name in self.there if name not in now], now)
+
+    def _remove(self, gone: list[str], now: dict[str, Signature]) -> None:
+        """Removes what the folder does not hold any more."""
+        left = {found[1] for name in now if (found := _CHECKPOINT.match(name))}
+        steps = {found[1] for name in gone if (found := _CHECKPOINT.match(name))} - left
+        for step in steps:
+            self._place.remove_checkpoint(step)
+        for name in gone:
+            found = _CHECKPOINT.match(name)
+            if found is None or found[1] in left:
+                self._place.remove(name)
+            del self.there[name]
+
+    def _read_lines(self) -> bytes:
+        path = self.folder / METRICS
+        return path.read_bytes() if path.exists() else b""
+
+    def _files(self) -> dict[str, Signature]:
+        """The files of the folder that are whole, by their names relative to it."""
+        found = {}
+        for at, folders, files in os.walk(self.folder):
+            folders[:] = [name for name in folders if HALF not in name and not name.startswith(".")]
+            for name in files:
+                with contextlib.suppress(FileNotFoundError):  # a checkpoint that is deleted now
+                    path = Path(at, name)
+                    if not name.startswith("."):
+                        found[path.relative_to(self.folder).as_posix()] = (path.stat().st_size, path.stat().st_mtime_ns)
+        return found
+
+    def end(self, failed: bool = False) -> None:
+        """The last upload. `InputError` if it fails, or a note where something else has `failed` already."""
+        self._ended.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+            try:
+                trouble = self._try_to_upload(True)
+            except BaseException:
+                self._keep("interrupted", True)
+                raise
+            if self._lost:
+                raise InputError(self._lost.format(self._keep("", False)))
+            if trouble:
+                self._keep(trouble, failed)
+                return
+            with contextlib.suppress(Exception):
+                self._place.remove(OWNER)
+        ALIASES.pop(str(self.folder), None)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _keep(self, trouble: str, failed: bool) -> Path:
+        """Leaves the local folder, and says where it is."""
+        ALIASES.pop(str(self.folder), None)
+        sentence = f"{self.address} could not be written whole ({trouble}); what is missing there is in {self.folder}"
+        if trouble and failed:
+            print(f"note: {sentence}", file=sys.stderr)
+        elif trouble:
+            raise InputError(f"{sentence}. Copy it there, and give the same command again.")
+        return self.folder
+
+
+def _kind(name: str) -> int:
+    """In which of an upload's parts a file belongs."""
+    if name == METRICS:
+        return _LINES
+    step = _CHECKPOINT.match(name)
+    if step is None:
+        return _OTHER
+    marks = name == f"{step[1]}/{MARKER}"
+    if name.startswith(f"{BEST}/"):
+        return _BEST_MARKER if marks else _BEST
+    return _MARKER if marks else _STEP
+
+
+def _named(owner: bytes) -> str:
+    """The host and the process of a run, as it wrote them."""
+    try:
+        found = json.loads(owner)
+        return f"process {found['process']} of host {found['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "another program"
+
+
+class _Renaming(io.TextIOBase):
+    """A stream that calls local folders by their addresses."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return int(self._stream.write(with_addresses(text)))
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return bool(self._stream.isatty())
+
+    def fileno(self) -> int:
+        return int(self._stream.fileno())
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return str(self._stream.encoding)
