@@ -1,4 +1,4 @@
-"""Addresses such as `gs://bucket/run` or `s3://bucket/run` where a folder is expected, by way of fsspec.
+"""Where files lie: addresses such as `gs://bucket/run`, by way of fsspec; and one run in a folder at a time.
 
 Orbax, matplotlib, Pillow, TensorBoard's writer and PyAV write to local files. So whatever lies at an address is worked
 on in a local folder, which is uploaded while it grows. Other modules see local paths only.
@@ -6,17 +6,26 @@ on in a local folder, which is uploaded while it grows. Other modules see local 
 
 import atexit
 import contextlib
+import importlib
+import os
 import posixpath
 import re
 import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from yolos_jax.errors import ADDRESS, ALIASES, LOCAL, InputError, address_of
 
 MARKER = "_CHECKPOINT_METADATA"  # uploaded last of a checkpoint: without it, there is none
+
+LOCK = ".lock"
+_mine: dict[Path, str] = {}  # what this process has written into the lock of a run's folder
+fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
 # What this process has copied to read from, by address: where to, and the sizes of the files.
 _copies: dict[str, tuple[Path, dict[str, int]]] = {}
@@ -83,6 +92,43 @@ def _weights_among(names: list[str]) -> list[str]:
         return [name for name in names if "/" not in name]
     newest = f"{max(steps)}/"
     return [name for name in names if name.startswith(newest) and not name.startswith(f"{newest}optimizer/")]
+
+
+@contextlib.contextmanager
+def only_run_in(workdir: Path) -> Iterator[None]:
+    """`InputError` if another process trains in this folder; a kill of that process lets go of it.
+
+    On a disk without locks, the run that begins last stays, and the other one ends, see `check_alone`.
+    """
+    with (workdir / LOCK).open("a+") as lock:
+        try:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another process is training in {workdir}; end it, or choose another --workdir."
+            ) from error
+        except OSError as error:
+            print(f"note: {workdir} is on a disk without locks ({error.strerror}); of two runs there, the first ends")
+        _mine[workdir.absolute()] = f"process {os.getpid()} of host {socket.gethostname()}, {time.time_ns()}"
+        lock.truncate(0)
+        lock.write(_mine[workdir.absolute()])
+        lock.flush()
+        try:
+            yield
+        finally:
+            del _mine[workdir.absolute()]
+
+
+def check_alone(workdir: Path) -> None:
+    """`InputError` if another process has begun to train in the folder of this process's run. Ask before writing."""
+    mine = _mine.get(workdir.absolute())
+    found = (workdir / LOCK).read_text() if mine else ""
+    if found and found != mine:
+        raise InputError(
+            f"another run ({found.partition(',')[0]}) has begun to train in {workdir}, so this one ends without "
+            "writing there any more; give each run a --workdir of its own."
+        )
 
 
 class Remote:

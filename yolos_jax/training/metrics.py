@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from yolos_jax.address import check_alone
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import written
 from yolos_jax.training.prefetch import DeviceBatch
@@ -135,6 +136,7 @@ class Metrics:
         """A line of `metrics.jsonl` and a point of every TensorBoard curve; `details` are for TensorBoard alone."""
         values = {f"{prefix}{name}": value for name, value in values.items()}
         epoch = (step - 1) // self.task.steps_per_epoch
+        check_alone(self.path.parent)
         with written(self.path):
             self.file.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
             self.file.flush()

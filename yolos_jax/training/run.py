@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from yolos_jax.address import only_run_in
 from yolos_jax.data.loader import Share
 from yolos_jax.distributed.mesh import data_mesh, replicated, split_over
 from yolos_jax.distributed.processes import Processes, place
@@ -20,7 +21,7 @@ from yolos_jax.training.rates import make_average, make_hold
 from yolos_jax.training.resume import begin
 from yolos_jax.training.saving import BEST, Checkpoints, best_meta, best_so_far
 from yolos_jax.training.settings import RunSettings
-from yolos_jax.training.signals import Signals, only_run_in
+from yolos_jax.training.signals import Signals
 from yolos_jax.training.step import TrainState, make_gradient, make_step
 from yolos_jax.training.task import Evaluated, MakeTask, Options, Pictures, Task
 

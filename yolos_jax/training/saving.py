@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from flax import serialization
 
+from yolos_jax.address import check_alone
 from yolos_jax.training import checkpoint_files
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.step import TrainState
@@ -62,6 +63,7 @@ class Checkpoints:
             trees["ema"] = state.ema
         with checkpoint_files.unwritable(self.path, step):
             self.wait()
+            check_alone(self.path)
             checkpoint_files.check_room(self.path, trees)
             # Copies on the host: the next step may reuse the memory of these arrays.
             self._latest.save(step, args=checkpoint_files.parts(meta, **jax.tree.map(_copy, trees)))
@@ -72,6 +74,7 @@ class Checkpoints:
         if self._latest is None or step in checkpoint_files.steps(self.path / BEST):
             return
         with checkpoint_files.unwritable(self.path / BEST, step):
+            check_alone(self.path)
             checkpoint_files.check_room(self.path, params)
             if self._best is None:
                 (self.path / BEST).mkdir(exist_ok=True)

@@ -1,20 +1,14 @@
-"""SIGTERM and Ctrl-C: finish the step, save, leave. And: one run in a folder at a time."""
+"""SIGTERM and Ctrl-C: finish the step, save, leave."""
 
-import contextlib
-import importlib
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from yolos_jax.distributed.launch import leave
-from yolos_jax.errors import InputError
-
-fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
 
 class Signals:
@@ -60,22 +54,6 @@ class Signals:
         if not self.number:
             self.number = number
             _print(f"{self.name}: stopping after this step and saving; Ctrl-C (again) stops at once without saving.")
-
-
-@contextlib.contextmanager
-def only_run_in(workdir: Path) -> Iterator[None]:
-    """`InputError` if another process trains in this folder; a kill of that process lets go of it."""
-    with (workdir / ".lock").open("w") as lock:
-        try:
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"another process is training in {workdir}; end it, or choose another --workdir."
-            ) from error
-        except OSError:
-            pass  # a file system without locks
-        yield
 
 
 def _print(text: str) -> None:
