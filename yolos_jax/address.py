@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from yolos_jax.errors import ADDRESS, ALIASES, LOCAL, InputError, address_of
+from yolos_jax.errors import ADDRESS, ALIASES, LOCAL, InputError, address_of, reason
 
 MARKER = "_CHECKPOINT_METADATA"  # uploaded last of a checkpoint: without it, there is none
 
@@ -193,10 +193,4 @@ def reports(address: str, done: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # each storage has its own kinds
-        raise InputError(f"{address} cannot be {done} ({reason(error)}).") from error
-
-
-def reason(error: Exception) -> str:
-    """The first line of an error."""
-    text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-    return " ".join(text.split("\n")[0][:200].split()).rstrip(".")
+        raise InputError(f"{address} cannot be {done} ({reason(error).rstrip('.')}).") from error

@@ -95,6 +95,14 @@ def first_few(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
+def reason(error: BaseException) -> str:
+    """The gist of the long messages of libraries that write and fetch: orbax, tensorstore, fsspec's drivers."""
+    text = str(error).strip() or type(error).__name__
+    text = getattr(error, "strerror", None) or text
+    full = "No space left" in text and not isinstance(error, OSError)
+    return "No space left on the device" if full else text.split("\n")[0][:200]
+
+
 def counted(n: int, one: str, many: str = "") -> str:
     """`1 box`, `2 boxes`: a number with its noun."""
     if n == 1:

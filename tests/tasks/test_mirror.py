@@ -125,13 +125,13 @@ def test_an_upload_leaves_a_run_that_can_go_on_whenever_it_is_cut_short(memory, 
 
 def test_of_two_runs_at_an_address_the_later_one_stays(memory, monkeypatch, capsys):
     monkeypatch.setattr(mirror, "EVERY", 0.05)
-    with pytest.raises(InputError, match="another run .process 7 of host elsewhere. writes to memory://b/run by now"):
-        with working_copy("memory://b/run", owned=True) as folder:
-            memory.pipe_file("/b/run/.owner", json.dumps({"host": "elsewhere", "process": 7}).encode())
-            write(folder, "metrics.jsonl", "mine")
-            with pytest.raises(KeyboardInterrupt):  # as the run, which finishes its step
-                for _ in range(400):
-                    time.sleep(0.05)
+    sentence = "another run .process 7 of host elsewhere. writes to memory://b/run by now"
+    with pytest.raises(InputError, match=sentence), working_copy("memory://b/run", owned=True) as folder:
+        memory.pipe_file("/b/run/.owner", json.dumps({"host": "elsewhere", "process": 7}).encode())
+        write(folder, "metrics.jsonl", "mine")
+        with pytest.raises(KeyboardInterrupt):  # as the run, which finishes its step
+            for _ in range(400):
+                time.sleep(0.05)
     assert not memory.exists("/b/run/metrics.jsonl") and (folder / "metrics.jsonl").exists()
     with working_copy("memory://b/run", owned=True):
         pass
@@ -142,10 +142,10 @@ def test_what_cannot_be_uploaded_stays_in_the_local_folder(memory, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    with pytest.raises(InputError, match=r"could not be written whole \(Permission denied\); what is .* in /") as found:
-        with working_copy("memory://b/out", whole=False) as folder:
-            write(folder, "1.json")
-            monkeypatch.setattr(mirror.Remote, "upload", refuse)
+    sentence = r"could not be written whole \(Permission denied\); what is .* in /"
+    with pytest.raises(InputError, match=sentence) as found, working_copy("memory://b/out", whole=False) as folder:
+        write(folder, "1.json")
+        monkeypatch.setattr(mirror.Remote, "upload", refuse)
     assert str(folder) in str(found.value) and (folder / "1.json").exists()
 
 

@@ -1,5 +1,6 @@
 """Checkpoints of a run: what comes back, what stays, and what becomes of damaged ones."""
 
+import errno
 import functools
 import json
 import os
@@ -13,12 +14,15 @@ import pytest
 from micro_run import assert_equal_trees, initial_state
 from tiny_weights import TINY, random_params
 
+from yolos_jax import address
+from yolos_jax.address import only_run_in
 from yolos_jax.config.recipes import detection_recipe
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.errors import InputError
 from yolos_jax.model.yolos import abstract
 from yolos_jax.training import checkpoint_files
 from yolos_jax.training.checkpoint_files import Meta
+from yolos_jax.training.metrics import Metrics
 from yolos_jax.training.optimizer import make_optimizer
 from yolos_jax.training.resume import newest as newest_of
 from yolos_jax.training.resume import put_aside_best
@@ -203,3 +207,32 @@ def test_no_room_is_noticed_before_writing(tmp_path, monkeypatch):
 
 def test_nothing_is_read_from_an_empty_folder(tmp_path):
     assert newest(tmp_path) == (None, [])
+
+
+def test_two_runs_in_a_folder_without_locks(tmp_path, monkeypatch, capsys):
+    """The one that began last stays; the other writes neither a checkpoint nor a line any more."""
+    with (
+        only_run_in(tmp_path),
+        pytest.raises(InputError, match="another process is training in"),
+        only_run_in(tmp_path),
+    ):
+        pass
+
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(address.fcntl, "flock", no_locks)
+    with only_run_in(tmp_path), Checkpoints(tmp_path, 3) as writer:
+        assert "on a disk without locks (No locks available)" in capsys.readouterr().out
+        writer.save(1, state_of(1), meta_of(1))
+        (tmp_path / ".lock").write_text("process 7 of host elsewhere, 1")  # as another run does
+        sentence = "another run .process 7 of host elsewhere. has begun to train in"
+        with pytest.raises(InputError, match=sentence):
+            writer.save(2, state_of(2), meta_of(2))
+        with pytest.raises(InputError, match=sentence):
+            writer.save_best(2, state_of(2).params, meta_of(2))
+        line = SimpleNamespace(path=tmp_path / "metrics.jsonl", task=SimpleNamespace(steps_per_epoch=1))
+        with pytest.raises(InputError, match=sentence):
+            Metrics.write(line, 2, {})
+    assert checkpoint_files.steps(tmp_path) == [1] and not (tmp_path / BEST).exists()
+    assert (tmp_path / ".lock").read_text() == "process 7 of host elsewhere, 1"

@@ -79,20 +79,18 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1, mode: str
         raise InputError(f"--coordinator is {coordinator!r}; it must be HOST:PORT, such as 10.0.0.1:8476.")
     if processes > 0 and not process < processes:
         raise InputError(f"--process is {process}; with --processes={processes} it is one of 0..{processes - 1}.")
-    print(_waiting(found, coordinator, processes, process), file=sys.stderr, flush=True)
+    print(_waiting(found, coordinator, processes), file=sys.stderr, flush=True)
     fork_witness(LOST, ALONE.format(f", in {JOINING} s or until one was ended"))
     _initialize(coordinator or None, processes if processes > 0 else None, process if process >= 0 else None)
 
 
-def _waiting(launcher: str, coordinator: str, processes: int, process: int) -> str:
+def _waiting(launcher: str, coordinator: str, processes: int) -> str:
     """The line that a process begins with: whom it waits for, and how long."""
-    names = {"Slurm": ("SLURM_PROCID", "SLURM_NTASKS"), "Open MPI": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")}
-    if processes <= 0 and launcher in names:
-        process, processes = (int(os.environ[name]) for name in names[launcher])
-    who = f"process {process} of {processes}" if processes > 0 else "this process"
-    by = f" (by {launcher})" if launcher else ""
-    where = f", process 0 at {coordinator}" if coordinator else ""
-    return f"{who}{by} waits up to {JOINING} s for the others{where}; to run it alone, add --distributed=off"
+    names = {"Slurm": "SLURM_NTASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE"}
+    count = f"all {processes}" if processes > 0 else f"all {os.environ.get(names.get(launcher, ''), '')}".strip()
+    by = f" that {launcher} starts" if launcher else ""
+    at = f" (process 0 is at {coordinator})" if coordinator else ""
+    return f"waiting up to {JOINING} s for {count} processes{by}{at}; --distributed=off runs this one alone"
 
 
 def _initialize(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -111,8 +109,7 @@ def _initialize(coordinator: str | None, processes: int | None, process: int | N
     if len(set(owners.values())) > 1:
         counts = ", ".join(str(owners[i]) for i in sorted(owners))
         raise InputError(f"the processes have {counts} devices; give all of them the same number.")
-    witness.joined()
-    witness.show_life(jax.process_index())
+    witness.joined(jax.process_index())
 
 
 def leave(code: int) -> None:

@@ -63,8 +63,8 @@ def _wait(reader: int, writer: int, lost: str, alone: str) -> None:
     os._exit(0)
 
 
-def show_life(index: int) -> None:
-    """Has the witnesses of all processes told from now on that this one is alive."""
+def joined(index: int) -> None:
+    """The processes have found each other: from now on, the witnesses of all are told that this one is alive."""
 
     def tell() -> None:
         count, ended = 0, threading.Event()
@@ -80,6 +80,7 @@ def show_life(index: int) -> None:
                 found = {key.split("/")[-1]: value for key, value in client.key_value_dir_get("yolos_jax/")}
                 _write(json.dumps({"alive": found}).encode())
 
+    _write(b"joined")
     me = f"process {index} of host {socket.gethostname()}"
     threading.Thread(target=tell, name="signs of life", daemon=True).start()
 
@@ -87,11 +88,6 @@ def show_life(index: int) -> None:
 def is_watched() -> bool:
     """Whether this process is one of several, with a witness."""
     return _writer is not None
-
-
-def joined() -> None:
-    """The processes have found each other."""
-    _write(b"joined")
 
 
 def farewell() -> None:

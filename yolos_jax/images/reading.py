@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -99,24 +99,6 @@ def file_bytes(file: Any, name: str) -> bytes:
         if not isinstance(data, bytes):
             raise InputError(f"{name} is a file that was not opened for reading bytes; open it with mode 'rb'.")
         return data
-
-
-def one_or_many(images: Any) -> tuple[list[ImageLike], bool]:
-    """The images as a list, and whether `images` was a single one.
-
-    An array of four axes is a batch of images; any other iterable that is not an image holds images.
-    """
-    kinds = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, Mapping)
-    single = isinstance(images, kinds) or hasattr(images, "read")
-    if not single and hasattr(images, "__array__"):
-        with decoding("the array"):
-            array = np.asarray(images)
-        if array.ndim == 4 or (array.ndim == 1 and array.dtype.kind in "OU"):  # a batch; a column of paths
-            return list(array), False
-        single = True
-    if single or not isinstance(images, Iterable):
-        return [images], True  # `read_rgb` names a wrong type
-    return list(images), False
 
 
 @contextlib.contextmanager

@@ -2,21 +2,23 @@
 
 import functools
 import numbers
+import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import jax
 import numpy as np
+from PIL import Image
 
 from yolos_jax.accelerators.choice import decided, sentence
 from yolos_jax.accelerators.precision import PRECISIONS, dtype_of, products_of
 from yolos_jax.datasets.category_names import distinct
 from yolos_jax.datasets.headers import left_out
 from yolos_jax.errors import InputError
-from yolos_jax.images.reading import ImageLike, file_bytes, one_or_many, read_rgb
+from yolos_jax.images.reading import ImageLike, decoding, file_bytes, read_rgb
 from yolos_jax.images.sequence import pack, resize, rounded_tokens, to_patches
 from yolos_jax.inference.compiled import AUTO, OFF, keep_compiled
 from yolos_jax.inference.detections import Detections
@@ -252,7 +254,7 @@ class Detector:
         if not isinstance(threshold, numbers.Real) or not 0 <= float(threshold) <= 1:
             value = threshold if isinstance(threshold, numbers.Real | str) else f"of type {type(threshold).__name__}"
             raise InputError(f"threshold is {value}; it must be a number within 0..1.")
-        given, single = one_or_many(images)
+        given, single = _one_or_many(images)
         names = ["the image"] if single else [f"image {i} (counted from 0)" for i in range(len(given))]
         prepared = self._prepare(given, names)
         sizes = [size for _, size in prepared]
@@ -289,3 +291,21 @@ class Detector:
         if self.category_ids is not None:
             labels = np.array(self.category_ids, np.int64)[labels]
         return Detections(boxes[order], scores[order], labels, names, size)
+
+
+def _one_or_many(images: Any) -> tuple[list[ImageLike], bool]:
+    """The images as a list, and whether `images` was a single one.
+
+    An array of four axes is a batch of images; any other iterable that is not an image holds images.
+    """
+    kinds = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, Mapping)
+    single = isinstance(images, kinds) or hasattr(images, "read")
+    if not single and hasattr(images, "__array__"):
+        with decoding("the array"):
+            array = np.asarray(images)
+        if array.ndim == 4 or (array.ndim == 1 and array.dtype.kind in "OU"):  # a batch; a column of paths
+            return list(array), False
+        single = True
+    if single or not isinstance(images, Iterable):
+        return [images], True  # `read_rgb` names a wrong type
+    return list(images), False

@@ -2,6 +2,7 @@
 
 import abc
 import functools
+import importlib.metadata
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +21,12 @@ from yolos_jax.tasks.pictures.curves import Curves
 from yolos_jax.tasks.pictures.run_pictures import Picture, RunPictures
 from yolos_jax.training.optimizer import make_optimizer, schedule_of
 from yolos_jax.training.rates import Rates
-from yolos_jax.training.resume import versions
 from yolos_jax.training.settings import RunSettings, ScheduleSettings
 from yolos_jax.training.task import Differences, Evaluated, Identity, Options, Pictures, Task
 
 S = TypeVar("S")
+# Packages that decide a run's last bits.
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
 
 
 class RecipeTask(Task):
@@ -129,7 +131,8 @@ def options_of(config: Config, accept_differences: bool = False) -> Options:
 
 def run_facts(config: Config, data: dict[str, Any], order: int = 0) -> dict[str, Any]:
     """What makes a recipe's run, or its evaluation, what it is; JSON-ready."""
-    return {"config": to_json(config), "data": data, "order": order, "versions": versions()}
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"config": to_json(config), "data": data, "order": order, "versions": versions}
 
 
 def refuse_unequal(facts: Sequence[Mapping[str, Any]]) -> None:

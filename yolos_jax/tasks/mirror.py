@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from yolos_jax.address import MARKER, Remote, local_path, reason, reports
+from yolos_jax.address import MARKER, Remote, local_path, reports
 from yolos_jax.distributed.processes import LostProcess, Processes
-from yolos_jax.errors import ALIASES, InputError, address_of, with_addresses
+from yolos_jax.errors import ALIASES, InputError, address_of, reason, with_addresses
 from yolos_jax.training.metrics import METRICS
 from yolos_jax.training.saving import BEST
 

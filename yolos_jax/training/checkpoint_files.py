@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import jax
 import numpy as np
 
-from yolos_jax.errors import InputError
+from yolos_jax.errors import InputError, reason
 from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import Compute, YolosConfig
 
@@ -108,14 +108,6 @@ def check_room(path: Path, trees: dict) -> None:
     wanted = sum(x.nbytes for x in jax.tree.leaves(trees))
     if wanted + SMALL_FILES > shutil.disk_usage(path).free:
         raise OSError(errno.ENOSPC, f"No space left on the device for {wanted / 2**20:.1f} MiB")
-
-
-def reason(error: BaseException) -> str:
-    """The gist of orbax's and tensorstore's long messages."""
-    text = str(error).strip() or type(error).__name__
-    text = getattr(error, "strerror", None) or text
-    full = "No space left" in text and not isinstance(error, OSError)
-    return "No space left on the device" if full else text.split("\n")[0][:200]
 
 
 @contextlib.contextmanager

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 import jax
 
 from yolos_jax.distributed.processes import LostProcess, reports_loss
-from yolos_jax.errors import InputError
-from yolos_jax.training import checkpoint_files
+from yolos_jax.errors import InputError, reason
 from yolos_jax.training.compiled_step import NotFinite
 from yolos_jax.training.run import Run
 
@@ -31,7 +30,7 @@ def saves_on_failure(run: Run) -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise InputError(
-            f"the devices have not enough memory for step {run.progress.done + 1} ({checkpoint_files.reason(error)}); "
+            f"the devices have not enough memory for step {run.progress.done + 1} ({reason(error)}); "
             "raise train.accumulate, set model.remat=True, or lower train.batch_size or the sizes of images. Run the "
             "same command to go on from the newest checkpoint."
         ) from error

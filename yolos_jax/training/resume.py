@@ -1,6 +1,5 @@
 """Going on from a checkpoint: what must be as it was, and which step is the newest whole one."""
 
-import importlib.metadata
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +8,12 @@ import numpy as np
 from flax import serialization
 
 from yolos_jax.distributed.processes import Processes
-from yolos_jax.errors import InputError
+from yolos_jax.errors import InputError, reason
 from yolos_jax.training import checkpoint_files
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.saving import BEST
 from yolos_jax.training.step import TrainState, fresh_state
 from yolos_jax.training.task import Identity, Options, Task
-
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that decide a run's last bits."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def begin(workdir: Path, task: Task, options: Options, processes: Processes) -> tuple[Any, int]:
@@ -125,7 +117,7 @@ def newest(workdir: Path, task: Task, options: Options) -> tuple[TrainState | No
         except InputError:
             raise
         except Exception as error:  # whatever orbax and tensorstore raise for damaged files
-            damaged[path] = f"cannot be read ({checkpoint_files.reason(error)})"
+            damaged[path] = f"cannot be read ({reason(error)})"
             continue
         return state, [f"the checkpoint {p} {why}; {_put_aside(p)}." for p, why in damaged.items()] + notes
     if damaged:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from yolos_jax.address import copied
-from yolos_jax.errors import InputError, check_spelling, make_folder
+from yolos_jax.errors import InputError, check_spelling, make_folder, reason
 from yolos_jax.model.classifier import abstract_classifier
 from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import YolosConfig
@@ -116,4 +116,4 @@ def _readable(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # orbax and tensorstore raise many kinds for a damaged folder
-        raise InputError(f"the checkpoint {path} cannot be read ({checkpoint_files.reason(error)}).") from error
+        raise InputError(f"the checkpoint {path} cannot be read ({reason(error)}).") from error
