@@ -24,7 +24,7 @@ launch.TIMEOUTS["heartbeat_timeout_seconds"] = {HEARTBEAT}
 witness.SIGN, witness.SILENCE = 0.5, 3.0
 launch.join(sys.argv[1], 2, int(sys.argv[2]))
 processes = Processes()
-if processes.is_primary:
+if processes.is_primary and sys.argv[3] == "1":
     ctypes.PyDLL(None).sleep({HEARTBEAT + 4})  # as a library that computes and lets no other thread run
 with clear_errors():
     processes.allgather("slow")
@@ -48,7 +48,7 @@ def test_a_process_that_stops_answering_is_named(stopped):
     assert launch.TIMEOUTS["heartbeat_timeout_seconds"] <= 60  # so that a run ends within 100 s
     command = [sys.executable, "-c", PROGRAM, f"127.0.0.1:{free_port()}"]
     how = {"cwd": ROOT, "env": of_training(), "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen([*command, str(i)], **how) for i in range(2)]
+    processes = [subprocess.Popen([*command, str(i), str(stopped)], **how) for i in range(2)]
     try:
         for process in processes:
             assert "slow\n" in iter(process.stdout.readline, "")  # gloo prints lines of its own

@@ -2,16 +2,33 @@
 
 import os
 import signal
+import sys
 import time
 
 import jax
 import psutil
 import pytest
-from micro_run import lines, micro_data
+from compiled_once import compiled_once
+from micro_run import assert_equal_trees, lines, micro_config, micro_data
 from training_process import Training, Trainings, flags, recipe, steps_logged
 
+from yolos_jax.evaluation.evaluator import Evaluator
+from yolos_jax.tasks import recipe as recipe_of_a_task
 from yolos_jax.tasks.detection import train
+from yolos_jax.tasks.pictures.curves import Curves
 from yolos_jax.training import checkpoint_files
+from yolos_jax.training.compiled_step import BucketedStep
+from yolos_jax.training.saving import Checkpoints
+from yolos_jax.weights import checkpoints
+
+PHASES = {  # what a run does when Ctrl-C comes, and the steps that are saved then
+    "annotations": (recipe_of_a_task, "source_of", []),
+    "compiling": (BucketedStep, "_compile", [1]),
+    "evaluation": (Evaluator, "until_cancelled", [2]),
+    "saving": (Checkpoints, "save", [2]),
+    "saving the best": (Checkpoints, "save_best", [2]),
+    "drawing": (Curves, "draw", [2]),
+}
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +122,36 @@ def test_signals_during_an_evaluation(data, tmp_path, capsys):
     said = "".join(capsys.readouterr())  # the bar of progress is on stderr
     assert outcome.step == 2 and outcome.signal == 0 and "going on from the checkpoint of step 2" in said
     assert "step 2: AP" in said and checkpoint_files.steps(tmp_path / "best") == [2]
+
+
+def test_ctrl_c_in_every_phase(data, tmp_path, capsys):
+    """The run ends with code 130 and a sentence; the same command brings it to the end it would have had."""
+    changes = {"train.max_steps": 4, "eval.every_epochs": 1, "checkpoint.every_steps": 9}
+    config, drawn = (micro_config(data, **changes, **{"train.curves": curves}) for curves in (False, True))
+    one = jax.devices()[:1]
+    with compiled_once():
+        train(config, tmp_path / "whole", devices=one)
+        wanted = checkpoints.load_any(tmp_path / "whole")[0]
+        for phase, (owner, name, saved) in PHASES.items():
+            work, run = getattr(owner, name), tmp_path / phase
+
+            def interrupted(*args, work=work, sent=[], **how):  # noqa: B006  # once
+                if not sent:
+                    sent.append(os.kill(os.getpid(), signal.SIGINT))
+                return work(*args, **how)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(owner, name, interrupted)
+                outcome = train(drawn if phase == "drawing" else config, run, devices=one)
+            assert outcome.signal == signal.SIGINT and checkpoint_files.steps(run) == saved, phase
+            done = saved[-1] if saved else 0
+            assert f"stopped by SIGINT after step {done} of 4" in capsys.readouterr().out, phase
+            if phase in ("evaluation", "saving the best"):
+                train(config, run, devices=one)
+                assert_equal_trees(checkpoints.load_any(run)[0], wanted)
+                assert [line["step"] for line in lines(run)] == [line["step"] for line in lines(tmp_path / "whole")]
+
+
+def test_ctrl_c_before_a_program_begins_is_one_word(capsys):
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr().err == "interrupted\n"

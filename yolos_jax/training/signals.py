@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -57,4 +56,4 @@ class Signals:
 
 
 def _print(text: str) -> None:
-    os.write(sys.stderr.fileno(), f"\n{text}\n".encode())  # print is not safe inside a handler
+    os.write(2, f"\n{text}\n".encode())  # print is not safe inside a handler
