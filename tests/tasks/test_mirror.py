@@ -41,8 +41,9 @@ def get_config():
 
 
 @pytest.fixture(autouse=True)
-def memory():
-    """fsspec's storage within a process, empty before and after."""
+def memory(tmp_path_factory, monkeypatch):
+    """fsspec's storage within a process, empty before and after; local copies lie where pytest removes them."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("copies")))
     files = fsspec.filesystem("memory")
     files.store.clear()
     files.pseudo_dirs[:] = [""]
@@ -168,7 +169,6 @@ def test_a_run_that_is_killed_resumed_evaluated_and_predicted_from(tmp_path, mon
     assert process.returncode == -signal.SIGKILL
     step = max(int(path.parent.name) for path in place.glob(f"[1-9]*/{MARKER}"))
     config = micro_config(data, **CHANGES | {"train.max_steps": step + 3})
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with compiled_once():
         outcome = train(config, run, devices=jax.devices()[:1])
         train(config, tmp_path / "whole", devices=jax.devices()[:1])
