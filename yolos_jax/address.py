@@ -123,7 +123,9 @@ def only_run_in(workdir: Path) -> Iterator[None]:
 def check_alone(workdir: Path) -> None:
     """`InputError` if another process has begun to train in the folder of this process's run. Ask before writing."""
     mine = _mine.get(workdir.absolute())
-    found = (workdir / LOCK).read_text() if mine else ""
+    found = ""
+    with contextlib.suppress(FileNotFoundError):  # which a person has removed
+        found = (workdir / LOCK).read_text() if mine else ""
     if found and found != mine:
         raise InputError(
             f"another run ({found.partition(',')[0]}) has begun to train in {workdir}, so this one ends without "
@@ -158,7 +160,8 @@ class Remote:
             return b""
 
     def write(self, name: str, content: bytes) -> None:
-        self._files.makedirs(self._root, exist_ok=True)
+        if not self._files.async_impl:  # those of buckets, which have no folders, would make a bucket that is missing
+            self._files.makedirs(self._root, exist_ok=True)
         self._files.pipe_file(self._path(name), content)
 
     def download(self, folder: Path, names: list[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from cpu_devices import of_training
 from reference_pack import ROOT
 
-from yolos_jax.distributed import launch
+from yolos_jax.distributed import launch, witness
 
 HEARTBEAT = 6  # seconds; a run has those of `launch.TIMEOUTS`
 PROGRAM = f"""
@@ -21,7 +21,7 @@ from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import clear_errors
 
 launch.TIMEOUTS["heartbeat_timeout_seconds"] = {HEARTBEAT}
-witness.SIGN, witness.SILENCE = 0.5, 3.0
+witness.SIGN, witness.SILENCE = 0.3, 1.5
 launch.join(sys.argv[1], 2, int(sys.argv[2]))
 processes = Processes()
 if processes.is_primary and sys.argv[3] == "1":
@@ -45,7 +45,8 @@ def free_port():
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("stopped", [1, 0])
 def test_a_process_that_stops_answering_is_named(stopped):
-    assert launch.TIMEOUTS["heartbeat_timeout_seconds"] <= 60  # so that a run ends within 100 s
+    timeout = launch.TIMEOUTS["heartbeat_timeout_seconds"]
+    assert witness.SIGN + witness.SILENCE < timeout / 2 < 50  # so that a run ends within 100 s, and knows why
     command = [sys.executable, "-c", PROGRAM, f"127.0.0.1:{free_port()}"]
     how = {"cwd": ROOT, "env": of_training(), "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen([*command, str(i), str(stopped)], **how) for i in range(2)]

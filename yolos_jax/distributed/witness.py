@@ -15,7 +15,8 @@ import threading
 import time
 from typing import Any
 
-SIGN, SILENCE = 5.0, 12.0  # seconds between signs of life, and without one until somebody is silent
+# Seconds between signs of life, and without one until somebody is silent: their sum is below half a heartbeat timeout.
+SIGN, SILENCE = 3.0, 8.0
 ASKS, BYE = b"asks", b"bye"
 _writing = threading.RLock()
 _writer: int | None = None
