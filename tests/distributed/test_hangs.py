@@ -26,6 +26,7 @@ launch.join(sys.argv[1], 2, int(sys.argv[2]))
 processes = Processes()
 if processes.is_primary and sys.argv[3] == "1":
     ctypes.PyDLL(None).sleep({HEARTBEAT + 4})  # as a library that computes and lets no other thread run
+time.sleep(2)  # until each has heard of the other
 with clear_errors():
     processes.allgather("slow")
     print("slow", flush=True)
