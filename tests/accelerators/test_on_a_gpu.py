@@ -88,4 +88,4 @@ def test_a_whole_network_equals_the_cpus(name):
     exact, near = (outputs(jax.devices()[0], dtype) for dtype in ("float32", "bfloat16"))
     for one, rough, other in zip(exact, near, want):
         np.testing.assert_allclose(one, other, atol=1e-4, rtol=0)
-        assert np.abs(rough - other).max() < 0.1
+        assert np.abs(rough - other).max() < 0.01  # on a CPU: 0.0045 of the logits, 0.0007 of the boxes

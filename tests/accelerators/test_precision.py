@@ -35,12 +35,12 @@ def test_what_they_mean():
 
 
 def test_bfloat16_is_near_and_another(outputs):
-    """Logits of a network whose logits differ by about 1: 2^-8 is the rounding of one number, a block has a dozen."""
+    """Seen: 2.2 % of the logits' spread, and 0.0006 of an image's side; Ti and S-dWr are 3.0 and 4.5 %, and 0.0007."""
     exact, near = outputs["float32"], outputs["bfloat16"]
     spread = np.std(exact[0])
     difference = np.abs(near[0] - exact[0]).max()
-    assert 0 < difference < 0.1 * spread
-    assert 0 < np.abs(near[1] - exact[1]).max() < 0.01
+    assert 0 < difference < 0.05 * spread
+    assert 0 < np.abs(near[1] - exact[1]).max() < 0.0015
     assert "computing in bfloat16, attention blocks" in near[2]
 
 
