@@ -18,8 +18,8 @@ from yolos_jax.images.sequence import bucket_edges, ceil_div
 ORDER = 2  # version of the order of data and views; a checkpoint of another cannot be resumed bit for bit
 EDGE_SAMPLES = 20_000  # at least this many views decide the bucket edges (several epochs of a small data set)
 MOST_BUCKETS = 12  # that are chosen automatically
-# Steps that take as long as compiling a program: S compiles for 38 s on an H200, and its step takes 0.12 s. A constant,
-# and not a measurement: a run's batches must not depend on the machine that it goes on with.
+# Steps that count as much as compiling a program. A rule, not a measurement: a run's batches must not depend on the
+# machine that it goes on with.
 STEPS_PER_PROGRAM = 300
 EVALUATIONS = 20  # of a run, when the buckets of an evaluation are chosen
 

@@ -42,9 +42,10 @@ def product_gradient(x: jax.Array, kernel: jax.Array, given: jax.Array) -> tuple
     """
     apart = jax.lax.optimization_barrier
     rows, row_gradients = apart((x.reshape(-1, x.shape[-1]), given.reshape(-1, given.shape[-1])))
+    product = partial(jnp.matmul, preferred_element_type=jnp.float32)
     if kernel.shape[0] <= kernel.shape[1]:
-        return given @ kernel.T, apart(rows.T) @ row_gradients
-    return given @ kernel.T, (apart(row_gradients.T) @ rows).T
+        return given @ kernel.T, product(apart(rows.T), row_gradients)
+    return given @ kernel.T, product(apart(row_gradients.T), rows).T
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))

@@ -17,8 +17,10 @@ from yolos_jax.model import on_cpu
 from yolos_jax.model.attention import ATTENTION, attention_weights
 from yolos_jax.model.config import Compute, NetworkConfig
 
+KERNEL = "kernel"  # the name of kernels in the dtype of products, for checkpointing policies
 _PRODUCTS_AND_NAMED = jax.checkpoint_policies.save_from_both_policies(
-    jax.checkpoint_policies.dots_with_no_batch_dims_saveable, jax.checkpoint_policies.save_only_these_names(ATTENTION)
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    jax.checkpoint_policies.save_only_these_names(ATTENTION, KERNEL),
 )
 
 
@@ -40,8 +42,17 @@ def parameter(*shape: int) -> nnx.Param:
 
 @jax.custom_vjp
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`x @ kernel`, `[B, N, in]` and `[in, out]`; differentiable in reverse mode only."""
-    return x @ kernel
+    """`x @ kernel` in the dtype of `x`, of `[B, N, in]` and float32 `[in, out]`; differentiable in reverse mode only.
+
+    The kernel's gradient is float32 even where `x` is not, so devices and images add up without more rounding.
+    """
+    return _product(x, kernel)[0]
+
+
+def _product(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    if kernel.dtype != x.dtype:
+        kernel = checkpoint_name(kernel.astype(x.dtype), KERNEL)
+    return x @ kernel, (x, kernel)
 
 
 def _product_gradient(saved: tuple[jax.Array, jax.Array], given: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -50,10 +61,10 @@ def _product_gradient(saved: tuple[jax.Array, jax.Array], given: jax.Array) -> t
 
 def _plain_product_gradient(x: jax.Array, kernel: jax.Array, given: jax.Array) -> tuple[jax.Array, jax.Array]:
     rows, row_gradients = x.reshape(-1, x.shape[-1]), given.reshape(-1, given.shape[-1])
-    return given @ kernel.T, rows.T @ row_gradients
+    return given @ kernel.T, jnp.matmul(rows.T, row_gradients, preferred_element_type=jnp.float32)
 
 
-product.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _product_gradient)
+product.defvjp(_product, _product_gradient)
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -89,11 +100,11 @@ class Linear(nnx.Module):
         self.bias = parameter(*layers, size_out)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return product(x, self.kernel[...].astype(x.dtype)) + self.bias[...].astype(x.dtype)
+        return product(x, self.kernel[...]) + self.bias[...].astype(x.dtype)
 
     def columns(self, x: jax.Array, start: int, stop: int) -> jax.Array:
         """The outputs `start:stop` only, without computing the others."""
-        return product(x, self.kernel[:, start:stop].astype(x.dtype)) + self.bias[start:stop].astype(x.dtype)
+        return product(x, self.kernel[:, start:stop]) + self.bias[start:stop].astype(x.dtype)
 
 
 class Attention(nnx.Module):
@@ -189,9 +200,6 @@ def scan_blocks(
     """
     policy = None if compute.remat else worth_saving
     unroll = compute.unroll == "on"
-    if unroll:  # one cast for all blocks; otherwise each block casts its own, twice
-        dtype = jnp.dtype(compute.compute_dtype)
-        layers = jax.tree.map(lambda p: p.astype(dtype) if p.ndim == 3 else p, layers[0]), layers[1]
     # Without a loop, XLA would merge what is recomputed with the original and so keep it; prevent_cse forbids that.
     saving = jax.checkpoint(step, prevent_cse=unroll, policy=policy)
     return jax.lax.scan(saving, x, layers, unroll=unroll)
