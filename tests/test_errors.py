@@ -24,7 +24,7 @@ from yolos_jax.weights import export_huggingface, load_weights
     [
         (InputError("the file a.json is absent."), 2, "error: the file a.json is absent."),
         (OSError(errno.ENOSPC, "No space left on device", "out/1.png"), 2, "error: out/1.png: No space left"),
-        (OSError(errno.EISDIR, "Is a directory", "1.png"), 2, "error: 1.png: Is a directory; give another path."),
+        (OSError(errno.EISDIR, "Is a directory", "1.png"), 2, "error: 1.png: Is a directory; choose another path."),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
@@ -97,7 +97,7 @@ def test_what_libraries_raise_for_a_full_disk_names_the_folder(tmp_path, capfd, 
     with pytest.raises(SystemExit) as stop, clear_errors(), nearly_full():
         write(make_folder(tmp_path / "out"))
     told = capfd.readouterr().err
-    words = f"{os.strerror(errno.EFBIG)}; look at the space and the permissions there."
+    words = f"{os.strerror(errno.EFBIG)}; check the free space and the permissions there."
     assert stop.value.code == 2 and told.count("error: ") == told.count("\n") == 1
     assert told.startswith(f"error: {tmp_path / 'out'}") and told.endswith(f": {words}\n")
 
@@ -119,12 +119,12 @@ def test_folders_of_an_earlier_program_are_not_named(tmp_path, capsys, error):
         make_folder(tmp_path / "plots")
         raise error
     where = f"{tmp_path / 'out'} or {tmp_path / 'plots'}"
-    assert capsys.readouterr().err.startswith(f"error: {where}: No space left on device; look at the space")
+    assert capsys.readouterr().err.startswith(f"error: {where}: No space left on device; check the free space")
 
 
 def test_a_folder_for_transformers_that_does_not_fit_is_named(tmp_path):
     with (
-        pytest.raises(InputError, match=f"folder {tmp_path}/hf could not be written .*; look at the space"),
+        pytest.raises(InputError, match=f"folder {tmp_path}/hf could not be written .*; check the free space"),
         nearly_full(),
     ):
         export_huggingface(random_params(TINY), TINY, None, tmp_path / "hf")
@@ -142,7 +142,7 @@ def test_paths_that_can_be_none(tmp_path):
         check_path(possible)
     for impossible in (tmp_path / ("n" * 300), "n" * 5000, "a\0b"):
         for load in (check_path, check_empty, Detector.load, load_weights):
-            with pytest.raises(InputError, match=r"cannot be looked at \(.+\); give another path") as told:
+            with pytest.raises(InputError, match=r"cannot be accessed \(.+\); ") as told:
                 load(impossible)
             assert len(str(told.value)) < 400
 

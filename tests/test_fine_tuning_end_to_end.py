@@ -172,7 +172,7 @@ def test_what_a_checkpoint_does_not_say(weights, tmp_path, call):
     other = [*run, "--config=finetune_custom", f"--config.data.root={tmp_path / 'moved'}", f"--out={tmp_path / 'o'}"]
     done(call(*other, "--config.data.short_side=64", "--config.data.max_side=96"))
     refused = call(*other, "--overwrite", "--config.model.det_tokens=100")
-    assert refused.returncode == 2 and "another model than the config: det_tokens 7 against 100" in refused.stderr
+    assert refused.returncode == 2 and "differs from the config: det_tokens 7 against 100" in refused.stderr
 
 
 def test_a_classifier_is_evaluated_as_it_was_trained(tmp_path, call):

@@ -38,7 +38,7 @@ def test_what_is_no_regular_file_is_named_and_never_waited_for(tmp_path, monkeyp
     with socket.socket(socket.AF_UNIX) as made:
         made.bind("socket")
     kinds = {"pipe": "is a named pipe", "folder": "is a folder", "socket": "is a socket", "/dev/zero": "is a device"}
-    kinds |= {"loop": "is a link that leads to itself", "dangling": "is a link to a file that does not exist"}
+    kinds |= {"loop": "is a link to itself", "dangling": "is a link to a file that does not exist"}
     for name, said in kinds.items():
         for read in (read_text, read_bytes, check_file):
             with pytest.raises(InputError, match=f"the label file {name} {said}") as found:

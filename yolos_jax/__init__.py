@@ -1,7 +1,7 @@
 """YOLOS (arXiv 2106.00666) in JAX: a plain Vision Transformer that detects objects.
 
-`Detector` detects in images, `load` gives the network itself, `train` and `evaluate` run a recipe, `pretrain` one of an
-image classifier to start from.
+`Detector` detects objects in images. `load` returns the network itself. `train` and `evaluate` run a recipe, and
+`pretrain` trains an image classifier to start from.
 """
 
 import importlib
@@ -25,7 +25,7 @@ __all__ = [
     "pretrain", "train",
 ]  # fmt: skip
 
-# These are imported when first asked for: data workers import yolos_jax.data and must not start jax.
+# Imported on first access: data workers import yolos_jax.data and must not start jax.
 _MODULES = {
     "Detections": "inference.detections", "Detector": "inference.detector", "load": "inference.loading",
     "InputError": "errors", "UnreadableImage": "images.reading",
@@ -47,7 +47,7 @@ def __dir__() -> list[str]:
 
 
 def _version() -> str:
-    """The version of the installed package; of a checkout that is not installed, `0+unknown`."""
+    """The version of the installed package, or `0+unknown` in a checkout that is not installed."""
     from importlib import metadata
 
     try:

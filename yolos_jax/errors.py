@@ -1,4 +1,4 @@
-"""The one exception that means "the user can repair this"."""
+"""The exception for mistakes that the user can fix, and helpers for one-line messages."""
 
 import contextlib
 import errno
@@ -10,28 +10,28 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-NO_ROOM, WRONG_NAME = "look at the space and the permissions there", "give another path"
-# What a user can do about failures of writing.
+NO_ROOM, WRONG_NAME = "check the free space and the permissions there", "choose another path"
+# What the user can do when a write fails.
 OUTPUT_REMEDIES = {
     errno.ENOSPC: NO_ROOM, errno.EDQUOT: NO_ROOM, errno.EFBIG: NO_ROOM,
     errno.EROFS: NO_ROOM, errno.EACCES: NO_ROOM, errno.EPERM: NO_ROOM,
     errno.ENOTEMPTY: WRONG_NAME, errno.ENOTDIR: WRONG_NAME, errno.EISDIR: WRONG_NAME,
-    errno.ENAMETOOLONG: "give a shorter path",
+    errno.ENAMETOOLONG: "choose a shorter path",
 }  # fmt: skip
 FULL = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
-_outputs: list[str] = []  # folders that the program writes to: a failed write seldom says where
+_outputs: list[str] = []  # folders that the program writes to: errors of failed writes seldom name them
 
 
 ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)(.*)", re.DOTALL)
 LOCAL = ("file", "local")  # schemes of addresses that are local paths
-ALIASES: dict[str, str] = {}  # local folders that stand for an address, and that address; see `address`
+ALIASES: dict[str, str] = {}  # addresses of remote folders, by their local copies; see `address`
 
 
 class InputError(Exception):
-    """Bad input, in one sentence: it says what is wrong, where, and what to do.
+    """Bad input. The message is one sentence: what is wrong, where, and what to do.
 
     Command-line programs print it without a traceback and exit with code 2; library users catch it like any other
-    exception. Names of files and classes in it may have line breaks, which are shown as `\\n`.
+    exception. Line breaks in the names of files and classes are shown as `\\n`.
     """
 
     def __init__(self, sentence: str = ""):
@@ -43,32 +43,32 @@ class InputError(Exception):
 
 
 def one_line(text: str) -> str:
-    """A text with its line breaks, control characters and undecodable bytes escaped."""
+    """Escapes line breaks, control characters and undecodable bytes in a text."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shown(value: Any) -> str:
-    """A value as errors show it: on one line, and not long."""
+    """A value as errors show it: shortened, on one line."""
     if isinstance(value, str | bytes):
         value = value[:100]
     try:
         text = " ".join(repr(value).split())
-    except Exception:  # a number with too many digits, a list within itself, an object of the user's
+    except Exception:  # a number with too many digits, a recursive list, a user's own class
         return f"a value of type {type(value).__name__} that cannot be printed"
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def with_addresses(text: str) -> str:
-    """A text for a person, in which folders that stand for an address are called by it."""
+    """Replaces local copies of remote folders in a message by their addresses."""
     for folder, address in ALIASES.items():
         text = text.replace(folder, address)
     return text
 
 
 def address_of(path: Any) -> str:
-    """The address that a path is, such as `s3://bucket/run`; "" for a local path.
+    """The address in a path, such as `s3://bucket/run`; "" for a local path.
 
-    `pathlib.Path` makes one slash of two. That is put right for the schemes that fsspec knows.
+    `pathlib.Path` turns `//` into `/`, which is undone for the schemes that fsspec knows.
     """
     found = ADDRESS.fullmatch(os.fspath(path)) if isinstance(path, str | os.PathLike) else None
     if found is None or found[1].lower() in LOCAL:
@@ -82,7 +82,7 @@ def address_of(path: Any) -> str:
 
 
 def refuse_address(what: str, value: Any) -> None:
-    """`InputError` for an address where only a local path will do; `what` is the flag or the setting."""
+    """Raises `InputError` for an address where only local paths are supported; `what` is the flag or setting."""
     if address_of(value):
         raise InputError(
             f"{what} is {value}; it must be a path of this machine: copy what is there, or mount it as a folder."
@@ -90,7 +90,7 @@ def refuse_address(what: str, value: Any) -> None:
 
 
 def first_few(names: Sequence[str], most: int = 3) -> str:
-    """The first of many names for a message, and how many more there are."""
+    """The first few of many names for a message, and the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
@@ -111,7 +111,7 @@ def counted(n: int, one: str, many: str = "") -> str:
 
 
 def make_folder(path: str | Path) -> Path:
-    """Creates a folder that output goes to; `InputError` if that is impossible."""
+    """Creates an output folder; raises `InputError` if that fails."""
     refuse_address("the folder to write to", path)
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
@@ -123,14 +123,14 @@ def make_folder(path: str | Path) -> Path:
 
 
 def user_cache() -> Path:
-    """The folder for what can be made again; it need not exist. `RuntimeError` if the user has no home."""
+    """The user's cache folder, which may not exist yet. `RuntimeError` if the user has no home."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolos-jax"
 
 
 def check_path(path: str | Path) -> None:
-    """`InputError` for what can be no path, such as a name that is too long; whether anything is there does not matter.
+    """Raises `InputError` for an impossible path, such as a name that is too long. The path need not exist.
 
-    `Path.exists` and its like raise for some of these.
+    `Path.exists` and similar methods raise `OSError` or `ValueError` for some of these.
     """
     try:
         os.stat(path)
@@ -138,33 +138,33 @@ def check_path(path: str | Path) -> None:
         pass
     except (OSError, ValueError) as error:  # ValueError: a null byte
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path!s:.300} cannot be looked at ({reason}); give another path.") from error
+        raise InputError(f"{path!s:.300} cannot be accessed ({reason}); choose another path.") from error
 
 
 def check_spelling(path: str | Path) -> None:
-    """`InputError` for a path with bytes that are not UTF-8, which libraries of checkpoints and records refuse.
+    """Raises `InputError` for a path that is not UTF-8, which the libraries for checkpoints and records reject.
 
-    Python holds such bytes as half characters; they are shown as `\\udcff`.
+    Python decodes such bytes to lone surrogates, shown as `\\udcff`.
     """
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"the path {path} has bytes that are not UTF-8; rename it, or give another one.") from error
+        raise InputError(f"the path {path} has bytes that are not UTF-8; rename it or choose another path.") from error
 
 
 def check_empty(folder: str | Path) -> None:
-    """`InputError` if a folder to be written is in use. Ask before working."""
+    """Raises `InputError` if an output folder is not empty. Call it before the work starts."""
     refuse_address("the folder to write to", folder)
     check_path(folder)
     path = Path(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{path} exists and is not an empty folder; choose another one to write to.")
+        raise InputError(f"{path} exists and is not an empty folder; choose another output folder.")
 
 
 def reason_of_writing(error: BaseException) -> int | None:
-    """The errno of a failed write that a user can repair; None of any other error.
+    """The errno of a failed write that the user can fix; None for any other error.
 
-    Libraries that are not written in Python raise their own kinds for a full disk, with the system's words in them.
+    Native libraries raise their own exceptions for a full disk, with the system's message in them.
     """
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno if error.errno in OUTPUT_REMEDIES else None
@@ -174,7 +174,7 @@ def reason_of_writing(error: BaseException) -> int | None:
 
 @contextlib.contextmanager
 def written(path: str | Path) -> Iterator[None]:
-    """Raises `InputError` for a file that cannot be written."""
+    """Turns a failure to write `path` into an `InputError`."""
     try:
         yield
     except OSError as error:
@@ -183,7 +183,7 @@ def written(path: str | Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def clear_errors() -> Iterator[None]:
-    """Around a program: an `InputError`, and a write that fails, become one line on stderr and exit code 2."""
+    """Wraps a program: an `InputError` or a failed write becomes one line on stderr and exit code 2."""
     _outputs.clear()
     try:
         yield

@@ -1,4 +1,4 @@
-"""The one way to read files that users bring: regular files of a bounded size, and text in UTF-8."""
+"""Reads users' files: regular files of a bounded size, and text in UTF-8."""
 
 import codecs
 import contextlib
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from yolos_jax.errors import InputError
 
-MOST_BYTES = 2**28  # of a file, unless the caller has a bound of its own
-MOST_IMAGE = 9 * 2**27  # of an image's: what Pillow's limit of pixels takes in 16 bits, and a little more
+MOST_BYTES = 2**28  # limit of a file's size, unless the caller gives another
+MOST_IMAGE = 9 * 2**27  # limit for images: Pillow's limit of pixels at 16 bits, and some room
 _CHUNK = 2**24
 _KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"))
 
@@ -21,19 +21,19 @@ class UnusableFile(InputError):
 
 
 class MissingFile(UnusableFile):
-    """There is no such file."""
+    """A file that does not exist."""
 
 
 def check_file(path: str | os.PathLike[str], what: str = "", most: int = MOST_BYTES) -> int:
-    """The size in bytes of a file that can be read without waiting.
+    """The size in bytes of a regular file.
 
     Args:
-      what: what messages call it, before its path.
-      most: bytes that it may have.
+      what: its name in messages, before its path.
+      most: maximum size in bytes.
 
     Raises:
-      MissingFile: nothing is there.
-      UnusableFile: it is no regular file (a named pipe would block), a link to itself, or larger than `most`.
+      MissingFile: the file does not exist.
+      UnusableFile: not a regular file (a named pipe would block), a link to itself, or larger than `most`.
     """
     name = f"{what} {path}".strip()
     with reading(name):
@@ -53,24 +53,24 @@ def check_file(path: str | os.PathLike[str], what: str = "", most: int = MOST_BY
 
 
 def read_bytes(path: str | os.PathLike[str], what: str = "", most: int = MOST_BYTES) -> bytes:
-    """The content of a file; raises what `check_file` does."""
+    """The content of a file; raises like `check_file`."""
     check_file(path, what, most)
     with reading(f"{what} {path}".strip()):
         return Path(path).read_bytes()
 
 
 def read_head(path: str | os.PathLike[str], count: int, what: str = "") -> bytes:
-    """The first bytes of a file of any size, at most `count`; raises what `check_file` does."""
+    """At most the first `count` bytes of a file of any size; raises like `check_file`."""
     check_file(path, what, 2**63)
     with reading(f"{what} {path}".strip()), open(path, "rb") as file:
         return file.read(count)
 
 
 def read_text(path: str | os.PathLike[str], what: str = "", most: int = MOST_BYTES) -> str:
-    """The text of a file in UTF-8, without a byte order mark; raises what `check_file` does.
+    """The text of a UTF-8 file, without its byte order mark; raises like `check_file`.
 
-    `UnusableFile` for another encoding: it names the first byte that is not UTF-8. Reading ends at a zero byte, which
-    no text has, so that the holes of a file that was cut short fill no memory.
+    For another encoding, `UnusableFile` names the first byte that is not UTF-8. Reading stops at a zero byte, which
+    text does not contain, so a truncated file with holes does not fill the memory.
     """
     check_file(path, what, most)
     name = f"{what} {path}".strip()
@@ -81,7 +81,7 @@ def read_text(path: str | os.PathLike[str], what: str = "", most: int = MOST_BYT
             refuse_utf16(data, name)
             zero = data.find(0, len(data) - len(chunk))
             if zero >= 0:
-                raise UnusableFile(f"{name} has a zero byte at offset {zero}: it is damaged or no text; restore it.")
+                raise UnusableFile(f"{name} has a zero byte at offset {zero}: it is corrupted or not text; restore it.")
     return _decoded(data, name)
 
 
@@ -97,14 +97,14 @@ def _decoded(data: bytearray, name: str) -> str:
 
 
 def refuse_utf16(data: bytes | bytearray, name: str) -> None:
-    """`UnusableFile` if bytes begin with the mark of UTF-16."""
+    """Raises `UnusableFile` if the data start with UTF-16's byte order mark."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise UnusableFile(f"{name} is UTF-16; save it as UTF-8.")
 
 
 @contextlib.contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Around looking at files: turns the operating system's errors into an `UnusableFile`; `name` is what is read."""
+    """Turns the operating system's errors into `UnusableFile`; `name` is used where the error names no file."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -112,12 +112,12 @@ def reading(name: str) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or error
         if error.errno == errno.ELOOP:
-            raise UnusableFile(f"{_named(error, name)} is a link that leads to itself; remove or repair it.") from error
+            raise UnusableFile(f"{_named(error, name)} is a link to itself; remove or repair it.") from error
         raise UnusableFile(f"{_named(error, name)} cannot be read ({reason}).") from error
 
 
 def _named(error: OSError, name: str) -> str:
-    """What is read, and the file in it that the error is about."""
+    """`name`, and the file in it that the error is about."""
     file = error.filename
     path = os.fsdecode(file) if isinstance(file, str | bytes | os.PathLike) else ""
     return name if not path or path in name else path

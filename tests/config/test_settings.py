@@ -40,10 +40,10 @@ def complete(recipe):
         ("data.flip", "1.5", "1.5; it must be a probability of at least 0 and at most 1"),
         ("matcher", "magic", "'magic'; choose one of host, device"),
         ("model.remat", "maybe", "'maybe'; it must be True or False"),
-        ("data.root", "a\nb", r"'a\\nb'; it must be a text of one line"),
+        ("data.root", "a\nb", r"'a\\nb'; it must be one line of UTF-8 text"),
         ("model.mid_pe_size", "Nothing", "or None"),
         ("optimizer.backbone_lr", "0", "at least 1e-12 and at most 3e[+]38, or None"),
-        ("optimizer.freeze", "(1, 2)", "a tuple of at most 100 texts of one line, such as"),
+        ("optimizer.freeze", "(1, 2)", "a tuple of at most 100 one-line texts, such as"),
     ],
 )
 def test_sentences(key, text, sentence):

@@ -74,7 +74,7 @@ def test_operations_of_other_names_draw_other_numbers():
     sizes = np.tile([[640, 480]], (200, 1))
     one, other = Pipeline(Resize((480,), 800), before=(Flip(), Flip(name="again"))).views(sizes, 0, 0).numbers[:2]
     assert 60 < (one != other).sum() < 140
-    with pytest.raises(ValueError, match="share a name, hence their random numbers: flip, flip, resize"):
+    with pytest.raises(ValueError, match="share random numbers: flip, flip, resize"):
         Pipeline(Resize((480,), 800), before=(Flip(), Flip()))
 
 
@@ -126,14 +126,14 @@ def test_the_longest_sequence_is_a_bound(sizes, scales, max_side, crop_sides, cr
 @pytest.mark.parametrize(
     "make, sentence",
     [
-        (lambda: Resize((), 800), r"data.scales is \(\); it needs whole pixels of at least a patch \(16\)"),
-        (lambda: Resize((480, 8), 800), "data.scales .* at least a patch"),
+        (lambda: Resize((), 800), r"data.scales is \(\); sides must be integers of at least one patch \(16"),
+        (lambda: Resize((480, 8), 800), "data.scales .* at least one patch"),
         (lambda: Crop(sides=()), "data.crop_sides"),
         (lambda: Crop(sides=(-400,)), "data.crop_sides"),
-        (lambda: Crop(range=(600, 384)), "data.crop_range .* the least and the most"),
-        (lambda: Crop(range=(384,)), "data.crop_range .* the least and the most"),
-        (lambda: Crop(range=(384, 500, 600)), "data.crop_range .* the least and the most"),
-        (lambda: Crop(range=(0, 600)), "data.crop_range .* at least a patch"),
+        (lambda: Crop(range=(600, 384)), "data.crop_range .* minimum and maximum"),
+        (lambda: Crop(range=(384,)), "data.crop_range .* minimum and maximum"),
+        (lambda: Crop(range=(384, 500, 600)), "data.crop_range .* minimum and maximum"),
+        (lambda: Crop(range=(0, 600)), "data.crop_range .* at least one patch"),
     ],
 )
 def test_sides_that_do_not_fit_the_patch_or_each_other(make, sentence):

@@ -57,7 +57,7 @@ def test_right_boxes_are_not_refused(tmp_path, seed):
 
 def test_boxes_of_larger_images_are_refused(tmp_path):
     listed = [[3 * v for v in b] for b in boxes_of(0)]
-    with pytest.raises(InputError, match="reach far out of their image.*another size"):
+    with pytest.raises(InputError, match="far outside their images.*another size"):
         source_of(tmp_path, listed)
 
 
@@ -74,6 +74,6 @@ def test_a_complaint_that_returns_lets_the_reading_go_on(tmp_path):
 
 def test_why_there_is_nothing_to_find():
     assert nothing_to_find({"crowd": 5, "empty": 5}, 1, "f") is None
-    assert "every one of the 5 annotations of f is a crowd" in nothing_to_find({"crowd": 5, "empty": 0}, 0, "f")
+    assert "all 5 annotations of f are crowds" in nothing_to_find({"crowd": 5, "empty": 0}, 0, "f")
     assert "5 are crowds and 2 are empty" in nothing_to_find({"crowd": 5, "empty": 2}, 0, "f")
     assert "lists no annotation" in nothing_to_find({"crowd": 0, "empty": 0}, 0, "f")

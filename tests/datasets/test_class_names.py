@@ -79,5 +79,5 @@ def test_a_name_listed_twice_is_matched_with_nothing(tmp_path):
     content = json.loads(path.read_text())
     content["categories"] = [{"id": 1, "name": "dog"}, {"id": 2, "name": "dog"}, {"id": 3, "name": "cat"}]
     path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="not the same ones"):
+    with pytest.raises(InputError, match="cannot be matched"):
         coco_split(root, "val", 4, settled=Settled(label_names={1: "cat", 2: "dog", 3: "dog"}))

@@ -109,4 +109,4 @@ def test_class_folders_say_so(tmp_path, monkeypatch):
     assert "has 2 files with several frames" in note and note.endswith("and 4 are left out")
     monkeypatch.setattr(class_folders, "LOOKED", 1)
     (note,) = ClassFolders(tmp_path, "train").notes
-    assert "(1 of 2 files that are no JPEG were looked at) has 1 file with several frames" in note
+    assert "(1 of 2 files that are not JPEG were checked) has 1 file with several frames" in note

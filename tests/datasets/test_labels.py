@@ -32,7 +32,7 @@ def test_labels_of_category_ids(tmp_path, arguments, num_classes, label_names, l
 def test_a_category_that_the_model_lacks(tmp_path):
     annotations = [box(1, 1, [1, 1, 5, 5]), box(2, 1, [2, 2, 5, 5], category=7)]
     root = make_coco(tmp_path, [(64, 48)], annotations=annotations)
-    with pytest.raises(InputError, match="annotation id 2 .* category id 7, which is none of the model's 2 categories"):
+    with pytest.raises(InputError, match="annotation id 2 .* category id 7, .* the model's 2 categories"):
         coco_split(root, "train2017", 2, category_ids=(1, 4))
     with pytest.raises(InputError, match="data.categories is 'sorted'; choose one of raw, contiguous"):
         coco_split(root, "train2017", categories="sorted")

@@ -36,13 +36,13 @@ ONLY_UPRIGHT, ONLY_STORED, BOTH = [36, 40, 8, 20], [50, 10, 12, 20], [4, 4, 20, 
 
 
 @pytest.mark.parametrize("bbox, sizes, stored, orientation, upright, why", [
-    (ONLY_UPRIGHT, LYING, LYING, 6, True, "the boxes of 4 of them fit only that"),  # the boxes outvote the sizes
+    (ONLY_UPRIGHT, LYING, LYING, 6, True, "the boxes of 4 of them fit"),  # the boxes outvote the sizes
     (ONLY_UPRIGHT, (48, 64), LYING, 6, True, "the boxes of 4"),
     (ONLY_STORED, LYING, LYING, 8, False, "the boxes of 4"),
     (BOTH, LYING, LYING, 6, False, "the annotated sizes of 4"),
     (BOTH, (48, 64), LYING, 5, True, "the annotated sizes of 4"),
-    (BOTH, LYING, LYING, 3, True, "nothing in their sizes and boxes tells"),
-    (BOTH, (64, 64), (64, 64), 6, True, "nothing in their sizes and boxes tells"),
+    (BOTH, LYING, LYING, 3, True, "do not determine"),
+    (BOTH, (64, 64), (64, 64), 6, True, "do not determine"),
 ])  # fmt: skip
 def test_what_is_decided_and_why(tmp_path, bbox, sizes, stored, orientation, upright, why):
     source = coco_split(turned_folder(tmp_path, bbox, sizes, stored, orientation), "train")
@@ -86,13 +86,13 @@ def test_outvoted_images_are_named(tmp_path):
     file.write_text(json.dumps(content))
     source = coco_split(root, "train")
     assert source.exif.upright and source.exif.against == ("3.jpg",)
-    assert "3.jpg fit the other reading" in source.notes[0]
+    assert "3.jpg fit only the other one" in source.notes[0]
 
 
 def test_undecided_images_follow_the_other_split(tmp_path):
     root = turned_folder(tmp_path, BOTH, (64, 64), (64, 64))
     source = coco_split(root, "train", settled=Settled(exif="stored"))
-    assert not source.exif.upright and "as the other split" in source.notes[0]
+    assert not source.exif.upright and "as in the other split" in source.notes[0]
 
 
 def test_images_that_nothing_turns_need_no_word(tmp_path):

@@ -280,7 +280,7 @@ def test_when_the_first_is_killed_the_other_ends_with_a_sentence(refused):
 def test_launched_processes_must_be_started_alike(done, refused):
     """Slurm's and Open MPI's."""
     for said in [each[0] for each in done[1]] + [*refused[1]["seed"]]:
-        assert "error: process 1 was started with something else than process 0: seed 1 against 0." in said
+        assert "error: process 1 was started differently from process 0: seed 1 against 0." in said
 
 
 def test_what_one_cannot_do_none_does(refused):

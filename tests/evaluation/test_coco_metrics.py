@@ -39,7 +39,7 @@ def test_images_without_detections_are_scored():
     half = [r for r in results if r["image_id"] in ids[::2]]
     assert coco_metrics(truth, half)["AR100"] < coco_metrics(truth, results)["AR100"] - 0.1
     assert coco_metrics(truth, [])["AP"] == 0
-    with pytest.raises(InputError, match="does not list"):
+    with pytest.raises(InputError, match="is not in the ground truth"):
         coco_metrics(truth, [{**results[0], "image_id": -5}])
 
 

@@ -188,7 +188,7 @@ def test_the_program_gives_the_folders_numbers(tmp_path, monkeypatch, call):
             words += ["--config.model.init_pe_size=(64, 64)", f"--out={tmp_path / name}", "--config.eval.batch_size=2"]
             done = call(*words, *more)
             assert done.returncode == 0, done.stderr[-2000:]
-            assert ("areas are whole numbers" in done.stdout) == (name == "records")
+            assert ("round areas to integers" in done.stdout) == (name == "records")
             results[name] = json.loads((tmp_path / name / "results.json").read_text())
             metrics[name] = json.loads((tmp_path / name / "metrics.json").read_text())
     assert len(results["folder"]) == 6 * MODEL.det_tokens

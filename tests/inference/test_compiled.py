@@ -85,12 +85,12 @@ def test_a_folder_that_cannot_be_used(home, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     for where in (tmp_path / "file" / "below", "a\0b"):
         note = keep_compiled(where)
-        assert note.startswith("compiled programs are not kept") and "\n" not in note and note.endswith(".")
+        assert note.startswith("compiled programs are not cached") and "\n" not in note and note.endswith(".")
     home.mkdir(parents=True)
     home.chmod(0o777)
     assert "others can write" in keep_compiled()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.warns(UserWarning, match="not kept.*JAX_COMPILATION_CACHE_DIR"):
+    with pytest.warns(UserWarning, match="not cached.*JAX_COMPILATION_CACHE_DIR"):
         Detector.load(checkpoint_in(tmp_path / "c"))
     assert jax.config.jax_compilation_cache_dir is None
 
@@ -117,7 +117,7 @@ def test_the_next_process_finds_the_detector(home, tmp_path, call):
         home.parents[1].mkdir()
         home.parent.write_text("")
         said = predict("kept nowhere")
-    assert [line for line in said.splitlines() if line.startswith("note: ")] != [] and said.count("not kept") == 1
+    assert [line for line in said.splitlines() if line.startswith("note: ")] != [] and said.count("not cached") == 1
     home.parent.unlink()
     predict("here")
     assert entries(home) == ["jit_detect"] and jax.config.jax_compilation_cache_dir == str(home)

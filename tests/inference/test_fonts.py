@@ -32,7 +32,7 @@ def test_what_a_font_lacks_is_said():
     names = ["方块", "été", "disc 🟠", "方"]
     assert missing_letters(names) == ["块", "方", "🟠"]
     note = missing_note(names, "", "--font")
-    assert note == "DejaVu Sans has no glyph for 3 letters of class names (块方🟠); --font names another font"
+    assert note == "DejaVu Sans has no glyph for 3 letters of class names (块方🟠); --font sets another font"
     assert missing_note(["été", "a b"], "", "--font") == "" and missing_letters(["\ud800"]) == []
     assert missing_note(map(chr, range(0x4E00, 0x4E20)), MONO, "--font").count("...") == 1
 

@@ -31,13 +31,13 @@ def test_a_folder_gives_its_images_and_counts_the_rest(folder):
     found = find([folder])
     assert found.inputs == images("a.jpg", "b.JFIF")
     (note,) = found.notes
-    assert note.startswith("in the folder photos, not looked at: 5 other files (.txt 2, ") and "no ending 1" in note
-    assert ".h5 1" in note and ".heic 1" in note and "pip install 'yolos-jax[heif]' reads .heic" in note
-    assert note.endswith("1 hidden file, 1 video (give each by its name), 1 folder (--recursive looks there)")
+    assert note.startswith("ignored in the folder photos: 5 other files (.txt 2, ") and "no ending 1" in note
+    assert ".h5 1" in note and ".heic 1" in note and "yolos-jax[heif]" in note
+    assert note.endswith("1 hidden file, 1 video (pass each by its name), 1 folder (--recursive includes them)")
     assert (
         find([folder], recursive=True)
         .notes[0]
-        .endswith("1 hidden folder, 1 hidden file, 1 video (give each by its name)")
+        .endswith("1 hidden folder, 1 hidden file, 1 video (pass each by its name)")
     )
 
 
@@ -53,8 +53,8 @@ def test_patterns(folder):
     assert find(["photos/**/*.??g"]).inputs == images("a.jpg", "in/a.png")
     found = find(["photos/**"])
     assert found.inputs == images("a.jpg", "b.JFIF", "in/a.png", "in/deep/z.webp")
-    assert "in the pattern photos/**, not looked at: 5 other files" in found.notes[0]
-    assert find(["photos/*"]).notes[0].endswith("1 video (give each by its name), 1 folder (** looks there)")
+    assert "ignored in the pattern photos/**: 5 other files" in found.notes[0]
+    assert find(["photos/*"]).notes[0].endswith("1 video (pass each by its name), 1 folder (** includes them)")
     (named := folder + "/[x].jpg") and Image.new("RGB", (8, 8)).save(named)
     assert find([named]).inputs == images("[x].jpg")  # a file of that name comes first
     os.rename(folder, "photos [2024]")  # and folders of their names
@@ -89,11 +89,11 @@ def test_lists(folder, tmp_path):
 
 
 @pytest.mark.parametrize("name, content, words", [
-    ("x.txt", b"# nothing\n\n", "the list x.txt names no image"),
-    ("x.csv", b"", "the list x.csv names no image"),
+    ("x.txt", b"# nothing\n\n", "the list x.txt is empty"),
+    ("x.csv", b"", "the list x.csv is empty"),
     ("x.csv", b"a,b\n1,2\n", "the first row of x.csv is a, b; name the column of paths there: path"),
     ("x.csv", b"id,path\n1,a.jpg\n2\n", "row 3 of x.csv has no column path"),
-    ("x.txt", b"a.jpg\ny.txt\n", "the list x.txt names y.txt, which is a list itself"),
+    ("x.txt", b"a.jpg\ny.txt\n", "the list x.txt contains another list, y.txt"),
     ("x.txt", b"\xff\xfea", "the list x.txt is UTF-16"),
     ("y.txt", b"", "the list x.txt does not exist"),
 ])  # fmt: skip
@@ -105,12 +105,12 @@ def test_lists_that_cannot_be_read(folder, tmp_path, name, content, words):
 
 
 @pytest.mark.parametrize("given, words", [
-    ("photos/in/deep/*.jpg", "the pattern photos/in/deep/*.jpg holds no images"),
-    ("photos/*.txt", "the pattern photos/*.txt holds no images of a kind that Pillow reads (2 other files (.txt 2))"),
-    ("nothing/**/*.jpg", "holds no images of a kind that Pillow reads."),
-    ("ftp://example.org/a.jpg", "an address of ftp; only http and https are fetched, and rtsp, rtsps, rtmp watched"),
-    ("https://example.org/film.mp4?x=1", "the address of a video; download it"),
-    ("a" * 5000, "cannot be looked at"),
+    ("photos/in/deep/*.jpg", "the pattern photos/in/deep/*.jpg has no images"),
+    ("photos/*.txt", "the pattern photos/*.txt has no images that Pillow reads (2 other files (.txt 2))"),
+    ("nothing/**/*.jpg", "has no images that Pillow reads."),
+    ("ftp://example.org/a.jpg", "scheme ftp; use http or https for images, or rtsp, rtsps, rtmp for streams"),
+    ("https://example.org/film.mp4?x=1", "URL of a video"),
+    ("a" * 5000, "cannot be accessed"),
 ])  # fmt: skip
 def test_what_gives_nothing(folder, given, words):
     with pytest.raises(InputError) as refusal:

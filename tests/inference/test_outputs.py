@@ -37,7 +37,7 @@ FRAMES = [detections([[0, 0, 10, 10]]), detections([]), detections([[5, 5, 15, 2
 def written(request, tmp_path):
     wanted, notes = destinations([*(Input("image", name) for name in FOUND), Input("video", "film.mp4")])
     assert [t.name for t in wanted] == ["a", "b", "a-2", "film"]
-    assert notes == ["1 input is called like another one; the outputs are called a-2 for a.webp"]
+    assert notes == ["1 input is named like another one; the outputs are named a-2 for a.webp"]
     writer = FORMATS[request.param]
     check_free(tmp_path, wanted, writer, True, False)
     with closing(writer(tmp_path, NAMES)) as out:
@@ -119,7 +119,7 @@ def test_names_differ_where_cases_are_not_told_apart():
     many = [Input("image", name) for name in ("a/x.jpg", "b/X.jpg", "c/x.png", "x-2.gif", "d/x.jpg", "e/x.jpg")]
     wanted, (note,) = destinations(many)
     assert [t.name for t in wanted] == ["x", "X-2", "x-3", "x-2-2", "x-4", "x-5"]
-    assert note.startswith("5 inputs are called like another one") and note.endswith("x-2-2 for x-2.gif and 2 more")
+    assert note.startswith("5 inputs are named like another one") and note.endswith("x-2-2 for x-2.gif and 2 more")
     assert "X-2 for b/X.jpg" in note
 
 

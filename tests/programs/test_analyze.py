@@ -93,7 +93,7 @@ def test_tokens(made, tmp_path, call):
     for name in ("tokens.png", "classes.png"):
         assert len(Image.open(found / name).convert("RGB").getcolors(2**24)) > 10
     again = call("analyze", "tokens", *split_flags(made), "--out", found)
-    assert again.returncode == 2 and "exists already; give another --out, or --overwrite" in again.stderr
+    assert again.returncode == 2 and "--overwrite" in again.stderr
 
 
 def test_correlation(made, tmp_path, call):

@@ -67,7 +67,7 @@ def test_records_of_tfds(tmp_path, call):
     coco, records = make_tfds(tmp_path)
     code, text, _ = call("convert_data", records, "--out", tmp_path / "out", "--splits", "validation")
     assert code == 0 and "is TFDS: train, validation" in text and "6 images, 7 boxes, as val" in text
-    assert "areas are whole numbers" in text and "set data." not in text
+    assert "round areas to integers" in text and "set data." not in text
     wanted, found = (json.loads((root / "annotations" / f"instances_{split}.json").read_text())
                      for root, split in ((coco, "val2017"), (tmp_path / "out", "val")))  # fmt: skip
     assert {c["id"]: c["name"] for c in found["categories"]} == {c["id"]: c["name"] for c in wanted["categories"]}

@@ -99,7 +99,7 @@ def test_nothing_is_overwritten(checkpoint, images, tmp_path, call):
     image = Path(shutil.copy(tmp_path / "out" / "0.png", tmp_path / "own.png"))
     before = image.read_bytes()
     code, _, sentence = call(image, *options, "--out", tmp_path, "--overwrite")
-    assert code == 2 and "would be lost" in sentence and image.read_bytes() == before
+    assert code == 2 and "would be overwritten" in sentence and image.read_bytes() == before
 
 
 @pytest.mark.timeout(120)
@@ -124,8 +124,8 @@ def test_mistakes(checkpoint, images, tmp_path, call):
     out = ["--out", tmp_path / "out"]
     for args, words in [
         ([images / "0.png", "--checkpoint", tmp_path / "bert"], ["bert", "yolos"]),
-        ([images / "0.png", "--checkpoint", tmp_path / "empty"], ["holds no checkpoint"]),
-        ([tmp_path / "empty", "--checkpoint", checkpoint], ["holds no images"]),
+        ([images / "0.png", "--checkpoint", tmp_path / "empty"], ["contains no checkpoint"]),
+        ([tmp_path / "empty", "--checkpoint", checkpoint], ["has no images"]),
         ([images / "0.png", "--checkpoint", checkpoint, "--threshold", "2"], ["0..1"]),
         ([images / "0.png", "--checkpoint", checkpoint, "--threshold", "nan"], ["0..1"]),
         ([images / "0.png", "--checkpoint", checkpoint, "--batch-size", "0"], ["--batch-size"]),

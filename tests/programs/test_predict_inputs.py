@@ -58,8 +58,8 @@ def test_folders_patterns_and_coco(predict, detector, folder, tmp_path):
     given = [folder, folder / "*.png"]
     code, text, error = predict(*map(str, given), "--recursive", "--format", "coco", "--no-draw")
     assert code == 0, error
-    assert f"note: in the folder {folder}, not looked at: 1 other file (.txt 1)" in text
-    assert f"outputs are called a-2 for {folder / 'a.png'}, a-3 for {folder / 'deep' / 'a.tga'}, " in text
+    assert f"note: ignored in the folder {folder}: 1 other file (.txt 1)" in text
+    assert f"outputs are named a-2 for {folder / 'a.png'}, a-3 for {folder / 'deep' / 'a.tga'}, " in text
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["images.json", "results.json"]
     images = json.loads((tmp_path / "out" / "images.json").read_text())
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -103,7 +103,7 @@ def test_an_address(predict, detector, folder, tmp_path):
         server.server_close()
     assert code == 2 and "2 of 3 images could not be read" in error
     assert f"skipped: {site}/gone.jpg cannot be fetched: the server answers 404 File not found." in text
-    assert f"skipped: the image {site}/notes.txt cannot be read (it is in no format that Pillow reads)." in text
+    assert f"skipped: the image {site}/notes.txt cannot be read (Pillow does not recognise its format)." in text
     written = json.loads((tmp_path / "out" / "b.json").read_text())
     want = boxes(detector, folder / "b.webp")
     assert written["file"] == f"{site}/b.webp"

@@ -101,11 +101,11 @@ def test_a_detector_starts_with_the_classifiers_numbers(whole, data, tmp_path):
     assert meta.label_names == dict(enumerate(CLASSES))
     latest = checkpoint_files.read_arrays(whole, 6, params=params)["params"]  # which the average lags behind
     assert (params["head"]["kernel"] != latest["head"]["kernel"]).any()
-    with pytest.raises(InputError, match="has 2 blocks of width 12, the model wants 3|do not fit the model"):
+    with pytest.raises(InputError, match="has 2 blocks of width 12, but the model has 3|do not fit the model"):
         starting_params(dataclasses.replace(model, width=24), str(whole), 3)
-    with pytest.raises(InputError, match="has 2 heads and the model wants 3"):
+    with pytest.raises(InputError, match="has 2 heads but the model has 3"):
         starting_params(dataclasses.replace(model, heads=3), str(whole), 3)
-    with pytest.raises(InputError, match="holds an image classifier, which detects nothing"):
+    with pytest.raises(InputError, match="contains an image classifier"):
         load_model(whole)
 
 
@@ -138,14 +138,14 @@ def test_starting_from_another_classifier(whole, data, tmp_path, capsys):
 
     model = classifier_of(classifier_config(data), 5)
     params, kept = starting_classifier(model, str(whole), 0, "abcde"), checkpoints.load_any(whole)[0]
-    assert params["head"]["bias"].shape == (5,) and "the head starts fresh" in capsys.readouterr().out
+    assert params["head"]["bias"].shape == (5,) and "the head is initialised" in capsys.readouterr().out
     assert_equal_trees(params["blocks"], kept["blocks"])
     same = dataclasses.replace(model, num_classes=3)
     assert_equal_trees(starting_classifier(same, str(whole), 0, CLASSES), kept)
     other = starting_classifier(same, str(whole), 0, CLASSES[::-1])  # as many, but others
-    assert "the head starts fresh" in capsys.readouterr().out
+    assert "the head is initialised" in capsys.readouterr().out
     assert_equal_trees(other["head"], classifier_params(same, 0)["head"])
-    with pytest.raises(InputError, match="another model than the config: width 12 against 24"):
+    with pytest.raises(InputError, match="differs from the config: width 12 against 24"):
         starting_classifier(dataclasses.replace(model, width=24), str(whole), 0, "abcde")
 
 
@@ -161,9 +161,9 @@ def test_programs(whole, data, tmp_path, call):
     numbers = json.loads((tmp_path / "numbers" / "metrics.json").read_text())
     assert done.returncode == 0 and numbers["images"] == 102 and f"top1 {numbers['top1']:.4f}" in done.stdout
     refused = call("train.py", "--config", recipe, "--workdir", whole)
-    assert refused.returncode == 2 and "the recipe trains a classifier; give it to yolos-pretrain" in refused.stderr
+    assert refused.returncode == 2 and "the recipe trains a classifier; use it with yolos-pretrain" in refused.stderr
     refused = call("pretrain.py", "--config=yolos_s", "--workdir", whole)
-    assert refused.returncode == 2 and "the recipe trains a detector; give it to yolos-train" in refused.stderr
+    assert refused.returncode == 2 and "the recipe trains a detector; use it with yolos-train" in refused.stderr
     texts = [call("eval.py", *words, "--help").stdout for words in ((), ("--config", recipe))]
     assert ["augment.mixup" in text for text in texts] == [False, True] == ["det_tokens" not in text for text in texts]
     done = call("convert.py", whole, "--to-hf", "--out", tmp_path / "hf")

@@ -56,12 +56,12 @@ def test_a_checkpoints_path_is_utf8(call):
     """What orbax would say after the first epoch is said before anything loads."""
     code, out, error = call("train.py", "--config=yolos_ti", f"--workdir={BYTES}")
     assert code == 2 and not out
-    assert error == "error: the path /tmp/x\\udcff has bytes that are not UTF-8; rename it, or give another one.\n"
+    assert error == "error: the path /tmp/x\\udcff has bytes that are not UTF-8; rename it or choose another path.\n"
     for ask in (checkpoints.check_no_weights, checkpoints.newest_step):
         with pytest.raises(InputError, match="not UTF-8"):
             ask(BYTES)
     code, _, error = call("train.py", "--config=yolos_ti", f"--config.data.root={BYTES}", "--workdir=x")
-    assert code == 2 and "data.root is '/tmp/x\\udcff'; it must be a text of one line, in UTF-8" in error
+    assert code == 2 and "data.root is '/tmp/x\\udcff'; it must be one line of UTF-8 text" in error
 
 
 def test_numbers_of_a_checkpoint_on_a_read_only_disk(tmp_path, monkeypatch):

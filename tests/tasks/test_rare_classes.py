@@ -79,6 +79,6 @@ def test_weights_of_a_data_set():
 
 @pytest.mark.parametrize("given", [(1.0, 2.0), (1.0,) * 5])
 def test_a_number_for_each_class(given):
-    sentence = f"loss.class_weight has {len(given)} number.*data/a.json has 4 classes .labels 0 to 3.; give one number"
+    sentence = f"loss.class_weight has {len(given)} number.*data/a.json has 4 classes .labels 0 to 3.; set one number"
     with pytest.raises(InputError, match=sentence):
         class_weights_of(LossWeights(class_weight=given), source_of([[0]], 4))

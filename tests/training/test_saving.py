@@ -188,7 +188,7 @@ def test_a_best_checkpoint_is_no_run_and_stays(tmp_path):
 
 def test_folders_with_numbers_for_names_are_left_alone(tmp_path):
     (tmp_path / "2" / "notes").mkdir(parents=True)
-    with pytest.raises(InputError, match="is named like a checkpoint and is none"):
+    with pytest.raises(InputError, match="looks like a checkpoint but is not one"):
         newest(tmp_path)
     assert (tmp_path / "2" / "notes").is_dir()
 

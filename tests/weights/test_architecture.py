@@ -33,7 +33,7 @@ def test_a_detector_decides_everything(tmp_path):
     hf = huggingface_folder(tmp_path / "hf", layer_norm_eps=1e-12)
     assert architecture_of(str(hf), {}) == WANTED | {"layer_norm_eps": 1e-12}
     assert architecture_of(str(hf), {"layer_norm_eps": 1e-6}) == WANTED
-    with pytest.raises(InputError, match=r"model.width 24 against 12; model.init_pe_size \(8, 8\) against \(24, 40\)"):
+    with pytest.raises(InputError, match=r"24 instead of 12; model.init_pe_size \(8, 8\) instead of \(24, 40\)"):
         architecture_of(str(hf), {"width": 24, "init_pe_size": (8, 8), "depth": 3})
 
 
@@ -52,13 +52,13 @@ def test_variants_are_found_by_shapes(name, monkeypatch):
 
 def test_a_vit_decides_what_it_has(tmp_path):
     path = str(write(tmp_path / "deit.safetensors", deit_state()))
-    with pytest.raises(InputError, match="do not tell the number of attention heads.*width 12 and 3 blocks; set --con"):
+    with pytest.raises(InputError, match="number of attention heads.*width 12 and 3 blocks; set --con"):
         architecture_of(path, {})
     sizes = {"width": 12, "depth": 3, "mlp_ratio": 2.0, "patch_size": 8, "heads": 2}
     assert architecture_of(path, {"heads": 2, "det_tokens": 9}) == sizes | {"det_tokens": 9}
     hub = str(folder(tmp_path / "vit", VIT, transformers_vit()))
     assert architecture_of(hub, {}) == sizes | {"layer_norm_eps": 1e-12}
-    with pytest.raises(InputError, match="model.heads 3 against 2"):
+    with pytest.raises(InputError, match="model.heads 3 instead of 2"):
         architecture_of(hub, {"heads": 3})
     broken = str(folder(tmp_path / "broken", VIT | {"num_attention_heads": "two"}, transformers_vit()))
     with pytest.raises(InputError, match="num_attention_heads to 'two'"):
@@ -109,10 +109,10 @@ def test_a_recipe_leaves_its_architecture_to_the_weights(hub, capsys):
     said = f"model: 3 blocks of width 12, 2 heads, patches of 8, from the weights {hub}"
     assert capsys.readouterr().out.strip() == said
     recipe.model.width = 384  # S has it, too, but this is said
-    with pytest.raises(InputError, match="model.width 384 against 12"):
+    with pytest.raises(InputError, match="model.width 384 instead of 12"):
         settle(recipe)
     typed = dataclasses.replace(read_recipe(recipe, DetectionConfig).model, depth=5)
-    with pytest.raises(InputError, match="asked for: model.depth 5 against 3"):
+    with pytest.raises(InputError, match="model.depth 5 instead of 3"):
         settle(dataclasses.replace(read_recipe(recipe, DetectionConfig), model=typed))
 
 

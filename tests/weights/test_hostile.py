@@ -157,7 +157,7 @@ TEXTS = {
     "labels": (None, "config.json has 12888905 bytes; at most 8388608 are read"),
     "bytes": ("\ud800", "config.json is not UTF-8 (byte 0xed at offset 0"),
     "cut": ('{"model_type": "yo', "cannot be read as JSON (Unterminated string"),
-    "list": ("[]", "holds no JSON object"),
+    "list": ("[]", "not contain a JSON object"),
 }
 
 
@@ -193,7 +193,7 @@ def test_lying_index(tmp_path):
         ({"weight_map": {"a": ".."}}, "not in the folder"),
         ({"weight_map": {"a": "a\0b"}}, "not in the folder"),
         ({"weight_map": {"a": ["a.safetensors"]}}, "has no weight_map from tensors to files"),
-        ({"weight_map": {"a": "a.safetensors"}}, "lacks a, which the index places there"),
+        ({"weight_map": {"a": "a.safetensors"}}, "lacks a, which the index"),
         (
             {"weight_map": {f"t{i}": "a.safetensors" for i in range(1000)}},
             r"lacks t0, t1, t2, t3, t4, t5, \.\.\., which",
@@ -256,10 +256,10 @@ def test_lying_pickles(tmp_path):
         torch.save({f"norm{i}": shared for i in range(200)}, cases[name])
     said = refusals(tmp_path, cases)
     for name, sentence in (
-        ("views", "up to norm1 claim 16777216 bytes, and the file has 8"),
-        ("strided views", "up to norm1 claim 16777216 bytes, and the file has 8"),
+        ("views", "up to norm1 need 16777216 bytes, but the file has 8"),
+        ("strided views", "up to norm1 need 16777216 bytes, but the file has 8"),
         ("more than stored, zip", "the tensor backbone.cls_token of"),
-        ("more than stored, legacy", "more numbers than are stored for it"),
+        ("more than stored, legacy", "larger than its storage"),
         ("cut, zip", "is not a readable PyTorch file"),
         ("cut, legacy", "is not a readable PyTorch file"),
         ("bomb", "unpack to 1073741824; a PyTorch file is not compressed"),

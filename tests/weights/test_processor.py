@@ -67,20 +67,20 @@ def test_sizes_that_are_honoured(changes, sizes):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"do_normalize": False}, "do_normalize is False, and it is always done here"),
+        ({"do_normalize": False}, "do_normalize is False"),
         ({"do_resize": False}, "do_resize is False"),
         ({"do_rescale": 0}, "do_rescale is 0"),
         (
             {"image_mean": [0.5, 0.5, 0.5]},
-            r"image_mean is \[0\.5, 0\.5, 0\.5\], and the model normalises with \[0\.485",
+            r"image_mean is \[0\.5, 0\.5, 0\.5\], but the model normalises with \[0\.485",
         ),
         ({"image_std": 0.5}, "image_std is 0.5"),
         ({"image_std": [0.229, 0.224, "x"]}, "image_std is"),
         ({"image_mean": [0.485, 0.456, True]}, "image_mean is"),
         ({"rescale_factor": 1 / 127.5}, "rescale_factor is 0.0078"),
         ({"rescale_factor": None}, "rescale_factor is None"),
-        ({"resample": 3}, r"resample is 3, and images are resized with 2 \(bilinear\) here"),
-        ({"size": [30, 30]}, r"size is \[30, 30\], and images keep their aspect"),
+        ({"resample": 3}, r"resample is 3, but .* 2 \(bilinear\)"),
+        ({"size": [30, 30]}, r"size is \[30, 30\], but images keep their aspect"),
         ({"size": {"height": 512, "width": 512}}, "size is {'height': 512, 'width': 512}"),
         ({"size": {"shortest_edge": 800}}, "size is {'shortest_edge': 800}"),
         ({"size": {"shortest_edge": "800", "longest_edge": 1333}}, "shortest_edge is '800'; it must be a whole number"),
@@ -93,13 +93,13 @@ def test_sizes_that_are_honoured(changes, sizes):
 )
 def test_what_is_not_honoured_is_a_sentence(tmp_path, changes, sentence):
     made = with_processor(tmp_path / "hf", PUBLISHED | changes)
-    with pytest.raises(InputError, match=f"preprocessor_config.json of {made} asks for .*{sentence}.*repair or remove"):
+    with pytest.raises(InputError, match=f"preprocessor_config.json of {made} .*{sentence}.*repair or remove"):
         Detector.load(made)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"size": ' + "9" * 5000 + "}"])
 def test_damaged_files_are_a_sentence(tmp_path, text):
-    with pytest.raises(InputError, match=r"preprocessor_config\.json (cannot be read as JSON|holds no JSON object)"):
+    with pytest.raises(InputError, match=r"preprocessor_config\.json (cannot be read as JSON|.* a JSON object)"):
         Detector.load(with_processor(tmp_path / "hf", text))
 
 
@@ -141,7 +141,7 @@ def test_category_ids_come_back(tmp_path):
     values = json.loads((tmp_path / "hf" / "config.json").read_text())
     for bad in ([18, 1, 90], [1, 1, 2, 3], [1, 2, 3, "4"], [1, 2, 3, 4.0], "1234", [1, 2, 3, 2**70], {"0": 1}):
         (tmp_path / "hf" / "config.json").write_text(json.dumps(values | {"category_ids": bad}))
-        with pytest.raises(InputError, match="category_ids that are not 4 different whole numbers"):
+        with pytest.raises(InputError, match="category_ids that are not 4 distinct whole numbers"):
             load_model(tmp_path / "hf")
 
 
@@ -159,7 +159,7 @@ def test_card_tells_the_measured_numbers(tmp_path):
     assert (
         "| AP50 | 0.0625 |" in text
         and "| APl | -1.0000 |" in text
-        and "by pycocotools on 5000 images; -1 where" in text
+        and "with pycocotools, on 5000 images; -1 means" in text
     )
     assert "after 70 steps of training" in text and "/home/me" not in text
     assert "short side 64, long side at most 96 pixels" in text and "4 labels (1 with a name)" in text
@@ -188,7 +188,7 @@ def test_card_of_a_run_and_of_nothing(tmp_path):
     export_huggingface(
         random_params(TINY), TINY, None, tmp_path / "a", provenance=recorded_provenance("x", 10, extra, NAMES)
     )
-    assert "by pycocotools of val2017." in card_of(tmp_path / "a")[0]
+    assert "with pycocotools, of val2017." in card_of(tmp_path / "a")[0]
 
     provenance = recorded_provenance("x", 0, {"converted_from": "hustvl/yolos-small@aaaaaaaaaaaa"}, NAMES)
     export_huggingface(random_params(TINY), TINY, None, tmp_path / "b", provenance=provenance)

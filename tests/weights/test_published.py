@@ -78,7 +78,7 @@ def test_each_shape_fits_one_variant_alone():
             *fits
         }
         less = {key: shape for key, shape in shapes.items() if key != "backbone.norm.bias"}
-        with pytest.raises(InputError, match="are those of none of the variants"):
+        with pytest.raises(InputError, match="match none of the variants"):
             config_of_reference(hollow(less), "x")
 
 

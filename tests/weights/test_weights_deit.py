@@ -99,7 +99,7 @@ def test_extra_row_alone_means_distilled():
 def test_variant_is_found_by_width_and_depth(monkeypatch, tmp_path):
     path = write(tmp_path / "deit.safetensors", deit_state())
     assert read_source(path).kind == "deit"
-    with pytest.raises(InputError, match=r"width 12 and 3 blocks, which is none of the variants \(ti 192 and 12"):
+    with pytest.raises(InputError, match=r"width 12 and 3 blocks, which matches none of the variants \(ti 192 and 12"):
         load_weights(path)
     monkeypatch.setattr("yolos_jax.weights.deit.VARIANTS", {"tiny": TINY})
     config, params, names, report, *_ = load_weights(path, seed=4)
@@ -117,12 +117,12 @@ def test_timm_folder(tmp_path):
 @pytest.mark.parametrize(
     ("wanted", "sentence"),
     [
-        ({"width": 24}, r"attn\.qkv\.weight has shape \[36, 12\], wanted \[72, 24\]|and \d+ more of a wrong shape"),
-        ({"width": 24}, r"cls_token has shape \[1, 1, 12\], wanted \[1, 1, 24\]"),
-        ({"width": 24}, r"pos_embed has shape \[1, 17, 12\], wanted \[1, 17, 24\]"),
-        ({"depth": 4}, "has 3 blocks of width 12, the model wants 4 of width 12"),
-        ({"patch_size": 4}, r"patch_embed\.proj\.weight has shape \[12, 3, 8, 8\], wanted \[12, 3, 4, 4\]"),
-        ({"mlp_ratio": 3.0}, r"mlp\.fc1\.weight has shape \[24, 12\], wanted \[36, 12\]"),
+        ({"width": 24}, r"attn\.qkv\.weight has shape \[36, 12\], expected \[72, 24\]|and \d+ more with a wrong shape"),
+        ({"width": 24}, r"cls_token has shape \[1, 1, 12\], expected \[1, 1, 24\]"),
+        ({"width": 24}, r"pos_embed has shape \[1, 17, 12\], expected \[1, 17, 24\]"),
+        ({"depth": 4}, "has 3 blocks of width 12, but the model has 4 of width 12"),
+        ({"patch_size": 4}, r"patch_embed\.proj\.weight has shape \[12, 3, 8, 8\], expected \[12, 3, 4, 4\]"),
+        ({"mlp_ratio": 3.0}, r"mlp\.fc1\.weight has shape \[24, 12\], expected \[36, 12\]"),
     ],
 )
 def test_another_backbone_is_refused(wanted, sentence):
@@ -135,9 +135,9 @@ def test_another_backbone_is_refused(wanted, sentence):
     [
         (lambda s: s.pop("norm.bias"), r"1 missing \(norm\.bias\)"),
         (lambda s: s.update({"fc_norm.bias": s["norm.bias"]}), r"1 unexpected \(fc_norm\.bias\)"),
-        (lambda s: s.update(pos_embed=s["pos_embed"][:, 1:-2]), r"shape \[1, 14, 12\].*no square grid"),
-        (lambda s: s.update(pos_embed=s["pos_embed"][0]), r"pos_embed has shape \[17, 12\], wanted"),
-        (lambda s: s.update(dist_token=s["cls_token"]), r"its distillation row that is no square grid"),
+        (lambda s: s.update(pos_embed=s["pos_embed"][:, 1:-2]), r"shape \[1, 14, 12\].*patches is not square"),
+        (lambda s: s.update(pos_embed=s["pos_embed"][0]), r"pos_embed has shape \[17, 12\], expected"),
+        (lambda s: s.update(dist_token=s["cls_token"]), r"its distillation row .* not square"),
     ],
 )
 def test_odd_classifiers_are_refused(edit, sentence):

@@ -51,7 +51,7 @@ def test_files_that_are_no_weights(tmp_path):
 def test_numbers_that_are_not_finite(tmp_path, values, dtype):
     with np.errstate(all="raise"):
         path = write(tmp_path / "a.safetensors", reference_state() | {"backbone.odd": np.array(values, dtype)})
-        with pytest.raises(InputError, match=r"the tensor backbone\.odd of .*a\.safetensors holds .* not finite"):
+        with pytest.raises(InputError, match=r"the tensor backbone\.odd of .*a\.safetensors has .* not finite"):
             read_source(path)
 
 
@@ -115,16 +115,16 @@ def test_entries_that_are_no_tensors_are_named(tmp_path, torch):
     with pytest.raises(InputError, match="its entry 'epoch' is a int, not a tensor"):
         read_source(tmp_path / "a.pth")
     torch.save([1, 2], tmp_path / "b.pth")
-    with pytest.raises(InputError, match="holds a list, not a dict of tensors"):
+    with pytest.raises(InputError, match="contains a list, not a dict of tensors"):
         read_source(tmp_path / "b.pth")
     (tmp_path / "c.pth").write_bytes(b"this is no pickle")
     with pytest.raises(InputError, match=r"c\.pth is not a readable PyTorch file"):
         read_source(tmp_path / "c.pth")
     torch.save({1: torch.zeros(1)}, tmp_path / "e.pth")
-    with pytest.raises(InputError, match=r"e\.pth is not a state dict: it has an entry 1, and names are text"):
+    with pytest.raises(InputError, match=r"e\.pth is not a state dict: it has a key 1"):
         read_source(tmp_path / "e.pth")
     (tmp_path / "f.pth").write_bytes(b"\x95" * 100)
-    with pytest.raises(InputError, match=r"f\.pth is not a readable PyTorch file") as told:
+    with pytest.raises(InputError, match=r"f\.pth is not a PyTorch file") as told:
         read_source(tmp_path / "f.pth")
     assert not re.search("weights.only|unsafe|False", str(told.value))
     (tmp_path / "d.pth").write_bytes(b"")
@@ -151,7 +151,7 @@ def test_old_torch_is_refused(tmp_path, torch, monkeypatch):
     for version, old in (("2.9.1+cpu", True), ("1.13", True), ("2.10.0a0+git1", False), ("3.0", False)):
         monkeypatch.setattr(torch, "__version__", version)
         if old:
-            with pytest.raises(InputError, match=r"a\.pth needs PyTorch 2\.10 or newer, and here is"):
+            with pytest.raises(InputError, match=r"a\.pth needs PyTorch 2\.10 or newer"):
                 read_source(tmp_path / "a.pth")
         else:
             read_source(tmp_path / "a.pth")
@@ -176,7 +176,7 @@ def test_pickles_that_run_code_are_refused_unrun(tmp_path, torch, writer):
         torch.save(content, path, _use_new_zipfile_serialization=writer == "torch")
     else:
         path.write_bytes(pickle.dumps(content, protocol=2))
-    with pytest.raises(InputError, match=r"trap\.pth holds \S*mkdir.*could run code.*not read"):
+    with pytest.raises(InputError, match=r"trap\.pth contains \S*mkdir.*could run code.*not read"):
         read_source(path)
     assert not proof.exists()
     pickle.loads(pickle.dumps(Trap(proof)))

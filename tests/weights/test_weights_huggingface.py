@@ -158,12 +158,12 @@ def test_any_mlp_width_is_hit_exactly():
         ({"patch_size": [8, 16]}, "patch_size is not square"),
         ({"id2label": {"0": "cat", "2": "dog"}}, r"2 ids are not 0\.\.1"),
         ({"id2label": ["cat"]}, "does not map numbers to names"),
-        ({"id2label": {"0": "cat", "1": "dog"}}, r"names 2 labels.*3 outputs.*has shape \[5, 12\]"),
+        ({"id2label": {"0": "cat", "1": "dog"}}, r"has 2 labels.*3 outputs.*has shape \[5, 12\]"),
         (
             {"num_hidden_layers": 4},
-            r"mid_position_embeddings has shape \[2, .* wanted \[3, .*missing \(vit\.encoder\.layer\.3\.",
+            r"mid_position_embeddings has shape \[2, .* expected \[3, .*missing \(vit\.encoder\.layer\.3\.",
         ),
-        ({"num_detection_tokens": 6}, r"detection_tokens has shape \[1, 5, 12\], wanted \[1, 6, 12\]"),
+        ({"num_detection_tokens": 6}, r"detection_tokens has shape \[1, 5, 12\], expected \[1, 6, 12\]"),
         ({"use_mid_position_embeddings": False}, r"1 unexpected \(vit\.encoder\.interpolation"),
     ],
 )
@@ -201,7 +201,7 @@ def test_incomplete_folders_are_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be read as JSON"):
         load_weights(tmp_path)
     (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(InputError, match="holds no JSON object"):
+    with pytest.raises(InputError, match="not contain a JSON object"):
         load_weights(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "yolos"}')
     with pytest.raises(InputError, match=r"no model\.safetensors"):

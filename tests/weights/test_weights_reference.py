@@ -129,7 +129,7 @@ def test_variant_is_found_by_its_shapes(monkeypatch, tmp_path):
 
 
 def test_unknown_shapes_ask_for_a_config(tmp_path):
-    with pytest.raises(InputError, match=r"none of the variants ti, s, s_dwr, b; give a --config"):
+    with pytest.raises(InputError, match=r"none of the variants ti, s, s_dwr, b; use a --config"):
         load_weights(write(tmp_path / "a.safetensors", reference_state()))
 
 
@@ -140,7 +140,7 @@ def test_unknown_shapes_ask_for_a_config(tmp_path):
         (lambda s: s.update(surprise=np.zeros(1, np.float32)), r"1 unexpected \(surprise\)"),
         (
             lambda s: s.update({"class_embed.layers.2.bias": np.zeros(9, np.float32)}),
-            r"class_embed\.layers\.2\.bias has shape \[9\], wanted \[5\]",
+            r"class_embed\.layers\.2\.bias has shape \[9\], expected \[5\]",
         ),
     ],
 )
@@ -155,7 +155,7 @@ def test_misfits_are_named(tmp_path, edit, sentence):
 def test_parameters_of_another_model_are_refused():
     with pytest.raises(InputError, match=r"backbone\.mid_pos_embed"):
         to_reference(random_params(TINY), dataclasses.replace(TINY, mid_pe_size=None))
-    with pytest.raises(InputError, match="do not belong"):
+    with pytest.raises(InputError, match="do not match"):
         to_reference({}, TINY)
 
 

@@ -1,1 +1,1 @@
-"""Settings of recipes, and the command line that changes them."""
+"""Recipes: their settings, files and command-line overrides."""

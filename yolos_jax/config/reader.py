@@ -1,4 +1,4 @@
-"""Reads recipes: completes and checks them, changes single settings, and compares two of them."""
+"""Reads recipes: completes, checks, changes and compares them."""
 
 import dataclasses
 import difflib
@@ -31,8 +31,8 @@ C = TypeVar("C", bound=Config)
 def read_recipe(recipe: Recipe, kind: type[C]) -> C:
     """The complete and checked config of a recipe: a ConfigDict, nested dicts, or a config already.
 
-    Keys that the recipe lacks have their defaults, or what `model.from_init` gives them. An `InputError` says that it
-    is a recipe of the other task, or names a key that is no setting, or a value that its setting does not accept.
+    Missing keys get their defaults, or the values from `model.from_init`. `InputError` for a recipe of the other task,
+    an unknown key, or an invalid value.
     """
     if isinstance(recipe, kind):
         return recipe
@@ -53,15 +53,15 @@ def read_recipe(recipe: Recipe, kind: type[C]) -> C:
 
 
 def _of_variant(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The architecture of the variant that `model.from_init` names, by key; nothing without one."""
+    """The architecture, by key, of the variant in `model.from_init`; empty without one."""
     model = VARIANTS.get(str(found.get("model.from_init")))
     return {} if model is None else {f"model.{name}": getattr(model, name) for name in ARCHITECTURE}
 
 
 def stated_architecture(recipe: Recipe) -> tuple[str, ...]:
-    """Names of what a detector's recipe itself says of the architecture, which `model.from_init` does not touch.
+    """Names of the architecture's settings that a detector's recipe states, which `model.from_init` does not change.
 
-    A config that has been read has all of it; what differs from the variant counts there.
+    A config that was read has all of them; there, those that differ from the variant count as stated.
     """
     found = flat(recipe, SETTINGS[DETECTION])
     usual = _of_variant(found) if isinstance(recipe, DetectionConfig) else {}
@@ -71,12 +71,12 @@ def stated_architecture(recipe: Recipe) -> tuple[str, ...]:
 
 
 def read_any(recipe: Recipe) -> Config:
-    """The same of a recipe of whichever task it says."""
+    """Like `read_recipe`, for a recipe of either task."""
     return read_recipe(recipe, CONFIGS[task_of(recipe)])
 
 
 def assign(recipe: ConfigDict, key: str, text: str) -> None:
-    """Sets one value of a recipe from a word of the command line; raises `InputError` as `read` does."""
+    """Sets one value of a recipe from a command-line argument; raises `InputError` like `read_recipe`."""
     table = SETTINGS[task_of(recipe)]
     if key not in table:
         raise InputError(unknown(key, table))
@@ -89,16 +89,16 @@ def assign(recipe: ConfigDict, key: str, text: str) -> None:
 
 
 def to_json(config: Config) -> dict[str, Any]:
-    """A config as a checkpoint records it: nested dicts, with lists for tuples."""
+    """A config in a checkpoint's form: nested dicts, with lists for tuples."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def setting_differences(old: Any, new: Any, hosts: bool = False, never: bool = False) -> list[str]:
-    """Sentences such as "seed 0 against 1" for settings that must be the same in two recipes.
+    """Differences such as "seed 0 against 1" in settings that must be equal in two recipes.
 
-    They are a checkpoint's and the resuming run's or, with `hosts`, those of two processes of one run. Keys that one
-    of them lacks count as their defaults, so a checkpoint from before a key existed need not differ. With `never`, only
-    settings that a resuming run can in no case change.
+    The recipes are a checkpoint's and the resuming run's or, with `hosts`, those of two processes of one run. Missing
+    keys count as their defaults, so a checkpoint older than a key need not differ. With `never`, compares only settings
+    that a resuming run can never change.
     """
     table = SETTINGS[task_of(new)]
     a, b = flat(old, table), flat(new, table)
@@ -114,7 +114,7 @@ def setting_differences(old: Any, new: Any, hosts: bool = False, never: bool = F
 
 
 def _is_free(how: Setting, hosts: bool, never: bool, augments: bool) -> bool:
-    """Whether a setting need not be the same."""
+    """Whether a setting may differ."""
     if hosts:
         return how.host
     if never:
@@ -132,7 +132,7 @@ def sections(table: Table) -> tuple[str, ...]:
 
 
 def unknown(key: str, table: Table) -> str:
-    """The sentence on a key that is no setting, with the nearest ones."""
+    """The message for an unknown key, with similar ones."""
     name = shown(key)[1:-1]
     if key in sections(table):
         inside = ", ".join(f"config.{each}" for each in table if each.startswith(f"{key}."))
@@ -143,7 +143,7 @@ def unknown(key: str, table: Table) -> str:
 
 
 def nearest(name: str, table: Table) -> list[str]:
-    """Keys that a misspelt or foreign name probably means, the surest kind of likeness alone."""
+    """Keys similar to a misspelt or foreign name, by the strictest rule with a match."""
     last = name.rpartition(".")[2]
     same = [key for key in table if key.rpartition(".")[2] == last]
     foreign = [key for key, found in table.items() if last in found.setting.also]
@@ -153,7 +153,7 @@ def nearest(name: str, table: Table) -> list[str]:
 
 
 def flat(recipe: Any, table: Table) -> dict[str, Any]:
-    """Values by dotted key."""
+    """A recipe's values by dotted key."""
     if dataclasses.is_dataclass(recipe) and not isinstance(recipe, type):
         recipe = dataclasses.asdict(recipe)
     groups = sections(table)
@@ -171,9 +171,9 @@ def flat(recipe: Any, table: Table) -> dict[str, Any]:
 
 
 def _items(recipe: Any, where: str) -> list[tuple[str, Any]]:
-    """Names and values; lists, which JSON has, become tuples."""
+    """Names and values; lists, which come from JSON, become tuples."""
     try:
         return [(str(name), tuple(value) if isinstance(value, list) else value) for name, value in recipe.items()]
-    except Exception as error:  # a value that a recipe computes from others, or something that is no config at all
+    except Exception as error:  # a computed value that fails, or an object that is not a config
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise InputError(f"{where} cannot be read ({reason}).") from error

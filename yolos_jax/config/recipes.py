@@ -1,8 +1,8 @@
-"""The settings of a recipe in one tree: a detector's, and those of the classifier that it starts from.
+"""The settings of a recipe in one tree, for a detector and for the classifier that it starts from.
 
-A recipe file states its differences: `config = detection_recipe("s")`, and then `config.train.epochs = 10`. On the
-command line the same is `--config.train.epochs=10`. `reader.read` makes the frozen dataclasses of this file of it,
-complete and checked. Nothing here starts jax.
+A recipe file contains its differences: `config = detection_recipe("s")`, and then `config.train.epochs = 10`. The
+command line has the equivalent `--config.train.epochs=10`. `reader.read_recipe` turns the recipe into the frozen
+dataclasses of this file, complete and checked. Nothing here starts jax.
 """
 
 import dataclasses
@@ -25,16 +25,16 @@ from yolos_jax.setting import KEY, YES, part, redeclared, setting
 from yolos_jax.training.settings import CheckpointSettings, OptimizerSettings, RunSettings, ScheduleSettings
 
 DETECTION, CLASSIFICATION = "detection", "classification"
-OWN = "no"  # `model.from_init` of a recipe that states its architecture
-MORE_PRECISIONS = ("default", "high", "highest")  # jax's own words for products of float32
+OWN = "no"  # `model.from_init` in a recipe that states its architecture
+MORE_PRECISIONS = ("default", "high", "highest")  # jax's names for float32 matrix products
 
 
 @dataclasses.dataclass(frozen=True)
 class CommonConfig:
-    """What every recipe has."""
+    """Settings of every recipe."""
 
     seed: int = setting(
-        0, "seed of the starting weights, the order of images and their augmentation", low=0, high=2**63 - 1
+        0, "seed of the initial weights, the order of images and their augmentation", low=0, high=2**63 - 1
     )
     precision: str = setting(
         "float32", "precision of training: float32; tensorfloat32 (products of float32 on the tensor cores of GPUs); "
@@ -48,13 +48,13 @@ class DetectorModel(DetectorComputeSettings, ArchitectureSettings):
     """`model.` of a detector."""
 
     from_init: str = setting(
-        OWN, "leave the architecture to the weights of init: those settings of it that the recipe does not state are "
-        "theirs, and this variant's where init is random; no: the recipe states them", choices=(OWN, *VARIANTS),
+        OWN, "take the architecture from the weights in init, except for settings that the recipe states; a variant's "
+        "name is used if init is random; no: the recipe states the architecture", choices=(OWN, *VARIANTS),
         resume=YES,
     )  # fmt: skip
 
 
-# What `model.from_init` leaves to the weights; the number of classes is the data's.
+# Settings that `model.from_init` takes from the weights; the number of classes comes from the data.
 ARCHITECTURE = tuple(each.name for each in dataclasses.fields(ArchitectureSettings) if each.name != "num_classes")
 
 
@@ -68,7 +68,7 @@ class DetectionTrain(RunSettings):
     """`train.` of a detector."""
 
     images_per_replica: int = setting(
-        1, "cross entropy is normalised in groups of this number of images", low=1, high=16_384
+        1, "group size, in images, for the normalisation of cross entropy", low=1, high=16_384
     )
 
 
@@ -77,10 +77,10 @@ class DetectionConfig(CommonConfig):
     """A recipe of `yolos-train`."""
 
     init: str = setting(
-        "reference", "starting weights: a checkpoint folder, a Hugging Face folder or hub id, .safetensors or .pth (of "
-        "YOLOS, or of a ViT such as DeiT); or random ones: reference (the reference's, meant to be followed by DeiT's) "
-        "or from_nothing (ours, which learn without pre-training); empty: to be given", path=True, address=True,
-        resume=YES,
+        "reference", "initial weights: a checkpoint folder, a Hugging Face folder or hub id, .safetensors or .pth (of "
+        "YOLOS, or of a ViT such as DeiT); or a random scheme: reference (the reference's, which expects DeiT's "
+        "weights) or from_nothing (ours, which learns without pre-training); empty: must be set", path=True,
+        address=True, resume=YES,
         host=True,
         also=("weights", "pretrained", "checkpoint"),
     )  # fmt: skip
@@ -103,7 +103,7 @@ class ClassifierModel(ComputeSettings, ClassifierSettings):
 
     num_classes: int = redeclared(ClassifierSettings, "num_classes", 0)
     drop_path: float = setting(
-        0.1, "stochastic depth: how often the last block's branches are left out; the first one's never are", low=0,
+        0.1, "stochastic depth: drop probability of the last block's branches; rises linearly from 0", low=0,
         high=0.99, noun="a probability",
     )  # fmt: skip
 
@@ -113,8 +113,8 @@ class ClassificationData(LoaderSettings, AmountSettings, SplitSettings):
     """`data.` of a classifier."""
 
     root: str = setting(
-        "data/imagenet", "a folder of class folders for each split, as train/CLASS/image.jpg, or a TFDS data set such "
-        "as imagenet2012 in array_record", path=True, resume=YES, host=True,
+        "data/imagenet", "class folders for each split, such as train/CLASS/image.jpg, or a TFDS data set such as "
+        "imagenet2012 in array_record", path=True, resume=YES, host=True,
     )  # fmt: skip
     train_split: str = redeclared(SplitSettings, "train_split", "train")
     val_split: str = redeclared(SplitSettings, "val_split", "val")
@@ -137,8 +137,8 @@ class ClassificationAugment(MixingSettings, ClassViewSettings):
     """`augment.` of a classifier."""
 
     repeats: int = setting(
-        1, "repeated augmentation: views of an image in a batch (3 in DeiT's code); an epoch then has as many steps, "
-        "of fewer images", low=1, high=64,
+        1, "repeated augmentation: views of each image per batch (3 in DeiT's code); an epoch keeps its number of "
+        "steps, with fewer images", low=1, high=64,
     )  # fmt: skip
 
 
@@ -146,7 +146,7 @@ class ClassificationAugment(MixingSettings, ClassViewSettings):
 class ClassificationLoss:
     """`loss.` of a classifier."""
 
-    smoothing: float = setting(0.1, "share of each label that is spread over all classes", low=0, high=1)
+    smoothing: float = setting(0.1, "label smoothing", low=0, high=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,8 +160,8 @@ class ClassificationOptimizer(ScheduleSettings):
     weight_decay: float = redeclared(ScheduleSettings, "weight_decay", 0.05)
     clip_norm: float = redeclared(ScheduleSettings, "clip_norm", 0.0)
     rate_batch: int = setting(
-        1024, "batch size that optimizer.learning_rate is meant for: it is scaled linearly for another one; 0 takes it "
-        "as it is", low=0, high=1_000_000,
+        1024, "batch size of optimizer.learning_rate, which is scaled linearly for other batch sizes; 0 for no "
+        "scaling", low=0, high=1_000_000,
     )  # fmt: skip
 
 
@@ -169,10 +169,10 @@ class ClassificationOptimizer(ScheduleSettings):
 class PretrainingConfig(CommonConfig):
     """A recipe of `yolos-pretrain`."""
 
-    task: str = setting(CLASSIFICATION, "what the recipe trains", choices=(CLASSIFICATION,))
+    task: str = setting(CLASSIFICATION, "the task of the recipe", choices=(CLASSIFICATION,))
     init: str = setting(
-        "reference", "starting weights: random ones, reference (DeiT's) or from_nothing (on one scale); or a "
-        "checkpoint folder of a classifier of the same sizes", path=True, address=True,
+        "reference", "initial weights: a random scheme, reference (DeiT's) or from_nothing (one common scale); or a "
+        "checkpoint folder of a classifier with the same sizes", path=True, address=True,
         resume=YES, host=True,
     )  # fmt: skip
     model: ClassifierModel = ClassifierModel()
@@ -187,7 +187,7 @@ class PretrainingConfig(CommonConfig):
 
 Config = DetectionConfig | PretrainingConfig
 Recipe: TypeAlias = ConfigDict | Mapping[str, Any] | Config
-"""What a user gives: what a recipe file returns, nested dicts such as a checkpoint's, or what `reader` made of them."""
+"""A user's recipe: a ConfigDict from a recipe file, nested dicts such as a checkpoint's, or a config from `reader`."""
 CONFIGS: dict[str, type[DetectionConfig] | type[PretrainingConfig]] = {
     DETECTION: DetectionConfig, CLASSIFICATION: PretrainingConfig,
 }  # fmt: skip
@@ -201,7 +201,7 @@ def declared(kind: type) -> dict[str, Declared]:
         if KEY in field.metadata:
             loose[field.name] = Declared.of(field.name, field, field.metadata[KEY])
             continue
-        group = getattr(defaults, field.name)  # its values are the defaults
+        group = getattr(defaults, field.name)  # contains the defaults
         for inner in dataclasses.fields(group):
             key = f"{field.name}.{inner.name}"
             found = Declared.of(key, inner, inner.metadata[KEY])
@@ -213,7 +213,7 @@ SETTINGS: dict[str, dict[str, Declared]] = {task: declared(kind) for task, kind 
 
 
 def task_of(config: Recipe) -> str:
-    """What a recipe trains; anything but a classifier's recipe is a detector's."""
+    """The task of a recipe; anything but a classifier's recipe is a detector's."""
     if isinstance(config, PretrainingConfig):
         return CLASSIFICATION
     given = config.get("task") if isinstance(config, Mapping | ConfigDict) else None
@@ -221,25 +221,25 @@ def task_of(config: Recipe) -> str:
 
 
 def require(config: Recipe, task: str) -> None:
-    """`InputError` if a recipe trains something else."""
+    """Raises `InputError` if a recipe has another task."""
     if task_of(config) != task:
         what, program = ("classifier", "yolos-pretrain") if task == DETECTION else ("detector", "yolos-train")
-        raise InputError(f"the recipe trains a {what}; give it to {program}.")
+        raise InputError(f"the recipe trains a {what}; use it with {program}.")
 
 
 def detection_recipe(name: str = "ti", from_init: bool = False) -> ConfigDict:
-    """The settings for a variant of the model, as the reference trains it.
+    """The reference's recipe for a variant of the model.
 
     Args:
-      name: of the variant, a key of `VARIANTS`.
-      from_init: leave the architecture to the weights of `init`, which must then be given; what the recipe states of
-        it must be theirs. The variant is built where `init` is random.
+      name: name of the variant, a key of `VARIANTS`.
+      from_init: take the architecture from the weights in `init`, which must then be set; settings of the architecture
+        in the recipe must match them. If `init` is random, the variant is built.
 
     Returns:
-      A recipe for `yolos_jax.train`, to change and to pass on.
+      A recipe for `yolos_jax.train` that can be changed.
 
     Raises:
-      InputError: there is no such variant.
+      InputError: the variant does not exist.
     """
     config = _recipe(DETECTION, part(variant(name), ArchitectureSettings))
     if from_init:
@@ -250,13 +250,13 @@ def detection_recipe(name: str = "ti", from_init: bool = False) -> ConfigDict:
 
 
 def pretraining_recipe(name: str = "ti") -> ConfigDict:
-    """The settings for pre-training the classifier that the variant `name` starts from, as DeiT's recipe does."""
+    """DeiT's recipe for pre-training the classifier that the variant `name` starts from."""
     model = part(classifier_variant(name), ClassifierSettings)
     return _recipe(CLASSIFICATION, dataclasses.replace(model, num_classes=0))
 
 
 def _recipe(task: str, model: Any) -> ConfigDict:
-    """All defaults of a task, and a variant's architecture."""
+    """All defaults of a task, with a variant's architecture."""
     config = ConfigDict()
     values = {key: found.default for key, found in SETTINGS[task].items()}
     values |= {f"model.{name}": value for name, value in dataclasses.asdict(model).items()}
@@ -265,7 +265,7 @@ def _recipe(task: str, model: Any) -> ConfigDict:
         if section and section not in config:
             config[section] = ConfigDict()
         found = SETTINGS[task][key]
-        if found.optional:  # ConfigDict keeps types; None needs a field that knows which other one it has
+        if found.optional:  # ConfigDict keeps types, so None needs a field with its other type
             value = FieldReference(value, float if found.type is float else tuple)
         if found.items and found.setting.choices:  # a word, or a tuple
             value = FieldReference(value, object)

@@ -1,4 +1,4 @@
-"""What values a setting accepts, and how they are spelt on the command line: all by its type and its declaration."""
+"""Checks values of settings and parses them from the command line, according to types and declarations."""
 
 import ast
 import contextlib
@@ -13,7 +13,7 @@ from yolos_jax.address import local_path
 from yolos_jax.errors import InputError, refuse_address, shown
 from yolos_jax.setting import Setting
 
-MOST_CHARACTERS = 4096  # of a text, a path for instance
+MOST_CHARACTERS = 4096  # limit of a text, such as a path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Declared:
 
     @classmethod
     def of(cls, key: str, field: dataclasses.Field[Any], setting: Setting) -> "Declared":
-        """A field's; the other type of a union is None, or str for a word (one of the choices) in place of a tuple."""
+        """From a dataclass field; a union's other type is None, or str for one of the choices in place of a tuple."""
         kinds = typing.get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
         found = next(each for each in kinds if each is not types.NoneType)
         return cls(key, found, types.NoneType in kinds, field.default, setting)
@@ -40,7 +40,7 @@ class Declared:
 
     @property
     def wanted(self) -> str:
-        """What is accepted, as the end of the sentence "it must be ..."."""
+        """A description of the accepted values, to follow "it must be"."""
         return f"{self._wanted()}, or None" if self.optional else self._wanted()
 
     def _wanted(self) -> str:
@@ -51,9 +51,9 @@ class Declared:
         if self.type is bool:
             return "True or False"
         if self.type is str:
-            return f"a text of one line, in UTF-8, and at most {MOST_CHARACTERS} characters"
+            return f"one line of UTF-8 text with at most {MOST_CHARACTERS} characters"
         if self.items is str:
-            return f"a tuple of at most {how.lengths[1]} texts of one line, such as ('a', 'b')"
+            return f"a tuple of at most {how.lengths[1]} one-line texts, such as ('a', 'b')"
         bounds = f"of at least {_bound(how.low)} and at most {_bound(how.high)}"
         if self.items is int:
             least, most = how.lengths
@@ -66,14 +66,14 @@ class Declared:
         return f"{noun} {bounds}"
 
     def check(self, value: Any) -> Any:
-        """The value in its plain Python type; `InputError` if it is not accepted."""
+        """Returns the value in its plain Python type; `InputError` if it is invalid."""
         if self.setting.path and isinstance(value, str):
             value = local_path(value)
             if not self.setting.address:
                 refuse_address(self.key, value)
         try:
             return None if self.optional and value is None else self._accept(value)
-        except Exception as error:  # comparing an object of the user's with a bound may raise anything
+        except Exception as error:  # comparing a user's object with a bound may raise any exception
             must = "choose" if self.setting.choices else "it must be"
             raise InputError(f"{self.key} is {shown(value)}; {must} {self.wanted}.") from error
 
@@ -98,7 +98,7 @@ class Declared:
         return int(value) if whole else float(value)
 
     def read(self, text: str) -> Any:
-        """A value from a word of the command line, for `check`; the text itself if it cannot be one."""
+        """Parses a command-line argument for `check`; returns the text itself if that fails."""
         if self.optional and text.strip().lower() == "none":
             return None
         if self.type is bool:
@@ -125,7 +125,7 @@ def _text(value: Any, how: Setting) -> str:
     _require(isinstance(value, str) and len(value) <= MOST_CHARACTERS)
     _require("\0" not in value and value.splitlines() in ([], [value]))
     _require(not how.choices or value in how.choices)
-    value.encode()  # raises UnicodeEncodeError, a ValueError, for half characters, which no file could hold
+    value.encode()  # raises UnicodeEncodeError, a ValueError, for lone surrogates
     return os.path.expanduser(value) if how.path else str(value)
 
 
@@ -137,7 +137,7 @@ def _read_number(text: str) -> Any:
 
 
 def _read_numbers(text: str, kind: type) -> Any:
-    """Numbers of a kind with commas, in brackets or not."""
+    """Numbers separated by commas, with or without brackets."""
     inner = text.strip()
     if inner[:1] + inner[-1:] in ("()", "[]"):
         inner = inner[1:-1].strip()
@@ -150,11 +150,11 @@ def _read_numbers(text: str, kind: type) -> Any:
 
 
 def _read_texts(text: str) -> Any:
-    """Words with commas, in parentheses or not, or a list as Python writes it."""
+    """Words separated by commas, with or without parentheses, or a Python list."""
     inner = text.strip()
     if inner[:1] in ("(", "["):
         with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            return ast.literal_eval(inner)  # `[a-c]*` is not a list of Python's
+            return ast.literal_eval(inner)  # `[a-c]*` is not a Python list
     if inner[:1] + inner[-1:] == "()":
         inner = inner[1:-1]
     if not inner.strip():

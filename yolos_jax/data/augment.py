@@ -1,9 +1,8 @@
-"""Augmentation as operations, each of which draws its random numbers and applies them to pixels and to boxes.
+"""Augmentation operations. Each draws random numbers and applies them to pixels and boxes.
 
-An operation draws for all images at once and from their sizes alone, so the length of every sequence is known before
-anything is decoded. Its name seeds its generator, so adding an operation does not change the numbers of the others. An
-operation changes one image; mosaics of several images are out of scope by design, because an image's sequence would
-then depend on other images.
+An operation draws for all images at once, from their sizes alone, so every sequence length is known before decoding.
+Its name seeds its generator, so adding an operation does not change the numbers of the others. An operation changes
+one image. Mosaics of several images are out of scope by design: an image's sequence would depend on other images.
 """
 
 import dataclasses
@@ -19,9 +18,9 @@ from yolos_jax.images.sequence import Geometry, most_patches, resized, resized_s
 
 
 class Views(NamedTuple):
-    """The augmentation of several images, or of a single one (without the axis n)."""
+    """The augmentation of several images, or of a single one (without axis n)."""
 
-    numbers: tuple[np.ndarray, ...]  # int32 [n, k] of every operation, in order; its docstring lists them
+    numbers: tuple[np.ndarray, ...]  # int32 [n, k] per operation, in order; see its docstring
     size: np.ndarray  # int32 [n, 2]: final (width, height) in pixels
 
     def of(self, index: int | list[int] | np.ndarray) -> "Views":
@@ -29,7 +28,7 @@ class Views(NamedTuple):
         return Views(tuple(numbers[index] for numbers in self.numbers), self.size[index])
 
     def patches(self, patch: int) -> np.ndarray:
-        """Number of patches of every final image."""
+        """Number of patches of each augmented image."""
         return (self.size // patch).prod(-1)
 
 
@@ -40,25 +39,25 @@ class Operation(Protocol):
     def name(self) -> str: ...
 
     def ratio(self, sizes: np.ndarray) -> float:
-        """The largest ratio of long to short side that it can give images of these sizes; 0 if it keeps shapes."""
+        """The largest ratio of long to short side among its possible outputs; 0 if it keeps shapes."""
         return 0.0
 
     def draw(self, sizes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Draws for int64 `[n, 2]` sizes (width, height): int32 `[n, k]` numbers, and the new sizes.
 
-        Row i must not depend on the number of rows after it: draw all random numbers of an image as one row.
+        Row i must not depend on the number of rows after it, so draw all random numbers of an image as one row.
         """
 
     def pixels(self, image: Image.Image, numbers: np.ndarray) -> Image.Image:
-        """Applies its `[k]` numbers to an RGB image."""
+        """Applies the `[k]` numbers to an RGB image."""
 
     def boxes(self, example: Example, numbers: np.ndarray) -> Example:
-        """Applies them to boxes, labels, areas and size, in float32 step by step to equal the reference's bits."""
+        """Applies them to boxes, labels, areas and size, with the reference's float32 operations (bit-equal)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Flip(Operation):
-    """Mirrors an image left to right with a probability. Numbers: 1 if so, else 0."""
+    """Mirrors an image left to right with a given probability. Numbers: 1 if mirrored, else 0."""
 
     probability: float = 0.5
     name: str = "flip"
@@ -79,15 +78,15 @@ class Flip(Operation):
 
 @dataclasses.dataclass(frozen=True)
 class Crop(Operation):
-    """Resizes an image and cuts a random rectangle out of it, with a probability.
+    """Resizes an image and crops a random rectangle, with a given probability.
 
-    Boxes that become empty are dropped; the area of the others becomes that of their box, as in the reference.
+    Boxes that become empty are dropped; the other areas become those of their boxes, as in the reference.
     Numbers: (width, height) after resizing, then (left, top, width, height) of the rectangle; all zeros if not applied.
     """
 
     probability: float = 0.5
-    sides: tuple[int, ...] = (400, 500, 600)  # short sides in pixels before the cut, drawn uniformly; long ones follow
-    range: tuple[int, int] = (384, 600)  # least and most pixels of the cut's width and height, both included
+    sides: tuple[int, ...] = (400, 500, 600)  # short sides in pixels before cropping, drawn uniformly
+    range: tuple[int, int] = (384, 600)  # bounds of the crop's width and height in pixels, inclusive
     patch: int = 16  # patch size in pixels
     name: str = "crop"
 
@@ -95,10 +94,10 @@ class Crop(Operation):
         _check_sides("crop_sides", self.sides, self.patch)
         _check_sides("crop_range", self.range, self.patch)
         if len(self.range) != 2 or self.range[0] > self.range[1]:
-            raise InputError(f"data.crop_range is {self.range!r}; it needs the least and the most pixels.")
+            raise InputError(f"data.crop_range is {self.range!r}; it must be the minimum and maximum number of pixels.")
 
     def ratio(self, sizes: np.ndarray) -> float:
-        least = min(self.range[0], min(self.sides) // self.patch * self.patch)  # an image may be small before the cut
+        least = min(self.range[0], min(self.sides) // self.patch * self.patch)  # an image may be small before cropping
         return self.range[1] / least if self.probability else 0.0
 
     def draw(self, sizes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -131,13 +130,13 @@ class Crop(Operation):
 
 @dataclasses.dataclass(frozen=True)
 class Resize(Operation):
-    """Resizes to one of several short sides, drawn uniformly, in whole patches (`resized_sizes`).
+    """Resizes to a uniformly drawn short side, in whole patches (`resized_sizes`).
 
     With a single short side, as in evaluation, nothing is random. Numbers: the final (width, height).
     """
 
     short_sides: tuple[int, ...]  # pixels
-    max_side: int  # most pixels of the long side
+    max_side: int  # maximum pixels of the long side
     patch: int = 16  # patch size in pixels
     name: str = "resize"
 
@@ -158,9 +157,9 @@ class Resize(Operation):
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-    """The operations on an image, in order: those of `before`, a resize to whole patches, then those of `after`.
+    """The operations on an image, in order: `before`, a resize to whole patches, then `after`.
 
-    Operations of `after` must keep sizes. They see an image as small as the model does.
+    Operations in `after` must keep sizes. They work on the small image that the model sees.
     """
 
     resize: Resize
@@ -170,11 +169,11 @@ class Pipeline:
     def __post_init__(self) -> None:
         names = [operation.name for operation in self.operations]
         if len(set(names)) < len(names):
-            raise ValueError(f"operations share a name, hence their random numbers: {', '.join(names)}")
+            raise ValueError(f"operations with the same name would share random numbers: {', '.join(names)}")
 
     @classmethod
     def of(cls, geometry: Geometry) -> "Pipeline":
-        """No augmentation: images are resized as for evaluation."""
+        """The pipeline without augmentation: resizes images as in evaluation."""
         return cls(Resize((geometry.short_side,), geometry.max_side, geometry.patch))
 
     @property
@@ -186,9 +185,9 @@ class Pipeline:
         return self.resize.patch
 
     def views(self, sizes: np.ndarray, seed: int, epoch: int) -> Views:
-        """Draws a view for every image; `sizes` int `[n, 2]` are (width, height) of the images.
+        """Draws a view for every image; `sizes` is int `[n, 2]`, (width, height).
 
-        The numbers are a function of seed, epoch, the operation's name and the image's index.
+        The numbers depend only on seed, epoch, the operation's name and the image's index.
         """
         sizes = np.asarray(sizes, np.int64).reshape(-1, 2)
         numbers = []
@@ -198,12 +197,12 @@ class Pipeline:
         return Views(tuple(numbers), sizes.astype(np.int32))
 
     def longest(self, sizes: np.ndarray) -> int:
-        """An upper bound of the patches of any view of images of these sizes."""
+        """An upper bound on the number of patches of any view of images of these sizes."""
         patch, most = self.patch, self.resize.max_side
         sizes = np.unique(np.asarray(sizes, np.int64).reshape(-1, 2), axis=0)
         ratio = max(operation.ratio(sizes) for operation in self.operations)
         found = []
-        for side in self.resize.short_sides:  # where `max_side` limits a large one, a smaller one may give more patches
+        for side in self.resize.short_sides:  # if `max_side` limits a large one, a smaller one may give more patches
             counts = (resized_sizes(sizes, side, most, patch) // patch).prod(1)
             found += [int(counts.max()), most_patches(side, most, patch, ratio)]
         return max(found)
@@ -222,7 +221,7 @@ class Pipeline:
 
 
 def cut_out(example: Example, rectangle: np.ndarray) -> Example:
-    """What is left inside a rectangle (left, top, width, height): no empty boxes, and areas those of the boxes."""
+    """Crops an example to a rectangle (left, top, width, height): drops empty boxes and recomputes areas."""
     left, top, width, height = (int(v) for v in rectangle)
     boxes = example.boxes - np.array([left, top, left, top], np.float32)
     boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
@@ -233,20 +232,20 @@ def cut_out(example: Example, rectangle: np.ndarray) -> Example:
 
 
 def normalized_boxes(example: Example) -> np.ndarray:
-    """float32 `[n, 4]` cxcywh as fractions of the image's sides."""
+    """The boxes as float32 `[n, 4]` cxcywh, relative to the image's sides."""
     x0, y0, x1, y1 = example.boxes.T
     boxes = np.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], axis=1)
     return boxes / np.array([example.width, example.height, example.width, example.height], np.float32)
 
 
 def _check_sides(setting: str, sides: tuple[int, ...], patch: int) -> None:
-    """`InputError` for sides that the model's patches do not fit into."""
+    """Raises `InputError` for sides smaller than a patch."""
     if not sides or min(sides) < patch:
-        raise InputError(f"data.{setting} is {sides!r}; it needs whole pixels of at least a patch ({patch}).")
+        raise InputError(f"data.{setting} is {sides!r}; sides must be integers of at least one patch ({patch} pixels).")
 
 
 def _pick(u: np.ndarray, choices: Sequence[int]) -> np.ndarray:
-    """One of the choices for each number in 0..1, uniformly."""
+    """Maps each uniform number in 0..1 to one of the choices."""
     return np.asarray(choices)[(u * len(choices)).astype(np.int64)]
 
 

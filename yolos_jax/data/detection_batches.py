@@ -1,4 +1,4 @@
-"""Batches of images with boxes, and how `data.loader` makes them."""
+"""Builds batches of images with boxes, for `data.loader`."""
 
 import dataclasses
 from typing import NamedTuple
@@ -26,7 +26,7 @@ class _View:
 
     def __call__(self, index: int, view: Views) -> ViewedExample:
         example = self.source.examples[index]
-        # No name holds on to the decoded image: its memory is free for the next one as soon as it is resized.
+        # The decoded image is never named, so its memory is freed as soon as it is resized.
         pixels = self.pipeline.pixels(self.source.read(example), view)
         return ViewedExample(pixels, self.pipeline.boxes(example, view))
 
@@ -45,11 +45,11 @@ class _Pack:
 
 
 def detection_work(source: Source, plan: BucketedPlan, patch: int, max_side: int, share: Share = ALL) -> LoadStep:
-    """Step number -> `Loaded` with a `TrainBatch`.
+    """Maps a step number to `Loaded` with a `TrainBatch`.
 
     Args:
       patch: patch size in pixels.
-      max_side: longest side in patches that the model takes.
+      max_side: longest side in patches that the model accepts.
       share: this process's part of every batch.
     """
     most_boxes = max(1, int(source.examples.counts.max(initial=0)))

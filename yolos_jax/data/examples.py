@@ -1,4 +1,4 @@
-"""The schema that every source yields, and the batch that training takes. No jax here."""
+"""The examples that every source yields, and the batches for training. No jax here."""
 
 import dataclasses
 import hashlib
@@ -11,25 +11,25 @@ from PIL import Image
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One image and what is in it, without its pixels."""
+    """The annotations of one image, without its pixels."""
 
-    image_id: int  # the source's
-    file: str  # where the pixels are, for messages
+    image_id: int  # as in the source
+    file: str  # path of the image, for messages
     width: int  # pixels
     height: int
-    boxes: np.ndarray  # float32 [n, 4]: xyxy in pixels, inside the image, none empty
+    boxes: np.ndarray  # float32 [n, 4]: xyxy in pixels, non-empty, inside the image
     labels: np.ndarray  # int32 [n]
     area: np.ndarray  # float32 [n]: annotated area in square pixels
 
 
 class ExampleTable(Sequence[Example]):
-    """Many examples as a few arrays: cheap to keep, to hash and to send to another process.
+    """Examples stored in a few arrays: cheap to keep, to hash and to send to another process.
 
     Attributes:
       image_ids: int64 `[n]`.
       sizes: int64 `[n, 2]`, (width, height) of the images in pixels.
-      counts: int64 `[n]`, boxes of each.
-      boxes, labels, areas: those of all images, one after the other; see `Example`.
+      counts: int64 `[n]`, boxes per image.
+      boxes, labels, areas: those of all images, concatenated; see `Example`.
     """
 
     def __init__(self, examples: Sequence[Example]):
@@ -52,7 +52,7 @@ class ExampleTable(Sequence[Example]):
         return Example(int(self.image_ids[index]), self._files[index], width, height, *values)
 
     def fingerprint(self) -> str:
-        """A hash of ids, sizes, boxes, labels and areas, in order; not of the files' paths."""
+        """A hash of ids, sizes, boxes, labels and areas, in order, without the files' paths."""
         digest = hashlib.sha256()
         for array in (self.image_ids, self.sizes, self.counts, self.boxes, self.labels, self.areas):
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -60,26 +60,26 @@ class ExampleTable(Sequence[Example]):
 
 
 class Source(Protocol):
-    """What loading needs: examples without pixels, names of labels, and pixels on request."""
+    """A data source for the loader: examples without pixels, names of labels, and pixels on request."""
 
     @property
     def examples(self) -> ExampleTable:
-        """What is in the images."""
+        """The annotations of all images."""
 
     @property
     def label_names(self) -> dict[int, str]:
-        """The name of each label that the categories list."""
+        """The names of the listed labels."""
 
     def read(self, example: Example) -> Image.Image:
         """The RGB image; `UnreadableImage` if it is damaged or not of the annotated size."""
 
 
 class TrainBatch(NamedTuple):
-    """A batch of sequences with targets; numpy or jax arrays. `patches` and `grid` are those of `sequence.Batch`."""
+    """A batch of sequences with targets; numpy or jax arrays. `patches` and `grid` are as in `sequence.Batch`."""
 
     patches: np.ndarray  # uint8 [B, N, 3 p p]
     grid: np.ndarray  # int32 [B, 2]
     labels: np.ndarray  # int32 [B, M]; -1 where there is no box
     boxes: np.ndarray  # float32 [B, M, 4]: cxcywh in 0..1
-    count: np.ndarray  # type: ignore[assignment]  # int32 [B]: boxes of each; hides tuple.count
+    count: np.ndarray  # type: ignore[assignment]  # int32 [B]: boxes per image; hides tuple.count
     valid: np.ndarray  # bool [B]: False for slots without an image

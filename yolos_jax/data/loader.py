@@ -1,4 +1,4 @@
-"""Grain runs a plan ahead of the devices: a step of the plan is read, viewed and packed into a batch.
+"""Prefetches the batches of a plan with Grain: each step is read, augmented and packed into a batch.
 
 Worker processes are spawned (jax does not survive a fork) and end with their parent. This module imports neither jax
 nor grain. Grain itself imports jax, so `start_worker` keeps workers from starting a backend.
@@ -17,22 +17,22 @@ from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage
 
 SUBSTITUTES = 100  # images tried in place of an unreadable one
-THREADS = 4  # without worker processes; Pillow decodes and resizes without the interpreter lock
+THREADS = 4  # if there are no worker processes; Pillow releases the GIL while decoding and resizing
 
 
 class Loaded(NamedTuple):
     """A batch of numpy arrays, ready for the devices."""
 
-    step: int  # its place in the plan
-    batch: Any  # what the loss takes: a `TrainBatch`, or another task's
-    indices: np.ndarray  # int64 [B]: each slot's image by its place in the source, -1 for an empty slot
-    skipped: tuple[str, ...]  # a sentence for each image that could not be read
-    bucket: int  # patches that every sequence is padded to
+    step: int  # its index in the plan
+    batch: Any  # input of the loss: a `TrainBatch`, or another task's
+    indices: np.ndarray  # int64 [B]: index in the source of each slot's image, -1 for an empty slot
+    skipped: tuple[str, ...]  # one message per unreadable image
+    bucket: int  # padded length of every sequence, in patches
     real: int  # patches that are not padding
 
 
 class Share(NamedTuple):
-    """The slots of every global batch that belong to this process: part `index` of `count` equal ones."""
+    """This process's slots of every global batch: part `index` of `count` equal parts."""
 
     index: int = 0  # type: ignore[assignment]  # hides tuple.index
     count: int = 1  # type: ignore[assignment]  # hides tuple.count
@@ -42,17 +42,17 @@ ALL = Share()
 
 
 class LoadStep:
-    """Step number -> `Loaded`: the work of a data worker, for any task. It must pickle.
+    """Maps a step number to `Loaded`: the work of a data worker, for any task. It must pickle.
 
-    Slots of images that cannot be read and that nothing may replace are left empty, at the end of the share.
+    Unreadable images without a substitute leave empty slots at the end of the share.
 
     Args:
-      plan: which images a step has, and what takes the place of one that cannot be read.
-      view: (place in the source, the plan's view) -> what `pack` takes of one image, its `pixels` `[height, width, 3]`
-        among it; raises `UnreadableImage`.
-      pack: (what `view` gave, at most as many as the share has slots; the planned batch; the slots of the share in it)
+      plan: gives the images of each step, and substitutes for unreadable ones.
+      view: (index in the source, the plan's view) -> one image's input to `pack`, with its `pixels`
+        `[height, width, 3]`; raises `UnreadableImage`.
+      pack: (results of `view`, at most one per slot of the share; the planned batch; the share's slots in it)
         -> the batch, whose `patches` are `[slots, N, 3 p p]`.
-      slot_bytes: most bytes of the patches of one image.
+      slot_bytes: maximum bytes of one image's patches.
       share: this process's part of every batch.
     """
 
@@ -89,7 +89,7 @@ class LoadStep:
         return Loaded(int(step), batch, indices, tuple(skipped), bucket, pixels // values)
 
     def _viewed(self, planned: PlannedBatch, wanted: PlannedImage, skipped: list[str]) -> tuple[int, Any] | None:
-        """The place and the view of an image, or of the one that takes its place; None if nothing may."""
+        """The index and view of an image or its substitute; None if it is unreadable and has no substitute."""
         image: PlannedImage | None = wanted
         attempts = 0
         while image is not None and attempts < SUBSTITUTES:
@@ -105,18 +105,18 @@ class LoadStep:
 
 
 def load_batches(work: LoadStep, start: int, stop: int, workers: int = 0, ahead: int = 2) -> Generator[Loaded]:
-    """Runs the steps `start..stop - 1` of `work` in order, ahead of time.
+    """Runs the steps `start..stop - 1` of `work` in order, with prefetching.
 
     Args:
-      workers: processes; 0 for threads of this one. Changes no result.
-      ahead: batches that each worker prepares before they are asked for.
+      workers: processes; 0 uses threads instead. The results do not depend on it.
+      ahead: batches that each worker prefetches.
 
     Returns:
       An iterator; close it (`contextlib.closing`) to end the workers.
     """
     import grain
 
-    if not flags.FLAGS.is_parsed():  # outside absl.app.run; grain reads flags of its own
+    if not flags.FLAGS.is_parsed():  # outside absl.app.run; grain reads its own flags
         flags.FLAGS.mark_as_parsed()
     remove_leftovers()
     steps = grain.MapDataset.range(start, stop).map(work)

@@ -1,7 +1,7 @@
-"""The plan: which images, in which view, share which batch. Data order is a function.
+"""The plan of a run: the images of each batch and their views. Data order is a pure function.
 
-Everything follows from image sizes, a seed and the number of a step, without decoding. So resuming needs only the step,
-and neither the number of devices nor that of workers changes the order.
+Everything follows from image sizes, a seed and the step number, without decoding. So resuming needs only the step,
+and the order does not depend on the number of devices or workers.
 """
 
 import abc
@@ -15,36 +15,36 @@ from yolos_jax.data.augment import Pipeline, Views
 from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import bucket_edges, ceil_div
 
-ORDER = 2  # version of the order of data and views; a checkpoint of another cannot be resumed bit for bit
-EDGE_SAMPLES = 20_000  # at least this many views decide the bucket edges (several epochs of a small data set)
-MOST_BUCKETS = 12  # that are chosen automatically
-# Steps that count as much as compiling a program. A rule, not a measurement: a run's batches must not depend on the
-# machine that it goes on with.
+ORDER = 2  # version of the order of data and views; checkpoints of other versions cannot be resumed bit for bit
+EDGE_SAMPLES = 20_000  # minimum number of views that determine the bucket edges (several epochs of a small data set)
+MOST_BUCKETS = 12  # limit of the automatic choice
+# Steps that count as much as compiling one program. A rule and not a measurement, because a run's batches must not
+# depend on the machine that continues it.
 STEPS_PER_PROGRAM = 300
-EVALUATIONS = 20  # of a run, when the buckets of an evaluation are chosen
+EVALUATIONS = 20  # assumed number of evaluations per run, when their buckets are chosen
 
 
 class PlannedImage(NamedTuple):
     """An image of a step."""
 
-    place: int  # in the source
-    view: Any  # what decides its view, such as the `Views` of a single image
+    place: int  # index in the source
+    view: Any  # its augmentation, such as the `Views` of a single image
 
 
 class PlannedBatch(NamedTuple):
     """One step."""
 
     step: int
-    indices: np.ndarray  # int64 [n]: images by their place in the source, n at most the batch size
-    views: Any  # of these images: `Views`, or others of which `views.of(slot)` is one
-    tokens: int = 0  # the bucket: patches that every sequence of the batch is padded to; 0 where all have one length
+    indices: np.ndarray  # int64 [n]: indices of images in the source, n at most the batch size
+    views: Any  # of these images: `Views`, or another type with a method `of(slot)`
+    tokens: int = 0  # the bucket: padded length in patches; 0 if all sequences have the same length
 
     def image(self, slot: int) -> PlannedImage:
         return PlannedImage(int(self.indices[slot]), self.views.of(slot))
 
 
 class Plan(Protocol):
-    """Random access to the steps of a run; cheap to send to another process."""
+    """Random access to the steps of a run; cheap to pickle."""
 
     batch_size: int
 
@@ -54,32 +54,32 @@ class Plan(Protocol):
         """The images of a step."""
 
     def substitute(self, planned: PlannedBatch, wanted: PlannedImage, attempt: int) -> PlannedImage | None:
-        """An image in place of the unreadable one that was `wanted`, or None to leave its slot empty."""
+        """A substitute for the unreadable image `wanted`, or None to leave its slot empty."""
 
 
 class BucketedPlan(Plan, Protocol):
-    """A plan of images of several lengths."""
+    """A plan for sequences of several lengths."""
 
     pipeline: Pipeline
     edges: list[int]
 
 
 class Repeated(Protocol):
-    """Images that an epoch has more than once."""
+    """Repeats some images within an epoch."""
 
-    count: int  # of images in an epoch, each as often as it comes; the same for all epochs
+    count: int  # images in an epoch, repetitions included; the same for all epochs
 
     def places(self, random: np.random.Generator) -> np.ndarray:
-        """int64 `[count]`: every image by its place in the source, in order, then those that come again."""
+        """int64 `[count]`: the index of every image in the source, in order, then those of the repeated images."""
 
 
 class PlanOfEpochs(abc.ABC):
-    """Epochs of equally many steps, computed when one is first met.
+    """Epochs with the same number of steps each, computed on first use.
 
     Attributes:
-      epochs: at least those given, and as many as `least_steps` take.
+      epochs: at least the given number, and enough for `least_steps`.
       steps_per_epoch: the same for every epoch.
-      dropped: images left out of each epoch, less than a batch.
+      dropped: images left out of each epoch, fewer than a batch.
     """
 
     def __init__(self, images: int, batch_size: int, epochs: int, seed: int, least_steps: int = 0):
@@ -100,23 +100,23 @@ class PlanOfEpochs(abc.ABC):
 
     @functools.cached_property
     def epoch(self) -> Callable[[int], Any]:
-        """`epoch(number)`: what `_epoch` computes; the last two are kept."""
+        """`epoch(number)`: `_epoch` with a cache of the last two."""
         return functools.lru_cache(2)(self._epoch)
 
     @abc.abstractmethod
     def _epoch(self, epoch: int) -> Any:
-        """The order of an epoch, in what form the plan needs it."""
+        """The order of an epoch, in a form of the subclass's choice."""
 
 
 def evaluation_batch_size(images: int, batch_size: int, multiple: int) -> int:
-    """At most as many slots as there are images, rounded up to a multiple: empty ones would only take memory."""
+    """`batch_size`, limited to the number of images rounded up to `multiple`: more slots would waste memory."""
     return min(batch_size, ceil_div(images, multiple) * multiple)
 
 
 class Epoch(NamedTuple):
     """The view of every image, and batches as int64 `[steps, B]` with their `[steps]` token counts.
 
-    An image that is repeated has several views: `members` index the views, and `places` says which image each is of.
+    A repeated image has several views: `members` are indices of views, and `places` maps each view to its image.
     """
 
     views: Views
@@ -128,19 +128,19 @@ class Epoch(NamedTuple):
 class TrainingPlan(PlanOfEpochs):
     """Shuffled buckets of augmented images, epoch after epoch.
 
-    Images go to the smallest bucket that holds their sequence; what does not fill a batch moves up to the next
-    bucket, and the last incomplete batch of an epoch is dropped, as in the reference.
+    Each image goes to the smallest bucket that holds its sequence. Images that do not fill a batch move up to the
+    next bucket, and the last incomplete batch of an epoch is dropped, as in the reference.
 
     Attributes:
-      edges: token counts of the buckets, ascending: those that pad the plan's own sequences least.
+      edges: ascending token counts of the buckets, which minimise the padding of the plan's sequences.
 
     Args:
-      sizes: int `[n, 2]`, (width, height) of the images; `InputError` if they are fewer than a batch holds.
+      sizes: int `[n, 2]`, (width, height) of the images; `InputError` if they do not fill a batch.
       pipeline: how images are augmented and resized.
-      batch_size: images of a global batch.
-      buckets: the largest number of buckets; 0 chooses it, see `chosen_edges`.
+      batch_size: images per global batch.
+      buckets: maximum number of buckets; 0 chooses it, see `chosen_edges`.
       epochs, least_steps: see `PlanOfEpochs`.
-      repeats: images that an epoch has more than once, each time in another view; None for none.
+      repeats: repeats images within an epoch, each time with another view; None for no repetition.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class TrainingPlan(PlanOfEpochs):
             self.edges = chosen_edges(every, counts[0], batch_size, len(self))
 
     def places(self, epoch: int) -> np.ndarray:
-        """The images of an epoch by their place in the source: every one, in order, then those that are repeated."""
+        """The indices of an epoch's images in the source: every image, in order, then the repeated ones."""
         if self.repeats is None:
             return np.arange(len(self.sizes))
         return self.repeats.places(np.random.default_rng([self.seed, epoch, 2]))
@@ -194,19 +194,19 @@ class TrainingPlan(PlanOfEpochs):
         return PlannedImage(int(places[chosen]), views.of(chosen))
 
     def padding(self, epoch: int = 0) -> float:
-        """Share of an epoch's tokens that are padding."""
+        """Fraction of an epoch's tokens that are padding."""
         plan = self.epoch(epoch)
         real = plan.views.of(plan.members).patches(self.pipeline.patch).sum()
         return 1.0 - float(real) / float(plan.tokens.sum() * self.batch_size)
 
 
 class EvaluationPlan:
-    """Every image exactly once, with images of like length; a single "epoch" of views that are not random.
+    """Every image exactly once, batched with images of similar length; a single epoch without random views.
 
     Args:
       sizes, pipeline, buckets: see `TrainingPlan`.
-      batch_size: most images of a batch, see `evaluation_batch_size`; only the last one can have fewer.
-      multiple: what a batch size must be a multiple of, as `batch_size` is: the number of devices.
+      batch_size: maximum images per batch, see `evaluation_batch_size`; only the last batch can have fewer.
+      multiple: batch sizes are multiples of it, `batch_size` included: the number of devices.
     """
 
     def __init__(self, sizes: np.ndarray, pipeline: Pipeline, batch_size: int, buckets: int, multiple: int = 1):
@@ -226,16 +226,16 @@ class EvaluationPlan:
         return PlannedBatch(step, indices, self._views.of(indices), edge)
 
     def substitute(self, planned: PlannedBatch, wanted: PlannedImage, attempt: int) -> None:
-        """No other image may take the place of one that is to be scored."""
+        """None: an image to be scored has no substitute."""
 
 
 def chosen_edges(counts: np.ndarray, epoch: np.ndarray, batch_size: int, steps: int) -> list[int]:
-    """The bucket edges that make a run shortest: more of them pad less, and each is a program to compile.
+    """The bucket edges that minimise a run's time: more buckets pad less, but each needs a compilation.
 
     Args:
-      counts: lengths of sequences, which decide the edges, see `bucket_edges`.
-      epoch: lengths of those of one epoch, which are padded.
-      steps: of the whole run.
+      counts: sequence lengths that determine the edges, see `bucket_edges`.
+      epoch: sequence lengths of one epoch, to estimate padding.
+      steps: number of steps of the whole run.
     """
     best: list[int] = []
     least = np.inf
@@ -252,10 +252,10 @@ def chosen_edges(counts: np.ndarray, epoch: np.ndarray, batch_size: int, steps: 
 def fill_buckets(
     counts: np.ndarray, edges: Sequence[int], batch_size: int, order: Callable[[int], np.ndarray]
 ) -> list[tuple[int, np.ndarray]]:
-    """Groups of `batch_size` images, each with the bucket edge that holds them all.
+    """Groups of `batch_size` images, each with the smallest bucket edge that holds them all.
 
-    What does not fill a group moves up to the next bucket; only the very last group can have fewer. `counts` are the
-    lengths of `n` sequences, none above the last of the ascending `edges`; `order(n)` is the order to take them in.
+    Images that do not fill a group move up to the next bucket; only the last group can have fewer. `counts` are the
+    lengths of `n` sequences, at most the last of the ascending `edges`; `order(n)` is the order in which to take them.
     """
     bucket = np.searchsorted(edges, counts)
     queue = order(len(counts))

@@ -1,8 +1,8 @@
-"""Worker processes of the loader: how they start and end, and how their batches travel.
+"""Starts and ends the loader's worker processes, and transfers their batches.
 
 A worker writes each batch to a file and sends the file's name. A name is short, so no reader waits for the rest of a
-long message when a worker dies while sending. On Linux the files lie in memory. What a killed process leaves there (its
-files, and the semaphores of its workers) is found by name and removed by the next process that loads data.
+long message when a worker dies while sending. On Linux the files are in shared memory. A killed process leaves files
+and semaphores there; the next process that loads data finds them by name and removes them.
 """
 
 import contextlib
@@ -24,31 +24,31 @@ from typing import Any
 
 from yolos_jax.errors import InputError
 
-MEMORY = Path("/dev/shm")  # files and semaphores in memory; Linux has it
-NAME = "yolos-jax-"  # what the names of our folders there begin with
+MEMORY = Path("/dev/shm")  # Linux's shared memory: files and semaphores
+NAME = "yolos-jax-"  # prefix of this package's folders there
 ENLARGE = "enlarge it (docker run --shm-size), or lower data.workers or data.ahead (data.workers=0 needs none)."
 
 
 @functools.cache
 def own_folder() -> Path:
-    """This process's folder for batches on their way; it goes when the process ends.
+    """This process's folder for batches in transfer; removed when the process ends.
 
-    The process holds a lock on the folder, which shows others that it is in use. The system frees the lock of a
-    process however it ends.
+    The process holds a lock on the folder, which marks it as in use. The system releases the lock however the
+    process ends.
     """
     path = Path(tempfile.mkdtemp(prefix=NAME, dir=MEMORY if MEMORY.is_dir() else None))
     if MEMORY.is_dir():
-        while _lock(path) is None or not path.exists():  # before the lock, another process may take it for a leftover
+        while _lock(path) is None or not path.exists():  # until locked, another process may remove it as a leftover
             path = Path(tempfile.mkdtemp(prefix=NAME, dir=MEMORY))
-        # There is no public way to name the semaphores that multiprocessing makes; its processes inherit this one.
+        # There is no public way to name multiprocessing's semaphores; child processes inherit this prefix.
         multiprocessing.current_process()._config["semprefix"] = f"/{path.name}"  # type: ignore[attr-defined]
-    # After multiprocessing itself has ended the workers and removed its semaphores (their priority is 0).
+    # Runs after multiprocessing has ended the workers and removed its semaphores (priority 0).
     util.Finalize(None, shutil.rmtree, (path, True), exitpriority=-1)
     return path
 
 
 def _lock(folder: Path) -> int | None:
-    """Locks a folder: its open descriptor, or None if it is in use, gone or another user's."""
+    """Locks a folder; returns its open descriptor, or None if it is in use, gone or another user's."""
     import fcntl
 
     try:
@@ -72,18 +72,18 @@ def remove_leftovers() -> None:
         for semaphore in MEMORY.glob(f"sem.{folder.name}-*"):
             with contextlib.suppress(OSError):
                 semaphore.unlink()
-                # If the killed process was this one's parent, Python's tracker would complain of the loss.
+                # If the killed process was this one's parent, Python's resource tracker would warn about it.
                 name = f"/{semaphore.name.removeprefix('sem.')}"
                 resource_tracker.register(name, "semaphore")
                 resource_tracker.unregister(name, "semaphore")
-        # By another name first: a worker that has not noticed the end of its parent then finds no folder to write to.
+        # Rename it first, so a worker that outlives its parent finds no folder to write to.
         with contextlib.suppress(OSError):
             shutil.rmtree(folder.rename(folder.with_name(f"{folder.name}-")))
         os.close(lock)
 
 
 def send(folder: Path, loaded: Any) -> Path:
-    """In a worker: writes a batch to a file of its own."""
+    """Writes a batch to a new file; called in a worker."""
     path = folder / str(loaded.step)
     try:
         with open(path, "wb") as file:
@@ -94,14 +94,14 @@ def send(folder: Path, loaded: Any) -> Path:
 
 
 def receive(path: Path) -> Any:
-    """Reads what `send` wrote, and removes the file."""
+    """Reads a file that `send` wrote, and removes it."""
     with open(path, "rb") as file:
         path.unlink()
-        return pickle.load(file)  # of our own worker, in a folder that nobody else can write to
+        return pickle.load(file)  # written by our own worker, in a folder that only this user can write to
 
 
 def check_shared_memory(batch: int, workers: int, ahead: int, folder: Path = MEMORY) -> None:
-    """`InputError` if the batches in flight, of `batch` bytes each, would not fit into shared memory."""
+    """Raises `InputError` if the prefetched batches, of `batch` bytes each, would not fit into shared memory."""
     if not folder.is_dir():
         return
     wanted = 2 * workers * (ahead + 1) * batch
@@ -112,14 +112,14 @@ def check_shared_memory(batch: int, workers: int, ahead: int, folder: Path = MEM
 
 
 def dead_worker(what: str) -> InputError:
-    """The error when a data worker has died; `what` has its exit code."""
-    died = f"a data worker died ({what}; -9 is often the system running out of memory)"
-    lower = "lower data.workers or data.ahead, and run the same command to go on"
+    """The error for a dead data worker; `what` contains its exit code."""
+    died = f"a data worker died ({what}; -9 often means that the system ran out of memory)"
+    lower = "lower data.workers or data.ahead, and run the same command to continue"
     return InputError(f"{died}. Give it more memory, or {lower}.")
 
 
 def from_processes(steps: Any, batch: int, workers: int, ahead: int) -> Generator[Any]:
-    """Runs a grain data set of batches (of at most `batch` bytes each) in worker processes; yields them in order."""
+    """Runs a grain data set of batches (at most `batch` bytes each) in worker processes; yields them in order."""
     import grain
 
     check_shared_memory(batch, workers, ahead)
@@ -145,9 +145,9 @@ def _received(paths: Any, folder: Path) -> Generator[Any]:
 
 
 def start_worker(index: int, count: int) -> None:
-    """In a new worker: uses no accelerator, ignores Ctrl-C, and ends when the parent ends."""
+    """Sets up a new worker: it uses no accelerator, ignores Ctrl-C, and ends when its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The parent answers a signal to the whole group: it finishes its step and ends its workers.
+    # On a signal to the whole group, the parent finishes its step and then ends its workers.
     signal.signal(signal.SIGTERM, _exit_later)
     os.environ["JAX_PLATFORMS"] = "cpu"
     if "jax" in sys.modules:

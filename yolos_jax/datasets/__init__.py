@@ -1,1 +1,1 @@
-"""What people have, as examples for training and evaluation. No jax here."""
+"""Reads users' data sets as examples for training and evaluation. No jax here."""

@@ -1,4 +1,4 @@
-"""The annotations of a split in COCO's terms, which every layout gives; and the reading of COCO's own files of them."""
+"""The annotations of a split in COCO's terms, as every layout returns them, and a reader of COCO's own files."""
 
 import dataclasses
 import json
@@ -12,59 +12,59 @@ from yolos_jax.errors import InputError, shown
 from yolos_jax.user_files import read_text
 
 Complain = Callable[[str], None]
-MOST_BYTES = 2**34  # of an annotation file
+MOST_BYTES = 2**34  # limit of an annotation file
 Content = dict[str, list[dict[str, Any]]]  # the lists of a COCO file: images, annotations and categories
 
 
 class PackedImages(Protocol):
-    """Images that lie in no files of their own. It travels to data workers, so it must be small."""
+    """Images that are not separate files. It is sent to data workers, so it must be small."""
 
     def __contains__(self, image_id: int) -> bool:
         """Whether there is such an image."""
 
     def __getitem__(self, image_id: int) -> bytes:
-        """An image, encoded."""
+        """An encoded image."""
 
     def __str__(self) -> str:
-        """Where they are, for messages."""
+        """Their location, for messages."""
 
 
 @dataclasses.dataclass
 class Annotations:
-    """What a layout gives of one split: the content of a COCO annotation file, and where the images are."""
+    """One split as a layout returns it: the content of a COCO annotation file, and the location of the images."""
 
     layout: str  # such as "COCO"
     origin: str  # the file or folder that the annotations come from, for messages
     image_folder: Path
-    # An image's file_name is relative to `image_folder`; it has no width and height where nothing on disk says them.
+    # An image's file_name is relative to `image_folder`; width and height are absent if nothing on disk gives them.
     content: Content
     notes: list[str] = dataclasses.field(default_factory=list)
-    by_spelling: bool = False  # names are as a person wrote them: look for near ones, and stay inside the folder
-    boxes: str = ""  # what the numbers of a box are, one of `settings.BOXES`; "" if the recipe says it
-    upright: bool = False  # boxes belong to images that are turned upright, as the layout's own tools do
-    has_sizes: bool = True  # whether the layout has a place for images' sizes
-    reopens: bool = False  # opening it again is cheap, so that it need not stay in memory
+    by_spelling: bool = False  # names may be misspelled: look for similar ones, but stay inside the folder
+    boxes: str = ""  # box format, one of `settings.BOXES`; "" if the recipe sets it
+    upright: bool = False  # boxes refer to images turned upright, as the layout's own tools turn them
+    has_sizes: bool = True  # whether the layout stores images' sizes
+    reopens: bool = False  # cheap to open again, so it need not stay in memory
     packed: PackedImages | None = None
-    headers: dict[int, Header] | None = None  # of all images by their ids, if the layout knows them
-    # (ground truth, results, image ids) -> the layout's own numbers by name
+    headers: dict[int, Header] | None = None  # of all images, by id, if the layout has them
+    # (ground truth, results, image ids) -> the layout's own metrics by name
     own_metrics: Callable[[dict, list[dict], list[int]], dict[str, float]] | None = None
 
 
 OpenAnnotations = Callable[[Complain], Annotations]
-"""Reads a split; complains of every wrong entry, which it then leaves out."""
+"""Reads a split; reports every wrong entry and then leaves it out."""
 
 
 def stop(sentence: str) -> None:
-    """The usual way to complain: the first wrong thing ends the reading."""
+    """The default for `complain`: stops at the first problem."""
     raise InputError(sentence)
 
 
 def read_annotations(path: Path, complain: Complain = stop, sizes: bool = True) -> Content:
-    """Reads a COCO instances file: its lists of images, annotations and categories, whole floats as whole numbers.
+    """Reads a COCO instances file: its lists of images, annotations and categories; 64.0 is read as 64.
 
-    `complain` is called with a sentence for every entry whose id, size or name is wrong; if it returns, the entry is
-    left out. Without `sizes`, an image whose size is wrong or missing stays, without width and height. `InputError`
-    if there is no such file, or if it is no JSON or lacks one of the lists.
+    `complain` is called with a message for every entry whose id, size or name is wrong; if it returns, the entry is
+    left out. With `sizes=False`, an image whose size is wrong or missing stays, without width and height. `InputError`
+    if the file does not exist, is not JSON or lacks one of the lists.
     """
     content = read_json(path)
     for key in _CHECKS:
@@ -80,7 +80,7 @@ def read_annotations(path: Path, complain: Complain = stop, sizes: bool = True) 
         for entry in content[key]:
             _whole_numbers(entry)
             if key == "images" and "file_name" not in entry and isinstance(entry.get("coco_url"), str):
-                entry["file_name"] = "/".join(entry["coco_url"].split("/")[-2:])  # LVIS names no files
+                entry["file_name"] = "/".join(entry["coco_url"].split("/")[-2:])  # LVIS has no file names
             sentence = check(entry, path)
             if sentence is None and key == "images" and not is_sized(entry):
                 if sizes:
@@ -99,7 +99,7 @@ def read_annotations(path: Path, complain: Complain = stop, sizes: bool = True) 
 
 
 def read_json(path: Path) -> Any:
-    """The content of an annotation file, which may begin with a byte order mark; `InputError` if it is no JSON."""
+    """The content of an annotation file, with or without a byte order mark; `InputError` if it is not JSON."""
     text = read_text(path, "the annotation file", MOST_BYTES)
     if not text.strip():
         raise InputError(f"the annotation file {path} is empty.")
@@ -110,7 +110,7 @@ def read_json(path: Path) -> Any:
 
 
 def _whole_numbers(entry: dict) -> None:
-    """Ids and sizes such as 64.0, which some tools write, become whole numbers."""
+    """Converts ids and sizes such as 64.0, which some tools write, to integers."""
     for key in ("id", "image_id", "category_id", "width", "height"):
         value = entry.get(key)
         if type(value) is float and value.is_integer():
@@ -122,14 +122,12 @@ def _wrong_image(image: dict, path: Path) -> str | None:
         return f"an image of {path} has no whole-number id or no file_name: {shown(image)}."
     name = image["file_name"].encode("utf-8", "replace").decode()  # half a surrogate pair becomes "?"
     if not 0 < len(name) <= 1000 or "\0" in name or name != image["file_name"]:
-        return (
-            f"image id {image['id']} in {path} has the file name {shown(image['file_name'])}, which no file can have."
-        )
+        return f"image id {image['id']} in {path} has {shown(image['file_name'])}, which is not a valid file name."
     return None
 
 
 def is_sized(image: dict[str, Any]) -> bool:
-    """Whether an entry says its image's size in whole pixels."""
+    """Whether an entry has its image's size in whole pixels."""
     return all(type(side) is int and 0 < side < 10**6 for side in (image.get("width"), image.get("height")))
 
 
@@ -164,7 +162,7 @@ def annotations_of(image_ids: Iterable[int], content: Content) -> dict[int, list
 
 
 def orphans_of(content: Content) -> dict[int, int]:
-    """How many annotations there are of each image id that is not listed."""
+    """The number of annotations for each image id that is not listed."""
     known = {image["id"] for image in content["images"]}
     return Counter(a["image_id"] for a in content["annotations"] if a["image_id"] not in known)
 

@@ -8,16 +8,16 @@ import numpy as np
 from yolos_jax.datasets.annotations import Content
 from yolos_jax.errors import shown
 
-_FAR, _LITTLE = 0.05, 0.01  # shares of a side that boxes reach out by
-_CORNERS, _MOST = 0.1, 0.5  # shares of boxes that reach out far, of corners and of boxes of any kind
-_SURELY = 0.98  # share of boxes that must fit as corners
-_FEW_CORNERS, _FEW_BOXES = 4, 8  # fewer boxes prove nothing
+_FAR, _LITTLE = 0.05, 0.01  # overshoot of a box, as a fraction of the image's side
+_CORNERS, _MOST = 0.1, 0.5  # fraction of boxes far outside that indicates corners, or any wrong format
+_SURELY = 0.98  # fraction of boxes that must fit as corners
+_FEW_CORNERS, _FEW_BOXES = 4, 8  # fewer boxes are not enough evidence
 _ROUNDING = 0.02  # pixels
 _COCO = "a box is [x, y, width, height] in pixels in COCO's format"
 
 
 def wrong_box(annotation: dict, origin: str, categories: dict[int, Any]) -> str | None:
-    """What is wrong with an annotation's numbers, or None; `categories` are the file's names by id."""
+    """A message about an annotation's invalid numbers, or None; `categories` are the file's names by id."""
     where = f"annotation id {shown(annotation.get('id'))} of image id {annotation['image_id']} in {origin}"
     box = annotation.get("bbox")
     category = annotation.get("category_id")
@@ -36,15 +36,15 @@ def wrong_box(annotation: dict, origin: str, categories: dict[int, Any]) -> str 
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number that float32 can hold."""
+    """Whether it is a number that is finite in float32."""
     return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) < 1e30
 
 
 def to_coco(content: Content, boxes: str, keep_areas: bool = False) -> None:
     """Converts boxes of another format to COCO's [x, y, width, height] in pixels, in place.
 
-    Shares are taken of the image's width and height. An annotation's area becomes that of its box; with
-    `keep_areas`, only if it has none. What is no box of a listed image stays, to be complained of later.
+    Relative boxes are scaled by the image's width and height. An annotation's area becomes that of its box; with
+    `keep_areas`, only if it has none. Invalid boxes and those of unlisted images stay, to be reported later.
     """
     if boxes == "xywh":
         return
@@ -69,44 +69,44 @@ def to_coco(content: Content, boxes: str, keep_areas: bool = False) -> None:
 
 
 def clip_to_image(bbox: list[float], image: Mapping[str, Any]) -> np.ndarray:
-    """xywh as annotated -> float32 xyxy inside the image; float32 before adding, as the reference's tensors do."""
+    """Annotated xywh -> float32 xyxy clipped to the image; cast before the addition, like the reference's tensors."""
     x, y, w, h = np.array(bbox, np.float32)
     limit = np.array([image["width"], image["height"]] * 2, np.float32)
     return np.clip(np.array([x, y, x + w, y + h], np.float32), 0, limit)
 
 
 def count_clipped(xywh: np.ndarray, sizes: np.ndarray) -> int:
-    """How many boxes, float64 [n, 4], reach out of their images of [n, 2] (width, height) by more than rounding.
+    """The number of boxes, float64 [n, 4], that exceed their images, [n, 2] (width, height), by more than rounding.
 
-    Those that have nothing inside count too.
+    Boxes entirely outside count too.
     """
     low, high = xywh[:, :2], xywh[:, :2] + xywh[:, 2:]
     return int(((low < -_ROUNDING) | (high > sizes + _ROUNDING)).any(1).sum())
 
 
 def wrong_format(xywh: np.ndarray, sizes: np.ndarray, origin: str, setting: str) -> str | None:
-    """Why the boxes of `origin` cannot be in COCO's format, with the setting that helps; None if they can be.
+    """Why the boxes of `origin` are not in COCO's format, and the setting that fixes it; None if they may be.
 
     Args:
-      xywh, sizes: as `count_clipped` takes them, without crowds.
+      xywh, sizes: as for `count_clipped`, without crowds.
     """
     n = len(xywh)
     if n and xywh.max() > 0 and xywh.min() >= 0 and xywh.max() <= 1 and (sizes > 2).all():
         some = ", ".join(f"{v:.4g}" for v in xywh[xywh.max(1).argmax()])
         return (
-            f"all {n} boxes of {origin} lie within 0..1, such as [{some}]: they are shares of the image's sides, and "
-            f"{_COCO}. Set {setting}=xywh_shares (or cxcywh_shares, xyxy_shares, whichever they are), or multiply "
-            "them by the sides."
+            f"all {n} boxes of {origin} lie within 0..1, such as [{some}]: they are relative to the image's sides, but "
+            f"{_COCO}. Set {setting}=xywh_shares (or cxcywh_shares or xyxy_shares, depending on the format), or "
+            "multiply them by the sides."
         )
     low, high = xywh[:, :2], xywh[:, :2] + xywh[:, 2:]
     far = np.maximum(-low / sizes, high / sizes - 1).max(1, initial=0) > _FAR
     share = far.mean() if n else 0.0
-    where = f"{far.sum()} of the {n} boxes of {origin} reach far out of their image"
+    where = f"{far.sum()} of the {n} boxes of {origin} lie far outside their images"
     if n >= _FEW_CORNERS and share >= _CORNERS and _may_be_corners(xywh, sizes):
-        return f"{where}, and all fit as [x1, y1, x2, y2]: they are corners, and {_COCO}. Set {setting}=xyxy."
+        return f"{where}, but all fit as [x1, y1, x2, y2]: they are corners, but {_COCO}. Set {setting}=xyxy."
     if n >= _FEW_BOXES and share > _MOST:
         return (
-            f"{where}: they may be corners or centres ({setting}=xyxy says the first), or belong to images of another "
+            f"{where}: they may be corners (set {setting}=xyxy) or centres, or belong to images of another "
             f"size; {_COCO}."
         )
     return None
@@ -119,15 +119,15 @@ def _may_be_corners(corners: np.ndarray, sizes: np.ndarray) -> bool:
 
 
 def nothing_to_find(dropped: Mapping[str, int], boxes: int, origin: str) -> str | None:
-    """Why there is no box in `origin`, of which `boxes` are usable and `dropped` are not; None if there are some."""
+    """Why `origin` has no usable box, given the numbers of usable and `dropped` boxes; None if it has some."""
     if boxes:
         return None
     crowds, empty = dropped["crowd"], dropped["empty"]
     if crowds and not empty:
         return (
-            f"every one of the {crowds} annotations of {origin} is a crowd (iscrowd 1), which stands for a group that "
-            "no box is asked of; some programs write it for every mask: set iscrowd to 0 in the file"
+            f"all {crowds} annotations of {origin} are crowds (iscrowd 1), which are groups and not single objects "
+            "to detect; some programs write iscrowd 1 for every mask: set it to 0 in the file"
         )
     if crowds or empty:
         return f"{origin} has no box to find: {crowds} are crowds and {empty} are empty or outside of their image"
-    return f"{origin} has no box to find: it lists no annotation of the images that are used"
+    return f"{origin} has no box to find: it lists no annotations for the images in use"

@@ -1,4 +1,4 @@
-"""Names of categories: comparing them, leaving placeholders out, listing them."""
+"""Compares and lists names of categories, and leaves out placeholders."""
 
 import re
 from collections import Counter
@@ -6,18 +6,18 @@ from collections.abc import Mapping
 
 from yolos_jax.errors import one_line
 
-_PLACEHOLDER = re.compile(r"LABEL_\d+|N/A|")  # in the files of transformers
-MOST = 12  # categories listed
-WIDEST = 60  # characters of a name that is shown
+_PLACEHOLDER = re.compile(r"LABEL_\d+|N/A|")  # written by transformers
+MOST = 12  # maximum number of categories to list
+WIDEST = 60  # maximum characters of a listed name
 
 
 def plain_name(name: str) -> str:
-    """A name for comparison: letters' case, spaces, underscores and hyphens make no difference."""
+    """A name for comparison, without case, spaces, underscores and hyphens."""
     return " ".join(re.sub(r"[_\-\s]+", " ", name).split()).casefold()
 
 
 def known_names(names: Mapping[int, str] | None) -> dict[int, str]:
-    """Names by number, without the placeholders of transformers; no two are the same, see `distinct`."""
+    """Distinct names by number (see `distinct`), without the placeholders of transformers."""
     return {number: name for number, name in distinct(names or {}).items() if not _PLACEHOLDER.fullmatch(name)}
 
 
@@ -39,7 +39,7 @@ def distinct(names: Mapping[int, str]) -> dict[int, str]:
 
 
 def on_one_line(name: str) -> str:
-    """A name as tables and sentences show it: without line breaks and control characters, and not long."""
+    """A name for tables and messages: shortened, without line breaks and control characters."""
     plain = one_line(name)
     return plain if len(plain) <= WIDEST else f"{plain[: WIDEST - 3]}..."
 

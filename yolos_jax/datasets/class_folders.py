@@ -1,4 +1,4 @@
-"""Images in a folder for each class, as ImageNet is usually kept: `train/n01440764/n01440764_10026.JPEG`."""
+"""Images in one folder per class, like ImageNet: `train/n01440764/n01440764_10026.JPEG`."""
 
 import hashlib
 import os
@@ -16,26 +16,26 @@ from yolos_jax.errors import InputError, check_path, counted, first_few
 from yolos_jax.images.reading import image_endings, open_rgb
 
 JPEG = (b".jpg", b".jpeg", b".jfif", b".jpe")
-LOOKED = 256  # files at most whose frames are counted
-_MOST = 5  # names that a sentence lists
+LOOKED = 256  # maximum number of files whose frames are counted
+_MOST = 5  # maximum number of names in a message
 
 
 class ClassFolders:
-    """One split of a folder of class folders, in the order of names; the folders' names are the classes'.
+    """One split of a folder of class folders, in order of names; the folders' names are the names of the classes.
 
-    Images in folders inside a class folder are of that class, too.
+    Images in subfolders of a class folder belong to that class, too.
 
     Args:
-      root: holds a folder for each split, which holds one for each class; or the class folders themselves, which are
-        then to train on.
-      split: by its name or another usual one for the same.
+      root: a folder of splits, each of which has one folder per class; or a folder of class folders, which is then
+        the training split.
+      split: its name, or another common name for it.
       max_images: use at most this number, spread evenly over all; 0 for all.
-      classes: what the classes are, and where that comes from, of which some may lack images here; None for whatever
-        is there, where every class must have some.
+      classes: the names of the classes, and their origin; some may have no images here. None takes the classes from
+        the folders, each of which must then have images.
 
     Raises:
-      MissingSplit: there is no such split.
-      InputError: there is no such folder, a class folder holds no image, or a class is not one of `classes`.
+      MissingSplit: the split does not exist.
+      InputError: the folder does not exist, a class folder has no image, or a class is not one of `classes`.
     """
 
     def __init__(
@@ -61,18 +61,18 @@ class ClassFolders:
             raise InputError(_no_image(self.folder, left))
         notes += [*more, *lacking_note(self.names, set(labels), self.origin), *left.note(self.folder)]
         self.notes = (*notes, *self._deeper_note(files, labels))
-        # A table of bytes: a million names take a fraction of what a list of them does, in every worker.
+        # A table of bytes: for a million names, it takes a fraction of a list's memory in every worker.
         chosen = spread(len(labels), max_images)
         self._files = np.array([os.fsencode(file) for file in files])[chosen]
         self._labels = np.array(labels, np.int32)[chosen]
         self.notes += tuple(self._frames_note())
 
     def _frames_note(self) -> list[str]:
-        """A note if some images have several frames; of those that may, a few are looked at."""
+        """A note if some images have several frames; only a few candidates are opened."""
         endings = np.char.lower(self._files)
         others = np.flatnonzero(~np.logical_or.reduce([np.char.endswith(endings, ending) for ending in JPEG]))
         some = [self.name(index) for index in others[spread(len(others), LOOKED)]]
-        of = f" ({len(some)} of {len(others)} files that are no JPEG were looked at)" if len(some) < len(others) else ""
+        of = f" ({len(some)} of {len(others)} files that are not JPEG were checked)" if len(some) < len(others) else ""
         return frames_note(some, read_headers(some), self.origin + of)
 
     def _deeper_note(self, files: Sequence[str], labels: Sequence[int]) -> list[str]:
@@ -109,7 +109,7 @@ def find_class_split(root: Path, split: str) -> tuple[Path, list[str]]:
         raise InputError(f"the folder {root} does not exist; set --config.data.root to a folder of class folders.")
     inside = folders_in(root)
     with_images = {folder.name for folder in inside if _has_images(folder)}
-    # A folder of folders is a split. One that has images like its neighbours is a class, unless its name is a split's.
+    # A folder of folders is a split. If it has images, like its siblings, it is a class unless named like a split.
     classes = {name for name in with_images if len(with_images) > 1 and name != split and not family_of(name)}
     splits = {folder.name: folder for folder in inside if folder.name not in classes and folders_in(folder)}
     unusual = split not in splits and not any(map(family_of, splits))
@@ -117,11 +117,11 @@ def find_class_split(root: Path, split: str) -> tuple[Path, list[str]]:
     if wrapped is not None:
         raise InputError(f"{root} holds no splits, but {wrapped} does; set --config.data.root={wrapped}.")
     others = sorted(with_images - splits.keys())
-    # A folder that is called train is a split itself, even if its class folders hold folders only.
+    # A folder named train is a split itself, even if its class folders contain only folders.
     if unusual and (others or (splits and family_of(root.name))):
         splits, others = {"train": root}, []
     if not splits:
-        raise InputError(f"{root} holds no class folders with images; it must be as train/CLASS/picture.jpg.")
+        raise InputError(f"{root} holds no class folders with images; use the layout train/CLASS/picture.jpg.")
     try:
         name, notes = choose(split, splits, str(root))
     except MissingSplit as error:
@@ -133,7 +133,7 @@ def find_class_split(root: Path, split: str) -> tuple[Path, list[str]]:
             raise MissingSplit(f"{text}; if these are classes, move them into {root / split}.") from None
         raise
     if others:
-        notes.append(f"folders of images in {root} that are no splits are left out: {first_few(others, _MOST)}")
+        notes.append(f"folders of images in {root} that are not splits are left out: {first_few(others, _MOST)}")
     return splits[name], notes
 
 
@@ -147,13 +147,13 @@ def _wrapped(folders: Iterable[Path]) -> Path | None:
 
 
 def _has_images(folder: Path) -> bool:
-    """Whether there is an image in a folder, not deeper."""
+    """Whether a folder itself contains an image."""
     endings = image_endings()
     return folder.is_dir() and any(ending_of(e.name) in endings and not is_hidden(e.name) for e in os.scandir(folder))
 
 
 def _strays(folder: Path) -> LeftOut:
-    """What lies in a split beside its class folders."""
+    """Files and folders in a split beside its class folders."""
     left, endings = LeftOut(), image_endings()
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if is_hidden(entry.name):
@@ -165,22 +165,21 @@ def _strays(folder: Path) -> LeftOut:
 
 def _no_image(folder: Path, left: LeftOut) -> str:
     others = f" ({described(left.kinds)})" if left.kinds else ""
-    return f"the class folder {folder} holds no image of a kind that Pillow reads{others}; fill or remove it."
+    return f"the class folder {folder} has no image that Pillow reads{others}; fill or remove it."
 
 
 def match_classes(
     names: Sequence[str], origin: str, classes: tuple[tuple[str, ...], str] | None
 ) -> tuple[tuple[str, ...], list[int], list[str]]:
-    """(the classes, the label of each of `names`, notes): found by name among `classes`, a pair of names and origin.
+    """(the classes, the label of each of `names`, notes), matched by name with `classes`, a pair of names and origin.
 
-    The case of letters, spaces, `-` and `_` make no difference where only one class fits. `InputError` if one of the
-    names is none of the classes.
+    Case, spaces, `-` and `_` are ignored where only one class fits. `InputError` if a name matches no class.
     """
     if classes is None:
         return tuple(names), list(range(len(names))), []
     wanted, where = classes
     label_of = {name: label for label, name in enumerate(wanted)}
-    spelled: dict[str, list[int]] = {}  # labels that no name gives literally
+    spelled: dict[str, list[int]] = {}  # labels without a literal match
     for name in label_of.keys() - set(names):
         spelled.setdefault(plain_name(name), []).append(label_of[name])
     found = {name: label_of[name] for name in names if name in label_of}
@@ -197,21 +196,21 @@ def match_classes(
         many = f"{origin} has {number} that {where} lacks: {first_few(unknown, _MOST)}"
         raise InputError(f"{many}; rename or remove these{absent}.")
     pairs = [f"{name!r} as {wanted[found[name]]!r}" for name in others]
-    notes = [f"classes of {origin} are found under another spelling: {first_few(pairs)}"] if pairs else []
+    notes = [f"classes of {origin} are matched with another spelling: {first_few(pairs)}"] if pairs else []
     return tuple(wanted), [found[name] for name in names], notes
 
 
 def lacking_note(names: Sequence[str], labels: Collection[int], origin: str) -> list[str]:
-    """A note of the classes that have none of the `labels`, if there are any."""
+    """A note about classes without images, if there are any."""
     lacking = [name for label, name in enumerate(names) if label not in labels]
     if not lacking:
         return []
     number = f"{len(lacking)} of the {counted(len(names), 'class', 'classes')}"
-    return [f"{origin} has no image of {number}, and the score is of the others: {first_few(lacking, _MOST)}"]
+    return [f"{origin} has no image of {number}, which are left out of the score: {first_few(lacking, _MOST)}"]
 
 
 def refuse_broken_links(folder: Path) -> None:
-    """`InputError` if a link in a folder leads nowhere or to itself: the class that it stands for would be lost."""
+    """Raises `InputError` for a broken or circular link in a folder: its class would be lost."""
     links = [entry.path for entry in os.scandir(folder) if entry.is_symlink() and not is_hidden(entry.name)]
     broken = [path for path in sorted(links) if not os.path.exists(path)]
     if broken:
@@ -219,5 +218,5 @@ def refuse_broken_links(folder: Path) -> None:
 
 
 def spread(count: int, most: int) -> np.ndarray:
-    """int64: which of `count` images are used, at most `most` (0 for all), spread evenly over all."""
+    """int64 indices of at most `most` (0 for all) of `count` images, spread evenly."""
     return np.linspace(0, count - 1, min(most or count, count)).round().astype(np.int64)

@@ -20,27 +20,27 @@ from yolos_jax.user_files import MOST_IMAGE, read_bytes
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """A split of a data set, in whatever layout it lies on disk; `read_split` makes it.
+    """A split of a data set in any layout, as `read_split` returns it.
 
-    Sending it to another process sends no annotations.
+    Pickling it leaves out the annotations.
     """
 
-    examples: ExampleTable  # what training sees, in the order of the annotations' images
-    label_names: dict[int, str]  # of each label that the categories list
-    category_ids: tuple[int, ...]  # of every label 0..num_classes - 1
+    examples: ExampleTable  # for training, in the order of the annotations' images
+    label_names: dict[int, str]  # names of the listed labels
+    category_ids: tuple[int, ...]  # the category id of every label 0..num_classes - 1
     num_classes: int
     layout: str  # such as "COCO" or "Pascal VOC"
     origin: str  # where the annotations come from, for messages
     image_folder: Path
-    notes: tuple[str, ...]  # what the user should know, a sentence each
-    dropped: dict[str, int]  # boxes left out of the examples, as "crowd" and as "empty"
-    clipped: int  # boxes that reach out of their image, empty ones included
+    notes: tuple[str, ...]  # messages for the user
+    dropped: dict[str, int]  # boxes left out of the examples, by reason: "crowd" or "empty"
+    clipped: int  # boxes that exceed their image, empty ones included
     exif: ExifDecision  # images that EXIF turns, and how they are read
-    stretch: bool  # whether an image's own maximum of 16 bits becomes white
-    content: Callable[[], Content] | None  # gives the annotations; None in another process
-    packed: PackedImages | None = None  # images that lie in no files of their own
+    stretch: bool  # whether the maximum of a 16-bit image becomes white
+    content: Callable[[], Content] | None  # returns the annotations; None in another process
+    packed: PackedImages | None = None  # images that are not separate files
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)  # paths of images, by other spellings
-    # (ground truth, results of COCO's format, image ids) -> the layout's own numbers by name, beside COCO's
+    # (ground truth, results in COCO's format, image ids) -> the layout's own metrics by name, in addition to COCO's
     own_metrics: Callable[[dict, list[dict], list[int]], dict[str, float]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class DataSet:
         return check_size(image, example)
 
     def file_bytes(self, example: Example) -> bytes:
-        """The encoded image; `UnreadableImage` if it is absent."""
+        """The encoded image; `UnreadableImage` if it does not exist."""
         with decoding(f"the image {example.file}"):
             if self.packed is not None:
                 return self.packed[example.image_id]
@@ -68,12 +68,12 @@ class DataSet:
         return nothing_to_find(self.dropped, int(self.examples.counts.sum()), self.origin)
 
     def nothing_to_score(self) -> str | None:
-        """Why there is no box to score; None if there is one. Empty boxes count, as they do when results are scored."""
+        """Why there is no box to score; None if there is one. Empty boxes count, as they do in scoring."""
         boxes = int(self.examples.counts.sum()) + self.dropped["empty"]
         return nothing_to_find(self.dropped, boxes, self.origin)
 
     def place(self, file_name: str) -> str:
-        """One spelling for every image that the annotations list, however its folder and name are written."""
+        """A canonical spelling of the path of a listed image."""
         if self.packed is not None:
             return f"{file_name} of {self.packed}"
         if file_name in self.renamed:
@@ -85,14 +85,14 @@ class DataSet:
         return os.path.realpath(self.image_folder)
 
     def ground_truth(self) -> Content:
-        """Images, annotations and categories in COCO's format, usable or not, crowds included."""
+        """Images, annotations and categories in COCO's format, including crowds and unusable ones."""
         if self.content is None:
-            raise RuntimeError("the annotations stayed in the process that read them")
+            raise RuntimeError("the annotations are not available in other processes")
         return self.content()
 
 
 def check_size(image: Image.Image, example: Example) -> Image.Image:
-    """The image itself; `UnreadableImage` if it is not of the annotated size."""
+    """Returns the image; `UnreadableImage` if its size differs from the annotation."""
     if image.size == (example.width, example.height):
         return image
     sizes = f"is {image.width}x{image.height} pixels but its annotation says {example.width}x{example.height}"

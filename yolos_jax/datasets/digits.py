@@ -1,10 +1,10 @@
-"""The embedded data set: scenes of real handwritten digits, written as an ordinary COCO folder.
+"""A built-in data set: scenes of real handwritten digits, written as an ordinary COCO folder.
 
     python -m yolos_jax.datasets.digits --out DIR
 
 scikit-learn ships 1,797 scanned digits of 8x8 pixels, so nothing is downloaded. Each scene is a small RGB image of
-one to three of them, enlarged, in bright ink on a dark ground, none touching another. Digits, not scenes, are split:
-those of validation scenes appear in no training scene. Category ids are 0..9.
+one to three enlarged digits in bright ink on a dark background, none touching another. The split is by digit, not by
+scene: digits of validation scenes appear in no training scene. Category ids are 0..9.
 """
 
 import argparse
@@ -19,12 +19,12 @@ from PIL import Image
 
 from yolos_jax.errors import InputError, check_empty, clear_errors
 
-SIDE = 64  # of a scene, pixels
-MOST = 3  # digits in a scene
-DIGIT_SIDES = (28, 36)  # the 8x8 scan is enlarged to between these, pixels
-HELD_OUT = 0.2  # share of each class's digits kept for validation
-GAP = 2  # least pixels between the boxes of two digits
-FAINT = 40  # opacity (of 255) below which enlarged ink is cut off, so that boxes end at visible ink
+SIDE = 64  # side of a scene in pixels
+MOST = 3  # maximum digits in a scene
+DIGIT_SIDES = (28, 36)  # range of an enlarged digit's side in pixels
+HELD_OUT = 0.2  # fraction of each class's digits kept for validation
+GAP = 2  # minimum pixels between the boxes of two digits
+FAINT = 40  # opacity (of 255) below which enlarged ink is removed, so that boxes end at visible ink
 
 
 class Digits(NamedTuple):
@@ -35,12 +35,12 @@ class Digits(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """An image and what is in it: `n` boxes as tight as the ink."""
+    """An image and its `n` boxes, which are tight around the ink."""
 
     image: np.ndarray  # uint8 [SIDE, SIDE, 3]
     boxes: np.ndarray  # int32 [n, 4]: x, y, width, height in pixels
     labels: np.ndarray  # int32 [n]
-    digits: np.ndarray  # int32 [n]: which scans they are
+    digits: np.ndarray  # int32 [n]: indices of the scans
 
 
 def load_digits() -> Digits:
@@ -48,16 +48,16 @@ def load_digits() -> Digits:
     try:
         from sklearn import datasets
     except ImportError as error:
-        missing = "the digits come with scikit-learn, which is not installed"
+        missing = "the digits are part of scikit-learn, which is not installed"
         raise InputError(f"{missing}; pip install scikit-learn.") from error
     found = datasets.load_digits()
     return Digits((found.images * 255 / 16).round().astype(np.uint8), found.target.astype(np.int32))
 
 
 def split_digits(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which digits are for training and which for validation: two int arrays, disjoint.
+    """Indices of the digits for training and for validation: two disjoint int arrays.
 
-    The same for every seed of the scenes, so that two folders never mix the splits.
+    The split is the same for every seed of the scenes, so it also holds across folders.
     """
     random = np.random.default_rng(1797)
     train, val = [], []
@@ -78,7 +78,7 @@ def compose(digits: Digits, pool: np.ndarray, random: np.random.Generator) -> Sc
             stencil_of(digits.scans[i], int(random.integers(DIGIT_SIDES[0], DIGIT_SIDES[1] + 1))) for i in chosen
         ]
         boxes = _place([stencil.shape for stencil in stencils], random)
-    # Ink is brighter than the ground by at least 160 in every channel, so ink that is kept can be seen.
+    # Ink is brighter than the background by at least 160 in every channel, so the remaining ink is visible.
     ground = random.integers(0, 32, 3)
     image = np.broadcast_to(ground, (SIDE, SIDE, 3)).astype(np.float32)
     for stencil, (x, y, *_) in zip(stencils, boxes):
@@ -89,7 +89,7 @@ def compose(digits: Digits, pool: np.ndarray, random: np.random.Generator) -> Sc
 def paint(
     image: np.ndarray, stencil: np.ndarray, corner: tuple[int, int], ground: np.ndarray, random: np.random.Generator
 ) -> None:
-    """Draws a stencil in random bright ink onto a float32 image of one colour, its upper left at (x, y) `corner`."""
+    """Draws a stencil in random bright ink onto a float32 image, with its upper left at (x, y) `corner`."""
     (x, y), (height, width) = corner, stencil.shape
     opacity = stencil[..., None].astype(np.float32) / 255
     image[y : y + height, x : x + width] += opacity * (random.integers(192, 256, 3) - ground)
@@ -104,7 +104,7 @@ def stencil_of(scan: np.ndarray, side: int) -> np.ndarray:
 
 
 def _place(shapes: Sequence[tuple[int, int]], random: np.random.Generator) -> np.ndarray | None:
-    """int32 `[n, 4]` xywh inside the scene, `GAP` apart, each uniform among the free places; None if there is none."""
+    """int32 `[n, 4]` xywh inside the scene, `GAP` apart, each uniform over the free places; None if none is free."""
     boxes: list[tuple[int, int, int, int]] = []
     for height, width in shapes:
         free = np.ones((SIDE - height + 1, SIDE - width + 1), bool)  # upper left corners
@@ -122,7 +122,7 @@ def write(out: str | Path, train: int = 6000, val: int = 300, seed: int = 0) -> 
     """Writes `train` and `val` scenes as `annotations/instances_{train,val}2017.json` beside `{train,val}2017/`.
 
     The same arguments give the same files; the split of the digits does not depend on the seed. `out` must not exist
-    yet or be empty. The validation annotations are written last: a folder that has them is whole.
+    yet or be empty. The validation annotations are written last, so a folder that has them is complete.
     """
     root = Path(out)
     for name, value, least in (("train", train, 1), ("val", val, 1), ("seed", seed, 0)):
@@ -135,7 +135,7 @@ def write(out: str | Path, train: int = 6000, val: int = 300, seed: int = 0) -> 
         (root / "annotations").mkdir(parents=True)
         first = 1
         for split, (name, count) in enumerate((("train2017", train), ("val2017", val))):
-            # A generator per split: more training scenes leave the validation scenes as they are.
+            # A generator per split: the validation scenes do not depend on the number of training scenes.
             random = np.random.default_rng([seed, split])
             scenes = (compose(digits, pools[split], random) for _ in range(count))
             content = _write_split(root / name, scenes, first)
@@ -163,13 +163,13 @@ def _write_split(folder: Path, scenes: Iterable[Scene], first: int) -> dict:
 
 
 def run(write: Callable[[str, int, int, int], None], module: str, what: str, kind: str, seed: str) -> None:
-    """Writes a data set of digits as the command line says; by default, what `write` has by default.
+    """The command line of a data set of digits; defaults are those of `write`.
 
     Args:
-      module: what is run, by its name.
-      what: a sentence on it.
-      kind: what its images are called.
-      seed: what the seed is of.
+      module: name of the module that is run.
+      what: its description, one sentence.
+      kind: the noun for its images.
+      seed: what the seed determines.
     """
     usual = {name: found.default for name, found in inspect.signature(write).parameters.items()}
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=what)

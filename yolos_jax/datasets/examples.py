@@ -1,4 +1,4 @@
-"""Annotations -> a `DataSet`: labels, sizes, images that EXIF turns, and boxes, each checked once."""
+"""Turns annotations into a `DataSet`; checks labels, sizes, EXIF orientations and boxes once."""
 
 import dataclasses
 import functools
@@ -36,17 +36,17 @@ Images = Sequence[dict[str, Any]]  # entries of a COCO file
 def read_split(open_annotations: OpenAnnotations, options: SplitOptions, complain: Complain = stop) -> DataSet:
     """Reads a split, in the order of its list of images.
 
-    As in the reference, crowds are left out of the examples, boxes are clipped to the image and dropped if nothing is
-    left, and images without boxes stay. Annotations of images that are not listed are ignored, as pycocotools does.
+    As in the reference, crowds are left out of the examples, boxes are clipped to the image and dropped if they become
+    empty, and images without boxes stay. As in pycocotools, annotations of unlisted images are ignored.
 
     Args:
-      open_annotations: gives the annotations of the split, see `opening.find_split`.
-      options: how they are read.
-      complain: called with a sentence for each wrong entry, which is then left out; by default the first one stops
-        with an `InputError`.
+      open_annotations: returns the annotations of the split, see `opening.find_split`.
+      options: how to read them.
+      complain: called with a message for each wrong entry, which is then left out; by default, the first one raises
+        `InputError`.
 
     Raises:
-      InputError: there is nothing to read, or the categories do not fit the options.
+      InputError: there are no images, or the categories do not match the options.
     """
     with reading("the data set"):
         found = open_annotations(complain)
@@ -63,7 +63,7 @@ def read_split(open_annotations: OpenAnnotations, options: SplitOptions, complai
     exif = _decide(found, sized.usable, headers, sized.measured, options)
     if exif.upright:
         turn_sizes(sized.usable, headers)
-    if found.boxes:  # shares of the sides of the images as they are read, which is decided only now
+    if found.boxes:  # relative to the images as they are read, which is decided only now
         to_coco(content, found.boxes, keep_areas=True)
     boxes = _read_boxes(content, sized.usable, located.files, labels, origin, complain)
     refusal = wrong_format(boxes.xywh, boxes.sizes, origin, f"data.{options.which}_boxes")
@@ -116,7 +116,7 @@ def _packed_header(packed: PackedImages, files: Mapping[int, str], image_id: int
 class _Sized(NamedTuple):
     """Entries whose images can be used."""
 
-    usable: list[dict[str, Any]]  # they have a file and a size
+    usable: list[dict[str, Any]]  # with a file and a size
     measured: frozenset[int]  # ids of those whose sizes come from their files
 
 
@@ -128,8 +128,8 @@ def _set_sizes(
     options: SplitOptions,
     complain: Complain,
 ) -> tuple[_Sized, list[str]]:
-    """Gives entries without a size that of their files, in place; all entries if `data.sizes` is "images"."""
-    unknown: list[str] = []  # sentences about images that nothing says the size of
+    """Sets missing sizes, in place, from the image files; all sizes if `data.sizes` is "images"."""
+    unknown: list[str] = []  # messages about images of unknown size
     measured = set()
     absent = 0
     other = 0
@@ -138,7 +138,7 @@ def _set_sizes(
         if header is None or (sized and options.sizes != "images"):
             continue
         if header.problem:
-            if not sized:  # otherwise whoever reads the image says so
+            if not sized:  # otherwise it is reported when the image is read
                 unknown.append(f"image id {image['id']} has no size in its annotations, and {header.problem}")
             continue
         size = header.upright_size if options.upright == "yes" else header.size
@@ -152,14 +152,14 @@ def _set_sizes(
     usable = [image for image in images if image["id"] in located.files and is_sized(image)]
     origin, notes = found.origin, []
     if absent and found.has_sizes:
-        notes.append(f"{absent} images of {origin} have no usable size there; it is taken from the images")
+        notes.append(f"{absent} images of {origin} have no usable size there; it is read from the images")
     if other:
-        notes.append(f"{other} images of {origin} have another size there; it is taken from the images")
+        notes.append(f"{other} images of {origin} have another size there; it is read from the images")
     if located.absent:
         lists = f"{len(located.absent)} images that {origin} lists are absent, such as {located.absent[0]}"
         notes.append(f"{lists}; they count as unreadable")
     if unknown and options.keep_absent:
-        left = f"{len(unknown)} images of {origin} are left out: nothing says their sizes"
+        left = f"{len(unknown)} images of {origin} are left out: their sizes are unknown"
         notes.append(f"{left} ({unknown[0]})")
     return _Sized(usable, frozenset(measured)), notes
 
@@ -171,7 +171,7 @@ def _decide(
     measured: Collection[int],
     options: SplitOptions,
 ) -> ExifDecision:
-    """How images that EXIF turns are read; boxes that are shares fit either way."""
+    """Decides how images that EXIF turns are read; relative boxes fit either way."""
     turned = {i["id"] for i in images if i["id"] in headers and headers[i["id"]].orientation > 1}
     names = {c["id"]: c["name"] for c in found.content["categories"]}
     usable: dict[int, list] = {}
@@ -186,14 +186,14 @@ class _Boxes(NamedTuple):
 
     examples: ExampleTable
     dropped: dict[str, int]
-    xywh: np.ndarray  # float64 [n, 4] as annotated, crowds left out
+    xywh: np.ndarray  # float64 [n, 4] as annotated, without crowds
     sizes: np.ndarray  # float64 [n, 2], (width, height) of their images
 
 
 def _read_boxes(
     content: Content, images: Images, files: Mapping[int, str], labels: Labels, origin: str, complain: Complain
 ) -> _Boxes:
-    """What training sees; `InputError` if there is no image."""
+    """The examples for training; `InputError` if there is no image."""
     names = {c["id"]: c["name"] for c in content["categories"]}
     by_image = annotations_of((image["id"] for image in images), content)
     examples = []
@@ -239,7 +239,7 @@ def _dark_note(
 
 
 def _orphan_note(content: Content, origin: str) -> list[str]:
-    """A note of how many annotations are ignored, if any are."""
+    """A note with the number of ignored annotations, if any are."""
     orphans = orphans_of(content)
     if not orphans:
         return []
@@ -251,7 +251,7 @@ def _orphan_note(content: Content, origin: str) -> list[str]:
 def _reopened(
     open_annotations: OpenAnnotations, options: SplitOptions, examples: ExampleTable, measured: Collection[int]
 ) -> Content:
-    """The annotations read once more, in COCO's format, with the sizes that were taken from the images."""
+    """Reads the annotations again, in COCO's format, with the sizes that were taken from the images."""
     found = open_annotations(lambda _: None)
     sizes = dict(zip(examples.image_ids.tolist(), examples.sizes.tolist()))
     for image in found.content["images"]:

@@ -1,4 +1,4 @@
-"""Finds the images that annotations list, also by a name in another spelling than on disk. No jax here."""
+"""Finds the listed images, even if a name is spelled differently on disk. No jax here."""
 
 import dataclasses
 import difflib
@@ -13,22 +13,22 @@ from urllib.parse import unquote
 from yolos_jax.datasets.annotations import Annotations, Complain, PackedImages
 from yolos_jax.datasets.listing import images_below
 
-FEW = 3  # names that a sentence suggests
-NEAR = 5  # missing images for which near names are looked up, since that is slow
+FEW = 3  # maximum suggestions in a message
+NEAR = 5  # maximum missing images to look up suggestions for, which is slow
 
 
 @dataclasses.dataclass(frozen=True)
 class Located:
-    """Where the images of a split lie."""
+    """The locations of a split's images."""
 
-    files: dict[int, str]  # the path of each image by its id, or what messages call it
-    absent: tuple[str, ...] = ()  # paths in `files` at which there is no file
+    files: dict[int, str]  # path of each image, or its name in messages, by id
+    absent: tuple[str, ...] = ()  # paths in `files` that do not exist
     renamed: dict[str, str] = dataclasses.field(default_factory=dict)  # paths of images, by other spellings
     notes: tuple[str, ...] = ()
 
 
 def locate(found: Annotations, images: Sequence[dict[str, Any]], keep_absent: bool, complain: Complain) -> Located:
-    """Where each of these entries' images lies; those that are absent or outside of the folder are left out."""
+    """Locates the images of these entries; leaves out absent ones and those outside the folder."""
     if found.packed is not None:
         return _locate_packed(found, found.packed, images, complain)
     if not found.by_spelling:
@@ -65,19 +65,19 @@ def _locate_packed(
 
 
 class _Paths(NamedTuple):
-    """Paths of images in a folder, by what is compared of them, in lower case."""
+    """Paths of the images in a folder, by the lower-case keys to compare."""
 
     whole: dict[str, list[str]]
     name: dict[str, list[str]]
-    stem: dict[str, list[str]]  # of the name, without its ending
+    stem: dict[str, list[str]]  # by the name without its ending
 
 
 class Finder:
-    """Where the images of a folder lie, by their names in an annotation file.
+    """Finds the images of a folder by their names in an annotation file.
 
-    A literal name comes first. Another spelling is taken when exactly one image fits that no other entry names
-    literally: `/` for `\\`, URL-encoded characters, another case of letters, folders in front or left out, a missing
-    ending. Symbolic links are followed; only the written path must stay inside the folder.
+    A literal match comes first. Another spelling is accepted if it fits exactly one image that no other entry names
+    literally: `/` for `\\`, URL-encoded characters, another case, added or missing parent folders, a missing ending.
+    Symbolic links are followed; only the path as written must stay inside the folder.
 
     Args:
       folder: the folder of images.
@@ -88,18 +88,18 @@ class Finder:
         self.folder, self._named = str(folder), list(names)
         self._whole = os.path.abspath(folder)
         self._present = {entry.name for entry in os.scandir(folder)}
-        self.renamed: dict[str, str] = {}  # names that are found under another spelling, and their paths
+        self.renamed: dict[str, str] = {}  # paths of images found by another spelling, by name
         self._taken: set[str] = set()
         self._missing = 0
 
     def outside(self, name: str) -> bool:
-        """Whether the path as it is written leaves the folder."""
+        """Whether the path as written leaves the folder."""
         path = os.path.normpath(os.path.join(self._whole, name))
         return not path.startswith(os.path.join(self._whole, ""))
 
     def find(self, name: str) -> str | None:
         """The path of an image, or None."""
-        # A set of names spares a system call per image; nested file names are looked up.
+        # A set of names avoids one system call per image; nested names are checked on disk.
         path = os.path.join(self.folder, name)
         if name in self._present or os.path.isfile(path):
             return path
@@ -112,7 +112,7 @@ class Finder:
         return self.renamed[name]
 
     def near(self, name: str) -> str:
-        """The end of a sentence about a missing image: which names are near, for the first few of them."""
+        """Suggestions for the message about a missing image, for the first few of them."""
         self._missing += 1
         fits = self._fits(name)
         if len(fits) > 1:
@@ -120,23 +120,23 @@ class Finder:
         if self._missing > NEAR:
             return ""
         near = difflib.get_close_matches(os.path.basename(name), self._free.name, FEW, 0.75)
-        return f" (near names: {', '.join(sorted(near))})" if near else ""
+        return f" (similar names: {', '.join(sorted(near))})" if near else ""
 
     def note(self, origin: str) -> list[str]:
-        """A note of the names that were found under another spelling."""
+        """A note about the images that were found by another spelling."""
         if not self.renamed:
             return []
         first, *_ = self.renamed
-        images = f"{len(self.renamed)} images of {origin} are found under another spelling"
+        images = f"{len(self.renamed)} images of {origin} were found by another spelling"
         return [f"{images}, such as {first!r} as {self.renamed[first]}"]
 
     def _fits(self, name: str) -> list[str]:
-        """Paths in the folder that another spelling of a name can mean, of the closest kind that has any."""
+        """Paths in the folder that match another spelling of a name, by the strictest rule with a match."""
         for spelling in dict.fromkeys((name.replace("\\", "/"), unquote(name).replace("\\", "/"))):
             parts = [part for part in spelling.lower().split("/") if part not in ("", ".")]
             if not parts or ".." in parts:
                 continue
-            for start in range(len(parts)):  # with folders in front left out, the fewest first
+            for start in range(len(parts)):  # drops leading folders, the fewest first
                 fits = self._free.whole.get("/".join(parts[start:]), [])
                 if fits:
                     return fits
@@ -149,7 +149,7 @@ class Finder:
 
     @cached_property
     def _free(self) -> _Paths:
-        """Images that no entry names literally."""
+        """Images without a literal match."""
         named = {os.path.normpath(name) for name in self._named}
         found = _Paths(defaultdict(list), defaultdict(list), defaultdict(list))
         for path in images_below(Path(self.folder)):

@@ -1,4 +1,4 @@
-"""Image files of several images: the frames of animations, and pages. No jax here."""
+"""Image files with several images: frames of animations, or pages. No jax here."""
 
 import contextlib
 import os
@@ -11,11 +11,11 @@ from PIL import Image
 from yolos_jax.images.reading import DAMAGED, decoding, has_sixteen_bits, to_rgb
 from yolos_jax.user_files import MOST_IMAGE, check_file
 
-# Pillow's formats. Of others only the first image counts: MPO holds previews and depth, PSD layers, ICO sizes.
+# Pillow's formats. In others only the first image is used: MPO contains previews and depth, PSD layers, ICO sizes.
 ANIMATED = {"AVIF", "FLI", "GIF", "PNG", "WEBP"}  # their frames have durations
 PAGED = {"DCX", "HEIF", "TIFF"}
-SUBFILE, COPY_OR_MASK = 254, 0b101  # TIFF's tag of a page, and its bits for a smaller copy and for a mask
-UNTIMED = 0.1  # seconds of a frame without a duration, as browsers show it
+SUBFILE, COPY_OR_MASK = 254, 0b101  # TIFF's subfile tag, and its bits for a thumbnail and a mask
+UNTIMED = 0.1  # seconds for a frame without a duration, as in browsers
 
 
 class TimedFrame(NamedTuple):
@@ -27,9 +27,9 @@ class TimedFrame(NamedTuple):
 
 
 def frames_in(image: Image.Image) -> list[int]:
-    """Which images of an open file count, for `Image.seek`; of a damaged file those before the damage.
+    """Indices, for `Image.seek`, of a file's images to use; in a damaged file, those before the damage.
 
-    Neither smaller copies and masks among a TIFF file's pages count, nor an animation's stand-in for viewers of stills.
+    Leaves out thumbnails and masks among a TIFF file's pages, and an animation's default image for still viewers.
     """
     if image.format not in ANIMATED | PAGED:
         return [0]
@@ -59,7 +59,7 @@ def _pages(image: Image.Image, frames: range) -> list[int]:
 
 
 class Content(NamedTuple):
-    """What a file of several images holds."""
+    """The images in a file."""
 
     animated: bool
     frames: list[int]  # see `frames_in`
@@ -67,7 +67,7 @@ class Content(NamedTuple):
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str], name: str) -> Iterator[Image.Image]:
-    """An image file that is open; `UnreadableImage` names it by `name`."""
+    """Opens an image file; `UnreadableImage` calls it `name`."""
     with decoding(name):
         check_file(path, "the image", MOST_IMAGE)
         with Image.open(path) as image:
@@ -75,20 +75,20 @@ def _opened(path: str | os.PathLike[str], name: str) -> Iterator[Image.Image]:
 
 
 def content_of(path: str | os.PathLike[str]) -> Content:
-    """Whether the images of a file are frames or pages, and which count; `UnreadableImage` if it cannot be opened."""
+    """Whether a file's images are frames or pages, and which to use; `UnreadableImage` if it cannot be opened."""
     with _opened(path, f"the image {path}") as image:
         return Content(image.format in ANIMATED, frames_in(image))
 
 
 def open_page(path: str | os.PathLike[str], page: int, upright: bool, stretch: bool) -> Image.Image:
-    """A page of an image file, counted from 1, as RGB and without EXIF; for the rest see `images.reading.open_rgb`."""
+    """A page of an image file, counted from 1, as RGB without EXIF; see `images.reading.open_rgb`."""
     with _opened(path, f"page {page} of {path}") as image:
         image.seek(page - 1)
         return _rgb(image, upright, stretch)
 
 
 def animation(path: str | os.PathLike[str], upright: bool, stretch: bool) -> Iterator[TimedFrame]:
-    """The frames of an animation, one after the other; `UnreadableImage` where it is damaged."""
+    """Yields the frames of an animation; `UnreadableImage` where it is damaged."""
     with _opened(path, f"the image {path}") as image:
         seconds = 0.0
         for frame in frames_in(image):
@@ -100,7 +100,7 @@ def animation(path: str | os.PathLike[str], upright: bool, stretch: bool) -> Ite
 
 
 def _rgb(image: Image.Image, upright: bool, stretch: bool) -> Image.Image:
-    """The image that is sought, apart from its file and without EXIF, so that nothing turns it again."""
+    """A copy of the current frame, detached from its file and without EXIF, so that nothing turns it again."""
     deep = has_sixteen_bits(image)
     image.load()
     return Image.fromarray(np.asarray(to_rgb(image, upright, stretch and deep)))

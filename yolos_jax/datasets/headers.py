@@ -1,4 +1,4 @@
-"""What the headers of image files say: sizes, how EXIF turns the images, their bits a channel, and their frames."""
+"""Reads headers of image files: size, EXIF orientation, bits per channel and frames."""
 
 import io
 import os
@@ -15,36 +15,36 @@ from yolos_jax.errors import counted, first_few
 from yolos_jax.images.reading import UnreadableImage, brightest, decoding, has_sixteen_bits, open_rgb
 from yolos_jax.user_files import MOST_IMAGE, check_file
 
-ORIENTATION = 0x0112  # EXIF's tag: 1 upright, 2 to 8 turned or mirrored
+ORIENTATION = 0x0112  # EXIF tag: 1 is upright, 2 to 8 are turned or mirrored
 SWAPS = range(5, 9)  # orientations that exchange width and height
 _THREADS, _CHUNK = 8, 256
 _PNG = b"\x89PNG\r\n\x1a\n"
-_TAIL = 2**17  # bytes at the end of a PNG file that are searched for EXIF
-_PNG_TEXTS = (b"eXIf", b"xif\0", b"com.adobe.xmp")  # what holds EXIF or XMP in a PNG file
-_DARK = 2**6  # of 256: what 14 of 16 bits reach at most
-_DECODED = 8  # images of 16 bits that are decoded before a run
-DARK_HELP = "set data.sixteen_bit=stretch to make each image's own maximum white"
+_TAIL = 2**17  # bytes at the end of a PNG file to search for EXIF
+_PNG_TEXTS = (b"eXIf", b"xif\0", b"com.adobe.xmp")  # markers of EXIF or XMP in a PNG file
+_DARK = 2**6  # of 256: the maximum brightness of 14 bits within 16
+_DECODED = 8  # 16-bit images to decode before a run
+DARK_HELP = "set data.sixteen_bit=stretch to map each image's maximum to white"
 
 T = TypeVar("T")
 
 
 class Header(NamedTuple):
-    """What the header of one image says. A file that cannot be read counts as upright."""
+    """The header of one image. An unreadable file counts as upright."""
 
     size: tuple[int, int] = (0, 0)  # (width, height) in pixels as stored; 0 if the file cannot be read
-    orientation: int = 1  # EXIF's, where Pillow does not turn the image anyhow
-    sixteen: bool = False  # whether it has 16 bits a channel or more
+    orientation: int = 1  # EXIF orientation; 1 if Pillow applies it itself
+    sixteen: bool = False  # whether it has 16 or more bits per channel
     frames: int = 1  # or pages, see `frames_in`
     problem: str = ""  # why the file cannot be read
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """(width, height) of the image once it is turned."""
+        """(width, height) of the upright image."""
         return self.size[::-1] if self.orientation in SWAPS else self.size
 
 
 def header_of(source: str | os.PathLike[str] | bytes, name: str = "") -> Header:
-    """The header of a file, given by its path or by its bytes; `name` is what its `problem` calls it."""
+    """The header of a file, given as a path or as bytes; `name` is its name in `problem`."""
     try:
         with decoding(f"the image {name or source!s}"):
             if isinstance(source, bytes):
@@ -57,10 +57,10 @@ def header_of(source: str | os.PathLike[str] | bytes, name: str = "") -> Header:
 
 
 def read_headers(items: Sequence[T], read: Callable[[T], Header] = header_of) -> list[Header]:  # type: ignore[assignment]
-    """The headers of many images, in their order; `items` are paths, or what `read` takes.
+    """The headers of many images, in order; `items` are paths or other inputs of `read`.
 
-    Where reading mostly waits, for a disk or a network, threads read the rest. Elsewhere they would wait for each
-    other: Pillow looks at a header in Python.
+    If reading mostly waits for a disk or network, threads read the rest. Otherwise threads would block each other,
+    because Pillow parses headers in Python.
     """
     started, computed = time.perf_counter(), time.thread_time()
     first = [read(item) for item in items[:_CHUNK]]
@@ -89,7 +89,7 @@ def _read(file: BinaryIO) -> Header:
 
 
 def _png_may_be_turned(file: BinaryIO) -> bool:
-    """Whether a PNG file seems to hold EXIF or XMP, before the pixels or behind them."""
+    """Whether a PNG file seems to contain EXIF or XMP, before or after the pixels."""
     head = file.read(4096)
     tail = b""
     if head.startswith(_PNG):
@@ -100,7 +100,7 @@ def _png_may_be_turned(file: BinaryIO) -> bool:
 
 
 def frames_note(files: Sequence[str], headers: Iterable[Header], origin: str) -> list[str]:
-    """A note of how many frames and pages are left out where only the first of each file is used, if any are."""
+    """A note with the number of frames and pages left out because only the first of each file is used, if any are."""
     several = {file: header.frames for file, header in zip(files, headers) if header.frames > 1}
     if not several:
         return []
@@ -110,7 +110,7 @@ def frames_note(files: Sequence[str], headers: Iterable[Header], origin: str) ->
 
 
 def left_out(sources: Sequence[Any], origin: str = "what was given") -> list[str]:
-    """`frames_note` of images of any kind that a `Detector` takes, but for PIL images, whose frame the caller chose."""
+    """`frames_note` for any inputs of a `Detector` except PIL images, whose frame the caller chose."""
     encoded = [source for source in sources if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview)]
     headers = [header_of(bytes(each) if isinstance(each, bytearray | memoryview) else each) for each in encoded]
     names = [str(each) if isinstance(each, str | os.PathLike) else "encoded bytes" for each in encoded]
@@ -118,17 +118,17 @@ def left_out(sources: Sequence[Any], origin: str = "what was given") -> list[str
 
 
 def dark_note(files: Sequence[str], origin: str) -> list[str]:
-    """A note if some of these files of 16 bits, of which a few are decoded, become almost black."""
+    """A note if some of these 16-bit files become almost black; only a few are decoded."""
     places = np.unique(np.linspace(0, len(files) - 1, min(_DECODED, len(files))).astype(int))
     dark = [files[i] for i in places if _is_dark(files[i])]
     if not dark:
         return []
-    looked = f"{len(dark)} of {len(places)} that were looked at (of {len(files)} in all) become almost black"
-    return [f"images of 16 bits of {origin} hold fewer: {looked}, such as {first_few(dark)}; {DARK_HELP}"]
+    looked = f"{len(dark)} of {len(places)} that were checked (of {len(files)} in total) become almost black"
+    return [f"16-bit images of {origin} use fewer bits: {looked}, such as {first_few(dark)}; {DARK_HELP}"]
 
 
 def dark_files(files: Sequence[str]) -> list[str]:
-    """Those files of 16 bits that become almost black; each is decoded."""
+    """The 16-bit files among these that become almost black; decodes each of them."""
     return [file for file, header in zip(files, read_headers(files)) if header.sixteen and _is_dark(file)]
 
 

@@ -1,4 +1,4 @@
-"""Labels: the numbers that a model has for the categories of a data set, by the categories' ids or by their names."""
+"""Labels: a model's class indices for the categories of a data set, matched by id or by name."""
 
 import dataclasses
 from collections import Counter
@@ -18,17 +18,17 @@ class Labels:
     """A number for every category: labels are `0..num_classes - 1`."""
 
     num_classes: int
-    category_ids: tuple[int, ...]  # of every label
-    names: dict[int, str]  # of each label that the categories list; no two are the same
+    category_ids: tuple[int, ...]  # the category id of every label
+    names: dict[int, str]  # distinct names of the listed labels
     of_category: dict[int, int]  # the label of each category id
 
     def wrong(self, annotation: dict[str, Any], origin: str) -> str | None:
-        """A sentence for an annotation whose category has no label, or None."""
+        """A message for an annotation whose category has no label, or None."""
         category = annotation["category_id"]
         if category in self.of_category:
             return None
         where = f"annotation id {annotation.get('id')} of image id {annotation['image_id']} in {origin}"
-        none = f"which is none of the model's {len(self.of_category)} categories"
+        none = f"which is not one of the model's {len(self.of_category)} categories"
         return f"{where} has the category id {category}, {none}."
 
 
@@ -37,15 +37,15 @@ def labels_of(
 ) -> tuple[Labels, list[str]]:
     """The labels of a data set, and notes.
 
-    Categories are matched by name with the labels that `options.settled` names, if their numbers contradict.
+    If ids and names conflict with `options.settled`, categories are matched by name.
 
     Args:
       listed: the categories in COCO's format.
-      origin: where they come from, for messages.
-      complain: called if the names contradict and cannot be matched.
+      origin: their source, for messages.
+      complain: called if the names conflict and cannot be matched.
 
     Raises:
-      InputError: there is no category, or they do not fit the options.
+      InputError: there is no category, or the categories do not fit the options.
     """
     written = {int(category["id"]): str(category["name"]) for category in listed}
     names = distinct(written)
@@ -53,9 +53,9 @@ def labels_of(
     called = _settled_names(names, options)
     if any(name is None or plain_name(name) != plain_name(names[category]) for category, name in called.items()):
         settled = known_names(options.settled.label_names)
-        if _same_names(settled.values(), written.values()):  # of two of one name, nobody knows which is which
+        if _same_names(settled.values(), written.values()):  # duplicate names would be ambiguous
             ids = _match(settled, names, options.num_classes)
-            differs = f"{origin} numbers the classes otherwise than {options.settled.by}"
+            differs = f"{origin} and {options.settled.by} number the classes differently"
             notes.append(f"{differs}; they are matched by name: {listing(names)}")
         elif options.settled.refuse and (sentence := _refusal(names, called, origin, options)):
             complain(sentence)
@@ -68,7 +68,7 @@ def _number(names: dict[int, str], origin: str, options: SplitOptions, category_
     ids = _all_ids(names, origin, options) if category_ids is None else category_ids
     num_classes = options.num_classes or len(ids)
     if num_classes > len(ids):
-        wanted = f"{origin} gives {len(ids)} classes where {num_classes} are wanted"
+        wanted = f"{origin} has {len(ids)} classes, but the model has {num_classes}"
         raise InputError(f"{wanted}; set --config.model.num_classes=0 to derive them.")
     of_category = {int(category): label for label, category in enumerate(ids)}
     too_large = [category for category in names if of_category.get(category, -1) >= num_classes]
@@ -82,22 +82,22 @@ def _number(names: dict[int, str], origin: str, options: SplitOptions, category_
 
 
 def _all_ids(names: dict[int, str], origin: str, options: SplitOptions) -> list[int]:
-    """The category id of every label, for categories that nothing has settled."""
+    """The category id of every label, without settled categories."""
     if not names or min(names) < 0:
         raise InputError(f"{origin} lists no category, or one with a negative id.")
     if options.categories == "contiguous":
         return sorted(names)
     if max(names) >= MOST_CLASSES:
-        largest = f"the largest category id of {origin} is {max(names)}, which would make as many classes"
+        largest = f"the largest category id of {origin} is {max(names)}, which would need as many classes"
         raise InputError(f"{largest}; set --config.data.categories=contiguous.")
     # Raw ids leave gaps; more outputs than ids are allowed (the reference has 91 for COCO's 90).
     return list(range(max(max(names) + 1, options.num_classes)))
 
 
 def _settled_names(names: dict[int, str], options: SplitOptions) -> dict[int, str | None]:
-    """What the settled labels call each of these categories if they go by the numbers; None if nothing.
+    """The settled name of each category id; None for an id without one.
 
-    Empty if there are no such names, or they do not matter.
+    Empty if there are no settled names, or they do not matter.
     """
     settled = known_names(options.settled.label_names)
     if options.names == "ids" or not settled:
@@ -114,13 +114,13 @@ def _settled_ids(names: dict[int, str], options: SplitOptions) -> Sequence[int] 
 
 
 def _same_names(names: Iterable[str], others: Iterable[str]) -> bool:
-    """Whether these are the same names, none of them twice."""
+    """Whether these are the same names, without duplicates."""
     a, b = Counter(map(plain_name, names)), Counter(map(plain_name, others))
     return a == b and max(a.values()) == 1
 
 
 def _match(settled: dict[int, str], names: dict[int, str], num_classes: int) -> tuple[int, ...]:
-    """The category id of every label, by names; labels without a name get ids that no annotation has."""
+    """The category id of every label, matched by name; labels without a name get unused ids."""
     number = {plain_name(name): category for category, name in names.items()}
     unused = max(names) + 1
     labels = range(max(num_classes, *(label + 1 for label in settled)))
@@ -128,7 +128,7 @@ def _match(settled: dict[int, str], names: dict[int, str], num_classes: int) -> 
 
 
 def _refusal(names: dict[int, str], called: dict[int, str | None], origin: str, options: SplitOptions) -> str | None:
-    """Why the names cannot be right; None if they only lack some. `called` is what the settled labels call them."""
+    """A message if names conflict with the settled names `called`; None if some are only missing."""
     other = [i for i, name in called.items() if name is not None and plain_name(name) != plain_name(names[i])]
     if not other:
         return None
@@ -138,7 +138,7 @@ def _refusal(names: dict[int, str], called: dict[int, str | None], origin: str, 
         settled[ids[label] if ids is not None and label < len(ids) else label] = name
     by = options.settled.by
     return (
-        f"the category id {i} is {names[i]!r} in {origin} and {called[i]!r} in {by}, and the names "
-        f"are not the same ones, which could be matched: {listing(names)} against {listing(settled)}. Give data "
-        f"with the same classes, or go on by the numbers with --config.data.names=ids."
+        f"the category id {i} is {names[i]!r} in {origin} but {called[i]!r} in {by}, and the two sets of names "
+        f"differ, so they cannot be matched: {listing(names)} and {listing(settled)}. Use data "
+        f"with the same classes, or match them by id with --config.data.names=ids."
     )

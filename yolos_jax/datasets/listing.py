@@ -1,4 +1,4 @@
-"""What lies in a folder: its images, hidden files and subfolders, by their names. No jax."""
+"""Lists a folder's images, hidden files and subfolders by their names. No jax."""
 
 import os
 from collections import Counter
@@ -8,31 +8,31 @@ from pathlib import Path
 from yolos_jax.errors import counted
 from yolos_jax.images.reading import HEIF, HELP_WITH_HEIF, image_endings
 
-SYSTEM = {"__macosx", "@eadir", "thumbs.db", "desktop.ini"}  # of macOS's archives, Synology and Windows
-# Endings of annotations and of what tools leave beside images.
+SYSTEM = {"__macosx", "@eadir", "thumbs.db", "desktop.ini"}  # from macOS's archives, Synology and Windows
+# Endings of annotations and of files that tools leave beside images.
 BESIDE = {".cache", ".csv", ".json", ".jsonl", ".md", ".odgt", ".txt", ".xml", ".yaml", ".yml"}
-FEW = 6  # kinds of files that a note names
+FEW = 6  # maximum kinds of files in a note
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is the system's (`._name`, `Thumbs.db`) or hidden otherwise: no part of a data set."""
+    """Whether a file or folder is hidden or created by the system (`._name`, `Thumbs.db`)."""
     return name.startswith(".") or name.lower() in SYSTEM
 
 
 def ending_of(path: str) -> str:
-    """The ending of a file's name in lower case, such as `.jpg`; `""` without one."""
+    """A file name's ending in lower case, such as `.jpg`; `""` if it has none."""
     return os.path.splitext(path)[1].lower()
 
 
 class LeftOut:
-    """What a listing leaves out: how many files of each kind, and the first of them."""
+    """Files that a listing leaves out: their number by kind, and the first one."""
 
     def __init__(self) -> None:
-        self.kinds = Counter[str]()  # by their endings, or by what they are, such as "hidden folder"
+        self.kinds = Counter[str]()  # by ending, or by type such as "hidden folder"
         self.first = ""
 
     def add(self, path: str, kind: str = "") -> None:
-        """Counts a file; without a `kind`, as a hidden one or by its ending."""
+        """Counts a file; the default `kind` is hidden or its ending."""
         hidden = "hidden file" if is_hidden(os.path.basename(path)) else ""
         self.kinds[kind or hidden or ending_of(path) or "no ending"] += 1
         self.first = self.first or path
@@ -42,17 +42,17 @@ class LeftOut:
         self.add(str(error.filename), "unreadable folder")
 
     def update(self, other: "LeftOut") -> None:
-        """Counts what another listing left out, too."""
+        """Adds the counts of another listing."""
         self.kinds.update(other.kinds)
         self.first = self.first or other.first
 
     def note(self, where: str | Path) -> list[str]:
-        """A sentence about what was left out of a folder, if anything was."""
+        """A note about files left out of a folder, if there are any."""
         return [f"left out of {where}: {described(self.kinds)}, such as {self.first}"] if self.first else []
 
 
 def described(kinds: Counter[str]) -> str:
-    """`5 other files (.txt 4, no ending 1), 1 hidden file`: what was left out, and what would read it."""
+    """`5 other files (.txt 4, no ending 1), 1 hidden file`: the files left out, and how to read them."""
     endings = Counter({kind: n for kind, n in kinds.items() if kind.startswith(".") or kind == "no ending"})
     parts = []
     if endings:
@@ -65,7 +65,7 @@ def described(kinds: Counter[str]) -> str:
 
 
 def is_folder(entry: os.DirEntry) -> bool:
-    """Whether it is a folder or a link to one; a link to itself, for which `DirEntry.is_dir` raises, is not."""
+    """Whether it is a folder or a link to one; False for a link to itself, where `DirEntry.is_dir` raises."""
     try:
         return entry.is_dir()
     except OSError:
@@ -80,9 +80,9 @@ def _is_empty(folder: str) -> bool:
 
 
 def walk(folder: str | Path, left: LeftOut | None = None) -> Iterator[tuple[str, list[str]]]:
-    """A folder and those below it, each with its files' names, in order; links are followed, once each.
+    """Yields a folder and those below it, each with its files' names, in order; each link is followed once.
 
-    Hidden folders and those that cannot be opened are counted in `left`.
+    Hidden and unreadable folders are counted in `left`.
     """
     left = LeftOut() if left is None else left
     seen, endings = set[str](), image_endings()
@@ -95,16 +95,16 @@ def walk(folder: str | Path, left: LeftOut | None = None) -> Iterator[tuple[str,
         for name in filter(is_hidden, folders):
             left.add(os.path.join(at, name), "hidden folder")
         for path in (os.path.join(at, name) for name in sorted(folders) if ending_of(name) in endings):
-            if _is_empty(path):  # it stands where an image should
+            if _is_empty(path):  # in place of an image
                 left.add(path, "empty folder named like an image")
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         yield at, sorted(names)
 
 
 def images_below(folder: Path, left: LeftOut | None = None, beside: Iterable[str] = ()) -> Iterator[str]:
-    """Paths, relative to the folder, of the images in it and below, in order; links are followed, once each.
+    """Yields the relative paths of the images in a folder and below, in order; each link is followed once.
 
-    Other files are counted in `left`, unless their ending is one of those that belong `beside` images.
+    Other files are counted in `left`, except those with an ending in `beside`.
     """
     endings = image_endings()
     expected = set(beside)
@@ -120,7 +120,7 @@ def images_below(folder: Path, left: LeftOut | None = None, beside: Iterable[str
 
 
 def subfolder(root: Path, *names: str) -> Path | None:
-    """The first of `root`'s folders that has one of these names, in any case of letters; None if there is none."""
+    """The first of `root`'s folders with one of these names, ignoring case; None if there is none."""
     try:
         present = {entry.name: entry.name.lower() for entry in os.scandir(root) if is_folder(entry)}
     except OSError:
@@ -135,7 +135,7 @@ def subfolder(root: Path, *names: str) -> Path | None:
 
 
 def folders_in(root: Path, beginning: str = "") -> list[Path]:
-    """The folders in a folder that are not hidden and whose names begin so; none if it is absent."""
+    """The visible subfolders whose names start with `beginning`; empty if the folder does not exist."""
     if not root.is_dir():
         return []
     names = [entry.name for entry in os.scandir(root) if entry.name.startswith(beginning) and is_folder(entry)]

@@ -1,4 +1,4 @@
-"""Opens a split of a data set in any layout, which is recognised by what lies there. No jax here."""
+"""Opens a split of a data set and recognises its layout. No jax here."""
 
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from yolos_jax.datasets.splits import choose
 from yolos_jax.errors import InputError
 from yolos_jax.user_files import reading
 
-# The first one that finds its splits is taken.
+# The first one that finds splits is used.
 LAYOUTS: tuple[Any, ...] = (
     hf_datasets, tfds, roboflow, coco_folder, ultralytics, voc, imagefolder, visdrone, wider_face, dota, crowdhuman,
 )  # fmt: skip
@@ -35,17 +35,17 @@ LAYOUTS: tuple[Any, ...] = (
 def open_split(
     data: Any, which: str, num_classes: int = 0, settled: Settled | None = None, complain: Complain = stop
 ) -> DataSet:
-    """The data set for "train" or "val", in whichever layout `data.root` is.
+    """Opens the data set for "train" or "val", in the layout of `data.root`.
 
     Args:
       which: "train" or "val".
       data: the settings of `SplitSettings`, `AmountSettings` and `AnnotationSettings`.
       num_classes: of a model; 0 derives it from the categories.
-      settled: what a model or the other split has settled.
+      settled: what a model or the other split has determined already.
       complain: see `read_split`.
 
     Raises:
-      MissingSplit: there is no such split; other `InputError`s say what is wrong with it.
+      MissingSplit: the split does not exist; other `InputError`s report problems with it.
     """
     split = getattr(data, f"{which}_split")
     annotations, images = getattr(data, f"{which}_annotations"), getattr(data, f"{which}_images")
@@ -66,16 +66,16 @@ def open_split(
 
 
 def find_split(root: Path, wanted: str, annotations: str = "", images: str = "") -> OpenAnnotations:
-    """What opens a split of the data set in `root`.
+    """A function that opens a split of the data set in `root`.
 
     Args:
       wanted: its name, or another one of the same family, see `splits.choose`.
-      annotations, images: a COCO annotation file and a folder of images that were named instead; what is not named
-        is where the layout has it.
+      annotations, images: a COCO annotation file and a folder of images to use instead of the layout's; either may
+        be empty.
 
     Raises:
       InputError: see `recognise`.
-      MissingSplit: the data set has no such split.
+      MissingSplit: the data set does not have the split.
     """
     if not (annotations and images) and not root.exists():
         raise InputError(f"the data folder {root} does not exist; set --config.data.root.")
@@ -91,10 +91,10 @@ def find_split(root: Path, wanted: str, annotations: str = "", images: str = "")
 
 
 def recognise(root: Path) -> tuple[str, dict[str, OpenAnnotations], list[str]]:
-    """The layout of a folder, what opens each of its splits, and notes.
+    """The layout of a folder, the functions that open its splits, and notes.
 
     Raises:
-      InputError: nothing is there, or it is in a layout that is not read; the sentence says what converts it.
+      InputError: the folder does not exist, or its layout is not supported; the message suggests a conversion.
     """
     if not root.exists():
         raise InputError(f"the data folder {root} does not exist; set --config.data.root.")
@@ -113,13 +113,13 @@ def recognise(root: Path) -> tuple[str, dict[str, OpenAnnotations], list[str]]:
         raise InputError(unsupported.explain(root, [layout.NAME for layout in LAYOUTS]))
     (name, splits), *others = found
     also = ", ".join(other for other, _ in others)
-    notes = [f"{root} is read as {name}, though it could be read as {also}, too"] if also else []
+    notes = [f"{root} is read as {name}, but could also be read as {also}"] if also else []
     notes += [f"{root} is read as {name}; {str(error).rstrip('.')}" for error in refused]
     return name, splits, notes
 
 
 def _named_files(root: Path, wanted: str, annotations: str, images: str) -> OpenAnnotations:
-    """What opens a COCO annotation file and a folder of images, of which one or both are named."""
+    """A function that opens a COCO annotation file and a folder of images; at least one of them is given."""
     folder = Path(images or coco_folder.image_folder(root, wanted))
     if annotations:
         return partial(coco_folder.read, Path(annotations), folder)

@@ -1,4 +1,4 @@
-"""YAML files of users: counted before they are unfolded, since aliases multiply and brackets nest. No jax here."""
+"""Reads users' YAML files; bounds nesting and the expansion of aliases before loading. No jax here."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Size(NamedTuple):
-    """What a node unfolds to."""
+    """The size of a node after its aliases are expanded."""
 
     nodes: int = 1
     depth: int = 1
@@ -22,8 +22,7 @@ class _Size(NamedTuple):
 def read_yaml(file: Path) -> Any:
     """The content of a YAML file.
 
-    `InputError` if it cannot be read, is no YAML, or is deeper or larger than any description of data once its
-    aliases are followed.
+    `InputError` if it cannot be read, is not YAML, or is too deep or too large after its aliases are expanded.
     """
     text = read_text(file, "the file", MOST_BYTES)
     try:
@@ -34,14 +33,14 @@ def read_yaml(file: Path) -> Any:
         reason = f"{error.problem or error.context}{where}"
         raise InputError(f"{file} cannot be read as YAML ({' '.join(reason.split())[:200]}).") from error
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
-        # the library's own of values such as a date that no calendar has
+        # raised by the library for values such as an impossible date
         raise InputError(f"{file} cannot be read as YAML ({' '.join(str(error).split())[:200]}).") from error
 
 
 def _check_size(text: str) -> None:
-    """`ValueError` for what nests deeper than `MOST_DEPTH` or unfolds to more than `MOST_NODES`."""
+    """Raises `ValueError` for nesting deeper than `MOST_DEPTH`, or more than `MOST_NODES` expanded nodes."""
     anchors: dict[str, _Size] = {}
-    opened: list[tuple[str | None, _Size]] = [(None, _Size())]  # anchors and sizes so far of collections
+    opened: list[tuple[str | None, _Size]] = [(None, _Size())]  # anchors and current sizes of the open collections
     for event in yaml.parse(text, _LOADER):
         closed: tuple[str | None, _Size] | None = None
         if isinstance(event, yaml.CollectionStartEvent):
@@ -50,7 +49,7 @@ def _check_size(text: str) -> None:
             closed = opened.pop()
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in anchors:
-                raise ValueError(f"the alias *{event.anchor} stands within what it names, or names nothing")
+                raise ValueError(f"the alias *{event.anchor} is inside its own anchor, or has no anchor")
             closed = None, anchors[event.anchor]
         elif isinstance(event, yaml.ScalarEvent):
             closed = event.anchor, _Size()
@@ -62,6 +61,6 @@ def _check_size(text: str) -> None:
             opened[-1] = name, _Size(outer.nodes + size.nodes, max(outer.depth, size.depth + 1))
         depth = len(opened) + opened[-1][1].depth
         if depth > MOST_DEPTH:
-            raise ValueError(f"it nests deeper than {MOST_DEPTH}")
+            raise ValueError(f"it is nested deeper than {MOST_DEPTH} levels")
         if opened[-1][1].nodes > MOST_NODES:
-            raise ValueError(f"it unfolds to more than {MOST_NODES} values")
+            raise ValueError(f"it expands to more than {MOST_NODES} values")

@@ -1,8 +1,8 @@
-"""Single handwritten digits as a folder of class folders, to pre-train on what scenes of `digits` are made of.
+"""Single handwritten digits in class folders, for pre-training on the digits in the scenes of `digits`.
 
     python -m yolos_jax.datasets.single_digits --out DIR
 
-The same scans, inks and sizes as in the scenes, and the same split: what is held out there is held out here.
+Scans, inks and sizes are as in the scenes, and so is the split: digits held out there are held out here.
 """
 
 from pathlib import Path
@@ -13,11 +13,11 @@ from PIL import Image
 from yolos_jax.datasets.digits import DIGIT_SIDES, Digits, load_digits, paint, run, split_digits, stencil_of
 from yolos_jax.errors import InputError, check_empty
 
-SIDE = 40  # of an image, pixels: the largest digit fits, anywhere
+SIDE = 40  # side of an image in pixels, larger than any digit
 
 
 def one_digit(digits: Digits, which: int, random: np.random.Generator) -> np.ndarray:
-    """uint8 `[SIDE, SIDE, 3]`: a scan in bright ink at a random place on a dark ground."""
+    """uint8 `[SIDE, SIDE, 3]`: a scan in bright ink at a random place on a dark background."""
     ground = random.integers(0, 32, 3)
     image = np.broadcast_to(ground, (SIDE, SIDE, 3)).astype(np.float32)
     stencil = stencil_of(digits.scans[which], int(random.integers(DIGIT_SIDES[0], DIGIT_SIDES[1] + 1)))

@@ -1,20 +1,20 @@
-"""Which of a data set's splits is meant: people and tools call them by several names. No jax here."""
+"""Finds a data set's split under its various common names. No jax here."""
 
 from collections.abc import Iterable
 
 from yolos_jax.errors import InputError
 
-# Names for one and the same, the likeliest first; compared without case.
+# Synonyms, the likeliest first; compared without case.
 FAMILIES = {
     "train": ("train", "train2017", "training", "trainval", "trn"),
     "val": ("val", "val2017", "valid", "validation", "dev", "eval"),
     "test": ("test", "test2017", "testing"),
 }
-STANDS_IN = {"val": "test"}  # what is scored if there is no such split
+STANDS_IN = {"val": "test"}  # used if the split does not exist
 
 
 class MissingSplit(InputError):
-    """A data set has no such split."""
+    """The data set does not have the requested split."""
 
 
 def family_of(name: str) -> str | None:
@@ -24,14 +24,14 @@ def family_of(name: str) -> str | None:
 
 
 def choose(wanted: str, present: Iterable[str], where: str) -> tuple[str, list[str]]:
-    """The split that is meant by a name such as `val2017`, and notes if it has another name.
+    """Finds the split for a name such as `val2017`; adds notes if it has another name.
 
-    A literal name comes first, then another case of letters, then another name of the same family; a test split
-    stands in for a missing one to validate on, and an only split that is called by no usual name is to train on.
-    A name that no tool uses is taken literally.
+    A literal match comes first, then a match without case, then another name of the same family. A test split
+    replaces a missing validation split, and a single split with an uncommon name is the training split. An uncommon
+    name must match literally.
 
     Raises:
-      MissingSplit: there is no such split.
+      MissingSplit: the split does not exist.
     """
     names = list(present)
     if wanted in names:
@@ -40,12 +40,12 @@ def choose(wanted: str, present: Iterable[str], where: str) -> tuple[str, list[s
     found = [name for name in names if name.lower() == wanted.lower()]
     found = found or [name for usual in FAMILIES.get(family or "", ()) for name in names if name.lower() == usual]
     if found:
-        return found[0], []  # "valid" for "val" is no news
+        return found[0], []  # "valid" for "val" needs no note
     if family in STANDS_IN:
         found = [name for usual in FAMILIES[STANDS_IN[family]] for name in names if name.lower() == usual]
         if found:
-            return found[0], [f"{where} has no split {wanted}; {found[0]} stands in for it"]
+            return found[0], [f"{where} has no split {wanted}; {found[0]} is used instead"]
     if family == "train" and len(names) == 1 and family_of(names[0]) is None:
-        return names[0], [f"{where} has one split, {names[0]}, which is taken to train on"]
+        return names[0], [f"{where} has one split, {names[0]}, which is used for training"]
     listed = f"it has {', '.join(names)}" if names else "it has none"
     raise MissingSplit(f"the split {wanted} does not exist in {where}; {listed}.")

@@ -1,8 +1,8 @@
-"""Pascal VOC's own numbers: average precision at IoU 0.5 over the classes, by 11 points (2007) and by area (2010 on).
+"""Pascal VOC's metrics: mean average precision at IoU 0.5, by 11 points (2007) and by area (since 2010).
 
-Written after the development kit's description. Each detection belongs to the object of its class with which it
-overlaps most; the first that overlaps at least by half is right, further ones are wrong, and those of a difficult
-object count as neither.
+Follows the development kit's description. Each detection is assigned to the object of its class with the highest IoU.
+The first one with an IoU of at least 0.5 is a true positive and further ones are false positives. Detections of
+difficult objects are ignored.
 """
 
 from collections import defaultdict
@@ -13,7 +13,7 @@ import numpy as np
 
 OVERLAP = 0.5
 POINTS, AREA = "VOC07_AP50", "VOC_AP50"
-MEANING = {POINTS: "11 points, VOC 2007", AREA: "area, VOC 2010 on"}
+MEANING = {POINTS: "11 points, VOC 2007", AREA: "area, VOC since 2010"}
 
 
 def voc_metrics(
@@ -23,12 +23,12 @@ def voc_metrics(
 
     Args:
       truth: the content of a COCO annotation file, whose annotations may be marked `difficult`.
-      results: entries of a COCO results file; of equal scores the first comes first.
-      image_ids: images to score; all of the ground truth by default.
+      results: entries of a COCO results file; equal scores keep their order.
+      image_ids: images to score; by default all images of the ground truth.
 
     Returns:
-      The mean over the classes that have an object which is not difficult, 0..1, by `POINTS` and by `AREA`; -1 if
-      there is no such class.
+      The mean over all classes with at least one non-difficult object, 0..1, by `POINTS` and by `AREA`; -1 if there
+      is no such class.
     """
     scored = {image["id"] for image in truth["images"]} if image_ids is None else set(image_ids)
     objects: dict[Any, dict[Any, list]] = defaultdict(lambda: defaultdict(list))
@@ -54,15 +54,15 @@ def is_difficult(annotation: Mapping[str, Any]) -> bool:
 
 def average_precisions(recall: np.ndarray, precision: np.ndarray) -> tuple[float, float]:
     """Average precision by 11 points and by area of a curve, float `[n]` in the order of the detections."""
-    best = np.maximum.accumulate(precision[::-1])[::-1]  # at this recall or any higher one
-    # Eleven recalls are compared as exact tenths: 0.1 * 3 is a little more than 0.3.
+    best = np.maximum.accumulate(precision[::-1])[::-1]  # maximum precision at this or a higher recall
+    # Compares the 11 recalls as exact tenths, because 0.1 * 3 is slightly more than 0.3.
     starts = np.searchsorted(recall, np.arange(11) / 10, side="left")
     points = np.append(best, 0.0)[starts].mean()
     return float(points), float((np.diff(recall, prepend=0.0) * best).sum())
 
 
 def _curve(results: list[dict[str, Any]], objects: dict[Any, list], wanted: int) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision after each detection of a class, best first; those of difficult objects are left out."""
+    """Recall and precision after each detection of a class, by descending score; ignores difficult objects."""
     boxes = {image_id: corners([a["bbox"] for a in group]) for image_id, group in objects.items()}
     taken = {image_id: np.zeros(len(group), bool) for image_id, group in objects.items()}
     order = np.argsort([-r["score"] for r in results], kind="stable")
@@ -89,9 +89,9 @@ def corners(boxes: Sequence[Sequence[float]]) -> np.ndarray:
 
 
 def overlaps_with(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray | bool = False) -> np.ndarray:
-    """float64 `[n, m]`, intersection over union of corners; over the first box's area where the other is a crowd.
+    """float64 `[n, m]` IoU of corners; for a crowd, intersection over the first box's area.
 
-    Pixels counted from 1 with the last one inside, as VOC has them, give the same number as these edges.
+    VOC's inclusive pixel coordinates from 1 give the same result as these edges.
     """
     sides = np.minimum(boxes[:, None, 2:], others[:, 2:]) - np.maximum(boxes[:, None, :2], others[:, :2])
     both = sides.clip(0).prod(-1)

@@ -1,4 +1,4 @@
-"""Any layout -> a plain COCO folder: `annotations/instances_SPLIT.json` beside `SPLIT/` with the images."""
+"""Writes any layout as a COCO folder: `annotations/instances_SPLIT.json` beside `SPLIT/` with the images."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from yolos_jax.errors import InputError
 
 
 class Converted(NamedTuple):
-    """What was written of a split, and what its source said."""
+    """A summary of a written split, and the notes about its source."""
 
     split: str
     images: int
@@ -22,14 +22,14 @@ class Converted(NamedTuple):
 
 
 def names_of(splits: Sequence[str]) -> dict[str, str]:
-    """What each split is called in the COCO folder: `train`, `val` or `test` for the usual names if that is unique."""
+    """The name of each split in the COCO folder: `train`, `val` or `test` for common names, if unique."""
     usual = [family_of(split) or split for split in splits]
     found = {split: name if usual.count(name) == 1 else split for split, name in zip(splits, usual)}
     return {split: name.replace("/", "_") for split, name in found.items()}
 
 
 def write_split(source: DataSet, name: str, out: Path, copy: bool) -> Converted:
-    """Writes one split; images are linked, or copied if that is wanted. `InputError` if one of them is absent."""
+    """Writes one split; links images, or copies them with `copy`. `InputError` if an image does not exist."""
     content, folder = source.ground_truth(), out / name
     folder.mkdir(parents=True)
     examples = {example.image_id: example for example in source.examples}
@@ -55,7 +55,7 @@ def write_split(source: DataSet, name: str, out: Path, copy: bool) -> Converted:
 
 
 def _file_name(image: dict[str, Any], file: str, data: bytes | None, used: set[str]) -> str:
-    """A file name for an image, inside of its split's folder and used by no other."""
+    """A unique file name for an image in its split's folder."""
     name = os.path.normpath(image["file_name"].replace("\\", "/"))
     if data is not None and not os.path.splitext(name)[1]:
         name += ".png" if data[:4] == b"\x89PNG" else ".jpg"

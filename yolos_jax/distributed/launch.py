@@ -1,6 +1,6 @@
-"""Several processes of one run: how they find each other, and how one of them ends.
+"""Connects the processes of a run, and ends them if one fails.
 
-Nothing here starts jax before `join` does.
+Nothing here starts jax before `join`.
 """
 
 import collections
@@ -16,7 +16,7 @@ from yolos_jax.distributed import witness
 from yolos_jax.distributed.witness import fork_witness
 from yolos_jax.errors import InputError
 
-JOINING = 300  # seconds until the processes must have found each other
+JOINING = 300  # timeout in seconds for the processes to connect
 TIMEOUTS: dict[str, Any] = {  # the second: without a sign of life until a process counts as dead
     "initialization_timeout": JOINING, "heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 20,
 }  # fmt: skip
@@ -31,8 +31,8 @@ ALONE = (
 
 
 def detected(environment: Mapping[str, str]) -> str:
-    """The launcher that started this process as one of several, by its environment; "" if there is none."""
-    if int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:  # may itself run inside of Slurm
+    """The launcher of this process, by its environment; "" if there is none."""
+    if int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:  # may itself run inside Slurm
         return "Open MPI"
     if int(environment.get("SLURM_NTASKS", 1)) > 1 and {"SLURM_STEP_NODELIST", "SLURM_PROCID"} <= environment.keys():
         return "Slurm"
@@ -42,7 +42,7 @@ def detected(environment: Mapping[str, str]) -> str:
 
 
 def devices_of_node(environment: Mapping[str, str]) -> list[int] | None:
-    """All GPUs of a node where Slurm or Open MPI started one process on it; None leaves it to jax (one GPU each)."""
+    """All GPUs of a node with a single process of Slurm or Open MPI; None for jax's default (one GPU per process)."""
     gpus, tasks = environment.get("SLURM_GPUS_ON_NODE", ""), environment.get("SLURM_STEP_TASKS_PER_NODE", "")
     if tasks.partition("(")[0] == "1" and gpus.isdigit():
         return list(range(int(gpus)))
@@ -53,23 +53,23 @@ def devices_of_node(environment: Mapping[str, str]) -> list[int] | None:
 
 
 def join(coordinator: str = "", processes: int = 0, process: int = -1, mode: str = "auto") -> None:
-    """Joins the other processes, if this is one of several; call it before jax does anything.
+    """Connects to the other processes, if there are any; call it before using jax.
 
     Args:
-      coordinator: `host:port` of process 0, where no launcher gives it.
+      coordinator: `host:port` of process 0, if no launcher provides it.
       processes, process: the number of processes, and the index of this one (0, 1, ...).
-      mode: "auto" asks the environment, "on" leaves that to `jax.distributed` (Kubernetes, TPU hosts without a sign
-        in the environment), "off" stays alone.
+      mode: "auto" uses the environment, "on" leaves detection to `jax.distributed` (Kubernetes, TPU hosts without
+        environment variables), "off" runs a single process.
 
     Raises:
-      InputError: the arguments do not fit together, or the processes do not find each other.
+      InputError: the arguments conflict, or the processes cannot connect.
     """
     given = bool(coordinator), processes > 0, process >= 0
     found = detected(os.environ) if mode == "auto" else ""
     if mode == "off" or not (any(given) or found or mode == "on"):
         return
     if found == "Open MPI" and coordinator and not any(given[1:]):
-        # From version 5 on, Open MPI does not tell its processes the address of process 0.
+        # Since version 5, Open MPI does not give its processes the address of process 0.
         processes, process = (int(os.environ[f"OMPI_COMM_WORLD_{name}"]) for name in ("SIZE", "RANK"))
     elif found == "Open MPI" and not coordinator and "OMPI_MCA_orte_hnp_uri" not in os.environ:
         raise InputError("this Open MPI does not say where process 0 is; add --coordinator=HOST:PORT of its host.")
@@ -113,18 +113,18 @@ def _initialize(coordinator: str | None, processes: int | None, process: int | N
 
 
 def leave(code: int) -> None:
-    """Ends this process at once: without those that are gone there is nothing to wait for."""
+    """Ends this process at once, without waiting for processes that are gone."""
     try:
         witness.farewell()
         sys.stdout.flush()
         sys.stderr.flush()
-    finally:  # whoever reads the output may be gone, too
+    finally:  # the reader of the output may be gone, too
         os._exit(code)
 
 
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
-    """Around a program: one of several processes that fails alone leaves at once, so that the others notice."""
+    """Wraps a program: a process of several that fails alone exits at once, so that the others notice."""
     try:
         yield
     except Exception:

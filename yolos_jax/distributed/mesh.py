@@ -1,4 +1,4 @@
-"""The devices of a run as one axis, and how arrays lie on them."""
+"""The devices of a run as a one-axis mesh, and shardings of arrays."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Devices (all by default) along one axis, `data`, those of a process side by side."""
+    """Devices (all by default) along one axis, `data`, grouped by process."""
     found = jax.devices() if devices is None else list(devices)
     return Mesh(np.array(sorted(found, key=lambda d: d.process_index)), ("data",))
 

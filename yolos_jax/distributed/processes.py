@@ -1,7 +1,7 @@
-"""Several processes of one run, and how they decide together.
+"""Coordinates the processes of a run.
 
-Every process runs the same program on its own part of each batch. Whatever one of them alone learns (a signal, an
-image that cannot be read, a full disk) is exchanged before the next step, so all of them end at the same one.
+Every process runs the same program on its own part of each batch. Events in one process (a signal, an unreadable
+image, a full disk) are exchanged before the next step, so that all processes end at the same step.
 """
 
 import contextlib
@@ -18,33 +18,33 @@ from yolos_jax.distributed.launch import LOST, leave
 from yolos_jax.errors import InputError
 
 T = TypeVar("T")
-# Words of jax's errors when an exchange failed because another process is gone.
+# Parts of jax's messages when an exchange failed because another process is gone.
 SIGNS_OF_LOSS = (
     "gloo", "nccl", "connection", "unavailable", "heartbeat", "coordination", "aborted", "socket", "peer",
 )  # fmt: skip
 
 
 class LostProcess(InputError):
-    """Another process is gone; nothing can be computed together any more."""
+    """Another process is gone, so no further joint computation is possible."""
 
     def leave(self) -> None:
-        """Ends this process at once: there is nobody to wait for."""
+        """Ends this process at once, without waiting for others."""
         leave(2)
 
 
 class Processes:
-    """The processes of a run: `index` is that of this one, and `count` is 1 without `jax.distributed`."""
+    """The processes of a run; `index` is this one's, and `count` is 1 without `jax.distributed`."""
 
     def __init__(self) -> None:
         self.index, self.count = jax.process_index(), jax.process_count()
 
     @property
     def is_primary(self) -> bool:
-        """Whether this process is the one that writes and prints."""
+        """Whether this is the process that writes and prints."""
         return self.index == 0
 
     def allgather(self, value: Any) -> list[Any]:
-        """The JSON-ready values of all processes, in their order. All must call this at the same point."""
+        """The JSON-ready values of all processes, in order. All must call this at the same point."""
         if self.count == 1:
             return [value]
         text = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -62,26 +62,26 @@ class Processes:
         return self.agree(lambda: work(*args) if self.is_primary else None)
 
     def agree_and_vote(self, work: Callable[[], T], vote: Callable[[], int]) -> tuple[T, int]:
-        """Does some work in every process, and agrees on how it went.
+        """Runs `work` in every process, and exchanges the outcome.
 
         Args:
-          work: anything that needs no other process.
-          vote: asked afterwards.
+          work: work without communication.
+          vote: called afterwards.
 
         Returns:
-          (what `work` returned here, the largest vote of all)
+          (the result of `work` in this process, the largest vote of all)
 
         Raises:
-          InputError: somebody's `work` raised one.
-          LostProcess: another process is gone, or about to go with another kind of exception.
-          Exception: whatever else this process's `work` raised.
+          InputError: `work` raised one in any process.
+          LostProcess: another process is gone, or is about to exit with another exception.
+          Exception: any other exception of `work` in this process.
         """
         if self.count == 1:
             return work(), vote()
         error: Exception | None = None
         try:
             value = work()
-        except Exception as raised:  # the others wait to hear of it
+        except Exception as raised:  # the others wait for the outcome
             error = raised
         trouble = 0
         if error is not None:
@@ -97,7 +97,7 @@ class Processes:
         return value, int(votes[:, 1].max())
 
     def broadcast(self, tree: Any, like: Any) -> Any:
-        """Arrays of the primary process in all of them, as numpy and bit by bit.
+        """Copies arrays of the primary process to all processes, as numpy, bit for bit.
 
         Args:
           tree: nested dicts or tuples of arrays; only the primary process's is used.
@@ -106,7 +106,7 @@ class Processes:
         if self.count == 1:
             return jax.tree.map(np.asarray, tree)
 
-        def bits(x: Any) -> np.ndarray:  # a sum of floats would make 0.0 of -0.0
+        def bits(x: Any) -> np.ndarray:  # a sum of floats would turn -0.0 into 0.0
             return np.ascontiguousarray(x).reshape(x.shape).view(np.uint32)
 
         def nothing(x: Any) -> np.ndarray:
@@ -119,7 +119,7 @@ class Processes:
 
     @contextlib.contextmanager
     def only_primary_prints(self) -> Iterator[None]:
-        """Standard output of the other processes goes nowhere."""
+        """Discards the standard output of the other processes."""
         with open(os.devnull, "w", errors="replace") as nowhere, contextlib.ExitStack() as stack:
             if not self.is_primary:
                 stack.enter_context(contextlib.redirect_stdout(nowhere))
@@ -137,7 +137,7 @@ def _no_vote() -> int:
 
 @contextlib.contextmanager
 def reports_loss(count: int) -> Iterator[None]:
-    """Turns a failed exchange between `count` processes into `LostProcess`; other errors pass."""
+    """Turns a failed exchange between `count` processes into `LostProcess`; other errors pass unchanged."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -148,7 +148,7 @@ def reports_loss(count: int) -> Iterator[None]:
 
 
 def place(tree: Any, sharding: Any) -> Any:
-    """Puts arrays that every process has whole on the devices of all; those with this sharding already stay."""
+    """Places arrays, which every process has completely, on all devices; keeps those with this sharding."""
 
     def one(x: Any) -> Any:
         if isinstance(x, jax.Array) and x.sharding == sharding:

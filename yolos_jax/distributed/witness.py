@@ -39,7 +39,7 @@ def fork_witness(lost: str, alone: str) -> None:
 
 
 def _wait(reader: int, writer: int, lost: str, alone: str) -> None:
-    """The witness's whole life."""
+    """The witness's main function."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # which are not meant for it
         signal.signal(number, signal.SIG_IGN)
     os.close(writer)
@@ -92,7 +92,7 @@ def is_watched() -> bool:
 
 
 def farewell() -> None:
-    """This process ends as it should: nothing needs to be printed for it any more."""
+    """Tells the witness that this process ends normally, so nothing is to be printed."""
     _write(BYE)
 
 

@@ -1,4 +1,4 @@
-"""COCO's numbers of each category: average precision, recall, and the curves behind them."""
+"""COCO metrics per category: average precision, recall, and their curves."""
 
 import re
 from typing import Any, NamedTuple
@@ -12,25 +12,25 @@ MEANING = {
     "AP": "average precision over the IoU thresholds 0.50, 0.55 ... 0.95",
     "AP50": "average precision at IoU 0.50",
     "AP75": "average precision at IoU 0.75",
-    "AR": "share of the objects that are found, with at most 100 detections an image, over the same thresholds",
-    "recall50": "the same share at IoU 0.50",
+    "AR": "average recall over the same thresholds, with at most 100 detections per image",
+    "recall50": "recall at IoU 0.50",
 }
 
 
 class CategoryScores(NamedTuple):
-    """Of each category of a ground truth, for objects of all sizes and at most 100 detections of it in an image."""
+    """Metrics per category, for objects of all sizes and at most 100 detections of the category per image."""
 
-    ids: tuple[int, ...]  # category ids, in order: K of them
-    names: tuple[str, ...]  # of the categories, distinct; the id as text where the ground truth has no name
+    ids: tuple[int, ...]  # K category ids, in order
+    names: tuple[str, ...]  # distinct names; the id as text if the ground truth has no name
     objects: np.ndarray  # int64 [K], without crowds
-    thresholds: np.ndarray  # float64 [T], of the IoU
+    thresholds: np.ndarray  # float64 [T], IoU thresholds
     recalls: np.ndarray  # float64 [R]
-    precision: np.ndarray  # float64 [T, R, K], the highest at this recall or more; -1 for a category without objects
-    recall: np.ndarray  # float64 [T, K], the highest; -1 for a category without objects
+    precision: np.ndarray  # float64 [T, R, K], maximum at this recall or higher; -1 for a category without objects
+    recall: np.ndarray  # float64 [T, K], maximum; -1 for a category without objects
 
     @classmethod
     def of(cls, evaluation: Any) -> "CategoryScores":
-        """Of a pycocotools `COCOeval` that has been accumulated."""
+        """From a pycocotools `COCOeval` after `accumulate`."""
         params = evaluation.params
         curves = evaluation.eval
         truth = evaluation.cocoGt
@@ -51,25 +51,25 @@ class CategoryScores(NamedTuple):
         )
 
     def table(self) -> dict[str, np.ndarray]:
-        """float64 `[K]` for each of `COLUMNS`; -1 for a category without objects. Their means are COCO's numbers."""
+        """float64 `[K]` for each of `COLUMNS`; -1 for a category without objects. Their means are the COCO metrics."""
         at = {iou: int(np.argmin(np.abs(self.thresholds - iou))) for iou in (0.5, 0.75)}
         curves = self.precision.mean(1)
         values = curves.mean(0), curves[at[0.5]], curves[at[0.75]], self.recall.mean(0), self.recall[at[0.5]]
         return dict(zip(COLUMNS, values))
 
     def curve(self, iou: float) -> np.ndarray:
-        """float64 `[R, K]`, precision at each of `recalls`; NaN for a category without objects."""
+        """float64 `[R, K]`, precision at each recall; NaN for a category without objects."""
         precision = self.precision[int(np.argmin(np.abs(self.thresholds - iou)))]
         return np.where(precision < 0, np.nan, precision)
 
     def worst(self, most: int) -> list[tuple[str, float]]:
-        """Name and AP of the categories with the lowest AP, at most `most`, of those that have objects."""
+        """Names and AP of the `most` categories with the lowest AP, among those with objects."""
         values = self.table()["AP"]
         scored = [(name, float(value)) for name, value, n in zip(self.names, values, self.objects) if n]
         return sorted(scored, key=lambda each: each[1])[:most]
 
     def scalars(self) -> dict[str, float]:
-        """AP, AP50 and recall of every category that has objects, under names that TensorBoard takes."""
+        """AP, AP50 and recall of every category with objects, with valid TensorBoard tags."""
         values = self.table()
         tags = distinct({i: re.sub(r"[^-.0-9A-Za-z]+", "_", name) for i, name in enumerate(self.names)})
         return {
@@ -80,7 +80,7 @@ class CategoryScores(NamedTuple):
         }
 
     def text(self) -> str:
-        """A line for each category, in the ground truth's order."""
+        """A table with one line per category, in the ground truth's order."""
         names = [on_one_line(name) for name in self.names]
         width = max(5, *map(len, names)) if names else 5
         values = self.table()

@@ -1,4 +1,4 @@
-"""COCO's 12 numbers, by pycocotools."""
+"""The 12 COCO metrics, computed with pycocotools."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ from yolos_jax.errors import InputError
 from yolos_jax.evaluation.category_scores import CategoryScores
 
 ALL = "0.50:0.95"
-# kind, IoU thresholds, sizes of the objects, most detections in an image
+# kind, IoU thresholds, sizes of the objects, maximum detections per image
 MEANING = {
     **{name: ("Average precision", iou, "all", 100) for name, iou in (("AP", ALL), ("AP50", "0.50"), ("AP75", "0.75"))},
     **{f"AP{size[0]}": ("Average precision", ALL, size, 100) for size in ("small", "medium", "large")},
@@ -32,7 +32,7 @@ def to_results(image_id: int, scores: np.ndarray, labels: np.ndarray, boxes: np.
     Args:
       scores: float `[n]`, 0..1.
       labels: int `[n]`, category ids.
-      boxes: float `[n, 4]`, absolute xyxy in pixels; COCO's files have xywh.
+      boxes: float `[n, 4]`, absolute xyxy in pixels; converted to COCO's xywh.
     """
     xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
     return [
@@ -49,11 +49,11 @@ def coco_metrics(
     Args:
       truth: the content of a COCO annotation file, crowds included.
       results: entries of a COCO results file.
-      image_ids: images to score, found or not; all of the ground truth by default.
+      image_ids: images to score, with or without results; by default all images of the ground truth.
 
     Returns:
-      The 12 numbers by name, 0..1; -1 where the ground truth has nothing to find. `InputError` if a result is for an
-      image that is not scored.
+      The 12 metrics by name, 0..1; -1 means undefined, without ground truth. `InputError` if a result belongs to
+      another image.
     """
     return scored(truth, results, image_ids)[0]
 
@@ -61,7 +61,7 @@ def coco_metrics(
 def scored(
     truth: Mapping[str, Any], results: Sequence[dict[str, Any]], image_ids: Sequence[int] | None = None
 ) -> tuple[dict[str, float], CategoryScores]:
-    """What `coco_metrics` returns, and the same for each category."""
+    """The result of `coco_metrics`, and the metrics per category."""
     evaluation = evaluation_of(truth, results, image_ids)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
@@ -73,13 +73,13 @@ def scored(
 def evaluation_of(
     truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], image_ids: Sequence[int] | None = None
 ) -> COCOeval:
-    """pycocotools' evaluation of boxes, ready to compute; arguments and errors are those of `coco_metrics`."""
+    """pycocotools' evaluation of boxes, ready to run; arguments and errors as in `coco_metrics`."""
     index = indexed(truth, image_ids)
     wanted = sorted(index.getImgIds() if image_ids is None else set(image_ids))
     others = {r["image_id"] for r in results} - set(wanted)
     if others:
-        raise InputError(f"results for image id {min(others)}, which the ground truth does not list.")
-    found = COCO()  # `loadRes` cannot make one without results
+        raise InputError(f"results for image id {min(others)}, which is not in the ground truth.")
+    found = COCO()  # `loadRes` fails without results
     found.dataset = index.dataset | {"annotations": []}
     with contextlib.redirect_stdout(io.StringIO()):
         found.createIndex()
@@ -90,9 +90,9 @@ def evaluation_of(
 
 
 def indexed(content: Mapping[str, Any], image_ids: Sequence[int] | None) -> COCO:
-    """An annotation file's content in the form that pycocotools needs, even if a hand-made file leaves fields out.
+    """An annotation file's content indexed for pycocotools, even if a hand-made file lacks optional fields.
 
-    Ids are numbered anew: pycocotools takes annotation id 0 for "not matched" and a repeated id for one annotation.
+    Annotation ids are renumbered: pycocotools treats id 0 as "not matched" and merges repeated ids.
     """
     truth = COCO()
     truth.dataset = {**content, "info": {}, "annotations": []}
@@ -108,7 +108,7 @@ def indexed(content: Mapping[str, Any], image_ids: Sequence[int] | None) -> COCO
 
 
 def table(metrics: dict[str, float]) -> str:
-    """The 12 numbers as text, a line each, then VOC's own where they are there."""
+    """The 12 metrics as text, one per line, followed by VOC's metrics if present."""
     lines = [
         f"{kind:<17} (IoU {iou:<9} area {area:<6} detections {most:>3})  {name:<5} {metrics[name]:.4f}"
         for name, (kind, iou, area, most) in MEANING.items()

@@ -1,4 +1,4 @@
-"""Runs a detector over every image of a data set and scores it."""
+"""Runs a detector on every image of a data set and scores it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,18 +28,18 @@ from yolos_jax.model.yolos import abstract, apply_on
 class Evaluation(NamedTuple):
     """Result of an evaluation."""
 
-    metrics: dict[str, float]  # the 12 numbers by name; those of the data's own layout, and the loss where it is wanted
-    results: list[dict[str, Any]]  # of a COCO results file, all queries of all images that stay; in the primary process
-    skipped: list[str]  # a sentence for each unreadable image, which is scored as if nothing had been found in it
-    categories: CategoryScores | None = None  # each category's numbers; in the primary process only
+    metrics: dict[str, float]  # the 12 metrics by name; with the layout's own metrics and the loss, if computed
+    results: list[dict[str, Any]]  # entries of a COCO results file for all queries; in the primary process only
+    skipped: list[str]  # a message per unreadable image, which is scored as if nothing was detected
+    categories: CategoryScores | None = None  # metrics per category; in the primary process only
 
     @property
     def details(self) -> dict[str, float]:
-        """Numbers of single categories by name, for TensorBoard."""
+        """Metrics per category by name, for TensorBoard."""
         return {} if self.categories is None else self.categories.scalars()
 
     def text(self) -> str:
-        """The numbers as a table to print."""
+        """The metrics as a printable table."""
         return table(self.metrics)
 
     def write(self, folder: Path, facts: dict[str, Any]) -> None:
@@ -48,23 +48,23 @@ class Evaluation(NamedTuple):
 
 
 class Evaluator:
-    """Detects on every image of a data set once and computes COCO's numbers; compiled once, called often.
+    """Runs detection on every image of a data set and computes the COCO metrics; compiled once for repeated calls.
 
     Args:
       model: the detector's config.
-      source: the data set, whose labels must be the model's.
-      geometry: the size that images are given.
+      source: the data set, with the model's labels.
+      geometry: the size that images are resized to.
       batching: see `image_pass.Batching`.
-      buckets: most token counts to compile for.
+      buckets: maximum number of token counts to compile for.
       query_block: see `model.config.Compute`.
-      loss: computes a loss of the same images, too; `metrics` then have it.
+      loss: also computes a loss of the same images, which is added to `metrics`.
       nms: see `suppression.suppressed`.
       precision: see `accelerators.precision`.
 
     Attributes:
       model, source: the arguments.
       graph: the model's graph definition, for `model.yolos.apply`.
-      detect: the pass whose function gives what `postprocess` returns: scores, labels and boxes of every query.
+      detect: the pass that computes `postprocess`: scores, labels and boxes of every query.
     """
 
     def __init__(
@@ -106,11 +106,11 @@ class Evaluator:
         return abstract(self.model, decided(compute, self.model, self._batching.mesh.devices.flat[0]))[0]
 
     def over_images(self, function: Callable[..., tuple[jax.Array, ...]]) -> ImagePass:
-        """A pass over the images that are scored.
+        """A pass over the images to score.
 
         Args:
           function: (parameters, patches, grid, size) -> arrays with a leading axis of images. `patches` and `grid` are
-            what the model takes, and `size` `[B, 2]` is (width, height) in pixels.
+            the model's inputs, and `size` `[B, 2]` is (width, height) in pixels.
         """
         geometry = self._geometry
         plan = self._plan
@@ -136,9 +136,9 @@ class Evaluator:
         return result
 
     def until_cancelled(self, params: dict, cancelled: Callable[[], int] | None = None) -> Evaluation | None:
-        """Scores `params`; None if `cancelled` became true on the way, in any of the processes.
+        """Scores `params`; None if `cancelled` became true in any process.
 
-        `InputError` if an image cannot be read and must not be left out, or a data worker died.
+        `InputError` if an image cannot be read and may not be skipped, or a data worker died.
         """
         processes, image_ids = self.detect.processes, self.source.examples.image_ids
         category = np.array(self.source.category_ids)
@@ -164,7 +164,7 @@ class Evaluator:
         return Evaluation(processes.allgather(metrics)[0], results, skipped, categories)
 
     def _score(self, results: list[dict[str, Any]], wanted: list[int]) -> tuple[dict[str, float], CategoryScores]:
-        """COCO's numbers, and those of the data's own layout; and those of each category."""
+        """The COCO metrics with those of the layout, and the metrics per category."""
         truth = self.source.ground_truth()
         own = self.source.own_metrics(truth, results, wanted) if self.source.own_metrics else {}
         metrics, categories = scored(truth, results, wanted)

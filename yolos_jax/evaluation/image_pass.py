@@ -1,4 +1,4 @@
-"""One pass over all images of a data set, through a function of the network, in step with the other processes."""
+"""Applies a function of the network to all images of a data set, synchronised across processes."""
 
 import contextlib
 import dataclasses
@@ -17,20 +17,20 @@ from yolos_jax.distributed.mesh import replicated, split_over
 from yolos_jax.distributed.processes import Processes, place, reports_loss
 from yolos_jax.errors import InputError
 
-# (an image's place in the data set, what the function of the pass returned for it)
+# (an image's index in the data set, the function's outputs for it)
 Take = Callable[[int, tuple[np.ndarray, ...]], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Batching:
-    """How an evaluation reads its batches, and which devices compute them.
+    """How an evaluation reads batches, and the devices that compute them.
 
-    `InputError` for a batch that the devices do not divide.
+    `InputError` if the batch size is not a multiple of the number of devices.
     """
 
     mesh: Mesh  # devices along the axis `data`
-    batch_size: int = 8  # images at a time, a multiple of the devices
-    on_bad_image: str = "stop"  # raises `InputError` at an image that cannot be read; "skip" goes on
+    batch_size: int = 8  # images per batch, a multiple of the number of devices
+    on_bad_image: str = "stop"  # "stop" raises `InputError` for an unreadable image; "skip" continues
     workers: int = 0  # this and `ahead`: see `data.loader.load_batches`
     ahead: int = 2
 
@@ -40,17 +40,17 @@ class Batching:
 
 
 class ImagePass:
-    """Takes every image of a data set through a function once; may be called often.
+    """Applies a function to every image of a data set once; may be called repeatedly.
 
-    The function is compiled once for each shape of a batch. Every process gets what all of them found, which is some
-    kilobytes an image.
+    The function is compiled once per batch shape. Every process gets the outputs of all processes, some kilobytes per
+    image.
 
     Args:
       batching: how batches are read.
       function: (parameters, arrays of a batch) -> a tuple of arrays with a leading axis of images.
-      inputs: a loaded batch -> the arrays that `function` takes.
-      work_of: a process's share of every batch -> what its data workers do.
-      images: number of images of the data set.
+      inputs: a loaded batch -> the input arrays of `function`.
+      work_of: a process's share of every batch -> the work of its data workers.
+      images: number of images in the data set.
     """
 
     def __init__(
@@ -76,17 +76,17 @@ class ImagePass:
     def __call__(
         self, params: dict, take: Take, cancelled: Callable[[], int] | None = None, doing: str = "evaluating"
     ) -> list[str] | None:
-        """Hands what the function returns for each image to `take`, in all processes and in the plan's order.
+        """Calls `take` with the function's outputs for each image, in all processes and in the plan's order.
 
         Args:
-          cancelled: asked after every batch; a true answer in any process ends the pass in all of them.
+          cancelled: called after every batch; if it is true in any process, the pass ends in all of them.
           doing: the progress bar's title.
 
         Returns:
-          A sentence for each unreadable image, of all processes; None if the pass was cancelled.
+          A message per unreadable image, from all processes; None if the pass was cancelled.
 
         Raises:
-          InputError: an image cannot be read and must not be left out, or a data worker died.
+          InputError: an image cannot be read and may not be skipped, or a data worker died.
         """
         processes = self.processes
         batching = self._batching
@@ -117,7 +117,7 @@ class ImagePass:
         return everywhere
 
     def _computed(self, params: dict, loaded: Loaded) -> tuple[np.ndarray, ...]:
-        """The images' places in the data set, and what the function returns for them: the whole batch."""
+        """The images' indices in the data set and the function's outputs for them, for the whole batch."""
         split = split_over(self._batching.mesh)
         mine = loaded.indices.astype(np.int32), *self._inputs(loaded)
         arrays = [jax.make_array_from_process_local_data(split, x) for x in mine]
@@ -128,11 +128,11 @@ class ImagePass:
 
 
 def _next(batches: Generator[Loaded], on_bad_image: str, cancelled: Callable[[], int]) -> Loaded | None:
-    """The next batch of this process's share; None if it does not come because all is being stopped."""
+    """The next batch of this process's share; None if the run is being stopped."""
     try:
         loaded = next(batches)
     except InputError:
-        if cancelled():  # what stops a run may end its workers
+        if cancelled():  # the signal that stops a run may also end its workers
             return None
         raise
     if loaded.skipped and on_bad_image == "stop":

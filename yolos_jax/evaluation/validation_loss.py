@@ -1,4 +1,4 @@
-"""The set loss of a whole split, computed beside its detections."""
+"""The set loss of a whole split, computed along with its detections."""
 
 import jax
 import jax.numpy as jnp
@@ -9,27 +9,27 @@ from yolos_jax.data.examples import Example, ExampleTable
 from yolos_jax.objective.losses import Divisors, LossTerms, Targets, set_loss
 from yolos_jax.objective.weights import LossWeights
 
-IMAGES = 16  # whose loss is computed at a time
+IMAGES = 16  # images per computation of the loss
 
 
 class ValidationLoss:
     """The total of `objective.losses.set_loss` over a split, as if the split were one batch.
 
-    Cross entropy is normalised within each image, and then averaged over images; box terms are divided by the boxes of
-    all images. So neither the order of images nor the size of batches matters. It is computed on this process's first
-    device, and compiled once.
+    Cross entropy is normalised within each image and then averaged over images; box terms are divided by the number of
+    boxes in all images. So the loss depends neither on the order of images nor on the batch size. It is computed on
+    this process's first device, and compiled once.
 
     Args:
-      examples: what is annotated in the images.
+      examples: the images' annotations.
       matcher: see `objective.matching.match`.
-      weights: of the terms.
+      weights: weights of the terms.
     """
 
     def __init__(self, examples: ExampleTable, matcher: str, weights: LossWeights):
         self.examples = examples
         self.weights = weights
         self._most = max(1, int(examples.counts.max(initial=0)))
-        ones = Divisors(jnp.ones(()), jnp.ones(()))  # gives sums over images, and over boxes
+        ones = Divisors(jnp.ones(()), jnp.ones(()))  # results in sums over images and boxes
 
         def sums(logits: jax.Array, boxes: jax.Array, targets: Targets) -> LossTerms:
             with jax.numpy_rank_promotion("allow"):
@@ -38,7 +38,7 @@ class ValidationLoss:
         self._sums = jax.jit(sums)
 
     def begin(self) -> "Summed":
-        """Takes the outputs of all images, one after the other."""
+        """Starts a sum to which the outputs of all images are added one by one."""
         return Summed(self)
 
     def of(self, examples: list[Example], logits: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -52,7 +52,7 @@ class ValidationLoss:
 
 
 class Summed:
-    """The loss of the images that have been added so far."""
+    """The loss of the images added so far."""
 
     def __init__(self, loss: ValidationLoss):
         self._loss = loss
@@ -62,7 +62,7 @@ class Summed:
         self._boxes = 0
 
     def add(self, index: int, logits: np.ndarray, boxes: np.ndarray) -> None:
-        """Adds an image by its place among the examples: `[Q, K + 1]` and `[Q, 4]` cxcywh in 0..1."""
+        """Adds an image by its index in the examples: logits `[Q, K + 1]` and boxes `[Q, 4]` cxcywh in 0..1."""
         self._waiting.append((self._loss.examples[index], logits, boxes))
         if len(self._waiting) == IMAGES:
             self._flush()

@@ -1,4 +1,4 @@
-"""Reading images of any kind as RGB. Pillow and NumPy only; no jax."""
+"""Reads images of any kind as RGB, with Pillow and NumPy only; no jax."""
 
 import contextlib
 import io
@@ -13,29 +13,29 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from yolos_jax.errors import InputError
 from yolos_jax.user_files import MOST_IMAGE, UnusableFile, check_file
 
-with contextlib.suppress(ImportError):  # the extra `heif`: from here on Pillow opens such files like any other
+with contextlib.suppress(ImportError):  # the extra `heif`: lets Pillow open HEIF files
     import pillow_heif
 
     pillow_heif.register_heif_opener()
 
-# Formats that Pillow recognises and cannot decode.
+# Formats that Pillow recognises but cannot decode.
 NOT_DECODED = {"BUFR", "GRIB", "HDF5", "MPEG"} | (set() if sys.platform == "win32" else {"WMF"})
-HEIF = {".heic", ".heif"}  # endings that Pillow reads with pillow-heif only
-HELP_WITH_HEIF = "pip install 'yolos-jax[heif]' reads .heic"
-# What Pillow's decoders raise for damaged files of one format or another.
+HEIF = {".heic", ".heif"}  # endings that need pillow-heif
+HELP_WITH_HEIF = "pip install 'yolos-jax[heif]' adds support for .heic"
+# Exceptions that Pillow's decoders raise for damaged files, depending on the format.
 DAMAGED = (OSError, SyntaxError, ValueError, RuntimeError, TypeError, EOFError, Image.DecompressionBombError)
 
 
 class UnreadableImage(Exception):
-    """An image that cannot be used; its one sentence names the image."""
+    """An image that cannot be used; the message is one sentence and names the image."""
 
 
 class TooManyPixels(UnreadableImage):
-    """An image beyond Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`, twice), which guards against filling the memory."""
+    """An image with more pixels than twice `PIL.Image.MAX_IMAGE_PIXELS`, Pillow's limit against decompression bombs."""
 
 
 class Array(Protocol):
-    """What NumPy can make an array of: `np.ndarray`, `jax.Array` and others."""
+    """Anything that NumPy can convert to an array: `np.ndarray`, `jax.Array` and others."""
 
     def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray: ...
 
@@ -44,17 +44,17 @@ ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO |
 
 
 def image_endings() -> set[str]:
-    """Endings, such as `.jpg`, of files that Pillow decodes; pillow-heif's too where it is installed."""
+    """Endings, such as `.jpg`, of files that Pillow decodes, and pillow-heif if installed."""
     Image.init()
     found = Image.registered_extensions().items()
     return {ending for ending, kind in found if kind in Image.OPEN and kind not in NOT_DECODED}
 
 
 def open_rgb(path: str | os.PathLike[str], upright: bool = False, stretch: bool = False) -> Image.Image:
-    """Decodes an image file of any format that Pillow reads, completely, and converts it to RGB.
+    """Fully decodes an image file of any format that Pillow reads, and converts it to RGB.
 
-    `upright` applies its EXIF orientation (Pillow does so for TIFF files in any case); `stretch`: see `to_rgb`.
-    `UnreadableImage` if the file is missing, damaged, no image or not a regular file (a named pipe would block).
+    `upright` applies its EXIF orientation (Pillow always does for TIFF files); `stretch`: see `to_rgb`.
+    `UnreadableImage` if the file is missing, damaged, not an image or not a regular file (a named pipe would block).
     """
     with decoding(f"the image {path}"):
         check_file(path, "the image", MOST_IMAGE)
@@ -65,13 +65,13 @@ def read_rgb(image: ImageLike, name: str = "the image", stretch: bool = False) -
     """An image of any kind, upright and as RGB.
 
     Args:
-      image: a path; the bytes of an image file; a file opened for reading bytes, which is read from its start where
-        it can be rewound; a PIL image; or a uint8 array as `from_array` takes it.
-      name: what errors call an image that has no path.
+      image: a path; the bytes of an image file; a file opened in binary mode, which is read from its start if it
+        is seekable; a PIL image; or a uint8 array as for `from_array`.
+      name: name in errors for an image without a path.
       stretch: see `to_rgb`.
 
     Raises:
-      UnreadableImage: the image is missing or damaged, or it is not an image.
+      UnreadableImage: the image is missing or damaged, or not an image.
       InputError: `image` is of another type.
     """
     if isinstance(image, str | os.PathLike):
@@ -91,19 +91,19 @@ def read_rgb(image: ImageLike, name: str = "the image", stretch: bool = False) -
 
 
 def file_bytes(file: Any, name: str) -> bytes:
-    """All bytes of an open file, rewound first if it can be; `InputError` if it was opened as text."""
+    """All bytes of an open file, rewound first if it is seekable; `InputError` if it was opened in text mode."""
     with decoding(name):
         if hasattr(file, "seekable") and file.seekable():
             file.seek(0)
         data = file.read()
         if not isinstance(data, bytes):
-            raise InputError(f"{name} is a file that was not opened for reading bytes; open it with mode 'rb'.")
+            raise InputError(f"{name} is a file that was not opened in binary mode; open it with mode 'rb'.")
         return data
 
 
 @contextlib.contextmanager
 def decoding(name: str) -> Iterator[None]:
-    """Turns whatever a decoder raises into `UnreadableImage` with the image's name."""
+    """Turns any exception of a decoder into `UnreadableImage` with the image's name."""
     try:
         yield
     except UnreadableImage as error:
@@ -119,13 +119,13 @@ def decoding(name: str) -> Iterator[None]:
         ) from error
     except DAMAGED as error:
         reason = str(error) or type(error).__name__
-        if isinstance(error, UnidentifiedImageError) and "BytesIO" in reason:  # an address in memory helps nobody
-            reason = "it is in no format that Pillow reads"
+        if isinstance(error, UnidentifiedImageError) and "BytesIO" in reason:  # would show a memory address
+            reason = "Pillow does not recognise its format"
         raise UnreadableImage(f"{name} cannot be read ({reason}).") from error
 
 
 def decode(source: Any, upright: bool = False, stretch: bool = False) -> Image.Image:
-    """Decodes a path or an open file completely; see `to_rgb`."""
+    """Fully decodes a path or an open file; see `to_rgb`."""
     with Image.open(source) as image:
         deep = has_sixteen_bits(image)
         image.load()
@@ -133,30 +133,30 @@ def decode(source: Any, upright: bool = False, stretch: bool = False) -> Image.I
 
 
 def has_sixteen_bits(image: Image.Image) -> bool:
-    """Whether an image that is open but not loaded has 16 bits a channel or more."""
-    tiles = getattr(image, "tile", None)  # of images made in memory, none
+    """Whether an image that is open but not loaded has 16 or more bits per channel."""
+    tiles = getattr(image, "tile", None)  # absent from images made in memory
     args = tiles[0].args if tiles else ""
     raw = args if isinstance(args, str) else (args or ("",))[0]  # such as RGB;16B
     return image.mode.startswith("I") or ";16" in str(raw)
 
 
 def to_rgb(image: Image.Image, upright: bool = False, stretch: bool = False) -> Image.Image:
-    """Greyscale (8 or 16 bits), palette, CMYK... -> RGB; transparency is dropped, as in the reference.
+    """Converts greyscale (8 or 16 bits), palette, CMYK... to RGB; drops transparency, as in the reference.
 
-    `stretch` makes the maximum of the image white instead of the largest 16-bit number. Pillow keeps only the upper 8
-    of 16 bits of colour images, so these get few shades. `UnreadableImage` for images of floats, whose scale is
-    unknown.
+    `stretch` maps the image's maximum to white instead of the largest 16-bit value. Pillow keeps only the upper 8
+    of 16 bits in colour images, so these get few shades. `UnreadableImage` for floating-point images, whose scale
+    is unknown.
     """
     if upright:
         image = ImageOps.exif_transpose(image)
     if image.mode == "F":
-        raise UnreadableImage("an image of floating-point numbers has no scale of its own; convert it to 8 bits.")
+        raise UnreadableImage("a floating-point image has no defined scale; convert it to 8 bits.")
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-        # Pillow would clip 16 bits at 255 instead of scaling them
+        # Pillow would clip 16-bit values at 255 instead of scaling them
         values = np.asarray(image).astype(np.float64)
         values *= 255.0 / (max(1.0, values.max()) if stretch else 65535.0)
         return Image.fromarray(np.clip(values, 0, 255).round().astype(np.uint8)).convert("RGB")
-    if image.mode == "La":  # premultiplied; Pillow converts it by way of LA only
+    if image.mode == "La":  # premultiplied; Pillow converts it only through LA
         image = image.convert("LA")
     image = image if image.mode == "RGB" else image.convert("RGB")
     if stretch and (most := brightest(image)):
@@ -176,5 +176,5 @@ def from_array(array: np.ndarray) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,), (4,)) or not array.size:
         wanted = "uint8 [height, width], [height, width, 3] or [height, width, 4]"
         found = f"an array of shape {array.shape} and type {array.dtype}"
-        raise UnreadableImage(f"{found} is no image; it must be {wanted}.")
+        raise UnreadableImage(f"{found} is not an image; it must be {wanted}.")
     return to_rgb(Image.fromarray(array))

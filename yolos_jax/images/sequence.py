@@ -13,7 +13,7 @@ from PIL import Image
 
 from yolos_jax.errors import InputError
 
-MOST_COUNTS = 2000  # different sequence lengths that bucket edges are chosen from
+MOST_COUNTS = 2000  # distinct sequence lengths considered as bucket edges
 
 
 class Batch(NamedTuple):
@@ -24,17 +24,17 @@ class Batch(NamedTuple):
 
 
 def ceil_div(a: int, b: int) -> int:
-    """a / b of whole numbers, rounded up."""
+    """Integer division, rounded up."""
     return -(-a // b)
 
 
 def resized_sizes(sizes: np.ndarray, short_side: int | np.ndarray, max_side: int | None, patch: int = 16) -> np.ndarray:
-    """The sizes that the reference resizes images to, whole patches on both sides.
+    """The sizes that the reference resizes images to, in whole patches on both sides.
 
-    The short side becomes `short_side` unless the long one would exceed `max_side`; then each side is floored to a
-    multiple of `patch` on its own, so x and y scale a little differently. The order of the operations is the
-    reference's, because it decides the rounding. The reference fails on images more than about forty times as long as
-    wide, or exceeds the bound; here they get at least one patch and at most `max_side` rounded up to whole patches.
+    The short side becomes `short_side` unless the long one would exceed `max_side`. Each side is then floored to a
+    multiple of `patch` separately, so x and y scale slightly differently. The order of operations is the reference's,
+    because it affects rounding. For images more than about forty times as long as wide, the reference fails or exceeds
+    the bound; here their sides are at least one patch and at most `max_side` rounded up to whole patches.
 
     Args:
       sizes: int `[n, 2]`, (width, height) in pixels.
@@ -48,7 +48,7 @@ def resized_sizes(sizes: np.ndarray, short_side: int | np.ndarray, max_side: int
     short, long = sizes.min(1), sizes.max(1)
     side = np.broadcast_to(np.asarray(short_side, np.int64), short.shape)
     if max_side is not None:
-        bounded = np.rint(max_side * short / long).astype(np.int64)  # halves go to the even number
+        bounded = np.rint(max_side * short / long).astype(np.int64)  # rounds half to even
         side = np.where(long / short * side > max_side, bounded, side)
     scaled = (side * long / short).astype(np.int64)
     wide = sizes[:, 0] >= sizes[:, 1]
@@ -66,14 +66,14 @@ def resized_size(width: int, height: int, short_side: int, max_side: int | None,
 
 
 def most_patches(short_side: int, max_side: int, patch: int = 16, ratio: float = math.inf) -> int:
-    """An upper bound of the patches of any image resized by `resized_sizes`.
+    """An upper bound on the number of patches of any image resized by `resized_sizes`.
 
-    It holds for images whose long side is at most `ratio` times the short one; it is 0 for a ratio below 1. A short
-    side that `max_side` limits is rounded, so the long one may exceed `max_side`, by half a pixel of the short side.
+    It holds for images whose long side is at most `ratio` times the short one, and is 0 for a ratio below 1. A short
+    side that `max_side` limits is rounded, so the long one may exceed `max_side` by half a pixel of the short side.
     """
     if ratio < 1:
         return 0
-    side = np.arange(1, min(short_side, max_side) + 1)  # every short side that can come out
+    side = np.arange(1, min(short_side, max_side) + 1)  # every possible short side
     reached = (max_side / (side + 0.5) <= ratio) | (side == side[-1])
     long = (side * np.minimum(ratio, max_side / (side - 0.5)) + 1e-6).astype(np.int64) // patch
     long = np.clip(long, 1, ceil_div(max_side, patch))
@@ -81,21 +81,21 @@ def most_patches(short_side: int, max_side: int, patch: int = 16, ratio: float =
 
 
 def default_max_side(short_side: int) -> int:
-    """The reference's bound of the long side: 1333 for 800, in proportion for others."""
+    """The reference's bound on the long side: 1333 for a short side of 800, proportional for others."""
     return short_side * 1333 // 800
 
 
 class Geometry(NamedTuple):
-    """How images become sequences; made by `Geometry.of`."""
+    """How images become sequences; built by `Geometry.of`."""
 
     short_side: int  # pixels that the short side is resized to
-    max_side: int  # most pixels of the long side
+    max_side: int  # maximum pixels of the long side
     patch: int  # patch size in pixels
     model_max_side: int  # longest side in patches that the model is compiled for
 
     @classmethod
     def of(cls, short_side: int, max_side: int, patch: int, model_max_side: int) -> "Geometry":
-        """`max_side` 0 means the reference's proportion. `InputError` for sides that the model cannot take."""
+        """A `max_side` of 0 uses `default_max_side`. `InputError` for sides that the model does not accept."""
         max_side = max_side or default_max_side(short_side)
         both = "data.short_side or data.max_side (--short-side, --max-side)"
         if short_side < patch or max_side < patch:
@@ -112,7 +112,7 @@ class Geometry(NamedTuple):
 
 
 def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The image at (width, height): bilinear (Pillow, antialiased, on 8 bits), as the reference."""
+    """The image resized to (width, height): bilinear (Pillow, antialiased, 8 bits), as in the reference."""
     return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
 
 
@@ -122,7 +122,7 @@ def resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
 
 
 def to_patches(image: np.ndarray, patch: int = 16) -> np.ndarray:
-    """`[h * p, w * p, 3]` -> `[h, w, p, p, 3]`, a view; `InputError` if a side is not whole patches."""
+    """`[h * p, w * p, 3]` -> `[h, w, p, p, 3]`, a view; `InputError` if a side is not a multiple of `p`."""
     height, width = image.shape[:2]
     if image.ndim != 3 or image.shape[2] != 3 or height % patch or width % patch or not image.size:
         wanted = f"[height, width, 3] with both sides multiples of {patch}"
@@ -152,22 +152,22 @@ def pack(
 
 
 def rounded_tokens(tokens: int) -> int:
-    """A bucket for a sequence when the others are unknown: at most an eighth of it is padding.
+    """A bucket length for a single sequence; at most an eighth of it is padding.
 
-    There are eight sizes per doubling, so a program for images of any shape is compiled a handful of times.
+    There are eight lengths per doubling, so images of any shape need only a handful of compilations.
     """
     step = 1 << max(tokens.bit_length() - 4, 0)
     return ceil_div(tokens, step) * step
 
 
 def bucket_edges(counts: Sequence[int] | np.ndarray, buckets: int) -> list[int]:
-    """At most `buckets` (1 or more) ascending token counts that pad the given sequences least.
+    """At most `buckets` (1 or more) ascending token counts that minimise the padding of the given sequences.
 
-    Dynamic programming, exact for up to `MOST_COUNTS` different counts. `counts` are the patches of every image; the
+    Dynamic programming, exact for up to `MOST_COUNTS` distinct counts. `counts` are the patches of every image; the
     last edge is the largest of them.
     """
     values, frequency = np.unique(np.asarray(counts, np.int64), return_counts=True)
-    if len(values) > MOST_COUNTS:  # neighbours count as the larger of them: the table below is quadratic
+    if len(values) > MOST_COUNTS:  # the table below is quadratic, so neighbours are merged into the larger
         kept = np.linspace(0, len(values) - 1, MOST_COUNTS).round().astype(np.int64)
         frequency = np.bincount(np.searchsorted(kept, np.arange(len(values))), frequency).astype(np.int64)
         values = values[kept]

@@ -1,10 +1,10 @@
-"""Compiled programs kept on disk, so that the next process finds its first box without compiling again.
+"""Caches compiled programs on disk, so that the next process starts without compiling again.
 
-It is jax's persistent compilation cache in a folder of the user's. jax's own environment variables take precedence:
-JAX_COMPILATION_CACHE_DIR names another folder, JAX_ENABLE_COMPILATION_CACHE=0 turns the cache off. What is kept
-belongs to one version of jax, one kind of device, one set of processor features and one set of XLA flags; another
-process compiles anew. jax 0.10 never keeps a program with a host callback, which includes a training step whose
-matching is the host's; newer ones do.
+This is jax's persistent compilation cache in a user's folder. jax's own environment variables take precedence:
+JAX_COMPILATION_CACHE_DIR sets another folder, and JAX_ENABLE_COMPILATION_CACHE=0 turns the cache off. An entry is
+valid for one version of jax, one kind of device, one set of processor features and one set of XLA flags; otherwise,
+the program is compiled again. jax 0.10 never caches a program with a host callback, such as a training step with
+matcher=host; newer versions do.
 """
 
 import errno
@@ -23,16 +23,16 @@ AUTO, OFF = "auto", "off"
 
 
 def keep_compiled(where: str | Path = AUTO) -> str:
-    """Has jax keep what it compiles from now on, in the whole process.
+    """Turns on jax's compilation cache for the whole process.
 
     Args:
-      where: `auto` (the user's cache folder, unless jax has been given a folder already or told to keep nothing),
-        `off` (jax stays as it is) or a folder.
+      where: `auto` (the user's cache folder, unless jax is configured with another folder or without a cache),
+        `off` (leaves jax's configuration unchanged) or a folder.
 
     Returns:
-      A sentence on why nothing will be kept although that was wanted, for a person; "" if there is none.
+      A message for the user if the cache cannot be used; "" otherwise.
     """
-    config: Any = jax.config  # whose values mypy does not know
+    config: Any = jax.config  # its attributes are unknown to mypy
     given = config.jax_compilation_cache_dir
     if where in (OFF, "") or not config.jax_enable_compilation_cache or (where == AUTO and given):
         return ""
@@ -42,16 +42,16 @@ def keep_compiled(where: str | Path = AUTO) -> str:
     except (OSError, RuntimeError, ValueError) as error:  # no home: RuntimeError; a null byte: ValueError
         reason = getattr(error, "strerror", None) or error
         name = "the user's cache folder" if where == AUTO else where
-        hint = "JAX_COMPILATION_CACHE_DIR names another folder"
-        return f"compiled programs are not kept, since {name} cannot be used ({reason}); {hint}."
+        hint = "set JAX_COMPILATION_CACHE_DIR to another folder"
+        return f"compiled programs are not cached, because {name} cannot be used ({reason}); {hint}."
     if given != str(folder):
-        compilation_cache.reset_cache()  # which a first program of this process may have bound to another folder
+        compilation_cache.reset_cache()  # may be initialised with another folder by an earlier compilation
         jax.config.update("jax_compilation_cache_dir", str(folder))
     return ""
 
 
 def _make(folder: Path, private: bool) -> None:
-    """Makes a folder; `OSError` if it cannot be written or, with `private`, if others can: jax runs what lies there."""
+    """Creates a folder; `OSError` if it is not writable or, with `private`, if others can write: jax runs its files."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.stat()
     if private and hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & stat.S_IWOTH):

@@ -1,4 +1,4 @@
-"""Many images on one page, in rows."""
+"""Arranges many images on one page, in rows."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,14 @@ from PIL import Image
 
 from yolos_jax.images.sequence import ceil_div
 
-COLUMNS, SIDE, GAP = 4, 480, 8  # images of a row; pixels of a cell and between cells
+COLUMNS, SIDE, GAP = 4, 480, 8  # images per row; pixels of a cell and between cells
 BACKGROUND = (255, 255, 255)
 
 
 def contact_sheet(images: Sequence[Image.Image], columns: int = COLUMNS, side: int = SIDE) -> Image.Image:
-    """RGB images in rows of `columns`, at least one image; the shape of each is kept.
+    """Arranges one or more RGB images in rows of `columns`, keeping their aspect ratios.
 
-    Cells are `side` pixels wide and as high as the highest image needs, whose longer side is `side`.
+    The longer side of each becomes `side` pixels. Cells are `side` pixels wide and as high as the highest image.
     """
     columns = min(columns, len(images))
     rows = ceil_div(len(images), columns)

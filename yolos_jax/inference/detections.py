@@ -1,4 +1,4 @@
-"""Detections: what was found in one image, and the forms that others want it in. No jax."""
+"""The detections in one image, and their conversion to other formats. No jax."""
 
 import dataclasses
 from typing import Any
@@ -13,22 +13,22 @@ from yolos_jax.inference.drawing import draw_boxes
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Detections:
-    """What was found in one image, best first; `len` is the number of objects.
+    """The detections in one image, by descending score; `len` is the number of objects.
 
-    Boxes may reach a little beyond the image's edges, as in the reference.
+    Boxes may extend slightly beyond the image's edges, as in the reference.
     """
 
     boxes: np.ndarray  # float32 [n, 4], absolute xyxy in the original image's pixels
     scores: np.ndarray  # float32 [n], probability of the label, 0..1
     labels: np.ndarray  # [n], category ids
-    names: list[str]  # of the labels; the id as text where the checkpoint has no name
-    size: tuple[int, int]  # (width, height) of the image, upright
+    names: list[str]  # names of the labels; the id as text if the checkpoint has no name
+    size: tuple[int, int]  # (width, height) of the upright image
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def draw(self, image: ImageLike, font: str = "") -> Image.Image:
-        """A drawn RGB copy of the image that was detected in, of any kind that a `Detector` takes; small ones enlarged.
+        """Draws the detections on an RGB copy of their image (any input of a `Detector`); enlarges small images.
 
         `font` is a font file for the names, by default DejaVu Sans. Raises `UnreadableImage` if the image cannot be
         read, and `InputError` if it has another size or the font cannot be read.
@@ -41,13 +41,13 @@ class Detections:
         return draw_boxes(upright, self.boxes, self.labels, texts, font)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: `width`, `height` and `objects`, each with `label`, `name`, `score` and `box` (as in `boxes`)."""
+        """JSON-ready: `width`, `height` and `objects`, each with `label`, `name`, `score` and `box` (as in `boxes`)."""
         found = zip(self.labels.tolist(), self.names, self.scores.tolist(), self.boxes.tolist())
         objects = [{"label": label, "name": name, "score": score, "box": box} for label, name, score, box in found]
         return {"width": self.size[0], "height": self.size[1], "objects": objects}
 
     def to_supervision(self) -> Any:
-        """A `supervision.Detections`, names as `data["class_name"]`; `InputError` if that package is not installed."""
+        """A `supervision.Detections` with `data["class_name"]`; `InputError` if that package is not installed."""
         try:
             import supervision
         except ImportError as error:

@@ -1,4 +1,4 @@
-"""Detector: images in, boxes out."""
+"""The Detector: detects objects in images."""
 
 import functools
 import numbers
@@ -31,7 +31,7 @@ from yolos_jax.training.checkpoint_files import Meta
 
 
 class Queries(NamedTuple):
-    """What each query (DET token) of a batch found: `Outputs.logits` and `boxes`, and what `postprocess` returns."""
+    """The outputs of each query (DET token) of a batch: `Outputs.logits` and `boxes`, and those of `postprocess`."""
 
     logits: Any
     boxes: Any
@@ -50,7 +50,7 @@ def detect(
     precision: str = "float32",
 ) -> Queries:
     """`Queries` of a batch as a pure function (see `Yolos.__call__`); `size` `[B, 2]` is (width, height) in pixels."""
-    with jax.default_matmul_precision(products_of(precision)):  # without it, GPUs would use TF32
+    with jax.default_matmul_precision(products_of(precision)):  # otherwise, GPUs would use TF32
         out = applied(graph, params, patches, grid)
     return Queries(out.logits, out.boxes, *postprocess(out.logits, out.boxes, size))
 
@@ -66,9 +66,9 @@ def program(
 
 
 class Detector:
-    """Detects in images of any size and kind; made by `Detector.load`.
+    """Detects objects in images of any size and kind; created by `Detector.load`.
 
-    It can be pickled, for pools that spawn their processes; in a forked process it raises an `InputError`.
+    It can be pickled, for pools that spawn their processes; in a forked process it raises `InputError`.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Detector:
         self._place(params)
 
     def _place(self, params: dict) -> None:
-        """Puts the parameters on the device, and chooses the program for it."""
+        """Moves the parameters to the device, and chooses the program for it."""
         self._params = jax.device_put(params)
         (self._device,) = jax.tree.leaves(self._params)[0].devices()
         asked = Compute(max_side=self.geometry.model_max_side, compute_dtype=dtype_of(self.precision))
@@ -109,16 +109,16 @@ class Detector:
         self.compute = found[2]
 
     def __getstate__(self) -> dict[str, Any]:
-        """For pickling and copying: the parameters in numpy; compiled programs stay behind."""
+        """For pickling and copying: parameters as numpy arrays, without compiled programs."""
         refuse_forked()
         state = {name: value for name, value in self.__dict__.items() if name not in ("_detect", "_device", "compute")}
         return state | {"_params": jax.device_get(self._params)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _detect=None)  # a pool hangs if its worker cannot unpickle: the first call raises
+        self.__dict__.update(state, _detect=None)  # a pool hangs if unpickling fails, so the first call raises instead
 
     def _ready(self) -> None:
-        """`InputError` in a forked process; puts what has been unpickled on the device."""
+        """Raises `InputError` in a forked process; moves unpickled parameters to the device."""
         refuse_forked()
         if self._detect is None:
             keep_compiled(self._kept_compiled)
@@ -126,13 +126,13 @@ class Detector:
 
     @property
     def computing(self) -> str:
-        """What was decided about the computation, a sentence."""
+        """A description of the computation (precision and attention), one sentence."""
         self._ready()
         return sentence(self.compute, self.precision, self._device)
 
     @property
     def names_by_id(self) -> dict[int, str]:
-        """Names of the categories by the ids that `Detections.labels` has."""
+        """Names of the categories by the ids in `Detections.labels`."""
         ids = self.category_ids
         return {label if ids is None else ids[label]: name for label, name in self.label_names.items()}
 
@@ -149,22 +149,21 @@ class Detector:
     ) -> "Detector":
         """Loads one of our checkpoint folders, a Hugging Face folder, or a model on the hub.
 
-        It also turns on jax's persistent compilation cache, which is one for the whole process, unless that has been
-        decided already: the next process then detects without compiling.
+        It also turns on jax's persistent compilation cache for the whole process, unless the cache is configured
+        already, so the next process detects without compiling.
 
         Args:
           path: the folder, or the hub's `org/name` (`org/name@revision`).
-          short_side: pixels that an image's short side is resized to; by default the one that the checkpoint was
-            trained with or that its image processor has, else 800.
-          max_side: most pixels of the long side; by default in proportion (1333 for 800).
-          batch_size: most images at a time.
-          compilation_cache: where compiled programs are kept, see `compiled.keep_compiled`; "off" leaves jax as it is.
-          nms: a detection that overlaps a better one of its class by an IoU above this, 0..1, is left out; by default
-            none is.
+          short_side: pixels that an image's short side is resized to; by default that of the checkpoint's training or
+            image processor, else 800.
+          max_side: maximum pixels of the long side; by default short_side * 1333 / 800.
+          batch_size: maximum images per batch.
+          compilation_cache: folder of compiled programs, see `compiled.keep_compiled`; "off" leaves jax unchanged.
+          nms: IoU threshold, 0..1, of non-maximum suppression per class; by default no suppression.
           precision: float32, tensorfloat32 (products on the tensor cores of GPUs) or bfloat16 (the transformer).
 
         Raises:
-          InputError: nothing usable there, or an argument that cannot be.
+          InputError: there is no usable checkpoint, or an argument is invalid.
         """
         note = keep_compiled(compilation_cache)
         if note:
@@ -180,17 +179,17 @@ class Detector:
         return self._params
 
     def forward(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and boxes of images that are already sized.
+        """Logits and boxes of images that are already resized.
 
         Args:
-          images: RGB `[h, w, 3]` arrays, any mix of sizes, sides multiples of the patch size: uint8 pixels, or floats
-            that are already normalised.
+          images: RGB `[h, w, 3]` arrays, any mix of sizes, with sides that are multiples of the patch size: uint8
+            pixels, or floats that are already normalised.
 
         Returns:
-          float32 `[n, Q, K + 1]` logits and `[n, Q, 4]` cxcywh boxes in 0..1. An image's do not depend on the others.
+          float32 `[n, Q, K + 1]` logits and `[n, Q, 4]` cxcywh boxes in 0..1, independent of the other images.
 
         Raises:
-          InputError: a side is no multiple of the patch size, or longer than the model takes.
+          InputError: a side is not a multiple of the patch size, or longer than the model's limit.
         """
         images = [np.asarray(image) for image in images]
         images = [image if image.dtype == np.uint8 else image.astype(np.float32) for image in images]
@@ -198,7 +197,7 @@ class Detector:
         return found.logits, found.boxes
 
     def _run(self, images: list[np.ndarray], sizes: list[tuple[int, int]]) -> Queries:
-        """`Queries`, in numpy, of sized images whose original (width, height) are `sizes`; compiled once a bucket."""
+        """`Queries`, in numpy, of resized images with original (width, height) `sizes`; compiled once per bucket."""
         self._ready()
         config, shape = self.config, (len(images), self.config.det_tokens)
         out = Queries(
@@ -208,7 +207,7 @@ class Detector:
             labels=np.zeros(shape, np.int32),
             pixels=np.zeros((*shape, 4), np.float32),
         )
-        alike: dict[tuple, list[int]] = {}  # images by the program that computes them
+        alike: dict[tuple, list[int]] = {}  # indices of images by program
         for i, image in enumerate(images):
             rows, columns = to_patches(image, config.patch_size).shape[:2]
             alike.setdefault((rounded_tokens(rows * columns), image.dtype), []).append(i)
@@ -235,21 +234,21 @@ class Detector:
     def __call__(self, images: Iterable[ImageLike], threshold: float = 0.5) -> list[Detections]: ...
 
     def __call__(self, images: Any, threshold: Any = 0.5) -> Any:
-        """Detects.
+        """Detects objects in images.
 
         Args:
           images: one image or an iterable of images. An image is a path, the bytes of an image file, an open binary
             file, a PIL image, or a uint8 array (`[h, w]`, RGB or RGBA `[h, w, 3 or 4]`); a uint8 array `[n, h, w, 3]`
-            holds n images. Images are turned by their EXIF tag. Of a file with several frames or pages, the first is
-            used, and a warning counts the others.
-          threshold: lowest score to report, 0..1.
+            is a batch of n images. EXIF orientation is applied. If a file has several frames or pages, the first is
+            used, and a warning gives the number of the others.
+          threshold: minimum score to report, 0..1.
 
         Returns:
-          `Detections` of one image; a list of them, in order, for more.
+          `Detections` for one image; a list of them, in order, for several.
 
         Raises:
           UnreadableImage: an image cannot be read (`yolos_jax.images.reading`).
-          InputError: an image is of no such type, or the threshold is out of range.
+          InputError: an image has another type, or the threshold is out of range.
         """
         if not isinstance(threshold, numbers.Real) or not 0 <= float(threshold) <= 1:
             value = threshold if isinstance(threshold, numbers.Real | str) else f"of type {type(threshold).__name__}"
@@ -270,7 +269,7 @@ class Detector:
             upright = read_rgb(image, name, self.stretch)
             return resize(upright, self.geometry.size(*upright.size)), upright.size
 
-        # An open file has one position, and a PIL image may be an open file: no two threads may read the same.
+        # An open file, which a PIL image may be, has one position, so two threads must not read the same one.
         images = [file_bytes(x, name) if hasattr(x, "read") else x for x, name in zip(images, names)]
         for note in left_out(images):
             warnings.warn(note, stacklevel=3)

@@ -1,4 +1,4 @@
-"""Boxes and their labels drawn onto an image, the labels as large as it asks for and apart; many images on one page."""
+"""Draws boxes and labels onto an image; scales the labels with the image and keeps them apart."""
 
 import colorsys
 from collections.abc import Iterable, Sequence
@@ -11,8 +11,8 @@ from yolos_jax.images.sequence import ceil_div
 from yolos_jax.inference.fonts import font_of
 
 LEGIBLE = 480  # pixels of the long side below which an image is enlarged before drawing
-SMALLEST = 8  # pixels of the font; smaller text cannot be read
-# Saturation and value that labels take in turn, so that close hues differ in brightness.
+SMALLEST = 8  # minimum font size in pixels; smaller text is illegible
+# Saturation and value alternate between labels, so that close hues differ in brightness.
 SHADES = ((0.85, 1.0), (1.0, 0.6), (0.5, 1.0))
 
 Colour = tuple[int, int, int]
@@ -29,12 +29,12 @@ class Label(NamedTuple):
 def draw_boxes(
     image: Image.Image, boxes: np.ndarray, classes: Iterable[int], texts: Sequence[str], font: str = ""
 ) -> Image.Image:
-    """A copy of an RGB image with boxes and labels drawn on it; small images are enlarged.
+    """A copy of an RGB image with boxes and labels drawn on it; enlarges small images.
 
     Args:
       boxes: float `[n, 4]`, absolute xyxy in the image's pixels, best first.
-      classes: `[n]`, numbers that decide the colours.
-      texts: `[n]`, the labels' texts. A label for which there is no room is left out.
+      classes: `[n]`, numbers that determine the colours.
+      texts: `[n]`, the labels' texts. Labels without room are left out.
       font: a font file; by default DejaVu Sans.
     """
     factor = enlargement(image.size)
@@ -42,7 +42,7 @@ def draw_boxes(
     corners = inside(np.asarray(boxes, np.float64).reshape(-1, 4) * factor, out.size)
     colours = [colour_of(int(label)) for label in classes]
     pen, width = ImageDraw.Draw(out), line_width(out.size)
-    for corner, colour in reversed(list(zip(corners, colours))):  # the best lie on top
+    for corner, colour in reversed(list(zip(corners, colours))):  # the best are on top
         pen.rectangle([int(v) for v in corner], outline=colour, width=width)
     for label, colour in zip(place_labels(out.size, corners, texts, font), colours):
         if label is not None:
@@ -55,29 +55,29 @@ def draw_boxes(
 
 
 def enlargement(size: tuple[int, int]) -> int:
-    """The whole number by which an image of (width, height) is enlarged."""
+    """The integer factor by which an image of (width, height) is enlarged."""
     return ceil_div(LEGIBLE, max(size))
 
 
 def inside(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """int `[n, 4]`, first and last pixels of the boxes' part inside an image of (width, height)."""
+    """int `[n, 4]`, first and last pixels of the boxes, clipped to an image of (width, height)."""
     corners = np.clip(np.round(boxes), 0, np.tile(size, 2) - 1).astype(int)
     corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2])
     return corners
 
 
 def font_size(size: tuple[int, int]) -> int:
-    """Pixels of the text on an image of (width, height): grows with the long side, at most a third of the short one."""
+    """Font size in pixels for an image of (width, height): grows with the long side, at most 1/3 of the short one."""
     return max(SMALLEST, min(round(max(size) / 42), min(size) // 3))
 
 
 def line_width(size: tuple[int, int]) -> int:
-    """Pixels of the boxes' lines on an image of (width, height)."""
+    """Line width of boxes in pixels for an image of (width, height)."""
     return max(2, round(max(size) / 320))
 
 
 def colour_of(label: int) -> Colour:
-    """A strong colour; labels next to each other get far apart hues (golden ratio) and other shades."""
+    """A strong colour; consecutive labels get distant hues (golden ratio) and different shades."""
     saturation, value = SHADES[label % len(SHADES)]
     r, g, b = colorsys.hsv_to_rgb(label * 0.618034 % 1.0, saturation, value)
     return round(r * 255), round(g * 255), round(b * 255)
@@ -94,9 +94,9 @@ def text_colour(background: Colour) -> Colour:
 def place_labels(
     size: tuple[int, int], corners: np.ndarray, texts: Sequence[str], font: str = ""
 ) -> list[Label | None]:
-    """Where the labels of boxes go: inside the image, no two over each other, each close to its box.
+    """Places labels inside the image, without overlap and close to their boxes.
 
-    The first labels choose first. A label is None where no place is left.
+    The first labels choose first. A label without a free place is None.
     """
     out: list[Label | None] = []
     taken = np.zeros((0, 4), int)
@@ -114,7 +114,7 @@ def place_labels(
 
 
 def fit(text: str, size: tuple[int, int], name: str = "") -> tuple[ImageFont.FreeTypeFont, tuple[int, int]]:
-    """A label's font, from the file `name`, and its (width, height); text wider than the image gets a smaller font."""
+    """A label's font, from the file `name`, and its (width, height); shrinks the font for text wider than the image."""
     pixels = font_size(size)
     while True:
         font = font_of(pixels, name)
@@ -131,10 +131,10 @@ def padding(font: ImageFont.FreeTypeFont) -> int:
 
 
 def candidates(corner: np.ndarray, label: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """int `[m, 2]`, places inside the image for a label's upper left corner, the best first.
+    """int `[m, 2]`, possible positions of a label's upper left corner inside the image, the best first.
 
-    Above the box, inside its top, below it, inside its bottom; the same at the box's right; then all over the image,
-    places nearer to the first one before others.
+    Above the box, inside its top, below it, inside its bottom; the same at the box's right; then anywhere in the
+    image, by distance from the first position.
     """
     x0, y0, x1, y1 = (int(v) for v in corner)
     width, height = label
@@ -143,7 +143,7 @@ def candidates(corner: np.ndarray, label: tuple[int, int], size: tuple[int, int]
     close = np.array([(x, y) for x in (x0, x1 + 1 - width) for y in rows])
     close = close[((close >= 0) & (close <= limits)).all(1)]
     steps = height, max(1, height // 2)
-    # The limits too, so that the last row and column are used
+    # Includes the limits, so that the last row and column are used
     xs, ys = (np.append(np.arange(0, most, step), most) for most, step in zip(limits, steps))
     others = np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2)
     distance = np.abs(others - (x0, y0 - height)) @ (1, 2)  # a shift to the side is easier to follow

@@ -1,4 +1,4 @@
-"""Fetches an image by its address, within bounds of size, time and redirects. No jax here."""
+"""Downloads an image from a URL, with limits on size, time and redirects. No jax here."""
 
 import http.client
 import time
@@ -14,7 +14,7 @@ MOST_SECONDS = 30.0
 MOST_REDIRECTS = 5
 SCHEMES = ("http", "https")
 _PIECE = 2**16
-_KEPT = "%/:=&?~#+!$,;'@()*[]"  # characters of an address that need no quoting
+_KEPT = "%/:=&?~#+!$,;'@()*[]"  # characters of a URL that need no quoting
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -29,10 +29,10 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def fetch(address: str, most_bytes: int = MOST_BYTES, most_seconds: float = MOST_SECONDS) -> bytes:
-    """The bytes at an http or https address.
+    """Downloads the bytes at an http or https URL.
 
-    Raises `UnreadableImage` for no answer, an answer that is an error, more than `most_bytes`, more than
-    `most_seconds` in all, or more than 5 redirects.
+    Raises `UnreadableImage` for no response, an error response, more than `most_bytes`, more than `most_seconds` in
+    total, or more than 5 redirects.
     """
     try:
         return _fetch(address, most_bytes, most_seconds)
@@ -53,7 +53,7 @@ def fetch(address: str, most_bytes: int = MOST_BYTES, most_seconds: float = MOST
 
 def _fetch(address: str, most_bytes: int, most_seconds: float) -> bytes:
     deadline = time.monotonic() + most_seconds
-    # Some servers refuse clients without a name.
+    # Some servers reject clients without a user agent.
     request = urllib.request.Request(quote(address, safe=_KEPT), headers={"User-Agent": "yolos-jax"})
     with urllib.request.build_opener(_Redirects).open(request, timeout=most_seconds) as answer:
         said = answer.headers.get("Content-Length", "")
@@ -62,8 +62,8 @@ def _fetch(address: str, most_bytes: int, most_seconds: float) -> bytes:
         got = 0
         while size is None or got < size:
             if max(got, size or 0) > most_bytes:
-                raise UnreadableImage(f"it is larger than {most_bytes / 2**20:g} MiB; download it, and give the file")
-            part = answer.read1(_PIECE)  # returns what has arrived, so that a slow server cannot block
+                raise UnreadableImage(f"it is larger than {most_bytes / 2**20:g} MiB; download it, and use the file")
+            part = answer.read1(_PIECE)  # returns available data, so that a slow server cannot block
             if not part:
                 break
             parts.append(part)
@@ -76,7 +76,7 @@ def _fetch(address: str, most_bytes: int, most_seconds: float) -> bytes:
 
 
 def _refused(error: urllib.error.HTTPError) -> str:
-    """Why the last answer of a server was refused."""
+    """Why the server's last response was rejected."""
     target = error.headers.get("Location", "")
     if not (300 <= error.code < 400 and target):
         return f"the server answers {error.code} {error.reason}"

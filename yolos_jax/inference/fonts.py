@@ -1,4 +1,4 @@
-"""The font of class names in drawn images and figures: DejaVu Sans, which matplotlib ships, or one of the user's."""
+"""The font of class names in drawn images and figures: DejaVu Sans, from matplotlib, or a user's font file."""
 
 import functools
 import unicodedata
@@ -10,11 +10,11 @@ from PIL import ImageFont
 
 from yolos_jax.errors import InputError, counted
 
-SHOWN = 12  # missing letters that a note lists
+SHOWN = 12  # maximum missing letters in a note
 
 
 def font_of(pixels: int, font: str = "") -> ImageFont.FreeTypeFont:
-    """The font of a file, or DejaVu Sans for "", in a size; `InputError` for what is no font."""
+    """A font of the given size from a file, or DejaVu Sans for ""; `InputError` if the file is not a font."""
     return _opened(font or _shipped(), pixels)
 
 
@@ -41,20 +41,18 @@ def _letters(file: str) -> Any:
 
 
 def missing_letters(texts: Iterable[str], font: str = "") -> list[str]:
-    """The letters of texts that a font has no glyph for, each once."""
-    font_of(10, font)  # refuses what is no font
+    """The distinct letters in texts without a glyph in the font."""
+    font_of(10, font)  # raises if it is not a font
     file = _letters(font or _shipped())
     letters = sorted({letter for text in texts for letter in text if not letter.isspace()})
     return [x for x in letters if unicodedata.category(x) != "Cs" and not file.get_char_index(ord(x))]
 
 
 def missing_note(texts: Iterable[str], font: str, flag: str) -> str:
-    """A note on letters of class names that will be drawn as boxes, "" if there are none; `flag` names another font."""
+    """A note about letters of class names without a glyph, or ""; `flag` is the option that sets another font."""
     lacking = missing_letters(texts, font)
     if not lacking:
         return ""
     named = "".join(lacking[:SHOWN]) + ("..." if len(lacking) > SHOWN else "")
     of = font or "DejaVu Sans"
-    return (
-        f"{of} has no glyph for {counted(len(lacking), 'letter')} of class names ({named}); {flag} names another font"
-    )
+    return f"{of} has no glyph for {counted(len(lacking), 'letter')} of class names ({named}); {flag} sets another font"

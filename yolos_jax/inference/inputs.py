@@ -1,4 +1,4 @@
-"""Finds the inputs of a prediction: files, folders, patterns, addresses, videos and cameras. No jax here."""
+"""Finds the inputs of a prediction: files, folders, patterns, URLs, videos and cameras. No jax here."""
 
 import glob
 import os
@@ -23,16 +23,16 @@ VIDEO_ENDINGS = {
 }  # fmt: skip
 CAMERA = re.compile(r"camera:(\d{1,3})")
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
-STREAMS = ("rtsp", "rtsps", "rtmp")  # schemes of addresses that are watched like a camera
-NO_NAME = re.compile(r"[^\w.-]+")  # characters of an address that are kept out of a file's name
+STREAMS = ("rtsp", "rtsps", "rtmp")  # URL schemes of streams
+NO_NAME = re.compile(r"[^\w.-]+")  # characters of a URL that are replaced in file names
 
 
 class Input(NamedTuple):
     """An image, an animation, a video, a camera or a stream."""
 
     kind: str  # "image", "address", "animation", "video", "camera" or "stream"
-    name: str  # as it was given or found: a path, a URL, `camera:0`
-    page: int = 0  # of an image file with several, from 1; 0 for others
+    name: str  # as given or found: a path, a URL, `camera:0`
+    page: int = 0  # page of a multi-page image file, from 1; 0 for others
 
     @property
     def moves(self) -> bool:
@@ -41,12 +41,12 @@ class Input(NamedTuple):
 
     @property
     def endless(self) -> bool:
-        """Whether nothing but the user ends it."""
+        """Whether it runs until the user stops it."""
         return self.kind in ("camera", "stream")
 
     @property
     def stem(self) -> str:
-        """The name that outputs are called after."""
+        """The base name of its outputs."""
         if self.kind == "camera":
             return self.name.replace(":", "")
         if self.kind in ("address", "stream"):
@@ -57,21 +57,21 @@ class Input(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The inputs that a command line names."""
+    """The inputs found for a command line."""
 
     inputs: list[Input]
-    notes: list[str]  # a sentence for each folder or pattern of which something is ignored
+    notes: list[str]  # a message per folder or pattern with ignored files
 
 
 def find(given: Sequence[str], recursive: bool = False) -> Found:
-    """The inputs that files, folders, patterns, addresses, videos, cameras, streams and lists name, in order.
+    """Expands files, folders, patterns, URLs, videos, cameras, streams and lists to inputs, in order.
 
-    A folder gives the images in it whose ending Pillow knows, with `recursive` those below it, too; a pattern such as
-    `photos/**/*.jpg` gives files. A file that ends with .txt or .csv names inputs, see `lists.read_list`; any other
-    that is named itself is taken whatever its ending.
+    A folder is expanded to the images in it with an ending that Pillow knows, and with `recursive` to those below it;
+    a pattern such as `photos/**/*.jpg` is expanded to files. A .txt or .csv file is a list of inputs, see
+    `lists.read_list`; any other file given by name is used regardless of its ending.
 
     Raises:
-      InputError: a folder, a pattern or a list gives nothing, or an address is of a scheme that is not read.
+      InputError: a folder, a pattern or a list has no input, or a URL's scheme is not supported.
     """
     inputs: list[Input] = []
     notes: list[str] = []
@@ -84,11 +84,11 @@ def find(given: Sequence[str], recursive: bool = False) -> Found:
         elif os.path.isdir(name):
             left = LeftOut()
             entries = _entries(name, recursive, left)
-            inside = "" if recursive else "--recursive looks there"
+            inside = "" if recursive else "--recursive includes them"
             inputs += _images_among(entries, left, notes, f"the folder {name}", inside)
         elif glob.has_magic(name) and not os.path.lexists(name):
             entries = [(path, os.path.isdir(path)) for path in sorted(glob.glob(_literal(name), recursive=True))]
-            inside = "" if "**" in name else "** looks there"
+            inside = "" if "**" in name else "** includes them"
             inputs += _images_among(entries, LeftOut(), notes, f"the pattern {name}", inside)
         else:
             check_path(name)
@@ -98,7 +98,7 @@ def find(given: Sequence[str], recursive: bool = False) -> Found:
 
 
 def _literal(pattern: str) -> str:
-    """A pattern whose first folders, as far as they exist by these very names, mean themselves: `set [1]/*.jpg`."""
+    """Escapes a pattern's leading folders that exist literally, as in `set [1]/*.jpg`."""
     *folders, last = pattern.split(os.sep)
     literal: list[str] = []
     for folder in folders:
@@ -113,14 +113,14 @@ def _address(name: str, scheme: str) -> Input:
         return Input("stream", name)
     if scheme not in SCHEMES:
         streams = ", ".join(STREAMS)
-        raise InputError(f"{name} is an address of {scheme}; only http and https are fetched, and {streams} watched.")
+        raise InputError(f"{name} has the scheme {scheme}; use http or https for images, or {streams} for streams.")
     if PurePosixPath(urlsplit(name).path).suffix.lower() in VIDEO_ENDINGS:
-        raise InputError(f"{name} is the address of a video; download it, and give the file.")
+        raise InputError(f"{name} is the URL of a video; download it, and use the file.")
     return Input("address", name)
 
 
 def _entries(folder: str, recursive: bool, left: LeftOut) -> list[tuple[str, bool]]:
-    """(path, whether it is a folder) of what lies in a folder, or at any depth below; links are followed, once each."""
+    """(path, whether it is a folder) for the entries of a folder, or of all below; each link is followed once."""
     if recursive:
         return [(os.path.join(at, name), False) for at, names in walk(folder, left) for name in names]
     return [(path, os.path.isdir(path)) for path in sorted(entry.path for entry in os.scandir(folder))]
@@ -129,7 +129,7 @@ def _entries(folder: str, recursive: bool, left: LeftOut) -> list[tuple[str, boo
 def _images_among(
     entries: Sequence[tuple[str, bool]], left: LeftOut, notes: list[str], what: str, inside: str
 ) -> list[Input]:
-    """The images among some entries; a note names the kinds of the others, folders if `inside` says how to look."""
+    """The images among some entries; a note lists the other kinds, and folders if `inside` is a hint for them."""
     endings = image_endings()
     images = []
     for path, is_folder in entries:
@@ -149,15 +149,15 @@ def _images_among(
     ignored = _described(left.kinds, inside)
     if not images:
         found = f" ({ignored})" if ignored else ""
-        raise InputError(f"{what} holds no images of a kind that Pillow reads{found}.")
+        raise InputError(f"{what} has no images that Pillow reads{found}.")
     if ignored:
-        notes.append(f"in {what}, not looked at: {ignored}")
+        notes.append(f"ignored in {what}: {ignored}")
     return images
 
 
 def _described(kinds: Counter[str], inside: str) -> str:
-    """How many entries of each kind are ignored, and how to have them read; `inside` is how to look into folders."""
-    advice = {"video": "give each by its name", "folder": inside}
+    """The number of ignored entries by kind, with hints how to include them; `inside` is the hint for folders."""
+    advice = {"video": "pass each by its name", "folder": inside}
     plain = Counter({kind: n for kind, n in kinds.items() if kind not in advice})
     parts = [described(plain)] if plain else []
     parts += [f"{counted(kinds[kind], kind)} ({how})" for kind, how in advice.items() if kinds[kind]]
@@ -165,10 +165,10 @@ def _described(kinds: Counter[str], inside: str) -> str:
 
 
 def with_frames(inputs: Sequence[Input], most: int = 0) -> list[Input]:
-    """The same inputs, where an image file of several frames is an animation, and one of pages an input for each page.
+    """Turns image files with several frames into animations, and files with several pages into one input per page.
 
     Args:
-      most: pages of a file that are taken; 0 for all.
+      most: maximum pages per file; 0 for all.
     """
     files = [one.name for one in inputs if one.kind == "image"]
     several = {file for file, header in zip(files, read_headers(files)) if header.frames > 1}

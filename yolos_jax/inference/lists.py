@@ -1,4 +1,4 @@
-"""Lists of inputs: a text file with a path a line, or a table with a column of paths. No jax here."""
+"""Reads lists of inputs: a text file with one path per line, or a table with a column of paths. No jax here."""
 
 import csv
 import glob
@@ -18,12 +18,12 @@ DELIMITERS = ",;\t"
 
 
 def is_list(name: str) -> bool:
-    """Whether a name ends as lists do."""
+    """Whether a name has the ending of a list."""
     return ending_of(name) in (TEXT, *TABLES)
 
 
 def expand(given: Sequence[str], notes: list[str]) -> Iterator[str]:
-    """What was given, with the entries of each list in its place; `notes` get a sentence for each list."""
+    """Replaces each list in `given` by its entries; adds a message per list to `notes`."""
     for name in given:
         check_path(name)
         pattern = glob.has_magic(name) and not os.path.lexists(name)
@@ -31,7 +31,7 @@ def expand(given: Sequence[str], notes: list[str]) -> Iterator[str]:
             yield name
             continue
         if not os.path.exists(name):
-            raise InputError(f"the list {name} does not exist; give a file with the path of an image on each line.")
+            raise InputError(f"the list {name} does not exist; use a file with one image path per line.")
         entries, column = read_list(name)
         inside = f" in its column {column}" if column else ""
         notes.append(f"{name} lists {counted(len(entries), 'input')}{inside}")
@@ -39,13 +39,13 @@ def expand(given: Sequence[str], notes: list[str]) -> Iterator[str]:
 
 
 def read_list(file: str) -> tuple[list[str], str]:
-    """The entries of a list, each once, and the column of a table that they are from ("" without one).
+    """The distinct entries of a list, and the name of their column in a table ("" for a text file).
 
-    A relative path starts from the current folder, or from the list's own where nothing is at the first. In text files,
-    lines that begin with `#` are comments. Tables have commas, semicolons or tabs.
+    Relative paths are resolved against the current folder, then against the list's folder. In text files, lines that
+    start with `#` are comments. Tables are separated by commas, semicolons or tabs.
 
     Raises:
-      InputError: the list is no text, is empty, names another list, or has no column of paths.
+      InputError: the list is not text, is empty, contains another list, or has no column of paths.
     """
     lines = read_text(file, "the list").splitlines()
     column = ""
@@ -55,15 +55,15 @@ def read_list(file: str) -> tuple[list[str], str]:
         found, column = _from_table(lines, file)
     entries = [_placed(entry, file) for entry in dict.fromkeys(filter(None, found))]
     if not entries:
-        raise InputError(f"the list {file} names no image; write the path of one on each line.")
+        raise InputError(f"the list {file} is empty; write one image path per line.")
     inner = [entry for entry in entries if is_list(entry)]
     if inner:
-        raise InputError(f"the list {file} names {inner[0]}, which is a list itself; give it by itself.")
+        raise InputError(f"the list {file} contains another list, {inner[0]}; pass that list separately.")
     return entries, column
 
 
 def _from_table(lines: list[str], file: str) -> tuple[list[str], str]:
-    """The cells of the column of paths, and its name: by the first row, or the only column."""
+    """The cells of the column of paths, and its name: chosen by the first row, or the only column."""
     delimiter = max(DELIMITERS, key=lines[0].count) if lines else ","
     rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter) if any(row)]
     if not rows:
@@ -83,7 +83,7 @@ def _from_table(lines: list[str], file: str) -> tuple[list[str], str]:
 
 
 def _placed(entry: str, file: str) -> str:
-    """An entry, from beside its list if that is where it is."""
+    """An entry, relative to its list's folder if it exists there."""
     path = os.path.expanduser(entry)
     beside = os.path.join(os.path.dirname(file), path)
     return beside if not os.path.lexists(path) and os.path.lexists(beside) else path

@@ -1,4 +1,4 @@
-"""Loads a trained network, from wherever its weights are."""
+"""Loads a trained network from a checkpoint, a Hugging Face folder or the hub."""
 
 import numbers
 import os
@@ -18,20 +18,20 @@ from yolos_jax.training import checkpoint_files
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.weights import checkpoints
 
-_process: int | None = None  # the one that has loaded networks
+_process: int | None = None  # the process that loaded networks
 
 
 def refuse_forked() -> None:
-    """`InputError` in a process that was forked from one that had loaded a network.
+    """Raises `InputError` in a process that was forked after a network was loaded.
 
-    jax's threads stay behind there, so that whatever is computed would wait for them for ever.
+    A fork does not have jax's threads, so any computation would wait for them forever.
     """
     global _process
     _process = _process or os.getpid()
     if _process != os.getpid():
         raise InputError(
-            f"this process was forked from process {_process}, which has used jax, and jax cannot go on in a fork; "
-            "start processes with multiprocessing.get_context('spawn') and hand them the detector, or load it there."
+            f"this process was forked from process {_process}, which has used jax, and jax does not work in a fork; "
+            "start processes with multiprocessing.get_context('spawn') and pass them the detector, or load it there."
         )
 
 
@@ -42,10 +42,10 @@ def load_model(path: str | Path) -> tuple[dict, Meta]:
       path: the folder, a file of a published model's weights, or the hub's `org/name` (`org/name@revision`).
 
     Returns:
-      Nested dicts of float32 numpy arrays, and what is known about them.
+      Nested dicts of float32 numpy arrays, and their metadata.
 
     Raises:
-      InputError: nothing usable is there, or only a ViT to start training from.
+      InputError: there are no usable weights, or only those of a ViT to start training from.
     """
     refuse_forked()
     path = copied(path)
@@ -58,7 +58,7 @@ def load_model(path: str | Path) -> tuple[dict, Meta]:
 
 
 def check_there(path: str | Path) -> None:
-    """`InputError` for a path where `load_model` finds nothing, without loading; neither hub nor bucket is asked."""
+    """Raises `InputError` if `load_model` would find nothing at a path; loads nothing and asks no hub or bucket."""
     check_path(path)
     place = Path(path)
     away = "://" in str(path) or weights.hub_model(path) is not None
@@ -69,21 +69,21 @@ def check_there(path: str | Path) -> None:
 def load(path: str | Path) -> Yolos:
     """The network with its weights, a flax NNX module on jax's default device.
 
-    The module takes patches and grids, which `yolos_jax.images.sequence` makes of images; `Detector` takes images
-    themselves.
+    The module's inputs are patches and grids, which `yolos_jax.images.sequence` computes from images; the inputs of
+    `Detector` are images.
 
     Args:
       path: a checkpoint folder, a Hugging Face folder, or the hub's `org/name` (`org/name@revision`).
 
     Raises:
-      InputError: nothing usable is there, or only a ViT to start training from.
+      InputError: there are no usable weights, or only those of a ViT to start training from.
     """
     params, meta = load_model(path)
     return nnx.merge(abstract(meta.model, Compute(max_side=meta.max_side))[0], nnx.State(jax.device_put(params)))
 
 
 def geometry_for(meta: Meta, short_side: int | None, max_side: int | None) -> Geometry:
-    """How images are resized: as asked for, else as the checkpoint was trained, or by its image processor."""
+    """How images are resized: by the arguments, else as in the checkpoint's training or image processor."""
     check_whole("short_side", short_side)
     check_whole("max_side", max_side)
     if short_side is None:
@@ -94,6 +94,6 @@ def geometry_for(meta: Meta, short_side: int | None, max_side: int | None) -> Ge
 
 
 def check_whole(name: str, value: Any) -> None:
-    """`InputError` for an argument that is neither a whole number nor None."""
+    """Raises `InputError` for an argument that is neither an int nor None."""
     if value is not None and not isinstance(value, numbers.Integral):
         raise InputError(f"{name} is {value!r:.80}; it must be a whole number.")

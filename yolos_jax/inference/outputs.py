@@ -1,4 +1,4 @@
-"""Writes detections: a JSON file for each image, COCO's results, YOLO's labels or a table. No jax here."""
+"""Writes detections: one JSON file per image, COCO results, YOLO labels or a table. No jax here."""
 
 import abc
 import csv
@@ -13,57 +13,57 @@ from yolos_jax.errors import InputError
 from yolos_jax.inference.detections import Detections
 from yolos_jax.inference.inputs import Input
 
-FEW = 3  # names in a note
+FEW = 3  # maximum names in a note
 
 
 class Destination(NamedTuple):
     """An input and the name of its outputs."""
 
     input: Input
-    name: str  # without an ending; no two inputs share one
+    name: str  # unique, without an ending
 
     @property
     def source(self) -> dict[str, Any]:
-        """What an entry says of where it comes from: `file`, and `page` where the file has several."""
+        """The keys that identify an entry's source: `file`, and `page` for multi-page files."""
         page = self.input.page
         return {"file": self.input.name} | ({"page": page} if page else {})
 
 
 class Frame(NamedTuple):
-    """Which frame of a video."""
+    """The position of a frame in a video."""
 
     frame: int  # from 0
-    seconds: float  # since its beginning
+    seconds: float  # since the start
 
 
 class Writer(abc.ABC):
-    """Writes detections in one format; its files are complete once it is closed.
+    """Writes detections in one format; its files are complete after `close`.
 
     Args:
-      folder: where its files go.
-      names: of the categories, by id.
+      folder: the output folder.
+      names: names of the categories by id.
     """
 
-    SHARED: tuple[str, ...] = ()  # files of all inputs together
+    SHARED: tuple[str, ...] = ()  # files shared by all inputs
 
     def __init__(self, folder: Path, names: Mapping[int, str]):
         self._folder = folder
 
     @classmethod
     def files(cls, destination: Destination) -> list[str]:
-        """Names of the files, or folders of frames, that one input gets."""
+        """Names of one input's files, or folders of frames."""
         return []
 
     @abc.abstractmethod
     def add(self, destination: Destination, found: Detections, frame: Frame | None = None) -> None:
-        """Writes what was found in an image, or in a frame of a video; frames come one after the other."""
+        """Writes the detections in an image or in a frame of a video; frames must be in order."""
 
     def close(self) -> None:  # noqa: B027  # a format may keep no file open
-        """Ends all files."""
+        """Completes all files."""
 
 
 class JsonList:
-    """A list in a JSON file, an entry a line, written as entries come; close it."""
+    """Writes a list to a JSON file entry by entry, one per line; must be closed."""
 
     def __init__(self, path: Path):
         self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115
@@ -80,7 +80,7 @@ class JsonList:
 
 
 class JsonFiles(Writer):
-    """`NAME.json` for each image: `file`, `page`, and what `Detections.to_dict` has; a video's is a list of frames."""
+    """`NAME.json` per image: `file`, `page`, and the keys of `Detections.to_dict`; for a video, a list of frames."""
 
     def __init__(self, folder: Path, names: Mapping[int, str]):
         super().__init__(folder, names)
@@ -107,7 +107,7 @@ class JsonFiles(Writer):
 
 
 class Coco(Writer):
-    """`results.json`, a COCO results list, and `images.json`, which has its image ids, file names and categories."""
+    """`results.json`, a COCO results list, and `images.json` with its image ids, file names and categories."""
 
     SHARED = ("results.json", "images.json")
 
@@ -132,10 +132,10 @@ class Coco(Writer):
 
 
 class Yolo(Writer):
-    """`NAME.txt` for each image, or `NAME/000000.txt` for each frame, and `names.yaml`.
+    """`NAME.txt` per image, or `NAME/000000.txt` per frame, and `names.yaml`.
 
-    A line is: category id, centre x, centre y, width, height, score; boxes are cut off at the image's edges and given
-    as shares of its sides.
+    A line is: category id, centre x, centre y, width, height, score. Boxes are clipped to the image and relative to
+    its sides.
     """
 
     SHARED = ("names.yaml",)
@@ -161,14 +161,14 @@ class Yolo(Writer):
         if frame is not None:
             path = self._folder / destination.name / f"{frame.frame:06d}.txt"
             path.parent.mkdir(exist_ok=True)
-            if not frame.frame:  # those of an earlier, longer video
+            if not frame.frame:  # removes files of an earlier, longer video
                 for old in path.parent.glob("[0-9]*.txt"):
                     old.unlink()
         path.write_text("".join(lines))
 
 
 class Table(Writer):
-    """`detections.csv`: a row a box, corners in pixels; `frame` and `seconds` of videos, `page` of files of pages."""
+    """`detections.csv`: one row per box, corners in pixels; `frame` and `seconds` for videos, `page` for pages."""
 
     SHARED = ("detections.csv",)
     COLUMNS = ("file", "frame", "seconds", "width", "height", "label", "name", "score", "x0", "y0", "x1", "y1", "page")
@@ -194,8 +194,8 @@ FORMATS: dict[str, type[Writer]] = {"json": JsonFiles, "coco": Coco, "yolo": Yol
 
 
 def destinations(inputs: Sequence[Input]) -> tuple[list[Destination], list[str]]:
-    """A name for each input's outputs, and a note of those that could not be called after their input."""
-    taken = set[str]()  # in lower case: some file systems do not tell the cases apart
+    """A name for each input's outputs, and a note about those that differ from their input's name."""
+    taken = set[str]()  # in lower case, because some file systems ignore case
     out: list[Destination] = []
     for one in inputs:
         name, number = one.stem, 1
@@ -210,11 +210,11 @@ def destinations(inputs: Sequence[Input]) -> tuple[list[Destination], list[str]]
     named = ", ".join(f"{destination.name} for {destination.input.name}" for destination in renamed[:FEW])
     more = f" and {len(renamed) - FEW} more" if len(renamed) > FEW else ""
     inputs_are = f"{len(renamed)} inputs are" if len(renamed) > 1 else "1 input is"
-    return out, [f"{inputs_are} called like another one; the outputs are called {named}{more}"]
+    return out, [f"{inputs_are} named like another one; the outputs are named {named}{more}"]
 
 
 def drawn(destination: Destination) -> str:
-    """The file of the drawn copy; that of an animation needs the extra `video`, too."""
+    """The file of the drawn copy; for an animation, it needs the extra `video`, too."""
     ending = "mp4" if destination.input.moves else "png"
     return f"{destination.name}.{ending}"
 
@@ -227,7 +227,7 @@ def check_free(
     overwrite: bool,
     there: Collection[str] = (),
 ) -> None:
-    """`InputError` if an output exists already and may not be replaced, or is one of the inputs.
+    """Raises `InputError` if an output exists already and may not be replaced, or is one of the inputs.
 
     `there` are names, relative to the folder, of files that count as existing, too.
     """
@@ -241,6 +241,6 @@ def check_free(
     for name in names:
         path = Path(folder) / name
         if path.resolve() in sources:
-            raise InputError(f"{path} is one of the inputs and would be lost; give another --out.")
+            raise InputError(f"{path} is one of the inputs and would be overwritten; choose another --out.")
         if (name in there or path.exists()) and not overwrite:
-            raise InputError(f"{str(folder).rstrip('/')}/{name} exists already; give another --out, or --overwrite.")
+            raise InputError(f"{str(folder).rstrip('/')}/{name} exists already; choose another --out, or --overwrite.")

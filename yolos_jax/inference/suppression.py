@@ -1,4 +1,4 @@
-"""Non-maximum suppression, which a set detector does without unless it is asked for."""
+"""Optional non-maximum suppression; a set detector normally does without it."""
 
 import numbers
 from typing import Any
@@ -9,15 +9,15 @@ from yolos_jax.errors import InputError
 
 
 def check_nms(value: Any) -> None:
-    """`InputError` for an `nms` of `suppressed` that is neither None nor within 0..1."""
+    """Raises `InputError` for an `nms` that is neither None nor within 0..1."""
     if value is not None and not (isinstance(value, numbers.Real) and 0 <= float(value) <= 1):
         raise InputError(f"nms is {value!r:.80}; it must be a number within 0..1, or None for no suppression.")
 
 
 def suppressed(scores: np.ndarray, labels: np.ndarray, boxes: np.ndarray, nms: float | None) -> np.ndarray:
-    """Greedy non-maximum suppression in each class: indices of the detections that stay, best first; without it, all.
+    """Greedy non-maximum suppression per class: indices of the kept detections, best first; all if `nms` is None.
 
-    One goes if its IoU with a better one that stays is above `nms`. `scores`, `labels`: `[n]`; `boxes`: `[n, 4]` xyxy.
+    A detection goes if its IoU with a better kept one exceeds `nms`. `scores`, `labels`: `[n]`; `boxes`: `[n, 4]` xyxy.
     """
     order = np.argsort(-scores, kind="stable")
     boxes, labels = boxes[order].astype(np.float64), labels[order]

@@ -1,6 +1,6 @@
-"""Videos, cameras and animations, frame by frame, and drawn videos. No jax here.
+"""Reads videos, cameras and animations frame by frame, and writes drawn videos. No jax here.
 
-All but reading an animation needs the extra `video`.
+Everything except reading an animation needs the extra `video`.
 """
 
 import sys
@@ -19,17 +19,17 @@ from yolos_jax.user_files import check_file
 
 # FFmpeg's format and name of camera number n, by platform.
 CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
-CODECS = ("libx264", "libopenh264", "mpeg4")  # of drawn videos: the first one that is there
-STREAM_SECONDS = (20.0, 30.0)  # that a stream may take to be opened, and to send the next frame
-MOST_BYTES = 2**42  # of a video
-TICKS = 60_000  # of a second: exact for the usual rates, and no more than MPEG-4 allows
+CODECS = ("libx264", "libopenh264", "mpeg4")  # for drawn videos: the first available one
+STREAM_SECONDS = (20.0, 30.0)  # timeouts for opening a stream, and for its next frame
+MOST_BYTES = 2**42  # limit of a video
+TICKS = 60_000  # per second: exact for common frame rates, and within MPEG-4's limit
 
 
 class Film(NamedTuple):
-    """What a video says of itself, beside its frames."""
+    """A video's metadata."""
 
-    turn: int = 0  # degrees, counterclockwise, that viewers turn the frames by
-    aspect: Fraction = Fraction(1)  # width of a pixel by its height, before turning
+    turn: int = 0  # counterclockwise rotation for display, in degrees
+    aspect: Fraction = Fraction(1)  # width of a pixel / its height, before rotation
     sound: bool = False
 
 
@@ -44,7 +44,7 @@ class Still(NamedTuple):
 
 
 def need_av() -> Any:
-    """The package av; `InputError` if it is not installed."""
+    """Imports the package av; `InputError` if it is not installed."""
     try:
         import av
     except ImportError as error:
@@ -71,10 +71,10 @@ def frames(source: Input, upright: bool = True, stretch: bool = False) -> Iterat
 
 
 def stills(source: Input, upright: bool = True) -> Iterator[Still]:
-    """The frames of a video or camera; with `upright`, turned by the video's metadata.
+    """The frames of a video or camera; with `upright`, rotated according to the video's metadata.
 
     Raises:
-      UnreadableImage: it cannot be opened or read on; frames from before stay as they are.
+      UnreadableImage: it cannot be opened, or reading fails after the frames already returned.
       InputError: the extra is not installed.
     """
     av = need_av()
@@ -111,17 +111,17 @@ def _open(av: Any, source: Input) -> Any:
                 check_file(source.name, "the video", MOST_BYTES)  # a named pipe would block
         return av.open(source.name, timeout=STREAM_SECONDS if source.kind == "stream" else None)
     if sys.platform not in CAMERAS:
-        raise InputError(f"how to open a camera on {sys.platform} is not known; give a video file.")
+        raise InputError(f"cameras are not supported on {sys.platform}; use a video file.")
     kind, name = CAMERAS[sys.platform]
     return av.open(name.format(camera[1]), format=kind)
 
 
 class DrawnVideo:
-    """A silent video of drawn frames, with the timing of its source. All frames get the size of the first.
+    """Writes a silent video of drawn frames with the timing of its source. All frames get the size of the first.
 
     Args:
-      path: of the file.
-      aspect: width of a pixel by its height.
+      path: the output file.
+      aspect: width of a pixel / its height.
     """
 
     def __init__(self, path: Path, aspect: Fraction = Fraction(1)):
@@ -132,11 +132,11 @@ class DrawnVideo:
         self._lasts = 1
 
     def add(self, image: Image.Image, seconds: float, lasts: float = 0.0) -> None:
-        """Appends an RGB frame that is shown from `seconds` on until the next one, the last one for `lasts` seconds."""
+        """Appends an RGB frame that is shown from `seconds` until the next frame; the last one for `lasts` seconds."""
         if self._container is None:
             self._begin(image.size)
         size = self._stream.width, self._stream.height
-        if image.size != size:  # odd sides gain a pixel
+        if image.size != size:  # odd sides are extended by a pixel
             image = image.resize(size)
         frame = self._av.VideoFrame.from_image(image)
         self._last = max(round(seconds * TICKS), self._last + 1)
@@ -145,15 +145,15 @@ class DrawnVideo:
         self._write(frame)
 
     def close(self) -> None:
-        """Ends the file; nothing is written without a frame."""
+        """Completes the file; without frames, nothing is written."""
         if self._container is not None:
             self._write(None)
             self._container.close()
 
     def _write(self, frame: Any) -> None:
-        """Encodes a frame, or what is left for None."""
+        """Encodes a frame; None flushes the encoder."""
         for packet in self._stream.encode(frame):
-            if packet.pts == self._last:  # of all others, the next one's time says how long they last
+            if packet.pts == self._last:  # the duration of other frames follows from the next timestamp
                 packet.duration = self._lasts
             self._container.mux(packet)
 
@@ -163,6 +163,6 @@ class DrawnVideo:
         self._stream = self._container.add_stream(codec, rate=Fraction(25))
         self._stream.width, self._stream.height = (side + side % 2 for side in size)
         self._stream.pix_fmt = "yuv420p"
-        self._stream.codec_context.max_b_frames = 0  # frames out of order spoil the durations
+        self._stream.codec_context.max_b_frames = 0  # B-frames would break the durations
         self._stream.codec_context.sample_aspect_ratio = self._aspect
         self._stream.codec_context.time_base = self._stream.time_base = Fraction(1, TICKS)

@@ -1,4 +1,4 @@
-"""The set loss: classification of every query, L1 and GIoU of the matched ones."""
+"""The set loss: classification of every query, L1 and GIoU of the matched queries."""
 
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ class Targets(NamedTuple):
 class LossTerms(NamedTuple):
     """Unweighted loss terms and logging metrics, float32 scalars.
 
-    `total` is the weighted sum that is minimised. `cardinality_error` (how far the number of predicted objects is off)
+    `total` is the weighted sum to minimise. `cardinality_error` (absolute error of the number of predicted objects)
     and `class_error` (percent of the matched queries, 100 if nothing is matched) carry no gradient.
     """
 
@@ -47,12 +47,12 @@ def set_loss(
     divisors: "Divisors | None" = None,
     weights: LossWeights = WEIGHTS,
 ) -> tuple[LossTerms, Matching]:
-    """The reference's loss as it acts under data-parallel training.
+    """The reference's loss under data-parallel training.
 
     Cross entropy is a weighted mean within each group of `images_per_replica` consecutive images, then averaged over
-    groups. Box terms are divided by the targets of the batch per group, at least 1 (targets beyond the number of
-    queries count too), then averaged over groups. With `images_per_replica` equal to the batch size it is the loss of
-    one process.
+    groups. Box terms are divided by the batch's mean number of targets per group, at least 1 (targets beyond the
+    number of queries count too), then averaged over groups. With `images_per_replica` equal to the batch size, this
+    is the loss of one process.
 
     Args:
       logits: `[B, Q, K + 1]`.
@@ -60,11 +60,11 @@ def set_loss(
       targets: `B` images' targets.
       images_per_replica: static; divides B.
       matcher, mesh: see `matching.match`.
-      divisors: those of a larger batch that these images are a part of; the terms of all parts then add up.
-      weights: of the terms, and of their counterparts in the matching cost; numbers must have replaced `inverse`.
+      divisors: those of a larger batch of which these images are a part; the terms of all parts then add up.
+      weights: weights of the terms and of the matching cost; `inverse` must already be replaced by numbers.
 
     Returns:
-      The terms, and the matching; the terms are meaningless unless all of it is `finite`.
+      The terms and the matching. The terms are meaningless unless every image's matching is `finite`.
     """
     cost = matching_cost(logits, boxes, targets.labels, targets.boxes, weights)
     matching = match(cost, jnp.where(targets.valid, targets.count, 0), matcher, mesh)
@@ -72,14 +72,14 @@ def set_loss(
 
 
 class Divisors(NamedTuple):
-    """The divisors of a batch's terms: groups that hold an image, and targets (at least one per group)."""
+    """The divisors of a batch's terms: non-empty groups, and targets (at least one per group)."""
 
     replicas: jax.Array
     targets: jax.Array
 
 
 def divisors_of(count: jax.Array, valid: jax.Array, images_per_replica: int) -> Divisors:
-    """The divisors of a whole batch: int32 `[B]` targets of each image, bool `[B]`."""
+    """The divisors of a whole batch, from `count` int32 `[B]` (targets per image) and `valid` bool `[B]`."""
     replicas = jnp.maximum(valid.reshape(-1, images_per_replica).any(1).sum(), 1)
     targets = jnp.maximum(jnp.where(valid, count, 0).sum(), replicas)
     return Divisors(replicas, targets.astype(jnp.float32))
@@ -94,7 +94,7 @@ def matched_loss(
     divisors: Divisors | None = None,
     weights: LossWeights = WEIGHTS,
 ) -> LossTerms:
-    """`set_loss`, with its `images_per_replica` and `divisors`, of a known matching: `query` int32 `[B, M]`, or -1."""
+    """`set_loss`, with its `images_per_replica` and `divisors`, for a given matching: `query` int32 `[B, M]`, or -1."""
     batch, queries, classes = logits.shape
     matched = query >= 0
     wanted = jnp.full((batch, queries + 1), classes - 1, jnp.int32)
@@ -108,7 +108,7 @@ def matched_loss(
 
     ce = mean_over_groups(_group_cross_entropy(logits, wanted, targets.valid, images_per_replica, weights))
     found = jnp.take_along_axis(boxes, jnp.maximum(query, 0)[..., None], axis=1)
-    # Unmatched slots compare a constant box with itself: no value, no gradient, nothing infinite.
+    # Unmatched slots compare a constant box with itself: value and gradient are zero, and nothing is infinite.
     safe = jnp.array([0.5, 0.5, 1.0, 1.0])
     found = jnp.where(matched[..., None], found, safe)
     goal = jnp.where(matched[..., None], targets.boxes, safe)
@@ -132,7 +132,7 @@ def matched_loss(
 def _group_cross_entropy(
     logits: jax.Array, wanted: jax.Array, valid: jax.Array, group: int, weights: LossWeights
 ) -> jax.Array:
-    """Weighted mean of -log p over each group's queries, `[B / group]`, by the weights of the wanted classes."""
+    """Weighted mean of -log p over each group's queries, `[B / group]`, weighted by the target classes' weights."""
     log_p = jax.nn.log_softmax(logits, axis=-1)
     nll = -jnp.take_along_axis(log_p, wanted[..., None], axis=-1)[..., 0]
     no_object = logits.shape[-1] - 1

@@ -1,8 +1,8 @@
 """Bipartite matching of queries and targets (paper, section 2.1; DETR).
 
-Two matchers have one signature: `host` calls scipy in a callback, on every device for its own images; `device` is
-optax's Hungarian algorithm inside the compiled program (slower on CPU, no host round trip, and the program fits the
-persistent compilation cache).
+The two matchers have the same signature. `host` calls scipy in a callback, once per device for its own images.
+`device` is optax's Hungarian algorithm inside the compiled program: slower on CPU, but without a host round trip, and
+the program can go into the persistent compilation cache.
 """
 
 import time
@@ -22,28 +22,28 @@ MATCHERS = ("host", "device")
 
 
 class Matching(NamedTuple):
-    """Which query each target gets.
+    """The query matched to each target.
 
-    `query` is -1 for padding, for targets without a query when there are more than Q, and for all targets of an image
-    that is not `finite`. The caller must stop the run then.
+    `query` is -1 for padding, for unmatched targets if there are more than Q, and for all targets of an image that is
+    not `finite`; the caller must then stop the run.
     """
 
     query: jax.Array  # int32 `[B, M]`
-    finite: jax.Array  # bool `[B]`, False for an image with a real cost that is not finite
-    seconds: jax.Array  # float32 `[B]`, time that the host took for each image; 0 for the matcher on the device
+    finite: jax.Array  # bool `[B]`, False for an image with a non-finite cost outside padding
+    seconds: jax.Array  # float32 `[B]`, the host's time per image; 0 for the matcher `device`
 
 
 def matching_cost(
     logits: jax.Array, boxes: jax.Array, labels: jax.Array, target_boxes: jax.Array, weights: LossWeights
 ) -> jax.Array:
-    """Cost of giving each target to each query.
+    """Cost of matching each target to each query.
 
     Args:
       logits: `[B, Q, K + 1]`.
       boxes: `[B, Q, 4]` cxcywh in 0..1.
-      labels: int32 `[B, M]`; padding may hold anything, such as -1.
-      target_boxes: `[B, M, 4]` cxcywh in 0..1; padding may hold anything.
-      weights: of minus the target class's probability (`ce`), the L1 distance of cxcywh and minus GIoU.
+      labels: int32 `[B, M]`; padding may have any value, such as -1.
+      target_boxes: `[B, M, 4]` cxcywh in 0..1; padding may have any value.
+      weights: weights of minus the target class's probability (`ce`), of the L1 distance of cxcywh and of minus GIoU.
 
     Returns:
       float32 `[B, Q, M]`; columns of padding are meaningless.
@@ -61,13 +61,13 @@ def match(cost: jax.Array, count: jax.Array, matcher: str = "host", mesh: Mesh |
 
     Args:
       cost: float `[B, Q, M]`.
-      count: int32 `[B]`, real targets of each image (columns `:count`).
+      count: int32 `[B]`, number of targets per image (columns `:count`).
       matcher: `host` or `device`; static.
-      mesh: devices the batch is split over along the axis `data`; the matcher then runs once per device, on that
-        device's images only.
+      mesh: devices that the batch is sharded over along the axis `data`; the matcher then runs once per device, on
+        that device's images only.
     """
     if matcher not in MATCHERS:
-        raise InputError(f"there is no matcher {matcher!r}; choose one of {', '.join(MATCHERS)}.")
+        raise InputError(f"unknown matcher {matcher!r}; choose one of {', '.join(MATCHERS)}.")
     cost = jax.lax.stop_gradient(cost.astype(jnp.float32))
     real = jnp.arange(cost.shape[2]) < count[:, None]
     finite = jnp.where(real[:, None, :], jnp.isfinite(cost), True).all((1, 2))
@@ -78,8 +78,8 @@ def match(cost: jax.Array, count: jax.Array, matcher: str = "host", mesh: Mesh |
         return Matching(jnp.zeros(cost.shape[::2], jnp.int32), finite, jnp.zeros(cost.shape[0]))
     solve = _match_on_device if matcher == "device" else _match_on_host
     if mesh is not None:
-        # Each device matches its own images. Otherwise, a callback would get the whole batch gathered on one device,
-        # and the loops of the matcher on the device would synchronise all devices in every iteration.
+        # Each device matches its own images. Otherwise, the callback would get the whole batch gathered on one device,
+        # and the loops of the matcher `device` would synchronise all devices in every iteration.
         spec = PartitionSpec("data")
         solve = jax.shard_map(solve, mesh=mesh, in_specs=(spec, spec), out_specs=spec, check_vma=False)
     found = solve(cost, count)
@@ -87,14 +87,14 @@ def match(cost: jax.Array, count: jax.Array, matcher: str = "host", mesh: Mesh |
 
 
 def check_matcher(matcher: str) -> None:
-    """`InputError` for the host's matcher if jax has no CPU backend, which a callback needs for its arrays."""
+    """Raises `InputError` for the matcher `host` without jax's CPU backend, which a callback needs for its arrays."""
     if matcher != "host":
         return
     try:
         jax.local_devices(backend="cpu")
     except RuntimeError as error:
         raise InputError(
-            "matcher=host needs jax's CPU backend beside the GPU, and the environment's JAX_PLATFORMS leaves it out; "
+            "matcher=host needs jax's CPU backend beside the GPU, but the environment's JAX_PLATFORMS leaves it out; "
             "set JAX_PLATFORMS=cuda,cpu or --config.matcher=device."
         ) from error
 
@@ -107,9 +107,9 @@ def _match_on_host(cost: jax.Array, count: jax.Array) -> jax.Array:
 def solve_on_host(cost: jax.Array | np.ndarray, count: jax.Array | np.ndarray) -> np.ndarray:
     """scipy for each image: finite `[B, Q, M]`, `[B]` -> int32 `[B, M + 1]`: queries, -1 for none, and microseconds.
 
-    It runs inside a callback, so it uses numpy only, must not raise, and returns a single array with the time in it.
+    It runs inside a callback, so it uses numpy only, must not raise, and returns one array that includes the time.
     """
-    from scipy.optimize import linear_sum_assignment  # 0.5 s that only this matcher needs
+    from scipy.optimize import linear_sum_assignment  # takes 0.5 s, and only this matcher needs it
 
     cost, count = np.asarray(cost), np.asarray(count)
     out = np.full((cost.shape[0], cost.shape[2] + 1), -1, np.int32)
@@ -122,10 +122,10 @@ def solve_on_host(cost: jax.Array | np.ndarray, count: jax.Array | np.ndarray) -
 
 
 def _match_on_device(cost: jax.Array, count: jax.Array) -> jax.Array:
-    """optax's Hungarian algorithm, vmapped: like `solve_on_host`, with 0 for the time.
+    """optax's Hungarian algorithm, vmapped: like `solve_on_host`, with a time of 0.
 
-    A padding column costs more than any real entry, so it never takes a query from a real target; all padding columns
-    cost the same, so they do not change which matching of the real targets is cheapest.
+    A padding column costs more than any real entry, so it never takes a query from a real target. All padding columns
+    cost the same, so they do not affect the cheapest matching of the real targets.
     """
     real = jnp.arange(cost.shape[2]) < count[:, None]
     highest = jnp.where(real[:, None, :], cost, -jnp.inf).max((1, 2), keepdims=True)

@@ -1,4 +1,4 @@
-"""The architecture of a recipe that leaves it to its weights (`model.from_init`), or to a checkpoint."""
+"""Determines the architecture of a recipe with `model.from_init` from its weights or a checkpoint."""
 
 import contextlib
 import dataclasses
@@ -18,9 +18,9 @@ from yolos_jax.weights.starting import refuse_nothing_to_start_from
 
 
 def settle(recipe: Recipe, workdir: str | Path | None = None) -> DetectionConfig:
-    """What `prepare` makes of a detector's recipe, with the architecture of its weights where it is left to them.
+    """Prepares a detector's recipe like `prepare`, and with `model.from_init` takes the architecture from its weights.
 
-    The primary process looks at the weights, or at the checkpoint in `workdir` that the run goes on from.
+    The primary process reads the weights, or the checkpoint in `workdir` from which the run resumes.
     """
     config, processes = prepare(recipe, DetectionConfig), Processes()
     stated = {name: getattr(config.model, name) for name in stated_architecture(recipe)}
@@ -31,7 +31,7 @@ def settle(recipe: Recipe, workdir: str | Path | None = None) -> DetectionConfig
 
 
 def of_checkpoint(config: DetectionConfig, model: YolosConfig, stated: Sequence[str]) -> DetectionConfig:
-    """A config with the architecture of a checkpoint where it is left open, but for the settings that are `stated`."""
+    """A config with a checkpoint's architecture if it has `model.from_init`, except for the `stated` settings."""
     left = [] if config.model.from_init == OWN else [name for name in ARCHITECTURE if name not in stated]
     return _with_architecture(config, {name: getattr(model, name) for name in left})
 
@@ -45,10 +45,10 @@ def _tupled(value: Any) -> Any:
 
 
 def _left_to_weights(config: DetectionConfig, stated: dict[str, Any], workdir: str | Path | None) -> dict[str, Any]:
-    """Settings by name of the architecture that a recipe leaves to its weights."""
+    """The architecture's settings, by name, that a recipe takes from its weights."""
     if config.model.from_init == OWN:
         return {}
-    if workdir is not None and checkpoint_files.steps(workdir):  # the weights may be gone by now
+    if workdir is not None and checkpoint_files.steps(workdir):  # the weights may no longer exist
         before = _architecture_before(Path(workdir))
         return {name: before[name] for name in ARCHITECTURE if name in before and name not in stated}
     refuse_nothing_to_start_from(config.init)
@@ -60,8 +60,8 @@ def _left_to_weights(config: DetectionConfig, stated: dict[str, Any], workdir: s
 
 
 def _architecture_before(workdir: Path) -> dict[str, Any]:
-    """That of the newest checkpoint whose meta can be read; without one, resuming says what is wrong."""
+    """The architecture of the newest checkpoint with a readable meta; without one, resuming reports the problem."""
     for step in reversed(checkpoint_files.steps(workdir)):
-        with contextlib.suppress(Exception):  # whatever orbax raises for damaged files
+        with contextlib.suppress(Exception):  # orbax raises various exceptions for damaged files
             return checkpoint_files.read_meta(workdir, step).model.to_dict()
     return {}

@@ -1,4 +1,4 @@
-"""What the tasks have in common: how a recipe's run is described, compared and scored."""
+"""Shared parts of the tasks: describing, comparing and scoring a recipe's run."""
 
 import abc
 import functools
@@ -30,7 +30,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 
 
 class RecipeTask(Task):
-    """A task whose run a recipe describes.
+    """A task defined by a recipe.
 
     Attributes, besides those of `Task`:
       config: the recipe, complete and checked.
@@ -70,7 +70,7 @@ class RecipeTask(Task):
 
     @abc.abstractmethod
     def work(self, share: Share) -> LoadStep:
-        """Step number -> batch: what a data worker does for a process's share."""
+        """A data worker's work for a process's share: maps a step number to a batch."""
 
     def evaluate(self, params: dict, cancelled: Callable[[], int]) -> Evaluated | None:
         return self.evaluator.until_cancelled(params, cancelled) if self.evaluator else None
@@ -79,12 +79,12 @@ class RecipeTask(Task):
         return RunPictures(workdir, self.kinds_of_pictures(workdir), say)
 
     def kinds_of_pictures(self, workdir: Path) -> list[Picture]:
-        """What a run draws into its folder."""
+        """The pictures that a run draws into its folder."""
         return [Curves(workdir, self.shown, self.headline)]
 
     @abc.abstractmethod
     def data_facts(self, source: Any) -> dict[str, Any]:
-        """What tells one data set from another, wherever it lies."""
+        """Facts that identify a data set, regardless of its location."""
 
     @abc.abstractmethod
     def label_names(self) -> dict[int, str]:
@@ -92,7 +92,7 @@ class RecipeTask(Task):
 
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
-        """See `run_facts`; computed once, since a fingerprint goes through the whole data set."""
+        """See `run_facts`; computed once, because a fingerprint reads the whole data set."""
         return run_facts(self.config, self.data_facts(self.source), self.data_order)
 
     def identity(self) -> Identity:
@@ -105,12 +105,12 @@ class RecipeTask(Task):
         return Differences(self.other_model(before.model), fixed, others + self.other_data(before))
 
     def other_model(self, before: Any) -> list[str]:
-        """How a checkpoint's architecture differs from this one."""
+        """Differences between a checkpoint's architecture and this one."""
         return before.differences(self.model)
 
     @abc.abstractmethod
     def other_data(self, before: Identity) -> list[str]:
-        """How the data of the run that wrote a checkpoint differ."""
+        """Differences from the data of the run that wrote a checkpoint."""
 
     def check_alike(self) -> None:
         validation = self.data_facts(self.evaluator.source) if self.evaluator else None
@@ -118,11 +118,11 @@ class RecipeTask(Task):
 
 
 def options_of(config: Config, accept_differences: bool = False) -> Options:
-    """How a recipe's run goes about its training; `InputError` if it has patience and is never evaluated."""
+    """The options of a recipe's run; `InputError` for patience without evaluation."""
     patience = config.train.patience
     if patience and not config.eval.every_epochs:
         raise InputError(
-            f"train.patience is {patience} and eval.every_epochs 0, so no evaluation would ever end the run; set "
+            f"train.patience is {patience} but eval.every_epochs is 0, so no evaluation could end the run; set "
             "--config.eval.every_epochs, or --config.train.patience=0."
         )
     skip = config.data.on_bad_image == "skip"
@@ -130,13 +130,13 @@ def options_of(config: Config, accept_differences: bool = False) -> Options:
 
 
 def run_facts(config: Config, data: dict[str, Any], order: int = 0) -> dict[str, Any]:
-    """What makes a recipe's run, or its evaluation, what it is; JSON-ready."""
+    """Facts that identify a recipe's run or evaluation; JSON-ready."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {"config": to_json(config), "data": data, "order": order, "versions": versions}
 
 
 def refuse_unequal(facts: Sequence[Mapping[str, Any]]) -> None:
-    """`InputError` if processes were not started alike: `run_facts` of each, but for a host's own settings."""
+    """Raises `InputError` if the `run_facts` of the processes differ, except for settings of a host."""
     first = facts[0]
     for i, other in enumerate(facts[1:], 1):
         found = setting_differences(other["config"], first["config"], hosts=True)
@@ -145,13 +145,13 @@ def refuse_unequal(facts: Sequence[Mapping[str, Any]]) -> None:
                 found.append(f"{key} {other[key]} against {value}")
         if found:
             raise InputError(
-                f"process {i} was started with something else than process 0: {'; '.join(found)}. Give all processes "
+                f"process {i} was started differently from process 0: {'; '.join(found)}. Give all processes "
                 "of a run the same recipe, data and packages."
             )
 
 
 def beside_training(open_split: Callable[[], S]) -> S:
-    """The validation split that `open_split` opens; `MissingSplit` says how to train without one."""
+    """The validation split from `open_split`; `MissingSplit` explains how to train without one."""
     try:
         return open_split()
     except MissingSplit as error:
@@ -161,7 +161,7 @@ def beside_training(open_split: Callable[[], S]) -> S:
 
 
 def check_batch(train: RunSettings, devices: int, multiple: int, reason: str) -> None:
-    """`InputError` for a batch size that is not a multiple of `multiple`, which follows from what the error lists."""
+    """Raises `InputError` if the batch size is not a multiple of `multiple`; the message lists the reasons."""
     if train.batch_size % multiple:
         raise InputError(
             f"train.batch_size {train.batch_size} must be a multiple of {multiple} ({devices} device(s), "
@@ -170,7 +170,7 @@ def check_batch(train: RunSettings, devices: int, multiple: int, reason: str) ->
 
 
 def plan_sentence(task: RecipeTask) -> str:
-    """How long a run is, and when it is evaluated."""
+    """A sentence about a run's length and evaluations."""
     epochs = -(-task.steps // task.plan.steps_per_epoch)
     parts = [counted(epochs, "epoch"), f"{task.steps:,} steps"]
     patience = task.config.train.patience
@@ -180,12 +180,12 @@ def plan_sentence(task: RecipeTask) -> str:
     elif interval:
         parts.append(f"an evaluation every {interval:,}")
     if patience:
-        parts.append(f"an end after {counted(patience, 'evaluation')} without gain")
+        parts.append(f"an end after {counted(patience, 'evaluation')} without improvement")
     return f"the plan: {', '.join(parts)}"
 
 
 def frozen_note(params: dict, rates: Rates | None, patterns: Sequence[str]) -> tuple[str, ...]:
-    """A sentence on what is not trained, if there is something."""
+    """A note about frozen parameters, if there are any."""
     if rates is None:
         return ()
     sizes = jax.tree.map(lambda x: math.prod(x.shape), params)
@@ -198,10 +198,10 @@ def frozen_note(params: dict, rates: Rates | None, patterns: Sequence[str]) -> t
 
 
 def steps_sentence(what: str, task: RecipeTask, devices: int) -> str:
-    """The start of a run's description: `what` it trains on, devices, processes, steps."""
+    """The first sentence of a run's description: `what` it trains on, devices, processes, steps."""
     count = Processes().count
     processes = f" in {count} processes" if count > 1 else ""
     return (
-        f"training on {what}, {devices} device(s){processes}: {task.steps} steps, {task.plan.steps_per_epoch} in an "
+        f"training on {what}, {devices} device(s){processes}: {task.steps} steps, {task.plan.steps_per_epoch} per "
         f"epoch, which leaves out {task.plan.dropped} images"
     )

@@ -1,4 +1,4 @@
-"""The task of detection: COCO data in a plan of buckets, the set loss, COCO's numbers."""
+"""The task of detection: a bucketed plan, the set loss and the COCO metrics."""
 
 import dataclasses
 import functools
@@ -62,23 +62,23 @@ from yolos_jax.weights.starting import starting_params
 def train(
     config: Recipe, workdir: str | Path, accept_differences: bool = False, devices: Sequence[jax.Device] | None = None
 ) -> Outcome:
-    """Trains a detector as a recipe says, going on from the workdir's newest checkpoint if it has one.
+    """Trains a detector with a recipe; resumes from the workdir's newest checkpoint if there is one.
 
     It turns on jax's compilation cache, see `compiled.keep_compiled` and `eval.compilation_cache`.
 
     Args:
-      config: a recipe, such as `detection_recipe` or `get_config` of a recipe's file gives.
-      workdir: folder for checkpoints, metrics and figures, made where it is missing; or an address such as
+      config: a recipe, such as `detection_recipe` or `get_config` of a recipe file returns.
+      workdir: folder for checkpoints, metrics and figures, created if necessary; or an address such as
         `gs://bucket/run`, see `mirror.working_copy`.
-      accept_differences: go on even if the recipe or the annotations have changed.
-      devices: all by default; a run may go on with others than it began with.
+      accept_differences: resume even if the recipe or the annotations have changed.
+      devices: all by default; a run may resume with other devices.
 
     Returns:
       How the run ended.
 
     Raises:
-      InputError: recipe, data, weights and devices do not fit together, the workdir's run is another one, an image
-        cannot be read, the disk is full, a data worker died, or numbers are no longer finite.
+      InputError: recipe, data, weights and devices do not match, the workdir contains another run, an image cannot be
+        read, the disk is full, a data worker died, or values are no longer finite.
     """
     with shared_copy(workdir, Processes(), owned=True) as folder:
         config = settle(config, folder)
@@ -88,7 +88,7 @@ def train(
     return outcome._replace(workdir=address_of(workdir) or folder)
 
 
-WORST = 3  # classes that the end of a run names
+WORST = 3  # number of classes to list at the end of a run
 
 
 class DetectionTask(RecipeTask):
@@ -127,7 +127,7 @@ class DetectionTask(RecipeTask):
         self._divisors = batch_divisors(replica)
 
     def _check_batch(self) -> None:
-        """Accumulation must leave the groups whole in which cross entropy is normalised."""
+        """Accumulation must not split the groups in which cross entropy is normalised."""
         train, devices = self.config.train, self.mesh.size
         replica = train.images_per_replica
         group = replica if train.accumulate > 1 else 1
@@ -135,7 +135,7 @@ class DetectionTask(RecipeTask):
         check_batch(train, devices, multiple, f", train.images_per_replica {replica}")
 
     def _evaluator(self) -> Evaluator:
-        """Scores on the validation split, whose labels are those of the training set."""
+        """The evaluator on the validation split, which has the labels of the training split."""
         labels = self.source.category_ids, self.source.num_classes
         known = Settled(label_names=self.source.label_names, by=self.source.origin, exif=self.source.exif.decided)
         split = beside_training(lambda: recipe.source_of(self.config, "val", *labels, known=known))
@@ -176,7 +176,7 @@ class DetectionTask(RecipeTask):
     def data_order(self) -> int:
         data = self.config.data
         augments = bool(data.scales) or data.augment != "none"
-        return ORDER if augments else 1  # without augmentation, nothing has changed since the first one
+        return ORDER if augments else 1  # without augmentation, the order is still that of version 1
 
     def data_facts(self, source: DataSet) -> dict[str, Any]:
         return data_facts(source)
@@ -226,22 +226,22 @@ def detection_loss(graph: Any, images_per_replica: int, matcher: str, mesh: Mesh
 
 
 def batch_divisors(images_per_replica: int) -> Callable[[TrainBatch], Divisors]:
-    """(batch) -> what the terms of a whole batch are divided by."""
+    """A function that computes the divisors of a whole batch's terms."""
     return lambda batch: divisors_of(jnp.asarray(batch.count), jnp.asarray(batch.valid), images_per_replica)
 
 
 def evaluate(config: Recipe, checkpoint: str | Path, nms: float | None = None) -> Evaluation:
-    """COCO's 12 numbers of a checkpoint on a recipe's validation split, and its detections.
+    """The 12 COCO metrics of a checkpoint on a recipe's validation split, and its detections.
 
     It turns on jax's compilation cache, see `compiled.keep_compiled` and `eval.compilation_cache`.
 
     Args:
-      config: a recipe; its validation split is what is scored.
+      config: a recipe; its validation split is scored.
       checkpoint: a checkpoint folder, a Hugging Face folder, or a model on the hub.
-      nms: a detection that overlaps a better one of its class by an IoU above this, 0..1, is left out; None: none is.
+      nms: IoU threshold, 0..1, of non-maximum suppression per class; None for no suppression.
 
     Raises:
-      InputError: there is no such checkpoint or data, its model is not the recipe's, or an image cannot be read.
+      InputError: checkpoint or data do not exist, the models differ, or an image cannot be read.
     """
     recipe.keep_programs(config)
     params, _, evaluator = evaluator_for(config, checkpoint, nms)
@@ -249,9 +249,9 @@ def evaluate(config: Recipe, checkpoint: str | Path, nms: float | None = None) -
 
 
 def evaluator_for(config: Recipe, checkpoint: str | Path, nms: float | None = None) -> tuple[dict, Meta, Evaluator]:
-    """A checkpoint's parameters and meta, and what evaluates them as a recipe says.
+    """A checkpoint's parameters and meta, and an evaluator with a recipe's settings.
 
-    A recipe that leaves its architecture to weights (`model.from_init`) takes the checkpoint's.
+    A recipe with `model.from_init` takes the checkpoint's architecture.
     """
     stated = stated_architecture(config)
     config = recipe.prepare(config, DetectionConfig)
@@ -260,7 +260,7 @@ def evaluator_for(config: Recipe, checkpoint: str | Path, nms: float | None = No
     model = recipe.model_of(config, meta.model.num_classes)
     check_model(checkpoint, meta.model.differences(model))
     model = dataclasses.replace(model, layer_norm_eps=meta.model.layer_norm_eps)
-    # A run's labels are its own, whatever the validation file lists; without a run, the recipe's.
+    # The labels are those of the checkpoint's run, regardless of the validation file; without a run, the recipe's.
     labels = meta.category_ids or (tuple(range(model.num_classes)) if "config" in meta.extra else None)
     turned = meta.extra.get("data", {}).get("turned", "")
     known = Settled(label_names=meta.label_names, by=f"the checkpoint {checkpoint}", exif=turned)
@@ -269,21 +269,21 @@ def evaluator_for(config: Recipe, checkpoint: str | Path, nms: float | None = No
 
 
 def data_facts(source: DataSet) -> dict[str, Any]:
-    """What tells one data set from another, wherever it lies."""
+    """Facts that identify a data set, regardless of its location."""
     facts = {"fingerprint": source.examples.fingerprint(), "images": len(source.examples)}
     return facts | ({"turned": source.exif.decided} if source.exif.decided else {})
 
 
 def other_data(facts: dict[str, Any], label_names: Mapping[int, str], before: Identity) -> list[str]:
-    """Sentences on how a checkpoint's run had other data than that of these `data_facts` and names."""
+    """Differences between the data of a checkpoint's run and these `data_facts` and names."""
     found = []
     theirs, ours = ({"turned": "stored"} | data for data in (before.data, facts))
     if theirs != ours:
         said = [f"{data['images']} images, fingerprint {data['fingerprint']}" for data in (theirs, ours)]
         if theirs["turned"] != ours["turned"]:
             said = [f"{text}, images that EXIF turns read {data['turned']}" for text, data in zip(said, (theirs, ours))]
-        found.append(f"the training annotations ({said[0]}, against {said[1]})")
-    names = distinct(before.label_names)  # older checkpoints may have a name twice
+        found.append(f"the training annotations ({said[0]} against {said[1]})")
+    names = distinct(before.label_names)  # older checkpoints may have duplicate names
     renamed = [i for i in sorted(names.keys() & label_names.keys()) if names[i] != label_names[i]]
     if renamed:
         some = ", ".join(f"{names[i]!r} against {label_names[i]!r}" for i in renamed[:5])
@@ -293,7 +293,7 @@ def other_data(facts: dict[str, Any], label_names: Mapping[int, str], before: Id
 
 
 def refuse_nothing_to_train_on(source: DataSet) -> None:
-    """`InputError` for a data set without a box."""
+    """Raises `InputError` for a data set without boxes."""
     nothing = source.nothing_to_train_on()
     if nothing:
         raise InputError(f"there is no box to train on: {nothing}.")
@@ -306,6 +306,6 @@ def font_notes(names: Mapping[int, str], settings: EvaluationSettings) -> list[s
 
 
 def scoring_notes(source: DataSet) -> tuple[str, ...]:
-    """What is worth knowing about a data set to evaluate on; first, that there is nothing to find in it."""
+    """Notes about a data set for evaluation, starting with a warning if it has no boxes."""
     nothing = source.nothing_to_score()
-    return (*((f"there is no box to score: {nothing}; all numbers will be -1",) if nothing else ()), *source.notes)
+    return (*((f"there is no box to score: {nothing}; all metrics will be -1",) if nothing else ()), *source.notes)

@@ -1,4 +1,4 @@
-"""What a recipe does for rare classes: images that an epoch repeats, and weights within cross entropy. No jax here."""
+"""A recipe's support for rare classes: repeated images, and class weights in cross entropy. No jax here."""
 
 import dataclasses
 
@@ -9,33 +9,33 @@ from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.errors import InputError
 from yolos_jax.objective.weights import LossWeights
 
-LEAST, MOST = 0.1, 10.0  # bounds of weights that follow from counts
-PARTS = 65_536  # shares of a copy are whole numbers of these, so that epochs are equal on every machine
+LEAST, MOST = 0.1, 10.0  # bounds of weights from counts
+PARTS = 65_536  # fractions of a copy are multiples of 1 / PARTS, so that epochs are equal on every machine
 
 
 class Repeats:
-    """How many copies of each image an epoch has; all epochs have equally many in all.
+    """The number of copies of each image in an epoch; the total is the same for all epochs.
 
-    An image of factor r has floor(r) copies and, with probability r - floor(r), one more. Who gets one more is drawn
-    by systematic sampling: the shares lie side by side on a line, in an order of the epoch's own, and points at equal
-    distances, of a random start, choose those that they fall on. So their number is always the sum of the shares,
-    rounded down, and each image's probability its share times (that number / the sum).
+    An image of factor r has floor(r) copies and, with probability r - floor(r), one more. The additional copies are
+    drawn by systematic sampling: the fractions are laid end to end in a random order, and equidistant points with a
+    random offset select the images. So the number of additional copies is always the sum of the fractions, rounded
+    down, and an image's probability is its fraction times (that number / the sum).
 
     Args:
-      factors: float `[n]`, r of each image, at least 1.
+      factors: float `[n]`, the factor r of each image, at least 1.
     """
 
     def __init__(self, factors: np.ndarray):
         whole = np.floor(factors)
         self.whole = whole.astype(np.int64)
         self.shares = np.rint((factors - whole) * PARTS).astype(np.int64)
-        self.more = int(self.shares.sum()) // PARTS  # images that get one more
+        self.more = int(self.shares.sum()) // PARTS  # images with an additional copy
         self.count = int(self.whole.sum()) + self.more  # copies in an epoch
 
     def places(self, random: np.random.Generator) -> np.ndarray:
-        """int64 `[count]`: every image once, in order, then the further copies.
+        """int64 `[count]`: every image once, in order, then the additional copies.
 
-        So the first view of an image does not depend on which others are repeated.
+        So the first view of an image does not depend on the repeated images.
         """
         images = np.arange(len(self.whole))
         order = random.permutation(len(images))
@@ -50,8 +50,8 @@ class Repeats:
 def repeats_of(examples: ExampleTable, threshold: float) -> Repeats | None:
     """LVIS's repeat factor sampling (arXiv 1908.03195); None for a threshold of 0.
 
-    A class in a share f of the images has the factor max(1, sqrt(threshold / f)), and an image the largest factor of
-    its classes, 1 without boxes.
+    A class in a fraction f of the images has the factor max(1, sqrt(threshold / f)), and an image has the largest
+    factor of its classes, or 1 without boxes.
     """
     if not threshold:
         return None
@@ -66,21 +66,21 @@ def repeats_of(examples: ExampleTable, threshold: float) -> Repeats | None:
 
 
 def class_weights_of(weights: LossWeights, source: DataSet) -> LossWeights:
-    """Weights with numbers in place of `inverse`; `InputError` if there is not a number for each class."""
+    """Weights with `inverse` replaced by numbers; `InputError` if there is not one number per class."""
     given, classes = weights.class_weight, source.num_classes
     if given == "inverse":
         counts = np.bincount(source.examples.labels, minlength=classes)
         return dataclasses.replace(weights, class_weight=inverse_weights(counts))
     if given != "none" and len(given) != classes:
         raise InputError(
-            f"loss.class_weight has {len(given)} number(s), and {source.origin} has {classes} classes (labels 0 to "
-            f"{classes - 1}); give one number for each of them, or inverse."
+            f"loss.class_weight has {len(given)} number(s), but {source.origin} has {classes} classes (labels 0 to "
+            f"{classes - 1}); set one number per class, or inverse."
         )
     return weights
 
 
 def inverse_weights(counts: np.ndarray) -> tuple[float, ...]:
-    """The mean count of the classes with boxes over each one's own, within 0.1 to 10; 1 for classes without boxes."""
+    """Mean count of the classes with boxes / each class's count, clipped to 0.1..10; 1 for classes without boxes."""
     used = counts > 0
     mean = counts[used].mean() if used.any() else 1.0
     weight = np.clip(mean / np.maximum(counts, 1), LEAST, MOST)
@@ -88,7 +88,7 @@ def inverse_weights(counts: np.ndarray) -> tuple[float, ...]:
 
 
 def rare_notes(repeats: Repeats | None, weights: LossWeights, source: DataSet) -> list[str]:
-    """What a run says about both."""
+    """Notes about repeats and weights at the start of a run."""
     found = []
     if repeats:
         most = int((repeats.whole + (repeats.shares > 0)).max())

@@ -1,4 +1,4 @@
-"""From a recipe to the objects it describes."""
+"""Creates the objects described by a recipe."""
 
 import dataclasses
 import warnings
@@ -31,14 +31,14 @@ C = TypeVar("C", bound=Config)
 
 
 def prepare(config: Recipe, kind: type[C]) -> C:
-    """A recipe, completed and checked; its precision of matrix products becomes the process's."""
+    """Completes and checks a recipe; sets its precision of matrix products for the process."""
     found = read_recipe(config, kind)
     jax.config.update("jax_default_matmul_precision", products_of(found.precision))
     return found
 
 
 def compute_of(config: Config, kind: type, device: jax.Device, model: NetworkConfig) -> Compute:
-    """How a recipe's network is computed on a device; `kind` has its settings of that."""
+    """How a recipe's network is computed on a device; `kind` declares the settings for it."""
     asked = Compute(**dataclasses.asdict(part(config.model, kind)))
     if config.precision == "bfloat16":
         asked = dataclasses.replace(asked, compute_dtype=dtype_of(config.precision))
@@ -46,14 +46,14 @@ def compute_of(config: Config, kind: type, device: jax.Device, model: NetworkCon
 
 
 def keep_programs(config: Recipe) -> None:
-    """Turns on jax's compilation cache where a recipe wants it; a warning says why not."""
+    """Turns on jax's compilation cache according to a recipe; warns if it cannot be used."""
     note = keep_compiled(read_any(config).eval.compilation_cache)
     if note:
-        warnings.warn(note, stacklevel=3)  # of whoever called the function that calls this one
+        warnings.warn(note, stacklevel=3)  # points to the caller of the function that calls this one
 
 
 def model_of(config: DetectionConfig, num_classes: int) -> YolosConfig:
-    """The architecture; `num_classes` is the data's or a checkpoint's, for a recipe that leaves it open (0)."""
+    """The architecture; `num_classes`, from the data or a checkpoint, is used if the recipe has 0."""
     wanted = part(config.model, ArchitectureSettings)
     return YolosConfig(**dataclasses.asdict(wanted) | {"num_classes": wanted.num_classes or num_classes})
 
@@ -64,7 +64,7 @@ def geometry_of(config: DetectionConfig, model: YolosConfig) -> Geometry:
 
 
 def augmentation_of(config: DetectionConfig, model: YolosConfig) -> Pipeline:
-    """What is done to training images: the reference augmentation if there are `data.scales`, and `data.augment`."""
+    """The augmentation of training images: the reference's if there are `data.scales`, and `data.augment`."""
     data, patch = config.data, model.patch_size
     preset = PRESETS[data.augment]
     if not data.scales:
@@ -72,14 +72,14 @@ def augmentation_of(config: DetectionConfig, model: YolosConfig) -> Pipeline:
     most = data.max_side or default_max_side(max(data.scales))
     crop = Crop(data.crop, data.crop_sides, data.crop_range, patch)
     pipeline = Pipeline(Resize(data.scales, most, patch), before=(Flip(data.flip), crop))
-    Geometry.of(max(data.scales), most, patch, config.model.max_side)  # refuses what the model cannot take
+    Geometry.of(max(data.scales), most, patch, config.model.max_side)  # raises for sides that the model does not accept
     return preset.joined(pipeline)
 
 
 def plan_of(
     config: DetectionConfig, model: YolosConfig, sizes: np.ndarray, repeats: Repeated | None = None
 ) -> TrainingPlan:
-    """Which images share a batch of training, for images of (width, height) `sizes`."""
+    """The training plan for images of (width, height) `sizes`."""
     pipeline, train = augmentation_of(config, model), config.train
     buckets, epochs = config.data.buckets, train.epochs
     return TrainingPlan(sizes, pipeline, train.batch_size, buckets, epochs, config.seed, train.least_steps, repeats)
@@ -93,14 +93,14 @@ def source_of(
     complain: Complain = stop,
     known: Settled | None = None,
 ) -> DataSet:
-    """The data set for "train" or "val", in whichever layout `data.root` is.
+    """Opens the data set for "train" or "val", in the layout of `data.root`.
 
     Args:
-      category_ids, num_classes: a model's labels, where they are settled already.
-      known: what else is settled then.
+      category_ids, num_classes: a model's labels, if they are already determined.
+      known: other properties that are already determined.
 
     Raises:
-      MissingSplit: there is none; other `InputError`s say what is wrong with it.
+      MissingSplit: the split does not exist; other `InputError`s report problems with it.
     """
     classes = config.model.num_classes if num_classes is None else num_classes
     settled = dataclasses.replace(known or Settled(), category_ids=category_ids)
@@ -108,7 +108,7 @@ def source_of(
 
 
 def batching_of(config: Config, mesh: Mesh) -> Batching:
-    """How a recipe of any task reads the batches of an evaluation."""
+    """How an evaluation reads its batches, for a recipe of any task."""
     data = config.data
     return Batching(mesh, config.eval.batch_size, data.on_bad_image, data.workers, data.ahead)
 
@@ -121,7 +121,7 @@ def evaluator_of(
     loss: ValidationLoss | None = None,
     nms: float | None = None,
 ) -> Evaluator:
-    """What evaluates a model on a data set whose labels are the model's; see `Evaluator` for the rest."""
+    """An evaluator of a model on a data set with the model's labels; see `Evaluator` for the other arguments."""
     geometry, batching = geometry_of(config, model), batching_of(config, mesh)
     buckets, block, precision = config.data.buckets, config.model.query_block, config.eval.precision
     return Evaluator(model, source, geometry, batching, buckets, block, loss, nms, precision)

@@ -1,4 +1,4 @@
-"""Checkpoints: orbax, plain nested dicts of arrays, one folder per step.
+"""Checkpoints with orbax: plain nested dicts of arrays, one folder per step.
 
 A folder holds `<step>/params` (arrays) and `<step>/meta` (JSON: the model's config, the label names, the step and
 whatever the writer adds); those of a training run also `<step>/optimizer` and, if there is one, `<step>/ema`. The
@@ -24,21 +24,21 @@ from yolos_jax.model.config import Compute, YolosConfig
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
 
-SMALL_FILES = 2**18  # bytes of what a checkpoint holds besides its arrays
+SMALL_FILES = 2**18  # bytes in a checkpoint besides its arrays
 M = TypeVar("M", YolosConfig, ClassifierConfig)
-CLASSIFIER = "classifier"  # the kind in a classifier's meta; a detector's has none
+CLASSIFIER = "classifier"  # the kind in a classifier's meta; absent for a detector
 
 
 @dataclasses.dataclass(frozen=True)
 class Meta(Generic[M]):
-    """What a checkpoint records beside its arrays."""
+    """The metadata of a checkpoint."""
 
-    model: M  # what its parameters belong to
+    model: M  # the config of its model
     label_names: dict[int, str]  # name of each label (a category id, unless `category_ids` says otherwise)
     step: int = 0  # training steps done; 0 after a conversion
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)  # JSON-ready facts, such as the training config
-    category_ids: tuple[int, ...] | None = None  # the data set's category id of every label, where they differ
-    max_side: int = Compute.max_side  # longest side of an image in patches that the model is meant for
+    category_ids: tuple[int, ...] | None = None  # the data set's category id of every label, if they differ
+    max_side: int = Compute.max_side  # longest side of an image in patches for this model
 
     def to_json(self) -> dict[str, Any]:
         names = {str(key): name for key, name in self.label_names.items()}
@@ -51,25 +51,25 @@ class Meta(Generic[M]):
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Meta":
-        """The reverse; `ValueError` or `KeyError` for what `to_json` did not write."""
+        """The inverse; `ValueError` or `KeyError` for anything that `to_json` did not write."""
         names = {int(key): str(name) for key, name in values["label_names"].items()}
         extra, step = values["extra"], values["step"]
         if not isinstance(extra, dict) or not isinstance(extra.get("config", {}), dict) or type(step) is not int:
-            raise ValueError("its meta file is not what was written")
+            raise ValueError("its meta file was changed")
         ids = values.get("category_ids")
         ids = None if ids is None else tuple(int(i) for i in ids)
-        max_side = Compute(max_side=values["max_side"]).max_side  # which checks it
+        max_side = Compute(max_side=values["max_side"]).max_side  # validates it
         kind: Any = ClassifierConfig if values.get("kind") == CLASSIFIER else YolosConfig
         return cls(kind.from_dict(values["model"]), names, step, extra, ids, max_side)
 
 
 def steps(directory: str | Path) -> list[int]:
-    """Steps saved in `directory`, ascending; empty if there are none or no such folder."""
+    """Steps saved in `directory`, ascending; empty if there are none or the folder does not exist."""
     return sorted(int(p.name) for p in Path(directory).glob("[0-9]*") if p.name.isdigit() and (p / "meta").is_dir())
 
 
 def manager_of(path: Path, keep: int | None = None) -> "ocp.CheckpointManager":
-    """Orbax's manager of an existing folder, for this process alone; the latest `keep` steps stay, by default all."""
+    """Orbax's manager of an existing folder, for this process only; keeps the latest `keep` steps, by default all."""
     ocp, me = _orbax(), jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
@@ -79,21 +79,21 @@ def manager_of(path: Path, keep: int | None = None) -> "ocp.CheckpointManager":
 
 
 def parts(meta: Meta, **trees: dict) -> "ocp.args.Composite":
-    """What orbax is to write: nested dicts of arrays by name, and the meta."""
+    """The arguments for orbax to write: nested dicts of arrays by name, and the meta."""
     ocp = _orbax()
     arrays = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
     return ocp.args.Composite(meta=ocp.args.JsonSave(meta.to_json()), **arrays)
 
 
 def read_meta(path: Path, step: int) -> Meta:
-    """The meta of one step; many kinds of exceptions if it is damaged."""
+    """The meta of one step; raises various exceptions if it is damaged."""
     ocp = _orbax()
     with _quiet(), manager_of(path) as manager:
         return Meta.from_json(manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta)
 
 
 def read_arrays(path: Path, step: int, **shapes: dict) -> dict[str, dict]:
-    """Arrays of one step by name, as numpy, whatever devices wrote them; `shapes` are nested dicts like them."""
+    """Arrays of one step by name, as numpy arrays on the host; `shapes` are nested dicts of the same structure."""
     ocp = _orbax()
     # numpy stays on the host: the devices may be full
     targets = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), shapes)
@@ -104,7 +104,7 @@ def read_arrays(path: Path, step: int, **shapes: dict) -> dict[str, dict]:
 
 
 def check_room(path: Path, trees: dict) -> None:
-    """`OSError` if arrays will not fit: asked first, since orbax prints a traceback for every one that does not."""
+    """Raises `OSError` if arrays do not fit on the disk; orbax would print a traceback for each of them."""
     wanted = sum(x.nbytes for x in jax.tree.leaves(trees))
     if wanted + SMALL_FILES > shutil.disk_usage(path).free:
         raise OSError(errno.ENOSPC, f"No space left on the device for {wanted / 2**20:.1f} MiB")
@@ -112,12 +112,12 @@ def check_room(path: Path, trees: dict) -> None:
 
 @contextlib.contextmanager
 def unwritable(path: Path, step: int) -> Iterator[None]:
-    """Turns what goes wrong while saving into a sentence."""
+    """Turns errors while saving into `InputError`."""
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # orbax wraps what the file system says in many kinds
+    except Exception as error:  # orbax wraps errors of the file system in various exceptions
         whole = steps(path)
         rest = f"the newest whole one there is step {whole[-1]}" if whole else "there is no whole one yet"
         raise InputError(
@@ -127,7 +127,7 @@ def unwritable(path: Path, step: int) -> Iterator[None]:
 
 
 def _orbax() -> Any:
-    """Orbax, imported when the first checkpoint is read or written: other formats of weights do without its 0.3 s."""
+    """Imports orbax when the first checkpoint is read or written, which saves 0.3 s for other formats of weights."""
     import orbax.checkpoint
 
     return orbax.checkpoint
@@ -135,7 +135,7 @@ def _orbax() -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps orbax from printing tracebacks of what `unwritable` and `load` report in one sentence."""
+    """Keeps orbax from printing tracebacks of errors that `unwritable` and `load` report in one sentence."""
     before = logging.root.manager.disable
     logging.disable()
     try:

@@ -1,4 +1,4 @@
-"""The step of a run: compiled once per bucket, and checked one step late."""
+"""The step of a run, compiled once per bucket and checked one step late."""
 
 import itertools
 import time
@@ -15,23 +15,23 @@ from yolos_jax.training.prefetch import DeviceBatch
 from yolos_jax.training.step import StepReport, TrainState, all_finite
 from yolos_jax.training.task import Task
 
-AHEAD = 50  # steps whose programs are compiled when the first of them needs its own
-THREADS = 4  # programs that are compiled at the same time
+AHEAD = 50  # number of next steps to compile programs for
+THREADS = 4  # number of concurrent compilations
 
 
 class NotFinite(InputError):
-    """Costs, loss, gradients or parameters are no longer numbers; nothing is saved after that."""
+    """Costs, loss, gradients or parameters are no longer finite; nothing is saved after that."""
 
 
 class BucketedStep:
-    """The step of a run, as `make_step` gives it: compiled once per bucket, and checked one step late.
+    """The step of a run, from `make_step`, compiled once per bucket and checked one step late.
 
-    The programs of the next steps are compiled beside each other, while steps are done whose programs are there. Of
-    several processes, each compiles what a step needs when it needs it: the compiler may have them talk to each other.
+    Programs of the next steps are compiled concurrently, while steps with existing programs run. With several
+    processes, each program is compiled when a step needs it, because compilation may involve communication.
 
     Args:
-      say: prints a sentence.
-      doing: shows in a few words what the run is doing; none for what it usually does.
+      say: prints a message.
+      doing: shows the current activity in a few words; "" for normal training.
     """
 
     def __init__(
@@ -49,17 +49,17 @@ class BucketedStep:
         self._doing = doing
         self._unchecked: tuple[StepReport, DeviceBatch] | None = None
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="compiling")
-        self._begun: dict[int, Future[tuple[Any, float]]] = {}  # program, and seconds to compile it, by patches
-        self.programs: dict[int, Any] = {}  # of each bucket met so far, by its patches
+        self._begun: dict[int, Future[tuple[Any, float]]] = {}  # program and compile time in seconds, by patches
+        self.programs: dict[int, Any] = {}  # programs of the buckets used so far, by patches
 
     def __call__(self, state: TrainState, batch: DeviceBatch) -> tuple[TrainState, StepReport]:
-        """Starts a step, and raises `NotFinite` if the one before could not be applied."""
+        """Starts a step; raises `NotFinite` if the previous step could not be applied."""
         program = self.programs.get(batch.bucket)
         if program is None:  # all processes wait for the slowest compilation
             program = self._processes.agree(self._compile, state, batch)
         state, report = program(state, batch.arrays)
-        # One step late, so that the device never waits for the host (in one process: several agree before every
-        # step, on what came of the last one); a bad step changes nothing meanwhile.
+        # Checked one step late, so that the device never waits for the host (with one process; several processes
+        # agree on the last step before each new one). A bad step changes nothing in the meantime.
         self.check()
         self._unchecked = report, batch
         return state, report
@@ -78,7 +78,7 @@ class BucketedStep:
         return program
 
     def _needed(self, batch: DeviceBatch) -> list[int]:
-        """The buckets to compile for now, in the order in which steps need them."""
+        """The buckets to compile now, in the order in which steps need them."""
         if self._processes.count > 1:
             return [batch.bucket]
         following = range(batch.step + 1, min(batch.step + AHEAD, self._task.steps))
@@ -86,7 +86,7 @@ class BucketedStep:
         return list(dict.fromkeys([batch.bucket, *buckets]))
 
     def _compiled(self, state: TrainState, arrays: Any, bucket: int) -> tuple[Any, float]:
-        """The program for batches like these `arrays` whose sequences have `bucket` patches."""
+        """Compiles the program for batches like `arrays` with sequences of `bucket` patches."""
         start = time.perf_counter()
         if hasattr(arrays, "patches"):
             images, _, values = arrays.patches.shape
@@ -96,11 +96,11 @@ class BucketedStep:
         return program, time.perf_counter() - start
 
     def close(self) -> None:
-        """Begins no compilation any more."""
+        """Starts no more compilations."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def check(self, params: dict | None = None) -> None:
-        """Raises `NotFinite`, which names the images, if the last step could not be applied or has spoilt `params`."""
+        """Raises `NotFinite`, which names the images, if the last step was not applied or `params` are not finite."""
         if self._unchecked is None:
             return
         report, batch = self._unchecked
@@ -112,13 +112,13 @@ class BucketedStep:
 
 
 def not_finite(report: StepReport, step: int, names: Sequence[str | None], bad_images: str) -> NotFinite:
-    """The error for a step (counted from 1) that was not applied; `names` are its images', None for an empty slot."""
+    """The error for a step (counted from 1) that was not applied; `names` are its images, None for empty slots."""
     there = [name for name in names if name is not None]
     bad = [name for name, fine in zip(names, np.asarray(report.loss.finite)) if not fine and name is not None]
     what = bad_images if bad else "loss, gradients or updated parameters"
     terms = ", ".join(f"{name} {float(value):.4g}" for name, value in report.loss.terms.items())
     return NotFinite(
         f"step {step}: the {what} of {', '.join(bad or there)} are not finite ({terms}, gradient "
-        f"norm {float(report.grad_norm):.4g}); lower the learning rate or look at these images. This step is not "
-        "saved; checkpoints from before are as they were."
+        f"norm {float(report.grad_norm):.4g}); lower the learning rate or check these images. This step is not "
+        "saved; earlier checkpoints are unchanged."
     )

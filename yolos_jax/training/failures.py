@@ -1,4 +1,4 @@
-"""What happens to a run when something goes wrong."""
+"""Handles failures of a run."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ from yolos_jax.training.run import Run
 
 @contextlib.contextmanager
 def saves_on_failure(run: Run) -> Iterator[None]:
-    """Saves the last sound step when bad input ends a run, and says so; or that the devices have too little memory.
+    """Saves the last valid step when bad input ends a run, and reports it; also reports a lack of device memory.
 
-    `NotFinite` and `LostProcess` pass unchanged, since nothing may or can be saved after them.
+    `NotFinite` and `LostProcess` pass unchanged, because nothing may or can be saved after them.
     """
     try:
         with reports_loss(run.processes.count):
             yield
     except (NotFinite, LostProcess):
         raise
-    except InputError as error:  # the state is good: whoever repairs the trouble goes on from here
+    except InputError as error:  # the state is valid, so the user can resume from it after fixing the problem
         run.save()
         run.processes.agree(run.store.wait)
         raise InputError(f"{error} {run.saved()}.") from error

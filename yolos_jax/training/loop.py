@@ -13,20 +13,20 @@ from yolos_jax.training.task import MakeTask, Options
 def train_task(
     make_task: MakeTask, workdir: str | Path, options: Options, devices: Sequence[jax.Device] | None = None
 ) -> Outcome:
-    """Trains, going on from the workdir's newest checkpoint if it has one.
+    """Trains, resuming from the workdir's newest checkpoint if there is one.
 
     The workdir gets checkpoints (the latest, the best in `best/`), `metrics.jsonl`, `tensorboard/` and `curves.png`.
 
     Args:
-      make_task, options: what makes the task, for the devices that batches are split over; how the run is done.
-      devices: all by default; a run may go on with others than it began with.
+      make_task, options: creates the task for the devices that batches are split over; the run's options.
+      devices: all by default; a run may resume with other devices.
 
     Raises:
-      InputError: bad input, a disk that is full, a data worker that died, or numbers that are no longer finite.
+      InputError: bad input, a full disk, a dead data worker, or values that are no longer finite.
     """
     with open_run(make_task, Path(workdir), options, devices) as run, saves_on_failure(run):
-        run.evaluate()  # a kill may have come between a checkpoint and its evaluation
-        for batch in run.batches:  # until the last step or a signal, which all processes see at the same step
+        run.evaluate()  # the run may have been killed between a checkpoint and its evaluation
+        for batch in run.batches:  # until the last step or a signal, at the same step in all processes
             if run.is_patience_over():
                 break
             run.take_step(batch)

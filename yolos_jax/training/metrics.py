@@ -1,4 +1,4 @@
-"""What a run reports while it trains: a progress bar, `metrics.jsonl`, TensorBoard and a summary."""
+"""Reports the progress of a run: a progress bar, `metrics.jsonl`, TensorBoard and a summary."""
 
 import contextlib
 import json
@@ -23,16 +23,16 @@ from yolos_jax.training.task import Task
 
 METRICS = "metrics.jsonl"
 RATE, SPEED = "learning_rate", "images_per_second"
-WIDTH = 100  # most characters of the progress bar
+WIDTH = 100  # maximum characters of the progress bar
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}, {remaining} left"
 
 
 class Metrics:
     """Appends a line to `folder/metrics.jsonl` every few steps (`every`), and after the last; a context manager.
 
-    Loss terms and the norm of the gradient are means over the steps since the last line, at most the latest 1,000.
-    What an earlier run wrote for steps after `start` is dropped: they are done again. The primary process writes and
-    shows; counts are of its share, times the processes. All raise `InputError` for a line that cannot be written.
+    Loss terms and the gradient norm are means over the steps since the last line, at most the latest 1,000. Lines of an
+    earlier run for steps after `start` are dropped, because these steps are repeated. The primary process writes; its
+    counts are multiplied by the number of processes. All raise `InputError` for a line that cannot be written.
     """
 
     def __init__(self, folder: Path, task: Task, every: int, start: int, processes: Processes):
@@ -52,18 +52,18 @@ class Metrics:
         self.whole: Counter[str] = Counter()
         self.since = self.began = time.perf_counter()
         self.waited = self.all_waited = 0.0
-        self.reports: deque[StepReport] = deque(maxlen=1000)  # of the steps since the last line
+        self.reports: deque[StepReport] = deque(maxlen=1000)  # for the steps since the last line
         self.scores: list[float] = []  # the first headline of each evaluation
         self.newest: tuple[str, ...] = ()  # the loss and the speed of the last line
 
     def _forget_after(self, start: int) -> None:
-        """Keeps the lines of steps up to `start`; lines that are damaged, such as by a kill, go too."""
+        """Keeps the lines of steps up to `start`; drops damaged lines, such as those cut off by a kill."""
         lines = self.path.read_bytes().splitlines() if self.path.exists() else []
         kept, damaged = [], 0
         for i, line in enumerate(lines):
             numbers = numbers_of(line)
             if numbers is None:
-                damaged += i < len(lines) - 1  # a kill cuts the last line short, which is nothing to report
+                damaged += i < len(lines) - 1  # a last line cut off by a kill is not reported
             elif numbers["step"] <= start:
                 kept.append(line)
         if damaged:
@@ -75,7 +75,7 @@ class Metrics:
             draft.replace(self.path)
 
     def evaluations(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """The step, and the numbers `names`, of every evaluation that has been finished."""
+        """The step and the metrics `names` of every completed evaluation."""
         lines = [json.loads(line) for line in self.path.read_bytes().splitlines()]
         found = [line for line in lines if f"val/{names[0]}" in line]
         return [{"step": line["step"]} | {name: line[f"val/{name}"] for name in names} for line in found]
@@ -84,7 +84,7 @@ class Metrics:
         """Counts one step and, every `every` steps, writes a line with its terms before the update.
 
         Args:
-          waited: seconds for data since the run began.
+          waited: seconds spent waiting for data since the start of the run.
         """
         done = batch.step + 1
         self.bar.set_description_str(self._epoch(batch.step), refresh=False)
@@ -100,7 +100,7 @@ class Metrics:
     def _line(self, step: int) -> None:
         reports = jax.device_get([(r.loss.terms, {"grad_norm": r.grad_norm}, r.loss.measured) for r in self.reports])
         numbers = [terms | norm | measured for terms, norm, measured in reports]
-        now = time.perf_counter()  # after the numbers are there
+        now = time.perf_counter()  # after the values are available
         values = {name: float(np.mean([each[name] for each in numbers], dtype=np.float64)) for name in numbers[0]}
         values[RATE] = float(self.task.schedule(step - 1))
         values[SPEED] = self.sums["images"] / (now - self.since)
@@ -114,19 +114,19 @@ class Metrics:
         self.write(step, values)
 
     def _epoch(self, step: int) -> str:
-        """The epoch of a step, counted from 1, and how many there are."""
+        """The epoch of a step, counted from 1, and the number of epochs."""
         length = self.task.steps_per_epoch
         epochs = -(-self.task.steps // length)
         return f"epoch {min(step // length + 1, epochs)}/{epochs}"
 
     def _show(self) -> None:
-        """The newest numbers beside the progress bar: the loss, the last and the best result, the speed."""
+        """Shows the newest values beside the progress bar: loss, last and best result, speed."""
         scores = [score for score in self.scores if score >= 0]  # COCO's -1 is undefined
         result = [f"{self.task.headline[0]} {scores[-1]:.3f} (best {max(scores):.3f})"] if scores else []
         self.bar.set_postfix_str(", ".join([*self.newest[:1], *result, *self.newest[1:]]))
 
     def scored(self, score: float) -> None:
-        """Shows the first headline of an evaluation, too."""
+        """Adds the main metric of an evaluation to the progress bar."""
         self.scores.append(score)
         self._show()
 
@@ -146,28 +146,28 @@ class Metrics:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Time spent inside is not training's."""
+        """Excludes the time spent inside from the training time."""
         start = time.perf_counter()
         yield
         pause = time.perf_counter() - start
         self.since, self.began = self.since + pause, self.began + pause
 
     def doing(self, what: str) -> None:
-        """Shows what the run is doing in place of the epoch; "" for training."""
+        """Shows the current activity in place of the epoch; "" for training."""
         self.bar.set_description_str(what or self._epoch(self.bar.n))
 
     def say(self, sentence: str) -> None:
-        """Prints a line without breaking the bar."""
+        """Prints a line without breaking the progress bar."""
         if not self.bar.disable:
             tqdm.write(sentence)
 
     @property
     def padding(self) -> float:
-        """Share of the patches of all steps that were padding."""
+        """Fraction of padding among the patches of all steps."""
         return 1.0 - self.whole["real"] / max(self.whole["slots"], 1)
 
     def summary(self) -> str:
-        """What this process did, in one line."""
+        """A one-line summary of this process's work."""
         seconds = self.ended - self.began
         steps, images = self.whole["steps"], self.whole["images"]
         if not steps:
@@ -183,7 +183,7 @@ class Metrics:
 
     def __exit__(self, *_: object) -> None:
         self.ended = time.perf_counter()
-        self.bar.close()  # before an error is printed, so that it gets a line of its own
+        self.bar.close()  # before an error is printed, so that it starts on a new line
         for output in filter(None, (self.file, self.board)):
             with contextlib.suppress(OSError):  # reported when it was written
                 output.close()
@@ -193,7 +193,7 @@ class Board:
     """TensorBoard's curves from step `start` on, without SummaryWriter's thread, which hangs once a disk is full."""
 
     def __init__(self, folder: Path, start: int):
-        from tensorboardX import event_file_writer, proto, summary  # bring PyTorch along where it is: two seconds
+        from tensorboardX import event_file_writer, proto, summary  # import an installed PyTorch: two seconds
 
         folder.mkdir(parents=True, exist_ok=True)
         self.event, self.scalar = proto.event_pb2.Event, summary.scalar

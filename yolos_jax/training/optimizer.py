@@ -1,4 +1,4 @@
-"""The optimizer as the reference uses it: groups, clipping and the learning rate of every epoch."""
+"""The reference's optimizer: parameter groups, clipping and the learning rate of every epoch."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ import optax
 from yolos_jax.errors import InputError
 from yolos_jax.training.rates import Rates, with_rates
 
-WARMUP_LR = 1e-6  # where a warm-up starts
+WARMUP_LR = 1e-6  # initial learning rate of a warm-up
 
 
 def learning_rates(
@@ -19,8 +19,8 @@ def learning_rates(
 ) -> np.ndarray:
     """The learning rate of each epoch, float64 `[epochs]`.
 
-    The reference advances its cosine after epoch e with e, so it lags by one: epochs 0 and 1 share a rate. Warm-up is
-    linear, and then jumps onto the cosine, which starts at epoch 0 too.
+    The reference steps its cosine schedule with e after epoch e, so it lags by one: epochs 0 and 1 have the same rate.
+    Warm-up is linear and then jumps to the cosine, which also starts at epoch 0.
     """
 
     def schedule(t: int) -> float:
@@ -32,16 +32,16 @@ def learning_rates(
 
 
 def by_epoch(rates: np.ndarray, steps_per_epoch: int) -> optax.Schedule:
-    """A schedule that is constant within each epoch; the last rate holds from there on."""
+    """A schedule that is constant within each epoch; the last rate continues after the last epoch."""
     table = jnp.asarray(rates, jnp.float32)
     return lambda step: table[jnp.minimum(step // steps_per_epoch, len(rates) - 1)]
 
 
 def schedule_of(optimizer: Any, epochs: int, per_epoch: int) -> optax.Schedule:
-    """The learning rate of every step, from the `optimizer` part of a recipe.
+    """The learning rate of every step, from a recipe's `optimizer` settings.
 
-    "epoch" is the reference's, see `learning_rates`; "step" is linear warm-up and then a cosine, both advanced every
-    step.
+    "epoch" is the reference's schedule, see `learning_rates`; "step" is linear warm-up and then a cosine, both updated
+    every step.
     """
     base = optimizer.learning_rate
     least = optimizer.min_lr
@@ -67,8 +67,8 @@ def schedule_of(optimizer: Any, epochs: int, per_epoch: int) -> optax.Schedule:
 def decay_mask(params: dict) -> dict:
     """A tree of bools like `params`: whether weight decay applies.
 
-    As in the reference: matrices, the whole heads (biases too) and the mid-layer position embeddings are decayed; other
-    biases, norms, tokens and the initial position embeddings are not.
+    As in the reference, decay applies to matrices, the whole heads (including biases) and the mid-layer position
+    embeddings, but not to other biases, norms, tokens and the initial position embeddings.
     """
 
     def is_decayed(path: tuple, _: Any) -> bool:
@@ -81,7 +81,7 @@ def decay_mask(params: dict) -> dict:
 def clip_like_torch(max_norm: float) -> optax.GradientTransformation:
     """Scales all gradients by min(1, max_norm / (norm + 1e-6)), as `clip_grad_norm_` does.
 
-    optax's own clipping has no epsilon, which Adam's first steps would show.
+    optax's own clipping has no epsilon, which would change Adam's first steps.
     """
 
     def update(
@@ -96,10 +96,10 @@ def clip_like_torch(max_norm: float) -> optax.GradientTransformation:
 def make_optimizer(
     name: str, schedule: optax.Schedule, weight_decay: float, clip_norm: float, rates: Rates | None = None
 ) -> optax.GradientTransformation:
-    """Clipping to `clip_norm` (0: none), then optax's optimizer of this name, `weight_decay` as `decay_mask` says.
+    """Clipping to `clip_norm` (0: none), then optax's optimizer `name`, with `weight_decay` according to `decay_mask`.
 
     "adamw" is the reference's (0.9, 0.999, 1e-8); the setting `optimizer.name` lists the others. For `rates` see
-    `rates.with_rates`; frozen parameters do not count in the norm that is clipped.
+    `rates.with_rates`; frozen parameters do not count in the clipped norm.
     """
     clip = clip_like_torch(clip_norm) if clip_norm else optax.identity()
     chosen = getattr(optax, name)(schedule, weight_decay=weight_decay, mask=decay_mask)

@@ -16,24 +16,24 @@ from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 from yolos_jax.training.signals import Signals
 
-AHEAD = 2  # batches on the devices that no step has asked for yet
-POLL = 0.25  # seconds between looks at the workers and at the signals
+AHEAD = 2  # prefetched batches on the devices
+POLL = 0.25  # seconds between checks of workers and signals
 
 
 class DeviceBatch(NamedTuple):
     """A batch whose arrays are on the devices, split along the first axis."""
 
-    step: int  # its place in the plan
-    arrays: Any  # what the loss takes
-    indices: np.ndarray  # int64, examples of this process's share by their place in the data, -1 for an empty slot
-    bucket: int  # patches that every sequence is padded to
+    step: int  # its index in the plan
+    arrays: Any  # input of the loss
+    indices: np.ndarray  # int64, indices in the data of this process's examples, -1 for an empty slot
+    bucket: int  # padded length of every sequence, in patches
     real: int  # patches of this process's share that are not padding
 
 
 class Batches:
     """Iterates over a run's batches, which a thread moves to the devices; a context manager.
 
-    The iteration ends after the last step, or when a signal came to any of the processes. It raises `InputError`, in
+    The iteration ends after the last step, or when any process received a signal. It raises `InputError`, in
     all processes at the same step, if a data worker died or an image cannot be read (unless `skip_unreadable`).
     """
 
@@ -47,8 +47,8 @@ class Batches:
         self._skip_unreadable = skip_unreadable
         self._ready: queue.Queue = queue.Queue(AHEAD)
         self._closed = False
-        self.waited = 0.0  # seconds that the consumer has waited for data
-        self.skipped: list[str] = []  # a sentence for each image of this process's share that could not be read
+        self.waited = 0.0  # seconds spent waiting for data
+        self.skipped: list[str] = []  # a message per unreadable image of this process's share
         self._workers: dict[int, multiprocessing.process.BaseProcess] = {}
         self._thread = threading.Thread(target=self._fill, daemon=True, name="prefetch")
 
@@ -92,7 +92,7 @@ class Batches:
                 try:
                     return self._ready.get(timeout=POLL)
                 except queue.Empty:
-                    # Asked here too, so that whatever the reader of a worker's pipe waits for, the run does not.
+                    # Checked here, too, so that the run does not hang if the reader of a worker's pipe does.
                     dead = self._dead_workers()
                     if dead:
                         return RuntimeError(dead)
@@ -101,7 +101,7 @@ class Batches:
             self.waited += time.perf_counter() - start
 
     def _fill(self) -> None:
-        """The thread: numpy to devices, then into the queue; the last item is None or an exception."""
+        """The thread: moves batches to the devices and into the queue; the last item is None or an exception."""
         try:
             for loaded in self._loaded:
                 self._put((self._on_devices(loaded), loaded.skipped))
@@ -126,7 +126,7 @@ class Batches:
                 pass
 
     def _dead_workers(self) -> str:
-        """The exit codes of data workers that have died, as a sentence; "" if all live."""
+        """The exit codes of dead data workers, as a message; "" if all are alive."""
         for process in multiprocessing.active_children():
             if process.name.startswith("grain-process"):
                 self._workers[process.pid or 0] = process

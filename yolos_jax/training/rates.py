@@ -1,8 +1,7 @@
-"""How fast each parameter is trained, as a share of the learning rate: frozen ones, backbone, layer-wise decay.
+"""Learning-rate factors per parameter: freezing, backbone learning rate and layer-wise decay.
 
-A rate of 0 freezes. The optimizer keeps no arrays for parameters that are frozen as a whole, and no gradient of theirs
-is computed. An array that stacks several blocks is trained as a whole: its frozen blocks have a gradient of zero and
-no update.
+A factor of 0 freezes a parameter. For fully frozen arrays, the optimizer keeps no state and no gradient is computed. In
+an array that stacks several blocks and is not fully frozen, the frozen blocks have a zero gradient and no update.
 """
 
 import difflib
@@ -18,30 +17,30 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from yolos_jax.errors import InputError, shown
 
-STACKS = ("blocks", "mid_pos_embed")  # groups whose arrays hold a slice for each block but the last
+STACKS = ("blocks", "mid_pos_embed")  # groups whose arrays have a slice per block, except for the last block
 LAST = "last_block"
 BEFORE_BLOCKS = ("patch_embed", "cls_token", "pos_embed")
-# What no classifier has: trained at the full rate. Everything else is the backbone.
+# Parts that no classifier has, trained at the full rate. Everything else is the backbone.
 DETECTOR_ONLY = ("class_head", "box_head", "det_tokens", "pos_embed.det", "mid_pos_embed")
-MOST_RATIO = 1e6  # of the backbone's learning rate to the others'
-LEAST = 1e-30  # of a rate, which float32 must not take for 0
+MOST_RATIO = 1e6  # maximum of the backbone's learning rate / the base learning rate
+LEAST = 1e-30  # minimum of a factor, which must not round to 0 in float32
 
 Rates = dict
-"""Nested like the parameters: of each array a float32 scalar, or `[slices]` where the rates of its blocks differ."""
+"""Nested like the parameters: per array a float32 scalar, or `[slices]` if the rates of its blocks differ."""
 
 
 def rates_of(optimizer: Any, params: dict) -> Rates:
-    """The rates that the `optimizer` part of a recipe asks for.
+    """The rates from a recipe's `optimizer` settings.
 
-    A block's rate is `layer_decay` times that of the next one; after the last come norm and heads, before the first
-    the patch embedding, the CLS token and the positions (as in BEiT, arXiv 2106.08254). `backbone_lr` scales the whole
-    schedule of the backbone, its minimum and its warm-up too.
+    A block's rate is `layer_decay` times that of the next one. Norm and heads follow the last block; patch embedding,
+    CLS token and positions precede the first (as in BEiT, arXiv 2106.08254). `backbone_lr` scales the backbone's whole
+    schedule, including its minimum and warm-up.
 
     Args:
-      params: nested dicts of things with a `.shape`.
+      params: nested dicts of objects with a `.shape`.
 
     Raises:
-      InputError: a pattern of `freeze` that nothing matches, nothing left to train, or rates too far apart.
+      InputError: a pattern in `freeze` matches nothing, nothing is left to train, or rates are too far apart.
     """
     arrays = flatten_dict(params, sep=".")
     stacked = jax.tree.leaves(params.get("blocks", {}))
@@ -75,7 +74,7 @@ def _backbone_share(optimizer: Any) -> float:
 
 
 def _block_of_slices(name: str, array: Any, depth: int) -> np.ndarray:
-    """float64 `[slices]`: the block that each slice belongs to, -1 before the first one, `depth` after the last."""
+    """float64 `[slices]`: the block of each slice, -1 before the first block, `depth` after the last."""
     group = name.partition(".")[0]
     if group in STACKS:
         return np.arange(array.shape[0], dtype=np.float64)
@@ -91,7 +90,7 @@ def _shortened(rate: np.ndarray) -> np.ndarray:
 
 
 def _frozen_slices(pattern: str, arrays: dict[str, Any], depth: int) -> dict[str, np.ndarray]:
-    """Which slices of which arrays a pattern of `freeze` matches, bool `[slices]`; it must match something."""
+    """The slices, bool `[slices]` per array, that a pattern in `freeze` matches; it must match at least one."""
     hits = {}
     known = []
     for name, array in arrays.items():
@@ -104,7 +103,7 @@ def _frozen_slices(pattern: str, arrays: dict[str, Any], depth: int) -> dict[str
 
 
 def _names_of_slices(name: str, array: Any, depth: int) -> list[tuple[str, ...]]:
-    """What users may call each slice: blocks are numbered from 0, as in PyTorch; the last one has a name, too."""
+    """Users' names for each slice: blocks are numbered from 0, as in PyTorch, including the last one."""
     group, _, rest = name.partition(".")
     if group in STACKS:
         return [(f"{group}.{i}.{rest}",) for i in range(array.shape[0])]
@@ -114,7 +113,7 @@ def _names_of_slices(name: str, array: Any, depth: int) -> list[tuple[str, ...]]
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether one of the patterns matches a name or a group that it belongs to, as with files and folders."""
+    """Whether one of the patterns matches a name or one of its groups, as with files and folders."""
     return any(fnmatch.fnmatchcase(name, p) or fnmatch.fnmatchcase(name, f"{p}.*") for p in patterns)
 
 
@@ -127,17 +126,17 @@ def _unmatched(pattern: str, names: Sequence[str]) -> str:
 
 
 def with_rates(optimizer: optax.GradientTransformation, rates: Rates) -> optax.GradientTransformation:
-    """Trains every array at its own rate, and leaves what is frozen alone.
+    """Trains every array at its own rate, and leaves frozen parameters unchanged.
 
-    An update of optax is proportional to the learning rate, decoupled decay included: so the update times a rate is
-    the update of another learning rate.
+    optax's updates are proportional to the learning rate, including decoupled decay, so scaling an update has the same
+    effect as scaling the learning rate.
     """
     labels = jax.tree.map(lambda rate: "trained" if rate.any() else "frozen", rates)
     if "frozen" in jax.tree.leaves(labels):
         optimizer = optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
 
     def scaled(update: jax.Array, rate: np.ndarray) -> jax.Array:
-        # -0.0 is what changes no number at all: 0.0 would turn -0.0 into 0.0
+        # Adding -0.0 changes no value at all, whereas 0.0 would turn -0.0 into 0.0
         nothing = jnp.full_like(update, -0.0)
         return _where_trained(rate, jnp.multiply(_aligned(rate, update), update), nothing)
 
@@ -147,11 +146,11 @@ def with_rates(optimizer: optax.GradientTransformation, rates: Rates) -> optax.G
         updates, state = optimizer.update(updates, state, params)
         return jax.tree.map(scaled, updates, rates), state
 
-    return optax.GradientTransformation(optimizer.init, update)  # stateless, unlike a link of a chain
+    return optax.GradientTransformation(optimizer.init, update)  # stateless, unlike a member of a chain
 
 
 def make_hold(rates: Rates | None = None) -> Callable[[dict], dict]:
-    """`hold(params)`: the same numbers, of which the frozen ones have no gradient."""
+    """`hold(params)`: the same values, without gradients of the frozen ones."""
     if rates is None:
         return lambda params: params
 
@@ -164,8 +163,8 @@ def make_hold(rates: Rates | None = None) -> Callable[[dict], dict]:
 def make_average(decay: float, rates: Rates | None = None) -> Callable[[dict, dict, jax.Array], dict]:
     """`average(old, params, t)`: the moving average after `t` updates, t an int32 scalar of at least 1.
 
-    Its decay warms up, min(decay, (1 + t) / (10 + t)), so that the starting weights, a fresh head's among them, are
-    forgotten within some dozens of updates. The average of frozen parameters stays as it is, to the last bit.
+    Its decay warms up, min(decay, (1 + t) / (10 + t)), so that the initial weights, including new heads, are forgotten
+    within a few dozen updates. The average of frozen parameters is unchanged, to the last bit.
     """
 
     def average(old: dict, params: dict, t: jax.Array) -> dict:
@@ -187,5 +186,5 @@ def _where_trained(rate: np.ndarray, trained: jax.Array, frozen: jax.Array) -> j
 
 
 def _aligned(rate: np.ndarray, array: jax.Array) -> np.ndarray:
-    """A rate shaped to be multiplied with an array."""
+    """A rate reshaped to broadcast with an array."""
     return rate.reshape(rate.shape + (1,) * (array.ndim - rate.ndim))

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: what must be as it was, and which step is the newest whole one."""
+"""Resumes from a checkpoint: finds the newest complete step, and compares the runs."""
 
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from yolos_jax.training.task import Identity, Options, Task
 
 
 def begin(workdir: Path, task: Task, options: Options, processes: Processes) -> tuple[Any, int]:
-    """The state to train from, as numpy in every process, and its step: the newest whole checkpoint's, or fresh.
+    """The state to train from, as numpy in every process, and its step: from the newest complete checkpoint, or new.
 
-    The primary process reads or makes it, so the others need neither checkpoints nor starting weights.
+    The primary process reads or creates it, so the others need neither checkpoints nor initial weights.
     """
     like = jax.eval_shape(lambda params: fresh_state(params, task.optimizer, bool(options.train.ema)), task.shapes)
     state, done = processes.on_primary(_begin, workdir, task, options) or (like, 0)
@@ -38,7 +38,7 @@ def _begin(workdir: Path, task: Task, options: Options) -> tuple[TrainState, int
 
 
 def refuse_differences(meta: Meta, task: Task, accept: bool) -> list[str]:
-    """Compares a checkpoint with the run that wants to go on from it: accepted differences, and other packages.
+    """Compares a checkpoint with the resuming run; returns notes about accepted differences and other packages.
 
     Raises:
       InputError: another model, or differences that are not accepted.
@@ -77,13 +77,13 @@ def refuse_differences(meta: Meta, task: Task, accept: bool) -> list[str]:
 
 
 def _average_had_no_warmup(before: Identity) -> bool:
-    """Whether a run was begun before averages warmed up, which is when recipes had no `train.patience`."""
+    """Whether a run was started before averages had a warm-up, when recipes had no `train.patience`."""
     train = before.config.get("train", {})
     return bool(train.get("ema")) and "patience" not in train
 
 
 def _progress(step: int, task: Task) -> str:
-    """What a step's number means in a run whose epochs have another length."""
+    """The position of a step in a run whose epochs have another length."""
     epoch = step // max(1, task.steps_per_epoch)
     return (
         f"; progress is counted in steps; the new recipe has {task.steps_per_epoch} in an epoch and {task.steps} "
@@ -92,15 +92,15 @@ def _progress(step: int, task: Task) -> str:
 
 
 def newest(workdir: Path, task: Task, options: Options) -> tuple[TrainState | None, list[str]]:
-    """The newest step of a run that is whole, or None if there is none, and sentences worth printing.
+    """The newest complete step of a run, or None if there is none, and notes for the user.
 
-    Damaged steps are moved to `damaged-STEP`, so that the run can write them again and nothing is lost; but only when
-    an older one could be read: if none can, the trouble may not be the files'.
+    Damaged steps are moved to `damaged-STEP`, so that the run can write them again and nothing is lost, but only if an
+    older one is readable. If none is, the cause may not be the files.
 
     If the run keeps a moving average and the step has none, it starts at the parameters.
 
     Raises:
-      InputError: the run may not go on from this step, or there are steps and none can be read.
+      InputError: the run may not resume from this step, or no step is readable.
     """
     found, damaged = checkpoint_files.steps(workdir), _half_written(workdir)
     for step in reversed(found):
@@ -116,7 +116,7 @@ def newest(workdir: Path, task: Task, options: Options) -> tuple[TrainState | No
             state = _read_state(workdir, step, task, bool(options.train.ema))
         except InputError:
             raise
-        except Exception as error:  # whatever orbax and tensorstore raise for damaged files
+        except Exception as error:  # orbax and tensorstore raise various exceptions for damaged files
             damaged[path] = f"cannot be read ({reason(error)})"
             continue
         return state, [f"the checkpoint {p} {why}; {_put_aside(p)}." for p, why in damaged.items()] + notes
@@ -130,18 +130,18 @@ def newest(workdir: Path, task: Task, options: Options) -> tuple[TrainState | No
 
 
 def _half_written(workdir: Path) -> dict[Path, str]:
-    """Steps without a meta; `InputError` for folders that are named like a step and are none."""
+    """Steps without a meta; `InputError` for a folder that looks like a checkpoint but is not one."""
     found, half = checkpoint_files.steps(workdir), {}
     for path in sorted(workdir.glob("[0-9]*")):
         if path.is_dir() and path.name.isdigit() and int(path.name) not in found:
             if not any((path / name).exists() for name in ("_CHECKPOINT_METADATA", "params", "optimizer")):
-                raise InputError(f"{path} is named like a checkpoint and is none; choose another --workdir.")
+                raise InputError(f"{path} looks like a checkpoint but is not one; choose another --workdir.")
             half[path] = "is only half written"
     return half
 
 
 def put_aside_best(workdir: Path, step: int) -> list[str]:
-    """Moves a best checkpoint of a later step away: a run that goes on from `step` will find its own."""
+    """Moves best checkpoints of later steps away: a run that resumes from `step` will write its own."""
     later = [s for s in checkpoint_files.steps(workdir / BEST) if s > step]
     return [f"the best checkpoint {s} is of a later step; {_put_aside(workdir / BEST / str(s))}." for s in later]
 

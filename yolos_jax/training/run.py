@@ -1,4 +1,4 @@
-"""A run: what stays the same while it trains, what changes, and what follows a step."""
+"""A run: its constant parts, its progress, and the actions after a step."""
 
 import contextlib
 import dataclasses
@@ -25,22 +25,22 @@ from yolos_jax.training.signals import Signals
 from yolos_jax.training.step import TrainState, make_gradient, make_step
 from yolos_jax.training.task import Evaluated, MakeTask, Options, Pictures, Task
 
-DISAGREEMENT = 0.1  # share by which the average's result may differ from that of the parameters
+DISAGREEMENT = 0.1  # relative difference between the results of the average and the parameters that causes a note
 
 
 class Outcome(NamedTuple):
     """How a run ended."""
 
     workdir: Path | str
-    step: int  # updates done in all
+    step: int  # total number of updates
     signal: int  # number of the signal that ended it early, or 0
-    compiled: tuple[int, ...]  # patches of the buckets that the step was compiled for, in this order
-    padding: float  # share of the patches of this process's steps that were padding
+    compiled: tuple[int, ...]  # patches of the buckets that the step was compiled for, in order of compilation
+    padding: float  # fraction of padding among the patches of this process's steps
 
 
 @dataclasses.dataclass
 class Progress:
-    """What changes while a run trains."""
+    """The changing state of a run."""
 
     state: TrainState
     done: int  # updates
@@ -77,7 +77,7 @@ class Run:
         return at_end or done % self.options.checkpoint.every_steps == 0 or self.is_evaluation_due()
 
     def is_evaluation_due(self) -> bool:
-        """Whether this step, every few of them and at the end, is one to be evaluated and has not been."""
+        """Whether this step is to be evaluated and has not been yet."""
         done = self.progress.done
         every = self.task.evaluation_interval
         if not every or not done:
@@ -88,7 +88,7 @@ class Run:
     def is_patience_over(self) -> bool:
         """Whether the last `train.patience` evaluations are no better than the best of those before.
 
-        What is recorded decides, so a run that is resumed ends where the run without a pause does.
+        This depends only on recorded results, so a resumed run ends at the same step as an uninterrupted one.
         """
         patience = self.options.train.patience
         scores = [evaluation[self.task.headline[0]] for evaluation in self.progress.evaluations]
@@ -96,7 +96,7 @@ class Run:
         return bool(patience and scores) and len(scores) - 1 - scores.index(max(scores)) >= patience
 
     def save(self) -> None:
-        """Starts to write a checkpoint of what has been done, if it is sound and not there yet."""
+        """Starts to write a checkpoint of the current step, if it is valid and not written yet."""
         progress = self.progress
         self.step.check(progress.state.params)
         if progress.done:
@@ -104,7 +104,7 @@ class Run:
             self.processes.agree(self.store.save, progress.done, progress.state, meta)
 
     def evaluate(self) -> None:
-        """Evaluates this step if that is due, unless a signal comes; keeps it if it is the best so far."""
+        """Evaluates this step if due, unless a signal comes; keeps it if it is the best so far."""
         if not self.is_evaluation_due():
             return
         state = self.progress.state
@@ -117,11 +117,11 @@ class Run:
             self.processes.on_primary(self._keep_evaluation, params, result, numbers)
 
     def _keep_evaluation(self, params: dict, result: Evaluated, numbers: dict[str, float]) -> None:
-        """Writes down the newest evaluation, and the parameters if they are the best so far."""
+        """Records the newest evaluation, and saves the parameters if they are the best so far."""
         done, name = self.progress.done, self.task.headline[0]
         results = {"evaluations": [*self.progress.evaluations], name: numbers[name]} | self.task.remarks(result)
         best = self.store.save_if_best(done, params, self.task.identity().meta(done, **results), name)
-        # Last of what is written: such a step needs no evaluation any more.
+        # Written last: it marks the step as evaluated.
         self.metrics.write(done, result.metrics, "val/", result.details)
         found = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items() if value >= 0)
         unreadable = f"; {len(result.skipped)} images unreadable" if result.skipped else ""
@@ -135,12 +135,12 @@ class Run:
                 self.pictures.draw(self.progress.done, result)
 
     def is_complete(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether the run is complete."""
         at_end = self.progress.done == self.task.steps or self.is_patience_over()
         return at_end and not self.is_evaluation_due()
 
     def compare_average(self) -> None:
-        """Scores the parameters themselves at the end of a run that has a moving average, and says if they differ."""
+        """Scores the parameters themselves at the end of a run with a moving average; reports a large difference."""
         state = self.progress.state
         evaluations = self.progress.evaluations
         trained = self.metrics.whole["steps"] > 0
@@ -151,7 +151,7 @@ class Run:
             self.processes.on_primary(self._keep_comparison, result.metrics)
 
     def _keep_comparison(self, numbers: dict[str, float]) -> None:
-        """Writes down what the parameters without their average score."""
+        """Records the metrics of the parameters without averaging."""
         name = self.task.headline[0]
         raw, averaged = numbers[name], self.progress.evaluations[-1][name]
         self.metrics.write(self.progress.done, {each: numbers[each] for each in self.task.headline}, "val_raw/")
@@ -167,12 +167,12 @@ class Run:
         return Outcome(self.workdir, self.progress.done, self.signals.number, compiled, self.metrics.padding)
 
     def saved(self) -> str:
-        """A clause on where what has been done is."""
+        """A clause about the saved step and its location."""
         done = self.progress.done
         return f"step {done} is saved in {self.store.path}" if done else "nothing was to be saved yet"
 
     def print_summary(self) -> None:
-        """The last lines of a run that no error has ended."""
+        """Prints the last lines of a run that ended without an error."""
         self._draw()
         skipped = list(itertools.chain(*self.processes.allgather(self.batches.skipped)))
         for sentence in dict.fromkeys(skipped):
@@ -200,7 +200,7 @@ class Run:
 def open_run(
     make_task: MakeTask, workdir: Path, options: Options, devices: Sequence[jax.Device] | None
 ) -> Iterator[Run]:
-    """A run ready to train: alone in its folder, its files open, its data on the way."""
+    """Opens a run for training: locks its folder, opens its files, and starts loading data."""
     processes, mesh = Processes(), data_mesh(devices)
     if processes.count > 1 and devices is not None:
         raise InputError("several processes train on all of their devices; leave `devices` out.")
@@ -214,7 +214,7 @@ def open_run(
             progress = Progress(place(state, replicated(mesh)), done)
 
             def build() -> Run:
-                """Opens files and data, which `files` closes."""
+                """Opens files and data; `files` closes them."""
                 opened = files.enter_context
                 store = opened(Checkpoints(workdir, options.checkpoint.keep, processes.is_primary))
                 metrics = opened(Metrics(workdir, task, options.train.log_every, done, processes))

@@ -1,4 +1,4 @@
-"""Writing the checkpoints of a run: the latest few, and the best one apart."""
+"""Writes the checkpoints of a run: the latest few, and the best one separately."""
 
 import contextlib
 import shutil
@@ -21,9 +21,9 @@ BEST = "best"  # folder of the best checkpoint, inside the workdir
 
 
 class Checkpoints:
-    """Writes checkpoints in the background, of which the latest `keep` stay; a context manager.
+    """Writes checkpoints in the background and keeps the latest `keep`; a context manager.
 
-    With `writes` False, it does nothing: another process does.
+    If `writes` is False, it does nothing, because another process writes.
     """
 
     def __init__(self, workdir: Path, keep: int, writes: bool = True):
@@ -37,7 +37,7 @@ class Checkpoints:
     def _open(self, keep: int) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         for folder in (self.path, self.path / BEST):
-            for half in folder.glob("*.orbax-checkpoint-tmp*"):  # what a kill left; orbax would do it later
+            for half in folder.glob("*.orbax-checkpoint-tmp*"):  # left by a killed run; orbax would remove it later
                 shutil.rmtree(half, ignore_errors=True)
         self._latest = checkpoint_files.manager_of(self.path, keep)
         self.last = max(checkpoint_files.steps(self.path), default=None)
@@ -46,7 +46,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # If something else went wrong already, that is what should be reported.
+        # An earlier error should be reported instead.
         with contextlib.suppress(Exception) if kind else contextlib.nullcontext():
             self.wait()
         for manager in (self._latest, self._best):
@@ -55,7 +55,7 @@ class Checkpoints:
                     manager.close()
 
     def save(self, step: int, state: TrainState, meta: Meta) -> None:
-        """Starts to write a step; does nothing if it is there. An earlier one that failed is reported now."""
+        """Starts to write a step, unless it exists. A failure of an earlier write is reported now."""
         if self._latest is None or step == self.last:
             return
         trees = {"params": state.params, "optimizer": serialization.to_state_dict(state.opt_state)}
@@ -70,7 +70,7 @@ class Checkpoints:
         self.last = step
 
     def save_best(self, step: int, params: dict, meta: Meta) -> None:
-        """Writes the parameters of the best step so far apart, in place of the one before; waits until it is there."""
+        """Writes the parameters of the best step separately, replacing the previous one; waits until it is complete."""
         if self._latest is None or step in checkpoint_files.steps(self.path / BEST):
             return
         with checkpoint_files.unwritable(self.path / BEST, step):
@@ -83,7 +83,7 @@ class Checkpoints:
         self.wait()
 
     def save_if_best(self, step: int, params: dict, meta: Meta, name: str) -> str:
-        """Calls `save_best` if the number called `name` in `meta.extra` is the largest so far; returns a clause on it.
+        """Calls `save_best` if the metric `name` in `meta.extra` is the largest so far; returns a clause about it.
 
         A negative number is undefined: COCO reports -1 without ground truth.
         """
@@ -96,7 +96,7 @@ class Checkpoints:
         return "the best so far"
 
     def wait(self) -> None:
-        """Until everything is written."""
+        """Waits until everything is written."""
         for manager, path in ((self._latest, self.path), (self._best, self.path / BEST)):
             if manager is not None:
                 with checkpoint_files.unwritable(path, self.last or 0):
@@ -108,7 +108,7 @@ def _copy(x: jax.Array | np.ndarray) -> np.ndarray:
 
 
 def best_so_far(workdir: Path, name: str) -> tuple[int, float] | None:
-    """(step, number called `name`) of the best checkpoint, if there is one that can be read."""
+    """(step, metric `name`) of the best checkpoint, if there is a readable one."""
     meta = best_meta(workdir)
     with contextlib.suppress(Exception):
         if meta is not None:
@@ -118,7 +118,7 @@ def best_so_far(workdir: Path, name: str) -> tuple[int, float] | None:
 
 
 def best_meta(workdir: Path) -> Meta | None:
-    """The meta of the best checkpoint, if there is one that can be read."""
+    """The meta of the best checkpoint, if there is a readable one."""
     found = checkpoint_files.steps(workdir / BEST)
     with contextlib.suppress(Exception):
         if found:

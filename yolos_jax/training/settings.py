@@ -1,54 +1,54 @@
-"""The settings of training: batches and epochs, the optimizer, checkpoints."""
+"""Settings of training: batches and epochs, optimizer, checkpoints."""
 
 import dataclasses
 
 from yolos_jax.setting import NEVER, YES, setting
 
-FLOAT32 = 3e38  # what float32 can hold
+FLOAT32 = 3e38  # about the largest float32
 MOST_STEPS = 2**31 - 1  # steps are counted in int32
 
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
-    """How long a run is, and how it goes about it."""
+    """The length of a run, its batches and its output."""
 
-    batch_size: int = setting(8, "images of a batch, over all devices", low=1, high=16_384, also=("bs", "batch"))
+    batch_size: int = setting(8, "images per batch, over all devices", low=1, high=16_384, also=("bs", "batch"))
     accumulate: int = setting(
-        1, "parts of a batch that are computed in turn, to save memory", low=1, high=16_384, resume=YES,
+        1, "gradient accumulation: parts of a batch computed in turn, to save memory", low=1, high=16_384, resume=YES,
         also=("gradient_accumulation_steps", "grad_accum"),
     )  # fmt: skip
     epochs: int = setting(150, "epochs of training", low=1, high=100_000, also=("num_epochs", "num_train_epochs"))
     least_steps: int = setting(
-        0, "least steps of a run; a run that train.epochs would make shorter has more epochs", low=0, high=MOST_STEPS,
+        0, "minimum steps of a run; adds epochs if train.epochs has fewer steps", low=0, high=MOST_STEPS,
         also=("min_steps",),
     )  # fmt: skip
     max_steps: int = setting(0, "stop after this number of steps; 0 for all epochs", low=0, high=MOST_STEPS, resume=YES)
     patience: int = setting(
-        0, "evaluations without a better result after which a run ends; 0 for none", low=0, high=100_000, resume=YES,
+        0, "early stopping: number of evaluations without improvement; 0 for none", low=0, high=100_000, resume=YES,
         also=("early_stopping_patience",),
     )  # fmt: skip
     ema: float = setting(
-        0.0, "decay, such as 0.9998, of a moving average of the parameters, which evaluation then uses; it warms up as "
-        "min(ema, (1 + t) / (10 + t)) after t updates; 0 for none",
+        0.0, "decay, such as 0.9998, of an exponential moving average of the parameters, used in evaluation; warms up "
+        "as min(ema, (1 + t) / (10 + t)) after t updates; 0 for none",
         low=0, high=0.9999999, also=("ema_decay",),
     )  # fmt: skip
-    log_every: int = setting(50, "steps between two lines of the log", low=1, high=MOST_STEPS, resume=YES)
+    log_every: int = setting(50, "steps between lines of the log", low=1, high=MOST_STEPS, resume=YES)
     curves: bool = setting(
-        True, "draw curves.png (loss terms, results, learning rate, images/s), and eight images of validation with "
-        "what is annotated and what is found, after every evaluation", resume=YES,
+        True, "draw curves.png (loss terms, metrics, learning rate, images/s) and eight validation images with "
+        "annotations and detections after every evaluation", resume=YES,
     )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointSettings:
-    """Which checkpoints a run keeps."""
+    """The checkpoints of a run."""
 
     every_steps: int = setting(
-        1000, "steps between checkpoints; there is one before every evaluation and at the end, too", low=1,
+        1000, "steps between checkpoints; also saved before every evaluation and at the end", low=1,
         high=MOST_STEPS, resume=YES, also=("save_steps",),
     )  # fmt: skip
     keep: int = setting(
-        3, "latest checkpoints to keep; the best, by AP or top-1, is kept apart", low=1, high=10_000, resume=YES
+        3, "number of latest checkpoints to keep, besides the best by AP or top-1", low=1, high=10_000, resume=YES
     )
 
 
@@ -57,39 +57,39 @@ class ScheduleSettings:
     """The optimizer and its learning rate."""
 
     name: str = setting(
-        "adamw", "an optimizer of optax that takes a learning rate, weight_decay and mask",
+        "adamw", "optax optimizer with the arguments learning rate, weight_decay and mask",
         choices=("adamw", "lamb", "lion", "nadamw"), resume=NEVER,
     )  # fmt: skip
     learning_rate: float = setting(2.5e-5, "base learning rate", low=0, high=FLOAT32, also=("lr", "lr0"))
     min_lr: float = setting(1e-7, "learning rate at the end of the schedule", low=0, high=FLOAT32, also=("lrf",))
     schedule: str = setting(
-        "epoch", "cosine: epoch (the reference's, constant within an epoch) or step (advanced every step)",
+        "epoch", "cosine schedule: epoch (the reference's, constant within an epoch) or step (updated every step)",
         choices=("epoch", "step"), also=("lr_scheduler",),
     )  # fmt: skip
     warmup_epochs: float = setting(0.0, "epochs of linear warm-up", low=0, high=100_000, also=("warmup",))
     warmup_steps: int = setting(
-        0, "least steps of linear warm-up, where optimizer.warmup_epochs are fewer; for optimizer.schedule=step", low=0,
+        0, "minimum steps of linear warm-up, if optimizer.warmup_epochs has fewer; for optimizer.schedule=step", low=0,
         high=MOST_STEPS,
     )  # fmt: skip
     weight_decay: float = setting(1e-4, "decoupled weight decay", low=0, high=FLOAT32, also=("wd",))
     clip_norm: float = setting(
-        0.1, "largest norm of the gradient, that of what is trained; 0 for no clipping", low=0, high=FLOAT32,
+        0.1, "maximum gradient norm of the trained parameters; 0 for no clipping", low=0, high=FLOAT32,
         also=("max_grad_norm", "grad_clip", "clip_max_norm"),
     )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings(ScheduleSettings):
-    """The same, and the share of it that each parameter has."""
+    """The optimizer's settings with learning rates per parameter."""
 
     freeze: tuple[str, ...] = setting(
-        (), "what is not trained: names of parameters, or of groups of them, with * ? [0-5] as in file names, such as "
-        "(det_tokens, blocks.[0-5]); docs/training.md has the names", lengths=(0, 100), resume=NEVER,
+        (), "frozen parameters: names of parameters or groups, with * ? [0-5] as in file names, such as "
+        "(det_tokens, blocks.[0-5]); docs/training.md lists the names", lengths=(0, 100), resume=NEVER,
     )  # fmt: skip
     backbone_lr: float | None = setting(
-        None, "base learning rate of the backbone, which is what a classifier has, too; None for "
+        None, "base learning rate of the backbone, the parts shared with a classifier; None for "
         "optimizer.learning_rate", low=1e-12, high=FLOAT32, also=("lr_backbone",),
     )  # fmt: skip
     layer_decay: float = setting(
-        1.0, "learning rate of each of the backbone's blocks over that of the next one", low=0.01, high=1
+        1.0, "layer-wise decay: learning rate of each backbone block / that of the next block", low=0.01, high=1
     )

@@ -11,13 +11,13 @@ from yolos_jax.distributed.launch import leave
 
 
 class Signals:
-    """While entered, the first SIGTERM or SIGINT only asks to stop; a second SIGINT leaves at once.
+    """While active, the first SIGTERM or SIGINT requests a stop; a second SIGINT exits at once.
 
     It does nothing outside the main thread, where signals cannot be handled.
     """
 
     def __init__(self) -> None:
-        self.number = 0  # of the signal that came, here or in another process
+        self.number = 0  # of the received signal, here or in another process
         self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __bool__(self) -> bool:
@@ -34,11 +34,11 @@ class Signals:
             signal.signal(number, handler)
 
     def vote(self) -> int:
-        """This process's vote on stopping: the number of its signal, or 0."""
+        """This process's vote to stop: the number of its signal, or 0."""
         return self.number
 
     def adopt(self, number: int) -> None:
-        """Takes over what the processes have agreed on."""
+        """Adopts the signal that the processes have agreed on."""
         self.number = self.number or number
 
     @property
@@ -47,7 +47,7 @@ class Signals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.number and number == signal.SIGINT:
-            # Checkpoints get their name only when they are whole, so nothing half-written can be taken for one.
+            # Checkpoints are named only when they are complete, so a partial one cannot be mistaken for one.
             _print("stopped at once, without saving; the same command goes on from the newest checkpoint.")
             leave(128 + number)
         if not self.number:

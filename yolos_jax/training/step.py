@@ -13,35 +13,35 @@ from yolos_jax.distributed.mesh import replicated, split_over
 
 
 class LossReport(NamedTuple):
-    """What a loss function reports besides its value, of a batch or of a part of it; the parts' numbers add up."""
+    """The report of a loss function besides its value, for a batch or a part of it; values of the parts add up."""
 
     terms: dict[str, jax.Array]  # scalars by name
-    finite: jax.Array  # bool `[B]`, False for images whose numbers are not finite
-    measured: dict[str, jax.Array]  # scalars that are not part of the mathematics, such as milliseconds
+    finite: jax.Array  # bool `[B]`, False for images with non-finite values
+    measured: dict[str, jax.Array]  # measured scalars, such as milliseconds
 
 
 Loss = Callable[..., tuple[jax.Array, LossReport]]
 """(params, batch, divisors=None) -> (scalar to minimise, report).
 
-`divisors` are what the terms of the whole batch are divided by, where this is a part of it; None: this is all of it.
+`divisors` are those of the whole batch if `batch` is a part of it; None if it is the whole batch.
 """
 
 
 class TrainState(NamedTuple):
-    """Everything that training changes."""
+    """The state that training changes."""
 
     step: jax.Array | np.ndarray  # int32 scalar, updates done
     params: dict  # nested, of float32 arrays
     opt_state: Any
-    ema: dict | None = None  # an exponential moving average of `params`, if wanted
+    ema: dict | None = None  # exponential moving average of `params`, if enabled
 
 
 class StepReport(NamedTuple):
-    """What one step says."""
+    """The report of one step."""
 
-    loss: LossReport  # of the whole batch, before the update
-    grad_norm: jax.Array  # global norm of the gradients of what is trained, before clipping
-    applied: jax.Array  # bool; False if loss or gradients were not finite: the state is as it was
+    loss: LossReport  # for the whole batch, before the update
+    grad_norm: jax.Array  # global gradient norm of the trained parameters, before clipping
+    applied: jax.Array  # bool; False if loss or gradients were not finite and the state is unchanged
 
 
 def make_gradient(
@@ -51,10 +51,10 @@ def make_gradient(
     parts: int = 1,
     hold: Callable[[dict], dict] = lambda params: params,
 ) -> Callable:
-    """(params, batch) -> (gradients, `LossReport`), the batch taken in `parts` one after the other.
+    """(params, batch) -> (gradients, `LossReport`), computing the batch in `parts`, one after the other.
 
-    The `loss` is divided by what the whole batch holds (`divisors` of it), so the parts' gradients add up to what the
-    batch in one piece gives, within rounding. `hold` stops the gradients of what is frozen; these are zero.
+    The `loss` uses the `divisors` of the whole batch, so the parts' gradients add up to those of the whole batch,
+    within rounding. `hold` stops the gradients of frozen parameters, which are zero.
     """
 
     def of_held(params: dict, *batch: Any) -> tuple[jax.Array, LossReport]:
@@ -68,7 +68,7 @@ def make_gradient(
         return grads, report
 
     def cut(x: jax.Array) -> jax.Array:
-        """`[B, ...]` -> `[parts, B / parts, ...]` without moving anything between devices."""
+        """`[B, ...]` -> `[parts, B / parts, ...]` without transfers between devices."""
         shape = mesh.size, parts, -1, *x.shape[1:]
         x = x.reshape(shape).swapaxes(0, 1)
         return jax.lax.with_sharding_constraint(x.reshape(parts, -1, *x.shape[3:]), split)
@@ -99,22 +99,22 @@ def make_step(
     mesh: Mesh,
     average: Callable[[dict, dict, jax.Array], dict] = lambda old, params, t: params,
 ) -> Any:
-    """The step as `jax.jit` makes it: (state, batch) -> (state, `StepReport`).
+    """The jitted step: (state, batch) -> (state, `StepReport`).
 
-    The state is donated, the batch is split over `mesh`. The reference averages gradients over replicas; here the
-    loss itself is that average, so its gradient over the whole batch is the same number.
+    The state is donated, and the batch is split over `mesh`. The reference averages gradients over replicas; here the
+    loss itself is that average, so its gradient is the same.
 
     Args:
-      gradient: as `make_gradient` gives it.
+      gradient: a function from `make_gradient`.
       average: (moving average, new parameters, updates done) -> the next moving average, if the state has one.
     """
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, StepReport]:
-        with jax.numpy_rank_promotion("allow"):  # whatever a user's process forbids
+        with jax.numpy_rank_promotion("allow"):  # even if the user's process forbids it
             grads, report = gradient(state.params, batch)
         norm = optax.tree.norm(grads)
-        # Known before the update, so that the compiler can join the two. Parameters that overflow in the update itself
-        # show in the next step's loss, or where they are to be saved.
+        # Decided before the update, so that the compiler can fuse the two. Parameters that overflow in the update
+        # itself are detected in the next step's loss, or when they are saved.
         numbers = jnp.stack([norm, *report.terms.values()])
         applied = report.finite.all() & jnp.isfinite(numbers).all()
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -130,11 +130,11 @@ def make_step(
 
 @jax.jit
 def all_finite(params: dict) -> jax.Array:
-    """Whether all numbers of all arrays are finite, a bool scalar."""
+    """Whether all values of all arrays are finite, a bool scalar."""
     return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(params)]).all()
 
 
 def fresh_state(params: dict, optimizer: optax.GradientTransformation, ema: bool = False) -> TrainState:
-    """Step 0, not yet on all devices; with `ema`, a moving average that starts at the parameters."""
+    """The state at step 0, not yet on all devices; with `ema`, the moving average starts at the parameters."""
     average = jax.tree.map(jnp.array, params) if ema else None
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average)

@@ -1,4 +1,4 @@
-"""What is trained. The loop, its checkpoints and its metrics know nothing else about it."""
+"""The interface of a training task. The loop, checkpoints and metrics depend on nothing else."""
 
 import abc
 import dataclasses
@@ -22,25 +22,25 @@ class Evaluated(Protocol):
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Numbers by name."""
+        """Metrics by name."""
 
     @property
     def details(self) -> dict[str, float]:
-        """Further numbers, such as those of single categories, which only TensorBoard shows."""
+        """Further metrics, such as those per category, for TensorBoard only."""
 
     @property
     def skipped(self) -> list[str]:
-        """A sentence for each image that could not be read."""
+        """A message per unreadable image."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """What makes a run the run it is: a checkpoint records it, and resuming compares it."""
+    """The facts that identify a run: recorded in checkpoints and compared when resuming."""
 
     config: dict[str, Any]  # the recipe, JSON-ready
-    data: dict[str, Any]  # what tells one data set from another, wherever it lies; JSON-ready
+    data: dict[str, Any]  # facts that identify a data set, regardless of its location; JSON-ready
     order: int  # version of the order of images and of their random views
-    versions: dict[str, str]  # of the packages that decide a run's last bits
+    versions: dict[str, str]  # of the packages that affect a run's last bits
     model: Any  # the architecture: a `YolosConfig` or a `ClassifierConfig`
     label_names: dict[int, str]
     category_ids: tuple[int, ...] | None = None  # see `Meta`
@@ -48,7 +48,7 @@ class Identity:
 
     @classmethod
     def of(cls, meta: Meta) -> "Identity":
-        """What a checkpoint of a run records. `KeyError` for one of converted weights, which records no run."""
+        """From a run's checkpoint. `KeyError` for converted weights, which have no run."""
         recorded = {key: meta.extra[key] for key in ("config", "data", "order", "versions")}
         return cls(
             **recorded,
@@ -59,25 +59,25 @@ class Identity:
         )
 
     def meta(self, step: int, **results: Any) -> Meta:
-        """The meta of a checkpoint after `step` updates, with what was measured."""
+        """The meta of a checkpoint after `step` updates, with the `results` of an evaluation."""
         recorded = {"config": self.config, "data": self.data, "order": self.order, "versions": self.versions}
         extra = recorded | results
         return Meta(self.model, self.label_names, step, extra, self.category_ids, self.max_side)
 
 
 class Differences(NamedTuple):
-    """How a run differs from the one that wrote a checkpoint; phrases such as "seed 0 against 1"."""
+    """Differences from the run that wrote a checkpoint; phrases such as "seed 0 against 1"."""
 
-    model: list[str]  # another architecture, whose parameters do not fit
-    fixed: list[str]  # settings whose change would make the optimizer's state useless
-    others: list[str]  # what may be accepted
+    model: list[str]  # differences in architecture, so that parameters do not fit
+    fixed: list[str]  # settings whose change would invalidate the optimizer's state
+    others: list[str]  # differences that may be accepted
 
 
 class Pictures(Protocol):
-    """Draws what a run shows of itself, in the primary process. Trouble is said and stops nothing."""
+    """Draws the pictures of a run, in the primary process. A failure is reported and does not stop the run."""
 
     def draw(self, step: int, result: Evaluated | None) -> None:
-        """Draws what there is after `step` updates; `result` is that of an evaluation that has just been done."""
+        """Draws the state after `step` updates; `result` is that of the evaluation just completed, if any."""
 
 
 class Task(abc.ABC):
@@ -86,15 +86,15 @@ class Task(abc.ABC):
     Attributes:
       model: the architecture, a `YolosConfig` or a `ClassifierConfig`.
       shapes: the parameters, nested dicts of `jax.ShapeDtypeStruct`.
-      plan: which images share a batch; has `steps_per_epoch`.
-      optimizer, schedule: of optax; the schedule is the learning rate of every step, for the metrics.
+      plan: the batches; has `steps_per_epoch`.
+      optimizer, schedule: from optax; the schedule is the learning rate of every step, for the metrics.
       buckets: number of sequence lengths that the step is compiled for.
-      rates: of training, those that the optimizer has; see `rates.rates_of`. None trains everything alike.
+      rates: the optimizer's factors, see `rates.rates_of`; None trains all parameters at the same rate.
     """
 
-    bad_images: ClassVar[str]  # what is wrong with images that the loss reports as not finite: "matching costs"
-    shown: ClassVar[tuple[str, ...]]  # loss terms that the progress bar shows
-    headline: ClassVar[tuple[str, ...]]  # numbers that stand for an evaluation; the first decides which is the best
+    bad_images: ClassVar[str]  # non-finite values of the images that the loss reports, such as "matching costs"
+    shown: ClassVar[tuple[str, ...]]  # loss terms in the progress bar
+    headline: ClassVar[tuple[str, ...]]  # main metrics of an evaluation; the first determines the best checkpoint
 
     model: Any
     shapes: dict
@@ -110,11 +110,11 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def divisors(self, batch: Any) -> Any:
-        """What the terms of the loss of a whole batch are divided by."""
+        """The divisors of the loss terms of a whole batch."""
 
     @abc.abstractmethod
     def starting_params(self) -> dict:
-        """Parameters to start from, as numpy arrays; called in the primary process only."""
+        """The initial parameters, as numpy arrays; called in the primary process only."""
 
     @abc.abstractmethod
     def batches(self, start: int, share: Share) -> Generator[Loaded]:
@@ -122,48 +122,48 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def name_of(self, index: int) -> str:
-        """What an image is called in messages, by its place in the data."""
+        """The name of an image in messages, by its index in the data."""
 
     @abc.abstractmethod
     def evaluate(self, params: dict, cancelled: Callable[[], int]) -> Evaluated | None:
         """Scores parameters; None if `cancelled()` became true in any process, or if the run never evaluates."""
 
     def pictures(self, workdir: Path, say: Callable[[str], object]) -> Pictures | None:
-        """Draws into a run's folder, and says with `say` what it cannot draw; None if nothing is to be drawn."""
+        """Draws pictures into a run's folder, and reports failures with `say`; None if drawing is disabled."""
         return None
 
     def remarks(self, result: Evaluated) -> dict[str, Any]:
-        """What the best checkpoint records of its evaluation, besides the headline; JSON-ready."""
+        """Further results of its evaluation for the best checkpoint, besides the headline; JSON-ready."""
         return {}
 
     def advice(self, best: Path, meta: Meta) -> list[str]:
-        """What a person may want to know, and to do, when a run has ended with this best checkpoint: lines."""
+        """Hints for the user, one per line, after a run has ended with this best checkpoint."""
         return []
 
     @abc.abstractmethod
     def identity(self) -> Identity:
-        """What makes this run the run it is."""
+        """The facts that identify this run."""
 
     @abc.abstractmethod
     def differences(self, before: Identity) -> Differences:
-        """How this run differs from the one that wrote a checkpoint."""
+        """Differences from the run that wrote a checkpoint."""
 
     @abc.abstractmethod
     def check_alike(self) -> None:
-        """`InputError` in all processes if they were not started alike."""
+        """Raises `InputError` in all processes if they were started differently."""
 
     @abc.abstractmethod
     def describe(self) -> list[str]:
-        """What is about to happen, and what is worth knowing about the data and the recipe: lines for a person."""
+        """A description of the run, the data and the recipe for the user, one sentence per line."""
 
     def bucket_of(self, step: int) -> int:
-        """Patches that the sequences of a step's batch are padded to; 0 where all have one length."""
+        """Padded length of a step's sequences in patches; 0 if all have the same length."""
         return self.plan.batch(step).tokens
 
     @property
     @abc.abstractmethod
     def steps(self) -> int:
-        """Steps of the whole run."""
+        """Number of steps in the whole run."""
 
     @property
     @abc.abstractmethod
@@ -176,14 +176,14 @@ class Task(abc.ABC):
 
 
 MakeTask = Callable[[Mesh], Task]
-"""Makes what is trained, for the devices that batches are split over."""
+"""Creates the task for the devices that batches are split over."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How a run goes about it; only `train.ema`, and the rounding of `train.accumulate`, change what is computed."""
+    """Options of a run; only `train.ema`, and the rounding of `train.accumulate`, affect the computation."""
 
     train: RunSettings
     checkpoint: CheckpointSettings
-    skip_unreadable: bool = False  # another image takes the place of one that cannot be read
-    accept_differences: bool = False  # go on from a checkpoint even if the recipe or the annotations have changed
+    skip_unreadable: bool = False  # use another image in place of an unreadable one
+    accept_differences: bool = False  # resume even if the recipe or the annotations have changed

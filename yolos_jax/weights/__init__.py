@@ -1,7 +1,7 @@
-"""Foreign weights and ours: reference YOLOS, Hugging Face YOLOS, and ViTs to start from, in files or on the hub.
+"""Loads and converts weights: ours, reference YOLOS, Hugging Face YOLOS, and ViTs to start from, local or on the hub.
 
-One format joins them: numpy float32 arrays under the reference's state-dict names, in PyTorch layouts. Nothing here
-needs PyTorch except reading a `.pth`. These are the names that the rest of the package uses.
+Conversion uses one intermediate format: numpy float32 arrays with the reference's state-dict names, in PyTorch layouts.
+Only reading a `.pth` needs PyTorch. The rest of the package uses the names exported here.
 """
 
 from yolos_jax.weights.folder import export_huggingface as export_huggingface

@@ -1,4 +1,4 @@
-"""The architecture that starting weights have, told from a config, a file's header or shapes: nothing else is read."""
+"""Infers the architecture of starting weights from a config, a file's header or shapes, without reading tensors."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,49 +18,49 @@ from yolos_jax.weights.reference import config_of_reference
 from yolos_jax.weights.source import ForeignWeights, read_source
 from yolos_jax.weights.vit_settings import read_vit
 
-_FROM_VIT = ("width", "depth", "heads", "mlp_ratio", "patch_size")  # what a ViT decides of a detector
-_EPSILON = "layer_norm_eps"  # the same weights exist with the reference's and with Hugging Face's
+_FROM_VIT = ("width", "depth", "heads", "mlp_ratio", "patch_size")  # settings of a detector that a ViT determines
+_EPSILON = "layer_norm_eps"  # the same weights exist with the reference's value and with Hugging Face's
 
 
 def architecture_of(init: str, stated: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a detector that starts from weights, by name, without the number of classes.
+    """The settings, by name, of a detector that starts from given weights, without the number of classes.
 
-    A detector's weights decide all of them. A ViT's decide width, depth, heads, MLP and patches; what they leave open
-    is that of the paper's variant with this width and depth, if there is one.
+    A detector's weights determine all of them. A ViT's weights determine width, depth, heads, MLP and patches; the
+    other settings are those of the paper's variant with this width and depth, if there is one.
 
     Args:
-      init: where the weights are, see `starting_params`.
-      stated: settings that were given, for what the weights leave open.
+      init: location of the weights, see `starting_params`.
+      stated: settings in the recipe, used where the weights do not determine them.
 
     Raises:
-      InputError: nothing usable is there, what was given contradicts it, or a ViT does not tell its heads.
+      InputError: there are no usable weights, they contradict `stated`, or the number of heads is unknown.
     """
     fixed, usual = _read(init)
     wrong = [name for name, value in fixed.items() if name in stated and stated[name] != value]
     if wrong:
-        listed = "; ".join(f"model.{name} {stated[name]} against {fixed[name]}" for name in wrong)
+        listed = "; ".join(f"model.{name} {stated[name]} instead of {fixed[name]}" for name in wrong)
         raise InputError(
-            f"{init} has not the architecture that was asked for: {listed}. Leave these settings out, which takes the "
-            "weights', or give other weights."
+            f"{init} has another architecture than the recipe: {listed}. Remove these settings to use the "
+            "weights' values, or use other weights."
         )
     found = usual | dict(stated) | fixed
     if "heads" not in found:
         raise InputError(
-            f"the tensors of {init} do not tell the number of attention heads, and no variant of the paper has width "
+            f"the tensors of {init} do not show the number of attention heads, and no variant of the paper has width "
             f"{fixed['width']} and {fixed['depth']} blocks; set --config.model.heads."
         )
     return found
 
 
 def title_of(model: YolosConfig) -> str:
-    """What to call an architecture: the variant that it is, or its sizes."""
+    """A title for an architecture: the name of its variant, or its sizes."""
     name = variant_name(model)
     sizes = f"{model.depth} blocks of width {model.width}, {model.heads} heads, patches of {model.patch_size}"
     return TITLES[name] if name else sizes
 
 
 def _read(init: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(what the weights decide, what goes with them if nothing else is said)."""
+    """(settings that the weights determine, defaults for the others)."""
     if checkpoint_files.steps(copied(init)):
         model: Any = checkpoints.newest_meta(init).model
     else:
@@ -79,7 +79,7 @@ def _read(init: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _of_vit(source: ForeignWeights) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The same of a ViT's tensors, and of the config beside them, whose heads no shape tells."""
+    """Like `_read` for a ViT's tensors and the config beside them; no shape shows the number of heads."""
     backbone = find_backbone(source.state, source.name)
     refuse_other_parts(backbone)
     width = backbone.width
@@ -87,7 +87,7 @@ def _of_vit(source: ForeignWeights) -> tuple[dict[str, Any], dict[str, Any]]:
     fixed: dict[str, Any] = {"width": width, "depth": backbone.depth}
     fixed["patch_size"] = backbone.state["patch_embed.proj.weight"].shape[-1]
     inner = backbone.state.get("blocks.0.mlp.fc1.weight")
-    if inner is not None:  # `from_deit` names what is missing
+    if inner is not None:  # `from_deit` reports missing tensors
         fixed["mlp_ratio"] = ratio_of(width, len(inner))
     if said.heads is not None:
         fixed["heads"] = said.heads
@@ -96,7 +96,7 @@ def _of_vit(source: ForeignWeights) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _with_variant(fixed: dict[str, Any], usual: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Adds what the variant of the same sizes has for all that a ViT leaves open."""
+    """Adds the settings that a ViT does not determine, from the variant of the same size."""
     for model in VARIANTS.values():
         known = model.to_dict()
         if all(known[name] == fixed[name] for name in ("width", "depth", "heads") if name in fixed):

@@ -1,4 +1,4 @@
-"""The ViT inside a foreign state dict, whatever surrounds it: DeiT, DINO, MoCo v3, MAE, transformers' ViT and DeiT."""
+"""Finds the ViT in a foreign state dict: DeiT, DINO, MoCo v3, MAE, transformers' ViT and DeiT."""
 
 import re
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from yolos_jax.weights.limits import plain
 from yolos_jax.weights.report import Report, compact
 from yolos_jax.weights.tensor_names import stacked, timm_name
 
-# The tensor by which a ViT is recognised, under timm's name and under transformers'.
+# The tensor that identifies a ViT, with timm's name and with transformers'.
 _TIMM = "patch_embed.proj.weight"
 _TRANSFORMERS = "embeddings.patch_embeddings.projection.weight"
-# Where a file holds two networks: the one that the method's own evaluations use, and the other.
+# For files with two networks: the one that the method's own evaluations use, and the other.
 _PREFERRED = (("teacher", "student"), ("base_encoder", "momentum_encoder"))
-# What may stand beside a backbone under the same prefix: classifiers, projections, MAE's decoder.
+# Parts beside a backbone that may have the same prefix: classifiers, projections, MAE's decoder.
 _IGNORED = ("dist_token", "mask_token", "head.", "head_dist.", "decoder_")
 _CLASSIFIERS = ("classifier.", "cls_classifier.", "distillation_classifier.")
 _DISTILLATION = "embeddings.distillation_token"
@@ -27,8 +27,8 @@ class Backbone(NamedTuple):
     """A ViT's tensors under timm's names, without heads."""
 
     state: dict[str, np.ndarray]
-    distilled: bool  # whether there is a distillation token, and so a position for it
-    report: Report  # of the source's tensors; nothing is initialised yet
+    distilled: bool  # whether there is a distillation token with its position
+    report: Report  # about the source's tensors; nothing is initialised yet
 
     @property
     def depth(self) -> int:
@@ -37,16 +37,16 @@ class Backbone(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Of the embeddings; `InputError` if the patch embedding has no bias to read it from."""
+        """Width of the embeddings; `InputError` if the patch embedding has no bias to read it from."""
         bias = self.state.get("patch_embed.proj.bias")
         if bias is None:
             what = self.report.path
-            raise InputError(f"{what} has a patch embedding without bias; that is no ViT for YOLOS to start from.")
+            raise InputError(f"{what} has a patch embedding without bias; YOLOS cannot start from such a ViT.")
         return bias.size
 
 
 def prefixes(state: Mapping[str, np.ndarray]) -> list[str]:
-    """What stands before the names of each ViT in a state dict; empty if there is none."""
+    """The prefix of each ViT's names in a state dict; an empty list if there is none."""
     found = []
     for name in state:
         for mark in (_TIMM, _TRANSFORMERS):
@@ -59,7 +59,7 @@ def find_backbone(state: Mapping[str, np.ndarray], what: str) -> Backbone:
     """The ViT of a state dict (float32 arrays by name) that has at least one of the `prefixes`.
 
     Raises:
-      InputError: there are several and no rule says which one counts, or names contradict each other.
+      InputError: there are several without a rule to choose one, or names conflict.
     """
     prefix = _choose(prefixes(state), what)
     is_timm = prefix + _TIMM in state
@@ -75,7 +75,7 @@ def find_backbone(state: Mapping[str, np.ndarray], what: str) -> Backbone:
         timm = name if is_timm else timm_name(name)
         if timm in sources:
             first, second = plain(sources[timm][0]), plain(prefix + name)
-            raise InputError(f"{what} holds both {first} and {second}, which are the same.")
+            raise InputError(f"{what} contains both {first} and {second}, which are the same tensor.")
         sources[timm] = (prefix + name,)
     if not is_timm:
         sources = _with_joint_qkv(sources, state, what)
@@ -84,7 +84,7 @@ def find_backbone(state: Mapping[str, np.ndarray], what: str) -> Backbone:
     taken = tuple(theirs for names in sources.values() for theirs in names)
     notes = []
     if prefix:
-        notes.append(f"the backbone is that under {prefix!r}; everything else is ignored.")
+        notes.append(f"the backbone is under {prefix!r}; everything else is ignored.")
     if not has_norm:
         notes.append("there is no norm after the last block; it starts with scale 1 and bias 0.")
     used = set(taken)
@@ -95,7 +95,7 @@ def find_backbone(state: Mapping[str, np.ndarray], what: str) -> Backbone:
 
 
 def _choose(found: list[str], what: str) -> str:
-    """The prefix of the network that counts."""
+    """The prefix of the network to use."""
     left = sorted(set(found))
     for preferred, other in _PREFERRED:
         if any(preferred in prefix for prefix in left):
@@ -103,11 +103,11 @@ def _choose(found: list[str], what: str) -> str:
     if len(left) == 1:
         return left[0]
     some = ", ".join(repr(plain(prefix)) for prefix in left[:6])
-    raise InputError(f"{what} holds {len(left)} vision transformers (under {some}); save the one meant alone.")
+    raise InputError(f"{what} contains {len(left)} vision transformers (under {some}); save only the one to use.")
 
 
 def _with_joint_qkv(sources: dict[str, tuple[str, ...]], state: Mapping[str, np.ndarray], what: str) -> dict:
-    """`attn.q`, `attn.k` and `attn.v` of each block become one entry `attn.qkv` with three names of the source."""
+    """Joins each block's `attn.q`, `attn.k` and `attn.v` to one entry `attn.qkv` with three names of the source."""
     out: dict[str, tuple[str, ...]] = {}
     for name, theirs in sources.items():
         found = re.fullmatch(r"(.*\.attn\.)[qkv](\.\w+)", name)
@@ -120,6 +120,6 @@ def _with_joint_qkv(sources: dict[str, tuple[str, ...]], state: Mapping[str, np.
         shapes = {state[name].shape for name in names}
         if len(names) < 3 or len(shapes) > 1 or () in shapes:
             there = ", ".join(compact(names))
-            raise InputError(f"{what} lacks a query, key or value, or their shapes differ; it has {there}.")
+            raise InputError(f"{what} lacks a query, key or value, or their shapes differ; found: {there}.")
         out[f"{before}qkv{kind}"] = names
     return out

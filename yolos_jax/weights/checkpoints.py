@@ -1,4 +1,4 @@
-"""Checkpoints of this package, read and written whole. A run writes its own with `training.saving`."""
+"""Reads and writes complete checkpoints of this package. A run writes its own with `training.saving`."""
 
 import contextlib
 import json
@@ -17,24 +17,24 @@ from yolos_jax.training import checkpoint_files
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.user_files import check_file, read_text
 
-MOST_BYTES = 2**40  # of one of a checkpoint's files
+MOST_BYTES = 2**40  # limit of one file in a checkpoint
 
 
 def check_no_weights(directory: str | Path) -> None:
-    """`InputError` if a folder holds weights already or can hold none; to be asked before hours of work."""
+    """Raises `InputError` if a folder already contains weights or is unusable; call it before hours of work."""
     check_spelling(directory)
     path = Path(directory)
     steps = checkpoint_files.steps(path)
     if steps:
-        raise InputError(f"{path} already holds a checkpoint (step {steps[-1]}); choose another folder.")
+        raise InputError(f"{path} already contains a checkpoint (step {steps[-1]}); choose another folder.")
     if (path / "config.json").exists():
-        raise InputError(f"{path} holds other weights (config.json); choose another folder.")
+        raise InputError(f"{path} contains other weights (config.json); choose another folder.")
 
 
 def save(directory: str | Path, step: int, params: dict, meta: Meta) -> None:
-    """Writes one checkpoint, of the training step `step`, and waits until it is complete.
+    """Writes one checkpoint for the training step `step`, and waits until it is complete.
 
-    `InputError` if the folder holds weights already or cannot be written.
+    `InputError` if the folder already contains weights or cannot be written.
     """
     check_no_weights(directory)
     path = make_folder(directory).absolute()
@@ -45,26 +45,26 @@ def save(directory: str | Path, step: int, params: dict, meta: Meta) -> None:
 
 
 def check_model(checkpoint: str | Path, different: Sequence[str]) -> None:
-    """`InputError` if a checkpoint's model differs from the config's; `different` are the differences."""
+    """Raises `InputError` if there are `different` settings between a checkpoint's model and the config's."""
     if different:
-        raise InputError(f"the checkpoint {checkpoint} is of another model than the config: {'; '.join(different)}.")
+        raise InputError(f"the model of the checkpoint {checkpoint} differs from the config: {'; '.join(different)}.")
 
 
 def load_detector(directory: str | Path) -> tuple[dict, Meta[YolosConfig]]:
     """The newest checkpoint of a detector's folder: (parameters as numpy arrays, its `Meta`).
 
-    If the run kept a moving average of its parameters, that is what is loaded: it is what the run evaluated.
-    `InputError` if there is no checkpoint, if it is damaged, or if it is a classifier's.
+    If the run kept a moving average of its parameters, it is loaded, since the run evaluated it.
+    `InputError` if there is no checkpoint, or if it is damaged or a classifier's.
     """
     params, meta = load_any(directory)
     if isinstance(meta.model, ClassifierConfig):
-        start = f"a detector starts from it with yolos-train and --config.init={directory}"
-        raise InputError(f"{directory} holds an image classifier, which detects nothing; {start}.")
+        start = f"to train a detector from it, run yolos-train with --config.init={directory}"
+        raise InputError(f"{directory} contains an image classifier, not a detector; {start}.")
     return params, meta
 
 
 def load_any(directory: str | Path) -> tuple[dict, Meta]:
-    """The same of a detector or of an image classifier: `Meta.model` has the type of its config."""
+    """Like `load_detector`, for a detector or an image classifier: `Meta.model` has the type of its config."""
     path = Path(copied(directory)).absolute()
     meta = newest_meta(path)
     step = newest_step(path)
@@ -81,13 +81,13 @@ def newest_step(directory: str | Path) -> int:
     path = Path(copied(directory)).absolute()
     found = checkpoint_files.steps(path)
     if not found:
-        what = "holds no checkpoint" if path.is_dir() else "does not exist"
+        what = "contains no checkpoint" if path.is_dir() else "does not exist"
         raise InputError(f"{path} {what}; give the --workdir of a training run or the --out of yolos-convert.")
     return found[-1]
 
 
 def newest_meta(directory: str | Path) -> Meta:
-    """What the newest checkpoint of a folder records beside its arrays."""
+    """The metadata of a folder's newest checkpoint."""
     path = Path(copied(directory)).absolute()
     step = newest_step(path)
     with _readable(path / str(step)):
@@ -95,9 +95,9 @@ def newest_meta(directory: str | Path) -> Meta:
 
 
 def recorded_recipe(directory: str | Path) -> dict[str, Any] | None:
-    """The recipe of the run that wrote a folder's newest checkpoint, as nested dicts; None if there was no run.
+    """The recipe of the run that wrote a folder's newest checkpoint, as nested dicts; None without a run.
 
-    It starts no jax backend, as orbax would, so several processes can be joined afterwards.
+    Unlike orbax, this does not start a jax backend, so `jax.distributed` can still be initialised afterwards.
     """
     path = Path(copied(directory)).absolute()
     path /= str(newest_step(path))
@@ -107,7 +107,7 @@ def recorded_recipe(directory: str | Path) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turns what goes wrong while a checkpoint is read into a sentence; nothing in it may be a named pipe."""
+    """Turns errors while reading a checkpoint into `InputError`; refuses named pipes in it."""
     try:
         for at, _, names in os.walk(path):
             for name in names:
@@ -115,5 +115,5 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:  # orbax and tensorstore raise many kinds for a damaged folder
+    except Exception as error:  # orbax and tensorstore raise various exceptions for a damaged folder
         raise InputError(f"the checkpoint {path} cannot be read ({reason(error)}).") from error

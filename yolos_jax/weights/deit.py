@@ -1,7 +1,7 @@
-"""An image classifier (DeiT, timm) or a self-supervised ViT (DINO, MoCo v3, MAE) as the start of a detector.
+"""Initialises a detector from an image classifier (DeiT, timm) or a self-supervised ViT (DINO, MoCo v3, MAE).
 
-The backbone is taken as it is, its position embeddings resized to the detector's grid; whatever it does not have (DET
-tokens, mid-layer position embeddings, heads) starts fresh from a seed.
+The backbone is used unchanged, except that its position embeddings are resized to the detector's grid. Parts that it
+lacks (DET tokens, mid-layer position embeddings, heads) are initialised from a seed.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from yolos_jax.weights.report import Report, compact
 from yolos_jax.weights.tensor_names import check_shapes, vit_shapes
 
 _NORM = ("norm.weight", "norm.bias")
-# Parts of other ViTs than YOLOS, by patterns of their tensors' names.
+# Parts of ViTs that YOLOS does not support, by patterns of their tensors' names.
 _OTHER_PARTS = {
     r"\.ls[12]\.|\.layer_scale[12]|\.gamma_[12]$": "layer scale",
     r"(^|\.)(reg_token|register_tokens|storage_tokens)$": "register tokens",
@@ -30,16 +30,16 @@ _OTHER_PARTS = {
     r"^(norm_pre|pre_layrnorm)\.": "a norm before the first block",
     r"\.attn\.([qk]_norm|norm|inner_attn_ln)\.|\.mlp\.norm\.": "norms within its blocks' layers",
     r"rel_pos|relative_position|(^|\.)rope|freqs": "relative or rotary positions",
-    r"^attn_pool\.": "a pooling by attention",
+    r"^attn_pool\.": "attention pooling",
 }
 
 
 def from_deit(found: Backbone, config: YolosConfig, seed: int = 0) -> tuple[dict, Report]:
     """Our parameters (nested dict of numpy float32 arrays) with a ViT's backbone.
 
-    A distilled classifier has two extra rows of position embeddings. As in the reference its first one is dropped:
-    CLS keeps DeiT's CLS token but gets the distillation token's position.
-    `seed` is of everything that the ViT lacks. An `InputError` names tensors that are missing, unexpected or misshapen.
+    A distilled classifier has two extra rows of position embeddings. As in the reference, the first one is dropped:
+    CLS keeps DeiT's CLS token but gets the distillation token's position. `seed` initialises parts that the ViT lacks.
+    `InputError` names tensors that are missing, unexpected or of the wrong shape.
     """
     _check_backbone(found, config)
     row, side = _position_layout(found)
@@ -67,30 +67,30 @@ def config_of_deit(found: Backbone) -> YolosConfig:
             return config
     known = ", ".join(f"{name} {config.width} and {config.depth}" for name, config in VARIANTS.items())
     raise InputError(
-        f"{found.report.path} has width {found.width} and {found.depth} blocks, which is none of the variants "
-        f"({known}); give a --config that states the architecture."
+        f"{found.report.path} has width {found.width} and {found.depth} blocks, which matches none of the variants "
+        f"({known}); use a --config that states the architecture."
     )
 
 
 def _check_backbone(found: Backbone, config: YolosConfig) -> None:
-    """Names and shapes; of the position embeddings only their width."""
+    """Checks names and shapes; for position embeddings only the width."""
     state, what = found.state, found.report.path
     refuse_other_parts(found)
     if found.depth != config.depth:
         raise InputError(
-            f"{what} has {found.depth} blocks of width {found.width}, the model wants {config.depth} of width "
-            f"{config.width}; choose the --config that fits."
+            f"{what} has {found.depth} blocks of width {found.width}, but the model has {config.depth} of width "
+            f"{config.width}; choose a matching --config."
         )
     patch, wanted = state["patch_embed.proj.weight"].shape, config.patch_size
     if len(patch) == 4 and patch[2:] != (wanted, wanted):
         raise InputError(
-            f"{what} is made for patches of {patch[2]}x{patch[3]} pixels, the model for {wanted}x{wanted} "
-            f"(patch_embed.proj.weight has shape {list(patch)}, wanted {[*patch[:2], wanted, wanted]}); take weights "
-            f"for patches of {wanted}."
+            f"{what} has patches of {patch[2]}x{patch[3]} pixels, but the model has {wanted}x{wanted} "
+            f"(patch_embed.proj.weight has shape {list(patch)}, expected {[*patch[:2], wanted, wanted]}); use weights "
+            f"for patches of {wanted} pixels."
         )
     positions = state.get("pos_embed")
     rows = 1 + math.prod(config.init_grid)
-    if positions is not None and positions.ndim == 3:  # any number of them can be resized
+    if positions is not None and positions.ndim == 3:  # any number of positions can be resized
         rows = positions.shape[1]
     expected = {"pos_embed": (1, rows, config.width)} | vit_shapes(config)
     if not any(name in state for name in _NORM):
@@ -100,7 +100,7 @@ def _check_backbone(found: Backbone, config: YolosConfig) -> None:
 
 
 def refuse_other_parts(found: Backbone) -> None:
-    """`InputError` for a ViT with parts that no detector here has, or without one that all have; it names them."""
+    """Raises `InputError` for a ViT with unsupported parts or without required ones; the message names them."""
     state, parts = found.state, []
     for pattern, part in _OTHER_PARTS.items():
         names = [name for name in state if re.search(pattern, name)]
@@ -116,13 +116,13 @@ def refuse_other_parts(found: Backbone) -> None:
     if parts:
         plain_ones = "DeiT (I), DINO (I), MoCo v3 or MAE"
         raise InputError(
-            f"{found.report.path} is another kind of ViT than YOLOS's: it has {' and '.join(parts)}; start from a "
+            f"{found.report.path} is not a plain ViT as in YOLOS: it has {' and '.join(parts)}; start from a "
             f"plain ViT, such as {plain_ones}."
         )
 
 
 def _position_layout(found: Backbone) -> tuple[int, int]:
-    """(row for CLS, side of the patch grid): one row comes before the patches, two if distilled."""
+    """(row for CLS, side of the patch grid): one row precedes the patches, or two if distilled."""
     shape = found.state["pos_embed"].shape
     for row in (1,) if found.distilled else (0, 1):
         patches = shape[1] - row - 1
@@ -131,12 +131,12 @@ def _position_layout(found: Backbone) -> tuple[int, int]:
             return row, side
     rows = "its class row and its distillation row" if found.distilled else "its class row"
     raise InputError(
-        f"pos_embed of {found.report.path} has shape {list(shape)}; without {rows} that is no square grid of patches."
+        f"pos_embed of {found.report.path} has shape {list(shape)}; without {rows} the grid of patches is not square."
     )
 
 
 def _resize(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`[H, W, D]` -> `[h * w, D]`, bicubic as in torch; bit-equal if the size is the same."""
+    """`[H, W, D]` -> `[h * w, D]`, bicubic as in torch; unchanged if the size is the same."""
     if grid.shape[:2] == size:
         return grid.reshape(-1, grid.shape[-1])
     return np.asarray(resize_to_tokens(jnp.asarray(grid), jnp.asarray(size, jnp.int32), math.prod(size), max(size)))

@@ -1,4 +1,4 @@
-"""A folder for transformers: weights, settings, image processor, model card."""
+"""Exports a folder for transformers: weights, config, image processor and model card."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -31,15 +31,15 @@ def export_huggingface(
     sizes: Sizes | None = None,
     provenance: Provenance | None = None,
 ) -> None:
-    """Writes a folder that transformers loads, model and image processor.
+    """Writes a folder from which transformers loads the model and its image processor.
 
     Args:
       params, config: our parameters and their model; both position grids must be equal.
       label_names: names by class id, or None.
       out_dir: a new or empty folder.
-      category_ids: the data set's category id of every label, where they differ.
-      sizes: what images are resized to; 800 and 1333 pixels by default.
-      provenance: the weights' origin and their measured numbers, for the model card.
+      category_ids: the data set's category id of every label, if they differ from the labels.
+      sizes: size that images are resized to; 800 and 1333 pixels by default.
+      provenance: the weights' origin and metrics, for the model card.
 
     Raises:
       InputError: the folder is in use or cannot be written, or the model cannot be exported.
@@ -56,7 +56,7 @@ def export_huggingface(
 def export_classifier(
     params: Mapping, meta: Meta[ClassifierConfig], out_dir: str | Path, provenance: Provenance | None = None
 ) -> None:
-    """The same for a classifier of ours, whose weights have timm's names in a second file."""
+    """Like `export_huggingface` for one of our classifiers; a second file has the weights with timm's names."""
     config = meta.model
     states = {"model.safetensors": to_transformers_vit(params, config), TIMM_FILE: to_timm(params, config)}
     settings = write_classifier_config(config, meta.label_names)
@@ -71,12 +71,12 @@ def _write(path: Path, states: Mapping[str, dict[str, np.ndarray]], settings: di
         check_empty(path)
         path.mkdir(parents=True, exist_ok=True)
         for name, state in states.items():
-            # transformers refuses files without this mark of the tensors' layout
+            # transformers rejects files without this metadata
             save_file(state, path / name, metadata={"format": "pt"})
         for name, content in (("config", settings), ("preprocessor_config", processor)):
             (path / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         (path / "README.md").write_text(card, encoding="utf-8")
-        for name in states:  # safetensors may leave its files readable to their owner only
+        for name in states:  # safetensors may create files that only their owner can read
             (path / name).chmod((path / "config.json").stat().st_mode)
     except (OSError, SafetensorError) as error:
         raise InputError(f"the Hugging Face folder {path} could not be written ({error}); {NO_ROOM}.") from error

@@ -1,6 +1,6 @@
-"""Models on the Hugging Face hub: which names mean one, and its files in the local cache.
+"""Models on the Hugging Face hub: recognises their names and downloads their files.
 
-`huggingface_hub` does the work and honours what it always does: HF_HOME and HF_HUB_CACHE for the cache,
+`huggingface_hub` does the download and respects its usual variables: HF_HOME and HF_HUB_CACHE for the cache,
 HF_HUB_OFFLINE, HF_TOKEN, HF_ENDPOINT.
 """
 
@@ -19,17 +19,17 @@ _WEIGHTS = ["model.safetensors", INDEX, "model-*-of-*.safetensors"]
 
 
 class HubModel(NamedTuple):
-    """A model on the hub, and which commit, branch or tag of it (None: its newest)."""
+    """A model on the hub, and its commit, branch or tag (None for the newest)."""
 
     id: str
     revision: str | None
 
 
 def hub_model(name: str | Path) -> HubModel | None:
-    """What a name means on the hub; None if it is a path.
+    """The model on the hub with this name; None if the name is a path.
 
-    Anything that exists is a path. `org/name` is a model, unless there is a folder `org` here; `org/name@revision`
-    always is. The published names (`yolos_ti`, `yolos-small-300`, ...) stand for their repositories.
+    Anything that exists is a path. `org/name` is a model unless there is a local folder `org`; `org/name@revision`
+    always is. Published names (`yolos_ti`, `yolos-small-300`, ...) are aliases of their repositories.
     """
     if Path(name).exists():
         return None
@@ -45,24 +45,24 @@ def hub_model(name: str | Path) -> HubModel | None:
 
 
 def hub_name(origin: str) -> str | None:
-    """The `org/name` of what was converted from the hub (`org/name@commit`); None of anything else."""
+    """The `org/name` in the origin of a model converted from the hub (`org/name@commit`); None for other origins."""
     found = _ID.fullmatch(origin)
     return found["id"] if found and found["revision"] and not found["id"].endswith(WEIGHTS_ENDINGS) else None
 
 
 def download(model: HubModel) -> Path:
-    """The folder in the cache that holds a model's settings and weights, downloaded if need be.
+    """The cache folder with a model's config and weights, downloaded if necessary.
 
-    Where the hub cannot be reached, what is in the cache is taken. PyTorch weights are downloaded only if there are
-    no others. `InputError` if there is no such model, access is denied, or it is neither reachable nor in the cache.
+    If the hub cannot be reached, the cached files are used. PyTorch weights are downloaded only if there are no
+    others. `InputError` if the model does not exist, access is denied, or it is neither reachable nor cached.
     """
     folder = _snapshot(model, _SETTINGS + _WEIGHTS)
     if not any((folder / name).exists() for name in ("model.safetensors", INDEX)):
         folder = _snapshot(model, [*_SETTINGS, "pytorch_model.bin"])
     if not (folder / "config.json").is_file():
         raise InputError(
-            f"the hub's {model.id}, as it is in the cache ({folder}), has no config.json, so it is no model of "
-            f"transformers or timm; if it has one there, its download broke off: hf download {model.id}."
+            f"the hub's {model.id} has no config.json in the cache ({folder}), so it is not a model of transformers "
+            f"or timm; if it has one on the hub, the download was interrupted: hf download {model.id}."
         )
     return folder
 
@@ -72,12 +72,12 @@ def _snapshot(model: HubModel, patterns: list[str]) -> Path:
 
     try:
         return Path(snapshot_download(model.id, revision=model.revision, allow_patterns=patterns))
-    except Exception as error:  # what breaks off a download comes from several libraries
+    except Exception as error:  # several libraries raise errors of a failed download
         raise InputError(f"{_trouble(model, error)}.") from error
 
 
 def _trouble(model: HubModel, error: Exception) -> str:
-    """What is wrong, in words, when a download has failed."""
+    """The reason of a failed download, as a message."""
     from huggingface_hub import constants, errors
 
     name = model.id + (f"@{model.revision}" if model.revision else "")
@@ -87,24 +87,24 @@ def _trouble(model: HubModel, error: Exception) -> str:
             return f"{name} is gated: accept its conditions on {where}, then set HF_TOKEN to a token of that account"
         case errors.RepositoryNotFoundError():
             why = "neither a file or folder here nor a model on the Hugging Face hub"
-            return f"{name} is {why}; look at its spelling, or set HF_TOKEN if it is private"
+            return f"{name} is {why}; check its spelling, or set HF_TOKEN if it is private"
         case errors.RevisionNotFoundError():
             return f"the hub's {model.id} has no revision {model.revision}; {where}/commits lists them"
         case errors.LocalEntryNotFoundError():
             command = f"hf download {model.id}" + (f" --revision {model.revision}" if model.revision else "")
-            why, then = "HF_HUB_OFFLINE is set", f"run {command} where there is a network, or unset HF_HUB_OFFLINE"
+            why, then = "HF_HUB_OFFLINE is set", f"run {command} with a network, or unset HF_HUB_OFFLINE"
             if not constants.HF_HUB_OFFLINE:
                 why = f"the hub cannot be reached ({_reason(error.__cause__ or error)})"
-                then = f"try again with a network, or run {command} where there is one"
+                then = f"try again with a network, or run {command} on a machine with one"
             cache = constants.HF_HUB_CACHE
-            return f"{name} is no file or folder here, {why}, and the cache {cache} does not hold it whole; {then}"
+            return f"{name} is not a local file or folder, {why}, and it is not complete in the cache {cache}; {then}"
         case errors.HFValidationError():
-            return f"{name} is neither a file or folder here nor a possible name on the hub"
-    then = "run the same command again, what has arrived is kept"
-    return f"{name} could not be fetched from the hub ({_reason(error)}); {then}"
+            return f"{name} is neither a file or folder here nor a valid name on the hub"
+    then = "run the same command again to continue the download"
+    return f"{name} could not be downloaded from the hub ({_reason(error)}); {then}"
 
 
 def _reason(error: BaseException) -> str:
-    """The gist of an error that may be long."""
+    """A short form of an error's message."""
     text = str(getattr(error, "strerror", None) or error).strip().split("\n")[0][:160].rstrip(". ")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

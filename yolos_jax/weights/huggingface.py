@@ -1,4 +1,4 @@
-"""Tensors of transformers' YOLOS, ViT and DeiT <-> our parameters."""
+"""Converts tensors of transformers' YOLOS, ViT and DeiT to our parameters and back."""
 
 from collections.abc import Mapping
 
@@ -16,14 +16,14 @@ _PUBLISHED_MID = "vit.encoder.mid_position_embeddings"
 
 
 def from_huggingface(state: Mapping[str, np.ndarray], config: YolosConfig, what: str = "the state dict") -> dict:
-    """Our parameters from Hugging Face's tensors, named as any version of transformers does.
+    """Our parameters from Hugging Face's tensors, with the names of any version of transformers.
 
     Args:
-      state: float32 arrays by name, of `YolosForObjectDetection`.
-      what: what errors call it.
+      state: float32 arrays of `YolosForObjectDetection` by name.
+      what: its name in errors.
 
     Raises:
-      InputError: tensors are missing, unknown, of another shape than the config's, or not finite.
+      InputError: tensors are missing, unexpected, not finite, or do not match the config's shapes.
     """
     if _MID not in state:
         state = {_MID if name == _PUBLISHED_MID else name: array for name, array in state.items()}
@@ -53,7 +53,7 @@ def to_transformers_vit(params: Mapping, config: ClassifierConfig) -> dict[str, 
 
 
 def _renamed(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Tensors under transformers' names, query, key and value apart."""
+    """Tensors with transformers' names; query, key and value are split."""
     out: dict[str, np.ndarray] = {}
     for name, array in state.items():
         theirs = tensor_names.huggingface_names(name)

@@ -1,4 +1,4 @@
-"""The `config.json` of transformers' YOLOS, read and written, and that of its ViT and DeiT, written."""
+"""Reads and writes the `config.json` of transformers' YOLOS, and writes that of its ViT and DeiT."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,10 +11,10 @@ from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import NetworkConfig, YolosConfig
 from yolos_jax.weights.limits import whole_number
 
-CATEGORY_IDS = "category_ids"  # our own entry of a config.json; transformers keeps what it does not know
-PLACEHOLDER = "N/A"  # what Hugging Face's COCO models call the ids that COCO does not use
-# Whole numbers by transformers' name: our name, transformers' default for a config.json without it, and the largest
-# value accepted, which is far beyond any model and small enough to compute shapes with.
+CATEGORY_IDS = "category_ids"  # our own key in a config.json; transformers keeps unknown keys
+PLACEHOLDER = "N/A"  # name of ids without a category in Hugging Face's COCO models
+# Integers by transformers' name: our name, transformers' default if the key is missing, and the largest accepted
+# value, which is far larger than in any model but small enough to compute shapes with.
 _NUMBERS_OF_A_VIT = {
     "hidden_size": ("width", 768, 2**16),
     "num_hidden_layers": ("depth", 12, 2**10),
@@ -23,14 +23,14 @@ _NUMBERS_OF_A_VIT = {
 }
 _NUMBERS = _NUMBERS_OF_A_VIT | {"num_detection_tokens": ("det_tokens", 100, 2**16)}
 _MOST_LABELS, _MOST_PIXELS = 2**17, 2**14
-# Settings for which we support one value only; it is also transformers' default.
+# Settings with only one supported value, which is also transformers' default.
 _FIXED = {"hidden_act": "gelu", "qkv_bias": True, "num_channels": 3}
 
 
 def read_config(values: Mapping[str, Any], what: str) -> tuple[YolosConfig, dict[int, str]]:
     """The settings of a YOLOS `config.json`, and its names by class id without the placeholder "N/A".
 
-    An `InputError` names a setting that is unusable or asks for something that this model does not do.
+    `InputError` names a setting that is invalid or not supported by this model.
     """
     for name, only in _FIXED.items():
         value = values.get(name, only)
@@ -67,13 +67,13 @@ def read_config(values: Mapping[str, Any], what: str) -> tuple[YolosConfig, dict
 
 
 def read_category_ids(values: Mapping[str, Any], classes: int, what: str) -> tuple[int, ...] | None:
-    """The data set's category id of every label, which our exports keep in `config.json`; None if they are the same."""
+    """The data set's category id of every label, from our exports' `config.json`; None if equal to the labels."""
     ids = values.get(CATEGORY_IDS)
     if ids is None:
         return None
     good = isinstance(ids, list) and all(type(i) is int and abs(i) < 2**63 for i in ids)
     if not good or len(ids) != classes or len(set(ids)) != classes:
-        raise InputError(f"{what} has {CATEGORY_IDS} that are not {classes} different whole numbers.")
+        raise InputError(f"{what} has {CATEGORY_IDS} that are not {classes} distinct whole numbers.")
     return tuple(ids)
 
 
@@ -96,7 +96,7 @@ def write_config(config: YolosConfig, label_names: Mapping[int, str] | None) -> 
     patch, size = config.patch_size, config.init_pe_size
     rows, columns = config.init_grid
     if config.mid_grid is not None and size[0] * size[1] // patch**2 != rows * columns:
-        # transformers counts the mid grid's patches by area, so only whole patches mean the same there
+        # transformers computes the mid grid's patches from the area, so only whole patches give the same grid
         size = rows * patch, columns * patch
     return {
         "architectures": ["YolosForObjectDetection"],
@@ -120,7 +120,7 @@ def write_classifier_config(config: ClassifierConfig, label_names: Mapping[int, 
 
 
 def _common_settings(config: NetworkConfig, labels: list[str]) -> dict[str, Any]:
-    """What detectors and classifiers have in common; `labels` are their classes' names, made `distinct`."""
+    """Keys shared by detectors and classifiers; `labels` are the names of the classes, made `distinct`."""
     labels = list(distinct(dict(enumerate(labels))).values())
     return {
         "dtype": "float32",
@@ -136,7 +136,7 @@ def _common_settings(config: NetworkConfig, labels: list[str]) -> dict[str, Any]
 
 
 def _label_names(values: Mapping[str, Any], what: str) -> dict[int, str]:
-    """`id2label` with integer ids, which must be 0..K-1; transformers omits it for its two default labels."""
+    """`id2label` with integer ids, which must be 0..K-1; transformers omits it for two default labels."""
     given = values.get("id2label")
     try:
         if given is None:
@@ -146,12 +146,12 @@ def _label_names(values: Mapping[str, Any], what: str) -> dict[int, str]:
         labels = {int(i): str(name) for i, name in given.items()}
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{what} has an id2label that does not map numbers to names ({error}).") from error
-    # transformers makes as many outputs as there are names, whatever their ids, so id K of 1..K has none.
+    # transformers makes one output per name, whatever the ids, so id K of 1..K has no output.
     if sorted(labels) == list(range(1, len(given) + 1)):
         raise InputError(
-            f"{what} has an id2label of the ids 1..{len(labels)}, but a model of {len(labels)} labels has the outputs "
-            f'0..{len(labels) - 1} and "no object": what output 0 means is not written down, and the name of id '
-            f"{len(labels)} belongs to no output. Number the names in a copy of the config.json from 0 as the model "
+            f"{what} has an id2label with ids 1..{len(labels)}, but a model with {len(labels)} labels has the outputs "
+            f'0..{len(labels) - 1} and "no object": output 0 has no name, and the name of id '
+            f"{len(labels)} has no output. Number the names in a copy of the config.json from 0 as the model "
             "was trained."
         )
     if sorted(labels) != list(range(len(given))):
@@ -160,7 +160,7 @@ def _label_names(values: Mapping[str, Any], what: str) -> dict[int, str]:
 
 
 def _pair(value: Any, name: str) -> tuple[int, int]:
-    """One whole number, or a list of two."""
+    """A pair from one integer or a list of two."""
     pair = value if isinstance(value, list) else [value, value]
     if len(pair) != 2:
         raise ValueError(f"{name} is {shown(value)}; it must be one or two whole numbers")
@@ -169,6 +169,6 @@ def _pair(value: Any, name: str) -> tuple[int, int]:
 
 
 def ratio_of(width: int, inner: int) -> float:
-    """The `mlp_ratio` for which `int(width * ratio)` is `inner`, whatever the quotient rounds to."""
+    """The `mlp_ratio` for which `int(width * ratio)` is exactly `inner`."""
     ratio = inner / width
     return ratio if int(width * ratio) == inner else float(np.nextafter(ratio, np.inf))

@@ -1,4 +1,4 @@
-"""`preprocessor_config.json`: how images become pixels and of what size, for transformers."""
+"""Reads and writes transformers' `preprocessor_config.json`: image sizes and normalisation."""
 
 import math
 from collections.abc import Mapping
@@ -8,11 +8,11 @@ from yolos_jax.errors import InputError, shown
 from yolos_jax.images.sequence import default_max_side
 from yolos_jax.weights.limits import whole_number
 
-SHORT_SIDE = 800  # pixels; what the reference evaluates at, and transformers' default
-_LONG_SIDE = 1333  # transformers' default for the most that the long side may have
-_MOST_PIXELS = 2**14  # of a side
-_BILINEAR, _BICUBIC = 2, 3  # Pillow's numbers
-# The model normalises on the device, as ImageNet's classifiers do. Also transformers' defaults.
+SHORT_SIDE = 800  # pixels, in the reference's evaluation and by default in transformers
+_LONG_SIDE = 1333  # transformers' default maximum of the long side
+_MOST_PIXELS = 2**14  # limit of a side
+_BILINEAR, _BICUBIC = 2, 3  # Pillow's constants
+# The model normalises on the device with ImageNet's statistics, which are also transformers' defaults.
 MEAN = [0.485, 0.456, 0.406]
 STD = [0.229, 0.224, 0.225]
 SCALE = 1 / 255
@@ -21,20 +21,20 @@ _NORMALISATION = {"rescale_factor": SCALE, "image_mean": MEAN, "image_std": STD}
 
 
 class Sizes(NamedTuple):
-    """Pixels that an image's short side is resized to, and the most that the long side may have."""
+    """Pixels that an image's short side is resized to, and the maximum of the long side."""
 
     short_side: int
     max_side: int
 
 
 def read_processor(values: Mapping[str, Any], what: str) -> Sizes:
-    """The sizes in a `preprocessor_config.json` of any age; `InputError` if it asks for what is not done here."""
+    """The sizes in a `preprocessor_config.json` of any version; `InputError` for unsupported preprocessing."""
     try:
         _check_steps(values)
         return _read_sizes(values.get("size"), values.get("max_size"))
-    except (ValueError, OverflowError) as error:  # the second of whole numbers that no float can hold
+    except (ValueError, OverflowError) as error:  # OverflowError: an integer too large for a float
         remedy = "if that is a mistake, repair or remove the file in a copy of the folder"
-        raise InputError(f"{what} asks for what is not done here ({error}); {remedy}.") from error
+        raise InputError(f"{what} has unsupported preprocessing ({error}); {remedy}.") from error
 
 
 def write_processor(sizes: Sizes) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def write_processor(sizes: Sizes) -> dict[str, Any]:
 
 
 def write_classifier_processor(image_size: int, crop_share: float) -> dict[str, Any]:
-    """The same of a classifier: the centre, `crop_share` of the resized short side, is cut out and normalised."""
+    """Like `write_processor` for a classifier: crops the centre, `crop_share` of the resized short side."""
     return {
         "image_processor_type": "BitImageProcessor",
         **dict.fromkeys((*_STEPS, "do_center_crop", "do_convert_rgb"), True),
@@ -62,7 +62,7 @@ def write_classifier_processor(image_size: int, crop_share: float) -> dict[str, 
 
 
 def sizes_of(extra: Mapping[str, Any]) -> Sizes | None:
-    """The sizes that a checkpoint remembers (`Meta.extra`): a processor's it was converted with, or its run's."""
+    """The sizes recorded in a checkpoint (`Meta.extra`): its image processor's or its run's."""
     found = extra.get("processor") or extra.get("config", {}).get("data")
     if not isinstance(found, Mapping) or "short_side" not in found:
         return None
@@ -71,21 +71,21 @@ def sizes_of(extra: Mapping[str, Any]) -> Sizes | None:
 
 
 def _check_steps(values: Mapping[str, Any]) -> None:
-    """`ValueError` for a step that is left out or done differently here."""
+    """Raises `ValueError` for a step that this package does not do, or does differently."""
     for name in _STEPS:
         if values.get(name, True) is not True:
-            raise ValueError(f"{name} is {shown(values[name])}, and it is always done here")
+            raise ValueError(f"{name} is {shown(values[name])}, but this step is always done")
     for name, wanted in (("image_mean", MEAN), ("image_std", STD)):
         if not close(values.get(name, wanted), wanted):
-            raise ValueError(f"{name} is {shown(values[name])}, and the model normalises with {wanted}")
+            raise ValueError(f"{name} is {shown(values[name])}, but the model normalises with {wanted}")
     if not close([values.get("rescale_factor", SCALE)], [SCALE]):
-        raise ValueError(f"rescale_factor is {shown(values['rescale_factor'])}, and pixels are divided by 255 here")
+        raise ValueError(f"rescale_factor is {shown(values['rescale_factor'])}, but pixels are divided by 255")
     if values.get("resample", _BILINEAR) != _BILINEAR:
-        raise ValueError(f"resample is {shown(values['resample'])}, and images are resized with 2 (bilinear) here")
+        raise ValueError(f"resample is {shown(values['resample'])}, but images are resized with 2 (bilinear)")
 
 
 def _read_sizes(size: Any, max_size: Any) -> Sizes:
-    """The sizes that the entries `size` and `max_size` mean; `ValueError` if they are not of the kind used here."""
+    """The sizes from the entries `size` and `max_size`; `ValueError` if they are not supported."""
     if size is None:
         return Sizes(SHORT_SIDE, _LONG_SIDE)
     if type(size) is int:  # before 2023
@@ -93,16 +93,16 @@ def _read_sizes(size: Any, max_size: Any) -> Sizes:
     if isinstance(size, Mapping) and {"max_height", "max_width"} <= size.keys():
         height, width = (whole_number(size[name], name, 1, _MOST_PIXELS) for name in ("max_height", "max_width"))
         if height != width:
-            raise ValueError(f"size is {shown(size)}, and one bound holds for both sides here")
-        return Sizes(height, height)  # the long side decides: enlarged or reduced until it is that long
+            raise ValueError(f"size is {shown(size)}, but both sides must have the same bound")
+        return Sizes(height, height)  # images are scaled to this long side
     if not isinstance(size, Mapping) or not {"shortest_edge", "longest_edge"} <= size.keys():
-        raise ValueError(f"size is {shown(size)}, and images keep their aspect: shortest_edge and longest_edge")
+        raise ValueError(f"size is {shown(size)}, but images keep their aspect: use shortest_edge and longest_edge")
     short, long = (whole_number(size[name], name, 1, _MOST_PIXELS) for name in ("shortest_edge", "longest_edge"))
     return Sizes(short, long)
 
 
 def close(found: Any, wanted: list[float]) -> bool:
-    """Whether a list holds the same numbers, up to what is lost in writing them."""
+    """Whether a list has the same numbers, up to rounding in the file."""
     if not isinstance(found, list) or not all(type(value) in (int, float) for value in found):
         return False
     return len(found) == len(wanted) and all(math.isclose(v, w, rel_tol=1e-4) for v, w in zip(found, wanted))

@@ -1,4 +1,4 @@
-"""Foreign weights of any kind -> our parameters."""
+"""Converts foreign weights of any kind to our parameters."""
 
 import dataclasses
 from pathlib import Path
@@ -19,24 +19,24 @@ from yolos_jax.weights.report import Report
 from yolos_jax.weights.source import ForeignWeights, read_source
 from yolos_jax.weights.vit_settings import check_vit, read_pixels, read_vit, with_pixels
 
-# The last bias of the class head, by the kind of source: one number for each class and one for "no object".
+# The last bias of the class head, by kind of source: one value per class and one for "no object".
 _LAST_BIAS = {"reference": LAST_BIAS, "huggingface": CLASS_HEAD.replace("weight", "bias")}
 
 Names = dict[int, str]
 
 
 class LoadedWeights(NamedTuple):
-    """Our parameters from foreign weights, and what else the source says."""
+    """Our parameters from foreign weights, and other information from the source."""
 
     config: YolosConfig
     params: dict  # nested, of numpy float32 arrays
-    label_names: Names | None  # by class id, if the source has them
+    label_names: Names | None  # names by class id, if the source has them
     report: Report
-    category_ids: tuple[int, ...] | None = None  # the data set's, of every label, if the source says that they differ
-    sizes: Sizes | None = None  # what images are resized to, if the source says so
+    category_ids: tuple[int, ...] | None = None  # the data set's id of every label, if they differ
+    sizes: Sizes | None = None  # size that images are resized to, if the source has it
 
     def meta(self, default_names: Names) -> Meta[YolosConfig]:
-        """What a checkpoint of them records; `default_names` are the labels' where the source has none."""
+        """The metadata for a checkpoint; `default_names` name the labels if the source does not."""
         names = default_names if self.label_names is None else self.label_names
         extra: dict[str, Any] = {"converted_from": self.report.path}
         longest = Compute.max_side
@@ -54,27 +54,27 @@ def load_weights(
     processor: bool = True,
     detector: bool = False,
 ) -> LoadedWeights:
-    """Our parameters from foreign weights, and whatever else the source says.
+    """Loads foreign weights as our parameters.
 
     Args:
       path: a `.safetensors` or `.pth` file, a Hugging Face folder, or a name on the hub.
-      config: the model wanted; everything is checked against it. None reads it from `config.json` (Hugging Face) or
-        finds the variant whose shapes these are.
-      seed: of what a classifier or self-supervised ViT does not have.
-      any_classes: a detector may have another number of classes than `config`; the config returned then has the
-        source's.
-      processor: read the sizes of a detector's image processor, too; it must be one that we honour. Without it, as for
-        a ViT, weights made for pixels of another normalisation are converted.
-      detector: accept only weights that can detect, no ViT to start training from.
+      config: the expected model; everything is checked against it. None reads it from `config.json` (Hugging Face) or
+        finds the variant by shapes.
+      seed: initialises parts that a classifier or self-supervised ViT lacks.
+      any_classes: allow a detector with another number of classes than `config`; the returned config then has the
+        source's number.
+      processor: also read the sizes of a detector's image processor, which must be supported. Without it, and for a
+        ViT, the weights are converted if they were made for another normalisation of pixels.
+      detector: accept only a detector's weights, not a ViT's.
 
     Raises:
-      InputError: unreadable, neither YOLOS nor a ViT, or another model than `config`.
+      InputError: the weights are unreadable, neither YOLOS nor a ViT, or do not match `config`.
     """
     source = read_source(path)
     what = source.name
     if detector and source.kind == "deit":
         raise InputError(
-            f"{what} is a ViT to start training from, not a detector; give it to yolos-convert or --config.init."
+            f"{what} is a ViT, not a detector; use it with yolos-convert or --config.init to start training."
         )
     bias = source.state.get(_LAST_BIAS.get(source.kind, ""))
     if any_classes and config is not None and bias is not None:
@@ -107,11 +107,11 @@ def load_weights(
 
 
 def config_of_huggingface(source: ForeignWeights, wanted: YolosConfig | None) -> tuple[YolosConfig, Names | None]:
-    """The config and label names that belong to Hugging Face weights, checked against the wanted config."""
+    """The config and label names of Hugging Face weights, checked against the expected config."""
     if source.hf_config is None:
         if wanted is None:
             raise InputError(
-                f"{source.name} has Hugging Face names but no config.json beside it; give the folder, or a --config "
+                f"{source.name} has Hugging Face names but no config.json beside it; use the folder, or a --config "
                 "that states the architecture."
             )
         return wanted, None
@@ -120,7 +120,7 @@ def config_of_huggingface(source: ForeignWeights, wanted: YolosConfig | None) ->
     classifier, outputs = source.state.get(CLASS_HEAD), found.num_classes + 1
     if classifier is not None and classifier.shape[:1] != (outputs,):
         raise InputError(
-            f"{where} names {found.num_classes} labels, which makes {outputs} outputs with "
+            f"{where} has {found.num_classes} labels, so {outputs} outputs with "
             f'"no object", but {CLASS_HEAD} has shape {list(classifier.shape)}.'
         )
     if wanted is None:
@@ -128,8 +128,8 @@ def config_of_huggingface(source: ForeignWeights, wanted: YolosConfig | None) ->
     differences = wanted.differences(found)
     if differences:
         raise InputError(
-            f"the wanted model is not the one of {where}: {'; '.join(differences)}. "
-            "Choose the --config that belongs to it, or leave the architecture to the weights (train.py --config "
+            f"the expected model differs from {where}: {'; '.join(differences)}. "
+            "Choose a matching --config, or leave the architecture to the weights (train.py --config "
             "finetune_custom; convert.py without --variant and --config)."
         )
     return dataclasses.replace(wanted, layer_norm_eps=found.layer_norm_eps), names

@@ -1,4 +1,4 @@
-"""The model cards of exported folders: what the weights are, and which numbers were measured with them."""
+"""Writes the model cards of exported folders: the weights' description and metrics."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,20 +17,20 @@ from yolos_jax.weights.tensor_files import read_json_object
 
 
 class Provenance(NamedTuple):
-    """Where weights come from, and what was measured with them."""
+    """The origin of weights, and their metrics."""
 
-    origin: str = ""  # the hub's `org/name@commit` or the file that they were converted from; "" for trained ones
-    step: int = 0  # training steps done
-    metrics: Mapping[str, float] = {}  # by name, such as COCO's numbers, 0..1; empty if none were recorded
-    images: int | None = None  # on how many images; None if that was not recorded
-    data: str = ""  # what those images are, such as `val2017`; "" if that was not recorded
+    origin: str = ""  # the hub's `org/name@commit` or the file they were converted from; "" for trained weights
+    step: int = 0  # training steps
+    metrics: Mapping[str, float] = {}  # by name, such as COCO's metrics, 0..1; empty if none were recorded
+    images: int | None = None  # number of evaluated images; None if not recorded
+    data: str = ""  # the evaluated data, such as `val2017`; "" if not recorded
 
 
 def recorded_provenance(folder: str | Path, step: int, extra: Mapping[str, Any], names: Sequence[str]) -> Provenance:
-    """The provenance of a checkpoint at a step, with the numbers of yolos-eval, else with those that its run recorded.
+    """The provenance of a checkpoint at a step, with the metrics of yolos-eval, else those that its run recorded.
 
-    `extra` is its `Meta.extra`, and `names` are those of the numbers, the headline first. An `InputError` says that
-    the folder holds an `eval-STEP/metrics.json` that lacks one of them.
+    `extra` is its `Meta.extra`, and `names` are the names of the metrics, the main one first. `InputError` if the
+    folder has an `eval-STEP/metrics.json` that lacks one of them.
     """
     origin = str(extra.get("converted_from", ""))
     report = Path(folder) / f"eval-{step}" / "metrics.json"
@@ -38,7 +38,7 @@ def recorded_provenance(folder: str | Path, step: int, extra: Mapping[str, Any],
         values = read_json_object(report)
         for name in names:
             if not _is_number(values.get(name)):
-                raise InputError(f"{report} has no number for {name}; evaluate again, or put the file aside.")
+                raise InputError(f"{report} has no number for {name}; evaluate again, or move the file away.")
         images = values.get("images")
         metrics = {name: values[name] for name in names}
         return Provenance(origin, step, metrics, images if type(images) is int else None, str(values.get("data", "")))
@@ -46,12 +46,12 @@ def recorded_provenance(folder: str | Path, step: int, extra: Mapping[str, Any],
     last = evaluations[-1] if evaluations else {}
     metrics = {name: last[name] for name in names if _is_number(last.get(name))}
     if not metrics and _is_number(extra.get(names[0])):
-        metrics = {names[0]: extra[names[0]]}  # of the best checkpoint of a run
+        metrics = {names[0]: extra[names[0]]}  # recorded for the best checkpoint of a run
     return Provenance(origin, step, metrics, None, _evaluated_on(extra) if metrics else "")
 
 
 def _evaluated_on(extra: Mapping[str, Any]) -> str:
-    """What a run evaluated on, by its recipe."""
+    """The data that a run evaluated on, according to its recipe."""
     data = extra.get("config", {}).get("data", {})
     name = Path(data.get("val_annotations") or "").name or data.get("val_split", "")
     most = data.get("max_images")
@@ -69,7 +69,7 @@ def detector_card(config: YolosConfig, id2label: Mapping[str, str], sizes: Sizes
     results = [
         EvalResult("object-detection", "custom", data, name, round(value, 6), metric_name=name)
         for name, value in provenance.metrics.items()
-        if value >= 0  # -1: there was nothing to find
+        if value >= 0  # -1: undefined without ground truth
     ]
     base_model = hub_name(provenance.origin)
     header = ModelCardData(
@@ -85,13 +85,13 @@ def detector_card(config: YolosConfig, id2label: Mapping[str, str], sizes: Sizes
         title=title, origin=origin, variant=variant, config=config, grid=config.init_grid,
         named=sum(name not in (PLACEHOLDER, f"LABEL_{i}") for i, name in id2label.items()), sizes=sizes,
         mid="also added after every block but the last" if config.mid_grid else "added before the first block only",
-        measured=_measured(provenance, "COCO's numbers, by pycocotools"),
+        measured=_measured(provenance, "COCO metrics, computed with pycocotools,"),
     )  # fmt: skip
     return f"---\n{header.to_yaml()}\n---\n\n{text}"
 
 
 def classifier_card(config: ClassifierConfig, provenance: Provenance) -> str:
-    """The same of an image classifier."""
+    """An image classifier's README.md, like `detector_card`."""
     title = "ViT"
     kind = "a plain ViT"
     timm = "VisionTransformer"
@@ -99,7 +99,7 @@ def classifier_card(config: ClassifierConfig, provenance: Provenance) -> str:
         title = "DeiT"
         kind = "DeiT with a distillation token"
         timm = "VisionTransformerDistilled"
-    measured = _measured(provenance, "Shares of images whose class is the first, or among the first five,")
+    measured = _measured(provenance, "Top-1 and top-5 accuracy")
     template = _template("classifier_card.md")
     return template.format(title=title, kind=kind, timm=timm, config=config, step=provenance.step, measured=measured)
 
@@ -109,12 +109,12 @@ def _template(name: str) -> str:
 
 
 def _measured(provenance: Provenance, what: str) -> str:
-    """A sentence on the numbers, which are `what`, and a table of them."""
+    """A sentence about the metrics, described by `what`, and a table of them."""
     if not provenance.metrics:
         return "No evaluation was recorded with these weights."
     where = "" if provenance.images is None else f" on {provenance.images} images"
     where += f" of {provenance.data}" if provenance.data else ""
-    nothing = "; -1 where there was nothing to find" if min(provenance.metrics.values()) < 0 else ""
+    nothing = "; -1 means undefined, without ground truth" if min(provenance.metrics.values()) < 0 else ""
     rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in provenance.metrics.items())
     return f"{what}{where}{nothing}.\n\n| number | value |\n|---|---|\n{rows}"
 

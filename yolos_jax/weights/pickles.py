@@ -1,4 +1,4 @@
-"""State dicts from PyTorch's files, zip and legacy alike, never by free unpickling."""
+"""Reads state dicts from PyTorch's files, zip and legacy, without unrestricted unpickling."""
 
 import argparse
 import re
@@ -14,18 +14,18 @@ from yolos_jax.errors import InputError, shown
 from yolos_jax.user_files import check_file
 from yolos_jax.weights.limits import MOST_BYTES, check_floating, hollow, plain
 
-_OLDEST_TORCH = (2, 10)  # before it, files could corrupt memory in spite of weights_only (CVE-2026-24747)
-# Entries of training states that hold weights, the one that the method's own evaluations take first: "model" of the
-# reference, DeiT and MAE, "teacher" of DINO, "state_dict" of MoCo v3.
+_OLDEST_TORCH = (2, 10)  # in older versions, files can corrupt memory despite weights_only (CVE-2026-24747)
+# Entries of training states that contain weights, those of the method's own evaluations first: "model" in the
+# reference, DeiT and MAE, "teacher" in DINO, "state_dict" in MoCo v3.
 ENTRIES = ("model", "teacher", "state_dict", "model_ema", "student")
 
 
 def read_pickle(path: Path, shapes: bool = False) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Arrays of any dtype by name, and notes on where they were; unpickles only tensors, containers and `Namespace`.
+    """Arrays of any dtype by name, and notes about their location; unpickles only tensors, containers and `Namespace`.
 
-    With `shapes`, the arrays are `limits.hollow`, and of a zip hardly more is read than its index.
+    With `shapes`, the arrays are `limits.hollow`, and little more than a zip file's index is read.
 
-    `InputError` if PyTorch is absent, or the file is damaged, unsafe or absurd, or does not hold a state dict.
+    `InputError` if PyTorch is missing, or the file is damaged, unsafe, too large or not a state dict.
     """
     try:
         import torch
@@ -34,17 +34,17 @@ def read_pickle(path: Path, shapes: bool = False) -> tuple[dict[str, np.ndarray]
         raise InputError(sentence) from error
     if tuple(int(n) for n in re.findall(r"\d+", torch.__version__)[:2]) < _OLDEST_TORCH:
         raise InputError(
-            f"reading {path} needs PyTorch 2.10 or newer, and here is {torch.__version__}, which files can harm "
+            f"reading {path} needs PyTorch 2.10 or newer, but {torch.__version__} is installed, which is vulnerable "
             "(CVE-2026-24747): pip install -U torch, or save the weights as .safetensors."
         )
     _check_size(path)
     try:
-        # the reference keeps its command line, a Namespace, beside the weights
+        # the reference stores its command line, a Namespace, beside the weights
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what our own error says, or of what no user can change
+            warnings.simplefilter("ignore")  # about problems that our own errors report, or that users cannot change
             lazy = shapes and zipfile.is_zipfile(path)
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
-    except Exception as error:  # torch raises many kinds for a damaged file
+    except Exception as error:  # torch raises various exceptions for a damaged file
         raise InputError(_refusal(path, str(error))) from error
     content, notes = _state_dict(content)
     _check_tensors(content, torch, path)
@@ -54,75 +54,75 @@ def read_pickle(path: Path, shapes: bool = False) -> tuple[dict[str, np.ndarray]
 
 
 def _state_dict(content: Any) -> tuple[Any, tuple[str, ...]]:
-    """The weights of a training state, and a note on what else it holds; anything else as it is."""
+    """The weights in a training state, and a note about its other entries; other content unchanged."""
     for entry in ENTRIES if isinstance(content, dict) else ():
         if isinstance(content.get(entry), dict):
             others = ", ".join(sorted(shown(key) for key in content if key != entry))
-            note = f"entry {entry!r} of the file taken; left out: {others}."
+            note = f"the entry {entry!r} of the file is used; left out: {others}."
             return content[entry], (note,) if others else ()
     return content, ()
 
 
 def _check_size(path: Path) -> None:
-    """Refuses a file that would unpack to more than it could honestly hold."""
+    """Rejects a file that would unpack to more than its size or the limit."""
     size = unpacked = check_file(path, most=2**63)
     try:
         if zipfile.is_zipfile(path):
             unpacked = sum(entry.file_size for entry in zipfile.ZipFile(path).infolist())
-    except Exception as error:  # zipfile raises many kinds for a damaged index
+    except Exception as error:  # zipfile raises various exceptions for a damaged index
         raise InputError(f"{path} is not a readable PyTorch file ({error}).") from error
     if max(size, unpacked) > MOST_BYTES or unpacked > size:
         raise InputError(
-            f"{path} has {size} bytes and says that they unpack to {unpacked}; a PyTorch file is not compressed, and "
-            f"of YOLOS or a ViT far below {MOST_BYTES >> 30} GiB."
+            f"{path} has {size} bytes that would unpack to {unpacked}; a PyTorch file is not compressed, and "
+            f"for YOLOS or a ViT it is far smaller than {MOST_BYTES >> 30} GiB."
         )
 
 
 def _check_tensors(content: Any, torch: Any, path: Path) -> None:
-    """Refuses anything but a dict of plain tensors, and tensors that claim more numbers than are stored."""
+    """Rejects anything but a dict of plain tensors, and tensors larger than their storage."""
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds a {type(content).__name__}, not a dict of tensors; save the state dict.")
+        raise InputError(f"{path} contains a {type(content).__name__}, not a dict of tensors; save the state dict.")
     claimed, size = 0, path.stat().st_size
     for name, tensor in content.items():
         if not isinstance(name, str):
-            raise InputError(f"{path} is not a state dict: it has an entry {shown(name)}, and names are text.")
+            raise InputError(f"{path} is not a state dict: it has a key {shown(name)}, but keys must be strings.")
         if not isinstance(tensor, torch.Tensor):
             kind = type(tensor).__name__
             raise InputError(f"{path} is not a state dict: its entry {shown(name)} is a {kind}, not a tensor.")
         of_it = f"{plain(name)} of {path}"
         wanted = tensor.numel() * tensor.element_size()
         if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-            raise InputError(f"the tensor {of_it} is sparse, quantised or empty; save plain ones.")
+            raise InputError(f"the tensor {of_it} is sparse, quantised or empty; save dense tensors.")
         if wanted > tensor.untyped_storage().nbytes():
             raise InputError(
-                f"the tensor {of_it} has shape {list(tensor.shape)}, more numbers than are stored for "
-                "it; save the state dict again, its tensors made contiguous."
+                f"the tensor {of_it} has shape {list(tensor.shape)}, which is larger than its "
+                "storage; save the state dict again with contiguous tensors."
             )
         check_floating(str(tensor.dtype).removeprefix("torch."), tensor.shape, name, path)
-        claimed += wanted  # tensors may share what is stored, but each becomes an array of its own
+        claimed += wanted  # tensors may share storage, but each becomes a separate array
         if claimed > size:
             raise InputError(
-                f"the tensors of {path} up to {plain(name)} claim {claimed} bytes, and the file has {size}: they share "
-                "what is stored; save the state dict again, each tensor cloned."
+                f"the tensors of {path} up to {plain(name)} need {claimed} bytes, but the file has {size}: they share "
+                "storage; save the state dict again with cloned tensors."
             )
 
 
 def _refusal(path: Path, reason: str) -> str:
-    """The sentence for a file that `torch.load` refused; names the forbidden object if there is one."""
+    """The message for a file that `torch.load` rejected; names the forbidden object if there is one."""
     forbidden = re.search(r"GLOBAL (\S+)", reason)
     if forbidden:
         return (
-            f"{path} holds {forbidden[1].rstrip('.')}, which is not a tensor; unpickling it could run code, so it was "
-            "not read. Save the state dict alone, best as .safetensors."
+            f"{path} contains {forbidden[1].rstrip('.')}, which is not a tensor; unpickling it could run code, so it "
+            "was not read. Save only the state dict, preferably as .safetensors."
         )
-    if re.search(r"weights.only", reason, re.IGNORECASE):  # torch's own words go on to advise reading it unsafely
-        return f"{path} is not a readable PyTorch file (another format, corrupted, or more than tensors)."
+    if re.search(r"weights.only", reason, re.IGNORECASE):  # torch's own message recommends unsafe loading
+        return f"{path} is not a PyTorch file, is corrupted, or contains more than tensors."
     first_line = reason.strip().split("\n")[0][:200]
     return f"{path} is not a readable PyTorch file ({first_line or 'no reason given'})."
 
 
 def _to_numpy(tensor: Any, torch: Any) -> np.ndarray:
-    """The same numbers in numpy; bfloat16, which torch cannot hand over, by its bits."""
+    """The tensor as a numpy array; bfloat16, which torch cannot convert, by its bits."""
     tensor = tensor.detach().resolve_neg().contiguous()
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(bfloat16)

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from yolos_jax.model.config import VARIANTS, YolosConfig, variant
 
-TITLES = {"ti": "Ti", "s": "S", "s_dwr": "S (dWr)", "b": "B"}  # of the variants, as the paper writes them
+TITLES = {"ti": "Ti", "s": "S", "s_dwr": "S (dWr)", "b": "B"}  # the paper's names of the variants
 
 
 class Published(NamedTuple):
-    """A published model: the variant that it is, and its repository on the hub."""
+    """A published model: its variant, and its repository on the hub."""
 
     variant: str
     hub_id: str
@@ -33,12 +33,12 @@ def variant_of(name: str) -> YolosConfig:
 
 
 def with_classes(config: YolosConfig, num_classes: int) -> YolosConfig:
-    """The same model for another number of classes."""
+    """The same model with another number of classes."""
     return dataclasses.replace(config, num_classes=max(num_classes, 1))
 
 
 def variant_name(config: YolosConfig) -> str | None:
-    """The variant that a model is, whatever its classes; None for any other model."""
+    """The name of a model's variant, for any number of classes; None for other models."""
     for name, known in VARIANTS.items():
         if not known.differences(with_classes(config, known.num_classes)):
             return name

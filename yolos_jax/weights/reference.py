@@ -1,6 +1,6 @@
-"""State dicts in PyTorch's layouts <-> our parameters: transpositions, slices and stacks, never arithmetic.
+"""Converts state dicts in PyTorch's layouts to our parameters and back, by transposing, slicing and stacking only.
 
-The reference's are read and written; timm's, of a classifier, are only written: `deit` reads them.
+The reference's state dicts are read and written. timm's, for classifiers, are only written; `deit` reads them.
 """
 
 import math
@@ -17,7 +17,7 @@ from yolos_jax.model.config import VARIANTS, YolosConfig
 from yolos_jax.weights.published import with_classes
 from yolos_jax.weights.tensor_names import check_shapes, reference_shapes
 
-# Fragments of the reference's and timm's names, and of ours, replaced in this order in both directions.
+# Fragments of the reference's and timm's names, and our replacements, applied in this order in both directions.
 _FRAGMENTS = (
     ("patch_embed.proj.", "patch_embed."),
     ("det_token", "det_tokens"),
@@ -26,20 +26,20 @@ _FRAGMENTS = (
     *((f"{norm}.weight", f"{norm}.scale") for norm in ("norm", "norm1", "norm2")),
     (".weight", ".kernel"),
 )
-_HEADS = ("class_embed.", "bbox_embed.")  # all other names of the reference begin with "backbone."
-LAST_BIAS = "class_embed.layers.2.bias"  # one number for each class and one for "no object"
+_HEADS = ("class_embed.", "bbox_embed.")  # all other names in the reference start with "backbone."
+LAST_BIAS = "class_embed.layers.2.bias"  # one value per class and one for "no object"
 _PATCH_EMBED = "patch_embed.kernel"
-_WITH_BATCH = ("_token", "_tokens", "pos_embed")  # ends of our names of arrays that have an axis of length 1 there
+_WITH_BATCH = ("_token", "_tokens", "pos_embed")  # our endings; PyTorch has a leading axis of length 1
 
 
 def from_reference(state: Mapping[str, np.ndarray], config: YolosConfig, what: str = "the state dict") -> dict:
-    """Our parameters from a reference state dict: float arrays under the reference's names, in PyTorch layouts.
+    """Our parameters from a reference state dict: float arrays with the reference's names, in PyTorch layouts.
 
     Returns:
-      Nested dict of contiguous numpy float32 arrays, as `model.yolos.build` makes it.
+      Nested dict of contiguous numpy float32 arrays, with the structure of `model.yolos.build`.
 
     Raises:
-      InputError: tensors of `what` are missing, unexpected or misshapen for `config`; it names them.
+      InputError: tensors of `what` are missing, unexpected or of the wrong shape for `config`; it names them.
     """
     check_shapes(state, reference_shapes(config), what)
     flat = {}
@@ -47,7 +47,7 @@ def from_reference(state: Mapping[str, np.ndarray], config: YolosConfig, what: s
         name = name.removeprefix("backbone.")
         for theirs, ours in _FRAGMENTS:
             name = name.replace(theirs, ours)
-        if name == _PATCH_EMBED:  # our patches hold (row, column, channel)
+        if name == _PATCH_EMBED:  # our patches have (row, column, channel) order
             flat[name] = array.transpose(2, 3, 1, 0).reshape(config.patch_values, config.width)
         else:
             flat[name] = array.squeeze(-3) if name.endswith(_WITH_BATCH) else array.T
@@ -62,7 +62,7 @@ def from_reference(state: Mapping[str, np.ndarray], config: YolosConfig, what: s
 
 
 def to_reference(params: Mapping, config: YolosConfig) -> dict[str, np.ndarray]:
-    """The reference's state dict (contiguous numpy float32) of our parameters; undoes `from_reference` bit by bit.
+    """The reference's state dict (contiguous numpy float32) of our parameters; the exact inverse of `from_reference`.
 
     `InputError` if the parameters do not fit `config`.
     """
@@ -74,9 +74,9 @@ def to_reference(params: Mapping, config: YolosConfig) -> dict[str, np.ndarray]:
 
 
 def to_timm(params: Mapping, config: YolosConfig | ClassifierConfig) -> dict[str, np.ndarray]:
-    """The state dict of timm's `VisionTransformer` or, distilled, `VisionTransformerDistilled`, of a classifier's.
+    """A classifier's state dict for timm's `VisionTransformer` or, if distilled, `VisionTransformerDistilled`.
 
-    A detector's other tensors have the reference's names.
+    For a detector, the remaining tensors have the reference's names.
     """
     side, out = config.patch_size, {}
     try:
@@ -95,14 +95,14 @@ def to_timm(params: Mapping, config: YolosConfig | ClassifierConfig) -> dict[str
                 name = name.replace(ours, theirs)
             out[name] = _contiguous(array)
     except (KeyError, IndexError, ValueError) as error:
-        raise InputError(f"the parameters do not belong to the given model config ({error!r}).") from error
+        raise InputError(f"the parameters do not match the given model config ({error!r}).") from error
     return out
 
 
 def config_of_reference(state: Mapping[str, np.ndarray], what: str) -> YolosConfig:
-    """The variant that the shapes of a reference state dict fit; any number of classes.
+    """The variant that matches the shapes of a reference state dict, with any number of classes.
 
-    The shapes tell neither the number of heads nor the sides of the position grids, so anything but a known variant
+    The shapes show neither the number of heads nor the sides of the position grids, so anything but a known variant
     is an `InputError`.
     """
     classifier = state.get(LAST_BIAS)
@@ -118,8 +118,8 @@ def config_of_reference(state: Mapping[str, np.ndarray], what: str) -> YolosConf
         if name in shapes
     )
     raise InputError(
-        f"the shapes of {what} ({seen or 'no patch embedding'}; {len(shapes)} tensors) are those of none of the "
-        f"variants {', '.join(VARIANTS)}; give a --config that states the architecture."
+        f"the shapes of {what} ({seen or 'no patch embedding'}; {len(shapes)} tensors) match none of the "
+        f"variants {', '.join(VARIANTS)}; use a --config that states the architecture."
     )
 
 
@@ -130,12 +130,12 @@ def _split_positions(table: np.ndarray, grid: tuple[int, int]) -> dict:
 
 
 def _join_positions(tables: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The reverse; a classifier has no rows for DET, and one for the distillation token if it is distilled."""
+    """The inverse; a classifier has no DET rows, and a distilled one has a row for the distillation token."""
     grid = tables["grid"]
     flat = {**tables, "grid": grid.reshape(*grid.shape[:-3], -1, grid.shape[-1])}
     return np.concatenate([flat[name] for name in ("cls", "dist", "grid", "det") if name in flat], axis=-2)
 
 
 def _contiguous(array: np.ndarray) -> np.ndarray:
-    """Contiguous float32: `safetensors` writes an array's memory, whatever its strides say."""
+    """Contiguous float32: `safetensors` writes an array's memory and ignores its strides."""
     return np.ascontiguousarray(array, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What became of every tensor of a source."""
+"""Reports how each tensor of a source was used."""
 
 import dataclasses
 import re
@@ -31,15 +31,15 @@ def _runs(numbers: list[int]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What became of every tensor. Printing it gives counts and names."""
+    """How each tensor was used. `str` gives counts and names."""
 
     kind: str  # "reference", "huggingface" or "deit"
-    taken: tuple[str, ...]  # source tensors that are in the parameters now (the source's names)
-    initialised: tuple[str, ...] = ()  # parameters without a source, fresh from the seed (reference names)
+    taken: tuple[str, ...]  # source tensors used in the parameters (the source's names)
+    initialised: tuple[str, ...] = ()  # parameters initialised from the seed (reference names)
     ignored: tuple[str, ...] = ()  # source tensors left out on purpose (the source's names)
-    cast: tuple[str, ...] = ()  # "name (dtype)" of source tensors that were not float32 and have been cast
-    notes: tuple[str, ...] = ()  # sentences about where tensors were found, and which were changed on the way
-    path: str = ""  # where the weights came from, if from a file
+    cast: tuple[str, ...] = ()  # "name (dtype)" of source tensors that were cast to float32
+    notes: tuple[str, ...] = ()  # messages about the tensors' location and changes
+    path: str = ""  # path of the weights, if they are from a file
 
     def __str__(self) -> str:
         names_of = {"taken": self.taken, "initialised": self.initialised, "ignored": self.ignored}

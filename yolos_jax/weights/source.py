@@ -1,4 +1,4 @@
-"""Foreign weights as they are found: where they lie, which of the three kinds they are, and their tensors."""
+"""Finds foreign weights, recognises which of three kinds they are, and reads their tensors."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from yolos_jax.weights.tensor_files import OF_A_FOLDER, Tensors, read_folder, re
 from yolos_jax.weights.vit_settings import VIT_TYPES
 
 _WRAPPERS = ("_orig_mod.", "module.", "model.")
-# How the names of tensors that only a detector has begin, by the kind of source.
+# Prefixes of tensors that only a detector has, by kind of source.
 _DETECTOR_NAMES = {
     "reference": ("class_embed.", "bbox_embed.", "backbone.det_token"),
     "huggingface": ("class_labels_classifier.", "bbox_predictor.", "vit.embeddings.detection_tokens"),
@@ -22,35 +22,35 @@ _DETECTOR_NAMES = {
 
 
 class ForeignWeights(NamedTuple):
-    """Foreign weights as found."""
+    """Foreign weights before conversion."""
 
     kind: str  # "reference", "huggingface" or "deit" (any ViT to start from)
-    name: str  # what to call it: the path as given, or the hub's `org/name@commit`
-    state: dict[str, np.ndarray]  # float32 arrays under the source's own names
+    name: str  # for messages: the path as given, or the hub's `org/name@commit`
+    state: dict[str, np.ndarray]  # float32 arrays with the source's names
     cast: tuple[str, ...]  # this and `notes`: see `report.Report`
     notes: tuple[str, ...]
     hf_config: dict[str, Any] | None = None  # the content of the `config.json` in the folder or beside the file
-    processor: dict[str, Any] | None = None  # that of the `preprocessor_config.json` there
+    processor: dict[str, Any] | None = None  # the content of the `preprocessor_config.json` there
 
 
 def read_source(path: str | Path, shapes: bool = False) -> ForeignWeights:
     """Reads weights from a `.safetensors`, a `.pth` (needs PyTorch), a Hugging Face folder, or the hub (`hub_model`).
 
-    With `shapes`, the tensors are `limits.hollow`, which spares reading them. `InputError` if nothing is there, or it
-    is unreadable, unsafe to read, or neither YOLOS nor a ViT.
+    With `shapes`, the tensors are `limits.hollow`, without reading them. `InputError` if the weights do not exist,
+    are unreadable or unsafe to read, or are neither YOLOS nor a ViT.
     """
     path, name = _find(path)
     folder, config, processor = path if path.is_dir() else path.parent, None, None
     if path.is_dir() or (path.name in OF_A_FOLDER and (folder / "config.json").is_file()):
         config = read_json_object(folder / "config.json")
         model_type = config.get("model_type", "yolos")  # timm's configs have none
-        if model_type not in ("yolos", *VIT_TYPES):  # refused before its tensors are read
+        if model_type not in ("yolos", *VIT_TYPES):  # rejected before its tensors are read
             others = f"(nor one of {', '.join(VIT_TYPES)}, to start from)"
             raise InputError(f"the config.json of {name} has model_type {shown(model_type)}, not 'yolos' {others}.")
     tensors = _unwrapped(read_folder(path, shapes) if path.is_dir() else read_tensors(path, shapes))
     kind = _kind(tensors.state, name)
     if kind == "deit" and config is not None and config.get("model_type") == "yolos":
-        why = "none of its tensors is a detection head under a name known here"
+        why = "none of its tensors has a known name of a detection head"
         raise InputError(f"{name} has model_type 'yolos', but {why}.")
     if kind == "huggingface" and (folder / "config.json").is_file():
         config = config or read_json_object(folder / "config.json")
@@ -63,7 +63,7 @@ def read_source(path: str | Path, shapes: bool = False) -> ForeignWeights:
 
 
 def _unwrapped(tensors: Tensors) -> Tensors:
-    """Removes what torch.compile, DistributedDataParallel and wrapping modules put before a detector's names."""
+    """Removes prefixes that torch.compile, DistributedDataParallel and wrapper modules add to a detector's names."""
     state, taken = tensors.state, ""
     while _detector_kind(state) is None:
         there = [prefix for prefix in _WRAPPERS if any(name.startswith(prefix) for name in state)]
@@ -76,11 +76,11 @@ def _unwrapped(tensors: Tensors) -> Tensors:
         return tensors
     left = len(tensors.state) - len(state)
     rest = f"; left out: {left} tensors without it" if left else ""
-    return tensors._replace(state=state, notes=(*tensors.notes, f"the prefix {taken!r} of names was removed{rest}."))
+    return tensors._replace(state=state, notes=(*tensors.notes, f"the prefix {taken!r} was removed from names{rest}."))
 
 
 def _find(path: str | Path) -> tuple[Path, str]:
-    """(the file or folder that a path or a name on the hub means, what to call it)."""
+    """(the file or folder for a path or a name on the hub, its name for messages)."""
     path = copied(path)
     check_path(path)
     model = hub_model(path)
@@ -91,15 +91,15 @@ def _find(path: str | Path) -> tuple[Path, str]:
     if not path.exists():
         hint = ", or a model on the hub (org/name)"
         if hub_model(f"{path}@main") is not None:
-            hint = f" (there is a folder {path.parent} here, so the hub was not asked; {path}@main asks it)"
-        raise InputError(f"{path} does not exist; give a .safetensors or .pth file or a Hugging Face folder{hint}.")
+            hint = f" ({path.parent} is a local folder, so the hub was not tried; {path}@main tries it)"
+        raise InputError(f"{path} does not exist; use a .safetensors or .pth file or a Hugging Face folder{hint}.")
     if path.is_dir() and not (path / "config.json").is_file():
-        raise InputError(f"the folder {path} has no config.json; a Hugging Face folder holds one beside its weights.")
+        raise InputError(f"the folder {path} has no config.json; a Hugging Face folder has one beside its weights.")
     return path, str(path)
 
 
 def _detector_kind(state: dict[str, np.ndarray]) -> str | None:
-    """Either "reference" or "huggingface", by the names of the tensors; None if they are not a detector's."""
+    """ "reference" or "huggingface", by the names of the tensors; None if they are not a detector's."""
     for kind, beginnings in _DETECTOR_NAMES.items():
         if any(name.startswith(beginnings) for name in state):
             return kind
@@ -107,7 +107,7 @@ def _detector_kind(state: dict[str, np.ndarray]) -> str | None:
 
 
 def _kind(state: dict[str, np.ndarray], what: str) -> str:
-    """The kind of a source; `InputError` if it is none of the three."""
+    """The kind of a source; `InputError` if it is not one of the three."""
     kind = _detector_kind(state) or ("deit" if prefixes(state) else None)
     if kind is not None:
         return kind

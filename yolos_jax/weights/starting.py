@@ -1,4 +1,4 @@
-"""What training starts from."""
+"""The parameters that training starts from."""
 
 from collections.abc import Mapping
 
@@ -25,22 +25,22 @@ from yolos_jax.weights.vit_settings import VitSettings, check_vit
 def starting_params(
     model: YolosConfig, init: str, seed: int, label_names: Mapping[int, str] | None = None, by_name: bool = True
 ) -> dict:
-    """Random parameters, those of one of our checkpoints (of a detector or of a classifier), or converted ones.
+    """Random parameters, those of one of our checkpoints (detector or classifier), or converted ones.
 
-    Weights of a detector with another number of classes keep everything but the last layer of the class head, the
-    only one that depends on it.
+    From a detector with another number of classes, everything is kept except the last layer of the class head, the
+    only one that depends on the number.
 
     Args:
-      model: the model wanted.
-      init: a scheme of `model.init`, or where weights are (see `weights.load_weights`).
-      seed: of whatever starts fresh.
-      label_names: names of the model's labels. Where the weights have as many classes, the rows of the class head are
-        taken by these names; if none of the names is the same, the rows start fresh.
-      by_name: False takes the rows by their numbers.
+      model: the model to train.
+      init: a scheme of `model.init`, or the location of weights (see `weights.load_weights`).
+      seed: initialises new parameters.
+      label_names: names of the model's labels. If the weights have the same number of classes, the rows of the class
+        head are matched by name; if no names match, the rows are initialised.
+      by_name: False keeps the order of the rows.
 
     Raises:
-      InputError: the weights are of another model, or they have as many classes and only some of the names: the list
-        of classes has been changed, and nobody but the user knows what is meant.
+      InputError: the weights belong to another model, or they have the same number of classes but only some of the
+        names, so the list of classes was changed and the right match is ambiguous.
     """
     refuse_nothing_to_start_from(init)
     if init in SCHEMES:
@@ -62,7 +62,7 @@ def starting_params(
         params["class_head"]["fc3"] = _fresh_last_layer(model, seed)
         print(
             f"{init} has {found.num_classes} classes and the data {model.num_classes}: the last layer of the class "
-            "head starts fresh, everything else is kept."
+            "head is initialised, everything else is kept."
         )
     elif by_name:
         _match_rows(params["class_head"]["fc3"], names, label_names or {}, init, _fresh_last_layer(model, seed))
@@ -70,7 +70,7 @@ def starting_params(
 
 
 def refuse_nothing_to_start_from(init: str) -> None:
-    """`InputError` for a recipe whose weights are to be given and are not."""
+    """Raises `InputError` if a recipe requires starting weights but has none."""
     if not init:
         raise InputError(
             "the recipe needs weights to start from: --config.init=hustvl/yolos-small (or a folder), or "
@@ -79,12 +79,12 @@ def refuse_nothing_to_start_from(init: str) -> None:
 
 
 def _fresh_last_layer(model: YolosConfig, seed: int) -> dict:
-    """The last layer of the class head, at random."""
+    """A randomly initialised last layer of the class head."""
     return build(model, seed)[1]["class_head"]["fc3"]
 
 
 def _from_classifier(params: dict, meta: Meta, model: YolosConfig, init: str, seed: int) -> dict:
-    """A detector's parameters from one of our image classifiers, which is taken like any ViT."""
+    """A detector's parameters from one of our image classifiers, handled like any ViT."""
     found = find_backbone(to_timm(params, meta.model), f"the checkpoint {init}, step {meta.step}")
     started, report = from_deit(found, model, seed)
     check_vit(VitSettings(meta.model.heads, meta.model.layer_norm_eps), model, f"the classifier {init}")
@@ -93,9 +93,9 @@ def _from_classifier(params: dict, meta: Meta, model: YolosConfig, init: str, se
 
 
 def _match_rows(layer: dict, names: Mapping[int, str], wanted: Mapping[int, str], init: str, fresh: dict) -> None:
-    """Gives every label the row of the class head that has its name; says so if any row moves or starts fresh.
+    """Matches the rows of the class head to labels by name; prints a note if any row moves or is initialised.
 
-    Labels without a name, and "no object", keep theirs. `InputError` if only some of the names are there.
+    Labels without a name, and "no object", keep their rows. `InputError` if only some of the names match.
     """
     theirs = {i: plain_name(name) for i, name in known_names(names).items()}
     ours = {i: plain_name(name) for i, name in known_names(wanted).items()}
@@ -104,10 +104,10 @@ def _match_rows(layer: dict, names: Mapping[int, str], wanted: Mapping[int, str]
     row_of = {name: i for i, name in theirs.items()}
     lost = [i for i, name in ours.items() if name not in row_of]
     if lost and len(lost) < len(ours):
-        lists = f"{listing(known_names(names))} against {listing(known_names(wanted))}"
+        lists = f"{listing(known_names(names))} and {listing(known_names(wanted))}"
         raise InputError(
-            f"{init} and the data to train on have as many classes and share names, but not all of them: {lists}. Give "
-            "data with the same classes, or go on by the numbers with --config.data.names=ids."
+            f"{init} and the training data have the same number of classes but share only some names: {lists}. Use "
+            "data with the same classes, or match them by id with --config.data.names=ids."
         )
     rows = np.arange(layer["bias"].shape[-1])
     for i, name in ours.items():
@@ -116,6 +116,6 @@ def _match_rows(layer: dict, names: Mapping[int, str], wanted: Mapping[int, str]
         layer[key] = values[..., rows]
         layer[key][..., lost] = fresh[key][..., lost]
     if lost:
-        print(f"{init} has other classes: their outputs in the class head start fresh, everything else is kept.")
+        print(f"{init} has other classes: the class head's outputs are initialised, everything else is kept.")
     else:
-        print(f"{init} numbers the classes otherwise: the outputs of the class head are taken by name.")
+        print(f"{init} numbers the classes differently: the outputs of the class head are matched by name.")

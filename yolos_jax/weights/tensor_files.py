@@ -1,4 +1,4 @@
-"""Tensors from files: `.safetensors` without PyTorch, `.pth` with it and never by free unpickling."""
+"""Reads tensors from files: `.safetensors` without PyTorch, `.pth` with it but without unrestricted unpickling."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from yolos_jax.weights.pickles import read_pickle
 
 WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin", ".ckpt")  # the last is PyTorch Lightning's
 INDEX = "model.safetensors.index.json"
-OF_A_FOLDER = ("model.safetensors", INDEX, "pytorch_model.bin")  # what a folder from the hub has beside config.json
+OF_A_FOLDER = ("model.safetensors", INDEX, "pytorch_model.bin")  # weights beside config.json in a folder from the hub
 
 
 class Tensors(NamedTuple):
@@ -26,16 +26,16 @@ class Tensors(NamedTuple):
 
 
 def read_tensors(path: Path, shapes: bool = False) -> Tensors:
-    """All tensors of one file; `InputError` if it cannot be read or is not a file of weights.
+    """All tensors of one file; `InputError` if it cannot be read or is not a weights file.
 
-    With `shapes`, they are `hollow` ones, and as little of the file is read as its format allows.
+    With `shapes`, they are `hollow`, and as little of the file is read as its format allows.
     """
     if path.suffix == ".safetensors":
         return _as_float32(_read_safetensors(path, shapes), path, shapes)
     if path.name.endswith(WEIGHTS_ENDINGS):
         state, notes = read_pickle(path, shapes)
         return _as_float32(state, path, shapes)._replace(notes=notes)
-    raise InputError(f"{path} is not a weights file; give a .safetensors, a .pth, or a Hugging Face folder.")
+    raise InputError(f"{path} is not a weights file; use a .safetensors, a .pth, or a Hugging Face folder.")
 
 
 def read_folder(path: Path, shapes: bool = False) -> Tensors:
@@ -56,15 +56,15 @@ def read_json_object(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}).") from error
     if not isinstance(values, dict):
-        raise InputError(f"{path} holds no JSON object.")
+        raise InputError(f"{path} does not contain a JSON object.")
     return values
 
 
 def _read_safetensors(path: Path, shapes: bool) -> dict[str, np.ndarray]:
-    """All tensors.
+    """All tensors of a safetensors file.
 
-    The library compares the header with the file before it allocates anything, and refuses headers above 100 MB. It
-    has no bound for the file, which may be sparse and so far larger than what is stored of it.
+    The library checks the header against the file before it allocates memory, and rejects headers above 100 MB. It
+    does not limit the file's size, which may be far larger than its storage if the file is sparse.
     """
     check_file(path, most=MOST_BYTES)
     try:
@@ -73,14 +73,14 @@ def _read_safetensors(path: Path, shapes: bool) -> dict[str, np.ndarray]:
             if shapes:
                 return {name: hollow(file.get_slice(name).get_shape()) for name in names}
             return {name: file.get_tensor(name) for name in names}
-    # the last three: dtypes that numpy lacks
+    # the last three are raised for dtypes that numpy lacks
     except (SafetensorError, OSError, ValueError, MemoryError, TypeError, KeyError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).split("\n")[0][:200]
         raise InputError(f"{path} is not a readable safetensors file ({reason}).") from error
 
 
 def _read_shards(path: Path, shapes: bool) -> dict[str, np.ndarray]:
-    """The tensors of all shards that the index names, each where the index says it is."""
+    """The tensors of all shards in the index; each must be in its listed shard."""
     index = path / INDEX
     where = read_json_object(index).get("weight_map")
     if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
@@ -93,16 +93,16 @@ def _read_shards(path: Path, shapes: bool) -> dict[str, np.ndarray]:
         absent = [name for name, file in where.items() if file == shard and name not in found]
         if absent:
             some = ", ".join(map(plain, absent[:6])) + (", ..." if len(absent) > 6 else "")
-            raise InputError(f"the shard {path / shard} lacks {some}, which the index places there.")
+            raise InputError(f"the shard {path / shard} lacks {some}, which the index lists there.")
         twice = [name for name in found if name in state]
         if twice:
-            raise InputError(f"the shard {path / shard} holds {plain(twice[0])}, which another shard holds too.")
+            raise InputError(f"the shard {path / shard} contains {plain(twice[0])}, which is also in another shard.")
         state |= found
     return state
 
 
 def _as_float32(state: dict[str, np.ndarray], path: Path, shapes: bool) -> Tensors:
-    if shapes:  # which have no numbers to look at
+    if shapes:  # hollow arrays have no values to check
         return Tensors(state)
     cast = []
     for name, array in state.items():
@@ -113,7 +113,7 @@ def _as_float32(state: dict[str, np.ndarray], path: Path, shapes: bool) -> Tenso
                 state[name] = array.astype(np.float32)
         if not np.isfinite(state[name]).all():
             raise InputError(
-                f"the tensor {plain(name)} of {path} holds numbers that are not finite as float32 (nan or infinite); "
+                f"the tensor {plain(name)} of {path} has values that are not finite in float32 (nan or infinite); "
                 "the weights are damaged, or their training diverged."
             )
     return Tensors(state, tuple(cast))

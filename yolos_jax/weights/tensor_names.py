@@ -1,6 +1,6 @@
 """Names and shapes of the tensors in a state dict: the reference's, timm's and transformers'.
 
-The reference calls the tensors of its ViT as timm does, with `backbone.` before the names.
+The reference uses timm's names for the tensors of its ViT, with the prefix `backbone.`.
 """
 
 import math
@@ -16,7 +16,7 @@ from yolos_jax.weights.report import compact
 Shapes = dict[str, tuple[int, ...]]
 
 # Fragments of timm's names and of transformers', replaced in this order in both directions. timm stacks query, key and
-# value along axis 0 in a tensor `qkv`; `q`, `k` and `v` stand for its thirds, which transformers keeps apart.
+# value along axis 0 in a tensor `qkv`; `q`, `k` and `v` are its thirds, which are separate in transformers.
 _FRAGMENTS = (
     ("blocks.", "encoder.layer."),
     (".norm1.", ".layernorm_before."),
@@ -35,7 +35,7 @@ _FRAGMENTS = (
     ("patch_embed.proj.", "embeddings.patch_embeddings.projection."),
     ("norm.", "layernorm."),
 )
-# The same for a state dict in memory (transformers 5), where that differs from what `save_pretrained` writes.
+# The same for a state dict in memory (transformers 5) where it differs from the files of `save_pretrained`.
 _FRAGMENTS_IN_MEMORY = (
     ("blocks.", "layers."),
     (".attn.q.", ".attention.q_proj."),
@@ -43,13 +43,13 @@ _FRAGMENTS_IN_MEMORY = (
     (".attn.v.", ".attention.v_proj."),
     (".attn.proj.", ".attention.o_proj."),
 )
-# What surrounds the ViT in the reference's names and in those of transformers' YOLOS.
+# Parts around the ViT, with the reference's names and those of transformers' YOLOS.
 _FRAGMENTS_OF_YOLOS = (
     ("backbone.", "vit."),
     ("class_embed.", "class_labels_classifier."),
     ("bbox_embed.", "bbox_predictor."),
 )
-_MOST_NAMES = 40  # names of one kind in an error sentence; all of a model's blocks together make 12
+_MOST_NAMES = 40  # maximum names of one kind in a message; all blocks of a model together have 12
 
 
 def huggingface_names(name: str) -> tuple[str, ...]:
@@ -63,14 +63,14 @@ def huggingface_names(name: str) -> tuple[str, ...]:
 
 
 def timm_name(name: str) -> str:
-    """timm's name of a tensor of transformers' ViT, without prefix; `attn.q`, `attn.k` and `attn.v` are not joined."""
+    """timm's name of a tensor of transformers' ViT, without prefix; `attn.q`, `attn.k`, `attn.v` stay separate."""
     for timm, theirs in _FRAGMENTS_IN_MEMORY + _FRAGMENTS:
         name = name.replace(theirs, timm)
     return name
 
 
 def stacked(tensors: Sequence[np.ndarray]) -> np.ndarray:
-    """Query, key and value as one array; a single tensor as it is."""
+    """Query, key and value stacked to one array; a single tensor is unchanged."""
     return tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
 
 
@@ -89,7 +89,7 @@ def reference_shapes(config: YolosConfig) -> Shapes:
 
 
 def huggingface_shapes(config: YolosConfig) -> Shapes:
-    """The same of transformers' `YolosForObjectDetection`."""
+    """Names and shapes of the state dict of transformers' `YolosForObjectDetection`."""
     out = {}
     for name, (rows, *rest) in reference_shapes(config).items():
         names = huggingface_names(name)
@@ -98,7 +98,7 @@ def huggingface_shapes(config: YolosConfig) -> Shapes:
 
 
 def vit_shapes(config: NetworkConfig) -> Shapes:
-    """timm's names and shapes of what detectors and classifiers have in common: all but positions and heads."""
+    """timm's names and shapes of the tensors shared by detectors and classifiers: all but positions and heads."""
     width, patch = config.width, config.patch_size
     out: Shapes = {"cls_token": (1, 1, width)}
     out |= _weight_and_bias("patch_embed.proj", (width, 3, patch, patch))
@@ -117,11 +117,11 @@ def _weight_and_bias(layer: str, shape: tuple[int, ...]) -> Shapes:
 
 
 def check_shapes(state: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]], what: str) -> None:
-    """Raises an `InputError` that names every tensor of `what` that is missing, unexpected or not of its shape."""
+    """Raises `InputError` that names every tensor of `what` that is missing, unexpected or of the wrong shape."""
     wrong = [name for name in expected if name in state and tuple(state[name].shape) != expected[name]]
-    troubles = [f"{name} has shape {list(state[name].shape)}, wanted {list(expected[name])}" for name in wrong[:6]]
+    troubles = [f"{name} has shape {list(state[name].shape)}, expected {list(expected[name])}" for name in wrong[:6]]
     if len(wrong) > 6:
-        troubles.append(f"and {len(wrong) - 6} more of a wrong shape")
+        troubles.append(f"and {len(wrong) - 6} more with a wrong shape")
     for kind, there, elsewhere in (("missing", expected, state), ("unexpected", state, expected)):
         names = [name for name in there if name not in elsewhere]
         if names:
@@ -131,5 +131,5 @@ def check_shapes(state: Mapping[str, np.ndarray], expected: Mapping[str, tuple[i
     if troubles:
         raise InputError(
             f"the weights of {what} do not fit the model: {'; '.join(troubles)}. "
-            "Choose the --config that they were made for, or other weights."
+            "Choose the --config that matches them, or other weights."
         )

@@ -45,7 +45,7 @@ def complained(root, split="train"):
     return len(read_split(find_split(root, split), SplitOptions(), found.append).examples), found
 
 
-SAID = {pipe: "is a named pipe", loop: "is a link that leads to itself", folder: "is a folder", bad_byte: "byte 0xb2"}
+SAID = {pipe: "is a named pipe", loop: "is a link to itself", folder: "is a folder", bad_byte: "byte 0xb2"}
 
 
 @pytest.mark.parametrize("harm", SAID)
@@ -138,7 +138,7 @@ def test_yaml_is_counted_before_it_unfolds(tmp_path):
     many += [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 9)]
     chain = ["l0: &l0 [x]", *(f"l{i}: &l{i} [*l{i - 1}]" for i in range(1, 100))]
     bad = {"[" * 20_000: "deeper than 50", "\n".join(many): "more than 1000000 values", "- " * 5000: "deeper than 50"}
-    bad |= {"\n".join(chain): "deeper than 50", "names: &n [*n]": "stands within what it names"}
+    bad |= {"\n".join(chain): "deeper than 50", "names: &n [*n]": "inside its own anchor"}
     bad |= {"a: !!timestamp x": "has no attribute", "a: 2020-13-45": "month must be in", "a: [": "in line 2"}
     for text, said in bad.items():
         file.write_text(text)

@@ -60,7 +60,7 @@ def test_lvis_names_its_images_by_their_addresses(tmp_path, inside):
     for split in ("train2017", "val2017"):
         source = read(tmp_path, split)
         (note,) = source.notes
-        assert note.startswith("LVIS is scored by COCO's rule here, while its own")
+        assert note.startswith("LVIS is scored with COCO")
         assert "lvis_v1_" in source.origin
         assert [Path(e.file).parts[-2:] for e in source.examples] == [("train2017", "1.jpg"), ("val2017", "2.jpg")]
         assert named_boxes(source, 1) == [("ant", 10, 5, 50, 35)] and source.examples[1].area.tolist() == [500]
@@ -78,7 +78,7 @@ def test_lvis_beside_coco_and_by_its_name(tmp_path):
     opened = find_split(tmp_path, "train", str(lvis), str(tmp_path / "train2017"))
     source = read_split(opened, SplitOptions(categories="contiguous"))
     assert [Path(e.file).name for e in source.examples] == ["1.jpg", "2.jpg"]
-    assert "found under another spelling" in source.notes[0]
+    assert "another spelling" in source.notes[0]
 
 
 @pytest.mark.parametrize("names", [
@@ -199,7 +199,7 @@ def test_quadrangles_of_dota(tmp_path):
     assert source.layout == "DOTA" and source.label_names == {0: "harbor", 1: "ship", 2: "small-vehicle"}
     assert named_boxes(source) == [("ship", 9.5, 5, 30.5, 25)]
     assert [(a["bbox"], a["category_id"]) for a in crowds(source)] == [([40, 10, 10, 10], 2)]
-    assert "upright boxes" in source.notes[0] and "1 objects" in source.notes[1]
+    assert "axis-aligned boxes" in source.notes[0] and "1 objects" in source.notes[1]
     (tmp_path / "train" / "images" / "part1").mkdir()
     (tmp_path / "train" / "images" / "P1.png").rename(tmp_path / "train" / "images" / "part1" / "P1.png")
     assert read(tmp_path).examples[0].file.endswith("part1/P1.png")

@@ -69,7 +69,7 @@ def test_other_spellings_are_found_and_said_once(tmp_path, on_disk, listed):
     [
         (["a/b.jpg", "c/b.jpg"], ["b.jpg", "c/b.jpg"], None),  # the other one is named: one is left
         (["a/b.jpg", "c/b.jpg"], ["b.jpg", "z.jpg"], "2 images fit the name: a/b.jpg, c/b.jpg"),
-        (["horse.jpg", "y.jpg"], ["hores.jpg", "y.jpg"], "near names: horse.jpg"),
+        (["horse.jpg", "y.jpg"], ["hores.jpg", "y.jpg"], "similar names: horse.jpg"),
         (["b.jpg"], ["b.jpg", "x/b.jpg"], "x/b.jpg is absent"),  # an image that is named belongs to its name
         (["b.jpg"], ["x/b.jpg", "y/b.jpg"], "y/b.jpg is absent"),  # one image cannot be two
         (["b.jpg", "c.jpg"], ["../b.jpg", "c.jpg"], "lies outside"),
@@ -114,7 +114,7 @@ def test_sizes_that_say_nothing_are_taken_from_the_images(tmp_path, size):
     source = coco_split(root, "train2017", 10)
     assert source.examples.sizes.tolist() == [[64, 48], [30, 50]]
     (note,) = source.notes
-    assert note.startswith("1 images of") and "taken from the images" in note
+    assert note.startswith("1 images of") and "read from the images" in note
     assert [(i["width"], i["height"]) for i in source.ground_truth()["images"]] == [(64, 48), (30, 50)]
 
 

@@ -66,5 +66,5 @@ def test_the_records_of_imagenet(tmp_path):
     named = ClassRecords(folder, "val", classes=(wanted, "the checkpoint"))
     assert [wanted[named.read(i)[1]] for i in range(3)] == [CLASSES[label] for label in labels[:3]]
     assert named.names == wanted and named.notes[0].endswith(
-        "no image of 1 of the 4 classes, and the score is of the others: pink"
+        "no image of 1 of the 4 classes, which are left out of the score: pink"
     )

@@ -62,7 +62,7 @@ def test_without_it_the_records_say_the_same(prepared):
     assert find_dataset(root / "coco") in (None, directory)  # TFDS writes beside the folder's own content
     for name in ("num_classes", "category_ids", "label_names", "dropped"):
         assert getattr(records, name) == getattr(folder, name)
-    assert len(records.notes) == 1 and "areas are whole numbers" in records.notes[0]
+    assert len(records.notes) == 1 and "round areas to integers" in records.notes[0]
     want = {example.image_id: example for example in folder.examples}
     truth, by_id = records.ground_truth(), {a["id"]: a for a in folder.ground_truth()["annotations"]}
     assert len(truth["annotations"]) == len(by_id) and len(truth["images"]) == len(want)
@@ -99,19 +99,19 @@ def test_labels_are_numbered_as_for_a_folder(tmp_path, arguments):
     for name in ("num_classes", "category_ids", "label_names"):
         assert getattr(records, name) == getattr(folder, name)
     assert records.examples[0].labels.tolist() == folder.examples[0].labels.tolist()
-    with pytest.raises(InputError, match="category id 4, which is none of the model's 1 categories|gets the label"):
+    with pytest.raises(InputError, match="category id 4, which is not one of the model's 1 categories|gets the label"):
         tfds_split(directory, "train", 1, category_ids=(30,))
 
 
 def test_names_that_nobody_knows_become_labels(tmp_path):
     _, directory = own_categories(tmp_path)
     (directory / "metadata.json").write_text(json.dumps({"category_ids": [30, 30]}))
-    with pytest.raises(InputError, match="category_ids in .*metadata.json must be 2 different whole numbers"):
+    with pytest.raises(InputError, match="category_ids in .*metadata.json must be 2 distinct whole numbers"):
         tfds_split(directory, "train")
     (directory / "metadata.json").unlink()
     records = tfds_split(directory, "train")
     assert records.label_names == {0: "late", 1: "early"} and records.examples[0].labels.tolist() == [0, 1]
-    assert any("the labels 0..1 are taken for them" in note for note in records.notes)
+    assert any("the labels 0..1 are used as ids" in note for note in records.notes)
 
 
 def test_where_a_data_set_is_found(tmp_path, made, own):
@@ -121,12 +121,12 @@ def test_where_a_data_set_is_found(tmp_path, made, own):
     assert find_dataset(coco) is find_dataset(tmp_path / "nowhere") is None
     shutil.copytree(directory, tmp_path / "both" / "one")
     shutil.copytree(directory, tmp_path / "both" / "two")
-    with pytest.raises(InputError, match=r"both holds several data sets, .*one, .*two; name one"):
+    with pytest.raises(InputError, match=r"both contains several data sets, .*one, .*two; name one"):
         find_dataset(tmp_path / "both")
     with pytest.raises(InputError, match="nowhere does not exist"):
         tfds_split(tmp_path / "nowhere", "train")
     (own / "dataset_info.json").unlink()
-    with pytest.raises(InputError, match=r"has no dataset_info.json: it was not prepared to the end"):
+    with pytest.raises(InputError, match=r"has no dataset_info.json: its preparation is incomplete"):
         find_dataset(own)
 
 

@@ -39,10 +39,10 @@ def blank(shard):
     "spoil, sentence",
     [
         (lambda shard: shard.unlink(), r"the shard .*coco-train.array_record-00000-of-00001 is missing; copy or"),
-        (cut(0), "the shard .* is cut short"),
-        (cut(0.7), r"the shard .*coco-train.* is damaged or cut short; copy or prepare the data set anew"),
-        (lambda shard: shard.write_bytes(os.urandom(shard.stat().st_size)), "the shard .* is damaged or cut short"),
-        (lambda shard: blank(shard), r"record \d of .*\(train\) cannot be read .*; copy or prepare the data set anew"),
+        (cut(0), "the shard .* is truncated"),
+        (cut(0.7), r"the shard .*coco-train.* is damaged or truncated; copy or prepare the data set"),
+        (lambda shard: shard.write_bytes(os.urandom(shard.stat().st_size)), "the shard .* is damaged or truncated"),
+        (lambda shard: blank(shard), r"record \d of .*\(train\) cannot be read .*; copy or prepare the data set"),
     ],
     ids=["missing", "empty", "cut", "garbage", "blank"],
 )  # fmt: skip
@@ -106,7 +106,7 @@ def test_other_features(own):
         content["featuresDict"]["features"]["objects"]["sequence"]["feature"]["featuresDict"]["features"].pop("area")
 
     change_json(own / "features.json", edit)
-    with pytest.raises(InputError, match="are not those of TFDS's coco/2017: they lack image/id, objects/area"):
+    with pytest.raises(InputError, match="do not match TFDS's coco/2017: they lack image/id, objects/area"):
         tfds_split(own, "train")
     (own / "features.json").write_text("{")
     with pytest.raises(InputError, match="cannot be opened as a TFDS data set"):
@@ -129,7 +129,7 @@ def test_features_of_another_kind(own, key, kind, sentence):
         feature.update(kind, pythonClassName="tensorflow_datasets.core.features.tensor_feature.Tensor")
 
     change_json(own / "features.json", edit)
-    with pytest.raises(InputError, match=f"are not those of TFDS's coco/2017: {sentence}"):
+    with pytest.raises(InputError, match=f"do not match TFDS's coco/2017: {sentence}"):
         tfds_split(own, "train")
 
 
@@ -137,10 +137,10 @@ def test_features_of_another_kind(own, key, kind, sentence):
 @pytest.mark.parametrize(
     "spoil, sentence",
     [
-        (lambda names: None, "objects-label.labels.txt must hold 80 different names and does not exist; copy or"),
-        (lambda names: "", "labels.txt must hold 80 different names and has 0; copy or prepare"),
-        (lambda names: "\n".join(names[:79]), "and has 79|cannot be opened as a TFDS data set"),
-        (lambda names: "\n".join([*names[:79], "person"]), "and lists a name twice|label names are duplicated"),
+        (lambda names: None, "objects-label.labels.txt must have 80 distinct names but does not exist; copy or"),
+        (lambda names: "", "labels.txt must have 80 distinct names but has 0; copy or prepare"),
+        (lambda names: "\n".join(names[:79]), "but has 79|cannot be opened as a TFDS data set"),
+        (lambda names: "\n".join([*names[:79], "person"]), "but lists a name twice|label names are duplicated"),
     ],
     ids=["missing", "empty", "short", "doubled"],
 )  # fmt: skip
@@ -159,7 +159,7 @@ def test_without_the_names_nobody_knows_what_a_label_is(own, spoil, sentence, id
 @pytest.mark.parametrize("length", [3, 7])
 def test_other_numbers_of_records_than_promised(own, length):
     change_json(own / "dataset_info.json", lambda c: c["splits"][0].update(shardLengths=[str(length)]))
-    with pytest.raises(InputError, match=rf"coco-train.* holds 6 records and dataset_info.json says {length}; copy or"):
+    with pytest.raises(InputError, match=rf"coco-train.* has 6 records but dataset_info.json lists {length}; copy or"):
         tfds_split(own, "train")
 
 
@@ -172,13 +172,13 @@ def test_a_image_that_cannot_be_decoded(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tfds_build, "_record", spoilt)
     coco, directory = make_tfds(tmp_path, ["val2017"])
-    with pytest.raises(InputError, match="image id 3 in .* cannot be read, which leaves its size unknown; prepare the"):
+    with pytest.raises(InputError, match="image id 3 in .* cannot be read, so its size is unknown"):
         tfds_split(directory, "val2017")
     source = tfds_split(directory, "val2017", annotations=listed(coco, "val2017"))
     plan = EvaluationPlan(source.examples.sizes, Pipeline.of(Geometry(48, 96, 16, 6)), 2, 1)
     with contextlib.closing(load_batches(detection_work(source, plan, 16, 6), 0, len(plan), 0)) as loaded:
         (sentence,) = [told for batch in loaded for told in batch.skipped]
-    reason = "it is in no format that Pillow reads"
+    reason = "Pillow does not recognise its format"
     assert sentence == f"the image 3.jpg of {directory} (validation) cannot be read ({reason})."
 
 
@@ -201,7 +201,7 @@ def changed(field, place, value):
         (changed("boxes", (0, slice(None)), (0.5, 0, 0.4, 1)), "has the box .0.5, 0, 0.4, 1.; it must be ymin", 6, 6),
         (changed("labels", 0, 80), "has the label 80, outside 0..79", 6, 6),
         (changed("labels", 0, -1), "has the label -1, outside 0..79", 6, 6),
-        (changed("sizes", 0, 0), "the image of image id .* cannot be read, which leaves its size unknown", 5, None),
+        (changed("sizes", 0, 0), "the image of image id .* cannot be read, so its size is unknown", 5, None),
         (lambda i: i._replace(image_ids=np.full_like(i.image_ids, 7)), "image id 7 is in two records", None, None),
     ],
 )  # fmt: skip
@@ -265,7 +265,7 @@ def test_check_data_looks_at_records(own):
     done = check()
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"train: {own} (train) (TFDS), images in {own}" in done.stdout and "nothing wrong found" in done.stdout
-    assert "areas are whole numbers" in done.stdout and "1 crowd and 1 empty box left out" in done.stdout
+    assert "round areas to integers" in done.stdout and "1 crowd and 1 empty box left out" in done.stdout
     (shard,) = own.glob("coco-train*")
     shard.unlink()
     done = check()

@@ -29,7 +29,7 @@ def exported(checkpoint, tmp_path_factory):
     "options, words",
     [
         (["--checkpoint", "absent"], "absent does not exist"),
-        (["--checkpoint", ROOT / "tests"], "holds no checkpoint"),
+        (["--checkpoint", ROOT / "tests"], "contains no checkpoint"),
         (["--patches", 0], "0 patches cannot be made"),
         (["--patches", 60, 401], r"401 patches cannot be made.* 1..400"),
         (["--image-size", 64, 60], "64 x 60 pixels: both sides must be multiples of the patch, 8"),
@@ -48,8 +48,8 @@ def exported(checkpoint, tmp_path_factory):
         (["--out", ROOT / "tests"], "not an empty folder"),
         (["--out", ROOT / "README.md"], "not an empty folder"),
         (["--out", ROOT / "README.md" / "e"], "cannot be written to"),
-        (["--out", ROOT / ("n" * 300)], r"n+ cannot be looked at \(File name too long\)"),
-        (["--checkpoint", "n" * 300], r"n+ cannot be looked at \(File name too long\)"),
+        (["--out", ROOT / ("n" * 300)], r"n+ cannot be accessed \(File name too long\)"),
+        (["--checkpoint", "n" * 300], r"n+ cannot be accessed \(File name too long\)"),
     ],
 )
 def test_mistakes(checkpoint, tmp_path, monkeypatch, options, words):

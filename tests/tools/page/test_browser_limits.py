@@ -16,7 +16,7 @@ pytest.importorskip("playwright.sync_api", reason="playwright is not installed (
 @pytest.mark.parametrize(
     "name, content, words",
     [
-        ("letter.png", b"Dear Sir or Madam", "letter.png cannot be read (it is in no format that Pillow reads)"),
+        ("letter.png", b"Dear Sir or Madam", "letter.png cannot be read (Pillow does not recognise its format)"),
         ("half.png", png(picture())[:-900], "half.png cannot be read"),
         ("bomb.png", None, "at most 40 million are taken"),
     ],

@@ -117,7 +117,7 @@ def test_mistakes(tmp_path, monkeypatch):
         AttentionViewer(["a"]).seen(None)
     with pytest.raises(InputError, match="no longer kept"):
         AttentionViewer(["a"]).seen("0123")
-    with pytest.raises(InputError, match="holds no images"):
+    with pytest.raises(InputError, match="has no images"):
         images_in(tmp_path)
     with pytest.raises(InputError, match="gone does not exist"):
         images_in(tmp_path / "gone")
@@ -150,6 +150,6 @@ def test_a_second_checkpoint_that_is_not_there(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     monkeypatch.setattr(gradio_page, "load_gradio", lambda: None)
     monkeypatch.setattr(Detector, "load", lambda *_: pytest.fail("nothing is loaded"))
-    for name, words in (("gone", "gone does not exist"), ("empty", "empty holds no checkpoint")):
+    for name, words in (("gone", "gone does not exist"), ("empty", "empty contains no checkpoint")):
         with pytest.raises(InputError, match=words):
             page_of([str(tmp_path / "a"), str(tmp_path / name)], cache="off")

@@ -1,4 +1,4 @@
-"""COCO's own layout and its kin: `annotations/instances_SPLIT.json`, LVIS's, CVAT's, FiftyOne's, Label Studio's."""
+"""COCO's layout, `annotations/instances_SPLIT.json`, and its variants: LVIS, CVAT, FiftyOne, Label Studio."""
 
 import os
 import re
@@ -15,14 +15,14 @@ from yolos_jax.user_files import check_file, reading, refuse_utf16
 
 NAME = "COCO"
 INSTANCES = "instances_"
-# Other beginnings of names of annotation files; what follows is the split.
+# Other prefixes of annotation files; the split's name follows.
 BEGINNINGS = re.compile(r"(instances|annotations|coco|voc|bbox|labels)[_-]", re.IGNORECASE)
-SNIFF = 1 << 16  # bytes at either end of a file that tell whether it is COCO's format
+SNIFF = 1 << 16  # bytes at either end of a file to recognise COCO's format by
 KEYS = (b'"images"', b'"annotations"', b'"categories"')
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """What opens each split of a folder, by its name; nothing if the folder is in another layout."""
+    """Functions that open the splits of a folder, by name; empty if the folder is in another layout."""
     if root.is_file():
         known = published.FILES.match(root.name) or _kind_of(root) == "coco"
         return {root.stem: partial(read, root, root.parent)} if known else {}
@@ -31,8 +31,8 @@ def splits(root: Path) -> dict[str, OpenAnnotations]:
 
 
 def read(file: Path, folder: Path, complain: Complain, layout: str = NAME) -> Annotations:
-    """Reads an annotation file whose images lie in `folder`; `InputError` if there is no such folder."""
-    if not published.FILES.match(file.name):  # LVIS's is known only by what its file says
+    """Reads an annotation file with its images in `folder`; `InputError` if the folder does not exist."""
+    if not published.FILES.match(file.name):  # LVIS is recognised only by the file's content
         check_folder(folder)
     content = read_annotations(file, complain, sizes=False)
     folder, notes = published.place_lvis(content, folder)
@@ -40,22 +40,22 @@ def read(file: Path, folder: Path, complain: Complain, layout: str = NAME) -> An
     hidden = {i["id"]: i["file_name"] for i in content["images"] if is_hidden(re.split(r"[/\\]", i["file_name"])[-1])}
     if hidden:
         first, *_ = hidden.values()
-        notes.append(f"{len(hidden)} hidden files such as {first} that {file} lists are no images and are left out")
+        notes.append(f"{len(hidden)} hidden files such as {first} that {file} lists are not images and are left out")
         content["images"] = [i for i in content["images"] if i["id"] not in hidden]
         content["annotations"] = [a for a in content["annotations"] if a["image_id"] not in hidden]
     return Annotations(layout, str(file), folder, content, notes, by_spelling=True, reopens=True)
 
 
 def check_folder(folder: Path) -> None:
-    """`InputError` if there is no such folder of images."""
+    """Raises `InputError` if the folder of images does not exist."""
     if not folder.is_dir():
         raise InputError(f"the folder of images {folder} does not exist.")
 
 
 def image_folder(root: Path, split: str) -> Path:
-    """Where the images of a split lie: `SPLIT/` or `images/SPLIT/` in any case of letters, else `images/`.
+    """The folder of a split's images: `SPLIT/` or `images/SPLIT/`, ignoring case, else `images/`.
 
-    A split whose name differs from its folder's, such as train2017 for `train/`, is found by its other names.
+    Other names of the split are tried, too, such as `train/` for train2017.
     """
     inside = subfolder(root, "images", "data", "JPEGImages")
     names = split, *FAMILIES.get(family_of(split) or "", ())
@@ -64,7 +64,7 @@ def image_folder(root: Path, split: str) -> Path:
 
 
 def files(root: Path) -> Iterator[tuple[str, Path]]:
-    """Annotation files by their splits."""
+    """Yields annotation files with their splits."""
     folder = subfolder(root, "annotations")
     inside = sorted(folder.glob("*.json")) if folder else []
     instances = [f for f in inside if f.name.lower().startswith(INSTANCES)]
@@ -78,16 +78,16 @@ def files(root: Path) -> Iterator[tuple[str, Path]]:
         return
     named = {BEGINNINGS.sub("", file.stem, count=1): file for file in [*beside, *inside]}
     kinds = {split: _kind_of(file) for split, file in named.items() if family_of(split)}
-    if "coco" in kinds.values():  # then a damaged file is of that kind, too, and reading it says what is wrong
+    if "coco" in kinds.values():  # then a damaged file counts as COCO, too, and the error appears when it is read
         yield from ((split, named[split]) for split, kind in kinds.items() if kind != "json")
-    # Label Studio writes one file and no splits; any other must be the only one.
+    # Label Studio writes one file without splits; any other file must be the only one.
     bare = [f for f in beside if f.name == "result.json"] or (beside + inside)
     if len(bare) == 1 and not family_of(BEGINNINGS.sub("", bare[0].stem, count=1)) and _kind_of(bare[0]) == "coco":
         yield bare[0].stem, bare[0]
 
 
 def _fiftyone(root: Path) -> Iterator[tuple[str, OpenAnnotations]]:
-    """FiftyOne's `data/` and `labels.json`, of every split or of the only one."""
+    """FiftyOne's `data/` and `labels.json`, for each split or for a single one."""
     for folder in (root, *folders_in(root)):
         labels, images = folder / "labels.json", folder / "data"
         if os.path.lexists(labels) and images.is_dir():
@@ -95,7 +95,7 @@ def _fiftyone(root: Path) -> Iterator[tuple[str, OpenAnnotations]]:
 
 
 def _kind_of(file: Path) -> str:
-    """What both ends of a file tell: "coco", or half of it; "json", something else; "damaged", no JSON at all.
+    """The kind of a file by its two ends: "coco" (also if truncated), "json" (other content) or "damaged" (not JSON).
 
     `InputError` if it cannot be read or is UTF-16.
     """
@@ -109,6 +109,6 @@ def _kind_of(file: Path) -> str:
     found = sum(key in start or key in end for key in KEYS)
     first = start.lstrip(b"\xef\xbb\xbf \r\n\t")[:1]
     is_whole = end.rstrip().endswith({b"{": b"}", b"[": b"]"}.get(first, b"\0"))
-    if first == b"{" and found >= (2 if is_whole else 1):  # of a download that broke off, reading says so
+    if first == b"{" and found >= (2 if is_whole else 1):  # a truncated download is reported when it is read
         return "coco"
     return "json" if is_whole else "damaged"

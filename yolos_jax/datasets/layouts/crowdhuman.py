@@ -1,7 +1,7 @@
-"""CrowdHuman: `annotation_SPLIT.odgt`, with a JSON object an image on each line, beside `Images/`.
+"""CrowdHuman: `annotation_SPLIT.odgt`, with one JSON object per image and line, beside `Images/`.
 
-An object has an `ID`, which is the image's name without `.jpg`, and `gtboxes`. The boxes of whole persons are read
-(`fbox`: x, y, width, height in pixels, which may reach out of the image), as CrowdHuman's own numbers are of them.
+An object has an `ID`, which is the image's name without `.jpg`, and `gtboxes`. The full-body boxes are used (`fbox`:
+x, y, width, height in pixels, possibly exceeding the image), because CrowdHuman's own metrics are based on them.
 """
 
 import json
@@ -21,14 +21,14 @@ BEGINNING = "annotation_"
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """What opens each split of a folder, by its name; nothing if the folder is in another layout."""
+    """Functions that open the splits of a folder, by name; empty if the folder is in another layout."""
     places = [place for place in (root, subfolder(root, "annotations")) if place and place.is_dir()]
     files = [file for place in places for file in sorted(place.glob(f"{BEGINNING}*.odgt"))]
     return {name: partial(read, file, image_folder(root, name)) for name, file in ((_split(f), f) for f in files)}
 
 
 def read(file: Path, images: Path, complain: Complain) -> Annotations:
-    """Reads a split; masks, and boxes that are marked to be ignored, are crowds."""
+    """Reads a split; masks and ignored boxes become crowds."""
     found = Gathered({"person": 1})
     ignored = 0
     for number, line in lines_of(file):
@@ -36,21 +36,21 @@ def read(file: Path, images: Path, complain: Complain) -> Annotations:
             entry = json.loads(line)
             name, people = f"{entry['ID']}.jpg", [_person(one) for one in entry["gtboxes"]]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            wanted = "it must be JSON with ID and gtboxes, each of which has a tag and a fbox"
+            wanted = "it must be JSON with ID and gtboxes, each with a tag and an fbox"
             complain(f"line {number} of {file} is {shown(line)}; {wanted}.")
             continue
         found.image(name)
         for box, ignore in people:
             found.box("person", box, ignore)
             ignored += ignore
-    notes = [f"the boxes of {file} are those of whole persons (fbox), which reach out of the image"]
+    notes = [f"the boxes of {file} are full-body boxes (fbox), which may exceed the image"]
     if ignored:
-        notes.append(f"{ignored} boxes of {file} are masks or to be ignored: not trained on, no fault in scoring")
+        notes.append(f"{ignored} boxes of {file} are masks or marked ignore: not used for training, ignored in scoring")
     return Annotations(NAME, str(file), images, found.content, notes, by_spelling=True, boxes="xywh", has_sizes=False)
 
 
 def _person(one: dict[str, Any]) -> tuple[list[float], bool]:
-    """(the box of a whole person, whether it is ignored); `ValueError` if it is none."""
+    """(the full-body box, whether it is ignored); `ValueError` if it is not a valid entry."""
     box = one["fbox"]
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)) or min(box[2:]) < 0:
         raise ValueError("no box")

@@ -1,4 +1,4 @@
-"""The `data.yaml` of ultralytics' YOLO: which file of a folder it is, and what it holds."""
+"""Finds and reads the `data.yaml` of ultralytics' YOLO."""
 
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,13 @@ from yolos_jax.datasets.plain_yaml import read_yaml
 from yolos_jax.errors import InputError
 
 ENDINGS = (".yaml", ".yml")
-USUAL = ("data", "dataset")  # names of such a file
+USUAL = ("data", "dataset")  # common names of the file
 
 
 def find(root: Path) -> Path | None:
-    """The yaml of a folder that describes a data set: `data.yaml`, or the only one that does.
+    """The YAML file in a folder that describes a data set: `data.yaml`, or the only one that does.
 
-    `InputError` if none does, and `data.yaml` or the only one cannot be read.
+    `InputError` if none does and `data.yaml`, or the only YAML file, cannot be read.
     """
     inside = root.iterdir() if root.is_dir() else ()
     files = sorted(f for f in inside if f.suffix.lower() in ENDINGS and not is_hidden(f.name))
@@ -34,7 +34,7 @@ def find(root: Path) -> Path | None:
 
 
 def read(file: Path) -> dict[str, Any] | None:
-    """The content of a yaml, if it describes a data set; `InputError` if it cannot be read."""
+    """The content of a YAML file if it describes a data set; `InputError` if it cannot be read."""
     about = read_yaml(file)
     wanted = isinstance(about, dict) and about.keys() & {"names", "nc"} and about.keys() & {"train", "val"}
     return about if wanted else None

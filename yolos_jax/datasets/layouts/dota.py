@@ -1,7 +1,7 @@
-"""DOTA: `SPLIT/images/` and `SPLIT/labelTxt/`, where each line is a quadrangle; its upright box is read.
+"""DOTA: `SPLIT/images/` and `SPLIT/labelTxt/`, with one quadrangle per line, read as its axis-aligned box.
 
-A line is `x1 y1 x2 y2 x3 y3 x4 y4 category difficult` in pixels from 0; the first lines may say the image's source and
-resolution.
+A line is `x1 y1 x2 y2 x3 y3 x4 y4 category difficult` in pixels from 0; the first lines may give the image's source
+and resolution.
 """
 
 from functools import partial
@@ -22,7 +22,7 @@ from yolos_jax.datasets.listing import LeftOut, folders_in, subfolder
 from yolos_jax.errors import shown
 
 NAME = "DOTA"
-LABELS = "labelTxt"  # how the folders of labels begin; a version follows, as in labelTxt-v1.5
+LABELS = "labelTxt"  # prefix of the label folders; a version may follow, as in labelTxt-v1.5
 HEAD = ("imagesource:", "gsd:", "acquisition")
 
 
@@ -30,12 +30,12 @@ class Quadrangle(NamedTuple):
     """An object."""
 
     name: str
-    box: tuple[float, float, float, float]  # x, y, width, height of the upright box around it
+    box: tuple[float, float, float, float]  # x, y, width, height of its axis-aligned box
     difficult: bool
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """What opens each split of a folder, by its name; nothing if the folder is in another layout."""
+    """Functions that open the splits of a folder, by name; empty if the folder is in another layout."""
     labels = {folder: _labels(folder) for folder in (root, *folders_in(root))}
     found = {folder: text for folder, text in labels.items() if text}
     if not any(map(_holds_objects, found.values())):
@@ -44,7 +44,7 @@ def splits(root: Path) -> dict[str, OpenAnnotations]:
 
 
 def read(folder: Path, labels: Path, everything: tuple[Path, ...], complain: Complain) -> Annotations:
-    """Reads a split. Categories are the names in the labels of all splits, numbered 0, 1, ... in their order."""
+    """Reads a split. Categories are the sorted names in the labels of all splits, numbered 0, 1, ..."""
     names = sorted({one.name for part in everything for file in text_files(part) for one in _objects(file, _pass_over)})
     images = subfolder(folder, "images") or folder
     left = LeftOut()
@@ -56,7 +56,7 @@ def read(folder: Path, labels: Path, everything: tuple[Path, ...], complain: Com
         for one in _objects(file, complain):
             found.box(one.name, one.box, one.difficult)
             difficult += one.difficult
-    notes = [*left.note(images), f"the quadrangles of {labels} are read as the upright boxes around them"]
+    notes = [*left.note(images), f"the quadrangles of {labels} are read as their axis-aligned boxes"]
     if difficult:
         notes.append(f"{difficult} objects of {labels} are difficult: not trained on, ignored in scoring like crowds")
     notes += unlabelled_note(files, images)
@@ -64,7 +64,7 @@ def read(folder: Path, labels: Path, everything: tuple[Path, ...], complain: Com
 
 
 def _labels(folder: Path) -> Path | None:
-    """The folder of labels of a split, of the newest version; an archive may have put one into another."""
+    """The label folder of a split, in its newest version; archives may nest one in another."""
     if subfolder(folder, "images") is None:
         return None
     for version in reversed(folders_in(folder, LABELS)):
@@ -79,7 +79,7 @@ def _holds_objects(labels: Path) -> bool:
 
 
 def _objects(file: Path, complain: Complain) -> list[Quadrangle]:
-    """The objects of a text file; complains of lines that make no sense."""
+    """The objects of a text file; reports invalid lines."""
     found = []
     for number, line in lines_of(file):
         if line.lower().startswith(HEAD):
@@ -103,4 +103,4 @@ def _quadrangle(line: str) -> Quadrangle | None:
 
 
 def _pass_over(sentence: str) -> None:
-    """Whoever reads the split complains."""
+    """Ignores an invalid line, which is reported when its own split is read."""

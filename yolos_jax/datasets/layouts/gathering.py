@@ -1,4 +1,4 @@
-"""Gathers images and boxes, as a layout's files give them one after the other, in COCO's terms. No jax here."""
+"""Collects a layout's images and boxes in COCO's terms. No jax here."""
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -12,10 +12,10 @@ from yolos_jax.user_files import read_text
 
 
 class Gathered:
-    """Images and their boxes, numbered from 1 in the order in which they are added.
+    """Images and their boxes, numbered from 1 in the order of addition.
 
     Args:
-      numbers: of the categories, by their names.
+      numbers: category ids by name.
     """
 
     def __init__(self, numbers: Mapping[str, int]):
@@ -24,11 +24,11 @@ class Gathered:
         self._annotations: list[dict[str, Any]] = []
 
     def image(self, file_name: str, **size: int) -> None:
-        """Adds an image, with its width and height where they are known; the boxes that follow are of it."""
+        """Adds an image, with width and height if known; the boxes that follow belong to it."""
         self._images.append({"id": len(self._images) + 1, "file_name": file_name} | size)
 
     def box(self, name: str, box: Sequence[float], ignored: bool = False, **more: int) -> None:
-        """Adds a box [x, y, width, height]; one that is `ignored` is a crowd: neither trained on nor missed."""
+        """Adds a box [x, y, width, height]; an `ignored` box is a crowd: not used for training, ignored in scoring."""
         one = {"id": len(self._annotations) + 1, "image_id": len(self._images), "category_id": self._numbers[name]}
         shape = {"bbox": list(box), "area": box[2] * box[3], "iscrowd": int(ignored)}
         self._annotations.append(one | shape | more)
@@ -39,44 +39,44 @@ class Gathered:
 
     @property
     def content(self) -> Content:
-        """Everything that was added."""
+        """The content collected so far."""
         categories = [{"id": number, "name": name} for name, number in self._numbers.items()]
         return {"images": self._images, "annotations": self._annotations, "categories": categories}
 
 
 def text_files(folder: Path) -> list[Path]:
-    """The text files of a folder, in order."""
+    """The text files in a folder, in order."""
     return sorted(file for file in folder.glob("*.txt") if not is_hidden(file.name))
 
 
 def images_by_stem(folder: Path, left: LeftOut) -> dict[str, str]:
-    """Paths of the images in a folder and below, relative to it, by their names without the ending."""
+    """Relative paths of the images in a folder and below, by name without ending."""
     return {Path(name).stem: name for name in images_below(folder, left, BESIDE)}
 
 
 def unlabelled_note(names: Collection[str], folder: Path) -> list[str]:
-    """A note of images without a text file, if there are any; `names` are without their endings."""
+    """A note about images without a text file, if there are any; `names` have no endings."""
     if not names:
         return []
     return [f"{counted(len(names), 'image')} of {folder} without a text file left out, such as {min(names)}"]
 
 
 def lines_of(file: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file that are not empty, and their numbers from 1; `InputError` if it cannot be read."""
+    """The non-empty lines of a text file with their numbers from 1; `InputError` if it cannot be read."""
     for number, line in enumerate(read_text(file).splitlines(), 1):
         if line.strip():
             yield number, line.strip()
 
 
 def first_lines(files: Sequence[Path], most: int = 20) -> Iterator[str]:
-    """Lines of the first few files, to recognise a layout by; files that cannot be read are passed over."""
+    """Lines of the first few files, to recognise a layout by; skips unreadable files."""
     for file in files[:most]:
         with contextlib.suppress(InputError):
             yield from (line for _, line in lines_of(file))
 
 
 def numbers_in(words: Sequence[str]) -> list[float] | None:
-    """Words as finite numbers below a million; None if one of them is not."""
+    """Converts words to finite numbers below a million; None if a word is anything else."""
     try:
         found = [float(word) for word in words]
     except ValueError:

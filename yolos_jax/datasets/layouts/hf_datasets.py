@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face's package `datasets`, saved to disk or as parquet. Needs the extra `datasets`."""
+"""Data sets of Hugging Face's package `datasets`, saved to disk or as Parquet. Needs the extra `datasets`."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ PARQUET = re.compile(r"(.+?)(-\d+-of-\d+)?\.parquet")
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """What opens each split of a folder, by its name; nothing if the folder is in another layout. Needs no package."""
+    """Functions that open the splits of a folder, by name; empty in another layout. Needs no package."""
     if (root / "state.json").is_file() and any(root.glob("*.arrow")):
         return {"train": partial(read, root, "", [])}
     if (root / "dataset_dict.json").is_file():
@@ -31,7 +31,7 @@ def splits(root: Path) -> dict[str, OpenAnnotations]:
 
 
 class RowImages:
-    """The images of a data set's rows, numbered from 1; sent to another process, it opens them anew."""
+    """The images of a data set's rows, numbered from 1; reopened in each process."""
 
     def __init__(self, rows: Any, origin: str):
         self._rows, self._origin = rows, origin
@@ -48,7 +48,7 @@ class RowImages:
 
 
 def read(root: Path, split: str, files: list[str], complain: Complain) -> Annotations:
-    """Reads a split, from parquet `files` or from what was saved; `InputError` if it has no images or no objects."""
+    """Reads a split from Parquet `files` or from a saved folder; `InputError` if it has no images or no objects."""
     rows = _rows(root, split, files)
     origin = f"{root} ({split})" if split else str(root)
     if not {"image", "objects"} <= set(rows.column_names):
@@ -64,8 +64,8 @@ def read(root: Path, split: str, files: list[str], complain: Complain) -> Annota
 
 
 def _entries(rows: Iterable[dict[str, Any]], origin: str) -> Iterator[tuple[dict[str, Any], Any]]:
-    """An image's entry and its objects, for every row."""
-    # Ids of rows may repeat or be text; their numbers are what every tool agrees on.
+    """Yields an image's entry and its objects for every row."""
+    # Ids of rows may repeat or be text, so rows are identified by their numbers.
     for number, row in enumerate(rows):
         try:
             objects = checked(row.pop("objects"))
@@ -75,7 +75,7 @@ def _entries(rows: Iterable[dict[str, Any]], origin: str) -> Iterator[tuple[dict
 
 
 def _rows(root: Path, split: str, files: list[str]) -> Any:
-    """The rows of a split, their images as files."""
+    """The rows of a split, with encoded images."""
     try:
         import datasets
     except ImportError as error:
@@ -88,13 +88,13 @@ def _rows(root: Path, split: str, files: list[str]) -> Any:
         else:
             rows = datasets.load_from_disk(str(root / split))
         return rows.cast_column("image", datasets.Image(decode=False)) if "image" in rows.column_names else rows
-    except Exception as error:  # damaged files make it raise anything
+    except Exception as error:  # damaged files raise various exceptions
         raise InputError(f"{root} cannot be opened as a data set ({' '.join(str(error).split())[:300]}).") from error
 
 
 def _class_names(feature: Any) -> list[str] | None:
-    """Names of the categories, if the column of categories says them."""
-    while hasattr(feature, "feature"):  # a list of something
+    """Names of the categories, if the column's feature has them."""
+    while hasattr(feature, "feature"):  # unwraps lists
         feature = feature.feature
     inside = feature[0] if isinstance(feature, list) else feature
     columns = [inside[key] for key in CATEGORIES if key in inside] if hasattr(inside, "keys") else []

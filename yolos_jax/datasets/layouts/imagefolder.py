@@ -18,12 +18,12 @@ MOST_BYTES = 2**32
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """What opens each split of a folder, by its name; nothing if the folder is in another layout."""
+    """Functions that open the splits of a folder, by name; empty if the folder is in another layout."""
     places = (root, root / "data", *sorted(root.glob("*/")), *sorted(root.glob("data/*/")))
     places = tuple(place for place in dict.fromkeys(places) if not is_hidden(place.name))
     files = [place / FILE for place in places if os.path.lexists(place / FILE)]
     objects = {file: _has_objects(file) for file in files}
-    # A split whose file is empty belongs to the others, and reading it says so.
+    # An empty file counts as a split if others match; it is reported when it is read.
     files = [file for file in files if objects[file] or (objects[file] is None and any(objects.values()))]
     return {
         ("train" if file.parent in (root, root / "data") else file.parent.name): partial(read, file, files)
@@ -32,11 +32,11 @@ def splits(root: Path) -> dict[str, OpenAnnotations]:
 
 
 def read(file: Path, files: list[Path], complain: Complain) -> Annotations:
-    """Reads a split; categories that are names are numbered 0, 1, ... in the order of those of all `files`."""
+    """Reads a split; category names are sorted over all `files` and numbered 0, 1, ..."""
     numbers = names_of(objects for each in files for _, objects in _lines(each))
     notes = []
     if any(isinstance(name, int) for name in numbers):
-        notes.append(f"{file} numbers its categories and does not name them; their numbers are their names")
+        notes.append(f"{file} has category numbers but no names; the numbers are used as names")
     rows = [({"file_name": name}, objects) for name, objects in _lines(file)]
     notes += _unlisted(file, files, [image["file_name"] for image, _ in rows])
     content = content_of(rows, numbers, str(file), complain)
@@ -44,7 +44,7 @@ def read(file: Path, files: list[Path], complain: Complain) -> Annotations:
 
 
 def _lines(file: Path) -> list[tuple[str, dict[str, Any]]]:
-    """File names and objects of every line; `InputError` for a line that has none, or has something else there."""
+    """File names and objects of every line; `InputError` if a line lacks them or they have another type."""
     found = []
     for number, line in _filled(file):
         try:
@@ -59,7 +59,7 @@ def _lines(file: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _unlisted(file: Path, files: list[Path], names: list[str]) -> list[str]:
-    """Notes of what lies beside the images that are listed; folders of other metadata are not looked at."""
+    """Notes about files beside the listed images; folders with other metadata are skipped."""
     left = LeftOut()
     listed = {os.path.basename(name).lower() for name in names}
     elsewhere = tuple(f"{os.path.relpath(f.parent, file.parent)}{os.sep}" for f in files if f != file)
@@ -67,27 +67,27 @@ def _unlisted(file: Path, files: list[Path], names: list[str]) -> list[str]:
     others = [name for name in found if os.path.basename(name).lower() not in listed]
     notes = left.note(file.parent)
     if others:
-        notes.append(f"{counted(len(others), 'image')} beside {file} in no line of it left out, such as {others[0]}")
+        notes.append(f"{counted(len(others), 'image')} beside {file} and not in it left out, such as {others[0]}")
     return notes
 
 
 def _has_objects(file: Path) -> bool | None:
-    """Whether a line has `objects`, or is no JSON; None if there is no line.
+    """Whether a line has `objects` or is not JSON; None if the file is empty.
 
-    Other metadata are of classification and the like. `InputError` if the file cannot be read.
+    False for other metadata, such as for classification. `InputError` if the file cannot be read.
     """
     lines = _filled(file)
     for _, line in lines:
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError):
-            return True  # reading says which line is wrong
+            return True  # the wrong line is reported when it is read
         if isinstance(entry, dict) and "objects" in entry:
             return True
     return False if lines else None
 
 
 def _filled(file: Path) -> list[tuple[int, str]]:
-    """The lines that are not empty, and their numbers from 1."""
+    """The non-empty lines with their numbers from 1."""
     lines = enumerate(read_text(file, "the file", MOST_BYTES).split("\n"), 1)
     return [(number, line) for number, line in lines if line.strip()]

@@ -9,7 +9,7 @@ from yolos_jax.errors import shown
 BOXES = ("bbox", "bboxes", "boxes")
 CATEGORIES = ("category", "categories", "category_id", "label", "labels", "category_ids")
 CROWDS = ("iscrowd", "is_crowd")
-# Names of a column, whether a value of it has the right type, and what that is. Values are looked at later.
+# Names of a column, a check of a value's type, and its description. Values are checked later.
 _TYPES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (BOXES, lambda value: isinstance(value, list), "a box [x, y, width, height]"),
     (CATEGORIES, lambda value: type(value) in (int, str), "a name or a whole number"),
@@ -19,13 +19,13 @@ _TYPES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
 
 
 class WrongObjects(ValueError):
-    """Objects of an image that are not of the convention's types; says what they are."""
+    """An image's objects have other types than in the convention; the message shows them."""
 
 
 def checked(objects: Any) -> Any:
-    """The objects of an image: a mapping of columns, or a list of mappings; categories 1.0 become 1.
+    """The objects of an image: a mapping of columns, or a list of mappings; a category 1.0 becomes 1.
 
-    `WrongObjects` if they are something else, if a column of them is no list, or if a value in it has another type.
+    `WrongObjects` for any other type, if a column is not a list, or if a value in it has the wrong type.
     """
     if objects is None:
         return {}
@@ -38,7 +38,7 @@ def checked(objects: Any) -> Any:
 
 
 def _plain(objects: dict[str, Any], column_types: tuple[type, ...]) -> dict[str, Any]:
-    """Columns, or the entries of one object where `column_types` is empty, with whole numbers for 1.0."""
+    """Columns, or the entries of one object if `column_types` is empty, with 1.0 converted to 1."""
     plain = dict(objects)
     for names, is_right, wanted in _TYPES:
         for name in names:
@@ -58,7 +58,7 @@ def _plain(objects: dict[str, Any], column_types: tuple[type, ...]) -> dict[str,
 
 
 def column(objects: Any, names: Iterable[str]) -> list[Any] | None:
-    """A column of an image's objects, which are a mapping of columns or a list of mappings; None if it has none."""
+    """A column of an image's objects (a mapping of columns or a list of mappings); None if it is missing."""
     if isinstance(objects, list):
         if not objects:
             return []
@@ -69,7 +69,7 @@ def column(objects: Any, names: Iterable[str]) -> list[Any] | None:
 
 
 def names_of(rows: Iterable[Any]) -> dict[str | int, int]:
-    """The number of every category that the objects of `rows` name, in their order; numbers stay as they are."""
+    """Category ids by name, sorted over the objects of `rows`; numeric categories keep their numbers."""
     found = {c for objects in rows for c in column(objects, CATEGORIES) or [] if type(c) in (int, str)}
     words = sorted(c for c in found if isinstance(c, str))
     return {n: n for n in sorted(c for c in found if isinstance(c, int))} or {word: i for i, word in enumerate(words)}
@@ -78,12 +78,12 @@ def names_of(rows: Iterable[Any]) -> dict[str | int, int]:
 def content_of(
     rows: Iterable[tuple[dict[str, Any], Any]], numbers: Mapping[Any, int], origin: str, complain: Complain
 ) -> Content:
-    """What rows hold, in COCO's terms; images are numbered from 1. Complains of columns that do not fit together.
+    """Converts rows to COCO's terms, with images numbered from 1. Reports columns of different lengths.
 
     Args:
-      rows: an image's entry but for its id, and its objects.
-      numbers: of the categories, by their names.
-      origin: where they come from, for messages.
+      rows: pairs of an image's entry without its id, and its objects.
+      numbers: category ids by name.
+      origin: their source, for messages.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -93,7 +93,7 @@ def content_of(
         if not objects or (isinstance(objects, dict) and not any(objects.values())):
             continue
         if boxes is None or categories is None or len(boxes) != len(categories):
-            wanted = "they must have as many of bbox as of category"
+            wanted = "bbox and category must have the same length"
             complain(f"the objects of image id {image_id} in {origin} are {shown(objects)}; {wanted}.")
             continue
         areas, crowds = column(objects, ("area",)), column(objects, CROWDS)

@@ -1,23 +1,23 @@
-"""Published data sets in COCO's format under names of their own, and what is different in LVIS. No jax here."""
+"""Published data sets in COCO's format with other file names, and LVIS's differences. No jax here."""
 
 import re
 from pathlib import Path
 
 from yolos_jax.datasets.annotations import Content
 
-# What their files begin with; the split follows. They may be too large to be recognised by their ends.
+# Prefixes of their files; the split follows. They may be too large to be recognised by their ends.
 FILES = re.compile(r"(lvis_v[\d.]+|zhiyuan_objv\d|objects365(v\d)?|open-?images(_?v\d)?)_", re.IGNORECASE)
 LVIS_KEY = "not_exhaustive_category_ids"
 ABOUT_LVIS = (
-    "LVIS is scored by COCO's rule here, while its own takes only those categories of an image that were looked for in "
-    "it, and 300 detections an image"
+    "LVIS is scored with COCO's metrics here; LVIS's own metrics use only the categories that were annotated "
+    "exhaustively in an image, and 300 detections per image"
 )
 
 
 def place_lvis(content: Content, folder: Path) -> tuple[Path, list[str]]:
-    """(the folder that file names are relative to, notes), which differ from `folder` and none for LVIS.
+    """(the folder that file names are relative to, notes); for LVIS, the parent of `folder` and a note.
 
-    Its names have the folder of COCO's split in front, `train2017` or `val2017`: a split of LVIS has images of both.
+    LVIS's file names include the folder of COCO's split, `train2017` or `val2017`: its splits have images of both.
     """
     if not any(LVIS_KEY in image for image in content["images"][:1]):
         return folder, []

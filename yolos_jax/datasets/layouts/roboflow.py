@@ -14,22 +14,22 @@ FILE = "_annotations.coco.json"
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """What opens each split of a folder, by its name; nothing if the folder is in another layout."""
+    """Functions that open the splits of a folder, by name; empty if the folder is in another layout."""
     files = [folder / FILE for folder in folders_in(root) if os.path.lexists(folder / FILE)]
     files = [root / FILE] if os.path.lexists(root / FILE) else files
     return {file.parent.name: partial(read, file) for file in files}
 
 
 def read(file: Path, complain: Complain) -> Annotations:
-    """Reads a split, without the category that stands above the others and that nothing is annotated with."""
+    """Reads a split, without the unused parent category of the others."""
     found = coco_folder.read(file, file.parent, complain, NAME)
     categories = found.content["categories"]
     above = [c.get("supercategory") for c in categories]
-    used = {shown(a.get("category_id")) for a in found.content["annotations"]}  # which may be anything here
+    used = {shown(a.get("category_id")) for a in found.content["annotations"]}  # not checked yet, may have any type
     tops = [c for c in categories if c.get("supercategory") == "none" and c["name"] in above]
     roots = [c for c in tops if shown(c["id"]) not in used]
     if roots and len(roots) < len(categories):
         found.content["categories"] = [c for c in categories if c not in roots]
         names = ", ".join(repr(str(c["name"])) for c in roots)
-        found.notes.append(f"the category {names} of {file} only stands above the others and is left out")
+        found.notes.append(f"the category {names} of {file} is only the parent of the others and is left out")
     return found

@@ -1,4 +1,4 @@
-"""A prepared TFDS data set with the records of `coco/2017`; the boxes are the records' or an annotation file's."""
+"""A prepared TFDS data set with the features of `coco/2017`; boxes come from the records or an annotation file."""
 
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,13 @@ from yolos_jax.datasets.tfds.records import Records, category_ids_of, find_datas
 
 NAME = "TFDS"
 ABOUT_AREAS = (
-    "boxes come from the records of {}, where areas are whole numbers: APs, APm, APl and ARs, ARm, ARl may differ a "
-    "little from those by COCO's annotation file; set data.train_annotations and data.val_annotations to use one"
+    "boxes come from the records of {}, which round areas to integers: APs, APm, APl and ARs, ARm, ARl may differ "
+    "slightly from those with COCO's annotation file; set data.train_annotations and data.val_annotations to use one"
 )
 
 
 class RecordImages:
-    """The images of records, by image id; sent to another process, it opens the records anew."""
+    """The images of records, by image id; the records are reopened in each process."""
 
     def __init__(self, records: Records, numbers: dict[int, int]):
         self._records, self._numbers = records, numbers
@@ -36,28 +36,28 @@ class RecordImages:
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """What opens each split of a folder, by its name; nothing if the folder is in another layout."""
+    """Functions that open the splits of a folder, by name; empty if the folder is in another layout."""
     directory = directory_of(root)
     return {split: partial(read, directory, split, None) for split in splits_of(directory)} if directory else {}
 
 
 def directory_of(root: Path) -> Path | None:
     """The folder of the data set in `root`; None if there is none."""
-    # Folders that the package datasets saved look like TFDS's from afar.
+    # Folders saved by the package datasets look similar to TFDS's.
     return None if hf_datasets.splits(root) else find_dataset(root)
 
 
 def read(directory: Path, split: str, file: Path | None, complain: Complain) -> Annotations:
-    """Reads a split; with a COCO annotation `file`, its boxes and its order of images, else those of the records.
+    """Reads a split, with boxes and order from a COCO annotation `file` if given, else from the records.
 
-    `InputError` if the data set is of another kind, incomplete or damaged.
+    `InputError` if the data set has other features, or is incomplete or damaged.
     """
     records = Records(directory, split)
     index = index_of(records)  # which may take minutes the first time
-    numbers: dict[int, int] = {}  # the record of every image id
+    numbers: dict[int, int] = {}  # record numbers by image id
     for number, image_id in enumerate(index.image_ids.tolist()):
         if numbers.setdefault(image_id, number) != number:
-            complain(f"image id {image_id} is in two records of {records}; prepare the data set anew.")
+            complain(f"image id {image_id} is in two records of {records}; prepare the data set again.")
     if file:
         content, boxes = read_annotations(file, complain, sizes=False), ""
         more = len(numbers.keys() - {image["id"] for image in content["images"]})
@@ -76,12 +76,12 @@ def read(directory: Path, split: str, file: Path | None, complain: Complain) -> 
 
 
 def _content(index: Index, records: Records, category_ids: list[int], complain: Complain) -> Content:
-    """The records in COCO's terms, but for the boxes: [x1, y1, x2, y2] as shares of the sides of the image."""
+    """The records in COCO's terms, except that boxes are [x1, y1, x2, y2] relative to the image's sides."""
     for image_id in index.image_ids[(index.sizes == 0).any(1)].tolist():
         complain(
-            f"the image of image id {image_id} in {records} cannot be read, which leaves its size unknown; "
-            "prepare the data set anew without it, or set data.train_annotations and data.val_annotations, "
-            "which say the size (then data.on_bad_image=skip leaves it out)."
+            f"the image of image id {image_id} in {records} cannot be read, so its size is unknown; "
+            "prepare the data set again without it, or set data.train_annotations and data.val_annotations, "
+            "which contain the size (then data.on_bad_image=skip leaves it out)."
         )
     annotations = _rows(
         id=index.ids, image_id=np.repeat(index.image_ids, index.counts), category_id=index.labels,
@@ -108,5 +108,5 @@ def _content(index: Index, records: Records, category_ids: list[int], complain: 
 
 
 def _rows(**columns: np.ndarray) -> list[dict[str, Any]]:
-    """A dictionary for every row of a table, in plain Python types."""
+    """The rows of a table as dictionaries of plain Python types."""
     return [dict(zip(columns, row)) for row in zip(*(column.tolist() for column in columns.values()))]

@@ -1,4 +1,4 @@
-"""The layout of ultralytics' YOLO: `data.yaml`, `images/` and `labels/` in either order, a text file an image."""
+"""The layout of ultralytics' YOLO: `data.yaml`, `images/` and `labels/` in either order, one text file per image."""
 
 import os
 import re
@@ -18,7 +18,7 @@ NAME = "ultralytics' YOLO"
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """The splits of a `data.yaml`, of the folder that holds it, or of images/ and labels/ beside names of classes."""
+    """The splits of a `data.yaml`, of its folder, or of images/ and labels/ beside a file of class names."""
     file = root if root.suffix.lower() in data_yaml.ENDINGS and root.is_file() else data_yaml.find(root)
     if file is None:
         return _without_yaml(root)
@@ -34,7 +34,7 @@ def splits(root: Path) -> dict[str, OpenAnnotations]:
 def read(
     file: Path, base: Path, places: Any, names: dict[int, str], first_five: bool, complain: Complain
 ) -> Annotations:
-    """Reads a split that lies in folders or lists of images; `InputError` if one of them is absent."""
+    """Reads a split given as folders or lists of images; `InputError` if one of them does not exist."""
     left = LeftOut()
     folders = [_place(base, str(place)) for place in (places if isinstance(places, list) else [places])]
     for place in folders:
@@ -43,14 +43,14 @@ def read(
     folder = folders[0] if len(folders) == 1 and folders[0].is_dir() else base
     paths = [path for place in folders for path in _images(place, base, left)]
     content, notes = yolo_labels.read(paths, folder, names, first_five, str(file), complain)
-    if all(place.is_dir() for place in folders):  # of a list, the labels of other splits may lie in the same folder
+    if all(place.is_dir() for place in folders):  # with a list, the same folder may have labels of other splits
         notes += yolo_labels.unused_note(paths)
     notes = [*left.note(folder), *notes]
     return Annotations(NAME, str(file), folder, content, notes, boxes="xywh_shares", upright=True, has_sizes=False)
 
 
 def _base(file: Path, about: dict[str, Any]) -> Path:
-    """Where the yaml's paths start: its `path`, if that exists from here or from beside it, else its folder."""
+    """The base of the YAML file's paths: its `path`, relative to here or to the file, if it exists; else its folder."""
     said = os.path.expanduser(str(about.get("path") or "."))
     folders = [place for place in (file.parent / said, Path(said)) if place.is_dir()]
     return folders[0] if folders else file.parent
@@ -68,14 +68,14 @@ def _names(file: Path, about: dict[str, Any]) -> dict[int, str]:
 
 
 def _place(base: Path, said: str) -> Path:
-    """A folder or list as the yaml names it; Roboflow writes `../train/images` for `train/images` beside it."""
+    """Resolves a folder or list in the YAML file; Roboflow writes `../train/images` for `train/images` beside it."""
     place = base / os.path.expanduser(said)
     inside = base / re.sub(r"^(\.\./)+", "", said)
     return place if place.exists() or not inside.exists() else inside
 
 
 def _images(place: Path, base: Path, left: LeftOut) -> Iterator[str]:
-    """Paths of images in a folder, or of those that a text file lists."""
+    """Paths of the images in a folder, or listed in a text file."""
     if place.is_dir():
         yield from (os.path.join(place, name) for name in images_below(place, left, BESIDE))
         return
@@ -86,7 +86,7 @@ def _images(place: Path, base: Path, left: LeftOut) -> Iterator[str]:
 
 
 def _without_yaml(root: Path) -> dict[str, OpenAnnotations]:
-    """Splits of images/ and labels/ whose classes are named in a text file, as labelImg and Label Studio write it."""
+    """Splits of images/ and labels/ with class names in a text file, as written by labelImg and Label Studio."""
     images, labels = subfolder(root, "images"), subfolder(root, "labels")
     lists = [
         folder / name

@@ -1,4 +1,4 @@
-"""What is not read, by what tells it, and what turns it into something that is. No jax here."""
+"""Recognises unsupported layouts and suggests conversions. No jax here."""
 
 import itertools
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 from yolos_jax.datasets.listing import is_hidden
 from yolos_jax.user_files import read_head
 
-SNIFF, FILES = 1 << 16, 50  # bytes and files that are looked at
+SNIFF, FILES = 1 << 16, 50  # maximum bytes and files to check
 COMMAND = "pip install {package}, then `{command}`"
-# ending of a file, words that it holds, what it is, what to do
+# ending of a file, words in it, its format, what to do
 KNOWN = (
     (".xml", ("<annotations", "<image "), "CVAT's XML for images", "export the task from CVAT as COCO 1.0"),
     (".json", ('"shapes"', '"imagePath"'), "labelme's JSON", COMMAND.format(
@@ -21,7 +21,7 @@ KNOWN = (
     (".csv", ("ImageID", "LabelName", "XMin"), "Open Images' CSV", COMMAND.format(
         package="fiftyone", command="fiftyone convert --input-dir {root} --input-type fiftyone.types."
         "OpenImagesV7Dataset --output-dir {root}-coco --output-type fiftyone.types.COCODetectionDataset")),
-    (".csv", ("file_name",), "imagefolder's metadata as CSV", "write it as metadata.jsonl, a JSON object a line"),
+    (".csv", ("file_name",), "imagefolder's metadata as CSV", "write it as metadata.jsonl, one JSON object per line"),
     (".data", ("names", "train"), "darknet's .data file", "write its names and folders into a data.yaml"),
     (".tfrecord", (), "TFRecord files", "export the data from their tool as COCO"),
     (".tar", (), "WebDataset's shards", "load them with the package datasets and save_to_disk"),
@@ -30,23 +30,23 @@ KNOWN = (
 
 
 def explain(root: Path, names: list[str]) -> str:
-    """A sentence for a folder in none of the layouts `names`: what it seems to be, and what converts it."""
+    """A message for a folder in none of the layouts `names`: its likely format, and how to convert it."""
     for file in itertools.islice(_files(root), FILES):
         head = read_head(file, SNIFF).decode("utf-8", "replace")
         for ending, words, kind, remedy in KNOWN:
             if file.name.lower().endswith(ending) and all(word in head for word in words):
-                what = f"{root} holds {kind} ({file.name}), which is not read"
+                what = f"{root} contains {kind} ({file.name}), which is not supported"
                 return f"{what}; {remedy.format(root=root, file=file)}."
     if root.is_dir() and any(root.glob("labels/**/*.txt")):
-        lacks = f"{root} has YOLO's labels/ but nothing says the names of their classes"
+        lacks = f"{root} has YOLO's labels/ but no file with the class names"
         return f"{lacks}; write a data.yaml with train: images/train, val: images/val and names: [...]."
     inside = sorted(f.name for f in root.iterdir() if not is_hidden(f.name))[:8] if root.is_dir() else []
     holds = "it is empty" if root.is_dir() else "it is a file"
     if inside:
-        holds = f"it holds {', '.join(inside)}"
+        holds = f"it contains {', '.join(inside)}"
     return (
-        f"{root} is in no layout that is read ({', '.join(names)}); {holds}. "
-        "COCO's is annotations/instances_train.json beside train/, and the same for val."
+        f"{root} is in none of the supported layouts ({', '.join(names)}); {holds}. "
+        "COCO's layout is annotations/instances_train.json beside train/, and likewise for val."
     )
 
 

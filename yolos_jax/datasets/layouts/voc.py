@@ -1,4 +1,4 @@
-"""Pascal VOC: `VOC2007/` with `ImageSets/Main`, or XML files beside images or in a folder of their own."""
+"""Pascal VOC: `VOC2007/` with `ImageSets/Main`, or XML files beside images or in a separate folder."""
 
 import os
 import re
@@ -18,11 +18,11 @@ from yolos_jax.images.reading import image_endings
 from yolos_jax.user_files import read_head, read_text
 
 NAME = "Pascal VOC"
-SNIFF, FEW = 4096, 20  # bytes and files that tell whether XML files are VOC's
+SNIFF, FEW = 4096, 20  # bytes and files to recognise VOC's XML by
 
 
 class Part(NamedTuple):
-    """XML files of one folder: all of them, or those that a list of names picks."""
+    """XML files of one folder: all of them, or those in a list of names."""
 
     xml: Path
     images: Path
@@ -30,7 +30,7 @@ class Part(NamedTuple):
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """The splits of a folder in this layout, by name; of several years, those of a name are joined."""
+    """The splits of a folder in this layout, by name; splits of several years with the same name are joined."""
     years = [root, *folders_in(root, "VOC"), *folders_in(root / "VOCdevkit", "VOC")]
     years = [year for year in years if (year / "ImageSets" / "Main").is_dir() and subfolder(year, "Annotations")]
     parts: dict[str, list[Part]] = {}
@@ -48,7 +48,7 @@ def splits(root: Path) -> dict[str, OpenAnnotations]:
 
 
 def read(root: Path, name: str, parts: list[Part], everything: Iterable[Path], complain: Complain) -> Annotations:
-    """Reads a split. Categories are the names in all XML files of `everything`, numbered 0, 1, ... in their order."""
+    """Reads a split. Categories are the sorted names in all XML files of `everything`, numbered 0, 1, ..."""
     records = {folder: records_of(str(folder), os.stat(folder).st_mtime_ns) for folder in everything}
     every = [record for found in records.values() for record in found.values()]
     names = {one.name for record in every for one in record.objects}
@@ -69,7 +69,7 @@ def read(root: Path, name: str, parts: list[Part], everything: Iterable[Path], c
             for one in record.objects:
                 zeros += min(one.box[:2]) <= 0
                 difficult += one.difficult
-                # Pixels count from 1, and the last one is inside.
+                # Pixels are counted from 1, and the last one is inclusive.
                 left, top, right, bottom = one.box
                 box = [left - 1, top - 1, right - left + 1, bottom - top + 1]
                 gathered.box(one.name, box, one.difficult, **({"difficult": 1} if one.difficult else {}))
@@ -79,16 +79,16 @@ def read(root: Path, name: str, parts: list[Part], everything: Iterable[Path], c
     if difficult:
         notes.append(f"{difficult} objects of {origin} are difficult: not trained on, ignored in scoring like crowds")
     if zeros:
-        notes.append(f"{zeros} boxes of {origin} begin at pixel 0, though VOC counts pixels from 1 and so does reading")
+        notes.append(f"{zeros} boxes of {origin} start at pixel 0, but VOC counts pixels from 1, as this reader does")
     return Annotations(NAME, origin, root, gathered.content, notes, by_spelling=True, own_metrics=voc_metrics)
 
 
 def _is_list(file: Path, xml: Path) -> bool:
-    """Whether a file of ImageSets/Main lists a split whose annotations are there.
+    """Whether a file in ImageSets/Main lists a split whose annotations exist.
 
-    The lists of one class's images have a number after each name, so that no XML file is called like their lines.
+    Lists of a single class have a number after each name, so their lines match no XML file.
     """
-    usual = family_of(file.stem) in ("train", "val")  # a damaged one is no other split's; of a test, XML may be secret
+    usual = family_of(file.stem) in ("train", "val")  # kept even if damaged; a test split's XML may be unpublished
     return usual or any((xml / f"{stem}.xml").is_file() for stem in _stems(file)[:1])
 
 
@@ -97,14 +97,14 @@ def _stems(file: Path) -> list[str]:
 
 
 def _images(folder: Path) -> dict[str, str]:
-    """Names of images by their stems."""
+    """File names of images by stem."""
     endings = image_endings()
     found = [os.path.splitext(entry.name) for entry in os.scandir(folder)]
     return {stem: stem + ending for stem, ending in found if ending.lower() in endings and not is_hidden(stem)}
 
 
 def _flat(root: Path) -> Iterable[tuple[str, Part]]:
-    """XML files without lists: those of every folder of a split, else all."""
+    """XML files without lists: by folders of splits, else all of them."""
     inside = [folder for folder in folders_in(root) if family_of(folder.name) and _part(folder)]
     found = [(folder.name, _part(folder)) for folder in inside] or [("all", _part(root))]
     return [(name, part) for name, part in found if part]

@@ -1,4 +1,4 @@
-"""VOC's XML files. They come from anywhere, so defusedxml parses them. No jax here."""
+"""Reads VOC's XML files with defusedxml, because they are untrusted. No jax here."""
 
 import functools
 import io
@@ -14,19 +14,19 @@ from yolos_jax.datasets.listing import is_hidden, walk
 from yolos_jax.errors import InputError
 from yolos_jax.user_files import read_bytes
 
-MOST_BYTES = 2**26  # of a file
+MOST_BYTES = 2**26  # limit of a file
 
 
 class Object(NamedTuple):
     """One object of an image."""
 
     name: str
-    box: tuple[float, float, float, float]  # xmin, ymin, xmax, ymax: pixels from 1, the last ones inside
+    box: tuple[float, float, float, float]  # xmin, ymin, xmax, ymax: pixels from 1, inclusive
     difficult: bool
 
 
 class Record(NamedTuple):
-    """What an XML file says of its image; `wrong` is a sentence if it makes no sense."""
+    """The content of an XML file; `wrong` is a message if it is invalid."""
 
     file_name: str = ""
     width: int = 0
@@ -35,13 +35,13 @@ class Record(NamedTuple):
     wrong: str = ""
 
     def size(self) -> dict[str, int]:
-        """Width and height as COCO has them; none if the file does not say them."""
+        """Width and height under COCO's names; empty if the file has none."""
         return {"width": self.width, "height": self.height} if self.width > 0 and self.height > 0 else {}
 
 
-@functools.lru_cache(maxsize=8)  # splits share a folder, and all of its files are needed for the categories
+@functools.lru_cache(maxsize=8)  # splits share a folder, and the categories come from all of its files
 def records_of(folder: str, changed: int) -> dict[str, Record]:
-    """The XML files of a folder and below, by their paths in it without the ending; `changed` is when it last was."""
+    """The XML files in a folder and below, by relative path without ending; `changed` is its modification time."""
     found: dict[str, Record] = {}
     for at, names in walk(folder):
         inside = os.path.relpath(at, folder)
@@ -61,7 +61,7 @@ def _record(path: str) -> Record:
         return Record(root.findtext("filename", "").strip(), width, height, objects)
     except InputError as error:
         return Record(wrong=str(error))
-    except (ParseError, DefusedXmlException, LookupError, ValueError) as error:  # LookupError: an encoding's name
+    except (ParseError, DefusedXmlException, LookupError, ValueError) as error:  # LookupError: an unknown encoding
         return Record(wrong=f"{path} cannot be read ({' '.join(str(error).split())}); repair or remove it.")
 
 

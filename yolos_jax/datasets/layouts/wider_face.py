@@ -1,7 +1,7 @@
 """WIDER FACE: `wider_face_split/wider_face_SPLIT_bbx_gt.txt` beside `WIDER_SPLIT/images/`.
 
-For each image, the text file has its name, the number of faces, and a line for each of them: x, y, width, height in
-pixels from 0, blur, expression, illumination, invalid, occlusion, pose. An image without faces has one line of zeros.
+For each image, the text file has its name, the number of faces, and a line per face: x, y, width, height in pixels
+from 0, blur, expression, illumination, invalid, occlusion, pose. An image without faces has one line of zeros.
 """
 
 import re
@@ -17,18 +17,18 @@ from yolos_jax.errors import shown
 NAME = "WIDER FACE"
 FILE = re.compile(r"wider_face_(\w+)_bbx_gt\.txt")
 IMAGE = re.compile(r".*\.\w+")
-INVALID = 7  # the number of a line that says that a face is to be ignored
+INVALID = 7  # index of the number in a line that marks an ignored face
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """What opens each split of a folder, by its name; nothing if the folder is in another layout."""
+    """Functions that open the splits of a folder, by name; empty if the folder is in another layout."""
     places = [place for place in (root, subfolder(root, "wider_face_split")) if place and place.is_dir()]
     named = [(FILE.fullmatch(file.name), file) for place in places for file in sorted(place.glob("*_bbx_gt.txt"))]
     return {match[1]: partial(read, root, file, match[1]) for match, file in named if match}
 
 
 def read(root: Path, file: Path, split: str, complain: Complain) -> Annotations:
-    """Reads a split; faces that are marked invalid are ignored like crowds."""
+    """Reads a split; invalid faces are ignored like crowds."""
     outer = subfolder(root, f"WIDER_{split}") or root
     images = subfolder(outer, "images") or outer
     found = Gathered({"face": 1})
@@ -50,7 +50,7 @@ def read(root: Path, file: Path, split: str, complain: Complain) -> Annotations:
 
 
 def _faces(lines: Iterator[tuple[int, str]], file: Path, complain: Complain) -> Iterator[list[float]]:
-    """The numbers of each face of an image, whose name was read last."""
+    """Yields the numbers of each face of the image whose name was read last."""
     number, line = next(lines, (0, ""))
     if not line.isdecimal():
         complain(f"line {number} of {file} is {shown(line)}; it must be the number of faces of the image above.")
@@ -60,7 +60,7 @@ def _faces(lines: Iterator[tuple[int, str]], file: Path, complain: Complain) -> 
         face = numbers_in(text.split())
         if face is None or len(face) != 10 or min(face[2:4]) < 0:
             where = f"line {number} of {file} is {shown(text)}" if number else f"{file} ends before its last face"
-            complain(f"{where}; a face must be ten numbers that begin with x, y, width and height.")
+            complain(f"{where}; a face must be ten numbers starting with x, y, width and height.")
             if not number:
                 return
         elif int(line):

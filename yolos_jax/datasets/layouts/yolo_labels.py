@@ -1,4 +1,4 @@
-"""YOLO's text files of labels: `class cx cy w h` in fractions of the image, or `class x1 y1 x2 y2 ...` of a polygon."""
+"""YOLO's label files: `class cx cy w h` as fractions of the image, or a polygon `class x1 y1 x2 y2 ...`."""
 
 import math
 import os
@@ -11,21 +11,21 @@ from yolos_jax.datasets.listing import is_hidden
 from yolos_jax.errors import InputError, shown
 from yolos_jax.user_files import MissingFile, read_text
 
-LISTS = "classes.txt", "obj.names", "labels.txt"  # names of classes, one a line, where there is no data.yaml
-MOST_BYTES = 2**26  # of a label file
-OUT = 0.01  # of the image, by which a fraction may miss 0..1
+LISTS = "classes.txt", "obj.names", "labels.txt"  # files with one class name per line, if there is no data.yaml
+MOST_BYTES = 2**26  # limit of a label file
+OUT = 0.01  # tolerance for fractions outside 0..1
 
 
 def read(
     paths: Sequence[str], folder: Path, names: dict[int, str], first_five: bool, origin: str, complain: Complain
 ) -> tuple[Content, list[str]]:
-    """Images and the boxes of their label files in COCO's terms, but for the boxes being shares; and notes.
+    """Images and their label files in COCO's terms, except that boxes are relative to the image; and notes.
 
     Args:
-      paths: of the images.
-      folder: what file names are relative to.
-      names: of classes, by number.
-      first_five: only the first five numbers of a line count.
+      paths: paths of the images.
+      folder: the folder that file names are relative to.
+      names: class names by number.
+      first_five: use only the first five numbers of a line.
     """
     inside = os.path.join(folder, "")
     images: list[dict[str, Any]] = [
@@ -54,14 +54,14 @@ def read(
             one = {"id": len(annotations) + 1, "image_id": image["id"], "category_id": int(numbers[0])}
             annotations.append(one | {"bbox": box, "iscrowd": 0})
     notes = [f"{absent} of {len(paths)} images have no label file and count as background"] if absent else []
-    notes += [f"{polygons} polygons in the label files of {origin} became boxes"] if polygons else []
-    notes += [f"{twice} lines of label files of {origin} stand there twice and count once"] if twice else []
+    notes += [f"{polygons} polygons in the label files of {origin} are read as boxes"] if polygons else []
+    notes += [f"{twice} duplicate lines in the label files of {origin} are ignored"] if twice else []
     categories = [{"id": key, "name": name} for key, name in names.items()]
     return {"images": images, "annotations": annotations, "categories": categories}, notes
 
 
 def unused_note(paths: Sequence[str]) -> list[str]:
-    """A note of label files that belong to none of these images, in the folders where those of the images lie."""
+    """A note about label files without an image, in the folders of the images' label files."""
     used = {file for path in paths for file in _label_files(path)}
     unused = []
     for folder in filter(os.path.isdir, sorted({os.path.dirname(file) for file in used})):
@@ -72,14 +72,14 @@ def unused_note(paths: Sequence[str]) -> list[str]:
 
 
 def _label_files(path: str) -> list[str]:
-    """Where the label file of an image may lie: in `labels/` if the image lies in `images/`, then beside the image."""
+    """Possible paths of an image's label file: in `labels/` for an image in `images/`, then beside the image."""
     stem = os.path.splitext(path)[0] + ".txt"
     start, images, end = stem.rpartition(f"{os.sep}images{os.sep}")
     return [f"{start}{os.sep}labels{os.sep}{end}", stem] if images else [stem]
 
 
 def _label_file(path: str) -> tuple[str, str | None]:
-    """The label file of an image, and its content; None if there is none. `InputError` if it cannot be read."""
+    """The label file of an image, and its content or None if there is none. `InputError` if it cannot be read."""
     for file in _label_files(path):
         try:
             return file, read_text(file, "the label file", MOST_BYTES)
@@ -89,7 +89,7 @@ def _label_file(path: str) -> tuple[str, str | None]:
 
 
 def _numbers(line: str) -> list[float]:
-    """The numbers of a line; none if it holds anything else."""
+    """The numbers of a line; empty if it contains anything else."""
     try:
         found = [float(word) for word in line.split()]
     except ValueError:
@@ -98,12 +98,12 @@ def _numbers(line: str) -> list[float]:
 
 
 def _wrong(numbers: list[float], line: str, names: dict[int, str], first_five: bool, file: str) -> str | None:
-    """A sentence for a line of a label file that makes no sense, or None."""
+    """A message for an invalid line of a label file, or None."""
     count = len(numbers)
     if not (count == 5 or (count > 5 and first_five) or (count > 6 and count % 2)):
         return f"{file} has the line {shown(line)}; it must be a class and 4 numbers, or a class and a polygon."
     if numbers[0] not in names:
-        return f"{file} has the class {numbers[0]:g}, which is none of the {len(names)} that are named."
+        return f"{file} has the class {numbers[0]:g}, but there are only {len(names)} class names."
     fractions = numbers[1 : 5 if first_five else None]
     if min(fractions) < -OUT or max(fractions) > 1 + OUT:
         return f"{file} has the line {shown(line)}; its numbers must be fractions of the image, within 0..1."
@@ -111,7 +111,7 @@ def _wrong(numbers: list[float], line: str, names: dict[int, str], first_five: b
 
 
 def _box(numbers: list[float]) -> list[float]:
-    """[x, y, width, height] of a line's box or polygon, as shares of the image's sides."""
+    """[x, y, width, height] of a line's box or polygon, relative to the image's sides."""
     if len(numbers) == 5:
         _, cx, cy, w, h = numbers
         return [cx - w / 2, cy - h / 2, w, h]

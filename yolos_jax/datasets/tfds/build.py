@@ -1,7 +1,7 @@
-"""Writes a data set as TFDS's `coco/2017`, of a COCO folder record for record, without TensorFlow.
+"""Writes a data set as TFDS's `coco/2017` without TensorFlow; for a COCO folder, the records are the same as TFDS's.
 
 TFDS's own builder shuffles through TensorFlow's files once a split exceeds 1 GB. Its order is that of the hashes of
-the file names, which are known beforehand, so the records are written in that order straight away.
+the file names, which are known in advance, so the records are written in that order directly.
 """
 
 import os
@@ -24,47 +24,47 @@ tfds = load_tfds()
 NAME = "coco"
 CONFIG = "2017"
 VERSION = "1.1.0"
-SHARD = 64 << 20  # least bytes of a shard, if there are several; TFDS's numbers
+SHARD = 64 << 20  # minimum bytes per shard if there are several, as in TFDS
 MOST_SHARDS = 1024
-MARGIN = 1.02  # of the space needed over the images' bytes
-VISIBLE = 0.01  # pixels beyond its image from which a box counts as clipped
+MARGIN = 1.02  # needed space / the images' bytes
+VISIBLE = 0.01  # pixels outside its image from which a box counts as clipped
 
 
 class Summary(NamedTuple):
-    """What was written of a split; `clipped` counts the objects that were clipped to their image."""
+    """A summary of a written split; `clipped` is the number of objects clipped to their image."""
 
     split: str
     images: int
     objects: int
     clipped: int
     shards: int
-    notes: tuple[str, ...] = ()  # what its source said
+    notes: tuple[str, ...] = ()  # notes about its source
 
 
 def build_records(root: Path, out: Path, splits: Sequence[str] = (), boxes: str = "xywh") -> tuple[Path, list[Summary]]:
     """Writes `out/coco/2017/1.1.0` from the data set `root`, in any layout.
 
     Args:
-      splits: such as `train2017`, written as `train` (and `val2017` as `validation`, others by their own names); by
-        default those to train and to validate on that `root` has.
-      boxes: what the numbers of a box are where a person wrote them down, as `data.train_boxes`.
+      splits: such as `train2017`, written as `train` (and `val2017` as `validation`, others under their own names);
+        by default the training and validation splits of `root`.
+      boxes: format of the boxes, like `data.train_boxes`.
 
     Returns:
-      The folder, and a summary of every split; `InputError` if there is nothing or something wrong to write, if the
-      folder exists already, or if space is lacking.
+      The folder, and a summary of every split; `InputError` for an empty or invalid split, an existing folder, or too
+      little space.
     """
     folder = out / NAME / CONFIG / VERSION
     if folder.exists():
-        raise InputError(f"{folder} exists already; give another --out, or remove it.")
+        raise InputError(f"{folder} exists already; choose another --out, or remove it.")
     parts = read_parts(root, splits, boxes)
     names = one_list(parts)
     make_folder(folder.parent)
     needed = int(MARGIN * sum(part.size for part in parts))
     free = shutil.disk_usage(folder.parent).free
     if needed > free:
-        space = f"{free / 1e9:.1f} GB left and the data set needs {needed / 1e9:.1f} GB"
-        raise InputError(f"{folder.parent} has {space}; free some, or give another --out.")
-    # Renamed when it is whole; readers and TFDS pass over folders of such a name.
+        space = f"{free / 1e9:.1f} GB left but the data set needs {needed / 1e9:.1f} GB"
+        raise InputError(f"{folder.parent} has {space}; free some space, or choose another --out.")
+    # Renamed when complete; readers and TFDS skip folders with such a name.
     unfinished = folder.with_name(f"incomplete.{uuid.uuid4().hex[:6]}_{VERSION}")
     unfinished.mkdir()
     try:
@@ -74,8 +74,8 @@ def build_records(root: Path, out: Path, splits: Sequence[str] = (), boxes: str 
         except OSError as error:
             if not folder.exists():
                 raise
-            other = f"another build wrote {folder} in the meantime, which stays as it is"
-            raise InputError(f"{other}; this one was thrown away.") from error
+            other = f"another build wrote {folder} in the meantime; it was kept"
+            raise InputError(f"{other}, and the result of this build was discarded.") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder, found
@@ -90,7 +90,7 @@ def features_of(names: Sequence[str]) -> Any:
 
 
 def _write(folder: Path, parts: list[CheckedSplit], names: dict[int, str]) -> list[Summary]:
-    """Writes shards, then what describes them, and reads all of it back."""
+    """Writes shards and their metadata, and reads everything back."""
     features = features_of(list(names.values()))
     infos, found = [], []
     for part in parts:
@@ -113,16 +113,16 @@ def _write(folder: Path, parts: list[CheckedSplit], names: dict[int, str]) -> li
     info.set_splits(tfds.core.SplitDict(infos))
     info.write_to_directory(folder)
     for part, one in zip(parts, found):
-        index = index_of(Records(folder, part.name))  # which stays beside the shards
+        index = index_of(Records(folder, part.name))  # is stored beside the shards
         if index.image_ids.tolist() != [i["id"] for i in part.images] or len(index.ids) != one.objects:
-            raise RuntimeError(f"the records of {part.name} are not those that were written; this is a bug")
+            raise RuntimeError(f"the records of {part.name} differ from the written ones; this is a bug")
     return found
 
 
 def _write_shards(
     template: Any, part: CheckedSplit, names: dict[int, str], features: Any
 ) -> tuple[list[int], int, int]:
-    """(records of every shard, bytes of all records, clipped boxes)."""
+    """(records per shard, bytes of all records, number of clipped boxes)."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     count = shards_of(part.size, len(part.images))
@@ -146,7 +146,7 @@ def _write_shards(
 
 
 def shards_of(size: int, images: int) -> int:
-    """TFDS's number of shards: the largest power of two with at least 64 MiB and one image for each."""
+    """TFDS's number of shards: the largest power of two with at least 64 MiB and one image per shard."""
     return 1 << max(min(MOST_SHARDS, size // SHARD, images).bit_length() - 1, 0)
 
 
@@ -155,7 +155,7 @@ def _record(image: dict[str, Any], data: bytes, objects: list[dict[str, Any]]) -
 
 
 def _objects(image: dict[str, Any], annotations: list[dict[str, Any]], names: dict[int, str]) -> tuple[list, int]:
-    """An image's objects as TFDS stores them, and how many boxes had to be clipped, as TFDS stores only 0..1."""
+    """An image's objects as TFDS stores them, and the number of clipped boxes; TFDS stores only 0..1."""
     sides = (image["height"], image["width"]) * 2
     out = []
     clipped = 0

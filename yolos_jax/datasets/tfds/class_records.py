@@ -1,4 +1,4 @@
-"""A prepared TFDS data set of images with a class each, such as `imagenet2012`, without TensorFlow."""
+"""Reads a prepared TFDS data set for classification, such as `imagenet2012`, without TensorFlow."""
 
 import hashlib
 import io
@@ -16,11 +16,11 @@ class ClassRecords(Records):
 
     Args:
       directory: the folder with `dataset_info.json`.
-      split: as the data set calls it, or another usual name for the same.
+      split: its name in the data set, or another common name for it.
       max_images, classes: see `class_folders.ClassFolders`.
     """
 
-    fields = {"image": "Image", "label": "ClassLabel"}  # noqa: RUF012  # as its base class has them
+    fields = {"image": "Image", "label": "ClassLabel"}  # noqa: RUF012  # as in the base class
     kind, names_file = "a classification data set such as imagenet2012", "label.labels.txt"
 
     def __init__(
@@ -36,7 +36,7 @@ class ClassRecords(Records):
         return len(self._chosen)
 
     def name(self, index: int) -> str:
-        """Which record an image is in."""
+        """The record of an image, for messages."""
         return f"record {self._chosen[index]} of {self.origin}"
 
     def read(self, index: int) -> tuple[Image.Image, int]:
@@ -49,6 +49,6 @@ class ClassRecords(Records):
             return decode(io.BytesIO(record["image"])), self._label_of[label]
 
     def fingerprint(self) -> str:
-        """A hash of the classes, and of the shards' names and sizes and which records are used."""
+        """A hash of the classes, the shards' names and sizes, and the indices of the records in use."""
         shards = [(shard.name, shard.stat().st_size) for shard in self.shards]
         return hashlib.sha256(repr((list(self.names), shards, len(self))).encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""What one pass over the records of a TFDS data set finds out about all images at once.
+"""An index of all records of a TFDS data set, built in one pass.
 
-Records hold no sizes of images, which planning needs for all images, and no table of image ids. Both come from one
-reading of all records, of which only the header of every image is looked at; the result is kept in a file.
+Records have no image sizes, which planning needs, and no table of image ids. Both come from one pass over all records
+that reads only the header of each image. The result is cached in a file.
 """
 
 import contextlib
@@ -19,26 +19,26 @@ from yolos_jax.datasets.headers import header_of
 from yolos_jax.datasets.tfds.records import ANEW, Records
 from yolos_jax.errors import InputError, user_cache
 
-LAYOUT = 2  # of the file; another number for another one
+LAYOUT = 2  # version of the file's format
 
 
 class Index(NamedTuple):
-    """What `n` records with `m` objects in all say, but for the pixels."""
+    """The content of `n` records with `m` objects in total, without the pixels."""
 
     image_ids: np.ndarray  # int64 [n]
     file_names: np.ndarray  # str [n]
-    sizes: np.ndarray  # int64 [n, 2]: (width, height) in pixels by the image's header; 0 if it cannot be read
-    turns: np.ndarray  # int64 [n]: EXIF's orientation of the image; 1 for upright
-    counts: np.ndarray  # int64 [n]: objects of each
+    sizes: np.ndarray  # int64 [n, 2]: (width, height) in pixels from the image's header; 0 if it cannot be read
+    turns: np.ndarray  # int64 [n]: EXIF orientation of the image; 1 is upright
+    counts: np.ndarray  # int64 [n]: objects per record
     ids: np.ndarray  # int64 [m]
     areas: np.ndarray  # int64 [m]
     labels: np.ndarray  # int64 [m]
-    boxes: np.ndarray  # float32 [m, 4]: ymin, xmin, ymax, xmax as shares of the image's sides
+    boxes: np.ndarray  # float32 [m, 4]: ymin, xmin, ymax, xmax relative to the image's sides
     crowds: np.ndarray  # bool [m]
 
 
 def index_of(records: Records) -> Index:
-    """Everything but the pixels, from a file that an earlier reading left or by reading all records."""
+    """The index, from the cache or by reading all records."""
     key, places = _key(records), _places(records)
     for place in places:
         kept = _load(place, key, len(records))
@@ -81,31 +81,31 @@ def _read(records: Records) -> Index:
 
 
 def _key(records: Records) -> str:
-    """Changes with the shards."""
+    """A key that changes with the shards."""
     facts = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in records.shards]
     return hashlib.sha256(repr((LAYOUT, facts)).encode()).hexdigest()
 
 
 def _places(records: Records) -> list[Path]:
-    """Where the index may be kept: beside the shards, else in the user's cache folder."""
+    """Possible locations of the cached index: beside the shards, then in the user's cache folder."""
     name = hashlib.sha256(str(records.directory.resolve()).encode()).hexdigest()[:16]
     return [records.directory / f"yolos-jax.{records.split}.npz", user_cache() / f"{name}.{records.split}.npz"]
 
 
 def _load(path: Path, key: str, n: int) -> Index | None:
-    """A kept index of `n` records, unless it is of other shards or not as we write it: it may be from anyone."""
+    """A cached index of `n` records; None if it is for other shards or invalid, since anyone may have written it."""
     try:
         if not _is_plain(path):
             return None
         with np.load(path, allow_pickle=False) as kept:
             index = Index(*(kept[name] for name in Index._fields))
             return index if str(kept["key"]) == key and _is_whole(index, n) else None
-    except Exception:  # a damaged or malicious file makes it raise anything; MemoryError too
+    except Exception:  # damaged or malicious files raise various exceptions, even MemoryError
         return None
 
 
 def _is_plain(path: Path) -> bool:
-    """Whether a zip file holds no more than its own size: nothing is compressed, nothing counts twice."""
+    """Whether a zip file unpacks to at most its own size: no compression and no overlapping entries."""
     if not path.is_file():
         return False
     with zipfile.ZipFile(path) as archive:
@@ -115,19 +115,19 @@ def _is_plain(path: Path) -> bool:
 
 
 def _is_whole(index: Index, n: int) -> bool:
-    """Whether the arrays are of the types and shapes that `Index` says, for `n` records."""
+    """Whether the arrays have the dtypes and shapes documented in `Index`, for `n` records."""
     m = len(index.ids)
     images: list[tuple[type, tuple]] = [(np.int64, (n,)), (np.str_, (n,)), (np.int64, (n, 2)), *[(np.int64, (n,))] * 2]
     objects = [*[(np.int64, (m,))] * 3, (np.float32, (m, 4)), (np.bool_, (m,))]
     if not all(array.dtype.type is t and array.shape == s for array, (t, s) in zip(index, images + objects)):
         return False
-    index.file_names.tolist()  # raises if some are no text
+    index.file_names.tolist()  # raises if some are not text
     fits = all(0 <= count <= m for count in index.counts.tolist()) and int(index.counts.sum()) == m
     return fits and bool(((index.sizes >= 0) & (index.sizes < 10**6)).all())
 
 
 def _save(path: Path, key: str, index: Index) -> bool:
-    """Keeps an index; whole or not at all, however many processes do so at once."""
+    """Caches an index atomically, even if several processes do so at once."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

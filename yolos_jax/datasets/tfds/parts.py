@@ -1,4 +1,4 @@
-"""Reads the splits of a data set that are to be written as TFDS records, and checks that they can be."""
+"""Reads and checks the splits of a data set before they are written as TFDS records."""
 
 import hashlib
 import io
@@ -23,33 +23,33 @@ from yolos_jax.datasets.splits import MissingSplit, family_of
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import DAMAGED, UnreadableImage
 
-OTHER_NAMES = {"train2017": "train", "val2017": "validation", "test2017": "test"}  # what TFDS calls COCO's splits
-SPLIT_NAME = re.compile("[A-Za-z0-9_-]{1,100}")  # what TFDS makes names of shards of
-# Formats that every reader of TFDS decodes to one image; their bytes are stored as they are.
+OTHER_NAMES = {"train2017": "train", "val2017": "validation", "test2017": "test"}  # TFDS's names of COCO's splits
+SPLIT_NAME = re.compile("[A-Za-z0-9_-]{1,100}")  # allowed in TFDS's names of shards
+# Formats that every reader of TFDS decodes to one image; their bytes are stored unchanged.
 FORMATS = ("JPEG", "MPO", "PNG", "BMP")
 
 
 class CheckedSplit(NamedTuple):
-    """A split, checked, as it will be written."""
+    """A checked split, ready to be written."""
 
-    name: str  # of the split in TFDS
+    name: str  # its name in TFDS
     images: list[dict[str, Any]]  # entries of the annotation file, in the order of the records
-    annotations: dict[int, list[dict[str, Any]]]  # those of every image id, by their ids
-    names: dict[int, str]  # of categories by id, in the file's order
-    data: Callable[[int], bytes]  # the encoded image of every image id
+    annotations: dict[int, list[dict[str, Any]]]  # by image id, in order of their own ids
+    names: dict[int, str]  # category names by id, in the file's order
+    data: Callable[[int], bytes]  # image id -> encoded image
     size: int  # bytes of all images
-    notes: tuple[str, ...] = ()  # what its source said
+    notes: tuple[str, ...] = ()  # notes about its source
 
 
 def read_parts(root: Path, splits: Sequence[str] = (), boxes: str = "xywh") -> list[CheckedSplit]:
-    """Reads and checks splits of a data set in any layout, by default those to train and to validate on.
+    """Reads and checks splits of a data set in any layout, by default those for training and validation.
 
-    `InputError` if a split cannot be stored under its name, if two would share one, and as `read_part`.
+    `InputError` for an invalid name, for two splits with the same name in TFDS, and as in `read_part`.
     """
     for split in splits:
-        if not SPLIT_NAME.fullmatch(split) or split == "all":  # which means all splits to TFDS
-            names = "call it by at most 100 letters, digits, - and _, and not all"
-            raise InputError(f"TFDS cannot have a split {split!r}; {names}.")
+        if not SPLIT_NAME.fullmatch(split) or split == "all":  # TFDS's name for all splits together
+            names = "a name has at most 100 letters, digits, - and _, and is not all"
+            raise InputError(f"TFDS does not allow a split named {split!r}; {names}.")
     for name, times in Counter(OTHER_NAMES.get(split, split) for split in splits).items():
         if times > 1:
             raise InputError(f"{times} of the splits {', '.join(splits)} would be written as {name}; name it once.")
@@ -57,7 +57,7 @@ def read_parts(root: Path, splits: Sequence[str] = (), boxes: str = "xywh") -> l
     splits = splits or [split for split in found if family_of(split) in ("train", "val")]
     absent = [split for split in splits if split not in found]
     if absent or not splits:
-        lacks = f"no split {absent[0]}" if absent else "no split to train or to validate on"
+        lacks = f"no split {absent[0]}" if absent else "no split for training or validation"
         raise MissingSplit(f"{root} ({layout}) has {lacks}; it has {', '.join(found)}.")
     options = SplitOptions(categories="contiguous", boxes=boxes)
     parts = [read_part(read_split(found[split], options), split) for split in splits]
@@ -65,16 +65,16 @@ def read_parts(root: Path, splits: Sequence[str] = (), boxes: str = "xywh") -> l
 
 
 def read_part(source: DataSet, split: str) -> CheckedSplit:
-    """Checks a split; `InputError` for anything that TFDS could not store or would store wrongly."""
+    """Checks a split; `InputError` for anything that TFDS cannot store correctly."""
     content, origin = source.ground_truth(), source.origin
     name = OTHER_NAMES.get(split, split)
     names = {c["id"]: str(c["name"]) for c in content["categories"]}
-    # TFDS keeps names in a file of lines.
+    # TFDS stores names in a text file, one per line.
     bad = [category for category, text in names.items() if not text or text != " ".join(text.split())]
     if bad or len(set(names.values())) < len(names):
         what = f"category id {bad[0]} has the name {names[bad[0]]!r}" if bad else "two categories share a name"
-        raise InputError(f"{what} in {origin}; TFDS needs different names of one line without spaces around.")
-    # Detection reads no ids: all are numbered anew if one has none that TFDS can store.
+        raise InputError(f"{what} in {origin}; TFDS needs distinct one-line names without surrounding spaces.")
+    # Detection does not use annotation ids, so all are renumbered if TFDS cannot store one of them.
     if not all(type(a.get("id")) is int and abs(a["id"]) < 2**63 for a in content["annotations"]):
         for number, annotation in enumerate(content["annotations"], 1):
             annotation["id"] = number
@@ -99,12 +99,12 @@ def read_part(source: DataSet, split: str) -> CheckedSplit:
 
 
 def _hash(split: str, file_name: str) -> bytes:
-    """TFDS's sorting key of a record."""
+    """TFDS's sort key of a record."""
     return hashlib.md5((split + file_name.replace("\\", "/")).encode(), usedforsecurity=False).digest()
 
 
 def _check_image(image: dict[str, Any], file: str, data: Callable[[int], bytes]) -> int:
-    """Bytes of an image, whose header must agree with its annotation, as stored or as EXIF turns it."""
+    """Size of an image in bytes; its header must match the annotation, as stored or after the EXIF rotation."""
     named = f"{file} (image id {image['id']})"
     try:
         encoded = data(image["id"])
@@ -123,7 +123,7 @@ def _check_image(image: dict[str, Any], file: str, data: Callable[[int], bytes])
 
 
 def one_list(parts: list[CheckedSplit]) -> dict[int, str]:
-    """The categories of all splits: labels are numbered alike."""
+    """The categories of all splits, which must agree."""
     first, names = parts[0], dict(parts[0].names)
     for part in parts[1:]:
         for category, name in part.names.items():

@@ -1,4 +1,4 @@
-"""The records of one split of a prepared TFDS data set (array_record), by number."""
+"""Random access to the records of one split of a prepared TFDS data set (array_record)."""
 
 import contextlib
 import functools
@@ -13,36 +13,36 @@ from yolos_jax.datasets.splits import choose
 from yolos_jax.errors import InputError
 from yolos_jax.user_files import MissingFile, check_file, read_text
 
-INFO = "dataset_info.json"  # written last: a folder without it is no finished preparation
+INFO = "dataset_info.json"  # written last: a folder without it is incomplete
 FORMAT = "array_record"
 DEPTH = 3  # NAME/CONFIG/VERSION
-UNFINISHED = (".", "incomplete.")  # what names of folders that TFDS is still writing begin with
-# What a record must hold: TFDS's kind of feature, or a number's type.
+UNFINISHED = (".", "incomplete.")  # prefixes of folders that TFDS is still writing
+# Required fields of a record: TFDS's class of feature, or a number's dtype.
 FIELDS = {"image": "Image", "image/filename": "Text", "image/id": "int64", "objects/area": "int64"}
 FIELDS |= {"objects/bbox": "BBoxFeature", "objects/id": "int64", "objects/is_crowd": "bool"}
 FIELDS |= {"objects/label": "ClassLabel"}
 NAMES = "objects-label.labels.txt"
-LEAST_SHARD = 65536  # bytes of the smallest array_record file
-ANEW = "copy or prepare the data set anew."
+LEAST_SHARD = 65536  # minimum size of an array_record file in bytes
+ANEW = "copy or prepare the data set again."
 
 
 def find_dataset(root: str | Path, most: int = DEPTH) -> Path | None:
     """The folder of a TFDS data set: `root` itself, or the only one in it (as in `root/coco/2017/1.1.0`).
 
-    None if there is none, or if `root` is a COCO folder. `InputError` if there are several, or if `root` is a
-    preparation that was never finished. Folders are searched down to a depth of `most`.
+    None if there is none, or if `root` is a COCO folder. `InputError` if there are several, or if the preparation of
+    `root` is incomplete. Folders are searched to a depth of `most`.
     """
     root = Path(root)
     if (root / INFO).is_file():
         return root
     if (root / "features.json").is_file() or any(root.glob(f"*.{FORMAT}-*")):
-        raise InputError(f"{root} looks like a TFDS data set but has no {INFO}: it was not prepared to the end.")
+        raise InputError(f"{root} looks like a TFDS data set but has no {INFO}: its preparation is incomplete.")
     if (root / "annotations").is_dir():
         return None
     deep = [path for depth in range(1, most + 1) for path in root.glob("*/" * depth + INFO)]
     found = [p.parent for p in deep if not any(n.startswith(UNFINISHED) for n in p.relative_to(root).parts)]
     if len(found) > 1:
-        raise InputError(f"{root} holds several data sets, {', '.join(map(str, sorted(found)))}; name one of them.")
+        raise InputError(f"{root} contains several data sets, {', '.join(map(str, sorted(found)))}; name one of them.")
     return found[0] if found else None
 
 
@@ -54,17 +54,17 @@ def splits_of(directory: Path) -> list[str]:
 class Records:
     """One split of a TFDS data set with the features of `coco/2017`, stored as array_record.
 
-    `directory` is the folder with `dataset_info.json`; the split may be called as TFDS does or as COCO does
-    (`train2017` is `train`, `val2017` is `validation`). `InputError` if the data set is of another kind or format, or
-    lacks the split or a shard of it. Sending the object to another process sends no open file.
+    `directory` is the folder with `dataset_info.json`; the split has TFDS's name or COCO's (`train2017` is `train`,
+    `val2017` is `validation`). `InputError` if the data set has other features or another format, or lacks the split
+    or one of its shards. Pickling the object leaves out open files.
 
     Attributes:
-      split: as the data set calls it.
-      names, category_ids: those of every label; None for ids that the data set does not say.
+      split: its name in the data set.
+      names, category_ids: those of every label; `category_ids` is None if the data set has none.
       shards: its files.
     """
 
-    # What records must hold, what such a data set is called, and the file of the labels' names.
+    # Required fields, a description of such data sets, and the file with the labels' names.
     fields = FIELDS
     kind = "TFDS's coco/2017"
     names_file = NAMES
@@ -91,23 +91,23 @@ class Records:
         return {key: value for key, value in vars(self).items() if key != "_open"}
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        """A record, its image as the bytes of a file; `RuntimeError` if it is damaged or its shard is gone."""
+        """A record with its encoded image; `RuntimeError` if it is damaged or its shard is gone."""
         return self._decoded(number, "whole")
 
     def image(self, number: int) -> bytes:
-        """The image of a record alone, in half the time; `RuntimeError` as above."""
+        """Only the encoded image of a record, in half the time; `RuntimeError` as above."""
         return self._decoded(number, "image")["image"]
 
     def _decoded(self, number: int, what: str) -> dict[str, Any]:
         data, features, decoders = self._open
         try:
             return features[what].deserialize_example_np(data[number], decoders=decoders)
-        except (ValueError, IndexError, KeyError, TypeError) as error:  # fewer records than promised, or others
+        except (ValueError, IndexError, KeyError, TypeError) as error:  # fewer or other records than expected
             raise RuntimeError(str(error)) from error
 
     @functools.cached_property
     def _open(self) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-        """A split's bytes, and how records, and images alone, are decoded; opened by every process for itself."""
+        """The split's data source, and the decoders of records and of images; opened once per process."""
         tfds = load_tfds()
         builder, raw = _builder(self.directory), tfds.decode.DeserializeMethod.RAW_BYTES
         data, features = builder.as_data_source(split=self.split, deserialize_method=raw), builder.info.features
@@ -119,7 +119,7 @@ class Records:
         inner: Any = getattr(features["objects"], "feature", None) if "objects" in features else None
         present = dict(features)
         present |= {f"objects/{key}": inner[key] for key in (inner if hasattr(inner, "keys") else ())}
-        foreign = f"the records of {self.directory} are not those of {self.kind}"
+        foreign = f"the records of {self.directory} do not match {self.kind}"
         lacking = self.fields.keys() - present.keys()
         if lacking:
             raise InputError(f"{foreign}: they lack {', '.join(sorted(lacking))}.")
@@ -131,25 +131,25 @@ class Records:
                 raise InputError(f"{foreign}: {key} is {found} and must be {kind}.")
 
     def _check_shards(self, lengths: list[int]) -> None:
-        """Checks up front, because a reader would fail only at a record of that shard."""
+        """Checks all shards first, because a reader would fail only at a record of a bad shard."""
         from array_record.python.array_record_module import ArrayRecordReader
 
         bad = [path for path in self.shards if not path.is_file() or path.stat().st_size < LEAST_SHARD]
         if bad:
-            what = "is cut short" if bad[0].is_file() else "is missing"
-            more = f" ({len(bad)} of {len(self.shards)} are missing or cut short)" if len(bad) > 1 else ""
+            what = "is truncated" if bad[0].is_file() else "is missing"
+            more = f" ({len(bad)} of {len(self.shards)} are missing or truncated)" if len(bad) > 1 else ""
             raise InputError(f"the shard {bad[0]} {what}{more}; {ANEW}")
         for path, length in zip(self.shards, lengths):
             reader = ArrayRecordReader(str(path))
             if not reader.ok():
-                raise InputError(f"the shard {path} is damaged or cut short; {ANEW}")
+                raise InputError(f"the shard {path} is damaged or truncated; {ANEW}")
             found = reader.num_records()
             if found != length:
-                raise InputError(f"the shard {path} holds {found} records and {INFO} says {length}; {ANEW}")
+                raise InputError(f"the shard {path} has {found} records but {INFO} lists {length}; {ANEW}")
             reader.close()
 
     def _read_names(self, count: int) -> list[str]:
-        """The names of the labels; without them nobody knows which category a label is."""
+        """The names of the labels, which identify their categories."""
         path = self.directory / self.names_file
         names: list[str] = []
         what = "does not exist"
@@ -159,7 +159,7 @@ class Records:
         twice = len(set(names)) < len(names)
         if len(names) != count or twice:
             what = "lists a name twice" if twice else what
-            raise InputError(f"{path} must hold {count} different names and {what}; {ANEW}")
+            raise InputError(f"{path} must have {count} distinct names but {what}; {ANEW}")
         return names
 
     def _ids(self, listed: Any) -> list[int] | None:
@@ -167,15 +167,15 @@ class Records:
             return None
         whole = isinstance(listed, list) and all(type(i) is int and 0 <= i < 2**63 for i in listed)
         if not whole or len(listed) != len(self.names) or len(set(listed)) != len(listed):
-            wanted = f"{len(self.names)} different whole numbers, one for every label"
+            wanted = f"{len(self.names)} distinct whole numbers, one per label"
             raise InputError(f"category_ids in {self.directory / 'metadata.json'} must be {wanted}.")
         return listed
 
 
 def category_ids_of(records: Records) -> tuple[list[int], list[str]]:
-    """The category id of every label, and a note if it had to be made up.
+    """The category id of every label, and a note if the ids had to be assumed.
 
-    Our builder writes down the ids; TFDS's own does not, but its names are COCO's.
+    Our builder stores the ids. TFDS's builder does not, but its names are COCO's.
     """
     official = {name: category for category, name in COCO_NAMES.items()}
     if records.category_ids is not None:
@@ -183,12 +183,12 @@ def category_ids_of(records: Records) -> tuple[list[int], list[str]]:
     if all(name in official for name in records.names):
         return [official[name] for name in records.names], []
     labels = list(range(len(records.names)))
-    note = f"says no category ids and its names are not COCO's: the labels 0..{labels[-1]} are taken for them"
+    note = f"has no category ids and its names are not COCO's: the labels 0..{labels[-1]} are used as ids"
     return labels, [f"{records.directory} {note}"]
 
 
 def load_tfds() -> Any:
-    """The package `tensorflow_datasets`; `InputError` that names the extra to install, where it is missing."""
+    """The package `tensorflow_datasets`; if it is missing, `InputError` names the extra to install."""
     try:
         import tensorflow_datasets
     except ImportError as error:
@@ -197,23 +197,23 @@ def load_tfds() -> Any:
 
 
 def _builder(directory: Path) -> Any:
-    """TFDS's reader of a prepared data set, set to read array_record."""
+    """TFDS's reader of a prepared data set, configured for array_record."""
     tfds = load_tfds()
-    for file in (*directory.glob("*.json"), *directory.glob("*.txt")):  # TFDS would wait for a named pipe
+    for file in (*directory.glob("*.json"), *directory.glob("*.txt")):  # TFDS would block on a named pipe
         check_file(file)
     try:
         builder = tfds.builder_from_directory(str(directory))
         formats = [stored.value for stored in (builder.info.file_format, *builder.info.alternative_file_formats)]
-        dict(builder.info.metadata)  # read when first used, as are the names of shards
+        dict(builder.info.metadata)  # read on first use, like the names of shards
         [split.filepaths for split in builder.info.splits.values()]
         if FORMAT in formats[1:]:
             builder.info.set_file_format(FORMAT, override=True, override_if_initialized=True)
-    except Exception as error:  # damaged files make it raise anything
+    except Exception as error:  # damaged files raise various exceptions
         what = " ".join(str(error).split())
-        raise InputError(f"{directory} cannot be opened as a TFDS data set ({what}); prepare it anew.") from error
+        raise InputError(f"{directory} cannot be opened as a TFDS data set ({what}); prepare it again.") from error
     if FORMAT not in formats:
         raise InputError(
-            f"{directory} is stored as {formats[0]}, which cannot be read in any order; add {FORMAT} to it with "
+            f"{directory} is stored as {formats[0]}, which has no random access; convert it to {FORMAT} with "
             f"`python -m tensorflow_datasets.scripts.convert_format --dataset_version_dir={directory} "
             f"--out_file_format={FORMAT}` (needs the packages tensorflow and apache-beam)."
         )

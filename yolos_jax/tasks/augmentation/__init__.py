@@ -1,1 +1,1 @@
-"""Augmentation beyond the reference's: operations on colours and on shapes, and presets of them. No jax here."""
+"""Augmentation beyond the reference's: colour and geometric operations, and presets. No jax here."""

@@ -1,5 +1,5 @@
-"""Operations that change colours and leave sizes and boxes as they are. Their numbers are whole, so that a plan is
-equal on every machine."""
+"""Colour operations, which keep sizes and boxes. Their numbers are integers, so that a plan is equal on every
+machine."""
 
 import dataclasses
 
@@ -9,14 +9,14 @@ from PIL import Image, ImageChops, ImageEnhance, ImageFilter
 from yolos_jax.data.augment import Operation
 from yolos_jax.data.examples import Example
 
-UNCHANGED = 1000  # a factor of one, in thousandths
+UNCHANGED = 1000  # a factor of 1, in thousandths
 ENHANCED = {
     "brightness": ImageEnhance.Brightness, "contrast": ImageEnhance.Contrast, "saturation": ImageEnhance.Color,
 }  # fmt: skip
 
 
 class ColourOperation(Operation):
-    """Changes pixels where they are."""
+    """Changes pixel values but not positions."""
 
     def boxes(self, example: Example, numbers: np.ndarray) -> Example:
         return example
@@ -24,9 +24,9 @@ class ColourOperation(Operation):
 
 @dataclasses.dataclass(frozen=True)
 class Factor(ColourOperation):
-    """Multiplies by a factor, which Pillow cuts to 0..255.
+    """Multiplies by a factor; Pillow clips the results to 0..255.
 
-    `brightness` multiplies all values, `contrast` their differences to the image's mean luma, `saturation` those to
+    `brightness` scales all values, `contrast` their differences from the image's mean luma, `saturation` those from
     the pixel's own luma. Numbers: the factor in thousandths.
     """
 
@@ -45,9 +45,9 @@ class Factor(ColourOperation):
 
 @dataclasses.dataclass(frozen=True)
 class Hue(ColourOperation):
-    """Turns the circle of hues. Numbers: the turn in 256ths of the circle, which is how finely Pillow holds hues."""
+    """Rotates the hue circle. Numbers: the rotation in 1/256 of the circle, Pillow's resolution of hue."""
 
-    spread: float  # the turn is drawn uniformly from -spread to spread of the circle
+    spread: float  # the rotation is drawn uniformly from -spread to spread of the circle
     name: str = "hue"
 
     def draw(self, sizes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +64,7 @@ class Hue(ColourOperation):
 
 @dataclasses.dataclass(frozen=True)
 class Greyscale(ColourOperation):
-    """Replaces colours by their luma (ITU-R 601) with a probability. Numbers: 1 if so, else 0."""
+    """Converts to greyscale (ITU-R 601 luma) with a given probability. Numbers: 1 if converted, else 0."""
 
     probability: float
     name: str = "greyscale"
@@ -78,7 +78,7 @@ class Greyscale(ColourOperation):
 
 @dataclasses.dataclass(frozen=True)
 class Blur(ColourOperation):
-    """Blurs by a Gaussian with a probability. Numbers: its standard deviation in hundredths of a pixel, 0 for none."""
+    """Gaussian blur with a given probability. Numbers: standard deviation in hundredths of a pixel; 0 for none."""
 
     probability: float
     most: float  # pixels; the standard deviation is drawn uniformly from a hundredth to this
@@ -94,5 +94,5 @@ class Blur(ColourOperation):
 
 
 def whole(u: np.ndarray, least: int, most: int) -> np.ndarray:
-    """int32 numbers from `least` to `most`, both included, uniformly, for numbers in 0..1."""
+    """Maps uniform numbers in 0..1 to int32 from `least` to `most`, inclusive."""
     return (least + np.floor(u * (most - least + 1))).astype(np.int32)

@@ -1,4 +1,4 @@
-"""The presets of `data.augment`: operations that join those of a recipe's own augmentation."""
+"""The presets of `data.augment`: operations in addition to a recipe's own augmentation."""
 
 import dataclasses
 
@@ -12,14 +12,14 @@ MOST_SMALLER = 20
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """What joins a pipeline."""
+    """Operations to add to a pipeline."""
 
     shapes: tuple[Operation, ...] = ()  # before a recipe's own flip and crop
-    colours: tuple[Operation, ...] = ()  # after the resize, where there are fewer pixels
-    smallest: float = 1.0  # share of the smallest short side that images are resized to; below 1 zooms out
+    colours: tuple[Operation, ...] = ()  # after the resize, on fewer pixels
+    smallest: float = 1.0  # smallest additional short side / smallest given one; below 1 zooms out
 
     def joined(self, pipeline: Pipeline) -> Pipeline:
-        """A pipeline with the preset's operations."""
+        """The pipeline with the preset's operations added."""
         resize = pipeline.resize
         sides = smaller_sides(resize.short_sides, self.smallest, resize.patch) + resize.short_sides
         wider = dataclasses.replace(resize, short_sides=sides)
@@ -27,7 +27,7 @@ class Preset:
 
 
 def smaller_sides(sides: tuple[int, ...], share: float, patch: int) -> tuple[int, ...]:
-    """At most `MOST_SMALLER` short sides of whole patches, from a share of the smallest of `sides` up to below it."""
+    """At most `MOST_SMALLER` short sides in whole patches, from `share` of the smallest of `sides` to just below it."""
     smallest = min(sides)
     first = max(ceil_div(int(share * smallest), patch), 1) * patch
     found = range(first, smallest, patch)
@@ -35,7 +35,7 @@ def smaller_sides(sides: tuple[int, ...], share: float, patch: int) -> tuple[int
 
 
 def colours(jitter: float, hue: float, grey: float, blur: float, deviation: float) -> tuple[Operation, ...]:
-    """Spreads of brightness, contrast and saturation, and of hue; shares of grey and of blurred images; most blur."""
+    """Colour operations: spread of factors and of hue, probabilities of greyscale and blur, maximum blur."""
     factors = (Factor(jitter, name) for name in ENHANCED)
     return (*factors, Hue(hue), Greyscale(grey), Blur(blur, deviation))
 

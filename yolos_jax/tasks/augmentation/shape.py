@@ -1,4 +1,4 @@
-"""Operations that change where things are."""
+"""Geometric operations."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ _TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Tra
 
 @dataclasses.dataclass(frozen=True)
 class VerticalFlip(Operation):
-    """Mirrors an image top to bottom with a probability. Numbers: 1 if so, else 0."""
+    """Mirrors an image top to bottom with a given probability. Numbers: 1 if mirrored, else 0."""
 
     probability: float = 0.5
     name: str = "vertical_flip"
@@ -34,7 +34,7 @@ class VerticalFlip(Operation):
 
 @dataclasses.dataclass(frozen=True)
 class QuarterTurn(Operation):
-    """Turns an image by 0, 1, 2 or 3 quarters of a circle, uniformly. Numbers: the quarters, counterclockwise."""
+    """Rotates an image by 0, 90, 180 or 270 degrees, uniformly. Numbers: quarter turns, counterclockwise."""
 
     name: str = "quarter_turn"
 
@@ -57,18 +57,18 @@ class QuarterTurn(Operation):
 
 @dataclasses.dataclass(frozen=True)
 class Zoom(Operation):
-    """Cuts a random rectangle of the image's own shape out of it, with a probability: what is resized next is larger.
+    """Crops a random rectangle with the image's aspect ratio, with a given probability: the next resize enlarges it.
 
-    Boxes follow as in a crop: those that become empty are dropped, the area of the others becomes that of their box.
+    Boxes change as in a crop: empty ones are dropped, and the other areas become those of their boxes.
     Numbers: (left, top, width, height) of the rectangle in pixels; all zeros if not applied.
     """
 
     probability: float
-    least: float  # share of each side; the share is drawn uniformly from this to 1
+    least: float  # fraction of each side; drawn uniformly from this to 1
     name: str = "zoom"
 
     def ratio(self, sizes: np.ndarray) -> float:
-        return float((sizes.max(1) / sizes.min(1)).max())  # a cut is never longer than its image
+        return float((sizes.max(1) / sizes.min(1)).max())  # a crop is never longer than its image
 
     def draw(self, sizes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         u = random.random((len(sizes), 4))

@@ -1,1 +1,1 @@
-"""The classifier that a detector starts from: its data, its views, its loss and its scores. No jax in this file."""
+"""Pre-training of a classifier for a detector: data, augmentation, loss and metrics. No jax in this file."""

@@ -1,4 +1,4 @@
-"""Batches of images with one class each, and how `data.loader` makes them."""
+"""Builds batches for classification, for `data.loader`."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,26 +16,26 @@ from yolos_jax.tasks.classification.views import CentreView, RandomView
 
 
 class ClassSource(Protocol):
-    """A split of a data set of images with one class each, however it is stored; cheap to send to a process."""
+    """A split of a classification data set in any storage; cheap to pickle."""
 
     @property
-    def names(self) -> Sequence[str]: ...  # of every class 0, 1, ...
+    def names(self) -> Sequence[str]: ...  # names of the classes 0, 1, ...
     @property
-    def origin(self) -> str: ...  # where it lies, for messages
+    def origin(self) -> str: ...  # its location, for messages
     @property
-    def notes(self) -> tuple[str, ...]: ...  # what the user should know, a sentence each
+    def notes(self) -> tuple[str, ...]: ...  # messages for the user
 
     def __len__(self) -> int:
         """Number of images."""
 
     def name(self, index: int) -> str:
-        """What an image is called in messages."""
+        """The name of an image in messages."""
 
     def read(self, index: int) -> tuple[Image.Image, int]:
         """(an RGB image, its class); `UnreadableImage` if it is damaged."""
 
     def fingerprint(self) -> str:
-        """Changes with the images' number, classes and names, wherever they lie."""
+        """A hash of the images' number, classes and names, regardless of their location."""
 
 
 class ClassBatch(NamedTuple):
@@ -50,7 +50,7 @@ class ClassBatch(NamedTuple):
 
 
 class ViewedClass(NamedTuple):
-    """An image to be classified, as it is packed."""
+    """An augmented image with its class, ready to be packed."""
 
     pixels: np.ndarray  # uint8 [size, size, 3]
     label: int
@@ -107,12 +107,12 @@ def classification_work(
     mixing: Mixing | None = None,
     share: Share = ALL,
 ) -> LoadStep:
-    """Step number -> `Loaded` with a `ClassBatch`.
+    """Maps a step number to `Loaded` with a `ClassBatch`.
 
     Args:
       patch: patch size in pixels.
       drop_rates: float `[depth]`, the probability that a branch of each block is dropped; None for 0.
-      mixing: how pairs are mixed; None for not at all.
+      mixing: how pairs are mixed; None for no mixing.
       share: this process's part of every batch.
     """
     rates = np.zeros(0, np.float32) if drop_rates is None else drop_rates

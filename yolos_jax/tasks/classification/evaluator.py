@@ -1,4 +1,4 @@
-"""How often a classifier is right: top-1 and top-5 over every image of a data set."""
+"""Evaluates a classifier: top-1 and top-5 accuracy over a data set."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,37 +19,37 @@ from yolos_jax.tasks.classification.plan import InOrderPlan
 from yolos_jax.tasks.classification.soft_labels import rank_of_label
 from yolos_jax.tasks.classification.views import CentreView
 
-TOPS = {"top1": 1, "top5": 5}  # among how many classes a label must be
+TOPS = {"top1": 1, "top5": 5}  # k of each top-k accuracy
 
 
 class ClassEvaluation(NamedTuple):
     """Result of an evaluation."""
 
-    metrics: dict[str, float]  # top1 and top5, shares of all images
-    skipped: list[str]  # a sentence for each unreadable image, which counts as not recognised
+    metrics: dict[str, float]  # top1 and top5 accuracy, 0..1
+    skipped: list[str]  # a message per unreadable image, which counts as wrong
 
     @property
     def details(self) -> dict[str, float]:
-        """Numbers for TensorBoard alone: none."""
+        """Additional metrics for TensorBoard: none."""
         return {}
 
     def text(self) -> str:
-        """The numbers, a line each."""
+        """The metrics, one per line."""
         return "\n".join(f"{name} {value:.4f}" for name, value in self.metrics.items())
 
     def write(self, folder: Path, facts: dict[str, Any]) -> None:
         """Writes `metrics.json`, with `facts` about the evaluation."""
-        from yolos_jax.evaluation.coco_metrics import write_metrics  # brings pycocotools along
+        from yolos_jax.evaluation.coco_metrics import write_metrics  # imports pycocotools
 
         write_metrics(folder, self.metrics | facts)
 
 
 class ClassEvaluator:
-    """Classifies every image of a data set once; compiled once, called often.
+    """Classifies every image of a data set; compiled once for repeated calls.
 
     Args:
       model: the classifier's config; images are resized to its `image_size`.
-      source: the data set, whose classes must be the model's.
+      source: the data set, with the model's classes.
       batching: see `image_pass.Batching`.
       crop_share: see `class_views.CentreView`.
       query_block: see `model.config.Compute`.
@@ -73,7 +73,7 @@ class ClassEvaluator:
         graph = abstract_classifier(model, decided(compute, model, devices.flat[0]))[0]
 
         def ranks(params: dict, patches: jax.Array, labels: jax.Array) -> tuple[jax.Array]:
-            """int32 `[B]`, how many classes have a higher score than the label."""
+            """int32 `[B]`, the number of classes with a higher score than the label."""
             with jax.default_matmul_precision(products_of(precision)):
                 return (rank_of_label(classify(graph, params, patches).mean, labels),)
 
@@ -92,9 +92,9 @@ class ClassEvaluator:
         return result
 
     def until_cancelled(self, params: dict, cancelled: Callable[[], int] | None = None) -> ClassEvaluation | None:
-        """Scores `params`; None if `cancelled` became true on the way, in any of the processes.
+        """Scores `params`; None if `cancelled` became true in any process.
 
-        `InputError` if an image cannot be read and must not be left out, or a data worker died.
+        `InputError` if an image cannot be read and may not be skipped, or a data worker died.
         """
         ranks: list[int] = []
         skipped = self._ranks(params, lambda index, found: ranks.append(int(found[0])), cancelled)

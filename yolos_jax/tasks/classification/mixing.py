@@ -1,7 +1,7 @@
-"""Which pairs of images are mixed, and how: the numbers of mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899).
+"""Draws the parameters of mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899).
 
-Slots 2k and 2k + 1 of a batch are a pair. The order of a batch is random, and neighbours are on one device, so mixing
-needs no communication. `objective.soft_labels` mixes the pixels inside the compiled step.
+Slots 2k and 2k + 1 of a batch are a pair. The order within a batch is random, and neighbours are on the same device, so
+mixing needs no communication. `soft_labels` mixes the pixels inside the compiled step.
 """
 
 import dataclasses
@@ -22,15 +22,15 @@ class Mixed(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Mixing(MixingSettings):
-    """Each pair is mixed up or has boxes exchanged, with shares of a beta distribution."""
+    """Applies mixup or CutMix to each pair, with weights from a beta distribution."""
 
-    size: int = 224  # pixels of a side
+    size: int = 224  # side of an image in pixels
 
     def __bool__(self) -> bool:
         return self.mix > 0 and (self.mixup > 0 or self.cutmix > 0)
 
     def draw(self, random: np.random.Generator, images: int) -> Mixed:
-        """The numbers of an even number of images."""
+        """Draws the parameters for an even number of images."""
         share = np.ones(images, np.float32)
         box = np.zeros((images, 4), np.int32)
         both = self.mixup > 0 and self.cutmix > 0
@@ -48,7 +48,7 @@ class Mixing(MixingSettings):
         return Mixed(share, box)
 
     def _box(self, share: float, random: np.random.Generator) -> tuple[int, int, int, int]:
-        """A square of about 1 - share of the area around a random point, cut where it leaves the image."""
+        """A square with about 1 - share of the area around a random point, clipped to the image."""
         half = int(self.size * math.sqrt(1.0 - share)) // 2
         y, x = random.integers(self.size, size=2).tolist()
         return max(y - half, 0), max(x - half, 0), min(y + half, self.size), min(x + half, self.size)

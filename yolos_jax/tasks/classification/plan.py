@@ -1,4 +1,4 @@
-"""Which images share which batch: a function of seed and step, as in detection, but all of one length."""
+"""The plan of classification: batches as a pure function of seed and step; all sequences have the same length."""
 
 from typing import NamedTuple
 
@@ -7,20 +7,20 @@ import numpy as np
 from yolos_jax.data.plan import PlannedBatch, PlannedImage, PlanOfEpochs, evaluation_batch_size
 from yolos_jax.images.sequence import ceil_div
 
-CLASS_ORDER = 1  # version of the order of data and views; a checkpoint of another cannot be resumed bit for bit
-# What random numbers are for: nothing shares another's.
+CLASS_ORDER = 1  # version of the order of data and views; checkpoints of other versions cannot be resumed bit for bit
+# Purposes of random numbers, each with its own generator.
 _VIEW = 0
 _ORDER = 1
 _MIXING = 2
 
 
 class ViewSeeds(NamedTuple):
-    """What decides the views of a batch."""
+    """The seeds of a batch's views."""
 
     seed: int
     epoch: int
-    images: np.ndarray  # int64 [n], by their place in the source
-    copies: np.ndarray  # int64 [n]: which view of the image this is, for repeated augmentation
+    images: np.ndarray  # int64 [n], indices in the source
+    copies: np.ndarray  # int64 [n]: number of the image's view, for repeated augmentation
 
     def of(self, slot: int) -> list[int]:
         """The seed of a view's random numbers."""
@@ -30,13 +30,13 @@ class ViewSeeds(NamedTuple):
 class ShuffledPlan(PlanOfEpochs):
     """Shuffled batches, epoch after epoch; an epoch's last incomplete batch is dropped.
 
-    With `repeats` above 1, a batch holds that many views of each of its images (repeated augmentation, arXiv
-    1902.05509): an epoch has as many steps, of fewer images. Views of one image are never neighbours, so they are not
-    mixed with each other.
+    With `repeats` above 1, a batch has that many views of each of its images (repeated augmentation, arXiv
+    1902.05509); an epoch keeps its number of steps, with fewer images. Views of the same image are never neighbours,
+    so they are not mixed with each other.
 
     Args:
-      images: how many images there are; `InputError` if they are fewer than a batch holds.
-      batch_size: images of a global batch.
+      images: number of images; `InputError` if they do not fill a batch.
+      batch_size: images per global batch.
       epochs, least_steps: see `PlanOfEpochs`.
     """
 
@@ -45,7 +45,7 @@ class ShuffledPlan(PlanOfEpochs):
         self.repeats = repeats
 
     def _epoch(self, epoch: int) -> np.ndarray:
-        """All images in an epoch's order."""
+        """All images in the order of an epoch."""
         return np.random.default_rng([self.seed, epoch, _ORDER]).permutation(self.images)
 
     def batch(self, step: int) -> PlannedBatch:
@@ -64,7 +64,7 @@ class ShuffledPlan(PlanOfEpochs):
 class InOrderPlan:
     """Every image exactly once, in the source's order; only the last batch can have fewer.
 
-    `batch_size` and `multiple` are those of `data.plan.EvaluationPlan`.
+    For `batch_size` and `multiple`, see `data.plan.EvaluationPlan`.
     """
 
     seed = 0
@@ -81,9 +81,9 @@ class InOrderPlan:
         return PlannedBatch(step, images, ViewSeeds(self.seed, 0, images, np.zeros_like(images)))
 
     def substitute(self, planned: PlannedBatch, wanted: PlannedImage, attempt: int) -> None:
-        """No other image may take the place of one that is to be scored."""
+        """None: an image to be scored has no substitute."""
 
 
 def random_of_mixing(seed: int, step: int) -> np.random.Generator:
-    """The random numbers of a step's pairs."""
+    """The random generator for a step's pairs."""
     return np.random.default_rng([seed, step, _MIXING])

@@ -1,17 +1,17 @@
 """RandAugment's operations (arXiv 1909.13719) on RGB images, in the increasing form that DeiT trains with.
 
-An operation has a strength of 0 to 1, the magnitude over 10, and the larger the strength the more it changes. Some
-can go either way, which `negative` decides. All pixels equal timm's for the same magnitude.
+An operation has a strength of 0 to 1, which is magnitude / 10; a larger strength changes more. Some operations have a
+sign, which is `negative`. All pixels equal timm's for the same magnitude.
 """
 
 from collections.abc import Callable
 
 from PIL import Image, ImageEnhance, ImageOps
 
-MOST = 10.0  # magnitude at which an operation is as strong as it can be
-FILL = (124, 116, 104)  # ImageNet's mean colour, for what comes into view from outside
+MOST = 10.0  # maximum magnitude
+FILL = (124, 116, 104)  # ImageNet's mean colour, for areas outside the image
 _BICUBIC = Image.Resampling.BICUBIC
-Operation = Callable[[Image.Image, float], Image.Image]  # of a negative strength to go the other way
+Operation = Callable[[Image.Image, float], Image.Image]  # a negative strength reverses it
 
 
 def _affine(image: Image.Image, *matrix: float) -> Image.Image:
@@ -39,7 +39,7 @@ def _translate_y(image: Image.Image, strength: float) -> Image.Image:
 
 
 def _posterize(image: Image.Image, strength: float) -> Image.Image:
-    return ImageOps.posterize(image, max(1, 4 - int(4 * abs(strength))))  # Pillow refuses 0 bits, which would be black
+    return ImageOps.posterize(image, max(1, 4 - int(4 * abs(strength))))  # Pillow rejects 0 bits, which would be black
 
 
 def _solarize(image: Image.Image, strength: float) -> Image.Image:
@@ -52,7 +52,7 @@ def _solarize_add(image: Image.Image, strength: float) -> Image.Image:
 
 
 def _enhanced(by: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:
-    """More of something, or less of it."""
+    """An operation that increases or decreases a property with a Pillow enhancer."""
 
     def enhance(image: Image.Image, strength: float) -> Image.Image:
         return by(image).enhance(max(0.1, 1.0 + 0.9 * strength))
@@ -81,5 +81,5 @@ NAMES = tuple(OPERATIONS)
 
 
 def operate(image: Image.Image, which: int, strength: float, negative: bool) -> Image.Image:
-    """The operation with this place in `NAMES`, of a strength of 0 to 1, on an RGB image."""
+    """Applies operation number `which` of `NAMES` with a strength of 0 to 1 to an RGB image."""
     return OPERATIONS[NAMES[which]](image, -strength if negative else strength)

@@ -1,6 +1,6 @@
-"""The loss of a classifier: cross entropy with smoothed labels, of images that may be mixed in pairs.
+"""The loss of a classifier: cross entropy with label smoothing, for images that may be mixed in pairs.
 
-Images 2k and 2k + 1 are a pair. Everything is a pure function of arrays; the random numbers come with the batch.
+Images 2k and 2k + 1 are a pair. All functions are pure functions of arrays; the batch contains the random numbers.
 """
 
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 def partners(x: jax.Array) -> jax.Array:
-    """`[B, ...]` with the images of each pair exchanged; B is even."""
+    """`[B, ...]` with the images of each pair swapped; B is even."""
     return x.reshape(-1, 2, *x.shape[1:])[:, ::-1].reshape(x.shape)
 
 
@@ -19,8 +19,8 @@ def mix(patches: jax.Array, share: jax.Array, box: jax.Array, patch: int, column
       patches: float `[B, N, 3 * patch ** 2]`, images as sequences of patches of `patch` pixels, row by row.
       share: float32 `[B]`, weight of the image itself; 1 leaves it unchanged.
       box: int32 `[B, 4]`, (top, left, bottom, right) in pixels of the box that is taken from the partner; if it is
-        empty, the whole image is mixed by `share`.
-      columns: patches in a row of an image.
+        empty, the whole image is mixed with weight `share`.
+      columns: patches per row of an image.
     """
     count, tokens = patches.shape[:2]
     row, column = jnp.divmod(jnp.arange(tokens), columns)
@@ -40,10 +40,10 @@ def mix(patches: jax.Array, share: jax.Array, box: jax.Array, patch: int, column
 
 
 def soft_cross_entropy(logits: jax.Array, labels: jax.Array, share: jax.Array, smoothing: float) -> jax.Array:
-    """float32 `[B]`: cross entropy with smoothed labels of mixed images.
+    """float32 `[B]`: cross entropy with label smoothing for mixed images.
 
-    The target distribution spreads `smoothing` evenly over the classes; of the rest, `share` goes to the image's label
-    and 1 - share to its partner's.
+    The target distribution spreads `smoothing` evenly over the classes; a fraction `share` of the rest goes to the
+    image's label and 1 - share to its partner's.
 
     Args:
       logits: float32 `[B, K]`.
@@ -61,9 +61,9 @@ def soft_cross_entropy(logits: jax.Array, labels: jax.Array, share: jax.Array, s
 
 
 def rank_of_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """int32 `[B]`: the number of classes that rank before the label, by descending logit and then by number.
+    """int32 `[B]`: the number of classes that rank before the label, by descending logit and then by index.
 
-    It is K where a logit is not finite.
+    It is K if a logit is not finite.
     """
     own = jnp.take_along_axis(logits, labels[:, None], axis=1)
     earlier = jnp.arange(logits.shape[1]) < labels[:, None]

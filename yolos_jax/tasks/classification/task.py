@@ -1,4 +1,4 @@
-"""The task of classification, what a detector starts from: images with a class each, DeiT's recipe, top-1."""
+"""The task of classification, for pre-training a detector: DeiT's recipe and top-1 accuracy."""
 
 import dataclasses
 import functools
@@ -46,12 +46,12 @@ from yolos_jax.weights import checkpoints
 def pretrain(
     config: Recipe, workdir: str | Path, accept_differences: bool = False, devices: Sequence[jax.Device] | None = None
 ) -> Outcome:
-    """Trains an image classifier as a recipe says, going on from the workdir's newest checkpoint if it has one.
+    """Trains an image classifier with a recipe; resumes from the workdir's newest checkpoint if there is one.
 
     Args:
-      config: a recipe, such as `pretraining_recipe` gives.
-      workdir: folder for checkpoints and metrics; made where it is missing.
-      accept_differences: go on even if the recipe or the images have changed.
+      config: a recipe, such as `pretraining_recipe` returns.
+      workdir: folder for checkpoints and metrics; created if necessary.
+      accept_differences: resume even if the recipe or the images have changed.
       devices: all by default.
 
     Returns:
@@ -69,9 +69,9 @@ def pretrain(
 
 
 def evaluate_classifier(config: Recipe, checkpoint: str | Path) -> ClassEvaluation:
-    """Top-1 and top-5 of a checkpoint on a recipe's validation split; `InputError` if they do not belong together.
+    """Top-1 and top-5 accuracy of a checkpoint on a recipe's validation split; `InputError` if they do not match.
 
-    It turns on jax's compilation cache, as `tasks.detection.evaluate` does.
+    Like `tasks.detection.evaluate`, it turns on jax's compilation cache.
     """
     keep_programs(config)
     params, _, evaluator = class_evaluator_for(config, checkpoint)
@@ -79,7 +79,7 @@ def evaluate_classifier(config: Recipe, checkpoint: str | Path) -> ClassEvaluati
 
 
 def class_evaluator_for(config: Recipe, checkpoint: str | Path) -> tuple[dict, Meta, ClassEvaluator]:
-    """A checkpoint's parameters and meta, and what evaluates them as a recipe says."""
+    """A checkpoint's parameters and meta, and an evaluator with a recipe's settings."""
     config = prepare(config, PretrainingConfig)
     params, meta = checkpoints.load_any(checkpoint)
     checkpoints.check_model(checkpoint, different_model(classifier_of(config, meta.model.num_classes), meta.model))
@@ -89,7 +89,7 @@ def class_evaluator_for(config: Recipe, checkpoint: str | Path) -> tuple[dict, M
 
 
 def classifier_of(config: PretrainingConfig, num_classes: int) -> ClassifierConfig:
-    """The architecture; `num_classes` is the data's or a checkpoint's, for a recipe that leaves it open (0)."""
+    """The architecture; `num_classes`, from the data or a checkpoint, is used if the recipe has 0."""
     wanted = part(config.model, ClassifierSettings)
     return ClassifierConfig(**dataclasses.asdict(wanted) | {"num_classes": wanted.num_classes or num_classes})
 
@@ -97,14 +97,14 @@ def classifier_of(config: PretrainingConfig, num_classes: int) -> ClassifierConf
 def class_source_of(
     config: PretrainingConfig, which: str, classes: tuple[tuple[str, ...], str] | None = None
 ) -> ClassSource:
-    """The data set for "train" or "val"; `MissingSplit` and other `InputError`s say what is wrong with it.
+    """Opens the data set for "train" or "val"; raises `MissingSplit` or another `InputError` for a problem with it.
 
     Args:
-      classes: what the classes must be, and where that is from.
+      classes: the expected classes, and their origin.
     """
     data = config.data
     shared = getattr(data, f"{which}_split"), data.max_images, classes
-    # NAME/VERSION; a level deeper are the images of class folders, a million of them.
+    # NAME/VERSION; the next level may have a million images of class folders.
     directory = find_dataset(data.root, 2) if Path(data.root).is_dir() else None
     return ClassRecords(directory, *shared) if directory else ClassFolders(data.root, *shared)
 
@@ -112,13 +112,13 @@ def class_source_of(
 def class_evaluator_of(
     config: PretrainingConfig, model: ClassifierConfig, source: ClassSource, mesh: Mesh
 ) -> ClassEvaluator:
-    """What evaluates a model on a data set whose classes are the model's."""
+    """An evaluator of a model on a data set with the model's classes."""
     batching, block, precision = batching_of(config, mesh), config.model.query_block, config.eval.precision
     return ClassEvaluator(model, source, batching, config.data.crop_share, block, precision)
 
 
 class ClassificationTask(RecipeTask):
-    """What a prepared recipe trains; `InputError` if the recipe, the data and the devices do not fit together."""
+    """The task of a prepared recipe; `InputError` if recipe, data and devices do not match."""
 
     bad_images = "losses"
     shown = ("loss", "accuracy")
@@ -137,8 +137,8 @@ class ClassificationTask(RecipeTask):
         self.model = classifier_of(config, len(self.source.names))
         if self.model.num_classes < len(self.source.names):
             classes = f"{self.source.origin} has {len(self.source.names)} classes"
-            few = f"model.num_classes is {self.model.num_classes} and {classes}"
-            raise InputError(f"{few}; set it to 0, which takes the data's.")
+            few = f"model.num_classes is {self.model.num_classes} but {classes}"
+            raise InputError(f"{few}; set it to 0 to use the number in the data.")
         compute = compute_of(config, ComputeSettings, mesh.devices.flat[0], self.model)
         self.computing = sentence(compute, config.precision, mesh.devices.flat[0])
         self.graph, self.shapes = abstract_classifier(self.model, compute)
@@ -161,7 +161,7 @@ class ClassificationTask(RecipeTask):
         check_batch(train, devices, devices * train.accumulate * group, reason)
 
     def _evaluator(self) -> ClassEvaluator:
-        """Scores on the validation split, whose classes are those of the training set."""
+        """The evaluator on the validation split, which has the classes of the training split."""
         classes = tuple(self.source.names), self.source.origin
         split = beside_training(lambda: class_source_of(self.config, "val", classes))
         return class_evaluator_of(self.config, self.model, split, self.mesh)
@@ -194,7 +194,7 @@ class ClassificationTask(RecipeTask):
     def other_data(self, before: Identity) -> list[str]:
         facts = before.data, class_facts(self.source)
         said = [f"{found['images']} images, fingerprint {found['fingerprint']}" for found in facts]
-        return [] if said[0] == said[1] else [f"the training data ({said[0]}, against {said[1]})"]
+        return [] if said[0] == said[1] else [f"the training data ({said[0]} against {said[1]})"]
 
     def describe(self) -> list[str]:
         source, repeats = self.source, self.plan.repeats
@@ -208,7 +208,7 @@ class ClassificationTask(RecipeTask):
 
 
 def scaled(optimizer: ClassificationOptimizer, batch_size: int) -> ClassificationOptimizer:
-    """The optimizer's part of a recipe with the learning rate that belongs to the batch size."""
+    """A recipe's optimizer settings with the learning rate scaled to the batch size."""
     if not optimizer.rate_batch:
         return optimizer
     rate = optimizer.learning_rate * batch_size / optimizer.rate_batch
@@ -216,9 +216,9 @@ def scaled(optimizer: ClassificationOptimizer, batch_size: int) -> Classificatio
 
 
 def starting_classifier(model: ClassifierConfig, init: str, seed: int, names: Sequence[str]) -> dict:
-    """Random parameters by one of the schemes of `model.init`, or those of one of our checkpoints.
+    """Random parameters from a scheme of `model.init`, or those of one of our checkpoints.
 
-    Where the checkpoint has other classes than `names`, its heads start fresh. `InputError` if it is of another model.
+    If the checkpoint has other classes than `names`, the heads are initialised. `InputError` if its model differs.
     """
     if init in SCHEMES:
         return classifier_params(model, seed, init)
@@ -230,21 +230,21 @@ def starting_classifier(model: ClassifierConfig, init: str, seed: int, names: Se
     if (meta.model.num_classes, meta.label_names) != (model.num_classes, dict(enumerate(names))):
         fresh = classifier_params(model, seed)
         params |= {name: fresh[name] for name in ("head", "head_dist") if name in fresh}
-        print(f"{init} has other classes than the data: the head starts fresh, everything else is kept.")
+        print(f"{init} has other classes than the data: the head is initialised, everything else is kept.")
     return params
 
 
 def different_model(model: ClassifierConfig, other: Any) -> list[str]:
-    """How a checkpoint's model differs from `model`."""
+    """Differences between a checkpoint's model and `model`."""
     if not isinstance(other, ClassifierConfig):
         return ["a detector against an image classifier"]
     return other.differences(model)
 
 
 def classification_loss(graph: Any, model: ClassifierConfig, drop_path: float, smoothing: float, mixes: bool) -> Loss:
-    """Cross entropy of a network over a `ClassBatch`, its images mixed in pairs; a mean over the batch's images.
+    """Mean cross entropy of a network over a `ClassBatch` whose images are mixed in pairs.
 
-    With a distillation token it is the mean of both heads'. Without `mixes`, shares and boxes are not looked at.
+    With a distillation token, it is the mean of both heads. Without `mixes`, `share` and `box` are ignored.
     """
 
     def loss(params: dict, batch: ClassBatch, divisors: Any = None) -> tuple[jax.Array, LossReport]:
@@ -267,10 +267,10 @@ def classification_loss(graph: Any, model: ClassifierConfig, drop_path: float, s
 
 
 def image_count(batch: ClassBatch) -> jax.Array:
-    """What the terms of a whole batch are divided by: its images, at least 1."""
+    """The divisor of a whole batch's terms: its number of images, at least 1."""
     return jnp.maximum(jnp.asarray(batch.valid).sum(), 1).astype(jnp.float32)
 
 
 def class_facts(source: ClassSource) -> dict[str, Any]:
-    """What tells one data set from another, wherever it lies."""
+    """Facts that identify a data set, regardless of its location."""
     return {"fingerprint": source.fingerprint(), "images": len(source)}

@@ -1,6 +1,6 @@
-"""What is done to an image to be classified: random views to train with, and the one to evaluate with.
+"""Views of images for classification: random ones for training, and the centre for evaluation.
 
-The numbers of a view are drawn before anything is decoded, so a view follows from seed, epoch and image alone.
+The numbers of a view are drawn before decoding, so a view depends only on seed, epoch and image.
 """
 
 import dataclasses
@@ -13,11 +13,11 @@ from PIL import Image
 from yolos_jax.data.settings import ClassViewSettings
 from yolos_jax.tasks.classification.random_augment import MOST, NAMES, operate
 
-ATTEMPTS = 10  # drawings of a rectangle that must fit, before another one is taken instead
-RATIO = (3 / 4, 4 / 3)  # bounds of a crop's width over its height
-ERASED_AREA = (0.02, 1 / 3)  # bounds of an erased box's share of the image
-ERASED_RATIO = (0.3, 1 / 0.3)  # bounds of an erased box's height over its width
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the noise that fills erased boxes
+ATTEMPTS = 10  # attempts to draw a rectangle that fits, before the fallback
+RATIO = (3 / 4, 4 / 3)  # bounds of a crop's width / height
+ERASED_AREA = (0.02, 1 / 3)  # bounds of an erased box's area, relative to the image
+ERASED_RATIO = (0.3, 1 / 0.3)  # bounds of an erased box's height / width
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation of the noise in erased boxes
 _BICUBIC = Image.Resampling.BICUBIC
 
 
@@ -26,8 +26,8 @@ class View(NamedTuple):
 
     crop: np.ndarray  # float64 [ATTEMPTS, 4] of 0..1: area, ratio, left, top of each rectangle to try
     flip: bool
-    operations: tuple[tuple[int, float, bool], ...]  # of RandAugment, in order: see `operate`
-    box: tuple[int, int, int, int]  # (left, top, width, height) in pixels that is erased; zeros for none
+    operations: tuple[tuple[int, float, bool], ...]  # RandAugment's, in order: see `operate`
+    box: tuple[int, int, int, int]  # erased (left, top, width, height) in pixels; zeros for none
     noise: int  # seed of the erased pixels
 
 
@@ -35,13 +35,13 @@ class View(NamedTuple):
 class RandomView(ClassViewSettings):
     """DeiT's augmentation: random resized crop, flip, RandAugment, random erasing; bicubic throughout.
 
-    `draw` draws the numbers of a view; `pixels` makes uint8 `[size, size, 3]` of an RGB image of any size.
+    `draw` draws the numbers of a view; `pixels` turns an RGB image of any size into uint8 `[size, size, 3]`.
     """
 
-    size: int = 224  # pixels of a side
+    size: int = 224  # side in pixels
 
     def draw(self, random: np.random.Generator) -> View:
-        # The order of these lines decides the numbers.
+        # The numbers depend on the order of these lines.
         crop = random.random((ATTEMPTS, 4))
         flip = bool(random.random() < self.flip)
         chosen = random.random((self.operations, 3)).tolist()
@@ -75,10 +75,10 @@ class RandomView(ClassViewSettings):
 
 @dataclasses.dataclass(frozen=True)
 class CentreView:
-    """How images are evaluated: the short side resized, bicubic, and the centre cut out."""
+    """The view for evaluation: bicubic resize of the short side, then a centre crop."""
 
-    size: int = 224  # pixels of a side
-    share: float = 0.875  # `size` over the short side before the cut
+    size: int = 224  # side in pixels
+    share: float = 0.875  # `size` / the short side before the crop
 
     def draw(self, random: np.random.Generator) -> View:
         return View(np.zeros((0, 4)), False, (), (0, 0, 0, 0), 0)
@@ -86,7 +86,7 @@ class CentreView:
     def pixels(self, image: Image.Image, view: View) -> np.ndarray:
         short, (width, height) = max(self.size, math.floor(self.size / self.share)), image.size
         size = max(short, int(short * width / height)), max(short, int(short * height / width))
-        # Bounded, for what is thousands of times as long as wide: the long side's middle is all that is seen of it.
+        # Bounds the resize of extremely long images, of which only the middle is used anyway.
         if max(size) > _LONGEST * short:
             image = _middle(image)
             size = (_LONGEST * short, short) if width > height else (short, _LONGEST * short)
@@ -95,7 +95,7 @@ class CentreView:
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
 
 
-_LONGEST = 50  # most an image's long side is over its short one, where it is evaluated
+_LONGEST = 50  # maximum ratio of long to short side in evaluation
 
 
 def _middle(image: Image.Image) -> Image.Image:
@@ -108,8 +108,8 @@ def _middle(image: Image.Image) -> Image.Image:
 def cropped_box(tries: np.ndarray, size: tuple[int, int], least: float) -> tuple[int, int, int, int]:
     """(left, top, width, height) of the first rectangle that fits into an image of (width, height) `size`.
 
-    Areas are uniform between `least` and 1 of the image's, the logarithms of ratios between those of `RATIO`. If none
-    fits, it is the largest central one within `RATIO`.
+    Relative areas are uniform from `least` to 1, and logarithms of ratios are uniform within `RATIO`. If none fits, the
+    fallback is the largest central rectangle within `RATIO`.
     """
     width, height = size
     low, high = (math.log(bound) for bound in RATIO)

@@ -1,4 +1,4 @@
-"""The curves of a run, drawn from its `metrics.jsonl`: loss terms, results, learning rate and speed."""
+"""Draws the curves of a run from its `metrics.jsonl`: loss terms, metrics, learning rate and speed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,26 +14,26 @@ from yolos_jax.user_files import read_bytes
 PICTURE = "curves.png"
 VALIDATION = "val/loss"
 MOST_BYTES = 2**29
-MOST = 1e300  # of a number; whole ones of a damaged file may be larger than any float
+MOST = 1e300  # limit of a value; an integer in a damaged file may exceed any float
 
 
 class Panel(NamedTuple):
-    """One of a figure's parts: a line for each (label, run, key)."""
+    """A panel of a figure, with one line per (label, run, key)."""
 
     title: str
     lines: Sequence[tuple[str, Sequence[Mapping[str, Any]], str]]
     logarithmic: bool = False
-    shares: bool = False  # values within 0..1, which the axis shows whole; the first line's highest is marked
+    shares: bool = False  # values within 0..1: the axis shows the full range, and the first line's maximum is marked
 
 
 def read_lines(workdir: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`, by step; damaged ones are left out. `InputError` if it cannot be read."""
+    """The lines of a run's `metrics.jsonl`, by step, without damaged ones. `InputError` if it cannot be read."""
     found = (numbers_of(line) for line in read_bytes(Path(workdir) / METRICS, most=MOST_BYTES).splitlines())
     return sorted((line for line in found if line is not None), key=lambda line: line["step"])
 
 
 def series(lines: Iterable[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """float64 `[n]` steps and values of a number, without those that are not finite or beyond `MOST`."""
+    """float64 `[n]` steps and values of a metric, without values that are not finite or exceed `MOST`."""
     numbers = [(line["step"], line[key]) for line in lines if isinstance(line.get(key), int | float)]
     points = [pair for pair in numbers if not any(abs(value) > MOST for value in pair)]
     steps, values = np.array(points, np.float64).reshape(-1, 2).T
@@ -42,7 +42,7 @@ def series(lines: Iterable[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np
 
 
 def draw_panels(panels: Sequence[Panel], path: str | Path, columns: int = 2, font: str = "") -> None:
-    """A figure of curves over steps as a PNG file; a line with few points shows them as dots. See `save_figure`."""
+    """Writes curves over steps as a PNG file; a line with few points has markers. See `save_figure`."""
     rows = -(-len(panels) // columns)
     figure, axes = new_figure(5.2 * columns, 3.2 * rows, rows, columns)
     for axis, panel in zip(axes.flat, panels):
@@ -69,7 +69,7 @@ def draw_panels(panels: Sequence[Panel], path: str | Path, columns: int = 2, fon
 
 
 def _mark_best(axis: Any, lines: Sequence[Mapping[str, Any]], key: str) -> None:
-    """A point, and its value, at the highest of a series; the first of several."""
+    """Marks the (first) maximum of a series with a point and its value."""
     steps, values = series(lines, key)
     if len(values):
         best = int(values.argmax())
@@ -84,9 +84,9 @@ class Curves:
     """Draws `curves.png` of a run.
 
     Args:
-      workdir: of the run.
+      workdir: the run's folder.
       terms: names of the loss terms to show.
-      headline: names of the numbers of an evaluation to show.
+      headline: names of the evaluation metrics to show.
     """
 
     name = PICTURE
@@ -95,10 +95,10 @@ class Curves:
         self.workdir = workdir
         self.terms = terms
         self.headline = headline
-        self._drawn = -1  # bytes of the metrics that the picture shows
+        self._drawn = -1  # size in bytes of the metrics file when last drawn
 
     def draw(self, step: int, result: Evaluated | None = None) -> None:
-        """Draws what the metrics hold now, unless that is drawn already."""
+        """Draws the current metrics, unless they have been drawn already."""
         size = (self.workdir / METRICS).stat().st_size
         if size != self._drawn:
             self._drawn = size

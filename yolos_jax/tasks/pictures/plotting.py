@@ -1,4 +1,4 @@
-"""How figures look: readable in black and white and for colour-blind eyes. matplotlib is imported when one is made."""
+"""The style of figures: legible in black and white and for colour-blind readers. Imports matplotlib on first use."""
 
 import os
 import warnings
@@ -9,19 +9,19 @@ import numpy as np
 
 from yolos_jax.errors import InputError
 
-# Okabe and Ito's colours, which colour-blind eyes tell apart; lines differ in their dashes and bars in hatching, too.
+# Okabe and Ito's colour-blind-safe palette; lines also differ in dashes, and bars in hatching.
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 LIGHT = ("#bbbbbb", "#cce3f0", "#f7dfcc", "#cce8e0", "#f5e4ed", "#ddf0fb", "#faeccc")
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)))
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "+++", "ooo")
 MARKERS = "osD^vP*"
-MOST_POINTS = 1000  # of a line; more cannot be told apart
+MOST_POINTS = 1000  # maximum points of a line; more are indistinguishable
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, np.ndarray]:
-    """A matplotlib `Figure`, its size in inches, and its axes, `[rows, columns]`.
+    """A matplotlib `Figure` of the given size in inches, and its axes, `[rows, columns]`.
 
-    It needs no display and keeps nothing after it is saved. `InputError` if matplotlib is not installed.
+    It needs no display and no cleanup after saving. `InputError` if matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure
@@ -42,19 +42,19 @@ def line_style(number: int) -> dict[str, Any]:
 
 
 def point_style(number: int) -> dict[str, Any]:
-    """Colour and shape of the points of a series, for `Axes.plot`."""
+    """Colour and shape of a series' points, for `Axes.plot`."""
     colour = COLOURS[number % len(COLOURS)]
     return {"color": colour, "marker": MARKERS[number % len(MARKERS)], "linestyle": "", "markersize": 5}
 
 
 def bar_style(number: int) -> dict[str, Any]:
-    """Colour and hatching of the bars of a series, for `Axes.bar`: light, with a dark edge."""
+    """Colour and hatching of a series' bars, for `Axes.bar`: light, with a dark edge."""
     place = number % len(COLOURS)
     return {"facecolor": LIGHT[place], "edgecolor": COLOURS[place], "hatch": HATCHES[place], "linewidth": 1.0}
 
 
 def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """At most `most` points of a curve: the means of equal parts of `[n]` arrays. The last point stays as it is."""
+    """At most `most` points of a curve: means of equal parts of `[n]` arrays. The last point is unchanged."""
     if len(x) <= most:
         return x, y
     edges = np.linspace(0, len(x) - 1, most).astype(int)
@@ -64,19 +64,19 @@ def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.n
 
 
 def save_figure(figure: Any, path: str | Path, font: str = "") -> None:
-    """Writes a PNG file, whole or not at all. Every figure passes here, and no text of it is read as mathematics.
+    """Writes a PNG file atomically. All figures are saved here, without parsing text as mathematics.
 
     Args:
-      figure: of matplotlib.
-      path: of the file.
-      font: a font file for all text; DejaVu Sans has the letters that it lacks, and the others become boxes.
+      figure: a matplotlib figure.
+      path: the output file.
+      font: a font file for all text; DejaVu Sans is the fallback, and other missing letters become boxes.
     """
     path = Path(path)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     _set_plain_text(figure, font)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # `fonts.missing_note` says so
+            warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # `fonts.missing_note` reports it
             figure.savefig(draft, format="png", dpi=110)
         draft.replace(path)
     finally:
@@ -84,7 +84,7 @@ def save_figure(figure: Any, path: str | Path, font: str = "") -> None:
 
 
 def _set_plain_text(figure: Any, font: str) -> None:
-    """No text is mathematics, nor are the powers at logarithmic axes, which would show dollars then."""
+    """Turns off mathematics in all text, and in the tick labels of logarithmic axes, which would show dollar signs."""
     from matplotlib import font_manager
     from matplotlib.text import Text
     from matplotlib.ticker import LogFormatter, LogFormatterMathtext

@@ -1,4 +1,4 @@
-"""All that a run draws of itself, none of which may stop it."""
+"""Draws the pictures of a run; a failure never stops the run."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,20 +8,20 @@ from yolos_jax.training.task import Evaluated
 
 
 class Picture(Protocol):
-    """One kind of picture. `name` is what its files in the run's folder are called."""
+    """One kind of picture. `name` is the name of its files in the run's folder."""
 
     name: str
 
     def draw(self, step: int, result: Evaluated | None) -> None:
-        """See `training.task.Pictures`; may raise anything."""
+        """See `training.task.Pictures`; may raise any exception."""
 
 
 class RunPictures:
-    """Draws several kinds of pictures. Trouble, such as a full disk, is said once and ends that kind.
+    """Draws several kinds of pictures. A failure, such as a full disk, is reported once and disables that kind.
 
     Args:
-      workdir: of the run.
-      say: prints a sentence.
+      workdir: the run's folder.
+      say: prints a message.
     """
 
     def __init__(self, workdir: Path, pictures: Sequence[Picture], say: Callable[[str], object]):
@@ -34,7 +34,7 @@ class RunPictures:
         for picture in [*self._left]:
             try:
                 picture.draw(step, result)
-            except Exception as error:  # whatever matplotlib, the disk or a damaged line comes up with
+            except Exception as error:  # any failure of matplotlib, the disk or a damaged line
                 self._left.remove(picture)
                 reason = error or type(error).__name__
                 self.say(f"note: {self.workdir / picture.name} could not be drawn ({reason})")

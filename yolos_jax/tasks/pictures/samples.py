@@ -1,4 +1,4 @@
-"""A few images of the validation split after every evaluation: what is annotated beside what is found."""
+"""Draws a few validation images after every evaluation: annotations beside detections."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -14,22 +14,22 @@ from yolos_jax.inference.contact_sheet import contact_sheet
 from yolos_jax.inference.drawing import draw_boxes
 from yolos_jax.training.task import Evaluated
 
-SHOWN = 8  # images
-COLUMNS = 4  # of the sheet: two images, each twice
-THRESHOLD = 0.5  # score from which a detection is drawn
-FIRST = 3  # detections of an image that are drawn in any case, so that early evaluations show something
-SIDE = 360  # pixels of an image's longer side
-QUALITY = 88  # of JPEG
+SHOWN = 8  # number of images
+COLUMNS = 4  # of the sheet: two images, each shown twice
+THRESHOLD = 0.5  # minimum score of a drawn detection
+FIRST = 3  # detections per image that are always drawn, so that early evaluations show some
+SIDE = 360  # longer side of an image in pixels
+QUALITY = 88  # JPEG quality
 
 
 class Samples:
-    """Draws the same images after every evaluation, spread evenly over the split.
+    """Draws the same images, spread evenly over the split, after every evaluation.
 
-    An image is shown twice, side by side: with its annotations, and with what was found.
+    An image is shown twice, side by side: with its annotations, and with its detections.
 
     Args:
-      workdir: of the run; `validation/step-NUMBER.jpg` inside it is written.
-      source: the split that is scored.
+      workdir: the run's folder, where `validation/step-NUMBER.jpg` is written.
+      source: the scored split.
       font: see `draw_boxes`.
     """
 
@@ -43,7 +43,7 @@ class Samples:
         self.places = np.unique(np.linspace(0, images - 1, min(SHOWN, images)).round().astype(int)).tolist()
 
     def draw(self, step: int, result: Evaluated | None) -> None:
-        """A sheet of the images; nothing without a result, or where an image cannot be read."""
+        """Writes a sheet of the images; skips unreadable images, and does nothing without a result."""
         results: Sequence[Mapping[str, Any]] | None = getattr(result, "results", None)
         if not results:
             return
@@ -51,7 +51,7 @@ class Samples:
         for place in self.places:
             image_id = self.source.examples[place].image_id
             found = [each for each in results if each["image_id"] == image_id]
-            with contextlib.suppress(UnreadableImage):  # which the evaluation has named
+            with contextlib.suppress(UnreadableImage):  # reported by the evaluation
                 cells += self._pair(place, found)
         if cells:
             self.folder.mkdir(exist_ok=True)
