@@ -1,7 +1,7 @@
-"""Where files lie: addresses such as `gs://bucket/run`, by way of fsspec; and one run in a folder at a time.
+"""Access to addresses such as `gs://bucket/run` with fsspec, and a lock that allows one run per folder.
 
-Orbax, matplotlib, Pillow, TensorBoard's writer and PyAV write to local files. So whatever lies at an address is worked
-on in a local folder, which is uploaded while it grows. Other modules see local paths only.
+Orbax, matplotlib, Pillow, TensorBoard's writer and PyAV write to local files. So remote folders have a local working
+copy, which is uploaded while it grows. Other modules see only local paths.
 """
 
 import atexit
@@ -21,18 +21,18 @@ from urllib.parse import unquote, urlsplit
 
 from yolos_jax.errors import ADDRESS, ALIASES, LOCAL, InputError, address_of, reason
 
-MARKER = "_CHECKPOINT_METADATA"  # uploaded last of a checkpoint: without it, there is none
+MARKER = "_CHECKPOINT_METADATA"  # uploaded last: a checkpoint without it is incomplete
 
 LOCK = ".lock"
-_mine: dict[Path, str] = {}  # what this process has written into the lock of a run's folder
+_mine: dict[Path, str] = {}  # this process's entries in the locks of runs' folders
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
-# What this process has copied to read from, by address: where to, and the sizes of the files.
+# Local copies for reading, by address: path and file sizes.
 _copies: dict[str, tuple[Path, dict[str, int]]] = {}
 
 
 def local_path(path: str) -> str:
-    """The path that a `file:` address means; anything else as it is."""
+    """The path in a `file:` address; anything else is returned unchanged."""
     found = ADDRESS.fullmatch(path)
     if found is None or found[1].lower() not in LOCAL:
         return path
@@ -43,13 +43,13 @@ def local_path(path: str) -> str:
 
 
 def copied(path: str | Path) -> str | Path:
-    """A local copy of the weights at an address, which lasts as long as this process; a local path as it is.
+    """A local copy of the weights at an address, kept until this process ends; a local path is returned unchanged.
 
-    Of the checkpoints of a run, only the newest is copied, and not what its optimizer kept. Of another folder, the
-    files that lie directly in it; of a file, those beside it, too.
+    From a run, only the newest checkpoint is copied, without the optimizer's state. From another folder, only the files
+    directly in it are copied. For a file, those beside it are copied, too.
 
     Raises:
-      InputError: nothing is there, or it cannot be reached.
+      InputError: the address does not exist or cannot be reached.
     """
     address = address_of(path)
     if not address:
@@ -77,7 +77,7 @@ def copied(path: str | Path) -> str | Path:
 
 
 def names_at(path: str | Path) -> set[str]:
-    """Names of the files below an address; none for a local path."""
+    """Names of the files below an address; empty for a local path."""
     address = address_of(path)
     if not address:
         return set()
@@ -86,7 +86,7 @@ def names_at(path: str | Path) -> set[str]:
 
 
 def _weights_among(names: list[str]) -> list[str]:
-    """The files of the newest whole checkpoint, but for its optimizer; without one, those that lie at the top."""
+    """The files of the newest complete checkpoint, without its optimizer; without one, the top-level files."""
     steps = [int(name.split("/")[0]) for name in names if re.fullmatch(rf"\d+/{MARKER}", name)]
     if not steps:
         return [name for name in names if "/" not in name]
@@ -96,9 +96,9 @@ def _weights_among(names: list[str]) -> list[str]:
 
 @contextlib.contextmanager
 def only_run_in(workdir: Path) -> Iterator[None]:
-    """`InputError` if another process trains in this folder; a kill of that process lets go of it.
+    """Raises `InputError` if another process trains in this folder; the lock is released if that process is killed.
 
-    On a disk without locks, the run that begins last stays, and the other one ends, see `check_alone`.
+    On a disk without locks, the run that starts last stays, and the other one ends; see `check_alone`.
     """
     with (workdir / LOCK).open("a+") as lock:
         try:
@@ -121,10 +121,10 @@ def only_run_in(workdir: Path) -> Iterator[None]:
 
 
 def check_alone(workdir: Path) -> None:
-    """`InputError` if another process has begun to train in the folder of this process's run. Ask before writing."""
+    """Raises `InputError` if another process has started to train in this run's folder. Call it before writing."""
     mine = _mine.get(workdir.absolute())
     found = ""
-    with contextlib.suppress(FileNotFoundError):  # which a person has removed
+    with contextlib.suppress(FileNotFoundError):  # removed by a user
         found = (workdir / LOCK).read_text() if mine else ""
     if found and found != mine:
         raise InputError(
@@ -134,7 +134,7 @@ def check_alone(workdir: Path) -> None:
 
 
 class Remote:
-    """What lies at an address; methods raise whatever the storage raises, see `reports`."""
+    """The files at an address; methods raise the storage's own exceptions, see `reports`."""
 
     def __init__(self, address: str):
         from fsspec.core import url_to_fs
@@ -153,7 +153,7 @@ class Remote:
         return {posixpath.relpath(path, self._root): facts["size"] for path, facts in found.items()}
 
     def read(self, name: str) -> bytes:
-        """The content of a file; nothing if there is none."""
+        """The content of a file; empty if it does not exist."""
         try:
             return bytes(self._files.cat_file(self._path(name)))
         except FileNotFoundError:
@@ -190,10 +190,10 @@ class Remote:
 
 @contextlib.contextmanager
 def reports(address: str, done: str) -> Iterator[None]:
-    """Turns what a storage raises into a sentence; `done` is "read" or "written to"."""
+    """Turns a storage's exceptions into `InputError`; `done` is "read" or "written to"."""
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # each storage has its own kinds
+    except Exception as error:  # each storage raises its own exceptions
         raise InputError(f"{address} cannot be {done} ({reason(error).rstrip('.')}).") from error

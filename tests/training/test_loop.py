@@ -283,7 +283,7 @@ def test_an_unreadable_image_stops_or_is_replaced(tmp_path, capsys):
 def test_a_full_disk_is_one_sentence(data, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(InputError, match="step 1 could not be written .*No space left.*there is no whole one yet"):
+    with pytest.raises(InputError, match="step 1 could not be written .*No space left.*there is no complete one yet"):
         train(config_of(data), tmp_path / "run", devices=ONE)
 
 

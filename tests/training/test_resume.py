@@ -48,7 +48,7 @@ def test_progress_is_counted_in_steps(changes):
         "; progress is counted in steps; the new recipe has 5 in an epoch and 50 in all: it would go on at step 12, in "
         "epoch 2, with the learning rate that its schedule has there"
     )
-    with pytest.raises(InputError, match="the run that wrote step 12 was another: ") as error:
+    with pytest.raises(InputError, match="the run that wrote step 12 differs: ") as error:
         compared(**changes)
     assert unit in str(error.value) and "--accept_differences" in str(error.value)
     (note,) = compared(accept=True, **changes)
@@ -61,7 +61,7 @@ def test_progress_is_counted_in_steps(changes):
 def test_what_the_task_says_of_the_data_is_refused_or_accepted():
     with pytest.raises(InputError) as error:
         compared(found=["the names of 2 classes"], optimizer__weight_decay=0.5)
-    assert "was another: optimizer.weight_decay 0.0001 against 0.5; the names of 2 classes." in str(error.value)
+    assert "differs: optimizer.weight_decay 0.0001 against 0.5; the names of 2 classes." in str(error.value)
     assert compared(accept=True, found=["the names of 2 classes"]) == ["accepted difference: the names of 2 classes."]
 
 

@@ -115,13 +115,13 @@ def find_class_split(root: Path, split: str) -> tuple[Path, list[str]]:
     unusual = split not in splits and not any(map(family_of, splits))
     wrapped = _wrapped(splits.values()) if unusual else None
     if wrapped is not None:
-        raise InputError(f"{root} holds no splits, but {wrapped} does; set --config.data.root={wrapped}.")
+        raise InputError(f"{root} contains no splits, but {wrapped} does; set --config.data.root={wrapped}.")
     others = sorted(with_images - splits.keys())
     # A folder named train is a split itself, even if its class folders contain only folders.
     if unusual and (others or (splits and family_of(root.name))):
         splits, others = {"train": root}, []
     if not splits:
-        raise InputError(f"{root} holds no class folders with images; use the layout train/CLASS/picture.jpg.")
+        raise InputError(f"{root} contains no class folders with images; use the layout train/CLASS/picture.jpg.")
     try:
         name, notes = choose(split, splits, str(root))
     except MissingSplit as error:

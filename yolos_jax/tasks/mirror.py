@@ -1,4 +1,4 @@
-"""A local copy of what lies at an address such as `gs://bucket/run`, which is uploaded while a program writes to it."""
+"""A local copy of a remote folder such as `gs://bucket/run`, uploaded while a program writes to it."""
 
 import _thread
 import contextlib
@@ -23,9 +23,9 @@ from yolos_jax.training.metrics import METRICS
 from yolos_jax.training.saving import BEST
 
 EVERY = 10.0  # seconds between two uploads
-OWNER = ".owner"  # the file at an address that names the run that writes there
-HALF = "orbax-checkpoint-tmp"  # in the name of a checkpoint that is being written
-ONLY_ADDED_TO = ("tensorboard/", "validation/", "eval-")  # what a run that goes on does not need
+OWNER = ".owner"  # the remote file that names the run that writes there
+HALF = "orbax-checkpoint-tmp"  # part of the name of an incomplete checkpoint
+ONLY_ADDED_TO = ("tensorboard/", "validation/", "eval-")  # files that a resumed run does not need
 _BEST, _BEST_MARKER, _OTHER, _LINES, _STEP, _MARKER = range(6)  # the order of an upload
 _CHECKPOINT = re.compile(rf"((?:{BEST}/)?\d+)/")
 Signature = tuple[int, int]  # size in bytes, and time of the last change in ns
@@ -33,18 +33,18 @@ Signature = tuple[int, int]  # size in bytes, and time of the last change in ns
 
 @contextlib.contextmanager
 def shared_copy(path: str | Path, processes: Processes, whole: bool = True, owned: bool = False) -> Iterator[Path]:
-    """The `working_copy` of several processes: the primary one has it, and all wait for its last upload."""
+    """The `working_copy` of several processes: only the primary has it, and all wait for its last upload."""
     with contextlib.ExitStack() as stack:
         folder = processes.on_primary(stack.enter_context, working_copy(path, whole, owned))
         if folder is None:
             folder = Path(path)
-            if address_of(path):  # of which this process only speaks
+            if address_of(path):  # for this process's messages only
                 ALIASES[str(folder.absolute())] = address_of(path)
         try:
             yield folder
         except LostProcess:
             raise
-        except InputError:  # which all of them have raised
+        except InputError:  # raised in all processes
             with contextlib.ExitStack() as failed:
                 failed.push(stack.pop_all())
                 processes.agree(failed.__exit__, *sys.exc_info())
@@ -54,18 +54,18 @@ def shared_copy(path: str | Path, processes: Processes, whole: bool = True, owne
 
 @contextlib.contextmanager
 def working_copy(path: str | Path, whole: bool = True, owned: bool = False) -> Iterator[Path]:
-    """A local folder to work in, which is uploaded to an address while it is written, and whole at the end.
+    """A local working folder that is uploaded to an address while it is written, and completely at the end.
 
-    A file is uploaded once it has not changed for `EVERY` seconds, a checkpoint once it is whole. While something is
-    uploaded or fails to be, work goes on; the next upload tries again. A local path is yielded as it is.
+    A file is uploaded when it has not changed for `EVERY` seconds, and a checkpoint when it is complete. Uploads do not
+    block the program, and failed ones are repeated. A local path is yielded unchanged.
 
     Args:
-      whole: download what is at the address first, but for figures and events, which are only added to.
-      owned: the address is that of a run. Of two runs at one address, the one that began last stays, and the other
-        one is interrupted, since what lies there cannot be locked.
+      whole: download the remote files first, except for figures and events, which are only added to.
+      owned: the address belongs to a run. If two runs use the same address, the one that started last stays and the
+        other is interrupted, because remote files cannot be locked.
 
     Raises:
-      InputError: the address cannot be written, or something could not be uploaded; the local folder stays then.
+      InputError: the address is not writable, or an upload failed; the local folder is then kept.
     """
     address = address_of(path)
     if not address:
@@ -87,22 +87,22 @@ def working_copy(path: str | Path, whole: bool = True, owned: bool = False) -> I
 
 
 class Mirror:
-    """A local folder, and the address that it is uploaded to by a thread of its own."""
+    """A local folder and the address to which a thread uploads it."""
 
     def __init__(self, address: str, owned: bool):
         self.address = address
         self.folder = Path(tempfile.mkdtemp(prefix="yolos-jax-"))
-        self.there: dict[str, Signature | None] = {}  # what has been uploaded; None while it is
-        self._before: dict[str, Signature] = {}  # what the folder held at the upload before
-        self._owner = ""  # what identifies this run
+        self.there: dict[str, Signature | None] = {}  # uploaded files; None during the upload
+        self._before: dict[str, Signature] = {}  # files in the folder at the previous upload
+        self._owner = ""  # identifies this run
         self._owned = owned
-        self._lost = ""  # a sentence, once another run writes to the address
+        self._lost = ""  # a message, if another run writes to the address
         self._failed = ""  # why the last upload failed
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._upload_now_and_then, name="uploading", daemon=True)
 
     def begin(self, whole: bool) -> None:
-        """Takes possession of the address, downloads what is there, and starts to upload."""
+        """Takes over the address, downloads its files, and starts to upload."""
         ALIASES[str(self.folder)] = self.address
         with reports(self.address, "written to"):
             self._place = Remote(self.address)
@@ -110,7 +110,7 @@ class Mirror:
             names = list(self._place.sizes()) if whole else []
             steps = {found[1] for name in names if (found := _CHECKPOINT.match(name))}
             half = {step for step in steps if f"{step}/{MARKER}" not in names} if self._owned else set()
-            for step in half:  # what a kill left
+            for step in half:  # left by a killed run
                 self._place.remove_checkpoint(step)
             wanted = [name for name in names if name != OWNER and not name.startswith(ONLY_ADDED_TO)]
             wanted = [name for name in wanted if not (found := _CHECKPOINT.match(name)) or found[1] not in half]
@@ -120,7 +120,7 @@ class Mirror:
         self._thread.start()
 
     def _take_over(self) -> None:
-        """Writes down that this run has the address; says so if another one had it and may still run."""
+        """Records this run as the owner of the address; prints a note if another run owned it."""
         owner = {"host": socket.gethostname(), "process": os.getpid(), "run": secrets.token_hex(8)}
         before = self._place.read(OWNER) if self._owned else b""
         self._owner = json.dumps(owner)
@@ -129,7 +129,7 @@ class Mirror:
             print(f"note: {self.address} was last written by {_named(before)}; if that still runs, it ends now")
 
     def _is_ours(self) -> bool:
-        """Whether no other run writes to the address; this run is interrupted if one does."""
+        """Whether this run still owns the address; interrupts it if another run writes there."""
         if not self._owned or self._lost:
             return not self._lost
         found = self._place.read(OWNER)
@@ -149,20 +149,20 @@ class Mirror:
             self._failed = failed
 
     def _try_to_upload(self, everything: bool) -> str:
-        """Why nothing could be uploaded; "" if it could."""
+        """Uploads, and returns the reason of a failure, or ""."""
         try:
             self._upload(everything)
         except FileNotFoundError as error:
-            return reason(error) if everything else ""  # a checkpoint that has been deleted meanwhile
-        except Exception as error:  # each storage has its own kinds
+            return reason(error) if everything else ""  # a checkpoint was deleted in the meantime
+        except Exception as error:  # each storage raises its own exceptions
             return reason(error)
         return ""
 
     def _upload(self, everything: bool) -> None:
-        """One upload, in an order such that a kill leaves a run that can go on.
+        """One upload, in an order that leaves a resumable run if it is killed.
 
-        The best checkpoint comes before the line that says it is evaluated; the lines before the checkpoint of their
-        step; and of a checkpoint its marker last.
+        The best checkpoint precedes the line about its evaluation, lines precede the checkpoint of their step, and a
+        checkpoint's marker is uploaded last.
         """
         if not self._is_ours():
             return
@@ -189,7 +189,7 @@ class Mirror:
         self._remove([name for name in self.there if name not in now], now)
 
     def _remove(self, gone: list[str], now: dict[str, Signature]) -> None:
-        """Removes what the folder does not hold any more."""
+        """Removes remote files that are no longer in the folder."""
         left = {found[1] for name in now if (found := _CHECKPOINT.match(name))}
         steps = {found[1] for name in gone if (found := _CHECKPOINT.match(name))} - left
         for step in steps:
@@ -205,19 +205,19 @@ class Mirror:
         return path.read_bytes() if path.exists() else b""
 
     def _files(self) -> dict[str, Signature]:
-        """The files of the folder that are whole, by their names relative to it."""
+        """The complete files in the folder, by relative name."""
         found = {}
         for at, folders, files in os.walk(self.folder):
             folders[:] = [name for name in folders if HALF not in name and not name.startswith(".")]
             for name in files:
-                with contextlib.suppress(FileNotFoundError):  # a checkpoint that is deleted now
+                with contextlib.suppress(FileNotFoundError):  # a checkpoint may be deleted at the same time
                     path = Path(at, name)
                     if not name.startswith("."):
                         found[path.relative_to(self.folder).as_posix()] = (path.stat().st_size, path.stat().st_mtime_ns)
         return found
 
     def end(self, failed: bool = False) -> None:
-        """The last upload. `InputError` if it fails, or a note where something else has `failed` already."""
+        """The last upload. `InputError` if it fails, or a note if something else has already `failed`."""
         self._ended.set()
         if self._thread.ident is not None:
             self._thread.join()
@@ -237,7 +237,7 @@ class Mirror:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _keep(self, trouble: str, failed: bool) -> Path:
-        """Leaves the local folder, and says where it is."""
+        """Keeps the local folder, and reports its path."""
         ALIASES.pop(str(self.folder), None)
         sentence = f"{self.address} could not be written whole ({trouble}); what is missing there is in {self.folder}"
         if trouble and failed:
@@ -248,7 +248,7 @@ class Mirror:
 
 
 def _kind(name: str) -> int:
-    """In which of an upload's parts a file belongs."""
+    """The part of an upload to which a file belongs."""
     if name == METRICS:
         return _LINES
     step = _CHECKPOINT.match(name)
@@ -261,7 +261,7 @@ def _kind(name: str) -> int:
 
 
 def _named(owner: bytes) -> str:
-    """The host and the process of a run, as it wrote them."""
+    """The recorded host and process of a run."""
     try:
         found = json.loads(owner)
         return f"process {found['process']} of host {found['host']}"
@@ -270,7 +270,7 @@ def _named(owner: bytes) -> str:
 
 
 class _Renaming(io.TextIOBase):
-    """A stream that calls local folders by their addresses."""
+    """A stream that replaces local folders by their addresses."""
 
     def __init__(self, stream: Any):
         self._stream = stream

@@ -32,5 +32,5 @@ def saves_on_failure(run: Run) -> Iterator[None]:
         raise InputError(
             f"the devices have not enough memory for step {run.progress.done + 1} ({reason(error)}); "
             "raise train.accumulate, set model.remat=True, or lower train.batch_size or the sizes of images. Run the "
-            "same command to go on from the newest checkpoint."
+            "same command to resume from the newest checkpoint."
         ) from error

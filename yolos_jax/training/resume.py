@@ -55,24 +55,24 @@ def refuse_differences(meta: Meta, task: Task, accept: bool) -> list[str]:
         )
     found = list(others)
     if before.order != now.order:
-        found.append("the random views of images, which another version of this package draws otherwise")
+        found.append("the random views of images, which another version of this package draws differently")
     if any(sentence.startswith(("train.batch_size ", "train.epochs ")) for sentence in found):
         found[-1] += _progress(meta.step, task)
     if found and not accept:
         raise InputError(
-            f"the run that wrote step {meta.step} was another: {'; '.join(found)}. Set them as they were, choose "
-            "another --workdir, or go on all the same with --accept_differences."
+            f"the run that wrote step {meta.step} differs: {'; '.join(found)}. Set them as they were, choose "
+            "another --workdir, or resume anyway with --accept_differences."
         )
     notes = [f"accepted difference: {sentence}." for sentence in found]
     if _average_had_no_warmup(before):
         notes.append(
-            f"the moving average of parameters had no warm-up until step {meta.step}; it goes on with one, by "
+            f"the moving average of parameters had no warm-up until step {meta.step}; from now on it has one, "
             "min(train.ema, (1 + t) / (10 + t)) after t updates."
         )
     for name, version in before.versions.items():
         goes_on = now.versions.get(name)
         if goes_on != version:
-            notes.append(f"{name} {version} wrote the checkpoint, {goes_on} goes on: the last bits may differ.")
+            notes.append(f"{name} {version} wrote the checkpoint, but {goes_on} resumes it: the last bits may differ.")
     return notes
 
 
@@ -87,7 +87,7 @@ def _progress(step: int, task: Task) -> str:
     epoch = step // max(1, task.steps_per_epoch)
     return (
         f"; progress is counted in steps; the new recipe has {task.steps_per_epoch} in an epoch and {task.steps} "
-        f"in all: it would go on at step {step}, in epoch {epoch}, with the learning rate that its schedule has there"
+        f"in total: it would resume at step {step}, in epoch {epoch}, with its schedule's learning rate at that step"
     )
 
 
@@ -124,7 +124,7 @@ def newest(workdir: Path, task: Task, options: Options) -> tuple[TrainState | No
         raise InputError(
             f"no checkpoint of {workdir} can be read: "
             + "; ".join(f"{path.name} {why}" for path, why in damaged.items())
-            + ". All are left as they are: repair them, or start anew in another --workdir."
+            + ". All are unchanged: repair them, or start again in another --workdir."
         )
     return None, []
 

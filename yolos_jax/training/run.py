@@ -189,7 +189,7 @@ class Run:
         done = self.progress.done
         if self.signals and not self.is_complete():
             print(f"stopped by {self.signals.name} after step {done} of {self.task.steps}; {self.saved()}")
-            print("the same command goes on from there")
+            print("run the same command to continue")
         else:
             if self.is_patience_over():
                 print(f"ended after {counted(self.options.train.patience, 'evaluation')} without a better {name}")

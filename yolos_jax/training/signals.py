@@ -48,7 +48,7 @@ class Signals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.number and number == signal.SIGINT:
             # Checkpoints are named only when they are complete, so a partial one cannot be mistaken for one.
-            _print("stopped at once, without saving; the same command goes on from the newest checkpoint.")
+            _print("stopped at once, without saving; run the same command to resume from the newest checkpoint.")
             leave(128 + number)
         if not self.number:
             self.number = number
