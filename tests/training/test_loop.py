@@ -325,7 +325,7 @@ def test_a_run_of_an_earlier_commit_goes_on(data, tmp_path, capsys):
     average = arrays_of(tmp_path / "run", 2)["ema"]
     config = micro_config(data, **{"train.ema": 0.5})
     assert train(config, tmp_path / "run", devices=ONE).step == 4
-    assert "had no warm-up until step 2; it goes on with one" in capsys.readouterr().out
+    assert "had no warm-up until step 2; from now on it has one" in capsys.readouterr().out
     train(config, tmp_path / "whole", devices=ONE)
     found, want = (without_key_biases(arrays_of(tmp_path / name)["params"]) for name in ("run", "whole"))
     assert_equal_trees(found, want, atol=1e-5)  # the older half was computed by another code generator than quick tests

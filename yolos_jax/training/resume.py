@@ -49,7 +49,7 @@ def refuse_differences(meta: Meta, task: Task, accept: bool) -> list[str]:
         raise InputError(f"the checkpoint of step {meta.step} is of another model: {'; '.join(model)}.")
     if fixed:
         raise InputError(
-            f"the run that wrote step {meta.step} was another, and what its optimizer kept does not fit this one: "
+            f"the run that wrote step {meta.step} differs, and its optimizer state does not fit this one: "
             f"{'; '.join(fixed)}. Set them as they were, or start a new run in another --workdir, from these weights "
             "with --config.init."
         )
