@@ -76,7 +76,7 @@ def test_from_pictures_to_a_detector(data, tmp_path, capsys):
     losses = [line["loss"] for line in found if "loss" in line]
     assert losses[0] > 0.9 * np.log(3) and losses[-1] < losses[0]
     printed = capsys.readouterr().out
-    assert "training on 900 images of 3 classes, 1 device(s): 42 steps, 14 in an epoch" in printed
+    assert "training on 900 images of 3 classes, 1 device(s): 42 steps, 14 per epoch" in printed
     assert f"best top1 {max(scores):.4f}" in printed
 
     changes = {"init": str(tmp_path / "deit"), "eval.every_epochs": 2, "matcher": "host"}
@@ -120,7 +120,7 @@ def test_a_detector_starts_with_the_classifiers_numbers(whole, data, tmp_path):
             {"train.batch_size": 8, "optimizer.rate_batch": 4096},
             "optimizer.learning_rate, scaled to the size of the batch, is 9.77e-06, below optimizer.min_lr 1e-05",
         ),
-        ({"model.num_classes": 2}, "model.num_classes is 2 and .* has 3 classes; set it to 0"),
+        ({"model.num_classes": 2}, "model.num_classes is 2 but .* has 3 classes; set it to 0"),
         (
             {"data.val_split": "test"},
             "the split test does not exist.*or train without evaluation: --config.eval.every_epochs=0 ",
