@@ -4,11 +4,13 @@ import contextlib
 import errno
 import os
 import re
+import select
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 NO_ROOM, WRONG_NAME = "check the free space and the permissions there", "choose another path"
 # What the user can do when a write fails.
@@ -182,11 +184,41 @@ def written(path: str | Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def clear_errors() -> Iterator[None]:
-    """Wraps a program: an `InputError` or a failed write becomes one line on stderr and exit code 2."""
-    _outputs.clear()
+def flushed() -> Iterator[None]:
+    """Flushes stdout at the end, also before an exit: later, Python could only report that this failed."""
     try:
         yield
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+
+
+def is_unread(stream: TextIO) -> bool:
+    """Whether a stream is a pipe whose reader has gone."""
+    waiting = select.poll()
+    waiting.register(stream, 0)
+    return any(event & select.POLLERR for _, event in waiting.poll(0))
+
+
+@contextlib.contextmanager
+def clear_errors() -> Iterator[None]:
+    """Wraps a program: an `InputError` or a failed write becomes one line on stderr and exit code 2.
+
+    If the reader of its output has gone, as `head` does, the program ends silently, with a shell's code for SIGPIPE.
+    """
+    _outputs.clear()
+    try:
+        with flushed():
+            yield
+    except BrokenPipeError:
+        left = [stream for stream in (sys.stdout, sys.stderr) if is_unread(stream)]
+        if not left:
+            raise
+        with open(os.devnull, "w") as nowhere:
+            for stream in left:  # which Python flushes once more at its end
+                os.dup2(nowhere.fileno(), stream.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except InputError as error:
         print(f"error: {with_addresses(str(error))}", file=sys.stderr)
         error.leave()

@@ -3,6 +3,7 @@
 import errno
 import importlib
 import io
+import os
 import sys
 import tomllib
 
@@ -50,6 +51,33 @@ def test_every_program_prints_anything(script, ascii_terminal, monkeypatch):
     assert sys.stdout.errors == sys.stderr.errors == "backslashreplace"
     sys.stdout.flush()
     assert b"usage" in sys.stdout.buffer.getvalue()
+
+
+@pytest.mark.parametrize("unbuffered", [False, True])
+@pytest.mark.parametrize("script, flag", [*((script, "--help") for script in SCRIPTS), ("yolos-train", "--list")])
+def test_output_that_nobody_reads(script, flag, unbuffered, monkeypatch, capfd):
+    """`yolos-train --list | head -1` ends silently, with the code that a shell shows for SIGPIPE.
+
+    argparse ignores what it cannot write of a help text, if that is long or unbuffered.
+    """
+    reader, writer = os.pipe()
+    os.close(reader)
+    module, _, main = SCRIPTS[script].partition(":")
+    with io.TextIOWrapper(open(writer, "wb", buffering=0), write_through=True) if unbuffered else open(writer, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "argv", [script, flag])
+        with pytest.raises(SystemExit) as stop:
+            getattr(importlib.import_module(module), main)()
+    assert stop.value.code in ((0, 141) if flag == "--help" else (141,)) and not capfd.readouterr().err
+
+
+def test_pipes_of_other_kinds_are_no_output(monkeypatch):
+    """A data worker that is gone, say."""
+    reader, writer = os.pipe()
+    with open(writer, "w") as out, open(reader):
+        monkeypatch.setattr(sys, "stdout", out)
+        with pytest.raises(BrokenPipeError), errors.clear_errors():
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
 
 def test_a_checkpoints_path_is_utf8(call):

@@ -33,6 +33,7 @@ class Scoring(NamedTuple):
     notes_of: Callable[[Any], tuple[str, ...]]  # what is worth knowing about a data set
 
 
+@clear_errors()
 def main() -> None:
     """Parses the command line and evaluates."""
     parser = RecipeParser(__doc__, (recipes.DETECTION, recipes.CLASSIFICATION), recorded=True)

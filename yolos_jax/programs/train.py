@@ -19,6 +19,7 @@ def main() -> None:
     run_training(__doc__, recipes.DETECTION)
 
 
+@clear_errors()
 def run_training(description: str | None, task: str) -> None:
     """The program for one task; `yolos-pretrain` is the same for the other."""
     parser = RecipeParser(description, (task,))
