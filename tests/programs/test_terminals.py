@@ -63,7 +63,11 @@ def test_output_that_nobody_reads(script, flag, unbuffered, monkeypatch, capfd):
     reader, writer = os.pipe()
     os.close(reader)
     module, _, main = SCRIPTS[script].partition(":")
-    with io.TextIOWrapper(open(writer, "wb", buffering=0), write_through=True) if unbuffered else open(writer, "w") as out:
+    with (
+        io.TextIOWrapper(open(writer, "wb", buffering=0), write_through=True)
+        if unbuffered
+        else open(writer, "w") as out
+    ):
         monkeypatch.setattr(sys, "stdout", out)
         monkeypatch.setattr(sys, "argv", [script, flag])
         with pytest.raises(SystemExit) as stop:
