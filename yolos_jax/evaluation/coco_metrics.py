@@ -1,4 +1,4 @@
-"""The 12 COCO metrics, computed with pycocotools."""
+"""The 12 COCO metrics, computed with pycocotools or faster-coco-eval."""
 
 import contextlib
 import io
@@ -14,6 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from yolos_jax.datasets import voc_metrics
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.category_scores import CategoryScores
+from yolos_jax.evaluation.settings import PYCOCOTOOLS
 
 ALL = "0.50:0.95"
 # kind, IoU thresholds, sizes of the objects, maximum detections per image
@@ -42,7 +43,10 @@ def to_results(image_id: int, scores: np.ndarray, labels: np.ndarray, boxes: np.
 
 
 def coco_metrics(
-    truth: Mapping[str, Any], results: Sequence[dict[str, Any]], image_ids: Sequence[int] | None = None
+    truth: Mapping[str, Any],
+    results: Sequence[dict[str, Any]],
+    image_ids: Sequence[int] | None = None,
+    backend: str = PYCOCOTOOLS,
 ) -> dict[str, float]:
     """Scores boxes against ground truth.
 
@@ -50,19 +54,25 @@ def coco_metrics(
       truth: the content of a COCO annotation file, crowds included.
       results: entries of a COCO results file.
       image_ids: images to score, with or without results; by default all images of the ground truth.
+      backend: what computes them, `"pycocotools"` or `"faster"` (faster-coco-eval); the numbers are the same.
 
     Returns:
-      The 12 metrics by name, 0..1; -1 means undefined, without ground truth. `InputError` if a result belongs to
-      another image.
+      The 12 metrics by name, 0..1; -1 means undefined, without ground truth.
+
+    Raises:
+      InputError: a result belongs to another image, or the backend is not installed.
     """
-    return scored(truth, results, image_ids)[0]
+    return scored(truth, results, image_ids, backend)[0]
 
 
 def scored(
-    truth: Mapping[str, Any], results: Sequence[dict[str, Any]], image_ids: Sequence[int] | None = None
+    truth: Mapping[str, Any],
+    results: Sequence[dict[str, Any]],
+    image_ids: Sequence[int] | None = None,
+    backend: str = PYCOCOTOOLS,
 ) -> tuple[dict[str, float], CategoryScores]:
     """The result of `coco_metrics`, and the metrics per category."""
-    evaluation = evaluation_of(truth, results, image_ids)
+    evaluation = evaluation_of(truth, results, image_ids, kind_of(backend))
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
         evaluation.accumulate()
@@ -70,10 +80,25 @@ def scored(
     return {name: float(value) for name, value in zip(NAMES, evaluation.stats)}, CategoryScores.of(evaluation)
 
 
+def kind_of(backend: str) -> Any:
+    """The class of a backend's evaluation: `COCOeval`, or one with the same interface; `InputError` if it is not installed."""
+    if backend == PYCOCOTOOLS:
+        return COCOeval
+    try:
+        from faster_coco_eval import COCOeval_faster
+    except ImportError as error:
+        remedy = "install it with pip install 'yolos-jax[faster-eval]', or set eval.backend=pycocotools"
+        raise InputError(f"eval.backend={backend} needs faster-coco-eval ({error}); {remedy}.") from error
+    return COCOeval_faster
+
+
 def evaluation_of(
-    truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], image_ids: Sequence[int] | None = None
+    truth: Mapping[str, Any],
+    results: Sequence[Mapping[str, Any]],
+    image_ids: Sequence[int] | None = None,
+    kind: Any = COCOeval,
 ) -> COCOeval:
-    """pycocotools' evaluation of boxes, ready to run; arguments and errors as in `coco_metrics`."""
+    """A backend's evaluation of boxes (see `kind_of`), ready to run; arguments and errors as in `coco_metrics`."""
     index = indexed(truth, image_ids)
     wanted = sorted(index.getImgIds() if image_ids is None else set(image_ids))
     others = {r["image_id"] for r in results} - set(wanted)
@@ -84,7 +109,7 @@ def evaluation_of(
     with contextlib.redirect_stdout(io.StringIO()):
         found.createIndex()
         found = index.loadRes([dict(r) for r in results]) if results else found
-        evaluation = COCOeval(index, found, "bbox")
+        evaluation = kind(index, found, "bbox")
     evaluation.params.imgIds = wanted
     return evaluation
 

@@ -15,8 +15,9 @@ from yolos_jax.data.loader import Loaded
 from yolos_jax.data.plan import EvaluationPlan
 from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.evaluation.category_scores import CategoryScores
-from yolos_jax.evaluation.coco_metrics import scored, table, to_results, write_report
+from yolos_jax.evaluation.coco_metrics import kind_of, scored, table, to_results, write_report
 from yolos_jax.evaluation.image_pass import Batching, ImagePass
+from yolos_jax.evaluation.settings import PYCOCOTOOLS
 from yolos_jax.evaluation.validation_loss import ValidationLoss
 from yolos_jax.images.sequence import Geometry
 from yolos_jax.inference.suppression import check_nms, suppressed
@@ -60,6 +61,7 @@ class Evaluator:
       loss: also computes a loss of the same images, which is added to `metrics`.
       nms: see `suppression.suppressed`.
       precision: see `accelerators.precision`.
+      backend: see `coco_metrics`.
 
     Attributes:
       model, source: the arguments.
@@ -78,9 +80,11 @@ class Evaluator:
         loss: ValidationLoss | None = None,
         nms: float | None = None,
         precision: str = "float32",
+        backend: str = PYCOCOTOOLS,
     ):
         check_nms(nms)
-        self._nms, self._precision = nms, precision
+        kind_of(backend)  # refuses a missing backend before anything is computed
+        self._nms, self._precision, self._backend = nms, precision, backend
         self.model = model
         self._loss = loss
         self.source = source
@@ -167,5 +171,5 @@ class Evaluator:
         """The COCO metrics with those of the layout, and the metrics per category."""
         truth = self.source.ground_truth()
         own = self.source.own_metrics(truth, results, wanted) if self.source.own_metrics else {}
-        metrics, categories = scored(truth, results, wanted)
+        metrics, categories = scored(truth, results, wanted, self._backend)
         return metrics | own, categories

@@ -5,6 +5,8 @@ import dataclasses
 from yolos_jax.accelerators.precision import PRECISIONS
 from yolos_jax.setting import YES, setting
 
+PYCOCOTOOLS, FASTER = "pycocotools", "faster"
+
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings:
@@ -21,6 +23,10 @@ class EvaluationSettings:
     precision: str = setting(
         "float32", "precision of evaluation, with the values of the setting precision", choices=PRECISIONS, resume=YES
     )
+    backend: str = setting(
+        PYCOCOTOOLS, "computes the COCO metrics: pycocotools, or faster (faster-coco-eval, the extra faster-eval), with "
+        "the same results", choices=(PYCOCOTOOLS, FASTER), resume=YES,
+    )  # fmt: skip
     font: str = setting(
         "", "a font file for class names in drawn images and figures; by default DejaVu Sans", path=True, resume=YES,
         host=True,

@@ -123,5 +123,6 @@ def evaluator_of(
 ) -> Evaluator:
     """An evaluator of a model on a data set with the model's labels; see `Evaluator` for the other arguments."""
     geometry, batching = geometry_of(config, model), batching_of(config, mesh)
-    buckets, block, precision = config.data.buckets, config.model.query_block, config.eval.precision
-    return Evaluator(model, source, geometry, batching, buckets, block, loss, nms, precision)
+    buckets, block, chosen = config.data.buckets, config.model.query_block, config.eval
+    how = chosen.precision, chosen.backend
+    return Evaluator(model, source, geometry, batching, buckets, block, loss, nms, *how)
