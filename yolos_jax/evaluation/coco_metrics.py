@@ -81,7 +81,7 @@ def scored(
 
 
 def kind_of(backend: str) -> Any:
-    """The class of a backend's evaluation: `COCOeval`, or one with the same interface; `InputError` if it is not installed."""
+    """The class of a backend's evaluation: `COCOeval`, or one with its interface; `InputError` if not installed."""
     if backend == PYCOCOTOOLS:
         return COCOeval
     try:

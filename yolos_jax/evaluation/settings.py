@@ -24,8 +24,8 @@ class EvaluationSettings:
         "float32", "precision of evaluation, with the values of the setting precision", choices=PRECISIONS, resume=YES
     )
     backend: str = setting(
-        PYCOCOTOOLS, "computes the COCO metrics: pycocotools, or faster (faster-coco-eval, the extra faster-eval), with "
-        "the same results", choices=(PYCOCOTOOLS, FASTER), resume=YES,
+        PYCOCOTOOLS, "computes the COCO metrics: pycocotools, or faster (faster-coco-eval, the extra faster-eval), "
+        "with the same results", choices=(PYCOCOTOOLS, FASTER), resume=YES,
     )  # fmt: skip
     font: str = setting(
         "", "a font file for class names in drawn images and figures; by default DejaVu Sans", path=True, resume=YES,
