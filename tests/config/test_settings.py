@@ -152,7 +152,8 @@ def test_defaults_are_complete(name):
 
 # What a run may change when it resumes, and what its hosts may have of their own: as in version 0.1.
 FREE = {
-    "init", "matcher", "eval.batch_size", "eval.every_epochs", "eval.compilation_cache", "eval.font", "eval.precision", "eval.backend",
+    "init", "matcher", "eval.batch_size", "eval.every_epochs", "eval.compilation_cache", "eval.font",
+    "eval.precision", "eval.backend",
     "checkpoint.every_steps", "checkpoint.keep", "data.root", "data.train_split", "data.val_split",
     "data.train_annotations",
     "data.val_annotations", "data.train_images", "data.val_images", "data.workers", "data.ahead", "data.on_bad_image",
