@@ -4,7 +4,7 @@ yolos-pretrain --config deit_s --workdir runs/deit_s --config.data.root=data/ima
 yolos-train --config yolos_s --workdir runs/s --config.data.root=data/coco --config.init=runs/deit_s
 
 300 epochs with batches of 1024. Published with repeated augmentation: --config.augment.repeats=3, and
---config.train.ema=0.99996 keeps the average that DeiT's code keeps too.
+--config.train.ema=0.99996 keeps a moving average, as DeiT's code does.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""The embedded default: a micro YOLOS that learns scenes of 1 to 3 handwritten digits from nothing.
+"""The recipe of `make demo`: a micro YOLOS, trained from scratch on scenes of 1 to 3 handwritten digits.
 
 python -m yolos_jax.datasets.digits --out data/digits
 yolos-train --config digits --workdir runs/digits --config.data.root=data/digits

@@ -1,11 +1,11 @@
-r"""A micro classifier of single handwritten digits, for the detector of `configs/digits.py` to start from.
+r"""A micro classifier of single handwritten digits, as a starting point for the detector of `configs/digits.py`.
 
 python -m yolos_jax.datasets.single_digits --out data/single_digits
 yolos-pretrain --config digits_pretrain --workdir runs/digits_pretrain
 yolos-train --config digits --workdir runs/digits --config.init=runs/digits_pretrain
 
-Minutes on two CPU cores; 32x32 pixels, patches of 8, 8,000 images of the digits that `digits` trains on, and 360 of
-those that it holds out.
+Minutes on two CPU cores; 32x32 pixels, patches of 8, 8,000 images of the training digits of `digits`, and 360 of its
+held-out digits.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.init = "from_nothing"
     config.model.update(width=128, depth=2, heads=4, patch_size=8, image_size=32, drop_path=0.0)
     config.data.update(root="data/single_digits", workers=0, crop_share=1.0)
-    # A mirrored or turned digit is another one; crops keep most of it.
+    # Flips and rotations can change a digit into another one; crops keep most of it.
     config.augment.update(crop_area=0.6, flip=0.0, operations=0, erase=0.0, mixup=0.0, cutmix=0.2)
     config.train.update(batch_size=64, epochs=10, log_every=125)
     config.optimizer.update(learning_rate=1e-3, min_lr=1e-6, warmup_epochs=0.5, weight_decay=0.05, rate_batch=0)

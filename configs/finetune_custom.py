@@ -1,16 +1,17 @@
-"""Fine-tuning on your own data, in any layout, from weights that you name; no published AP, the data is yours.
+"""Fine-tuning on your own data, in any layout, from given weights; no published AP.
 
 yolos-check-data --config finetune_custom --config.data.root=data/mine
 yolos-train --config finetune_custom --workdir runs/mine --config.data.root=data/mine \
     --config.init=hustvl/yolos-small
 
-`--config.init`: COCO weights (a checkpoint of ours, a Hugging Face folder or hub id), or a ViT such as DeiT. The model
-is theirs: what is stated of `model.` must fit them. With --config.init=from_nothing it is S. Classes and their names
-come from the annotations; the last layer of the class head starts fresh if their number differs.
-A run has 50 epochs, and at least 4,000 steps: few images are seen more often. It ends when 20 evaluations in a row,
-each an epoch or 200 steps after the last, have brought nothing better.
-One GPU of 16 GB or more, or a few. On one GPU a batch is computed in two parts of 4 images (docs/training.md has the
-peaks); on four or eight GPUs --config.train.accumulate=1.
+`--config.init`: COCO weights (a checkpoint of ours, a Hugging Face folder or hub id), or a ViT such as DeiT. They
+determine the architecture; settings of `model.` must agree with it. With --config.init=from_nothing it is S. Classes
+and their names come from the annotations; if their number differs, the last layer of the class head is initialised
+afresh.
+A run has 50 epochs, but at least 4,000 steps, so a small data set is repeated more often. It stops after 20 consecutive
+evaluations, one per epoch or per 200 steps, without improvement.
+Needs one GPU with 16 GB or more. On one GPU a batch is computed in two parts of 4 images (peaks: docs/training.md); on
+four or eight GPUs use --config.train.accumulate=1.
 """
 
 from ml_collections import ConfigDict

@@ -3,7 +3,7 @@
 yolos-convert deit_small_200_epochs.pth --variant s --out runs/deit_s_200
 yolos-train --config yolos_s_200 --config.init=runs/deit_s_200 --workdir runs/s_200
 
-As published: 150 epochs on 8 GPUs, one image each. Only the starting weights are others.
+As published: 150 epochs on 8 GPUs, one image each. Only the starting weights differ.
 """
 
 from ml_collections import ConfigDict

@@ -3,9 +3,9 @@ r"""YOLOS-S on Pascal VOC, 20 classes and "no object"; no published AP. Trains o
 yolos-train --config yolos_s_voc --workdir runs/voc --config.data.root=data/VOCdevkit \
     --config.init=runs/s
 
-The data set is the folder VOC2007, or VOCdevkit with VOC2007 and VOC2012: then trainval joins both years. The sizes are
-those that the reference has for VOC: short sides 416 to 608 and at most 800, crops of 384 to 512, 512 for evaluation.
-`--config.init`: COCO weights or a converted DeiT. Evaluation adds VOC's own AP50 to COCO's numbers.
+The data set is the folder VOC2007, or VOCdevkit with VOC2007 and VOC2012, whose trainval splits are then combined. The
+sizes are the reference's for VOC: short sides of 416 to 608, long sides of at most 800, crops of 384 to 512, and 512
+for evaluation. `--config.init`: COCO weights or a converted DeiT. Evaluation adds VOC's own AP50 to COCO's metrics.
 """
 
 from ml_collections import ConfigDict

@@ -3,8 +3,8 @@
 yolos-convert deit_tiny_patch16_224.pth --variant ti --out runs/deit_ti
 yolos-train --config yolos_ti --config.init=runs/deit_ti --workdir runs/ti
 
-As published: 8 GPUs, two images each. Fewer devices give the same training with
---config.train.accumulate=2 (or more), if memory asks for it.
+As published: 8 GPUs, two images each. On fewer devices the training is the same; use
+--config.train.accumulate=2 (or more) if memory does not suffice.
 """
 
 from ml_collections import ConfigDict

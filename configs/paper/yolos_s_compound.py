@@ -3,8 +3,8 @@
 yolos-convert deit_small_compound.pth --config yolos_s_compound --out runs/deit_s_compound
 yolos-train --config yolos_s_compound --config.init=runs/deit_s_compound --workdir runs/s_compound
 
-It starts from a DeiT of the same shape, pre-trained at 272 pixels; its weights are not public as far as we know.
-`yolos_s_dwr` is the paper's fast scaling ("dWr"). Otherwise it is `yolos_s`, positions included: 22.0 M parameters.
+It starts from a DeiT of the same shape, pre-trained at 272 pixels, whose weights are not public as far as we know.
+`yolos_s_dwr` is the paper's fast scaling ("dWr"). All else is as in `yolos_s`, including positions: 22.0 M parameters.
 """
 
 from ml_collections import ConfigDict

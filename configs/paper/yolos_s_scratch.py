@@ -2,7 +2,7 @@
 
 yolos-train --config yolos_s_scratch --workdir runs/s_scratch
 
-The start is the reference's random one, with tiny tokens and positions, as in the paper. --config.init=from_nothing is
+The initialisation is the reference's, with tiny tokens and positions, as in the paper. --config.init=from_nothing is
 this package's, which learns faster without pre-training.
 """
 

@@ -5,7 +5,7 @@ yolos-train --config yolos_s_type2 --config.init=runs/deit_s_type2 --workdir run
 
 Paper, appendix on position embeddings; its authors give grid, AP and 24.6 M parameters in
 https://github.com/hustvl/YOLOS/issues/3. This model has 23.9 M; it would be 24.6 M if the 512x864 grid that the large
-one replaces were counted as well. Otherwise it is `yolos_s`. Ti has this type, too.
+one replaces were counted as well. All else is as in `yolos_s`. Ti uses this type, too.
 """
 
 from ml_collections import ConfigDict

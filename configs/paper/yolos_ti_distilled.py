@@ -3,7 +3,7 @@
 yolos-convert timm/deit_tiny_distilled_patch16_224.fb_in1k --variant ti --out runs/deit_ti_distilled
 yolos-train --config yolos_ti_distilled --config.init=runs/deit_ti_distilled --workdir runs/ti_distilled
 
-Only the starting weights are others. As in the reference, CLS takes the position of the distillation token.
+Only the starting weights differ. As in the reference, CLS takes the position of the distillation token.
 """
 
 from ml_collections import ConfigDict
