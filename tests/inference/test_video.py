@@ -109,7 +109,7 @@ def test_the_shape_of_pixels_is_kept(tmp_path, turned):
     assert "pixels that are 4/3 times as wide as high" in run.notes[1]
     args.as_stored = True
     said = predict.notes_on(destination.input, film, upright=False)
-    assert any("is turned by" in note for note in said) == turned
+    assert any("-90 degrees" in note for note in said) == turned
 
 
 def test_a_video_that_says_it_is_turned(tmp_path):

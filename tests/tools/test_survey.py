@@ -154,7 +154,7 @@ def broken(tmp_path):
         (files["train"], "image id 51", "gone.jpg is absent"),
         (files["train"], "image id 52", "lies outside"),
         (files["train"], "3.jpg is listed under the image ids 3, 50"),
-        (files["train"], "annotation id 1 is given to 2 annotations"),
+        (files["train"], "annotation id 1 is used by 2 annotations"),
         (files["val"], "annotation id 8 of image id 1", "category id 3"),
         (files["val"], "category id 1 ('uno')", "calls 'one'", files["train"]),
         (files["val"], "category id 3 ('three')", "lacks", files["train"]),

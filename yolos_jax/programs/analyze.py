@@ -1,6 +1,6 @@
-"""Examines a detector: figures, tables and numbers of what it looks at, what its tokens mean and what it costs.
+"""Examines a detector: figures and tables of its attention, the specialisation of its tokens, and its cost.
 
-yolos-analyze attention cat.jpg --checkpoint runs/s --out out/      what each token looks at; --compare OTHER
+yolos-analyze attention cat.jpg --checkpoint runs/s --out out/      attention of each token; --compare OTHER
 yolos-analyze tokens --config yolos_s --config.data.root=data/coco --checkpoint runs/s --out out/
 yolos-analyze correlation --config yolos_s --config.data.root=data/coco --checkpoint runs/s --out out/
 yolos-analyze cost --sizes-of data/coco/annotations/instances_val2017.json
@@ -23,7 +23,7 @@ from yolos_jax.programs.examine_attention import attention
 
 
 def tokens() -> None:
-    """Over a split: where each DET token's boxes lie, how large they are, which classes it predicts.
+    """Statistics over a split: positions, sizes and classes of each DET token's boxes.
 
     yolos-analyze tokens --config yolos_s --config.data.root=data/coco --checkpoint runs/s --out out/
     """
@@ -32,7 +32,7 @@ def tokens() -> None:
     parser.add_argument(
         "--tokens", type=int, default=10, help="number of tokens to draw, from the first one (default 10)"
     )
-    parser.add_argument("--confident", type=float, default=0.5, help="score that counts as such (default 0.5)")
+    parser.add_argument("--confident", type=float, default=0.5, help="score of a confident prediction (default 0.5)")
     args, config = parser.parse_recipe()
     if args.tokens < 1 or not 0 <= args.confident <= 1:
         raise InputError("--tokens must be at least 1 and --confident within 0..1.")
@@ -55,7 +55,7 @@ def tokens() -> None:
 
 
 def correlation() -> None:
-    """Over a split: are DET tokens that are alike those that predict nearby boxes? The paper's study, in all readings.
+    """Over a split: do similar DET tokens predict nearby boxes? The paper's study, in all interpretations.
 
     yolos-analyze correlation --config yolos_s --config.data.root=data/coco --checkpoint runs/s --out out/
     """
@@ -91,7 +91,7 @@ def correlation() -> None:
 
 
 def cost() -> None:
-    """Parameters, multiply-adds and images a second, of the paper's variants or of a checkpoint.
+    """Parameters, multiply-adds and images per second, of the paper's variants or of a checkpoint.
 
     yolos-analyze cost --sizes-of data/coco/annotations/instances_val2017.json --out out/
     yolos-analyze cost --checkpoint runs/s --pictures data/coco/val2017
@@ -99,11 +99,11 @@ def cost() -> None:
     parser = Parser(cost.__doc__)
     parser.add_argument("--variants", nargs="+", default=["ti", "s", "s_dwr", "b"], help="of the paper (default: all)")
     parser.add_detector_flags(required=False)
-    text = "annotation file whose first 100 images' sizes count (default: one of 640x480 pixels)"
+    text = "annotation file; the sizes of its first 100 images are used (default: one image of 640x480 pixels)"
     parser.add_argument("--sizes-of", type=Path, help=text)
     text = "also measure speed at batch 1, on the first 100 images of a folder"
     parser.add_argument("--pictures", type=Path, help=text)
-    parser.add_argument("--xla", action="store_true", help="also XLA's own count, of the first image")
+    parser.add_argument("--xla", action="store_true", help="also XLA's own count, for the first image")
     add_out_flags(parser, "folder for cost.json and cost.csv", required=False)
     args = parser.parse()
     if args.out:
@@ -115,16 +115,16 @@ def cost() -> None:
 
 
 def positions() -> None:
-    """How alike the position embeddings are, as trained or as resized for an image.
+    """Cosine similarity of the position embeddings, as trained or as resized for an image.
 
     yolos-analyze positions --checkpoint runs/s --out out/ --size 640 480
     """
     parser = Parser(positions.__doc__)
     parser.add_detector_flags()
     add_out_flags(parser, "folder for figures and tables")
-    text = "width and height in pixels of an image that they are also resized for"
+    text = "also resize them for an image of this width and height in pixels"
     parser.add_argument("--size", nargs=2, type=int, metavar=("W", "H"), help=text)
-    text = "0 for the initial ones, N for those after block N - 1 (default: all)"
+    text = "0 for the initial embeddings, N for those after block N - 1 (default: all)"
     parser.add_argument("--layer", type=int, help=text)
     parser.add_argument("--arrays", action="store_true", help="also write the cosines as positions.npz")
     args = parser.parse()
@@ -162,7 +162,7 @@ def positions() -> None:
 
 
 def runs() -> None:
-    """Draws the curves of several training runs together and writes their numbers.
+    """Plots the curves of several training runs together and writes their values.
 
     yolos-analyze runs runs/a runs/b --out out/
     """
@@ -181,7 +181,7 @@ def runs() -> None:
 
 
 def add_split_flags(parser: Parser) -> None:
-    """Adds the flags of commands that go over a split."""
+    """Adds the flags of commands that process a split."""
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder, Hugging Face folder, or hub id")
     add_out_flags(parser, "folder for figures and tables")
 
@@ -193,7 +193,7 @@ def add_out_flags(parser: Parser, text: str, required: bool = True) -> None:
 
 
 def opened(args: Any, config: Any, *names: str) -> tuple[dict, Any, Any]:
-    """Parameters, meta and evaluator, once it is sure that no file of these names is overwritten."""
+    """Parameters, meta and evaluator, after checking that no file of these names would be overwritten."""
     refuse_existing(args.out, args.overwrite, *names)
     from yolos_jax.inference.compiled import keep_compiled
     from yolos_jax.tasks.detection import evaluator_for
@@ -203,7 +203,7 @@ def opened(args: Any, config: Any, *names: str) -> tuple[dict, Any, Any]:
 
 
 def refuse_existing(out: Path, overwrite: bool, *names: str) -> None:
-    """`InputError` for a folder that has files of these names already.
+    """`InputError` for a folder that already has files of these names.
 
     It is not made here: commands do that once nothing can be refused any more.
     """
@@ -213,7 +213,7 @@ def refuse_existing(out: Path, overwrite: bool, *names: str) -> None:
 
 
 def label_names_of(meta: Any, evaluator: Any, checkpoint: str) -> dict[int, str]:
-    """Names of the labels; the data's where the checkpoint has none, which is said."""
+    """Names of the labels; the data's if the checkpoint has none, with a note."""
     if not meta.label_names:
         say(f"the checkpoint {checkpoint} names no classes; the data's names are shown")
     return meta.label_names or evaluator.source.label_names
@@ -224,7 +224,7 @@ def say_skipped(skipped: Sequence[str]) -> None:
         print(f"skipped: {sentence}")
 
 
-# A command is a function that parses the flags after its name, as if they were all there are.
+# A command is a function that parses the flags after its name.
 COMMANDS: dict[str, Callable[[], None]] = {
     "attention": attention, "tokens": tokens, "correlation": correlation, "cost": cost, "positions": positions,
     "runs": runs,

@@ -1,9 +1,9 @@
-"""Looks at a recipe's data before training: what is in it, and everything that is wrong with it.
+"""Checks a recipe's data before training: summarises it and lists all problems.
 
 yolos-check-data --config finetune_custom --config.data.root=data/mine
 
-Reads both splits as training and evaluation would and decodes every image (--no-images spares that). Exit code 0:
-nothing wrong; 1: problems, a line each; 2: nothing could be read. --show 16 draws augmented training images with
+Reads both splits as training and evaluation would, and decodes every image (--no-images skips that). Exit code 0:
+nothing wrong; 1: problems, one per line; 2: nothing could be read. --show 16 draws augmented training images with
 their boxes, as the model will see them.
 """
 
@@ -24,7 +24,7 @@ from yolos_jax.programs.command_line import RecipeParser
 
 @clear_errors()
 def main() -> None:
-    """Prints what is in the recipe's data and what is wrong with it; exit code 1 if anything is."""
+    """Prints a summary of the recipe's data and its problems; exit code 1 if there are any."""
     parser = RecipeParser(__doc__)
     spellings = "--no-images", "--noimages", "--nopictures"
     parser.add_argument(*spellings, dest="images", action="store_false", help="do not decode the images")
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def look(config: DetectionConfig, args: argparse.Namespace, problems: list) -> None:
-    """Prints what is in the splits; what is wrong goes to `problems`."""
+    """Prints a summary of the splits and appends problems to `problems`."""
     from yolos_jax.datasets.settings import Settled
     from yolos_jax.tasks import recipe
     from yolos_jax.tasks.base import beside_training
@@ -102,7 +102,7 @@ def look(config: DetectionConfig, args: argparse.Namespace, problems: list) -> N
 
 
 def show(config: DetectionConfig, model: Any, source: Any, count: int, path: str) -> None:
-    """Writes a page of training images, chosen at random, as the first epoch gives them to the model."""
+    """Writes a sheet of training images, chosen at random, as the model gets them in the first epoch."""
     from yolos_jax.images.reading import UnreadableImage
     from yolos_jax.inference.contact_sheet import contact_sheet
     from yolos_jax.inference.drawing import draw_boxes

@@ -42,14 +42,14 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
     def add_detector_flags(self, required: bool = True) -> None:
-        """Adds a detector's checkpoint, which may be `required`, and what images are resized to."""
+        """Adds a detector's checkpoint, which may be `required`, and the sizes that images are resized to."""
         self.add_argument("--checkpoint", required=required, help="checkpoint folder, Hugging Face folder, or hub id")
         self.add_argument("--short-side", type=int, help="pixels of the short side (default: as trained, else 800)")
-        self.add_argument("--max-side", type=int, help="most pixels of the long side (default: in proportion)")
+        self.add_argument("--max-side", type=int, help="limit of the long side in pixels (default: in proportion)")
 
     def add_nms_flag(self) -> None:
         """Adds non-maximum suppression, which is off by default."""
-        text = "leave out detections that overlap a better one of their class by more than this IoU (default: none)"
+        text = "remove detections whose IoU with a better one of their class is above this (default: off)"
         self.add_argument("--nms", type=_share, metavar="IOU", help=text)
 
     def add_font_flag(self) -> None:
@@ -58,7 +58,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--font", default="", metavar="FILE", help=text)
 
     def parse(self) -> argparse.Namespace:
-        """The flags of this process's command line."""
+        """Parses the flags of this process's command line."""
         collect_seldom()
         args, rest = self.parse_known_args()
         if rest:
@@ -91,27 +91,27 @@ def _share(text: str) -> float:
     except ValueError:
         value = -1
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number within 0..1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number within 0..1")
     return value
 
 
 def print_anything() -> None:
-    """Has output show what it cannot encode as `\\xe9`: letters a terminal lacks, bytes of a path that are no UTF-8."""
+    """Prints what the terminal cannot encode as `\\xe9`: unsupported letters, and path bytes that are not UTF-8."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def collect_seldom() -> None:
-    """Has Python look for unused cycles of objects less often.
+    """Makes Python's cyclic garbage collection less frequent.
 
-    Tracing makes millions of small objects that live on, and looking through them takes a fifth of its time.
+    Tracing creates millions of small objects that stay alive, and scanning them takes a fifth of its time.
     """
     gc.set_threshold(100_000, 50, 100)
 
 
 def _local(value: Any) -> Any:
-    """A path from the user's home folder where it starts with `~`, without `file://`."""
+    """Expands `~` at the start of a path, and drops `file://`."""
     return type(value)(os.path.expanduser(local_path(str(value))))
 
 
@@ -127,23 +127,23 @@ class ListRecipes(argparse.Action):
 
 
 class RecipeParser(Parser):
-    """The same for a program with a recipe: `--config FILE`, and `--config.KEY=VALUE` for each of its settings.
+    """A parser for programs with a recipe: `--config FILE`, and `--config.KEY=VALUE` for each of its settings.
 
     The settings are those of the recipe that the command line names, and `--help` shows its values.
 
     Args:
       tasks: what recipes may train; the first one is assumed where no recipe of them is named.
-      recorded: take the recipe that the checkpoint of the flag `--checkpoint` records where none is named.
+      recorded: without `--config`, use the recipe recorded in the checkpoint of the flag `--checkpoint`.
     """
 
     def __init__(self, description: str | None, tasks: tuple[str, ...] = (DETECTION,), recorded: bool = False):
         first = "--checkpoint CHECKPOINT [--config RECIPE]" if recorded else "--config RECIPE"
         super().__init__(description, f"%(prog)s {first} [FLAGS] [--config.KEY=VALUE ...]")
         text = "the recipe: a file, or a name such as yolos_s; RECIPE:TEXT passes TEXT to its get_config"
-        text += "; by default the checkpoint's" if recorded else ""
+        text += "; default: the checkpoint's" if recorded else ""
         self.add_argument("--config", required=not recorded, metavar="RECIPE", help=text)
         self._recorded = recorded
-        self.add_argument("--list", action=ListRecipes, nargs=0, help="name the recipes, a line each, and exit")
+        self.add_argument("--list", action=ListRecipes, nargs=0, help="list the recipes and exit")
         self.tasks = tasks
         self._loaded: dict[str, ConfigDict] = {}  # a recipe's code runs once
         named = self._named()
@@ -173,7 +173,7 @@ class RecipeParser(Parser):
         return recipe if recipe is not None and task_of(recipe) in self.tasks else None
 
     def _load(self, name: str | None, checkpoint: str) -> ConfigDict | None:
-        """The recipe of that name, else the one that a checkpoint records; None if neither is named."""
+        """The recipe of that name, or else the one recorded in a checkpoint; None if neither is named."""
         if name is None and not checkpoint:
             return None
         key = f"the recipe of {checkpoint}" if name is None else name
@@ -183,16 +183,16 @@ class RecipeParser(Parser):
 
     def add_process_flags(self) -> None:
         """Adds the flags of programs that run in several processes, for `launch.join`."""
-        self.add_argument("--coordinator", default="", help="HOST:PORT of process 0, where no launcher says it")
-        self.add_argument("--processes", type=int, default=0, help="number of processes, where no launcher says it")
+        self.add_argument("--coordinator", default="", help="HOST:PORT of process 0, if no launcher sets it")
+        self.add_argument("--processes", type=int, default=0, help="number of processes, if no launcher sets it")
         self.add_argument("--process", type=int, default=-1, help="which process this is: 0, 1, ...")
-        text = "one of several processes? auto: as Slurm, Open MPI or TPU hosts say"
+        text = "run as one of several processes; auto detects Slurm, Open MPI and TPU hosts (default auto)"
         self.add_argument("--distributed", choices=("auto", "on", "off"), default="auto", help=text)
 
     def parse_recipe(self) -> tuple[argparse.Namespace, Any]:
         """(the flags, the config of the recipe with the settings of the command line).
 
-        The flag `recipe` is the same before it was completed: it tells what was stated.
+        The flag `recipe` is the config before defaults are filled in, with only the stated settings.
         """
         if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
             # Threads of the CPU client: callbacks that wait for each other must not use them up.
@@ -221,14 +221,14 @@ def say(note: str) -> None:
 
 
 def recipe_files() -> dict[str, Path]:
-    """The files of our recipes by name; those of rows of the paper that nobody starts from come last."""
+    """The files of our recipes by name; those in `paper/` come last."""
     folders = [*RECIPES, *(place / "paper" for place in RECIPES)]
     files = [file for folder in folders for file in sorted(folder.glob("*.py")) if file.stem != "__init__"]
     return {file.stem: file for file in files}
 
 
 def _words_of(flag: str) -> list[str]:
-    """What the command line gives to a flag."""
+    """The values of a flag on the command line."""
     words = sys.argv[1:]
     joined = [word.removeprefix(f"{flag}=") for word in words if word.startswith(f"{flag}=")]
     return joined + [after for word, after in itertools.pairwise(words) if word == flag]
@@ -237,7 +237,7 @@ def _words_of(flag: str) -> list[str]:
 def recorded_recipe(checkpoint: str) -> ConfigDict:
     """The config that a checkpoint's run had; `InputError` for a checkpoint that records none.
 
-    Settings that there are no more are left out, which is said.
+    Settings that no longer exist are dropped, with a note.
     """
     from yolos_jax.training import checkpoint_files
     from yolos_jax.weights import checkpoints, hub_model
@@ -247,20 +247,20 @@ def recorded_recipe(checkpoint: str) -> ConfigDict:
     foreign = hub_model(checkpoint) or path.is_file() or (path / "config.json").is_file()
     found = checkpoints.recorded_recipe(path) if checkpoint_files.steps(path) or not foreign else None
     if found is None:
-        why = "it is not of a run: converted weights, a Hugging Face folder, or a model on the hub"
+        why = "it does not come from a run: converted weights, a Hugging Face folder, or a model on the hub"
         raise InputError(f"{checkpoint} records no recipe ({why}); name one with --config.")
     table = SETTINGS[task_of(found)]
     for key in [key for key in flat(found, table) if key not in table]:
         section, _, name = key.rpartition(".")
         del (found[section] if section else found)[name]
-        say(f"the recipe of {checkpoint} has {key}, which is no setting any more; it is left out")
+        say(f"the recipe of {checkpoint} has {key}, which is no longer a setting; it is ignored")
     return ConfigDict(found)
 
 
 def load_recipe(name: str) -> ConfigDict:
     """The config of a recipe: a Python file with `get_config()`, or one of ours by its name, such as `yolos_s`.
 
-    `FILE:TEXT` calls `get_config(TEXT)`. An `InputError` says that there is no such file, or that it gives no config.
+    `FILE:TEXT` calls `get_config(TEXT)`. Raises `InputError` if there is no such file, or if it returns no config.
     """
     check_path(name)
     file, *arguments = [name] if Path(name).is_file() else name.split(":", 1)
@@ -273,8 +273,10 @@ def load_recipe(name: str) -> ConfigDict:
     except InputError:
         raise
     except (Exception, SystemExit) as error:  # the user's own code can raise anything
-        reason = "there is none" if error.args == ("get_config",) else f"{type(error).__name__}: {error}"
-        raise InputError(f"the config file {path} gives no get_config() ({' '.join(reason.split())[:300]}).") from error
+        if error.args == ("get_config",):
+            raise InputError(f"the config file {path} has no function get_config().") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise InputError(f"the config file {path} cannot be run ({reason}).") from error
     if not isinstance(config, ConfigDict):
         raise InputError(f"get_config() of the config file {path} returns a {type(config).__name__}, not a ConfigDict.")
-    return ConfigDict(config)  # a frozen one can be changed then, too
+    return ConfigDict(config)  # a copy, since the original may be frozen

@@ -1,12 +1,12 @@
-"""Converts weights: reference or Hugging Face YOLOS, or a ViT to start from, into a checkpoint; or out again.
+"""Converts weights of YOLOS (reference or Hugging Face) or of a ViT to a checkpoint, or a checkpoint to Hugging Face.
 
 yolos-convert SOURCE --out DIR                  a checkpoint of ours
 yolos-convert SOURCE --out DIR --to-hf          a folder for transformers; SOURCE may be a checkpoint of ours
 
 SOURCE is a .safetensors or .pth file, a Hugging Face folder, or a model on the hub (hustvl/yolos-small,
 org/name@revision): YOLOS, DeiT (timm's or transformers'), DINO, MoCo v3 or MAE. With --to-hf it may be a checkpoint
-of yolos-pretrain, which becomes transformers' ViT or DeiT, with timm's names in a second file. Settings come from
-SOURCE where it has any; --variant or --config names them where it does not, and is checked against it where it does.
+of yolos-pretrain, which becomes a ViT or DeiT of transformers, with a second file that has timm's names. The model's
+settings come from SOURCE if it has any; otherwise --variant or --config gives them. If both exist, they must agree.
 """
 
 import argparse
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def wanted_model(args: argparse.Namespace) -> "tuple[YolosConfig | None, bool]":
-    """(the model that the flags name, if any; whether they leave its number of classes open)."""
+    """(the model given by the flags, if any; whether its number of classes is open)."""
     from yolos_jax.model.config import COCO_CLASSES
     from yolos_jax.tasks import recipe
     from yolos_jax.weights import variant_of
@@ -51,17 +51,17 @@ def from_checkpoint(source: str, wanted: "YolosConfig | None", any_classes: bool
     if wanted is None:
         return params, meta
     if isinstance(meta.model, ClassifierConfig):
-        raise InputError(f"{source} holds an image classifier, which says its own settings; leave them out.")
+        raise InputError(f"{source} is an image classifier with its own settings; omit --variant, --config.")
     if any_classes:
         wanted = with_classes(wanted, meta.model.num_classes)
     differences = wanted.differences(meta.model)
     if differences:
-        raise InputError(f"the wanted model is not the checkpoint's: {'; '.join(differences)}.")
+        raise InputError(f"the requested model is not the checkpoint's: {'; '.join(differences)}.")
     return params, meta
 
 
 def read_weights(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
-    """(parameters, what a checkpoint records beside them, what to print about them) of SOURCE."""
+    """(parameters, metadata, a report to print) of SOURCE."""
     from yolos_jax.datasets.coco_names import COCO_NAMES
     from yolos_jax.model.config import COCO_CLASSES
     from yolos_jax.training import checkpoint_files
@@ -70,7 +70,7 @@ def read_weights(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
     wanted, any_classes = wanted_model(args)
     if checkpoint_files.steps(copied(args.source)):
         if not args.to_hf:
-            raise InputError(f"{args.source} is a checkpoint of ours already; add --to-hf to export it.")
+            raise InputError(f"{args.source} is already a checkpoint of ours; add --to-hf to export it.")
         params, meta = from_checkpoint(args.source, wanted, any_classes)
         return params, meta, f"checkpoint {args.source}, step {meta.step}"
     found = load_weights(args.source, wanted, args.seed, any_classes)
@@ -93,7 +93,7 @@ def provenance_of(source: str, meta: "Meta", names: Sequence[str]) -> "Provenanc
 
 
 def export(args: argparse.Namespace, params: dict, meta: "Meta") -> None:
-    """Writes a folder for transformers, and says what is in it."""
+    """Writes a folder for transformers, and prints its content."""
     from yolos_jax.model.classifier_config import ClassifierConfig
     from yolos_jax.weights import export_huggingface, sizes_of
     from yolos_jax.weights.folder import TIMM_FILE, export_classifier
@@ -116,16 +116,16 @@ def export(args: argparse.Namespace, params: dict, meta: "Meta") -> None:
 
 @clear_errors()
 def main() -> None:
-    """Converts, and says what was written."""
+    """Converts, and prints what was written."""
     parser = Parser(__doc__)
     parser.addresses = ("source",)
     parser.add_argument("source", metavar="SOURCE", help="file, folder or hub id to read")
     parser.add_argument("--out", required=True, help="new folder to write")
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--variant", help="the model's settings: ti, s, s_dwr, b or a published name")
-    group.add_argument("--config", help="the model's settings: those of a recipe, a file or a name such as yolos_s")
+    group.add_argument("--config", help="the model's settings, from a recipe: a file or a name such as yolos_s")
     parser.add_argument("--to-hf", action="store_true", help="write a folder for transformers")
-    parser.add_argument("--seed", type=int, default=0, help="of the parts that a ViT does not have")
+    parser.add_argument("--seed", type=int, default=0, help="seed for the parts that a ViT does not have (default 0)")
     args = parser.parse()
     if args.seed < 0:
         raise InputError(f"--seed is {args.seed}; it must be at least 0.")

@@ -1,17 +1,17 @@
-"""Writes a data set of any layout that is read as a plain COCO folder, or as the TFDS data set coco/2017.
+"""Converts a data set of any supported layout to a plain COCO folder, or to the TFDS data set coco/2017.
 
 yolos-convert-data data/mine --out data/mine_coco
 yolos-convert-data data/coco --to tfds --out data/tfds
 
 The layouts are those of docs/data.md: Roboflow, ultralytics' YOLO, Pascal VOC, imagefolder, datasets, COCO's kin, TFDS.
-Nothing of the data set itself is changed.
+The original data set is not changed.
 
---to coco writes OUT/annotations/instances_SPLIT.json and OUT/SPLIT/, for every split; splits with a usual name are
-called train, val and test. Images are linked; those that lie in no files of their own are copied.
+--to coco writes OUT/annotations/instances_SPLIT.json and OUT/SPLIT/ for every split; splits with a common name are
+renamed to train, val and test. Images are linked; those that are not separate files are copied.
 
---to tfds writes OUT/coco/2017/1.1.0 (array_record), without TensorFlow, of the splits to train and to validate on, with
-TFDS's own feature names, types and order of records. The bytes of the images stay as they are. Then
---config.data.root=OUT trains and evaluates from it.
+--to tfds writes OUT/coco/2017/1.1.0 (array_record) from the training and validation splits, without TensorFlow, with
+TFDS's own feature names, types and order of records. The bytes of the images do not change. Then
+--config.data.root=OUT trains and evaluates on it.
 """
 
 import argparse
@@ -26,14 +26,14 @@ from yolos_jax.programs.command_line import Parser
 
 @clear_errors()
 def main() -> None:
-    """Converts as the command line says, and prints what was written."""
+    """Converts the data set, and prints what was written."""
     parser = Parser(__doc__)
     parser.add_argument("data", type=Path, help="the data set: a folder, or a data.yaml")
     parser.add_argument("--out", required=True, type=Path, help="folder to write; for coco it must be empty or absent")
     parser.add_argument("--to", default="coco", choices=("coco", "tfds"), help="what to write (default coco)")
-    parser.add_argument("--splits", nargs="+", default=(), help="splits to write, by the names that they have there")
+    parser.add_argument("--splits", nargs="+", default=(), help="splits to write, by their names in DATA")
     parser.add_argument("--copy", action="store_true", help="copy the images; by default they are linked")
-    text = "what the numbers of a box are where a person wrote them down, as data.train_boxes says it (default xywh)"
+    text = "box format of hand-written annotation files, as in data.train_boxes (default xywh)"
     parser.add_argument("--boxes", default="xywh", choices=BOXES, help=text)
     args = parser.parse()
     try:
@@ -87,7 +87,7 @@ def write_tfds(args: argparse.Namespace) -> None:
     print_notes([*notes, *(note for one in found for note in one.notes)])
     print(f"written: {folder}")
     for left in sorted(folder.parent.glob("incomplete.*")):
-        print(f"note: {left} is another build's that runs or was cut short; remove it if none runs")
+        print(f"note: {left} belongs to another build, running or interrupted; remove it if none is running")
 
 
 if __name__ == "__main__":

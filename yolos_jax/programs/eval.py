@@ -1,11 +1,11 @@
-"""Evaluates a checkpoint: COCO's 12 numbers, metrics.json, a COCO results file.
+"""Evaluates a checkpoint: COCO's 12 metrics, metrics.json, a COCO results file.
 
 yolos-eval --checkpoint runs/s
 yolos-eval --config yolos_s --checkpoint hustvl/yolos-small --config.data.root=data/coco --out out/
 
 The checkpoint is a folder of ours (RUN/best is the best of a run), a Hugging Face folder, or a model on the hub. Recipe
-and data are those that a run's checkpoint records; others need --config. Of a classifier, which yolos-pretrain trained,
-top-1 and top-5 are computed.
+and data come from a run's checkpoint; other weights need --config. For a classifier trained by yolos-pretrain, it
+computes top-1 and top-5.
 """
 
 import argparse
@@ -22,15 +22,15 @@ from yolos_jax.errors import InputError, clear_errors, make_folder
 from yolos_jax.programs.command_line import RecipeParser, say
 from yolos_jax.user_files import read_text
 
-SAME = 1e-3  # difference up to which a number of an evaluation that is repeated, on another device, is the same
+SAME = 1e-3  # largest difference of a metric when an evaluation is repeated, on another device
 
 
 class Scoring(NamedTuple):
     """How the checkpoints of a task are scored."""
 
     evaluator_for: Callable[..., tuple[dict, Any, Any]]  # (recipe, checkpoint) -> parameters, meta, evaluator
-    facts_of: Callable[[Any], dict[str, Any]]  # what tells one data set from another
-    notes_of: Callable[[Any], tuple[str, ...]]  # what is worth knowing about a data set
+    facts_of: Callable[[Any], dict[str, Any]]  # what identifies a data set
+    notes_of: Callable[[Any], tuple[str, ...]]  # remarks on a data set
 
 
 @clear_errors()
@@ -39,12 +39,12 @@ def main() -> None:
     parser = RecipeParser(__doc__, (recipes.DETECTION, recipes.CLASSIFICATION), recorded=True)
     parser.addresses = ("checkpoint", "out")
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder, Hugging Face folder, or hub id")
-    text = "folder for metrics.json and results.json (default CHECKPOINT/eval-STEP; with --nms, another one beside it)"
+    text = "folder for metrics.json and results.json (default CHECKPOINT/eval-STEP, or eval-STEP-nmsIOU with --nms)"
     parser.add_argument("--out", help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace the numbers of an earlier evaluation")
-    text = "also write what the detections are like, as figures and tables (default folder: OUT/plots)"
+    text = "also write an error analysis, as figures and tables (default folder: OUT/plots)"
     parser.add_argument("--plots", nargs="?", const="", metavar="FOLDER", help=text)
-    text = "score from which a detection counts in --plots' confusion matrix and worst images (default 0.5)"
+    text = "lowest score of a detection in the confusion matrix and the worst images of --plots (default 0.5)"
     parser.add_argument("--threshold", type=float, default=0.5, help=text)
     parser.add_nms_flag()
     parser.add_process_flags()
@@ -103,21 +103,21 @@ def scoring_of(args: argparse.Namespace, config: recipes.Config) -> Scoring:
         from yolos_jax.tasks.classification.task import class_evaluator_for, class_facts
 
         if args.plots is not None or args.nms is not None:
-            raise InputError("--plots and --nms are about detections; a classifier has none.")
+            raise InputError("--plots and --nms are for detectors, and this checkpoint is a classifier; omit them.")
         return Scoring(class_evaluator_for, class_facts, lambda source: ())
 
     from yolos_jax.tasks.detection import data_facts, evaluator_for, scoring_notes
     from yolos_jax.weights import hub_model
 
     if args.out is None and hub_model(args.checkpoint) is not None:
-        raise InputError(f"{args.checkpoint} is on the hub; say with --out where its numbers go.")
+        raise InputError(f"{args.checkpoint} is on the hub; give a folder for its metrics with --out.")
     if not 0 <= args.threshold <= 1:
         raise InputError(f"--threshold is {args.threshold:g}; it must be within 0..1.")
     return Scoring(partial(evaluator_for, nms=args.nms), data_facts, scoring_notes)
 
 
 def refuse_gone(args: argparse.Namespace, config: recipes.Config) -> None:
-    """`InputError` if the data that the checkpoint records are not where they were."""
+    """`InputError` if the data recorded in the checkpoint no longer exist."""
     data: Any = config.data
     named = {name: getattr(data, name, "") for name in ("val_annotations", "val_images")}
     if not all(named.values()):  # what is not named is found from the root
@@ -126,16 +126,16 @@ def refuse_gone(args: argparse.Namespace, config: recipes.Config) -> None:
         given = f"config.data.{name}" in vars(args)
         if path and not given and not Path(path).exists():
             raise InputError(
-                f"the recipe that {args.checkpoint} records has data.{name} {path}, and nothing is there any more; say "
-                f"where it is now with --config.data.{name}."
+                f"the recipe of {args.checkpoint} has data.{name} {path}, which no longer exists; give the new path "
+                f"with --config.data.{name}."
             )
 
 
 def make_folders(out: Path, plots: Path | None, overwrite: bool, beside: bool = False) -> dict[str, Any] | None:
-    """The numbers of an earlier evaluation, to which figures are added; None if numbers are to be written.
+    """The metrics of an earlier evaluation, to which figures are added; None if metrics are to be written.
 
-    `beside`: `out` was not named, and lies in the checkpoint's folder.
-    `InputError` if the folders hold already what is to be written, or cannot be written, or if matplotlib is missing.
+    `beside`: `out` was not given, and is in the checkpoint's folder.
+    `InputError` if the folders already have files of these names, or cannot be written, or if matplotlib is missing.
     """
     file, earlier = out / "metrics.json", None
     if plots is not None and not overwrite and file.exists():
@@ -152,7 +152,7 @@ def make_folders(out: Path, plots: Path | None, overwrite: bool, beside: bool = 
     try:
         make_folder(out)
     except InputError as error:
-        other = "; say with --out where else the numbers go." if beside else "."
+        other = "; give another folder with --out." if beside else "."
         raise InputError(str(error).removesuffix(".") + other) from error
     if plots is not None:
         from yolos_jax.tasks.pictures.plotting import new_figure
@@ -163,7 +163,7 @@ def make_folders(out: Path, plots: Path | None, overwrite: bool, beside: bool = 
 
 
 def write(out: Path, result: Any, facts: dict[str, Any], earlier: dict[str, Any] | None) -> None:
-    """Writes the numbers; those of an earlier evaluation stay, and `InputError` if they are of another one."""
+    """Writes the metrics; keeps those of an earlier evaluation, and raises `InputError` if they differ."""
     if earlier is None:
         result.write(out, facts)
         return
@@ -173,13 +173,13 @@ def write(out: Path, result: Any, facts: dict[str, Any], earlier: dict[str, Any]
         numbers = isinstance(before, int | float) and isinstance(value, int | float)
         if before != value and not (numbers and abs(before - value) <= SAME):
             raise InputError(
-                f"{out}/metrics.json is of another evaluation ({name} {before} against {value}); give another folder "
-                "with --out, or --overwrite."
+                f"{out}/metrics.json is from a different evaluation ({name} {before} against {value}); give another "
+                "folder with --out, or --overwrite."
             )
 
 
 def plot(folder: Path, source: Any, result: Any, threshold: float, step: int, font: str) -> None:
-    """What the detections are like, as figures and tables; prints the tables."""
+    """Writes the error analysis as figures and tables; prints the tables."""
     from yolos_jax.tools.analysis.results import write_results
 
     ids = source.examples.image_ids.tolist()

@@ -1,4 +1,4 @@
-"""yolos-analyze attention: what every token that found something looks at, a figure each."""
+"""yolos-analyze attention: a figure of the attention of every token that detected an object."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def attention() -> None:
-    """For every DET token that found something: its attention in a block, per head and mean, over the image.
+    """Attention of every DET token that detected an object, in one block, per head and averaged, over the image.
 
     yolos-analyze attention cat.jpg folder/ --checkpoint runs/s --out out/ --rollout
     yolos-analyze attention cat.jpg --checkpoint runs/s200 --compare runs/s300 --out out/
@@ -68,22 +68,22 @@ def attention() -> None:
 
 def attention_flags() -> Any:
     parser = Parser(attention.__doc__)
-    text = "images, folders of images, patterns or addresses"
+    text = "images, folders of images, patterns or URLs"
     parser.add_argument("images", nargs="+", metavar="IMAGE", help=text)
     parser.add_detector_flags()
-    parser.add_argument("--compare", help="another checkpoint, whose tokens for the same objects stand below")
+    parser.add_argument("--compare", help="another checkpoint; its tokens for the same objects are shown below")
     parser.add_argument("--out", required=True, type=Path, help="folder for the figures")
     parser.add_font_flag()
-    parser.add_argument("--threshold", type=float, default=0.9, help="lowest score to look at (default 0.9)")
+    parser.add_argument("--threshold", type=float, default=0.9, help="lowest score of a token (default 0.9)")
     parser.add_argument("--layer", type=int, default=-1, help="block, from 0, or negative from the last (default -1)")
     parser.add_argument("--head", type=int, nargs="+", help="only these heads, counted from 0, without their mean")
     parser.add_argument("--rollout", action="store_true", help="also attention rollout over all blocks")
-    text = "how patches become pixels: nearest, smooth, or both (default)"
+    text = "interpolation between patches: nearest, smooth, or both (default)"
     parser.add_argument("--enlarge", choices=("nearest", "smooth", "both"), default="both", help=text)
-    parser.add_argument("--arrays", action="store_true", help="also write the numbers, a .npz file an image")
-    parser.add_argument("--limit", type=int, default=0, help="use only the first images, up to this number")
+    parser.add_argument("--arrays", action="store_true", help="also write the values, one .npz file per image")
+    parser.add_argument("--limit", type=int, default=0, help="process at most this number of images")
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
-    text = "where compiled programs are kept: auto (the user's cache folder), off, or a folder"
+    text = "cache of compiled programs: auto (the user's cache folder), off, or a folder"
     parser.add_argument("--compilation-cache", default="auto", metavar="WHERE", help=text)
     args = parser.parse()
     if not 0 <= args.threshold <= 1 or args.limit < 0:
@@ -92,20 +92,20 @@ def attention_flags() -> Any:
 
 
 def still_images(given: Sequence[str]) -> list[Input]:
-    """What `inference.inputs.find` finds; `InputError` for what moves."""
+    """The still images found by `inference.inputs.find`; `InputError` for videos and cameras."""
     found = find(given)
     for note in found.notes:
         say(note)
     for one in found.inputs:
         if one.moves:
-            raise InputError(f"{one.name} is no image; yolos-predict takes videos and cameras.")
+            raise InputError(f"{one.name} is not an image; yolos-predict takes videos and cameras.")
     for note in left_out([one.name for one in found.inputs if one.kind == "image"]):
         say(note)
     return found.inputs
 
 
 def names_for(images: Sequence[Input], out: Path, overwrite: bool) -> list[str]:
-    """What each image's files begin with; `InputError` for files of an earlier run that may not be replaced."""
+    """The stem of each image's output files; `InputError` if files of an earlier run would be replaced."""
     names = [destination.name for destination in destinations(images)[0]]
     existing = sorted(out.glob("*")) if out.is_dir() and not overwrite else []
     for name in names:
@@ -130,7 +130,7 @@ def check_asked(args: Any, source: str, detector: "Detector") -> None:
 
 
 def draw_tokens(seen: list["Seen"], args: Any, name: str) -> int:
-    """A figure for each token of the first checkpoint that found something; how many."""
+    """Draws a figure for each token of the first checkpoint that detected an object; returns their number."""
     from yolos_jax.tasks.pictures.plotting import save_figure
     from yolos_jax.tools.analysis.figures import ENLARGEMENTS, attention_figure
 
@@ -142,14 +142,14 @@ def draw_tokens(seen: list["Seen"], args: Any, name: str) -> int:
         if partners is not None and partners[place] >= 0:
             rows.append(row_of(seen[1], int(partners[place]), args, args.compare))
         elif partners is not None:
-            say(f"{name}: the other checkpoint does not find what token {token} of the first one finds")
+            say(f"{name}: the other checkpoint does not detect the object of token {token} of the first one")
         figure = attention_figure(seen[0].image, rows, enlarge)
         save_figure(figure, args.out / f"{name}_token{token:03d}.png", args.font)
     return len(tokens)
 
 
 def row_of(seen: "Seen", token: int, args: Any, source: str) -> tuple[str, np.ndarray, list[str], np.ndarray]:
-    """A line of panels for `attention_figure`: mean and heads, and rollout."""
+    """A row of panels for `attention_figure`: mean, heads, and rollout."""
     maps = seen.maps()[:, token]
     heads = range(len(maps)) if args.head is None else args.head
     panels = {f"head {head}": maps[head] for head in heads}
@@ -164,9 +164,9 @@ def row_of(seen: "Seen", token: int, args: Any, source: str) -> tuple[str, np.nd
 
 
 def same_objects(first: "Seen", tokens: np.ndarray, other: "Seen", threshold: float) -> np.ndarray:
-    """int `[n]`: for each of the first one's tokens, the other's token whose box overlaps most; -1 below IoU 0.5.
+    """int `[n]`: for each token of `first`, the token of `other` with the largest IoU; -1 below an IoU of 0.5.
 
-    Only tokens over the threshold count, and each is given once, to the best overlap first.
+    Only tokens above the threshold count; each is assigned once, the best overlap first.
     """
     from yolos_jax.datasets.voc_metrics import overlaps_with
     from yolos_jax.tools.analysis.confusion import paired
@@ -181,7 +181,7 @@ def same_objects(first: "Seen", tokens: np.ndarray, other: "Seen", threshold: fl
 
 
 def write_arrays(seen: list["Seen"], path: Path) -> None:
-    """All tokens' numbers, as `Seen` has them; those of a second checkpoint begin with `other_`."""
+    """Writes the fields of `Seen` for all tokens; names of a second checkpoint begin with `other_`."""
     arrays: dict[str, Any] = {}
     for prefix, one in zip(("", "other_"), seen):
         arrays |= {

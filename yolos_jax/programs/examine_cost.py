@@ -25,7 +25,7 @@ TYPICAL = (640, 480)  # pixels of COCO's most frequent size, where no sizes are 
 
 
 def report_cost(args: Any) -> None:
-    """Prints and writes what the flags ask for."""
+    """Prints and writes the requested tables."""
     say(keep_compiled(AUTO))
     sizes = costs.first_sizes(args.sizes_of) if args.sizes_of else np.array([TYPICAL])
     if not args.sizes_of:
@@ -76,7 +76,7 @@ def models_of(args: Any) -> list[tuple[str, dict | None, Meta, Geometry]]:
 
 
 def xla_row(name: str, meta: Meta, geometry: Geometry, size: np.ndarray) -> dict[str, Any]:
-    """XLA's count beside the formula's, of one image."""
+    """XLA's count and the formula's, for one image."""
     width, height = (side // meta.model.patch_size for side in geometry.size(*map(int, size)))
     formula = multiply_adds(meta.model, height, width).total
     xla = costs.counted_by_xla(meta.model, height, width)
@@ -84,7 +84,7 @@ def xla_row(name: str, meta: Meta, geometry: Geometry, size: np.ndarray) -> dict
 
 
 def speed_row(name: str, params: dict | None, meta: Meta, geometry: Geometry, images: list[Path]) -> dict[str, Any]:
-    """Images a second at batch 1; a variant's parameters are random, which does not matter for speed."""
+    """Images per second at batch 1; a variant's parameters are random, which does not affect speed."""
     params = params or build(meta.model, 0, "from_nothing")[1]
     detector = Detector(params, meta, geometry.short_side, geometry.max_side)
     speeds = {f"images/s, {what}": value for what, value in costs.frames_per_second(detector, images).items()}
@@ -92,5 +92,5 @@ def speed_row(name: str, params: dict | None, meta: Meta, geometry: Geometry, im
 
 
 def rounded(row: dict[str, Any]) -> dict[str, str]:
-    """Numbers as people read them."""
+    """Values rounded for display."""
     return {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in row.items()}

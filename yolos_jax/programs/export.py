@@ -1,10 +1,10 @@
-"""Writes the detector as a portable program, to run without this package.
+"""Exports the detector as a portable program that runs without this package.
 
 yolos-export --checkpoint runs/s --out exported/
 python exported/run_detector.py image.jpg       needs jax, flatbuffers, numpy and Pillow only
 
-A program (StableHLO, by jax.export) takes sequences up to a number of patches. By default there is one, for the
-largest image, and it serves every image; more, for smaller images, only save time.
+A program (StableHLO, by jax.export) takes sequences up to a fixed number of patches. By default there is one program,
+for the largest image, which serves all images; further programs for smaller images only save time.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def batch_of(text: str) -> int | None:
 
 
 def export(args: argparse.Namespace) -> None:
-    """Exports, and says what was written."""
+    """Exports, and prints what was written."""
     from yolos_jax.images.sequence import most_patches
     from yolos_jax.inference.loading import geometry_for, load_model
     from yolos_jax.model.config import Compute
@@ -79,7 +79,7 @@ def export(args: argparse.Namespace) -> None:
 
 @clear_errors()
 def main() -> None:
-    """Exports as the command line says."""
+    """Runs the program."""
     export(parse())
 
 

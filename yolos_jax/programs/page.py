@@ -1,8 +1,8 @@
-"""A page in the browser: drop an image, see the boxes, click one, and see what its token looked at.
+"""A page in the browser: drop an image, see the boxes, click one, and see its token's attention.
 
 yolos-page --checkpoint runs/s hustvl/yolos-tiny --pictures data/coco/val2017
 
-It is reached from this machine only, unless --host says otherwise, and loads nothing from elsewhere.
+It is accessible from this machine only, unless --host is given, and loads nothing from other hosts.
 """
 
 import errno
@@ -23,21 +23,21 @@ PORT = 7860
 
 @clear_errors()
 def main() -> None:
-    """Serves the page as the command line says."""
+    """Serves the page."""
     parser = Parser(__doc__, "%(prog)s --checkpoint CHECKPOINT... [FLAGS]")
     text = "checkpoint folders, Hugging Face folders or hub ids to choose from"
     parser.add_argument("--checkpoint", required=True, nargs="+", help=text)
     parser.add_argument("--pictures", type=Path, help="a folder of images to choose from, such as a split's")
-    text = "a table of tokens, such as yolos-analyze tokens writes for the first checkpoint"
+    text = "a table of tokens for the first checkpoint, such as tokens.csv of yolos-analyze tokens"
     parser.add_argument("--tokens", default="", metavar="CSV", help=text)
     parser.add_font_flag()
-    parser.add_argument("--threshold", type=float, default=0.5, help="lowest score of a box at first (default 0.5)")
+    parser.add_argument("--threshold", type=float, default=0.5, help="initial lowest score of a box (default 0.5)")
     parser.add_argument("--short-side", type=int, help="pixels of the short side (default: as trained, else 800)")
-    parser.add_argument("--max-side", type=int, help="most pixels of the long side (default: in proportion)")
+    parser.add_argument("--max-side", type=int, help="limit of the long side in pixels (default: in proportion)")
     parser.add_argument("--host", default=LOOPBACK, help=f"address to serve at (default {LOOPBACK}: this machine only)")
     parser.add_argument("--port", type=int, default=PORT, help=f"port (default {PORT})")
-    parser.add_argument("--max-megabytes", type=int, default=20, help="most of an uploaded image (default 20)")
-    text = "where compiled programs are kept: auto (the user's cache folder), off, or a folder"
+    parser.add_argument("--max-megabytes", type=int, default=20, help="limit of an uploaded image (default 20)")
+    text = "cache of compiled programs: auto (the user's cache folder), off, or a folder"
     parser.add_argument("--compilation-cache", default="auto", metavar="WHERE", help=text)
     args = parser.parse()
     if not 0 <= args.threshold <= 1 or args.max_megabytes < 1 or not 0 < args.port < 65536:
@@ -60,7 +60,7 @@ def page_of(
     cache: str = "auto",
     font: str = "",
 ) -> Any:
-    """The page as a `gradio.Blocks`; the first checkpoint is loaded, once it is sure that the others are there."""
+    """The page as a `gradio.Blocks`; checks that all checkpoints exist, and loads the first one."""
     from yolos_jax.tools.page.gradio_page import build_page, load_gradio
 
     load_gradio()
@@ -83,7 +83,7 @@ def check_free_port(host: str, port: int) -> None:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"--host {host} is no address that is known here ({reason}); give another one.") from error
+        raise InputError(f"--host {host} is not a known address ({reason}); give another one.") from error
     with socket.socket(family, kind) as tried:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name != "nt")  # there, it would share the port
         try:
@@ -104,21 +104,21 @@ def images_in(folder: Path | None) -> list[Path]:
     left = LeftOut()
     found = [folder / name for name in images_below(folder, left, BESIDE)]
     if not found:
-        raise InputError(f"the folder {folder} holds no images.")
+        raise InputError(f"the folder {folder} has no images.")
     for note in left.note(folder):
         say(f"note: {note}")
     return found
 
 
 def from_environment() -> Any:
-    """The page of a Hugging Face Space: YOLOS_CHECKPOINTS, YOLOS_PICTURES and YOLOS_TOKENS say what is on it."""
+    """The page of a Hugging Face Space, configured by YOLOS_CHECKPOINTS, YOLOS_PICTURES and YOLOS_TOKENS."""
     names = os.environ.get("YOLOS_CHECKPOINTS", "hustvl/yolos-tiny").split()
     pictures = os.environ.get("YOLOS_PICTURES")
     return page_of(names, Path(pictures) if pictures else None, os.environ.get("YOLOS_TOKENS", ""))
 
 
 def host_of_a_space() -> str:
-    """Everywhere on a Hugging Face Space, whose front end stands before the page; loopback elsewhere."""
+    """All addresses on a Hugging Face Space, which is behind the Space's front end; loopback elsewhere."""
     return EVERYWHERE if os.environ.get("SPACE_ID") else LOOPBACK
 
 

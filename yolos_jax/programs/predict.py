@@ -1,10 +1,10 @@
-"""Detects in images, videos and cameras: a drawn copy and a JSON file for each.
+"""Detects objects in images, videos and camera streams, and writes an annotated copy and a JSON file for each.
 
 yolos-predict image.jpg folder/ 'more/**/*.png' https://example.org/a.jpg film.mp4 --checkpoint runs/s --out out/
 
-A folder gives every image in it that Pillow reads (--recursive: below it, too), a quoted pattern the files that it
-fits, camera:0 what the first camera sees until Ctrl-C. --format says how the detections are written down: json (a file
-an image), coco (results.json and images.json), yolo (a label file an image) or csv (detections.csv).
+A folder stands for every image in it that Pillow reads (--recursive: also in subfolders), a quoted pattern for the
+matching files, and camera:0 for the first camera until Ctrl-C. --format chooses the output: json (one file per image),
+coco (results.json and images.json), yolo (one label file per image) or csv (detections.csv).
 """
 
 import argparse
@@ -46,36 +46,34 @@ from yolos_jax.programs.command_line import Parser, say
 
 
 def parse_flags() -> argparse.Namespace:
-    """The command line, checked."""
+    """Parses and checks the command line."""
     parser = Parser(__doc__)
     parser.addresses = ("checkpoint", "out")
-    text = (
-        "images, folders, quoted patterns, http(s) addresses, videos, camera:N, rtsp:// streams, or lists (.txt, .csv)"
-    )
+    text = "images, folders, quoted patterns, http(s) URLs, videos, camera:N, rtsp:// streams, or lists (.txt, .csv)"
     parser.add_argument("images", nargs="+", metavar="INPUT", help=text)
     parser.add_detector_flags()
     text = "folder, or address such as gs://bucket/found, for what is written"
     parser.add_argument("--out", required=True, help=text)
-    parser.add_argument("--format", choices=FORMATS, default="json", help="of the detections (default json)")
-    parser.add_argument("--no-draw", action="store_true", help="write no drawn copies")
-    parser.add_argument("--recursive", action="store_true", help="look into the folders in folders, too")
+    parser.add_argument("--format", choices=FORMATS, default="json", help="format of the detections (default json)")
+    parser.add_argument("--no-draw", action="store_true", help="do not write annotated copies")
+    parser.add_argument("--recursive", action="store_true", help="also search subfolders")
     parser.add_font_flag()
     parser.add_argument("--threshold", type=float, default=0.5, help="lowest score to report (default 0.5)")
     parser.add_nms_flag()
-    parser.add_argument("--batch-size", type=int, default=1, help="most images at a time (default 1)")
+    parser.add_argument("--batch-size", type=int, default=1, help="images per batch (default 1)")
     text = "float32 (default), tensorfloat32 or bfloat16: faster on GPUs, see docs/accelerators.md"
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help=text)
     parser.add_argument(
-        "--limit", type=int, default=0, help="use only the first images, and frames of each video, up to this number"
+        "--limit", type=int, default=0, help="process at most this number of images, and of frames per video"
     )
-    text = "do not turn images as their EXIF tag says, as data.upright=no does; boxes are those of the stored image"
+    text = "ignore the EXIF orientation, like data.upright=no; boxes refer to the stored image"
     parser.add_argument("--as-stored", action="store_true", help=text)
-    text = "make the maximum of an image of 16 bits white (default: as trained)"
+    text = "scale 16-bit images to their own maximum (default: as trained)"
     parser.add_argument("--stretch", action="store_true", help=text)
     text = "lift Pillow's decompression-bomb limit; only for images that you trust"
     parser.add_argument("--large-images", action="store_true", help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
-    text = "where compiled programs are kept: auto (the user's cache folder), off, or a folder"
+    text = "cache of compiled programs: auto (the user's cache folder), off, or a folder"
     parser.add_argument("--compilation-cache", default="auto", metavar="WHERE", help=text)
     args = parser.parse()
     if args.batch_size < 1 or args.limit < 0 or not 0 <= args.threshold <= 1:
@@ -87,7 +85,7 @@ def parse_flags() -> argparse.Namespace:
 
 @dataclasses.dataclass
 class Prediction:
-    """The detector, what is asked of it, and counts of what it has done so far."""
+    """The detector, its options, and counts of its results so far."""
 
     args: argparse.Namespace
     detector: Any
@@ -105,7 +103,7 @@ class Prediction:
 
 
 def read_image(run: Prediction, destination: Destination) -> Image.Image | str:
-    """The image as RGB, or why there is none."""
+    """The image as RGB, or the reason why it cannot be read."""
     source, upright, stretch = destination.input, not run.args.as_stored, run.stretch
     name = source.name
     try:
@@ -113,7 +111,7 @@ def read_image(run: Prediction, destination: Destination) -> Image.Image | str:
             data = fetch(name)
             frames = header_of(data).frames
             if frames > 1:
-                left = "only the first is looked at; download it, and give the file, for all"
+                left = "only the first is used; download the file to process all"
                 run.notes.append(f"the address {name} has {frames} frames or pages; {left}")
             with decoding(f"the image {name}"):
                 image = decode(io.BytesIO(data), upright, stretch)
@@ -130,7 +128,7 @@ def read_image(run: Prediction, destination: Destination) -> Image.Image | str:
 
 
 def read_ahead(run: Prediction, wanted: Sequence[Destination]) -> Iterator[list[tuple[Destination, Image.Image | str]]]:
-    """Batches of images, or the reasons why there are none, each read while the last one is used."""
+    """Batches of images, or reasons why they cannot be read; each is read while the previous one is processed."""
     size, read = run.args.batch_size, functools.partial(read_image, run)
     due: Iterator[tuple[Destination, Image.Image | str]] | None = None
     with ThreadPoolExecutor(4) as pool:
@@ -161,14 +159,14 @@ def look_at_images(run: Prediction, wanted: Sequence[Destination]) -> None:
 
 
 def notes_on(source: inputs.Input, film: video.Film, upright: bool) -> list[str]:
-    """What a drawn video has otherwise than its source, a sentence each."""
+    """Differences between a drawn video and its source, one sentence each."""
     notes = []
     if film.sound:
         notes.append(f"{source.name} has sound; the drawn copy has none")
     if film.turn and not upright:
-        notes.append(f"{source.name} says that it is turned by {film.turn} degrees; the drawn copy stays as stored")
+        notes.append(f"{source.name} is marked as rotated by {film.turn} degrees; the drawn copy stays as stored")
     if film.aspect != 1:
-        kept = "the drawn copy keeps that, and boxes count pixels as they are"
+        kept = "the drawn copy keeps this, and boxes are in stored pixels"
         notes.append(f"{source.name} has pixels that are {film.aspect} times as wide as high; {kept}")
     return notes
 
@@ -194,7 +192,7 @@ def look_at_video(run: Prediction, destination: Destination) -> None:
 
         def look() -> None:
             due = batch.copy()
-            batch.clear()  # an interrupt leaves nothing to be written twice
+            batch.clear()  # so that nothing is written twice after an interrupt
             if due and not drawn and run.films and not args.no_draw:
                 drawn.append(begin_drawing(run, destination, due[0]))
                 stack.callback(drawn[0].close)
@@ -212,23 +210,23 @@ def look_at_video(run: Prediction, destination: Destination) -> None:
                 batch.append(still)
                 if len(batch) == args.batch_size:
                     look()
-        except UnreadableImage as error:  # what came before it is kept
+        except UnreadableImage as error:  # earlier frames are kept
             run.skipped.append(str(error))
         except KeyboardInterrupt:
-            if not destination.input.endless:  # whose only end is this one
+            if not destination.input.endless:  # an endless input only ends this way
                 raise
         look()
 
 
 def print_report(run: Prediction, wanted: Sequence[Destination]) -> None:
-    """Prints what was found and what could not be read; the latter is an `InputError`, too."""
+    """Prints a summary, and raises `InputError` if inputs could not be read."""
     for reason in run.skipped:
         print(f"skipped: {reason}")
     for note in run.notes:
         print(f"note: {note}")
     files = dict.fromkeys(destination.input.name for destination in wanted if destination.input.kind == "image")
     for name in dark_files([] if run.stretch else list(files)):
-        print(f"note: {name} has 16 bits but holds fewer, and becomes almost black; --stretch makes its maximum white")
+        print(f"note: {name} has 16 bits but uses fewer, and becomes almost black; --stretch makes its maximum white")
     moving = any(destination.input.moves for destination in wanted)
     seen = f"{run.images} images" + (f" and {run.frames} frames of videos" if moving else "")
     print(f"{run.objects} objects in {seen}, {len(run.skipped)} unreadable; written to {run.args.out}")
@@ -240,7 +238,7 @@ def print_report(run: Prediction, wanted: Sequence[Destination]) -> None:
 
 @contextlib.contextmanager
 def pixel_limit(off: bool) -> Iterator[None]:
-    """Pillow's limit of pixels, without its warning at half of it, or none."""
+    """Sets or lifts Pillow's limit of pixels, without its warning at half the limit."""
     before = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -268,7 +266,7 @@ def predict(args: argparse.Namespace) -> None:
     outputs.check_free(args.out, wanted, FORMATS[args.format], not args.no_draw, args.overwrite, there)
     if any(destination.input.moves and destination.input.kind != "animation" for destination in wanted):
         video.need_av()
-    font_of(10, args.font)  # refuses what is no font before anything loads
+    font_of(10, args.font)  # rejects an invalid font before anything loads
 
     from yolos_jax.tasks.mirror import working_copy
 

@@ -1,8 +1,8 @@
-"""Pre-trains an image classifier that a detector can start from, going on from the workdir's newest checkpoint.
+"""Pre-trains an image classifier for a detector to start from, or resumes from the newest checkpoint in the workdir.
 
 yolos-pretrain --config deit_s --workdir runs/deit_s --config.data.root=data/imagenet
 
-SIGTERM or Ctrl-C finishes the step, saves and leaves with exit code 143 or 130; the same command goes on.
+SIGTERM or Ctrl-C finishes the step, saves and exits with code 143 or 130; the same command resumes.
 """
 
 from yolos_jax.config import recipes
@@ -10,7 +10,7 @@ from yolos_jax.programs.train import run_training
 
 
 def main() -> None:
-    """Trains as the command line says."""
+    """Runs the program."""
     run_training(__doc__, recipes.CLASSIFICATION)
 
 

@@ -1,8 +1,8 @@
-"""Trains a detector, going on from the newest checkpoint of the workdir if there is one.
+"""Trains a detector, or resumes from the newest checkpoint in the workdir.
 
 yolos-train --config yolos_s --workdir runs/s --config.data.root=data/coco
 
-SIGTERM or Ctrl-C finishes the step, saves and leaves with exit code 143 or 130; the same command goes on.
+SIGTERM or Ctrl-C finishes the step, saves and exits with code 143 or 130; the same command resumes.
 """
 
 import sys
@@ -15,7 +15,7 @@ from yolos_jax.programs.command_line import RecipeParser
 
 
 def main() -> None:
-    """Trains as the command line says."""
+    """Runs the program."""
     run_training(__doc__, recipes.DETECTION)
 
 
@@ -26,7 +26,7 @@ def run_training(description: str | None, task: str) -> None:
     parser.addresses = ("workdir",)
     text = "folder, or address such as gs://bucket/run, for checkpoints, metrics.jsonl and tensorboard/"
     parser.add_argument("--workdir", required=True, help=text)
-    text = "go on although the recipe or the annotations have changed"
+    text = "resume although the recipe or the annotations have changed"
     parser.add_argument("--accept_differences", action="store_true", help=text)
     parser.add_process_flags()
     args, _ = parser.parse_recipe()

@@ -1,4 +1,4 @@
-"""A look at a data set before training: what is in it, and everything that is wrong with it. No jax here."""
+"""Surveys a data set before training: summary and problems. Does not import jax."""
 
 import dataclasses
 import os
@@ -23,14 +23,14 @@ from yolos_jax.errors import InputError, counted, first_few, one_line, shown
 from yolos_jax.images.reading import UnreadableImage
 from yolos_jax.images.sequence import ceil_div
 
-AREAS = (32**2, 96**2)  # square pixels that part COCO's small, medium and large
-TABLE = 20  # categories that get a row each; more share rows
+AREAS = (32**2, 96**2)  # square pixels: COCO's bounds of small, medium and large
+TABLE = 20  # up to this number of categories, each gets its own row
 WIDTH = 110  # characters of a line
-FEW, MANY = 5, 20  # images or sizes that stand for many
+FEW, MANY = 5, 20  # most items listed as examples
 
 
 class Problem(NamedTuple):
-    """Something wrong: the file to repair, and a sentence that names it."""
+    """A problem: the file to fix, and a sentence that names it."""
 
     file: str
     sentence: str
@@ -38,7 +38,7 @@ class Problem(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """A split as it was read, and what its annotation file lists whether usable or not."""
+    """A split as read, and everything that its annotation file lists, usable or not."""
 
     which: str  # "train" or "val"
     source: DataSet
@@ -47,9 +47,9 @@ class Split:
 
 
 def survey_split(which: str, make: Callable[[Complain], DataSet], problems: list[Problem]) -> Split:
-    """Reads a split ("train" or "val") and appends everything wrong in its annotation file to `problems`.
+    """Reads a split ("train" or "val") and appends the problems of its annotation file to `problems`.
 
-    `make` makes the source, which complains to the given function. `InputError` if nothing can be read.
+    `make` opens the source, which reports problems to the given function. `InputError` if nothing can be read.
     """
     found: list[str] = []
     try:
@@ -78,11 +78,11 @@ def _listed_twice(file: str, ids_by_path: dict[str, list[int]], annotations: lis
     times = Counter(a["id"] for a in annotations if isinstance(a.get("id"), int | str))
     for number, count in times.items():
         if count > 1:
-            yield f"annotation id {number!r} is given to {count} annotations of {file}; number them anew."
+            yield f"annotation id {number!r} is used by {count} annotations of {file}; renumber them."
 
 
 def _named_twice(file: str, names: dict[int, str]) -> Iterable[str]:
-    """Categories that share a name, which label maps by name cannot hold."""
+    """Categories that share a name, which label maps by name cannot represent."""
     by_name: dict[str, list[str]] = {}
     for number, name in sorted(names.items()):
         by_name.setdefault(name, []).append(str(number))
@@ -104,7 +104,7 @@ def _orphans(file: str, orphans: dict[int, int]) -> Iterable[str]:
 
 
 def category_problems(train: Split, val: Split) -> list[Problem]:
-    """Categories of val that train lacks or calls otherwise."""
+    """Categories of val that are missing in train or have a different name there."""
     file = val.source.origin
     other = train.source.origin
     problems = []
@@ -119,7 +119,7 @@ def category_problems(train: Split, val: Split) -> list[Problem]:
 
 
 def dark_notes(splits: Sequence[Split]) -> list[str]:
-    """The images of 16 bits that become almost black."""
+    """The 16-bit images that become almost black."""
     full = [split.source for split in splits if not split.source.stretch]
     dark = dark_files(list(dict.fromkeys(e.file for source in full for e in source.examples)))
     held = f"{counted(len(dark), 'image')} of 16 bits hold fewer and become almost black: {first_few(dark)}"
@@ -127,7 +127,7 @@ def dark_notes(splits: Sequence[Split]) -> list[str]:
 
 
 def turned_lines(split: Split) -> list[str]:
-    """Every image of a split that EXIF turns, by what its annotation fits."""
+    """Every image of a split with an EXIF rotation, by the orientation that its annotation fits."""
     turning = split.source.exif
     unclear = turning.unclear if len(turning.unclear) < len(turning.turned) else ()
     rows = {"EXIF turns": turning.turned, "fit the other reading": turning.against, "fit both readings": unclear}
@@ -136,8 +136,8 @@ def turned_lines(split: Split) -> list[str]:
 
 
 def image_problems(splits: Sequence[Split]) -> list[Problem]:
-    """Decodes every image once: those that are damaged or not of the annotated size."""
-    # An image that two splits or two ids share is decoded once, unless they say different sizes.
+    """Decodes every image once; returns those that are corrupted or not of the annotated size."""
+    # An image shared by two splits or two ids is decoded once, unless their annotated sizes differ.
     todo = {(e.file, e.width, e.height): (split.source, e) for split in splits for e in split.source.examples}
 
     def wrong(pair: tuple[DataSet, Example]) -> Problem | None:
@@ -156,7 +156,7 @@ def image_problems(splits: Sequence[Split]) -> list[Problem]:
 
 
 def make_plan(train: Split, make: Callable[[np.ndarray], TrainingPlan], problems: list[Problem]) -> TrainingPlan | None:
-    """The plan for the images' sizes, or None and a problem: too few images for a batch."""
+    """The plan for the images' sizes, or None, with a problem, if there are too few images for a batch."""
     try:
         return make(train.source.examples.sizes)
     except InputError as error:
@@ -165,7 +165,7 @@ def make_plan(train: Split, make: Callable[[np.ndarray], TrainingPlan], problems
 
 
 def notes(splits: Sequence[Split], det_tokens: int) -> list[str]:
-    """What is worth knowing but need not be wrong: a sentence each."""
+    """Remarks that are not necessarily problems, one sentence each."""
     found = list(dict.fromkeys(line for split in splits for line in (*split.source.notes, *turned_lines(split))))
     for split in splits[1:]:
         nothing = split.source.nothing_to_score()
@@ -188,7 +188,7 @@ def notes(splits: Sequence[Split], det_tokens: int) -> list[str]:
 
 
 def _unlisted(splits: Sequence[Split]) -> list[str]:
-    """Images that lie in the folders but in no annotation file; splits may share a folder."""
+    """Images in the folders that no annotation file lists; splits may share a folder."""
     listed = set().union(*(split.ids_by_path for split in splits))
     found = []
     for folder in dict.fromkeys(os.path.realpath(split.source.image_folder) for split in splits):
@@ -203,13 +203,13 @@ def _unlisted(splits: Sequence[Split]) -> list[str]:
 
 
 def box_sizes(examples: ExampleTable) -> dict[str, int]:
-    """Numbers of small, medium and large boxes by COCO's bounds."""
+    """Number of small, medium and large boxes by COCO's bounds."""
     counts = np.bincount(np.searchsorted(AREAS, examples.areas, "right"), minlength=3)
     return dict(zip(("small", "medium", "large"), counts.tolist()))
 
 
 def overview(split: Split) -> list[str]:
-    """What is in a split, as lines to print."""
+    """A summary of a split, as lines to print."""
     source, examples = split.source, split.source.examples
     counts, sizes = examples.counts, examples.sizes
     boxes, most = int(counts.sum()), int(counts.argmax())
@@ -233,7 +233,7 @@ def overview(split: Split) -> list[str]:
 
 
 def _categories(source: DataSet) -> list[str]:
-    """Every category with its number of boxes: a row each, or columns side by side if they are many."""
+    """Every category with its number of boxes: one per row, or in several columns if there are many."""
     by_label = np.bincount(source.examples.labels, minlength=source.num_classes)
     names = [(label, on_one_line(name)) for label, name in sorted(source.label_names.items())]
     widest = max((len(name) for _, name in names), default=0)
@@ -262,7 +262,7 @@ def bucket_use(plan: TrainingPlan) -> dict[int, int]:
 
 
 def verdict(problems: Sequence[Problem]) -> str:
-    """The last line: how much is wrong."""
+    """The last line: the number of problems."""
     count = f"{counted(len(problems), 'problem')} in {counted(len({p.file for p in problems}), 'file')}"
     return count if problems else "nothing wrong found"
 

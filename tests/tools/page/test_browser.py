@@ -56,7 +56,7 @@ def test_upload_click_layer_and_head(served, window):
     none = np.asarray(with_boxes(served.look, 0.99), np.float32)
     wait_for(page, lambda: shows(page, "boxes", none), "the image without boxes")  # a click before that would be lost
     click(page, "boxes", point, served.look.image.size)
-    wait_for(page, lambda: says(page, "There is no box at this place."), "no box under the click")
+    wait_for(page, lambda: says(page, "There is no box here."), "no box under the click")
 
 
 def test_images_of_the_data_set_and_another_checkpoint(served, window):

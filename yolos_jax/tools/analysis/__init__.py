@@ -1,1 +1,1 @@
-"""What a trained detector looks at, what its tokens mean, and what it costs."""
+"""Analysis of a trained detector: attention, tokens, errors and cost."""

@@ -1,4 +1,4 @@
-"""What the DET tokens of a detector look at in an image: attention of any block, and rollout over all of them."""
+"""Attention of a detector's DET tokens to an image: in any block, and as rollout over all blocks."""
 
 import dataclasses
 import functools
@@ -33,9 +33,9 @@ class BatchLook(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Seen:
-    """What each DET token found in one image, and what it looked at.
+    """The prediction and the attention of each DET token for one image.
 
-    Tokens that are looked at are CLS, the Q DET tokens, then the image's `h * w` patches row by row.
+    The attended tokens are CLS, the Q DET tokens, then the image's `h * w` patches row by row.
     """
 
     image: Image.Image  # RGB, upright, in its own size
@@ -49,18 +49,18 @@ class Seen:
     rollout: np.ndarray | None = None  # float32 [Q, 1 + Q + h * w]; each row sums to 1
 
     def maps(self, layer: int = -1) -> np.ndarray:
-        """Attention to the patches `[heads, Q, h, w]` of a block (see `block_of`) that was asked for."""
+        """Attention to the patches `[heads, Q, h, w]` in one of the requested blocks (see `block_of`)."""
         layer = layer if layer >= 0 else self.layers[layer]
         return self._to_patches(self.attention[self.layers.index(layer)])
 
     def rollout_maps(self) -> np.ndarray:
         """Rollout to the patches, `[Q, h, w]`."""
         if self.rollout is None:
-            raise ValueError("rollout was not asked for")
+            raise ValueError("rollout was not requested")
         return self._to_patches(self.rollout)
 
     def over(self, threshold: float) -> np.ndarray:
-        """int `[n]`, the DET tokens with at least that score, the best first."""
+        """int `[n]`, the DET tokens with at least this score, best first."""
         order = np.argsort(-self.scores, kind="stable")
         return order[self.scores[order] >= threshold]
 
@@ -71,21 +71,21 @@ class Seen:
 def det_attention(detector: Detector, image: ImageLike, layer: int = -1) -> np.ndarray:
     """Attention of every DET token to an image's patches in one block, float32 `[heads, Q, h, w]`.
 
-    A token's numbers are probabilities; the rest up to 1 went to the CLS and DET tokens. `detector`, `image` and errors
-    are those of `look_at`; `layer` is the block, counted from 0, or negative from the last.
+        The values of a token are probabilities; the remainder up to 1 is its attention to the CLS and DET tokens. For
+    `detector`, `image` and errors see `look_at`; `layer` is the block, counted from 0, or negative from the last.
     """
     return look_at(detector, image, (layer,)).maps()
 
 
 def look_at(detector: Detector, image: ImageLike, layers: tuple[int, ...] = (-1,), rollout: bool = False) -> Seen:
-    """Detects in an image and returns what every DET token looked at. Compiled once for images of similar size.
+    """Runs the detector on an image and returns the attention of every DET token. Compiled once per bucket of sizes.
 
     Args:
-      detector: the detector, whose network and sizes are used.
+      detector: the detector; its network and image sizes are used.
       image: one of any kind that a `Detector` takes.
-      layers: blocks whose attention is wanted, counted from 0, or negative from the last; none is allowed.
-      rollout: also attention rollout over all blocks (arXiv 2005.00928): heads averaged, half of each block's
-        attention and half of the token itself, multiplied over the blocks.
+      layers: blocks whose attention is returned, counted from 0, or negative from the last; may be empty.
+      rollout: also attention rollout over all blocks (arXiv 2005.00928): the product over the blocks of half the mean
+        attention of the heads plus half the identity.
 
     Raises:
       UnreadableImage: the image cannot be read.
@@ -110,7 +110,7 @@ def look_at(detector: Detector, image: ImageLike, layers: tuple[int, ...] = (-1,
 
 
 def block_of(layer: int, depth: int) -> int:
-    """A block's number counted from 0; negative ones count from the last. `InputError` if there is none."""
+    """A block's number counted from 0; negative ones count from the last. `InputError` if it does not exist."""
     if not -depth <= layer < depth:
         raise InputError(f"there is no layer {layer}; the model has {depth}, counted from 0 (-1 is the last).")
     return layer % depth
@@ -123,8 +123,8 @@ def look_at_batch(
 ) -> BatchLook:  # fmt: skip
     """`look_at` for a batch of sequences (see `Yolos.__call__`); `size` `[B, 2]` is (width, height) in pixels.
 
-    Nothing as large as all pairs of tokens is held: weights of the DET tokens, and for rollout what goes into each
-    block, `[depth, B, T, D]`.
+    No array of all token pairs is stored: only the weights of the DET tokens, and for rollout the input of each block,
+    `[depth, B, T, D]`.
     """
     with jax.default_matmul_precision("float32"):  # GPUs would use TF32
         network = nnx.merge(abstract(config, compute)[0], nnx.State(params))
@@ -134,10 +134,10 @@ def look_at_batch(
 
 
 def _rollout(network: Yolos, inputs: jax.Array, area: jax.Array) -> jax.Array:
-    """float32 `[B, Q, T]` from what goes into each block, `[depth, B, T, D]`.
+    """float32 `[B, Q, T]` from the input of each block, `[depth, B, T, D]`.
 
-    The DET rows of the product of the blocks' matrices, multiplied from the last block on: the rows by one matrix
-    after another, so that no product of two matrices is needed.
+    The DET rows of the product of the blocks' matrices, computed from the last block backwards: the rows are multiplied
+    by one matrix after another, so that no product of two matrices is needed.
     """
     queries, block = network.config.det_tokens, network.compute.query_block
     length = 1 + queries + area
@@ -153,7 +153,7 @@ def _rollout(network: Yolos, inputs: jax.Array, area: jax.Array) -> jax.Array:
 
 
 def _through(block: Block, x: jax.Array, rows: jax.Array, length: jax.Array, at_once: int) -> jax.Array:
-    """Rows `[B, Q, T]` times half the identity and half the heads' mean attention, for few queries at a time."""
+    """Rows `[B, Q, T]` times half the identity plus half the heads' mean attention, for a few queries at a time."""
     q, k = block.attn.queries_and_keys(block.norm1(x))
     batch, queries, tokens = rows.shape
     count = -(-tokens // at_once)

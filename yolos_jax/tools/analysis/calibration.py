@@ -1,4 +1,4 @@
-"""Whether scores are probabilities: right and wrong detections by score, and the expected calibration error."""
+"""Calibration: correct and wrong detections by score, and the expected calibration error."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -25,10 +25,10 @@ class Calibration(NamedTuple):
             return self.right / (self.right + self.wrong)
 
     def ece(self, least: float = 0.0) -> float:
-        """Expected calibration error: the mean distance of score and precision, weighted by detections, 0..1.
+        """Expected calibration error: the mean difference between score and precision, weighted by detections, 0..1.
 
         Args:
-          least: only bins from this score on. NaN if they are empty.
+          least: use only bins from this score on. NaN if they are empty.
         """
         used = (self.edges[:-1] >= least - 1e-9) & (self.right + self.wrong > 0)
         if not used.any():
@@ -38,7 +38,7 @@ class Calibration(NamedTuple):
 
 
 def calibration(images: Iterable[MatchedImage], bins: int = BINS) -> Calibration:
-    """How right and wrong detections spread over the scores; those counted for a crowd are left out."""
+    """The distribution of correct and wrong detections over the scores; those matched to a crowd are ignored."""
     right, wrong, sums = (np.zeros(bins) for _ in range(3))
     for image in images:
         counted = ~image.ignored

@@ -1,4 +1,4 @@
-"""Which categories are taken for which: the confusion matrix, with the background as one of them."""
+"""The confusion matrix, with background as one of the categories."""
 
 from collections.abc import Iterable
 
@@ -10,9 +10,9 @@ from yolos_jax.tools.analysis.matched_images import FOREGROUND, MatchedImage
 def confusion_matrix(images: Iterable[MatchedImage], categories: int, threshold: float = 0.5) -> np.ndarray:
     """int64 `[K + 1, K + 1]`: how many objects of each category (row) were detected as each category (column).
 
-    Detections and objects are paired whatever their categories, those that overlap most first, down to IoU 0.5. The
-    last column holds objects that were not detected, the last row detections of nothing. Detections in a crowd of
-    their category are left out, unless they are paired.
+    Detections and objects are paired regardless of category, by decreasing IoU, down to 0.5. The last column holds
+    undetected objects, the last row detections of background. Unpaired detections in a crowd of their category are
+    ignored.
 
     Args:
       categories: number of the ground truth's categories.
@@ -38,9 +38,9 @@ def confusion_matrix(images: Iterable[MatchedImage], categories: int, threshold:
 
 
 def paired(overlaps: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(rows, columns) of the pairs of `[n, m]` overlaps, each row and column in one at most, the largest first.
+    """(rows, columns) of the pairs of `[n, m]` overlaps, each row and column at most once, largest first.
 
-    Of equal overlaps, those of one category come first.
+    Among equal overlaps, pairs of the same category come first.
     """
     rows, columns = np.nonzero(overlaps >= FOREGROUND)
     order = np.lexsort((~same[rows, columns], -overlaps[rows, columns]))

@@ -1,8 +1,8 @@
-"""Do DET tokens that are alike predict nearby boxes? The paper's quantitative study (section 4.4), in all readings.
+"""Do similar DET tokens predict nearby boxes? The paper's quantitative study (section 4.4), in all interpretations.
 
 For every image, over all pairs of DET tokens: the Pearson correlation of the tokens' cosine similarity with the
-distance of their boxes' centres (the paper: -0.80 on average), and with the cosine similarity of what the classifier
-makes of them (-0.07). The paper leaves open which tokens, distances and classifier features are meant.
+distance between their boxes' centres (the paper: -0.80 on average), and with the cosine similarity of their classifier
+features (-0.07). The paper does not specify which tokens, distances and classifier features it uses.
 """
 
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ SPANS = (0, 2**0.5), (-1, 1)  # of the two, the first up to the distance of two 
 
 
 def readings_of(depth: int) -> list[str]:
-    """Names of the tokens that are compared, in the order of `tokens_of`."""
+    """Names of the compared tokens, in the order of `tokens_of`."""
     blocks = [f"after block {block}" for block in range(depth)]
     return ["learned", "learned, with position", *blocks, "after the last norm"]
 
@@ -34,7 +34,7 @@ class Observed(NamedTuple):
     """Of one image."""
 
     tokens: np.ndarray  # float32 [readings, Q, D]
-    hidden: np.ndarray  # float32 [Q, D], what the classifier's last layer takes
+    hidden: np.ndarray  # float32 [Q, D], input of the classifier's last layer
     logits: np.ndarray  # float32 [Q, K + 1]
     boxes: np.ndarray  # float32 [Q, 4], cxcywh as fractions of the sides
 
@@ -59,7 +59,7 @@ def cosines(x: np.ndarray) -> np.ndarray:
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson's correlation along the last axis, `[..., P]` and `[..., P]`; nan where one of them does not vary."""
+    """Pearson correlation along the last axis, `[..., P]` and `[..., P]`; nan where one of them is constant."""
     a, b = (x - x.mean(-1, keepdims=True) for x in (a, b))
     below = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -67,13 +67,13 @@ def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def compared(one: Observed, size: np.ndarray) -> np.ndarray:
-    """float64 `[4, P]`, what AGAINST names, of an image of (width, height) pixels."""
+    """float64 `[4, P]`, the quantities in AGAINST, for an image of (width, height) pixels."""
     centres = one.boxes[:, :2]
     return np.stack([pdist(centres), pdist(centres * size), cosines(one.hidden), cosines(one.logits)])
 
 
 class Correlations:
-    """Adds up every image's correlations, `[readings, 4]`; memory does not grow with the images.
+    """Accumulates the correlations of all images, `[readings, 4]`; memory does not grow with their number.
 
     Args:
       depth: of the model.
@@ -83,7 +83,7 @@ class Correlations:
     def __init__(self, depth: int, drawn: int = -1):
         self.readings, self._drawn = readings_of(depth), drawn
         shape = len(self.readings), len(AGAINST)
-        self.images = np.zeros(shape, np.int64)  # whose correlation is defined
+        self.images = np.zeros(shape, np.int64)  # with a defined correlation
         self._mean, self._squares = np.zeros(shape), np.zeros(shape)
         self._least, self._most = np.full(shape, np.inf), np.full(shape, -np.inf)
         # Pairs by the tokens' cosine and by distance in fractions, or by the classifier's cosine (hidden layer).
@@ -100,7 +100,7 @@ class Correlations:
         found = pearson(likeness[:, None], against[None])
         there = np.isfinite(found)
         self.images += there
-        off = np.where(there, found - self._mean, 0)  # Welford's: exact however many there are
+        off = np.where(there, found - self._mean, 0)  # Welford's algorithm: numerically stable
         self._mean += off / np.maximum(self.images, 1)
         self._squares += np.where(there, off * (found - self._mean), 0)
         self._least = np.fmin(self._least, found)
@@ -111,7 +111,7 @@ class Correlations:
         return found
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row for each reading and what it is compared with; nan where no image has a correlation."""
+        """One row for each pair of a reading and a quantity; nan if no image has a correlation."""
         spread = np.sqrt(self._squares / np.maximum(self.images, 1))
         numbers = {"mean": self._mean, "spread": spread, "least": self._least, "most": self._most}
         out = []
@@ -121,7 +121,7 @@ class Correlations:
         return out
 
     def scatter_rows(self) -> list[dict[str, Any]]:
-        """The scatter figures as numbers: middles of the bins that hold pairs, and how many."""
+        """The values of the scatter figures: centres of the non-empty bins, and their number of pairs."""
         out = []
         for column, counts, (low, high) in zip(SCATTERED, self.scatter, SPANS):
             for i, j in zip(*np.nonzero(counts)):
@@ -132,7 +132,7 @@ class Correlations:
 
 
 def examine_correlation(evaluator: Evaluator, params: dict, layer: int | None = None) -> tuple[Correlations, list[str]]:
-    """All images' correlations, and a sentence for each unreadable one.
+    """The correlations of all images, and a sentence for each unreadable one.
 
     `layer` is the block whose tokens the scatter figures show, counted from 0; by default those after the last norm.
     `InputError` if the model has too few tokens.
@@ -150,6 +150,6 @@ def examine_correlation(evaluator: Evaluator, params: dict, layer: int | None = 
 
 
 def check_tokens(config: YolosConfig) -> None:
-    """`InputError` for a model with so few DET tokens that their pairs have no correlation."""
+    """`InputError` for a model with too few DET tokens for a correlation over their pairs."""
     if config.det_tokens < 3:
         raise InputError(f"the model has {config.det_tokens} DET tokens; a correlation over their pairs needs 3.")

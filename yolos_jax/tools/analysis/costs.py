@@ -1,4 +1,4 @@
-"""What a model costs, beside the paper's Tables 4 to 6: parameters, multiply-adds, images a second."""
+"""The cost of a model, compared with the paper's Tables 4 to 6: parameters, multiply-adds, images per second."""
 
 import functools
 import importlib.metadata
@@ -26,7 +26,7 @@ from yolos_jax.tools.analysis.multiply_adds import mean_multiply_adds, multiply_
 from yolos_jax.tools.analysis.tables import markdown
 
 IMAGES = 100  # of the split, the first ones by their place in the annotation file
-NOTABLE = 0.02  # difference from the paper that is explained
+NOTABLE = 0.02  # relative difference from the paper that is explained
 PARTS = "embedding", "linear", "attention", "heads"  # of `MultiplyAdds`
 # variant, short side, billions of multiply-adds, images per second on a 1080 Ti, AP (arXiv 2106.00666)
 PAPER = (
@@ -59,7 +59,7 @@ def published_rows(sizes: np.ndarray, variants: Sequence[str] = tuple(VARIANTS))
 def cost_row(name: str, config: YolosConfig, geometry: Geometry, sizes: np.ndarray) -> dict[str, Any]:
     """Parameters, and multiply-adds of an image: the mean over images of (width, height) `sizes`, JSON-ready.
 
-    `multiply_adds_as_published` computes all tokens of the last block; `multiply_adds` and the parts are of what is
+    `multiply_adds_as_published` computes all tokens of the last block; `multiply_adds` and its parts count what is
     computed here.
     """
     resized = resized_sizes(sizes, geometry.short_side, geometry.max_side, config.patch_size)
@@ -115,7 +115,7 @@ def differences_from_paper(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _growth(row: dict[str, Any]) -> float:
-    """By how many per cent the multiply-adds grow with one per cent more patches."""
+    """Percentage growth of the multiply-adds per percent of additional patches."""
     config, patches = VARIANTS[row["variant"]], round(row["patches"])
     one, more = (multiply_adds(config, 1, n, True).total for n in (patches, round(1.01 * patches)))
     return (more / one - 1) / (round(1.01 * patches) / patches - 1)
@@ -132,7 +132,7 @@ def counted_by_xla(config: YolosConfig, rows: int, columns: int) -> float:
     graph, params = abstract(config, compute)
     patches = jax.ShapeDtypeStruct((1, tokens, config.patch_values), jnp.float32)
     grid = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    with jax.disable_jit():  # which runs scans as Python's loops
+    with jax.disable_jit():  # runs scans as Python loops
         unrolled = jax.make_jaxpr(lambda *args: apply(graph, *args)[:2])(params, patches, grid)
     program = jax.jit(jax.extend.core.jaxpr_as_fun(unrolled)).lower(*unrolled.in_avals)
     found: Any = program.cost_analysis()
@@ -140,7 +140,7 @@ def counted_by_xla(config: YolosConfig, rows: int, columns: int) -> float:
 
 
 def frames_per_second(detector: Detector, images: Sequence[ImageLike]) -> dict[str, float]:
-    """Images a second at batch 1, after compiling: "network", from resized pixels, and "with reading" of files."""
+    """Images per second at batch 1, without compiling: "network", from resized pixels; "with reading", from files."""
     compiled: set[int] = set()  # token counts
     seconds = {"network": 0.0, "reading": 0.0}
     for given in tqdm(images, "measuring", unit="image"):
@@ -166,7 +166,7 @@ def timed(run: Callable[[], Any]) -> float:
 
 
 def environment(device: jax.Device) -> dict[str, Any]:
-    """What the numbers belong to, JSON-ready."""
+    """The environment of the measurement, JSON-ready."""
     versions = {}
     for name in ("jax", "jaxlib", "flax", "torch", "transformers"):
         try:

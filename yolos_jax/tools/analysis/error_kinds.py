@@ -1,9 +1,9 @@
-"""Why detections are wrong and objects missed: the kinds of error of TIDE (Bolya et al. 2020, arXiv 2008.08115).
+"""Types of errors, as in TIDE (Bolya et al. 2020, arXiv 2008.08115).
 
-Every detection that COCO's rule counts as wrong at IoU 0.5 gets the first of the kinds below that fits. What a kind
-costs is how much AP50 rises if only its errors are repaired: a wrong class or a wrong place is put right, once for
-each object; other wrong detections are removed; missed objects are no longer asked for. If several errors aim at one
-object, the best of them is put right, whichever kind it is of, and the others are removed.
+Every false positive by COCO's rule at IoU 0.5 gets the first of the kinds below that fits. The cost of a kind is the
+gain in AP50 if only its errors are corrected: a wrong class or location is corrected once for each object, other wrong
+detections are removed, and missed objects are dropped from the ground truth. If several errors belong to one object,
+the best of them is corrected, whatever its kind, and the others are removed.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,17 +13,17 @@ import numpy as np
 
 from yolos_jax.tools.analysis.matched_images import FOREGROUND, MatchedImage
 
-BACKGROUND = 0.1  # IoU below which a detection has nothing to do with an object
+BACKGROUND = 0.1  # IoU below which a detection is unrelated to an object
 LOCATION, CLASS, DUPLICATE, BACK, BOTH, MISSED = KINDS = (
     "location", "class", "duplicate", "background", "both", "missed",
 )  # fmt: skip
 MEANING = {
-    LOCATION: "an object of its class is there, overlapped by 0.1 to 0.5",
-    CLASS: "an object of another class is there, overlapped by 0.5 or more",
-    DUPLICATE: "an object of its class is there, overlapped by 0.5 or more, but a better detection has it",
-    BACK: "no object is overlapped by 0.1",
-    BOTH: "an object of another class is there, overlapped by 0.1 to 0.5: class and place are wrong",
-    MISSED: "an object that no detection found, nor would with another class or place",
+    LOCATION: "IoU of 0.1 to 0.5 with an object of its class",
+    CLASS: "IoU of at least 0.5 with an object of another class",
+    DUPLICATE: "IoU of at least 0.5 with an object of its class, to which a better detection is matched",
+    BACK: "IoU below 0.1 with every object",
+    BOTH: "IoU of 0.1 to 0.5 with an object of another class: class and location are wrong",
+    MISSED: "an object that no detection finds, even if its class or location were corrected",
 }
 NONE = -1
 
@@ -41,13 +41,13 @@ class ErrorCounts(NamedTuple):
 
     counts: np.ndarray  # int64, of all detections
     above: np.ndarray  # int64, of detections with a score of at least `threshold`; missed are objects in both
-    costs: np.ndarray  # float64, AP50 that is lost to it
+    costs: np.ndarray  # float64, the AP50 that each costs
     ap50: float
     threshold: float
 
 
 class Detected(NamedTuple):
-    """The detections of all images that count, one after the other; objects are numbered through all images."""
+    """The detections of all images that count, concatenated; objects are numbered across images."""
 
     scores: np.ndarray
     labels: np.ndarray
@@ -58,9 +58,9 @@ class Detected(NamedTuple):
 
 
 def errors_of(image: MatchedImage) -> ImageErrors:
-    """The kind of every error of an image; crowds are no objects here."""
+    """The kind of every error of an image; crowds do not count as objects."""
     real = ~image.crowd
-    # A column of no object behind the others: one is always there.
+    # An extra column that stands for no object, so that there is always one.
     overlaps = np.concatenate([image.overlaps[:, real], np.zeros((len(image.labels), 1))], axis=1)
     place = np.append(np.flatnonzero(real), NONE)
     same = np.append(image.true_labels[real], NONE) == image.labels[:, None]
@@ -126,14 +126,14 @@ def _collected(images: Iterable[MatchedImage], categories: int) -> tuple[Detecte
 
 
 def _first(targets: np.ndarray) -> np.ndarray:
-    """bool `[n]`: whether a detection aims at an object that no better one aims at."""
+    """bool `[n]`: whether a detection is the best of those assigned to its object."""
     first = np.zeros(len(targets), bool)
     first[np.unique(targets, return_index=True)[1]] = True
     return first & (targets >= 0)
 
 
 def _repaired(detected: Detected, number: int, objects: np.ndarray) -> float:
-    """AP50 once the errors of one kind are right or gone."""
+    """AP50 after the errors of one kind are corrected or removed."""
     mine = detected.kinds == number
     kept = ~mine | (detected.targets >= 0)
     labels = np.where(mine, detected.repaired, detected.labels)

@@ -1,4 +1,4 @@
-"""Truth and detections of one image at a time, as arrays, and which belong together as pycocotools counts."""
+"""Ground truth and detections per image, as arrays, matched by pycocotools."""
 
 import contextlib
 import io
@@ -11,7 +11,7 @@ import numpy as np
 from yolos_jax.datasets.voc_metrics import corners, overlaps_with
 from yolos_jax.evaluation.coco_metrics import evaluation_of
 
-FOREGROUND = 0.5  # IoU from which a detection has found an object
+FOREGROUND = 0.5  # smallest IoU of a correct detection
 MOST = 100  # detections of a category in an image, as in COCO's AP
 
 
@@ -24,23 +24,23 @@ class MatchedImage(NamedTuple):
     boxes: np.ndarray  # float64 [n, 4], corners in pixels
     true_labels: np.ndarray  # int64 [m]
     true_boxes: np.ndarray  # float64 [m, 4]
-    crowd: np.ndarray  # bool [m]: regions of many objects, in which detections count as neither right nor wrong
+    crowd: np.ndarray  # bool [m]: regions of many objects, in which detections are ignored
     overlaps: np.ndarray  # float64 [n, m]: IoU; with a crowd, the share of the detection inside it
-    taken: np.ndarray  # int64 [n]: the object that a detection is counted for, perhaps a crowd; -1 for none
+    taken: np.ndarray  # int64 [n]: the object that a detection is matched to, possibly a crowd; -1 for none
 
     @property
     def ignored(self) -> np.ndarray:
-        """bool `[n]`: detections that are counted for a crowd."""
+        """bool `[n]`: detections that are matched to a crowd."""
         return self._counted_for(self.crowd)
 
     @property
     def right(self) -> np.ndarray:
-        """bool `[n]`: detections that found an object of their category which no better one had."""
+        """bool `[n]`: true positives: matched to an object of their category."""
         return self._counted_for(~self.crowd)
 
     @property
     def found(self) -> np.ndarray:
-        """bool `[m]`: objects that a detection is counted for; False for crowds."""
+        """bool `[m]`: objects with a matched detection; False for crowds."""
         found = np.zeros(len(self.crowd), bool)
         found[self.taken[self.taken >= 0]] = True
         return found & ~self.crowd
@@ -56,7 +56,7 @@ def matched_images(
 
     Args:
       truth: the content of a COCO annotation file, crowds included.
-      results: entries of a COCO results file; those of categories that the truth does not list count for nothing.
+      results: entries of a COCO results file; those of categories that the ground truth does not list are ignored.
       image_ids: images to score; all of the ground truth by default.
     """
     evaluation = evaluation_of(truth, results, image_ids)

@@ -1,7 +1,7 @@
-"""What a model costs: multiply-adds by part, by formula, and parameters.
+"""The cost of a model: multiply-adds of each part, by formula, and parameters.
 
 The paper's FLOPs (Tables 4 to 6) are multiply-adds, each counted once, of matrix products and convolutions only, as
-Detectron2's counter has them. XLA and most vendors count a multiply-add as two.
+counted by Detectron2. XLA and most vendors count a multiply-add as two.
 """
 
 import math
@@ -28,9 +28,9 @@ class MultiplyAdds(NamedTuple):
 
 
 def multiply_adds(config: YolosConfig, rows: int, columns: int, as_published: bool = False) -> MultiplyAdds:
-    """Of an image of `rows` x `columns` patches, without padding.
+    """Multiply-adds for an image of `rows` x `columns` patches, without padding.
 
-    The last block here asks for the DET tokens only, which the published implementation does not (`as_published`).
+    The last block here computes only the DET tokens; the published implementation computes all (`as_published`).
     """
     patches = rows * columns
     width = config.width
@@ -53,5 +53,5 @@ def mean_multiply_adds(config: YolosConfig, grids: np.ndarray, as_published: boo
 
 
 def parameter_count(config: YolosConfig) -> int:
-    """Numbers that are trained."""
+    """Number of trained parameters."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract(config)[1]))

@@ -1,4 +1,4 @@
-"""How alike position embeddings are, as trained and as resized for an image."""
+"""Cosine similarity of position embeddings, as trained and as resized for an image."""
 
 import functools
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ import numpy as np
 from yolos_jax.errors import InputError
 from yolos_jax.model.position import resize_to_tokens
 
-PLACES = 5  # of each side of the grid whose likeness to all others is drawn
+PLACES = 5  # per side of the grid whose similarity to all others is drawn
 
 
 class Grid(NamedTuple):
@@ -32,7 +32,7 @@ class Likeness(NamedTuple):
 
 
 def grids_of(params: dict) -> list[Grid]:
-    """The sets of a model's parameters, as trained: the initial one, then the mid-layer ones if there are any."""
+    """The trained sets of a model: the initial one, then the mid-layer ones, if any."""
     first = params["pos_embed"]
     out = [Grid("initial", np.asarray(first["grid"]), np.asarray(first["det"]))]
     mid = params.get("mid_pos_embed")
@@ -49,12 +49,12 @@ def _resized(grid: Any, rows: int, columns: int) -> jax.Array:
 
 
 def resized_grid(grid: Grid, rows: int, columns: int) -> Grid:
-    """The set as the network has it for an image of `rows` x `columns` patches."""
+    """The set as the network resizes it for an image of `rows` x `columns` patches."""
     return Grid(grid.name, np.asarray(_resized(grid.patches, rows, columns)), grid.det)
 
 
 def likeness(grid: Grid, places: int = PLACES) -> Likeness:
-    """Of `places` x `places` evenly spread patches with all others; never of all pairs."""
+    """Similarity of `places` x `places` evenly spaced patches to all others, without computing all pairs."""
     h, w, _ = grid.patches.shape
     ys, xs = (np.unique(((np.arange(places) + 0.5) * side / places).astype(int)) for side in (h, w))
     chosen = np.array([(y, x) for y in ys for x in xs])
@@ -70,7 +70,7 @@ def _unit(x: np.ndarray) -> np.ndarray:
 
 
 def by_distance(found: Likeness) -> list[dict[str, Any]]:
-    """Mean likeness of the chosen places with the others, by distance in whole patches, along rows and columns."""
+    """Mean similarity of the chosen places to the others, by distance in whole patches, along rows and columns."""
     out = []
     h, w = found.maps.shape[1:]
     for axis, side in (("row", w), ("column", h)):

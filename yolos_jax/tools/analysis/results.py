@@ -1,15 +1,15 @@
-"""What an evaluation's detections are like: numbers as CSV and JSON, and a figure of each.
+"""The error analysis of an evaluation: values as CSV and JSON, and a figure of each.
 
-| file | what is in it |
+| file | content |
 |---|---|
 | `per_class.csv`, `.png` | objects, AP, AP50, AP75, AR, recall of each class |
 | `precision_recall.csv`, `.png` | precision at 101 recalls, for each class and their mean, at IoU 0.50 and 0.75 |
-| `confusion.csv`, `.png` | which classes are taken for which, with background |
+| `confusion.csv`, `.png` | the confusion matrix, with background |
 | `errors.csv`, `.png` | errors by kind, and the AP50 that each costs |
-| `scores.csv`, `.png` | right and wrong detections by score |
+| `scores.csv`, `.png` | correct and wrong detections by score |
 | `calibration.csv`, `.png` | precision by score |
-| `worst.csv`, `worst/` | the images with the most errors, drawn: truth beside detections |
-| `summary.json` | the single numbers, and what the words mean |
+| `worst.csv`, `worst/` | the images with the most errors, drawn: ground truth beside detections |
+| `summary.json` | scalar results, and definitions |
 | `tensorboard/` | each class's AP, AP50 and AR |
 """
 
@@ -34,7 +34,7 @@ from yolos_jax.tools.analysis.tables import write_csv
 from yolos_jax.tools.analysis.worst_images import draw_worst
 from yolos_jax.training.metrics import Board
 
-THRESHOLD = 0.5  # score from which a detection is shown to a user, see `Detector`
+THRESHOLD = 0.5  # default score threshold, see `Detector`
 IOUS = 0.5, 0.75  # of the precision-recall curves
 BACK = "(background)"
 
@@ -53,13 +53,13 @@ def write_results(
     """Writes everything that this module's docstring lists.
 
     Args:
-      folder: what is in it already stays, unless it has one of these names.
+      folder: existing files are kept, unless they have one of these names.
       truth: the content of a COCO annotation file.
       results: entries of a COCO results file.
       categories: see `coco_metrics.scored`.
       image_ids: images to score.
-      read: (image id) -> the RGB image, which is called for the worst ones; may raise `UnreadableImage`.
-      threshold: score from which a detection counts in the confusion matrix and among the worst images, 0..1.
+      read: (image id) -> the RGB image, called for the worst images; may raise `UnreadableImage`.
+      threshold: lowest score of a detection in the confusion matrix and the worst images, 0..1.
       step: of the checkpoint, for TensorBoard.
       font: a font file for the classes' names; by default DejaVu Sans.
 
@@ -143,13 +143,13 @@ def _or_none(value: float) -> float | None:
 
 
 def write_board(path: Path, categories: CategoryScores, step: int) -> None:
-    """Each category's numbers as TensorBoard's scalars."""
+    """Writes each category's metrics as TensorBoard scalars."""
     with contextlib.closing(Board(path, step)) as board:
         board.add(step, {f"val/{name}": value for name, value in categories.scalars().items()})
 
 
 def errors_text(errors: ErrorCounts) -> str:
-    """Errors by kind, a line each."""
+    """Errors by kind, one per line."""
     lines = [f"{'error':<10}  {'all':>8}  {f'score >= {errors.threshold:g}':>12}  {'AP50 lost':>9}  meaning"]
     for kind, count, above, cost in zip(KINDS, errors.counts, errors.above, errors.costs):
         lines.append(f"{kind:<10}  {count:>8}  {above:>12}  {cost:>9.4f}  {error_kinds.MEANING[kind]}")
@@ -157,6 +157,6 @@ def errors_text(errors: ErrorCounts) -> str:
 
 
 def calibration_text(scores: Calibration, threshold: float) -> str:
-    """The expected calibration error in a line."""
+    """The expected calibration error on one line."""
     found = [f"{scores.ece():.4f} of all detections", f"{scores.ece(threshold):.4f} of those from {threshold:g} on"]
     return f"expected calibration error at IoU 0.5: {', '.join(found).replace('nan', '-')}"

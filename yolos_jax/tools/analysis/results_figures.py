@@ -1,4 +1,4 @@
-"""The figures of an evaluation's results; their numbers come from `yolos_jax.evaluation`. Fonts: see `save_figure`."""
+"""Figures of evaluation results; the values come from `yolos_jax.evaluation`. For fonts see `save_figure`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +11,9 @@ from yolos_jax.tasks.pictures.plotting import bar_style, line_style, new_figure,
 from yolos_jax.tools.analysis.calibration import Calibration
 from yolos_jax.tools.analysis.error_kinds import KINDS, ErrorCounts
 
-SHOWN = 100  # most categories of a figure: those with the most objects; the tables have all
+SHOWN = 100  # a figure shows at most this number of categories, those with the most objects; the tables have all
 FEW = 7  # up to this number of categories, each has a line of its own
-WRITTEN = 25  # up to this number of categories, a confusion matrix has its numbers written in it
+WRITTEN = 25  # up to this number of categories, the confusion matrix is annotated with values
 
 
 def mean_curve(categories: CategoryScores, iou: float) -> np.ndarray:
@@ -60,7 +60,7 @@ def draw_curves(path: Path, categories: CategoryScores, ious: Sequence[float], f
 
 
 def draw_confusion(path: Path, matrix: np.ndarray, names: Sequence[str], threshold: float, font: str = "") -> None:
-    """Shares of each row, the darker the more; categories that take no part are left out."""
+    """Shares of each row, darker for larger; categories without objects and detections are omitted."""
     used = matrix.sum(0) + matrix.sum(1)
     part = np.flatnonzero(used[:-1])
     part = np.append(np.sort(part[np.argsort(-used[part], kind="stable")][:SHOWN]), len(names) - 1)
@@ -84,7 +84,7 @@ def draw_confusion(path: Path, matrix: np.ndarray, names: Sequence[str], thresho
 
 
 def draw_errors(path: Path, errors: ErrorCounts) -> None:
-    """What each kind costs, and how many there are."""
+    """Cost and number of errors of each kind."""
     figure, ((costs, counts),) = new_figure(10, 3.8, columns=2)
     places = np.arange(len(KINDS))
     costs.bar(places, errors.costs, **bar_style(0))
@@ -102,7 +102,7 @@ def draw_errors(path: Path, errors: ErrorCounts) -> None:
 
 
 def draw_scores(path: Path, scores: Calibration) -> None:
-    """How many right and wrong detections have which score."""
+    """Number of correct and wrong detections by score."""
     figure, ((axis,),) = new_figure(6, 4)
     width = np.diff(scores.edges)
     for number, (name, values) in enumerate((("right", scores.right), ("wrong", scores.wrong))):
@@ -129,7 +129,7 @@ def draw_calibration(path: Path, scores: Calibration) -> None:
 
 
 def _logarithmic(axis: Any, counts: np.ndarray) -> None:
-    """A scale on which one is as well seen as many."""
+    """A scale on which small and large numbers are visible."""
     if counts.any():
         axis.set_yscale("log")
         axis.set_ylim(bottom=0.7)

@@ -1,4 +1,4 @@
-"""Several training runs side by side: their curves in one figure, and as a table."""
+"""Compares several training runs: their curves in one figure, and a table."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,18 +16,18 @@ USUAL = "total", "ce", "bbox", "giou"  # terms of detection, shown first
 
 
 def compare_runs(workdirs: Sequence[str | Path], out: str | Path, font: str = "") -> str:
-    """Draws the curves of runs together and writes their numbers.
+    """Plots the curves of runs together and writes their values.
 
     `out` gets `runs.png`, with a panel for each number, and `runs.csv`, with a line for each line of their
-    `metrics.jsonl`. What only some of the runs report is drawn for those.
+    `metrics.jsonl`. Metrics that only some runs report are drawn for these.
 
     Args:
       workdirs: folders that training wrote.
-      out: a folder; it is made if it is not there.
+      out: a folder, created if necessary.
       font: a font file for the runs' names; by default DejaVu Sans.
 
     Returns:
-      A table to print: a line a run.
+      A table to print, one row per run.
 
     Raises:
       InputError: a folder holds no run.
@@ -59,7 +59,7 @@ def _lines(workdir: str | Path) -> list[dict[str, Any]]:
 
 
 def _names(workdirs: Sequence[str | Path]) -> list[str]:
-    """A name for each run: the end of its folder's path, as long as it takes to tell them apart."""
+    """A name for each run: the shortest end of its folder's path that is unique."""
     parts = [Path(workdir).resolve().parts for workdir in workdirs]
     if len(set(parts)) < len(parts):
         raise InputError("a run is named twice; name each of them once.")
@@ -71,7 +71,7 @@ def _names(workdirs: Sequence[str | Path]) -> list[str]:
 
 
 def _headline(keys: Sequence[str]) -> list[str]:
-    """The numbers of evaluations to draw: AP and AP50, or the first two of another task."""
+    """The evaluation metrics to draw: AP and AP50, or the first two of another task."""
     found = [key for key in keys if key.startswith("val/")]
     return [key for key in ("val/AP", "val/AP50") if key in found] or found[:2]
 

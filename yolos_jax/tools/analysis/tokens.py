@@ -1,4 +1,4 @@
-"""What every DET token predicts over a split: where, how large, which categories (the paper's Figures 2 and 3)."""
+"""Predictions of every DET token over a split: position, size, category (the paper's Figures 2 and 3)."""
 
 import contextlib
 from pathlib import Path
@@ -15,7 +15,7 @@ from yolos_jax.tools.analysis.tables import write_rows
 from yolos_jax.tools.survey import AREAS
 
 SIZES = ("small", "medium", "large")
-MOST_DRAWN = 5000  # images whose boxes are kept for the figure; as many as COCO's validation split has
+MOST_DRAWN = 5000  # images whose boxes are kept for the figure: the size of COCO's validation split
 
 
 class Drawn(NamedTuple):
@@ -26,13 +26,13 @@ class Drawn(NamedTuple):
 
 
 class TokenTable:
-    """Adds up what the tokens predict, one image after another; its memory does not grow with their number.
+    """Accumulates the tokens' predictions over images; memory does not grow with their number.
 
     Args:
       det_tokens, num_classes: Q and K of the model.
       images: number of images of the split.
       tokens: number of tokens, from the first one, that are kept for the figure, in the first `MOST_DRAWN` images.
-      confident: score from which a prediction counts as such.
+      confident: lowest score of a confident prediction.
     """
 
     def __init__(self, det_tokens: int, num_classes: int, images: int, tokens: int = 10, confident: float = 0.5):
@@ -66,12 +66,12 @@ class TokenTable:
 
     @property
     def drawn(self) -> Drawn:
-        """What Figure 2 is drawn from."""
+        """The data of Figure 2."""
         there = ~np.isnan(self._drawn_centres[..., 0]).any(0)
         return Drawn(self._drawn_centres[:, there], self._drawn_sizes[:, there])
 
     def rows(self, names: dict[int, str]) -> list[dict[str, Any]]:
-        """One row a token. Centres, spreads (standard deviations) and sides are fractions of the image's."""
+        """One row per token. Centres, spreads (standard deviations) and sides are fractions of the image's."""
         x, y, xx, yy, width, height, score = (self._sums / max(self.images, 1)).T
         spread_x, spread_y = np.sqrt(np.maximum(xx - x**2, 0)), np.sqrt(np.maximum(yy - y**2, 0))
         out = []
@@ -88,7 +88,7 @@ class TokenTable:
         return out
 
     def class_rows(self, truth: np.ndarray, names: dict[int, str]) -> list[dict[str, Any]]:
-        """One row a class that is annotated or predicted, the most annotated first; `truth` int `[K]` are the boxes."""
+        """One row per annotated or predicted class, most annotated first; `truth` int `[K]` counts the boxes."""
         predicted, all_true = self.classes.sum(0), max(int(truth.sum()), 1)
         all_predicted = max(int(predicted.sum()), 1)
         order = np.argsort(-truth, kind="stable")
@@ -116,9 +116,9 @@ def size_index(area: np.ndarray) -> np.ndarray:
 def examine_tokens(
     evaluator: Evaluator, params: dict, out: Path, names: dict[int, str], tokens: int = 10, confident: float = 0.5
 ) -> tuple[TokenTable, list[dict[str, Any]], list[str]]:
-    """Takes all images through the network and writes the tables.
+    """Runs the network on all images and writes the tables.
 
-    `out`, a folder that is made if it is not there, gets `predictions.json` (a COCO results file of all queries, each
+    `out`, a folder that is created if necessary, gets `predictions.json` (a COCO results file of all queries, each
     with its token's number), `tokens.csv`, `classes.csv` and `token_classes.csv`.
 
     Args:

@@ -1,4 +1,4 @@
-"""The images in which a detector errs most, drawn: the truth beside what was found."""
+"""Draws the images with the most errors: ground truth beside detections."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,13 +25,13 @@ class Faults(NamedTuple):
 
     @property
     def f1(self) -> float:
-        """Share of what is right, 0..1; 1 for an image without objects and detections."""
+        """F1 score, 0..1; 1 for an image without objects and detections."""
         total = 2 * self.right + self.false + self.missed
         return 2 * self.right / total if total else 1.0
 
 
 def faults_of(image: MatchedImage, threshold: float) -> Faults:
-    """What is right, false and missed in an image if only detections with so high a score are shown."""
+    """Counts of correct, false and missed detections in an image, for detections above a score."""
     shown = image.scores >= threshold
     right = int((shown & image.right).sum())
     false = int((shown & ~image.right & ~image.ignored).sum())
@@ -39,7 +39,7 @@ def faults_of(image: MatchedImage, threshold: float) -> Faults:
 
 
 def ranked(images: Sequence[MatchedImage], threshold: float) -> list[Faults]:
-    """All images, the lowest F1 first, then those with more errors; at the end those without an error."""
+    """All images, sorted by increasing F1, then by decreasing number of errors; those without errors come last."""
     faults = [faults_of(image, threshold) for image in images]
     return sorted(faults, key=lambda f: (f.f1, -f.false - f.missed, f.image.image_id))
 
@@ -88,7 +88,7 @@ def draw_worst(
 
 
 def _truth(pixels: Any, image: MatchedImage, names: Sequence[str], threshold: float, font: str) -> Any:
-    """The objects; those that no shown detection found are called missed."""
+    """The objects; those without a matching shown detection are labelled missed."""
     found = set(image.taken[(image.scores >= threshold) & (image.taken >= 0)].tolist())
     words = []
     for i, (label, crowd) in enumerate(zip(image.true_labels, image.crowd)):
@@ -98,7 +98,7 @@ def _truth(pixels: Any, image: MatchedImage, names: Sequence[str], threshold: fl
 
 
 def _found(pixels: Any, image: MatchedImage, names: Sequence[str], threshold: float, font: str) -> Any:
-    """The shown detections, wrong ones with the kind of their error."""
+    """The shown detections, with the kind of error if wrong."""
     shown, kinds = image.scores >= threshold, errors_of(image).kinds
     words = []
     for label, score, kind in zip(image.labels[shown], image.scores[shown], kinds[shown]):

@@ -1,6 +1,6 @@
-"""The detector for ONNX, by jax2onnx: one image of one size, checked with onnxruntime.
+"""ONNX export of the detector by jax2onnx, for one image of a fixed size, checked with onnxruntime.
 
-Positions are resized in the program although its size is fixed; that is small beside the rest.
+The program resizes positions although its size is fixed; the cost of that is small.
 """
 
 import importlib.metadata
@@ -19,11 +19,11 @@ from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.yolos import abstract
 from yolos_jax.tools.exporting.stablehlo import INPUTS, OUTPUTS, Onnx, patches_of
 
-LARGEST_DIFFERENCE = {"logits": 1e-4, "boxes": 1e-5}  # from ours; logits in parts of the largest, if above 1
+LARGEST_DIFFERENCE = {"logits": 1e-4, "boxes": 1e-5}  # from ours; of logits, relative to the largest if that is above 1
 
 
 def check_installed() -> None:
-    """`InputError` that says what to install, if that is not here."""
+    """`InputError` that names the missing packages."""
     missing = [name for name in ("jax2onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"ONNX needs {' and '.join(missing)}: pip install 'yolos-jax[onnx]'.")
@@ -36,7 +36,7 @@ def to_onnx(config: YolosConfig, compute: Compute, params: dict, height: int, wi
     run it on an image of noise.
 
     Raises:
-      InputError: packages are absent, the converter fails, or what it makes computes other numbers than ours.
+      InputError: packages are missing, the converter fails, or its program computes different values.
     """
     check_installed()
     patch = config.patch_size
@@ -74,7 +74,7 @@ def to_onnx(config: YolosConfig, compute: Compute, params: dict, height: int, wi
 
 
 def _convert(program: Any, inputs: dict[str, np.ndarray]) -> tuple[bytes, dict[str, np.ndarray]]:
-    """The ONNX file of a function, and what onnxruntime computes with it."""
+    """The ONNX file of a function, and its results in onnxruntime."""
     import jax2onnx
     import onnx_ir
     import onnxruntime

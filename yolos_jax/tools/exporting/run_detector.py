@@ -1,9 +1,9 @@
-"""Detects in images with the programs of an exported folder, and prints what it found as JSON.
+"""Runs the programs of an exported folder on images, and prints the detections as JSON.
 
 python run_detector.py image.jpg ... [--threshold 0.5]
 
-`export.py` copies this file beside the programs. It needs jax, flatbuffers, numpy and Pillow and nothing else;
-export.json says what the programs take and give, and this shows how to use them from a program of your own:
+`yolos-export` copies this file next to the programs. It needs only jax, flatbuffers, numpy and Pillow. export.json
+describes the programs' inputs and outputs. To use them in your own program:
 
     detector = ExportedDetector("folder")
     detector([Image.open("image.jpg")])
@@ -26,7 +26,7 @@ NEEDED = "platforms", "parameters", "batch", "images", "programs", "label_names"
 
 
 class Unusable(Exception):
-    """A problem that the user can solve: one sentence says what is wrong and what to do."""
+    """A problem that the user can fix; the message states the problem and the fix in one sentence."""
 
 
 def target_size(width: int, height: int, short_side: int, max_side: int, patch: int) -> tuple[int, int]:
@@ -46,9 +46,9 @@ def target_size(width: int, height: int, short_side: int, max_side: int, patch: 
 
 
 def open_upright(path: str) -> Image.Image:
-    """An image as RGB, turned as its EXIF tag says."""
+    """An image as RGB, rotated by its EXIF orientation."""
     if Path(path).exists() and not Path(path).is_file():  # a named pipe would block
-        raise Unusable(f"{path} is no regular file; give an image file.")
+        raise Unusable(f"{path} is not a regular file; give an image file.")
     try:
         with Image.open(path) as image:
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO's others are previews
@@ -85,7 +85,7 @@ class ExportedDetector:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         if not (self.folder / "export.json").is_file():
-            raise Unusable(f"{self.folder} holds no export.json; give a folder that export.py has written.")
+            raise Unusable(f"{self.folder} holds no export.json; give a folder that yolos-export has written.")
         self.description = self.read("export.json", read_description)
         backend, platforms = jax.default_backend(), self.description["platforms"]
         if not {"gpu": {"cuda", "rocm"}}.get(backend, {backend}) & set(platforms):
@@ -97,7 +97,7 @@ class ExportedDetector:
         """A file of the folder, read by the function `how`; `Unusable` if that fails."""
         try:
             if (self.folder / name).exists() and not (self.folder / name).is_file():
-                raise ValueError("it is no regular file")
+                raise ValueError("it is not a regular file")
             return how(self.folder / name)
         except Exception as error:  # those of json, zipfile, numpy and flatbuffers
             reason = str(getattr(error, "strerror", None) or error or type(error).__name__).split("\n")[0][:200]
@@ -135,7 +135,7 @@ class ExportedDetector:
         """The smallest program for that many patches, and how many it takes."""
         fitting = [p for p in self.description["programs"] if p["patches"] >= patches]
         if not fitting:
-            raise Unusable(f"an image of {patches} patches has no program; see --patches of export.py.")
+            raise Unusable(f"an image of {patches} patches has no program; see --patches of yolos-export.")
         best = min(fitting, key=lambda p: p["patches"])
         file = best["file"]
         if file not in self.programs:

@@ -1,12 +1,12 @@
-"""The detector as a portable program: StableHLO, by `jax.export`.
+"""Export of the detector as a portable program: StableHLO, by `jax.export`.
 
-A program is compiled for one number of patches. Shorter sequences are padded, exactly, so the program for the largest
-image serves every image, and more programs only save time. The batch stays open. The number of patches cannot:
-attention is cut into blocks by it.
+A program is compiled for a fixed number of patches. Shorter sequences are padded, without changing the result, so the
+program for the largest image serves every image, and further programs only save time. The batch size is dynamic. The
+number of patches cannot be, because attention is split into blocks by it.
 
-Parameters are an input of the programs, in one file beside them: a program has 60 kB then, whatever the model. As
-constants they would be in every one, with the same outputs to the last bit, but B's (511 MB) then takes 17 s and
-2.8 GB to compile on a CPU in place of 3 s and 1.4 GB.
+Parameters are an input of the programs, in a separate file: a program then has 60 kB, whatever the model. As constants
+they would be in every program, with bit-equal outputs, but B (511 MB) would then take 17 s and 2.8 GB to compile on a
+CPU instead of 3 s and 1.4 GB.
 """
 
 import dataclasses
@@ -48,14 +48,14 @@ OUTPUTS = {
 
 
 class Onnx(NamedTuple):
-    """A checked program for ONNX: the file's content, and what export.json is to say about it."""
+    """A checked ONNX program: the file's content, and its entry in export.json."""
 
     content: bytes
     facts: dict[str, Any]
 
 
 def patches_of(height: int, width: int, patch: int, max_side: int) -> int:
-    """Patches of an image already sized; `InputError` if the model cannot take it."""
+    """Number of patches of a resized image; `InputError` if the model cannot take it."""
     if height < 1 or width < 1 or height % patch or width % patch:
         raise InputError(f"an image of {height} x {width} pixels: both sides must be multiples of the patch, {patch}.")
     if max(height, width) // patch > max_side:
@@ -95,7 +95,7 @@ def to_stablehlo(
     unknown = [name for name in platforms if name not in PLATFORMS]
     if unknown or not platforms:
         raise InputError(f"there is no platform {', '.join(unknown)!r}; choose of {', '.join(PLATFORMS)}.")
-    # cuDNN's calls would tie the program to GPUs, and are nothing that jax promises to keep.
+    # cuDNN's calls would tie the program to GPUs, and jax does not guarantee their stability.
     graph, shapes = abstract(config, dataclasses.replace(compute, attention="blocks"))
     b = export.symbolic_shape("batch")[0] if batch is None else batch
 
@@ -120,7 +120,7 @@ def write_folder(
     programs: Sequence[export.Exported],
     onnx: Onnx | None = None,
 ) -> dict[str, Any]:
-    """Writes a folder that needs none of our code: programs, parameters, run_detector.py and, at last, export.json.
+    """Writes a folder that does not need this package: programs, parameters, run_detector.py and, last, export.json.
 
     Args:
       folder: new or empty.
@@ -152,7 +152,7 @@ def write_folder(
 
 
 def _describe(meta: Meta, geometry: Geometry, programs: Sequence[export.Exported]) -> dict[str, Any]:
-    """What a user of the programs has to know; JSON-ready."""
+    """The description of the programs for their users, JSON-ready."""
     first = programs[0]
     tokens = [program.in_avals[-3].shape[1] for program in programs]
     outputs = jax.tree.unflatten(first.out_tree, first.out_avals)

@@ -1,1 +1,1 @@
-"""A page in the browser: drop an image, see the boxes, and what the tokens behind them looked at."""
+"""A page in the browser: drop an image, see the boxes and the attention of the tokens behind them."""

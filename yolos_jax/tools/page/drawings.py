@@ -1,4 +1,4 @@
-"""What the page draws: boxes, attention over an image, all heads side by side."""
+"""The drawings of the page: boxes, attention over an image, all heads side by side."""
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -9,20 +9,20 @@ from yolos_jax.inference.fonts import font_of
 from yolos_jax.tools.analysis.attention_maps import Seen
 from yolos_jax.tools.page.viewer import choices
 
-LONGEST = 1280  # pixels of the long side of what is shown
-BLENDED = 0.7  # how much of the colour of attention covers the grey image
+LONGEST = 1280  # pixels of the long side of a shown image
+BLENDED = 0.7  # opacity of the attention over the grey image
 COLOUR_MAP = "cividis"  # whose brightness grows with the value, also for colour-blind eyes
 
 
 def enlarged(image: Image.Image) -> tuple[Image.Image, float]:
-    """(the image as large as it is shown, by how much its sides grew)."""
+    """(the image at its displayed size, the scale factor)."""
     factor = min(LONGEST / max(image.size), enlargement(image.size))
     size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
     return image if size == image.size else image.resize(size), factor
 
 
 def with_boxes(seen: Seen, threshold: float, font: str = "") -> Image.Image:
-    """The image with the boxes of the tokens that have at least this score; labels say token, name and score."""
+    """The image with the boxes of the tokens that have at least this score, labelled with token, name and score."""
     image, factor = enlarged(seen.image)
     tokens = seen.over(threshold)
     texts = [f"#{i} {seen.names[i]} {seen.scores[i]:.2f}" for i in tokens]
@@ -53,7 +53,7 @@ def attention_overlay(seen: Seen, weights: np.ndarray, token: int, smooth: bool)
 
 
 def attention_of(seen: Seen, token: int, layer: int, head: int | None, smooth: bool) -> Image.Image:
-    """What a token looked at in a block, by one head or, for None, by all on average."""
+    """A token's attention in a block, of one head or, for None, averaged over all heads."""
     maps = seen.maps(layer)[:, token].astype(np.float32)
     return attention_overlay(seen, maps.mean(0) if head is None else maps[head], token, smooth)
 
@@ -74,7 +74,7 @@ def all_heads(seen: Seen, token: int, layer: int, smooth: bool) -> Image.Image:
 
 
 def token_summary(seen: Seen, token: int, layer: int, statistics: dict[str, str]) -> str:
-    """What is known of a token, as markdown."""
+    """A description of a token, as markdown."""
     texts = {number: text for text, number in choices(seen)}
     x0, y0, x1, y1 = (round(float(v)) for v in seen.boxes[token])
     to_patches = seen.maps(layer)[:, token].astype(np.float32).sum((1, 2))

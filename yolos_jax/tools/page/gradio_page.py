@@ -1,4 +1,4 @@
-"""The page itself, with Gradio: its components, and what happens when one of them is used."""
+"""The page itself, in Gradio: its components and event handlers."""
 
 import functools
 import os
@@ -20,7 +20,7 @@ THUMBNAIL, SHOWN = 128, 48  # pixels of an image to choose from; how many of the
 MEAN_HEAD = "mean"
 MEGABYTES = 20  # of an upload at most
 A_MINUTE = 60  # uploads at most
-WAITING = 32  # requests at most that wait for their turn
+WAITING = 32  # limit of queued requests
 KEPT_SECONDS = 3600  # files that visitors uploaded, and those drawn for them
 QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
@@ -31,7 +31,7 @@ QUIET = {
 
 
 def load_gradio() -> Any:
-    """Gradio, told to report nothing to anybody; `InputError` if it is not installed."""
+    """Gradio, with telemetry off; `InputError` if it is not installed."""
     os.environ.update(QUIET)
     try:
         import gradio
@@ -55,7 +55,7 @@ def build_page(viewer: AttentionViewer, pictures: Sequence[Path] = (), threshold
 
 
 class Page:
-    """The components of the page, and what they do; to be made inside a `Blocks`.
+    """The components of the page and their behaviour; to be created inside a `Blocks`.
 
     A handler takes values of components and returns the new values by component. `pictures` are image files to choose
     from, with a small copy of each; see `build_page`.
@@ -103,7 +103,7 @@ class Page:
             )  # fmt: skip
 
     def _connect(self) -> None:
-        """Says which function runs when a component is used, what it is given, and what it may change."""
+        """Connects each component's events to a handler, its inputs and its outputs."""
         settings = [self.layer, self.head, self.smooth]
         drawn = [self.attention, self.heads, self.facts]
         everything = [self.key, self.path, self.message, self.boxes, self.token, self.layer, self.head, *drawn]
@@ -124,7 +124,7 @@ class Page:
             self.gallery.select(choose, [self.name, self.threshold, *settings], everything, **work)
 
     def _handler(self, work: Callable[..., dict]) -> Callable[..., dict]:
-        """`work` for Gradio; errors that a visitor can mend become the message."""
+        """Wraps `work` for Gradio; errors that a visitor can fix are shown as the message."""
 
         @functools.wraps(work)
         def handler(*values: Any) -> dict:
@@ -138,7 +138,7 @@ class Page:
         return handler
 
     def _show(self, name: str, path: str | None, threshold: float, layer: int, head: str, smooth: bool) -> dict:
-        """A new image or checkpoint: everything is shown anew."""
+        """A new image or checkpoint: updates everything."""
         if not path:
             return {self.message: FIRST}
         key = self.viewer.look(name, path)
@@ -164,7 +164,7 @@ class Page:
         }
 
     def _choose(self, name: str, threshold: float, layer: int, head: str, smooth: bool, event: Any) -> dict:
-        """An image of the data set was chosen."""
+        """An image of the gallery was chosen."""
         return self._show(name, str(self.pictures[event.index]), threshold, layer, head, smooth)
 
     def _show_boxes(self, key: str, threshold: float) -> dict:
@@ -174,13 +174,13 @@ class Page:
         return {self.message: text, self.boxes: with_boxes(seen, threshold, self.viewer.font)}
 
     def _click(self, key: str, threshold: float, layer: int, head: str, smooth: bool, event: Any) -> dict:
-        """A click into the image: the token of the box there."""
+        """A click on the image: selects the token of the box there."""
         seen = self.viewer.seen(key)
         factor = enlarged(seen.image)[1]
         x, y = (float(v) / factor for v in event.index)
         token = token_at(seen, x, y, threshold)
         if token is None:
-            return {self.message: "There is no box at this place."}
+            return {self.message: "There is no box here."}
         chosen = {self.message: f"Token {token} is chosen.", self.token: token}
         return chosen | self._attention(key, token, layer, head, smooth)
 
@@ -211,7 +211,7 @@ def _head_number(text: str, heads: int) -> int | None:
 
 
 def thumbnails(pictures: Sequence[Path]) -> list[tuple[Path, Image.Image]]:
-    """The first images that can be read, with a small copy of each."""
+    """The first readable images, with a thumbnail of each."""
     found: list[tuple[Path, Image.Image]] = []
     for path in pictures:
         if len(found) == SHOWN:

@@ -1,4 +1,4 @@
-"""ASGI middleware before the page: limits for uploads, and a policy that forbids content from elsewhere."""
+"""ASGI middleware of the page: upload limits, and a policy that forbids content from other hosts."""
 
 import time
 from collections import deque
@@ -10,12 +10,12 @@ Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Scope, Any, Send], Awaitable[None]]
 
 MINUTE = 60.0
-# A browser then asks no other host for anything, whatever a library's page says.
+# Browsers then contact no other host, even if a library's page asks for it.
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' ws: wss: data: blob:"
 
 
 class UploadLimits:
-    """Refuses uploads that are too large, do not say how large they are, or come too often.
+    """Refuses uploads that are too large, do not state their size, or are too frequent.
 
     Args:
       most_bytes: of one request.
@@ -51,7 +51,7 @@ async def _refuse(send: Send, status: int, sentence: str) -> None:
 
 
 class OwnContentOnly:
-    """Tells browsers to load nothing from other hosts, and not to tell other hosts where they came from."""
+    """Forbids browsers to load content from other hosts, and to send them a referrer."""
 
     def __init__(self, app: App):
         self.app = app

@@ -1,4 +1,4 @@
-"""What the page shows: detectors, the images that were looked at lately, and which token was clicked."""
+"""The state of the page: detectors, recently analysed images, and the clicked token."""
 
 import csv
 import dataclasses
@@ -20,14 +20,14 @@ from yolos_jax.inference.fonts import font_of
 from yolos_jax.tools.analysis.attention_maps import Seen, look_at
 from yolos_jax.user_files import MOST_IMAGE, read_bytes, read_text
 
-MOST_PIXELS = 40_000_000  # of an image; a small file can hold very many
+MOST_PIXELS = 40_000_000  # of an image; a small file can contain very many
 KEPT, KEPT_BYTES = 32, 2**30  # images whose attention is kept, of all visitors together, and its most bytes
 LOADED = 2  # detectors at a time
-GONE = "this image is no longer kept, since others were looked at meanwhile; give it again."
+GONE = "this image is no longer cached, since others were analysed in the meantime; give it again."
 
 
 class AttentionViewer:
-    """Detectors by name, and what they saw; safe to call from several threads.
+    """Detectors by name, and their cached results; safe to call from several threads.
 
     Args:
       checkpoints: folders of ours, Hugging Face folders or hub ids, the first is the one to start with.
@@ -63,10 +63,10 @@ class AttentionViewer:
             return self._load(name)
 
     def look(self, name: str, picture: str | Path) -> str:
-        """Detects in an image file and keeps what every token looked at in every block; returns a key for it.
+        """Runs the detector on an image file and caches the attention of every token in every block; returns its key.
 
         Raises:
-          UnreadableImage: it is no image, damaged, or has more than `MOST_PIXELS`.
+          UnreadableImage: it is not an image, corrupted, or has more than `MOST_PIXELS`.
           InputError: see `detector`.
         """
         image = read_picture(picture)
@@ -76,7 +76,7 @@ class AttentionViewer:
             return self.keep(name, dataclasses.replace(seen, attention=seen.attention.astype(np.float16)))
 
     def keep(self, name: str, seen: Seen) -> str:
-        """A key for what a checkpoint saw; the oldest go when there is too much."""
+        """Caches the result of a checkpoint and returns its key; drops the oldest if the cache is full."""
         with self._lock:
             key = secrets.token_hex(8)
             self._kept[key] = name, seen
@@ -87,7 +87,7 @@ class AttentionViewer:
             return key
 
     def seen(self, key: str | None) -> Seen:
-        """What `look` kept; `InputError` if that is gone."""
+        """The result cached by `look`; `InputError` if it was dropped."""
         with self._lock:
             if key is None or key not in self._kept:
                 raise InputError(GONE if key else "give an image first.")
@@ -102,7 +102,7 @@ class AttentionViewer:
 
 
 def read_picture(path: str | Path) -> Image.Image:
-    """The RGB image of a file, upright; `UnreadableImage` says what is wrong, without the file's folder."""
+    """The RGB image of a file, upright; the message of `UnreadableImage` omits the file's folder."""
     content = read_bytes(path, most=MOST_IMAGE)
     name = f"the image {Path(path).name:.80}"
     with decoding(name), Image.open(io.BytesIO(content)) as image:
@@ -139,7 +139,7 @@ def read_statistics(path: str | Path) -> dict[int, dict[str, str]]:
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
         return {int(row["token"]): {k: _rounded(v) for k, v in row.items() if k != "token"} for row in rows}
     except (KeyError, ValueError, TypeError, csv.Error) as error:
-        raise InputError(f"{path} is no table of tokens: it needs a column `token` with their numbers.") from error
+        raise InputError(f"{path} is not a table of tokens: it needs a column `token` with their numbers.") from error
 
 
 def _rounded(text: str) -> str:
