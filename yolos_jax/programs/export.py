@@ -23,8 +23,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--image-size", nargs=2, type=int, action="append", default=[], metavar=("H", "W"), help=text)
     parser.add_argument("--batch-size", default="polymorphic", help="images at a time (default polymorphic: any)")
     parser.add_argument("--platforms", default="cpu,cuda,tpu", help="of cpu, cuda, rocm, tpu (default cpu,cuda,tpu)")
-    text = "also ONNX, for one image of exactly this size in pixels; needs pip install 'yolos-jax[onnx]'"
-    parser.add_argument("--onnx", nargs=2, type=int, metavar=("H", "W"), help=text)
+    text = "also detector.onnx, for any batch and images of any size; needs pip install 'yolos-jax[onnx]'"
+    parser.add_argument("--onnx", action="store_true", help=text)
+    parser.add_argument("--int8", action="store_true", help="with --onnx: also detector-int8.onnx, with int8 weights")
     return parser.parse()
 
 
@@ -51,7 +52,9 @@ def export(args: argparse.Namespace) -> None:
     if any(side is not None and side < 1 for side in (args.short_side, args.max_side)):
         raise InputError("--short-side and --max-side must be at least 1.")
     check_empty(args.out)
-    if args.onnx is not None:
+    if args.int8 and not args.onnx:
+        raise InputError("--int8 is for ONNX; add --onnx.")
+    if args.onnx:
         onnx.check_installed()
     params, meta = load_model(args.checkpoint)
     geometry = geometry_for(meta, args.short_side, args.max_side)
@@ -60,7 +63,7 @@ def export(args: argparse.Namespace) -> None:
     wanted = {*args.patches, *(stablehlo.patches_of(h, w, patch, meta.max_side) for h, w in args.image_size)}
     tokens = sorted(wanted) or [most]
     programs = [stablehlo.to_stablehlo(meta.model, compute, n, batch, platforms) for n in tokens]
-    converted = None if args.onnx is None else onnx.to_onnx(meta.model, compute, params, *args.onnx)
+    converted = onnx.to_onnx(meta.model, compute, params, args.int8) if args.onnx else None
     facts = stablehlo.write_folder(args.out, params, meta, geometry, programs, converted)
 
     if tokens[-1] < most:
@@ -68,11 +71,11 @@ def export(args: argparse.Namespace) -> None:
             f"note: images at a short side of {geometry.short_side} and a long one of at most {geometry.max_side} "
             f"pixels have up to {most} patches; those of more than {tokens[-1]} have no program."
         )
-    for file in [facts[name]["file"] for name in ("onnx", "parameters") if name in facts]:
+    for file in [*(converted.files if converted else ()), facts["parameters"]["file"]]:
         print(f"{file}: {(args.out / file).stat().st_size / 1e6:.1f} MB")
     if converted is not None:
         differences = " and ".join(f"{name} by {d:.1e}" for name, d in converted.facts["differences_from_ours"].items())
-        print(f"made and run with {converted.facts['made_with']}: from ours differ {differences}")
+        print(f"made and run with {converted.facts['made_with']}; its outputs differ from ours: {differences}")
     print(f"written: {args.out}, programs for {', '.join(map(str, tokens))} patches on {', '.join(platforms)}")
     print(f"try it: python {args.out / 'run_detector.py'} IMAGE")
 

@@ -1,18 +1,24 @@
 """ONNX beside the exported programs, where its converter is installed."""
 
+import dataclasses
 import json
 import sys
 
+import jax
 import numpy as np
 import pytest
-from PIL import Image
 from tiny_export import call, checkpoint_in, real_images
+from tiny_weights import TINY, random_params
 
 from yolos_jax import Detector
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import open_rgb
+from yolos_jax.images.sequence import pack
+from yolos_jax.model.config import VARIANTS
+from yolos_jax.model.yolos import abstract, apply
 from yolos_jax.tools.exporting import onnx as export_onnx
 from yolos_jax.tools.exporting import stablehlo as export
+from yolos_jax.tools.exporting.run_detector import OnnxDetector
 
 
 @pytest.fixture(scope="module")
@@ -22,55 +28,93 @@ def checkpoint(tmp_path_factory):
 
 def test_onnx_absent(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"jax2onnx and onnxruntime: pip install 'yolos-jax\[onnx\]'"):
-        call(monkeypatch, "--checkpoint", checkpoint, "--out", tmp_path / "e", "--onnx", 64, 96)
+    with pytest.raises(InputError, match=r"spox and onnxruntime: pip install 'yolos-jax\[onnx\]'"):
+        call(monkeypatch, "--checkpoint", checkpoint, "--out", tmp_path / "e", "--onnx")
 
 
 def onnx_packages():
     """onnxruntime, or a skip that says why."""
-    for name in ("jax2onnx", "onnxruntime"):
+    for name in ("spox", "onnxruntime"):
         pytest.importorskip(name, reason=f"{name} is absent (pip install '.[onnx]')")
     return sys.modules["onnxruntime"]
 
 
+def run_onnx(content, canvas, grid, size):
+    session = export_onnx.session(content)
+    return dict(zip(export.OUTPUTS, session.run(list(export.OUTPUTS), {"images": canvas, "grid": grid, "size": size})))
+
+
 def test_onnx(checkpoint, tmp_path, monkeypatch):
-    """onnxruntime on real images, resized to the one size, against our own forward pass."""
-    runtime = onnx_packages()
-    call(monkeypatch, "--checkpoint", checkpoint, "--out", tmp_path / "e", "--onnx", 64, 96)
-    facts = json.loads((tmp_path / "e" / "export.json").read_text())["onnx"]
-    assert facts["inputs"]["image"]["shape"] == [1, 64, 96, 3] and max(facts["differences_from_ours"].values()) <= 1e-5
-    session = runtime.InferenceSession(tmp_path / "e" / facts["file"], providers=["CPUExecutionProvider"])
-    images = [open_rgb(image) for image in real_images()]
-    sized = [np.asarray(image.resize((96, 64), Image.Resampling.BILINEAR)) for image in images]
-    logits, boxes = Detector.load(checkpoint).forward(sized)
-    for i, image in enumerate(images):
-        size = np.array([image.size], np.float32)
-        out = dict(zip(export.OUTPUTS, session.run(list(export.OUTPUTS), {"image": sized[i][None], "size": size})))
-        np.testing.assert_allclose(out["logits"][0], logits[i], atol=1e-5 * np.abs(logits).max(), rtol=0)
-        np.testing.assert_allclose(out["boxes"][0], boxes[i], atol=1e-5, rtol=0)
-        corners = np.concatenate([boxes[i, :, :2] - boxes[i, :, 2:] / 2, boxes[i, :, :2] + boxes[i, :, 2:] / 2], -1)
-        assert np.abs(out["pixel_boxes"][0] / np.tile(image.size, 2) - corners).max() <= 1e-5
-        np.testing.assert_array_equal(out["labels"][0], logits[i, :, :-1].argmax(-1))
-
-
-def test_onnx_that_fails_or_differs_is_not_written(checkpoint, tmp_path, monkeypatch):
+    """The folder's own script, on real images of several sizes, alone and in batches, against the Detector."""
     onnx_packages()
-    options = ["--checkpoint", checkpoint, "--out", tmp_path / "e", "--onnx", 64, 96]
+    call(monkeypatch, "--checkpoint", checkpoint, "--out", tmp_path / "e", "--onnx", "--int8", "--platforms", "cpu")
+    facts = json.loads((tmp_path / "e" / "export.json").read_text())["onnx"]
+    assert facts["inputs"]["images"]["shape"] == ["batch", "height", "width", 3]
+    assert max(facts["differences_from_ours"].values()) <= 1e-5
+    images = [open_rgb(image) for image in real_images()]
+    wanted = Detector.load(checkpoint)(images, 0.0)
+    for batch_size in (1, 6):
+        found = OnnxDetector(tmp_path / "e", batch_size=batch_size)(images, 0.0)
+        for objects, d in zip(found, wanted):
+            assert [o["label"] for o in objects] == list(d.labels) and [o["name"] for o in objects] == d.names
+            np.testing.assert_allclose([o["score"] for o in objects], d.scores, atol=1e-5, rtol=0)
+            off = np.abs(np.array([o["box"] for o in objects]) - d.boxes) / np.tile(d.size, 2)
+            assert off.max() <= 1e-5
+    # int8 computes other numbers, but of the same network: its best score is near.
+    rough = OnnxDetector(tmp_path / "e", facts["int8_file"])(images, 0.0)
+    best = [max(o["score"] for o in objects) for objects in rough]
+    np.testing.assert_allclose(best, [d.scores[0] for d in wanted], atol=0.1)
+    weights = {tensor.data_type for tensor in model_of(tmp_path / "e" / facts["int8_file"]).graph.initializer}
+    assert TENSOR_INT8 in weights
 
-    def fail(program, inputs):
-        raise NotImplementedError("no such primitive\nand more")
 
-    monkeypatch.setattr(export_onnx, "_convert", fail)
-    with pytest.raises(InputError, match=r"jax2onnx \d.*could not convert.*\(no such primitive\)"):
+TENSOR_INT8 = 3  # onnx.TensorProto.INT8
+
+
+def model_of(path):
+    import onnx
+
+    return onnx.load(path)
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+@pytest.mark.parametrize("skip", [False, True])
+def test_every_variant(name, skip):
+    """Of each variant's kind, micro: heads, depth and grids in its proportions; a canvas of 3 images of other sizes.
+
+    With `skip_equal_count`, one image has as many patches as the table, in another shape.
+    """
+    onnx_packages()
+    whole = VARIANTS[name]
+    mid = whole.mid_pe_size and (32, 48)
+    heads = min(whole.heads, 3)
+    config = dataclasses.replace(
+        TINY, width=4 * heads, heads=heads, init_pe_size=(32, 48), mid_pe_size=mid, skip_equal_count=skip
+    )
+    params = random_params(config)
+    grid = np.array([[6, 4], [3, 7], [1, 1]], np.int32)
+    canvas = np.random.default_rng(1).integers(0, 256, (3, 48, 56, 3), np.uint8)
+    size = np.array([[640, 480], [30, 70], [1, 1]], np.float32)
+    found = run_onnx(build(config, params).SerializeToString(), canvas, grid, size)
+    images = [pixels[: 8 * h, : 8 * w] for pixels, (h, w) in zip(canvas, grid)]
+    batch = pack(images, 24, 3, 8)
+    out = jax.jit(lambda *inputs: apply(abstract(config)[0], params, *inputs))(*batch)
+    np.testing.assert_allclose(found["logits"], out.logits, atol=1e-5 * np.abs(out.logits).max(), rtol=0)
+    np.testing.assert_allclose(found["boxes"], out.boxes, atol=1e-5, rtol=0)
+
+
+def build(config, params):
+    from yolos_jax.tools.exporting.onnx_graph import build_model
+
+    return build_model(config, params)
+
+
+def test_onnx_that_differs_is_not_written(checkpoint, tmp_path, monkeypatch):
+    onnx_packages()
+    options = ["--checkpoint", checkpoint, "--out", tmp_path / "e", "--int8"]
+    with pytest.raises(InputError, match="--onnx"):
         call(monkeypatch, *options)
-
-    def wrong(program, inputs):
-        out = dict(zip(export.OUTPUTS, map(np.array, program(**inputs))))
-        return b"", out | {"boxes": out["boxes"] + np.float32(1e-3)}
-
-    monkeypatch.setattr(export_onnx, "_convert", wrong)
-    with pytest.raises(InputError, match="computes other numbers"):
-        call(monkeypatch, *options)
+    monkeypatch.setattr("yolos_jax.tools.exporting.onnx_graph.MEAN", (0.485, 0.456, 0.4))
+    with pytest.raises(InputError, match="differences of .*logits"):
+        call(monkeypatch, *options, "--onnx")
     assert not (tmp_path / "e").exists()
-    with pytest.raises(InputError, match="multiples of the patch"):
-        call(monkeypatch, *options[:-1], 97)

@@ -1,102 +1,112 @@
-"""ONNX export of the detector by jax2onnx, for one image of a fixed size, checked with onnxruntime.
-
-The program resizes positions although its size is fixed; the cost of that is small.
-"""
+"""The detector for ONNX: any batch, images of any size, checked with onnxruntime; and a copy with int8 weights."""
 
 import importlib.metadata
 import importlib.util
 import logging
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import jaxpr_as_fun
 
 from yolos_jax.errors import InputError
+from yolos_jax.images.sequence import pack
 from yolos_jax.inference.detector import detect
 from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.yolos import abstract
-from yolos_jax.tools.exporting.stablehlo import INPUTS, OUTPUTS, Onnx, patches_of
+from yolos_jax.tools.exporting.stablehlo import INPUTS, OUTPUTS, Onnx
 
-LARGEST_DIFFERENCE = {"logits": 1e-4, "boxes": 1e-5}  # from ours; of logits, relative to the largest if that is above 1
+LARGEST_DIFFERENCE = {"logits": 1e-4, "boxes": 1e-5}  # from ours; logits in parts of the largest, if above 1
+PACKAGES = ("spox", "onnxruntime")
+MEANINGS = {
+    "images": "RGB pixels of resized images, each in the upper left corner of a canvas whose sides are multiples of "
+    "the patch; what lies beyond an image is ignored",
+    "grid": "(h, w) of each image in patches",
+    "size": INPUTS["size"],
+}
 
 
 def check_installed() -> None:
-    """`InputError` that names the missing packages."""
-    missing = [name for name in ("jax2onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
+    """`InputError` that says what to install, if that is not here."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"ONNX needs {' and '.join(missing)}: pip install 'yolos-jax[onnx]'.")
 
 
-def to_onnx(config: YolosConfig, compute: Compute, params: dict, height: int, width: int) -> Onnx:
-    """The program for one image of exactly `height` x `width` pixels, parameters inside, for ONNX.
+def to_onnx(config: YolosConfig, compute: Compute, params: dict, int8: bool = False) -> Onnx:
+    """The programs for ONNX, parameters inside, and what export.json says about them.
 
-    It takes `image` (uint8 `[1, height, width, 3]`, RGB) and `size` and gives what `OUTPUTS` names. onnxruntime has
-    run it on an image of noise.
+    onnxruntime has run the float32 program on a batch of noise, images of two sizes on one canvas. With `int8`, there
+    is a second program whose products have int8 weights; it computes other numbers, within what int8 allows.
 
     Raises:
-      InputError: packages are missing, the converter fails, or its program computes different values.
+      InputError: packages are absent, or what onnxruntime computes is not what ours does.
     """
     check_installed()
-    patch = config.patch_size
-    patches_of(height, width, patch, compute.max_side)
-    graph, (h, w) = abstract(config, compute)[0], (height // patch, width // patch)
+    from yolos_jax.tools.exporting.onnx_graph import build_model
 
-    def program(image: jax.Array, size: jax.Array) -> tuple[jax.Array, ...]:
-        patches = image.reshape(1, h, patch, w, patch, 3).swapaxes(2, 3).reshape(1, h * w, -1)
-        return tuple(detect(graph, params, patches, jnp.array([[h, w]], jnp.int32), size))
-
-    noise = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
-    inputs = {"image": noise, "size": np.array([[width, height]], np.float32)}
-    versions = " and ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax2onnx", "onnxruntime"))
-    try:
-        content, found = _convert(program, inputs)
-    except Exception as error:  # both raise many kinds
-        gist = (str(error).strip() or type(error).__name__).split("\n")[0][:200]
-        raise InputError(f"{versions} could not convert this model with jax {jax.__version__} ({gist}).") from error
-    ours = dict(zip(OUTPUTS, jax.device_get(jax.jit(program)(**inputs))))
-    difference = {name: float(np.abs(found[name] - ours[name]).max()) for name in LARGEST_DIFFERENCE}
-    difference["logits"] /= max(1.0, float(np.abs(ours["logits"]).max()))
+    model = build_model(config, params)
+    content = model.SerializeToString()
+    difference = _differences(config, compute, params, content)
+    versions = " and ".join(f"{name} {importlib.metadata.version(name)}" for name in ("spox", "onnxruntime"))
     if not all(difference[name] <= LARGEST_DIFFERENCE[name] for name in difference):
-        raise InputError(f"what {versions} made of this model computes other numbers: differences of {difference}.")
-    facts = {
-        "file": f"detector-{height}x{width}.onnx",
+        raise InputError(f"{versions} compute other numbers for this model: differences of {difference}.")
+    facts: dict[str, Any] = {
+        "file": "detector.onnx",
         "inputs": {
-            "image": {"dtype": "uint8", "shape": [1, height, width, 3], "meaning": "RGB pixels, resized to this"},
-            "size": {"dtype": "float32", "shape": [1, 2], "meaning": INPUTS["size"]},
+            "images": {"dtype": "uint8", "shape": ["batch", "height", "width", 3], "meaning": MEANINGS["images"]},
+            "grid": {"dtype": "int32", "shape": ["batch", 2], "meaning": MEANINGS["grid"]},
+            "size": {"dtype": "float32", "shape": ["batch", 2], "meaning": MEANINGS["size"]},
         },
-        "outputs": "those of the other programs, for a batch of 1",
+        "outputs": "those of the other programs",
         "made_with": versions,
         "differences_from_ours": difference,
     }
-    return Onnx(content, facts)
+    files = {"detector.onnx": content}
+    if int8:
+        facts["int8_file"] = "detector-int8.onnx"
+        files[facts["int8_file"]] = _with_int8_weights(model)
+    return Onnx(files, facts)
 
 
-def _convert(program: Any, inputs: dict[str, np.ndarray]) -> tuple[bytes, dict[str, np.ndarray]]:
-    """The ONNX file of a function, and its results in onnxruntime."""
-    import jax2onnx
-    import onnx_ir
+def session(content: bytes) -> Any:
+    """An `onnxruntime.InferenceSession` on the CPU that prints errors only."""
     import onnxruntime
-    from onnx_ir.passes.common import LiftSubgraphInitializersToMainGraphPass, RemoveUnusedNodesPass
 
-    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs.values()]
-    logger = logging.getLogger("onnx_ir")  # warns of every shape that it does not know
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        # Traced by jax alone first: of what jax2onnx puts in the place of jax.numpy's functions, some fail under vmap
-        traced = jaxpr_as_fun(jax.make_jaxpr(program)(*shapes))
-        names = {"input_names": list(inputs), "output_names": list(OUTPUTS)}
-        made = jax2onnx.to_onnx(traced, shapes, model_name="detector", **names)
-        # onnxruntime warns of each of the unused constants that are left in the loops
-        model = onnx_ir.from_proto(made)
-        LiftSubgraphInitializersToMainGraphPass()(model)
-        RemoveUnusedNodesPass()(model)
-        content = onnx_ir.to_proto(model).SerializeToString()
-    finally:
-        logger.setLevel(level)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return content, dict(zip(OUTPUTS, session.run(list(OUTPUTS), inputs)))
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _differences(config: YolosConfig, compute: Compute, params: dict, content: bytes) -> dict[str, float]:
+    """The largest differences between onnxruntime's outputs and ours, on two images of noise."""
+    patch, longest = config.patch_size, min(compute.max_side, 12)
+    grid = np.array([[max(longest // 2, 1), longest], [longest, max(longest // 3, 1)]], np.int32)
+    canvas = np.random.default_rng(0).integers(0, 256, (2, longest * patch, longest * patch, 3), np.uint8)
+    size = np.array([[640, 480], [300, 900]], np.float32)
+    found = dict(zip(OUTPUTS, session(content).run(list(OUTPUTS), {"images": canvas, "grid": grid, "size": size})))
+    images = [pixels[: h * patch, : w * patch] for pixels, (h, w) in zip(canvas, grid)]
+    batch = pack(images, longest * longest, 2, patch, compute.max_side)
+    graph = abstract(config, compute)[0]
+    ours = jax.device_get(jax.jit(lambda *inputs: detect(graph, *inputs))(params, *batch, size))
+    difference = {name: float(np.abs(found[name] - getattr(ours, name)).max()) for name in LARGEST_DIFFERENCE}
+    difference["logits"] /= max(1.0, float(np.abs(ours.logits).max()))
+    return difference
+
+
+def _with_int8_weights(model: Any) -> bytes:
+    """The model with int8 weights for each output channel; activations are quantized as they come."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "int8.onnx"
+        logger = logging.getLogger()
+        level = logger.level
+        logger.setLevel(logging.ERROR)  # it warns that the model was not optimised first
+        try:
+            kinds = ["MatMul"]
+            quantize_dynamic(model, path, kinds, per_channel=True, weight_type=QuantType.QInt8)
+        finally:
+            logger.setLevel(level)
+        return path.read_bytes()

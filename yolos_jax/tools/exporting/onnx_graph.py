@@ -152,7 +152,6 @@ class _Network:
 
     def __call__(self, params: dict) -> tuple[Var, Var]:
         """(logits `[B, Q, K + 1]`, boxes `[B, Q, 4]`)."""
-        queries = self.config.det_tokens
         x = self.embedded(params)
         for layer in range(self.config.depth - 1):
             x = self.block(x, _layer(params["blocks"], layer))
@@ -160,7 +159,6 @@ class _Network:
                 x = op.add(x, self.positions(_layer(params["mid_pos_embed"], layer)))
         x = self.block(x, params["last_block"], last=True)
         features = self.norm(x, params["norm"])
-        assert queries == params["det_tokens"].shape[0]
         return _head(features, params["class_head"]), op.sigmoid(_head(features, params["box_head"]))
 
     def embedded(self, params: dict) -> Var:
@@ -183,7 +181,9 @@ class _Network:
         """Position embeddings `[B, T, D]` of every image at its own size."""
         table = np.asarray(params["grid"])
         rows, columns, width = table.shape
-        down = op.matmul(_taps(rows, self.height, self.row), _floats(table.reshape(rows, -1)))
+        # The identity keeps quantizers from taking the table for a weight; runtimes drop it.
+        columns_and_width = op.identity(_floats(table.reshape(rows, -1)))
+        down = op.matmul(_taps(rows, self.height, self.row), columns_and_width)
         down = op.reshape(down, _shape(self.batch, self.rows, columns, width))
         across = op.matmul(_expanded(_taps(columns, self.width, self.column), 1), down)
         resized = op.reshape(across, _shape(self.batch, -1, width))

@@ -1,11 +1,12 @@
 """Runs the programs of an exported folder on images, and prints the detections as JSON.
 
-python run_detector.py image.jpg ... [--threshold 0.5]
+python run_detector.py image.jpg ... [--threshold 0.5] [--onnx detector.onnx]
 
-`yolos-export` copies this file next to the programs. It needs only jax, flatbuffers, numpy and Pillow. export.json
-describes the programs' inputs and outputs. To use them in your own program:
+`yolos-export` copies this file beside the programs. It needs numpy, Pillow, and jax with flatbuffers or, for ONNX,
+onnxruntime, and nothing else; export.json says what the programs take and give, and this shows how to use them from a
+program of your own:
 
-    detector = ExportedDetector("folder")
+    detector = ExportedDetector("folder")  # or OnnxDetector("folder")
     detector([Image.open("image.jpg")])
 """
 
@@ -17,9 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from jax import export
 from PIL import Image, ImageOps
 
 NEEDED = "platforms", "parameters", "batch", "images", "programs", "label_names", "category_ids"  # of export.json
@@ -79,19 +78,14 @@ def read_description(path: Path) -> dict[str, Any]:
     return described
 
 
-class ExportedDetector:
-    """An exported folder: its programs (each compiled when first needed) and its parameters, on the device."""
+class Folder:
+    """An exported folder, and what all its programs have in common: how images are resized, what outputs mean."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         if not (self.folder / "export.json").is_file():
             raise Unusable(f"{self.folder} holds no export.json; give a folder that yolos-export has written.")
         self.description = self.read("export.json", read_description)
-        backend, platforms = jax.default_backend(), self.description["platforms"]
-        if not {"gpu": {"cuda", "rocm"}}.get(backend, {backend}) & set(platforms):
-            raise Unusable(f"the programs are for {', '.join(platforms)} and jax runs on {backend} here.")
-        self.parameters = jax.device_put(self.read(self.description["parameters"]["file"], read_arrays))
-        self.programs: dict[str, Any] = {}
 
     def read(self, name: str, how: Callable[[Path], Any]) -> Any:
         """A file of the folder, read by the function `how`; `Unusable` if that fails."""
@@ -103,45 +97,13 @@ class ExportedDetector:
             reason = str(getattr(error, "strerror", None) or error or type(error).__name__).split("\n")[0][:200]
             raise Unusable(f"{self.folder / name} cannot be read ({reason}); export the model again.") from error
 
-    def __call__(self, images: list[Image.Image], threshold: float = 0.5) -> list[list[dict[str, Any]]]:
-        """The objects in each RGB image, best first; a `box` is absolute xyxy in the image's own pixels."""
-        size = self.description["batch"] or 1
-        batches = [images[start : start + size] for start in range(0, len(images), size)]
-        return [found for batch in batches for found in self.detect(batch, size, threshold)]
-
-    def detect(self, images: list[Image.Image], slots: int, threshold: float) -> list[list[dict[str, Any]]]:
-        """One batch; slots beyond the images hold a single black patch."""
+    def resized(self, image: Image.Image) -> np.ndarray:
+        """The pixels that the programs take of an RGB image: uint8 `[h, w, 3]`, sides multiples of the patch."""
         rule = self.description["images"]
-        patch = rule["patch_size"]
-        grid, sizes = np.ones((slots, 2), np.int32), np.ones((slots, 2), np.float32)
-        sequences = []
-        for i, image in enumerate(images):
-            width, height = target_size(*image.size, rule["short_side"], rule["max_side"], patch)
-            rows, columns = height // patch, width // patch
-            grid[i] = rows, columns
-            sizes[i] = image.size
-            if image.size != (width, height):
-                image = image.resize((width, height), Image.Resampling.BILINEAR)
-            patches = np.asarray(image).reshape(rows, patch, columns, patch, 3).swapaxes(1, 2)
-            sequences.append(patches.reshape(-1, 3 * patch * patch))
-        run, tokens = self.program(max(map(len, sequences)))
-        padded = np.zeros((slots, tokens, 3 * patch * patch), np.uint8)
-        for i, sequence in enumerate(sequences):
-            padded[i, : len(sequence)] = sequence
-        out = jax.device_get(run(self.parameters, padded, grid, sizes))
-        return [self.objects({name: out[name][i] for name in out}, threshold) for i in range(len(images))]
-
-    def program(self, patches: int) -> tuple[Any, int]:
-        """The smallest program for that many patches, and how many it takes."""
-        fitting = [p for p in self.description["programs"] if p["patches"] >= patches]
-        if not fitting:
-            raise Unusable(f"an image of {patches} patches has no program; see --patches of yolos-export.")
-        best = min(fitting, key=lambda p: p["patches"])
-        file = best["file"]
-        if file not in self.programs:
-            program = self.read(file, lambda path: export.deserialize(bytearray(path.read_bytes())))
-            self.programs[file] = jax.jit(program.call)
-        return self.programs[file], best["patches"]
+        size = target_size(*image.size, rule["short_side"], rule["max_side"], rule["patch_size"])
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.BILINEAR)
+        return np.asarray(image)
 
     def objects(self, found: dict[str, np.ndarray], threshold: float) -> list[dict[str, Any]]:
         """The queries of one image that score at least `threshold`."""
@@ -159,12 +121,107 @@ class ExportedDetector:
         ]
 
 
+class ExportedDetector(Folder):
+    """The StableHLO programs (each compiled when first needed) and the parameters, on jax's device."""
+
+    def __init__(self, folder: str | Path):
+        import jax
+
+        super().__init__(folder)
+        backend, platforms = jax.default_backend(), self.description["platforms"]
+        if not {"gpu": {"cuda", "rocm"}}.get(backend, {backend}) & set(platforms):
+            raise Unusable(f"the programs are for {', '.join(platforms)} and jax runs on {backend} here.")
+        self.parameters = jax.device_put(self.read(self.description["parameters"]["file"], read_arrays))
+        self.programs: dict[str, Any] = {}
+
+    def __call__(self, images: list[Image.Image], threshold: float = 0.5) -> list[list[dict[str, Any]]]:
+        """The objects in each RGB image, best first; a `box` is absolute xyxy in the image's own pixels."""
+        size = self.description["batch"] or 1
+        batches = [images[start : start + size] for start in range(0, len(images), size)]
+        return [found for batch in batches for found in self.detect(batch, size, threshold)]
+
+    def detect(self, images: list[Image.Image], slots: int, threshold: float) -> list[list[dict[str, Any]]]:
+        """One batch; slots beyond the images hold a single black patch."""
+        patch = self.description["images"]["patch_size"]
+        grid, sizes = np.ones((slots, 2), np.int32), np.ones((slots, 2), np.float32)
+        sequences = []
+        for i, image in enumerate(images):
+            pixels = self.resized(image)
+            rows, columns = pixels.shape[0] // patch, pixels.shape[1] // patch
+            grid[i] = rows, columns
+            sizes[i] = image.size
+            patches = pixels.reshape(rows, patch, columns, patch, 3).swapaxes(1, 2)
+            sequences.append(patches.reshape(-1, 3 * patch * patch))
+        run, tokens = self.program(max(map(len, sequences)))
+        padded = np.zeros((slots, tokens, 3 * patch * patch), np.uint8)
+        for i, sequence in enumerate(sequences):
+            padded[i, : len(sequence)] = sequence
+        found = run(self.parameters, padded, grid, sizes)
+        out = {name: np.asarray(value) for name, value in found.items()}
+        return [self.objects({name: out[name][i] for name in out}, threshold) for i in range(len(images))]
+
+    def program(self, patches: int) -> tuple[Any, int]:
+        """The smallest program for that many patches, and how many it takes."""
+        fitting = [p for p in self.description["programs"] if p["patches"] >= patches]
+        if not fitting:
+            raise Unusable(f"an image of {patches} patches has no program; see --patches of export.py.")
+        best = min(fitting, key=lambda p: p["patches"])
+        file = best["file"]
+        if file not in self.programs:
+            import jax
+            from jax import export
+
+            program = self.read(file, lambda path: export.deserialize(bytearray(path.read_bytes())))
+            self.programs[file] = jax.jit(program.call)
+        return self.programs[file], best["patches"]
+
+
+class OnnxDetector(Folder):
+    """A program for ONNX (`detector.onnx` or `detector-int8.onnx`), in onnxruntime.
+
+    Images of one batch lie on one canvas, as large as the largest: images of like sizes belong together.
+    """
+
+    def __init__(self, folder: str | Path, file: str = "detector.onnx", batch_size: int = 1, providers: Any = None):
+        import onnxruntime
+
+        super().__init__(folder)
+        chosen = providers or ["CPUExecutionProvider"]
+        self.session = self.read(file, lambda path: onnxruntime.InferenceSession(path, providers=chosen))
+        self.batch_size = batch_size
+
+    def __call__(self, images: list[Image.Image], threshold: float = 0.5) -> list[list[dict[str, Any]]]:
+        """The objects in each RGB image, best first; a `box` is absolute xyxy in the image's own pixels."""
+        size = self.batch_size
+        batches = [images[start : start + size] for start in range(0, len(images), size)]
+        return [found for batch in batches for found in self.detect(batch, threshold)]
+
+    def inputs(self, images: list[Image.Image]) -> dict[str, np.ndarray]:
+        """What the program takes of one batch."""
+        patch = self.description["images"]["patch_size"]
+        pixels = [self.resized(image) for image in images]
+        shapes = np.array([one.shape[:2] for one in pixels], np.int32)
+        canvas = np.zeros((len(images), *shapes.max(0), 3), np.uint8)
+        for place, one in zip(canvas, pixels):
+            place[: one.shape[0], : one.shape[1]] = one
+        size = np.array([image.size for image in images], np.float32)
+        return {"images": canvas, "grid": shapes // patch, "size": size}
+
+    def detect(self, images: list[Image.Image], threshold: float) -> list[list[dict[str, Any]]]:
+        """One batch."""
+        names = [output.name for output in self.session.get_outputs()]
+        out = dict(zip(names, self.session.run(names, self.inputs(images))))
+        return [self.objects({name: out[name][i] for name in out}, threshold) for i in range(len(images))]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", metavar="IMAGE")
     parser.add_argument("--threshold", type=float, default=0.5, help="lowest score to report (default 0.5)")
+    parser.add_argument("--onnx", metavar="FILE", help="run this file of the folder, in onnxruntime")
     args = parser.parse_args()
-    detector = ExportedDetector(Path(__file__).resolve().parent)
+    folder = Path(__file__).resolve().parent
+    detector = OnnxDetector(folder, args.onnx) if args.onnx else ExportedDetector(folder)
     images = [open_upright(path) for path in args.images]
     files = [{"file": path, "width": image.width, "height": image.height} for path, image in zip(args.images, images)]
     found = [file | {"objects": objects} for file, objects in zip(files, detector(images, args.threshold))]

@@ -48,9 +48,9 @@ OUTPUTS = {
 
 
 class Onnx(NamedTuple):
-    """A checked ONNX program: the file's content, and its entry in export.json."""
+    """Checked programs for ONNX: contents by file name, and what export.json is to say about them."""
 
-    content: bytes
+    files: dict[str, bytes]
     facts: dict[str, Any]
 
 
@@ -127,7 +127,7 @@ def write_folder(
       params, meta: those of the checkpoint.
       geometry: how images are resized.
       programs: as `to_stablehlo` makes them, for different numbers of patches.
-      onnx: the program for ONNX, if there is one.
+      onnx: the programs for ONNX, if there are any.
 
     Returns:
       What is in export.json.
@@ -145,7 +145,8 @@ def write_folder(
     np.savez(path / facts["parameters"]["file"], **flatten_dict(params, sep="."))
     if onnx is not None:
         facts["onnx"] = onnx.facts
-        (path / onnx.facts["file"]).write_bytes(onnx.content)
+        for name, content in onnx.files.items():
+            (path / name).write_bytes(content)
     shutil.copyfile(run_detector.__file__, path / "run_detector.py")
     (path / "export.json").write_text(json.dumps(facts, indent=1) + "\n")
     return facts
