@@ -10,7 +10,7 @@ export NPROC := 32
 # Packages are installed without compiled modules. What is imported is compiled once, wherever the variable forbids it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test tests test-parity page test-page test-package docs test-gpu compile-only compile-only-tpu lint clean
+.PHONY: demo test tests test-parity test-deploy page test-page test-package docs test-gpu compile-only compile-only-tpu lint clean
 
 $(VENV)/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, set PYTHON=")'
@@ -49,6 +49,18 @@ tests: $(VENV)/ready
 
 test-parity: $(VENV)/ready-parity
 	$(PYTEST) -m parity
+
+# What exported programs and examples/ need, on top of .venv.
+DEPLOY := .venv-deploy
+$(DEPLOY)/ready: $(VENV)/ready requirements-deploy.txt
+	$(RUN) -m venv $(DEPLOY)
+	$(RUN) -c 'import site; print(site.getsitepackages()[0])' > $(DEPLOY)/below.pth
+	mv $(DEPLOY)/below.pth $$($(DEPLOY)/bin/python -c 'import site; print(site.getsitepackages()[0])')/below.pth
+	$(DEPLOY)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-deploy.txt
+	touch $@
+
+test-deploy: $(DEPLOY)/ready
+	$(QUICK) $(DEPLOY)/bin/python -m pytest tests/tools/exporting tests/examples
 
 # The page's packages lie on top of .venv, in an environment of their own: gradio needs an older Pillow.
 PAGE := .venv-page
@@ -133,4 +145,4 @@ lint: $(VENV)/ready
 	$(RUN) -m mypy
 
 clean:
-	rm -rf $(VENV) .venv-gpu .venv-tpu $(PAGE) $(PACKAGE) $(DOCS) $(DEMO) dist site .cache
+	rm -rf $(VENV) .venv-gpu .venv-tpu $(DEPLOY) $(PAGE) $(PACKAGE) $(DOCS) $(DEMO) dist site .cache

@@ -103,6 +103,21 @@ def test_every_variant(name, skip):
     np.testing.assert_allclose(found["boxes"], out.boxes, atol=1e-5, rtol=0)
 
 
+def test_openvino():
+    """The same file in OpenVINO, float32, on a batch of two sizes."""
+    onnx_packages()
+    openvino = pytest.importorskip("openvino", reason="openvino is absent")
+    content = build(TINY, random_params(TINY)).SerializeToString()
+    grid, size = np.array([[6, 4], [3, 7]], np.int32), np.array([[640, 480], [30, 70]], np.float32)
+    canvas = np.random.default_rng(1).integers(0, 256, (2, 48, 56, 3), np.uint8)
+    found = run_onnx(content, canvas, grid, size)
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(content), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    others = compiled({"images": canvas, "grid": grid, "size": size})
+    for name, other in zip(export.OUTPUTS, others.values()):
+        np.testing.assert_allclose(other, found[name], atol=1e-4 * np.abs(found[name]).max(), rtol=0)
+
+
 def build(config, params):
     from yolos_jax.tools.exporting.onnx_graph import build_model
 

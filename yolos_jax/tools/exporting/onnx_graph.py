@@ -120,7 +120,7 @@ def _taps(size_in: int, size_out: Var, at: Var) -> Var:
         chosen = op.cast(op.equal(_expanded(index, 2), places), to=np.float32)
         weighted = op.mul(_expanded(_polynomial(distance, kernel), 2), chosen)
         total = weighted if total is None else op.add(total, weighted)
-    return total  # type: ignore[return-value]
+    return total
 
 
 class _Network:
@@ -167,7 +167,7 @@ class _Network:
         cut = op.reshape(self.images, _shape(self.batch, self.rows, p, self.columns, p, 3))
         patches = op.reshape(op.transpose(cut, perm=(0, 1, 3, 2, 4, 5)), _shape(self.batch, -1, 3 * p * p))
         pixels = op.div(op.cast(patches, to=np.float32), _floats(255))
-        mean, std = np.tile(np.float32(MEAN), p * p), np.tile(np.float32(STD), p * p)
+        mean, std = np.tile(MEAN, p * p), np.tile(STD, p * p)
         normal = op.div(op.sub(pixels, _floats(mean)), _floats(std))
         tokens = self.prepend(params["cls_token"], params["det_tokens"], _linear(normal, **params["patch_embed"]))
         return op.add(tokens, self.positions(params["pos_embed"]))

@@ -145,8 +145,8 @@ def write_folder(
     np.savez(path / facts["parameters"]["file"], **flatten_dict(params, sep="."))
     if onnx is not None:
         facts["onnx"] = onnx.facts
-        for name, content in onnx.files.items():
-            (path / name).write_bytes(content)
+        for name, model in onnx.files.items():
+            (path / name).write_bytes(model)
     shutil.copyfile(run_detector.__file__, path / "run_detector.py")
     (path / "export.json").write_text(json.dumps(facts, indent=1) + "\n")
     return facts
