@@ -21,7 +21,8 @@ NAMES = ("train_digits", "detect", "examine")
 SHORTER = {
     "train_digits": {
         "train=6000, val=300": "train=3000, val=100",
-        "config.train.epochs = 10\n": "config.train.epochs = 2\nconfig.train.log_every = 50\n",
+        "config.train.epochs = 10\n": "config.train.epochs = 3\nconfig.train.log_every = 50\n",
+        "learning_rate = 7e-4": "learning_rate = 5e-4",  # for batches of half the size
         "images_per_replica = 16\n": "images_per_replica = 8\n",
         '"train": 800, "val": 100': '"train": 64, "val": 16',
         "epochs=8, log_every=25": "epochs=2, log_every=2",
