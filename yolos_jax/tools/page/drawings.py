@@ -29,6 +29,15 @@ def with_boxes(seen: Seen, threshold: float, font: str = "") -> Image.Image:
     return draw_boxes(image, seen.boxes[tokens] * factor, seen.labels[tokens], texts, font)
 
 
+def rows_over(seen: Seen, threshold: float) -> list[list]:
+    """Of each token with at least this score: its number, class, score, and box in whole pixels."""
+    rows = []
+    for i in seen.over(threshold):
+        corners = ", ".join(str(round(float(v))) for v in seen.boxes[i])
+        rows.append([int(i), seen.names[i], round(float(seen.scores[i]), 3), corners])
+    return rows
+
+
 def attention_overlay(seen: Seen, weights: np.ndarray, token: int, smooth: bool) -> Image.Image:
     """Attention over the image in grey, with the token's box.
 

@@ -1,6 +1,8 @@
 """The page itself, in Gradio: its components and event handlers."""
 
 import functools
+import io
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,12 +13,28 @@ from PIL import Image
 from yolos_jax.datasets.headers import header_of
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage
-from yolos_jax.tools.page.drawings import all_heads, attention_of, enlarged, token_summary, with_boxes
+from yolos_jax.tools.page.drawings import all_heads, attention_of, enlarged, rows_over, token_summary, with_boxes
 from yolos_jax.tools.page.middleware import OwnContentOnly, UploadLimits
-from yolos_jax.tools.page.viewer import AttentionViewer, choices, read_picture, token_at
+from yolos_jax.tools.page.viewer import (
+    SHOWN,
+    AttentionViewer,
+    Picture,
+    choices,
+    found_over,
+    small_copies,
+    thumbnails,
+    token_at,
+)  # fmt: skip
 
-TITLE, FIRST = "YOLOS: what the tokens look at", "Drop an image, or choose one."
-THUMBNAIL, SHOWN = 128, 48  # pixels of an image to choose from; how many of them
+TITLE, FIRST = "YOLOS: what the tokens look at", "Drop images or a video, or choose one."
+NOTHING = "nothing"  # to compare with
+HEADERS = ["token", "class", "score", "box (xyxy)"]
+LOOK = {"interactive": False, "buttons": [], "show_label": False, "format": "png"}
+# One row of small images that scrolls; on a phone, nothing is wider than the screen.
+CSS = """
+#gallery .grid-container {grid-template-columns: none; grid-auto-flow: column; grid-auto-columns: 96px}
+.gradio-container {overflow-x: hidden}
+"""
 MEAN_HEAD = "mean"
 MEGABYTES = 20  # of an upload at most
 A_MINUTE = 60  # uploads at most
@@ -50,7 +68,8 @@ def build_page(viewer: AttentionViewer, pictures: Sequence[Path] = (), threshold
     """
     gr = load_gradio()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, KEPT_SECONDS)) as blocks:
-        Page(gr, viewer, thumbnails(pictures), threshold)
+        page = Page(gr, viewer, thumbnails(pictures), threshold)
+        page.connect(blocks)
     return blocks.queue(max_size=WAITING, default_concurrency_limit=1)
 
 
@@ -62,66 +81,99 @@ class Page:
     """
 
     def __init__(
-        self, gr: Any, viewer: AttentionViewer, pictures: Sequence[tuple[Path, Image.Image]], threshold: float
+        self, gr: Any, viewer: AttentionViewer, pictures: Sequence[tuple[Picture, Image.Image]], threshold: float
     ):
         self.gr = gr
         self.viewer = viewer
-        self.pictures = [path for path, _ in pictures]
-        self._lay_out([small for _, small in pictures], threshold)
-        self._connect()
+        self.pictures = list(pictures)
+        self._lay_out(threshold)
 
-    def _lay_out(self, small: Sequence[Image.Image], threshold: float) -> None:
+    def _lay_out(self, threshold: float) -> None:
         gr, names = self.gr, self.viewer.names
-        self.key, self.path = gr.State(None), gr.State(None)  # of what is kept of the image; of its file
+        self.key = gr.State(None)  # of what the viewer keeps of the image
+        self.path = gr.State(self.pictures[0][0] if self.pictures else None)  # the image's `Picture`
+        self.mine = gr.State([])  # what this visitor uploaded, as `pictures`
+        self.compared = gr.State(None)  # (checkpoint, `Picture`, key) of what was compared last
         gr.Markdown(f"## {TITLE}")
-        look = {"interactive": False, "buttons": [], "show_label": False, "format": "png"}
+        small = [image for _, image in self.pictures]
         with gr.Row():
-            with gr.Column(scale=1):
-                self.name = gr.Dropdown(list(names), value=names[0], label="checkpoint", elem_id="checkpoint")
-                self.file = gr.File(label="an image", file_count="single", elem_id="file", height=140)
-                self.message = gr.Markdown(FIRST, elem_id="message")
-                text = "lowest score of a box"
-                self.threshold = gr.Slider(0, 1, threshold, step=0.01, label=text, elem_id="threshold")
-                with gr.Group():
-                    self.token = gr.Dropdown([], label="token", elem_id="token")
-                    self.layer = gr.Slider(0, 1, 0, step=1, label="layer (counted from 0)", elem_id="layer")
-                    self.head = gr.Dropdown([MEAN_HEAD], value=MEAN_HEAD, label="head", elem_id="head")
-                    self.smooth = gr.Checkbox(True, label="smooth", elem_id="smooth")
-                self.facts = gr.Markdown("", elem_id="facts")
-            with gr.Column(scale=2):
-                gr.Markdown("**Detections**: click a box")
-                self.boxes = gr.Image(label="detections", elem_id="boxes", **look)
-                gr.Markdown("**Attention of the token**: the brightest patch gets most of it")
-                self.attention = gr.Image(label="attention of the token", elem_id="attention", **look)
-        gr.Markdown("**Each head**")
-        self.heads = gr.Image(label="each head", elem_id="heads", **look)
-        self.gallery = None
-        if small:
             self.gallery = gr.Gallery(
-                list(small), label="images to choose from", elem_id="gallery", columns=8, fit_columns=False,
-                allow_preview=False, interactive=False, buttons=[], object_fit="contain",
+                small, show_label=False, elem_id="gallery", height=144, visible=True if small else "hidden",
+                allow_preview=False, interactive=False, buttons=[], object_fit="contain", scale=3,
             )  # fmt: skip
+            self.file = gr.File(label="images or a video", file_count="multiple", elem_id="file", height=144, scale=1)
+        self.message = gr.Markdown(FIRST, elem_id="message")
+        with gr.Column(visible="hidden") as self.results:
+            with gr.Row():
+                with gr.Column():
+                    self._lay_out_boxes(names, threshold)
+                with gr.Column():
+                    self._lay_out_attention()
+            gr.Markdown("**Each head**")
+            self.heads = gr.Image(label="each head", elem_id="heads", **LOOK)
 
-    def _connect(self) -> None:
+    def _lay_out_boxes(self, names: Sequence[str], threshold: float) -> None:
+        gr = self.gr
+        gr.Markdown("**Detections**: click a box, or a row of the table")
+        self.boxes = gr.Image(label="detections", elem_id="boxes", **LOOK)
+        self.threshold = gr.Slider(0, 1, threshold, step=0.01, label="lowest score of a box", elem_id="threshold")
+        self.name = gr.Dropdown(list(names), value=names[0], label="checkpoint", elem_id="checkpoint")
+        self.table = gr.Dataframe(
+            headers=HEADERS, type="array", interactive=False, max_height=260, buttons=[], elem_id="table",
+            show_label=False,
+        )  # fmt: skip
+        with gr.Row():
+            self.json = gr.DownloadButton("Detections (JSON)", elem_id="json", size="sm", min_width=120)
+            self.drawn = gr.DownloadButton("Drawn image (PNG)", elem_id="drawn", size="sm", min_width=120)
+        options = [NOTHING, *names]
+        self.other = gr.Dropdown(options, value=NOTHING, label="compare with", elem_id="other", visible=len(names) > 1)
+        with gr.Column(visible="hidden") as self.comparison:
+            self.comparison_text = gr.Markdown("", elem_id="comparison")
+            self.other_boxes = gr.Image(label="detections to compare", elem_id="other_boxes", **LOOK)
+
+    def _lay_out_attention(self) -> None:
+        gr, last = self.gr, self.viewer.detector(self.viewer.names[0]).config.depth - 1
+        gr.Markdown("**Attention of the token**: the brightest patch gets most of it")
+        self.attention = gr.Image(label="attention of the token", elem_id="attention", **LOOK)
+        with gr.Group():
+            self.token = gr.Dropdown([], label="token", elem_id="token")
+            self.layer = gr.Slider(0, last, last, step=1, label="layer (counted from 0)", elem_id="layer")
+            self.head = gr.Dropdown([MEAN_HEAD], value=MEAN_HEAD, label="head", elem_id="head")
+            self.smooth = gr.Checkbox(True, label="smooth", elem_id="smooth")
+        self.facts = gr.Markdown("", elem_id="facts")
+
+    def connect(self, blocks: Any) -> None:
         """Connects each component's events to a handler, its inputs and its outputs."""
         settings = [self.layer, self.head, self.smooth]
         drawn = [self.attention, self.heads, self.facts]
-        everything = [self.key, self.path, self.message, self.boxes, self.token, self.layer, self.head, *drawn]
+        found = [self.message, self.boxes, self.table, self.json, self.drawn]
+        everything = [self.key, self.path, self.results, self.token, self.layer, self.head, *found, *drawn]
         work = {"show_progress": "minimal", "api_visibility": "private"}
         last = work | {"trigger_mode": "always_last"}
         show = self._handler(self._show)
-        self.file.upload(show, [self.name, self.file, self.threshold, *settings], everything, **work)
-        self.name.input(show, [self.name, self.path, self.threshold, *settings], everything, **work)
-        scored = [self.key, self.threshold]
-        self.threshold.input(self._handler(self._show_boxes), scored, [self.message, self.boxes], **last)
+        given = [self.name, self.path, self.threshold, *settings]
+        self.name.input(show, given, everything, **work)
+        uploaded = [self.mine, self.gallery, *everything]
+        upload = self._handler(self._upload)
+        done = self.file.upload(upload, [self.file, self.mine, *given], uploaded, **work)
+        done.then(lambda: None, None, self.file, **work)  # what comes next would be added to it
+        self.gallery.select(
+            self._handler(self._choose), [self.mine, self.name, self.threshold, *settings], everything, **work
+        )
+        if self.pictures:
+            blocks.load(show, given, everything, **work)
+        scored = [self.key, self.path, self.threshold]
+        self.threshold.input(self._handler(self._show_boxes), scored, found, **last)
+        compared = [self.message, self.compared, self.comparison, self.comparison_text, self.other_boxes]
+        changes = [self.other.input, self.path.change, self.threshold.input]
+        given = [self.other, self.path, self.threshold, self.compared]
+        self.gr.on(changes, self._handler(self._compare), given, compared, **last)
         again = self._handler(self._show_attention)
         for component in (self.token, self.head, self.smooth, self.layer):
             component.input(again, [self.key, self.token, *settings], [self.message, *drawn], **last)
-        click = self._handler(self._click)
-        self.boxes.select(click, [*scored, *settings], [self.message, self.token, *drawn], **work)
-        if self.gallery is not None:
-            choose = self._handler(self._choose)
-            self.gallery.select(choose, [self.name, self.threshold, *settings], everything, **work)
+        clicked = [self.message, self.token, *drawn]
+        self.boxes.select(self._handler(self._click), [self.key, self.threshold, *settings], clicked, **work)
+        self.table.select(self._handler(self._pick), [self.key, *settings], clicked, **work)
 
     def _handler(self, work: Callable[..., dict]) -> Callable[..., dict]:
         """Wraps `work` for Gradio; errors that a visitor can fix are shown as the message."""
@@ -137,7 +189,7 @@ class Page:
             handler.__annotations__ = work.__annotations__ | {"event": self.gr.SelectData}
         return handler
 
-    def _show(self, name: str, path: str | None, threshold: float, layer: int, head: str, smooth: bool) -> dict:
+    def _show(self, name: str, path: Picture | None, threshold: float, layer: int, head: str, smooth: bool) -> dict:
         """A new image or checkpoint: updates everything."""
         if not path:
             return {self.message: FIRST}
@@ -149,29 +201,75 @@ class Page:
             head = MEAN_HEAD
         options = choices(seen)
         best = options[0][1]
-        found = f"{len(seen.over(threshold))} objects with a score of at least {threshold:.2f}."
-        frames = header_of(path).frames
+        frames = header_of(path.path).frames if path.frame is None else 1
         first = f"Of its {frames} frames or pages, this is the first. " if frames > 1 else ""
+        found = self._show_boxes(key, path, threshold)
+        found[self.message] = f"{first}{found[self.message]} Click a box, or pick a token."
         return {
             self.key: key,
             self.path: path,
-            self.message: f"{first}{found} Click a box, or pick a token.",
-            self.boxes: with_boxes(seen, threshold, self.viewer.font),
+            self.results: self.gr.update(visible=True),
             self.token: self.gr.update(choices=options, value=best),
             self.layer: self.gr.update(maximum=depth - 1, value=layer),
             self.head: self.gr.update(choices=[MEAN_HEAD, *map(str, range(heads))], value=head),
+            **found,
             **self._attention(key, best, layer, head, smooth),
         }
 
-    def _choose(self, name: str, threshold: float, layer: int, head: str, smooth: bool, event: Any) -> dict:
-        """An image of the gallery was chosen."""
-        return self._show(name, str(self.pictures[event.index]), threshold, layer, head, smooth)
+    def _upload(self, files: list[str], mine: list, name: str, path: Picture | None, *settings: Any) -> dict:
+        """Images were uploaded: they go before the others, and the first of them is shown."""
+        paths = [Path(file) for file in files]
+        new = thumbnails(paths)
+        if not new:
+            small_copies(paths[0])  # raises what is wrong with it
+        mine = [*new, *mine][:SHOWN]
+        small = [image for _, image in [*mine, *self.pictures]]
+        shown = self._show(name, new[0][0], *settings)
+        left_out = len(paths) - len({picture.path for picture, _ in new})
+        if left_out:
+            shown[self.message] = f"{left_out} of {len(paths)} cannot be read. {shown[self.message]}"
+        return shown | {self.mine: mine, self.gallery: self.gr.update(value=small, visible=True)}
 
-    def _show_boxes(self, key: str, threshold: float) -> dict:
+    def _choose(self, mine: list, name: str, threshold: float, layer: int, head: str, smooth: bool, event: Any) -> dict:
+        """An image of the gallery was chosen."""
+        path, _ = [*mine, *self.pictures][event.index]
+        return self._show(name, path, threshold, layer, head, smooth)
+
+    def _show_boxes(self, key: str, path: Picture, threshold: float) -> dict:
         """Another threshold."""
         seen = self.viewer.seen(key)
-        text = f"{len(seen.over(threshold))} objects with a score of at least {threshold:.2f}."
-        return {self.message: text, self.boxes: with_boxes(seen, threshold, self.viewer.font)}
+        drawn = with_boxes(seen, threshold, self.viewer.font)
+        content = io.BytesIO()
+        drawn.save(content, "PNG")
+        table = found_over(seen, threshold)
+        text = json.dumps(table.to_dict() | {"image": path.name}, indent=1)
+        return {
+            self.message: f"{path.name}: {len(table)} objects with a score of at least {threshold:.2f}.",
+            self.boxes: drawn,
+            self.table: rows_over(seen, threshold),
+            self.json: self._file(f"{path.stem}.json", text.encode()),
+            self.drawn: self._file(f"{path.stem}-boxes.png", content.getvalue()),
+        }
+
+    def _compare(self, other: str, path: Picture | None, threshold: float, last: tuple | None) -> dict:
+        """What another checkpoint finds in the same image."""
+        if other == NOTHING or path is None:
+            return {self.comparison: self.gr.update(visible="hidden")}
+        if last is None or last[:2] != (other, path):
+            last = other, path, self.viewer.look(other, path)
+        seen = self.viewer.seen(last[2])
+        return {
+            self.compared: last,
+            self.comparison: self.gr.update(visible=True),
+            self.comparison_text: f"{other}: {len(seen.over(threshold))} objects",
+            self.other_boxes: with_boxes(seen, threshold, self.viewer.font),
+        }
+
+    def _file(self, name: str, content: bytes) -> str:
+        """A file in Gradio's cache, which deletes it after `KEPT_SECONDS`."""
+        from gradio.processing_utils import save_bytes_to_cache
+
+        return str(save_bytes_to_cache(content, name, self.json.GRADIO_CACHE))
 
     def _click(self, key: str, threshold: float, layer: int, head: str, smooth: bool, event: Any) -> dict:
         """A click on the image: selects the token of the box there."""
@@ -181,6 +279,12 @@ class Page:
         token = token_at(seen, x, y, threshold)
         if token is None:
             return {self.message: "There is no box here."}
+        chosen = {self.message: f"Token {token} is chosen.", self.token: token}
+        return chosen | self._attention(key, token, layer, head, smooth)
+
+    def _pick(self, key: str, layer: int, head: str, smooth: bool, event: Any) -> dict:
+        """A row of the table was clicked."""
+        token = int(event.row_value[0])
         chosen = {self.message: f"Token {token} is chosen.", self.token: token}
         return chosen | self._attention(key, token, layer, head, smooth)
 
@@ -210,21 +314,6 @@ def _head_number(text: str, heads: int) -> int | None:
     return int(text) if str(text).isdecimal() and int(text) < heads else None
 
 
-def thumbnails(pictures: Sequence[Path]) -> list[tuple[Path, Image.Image]]:
-    """The first readable images, with a thumbnail of each."""
-    found: list[tuple[Path, Image.Image]] = []
-    for path in pictures:
-        if len(found) == SHOWN:
-            break
-        try:
-            image = read_picture(path)
-        except (UnreadableImage, OSError):
-            continue
-        image.thumbnail((THUMBNAIL, THUMBNAIL))
-        found.append((path, image))
-    return found
-
-
 def serve(blocks: Any, host: str, port: int, megabytes: int = MEGABYTES, wait: bool = True) -> str:
     """Serves a page until it is interrupted; returns its address.
 
@@ -245,7 +334,7 @@ def serve(blocks: Any, host: str, port: int, megabytes: int = MEGABYTES, wait: b
         _, address, _ = blocks.launch(
             server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, ssr_mode=False,
             max_file_size=most, footer_links=[], run_history=False, enable_monitoring=False, pwa=False,
-            mcp_server=False, strict_cors=True, theme=plain, prevent_thread_lock=True,
+            mcp_server=False, strict_cors=True, theme=plain, css=CSS, prevent_thread_lock=True,
             app_kwargs={"middleware": before},
         )  # fmt: skip
     except OSError as error:

@@ -9,21 +9,44 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage, decoding, read_rgb
+from yolos_jax.inference.detections import Detections
 from yolos_jax.inference.detector import Detector
 from yolos_jax.inference.fonts import font_of
+from yolos_jax.inference.inputs import VIDEO_ENDINGS, Input
+from yolos_jax.inference.video import stills
 from yolos_jax.tools.analysis.attention_maps import Seen, look_at
 from yolos_jax.user_files import MOST_IMAGE, read_bytes, read_text
 
 MOST_PIXELS = 40_000_000  # of an image; a small file can contain very many
 KEPT, KEPT_BYTES = 32, 2**30  # images whose attention is kept, of all visitors together, and its most bytes
+FRAMES, MOST_FRAMES = 12, 20_000  # of a video: how many are shown at least, and how many it may have
+THUMBNAIL, SHOWN = 128, 48  # pixels of an image to choose from; how many of them
 LOADED = 2  # detectors at a time
 GONE = "this image is no longer cached, since others were analysed in the meantime; give it again."
+
+
+class Picture(NamedTuple):
+    """An image file, or a frame of a video file, counted from 0."""
+
+    path: Path
+    frame: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What a visitor calls it."""
+        return self.path.name if self.frame is None else f"{self.path.name}, frame {self.frame}"
+
+    @property
+    def stem(self) -> str:
+        """The base name of files about it."""
+        return self.path.stem if self.frame is None else f"{self.path.stem}-frame{self.frame}"
 
 
 class AttentionViewer:
@@ -62,8 +85,8 @@ class AttentionViewer:
         with self._lock:
             return self._load(name)
 
-    def look(self, name: str, picture: str | Path) -> str:
-        """Runs the detector on an image file and caches the attention of every token in every block; returns its key.
+    def look(self, name: str, picture: str | Path | Picture) -> str:
+        """Detects in an image file or frame and keeps what every token looked at in every block; returns a key for it.
 
         Raises:
           UnreadableImage: it is not an image, corrupted, or has more than `MOST_PIXELS`.
@@ -101,8 +124,11 @@ class AttentionViewer:
         return self._statistics.get(token, {}) if mine else {}
 
 
-def read_picture(path: str | Path) -> Image.Image:
-    """The RGB image of a file, upright; the message of `UnreadableImage` omits the file's folder."""
+def read_picture(picture: str | Path | Picture) -> Image.Image:
+    """The RGB image of a file, upright; `UnreadableImage` says what is wrong, without the file's folder."""
+    path, frame = picture if isinstance(picture, Picture) else (picture, None)
+    if frame is not None:
+        return next(still.image for still in stills(Input("video", str(path))) if still.number == frame)
     content = read_bytes(path, most=MOST_IMAGE)
     name = f"the image {Path(path).name:.80}"
     with decoding(name), Image.open(io.BytesIO(content)) as image:
@@ -110,6 +136,58 @@ def read_picture(path: str | Path) -> Image.Image:
             most = f"{MOST_PIXELS / 1e6:.0f} million"
             raise UnreadableImage(f"it has {image.width}x{image.height} pixels; at most {most} are taken.")
     return read_rgb(content, name)
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file's name is a video's."""
+    return path.suffix.lower() in VIDEO_ENDINGS
+
+
+def frames_of(path: Path, side: int) -> list[tuple[Picture, Image.Image]]:
+    """Evenly spaced frames of a video, from its first, each with a copy of at most `side` pixels.
+
+    All of a short video's; of others `FRAMES` at least, and fewer than twice that.
+
+    Raises:
+      UnreadableImage: it cannot be read, or has more than `MOST_FRAMES` or frames of more than `MOST_PIXELS`.
+      InputError: the extra `video` is not installed.
+    """
+    kept: list[tuple[Picture, Image.Image]] = []
+    step = 1
+    for still in stills(Input("video", str(path))):
+        if still.number == MOST_FRAMES or still.image.width * still.image.height > MOST_PIXELS:
+            most = f"{MOST_FRAMES} frames of {MOST_PIXELS / 1e6:.0f} million pixels"
+            raise UnreadableImage(f"the video {path.name:.80} is too long or too large; at most {most} are taken.")
+        if still.number % step:
+            continue
+        still.image.thumbnail((side, side))
+        kept.append((Picture(path, still.number), still.image))
+        if len(kept) == 2 * FRAMES:
+            kept = kept[::2]
+            step *= 2
+    return kept
+
+
+def thumbnails(paths: Sequence[Path]) -> list[tuple[Picture, Image.Image]]:
+    """The first images and videos' frames that can be read, with a small copy of each."""
+    found: list[tuple[Picture, Image.Image]] = []
+    for path in paths:
+        try:
+            found += small_copies(path)
+        except (UnreadableImage, OSError):
+            continue
+        if len(found) >= SHOWN:
+            break
+    return found[:SHOWN]
+
+
+def small_copies(path: Path) -> list[tuple[Picture, Image.Image]]:
+    """An image file, or frames of a video, with small copies; raises what `read_picture` and `frames_of` raise."""
+    if is_video(path):
+        return frames_of(path, THUMBNAIL)
+    image = read_picture(path)
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    return [(Picture(path), image)]
 
 
 def token_at(seen: Seen, x: float, y: float, threshold: float) -> int | None:
@@ -130,6 +208,13 @@ def token_at(seen: Seen, x: float, y: float, threshold: float) -> int | None:
 def choices(seen: Seen) -> list[tuple[str, int]]:
     """(text of a list's entry, token) of every token, the best first."""
     return [(f"#{i} {seen.names[i]} {seen.scores[i]:.2f}", int(i)) for i in seen.over(0.0)]
+
+
+def found_over(seen: Seen, threshold: float) -> Detections:
+    """The detections with at least this score."""
+    tokens = seen.over(threshold)
+    names = [seen.names[i] for i in tokens]
+    return Detections(seen.boxes[tokens], seen.scores[tokens], seen.labels[tokens], names, seen.image.size)
 
 
 def read_statistics(path: str | Path) -> dict[int, dict[str, str]]:
