@@ -86,7 +86,7 @@ class AttentionViewer:
             return self._load(name)
 
     def look(self, name: str, picture: str | Path | Picture) -> str:
-        """Detects in an image file or frame and keeps what every token looked at in every block; returns a key for it.
+        """Runs the detector on an image or frame and caches the attention of every token in every block; returns its key.
 
         Raises:
           UnreadableImage: it is not an image, corrupted, or has more than `MOST_PIXELS`.
@@ -125,7 +125,7 @@ class AttentionViewer:
 
 
 def read_picture(picture: str | Path | Picture) -> Image.Image:
-    """The RGB image of a file, upright; `UnreadableImage` says what is wrong, without the file's folder."""
+    """The RGB image of a file, upright; the message of `UnreadableImage` omits the file's folder."""
     path, frame = picture if isinstance(picture, Picture) else (picture, None)
     if frame is not None:
         return next(still.image for still in stills(Input("video", str(path))) if still.number == frame)
