@@ -86,7 +86,7 @@ class AttentionViewer:
             return self._load(name)
 
     def look(self, name: str, picture: str | Path | Picture) -> str:
-        """Runs the detector on an image or frame and caches the attention of every token in every block; returns its key.
+        """Runs the detector on an image or frame and caches every token's attention in every block; returns its key.
 
         Raises:
           UnreadableImage: it is not an image, corrupted, or has more than `MOST_PIXELS`.
