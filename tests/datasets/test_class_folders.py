@@ -70,7 +70,7 @@ def test_what_is_refused(root, tmp_path):
     with pytest.raises(InputError, match="the folder .*nothing does not exist; set --config.data.root"):
         ClassFolders(tmp_path / "nothing", "train")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty holds no class folders with images"):
+    with pytest.raises(InputError, match="empty .* no class folders"):
         ClassFolders(tmp_path / "empty", "train")
     (root / "train" / "amber").mkdir()
     (root / "train" / "amber" / "a.raw").write_bytes(b"")
@@ -132,9 +132,7 @@ def test_a_folder_around_the_data_set_is_named(root, tmp_path, outer):
     (tmp_path / "zip" / outer).parent.mkdir(parents=True)
     root.rename(tmp_path / "zip" / outer)
     for split in ("train", "val"):
-        with pytest.raises(
-            InputError, match=f"zip holds no splits, but .*{outer} does; set --config.data.root=.*{outer}"
-        ):
+        with pytest.raises(InputError, match=f"zip .*{outer}.* --config.data.root=.*{outer}"):
             ClassFolders(tmp_path / "zip", split)
     assert len(ClassFolders(tmp_path / "zip" / outer, "train")) == 9
 

@@ -199,7 +199,7 @@ def test_settings_are_given_as_two_words(trained, tmp_path, call):
 def test_help_lists_every_setting(call, program):
     done = call(program, "--help")
     text = " ".join(done.stdout.split())
-    assert done.returncode == 0 and "--config configs/" in text
+    assert done.returncode == 0 and "--config RECIPE" in text
     for key, found in SETTINGS[DETECTION].items():
         value = "[VALUE]" if found.type is bool else "VALUE"
         assert f"--config.{key} {value}" in text and f"(default {found.default!r})" in text

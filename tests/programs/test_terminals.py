@@ -103,7 +103,7 @@ def test_numbers_of_a_checkpoint_on_a_read_only_disk(tmp_path, monkeypatch):
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(errors.tempfile, "TemporaryFile", read_only)
-    with pytest.raises(InputError, match=r"eval-2 .*\(Read-only file system\); say with --out where else"):
+    with pytest.raises(InputError, match=r"eval-2 .*\(Read-only file system\).* --out"):
         evaluation.make_folders(tmp_path / "eval-2", None, False, beside=True)
     with pytest.raises(InputError, match=r"\(Read-only file system\)\.$"):
         evaluation.make_folders(tmp_path / "named", None, False)
