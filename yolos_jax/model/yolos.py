@@ -160,9 +160,7 @@ def abstract(config: YolosConfig, compute: Compute = Compute()) -> tuple[Any, di
 
 def apply(graph: Any, params: dict, *args: Any, **kwargs: Any) -> Outputs:
     """Calls the model as a pure function of its parameters; `args` and `kwargs` are those of `Yolos.__call__`."""
-    with jax.numpy_rank_promotion(
-        "allow"
-    ):  # the network broadcasts biases over batches, even if a user's process forbids that
+    with jax.numpy_rank_promotion("allow"):  # biases are broadcast over batches, even where a process forbids that
         return nnx.merge(graph, nnx.State(params))(*args, **kwargs)
 
 
