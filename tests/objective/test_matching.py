@@ -35,6 +35,18 @@ def test_cheapest_for_every_shape(seed, shape, ties):
             np.testing.assert_allclose(total, cost[image, rows, columns].sum(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("targets", [0, 7, 8, 9, 32, 33, 40])
+def test_room_for_more_targets_changes_nothing(targets):
+    """The matcher on the device is compiled for 8, 32 and 40 of them here."""
+    rng = np.random.default_rng(targets)
+    cost, count = rng.normal(size=(2, 60, 40)).astype(np.float32), np.array([targets, targets // 2], np.int32)
+    query = np.asarray(match_both["device"](cost, count).query)
+    for image, n in enumerate(count):
+        rows, columns = linear_sum_assignment(cost[image, :, :n])
+        np.testing.assert_array_equal(query[image, columns], rows)
+        assert (query[image, n:] == -1).all()
+
+
 @pytest.mark.parametrize("matcher", MATCHERS)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_non_finite_costs_are_flagged_and_match_nothing(matcher, value):
