@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
 
     declared: Table = SETTINGS[DETECTION]
     addresses: tuple[str, ...] = ("checkpoint",)  # flags that take an address such as gs://bucket/run, too
-    others = ("images", "config", "host", "coordinator")  # those that are no paths, or whose addresses are fetched
+    others: tuple[str, ...] = ("images", "config", "host", "coordinator")  # no paths, or fetched
 
     def __init__(self, description: str | None, usage: str | None = None):
         print_anything()

@@ -2,6 +2,7 @@
 
 yolos-convert SOURCE --out DIR                  a checkpoint of ours
 yolos-convert SOURCE --out DIR --to-hf          a folder for transformers; SOURCE may be a checkpoint of ours
+yolos-convert RUN --push USER/NAME              the same, shared on the Hugging Face hub, with curves and examples
 
 SOURCE is a .safetensors or .pth file, a Hugging Face folder, or a model on the hub (hustvl/yolos-small,
 org/name@revision): YOLOS, DeiT (timm's or transformers'), DINO, MoCo v3 or MAE. With --to-hf it may be a checkpoint
@@ -10,6 +11,8 @@ settings come from SOURCE if it has any; otherwise --variant or --config gives t
 """
 
 import argparse
+import contextlib
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +21,12 @@ from yolos_jax.address import copied
 from yolos_jax.config.reader import read_recipe
 from yolos_jax.config.recipes import OWN, DetectionConfig
 from yolos_jax.errors import InputError, check_empty, clear_errors
-from yolos_jax.programs.command_line import Parser, load_recipe
+from yolos_jax.programs.command_line import Parser, load_recipe, recorded_recipe
 
 if TYPE_CHECKING:
     from yolos_jax.model.config import YolosConfig
     from yolos_jax.training.checkpoint_files import Meta
-    from yolos_jax.weights.model_card import Provenance
+    from yolos_jax.weights.model_card import Presentation, Provenance
 
 
 def wanted_model(args: argparse.Namespace) -> "tuple[YolosConfig | None, bool]":
@@ -69,7 +72,7 @@ def read_weights(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
 
     wanted, any_classes = wanted_model(args)
     if checkpoint_files.steps(copied(args.source)):
-        if not args.to_hf:
+        if not args.to_hf and not args.push:
             raise InputError(f"{args.source} is already a checkpoint of ours; add --to-hf to export it.")
         params, meta = from_checkpoint(args.source, wanted, any_classes)
         return params, meta, f"checkpoint {args.source}, step {meta.step}"
@@ -92,26 +95,101 @@ def provenance_of(source: str, meta: "Meta", names: Sequence[str]) -> "Provenanc
     return recorded_provenance(source, meta.step, meta.extra | {"evaluations": evaluations}, names)
 
 
-def export(args: argparse.Namespace, params: dict, meta: "Meta") -> None:
+def export(args: argparse.Namespace, params: dict, meta: "Meta", presentation: "Presentation | None" = None) -> None:
     """Writes a folder for transformers, and prints its content."""
     from yolos_jax.model.classifier_config import ClassifierConfig
     from yolos_jax.weights import export_huggingface, sizes_of
     from yolos_jax.weights.folder import TIMM_FILE, export_classifier
+    from yolos_jax.weights.model_card import Presentation
 
+    presentation = presentation or Presentation()
     more = ""
     if isinstance(meta.model, ClassifierConfig):
         from yolos_jax.tasks.classification.evaluator import TOPS
 
         provenance, more = provenance_of(args.source, meta, tuple(TOPS)), f"; {TIMM_FILE} has timm's names"
-        export_classifier(params, meta, args.out, provenance)
+        export_classifier(params, meta, args.out, provenance, presentation)
     else:
         from yolos_jax.evaluation.coco_metrics import NAMES  # brings pycocotools along
 
         provenance, sizes = provenance_of(args.source, meta, NAMES), sizes_of(meta.extra)
-        export_huggingface(params, meta.model, meta.label_names, args.out, meta.category_ids, sizes, provenance)
+        names, ids = meta.label_names, meta.category_ids
+        export_huggingface(params, meta.model, names, args.out, ids, sizes, provenance, presentation)
     numbers = ", ".join(f"{name} {value:.4f}" for name, value in list(provenance.metrics.items())[:2])
     print(f"model card: {numbers or 'no evaluation recorded; run yolos-eval on SOURCE first'}")
     print(f"written: {args.out} (Hugging Face folder{more})")
+
+
+def presentation_of(args: argparse.Namespace, params: dict, meta: "Meta") -> "Presentation":
+    """The card of a shared model, with the pictures of its run; prints which images are in it."""
+    from yolos_jax.images.reading import read_rgb
+    from yolos_jax.inference.detector import Detector
+    from yolos_jax.model.classifier_config import ClassifierConfig
+    from yolos_jax.tools import card_pictures as pictures
+    from yolos_jax.weights.model_card import EXAMPLE, Presentation
+
+    detects = not isinstance(meta.model, ClassifierConfig)
+    from_data = detects and not args.example and not args.no_examples
+    files = pictures.run_pictures(args.source, meta.step, from_data) if "config" in meta.extra else {}
+    card = Presentation(args.push, args.license, files)
+    images = [read_rgb(args.example)] if args.example else []
+    if not detects:
+        return card._replace(pictures=files | {EXAMPLE: pictures.jpeg(image) for image in images})
+    try:
+        if from_data and "config" not in meta.extra:
+            raise InputError(f"{args.source} does not come from a run, so its validation images are unknown.")
+        found = pictures.validation_images(recorded_recipe(args.source), meta, args.source) if from_data else images
+        examples, threshold = pictures.example_pictures(found, Detector(params, meta))
+    except InputError as error:
+        if not from_data:
+            raise
+        print(f"note: the card has no example image: {error} --example IMAGE gives one.")
+        return card
+    return card._replace(pictures=files | examples, threshold=threshold)
+
+
+def share(args: argparse.Namespace) -> None:
+    """Exports SOURCE and uploads it to the hub; prints what becomes visible before, and where it is after."""
+    from yolos_jax.weights import sharing
+    from yolos_jax.weights.hub import hub_address
+
+    there = sharing.find_repository(args.push, args.private, args.replace)
+    with contextlib.ExitStack() as folders:
+        if args.out:
+            check_empty(args.out)
+        params, meta, report = read_weights(args)
+        print(report)
+        card = presentation_of(args, params, meta)
+        args.out = args.out or folders.enter_context(tempfile.TemporaryDirectory(prefix="yolos-push-"))
+        export(args, params, meta, card)
+        images = [name for name in card.pictures if name.endswith(".jpg")]
+        if images and not args.example:
+            print(f"note: {', '.join(images)} show images of your data; --no-examples leaves them out.")
+        kind = "private" if there.private else "public"
+        print(f"uploading to the {kind} repository {hub_address(args.push)}", flush=True)
+        done = sharing.push_folder(args.out, args.push, args.private, args.replace)
+    if done.removed:
+        print(f"removed from it, as this upload does not have them: {', '.join(done.removed)}")
+    if done.commit == done.before:
+        print("nothing has changed since the last upload")
+    elif done.before:
+        print(f"the commit before: {done.address}/tree/{done.before}")
+    print(f"shared: {done.address} (commit {done.commit})")
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """`InputError` for flags that do not fit together."""
+    if args.seed < 0:
+        raise InputError(f"--seed is {args.seed}; it must be at least 0.")
+    if args.push:
+        if args.example and args.no_examples:
+            raise InputError("--example and --no-examples contradict each other; omit one.")
+        return
+    for name in ("private", "replace", "license", "example", "no_examples"):
+        if getattr(args, name):
+            raise InputError(f"--{name.replace('_', '-')} is about sharing; add --push USER/NAME.")
+    if not args.out:
+        raise InputError("there is nowhere to write to; give --out DIR, or --push USER/NAME.")
 
 
 @clear_errors()
@@ -119,16 +197,27 @@ def main() -> None:
     """Converts, and prints what was written."""
     parser = Parser(__doc__)
     parser.addresses = ("source",)
+    parser.others = (*parser.others, "push")  # which explains itself what it takes
     parser.add_argument("source", metavar="SOURCE", help="file, folder or hub id to read")
-    parser.add_argument("--out", required=True, help="new folder to write")
+    parser.add_argument("--out", help="new folder to write; with --push, a temporary one if omitted")
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--variant", help="the model's settings: ti, s, s_dwr, b or a published name")
     group.add_argument("--config", help="the model's settings, from a recipe: a file or a name such as yolos_s")
     parser.add_argument("--to-hf", action="store_true", help="write a folder for transformers")
     parser.add_argument("--seed", type=int, default=0, help="seed for the parts that a ViT does not have (default 0)")
+    hub = parser.add_argument_group("sharing on the Hugging Face hub")
+    hub.add_argument("--push", metavar="USER/NAME", help="export as --to-hf does, and upload the folder")
+    hub.add_argument("--private", action="store_true", help="only you and your organisation can see it")
+    hub.add_argument("--replace", action="store_true", help="commit over the files that the repository has")
+    hub.add_argument("--license", default="", metavar="NAME", help="the weights' license, such as apache-2.0")
+    text = "an image for the card, instead of images of the run's validation split"
+    hub.add_argument("--example", default="", metavar="IMAGE", help=text)
+    hub.add_argument("--no-examples", action="store_true", help="share no image of the validation split")
     args = parser.parse()
-    if args.seed < 0:
-        raise InputError(f"--seed is {args.seed}; it must be at least 0.")
+    check_flags(args)
+    if args.push:
+        share(args)
+        return
     if args.to_hf:
         check_empty(args.out)
         params, meta, report = read_weights(args)

@@ -260,12 +260,20 @@ def evaluator_for(config: Recipe, checkpoint: str | Path, nms: float | None = No
     model = recipe.model_of(config, meta.model.num_classes)
     check_model(checkpoint, meta.model.differences(model))
     model = dataclasses.replace(model, layer_norm_eps=meta.model.layer_norm_eps)
-    # The labels are those of the checkpoint's run, regardless of the validation file; without a run, the recipe's.
-    labels = meta.category_ids or (tuple(range(model.num_classes)) if "config" in meta.extra else None)
+    source = validation_split(config, meta, checkpoint)
+    return params, meta, recipe.evaluator_of(config, model, source, data_mesh(), nms=nms)
+
+
+def validation_split(config: DetectionConfig, meta: Meta[YolosConfig], checkpoint: str | Path) -> DataSet:
+    """A recipe's validation split with the labels of a checkpoint.
+
+    They are those of the checkpoint's run, regardless of the validation file; without a run, the recipe's.
+    """
+    classes = meta.model.num_classes
+    labels = meta.category_ids or (tuple(range(classes)) if "config" in meta.extra else None)
     turned = meta.extra.get("data", {}).get("turned", "")
     known = Settled(label_names=meta.label_names, by=f"the checkpoint {checkpoint}", exif=turned)
-    source = recipe.source_of(config, "val", labels, model.num_classes, known=known)
-    return params, meta, recipe.evaluator_of(config, model, source, data_mesh(), nms=nms)
+    return recipe.source_of(config, "val", labels, classes, known=known)
 
 
 def data_facts(source: DataSet) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.weights.huggingface import to_huggingface, to_transformers_vit
 from yolos_jax.weights.huggingface_config import CATEGORY_IDS, write_classifier_config, write_config
 from yolos_jax.weights.image_processor import SHORT_SIDE, Sizes, write_classifier_processor, write_processor
-from yolos_jax.weights.model_card import Provenance, classifier_card, detector_card
+from yolos_jax.weights.model_card import PLAIN, Presentation, Provenance, classifier_card, detector_card
 from yolos_jax.weights.reference import to_timm
 
 TIMM_FILE = "timm.safetensors"
@@ -30,6 +30,7 @@ def export_huggingface(
     category_ids: Sequence[int] | None = None,
     sizes: Sizes | None = None,
     provenance: Provenance | None = None,
+    presentation: Presentation = PLAIN,
 ) -> None:
     """Writes a folder from which transformers loads the model and its image processor.
 
@@ -40,6 +41,7 @@ def export_huggingface(
       category_ids: the data set's category id of every label, if they differ from the labels.
       sizes: size that images are resized to; 800 and 1333 pixels by default.
       provenance: the weights' origin and metrics, for the model card.
+      presentation: what the model card shows, and where its code finds the model.
 
     Raises:
       InputError: the folder is in use or cannot be written, or the model cannot be exported.
@@ -48,13 +50,17 @@ def export_huggingface(
     if category_ids is not None:
         settings[CATEGORY_IDS] = list(category_ids)
     sizes = sizes or Sizes(SHORT_SIDE, default_max_side(SHORT_SIDE))
-    card = detector_card(config, settings["id2label"], sizes, provenance or Provenance())
+    card = detector_card(config, settings["id2label"], sizes, provenance or Provenance(), presentation)
     states = {"model.safetensors": to_huggingface(params, config)}
-    _write(Path(out_dir), states, settings, write_processor(sizes), card)
+    _write(Path(out_dir), states, settings, write_processor(sizes), card, presentation.pictures)
 
 
 def export_classifier(
-    params: Mapping, meta: Meta[ClassifierConfig], out_dir: str | Path, provenance: Provenance | None = None
+    params: Mapping,
+    meta: Meta[ClassifierConfig],
+    out_dir: str | Path,
+    provenance: Provenance | None = None,
+    presentation: Presentation = PLAIN,
 ) -> None:
     """Like `export_huggingface` for one of our classifiers; a second file has the weights with timm's names."""
     config = meta.model
@@ -62,11 +68,19 @@ def export_classifier(
     settings = write_classifier_config(config, meta.label_names)
     crop_share = meta.extra.get("config", {}).get("data", {}).get("crop_share", 0.875)
     processor = write_classifier_processor(config.image_size, crop_share)
-    _write(Path(out_dir), states, settings, processor, classifier_card(config, provenance or Provenance()))
+    card = classifier_card(config, provenance or Provenance(), presentation)
+    _write(Path(out_dir), states, settings, processor, card, presentation.pictures)
 
 
-def _write(path: Path, states: Mapping[str, dict[str, np.ndarray]], settings: dict, processor: dict, card: str) -> None:
-    """Writes the folder's files: weights (by name), `config.json`, `preprocessor_config.json` and the model card."""
+def _write(
+    path: Path,
+    states: Mapping[str, dict[str, np.ndarray]],
+    settings: dict,
+    processor: dict,
+    card: str,
+    pictures: Mapping[str, bytes],
+) -> None:
+    """Writes the folder's files: weights and pictures (by name), configs and the model card."""
     try:
         check_empty(path)
         path.mkdir(parents=True, exist_ok=True)
@@ -76,6 +90,8 @@ def _write(path: Path, states: Mapping[str, dict[str, np.ndarray]], settings: di
         for name, content in (("config", settings), ("preprocessor_config", processor)):
             (path / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         (path / "README.md").write_text(card, encoding="utf-8")
+        for name, data in pictures.items():
+            (path / name).write_bytes(data)
         for name in states:  # safetensors may create files that only their owner can read
             (path / name).chmod((path / "config.json").stat().st_mode)
     except (OSError, SafetensorError) as error:

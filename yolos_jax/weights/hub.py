@@ -50,6 +50,13 @@ def hub_name(origin: str) -> str | None:
     return found["id"] if found and found["revision"] and not found["id"].endswith(WEIGHTS_ENDINGS) else None
 
 
+def hub_address(name: str) -> str:
+    """The address of a model's page on the hub."""
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{name}"
+
+
 def download(model: HubModel) -> Path:
     """The cache folder with a model's config and weights, downloaded if necessary.
 
@@ -94,17 +101,17 @@ def _trouble(model: HubModel, error: Exception) -> str:
             command = f"hf download {model.id}" + (f" --revision {model.revision}" if model.revision else "")
             why, then = "HF_HUB_OFFLINE is set", f"run {command} with a network, or unset HF_HUB_OFFLINE"
             if not constants.HF_HUB_OFFLINE:
-                why = f"the hub cannot be reached ({_reason(error.__cause__ or error)})"
+                why = f"the hub cannot be reached ({short_reason(error.__cause__ or error)})"
                 then = f"try again with a network, or run {command} on a machine with one"
             cache = constants.HF_HUB_CACHE
             return f"{name} is not a local file or folder, {why}, and it is not complete in the cache {cache}; {then}"
         case errors.HFValidationError():
             return f"{name} is neither a file or folder here nor a valid name on the hub"
     then = "run the same command again to continue the download"
-    return f"{name} could not be downloaded from the hub ({_reason(error)}); {then}"
+    return f"{name} could not be downloaded from the hub ({short_reason(error)}); {then}"
 
 
-def _reason(error: BaseException) -> str:
+def short_reason(error: BaseException) -> str:
     """A short form of an error's message."""
     text = str(getattr(error, "strerror", None) or error).strip().split("\n")[0][:160].rstrip(". ")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -15,6 +15,27 @@ from yolos_jax.weights.image_processor import Sizes
 from yolos_jax.weights.published import TITLES, variant_name
 from yolos_jax.weights.tensor_files import read_json_object
 
+EXAMPLE = "example.jpg"
+# Pictures that a card shows, with their captions.
+PICTURES = {
+    "detections.jpg": f"Detections in {EXAMPLE}",
+    "validation.jpg": "Validation images with their annotations (left) and detections (right)",
+    "curves.png": "Curves of the run",
+    EXAMPLE: "The image of the code",
+}
+
+
+class Presentation(NamedTuple):
+    """What a card shows, and where its code finds the model."""
+
+    repository: str = ""  # `USER/NAME` on the hub; "" for a folder, in which the code runs
+    license: str = ""  # its identifier on the hub, such as `apache-2.0`
+    pictures: Mapping[str, bytes] = {}  # files beside the card, by their names in `PICTURES`
+    threshold: float = 0.5  # minimum score of a detection in its code
+
+
+PLAIN = Presentation()  # of a folder without pictures
+
 
 class Provenance(NamedTuple):
     """The origin of weights, and their metrics."""
@@ -58,24 +79,18 @@ def _evaluated_on(extra: Mapping[str, Any]) -> str:
     return f"{name}, at most {most} images" if name and most else name
 
 
-def detector_card(config: YolosConfig, id2label: Mapping[str, str], sizes: Sizes, provenance: Provenance) -> str:
+def detector_card(
+    config: YolosConfig,
+    id2label: Mapping[str, str],
+    sizes: Sizes,
+    provenance: Provenance,
+    presentation: Presentation = PLAIN,
+) -> str:
     """A detector's README.md: YAML for the hub, then text; `id2label` is that of its `config.json`."""
-    from huggingface_hub import EvalResult, ModelCardData
-
     variant = variant_name(config)
     title = f"YOLOS-{TITLES[variant]}" if variant else "YOLOS"
     variant = variant or "none of the paper's"
-    data = provenance.data or "not recorded"
-    results = [
-        EvalResult("object-detection", "custom", data, name, round(value, 6), metric_name=name)
-        for name, value in provenance.metrics.items()
-        if value >= 0  # -1: undefined without ground truth
-    ]
     base_model = hub_name(provenance.origin)
-    header = ModelCardData(
-        model_name=title, library_name="transformers", pipeline_tag="object-detection",
-        tags=["yolos", "object-detection", "vision", "yolos-jax"], base_model=base_model, eval_results=results or None,
-    )  # fmt: skip
     origin = ""
     if provenance.origin:
         origin += f", converted from {base_model or Path(provenance.origin).name}"
@@ -85,12 +100,12 @@ def detector_card(config: YolosConfig, id2label: Mapping[str, str], sizes: Sizes
         title=title, origin=origin, variant=variant, config=config, grid=config.init_grid,
         named=sum(name not in (PLACEHOLDER, f"LABEL_{i}") for i, name in id2label.items()), sizes=sizes,
         mid="also added after every block but the last" if config.mid_grid else "added before the first block only",
-        measured=_measured(provenance, "COCO metrics, computed with pycocotools,"),
+        measured=_measured(provenance, "COCO metrics, computed with pycocotools,"), **_shown(presentation),
     )  # fmt: skip
-    return f"---\n{header.to_yaml()}\n---\n\n{text}"
+    return _header(title, "object-detection", ["yolos"], provenance, presentation) + text
 
 
-def classifier_card(config: ClassifierConfig, provenance: Provenance) -> str:
+def classifier_card(config: ClassifierConfig, provenance: Provenance, presentation: Presentation = PLAIN) -> str:
     """An image classifier's README.md, like `detector_card`."""
     title = "ViT"
     kind = "a plain ViT"
@@ -100,8 +115,47 @@ def classifier_card(config: ClassifierConfig, provenance: Provenance) -> str:
         kind = "DeiT with a distillation token"
         timm = "VisionTransformerDistilled"
     measured = _measured(provenance, "Top-1 and top-5 accuracy")
-    template = _template("classifier_card.md")
-    return template.format(title=title, kind=kind, timm=timm, config=config, step=provenance.step, measured=measured)
+    text = _template("classifier_card.md").format(
+        title=title, kind=kind, timm=timm, config=config, step=provenance.step, measured=measured,
+        **_shown(presentation),
+    )  # fmt: skip
+    return _header(title, "image-classification", [], provenance, presentation) + text
+
+
+def _header(title: str, task: str, tags: Sequence[str], provenance: Provenance, presentation: Presentation) -> str:
+    """The YAML that the hub reads: the task, the license, the weights' origin, and the metrics."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    data = provenance.data or "not recorded"
+    results = [
+        EvalResult(task, "custom", data, name, round(value, 6), metric_name=name)
+        for name, value in provenance.metrics.items()
+        if value >= 0  # -1: undefined without ground truth
+    ]
+    widget = [{"src": EXAMPLE, "example_title": "Example"}]
+    header = ModelCardData(
+        model_name=title, library_name="transformers", pipeline_tag=task, license=presentation.license or None,
+        tags=[*tags, task, "vision", "yolos-jax"], base_model=hub_name(provenance.origin),
+        eval_results=results or None, widget=widget if EXAMPLE in presentation.pictures else None,
+    )  # fmt: skip
+    return f"---\n{header.to_yaml()}\n---\n\n"
+
+
+def _shown(presentation: Presentation) -> dict[str, Any]:
+    """The fields of a card's template for its code and its pictures."""
+    repository, pictures = presentation.repository, presentation.pictures
+    place = "" if repository else "The code runs in this folder. "
+    hub, image = "", '"image.jpg"  # replace this with the path of your image'
+    if EXAMPLE in pictures:
+        image = f'"{EXAMPLE}"'
+        if repository:
+            hub = "from huggingface_hub import hf_hub_download\n"
+            image = f'hf_hub_download("{repository}", "{EXAMPLE}")'
+    links = {name: f"![{caption}]({name})\n\n" if name in pictures else "" for name, caption in PICTURES.items()}
+    shown = {name.partition(".")[0]: link for name, link in links.items()}
+    return shown | {
+        "place": place, "hub": hub, "image": image, "model": repository or ".", "threshold": presentation.threshold,
+    }  # fmt: skip
 
 
 def _template(name: str) -> str:

@@ -22,6 +22,11 @@ SIDE = 360  # longer side of an image in pixels
 QUALITY = 88  # JPEG quality
 
 
+def spread(images: int) -> list[int]:
+    """The positions of the drawn images, spread evenly over a split with this number of images."""
+    return np.unique(np.linspace(0, images - 1, min(SHOWN, images)).round().astype(int)).tolist()
+
+
 class Samples:
     """Draws the same images, spread evenly over the split, after every evaluation.
 
@@ -39,8 +44,7 @@ class Samples:
         self.font = font
         self.folder = workdir / self.name
         self.source = source
-        images = len(source.examples)
-        self.places = np.unique(np.linspace(0, images - 1, min(SHOWN, images)).round().astype(int)).tolist()
+        self.places = spread(len(source.examples))
 
     def draw(self, step: int, result: Evaluated | None) -> None:
         """Writes a sheet of the images; skips unreadable images, and does nothing without a result."""

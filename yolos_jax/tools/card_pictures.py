@@ -1,0 +1,81 @@
+"""Makes the pictures of a model card: a run's curves, its validation images, and an example with its detections."""
+
+import contextlib
+import io
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from yolos_jax.address import copied
+from yolos_jax.config.reader import read_recipe
+from yolos_jax.config.recipes import DetectionConfig, Recipe
+from yolos_jax.images.reading import UnreadableImage, to_rgb
+from yolos_jax.inference.detector import Detector
+from yolos_jax.tasks.detection import validation_split
+from yolos_jax.tasks.pictures.curves import PICTURE
+from yolos_jax.tasks.pictures.samples import Samples, spread
+from yolos_jax.training.checkpoint_files import Meta
+from yolos_jax.training.saving import BEST
+from yolos_jax.user_files import read_bytes
+from yolos_jax.weights.model_card import EXAMPLE
+
+LONGEST = 1333  # maximum pixels of a published image's long side
+QUALITY = 95  # JPEG quality
+THRESHOLD = 0.5  # score of a detection that makes an image an example
+
+
+def run_pictures(source: str | Path, step: int, examples: bool) -> dict[str, bytes]:
+    """The curves of a checkpoint's run, and with `examples` its validation images at `step`, as files by name.
+
+    Files that the run did not draw are left out. `InputError` if one cannot be read.
+    """
+    run = Path(copied(source)).absolute()
+    run = run.parent if run.name == BEST else run
+    files = {PICTURE: run / PICTURE}
+    sheets = {int(file.stem[5:]): file for file in (run / Samples.name).glob("step-*.jpg") if file.stem[5:].isdigit()}
+    earlier = [drawn for drawn in sheets if drawn <= step]
+    if examples and earlier:
+        files[f"{Samples.name}.jpg"] = sheets[max(earlier)]
+    return {name: read_bytes(file) for name, file in files.items() if file.is_file()}
+
+
+def validation_images(recipe: Recipe, meta: Meta, checkpoint: str) -> Iterator[Image.Image]:
+    """The images that `Samples` draws, without unreadable ones; `InputError` if the data cannot be read."""
+    source = validation_split(read_recipe(recipe, DetectionConfig), meta, checkpoint)
+    for place in spread(len(source.examples)):
+        with contextlib.suppress(UnreadableImage):
+            yield source.read(source.examples[place])
+
+
+def example_pictures(images: Iterable[Image.Image], detector: Detector) -> tuple[dict[str, bytes], float]:
+    """The first image with a detection above `THRESHOLD`, otherwise that with the best one, and its detections.
+
+    Returns:
+      The JPEG files by name, empty without images; and a threshold that its best detection reaches.
+    """
+    best, score = b"", -1.0
+    for image in images:
+        data = jpeg(image)  # what others will detect in
+        found = float(detector(data, threshold=0.0).scores.max())
+        if found > score:
+            best, score = data, found
+        if score >= THRESHOLD:
+            break
+    if not best:
+        return {}, THRESHOLD
+    threshold = THRESHOLD if score >= THRESHOLD else math.floor(100 * score) / 100
+    drawn = detector(best, threshold=threshold).draw(best)
+    return {EXAMPLE: best, "detections.jpg": jpeg(drawn)}, threshold
+
+
+def jpeg(image: Image.Image) -> bytes:
+    """An upright RGB image as a JPEG file of at most `LONGEST` pixels, without metadata such as its location."""
+    image = to_rgb(image)
+    image.thumbnail((LONGEST, LONGEST))
+    clean = Image.fromarray(np.asarray(image))
+    out = io.BytesIO()
+    clean.save(out, "JPEG", quality=QUALITY)
+    return out.getvalue()

@@ -1,0 +1,159 @@
+"""Uploads exported folders to the Hugging Face hub.
+
+`huggingface_hub` does the upload and respects its usual variables: HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from yolos_jax.errors import InputError, counted, first_few, shown
+from yolos_jax.weights.folder import TIMM_FILE
+from yolos_jax.weights.hub import hub_address, hub_name, short_reason
+from yolos_jax.weights.model_card import PICTURES
+from yolos_jax.weights.tensor_files import OF_A_FOLDER, read_json_object
+
+# Files of an earlier upload that are removed if a later one does not have them: other weights, pictures of the card.
+_STALE = (*OF_A_FOLDER, "model-*-of-*.safetensors", "pytorch_model-*-of-*.bin", TIMM_FILE, *PICTURES)
+
+
+class Repository(NamedTuple):
+    """A repository of a model on the hub."""
+
+    id: str  # `USER/NAME`
+    commit: str = ""  # its newest commit; "" if it does not exist
+    files: tuple[str, ...] = ()  # paths of its files, without `.gitattributes`
+    private: bool = False
+
+
+class Upload(NamedTuple):
+    """What an upload changed."""
+
+    address: str  # of the repository
+    commit: str  # its newest commit
+    before: str  # the commit before; "" in a new repository, and equal to `commit` if nothing changed
+    removed: tuple[str, ...]  # files of an earlier upload that are no longer there
+
+
+def find_repository(name: str, private: bool = False, replace: bool = False) -> Repository:
+    """Checks that a folder can be uploaded to a repository, and changes nothing.
+
+    Args:
+      name: `USER/NAME` on the hub; the repository need not exist.
+      private: it must not be public.
+      replace: it may have files.
+
+    Returns:
+      The repository as it is.
+
+    Raises:
+      InputError: the name is invalid, there is no token, the hub cannot be reached, or the repository is public or has
+        files although it must not.
+    """
+    from huggingface_hub import HfApi, constants, errors, get_token
+
+    if hub_name(f"{name}@main") != name:
+        raise InputError(f"{shown(name)} is not a name of a model on the hub; use USER/NAME.")
+    if constants.HF_HUB_OFFLINE:
+        raise InputError(f"HF_HUB_OFFLINE is set, so {name} cannot be uploaded; unset it.")
+    if not get_token():
+        raise InputError("there is no token for the hub; run hf auth login, or set HF_TOKEN to a token that may write.")
+    with _reports(name):
+        try:
+            found = HfApi().model_info(name)
+        except errors.RepositoryNotFoundError:
+            return Repository(name, private=private)
+    files = tuple(each.rfilename for each in found.siblings or () if each.rfilename != ".gitattributes")
+    if private and not found.private:
+        raise InputError(f"{name} exists and is public; make it private in its settings on the hub, or omit --private.")
+    if files and not replace:
+        raise InputError(
+            f"{name} has {counted(len(files), 'file')} ({first_few(files)}) in its commit {found.sha}; choose another "
+            "name, or add --replace to commit over them (the hub keeps that commit)."
+        )
+    return Repository(name, found.sha or "", files, bool(found.private))
+
+
+def push_folder(folder: str | Path, name: str, private: bool = False, replace: bool = False) -> Upload:
+    """Uploads a folder that `export_huggingface` or `export_classifier` wrote, in one commit.
+
+    A repository that does not exist is created. In one with files, those of the folder replace others of the same name;
+    weights and pictures of an earlier upload that the folder does not have are removed, and all other files stay. The
+    hub keeps earlier commits.
+
+    Args:
+      folder: the folder.
+      name, private, replace: see `find_repository`.
+
+    Raises:
+      InputError: as `find_repository`; or the repository holds another kind of model or changed during the upload, the
+        token may not write, or the hub rejects the model card.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    folder, api = Path(folder), HfApi()
+    there = find_repository(name, private, replace)
+    with _reports(name):
+        if "config.json" in there.files:
+            theirs = Path(api.hf_hub_download(name, "config.json", revision=there.commit))
+            _check_kind(name, read_json_object(theirs), read_json_object(folder / "config.json"))
+        if not there.commit:
+            api.create_repo(name, private=private or None)
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        names = {path.name for path in files}
+        stale = [file for file in there.files if file not in names and any(fnmatch(file, each) for each in _STALE)]
+        operations: list[Any] = [CommitOperationAdd(path.name, path) for path in files]
+        operations += [CommitOperationDelete(file) for file in stale]
+        # `upload_folder` may split the files among several commits.
+        done = api.create_commit(
+            name, operations, commit_message="Upload with yolos-jax", parent_commit=there.commit or None
+        )
+    return Upload(hub_address(name), done.oid, there.commit, tuple(stale))
+
+
+def _check_kind(name: str, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    kinds = [values.get("model_type") for values in (theirs, ours)]
+    if kinds[0] != kinds[1]:
+        raise InputError(
+            f"{name} holds a model of type {shown(kinds[0])}, and this one is a {shown(kinds[1])}; choose another name."
+        )
+
+
+@contextlib.contextmanager
+def _reports(name: str) -> Iterator[None]:
+    """Turns the errors of an upload into `InputError`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # several libraries raise errors of a failed upload
+        raise InputError(f"{_trouble(name, error)}.") from error
+
+
+def _trouble(name: str, error: Exception) -> str:
+    """The reason of a failed upload, as a message."""
+    from huggingface_hub import constants, errors
+
+    why = short_reason(error)
+    status = 0
+    if isinstance(error, errors.HfHubHTTPError):
+        status = error.response.status_code
+        why = " ".join((error.server_message or why).split())[:200].rstrip(". ")
+    tokens = f"{constants.ENDPOINT}/settings/tokens"
+    match error:
+        case errors.HFValidationError():
+            return f"{shown(name)} is not a name of a model on the hub ({why}); use USER/NAME"
+        case ValueError() if "Invalid metadata" in str(error):
+            why = " ".join(str(error).split("\n", 1)[-1].split())
+            return f"the hub rejects the header of the model card ({why}); choose another --license, or omit it"
+    match status:
+        case 401:
+            return f"the hub rejects the token ({why}); run hf auth login, or set HF_TOKEN to one of {tokens}"
+        case 403:
+            user = name.partition("/")[0]
+            return f"the token may not write to {name} ({why}); create one that may write to {user} on {tokens}"
+        case 409 | 412:
+            return f"{name} was changed by someone else during the upload ({why}); look at it, then run this again"
+    return f"{name} could not be uploaded ({why}); check the network, then run the same command again"
