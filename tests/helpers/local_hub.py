@@ -11,12 +11,15 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import pytest
 import yaml
 
 WRITE, READ = "hf_write", "hf_read"  # tokens; any other is invalid
+NOWHERE = "http://127.0.0.1:9"  # the port that discards; nothing listens
 LICENSES = ("apache-2.0", "mit", "other")  # some of the hub's
 
 
@@ -31,6 +34,10 @@ class Stored:
     @property
     def newest(self) -> str:
         return list(self.commits)[-1]
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        return self.commits[self.newest]
 
 
 class LocalHub(ThreadingHTTPServer):
@@ -103,8 +110,10 @@ class Handler(BaseHTTPRequestHandler):
                 assert hashlib.sha256(self.body).hexdigest() == oid
                 self.server.objects[oid] = self.body
                 return self.answer(200)
-        api = parts[0] == "api"
-        owner, name, *rest = parts[2:] if api else parts
+        parts = parts[2:] if parts[0] == "api" else parts
+        if len(parts) < 2:
+            return self.refuse(404)
+        owner, name, *rest = parts
         name = name.removesuffix(".git")
         stored = self.server.repositories.get(f"{owner}/{name}")
         if stored is None or (stored.private and not token):
@@ -161,7 +170,10 @@ class Handler(BaseHTTPRequestHandler):
     def validate(self) -> None:
         header = yaml.safe_load(self.values()["content"].split("---\n")[1])
         if header.get("license", "mit") not in LICENSES:
-            return self.json({"errors": [{"message": f'"license" must be one of [{", ".join(LICENSES)}]'}]}, 400)
+            why = f'"license" must be one of [{", ".join(LICENSES)}]'
+            if self.headers.get("Accept") == "text/plain":
+                return self.answer(400, why.encode())
+            return self.json({"errors": [{"message": why}]}, 400)
         assert header["pipeline_tag"] in ("object-detection", "image-classification")
         self.json({"errors": [], "warnings": []})
 
@@ -215,3 +227,19 @@ def local_hub() -> Iterator[LocalHub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def point_to(address: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changes what `huggingface_hub` has read of HF_ENDPOINT, HF_HUB_CACHE and more, which it does once."""
+    from huggingface_hub import constants
+
+    for name, value in {
+        "ENDPOINT": address,
+        "HUGGINGFACE_CO_URL_TEMPLATE": address + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_URL_HOSTS": frozenset({"127.0.0.1"}),
+        "HF_HUB_CACHE": str(cache),
+        "HF_HUB_OFFLINE": False,
+        "HF_HUB_DISABLE_XET": True,
+    }.items():
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.setenv("NO_PROXY", "*")

@@ -3,15 +3,12 @@
 import json
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
 from cpu_devices import cpu_devices
+from local_hub import NOWHERE, local_hub, point_to
 from tiny_weights import TINY, assert_bit_equal, deit_state, folder, huggingface_folder, in_hub_cache, random_params
 
 from yolos_jax import Detector
@@ -23,7 +20,6 @@ from yolos_jax.weights.starting import starting_params
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT, OTHER = "a" * 40, "b" * 40
-NOWHERE = "http://127.0.0.1:9"  # the port that discards; nothing listens
 
 
 @pytest.fixture
@@ -120,74 +116,19 @@ def test_a_classifier_is_no_detector(tmp_path, cache):
         Detector.load("timm/deit")
 
 
-class Hub(BaseHTTPRequestHandler):
-    """The few answers of the hub that a download needs."""
-
-    files: ClassVar[dict[str, dict[str, bytes]]] = {}
-    asked: ClassVar[list[str]] = []
-
-    def log_message(self, *args):
-        pass
-
-    def answer(self, status: int, body: bytes = b"", **headers: str):
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command == "GET":
-            half = "broken" in self.path and len(body) > 5000
-            self.wfile.write(body[: len(body) // 2] if half else body)
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        parts = unquote(urlsplit(self.path).path).strip("/").split("/")
-        api = parts[0] == "api"
-        owner, name, what, *rest = parts[2:] if api else parts
-        model = f"{owner}/{name}"
-        if self.command == "GET":
-            self.asked.append(f"{what} {'/'.join(rest)}")
-        if name == "gated":
-            return self.answer(403, X_Error_Code="GatedRepo", X_Error_Message="Access to model is restricted.")
-        if name == "down":
-            return self.answer(503)
-        if model not in self.files:
-            return self.answer(404, X_Error_Code="RepoNotFound")
-        files = self.files[model]
-        if api and what == "revision":
-            if rest not in (["main"], [COMMIT]):
-                return self.answer(404, X_Error_Code="RevisionNotFound")
-            siblings = [{"rfilename": file} for file in files]
-            return self.json({"id": model, "sha": COMMIT, "siblings": siblings, "tags": [], "downloads": 0})
-        if api:
-            tree = [
-                {"type": "file", "oid": f"{i:040}", "size": len(b), "path": f} for i, (f, b) in enumerate(files.items())
-            ]
-            return self.json(tree)
-        body = files[rest[1]]
-        self.answer(200, body, X_Repo_Commit=COMMIT, ETag=f'"{list(files).index(rest[1]):040}"')
-
-    def json(self, values):
-        self.answer(200, json.dumps(values).encode(), Content_Type="application/json")
-
-
 @pytest.fixture
 def hub(tmp_path):
-    """Its address, with three models: one whole, one whose weights always break off, one with PyTorch's alone."""
+    """A hub with three models: one whole, one whose weights always break off, one with PyTorch's alone."""
     files = {path.name: path.read_bytes() for path in yolos_folder(tmp_path / "hub").iterdir()}
     other = {"tf_model.h5": b"0" * 100, "onnx/model.safetensors": b"0", "README.md": b""}
     old = {"config.json": files["config.json"], "pytorch_model.bin": b"0" * 100}
-    Hub.files = {"org/yolos": other | old | files, "org/broken": files, "org/old": old}
-    Hub.asked = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with local_hub() as hub:
+        for name, content in {"org/yolos": other | old | files, "org/broken": files, "org/old": old}.items():
+            hub.add(name, content, commit=COMMIT)
+        hub.halved = {"org/broken"}
+        gated = {"X_Error_Code": "GatedRepo", "X_Error_Message": "Access to model is restricted."}
+        hub.answers = {"org/gated": (403, gated), "org/down": (503, {})}
+        yield hub
 
 
 ASK = """
@@ -214,11 +155,22 @@ def ask(home, endpoint, *names, **settings):
     return dict(line.split(": ", 1) for line in done.stdout.splitlines())
 
 
-def test_download_then_no_network(tmp_path, hub):
+def answers(*names):
+    """What this process says about names."""
+    told = {}
+    for name in names:
+        try:
+            told[name] = f"taken {len(load_weights(name)[3].taken)}"
+        except InputError as error:
+            told[name] = str(error)
+    return told
+
+
+def test_download_then_no_network(tmp_path, hub, monkeypatch):
     home = tmp_path / "home"
     home.mkdir()
     names = ("org/yolos", "org/yolos@v9", "org/none", "org/gated", "org/down", "org/broken")
-    told = ask(home, hub, *names)
+    told = ask(home, hub.address, *names)
     assert told["org/yolos"].startswith("taken ")
     assert told["org/yolos@v9"] == (
         "the hub's org/yolos has no revision v9; https://huggingface.co/org/yolos/commits lists them."
@@ -228,25 +180,24 @@ def test_download_then_no_network(tmp_path, hub):
     assert "the hub cannot be reached (HfHubHTTPError: " in told["org/down"] and "503" in told["org/down"]
     assert "org/broken could not be downloaded from the hub" in told["org/broken"], told
     assert "run the same command again" in told["org/broken"]
-    fetched = {asked.split("/", 1)[1] for asked in Hub.asked if asked.startswith("resolve")}
+    fetched = {asked.rpartition("/")[2] for asked in hub.asked if asked.startswith("GET") and "/resolve/" in asked}
     assert fetched == {"config.json", "preprocessor_config.json", "model.safetensors"}
 
-    assert "pytorch_model.bin" in ask(home, hub, "org/old")["org/old"]
-    assert "resolve " + f"{COMMIT}/pytorch_model.bin" in Hub.asked
+    point_to(hub.address, home / "hub", monkeypatch)
+    assert "pytorch_model.bin" in answers("org/old")["org/old"]
+    assert f"GET /org/old/resolve/{COMMIT}/pytorch_model.bin" in hub.asked
 
-    told = ask(home, NOWHERE, "org/yolos", "org/none", "org/broken")
+    point_to(NOWHERE, home / "hub", monkeypatch)
+    told = answers("org/yolos", "org/none", "org/broken")
     assert told["org/yolos"].startswith("taken ")
     for name in ("org/none", "org/broken"):
         assert f"{name} is not a local file or folder, the hub cannot be reached (ConnectError" in told[name]
-    assert ask(home, hub, "org/yolos", HF_HUB_OFFLINE="1")["org/yolos"].startswith("taken ")
+    assert ask(home, hub.address, "org/yolos", HF_HUB_OFFLINE="1")["org/yolos"].startswith("taken ")
 
 
-def test_convert_takes_a_name(tmp_path):
-    """As a user types it, offline, HF_HUB_CACHE pointing to the cache."""
-    in_hub_cache(tmp_path / "cache", "org/yolos", yolos_folder(tmp_path / "made"), COMMIT)
-    environment = cpu_devices() | {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, ROOT / "convert.py", "org/yolos", "--out", tmp_path / "ours"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300)
+def test_convert_takes_a_name(tmp_path, cache, call):
+    in_hub_cache(cache, "org/yolos", yolos_folder(tmp_path / "made"), COMMIT)
+    done = call("convert.py", "org/yolos", "--out", tmp_path / "ours")
     assert done.returncode == 0, done.stderr
     assert f"huggingface weights from org/yolos@{COMMIT[:12]}" in done.stdout
     params, meta = checkpoints.load_detector(tmp_path / "ours")
@@ -255,17 +206,8 @@ def test_convert_takes_a_name(tmp_path):
     assert np.array_equal(Detector.load(tmp_path / "ours").geometry[:2], (64, 96))
 
 
-def test_eval_asks_for_out_before_it_fetches(tmp_path):
+def test_eval_asks_for_out_before_it_fetches(cache, call):
     """Were it to fetch first, it would say that the cache holds nothing."""
-    environment = cpu_devices() | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    command = [
-        sys.executable,
-        ROOT / "eval.py",
-        "--config",
-        ROOT / "configs" / "yolos_s.py",
-        "--checkpoint",
-        "org/yolos",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300)
+    done = call("eval.py", "--config", "yolos_s", "--checkpoint", "org/yolos")
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 2 and last.startswith("error: org/yolos is on the hub") and "--out" in last

@@ -11,9 +11,8 @@ settings come from SOURCE if it has any; otherwise --variant or --config gives t
 """
 
 import argparse
-import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,8 @@ from yolos_jax.errors import InputError, check_empty, clear_errors
 from yolos_jax.programs.command_line import Parser, load_recipe, recorded_recipe
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from yolos_jax.model.config import YolosConfig
     from yolos_jax.training.checkpoint_files import Meta
     from yolos_jax.weights.model_card import Presentation, Provenance
@@ -95,7 +96,9 @@ def provenance_of(source: str, meta: "Meta", names: Sequence[str]) -> "Provenanc
     return recorded_provenance(source, meta.step, meta.extra | {"evaluations": evaluations}, names)
 
 
-def export(args: argparse.Namespace, params: dict, meta: "Meta", presentation: "Presentation | None" = None) -> None:
+def export(
+    args: argparse.Namespace, params: dict, meta: "Meta", out: str, presentation: "Presentation | None" = None
+) -> None:
     """Writes a folder for transformers, and prints its content."""
     from yolos_jax.model.classifier_config import ClassifierConfig
     from yolos_jax.weights import export_huggingface, sizes_of
@@ -108,44 +111,50 @@ def export(args: argparse.Namespace, params: dict, meta: "Meta", presentation: "
         from yolos_jax.tasks.classification.evaluator import TOPS
 
         provenance, more = provenance_of(args.source, meta, tuple(TOPS)), f"; {TIMM_FILE} has timm's names"
-        export_classifier(params, meta, args.out, provenance, presentation)
+        export_classifier(params, meta, out, provenance, presentation)
     else:
         from yolos_jax.evaluation.coco_metrics import NAMES  # brings pycocotools along
 
         provenance, sizes = provenance_of(args.source, meta, NAMES), sizes_of(meta.extra)
         names, ids = meta.label_names, meta.category_ids
-        export_huggingface(params, meta.model, names, args.out, ids, sizes, provenance, presentation)
+        export_huggingface(params, meta.model, names, out, ids, sizes, provenance, presentation)
     numbers = ", ".join(f"{name} {value:.4f}" for name, value in list(provenance.metrics.items())[:2])
     print(f"model card: {numbers or 'no evaluation recorded; run yolos-eval on SOURCE first'}")
-    print(f"written: {args.out} (Hugging Face folder{more})")
+    if args.out:
+        print(f"written: {args.out} (Hugging Face folder{more})")
 
 
 def presentation_of(args: argparse.Namespace, params: dict, meta: "Meta") -> "Presentation":
-    """The card of a shared model, with the pictures of its run; prints which images are in it."""
+    """The card of a shared model, with the pictures of its run."""
     from yolos_jax.images.reading import read_rgb
     from yolos_jax.inference.detector import Detector
     from yolos_jax.model.classifier_config import ClassifierConfig
-    from yolos_jax.tools import card_pictures as pictures
+    from yolos_jax.tools import card_pictures
     from yolos_jax.weights.model_card import EXAMPLE, Presentation
 
-    detects = not isinstance(meta.model, ClassifierConfig)
-    from_data = detects and not args.example and not args.no_examples
-    files = pictures.run_pictures(args.source, meta.step, from_data) if "config" in meta.extra else {}
+    is_detector = not isinstance(meta.model, ClassifierConfig)
+    of_data = is_detector and not args.example and not args.no_examples
+    files = card_pictures.run_pictures(args.source, meta.step, of_data) if "config" in meta.extra else {}
     card = Presentation(args.push, args.license, files)
-    images = [read_rgb(args.example)] if args.example else []
-    if not detects:
-        return card._replace(pictures=files | {EXAMPLE: pictures.jpeg(image) for image in images})
-    try:
-        if from_data and "config" not in meta.extra:
-            raise InputError(f"{args.source} does not come from a run, so its validation images are unknown.")
-        found = pictures.validation_images(recorded_recipe(args.source), meta, args.source) if from_data else images
-        examples, threshold = pictures.example_pictures(found, Detector(params, meta))
-    except InputError as error:
-        if not from_data:
-            raise
-        print(f"note: the card has no example image: {error} --example IMAGE gives one.")
+    if not args.example and not of_data:
         return card
+    images: Iterable[Image] = validation_images(args, meta) if of_data else [read_rgb(args.example)]
+    if not is_detector:
+        return card._replace(pictures=files | {EXAMPLE: card_pictures.jpeg(next(iter(images)))})
+    examples, threshold = card_pictures.example_pictures(images, Detector(params, meta))
     return card._replace(pictures=files | examples, threshold=threshold)
+
+
+def validation_images(args: argparse.Namespace, meta: "Meta") -> "Iterator[Image]":
+    """Images of the validation split of SOURCE's run; ends with a note if they cannot be read."""
+    from yolos_jax.tools import card_pictures
+
+    try:
+        if "config" not in meta.extra:
+            raise InputError(f"{args.source} does not come from a run.")
+        yield from card_pictures.validation_images(recorded_recipe(args.source), meta, args.source)
+    except InputError as error:
+        print(f"note: the card has no example image ({str(error).rstrip('.')}); --example IMAGE gives one")
 
 
 def share(args: argparse.Namespace) -> None:
@@ -154,22 +163,22 @@ def share(args: argparse.Namespace) -> None:
     from yolos_jax.weights.hub import hub_address
 
     there = sharing.find_repository(args.push, args.private, args.replace)
-    with contextlib.ExitStack() as folders:
-        if args.out:
-            check_empty(args.out)
-        params, meta, report = read_weights(args)
-        print(report)
-        card = presentation_of(args, params, meta)
-        args.out = args.out or folders.enter_context(tempfile.TemporaryDirectory(prefix="yolos-push-"))
-        export(args, params, meta, card)
-        images = [name for name in card.pictures if name.endswith(".jpg")]
-        if images and not args.example:
-            print(f"note: {', '.join(images)} show images of your data; --no-examples leaves them out.")
-        kind = "private" if there.private else "public"
-        print(f"uploading to the {kind} repository {hub_address(args.push)}", flush=True)
-        done = sharing.push_folder(args.out, args.push, args.private, args.replace)
+    if args.out:
+        check_empty(args.out)
+    params, meta, report = read_weights(args)
+    print(report)
+    card = presentation_of(args, params, meta)
+    images = [name for name in card.pictures if name.endswith(".jpg")]
+    if images and not args.example:
+        print(f"note: images of your data go with it: {', '.join(images)}; --no-examples leaves them out")
+    kind = "private" if there.private else "public"
+    print(f"uploading to the {kind} repository {hub_address(args.push)}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="yolos-push-") as temporary:
+        folder = args.out or temporary
+        export(args, params, meta, folder, card)
+        done = sharing.push_folder(folder, args.push, args.private, args.replace)
     if done.removed:
-        print(f"removed from it, as this upload does not have them: {', '.join(done.removed)}")
+        print(f"removed, since this upload does not have them: {', '.join(done.removed)}")
     if done.commit == done.before:
         print("nothing has changed since the last upload")
     elif done.before:
@@ -222,7 +231,7 @@ def main() -> None:
         check_empty(args.out)
         params, meta, report = read_weights(args)
         print(report)
-        export(args, params, meta)
+        export(args, params, meta, args.out)
         return
     from yolos_jax.weights import checkpoints
 

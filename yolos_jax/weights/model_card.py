@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from yolos_jax.errors import InputError
 from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import YolosConfig
-from yolos_jax.weights.hub import hub_name
+from yolos_jax.weights.hub import hub_address, hub_name
 from yolos_jax.weights.huggingface_config import PLACEHOLDER
 from yolos_jax.weights.image_processor import Sizes
 from yolos_jax.weights.published import TITLES, variant_name
@@ -132,11 +132,14 @@ def _header(title: str, task: str, tags: Sequence[str], provenance: Provenance, 
         for name, value in provenance.metrics.items()
         if value >= 0  # -1: undefined without ground truth
     ]
-    widget = [{"src": EXAMPLE, "example_title": "Example"}]
+    widget = None
+    if EXAMPLE in presentation.pictures and presentation.repository:
+        address = f"{hub_address(presentation.repository)}/resolve/main/{EXAMPLE}"
+        widget = [{"src": address, "example_title": "Example"}]
     header = ModelCardData(
         model_name=title, library_name="transformers", pipeline_tag=task, license=presentation.license or None,
         tags=[*tags, task, "vision", "yolos-jax"], base_model=hub_name(provenance.origin),
-        eval_results=results or None, widget=widget if EXAMPLE in presentation.pictures else None,
+        eval_results=results or None, widget=widget,
     )  # fmt: skip
     return f"---\n{header.to_yaml()}\n---\n\n"
 

@@ -91,7 +91,7 @@ def push_folder(folder: str | Path, name: str, private: bool = False, replace: b
       InputError: as `find_repository`; or the repository holds another kind of model or changed during the upload, the
         token may not write, or the hub rejects the model card.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 
     folder, api = Path(folder), HfApi()
     there = find_repository(name, private, replace)
@@ -99,6 +99,7 @@ def push_folder(folder: str | Path, name: str, private: bool = False, replace: b
         if "config.json" in there.files:
             theirs = Path(api.hf_hub_download(name, "config.json", revision=there.commit))
             _check_kind(name, read_json_object(theirs), read_json_object(folder / "config.json"))
+        _check_card(ModelCard.load(folder / "README.md"))
         if not there.commit:
             api.create_repo(name, private=private or None)
         files = sorted(path for path in folder.iterdir() if path.is_file())
@@ -119,6 +120,15 @@ def _check_kind(name: str, theirs: dict[str, Any], ours: dict[str, Any]) -> None
         raise InputError(
             f"{name} holds a model of type {shown(kinds[0])}, and this one is a {shown(kinds[1])}; choose another name."
         )
+
+
+def _check_card(card: Any) -> None:
+    """Raises `InputError` if the hub rejects the header of a model card."""
+    try:
+        card.validate()
+    except ValueError as error:
+        why = " ".join(str(error).split())[:300].rstrip(". ")
+        raise InputError(f"the hub rejects the header of the model card ({why}); choose another --license.") from error
 
 
 @contextlib.contextmanager
@@ -142,12 +152,8 @@ def _trouble(name: str, error: Exception) -> str:
         status = error.response.status_code
         why = " ".join((error.server_message or why).split())[:200].rstrip(". ")
     tokens = f"{constants.ENDPOINT}/settings/tokens"
-    match error:
-        case errors.HFValidationError():
-            return f"{shown(name)} is not a name of a model on the hub ({why}); use USER/NAME"
-        case ValueError() if "Invalid metadata" in str(error):
-            why = " ".join(str(error).split("\n", 1)[-1].split())
-            return f"the hub rejects the header of the model card ({why}); choose another --license, or omit it"
+    if isinstance(error, errors.HFValidationError):
+        return f"{shown(name)} is not a name of a model on the hub ({why}); use USER/NAME"
     match status:
         case 401:
             return f"the hub rejects the token ({why}); run hf auth login, or set HF_TOKEN to one of {tokens}"
