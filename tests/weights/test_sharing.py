@@ -164,19 +164,24 @@ def test_weights_without_a_run_have_no_pictures(hub, exported, call):
     assert hub.repositories["me/tiny"].files.keys() == WRITTEN | {".gitattributes"}
 
 
-def test_a_classifier_is_shared(hub, call, tmp_path):
+@pytest.fixture
+def classifier(tmp_path):
+    """The folder of a classifier's run."""
     model = ClassifierConfig(width=12, depth=2, heads=2, image_size=32, num_classes=2)
     extra = {"config": to_json(read_any(classifier_config("data"))), "top1": 0.5}
     meta = Meta(model, {0: "blue", 1: "red"}, 3, extra)
-    params = classifier_params(model)
-    checkpoints.save(tmp_path / "run", 3, params, meta)
+    checkpoints.save(tmp_path / "run", 3, classifier_params(model), meta)
     Image.new("RGB", (8, 8)).save(tmp_path / "run" / "curves.png")
-    done = call("convert.py", tmp_path / "run", "--push", "me/colours")
+    return tmp_path / "run"
+
+
+def test_a_classifier_is_shared(hub, classifier, call):
+    done = call("convert.py", classifier, "--push", "me/colours")
     assert done.returncode == 0, done.stderr
     files = hub.repositories["me/colours"].files
     assert files.keys() == WRITTEN | {"timm.safetensors", "curves.png", ".gitattributes"}
     assert "pipeline_tag: image-classification" in files["README.md"].decode()
-    refused = call("convert.py", tmp_path / "run", "--push", "me/colours")
+    refused = call("convert.py", classifier, "--push", "me/colours")
     assert refused.returncode == 2 and "--replace" in refused.stderr
 
 
@@ -209,6 +214,20 @@ def test_transformers_runs_the_code_of_a_card(shared, hub, run, call, tmp_path, 
         assert np.abs(np.array([*each["box"].values()]) - box).max() < 1.01  # which it cuts to whole pixels
 
 
+@pytest.mark.parity
+def test_transformers_runs_the_code_of_a_classifier(hub, classifier, call, tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
+    pytest.importorskip("transformers", reason="transformers is absent (the parity extra)")
+    Image.radial_gradient("L").save(tmp_path / "photo.png")
+    done = call("convert.py", classifier, "--push", "me/colours", "--example", tmp_path / "photo.png")
+    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    code = codes_of(hub.repositories["me/colours"].files["README.md"].decode())["transformers"]
+    found = [json.loads(line.replace("'", '"')) for line in printed(code)]
+    assert {each["label"] for each in found} == {"blue", "red"}
+    assert abs(sum(each["score"] for each in found) - 1) < 1e-5
+
+
 def refused(text, folder, name="me/tiny", **how):
     with pytest.raises(InputError, match=text) as told:
         push_folder(folder, name, **how)
@@ -228,7 +247,7 @@ def test_errors_of_the_user(hub, exported, monkeypatch, tmp_path):
     refused("no token for the hub; run hf auth login, or set HF_TOKEN", exported)
     monkeypatch.setenv("HF_TOKEN", WRITE)
     hub.answers = {"POST /api/repos/create": (409, {"X_Error_Message": "You already created this model repo"})}
-    refused("changed by someone else", exported)
+    refused("me/tiny exists already .*choose another name", exported)
     hub.answers = {"GET /api/models/me/tiny": (503, {})}
     refused("503", exported)
     hub.answers = {}

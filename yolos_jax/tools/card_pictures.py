@@ -73,9 +73,8 @@ def example_pictures(images: Iterable[Image.Image], detector: Detector) -> tuple
 
 def jpeg(image: Image.Image) -> bytes:
     """An upright RGB image as a JPEG file of at most `LONGEST` pixels, without metadata such as its location."""
-    image = to_rgb(image)
-    image.thumbnail((LONGEST, LONGEST))
-    clean = Image.fromarray(np.asarray(image))
+    clean = Image.fromarray(np.asarray(to_rgb(image)))
+    clean.thumbnail((LONGEST, LONGEST))
     out = io.BytesIO()
     clean.save(out, "JPEG", quality=QUALITY)
     return out.getvalue()

@@ -12,3 +12,4 @@ from yolos_jax.weights.load import load_weights as load_weights
 from yolos_jax.weights.model_card import recorded_provenance as recorded_provenance
 from yolos_jax.weights.published import variant_of as variant_of
 from yolos_jax.weights.published import with_classes as with_classes
+from yolos_jax.weights.sharing import push_folder as push_folder

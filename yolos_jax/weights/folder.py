@@ -52,16 +52,14 @@ def export_huggingface(
     sizes = sizes or Sizes(SHORT_SIDE, default_max_side(SHORT_SIDE))
     card = detector_card(config, settings["id2label"], sizes, provenance or Provenance(), presentation)
     states = {"model.safetensors": to_huggingface(params, config)}
-    _write(Path(out_dir), states, settings, write_processor(sizes), card, presentation.pictures)
+    others = {"README.md": card.encode(), **presentation.pictures}
+    _write(Path(out_dir), states, settings, write_processor(sizes), others)
 
 
 def export_classifier(
-    params: Mapping,
-    meta: Meta[ClassifierConfig],
-    out_dir: str | Path,
-    provenance: Provenance | None = None,
-    presentation: Presentation = PLAIN,
-) -> None:
+    params: Mapping, meta: Meta[ClassifierConfig], out_dir: str | Path,
+    provenance: Provenance | None = None, presentation: Presentation = PLAIN,
+) -> None:  # fmt: skip
     """Like `export_huggingface` for one of our classifiers; a second file has the weights with timm's names."""
     config = meta.model
     states = {"model.safetensors": to_transformers_vit(params, config), TIMM_FILE: to_timm(params, config)}
@@ -69,18 +67,14 @@ def export_classifier(
     crop_share = meta.extra.get("config", {}).get("data", {}).get("crop_share", 0.875)
     processor = write_classifier_processor(config.image_size, crop_share)
     card = classifier_card(config, provenance or Provenance(), presentation)
-    _write(Path(out_dir), states, settings, processor, card, presentation.pictures)
+    others = {"README.md": card.encode(), **presentation.pictures}
+    _write(Path(out_dir), states, settings, processor, others)
 
 
 def _write(
-    path: Path,
-    states: Mapping[str, dict[str, np.ndarray]],
-    settings: dict,
-    processor: dict,
-    card: str,
-    pictures: Mapping[str, bytes],
+    path: Path, states: Mapping[str, dict[str, np.ndarray]], settings: dict, processor: dict, others: dict[str, bytes]
 ) -> None:
-    """Writes the folder's files: weights and pictures (by name), configs and the model card."""
+    """Writes the folder's files: weights (by name), `config.json`, `preprocessor_config.json`, and others."""
     try:
         check_empty(path)
         path.mkdir(parents=True, exist_ok=True)
@@ -89,8 +83,7 @@ def _write(
             save_file(state, path / name, metadata={"format": "pt"})
         for name, content in (("config", settings), ("preprocessor_config", processor)):
             (path / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        (path / "README.md").write_text(card, encoding="utf-8")
-        for name, data in pictures.items():
+        for name, data in others.items():
             (path / name).write_bytes(data)
         for name in states:  # safetensors may create files that only their owner can read
             (path / name).chmod((path / "config.json").stat().st_mode)

@@ -80,11 +80,7 @@ def _evaluated_on(extra: Mapping[str, Any]) -> str:
 
 
 def detector_card(
-    config: YolosConfig,
-    id2label: Mapping[str, str],
-    sizes: Sizes,
-    provenance: Provenance,
-    presentation: Presentation = PLAIN,
+    config: YolosConfig, id2label: Mapping[str, str], sizes: Sizes, provenance: Provenance, presentation: Presentation
 ) -> str:
     """A detector's README.md: YAML for the hub, then text; `id2label` is that of its `config.json`."""
     variant = variant_name(config)
@@ -105,7 +101,7 @@ def detector_card(
     return _header(title, "object-detection", ["yolos"], provenance, presentation) + text
 
 
-def classifier_card(config: ClassifierConfig, provenance: Provenance, presentation: Presentation = PLAIN) -> str:
+def classifier_card(config: ClassifierConfig, provenance: Provenance, presentation: Presentation) -> str:
     """An image classifier's README.md, like `detector_card`."""
     title = "ViT"
     kind = "a plain ViT"
