@@ -154,7 +154,8 @@ def validation_images(args: argparse.Namespace, meta: "Meta") -> "Iterator[Image
             raise InputError(f"{args.source} does not come from a run.")
         yield from card_pictures.validation_images(recorded_recipe(args.source), meta, args.source)
     except InputError as error:
-        print(f"note: the card has no example image ({str(error).rstrip('.')}); --example IMAGE gives one")
+        why = str(error).split("; ")[0].rstrip(".")  # what to do about it is another program's
+        print(f"note: the card has no example image ({why}); --example IMAGE gives one")
 
 
 def share(args: argparse.Namespace) -> None:
