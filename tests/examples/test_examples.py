@@ -44,6 +44,22 @@ def as_png(pixels):
     return buffer.getvalue()
 
 
+def test_detection_and_attention(checkpoint, tmp_path):
+    """A panel for the detections and one for each of the best tokens, brightest where the token attends most."""
+    shows = example("detection_and_attention")
+    Image.fromarray(noise(0, 40, 64)).save(tmp_path / "a.png")
+    detector = Detector.load(checkpoint)
+    shown = shows.panels(detector, tmp_path / "a.png", 0.0, 2)
+    assert len(shown) == 3 and {image.size for _, image in shown} == {(232, 145)}
+    assert shows.side_by_side(shown).size == (3 * 242, 145 + 32)
+
+    attention = np.zeros((4, 8), np.float32)
+    attention[3, 6] = 0.5
+    drawn = np.asarray(shows.overlay(Image.new("RGB", (80, 40), "grey"), attention)).sum(-1, dtype=int)
+    y, x = np.unravel_index(drawn.argmax(), drawn.shape)
+    assert 30 <= y < 40 and 60 <= x < 70 and drawn[5, 5] == drawn.min()
+
+
 def test_server(checkpoint, monkeypatch):
     """Requests at the same time share batches, get their own image's answer, and a damaged image spoils no other."""
     pytest.importorskip("httpx", reason="httpx is absent")
