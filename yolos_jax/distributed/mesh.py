@@ -1,10 +1,16 @@
 """The devices of a run as a one-axis mesh, and shardings of arrays."""
 
+import os
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+# Bytes of gradients in one all-reduce between GPUs, and XLA's option for them. With XLA's own 30 MB, the gradients of
+# all blocks wait for the first block's; with these, most of them are sent beside products of the backward pass.
+TOGETHER = 8_000_000
+_TOGETHER = "xla_gpu_all_reduce_combine_threshold_bytes"
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -21,3 +27,11 @@ def split_over(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """The same array on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def compiler_options(mesh: Mesh) -> dict[str, int] | None:
+    """XLA's options for a step on these devices; the user's XLA_FLAGS take precedence."""
+    several_gpus = mesh.size > 1 and mesh.devices.flat[0].platform == "gpu"
+    if several_gpus and _TOGETHER not in os.environ.get("XLA_FLAGS", ""):
+        return {_TOGETHER: TOGETHER}
+    return None

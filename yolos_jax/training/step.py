@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from yolos_jax.distributed.mesh import replicated, split_over
+from yolos_jax.distributed.mesh import compiler_options, replicated, split_over
 
 
 class LossReport(NamedTuple):
@@ -125,7 +125,10 @@ def make_step(
         return new, StepReport(report, norm, applied)
 
     same, split = replicated(mesh), split_over(mesh)
-    return jax.jit(step, in_shardings=(same, split), out_shardings=(same, same), donate_argnums=0)
+    options = compiler_options(mesh)
+    return jax.jit(
+        step, in_shardings=(same, split), out_shardings=(same, same), donate_argnums=0, compiler_options=options
+    )
 
 
 @jax.jit

@@ -1,0 +1,34 @@
+"""Options of the compiler for several devices."""
+
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from yolos_jax.distributed.mesh import compiler_options, data_mesh
+
+OPTION = "xla_gpu_all_reduce_combine_threshold_bytes"
+
+
+def devices(platform, count):
+    each = [SimpleNamespace(platform=platform)] * count
+    return SimpleNamespace(devices=np.array(each), size=count)
+
+
+@pytest.mark.parametrize(
+    "platform, count, flags, options",
+    [
+        ("gpu", 8, "", {OPTION: 8_000_000}),
+        ("gpu", 8, f"--{OPTION}=1000 --xla_dump_to=x", None),
+        ("gpu", 1, "", None),
+        ("tpu", 8, "", None),
+    ],
+)
+def test_gradients_of_gpus_are_joined_less(monkeypatch, platform, count, flags, options):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    assert compiler_options(devices(platform, count)) == options
+
+
+def test_cpus_have_none():
+    assert compiler_options(data_mesh(jax.devices())) is None
