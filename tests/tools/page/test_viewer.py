@@ -37,6 +37,18 @@ def test_the_smallest_box_around_a_click(look):
     assert choices(look) == [("#1 dog 0.90", 1), ("#0 cat 0.60", 0), ("#2 dog 0.30", 2)]
 
 
+def test_files_that_are_not_shown_are_counted_by_their_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(viewer, "SHOWN", 3)
+    paths = [tmp_path / f"{i}.png" for i in range(7)]
+    for path in paths:
+        Image.new("RGB", (8, 8)).save(path)
+    paths[1].write_bytes(b"no image")
+    found = viewer.thumbnails(paths)
+    assert [picture.path for picture, _ in found.pictures] == [paths[i] for i in (0, 2, 3)]
+    assert (found.unreadable, found.beyond) == (1, 3)
+    assert viewer.thumbnails(paths[:4])[1:] == (1, 0)
+
+
 def test_what_is_shown_is_neither_tiny_nor_huge(look):
     assert enlarged(look.image)[0].size == (512, 384) and enlarged(look.image)[1] == 8
     large, factor = enlarged(Image.new("RGB", (4000, 1000)))

@@ -68,7 +68,7 @@ def build_page(viewer: AttentionViewer, pictures: Sequence[Path] = (), threshold
     """
     gr = load_gradio()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, KEPT_SECONDS)) as blocks:
-        page = Page(gr, viewer, thumbnails(pictures), threshold)
+        page = Page(gr, viewer, thumbnails(pictures).pictures, threshold)
         page.connect(blocks)
     return blocks.queue(max_size=WAITING, default_concurrency_limit=1)
 
@@ -219,15 +219,16 @@ class Page:
     def _upload(self, files: list[str], mine: list, name: str, path: Picture | None, *settings: Any) -> dict:
         """Images were uploaded: they go before the others, and the first of them is shown."""
         paths = [Path(file) for file in files]
-        new = thumbnails(paths)
+        new, unreadable, beyond = thumbnails(paths)
         if not new:
             small_copies(paths[0])  # raises what is wrong with it
         mine = [*new, *mine][:SHOWN]
         small = [image for _, image in [*mine, *self.pictures]]
         shown = self._show(name, new[0][0], *settings)
-        left_out = len(paths) - len({picture.path for picture, _ in new})
-        if left_out:
-            shown[self.message] = f"{left_out} of {len(paths)} cannot be read. {shown[self.message]}"
+        if beyond:
+            shown[self.message] = f"The gallery has room for {SHOWN}; {beyond} are left out. {shown[self.message]}"
+        if unreadable:
+            shown[self.message] = f"{unreadable} of {len(paths)} cannot be read. {shown[self.message]}"
         return shown | {self.mine: mine, self.gallery: self.gr.update(value=small, visible=True)}
 
     def _choose(self, mine: list, name: str, threshold: float, layer: int, head: str, smooth: bool, event: Any) -> dict:

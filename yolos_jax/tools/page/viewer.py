@@ -168,17 +168,26 @@ def frames_of(path: Path, side: int) -> list[tuple[Picture, Image.Image]]:
     return kept
 
 
-def thumbnails(paths: Sequence[Path]) -> list[tuple[Picture, Image.Image]]:
-    """The first images and videos' frames that can be read, with a small copy of each."""
+class Thumbnails(NamedTuple):
+    """The first images and videos' frames of some files, at most `SHOWN`."""
+
+    pictures: list[tuple[Picture, Image.Image]]  # each with a small copy
+    unreadable: int  # files
+    beyond: int  # files for which there was no room
+
+
+def thumbnails(paths: Sequence[Path]) -> Thumbnails:
+    """Small copies of the first files that can be read."""
     found: list[tuple[Picture, Image.Image]] = []
-    for path in paths:
+    unreadable = 0
+    for number, path in enumerate(paths):
+        if len(found) >= SHOWN:
+            return Thumbnails(found[:SHOWN], unreadable, len(paths) - number)
         try:
             found += small_copies(path)
         except (UnreadableImage, OSError):
-            continue
-        if len(found) >= SHOWN:
-            break
-    return found[:SHOWN]
+            unreadable += 1
+    return Thumbnails(found[:SHOWN], unreadable, 0)
 
 
 def small_copies(path: Path) -> list[tuple[Picture, Image.Image]]:
