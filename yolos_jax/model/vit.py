@@ -67,6 +67,23 @@ def _plain_product_gradient(x: jax.Array, kernel: jax.Array, given: jax.Array) -
 product.defvjp(_product, _product_gradient)
 
 
+def with_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """`x + bias` in the dtype of `x`, `[B, N, out]`; the gradient of the bias is summed in float32, like a kernel's."""
+    return _with_bias(x, bias) if x.dtype == jnp.bfloat16 else x + bias.astype(x.dtype)
+
+
+@jax.custom_vjp
+def _with_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    return x + bias.astype(x.dtype)
+
+
+def _bias_gradient(_: None, given: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return given, given.sum((0, 1), dtype=jnp.float32)
+
+
+_with_bias.defvjp(lambda x, bias: (_with_bias(x, bias), None), _bias_gradient)
+
+
 def gelu(x: jax.Array) -> jax.Array:
     """The exact GELU (by erf, as in PyTorch), computed in float32 and returned in the dtype of `x`.
 
@@ -100,11 +117,11 @@ class Linear(nnx.Module):
         self.bias = parameter(*layers, size_out)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return product(x, self.kernel[...]) + self.bias[...].astype(x.dtype)
+        return with_bias(product(x, self.kernel[...]), self.bias[...])
 
     def columns(self, x: jax.Array, start: int, stop: int) -> jax.Array:
         """The outputs `start:stop` only, without computing the others."""
-        return product(x, self.kernel[:, start:stop]) + self.bias[start:stop].astype(x.dtype)
+        return with_bias(product(x, self.kernel[:, start:stop]), self.bias[start:stop])
 
 
 class Attention(nnx.Module):
