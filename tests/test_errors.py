@@ -15,7 +15,7 @@ from yolos_jax import Detector
 from yolos_jax.errors import InputError, check_empty, check_path, clear_errors, make_folder
 from yolos_jax.inference.video import DrawnVideo
 from yolos_jax.tasks.pictures.plotting import save_figure
-from yolos_jax.training.metrics import Board
+from yolos_jax.tasks.sinks.tensorboard import Board
 from yolos_jax.weights import export_huggingface, load_weights
 
 

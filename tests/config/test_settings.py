@@ -44,6 +44,7 @@ def complete(recipe):
         ("model.mid_pe_size", "Nothing", "or None"),
         ("optimizer.backbone_lr", "0", "at least 1e-12 and at most 3e[+]38, or None"),
         ("optimizer.freeze", "(1, 2)", "a tuple of at most 100 one-line texts, such as"),
+        ("train.log", "tensorboard,comet", "; choose any of tensorboard, wandb, mlflow, trackio"),
     ],
 )
 def test_sentences(key, text, sentence):
@@ -115,6 +116,16 @@ def test_patterns_on_the_command_line(text, value):
     assert complete(config).optimizer.freeze == value
 
 
+def test_a_tuple_of_choices():
+    config = detection_recipe()
+    assert complete(config).train.log == ("tensorboard",)
+    for text, value in (("wandb", ("wandb",)), ("mlflow,wandb", ("mlflow", "wandb")), ("", ()), ("()", ())):
+        assign(config, "train.log", text)
+        assert complete(config).train.log == value == complete({"train": {"log": text}}).train.log
+    with pytest.raises(InputError, match="^train.log is 'comet'; choose any of tensorboard, wandb, mlflow, trackio"):
+        complete({"train": {"log": "comet"}})
+
+
 def test_a_rate_may_be_none_and_come_back():
     config = detection_recipe()
     config.optimizer.backbone_lr = 1e-5
@@ -158,12 +169,12 @@ FREE = {
     "data.train_annotations",
     "data.val_annotations", "data.train_images", "data.val_images", "data.workers", "data.ahead", "data.on_bad_image",
     "data.names", "data.val_boxes", "data.short_side", "train.max_steps", "train.log_every", "train.accumulate",
-    "train.curves", "train.patience", "eval.least_steps", "model.max_side", "model.attention", "model.query_block",
+    "train.curves", "train.log", "train.patience", "eval.least_steps", "model.max_side", "model.attention", "model.query_block",
     "model.remat", "model.unroll", "model.from_init",
 }  # fmt: skip
 OF_A_HOST = {
     "init", "data.root", "data.train_annotations", "data.val_annotations", "data.train_images", "data.val_images",
-    "data.workers", "data.ahead", "eval.compilation_cache", "eval.font",
+    "data.workers", "data.ahead", "eval.compilation_cache", "eval.font", "train.log",
 }  # fmt: skip
 
 

@@ -57,6 +57,8 @@ def fitting(found):
     how = found.setting
     if found.optional:
         return st.none() | fitting(dataclasses.replace(found, optional=False))
+    if how.choices and found.items is str:
+        return st.lists(st.sampled_from(how.choices), max_size=how.lengths[1]).map(tuple)
     if how.choices:
         return st.sampled_from(how.choices)
     if found.type is bool:

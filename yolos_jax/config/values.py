@@ -48,6 +48,8 @@ class Declared:
         words = f"one of {', '.join(how.choices)}"
         if how.choices and self.items is None:
             return words
+        if how.choices and self.items is str:
+            return f"any of {', '.join(how.choices)}"
         if self.type is bool:
             return "True or False"
         if self.type is str:
@@ -80,7 +82,9 @@ class Declared:
     def _accept(self, value: Any) -> Any:
         if self.items is not None:
             if self.setting.choices and isinstance(value, str):
-                return _text(value, self.setting)
+                if self.items is not str:
+                    return _text(value, self.setting)
+                value = _read_texts(value)
             least, most = self.setting.lengths
             _require(isinstance(value, tuple | list) and least <= len(value) <= most)
             return tuple(self._accept_one(self.items, item) for item in value)

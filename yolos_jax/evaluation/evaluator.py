@@ -36,7 +36,7 @@ class Evaluation(NamedTuple):
 
     @property
     def details(self) -> dict[str, float]:
-        """Metrics per category by name, for TensorBoard."""
+        """Metrics per category by name, for sinks only."""
         return {} if self.categories is None else self.categories.scalars()
 
     def text(self) -> str:

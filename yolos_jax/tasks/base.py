@@ -19,10 +19,11 @@ from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError, counted
 from yolos_jax.tasks.pictures.curves import Curves
 from yolos_jax.tasks.pictures.run_pictures import Picture, RunPictures
+from yolos_jax.tasks.sinks.services import check_installed, open_sinks
 from yolos_jax.training.optimizer import make_optimizer, schedule_of
 from yolos_jax.training.rates import Rates
 from yolos_jax.training.settings import RunSettings, ScheduleSettings
-from yolos_jax.training.task import Differences, Evaluated, Identity, Options, Pictures, Task
+from yolos_jax.training.task import Differences, Evaluated, Identity, Options, Pictures, Sink, Task
 
 S = TypeVar("S")
 # Packages that decide a run's last bits.
@@ -78,6 +79,9 @@ class RecipeTask(Task):
     def pictures(self, workdir: Path, say: Callable[[str], object]) -> Pictures | None:
         return RunPictures(workdir, self.kinds_of_pictures(workdir), say)
 
+    def sink(self, workdir: Path, start: int, say: Callable[[str], object]) -> Sink:
+        return open_sinks(workdir, start, self.config.train.log, to_json(self.config), say)
+
     def kinds_of_pictures(self, workdir: Path) -> list[Picture]:
         """The pictures that a run draws into its folder."""
         return [Curves(workdir, self.shown, self.headline)]
@@ -118,7 +122,8 @@ class RecipeTask(Task):
 
 
 def options_of(config: Config, accept_differences: bool = False) -> Options:
-    """The options of a recipe's run; `InputError` for patience without evaluation."""
+    """The options of a recipe's run; `InputError` for patience without evaluation, or a log that is not installed."""
+    Processes().on_primary(check_installed, config.train.log)
     patience = config.train.patience
     if patience and not config.eval.every_epochs:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Reports the progress of a run: a progress bar, `metrics.jsonl`, TensorBoard and a summary."""
+"""Reports the progress of a run: a progress bar, `metrics.jsonl`, the task's sink and a summary."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import written
 from yolos_jax.training.prefetch import DeviceBatch
 from yolos_jax.training.step import StepReport
-from yolos_jax.training.task import Task
+from yolos_jax.training.task import Sink, Task
 
 METRICS = "metrics.jsonl"
 RATE, SPEED = "learning_rate", "images_per_second"
@@ -44,7 +44,7 @@ class Metrics:
         if writes:
             self._forget_after(start)
         self.file = self.path.open("a", encoding="utf-8")
-        self.board: Any = Board(folder / "tensorboard", start + 1) if writes else None
+        self.sink: Sink | None = task.sink(folder, start, self.say) if writes else None
         columns = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
         how = {"bar_format": BAR, "ncols": columns, "mininterval": 1.0, "disable": not writes}
         self.bar = tqdm(None, self._epoch(start), task.steps, initial=start, unit="step", **how)
@@ -133,16 +133,16 @@ class Metrics:
     def write(
         self, step: int, values: dict[str, Any], prefix: str = "", details: Mapping[str, float] | None = None
     ) -> None:
-        """A line of `metrics.jsonl` and a point of every TensorBoard curve; `details` are for TensorBoard alone."""
+        """A line of `metrics.jsonl` and a point of every curve of the sink, which alone receives the `details`."""
         values = {f"{prefix}{name}": value for name, value in values.items()}
         epoch = (step - 1) // self.task.steps_per_epoch
         check_alone(self.path.parent)
         with written(self.path):
             self.file.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
             self.file.flush()
-            if self.board is not None:
+            if self.sink is not None:
                 curves = {**values, **(details or {})}
-                self.board.add(step, {name if "/" in name else f"train/{name}": curves[name] for name in curves})
+                self.sink.add(step, {name if "/" in name else f"train/{name}": curves[name] for name in curves})
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -184,29 +184,10 @@ class Metrics:
     def __exit__(self, *_: object) -> None:
         self.ended = time.perf_counter()
         self.bar.close()  # before an error is printed, so that it starts on a new line
-        for output in filter(None, (self.file, self.board)):
+        outputs: tuple[Any, ...] = self.file, self.sink
+        for output in filter(None, outputs):
             with contextlib.suppress(OSError):  # reported when it was written
                 output.close()
-
-
-class Board:
-    """TensorBoard's curves from step `start` on, without SummaryWriter's thread, which hangs once a disk is full."""
-
-    def __init__(self, folder: Path, start: int):
-        from tensorboardX import event_file_writer, proto, summary  # import an installed PyTorch: two seconds
-
-        folder.mkdir(parents=True, exist_ok=True)
-        self.event, self.scalar = proto.event_pb2.Event, summary.scalar
-        self.file = event_file_writer.EventsWriter(str(folder / "events"))
-        restart = proto.event_pb2.SessionLog(status=proto.event_pb2.SessionLog.START)
-        self.file.write_event(self.event(wall_time=time.time(), step=start, session_log=restart))
-        self.close = self.file.close
-
-    def add(self, step: int, values: Mapping[str, float]) -> None:
-        """A point of each curve."""
-        for name, value in values.items():
-            self.file.write_event(self.event(wall_time=time.time(), step=step, summary=self.scalar(name, value)))
-        self.file.flush()
 
 
 def numbers_of(line: bytes) -> dict[str, Any] | None:

@@ -33,6 +33,11 @@ class RunSettings:
         low=0, high=0.9999999, also=("ema_decay",),
     )  # fmt: skip
     log_every: int = setting(50, "steps between lines of the log", low=1, high=MOST_STEPS, resume=YES)
+    log: tuple[str, ...] = setting(
+        ("tensorboard",), "what receives the metrics, besides metrics.jsonl; wandb, mlflow and trackio are extras",
+        choices=("tensorboard", "wandb", "mlflow", "trackio"), lengths=(0, 4), resume=YES,
+        host=True, also=("report_to", "logger", "loggers"),
+    )  # fmt: skip
     curves: bool = setting(
         True, "draw curves.png (loss terms, metrics, learning rate, images/s) and eight validation images with "
         "annotations and detections after every evaluation", resume=YES,

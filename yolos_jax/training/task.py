@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -26,7 +26,7 @@ class Evaluated(Protocol):
 
     @property
     def details(self) -> dict[str, float]:
-        """Further metrics, such as those per category, for TensorBoard only."""
+        """Further metrics, such as those per category, for sinks only."""
 
     @property
     def skipped(self) -> list[str]:
@@ -71,6 +71,16 @@ class Differences(NamedTuple):
     model: list[str]  # differences in architecture, so that parameters do not fit
     fixed: list[str]  # settings whose change would invalidate the optimizer's state
     others: list[str]  # differences that may be accepted
+
+
+class Sink(Protocol):
+    """Receives the curves of a run, in the primary process."""
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds a point of each curve by name; `OSError` ends the run."""
+
+    def close(self) -> None:
+        """Writes what is left."""
 
 
 class Pictures(Protocol):
@@ -130,6 +140,10 @@ class Task(abc.ABC):
 
     def pictures(self, workdir: Path, say: Callable[[str], object]) -> Pictures | None:
         """Draws pictures into a run's folder, and reports failures with `say`; None if drawing is disabled."""
+        return None
+
+    def sink(self, workdir: Path, start: int, say: Callable[[str], object]) -> Sink | None:
+        """Opens what receives the curves after `start` steps, if anything; it reports failures of `add` with `say`."""
         return None
 
     def remarks(self, result: Evaluated) -> dict[str, Any]:

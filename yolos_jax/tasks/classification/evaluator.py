@@ -30,7 +30,7 @@ class ClassEvaluation(NamedTuple):
 
     @property
     def details(self) -> dict[str, float]:
-        """Additional metrics for TensorBoard: none."""
+        """Additional metrics for sinks: none."""
         return {}
 
     def text(self) -> str:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from yolos_jax.errors import make_folder
 from yolos_jax.evaluation import category_scores
 from yolos_jax.evaluation.category_scores import CategoryScores
+from yolos_jax.tasks.sinks.tensorboard import Board
 from yolos_jax.tools.analysis import error_kinds, results_figures
 from yolos_jax.tools.analysis.calibration import Calibration, calibration
 from yolos_jax.tools.analysis.confusion import confusion_matrix
@@ -32,7 +33,6 @@ from yolos_jax.tools.analysis.error_kinds import BACKGROUND, KINDS, ErrorCounts,
 from yolos_jax.tools.analysis.matched_images import FOREGROUND, matched_images
 from yolos_jax.tools.analysis.tables import write_csv
 from yolos_jax.tools.analysis.worst_images import draw_worst
-from yolos_jax.training.metrics import Board
 
 THRESHOLD = 0.5  # default score threshold, see `Detector`
 IOUS = 0.5, 0.75  # of the precision-recall curves

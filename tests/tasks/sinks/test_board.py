@@ -4,7 +4,7 @@ import struct
 
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from yolos_jax.training.metrics import Board
+from yolos_jax.tasks.sinks.tensorboard import Board
 
 
 def events_in(folder):

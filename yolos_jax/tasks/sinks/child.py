@@ -1,0 +1,215 @@
+"""Sends a run's metrics to one service: `python -P child.py wandb`, which a run starts.
+
+Its input is lines of JSON: the run, then points of its curves, and `{"end": true}` unless the run was killed. It
+imports nothing from this package, so that it starts quickly and needs no path.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+PROJECT = "yolos-jax"  # where the environment names no other project
+Values = Mapping[str, float]
+
+
+class Client(Protocol):
+    """A service's client; it may raise any exception."""
+
+    def log(self, step: int, seconds: float, values: Values) -> None:
+        """Sends a point of each curve; `seconds` is its Unix time."""
+
+    def finish(self, complete: bool) -> None:
+        """Sends what is left; the run was killed if it is not `complete`."""
+
+
+class Wandb:
+    """Weights & Biases."""
+
+    def __init__(self, run: Mapping[str, Any]):
+        import wandb
+
+        self.run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            dir=os.environ.get("WANDB_DIR", run["folder"]),
+            name=os.environ.get("WANDB_NAME", run["name"]),
+            id=run["id"],
+            resume="allow",
+            config=run["config"],
+            allow_val_change=True,
+            settings=wandb.Settings(console="off"),
+        )
+        self.run.define_metric("step", hidden=True)
+        self.run.define_metric("*", step_metric="step")
+        self.first = self.run.step  # a run resumed online starts after the newest step, which may lack an evaluation
+
+    def log(self, step: int, seconds: float, values: Values) -> None:
+        self.run.log({"step": step, **values}, step=max(step, self.first))
+
+    def finish(self, complete: bool) -> None:
+        self.run.finish(exit_code=0 if complete else 1)
+
+
+class Mlflow:
+    """MLflow, by default with a database in the run's folder."""
+
+    def __init__(self, run: Mapping[str, Any]):
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow import MlflowClient
+
+        here = not os.environ.get("MLFLOW_TRACKING_URI")
+        if here:
+            os.chdir(run["folder"])  # the address of a database may not have every character of a path
+        self.client = MlflowClient("sqlite:///mlflow.db" if here else None)
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
+        experiment = self.client.get_experiment_by_name(name)
+        artifacts = Path(run["folder"], "mlflow").as_uri() if here else None
+        number = experiment.experiment_id if experiment else self.client.create_experiment(name, artifacts)
+        found = self.client.search_runs([number], f"tags.`{PROJECT}` = '{run['id']}'")
+        if found:
+            self.run = found[0].info.run_id
+            self.client.update_run(self.run, "RUNNING")
+        else:
+            self.run = self.client.create_run(number, tags={PROJECT: run["id"]}, run_name=run["name"]).info.run_id
+            self._log_config(run["config"])
+
+    def _log_config(self, config: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        params = [Param(key, str(value)) for key, value in flat(config).items()]
+        for i in range(0, len(params), 100):  # as many as a request may have
+            self.client.log_batch(self.run, params=params[i : i + 100])
+
+    def log(self, step: int, seconds: float, values: Values) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [Metric(key, value, round(1000 * seconds), step) for key, value in values.items()]
+        for i in range(0, len(metrics), 1000):
+            self.client.log_batch(self.run, metrics=metrics[i : i + 1000])
+
+    def finish(self, complete: bool) -> None:
+        self.client.set_terminated(self.run, "FINISHED" if complete else "KILLED")
+
+
+class Trackio:
+    """Trackio, by default with a database in the run's folder, and then without any request to the network."""
+
+    def __init__(self, run: Mapping[str, Any]):
+        here = not any(os.environ.get(f"TRACKIO_{name}") for name in ("DIR", "SPACE_ID", "SERVER_URL"))
+        if here:
+            os.environ |= {"TRACKIO_DIR": f"{run['folder']}/trackio", "HF_HUB_OFFLINE": "1"}
+        import trackio
+
+        name = run["name"] if here else f"{run['name']}-{run['id']}"  # a name is all that identifies a run
+        config = run["config"]
+        self.run = trackio.init(PROJECT, name, config=config, resume="allow", auto_log_gpu=False, auto_log_cpu=False)
+
+    def log(self, step: int, seconds: float, values: Values) -> None:
+        self.run.log(dict(values), step=step)
+
+    def finish(self, complete: bool) -> None:
+        self.run.finish()
+
+
+CLIENTS: dict[str, Callable[[Mapping[str, Any]], Client]] = {"wandb": Wandb, "mlflow": Mlflow, "trackio": Trackio}
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested dicts by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
+class Sent:
+    """The newest step that the service has, in a file. A resumed run repeats steps; they are not sent again."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.step, self.names = 0, set[str]()
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+            found = json.loads(path.read_text(encoding="utf-8"))
+            self.step, self.names = int(found["step"]), set(found["names"])
+
+    def missing(self, step: int, values: Values) -> Values:
+        """The values of a point that the service lacks."""
+        if step < self.step:
+            return {}
+        return {key: value for key, value in values.items() if step > self.step or key not in self.names}
+
+    def add(self, step: int, values: Values) -> None:
+        """Records values that have been sent."""
+        self.names = {*values} | (self.names if step == self.step else set())
+        self.step = step
+        draft = self.path.with_suffix(".new")
+        draft.write_text(json.dumps({"step": step, "names": sorted(self.names)}), encoding="utf-8")
+        draft.replace(self.path)
+
+
+def serve(lines: Iterable[bytes], open_client: Callable[[Mapping[str, Any]], Client], progress: str) -> None:
+    """Sends what a run writes until it ends or is killed.
+
+    Args:
+      lines: see this module's docstring.
+      open_client: connects to the service, for the run that the first line describes.
+      progress: the file for `Sent`, relative to the run's folder.
+    """
+    messages = messages_of(lines)
+    run = next(messages)
+    client = open_client(run)
+    sent = Sent(Path(run["folder"], progress))
+    complete = False
+    for message in messages:
+        if "end" in message:
+            complete = True
+            break
+        step, values = message["step"], sent.missing(message["step"], message["values"])
+        if values:
+            client.log(step, message["time"], values)
+            sent.add(step, values)
+    client.finish(complete)
+
+
+def messages_of(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The messages in lines of JSON, up to one that a kill has cut off."""
+    with contextlib.suppress(ValueError):
+        for line in lines:
+            yield json.loads(line)
+
+
+def wait_for_earlier() -> None:
+    """Waits, at most a minute, while the child of a killed run writes to the same log: it has not sent everything."""
+    for _ in range(600):
+        try:
+            fcntl.flock(sys.stderr, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.1)
+        except OSError:  # a disk without locks
+            return
+        else:
+            return
+
+
+def main() -> None:
+    """Runs the program; its last line of output is the reason of a failure."""
+    name = sys.argv[1]
+    wait_for_earlier()
+    with open(os.dup(0), "rb") as lines:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # programs that a client starts must not read the lines
+        try:
+            serve(lines, CLIENTS[name], f"sinks/{name}.json")
+        except Exception as error:  # each client raises its own exceptions
+            traceback.print_exc()
+            print(f"{type(error).__name__}: {' '.join(str(error).split())}"[:300], file=sys.stderr, flush=True)
+            os._exit(1)  # without the client's handlers and threads
+
+
+if __name__ == "__main__":
+    main()

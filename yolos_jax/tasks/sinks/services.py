@@ -1,0 +1,204 @@
+"""Sends the metrics of a run to TensorBoard, and to services in processes of their own."""
+
+import contextlib
+import importlib.util
+import json
+import math
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from yolos_jax.errors import InputError, counted, one_line, with_addresses, written
+from yolos_jax.tasks.sinks.tensorboard import Board
+
+TENSORBOARD = "tensorboard"
+FOLDER = "sinks"  # in the workdir: the id of the run, and each service's log and newest step
+CHILD = Path(__file__).with_name("child.py")
+PATIENCE = 30.0  # seconds for the services to finish after a run
+MOST = 2**22  # bytes that may wait for a service
+UNDEFINED = -1  # COCO's metric without ground truth
+
+
+def check_installed(names: Sequence[str]) -> None:
+    """Raises `InputError` if the package of a service is not installed."""
+    for name in names:
+        found = importlib.util.find_spec(name) if name != TENSORBOARD else None
+        # Services write to folders with their names, which Python takes for packages without an origin.
+        if name != TENSORBOARD and (found is None or found.origin is None):
+            raise InputError(
+                f"train.log has {name}, which is not installed: run pip install 'yolos-jax[{name}]', or leave it out."
+            )
+
+
+def open_sinks(
+    workdir: Path, start: int, names: Sequence[str], config: Mapping[str, Any], say: Callable[[str], object]
+) -> "Sinks":
+    """Opens what receives the metrics of a run after `start` steps.
+
+    Args:
+      workdir: the run's folder; services write there unless their environment variables name another place.
+      names: a choice of those of `train.log`.
+      config: the recipe, JSON-ready.
+      say: prints a message while the run trains.
+
+    Raises:
+      InputError: a package is not installed, or the workdir cannot be written to.
+    """
+    check_installed(names)
+    board = Board(workdir / TENSORBOARD, start + 1) if TENSORBOARD in names else None
+    services = []
+    for name in dict.fromkeys(names):
+        if name != TENSORBOARD:
+            run = {"id": run_id(workdir), "name": run_name(workdir), "folder": str(workdir.absolute())}
+            log = workdir / FOLDER / f"{name}.log"
+            services.append(Service(name, [sys.executable, "-P", str(CHILD), name], log, say))
+            services[-1].send(run | {"config": config})
+            print(f"metrics go to {name}, whose messages are in {log}")
+    return Sinks(board, services)
+
+
+def run_name(workdir: Path) -> str:
+    """The name of a run: its folder's, also if the folder is the local copy of an address."""
+    return with_addresses(str(workdir.resolve())).rpartition("/")[2] or "run"
+
+
+def run_id(workdir: Path) -> str:
+    """The id of a run at all services, which a resumed run finds in its workdir."""
+    path = workdir / FOLDER / "run.json"
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["id"])
+    except FileNotFoundError:
+        pass
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged; remove it, and the services start another run.") from error
+    draft, found = path.with_suffix(".new"), secrets.token_hex(4)
+    with written(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps({"id": found}), encoding="utf-8")
+        draft.replace(path)
+    return found
+
+
+class Sinks:
+    """TensorBoard, if any, and services; see `training.task.Sink`. Services do not get values that are not defined."""
+
+    def __init__(self, board: Board | None, services: Sequence["Service"]):
+        self.board = board
+        self.services = services
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """A point of each curve; `OSError` if TensorBoard's file cannot be written."""
+        if self.board is not None:
+            self.board.add(step, values)
+        defined = {name: float(value) for name, value in values.items() if math.isfinite(value) and value != UNDEFINED}
+        for service in self.services:
+            service.send({"step": step, "time": time.time(), "values": defined})
+
+    def close(self) -> None:
+        """Lets the services finish, and closes TensorBoard's file."""
+        finish(self.services)
+        if self.board is not None:
+            self.board.close()
+
+
+class Service:
+    """A process that reads lines of JSON. It never blocks this one, and its failures are reported in one line.
+
+    It has a session of its own, so that Ctrl-C does not reach it. At the end of its input it ends, also if this process
+    has been killed.
+
+    Args:
+      name: of the service.
+      command: of the process.
+      log: the file for its output.
+      say: reports a failure.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], log: Path, say: Callable[[str], object]):
+        self.name, self.log, self.say = name, log, say
+        self.dropped = 0  # messages
+        self._gone = False  # whether it has ended early
+        self._waiting = bytearray()
+        with log.open("ab") as output:
+            self._start = output.tell()
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=output, stderr=output, bufsize=0, start_new_session=True
+            )
+        assert self.process.stdin is not None
+        self._pipe = self.process.stdin
+        os.set_blocking(self._pipe.fileno(), False)
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Sends a message; drops and counts it if the process is too slow."""
+        if self._pipe.closed:
+            return
+        self._write()
+        line = json.dumps(message).encode() + b"\n"
+        if len(self._waiting) + len(line) > MOST:
+            self.dropped += 1
+        else:
+            self._waiting += line
+        self._write()
+        if self.process.poll() is not None:
+            self._pipe.close()
+            self._gone = True
+            self._say(f"has ended ({self._reason()}); the run goes on without it")
+
+    def _write(self) -> None:
+        """Writes what the pipe takes at once."""
+        try:
+            while self._waiting:
+                del self._waiting[: os.write(self._pipe.fileno(), self._waiting)]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:
+            self._waiting.clear()
+
+    def is_finished(self) -> bool:
+        """Sends what waits, then closes the process's input; whether it has ended."""
+        if not self._pipe.closed:
+            self._write()
+            if self.process.poll() is not None or not self._waiting:
+                self._pipe.close()
+        return self.process.poll() is not None
+
+    def close(self) -> None:
+        """Kills the process if it has not ended, and reports what is lost."""
+        code = self.process.poll()
+        if code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self._say(f"has not finished in {PATIENCE:.0f} s and was stopped; its last points may be missing")
+        elif code and not self._gone:
+            self._say(f"has failed ({self._reason()}); its last points may be missing")
+        if self.dropped:
+            self._say(f"was too slow for {counted(self.dropped, 'line')} of metrics, which it lacks")
+
+    def _say(self, what: str) -> None:
+        self.say(f"note: {self.name} {what}")
+
+    def _reason(self) -> str:
+        """The last line of the log, or the exit code."""
+        with self.log.open("rb") as file:
+            file.seek(max(self._start, self.log.stat().st_size - 4096))
+            lines = file.read().decode(errors="replace").split("\n")
+        lines = [line.strip() for line in lines if line.strip()]
+        return one_line(lines[-1])[:200] if lines else f"exit code {self.process.returncode}"
+
+
+def finish(services: Sequence[Service]) -> None:
+    """Waits until the services have sent everything, at most `PATIENCE` seconds, and closes them."""
+    for service in services:
+        service.send({"end": True})
+    end = time.monotonic() + PATIENCE
+    while not all([service.is_finished() for service in services]) and time.monotonic() < end:
+        time.sleep(0.02)
+    for service in services:
+        service.close()
