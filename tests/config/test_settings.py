@@ -169,8 +169,8 @@ FREE = {
     "data.train_annotations",
     "data.val_annotations", "data.train_images", "data.val_images", "data.workers", "data.ahead", "data.on_bad_image",
     "data.names", "data.val_boxes", "data.short_side", "train.max_steps", "train.log_every", "train.accumulate",
-    "train.curves", "train.log", "train.patience", "eval.least_steps", "model.max_side", "model.attention", "model.query_block",
-    "model.remat", "model.unroll", "model.from_init",
+    "train.curves", "train.log", "train.patience", "eval.least_steps", "model.max_side", "model.attention",
+    "model.query_block", "model.remat", "model.unroll", "model.from_init",
 }  # fmt: skip
 OF_A_HOST = {
     "init", "data.root", "data.train_annotations", "data.val_annotations", "data.train_images", "data.val_images",

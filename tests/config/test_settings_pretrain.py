@@ -57,8 +57,8 @@ def test_what_may_change_when_a_run_goes_on():
     free = {
         "init", "data.root", "data.train_split", "data.val_split", "data.on_bad_image", "data.workers", "data.ahead",
         "model.attention", "model.query_block", "model.remat", "train.accumulate", "train.max_steps",
-        "train.log_every", "train.log", "train.curves", "eval.batch_size", "eval.every_epochs", "eval.compilation_cache",
-        "eval.font", "eval.precision", "eval.backend", "model.unroll", "eval.least_steps",
+        "train.log_every", "train.log", "train.curves", "eval.batch_size", "eval.every_epochs",
+        "eval.compilation_cache", "eval.font", "eval.precision", "eval.backend", "model.unroll", "eval.least_steps",
         "train.patience", "checkpoint.every_steps", "checkpoint.keep",
     }  # fmt: skip
     for key in OWN.keys() - {"task"}:

@@ -89,7 +89,8 @@ class Mlflow:
     def log(self, step: int, seconds: float, values: Values) -> None:
         from mlflow.entities import Metric
 
-        metrics = [Metric(key, value, round(1000 * seconds), step) for key, value in values.items()]
+        # Names may have 250 characters, and requests 1000 values.
+        metrics = [Metric(key[:250], value, round(1000 * seconds), step) for key, value in values.items()]
         for i in range(0, len(metrics), 1000):
             self.client.log_batch(self.run, metrics=metrics[i : i + 1000])
 
@@ -185,7 +186,7 @@ def messages_of(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
 
 
 def wait_for_earlier() -> None:
-    """Waits, at most a minute, while the child of a killed run writes to the same log: it has not sent everything."""
+    """Waits, at most a minute, for the process of a killed run, which has locked the same log until it has ended."""
     for _ in range(600):
         try:
             fcntl.flock(sys.stderr, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from yolos_jax.address import fcntl
 from yolos_jax.errors import InputError, counted, one_line, with_addresses, written
 from yolos_jax.tasks.sinks.tensorboard import Board
 
@@ -127,6 +128,8 @@ class Service:
         self._waiting = bytearray()
         with log.open("ab") as output:
             self._start = output.tell()
+            with contextlib.suppress(OSError):  # child.py waits for the process of a killed run, which still holds it
+                fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=output, stderr=output, bufsize=0, start_new_session=True
             )
@@ -149,6 +152,10 @@ class Service:
             self._pipe.close()
             self._gone = True
             self._say(f"has ended ({self._reason()}); the run goes on without it")
+
+    def end(self) -> None:
+        """Says that the run is over, after all other messages."""
+        self._waiting += json.dumps({"end": True}).encode() + b"\n"
 
     def _write(self) -> None:
         """Writes what the pipe takes at once."""
@@ -175,6 +182,7 @@ class Service:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+            self._pipe.close()
             self._say(f"has not finished in {PATIENCE:.0f} s and was stopped; its last points may be missing")
         elif code and not self._gone:
             self._say(f"has failed ({self._reason()}); its last points may be missing")
@@ -186,7 +194,8 @@ class Service:
 
     def _reason(self) -> str:
         """The last line of the log, or the exit code."""
-        with self.log.open("rb") as file:
+        lines: list[str] = []
+        with contextlib.suppress(OSError), self.log.open("rb") as file:
             file.seek(max(self._start, self.log.stat().st_size - 4096))
             lines = file.read().decode(errors="replace").split("\n")
         lines = [line.strip() for line in lines if line.strip()]
@@ -196,7 +205,7 @@ class Service:
 def finish(services: Sequence[Service]) -> None:
     """Waits until the services have sent everything, at most `PATIENCE` seconds, and closes them."""
     for service in services:
-        service.send({"end": True})
+        service.end()
     end = time.monotonic() + PATIENCE
     while not all([service.is_finished() for service in services]) and time.monotonic() < end:
         time.sleep(0.02)
