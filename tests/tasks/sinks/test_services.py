@@ -1,11 +1,13 @@
 """Metrics for services that work, die, hang or flood, and of runs that are killed. Shells stand for services."""
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -138,6 +140,19 @@ def test_a_service_ends_by_itself_after_the_run_was_killed(tmp_path, number):
     assert run.returncode == -number
     until((tmp_path / "end").exists)
     assert [one["step"] for one in lines_of(tmp_path / "found")] == [0, 1, 2]
+
+
+def test_a_service_waits_for_the_process_of_a_killed_run(tmp_path, said, monkeypatch):
+    """The lock is the process's from its start on, and ends with it."""
+    earlier = shell(tmp_path, said, "cat > /dev/null")
+    with earlier.log.open("a") as log, earlier.log.open("a") as other:
+        monkeypatch.setattr(child, "sys", SimpleNamespace(stderr=log))
+        monkeypatch.setattr(child, "time", SimpleNamespace(sleep=lambda seconds: finish([earlier])))
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        child.wait_for_earlier()
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class Client:
