@@ -10,7 +10,7 @@ export NPROC := 32
 # Packages are installed without compiled modules. What is imported is compiled once, wherever the variable forbids it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test tests test-parity test-deploy page test-page test-package docs test-gpu compile-only compile-only-tpu lint clean
+.PHONY: demo test tests test-parity test-deploy test-sinks page test-page test-package docs test-gpu compile-only compile-only-tpu lint clean
 
 $(VENV)/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, set PYTHON=")'
@@ -61,6 +61,18 @@ $(DEPLOY)/ready: $(VENV)/ready requirements-deploy.txt
 
 test-deploy: $(DEPLOY)/ready
 	$(QUICK) $(DEPLOY)/bin/python -m pytest tests/tools/exporting tests/examples
+
+# wandb, MLflow and Trackio, on top of .venv.
+SINKS := .venv-sinks
+$(SINKS)/ready: $(VENV)/ready requirements-sinks.txt
+	$(RUN) -m venv $(SINKS)
+	$(RUN) -c 'import site; print(site.getsitepackages()[0])' > $(SINKS)/below.pth
+	mv $(SINKS)/below.pth $$($(SINKS)/bin/python -c 'import site; print(site.getsitepackages()[0])')/below.pth
+	$(SINKS)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-sinks.txt
+	touch $@
+
+test-sinks: $(SINKS)/ready
+	$(SINKS)/bin/python -m pytest tests/tasks/sinks
 
 # The page's packages lie on top of .venv, in an environment of their own: gradio needs an older Pillow.
 PAGE := .venv-page
@@ -145,4 +157,4 @@ lint: $(VENV)/ready
 	$(RUN) -m mypy
 
 clean:
-	rm -rf $(VENV) .venv-gpu .venv-tpu $(DEPLOY) $(PAGE) $(PACKAGE) $(DOCS) $(DEMO) dist site .cache
+	rm -rf $(VENV) .venv-gpu .venv-tpu $(DEPLOY) $(SINKS) $(PAGE) $(PACKAGE) $(DOCS) $(DEMO) dist site .cache

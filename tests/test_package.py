@@ -32,6 +32,14 @@ def test_the_lock_is_within_the_ranges():
         assert lock[plain(one.name)] in one.specifier, one
 
 
+def test_the_pinned_services_are_within_the_ranges():
+    lines = (ROOT / "requirements-sinks.txt").read_text().splitlines()
+    lock = dict(line.lower().split("==") for line in lines if not line.startswith("#"))
+    for extra in ("wandb", "mlflow", "trackio"):
+        (one,) = map(Requirement, PROJECT["optional-dependencies"][extra])
+        assert lock[one.name] in one.specifier and one.name == extra
+
+
 def test_the_lock_of_the_site_names_every_version():
     lines = (ROOT / "requirements-docs.txt").read_text().splitlines()
     names = [re.fullmatch(r"([\w.-]+)==[\w.]+", line) for line in lines if not line.startswith("#")]

@@ -25,7 +25,7 @@ from yolos_jax.training.saving import BEST
 EVERY = 10.0  # seconds between two uploads
 OWNER = ".owner"  # the remote file that names the run that writes there
 HALF = "orbax-checkpoint-tmp"  # part of the name of an incomplete checkpoint
-ONLY_ADDED_TO = ("tensorboard/", "validation/", "eval-")  # files that a resumed run does not need
+ONLY_ADDED_TO = ("tensorboard/", "wandb/", "validation/", "eval-")  # files that a resumed run does not need
 _BEST, _BEST_MARKER, _OTHER, _LINES, _STEP, _MARKER = range(6)  # the order of an upload
 _CHECKPOINT = re.compile(rf"((?:{BEST}/)?\d+)/")
 Signature = tuple[int, int]  # size in bytes, and time of the last change in ns
