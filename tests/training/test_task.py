@@ -59,6 +59,21 @@ def order(step):
     return np.random.default_rng(step).permutation(POINTS)[: POINTS // 2]
 
 
+class Kept:
+    """A sink that writes to a file of its own."""
+
+    def __init__(self, path, start):
+        self.file = path.open("a")
+        print("after", start, file=self.file)
+
+    def add(self, step, values):
+        print(step, *values, file=self.file)
+
+    def close(self):
+        print("closed", file=self.file)
+        self.file.close()
+
+
 class LineTask(Task):
     """`scores`: what each evaluation finds, in order."""
 
@@ -93,6 +108,9 @@ class LineTask(Task):
 
     def pictures(self, workdir, say):
         return RunPictures(workdir, [Curves(workdir, self.shown, self.headline)], say)
+
+    def sink(self, workdir, start, say):
+        return Kept(workdir / "kept", start)
 
     def bucket_of(self, step):
         return 0
@@ -203,3 +221,9 @@ def test_a_line_in_two_parts(tmp_path):
     assert [(line["step"], line["val/fit"]) for line in numbers if "val/fit" in line] == [(2, 0.1), (4, 0.2), (6, 0.3)]
     found = checkpoint_files.read_arrays(tmp_path, STEPS, params=LineTask.shapes)["params"]
     np.testing.assert_allclose((found["slope"], found["offset"]), expected()[0], rtol=1e-5)
+    kept = [line.split()[:2] for line in (tmp_path / "kept").read_text().splitlines()]
+    assert kept == [
+        ["after", "0"], ["1", "train/error"], ["2", "train/error"], ["2", "val/fit"], ["3", "train/error"],
+        ["4", "train/error"], ["closed"],
+        ["after", "4"], ["4", "val/fit"], ["5", "train/error"], ["6", "train/error"], ["6", "val/fit"], ["closed"],
+    ]  # fmt: skip

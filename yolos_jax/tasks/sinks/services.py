@@ -22,6 +22,7 @@ TENSORBOARD = "tensorboard"
 FOLDER = "sinks"  # in the workdir: the id of the run, and each service's log and newest step
 CHILD = Path(__file__).with_name("child.py")
 PATIENCE = 30.0  # seconds for the services to finish after a run
+QUIET = 3.0  # seconds of these without a message
 MOST = 2**22  # bytes that may wait for a service
 UNDEFINED = -1  # COCO's metric without ground truth
 
@@ -66,7 +67,8 @@ def open_sinks(
 
 def run_name(workdir: Path) -> str:
     """The name of a run: its folder's, also if the folder is the local copy of an address."""
-    return with_addresses(str(workdir.resolve())).rpartition("/")[2] or "run"
+    address = with_addresses(str(workdir))
+    return workdir.resolve().name if address == str(workdir) else address.rpartition("/")[2]
 
 
 def run_id(workdir: Path) -> str:
@@ -77,7 +79,8 @@ def run_id(workdir: Path) -> str:
     except FileNotFoundError:
         pass
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged; remove it, and the services start another run.") from error
+        remedy = f"remove the folder {path.parent}, and the services start another run"
+        raise InputError(f"{path} is damaged; {remedy}.") from error
     draft, found = path.with_suffix(".new"), secrets.token_hex(4)
     with written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -206,8 +209,15 @@ def finish(services: Sequence[Service]) -> None:
     """Waits until the services have sent everything, at most `PATIENCE` seconds, and closes them."""
     for service in services:
         service.end()
-    end = time.monotonic() + PATIENCE
-    while not all([service.is_finished() for service in services]) and time.monotonic() < end:
+    start = time.monotonic()
+    announced = False
+    while left := [service for service in services if not service.is_finished()]:
+        waited = time.monotonic() - start
+        if waited > PATIENCE:
+            break
+        if waited > QUIET and not announced:
+            announced = True
+            left[0].say(f"waiting at most {PATIENCE:.0f} s for {', '.join(service.name for service in left)}")
         time.sleep(0.02)
     for service in services:
         service.close()
