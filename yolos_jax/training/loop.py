@@ -15,7 +15,7 @@ def train_task(
 ) -> Outcome:
     """Trains, resuming from the workdir's newest checkpoint if there is one.
 
-    The workdir gets checkpoints (the latest, the best in `best/`), `metrics.jsonl`, `tensorboard/` and `curves.png`.
+    The workdir gets checkpoints (the latest, the best in `best/`), `metrics.jsonl`, `curves.png` and the task's logs.
 
     Args:
       make_task, options: creates the task for the devices that batches are split over; the run's options.

@@ -19,7 +19,7 @@ from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import written
 from yolos_jax.training.prefetch import DeviceBatch
 from yolos_jax.training.step import StepReport
-from yolos_jax.training.task import Sink, Task
+from yolos_jax.training.task import Task
 
 METRICS = "metrics.jsonl"
 RATE, SPEED = "learning_rate", "images_per_second"
@@ -44,7 +44,7 @@ class Metrics:
         if writes:
             self._forget_after(start)
         self.file = self.path.open("a", encoding="utf-8")
-        self.sink: Sink | None = task.sink(folder, start, self.say) if writes else None
+        self.sink: Any = task.sink(folder, start, self.say) if writes else None
         columns = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
         how = {"bar_format": BAR, "ncols": columns, "mininterval": 1.0, "disable": not writes}
         self.bar = tqdm(None, self._epoch(start), task.steps, initial=start, unit="step", **how)
@@ -81,11 +81,7 @@ class Metrics:
         return [{"step": line["step"]} | {name: line[f"val/{name}"] for name in names} for line in found]
 
     def step(self, batch: DeviceBatch, report: StepReport, waited: float) -> None:
-        """Counts one step and, every `every` steps, writes a line with its terms before the update.
-
-        Args:
-          waited: seconds spent waiting for data since the start of the run.
-        """
+        """Counts one step, with the seconds `waited` for data since the start of the run; writes a line when due."""
         done = batch.step + 1
         self.bar.set_description_str(self._epoch(batch.step), refresh=False)
         self.bar.update()
@@ -184,8 +180,7 @@ class Metrics:
     def __exit__(self, *_: object) -> None:
         self.ended = time.perf_counter()
         self.bar.close()  # before an error is printed, so that it starts on a new line
-        outputs: tuple[Any, ...] = self.file, self.sink
-        for output in filter(None, outputs):
+        for output in filter(None, (self.file, self.sink)):
             with contextlib.suppress(OSError):  # reported when it was written
                 output.close()
 

@@ -34,9 +34,8 @@ class RunSettings:
     )  # fmt: skip
     log_every: int = setting(50, "steps between lines of the log", low=1, high=MOST_STEPS, resume=YES)
     log: tuple[str, ...] = setting(
-        ("tensorboard",), "what receives the metrics, besides metrics.jsonl; wandb, mlflow and trackio are extras",
-        choices=("tensorboard", "wandb", "mlflow", "trackio"), lengths=(0, 4), resume=YES,
-        host=True, also=("report_to", "logger", "loggers"),
+        ("tensorboard",), "receivers of metrics besides metrics.jsonl; wandb, mlflow and trackio are extras", host=True,
+        choices=("tensorboard", "wandb", "mlflow", "trackio"), lengths=(0, 4), resume=YES, also=("report_to",),
     )  # fmt: skip
     curves: bool = setting(
         True, "draw curves.png (loss terms, metrics, learning rate, images/s) and eight validation images with "

@@ -189,8 +189,7 @@ class Task(abc.ABC):
         return self.plan.steps_per_epoch
 
 
-MakeTask = Callable[[Mesh], Task]
-"""Creates the task for the devices that batches are split over."""
+MakeTask = Callable[[Mesh], Task]  # creates the task for the devices that batches are split over
 
 
 @dataclasses.dataclass(frozen=True)

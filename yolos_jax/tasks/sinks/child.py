@@ -13,20 +13,10 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-PROJECT = "yolos-jax"  # where the environment names no other project
+PROJECT = "yolos-jax"  # unless the environment names another
 Values = Mapping[str, float]
-
-
-class Client(Protocol):
-    """A service's client; it may raise any exception."""
-
-    def log(self, step: int, seconds: float, values: Values) -> None:
-        """Sends a point of each curve; `seconds` is its Unix time."""
-
-    def finish(self, complete: bool) -> None:
-        """Sends what is left; the run was killed if it is not `complete`."""
 
 
 class Wandb:
@@ -62,7 +52,9 @@ class Mlflow:
     def __init__(self, run: Mapping[str, Any]):
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient
+        from mlflow.entities import Metric, Param
 
+        self.Metric = Metric
         here = not os.environ.get("MLFLOW_TRACKING_URI")
         if here:
             os.chdir(run["folder"])  # the address of a database may not have every character of a path
@@ -77,34 +69,33 @@ class Mlflow:
             self.client.update_run(self.run, "RUNNING")
         else:
             self.run = self.client.create_run(number, tags={PROJECT: run["id"]}, run_name=run["name"]).info.run_id
-            self._log_config(run["config"])
-
-    def _log_config(self, config: Mapping[str, Any]) -> None:
-        from mlflow.entities import Param
-
-        params = [Param(key, str(value)) for key, value in flat(config).items()]
-        for i in range(0, len(params), 100):  # as many as a request may have
-            self.client.log_batch(self.run, params=params[i : i + 100])
+            self._send(100, params=[Param(key, str(value)) for key, value in flat(run["config"]).items()])
 
     def log(self, step: int, seconds: float, values: Values) -> None:
-        from mlflow.entities import Metric
+        # Names may have 250 characters.
+        metrics = [self.Metric(key[:250], value, round(1000 * seconds), step) for key, value in values.items()]
+        self._send(1000, metrics=metrics)
 
-        # Names may have 250 characters, and requests 1000 values.
-        metrics = [Metric(key[:250], value, round(1000 * seconds), step) for key, value in values.items()]
-        for i in range(0, len(metrics), 1000):
-            self.client.log_batch(self.run, metrics=metrics[i : i + 1000])
+    def _send(self, most: int, **items: list) -> None:
+        """Sends metrics or params in requests of at most so many."""
+        for kind, whole in items.items():
+            for i in range(0, len(whole), most):
+                self.client.log_batch(self.run, **{kind: whole[i : i + most]})
 
     def finish(self, complete: bool) -> None:
         self.client.set_terminated(self.run, "FINISHED" if complete else "KILLED")
 
 
 class Trackio:
-    """Trackio, by default with a database in the run's folder, and then without any request to the network."""
+    """Trackio, by default with a database in the run's folder; without a network unless it logs to a server."""
 
     def __init__(self, run: Mapping[str, Any]):
-        here = not any(os.environ.get(f"TRACKIO_{name}") for name in ("DIR", "SPACE_ID", "SERVER_URL"))
+        far = any(os.environ.get(f"TRACKIO_{name}") for name in ("SPACE_ID", "SERVER_URL"))
+        here = not far and not os.environ.get("TRACKIO_DIR")
+        if not far:
+            os.environ["HF_HUB_OFFLINE"] = "1"  # it would ask for the user's name
         if here:
-            os.environ |= {"TRACKIO_DIR": f"{run['folder']}/trackio", "HF_HUB_OFFLINE": "1"}
+            os.environ["TRACKIO_DIR"] = f"{run['folder']}/trackio"
         import trackio
 
         name = run["name"] if here else f"{run['name']}-{run['id']}"  # a name is all that identifies a run
@@ -118,7 +109,7 @@ class Trackio:
         self.run.finish()
 
 
-CLIENTS: dict[str, Callable[[Mapping[str, Any]], Client]] = {"wandb": Wandb, "mlflow": Mlflow, "trackio": Trackio}
+CLIENTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {"wandb": Wandb, "mlflow": Mlflow, "trackio": Trackio}
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -154,7 +145,7 @@ class Sent:
         draft.replace(self.path)
 
 
-def serve(lines: Iterable[bytes], open_client: Callable[[Mapping[str, Any]], Client], progress: str) -> None:
+def serve(lines: Iterable[bytes], open_client: Callable[[Mapping[str, Any]], Any], progress: str) -> None:
     """Sends what a run writes until it ends or is killed.
 
     Args:
@@ -168,8 +159,8 @@ def serve(lines: Iterable[bytes], open_client: Callable[[Mapping[str, Any]], Cli
     sent = Sent(Path(run["folder"], progress))
     complete = False
     for message in messages:
-        if "end" in message:
-            complete = True
+        complete = "end" in message
+        if complete:
             break
         step, values = message["step"], sent.missing(message["step"], message["values"])
         if values:
@@ -189,12 +180,10 @@ def wait_for_earlier() -> None:
     """Waits, at most a minute, for the process of a killed run, which has locked the same log until it has ended."""
     for _ in range(600):
         try:
-            fcntl.flock(sys.stderr, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fcntl.flock(sys.stderr, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             time.sleep(0.1)
         except OSError:  # a disk without locks
-            return
-        else:
             return
 
 
