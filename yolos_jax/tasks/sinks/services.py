@@ -118,9 +118,7 @@ class Service:
     has been killed.
 
     Args:
-      name: of the service.
-      command: of the process.
-      log: the file for its output.
+      name, command, log: the service, the process's command line, the file for its output.
       say: reports a failure.
     """
 
@@ -182,9 +180,9 @@ class Service:
         """Kills the process if it has not ended, and reports what is lost."""
         code = self.process.poll()
         if code is None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+                self.process.wait(5)
             self._pipe.close()
             self._say(f"has not finished in {PATIENCE:.0f} s and was stopped; its last points may be missing")
         elif code and not self._gone:
