@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from yolos_jax.errors import InputError
-from yolos_jax.model.classifier import abstract_classifier, classify, stochastic_depth
+from yolos_jax.model.classifier import abstract_classifier, classify
 from yolos_jax.model.classifier_config import CLASSIFIERS, ClassifierConfig
 from yolos_jax.model.yolos import abstract
+from yolos_jax.tasks.classification.stochastic_depth import stochastic_depth
 from yolos_jax.weights.deit import config_of_deit
 from yolos_jax.weights.reference import to_timm
 

@@ -9,11 +9,11 @@ import pytest
 from jax.interpreters import mlir
 from jax.sharding import AbstractMesh, AxisType, Mesh
 
+from yolos_jax.accelerators.choice import check_matcher
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.errors import InputError
 from yolos_jax.model.config import VARIANTS, variant
 from yolos_jax.model.yolos import abstract
-from yolos_jax.objective.matching import check_matcher
 from yolos_jax.objective.weights import LossWeights
 from yolos_jax.tasks.detection import batch_divisors, detection_loss
 from yolos_jax.training.optimizer import make_optimizer

@@ -56,6 +56,19 @@ def sentence(compute: Compute, precision: str, device: jax.Device) -> str:
     return f"computing in {how}, on {device.device_kind}"
 
 
+def check_matcher(matcher: str) -> None:
+    """Raises `InputError` for the matcher `host` without jax's CPU backend, which a callback needs for its arrays."""
+    if matcher != "host":
+        return
+    try:
+        jax.local_devices(backend="cpu")
+    except RuntimeError as error:
+        raise InputError(
+            "matcher=host needs jax's CPU backend beside the GPU, but the environment's JAX_PLATFORMS leaves it out; "
+            "set JAX_PLATFORMS=cuda,cpu or --config.matcher=device."
+        ) from error
+
+
 def _attend(kind: str) -> Attend:
     if kind == "flash":  # imports Pallas only where it is needed
         from yolos_jax.accelerators.flash import attend_flash

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 # Bytes of gradients in one all-reduce between GPUs, and XLA's option for them. With XLA's own 30 MB, the gradients of
 # all blocks wait for the first block's; with these, most of them are sent beside products of the backward pass.
@@ -29,9 +29,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def compiler_options(mesh: Mesh) -> dict[str, int] | None:
+def compiler_options(mesh: Mesh | AbstractMesh) -> dict[str, int] | None:
     """XLA's options for a step on these devices; the user's XLA_FLAGS take precedence."""
-    several_gpus = mesh.size > 1 and mesh.devices.flat[0].platform == "gpu"
-    if several_gpus and _TOGETHER not in os.environ.get("XLA_FLAGS", ""):
-        return {_TOGETHER: TOGETHER}
-    return None
+    if mesh.size == 1 or isinstance(mesh, AbstractMesh) or _TOGETHER in os.environ.get("XLA_FLAGS", ""):
+        return None
+    return {_TOGETHER: TOGETHER} if mesh.devices.flat[0].platform == "gpu" else None

@@ -90,19 +90,6 @@ def match(cost: jax.Array, count: jax.Array, matcher: str = "host", mesh: Mesh |
     return Matching(jnp.where(real, found[:, :-1], -1), finite, 1e-6 * found[:, -1].astype(jnp.float32))
 
 
-def check_matcher(matcher: str) -> None:
-    """Raises `InputError` for the matcher `host` without jax's CPU backend, which a callback needs for its arrays."""
-    if matcher != "host":
-        return
-    try:
-        jax.local_devices(backend="cpu")
-    except RuntimeError as error:
-        raise InputError(
-            "matcher=host needs jax's CPU backend beside the GPU, but the environment's JAX_PLATFORMS leaves it out; "
-            "set JAX_PLATFORMS=cuda,cpu or --config.matcher=device."
-        ) from error
-
-
 def _match_on_host(cost: jax.Array, count: jax.Array) -> jax.Array:
     batch, _, most = cost.shape
     return jax.pure_callback(solve_on_host, jax.ShapeDtypeStruct((batch, most + 1), jnp.int32), cost, count)

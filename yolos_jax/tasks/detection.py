@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from yolos_jax.accelerators.choice import sentence
+from yolos_jax.accelerators.choice import check_matcher, sentence
 from yolos_jax.config.reader import stated_architecture
 from yolos_jax.config.recipes import DetectionConfig, Recipe
 from yolos_jax.data.detection_batches import detection_work
@@ -32,7 +32,6 @@ from yolos_jax.inference.loading import load_model
 from yolos_jax.model.config import DetectorComputeSettings, YolosConfig
 from yolos_jax.model.yolos import abstract, apply
 from yolos_jax.objective.losses import Divisors, Targets, divisors_of, set_loss
-from yolos_jax.objective.matching import check_matcher
 from yolos_jax.objective.weights import LossWeights
 from yolos_jax.tasks import recipe
 from yolos_jax.tasks.architecture import of_checkpoint, settle

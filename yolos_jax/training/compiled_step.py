@@ -35,12 +35,7 @@ class BucketedStep:
     """
 
     def __init__(
-        self,
-        step: Any,
-        task: Task,
-        processes: Processes,
-        say: Callable[[str], object],
-        doing: Callable[[str], object],
+        self, step: Any, task: Task, processes: Processes, say: Callable[[str], object], doing: Callable[[str], object]
     ):
         self._step = step
         self._task = task

@@ -49,14 +49,9 @@ class Identity:
     @classmethod
     def of(cls, meta: Meta) -> "Identity":
         """From a run's checkpoint. `KeyError` for converted weights, which have no run."""
-        recorded = {key: meta.extra[key] for key in ("config", "data", "order", "versions")}
-        return cls(
-            **recorded,
-            model=meta.model,
-            label_names=meta.label_names,
-            category_ids=meta.category_ids,
-            max_side=meta.max_side,
-        )
+        facts: dict[str, Any] = {key: meta.extra[key] for key in ("config", "data", "order", "versions")}
+        facts |= {"model": meta.model, "label_names": meta.label_names}
+        return cls(**facts, category_ids=meta.category_ids, max_side=meta.max_side)
 
     def meta(self, step: int, **results: Any) -> Meta:
         """The meta of a checkpoint after `step` updates, with the `results` of an evaluation."""

@@ -20,7 +20,7 @@ from yolos_jax.datasets.tfds.records import find_dataset
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError, address_of
-from yolos_jax.model.classifier import abstract_classifier, classifier_params, classify, drop_rates, stochastic_depth
+from yolos_jax.model.classifier import abstract_classifier, classifier_params, classify
 from yolos_jax.model.classifier_config import ClassifierConfig, ClassifierSettings
 from yolos_jax.model.config import ComputeSettings
 from yolos_jax.model.init import SCHEMES
@@ -32,6 +32,7 @@ from yolos_jax.tasks.classification.evaluator import TOPS, ClassEvaluation, Clas
 from yolos_jax.tasks.classification.mixing import Mixing
 from yolos_jax.tasks.classification.plan import CLASS_ORDER, ShuffledPlan
 from yolos_jax.tasks.classification.soft_labels import mix, soft_cross_entropy
+from yolos_jax.tasks.classification.stochastic_depth import drop_rates, stochastic_depth
 from yolos_jax.tasks.classification.views import RandomView
 from yolos_jax.tasks.mirror import shared_copy
 from yolos_jax.tasks.recipe import batching_of, compute_of, keep_programs, prepare
