@@ -38,7 +38,7 @@ def local_path(path: str) -> str:
         return path
     parts = urlsplit(path)
     if parts.netloc not in ("", "localhost"):
-        raise InputError(f"{path} names the host {parts.netloc!r}; a path of this machine is file:///FOLDER.")
+        raise InputError(f"{path} names the host {parts.netloc!r}; a local path is file:///FOLDER.")
     return unquote(parts.path)
 
 
@@ -66,7 +66,7 @@ def copied(path: str | Path) -> str | Path:
             sizes = place.sizes()
             wanted = {each: sizes[each] for each in _weights_among(list(sizes))}
         if not wanted:
-            raise InputError(f"{address} does not exist, or holds no weights.")
+            raise InputError(f"{address} does not exist, or has no weights.")
         if _copies.get(address, (None, {}))[1] != wanted:
             folder = Path(tempfile.mkdtemp(prefix="yolos-jax-"))
             atexit.register(shutil.rmtree, folder, True)

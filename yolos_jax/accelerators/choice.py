@@ -23,9 +23,9 @@ MULTIPLES = {"gpu": 64, "tpu": 128}
 
 
 def decided(compute: Compute, config: NetworkConfig, device: jax.Device) -> Compute:
-    """`compute` adapted to the device: nothing in it is "auto" any more.
+    """`compute` adapted to the device, with every "auto" resolved.
 
-    `InputError` if an attention is asked for that the device cannot compute.
+    `InputError` if the device cannot compute the requested attention.
     """
     chosen = compute.attention
     obstacles = {kind: _obstacle(kind, compute, config.width // config.heads, device) for kind in ("cudnn", "flash")}
@@ -49,7 +49,7 @@ def decided(compute: Compute, config: NetworkConfig, device: jax.Device) -> Comp
 
 
 def sentence(compute: Compute, precision: str, device: jax.Device) -> str:
-    """A sentence about what was decided."""
+    """Describes the choice in one sentence."""
     products = "" if compute.compute_dtype == "bfloat16" else f", products of {products_of(precision)}"
     unrolled = ", blocks unrolled" if compute.unroll == "on" else ""
     how = f"{compute.compute_dtype}{products}, attention {compute.attention}{unrolled}"

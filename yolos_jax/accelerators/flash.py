@@ -19,7 +19,7 @@ from jax.experimental.pallas import triton
 
 from yolos_jax.model.attention import ATTENTION
 
-ROWS = 64  # queries, and keys, that a program takes at a time
+ROWS = 64  # queries or keys per program
 EXACT, FAST = jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3, jax.lax.DotAlgorithmPreset.TF32_TF32_F32
 BASE = math.log2(math.e)  # exponentials are computed as powers of two, for which GPUs have an instruction
 LEAST = -1e30  # the score of padding; minus infinity would give NaN in a block that holds only padding
@@ -39,7 +39,7 @@ class Kernel:
 
 
 def attend_flash(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, block: int = 0) -> jax.Array:
-    """`attention.Attend` in float32; `block` is ignored. Heads of at most 128 numbers."""
+    """`attention.Attend` in float32; `block` is ignored. The head size is at most 128."""
     fast = jax.config.jax_default_matmul_precision in ("tensorfloat32", "default", "bfloat16")  # type: ignore[attr-defined]
     return flash(q, k, v, length, FAST if fast else EXACT)
 
@@ -68,7 +68,7 @@ def _forward(
 def _backward(precision: Any, interpret: bool, saved: tuple, given: jax.Array) -> tuple:
     q, k, v, length, out, log_sums = saved
     kernel = Kernel(BASE * q.shape[-1] ** -0.5, precision, interpret)
-    along = jnp.einsum("bqhd,bqhd->bhq", out, given)  # what the softmax subtracts from its gradient
+    along = jnp.einsum("bqhd,bqhd->bhq", out, given)  # subtracted from the gradient of the softmax
     queries, keys, values, grads = _padded(q), _padded(k), _padded(v), _padded(given)
     along = jnp.pad(along, ((0, 0), (0, 0), (0, -along.shape[2] % ROWS)))
     of_q = _call(

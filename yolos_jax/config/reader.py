@@ -138,7 +138,7 @@ def unknown(key: str, table: Table) -> str:
         inside = ", ".join(f"config.{each}" for each in table if each.startswith(f"{key}."))
         return f"config.{name} is a group of settings: {inside}."
     near = [f"config.{each}" for each in nearest(name, table)]
-    hint = f"do you mean {' or '.join(near)}?" if near else "--help lists all settings."
+    hint = f"did you mean {' or '.join(near)}?" if near else "--help lists all settings."
     return f"there is no config.{name}; {hint}"
 
 

@@ -31,7 +31,7 @@ def wrong_box(annotation: dict, origin: str, categories: dict[int, Any]) -> str 
     if annotation.get("iscrowd") not in (None, 0, 1):
         return f"{where} has iscrowd {shown(annotation['iscrowd'])}; it must be 0 or 1."
     if type(category) is not int or category not in categories:
-        return f"{where} has the category id {shown(category)}, which its categories lack."
+        return f"{where} has the category id {shown(category)}, which is not one of its categories."
     return None
 
 

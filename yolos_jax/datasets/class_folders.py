@@ -127,7 +127,7 @@ def find_class_split(root: Path, split: str) -> tuple[Path, list[str]]:
     except MissingSplit as error:
         if _has_images(root / split):
             sort = "sort them into a folder for each class"
-            raise MissingSplit(f"{root / split} holds images and no class folders; {sort}.") from None
+            raise MissingSplit(f"{root / split} contains images but no class folders; {sort}.") from None
         if unusual and family_of(split) == "train":
             text = str(error).removesuffix(".")
             raise MissingSplit(f"{text}; if these are classes, move them into {root / split}.") from None

@@ -17,16 +17,16 @@ from yolos_jax.distributed.witness import fork_witness
 from yolos_jax.errors import InputError
 
 JOINING = 300  # timeout in seconds for the processes to connect
-TIMEOUTS: dict[str, Any] = {  # the second: without a sign of life until a process counts as dead
+TIMEOUTS: dict[str, Any] = {  # the second: seconds without a heartbeat until a process counts as dead
     "initialization_timeout": JOINING, "heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 20,
 }  # fmt: skip
 LOST = (
-    "another process of this run has died or cannot be reached any more{} (see what the others printed), so this one "
-    "ends too. Run the same command on all hosts to go on from the newest checkpoint."
+    "another process of this run has died or is unreachable{} (see the output of the others), so this one ends too. "
+    "Run the same command on all hosts to continue from the newest checkpoint."
 )
 ALONE = (
-    "the processes of this run do not find each other{}; give --coordinator=HOST:PORT, --processes=N and --process=I "
-    "to each, or --distributed=off to run alone."
+    "the processes of this run could not connect{}; pass --coordinator=HOST:PORT, --processes=N and --process=I to "
+    "each of them, or --distributed=off to run alone."
 )
 
 
@@ -72,20 +72,20 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1, mode: str
         # Since version 5, Open MPI does not give its processes the address of process 0.
         processes, process = (int(os.environ[f"OMPI_COMM_WORLD_{name}"]) for name in ("SIZE", "RANK"))
     elif found == "Open MPI" and not coordinator and "OMPI_MCA_orte_hnp_uri" not in os.environ:
-        raise InputError("this Open MPI does not say where process 0 is; add --coordinator=HOST:PORT of its host.")
+        raise InputError("this Open MPI does not provide the address of process 0; add --coordinator=HOST:PORT.")
     elif any(given) and not all(given) and not found and mode != "on":
         raise InputError("--coordinator, --processes and --process belong together; give all three to every process.")
     if coordinator and not coordinator.rpartition(":")[2].isdigit():
         raise InputError(f"--coordinator is {coordinator!r}; it must be HOST:PORT, such as 10.0.0.1:8476.")
     if processes > 0 and not process < processes:
-        raise InputError(f"--process is {process}; with --processes={processes} it is one of 0..{processes - 1}.")
+        raise InputError(f"--process is {process}; with --processes={processes} it must be in 0..{processes - 1}.")
     print(_waiting(found, coordinator, processes), file=sys.stderr, flush=True)
-    fork_witness(LOST, ALONE.format(f", in {JOINING} s or until one was ended"))
+    fork_witness(LOST, ALONE.format(f" within {JOINING} s or before one of them ended"))
     _initialize(coordinator or None, processes if processes > 0 else None, process if process >= 0 else None)
 
 
 def _waiting(launcher: str, coordinator: str, processes: int) -> str:
-    """The line that a process begins with: whom it waits for, and how long."""
+    """The first line of a process's output: what it waits for, and for how long."""
     names = {"Slurm": "SLURM_NTASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE"}
     count = f"all {processes}" if processes > 0 else f"all {os.environ.get(names.get(launcher, ''), '')}".strip()
     by = f" that {launcher} starts" if launcher else ""
@@ -124,7 +124,7 @@ def leave(code: int) -> None:
 
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
-    """Wraps a program: a process of several that fails alone exits at once, so that the others notice."""
+    """Wraps a program: if one of several processes fails, it exits at once so that the others notice."""
     try:
         yield
     except Exception:

@@ -1,8 +1,8 @@
 """A small process that reports the end of this one when it cannot do so itself.
 
-When process 0 of a run is gone, jax's runtime aborts the others in C++ at once, before Python could print anything.
-The witness is forked before jax starts, waits on a pipe, and prints the sentence that is missing. It is told which
-processes give signs of life, so that it can name one that hangs.
+When process 0 of a run is gone, jax's runtime aborts the others in C++ at once, before Python can print anything.
+The witness is forked before jax starts, waits on a pipe, and prints the missing message. It receives the heartbeats of
+all processes, so it can name one that hangs.
 """
 
 import atexit
@@ -15,7 +15,7 @@ import threading
 import time
 from typing import Any
 
-# Seconds between signs of life, and without one until somebody is silent: their sum is below half a heartbeat timeout.
+# Seconds between heartbeats, and until a process without one is silent: their sum is below half of jax's own timeout.
 SIGN, SILENCE = 3.0, 8.0
 ASKS, BYE = b"asks", b"bye"
 _writing = threading.RLock()
@@ -23,9 +23,9 @@ _writer: int | None = None
 
 
 def fork_witness(lost: str, alone: str) -> None:
-    """Forks the witness, where the system can; it prints one of two if this process ends without `farewell`.
+    """Forks the witness where the system can fork; it prints a message if this process ends without `farewell`.
 
-    `alone` is for an end before `joined`, and `lost` for one after it.
+    The message is `alone` before `joined`, and `lost` after it.
     """
     if not hasattr(os, "fork"):
         return
@@ -40,11 +40,11 @@ def fork_witness(lost: str, alone: str) -> None:
 
 def _wait(reader: int, writer: int, lost: str, alone: str) -> None:
     """The witness's main function."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # which are not meant for it
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for the program only
         signal.signal(number, signal.SIG_IGN)
     os.close(writer)
     said = b""
-    counts: dict[str, tuple[str, float]] = {}  # the latest sign of life of each process, and when it came
+    counts: dict[str, tuple[str, float]] = {}  # the latest heartbeat of each process, and its time
     with os.fdopen(reader, "rb") as lines:
         for line in lines:
             said, last = line.strip(), time.monotonic()
@@ -55,7 +55,7 @@ def _wait(reader: int, writer: int, lost: str, alone: str) -> None:
                     counts[who] = count, time.monotonic()
     now = time.monotonic()
     silent = {who: now - came for who, (_, came) in counts.items() if now - came > SILENCE}
-    if len(silent) == len(counts):  # signs of life go through process 0
+    if len(silent) == len(counts):  # heartbeats go through process 0
         waited = said == ASKS and now - last > SILENCE
         silent = {who: silence for who, silence in silent.items() if waited and who.startswith("process 0 ")}
     clauses = ", ".join(f"{who} has not answered for {silence:.0f} s" for who, silence in silent.items())
@@ -65,7 +65,7 @@ def _wait(reader: int, writer: int, lost: str, alone: str) -> None:
 
 
 def joined(index: int) -> None:
-    """The processes have found each other: from now on, the witnesses of all are told that this one is alive."""
+    """Starts the heartbeats of this process to the witnesses of all; called once the processes are connected."""
 
     def tell() -> None:
         count, ended = 0, threading.Event()
@@ -83,20 +83,20 @@ def joined(index: int) -> None:
 
     _write(b"joined")
     me = f"process {index} of host {socket.gethostname()}"
-    threading.Thread(target=tell, name="signs of life", daemon=True).start()
+    threading.Thread(target=tell, name="heartbeats", daemon=True).start()
 
 
 def is_watched() -> bool:
-    """Whether this process is one of several, with a witness."""
+    """Whether this process is one of several and has a witness."""
     return _writer is not None
 
 
 def farewell() -> None:
-    """Tells the witness that this process ends normally, so nothing is to be printed."""
+    """Tells the witness that this process ends normally, so that it prints nothing."""
     _write(BYE)
 
 
 def _write(text: bytes) -> None:
     if _writer is not None:
-        with contextlib.suppress(OSError), _writing:  # OSError: somebody ended it
+        with contextlib.suppress(OSError), _writing:  # OSError: the witness was killed
             os.write(_writer, text + b"\n")

@@ -58,7 +58,7 @@ def detect(
 def program(
     model: YolosConfig, asked: Compute, devices: Sequence[jax.Device], precision: str
 ) -> tuple[Any, dict, Compute]:
-    """(`detect` of a network, jitted as it is fastest on these devices; its parameters' shapes; what was decided)."""
+    """(`detect` of a network, jitted for these devices; its parameters' shapes; a description of the choice)."""
     compute = decided(asked, model, devices[0])
     graph, shapes = abstract(model, compute)
     made = functools.partial(detect, graph, applied=apply_on(devices), precision=precision)

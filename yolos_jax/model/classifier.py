@@ -1,6 +1,6 @@
 """The image classifier that a detector starts from: sequences of patches in, class logits out.
 
-Its parameters have the detector's names and shapes wherever both have them: patch embedding, CLS token, blocks, norm.
+The parameters shared with a detector have the same names and shapes: patch embedding, CLS token, blocks, norm.
 """
 
 from typing import Any, NamedTuple
@@ -19,14 +19,14 @@ from yolos_jax.model.yolos import normalize
 
 
 class Logits(NamedTuple):
-    """What the network computes of a batch."""
+    """The network's outputs for a batch."""
 
-    cls: jax.Array  # float32 [B, K], by the CLS token
-    distilled: jax.Array | None  # float32 [B, K], by the distillation token, if there is one
+    cls: jax.Array  # float32 [B, K], of the CLS token
+    distilled: jax.Array | None  # float32 [B, K], of the distillation token, if there is one
 
     @property
     def mean(self) -> jax.Array:
-        """float32 `[B, K]`: what decides the class."""
+        """float32 `[B, K]`, the logits to classify by."""
         return self.cls if self.distilled is None else (self.cls + self.distilled) / 2
 
 
@@ -39,7 +39,7 @@ class SquarePositions(nnx.Module):
         self.grid = parameter(*config.grid, config.width)
 
     def __call__(self, rows: int, columns: int) -> jax.Array:
-        """float32 `[T + rows * columns, D]`, the grid resized as the detector's is; exact where it fits already."""
+        """float32 `[T + rows * columns, D]`, the grid resized as in the detector; unchanged if it already fits."""
         table = self.grid[...]
         patches = table.reshape(-1, table.shape[-1])
         if table.shape[:2] != (rows, columns):
@@ -49,15 +49,15 @@ class SquarePositions(nnx.Module):
 
 
 class Classifier(nnx.Module):
-    """A ViT over `[CLS, (distillation,) patches...]`, in the detector's own blocks.
+    """A ViT over `[CLS, (distillation,) patches...]`, built from the detector's blocks.
 
     The blocks before the last are stacked and scanned; the last one computes only the tokens that heads read.
 
     Args:
       config: the architecture.
       compute: precision, memory and speed.
-      rngs: its `params` stream seeds the starting values.
-      scheme: of the starting values, see `model.init.starting_values`; "reference" is DeiT's.
+      rngs: its `params` stream seeds the initial values.
+      scheme: scheme of the initial values, see `model.init.starting_values`; "reference" is DeiT's.
     """
 
     def __init__(
@@ -86,12 +86,12 @@ class Classifier(nnx.Module):
           patches: `[B, N, 3 * patch_size ** 2]`, RGB patches row by row, values in (row, column, channel) order;
             uint8 pixels, or floats that are already normalised. No slot is padding.
           size: static; rows and columns of the images in patches, by default those of `config.image_size`.
-          branches: float32 `[B, depth, 2]`, what each block's two branches are multiplied by (stochastic depth).
+          branches: float32 `[B, depth, 2]`, factors of each block's two branches (stochastic depth).
         """
         config, dtype = self.config, jnp.dtype(self.compute.compute_dtype)
         rows, columns = size or config.grid
         if patches.shape[1] != rows * columns:
-            raise InputError(f"sequences of {patches.shape[1]} patches are no images of {rows} x {columns} patches.")
+            raise InputError(f"sequences of {patches.shape[1]} patches are not images of {rows} x {columns} patches.")
         if patches.dtype == jnp.uint8:
             patches = normalize(patches)
         special = jnp.concatenate(_existing(self.cls_token, self.dist_token)).astype(dtype)
@@ -122,12 +122,12 @@ def _existing(*parameters: nnx.Param | None) -> list[jax.Array]:
 
 
 def classifier_params(config: ClassifierConfig, seed: int = 0, scheme: str = "reference") -> dict:
-    """Starting values of the parameters, as `model.yolos.build` gives a detector's."""
+    """Initial values of the parameters, like `model.yolos.build` for a detector."""
     return starting_values(abstract_classifier(config)[1], [seed], scheme)
 
 
 def abstract_classifier(config: ClassifierConfig, compute: Compute = Compute()) -> tuple[Any, dict]:
-    """(graph definition, parameters as a nested dict of shapes and dtypes), as `model.yolos.abstract`."""
+    """(graph definition, parameters as a nested dict of shapes and dtypes), like `model.yolos.abstract`."""
     graph, state = nnx.split(nnx.eval_shape(lambda: Classifier(config, compute, rngs=nnx.Rngs(0))))
     return graph, nnx.to_pure_dict(state)
 

@@ -1,4 +1,4 @@
-"""ClassifierConfig: what decides the parameters of an image classifier, the network that a detector starts from."""
+"""ClassifierConfig: the architecture of an image classifier, the network that a detector starts from."""
 
 import dataclasses
 from typing import Any
@@ -15,7 +15,7 @@ _SHARED = ArchitectureSettings
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierSettings:
-    """What decides a classifier's parameters and the function computed with them."""
+    """The settings that determine a classifier's parameters and the function computed with them."""
 
     width: int = redeclared(_SHARED, "width", 192)
     depth: int = redeclared(_SHARED, "depth", 12)
@@ -25,10 +25,10 @@ class ClassifierSettings:
     num_classes: int = setting(
         IMAGENET_CLASSES, "number of classes; 0 derives it from the training data", low=0, high=100_000
     )
-    image_size: int = setting(224, "pixels of a side of the square images", low=1, high=8192)
+    image_size: int = setting(224, "side of the square images in pixels", low=1, high=8192)
     distilled: bool = setting(
-        False, "a distillation token with a head of its own, which learns from the labels as the other does: there is "
-        "no teacher",
+        False, "add a distillation token with its own head, which is trained on the labels like the other head (there "
+        "is no teacher)",
     )  # fmt: skip
     layer_norm_eps: float = redeclared(_SHARED, "layer_norm_eps", 1e-6)
 
@@ -37,7 +37,7 @@ class ClassifierSettings:
 class ClassifierConfig(ClassifierSettings, NetworkConfig):
     """A ViT that classifies (DeiT, arXiv 2012.12877): a CLS token, and one linear layer on it.
 
-    An `InputError` says which value has the wrong type or does not fit the others.
+    `InputError` names a value that has the wrong type or is inconsistent with the others.
     """
 
     def __post_init__(self) -> None:
@@ -59,14 +59,14 @@ class ClassifierConfig(ClassifierSettings, NetworkConfig):
         return 2 if self.distilled else 1
 
     def differences(self, other: Any) -> list[str]:
-        """Sentences such as "width 192 against 384" for settings that make `other`, any config, another model."""
+        """Differences such as "width 192 against 384" that make `other`, any config, another model."""
         if not isinstance(other, ClassifierConfig):
             return ["an image classifier against a detector"]
         ours, theirs = self.to_dict(), other.to_dict()
         return [f"{k} {ours[k]} against {theirs[k]}" for k in ours if k != "layer_norm_eps" and ours[k] != theirs[k]]
 
 
-SIZES = {"s_dwr": 240}  # pixels of a side that the paper pre-trains at, where that is not DeiT's 224
+SIZES = {"s_dwr": 240}  # image sizes of the paper's pre-training that are not DeiT's 224 pixels
 CLASSIFIERS = {
     name: ClassifierConfig(found.width, found.depth, found.heads, image_size=SIZES.get(name, 224))
     for name, found in VARIANTS.items()

@@ -1,4 +1,4 @@
-"""YolosConfig: what decides the parameters and the function computed with them. Compute: how it is computed."""
+"""YolosConfig: the architecture of a detector. Compute: how it is computed."""
 
 import dataclasses
 import math
@@ -14,10 +14,10 @@ ATTENTIONS = ("auto", "blocks", "batched", "flash", "cudnn")
 
 
 class NetworkConfig:
-    """What the configs of all our networks have in common; each is a frozen dataclass that has these fields."""
+    """The common part of the configs of all our networks; each is a frozen dataclass with these fields."""
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
-    # Each config declares them itself, with its own defaults and in the order that its files use.
+    # Each config declares them itself, with its own defaults and in the order of its files.
     width: int
     depth: int
     heads: int
@@ -36,12 +36,12 @@ class NetworkConfig:
         return 3 * self.patch_size**2
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields; JSON turns its tuples into lists, which `from_dict` takes as well."""
+        """All fields; `from_dict` also accepts the lists that JSON makes of its tuples."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The reverse; `InputError` for unknown keys and unusable values."""
+        """The inverse of `to_dict`; `InputError` for unknown keys and invalid values."""
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -51,7 +51,7 @@ class NetworkConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ArchitectureSettings:
-    """What decides a detector's parameters and the function computed with them."""
+    """The settings that determine a detector's parameters and the function computed with them."""
 
     width: int = setting(192, "embedding width, a multiple of heads", low=1, high=8192)
     depth: int = setting(12, "number of transformer blocks", low=2, high=256)
@@ -61,18 +61,18 @@ class ArchitectureSettings:
     det_tokens: int = setting(
         100, "number of DET tokens (object queries)", low=1, high=10_000, also=("num_queries", "queries")
     )
-    # K of a model, which is at least 1; there are K + 1 logits and the last one is "no object".
+    # K, which is at least 1 in a model; there are K + 1 logits, and the last one is "no object".
     num_classes: int = setting(
         COCO_CLASSES, "number of classes; 0 derives it from the training annotations", low=0, high=100_000,
         also=("classes", "nc"),
     )  # fmt: skip
     init_pe_size: tuple[int, int] = setting(
-        (800, 1333), "height and width in pixels of the grid of the position embeddings that are added before the "
-        "first block", low=1, high=8192, lengths=(2, 2),
+        (800, 1333), "height and width in pixels of the grid of position embeddings that are added before the first "
+        "block", low=1, high=8192, lengths=(2, 2),
     )  # fmt: skip
     mid_pe_size: tuple[int, int] | None = setting(
-        None, "the same for the embeddings that are added after every block but the last; None for a model without "
-        "them", low=1, high=8192, lengths=(2, 2),
+        None, "like init_pe_size, for the embeddings that are added after every block but the last; None for a model "
+        "without them", low=1, high=8192, lengths=(2, 2),
     )  # fmt: skip
     layer_norm_eps: float = setting(
         1e-6, "epsilon of LayerNorm: 1e-6 in the reference, 1e-12 in Hugging Face configs", low=0, high=1
@@ -80,8 +80,8 @@ class ArchitectureSettings:
     # Reproduces a bug of the reference: it does not resize position embeddings whose number is that of the image's
     # patches, even if the shape differs (a 4:3 image at 576 pixels and the 512x864 grid). Hugging Face always resizes.
     skip_equal_count: bool = setting(
-        False, "use position embeddings as they are whenever their number is the image's number of patches, even if "
-        "the shape differs (a slip of the reference)",
+        False, "do not resize position embeddings if their number equals the image's number of patches, even if "
+        "the shape differs (a bug of the reference)",
     )  # fmt: skip
 
 
@@ -89,7 +89,7 @@ class ArchitectureSettings:
 class YolosConfig(ArchitectureSettings, NetworkConfig):
     """A YOLOS model: a plain ViT with DET tokens (paper, section 2).
 
-    An `InputError` says which value has the wrong type or does not fit the others.
+    `InputError` names a value that has the wrong type or is inconsistent with the others.
     """
 
     def __post_init__(self) -> None:
@@ -116,7 +116,7 @@ class YolosConfig(ArchitectureSettings, NetworkConfig):
         return size and (size[0] // self.patch_size, size[1] // self.patch_size)
 
     def differences(self, other: "YolosConfig") -> list[str]:
-        """Phrases such as "width 192 against 384" for settings that make `other` another model.
+        """Differences such as "width 192 against 384" that make `other` another model.
 
         Position sizes count as whole patches. The LayerNorm epsilon is left out: the same weights exist with the
         reference's and Hugging Face's.
@@ -130,7 +130,7 @@ class YolosConfig(ArchitectureSettings, NetworkConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ComputeSettings:
-    """How any of our networks is computed."""
+    """How a network is computed."""
 
     attention: str = setting(
         "auto", "how attention is computed: cudnn (NVIDIA GPUs, bfloat16), flash (a kernel for float32 on NVIDIA "
@@ -150,7 +150,7 @@ class ComputeSettings:
         "does so on NVIDIA GPUs", choices=("auto", "on", "off"), resume=YES,
     )  # fmt: skip
     remat: bool = setting(
-        False, "recompute each block's activations for its gradient (memory against a third more time)", resume=YES
+        False, "recompute each block's activations for its gradient: less memory, a third more time", resume=YES
     )
 
 
@@ -167,8 +167,8 @@ class DetectorComputeSettings(ComputeSettings):
 class Compute(DetectorComputeSettings):
     """How a model is computed; changes neither its parameters nor, beyond rounding, its results.
 
-    The defaults suit CPUs; `accelerators.choice.decided` adapts them to a device. An `InputError` names the setting
-    that has the wrong type or is below 1, as a recipe spells it.
+    The defaults suit CPUs; `accelerators.choice.decided` adapts them to a device. `InputError` names a setting that
+    has the wrong type or is below 1, with its key in a recipe.
 
     Attributes:
       attend: computes attention, see `attention.Attend`; None is `on_cpu.attend`.
@@ -187,7 +187,7 @@ class Compute(DetectorComputeSettings):
 
 
 def check_shape(config: NetworkConfig) -> None:
-    """`InputError` if a setting that all networks share has the wrong type, or if two of them do not fit together."""
+    """`InputError` if a common setting of the networks has the wrong type, or if two of them are inconsistent."""
     _check_wholes(config, 1, "width", "heads", "patch_size", "num_classes")
     _check_wholes(config, 2, "depth")
     if config.width % config.heads:
@@ -211,7 +211,7 @@ VARIANTS: dict[str, YolosConfig] = {
     "s_dwr": YolosConfig(width=330, depth=14, heads=6, init_pe_size=(512, 864), mid_pe_size=(512, 864)),
     "b": YolosConfig(width=768, heads=12, init_pe_size=(800, 1344), mid_pe_size=(800, 1344)),
 }
-"""The paper's models. S from 200 and from 300 DeiT epochs are both "s": they differ only in the weights."""
+"""The paper's models. S from 200 and S from 300 DeiT epochs are both "s" and differ only in the weights."""
 
 
 def variant(name: str) -> YolosConfig:

@@ -1,7 +1,7 @@
-"""Starting values of the parameters, drawn on the host.
+"""Initial values of the parameters, drawn on the host.
 
-NumPy, not `jax.random`: that would compile some sixty small programs in ten seconds, and a seed gives the same numbers
-on every device.
+This uses NumPy, because `jax.random` would compile some sixty small programs in ten seconds. A seed gives the same
+numbers on every device.
 """
 
 import math
@@ -16,14 +16,14 @@ from flax import nnx
 from yolos_jax.errors import InputError
 
 SCHEMES = ("reference", "from_nothing")
-POSITION_SCALE = 0.7  # of sine-cosine positions and DET tokens; patch embeddings are about 0.6
+POSITION_SCALE = 0.7  # scale of sine-cosine positions and DET tokens; that of patch embeddings is about 0.6
 
 
 def fill(model: nnx.Module, key: jax.Array, scheme: str) -> None:
-    """Gives every declared parameter (a `jax.ShapeDtypeStruct`) of a model its starting values, in place.
+    """Gives every declared parameter (a `jax.ShapeDtypeStruct`) of a model its initial values, in place.
 
-    The words of `key` are the seed of `starting_values`. One host callback draws all of them, so the constructor can be
-    compiled, and draws nothing when it is only traced for shapes.
+    The words of `key` are the seed of `starting_values`. One host callback draws all values, so the constructor can be
+    compiled, and nothing is drawn when it is only traced for shapes.
     """
     check_scheme(scheme)
     shapes = nnx.to_pure_dict(nnx.state(model))
@@ -36,25 +36,25 @@ def fill(model: nnx.Module, key: jax.Array, scheme: str) -> None:
 
 
 def check_scheme(scheme: str) -> None:
-    """`InputError` for a name that no initialisation has."""
+    """Raises `InputError` if there is no initialisation of this name."""
     if scheme not in SCHEMES:
-        raise InputError(f"there is no initialisation {scheme!r}; choose one of {', '.join(SCHEMES)}.")
+        raise InputError(f"unknown initialisation {scheme!r}; choose one of {', '.join(SCHEMES)}.")
 
 
 def starting_values(shapes: dict, seed: Sequence[int], scheme: str = "reference") -> dict:
     """Fresh parameters.
 
     Args:
-      shapes: nested dict of things with a `.shape`, as `model.yolos.abstract` gives.
-      seed: one or more numbers; every parameter's values depend on them and on the parameter's name only.
+      shapes: nested dict of objects with a `.shape`, as returned by `model.yolos.abstract`.
+      seed: one or more numbers; a parameter's values depend only on them and on its name.
       scheme: "reference": normal with deviation 0.02 for matrices, tokens and position embeddings, PyTorch's default
         for the heads and the patch convolution; DeiT's weights are then loaded over them. "from_nothing": for training
-        without pre-trained weights, where "reference" learns slowly: its tokens and positions are tiny beside the patch
-        embeddings, so no query can localise for thousands of steps. Here all are on one scale: matrices normal with
-        deviation 1/sqrt(fan in), sine-cosine positions (as in arXiv 2205.01580), DET tokens far apart.
+        without pre-trained weights, where "reference" learns slowly: its tokens and positions are tiny compared with
+        patch embeddings, so no query can localise for thousands of steps. Here all are on one scale: normal
+        matrices with deviation 1/sqrt(fan in), sine-cosine positions (as in arXiv 2205.01580), DET tokens far apart.
 
     Returns:
-      The same nested dict of float32 numpy arrays.
+      A nested dict of float32 numpy arrays with the same structure.
     """
     check_scheme(scheme)
 

@@ -97,7 +97,7 @@ def _gradient(block: int, saved: tuple, given: jax.Array) -> tuple:
     blocks = _blocks(q, k, block)
     scale = q.shape[-1] ** -0.5
     padding = _padding(k, length, blocks)
-    along = _product("bqhd,bqhd->hbq", out, given)[..., None]  # what the softmax subtracts from its gradient
+    along = _product("bqhd,bqhd->hbq", out, given)[..., None]  # subtracted from the gradient of the softmax
 
     def head(parts: tuple) -> tuple[jax.Array, tuple]:
         q, keys, values, given, log_sums, along = parts
@@ -128,7 +128,7 @@ attend.defvjp(_attend, _gradient)
 
 
 def _blocks(q: jax.Array, k: jax.Array, block: int) -> tuple[int, int]:
-    """(number of blocks of keys, keys in each)."""
+    """(number of blocks of keys, keys in each block)."""
     if q.shape[1] <= block:
         return 1, k.shape[1]
     count = math.ceil(k.shape[1] / block)

@@ -1,9 +1,9 @@
 """Position embeddings on a grid, resized per image inside the compiled program.
 
 The reference resizes with torch's bicubic (`align_corners=False`): kernel a = -0.75, taps outside the grid repeat the
-border, no antialiasing when shrinking. `jax.image.resize` differs in all three, hence this file. A token's embedding
-is the weighted sum of 4 x 4 embeddings of the grid, gathered by the wanted size, so one compiled program serves every
-size. The gradient is two matrix products, because scattering token by token would be slow.
+border, no antialiasing when shrinking. `jax.image.resize` differs in all three. A token's embedding is the
+weighted sum of 4 x 4 embeddings of the grid, gathered for the size at run time, so one compiled program serves all
+sizes. The gradient is two matrix products, because scattering token by token would be slow.
 """
 
 from functools import partial
@@ -23,11 +23,11 @@ def cubic_taps(size_in: int, size_out: jax.Array, at: jax.Array) -> tuple[jax.Ar
 
     Args:
       size_in: length of the source axis.
-      size_out: int32 scalar, wanted length.
-      at: int32 `[n]`, places on the resized axis.
+      size_out: int32 scalar, length of the resized axis.
+      at: int32 `[n]`, indices on the resized axis.
 
     Returns:
-      float32 `[n, 4]` weights and int32 `[n, 4]` places on the source axis.
+      float32 `[n, 4]` weights and int32 `[n, 4]` indices on the source axis.
     """
     # Positions in float32 and in this order of operations, as torch computes them.
     scale = jnp.float32(size_in) / size_out.astype(jnp.float32)
@@ -71,7 +71,7 @@ def resize_to_tokens(grid: jax.Array, size: jax.Array, tokens: int, max_side: in
 
 
 def _forward(grid: jax.Array, size: jax.Array, tokens: int, max_side: int) -> tuple[jax.Array, tuple]:
-    # The function is linear, so its gradient needs only the shape of the grid, which the empty array carries.
+    # The function is linear, so its gradient needs only the grid's shape, which an empty array provides.
     return resize_to_tokens(grid, size, tokens, max_side), (jnp.empty((*grid.shape[:2], 0)), size)
 
 

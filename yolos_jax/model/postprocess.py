@@ -1,4 +1,4 @@
-"""From the network's outputs to scored boxes in an image's own pixels."""
+"""Converts the network's outputs to scored boxes in the image's pixels."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from yolos_jax.model.boxes import cxcywh_to_xyxy
 
 
 def postprocess(logits: jax.Array, boxes: jax.Array, size: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The reference's: every query's best class, "no object" left aside.
+    """The reference's postprocessing: the best class of every query, apart from "no object".
 
     Nothing is thresholded, sorted, suppressed or clipped, and a label may be an id that the data set does not use.
 

@@ -1,8 +1,8 @@
 """The parts of a Vision Transformer: linear layer, norm, attention layer, MLP, block.
 
-Plain `nnx.Module`s whose parameters are named kernel/bias/scale. They declare shapes and hold no numbers: the network
-fills all of them at once (`model/init.py`). `layers`, where a part takes it, is a leading axis of every parameter,
-which stacks that many parts of the same shape.
+Plain `nnx.Module`s whose parameters are named kernel/bias/scale. They declare shapes without values; the network
+fills all of them at once (`model/init.py`). Where a module has the argument `layers`, it is a leading axis of every
+parameter, which stacks that many modules of the same shape.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def worth_saving(primitive: Any, *args: Any, **params: Any) -> Any:
 
 
 def parameter(*shape: int) -> nnx.Param:
-    """A float32 parameter that has a shape and no numbers yet."""
+    """A float32 parameter that has a shape but no values yet."""
     return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32))
 
 
@@ -85,7 +85,7 @@ _with_bias.defvjp(lambda x, bias: (_with_bias(x, bias), None), _bias_gradient)
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """The exact GELU (by erf, as in PyTorch), computed in float32 and returned in the dtype of `x`.
+    """The exact GELU (with erf, as in PyTorch), computed in float32 and returned in the dtype of `x`.
 
     `jax.nn.gelu` uses erfc, which XLA's CPU compiler does not vectorise. On GPUs both are equally fast.
     """
@@ -120,7 +120,7 @@ class Linear(nnx.Module):
         return with_bias(product(x, self.kernel[...]), self.bias[...])
 
     def columns(self, x: jax.Array, start: int, stop: int) -> jax.Array:
-        """The outputs `start:stop` only, without computing the others."""
+        """Computes only the outputs `start:stop`."""
         return with_bias(product(x, self.kernel[:, start:stop]), self.bias[start:stop])
 
 
@@ -139,7 +139,7 @@ class Attention(nnx.Module):
         return x.reshape(*x.shape[:2], -1, self.heads, self.proj.kernel.shape[-1] // self.heads)
 
     def queries_and_keys(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Queries and keys, `[B, N, heads, D / heads]`, of normed tokens `[B, N, D]`."""
+        """Queries and keys, `[B, N, heads, D / heads]`, of normalised tokens `[B, N, D]`."""
         q, k = jnp.moveaxis(self._split(self.qkv.columns(x, 0, 2 * x.shape[-1])), 2, 0)
         return q, k
 
@@ -152,7 +152,7 @@ class Attention(nnx.Module):
           x: `[B, N, D]`.
           length: int32 `[B]`, real tokens.
           queries: the tokens to compute (all of them, or the DET tokens).
-          want_weights: tokens whose attention weights to return too, or None.
+          want_weights: tokens whose attention weights are also returned, or None.
         """
         width = x.shape[-1]
         if queries == slice(None):
@@ -211,7 +211,7 @@ class Block(nnx.Module):
 def scan_blocks(
     step: Callable[[jax.Array, Any], tuple[jax.Array, Any]], x: jax.Array, layers: tuple[Any, Any], compute: Compute
 ) -> tuple[jax.Array, Any]:
-    """`jax.lax.scan` of `step` over stacked blocks, saving for the gradient what `worth_saving` selects.
+    """`jax.lax.scan` of `step` over stacked blocks; saves the values for the gradient that `worth_saving` selects.
 
     `layers` holds the blocks' parameters and one more input for each block.
     """
@@ -227,7 +227,7 @@ def _scaled(x: jax.Array, branches: jax.Array | None, which: int) -> jax.Array:
 
 
 class Head(nnx.Module):
-    """Three layers with ReLU between: class logits or box numbers (paper, section 2)."""
+    """Three layers with ReLU in between, for class logits or boxes (paper, section 2)."""
 
     def __init__(self, width: int, size_out: int):
         self.fc1 = Linear(width, width)
@@ -243,6 +243,6 @@ class Head(nnx.Module):
 
 
 def prepend(cls: jax.Array, det: jax.Array, patches: jax.Array) -> jax.Array:
-    """Puts the tokens that all images share, `[1, D]` and `[Q, D]`, before `[B, N, D]`: `[B, 1 + Q + N, D]`."""
+    """Prepends the tokens that all images share, `[1, D]` and `[Q, D]`, to `[B, N, D]`: `[B, 1 + Q + N, D]`."""
     shared = jnp.concatenate([cls, det])
     return jnp.concatenate([jnp.broadcast_to(shared, (patches.shape[0], *shared.shape)), patches], axis=1)

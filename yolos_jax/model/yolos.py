@@ -19,14 +19,14 @@ STD = (0.229, 0.224, 0.225)
 
 
 class Outputs(NamedTuple):
-    """What the network computes of a batch."""
+    """The network's outputs for a batch."""
 
     logits: jax.Array  # float32 [B, Q, K + 1]; index K is "no object"
     boxes: jax.Array  # float32 [B, Q, 4], cxcywh as fractions of the image's sides
     features: jax.Array  # float32 [B, Q, D], DET tokens after the final norm
-    # float32 [layers, B, heads, Q, T], DET tokens' attention over all tokens (CLS, DET, patches, padding), if asked for
+    # float32 [layers, B, heads, Q, T], DET tokens' attention over all tokens (CLS, DET, patches, padding), if requested
     attention: jax.Array | None
-    seen: Any = None  # what `look` returned for each block, stacked: a leading axis `[depth]`
+    seen: Any = None  # the results of `look` for all blocks, stacked along a leading axis `[depth]`
 
 
 Layers = tuple[int, ...]
@@ -43,8 +43,8 @@ class Yolos(nnx.Module):
     Args:
       config: the architecture.
       compute: precision, memory and speed.
-      rngs: its `params` stream seeds the starting values.
-      scheme: of the starting values, "reference" or "from_nothing" (see `model.init.starting_values`).
+      rngs: its `params` stream seeds the initial values.
+      scheme: scheme of the initial values, "reference" or "from_nothing" (see `model.init.starting_values`).
     """
 
     def __init__(self, config: YolosConfig, compute: Compute = Compute(), *, rngs: nnx.Rngs, scheme: str = "reference"):
@@ -67,7 +67,7 @@ class Yolos(nnx.Module):
     def __call__(
         self, patches: jax.Array, grid: jax.Array, attention_layers: Layers | None = None, look: Look | None = None
     ) -> Outputs:
-        """Detects.
+        """Runs the network.
 
         Args:
           patches: `[B, N, 3 * patch_size ** 2]`, RGB patches row by row, values in (row, column, channel) order;
@@ -78,7 +78,7 @@ class Yolos(nnx.Module):
           look: static; called on every block, for `Outputs.seen`.
 
         Returns:
-          `Outputs`; those of an image do not depend on what it is batched with.
+          `Outputs`; those of an image do not depend on the other images of the batch.
         """
         depth, queries = self.config.depth, self.config.det_tokens
         for layer in attention_layers or ():
@@ -86,7 +86,7 @@ class Yolos(nnx.Module):
                 raise InputError(f"there is no layer {layer}; the model has {depth}, counted from 0.")
         whole = 1 + queries + patches.shape[1]
         patches = jnp.pad(patches, ((0, 0), (0, -whole % self.compute.token_multiple), (0, 0)))
-        grid = jnp.asarray(grid)  # what `jax.checkpoint` closes over cannot be NumPy's
+        grid = jnp.asarray(grid)  # `jax.checkpoint` cannot close over NumPy arrays
         x = self._embedded(patches, grid)
 
         det = slice(1, 1 + queries)
@@ -147,7 +147,7 @@ def normalize(patches: jax.Array) -> jax.Array:
 def build(
     config: YolosConfig, seed: int = 0, scheme: str = "reference", compute: Compute = Compute()
 ) -> tuple[Any, dict]:
-    """Like `abstract`, with `model.init.starting_values` of a seed and a scheme as parameters."""
+    """Like `abstract`, with parameters from `model.init.starting_values` for a seed and a scheme."""
     graph, shapes = abstract(config, compute)
     return graph, starting_values(shapes, [seed], scheme)
 
@@ -165,7 +165,7 @@ def apply(graph: Any, params: dict, *args: Any, **kwargs: Any) -> Outputs:
 
 
 def apply_on(devices: Sequence[jax.Device]) -> Callable[..., Outputs]:
-    """`apply` as it is fastest on these devices, for (graph, params, patches, grid)."""
+    """The fastest version of `apply` for these devices, called with (graph, params, patches, grid)."""
     alone = len(devices) == 1 and devices[0].platform == "cpu"
     return apply_in_turn if alone else apply
 

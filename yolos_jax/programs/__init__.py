@@ -1,4 +1,4 @@
-"""The programs: flags to library calls. They are installed as yolos-train, yolos-eval and so on.
+"""The programs: they turn flags into library calls. They are installed as yolos-train, yolos-eval and so on.
 
 Ctrl-C is one word, also while modules are imported and flags are read.
 """

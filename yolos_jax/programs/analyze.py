@@ -203,9 +203,9 @@ def opened(args: Any, config: Any, *names: str) -> tuple[dict, Any, Any]:
 
 
 def refuse_existing(out: Path, overwrite: bool, *names: str) -> None:
-    """`InputError` for a folder that already has files of these names.
+    """Raises `InputError` if a folder already has files of these names.
 
-    It is not made here: commands do that once nothing can be refused any more.
+    The folder is not created here: commands do that after all checks.
     """
     for name in names:
         if (out / name).exists() and not overwrite:
@@ -215,7 +215,7 @@ def refuse_existing(out: Path, overwrite: bool, *names: str) -> None:
 def label_names_of(meta: Any, evaluator: Any, checkpoint: str) -> dict[int, str]:
     """Names of the labels; the data's if the checkpoint has none, with a note."""
     if not meta.label_names:
-        say(f"the checkpoint {checkpoint} names no classes; the data's names are shown")
+        say(f"the checkpoint {checkpoint} has no class names; those of the data are shown")
     return meta.label_names or evaluator.source.label_names
 
 
@@ -233,7 +233,7 @@ COMMANDS: dict[str, Callable[[], None]] = {
 
 @clear_errors()
 def main() -> None:
-    """Runs the command that the command line names."""
+    """Runs the command named on the command line."""
     parser = Parser(__doc__, "%(prog)s COMMAND [FLAGS]")
     parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND", help=", ".join(COMMANDS))
     command = parser.parse_args(sys.argv[1:2]).command

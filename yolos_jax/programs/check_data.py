@@ -3,7 +3,7 @@
 yolos-check-data --config finetune_custom --config.data.root=data/mine
 
 Reads both splits as training and evaluation would, and decodes every image (--no-images skips that). Exit code 0:
-nothing wrong; 1: problems, one per line; 2: nothing could be read. --show 16 draws augmented training images with
+no problems; 1: problems, one per line; 2: nothing could be read. --show 16 draws augmented training images with
 their boxes, as the model will see them.
 """
 
@@ -40,7 +40,7 @@ def main() -> None:
     from yolos_jax.tasks.architecture import settle
     from yolos_jax.tools import survey
 
-    if config.init:  # without weights to look at, the recipe's own architecture says what becomes of images
+    if config.init:  # without weights to inspect, the recipe's architecture determines how images are resized
         config = settle(args.recipe)
     problems: list[survey.Problem] = []
     try:
@@ -70,7 +70,7 @@ def look(config: DetectionConfig, args: argparse.Namespace, problems: list) -> N
     if nothing:
         problems.append(survey.Problem(train.source.origin, f"there is no box to train on: {nothing}."))
     model = recipe.model_of(config, train.source.num_classes)
-    recipe.geometry_of(config, model)  # refuses what the model cannot evaluate
+    recipe.geometry_of(config, model)  # raises for data that the model cannot be evaluated on
     repeats = repeats_of(train.source.examples, config.data.repeat_threshold)
     plan = survey.make_plan(train, lambda sizes: recipe.plan_of(config, model, sizes, repeats), problems)
     splits, notes = [train], []

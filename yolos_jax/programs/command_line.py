@@ -1,4 +1,4 @@
-"""What the programs' command lines share: how mistakes are reported, and `--config` with every setting of a recipe."""
+"""Shared parts of the programs' command lines: error reports, and `--config` with all settings of a recipe."""
 
 import argparse
 import ast
@@ -29,8 +29,8 @@ class Parser(argparse.ArgumentParser):
     """Parses a program's flags; a command line that cannot be parsed is one line on stderr and exit code 2."""
 
     declared: Table = SETTINGS[DETECTION]
-    addresses: tuple[str, ...] = ("checkpoint",)  # flags that take an address such as gs://bucket/run, too
-    others: tuple[str, ...] = ("images", "config", "host", "coordinator")  # no paths, or fetched
+    addresses: tuple[str, ...] = ("checkpoint",)  # flags that also accept an address such as gs://bucket/run
+    others: tuple[str, ...] = ("images", "config", "host", "coordinator")  # not paths, or downloaded
 
     def __init__(self, description: str | None, usage: str | None = None):
         print_anything()
@@ -65,12 +65,12 @@ class Parser(argparse.ArgumentParser):
             name, _, _ = rest[0].partition("=")
             key, is_setting = name.removeprefix("--config."), name.startswith("--config.")
             self.error(unknown(key, self.declared) if is_setting else f"unexpected argument {rest[0]!r}")
-        for name, value in vars(args).items():  # a shell leaves `--workdir=~/runs` as it is
+        for name, value in vars(args).items():  # a shell does not expand `--workdir=~/runs`
             setattr(args, name, self._local(name, value))
         return args
 
     def _local(self, name: str, value: Any) -> Any:
-        """A path of this machine, or several, as Python takes them; an address for the flags that may have one."""
+        """One or more local paths in the form that Python needs; addresses only for flags that accept them."""
         if isinstance(value, list):
             return [self._local(name, each) for each in value]
         if not isinstance(value, str | Path) or name.startswith("config."):
@@ -132,7 +132,7 @@ class RecipeParser(Parser):
     The settings are those of the recipe that the command line names, and `--help` shows its values.
 
     Args:
-      tasks: what recipes may train; the first one is assumed where no recipe of them is named.
+      tasks: the tasks that recipes may have; without a recipe, the first one is assumed.
       recorded: without `--config`, use the recipe recorded in the checkpoint of the flag `--checkpoint`.
     """
 
@@ -163,7 +163,7 @@ class RecipeParser(Parser):
             group.add_argument(f"--config.{key}", help=text, **how)
 
     def _named(self) -> ConfigDict | None:
-        """The recipe that the command line names; None without one of these tasks that can be read."""
+        """The recipe named on the command line; None if it cannot be read or has another task."""
         named = _words_of("--config")
         checkpoint = _words_of("--checkpoint") if self._recorded else []
         try:
@@ -173,7 +173,7 @@ class RecipeParser(Parser):
         return recipe if recipe is not None and task_of(recipe) in self.tasks else None
 
     def _load(self, name: str | None, checkpoint: str) -> ConfigDict | None:
-        """The recipe of that name, or else the one recorded in a checkpoint; None if neither is named."""
+        """The recipe of that name, or else the one recorded in a checkpoint; None if neither is given."""
         if name is None and not checkpoint:
             return None
         key = f"the recipe of {checkpoint}" if name is None else name
@@ -190,12 +190,12 @@ class RecipeParser(Parser):
         self.add_argument("--distributed", choices=("auto", "on", "off"), default="auto", help=text)
 
     def parse_recipe(self) -> tuple[argparse.Namespace, Any]:
-        """(the flags, the config of the recipe with the settings of the command line).
+        """(the flags, the config of the recipe with the command line's settings applied).
 
         The flag `recipe` is the config before defaults are filled in, with only the stated settings.
         """
         if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-            # Threads of the CPU client: callbacks that wait for each other must not use them up.
+            # Callbacks that wait for each other must not use up the threads of the CPU client.
             os.environ.setdefault("NPROC", "32")
         logging.set_verbosity(logging.FATAL)  # libraries log errors that they also raise
         args = self.parse()
@@ -215,7 +215,7 @@ class RecipeParser(Parser):
 
 
 def say(note: str) -> None:
-    """Prints a note, if there is one, beside what a program prints."""
+    """Prints a note to stderr, if there is one."""
     if note:
         print(f"note: {note}", file=sys.stderr)
 
@@ -235,7 +235,7 @@ def _words_of(flag: str) -> list[str]:
 
 
 def recorded_recipe(checkpoint: str) -> ConfigDict:
-    """The config that a checkpoint's run had; `InputError` for a checkpoint that records none.
+    """The config of a checkpoint's run; `InputError` if the checkpoint records none.
 
     Settings that no longer exist are dropped, with a note.
     """

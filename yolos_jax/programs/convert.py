@@ -47,7 +47,7 @@ def wanted_model(args: argparse.Namespace) -> "tuple[YolosConfig | None, bool]":
 
 
 def from_checkpoint(source: str, wanted: "YolosConfig | None", any_classes: bool) -> "tuple[dict, Meta]":
-    """The parameters and the meta of a checkpoint of ours; `InputError` if it is not the wanted model."""
+    """The parameters and the meta of a checkpoint of ours; `InputError` if it is another model."""
     from yolos_jax.model.classifier_config import ClassifierConfig
     from yolos_jax.weights import checkpoints, with_classes
 
@@ -113,7 +113,7 @@ def export(
         provenance, more = provenance_of(args.source, meta, tuple(TOPS)), f"; {TIMM_FILE} has timm's names"
         export_classifier(params, meta, out, provenance, presentation)
     else:
-        from yolos_jax.evaluation.coco_metrics import NAMES  # brings pycocotools along
+        from yolos_jax.evaluation.coco_metrics import NAMES  # imports pycocotools
 
         provenance, sizes = provenance_of(args.source, meta, NAMES), sizes_of(meta.extra)
         names, ids = meta.label_names, meta.category_ids

@@ -3,7 +3,7 @@
 yolos-convert-data data/mine --out data/mine_coco
 yolos-convert-data data/coco --to tfds --out data/tfds
 
-The layouts are those of docs/data.md: Roboflow, ultralytics' YOLO, Pascal VOC, imagefolder, datasets, COCO's kin, TFDS.
+See docs/data.md for the layouts: Roboflow, ultralytics' YOLO, Pascal VOC, imagefolder, datasets, COCO's variants, TFDS.
 The original data set is not changed.
 
 --to coco writes OUT/annotations/instances_SPLIT.json and OUT/SPLIT/ for every split; splits with a common name are

@@ -29,7 +29,7 @@ class Scoring(NamedTuple):
     """How the checkpoints of a task are scored."""
 
     evaluator_for: Callable[..., tuple[dict, Any, Any]]  # (recipe, checkpoint) -> parameters, meta, evaluator
-    facts_of: Callable[[Any], dict[str, Any]]  # what identifies a data set
+    facts_of: Callable[[Any], dict[str, Any]]  # the facts that identify a data set
     notes_of: Callable[[Any], tuple[str, ...]]  # remarks on a data set
 
 
@@ -91,14 +91,14 @@ def evaluate_checkpoint(args: argparse.Namespace, config: recipes.Config) -> Non
         facts |= {"images": data["images"]}
         facts |= {"nms": args.nms} if recipes.task_of(config) == recipes.DETECTION else {}
         processes.on_primary(write, out, result, facts, earlier)
-        where = f"written to {out}" if earlier is None else f"the numbers in {out} stay"
+        where = f"written to {out}" if earlier is None else f"the numbers in {out} are unchanged"
         print(f"{data['images']} images scored, {len(result.skipped)} of them unreadable; {where}")
         if plots is not None:
             processes.on_primary(plot, plots, source, result, args.threshold, meta.step, config.eval.font)
 
 
 def scoring_of(args: argparse.Namespace, config: recipes.Config) -> Scoring:
-    """What scores a checkpoint of a recipe's task; `InputError` for flags that do not belong to it."""
+    """The scoring of a recipe's task; `InputError` for flags that do not apply to it."""
     if recipes.task_of(config) == recipes.CLASSIFICATION:
         from yolos_jax.tasks.classification.task import class_evaluator_for, class_facts
 
@@ -120,7 +120,7 @@ def refuse_gone(args: argparse.Namespace, config: recipes.Config) -> None:
     """`InputError` if the data recorded in the checkpoint no longer exist."""
     data: Any = config.data
     named = {name: getattr(data, name, "") for name in ("val_annotations", "val_images")}
-    if not all(named.values()):  # what is not named is found from the root
+    if not all(named.values()):  # empty settings are derived from the root
         named["root"] = data.root
     for name, path in named.items():
         given = f"config.data.{name}" in vars(args)
@@ -135,7 +135,7 @@ def make_folders(out: Path, plots: Path | None, overwrite: bool, beside: bool = 
     """The metrics of an earlier evaluation, to which figures are added; None if metrics are to be written.
 
     `beside`: `out` was not given, and is in the checkpoint's folder.
-    `InputError` if the folders already have files of these names, or cannot be written, or if matplotlib is missing.
+    `InputError` if the folders already have files of these names or are not writable, or if matplotlib is missing.
     """
     file, earlier = out / "metrics.json", None
     if plots is not None and not overwrite and file.exists():

@@ -57,7 +57,7 @@ def attention() -> None:
         if args.arrays:
             write_arrays(seen, args.out / f"{name}.npz")
     if not drawn:
-        say(f"no token has a score of {args.threshold} or more; --threshold lowers the bound")
+        say(f"no token has a score of {args.threshold} or more; lower --threshold")
     for reason in skipped:
         print(f"skipped: {reason}")
     found = f"{drawn} tokens over {args.threshold} in {len(images) - len(skipped)} images"
@@ -116,7 +116,7 @@ def names_for(images: Sequence[Input], out: Path, overwrite: bool) -> list[str]:
 
 
 def check_asked(args: Any, source: str, detector: "Detector") -> None:
-    """`InputError` for a block or a head that a checkpoint does not have; prints a note if it has no names."""
+    """`InputError` for a block or head that does not exist; prints a note if the checkpoint has no class names."""
     from yolos_jax.tools.analysis.attention_maps import block_of
 
     block_of(args.layer, detector.config.depth)
@@ -126,7 +126,7 @@ def check_asked(args: Any, source: str, detector: "Detector") -> None:
             raise InputError(f"there is no head {head}; the model of {source} has {heads}, counted from 0.")
     say(missing_note([*detector.label_names.values(), source], args.font, "--font"))
     if not detector.label_names:
-        say(f"the checkpoint {source} names no classes; their numbers are shown")
+        say(f"the checkpoint {source} has no class names; the class numbers are shown")
 
 
 def draw_tokens(seen: list["Seen"], args: Any, name: str) -> int:

@@ -30,13 +30,13 @@ def parse() -> argparse.Namespace:
 
 
 def batch_of(text: str) -> int | None:
-    """The number of images that --batch-size names; None for any."""
+    """The value of --batch-size; None for any."""
     if text == "polymorphic":
         return None
     from yolos_jax.tools.exporting.stablehlo import MOST_IMAGES as most
 
     if not text.isdecimal() or len(text) > len(str(most)) or not 1 <= int(text) <= most:
-        raise InputError(f"--batch-size is {text!r:.40}; it must be a number of 1..{most}, or polymorphic.")
+        raise InputError(f"--batch-size is {text!r:.40}; it must be a number in 1..{most}, or polymorphic.")
     return int(text)
 
 

@@ -78,7 +78,7 @@ def page_of(
 
 
 def check_free_port(host: str, port: int) -> None:
-    """`InputError` for a host that is unknown or not of this machine, and for a port that is taken or not allowed."""
+    """`InputError` for an unknown host or one of another machine, and for a port that is taken or not allowed."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:

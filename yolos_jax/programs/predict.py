@@ -52,7 +52,7 @@ def parse_flags() -> argparse.Namespace:
     text = "images, folders, quoted patterns, http(s) URLs, videos, camera:N, rtsp:// streams, or lists (.txt, .csv)"
     parser.add_argument("images", nargs="+", metavar="INPUT", help=text)
     parser.add_detector_flags()
-    text = "folder, or address such as gs://bucket/found, for what is written"
+    text = "output folder, or address such as gs://bucket/found"
     parser.add_argument("--out", required=True, help=text)
     parser.add_argument("--format", choices=FORMATS, default="json", help="format of the detections (default json)")
     parser.add_argument("--no-draw", action="store_true", help="do not write annotated copies")
@@ -120,7 +120,7 @@ def read_image(run: Prediction, destination: Destination) -> Image.Image | str:
         else:
             image = open_rgb(name, upright, stretch)
     except TooManyPixels as error:
-        return f"{str(error).rstrip('.')}; --large-images reads it all the same."
+        return f"{str(error).rstrip('.')}; use --large-images to read it."
     except UnreadableImage as error:
         lacking = HEIF - image_endings() if Path(name).suffix.lower() in HEIF else ()
         return f"{error} {HELP_WITH_HEIF}." if lacking else str(error)
@@ -134,7 +134,7 @@ def read_ahead(run: Prediction, wanted: Sequence[Destination]) -> Iterator[list[
     with ThreadPoolExecutor(4) as pool:
         for start in range(0, len(wanted), size):
             batch = wanted[start : start + size]
-            following = zip(batch, pool.map(read, batch))  # begins to be read now
+            following = zip(batch, pool.map(read, batch))  # starts reading now
             if due is not None:
                 yield list(due)
             due = following
@@ -184,7 +184,7 @@ def look_at_video(run: Prediction, destination: Destination) -> None:
     """Detects in the frames of an animation, video or camera and draws them as a video."""
     args = run.args
     batch: list[video.Still] = []
-    drawn: list[video.DrawnVideo] = []  # one, from the first frame on
+    drawn: list[video.DrawnVideo] = []  # a single one, created at the first frame
     every = video.frames(destination.input, not args.as_stored, run.stretch)
     stills = itertools.islice(every, args.limit or None)
     with contextlib.ExitStack() as stack:
@@ -258,7 +258,7 @@ def main() -> None:
 
 
 def predict(args: argparse.Namespace) -> None:
-    """Does what the command line says."""
+    """Runs the program."""
     found = inputs.find(args.images, args.recursive)
     every = inputs.with_frames(found.inputs[: args.limit or None], args.limit)
     wanted, renamed = outputs.destinations(every)

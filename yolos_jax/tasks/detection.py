@@ -94,7 +94,7 @@ class DetectionTask(RecipeTask):
     """What a prepared recipe trains; `InputError` if the recipe, the data and the devices do not fit together.
 
     Args:
-      source: the data to train on; those of the recipe where it is None.
+      source: the data to train on; None for those of the recipe.
     """
 
     bad_images = "matching costs"

@@ -126,7 +126,7 @@ class Mirror:
         self._owner = json.dumps(owner)
         self._place.write(OWNER, self._owner.encode())
         if before:
-            print(f"note: {self.address} was last written by {_named(before)}; if that still runs, it ends now")
+            print(f"note: {self.address} was last written by {_named(before)}; if that is still running, it ends now")
 
     def _is_ours(self) -> bool:
         """Whether this run still owns the address; interrupts it if another run writes there."""
@@ -135,8 +135,8 @@ class Mirror:
         found = self._place.read(OWNER)
         if found and found != self._owner.encode():
             self._lost = (
-                f"another run ({_named(found)}) writes to {self.address} by now, so this one has ended; what it had "
-                f"not uploaded is in {{}}. Give each run a --workdir of its own."
+                f"another run ({_named(found)}) now writes to {self.address}, so this one has ended; the files that "
+                f"it had not uploaded are in {{}}. Give each run a --workdir of its own."
             )
             _thread.interrupt_main()
         return not self._lost
@@ -145,7 +145,7 @@ class Mirror:
         while not self._ended.wait(EVERY):
             failed = self._try_to_upload(False)
             if failed and not self._failed:
-                print(f"note: {self.address} cannot be written now ({failed}); it is tried again", file=sys.stderr)
+                print(f"note: {self.address} cannot be written to now ({failed}); it is tried again", file=sys.stderr)
             self._failed = failed
 
     def _try_to_upload(self, everything: bool) -> str:
@@ -239,7 +239,7 @@ class Mirror:
     def _keep(self, trouble: str, failed: bool) -> Path:
         """Keeps the local folder, and reports its path."""
         ALIASES.pop(str(self.folder), None)
-        sentence = f"{self.address} could not be written whole ({trouble}); what is missing there is in {self.folder}"
+        sentence = f"{self.address} could not be written completely ({trouble}); the missing files are in {self.folder}"
         if trouble and failed:
             print(f"note: {sentence}", file=sys.stderr)
         elif trouble:

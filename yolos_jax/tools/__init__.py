@@ -1,1 +1,1 @@
-"""What is built upon the package: analysis, the page, exported programs, checks of data. Only programs import it."""
+"""Tools built on the package: analysis, the page, export, data checks. Only programs import them."""

@@ -89,7 +89,7 @@ def _named_twice(file: str, names: dict[int, str]) -> Iterable[str]:
     for name, ids in by_name.items():
         if len(ids) > 1:
             numbers = f"the category ids {', '.join(ids)} of {file} are all named {shown(name)}"
-            yield f"{numbers}; give each a name of its own, or remove those that nothing is annotated with."
+            yield f"{numbers}; give each its own name, or remove those without annotations."
 
 
 def _orphans(file: str, orphans: dict[int, int]) -> Iterable[str]:
@@ -122,7 +122,7 @@ def dark_notes(splits: Sequence[Split]) -> list[str]:
     """The 16-bit images that become almost black."""
     full = [split.source for split in splits if not split.source.stretch]
     dark = dark_files(list(dict.fromkeys(e.file for source in full for e in source.examples)))
-    held = f"{counted(len(dark), 'image')} of 16 bits hold fewer and become almost black: {first_few(dark)}"
+    held = f"{counted(len(dark), 'image')} of 16 bits use fewer bits and become almost black: {first_few(dark)}"
     return [f"{held}; {DARK_HELP}"] if dark else []
 
 
@@ -264,7 +264,7 @@ def bucket_use(plan: TrainingPlan) -> dict[int, int]:
 def verdict(problems: Sequence[Problem]) -> str:
     """The last line: the number of problems."""
     count = f"{counted(len(problems), 'problem')} in {counted(len({p.file for p in problems}), 'file')}"
-    return count if problems else "nothing wrong found"
+    return count if problems else "no problems found"
 
 
 def _rows(values: dict[str, str]) -> list[str]:

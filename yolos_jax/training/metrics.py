@@ -129,7 +129,7 @@ class Metrics:
     def write(
         self, step: int, values: dict[str, Any], prefix: str = "", details: Mapping[str, float] | None = None
     ) -> None:
-        """A line of `metrics.jsonl` and a point of every curve of the sink, which alone receives the `details`."""
+        """A line of `metrics.jsonl` and a point of every curve of the sink; `details` are only for the sink."""
         values = {f"{prefix}{name}": value for name, value in values.items()}
         epoch = (step - 1) // self.task.steps_per_epoch
         check_alone(self.path.parent)

@@ -122,7 +122,7 @@ def _unmatched(pattern: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(pattern[:200], groups, n=3, cutoff=0.6)
     top = sorted({name.partition(".")[0] for name in names})
     hint = f"the nearest names are {', '.join(near)}" if near else f"the groups of parameters are {', '.join(top)}"
-    return f"optimizer.freeze holds {pattern[:100]!r}, which no parameter of this model matches; {hint}."
+    return f"optimizer.freeze contains {pattern[:100]!r}, which no parameter of this model matches; {hint}."
 
 
 def with_rates(optimizer: optax.GradientTransformation, rates: Rates) -> optax.GradientTransformation:

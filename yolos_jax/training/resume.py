@@ -33,7 +33,7 @@ def _begin(workdir: Path, task: Task, options: Options) -> tuple[TrainState, int
         print(sentence)
     if state is None:
         return fresh_state(task.starting_params(), task.optimizer, bool(options.train.ema)), done
-    print(f"going on from the checkpoint of step {done} in {workdir}")
+    print(f"resuming from the checkpoint of step {done} in {workdir}")
     return state, done
 
 
@@ -109,7 +109,7 @@ def newest(workdir: Path, task: Task, options: Options) -> tuple[TrainState | No
             meta = checkpoint_files.read_meta(workdir, step)
             if not (path / "optimizer").is_dir() and ("config" not in meta.extra or task.headline[0] in meta.extra):
                 raise InputError(
-                    f"{workdir} holds weights (converted ones, or the best of a run), not a run; give "
+                    f"{workdir} contains weights (converted ones, or the best of a run), not a run; give "
                     f"--config.init={workdir} and another --workdir."
                 )
             notes = refuse_differences(meta, task, options.accept_differences)
@@ -136,7 +136,7 @@ def _half_written(workdir: Path) -> dict[Path, str]:
         if path.is_dir() and path.name.isdigit() and int(path.name) not in found:
             if not any((path / name).exists() for name in ("_CHECKPOINT_METADATA", "params", "optimizer")):
                 raise InputError(f"{path} looks like a checkpoint but is not one; choose another --workdir.")
-            half[path] = "is only half written"
+            half[path] = "is incomplete"
     return half
 
 

@@ -169,14 +169,14 @@ class Run:
     def saved(self) -> str:
         """A clause about the saved step and its location."""
         done = self.progress.done
-        return f"step {done} is saved in {self.store.path}" if done else "nothing was to be saved yet"
+        return f"step {done} is saved in {self.store.path}" if done else "there was nothing to save yet"
 
     def print_summary(self) -> None:
         """Prints the last lines of a run that ended without an error."""
         self._draw()
         skipped = list(itertools.chain(*self.processes.allgather(self.batches.skipped)))
         for sentence in dict.fromkeys(skipped):
-            print(f"skipped, another image took its place: {sentence}")
+            print(f"skipped and replaced by another image: {sentence}")
         print(self.metrics.summary())
         print(f"the step was compiled {len(self.step.programs)} time(s); {len(skipped)} images were skipped")
         folder, name = self.store.path, self.task.headline[0]

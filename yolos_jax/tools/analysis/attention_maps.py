@@ -22,13 +22,13 @@ from yolos_jax.model.yolos import Yolos, abstract
 
 
 class BatchLook(NamedTuple):
-    """Of a batch. T tokens are CLS, the Q DET tokens, patches row by row, padding (whose weights are zero)."""
+    """Attention in a batch. The T tokens are CLS, the Q DET tokens, patches row by row, and padding (weight 0)."""
 
-    scores: jax.Array  # float32 [B, Q], of each DET token's best class; these three are `postprocess`'s
+    scores: jax.Array  # float32 [B, Q], of each DET token's best class; these three are as from `postprocess`
     labels: jax.Array  # int32 [B, Q]
     boxes: jax.Array  # float32 [B, Q, 4], absolute xyxy
     attention: jax.Array  # float32 [layers, B, heads, Q, T]; each row sums to 1
-    rollout: jax.Array | None  # float32 [B, Q, T], each row sums to 1; if asked for
+    rollout: jax.Array | None  # float32 [B, Q, T], each row sums to 1; if requested
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Seen:
     The attended tokens are CLS, the Q DET tokens, then the image's `h * w` patches row by row.
     """
 
-    image: Image.Image  # RGB, upright, in its own size
+    image: Image.Image  # RGB, upright, in its original size
     grid: tuple[int, int]  # (h, w), patches
     scores: np.ndarray  # float32 [Q], probability of the label
     labels: np.ndarray  # int32 [Q], the model's labels; index of its logits
@@ -82,7 +82,7 @@ def look_at(detector: Detector, image: ImageLike, layers: tuple[int, ...] = (-1,
 
     Args:
       detector: the detector; its network and image sizes are used.
-      image: one of any kind that a `Detector` takes.
+      image: any input of a `Detector`.
       layers: blocks whose attention is returned, counted from 0, or negative from the last; may be empty.
       rollout: also attention rollout over all blocks (arXiv 2005.00928): the product over the blocks of half the mean
         attention of the heads plus half the identity.

@@ -11,7 +11,7 @@ BINS = 20  # of equal width
 
 
 class Calibration(NamedTuple):
-    """Detections by score, `B` bins from 0 to 1; a bin holds its lower edge, the last one 1 as well."""
+    """Detections by score, `B` bins from 0 to 1; a bin includes its lower edge, and the last one also 1."""
 
     edges: np.ndarray  # float64 [B + 1]
     right: np.ndarray  # int64 [B], detections that found an object of their category at IoU 0.5
@@ -20,7 +20,7 @@ class Calibration(NamedTuple):
 
     @property
     def precision(self) -> np.ndarray:
-        """float64 `[B]`, the share of the detections that are right; NaN for an empty bin."""
+        """float64 `[B]`, the fraction of correct detections; NaN for an empty bin."""
         with np.errstate(invalid="ignore"):
             return self.right / (self.right + self.wrong)
 
@@ -28,7 +28,7 @@ class Calibration(NamedTuple):
         """Expected calibration error: the mean difference between score and precision, weighted by detections, 0..1.
 
         Args:
-          least: use only bins from this score on. NaN if they are empty.
+          least: use only bins from this score up; NaN if they are empty.
         """
         used = (self.edges[:-1] >= least - 1e-9) & (self.right + self.wrong > 0)
         if not used.any():

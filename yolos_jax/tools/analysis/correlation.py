@@ -19,8 +19,8 @@ from yolos_jax.model.config import YolosConfig
 
 PAPER = {"centres": -0.80, "classifier": -0.07}
 AGAINST = ("centres, fractions", "centres, pixels", "classifier, last hidden layer", "classifier, logits")
-BINS = 100  # of each axis of the scatter figures
-SCATTERED = 0, 2  # what the scatter figures show, by its place in AGAINST
+BINS = 100  # bins of each axis of the scatter figures
+SCATTERED = 0, 2  # quantities of the scatter figures, by index in AGAINST
 SPANS = (0, 2**0.5), (-1, 1)  # of the two, the first up to the distance of two corners
 
 
@@ -31,7 +31,7 @@ def readings_of(depth: int) -> list[str]:
 
 
 class Observed(NamedTuple):
-    """Of one image."""
+    """The values of one image."""
 
     tokens: np.ndarray  # float32 [readings, Q, D]
     hidden: np.ndarray  # float32 [Q, D], input of the classifier's last layer
@@ -77,7 +77,7 @@ class Correlations:
 
     Args:
       depth: of the model.
-      drawn: the reading that the scatter figures show, by its place in `readings_of`.
+      drawn: the reading of the scatter figures, by its index in `readings_of`.
     """
 
     def __init__(self, depth: int, drawn: int = -1):

@@ -25,7 +25,7 @@ from yolos_jax.model.yolos import abstract, apply
 from yolos_jax.tools.analysis.multiply_adds import mean_multiply_adds, multiply_adds, parameter_count
 from yolos_jax.tools.analysis.tables import markdown
 
-IMAGES = 100  # of the split, the first ones by their place in the annotation file
+IMAGES = 100  # the first images of the split, in the order of the annotation file
 NOTABLE = 0.02  # relative difference from the paper that is explained
 PARTS = "embedding", "linear", "attention", "heads"  # of `MultiplyAdds`
 # variant, short side, billions of multiply-adds, images per second on a 1080 Ti, AP (arXiv 2106.00666)
@@ -59,8 +59,8 @@ def published_rows(sizes: np.ndarray, variants: Sequence[str] = tuple(VARIANTS))
 def cost_row(name: str, config: YolosConfig, geometry: Geometry, sizes: np.ndarray) -> dict[str, Any]:
     """Parameters, and multiply-adds of an image: the mean over images of (width, height) `sizes`, JSON-ready.
 
-    `multiply_adds_as_published` computes all tokens of the last block; `multiply_adds` and its parts count what is
-    computed here.
+    `multiply_adds_as_published` computes all tokens of the last block; `multiply_adds` and its parts count
+    the tokens that are computed here.
     """
     resized = resized_sizes(sizes, geometry.short_side, geometry.max_side, config.patch_size)
     grids = resized[:, ::-1] // config.patch_size

@@ -31,36 +31,36 @@ NONE = -1
 class ImageErrors(NamedTuple):
     """Errors of one image."""
 
-    kinds: np.ndarray  # int64 [n], places in KINDS; NONE for detections that are right or ignored
-    targets: np.ndarray  # int64 [n], the object that is found if the error is repaired; NONE for none
+    kinds: np.ndarray  # int64 [n], indices in KINDS; NONE for correct or ignored detections
+    targets: np.ndarray  # int64 [n], the object that is found if the error is corrected; NONE for none
     missed: np.ndarray  # bool [m]
 
 
 class ErrorCounts(NamedTuple):
-    """Errors of all images, an entry for each of `KINDS`."""
+    """Errors of all images, one entry for each of `KINDS`."""
 
     counts: np.ndarray  # int64, of all detections
     above: np.ndarray  # int64, of detections with a score of at least `threshold`; missed are objects in both
-    costs: np.ndarray  # float64, the AP50 that each costs
+    costs: np.ndarray  # float64, the AP50 lost to each
     ap50: float
     threshold: float
 
 
 class Detected(NamedTuple):
-    """The detections of all images that count, concatenated; objects are numbered across images."""
+    """The detections to score in all images, concatenated; objects are numbered across images."""
 
     scores: np.ndarray
     labels: np.ndarray
     right: np.ndarray
     kinds: np.ndarray
-    targets: np.ndarray  # NONE for all but the best detection that aims at an object
-    repaired: np.ndarray  # the label that goes with the target
+    targets: np.ndarray  # NONE for all but the best detection of each object
+    repaired: np.ndarray  # the label of the target
 
 
 def errors_of(image: MatchedImage) -> ImageErrors:
     """The kind of every error of an image; crowds do not count as objects."""
     real = ~image.crowd
-    # An extra column that stands for no object, so that there is always one.
+    # An extra column stands for no object, so there is always a column.
     overlaps = np.concatenate([image.overlaps[:, real], np.zeros((len(image.labels), 1))], axis=1)
     place = np.append(np.flatnonzero(real), NONE)
     same = np.append(image.true_labels[real], NONE) == image.labels[:, None]
@@ -101,18 +101,18 @@ def count_errors(images: Iterable[MatchedImage], categories: int, threshold: flo
         above.append(int((mine & (detected.scores >= threshold)).sum()))
         costs.append(_repaired(detected, number, objects) - now)
     lost = int(missed.sum())
-    left = objects - missed  # a class of which nothing is left, and nothing was detected, leaves the mean
+    left = objects - missed  # a class without remaining objects and without detections is left out of the mean
     asked = (left > 0) | ((objects > 0) & (np.bincount(detected.labels, minlength=categories) > 0))
     costs.append(ap50(detected.scores, detected.labels, detected.right, left, asked) - now)
     return ErrorCounts(np.array([*counts, lost]), np.array([*above, lost]), np.array(costs), now, threshold)
 
 
 def _collected(images: Iterable[MatchedImage], categories: int) -> tuple[Detected, np.ndarray, np.ndarray]:
-    """The detections of all images, and int64 `[K]` how many objects there are of each category and are missed."""
+    """The detections of all images, and int64 `[K]` numbers of objects and of missed objects per category."""
     objects, missed = np.zeros(categories, np.int64), np.zeros(categories, np.int64)
     empty = Detected(np.zeros(0), *[np.zeros(0, np.int64)] * 5)
     parts = [empty._replace(right=np.zeros(0, bool))]
-    before = 0  # objects of the images before
+    before = 0  # objects of the previous images
     for image in images:
         errors = errors_of(image)
         objects += np.bincount(image.true_labels[~image.crowd], minlength=categories)
@@ -143,19 +143,19 @@ def _repaired(detected: Detected, number: int, objects: np.ndarray) -> float:
 def ap50(
     scores: np.ndarray, labels: np.ndarray, right: np.ndarray, objects: np.ndarray, asked: np.ndarray | None = None
 ) -> float:
-    """COCO's average precision from which detections are right, as the mean over the classes asked for.
+    """COCO's average precision, computed from the correctness of detections; the mean over the requested classes.
 
     Args:
-      scores, labels, right: `[n]` of every detection, those of an image together and the best first.
+      scores, labels, right: `[n]`, of all detections, image by image and best first.
       objects: int `[K]`, of each class.
-      asked: bool `[K]`, classes of the mean; by default those with objects. A class without has 0.
+      asked: bool `[K]`, classes of the mean; by default those with objects. A class without objects has an AP of 0.
 
     Returns:
-      0..1; -1 if no class is asked for.
+      0..1; -1 if no class is requested.
     """
     asked = objects > 0 if asked is None else asked
     order = np.argsort(-scores, kind="stable")
-    order = order[np.argsort(labels[order], kind="stable")]  # class by class, the best first
+    order = order[np.argsort(labels[order], kind="stable")]  # by class, best first
     edges = np.searchsorted(labels[order], np.arange(len(objects) + 1))
     ordered = right[order]
     values = []
@@ -166,7 +166,7 @@ def ap50(
 
 
 def average_precision(right: Sequence[bool] | np.ndarray, objects: int) -> float:
-    """The mean over 101 recalls of the highest precision at that recall or more; detections best first."""
+    """The mean over 101 recalls of the highest precision at this recall or higher; detections best first."""
     hits = np.cumsum(right, dtype=np.float64)
     precision = hits / np.arange(1, len(hits) + 1)
     best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)

@@ -1,7 +1,7 @@
-"""Figures of the analyses, by matplotlib, which is imported when the first one is drawn.
+"""Figures of the analyses, drawn with matplotlib, which is imported for the first figure.
 
-Kinds differ in marks as well as in colours, and the map of colours ("cividis") grows lighter throughout, so that
-figures read in black and white and for colour-blind eyes.
+Series differ in markers as well as colours, and the brightness of the colour map ("cividis") increases monotonically,
+so figures are legible in black and white and for colour-blind readers.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ MAP = "cividis"
 # The paper's blue, green and red, in Okabe and Ito's tones.
 INK = {"small": ("#0072b2", "o"), "medium": ("#009e73", "^"), "large": ("#d55e00", "s")}
 ENLARGEMENTS = {"nearest": Image.Resampling.NEAREST, "smooth": Image.Resampling.BICUBIC}
-COLUMNS = 5  # panels of a row
-ENLARGED = (240, 240)  # pixels of a map, whatever its shape
+COLUMNS = 5  # panels per row
+ENLARGED = (240, 240)  # pixels of a map of any shape
 
 
 def attention_figure(
@@ -29,10 +29,10 @@ def attention_figure(
     rows: Sequence[tuple[str, np.ndarray, Sequence[str], np.ndarray]],
     enlarge: Sequence[str] = tuple(ENLARGEMENTS),
 ) -> Any:
-    """A token's attention over an image with its box: a line of panels for each row and enlargement.
+    """A token's attention over an image with its box: one line of panels for each row and enlargement.
 
     Args:
-      image: what the token looked at.
+      image: the image that was analysed.
       rows: (title, maps `[n, h, w]`, names of the maps, box `[4]` xyxy in pixels); the rows of a comparison.
       enlarge: of ENLARGEMENTS.
     """
@@ -52,7 +52,7 @@ def attention_figure(
             axis.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=extent)
             if place:
                 values = maps[place - 1]
-                # Enlarged here: matplotlib's own smoothing flattens a single bright patch.
+                # Enlarged here, because matplotlib's own smoothing flattens a single bright patch.
                 large = np.asarray(Image.fromarray(values).resize(ENLARGED, ENLARGEMENTS[kind]))
                 axis.imshow(large, cmap=MAP, alpha=0.75, extent=extent, vmin=0, vmax=float(values.max()))
             _box(axis, box)
@@ -63,7 +63,7 @@ def attention_figure(
 
 
 def _box(axis: Any, box: np.ndarray) -> None:
-    """A box that is seen on light and on dark."""
+    """A box that is visible on light and dark backgrounds."""
     from matplotlib.patches import Rectangle
 
     x0, y0, x1, y1 = (float(v) for v in box)
@@ -72,7 +72,7 @@ def _box(axis: Any, box: np.ndarray) -> None:
 
 
 def tokens_figure(table: TokenTable) -> Any:
-    """Where the boxes of the first tokens lie: a point an image, by size (the paper's Figure 2)."""
+    """The positions of the first tokens' boxes: one point per image, by size (the paper's Figure 2)."""
     drawn = table.drawn
     count = len(drawn.sizes)
     columns = min(COLUMNS, count)
@@ -82,7 +82,7 @@ def tokens_figure(table: TokenTable) -> Any:
         if token >= count:
             axis.set_axis_off()
             continue
-        for size, name in reversed(list(enumerate(SIZES))):  # the large ones beneath
+        for size, name in reversed(list(enumerate(SIZES))):  # large boxes are drawn first
             colour, mark = INK[name]
             points = drawn.centres[token][drawn.sizes[token] == size]
             axis.scatter(*points.T, s=5, c=colour, marker=mark, linewidths=0, alpha=0.7, label=name)
@@ -113,7 +113,7 @@ def classes_figure(rows: Sequence[dict[str, Any]]) -> Any:
 
 
 def correlation_figure(found: Correlations) -> Any:
-    """All pairs of all images: the tokens' cosine with their boxes' distance, and with the classifier's cosine."""
+    """All pairs of all images: the tokens' cosine against the boxes' distance, and against the classifier's cosine."""
     from matplotlib.colors import LogNorm
 
     figure, axes = new_figure(7.5, 3.3, 1, 2)
@@ -134,7 +134,7 @@ def correlation_figure(found: Correlations) -> Any:
 
 
 def positions_figure(found: Likeness) -> Any:
-    """For each chosen place, which is marked, the likeness of all patches to it."""
+    """The similarity of all patches to each chosen place, which is marked."""
     rows, columns = (len(np.unique(found.places[:, axis])) for axis in (0, 1))
     h, w = found.maps.shape[1:]
     figure, axes = new_figure(1.3 * columns + 0.9, 1.3 * rows * min(h / w, 2) + 0.7, rows, columns)

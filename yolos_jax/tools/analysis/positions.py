@@ -10,7 +10,7 @@ import numpy as np
 from yolos_jax.errors import InputError
 from yolos_jax.model.position import resize_to_tokens
 
-PLACES = 5  # per side of the grid whose similarity to all others is drawn
+PLACES = 5  # per side of the grid; their similarity to all other patches is drawn
 
 
 class Grid(NamedTuple):
@@ -25,10 +25,10 @@ class Likeness(NamedTuple):
     """Cosine similarities of one set."""
 
     name: str
-    places: np.ndarray  # int [n, 2], (row, column) of the places compared
-    maps: np.ndarray  # float32 [n, h, w], of each place with all patches
-    det: np.ndarray  # float32 [Q, Q], of the DET tokens' embeddings with each other
-    det_patches: np.ndarray  # float32 [Q, h, w], of the DET tokens' with the patches'
+    places: np.ndarray  # int [n, 2], (row, column) of the compared places
+    maps: np.ndarray  # float32 [n, h, w], each place with all patches
+    det: np.ndarray  # float32 [Q, Q], the DET tokens' embeddings with each other
+    det_patches: np.ndarray  # float32 [Q, h, w], the DET tokens' embeddings with those of the patches
 
 
 def grids_of(params: dict) -> list[Grid]:
@@ -88,7 +88,7 @@ def by_distance(found: Likeness) -> list[dict[str, Any]]:
 
 
 def chosen_grids(grids: list[Grid], layer: int | None, depth: int) -> list[Grid]:
-    """All sets, or that of one layer: 0 is the initial one, `n` the one added after block `n - 1`.
+    """All sets, or the set of one layer: 0 is the initial one, `n` the one added after block `n - 1`.
 
     `InputError` if there is none.
     """

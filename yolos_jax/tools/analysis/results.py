@@ -5,7 +5,7 @@
 | `per_class.csv`, `.png` | objects, AP, AP50, AP75, AR, recall of each class |
 | `precision_recall.csv`, `.png` | precision at 101 recalls, for each class and their mean, at IoU 0.50 and 0.75 |
 | `confusion.csv`, `.png` | the confusion matrix, with background |
-| `errors.csv`, `.png` | errors by kind, and the AP50 that each costs |
+| `errors.csv`, `.png` | errors by kind, and the AP50 lost to each |
 | `scores.csv`, `.png` | correct and wrong detections by score |
 | `calibration.csv`, `.png` | precision by score |
 | `worst.csv`, `worst/` | the images with the most errors, drawn: ground truth beside detections |
@@ -50,7 +50,7 @@ def write_results(
     step: int = 0,
     font: str = "",
 ) -> str:
-    """Writes everything that this module's docstring lists.
+    """Writes all files listed in this module's docstring.
 
     Args:
       folder: existing files are kept, unless they have one of these names.
@@ -60,7 +60,7 @@ def write_results(
       image_ids: images to score.
       read: (image id) -> the RGB image, called for the worst images; may raise `UnreadableImage`.
       threshold: lowest score of a detection in the confusion matrix and the worst images, 0..1.
-      step: of the checkpoint, for TensorBoard.
+      step: the checkpoint's step, for TensorBoard.
       font: a font file for the classes' names; by default DejaVu Sans.
 
     Returns:
@@ -158,5 +158,5 @@ def errors_text(errors: ErrorCounts) -> str:
 
 def calibration_text(scores: Calibration, threshold: float) -> str:
     """The expected calibration error on one line."""
-    found = [f"{scores.ece():.4f} of all detections", f"{scores.ece(threshold):.4f} of those from {threshold:g} on"]
+    found = [f"{scores.ece():.4f} of all detections", f"{scores.ece(threshold):.4f} of those from {threshold:g} up"]
     return f"expected calibration error at IoU 0.5: {', '.join(found).replace('nan', '-')}"

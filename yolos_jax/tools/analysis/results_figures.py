@@ -12,7 +12,7 @@ from yolos_jax.tools.analysis.calibration import Calibration
 from yolos_jax.tools.analysis.error_kinds import KINDS, ErrorCounts
 
 SHOWN = 100  # a figure shows at most this number of categories, those with the most objects; the tables have all
-FEW = 7  # up to this number of categories, each has a line of its own
+FEW = 7  # up to this number of categories, each has its own line
 WRITTEN = 25  # up to this number of categories, the confusion matrix is annotated with values
 
 
@@ -23,7 +23,7 @@ def mean_curve(categories: CategoryScores, iou: float) -> np.ndarray:
 
 
 def draw_categories(path: Path, categories: CategoryScores, font: str = "") -> None:
-    """AP, AP50 and AR of every category that has objects, the lowest AP at the top."""
+    """AP, AP50 and AR of every category with objects, lowest AP at the top."""
     values = categories.table()
     there = np.flatnonzero(categories.objects)
     there = there[np.argsort(-categories.objects[there], kind="stable")][:SHOWN]
@@ -60,7 +60,7 @@ def draw_curves(path: Path, categories: CategoryScores, ious: Sequence[float], f
 
 
 def draw_confusion(path: Path, matrix: np.ndarray, names: Sequence[str], threshold: float, font: str = "") -> None:
-    """Shares of each row, darker for larger; categories without objects and detections are omitted."""
+    """Fractions of each row, darker for larger ones; categories without objects and detections are omitted."""
     used = matrix.sum(0) + matrix.sum(1)
     part = np.flatnonzero(used[:-1])
     part = np.append(np.sort(part[np.argsort(-used[part], kind="stable")][:SHOWN]), len(names) - 1)
@@ -90,7 +90,7 @@ def draw_errors(path: Path, errors: ErrorCounts) -> None:
     costs.bar(places, errors.costs, **bar_style(0))
     for place, value in zip(places, errors.costs):
         costs.text(place, value, f"{value:.3f}", ha="center", va="bottom", fontsize=8)
-    costs.set_title(f"AP50 that each kind of error costs (AP50 is {errors.ap50:.3f})", fontsize=10)
+    costs.set_title(f"AP50 lost to each kind of error (AP50 is {errors.ap50:.3f})", fontsize=10)
     counts.bar(places - 0.2, errors.counts, 0.4, label="all detections", **bar_style(0))
     counts.bar(places + 0.2, errors.above, 0.4, label=f"score from {errors.threshold:g}", **bar_style(1))
     _logarithmic(counts, errors.counts)
@@ -110,19 +110,19 @@ def draw_scores(path: Path, scores: Calibration) -> None:
         axis.bar(left, values, width / 2, align="edge", label=name, **bar_style(number))
     _logarithmic(axis, scores.right + scores.wrong)
     axis.set(xlabel="score", ylabel="detections", xlim=(0, 1))
-    axis.set_title("detections by score (right: IoU from 0.5 with an object of the class)", fontsize=10)
+    axis.set_title("detections by score (correct: IoU of at least 0.5 with an object of the class)", fontsize=10)
     axis.legend(fontsize=8)
     save_figure(figure, path)
 
 
 def draw_calibration(path: Path, scores: Calibration) -> None:
-    """Precision beside score: on the diagonal, a score is the probability of being right."""
+    """Precision against score: on the diagonal, the score is the probability of being correct."""
     figure, ((axis,),) = new_figure(5, 4.8)
     there = scores.right + scores.wrong > 0
     axis.bar(scores.edges[:-1], np.nan_to_num(scores.precision), np.diff(scores.edges), align="edge", **bar_style(1))
     axis.plot([0, 1], [0, 1], label="perfect", **line_style(0) | {"linestyle": "--", "linewidth": 1.0})
     axis.plot(scores.mean_score[there], scores.precision[there], label="detections", **point_style(0))
-    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean score", ylabel="share that is right")
+    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean score", ylabel="fraction correct")
     axis.set_title(f"calibration: expected error {scores.ece():.3f}", fontsize=10)
     axis.legend(fontsize=8, loc="upper left")
     save_figure(figure, path)

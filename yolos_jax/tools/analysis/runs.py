@@ -18,7 +18,7 @@ USUAL = "total", "ce", "bbox", "giou"  # terms of detection, shown first
 def compare_runs(workdirs: Sequence[str | Path], out: str | Path, font: str = "") -> str:
     """Plots the curves of runs together and writes their values.
 
-    `out` gets `runs.png`, with a panel for each number, and `runs.csv`, with a line for each line of their
+    `out` gets `runs.png`, with a panel for each value, and `runs.csv`, with a row for each line of their
     `metrics.jsonl`. Metrics that only some runs report are drawn for these.
 
     Args:
@@ -30,7 +30,7 @@ def compare_runs(workdirs: Sequence[str | Path], out: str | Path, font: str = ""
       A table to print, one row per run.
 
     Raises:
-      InputError: a folder holds no run.
+      InputError: a folder contains no run.
     """
     runs = {name: _lines(workdir) for name, workdir in zip(_names(workdirs), workdirs)}
     rows = [(name, line) for name, lines in runs.items() for line in lines]
@@ -52,9 +52,9 @@ def _lines(workdir: str | Path) -> list[dict[str, Any]]:
     try:
         lines = read_lines(workdir)
     except InputError as error:
-        raise InputError(f"{workdir} holds no run: {error}") from error
+        raise InputError(f"{workdir} contains no run: {error}") from error
     if not lines:
-        raise InputError(f"{Path(workdir) / METRICS} holds no numbers yet; train for some steps first.")
+        raise InputError(f"{Path(workdir) / METRICS} contains no values yet; train for some steps first.")
     return lines
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def write_csv(path: str | Path, columns: Mapping[str, Iterable[Any]]) -> None:
-    """A CSV file from its columns by name; numbers with all their digits, nothing for NaN and None."""
+    """Writes a CSV file from its columns by name; numbers have all digits, NaN and None become empty cells."""
     with Path(path).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
@@ -17,13 +17,13 @@ def write_csv(path: str | Path, columns: Mapping[str, Iterable[Any]]) -> None:
 
 
 def write_rows(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The same from rows, under the keys of the first one."""
+    """Like `write_csv` from rows, with the keys of the first row as the header."""
     keys = rows[0] if rows else ()
     write_csv(path, {key: [row[key] for row in rows] for key in keys})
 
 
 def markdown(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows as a table, columns in the order in which they first appear; "" where a row lacks one."""
+    """Rows as a markdown table, with columns in order of first appearance; missing values are empty."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     lines = [columns, ["---"] * len(columns)]
     lines += [[row.get(name, "") for name in columns] for row in rows]

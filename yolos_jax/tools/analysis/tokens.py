@@ -48,9 +48,9 @@ class TokenTable:
         """Adds an image.
 
         Args:
-          index: its place in the split.
+          index: its index in the split.
           size: `[2]`, its (width, height) in pixels.
-          scores, labels, boxes: `[Q]`, `[Q]`, `[Q, 4]` absolute xyxy, of each token, as `postprocess` gives them.
+          scores, labels, boxes: `[Q]`, `[Q]`, `[Q, 4]` absolute xyxy, of each token, as from `postprocess`.
         """
         boxes = np.asarray(boxes, np.float64)
         centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2 / size, boxes[:, 2:] - boxes[:, :2]
@@ -144,7 +144,7 @@ def examine_tokens(
             for token, entry in enumerate(entries):
                 predictions.add(entry | {"token": token})
 
-        skipped = evaluator.detect(params, take, doing="looking at tokens") or []
+        skipped = evaluator.detect(params, take, doing="examining tokens") or []
     classes = table.class_rows(truth, names)
     write_rows(out / "tokens.csv", table.rows(names))
     write_rows(out / "classes.csv", classes)
@@ -157,7 +157,7 @@ def truth_of(source: DataSet, num_classes: int) -> np.ndarray:
     labels = source.examples.labels
     if not len(labels):
         raise InputError(
-            f"{source.origin} has no box, and the classes of the tokens are compared with those of the boxes; "
-            "give a split that has some (--config.data.val_split)."
+            f"{source.origin} has no boxes to compare the tokens' classes with; choose a split with boxes "
+            "(--config.data.val_split)."
         )
     return np.bincount(labels, minlength=num_classes)

@@ -16,7 +16,7 @@ DRAWN = 12  # images
 
 
 class Faults(NamedTuple):
-    """An image's detections above a score, counted."""
+    """Counts of an image's detections above a score."""
 
     image: MatchedImage
     right: int
@@ -52,7 +52,7 @@ def draw_worst(
     threshold: float,
     font: str = "",
 ) -> list[str]:
-    """Writes `worst.csv`, which ranks all images, and draws the first ones that have an error into `worst/`.
+    """Writes `worst.csv`, which ranks all images, and draws the first ones with errors into `worst/`.
 
     Args:
       names: of the labels.

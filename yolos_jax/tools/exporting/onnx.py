@@ -17,31 +17,31 @@ from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.yolos import abstract
 from yolos_jax.tools.exporting.stablehlo import INPUTS, OUTPUTS, Onnx
 
-LARGEST_DIFFERENCE = {"logits": 1e-4, "boxes": 1e-5}  # from ours; logits in parts of the largest, if above 1
+LARGEST_DIFFERENCE = {"logits": 1e-4, "boxes": 1e-5}  # from our outputs; relative to the largest logit if above 1
 PACKAGES = ("spox", "onnxruntime")
 MEANINGS = {
     "images": "RGB pixels of resized images, each in the upper left corner of a canvas whose sides are multiples of "
-    "the patch; what lies beyond an image is ignored",
+    "the patch; pixels beyond an image are ignored",
     "grid": "(h, w) of each image in patches",
     "size": INPUTS["size"],
 }
 
 
 def check_installed() -> None:
-    """`InputError` that says what to install, if that is not here."""
+    """Raises `InputError` if a required package is not installed; the message names it."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"ONNX needs {' and '.join(missing)}: pip install 'yolos-jax[onnx]'.")
 
 
 def to_onnx(config: YolosConfig, compute: Compute, params: dict, int8: bool = False) -> Onnx:
-    """The programs for ONNX, parameters inside, and what export.json says about them.
+    """The ONNX programs, which contain the parameters, and their entry in export.json.
 
-    onnxruntime has run the float32 program on a batch of noise, images of two sizes on one canvas. With `int8`, there
-    is a second program whose products have int8 weights; it computes other numbers, within what int8 allows.
+    The float32 program is checked with onnxruntime on a batch of noise, with images of two sizes on one canvas. With
+    `int8`, there is a second program whose products have int8 weights, so its outputs are less precise.
 
     Raises:
-      InputError: packages are absent, or what onnxruntime computes is not what ours does.
+      InputError: packages are not installed, or onnxruntime's outputs differ from ours.
     """
     check_installed()
     from yolos_jax.tools.exporting.onnx_graph import build_model
@@ -51,7 +51,7 @@ def to_onnx(config: YolosConfig, compute: Compute, params: dict, int8: bool = Fa
     difference = _differences(config, compute, params, content)
     versions = " and ".join(f"{name} {importlib.metadata.version(name)}" for name in ("spox", "onnxruntime"))
     if not all(difference[name] <= LARGEST_DIFFERENCE[name] for name in difference):
-        raise InputError(f"{versions} compute other numbers for this model: differences of {difference}.")
+        raise InputError(f"{versions} compute different outputs for this model: differences of {difference}.")
     facts: dict[str, Any] = {
         "file": "detector.onnx",
         "inputs": {
@@ -59,7 +59,7 @@ def to_onnx(config: YolosConfig, compute: Compute, params: dict, int8: bool = Fa
             "grid": {"dtype": "int32", "shape": ["batch", 2], "meaning": MEANINGS["grid"]},
             "size": {"dtype": "float32", "shape": ["batch", 2], "meaning": MEANINGS["size"]},
         },
-        "outputs": "those of the other programs",
+        "outputs": "like those of the other programs",
         "made_with": versions,
         "differences_from_ours": difference,
     }
@@ -71,7 +71,7 @@ def to_onnx(config: YolosConfig, compute: Compute, params: dict, int8: bool = Fa
 
 
 def session(content: bytes) -> Any:
-    """An `onnxruntime.InferenceSession` on the CPU that prints errors only."""
+    """An `onnxruntime.InferenceSession` on the CPU that prints only errors."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -96,14 +96,14 @@ def _differences(config: YolosConfig, compute: Compute, params: dict, content: b
 
 
 def _with_int8_weights(model: Any) -> bytes:
-    """The model with int8 weights for each output channel; activations are quantized as they come."""
+    """The model with int8 weights, quantized per output channel; activations are quantized dynamically."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"
         logger = logging.getLogger()
         level = logger.level
-        logger.setLevel(logging.ERROR)  # it warns that the model was not optimised first
+        logger.setLevel(logging.ERROR)  # suppresses a warning that the model was not optimised
         try:
             kinds = ["MatMul"]
             quantize_dynamic(model, path, kinds, per_channel=True, weight_type=QuantType.QInt8)

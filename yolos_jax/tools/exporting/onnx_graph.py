@@ -1,8 +1,8 @@
-"""The network in ONNX's own operators, batch and sizes open; the parameters are its initializers.
+"""The network in ONNX's own operators, with dynamic batch and image sizes; the parameters are initializers.
 
-It computes what `yolos_jax.model` does. Images of one batch lie on a canvas, and attention leaves out the patches
-beyond each image's own grid. The order of tokens does not matter to a transformer, so the result is that of the
-image's own sequence.
+It computes the same as `yolos_jax.model`. The images of a batch lie on a common canvas, and attention masks the patches
+beyond each image. A transformer does not depend on the order of tokens, so the result is the same as for the image's
+own sequence.
 """
 
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ def build_model(config: YolosConfig, params: dict) -> ModelProto:
 
     Args:
       config: the architecture.
-      params: its parameters, nested, as a checkpoint has them.
+      params: its parameters, nested as in a checkpoint.
 
     Returns:
       A model with inputs `images` uint8 `[B, H, W, 3]`, `grid` int32 `[B, 2]` and `size` float32 `[B, 2]`, and outputs
-      `logits`, `boxes`, `scores`, `labels` and `pixel_boxes`, as `stablehlo.OUTPUTS` explains them.
+      `logits`, `boxes`, `scores`, `labels` and `pixel_boxes`, see `stablehlo.OUTPUTS`.
     """
     inputs = {
         "images": argument(Tensor(np.uint8, ("batch", "height", "width", 3))),
@@ -44,7 +44,7 @@ def build_model(config: YolosConfig, params: dict) -> ModelProto:
 
 
 def _constants_to_initializers(model: ModelProto) -> None:
-    """Moves constants to where quantizers look for weights."""
+    """Turns constants into initializers, where quantizers look for weights."""
     nodes = []
     for node in model.graph.node:
         if node.op_type == "Constant":
@@ -66,7 +66,7 @@ def _wholes(value: Any) -> Var:
 
 
 def _shape(*sides: int | Var) -> Var:
-    """A shape of known sides and of `[1]` int64 values."""
+    """A shape from known sizes and `[1]` int64 values."""
     return op.concat([_wholes([side]) if isinstance(side, int) else side for side in sides], axis=0)
 
 
@@ -94,7 +94,7 @@ def _gelu(x: Var) -> Var:
 
 
 def _polynomial(t: Var, coefficients: Sequence[float]) -> Var:
-    """By Horner's rule, the highest power first."""
+    """Horner's rule, highest power first."""
     value = _floats(coefficients[0])
     for coefficient in coefficients[1:]:
         value = op.add(op.mul(value, t), _floats(coefficient))
@@ -124,7 +124,7 @@ def _taps(size_in: int, size_out: Var, at: Var) -> Var:
 
 
 class _Network:
-    """The graph of one model; its attributes depend on the inputs only."""
+    """The graph of one model; its attributes depend only on the inputs."""
 
     def __init__(self, config: YolosConfig, images: Var, grid: Var):
         self.config, self.images = config, images
@@ -146,7 +146,7 @@ class _Network:
         bias = op.where(op.reshape(inside, _shape(self.batch, -1)), _floats(0), _floats(-np.inf))
         shared = op.expand(_floats(0), _shape(self.batch, 1 + config.det_tokens))
         self.bias = _expanded(op.concat([shared, bias], axis=1), 1, 2)  # [B, 1, 1, T], added to the scores
-        # A patch's place in its own image's row-major order, which skip_equal_count reads the table by.
+        # A patch's index in its image's row-major order, with which skip_equal_count reads the table.
         self.place = op.add(op.mul(_expanded(row, 2), _expanded(self.width, 1)), _expanded(column, 1))
         self.row, self.column = row, column
 
@@ -181,7 +181,7 @@ class _Network:
         """Position embeddings `[B, T, D]` of every image at its own size."""
         table = np.asarray(params["grid"])
         rows, columns, width = table.shape
-        # The identity keeps quantizers from taking the table for a weight; runtimes drop it.
+        # The identity keeps quantizers from treating the table as a weight; runtimes remove it.
         columns_and_width = op.identity(_floats(table.reshape(rows, -1)))
         down = op.matmul(_taps(rows, self.height, self.row), columns_and_width)
         down = op.reshape(down, _shape(self.batch, self.rows, columns, width))
@@ -200,7 +200,7 @@ class _Network:
         return op.layer_normalization(x, scale, bias, epsilon=self.config.layer_norm_eps)[0]
 
     def block(self, x: Var, params: dict, last: bool = False) -> Var:
-        """A transformer block; the last one computes the DET tokens only, `[B, Q, D]`."""
+        """A transformer block; the last one computes only the DET tokens, `[B, Q, D]`."""
         mixed = self.attention(self.norm(x, params["norm1"]), params["attn"], last)
         x = op.add(self.queries(x, last), mixed)
         hidden = _gelu(_linear(self.norm(x, params["norm2"]), **params["mlp"]["fc1"]))
@@ -226,7 +226,7 @@ class _Network:
 
 
 def _layer(params: dict, layer: int) -> dict:
-    """The parameters of one of several stacked blocks."""
+    """The parameters of one of the stacked blocks."""
     return {k: _layer(v, layer) if isinstance(v, dict) else np.asarray(v)[layer] for k, v in params.items()}
 
 

@@ -2,9 +2,8 @@
 
 python run_detector.py image.jpg ... [--threshold 0.5] [--onnx detector.onnx]
 
-`yolos-export` copies this file beside the programs. It needs numpy, Pillow, and jax with flatbuffers or, for ONNX,
-onnxruntime, and nothing else; export.json says what the programs take and give, and this shows how to use them from a
-program of your own:
+`yolos-export` copies this file beside the programs. It only needs numpy, Pillow, and jax with flatbuffers or, for
+ONNX, onnxruntime. export.json describes the programs' inputs and outputs. To use the programs from your own code:
 
     detector = ExportedDetector("folder")  # or OnnxDetector("folder")
     detector([Image.open("image.jpg")])
@@ -29,7 +28,7 @@ class Unusable(Exception):
 
 
 def target_size(width: int, height: int, short_side: int, max_side: int, patch: int) -> tuple[int, int]:
-    """(width, height) to resize an image to: whole patches on both sides; the order of operations decides rounding."""
+    """(width, height) to resize an image to: whole patches on both sides; the order of operations affects rounding."""
     short = min(width, height)
     long = max(width, height)
     side = short_side
@@ -50,27 +49,27 @@ def open_upright(path: str) -> Image.Image:
         raise Unusable(f"{path} is not a regular file; give an image file.")
     try:
         with Image.open(path) as image:
-            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO's others are previews
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # further images of MPO are previews
             if frames > 1:
                 print(f"note: {path} has {frames} frames or pages; only the first is used", file=sys.stderr)
             image.load()
             upright = ImageOps.exif_transpose(image)
-    except Exception as error:  # Pillow's decoders raise many kinds
+    except Exception as error:  # Pillow's decoders raise various exceptions
         raise Unusable(f"the image {path} cannot be read ({error or type(error).__name__}).") from error
     if upright.mode == "F" or upright.mode.startswith("I"):
-        raise Unusable(f"the image {path} has more than 8 bits a channel; convert it to 8.")
+        raise Unusable(f"the image {path} has more than 8 bits per channel; convert it to 8 bits.")
     return upright.convert("RGB")
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """All arrays of a .npz file."""
-    zipfile.ZipFile(path).close()  # np.load would advise reading anything else unsafely
+    zipfile.ZipFile(path).close()  # for any other file, np.load would recommend unsafe loading
     with np.load(path) as arrays:
         return dict(arrays)
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """The content of export.json; `ValueError` if it lacks what is needed here."""
+    """The content of export.json; `ValueError` if it lacks a required key."""
     described = json.loads(path.read_text())
     absent = [key for key in NEEDED if key not in described]
     if absent:
@@ -79,12 +78,12 @@ def read_description(path: Path) -> dict[str, Any]:
 
 
 class Folder:
-    """An exported folder, and what all its programs have in common: how images are resized, what outputs mean."""
+    """An exported folder, and the common parts of its programs: resizing images and decoding outputs."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         if not (self.folder / "export.json").is_file():
-            raise Unusable(f"{self.folder} holds no export.json; give a folder that yolos-export has written.")
+            raise Unusable(f"{self.folder} has no export.json; pass a folder written by yolos-export.")
         self.description = self.read("export.json", read_description)
 
     def read(self, name: str, how: Callable[[Path], Any]) -> Any:
@@ -93,12 +92,12 @@ class Folder:
             if (self.folder / name).exists() and not (self.folder / name).is_file():
                 raise ValueError("it is not a regular file")
             return how(self.folder / name)
-        except Exception as error:  # those of json, zipfile, numpy and flatbuffers
+        except Exception as error:  # exceptions of json, zipfile, numpy and flatbuffers
             reason = str(getattr(error, "strerror", None) or error or type(error).__name__).split("\n")[0][:200]
             raise Unusable(f"{self.folder / name} cannot be read ({reason}); export the model again.") from error
 
     def resized(self, image: Image.Image) -> np.ndarray:
-        """The pixels that the programs take of an RGB image: uint8 `[h, w, 3]`, sides multiples of the patch."""
+        """The programs' input pixels of an RGB image: uint8 `[h, w, 3]`, sides multiples of the patch."""
         rule = self.description["images"]
         size = target_size(*image.size, rule["short_side"], rule["max_side"], rule["patch_size"])
         if image.size != size:
@@ -106,7 +105,7 @@ class Folder:
         return np.asarray(image)
 
     def objects(self, found: dict[str, np.ndarray], threshold: float) -> list[dict[str, Any]]:
-        """The queries of one image that score at least `threshold`."""
+        """The queries of one image with a score of at least `threshold`."""
         names, ids = self.description["label_names"], self.description["category_ids"]
         scores, labels = found["scores"], found["labels"]
         return [
@@ -122,7 +121,7 @@ class Folder:
 
 
 class ExportedDetector(Folder):
-    """The StableHLO programs (each compiled when first needed) and the parameters, on jax's device."""
+    """The StableHLO programs (each compiled on first use) and the parameters, on jax's device."""
 
     def __init__(self, folder: str | Path):
         import jax
@@ -130,7 +129,7 @@ class ExportedDetector(Folder):
         super().__init__(folder)
         backend, platforms = jax.default_backend(), self.description["platforms"]
         if not {"gpu": {"cuda", "rocm"}}.get(backend, {backend}) & set(platforms):
-            raise Unusable(f"the programs are for {', '.join(platforms)} and jax runs on {backend} here.")
+            raise Unusable(f"the programs are for {', '.join(platforms)}, but jax runs on {backend} here.")
         self.parameters = jax.device_put(self.read(self.description["parameters"]["file"], read_arrays))
         self.programs: dict[str, Any] = {}
 
@@ -161,10 +160,10 @@ class ExportedDetector(Folder):
         return [self.objects({name: out[name][i] for name in out}, threshold) for i in range(len(images))]
 
     def program(self, patches: int) -> tuple[Any, int]:
-        """The smallest program for that many patches, and how many it takes."""
+        """The smallest program for this number of patches, and its capacity."""
         fitting = [p for p in self.description["programs"] if p["patches"] >= patches]
         if not fitting:
-            raise Unusable(f"an image of {patches} patches has no program; see --patches of export.py.")
+            raise Unusable(f"an image of {patches} patches has no program; see yolos-export --patches.")
         best = min(fitting, key=lambda p: p["patches"])
         file = best["file"]
         if file not in self.programs:
@@ -179,7 +178,7 @@ class ExportedDetector(Folder):
 class OnnxDetector(Folder):
     """A program for ONNX (`detector.onnx` or `detector-int8.onnx`), in onnxruntime.
 
-    Images of one batch lie on one canvas, as large as the largest: images of like sizes belong together.
+    Images of one batch lie on one canvas, as large as the largest one, so batch images of similar sizes.
     """
 
     def __init__(self, folder: str | Path, file: str = "detector.onnx", batch_size: int = 1, providers: Any = None):
@@ -197,7 +196,7 @@ class OnnxDetector(Folder):
         return [found for batch in batches for found in self.detect(batch, threshold)]
 
     def inputs(self, images: list[Image.Image]) -> dict[str, np.ndarray]:
-        """What the program takes of one batch."""
+        """The program's inputs for one batch."""
         patch = self.description["images"]["patch_size"]
         pixels = [self.resized(image) for image in images]
         shapes = np.array([one.shape[:2] for one in pixels], np.int32)
@@ -218,7 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", metavar="IMAGE")
     parser.add_argument("--threshold", type=float, default=0.5, help="lowest score to report (default 0.5)")
-    parser.add_argument("--onnx", metavar="FILE", help="run this file of the folder, in onnxruntime")
+    parser.add_argument("--onnx", metavar="FILE", help="run this file of the folder with onnxruntime")
     args = parser.parse_args()
     folder = Path(__file__).resolve().parent
     detector = OnnxDetector(folder, args.onnx) if args.onnx else ExportedDetector(folder)

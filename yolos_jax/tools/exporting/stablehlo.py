@@ -1,12 +1,12 @@
-"""Export of the detector as a portable program: StableHLO, by `jax.export`.
+"""Exports the detector as a portable program (StableHLO) with `jax.export`.
 
 A program is compiled for a fixed number of patches. Shorter sequences are padded, without changing the result, so the
 program for the largest image serves every image, and further programs only save time. The batch size is dynamic. The
-number of patches cannot be, because attention is split into blocks by it.
+number of patches cannot be dynamic, because the blocks of attention depend on it.
 
-Parameters are an input of the programs, in a separate file: a program then has 60 kB, whatever the model. As constants
-they would be in every program, with bit-equal outputs, but B (511 MB) would then take 17 s and 2.8 GB to compile on a
-CPU instead of 3 s and 1.4 GB.
+Parameters are an input of the programs, in a separate file, so a program has 60 kB for any model. As constants, they
+would be in every program, with bit-equal outputs, and B (511 MB) would take 17 s and 2.8 GB to compile on a CPU
+instead of 3 s and 1.4 GB.
 """
 
 import dataclasses
@@ -30,16 +30,16 @@ from yolos_jax.model.yolos import abstract
 from yolos_jax.tools.exporting import run_detector
 from yolos_jax.training.checkpoint_files import Meta, check_room
 
-MOST_IMAGES = 2**31 - 1  # of a batch
+MOST_IMAGES = 2**31 - 1  # per batch
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 INPUTS = {
     "patches": "RGB pixels of the resized image, cut into patches row by row; a patch's values in (row, column, "
     "channel) order; slots from grid's h * w on are padding and may hold anything",
     "grid": "(h, w) of each image in patches, both at most longest_side_in_patches",
-    "size": "(width, height) of each original image in pixels, which pixel_boxes then refer to",
+    "size": "(width, height) of each original image in pixels, which pixel_boxes refer to",
 }
 OUTPUTS = {
-    "logits": "of every query; the last one is 'no object'",
+    "logits": "logits of every query; the last one is 'no object'",
     "boxes": "centre x, centre y, width, height as fractions of the image's sides",
     "scores": "probability of the best label other than 'no object'",
     "labels": "that label: a key of label_names, an index of category_ids unless these are null",
@@ -48,20 +48,20 @@ OUTPUTS = {
 
 
 class Onnx(NamedTuple):
-    """Checked programs for ONNX: contents by file name, and what export.json is to say about them."""
+    """Checked ONNX programs: contents by file name, and their entry in export.json."""
 
     files: dict[str, bytes]
     facts: dict[str, Any]
 
 
 def patches_of(height: int, width: int, patch: int, max_side: int) -> int:
-    """Number of patches of a resized image; `InputError` if the model cannot take it."""
+    """Number of patches of a resized image; `InputError` if it does not fit the model."""
     if height < 1 or width < 1 or height % patch or width % patch:
-        raise InputError(f"an image of {height} x {width} pixels: both sides must be multiples of the patch, {patch}.")
+        raise InputError(f"an image has {height} x {width} pixels; both sides must be multiples of the patch, {patch}.")
     if max(height, width) // patch > max_side:
         raise InputError(
             f"an image of {height} x {width} pixels is longer than model.max_side = {max_side} patches "
-            f"of {patch} pixels; take a smaller one."
+            f"of {patch} pixels; use a smaller one."
         )
     return (height // patch) * (width // patch)
 
@@ -73,28 +73,28 @@ def to_stablehlo(
 
     Args:
       config, compute: the model, and how it is computed.
-      patches: N, at least the patches of any image that is given to it.
-      batch: B, or None for one that takes any.
-      platforms: of `PLATFORMS`, the ones it may run on.
+      patches: N, the maximum number of patches of an image.
+      batch: B, or None for any.
+      platforms: the ones among `PLATFORMS` that it may run on.
 
     Returns:
       `call(parameters, patches, grid, size)` -> dict by the names of `OUTPUTS`. `parameters` is a flat dict,
       "blocks.attn.qkv.kernel" and so on.
 
     Raises:
-      InputError: the number of patches or images is out of range, or there is no such platform.
+      InputError: the number of patches or images is out of range, or a platform is unknown.
     """
     most = compute.max_side**2
     if not 1 <= patches <= most:
         raise InputError(
-            f"a program for {patches} patches cannot be made: the number must be in 1..{most}, "
+            f"a program for {patches} patches is impossible: the number must be in 1..{most}, "
             f"model.max_side = {compute.max_side} patches on each side."
         )
     if batch is not None and not 1 <= batch <= MOST_IMAGES:
-        raise InputError(f"a batch of {batch} images cannot be; it must be 1..{MOST_IMAGES}, or polymorphic.")
+        raise InputError(f"a batch of {batch} images is impossible; it must be in 1..{MOST_IMAGES}, or polymorphic.")
     unknown = [name for name in platforms if name not in PLATFORMS]
     if unknown or not platforms:
-        raise InputError(f"there is no platform {', '.join(unknown)!r}; choose of {', '.join(PLATFORMS)}.")
+        raise InputError(f"unknown platform {', '.join(unknown)!r}; choose from {', '.join(PLATFORMS)}.")
     # cuDNN's calls would tie the program to GPUs, and jax does not guarantee their stability.
     graph, shapes = abstract(config, dataclasses.replace(compute, attention="blocks"))
     b = export.symbolic_shape("batch")[0] if batch is None else batch
@@ -126,11 +126,11 @@ def write_folder(
       folder: new or empty.
       params, meta: those of the checkpoint.
       geometry: how images are resized.
-      programs: as `to_stablehlo` makes them, for different numbers of patches.
+      programs: programs from `to_stablehlo`, for different numbers of patches.
       onnx: the programs for ONNX, if there are any.
 
     Returns:
-      What is in export.json.
+      The content of export.json.
 
     Raises:
       InputError: the folder is in use, or cannot be written.
@@ -163,7 +163,7 @@ def _describe(meta: Meta, geometry: Geometry, programs: Sequence[export.Exported
         return {"dtype": str(value.dtype), "shape": shape, "meaning": meaning}
 
     inputs = {name: array(value, INPUTS[name]) for name, value in zip(INPUTS, first.in_avals[-3:])}
-    inputs["patches"]["shape"][1] = "patches"  # of each program another number
+    inputs["patches"]["shape"][1] = "patches"  # each program has a different number of patches
     batch = first.in_avals[-1].shape[0]
     return {
         "programs": [{"file": f"detector-{n}.stablehlo", "patches": n} for n in tokens],

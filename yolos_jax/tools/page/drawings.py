@@ -11,7 +11,7 @@ from yolos_jax.tools.page.viewer import choices
 
 LONGEST = 1280  # pixels of the long side of a shown image
 BLENDED = 0.7  # opacity of the attention over the grey image
-COLOUR_MAP = "cividis"  # whose brightness grows with the value, also for colour-blind eyes
+COLOUR_MAP = "cividis"  # brightness increases with the value, so colour-blind users can read it
 
 
 def enlarged(image: Image.Image) -> tuple[Image.Image, float]:
@@ -30,7 +30,7 @@ def with_boxes(seen: Seen, threshold: float, font: str = "") -> Image.Image:
 
 
 def rows_over(seen: Seen, threshold: float) -> list[list]:
-    """Of each token with at least this score: its number, class, score, and box in whole pixels."""
+    """Number, class, score, and box in whole pixels of each token with at least this score."""
     rows = []
     for i in seen.over(threshold):
         corners = ", ".join(str(round(float(v))) for v in seen.boxes[i])
@@ -43,7 +43,7 @@ def attention_overlay(seen: Seen, weights: np.ndarray, token: int, smooth: bool)
 
     Args:
       weights: float `[h, w]`, one for each patch; the largest gets the brightest colour.
-      smooth: interpolated between patches, rather than patch by patch.
+      smooth: interpolates between patches.
     """
     from matplotlib import colormaps
 
@@ -62,7 +62,7 @@ def attention_overlay(seen: Seen, weights: np.ndarray, token: int, smooth: bool)
 
 
 def attention_of(seen: Seen, token: int, layer: int, head: int | None, smooth: bool) -> Image.Image:
-    """A token's attention in a block, of one head or, for None, averaged over all heads."""
+    """A token's attention in a block, for one head, or averaged over all heads for None."""
     maps = seen.maps(layer)[:, token].astype(np.float32)
     return attention_overlay(seen, maps.mean(0) if head is None else maps[head], token, smooth)
 

@@ -26,7 +26,7 @@ from yolos_jax.tools.page.viewer import (
     token_at,
 )  # fmt: skip
 
-TITLE, FIRST = "YOLOS: what the tokens look at", "Drop images or a video, or choose one."
+TITLE, FIRST = "YOLOS: what the tokens attend to", "Drop images or a video, or choose one."
 NOTHING = "nothing"  # to compare with
 HEADERS = ["token", "class", "score", "box (xyxy)"]
 LOOK = {"interactive": False, "buttons": [], "show_label": False, "format": "png"}
@@ -36,8 +36,8 @@ CSS = """
 .gradio-container {overflow-x: hidden}
 """
 MEAN_HEAD = "mean"
-MEGABYTES = 20  # of an upload at most
-A_MINUTE = 60  # uploads at most
+MEGABYTES = 20  # limit of an upload
+A_MINUTE = 60  # maximum uploads
 WAITING = 32  # limit of queued requests
 KEPT_SECONDS = 3600  # files that visitors uploaded, and those drawn for them
 QUIET = {
@@ -64,7 +64,7 @@ def build_page(viewer: AttentionViewer, pictures: Sequence[Path] = (), threshold
     Args:
       viewer: the detectors.
       pictures: image files to choose from; the first `SHOWN` are shown, those that cannot be read are left out.
-      threshold: the lowest score of a box to start with.
+      threshold: initial lowest score of a box.
     """
     gr = load_gradio()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, KEPT_SECONDS)) as blocks:
@@ -90,10 +90,10 @@ class Page:
 
     def _lay_out(self, threshold: float) -> None:
         gr, names = self.gr, self.viewer.names
-        self.key = gr.State(None)  # of what the viewer keeps of the image
+        self.key = gr.State(None)  # of the image's result in the viewer's cache
         self.path = gr.State(self.pictures[0][0] if self.pictures else None)  # the image's `Picture`
-        self.mine = gr.State([])  # what this visitor uploaded, as `pictures`
-        self.compared = gr.State(None)  # (checkpoint, `Picture`, key) of what was compared last
+        self.mine = gr.State([])  # this visitor's uploads, like `pictures`
+        self.compared = gr.State(None)  # (checkpoint, `Picture`, key) of the last comparison
         gr.Markdown(f"## {TITLE}")
         small = [image for _, image in self.pictures]
         with gr.Row():
@@ -133,7 +133,7 @@ class Page:
 
     def _lay_out_attention(self) -> None:
         gr, last = self.gr, self.viewer.detector(self.viewer.names[0]).config.depth - 1
-        gr.Markdown("**Attention of the token**: the brightest patch gets most of it")
+        gr.Markdown("**Attention of the token**: the brightest patch gets the most")
         self.attention = gr.Image(label="attention of the token", elem_id="attention", **LOOK)
         with gr.Group():
             self.token = gr.Dropdown([], label="token", elem_id="token")
@@ -156,7 +156,7 @@ class Page:
         uploaded = [self.mine, self.gallery, *everything]
         upload = self._handler(self._upload)
         done = self.file.upload(upload, [self.file, self.mine, *given], uploaded, **work)
-        done.then(lambda: None, None, self.file, **work)  # what comes next would be added to it
+        done.then(lambda: None, None, self.file, **work)  # the next outputs would be appended to it
         self.gallery.select(
             self._handler(self._choose), [self.mine, self.name, self.threshold, *settings], everything, **work
         )
@@ -185,7 +185,7 @@ class Page:
             except (InputError, UnreadableImage) as error:
                 return {self.message: f"**{error}**"}
 
-        if "event" in work.__annotations__:  # by its type, Gradio knows which parameter the event is
+        if "event" in work.__annotations__:  # Gradio recognises the event's parameter by its type
             handler.__annotations__ = work.__annotations__ | {"event": self.gr.SelectData}
         return handler
 
@@ -202,7 +202,7 @@ class Page:
         options = choices(seen)
         best = options[0][1]
         frames = header_of(path.path).frames if path.frame is None else 1
-        first = f"Of its {frames} frames or pages, this is the first. " if frames > 1 else ""
+        first = f"This is the first of its {frames} frames or pages. " if frames > 1 else ""
         found = self._show_boxes(key, path, threshold)
         found[self.message] = f"{first}{found[self.message]} Click a box, or pick a token."
         return {
@@ -217,11 +217,11 @@ class Page:
         }
 
     def _upload(self, files: list[str], mine: list, name: str, path: Picture | None, *settings: Any) -> dict:
-        """Images were uploaded: they go before the others, and the first of them is shown."""
+        """Images were uploaded: adds them before the others, and shows the first of them."""
         paths = [Path(file) for file in files]
         new, unreadable, beyond = thumbnails(paths)
         if not new:
-            small_copies(paths[0])  # raises what is wrong with it
+            small_copies(paths[0])  # raises its error
         mine = [*new, *mine][:SHOWN]
         small = [image for _, image in [*mine, *self.pictures]]
         shown = self._show(name, new[0][0], *settings)
@@ -237,7 +237,7 @@ class Page:
         return self._show(name, path, threshold, layer, head, smooth)
 
     def _show_boxes(self, key: str, path: Picture, threshold: float) -> dict:
-        """Another threshold."""
+        """The threshold has changed."""
         seen = self.viewer.seen(key)
         drawn = with_boxes(seen, threshold, self.viewer.font)
         content = io.BytesIO()
@@ -253,7 +253,7 @@ class Page:
         }
 
     def _compare(self, other: str, path: Picture | None, threshold: float, last: tuple | None) -> dict:
-        """What another checkpoint finds in the same image."""
+        """Shows another checkpoint's detections in the same image."""
         if other == NOTHING or path is None:
             return {self.comparison: self.gr.update(visible="hidden")}
         if last is None or last[:2] != (other, path):
@@ -290,7 +290,7 @@ class Page:
         return chosen | self._attention(key, token, layer, head, smooth)
 
     def _show_attention(self, key: str, token: int, layer: int, head: str, smooth: bool) -> dict:
-        """Another token, layer or head."""
+        """Another token, layer or head was chosen."""
         return {self.message: ""} | self._attention(key, token, layer, head, smooth)
 
     def _attention(self, key: str, token: int, layer: int, head: str, smooth: bool) -> dict:
@@ -319,8 +319,8 @@ def serve(blocks: Any, host: str, port: int, megabytes: int = MEGABYTES, wait: b
     """Serves a page until it is interrupted; returns its address.
 
     Args:
-      megabytes: of an image that is uploaded.
-      wait: False returns at once and serves on.
+      megabytes: limit of an uploaded image.
+      wait: False returns at once and continues to serve.
 
     Raises:
       InputError: the port is taken.

@@ -10,7 +10,7 @@ Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Scope, Any, Send], Awaitable[None]]
 
 MINUTE = 60.0
-# Browsers then contact no other host, even if a library's page asks for it.
+# Browsers then contact no other host, even if a library's page requests it.
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' ws: wss: data: blob:"
 
 
@@ -18,8 +18,8 @@ class UploadLimits:
     """Refuses uploads that are too large, do not state their size, or are too frequent.
 
     Args:
-      most_bytes: of one request.
-      most_a_minute: requests, of all visitors together.
+      most_bytes: maximum size of one request.
+      most_a_minute: maximum requests per minute, of all visitors together.
     """
 
     def __init__(self, app: App, most_bytes: int, most_a_minute: int):
@@ -35,11 +35,11 @@ class UploadLimits:
             while self._times and now - self._times[0] > MINUTE:
                 self._times.popleft()
             if not length.isdigit():
-                return await _refuse(send, 411, "an upload must say its length.")
+                return await _refuse(send, 411, "an upload must state its length.")
             if int(length) > self.most_bytes:
-                return await _refuse(send, 413, f"an upload may have {self.most_bytes} bytes at most.")
+                return await _refuse(send, 413, f"an upload may have at most {self.most_bytes} bytes.")
             if len(self._times) >= self.most_a_minute:
-                return await _refuse(send, 429, f"{self.most_a_minute} images a minute are taken; wait a little.")
+                return await _refuse(send, 429, f"at most {self.most_a_minute} images a minute are accepted; wait.")
             self._times.append(now)
         await self.app(scope, receive, send)
 

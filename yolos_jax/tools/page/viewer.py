@@ -24,12 +24,12 @@ from yolos_jax.inference.video import stills
 from yolos_jax.tools.analysis.attention_maps import Seen, look_at
 from yolos_jax.user_files import MOST_IMAGE, read_bytes, read_text
 
-MOST_PIXELS = 40_000_000  # of an image; a small file can contain very many
-KEPT, KEPT_BYTES = 32, 2**30  # images whose attention is kept, of all visitors together, and its most bytes
-FRAMES, MOST_FRAMES = 12, 20_000  # of a video: how many are shown at least, and how many it may have
-THUMBNAIL, SHOWN = 128, 48  # pixels of an image to choose from; how many of them
-LOADED = 2  # detectors at a time
-GONE = "this image is no longer cached, since others were analysed in the meantime; give it again."
+MOST_PIXELS = 40_000_000  # limit of an image; a small file can contain very many
+KEPT, KEPT_BYTES = 32, 2**30  # maximum images with cached attention, of all visitors together, and maximum bytes
+FRAMES, MOST_FRAMES = 12, 20_000  # minimum frames of a video to show, and maximum frames that it may have
+THUMBNAIL, SHOWN = 128, 48  # pixels of an image to choose from; maximum number of such images
+LOADED = 2  # detectors kept in memory
+GONE = "this image is no longer cached, since others were analysed in the meantime; choose it again."
 
 
 class Picture(NamedTuple):
@@ -40,7 +40,7 @@ class Picture(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What a visitor calls it."""
+        """Its name for visitors."""
         return self.path.name if self.frame is None else f"{self.path.name}, frame {self.frame}"
 
     @property
@@ -53,10 +53,10 @@ class AttentionViewer:
     """Detectors by name, and their cached results; safe to call from several threads.
 
     Args:
-      checkpoints: folders of ours, Hugging Face folders or hub ids, the first is the one to start with.
+      checkpoints: folders of ours, Hugging Face folders or hub ids, the first one is selected initially.
       short_side, max_side: see `Detector.load`.
-      tokens: a CSV file with statistics of the tokens of the first checkpoint, a row for each with its number in a
-        column `token`; "" for none.
+      tokens: a CSV file with statistics of the first checkpoint's tokens, one row each, with a column `token` for
+        the number; "" for none.
       font: a font file for the classes' names; by default DejaVu Sans.
     """
 
@@ -70,7 +70,7 @@ class AttentionViewer:
     ):
         if not checkpoints:
             raise InputError("the page needs at least one checkpoint.")
-        font_of(10, font)  # refuses what is no font
+        font_of(10, font)  # raises if it is not a font
         self.font = font
         self.names = list(dict.fromkeys(map(str, checkpoints)))
         self._load = functools.lru_cache(LOADED)(lambda name: Detector.load(name, short_side, max_side))
@@ -89,7 +89,7 @@ class AttentionViewer:
         """Runs the detector on an image or frame and caches every token's attention in every block; returns its key.
 
         Raises:
-          UnreadableImage: it is not an image, corrupted, or has more than `MOST_PIXELS`.
+          UnreadableImage: it is not an image, is corrupted, or has more than `MOST_PIXELS`.
           InputError: see `detector`.
         """
         image = read_picture(picture)
@@ -113,7 +113,7 @@ class AttentionViewer:
         """The result cached by `look`; `InputError` if it was dropped."""
         with self._lock:
             if key is None or key not in self._kept:
-                raise InputError(GONE if key else "give an image first.")
+                raise InputError(GONE if key else "choose an image first.")
             self._kept.move_to_end(key)
             return self._kept[key][1]
 
@@ -146,7 +146,7 @@ def is_video(path: Path) -> bool:
 def frames_of(path: Path, side: int) -> list[tuple[Picture, Image.Image]]:
     """Evenly spaced frames of a video, from its first, each with a copy of at most `side` pixels.
 
-    All of a short video's; of others `FRAMES` at least, and fewer than twice that.
+    All frames of a short video; otherwise at least `FRAMES`, and fewer than twice that.
 
     Raises:
       UnreadableImage: it cannot be read, or has more than `MOST_FRAMES` or frames of more than `MOST_PIXELS`.
@@ -200,10 +200,10 @@ def small_copies(path: Path) -> list[tuple[Picture, Image.Image]]:
 
 
 def token_at(seen: Seen, x: float, y: float, threshold: float) -> int | None:
-    """The token whose box was clicked: of those with at least this score around the point, the smallest box.
+    """The token of the clicked box: the smallest box with at least this score that contains the point.
 
     Args:
-      x, y: in the image's own pixels.
+      x, y: the point in the image's pixels.
     """
     tokens = seen.over(threshold)
     boxes = seen.boxes[tokens]
@@ -215,7 +215,7 @@ def token_at(seen: Seen, x: float, y: float, threshold: float) -> int | None:
 
 
 def choices(seen: Seen) -> list[tuple[str, int]]:
-    """(text of a list's entry, token) of every token, the best first."""
+    """(text of the entry in a list, token) of every token, best first."""
     return [(f"#{i} {seen.names[i]} {seen.scores[i]:.2f}", int(i)) for i in seen.over(0.0)]
 
 
@@ -237,7 +237,7 @@ def read_statistics(path: str | Path) -> dict[int, dict[str, str]]:
 
 
 def _rounded(text: str) -> str:
-    """A number with three decimals at most; anything else as it is."""
+    """A number with at most three decimals; anything else unchanged."""
     try:
         return f"{float(text):.3f}".rstrip("0").rstrip(".")
     except ValueError:
