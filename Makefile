@@ -1,5 +1,5 @@
-# make demo: train, evaluate and draw on data that is made on the spot.   make test: the tests.
-# Both set up .venv by themselves; all they need is Python 3.11 or newer.
+# make demo: trains, evaluates and draws on generated data.   make test: runs the tests.
+# Both set up .venv and need only Python 3.11 or newer.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,25 +7,25 @@ RUN := $(VENV)/bin/python
 DEMO := demo
 # The CPU client's threads must outnumber callbacks that wait for each other (several forced devices).
 export NPROC := 32
-# Packages are installed without compiled modules. What is imported is compiled once, wherever the variable forbids it.
+# Packages are installed without compiled modules; imported ones are compiled once, even if the variable is set.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test tests test-parity test-deploy test-sinks page test-page test-package docs test-gpu compile-only compile-only-tpu lint clean
 
 $(VENV)/ready: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, set PYTHON=")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt
 	touch $@
 
-# PyTorch's CPU build for the comparisons; only make test-parity installs it.
+# PyTorch's CPU build, installed only by make test-parity.
 $(VENV)/ready-parity: $(VENV)/ready requirements-parity.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile torch==2.13.0
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-parity.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps timm==1.0.31  # without torchvision
 	touch $@
 
-# glibc otherwise gives memory back after every step and takes it again: a third of the time of so small a model.
+# Otherwise, glibc returns memory after every step and requests it again: a third of the time for this small model.
 demo: export MALLOC_ARENA_MAX := 1
 demo: export MALLOC_MMAP_MAX_ := 0
 demo: export MALLOC_TRIM_THRESHOLD_ := 100000000000
@@ -37,9 +37,9 @@ demo: $(VENV)/ready
 	$(RUN) eval.py --checkpoint $(DEMO)/run
 	$(RUN) predict.py $(DEMO)/digits/val2017 --limit 8 --checkpoint $(DEMO)/run --out $(DEMO)/images
 
-# Compiling takes most of the tests' time. XLA halves it without its slower optimisations and its newer code generator.
-# Tests of what programs do take that; those of the reference's numbers compile as a user's run does. jax 0.12 knows no
-# such flag and ends at once: leave XLA_FLAGS out there.
+# Compilation takes most of the tests' time. It takes half as long without XLA's slower optimisations and its newer code
+# generator. Tests of behaviour use that; those against the reference's numbers compile as in a user's run. jax 0.12 does
+# not have this flag and exits: leave out XLA_FLAGS there.
 QUICK := XLA_FLAGS=--xla_cpu_use_fusion_emitters=false JAX_DISABLE_MOST_OPTIMIZATIONS=1
 PYTEST := $(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 test: lint tests
@@ -50,7 +50,7 @@ tests: $(VENV)/ready
 test-parity: $(VENV)/ready-parity
 	$(PYTEST) -m parity
 
-# What exported programs and examples/ need, on top of .venv.
+# The requirements of exported programs and examples/, on top of .venv.
 DEPLOY := .venv-deploy
 $(DEPLOY)/ready: $(VENV)/ready requirements-deploy.txt
 	$(RUN) -m venv $(DEPLOY)
@@ -74,7 +74,7 @@ $(SINKS)/ready: $(VENV)/ready requirements-sinks.txt
 test-sinks: $(SINKS)/ready
 	$(SINKS)/bin/python -m pytest tests/tasks/sinks
 
-# The page's packages lie on top of .venv, in an environment of their own: gradio needs an older Pillow.
+# The page's packages, in a separate environment on top of .venv, because gradio needs an older Pillow.
 PAGE := .venv-page
 $(PAGE)/ready: $(VENV)/ready requirements-page.txt
 	$(RUN) -m venv $(PAGE)
@@ -83,20 +83,20 @@ $(PAGE)/ready: $(VENV)/ready requirements-page.txt
 	$(PAGE)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-page.txt
 	touch $@
 
-# What make demo has trained, in the browser.
+# The model of make demo in the browser.
 page: $(PAGE)/ready
 	@test -d $(DEMO)/run || { echo "there is no $(DEMO)/run; run make demo first"; exit 1; }
 	$(PAGE)/bin/python -m yolos_jax.programs.page --checkpoint $(DEMO)/run --pictures $(DEMO)/digits/val2017
 
-# A headless browser is Debian's; elsewhere, CHROMIUM names one. Screenshots go to YOLOS_SCREENSHOTS.
+# The headless browser is Debian's chromium, or the one in CHROMIUM. Screenshots go to YOLOS_SCREENSHOTS.
 test-page: $(PAGE)/ready
 	@command -v "$${CHROMIUM:-chromium}" > /dev/null \
 	|| { test "$$(id -u)" = 0 && command -v apt-get > /dev/null \
 	&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null; } \
-	|| { echo "the page's test needs chromium: install it, or set CHROMIUM to a browser of its kind"; exit 1; }
+	|| { echo "the page's test needs chromium: install it, or set CHROMIUM to a compatible browser"; exit 1; }
 	$(PAGE)/bin/python -m pytest tests/tools/page
 
-# The source distribution, the wheel made of it, and the wheel in an environment without an index on top of .venv.
+# Builds the source distribution and a wheel from it, and installs the wheel without an index on top of .venv.
 PACKAGE := .venv-package
 $(PACKAGE)/ready: $(VENV)/ready
 	$(RUN) -m venv $(PACKAGE)
@@ -115,7 +115,7 @@ test-package: $(PACKAGE)/ready
 	cd $(PACKAGE)/fresh && bin/yolos-train --list && bin/yolos-train --config digits --help > /dev/null
 	cd $(PACKAGE)/fresh && bin/python -c 'import yolos_jax; print(yolos_jax.__version__, yolos_jax.Detector)'
 
-# The documentation with its reference, in site/. It reads the package without importing it, so that this is all it needs.
+# The documentation with its reference, in site/. It reads the package without importing it, so it needs nothing else.
 DOCS := .venv-docs
 $(DOCS)/ready: requirements-docs.txt
 	$(PYTHON) -m venv $(DOCS)
@@ -137,12 +137,12 @@ docs: $(DOCS)/ready
 	.venv-tpu/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt 'jax[tpu]==0.10.2'
 	touch $@
 
-# Numbers on an NVIDIA GPU; compiling takes minutes. What needs several devices is skipped where they are not there.
+# Results on an NVIDIA GPU; compilation takes minutes. Tests that need several devices are skipped on one.
 test-gpu: .venv-gpu/ready
 	JAX_PLATFORMS=cuda,cpu JAX_DEFAULT_MATMUL_PRECISION=float32 XLA_PYTHON_CLIENT_PREALLOCATE=false \
 	.venv-gpu/bin/python -m pytest tests/accelerators/test_on_a_gpu.py tests/training/test_trace.py
 
-# Compiles for GPUs that need not be there, which files describe (TARGETS), and for TPUs (v4, v5e, v5p, v6e).
+# Compiles without the device: for GPUs that files describe (TARGETS), and for TPUs (v4, v5e, v5p, v6e).
 compile-only: .venv-gpu/ready
 	.venv-gpu/bin/python -m benchmarks.compile_only --targets $(TARGETS) $(OPTIONS)
 

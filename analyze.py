@@ -1,4 +1,4 @@
-"""Examines a detector; `python analyze.py --help` says how."""
+"""Examines a detector; see `python analyze.py --help`."""
 
 from yolos_jax.programs.analyze import main
 

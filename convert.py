@@ -1,4 +1,4 @@
-"""Converts weights; `python convert.py --help` says how."""
+"""Converts weights; see `python convert.py --help`."""
 
 from yolos_jax.programs.convert import main
 

@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint; `python eval.py --help` says how."""
+"""Evaluates a checkpoint; see `python eval.py --help`."""
 
 from yolos_jax.programs.eval import main
 

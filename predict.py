@@ -1,4 +1,4 @@
-"""Detects in images; `python predict.py --help` says how."""
+"""Detects in images; see `python predict.py --help`."""
 
 from yolos_jax.programs.predict import main
 

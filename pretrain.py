@@ -1,4 +1,4 @@
-"""Pre-trains an image classifier; `python pretrain.py --help` says how."""
+"""Pre-trains an image classifier; see `python pretrain.py --help`."""
 
 from yolos_jax.programs.pretrain import main
 

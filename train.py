@@ -1,4 +1,4 @@
-"""Trains a detector; `python train.py --help` says how."""
+"""Trains a detector; see `python train.py --help`."""
 
 from yolos_jax.programs.train import main
 

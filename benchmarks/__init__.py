@@ -1,6 +1,6 @@
-"""Measurements that the documentation quotes; `python -m benchmarks.NAME --help` tells how to repeat one."""
+"""The measurements in the documentation; `python -m benchmarks.NAME --help` explains how to repeat one."""
 
 import os
 
-# jax would otherwise take three quarters of a GPU's memory, of which PyTorch needs some in the same process.
+# jax would otherwise take three quarters of a GPU's memory, and PyTorch needs some of it in the same process.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

@@ -1,10 +1,10 @@
-"""Measures how fast images are read and augmented to be classified, against timm's transforms.
+"""Measures the speed of reading and augmenting images for classification, against timm's transforms.
 
-python -m benchmarks.augmentation                          # of one core: a 500x375 JPEG to 224 pixels, part by part
-python -m benchmarks.augmentation --workers 2              # whole loaders in turns, with as many workers each
+python -m benchmarks.augmentation                          # one core: a 500x375 JPEG to 224 pixels, step by step
+python -m benchmarks.augmentation --workers 2              # complete loaders in turn, with equal numbers of workers
 
-Without --data, images of noise as smooth as photographs are made: 500x375 pixels, JPEG of quality 90, about as many
-bytes as ImageNet's. timm's side needs timm, PyTorch and torchvision; without them only our own is measured.
+Without --data, it creates images of noise as smooth as photographs: 500x375 pixels, JPEG quality 90, about the size of
+ImageNet's files. timm's side needs timm, PyTorch and torchvision; without them, only this package is measured.
 """
 
 import argparse
@@ -44,11 +44,11 @@ def main() -> None:
     """Prints images per second."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--data", type=Path, help="folder of class folders, in place of images made here")
-    parser.add_argument("--workers", type=int, default=0, help="of whole loaders; 0 measures one core, part by part")
+    parser.add_argument("--data", type=Path, help="folder of class folders, in place of generated images")
+    parser.add_argument("--workers", type=int, default=0, help="of complete loaders; 0 measures one core, step by step")
     parser.add_argument("--batch-size", type=positive, default=64)
-    parser.add_argument("--images", type=positive, default=4000, help="images of every measurement")
-    parser.add_argument("--pairs", type=positive, default=5, help="measurements of each")
+    parser.add_argument("--images", type=positive, default=4000, help="images per measurement")
+    parser.add_argument("--pairs", type=positive, default=5, help="measurements per side")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         arguments.data = arguments.data or make_pictures(Path(folder))
@@ -57,7 +57,7 @@ def main() -> None:
         elif timm_is_there():
             in_turns(arguments, {"yolos-jax": ours, "timm": timms})
         else:
-            print("timm, torch or torchvision is absent; only our own loader is measured")
+            print("timm, torch or torchvision is not installed; only this package is measured")
             in_turns(arguments, {"yolos-jax": ours, "yolos-jax again": ours})
 
 
@@ -81,7 +81,7 @@ def make_pictures(root: Path, count: int = 64) -> Path:
 
 
 def parts(arguments: argparse.Namespace) -> None:
-    """Images per second of one core, the median of several measurements, ours and timm's by turns."""
+    """Images per second on one core, the median of several measurements; ours and timm's run in turn."""
     files = [path.read_bytes() for path in sorted((arguments.data / "train").rglob("*.jp*g"))]
     print(processor())
     print(f"{len(files)} pictures of {statistics.mean(map(len, files)) / 1000:.0f} kB")
@@ -116,7 +116,7 @@ def timms_work(changes: dict[str, Any]) -> Callable[[bytes], Any]:
     """Bytes -> a normalised tensor, by timm's transforms of DeiT's recipe."""
     import torch
 
-    torch.set_num_threads(1)  # others would spin, and their time counts
+    torch.set_num_threads(1)  # other threads would spin, and their time counts
     transform = timms_transform(changes)
 
     def work(data: bytes) -> Any:
@@ -136,7 +136,7 @@ def timms_transform(changes: dict[str, Any]) -> Any:
     )  # fmt: skip
     for step in found.transforms:
         for operation in getattr(step, "ops", ()):
-            operation.magnitude_max = 9.99  # at 10 its posterize asks for no bit at all, which Pillow 13 refuses
+            operation.magnitude_max = 9.99  # at 10, its posterize keeps 0 bits, which Pillow 13 refuses
     return found
 
 

@@ -1,4 +1,4 @@
-"""What is measured: a variant at a size, a batch and a dtype, with images and targets that are made up."""
+"""The measured cases: a variant with an image size, a batch size and a dtype, on generated images and targets."""
 
 import argparse
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from yolos_jax.model.config import VARIANTS, Compute, YolosConfig
 from yolos_jax.model.yolos import build
 
 WORKS = ("forward", "forward_backward", "step")
-OBJECTS = 7  # of every image, COCO's mean
+OBJECTS = 7  # objects per image, COCO's mean
 
 
 class Case(NamedTuple):
@@ -43,7 +43,7 @@ class Inputs(NamedTuple):
 
 
 def inputs_of(case: Case) -> Inputs:
-    """The same numbers in every process."""
+    """The same values in every process."""
     random, shape = np.random.default_rng(0), (case.batch, OBJECTS)
     images = random.integers(0, 256, (case.batch, case.height, case.width, 3), np.uint8)
     labels = random.integers(0, case.config.num_classes, shape).astype(np.int32)
@@ -52,7 +52,7 @@ def inputs_of(case: Case) -> Inputs:
 
 
 def params_of(case: Case) -> dict:
-    """Random parameters that make the queries differ; nested, of numpy arrays."""
+    """Random parameters for which the queries differ; nested numpy arrays."""
     return build(case.config, 0, "from_nothing")[1]
 
 
@@ -66,7 +66,7 @@ def size(text: str) -> tuple[int, int]:
 
 
 def add_case_flags(parser: argparse.ArgumentParser, **defaults: Any) -> None:
-    """Flags of which every combination is a case."""
+    """Flags whose combinations are the cases."""
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=defaults.get("variants", ["s"]))
     parser.add_argument("--sizes", nargs="+", type=size, default=[(512, 672), (800, 1056)], metavar="HxW")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 2])

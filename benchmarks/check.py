@@ -1,4 +1,4 @@
-"""Numbers before speeds: ours on a device against ours on the CPU, and against PyTorch's with the same weights."""
+"""Compares outputs before speeds: ours on a device with ours on the CPU, and with PyTorch's for the same weights."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from benchmarks.cases import Case, inputs_of, params_of
 from benchmarks.ours import Ours
 from yolos_jax.errors import InputError
 
-LOGITS, BOXES, RELATIVE = 1e-3, 1e-4, 1e-3  # most difference; relative: of the loss and of the gradients' norm
+LOGITS, BOXES, RELATIVE = 1e-3, 1e-4, 1e-3  # maximum differences; those of the loss and the gradient norm are relative
 
 
 def agree(case: Case, device: jax.Device, with_torch: bool, matcher: str) -> None:
-    """Prints how far numbers are apart, in float32; `InputError` if that is too far. A case in bfloat16 is only shown.
+    """Prints the differences in float32; `InputError` if they are too large. Those in bfloat16 are only shown.
 
-    On another device than the CPU, a CPU beside it computes the same with the other matcher (`JAX_PLATFORMS=cuda,cpu`
-    if that is set). A CPU is compared with PyTorch, or with itself without that.
+    On other devices, the CPU computes the same with the other matcher (if `JAX_PLATFORMS` is set, it must include the
+    CPU, as in `cuda,cpu`). A CPU is compared with PyTorch or, without PyTorch, with itself.
     """
     exact = case._replace(dtype="float32")
     here = numbers(exact, device, matcher)
@@ -35,16 +35,16 @@ def agree(case: Case, device: jax.Device, with_torch: bool, matcher: str) -> Non
 
 
 def cpu() -> jax.Device:
-    """The CPU beside the device."""
+    """The CPU of the device's machine."""
     try:
         return jax.devices("cpu")[0]
     except RuntimeError as error:
-        reason = "numbers are compared with the CPU's, which jax does not see"
+        reason = "results are compared with those of the CPU, which jax does not see"
         raise InputError(f"{reason}; set JAX_PLATFORMS=cuda,cpu, or pass --skip-check.") from error
 
 
 def numbers(case: Case, device: jax.Device, matcher: str) -> dict[str, np.ndarray]:
-    """Logits and boxes, the loss, and the norm of the gradients before clipping."""
+    """Logits and boxes, the loss, and the gradient norm before clipping."""
     ours = Ours(case, params_of(case), inputs_of(case), device, matcher)
     found = jax.device_get(ours.work("forward").run())
     report = jax.device_get(ours.work("step").run())
@@ -52,7 +52,7 @@ def numbers(case: Case, device: jax.Device, matcher: str) -> dict[str, np.ndarra
 
 
 def numbers_of_torch(case: Case) -> dict[str, np.ndarray]:
-    """The same by transformers on the CPU."""
+    """The same, computed by transformers on the CPU."""
     from benchmarks.peers import Peer
 
     peer = Peer(case, params_of(case), inputs_of(case), "cpu", "sdpa")
@@ -73,9 +73,9 @@ def said(differences: dict[str, float]) -> str:
 
 
 def refuse(differences: dict[str, float], what: str) -> None:
-    """`InputError` for a difference that is too large, or no number."""
+    """`InputError` for a difference that is too large or NaN."""
     bounds = {"logits": LOGITS, "boxes": BOXES, "loss": RELATIVE, "norm": RELATIVE}
     bad = [name for name, bound in bounds.items() if not differences[name] <= bound]
     if bad:
         found = ", ".join(f"{name} by {differences[name]:.1e}" for name in bad)
-        raise InputError(f"{what} differs too much ({found}), so its speed means nothing.")
+        raise InputError(f"{what} differs too much ({found}), so its speed is meaningless.")

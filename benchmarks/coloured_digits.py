@@ -1,7 +1,7 @@
-"""Scenes that a detector of the embedded scenes has not seen: digits of any colour and size, on grounds with a texture.
+"""Scenes unlike those of `yolos_jax.datasets.digits`: digits of any colour and size on textured backgrounds.
 
-The scanned digits, and their split for training and validation, are those of `yolos_jax.datasets.digits`. There, grey
-digits lie on a dark ground; here both have a colour, and sizes differ by a half more.
+The scanned digits, and their split for training and validation, are those of `yolos_jax.datasets.digits`. There, bright
+digits are on a dark background; here, both have random colours, and sizes vary more.
 """
 
 import json
@@ -13,16 +13,16 @@ from PIL import Image
 
 from yolos_jax.datasets.digits import Digits, Scene, load_digits, split_digits, stencil_of
 
-SIDE = 96  # of a scene, pixels
-MOST = 3  # digits in a scene
-DIGIT_SIDES = (32, 58)  # the 8x8 scan is enlarged to between these, pixels
-GAP = 2  # least pixels between the boxes of two digits
-GROUND = 110.0  # brightest channel of the ground's mean, of 255
-CONTRAST = 90.0  # by which the luma of ink is above that of the ground's mean at least, of 255
-TEXTURE = 10.0  # amplitude of the ground's texture, of 255
-COARSE = 8  # cells on a side of the ground's texture
+SIDE = 96  # side of a scene in pixels
+MOST = 3  # maximum digits in a scene
+DIGIT_SIDES = (32, 58)  # range of an enlarged scan's side in pixels
+GAP = 2  # minimum pixels between the boxes of two digits
+GROUND = 110.0  # maximum of the background's mean channels, of 255
+CONTRAST = 90.0  # minimum difference in luma of ink and mean background, of 255
+TEXTURE = 10.0  # amplitude of the background's texture, of 255
+COARSE = 8  # cells per side of the background's texture
 LUMA = np.array([0.299, 0.587, 0.114])
-TRIES = 50  # places tried for a digit before it is left out
+TRIES = 50  # attempts to place a digit before it is left out
 
 
 def write(out: Path, train: int, val: int, seed: int = 0) -> None:
@@ -71,7 +71,7 @@ def ground(mean: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def ink(mean: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A colour whose luma is at least `CONTRAST` above that of the ground."""
+    """A colour whose luma is at least `CONTRAST` above that of the background."""
     while True:
         colour = random.uniform(0, 255, 3)
         if (colour - mean) @ LUMA >= CONTRAST:

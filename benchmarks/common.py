@@ -1,4 +1,4 @@
-"""What the measurements share: flags, recipes, and two loaders measured in turns."""
+"""Shared parts of the measurements: flags, recipes, and two loaders measured in turn."""
 
 import argparse
 import contextlib
@@ -17,9 +17,9 @@ from yolos_jax.images.sequence import ceil_div
 from yolos_jax.programs.command_line import load_recipe
 from yolos_jax.tasks import recipe
 
-AHEAD = 2  # batches that every worker prepares ahead
+AHEAD = 2  # batches that each worker prefetches
 
-# (arguments, seed) -> the number of images of every batch that is loaded.
+# (arguments, seed) -> the number of images of each loaded batch.
 Loader = Callable[[argparse.Namespace, int], Generator[int]]
 
 
@@ -32,14 +32,14 @@ def positive(text: str) -> int:
 
 
 def loading_flags(description: str | None, split: str, pairs: int) -> argparse.ArgumentParser:
-    """The flags of measurements that load images of a COCO folder, `split` and `pairs` being the defaults."""
+    """The flags of measurements that load images of a COCO folder, with the defaults `split` and `pairs`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="COCO folder")
     parser.add_argument("--split", default=split)
     parser.add_argument("--workers", type=positive, default=2)
     parser.add_argument("--batch-size", type=positive, default=8)
-    parser.add_argument("--images", type=positive, default=400, help="images of every measurement")
-    parser.add_argument("--pairs", type=positive, default=pairs, help="measurements of each")
+    parser.add_argument("--images", type=positive, default=400, help="images per measurement")
+    parser.add_argument("--pairs", type=positive, default=pairs, help="measurements per side")
     return parser
 
 
@@ -49,13 +49,13 @@ def recipe_of(name: str) -> ConfigDict:
 
 
 def augmentation(name: str) -> Pipeline:
-    """As the recipe of that name trains."""
+    """The augmentation of the recipe of that name."""
     config = read_recipe(recipe_of(name), DetectionConfig)
     return recipe.augmentation_of(config, recipe.model_of(config, 91))
 
 
 def in_turns(arguments: argparse.Namespace, loaders: dict[str, Loader]) -> None:
-    """Prints images per second of two loaders and their ratio; in turns, so that a busy machine slows both alike."""
+    """Prints images per second of two loaders and their ratio; in turn, so a busy machine slows both equally."""
     print(processor())
     ratios, (one, other) = [], loaders
     for pair in range(arguments.pairs):
@@ -67,7 +67,7 @@ def in_turns(arguments: argparse.Namespace, loaders: dict[str, Loader]) -> None:
 
 
 def images_per_second(loader: Loader, arguments: argparse.Namespace, seed: int) -> float:
-    """Speed from the first batch on, which the start of the workers delays."""
+    """Images per second after the first batch, which is delayed by the start of the workers."""
     with contextlib.closing(loader(arguments, seed)) as counts:
         next(counts)
         start = time.perf_counter()
@@ -76,5 +76,5 @@ def images_per_second(loader: Loader, arguments: argparse.Namespace, seed: int) 
 
 
 def steps_of(arguments: argparse.Namespace) -> int:
-    """Batches of a measurement: those of the images, after a first one."""
+    """Number of batches of a measurement: one first batch, then those with the images to count."""
     return max(2, ceil_div(arguments.images, arguments.batch_size) + 1)

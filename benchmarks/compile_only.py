@@ -1,21 +1,21 @@
-"""Compiles forward passes and training steps for GPUs and TPUs that need not be there, and prints what they need.
+"""Compiles forward passes and training steps for GPUs and TPUs without the device, and prints memory and costs.
 
 make compile-only TARGETS="h100.txtpb a100.txtpb"
 make compile-only-tpu TPUS="v5e v4" OPTIONS="--dtypes bfloat16 --devices 1 8"
 python -m benchmarks.compile_only --targets h100.txtpb --recipes yolos_s --programs step --launches
 
-The compiler is the real one: XLA with ptxas from jax's CUDA packages (.venv-gpu has them), or libtpu (.venv-tpu). No
+It uses the real compilers: XLA with ptxas from jax's CUDA packages (.venv-gpu has them), or libtpu (.venv-tpu). No
 GPU or TPU is used. A target is a kind of TPU (v4, v5e, v5p, v6e) or a file that describes a GPU: XLA's
-GpuTargetConfigProto as text. A program that runs on such a GPU writes it into FOLDER with
-XLA_FLAGS=--xla_dump_to=FOLDER, as *.gpu_target_config.pbtxt.
+GpuTargetConfigProto as text. Running any program on such a GPU with
+XLA_FLAGS=--xla_dump_to=FOLDER writes this file to FOLDER as *.gpu_target_config.pbtxt.
 
-The programs are those that `train.py` and `Detector` compile (`benchmarks.programs`), with default flags and sequences
-of the longest bucket of the recipe's training. A peak is that of XLA's buffer assignment: parameters, optimizer,
-activations and temporaries of one device. On a GPU, the CUDA context (about half a GB) and what cuBLAS and cuDNN ask
-for at run time come on top. jax takes 75 % of a GPU's memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise, and
-so do the largest batches of the table: by a straight line through the compiled ones. Programs that are in the file of
-`--out` are not compiled again. A step takes one to several minutes to compile, and libtpu serves one process at a
-time. The host's matcher compiles for TPUs only: jax makes no callback for a GPU that is not there.
+The programs are those that `yolos-train` and `Detector` compile (`benchmarks.programs`), with default flags and
+sequences of the longest bucket of the recipe's training. Peaks are those of XLA's buffer assignment: parameters,
+optimizer, activations and temporaries of one device. On a GPU, the CUDA context (about half a GB) and the workspaces of
+cuBLAS and cuDNN are added at run time. The table's largest batches are extrapolated linearly to 75 % of a GPU's memory,
+which jax uses unless XLA_PYTHON_CLIENT_MEM_FRACTION is set. Programs in the file of `--out` are not compiled again. A
+step takes one to several minutes to compile, and libtpu serves one process at a time. The host matcher compiles only
+for TPUs, because jax cannot compile callbacks for a GPU that is not present.
 """
 
 import argparse
@@ -44,7 +44,7 @@ RECIPES = "yolos_ti", "yolos_s", "yolos_s_dwr", "yolos_b"
 CLASSES = 91  # COCO's
 GIGABYTES, SHARE = (12, 16, 24, 40, 80), 0.75
 HOST = 8  # GPUs
-# Memory of a chip, and the layouts of chips that are asked for, by their number
+# Memory of a chip, and the requested layouts of chips by their number
 # (https://cloud.google.com/tpu/docs/v4, v5e, v5p and v6e, read in 2026).
 TPUS: dict[str, tuple[float, dict[int, str]]] = {
     "v4": (32 * 2**30, {1: "2x2x1", 8: "2x2x2", 64: "4x4x4", 256: "4x8x8"}),
@@ -64,7 +64,7 @@ class Case:
     program: str  # "forward" (without gradient) or "step"
     dtype: str
     remat: bool
-    matcher: str  # of a step; "" of a forward pass
+    matcher: str  # of a step; "" for a forward pass
     images: int  # on each device
     options: str = ""  # of the compiler, such as "xla_gpu_enable_latency_hiding_scheduler=true"
 
@@ -93,16 +93,16 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--images", nargs="+", type=positive, default=[1], help="on each device")
     parser.add_argument("--devices", nargs="+", type=int, default=[1], choices=[1, 8, 64, 256])
     parser.add_argument("--patches", type=positive, help="of a sequence; by default the recipe's longest bucket")
-    parser.add_argument("--objects", type=positive, default=100, help="boxes of an image; COCO's most is 93")
+    parser.add_argument("--objects", type=positive, default=100, help="boxes per image; COCO's maximum is 93")
     parser.add_argument("--launches", action="store_true", help="count launches and bytes moved (GPUs)")
     parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="of XLA, for other programs")
-    parser.add_argument("--hlo", type=Path, help="folder to write the optimized HLO of every program to")
-    parser.add_argument("--out", default="compile_only.json", help="results, as JSON; those there are kept")
+    parser.add_argument("--hlo", type=Path, help="folder for the optimized HLO of every program")
+    parser.add_argument("--out", default="compile_only.json", help="results as JSON; existing ones are kept")
     return parser
 
 
 def cases(arguments: argparse.Namespace, target: str) -> list[Case]:
-    """All combinations; a forward pass has nothing to compute again and nothing to match."""
+    """All combinations; a forward pass has neither rematerialisation nor a matcher."""
     found, options = [], " ".join(arguments.options)
     for program in arguments.programs:
         step = program == "step"
@@ -126,7 +126,7 @@ def option_of(text: str) -> tuple[str, Any]:
 
 
 def devices_of(target: str, count: int) -> tuple[Sequence[Any], float]:
-    """(`count` devices that are not there, bytes of memory of one); `InputError` where they cannot be described."""
+    """(`count` absent devices, bytes of memory of each); `InputError` if they cannot be described."""
     try:
         if target in TPUS:
             memory, layouts = TPUS[target]
@@ -138,12 +138,12 @@ def devices_of(target: str, count: int) -> tuple[Sequence[Any], float]:
         return found.devices, float(size[1]) if size else 0.0
     except (OSError, RuntimeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"there is no {target} to compile for ({reason}); see --help on --targets.") from error
+        raise InputError(f"{target} is not available as a target ({reason}); see --help on --targets.") from error
 
 
 def _tpus(kind: str, layout: str) -> Sequence[Any]:
-    """The devices of a slice; on a v4 or v5p the two cores of a chip are one device, as where a program runs."""
-    # Else libtpu asks a server, which only Google's machines have, what it runs on.
+    """The devices of a slice; on a v4 or v5p, the two cores of a chip are one device, as at run time."""
+    # Otherwise, libtpu asks a server that only Google's machines have.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
@@ -152,7 +152,7 @@ def _tpus(kind: str, layout: str) -> Sequence[Any]:
 
 
 def measured(case: Case, target: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """What was compiled, seconds it took, peak bytes of one device, collectives; or the first line of the error."""
+    """The result: compile time in seconds, peak bytes of one device, collectives; or the first line of the error."""
     devices, memory = devices_of(target, case.devices)
     patches = arguments.patches or longest(case.recipe)
     start, cpu = time.perf_counter(), time.process_time()
@@ -163,7 +163,7 @@ def measured(case: Case, target: str, arguments: argparse.Namespace) -> dict[str
             options = dict(map(option_of, arguments.options))
             options |= {"xla_dump_to": folder} if gpu else {}
             program = jitted.lower(*shapes).compile(compiler_options=options)
-        except RuntimeError as error:  # of XLA; or of jax, which makes no callback for a GPU that is not there
+        except RuntimeError as error:  # of XLA; or of jax, which cannot compile callbacks for an absent GPU
             return {"error": str(error).splitlines()[0][:300]}
         tf32 = sum("tf32" in path.read_text() for path in Path(folder).glob("*.ptx"))
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
@@ -193,7 +193,7 @@ def measured(case: Case, target: str, arguments: argparse.Namespace) -> dict[str
 
 
 def made(case: Case, devices: Sequence[Any], patches: int, objects: int) -> tuple[Any, tuple, Compute]:
-    """(the jitted program of a case, shapes of its arguments, how it computes)."""
+    """(the jitted program of a case, shapes of its arguments, how it is computed)."""
     mesh = data_mesh(devices)
     wanted = recipe_of(case.recipe)
     wanted.precision, wanted.model.remat = case.dtype, case.remat
@@ -227,7 +227,7 @@ def name_of(case: Case) -> str:
 
 
 def line(entry: dict[str, Any]) -> str:
-    """What is printed when a program has been compiled."""
+    """The line to print for a compiled program."""
     case = Case(**entry["case"])
     if "error" in entry:
         return f"{name_of(case)}: does not compile: {entry['error']}"
@@ -252,7 +252,7 @@ def line(entry: dict[str, Any]) -> str:
 
 
 def largest_batch(peaks: dict[int, int], memory: float) -> int | None:
-    """Most images whose peak fits into so many bytes, on the line through the outermost counts; None for one count."""
+    """Maximum images whose peak fits into `memory` bytes, extrapolated from the outermost counts; None for one count."""
     few, many = min(peaks), max(peaks)
     if few == many:
         return None
@@ -261,7 +261,7 @@ def largest_batch(peaks: dict[int, int], memory: float) -> int | None:
 
 
 def table(entries: list[dict[str, Any]]) -> list[str]:
-    """The peaks as lines of Markdown, one row for each program and its numbers of images."""
+    """The peaks as a markdown table, one row per program."""
     rows: dict[tuple, dict[int, int]] = {}
     failed = [entry for entry in entries if "error" in entry]
     for entry in entries:
@@ -282,6 +282,6 @@ def table(entries: list[dict[str, Any]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_platforms", "cpu")  # nothing is to look for a GPU
+    jax.config.update("jax_platforms", "cpu")  # do not look for a GPU
     with clear_errors():
         main()

@@ -2,9 +2,9 @@
 
 python -m benchmarks.evaluation --data data/coco --split val2017 --images 80 --batches 4 1 --out evaluation.json
 
-Both sides read files, resize, compute, and score COCO's numbers. transformers' runs as its users have it: its image
-processor pads the images of a batch onto a canvas. Weights are random and the same. The two run in turns, after one
-pass of ours, in which it compiles; a ratio is our speed over theirs.
+Both sides read files, resize, detect, and compute the COCO metrics. As usual, the image processor of transformers pads
+the images of a batch onto a canvas. Both have the same random weights. The two run in turn, after one pass of ours that
+compiles; a ratio is our speed divided by theirs.
 """
 
 import argparse
@@ -46,17 +46,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="COCO folder")
     parser.add_argument("--split", default="val2017")
-    parser.add_argument("--images", type=positive, default=80, help="the first so many")
+    parser.add_argument("--images", type=positive, default=80, help="use the first ones")
     parser.add_argument("--variant", choices=list(VARIANTS), default="s")
     parser.add_argument("--short-side", type=positive, default=800)
     parser.add_argument("--batches", nargs="+", type=positive, default=[4, 1])
     parser.add_argument("--works", nargs="+", choices=list(WORKS), default=list(WORKS))
-    parser.add_argument("--pairs", type=positive, default=5, help="measurements of each")
+    parser.add_argument("--pairs", type=positive, default=5, help="measurements per side")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     device = jax.devices()[0]
     if not peers.available():
-        print("note: PyTorch and transformers are not installed, so nothing is compared with them", file=sys.stderr)
+        print("note: PyTorch and transformers are not installed, so there is no comparison with them", file=sys.stderr)
     found: dict[str, Any] = {"environment": machine(device), "rows": []}
     for batch in arguments.batches:
         for work in arguments.works:
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def measure(work: str, batch: int, device: jax.Device, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One work at one batch size, JSON-ready."""
+    """One measurement at one batch size, JSON-ready."""
     options = SplitOptions(num_classes=91, max_images=arguments.images)
     source = read_split(find_split(Path(arguments.data), arguments.split), options)
     params = params_of(case_of(arguments))
@@ -92,7 +92,7 @@ def case_of(arguments: argparse.Namespace) -> Case:
 def _our_evaluation(
     source: DataSet, params: dict, batch: int, device: jax.Device, arguments: argparse.Namespace
 ) -> Callable[[], Any]:
-    """As eval.py evaluates, threads decoding."""
+    """Evaluates like yolos-eval, with decoding threads."""
     config: Any = detection_recipe(arguments.variant)
     config.data.short_side, config.data.workers, config.eval.batch_size = arguments.short_side, 0, batch
     config = recipe.prepare(config, DetectionConfig)
@@ -106,7 +106,7 @@ def _our_detector(
     meta = Meta(VARIANTS[arguments.variant], source.label_names)
     detector = Detector(params, meta, arguments.short_side, batch_size=batch)
     files = [example.file for example in source.examples]
-    return lambda: detector(files)  # one call: it puts images of similar length together
+    return lambda: detector(files)  # one call: it groups images of similar length
 
 
 class Peer:
@@ -122,7 +122,7 @@ class Peer:
         self.model = peers.network(case_of(arguments), params, "sdpa", device).eval()
 
     def __call__(self, score: bool) -> dict[str, float] | None:
-        """Detects in all images; with `score`, COCO's numbers of all queries."""
+        """Detects in all images; with `score`, computes the COCO metrics of all queries."""
         import torch
 
         results: list[dict[str, Any]] = []

@@ -1,10 +1,10 @@
-"""What an exported folder's programs find in a COCO data set: AP, AP50 and the time of an image, as a table.
+"""Measures the programs of an exported folder on a COCO data set: a table of AP, AP50 and time per image.
 
 python -m benchmarks.exported --folder exported --annotations demo/digits/annotations/instances_val2017.json \
     --images demo/digits/val2017
 
 It runs the StableHLO program, each .onnx file in onnxruntime, and detector.onnx in OpenVINO, if these are installed.
-An image is detected in alone, as run_detector.py does; the first call, which compiles, is not in the times.
+Images are processed one by one, as in run_detector.py; times exclude the first call, which compiles.
 """
 
 import argparse
@@ -46,7 +46,7 @@ class OpenVinoDetector(OnnxDetector):
 
 
 def programs(folder: Path) -> dict[str, Detect]:
-    """All that can be run here of a folder, by name."""
+    """All programs of a folder that can be run here, by name."""
     found: dict[str, Detect] = {"StableHLO, jax": ExportedDetector(folder)}
     files = sorted(path.name for path in folder.glob("*.onnx"))
     if importlib.util.find_spec("onnxruntime"):
@@ -81,7 +81,7 @@ def scores(detect: Detect, truth: COCO, images: Path) -> tuple[float, float, flo
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", required=True, type=Path, help="as yolos-export has written it")
+    parser.add_argument("--folder", required=True, type=Path, help="written by yolos-export")
     parser.add_argument("--annotations", required=True, type=Path, help="COCO's instances_SPLIT.json")
     parser.add_argument("--images", required=True, type=Path, help="folder of its images")
     args = parser.parse_args()

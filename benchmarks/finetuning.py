@@ -1,19 +1,19 @@
-"""The recipe of fine-tuning against that of commit 27265a3, and what each of its changes brings, at micro size.
+"""Compares the fine-tuning recipe with that of commit 27265a3, and measures each change, at micro size.
 
 python -m benchmarks.finetuning --out runs/finetuning --bccd data/bccd
 python -m benchmarks.finetuning --out runs/finetuning --data digits --images 200 --rows 27265a3 all --seeds 0
-python -m benchmarks.finetuning --out runs/finetuning --rows all all,data.augment=light   # today's, and a variation
+python -m benchmarks.finetuning --out runs/finetuning --rows all all,data.augment=light   # today's, and a variant
 
-A micro detector is fine-tuned on N images: coloured digits on grounds with a texture (200 scenes to validate on), or
-photos of blood cells (--bccd: the data set in Pascal VOC's layout, 205 photos to train on and 87 to validate on). It
-starts from a detector of the embedded scenes (`start`, trained first by configs/digits.py with 32 DET tokens) or from
-`nothing`. Sizes and learning rate are those of a micro model (`finetuning_rows`); everything else is the recipe's.
-The seed chooses the images, and their order.
+A micro detector is fine-tuned on N images: coloured digits on textured backgrounds (200 validation scenes), or photos
+of blood cells (--bccd: the data set in Pascal VOC's layout, 205 training and 87 validation photos). It starts from a
+detector of `datasets.digits` (`start`, trained first with configs/digits.py and 32 DET tokens) or from `nothing`. Sizes
+and learning rate are those of a micro model (`finetuning_rows`); everything else is the recipe's. The seed selects the
+images and their order.
 
 A row's AP is that of the last evaluation, of the moving average; `best` is the best evaluation, `raw` the last one of
-the parameters without their average. Seconds are those of one core, compilation included; CPU seconds are what other
-processes on that core do not change. Every run is a process, and its result a line of OUT/results.jsonl: what is there
-already is not done again.
+the parameters without averaging. Seconds are for one core and include compilation; CPU seconds are independent of other
+processes on that core. Every run is a process, and its result is a line of OUT/results.jsonl; existing results are not
+computed again.
 """
 
 import argparse
@@ -37,14 +37,14 @@ from yolos_jax.errors import InputError, clear_errors
 from yolos_jax.tools.analysis.tables import markdown
 
 STARTS = ("start", "nothing")
-SCENES = (1000, 200)  # to train on, to validate on
-DET_TOKENS = 32  # of the micro detector: a photo of blood cells has up to 30 boxes
-REDUCED = 192  # short side in pixels of the photos that are written
+SCENES = (1000, 200)  # for training, for validation
+DET_TOKENS = 32  # DET tokens of the micro detector: a photo of blood cells has up to 30 boxes
+REDUCED = 192  # short side in pixels of the resized photos
 NUMBERS = ("AP", "AP50", "best AP", "best AP50", "raw AP", "seconds", "CPU seconds", "steps")
 
 
 def main() -> None:
-    """Does what is missing, and prints the table."""
+    """Runs what is missing, and prints the table."""
     if sys.argv[1:2] == [run_queue.ONE]:
         one(json.loads(sys.argv[2]))
         return
@@ -58,21 +58,21 @@ def main() -> None:
 def flags() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for data, runs and numbers")
+    parser.add_argument("--out", type=Path, required=True, help="folder for data, runs and results")
     parser.add_argument("--data", nargs="+", choices=[*SIZES], default=[*SIZES])
     parser.add_argument("--bccd", type=Path, help="folder of the blood cells, for --data bccd")
     parser.add_argument("--images", type=positive, nargs="+", default=[50, 200, 1000], help="images to train on")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", default=[*ROWS], help="also with settings: all,data.augment=light")
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=[*STARTS])
-    parser.add_argument("--start", type=Path, help="run of the detector to start from; trained if left out")
+    parser.add_argument("--start", type=Path, help="run of the detector to start from; trained by default")
     parser.add_argument("--start-epochs", type=positive, help="epochs to train it for; by default the recipe's")
     parser.add_argument("--jobs", type=positive, default=2, help="runs at once, each on one core")
     return parser
 
 
 def start_of(out: Path, epochs: int | None) -> Path:
-    """The run of a micro detector of the embedded scenes, trained if it is not there."""
+    """The run of a micro detector of digit scenes, trained if it does not exist."""
     from yolos_jax import train
     from yolos_jax.datasets import digits
 
@@ -84,12 +84,12 @@ def start_of(out: Path, epochs: int | None) -> Path:
     config.model.det_tokens = DET_TOKENS
     config.data.root = str(scenes)
     config.train.epochs = epochs or config.train.epochs
-    train(config, folder)  # goes on, or finds that nothing is left to do
+    train(config, folder)  # resumes, or is already complete
     return folder
 
 
 def runs_of(arguments: argparse.Namespace, start: Path) -> list[dict[str, Any]]:
-    """What to run, for `run_queue`; says which rows and numbers of images cannot be had."""
+    """The runs for `run_queue`; reports rows and numbers of images that are not possible."""
     from yolos_jax.inference.loading import load_model
 
     model = load_model(start)[1].model
@@ -135,15 +135,15 @@ def _told() -> Any:
 
 
 def data_folder(data: str, arguments: argparse.Namespace) -> Path:
-    """A COCO folder with the splits train and val, written if it is not there."""
+    """A COCO folder with the splits train and val, written if it does not exist."""
     folder: Path = arguments.out / data
-    if (folder / "made").is_file():  # written last: such a folder is whole
+    if (folder / "made").is_file():  # written last: such a folder is complete
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     if data == "digits":
         coloured_digits.write(folder, *SCENES)
     elif arguments.bccd is None:
-        raise InputError("the photos of blood cells are wanted; say with --bccd where they are, or --data digits.")
+        raise InputError("the photos of blood cells are required; give their folder with --bccd, or use --data digits.")
     else:
         write_reduced(arguments.bccd, folder, REDUCED)
     (folder / "made").touch()
@@ -203,7 +203,7 @@ def _content(root: Path, split: str) -> dict[str, Any]:
 
 
 def one(run: dict[str, Any]) -> None:
-    """Trains one run and prints its numbers as JSON, on the last line."""
+    """Trains one run and prints its results as JSON on the last line."""
     run_queue.stay_on(run["core"])
     import jax
 
@@ -212,7 +212,7 @@ def one(run: dict[str, Any]) -> None:
     settings, workdir = run["settings"], Path(run["workdir"])
     if settings[CONSTANT]:
         with_constant_average()
-    shutil.rmtree(workdir, ignore_errors=True)  # what an interruption left, whose seconds are unknown
+    shutil.rmtree(workdir, ignore_errors=True)  # left by an interruption; its seconds are unknown
     begin, worked = time.perf_counter(), time.process_time()
     outcome = train(recipe_from(settings), workdir, devices=jax.devices()[:1])
     seconds = {"seconds": time.perf_counter() - begin, "CPU seconds": time.process_time() - worked}
@@ -226,7 +226,7 @@ def one(run: dict[str, Any]) -> None:
 
 
 def numbers_of(lines: Sequence[dict[str, Any]], steps: int) -> dict[str, Any]:
-    """A row's numbers, from the lines of a run's `metrics.jsonl`."""
+    """A row's results, from the lines of a run's `metrics.jsonl`."""
     evaluations = [line for line in lines if "val/AP" in line]
     last = evaluations[-1]
     if last["step"] != steps:
@@ -256,7 +256,7 @@ def table(results: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def spread(values: Sequence[float], form: str) -> str:
-    """Such as "0.412 (0.401 to 0.420)"; the mean alone where all values look alike."""
+    """Text such as "0.412 (0.401 to 0.420)"; only the mean if all values look the same."""
     if not values:
         return ""
     mean = format(statistics.mean(values), form)

@@ -1,16 +1,16 @@
-"""Fine-tuning to its end beside `transformers`: the same weights, images, order, learning rate and steps.
+"""Complete fine-tuning against `transformers`: the same weights, images, order, learning rate and steps.
 
 python -m benchmarks.finetuning_peer --out runs/peer
 python -m benchmarks.finetuning_peer --out runs/few --images 160 --epochs 2 --seeds 0 --start-epochs 1     # a trial
 
 Ours is `yolos_jax.train`. Theirs is a plain PyTorch loop: `YolosForObjectDetection` with its own loss and matching,
 `torch.optim.AdamW`, `clip_grad_norm_`, and our parameter groups. Both are float32 and read the same batches of
-coloured digits, all of one size and without augmentation. They start from the same weights: of the micro detector
-that `benchmarks.finetuning` starts from (`start`), or random ones (`nothing`). The seed decides the order of the
-images, and the random weights. At the end one function scores the logits and boxes of both with pycocotools.
+coloured digits, all of one size and without augmentation. They start from the same weights: those
+that `benchmarks.finetuning` starts from (`start`), or random ones (`nothing`). The seed determines the order of the
+images and the random weights. At the end, the same function scores the logits and boxes of both with pycocotools.
 
-Rounding makes two such runs part after some hundred steps, so their results are equal as those of two seeds are. The
-loss of the first step must be the same to 1e-4, else nothing is printed but an error.
+Rounding makes two such runs diverge after some hundred steps, so their results differ like those of two seeds. The loss
+of the first step must agree to 1e-4, otherwise there is only an error.
 """
 
 import argparse
@@ -51,7 +51,7 @@ from yolos_jax.weights.huggingface_config import write_config
 
 SIDES = ("ours", "transformers")
 BATCH = 16
-SIDE = 72  # of the images that both are given, pixels
+SIDE = 72  # side of the images in pixels
 SHOWN = (1, 2, 10, 100)  # steps whose losses are compared
 SAME = 1e-4  # relative difference of the first step's losses
 STATED: dict[str, Any] = {
@@ -66,13 +66,13 @@ Forward = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def main() -> None:
-    """Does what is missing, and prints losses and the table."""
+    """Runs what is missing, and prints losses and the table."""
     if sys.argv[1:2] == [run_queue.ONE]:
         one(json.loads(sys.argv[2]))
         return
     arguments = flags().parse_args()
     if not peers.available():
-        raise InputError("PyTorch or transformers is not installed, and this compares with them; install '.[parity]'.")
+        raise InputError("the comparison needs PyTorch and transformers; install '.[parity]'.")
     start = arguments.start or finetuning.start_of(arguments.out, arguments.start_epochs)
     runs = runs_of(arguments, start)
     results = run_queue.run_all("benchmarks.finetuning_peer", runs, arguments.out, arguments.jobs)
@@ -82,12 +82,12 @@ def main() -> None:
 def flags() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for data, runs and numbers")
+    parser.add_argument("--out", type=Path, required=True, help="folder for data, runs and results")
     parser.add_argument("--images", type=positive, default=1000, help="scenes to train on")
     parser.add_argument("--epochs", type=positive, default=20)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--starts", nargs="+", choices=finetuning.STARTS, default=["start"])
-    parser.add_argument("--start", type=Path, help="run of the detector to start from; trained if left out")
+    parser.add_argument("--start", type=Path, help="run of the detector to start from; trained by default")
     parser.add_argument("--start-epochs", type=positive, help="epochs to train it for; by default the recipe's")
     parser.add_argument("--jobs", type=positive, default=2, help="runs at once, each on one core")
     return parser
@@ -112,7 +112,7 @@ def runs_of(arguments: argparse.Namespace, start: Path) -> list[dict[str, Any]]:
 
 
 def one(run: dict[str, Any]) -> None:
-    """Trains one side and prints its numbers as JSON, on the last line."""
+    """Trains one side and prints its results as JSON on the last line."""
     run_queue.stay_on(run["core"])
     config = recipe.prepare(recipe_from(run["settings"]), DetectionConfig)
     task = DetectionTask(config, data_mesh(jax.devices()[:1]))
@@ -130,7 +130,7 @@ def one(run: dict[str, Any]) -> None:
 
 
 def train_ours(task: DetectionTask, workdir: Path) -> tuple[list[float], Forward]:
-    """The loss of every step, and what the trained network computes."""
+    """The loss of every step, and the trained network as a function."""
     from yolos_jax import train
 
     shutil.rmtree(workdir, ignore_errors=True)
@@ -149,7 +149,7 @@ def train_ours(task: DetectionTask, workdir: Path) -> tuple[list[float], Forward
 
 
 def train_theirs(task: DetectionTask) -> tuple[list[float], Forward]:
-    """The same by `transformers` in a plain loop of PyTorch."""
+    """The same with `transformers` in a plain PyTorch loop."""
     import torch
 
     torch.set_num_threads(1)
@@ -184,7 +184,7 @@ def network(params: dict, model: YolosConfig, weights: LossWeights) -> Any:
     import transformers
 
     values = {key: value for key, value in write_config(model, None).items() if key != "architectures"}
-    ce, bbox, giou = (int(weight) for weight in (weights.ce, weights.bbox, weights.giou))  # transformers wants int
+    ce, bbox, giou = (int(weight) for weight in (weights.ce, weights.bbox, weights.giou))  # transformers requires int
     values |= {"class_cost": ce, "bbox_cost": bbox, "giou_cost": giou}
     values |= {"bbox_loss_coefficient": bbox, "giou_loss_coefficient": giou, "eos_coefficient": weights.no_object}
     found: Any = transformers.YolosForObjectDetection(transformers.YolosConfig(**values))
@@ -193,7 +193,7 @@ def network(params: dict, model: YolosConfig, weights: LossWeights) -> Any:
 
 
 def groups_of(model: Any, weight_decay: float) -> list[dict[str, Any]]:
-    """AdamW's groups: as `training.optimizer.decay_mask`, by transformers' names."""
+    """AdamW's groups like `training.optimizer.decay_mask`, by transformers' names."""
     decayed: list[Any] = []
     others: list[Any] = []
     for name, parameter in model.named_parameters():
@@ -219,7 +219,7 @@ def pixels_of(patches: np.ndarray, grid: np.ndarray, patch: int) -> Any:
 
 
 def labels_of(batch: TrainBatch) -> list[dict[str, Any]]:
-    """The targets of a batch as transformers takes them."""
+    """The targets of a batch in the format of transformers."""
     import torch
 
     found = []
@@ -230,7 +230,7 @@ def labels_of(batch: TrainBatch) -> list[dict[str, Any]]:
 
 
 def score(task: DetectionTask, forward: Forward) -> dict[str, float]:
-    """COCO's numbers on the validation split: every query's best class, as DETR's evaluation has it."""
+    """COCO metrics on the validation split: every query's best class, as in DETR's evaluation."""
     source = recipe.source_of(task.config, "val", task.source.category_ids, task.source.num_classes)
     examples = source.examples
     geometry = recipe.geometry_of(task.config, task.model)
@@ -253,7 +253,7 @@ def score(task: DetectionTask, forward: Forward) -> dict[str, float]:
 
 
 def loss_rows(results: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """How far apart the losses of both sides are, for `markdown`; `InputError` if the first ones differ."""
+    """The differences between the losses of both sides, for `markdown`; `InputError` if the first ones differ."""
     rows = []
     for ours, theirs in pairs_of(results):
         row = {"start": ours["run"]["start"], "seed": str(ours["run"]["seed"])}

@@ -16,25 +16,25 @@ from yolos_jax.model.config import YolosConfig
 from yolos_jax.training import rates, run
 
 OLD, ALL = "27265a3", "all"
-# What `configs/finetune_custom.py` of that commit stated, and what has been made since and it did not have.
+# The settings of `configs/finetune_custom.py` at that commit, and the newer ones at values that reproduce it.
 OLD_SETTINGS: dict[str, Any] = {
     "train.batch_size": 8, "train.epochs": 50, "train.least_steps": 0, "train.patience": 0, "train.ema": 0.999,
     "optimizer.schedule": "step", "optimizer.warmup_epochs": 1.0, "optimizer.warmup_steps": 0,
     "eval.every_epochs": 5, "eval.least_steps": 0, "data.augment": "none",
 }  # fmt: skip
 CONSTANT = "constant average"  # not a setting: the moving average of that commit, whose decay did not warm up
-# What each change alone takes over from today's recipe. "+steps" counts warm-up and evaluations in steps, too, and
-# "+patience" evaluates every epoch, without which it would have little to go by.
+# The settings that each change alone takes from today's recipe. "+steps" also counts warm-up and evaluations in steps,
+# and "+patience" evaluates every epoch, because patience needs frequent evaluations.
 CHANGES: dict[str, tuple[str, ...]] = {
     "+average": (CONSTANT,),
     "+steps": ("train.least_steps", "optimizer.warmup_steps", "eval.every_epochs", "eval.least_steps"),
     "+augment": ("data.augment",),
     "+patience": ("train.patience", "eval.every_epochs"),
 }
-AUGMENT = "light"  # what "+augment" has where today's recipe has none
+AUGMENT = "light"  # of "+augment", since today's recipe has no preset
 ROWS = (OLD, *CHANGES, ALL)
 
-# Sizes in pixels for patches of 8, in the proportions of the recipe's own: 480 to 800, crops of 384 to 600.
+# Sizes in pixels for patches of 8, in proportion to the recipe's: 480 to 800, crops of 384 to 600.
 _DIGITS: dict[str, Any] = {
     "data.short_side": 64, "data.max_side": 80, "data.scales": (48, 56, 64),
     "data.crop_sides": (32, 40, 48), "data.crop_range": (32, 48), "model.max_side": 10,
@@ -44,7 +44,7 @@ _BCCD: dict[str, Any] = {
     "data.crop_sides": (48, 60, 72), "data.crop_range": (48, 72), "model.max_side": 16,
 }  # fmt: skip
 SIZES = {"digits": _DIGITS, "bccd": _BCCD}
-# The learning rate is twice that of `configs/digits.py`, as the recipe's is twice that of S.
+# The learning rate is twice that of `configs/digits.py`, just as the recipe's is twice that of S.
 MICRO: dict[str, Any] = {
     "optimizer.learning_rate": 1e-3, "train.accumulate": 1, "train.log_every": 200, "train.curves": False,
     "data.workers": 0, "data.buckets": 1, "eval.batch_size": 50, "eval.compilation_cache": "off",
@@ -53,7 +53,7 @@ MICRO: dict[str, Any] = {
 
 
 def settings_of(row: str, data: str, model: YolosConfig) -> dict[str, Any]:
-    """The settings of a row, by dotted key, that differ from the defaults; `CONSTANT` says which average it has.
+    """The settings of a row, by dotted key, that differ from the defaults; `CONSTANT` selects the average.
 
     Args:
       row: one of `ROWS`, with further settings behind commas, as in "all,data.augment=light".
@@ -89,14 +89,14 @@ def _taken_over(name: str) -> tuple[str, ...]:
     if name == OLD:
         return ()
     if name not in CHANGES:
-        raise InputError(f"there is no row {name}; choose among {', '.join(ROWS)}.")
+        raise InputError(f"there is no row {name}; choose from {', '.join(ROWS)}.")
     if name == "+average" and not average_warms_up():
         raise InputError("the row +average needs an average whose decay warms up, which this version does not have.")
     return CHANGES[name]
 
 
 def _stated(row: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    """What differs from the defaults."""
+    """The settings that differ from the defaults."""
     table = SETTINGS[DETECTION]
     stated: dict[str, Any] = {CONSTANT: found[CONSTANT]}
     for key, value in found.items():
@@ -108,7 +108,7 @@ def _stated(row: str, found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recipe_from(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What `yolos_jax.train` takes."""
+    """The recipe for `yolos_jax.train`."""
     return unflatten_dict({key: value for key, value in settings.items() if key != CONSTANT}, sep=".")
 
 
@@ -119,13 +119,13 @@ def average_warms_up() -> bool:
     one = {"x": jnp.ones(())}
     try:
         after = average(zero, one, jnp.int32(1))
-    except TypeError:  # it does not know the number of the update
+    except TypeError:  # it does not take the number of the update
         return False
     return float(after["x"]) > 0.5
 
 
 def with_constant_average() -> None:
-    """Gives this process the moving average of commit 27265a3: one decay from the first update on."""
+    """Sets the moving average of commit 27265a3 in this process: a constant decay from the first update."""
 
     def make_average(decay: float, rates: Any = None) -> Any:
         def average(old: dict, params: dict, *_: jax.Array) -> dict:
@@ -134,5 +134,5 @@ def with_constant_average() -> None:
         return average
 
     if not hasattr(run, "make_average"):
-        raise InputError("yolos_jax.training.run takes no make_average any more; benchmarks.finetuning must follow.")
+        raise InputError("yolos_jax.training.run no longer uses make_average; update benchmarks.finetuning.")
     run.make_average = make_average

@@ -1,9 +1,9 @@
-"""Measures how long a first box takes, imports included: predict.py on one image against transformers' pipeline.
+"""Measures the time to the first box, including imports: yolos-predict on one image against transformers' pipeline.
 
 python -m benchmarks.first_box cat.jpg --variant s --pairs 5
 
-Processes run in turns, each from its start to its end, from one Hugging Face folder (--checkpoint, else random
-weights). The first run of ours compiles, into a new cache; the others find what it has compiled.
+Complete processes run in turn, from the same Hugging Face folder (--checkpoint, or random weights). Our first run
+compiles into a new cache; the others use the cached programs.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("image", type=Path)
     parser.add_argument("--checkpoint", type=Path, help="Hugging Face folder")
     parser.add_argument("--variant", choices=list(VARIANTS), default="s", help="of the random weights")
-    parser.add_argument("--pairs", type=positive, default=5, help="measurements of each")
+    parser.add_argument("--pairs", type=positive, default=5, help="measurements per side")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     if not peers.available():
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Seconds, JSON-ready; `folder` is for what is made on the way."""
+    """Seconds, JSON-ready; `folder` is for temporary files."""
     checkpoint = arguments.checkpoint or folder / "weights"
     if arguments.checkpoint is None:
         case = Case(arguments.variant, 800, 1056, 1, "float32")

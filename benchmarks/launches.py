@@ -1,16 +1,16 @@
-"""Counts what a compiled program for a GPU launches and moves, in the text of its optimized HLO.
+"""Counts the launches of a compiled GPU program, and the bytes that it moves, in the text of its optimized HLO.
 
-How it is counted:
+The rules:
 
 - Every instruction that computes or copies is one launch: a fusion, a library call, a copy, a collective, a callback.
-  Parameters, constants, tuples, bitcasts and the ends of asynchronous pairs are none.
-- The body of a loop counts as often as the loop turns (`turns_of`); where that is not known once, with its condition,
-  and `Cost.unknown_loops` is the number of such loops. Of branches, the one with most launches counts.
-- Bytes are what a launch reads and writes: its operands and its result, each once, whatever caches do. What is only
-  sliced or gathered from counts as its slices, and an update in place as the update. The integer bytes (u8, s8) among
-  the results of a library call are its workspace and do not count.
-- XLA may put launches into command buffers (CUDA graphs), and libraries may launch several kernels in a call. Neither
-  is in the HLO; both numbers are for comparing programs, not for predicting time.
+  Parameters, constants, tuples, bitcasts and the ends of asynchronous pairs do not count.
+- The body of a loop counts once per iteration (`turns_of`). If that is unknown, body and condition count once, and
+  `Cost.unknown_loops` counts such loops. Of the branches of a conditional, the one with the most launches counts.
+- Bytes are those of a launch's operands and results, each counted once, regardless of caches. An operand that is only
+  sliced or gathered from counts as its slices, and an update in place as the update. Integer bytes (u8, s8) among the
+  results of a library call are its workspace and do not count.
+- XLA may put launches into command buffers (CUDA graphs), and libraries may launch several kernels per call. The HLO
+  shows neither. Both numbers are for comparing programs, not for predicting time.
 """
 
 import collections
@@ -26,7 +26,7 @@ ARRAY = re.compile(rf"\b({'|'.join(SIZES)})\[([\d,]*)\]")
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
         "opt-barrier", "async-update", "add-dependency", "domain"}  # fmt: skip
 COLLECTIVES = "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute"
-RENAMED = "bitcast", "reshape", "get-tuple-element"  # an operand under another name, within a fusion
+RENAMED = "bitcast", "reshape", "get-tuple-element"  # these only rename an operand within a fusion
 
 
 class Instruction(NamedTuple):
@@ -36,8 +36,8 @@ class Instruction(NamedTuple):
     shape: str  # of the result, such as "f32[2,3]{1,0}"
     op: str
     operands: tuple[str, ...]
-    value: str  # what the operands' brackets hold, of a constant its value
-    attributes: str  # what follows the operands
+    value: str  # the text in the operands' brackets; the value of a constant
+    attributes: str  # the text after the operands
     root: bool
 
     def called(self, *keys: str) -> list[str]:
@@ -47,7 +47,7 @@ class Instruction(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """The operation; what a library call calls, and how a fusion is compiled, such as `fusion kLoop`."""
+        """The operation, with the target of a library call or the kind of a fusion, such as `fusion kLoop`."""
         target = re.search(r'custom_call_target="([^"]*)"', self.attributes)
         fused = re.search(r"\bkind=(\w+)", self.attributes)
         return target[1] if target else f"fusion {fused[1]}" if self.op == "fusion" and fused else self.op
@@ -58,7 +58,7 @@ Computations = Mapping[str, Sequence[Instruction]]
 
 @dataclasses.dataclass
 class Cost:
-    """What a program, or a part of it, launches and moves."""
+    """The launches and bytes of a program or a part of it."""
 
     launches: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # by `kind`
     moved: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # bytes by `kind`
@@ -71,13 +71,13 @@ class Cost:
 
 
 def cost(hlo: str) -> Cost:
-    """Of the text of an optimized module, such as `compiled.as_text()`."""
+    """The cost of the text of an optimized module, such as `compiled.as_text()`."""
     computations, entry = parse(hlo)
     return _of_computation(computations, entry)
 
 
 def calls(hlo: str) -> dict[str, int]:
-    """How often each library or callback is named, the most frequent first; a loop's body counts once."""
+    """How often each library function or callback is called, most frequent first; a loop's body counts once."""
     found = collections.Counter(re.findall(r'custom_call_target="([^"]*)"', hlo))
     return dict(found.most_common())
 
@@ -101,17 +101,17 @@ class Collective(NamedTuple):
 
     op: str
     number: int
-    bytes: int  # of all results, on one device
+    bytes: int  # bytes of all results, on one device
     beside: int  # launches between the starts and the ends of asynchronous ones, which run at the same time
 
 
 def collectives(hlo: str) -> list[Collective]:
-    """What devices send each other in one run of a program, loops by their turns; the text must be in its schedule."""
+    """The communication in one run of a program, loop bodies once per iteration; the text must be scheduled."""
     computations, entry = parse(hlo)
     found = {op: [0, 0, 0] for op in COLLECTIVES}
 
     def count(name: str, times: int) -> None:
-        pending: dict[str, int] = {}  # launches since the start of each that has not ended
+        pending: dict[str, int] = {}  # launches since the start of each unfinished one
         for instruction in computations[name]:
             op = instruction.op.removesuffix("-start").removesuffix("-done")
             if op in COLLECTIVES and instruction.op.endswith("-start"):
@@ -132,7 +132,7 @@ def collectives(hlo: str) -> list[Collective]:
 
 
 def parse(hlo: str) -> tuple[dict[str, list[Instruction]], str]:
-    """(instructions of every computation by its name, the name of the one that is run)."""
+    """(instructions of every computation by name, the name of the entry computation)."""
     computations: dict[str, list[Instruction]] = {}
     entry, current = "", None
     for line in hlo.splitlines():
@@ -148,7 +148,7 @@ def parse(hlo: str) -> tuple[dict[str, list[Instruction]], str]:
 
 
 def _instruction(line: str) -> list[Instruction]:
-    """One, or none for a line that continues another."""
+    """An instruction; None for a continued line."""
     found = re.match(r"\s+(ROOT )?%?([\w.\-]+) = (.*)", line)
     if not found:
         return []
@@ -166,7 +166,7 @@ def _instruction(line: str) -> list[Instruction]:
 
 
 def _closing(text: str, start: int) -> int:
-    """Where the bracket ends that opens at `start`."""
+    """The index of the bracket that closes the one at `start`."""
     depth = 0
     for place in range(start, len(text)):
         depth += (text[place] in "([{") - (text[place] in ")]}")
@@ -193,7 +193,7 @@ def _of_computation(computations: Computations, name: str) -> Cost:
 
 
 def _of_instruction(instruction: Instruction, shapes: Mapping[str, str], computations: Computations) -> Cost:
-    """Of one instruction, with all that it runs; `shapes` are those of its operands by their names."""
+    """The cost of one instruction and of all that it calls; `shapes` are those of its operands by name."""
     total = Cost()
     if instruction.op in FREE or instruction.op.endswith("-done"):
         return total
@@ -211,7 +211,7 @@ def _of_instruction(instruction: Instruction, shapes: Mapping[str, str], computa
 
 
 def turns_of(loop: Instruction, computations: Computations) -> int | None:
-    """How often a loop turns, if that is known: XLA has noted it, or a counter (from 0) is compared with a constant."""
+    """The iterations of a loop, if known: noted by XLA, or from a counter (from 0) that is compared with a constant."""
     if loop.op != "while":
         return None
     found = re.search(r'known_trip_count":\{"n":"(\d+)"', loop.attributes)
@@ -225,9 +225,9 @@ def turns_of(loop: Instruction, computations: Computations) -> int | None:
 
 
 def _inner(instruction: Instruction, computations: Computations) -> list[str]:
-    """Computations that are run by themselves in place of the instruction; a fusion is one launch."""
+    """Computations that run in place of the instruction; a fusion is one launch."""
     if instruction.op == "while":
-        known = turns_of(instruction, computations) is not None  # then nothing asks whether to go on
+        known = turns_of(instruction, computations) is not None  # then the condition does not run
         return instruction.called("body") + ([] if known else instruction.called("condition"))
     keys = {
         "conditional": ("branch_computations", "true_computation", "false_computation"),
@@ -248,7 +248,7 @@ def _moved(instruction: Instruction, shapes: Mapping[str, str], computations: Co
     results = ARRAY.findall(instruction.shape)
     if instruction.op == "custom-call" and len(results) > 1:
         results = [result for result in results if result[0] not in ("u8", "s8")]
-    if instruction.op.endswith("-start"):  # its results name its operands again
+    if instruction.op.endswith("-start"):  # its results are its operands
         return 2 * sum(size(shapes.get(operand, "")) for operand in instruction.operands)
     read = sum(size(shapes.get(operand, "")) for operand in instruction.operands)
     return read + sum(_bytes(*result) for result in results)
@@ -262,7 +262,7 @@ def _moved_by_fusion(body: Sequence[Instruction]) -> int:
             users[operand].append((instruction, operand))
 
     def uses(name: str) -> Iterator[tuple[Instruction, str]]:
-        """Who uses a value, also under another name."""
+        """The users of a value, also under other names."""
         for user, operand in users[name]:
             if user.op in RENAMED:
                 yield from uses(user.name)
@@ -275,7 +275,7 @@ def _moved_by_fusion(body: Sequence[Instruction]) -> int:
             first = user.operands[0] == operand
             if first and user.op in ("dynamic-slice", "slice", "gather"):
                 parts += size(user.shape)
-            elif not (first and user.op == "dynamic-update-slice"):  # which is written in place
+            elif not (first and user.op == "dynamic-update-slice"):  # the operand that is updated in place
                 return size(parameter.shape)
         return min(parts, size(parameter.shape))
 

@@ -1,7 +1,7 @@
 """CPU time and memory of reading a large data set in each layout: python -m benchmarks.layouts --images 100000.
 
-Writes tiny images and annotations of about 5 boxes an image into a temporary folder, one layout after the other, and
-reads each in a process of its own. Writing takes longer than reading. `--layouts datasets` needs that package.
+Writes tiny images with about 5 boxes each to a temporary folder, one layout after the other, and reads each in a
+separate process. Writing takes longer than reading. `--layouts datasets` needs that package.
 """
 
 import argparse
@@ -23,7 +23,7 @@ Row = tuple[str, list[tuple[int, int, int, int, int]]]  # stem; class, x, y, wid
 
 
 def rows(count: int) -> Iterator[Row]:
-    """Made-up images."""
+    """Generated images."""
     for i in range(count):
         boxes = [((i + k) % 20, (7 * i + k) % 40, (5 * i + k) % 30, 4 + (i + k) % 20, 4 + i % 14) for k in range(BOXES)]
         yield f"{i:08d}", boxes
@@ -91,7 +91,7 @@ def write_imagefolder(root: Path, found: list[Row]) -> str:
 
 
 def write_datasets(root: Path, found: list[Row]) -> str:
-    """What `save_to_disk` of the package `datasets` writes; the image files are in the rows."""
+    """The output of `save_to_disk` of the package `datasets`; the rows contain the image files."""
     import datasets
     from PIL import Image
 
@@ -128,7 +128,7 @@ def write_images(root: Path, images: Path, found: list[Row]) -> None:
 
 
 def peak() -> int:
-    """KiB that this process has used at most; Linux alone does not count its parent's, which getrusage does."""
+    """Peak memory of this process in KiB; on Linux without that of its parent, which getrusage includes."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []
     high = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
@@ -136,7 +136,7 @@ def peak() -> int:
 
 
 def read(root: Path) -> None:
-    """Reads the training split and prints what it took."""
+    """Reads the training split and prints time and memory."""
     from yolos_jax.datasets.examples import read_split
     from yolos_jax.datasets.opening import find_split
     from yolos_jax.datasets.settings import SplitOptions

@@ -1,4 +1,4 @@
-"""Measures how fast training images are loaded, against a PyTorch DataLoader.
+"""Measures the speed of loading training images, against a PyTorch DataLoader.
 
 python -m benchmarks.loader --data data/coco --split train2017 --workers 2
 
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def sequences(source: DataSet, pipeline: Pipeline, arguments: argparse.Namespace, seed: int) -> Generator[int]:
-    """Our way: yields the number of images of every batch."""
+    """Our loader: yields the number of images of each batch."""
     steps = steps_of(arguments)
     epochs = ceil_div(steps, max(1, len(source.examples) // arguments.batch_size))
     plan = TrainingPlan(source.examples.sizes, pipeline, arguments.batch_size, BUCKETS, epochs, seed)
@@ -56,14 +56,14 @@ def sequences(source: DataSet, pipeline: Pipeline, arguments: argparse.Namespace
 
 
 def canvases(source: DataSet, pipeline: Pipeline, arguments: argparse.Namespace, seed: int) -> Generator[int]:
-    """The reference's way, with PyTorch: yields the number of images of every batch."""
+    """The reference's loader, with PyTorch: yields the number of images of each batch."""
     import torch
 
     steps = steps_of(arguments)
     epochs = ceil_div(steps * arguments.batch_size, len(source.examples))
     generator = np.random.default_rng(seed)
     order = np.concatenate([generator.permutation(len(source.examples)) for _ in range(epochs)])
-    torch.manual_seed(seed)  # the workers' random numbers follow from it
+    torch.manual_seed(seed)  # seeds the workers' random numbers
     loader = torch.utils.data.DataLoader(
         CanvasImages(source, pipeline),
         batch_sampler=order[: steps * arguments.batch_size].reshape(steps, -1).tolist(),
@@ -71,7 +71,7 @@ def canvases(source: DataSet, pipeline: Pipeline, arguments: argparse.Namespace,
         prefetch_factor=AHEAD,
         collate_fn=on_one_canvas,
         worker_init_fn=_one_thread,
-        multiprocessing_context="spawn",  # as ours; fork and the threads of a running jax do not go together
+        multiprocessing_context="spawn",  # as in ours; forking does not work with the threads of a running jax
     )
     for _, mask, _ in loader:
         yield len(mask)

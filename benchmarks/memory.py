@@ -2,7 +2,7 @@
 
 python -m benchmarks.memory '{"case": ["s", 800, 1056, 1, "float32"], "work": "step", "side": "ours"}'
 
-The side is `ours`, `sdpa`, `eager` or `compile`. A whole process is measured: imports, weights and three runs.
+The side is `ours`, `sdpa`, `eager` or `compile`. It measures a whole process: imports, weights and three runs.
 """
 
 import json

@@ -1,13 +1,13 @@
-"""Measures the model: forward, forward + backward and the whole training step, against transformers' in PyTorch.
+"""Measures the model: forward, forward + backward and the training step, against transformers in PyTorch.
 
 python -m benchmarks.model --variants s --sizes 512x672 800x1056 --batches 1 2 --out model.json
 python -m benchmarks.model --works forward --dtypes float32 bfloat16 --against sdpa eager compile
 python -m benchmarks.model --works --sizes-of data/coco/annotations/instances_val2017.json   # multiply-adds only
 
-It prints a markdown table and writes JSON. The programs are those of training and of `Detector`, and it prints what was
-decided for each: attention, precision, calls of libraries. First it checks numbers: ours on this device against ours
-on the CPU, and against PyTorch's on the CPU with the same weights. Speeds of two sides are measured in turns; a ratio
-is the median over pairs of our speed over theirs. Memory is the peak of a whole process, each its own.
+It prints a markdown table and writes JSON. The programs are those of training and of `Detector`, and it prints the
+choices for each: attention, precision, library calls. First it compares our outputs on this device with those on the
+CPU, and with PyTorch's on the CPU for the same weights. The two sides are measured in turn; a ratio is the median over
+pairs of our speed divided by theirs. Memory is the peak of a separate process.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from yolos_jax.tools.analysis.costs import cost_table, first_sizes, published_ro
 from yolos_jax.tools.analysis.multiply_adds import multiply_adds, parameter_count
 from yolos_jax.tools.analysis.tables import markdown
 
-PASSES = {"forward": 1, "forward_backward": 3, "step": 3}  # the gradient costs two forward passes more
+PASSES = {"forward": 1, "forward_backward": 3, "step": 3}  # the gradient costs two more forward passes
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     device = jax.devices()[0]
     sides = [kind for kind in arguments.against if peers.available()]
     if arguments.against and not sides:
-        print("note: PyTorch and transformers are not installed, so nothing is compared with them", file=sys.stderr)
+        print("note: PyTorch and transformers are not installed, so there is no comparison with them", file=sys.stderr)
     found: dict[str, Any] = {"environment": machine(device), "rows": []}
     if arguments.sizes_of:
         found["published"] = published_rows(first_sizes(arguments.sizes_of))
@@ -63,23 +63,23 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_case_flags(parser)
     parser.add_argument("--works", nargs="*", choices=WORKS, default=list(WORKS))
-    parser.add_argument("--against", nargs="*", choices=peers.KINDS, default=["sdpa"], help="sides of PyTorch")
-    parser.add_argument("--pairs", type=positive, default=5, help="measurements of each")
+    parser.add_argument("--against", nargs="*", choices=peers.KINDS, default=["sdpa"], help="PyTorch implementations")
+    parser.add_argument("--pairs", type=positive, default=5, help="measurements per side")
     parser.add_argument("--matcher", choices=("host", "device"), default="host", help="of the step")
-    parser.add_argument("--memory", action="store_true", help="also measure peaks, in processes of their own")
-    parser.add_argument("--skip-check", action="store_true", help="do not compare numbers first")
-    parser.add_argument("--sizes-of", type=Path, help="annotation file whose first 100 images multiply-adds are over")
+    parser.add_argument("--memory", action="store_true", help="also measure peak memory, in separate processes")
+    parser.add_argument("--skip-check", action="store_true", help="do not compare outputs first")
+    parser.add_argument("--sizes-of", type=Path, help="annotation file; multiply-adds are over its first 100 images")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     if arguments.out and not arguments.out.absolute().parent.is_dir():
-        raise InputError(f"the folder of {arguments.out} does not exist; create it or give another --out.")
+        raise InputError(f"the folder of {arguments.out} does not exist; create it, or choose another --out.")
     return arguments
 
 
 def measure(
     case: Case, work: str, device: jax.Device, peak: Peak, sides: list[str], arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """One work of one case, JSON-ready."""
+    """One measurement of one case, JSON-ready."""
     params, inputs = params_of(case), inputs_of(case)
     ours = Ours(case, params, inputs, device, arguments.matcher).work(work)
     print(f"{work} of {case}: {ours.how}", flush=True)
@@ -89,7 +89,7 @@ def measure(
         try:
             theirs = peers.Peer(case, params, inputs, peers.device_of(device), kind).work(work)
             pairs = in_pairs(ours.run, theirs.run, arguments.pairs)
-        except Exception as error:  # torch.compile fails in as many ways as there are machines
+        except Exception as error:  # torch.compile fails in many ways, depending on the machine
             if kind != "compile":
                 raise
             against[kind] = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}

@@ -1,13 +1,13 @@
 """Opens damaged inputs and counts what goes wrong: python -m benchmarks.mutated_inputs --inputs 1000 --seed 0.
 
 Small inputs of every kind (data sets in their layouts, images, weights, checkpoints, recipes, logs of runs) are
-mutated, one seed each, and opened as the programs open them, in a process that is watched from outside. An input
-passes if it is read, or refused by one sentence. Failures are:
+mutated, one seed each, and opened like in the programs, in a monitored process. An input passes if it is read, or
+refused with a one-line error. Failures are:
 
-- traceback: an exception that is not for users, or a sentence of several lines;
+- traceback: an exception other than `InputError`, or a message of several lines;
 - hang: no answer within 20 s;
 - growth: more than 1 GiB of memory;
-- silent: fewer images or splits than there are, and no word about it.
+- silent: images or splits are missing without a message.
 
 `--only KIND:NUMBER` opens one input again and shows its traceback.
 """
@@ -41,22 +41,22 @@ from benchmarks.mutations import damage  # noqa: E402
 SECONDS, GROWTH = 20.0, 2**30
 LAYOUTS = ("coco", "fiftyone", "roboflow", "yolo", "roboflow_yolo", "voc", "voc_flat", "imagefolder")
 QUICK = (*LAYOUTS, "class_folders", "image", "weights", "checkpoint", "recipe", "recorded", "run")
-KINDS = (*QUICK, "pth", "tfds")  # which import PyTorch and TFDS
-WEIGHTS = {"yolo": 2, "voc": 2, "imagefolder": 2, "class_folders": 2, "coco": 2}  # how often a kind comes, else once
+KINDS = (*QUICK, "pth", "tfds")  # they import PyTorch and TFDS
+WEIGHTS = {"yolo": 2, "voc": 2, "imagefolder": 2, "class_folders": 2, "coco": 2}  # weights of kinds; 1 for the others
 
 
 class Outcome(NamedTuple):
-    """What became of an input."""
+    """The outcome of an input."""
 
     kind: str
     number: int
-    what: str  # what was done to it
+    what: str  # the mutation
     result: str  # "read", "refused", "traceback", "hang", "growth" or "silent"
     detail: str
 
 
 def make_templates(folder: Path, kinds: tuple[str, ...] = KINDS) -> None:
-    """One intact input of each kind, in a folder of its name."""
+    """One intact input of each kind, in a folder with its name."""
     import made_layouts
     import numpy as np
     from PIL import Image
@@ -120,7 +120,7 @@ def _make_weights(folder: Path, kinds: tuple[str, ...]) -> None:
 
 
 def open_layout(folder: Path, damaged: bool, expected: dict[str, tuple[str, int]]) -> list[str]:
-    """Reads both splits as training and check_data do; returns what was lost without a word."""
+    """Reads both splits like training and yolos-check-data; returns what was lost without a message."""
     from yolos_jax.config.reader import read_recipe
     from yolos_jax.config.recipes import DetectionConfig
     from yolos_jax.datasets.opening import open_split, recognise
@@ -153,14 +153,14 @@ def open_layout(folder: Path, damaged: bool, expected: dict[str, tuple[str, int]
     survey.verdict(problems)
     long = [sentence for sentence in [*failures, *words, *(p.sentence for p in problems)] if "\n" in sentence]
     if long:
-        raise ValueError(f"a sentence of several lines: {long[0]!r}")
+        raise ValueError(f"a message of several lines: {long[0]!r}")
     if len(failures) == 2:
         raise InputError(failures[0])
     return lost
 
 
 def _opened(data: Any, which: str, complain: Any) -> Any:
-    """A split as check_data opens it, which collects what is wrong."""
+    """A split as opened by yolos-check-data, which collects problems."""
     from yolos_jax.datasets.opening import open_split
 
     return open_split(data, which, complain=complain)
@@ -261,7 +261,7 @@ OPEN: dict[str, Callable[[Path], list[str]]] = {
 
 
 def open_input(templates: Path, kind: str, number: int, folder: Path) -> Outcome:
-    """Makes the input of a number in an absent folder, opens it, and says what came of it."""
+    """Creates the input of this number in a new folder, opens it, and returns the outcome."""
     from yolos_jax.errors import InputError
     from yolos_jax.images.reading import UnreadableImage
 
@@ -293,14 +293,14 @@ def open_input(templates: Path, kind: str, number: int, folder: Path) -> Outcome
 
 
 def _expected(kind: str) -> dict[str, tuple[str, int]]:
-    """What splits are called in a layout and how many images they have."""
+    """The names of a layout's splits, and their numbers of images."""
     others = {"fiftyone": "validation", "roboflow": "valid", "imagefolder": "validation", "tfds": "validation"}
-    train, val = (0, 0) if kind == "tfds" else (4, 3)  # whose index remembers the images
+    train, val = (0, 0) if kind == "tfds" else (4, 3)  # its index lists the images
     return {"train": ("train", train), "val": (others.get(kind, "val"), val)}
 
 
 def _peak(reset: bool = False) -> int:
-    """Bytes of memory held at most, by this process since the last reset, where Linux tells them."""
+    """Peak memory in bytes of this process since the last reset, on Linux."""
     with contextlib.suppress(OSError):
         if reset:
             Path("/proc/self/clear_refs").write_text("5")
@@ -310,7 +310,7 @@ def _peak(reset: bool = False) -> int:
 
 
 def _serve(templates: str, pipe: Any) -> None:
-    """Opens the inputs that come through a pipe, one after the other."""
+    """Opens the inputs from a pipe, one after the other."""
     import tqdm
 
     tqdm.tqdm.monitor_interval = 0
@@ -320,7 +320,7 @@ def _serve(templates: str, pipe: Any) -> None:
 
 
 def watch(templates: Path, todo: list[tuple[str, int]], seconds: float = SECONDS) -> list[Outcome]:
-    """Opens inputs in a process that is ended and started again when one of them hangs."""
+    """Opens inputs in a process that is restarted when one of them hangs."""
     context = multiprocessing.get_context("spawn")
     outcomes: list[Outcome] = []
     process: Any = None
@@ -362,7 +362,7 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0, help="number of the first input of each kind")
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="what counts as a hang (default 20)")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="seconds until it counts as a hang (default 20)")
     parser.add_argument("--only", default="", metavar="KIND:NUMBER")
     parser.add_argument("--out", type=Path, help="JSON file of all outcomes")
     args = parser.parse_args()

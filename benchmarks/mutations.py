@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-DEEP = 20_000  # brackets within each other
+DEEP = 20_000  # nested brackets
 ODD: tuple[Any, ...] = (
     None, True, -1, 0, 1.5, 1e400, float("nan"), 10**30, "", "a\nb", "\0", "x" * 5000, "../../../etc/passwd", "\ud800",
     [], {}, [[1]], [None], {"a": 1}, [5, "a"], "5", -(2**63), "été", "ant", 2,
@@ -19,13 +19,13 @@ TEXTS = {".json", ".jsonl", ".yaml", ".txt", ".xml", ".py"}
 
 
 def damage(folder: Path, kind: str, rng: random.Random) -> tuple[str, bool]:
-    """Damages one file of a folder; returns what was done, and whether no image was taken out on purpose."""
+    """Damages one file of a folder; returns the mutation, and whether no image was removed on purpose."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     texts = [path for path in files if path.suffix in TEXTS] or files
     pick = rng.choice(texts if kind not in ("class_folders", "image") and rng.random() < 0.85 else files)
     ways: list[tuple[str, Callable, bool]] = [(way.__name__.strip("_"), way, True) for way in ANY]
     inner = STRUCTURED.get(pick.suffix)
-    if inner and (rng.random() < 0.6 or kind == "recorded"):  # a recipe within a checkpoint is JSON in any case
+    if inner and (rng.random() < 0.6 or kind == "recorded"):  # a recipe in a checkpoint is always JSON
         ways = [(way.__name__.strip("_"), way, False) for way in inner]
     if kind in ("class_folders",) and rng.random() < 0.4:
         ways = [(way.__name__.strip("_"), way, True) for way in TREES]
@@ -37,7 +37,7 @@ def damage(folder: Path, kind: str, rng: random.Random) -> tuple[str, bool]:
 
 
 def patched(file: Path, rng: random.Random) -> None:
-    """A few bytes become others."""
+    """Changes a few bytes."""
     data = bytearray(file.read_bytes())
     for _ in range(rng.randint(1, 8) if data else 0):
         data[rng.randrange(len(data))] = rng.choice((0, 0xFF, 0x80, 0x0A, 0x22, 0x7B, rng.randrange(256)))
@@ -101,7 +101,7 @@ def a_pipe(file: Path, rng: random.Random) -> None:
 def a_socket(file: Path, rng: random.Random) -> None:
     file.unlink()
     here = os.getcwd()
-    os.chdir(file.parent)  # addresses of sockets are short
+    os.chdir(file.parent)  # paths of sockets must be short
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(file.name)
     os.chdir(here)
@@ -129,7 +129,7 @@ ANY = (
 
 
 def odd_json(file: Path, rng: random.Random) -> None:
-    """One value of a JSON file, or of a line of one, becomes an odd one."""
+    """Replaces one value of a JSON file, or of a line of it, by an odd one."""
     lines = file.read_text().splitlines() if file.suffix == ".jsonl" else [file.read_text()]
     at = rng.randrange(len(lines))
     changed = _odd(json.loads(lines[at]), rng)
@@ -160,7 +160,7 @@ def _places(value: Any) -> Any:
 
 
 def odd_text(file: Path, rng: random.Random) -> None:
-    """One word or number becomes an odd one."""
+    """Replaces one word or number by an odd one."""
     text = file.read_text()
     words = list(re.finditer(r"[\w.\-]+", text))
     word = rng.choice(words) if words else re.match("", text)
@@ -172,7 +172,7 @@ def odd_text(file: Path, rng: random.Random) -> None:
 
 
 def odd_line(file: Path, rng: random.Random) -> None:
-    """A line is doubled, becomes an odd one, or is longer than any."""
+    """Doubles a line, replaces it by an odd one, or makes it very long."""
     lines = file.read_text().split("\n")
     at = rng.randrange(len(lines))
     odd = ("x" * 100_000, "\t", "0 0.5", "../..", "a" * 300 + ".jpg", "null", "0 " + "0.5 " * 2000, "~", "/", ".")
@@ -181,7 +181,7 @@ def odd_line(file: Path, rng: random.Random) -> None:
 
 
 def bomb_yaml(file: Path, rng: random.Random) -> None:
-    """Aliases that multiply, under a key that is read."""
+    """Adds exponentially expanding aliases, under a key that is read."""
     lines = ["l0: &l0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 9)]
     last = rng.choice(("names: *l8", "train: *l8", "path: *l8", "names: {0: *l8}"))
@@ -189,7 +189,7 @@ def bomb_yaml(file: Path, rng: random.Random) -> None:
 
 
 def bomb_xml(file: Path, rng: random.Random) -> None:
-    """Entities that multiply."""
+    """Adds exponentially expanding entities."""
     entities = '<!ENTITY a0 "x">' + "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 10))
     file.write_text(f"<!DOCTYPE a [{entities}]>" + file.read_text().replace("<filename>", "<filename>&a9;", 1))
 
@@ -207,7 +207,7 @@ STRUCTURED: dict[str, tuple[Callable[[Path, random.Random], None], ...]] = {
 
 
 def folder_to_itself(file: Path, rng: random.Random) -> None:
-    """A class folder becomes a link to itself."""
+    """Replaces a class folder by a link to itself."""
     shutil.rmtree(file.parent)
     file.parent.symlink_to(file.parent.name)
 

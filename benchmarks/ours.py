@@ -1,4 +1,4 @@
-"""The work of a case, by this package: the programs of `benchmarks.programs` with a case's inputs."""
+"""This package's side of a case: the programs of `benchmarks.programs` with a case's inputs."""
 
 import time
 from collections.abc import Callable
@@ -21,11 +21,11 @@ from yolos_jax.training.step import fresh_state
 
 
 class Work(NamedTuple):
-    """Something to run again and again, and what it took to compile."""
+    """A function to run repeatedly, and its compile time."""
 
     run: Callable[[], Any]  # returns when the device is done
     compile_seconds: float
-    how: str = ""  # it computes: attention, precision, libraries
+    how: str = ""  # how it is computed: attention, precision, libraries
 
 
 class Ours:
@@ -40,7 +40,7 @@ class Ours:
         self.recipe = recipe_of(f"yolos_{case.variant}")
         self.recipe.precision = case.dtype
         self.recipe.matcher = matcher
-        # One process, as the peer: cross entropy over the whole batch.
+        # One process, like the other side: cross entropy over the whole batch.
         self.recipe.train.update(batch_size=case.batch, images_per_replica=case.batch)
 
     def work(self, name: str) -> Work:
@@ -54,7 +54,7 @@ class Ours:
         return self._work(made.program, made.compute, (self.params, self.batch.patches, self.batch.grid, size))
 
     def _forward_backward(self) -> Work:
-        """The gradient of `plain_loss` through the network that is trained."""
+        """The gradient of `plain_loss` through the trained network."""
         task = training_step(self.recipe, data_mesh([self.device]), self.case.config.num_classes).task
 
         def loss(params: dict, patches: jax.Array, grid: jax.Array) -> jax.Array:
@@ -73,7 +73,7 @@ class Ours:
         mesh = data_mesh([self.device])
         task, program = training_step(self.recipe, mesh, self.case.config.num_classes)
         fresh = fresh_state(jax.tree.map(jnp.asarray, self.params), task.optimizer)
-        states = [jax.device_put(fresh, replicated(mesh))]  # each step gives its state up to the next
+        states = [jax.device_put(fresh, replicated(mesh))]  # each step donates its state to the next
         batch = jax.device_put(self.batch, split_over(mesh))
         compiled, seconds, how = _compiled(program, task.compute, self.device, (states[0], batch))
 
@@ -87,7 +87,7 @@ class Ours:
 
 
 def _compiled(program: Any, compute: Compute, device: jax.Device, arguments: Any) -> tuple[Any, float, str]:
-    """(a program for these arguments, seconds to compile it, how it computes)."""
+    """(a program for these arguments, its compile time in seconds, how it is computed)."""
     start = time.perf_counter()
     compiled = program.lower(*arguments).compile()
     seconds = time.perf_counter() - start
@@ -95,16 +95,16 @@ def _compiled(program: Any, compute: Compute, device: jax.Device, arguments: Any
 
 
 def how(compute: Compute, device: jax.Device, hlo: str) -> str:
-    """How a compiled program computes, for a person: what was decided, and what its HLO has."""
+    """A description of a compiled program: the choices, and the contents of its HLO."""
     attention = f"blocks of {compute.query_block}" if compute.attention == "blocks" else compute.attention
     config: Any = jax.config  # whose values mypy does not know
     said = [f"{compute.compute_dtype}", f"attention {attention}", f"products {config.jax_default_matmul_precision}"]
     if device.platform == "gpu":
         said.append(f"{tf32_products(hlo)} products in TF32")
     found = [f"{count} calls of {name}" for name, count in calls(hlo).items()]
-    return ", ".join(said + (found or ["no calls of libraries"]))
+    return ", ".join(said + (found or ["no library calls"]))
 
 
 def plain_loss(out: Outputs) -> Any:
-    """A scalar of all outputs that costs nothing, for the gradient by itself."""
+    """A cheap scalar of all outputs, to measure the gradient alone."""
     return jnp.square(out.logits).mean() + jnp.square(out.boxes).mean()

@@ -1,8 +1,8 @@
-"""Measures how much of a batch is padding, and how long an epoch takes to plan.
+"""Measures the fraction of padding in batches, and the time to plan an epoch.
 
 python -m benchmarks.padding --sizes data/coco/annotations/instances_train2017.json
 
-Canvases, onto which the reference pads images of a batch, are measured beside sequences.
+It also measures the canvases to which the reference pads the images of a batch.
 """
 
 import argparse
@@ -17,13 +17,13 @@ from yolos_jax.datasets.annotations import read_annotations
 from yolos_jax.errors import InputError, clear_errors
 
 BUCKETS = 4, 8, 12, 16
-CANVASES = 8, 16  # images on canvases of one size
+CANVASES = 8, 16  # images per canvas
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", required=True, type=Path, help="COCO annotation files, for image sizes")
-    parser.add_argument("--images", type=positive, default=118_000, help="repeat the sizes up to so many images")
+    parser.add_argument("--images", type=positive, default=118_000, help="repeat the sizes up to this number of images")
     parser.add_argument("--batch-size", type=positive, default=8)
     arguments = parser.parse_args()
     listed = [image for path in arguments.sizes for image in read_annotations(path)["images"]]
@@ -55,7 +55,7 @@ def measure(name: str, sizes: np.ndarray, batch_size: int) -> None:
 
 
 def canvas_padding(sizes: np.ndarray, count: int) -> float:
-    """Share of padding if images in random order are padded to the largest width and height of `count`."""
+    """Fraction of padding if `count` images in random order are padded to the largest width and height."""
     order = np.random.default_rng(0).permutation(len(sizes))[: len(sizes) // count * count]
     batches = sizes[order].astype(np.int64).reshape(-1, count, 2)
     return 1.0 - float(batches.prod(2).sum()) / float(count * batches.max(1).prod(1).sum())

@@ -1,4 +1,4 @@
-"""The work of a case, by transformers' YOLOS in PyTorch as its users run it."""
+"""The other side of a case: YOLOS of transformers in PyTorch, as its users run it."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from yolos_jax.model.yolos import MEAN, STD
 from yolos_jax.weights.huggingface import to_huggingface
 from yolos_jax.weights.huggingface_config import write_config
 
-KINDS = ("sdpa", "eager", "compile")  # attention by torch's fused function, written out, and the former compiled
+KINDS = ("sdpa", "eager", "compile")  # attention: torch's fused function, written out, and the former compiled
 
 
 def available() -> bool:
@@ -55,7 +55,7 @@ class Peer:
         ]
 
     def work(self, name: str) -> Work:
-        """One of `cases.WORKS`; the first run of `compile` counts as compiling, whose errors come as they are."""
+        """One of `cases.WORKS`; the first run of `compile` counts as compiling, and its errors pass unchanged."""
         import torch
 
         model = torch.compile(self.model) if self.kind == "compile" else self.model
@@ -100,7 +100,7 @@ class Peer:
         return run
 
     def _step(self, model: Any) -> Callable[[], Any]:
-        """The plain loop; its result is (loss, norm of the gradients)."""
+        """The plain loop; its result is (loss, gradient norm)."""
         import torch
 
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=2.5e-5, weight_decay=1e-4)
@@ -117,7 +117,7 @@ class Peer:
 
 
 def device_of(device: Any) -> str:
-    """PyTorch's name for the kind of device that jax computes on; "cpu" where PyTorch has none like it."""
+    """PyTorch's name for the kind of device that jax computes on; "cpu" if PyTorch has no such device."""
     import torch
 
     return "cuda" if device.platform == "gpu" and torch.cuda.is_available() else "cpu"

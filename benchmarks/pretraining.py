@@ -1,12 +1,12 @@
-"""The paper's claim on the embedded data: how a detector learns that starts from a classifier, and from nothing.
+"""Tests the paper's claim on scenes of digits: training a detector from a classifier, and from scratch.
 
 python -m benchmarks.pretraining --out runs/claim                      # one to two hours on two CPU cores
 python -m benchmarks.pretraining --out runs/few --seeds 1 --scenes 160 --images 160 --epochs 1 2   # minutes
 
-Three starts of `configs/digits.py` are trained with as many steps each: `reference` (random, meant to be followed by
-DeiT's weights), `from_nothing` (ours), and a classifier of `configs/digits_pretrain.py`. Held-out AP after some
-numbers of epochs, each the end of a run of its own with its own schedule; mean and standard deviation over seeds.
-What is there already is not done again; a folder made with other data or classifiers is refused.
+`configs/digits.py` is trained from three starting points, with the same number of steps: `reference` (random, to be
+overwritten by DeiT's weights), `from_nothing` (ours), and a classifier of `configs/digits_pretrain.py`. The table has
+the AP on held-out digits after several numbers of epochs, each from a separate run with its own schedule; mean and
+standard deviation over seeds. Existing results are kept; a folder with other data or classifiers is refused.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main() -> None:
     """Trains what is missing, and prints the table."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--out", type=Path, required=True, help="folder for data, runs and numbers")
+    parser.add_argument("--out", type=Path, required=True, help="folder for data, runs and results")
     parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--epochs", type=positive, nargs="+", default=[1, 2, 4, 8, 14])
     parser.add_argument("--scenes", type=positive, default=6000, help="scenes to train on")
@@ -45,19 +45,19 @@ def main() -> None:
 
 
 def begin(arguments: argparse.Namespace) -> None:
-    """Writes scenes and single digits, the same whatever the seeds of training.
+    """Writes scenes and single digits, which do not depend on the seeds of training.
 
-    `InputError` for a folder that has others: its runs would stand in the table beside those of these.
+    `InputError` for a folder with other data, whose runs would appear in the same table.
     """
     out, wanted = arguments.out, {key: getattr(arguments, key) for key in SHARED}
-    made = out / "made.json"  # written last: such a folder's data are whole
+    made = out / "made.json"  # written last: the data are complete
     if not made.is_file():
         digits.write(out / "scenes", arguments.scenes)
         single_digits.write(out / "digits", arguments.images)
         made.write_text(json.dumps(wanted))
     found = json.loads(made.read_text())
     if found != wanted:
-        raise InputError(f"{out} was made with {found}, and {wanted} are asked for; give another --out.")
+        raise InputError(f"{out} was made with {found}, but {wanted} are requested; choose another --out.")
 
 
 def classifier(arguments: argparse.Namespace, seed: int) -> Path:
@@ -74,7 +74,7 @@ def classifier(arguments: argparse.Namespace, seed: int) -> Path:
         pretrain(config, folder)
         metrics = evaluate_classifier(config, folder).metrics
         numbers.write_text(json.dumps(metrics))
-        print(f"classifier, seed {seed}: top-1 {metrics['top1']:.4f} on digits that are held out")
+        print(f"classifier, seed {seed}: top-1 {metrics['top1']:.4f} on held-out digits")
     return folder
 
 
@@ -97,7 +97,7 @@ def held_out(arguments: argparse.Namespace, start: str, epochs: int, seed: int) 
     try:
         return float(json.loads(numbers.read_text())["AP"])
     except (ValueError, KeyError) as error:
-        raise InputError(f"{numbers} holds no AP; remove it, and it is measured anew.") from error
+        raise InputError(f"{numbers} has no AP; remove it to measure again.") from error
 
 
 def table(found: dict[tuple[str, int], list[float]], epochs: list[int], seeds: int) -> str:

@@ -1,8 +1,7 @@
-"""The programs that are measured and compiled: those of training and of `Detector`, for data that are made up.
+"""The measured and compiled programs: those of training and of `Detector`, for generated data.
 
-`train.py` makes its step of a `DetectionTask`, and so does this. What a task asks its data for is the number of images
-and the labels of their boxes; here every image has one box. A test compares the step with the one that a run
-compiles.
+Like `yolos-train`, it makes the step of a `DetectionTask`. A task needs only the number of images and the labels of
+their boxes from its data; here, every image has one box. A test compares the step with the one that a run compiles.
 """
 
 import dataclasses
@@ -39,13 +38,13 @@ class Step(NamedTuple):
 
     @property
     def state(self) -> TrainState:
-        """Shapes and dtypes of what it changes."""
+        """Shapes and dtypes of the state that it changes."""
         ema = bool(self.task.config.train.ema)
         return jax.eval_shape(lambda params: fresh_state(params, self.task.optimizer, ema), self.task.shapes)
 
 
 def made_up(images: int, size: tuple[int, int], classes: int) -> DataSet:
-    """A data set that has no pixels: `images` of (width, height) `size`, each with a box of class 0."""
+    """A data set without pixels: `images` of (width, height) `size`, each with a box of class 0."""
     width, height = size
     box = np.array([[0, 0, width, height]], np.float32)
     label, area = np.zeros(1, np.int32), np.array([width * height], np.float32)
@@ -59,7 +58,7 @@ def made_up(images: int, size: tuple[int, int], classes: int) -> DataSet:
 
 
 def training_step(wanted: Recipe, mesh: Mesh, classes: int) -> Step:
-    """The step of a recipe, for data of one batch, so that an epoch is a step."""
+    """The step of a recipe, for data of one batch, so an epoch is one step."""
     config = recipe.prepare(wanted, DetectionConfig)
     config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, every_epochs=0))
     task = DetectionTask(config, mesh, made_up(config.train.batch_size, (640, 480), classes))
@@ -95,5 +94,5 @@ def batch_of(model: YolosConfig, mesh: Mesh, images: int, patches: int, boxes: i
 
 
 def placed(shapes: Any, sharding: NamedSharding) -> Any:
-    """The same shapes, lying so."""
+    """The same shapes with this sharding."""
     return jax.tree.map(lambda x: Shape(x.shape, x.dtype, sharding=sharding), shapes)

@@ -1,4 +1,4 @@
-"""Training runs that each are a process of their own, a few at once; a queue that was interrupted goes on."""
+"""Runs trainings in separate processes, a few at a time; an interrupted queue can be resumed."""
 
 import concurrent.futures
 import json
@@ -13,13 +13,13 @@ from typing import Any
 
 from yolos_jax.errors import InputError
 
-ONE = "--one"  # the flag that a module takes the JSON of a single run by
+ONE = "--one"  # a module's flag for the JSON of a single run
 
 
 def finished(file: Path) -> list[dict[str, Any]]:
-    """The results in a `results.jsonl`: of every run, what was asked for (`run`) and what came of it.
+    """The results in a `results.jsonl`: the request (`run`) and the result of every run.
 
-    A last line that an interruption cut short is left out; `InputError` for another one that cannot be read.
+    A truncated last line is ignored; `InputError` for any other line that cannot be read.
     """
     lines = file.read_text().splitlines() if file.is_file() else []
     found = []
@@ -28,15 +28,15 @@ def finished(file: Path) -> list[dict[str, Any]]:
             found.append(json.loads(line))
         except ValueError as error:
             if i < len(lines):
-                raise InputError(f"line {i} of {file} is no result; remove it, and its run is done again.") from error
+                raise InputError(f"line {i} of {file} is not a result; remove it to repeat its run.") from error
     return found
 
 
 def run_all(module: str, runs: Sequence[dict[str, Any]], out: Path, jobs: int) -> list[dict[str, Any]]:
-    """Does the runs that `out/results.jsonl` lacks, `jobs` at once, each on one core, and returns the results of all.
+    """Does the runs missing in `out/results.jsonl`, `jobs` at once, each on one core, and returns all results.
 
-    A run is `python -m MODULE --one JSON`, whose last line of output is its result as JSON. What it prints is kept in
-    `out/logs`. `InputError` names the runs that failed, after all others are done.
+    A run is `python -m MODULE --one JSON`, whose last line of output is its result as JSON. Its output is kept in
+    `out/logs`. After all runs, `InputError` names the failed ones.
     """
     file = out / "results.jsonl"
     (out / "logs").mkdir(parents=True, exist_ok=True)
@@ -70,12 +70,12 @@ def run_all(module: str, runs: Sequence[dict[str, Any]], out: Path, jobs: int) -
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         list(pool.map(one, left))
     if failed:
-        raise InputError(f"{len(failed)} run(s) failed: {', '.join(failed)}; {out / 'logs'} says why.")
+        raise InputError(f"{len(failed)} run(s) failed: {', '.join(failed)}; see {out / 'logs'}.")
     return [each for each in finished(file) if each["run"] in runs]
 
 
 def _cores(jobs: int) -> list[int | None]:
-    """A core for each job, where the system can tell."""
+    """A core for each job, if the system supports that."""
     if not hasattr(os, "sched_getaffinity"):
         return [None] * jobs
     cores = sorted(os.sched_getaffinity(0))

@@ -1,8 +1,8 @@
-"""Measures how long COCO's numbers take of made detections, by pycocotools and by faster-coco-eval.
+"""Measures the time to compute the COCO metrics of synthetic detections, with pycocotools and faster-coco-eval.
 
 python -m benchmarks.scoring --images 5000 --pairs 3
 
-As in COCO val2017, an image has 7.3 objects of 80 categories on average; it has 100 detections. The two run in turns.
+As in COCO val2017, an image has 7.3 objects of 80 categories on average; it has 100 detections. The two run in turn.
 """
 
 import argparse
@@ -25,7 +25,7 @@ WIDTH, HEIGHT = 640, 480
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=positive, default=5000)
-    parser.add_argument("--pairs", type=positive, default=3, help="measurements of each")
+    parser.add_argument("--pairs", type=positive, default=3, help="measurements per side")
     arguments = parser.parse_args()
     truth, results = made(arguments.images)
     found: dict[str, dict[str, float]] = {}

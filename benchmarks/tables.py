@@ -1,4 +1,4 @@
-"""What `benchmarks.model` found, as a table."""
+"""The results of `benchmarks.model` as a table."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ NAMES = {"forward": "forward", "forward_backward": "forward + backward", "step":
 
 
 def model_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """What `benchmarks.model` found, for `markdown`."""
+    """The results of `benchmarks.model`, for `markdown`."""
     return [_model_row(row) for row in rows]
 
 
@@ -32,5 +32,5 @@ def _model_row(row: dict[str, Any]) -> dict[str, str]:
 
 
 def gibibytes(peaks: dict[str, int]) -> str:
-    """The peak of the device, or of the host where that is the device."""
+    """The peak of the device, or of the host if that is the device."""
     return f"{peaks.get('device', peaks.get('host', 0)) / 2**30:.2f} GiB" if peaks else "failed"

@@ -1,4 +1,4 @@
-"""Memory of whole processes."""
+"""Measures the memory of whole processes."""
 
 import json
 import subprocess
@@ -9,9 +9,9 @@ from typing import Any
 
 
 def host_peak() -> int:
-    """Most bytes of memory that this process has had."""
+    """Peak memory of this process in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():  # a child's getrusage begins at its parent's
+    if status.exists():  # a child's getrusage starts at its parent's value
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return 1024 * int(line.split()[1])
@@ -22,7 +22,7 @@ def host_peak() -> int:
 
 
 def memory_of(case: Sequence[Any], work: str, side: str) -> dict[str, int]:
-    """Peaks in bytes, by `benchmarks.memory` in a process of its own: "host" and, on a GPU, "device"."""
+    """Peaks in bytes, from `benchmarks.memory` in a separate process: "host" and, on a GPU, "device"."""
     values = json.dumps({"case": list(case), "work": work, "side": side})
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.memory", values], capture_output=True, text=True, check=False

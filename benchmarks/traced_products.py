@@ -1,4 +1,4 @@
-"""Multiply-adds as counted in any jax function, to check formulas such as `tools.analysis.multiply_adds`."""
+"""Counts multiply-adds in any jax function, to check formulas such as `tools.analysis.multiply_adds`."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -8,10 +8,10 @@ import jax
 
 
 def count_multiply_adds(function: Callable, *args: Any) -> int:
-    """Multiply-adds of the matrix products in a function of arrays (or of `jax.ShapeDtypeStruct`s), as it is traced.
+    """Multiply-adds of the matrix products in a traced function of arrays (or `jax.ShapeDtypeStruct`s).
 
-    Gradients, recomputation and padding count. A scan counts as often as it runs, a while loop of unknown length and
-    the longest branch of a condition once.
+    Gradients, recomputation and padding count. A scan counts once per iteration, a while loop of unknown length once,
+    and of a conditional the most expensive branch.
     """
     return multiply_adds_of(jax.make_jaxpr(function)(*args).jaxpr)
 
@@ -38,7 +38,7 @@ def multiply_adds_of(jaxpr: Any) -> int:
 
 
 def inner_jaxprs(parameters: dict[str, Any]) -> Iterator[Any]:
-    """The jaxprs that an equation calls; of a function with a gradient of its own, the function."""
+    """The jaxprs that an equation calls; for a function with a custom gradient, the function's."""
     for value in parameters.values():
         for item in value if isinstance(value, tuple | list) else [value]:
             if hasattr(item, "eqns"):

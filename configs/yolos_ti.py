@@ -4,7 +4,7 @@ yolos-convert deit_tiny_patch16_224.pth --variant ti --out runs/deit_ti
 yolos-train --config yolos_ti --config.init=runs/deit_ti --workdir runs/ti
 
 As published: 8 GPUs, two images each. On fewer devices the training is the same; use
---config.train.accumulate=2 (or more) if memory does not suffice.
+--config.train.accumulate=2 (or more) if memory is insufficient.
 """
 
 from ml_collections import ConfigDict

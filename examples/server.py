@@ -1,4 +1,4 @@
-"""A small HTTP server: images in, detections out as JSON. Requests that come at the same time share a batch.
+"""A small HTTP server: images in, detections out as JSON. Concurrent requests share a batch.
 
 pip install yolos-jax fastapi uvicorn
 CHECKPOINT=runs/s uvicorn examples.server:app --host 127.0.0.1 --port 8000
@@ -16,18 +16,18 @@ from fastapi import FastAPI, HTTPException, Request
 from yolos_jax import Detector, InputError, UnreadableImage
 from yolos_jax.inference.detections import Detections
 
-BATCH = 8  # most images at a time
-WAIT = 0.005  # seconds that the first image of a batch waits for others
-LARGEST = 20_000_000  # bytes of a request
+BATCH = 8  # maximum images per batch
+WAIT = 0.005  # seconds that a batch's first image waits for others
+LARGEST = 20_000_000  # maximum bytes of a request
 
 
 class Batcher:
-    """Collects images that are asked for one by one, and detects in up to `BATCH` of them together."""
+    """Collects images from single requests, and detects in up to `BATCH` of them at once."""
 
     def __init__(self, detector: Any):
         self.detector = detector
         self.waiting: asyncio.Queue[tuple[bytes, asyncio.Future]] = asyncio.Queue()
-        self.batches: list[int] = []  # sizes of the last ones
+        self.batches: list[int] = []  # sizes of the latest batches
 
     async def detect(self, image: bytes) -> Detections:
         """All detections in one image file."""
@@ -36,7 +36,7 @@ class Batcher:
         return await answer
 
     async def run(self) -> None:
-        """Serves until it is cancelled."""
+        """Processes batches until it is cancelled."""
         while True:
             batch = [await self.waiting.get()]
             await asyncio.sleep(WAIT)
@@ -53,7 +53,7 @@ class Batcher:
                     answer.set_result(one)
 
     def detect_all(self, images: list[bytes]) -> list[Detections | Exception]:
-        """Detections in each image, or why there are none; a damaged image does not spoil the others."""
+        """Detections or an error for each image; a damaged image does not affect the others."""
         try:
             return self.detector(images, 0.0)
         except Exception as error:
@@ -76,7 +76,7 @@ app = FastAPI(title="yolos-jax", lifespan=lifespan)
 
 @app.post("/detect")
 async def detect(request: Request, threshold: float = 0.5) -> dict[str, Any]:
-    """`width`, `height` and `objects` of the image file in the request's body."""
+    """Returns `width`, `height` and `objects` of the image file in the request's body."""
     image = bytearray()
     async for chunk in request.stream():
         image += chunk

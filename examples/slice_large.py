@@ -1,4 +1,4 @@
-"""Finds small objects in large images: SAHI cuts an image into overlapping slices and joins what is found in them.
+"""Finds small objects in large images: SAHI cuts an image into overlapping slices and merges their detections.
 
 pip install yolos-jax sahi
 python examples/slice_large.py aerial.jpg --checkpoint runs/s --slice 640
@@ -17,10 +17,10 @@ from yolos_jax import Detector
 
 
 class YolosModel(DetectionModel):
-    """A `Detector` as SAHI wants a model: `YolosModel(model=Detector.load(...), confidence_threshold=0.5)`."""
+    """A `Detector` as a SAHI model: `YolosModel(model=Detector.load(...), confidence_threshold=0.5)`."""
 
     def set_model(self, model: Detector, **kwargs: Any) -> None:
-        """Takes the detector, and the names of its categories."""
+        """Sets the detector and the names of its categories."""
         self.model = model
         self.category_mapping = {str(label): name for label, name in model.names_by_id.items()}
 

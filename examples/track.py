@@ -1,4 +1,4 @@
-"""Follows objects through a video: each detection gets the number of its track; prints a line of JSON for each frame.
+"""Tracks objects through a video: gives each detection its track's number, and prints a line of JSON for each frame.
 
 pip install 'yolos-jax[video,supervision]' trackers
 python examples/track.py street.mp4 --checkpoint hustvl/yolos-small
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", required=True)
     args = parser.parse_args()
     detector = Detector.load(args.checkpoint)
-    # ByteTrack wants the uncertain detections, too: they keep a track alive that is partly hidden.
+    # ByteTrack also uses uncertain detections, which keep the track of a partly hidden object alive.
     found = (detector(frame, threshold=0.1) for frame in frames(args.video))
     for number, one in enumerate(tracked(found, ByteTrackTracker())):
         rows = zip(one.tracker_id.tolist(), one.data["class_name"].tolist(), one.xyxy.tolist())
