@@ -252,7 +252,7 @@ def line(entry: dict[str, Any]) -> str:
 
 
 def largest_batch(peaks: dict[int, int], memory: float) -> int | None:
-    """Maximum images whose peak fits into `memory` bytes, extrapolated from the outermost counts; None for one count."""
+    """Maximum images whose peak fits into `memory` bytes, extrapolated from the extreme counts; None for one count."""
     few, many = min(peaks), max(peaks)
     if few == many:
         return None
