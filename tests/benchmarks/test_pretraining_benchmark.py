@@ -25,9 +25,9 @@ def test_a_folder_has_one_data_set(tmp_path):
     (run / "numbers.json").write_text('{"AP": 0.25}')
     assert pretraining.held_out(flags, "reference", 2, 0) == 0.25
     (run / "numbers.json").write_text("{}")
-    with pytest.raises(InputError, match="reference-2-0/numbers.json holds no AP; remove it"):
+    with pytest.raises(InputError, match="reference-2-0/numbers.json has no AP; remove it"):
         pretraining.held_out(flags, "reference", 2, 0)
-    with pytest.raises(InputError, match="was made with {'scenes': 3.*'scenes': 4.*give another --out"):
+    with pytest.raises(InputError, match="was made with {'scenes': 3.*'scenes': 4.* another --out"):
         pretraining.begin(argparse.Namespace(**vars(flags) | {"scenes": 4}))
 
 

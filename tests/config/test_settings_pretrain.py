@@ -31,7 +31,7 @@ def test_neither_task_sees_the_others_settings():
         read_any({"task": CLASSIFICATION, "model": {"det_tokens": 3}})
     with pytest.raises(InputError, match="there is no config.augment.mixup"):
         assign(detection_recipe(), "augment.mixup", "0")
-    with pytest.raises(InputError, match="there is no config.augment.mix_up; do you mean config.augment.mixup"):
+    with pytest.raises(InputError, match="no config.augment.mix_up; .* config.augment.mixup"):
         assign(pretraining_recipe(), "augment.mix_up", "0")
     with pytest.raises(InputError, match="config.augment is 3; it must be a group of settings"):
         read_any({"task": CLASSIFICATION, "augment": 3})

@@ -14,7 +14,7 @@ from yolos_jax.errors import InputError
         ({"coordinator": "here:1"}, "belong together"),
         ({"processes": 2, "process": 0}, "belong together"),
         ({"coordinator": "here", "processes": 2, "process": 0}, "must be HOST:PORT"),
-        ({"coordinator": "here:1", "processes": 2, "process": 2}, r"one of 0\.\.1"),
+        ({"coordinator": "here:1", "processes": 2, "process": 2}, r"in 0\.\.1"),
     ],
 )
 def test_wrong_arguments(arguments, sentence):

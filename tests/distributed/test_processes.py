@@ -116,7 +116,7 @@ def test_two_processes_train_as_one_does(done, whole):
 
 def test_another_number_of_processes_goes_on(done, whole):
     out, (first, _) = done
-    assert "going on from the checkpoint of step 2" in first[3]
+    assert "the checkpoint of step 2" in first[3]
     same_params(out / "resumed", whole)
 
 

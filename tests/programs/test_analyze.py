@@ -123,7 +123,7 @@ def test_attention(made, tmp_path, call):
     flags += ["--compilation-cache", "off"]
     done = call("analyze", "attention", *flags, "--out", tmp_path / "a", "--rollout", "--arrays", "--enlarge", "smooth")
     assert done.returncode == 0, done.stderr
-    assert "6 tokens over 0.0 in 1 images, 0 unreadable" in done.stdout and "names no classes" in done.stderr
+    assert "6 tokens over 0.0 in 1 images, 0 unreadable" in done.stdout and "no class names" in done.stderr
     assert sorted(p.name for p in (tmp_path / "a").glob("*.png")) == [f"4_token{n:03d}.png" for n in range(6)]
     z, seen = np.load(tmp_path / "a" / "4.npz"), look_at(Detector.load(made / "run"), picture, (-1,), True)
     np.testing.assert_allclose(z["attention"], seen.attention[0], atol=1e-6)

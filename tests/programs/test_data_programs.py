@@ -96,7 +96,7 @@ def test_check_data_reads_every_layout(layout, tmp_path, call):
     root = LAYOUTS[layout](tmp_path, made_layouts.made(1))
     code, text, error = call("check_data", *SMALL, f"--config.data.root={root}")
     assert code == 0, text + error
-    assert text.splitlines()[-1] == "nothing wrong found" and "images          4, 0 of them" in text
+    assert text.splitlines()[-1] == "no problems found" and "images          4, 0 of them" in text
     assert len(text.splitlines()) < 40
 
 

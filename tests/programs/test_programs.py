@@ -94,7 +94,7 @@ def test_training_writes_metrics_and_goes_on_only_as_the_same_run(trained, call,
     figures, save = [], curves.save_figure
     monkeypatch.setattr(curves, "save_figure", lambda figure, *to: (figures.append(figure), save(figure, *to)))
     again = call(*command, "--config.train.curves=True")
-    assert again.returncode == 0 and "going on from the checkpoint of step 2" in again.stdout
+    assert again.returncode == 0 and "the checkpoint of step 2" in again.stdout
     assert (trained / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert_drawn(figures[-1], lines)
     refused(call(*command, "--config.seed=3"), "seed 0 against 3", "--accept_differences")
@@ -154,8 +154,8 @@ def test_evaluation_predicts_and_never_overwrites(trained, tmp_path, call):
         ({"--config.model.init_pe_size": "(a,b)"}, ["init_pe_size"]),
         ({"--workdir": "README.md/w"}, ["README.md/w cannot be written"]),
         ({"--config.init": "/nowhere"}, ["/nowhere"]),
-        ({"--config.modle.width": 3}, ["there is no config.modle.width; do you mean config.model.width? (see --help)"]),
-        ({"--config.train.learning_rate": 1e-4}, ["do you mean config.optimizer.learning_rate?"]),
+        ({"--config.modle.width": 3}, ["no config.modle.width", "config.model.width? (see --help)"]),
+        ({"--config.train.learning_rate": 1e-4}, ["config.optimizer.learning_rate?"]),
         ({"--config.optimizer.name": "sgd"}, ["optimizer.name is 'sgd'; choose one of adamw"]),
         ({"--config.data.root": "a\nb"}, ["data.root is 'a\\nb'; it must be one line of UTF-8 text"]),
     ],

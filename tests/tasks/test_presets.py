@@ -146,7 +146,7 @@ def test_an_unknown_preset_is_answered_with_the_choices():
     with pytest.raises(InputError, match=r"^data.augment is 'mild'; choose one of none, light, strong, aerial\.$"):
         assign(config, "data.augment", "mild")
     assert tuple(PRESETS) == SETTINGS["detection"]["data.augment"].setting.choices
-    with pytest.raises(InputError, match=r"there is no config.data.augmentation; do you mean config.data.augment\?"):
+    with pytest.raises(InputError, match=r"no config.data.augmentation; .* config.data.augment\?"):
         assign(config, "data.augmentation", "light")
 
 

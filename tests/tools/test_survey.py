@@ -271,7 +271,7 @@ def test_the_program_is_content_or_refuses(tmp_path):
     make_coco(root, [(64, 48)] * 2, "val")
     done = check(root)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == "nothing wrong found" and "problem: " not in done.stdout
+    assert done.stdout.splitlines()[-1] == "no problems found" and "problem: " not in done.stdout
     assert "2 steps in an epoch of 2 images each, 1 image left out" in done.stdout
     change(root, lambda c: c["images"].clear(), "val")
     empty = check(root, "--config.data.categories=raw")

@@ -36,10 +36,10 @@ def killed_and_resumed(root, folder, total, kills, draw, apart=1, workers=False,
             assert run.process.poll() is None, (kill, run.text())
             run.process.kill()
             assert run.end() == -signal.SIGKILL
-        went_on |= {line for line in run.said if line.startswith("going on from the checkpoint")}
+        went_on |= {line for line in run.said if line.startswith("resuming from the checkpoint")}
     with Training(root, folder, **settings) as run:
         assert run.end(300) == 0, run.text()
-    went_on |= {line for line in run.said if line.startswith("going on from the checkpoint")}
+    went_on |= {line for line in run.said if line.startswith("resuming from the checkpoint")}
     assert len(went_on) > kills // 4, went_on  # kills came at several stages of the run
 
 

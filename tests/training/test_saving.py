@@ -161,7 +161,7 @@ def test_a_half_written_step_is_put_aside(tmp_path):
     (tmp_path / "3.orbax-checkpoint-tmp").mkdir()
     state, (note,) = newest(tmp_path)
     same_arrays(state, 1)
-    assert "is only half written; moved to damaged-2" in note
+    assert "is incomplete; moved to damaged-2" in note
     with Checkpoints(tmp_path, 3):
         assert not (tmp_path / "3.orbax-checkpoint-tmp").exists()
 
@@ -179,7 +179,7 @@ def test_no_whole_checkpoint_is_a_sentence_and_nothing_is_lost(tmp_path):
 def test_a_best_checkpoint_is_no_run_and_stays(tmp_path):
     with Checkpoints(tmp_path, 2) as writer:
         writer.save_best(2, state_of(2).params, meta_of(2, AP=0.2))
-    with pytest.raises(InputError, match="holds weights .*--config.init="):
+    with pytest.raises(InputError, match="weights .*--config.init="):
         newest(tmp_path / BEST)
     assert best_so_far(tmp_path, "AP")[0] == 2
     (note,) = put_aside_best(tmp_path, 1)

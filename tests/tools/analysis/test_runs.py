@@ -122,10 +122,10 @@ def test_what_is_no_run(tmp_path):
     (tmp_path / "b" / "a").mkdir(parents=True)
     (tmp_path / "b" / "a" / "metrics.jsonl").write_text("")
     for runs, words in (
-        (["gone"], "gone holds no run: .*metrics.jsonl does not exist"),
-        (["empty"], "empty holds no run"),
+        (["gone"], "gone .*no run: .*metrics.jsonl does not exist"),
+        (["empty"], "empty contains no run"),
         (["a", "a"], "a run is named twice"),
-        (["a", "b/a"], "holds no numbers yet"),
+        (["a", "b/a"], "contains no values yet"),
         (["a", "b/../a"], "a run is named twice"),
     ):
         with pytest.raises(InputError, match=words):

@@ -30,18 +30,18 @@ def exported(checkpoint, tmp_path_factory):
     [
         (["--checkpoint", "absent"], "absent does not exist"),
         (["--checkpoint", ROOT / "tests"], "contains no checkpoint"),
-        (["--patches", 0], "0 patches cannot be made"),
-        (["--patches", 60, 401], r"401 patches cannot be made.* 1..400"),
-        (["--image-size", 64, 60], "64 x 60 pixels: both sides must be multiples of the patch, 8"),
+        (["--patches", 0], "0 patches .* 1.."),
+        (["--patches", 60, 401], r"401 patches .* 1..400"),
+        (["--image-size", 64, 60], "64 x 60 pixels; .* multiples of the patch, 8"),
         (["--image-size", -8, 64], "multiples"),
         (["--image-size", 64, 168], "longer than model.max_side = 20 patches"),
         (["--batch-size", "0"], "--batch-size is '0'"),
         (["--batch-size", "-1"], "--batch-size is '-1'"),
-        (["--batch-size", "9" * 20], r"--batch-size is '9+'; it must be a number of 1..2147483647"),
-        (["--batch-size", "9" * 9999], "it must be a number of 1"),
+        (["--batch-size", "9" * 20], r"--batch-size is '9+'; it must be a number in 1..2147483647"),
+        (["--batch-size", "9" * 9999], "it must be a number in 1"),
         (["--batch-size", "many"], "--batch-size is 'many'.* or polymorphic"),
-        (["--platforms", "cpu,abacus"], "no platform 'abacus'; choose of cpu, cuda, rocm, tpu"),
-        (["--platforms", ""], "no platform ''"),
+        (["--platforms", "cpu,abacus"], "platform 'abacus'; .* cpu, cuda, rocm, tpu"),
+        (["--platforms", ""], "platform ''"),
         (["--short-side", 0], "--short-side and --max-side must be at least 1"),
         (["--max-side", -1], "--short-side and --max-side must be at least 1"),
         (["--short-side", 2000], "lower data.short_side"),
@@ -76,12 +76,12 @@ def test_damaged_files_of_an_exported_folder(exported, tmp_path, name):
         with pytest.raises(Unusable, match=rf"{name} cannot be read \((?!.*unsafely).+\); export the model again"):
             ExportedDetector(damaged)([image])
     file.unlink()
-    with pytest.raises(Unusable, match=f"{name} cannot be read .No such file|holds no {name}"):
+    with pytest.raises(Unusable, match=f"{name} cannot be read .No such file|has no {name}"):
         ExportedDetector(damaged)([image])
 
 
 def test_mistakes_with_an_exported_folder(exported, tmp_path):
-    with pytest.raises(Unusable, match="holds no export.json"):
+    with pytest.raises(Unusable, match="no export.json"):
         ExportedDetector(tmp_path)
     (tmp_path / "export.json").write_text("{}")
     with pytest.raises(Unusable, match="cannot be read .it lacks platforms, "):
@@ -89,7 +89,7 @@ def test_mistakes_with_an_exported_folder(exported, tmp_path):
     foreign = shutil.copytree(exported, tmp_path / "foreign")
     facts = json.loads((foreign / "export.json").read_text())
     (foreign / "export.json").write_text(json.dumps(facts | {"platforms": ["tpu"]}))
-    with pytest.raises(Unusable, match="for tpu and jax runs on cpu"):
+    with pytest.raises(Unusable, match="for tpu, .* jax runs on cpu"):
         ExportedDetector(foreign)
     (tmp_path / "text.jpg").write_text("no image")
     Image.new("I;16", (9, 9)).save(tmp_path / "deep.png")

@@ -18,7 +18,7 @@ pytest.importorskip("playwright.sync_api", reason="playwright is not installed (
     [
         ("letter.png", b"Dear Sir or Madam", "letter.png cannot be read (Pillow does not recognise its format)"),
         ("half.png", png(picture())[:-900], "half.png cannot be read"),
-        ("bomb.png", None, "at most 40 million are taken"),
+        ("bomb.png", None, "at most 40 million"),
     ],
 )
 def test_what_is_no_image_gives_a_message(served, window, name, content, words):

@@ -125,7 +125,7 @@ def test_mistakes(tmp_path, monkeypatch):
         AttentionViewer([])
     with pytest.raises(InputError, match="no checkpoint 'b'"):
         AttentionViewer(["a"]).detector("b")
-    with pytest.raises(InputError, match="give an image first"):
+    with pytest.raises(InputError, match="an image first"):
         AttentionViewer(["a"]).seen(None)
     with pytest.raises(InputError, match="no longer cached"):
         AttentionViewer(["a"]).seen("0123")

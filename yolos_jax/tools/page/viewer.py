@@ -134,7 +134,7 @@ def read_picture(picture: str | Path | Picture) -> Image.Image:
     with decoding(name), Image.open(io.BytesIO(content)) as image:
         if image.width * image.height > MOST_PIXELS:
             most = f"{MOST_PIXELS / 1e6:.0f} million"
-            raise UnreadableImage(f"it has {image.width}x{image.height} pixels; at most {most} are taken.")
+            raise UnreadableImage(f"it has {image.width}x{image.height} pixels; at most {most} are accepted.")
     return read_rgb(content, name)
 
 
@@ -157,7 +157,7 @@ def frames_of(path: Path, side: int) -> list[tuple[Picture, Image.Image]]:
     for still in stills(Input("video", str(path))):
         if still.number == MOST_FRAMES or still.image.width * still.image.height > MOST_PIXELS:
             most = f"{MOST_FRAMES} frames of {MOST_PIXELS / 1e6:.0f} million pixels"
-            raise UnreadableImage(f"the video {path.name:.80} is too long or too large; at most {most} are taken.")
+            raise UnreadableImage(f"the video {path.name:.80} is too long or too large; at most {most} are accepted.")
         if still.number % step:
             continue
         still.image.thumbnail((side, side))
