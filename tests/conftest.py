@@ -1,4 +1,4 @@
-"""Settings that must stand before jax starts, and where the reference numbers are."""
+"""Settings required before jax starts, and the location of the reference values."""
 
 import atexit
 import importlib
@@ -23,7 +23,7 @@ _flags = os.environ.get("XLA_FLAGS", "")
 if "xla_force_host_platform_device_count" not in _flags:
     os.environ["XLA_FLAGS"] = f"{_flags} --xla_force_host_platform_device_count=8".strip()
 
-# Every small program is compiled once, for pytest's worker processes and the programs that tests start alike: they
+# Every small program is compiled once, for pytest's worker processes and for the programs that tests start, which
 # inherit this. (jax 0.10 caches no programs with a host callback.)
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Called(NamedTuple):
-    """As `subprocess.CompletedProcess` calls them."""
+    """The names are those of `subprocess.CompletedProcess`."""
 
     returncode: int
     stdout: str

@@ -1,4 +1,4 @@
-"""The public names: all there, and `import yolos_jax` costs next to nothing."""
+"""The public names exist, and `import yolos_jax` is fast."""
 
 import json
 import shutil
@@ -37,8 +37,8 @@ def test_importing_starts_no_jax():
     assert set(yolos_jax.__all__) <= set(found["names"])
 
 
-def test_a_first_detection_waits_for_no_import_that_it_does_not_need():
-    """Each of these takes a third of a second to two seconds (TensorBoard's writer brings PyTorch along)."""
+def test_a_first_detection_needs_no_slow_imports():
+    """Each of these takes a third of a second to two seconds (TensorBoard's writer imports PyTorch)."""
     probe = "import json, sys, yolos_jax.inference.detector; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
@@ -48,7 +48,7 @@ def test_a_first_detection_waits_for_no_import_that_it_does_not_need():
     assert not {"scipy.optimize", "orbax.checkpoint", "tensorboardX", "grain", "huggingface_hub", "torch"} & modules
 
 
-def test_every_name_is_what_it_is_called():
+def test_every_name_is_the_right_object():
     for name in sorted(set(yolos_jax.__all__) - {"VARIANTS"}):
         assert getattr(yolos_jax, name).__name__ == name
     assert yolos_jax.VARIANTS["s"].width == 384
@@ -56,8 +56,8 @@ def test_every_name_is_what_it_is_called():
         _ = yolos_jax.Detektor
 
 
-def test_load_gives_a_network_as_flax_has_them(tmp_path):
-    """From a Hugging Face folder and a checkpoint of ours: the reference's numbers, and gradients, by flax's idioms."""
+def test_load_gives_a_flax_module(tmp_path):
+    """From a Hugging Face folder and from one of our checkpoints: the reference's outputs, and gradients with flax."""
     folder = tmp_path / "hf"
     folder.mkdir()
     shutil.copy(pack("hf_config.json"), folder / "config.json")

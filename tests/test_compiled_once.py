@@ -1,4 +1,4 @@
-"""Tests share a program only between runs whose recipes make the same one."""
+"""Tests share a program only between runs whose recipes give the same one."""
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ OTHER = {
 }  # fmt: skip
 
 
-def test_programs_are_the_same_only_if_all_that_decides_them_is(tmp_path):
+def test_programs_are_shared_only_if_everything_agrees(tmp_path):
     root = micro_data(tmp_path)
 
     def key(devices=1, **changes):
@@ -54,6 +54,6 @@ def closing(x):
     [(1, 1.0), (1, True), (0.0, -0.0), ((1, 2), [1, 2]), ({"a": 1}, {"a": 2}), (np.zeros(2), np.zeros(2, np.float32)),
      (np.zeros((1, 2)), np.zeros((2, 1))), (object(), object()), (closing(1), closing(2)), ({1}, {1})],
 )  # fmt: skip
-def test_what_is_not_the_same(one, other):
+def test_different_keys(one, other):
     assert key_of(one) == key_of(one) and key_of(closing(one)) == key_of(closing(one))
     assert key_of(one) != key_of(other) and key_of(closing(one)) != key_of(closing(other))

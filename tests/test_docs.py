@@ -1,4 +1,4 @@
-"""The documentation: its links lead somewhere, its site has every page, and its reference every public name."""
+"""The documentation: its links work, its site has every page, and its reference has every public name."""
 
 import dataclasses
 import importlib
@@ -27,7 +27,7 @@ def without_code(text: str) -> str:
 
 
 def anchors_of(page: Path) -> set[str]:
-    """As GitHub and the site make them of headings; those of the reference are the names that a page shows."""
+    """Anchors of headings as on GitHub and the site; those of the reference are the names on a page."""
     text = page.read_text()
     headings = re.findall(r"^#+ (.+)$", without_code(text), re.MULTILINE)
     plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower().strip() for heading in headings]
@@ -35,7 +35,7 @@ def anchors_of(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page):
+def test_links_work(page):
     for link in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text())):
         if link.startswith(("http://", "https://", "mailto:")):
             continue
@@ -61,7 +61,7 @@ def test_the_site_has_every_page_once_and_in_order():
 
 
 def resolved(name: str):
-    """What a dotted name of the reference stands for."""
+    """The object with a dotted name of the reference."""
     module, _, attribute = name.rpartition(".")
     return getattr(importlib.import_module(module), attribute)
 
@@ -87,7 +87,7 @@ def shown_functions(value) -> list:
 
 @pytest.mark.parametrize("name", REFERENCE)
 def test_the_reference_explains_arguments_and_errors(name):
-    """Each argument, unless it means the same everywhere; the page of the conventions lists those."""
+    """Each argument, unless it is listed in the conventions."""
     value = resolved(name)
     if not inspect.isclass(value) and not inspect.isfunction(value):
         return  # a constant

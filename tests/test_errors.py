@@ -1,4 +1,4 @@
-"""What a program says, and its exit code, when something goes wrong."""
+"""A program's messages and exit codes for errors."""
 
 import contextlib
 import errno
@@ -37,7 +37,7 @@ def test_one_line_and_an_exit_code(capsys, error, code, words):
 
 @contextlib.contextmanager
 def nearly_full(most=20_000):
-    """No file may grow beyond `most` bytes: what a full disk is to a library, with other words (EFBIG)."""
+    """Limits files to `most` bytes, which is like a full disk for a library, with another error (EFBIG)."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
@@ -93,7 +93,7 @@ def film(folder):
     ],
     ids=["safetensors", "Pillow", "text", "numpy", "matplotlib", "array_record", "TensorBoard", "PyAV"],
 )
-def test_what_libraries_raise_for_a_full_disk_names_the_folder(tmp_path, capfd, write):
+def test_errors_for_a_full_disk_name_the_folder(tmp_path, capfd, write):
     with pytest.raises(SystemExit) as stop, clear_errors(), nearly_full():
         write(make_folder(tmp_path / "out"))
     told = capfd.readouterr().err
@@ -102,7 +102,7 @@ def test_what_libraries_raise_for_a_full_disk_names_the_folder(tmp_path, capfd, 
     assert told.startswith(f"error: {tmp_path / 'out'}") and told.endswith(f": {words}\n")
 
 
-@pytest.mark.parametrize(  # as a tmpfs of 200 kB made them say it
+@pytest.mark.parametrize(  # their messages on a tmpfs of 200 kB
     "error",
     [
         SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
@@ -136,7 +136,7 @@ def test_bugs_keep_their_traceback():
             raise bug
 
 
-def test_paths_that_can_be_none(tmp_path):
+def test_impossible_paths(tmp_path):
     (tmp_path / "file").write_text("")
     for possible in (tmp_path, tmp_path / "file", tmp_path / "absent" / "x", tmp_path / "file" / "x", "org/name"):
         check_path(possible)
@@ -156,7 +156,7 @@ def test_folders_in_use(tmp_path):
             check_empty(used)
 
 
-def test_folders_are_tried_before_work_begins(tmp_path):
+def test_folders_are_checked_before_work_begins(tmp_path):
     assert make_folder(tmp_path / "a" / "b").is_dir() and not list((tmp_path / "a" / "b").iterdir())
     (tmp_path / "file").write_text("")
     for bad in (tmp_path / "file", tmp_path / "file" / "below", "/proc/none"):

@@ -1,4 +1,4 @@
-"""Fine-tuning as it is typed: weights and data to train, then a checkpoint alone to evaluate and to predict."""
+"""Fine-tuning with the documented commands: training with weights and data, then evaluation and prediction."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ ODD = YolosConfig(
     width=20, depth=3, heads=5, mlp_ratio=2.0, patch_size=8, det_tokens=7, num_classes=4, init_pe_size=(32, 48),
     mid_pe_size=(24, 40), layer_norm_eps=1e-5,
 )  # fmt: skip
-# Only what makes it short; somebody with images of a camera types none of it.
+# Only to make it short; not needed for photos.
 SHORT = {
     "train.max_steps": 2, "train.batch_size": 4, "train.accumulate": 1, "train.log_every": 1, "train.curves": False,
     "data.short_side": 64, "data.max_side": 96, "data.scales": "(48, 64)", "data.crop_sides": "(48, 64)",
@@ -43,7 +43,7 @@ def programs():
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A checkpoint of a model that is none of the paper's."""
+    """A checkpoint of a model that is not in the paper."""
     path = tmp_path_factory.mktemp("weights") / "odd"
     checkpoints.save(path, 0, build(ODD, 0)[1], Meta(ODD, {0: "a"}))
     return path
@@ -51,7 +51,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def call(call, monkeypatch):
-    """The programs on one device, as on a laptop."""
+    """Runs the programs on one device, as on a laptop."""
     for module in (training_run, detection):
         monkeypatch.setattr(module, "data_mesh", lambda *_: data_mesh(jax.devices()[:1]))
     return call
@@ -63,7 +63,7 @@ def done(found):
 
 
 def trained(call, weights, folder, layout="coco"):
-    """Trains, on made data in `folder`; the command without what makes it short and without weights."""
+    """Trains on generated data in `folder`; returns the command without weights and shortening settings."""
     root = LAYOUTS[layout](folder / "data", made_layouts.made(train=8, val=3))
     command = ["train.py", "--config=finetune_custom", f"--config.data.root={root}", f"--workdir={folder / 'run'}"]
     said = done(call(*command, f"--config.init={weights}", *SHORT))
@@ -94,7 +94,7 @@ def test_train_evaluate_predict(layout, weights, tmp_path, call):
     assert counts[0] == 7 > counts[1] > 0
 
 
-def test_a_run_goes_on_without_its_weights(weights, tmp_path, call):
+def test_a_run_resumes_without_its_weights(weights, tmp_path, call):
     gone = shutil.copytree(weights, tmp_path / "gone")
     command = trained(call, gone, tmp_path)
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
@@ -111,7 +111,7 @@ def test_a_run_goes_on_without_its_weights(weights, tmp_path, call):
     assert anew.returncode == 2 and "the recipe needs weights to start from: --config.init=" in anew.stderr
 
 
-def test_figures_are_added_to_numbers(weights, tmp_path, call):
+def test_figures_are_added_to_metrics(weights, tmp_path, call):
     trained(call, weights, tmp_path)
     command = ["eval.py", "--checkpoint", tmp_path / "run" / "best"]
     out = tmp_path / "run" / "best" / "eval-2"
@@ -154,7 +154,7 @@ def overlap(a, b):
     return inner / (a[2] * a[3] + b[2] * b[3] - inner)
 
 
-def test_what_a_checkpoint_does_not_say(weights, tmp_path, call):
+def test_what_a_checkpoint_does_not_record(weights, tmp_path, call):
     trained(call, weights, tmp_path)
     run = ["eval.py", f"--checkpoint={tmp_path / 'run'}"]
     (tmp_path / "data").rename(tmp_path / "moved")

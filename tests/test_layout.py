@@ -1,4 +1,4 @@
-"""The package's structure: three rings, imports that point inwards, no circles, and short files and functions."""
+"""The package's structure: three rings, imports that point inwards, no cycles, and short files and functions."""
 
 import ast
 import tomllib
@@ -45,7 +45,7 @@ def imports_of(name: str) -> frozenset[str]:
 
 
 def closure(name: str, imports=imports_of) -> set[str]:
-    """Everything that is imported in the end, the start included only if something imports it again."""
+    """Everything that is imported transitively; the start only if something imports it again."""
     found: set[str] = set()
     left = [name]
     while left:
@@ -59,13 +59,13 @@ def lines(*files: Path) -> int:
     return sum(file.read_text().count("\n") for file in files)
 
 
-def test_no_file_imports_itself_in_the_end():
+def test_no_import_cycles_between_files():
     circles = {name for name in NAMES if name in closure(name)}
     assert not circles
 
 
-def test_no_folder_imports_itself_in_the_end():
-    """Folders at the top of the package; files that lie beside them count for none."""
+def test_no_import_cycles_between_folders():
+    """Top-level folders of the package; files beside them do not count."""
     folders: dict[str, set[str]] = {}
     for name in NAMES:
         others = {other.partition(".")[0] for other in imports_of(name) if "." in other}
@@ -75,7 +75,7 @@ def test_no_folder_imports_itself_in_the_end():
 
 
 def test_rings():
-    """The core knows only itself, what lies around it nothing of the outskirts, and only programs know tools."""
+    """The core imports only itself, the ring around it no outskirts, and only programs import tools."""
     folders = {name.partition(".")[0] for name in NAMES if "." in name}
     assert folders == CORE | AROUND | OUTSKIRTS
     assert {file.name for file in PACKAGE.glob("*.py")} <= LOOSE
@@ -96,7 +96,7 @@ def test_the_core_is_small_and_the_step_a_pure_function():
     assert len(closure("training.step") | {"training.step"}) <= 4
 
 
-def test_the_way_of_a_newcomer_is_short():
+def test_the_files_for_newcomers_are_short():
     assert lines(*(PACKAGE / file for file in NEWCOMER)) <= MOST_TO_READ
     assert lines(PACKAGE / "training" / "loop.py") <= MOST_OF_THE_LOOP
 

@@ -20,10 +20,10 @@ DATASETS = [pytest.param(kind, marks=pytest.mark.parity) for kind in made_layout
 
 @pytest.fixture(scope="module", autouse=True)
 def programs():
-    """The first layout's serve all: a layout changes nothing in recipe, model and shapes."""
+    """The first layout's programs serve all, because a layout does not change recipe, model and shapes."""
     with compiled_once() as programs:
         yield
-    if programs:  # there are none where all were skipped
+    if programs:  # none, if all were skipped
         assert sorted(name for name, _ in programs) == sorted(PROGRAMS)  # one of each
 
 

@@ -1,4 +1,4 @@
-"""The notebooks of docs/: they run from top to bottom, show what they say, and leave nothing behind."""
+"""The notebooks of docs/: they run from top to bottom, show correct results, and leave nothing behind."""
 
 import ast
 import json
@@ -17,7 +17,7 @@ from yolos_jax.training import checkpoint_files
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 NAMES = ("train_digits", "detect", "examine")
-# Every cell runs here as it stands, but that the models train on less, and for fewer epochs.
+# Every cell runs unchanged, except that the models train on less data and for fewer epochs.
 SHORTER = {
     "train_digits": {
         "train=6000, val=300": "train=3000, val=100",
@@ -69,7 +69,7 @@ def check_train_digits(variables: dict[str, Any], shown: list[Any]) -> None:
 
 
 def check_detect(variables: dict[str, Any], shown: list[Any]) -> None:
-    """What the cells show is what the text between them says."""
+    """The results of the cells agree with the text."""
     found, detector = variables["found"], variables["detector"]
     assert json.loads(variables["text"]) == found.to_dict()
     assert [True] * 5 in shown and len(variables["kinds"][0]) == detector.config.det_tokens  # every kind of image
@@ -101,20 +101,20 @@ def check_examine(variables: dict[str, Any], shown: list[Any]) -> None:
 
 
 def run(name: str, folder: Path, ready: Path | None = None) -> Path:
-    """Runs a notebook in a process with one device, as a user's is; returns a copy of the checkpoint folder it used.
+    """Runs a notebook in a process with one device; returns a copy of the checkpoint folder that it used.
 
-    With the checkpoint folder `ready`, it finds that one where `make demo` leaves its own.
+    With a checkpoint folder `ready`, it is placed where `make demo` writes its run.
     """
     work, temporary, kept = folder / "work", folder / "temporary", folder / "kept"
     temporary.mkdir(parents=True)
     shutil.copytree(ready, work / "demo/run") if ready else work.mkdir()
     before = files(DOCS, work)
     environment = cpu_devices()
-    if ready is None:  # it trains, which pays for a slower compilation
+    if ready is None:  # it trains, so slower compilation is worth it
         environment.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
     environment |= {"PYTHONPATH": f"{DOCS.parent}:{DOCS.parent / 'tests' / 'helpers'}", "TMPDIR": str(temporary)}
     environment |= {"HF_HUB_OFFLINE": "1"}
-    # As in the Makefile's demo: memory that is not given back after every step spares a third of the time.
+    # As in the Makefile's demo: keeping memory between steps saves a third of the time.
     environment |= {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
     environment |= {"MALLOC_TOP_PAD_": "67108864"}
     command = [sys.executable, __file__, name, str(kept)]
@@ -142,7 +142,7 @@ def test_train_digits_runs(trained):
 
 @pytest.mark.slow
 def test_detect_runs(trained, tmp_path):
-    """From the checkpoint of the other one, since it trains in the same way where it finds none."""
+    """From the checkpoint of the other notebook, since without one, it trains in the same way."""
     assert checkpoint_files.steps(run("detect", tmp_path, trained)) == checkpoint_files.steps(trained)
 
 
@@ -153,7 +153,7 @@ def test_examine_runs(trained, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_stored_notebook_is_plain(name):
-    """Any Jupyter opens it; it is small, shows its outputs, and knows nothing of the machine that made them."""
+    """Any Jupyter opens it; it is small, has outputs, and does not reveal the machine that made them."""
     text = (DOCS / f"{name}.ipynb").read_text()
     notebook = json.loads(text)
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
@@ -171,7 +171,7 @@ def test_the_stored_notebook_is_plain(name):
 
 
 def test_the_stored_training_ends_well():
-    """What the stored notebook says of both runs; AP50 above 0.8."""
+    """The stored results of both runs: AP50 above 0.8."""
     texts = [
         "".join(output["data"]["text/plain"])
         for cell in code_of("train_digits")

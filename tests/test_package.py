@@ -1,4 +1,4 @@
-"""What a published package says of itself: its requirements agree with the lock, its citation with the paper."""
+"""The published package: its requirements agree with the lock, and its citation with the paper."""
 
 import re
 import tomllib
@@ -13,7 +13,7 @@ import yolos_jax
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCKED = ("demo", "test", "tfds")  # the extras that requirements.txt holds, besides what every installation has
+LOCKED = ("demo", "test", "tfds")  # the extras in requirements.txt
 
 
 def plain(name: str) -> str:

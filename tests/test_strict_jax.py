@@ -1,4 +1,4 @@
-"""jax's strict settings, which users' processes may have: no implicit broadcasting of ranks, no implicit transfers."""
+"""jax's strict settings, which users may enable: no implicit rank promotion, no implicit transfers."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""The reader of users' files: text in UTF-8 from a regular file of a bounded size, or one sentence."""
+"""The reader of users' files: UTF-8 text from a regular file of bounded size, or a one-line error."""
 
 import os
 import socket
@@ -29,7 +29,7 @@ def test_other_encodings_are_named(tmp_path, data, said):
         read_text(tmp_path / "a.txt", "the list")
 
 
-def test_what_is_no_regular_file_is_named_and_never_waited_for(tmp_path, monkeypatch):
+def test_irregular_files_are_named_and_do_not_block(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe")
     os.mkdir("folder")
@@ -46,13 +46,13 @@ def test_what_is_no_regular_file_is_named_and_never_waited_for(tmp_path, monkeyp
             assert not isinstance(found.value, MissingFile)
 
 
-def test_an_absent_file_has_a_kind_of_its_own(tmp_path):
+def test_a_missing_file_has_its_own_exception(tmp_path):
     for path in (tmp_path / "a.txt", tmp_path / "b" / "a.txt"):
         with pytest.raises(MissingFile, match=r"a\.txt does not exist"):
             read_text(path)
 
 
-def test_sizes_are_bounded_and_holes_fill_no_memory(tmp_path):
+def test_sizes_are_bounded_and_holes_take_no_memory(tmp_path):
     file = tmp_path / "a.json"
     file.write_bytes(b'{"images": []')
     os.truncate(file, 2**36)
@@ -62,6 +62,6 @@ def test_sizes_are_bounded_and_holes_fill_no_memory(tmp_path):
         read_text(file, most=2**40)
 
 
-def test_a_sentence_stays_on_one_line():
+def test_a_message_stays_on_one_line():
     assert str(InputError("the class 'a\nb' of caf\udce9")) == "the class 'a\\nb' of caf\\udce9"
     assert str(InputError("été 方块")) == "été 方块"

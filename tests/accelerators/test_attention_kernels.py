@@ -1,6 +1,6 @@
 """Attention for accelerators against plain attention in float64: results, gradients, and the error of split products.
 
-The kernels for GPUs run interpreted here.
+The GPU kernels run in interpret mode.
 """
 
 from functools import partial
@@ -18,7 +18,7 @@ SHAPES = [(70, 70, 2, 16), (5, 130, 3, 55), (129, 129, 1, 64)]  # queries, keys,
 
 
 def plain(q, k, v, length, given):
-    """Result and the gradients of q, k, v in numpy and float64."""
+    """The result and the gradients of q, k, v in numpy and float64."""
     q, k, v, given = (np.asarray(x, np.float64) for x in (q, k, v, given))
     scale = q.shape[-1] ** -0.5
     scores = np.einsum("bqhd,bnhd->bhqn", q, k) * scale
@@ -42,7 +42,7 @@ def inputs(queries, keys, heads, size):
 
 
 def found(attend, q, k, v, length, given):
-    """As `plain`, of a function (q, k, v, length)."""
+    """Like `plain`, for a function (q, k, v, length)."""
 
     @jax.jit
     def both(q, k, v):
@@ -53,7 +53,7 @@ def found(attend, q, k, v, length, given):
 
 
 def error(some, others):
-    """The largest relative error, in the norms of the arrays."""
+    """The largest relative error in the norms of the arrays."""
     return max(np.linalg.norm(np.float64(x) - y) / np.linalg.norm(y) for x, y in zip(some, others, strict=True))
 
 
@@ -66,7 +66,7 @@ def test_batched(shape, block):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_flash(shape):
-    """Lengths that are no multiple of the block, fewer queries than keys, heads of 55; padding has no gradient."""
+    """Lengths that are not multiples of the block, fewer queries than keys, head size 55; padding has no gradient."""
     args = inputs(*shape)
     got = found(partial(flash, precision=None, interpret=True), *args)
     assert error(got, plain(*args)) < 1e-6
@@ -75,14 +75,14 @@ def test_flash(shape):
 
 
 def tf32(x):
-    """float32 with the 10 bits of TF32's fraction, rounded to nearest."""
+    """float32 rounded to the nearest value with TF32's 10 bits of fraction."""
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
     bits = (bits + 0x0FFF + ((bits >> 13) & 1)) & jnp.uint32(0xFFFFE000)
     return jax.lax.bitcast_convert_type(bits, jnp.float32)
 
 
 def emulated(x, y, trans_b=False, precision=None):
-    """A product as a tensor core computes it."""
+    """A product as computed by a tensor core."""
     y = y.T if trans_b else y
     product = partial(jnp.matmul, precision="highest")
     coarse_x, coarse_y = tf32(x), tf32(y)

@@ -1,4 +1,4 @@
-"""Which attention, padding and unrolling each kind of device gets, without the devices."""
+"""The attention, padding and unrolling for each kind of device, without the devices."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -34,7 +34,7 @@ FULL, HALF = Compute(), Compute(compute_dtype="bfloat16")
         (CPU, HALF, "blocks", attend, 1, "off"),
     ],
 )
-def test_what_auto_means(device, compute, attention, function, multiple, unroll):
+def test_auto(device, compute, attention, function, multiple, unroll):
     found = decided(compute, variant("s"), device)
     assert (found.attention, found.attend) == (attention, function)
     assert (found.token_multiple, found.unroll) == (multiple, unroll)
@@ -43,7 +43,7 @@ def test_what_auto_means(device, compute, attention, function, multiple, unroll)
     assert decided(found, variant("s"), device) == found
 
 
-def test_what_is_asked_for_stays():
+def test_explicit_choices_are_kept():
     asked = Compute(attention="batched", unroll="off", query_block=5000)
     found = decided(asked, variant("s"), H100)
     assert (found.attention, found.unroll, found.query_block) == ("batched", "off", 5000)
@@ -65,7 +65,7 @@ def test_what_is_asked_for_stays():
         ("flash", H100, "float32", 2, "at most 128 numbers on this GPU and these have 192"),
     ],
 )
-def test_a_kernel_is_refused_where_it_cannot_be(kind, device, dtype, heads, sentence):
+def test_unavailable_kernels_are_refused(kind, device, dtype, heads, sentence):
     config = dataclasses.replace(variant("s"), heads=heads)
     with pytest.raises(InputError, match=sentence):
         decided(Compute(compute_dtype=dtype, attention=kind), config, device)

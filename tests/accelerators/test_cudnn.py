@@ -1,4 +1,4 @@
-"""Attention by cuDNN, as far as a machine without a GPU can show it: padding, programs for GPUs, sharding."""
+"""cuDNN's attention, as far as it can be tested without a GPU: padding, programs for GPUs, sharding."""
 
 import dataclasses
 import re
@@ -23,7 +23,7 @@ H100 = SimpleNamespace(platform="gpu", compute_capability="9.0", device_kind="NV
 
 @pytest.fixture
 def cudnn(monkeypatch):
-    """As if cuDNN 9.10 was installed; programs for GPUs can then be lowered."""
+    """Pretends that cuDNN 9.10 is installed, so that programs for GPUs can be lowered."""
     monkeypatch.setattr(fused, "check_cudnn_version", lambda: 91000)
 
 
@@ -42,8 +42,8 @@ def plain(q, k, v, length):
 
 
 @pytest.mark.parametrize("queries, keys, heads, size", [(7, 7, 2, 55), (4, 9, 3, 64)])
-def test_padding_changes_no_number(queries, keys, heads, size, monkeypatch):
-    """With a stand-in that refuses what cuDNN refuses, in float32; values against plain attention in float64."""
+def test_padding_changes_nothing(queries, keys, heads, size, monkeypatch):
+    """With a stand-in in float32 that rejects what cuDNN rejects; values against plain attention in float64."""
 
     def stand_in(q, k, v, *, scale, key_value_seq_lengths, implementation):
         assert implementation == "cudnn" and key_value_seq_lengths.dtype == jnp.int32
@@ -71,9 +71,9 @@ def test_padding_changes_no_number(queries, keys, heads, size, monkeypatch):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_programs_for_gpus_call_cudnn(name, cudnn):
-    """Forward and backward; S-dWr's heads of 55 numbers as 56, and no array of all pairs of tokens.
+    """Forward and backward; S-dWr's head size 55 becomes 56, and no array has all pairs of tokens.
 
-    801 tokens are padded to 832; the last block asks for its 100 DET tokens only.
+    801 tokens are padded to 832; the last block computes only its 100 DET tokens.
     """
     config = dataclasses.replace(variant(name), depth=2)
     compute = decided(Compute(compute_dtype="bfloat16"), config, H100)
@@ -95,7 +95,7 @@ def test_programs_for_gpus_call_cudnn(name, cudnn):
 
 
 def test_each_device_attends_to_its_own_images(cudnn):
-    """jax's partitioning of the call, compiled for 8 devices with cuDNN's kernel replaced by jax's own attention."""
+    """jax's partitioning of the call, compiled for 8 devices, with cuDNN's kernel replaced by jax's attention."""
     seen = []
 
     def kernel(q, k, v, *rest, scale, **_):

@@ -1,4 +1,4 @@
-"""Numbers on an NVIDIA GPU, for machines that have one (make test-gpu)."""
+"""Results on an NVIDIA GPU, for machines with one (make test-gpu)."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ ROUNDING = 2.0**-8  # of bfloat16, relative
 
 @pytest.mark.parametrize("queries, keys, heads, size", [(333, 333, 6, 64), (101, 1051, 6, 55), (2501, 2501, 3, 64)])
 def test_cudnn_equals_attention_in_float32(queries, keys, heads, size):
-    """Outputs and gradients, of the same inputs in bfloat16; odd lengths, sequences that end early, heads of 55."""
+    """Outputs and gradients for the same inputs in bfloat16; odd lengths, short sequences, head size 55."""
     rng = np.random.default_rng(0)
     shapes = (queries, keys, keys, queries)
     *qkv, given = (jnp.asarray(rng.normal(size=(2, n, heads, size)), jnp.bfloat16) for n in shapes)
@@ -41,7 +41,7 @@ def test_cudnn_equals_attention_in_float32(queries, keys, heads, size):
 
 @pytest.mark.parametrize("queries, keys, heads, size", [(333, 333, 6, 64), (101, 1051, 6, 55), (2501, 2501, 3, 64)])
 def test_flash_equals_attention_in_float64(queries, keys, heads, size):
-    """Outputs and gradients in three products of TF32, whose error is float32's."""
+    """Outputs and gradients with three TF32 products, whose error is that of float32."""
     rng = np.random.default_rng(0)
     shapes = (queries, keys, keys, queries)
     *qkv, given = (rng.normal(size=(2, n, heads, size)).astype(np.float32) for n in shapes)
@@ -68,7 +68,7 @@ def plain(q, k, v, length):
 
 @pytest.mark.parametrize("name", ["ti", "s_dwr"])
 def test_a_whole_network_equals_the_cpus(name):
-    """In float32, which no product leaves for TF32; bfloat16 with cuDNN's attention is near."""
+    """In float32, without TF32; bfloat16 with cuDNN's attention is close."""
     config = variant(name)
     random, sides = np.random.default_rng(0), ((256, 336), (192, 240))
     images = [random.integers(0, 256, (*side, 3), np.uint8) for side in sides]

@@ -1,4 +1,4 @@
-"""What a network keeps between forward and backward on a GPU, and that tiles and unrolling change no number."""
+"""The values saved between forward and backward on a GPU; tiles and unrolling do not change results."""
 
 import collections
 
@@ -25,10 +25,10 @@ def batch():
 
 
 @pytest.mark.parametrize("dtype, attention", [("bfloat16", "cudnn"), ("float32", "flash")])
-def test_a_block_keeps_products_and_attention(dtype, attention, monkeypatch):
-    """Of each block of D numbers a token: its input, q, k, v, attention's output, and two products of the MLP's side.
+def test_a_block_saves_products_and_attention(dtype, attention, monkeypatch):
+    """For each block, D values per token: its input, q, k, v, attention's output, and two products in the MLP.
 
-    Norms and GELU are computed again, and nothing is kept twice, neither in float32 beside bfloat16 nor transposed.
+    Norms and GELU are recomputed, and nothing is saved twice, neither in float32 and bfloat16 nor transposed.
     """
     monkeypatch.setattr(fused, "check_cudnn_version", lambda: 91000)
     compute = decided(Compute(max_side=20, compute_dtype=dtype), MICRO, H100)
@@ -42,7 +42,7 @@ def test_a_block_keeps_products_and_attention(dtype, attention, monkeypatch):
 
     kept = collections.Counter()
     for array, _ in saved_residuals(loss, shapes):
-        if array.shape[:2] == (2, 64) and jnp.issubdtype(array.dtype, jnp.floating):  # 38 tokens, in whole tiles
+        if array.shape[:2] == (2, 64) and jnp.issubdtype(array.dtype, jnp.floating):  # 38 tokens, padded to whole tiles
             kept[str(array.dtype)] += np.prod(array.shape[2:], dtype=int)
     blocks = MICRO.depth - 1
     each = 1 + 3 + 1 + 1 + 4  # input, q k v, attention, projection, hidden layer
@@ -52,7 +52,7 @@ def test_a_block_keeps_products_and_attention(dtype, attention, monkeypatch):
 
 
 @pytest.mark.parametrize("unroll", ["off", "on"])
-def test_tiles_and_unrolling_change_no_number(unroll):
+def test_tiles_and_unrolling_change_nothing(unroll):
     patches, grid = batch()
     plain, params = build(MICRO, 0, "from_nothing", Compute(max_side=20))
     other = abstract(MICRO, Compute(max_side=20, token_multiple=16, unroll=unroll))[0]

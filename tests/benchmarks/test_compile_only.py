@@ -1,4 +1,4 @@
-"""The table of what programs need: what follows from numbers that the compiler gives, and what is compiled."""
+"""benchmarks.compile_only: the tables made from the compiler's numbers, and the compiled cases."""
 
 import dataclasses
 
@@ -18,13 +18,13 @@ def entry(images, gigabytes, **changes):
             "unknown_loops": 1}  # fmt: skip
 
 
-def test_largest_batch_is_on_the_line():
+def test_largest_batch_is_extrapolated():
     peaks = {1: 3 * 10**9, 4: 9 * 10**9}  # 1 GB and 2 GB for each image
     assert [largest_batch(peaks, memory * 1e9) for memory in (0.5, 2.9, 3.0, 8.9, 9.0, 60.0)] == [0, 0, 1, 3, 4, 29]
     assert largest_batch({4: 9 * 10**9}, 60e9) is None
 
 
-def test_a_row_holds_the_peaks_of_a_program():
+def test_a_row_has_the_peaks_of_a_program():
     failed = {"case": entry(1, 0, remat=True)["case"], "error": "INTERNAL: no tiles"}
     head, _, row, last = table([entry(1, 3), entry(4, 9), failed])
     cells = dict(zip(*([cell.strip() for cell in line.strip("|").split("|")] for line in (head, row))))
@@ -33,7 +33,7 @@ def test_a_row_holds_the_peaks_of_a_program():
     assert last == "h100 x8 yolos_s step float32 remat 1: does not compile: INTERNAL: no tiles"
 
 
-def test_what_is_printed_of_a_program():
+def test_the_line_for_a_program():
     assert line(entry(1, 3, matcher="host")) == (
         "h100 x8 yolos_s step float32 matcher=host 1: 3.00 GB of 85; attention blocks of 1024; "
         "compiled in 60.0 s, 90.0 of the CPU; 1234 launches, 9.9 GB moved; 1 loops of unknown length; "
@@ -57,7 +57,7 @@ def test_options_of_the_compiler():
     ]
 
 
-def test_layouts_have_as_many_chips_as_they_are_for():
+def test_layouts_have_the_right_number_of_chips():
     for _, layouts in TPUS.values():
         for count, layout in layouts.items():
             chips = 1

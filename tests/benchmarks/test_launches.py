@@ -1,4 +1,4 @@
-"""Launches, bytes and collectives of a small program, against sums that are written out by hand."""
+"""Launches, bytes and collectives of a small program, against sums by hand."""
 
 import pytest
 
@@ -83,7 +83,7 @@ def test_launches_and_bytes():
     }  # fmt: skip
     index = 4
     sliced = BLOCK + index + BLOCK  # one slice of twelve, and the index
-    updated = BLOCK + index + BLOCK  # what is updated is neither read nor written as a whole
+    updated = BLOCK + index + BLOCK  # the updated array is not read or written completely
     assert found.moved == {
         "fusion kLoop": 3 * (sliced + updated), "__cublas$gemm": 3 * 3 * BLOCK, "broadcast": 4 + 12 * BLOCK,
         "all-reduce-start": 2 * BLOCK, "fusion kCustom": BLOCK + BLOCK // 2 + 8 * 8 * 4,
@@ -92,8 +92,8 @@ def test_launches_and_bytes():
     assert found.unknown_loops == 0
 
 
-def test_a_counter_and_a_constant_say_how_often_a_loop_turns():
-    """As in programs for TPUs, where XLA does not write it down."""
+def test_a_loops_iterations_from_a_counter_and_a_constant():
+    """As in programs for TPUs, where XLA does not note the number."""
     assert cost(HLO.replace(TURNS, "")) == cost(HLO)
 
 
@@ -128,7 +128,7 @@ ENTRY %main (b: pred[], x: f32[2]) -> f32[2] {
 
 
 def test_collectives():
-    beside = 1  # the product; the gather is no computation
+    beside = 1  # the product; the gather does not compute
     assert collectives(HLO) == [Collective("all-reduce", 1, BLOCK, beside), Collective("all-gather", 1, 64 * 4, 0)]
     in_loop = HLO.replace("%slice = f32[8,16]{1,0} fusion(%stack, %i), kind=kLoop, calls=%fused_slice",
                           "%slice = f32[8,16]{1,0} all-reduce(%x), to_apply=%sum")  # fmt: skip
@@ -144,6 +144,6 @@ def test_collectives():
     (", algorithm=dot_tf32_tf32_f32", 1),
 ])  # fmt: skip
 def test_products_in_tf32(attributes, products):
-    """The gemm of the text is exact; the product within the fusion is as its attributes say."""
+    """The gemm is exact; the product in the fusion has the precision of its attributes."""
     assert calls(HLO) == {"__cublas$gemm": 1}
     assert tf32_products(HLO.replace("rhs_contracting_dims={1}", "rhs_contracting_dims={1}" + attributes)) == products

@@ -1,4 +1,4 @@
-"""benchmarks.model and its parts: tables, flags, checks and counts. Speeds are never tested."""
+"""benchmarks.model and its parts: tables, flags, checks and counts. Speeds are not tested."""
 
 import argparse
 import json
@@ -46,7 +46,7 @@ def test_a_row():
     assert gibibytes({}) == "failed"
 
 
-def test_turns():
+def test_pairs():
     order = []
     in_pairs(lambda: order.append("ours"), lambda: order.append("theirs"), 3)
     assert order == ["ours", "theirs", "ours", "theirs", "theirs", "ours", "ours", "theirs"]
@@ -95,7 +95,7 @@ def test_the_processor(tmp_path):
     assert processor(tmp_path / "none") == (platform.processor() or platform.machine())
 
 
-def test_numbers_that_differ_are_refused():
+def test_different_outputs_are_refused():
     same = {"logits": np.zeros(3), "boxes": np.zeros(3), "loss": 2.0, "norm": 4.0}
     check.refuse(check.distances(same, same), "it")
     for name, value in (("logits", np.full(3, 2e-3)), ("boxes", np.full(3, 2e-4)), ("loss", 2.01), ("norm", np.nan)):
@@ -105,7 +105,7 @@ def test_numbers_that_differ_are_refused():
     assert far["loss"] == pytest.approx(0.005) and far["norm"] == 0.0
 
 
-def test_beside_the_paper(tmp_path):
+def test_multiply_adds_against_the_paper(tmp_path):
     """One image of 640x480: at 512 pixels it is 512x672 (682 floored), 32 x 42 patches."""
     path = tmp_path / "instances.json"
     image = {"id": 1, "file_name": "a.jpg", "width": 640, "height": 480}
@@ -118,9 +118,9 @@ def test_beside_the_paper(tmp_path):
 
 
 def test_a_whole_run(tmp_path, monkeypatch, capsys):
-    """At micro size, without PyTorch: this device against the CPU with the other matcher, then two works."""
+    """At micro size, without PyTorch: this device against the CPU with the other matcher, then two measurements."""
     monkeypatch.setitem(VARIANTS, "ti", MICRO)
-    monkeypatch.setitem(measuring.PEAKS, jax.devices()[0].device_kind, (1e11, 1e11))  # measuring it takes seconds
+    monkeypatch.setitem(measuring.PEAKS, jax.devices()[0].device_kind, (1e11, 1e11))  # measuring the peak takes seconds
     flags = "--variants ti --sizes 64x80 --batches 2 --works forward forward_backward --pairs 1 --against --out"
     monkeypatch.setattr(sys, "argv", ["model", *flags.split(), str(tmp_path / "out.json")])
     model.main()

@@ -9,8 +9,8 @@ from yolos_jax.model.yolos import build
 from yolos_jax.training.checkpoint_files import Meta
 
 
-def test_operands_have_the_fraction_of_half_precision():
-    """TF32 has 10 bits of fraction, as float16 has; the two round alike where float16 is normal, except in ties."""
+def test_operands_have_the_fraction_of_float16():
+    """TF32 and float16 have 10 bits of fraction; they round alike where float16 is normal, except for ties."""
     x = np.random.default_rng(0).standard_normal(10_000).astype(np.float32)
     x = x[(np.abs(x) > 1e-3) & (x.view(np.int32) & 0x1FFF != 0x1000)]
     half = x.astype(np.float16).astype(np.float32)
@@ -20,7 +20,7 @@ def test_operands_have_the_fraction_of_half_precision():
     assert float(rounded(np.float32(1 + 2**-11))) == 1 + 2**-10  # a tie
 
 
-def test_every_product_is_rounded_while_it_lasts():
+def test_every_product_is_rounded_inside_the_context():
     model = YolosConfig(width=32, depth=3, heads=2, init_pe_size=(64, 64), num_classes=5)
     params = build(model, 0, "from_nothing")[1]
     image = np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8)

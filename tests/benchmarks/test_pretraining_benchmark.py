@@ -1,4 +1,4 @@
-"""benchmarks.pretraining: what it takes up again, and the table; its runs are those of train.py and pretrain.py."""
+"""benchmarks.pretraining: resuming, and the table; its runs are those of train.py and pretrain.py."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from yolos_jax.errors import InputError
 
 
 def test_a_folder_has_one_data_set(tmp_path):
-    """Written once; numbers that are there are taken, and flags of other data refused."""
+    """Data are written once; existing results are used, and flags for other data are refused."""
     flags = argparse.Namespace(out=tmp_path / "claim", scenes=3, images=20, pretrain_epochs=2)
     pretraining.begin(flags)
     scenes = flags.out / "scenes" / "annotations" / "instances_train2017.json"

@@ -1,4 +1,4 @@
-"""What the benchmarks measure and compile is what `train.py` and `Detector` run: one function, closed over the same."""
+"""The benchmarks measure and compile the programs of `train.py` and `Detector`: the same function and closure."""
 
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ PATCHES, OBJECTS = 20, 7  # of an image of 64 x 80
 
 
 class Program(NamedTuple):
-    """What is to be compiled, and for what."""
+    """A function to compile, and its arguments."""
 
     jitted: Any
     arguments: Any  # shapes and dtypes
@@ -46,7 +46,7 @@ def micro(monkeypatch):
 
 
 def measured(monkeypatch, work: str, dtype: str, matcher: str) -> tuple[Program, ours.Ours]:
-    """What `benchmarks.model` compiles."""
+    """The program of `benchmarks.model`."""
     found = []
 
     def keep(program, compute, device, arguments):
@@ -62,14 +62,14 @@ def measured(monkeypatch, work: str, dtype: str, matcher: str) -> tuple[Program,
 
 
 def compiled_only(program: str, dtype: str, matcher: str) -> Program:
-    """What `benchmarks.compile_only` compiles."""
+    """The program of `benchmarks.compile_only`."""
     case = compile_only.Case("h100", 1, "yolos_ti", program, dtype, False, matcher, 1)
     jitted, shapes, _ = compile_only.made(case, jax.devices()[:1], PATCHES, OBJECTS)
     return Program.of(jitted, shapes)
 
 
 def trained(folder, dtype: str, matcher: str, batch) -> Program:
-    """What a run of the variant's recipe compiles, for a batch of such shapes."""
+    """The program of a run of the variant's recipe, for a batch with these shapes."""
     config = recipe_of("yolos_ti")
     config.init, config.matcher, config.precision = "from_nothing", matcher, dtype
     config.data.update(root=str(micro_data(folder / "data")), workers=0, max_images=1, buckets=1)

@@ -1,4 +1,4 @@
-"""Every shipped recipe, at a size that a test can train: it builds, compiles and steps once."""
+"""Every shipped recipe at micro size: it builds, compiles and trains one step."""
 
 import dataclasses
 import importlib
@@ -25,7 +25,7 @@ from yolos_jax.training.rates import rates_of
 from yolos_jax.weights import checkpoints
 
 ALL = recipe_files()
-# Those of classifiers, which pretrain.py trains, are tested in tests/programs/test_pretrain.py.
+# Recipes of classifiers are tested in tests/programs/test_pretrain.py.
 RECIPES = [name for name in ALL if task_of(load_recipe(name)) == DETECTION]
 PUBLISHED = {"yolos_ti": 28.7, "yolos_s": 36.1, "yolos_s_200": 36.1, "yolos_s_dwr": 37.6, "yolos_b": 42.0}
 SMALL = {"width": 12, "depth": 2, "heads": 2, "det_tokens": 6, "max_side": 16}
@@ -40,7 +40,7 @@ def programs():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Sixteen images of two categories in each split of every naming."""
+    """Sixteen images of two categories in each split, under every name of the split."""
     root = tmp_path_factory.mktemp("data")
     for split in ("train2017", "val2017", "train", "val", "test"):
         make_coco(root, [*SIZES, *SIZES[:6]], split)
@@ -48,7 +48,7 @@ def data(tmp_path_factory):
 
 
 def micro(name):
-    """A recipe's config at a size that a test can train."""
+    """A recipe's config at micro size."""
     config = load_recipe(name)
     wanted = read_recipe(config, DetectionConfig).model
     config.model.update(SMALL)
@@ -65,7 +65,7 @@ def micro(name):
 
 
 def first_of_each():
-    """Recipes whose first steps differ at micro size; those in the title of a case are the same run."""
+    """Recipes whose first steps differ at micro size; those in the title of a case have the same run."""
     found = {}
     for name in RECIPES:
         config = micro(name)
@@ -75,11 +75,11 @@ def first_of_each():
 
 
 @pytest.mark.parametrize("name", first_of_each())
-def test_a_recipe_steps_once(name, data, tmp_path):
+def test_a_recipe_trains_one_step(name, data, tmp_path):
     config = micro(name)
     config.data.root = str(data)
     if config.optimizer.freeze:
-        config.train.ema = 0.9  # which is what is loaded below: it, too, leaves alone what is frozen
+        config.train.ema = 0.9  # loaded below; it also leaves frozen parameters unchanged
     assert train(config, tmp_path, devices=jax.devices()[:1]).step == 1
     (line,) = [line for line in lines(tmp_path) if "total" in line]
     assert np.isfinite(list(line.values())).all() and line["grad_norm"] > 0
@@ -93,7 +93,7 @@ def test_a_recipe_steps_once(name, data, tmp_path):
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_recipes_of_the_paper(name):
-    """The published schedules (paper, table 2 and appendix), and what the docstring tells."""
+    """The published schedules (paper, table 2 and appendix), and the docstring."""
     module = importlib.import_module(f"configs.{name}")
     config, tiny = module.get_config(), name == "yolos_ti"
     variant = {"yolos_s_200": "s"}.get(name, name.removeprefix("yolos_"))
@@ -108,7 +108,7 @@ def test_recipes_of_the_paper(name):
     assert f"--config {name} " in text and "8 GPUs" in text
 
 
-# What the paper's other rows change (tables 2, 4 and 7, appendix on positions), and their millions of parameters.
+# The changes of the paper's other rows (tables 2, 4 and 7, appendix on positions), and their millions of parameters.
 ROWS = {
     "yolos_ti_scratch": ("yolos_ti", {"train.epochs": 600}, 6.5),
     "yolos_s_scratch": ("yolos_s", {"train.epochs": 250}, 30.7),
@@ -121,7 +121,7 @@ ROWS = {
 
 
 def plain_count(config):
-    """Parameters by hand, of COCO's 92 outputs."""
+    """Parameters computed by hand, for COCO's 92 outputs."""
     w, (rows, columns) = config.width, config.init_grid
     block = 4 * w * w + 4 * w + 2 * (4 * w * w) + 5 * w + 4 * w  # attention, MLP, two norms
     places = (1 + config.det_tokens) * w
@@ -144,7 +144,7 @@ def test_the_papers_other_rows(name):
     shapes = abstract(model)[1]
     count = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
     assert count == plain_count(model) and round(count / 1e6, 1) == millions
-    if name == "yolos_s_type2":  # its authors say 24.6 M: this, and the grid that the large one replaces
+    if name == "yolos_s_type2":  # the authors give 24.6 M: this, and the grid that the large one replaces
         assert round((count + 32 * 54 * 384) / 1e6, 1) == 24.6
     rates = flatten_dict(rates_of(config.optimizer, shapes), sep=".")
     frozen = {name for name, rate in rates.items() if not rate.any()}

@@ -1,4 +1,4 @@
-"""The settings of a recipe: their keys, their sentences, what may change in a run, their page in the docs."""
+"""The settings of a recipe: their keys, their messages, what may change in a run, their page in the docs."""
 
 import inspect
 import json
@@ -47,7 +47,7 @@ def complete(recipe):
         ("train.log", "tensorboard,comet", "; choose any of tensorboard, wandb, mlflow, trackio"),
     ],
 )
-def test_sentences(key, text, sentence):
+def test_messages(key, text, sentence):
     with pytest.raises(InputError, match=f"^{key} is .*{sentence}"):
         assign(detection_recipe("s"), key, text)
 
@@ -67,7 +67,7 @@ def test_sentences(key, text, sentence):
         ("loss", "config.loss is a group of settings: config.loss.ce, config.loss.bbox, config.loss.giou"),
     ],
 )
-def test_a_misspelt_key_is_answered_with_the_nearest(key, sentence):
+def test_a_misspelt_key_gets_a_suggestion(key, sentence):
     with pytest.raises(InputError) as on_the_command_line:
         assign(detection_recipe(), key, "1")
     assert sentence in str(on_the_command_line.value)
@@ -88,7 +88,7 @@ def test_a_recipe_that_lacks_a_key_takes_its_default():
     assert complete({}) == complete({"model": {}}) == complete(detection_recipe("ti")) == DetectionConfig()
 
 
-def test_the_grid_between_blocks_may_be_none_and_come_back():
+def test_the_grid_between_blocks_may_be_unset_and_set_again():
     config = detection_recipe("s")
     assign(config, "model.mid_pe_size", "None")
     assert complete(config).model.mid_pe_size is None
@@ -126,7 +126,7 @@ def test_a_tuple_of_choices():
         complete({"train": {"log": "comet"}})
 
 
-def test_a_rate_may_be_none_and_come_back():
+def test_a_rate_may_be_unset_and_set_again():
     config = detection_recipe()
     config.optimizer.backbone_lr = 1e-5
     assert complete(config).optimizer.backbone_lr == 1e-5
@@ -147,7 +147,7 @@ def test_values_that_cannot_be_read():
             complete(nothing)
 
 
-def test_complete_leaves_its_argument_alone_and_finds_plain_types():
+def test_complete_does_not_change_its_argument_and_returns_plain_types():
     config = ConfigDict({"seed": np.int64(3), "data": {"flip": np.float32(0.5), "scales": [64, np.int32(80)]}})
     found = complete(config)
     assert found.data.scales == (64, 80) and type(found.seed) is int and type(found.data.flip) is float
@@ -161,7 +161,7 @@ def test_defaults_are_complete(name):
     assert VARIANTS[name].to_dict().items() <= config.model.to_dict().items()
 
 
-# What a run may change when it resumes, and what its hosts may have of their own: as in version 0.1.
+# The settings that a resumed run may change, and those that hosts may set themselves, as in version 0.1.
 FREE = {
     "init", "matcher", "eval.batch_size", "eval.every_epochs", "eval.compilation_cache", "eval.font",
     "eval.precision", "eval.backend",
@@ -191,7 +191,7 @@ def test_what_may_change(key):
 
 
 def test_what_no_run_may_change():
-    """What the optimizer keeps has other arrays then."""
+    """The optimizer's state would have other arrays."""
     old, new = detection_recipe().to_dict(), detection_recipe().to_dict()
     new["optimizer"] |= {"name": "lion", "freeze": ("norm",), "learning_rate": 1.0, "layer_decay": 0.5}
     new["data"]["short_side"] = 3
@@ -200,7 +200,7 @@ def test_what_no_run_may_change():
     assert not set(found) - set(setting_differences(old, new)) and len(setting_differences(old, new)) == 4
 
 
-def test_differences_are_sentences():
+def test_differences_name_both_values():
     assert setting_differences({"seed": 0}, {"seed": 1}) == ["seed 0 against 1"]
     assert setting_differences({"data": {"scales": [64]}}, {"data": {"scales": (64,)}}) == []
     plain = {"data": {"scales": [], "short_side": 64}}
@@ -213,7 +213,7 @@ def test_optimizers_are_built_alike():
         assert {"learning_rate", "weight_decay", "mask"} <= inspect.signature(getattr(optax, name)).parameters.keys()
 
 
-def test_the_page_of_settings_is_the_code():
+def test_the_page_of_settings_is_up_to_date():
     """`python -m yolos_jax.config.documentation > docs/settings.md` writes it, without starting jax."""
     page = "import sys; from yolos_jax.config.documentation import settings_page; print(settings_page(), end='')"
     check = f"{page}; assert 'jax' not in sys.modules"
@@ -227,14 +227,14 @@ def test_a_run_records_settings_that_compare_equal(tmp_path):
     assert not setting_differences(to_json(config), config)
 
 
-def test_booleans_are_spelt_in_four_ways():
+def test_booleans_have_four_spellings():
     config = detection_recipe()
     for text, value in {"1": True, "0": False, "true": True, "False": False}.items():
         assign(config, "train.curves", text)
         assert complete(config).train.curves is value
 
 
-def test_every_setting_has_a_meaning_and_a_group_of_its_own():
+def test_every_setting_has_a_meaning_and_one_group():
     for table in TABLES.values():
         for key, found in table.items():
             assert len(found.setting.meaning) > 5 and found.check(found.default) == found.default, key

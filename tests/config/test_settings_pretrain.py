@@ -1,4 +1,4 @@
-"""The settings of pre-training: a table of its own that shares the detector's mechanism and declarations."""
+"""The settings of pre-training: a separate table that shares the detector's mechanism and declarations."""
 
 import json
 
@@ -24,10 +24,10 @@ def test_defaults_are_complete(name):
         pretraining_recipe("huge")
 
 
-def test_neither_task_sees_the_others_settings():
+def test_neither_task_has_the_others_settings():
     assert not [key for key in SETTINGS if key.startswith("augment.") or key == "task"]
     assert not OWN.keys() & {"matcher", "model.det_tokens", "loss.giou", "data.scales", "optimizer.freeze"}
-    with pytest.raises(InputError, match="there is no config.model.det_tokens; --help lists all settings"):
+    with pytest.raises(InputError, match="no config.model.det_tokens; --help"):
         read_any({"task": CLASSIFICATION, "model": {"det_tokens": 3}})
     with pytest.raises(InputError, match="there is no config.augment.mixup"):
         assign(detection_recipe(), "augment.mixup", "0")
@@ -52,8 +52,8 @@ def test_numbers_out_of_bounds_are_named(key):
             read_any({"task": CLASSIFICATION, section: {name: value}})
 
 
-def test_what_may_change_when_a_run_goes_on():
-    """As for a detector; what is random about views, mixing and depth may not."""
+def test_what_may_change_when_a_run_resumes():
+    """As for a detector; randomness of views, mixing and depth may not change."""
     free = {
         "init", "data.root", "data.train_split", "data.val_split", "data.on_bad_image", "data.workers", "data.ahead",
         "model.attention", "model.query_block", "model.remat", "train.accumulate", "train.max_steps",

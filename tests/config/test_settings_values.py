@@ -1,4 +1,4 @@
-"""Every value of every setting is accepted or refused in one sentence, and what is accepted can be built."""
+"""Every value of every setting is accepted or refused with a one-line message, and accepted recipes can be built."""
 
 import dataclasses
 import functools
@@ -53,7 +53,7 @@ ANY = st.recursive(
 
 
 def fitting(found):
-    """Values that a setting accepts, its bounds before all."""
+    """Values that a setting accepts, bounds first."""
     how = found.setting
     if found.optional:
         return st.none() | fitting(dataclasses.replace(found, optional=False))
@@ -82,7 +82,7 @@ def complete(config):
 
 
 def recipe_with(key, value, variant="ti"):
-    """A recipe, as nested dicts, with one value; its plan is quick to make."""
+    """A recipe as nested dicts with one value; its plan is quick to compute."""
     return put(put(detection_recipe(variant).to_dict(), "train.epochs", 2), key, value)
 
 
@@ -93,7 +93,7 @@ def put(config, key, value):
 
 
 def refusal(work):
-    """The sentence of the `InputError` that `work` raises, or None; a slow one or a large one fails."""
+    """The message of the `InputError` that `work` raises, or None; fails if it takes long or the message is long."""
     start = time.process_time()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     sentence = None
@@ -114,7 +114,7 @@ def shapes_of(model):
 
 
 def build(config):
-    """What a recipe describes, but for pixels."""
+    """Everything that a recipe describes, except pixels."""
     config = complete(config)
     model = recipe.model_of(config, 3)
     part(config.model, Compute)
@@ -127,7 +127,7 @@ def build(config):
 @pytest.mark.parametrize("key", SETTINGS)
 @settings(max_examples=20)
 @given(value=ANY, text=TEXT | NUMBERS.map(str) | st.lists(NUMBERS.map(str), max_size=4).map(",".join))
-def test_any_value_is_accepted_or_refused_in_one_sentence(key, value, text):
+def test_any_value_is_accepted_or_refused_with_one_line(key, value, text):
     in_a_recipe, on_the_command_line = recipe_with(key, value), detection_recipe()
     on_the_command_line.train.epochs = 2
     sentences = refusal(lambda: complete(in_a_recipe)), refusal(lambda: assign(on_the_command_line, key, text))
@@ -141,7 +141,7 @@ def test_any_value_is_accepted_or_refused_in_one_sentence(key, value, text):
 @pytest.mark.parametrize("key", SETTINGS)
 @settings(max_examples=8)
 @given(data=st.data())
-def test_what_fits_is_accepted_and_can_be_built(key, data):
+def test_valid_values_are_accepted_and_can_be_built(key, data):
     value = data.draw(fitting(SETTINGS[key]))
     config = recipe_with(key, value, "s")
     assert refusal(lambda: complete(config)) is None
@@ -156,7 +156,7 @@ def test_what_fits_is_accepted_and_can_be_built(key, data):
 
 @settings(max_examples=60)
 @given(data=st.data())
-def test_settings_that_fit_can_be_built_in_any_combination(data):
+def test_valid_settings_can_be_built_in_any_combination(data):
     config = recipe_with("seed", 0)
     for key in data.draw(st.sets(st.sampled_from(sorted(SETTINGS)), min_size=2, max_size=12)):
         put(config, key, data.draw(fitting(SETTINGS[key])))
@@ -164,7 +164,7 @@ def test_settings_that_fit_can_be_built_in_any_combination(data):
 
 
 def test_the_largest_plan_can_be_built():
-    """As many lengths, scales and buckets as there can be."""
+    """The maximum numbers of lengths, scales and buckets."""
     config = detection_recipe()
     config.model.update(patch_size=1, max_side=1024)
     config.data.update(max_side=1024, buckets=64, scales=tuple(range(925, 1025)), crop_range=(1, 2048))

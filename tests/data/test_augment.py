@@ -1,4 +1,4 @@
-"""Random views: boxes follow pixels, numbers follow from seed, epoch and index. How they are spread:
+"""Random views: boxes follow pixels, numbers follow from seed, epoch and index. For their distribution, see
 test_view_distribution.py."""
 
 import dataclasses
@@ -19,7 +19,7 @@ sides = st.integers(24, 90)
 
 @given(sides, sides, st.integers(0, 5), st.integers(0, 10**6))
 def test_boxes_follow_the_pixels(width, height, epoch, seed):
-    """A white rectangle on black, found again in the pixels of the view."""
+    """A white rectangle on black, located again in the pixels of the view."""
     rng = np.random.default_rng(seed)
     x, y = np.sort(rng.choice(width // 4, 2, False)) * 4, np.sort(rng.choice(height // 4, 2, False)) * 4
     canvas = np.zeros((height, width, 3), np.uint8)
@@ -32,7 +32,7 @@ def test_boxes_follow_the_pixels(width, height, epoch, seed):
     assert pixels.shape == (viewed.height, viewed.width, 3) == (*view.size[::-1], 3)
     found = np.argwhere(pixels[..., 0] > 127)
     if not len(viewed.boxes):
-        assert view.crop[2] and len(found) <= 2 * pixels.shape[0]  # at most the smear of an edge
+        assert view.crop[2] and len(found) <= 2 * pixels.shape[0]  # at most the blur of an edge
         return
     x0, y0, x1, y1 = viewed.boxes[0]
     assert 0 <= x0 < x1 <= viewed.width and 0 <= y0 < y1 <= viewed.height
@@ -53,7 +53,7 @@ def test_a_row_is_a_function_of_seed_epoch_and_index(sizes, more, seed, epoch):
         assert one.dtype == other.dtype
 
 
-def test_other_seeds_epochs_and_indices_are_other_views():
+def test_seeds_epochs_and_indices_give_different_views():
     sizes = np.tile([[640, 480]], (50, 1))
     drawn = [SMALL.views(sizes, seed, epoch) for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1))]
     assert len({np.concatenate([np.ravel(f) for f in views.numbers]).tobytes() for views in drawn}) == 4
@@ -61,8 +61,8 @@ def test_other_seeds_epochs_and_indices_are_other_views():
 
 
 @given(many_sizes, st.integers(0, 2**40), st.integers(0, 500))
-def test_an_operation_more_leaves_the_others_numbers(sizes, seed, epoch):
-    """Whatever stands before or behind an operation that keeps sizes, its numbers are the same."""
+def test_an_additional_operation_keeps_the_others_numbers(sizes, seed, epoch):
+    """The numbers of an operation that keeps sizes do not depend on the operations before and after it."""
     sizes = np.array(sizes)
     flip, other, resize = Flip(), Flip(0.5, "again"), Resize((480, 800), 1333)
     alone, among = (Pipeline(resize, before=before).views(sizes, seed, epoch) for before in ((flip,), (other, flip)))
@@ -70,7 +70,7 @@ def test_an_operation_more_leaves_the_others_numbers(sizes, seed, epoch):
     np.testing.assert_array_equal(alone.size, among.size)
 
 
-def test_operations_of_other_names_draw_other_numbers():
+def test_operations_with_different_names_draw_different_numbers():
     sizes = np.tile([[640, 480]], (200, 1))
     one, other = Pipeline(Resize((480,), 800), before=(Flip(), Flip(name="again"))).views(sizes, 0, 0).numbers[:2]
     assert 60 < (one != other).sum() < 140
@@ -78,8 +78,8 @@ def test_operations_of_other_names_draw_other_numbers():
         Pipeline(Resize((480,), 800), before=(Flip(), Flip()))
 
 
-def test_an_operation_of_ones_own_takes_part():
-    """All that a new operation needs stands in its class."""
+def test_a_custom_operation():
+    """A new operation needs only its class."""
 
     class Grey(Operation):
         name = "grey"
@@ -114,7 +114,7 @@ whole = st.integers(16, 200)
     st.tuples(whole, whole).map(sorted),
     st.sampled_from([0.0, 0.5, 1.0]),
 )
-@example([(200, 32)], [32], 100, [32], [64, 100], 1.0)  # the first resize leaves less than the least crop
+@example([(200, 32)], [32], 100, [32], [64, 100], 1.0)  # the first resize leaves less than the smallest crop
 def test_the_longest_sequence_is_a_bound(sizes, scales, max_side, crop_sides, crop_range, crop):
     cut = Crop(crop, tuple(crop_sides), tuple(crop_range))
     pipeline = Pipeline(Resize(tuple(scales), max_side), before=(Flip(), cut))

@@ -1,4 +1,4 @@
-"""The table of examples, and that reading data starts no jax."""
+"""The table of examples; reading data does not start jax."""
 
 import dataclasses
 import subprocess
@@ -39,7 +39,7 @@ def test_a_table_gives_back_its_examples():
         table[3]
 
 
-def test_the_fingerprint_is_of_the_content():
+def test_the_fingerprint_depends_on_the_content():
     examples = some_examples()
     before = ExampleTable(examples).fingerprint()
     moved = [dataclasses.replace(e, file="elsewhere/" + e.file) for e in examples]
@@ -60,9 +60,9 @@ def test_the_fingerprint_is_of_the_content():
 
 
 def test_data_imports_no_jax():
-    """Workers of the loader must not start a jax backend; grain, which imports jax, comes when it is used."""
+    """The loader's workers must not start a jax backend; grain, which imports jax, is imported when it is used."""
     found = [path for folder in ("data", "datasets") for path in (ROOT / "yolos_jax" / folder).rglob("*.py")]
-    classes = "batches", "plan", "views", "mixing", "random_augment"  # what workers of pre-training import
+    classes = "batches", "plan", "views", "mixing", "random_augment"  # imports of pre-training workers
     found += [ROOT / "yolos_jax" / "tasks" / "classification" / f"{name}.py" for name in classes]
     files = [path.relative_to(ROOT).with_suffix("") for path in found]
     modules = sorted(".".join(path.parts) for path in files if path.name != "__init__")

@@ -1,4 +1,4 @@
-"""The loader: its batches do not depend on who makes them."""
+"""The loader: its batches do not depend on the process that makes them."""
 
 import contextlib
 import zlib
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
-    """The same with images cut short."""
+    """The same with truncated images."""
     root = make_coco(tmp_path_factory.mktemp("broken"), SIZES)
     for index in BROKEN:
         path = image(root, index)
@@ -52,7 +52,7 @@ def evaluation(root, batch_size=4) -> LoadStep:
 
 
 def slots_of(work: LoadStep, loaded) -> list[tuple]:
-    """Everything there is to know about each slot of a batch, the pixels as a checksum."""
+    """The complete content of each slot of a batch, with a checksum of the pixels."""
     ids = [int(work.view.source.examples.image_ids[i]) if i >= 0 else None for i in loaded.indices]
     assert loaded.real == sum(int(h * w) for (h, w), valid in zip(loaded.batch.grid, loaded.batch.valid) if valid)
     fields = [field.tolist() if field.ndim < 3 else [zlib.crc32(row) for row in field] for field in loaded.batch]
@@ -64,7 +64,7 @@ def run(work: LoadStep, start=0, stop=None, workers=0) -> list[list[tuple]]:
         return [slots_of(work, loaded) for loaded in batches]
 
 
-def test_batches_hold_every_image_and_its_boxes(folder):
+def test_batches_have_every_image_and_its_boxes(folder):
     work, seen = evaluation(folder), {}
     for slots in run(work):
         for _, image_id, patches, grid, labels, _, count, valid in slots:
@@ -98,18 +98,18 @@ def whole(folder):
 
 @pytest.mark.timeout(120)
 def test_a_worker_changes_nothing(folder, whole):
-    """Nor do two, see `test_training_replaces_unreadable_images_always_alike`."""
+    """For two workers, see `test_training_always_substitutes_the_same_image`."""
     assert run(training(folder), workers=1) == whole
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("workers", [0, 1])
-def test_two_shares_make_one_whole(folder, whole, workers):
+def test_two_shares_make_up_the_batch(folder, whole, workers):
     first, second = (run(training(folder, share=Share(i, 2)), workers=workers) for i in range(2))
     assert [a + b for a, b in zip(first, second, strict=True)] == whole
 
 
-def test_the_plan_is_what_is_loaded(folder, whole):
+def test_the_loaded_batches_are_those_of_the_plan(folder, whole):
     plan = training(folder).plan
     for step, slots in enumerate(whole):
         planned = plan.batch(step)
@@ -117,7 +117,7 @@ def test_the_plan_is_what_is_loaded(folder, whole):
         assert [grid for _, _, _, grid, *_ in slots] == (planned.views.size[:, ::-1] // 16).tolist()
 
 
-def test_another_seed_is_another_run(folder, whole):
+def test_another_seed_gives_another_run(folder, whole):
     other = run(training(folder, seed=1))
     assert len(other) == len(whole) and not any(a == b for a, b in zip(other, whole))
 
@@ -144,8 +144,8 @@ def readable_substitute(plan, step: int, index: int) -> int:
 
 
 @pytest.mark.timeout(120)
-def test_training_replaces_unreadable_images_always_alike(broken):
-    """Two workers give the very batches that this process makes, and name the same images."""
+def test_training_always_substitutes_the_same_image(broken):
+    """Two workers give the same batches as this process, and name the same images."""
     work, replaced = training(broken), []
     with contextlib.closing(load_batches(work, 0, len(work.plan), 2)) as batches:
         of_workers = [(slots_of(work, loaded), loaded.skipped) for loaded in batches]

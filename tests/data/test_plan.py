@@ -62,8 +62,8 @@ def test_an_epoch_is_full_batches_of_different_images(plan):
 
 
 @given(plans())
-def test_few_images_wait_for_a_larger_bucket(plan):
-    """Only what does not fill a batch moves up: less than a batch passes any edge."""
+def test_few_images_move_to_a_larger_bucket(plan):
+    """Only leftovers move up: fewer images than a batch pass any edge."""
     for epoch in range(EPOCHS):
         counts, tokens = plan.views(epoch).patches(16), np.zeros(len(plan.sizes), int)
         for batch in steps_of(plan, epoch):
@@ -96,13 +96,13 @@ def test_order_changes_with_seed_and_epoch(draw):
     assert len(orders) == 4
 
 
-def test_all_images_take_part_sooner_or_later():
+def test_all_images_are_used_eventually():
     plan = TrainingPlan(np.tile([[64, 48]], (11, 1)), DRAW, 4, 3, 12, 0)
     used = [{i for batch in steps_of(plan, epoch) for i in batch.indices.tolist()} for epoch in range(12)]
     assert all(len(images) == 8 for images in used) and set.union(*used) == set(range(11))
 
 
-def test_partners_change_between_epochs():
+def test_batches_change_between_epochs():
     plan = TrainingPlan(np.tile([[64, 48]], (40, 1)), PLAIN, 4, 1, 2, 0)
     groups = [{frozenset(batch.indices.tolist()) for batch in steps_of(plan, epoch)} for epoch in (0, 1)]
     assert len(groups[0] & groups[1]) <= 1
@@ -141,7 +141,7 @@ def test_evaluation_sees_every_image_once(images, batch_size, buckets):
     for batch in batches:
         assert batch.tokens in plan.edges and (batch.views.patches(16) <= batch.tokens).all()
         np.testing.assert_array_equal(batch.views.size, resized_sizes(images[batch.indices], 48, 96))
-        (numbers,) = batch.views.numbers  # nothing but the resize
+        (numbers,) = batch.views.numbers  # only the resize
         np.testing.assert_array_equal(numbers, batch.views.size)
         assert plan.substitute(batch, batch.image(0), 0) is None
 
@@ -157,7 +157,7 @@ def test_an_evaluation_batch_has_no_slots_for_images_that_do_not_exist(images, b
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=40), st.integers(1, 6), st.integers(1, 12))
-def test_buckets_hold_what_is_put_in(counts, batch_size, step):
+def test_buckets_hold_their_images(counts, batch_size, step):
     edges = sorted({*range(step, 12, step), 12})
     order = np.random.default_rng(0).permutation
     groups = fill_buckets(np.array(counts), edges, batch_size, order)
@@ -166,7 +166,7 @@ def test_buckets_hold_what_is_put_in(counts, batch_size, step):
     assert [len(group) for _, group in groups[:-1]] == [batch_size] * (len(groups) - 1)
 
 
-# As many images as COCO has
+# Number of COCO's images
 
 COCO_IMAGES = 118_000
 SMALL = Pipeline(Resize(tuple(range(480, 801, 16)), 1333), before=(Flip(), Crop()))
@@ -204,7 +204,7 @@ def test_padding_of_an_epoch(draw, buckets, most):
 
 @pytest.mark.parametrize("draw", [SMALL, TINY], ids=["small", "tiny"])
 def test_canvases_would_pad_more_than_a_quarter(draw):
-    """What the sequences save: batches of 8 images in random order, each padded to the largest height and width."""
+    """For comparison: batches of 8 images in random order, each padded to the largest height and width."""
     size = draw.views(real_sizes(), 0, 0).size.astype(np.int64)
     batches = size[np.random.default_rng(0).permutation(len(size))].reshape(-1, 8, 2)
     canvas = 8 * batches.max(1).prod(1)
@@ -217,7 +217,7 @@ def test_canvases_would_pad_more_than_a_quarter(draw):
     ids=["48", "200", "1000", "coco"],
 )
 def test_buckets_are_chosen_for_the_length_of_a_run(images, least_steps, most):
-    """No other number of them makes the run shorter, where a program takes as long as 300 steps without padding."""
+    """No other number makes the run shorter, if a program costs as much as 300 steps without padding."""
     epochs = 150 if images == COCO_IMAGES else 50
     shared = SMALL, 8
     plan = TrainingPlan(real_sizes()[:images], *shared, 0, epochs, 0, least_steps)

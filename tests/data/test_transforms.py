@@ -127,7 +127,7 @@ def test_fixed_training_transforms_equal_the_reference(n):
 
 
 def test_the_transforms_of_the_pack_use_every_step():
-    """So that none of the tests above passes because a step was never wanted."""
+    """Ensures that no test above passes because a step was never applied."""
     z = arrays("transforms.npz")
     for key in ("flip", "resize_first", "crop", "resize_last"):
         used = {bool(np.max(z[f"t{n}_{key}"]) > 0) for n in range(17)}

@@ -1,4 +1,4 @@
-"""Random views: against a slow account of the documented pipeline. The reference's numbers: test_transforms.py."""
+"""Random views against a slow version of the documented pipeline. The reference's values: test_transforms.py."""
 
 import functools
 import random
@@ -11,7 +11,7 @@ from view_fields import SMALL, TINY, Fields
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.images.sequence import Geometry
 
-SURE = 1e-4  # least p value: seeds are fixed, so a test that passes once always does
+SURE = 1e-4  # minimum p value: seeds are fixed, so a passing test always passes
 
 
 def slow_size(width: int, height: int, side: int, most: int | None) -> tuple[int, int]:
@@ -48,7 +48,7 @@ def many_views(pipeline: Pipeline) -> tuple[np.ndarray, Fields]:
 
 
 @pytest.mark.parametrize("pipeline", [SMALL, TINY], ids=["small", "tiny"])
-def test_every_view_is_one_that_the_documented_pipeline_can_draw(pipeline):
+def test_every_view_can_be_drawn_by_the_documented_pipeline(pipeline):
     sizes, views = many_views(pipeline)
     cropped = views.crop[:, 2] > 0
     assert ((views.first[:, 0] > 0) == cropped).all() and (views.size % 16 == 0).all() and (views.size >= 16).all()
@@ -68,7 +68,7 @@ def test_every_view_is_one_that_the_documented_pipeline_can_draw(pipeline):
 
 @pytest.mark.parametrize("pipeline", [SMALL, TINY], ids=["small", "tiny"])
 def test_views_are_distributed_as_documented(pipeline):
-    """Two samples of the same image: ours and the slow one's, compared by flips, crops and final sizes."""
+    """Two samples for the same image, ours and the slow one's, compared by flips, crops and final sizes."""
     sizes, views = many_views(pipeline)
     rng = random.Random(7)
     for image in IMAGES.tolist():
@@ -85,7 +85,7 @@ def test_views_are_distributed_as_documented(pipeline):
 
 
 def kind_of(views: Fields) -> np.ndarray:
-    """Flip and crop together: they are independent, half and half."""
+    """Flip and crop: independent, each with probability 1/2."""
     return views.flip + 2 * (views.crop[:, 2] > 0)
 
 
@@ -94,7 +94,7 @@ def first_of(views: Fields) -> np.ndarray:
 
 
 def crop_of(views: Fields) -> np.ndarray:
-    """Where the crop lies and how large it is, coarsely, all four numbers together."""
+    """Position and size of the crop, coarsely, as one number."""
     low = np.array([60, 30, 450, 440])
     return ((views.crop >= low) * [1, 2, 4, 8]).sum(1) + 16 * (views.crop[:, 2] > 0)
 
@@ -113,7 +113,7 @@ def same_distribution(a: np.ndarray, b: np.ndarray) -> float:
     return scipy.stats.chi2_contingency(table[:, table.sum(0) > 0]).pvalue
 
 
-def test_uniform_numbers_and_their_ends():
+def test_uniform_numbers_include_their_ends():
     sizes = np.tile([[640, 480]], (30_000, 1))
     views = Fields.of(SMALL.views(sizes, 11, 2))
     assert abs(views.flip.mean() - 0.5) < 0.015
@@ -134,7 +134,7 @@ def test_uniform_numbers_and_their_ends():
         length = crop[first[:, axis] == whole, 2 + axis]
         value, times = np.unique(length, return_counts=True)
         assert value.tolist() == list(range(384, min(600, whole) + 1)) and scipy.stats.chisquare(times).pvalue > SURE
-    same = first[:, 1] == 592  # independent of each other where nothing else couples them
+    same = first[:, 1] == 592  # independent unless something else couples them
     assert abs(np.corrcoef(crop[same, 2], crop[same, 3])[0, 1]) < 0.06
     assert abs(np.corrcoef(crop[same, 0] / (first - crop[:, 2:])[same, 0], views.flip[cropped][same])[0, 1]) < 0.06
 

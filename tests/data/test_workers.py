@@ -1,4 +1,4 @@
-"""Worker processes: how they start and end, and what is left in shared memory when a process is killed."""
+"""Worker processes: their start and end, and leftovers in shared memory of killed processes."""
 
 import contextlib
 import multiprocessing
@@ -38,7 +38,7 @@ def training(root) -> LoadStep:
 
 @pytest.mark.timeout(120)
 def test_a_worker_starts_no_jax_backend_and_closing_ends_it(data, monkeypatch):
-    monkeypatch.setenv("JAX_PLATFORMS", "cuda,cpu")  # which the worker inherits
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda,cpu")  # inherited by the worker
 
     work, before = training(data), set(psutil.Process().children(recursive=True))
 
@@ -63,7 +63,7 @@ def test_a_worker_starts_no_jax_backend_and_closing_ends_it(data, monkeypatch):
 
 
 @pytest.mark.timeout(120)
-def test_what_stops_a_worker_reaches_the_caller():
+def test_a_workers_error_reaches_the_caller():
     class Fails:
         nbytes = 0
 
@@ -77,8 +77,8 @@ def test_what_stops_a_worker_reaches_the_caller():
         list(batches)
 
 
-# Prints the name of its folder in shared memory, then loads so many steps or, with "stay", holds on to the first. With
-# "fork", a new process does that for every line of its input, which names a file for what the process prints.
+# Prints the name of its folder in shared memory, then loads the given steps or, with "stay", keeps the first. With
+# "fork", a new process does that for every line of its input, which names a file for the process's output.
 PARENT = """
 import os, sys, time
 from pathlib import Path
@@ -123,15 +123,15 @@ def command(data, steps: int, workers: int, *more: str) -> list[str]:
 
 
 def listed(names: list[str]) -> list[str]:
-    """What lies in shared memory under one of the names."""
+    """The entries of shared memory with one of the names."""
     assert names
     here = os.listdir(workers.MEMORY) if workers.MEMORY.is_dir() else []
     return [entry for entry in here if any(name in entry for name in names)]
 
 
 @pytest.mark.timeout(240)
-def test_what_killed_processes_leave_goes_at_the_next_start(data, tmp_path):
-    """And nothing is said about it; Python's resource tracker complains at the end of memory that nobody gave back."""
+def test_leftovers_of_killed_processes_are_removed_at_the_next_start(data, tmp_path):
+    """Without messages; Python's resource tracker would complain at the end about memory that is not freed."""
     names = left_by_kills(data, tmp_path) if workers.MEMORY.is_dir() else []
     done = subprocess.run(command(data, 7, 2), cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
@@ -139,7 +139,7 @@ def test_what_killed_processes_leave_goes_at_the_next_start(data, tmp_path):
 
 
 def left_by_kills(data, tmp_path) -> list[str]:
-    """Ten kills, at any moment, of a process alone or with all of its processes at once; its folders' names."""
+    """Kills a process ten times at random moments, alone or with its children; returns its folders' names."""
     rng, names, left = np.random.default_rng(0), [], 0
     options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     with subprocess.Popen(command(data, 4000, 1, "fork"), cwd=ROOT, **options) as forks:
@@ -149,7 +149,7 @@ def left_by_kills(data, tmp_path) -> list[str]:
             pid = int(forks.stdout.readline())
             with open(tmp_path / f"{kill}") as said:
                 names.append(said.readline().strip())
-                time.sleep(rng.uniform(0, 2.5))  # the worker comes up after one or two
+                time.sleep(rng.uniform(0, 2.5))  # the worker starts after one or two
                 (os.killpg if kill % 2 else os.kill)(pid, signal.SIGKILL)
                 said.read()  # until the workers are gone too
             assert int(forks.stdout.readline()) == -signal.SIGKILL
@@ -160,7 +160,7 @@ def left_by_kills(data, tmp_path) -> list[str]:
 
 
 @linux
-def test_only_what_nobody_uses_goes(tmp_path, monkeypatch):
+def test_only_unused_folders_are_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "MEMORY", tmp_path)
     precious = tmp_path / "elsewhere"
     for name in ("yolos-jax-dead", "yolos-jax-alive", "another", "elsewhere"):
@@ -176,16 +176,16 @@ def test_only_what_nobody_uses_goes(tmp_path, monkeypatch):
     kept |= {"sem.yolos-jax-alive-1", "sem.mp-1"}
     assert {path.name for path in tmp_path.iterdir()} == kept
     assert (tmp_path / "yolos-jax-alive" / "load" / "7").is_file() and (precious / "load" / "7").is_file()
-    os.close(lock)  # as the system does for a process that ends
+    os.close(lock)  # as the system does when a process ends
     workers.remove_leftovers()
     kept -= {"yolos-jax-alive", "sem.yolos-jax-alive-1"}
     assert {path.name for path in tmp_path.iterdir()} == kept
-    monkeypatch.setattr(workers, "MEMORY", tmp_path / "no")  # elsewhere than on Linux
+    monkeypatch.setattr(workers, "MEMORY", tmp_path / "no")  # on other systems than Linux
     workers.remove_leftovers()
 
 
 @linux
-def test_a_new_folder_that_another_process_takes_away_is_made_anew(tmp_path, monkeypatch):
+def test_a_new_folder_that_another_process_removes_is_created_again(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "MEMORY", tmp_path)
     monkeypatch.setattr(workers.util, "Finalize", lambda *_, **__: None)
     monkeypatch.setitem(multiprocessing.current_process()._config, "semprefix", "/before")
@@ -206,7 +206,7 @@ def test_a_new_folder_that_another_process_takes_away_is_made_anew(tmp_path, mon
     assert multiprocessing.current_process()._config["semprefix"] == f"/{folder.name}"
 
 
-def test_a_batch_travels_unchanged(tmp_path):
+def test_a_batch_arrives_unchanged(tmp_path):
     rng = np.random.default_rng(0)
     arrays = [rng.integers(0, 256, (2, 9, 768), np.uint8), np.int32([[3, 3], [1, 1]]), np.full((2, 0), -1)]
     loaded = Loaded(
@@ -253,7 +253,7 @@ def test_workers_end_when_their_parent_is_killed(data):
         while any(alive(p) for p in children) and time.monotonic() < end:
             time.sleep(0.1)
         assert not [p.cmdline() for p in children if alive(p)]
-        assert not listed([name])  # they took with them what their parent left
+        assert not listed([name])  # they removed what their parent left
     finally:
         for process in (parent, *children):
             with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
@@ -262,12 +262,12 @@ def test_workers_end_when_their_parent_is_killed(data):
 
 
 def is_worker(process: psutil.Process) -> bool:
-    """Whether a process was spawned by `multiprocessing` to work (its resource tracker is another)."""
+    """Whether a process is a worker of `multiprocessing` (its resource tracker is not)."""
     return "spawn_main" in " ".join(process.cmdline())
 
 
 def alive(process: psutil.Process) -> bool:
-    """False for zombies too, which nobody may have fetched yet."""
+    """False also for zombies that have not been reaped yet."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

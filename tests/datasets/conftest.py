@@ -1,4 +1,4 @@
-"""Fixtures that several files share."""
+"""Shared fixtures."""
 
 from made_tfds import made, own
 

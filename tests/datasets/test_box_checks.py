@@ -1,4 +1,4 @@
-"""Boxes that cannot be meant as COCO's are refused with what helps, and the setting then reads them rightly."""
+"""Boxes that are not in COCO format are refused with the fix, and are read correctly with the suggested setting."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ WRITE = {
 
 
 def boxes_of(seed, count=20):
-    """Whole boxes xywh inside the image."""
+    """Integer xywh boxes inside the image."""
     rng = np.random.default_rng(seed)
     low = rng.integers(0, (150, 70), (count, 2))
     side = rng.integers(5, (50, 30), (count, 2))
@@ -32,7 +32,7 @@ def source_of(root, listed, complain=stop, **options):
 
 @pytest.mark.parametrize("written", WRITE)
 @pytest.mark.parametrize("seed", range(5))
-def test_other_kinds_of_boxes_are_refused_and_read_as_the_setting_says(tmp_path, written, seed):
+def test_other_formats_are_refused_and_read_with_the_setting(tmp_path, written, seed):
     right = boxes_of(seed)
     listed = [WRITE[written](*b) for b in right]
     cause = "they are corners.*xyxy" if written == "xyxy" else "within 0..1.*shares"
@@ -48,7 +48,7 @@ def test_other_kinds_of_boxes_are_refused_and_read_as_the_setting_says(tmp_path,
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_right_boxes_are_not_refused(tmp_path, seed):
+def test_correct_boxes_are_not_refused(tmp_path, seed):
     listed = boxes_of(seed)
     listed[0] = [-30, 20, 260, 90]  # a careless one
     source = source_of(tmp_path, listed)
@@ -61,18 +61,18 @@ def test_boxes_of_larger_images_are_refused(tmp_path):
         source_of(tmp_path, listed)
 
 
-def test_few_boxes_prove_nothing_but_are_counted(tmp_path):
+def test_few_boxes_are_not_enough_evidence(tmp_path):
     source = source_of(tmp_path, [[150, 60, 190, 90], [190, 10, 15, 5], [3, 3, 5, 5], [10, 10, 300, 300.0]])
     assert source.clipped == 3 and source.examples.counts.tolist() == [4]
 
 
-def test_a_complaint_that_returns_lets_the_reading_go_on(tmp_path):
+def test_reading_continues_if_complain_returns(tmp_path):
     said = []
     source = source_of(tmp_path, [WRITE["xywh_shares"](*b) for b in boxes_of(0)], said.append)
     assert len(said) == 1 and "data.train_boxes=xywh_shares" in said[0] and len(source.examples) == 1
 
 
-def test_why_there_is_nothing_to_find():
+def test_why_there_is_no_box():
     assert nothing_to_find({"crowd": 5, "empty": 5}, 1, "f") is None
     assert "all 5 annotations of f are crowds" in nothing_to_find({"crowd": 5, "empty": 0}, 0, "f")
     assert "5 are crowds and 2 are empty" in nothing_to_find({"crowd": 5, "empty": 2}, 0, "f")

@@ -34,15 +34,15 @@ def test_names_labels_and_pixels(root):
     assert [few.read(i)[1] for i in range(3)] == [0, 1, 2]
 
 
-def test_a_folder_of_classes_is_to_train_on(root):
+def test_a_folder_of_classes_is_the_training_split(root):
     source = ClassFolders(root / "val", "train")
     assert source.names == CLASSES and len(source) == 6
-    with pytest.raises(MissingSplit, match="the split val does not exist in .*; it has train"):
+    with pytest.raises(MissingSplit, match="split val .*; it has train"):
         ClassFolders(root / "val", "val")
 
 
-def test_what_imagenet_is_known_for_is_read(root):
-    """A JPEG in CMYK, a PNG named JPEG, grey, and an ending in capitals."""
+def test_imagenets_odd_files_are_read(root):
+    """A CMYK JPEG, a PNG named .JPEG, a grey image, and an upper-case extension."""
     folder, random = root / "train" / "red", np.random.default_rng(0)
     image = picture("red", random)
     (folder / "n1.JPEG").write_bytes(encoded(image.convert("CMYK"), "JPEG"))
@@ -66,7 +66,7 @@ def test_a_damaged_picture_is_named(root):
         ClassFolders(root, "train").read(1)
 
 
-def test_what_is_refused(root, tmp_path):
+def test_errors(root, tmp_path):
     with pytest.raises(InputError, match="the folder .*nothing does not exist; set --config.data.root"):
         ClassFolders(tmp_path / "nothing", "train")
     (tmp_path / "empty").mkdir()
@@ -84,7 +84,7 @@ def test_what_is_refused(root, tmp_path):
 
 
 def test_every_ending_that_pillow_reads_counts(root):
-    """Browsers save .jfif and .avif; whatever else lies there is counted and named."""
+    """Browsers save .jfif and .avif; all other files are counted and named."""
     folder, image = root / "train" / "red", picture("red", np.random.default_rng(0))
     for ending, kind in ((".jfif", "JPEG"), (".AVIF", "AVIF"), (".jp2", "JPEG2000"), (".tga", "TGA"), (".pnm", "PPM")):
         (folder / f"x{ending}").write_bytes(encoded(image, kind))
@@ -100,7 +100,7 @@ def test_every_ending_that_pillow_reads_counts(root):
     assert found.notes == (f"left out of {root}/train: {others}, such as {root}/train/.ipynb_checkpoints",)
 
 
-def test_images_deeper_in_a_class_folder_are_of_the_class(root, tmp_path):
+def test_images_in_subfolders_belong_to_the_class(root, tmp_path):
     deep = tmp_path / "deep"
     for name in CLASSES:
         for i in range(3):
@@ -114,16 +114,14 @@ def test_images_deeper_in_a_class_folder_are_of_the_class(root, tmp_path):
         np.testing.assert_array_equal(pixels, flat.read(3 + place)[0])
     (note,) = found.notes
     assert note.startswith(f"9 images of {deep}/train in folders inside class folders, such as blue/cam0/day/000.jpg")
-    assert ClassFolders(deep / "train", "train").fingerprint() == found.fingerprint()  # called like a split
+    assert ClassFolders(deep / "train", "train").fingerprint() == found.fingerprint()  # named like a split
     (deep / "train").rename(deep / "mine")
     (deep / "mine" / "white").mkdir()
     shutil.copy(root / "train" / "red" / "000.jpg", deep / "mine" / "white")
-    mixed = ClassFolders(deep / "mine", "train")  # one class has images and no folders, so that these are no splits
+    mixed = ClassFolders(deep / "mine", "train")  # one class has images and no folders, so these are not splits
     assert mixed.names == (*CLASSES, "white") and len(mixed) == 10
     shutil.rmtree(deep / "mine" / "white")
-    with pytest.raises(
-        MissingSplit, match=r"it has blue, green, red; if these are classes, move them into .*mine/train"
-    ):
+    with pytest.raises(MissingSplit, match=r"blue, green, red; .* move them into .*mine/train"):
         ClassFolders(deep / "mine", "train")
 
 
@@ -137,7 +135,7 @@ def test_a_folder_around_the_data_set_is_named(root, tmp_path, outer):
     assert len(ClassFolders(tmp_path / "zip" / outer, "train")) == 9
 
 
-def test_folders_in_class_folders_are_no_splits(root, tmp_path):
+def test_folders_in_class_folders_are_not_splits(root, tmp_path):
     """A split may have stray images beside its class folders."""
     alone = make_classes(tmp_path / "alone", "train", 2) / "train"
     shutil.copytree(alone / "red", alone / "red" / "crops")
@@ -155,12 +153,12 @@ def test_folders_in_class_folders_are_no_splits(root, tmp_path):
     (root / "train").rename(tmp_path / "mine")
     only = tmp_path / "only"
     only.mkdir()
-    (tmp_path / "mine").rename(only / "mine")  # the only one, of a name that no tool uses, with a stray image
+    (tmp_path / "mine").rename(only / "mine")  # the only one, with an uncommon name and a stray image
     assert ClassFolders(only, "train").fingerprint() == plain.fingerprint()
 
 
 def test_only_unknown_classes_are_refused(root):
-    """A class that validation lacks, or has no image of, is no reason; labels go by the names."""
+    """A class that validation lacks or has no image of is allowed; labels are matched by name."""
     train = ClassFolders(root, "train")
     classes = train.names, "the training set"
     (root / "val" / "green").rename(root / "val" / "violet")
@@ -174,7 +172,7 @@ def test_only_unknown_classes_are_refused(root):
         val = ClassFolders(root, "val", classes=classes)
         assert val.names == CLASSES and val.notes == (lacks,)
         assert [val.read(i)[1] for i in range(len(val))] == [0, 0, 2, 2]
-        (root / "val" / "green").mkdir(exist_ok=True)  # there, but empty
+        (root / "val" / "green").mkdir(exist_ok=True)  # exists, but is empty
     (root / "val" / "red").rename(root / "val" / "Red")
     val = ClassFolders(root, "val", classes=classes)
     assert [val.read(i)[1] for i in range(len(val))] == [0, 0, 2, 2] and "Red/000.jpg" in val.name(2)
@@ -188,7 +186,7 @@ def test_only_unknown_classes_are_refused(root):
         ClassFolders(root, "val", classes=classes)
 
 
-def test_the_fingerprint_is_of_content_not_of_places(root, tmp_path):
+def test_the_fingerprint_does_not_depend_on_paths(root, tmp_path):
     found = ClassFolders(root, "train").fingerprint()
     root.rename(tmp_path / "moved")
     assert ClassFolders(tmp_path / "moved", "train").fingerprint() == found

@@ -1,4 +1,4 @@
-"""Classes of the same names and other numbers: matched by name, or refused with both lists."""
+"""Classes with the same names and other numbers: matched by name, or refused with both lists."""
 
 import json
 
@@ -14,7 +14,7 @@ CAT, DOG = (100, 20), (40, 40)  # sizes of their boxes
 
 
 def folder(root, numbers):
-    """An image with a cat and a dog, which have other numbers in every folder."""
+    """An image with a cat and a dog, whose numbers differ between the folders."""
     listed = [{"id": number, "name": name} for name, number in numbers.items()]
     first, second = list(numbers.values())[:2]
     boxes = [box(1, 1, [5, 5, *CAT], first), box(2, 1, [30, 50, *DOG], second)]
@@ -22,7 +22,7 @@ def folder(root, numbers):
 
 
 def perfect(source, label_of):
-    """COCO's numbers of detections of the right boxes and the labels of the names."""
+    """COCO metrics of detections with the right boxes and the labels of the names."""
     (example,) = source.examples
     wide = example.boxes[:, 2] - example.boxes[:, 0] > 50
     labels = np.where(wide, label_of["cat"], label_of["dog"])
@@ -51,12 +51,12 @@ def test_same_names_are_matched(tmp_path, names, numbers, categories):
     for number in numbers.values():
         assert str(number) in note
     by_ids = {"names": "ids", "settled": Settled(label_names=names)}
-    if max(numbers.values()) <= max(names):  # the numbers alone are another story
+    if max(numbers.values()) <= max(names):  # matched by number, they differ
         assert perfect(coco_split(root, "val", max(names) + 1, categories=categories, **by_ids), label_of) < 0.1
 
 
 @pytest.mark.parametrize("numbers", [{"cat": 1, "cow": 2}, {"dog": 1, "cat": 2, "cow": 3}, {"cow": 1, "hen": 2}])
-def test_other_names_are_refused_with_both_lists_unless_asked_for(tmp_path, numbers):
+def test_other_names_are_refused_with_both_lists_by_default(tmp_path, numbers):
     root, names = folder(tmp_path, numbers), {1: "cat", 2: "dog", 3: "bird"}
     with pytest.raises(InputError) as error:
         coco_split(root, "val", 4, settled=Settled(label_names=names, by="the checkpoint c"))
@@ -68,12 +68,12 @@ def test_other_names_are_refused_with_both_lists_unless_asked_for(tmp_path, numb
 @pytest.mark.parametrize("names", [
     {1: "cat", 2: "dog"}, {1: "Cat ", 2: "dog", 3: "bird"}, {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}, {}, {1: "cat"}
 ])  # fmt: skip
-def test_names_that_agree_as_far_as_there_are_any(tmp_path, names):
+def test_missing_names_are_not_a_conflict(tmp_path, names):
     source = coco_split(folder(tmp_path, {"cat": 1, "dog": 2}), "val", 4, settled=Settled(label_names=names))
     assert source.notes == () and source.category_ids == (0, 1, 2, 3)
 
 
-def test_a_name_listed_twice_is_matched_with_nothing(tmp_path):
+def test_duplicate_names_are_not_matched(tmp_path):
     root = folder(tmp_path, {"cat": 1, "dog": 2})
     path = root / "annotations" / "instances_val.json"
     content = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""COCO folders: what is read, what is left out, and a sentence for everything wrong."""
+"""COCO folders: what is read, what is left out, and a message for every error."""
 
 import json
 import pickle
@@ -133,7 +133,7 @@ def test_an_image_of_another_size_is_named(tmp_path):
         source.read(source.examples[0])
 
 
-def test_wrong_entries_are_left_out_if_the_complaint_returns(tmp_path):
+def test_wrong_entries_are_left_out_if_complain_returns(tmp_path):
     annotations = [
         box(1, 1, [4, 4, 20, 10]),
         box(2, 1, [4, 4, float("nan"), 10]),
@@ -149,14 +149,14 @@ def test_wrong_entries_are_left_out_if_the_complaint_returns(tmp_path):
     assert len(said) == 3 and all(any(part in sentence for sentence in said) for part in expected)
 
 
-def test_a_source_can_be_sent_to_a_worker(tmp_path):
+def test_a_source_can_be_pickled(tmp_path):
     source = coco_split(make_coco(tmp_path, [(64, 48)]), "train2017", complain=lambda sentence: None)
     again = pickle.loads(pickle.dumps(source))
     assert again.examples.fingerprint() == source.examples.fingerprint()
     np.testing.assert_array_equal(again.read(again.examples[0]), source.read(source.examples[0]))
 
 
-def test_annotations_and_images_from_other_places(tmp_path):
+def test_annotations_and_images_in_other_locations(tmp_path):
     root = make_coco(tmp_path / "usual", [(64, 48), (48, 64)])
     usual = coco_split(root, "train2017")
     (root / "train2017").rename(tmp_path / "images")

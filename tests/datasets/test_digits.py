@@ -56,7 +56,7 @@ def test_the_splits_share_no_digit():
 
 
 @pytest.mark.parametrize("split", [0, 1])
-def test_a_scene_draws_from_its_own_split_only(split):
+def test_a_scene_uses_only_its_own_split(split):
     source = digits.load_digits()
     pool = digits.split_digits(source.labels)[split]
     random = np.random.default_rng(0)
@@ -88,7 +88,7 @@ def test_pycocotools_reads_it(folder, split, count):
     assert len(coco.anns) == len(coco.dataset["annotations"])  # ids are unique
 
 
-def test_the_two_splits_number_their_images_apart(folder):
+def test_the_splits_have_separate_image_numbers(folder):
     ids = [
         {image["id"] for image in json.loads(path.read_text())["images"]}
         for path in sorted((folder / "annotations").iterdir())
@@ -97,8 +97,8 @@ def test_the_two_splits_number_their_images_apart(folder):
 
 
 @pytest.mark.parametrize("split", ["train2017", "val2017"])
-def test_boxes_are_tight_against_the_pixels(folder, split):
-    """The ground has one colour; whatever differs from it is ink, found here without the composer's help."""
+def test_boxes_are_tight(folder, split):
+    """The background has one colour; all other pixels are ink, which is found here independently."""
     coco = COCO(folder / "annotations" / f"instances_{split}.json")
     for image in coco.dataset["images"]:
         pixels = np.asarray(Image.open(folder / split / image["file_name"])).astype(int)
@@ -115,7 +115,7 @@ def test_boxes_are_tight_against_the_pixels(folder, split):
         assert not (ink & ~covered).any()
 
 
-def test_refuses_a_folder_with_something_in_it(tmp_path):
+def test_a_folder_in_use_is_refused(tmp_path):
     (tmp_path / "letter.txt").write_text("mine")
     with pytest.raises(InputError, match="not an empty folder"):
         digits.write(tmp_path, 1, 1)
@@ -124,7 +124,7 @@ def test_refuses_a_folder_with_something_in_it(tmp_path):
         digits.write(tmp_path / "letter.txt", 1, 1)
 
 
-def test_takes_an_empty_folder(tmp_path):
+def test_an_empty_folder_is_accepted(tmp_path):
     digits.write(tmp_path, 1, 1)
     assert (tmp_path / "annotations" / "instances_val2017.json").is_file()
 
@@ -132,7 +132,7 @@ def test_takes_an_empty_folder(tmp_path):
 @pytest.mark.parametrize(
     "arguments, said", [((0, 1, 0), "--train is 0"), ((1, -2, 0), "--val is -2"), ((1, 1, -1), "--seed")]
 )
-def test_refuses_senseless_numbers(tmp_path, arguments, said):
+def test_invalid_numbers_are_refused(tmp_path, arguments, said):
     with pytest.raises(InputError, match=said):
         digits.write(tmp_path / "out", *arguments)
     assert not (tmp_path / "out").exists()
@@ -164,8 +164,8 @@ def test_the_command_line_and_no_jax(tmp_path):
     assert alone.stdout.strip() == "False"
 
 
-def test_single_digits_are_of_the_same_split(tmp_path, monkeypatch):
-    """As class folders; training pictures show no scan that is held out, and a class is a scan's own."""
+def test_single_digits_have_the_same_split(tmp_path, monkeypatch):
+    """As class folders; training pictures show no held-out scan, and each has its scan's class."""
     drawn, draw = [], single_digits.one_digit
 
     def recorded(found, which, random):

@@ -1,4 +1,4 @@
-"""Files of several images, as Pillow writes them: which frames count, and that leaving some out is said."""
+"""Files with several images, as written by Pillow: which frames count, and that left-out ones are reported."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def grey(value, size=(32, 24)):
 
 
 def several(path, **options):
-    """A file of frames of 40, 90 and 140 of 255, or pages where the format knows no durations."""
+    """A file with frames of 40, 90 and 140 of 255, or with pages if the format has no durations."""
     first, *others = [grey(value) for value in (40, 90, 140)]
     first.save(path, save_all=True, append_images=others, **options)
     return path
@@ -42,12 +42,12 @@ def test_an_animations_frames_and_times(tmp_path, name, options):
     np.testing.assert_allclose(means, [40, 90, 140][-len(lasts) :], atol=2)
 
 
-def test_a_frame_without_a_duration_is_shown_as_browsers_do(tmp_path):
+def test_a_frame_without_a_duration_is_timed_as_in_browsers(tmp_path):
     assert [one.lasts for one in animation(several(tmp_path / "a.gif"), False, False)] == [0.1] * 3
 
 
 def test_pages_but_neither_smaller_copies_nor_masks(tmp_path):
-    """As maps hold them: a page, its copy of half the size, a mask, another page."""
+    """As in map files: a page, its copy of half the size, a mask, another page."""
     with TiffImagePlugin.AppendingTiffWriter(tmp_path / "map.tif", True) as file:
         for value, kind, side in ((40, 0, 32), (41, 1, 16), (42, 4, 32), (90, 2, 32)):
             grey(value, (side, side)).save(file, "TIFF", tiffinfo={254: kind})
@@ -61,7 +61,7 @@ def test_pages_but_neither_smaller_copies_nor_masks(tmp_path):
 
 @pytest.mark.parametrize("ending", ["gif", "webp", "tif"])
 def test_a_damaged_end(tmp_path, ending):
-    """What comes before it counts, and reading on says what is wrong."""
+    """The frames before it count, and reading further gives the error."""
     data = several(tmp_path / f"a.{ending}", duration=100).read_bytes()
     (tmp_path / f"b.{ending}").write_bytes(data[: len(data) * 2 // 3])
     assert header_of(tmp_path / f"b.{ending}").frames <= 3
@@ -71,14 +71,14 @@ def test_a_damaged_end(tmp_path, ending):
         assert f"b.{ending} cannot be read" in str(error)
 
 
-def test_previews_are_no_frames(tmp_path):
-    """An MPO file, which many cameras call .jpg."""
+def test_previews_are_not_frames(tmp_path):
+    """An MPO file, which many cameras name .jpg."""
     grey(40).save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[grey(90)])
     assert Image.open(tmp_path / "a.jpg").n_frames == 2 and header_of(tmp_path / "a.jpg").frames == 1
     assert frames_in(grey(1)) == [0]
 
 
-def test_what_is_left_out_is_counted(tmp_path):
+def test_left_out_frames_are_counted(tmp_path):
     files = [several(tmp_path / "a.gif"), several(tmp_path / "b.tif")]
     grey(1).save(tmp_path / "c.png")
     given = [*files, files[0].read_bytes(), str(tmp_path / "c.png"), Image.open(files[0]), tmp_path / "absent.gif"]
@@ -88,9 +88,9 @@ def test_what_is_left_out_is_counted(tmp_path):
     assert left_out(given[3:]) == []
 
 
-def test_a_detection_split_says_so(tmp_path):
+def test_a_detection_split_reports_frames(tmp_path):
     make_coco(tmp_path, [(32, 24)] * 2)
-    several(tmp_path / "train2017" / "1.jpg", format="GIF")  # what decides is the content
+    several(tmp_path / "train2017" / "1.jpg", format="GIF")  # the content decides
     notes = coco_split(tmp_path, "train2017").notes
     origin = tmp_path / "annotations" / "instances_train2017.json"
     assert [note for note in notes if "frames" in note] == [
@@ -99,8 +99,8 @@ def test_a_detection_split_says_so(tmp_path):
     ]
 
 
-def test_class_folders_say_so(tmp_path, monkeypatch):
-    """Of many files that are no JPEG, some are looked at."""
+def test_class_folders_report_frames(tmp_path, monkeypatch):
+    """Of many files that are not JPEG, some are checked."""
     for name in ("a", "b"):
         (tmp_path / "train" / name).mkdir(parents=True)
         grey(9).save(tmp_path / "train" / name / "x.JPG")

@@ -1,4 +1,4 @@
-"""What the headers of files say about size, turning and bits, against Pillow's own reading of whole files."""
+"""Size, orientation and bits in the headers of files, against Pillow's reading of whole files."""
 
 import io
 
@@ -23,7 +23,7 @@ def encoded(kind, orientation=None, **options):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM"])
 @pytest.mark.parametrize("orientation", [None, 1, 3, 6])
-def test_files_that_pillow_turns_are_found(tmp_path, kind, orientation):
+def test_files_that_pillow_rotates_are_found(tmp_path, kind, orientation):
     data = encoded(kind, orientation)
     (tmp_path / "image").write_bytes(data)
     with Image.open(io.BytesIO(data)) as image:
@@ -39,21 +39,21 @@ def test_files_that_pillow_turns_are_found(tmp_path, kind, orientation):
 
 
 @pytest.mark.parametrize("spoil", [
-    lambda data: data[:2] + b"\xff\xe2\x60\x00" + bytes(0x5FFE) + data[2:],  # a colour profile longer than is read
+    lambda data: data[:2] + b"\xff\xe2\x60\x00" + bytes(0x5FFE) + data[2:],  # a long colour profile
     lambda data: data[:2] + b"\xff\xff\xfe\x00\x04hi" + data[2:],  # a fill byte and a comment
 ], ids=["profile", "comment"])  # fmt: skip
-def test_exif_behind_other_segments_is_found(spoil):
+def test_exif_after_other_segments_is_found(spoil):
     assert header_of(spoil(encoded("JPEG", 8))).orientation == 8
 
 
-def test_orientation_in_xmp_alone_is_found():
+def test_orientation_only_in_xmp_is_found():
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="6"/></x:xmpmeta>'
     file = io.BytesIO()
     PIXELS.save(file, "JPEG", xmp=xmp)
     assert header_of(file.getvalue()).orientation == 6
 
 
-def test_exif_behind_the_pixels_of_a_png_is_found():
+def test_exif_after_the_pixels_of_a_png_is_found():
     data = encoded("PNG", 6)
     start = data.index(b"eXIf") - 4
     size = 12 + int.from_bytes(data[start : start + 4], "big")
@@ -61,7 +61,7 @@ def test_exif_behind_the_pixels_of_a_png_is_found():
     assert header_of(moved).orientation == 6
 
 
-def test_files_that_are_no_images_count_as_upright(tmp_path):
+def test_files_that_are_not_images_count_as_upright(tmp_path):
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "cut.jpg").write_bytes(encoded("JPEG", 6)[:30])
     (tmp_path / "text.jpg").write_text("no image")

@@ -1,4 +1,4 @@
-"""Labels of category ids, as a data set and as a model number them."""
+"""Labels of category ids, numbered by a data set or by a model."""
 
 import pytest
 from made_coco import box, coco_split, make_coco

@@ -1,4 +1,4 @@
-"""Two classes of one name: found by check_data, and told apart wherever names are keys. Names with line breaks."""
+"""Two classes with one name: found by check_data, and distinguished where names are keys. Names with line breaks."""
 
 import json
 
@@ -57,7 +57,7 @@ def test_exported_names_are_distinct_and_fit_their_data(tmp_path):
         assert again.label_names == source.label_names
 
 
-def test_tables_of_scores_lose_none(tmp_path):
+def test_tables_of_scores_have_both(tmp_path):
     truth = coco_split(folder(tmp_path), "train", categories="contiguous").ground_truth()
     truth["categories"][2]["name"] = "方"
     results = [

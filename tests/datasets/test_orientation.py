@@ -1,4 +1,4 @@
-"""Images that EXIF turns: what is decided by boxes and sizes, and that all readers see the same pixels."""
+"""Images with an EXIF rotation: the decision by boxes and sizes, and that all readers see the same pixels."""
 
 import json
 import pickle
@@ -16,7 +16,7 @@ LYING = (64, 48)  # as stored; orientation 6 makes it 48 wide and 64 high
 
 
 def turned_folder(root, bbox, sizes=LYING, stored=LYING, orientation=6, count=4, split="train"):
-    """Images that EXIF turns, with a box each; `sizes` are the annotated (width, height)."""
+    """Images with an EXIF rotation, with a box each; `sizes` are the annotated (width, height)."""
     make_coco(root, [stored] * count, split, [box(i, i, bbox) for i in range(1, count + 1)])
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -44,14 +44,14 @@ ONLY_UPRIGHT, ONLY_STORED, BOTH = [36, 40, 8, 20], [50, 10, 12, 20], [4, 4, 20, 
     (BOTH, LYING, LYING, 3, True, "do not determine"),
     (BOTH, (64, 64), (64, 64), 6, True, "do not determine"),
 ])  # fmt: skip
-def test_what_is_decided_and_why(tmp_path, bbox, sizes, stored, orientation, upright, why):
+def test_the_decision_and_its_reason(tmp_path, bbox, sizes, stored, orientation, upright, why):
     source = coco_split(turned_folder(tmp_path, bbox, sizes, stored, orientation), "train")
     assert source.exif.upright == upright and len(source.exif.turned) == 4
     (note,) = source.notes
     assert why in note and ("turned upright" if upright else "read as stored") in note
     assert ("data.upright=no" in note and "1.jpg" in note) == why.startswith("nothing")
     example = source.examples[0]
-    found = pickle.loads(pickle.dumps(source)).read(example)  # as a worker reads it
+    found = pickle.loads(pickle.dumps(source)).read(example)  # as read in a worker
     with Image.open(example.file) as image:
         expected = ImageOps.exif_transpose(image) if upright else image
         np.testing.assert_array_equal(np.asarray(found), np.asarray(expected.convert("RGB")))
@@ -71,7 +71,7 @@ def test_the_setting_outvotes_everything(tmp_path):
     assert upright.read(upright.examples[0]).size == (48, 64) == (upright.examples[0].width, upright.examples[0].height)
 
 
-def test_sizes_that_fit_neither_reading_do_not_vote_and_are_refused(tmp_path):
+def test_sizes_that_fit_neither_orientation_do_not_vote_and_are_refused(tmp_path):
     source = coco_split(turned_folder(tmp_path, BOTH, sizes=(30, 40)), "train")
     assert source.exif.unclear == source.exif.turned
     with pytest.raises(UnreadableImage, match="48x64 pixels but its annotation says 30x40"):
@@ -95,12 +95,12 @@ def test_undecided_images_follow_the_other_split(tmp_path):
     assert not source.exif.upright and "as in the other split" in source.notes[0]
 
 
-def test_images_that_nothing_turns_need_no_word(tmp_path):
+def test_images_without_a_rotation_give_no_note(tmp_path):
     root = turned_folder(tmp_path, BOTH, orientation=1)
     assert coco_split(root, "train").notes == () and not coco_split(root, "train").exif.turned
 
 
-def test_check_data_lists_the_turned_images(tmp_path):
+def test_check_data_lists_the_rotated_images(tmp_path):
     root = turned_folder(tmp_path, ONLY_UPRIGHT)
     problems = []
     split = survey.survey_split("train", lambda complain: coco_split(root, "train", complain=complain), problems)

@@ -1,4 +1,4 @@
-"""A run of one process: nothing is exchanged."""
+"""A run with one process: nothing is exchanged."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 
 
-def test_alone_nothing_is_exchanged():
+def test_one_process_exchanges_nothing():
     alone = Processes()
     assert alone.is_primary and alone.count == 1
     assert alone.allgather({"a": 1}) == [{"a": 1}]

@@ -1,4 +1,4 @@
-"""A process that stops answering is named by the others; one that is only slow is not."""
+"""A process that stops responding is named by the others; a slow one is not."""
 
 import re
 import signal
@@ -13,7 +13,7 @@ from reference_pack import ROOT
 
 from yolos_jax.distributed import launch, witness
 
-HEARTBEAT = 6  # seconds; a run has those of `launch.TIMEOUTS`
+HEARTBEAT = 6  # seconds; those of a run are in `launch.TIMEOUTS`
 PROGRAM = f"""
 import ctypes, sys, time
 from yolos_jax.distributed import launch, witness
@@ -25,8 +25,8 @@ witness.SIGN, witness.SILENCE = 0.3, 1.5
 launch.join(sys.argv[1], 2, int(sys.argv[2]))
 processes = Processes()
 if processes.is_primary and sys.argv[3] == "1":
-    ctypes.PyDLL(None).sleep({HEARTBEAT + 4})  # as a library that computes and lets no other thread run
-time.sleep(2)  # until each has heard of the other
+    ctypes.PyDLL(None).sleep({HEARTBEAT + 4})  # like a library that holds the GIL
+time.sleep(2)  # until each has received the other's heartbeat
 with clear_errors():
     processes.allgather("slow")
     print("slow", flush=True)
@@ -45,15 +45,15 @@ def free_port():
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("stopped", [1, 0])
-def test_a_process_that_stops_answering_is_named(stopped):
+def test_a_process_that_stops_responding_is_named(stopped):
     timeout = launch.TIMEOUTS["heartbeat_timeout_seconds"]
-    assert witness.SIGN + witness.SILENCE < timeout / 2 < 50  # so that a run ends within 100 s, and knows why
+    assert witness.SIGN + witness.SILENCE < timeout / 2 < 50  # so that a run ends within 100 s and knows the cause
     command = [sys.executable, "-c", PROGRAM, f"127.0.0.1:{free_port()}"]
     how = {"cwd": ROOT, "env": of_training(), "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen([*command, str(i), str(stopped)], **how) for i in range(2)]
     try:
         for process in processes:
-            assert "slow\n" in iter(process.stdout.readline, "")  # gloo prints lines of its own
+            assert "slow\n" in iter(process.stdout.readline, "")  # gloo prints its own lines
         processes[stopped].send_signal(signal.SIGSTOP)
         start = time.monotonic()
         _, said = processes[1 - stopped].communicate(timeout=100)
@@ -70,7 +70,7 @@ def test_a_process_that_stops_answering_is_named(stopped):
             process.communicate()
 
 
-def test_a_process_says_at_once_whom_it_waits_for(monkeypatch):
+def test_a_process_reports_at_once_what_it_waits_for(monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "2")
     ends = "; --distributed=off runs this one alone"
     assert launch._waiting("Slurm", "", 0) == f"waiting up to 300 s for all 2 processes that Slurm starts{ends}"

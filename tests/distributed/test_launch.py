@@ -1,4 +1,4 @@
-"""How processes of one run are told apart: arguments, and what launchers put into the environment."""
+"""How the processes of a run are identified: by arguments, or by the launcher's environment variables."""
 
 import pytest
 from micro_run import micro_data
@@ -26,14 +26,14 @@ def test_wrong_arguments(arguments, sentence):
     ("environment", "devices"),
     [
         ({}, None),
-        ({"SLURM_STEP_TASKS_PER_NODE": "8(x4)", "SLURM_GPUS_ON_NODE": "8"}, None),  # a process for each GPU
+        ({"SLURM_STEP_TASKS_PER_NODE": "8(x4)", "SLURM_GPUS_ON_NODE": "8"}, None),  # one process per GPU
         ({"SLURM_STEP_TASKS_PER_NODE": "1(x4)", "SLURM_GPUS_ON_NODE": "8"}, [*range(8)]),
         ({"SLURM_STEP_TASKS_PER_NODE": "1"}, None),
         ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, [*range(4)]),
         ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, None),
     ],
 )
-def test_one_process_on_a_node_takes_all_of_its_devices(environment, devices):
+def test_one_process_on_a_node_uses_all_its_devices(environment, devices):
     assert launch.devices_of_node(environment) == devices
 
 
@@ -47,14 +47,14 @@ def test_one_process_on_a_node_takes_all_of_its_devices(environment, devices):
         ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}, "Open MPI"),
         ({"TPU_WORKER_HOSTNAMES": "a,b"}, "TPU"),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, ""),
-        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, ""),  # may be one of many alone
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, ""),  # a single process
     ],
 )
 def test_launchers_are_known_by_their_environment(environment, launcher):
     assert launch.detected(environment) == launcher
 
 
-def test_open_mpi_5_needs_to_be_told_where_process_0_is(monkeypatch):
+def test_open_mpi_5_needs_the_address_of_process_0(monkeypatch):
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     monkeypatch.delenv("OMPI_MCA_orte_hnp_uri", raising=False)
     with pytest.raises(InputError, match="add --coordinator=HOST:PORT"):
@@ -63,7 +63,7 @@ def test_open_mpi_5_needs_to_be_told_where_process_0_is(monkeypatch):
 
 @pytest.mark.slow
 def test_two_processes_end_with_the_code_of_the_error(tmp_path):
-    """What a shell sees of a program that is refused."""
+    """The exit code that a shell gets."""
     changed = Program("train.py", micro_data(tmp_path / "data"), tmp_path / "run", {}, second=("--config.seed=1",))
     (tmp_path / "said").mkdir()
     with Pair(tmp_path / "said", changed) as pair:

@@ -12,7 +12,7 @@ from yolos_jax.evaluation.coco_metrics import scored
 
 
 def with_ties(truth, results):
-    """Scores in tenths, so that their order decides; crowds; a category without objects; an image without any."""
+    """Scores in tenths, so that ties occur; crowds; a category without objects; an image without any."""
     annotations = [a | {"iscrowd": int(i % 7 == 0)} for i, a in enumerate(truth["annotations"])]
     image = truth["images"][0] | {"id": 10**7}
     changed = {"categories": [*truth["categories"], {"id": 1000, "name": "none"}], "images": [*truth["images"], image]}
@@ -42,7 +42,7 @@ def made_case(case):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("case", CASES)
-def test_the_numbers_are_the_same(case):
+def test_the_metrics_are_the_same(case):
     pytest.importorskip("faster_coco_eval")
     (numbers, categories), (others, of_others) = (scored(*made_case(case), name) for name in ("pycocotools", "faster"))
     assert numbers.keys() == others.keys() and len(numbers) == 12

@@ -1,4 +1,4 @@
-"""COCO's numbers against published ones, and the bookkeeping around them."""
+"""COCO metrics against published ones, and their bookkeeping."""
 
 import json
 
@@ -31,7 +31,7 @@ def test_published_numbers():
 
 
 def test_images_without_detections_are_scored():
-    """Leaving out an image's detections must lower recall, not the number of images."""
+    """An image without detections must lower recall, not the number of images."""
     folder = data_folder("coco_eval_ref")
     truth = json.loads((folder / "instances_val2014_100.json").read_text())
     results = json.loads((folder / "instances_val2014_fakebbox100_results.json").read_text())
@@ -56,8 +56,8 @@ def test_postprocess_equals_the_reference():
 @pytest.mark.parametrize(
     "change", [{"id": 0}, {"id": 5}, {"area": None}, {"iscrowd": None}, {"id": "a"}], ids=lambda c: str(c)
 )
-def test_hand_made_files_are_scored_right(tmp_path, change):
-    """Ids that start at 0, repeat or are text, fields that are null: a perfect detection is still perfect."""
+def test_hand_made_files_are_scored_correctly(tmp_path, change):
+    """Ids that start at 0, are repeated or are text, and null fields: a perfect detection is still perfect."""
     annotations = [box(5, 1, [4, 4, 20, 10]) | change, box(5, 2, [4, 4, 20, 10])]
     root = make_coco(tmp_path, [(64, 48)] * 2, annotations=annotations)
     truth = coco_split(root, "train2017", 10).ground_truth()
@@ -76,7 +76,7 @@ def test_results_are_xywh(tmp_path):
 
 @pytest.mark.parametrize("devices, batch_size", [(1, 1), (1, 8), (8, 8)])
 def test_every_image_is_evaluated_once(tmp_path, devices, batch_size):
-    """Uneven buckets and a broken image; perfect boxes would need training, so only the counting is checked."""
+    """Uneven buckets and a corrupted image; good boxes would need training, so only counts are checked."""
     sizes = [(64, 48)] * 5 + [(48, 64)] * 4 + [(96, 32)] * 3
     root = make_coco(tmp_path, sizes)
     (root / "train2017" / "3.jpg").write_bytes(b"no image")
@@ -101,7 +101,7 @@ def test_every_image_is_evaluated_once(tmp_path, devices, batch_size):
 
 
 def test_contiguous_labels_are_scored_under_their_ids(tmp_path):
-    """A model with labels 0 and 1 for the categories 1 and 7; annotations beyond those scored may be anything."""
+    """A model with labels 0 and 1 for the categories 1 and 7; other annotations may be anything."""
     root = make_coco(tmp_path, [(64, 48)] * 3, annotations=[box(1, 1, [4, 4, 20, 10], 7), {"id": 2, "image_id": 3}])
     config = YolosConfig(width=12, depth=2, heads=2, det_tokens=4, num_classes=2, init_pe_size=(48, 64))
     source = coco_split(root, "train2017", max_images=2, categories="contiguous")

@@ -1,4 +1,4 @@
-"""Evaluation from TFDS records: the folder's 12 numbers with the annotation file, and what changes without it."""
+"""Evaluation from TFDS records: the folder's 12 metrics with the annotation file, and the changes without it."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ from yolos_jax.weights import checkpoints
 
 
 def about(truth, seed: int, scale: float) -> list[dict]:
-    """Two detections near every annotation, of random scores."""
+    """Two detections near every annotation, with random scores."""
     rng, found = np.random.default_rng(seed), []
     for annotation in truth["annotations"] * 2:
         sides = np.maximum(annotation["bbox"], 1)[[2, 3, 2, 3]]
@@ -54,19 +54,19 @@ def test_the_same_detections_score_the_same(tmp_path, which):
     folder = coco_split(coco, "val2017")
     truth = folder.ground_truth()
     listed = tfds_split(directory, "val2017", annotations=folder.origin).ground_truth()
-    assert listed == truth  # so it scores everything alike
+    assert listed == truth  # so the scores are the same
     recorded = tfds_split(directory, "val2017").ground_truth()
     for seed, scale in enumerate((0.03, 0.08, 0.15)):
         found = about(truth, seed, scale)
         want = coco_metrics(truth, found)
         assert 0.05 < want["AP"] < want["AP50"] < 1
         without = coco_metrics(recorded, found)
-        for name in NAMES:  # no area of these lies where cutting it matters
+        for name in NAMES:  # none of these areas is where rounding matters
             assert abs(without[name] - want[name]) < 1e-3, name
 
 
-def test_whole_numbers_of_areas_move_objects_between_sizes(tmp_path):
-    """1024.5 is medium and 1024 is both small and medium; AP knows no sizes."""
+def test_rounded_areas_move_objects_between_sizes(tmp_path):
+    """1024.5 is medium and 1024 is both small and medium; AP does not depend on sizes."""
     boxes = [box(1, 1, [0, 0, 32, 32.016], 1, area=1024.5), box(2, 1, [0, 40, 60, 60], 1, area=3600)]
     coco = make_coco(tmp_path / "coco", [(100, 100)], "val2017", boxes, CATEGORIES)
     truth = coco_split(coco, "val2017").ground_truth()
@@ -83,7 +83,7 @@ GEOMETRY = Geometry.of(48, 96, 16, 6)
 
 
 def signature(patches, grid):
-    """uint32 `[B]`: a weighted sum of all the pixels, which padding does not change; numpy or jax."""
+    """uint32 `[B]`: a weighted sum of all pixels, independent of padding; numpy or jax."""
     xp = jax.numpy if isinstance(patches, jax.Array) else np
     count, values = patches.shape[1:]
     weights = xp.arange(count * values, dtype=xp.uint32).reshape(count, values) * xp.uint32(2654435761)
@@ -92,16 +92,16 @@ def signature(patches, grid):
 
 
 def knows_by_heart(graph, params, patches, grid) -> Outputs:
-    """Says what it learned about an image of exactly these pixels, and nothing about others."""
+    """Returns the recorded boxes of an image with exactly these pixels, and nothing for others."""
     same = signature(patches, grid)[:, None] == params["signature"][None]
     known, place = same.any(1), same.argmax(1)
     nothing = jax.nn.one_hot(MODEL.num_classes, MODEL.num_classes + 1) * 100
     logits = jax.numpy.where(known[:, None, None], params["logits"][place], nothing)
-    return Outputs(logits, params["boxes"][place], features=logits, attention=None)  # evaluation looks at two
+    return Outputs(logits, params["boxes"][place], features=logits, attention=None)  # evaluation uses two
 
 
 def learned(source: DataSet) -> dict[str, np.ndarray]:
-    """For every image: its signature, and two boxes near every one of its objects, of random scores."""
+    """For every image: its signature, and two boxes near each of its objects, with random scores."""
     plan = EvaluationPlan(source.examples.sizes, Pipeline.of(GEOMETRY), 8, 1)
     n, rng = len(source.examples), np.random.default_rng(0)
     logits = np.full((n, QUERIES, MODEL.num_classes + 1), -100, np.float32)
@@ -130,8 +130,8 @@ def assert_same_results(found, want, atol=0.0):
         np.testing.assert_allclose([one[key] for one in found], [one[key] for one in want], rtol=0, atol=atol)
 
 
-def test_images_known_by_heart_score_the_same_from_all_three(tmp_path, monkeypatch):
-    """The whole way from a file's bytes to AP, but for the network.
+def test_memorised_images_score_the_same_from_all_three(tmp_path, monkeypatch):
+    """Everything from a file's bytes to AP, except the network.
 
     Its place is taken by one that knows the folder's images by their pixels
     as they come out of the loader: it finds nothing on an image that is
@@ -154,17 +154,17 @@ def test_images_known_by_heart_score_the_same_from_all_three(tmp_path, monkeypat
         listed = evaluator_on(tfds_split(directory, "val2017", 91, annotations=folder.origin))(params)
         assert listed.metrics == want.metrics and listed.results == want.results
         records = evaluator_on(tfds_split(directory, "val2017", 91))(params)
-    assert [r["image_id"] for r in records.results] != [r["image_id"] for r in want.results]  # another order
+    assert [r["image_id"] for r in records.results] != [r["image_id"] for r in want.results]  # a different order
     assert_same_results(records.results, want.results)
     for name in NAMES:
         assert abs(records.metrics[name] - want.metrics[name]) < 1e-3, name
-    # Another pixel, another image: what was learned about the first is worth nothing now.
+    # One changed pixel: the recorded boxes are no longer found.
     forgot = params | {"signature": params["signature"] + np.uint32(1)}
     assert evaluator(forgot).metrics["AP"] < 0.01
 
 
-def test_the_program_gives_the_folders_numbers(tmp_path, monkeypatch, call):
-    """A whole evaluation of a random model: equal detections, whatever they are worth, and a line about the areas."""
+def test_the_program_gives_the_folders_metrics(tmp_path, monkeypatch, call):
+    """A complete evaluation of a random model: equal detections, and a note about the areas."""
     coco = coco_folder(tmp_path / "coco", ["val2017"])
     build_records(coco, tmp_path / "tfds")
     meta = checkpoint_files.Meta(MODEL, {}, 0, {}, None)
@@ -193,7 +193,7 @@ def test_the_program_gives_the_folders_numbers(tmp_path, monkeypatch, call):
             metrics[name] = json.loads((tmp_path / name / "metrics.json").read_text())
     assert len(results["folder"]) == 6 * MODEL.det_tokens
     assert results["listed"] == results["folder"] and metrics["listed"] == metrics["folder"]
-    # Another order of images, so other batches.
+    # A different order of images, so different batches.
     assert_same_results(results["records"], results["folder"], atol=1e-4)  # pixels, and scores
     for name in NAMES[:3]:
         assert metrics["records"][name] == pytest.approx(metrics["folder"][name], abs=1e-3)

@@ -1,4 +1,4 @@
-"""The examples of `examples/`, where the packages that they show are installed."""
+"""The scripts in `examples/`, if the packages that they need are installed."""
 
 import importlib.util
 import io
@@ -16,12 +16,12 @@ from yolos_jax.inference.detections import Detections
 
 
 def example(name, *packages):
-    """A module of `examples/`, or a skip that names the package it needs."""
+    """A module of `examples/`; skips the test if a package is missing."""
     for package in packages:
         pytest.importorskip(package, reason=f"{package} is absent")
     spec = importlib.util.spec_from_file_location(f"example_{name}", ROOT / "examples" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where FastAPI looks up annotations
+    sys.modules[spec.name] = module  # FastAPI looks up annotations there
     try:
         spec.loader.exec_module(module)
     finally:
@@ -61,7 +61,7 @@ def test_detection_and_attention(checkpoint, tmp_path):
 
 
 def test_server(checkpoint, monkeypatch):
-    """Requests at the same time share batches, get their own image's answer, and a damaged image spoils no other."""
+    """Concurrent requests share batches and get the result of their image; a damaged image affects no other."""
     pytest.importorskip("httpx", reason="httpx is absent")
     server = example("server", "fastapi")
     from fastapi.testclient import TestClient
@@ -85,7 +85,7 @@ def test_server(checkpoint, monkeypatch):
 
 
 def test_tracking():
-    """Two objects that pass each other in opposite directions keep their numbers; the order of boxes changes."""
+    """Two objects that pass each other in opposite directions keep their numbers when the order of boxes changes."""
     track = example("track", "supervision", "trackers")
 
     def at(frame):
@@ -102,7 +102,7 @@ def test_tracking():
 
 
 def test_slices(checkpoint):
-    """SAHI's boxes are those of the slices, cut out by hand, moved to where the slice was and clipped to it."""
+    """SAHI's boxes equal those of slices cut by hand, moved to the slice's position and clipped to it."""
     slicing = example("slice_large", "sahi")
     detector, image = Detector.load(checkpoint), noise(0, 128, 192)
     threshold = 0.3

@@ -1,4 +1,4 @@
-"""Compiles what training, evaluation and prediction run once for all runs that need the same program."""
+"""Compiles each program of training, evaluation and prediction once for all runs that need it."""
 
 import contextlib
 import dataclasses
@@ -11,13 +11,13 @@ import jax
 import numpy as np
 import pytest
 
-JIT = jax.jit  # also where one `compiled_once` is within another
+JIT = jax.jit  # also if one `compiled_once` is inside another
 STEP, EVALUATION = "make_step.<locals>.step", "ImagePass.__init__.<locals>.indexed"
 PROGRAMS = {STEP, EVALUATION, "detect"}
 
 
 class Only:
-    """Equal to nothing but itself; keeps what it stands for alive, so that no other object gets its place."""
+    """Equal only to itself; keeps its object alive, so that no other object gets the same id."""
 
     def __init__(self, what: Any):
         self.what = what
@@ -30,12 +30,12 @@ class Only:
 
 
 def key_of(x: Any, around: tuple = ()) -> Hashable:
-    """Equal for two things only if they compute the same: by code and by all that it closes over.
+    """Equal for two functions only if they compute the same: same code and same closure.
 
-    What is not understood is equal to nothing but itself, so at worst a program is compiled again. What functions
-    read from their modules is not looked at: whoever replaces that needs a `compiled_once` of its own.
+    Unknown objects are equal only to themselves, so at worst a program is compiled again. Globals that functions read
+    are not compared: a test that replaces one needs its own `compiled_once`.
     """
-    mark = ("method", id(x.__func__)) if isinstance(x, types.MethodType) else id(x)  # a method is made anew each time
+    mark = ("method", id(x.__func__)) if isinstance(x, types.MethodType) else id(x)  # new on each access
     if mark in around:
         return "again", around.index(mark)
     key = functools.partial(key_of, around=(*around, mark))
@@ -50,7 +50,7 @@ def key_of(x: Any, around: tuple = ()) -> Hashable:
     if isinstance(x, np.ndarray | np.generic | jax.Array):
         value = np.asarray(x)
         return type(x), value.shape, str(value.dtype), value.tobytes()
-    if isinstance(x, float):  # of which some differ that are equal: 0 and -0
+    if isinstance(x, float):  # some equal values differ: 0 and -0
         return float, x.hex()
     if isinstance(x, Mapping):
         return (type(x), *((key(name), key(value)) for name, value in x.items()))
@@ -62,22 +62,22 @@ def key_of(x: Any, around: tuple = ()) -> Hashable:
         hash(x)
     except TypeError:
         return Only(x)
-    return type(x), x  # as jax itself takes it for a static argument
+    return type(x), x  # as in jax's static arguments
 
 
 def contents(cell: types.CellType) -> Any:
     try:
         return cell.cell_contents
-    except ValueError:  # of a function that is not wholly defined yet
+    except ValueError:  # of a function whose definition is incomplete
         return types.CellType
 
 
 @contextlib.contextmanager
 def compiled_once() -> Iterator[dict]:
-    """Inside, a program that a run made serves every later run that would make the same.
+    """Inside, later runs reuse the programs of earlier runs.
 
-    Yields the programs by (name, key) as they come. Shapes, dtypes and places of arguments need no part in the key:
-    jax compiles a program anew for others.
+    Yields the programs by (name, key). The key needs no shapes, dtypes and devices of arguments: jax compiles a program
+    again for others.
     """
     kept = {}
 

@@ -1,4 +1,4 @@
-"""The environment of a process that a test starts."""
+"""Environments of processes that tests start."""
 
 import os
 import re
@@ -8,13 +8,13 @@ HERE = Path(__file__).parent
 
 
 def cpu_devices(count: int = 1) -> dict[str, str]:
-    """This process's environment, with so many CPU devices; XLA's other flags stay."""
+    """This process's environment with `count` CPU devices; XLA's other flags are kept."""
     others = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ.get("XLA_FLAGS", ""))
     flags = f"{others} --xla_force_host_platform_device_count={count}".strip()
     return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
 
 
 def of_training(count: int = 1, *more: Path) -> dict[str, str]:
-    """The same for a program that trains; Python finds modules in `more`, too, and no PyTorch, as in `make test`."""
+    """The same for a training program; modules in `more` can be imported, and PyTorch cannot, as in `make test`."""
     places = HERE / "without_torch", HERE.parents[1], *more
     return cpu_devices(count) | {"PYTHONPATH": os.pathsep.join(map(str, places))}

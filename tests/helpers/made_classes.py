@@ -1,4 +1,4 @@
-"""Makes folders of class folders: small pictures whose class can be seen, and those that ImageNet is known for."""
+"""Makes folders of class folders: small pictures with visible classes, and odd files like ImageNet's."""
 
 import io
 from pathlib import Path
@@ -19,7 +19,7 @@ def picture(name: str, random: np.random.Generator, size: tuple[int, int] = (32,
 
 
 def make_classes(root: Path, split: str, each: int, size=(32, 32), classes=CLASSES) -> Path:
-    """`root/split/CLASS/000.jpg` ..., so many of each class."""
+    """`root/split/CLASS/000.jpg` ..., the given number per class."""
     random = np.random.default_rng(sum(split.encode()))
     for name in classes:
         folder = root / split / name

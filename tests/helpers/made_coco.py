@@ -1,4 +1,4 @@
-"""Makes small COCO folders of noise images, for tests that need files but no meaning."""
+"""Makes small COCO folders of noise images."""
 
 import json
 from functools import partial
@@ -50,7 +50,7 @@ def coco_split(
     root, split, num_classes=0, max_images=0, category_ids=None, annotations="", image_folder="", complain=stop,
     **options,
 ) -> DataSet:  # fmt: skip
-    """`instances_SPLIT.json` and the images in `SPLIT/`, or those of other places; `options` are `SplitOptions`."""
+    """`instances_SPLIT.json` and the images in `SPLIT/`, or in other locations; `options` are `SplitOptions`."""
     file = Path(annotations or Path(root, "annotations", f"instances_{split}.json"))
     opened = partial(coco_folder.read, file, Path(image_folder or Path(root, split)))
     options.setdefault("settled", Settled(category_ids=category_ids))

@@ -1,4 +1,4 @@
-"""Detections for tests: some made by hand, with every kind of error; those of cocoapi's example; noisy ones."""
+"""Detections for tests: hand-made ones with every kind of error, those of cocoapi's example, and noisy ones."""
 
 import json
 
@@ -29,7 +29,7 @@ def hand_made():
         entry(5, 3, [50, 50, 20, 20], 0.6),  # class
         entry(5, 7, [60, 50, 20, 20], 0.7),  # location: 1/3
         entry(5, 3, [1, 0, 20, 20], 0.8),  # duplicate
-        entry(5, 3, [0, 0, 20, 20], 0.9),  # right
+        entry(5, 3, [0, 0, 20, 20], 0.9),  # correct
     ]
     return truth, results
 
@@ -42,7 +42,7 @@ def example():
 
 
 def noisy(truth, results):
-    """Each detection, and three copies with other boxes and scores, often of another class; at most 100 an image."""
+    """Each detection, and three copies with other boxes and scores, often of another class; at most 100 per image."""
     rng, ids = np.random.default_rng(0), [c["id"] for c in truth["categories"]]
     found = {}
     for result in results:

@@ -1,4 +1,4 @@
-"""Writes one made-up data set in each layout that people have, for tests; nothing here uses the package."""
+"""Writes one generated data set in each layout, for tests, without using the package."""
 
 import functools
 import json
@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from PIL import Image
 
-NAMES = ["ant", "bee", "cat"]  # in the order of the alphabet, as layouts without numbers sort them
+NAMES = ["ant", "bee", "cat"]  # in alphabetical order, as in layouts without numbers
 
 
 class Box(NamedTuple):
     name: str
-    corners: tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels from 0, the last ones outside
+    corners: tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels from 0, the last ones exclusive
 
 
 class Picture(NamedTuple):
@@ -22,7 +22,7 @@ class Picture(NamedTuple):
     boxes: tuple[Box, ...]
 
 
-Data = dict[str, list[Picture]]  # of the splits train and val
+Data = dict[str, list[Picture]]  # pictures of the splits train and val
 
 
 def made(seed: int = 0, train: int = 4, val: int = 3, sides: tuple[int, int] = (40, 90)) -> Data:
@@ -49,7 +49,7 @@ def save(path: Path, size: tuple[int, int]) -> None:
 
 
 def content(pictures, ids, file_name="{}.jpg", sizes=True) -> dict:
-    """A COCO file's content; `ids` are of the categories by name."""
+    """A COCO file's content; `ids` are those of the categories, by name."""
     images, annotations = [], []
     for i, (stem, (width, height), boxes) in enumerate(pictures, 1):
         size = {"width": width, "height": height} if sizes else {}
@@ -125,7 +125,7 @@ def yolo(root: Path, data: Data) -> Path:
 
 
 def roboflow_yolo(root: Path, data: Data) -> Path:
-    """train/images beside train/labels, paths that begin with `../`; names as a mapping."""
+    """train/images beside train/labels, paths starting with `../`; names as a mapping."""
     for split, name in (("train", "train"), ("val", "valid")):
         (root / name / "labels").mkdir(parents=True)
         for picture in data[split]:
@@ -183,7 +183,7 @@ def imagefolder(root: Path, data: Data) -> Path:
 
 
 def dota(root: Path, data: Data) -> Path:
-    """Quadrangles that are the boxes themselves, from another corner on for each object."""
+    """Quadrangles equal to the boxes, starting at a different corner for each object."""
     for split, pictures in data.items():
         (root / split / "labelTxt").mkdir(parents=True)
         for picture in pictures:
@@ -204,7 +204,7 @@ LAYOUTS = {
 
 
 def rows(root: Path, data: Data, parquet: bool) -> Path:
-    """With the package `datasets`: `save_to_disk`, or parquet files; image files are in the rows."""
+    """With the package `datasets`: `save_to_disk`, or parquet files; the rows contain the image files."""
     import datasets
 
     of = datasets.Sequence if hasattr(datasets, "Sequence") else datasets.List

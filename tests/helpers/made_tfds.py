@@ -1,4 +1,4 @@
-"""TFDS preparations for tests: ours, and by TFDS's own builder of COCO, which here needs no TensorFlow."""
+"""TFDS data sets for tests: ours, and from TFDS's own builder of COCO, which here needs no TensorFlow."""
 
 import json
 import shutil
@@ -21,37 +21,37 @@ CATEGORIES = [{"id": i, "name": name} for i, name in COCO_NAMES.items()]
 SIZES = [(64, 48), (48, 64), (60, 44), (80, 31), (33, 97), (64, 64)]
 BOXES = [
     box(12, 1, [4.25, 4.5, 20.13, 10.77], 1, area=190.75),
-    box(11, 1, [0, 0, 64, 48], 90),  # out of the order of ids
+    box(11, 1, [0, 0, 64, 48], 90),  # not in the order of ids
     box(3, 2, [1.5, 2.5, 30, 40], 44, iscrowd=1),
     box(4, 2, [10, 12, 0, 5], 17),  # empty
     box(5, 3, [59.9, 43.9, 0.1, 0.1], 3, area=0.4),
     box(7, 5, [3, 5, 17, 29], 18),
-    box(8, 6, [30.7, 1.1, 33.3, 62.9], 62),  # images 4 has none
+    box(8, 6, [30.7, 1.1, 33.3, 62.9], 62),  # image 4 has none
 ]
 
 
 def coco_folder(root: Path, splits=("train2017", "val2017")) -> Path:
-    """A COCO folder with COCO's own categories; all splits hold the same."""
+    """A COCO folder with COCO's categories; all splits have the same content."""
     for split in splits:
         make_coco(root, SIZES, split, BOXES, CATEGORIES)
     return root
 
 
 def make_tfds(root: Path, splits=("train2017", "val2017")) -> tuple[Path, Path]:
-    """(a COCO folder, a TFDS directory made of it)."""
+    """(a COCO folder, a TFDS directory made from it)."""
     coco = coco_folder(root / "coco", splits)
     return coco, build_records(coco, root / "tfds")[0]
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory) -> tuple[Path, Path]:
-    """(a COCO folder, a TFDS directory made of it), which no test may change."""
+    """(a COCO folder, a TFDS directory made from it), which no test may change."""
     return make_tfds(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
 def own(tmp_path, made) -> Path:
-    """A TFDS directory to spoil."""
+    """A TFDS directory to damage."""
     return shutil.copytree(made[1], tmp_path / "own")
 
 
@@ -61,7 +61,7 @@ def listed(coco: Path, split: str = "train2017") -> Path:
 
 
 def build_with_tfds(coco: Path, out: Path, monkeypatch, file_format: str = "array_record") -> Path:
-    """What TFDS's own builder makes of a COCO folder; nothing is downloaded, and TensorFlow is not asked for."""
+    """The output of TFDS's own builder for a COCO folder, without downloads and without TensorFlow."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.utils import gcs_utils
     from tensorflow_datasets.object_detection import coco as own

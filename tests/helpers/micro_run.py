@@ -16,7 +16,7 @@ SIZES = [(64, 48), (48, 64), (64, 64), (100, 40), (80, 60), (60, 80), (90, 50), 
 
 
 def micro_data(root: Path, split: str = "train2017") -> Path:
-    """Ten images with a box each, as a COCO folder; both splits are the same images."""
+    """Ten images with a box each, as a COCO folder; both splits have the same images."""
     return make_coco(root, SIZES, split)
 
 
@@ -36,12 +36,12 @@ def micro_config(root: Path, **changes):
 
 
 def lines(workdir: Path) -> list[dict]:
-    """What a run wrote to metrics.jsonl."""
+    """The lines of a run's metrics.jsonl."""
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
 def without_key_biases(params: dict) -> dict:
-    """The gradient of the key part of qkv biases is mathematically zero; Adam makes noise of its rounding."""
+    """The gradient of the keys' biases in qkv is mathematically zero; Adam amplifies its rounding."""
 
     def clean(path, x):
         if jax.tree_util.keystr(path).endswith("['qkv']['bias']"):

@@ -1,4 +1,4 @@
-"""A model and a batch small enough to compile a step of in a test."""
+"""A model and a batch whose step is quick to compile."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""The page on a port of this process with two micro detectors, and what tests do with it in a browser."""
+"""The page on a port of this process with two micro detectors, and actions in a browser."""
 
 import io
 import os
@@ -24,7 +24,7 @@ CONFIG = YolosConfig(width=24, depth=3, heads=2, det_tokens=6, num_classes=3, in
 
 
 def checkpoint(folder: Path, seed: int) -> Path:
-    """A micro model with sharp attention, which is sure of what its tokens find."""
+    """A micro model with sharp attention and confident tokens."""
     rng, params = np.random.default_rng(seed), jax.tree.map(np.array, build(CONFIG)[1])
 
     def sharper(path, x):
@@ -49,7 +49,7 @@ def picture(seed=0, size=(96, 64)):
 
 
 class Served:
-    """A page on a free port of this process, and what stands behind it."""
+    """A page on a free port of this process, and its viewer."""
 
     def __init__(self, folder: Path):
         from yolos_jax.tools.page.gradio_page import build_page, serve
@@ -72,12 +72,12 @@ class Served:
 
     @property
     def look(self):
-        """What was looked at last."""
+        """The image analysed last."""
         return next(reversed(self.viewer._kept.values()))[1]
 
 
 def image_of(page, part):
-    """The pixels of an image of the page, as it was sent; None while there is none."""
+    """The pixels of an image on the page, as sent; None while there is none."""
     element = page.query_selector(f"#{part} img")
     source = element and element.get_attribute("src")
     if not source:
@@ -96,13 +96,13 @@ def wait_for(page, check, what):
 
 
 def shows(page, part, want):
-    """Whether a part shows just this image."""
+    """Whether a part shows exactly this image."""
     found = image_of(page, part)
     return found is not None and np.array_equal(found, want)
 
 
 def click(page, part, point, size):
-    """At a pixel of an image of `size` (width, height), which is in the middle of its element."""
+    """Clicks a pixel of an image of `size` (width, height), which is centred in its element."""
     area = page.query_selector(f"#{part} img").bounding_box()
     scale = min(area["width"] / size[0], area["height"] / size[1])
     left, top = area["x"] + (area["width"] - size[0] * scale) / 2, area["y"] + (area["height"] - size[1] * scale) / 2

@@ -1,4 +1,4 @@
-"""Programs in two processes of two devices each, as a user or a launcher starts them."""
+"""Programs in two processes with two devices each, as started by a user or a launcher."""
 
 import json
 import re
@@ -14,8 +14,8 @@ from micro_run import lines
 from reference_pack import ROOT
 from several_programs import END
 
-LIMIT = 150  # seconds that any program may take on a busy machine
-LAUNCHERS = {  # what they put into the environment of process i
+LIMIT = 150  # maximum seconds of any program on a busy machine
+LAUNCHERS = {  # environment variables of process i
     "": {},
     "Slurm": {
         **{"SLURM_JOB_ID": "7{port}", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"},
@@ -29,19 +29,19 @@ LAUNCHERS = {  # what they put into the environment of process i
 
 
 class Program(NamedTuple):
-    """What both processes run, from the same recipe unless `second` changes it."""
+    """The program of both processes, with the same recipe unless `second` changes it."""
 
-    name: str  # train.py, say
+    name: str  # such as train.py
     data: Path
-    folder: Path  # the run, or the checkpoint of eval.py
-    changes: dict  # of the recipe, by dotted key
+    folder: Path  # workdir, or checkpoint of eval.py
+    changes: dict  # changes of the recipe, by dotted key
     flags: tuple[str, ...] = ()
-    second: tuple[str, ...] = ()  # flags that only process 1 is given
-    inject: str = ""  # Python that is run before anything starts
-    make: str = "micro_run.micro_config"  # makes the recipe
+    second: tuple[str, ...] = ()  # flags for process 1 only
+    inject: str = ""  # Python code to run first
+    make: str = "micro_run.micro_config"  # creates the recipe
 
     def command(self, recipe: Path) -> list[str]:
-        """The command line, but for `second`; writes the recipe's file."""
+        """The command line without `second`; writes the recipe's file."""
         module, _, function = self.make.rpartition(".")
         recipe.write_text(
             f"from pathlib import Path\nfrom {module} import {function}\n{self.inject}\n\n\n"
@@ -52,7 +52,7 @@ class Program(NamedTuple):
 
 
 class Pair:
-    """Two processes that run the programs; several of them one after another, without ending in between."""
+    """Two processes that run the programs, one after another without exiting in between."""
 
     def __init__(self, folder: Path, *programs: Program, launcher: str = ""):
         start, self.count = len(list(folder.iterdir())), len(programs)
@@ -66,7 +66,7 @@ class Pair:
             if not launcher:
                 mine[0] += [f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={i}"]
             for later in mine[1:]:
-                later.append("--distributed=off")  # the processes are joined by now
+                later.append("--distributed=off")  # the processes are already connected
             named = [[f"{p.make} {p.changes}", *words] for words, p in zip(mine, programs)]
             command = (
                 mine[0] if len(mine) == 1 else [ROOT / "tests" / "helpers" / "several_programs.py", json.dumps(named)]
@@ -95,17 +95,17 @@ class Pair:
         return [process.wait(max(1, end - time.monotonic())) for process in self.processes]
 
     def steps(self, workdir: Path, least: int) -> None:
-        """Waits until so many steps are done."""
+        """Waits until `least` steps are done."""
         end = time.monotonic() + LIMIT
         while not (workdir / "metrics.jsonl").exists() or len(lines(workdir)) < least:
             assert time.monotonic() < end and all(p.poll() is None for p in self.processes), self.text(0) + self.text(1)
             time.sleep(0.1)
 
     def text(self, i: int) -> str:
-        """What process i has said."""
+        """The output of process i."""
         return self.said[i].read_text()
 
     def parts(self, i: int) -> list[tuple[int, str]]:
-        """(exit code, what was said) of each of several programs in process i."""
+        """(exit code, output) of each program in process i."""
         text, *more = re.split(rf"^{END} (\d+)$", self.text(i), flags=re.M)
         return [(int(code), said) for code, said in zip(more[::2], [text, *more[1::2]])]

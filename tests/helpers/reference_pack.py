@@ -1,4 +1,4 @@
-"""Where the tests find the reference numbers, and the few conversions they share.
+"""Location of the reference values, and shared conversions.
 
 One setting: the environment variable YOLOS_REFERENCE; else ../shared/reference
 beside the repository; else the small copies in tests/reference. Nothing here
@@ -27,7 +27,7 @@ def reference_folder() -> Path:
 
 
 def data_folder(name: str) -> Path:
-    """A folder of real images (YOLOS_DATA, default ../shared/data), or a skip that says why."""
+    """A folder of real images (YOLOS_DATA, default ../shared/data); skips the test without it."""
     folder = Path(os.environ.get("YOLOS_DATA", ROOT.parent / "shared" / "data")) / name
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent (images whose licences forbid shipping them)")
@@ -35,7 +35,7 @@ def data_folder(name: str) -> Path:
 
 
 def pack(name: str) -> Path:
-    """The path of a file of the pack, or a skip that says why."""
+    """The path of a file of the pack; skips the test without it."""
     path = reference_folder() / name
     if not path.exists():
         pytest.skip(f"{path} is absent (set YOLOS_REFERENCE to the full reference pack)")
@@ -51,7 +51,7 @@ def tensors(name: str) -> dict[str, np.ndarray]:
 
 
 def config_of(state: dict[str, np.ndarray], heads: int, init_hw, mid_hw=None) -> YolosConfig:
-    """The config of a reference state dict; heads and grids cannot be read off its shapes."""
+    """The config of a reference state dict; heads and grids do not follow from its shapes."""
     width, _, patch, _ = state["backbone.patch_embed.proj.weight"].shape
     depth = 1 + max(int(k.split(".")[2]) for k in state if k.startswith("backbone.blocks."))
     has_mid = "backbone.mid_pos_embed" in state

@@ -1,4 +1,4 @@
-"""A storage that several processes can reach at `shared://...`: a folder, which $SHARED_STORAGE names."""
+"""A storage at `shared://...` for several processes: the folder $SHARED_STORAGE."""
 
 import os
 
@@ -7,7 +7,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 
 class Shared(LocalFileSystem):
-    """As fsspec's drivers of buckets: other code knows its addresses only."""
+    """Like fsspec's drivers of buckets: other code uses only its addresses."""
 
     protocol = "shared"
 

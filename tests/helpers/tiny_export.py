@@ -1,4 +1,4 @@
-"""A tiny checkpoint to export, real images for it, and export.py in this process or in one of its own."""
+"""A tiny checkpoint to export, real images for it, and export.py in this or in a separate process."""
 
 import dataclasses
 import subprocess
@@ -23,13 +23,13 @@ META = Meta(CONFIG, {0: "cat", 2: "dog"}, 7, {"config": {"data": {"short_side": 
 
 
 def checkpoint_in(folder: Path, config: YolosConfig = CONFIG) -> Path:
-    """The checkpoint, of step 7, in a folder that is new."""
+    """The checkpoint, of step 7, in a new folder."""
     save(folder, 7, random_params(config), dataclasses.replace(META, model=config))
     return folder
 
 
 def real_images() -> list[str]:
-    """Six real images, upright and lying by turns."""
+    """Six real images, alternately portrait and landscape."""
     paths = sorted((data_folder("coco_tiny80") / "val2017").glob("*.jpg"))
     sizes = [open_rgb(path).size for path in paths]
     lying = [path for path, (w, h) in zip(paths, sizes) if w > h]
@@ -45,7 +45,7 @@ def call(monkeypatch, *args):
 
 
 def run(*args, **kwargs):
-    """A process of its own on one plain CPU device."""
+    """A separate process with one CPU device."""
     environment = {k: v for k, v in cpu_devices().items() if k != "PYTHONPATH"}
     command = [sys.executable, *map(str, args)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, **kwargs)

@@ -1,4 +1,4 @@
-"""Small models and foreign files made on the spot, for tests that need no reference pack."""
+"""Generated small models and foreign files, for tests without the reference pack."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ MICRO = {
 
 
 def random_params(config: YolosConfig, seed: int = 0) -> dict:
-    """Parameters of which no two numbers are likely equal."""
+    """Parameters in which no two values are likely equal."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda x: rng.standard_normal(x.shape).astype(np.float32), abstract(config)[1])
 
@@ -87,19 +87,19 @@ def _more(state: dict, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarr
 
 
 def bare_vit(config: YolosConfig = TINY, side: int = 4) -> dict[str, np.ndarray]:
-    """As DINO publishes its backbones: timm's names, no head."""
+    """As in DINO's published backbones: timm's names, no head."""
     return {name: array for name, array in deit_state(config, side).items() if not name.startswith("head")}
 
 
 def dino_teacher(config: YolosConfig = TINY) -> dict[str, np.ndarray]:
-    """As under "teacher" in DINO's full checkpoints; "student" has `module.` before every name."""
+    """As "teacher" in DINO's full checkpoints; in "student", names start with `module.`."""
     state = {f"backbone.{name}": array for name, array in bare_vit(config).items()}
     head = {"head.mlp.0.weight": (8, config.width), "head.mlp.0.bias": (8,), "head.last_layer.weight_g": (9, 1)}
     return _more(state, head)
 
 
 def moco_state(config: YolosConfig = TINY) -> dict[str, np.ndarray]:
-    """As under "state_dict" in MoCo v3's checkpoints, the momentum encoder with other numbers."""
+    """As "state_dict" in MoCo v3's checkpoints; the momentum encoder has other values."""
     vit, width = bare_vit(config), config.width
     state = {f"module.base_encoder.{name}": array for name, array in vit.items()}
     state |= {f"module.momentum_encoder.{name}": array + 1 for name, array in vit.items()}
@@ -108,7 +108,7 @@ def moco_state(config: YolosConfig = TINY) -> dict[str, np.ndarray]:
 
 
 def mae_state(config: YolosConfig = TINY, finetuned: bool = False) -> dict[str, np.ndarray]:
-    """As under "model" in MAE's checkpoints: pre-trained with its decoder, or fine-tuned on pooled tokens."""
+    """As "model" in MAE's checkpoints: pre-trained with its decoder, or fine-tuned on pooled tokens."""
     state, width = bare_vit(config), config.width
     if not finetuned:
         decoder = {"mask_token": (1, 1, 8), "decoder_embed.weight": (8, width), "decoder_blocks.0.norm1.weight": (8,)}
@@ -119,7 +119,7 @@ def mae_state(config: YolosConfig = TINY, finetuned: bool = False) -> dict[str, 
 
 
 def transformers_vit(config: YolosConfig = TINY, distilled: bool = False) -> dict[str, np.ndarray]:
-    """A classifier under the names that transformers saves a ViT or, distilled, a DeiT under."""
+    """A classifier with transformers' names for a ViT or, if distilled, a DeiT."""
     prefix, state = ("deit" if distilled else "vit"), deit_state(config, distilled=distilled)
     heads = {"classifier.weight": state.pop("head.weight"), "classifier.bias": state.pop("head.bias")}
     if distilled:
@@ -144,7 +144,7 @@ def folder(path: Path, settings: dict, state: dict, **others: dict) -> Path:
 
 
 def in_hub_cache(cache: Path, name: str, source: Path, commit: str = "0" * 40, ref: str = "main") -> Path:
-    """Puts a folder into a cache of the Hugging Face hub, laid out as the hub's own library does."""
+    """Puts a folder into a cache of the Hugging Face hub, with the layout of the hub's library."""
     repository = cache / f"models--{name.replace('/', '--')}"
     snapshot = repository / "snapshots" / commit
     for part in (snapshot, repository / "blobs", repository / "refs"):

@@ -1,4 +1,4 @@
-"""train.py and pretrain.py in a process of their own, as a user starts them."""
+"""train.py and pretrain.py in a separate process, as started by a user."""
 
 import json
 import re
@@ -46,13 +46,13 @@ def recipe(root, changes):
 
 
 class Training:
-    """A training program in a process of its own; `wait_for` reads what it says."""
+    """A training program in a separate process; `wait_for` reads its output."""
 
     def __init__(self, root, workdir, devices=1, program="train.py", **changes):
         self.start([program, *flags(root, workdir, changes, program)], devices)
 
     def start(self, command, devices=1):
-        """Runs a Python program on so many devices."""
+        """Runs a Python program on `devices` devices."""
         self.process = subprocess.Popen(
             [sys.executable, *command],
             cwd=ROOT,
@@ -75,14 +75,14 @@ class Training:
             into.append(line)
 
     def wait_for(self, condition, seconds=300):
-        """Until `condition()` or the end of the process; fails after so many seconds."""
+        """Waits for `condition()` or the end of the process; fails after some seconds."""
         end = time.monotonic() + seconds
         while not condition() and self.process.poll() is None:
             assert time.monotonic() < end, self.text()
             time.sleep(0.01)
 
     def end(self, seconds=120):
-        """The exit code; everything said is then in `said` and `errors`."""
+        """The exit code; the complete output is then in `said` and `errors`."""
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -109,7 +109,7 @@ class Training:
 class Trainings(Training):
     """Several runs of train.py, by their command lines, one after another in one process.
 
-    They are of one recipe, but for what the compiled programs do not depend on.
+    They have the same recipe, except for settings that do not affect compiled programs.
     """
 
     def __init__(self, *runs):

@@ -1,4 +1,4 @@
-"""The published pipelines, and the numbers of their views by meaning."""
+"""The published pipelines, and the numbers of their views by name."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ TINY = Pipeline(Resize(tuple(range(256, 609, 16)), 1013), before=(Flip(), Crop()
 
 
 class Fields(NamedTuple):
-    """The numbers of flip, crop and resize by their meaning, of one image or of many."""
+    """The numbers of flip, crop and resize by name, for one image or several."""
 
     flip: np.ndarray  # bool
     first: np.ndarray  # (width, height) resized to before the crop; zeros for none

@@ -1,4 +1,4 @@
-"""What is read as an image and what is not; decoding itself is tested with the Detector."""
+"""Inputs that are read as images, and those that are not; decoding is tested with the Detector."""
 
 import os
 import socket
@@ -12,7 +12,7 @@ from yolos_jax.images.reading import HEIF, UnreadableImage, image_endings, open_
 
 @pytest.mark.timeout(20)
 def test_only_regular_files_are_opened(tmp_path, monkeypatch):
-    """Opening a pipe would wait for somebody who writes to it."""
+    """Opening a pipe would wait for a writer."""
     os.mkfifo(tmp_path / "pipe.png")
     with socket.socket(socket.AF_UNIX) as server:
         monkeypatch.chdir(tmp_path)  # a socket's path must be short
@@ -33,7 +33,7 @@ def test_impossible_paths(tmp_path):
             read_rgb(path)
 
 
-def test_arrays_that_cannot_be_had(tmp_path):
+def test_arrays_that_cannot_be_converted(tmp_path):
     class OnAnotherDevice:
         def __array__(self, *args, **kwargs):
             raise TypeError("it lies on a device")
@@ -48,12 +48,12 @@ def test_a_maximum_of_12_bits_can_become_white(tmp_path):
     dark, bright = (np.asarray(open_rgb(tmp_path / "a.png", stretch=stretch))[..., 0] for stretch in (False, True))
     np.testing.assert_array_equal(dark, [[0, 4], [8, 16]])
     np.testing.assert_array_equal(bright, [[0, 62], [128, 255]])
-    Image.fromarray(np.full((2, 2, 3), 9, np.uint8)).save(tmp_path / "b.png")  # 8 bits stay as they are
+    Image.fromarray(np.full((2, 2, 3), 9, np.uint8)).save(tmp_path / "b.png")  # 8 bits are unchanged
     assert np.asarray(open_rgb(tmp_path / "b.png", stretch=True)).max() == 9
 
 
 @pytest.mark.parity
-def test_heic_is_read_where_its_package_is_installed(tmp_path):
+def test_heic_is_read_if_its_package_is_installed(tmp_path):
     pytest.importorskip("pillow_heif", reason="pillow-heif is absent (the extra heif)")
     assert image_endings() >= HEIF
     ramp = Image.linear_gradient("L").resize((60, 48)).convert("RGB")  # black above, white below

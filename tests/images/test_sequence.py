@@ -35,7 +35,7 @@ def test_every_size_of_the_pack():
         assert found == (want[1], want[0]), (w, h, side, most)
 
 
-def test_many_sizes_at_once_equal_one_by_one():
+def test_many_sizes_at_once_equal_single_ones():
     z = arrays("transforms.npz")
     bounded = z["trsize_in"][z["trsize_in"][:, 3] > 0]
     for most in np.unique(bounded[:, 3]):
@@ -44,7 +44,7 @@ def test_many_sizes_at_once_equal_one_by_one():
         assert resized_sizes(rows[:, :2], rows[:, 2], int(most)).tolist() == [list(size) for size in one_by_one]
 
 
-def test_a_geometry_resizes_many_as_it_does_one():
+def test_a_geometry_resizes_many_like_one():
     geometry, sizes = Geometry.of(512, 0, 16, 84), arrays("transforms.npz")["evsize_in_wh"]
     assert geometry.max_side == 853
     many = resized_sizes(sizes, geometry.short_side, geometry.max_side, geometry.patch)
@@ -65,7 +65,7 @@ def test_extreme_images_keep_whole_patches_within_the_bound(size):
 
 
 @given(st.integers(1, 100_000))
-def test_rounded_tokens_waste_an_eighth_at_most(n):
+def test_rounded_tokens_add_at_most_an_eighth(n):
     assert n <= rounded_tokens(n) <= n * 1.125
 
 
@@ -82,7 +82,7 @@ def test_patches_are_rows_of_the_image():
         pack([image], 6, 1, max_side=2)
 
 
-def test_images_the_model_cannot_take_are_refused():
+def test_images_too_large_for_the_model_are_refused():
     with pytest.raises(InputError, match="model.max_side"):
         Geometry.of(800, 1400, 16, 84)
     with pytest.raises(InputError, match="at least one patch"):
@@ -92,7 +92,7 @@ def test_images_the_model_cannot_take_are_refused():
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=14), st.integers(1, 4))
-def test_edges_pad_least(values, buckets):
+def test_edges_minimise_padding(values, buckets):
     edges = bucket_edges(values, buckets)
     assert edges == sorted(set(edges)) and len(edges) <= buckets and edges[-1] == max(values)
 

@@ -1,4 +1,4 @@
-"""Compiled programs on disk: where they go, when they do not, and that the next process finds them."""
+"""Compiled programs on disk: where and when they are cached, and that the next process finds them."""
 
 import os
 import stat
@@ -24,7 +24,7 @@ from yolos_jax.weights.checkpoints import load_detector
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """The user's cache folder, of a process that was told nothing about compiled programs."""
+    """The user's cache folder, in a process without settings for compiled programs."""
     before = {name: getattr(jax.config, name) for name in ("jax_compilation_cache_dir", "jax_enable_compilation_cache")}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     jax.config.update("jax_compilation_cache_dir", None)
@@ -46,14 +46,14 @@ def program(name, compute):
     return jax.jit(compute)(jnp.arange(3.0))
 
 
-def test_the_users_folder_unless_jax_was_told_otherwise(home, tmp_path):
+def test_the_users_folder_unless_jax_is_configured(home, tmp_path):
     assert keep_compiled(OFF) == "" and jax.config.jax_compilation_cache_dir is None
     assert keep_compiled() == ""
     np.testing.assert_array_equal(program("kept", lambda x: 2 * x + 1), [1, 3, 5])
     assert "jit_kept" in entries(home)
     if os.name == "posix":
-        assert stat.S_IMODE(home.stat().st_mode) == 0o700  # jax runs what lies there
-    assert keep_compiled(tmp_path / "mine") == ""  # although a cache is in use already
+        assert stat.S_IMODE(home.stat().st_mode) == 0o700  # jax runs the programs in it
+    assert keep_compiled(tmp_path / "mine") == ""  # although a cache is already in use
     program("moved", lambda x: 3 * x + 1)
     assert "jit_moved" in entries(tmp_path / "mine") and "jit_moved" not in entries(home)
     assert keep_compiled() == "" and jax.config.jax_compilation_cache_dir == str(tmp_path / "mine")
@@ -62,8 +62,8 @@ def test_the_users_folder_unless_jax_was_told_otherwise(home, tmp_path):
     assert keep_compiled(tmp_path / "another") == "" and not (tmp_path / "another").exists()
 
 
-def test_programs_with_a_host_callback_call_the_function_of_today(home):
-    """jax 0.10 does not keep them, as docs/training.md says; newer ones do."""
+def test_programs_with_a_host_callback_call_the_current_function(home):
+    """jax 0.10 does not cache them, see docs/training.md; newer versions do."""
     keep_compiled()
 
     def asking(more):
@@ -74,7 +74,7 @@ def test_programs_with_a_host_callback_call_the_function_of_today(home):
 
     for more in (1, 2):
         np.testing.assert_array_equal(program("asks", asking(more)), np.arange(3) + more)
-        jax.clear_caches()  # what is not on disk is compiled again
+        jax.clear_caches()  # programs that are not on disk are compiled again
     program("kept", lambda x: 5 * x)
     assert "jit_kept" in entries(home)
     if jax.__version_info__ < (0, 11):
@@ -131,8 +131,8 @@ def test_the_next_process_finds_the_detector(home, tmp_path, call):
     assert here == after
 
 
-def test_training_keeps_a_step_with_the_device_matcher(home, tmp_path):
-    """jax keeps none with a callback, which the host's matcher is (0.10); one that was kept gives the same bits."""
+def test_training_caches_a_step_with_the_device_matcher(home, tmp_path):
+    """jax 0.10 caches no program with a callback, such as the host matcher; a cached step gives the same bits."""
     data = micro_data(tmp_path / "data")
     once = {"train.max_steps": 1, "eval.compilation_cache": "off"}
     train(micro_config(data, **once), tmp_path / "off", devices=jax.devices()[:1])

@@ -1,4 +1,4 @@
-"""Detections in the forms that others want them in."""
+"""Conversions of detections to other formats."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ def test_to_dict_is_json():
     assert NONE.to_dict() == {"width": 64, "height": 48, "objects": []}
 
 
-def test_draw_takes_what_a_detector_takes(tmp_path):
+def test_draw_accepts_any_input_of_a_detector(tmp_path):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8))
     drawn = FOUND.draw(image)
     assert drawn.size == (512, 384) and NONE.draw(image).tobytes() == image.resize((512, 384)).tobytes()

@@ -61,8 +61,8 @@ def test_forward_equals_the_reference_in_any_mix(detector):
         detector.forward([np.zeros((16, 16 * (detector.geometry.model_max_side + 1), 3), np.uint8)])
 
 
-def test_the_network_is_applied_as_is_best_on_the_device(folder, monkeypatch):
-    """Which on one CPU is large images in turn (tests/model/test_yolos.py has the numbers of that)."""
+def test_the_fastest_version_for_the_device_is_used(folder, monkeypatch):
+    """On one CPU, large images are processed one by one (tests/model/test_yolos.py checks the outputs)."""
     calls = []
 
     def applied(*inputs):
@@ -101,7 +101,7 @@ def test_boxes_are_in_the_original_images_pixels(detector):
 
 
 def test_one_compilation_per_bucket(folder):
-    """Whatever the number of images; 64x64 and 64x80 pixels are 16 and 20 patches, two buckets."""
+    """For any number of images; 64x64 and 64x80 pixels are 16 and 20 patches, two buckets."""
     detector = Detector.load(folder, short_side=64, max_side=256, batch_size=3)
     for n in (1, 2, 3, 5, 8):
         detector([noise(64, 64)] * n + [noise(64, 80)])
@@ -137,7 +137,7 @@ def test_sixteen_bits_are_scaled_not_clipped(detector):
     np.testing.assert_array_equal(detector([deep], 0.0)[0].boxes, detector([grey], 0.0)[0].boxes)
 
 
-def test_frames_that_are_left_out_are_counted(detector, tmp_path):
+def test_left_out_frames_are_counted(detector, tmp_path):
     """A warning, for paths, bytes and open files; the detections are those of the first frame."""
     noise().save(tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (64, 64))] * 2, duration=50)
     noise().save(tmp_path / "a.tif", save_all=True, append_images=[noise(seed=2)])
@@ -152,7 +152,7 @@ def test_frames_that_are_left_out_are_counted(detector, tmp_path):
 def test_exif_rotation(detector, tmp_path):
     image = noise(80, 48)
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees to see it upright
+    exif[0x0112] = 6  # rotate by 90 degrees to display it upright
     image.save(tmp_path / "turned.png", exif=exif)
     (turned,) = detector([tmp_path / "turned.png"], 0.0)
     (upright,) = detector([image.transpose(Image.Transpose.ROTATE_270)], 0.0)
@@ -187,7 +187,7 @@ def test_arrays(detector):
 
 
 def test_one_image_or_many(detector, tmp_path):
-    """An image of every kind, alone, in a list and from a generator."""
+    """Every kind of image, single, in a list and from a generator."""
     image = noise()
     path = tmp_path / "p.png"
     image.save(path)
@@ -200,7 +200,7 @@ def test_one_image_or_many(detector, tmp_path):
         kinds = [str(path), path, path.read_bytes(), bytearray(path.read_bytes()), buffer, file, Stream(path), lazy]
         for kind in kinds:
             assert_same(detector(kind, 0.0), expected)
-        kinds[6] = Stream(path)  # one that cannot be rewound is read once
+        kinds[6] = Stream(path)  # a file that cannot be rewound is read once
         for many in (kinds, tuple(kinds[:-2]), (kind for kind in kinds[:3]), np.array([str(path)] * 2)):
             found = detector(many, 0.0)
             assert isinstance(found, list) and len(found) > 1
@@ -211,7 +211,7 @@ def test_one_image_or_many(detector, tmp_path):
 
 
 class Stream:
-    """What a URL's answer is like: it can be read, not rewound."""
+    """Like a URL's response: readable, but not seekable."""
 
     def __init__(self, path):
         self.read = open(path, "rb").read  # noqa: SIM115
@@ -312,8 +312,8 @@ def test_checkpoint_round_trip(detector, folder, tmp_path):
     assert Detector.load(tmp_path / "c").geometry.short_side == 48
 
 
-def test_suppression_leaves_out_what_overlaps_a_better_one_of_its_class(folder, detector):
-    """Against all detections, gone through by hand; ids of categories and thresholds change nothing about it."""
+def test_suppression_removes_boxes_that_overlap_a_better_one_of_their_class(folder, detector):
+    """Against all detections, by hand; category ids and thresholds do not matter."""
     with pytest.raises(InputError, match="nms is 2; it must be a number within 0..1"):
         Detector.load(folder, nms=2)
     strict = Detector.load(folder, short_side=64, max_side=256, batch_size=3, nms=0.2)
@@ -335,8 +335,8 @@ def overlap(a, b):
     return inner / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - inner)
 
 
-def test_a_pickled_one_detects_the_same(detector):
-    """To the bit, with what has been set after loading; nothing of the device is in the pickle."""
+def test_a_pickled_detector_detects_the_same(detector):
+    """Bit-equal, with attributes set after loading; the pickle has no device arrays."""
     state = detector.__getstate__()
     assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(state["_params"])) and "_detect" not in state
     again, wanted = pickle.loads(pickle.dumps(detector)), detector(noise(), 0.0)
@@ -351,7 +351,7 @@ def test_a_pickled_one_detects_the_same(detector):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_process_gets_a_sentence_and_does_not_hang(detector, folder):
+def test_a_forked_process_gets_an_error_and_does_not_hang(detector, folder):
     fork, pickled = multiprocessing.get_context("fork"), pickle.dumps(detector)
     uses = {"call": lambda: detector(noise()), "pickle": lambda: pickle.dumps(detector)}
     uses |= {"unpickled": lambda: pickle.loads(pickled)(noise()), "load": lambda: Detector.load(folder)}
@@ -366,7 +366,7 @@ def test_a_forked_process_gets_a_sentence_and_does_not_hang(detector, folder):
         os._exit(0)
 
     process = fork.Process(target=child)
-    with warnings.catch_warnings():  # Python and jax warn of just this
+    with warnings.catch_warnings():  # Python and jax warn about exactly this
         warnings.simplefilter("ignore")
         process.start()
     try:

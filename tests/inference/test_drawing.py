@@ -1,4 +1,4 @@
-"""Drawings by their properties: labels are legible, inside the image and not over each other."""
+"""Properties of drawings: labels are legible, inside the image, and do not overlap."""
 
 import numpy as np
 import pytest
@@ -47,8 +47,8 @@ def test_labels_without_room_are_left_out():
     assert drawing.draw_boxes(Image.new("RGB", (480, 100)), boxes, classes, texts).size == (480, 100)
 
 
-def test_a_label_touches_its_box_where_it_can():
-    """Above the box; inside it at the image's upper edge; below the box that another label lies in."""
+def test_a_label_touches_its_box_if_possible():
+    """Above the box; inside it at the image's upper edge; below it if another label is inside."""
     size, text = (640, 480), ["cat 0.90"]
     (above,) = rectangles(size, np.array([[100, 100, 300, 200]]), text)
     assert above[0] == 100 and above[3] == 100
@@ -87,7 +87,7 @@ def test_small_images_are_enlarged():
 
 
 def relative_luminance(colour):
-    """WCAG 2.1's formula, with its own constants."""
+    """The formula of WCAG 2.1 with its constants."""
     channels = np.asarray(colour) / 255
     return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4) @ [
         0.2126,
@@ -111,7 +111,7 @@ def test_neighbouring_labels_differ():
 
 
 @pytest.mark.parametrize("size", [(64, 48), (640, 425)])
-def test_all_else_stays_as_it_was(size):
+def test_everything_else_is_unchanged(size):
     image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (*size[::-1], 3), np.uint8))
     before = image.tobytes()
     boxes, classes, texts = crowd(size, 4)
@@ -133,7 +133,7 @@ def test_all_else_stays_as_it_was(size):
     assert not changed.any()
 
 
-def test_the_best_box_lies_on_top():
+def test_the_best_box_is_on_top():
     box = np.array([[10, 40, 60, 90]] * 2)
     out = drawing.draw_boxes(Image.new("RGB", (480, 480)), box, [1, 2], ["a", "b"])
     assert out.getpixel((10, 80)) == drawing.colour_of(1)

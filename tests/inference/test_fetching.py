@@ -1,4 +1,4 @@
-"""Images by their address, from a server of this machine: what comes, and a sentence for each failure."""
+"""Images from URLs, with a local server: downloads, and a message for each failure."""
 
 import contextlib
 import threading
@@ -70,7 +70,7 @@ def site():
 
 
 @pytest.mark.parametrize("path", ["data", "unsized", "hop/3"])
-def test_what_is_there_comes(site, path):
+def test_existing_images_are_downloaded(site, path):
     assert fetch(f"{site}/{path}", most_bytes=len(DATA)) == DATA
 
 
@@ -97,7 +97,7 @@ def test_failures(site, path, words, bounds):
     assert time.monotonic() - start < 10
 
 
-def test_no_server_and_no_address(site):
+def test_no_server_and_invalid_urls(site):
     for address in ("http://127.0.0.1:1/a.jpg", "http://127.0.0.1:99999/a.jpg", "http://[::1/a.jpg", "http:///a.jpg"):
         with pytest.raises(UnreadableImage, match="cannot be fetched: .+[^.]\\.$"):
             fetch(address, most_seconds=2)

@@ -1,4 +1,4 @@
-"""Letters of class names: which a font has, that they are drawn, and that what it lacks is said."""
+"""Letters of class names: which ones a font has, that they are drawn, and that missing ones are reported."""
 
 from pathlib import Path
 
@@ -19,16 +19,16 @@ def drawn(text, font=""):
     return np.asarray(draw_boxes(Image.new("RGB", (480, 200)), np.array([[9, 99, 300, 190]]), [1], [text], font))
 
 
-def test_accents_are_drawn_and_each_as_itself():
+def test_accented_letters_are_drawn_and_distinct():
     """A font without them draws the same box for every letter."""
     texts = ["été", "ètè", "naïf", "šlo", "łza", "ελα", "кот"]
     pictures = [drawn(text).tobytes() for text in texts]
     assert len(set(pictures)) == len(texts) and missing_letters(texts) == []
     left, right = (drawn(text) for text in ("方", "块"))
-    np.testing.assert_array_equal(left, right)  # which nothing draws here
+    np.testing.assert_array_equal(left, right)  # which is never drawn here
 
 
-def test_what_a_font_lacks_is_said():
+def test_missing_letters_are_reported():
     names = ["方块", "été", "disc 🟠", "方"]
     assert missing_letters(names) == ["块", "方", "🟠"]
     note = missing_note(names, "", "--font")
@@ -38,7 +38,7 @@ def test_what_a_font_lacks_is_said():
 
 
 def test_another_font(tmp_path):
-    """Its letters have other widths, and its name may be in any script."""
+    """Its letters have different widths, and its file name may be in any script."""
     (tmp_path / "schrift é.ttf").write_bytes(Path(MONO).read_bytes())
     file = str(tmp_path / "schrift é.ttf")
     assert font_of(20, file).getbbox("illi") == ImageFont.truetype(MONO, 20).getbbox("illi")

@@ -1,4 +1,4 @@
-"""What is taken from what was given, and that everything else is counted."""
+"""The inputs found for given names, and that everything else is counted."""
 
 import os
 
@@ -27,7 +27,7 @@ def images(*names):
     return [Input("image", os.path.join("photos", name)) for name in names]
 
 
-def test_a_folder_gives_its_images_and_counts_the_rest(folder):
+def test_a_folder_gives_its_images_and_counts_other_files(folder):
     found = find([folder])
     assert found.inputs == images("a.jpg", "b.JFIF")
     (note,) = found.notes
@@ -41,7 +41,7 @@ def test_a_folder_gives_its_images_and_counts_the_rest(folder):
     )
 
 
-def test_recursively_and_through_links_once(folder):
+def test_recursion_follows_links_once(folder):
     os.symlink(os.path.abspath(folder), os.path.join(folder, "in", "loop"))
     found = find([folder], recursive=True)
     assert sorted(found.inputs) == sorted(images("a.jpg", "b.JFIF", "in/a.png", "in/deep/z.webp"))
@@ -49,15 +49,15 @@ def test_recursively_and_through_links_once(folder):
 
 
 def test_patterns(folder):
-    assert find(["photos/*.j*"]).inputs == images("a.jpg")  # a pattern tells the cases of letters apart
+    assert find(["photos/*.j*"]).inputs == images("a.jpg")  # patterns are case-sensitive
     assert find(["photos/**/*.??g"]).inputs == images("a.jpg", "in/a.png")
     found = find(["photos/**"])
     assert found.inputs == images("a.jpg", "b.JFIF", "in/a.png", "in/deep/z.webp")
     assert "ignored in the pattern photos/**: 5 other files" in found.notes[0]
     assert find(["photos/*"]).notes[0].endswith("1 video (pass each by its name), 1 folder (** includes them)")
     (named := folder + "/[x].jpg") and Image.new("RGB", (8, 8)).save(named)
-    assert find([named]).inputs == images("[x].jpg")  # a file of that name comes first
-    os.rename(folder, "photos [2024]")  # and folders of their names
+    assert find([named]).inputs == images("[x].jpg")  # a file with that literal name takes precedence
+    os.rename(folder, "photos [2024]")  # and so do folders
     assert len(find(["photos [2024]"]).inputs) == 3
     for pattern in ("photos [2024]/*.jpg", os.path.abspath("photos [2024]/*.jpg")):
         assert [os.path.basename(one.name) for one in find([pattern]).inputs] == ["[x].jpg", "a.jpg"]
@@ -65,7 +65,7 @@ def test_patterns(folder):
 
 
 def test_lists(folder, tmp_path):
-    """A path a line, or a column of a table; from the current folder, or from the list's own."""
+    """A path per line, or a column of a table; relative to the current folder or to the list's."""
     listed = tmp_path / "photos" / "list.txt"
     listed.write_bytes(
         "\ufeff# mine\nphotos/a.jpg\r\n\n  in/a.png  \nphotos/a.jpg\nin\nfilm.MKV\nhttp://h/x.jpg\n".encode()
@@ -112,13 +112,13 @@ def test_lists_that_cannot_be_read(folder, tmp_path, name, content, words):
     ("https://example.org/film.mp4?x=1", "URL of a video"),
     ("a" * 5000, "cannot be accessed"),
 ])  # fmt: skip
-def test_what_gives_nothing(folder, given, words):
+def test_inputs_without_images(folder, given, words):
     with pytest.raises(InputError) as refusal:
         find([given])
     assert words in str(refusal.value) and "\n" not in str(refusal.value)
 
 
-def test_files_addresses_videos_and_cameras():
+def test_files_urls_videos_and_cameras():
     given = ["a.odd", "film.MKV", "camera:1", "http://h/x/My%20cat%21.jpg?s=2", "https://h/", "https://h/..%2f..%2fetc"]
     found = find(given).inputs
     assert [one.kind for one in found] == ["image", "video", "camera", "address", "address", "address"]
@@ -131,7 +131,7 @@ def test_files_addresses_videos_and_cameras():
 
 
 def test_the_endings_are_those_that_pillow_decodes(tmp_path):
-    """Every format that can be written is read back under every ending that is registered for it."""
+    """Every format that can be written is read back with every registered extension."""
     Image.init()
     picture, tried = Image.new("RGB", (16, 16), (200, 30, 40)), set()
     for ending, kind in Image.registered_extensions().items():

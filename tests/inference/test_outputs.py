@@ -1,4 +1,4 @@
-"""Detections on disk in each format, read back by others' readers, and names that never collide."""
+"""Detections on disk in each format, read back by other readers, and unique names."""
 
 import csv
 import io
@@ -54,7 +54,7 @@ def written(request, tmp_path):
     return request.param, tmp_path
 
 
-def test_what_was_written_is_read(written):
+def test_written_files_are_read_back(written):
     kind, folder = written
     everything = [*FOUND.values(), *FRAMES]
     files = [*FOUND, *["film.mp4"] * 3]
@@ -115,7 +115,7 @@ def from_csv(folder, files):
 READERS = {"json": from_json, "coco": from_coco, "yolo": from_yolo, "csv": from_csv}
 
 
-def test_names_differ_where_cases_are_not_told_apart():
+def test_names_differ_regardless_of_case():
     many = [Input("image", name) for name in ("a/x.jpg", "b/X.jpg", "c/x.png", "x-2.gif", "d/x.jpg", "e/x.jpg")]
     wanted, (note,) = destinations(many)
     assert [t.name for t in wanted] == ["x", "X-2", "x-3", "x-2-2", "x-4", "x-5"]
@@ -135,7 +135,7 @@ def test_an_input_is_never_overwritten(tmp_path):
         check_free(tmp_path, wanted[1:], FORMATS["csv"], True, True)
 
 
-def test_frames_of_a_longer_video_before_are_removed(tmp_path):
+def test_frames_of_an_earlier_longer_video_are_removed(tmp_path):
     (destination,), _ = destinations([Input("video", "film.mp4")])
     for count in (3, 2):
         with closing(FORMATS["yolo"](tmp_path, NAMES)) as out:

@@ -1,4 +1,4 @@
-"""Non-maximum suppression against the algorithm written out, and against torchvision's where that is installed."""
+"""Non-maximum suppression against a plain implementation, and against torchvision if installed."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from yolos_jax.inference.suppression import check_nms, suppressed
 
 
 def detections(seed, n=100, classes=3):
-    """Boxes around six places, of few classes, some scores equal, some boxes empty."""
+    """Boxes around six places, of few classes, with some equal scores and some empty boxes."""
     rng = np.random.default_rng(seed)
     place = rng.integers(0, 6, (n, 1)) * 20
     corner = place + rng.normal(0, 2, (n, 2))
@@ -28,7 +28,7 @@ def iou(a, b):
 
 
 def greedy(scores, labels, boxes, threshold):
-    """As the algorithm is told: take the best that is left, throw away what overlaps it, go on."""
+    """The textbook algorithm: take the best remaining box, remove those that overlap it, repeat."""
     left = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
     boxes, taken = boxes.astype(float).tolist(), []
     while left:
@@ -40,7 +40,7 @@ def greedy(scores, labels, boxes, threshold):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("threshold", [0, 0.3, 0.7, 1])
-def test_against_the_algorithm_written_out(seed, threshold):
+def test_against_a_plain_implementation(seed, threshold):
     found = detections(seed)
     kept = suppressed(*found, threshold).tolist()
     assert kept == greedy(*found, threshold)
@@ -50,18 +50,18 @@ def test_against_the_algorithm_written_out(seed, threshold):
 def test_against_torchvision():
     torch, ops = pytest.importorskip("torch"), pytest.importorskip("torchvision.ops")
     scores, labels, boxes = detections(7)
-    scores = np.random.default_rng(0).permutation(len(scores)).astype(np.float32)  # equal ones have no order there
+    scores = np.random.default_rng(0).permutation(len(scores)).astype(np.float32)  # equal scores have no order there
     theirs = ops.batched_nms(*map(torch.from_numpy, (boxes, scores, labels)), 0.5)
     assert suppressed(scores, labels, boxes, 0.5).tolist() == theirs.tolist()
 
 
-def test_without_it_all_stay_best_first():
+def test_without_it_all_are_kept_best_first():
     scores, labels, boxes = detections(0)
     assert suppressed(scores, labels, boxes, None).tolist() == np.argsort(-scores, kind="stable").tolist()
     assert suppressed(*(values[:0] for values in (scores, labels, boxes)), 0.5).tolist() == []
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, float("nan"), "0.5"])
-def test_only_shares_are_accepted(value):
+def test_only_fractions_are_accepted(value):
     with pytest.raises(InputError, match="nms is .*; it must be a number within 0..1"):
         check_nms(value)

@@ -1,4 +1,4 @@
-"""Videos of known frames: what is read from them, and what is written. Needs the package av."""
+"""Reading and writing videos of known frames. Needs the package av."""
 
 import socket
 import sys
@@ -28,7 +28,7 @@ def colour(number):
 
 
 def film(path, count=8, size=SIZE, codec="ffv1"):
-    """A video whose frames are of one colour each, without loss."""
+    """A lossless video whose frames have one colour each."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=RATE)
         stream.width, stream.height, stream.pix_fmt = *size, "bgr0" if codec == "ffv1" else "yuv420p"
@@ -48,8 +48,8 @@ def test_frames_and_their_times(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(64, 48), (51, 33)])
-def test_a_drawn_video_is_as_long_and_of_these_frames(tmp_path, size):
-    """FFmpeg reads it back; odd sides gain a pixel, times need not be even."""
+def test_a_drawn_video_has_the_same_frames_and_length(tmp_path, size):
+    """FFmpeg reads it back; odd sides gain a pixel, and times may be irregular."""
     times = [0.0, 0.04, 0.08, 0.5, 1.0]
     drawn = video.DrawnVideo(tmp_path / "a.mp4")
     for number, seconds in enumerate(times):
@@ -63,8 +63,8 @@ def test_a_drawn_video_is_as_long_and_of_these_frames(tmp_path, size):
         assert abs(np.int32(frame.to_image()) - colour(number)).mean() < 6
 
 
-def test_a_drawn_video_of_varying_rate_lasts_as_long(tmp_path):
-    """9.1 s, of which the last frame has most."""
+def test_a_drawn_video_with_a_variable_rate_has_the_same_length(tmp_path):
+    """9.1 s, most of it for the last frame."""
     lasts = [0.04, 0.04, 0.08, 1.0, 0.04, 2.0, 0.04, 5.86]
     starts = np.cumsum([0, *lasts[:-1]]).tolist()
     made = [Still(i, at, Image.new("RGB", SIZE, colour(i)), each) for i, (at, each) in enumerate(zip(starts, lasts))]
@@ -82,8 +82,8 @@ def test_a_drawn_video_of_varying_rate_lasts_as_long(tmp_path):
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_the_shape_of_pixels_is_kept(tmp_path, turned):
-    """And what a film says of itself is read: 4:3 pixels, sound."""
+def test_the_pixel_aspect_ratio_is_kept(tmp_path, turned):
+    """Reads metadata: 4:3 pixels, sound."""
     with av.open(str(tmp_path / "a.mov"), "w") as container:
         stream, sound = container.add_stream("mpeg4", rate=RATE), container.add_stream("pcm_s16le", rate=8000)
         stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
@@ -112,8 +112,8 @@ def test_the_shape_of_pixels_is_kept(tmp_path, turned):
     assert any("-90 degrees" in note for note in said) == turned
 
 
-def test_a_video_that_says_it_is_turned(tmp_path):
-    """As phones write it: lying pixels, and a matrix that turns them."""
+def test_a_video_marked_as_rotated(tmp_path):
+    """As written by phones: landscape pixels, and a rotation matrix."""
     film(tmp_path / "a.mp4", 2, codec=next(c for c in video.CODECS if c in av.codecs_available))
     data = (tmp_path / "a.mp4").read_bytes()
     one, quarter = (1 << 16).to_bytes(4, "big"), (0xFFFF0000).to_bytes(4, "big")
@@ -126,8 +126,8 @@ def test_a_video_that_says_it_is_turned(tmp_path):
     assert [one.image.size for one in video.stills(source, upright=False)] == [SIZE] * 2
 
 
-def test_a_camera_is_opened_as_the_system_calls_it(tmp_path, monkeypatch):
-    """FFmpeg's own test picture in the place of a camera."""
+def test_a_camera_is_opened_by_the_systems_name(tmp_path, monkeypatch):
+    """FFmpeg's test picture instead of a camera."""
     monkeypatch.setitem(video.CAMERAS, sys.platform, ("lavfi", "color=c=red:s=32x24:r=5:d={}"))
     found = list(video.stills(Input("camera", "camera:2")))
     assert len(found) == 10 and found[0].image.getpixel((3, 3))[0] > 200 > 60 > found[0].image.getpixel((3, 3))[1]
@@ -136,7 +136,7 @@ def test_a_camera_is_opened_as_the_system_calls_it(tmp_path, monkeypatch):
         next(video.stills(Input("camera", "camera:2")))
 
 
-def test_what_cannot_be_read(tmp_path):
+def test_unreadable_videos(tmp_path):
     whole = film(tmp_path / "a.mkv", 8).read_bytes()
     (tmp_path / "text.mp4").write_text("no video")
     with av.open(str(tmp_path / "sound.wav"), "w") as container:
@@ -150,7 +150,7 @@ def test_what_cannot_be_read(tmp_path):
         assert name in str(failure.value) and "\n" not in str(failure.value)
     (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
     found = []
-    try:  # FFmpeg may take the end of the file for the end of the video
+    try:  # FFmpeg may treat the end of the file as the end of the video
         found += video.stills(Input("video", str(tmp_path / "cut.mkv")))
     except UnreadableImage as error:
         assert "cut.mkv cannot be read" in str(error)
@@ -163,8 +163,8 @@ def test_without_the_package(monkeypatch):
         video.need_av()
 
 
-def test_a_stream_that_nothing_sends(tmp_path):
-    """The reader knows the scheme; that nobody listens there is one sentence."""
+def test_a_stream_without_a_server(tmp_path):
+    """The scheme is known; a missing server gives a one-line error."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # and not listening
         address = f"rtsp://127.0.0.1:{free.getsockname()[1]}/live"

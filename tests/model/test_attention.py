@@ -1,4 +1,4 @@
-"""Attention and its gradient against plain attention in float64, which knows neither blocks nor padding."""
+"""Attention and its gradient against plain attention in float64 without blocks and padding."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ from yolos_jax.model.on_cpu import attend
 
 
 def plain(q, k, v, length, given):
-    """Result and the gradients of q, k, v, in numpy and float64, from the real keys of each sequence only."""
+    """The result and the gradients of q, k, v, in numpy and float64, from the real keys of each sequence only."""
     q, k, v, given = (np.asarray(x, np.float64) for x in (q, k, v, given))
     out, of_q, of_k, of_v = np.zeros(q.shape), np.zeros(q.shape), np.zeros(k.shape), np.zeros(v.shape)
     scale = q.shape[-1] ** -0.5
@@ -58,7 +58,7 @@ def test_every_length(block):
     assert_close(got, plain(*args[:3], np.arange(1, n + 1), args[3]), 2e-6)
     for x in got[2:]:
         for b in range(n):
-            assert not np.asarray(x[b, b + 1 :]).any()  # exactly nothing for padding
+            assert not np.asarray(x[b, b + 1 :]).any()  # exactly zero for padding
 
 
 @pytest.mark.parametrize("size", [64, 55])
@@ -72,15 +72,15 @@ def test_head_sizes_few_queries_and_dtypes(size, queries, keys, dtype, atol):
 
 
 def test_bfloat16_keeps_sums_in_float32():
-    """4,096 equal weights, of which bfloat16 could not add more than 256; the mean of the values is exact."""
+    """4,096 equal weights, of which a bfloat16 sum could not exceed 256; the mean of the values is exact."""
     q, k = jnp.zeros((1, 2, 1, 8), "bfloat16"), jnp.zeros((1, 4096, 1, 8), "bfloat16")
     out = attend(q, k, jnp.ones_like(k), jnp.array([4096]), 1)
     np.testing.assert_array_equal(np.asarray(out, np.float32), 1.0)
 
 
 @pytest.mark.parametrize("block", [8, 64])
-def test_far_scores(block):
-    """Scores of hundreds of either sign, padding with the largest: neither overflow nor lost weights."""
+def test_extreme_scores(block):
+    """Scores of several hundred of both signs, the largest in padding: neither overflow nor lost weights."""
     q, k, v, given = numbers(2, 33, 33, spread=300.0)
     q, k = abs(q), (-abs(k)).at[:, 20:].set(10.0)
     got = found(block, q, k, v, jnp.array([20, 7]), given)
@@ -113,7 +113,7 @@ def test_inside_scan_and_checkpoint():
 
 
 def test_eight_devices_keep_their_sequences():
-    """Same numbers, and no device asks another for its own."""
+    """Same results, without communication between devices."""
     devices = jax.devices()[:8]
     assert len(devices) == 8
     args, length = numbers(8, 21, 21), jnp.arange(14, 22)
@@ -135,7 +135,7 @@ def test_mapped_over_an_axis():
 
 @pytest.mark.parametrize("queries", [3401, 100])
 def test_never_all_pairs(queries):
-    """Temporary memory of the compiled programs for S's heads and 3,401 tokens: less than one head's N x N array."""
+    """Temporary memory of the compiled programs for S's heads and 3,401 tokens is less than one head's N x N array."""
     q, k = (jax.ShapeDtypeStruct((1, n, 6, 64), jnp.float32) for n in (queries, 3401))
     length = jax.ShapeDtypeStruct((1,), jnp.int32)
     forward = jax.jit(lambda *a: attend(*a, 256)).lower(q, k, k, length).compile()
@@ -145,7 +145,7 @@ def test_never_all_pairs(queries):
         assert "3401,3401]" not in program.as_text()
 
 
-def test_weights_are_the_ones_that_attention_uses():
+def test_weights_are_those_of_attention():
     q, k, v, _ = numbers(3, 7, 19)
     length = jnp.array([1, 10, 19])
     weights = attention_weights(q, k, length)

@@ -1,4 +1,4 @@
-"""The classifier: against the same in NumPy, stochastic depth, other sizes, and what its config refuses."""
+"""The classifier: against NumPy, stochastic depth, other sizes, and invalid configs."""
 
 import dataclasses
 
@@ -72,7 +72,7 @@ def test_logits_and_stochastic_depth_by_hand():
         classify(graph, params, patches, (3, 5))
 
 
-def test_other_sizes_resize_the_positions_as_the_detector_does():
+def test_other_sizes_resize_the_positions_as_in_the_detector():
     from yolos_jax.model.position import resize_to_tokens
 
     params, graph = random_params(MICRO), abstract_classifier(MICRO)[0]
@@ -88,7 +88,7 @@ def test_other_sizes_resize_the_positions_as_the_detector_does():
     np.testing.assert_allclose(found, want[0], atol=1e-5)
 
 
-def test_parameters_are_the_detectors_where_both_have_them():
+def test_shared_parameters_have_the_detectors_names():
     for name, config in CLASSIFIERS.items():
         ours = abstract_classifier(config)[1]
         from yolos_jax.model.config import VARIANTS
@@ -109,7 +109,7 @@ def test_parameters_are_the_detectors_where_both_have_them():
         ({"depth": 1}, "model.depth is 1; it must be a whole number of at least 2"),
     ],
 )
-def test_a_config_says_what_is_wrong(changes, words):
+def test_invalid_configs(changes, words):
     with pytest.raises(InputError, match=words):
         dataclasses.replace(MICRO, **changes)
 

@@ -38,7 +38,7 @@ def assert_equal(a, b):
 
 
 def test_ten_lines(capsys):
-    """As the docs show it, but for the size of the model: compiled, and it prints a line for each part."""
+    """As in the docs, with a smaller model: compiled, and it prints a line for each part."""
     code = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "api" / "network.md").read_text(), re.DOTALL).group(1)
     assert len([line for line in code.splitlines() if line.strip()]) == 10
     assert 'VARIANTS["s"]' in code
@@ -53,8 +53,8 @@ def test_ten_lines(capsys):
     assert len(lines) == 10
 
 
-def test_it_is_trained_and_printed_as_flax_has_it(capsys):
-    """With `nnx.Optimizer`, whose update is compiled since it has hundreds of operations."""
+def test_training_and_printing_in_flax_style(capsys):
+    """With `nnx.Optimizer`, whose update is compiled because it has hundreds of operations."""
     model = Yolos(MICRO, rngs=nnx.Rngs(0))
     patches, grid = batch()
 
@@ -70,8 +70,8 @@ def test_it_is_trained_and_printed_as_flax_has_it(capsys):
     assert "Yolos( # Param: " in capsys.readouterr().out
 
 
-def test_a_new_network_has_the_starting_values():
-    """Those of the seed that the key's words are, every one of them."""
+def test_a_new_network_has_the_initial_values():
+    """Exactly those of the key's words as the seed."""
     for scheme in ("reference", "from_nothing"):
         model = Yolos(MICRO, rngs=nnx.Rngs(3), scheme=scheme)
         words = jax.random.key_data(nnx.Rngs(3).params()).tolist()
@@ -86,7 +86,7 @@ def test_a_new_network_has_the_starting_values():
 
 
 def test_constructors_under_transformations():
-    """Compiled, it is the same network; traced for its shapes, nothing is drawn; mapped over keys, an ensemble."""
+    """Compiled, it is the same network; traced for shapes, nothing is drawn; mapped over keys, it is an ensemble."""
     model = Yolos(MICRO, rngs=nnx.Rngs(0))
     assert_equal(values_of(nnx.jit(lambda: Yolos(MICRO, rngs=nnx.Rngs(0)))()), values_of(model))
     shapes = values_of(nnx.eval_shape(lambda: Yolos(MICRO, rngs=nnx.Rngs(0))))
@@ -96,7 +96,7 @@ def test_constructors_under_transformations():
     assert kernels.shape == (2, 2, 24, 72) and (kernels[0] != kernels[1]).all()
 
 
-def test_shapes_cost_neither_numbers_nor_memory(monkeypatch):
+def test_shapes_need_neither_values_nor_memory(monkeypatch):
     def never(*args):
         raise AssertionError("numbers were drawn")
 
@@ -117,7 +117,7 @@ def test_compiled_differentiated_and_split():
         np.testing.assert_allclose(a, b, atol=1e-5)
     graph, state = nnx.split(model)
     assert_equal(nnx.merge(graph, state)(patches, grid, (0, -1)), out)
-    # our own form: a graph that `abstract` gives, and a plain dict of arrays
+    # our own form: a graph from `abstract`, and a plain dict of arrays
     assert_equal(apply(abstract(MICRO)[0], values_of(model), patches, grid, (0, -1)), out)
 
     def loss(model):
@@ -130,7 +130,7 @@ def test_compiled_differentiated_and_split():
     assert_equal(grads, nnx.to_pure_dict(plain))
 
 
-def test_computation_is_no_part_of_the_parameters():
+def test_compute_does_not_affect_the_parameters():
     half = Compute(compute_dtype="bfloat16", remat=True, query_block=8, max_side=20)
     assert_equal(build(MICRO, 5, compute=half)[1], build(MICRO, 5)[1])
     model = Yolos(MICRO, half, rngs=nnx.Rngs(0))

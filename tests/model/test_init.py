@@ -1,4 +1,4 @@
-"""Starting values: the reference's distributions, and the ones for training from nothing."""
+"""Initial values: the reference's distributions, and those for training from scratch."""
 
 import jax
 import numpy as np
@@ -45,7 +45,7 @@ def test_reference_distributions():
         assert layer["bias"].std() > 0.3 * fan_in**-0.5
 
 
-def test_from_nothing_keeps_every_signal_on_one_scale():
+def test_from_nothing_has_all_signals_on_one_scale():
     _, params = build(CONFIG, 0, "from_nothing")
     np.testing.assert_allclose(params["last_block"]["mlp"]["fc2"]["kernel"].std(), 384**-0.5, rtol=0.05)
     np.testing.assert_allclose(params["det_tokens"].std(), 0.7, rtol=0.05)

@@ -1,4 +1,4 @@
-"""Position resizing against torch's own numbers."""
+"""Position resizing against torch's results."""
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,8 @@ from reference_pack import arrays
 
 from yolos_jax.model.position import resize_to_tokens
 
-# Two compiled programs may round a place on the grid apart, by 5e-7 here; weights change 1.5 times as fast, and what
-# they weight is below 3.
+# Two compiled programs may round a position on the grid differently, by 5e-7 here; weights change 1.5 times as fast,
+# and the weighted values are below 3.
 GRADIENT = 2.5e-6
 
 
@@ -17,7 +17,7 @@ def test_equals_torch_for_every_case():
     z = arrays("bicubic.npz")
     bound = max(int(row[4:].max()) for row in z["cases"])
     tokens = max(int(row[4] * row[5]) for row in z["cases"])
-    # One compiled program per source grid serves every target size: that is the point of the method.
+    # One compiled program per source grid serves all target sizes, which is the purpose of the method.
     resize = jax.jit(lambda grid, size: resize_to_tokens(grid, size, tokens, bound))
     for k, j, _, _, h, w in z["cases"]:
         found = np.asarray(resize(z[f"src{k}"], jnp.array([h, w])))
@@ -35,7 +35,7 @@ def test_own_size_is_exact():
 
 @pytest.mark.parametrize("shape, size, tokens", [((5, 7), (4, 3), 15), ((5, 7), (9, 2), 18), ((2, 3), (1, 1), 4)])
 def test_gradient_is_the_transposed_resizing(shape, size, tokens):
-    """Against the whole matrix, which resizing a grid of one-hot embeddings gives; alone and in a batch of sizes."""
+    """Against the full matrix, from resizing a grid of one-hot embeddings; alone and in a batch of sizes."""
     count, size = shape[0] * shape[1], jnp.array(size)
     resize = jax.jit(lambda size: resize_to_tokens(jnp.eye(count).reshape(*shape, count), size, tokens, 9))
     given = np.random.default_rng(0).normal(size=(2, tokens, 6)).astype(np.float32)

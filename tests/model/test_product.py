@@ -1,4 +1,4 @@
-"""The gradient of a product in bfloat16: the kernel's has the digits of float32."""
+"""The gradient of a product in bfloat16: that of the kernel is float32."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The network against the reference's outputs, and its promises about batches, memory and compiling."""
+"""The network against the reference's outputs; batches, memory and compilation."""
 
 import dataclasses
 import functools
@@ -33,14 +33,14 @@ def model(name, skip_equal_count=False):
 
 
 def side_by_side(config, z):
-    """All images in one batch, with more room than the largest needs and an empty slot."""
+    """All images in one batch, with more slots than the largest image needs and an empty slot."""
     images = [z[f"in{i}"].transpose(1, 2, 0) for i in range(len(z["sizes_hw"]))]
     tokens = 40 + max(h * w for h, w in z["sizes_hw"]) // config.patch_size**2
     return pack(images, tokens, len(images) + 1, config.patch_size)
 
 
 def assert_reference(out, slot, z, i, config):
-    """The outputs in a slot are the reference's for its image `i`."""
+    """Checks that the outputs in a slot equal the reference's for its image `i`."""
     real = 1 + config.det_tokens + int(z["sizes_hw"][i].prod()) // config.patch_size**2
     np.testing.assert_allclose(out.logits[slot], z[f"pred_logits{i}"], atol=1e-4, rtol=0)
     np.testing.assert_allclose(out.boxes[slot], z[f"pred_boxes{i}"], atol=1e-5, rtol=0)
@@ -57,7 +57,7 @@ def reference_order(attention, det):
 @pytest.mark.parametrize("name", PARITY_VARIANTS)
 @pytest.mark.parametrize("skip_equal_count", [False, pytest.param(True, marks=pytest.mark.numbers)])
 def test_equals_the_reference(name, skip_equal_count):
-    """Every size; the two where the reference skips resizing only when asked to do likewise."""
+    """Every size; for the two where the reference skips resizing, only with `skip_equal_count`."""
     config, z, detect = model(name, skip_equal_count)
     out = jax.tree.map(np.asarray, detect(*side_by_side(config, z)))
     chosen = range(len(z["sizes_hw"])) if skip_equal_count else unflagged(z)
@@ -90,7 +90,7 @@ def test_attention_of_inner_layers_equals_a_recomputation():
 
 
 def test_an_image_does_not_depend_on_its_batch():
-    """Alone, where nothing is padded, it is the reference's too."""
+    """Alone, without padding, it also equals the reference."""
     config, z, detect = model("mid")
     together = jax.tree.map(np.asarray, detect(*side_by_side(config, z)))
     for i, size in enumerate(z["sizes_hw"]):
@@ -104,8 +104,8 @@ def test_an_image_does_not_depend_on_its_batch():
             assert_reference(alone, 0, z, i, config)
 
 
-def test_one_cpu_takes_large_images_in_turn(monkeypatch):
-    """The outputs are those of each image alone, and one image at a time is in memory."""
+def test_one_cpu_processes_large_images_one_by_one(monkeypatch):
+    """The outputs equal those of single images, and only one image at a time is in memory."""
     graph, params = build(MICRO)
     patches = np.random.default_rng(0).integers(0, 256, (3, 30, 768), np.uint8)
     grid = np.array([[5, 6], [4, 5], [3, 2]], np.int32)
@@ -126,7 +126,7 @@ def test_one_cpu_takes_large_images_in_turn(monkeypatch):
     assert apply_on(cpus[:1]) is apply_in_turn and apply_on(cpus) is apply
 
 
-def test_padding_values_change_nothing():
+def test_padding_values_do_not_matter():
     graph, params = build(MICRO)
     detect = jax.jit(lambda patches, grid: apply(graph, params, patches, grid))
     rng = np.random.default_rng(0)
@@ -146,7 +146,7 @@ def test_bytes_are_normalized_on_the_device():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_layer_norm_equals_flax(dtype):
-    """Outputs and all gradients, bit by bit."""
+    """Outputs and all gradients are bit-equal."""
     rng = np.random.default_rng(0)
     x, cotangent = (jnp.asarray(rng.normal(size=(2, 7, 24)), dtype) for _ in range(2))
     scale, bias = (jnp.asarray(rng.normal(size=24), jnp.float32) for _ in range(2))
@@ -184,7 +184,7 @@ def test_attention_never_holds_all_pairs():
         assert memory.temp_size_in_bytes < all_pairs
 
 
-def test_absent_layers_are_refused():
+def test_missing_layers_are_refused():
     graph, params = build(MICRO)
     with pytest.raises(InputError, match="no layer 3; the model has 3"):
         apply(graph, params, np.zeros((1, 4, 768), np.uint8), jnp.array([[2, 2]]), (3,))
@@ -200,7 +200,7 @@ def test_program_does_not_grow_with_depth():
     assert operations(3) == operations(9)
 
 
-def test_blocks_of_queries_change_nothing():
+def test_query_blocks_change_nothing():
     params = build(MICRO)[1]
     patches = np.random.default_rng(0).integers(0, 256, (1, 48, 768), np.uint8)
     whole, parts = (
@@ -237,7 +237,7 @@ def test_variants_have_the_published_sizes(name):
         ({"width": "192"}, "model.width is '192'"),
     ],
 )
-def test_impossible_configs_are_refused(wrong, sentence):
+def test_invalid_configs_are_refused(wrong, sentence):
     with pytest.raises(InputError, match=sentence):
         YolosConfig(**wrong)
     with pytest.raises(InputError, match="choose one of ti, s, s_dwr, b"):
@@ -255,6 +255,6 @@ def test_impossible_configs_are_refused(wrong, sentence):
         ({"compute_dtype": "float16"}, "model.compute_dtype is 'float16'; it must be 'float32' or 'bfloat16'"),
     ],
 )
-def test_impossible_computation_is_refused(wrong, sentence):
+def test_invalid_compute_is_refused(wrong, sentence):
     with pytest.raises(InputError, match=sentence):
         Compute(**wrong)

@@ -1,4 +1,4 @@
-"""Class weights within cross entropy: against numpy written out, and the loss without them untouched."""
+"""Class weights in the cross entropy: against plain numpy, and the loss without them is unchanged."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ WEIGHT = (0.5, 1.0, 4.0, 0.0, 2.5)
 
 @pytest.fixture(scope="module")
 def case():
-    """(logits, boxes, targets, query int32 `[B, M]`, the class wanted of each query `[B, Q]`)"""
+    """(logits, boxes, targets, query int32 `[B, M]`, target class of each query `[B, Q]`)"""
     random = np.random.default_rng(0)
     logits = random.normal(0, 2, (BATCH, QUERIES, CLASSES + 1)).astype(np.float32)
     boxes = random.uniform(0.2, 0.5, (BATCH, QUERIES, 4)).astype(np.float32)
@@ -34,7 +34,7 @@ def case():
 
 
 def by_hand(logits, wanted, weight, group):
-    """The mean over groups of sum(w -log p) / sum(w), as torch's cross_entropy with `weight` has it for each group."""
+    """The mean over groups of sum(w -log p) / sum(w), as in torch's cross_entropy with `weight` for each group."""
     logits = np.asarray(logits, np.float64)
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     found = []
@@ -63,7 +63,7 @@ def test_cross_entropy(case, weight, group):
 
 
 def reference_cross_entropy(logits, wanted, valid, group, weights):
-    """The loss as the reference has it: 1 for every class but "no object"."""
+    """The reference's loss: weight 1 for every class except "no object"."""
     log_p = jax.nn.log_softmax(logits, axis=-1)
     nll = -jnp.take_along_axis(log_p, wanted[..., None], axis=-1)[..., 0]
     weight = jnp.where(wanted == logits.shape[-1] - 1, weights.no_object, 1.0) * valid[:, None]
@@ -73,7 +73,7 @@ def reference_cross_entropy(logits, wanted, valid, group, weights):
 
 
 def test_none_compiles_to_the_references_loss(case, monkeypatch):
-    """The programs are equal to the letter, so every bit of what they compute is."""
+    """The programs are identical, so their results are bit-equal."""
     *values, _ = case
 
     def program(weights):
@@ -85,7 +85,7 @@ def test_none_compiles_to_the_references_loss(case, monkeypatch):
     assert program(LossWeights()) == none != weighted
 
 
-def test_matching_costs_stay(case):
+def test_matching_costs_do_not_change(case):
     logits, boxes, targets, _, _ = case
     costs = [
         matching_cost(logits, boxes, targets.labels, targets.boxes, weights)
@@ -94,8 +94,8 @@ def test_matching_costs_stay(case):
     np.testing.assert_array_equal(*costs)
 
 
-def test_an_unresolved_word_is_no_weight(case):
-    """`inverse` needs counts; whoever calls the loss must have put numbers in its place."""
+def test_an_unresolved_word_is_refused(case):
+    """`inverse` needs counts; callers of the loss must replace it by numbers."""
     logits, boxes, targets, query, _ = case
     with pytest.raises((TypeError, ValueError)):
         matched_loss(logits, boxes, targets, query, 1, weights=LossWeights(class_weight="inverse"))
@@ -103,7 +103,7 @@ def test_an_unresolved_word_is_no_weight(case):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("group", [1, 4])
-def test_values_and_gradients_are_torchs(case, group):
+def test_values_and_gradients_equal_torchs(case, group):
     torch = pytest.importorskip("torch")
     logits, boxes, targets, query, wanted = case
     theirs = torch.tensor(np.asarray(logits), requires_grad=True)

@@ -1,4 +1,4 @@
-"""Both matchers against scipy on arbitrary costs, and what happens to numbers that are not finite."""
+"""Both matchers against scipy on arbitrary costs, and values that are not finite."""
 
 import time
 
@@ -19,7 +19,7 @@ match_both = {matcher: jax.jit(lambda c, n, m=matcher: match(c, n, m)) for match
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(6, 4), (6, 6), (6, 9)]), st.booleans())
-def test_cheapest_for_every_shape(seed, shape, ties):
+def test_the_cheapest_matching_for_every_shape(seed, shape, ties):
     rng = np.random.default_rng(seed)
     queries, most = shape
     cost = rng.normal(size=(3, queries, most)).astype(np.float32) * 10
@@ -52,13 +52,13 @@ def test_room_for_more_targets_changes_nothing(targets):
 def test_non_finite_costs_are_flagged_and_match_nothing(matcher, value):
     cost = np.zeros((3, 4, 2), np.float32)
     cost[1, 2, 0] = value
-    cost[2, :, 1] = np.nan  # a padding column: its numbers mean nothing
+    cost[2, :, 1] = np.nan  # a padding column: its values are meaningless
     query, finite, _ = match_both[matcher](cost, np.array([2, 2, 1], np.int32))
     assert np.asarray(finite).tolist() == [True, False, True]
     assert (np.asarray(query)[1] == -1).all() and (np.asarray(query)[0] >= 0).all()
 
 
-def test_logits_that_are_not_finite_are_seen_by_the_loss():
+def test_logits_that_are_not_finite_are_flagged():
     logits = jnp.zeros((2, 4, 3)).at[1, 0, 0].set(jnp.nan)
     boxes = jnp.full((2, 4, 4), 0.5)
     targets = Targets(
@@ -68,7 +68,7 @@ def test_logits_that_are_not_finite_are_seen_by_the_loss():
     assert np.asarray(matching.finite).tolist() == [True, False]
 
 
-def test_empty_slots_of_a_batch_count_for_nothing():
+def test_empty_slots_of_a_batch_do_not_count():
     rng = np.random.default_rng(0)
     logits, boxes = rng.normal(size=(4, 5, 3)).astype(np.float32), rng.uniform(0.2, 0.4, (4, 5, 4)).astype(np.float32)
     labels, goal = rng.integers(0, 2, (4, 2)).astype(np.int32), rng.uniform(0.2, 0.4, (4, 2, 4)).astype(np.float32)
@@ -87,7 +87,7 @@ def test_unknown_matcher():
 
 
 @pytest.mark.parametrize("devices", [1, 4])
-def test_the_hosts_time_comes_with_the_matching(devices):
+def test_the_matching_includes_the_hosts_time(devices):
     """Milliseconds of each image, on every device; the matcher on the device reports none."""
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
     cost = jnp.asarray(np.random.default_rng(0).normal(size=(4, 60, 50)), jnp.float32)

@@ -31,7 +31,7 @@ gradient_of = jax.jit(jax.grad(total_loss, (0, 1), has_aux=True), static_argname
 def case(n):
     """(logits, boxes, targets, lookup of the case's other arrays)
 
-    Cases of one batch size have as many columns of targets, so that a program serves them all.
+    Cases with the same batch size have the same number of target columns, so they share a program.
     """
     z = arrays("criterion.npz")
     same = [i for i in cases() if len(z[f"c{i}_pred_logits"]) == len(z[f"c{n}_pred_logits"])]
@@ -98,7 +98,7 @@ def test_losses_and_gradients(matcher):
 
 
 def test_cross_entropy_is_normalized_within_each_replica():
-    """Cases of equal batch size, put side by side as replicas: the reference's mean over replicas."""
+    """Cases of equal batch size, concatenated as replicas: the reference's mean over replicas."""
     by_size = {}
     for n in cases():
         by_size.setdefault(len(case(n)[0]), []).append(n)
@@ -123,8 +123,8 @@ def test_cross_entropy_is_normalized_within_each_replica():
     np.testing.assert_allclose(terms.class_error, np.mean([w("class_error") for w in want]), rtol=1e-5)
 
 
-def test_weights_are_those_of_cost_and_loss_alike():
-    """Other weights: the total is the weighted sum of the reference's terms, the cost that of its parts."""
+def test_weights_apply_to_cost_and_loss():
+    """With other weights, the total is the weighted sum of the reference's terms, and likewise for the cost."""
     weights = LossWeights(ce=2.0, bbox=0.5, giou=3.0)
     for n in cases():
         logits, boxes, targets, want = case(n)

@@ -1,4 +1,4 @@
-"""PyTorch computes on one thread: several test processes share the cores, and threads that wait for each other spin."""
+"""Limits PyTorch to one thread: several test processes share the cores, and waiting threads would spin."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""The two sides of the benchmarks compute the same: outputs, the whole step's loss and its gradients' norm."""
+"""The two sides of the benchmarks compute the same: outputs, and a step's loss and gradient norm."""
 
 import argparse
 
@@ -25,14 +25,14 @@ def case(monkeypatch):
     return Case("ti", 64, 96, 2, "float32")
 
 
-def test_the_same_numbers(case):
+def test_both_sides_agree(case):
     ours, theirs = check.numbers(case, jax.devices("cpu")[0], "host"), check.numbers_of_torch(case)
     found = check.distances(ours, theirs)
     assert found["logits"] < 1e-4 and found["boxes"] < 1e-5 and found["loss"] < 1e-5 and found["norm"] < 1e-4
 
 
 @pytest.mark.parametrize("kind", ["sdpa", "eager"])
-def test_every_work_runs(case, kind):
+def test_every_measurement_runs(case, kind):
     peer = peers.Peer(case, params_of(case), inputs_of(case), "cpu", kind)
     forward, backward, step = (peer.work(name).run() for name in ("forward", "forward_backward", "step"))
     logits, boxes = forward

@@ -1,4 +1,4 @@
-"""benchmarks.finetuning_peer: both sides take the same steps, and are scored alike."""
+"""benchmarks.finetuning_peer: both sides take the same steps and are scored in the same way."""
 
 import json
 
@@ -20,7 +20,7 @@ MICRO = YolosConfig(
 def test_both_sides_take_the_same_steps(tmp_path, capsys):
     """Three steps on 24 scenes, from the same random weights."""
     root = tmp_path / "scenes"
-    coloured_digits.write(root, 24, 20)  # 20 leave a last batch of evaluation that is not full
+    coloured_digits.write(root, 24, 20)  # with 20, the last batch of evaluation is incomplete
     settings = finetuning_peer.STATED | {f"model.{key}": value for key, value in MICRO.to_dict().items()}
     settings |= {"data.root": str(root), "init": "from_nothing", "train.batch_size": 8, "train.images_per_replica": 8}
     settings |= {"train.epochs": 2, "train.max_steps": 3, "model.max_side": 9}

@@ -1,6 +1,6 @@
 """The classifier, its training step and its augmentation against transformers, PyTorch and timm.
 
-What needs a package that is absent is skipped.
+Tests of packages that are not installed are skipped.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
 transformers = pytest.importorskip("transformers", reason="transformers is absent (the parity extra)")
 
-# As `make test` compiles, in a quarter of the time; on one device, the step is compiled as a user's run compiles it.
+# Compiled as by `make test`, in a quarter of the time; on one device, the step is compiled as in a user's run.
 QUICKLY = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
@@ -102,7 +102,7 @@ def test_logits_equal_transformers(name, distilled, tmp_path):
 
 
 def timms_networks(monkeypatch):
-    """timm, whose networks need nothing of torchvision, although its transforms do and are imported with them."""
+    """timm; its networks do not need torchvision, but its transforms do, which are imported with them."""
     if importlib.util.find_spec("timm") is None:
         pytest.skip("timm is absent (the parity extra)")
     if importlib.util.find_spec("torchvision") is None:
@@ -126,7 +126,7 @@ def test_logits_equal_timms(distilled, monkeypatch):
 
 
 def timms_operations():
-    """timm's module of operations, which needs no more than Pillow, even where torchvision is absent."""
+    """timm's module of operations, which needs only Pillow, without torchvision."""
     spec = importlib.util.find_spec("timm")
     if spec is None or spec.origin is None:
         pytest.skip("timm is absent (the parity extra)")
@@ -150,7 +150,7 @@ def test_operations_equal_timms_pixels(name, monkeypatch):
     assert called in theirs._RAND_INCREASING_TRANSFORMS and len(theirs._RAND_INCREASING_TRANSFORMS) == len(NAMES)
     hparams = {"translate_const": 100, "img_mean": (124, 116, 104), "interpolation": Image.Resampling.BICUBIC}
     image = Image.fromarray(np.random.default_rng(0).integers(20, 230, (40, 56, 3), np.uint8))
-    for magnitude in (0.0, 3.3, 9.0, 9.87, 9.99 if name == "posterize" else 10.0):  # where timm asks for no bit at all
+    for magnitude in (0.0, 3.3, 9.0, 9.87, 9.99 if name == "posterize" else 10.0):  # where timm keeps 0 bits
         for negative in (False, True):
             monkeypatch.setattr(theirs.random, "random", lambda negative=negative: 0.9 if negative else 0.1)
             want = theirs.AugmentOp(called, prob=1.0, magnitude=magnitude, hparams=hparams)(image)
@@ -207,7 +207,7 @@ def trained(tmp_path_factory):
     model = torch_model(MICRO, params, tmp_path_factory.mktemp("torch"))
     loss = train_torch(model, given, 1e-3, 0.05, 0.1)
     folder = tmp_path_factory.mktemp("after") / "hf"
-    model.save_pretrained(folder)  # whose names are the same in all versions of transformers
+    model.save_pretrained(folder)  # its names are the same in all versions of transformers
     return given, params, load_file(folder / "model.safetensors"), loss
 
 
@@ -222,7 +222,7 @@ def test_twenty_steps_equal_pytorchs(trained, devices):
     lowered = step.lower(state, jax.device_put(given[0][0], split_over(mesh)))
     program = lowered.compile(QUICKLY if devices > 1 else None)
     moves = re.findall(r" (all-gather|collective-permute|all-to-all|send|recv)\(", program.as_text())
-    # Mixing moves nothing between devices: what is gathered is which images' losses are finite.
+    # Mixing needs no communication; only the flags of finite losses are gathered.
     assert moves == ["all-gather"] * (devices > 1)
     for batch, _ in given:
         state, report = program(state, jax.device_put(batch, split_over(mesh)))

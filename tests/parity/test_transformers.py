@@ -1,4 +1,4 @@
-"""Every full-size variant against transformers, on real images: same weights, same pixels, same answers.
+"""Every full-size variant against transformers, on real images: same weights, same pixels, same outputs.
 
 The weights are random, since only their shapes matter here, and so that no
 parameter is 0 or 1 and every one of them has to arrive at its place.
@@ -25,7 +25,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is absent (the parity extra
 transformers = pytest.importorskip("transformers", reason="transformers is absent (the parity extra)")
 
 IMAGES = 10
-SHORT_SIDE = 128  # pixels: small enough for two CPU cores, and no size of a variant's own grid
+SHORT_SIDE = 128  # pixels: small enough for two CPU cores, and different from the variants' grids
 # width, depth, heads, image_size, mid-layer positions: hf_names.txt
 SHAPES = {
     "ti": (192, 12, 3, (800, 1333), False),
@@ -61,7 +61,7 @@ def random_model(name):
         use_mid_position_embeddings=mid,
         num_labels=91,
     )
-    with torch.device("meta"):  # its own initialisation would be thrown away
+    with torch.device("meta"):  # its own initialisation would be discarded
         model = transformers.YolosForObjectDetection(config)
     model = model.to_empty(device="cpu").eval()
     generator = torch.Generator().manual_seed(17)
@@ -91,7 +91,7 @@ def relative(ours, theirs):
 
 
 @pytest.mark.parametrize("name", list(VARIANTS))
-def test_same_answers_and_back_again(name, tmp_path):
+def test_same_outputs_and_round_trip(name, tmp_path):
     images = real_images()
     model = random_model(name)
     logits, boxes = outputs_of(model, images)
@@ -100,19 +100,19 @@ def test_same_answers_and_back_again(name, tmp_path):
 
     config, params, names, report, *_ = load_weights(tmp_path / "theirs")
     shutil.rmtree(tmp_path / "theirs")
-    # the variant is the published one but for the epsilon of the layer norms
+    # the variant equals the published one except for the epsilon of the layer norms
     assert config == dataclasses.replace(VARIANTS[name], layer_norm_eps=config.layer_norm_eps)
     assert len(report.taken) == len(before) and not report.initialised and not report.ignored
 
     sides = [(image.shape[0] // config.patch_size, image.shape[1] // config.patch_size) for image in images]
-    small = Compute(max_side=max(map(max, sides)))  # bounds the work, changes no result
+    small = Compute(max_side=max(map(max, sides)))  # limits the work, without effect on results
     batch = pack(images, max(h * w for h, w in sides), len(images), config.patch_size, small.max_side)
     graph, _ = abstract(config, small)
     out = jax.jit(lambda *args: apply(graph, *args))(params, batch.patches, batch.grid)
     differences = relative(np.asarray(out.logits), logits), relative(np.asarray(out.boxes), boxes)
     print(f"{name}: relative difference of logits {differences[0]:.1e}, of boxes {differences[1]:.1e}")
     assert max(differences) <= 1e-4
-    assert logits.std(axis=1).min() > 0.01  # the DET tokens do not all say the same
+    assert logits.std(axis=1).min() > 0.01  # the DET tokens differ
 
     assert names == {i: f"LABEL_{i}" for i in range(91)}
     export_huggingface(params, config, COCO_NAMES, tmp_path / "ours")

@@ -1,4 +1,4 @@
-"""analyze.py: every command on a micro checkpoint, several devices against one, and a sentence for each mistake."""
+"""analyze.py: every command on a micro checkpoint, several devices against one, and a message for each mistake."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ NAMES = {1: "one", 7: "seven"}
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Ten images with a box each, and two checkpoints with random weights, one without names."""
+    """Ten images with a box each, and two checkpoints with random weights, one of them without names."""
     folder = tmp_path_factory.mktemp("analyze")
     make_coco(folder / "coco", SIZES, "val2017")
     config = YolosConfig(**MODEL)
@@ -145,7 +145,7 @@ def test_attention(made, tmp_path, call):
 
 
 def test_the_same_object_in_two_checkpoints():
-    """By the largest overlap, each token once, none below a half."""
+    """By the largest overlap of at least a half, each token once."""
     corners = [[0, 0, 10, 10], [20, 20, 30, 30], [50, 50, 60, 60], [0, 0, 10, 9], [90, 0, 91, 1], [70, 0, 71, 1]]
     moved = np.float32(corners)[[3, 0, 1, 2, 4, 5]] + np.float32([[0], [0], [1], [6], [0], [0]])
     blank, labels = Image.new("RGB", (100, 70)), np.zeros(6, np.int32)
@@ -177,7 +177,7 @@ def test_positions_and_cost(made, tmp_path, call):
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "c" / "cost.json").read_text())
     assert found["rows"][0]["variant"] == "run" and found["speed"][0]["images"] == 2
-    assert 1 <= found["xla"][0]["ratio"] <= 4  # so narrow a model spends much on norms
+    assert 1 <= found["xla"][0]["ratio"] <= 4  # norms are expensive in such a narrow model
     annotations = made / "coco" / "annotations" / "instances_val2017.json"
     done = call("analyze", "cost", "--variants", "ti", "--sizes-of", annotations)
     assert done.returncode == 0 and "| ti | 800 | 6.5 M |" in done.stdout and "ti at 256: " in done.stdout

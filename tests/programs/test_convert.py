@@ -41,7 +41,7 @@ def run(*args):
 
 @pytest.fixture
 def convert(monkeypatch, capsys):
-    """Runs the program in this process; returns what `run` does."""
+    """Runs the program in this process; returns the result of `run`."""
 
     def convert(*args):
         monkeypatch.setattr(sys, "argv", ["convert.py", *map(str, args)])
@@ -104,7 +104,7 @@ def test_huggingface_to_checkpoint_keeps_the_label_names(tmp_path, convert):
     assert checkpoints.load_detector(tmp_path / "ours")[1].label_names == {0: "cat", 2: "dog", 3: "owl"}
 
 
-def test_failures_are_one_sentence(tmp_path, convert):
+def test_failures_have_one_line(tmp_path, convert):
     weights = write(tmp_path / "yolos.safetensors", reference_state())
     broken = tmp_path / "broken.py"
     broken.write_text("1 / 0\n")
@@ -115,7 +115,7 @@ def test_failures_are_one_sentence(tmp_path, convert):
         ((weights, "--seed", "-1"), "--seed is -1; it must be at least 0"),
         (("n" * 300,), "File name too long"),
         ((weights, "--config", "n" * 300), "File name too long"),
-        ((tmp_path / "absent.pth", "--to-hf", "--out", used), "not an empty folder"),  # told before SOURCE is read
+        ((tmp_path / "absent.pth", "--to-hf", "--out", used), "not an empty folder"),  # reported before SOURCE is read
         ((tmp_path / "absent.pth",), "does not exist"),
         ((weights, "--variant", "huge"), "there is no variant 'huge'"),
         ((weights, "--config", broken), "ZeroDivisionError"),

@@ -16,7 +16,7 @@ SMALL += ["--config.data.scales=(32, 48)", "--config.data.crop_sides=(48,)", "--
 
 
 def facts(source):
-    """What matters of a source, by images' names."""
+    """The relevant content of a source, by image name."""
     names = source.label_names
     return {
         Path(e.file).stem: (e.width, e.height, [names[i] for i in e.labels.tolist()], e.boxes.round(3).tolist())
@@ -50,8 +50,8 @@ def test_copies_and_chosen_splits(tmp_path, call):
     assert code == 2 and "has no split val; it has train, valid" in error
 
 
-def test_boxes_of_another_kind(tmp_path, call):
-    """Corners are refused with the flag of this program, which makes COCO's boxes of them."""
+def test_boxes_in_another_format(tmp_path, call):
+    """Corners are refused with this program's flag, which converts them to COCO boxes."""
     corners = [box(i, i, [20, 10, 60, 40]) for i in range(1, 5)]
     root = make_coco(tmp_path / "set", [(64, 48)] * 4, "train", corners)
     code, _, error = call("convert_data", root, "--out", tmp_path / "a")
@@ -63,7 +63,7 @@ def test_boxes_of_another_kind(tmp_path, call):
 
 
 def test_records_of_tfds(tmp_path, call):
-    """Image files come out byte for byte, boxes but for the records' float32 shares."""
+    """Image files are byte-equal; boxes differ only by the records' float32 fractions."""
     coco, records = make_tfds(tmp_path)
     code, text, _ = call("convert_data", records, "--out", tmp_path / "out", "--splits", "validation")
     assert code == 0 and "is TFDS: train, validation" in text and "6 images, 7 boxes, as val" in text
@@ -133,8 +133,8 @@ def test_hidden_files_are_counted(tmp_path, call):
 
 
 @pytest.mark.parametrize("augment", ["none", "strong", "aerial"])
-def test_the_page_of_augmented_images(tmp_path, call, augment):
-    """Boxes as large as their images survive every flip and crop: each cell has the box's colour at its edges."""
+def test_the_sheet_of_augmented_images(tmp_path, call, augment):
+    """Boxes as large as their images stay so under flips and crops: each cell has the box's colour at its edges."""
     whole = [box(i, i, [0, 0, 64, 48]) for i in range(1, 7)]
     root = make_coco(tmp_path, [(64, 48)] * 6, "train", whole)
     make_coco(root, [(64, 48)] * 2, "val")
@@ -158,12 +158,12 @@ def test_the_page_of_augmented_images(tmp_path, call, augment):
 
 
 @pytest.mark.parametrize("wrong", [["--show=-1"], ["--show=2", "--show-to=page.txt"]])
-def test_a_page_that_cannot_be(tmp_path, call, wrong):
+def test_invalid_flags_of_the_sheet(tmp_path, call, wrong):
     code, _, error = call("check_data", *SMALL, f"--config.data.root={tmp_path}", *wrong)
     assert code == 2 and "--show takes a number of at least 0" in error
 
 
-def test_an_absent_image_stops_or_is_named(tmp_path, call):
+def test_a_missing_image_stops_or_is_named(tmp_path, call):
     root = made_layouts.coco(tmp_path, made_layouts.made())
     (root / "train" / "train1.jpg").unlink()
     code, text, _ = call("check_data", *SMALL, f"--config.data.root={root}", "--no-images")

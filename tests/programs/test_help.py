@@ -1,4 +1,4 @@
-"""`--help` of every program: it is there at once, and it has every flag that the documentation uses."""
+"""`--help` of every program: it is fast, and has every flag that the documentation uses."""
 
 import json
 import re
@@ -45,7 +45,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def asked():
-    """What `PROBE` prints. One process asks all of them: a slow import is the fault of the first one that has it."""
+    """The output of `PROBE`. One process runs all programs, so a slow import is attributed to the first one with it."""
     programs = [(name, target, []) for name, target in SCRIPTS.items()]
     programs += [(f"yolos-analyze {name}", SCRIPTS["yolos-analyze"], [name]) for name in EXAMINATIONS]
     command = [sys.executable, "-c", PROBE, json.dumps(sorted(SLOW)), json.dumps(programs)]
@@ -60,7 +60,7 @@ def test_help_imports_nothing_slow(asked):
 
 
 def commands_of(text: str) -> list[list[str]]:
-    """The words of every command of a program, in blocks of code and between backticks, or on a line of its own."""
+    """The words of every command of a program, in code blocks, between backticks, or on a separate line."""
     text = text.replace("\\\n", " ")
     code = re.findall(r"^```.*?\n(.*?)^```", text, re.DOTALL | re.MULTILINE) + re.findall(r"`([^`\n]+)`", text)
     lines = [line for block in code for line in block.splitlines()]
@@ -70,14 +70,14 @@ def commands_of(text: str) -> list[list[str]]:
 
 
 def sources() -> dict[str, str]:
-    """Everything that shows commands: the documentation, the programs' own descriptions, and the recipes'."""
+    """All texts with commands: the documentation, and the docstrings of programs and recipes."""
     files = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
     files += [*(ROOT / "yolos_jax" / "programs").glob("*.py"), *recipe_files().values()]
     return {str(file.relative_to(ROOT)): file.read_text() for file in files}
 
 
 def test_every_command_of_the_documentation_exists(asked):
-    """Programs, flags, settings and recipes have the names that they have there."""
+    """Programs, flags, settings and recipes with the documented names exist."""
     settings = {key for table in SETTINGS.values() for key in table}
     shown = [(file, words) for file, text in sources().items() for words in commands_of(text)]
     assert len(shown) > 100

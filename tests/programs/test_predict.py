@@ -1,4 +1,4 @@
-"""predict.py: drawn images and JSON files, and one sentence for each mistake."""
+"""predict.py: drawn images and JSON files, and a message for each mistake."""
 
 import functools
 import json
@@ -26,7 +26,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """Three images of noise in a folder, with two things in it that are no images."""
+    """A folder with three images of noise and two other entries."""
     folder = tmp_path_factory.mktemp("images")
     for i, (width, height) in enumerate([(64, 48), (48, 64), (90, 50)]):
         pixels = np.random.default_rng(i).integers(0, 256, (height, width, 3), np.uint8)
@@ -38,13 +38,13 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def load():
-    """`Detector.load`, once for the same arguments: compiling takes most of the time."""
+    """`Detector.load`, once per set of arguments, because compilation takes most of the time."""
     return functools.cache(Detector.load)
 
 
 @pytest.fixture
 def call(monkeypatch, capsys, load):
-    """Runs the program in this process: (exit code, what it printed, its error sentence)."""
+    """Runs the program in this process: (exit code, output, error message)."""
     monkeypatch.setattr(Detector, "load", load)
 
     def call(*args):
@@ -74,7 +74,7 @@ def test_as_a_user_runs_it(checkpoint, images, tmp_path):
     assert names == [f"{i}.{ending}" for i in range(3) for ending in ("json", "png")]
 
 
-def test_files_hold_what_the_detector_found(checkpoint, images, tmp_path, call):
+def test_files_have_the_detectors_results(checkpoint, images, tmp_path, call):
     code, printed, _ = call(images, "--checkpoint", checkpoint, "--out", tmp_path / "out", "--threshold", "0")
     assert code == 0
     detector = Detector.load(checkpoint)
@@ -104,7 +104,7 @@ def test_nothing_is_overwritten(checkpoint, images, tmp_path, call):
 
 @pytest.mark.timeout(120)
 def test_a_named_pipe_does_not_block(checkpoint, images, tmp_path, call):
-    """In a folder or given directly, it is skipped by name and all others are read."""
+    """In a folder or given directly, it is skipped and named, and all others are read."""
     folder = tmp_path / "images"
     shutil.copytree(images, folder)
     os.mkfifo(folder / "1.jpg")

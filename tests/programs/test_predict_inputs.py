@@ -1,4 +1,4 @@
-"""predict.py with everything that it takes and writes: patterns, addresses, videos, large images, formats."""
+"""predict.py with all inputs and outputs: patterns, URLs, videos, large images, formats."""
 
 import csv
 import json
@@ -76,7 +76,7 @@ def test_folders_patterns_and_coco(predict, detector, folder, tmp_path):
     assert predict(folder, "--format", "coco", "--no-draw")[0] == 2  # results.json exists
 
 
-def test_a_list_whose_images_lie_beside_it(predict, detector, folder, tmp_path):
+def test_a_list_with_images_beside_it(predict, detector, folder, tmp_path):
     (folder / "list.csv").write_text("id,file_name\n1,deep/a.tga\n2,a.png\n2,a.png\n3,gone.png\n")
     code, text, error = predict(folder / "list.csv", "--no-draw")
     assert code == 2 and "1 of 3 images could not be read" in error and "gone.png does not exist" in error
@@ -88,7 +88,7 @@ def test_a_list_whose_images_lie_beside_it(predict, detector, folder, tmp_path):
         np.testing.assert_allclose([o["score"] for o in written["objects"]], want.scores, atol=1e-6)
 
 
-def test_an_address(predict, detector, folder, tmp_path):
+def test_urls(predict, detector, folder, tmp_path):
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_):
             pass
@@ -116,7 +116,7 @@ def test_very_large_images_need_a_flag(predict, folder, monkeypatch):
     code, text, error = predict(folder / "b.webp", "--no-draw")
     sentence = "b.webp has more than 2000 pixels, Pillow's limit against decompression bombs; use --large-images"
     assert code == 2 and sentence in text and sentence in error
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # beyond it but not twice as large: no warning either
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # above the limit but less than twice as large: no warning
     code, text, error = predict(folder / "b.webp", "--no-draw", out="other")
     assert code == 0 and "Warning" not in error
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
@@ -147,7 +147,7 @@ def test_a_video_between_images(predict, detector, folder, tmp_path):
         np.testing.assert_allclose([o["box"] for o in one["objects"]], want.boxes, atol=1e-2)
     with av.open(str(tmp_path / "out" / "film.mp4")) as container:
         drawn = [frame.to_image() for frame in container.decode(video=0)]
-    assert len(drawn) == 5 and drawn[0].size == (512, 384)  # small frames are enlarged, as images are
+    assert len(drawn) == 5 and drawn[0].size == (512, 384)  # small frames are enlarged, like images
     for number, one in enumerate(drawn):
         want = detector([frames[number]], 0.04)[0].draw(frames[number])
         assert abs(np.int32(one) - np.int32(want)).mean() < 12
@@ -168,8 +168,8 @@ def moving(folder):
 
 
 @pytest.mark.parametrize("kind", ["json", "coco", "yolo", "csv"])
-def test_all_frames_and_pages_are_looked_at(predict, detector, tmp_path, monkeypatch, kind):
-    """Without the package av, which only drawing an animation needs."""
+def test_all_frames_and_pages_are_processed(predict, detector, tmp_path, monkeypatch, kind):
+    """Without the package av, which is only needed to draw an animation."""
     monkeypatch.setitem(sys.modules, "av", None)
     images = moving(tmp_path / "in")
     code, text, error = predict(tmp_path / "in", "--format", kind)
@@ -216,7 +216,7 @@ def test_a_limit_of_frames_and_pages(predict, tmp_path):
     assert code == 0 and "in 1 images" in text
 
 
-def test_frames_at_an_address_are_left_out_and_counted(predict, tmp_path, monkeypatch):
+def test_frames_at_a_url_are_left_out_and_counted(predict, tmp_path, monkeypatch):
     moving(tmp_path / "in")
     monkeypatch.setattr(program, "fetch", lambda name: (tmp_path / "in" / "cam.png").read_bytes())
     code, text, _ = predict("https://example.org/cam.png")
@@ -225,7 +225,7 @@ def test_frames_at_an_address_are_left_out_and_counted(predict, tmp_path, monkey
 
 
 @pytest.mark.parity
-def test_an_animations_drawn_copy_has_its_times(predict, tmp_path):
+def test_an_animations_drawn_copy_has_the_same_times(predict, tmp_path):
     av = pytest.importorskip("av", reason="av is absent (the extra video)")
     moving(tmp_path / "in")
     code, _, error = predict(tmp_path / "in" / "cam.png")
@@ -238,7 +238,7 @@ def test_an_animations_drawn_copy_has_its_times(predict, tmp_path):
 
 @pytest.mark.parametrize("name, stem", [("camera:0", "camera0"), ("rtsp://10.0.0.2:554/live", "live")])
 def test_a_camera_until_it_is_interrupted(predict, tmp_path, monkeypatch, name, stem):
-    """What was seen before Ctrl-C is written whole and reported."""
+    """Results before Ctrl-C are written completely and reported."""
 
     def stills(source, upright):
         assert source.name == name and upright
@@ -261,7 +261,7 @@ def test_a_video_without_the_package(predict, tmp_path, monkeypatch):
 
 
 def test_class_names_in_a_font(predict, detector, folder, tmp_path, monkeypatch):
-    """What the font lacks is said once; a file that is no font is refused before anything is written."""
+    """Missing letters are reported once; a file that is not a font is refused before anything is written."""
     mono = findfont(FontProperties(family="DejaVu Sans Mono"))
     monkeypatch.setattr(detector, "label_names", {0: "été", 2: "方块"})
     code, _, error = predict(folder, "--font", mono)

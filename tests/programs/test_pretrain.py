@@ -1,4 +1,4 @@
-"""Pre-training from beginning to end: runs, resuming, the way to a detector, programs, recipes, bad input."""
+"""Pre-training end to end: runs, resuming, starting a detector, programs, recipes, bad input."""
 
 import dataclasses
 import json
@@ -50,7 +50,7 @@ def whole(data, tmp_path_factory):
     return folder
 
 
-def test_a_run_in_two_parts_equals_one_in_a_piece(data, whole, tmp_path, capsys):
+def test_a_resumed_run_equals_an_uninterrupted_one(data, whole, tmp_path, capsys):
     shutil.copytree(whole, tmp_path / "run")
     for later in ("6", "best"):
         shutil.rmtree(tmp_path / "run" / later)
@@ -86,8 +86,8 @@ def test_from_pictures_to_a_detector(data, tmp_path, capsys):
     assert {"val/AP", "val/AP50"} <= lines(tmp_path / "yolos")[-1].keys()
 
 
-def test_a_detector_starts_with_the_classifiers_numbers(whole, data, tmp_path):
-    """The moving average's; everything but heads, DET tokens and resized positions is bit-equal."""
+def test_a_detector_starts_with_the_classifiers_weights(whole, data, tmp_path):
+    """From the moving average; everything except heads, DET tokens and resized positions is bit-equal."""
     model = model_of(micro_config(data), 10)
     model = dataclasses.replace(model, init_pe_size=(32, 32))
     params, meta = checkpoints.load_any(whole)
@@ -128,7 +128,7 @@ def test_a_detector_starts_with_the_classifiers_numbers(whole, data, tmp_path):
         ({"data.root": "/nowhere"}, "the folder /nowhere does not exist; set --config.data.root"),
     ],
 )
-def test_what_is_refused(data, whole, changes, words):
+def test_errors(data, whole, changes, words):
     with pytest.raises(InputError, match=words):
         pretrain(classifier_config(data, **RUN | changes), whole, devices=ONE)
 
@@ -142,7 +142,7 @@ def test_starting_from_another_classifier(whole, data, tmp_path, capsys):
     assert_equal_trees(params["blocks"], kept["blocks"])
     same = dataclasses.replace(model, num_classes=3)
     assert_equal_trees(starting_classifier(same, str(whole), 0, CLASSES), kept)
-    other = starting_classifier(same, str(whole), 0, CLASSES[::-1])  # as many, but others
+    other = starting_classifier(same, str(whole), 0, CLASSES[::-1])  # the same number, but different ones
     assert "the head is initialised" in capsys.readouterr().out
     assert_equal_trees(other["head"], classifier_params(same, 0)["head"])
     with pytest.raises(InputError, match="differs from the config: width 12 against 24"):
@@ -173,7 +173,7 @@ def test_programs(whole, data, tmp_path, call):
     assert f"| top1 | {logged['val/top1']:.4f} |" in (tmp_path / "hf" / "README.md").read_text()
     settings = json.loads((tmp_path / "hf" / "config.json").read_text())
     assert settings["id2label"] == {"0": "blue", "1": "green", "2": "red"} and settings["model_type"] == "vit"
-    # What others read is what a detector starts from, too.
+    # A detector can also start from the exported folder.
     model = dataclasses.replace(model_of(micro_config(data), 10), init_pe_size=(32, 32))
     want = starting_params(model, str(whole), 0)
     for exported in (tmp_path / "hf", tmp_path / "hf" / "timm.safetensors"):

@@ -1,6 +1,6 @@
-"""The programs as a user runs them: a few real steps, and one sentence with exit code 2 for each mistake.
+"""The programs as a user runs them: a few real steps, and a one-line error with exit code 2 for each mistake.
 
-Training and one mistake of each program run in a process of their own; the rest in this one, which has 8 devices.
+Training and one mistake of each program run in separate processes; the rest in this one, which has 8 devices.
 """
 
 import json
@@ -27,7 +27,7 @@ MICRO = [
     *(f"--config.model.{k}={v}" for k, v in {"width": 12, "depth": 2, "heads": 2, "det_tokens": 6}.items()),
     *(f"--config.model.{k}={v}" for k, v in {"num_classes": 10, "init_pe_size": "(64, 64)"}.items()),
     *(f"--config.data.{k}={v}" for k, v in {"short_side": 48, "max_side": 96, "buckets": 1, "scales": "(48,)"}.items()),
-    "--config.matcher=device",  # whose programs are cached
+    "--config.matcher=device",  # its programs are cached
     "--config.data.workers=0",  # each starts a process that imports grain
     "--config.train.batch_size=8",
     "--config.train.images_per_replica=1",
@@ -39,7 +39,7 @@ MICRO = [
 
 @pytest.fixture(scope="module")
 def run():
-    """Runs a program from the repository's root on one plain CPU device, in a process of its own."""
+    """Runs a program from the repository's root on one CPU device, in a separate process."""
 
     def run(*args):
         return subprocess.run(
@@ -59,7 +59,7 @@ def refused(result, *words):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, run):
-    """A folder with a data set, of which a training image is damaged, and the checkpoint of two steps on it."""
+    """A folder with a data set with a damaged training image, and a checkpoint after two steps on it."""
     folder = tmp_path_factory.mktemp("trained")
     root = make_coco(make_coco(folder / "coco", IMAGES), IMAGES, "val2017")
     path = root / "train2017" / "2.jpg"
@@ -74,18 +74,18 @@ def trained(tmp_path_factory, run):
 
 
 def assert_drawn(figure, lines):
-    """The curves of a figure are the numbers of these lines of `metrics.jsonl`."""
+    """Checks that the curves of a figure have the values of these lines of `metrics.jsonl`."""
     keys = {"AP": "val/AP", "AP50": "val/AP50", "learning rate": "learning_rate", "images/s": "images_per_second"}
     keys["validation"] = "val/loss"
     drawn = {curve.get_label(): curve.get_xydata().tolist() for axis in figure.axes for curve in axis.lines}
-    drawn = {label: points for label, points in drawn.items() if not label.startswith("_")}  # the mark of the best
+    drawn = {label: points for label, points in drawn.items() if not label.startswith("_")}  # the marker of the best
     assert sorted(drawn) == sorted([*keys, "total", "ce", "bbox", "giou"])
     for label, points in drawn.items():
         key = keys.get(label, label)
         assert points == [[line["step"], line[key]] for line in lines if key in line] and points, label
 
 
-def test_training_writes_metrics_and_goes_on_only_as_the_same_run(trained, call, monkeypatch):
+def test_training_writes_metrics_and_resumes_only_the_same_run(trained, call, monkeypatch):
     lines = [json.loads(line) for line in (trained / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 2] and "val/AP50" in lines[-1]
     assert all(np.isfinite(list(line.values())).all() for line in lines)
@@ -168,7 +168,7 @@ def test_mistakes_in_training(trained, tmp_path, call, change, words):
     assert not list((tmp_path).glob("w/[0-9]*"))
 
 
-def test_numbers_that_go_bad_in_training(trained, tmp_path, call, monkeypatch):
+def test_values_that_become_non_finite_in_training(trained, tmp_path, call, monkeypatch):
     monkeypatch.setattr(training_run, "data_mesh", lambda _: data_mesh(jax.devices()[:1]))
     command = ["train.py", *MICRO, f"--config.data.root={trained / 'coco'}", f"--workdir={tmp_path / 'w'}"]
     changes = {"optimizer.learning_rate": 1e30, "matcher": "host", "eval.every_epochs": 0, "data.on_bad_image": "skip"}
@@ -189,7 +189,7 @@ def test_missing_and_wrong_flags(tmp_path, run, call):
         refused(run(program, "--config=yolos_s", f"--{place}={tmp_path}", "--config.seed=-1"), "seed is -1; it must be")
 
 
-def test_settings_are_given_as_two_words(trained, tmp_path, call):
+def test_settings_may_be_two_words(trained, tmp_path, call):
     command = ["train.py", *MICRO, "--workdir", tmp_path / "w", "--config.data.root", trained / "coco"]
     command += ["--config.data.train_images", tmp_path / "absent", "--config.data.scales", "48,"]
     refused(call(*command), "the folder of images", "absent does not exist")
@@ -220,7 +220,7 @@ def test_the_code_of_a_recipe_runs_once(call, tmp_path):
     assert done.stdout.count("here") == 1 and "no does not exist" in done.stderr
 
 
-def test_recipes_are_listed_with_a_line_each(call):
+def test_recipes_are_listed_with_descriptions(call):
     done = call("train.py", "--list")
     listed = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert done.returncode == 0 and {"yolos_ti", "finetune_custom", "deit_s", "yolos_s_compound"} <= listed.keys()
@@ -243,7 +243,7 @@ def test_recipes_are_listed_with_a_line_each(call):
         ),
     ],
 )
-def test_recipes_that_give_no_config(tmp_path, content, words):
+def test_recipes_without_a_config(tmp_path, content, words):
     (tmp_path / "recipe.py").write_text(content + "\n")
     with pytest.raises(InputError, match=words) as refusal:
         load_recipe(str(tmp_path / "recipe.py"))

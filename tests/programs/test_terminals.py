@@ -1,4 +1,4 @@
-"""Terminals that are not UTF-8, paths with bytes that are not, and disks that cannot be written to."""
+"""Terminals and paths that are not UTF-8, and read-only disks."""
 
 import errno
 import importlib
@@ -17,12 +17,12 @@ from yolos_jax.programs.command_line import Parser
 from yolos_jax.weights import checkpoints
 
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-BYTES = "/tmp/x\udcff"  # as Python holds a byte that is not UTF-8
+BYTES = "/tmp/x\udcff"  # Python's form of a byte that is not UTF-8
 
 
 @pytest.fixture
 def ascii_terminal(monkeypatch):
-    """Makes stdout and stderr as PYTHONIOENCODING=ascii:strict does; pytest sets its own between fixture and test."""
+    """Sets stdout and stderr as with PYTHONIOENCODING=ascii:strict; pytest replaces them between fixture and test."""
 
     def start():
         for name in ("stdout", "stderr"):
@@ -31,7 +31,7 @@ def ascii_terminal(monkeypatch):
     return start
 
 
-def test_what_cannot_be_printed_is_escaped(ascii_terminal):
+def test_unprintable_characters_are_escaped(ascii_terminal):
     ascii_terminal()
     with pytest.raises(UnicodeEncodeError):
         print("é", flush=True)
@@ -55,10 +55,10 @@ def test_every_program_prints_anything(script, ascii_terminal, monkeypatch):
 
 @pytest.mark.parametrize("unbuffered", [False, True])
 @pytest.mark.parametrize("script, flag", [*((script, "--help") for script in SCRIPTS), ("yolos-train", "--list")])
-def test_output_that_nobody_reads(script, flag, unbuffered, monkeypatch, capfd):
-    """`yolos-train --list | head -1` ends silently, with the code that a shell shows for SIGPIPE.
+def test_closed_output(script, flag, unbuffered, monkeypatch, capfd):
+    """`yolos-train --list | head -1` ends silently, with a shell's code for SIGPIPE.
 
-    argparse ignores what it cannot write of a help text, if that is long or unbuffered.
+    argparse ignores failed writes of a help text if it is long or unbuffered.
     """
     reader, writer = os.pipe()
     os.close(reader)
@@ -75,8 +75,8 @@ def test_output_that_nobody_reads(script, flag, unbuffered, monkeypatch, capfd):
     assert stop.value.code in ((0, 141) if flag == "--help" else (141,)) and not capfd.readouterr().err
 
 
-def test_pipes_of_other_kinds_are_no_output(monkeypatch):
-    """A data worker that is gone, say."""
+def test_other_broken_pipes_are_errors(monkeypatch):
+    """Such as that of a dead data worker."""
     reader, writer = os.pipe()
     with open(writer, "w") as out, open(reader):
         monkeypatch.setattr(sys, "stdout", out)
@@ -85,7 +85,7 @@ def test_pipes_of_other_kinds_are_no_output(monkeypatch):
 
 
 def test_a_checkpoints_path_is_utf8(call):
-    """What orbax would say after the first epoch is said before anything loads."""
+    """The error that orbax would raise after the first epoch is raised before anything loads."""
     code, out, error = call("train.py", "--config=yolos_ti", f"--workdir={BYTES}")
     assert code == 2 and not out
     assert error == "error: the path /tmp/x\\udcff has bytes that are not UTF-8; rename it or choose another path.\n"
@@ -96,8 +96,8 @@ def test_a_checkpoints_path_is_utf8(call):
     assert code == 2 and "data.root is '/tmp/x\\udcff'; it must be one line of UTF-8 text" in error
 
 
-def test_numbers_of_a_checkpoint_on_a_read_only_disk(tmp_path, monkeypatch):
-    """eval.py writes beside the checkpoint unless --out is given, and says so where it cannot."""
+def test_metrics_of_a_checkpoint_on_a_read_only_disk(tmp_path, monkeypatch):
+    """eval.py writes to the checkpoint's folder unless --out is given, and reports if it cannot."""
 
     def read_only(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")

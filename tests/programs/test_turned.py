@@ -1,4 +1,4 @@
-"""Images that EXIF turns: eval.py and predict.py find the same, from files and from TFDS's records."""
+"""Images with an EXIF rotation: eval.py and predict.py find the same, from files and from TFDS's records."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from yolos_jax.tasks.detection import data_facts
 from yolos_jax.training import checkpoint_files
 from yolos_jax.weights import checkpoints
 
-STORED = [(64, 48)] * 8  # as in the files; orientations 5 to 8 make them 48 wide and 64 high
+STORED = [(64, 48)] * 8  # as stored; orientations 5 to 8 make them 48 wide and 64 high
 AS_STORED = "--config.data.upright=no", "--config.data.sizes=images"
 TALL, BOTH = [24, 30, 20, 30], [20, 4, 10, 10]  # the first fits upright images only
 

@@ -1,4 +1,4 @@
-"""Plans, mixing and batches of classification: what they hold, and that every number follows from the seed."""
+"""Plans, mixing and batches of classification: their content, and that every number follows from the seed."""
 
 import pickle
 
@@ -23,14 +23,14 @@ def source(tmp_path_factory):
     return ClassFolders(make_classes(tmp_path_factory.mktemp("data"), "train", 8), "train")
 
 
-def test_an_epoch_has_every_picture_once_but_for_the_rest():
+def test_an_epoch_has_every_picture_once_except_leftovers():
     plan = ShuffledPlan(22, 4, 2, seed=3)
     assert (len(plan), plan.steps_per_epoch, plan.dropped) == (10, 5, 2)
     epochs = [np.concatenate([plan.batch(step).indices for step in range(start, start + 5)]) for start in (0, 5)]
     for epoch in epochs:
         assert len(set(epoch.tolist())) == 20 and epoch.max() < 22
     assert (epochs[0] != epochs[1]).any() and plan.batch(7).views.epoch == 1
-    again = pickle.loads(pickle.dumps(plan))  # order needs no more than seed and step
+    again = pickle.loads(pickle.dumps(plan))  # order depends only on seed and step
     np.testing.assert_array_equal(again.batch(7).indices, plan.batch(7).indices)
     assert (ShuffledPlan(22, 4, 2, seed=4).batch(0).indices != plan.batch(0).indices).any()
     with pytest.raises(InputError, match="3 training images do not fill one batch of 4; lower train.batch_size"):
@@ -102,7 +102,7 @@ def test_shares_of_processes_are_parts_of_the_batch(source):
         np.testing.assert_array_equal(values, np.concatenate([getattr(part.batch, name) for part in parts]), name)
 
 
-def test_stochastic_depth_leaves_out_as_often_as_asked(source):
+def test_stochastic_depth_drops_at_the_given_rate(source):
     work = classification_work(
         source, ShuffledPlan(24, 24, 40, seed=0), RandomView(size=16, operations=0, erase=0), 16, RATES
     )

@@ -1,4 +1,4 @@
-"""Random views: their distributions, what they do to pixels, and that numbers come before pixels."""
+"""Random views: their distributions, their effect on pixels, and that numbers are drawn before decoding."""
 
 import math
 
@@ -59,7 +59,7 @@ def test_operations_magnitudes_and_flips_are_distributed_as_deits(views):
 
 
 def test_crops_are_distributed_as_torchvisions(views):
-    """Where nothing is rejected (areas below a half of a square), area and log ratio are uniform."""
+    """If nothing is rejected (areas below half of a square), area and log ratio are uniform."""
     tries = np.concatenate([view.crop for view in views])
     boxes = np.array([cropped_box(tries[i : i + 1], (1000, 1000), 0.08) for i in range(DRAWS)], float)
     areas, ratios = boxes[:, 2] * boxes[:, 3] / 1e6, np.log(boxes[:, 2] / boxes[:, 3])
@@ -74,7 +74,7 @@ def test_crops_are_distributed_as_torchvisions(views):
         for view in views[:50]:
             x, y, w, h = cropped_box(view.crop, size, 0.08)
             assert 0 <= x <= x + w <= size[0] and 0 <= y <= y + h <= size[1] and w > 0 and h > 0
-    whole = np.ones((10, 4))  # no rectangle of all of the area fits a square but of ratio 1
+    whole = np.ones((10, 4))  # only a rectangle of ratio 1 with the full area fits into a square
     assert cropped_box(whole, (300, 100), 0.08) == (83, 0, 133, 100)
     assert cropped_box(whole, (100, 100), 0.08) == (0, 0, 100, 100)
 
@@ -90,7 +90,7 @@ def test_erased_boxes_are_distributed_as_timms(views):
     assert scipy.stats.kstest(ratios, scipy.stats.uniform(math.log(0.3), -2 * math.log(0.3)).cdf).pvalue > 1e-3
 
 
-def test_what_is_erased_becomes_noise_and_nothing_else_changes():
+def test_erased_boxes_become_noise_and_nothing_else_changes():
     viewer, image = RandomView(size=64, flip=0, operations=0, erase=1), Image.new("RGB", (64, 64), (10, 20, 30))
     view = viewer.draw(random_of(0, 0, 0, 0))
     pixels, (left, top, width, height) = viewer.pixels(image, view), view.box
@@ -101,7 +101,7 @@ def test_what_is_erased_becomes_noise_and_nothing_else_changes():
     assert abs(values.mean()) < 0.15 and abs(values.std() - 1) < 0.15
 
 
-def test_pixels_of_a_crop_are_pillows():
+def test_pixels_of_a_crop_equal_pillows():
     image, view = noise(90, 70), PLAIN.draw(random_of(0, 0, 5, 0))
     x, y, w, h = cropped_box(view.crop, image.size, 0.08)
     want = image.crop((x, y, x + w, y + h)).resize((32, 32), Image.Resampling.BICUBIC)
@@ -124,7 +124,7 @@ def test_the_centre_for_evaluation(size, resized, corner):
 
 
 def test_operations_by_hand():
-    """Those whose pixels follow from a formula; all are compared with timm's in `tests/parity`."""
+    """The operations given by a formula; all are compared with timm's in `tests/parity`."""
     image = noise(20, 10)
     pixels = np.asarray(image).astype(int)
 
@@ -132,7 +132,7 @@ def test_operations_by_hand():
         return np.asarray(operate(image, NAMES.index(name), strength, negative)).astype(int)
 
     np.testing.assert_array_equal(of("invert", 0.3), 255 - pixels)
-    np.testing.assert_array_equal(of("posterize", 0.5), pixels // 64 * 64)  # two bits stay
+    np.testing.assert_array_equal(of("posterize", 0.5), pixels // 64 * 64)  # two bits are kept
     np.testing.assert_array_equal(of("solarize", 0.5), np.where(pixels < 128, pixels, 255 - pixels))
     np.testing.assert_array_equal(of("solarize_add", 0.5), np.where(pixels < 128, pixels + 55, pixels))
     np.testing.assert_array_equal(of("translate_x", 1 / 9)[:, :-1], pixels[:, 1:])  # 0.45 / 9 of 20 pixels

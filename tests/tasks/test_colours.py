@@ -1,4 +1,4 @@
-"""Colour operations against numpy written out, colorsys and scipy."""
+"""Colour operations against plain numpy, colorsys and scipy."""
 
 import colorsys
 
@@ -13,12 +13,12 @@ from yolos_jax.tasks.augmentation.colour import Blur, Factor, Greyscale, Hue
 BRIGHTNESS, CONTRAST, SATURATION = Factor(0.4, "brightness"), Factor(0.2, "contrast"), Factor(0.5, "saturation")
 OPERATIONS = [BRIGHTNESS, CONTRAST, SATURATION, Hue(0.05), Greyscale(0.2), Blur(0.3, 2.0)]
 SIZES = np.tile([[64, 48]], (20_000, 1))
-LEVEL = 1  # of 255: Pillow computes with whole numbers, or cuts the fraction off
+LEVEL = 1  # of 255: Pillow computes with integers, or truncates
 
 
 @pytest.fixture(scope="module")
 def image():
-    """All kinds of colours: noise, and a part of little saturation."""
+    """All kinds of colours: noise, and a part with low saturation."""
     values = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     values[:10] = values[:10] // 8 + values[:10, :, :1] // 2
     return values
@@ -36,7 +36,7 @@ def applied(operation, image, *numbers):
 
 
 def luma(image):
-    """ITU-R 601, a whole number for each pixel."""
+    """ITU-R 601 luma, an integer for each pixel."""
     return np.floor(image.astype(float) @ [0.299, 0.587, 0.114] + 0.5)
 
 
@@ -70,10 +70,10 @@ def test_greyscale(image):
 
 
 @pytest.mark.parametrize("turn", [-13, -1, 1, 5, 64, 128])
-def test_hue_is_that_of_colorsys(image, turn):
-    """Hue, saturation and value are cut to 8 bits, as Pillow holds them, and the hue then turns by 256ths.
+def test_hue_equals_colorsys(image, turn):
+    """Hue, saturation and value are truncated to 8 bits, as in Pillow, and the hue is rotated by 256ths.
 
-    Pillow cuts a float32: one that should be whole may be cut to the number below, so either of them is right.
+    Pillow truncates a float32, so a value that should be an integer may become the one below; both are correct.
     """
     found = applied(Hue(0.5), image, turn)
     for place in np.ndindex(image.shape[:2]):
@@ -87,8 +87,8 @@ def test_hue_is_that_of_colorsys(image, turn):
         assert min(off) <= LEVEL, (place, image[place])
 
 
-def test_hue_turns_the_circle():
-    """A third of the circle takes red to green, to a 256th of it (6 levels); grey has no hue."""
+def test_hue_rotates_the_circle():
+    """A third of the circle turns red to green, within a 256th (6 levels); grey has no hue."""
     colours = np.uint8([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [77, 77, 77]]])
     want = colours[:, [1, 2, 0, 3]]
     np.testing.assert_allclose(applied(Hue(0.5), colours, 85), want, atol=6)
@@ -97,9 +97,9 @@ def test_hue_turns_the_circle():
 
 @pytest.mark.parametrize("deviation", [50, 100, 200])
 def test_blur_is_close_to_a_gaussian(image, deviation):
-    """Pillow's is three boxes in a row, each with an edge of its own: the exact one is compared inside.
+    """Pillow's blur is three box blurs, each with its own border effects, so it is compared away from the border.
 
-    On a step of 255 levels the boxes' sum is off by at most 2 % of it.
+    On a step of 255 levels, the difference is at most 2 %.
     """
     step = np.zeros((60, 60, 3), np.uint8)
     step[:, 30:] = 255
@@ -122,7 +122,7 @@ def test_factors_are_uniform_about_one(operation, spread):
     assert factor.std() == pytest.approx(2 * spread / 12**0.5, rel=0.02)
 
 
-def test_turns_of_hue_are_uniform():
+def test_rotations_of_hue_are_uniform():
     turn, count = np.unique(drawn(Hue(0.05))[:, 0], return_counts=True)
     assert turn.tolist() == list(range(-13, 14))
     assert np.abs(count - len(SIZES) / 27).max() < 5 * (len(SIZES) / 27) ** 0.5

@@ -1,4 +1,4 @@
-"""The presets of `data.augment` on whole recipes: what they add, what they leave alone, and `none`."""
+"""The presets of `data.augment` on complete recipes: what they add, what they leave unchanged, and `none`."""
 
 import hashlib
 import pickle
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 SIZES = np.random.default_rng(0).integers(200, 900, (300, 2))
 CHANGED = [name for name in PRESETS if name != "none"]
 BASES = {"scales": {}, "plain": {"scales": (), "short_side": 512}}
-# sha256 of `everything` that the plans of these recipes say, as they were before there were presets
+# sha256 of `everything` for the plans of these recipes before presets existed
 BEFORE = {
     "scales": "2ddf8806e76f90d1ea8af44e77f140f39c1070204cedaa27797525aa7de49661",
     "plain": "ded3bb9c638513c643ecaf75b5706c0fcfc36e3c01baac2e9e3992ad654a3b46",
@@ -63,7 +63,7 @@ def everything(plan):
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_none_gives_the_plan_of_before(base):
+def test_none_gives_the_previous_plan(base):
     assert everything(plan_of("none", BASES[base])) == BEFORE[base]
 
 
@@ -90,7 +90,7 @@ def test_a_plan_is_a_function_of_seed_epoch_and_index(augment, base):
 
 @pytest.mark.parametrize("augment", CHANGED)
 def test_the_recipes_own_augmentation_keeps_its_numbers(augment):
-    """Each operation draws by its own name; a preset's shapes come first, so a crop may cut another size."""
+    """Each operation is seeded by its name; a preset's shape operations come first, so a crop may have another size."""
     none, some = pipeline_of("none"), pipeline_of(augment)
     before, among = none.views(SIZES, 3, 5), some.views(SIZES, 3, 5)
     numbers = {operation.name: drawn for operation, drawn in zip(some.operations, among.numbers)}
@@ -102,7 +102,7 @@ def test_the_recipes_own_augmentation_keeps_its_numbers(augment):
         np.testing.assert_array_equal(among.size, before.size)
 
 
-def test_what_the_presets_have():
+def test_operations_of_the_presets():
     names = {augment: {each.name for each in pipeline_of(augment).operations} for augment in PRESETS}
     colours = {"brightness", "contrast", "saturation", "hue", "greyscale", "blur"}
     own = {"flip", "crop", "resize"}
@@ -119,7 +119,7 @@ def test_what_the_presets_have():
 
 
 def test_micro_images_without_scales():
-    """The recipe of digits: 64 pixels in patches of 8, and a model that takes no more than 8 patches on a side."""
+    """The recipe digits: 64 pixels in patches of 8, and a model for at most 8 patches on a side."""
     config = digits.get_config()
     for augment in CHANGED:
         config.data.augment = augment
@@ -141,7 +141,7 @@ def test_smaller_sides():
     assert len(many) <= 20 and many[0] == 100 and many[-1] < 1000
 
 
-def test_an_unknown_preset_is_answered_with_the_choices():
+def test_an_unknown_preset_is_refused_with_the_choices():
     config = detection_recipe("ti")
     with pytest.raises(InputError, match=r"^data.augment is 'mild'; choose one of none, light, strong, aerial\.$"):
         assign(config, "data.augment", "mild")
@@ -171,7 +171,7 @@ def test_boxes_stay_inside_the_image(name, width, height, seed):
     viewed, pixels = pipeline.boxes(example, view), pipeline.pixels(Image.new("RGB", (width, height)), view)
     assert pixels.shape == (viewed.height, viewed.width, 3) == (*view.size[::-1], 3)
     edge = np.float32([viewed.width, viewed.height] * 2)
-    slack = 4e-6 * edge  # float32, as the reference's bits
+    slack = 4e-6 * edge  # float32, as in the reference
     assert (viewed.boxes >= -slack).all() and (viewed.boxes <= edge + slack).all()
     assert len(viewed.boxes) == len(viewed.labels) == len(viewed.area) <= len(boxes)
     assert (viewed.boxes[:, 2:] > viewed.boxes[:, :2]).all()
@@ -179,7 +179,7 @@ def test_boxes_stay_inside_the_image(name, width, height, seed):
 
 @pytest.mark.parametrize("name", [name for name in PIPELINES if not name.startswith("none")])
 def test_boxes_follow_the_pixels(name):
-    """A green rectangle on black, which colours leave the greenest, found again in the pixels of many views."""
+    """A green rectangle on black, which stays the greenest part, located again in the pixels of many views."""
     pipeline, size, box = PIPELINES[name], (96, 72), (24, 20, 72, 56)
     canvas = Image.new("RGB", size)
     canvas.paste((120, 200, 120), box)
@@ -196,7 +196,7 @@ def test_boxes_follow_the_pixels(name):
     assert seen > 60
 
 
-def test_workers_start_no_jax_for_what_a_plan_holds():
+def test_modules_of_a_plan_do_not_import_jax():
     modules = "yolos_jax.tasks.augmentation.presets", "yolos_jax.tasks.rare_classes"
     code = f"import sys, {', '.join(modules)}; assert 'jax' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Repeat factors and class weights of a data set, against LVIS's formula written out."""
+"""Repeat factors and class weights of a data set, against LVIS's formula."""
 
 import math
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from yolos_jax.tasks.rare_classes import class_weights_of, inverse_weights, rare
 
 
 def table_of(labels):
-    """Examples whose boxes have these labels, a list for each image."""
+    """Examples with boxes of these labels, one list per image."""
     return ExampleTable(
         [
             Example(i, "", 9, 9, np.ones((len(own), 4), np.float32), np.int32(own), np.ones(len(own), np.float32))
@@ -29,7 +29,7 @@ def source_of(labels, classes):
 
 
 def factors_by_hand(labels, threshold):
-    """r_i = max over c in i of max(1, sqrt(t / f_c)), f_c the share of images with c."""
+    """r_i = max over c in i of max(1, sqrt(t / f_c)), f_c the fraction of images with c."""
     found = []
     for own in labels:
         r = 1.0
@@ -41,7 +41,7 @@ def factors_by_hand(labels, threshold):
 
 
 @given(st.lists(st.lists(st.integers(0, 6), max_size=5), min_size=1, max_size=30), st.floats(0.001, 1))
-def test_factors_are_lviss(labels, threshold):
+def test_factors_equal_lviss(labels, threshold):
     repeats = repeats_of(table_of(labels), threshold)
     np.testing.assert_allclose(repeats.whole + repeats.shares / 65_536, factors_by_hand(labels, threshold), atol=1e-5)
 

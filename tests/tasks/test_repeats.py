@@ -1,4 +1,4 @@
-"""Repeated images: as many copies as their factors say, in a plan that stays a function of (seed, step)."""
+"""Repeated images: numbers of copies according to their factors, in a plan that is a function of (seed, step)."""
 
 import functools
 import pickle
@@ -27,7 +27,7 @@ def copies_of(plan, epoch):
 
 
 @given(factors, st.integers(0, 2**40))
-def test_every_epoch_has_equally_many_and_each_image_its_factor(factors, seed):
+def test_every_epoch_has_the_same_number_and_each_image_its_factor(factors, seed):
     repeats = Repeats(factors)
     for epoch in range(4):
         places = repeats.places(np.random.default_rng([seed, epoch]))
@@ -39,15 +39,15 @@ def test_every_epoch_has_equally_many_and_each_image_its_factor(factors, seed):
 
 
 def test_expected_counts():
-    """Over 20,000 epochs the mean number of copies is the factor, but for the share of a copy that is rounded away."""
-    factors = np.array([1, 1.25, 1.5, 1, 3, 2.75, 1.9, 1.1])  # shares of 2.5, of which 2 copies come out
+    """Over 20,000 epochs, the mean number of copies is the factor, except for the fraction that is rounded down."""
+    factors = np.array([1, 1.25, 1.5, 1, 3, 2.75, 1.9, 1.1])  # the fractions add up to 2.5, which gives 2 copies
     repeats = Repeats(factors)
     assert repeats.count == 12 + 1
     counts = np.array([np.bincount(repeats.places(np.random.default_rng(seed))) for seed in range(20_000)])
     shares = factors % 1
     np.testing.assert_allclose(counts.mean(0), np.floor(factors) + shares * 2 / 2.5, atol=0.015)
     together = ((counts[:, 1] == 2) & (counts[:, 2] == 2)).mean()
-    assert 0.02 < together < 0.2  # neighbours in the source can both get one more, since each epoch has its own order
+    assert 0.02 < together < 0.2  # neighbours in the source can both get a copy, since each epoch has its own order
 
 
 def test_whole_factors_are_not_random():
@@ -72,7 +72,7 @@ def test_a_plan_of_repeats(make):
     assert len(plan) == EPOCHS * (plan.repeats.count // plan.batch_size)
     assert plan.dropped == plan.repeats.count % plan.batch_size
     sent = pickle.loads(pickle.dumps(make()))
-    for step in reversed(range(len(plan))):  # in any order, as after a resume
+    for step in reversed(range(len(plan))):  # in any order, as after resuming
         one, other = plan.batch(step), sent.batch(step)
         assert one.indices.tolist() == other.indices.tolist() and one.tokens == other.tokens
         for a, b in zip([*one.views.numbers, one.views.size], [*other.views.numbers, other.views.size]):
@@ -113,7 +113,7 @@ def test_the_first_views_are_those_without_repeats_and_copies_have_their_own():
 
 
 @pytest.mark.parametrize("draw", [DRAW, Pipeline(Resize((48,), 96))], ids=["augmented", "plain"])
-def test_factors_of_one_are_the_plan_without_repeats(draw):
+def test_factors_of_one_give_the_plan_without_repeats(draw):
     sizes = np.random.default_rng(0).integers(60, 200, (30, 2))
     off = TrainingPlan(sizes, draw, 4, 3, 2, 7)
     ones = TrainingPlan(sizes, draw, 4, 3, 2, 7, repeats=Repeats(np.ones(30)))
@@ -150,6 +150,6 @@ def test_loading_reads_the_right_image_for_every_copy():
         planned = plan.batch(step)
         skipped = (planned.indices == 4).sum()
         assert len(loaded.skipped) == skipped and 4 not in loaded.indices
-        assert (loaded.batch.patches[:, 0, 0] == loaded.indices).all()  # the grey that each image is
+        assert (loaded.batch.patches[:, 0, 0] == loaded.indices).all()  # the grey value of each image
         assert set(planned.indices[planned.indices != 4].tolist()) <= set(loaded.indices.tolist())
     assert sum(len(loaded.skipped) for loaded in batches) >= 4

@@ -1,4 +1,4 @@
-"""Flips, turns and zoom against numpy, boxes against the rectangle that they are drawn as."""
+"""Flips, quarter turns and zoom against numpy, boxes against drawn rectangles."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def test_quarter_turn(pair, quarters):
 
 
 @given(rectangles(), st.data())
-def test_zoom_cuts(pair, data):
+def test_zoom_crops(pair, data):
     pixels, example = pair
     left, top = data.draw(st.integers(0, example.width - 1)), data.draw(st.integers(0, example.height - 1))
     width = data.draw(st.integers(1, example.width - left))
@@ -88,7 +88,7 @@ def test_a_zoom_lies_inside_and_is_never_longer_than_its_image(sizes, seed):
     assert (cut >= np.floor(0.4 * sizes)).all()
 
 
-def test_shares_are_uniform_and_places_everywhere():
+def test_fractions_are_uniform_and_positions_everywhere():
     sizes = np.tile([[1000, 800]], (20_000, 1))
     numbers, after = Zoom(0.25, 0.4).draw(sizes, np.random.default_rng(0))
     chosen = numbers.any(1)

@@ -1,4 +1,4 @@
-"""Mixing and soft labels against the same by hand, in the layout of images."""
+"""Mixing and soft labels against computations by hand on images."""
 
 import jax
 import numpy as np
@@ -42,7 +42,7 @@ def test_cross_entropy_is_that_of_the_whole_distribution():
     np.testing.assert_array_equal(partners(labels), [3, 0, 2, 2])
 
 
-def test_ranks_count_ties_by_number_and_nothing_that_is_not_finite():
+def test_ranks_with_ties_and_non_finite_logits():
     logits = np.array([[1, 3, 2], [2, 2, 2], [2, 2, 2], [0, np.nan, 1], [np.inf, 0, 0]], np.float32)
     found = rank_of_label(logits, np.array([0, 0, 2, 2, 0], np.int32))
     assert found.tolist() == [2, 0, 2, 3, 3]

@@ -1,4 +1,4 @@
-"""The look at a data set before training: its numbers, a sentence for everything wrong, exit codes."""
+"""The survey of a data set before training: its numbers, a message for every problem, exit codes."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from yolos_jax.tools import survey
 
 
 def read(root, which="train", problems=None, split=None, **options):
-    """A split of a made folder; what is wrong goes to `problems`, which must be given if anything is."""
+    """A split of a generated folder; problems are appended to `problems`, which is required if there are any."""
     found = [] if problems is None else problems
     out = survey.survey_split(
         which, lambda complain: coco_split(root, split or which, complain=complain, **options), found
@@ -40,7 +40,7 @@ def test_numbers_known_by_construction(tmp_path):
     annotations = [
         *(box(i, 1, [0, 0, 10, 10]) for i in range(3)),  # small
         box(3, 1, [0, 0, 200, 150], category=7),  # large
-        box(4, 2, [0, 0, 32, 32], category=7),  # just medium
+        box(4, 2, [0, 0, 32, 32], category=7),  # barely medium
         box(5, 2, [0, 0, 40, 40], area=900),  # small: the annotated area counts
         box(6, 2, [0, 0, 40, 40], iscrowd=1),
         box(7, 2, [300, 0, 40, 40]),  # outside
@@ -66,7 +66,7 @@ def test_numbers_known_by_construction(tmp_path):
 
 @pytest.mark.parametrize("count", [3, 50])
 def test_categories_with_id_label_and_boxes(tmp_path, count):
-    """Few have a row each, many share rows; none is lost, and those without boxes are named."""
+    """A few have one row each, many share rows; none is lost, and those without boxes are named."""
     categories = [{"id": 2 * i + 5, "name": f"thing{i}"} for i in range(count)]
     annotations = [box(i, 1, [1, 1, 5, 5], category=5 if i < 7 else 9) for i in range(9)]
     root = make_coco(tmp_path, [(64, 48)], "train", annotations, categories)
@@ -102,7 +102,7 @@ def test_real_numbers_equal_pycocotools(split, capsys):
 
 
 def test_the_plan_in_numbers(tmp_path):
-    """Three images of 12 patches and five of 18, two to a batch: one of the three moves up and is padded by 6."""
+    """Three images of 12 patches and five of 18, in batches of two: one of the three moves up and is padded by 6."""
     train = read(make_coco(tmp_path, [(64, 48)] * 3 + [(48, 96)] * 5, "train"))
     problems = []
 
@@ -128,7 +128,7 @@ def test_buckets_hold_every_image_that_an_augmented_epoch_uses(tmp_path):
 
 @pytest.fixture
 def broken(tmp_path):
-    """Two splits with one of everything wrong, and a sentence's words for each."""
+    """Two splits with one problem of each kind, and key words of each message."""
     annotations = [
         box(1, 1, [4, 4, 20, 10]),
         box(1, 2, [4, 4, 20, 10]),
@@ -164,12 +164,12 @@ def broken(tmp_path):
     ]
 
 
-def test_everything_wrong_is_named_once(broken):
+def test_every_problem_is_named_once(broken):
     root, wanted = broken
     problems = []
     train = read(root, problems=problems)
     val = read(root, "val", problems, category_ids=train.source.category_ids, num_classes=train.source.num_classes)
-    # Category id 3 is among the raw labels 0..7, so only the comparison of the two files finds it.
+    # Category id 3 is one of the raw labels 0..7, so only the comparison of the two files finds it.
     assert not any("annotation id 8" in p.sentence for p in problems)
     problems.clear()
     train = read(root, problems=problems, categories="contiguous")
@@ -195,7 +195,7 @@ def test_a_image_that_both_splits_list_is_decoded_once(tmp_path, monkeypatch):
     assert any(note.startswith("3 images listed by both splits") for note in survey.notes([train, val], 100))
 
 
-def test_notes_are_no_problems(tmp_path):
+def test_notes_are_not_problems(tmp_path):
     annotations = [box(i, i % 3 + 1, [1, 1, 5, 5]) for i in range(8)]  # 3, 3 and 2 boxes
     root = make_coco(tmp_path, [(64, 48)] * 3, "train", annotations)
     make_coco(root, [(64, 48)] * 2, "val")
@@ -237,7 +237,7 @@ def test_nothing_to_read_is_bad_input(tmp_path):
 
 
 def check(root, *flags):
-    """Runs the program on a made folder, as a user does."""
+    """Runs the program on a generated folder."""
     command = [
         sys.executable,
         "-m",
@@ -250,7 +250,7 @@ def check(root, *flags):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
 
 
-def test_the_program_tells_all_and_counts_last(broken):
+def test_the_program_lists_all_problems_and_their_number(broken):
     root, wanted = broken
     done = check(root)
     assert done.returncode == 1, done.stderr[-2000:]
@@ -263,7 +263,7 @@ def test_the_program_tells_all_and_counts_last(broken):
     assert "decoding" not in without.stderr
 
 
-def test_the_program_is_content_or_refuses(tmp_path):
+def test_the_program_without_problems_and_without_data(tmp_path):
     root = make_coco(tmp_path, [(64, 48)] * 5, "train")
     gone = check(root)
     assert gone.returncode == 2 and "Traceback" not in gone.stderr
@@ -276,7 +276,7 @@ def test_the_program_is_content_or_refuses(tmp_path):
     change(root, lambda c: c["images"].clear(), "val")
     empty = check(root, "--config.data.categories=raw")
     assert empty.returncode == 2 and "lists no images" in empty.stderr
-    assert "problem:" not in empty.stdout  # that its annotations have lost their images says nothing new
+    assert "problem:" not in empty.stdout  # the orphaned annotations are not reported again
 
 
 def test_it_imports_no_jax():

@@ -1,4 +1,4 @@
-"""What a run on few images learns is what is evaluated and kept."""
+"""A short run on few images evaluates and keeps what it has learned."""
 
 import jax
 import pytest
@@ -10,7 +10,7 @@ from yolos_jax.tasks.detection import train
 
 
 def few_images(root):
-    """48 scenes of digits to learn by heart."""
+    """48 scenes of digits to memorise."""
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
     digits.write(root, train=48, val=8)
     return root

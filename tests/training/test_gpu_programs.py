@@ -1,4 +1,4 @@
-"""The step of every variant as a program for GPUs, lowered on a machine that has none."""
+"""The step of every variant as a program for GPUs, lowered on a machine without one."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ IMAGES, PATCHES, OBJECTS = 8, 60, 7
 
 
 def lowered(name, matcher, mesh):
-    """StableHLO for CUDA of a whole step; two blocks stand for all, since they are scanned."""
+    """StableHLO for CUDA of a complete step; two blocks are enough, because blocks are scanned."""
     config = dataclasses.replace(variant(name), depth=2)
     graph, shapes = abstract(config)
     optimizer = make_optimizer("adamw", lambda step: 1e-3, 1e-4, 0.1)
@@ -49,7 +49,7 @@ def test_with_the_matcher_on_the_device(name):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_with_the_matcher_on_the_host(name, monkeypatch):
-    """The lowering of a callback wants the backend it is for; the CPU's stands in, as nothing runs."""
+    """Lowering a callback requires its backend; the CPU's is used instead, since nothing runs."""
     monkeypatch.setattr(mlir.ModuleContext, "get_backend", lambda self, optional=False: jax.devices("cpu")[0].client)
     program = lowered(name, "host", Mesh(np.array(jax.devices()[:8]), ("data",)))
     (call,) = [line for line in program.splitlines() if "xla_ffi_partitioned_python_gpu_callback" in line

@@ -1,4 +1,4 @@
-"""Runs killed at any moment end as if they never had been."""
+"""Runs that are killed at random moments end like uninterrupted ones."""
 
 import random
 import signal
@@ -21,7 +21,7 @@ KILL = {
 
 
 def killed_and_resumed(root, folder, total, kills, draw, apart=1, workers=False, **settings) -> None:
-    """Kills a run of `total` steps so often, `apart` steps and a moment that `draw` draws after it logs again."""
+    """Kills a run of `total` steps `kills` times, `apart` steps and a random moment from `draw` after it logs again."""
     went_on = set()
     for kill in range(kills):
         # Every third run has a data worker; every fourth is killed before it trains.
@@ -40,11 +40,11 @@ def killed_and_resumed(root, folder, total, kills, draw, apart=1, workers=False,
     with Training(root, folder, **settings) as run:
         assert run.end(300) == 0, run.text()
     went_on |= {line for line in run.said if line.startswith("resuming from the checkpoint")}
-    assert len(went_on) > kills // 4, went_on  # kills came at several stages of the run
+    assert len(went_on) > kills // 4, went_on  # kills at several stages of the run
 
 
 def assert_same_runs(whole, other, total, terms) -> None:
-    """Parameters, their moving average and every logged number are bit-equal."""
+    """Parameters, their moving average and all logged values are bit-equal."""
     for name in ("params", "ema"):
         shapes = {name: checkpoints.load_any(whole)[0]}
         assert_equal_trees(*(checkpoint_files.read_arrays(folder, total, **shapes)[name] for folder in (whole, other)))
@@ -54,7 +54,7 @@ def assert_same_runs(whole, other, total, terms) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_killed_at_any_moment_it_ends_as_if_it_never_had_been(tmp_path):
+def test_a_killed_run_ends_like_an_uninterrupted_one(tmp_path):
     """SIGKILL at random moments, from the first import to the last checkpoint."""
     root, total = data_folder("coco_tiny80"), 10 * KILL["train.epochs"]
     with Training(root, tmp_path / "whole", **KILL) as run:
@@ -65,8 +65,8 @@ def test_killed_at_any_moment_it_ends_as_if_it_never_had_been(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_classifier_too(tmp_path):
-    """Mixed images, repeated augmentation and all."""
+def test_a_killed_classifier_run_ends_like_an_uninterrupted_one(tmp_path):
+    """With mixed images and repeated augmentation."""
     root = make_classes(tmp_path / "data", "train", 16)
     settings = {"program": "pretrain.py", "train.epochs": 16, "train.ema": 0.9, "augment.repeats": 2}
     with Training(root, tmp_path / "whole", **settings) as run:
@@ -79,7 +79,7 @@ def test_a_classifier_too(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_on_some_devices_and_resumed_on_others(tmp_path):
-    """8, 1 and 8 devices, one after the other, end where 1 does alone; two buckets."""
+    """On 8, 1 and 8 devices in turn, it ends like on 1; two buckets."""
     root, run = data_folder("coco_tiny80"), tmp_path / "run"
     short = KILL | {"train.epochs": 2, "data.buckets": 2, "train.images_per_replica": 1}
     with Training(root, tmp_path / "whole", devices=1, **short) as process:

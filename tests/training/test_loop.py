@@ -1,4 +1,4 @@
-"""Runs from beginning to end: what they print, save, go on from and refuse."""
+"""Complete runs: output, checkpoints, resuming and refusals."""
 
 import json
 import logging
@@ -37,7 +37,7 @@ OLD_RUN = Path(__file__).parents[1] / "inputs" / "run_27265a3.zip"
 
 
 def config_of(root, **changes):
-    """A recipe whose learning rate is another at every step, and which keeps a moving average."""
+    """A recipe with a different learning rate at every step and a moving average."""
     own = {"optimizer.schedule": "step", "optimizer.warmup_epochs": 1, "train.ema": 0.25}
     return micro_config(root, **own | changes)
 
@@ -67,7 +67,7 @@ def whole(data, tmp_path_factory):
     return folder, arrays_of(folder)
 
 
-def test_a_run_in_two_parts_equals_one_in_a_piece(data, whole, tmp_path, capsys):
+def test_a_resumed_run_equals_an_uninterrupted_one(data, whole, tmp_path, capsys):
     config = config_of(data, **{"train.max_steps": 3})
     assert train(config, tmp_path, devices=ONE).step == 3
     outcome = train(config_of(data), tmp_path, devices=ONE)
@@ -93,7 +93,7 @@ def plan_of(config):
 
 
 def sequence(config, devices):
-    """(image id, size, flip and crop) of every slot of a run, in order, as its feed gives them."""
+    """(image id, size, flip and crop) of every slot of a run, in the order of its feed."""
     config, mesh = recipe.prepare(config, DetectionConfig), data_mesh(devices)
     task, plan = DetectionTask(config, mesh), plan_of(config)
     found = []
@@ -108,14 +108,14 @@ def sequence(config, devices):
 
 
 @pytest.mark.timeout(240)
-def test_order_of_data_depends_on_the_seed_alone(data):
+def test_the_order_of_data_depends_only_on_the_seed(data):
     want = sequence(config_of(data), ONE)
     assert sequence(config_of(data, **{"data.workers": 1, "data.ahead": 1}), jax.devices()[:4]) == want
     assert sequence(config_of(data, seed=1), ONE) != want
 
 
-def test_lines_hold_means_over_the_steps_since_the_last(data, whole, tmp_path):
-    """Of losses and norms; the rate is that of the step."""
+def test_lines_have_means_over_the_steps_since_the_last(data, whole, tmp_path):
+    """For losses and norms; the rate is that of the step."""
     train(config_of(data, **{"train.log_every": 3}), tmp_path, devices=ONE)
     each = [line for line in lines(whole[0]) if "total" in line]
     three, one = (line for line in lines(tmp_path) if "total" in line)
@@ -125,8 +125,8 @@ def test_lines_hold_means_over_the_steps_since_the_last(data, whole, tmp_path):
     assert three["learning_rate"] == each[2]["learning_rate"]
 
 
-def test_programs_of_the_next_steps_are_compiled_beside_the_first(data, tmp_path, capsys):
-    """All buckets of the plan are begun when the first step needs its own, and used when they are met."""
+def test_programs_of_the_next_steps_are_compiled_concurrently(data, tmp_path, capsys):
+    """All buckets of the plan start compiling at the first step, and are used when their step comes."""
     config = config_of(data, **{"data.buckets": 2, "train.epochs": 3})
     task = DetectionTask(recipe.prepare(config, DetectionConfig), data_mesh(ONE))
     met = list(dict.fromkeys(task.bucket_of(step) for step in range(6)))
@@ -148,12 +148,12 @@ def test_programs_of_the_next_steps_are_compiled_beside_the_first(data, tmp_path
     assert f"compiling program 1 of 2, {met[0]} patches" in printed.err
 
 
-def test_what_is_printed_is_true(data, tmp_path, capsys, caplog):
-    """Compilations counted by jax, padding from the batches themselves."""
+def test_printed_values_are_correct(data, tmp_path, capsys, caplog):
+    """Compilations are counted by jax, and padding from the batches."""
     config = config_of(data, **{"data.buckets": 2, "train.epochs": 3, "matcher": "host"})
     jax.config.update("jax_log_compiles", True)
     try:
-        with caplog.at_level(logging.WARNING, logger="jax"), compiled_once():  # nothing is there before
+        with caplog.at_level(logging.WARNING, logger="jax"), compiled_once():  # nothing is compiled before
             outcome = train(config, tmp_path, devices=ONE)
     finally:
         jax.config.update("jax_log_compiles", False)
@@ -178,7 +178,7 @@ def test_what_is_printed_is_true(data, tmp_path, capsys, caplog):
     assert np.average(logged, weights=[4 * plan.batch(s).tokens for s in range(6)]) == pytest.approx(1 - real / places)
 
 
-def test_evaluations_while_training_and_the_best_apart(data, tmp_path, capsys):
+def test_evaluations_during_training_and_the_best_checkpoint(data, tmp_path, capsys):
     config = config_of(data, **{"eval.every_epochs": 1, "checkpoint.keep": 1})
     train(config, tmp_path, devices=ONE)
     printed = capsys.readouterr().out
@@ -188,10 +188,10 @@ def test_evaluations_while_training_and_the_best_apart(data, tmp_path, capsys):
     assert checkpoint_files.steps(tmp_path / "best") == [best] and f"at step {best}" in printed
     _, meta = checkpoints.load_detector(tmp_path / "best")
     assert meta.extra["AP"] == found[best] and [e["step"] for e in meta.extra["evaluations"]][-1] == best
-    shutil.rmtree(tmp_path / "best")  # a kill between the last checkpoint and its evaluation
+    shutil.rmtree(tmp_path / "best")  # like a kill between the last checkpoint and its evaluation
     train(config, tmp_path, devices=ONE)
     again = {line["step"]: line["val/AP"] for line in lines(tmp_path) if "val/AP" in line}
-    # The line in metrics.jsonl says that the evaluation was finished: nothing is done again.
+    # The line in metrics.jsonl shows that the evaluation was completed, so it is not repeated.
     assert again == found and "step 4: AP" not in capsys.readouterr().out
     kept = [json.dumps(line) + "\n" for line in lines(tmp_path) if "val/AP" not in line]
     (tmp_path / "metrics.jsonl").write_text("".join(kept))
@@ -200,8 +200,8 @@ def test_evaluations_while_training_and_the_best_apart(data, tmp_path, capsys):
     assert "step 4: AP" in capsys.readouterr().out and checkpoint_files.steps(tmp_path / "best") == [4]
 
 
-def test_moving_average_is_what_is_loaded(data, whole):
-    """Against a plain computation from the checkpoints of every step."""
+def test_the_moving_average_is_loaded(data, whole):
+    """Against a direct computation from the checkpoints of all steps."""
     config = config_of(data)
     average = build(recipe.model_of(config, 10), config.seed, config.init)[1]
     for step, decay in enumerate((2 / 11, 3 / 12, 0.25, 0.25), 1):  # 4 / 13 and 5 / 14 are above train.ema
@@ -224,12 +224,12 @@ def test_moving_average_is_what_is_loaded(data, whole):
         ({"model.det_tokens": 7}, "another model: det_tokens 6 against 7"),
     ],
 )
-def test_a_run_does_not_go_on_as_another(data, whole, changes, words):
+def test_a_run_does_not_resume_as_another(data, whole, changes, words):
     with pytest.raises(InputError, match=words):
         train(config_of(data, **changes), whole[0], devices=ONE)
 
 
-def test_differences_can_be_accepted_and_some_need_not_be(data, whole, tmp_path, capsys):
+def test_differences_can_be_accepted_and_some_do_not_matter(data, whole, tmp_path, capsys):
     shutil.copytree(whole[0], tmp_path / "run")
     free = {"train.log_every": 7, "data.workers": 1, "matcher": "host", "model.remat": True, "train.accumulate": 2}
     train(config_of(data, **free), tmp_path / "run", devices=ONE)
@@ -247,8 +247,8 @@ def test_changed_annotations_are_noticed(whole, tmp_path):
         train(config_of(root), whole[0], devices=ONE)
 
 
-def test_bad_numbers_stop_and_leave_what_was_saved(data, whole, tmp_path):
-    """A run that has diverged: what it saved last is finite, and the costs that follow from it are not."""
+def test_non_finite_values_stop_and_keep_checkpoints(data, whole, tmp_path):
+    """A diverged run: its last checkpoint is finite, but the costs computed from it are not."""
     config = config_of(data)
     task = DetectionTask(recipe.prepare(config, DetectionConfig), data_mesh(ONE))
     state = newest(whole[0], task, options_of(config))[0]
@@ -280,7 +280,7 @@ def test_an_unreadable_image_stops_or_is_replaced(tmp_path, capsys):
     assert re.search(r"[1-9]\d* images were skipped", printed)
 
 
-def test_a_full_disk_is_one_sentence(data, tmp_path, monkeypatch):
+def test_a_full_disk_gives_one_line(data, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(InputError, match="step 1 could not be written .*No space left.*there is no complete one yet"):
@@ -311,15 +311,15 @@ def test_a_broken_loss_names_the_whole_batch():
     assert "loss, gradients or updated parameters of image id 11, image id 22, image id 44 are" in str(error)
 
 
-def test_converted_weights_are_no_run(data, whole, tmp_path):
+def test_converted_weights_are_not_a_run(data, whole, tmp_path):
     params, meta = checkpoints.load_detector(whole[0])
     checkpoints.save(tmp_path / "w", 0, params, checkpoint_files.Meta(meta.model, {}))
     with pytest.raises(InputError, match=r"weights \(converted ones"):
         train(config_of(data), tmp_path / "w", devices=ONE)
 
 
-def test_a_run_of_an_earlier_commit_goes_on(data, tmp_path, capsys):
-    """What 27265a3 wrote after two of four steps: its average has no warm-up until there, and then it has one."""
+def test_a_run_of_an_earlier_commit_resumes(data, tmp_path, capsys):
+    """A run of 27265a3 after two of four steps: its average had no warm-up, and has one from then on."""
     with zipfile.ZipFile(OLD_RUN) as archive:
         archive.extractall(tmp_path / "run")
     average = arrays_of(tmp_path / "run", 2)["ema"]
@@ -328,7 +328,7 @@ def test_a_run_of_an_earlier_commit_goes_on(data, tmp_path, capsys):
     assert "had no warm-up until step 2; from now on it has one" in capsys.readouterr().out
     train(config, tmp_path / "whole", devices=ONE)
     found, want = (without_key_biases(arrays_of(tmp_path / name)["params"]) for name in ("run", "whole"))
-    assert_equal_trees(found, want, atol=1e-5)  # the older half was computed by another code generator than quick tests
+    assert_equal_trees(found, want, atol=1e-5)  # the first half was computed with another code generator
     for step, decay in ((3, 4 / 13), (4, 5 / 14)):
         params = arrays_of(tmp_path / "run", step)["params"]
         average = jax.tree.map(lambda a, p, decay=decay: decay * a + (1 - decay) * p, average, params)
@@ -336,7 +336,7 @@ def test_a_run_of_an_earlier_commit_goes_on(data, tmp_path, capsys):
 
 
 def test_a_checkpoint_from_before_the_order_of_views_changed(data, whole, tmp_path, capsys):
-    """A run of the version before drew other random views: it is refused, or goes on when that is accepted."""
+    """A run of the previous version drew other random views: it is refused, or resumes if that is accepted."""
     shutil.copytree(whole[0], tmp_path / "run")
     meta = tmp_path / "run" / "4" / "meta" / "metadata"
     content = json.loads(meta.read_text())
@@ -348,7 +348,7 @@ def test_a_checkpoint_from_before_the_order_of_views_changed(data, whole, tmp_pa
 
 
 def test_damaged_lines_of_the_metrics_are_dropped_and_counted(data, tmp_path, capsys):
-    """Bytes that are no UTF-8, no JSON, or a line without a step do not keep a run from going on."""
+    """Lines that are not UTF-8, not JSON, or have no step do not prevent resuming."""
     train(config_of(data, **{"train.max_steps": 3}), tmp_path, devices=ONE)
     path = tmp_path / "metrics.jsonl"
     good = path.read_bytes().splitlines(keepends=True)

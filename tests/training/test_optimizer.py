@@ -20,7 +20,7 @@ def test_learning_rate_of_every_epoch():
         np.testing.assert_allclose(found, z[f"lr{i}"], atol=1e-9, rtol=0)
 
 
-def test_rate_holds_within_an_epoch_and_after_the_last():
+def test_the_rate_is_constant_within_an_epoch_and_after_the_last():
     schedule = by_epoch(np.array([3.0, 2.0]), 4)
     assert [float(schedule(s)) for s in (0, 3, 4, 7, 8, 99)] == [3, 3, 2, 2, 2, 2]
 
@@ -43,7 +43,7 @@ def test_clipping_has_torchs_epsilon():
     np.testing.assert_array_equal(clip_like_torch(0.1).update(small, optax.EmptyState())[0]["a"], small["a"])
 
 
-def test_no_clipping_when_asked():
+def test_no_clipping_with_zero():
     params = {"class_head": {"bias": jnp.zeros(2)}}
     optimizer = make_optimizer("adamw", lambda step: 0.1, 0.0, 0.0)
     update, _ = optimizer.update({"class_head": {"bias": jnp.array([1e3, -1e-3])}}, optimizer.init(params), params)
@@ -52,7 +52,7 @@ def test_no_clipping_when_asked():
 
 @pytest.mark.parametrize("name", SETTINGS[DETECTION]["optimizer.name"].setting.choices)
 def test_every_optimizer_decays_the_references_groups_only(name):
-    """Without gradients, what moves is decayed: matrices and heads, by rate times decay."""
+    """Without gradients, only decayed parameters change: matrices and heads, by rate times decay."""
     params = {"class_head": {"bias": jnp.ones(2)}, "norm": {"scale": jnp.ones(2)}, "fc": {"kernel": jnp.ones((2, 2))}}
     optimizer = make_optimizer(name, lambda step: 0.1, 0.5, 0.0)
     update, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
@@ -60,7 +60,7 @@ def test_every_optimizer_decays_the_references_groups_only(name):
     assert moved == {"class_head": True, "norm": False, "fc": True}
     if name == "adamw":
         np.testing.assert_allclose(update["fc"]["kernel"], -0.05, rtol=1e-6)
-    # Updates are proportional to the learning rate, which `rates.with_rates` relies on.
+    # Updates are proportional to the learning rate, as `rates.with_rates` requires.
     twice, grads = make_optimizer(name, lambda step: 0.2, 0.5, 0.0), jax.tree.map(lambda x: 0.3 * x, params)
     updates = [o.update(grads, o.init(params), params)[0] for o in (optimizer, twice)]
     for one, two in zip(*map(jax.tree.leaves, updates)):

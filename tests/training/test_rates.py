@@ -31,7 +31,7 @@ from yolos_jax.training.task import Differences, Identity, Options
 from yolos_jax.weights.reference import to_reference
 from yolos_jax.weights.tensor_names import reference_shapes
 
-SHAPES = abstract(CONFIG)[1]  # three blocks, of which two are one stack
+SHAPES = abstract(CONFIG)[1]  # three blocks, two of which are stacked
 FROZEN = ("det_tokens", "blocks.0", "*.fc2.bias", "mid_pos_embed.1.det", "norm")
 RATE, DECAY, CLIP, STEPS = 0.03, 0.3, 0.5, 2
 NAMES = list(reference_shapes(CONFIG))
@@ -58,7 +58,7 @@ def by_reference_names(tree):
 
 
 def beit_layer(name, layers):
-    """BEiT's number of a PyTorch name: 0 for what comes before the blocks, `layers` + 1 for what comes after them."""
+    """BEiT's layer number of a PyTorch name: 0 before the blocks, `layers` + 1 after them."""
     parts = name.removeprefix("backbone.").split(".")
     if parts[0] in ("cls_token", "pos_embed", "patch_embed"):
         return 0
@@ -89,7 +89,7 @@ def test_layer_decay_and_the_backbones_rate_of_every_parameter():
         (("blocks",), {name for name in NAMES if "blocks" in name}),
     ],
 )  # fmt: skip
-def test_names_of_what_is_frozen(patterns, want):
+def test_names_of_frozen_parameters(patterns, want):
     found = by_reference_names(broadcast(rates_of(chosen(freeze=patterns), SHAPES)))
     assert {name for name, rate in found.items() if not rate.any()} == want
     assert all(rate.all() for name, rate in found.items() if name not in want)
@@ -121,14 +121,14 @@ def followed(optimizer, rates, update=None):
     params, full = random_like(SHAPES, 0), broadcast(rates)
     state, update = optimizer.init(params), update or jax.jit(optimizer.update)
     for step in range(STEPS):
-        # those of what is frozen are zero, as `hold` makes them
+        # those of frozen parameters are zero, as from `hold`
         grads = jax.tree.map(lambda g, rate: g * (rate != 0), random_like(SHAPES, 10 + step), full)
         updates, state = update(grads, state, params)
         params = optax.apply_updates(params, updates)
     return by_reference_names(params)
 
 
-def test_the_backbones_rate_is_that_of_an_optimizer_of_its_own():
+def test_the_backbones_rate_equals_a_separate_optimizer():
     rates = rates_of(chosen(backbone_lr=RATE / 7), SHAPES)
     ours = followed(make_optimizer("adamw", lambda step: RATE / (step + 1), DECAY, 0.0, rates), rates)
 
@@ -144,7 +144,7 @@ def test_the_backbones_rate_is_that_of_an_optimizer_of_its_own():
 
 
 def torch_adamw(params, gradients, rates, decayed):
-    """AdamW and `clip_grad_norm_` as PyTorch documents them, in float64: parameters of rate 0 take no part."""
+    """AdamW and `clip_grad_norm_` as PyTorch documents them, in float64: parameters of rate 0 are excluded."""
     mean, square = ({n: np.zeros(p.shape) for n, p in params.items()} for _ in range(2))
     params = {n: p.astype(np.float64) for n, p in params.items()}
     for step, grads in enumerate(gradients, 1):
@@ -159,8 +159,8 @@ def torch_adamw(params, gradients, rates, decayed):
     return params
 
 
-def test_clipping_decay_and_rates_of_blocks_are_pytorchs():
-    """Blocks of one stack with rates of their own, one of them frozen; what is frozen does not count in the norm."""
+def test_clipping_decay_and_rates_of_blocks_equal_pytorchs():
+    """Stacked blocks with different rates, one of them frozen; frozen parameters do not count in the norm."""
     rates = rates_of(chosen(layer_decay=0.6, freeze=FROZEN), SHAPES)
     found = followed(make_optimizer("adamw", lambda step: RATE, DECAY, CLIP, rates), rates)
     start, full = by_reference_names(random_like(SHAPES, 0)), by_reference_names(broadcast(rates))
@@ -176,7 +176,7 @@ GRAPH = abstract(CONFIG)[0]
 
 
 def loss(params, batch, divisors=None):
-    """Of a detector's outputs, and quicker to compile than the set loss: the rates know nothing of it."""
+    """A loss of a detector's outputs that compiles faster than the set loss; rates do not depend on the loss."""
     out = apply(GRAPH, params, batch.patches, batch.grid)
     total = (out.logits**2).sum() + (out.boxes**2).sum()
     return total, LossReport({"total": total}, jnp.ones(len(batch.patches), bool), {})
@@ -190,7 +190,7 @@ def stepped():
     gradient = make_gradient(loss, batch_divisors(1), MESH, hold=make_hold(rates))
     step = make_step(gradient, optimizer, MESH, make_average(0.9, rates))
     params = build(CONFIG, 0, "from_nothing")[1]
-    params["blocks"]["norm1"]["bias"][0] = -0.0  # which adding 0.0 would change
+    params["blocks"]["norm1"]["bias"][0] = -0.0  # adding 0.0 would change it
     state, report = step(initial_state(params, optimizer, MESH, ema=True), batch_of())
     first = jax.tree.map(np.asarray, report)
     return rates, optimizer, params, step(state, batch_of())[0], first
@@ -222,7 +222,7 @@ def test_the_optimizer_keeps_no_arrays_of_frozen_parameters(stepped):
     assert not np.any(mean[0]) and np.any(mean[1])  # a frozen block of a stack has room, which stays zero
 
 
-def test_the_norm_is_that_of_what_is_trained(stepped):
+def test_the_norm_is_that_of_trained_parameters(stepped):
     rates, _, params, _, report = stepped
     grads, full = jax.jit(make_gradient(loss, batch_divisors(1), MESH))(params, batch_of())
     grads, parts = by_reference_names(grads), by_reference_names(broadcast(rates))
@@ -231,8 +231,8 @@ def test_the_norm_is_that_of_what_is_trained(stepped):
     np.testing.assert_allclose(report.loss.terms["total"], full.terms["total"], rtol=1e-6)
 
 
-def test_no_gradient_is_computed_that_nothing_needs():
-    """By the multiply-adds that are left when a compiler has dropped what no result needs, whatever the loss is."""
+def test_no_unneeded_gradient_is_computed():
+    """By the multiply-adds that remain after dead code elimination, for any loss."""
     params, batch = build(CONFIG, 0)[1], batch_of()
 
     forward = count_multiply_adds(lambda p: apply(GRAPH, p, batch.patches, batch.grid), params)
@@ -246,17 +246,17 @@ def test_no_gradient_is_computed_that_nothing_needs():
         return multiply_adds_of(needed)
 
     everything, kernels, heads = cost(), cost("blocks", "patch_embed"), cost("[!bc]*", "blocks", "cls_token")
-    assert heads < 1.2 * forward  # the whole backward pass of the blocks is gone
+    assert heads < 1.2 * forward  # without the backward pass of the blocks
     tokens, det, width = 1 + CONFIG.det_tokens + batch.patches.shape[1], CONFIG.det_tokens, CONFIG.width
     block, mlp = 4 * width**2, 2 * width * CONFIG.mlp_width  # qkv and proj; fc1 and fc2
     last = tokens * 2 * width**2 + det * (2 * width**2 + mlp)  # keys and values of all tokens, the rest of DET tokens
     images = len(batch.patches)
     gone = (CONFIG.depth - 1) * tokens * (block + mlp) + last + batch.patches.shape[1] * width * CONFIG.patch_values
-    assert everything - kernels == images * gone  # the backward pass is there, the kernels' gradients are not
+    assert everything - kernels == images * gone  # with the backward pass, but without the kernels' gradients
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_frozen_arrays_take_no_room_in_a_step(parts):
+def test_frozen_arrays_take_no_memory_in_a_step(parts):
     params = {"frozen": {"kernel": np.ones((1000, 64), np.float32)}, "head": {"kernel": np.ones((64, 2), np.float32)}}
     rates = {"frozen": {"kernel": np.zeros((), np.float32)}, "head": {"kernel": np.ones((), np.float32)}}
 
@@ -279,7 +279,7 @@ def test_frozen_arrays_take_no_room_in_a_step(parts):
     assert trained[1] - frozen[1] == 2 * size  # no moments
 
 
-def test_resuming_and_what_it_refuses(stepped, tmp_path):
+def test_resuming_and_its_refusals(stepped, tmp_path):
     _, optimizer, _, state, _ = stepped
     config = detection_recipe().to_dict()
     config["optimizer"]["freeze"] = list(FROZEN)
@@ -310,7 +310,7 @@ def test_resuming_and_what_it_refuses(stepped, tmp_path):
     assert "norm'] against []" in str(error.value) and (tmp_path / "2").is_dir()
 
 
-def test_the_note_says_how_much():
+def test_the_note_counts_frozen_parameters():
     rates = rates_of(chosen(freeze=("det_tokens", "blocks.0.norm1")), SHAPES)
     whole = sum(math.prod(shape) for shape in reference_shapes(CONFIG).values())
     (note,) = frozen_note(SHAPES, rates, ("det_tokens", "blocks.0.norm1"))

@@ -1,4 +1,4 @@
-"""What a resumed run says that it was otherwise, and in what its progress is counted."""
+"""The notes of a resumed run about differences, and its progress in steps."""
 
 import copy
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ def identity_of(names=NAMES, **changes):
 
 
 def compared(accept=False, found=(), **changes):
-    """What is said of a checkpoint of step 12 by a run of 5 steps an epoch and 50 in all, with other settings."""
+    """The notes about a checkpoint of step 12 in a run with 5 steps per epoch, 50 in total, and other settings."""
     facts = copy.deepcopy(FACTS)
     for key, value in changes.items():
         section, _, name = key.partition("__")
@@ -38,7 +38,7 @@ def compared(accept=False, found=(), **changes):
     return refuse_differences(identity_of().meta(12), task, accept)
 
 
-def test_nothing_is_said_of_the_same_run():
+def test_the_same_run_gives_no_notes():
     assert compared() == [] and other_data(DATA, NAMES, identity_of()) == []
 
 
@@ -58,7 +58,7 @@ def test_progress_is_counted_in_steps(changes):
     assert "progress" not in str(error.value)
 
 
-def test_what_the_task_says_of_the_data_is_refused_or_accepted():
+def test_differences_of_the_data_are_refused_or_accepted():
     with pytest.raises(InputError) as error:
         compared(found=["the names of 2 classes"], optimizer__weight_decay=0.5)
     assert "differs: optimizer.weight_decay 0.0001 against 0.5; the names of 2 classes." in str(error.value)
@@ -66,7 +66,7 @@ def test_what_the_task_says_of_the_data_is_refused_or_accepted():
 
 
 def test_names_of_classes_that_changed():
-    swapped = {1: "cat", 2: "cow", 3: "dog", 4: "hen"}  # a name more is no contradiction
+    swapped = {1: "cat", 2: "cow", 3: "dog", 4: "hen"}  # an additional name is not a difference
     (found,) = other_data(DATA, swapped, identity_of())
     assert found == "the names of 2 classes ('dog' against 'cow', 'cow' against 'dog')"
     many, others = ({i: f"{letter}{i}" for i in range(9)} for letter in "ab")
@@ -74,11 +74,11 @@ def test_names_of_classes_that_changed():
     assert found.startswith("the names of 9 classes ('a0' against 'b0', ") and found.endswith("'a4' against 'b4', ...)")
 
 
-def test_annotations_and_turned_images_that_changed():
+def test_annotations_and_orientations_that_changed():
     (found,) = other_data({"fingerprint": "g", "images": 9}, NAMES, identity_of())
     assert found == "the training annotations (8 images, fingerprint f, against 9 images, fingerprint g)"
     now = DATA | {"turned": "upright"}
-    (found,) = other_data(now, NAMES, identity_of())  # before there was such a thing, all were read as stored
+    (found,) = other_data(now, NAMES, identity_of())  # older runs read all images as stored
     assert "fingerprint f, images that EXIF turns read stored, against 8 images" in found
     assert found.endswith("images that EXIF turns read upright)")
     assert other_data(now, NAMES, identity_of(data=now)) == []

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: what comes back, what stays, and what becomes of damaged ones."""
+"""Checkpoints of a run: restoring, keeping, and damaged ones."""
 
 import errno
 import functools
@@ -34,7 +34,7 @@ from yolos_jax.weights import checkpoints
 OPTIMIZER = make_optimizer("adamw", lambda step: 1e-3, 1e-4, 0.1)
 FACTS = {"config": detection_recipe().to_dict(), "data": {"fingerprint": "f", "images": 1}, "order": 1, "versions": {}}
 SHAPES = abstract(TINY)[1]
-SOME = {name: SHAPES[name] for name in ("norm", "class_head")}  # enough where it does not matter which arrays there are
+SOME = {name: SHAPES[name] for name in ("norm", "class_head")}  # enough if the arrays do not matter
 IDENTITY = Identity(**FACTS, model=TINY, label_names={1: "one"}, category_ids=(7, 1, 9, 4))
 TASK = SimpleNamespace(
     shapes=SOME,
@@ -47,7 +47,7 @@ TASK = SimpleNamespace(
 
 @functools.cache
 def state_of(step: int, ema: bool = False, whole: bool = False):
-    """A state of `SOME` parameters in which no two numbers are likely equal, of optimizer and average too."""
+    """A state of `SOME` parameters in which no two values are likely equal, also of optimizer and average."""
     params = random_params(TINY, step)
     if not whole:
         params = {name: params[name] for name in SOME}
@@ -82,7 +82,7 @@ def same_arrays(state, *args):
 
 
 @pytest.mark.parametrize("ema", [False, True])
-def test_everything_comes_back_bit_equal(tmp_path, ema):
+def test_everything_is_restored_bit_equal(tmp_path, ema):
     with Checkpoints(tmp_path, 2) as writer:
         writer.save(3, state_of(3, ema, whole=True), meta_of(3))
     state, notes = newest(tmp_path, ema, SHAPES)
@@ -93,12 +93,12 @@ def test_everything_comes_back_bit_equal(tmp_path, ema):
     assert_equal_trees(loaded, jax.tree.map(np.asarray, want.ema if ema else want.params))
 
 
-def test_a_moving_average_can_begin_later(tmp_path):
+def test_a_moving_average_can_start_later(tmp_path):
     state, _ = newest(saved(tmp_path), ema=True)
     assert_equal_trees(state.ema, state.params)
 
 
-def test_the_latest_stay_and_the_best_apart(tmp_path):
+def test_the_latest_are_kept_and_the_best_separately(tmp_path):
     with Checkpoints(tmp_path, 2) as writer:
         for step in (1, 2, 3, 4):
             writer.save(step, state_of(step), meta_of(step))
@@ -110,7 +110,7 @@ def test_the_latest_stay_and_the_best_apart(tmp_path):
 
 
 def test_without_ground_truth_nothing_is_the_best(tmp_path):
-    """COCO's -1: there was nothing to find. What an earlier version kept as the best for it counts as none."""
+    """COCO's -1 means no ground truth. A best checkpoint that an earlier version kept for -1 does not count."""
     with Checkpoints(tmp_path, 2) as writer:
         for step in (1, 2, 3):
             writer.save(step, state_of(step), meta_of(step))
@@ -128,12 +128,12 @@ def files(folder):
     return sorted(os.path.relpath(os.path.join(root, f), folder) for root, _, names in os.walk(folder) for f in names)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax, about what it cannot read
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax, about unreadable files
 @pytest.mark.parametrize("how", ["half", "empty", "gone"])
-def test_whatever_file_is_damaged_the_run_goes_on_from_whole_numbers(tmp_path, how):
-    """Every file of the newest step in turn: either it is not needed, or the step before is taken and said so."""
+def test_any_damaged_file_leaves_a_resumable_run(tmp_path, how):
+    """Every file of the newest step in turn: either it is not needed, or the previous step is used, with a note."""
     original, fell_back = saved(tmp_path / "whole"), 0
-    # What a process wrote before its parts were merged is not read again: one way of damage is enough for it.
+    # Files written before a process's parts were merged are not read again: one kind of damage is enough.
     for name in (f for f in files(original / "2") if how == "gone" or "ocdbt.process" not in f):
         folder = shutil.copytree(original, tmp_path / "copy")
         path = folder / "2" / name
@@ -155,7 +155,7 @@ def test_whatever_file_is_damaged_the_run_goes_on_from_whole_numbers(tmp_path, h
     assert fell_back >= 5  # of parameters and optimizer: the manifest, the data; and the meta
 
 
-def test_a_half_written_step_is_put_aside(tmp_path):
+def test_an_incomplete_step_is_set_aside(tmp_path):
     saved(tmp_path)
     shutil.rmtree(tmp_path / "2" / "meta")
     (tmp_path / "3.orbax-checkpoint-tmp").mkdir()
@@ -166,17 +166,17 @@ def test_a_half_written_step_is_put_aside(tmp_path):
         assert not (tmp_path / "3.orbax-checkpoint-tmp").exists()
 
 
-def test_no_whole_checkpoint_is_a_sentence_and_nothing_is_lost(tmp_path):
+def test_without_a_complete_checkpoint_nothing_is_lost(tmp_path):
     saved(tmp_path)
     for step in (1, 2):
         (tmp_path / str(step) / "optimizer" / "manifest.ocdbt").write_bytes(b"")
-    for _ in range(2):  # whatever the trouble is, a second start must not find an empty folder
+    for _ in range(2):  # whatever the cause is, a second start must not find an empty folder
         with pytest.raises(InputError, match="2 cannot be read.*1 cannot be read.*All are unchanged"):
             newest(tmp_path)
     assert checkpoint_files.steps(tmp_path) == [1, 2]
 
 
-def test_a_best_checkpoint_is_no_run_and_stays(tmp_path):
+def test_a_best_checkpoint_is_not_a_run_and_is_kept(tmp_path):
     with Checkpoints(tmp_path, 2) as writer:
         writer.save_best(2, state_of(2).params, meta_of(2, AP=0.2))
     with pytest.raises(InputError, match="weights .*--config.init="):
@@ -210,7 +210,7 @@ def test_nothing_is_read_from_an_empty_folder(tmp_path):
 
 
 def test_two_runs_in_a_folder_without_locks(tmp_path, monkeypatch, capsys):
-    """The one that began last stays; the other writes neither a checkpoint nor a line any more."""
+    """The run that started last continues; the other writes no more checkpoints or lines."""
     with (
         only_run_in(tmp_path),
         pytest.raises(InputError, match="another process is training in"),
@@ -225,7 +225,7 @@ def test_two_runs_in_a_folder_without_locks(tmp_path, monkeypatch, capsys):
     with only_run_in(tmp_path), Checkpoints(tmp_path, 3) as writer:
         assert "on a disk without locks (No locks available)" in capsys.readouterr().out
         writer.save(1, state_of(1), meta_of(1))
-        (tmp_path / ".lock").write_text("process 7 of host elsewhere, 1")  # as another run does
+        (tmp_path / ".lock").write_text("process 7 of host elsewhere, 1")  # like another run
         sentence = "another run .process 7 of host elsewhere. has begun to train in"
         with pytest.raises(InputError, match=sentence):
             writer.save(2, state_of(2), meta_of(2))

@@ -1,4 +1,4 @@
-"""Runs as a user starts them, and what happens to them: signals, dead workers, a second run in their folder."""
+"""Runs as started by a user: signals, dead workers, a second run in the same folder."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ from yolos_jax.training.compiled_step import BucketedStep
 from yolos_jax.training.saving import Checkpoints
 from yolos_jax.weights import checkpoints
 
-PHASES = {  # what a run does when Ctrl-C comes, and the steps that are saved then
+PHASES = {  # a run's activity at Ctrl-C, and the steps that are saved
     "annotations": (recipe_of_a_task, "source_of", []),
     "compiling": (BucketedStep, "_compile", [1]),
     "evaluation": (Evaluator, "until_cancelled", [2]),
@@ -41,7 +41,7 @@ LONG = {"train.epochs": 5000, "checkpoint.every_steps": 10**6}
 
 
 def workers_of(run, count):
-    """The data workers of a run, once there are so many."""
+    """The data workers of a run, once there are `count` of them."""
 
     def there():
         children = psutil.Process(run.process.pid).children()
@@ -73,9 +73,9 @@ def a_dead_worker_is_reported_and_the_work_saved(runs, run, workdir):
 
 
 def test_ends_of_runs(data, tmp_path, call):
-    """By a signal, with data workers or without; by a worker's death; by Ctrl-C twice, at once. One process does all.
+    """By a signal, with or without data workers; by a worker's death; at once by a second Ctrl-C. One process runs all.
 
-    Meanwhile a second run in the folder of one is refused.
+    Meanwhile, a second run in the same folder is refused.
     """
     first, second, third, last = (tmp_path / name for name in ("term", "int", "dead", "twice"))
     two = LONG | {"data.workers": 2}
@@ -96,15 +96,15 @@ def test_ends_of_runs(data, tmp_path, call):
         runs.process.send_signal(signal.SIGINT)
         assert runs.end() == 130
     assert "Traceback" not in runs.text()
-    saved = f"saved in {last}" in runs.text()  # the second signal came too late to matter, or both as one
+    saved = f"saved in {last}" in runs.text()  # the second signal came too late, or both were merged
     assert saved or all(step % 7 == 0 for step in checkpoint_files.steps(last))
 
 
 def test_signals_during_an_evaluation(data, tmp_path, capsys):
-    """The checkpoint is there already; the evaluation is done when the run goes on.
+    """The checkpoint already exists; the evaluation is done when the run resumes.
 
-    One signal is for the process; the other as a scheduler sends it, to the whole group: to the data worker, too, while
-    the evaluation waits for it.
+    One signal is sent to the process; the other to the whole group, as by a scheduler: also to the data worker
+    for which the evaluation waits.
     """
     slow = {"train.epochs": 1, "eval.every_epochs": 1, "eval.batch_size": 1, "data.val_split": "train2017"}
     for _ in range(3):  # on a busy disk, the checkpoint may be complete only after the evaluation
@@ -117,20 +117,20 @@ def test_signals_during_an_evaluation(data, tmp_path, capsys):
             break
     assert checkpoint_files.steps(tmp_path) == [2] and "Traceback" not in run.text() and "AP" not in "".join(run.said)
     with Training(data, tmp_path, **slow, **{"data.workers": 1}) as run:
-        workers_of(run, 1)  # the run is complete but for its evaluation
+        workers_of(run, 1)  # the run is complete except for its evaluation
         time.sleep(1.0)
         os.killpg(run.process.pid, signal.SIGTERM)
         assert run.end() == 143, run.text()
     assert "Traceback" not in run.text() and checkpoint_files.steps(tmp_path) == [2]
     assert "AP" not in "".join(run.said)
     outcome = train(recipe(data, slow), tmp_path, devices=jax.devices()[:1])
-    said = "".join(capsys.readouterr())  # the bar of progress is on stderr
+    said = "".join(capsys.readouterr())  # the progress bar is on stderr
     assert outcome.step == 2 and outcome.signal == 0 and "the checkpoint of step 2" in said
     assert "step 2: AP" in said and checkpoint_files.steps(tmp_path / "best") == [2]
 
 
 def test_ctrl_c_in_every_phase(data, tmp_path, capsys):
-    """The run ends with code 130 and a sentence; the same command brings it to the end it would have had."""
+    """The run ends with code 130 and a message; the same command completes it with the same result."""
     changes = {"train.max_steps": 4, "eval.every_epochs": 1, "checkpoint.every_steps": 9}
     config, drawn = (micro_config(data, **changes, **{"train.curves": curves}) for curves in (False, True))
     one = jax.devices()[:1]
@@ -157,6 +157,6 @@ def test_ctrl_c_in_every_phase(data, tmp_path, capsys):
                 assert [line["step"] for line in lines(run)] == [line["step"] for line in lines(tmp_path / "whole")]
 
 
-def test_ctrl_c_before_a_program_begins_is_one_word(capsys):
+def test_ctrl_c_before_a_program_starts_prints_one_word(capsys):
     sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert capsys.readouterr().err == "interrupted\n"

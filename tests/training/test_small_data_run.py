@@ -1,4 +1,4 @@
-"""Runs with all that is for few images: resuming is exact, and all of it is used."""
+"""Runs with all settings for small data sets: resuming is exact, and the settings have an effect."""
 
 import jax
 import numpy as np
@@ -31,7 +31,7 @@ def programs():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Ten images; one of them has a box of another class than the others."""
+    """Ten images, one of them with a box of another class."""
     boxes = [box(i, i, [4, 4, 20, 10], category=7 if i == 3 else 1) for i in range(1, 11)]
     return make_coco(tmp_path_factory.mktemp("data"), SIZES, annotations=boxes)
 
@@ -43,7 +43,7 @@ def params_of(folder):
 
 
 @pytest.mark.timeout(240)
-def test_a_run_in_two_parts_equals_one_in_a_piece(data, tmp_path, capsys):
+def test_a_resumed_run_equals_an_uninterrupted_one(data, tmp_path, capsys):
     """The second part with a worker process, from the middle of an epoch."""
     whole = train(micro_config(data, **SMALL_DATA), tmp_path / "whole", devices=ONE)
     assert "note: data.repeat_threshold gives an epoch" in capsys.readouterr().out
@@ -54,14 +54,14 @@ def test_a_run_in_two_parts_equals_one_in_a_piece(data, tmp_path, capsys):
     kept = ("step", "total", "val/AP", "val/loss", "val_raw/AP")
     found = [[{key: line.get(key) for key in kept} for line in lines(tmp_path / name)] for name in ("whole", "parts")]
     at_the_stop = [line for line in found[1] if line["step"] == stop and line["total"] is None]
-    assert len(at_the_stop) == 2  # train.max_steps is an end, too: the average is scored, and the parameters
+    assert len(at_the_stop) == 2  # train.max_steps is also an end: the average and the parameters are scored
     assert found[0] == [line for line in found[1] if line not in at_the_stop]
     assert [line["step"] for line in found[0] if line["val/loss"] is not None] == [4, 8, whole.step]
     with pytest.raises(InputError, match="data.augment aerial against light"):
         train(micro_config(data, **SMALL_DATA | {"data.augment": "light"}), tmp_path / "whole", devices=ONE)
 
 
-def test_what_a_task_makes_of_the_settings(data):
+def test_a_task_applies_the_settings(data):
     config = recipe.prepare(micro_config(data, **SMALL_DATA), DetectionConfig)
     task = DetectionTask(config, data_mesh(ONE))
     labels = task.source.examples.labels
@@ -78,7 +78,7 @@ def test_what_a_task_makes_of_the_settings(data):
 
 
 def test_class_weights_change_the_loss_and_their_number_is_checked(data, tmp_path):
-    """One step from the same weights on the same images: cross entropy differs, the boxes' terms do not."""
+    """One step from the same weights on the same images: cross entropy differs, but not the box terms."""
     first = {}
     for name, weight in (("none", "none"), ("numbers", (3.0, 0.5, *[1.0] * 8)), ("ones", (1.0,) * 10)):
         config = micro_config(data, **{"train.max_steps": 1})

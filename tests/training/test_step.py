@@ -25,7 +25,7 @@ from yolos_jax.weights.reference import to_reference
 
 
 def eight():
-    """Eight images, no two pairs side by side with the same numbers of boxes in the same order."""
+    """Eight images in which no two adjacent pairs have the same numbers of boxes in the same order."""
     return TrainBatch(*(np.concatenate([x, x[::-1]]) for x in batch_of()))
 
 
@@ -38,7 +38,7 @@ def gradient_of(compute=None, matcher="device", devices=1, parts=1):
 
 
 def gradients(**changes):
-    """(gradients, loss terms) of the batch, computed in another way."""
+    """(gradients, loss terms) of the batch, with other options."""
     params = build(CONFIG, 0, "from_nothing")[1]
     grads, report = gradient_of(Compute(**changes))(params, eight())
     return jax.tree.map(np.asarray, (grads, report.terms))
@@ -51,13 +51,13 @@ def plain():
 
 def test_rematerialisation_changes_nothing(plain):
     grads, terms = gradients(remat=True)
-    # It compiles to other fusions, so the last bit may differ.
+    # It compiles to different fusions, so the last bit may differ.
     assert terms["total"] == pytest.approx(plain[1]["total"], rel=1e-6)
     scale = max(np.abs(g).max() for g in jax.tree.leaves(plain[0]))
     assert_equal_trees(grads, plain[0], atol=1e-6 * scale)
 
 
-def test_bfloat16_is_near_and_its_parameters_and_losses_are_float32(plain):
+def test_bfloat16_is_close_and_parameters_and_losses_are_float32(plain):
     grads, terms = gradients(compute_dtype="bfloat16")
     assert all(g.dtype == np.float32 for g in jax.tree.leaves(grads)) and terms["total"].dtype == np.float32
     assert 0 < abs(terms["total"] - plain[1]["total"]) < 0.02 * plain[1]["total"]
@@ -79,15 +79,15 @@ def test_bfloat16_really_computes_in_bfloat16():
     batch = batch_of()
     program = jax.make_jaxpr(lambda p: apply(graph, p, batch.patches, batch.grid))(params).jaxpr
     dtypes = [[str(v.aval.dtype) for v in (*product.invars, *product.outvars)] for product in products(program)]
-    # qkv, proj, fc1, fc2 of the blocks; those of the last, where q is apart; the patches
+    # qkv, proj, fc1, fc2 of the blocks; those of the last, where q is separate; the patches
     assert dtypes.count(["bfloat16"] * 3) == 4 + 5 + 1
-    # Scores, and values by weights, of both kinds of attention: products of bfloat16, summed in float32.
+    # Scores and weighted values in both kinds of attention: products of bfloat16, summed in float32.
     assert dtypes.count(["bfloat16", "bfloat16", "float32"]) == 2 * 2
     out = jax.eval_shape(lambda p: apply(graph, p, batch.patches, batch.grid), params)
     assert out.logits.dtype == out.boxes.dtype == jnp.float32
 
 
-def test_accumulation_equals_the_batch_in_one_piece(plain):
+def test_accumulation_equals_the_whole_batch(plain):
     """Images without boxes and with several, so that normalisers differ between the parts."""
     params = build(CONFIG, 0, "from_nothing")[1]
     scale = max(np.abs(g).max() for g in jax.tree.leaves(plain[0]))
@@ -99,7 +99,7 @@ def test_accumulation_equals_the_batch_in_one_piece(plain):
 
 
 def test_accumulation_names_the_right_image():
-    """On two devices with four parts each, images of either device."""
+    """On two devices with four parts each, with images of both devices."""
     for bad in (2, 5):
         batch = eight()
         batch.boxes[bad, 0, 0] = np.nan
@@ -125,9 +125,9 @@ def test_moving_average_and_a_step_that_is_not_applied():
 
 
 def test_devices_equal_one_match_their_own_images_and_do_not_wait(plain, monkeypatch):
-    """Same loss and gradients; the host's matcher runs once per device and sees that device's images only.
+    """Same loss and gradients; the host matcher runs once per device and gets only that device's images.
 
-    The compiled gradient has as many collectives with the device's matcher as with the host's, none in a loop.
+    The compiled gradient has the same number of collectives with both matchers, and none in a loop.
     """
     params = build(CONFIG, 0, "from_nothing")[1]
     batch = jax.device_put(eight(), split_over(data_mesh(jax.devices()[:4])))

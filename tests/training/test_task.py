@@ -1,4 +1,4 @@
-"""The loop trains whatever a `Task` describes: here a line through points, which knows nothing of detection."""
+"""The loop trains any `Task`: here a line through points, independent of detection."""
 
 import contextlib
 import dataclasses
@@ -33,7 +33,7 @@ OPTIONS = Options(RunSettings(log_every=1, curves=False), CheckpointSettings(eve
 
 @pytest.fixture(scope="module", autouse=True)
 def programs():
-    """Runs that need the same step share it."""
+    """Runs with the same step share it."""
     with compiled_once():
         yield
 
@@ -75,7 +75,7 @@ class Kept:
 
 
 class LineTask(Task):
-    """`scores`: what each evaluation finds, in order."""
+    """`scores`: the results of the evaluations, in order."""
 
     bad_images = "errors"
     shown = ("error",)
@@ -157,7 +157,7 @@ def expected(decay=0.0):
 
 @pytest.mark.parametrize("accumulate, ema", [(1, 0.0), (2, 0.75)])
 def test_a_line_is_trained_evaluated_and_kept(tmp_path, capsys, accumulate, ema):
-    """A moving average beside it changes nothing of it."""
+    """A moving average does not affect it."""
     options = with_train(accumulate=accumulate, ema=ema, curves=not ema)
     of_the_parameters = [0.6] if ema else []
     outcome = train_line([0.1, 0.9, 0.5, *of_the_parameters], tmp_path, options)
@@ -179,12 +179,12 @@ def test_a_line_is_trained_evaluated_and_kept(tmp_path, capsys, accumulate, ema)
     assert [line["val_raw/fit"] for line in lines(tmp_path) if "val_raw/fit" in line] == of_the_parameters
 
 
-def test_an_average_that_agrees_with_the_parameters_is_no_news(tmp_path, capsys):
+def test_an_average_that_agrees_with_the_parameters_gives_no_note(tmp_path, capsys):
     train_line([0.1, 0.9, 0.5, 0.54], tmp_path, with_train(ema=0.5))
     assert "Train longer" not in capsys.readouterr().out
 
 
-def test_patience_ends_a_run_and_a_resumed_one_at_the_same_step(tmp_path, capsys):
+def test_patience_ends_a_resumed_run_at_the_same_step(tmp_path, capsys):
     patient = with_train(patience=1)
     assert train_line([0.5, 0.5], tmp_path / "whole", patient).step == 4
     printed = capsys.readouterr().out
@@ -192,9 +192,9 @@ def test_patience_ends_a_run_and_a_resumed_one_at_the_same_step(tmp_path, capsys
     with contextlib.suppress(RuntimeError, StopIteration):
         train_line([0.5], tmp_path / "parts", patient)  # the second evaluation raises
     assert train_line([0.5], tmp_path / "parts", patient).step == 4
-    assert train_line([], tmp_path / "parts", patient).step == 4  # again: there is nothing to do
+    assert train_line([], tmp_path / "parts", patient).step == 4  # again: nothing left to do
     assert checkpoint_files.steps(tmp_path / "parts") == [2, 4]
-    assert train_line([0.7], tmp_path / "parts", OPTIONS).step == STEPS  # without patience it goes on
+    assert train_line([0.7], tmp_path / "parts", OPTIONS).step == STEPS  # without patience it continues
 
 
 def test_patience_counts_from_the_best_and_ignores_what_is_undefined(tmp_path):
@@ -202,7 +202,7 @@ def test_patience_counts_from_the_best_and_ignores_what_is_undefined(tmp_path):
     assert train_line([0.2, -1.0, -1.0], tmp_path / "undefined", with_train(patience=1)).step == STEPS
 
 
-def test_a_run_that_has_nothing_to_score_has_no_best(tmp_path, capsys):
+def test_a_run_without_ground_truth_has_no_best(tmp_path, capsys):
     train_line([-1.0, -1.0, -1.0], tmp_path, OPTIONS)
     printed = capsys.readouterr().out
     assert checkpoint_files.steps(tmp_path / "best") == [] and checkpoint_files.steps(tmp_path)[-1] == STEPS
@@ -211,7 +211,7 @@ def test_a_run_that_has_nothing_to_score_has_no_best(tmp_path, capsys):
 
 
 def test_a_line_in_two_parts(tmp_path):
-    """What a failing evaluation interrupts goes on from there; everything is done once."""
+    """A run that a failing evaluation interrupts resumes from there; nothing is done twice."""
     with contextlib.suppress(RuntimeError, StopIteration):
         train_line([0.1], tmp_path, OPTIONS)  # the second evaluation raises
     assert checkpoint_files.steps(tmp_path)[-1] == 4

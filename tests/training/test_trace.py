@@ -66,7 +66,7 @@ def batch_of(ids, slots, config, canvases=None) -> TrainBatch:
     return TrainBatch(patches, grid, *targets, np.arange(slots) < len(ids))
 
 
-SEEN = []  # what the host's matcher was given since the last step: the numbers of boxes of each call's images
+SEEN = []  # calls of the host matcher since the last step: the numbers of boxes of each call's images
 
 
 def solve(cost, count, solve_on_host=matching.solve_on_host):
@@ -76,13 +76,13 @@ def solve(cost, count, solve_on_host=matching.solve_on_host):
 
 @pytest.fixture(autouse=True)
 def watched(monkeypatch):
-    """Steps call the matcher that was there when they were traced."""
+    """Steps call the matcher that existed when they were traced."""
     monkeypatch.setattr(matching, "solve_on_host", solve)
 
 
 @functools.cache
 def program(devices, matcher, parts, each, per_epoch, rates, clip_norm):
-    """(state, batch, weight decay) -> what a step gives; traces that differ in their weight decay compile it once."""
+    """(state, batch, weight decay) -> a step's results; compiled once for traces that differ in weight decay."""
     mesh = data_mesh(jax.devices()[:devices])
     loss = detection_loss(abstract(config_and_params()[0])[0], each, matcher, mesh, LossWeights())
     gradient = make_gradient(loss, batch_divisors(each), mesh, parts)
@@ -97,7 +97,7 @@ def program(devices, matcher, parts, each, per_epoch, rates, clip_norm):
 def follow(name, devices, matcher="host", padded=False, parts=1, feed=None):
     """Trains along a trace, comparing losses of every step, the first gradient and the stored parameters.
 
-    `feed(z, slots, mesh)` yields other batches than `batch_of` makes.
+    `feed(z, slots, mesh)` yields the batches instead of `batch_of`.
     """
     if devices > len(jax.devices()):
         pytest.skip(f"{len(jax.devices())} device(s) are there and this needs {devices}")
@@ -125,7 +125,7 @@ def follow(name, devices, matcher="host", padded=False, parts=1, feed=None):
         for key in ("total", "ce", "bbox", "giou"):
             want = z[f"loss_{key}_mean"][s]
             np.testing.assert_allclose(report.loss.terms[key], want, atol=bound, rtol=bound, err_msg=f"step {s}")
-        if s == 0 and name != "train_trace_r4_wd01":  # which stores none
+        if s == 0 and name != "train_trace_r4_wd01":  # which stores no gradient
             compare_gradient(state, report, clip_norm, z, config)
         if f"p{s + 1:02d}.backbone.cls_token" in z.files:
             compare(to_reference(jax.tree.map(np.asarray, state.params), config), z, f"p{s + 1:02d}.", config)
@@ -148,7 +148,7 @@ def test_parameters_after_1_5_and_20_steps():
 
 @pytest.mark.parametrize("devices, parts", [(1, 4), (4, 2)])
 def test_parameters_with_gradient_accumulation(devices, parts):
-    """Four devices take eight images in two parts; of these images only four are there."""
+    """Four devices process eight slots in two parts; only four of them have images."""
     follow("train_trace_r4", devices, parts=parts)
 
 
@@ -157,7 +157,7 @@ def test_accumulated_pairs_stay_together():
 
 
 class TraceOrder:
-    """The plan of a trace: images in order, as they are."""
+    """The plan of a trace: images in order, unchanged."""
 
     def __init__(self, z, sizes, batch_size, patch):
         self.order, self.batch_size = z["step_images"].reshape(len(z["step_images"]), -1), batch_size
@@ -192,7 +192,7 @@ def write_trace_data(root):
 
 
 def check_batch(found, given):
-    """Equal, boxes within rounding; whatever stands where there is no box."""
+    """Equal, boxes up to rounding, ignoring slots without a box."""
     for name in ("patches", "grid", "count", "valid"):
         np.testing.assert_array_equal(getattr(found, name), getattr(given, name), name)
     for image, count in enumerate(given.count):
@@ -202,7 +202,7 @@ def check_batch(found, given):
 
 @pytest.mark.parametrize("devices, matcher, workers", [(1, "host", 0), (8, "device", 2)])
 def test_parameters_through_the_loader(tmp_path, devices, matcher, workers):
-    """Images from files, through worker processes and the thread that feeds the devices; the batches are the given."""
+    """Images from files, through worker processes and the feeding thread; the batches equal the trace's."""
     source, config = write_trace_data(tmp_path), config_and_params()[0]
 
     def feed(z, slots, mesh):

@@ -1,4 +1,4 @@
-"""What starting weights say of a detector's architecture, and that nothing but names and shapes is read for it."""
+"""A detector's architecture from starting weights; only names and shapes are read for it."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ WANTED = {name: value for name, value in TINY.to_dict().items() if name != "num_
 VIT = {"model_type": "vit", "hidden_size": 12, "num_attention_heads": 2, "layer_norm_eps": 1e-12}
 
 
-def test_a_detector_decides_everything(tmp_path):
+def test_a_detector_determines_everything(tmp_path):
     checkpoints.save(tmp_path / "ours", 5, random_params(TINY), Meta(TINY, {1: "a"}, 5))
     assert architecture_of(str(tmp_path / "ours"), {}) == WANTED
     hf = huggingface_folder(tmp_path / "hf", layer_norm_eps=1e-12)
@@ -39,7 +39,7 @@ def test_a_detector_decides_everything(tmp_path):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variants_are_found_by_shapes(name, monkeypatch):
-    """A reference file and a DeiT, whose arrays are never there."""
+    """A reference file and a DeiT, with arrays that have no memory."""
     known = VARIANTS[name].to_dict()
     del known["num_classes"]
     for shapes in (reference_shapes(VARIANTS[name]), vit_shapes(VARIANTS[name]) | {"pos_embed": (1, 197, 9)}):
@@ -50,7 +50,7 @@ def test_variants_are_found_by_shapes(name, monkeypatch):
     assert title_of(YolosConfig(**known)) == {"ti": "Ti", "s": "S", "s_dwr": "S (dWr)", "b": "B"}[name]
 
 
-def test_a_vit_decides_what_it_has(tmp_path):
+def test_a_vit_determines_what_it_has(tmp_path):
     path = str(write(tmp_path / "deit.safetensors", deit_state()))
     with pytest.raises(InputError, match="number of attention heads.*width 12 and 3 blocks; set --con"):
         architecture_of(path, {})
@@ -69,8 +69,8 @@ def test_a_vit_decides_what_it_has(tmp_path):
     assert architecture_of(str(tmp_path / "ours"), {}) == sizes | {"layer_norm_eps": 1e-6}
 
 
-def test_no_numbers_are_read(tmp_path, monkeypatch):
-    """Of a file, a zip and shards: tensors that are not finite are not noticed, and take no memory."""
+def test_no_values_are_read(tmp_path, monkeypatch):
+    """From a file, a zip and shards: tensors that are not finite are not noticed, and take no memory."""
     state = {name: np.full_like(array, np.nan) for name, array in transformers_vit().items()}
     folder(tmp_path / "vit", VIT, state)
     with pytest.raises(InputError, match="not finite"):
@@ -91,7 +91,7 @@ def hub(tmp_path):
     return huggingface_folder(tmp_path / "hf")
 
 
-def test_a_recipe_leaves_its_architecture_to_the_weights(hub, capsys):
+def test_a_recipe_takes_its_architecture_from_the_weights(hub, capsys):
     recipe = detection_recipe("s", from_init=True)
     assert stated_architecture(recipe) == ()
     small = VARIANTS["s"].to_dict()
@@ -108,7 +108,7 @@ def test_a_recipe_leaves_its_architecture_to_the_weights(hub, capsys):
     assert (model.attention, model.max_side, model.num_classes) == ("blocks", 20, 9)
     said = f"model: 3 blocks of width 12, 2 heads, patches of 8, from the weights {hub}"
     assert capsys.readouterr().out.strip() == said
-    recipe.model.width = 384  # S has it, too, but this is said
+    recipe.model.width = 384  # S also has it, but it is stated
     with pytest.raises(InputError, match="model.width 384 instead of 12"):
         settle(recipe)
     typed = dataclasses.replace(read_recipe(recipe, DetectionConfig).model, depth=5)
@@ -116,14 +116,14 @@ def test_a_recipe_leaves_its_architecture_to_the_weights(hub, capsys):
         settle(dataclasses.replace(read_recipe(recipe, DetectionConfig), model=typed))
 
 
-def test_a_recipe_of_its_own_architecture_stays_as_it_is(hub):
+def test_a_recipe_with_its_own_architecture_is_unchanged(hub):
     recipe = detection_recipe("s")
     recipe.init = str(hub)
     assert settle(recipe) == read_recipe(recipe, DetectionConfig)
 
 
 def test_other_processes_need_no_weights(hub, monkeypatch):
-    """The second of two: it takes what the first one found, as JSON brings it, and looks at nothing."""
+    """The second of two uses the first one's result, as JSON, and reads nothing."""
 
     class Second(Processes):
         is_primary = False

@@ -1,4 +1,4 @@
-"""DINO, MoCo v3, MAE, and transformers' ViT and DeiT as a start."""
+"""Starting from DINO, MoCo v3, MAE, and transformers' ViT and DeiT."""
 
 import functools
 import json
@@ -53,7 +53,7 @@ def plain():
         (mae_state(), None),
     ],
 )
-def test_the_backbone_alone_is_taken(tmp_path, state, note):
+def test_only_the_backbone_is_used(tmp_path, state, note):
     path = write(tmp_path / "vit.safetensors", state)
     assert read_source(path).kind == "deit"
     _, params, _, report, *_ = load_weights(path, TINY)
@@ -64,7 +64,7 @@ def test_the_backbone_alone_is_taken(tmp_path, state, note):
 
 
 def test_which_of_two_networks():
-    """The teacher's and the base encoder's numbers; the others were made one larger."""
+    """The values of the teacher and of the base encoder; those of the other network are one larger."""
     for state, name in ((moco_state(), "norm.bias"), (FULL, "blocks.0.attn.qkv.weight")):
         np.testing.assert_array_equal(find_backbone(state, "x").state[name], bare_vit()[name])
     two = {f"{side}.{name}": array for side in ("left", "right") for name, array in bare_vit().items()}
@@ -72,8 +72,8 @@ def test_which_of_two_networks():
         find_backbone(two, "x")
 
 
-def test_missing_norm_starts_fresh():
-    """MAE fine-tuned on pooled tokens normalises those alone."""
+def test_a_missing_norm_is_initialised():
+    """MAE fine-tuned on pooled tokens normalises only those."""
     state = mae_state(finetuned=True)
     params, report = from_vit(state, TINY)
     np.testing.assert_array_equal(params["norm"]["scale"], np.ones(TINY.width))
@@ -103,12 +103,12 @@ def test_transformers_names(tmp_path, distilled):
     heads = {name for name in state if "classifier" in name or "distillation_token" in name}
     assert set(report.ignored) == heads and len(heads) == (5 if distilled else 2)
     bare = {name.split(".", 1)[1]: array for name, array in state.items() if "classifier" not in name}
-    pooled = bare | {"pooler.dense.weight": np.zeros((12, 12), np.float32)}  # as of ViTModel: no prefix
+    pooled = bare | {"pooler.dense.weight": np.zeros((12, 12), np.float32)}  # as in ViTModel: no prefix
     assert_bit_equal(from_vit(pooled, TINY)[0], params)
 
 
-def test_transformers_names_are_the_packs():
-    """One block's names of the map that came with the reference, query, key and value joined in its order."""
+def test_transformers_names_equal_the_packs():
+    """One block's names from the reference's name map, with query, key and value joined in its order."""
     rows = [line.split("\t") for line in pack("names_map.txt").read_text().splitlines() if not line.startswith("#")]
     theirs = [(ours, name.replace("{i}", "0"), part) for ours, name, part in rows if "{i}" in name]
     state = {name: np.full((2, 2), i, np.float32) for i, (_, name, _) in enumerate(theirs)}
@@ -147,8 +147,8 @@ def test_odd_ones_are_refused(state, sentence):
         from_vit(state, TINY)
 
 
-def test_a_count_of_batches_is_no_weight(tmp_path):
-    """BatchNorm's, which MoCo v3 has in its predictor, is one int64."""
+def test_a_count_of_batches_is_ignored(tmp_path):
+    """BatchNorm in MoCo v3's predictor has one, an int64."""
     count = {"module.predictor.1.num_batches_tracked": np.array(9)}
     save_file(moco_state() | count, tmp_path / "vit.safetensors")
     _, params, _, report, *_ = load_weights(tmp_path / "vit.safetensors", TINY)
@@ -176,7 +176,7 @@ def test_odd_folders_are_refused(tmp_path):
     "name", ["ViTForImageClassification", "ViTModel", "DeiTForImageClassificationWithTeacher", "ViTMAEForPreTraining"]
 )
 def test_folders_of_transformers(tmp_path, name):
-    """As `save_pretrained` writes them, and the state dict as it is in memory."""
+    """As written by `save_pretrained`, and the state dict in memory."""
     torch = pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
     transformers = pytest.importorskip("transformers", reason="transformers is absent (the parity extra)")
     model_class = getattr(transformers, name)

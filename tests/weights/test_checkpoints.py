@@ -1,4 +1,4 @@
-"""What a checkpoint records, and damaged ones."""
+"""Metadata of checkpoints, and damaged checkpoints."""
 
 import json
 
@@ -12,14 +12,14 @@ from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.weights import checkpoints
 
 
-def test_meta_comes_back():
+def test_meta_round_trip():
     meta = Meta(TINY, {0: "cat", 3: "dog"}, 7, {"config": {"seed": 1}}, (7, 1, 9, 4), 120)
     assert Meta.from_json(json.loads(json.dumps(meta.to_json()))) == meta
     assert meta.to_json()["model"].keys() == {"init_pe_size", *YolosConfig().to_dict()} and "max_side" in meta.to_json()
 
 
 @pytest.mark.parametrize("change", [{"max_side": 0}, {"max_side": "84"}, {"model": {"width": 12, "breadth": 3}}])
-def test_unusable_meta_is_refused(change):
+def test_invalid_meta_is_refused(change):
     meta = Meta(TINY, {}).to_json() | change
     with pytest.raises(checkpoint_files.InputError, match=r"model\.max_side is|unknown model settings .'breadth'."):
         Meta.from_json(meta)
@@ -37,7 +37,7 @@ def test_damaged_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "[]", '{"model": {}, "label_names": {}, "step": 0, "extra": []}', '{"step": "x"}']
 )
-def test_damaged_facts_of_a_checkpoint(tmp_path, text):
+def test_damaged_meta_of_a_checkpoint(tmp_path, text):
     checkpoints.save(tmp_path / "c", 0, random_params(TINY), Meta(TINY, {}))
     (tmp_path / "c" / "0" / "meta" / "metadata").write_text(text)
     with pytest.raises(InputError, match="cannot be read"):

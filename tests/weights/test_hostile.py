@@ -1,7 +1,7 @@
-"""Files that lie: one sentence each, and no more memory than an honest one takes.
+"""Hostile files: a one-line error each, and no more memory than for a valid file.
 
-The refusals run in one process of their own, whose address space may not grow
-beyond what the imports and an honest file need.
+They are read in a separate process, whose address space may not grow beyond
+the needs of the imports and a valid file.
 """
 
 import json
@@ -21,7 +21,7 @@ from yolos_jax.weights import load_weights
 from yolos_jax.weights.huggingface_config import write_config
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOM = 256 << 20  # bytes that refusing may take; the smallest blow-up tried would take gigabytes
+ROOM = 256 << 20  # maximum bytes for refusing a file; the smallest attack would take gigabytes
 READ = """
 import json, resource, sys
 from pathlib import Path
@@ -47,7 +47,7 @@ for path in paths:
 
 
 def refusals(tmp_path, cases):
-    """{case: what is said about it}, from a process that cannot take much memory."""
+    """{case: error message}, from a process with limited memory."""
     honest = huggingface_folder(tmp_path / "honest")
     environment = cpu_devices() | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", READ, str(ROOM), str(honest), *map(str, cases.values())]
@@ -94,7 +94,7 @@ def test_lying_safetensors(tmp_path):
     for i, (name, content) in enumerate(SAFETENSORS.items()):
         cases[name] = tmp_path / f"{i}.safetensors"
         cases[name].write_bytes(content)
-    # as long as they say, but of nothing: the file system stores no zeros
+    # as long as claimed, but sparse: the file system stores no zeros
     for name, size, header in (
         ("sparse, header of 32 MiB", 2**26, raw(b"{}", length=2**25)),
         ("sparse, 1 TiB", 2**40, raw({"a": tensor([2**38 - 20], 0, 2**40 - 80)})),
@@ -218,7 +218,7 @@ def test_odd_names_stay_on_one_line(tmp_path):
 
 
 def trap(torch, path, zipped):
-    """Valid weights whose last tensor claims a trillion numbers and stores one."""
+    """Valid weights whose last tensor claims a trillion values and stores one."""
     state = {name: torch.from_numpy(array.copy()) for name, array in reference_state().items()}
     state["backbone.cls_token"] = torch.zeros(1).expand(1, 10**6, 10**6)
     torch.save({"model": state}, path, _use_new_zipfile_serialization=zipped)
@@ -238,7 +238,7 @@ def test_lying_pickles(tmp_path):
     with zipfile.ZipFile(cases["bomb"], "w", zipfile.ZIP_DEFLATED) as file, file.open("a/data/0", "w") as entry:
         for _ in range(64):
             entry.write(bytes(1 << 24))
-    # a storage that says it has 2**40 bytes, in the format that reads its size from the file
+    # a storage that claims 2**40 bytes, in the format that reads its size from the file
     legacy = bytearray(cases["more than stored, legacy"].read_bytes())
     cases["legacy storage"] = tmp_path / "storage.pth"
     torch.save({"norm": torch.zeros(3)}, cases["legacy storage"], _use_new_zipfile_serialization=False)

@@ -1,4 +1,4 @@
-"""Names on the hub: a cache made by hand, no network, and a hub that is played on this machine."""
+"""Names on the hub: with a hand-made cache, without a network, and with a simulated hub."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ COMMIT, OTHER = "a" * 40, "b" * 40
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty cache and no network: HF_HUB_OFFLINE as the library has read it."""
+    """An empty cache and no network: sets the library's value of HF_HUB_OFFLINE."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -38,7 +38,7 @@ def yolos_folder(path):
     return made
 
 
-def test_which_names_are_models_of_the_hub(tmp_path, monkeypatch):
+def test_recognising_names_on_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     (tmp_path / "here").mkdir()
@@ -63,7 +63,7 @@ def test_which_names_are_models_of_the_hub(tmp_path, monkeypatch):
         load_weights("runs/s")
 
 
-def test_every_door_takes_a_name(tmp_path, cache):
+def test_every_function_accepts_a_name(tmp_path, cache):
     in_hub_cache(cache, "org/yolos", yolos_folder(tmp_path / "made"), COMMIT)
     found = load_weights("org/yolos")
     assert_bit_equal(found.params, random_params(TINY))
@@ -93,7 +93,7 @@ def test_offline_and_not_cached(cache):
         load_weights("hustvl/yolos-small")
     assert str(cache) in str(told.value) and "hf download hustvl/yolos-small" in str(told.value)
     with pytest.raises(InputError, match="hustvl/yolos-small-dwr is not a local file"):
-        load_weights("yolos_s_dWr")  # a published name stands for its repository
+        load_weights("yolos_s_dWr")  # a published name is an alias of its repository
     with pytest.raises(InputError, match="HF_HUB_OFFLINE is set"):
         Detector.load("hustvl/yolos-small")
 
@@ -108,7 +108,7 @@ def test_incomplete_in_the_cache(tmp_path, cache):
         load_weights("org/yolos")
 
 
-def test_a_classifier_is_no_detector(tmp_path, cache):
+def test_a_classifier_is_not_a_detector(tmp_path, cache):
     made = folder(tmp_path / "made", {"architecture": "deit_small_patch16_224"}, deit_state())
     in_hub_cache(cache, "timm/deit", made, COMMIT)
     assert load_weights("timm/deit", TINY)[3].kind == "deit"
@@ -118,7 +118,7 @@ def test_a_classifier_is_no_detector(tmp_path, cache):
 
 @pytest.fixture
 def hub(tmp_path):
-    """A hub with three models: one whole, one whose weights always break off, one with PyTorch's alone."""
+    """A hub with three models: complete, with a download that always fails, and with only PyTorch weights."""
     files = {path.name: path.read_bytes() for path in yolos_folder(tmp_path / "hub").iterdir()}
     other = {"tf_model.h5": b"0" * 100, "onnx/model.safetensors": b"0", "README.md": b""}
     old = {"config.json": files["config.json"], "pytorch_model.bin": b"0" * 100}
@@ -144,7 +144,7 @@ for name in sys.argv[1:]:
 
 
 def ask(home, endpoint, *names, **settings):
-    """What a new process says about names; the library reads its environment once."""
+    """The output of a new process for names; the library reads its environment once."""
     environment = cpu_devices() | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1"} | settings
     environment |= {"NO_PROXY": "*", "PYTHONPATH": str(ROOT), "HF_HUB_ETAG_TIMEOUT": "2"}
     environment.pop("HF_HUB_OFFLINE", None) if "HF_HUB_OFFLINE" not in settings else None
@@ -195,7 +195,7 @@ def test_download_then_no_network(tmp_path, hub, monkeypatch):
     assert ask(home, hub.address, "org/yolos", HF_HUB_OFFLINE="1")["org/yolos"].startswith("taken ")
 
 
-def test_convert_takes_a_name(tmp_path, cache, call):
+def test_convert_accepts_a_name(tmp_path, cache, call):
     in_hub_cache(cache, "org/yolos", yolos_folder(tmp_path / "made"), COMMIT)
     done = call("convert.py", "org/yolos", "--out", tmp_path / "ours")
     assert done.returncode == 0, done.stderr
@@ -206,8 +206,8 @@ def test_convert_takes_a_name(tmp_path, cache, call):
     assert np.array_equal(Detector.load(tmp_path / "ours").geometry[:2], (64, 96))
 
 
-def test_eval_asks_for_out_before_it_fetches(cache, call):
-    """Were it to fetch first, it would say that the cache holds nothing."""
+def test_eval_requires_out_before_it_downloads(cache, call):
+    """If it downloaded first, the error would be about the empty cache."""
     done = call("eval.py", "--config", "yolos_s", "--checkpoint", "org/yolos")
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 2 and last.startswith("error: org/yolos is on the hub") and "--out" in last

@@ -1,6 +1,6 @@
-"""Every source format x every variant: loaded, saved as ours, exported, loaded again; equal to the last bit.
+"""Every source format x every variant: loaded, saved as our checkpoint, exported, loaded again; bit-equal.
 
-The variants have their own structure (positions, heads, depth) at micro width.
+The variants keep their structure (positions, heads, depth) at micro width.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def as_torch(state, torch):
 
 
 def pth(path, config, torch, zipped):
-    """As the reference saves it: the weights, the optimizer, its command line."""
+    """As saved by the reference: the weights, the optimizer, its command line."""
     content = {"model": as_torch(reference_state(config), torch), "optimizer": {"state": {}, "param_groups": []}}
     content |= {"epoch": 149, "args": argparse.Namespace(backbone_name="tiny", lr=1e-4)}
     torch.save(content, path / "yolos.pth", _use_new_zipfile_serialization=zipped)
@@ -91,7 +91,7 @@ def pth(path, config, torch, zipped):
 
 
 def entry(path, torch, name, **content):
-    """As self-supervised methods save their training states."""
+    """Like the training states of self-supervised methods."""
     states = {key: as_torch(state, torch) for key, state in content.items()}
     torch.save(states | {"epoch": 100, "args": argparse.Namespace(arch="vit_small")}, path / name)
     return path / name
@@ -147,7 +147,7 @@ EVERY = pytest.mark.parametrize("variant", list(MICRO))
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch, tmp_path):
-    """The micro variants in place of the paper's, and a hub that is the cache alone."""
+    """The micro variants in place of the paper's, and a hub that is only the cache."""
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -156,7 +156,7 @@ def offline(monkeypatch, tmp_path):
 
 
 def there_and_back(source: str | Path, config, params, tmp_path: Path) -> None:
-    """Through a checkpoint of ours and a folder for transformers."""
+    """Converts to one of our checkpoints and to a folder for transformers, and back."""
     found = load_weights(source)
     assert found.config == config
     assert_bit_equal(found.params, params)
@@ -174,7 +174,7 @@ def there_and_back(source: str | Path, config, params, tmp_path: Path) -> None:
 
 
 def vit_params(config, found):
-    """A ViT's parameters as they must arrive: its own tensors, and everything else fresh from the seed."""
+    """The expected parameters for a ViT: its tensors, and everything else initialised from the seed."""
     own, fresh = random_params(config), build(config, 0)[1]
     positions = found.params["pos_embed"]
     return (
@@ -185,7 +185,7 @@ def vit_params(config, found):
 
 
 def check_positions(params, state):
-    """The class token's position as given, and the grid within the values it was resized from (bicubic overshoots)."""
+    """Checks the class token's position, and that the grid is within the source's range (bicubic overshoots)."""
     name = next(n for n in state if n.endswith(("pos_embed", "position_embeddings")) and "momentum" not in n)
     given, distilled = state[name][0], any("dist" in n for n in state)
     assert params["pos_embed"]["cls"][0].tobytes() == given[int(distilled)].tobytes()

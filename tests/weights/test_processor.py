@@ -20,7 +20,7 @@ from yolos_jax.weights import checkpoints, export_huggingface, recorded_provenan
 from yolos_jax.weights.image_processor import MEAN, STD, Sizes, read_processor, write_processor
 from yolos_jax.weights.model_card import Provenance
 
-# As published with hustvl/yolos-tiny; those of 2022 gave the sizes apart and left the rest out.
+# As published with hustvl/yolos-tiny; those of 2022 have separate sizes and nothing else.
 PUBLISHED = {
     "do_normalize": True,
     "do_resize": True,
@@ -33,7 +33,7 @@ PUBLISHED = {
 
 
 def card_of(path):
-    """(text, the hub's reading of its header) of a folder's model card."""
+    """(text, header as parsed by the hub) of a folder's model card."""
     from huggingface_hub import ModelCard
 
     card = ModelCard.load(path / "README.md")
@@ -59,7 +59,7 @@ def with_processor(path, values):
         ({"rescale_factor": 0.0039216}, (512, 1333)),
     ],
 )
-def test_sizes_that_are_honoured(changes, sizes):
+def test_supported_sizes(changes, sizes):
     values = {key: value for key, value in (PUBLISHED | changes).items() if value is not None}
     assert read_processor(values, "x") == sizes
 
@@ -91,19 +91,19 @@ def test_sizes_that_are_honoured(changes, sizes):
         ({"size": 800, "max_size": float("nan")}, "longest_edge is nan"),
     ],
 )
-def test_what_is_not_honoured_is_a_sentence(tmp_path, changes, sentence):
+def test_unsupported_settings(tmp_path, changes, sentence):
     made = with_processor(tmp_path / "hf", PUBLISHED | changes)
     with pytest.raises(InputError, match=f"preprocessor_config.json of {made} .*{sentence}.*repair or remove"):
         Detector.load(made)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"size": ' + "9" * 5000 + "}"])
-def test_damaged_files_are_a_sentence(tmp_path, text):
+def test_damaged_files_are_named(tmp_path, text):
     with pytest.raises(InputError, match=r"preprocessor_config\.json (cannot be read as JSON|.* a JSON object)"):
         Detector.load(with_processor(tmp_path / "hf", text))
 
 
-def test_the_detector_takes_them_over(tmp_path):
+def test_the_detector_uses_the_sizes(tmp_path):
     made = with_processor(tmp_path / "hf", PUBLISHED | {"size": {"shortest_edge": 64, "longest_edge": 120}})
     assert Detector.load(made).geometry[:2] == (64, 120)
     assert Detector.load(made, short_side=48).geometry[:2] == (48, 79)
@@ -111,7 +111,7 @@ def test_the_detector_takes_them_over(tmp_path):
     params, meta = load_model(made)
     checkpoints.save(tmp_path / "ours", 0, params, meta)
     assert Detector.load(tmp_path / "ours").geometry[:2] == (64, 120)
-    # sides that the position resizing is not made for by default get room
+    # sides above the default limit of position resizing are allowed
     large = with_processor(tmp_path / "large", PUBLISHED | {"size": {"shortest_edge": 800, "longest_edge": 1600}})
     assert load_model(large)[1].max_side == 200  # patches of 8 pixels
     assert Detector.load(large).geometry.model_max_side == 200
@@ -130,7 +130,7 @@ def test_sizes_of_a_checkpoint():
     assert sizes_of({"processor": {"short_side": 512, "max_side": 1333}}) == (512, 1333)
 
 
-def test_category_ids_come_back(tmp_path):
+def test_category_ids_round_trip(tmp_path):
     params, ids = random_params(TINY), (18, 1, 90, 0)
     export_huggingface(params, TINY, {0: "dog"}, tmp_path / "hf", ids)
     found = load_model(tmp_path / "hf")[1]
@@ -145,7 +145,7 @@ def test_category_ids_come_back(tmp_path):
             load_model(tmp_path / "hf")
 
 
-def test_card_tells_the_measured_numbers(tmp_path):
+def test_the_card_has_the_metrics(tmp_path):
     numbers = {name: i / 16 for i, name in enumerate(NAMES)} | {"APl": -1.0}
     (tmp_path / "run" / "eval-70").mkdir(parents=True)
     report = tmp_path / "run" / "eval-70" / "metrics.json"
@@ -172,7 +172,7 @@ def test_card_tells_the_measured_numbers(tmp_path):
             recorded_provenance(tmp_path / "run", 70, {}, NAMES)
 
 
-def test_card_of_a_run_and_of_nothing(tmp_path):
+def test_the_card_of_a_run_and_without_metrics(tmp_path):
     evaluations = [{"step": 5, "AP": 0.1, "AP50": 0.2}, {"step": 10, "AP": 0.25, "AP50": 0.5}]
     extra = {"evaluations": evaluations, "config": {"data": {"val_split": "val2017"}}}
     assert recorded_provenance("x", 10, extra, NAMES) == Provenance("", 10, {"AP": 0.25, "AP50": 0.5}, None, "val2017")
@@ -181,7 +181,7 @@ def test_card_of_a_run_and_of_nothing(tmp_path):
     assert recorded_provenance("x", 5, extra | {"config": {"data": mine}}, NAMES).data == "mine.json, at most 16 images"
     assert recorded_provenance("x", 7, extra | {"AP": 0.125}, NAMES).metrics == {"AP": 0.125}
     lines = ['{"step": 7, "total": 2.0}', '{"step": 7, "val/AP": 0.5, "val/AP50": 0.75, "val/top1": 0.25}', "7", "{"]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))  # of a checkpoint that is older than its evaluation
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))  # of a checkpoint older than its evaluation
     meta = Meta(TINY, {}, 7, {"evaluations": evaluations})
     assert provenance_of(str(tmp_path), meta, NAMES) == Provenance("", 7, {"AP": 0.5, "AP50": 0.75})
     assert provenance_of(str(tmp_path), meta, ("top1", "top5")).metrics == {"top1": 0.25}
@@ -203,8 +203,8 @@ def test_card_of_a_run_and_of_nothing(tmp_path):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("sizes", [Sizes(512, 1333), Sizes(800, 1333), Sizes(96, 160)])
-def test_transformers_resizes_as_we_do(tmp_path, sizes):
-    """Its image processor, read from our folder: the same sizes and pixels, up to its padding."""
+def test_transformers_resizes_like_we_do(tmp_path, sizes):
+    """Its image processor, loaded from our folder, gives the same sizes and pixels, up to padding."""
     pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
     transformers = pytest.importorskip("transformers", reason="transformers is absent (the parity extra)")
     export_huggingface(random_params(TINY), TINY, None, tmp_path / "hf", sizes=sizes)
@@ -218,7 +218,7 @@ def test_transformers_resizes_as_we_do(tmp_path, sizes):
         assert theirs.shape[:0:-1] == size
         ours = (resize(image, size) / 255 - np.array(MEAN)) / np.array(STD)
         np.testing.assert_allclose(theirs.transpose(1, 2, 0), ours, atol=1e-5)
-    # where the long side is bounded, transformers rounds once less than the reference: a patch more at times
+    # for a limited long side, transformers rounds once less than the reference, so sides may have a patch more
     panorama = processor(images=Image.new("RGB", (300, 100)), return_tensors="np")["pixel_values"][0]
     assert 0 <= panorama.shape[2] - resized_size(300, 100, *sizes)[0] <= 16
     assert write_processor(sizes)["size"] == {"shortest_edge": sizes[0], "longest_edge": sizes[1]}

@@ -1,4 +1,4 @@
-"""The five published models: their names, shapes and settings are those of the right variant."""
+"""The five published models: their names, shapes and settings give the right variant."""
 
 import dataclasses
 import json
@@ -30,12 +30,12 @@ EVERY = pytest.mark.parametrize(("file", "repository", "ours", "theirs", "heads"
 
 
 def hollow(shapes):
-    """Tensors without memory: every one is one zero, repeated."""
+    """Tensors without memory: a single repeated zero."""
     return {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
 
 
 def published_config(theirs):
-    """A config.json as published: the pack's, with the settings that hf_names.txt gives for the variant."""
+    """A config.json as published: the pack's, with the variant's settings in hf_names.txt."""
     header = listed("hf_names.txt")[theirs][0]
     found = dict(re.findall(r"(\w+)=(\[[^\]]*\]|\w+)", header))
     values = json.loads(pack("hf_config.json").read_text()) | {"layer_norm_eps": 1e-12}
@@ -49,7 +49,7 @@ def published_config(theirs):
 
 @EVERY
 def test_reference_file(file, repository, ours, theirs, heads):
-    """A state dict of these shapes, whatever its file is called, needs no --variant."""
+    """A state dict with these shapes needs no --variant, for any file name."""
     shapes = listed("names.txt")[theirs][1]
     config = config_of_reference(hollow(shapes), file)
     assert config == VARIANTS[ours] and config.heads == heads
@@ -60,7 +60,7 @@ def test_reference_file(file, repository, ours, theirs, heads):
 
 @EVERY
 def test_hub_repository(file, repository, ours, theirs, heads):
-    """Settings as published, against the shapes as published."""
+    """The published settings against the published shapes."""
     assert (
         hub_model(file) == hub_model(repository) == hub_model(f"hustvl/{repository}") == (f"hustvl/{repository}", None)
     )
@@ -71,7 +71,7 @@ def test_hub_repository(file, repository, ours, theirs, heads):
     assert len(names) == 89 and 12 not in names
 
 
-def test_each_shape_fits_one_variant_alone():
+def test_each_shape_fits_only_one_variant():
     for name, (_, shapes) in listed("names.txt").items():
         fits = [ours for _, _, ours, theirs, _ in PUBLISHED if theirs == name]
         assert {ours for ours, config in VARIANTS.items() if config_of_reference(hollow(shapes), "x") == config} == {
@@ -83,7 +83,7 @@ def test_each_shape_fits_one_variant_alone():
 
 
 def test_the_smallest_through_the_cache(tmp_path, monkeypatch):
-    """hustvl/yolos-tiny at its full size, as its repository holds it, by its published name."""
+    """hustvl/yolos-tiny at full size, as in its repository, by its published name."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

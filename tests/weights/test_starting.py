@@ -1,4 +1,4 @@
-"""Where training starts from, and data of one's own."""
+"""Starting weights, and custom data."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ def split_head(params):
 
 
 def sources(folder):
-    """The same weights as a reference file, a Hugging Face folder and a checkpoint of ours."""
+    """The same weights as a reference file, a Hugging Face folder and one of our checkpoints."""
     params = random_params(TINY)
     checkpoints.save(folder / "ours", 5, params, checkpoint_files.Meta(TINY, {1: "a"}, 5))
     return {
@@ -37,7 +37,7 @@ def sources(folder):
 
 
 @pytest.mark.parametrize("kind", ["reference", "huggingface", "ours"])
-def test_another_number_of_classes_starts_one_layer_fresh(tmp_path, kind, capsys):
+def test_another_number_of_classes_initialises_one_layer(tmp_path, kind, capsys):
     params = starting_params(SEVEN, str(sources(tmp_path)[kind]), 3)
     assert "has 4 classes and the data 7: the last layer of the class head" in capsys.readouterr().out
     rest, last = split_head(params)
@@ -75,7 +75,7 @@ def own_data(root, split="train2017", categories=CATEGORIES):
     return make_coco(root, [(64, 48)] * 2, split, BOXES, categories)
 
 
-def test_categories_as_they_are_or_counted(tmp_path):
+def test_raw_and_contiguous_categories(tmp_path):
     root = own_data(tmp_path)
     raw = coco_split(root, "train2017")
     assert raw.num_classes == 41 and raw.label_names == {40: "late", 3: "early", 17: "middle"}
@@ -86,8 +86,8 @@ def test_categories_as_they_are_or_counted(tmp_path):
     assert [e.labels.tolist() for e in counted.examples] == [[1, 2], [0]]
 
 
-def test_another_split_takes_the_models_labels(tmp_path):
-    """A validation file that lists fewer categories must not shift the numbers."""
+def test_another_split_uses_the_models_labels(tmp_path):
+    """A validation file with fewer categories must not shift the labels."""
     root = own_data(tmp_path)
     path = root / "annotations" / "instances_train2017.json"
     content = json.loads(path.read_text())
@@ -100,7 +100,7 @@ def test_another_split_takes_the_models_labels(tmp_path):
         coco_split(root, "train2017", 2, categories="contiguous", category_ids=(3, 17))
 
 
-def test_annotations_and_images_elsewhere(tmp_path):
+def test_annotations_and_images_in_other_locations(tmp_path):
     root = own_data(tmp_path)
     (root / "annotations" / "instances_train2017.json").rename(tmp_path / "mine.json")
     (root / "train2017").rename(tmp_path / "images")
@@ -108,7 +108,7 @@ def test_annotations_and_images_elsewhere(tmp_path):
     assert len(source.examples) == 2 and source.read(source.examples[0]).size == (64, 48)
 
 
-def test_fingerprint_is_of_content_not_of_places(tmp_path):
+def test_the_fingerprint_does_not_depend_on_paths(tmp_path):
     a, b = (coco_split(own_data(tmp_path / name), "train2017") for name in "ab")
     assert a.examples.fingerprint() == b.examples.fingerprint()
     c = coco_split(make_coco(tmp_path / "c", [(64, 48)] * 2, annotations=BOXES[:2], categories=CATEGORIES), "train2017")

@@ -1,4 +1,4 @@
-"""What the files beside a foreign ViT say and no tensor shows: honoured or refused by name, also parts it lacks."""
+"""Settings in the files beside a foreign ViT, which its tensors do not show: supported or refused by name."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ VIT = {"model_type": "vit", "num_attention_heads": 2, "hidden_act": "gelu", "lay
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 TIMM = {"architecture": "vit_base_patch16_224", "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
-# As published with facebook/deit-small-distilled-patch16-224, and of facebook/dino-vits8 the sizes of its day.
+# As published with facebook/deit-small-distilled-patch16-224, and the old form of sizes in facebook/dino-vits8.
 OF_DEIT = {
     "crop_size": 224, "do_center_crop": True, "do_normalize": True, "do_resize": True, "resample": 3, "size": 256,
     "feature_extractor_type": "DeiTFeatureExtractor", **IMAGENET,
@@ -38,7 +38,7 @@ OF_DEIT = {
     "processor", [OF_DEIT, IMAGENET, IMAGENET | {"rescale_factor": 0.00392156862745098, "do_rescale": True}, None]
 )
 @pytest.mark.parametrize("epsilon", [1e-12, 1e-6, 1e-5])
-def test_published_variants_are_taken_without_a_word(tmp_path, processor, epsilon):
+def test_published_variants_give_no_notes(tmp_path, processor, epsilon):
     others = {} if processor is None else {"preprocessor_config": processor}
     path = folder(tmp_path / "vit", VIT | {"layer_norm_eps": epsilon}, transformers_vit(), **others)
     _, params, _, report, _, sizes = load_weights(path, TINY)
@@ -51,7 +51,7 @@ def test_published_variants_are_taken_without_a_word(tmp_path, processor, epsilo
     "pixels", [Pixels(1 / 255, [0.5] * 3, [0.5] * 3), Pixels(1 / 127.5, [1.0, 0.5, 0.0], [0.2, 0.3, 0.4])]
 )
 def test_another_normalisation_computes_the_same(pixels):
-    """Embeddings of pixels, normalised as the source does, by hand in float64."""
+    """Embeddings of pixels with the source's normalisation, by hand in float64."""
     rng = np.random.default_rng(0)
     patches = rng.integers(0, 256, (7, 4 * 4 * 3), dtype=np.uint8)
     layer = {"kernel": rng.normal(size=(48, 12)).astype(np.float32), "bias": rng.normal(size=12).astype(np.float32)}
@@ -83,7 +83,7 @@ def test_another_normalisation_is_converted(tmp_path, config, processor, mean):
     path = folder(tmp_path / "vit", config, state, **others)
     plain = from_vit(state)[0]
     pixels = Pixels(1 / 255, [mean] * 3, [mean or 1.0] * 3)
-    for where in (path, path / "model.safetensors"):  # the file alone has the same files beside it
+    for where in (path, path / "model.safetensors"):  # a single file has the same files beside it
         _, params, _, report, *_ = load_weights(where, TINY)
         converted, (note,) = with_pixels(plain["patch_embed"], pixels)
         assert_bit_equal(params, plain | {"patch_embed": converted})
@@ -118,7 +118,7 @@ def test_another_normalisation_is_converted(tmp_path, config, processor, mean):
         ({"pretrained_cfg": {"mean": "half"}}, None, "mean to 'half', which is not a valid value"),
     ],
 )
-def test_another_function_is_refused_by_name(tmp_path, config, processor, sentence):
+def test_other_functions_are_refused_by_name(tmp_path, config, processor, sentence):
     others = {} if processor is None else {"preprocessor_config": processor}
     path = folder(tmp_path / "vit", config, transformers_vit() if "model_type" in config else deit_state(), **others)
     for load in (lambda: load_weights(path, TINY), lambda: starting_params(TINY, str(path), 0)):
@@ -127,8 +127,8 @@ def test_another_function_is_refused_by_name(tmp_path, config, processor, senten
         assert "\n" not in str(found.value)
 
 
-def test_timm_says_its_heads_by_the_size_in_its_name():
-    """As timm defines these sizes; of another width, the name says nothing."""
+def test_heads_of_timm_models_by_name():
+    """As timm defines these sizes; for another width, the name is ignored."""
     for size, width, heads in (("tiny", 192, 3), ("small", 384, 6), ("base", 768, 12), ("large", 1024, 16)):
         config = {"architecture": f"deit_{size}_patch16_224.fb_in1k"}
         assert read_vit(config, None, width, "x").heads == heads
@@ -136,7 +136,7 @@ def test_timm_says_its_heads_by_the_size_in_its_name():
     assert read_vit(None, HALF, 12, "x") == VitSettings()
 
 
-def test_an_epsilon_that_the_recipe_has_is_honoured(tmp_path):
+def test_an_epsilon_equal_to_the_recipes_is_accepted(tmp_path):
     path = folder(tmp_path / "vit", VIT | {"layer_norm_eps": 1e-3}, transformers_vit())
     assert architecture_of(str(path), {})["layer_norm_eps"] == 1e-3
     load_weights(path, dataclasses.replace(TINY, layer_norm_eps=1e-3))
@@ -179,7 +179,7 @@ def edited(remove=(), **more):
         (edited(["cls_token"], reg_token=(1, 4, 12)), r"register tokens \(reg_token\) and no class token"),
     ],
 )
-def test_parts_that_the_network_lacks_are_named(tmp_path, state, parts):
+def test_unsupported_parts_are_named(tmp_path, state, parts):
     path = folder(tmp_path / "timm", {"architecture": "vit"}, state)
     for load in (lambda: load_weights(path, TINY), lambda: architecture_of(str(path), {})):
         with pytest.raises(InputError, match=f"{path} is not a plain ViT.*: .*{parts}") as found:
@@ -187,7 +187,7 @@ def test_parts_that_the_network_lacks_are_named(tmp_path, state, parts):
         assert "--variant" not in str(found.value)
 
 
-def test_another_width_is_refused_with_flags_that_train_has(tmp_path):
+def test_another_width_is_refused_with_flags_of_train(tmp_path):
     wide = dataclasses.replace(TINY, width=24)
     path = huggingface_folder(tmp_path / "hf")
     for where in (path, folder(tmp_path / "vit", VIT, transformers_vit())):

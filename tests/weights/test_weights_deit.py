@@ -1,4 +1,4 @@
-"""DeiT/timm classifiers as a start: everything taken, resized, dropped and fresh."""
+"""Starting from DeiT/timm classifiers: tensors that are used, resized, dropped and initialised."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from yolos_jax.weights.source import read_source
 
 
 def packed_target(name, target):
-    """The detector that the packed position embeddings were made for."""
+    """The detector for the packed position embeddings."""
     z, state = arrays("deit_to_yolos.npz"), tensors(f"deit_{name}.safetensors")
     size = z[f"{name}{target}_target_hw"]
     tokens = z[f"{name}{target}_pos_embed_shape"][1]
@@ -58,7 +58,7 @@ def test_packed_positions(name, target):
 
 
 @pytest.mark.parametrize("distilled", [False, True])
-def test_the_rest_starts_fresh_from_the_seed(distilled):
+def test_the_rest_is_initialised_from_the_seed(distilled):
     source = deit_state(distilled=distilled)
     params, report = from_vit(source, TINY, seed=5)
     fresh = to_reference(build(TINY, 5)[1], TINY)
@@ -80,7 +80,7 @@ def test_the_rest_starts_fresh_from_the_seed(distilled):
 
 
 @pytest.mark.parametrize("distilled", [False, True])
-def test_equal_grids_are_kept_bit_by_bit(distilled):
+def test_equal_grids_are_kept_bit_equal(distilled):
     config = dataclasses.replace(TINY, init_pe_size=(32, 32))
     source = deit_state(config, side=4, distilled=distilled)
     params, report = from_vit(source, config)
@@ -89,7 +89,7 @@ def test_equal_grids_are_kept_bit_by_bit(distilled):
     assert "grid 4x4 kept" in str(report)
 
 
-def test_extra_row_alone_means_distilled():
+def test_an_extra_row_means_distilled():
     source = deit_state(distilled=True)
     del source["dist_token"]
     params, _ = from_vit(source, TINY)

@@ -1,4 +1,4 @@
-"""Files that are no weights, or not safe to read."""
+"""Files that are not weights, or not safe to read."""
 
 import argparse
 import os
@@ -33,7 +33,7 @@ def test_kinds(tmp_path):
     assert source.kind == "huggingface" and source.hf_config["model_type"] == "yolos"
 
 
-def test_files_that_are_no_weights(tmp_path):
+def test_files_that_are_not_weights(tmp_path):
     with pytest.raises(InputError, match=r"absent\.safetensors does not exist"):
         read_source(tmp_path / "absent.safetensors")
     (tmp_path / "notes.txt").write_text("hello")
@@ -48,7 +48,7 @@ def test_files_that_are_no_weights(tmp_path):
 @pytest.mark.parametrize(
     "values, dtype", [([1, np.nan], np.float32), ([-np.inf, 0], np.float16), ([1e300, 0], np.float64)]
 )
-def test_numbers_that_are_not_finite(tmp_path, values, dtype):
+def test_values_that_are_not_finite(tmp_path, values, dtype):
     with np.errstate(all="raise"):
         path = write(tmp_path / "a.safetensors", reference_state() | {"backbone.odd": np.array(values, dtype)})
         with pytest.raises(InputError, match=r"the tensor backbone\.odd of .*a\.safetensors has .* not finite"):
@@ -63,7 +63,7 @@ def test_truncated_safetensors(tmp_path, keep):
         read_source(path)
 
 
-def test_pth_without_torch_says_what_to_do(tmp_path, monkeypatch):
+def test_pth_without_torch_names_the_fix(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "yolos.pth").write_bytes(b"")
     with pytest.raises(InputError, match=r"pip install torch, or save the weights as \.safetensors"):
@@ -72,7 +72,7 @@ def test_pth_without_torch_says_what_to_do(tmp_path, monkeypatch):
 
 @pytest.mark.parity
 def test_reference_checkpoint(tmp_path, torch):
-    """As the reference saves it: weights under "model", its command line and more beside them."""
+    """As saved by the reference: weights under "model", beside its command line and more."""
     content = {
         "model": as_torch(torch, reference_state()),
         "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 1e-4}]},
@@ -110,7 +110,7 @@ def test_deit_checkpoint_and_hub_folder(tmp_path, torch):
 
 
 @pytest.mark.parity
-def test_entries_that_are_no_tensors_are_named(tmp_path, torch):
+def test_entries_that_are_not_tensors_are_named(tmp_path, torch):
     torch.save({"model": as_torch(torch, reference_state()) | {"epoch": 3}}, tmp_path / "a.pth")
     with pytest.raises(InputError, match="its entry 'epoch' is a int, not a tensor"):
         read_source(tmp_path / "a.pth")
@@ -133,7 +133,7 @@ def test_entries_that_are_no_tensors_are_named(tmp_path, torch):
 
 
 @pytest.mark.parity
-def test_tensors_that_numpy_cannot_hold_as_they_are(tmp_path, torch):
+def test_tensors_of_other_dtypes(tmp_path, torch):
     state, values = as_torch(torch, reference_state()), torch.arange(12.0)
     negative = torch.complex(values, values).conj().imag
     assert negative.is_neg()
@@ -158,7 +158,7 @@ def test_old_torch_is_refused(tmp_path, torch, monkeypatch):
 
 
 class Trap:
-    """Unpickling it makes a folder."""
+    """Unpickling it creates a folder."""
 
     def __init__(self, path):
         self.path = path
@@ -169,7 +169,7 @@ class Trap:
 
 @pytest.mark.parametrize("writer", ["torch", "legacy", "pickle"])
 @pytest.mark.parity
-def test_pickles_that_run_code_are_refused_unrun(tmp_path, torch, writer):
+def test_pickles_that_run_code_are_refused(tmp_path, torch, writer):
     proof, path = tmp_path / "it_ran", tmp_path / "trap.pth"
     content = {"model": as_torch(torch, reference_state()) if writer != "pickle" else {}, "args": Trap(proof)}
     if writer != "pickle":
@@ -193,7 +193,7 @@ def test_a_zip_whose_index_is_damaged(tmp_path, torch):
         read_source(path)
 
 
-def test_named_pipes_are_not_waited_for(tmp_path):
+def test_named_pipes_do_not_block(tmp_path):
     folder = huggingface_folder(tmp_path / "hf")
     for name in ("config.json", "model.safetensors"):
         os.replace(folder / name, tmp_path / name)

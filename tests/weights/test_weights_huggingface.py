@@ -1,4 +1,4 @@
-"""Hugging Face folders: read, written, and bits out and back."""
+"""Hugging Face folders: reading, writing, and bit-equal round trips."""
 
 import dataclasses
 import json
@@ -42,7 +42,7 @@ def test_packed_model_is_the_reference_model(packed_folder):
     assert not report.initialised and not report.ignored
 
 
-def test_packed_model_comes_back_bit_equal(packed_folder, tmp_path):
+def test_packed_model_round_trip_is_bit_equal(packed_folder, tmp_path):
     config, params, names, _, *_ = load_weights(packed_folder)
     export_huggingface(params, config, names, tmp_path / "out")
     assert_bit_equal(load_file(tmp_path / "out" / "model.safetensors"), load_file(packed_folder / "model.safetensors"))
@@ -53,8 +53,8 @@ def test_packed_model_comes_back_bit_equal(packed_folder, tmp_path):
     assert_bit_equal(load_weights(tmp_path / "out")[1], params)
 
 
-def test_packed_model_gives_the_packed_numbers(packed_folder):
-    """Hugging Face's own outputs; it always resizes positions, as we do, so every input counts."""
+def test_packed_model_gives_the_packed_outputs(packed_folder):
+    """Hugging Face's outputs; it always resizes positions, like we do, so every input is compared."""
     config, params, *_ = load_weights(packed_folder)
     z = arrays("hf_model.npz")
     images = [z[f"in{i}"].transpose(1, 2, 0) for i in range(len(z["sizes_hw"]))]
@@ -69,7 +69,7 @@ def test_packed_model_gives_the_packed_numbers(packed_folder):
 
 
 @pytest.mark.parametrize("changes", [{}, {"mid_pe_size": None}, {"init_pe_size": (29, 41), "mid_pe_size": (29, 41)}])
-def test_export_comes_back_bit_equal(tmp_path, changes):
+def test_export_round_trip_is_bit_equal(tmp_path, changes):
     config = dataclasses.replace(TINY, **changes)
     params = random_params(config)
     export_huggingface(params, config, {0: "cat", 3: "dog"}, tmp_path / "out")
@@ -91,7 +91,7 @@ def test_image_size_means_the_same_grid_to_transformers():
 
 
 def test_names_of_published_files_are_understood(tmp_path):
-    """Published files, and those that `save_pretrained` writes, call the mid-layer positions otherwise."""
+    """Published files, and those of `save_pretrained`, have another name for the mid-layer positions."""
     folder = huggingface_folder(tmp_path / "hf")
     state = load_file(folder / "model.safetensors")
     state["vit.encoder.mid_position_embeddings"] = state.pop(MID)
@@ -139,7 +139,7 @@ def test_settings_left_out_are_transformers_defaults():
     assert names == {0: "LABEL_0", 1: "LABEL_1"}
 
 
-def test_any_mlp_width_is_hit_exactly():
+def test_any_mlp_width_is_exact():
     for hidden, inner in ((330, 1320), (48, 100), (49, 147), (7, 3), (12, 35), (330, 1319)):
         config, _ = read_config({"hidden_size": hidden, "intermediate_size": inner, "num_attention_heads": 1}, "c")
         assert config.mlp_width == inner
@@ -172,12 +172,12 @@ def test_bad_folders_are_refused(tmp_path, changes, sentence):
         load_weights(huggingface_folder(tmp_path / "hf", **changes))
 
 
-def test_wanted_config_is_compared_with_the_folders(tmp_path):
+def test_the_expected_config_is_compared_with_the_folders(tmp_path):
     folder = huggingface_folder(tmp_path / "hf")
     assert load_weights(folder, TINY)[0] == TINY
     with pytest.raises(InputError, match=r"width 24 against 12\."):
         load_weights(folder, dataclasses.replace(TINY, width=24, layer_norm_eps=0.1))
-    # The epsilon is no other model: the folder's own holds.
+    # Another epsilon is not another model: the folder's value is used.
     assert load_weights(folder, dataclasses.replace(TINY, layer_norm_eps=0.1))[0] == TINY
 
 
@@ -208,7 +208,7 @@ def test_incomplete_folders_are_refused(tmp_path):
         load_weights(tmp_path)
 
 
-def test_export_refuses_what_it_must(tmp_path):
+def test_errors_of_export(tmp_path):
     params = random_params(TINY)
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").write_text("")

@@ -1,4 +1,4 @@
-"""The reference's state dict: names, shapes, and bits out and back."""
+"""The reference's state dict: names, shapes, and bit-equal round trips."""
 
 import dataclasses
 import re
@@ -31,7 +31,7 @@ def listed_config(header, shapes):
 
 
 def zeros(config):
-    """Parameters without memory: every array is one zero, repeated."""
+    """Parameters without memory: a single repeated zero."""
     return jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), abstract(config)[1])
 
 
@@ -51,7 +51,7 @@ def test_huggingface_names_and_shapes_of_every_variant():
         assert {name: array.shape for name, array in state.items()} == shapes, variant
 
 
-def test_our_variants_are_the_papers():
+def test_our_variants_equal_the_papers():
     for variant, (_, shapes) in listed("names.txt").items():
         assert reference_shapes(VARIANTS[OUR_NAMES[variant]]) == shapes, variant
 
@@ -66,7 +66,7 @@ def test_name_map():
 
 
 @pytest.mark.parametrize("name", ["init_only", "mid", "distilled"])
-def test_micro_model_comes_back_bit_equal(name):
+def test_micro_model_round_trip_is_bit_equal(name):
     config, state = micro_config(name), tensors(f"model_{name}.safetensors")
     found, params, names, report, *_ = load_weights(pack(f"model_{name}.safetensors"), config)
     assert found == config and names is None
@@ -75,7 +75,7 @@ def test_micro_model_comes_back_bit_equal(name):
     assert set(report.taken) == set(state) and not report.initialised and not report.ignored
 
 
-def test_training_start_comes_back_bit_equal():
+def test_training_start_round_trip_is_bit_equal():
     config = train_config()
     state = tensors("train_init.safetensors")
     assert_bit_equal(to_reference(from_reference(state, config), config), dict(state))
@@ -91,7 +91,7 @@ def test_training_start_comes_back_bit_equal():
         {"depth": 2, "mlp_ratio": 2.25, "num_classes": 1, "det_tokens": 1},
     ],
 )
-def test_our_parameters_come_back_bit_equal(changes):
+def test_our_parameters_round_trip_is_bit_equal(changes):
     config = dataclasses.replace(TINY, **changes)
     params = random_params(config)
     state = to_reference(params, config)
@@ -101,7 +101,7 @@ def test_our_parameters_come_back_bit_equal(changes):
 
 
 def test_layout_of_kernels_and_positions():
-    """Spelled out on single elements, so that a wrong transposition cannot undo itself."""
+    """Checked on single elements, so that a wrong transposition cannot undo itself."""
     state = reference_state()
     params = from_reference(state, TINY)
     p, columns = TINY.patch_size, TINY.init_grid[1]
@@ -128,7 +128,7 @@ def test_variant_is_found_by_its_shapes(monkeypatch, tmp_path):
     assert config == fewer
 
 
-def test_unknown_shapes_ask_for_a_config(tmp_path):
+def test_unknown_shapes_require_a_config(tmp_path):
     with pytest.raises(InputError, match=r"none of the variants ti, s, s_dwr, b; use a --config"):
         load_weights(write(tmp_path / "a.safetensors", reference_state()))
 
@@ -179,5 +179,5 @@ def test_integers_are_refused(tmp_path):
         load_weights(write(tmp_path / "a.safetensors", state), TINY)
 
 
-def test_huggingface_splits_qkv_and_nothing_else():
+def test_huggingface_splits_only_qkv():
     assert len(huggingface_shapes(TINY)) == len(reference_shapes(TINY)) + 4 * TINY.depth

@@ -1,4 +1,4 @@
-"""Detectors whose names begin with what wrapped them, and processors and names of other people's folders."""
+"""Detectors with wrapper prefixes in their names, and processors and names of others' folders."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_names_from_1_are_explained(tmp_path):
 
 @pytest.fixture
 def named(tmp_path):
-    """(weights of four classes, the last layer of their class head)"""
+    """(weights with four classes, the last layer of their class head)"""
     names = {"0": "cat", "1": "dog", "2": "cow", "3": "hen"}
     return str(huggingface_folder(tmp_path / "made", id2label=names)), random_params(TINY)["class_head"]["fc3"]
 
@@ -64,8 +64,8 @@ def test_outputs_of_the_class_head_follow_the_names(named, capsys):
     assert "classes" not in capsys.readouterr().out
 
 
-def test_other_classes_altogether_start_fresh(named, capsys):
-    """Fine-tuning for other objects, which happen to be as many; "no object" stays what it was."""
+def test_entirely_different_classes_are_initialised(named, capsys):
+    """Fine-tuning for the same number of other classes; "no object" is unchanged."""
     found, fresh = last_layer(named[0], dict(enumerate("abcd"))), build(TINY, 0)[1]["class_head"]["fc3"]
     assert "other classes" in capsys.readouterr().out
     for key in found:
@@ -73,7 +73,7 @@ def test_other_classes_altogether_start_fresh(named, capsys):
         np.testing.assert_array_equal(found[key][..., 4], named[1][key][..., 4])
 
 
-def test_names_that_contradict_each_other_are_refused_with_both_lists_unless_asked_for(named):
+def test_conflicting_names_are_refused_with_both_lists_by_default(named):
     for wanted in ({0: "cat", 1: "dog", 2: "bus", 3: "hen"}, {0: "Dog", 1: "cat", 2: "bus", 3: "hen"}):
         with pytest.raises(InputError) as error:
             last_layer(named[0], wanted)

@@ -1,4 +1,4 @@
-"""Damaged files of every layout: a sentence that names the file; no traceback, no hang, and no split lost silently."""
+"""Damaged files of every layout: a message that names the file; no traceback, no hang, and no split lost silently."""
 
 import json
 import os
@@ -33,14 +33,14 @@ def bad_byte(file):
 
 
 def refused(root, split="train"):
-    """The sentence on what is wrong."""
+    """The error message."""
     with pytest.raises(InputError) as found:
         read_split(find_split(root, split), SplitOptions())
     return str(found.value)
 
 
 def complained(root, split="train"):
-    """How many images are read if wrong entries are left out, and the sentences on these."""
+    """The number of images that are read if wrong entries are left out, and the messages about these."""
     found: list[str] = []
     return len(read_split(find_split(root, split), SplitOptions(), found.append).examples), found
 
@@ -54,7 +54,7 @@ SAID = {pipe: "is a named pipe", loop: "is a link to itself", folder: "is a fold
     ("imagefolder", "train/metadata.jsonl"), ("fiftyone", "train/labels.json"),
     ("coco", "annotations/instances_train.json"),
 ])  # fmt: skip
-def test_a_file_that_is_no_text_is_named(tmp_path, layout, name, harm):
+def test_a_file_that_is_not_text_is_named(tmp_path, layout, name, harm):
     root = made_layouts.LAYOUTS[layout](tmp_path / "set", made_layouts.made())
     harm(root / name)
     said = refused(root)
@@ -62,7 +62,7 @@ def test_a_file_that_is_no_text_is_named(tmp_path, layout, name, harm):
 
 
 @pytest.mark.parametrize("harm", [pipe, loop])
-def test_an_xml_file_that_is_none_is_left_out_with_a_sentence(tmp_path, harm):
+def test_an_invalid_xml_file_is_left_out_with_a_message(tmp_path, harm):
     root = made_layouts.voc(tmp_path / "set", made_layouts.made())
     harm(root / "VOC2007" / "Annotations" / "train1.xml")
     images, found = complained(root)
@@ -79,7 +79,7 @@ def test_an_xml_file_in_an_unknown_encoding(tmp_path):
 @pytest.mark.parametrize("layout, name", [
     ("voc", "VOC2007/ImageSets/Main/val.txt"), ("voc_flat", "val/val0.xml"),
 ])  # fmt: skip
-def test_a_split_of_voc_is_there_though_its_first_file_is_damaged(tmp_path, layout, name):
+def test_a_voc_split_is_found_even_if_its_first_file_is_damaged(tmp_path, layout, name):
     root = made_layouts.LAYOUTS[layout](tmp_path / "set", made_layouts.made())
     (root / name).write_text("k")
     assert {"train", "val"} <= set(recognise(root)[1])
@@ -115,21 +115,21 @@ def test_labels_without_an_image_are_counted(tmp_path):
 @pytest.mark.parametrize("layout, name", [("imagefolder", "train/metadata.jsonl"), ("coco", "annotations/train.json")])
 def test_no_split_is_lost_when_a_data_set_is_converted(tmp_path, call, layout, name, harm):
     root = made_layouts.LAYOUTS[layout](tmp_path / "set", made_layouts.made())
-    for split in ("train", "val") if layout == "coco" else ():  # names by which no layout is known
+    for split in ("train", "val") if layout == "coco" else ():  # names that no layout recognises
         (root / "annotations" / f"instances_{split}.json").rename(root / "annotations" / f"{split}.json")
     harm(root / name)
     code, _, error = call("convert_data", root, "--out", tmp_path / "out")
     assert code == 2 and name in error and error.count("\n") == 1
 
 
-def test_what_one_layout_refuses_another_may_read(tmp_path):
+def test_another_layout_may_read_what_one_refuses(tmp_path):
     root = made_layouts.coco(tmp_path / "set", made_layouts.made())
     (root / "data.yaml").write_text("[" * 9)
     layout, splits, notes = recognise(root)
     assert layout == "COCO" and set(splits) == {"train", "val"} and "data.yaml cannot be read as YAML" in notes[0]
 
 
-def test_yaml_is_counted_before_it_unfolds(tmp_path):
+def test_yaml_is_counted_before_it_is_expanded(tmp_path):
     file = tmp_path / "data.yaml"
     file.write_text("names: &n {0: ant, 1: [a, {b: c}]}\nagain: *n\nmore: {<<: *n, 2: bee}\n")
     names = {0: "ant", 1: ["a", {"b": "c"}]}
@@ -168,7 +168,7 @@ def test_types_of_objects(tmp_path, objects, said):
     assert f"line 2 of {file} {said}" in refused(root)
 
 
-def test_whole_floats_are_numbers_of_categories(tmp_path):
+def test_whole_floats_are_category_numbers(tmp_path):
     root = made_layouts.imagefolder(tmp_path / "set", made_layouts.made())
     for split in ("train", "validation"):
         file = root / split / "metadata.jsonl"

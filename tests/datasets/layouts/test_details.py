@@ -1,4 +1,4 @@
-"""What single layouts do beyond boxes: polygons, backgrounds, difficult objects, numbered categories, mistakes."""
+"""Details of single layouts: polygons, backgrounds, difficult objects, numbered categories, mistakes."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def image(path, size=(100, 50), **more):
     Image.new("RGB", size).save(path, **more)
 
 
-def test_roboflow_leaves_its_root_out_unless_it_is_used(tmp_path):
+def test_roboflows_root_category_is_left_out_unless_used(tmp_path):
     root = made_layouts.roboflow(tmp_path, made_layouts.made())
     source = read(root)
     assert source.label_names == dict(enumerate(NAMES)) and "'animals'" in source.notes[0]
@@ -46,7 +46,7 @@ def yolo(tmp_path):
     return tmp_path
 
 
-def test_polygons_backgrounds_and_doubles(yolo):
+def test_polygons_backgrounds_and_duplicates(yolo):
     lines = "1 0.1 0.2 0.5 0.2 0.4 0.8\n0 0.5 0.5 0.2 0.4\n0 0.5 0.5 0.2 0.4\n"
     (yolo / "labels" / "train" / "a.txt").write_text(lines)
     source = read(yolo)
@@ -120,7 +120,7 @@ def test_fractions_are_of_the_upright_image(yolo):
     assert source.examples[0].boxes.tolist() == [[0, 0, 50, 50]]
 
 
-def test_hidden_images_are_no_images(yolo):
+def test_hidden_images_are_ignored(yolo):
     (yolo / "images" / "train" / "._a.jpg").write_bytes(b"x")
     (yolo / "images" / "train" / "c.raw").write_bytes(b"x")
     (yolo / "images" / "train" / "labels.cache").write_bytes(b"x")  # ultralytics' own
@@ -129,8 +129,8 @@ def test_hidden_images_are_no_images(yolo):
     assert source.notes[0].startswith(f"left out of {yolo}/images/train: 1 other file (.raw 1), 1 hidden file, such as")
 
 
-def test_images_that_no_annotation_names_are_counted(tmp_path):
-    """Of XML files beside images, and of the lines of metadata.jsonl; those of another split are its own."""
+def test_images_without_annotations_are_counted(tmp_path):
+    """For XML files beside images, and for the lines of metadata.jsonl; images of another split are not counted."""
     data = made_layouts.made()
     flat, folder = made_layouts.voc_flat(tmp_path / "flat", data), made_layouts.imagefolder(tmp_path / "folder", data)
     assert not read(flat).notes and not read(folder).notes
@@ -171,7 +171,7 @@ def test_pixels_count_from_one_and_difficult_objects(tmp_path):
     assert [(a.get("difficult"), a["iscrowd"]) for a in truth] == [(None, 0), (1, 1)]
 
 
-def test_years_join(tmp_path):
+def test_years_are_joined(tmp_path):
     devkit, boxes = tmp_path / "VOCdevkit", (made_layouts.Box("ant", (1, 2, 9, 12)),)
     for year, stem in (("VOC2007", "a"), ("VOC2012", "b")):
         data = {split: [made_layouts.Picture(f"{stem}{split}", (30, 20), boxes)] for split in ("train", "val")}
@@ -203,7 +203,7 @@ def test_wrong_xml(tmp_path, objects, start, words):
         read(voc(tmp_path, objects, start=start))
 
 
-def test_sizes_that_xml_lacks(tmp_path):
+def test_sizes_missing_in_xml(tmp_path):
     source = read(voc(tmp_path, xml("dog"), size=""))
     assert source.examples.sizes.tolist() == [[100, 50]] and "read from the images" in source.notes[-1]
 
@@ -244,7 +244,7 @@ def test_numbered_categories_and_empty_objects(tmp_path):
         ("notes.txt", "", "none of the supported layouts .*notes.txt"),
     ],
 )
-def test_what_is_not_read_is_named_with_what_converts_it(tmp_path, name, text, words):
+def test_unsupported_layouts_are_named_with_a_converter(tmp_path, name, text, words):
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=words):
         recognise(tmp_path)

@@ -1,4 +1,4 @@
-"""One data set in every layout: the same boxes, names, sizes and numbers come back, with `data.root` alone."""
+"""One data set in every layout: the same boxes, names, sizes and metrics, with only `data.root`."""
 
 import pickle
 import tempfile
@@ -33,7 +33,7 @@ def read(root, which="train", **changes):
 
 
 def compare(source, pictures, atol=0.0, by_order=False):
-    """The examples of a source are these pictures."""
+    """Checks that the examples of a source are these pictures."""
     wanted = {p.stem: p for p in pictures}
     found = [p.stem for p in pictures] if by_order else [Path(e.file).stem for e in source.examples]
     assert sorted(found) == sorted(wanted)
@@ -59,7 +59,7 @@ def pictures(draw, stem):
 
 @st.composite
 def data_sets(draw):
-    """Train names every category, so that layouts without a list of them know all."""
+    """Train has every category, so that layouts without a list of categories find all of them."""
     whole = Picture("whole", (20, 30), tuple(Box(name, (1, 2, 9, 12)) for name in NAMES))
     return {"train": [draw(pictures("a b")), draw(pictures("n.1")), whole], "val": [draw(pictures("x-1"))]}
 
@@ -67,7 +67,7 @@ def data_sets(draw):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @settings(max_examples=8)
 @given(data=data_sets())
-def test_what_was_written_is_read(layout, data):
+def test_written_data_sets_are_read(layout, data):
     with tempfile.TemporaryDirectory() as folder:
         root = LAYOUTS[layout](Path(folder) / "set", data)
         for which in ("train", "val"):
@@ -91,7 +91,7 @@ def test_data_sets_of_the_package_datasets(tmp_path, parquet, monkeypatch):
 
 
 def detections(source, data):
-    """The same made-up boxes for every layout, by the layout's own ids: near the objects, some of wrong classes."""
+    """The same generated boxes for every layout, with the layout's ids: near the objects, some with wrong classes."""
     random, results = np.random.default_rng(5), []
     ids = {name: source.category_ids[label] for label, name in source.label_names.items()}
     images = {Path(e.file).stem: e.image_id for e in source.examples}
@@ -105,7 +105,7 @@ def detections(source, data):
     return results
 
 
-def test_the_numbers_do_not_depend_on_the_layout(tmp_path):
+def test_the_metrics_do_not_depend_on_the_layout(tmp_path):
     data = made_layouts.made(3, val=12, sides=(60, 200))
     numbers = {}
     for layout, write in LAYOUTS.items():
@@ -117,12 +117,12 @@ def test_the_numbers_do_not_depend_on_the_layout(tmp_path):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_only_one_layout_is_recognised_and_a_source_travels(layout, tmp_path):
+def test_only_one_layout_is_recognised_and_a_source_can_be_pickled(layout, tmp_path):
     root = LAYOUTS[layout](tmp_path, made_layouts.made())
     name, splits, notes = recognise(root)
     assert len(splits) == 2 and notes == []
     source = read(root)
-    assert source.layout.endswith(name)  # "FiftyOne's COCO" is of COCO's kin
+    assert source.layout.endswith(name)  # "FiftyOne's COCO" is a variant of COCO
     again = pickle.loads(pickle.dumps(source))
     assert again.examples.fingerprint() == source.examples.fingerprint()
     assert len(pickle.dumps(source)) < 30_000
@@ -132,13 +132,13 @@ def test_only_one_layout_is_recognised_and_a_source_travels(layout, tmp_path):
         assert (image["width"], image["height"]) == (example.width, example.height)
 
 
-def test_a_data_yaml_is_a_root_too(tmp_path):
+def test_a_data_yaml_can_be_the_root(tmp_path):
     data = made_layouts.made()
     root = made_layouts.yolo(tmp_path, data)
     compare(read(root / "data.yaml"), data["train"], 1e-4)
 
 
-def test_explicit_splits_stay_in_force(tmp_path):
+def test_explicit_splits_take_precedence(tmp_path):
     data = made_layouts.made()
     root = made_layouts.roboflow(tmp_path, data)
     compare(read(root, "val", **{"data.val_split": "train"}), data["train"])
@@ -146,6 +146,6 @@ def test_explicit_splits_stay_in_force(tmp_path):
 
 
 def test_a_layout_is_a_short_file():
-    """What CONTRIBUTING promises."""
+    """As CONTRIBUTING.md requires."""
     for file in Path(recipe.__file__).parents[1].joinpath("datasets", "layouts").glob("*.py"):
         assert file.read_text().count("\n") < 120, file

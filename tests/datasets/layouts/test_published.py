@@ -47,14 +47,14 @@ def coco(urls, key="coco_url", **more):
 
 
 @pytest.mark.parametrize("inside", ["", "images"])
-def test_lvis_names_its_images_by_their_addresses(tmp_path, inside):
-    """Images of one of LVIS's splits lie in both folders of COCO."""
+def test_lvis_images_are_found_by_their_urls(tmp_path, inside):
+    """Images of an LVIS split are in both folders of COCO."""
     urls = [f"http://images.cocodataset.org/{name}" for name in ("train2017/1.jpg", "val2017/2.jpg")]
     for url in urls:
         image(tmp_path / inside / "/".join(url.split("/")[-2:]))
     lvis = {"neg_category_ids": [9], "not_exhaustive_category_ids": []}
     for split in ("train", "val"):
-        # As in the published files, no end of the file tells that it is COCO's format.
+        # As in the published files, the ends of the file do not show that it is in COCO's format.
         content = {"info": {"description": "x" * 2**17}} | coco(urls, **lvis) | {"licenses": ["x" * 2**17]}
         write(tmp_path / "annotations" / f"lvis_v1_{split}.json", json.dumps(content))
     for split in ("train2017", "val2017"):
@@ -68,7 +68,7 @@ def test_lvis_names_its_images_by_their_addresses(tmp_path, inside):
 
 
 def test_lvis_beside_coco_and_by_its_name(tmp_path):
-    """The files of COCO come first; LVIS's are read where they are named."""
+    """COCO's files take precedence; LVIS's are read if they are named."""
     image(tmp_path / "train2017" / "1.jpg")
     image(tmp_path / "train2017" / "2.jpg")
     write(tmp_path / "annotations" / "instances_train2017.json", json.dumps(coco(["1.jpg", "2.jpg"], "file_name")))
@@ -186,7 +186,7 @@ def test_wrong_lines_of_wider_face(tmp_path, text, words):
 
 
 def test_quadrangles_of_dota(tmp_path):
-    """Its upright box, difficult objects, categories of both splits, and the newest version of the labels."""
+    """Axis-aligned boxes, difficult objects, categories of both splits, and the newest version of the labels."""
     for split in ("train", "val"):
         image(tmp_path / split / "images" / "P1.png")
         write(tmp_path / split / "labelTxt-v1.0" / "labelTxt" / "P1.txt", "1 1 2 1 2 2 1 2 old 0")
@@ -225,7 +225,7 @@ def test_crowdhuman(tmp_path):
         image(tmp_path / "Images" / f"{line['ID']}.jpg")
     source = read(crowdhuman(tmp_path, lines))
     assert source.layout == "CrowdHuman" and source.examples.counts.tolist() == [1, 0]
-    assert named_boxes(source) == [("person", 0, 5, 20, 50)] and source.clipped == 1  # cut to the image
+    assert named_boxes(source) == [("person", 0, 5, 20, 50)] and source.clipped == 1  # clipped to the image
     np.testing.assert_array_equal(source.examples[0].area, [1800])  # as annotated
     assert [a["bbox"] for a in crowds(source)] == [[50, 10, 5, 5], [1, 1, 9, 9]] and "2 boxes" in source.notes[1]
     people = ([{"tag": "person"}], [7], [person([1, 2, 3])], [person([1, 2, -3, 4])])
@@ -246,7 +246,7 @@ def test_text_that_is_not_utf_8_is_named(tmp_path, make, file):
         read(tmp_path)
 
 
-def test_each_is_recognised_as_nothing_else(tmp_path):
+def test_each_is_recognised_as_one_layout_only(tmp_path):
     for name, make in (("VisDrone", visdrone), ("WIDER FACE", wider)):
         (tmp_path / name).mkdir()
         found, splits, notes = recognise(make(tmp_path / name))

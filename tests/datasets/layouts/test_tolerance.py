@@ -1,4 +1,4 @@
-"""Where peers just work: names in other spellings, links, sizes, orphans, absent images, odd files."""
+"""Tolerated inputs: differently spelled names, links, sizes, orphans, absent images, odd files."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ def read(root, which="train", **changes):
 
 
 def named(tmp_path, on_disk, listed):
-    """A source whose images have names on disk and others in the annotations."""
+    """A source whose images have other names on disk than in the annotations."""
     root = make_coco(tmp_path, [(64, 48)] * len(listed))
     for i, name in enumerate(on_disk, 1):
         (root / "train2017" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def named(tmp_path, on_disk, listed):
         ("../train2017/b.jpg", "b.jpg"),
     ],
 )
-def test_other_spellings_are_found_and_said_once(tmp_path, on_disk, listed):
+def test_other_spellings_are_found_and_reported_once(tmp_path, on_disk, listed):
     source = named(tmp_path, [on_disk, "other.jpg"], [listed, "other.jpg"])
     assert source.examples[0].file.endswith(on_disk.split("../train2017/")[-1])
     assert source.read(source.examples[0]).size == (64, 48)
@@ -70,12 +70,12 @@ def test_other_spellings_are_found_and_said_once(tmp_path, on_disk, listed):
         (["a/b.jpg", "c/b.jpg"], ["b.jpg", "c/b.jpg"], None),  # the other one is named: one is left
         (["a/b.jpg", "c/b.jpg"], ["b.jpg", "z.jpg"], "2 images fit the name: a/b.jpg, c/b.jpg"),
         (["horse.jpg", "y.jpg"], ["hores.jpg", "y.jpg"], "similar names: horse.jpg"),
-        (["b.jpg"], ["b.jpg", "x/b.jpg"], "x/b.jpg is absent"),  # an image that is named belongs to its name
-        (["b.jpg"], ["x/b.jpg", "y/b.jpg"], "y/b.jpg is absent"),  # one image cannot be two
+        (["b.jpg"], ["b.jpg", "x/b.jpg"], "x/b.jpg is absent"),  # b.jpg is named literally
+        (["b.jpg"], ["x/b.jpg", "y/b.jpg"], "y/b.jpg is absent"),  # one image cannot match two entries
         (["b.jpg", "c.jpg"], ["../b.jpg", "c.jpg"], "lies outside"),
     ],
 )
-def test_what_fits_twice_or_not_at_all(tmp_path, on_disk, listed, words):
+def test_ambiguous_and_missing_names(tmp_path, on_disk, listed, words):
     if words is None:
         assert named(tmp_path, on_disk, listed).examples[0].file.endswith("a/b.jpg")
         return
@@ -102,7 +102,7 @@ def test_links_are_followed(tmp_path):
 
 
 @pytest.mark.parametrize("size", [None, (-1, -1), (0, 48), (float("nan"), 48), ("64", "48"), (10**400, 1)])
-def test_sizes_that_say_nothing_are_taken_from_the_images(tmp_path, size):
+def test_missing_sizes_are_read_from_the_images(tmp_path, size):
     root = make_coco(tmp_path, [(64, 48), (30, 50), (64.0, 48.0)][:2])
 
     def edit(content):
@@ -118,7 +118,7 @@ def test_sizes_that_say_nothing_are_taken_from_the_images(tmp_path, size):
     assert [(i["width"], i["height"]) for i in source.ground_truth()["images"]] == [(64, 48), (30, 50)]
 
 
-def test_wrong_sizes_by_the_setting(tmp_path):
+def test_the_setting_for_wrong_sizes(tmp_path):
     root = make_coco(tmp_path, [(64, 48)] * 2)
     Image.new("RGB", (128, 96)).save(root / "train2017" / "2.jpg")
     source = read(root)
@@ -165,7 +165,7 @@ def test_annotations_of_images_that_are_not_listed(tmp_path):
     assert note.startswith("8 annotations of") and "image id 52; they are ignored" in note
 
 
-def test_absent_images_are_skipped_if_the_recipe_says_so(tmp_path):
+def test_absent_images_are_skipped_on_request(tmp_path):
     root = make_coco(tmp_path, [(64, 48)] * 3)
     (root / "train2017" / "2.jpg").unlink()
     with pytest.raises(InputError, match=r"image id 2 is listed in .*/2.jpg is absent"):
@@ -176,7 +176,7 @@ def test_absent_images_are_skipped_if_the_recipe_says_so(tmp_path):
         source.read(source.examples[1])
     change(root, lambda c: c["images"][1].pop("width"))
     assert source.examples.image_ids.tolist() == [1, 2, 3]
-    assert read(root, **{"data.on_bad_image": "skip"}).examples.image_ids.tolist() == [1, 3]  # of no known size
+    assert read(root, **{"data.on_bad_image": "skip"}).examples.image_ids.tolist() == [1, 3]  # of unknown size
 
 
 def test_hidden_files(tmp_path):
@@ -213,7 +213,7 @@ def test_home(tmp_path, monkeypatch):
         ("val", ["default"], None),
     ],
 )
-def test_the_split_that_is_meant(wanted, present, found):
+def test_finding_a_split(wanted, present, found):
     if found is None:
         with pytest.raises(MissingSplit, match=f"the split {wanted} does not exist in here; it has {present[0]}"):
             choose(wanted, present, "here")
@@ -224,7 +224,7 @@ def test_the_split_that_is_meant(wanted, present, found):
 
 @pytest.mark.parametrize("folder", ["train", "images/Training", "train2017"])
 def test_a_file_of_annotations_beside_a_folder_of_another_name(tmp_path, folder):
-    """The recipe's split is train2017, as by default; the images of a named file lie in what means the same."""
+    """The split is train2017 by default; images of a given annotation file may be in a folder with a synonym."""
     root = make_coco(tmp_path, [(64, 48)] * 2)
     (root / "images").mkdir()
     (root / "train2017").rename(root / folder)

@@ -1,3 +1,3 @@
-"""Stands for PyTorch in processes that tests start: tensorboardX imports it where it is installed, for 1.5 CPU-s."""
+"""Hides PyTorch from processes that tests start: tensorboardX would import it, which takes 1.5 s of CPU."""
 
 raise ImportError("tests start processes without PyTorch")

@@ -1,4 +1,4 @@
-"""Nothing that a user named is read as mathematics, in any figure; names are drawn in the font that was asked for."""
+"""Users' names are never parsed as mathematics in figures, and are drawn in the requested font."""
 
 import warnings
 from pathlib import Path
@@ -21,7 +21,7 @@ NAMES = ["$\\frac$", "100% $\\alpha$", "$5 & $10", "a^b_{c $x", "方块", "<b>$x
 
 
 def labelled(text):
-    """A figure with a text in each place that may have a user's."""
+    """A figure with a text in each place for users' texts."""
     figure, ((axis,),) = new_figure(4, 3)
     axis.plot([1, 2, 3], label=text)
     axis.set_xticks([0, 1], [text, text], rotation=90)
@@ -36,10 +36,10 @@ def labelled(text):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_mathematics(tmp_path, name):
-    """Every text says what it was given; `$5 & $10` was drawn as "5&10", `$\\frac$` ended the program."""
+    """Every text is drawn unchanged; `$5 & $10` was drawn as "5&10", and `$\\frac$` ended the program."""
     figure = labelled(name)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # no line for each glyph that is missing either
+        warnings.simplefilter("error")  # and no warning for each missing glyph
         save_figure(figure, tmp_path / "a.png")
     texts = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_text() == name)
     assert len(texts) >= 9 and not any(text.get_parse_math() or text.get_usetex() for text in texts)
@@ -55,8 +55,8 @@ def test_logarithmic_axes_have_plain_numbers(tmp_path):
     assert not any("$" in text.get_text() for text in figure.findobj(Text))
 
 
-def test_a_font_of_the_users(tmp_path):
-    """With DejaVu Sans for what it lacks."""
+def test_a_users_font(tmp_path):
+    """With DejaVu Sans for missing letters."""
     mono = findfont(FontProperties(family="DejaVu Sans Mono"))
     figure = labelled("été")
     save_figure(figure, tmp_path / "a.png", mono)
@@ -65,15 +65,15 @@ def test_a_font_of_the_users(tmp_path):
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
 
 
-def test_every_figure_passes_there():
-    """Nobody else writes one, nor makes one by another way."""
+def test_only_plotting_writes_figures():
+    """No other module writes or creates figures."""
     writers = [file.name for file in FILES if "savefig(" in file.read_text()]
     makers = [file.name for file in FILES if "matplotlib.figure" in file.read_text() or "pyplot" in file.read_text()]
     assert writers == makers == ["plotting.py"]
 
 
 def test_the_figures_of_an_evaluation(tmp_path):
-    """Class names that are mathematics, of which the first one cannot be parsed; the font is handed on."""
+    """Class names that look like mathematics, the first of which cannot be parsed; the font is used."""
     truth, results = hand_made()
     for category, name in zip(truth["categories"], NAMES):
         category["name"] = name

@@ -1,4 +1,4 @@
-"""What a run draws of its validation images: the same ones every time, annotations beside detections."""
+"""A run's drawings of validation images: the same ones every time, annotations beside detections."""
 
 from types import SimpleNamespace
 
@@ -19,7 +19,7 @@ RED = (255, 0, 0)
 
 
 def result(*found):
-    """An evaluation that found boxes: (image id, category, xywh, score)."""
+    """An evaluation with these boxes: (image id, category, xywh, score)."""
     keys = ("image_id", "category_id", "bbox", "score")
     return SimpleNamespace(results=[dict(zip(keys, each)) for each in found], skipped=[])
 
@@ -28,7 +28,7 @@ def sheet_of(folder, step):
     return np.asarray(Image.open(folder / "validation" / f"step-{step:08d}.jpg")).astype(int)
 
 
-def test_the_same_images_each_time_and_only_what_is_found_changes(tmp_path):
+def test_the_same_images_each_time_and_only_detections_change(tmp_path):
     make_coco(tmp_path / "data", [(480, 480)] * 20)
     source = coco_split(tmp_path / "data", "train2017")
     drawn = Samples(tmp_path, source)
@@ -36,21 +36,21 @@ def test_the_same_images_each_time_and_only_what_is_found_changes(tmp_path):
     nothing, something = result((2, 7, [0, 0, 9, 9], 0.9)), result((1, 7, [96, 96, 240, 240], 0.9))
     drawn.draw(5, nothing)
     drawn.draw(10, something)
-    drawn.draw(11, None)  # the end of a run: nothing was evaluated
+    drawn.draw(11, None)  # the end of a run without an evaluation
     assert sorted(f.name for f in (tmp_path / "validation").iterdir()) == ["step-00000005.jpg", "step-00000010.jpg"]
     before, after = sheet_of(tmp_path, 5), sheet_of(tmp_path, 10)
     changed = np.argwhere(np.abs(before - after).max(-1) > 100)
     (top, left), (bottom, right) = changed.min(0), changed.max(0)
-    cell = samples.SIDE + GAP  # the first image's detections stand in the second cell of the first row
+    cell = samples.SIDE + GAP  # the first image's detections are in the second cell of the first row
     assert left >= cell and bottom < cell
     factor = samples.SIDE / 480
     within = np.array([96, 96]) * factor + GAP
     assert abs(left - (cell + within[0])) <= 3 and abs(right - (cell + GAP + (96 + 240) * factor)) <= 3
-    assert abs(bottom - (GAP + (96 + 240) * factor)) <= 3 and top <= within[1] + 3  # its label lies above it
+    assert abs(bottom - (GAP + (96 + 240) * factor)) <= 3 and top <= within[1] + 3  # its label is above it
 
 
-def test_what_is_drawn_in_any_case(tmp_path):
-    """Early detections have low scores: the best three are drawn, and further ones only from 0.5."""
+def test_detections_that_are_always_drawn(tmp_path):
+    """Early detections have low scores: the best three are always drawn, further ones only from 0.5."""
     make_coco(tmp_path / "data", [(480, 480)])
     source = coco_split(tmp_path / "data", "train2017")
 
@@ -66,7 +66,7 @@ def test_what_is_drawn_in_any_case(tmp_path):
 
 
 def test_class_names_in_a_font(tmp_path):
-    """That of `eval.font`; letters that it lacks are noted before a run, and a file that is no font is refused."""
+    """With `eval.font`; missing letters are reported before a run, and a file that is not a font is refused."""
     categories = [{"id": 1, "name": "été"}, {"id": 7, "name": "方"}]
     source = coco_split(make_coco(tmp_path / "data", [(480, 480)], categories=categories), "train2017")
     mono = findfont(FontProperties(family="DejaVu Sans Mono"))

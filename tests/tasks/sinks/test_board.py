@@ -1,4 +1,4 @@
-"""TensorBoard's curves as a run writes them."""
+"""TensorBoard's curves as written by a run."""
 
 import struct
 
@@ -8,7 +8,7 @@ from yolos_jax.tasks.sinks.tensorboard import Board
 
 
 def events_in(folder):
-    """The events of a folder's only file, whose records are a length, its checksum, the event and its checksum."""
+    """The events of a folder's only file; a record is a length, its checksum, the event and its checksum."""
     (file,) = folder.glob("events.out.tfevents.*")
     data, found = file.read_bytes(), []
     while data:

@@ -1,4 +1,4 @@
-"""Attention and rollout against the reference's arrays and whole matrices in numpy; the picture's side of it."""
+"""Attention and rollout against the reference's arrays and full matrices in numpy; and for a picture."""
 
 import numpy as np
 import pytest
@@ -16,13 +16,13 @@ from yolos_jax.weights.reference import from_reference
 
 @pytest.fixture(scope="module")
 def reference():
-    """(config, parameters, the reference's tensors and arrays) of the micro model whose inner numbers are stored."""
+    """(config, parameters, the reference's tensors and arrays) of the micro model with stored inner values."""
     config, state = micro_config("mid"), tensors("model_mid.safetensors")
     return config, from_reference(state, config), state, arrays("model_mid.npz")
 
 
 def whole_matrices(config, state, inputs):
-    """float64 `[depth, heads, T, T]` from what goes into each block; tokens in our order."""
+    """float64 `[depth, heads, T, T]` from the input of each block; tokens in our order."""
     out, det = [], config.det_tokens
     order = np.r_[0, inputs.shape[1] - det : inputs.shape[1], 1 : inputs.shape[1] - det]
     for layer, x in enumerate(inputs.astype(np.float64)[:, order]):
@@ -38,7 +38,7 @@ def whole_matrices(config, state, inputs):
 
 
 def test_attention_and_rollout_equal_the_reference(reference):
-    """Padded, in blocks of few queries; the last block against `attn`, all of them against the whole matrices."""
+    """Padded, in small query blocks; the last block against `attn`, all blocks against the full matrices."""
     config, params, state, z = reference
     number = next(name for name in z.files if name.endswith("_block_in")).removeprefix("dbg").removesuffix("_block_in")
     image = z[f"in{number}"].transpose(1, 2, 0)
@@ -65,7 +65,7 @@ def test_attention_and_rollout_equal_the_reference(reference):
 
 
 def test_a_picture(reference, tmp_path):
-    """Maps belong to what the detector finds in the same picture; patches lie row by row."""
+    """Maps belong to the detector's results for the same picture; patches are row by row."""
     config, params, _, _ = reference
     detector = Detector(params, Meta(config, {3: "cat"}), 64, 96)
     picture = np.random.default_rng(0).integers(0, 256, (50, 80, 3), np.uint8)

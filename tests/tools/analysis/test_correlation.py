@@ -1,4 +1,4 @@
-"""Correlations against scipy, pair by pair; the tokens that go into them against the reference's."""
+"""Correlations against scipy, pair by pair; their tokens against the reference's."""
 
 import functools
 import math
@@ -17,7 +17,7 @@ from yolos_jax.weights.reference import from_reference
 
 
 def by_pairs(one, size, reading, other):
-    """scipy's correlation over the pairs, and how many there are; numbers one by one."""
+    """scipy's correlation over the pairs, and their number."""
     features = {2: one.hidden, 3: one.logits}
 
     def cosine(a, b):
@@ -36,7 +36,7 @@ def by_pairs(one, size, reading, other):
 
 
 def test_equals_scipy():
-    """Of stored outputs of three pictures; mean, spread and extremes are numpy's."""
+    """On stored outputs of three pictures; mean, spread and extremes against numpy."""
     rng, depth = np.random.default_rng(0), 2
     count = len(readings_of(depth))
     sizes = np.array([[640, 480], [100, 300], [50, 50]])
@@ -73,7 +73,7 @@ def _mean_cosine(tokens):
 
 
 def test_pictures_without_a_correlation_do_not_count():
-    """Tokens that are all alike, or boxes at one place, have none."""
+    """There is none for equal tokens, or boxes at one place."""
     rng, found = np.random.default_rng(0), Correlations(2)
     one = Observed(rng.normal(size=(5, 4, 3)), rng.normal(size=(4, 3)), rng.normal(size=(4, 3)), np.ones((4, 4)))
     values = found.add(one, np.array([10, 10]))
@@ -84,7 +84,7 @@ def test_pictures_without_a_correlation_do_not_count():
 
 
 def test_the_tokens_are_the_references():
-    """Learned tokens and positions from its weights; what leaves each block and the norm from its stored outputs."""
+    """Learned tokens and positions from its weights; outputs of each block and the norm from its stored arrays."""
     config, state, z = micro_config("mid"), tensors("model_mid.safetensors"), arrays("model_mid.npz")
     number = (
         next(name for name in z.files if name.endswith("_block_out")).removeprefix("dbg").removesuffix("_block_out")

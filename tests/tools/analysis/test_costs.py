@@ -26,7 +26,7 @@ from yolos_jax.training.checkpoint_files import Meta
 
 
 def test_xla_counts_every_block_and_head():
-    """Within what norms, softmax and GELU add; a block or a head that was counted once would miss half."""
+    """Up to norms, softmax and GELU; counting a block or a head only once would miss half."""
     for depth, heads in ((2, 2), (5, 4)):
         config = YolosConfig(width=128, depth=depth, heads=heads, det_tokens=8, num_classes=5, init_pe_size=(64, 64))
         assert 1.0 <= counted_by_xla(config, 10, 12) / multiply_adds(config, 10, 12).total <= 1.15
@@ -48,7 +48,7 @@ def test_the_papers_rows():
 
 
 def test_differences_are_explained_by_the_pictures():
-    """A row over 2 %: the sentence names the number of patches that gives the paper's number."""
+    """For a row over 2 %, the message has the number of patches that gives the paper's value."""
     geometry = Geometry.of(800, 0, 16, 84)
     row = cost_row("s", VARIANTS["s"], geometry, np.array([[640, 480]]))
     paper = float(multiply_adds(VARIANTS["s"], 50, 60, True).total)
@@ -58,7 +58,7 @@ def test_differences_are_explained_by_the_pictures():
     assert differences_from_paper([row | {"paper": row["multiply_adds_as_published"] / 1.015}]) == []
 
 
-def test_the_first_hundred(tmp_path):
+def test_the_first_images(tmp_path):
     images = [{"id": i, "file_name": f"{i}.jpg", "width": 100 + i, "height": 50} for i in range(120)]
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"images": images, "annotations": [], "categories": []}))
@@ -69,14 +69,14 @@ def test_the_first_hundred(tmp_path):
 
 
 def test_most_of_the_papers_table_is_within_two_per_cent():
-    """Over other pictures of COCO; those that are not are few and explained."""
+    """Over other pictures of COCO; the few exceptions are explained."""
     rows = published_rows(first_sizes(data_folder("coco_tiny80") / "annotations" / "instances_val2017.json"))
     off = [abs(row["multiply_adds_as_published"] / row["paper"] - 1) for row in rows]
     assert len(differences_from_paper(rows)) == sum(value > 0.02 for value in off)
 
 
 def test_speed():
-    """Every picture is read and detected in, and only the first of a bucket twice."""
+    """Every picture is read and processed, and only the first of a bucket twice."""
     config = dataclasses.replace(TINY, det_tokens=5)
     detector, shapes = Detector(random_params(config), Meta(config, {}), 32, 64), []
     detector.forward = lambda images: shapes.append(images[0].shape)  # the network's own work is not tested here

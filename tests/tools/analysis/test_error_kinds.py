@@ -1,4 +1,4 @@
-"""Errors by kind, confusion and calibration: on cases made by hand, and against the authors' program."""
+"""Errors by kind, confusion and calibration: on hand-made cases, and against the authors' program."""
 
 import numpy as np
 import pytest
@@ -19,12 +19,12 @@ def test_every_kind_on_an_image_made_by_hand():
     kinds = ["right" if k < 0 else KINDS[k] for k in errors.kinds]
     assert kinds == ["right", "duplicate", "location", "class", "both", "background", "right"]
     assert case.ignored.tolist() == [False] * 6 + [True]
-    assert errors.missed.tolist() == [False, False, True, False]  # the object of class 7 is aimed at
+    assert errors.missed.tolist() == [False, False, True, False]  # assigned to the object of class 7
     found = count_errors([case], 2, threshold=0.65)
     assert dict(zip(KINDS, found.counts.tolist())) == dict.fromkeys(KINDS, 1)
     above = {"location": 1, "class": 0, "duplicate": 1, "background": 0, "both": 0, "missed": 1}
     assert dict(zip(KINDS, found.above.tolist())) == above
-    # Half of class 3 is found before the first error: 51 of 101 recalls. Class 7 is found once its place is right.
+    # Half of class 3 is found before the first error: 51 of 101 recalls. Class 7 is found with a corrected location.
     now = 51 / 101 / 2
     assert found.ap50 == pytest.approx(now)
     costs = {"location": 0.5, "class": 0, "duplicate": 0, "background": 0, "both": 0, "missed": 0.5 - now}
@@ -32,7 +32,7 @@ def test_every_kind_on_an_image_made_by_hand():
 
 
 def test_what_removing_an_error_gains():
-    """A wrong detection before the right one halves the precision, until it is gone."""
+    """A wrong detection before the correct one halves the precision until it is removed."""
     truth, results = hand_made()
     for wrong, kind in ((1, "background"), (2, "both")):
         before = {**results[wrong], "category_id": 3, "score": 0.95}
@@ -46,7 +46,7 @@ def without_crowds(truth):
     return truth | {"annotations": [a for a in truth["annotations"] if not a["iscrowd"]]}
 
 
-# tidecv 1.0.1 on the same detections; it interpolates precision a little otherwise than pycocotools.
+# tidecv 1.0.1 on the same detections; it interpolates precision slightly differently from pycocotools.
 PUBLISHED = {
     "as published": (69.708274, [1, 74, 1, 0, 0, 106], [0.247425, 15.568780, 0.020599, 0, 0, 10.558773]),
     "noisy": (
@@ -77,10 +77,10 @@ def test_confusion_made_by_hand():
     # Rows: three, seven, background. The errors "location" and "both" overlap too little to be paired.
     assert found.tolist() == [[1, 0, 1], [1, 0, 0], [2, 1, 0]]
     crowded = confusion_matrix(matched_images(truth, results), 2, threshold=0.0)
-    assert crowded[2].tolist() == [2, 2, 0]  # one more on background; that in the crowd is left out
+    assert crowded[2].tolist() == [2, 2, 0]  # one more on background; the one in the crowd is ignored
     equal = [entry(5, 3, [50, 50, 20, 20], 0.9), entry(5, 7, [50, 50, 20, 20], 0.6)]
     matrix = confusion_matrix(matched_images(truth, equal), 2)
-    assert matrix[1].tolist() == [0, 1, 0]  # its own class, whatever the scores
+    assert matrix[1].tolist() == [0, 1, 0]  # its own class, regardless of scores
 
 
 def test_confusion_of_the_published_example():
@@ -115,7 +115,7 @@ def test_confusion_of_the_published_example():
 
 def test_calibration_by_hand_and_on_the_example():
     truth, _ = hand_made()
-    # In one bin: two right of three, mean score 0.76; in another a wrong one. A detection in the crowd counts nowhere.
+    # One bin has two correct of three, mean score 0.76; another has a wrong one. The detection in the crowd is ignored.
     results = [
         entry(5, 3, [0, 0, 20, 20], 0.77),
         entry(5, 3, [0, 80, 10, 10], 0.76),

@@ -19,7 +19,7 @@ CONFIG = YolosConfig(width=128, depth=2, heads=2, det_tokens=8, num_classes=5, i
 
 
 def program(config, rows, columns):
-    """The forward pass of one image, and the shapes of what it takes."""
+    """The forward pass of one image, and the shapes of its arguments."""
     graph, params = abstract(config)
     patches = jax.ShapeDtypeStruct((1, rows * columns, config.patch_values), jnp.float32)
     grid = jax.ShapeDtypeStruct((1, 2), jnp.int32)
@@ -27,7 +27,7 @@ def program(config, rows, columns):
 
 
 def test_by_hand():
-    """Width 128, 12 patches, 21 tokens, of which 8 ask in the last block."""
+    """Width 128, 12 patches, 21 tokens, 8 of which are queries in the last block."""
     found = multiply_adds(CONFIG, 3, 4)
     assert found.patches == 12 * 768 * 128
     first = 21 * (128 * 384 + 128 * 128 + 2 * 128 * 512)
@@ -53,7 +53,7 @@ def test_counted_in_a_function():
 
 
 def test_the_traced_model():
-    """But for resizing the positions, which the formula leaves out."""
+    """Except for resizing the positions, which the formula leaves out."""
     function, arguments = program(CONFIG, 6, 8)
     graph, shapes = abstract(CONFIG)
     network = nnx.merge(graph, nnx.State(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)))
@@ -62,9 +62,9 @@ def test_the_traced_model():
 
 
 def test_xla_counts_the_same():
-    """XLA counts two for a multiply-add, all else as well (softmax, norms, GELU, positions), and a loop's body once.
+    """XLA counts a multiply-add as two, includes softmax, norms, GELU and positions, and counts a loop's body once.
 
-    The loop is attention's, over heads.
+    The loop is that of attention over heads.
     """
     function, arguments = program(CONFIG, 10, 12)
     flops = jax.jit(function).lower(*arguments).cost_analysis()["flops"]
@@ -77,7 +77,7 @@ def test_xla_counts_the_same():
     [("ti", 256, 3.4), ("ti", 432, 11.7), ("ti", 512, 18.8), ("s", 800, 194), ("s_dwr", 784, 172), ("b", 800, 538)],
 )
 def test_the_papers_tables(name, short_side, published):
-    """Tables 4 to 6, in billions, over the first 100 images of COCO val; here over others of COCO, hence the 3 %."""
+    """Tables 4 to 6, in billions, over the first 100 images of COCO val; here over other images, hence the 3 %."""
     listed = json.loads((data_folder("coco_tiny80") / "annotations" / "instances_val2017.json").read_text())["images"]
     sizes = np.array([(image["width"], image["height"]) for image in listed])
     grids = resized_sizes(sizes, short_side, default_max_side(short_side))[:, ::-1] // 16
@@ -85,7 +85,7 @@ def test_the_papers_tables(name, short_side, published):
 
 
 def test_parameters():
-    """Of the published models, as PyTorch counts the reference's."""
+    """For the published models, as counted by PyTorch for the reference."""
     assert {name: round(parameter_count(config) / 1e6, 1) for name, config in VARIANTS.items()} == {
         "ti": 6.5, "s": 30.7, "s_dwr": 27.6, "b": 127.8,
     }  # fmt: skip

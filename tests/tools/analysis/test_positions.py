@@ -1,4 +1,4 @@
-"""Position embeddings: resized as the reference does, likeness against all pairs in numpy."""
+"""Position embeddings: resized as in the reference, similarity against all pairs in numpy."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_likeness_equals_all_pairs():
 
 
 def test_sets_of_a_model():
-    """The initial one, then one after every block but the last; one that is not there is refused."""
+    """The initial set, then one after every block except the last; a missing one is refused."""
     from reference_pack import micro_config
 
     from yolos_jax.weights.reference import from_reference

@@ -1,4 +1,4 @@
-"""What is written of an evaluation's results: every number, a figure of each, the worst images."""
+"""The files of an error analysis: values, figures, the worst images."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ FIGURES = "per_class", "precision_recall", "confusion", "errors", "scores", "cal
 
 
 def two_images():
-    """That of `hand_made`, one with a detection of nothing, and one that is all right."""
+    """The image of `hand_made`, one with a detection on background, and one without errors."""
     truth, results = hand_made()
     truth["images"] += [{"id": i, "width": 100, "height": 100, "file_name": f"{i}.png"} for i in (6, 8)]
     found = {"id": 9, "image_id": 8, "category_id": 3, "bbox": [0, 0, 50, 50], "area": 2500, "iscrowd": 0}
@@ -77,14 +77,14 @@ def test_numbers(written):
     assert [p.name[:6] for p in (folder / "tensorboard").iterdir()] == ["events"]
 
 
-def test_figures_are_there_and_not_empty(written):
+def test_figures_exist_and_are_not_empty(written):
     for name in FIGURES:
         with Image.open(written[0] / f"{name}.png") as figure:
             pixels = np.asarray(figure.convert("L"))
         assert min(figure.size) > 200 and (pixels < 128).mean() > 0.002
 
 
-def test_figures_show_the_numbers(monkeypatch, tmp_path):
+def test_figures_show_the_values(monkeypatch, tmp_path):
     truth, results = two_images()
     shown = []
     monkeypatch.setattr(results_figures, "save_figure", lambda figure, path, font="": shown.append(figure))
@@ -102,7 +102,7 @@ def test_figures_show_the_numbers(monkeypatch, tmp_path):
 
 def test_the_worst_come_first(written):
     ranked = rows(written[0] / "worst.csv")
-    # Nothing is right in image 6; in image 5 one of five shown detections, and two of three objects are missed.
+    # Nothing is correct in image 6; in image 5, one of five shown detections is, and two of three objects are missed.
     assert [(r["image_id"], r["right"], r["false"], r["missed"]) for r in ranked] == [
         ("6", "0", "1", "0"),
         ("5", "1", "4", "2"),
@@ -115,7 +115,7 @@ def test_the_worst_come_first(written):
         assert sheet.width == pytest.approx(2 * sheet.height, abs=16)
 
 
-def test_what_the_drawn_labels_say(monkeypatch, tmp_path):
+def test_texts_of_the_drawn_labels(monkeypatch, tmp_path):
     truth, results = hand_made()
     said = []
     monkeypatch.setattr(worst_images, "draw_boxes", lambda image, *drawn: said.append(drawn[2]) or image)

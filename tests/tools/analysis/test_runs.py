@@ -1,4 +1,4 @@
-"""Curves of runs: what the figures show is what `metrics.jsonl` says, and trouble stops nothing."""
+"""Curves of runs: the figures show the values of `metrics.jsonl`, and a failure does not stop a run."""
 
 import csv
 import itertools
@@ -32,7 +32,7 @@ def write_run(folder, steps, best, **more):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The figures that are made, by file name."""
+    """The created figures by file name."""
     figures, save = {}, curves.save_figure
 
     def keep(figure, path, font):
@@ -52,10 +52,10 @@ def data_of(figure):
     }
 
 
-def test_curves_show_what_the_metrics_say(tmp_path, drawn):
+def test_curves_show_the_metrics(tmp_path, drawn):
     lines = write_run(tmp_path / "run", 40, 0.4)
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 41, "total": NaN, "bbox": 7.0}\n{"step": 42, "tot')  # not finite; cut short by a kill
+        file.write('{"step": 41, "total": NaN, "bbox": 7.0}\n{"step": 42, "tot')  # not finite; truncated by a kill
     found = Curves(tmp_path / "run", ("total", "bbox"), ("AP", "AP50"))
     found.draw(40)
     panels = data_of(drawn["curves.png"])
@@ -75,7 +75,7 @@ def test_curves_show_what_the_metrics_say(tmp_path, drawn):
     assert not drawn and len(lines) == 44
 
 
-def test_trouble_is_said_once(tmp_path, monkeypatch):
+def test_a_failure_is_reported_once(tmp_path, monkeypatch):
     write_run(tmp_path, 3, 0.5)
     (tmp_path / "curves.png").mkdir()  # a file cannot take its place
     said = []
@@ -109,14 +109,14 @@ def test_several_runs(tmp_path, drawn):
         assert {k: float(v) for k, v in row.items() if v and k != "run"} == line
 
 
-def test_runs_in_folders_of_one_name(tmp_path):
+def test_runs_in_folders_with_the_same_name(tmp_path):
     for name in ("x/run", "y/run"):
         write_run(tmp_path / name, 2, 0.4)
     text = compare_runs([tmp_path / name for name in ("x/run", "y/run")], tmp_path / "out")
     assert [line.split()[0] for line in text.splitlines()] == ["run", "x/run", "y/run"]
 
 
-def test_what_is_no_run(tmp_path):
+def test_folders_without_a_run(tmp_path):
     write_run(tmp_path / "a", 3, 0.4)
     (tmp_path / "empty").mkdir()
     (tmp_path / "b" / "a").mkdir(parents=True)

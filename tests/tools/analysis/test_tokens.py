@@ -1,4 +1,4 @@
-"""The table of tokens against numpy on the predictions that it is made from."""
+"""The table of tokens against numpy on the same predictions."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ def test_the_table(tmp_path):
     corners = rng.uniform(size=(pictures, tokens, 2, 2)) * sizes[:, None, None]
     boxes = np.concatenate([corners.min(2), corners.max(2)], 2)
     table = TokenTable(tokens, classes, pictures, tokens=3, confident=0.4)
-    for index in rng.permutation(pictures):  # in whatever order
+    for index in rng.permutation(pictures):  # in any order
         table.add(int(index), sizes[index], scores[index], labels[index], boxes[index])
 
     centres = (boxes[..., :2] + boxes[..., 2:]) / 2 / sizes[:, None]
@@ -50,7 +50,7 @@ def test_the_table(tmp_path):
 
 
 def test_memory_does_not_grow():
-    """What is kept for the figure ends with COCO's number of pictures."""
+    """The data kept for the figure is limited to COCO's number of pictures."""
     few, many = TokenTable(100, 91, 5000), TokenTable(100, 91, 10**9)
     assert few._drawn_centres.nbytes == many._drawn_centres.nbytes
     many.add(10**8, np.array([10, 10]), np.zeros(100), np.zeros(100, int), np.zeros((100, 4)))

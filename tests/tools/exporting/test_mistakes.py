@@ -1,4 +1,4 @@
-"""What export.py refuses, and what an exported folder says when something is wrong with it."""
+"""Errors of export.py, and of run_detector.py for invalid folders."""
 
 import json
 import shutil
@@ -58,7 +58,7 @@ def test_mistakes(checkpoint, tmp_path, monkeypatch, options, words):
     assert not (tmp_path / "e").exists()
 
 
-def test_one_sentence_and_nothing_overwritten(exported, checkpoint):
+def test_one_line_and_nothing_overwritten(exported, checkpoint):
     before = {path: path.read_bytes() for path in exported.iterdir()}
     done = run("-m", "yolos_jax.programs.export", "--checkpoint", checkpoint, "--out", exported, cwd=ROOT)
     assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

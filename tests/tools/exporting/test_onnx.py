@@ -1,4 +1,4 @@
-"""ONNX beside the exported programs, where its converter is installed."""
+"""Export to ONNX, if its packages are installed."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ def test_onnx_absent(checkpoint, tmp_path, monkeypatch):
 
 
 def onnx_packages():
-    """onnxruntime, or a skip that says why."""
+    """onnxruntime; skips the test if it is not installed."""
     for name in ("spox", "onnxruntime"):
         pytest.importorskip(name, reason=f"{name} is absent (pip install '.[onnx]')")
     return sys.modules["onnxruntime"]
@@ -45,7 +45,7 @@ def run_onnx(content, canvas, grid, size):
 
 
 def test_onnx(checkpoint, tmp_path, monkeypatch):
-    """The folder's own script, on real images of several sizes, alone and in batches, against the Detector."""
+    """The folder's script on real images of several sizes, single and in batches, against the Detector."""
     onnx_packages()
     call(monkeypatch, "--checkpoint", checkpoint, "--out", tmp_path / "e", "--onnx", "--int8", "--platforms", "cpu")
     facts = json.loads((tmp_path / "e" / "export.json").read_text())["onnx"]
@@ -60,7 +60,7 @@ def test_onnx(checkpoint, tmp_path, monkeypatch):
             np.testing.assert_allclose([o["score"] for o in objects], d.scores, atol=1e-5, rtol=0)
             off = np.abs(np.array([o["box"] for o in objects]) - d.boxes) / np.tile(d.size, 2)
             assert off.max() <= 1e-5
-    # int8 computes other numbers, but of the same network: its best score is near.
+    # int8 is less precise, but its best score is close.
     rough = OnnxDetector(tmp_path / "e", facts["int8_file"])(images, 0.0)
     best = [max(o["score"] for o in objects) for objects in rough]
     np.testing.assert_allclose(best, [d.scores[0] for d in wanted], atol=0.1)
@@ -80,9 +80,9 @@ def model_of(path):
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 @pytest.mark.parametrize("skip", [False, True])
 def test_every_variant(name, skip):
-    """Of each variant's kind, micro: heads, depth and grids in its proportions; a canvas of 3 images of other sizes.
+    """Micro models with each variant's structure; a canvas of 3 images of different sizes.
 
-    With `skip_equal_count`, one image has as many patches as the table, in another shape.
+    With `skip_equal_count`, one image has the same number of patches as the table, with another shape.
     """
     onnx_packages()
     whole = VARIANTS[name]

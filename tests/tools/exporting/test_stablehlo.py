@@ -20,7 +20,7 @@ from yolos_jax.images.sequence import Geometry, most_patches, resized_size, roun
 from yolos_jax.tools.exporting import stablehlo as export
 from yolos_jax.tools.exporting.run_detector import ExportedDetector, Unusable, open_upright, target_size
 
-# Runs a script as a machine would that has neither our package nor what only we need.
+# Runs a script as on a machine without our package and its own requirements.
 WITHOUT_US = """
 import runpy, sys
 sys.modules.update(dict.fromkeys(("yolos_jax", "flax", "orbax", "safetensors")))
@@ -49,7 +49,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def exported(checkpoint, tmp_path_factory):
-    """What `python -m yolos_jax.programs.export` writes by default."""
+    """The default output of `python -m yolos_jax.programs.export`."""
     folder = tmp_path_factory.mktemp("exported") / "deep" / "e"
     done = run("-m", "yolos_jax.programs.export", "--checkpoint", checkpoint, "--out", folder, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -58,7 +58,7 @@ def exported(checkpoint, tmp_path_factory):
 
 
 def assert_same(found, detections):
-    """What an exported program found against a Detector: boxes within 1e-5 of the image's sides."""
+    """Compares an exported program's results with a Detector's: boxes within 1e-5 of the image's sides."""
     assert len(found) == len(detections)
     for objects, d in zip(found, detections):
         assert [o["label"] for o in objects] == list(d.labels) and [o["name"] for o in objects] == d.names
@@ -68,7 +68,7 @@ def assert_same(found, detections):
 
 
 def test_a_fresh_process_without_our_code(exported, detector, images, tmp_path):
-    """The folder is moved first: nothing in it may name where it was."""
+    """The folder is moved first, because its files must not contain its path."""
     folder = shutil.copytree(exported, tmp_path / "moved")
     done = run("-I", "-c", WITHOUT_US, folder / "run_detector.py", *images, "--threshold", "0", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -80,8 +80,8 @@ def test_a_fresh_process_without_our_code(exported, detector, images, tmp_path):
     ]
 
 
-def test_bit_equal_where_the_shapes_are(checkpoint, detector, images, tmp_path, monkeypatch):
-    """A program for as many patches as the Detector's bucket, at the same batch size, on the same device."""
+def test_bit_equal_for_equal_shapes(checkpoint, detector, images, tmp_path, monkeypatch):
+    """A program with the patches of the Detector's bucket, with the same batch size, on the same device."""
     size = resized_size(*open_rgb(images[0]).size, SHORT, LONG, CONFIG.patch_size)
     patches = rounded_tokens(size[0] * size[1] // CONFIG.patch_size**2)
     call(monkeypatch, "--checkpoint", checkpoint, "--out", tmp_path / "e", "--patches", patches)
@@ -92,7 +92,7 @@ def test_bit_equal_where_the_shapes_are(checkpoint, detector, images, tmp_path, 
 
 
 def batch_of(images, patches, fill):
-    """Images as inputs of a program, padding filled with a number."""
+    """Images as inputs of a program, with padding of the given value."""
     array = np.full((len(images), patches, CONFIG.patch_values), fill, np.uint8)
     grid, size = np.zeros((len(images), 2), np.int32), np.zeros((len(images), 2), np.float32)
     p = CONFIG.patch_size
@@ -106,8 +106,8 @@ def batch_of(images, patches, fill):
     return array, grid, size
 
 
-def test_any_batch_whatever_the_padding_holds(exported, detector, images):
-    """One file for 1 and 6 images of different sizes; all outputs are what the Detector's are made of."""
+def test_any_batch_with_any_padding(exported, detector, images):
+    """One file for 1 and 6 images of different sizes; all outputs agree with the Detector's."""
     facts = json.loads((exported / "export.json").read_text())
     loaded = jax_export.deserialize((exported / facts["programs"][0]["file"]).read_bytes())
     with np.load(exported / "parameters.npz") as arrays:
@@ -147,7 +147,7 @@ def test_several_programs_of_a_fixed_batch(checkpoint, detector, images, tmp_pat
         loaded([Image.new("RGB", (106, 64))])
 
 
-def test_the_description_is_what_the_programs_are(exported):
+def test_the_description_matches_the_programs(exported):
     facts = json.loads((exported / "export.json").read_text())
     for entry in facts["programs"]:
         loaded = jax_export.deserialize((exported / entry["file"]).read_bytes())
@@ -173,7 +173,7 @@ def test_the_description_is_what_the_programs_are(exported):
 
 
 def outputs_in(facts, outputs):
-    """Outputs in the order in which the description tells of them."""
+    """The outputs in the order of the description."""
     return [outputs[name] for name in facts["outputs"]]
 
 
@@ -188,7 +188,7 @@ def test_huggingface_folders_and_own_sizes(tmp_path, monkeypatch):
 @given(
     st.integers(1, 3000), st.integers(1, 3000), st.integers(16, 900), st.integers(16, 1400), st.sampled_from([8, 16])
 )
-def test_images_are_resized_as_ours(width, height, short_side, max_side, patch):
+def test_images_are_resized_like_ours(width, height, short_side, max_side, patch):
     geometry = Geometry.of(short_side, max_side, patch, 200)
     size = geometry.size(width, height)
     assert target_size(width, height, short_side, max_side, patch) == size
@@ -197,8 +197,8 @@ def test_images_are_resized_as_ours(width, height, short_side, max_side, patch):
 
 @pytest.mark.parametrize("width, height", [(786, 1592), (1592, 786), (1, 5000), (3000, 1), (640, 480), (800, 1333)])
 @pytest.mark.parametrize("short_side, max_side", [(79, 159), (800, 1333), (512, 853), (800, 600)])
-def test_extreme_images_are_resized_as_ours(width, height, short_side, max_side):
-    """786 x 1592 at 79 and 159 is where rounding gives the long side a patch more than 159 pixels hold."""
+def test_extreme_images_are_resized_like_ours(width, height, short_side, max_side):
+    """For 786 x 1592 at 79 and 159, rounding gives the long side one patch more than fits into 159 pixels."""
     geometry = Geometry.of(short_side, max_side, 16, 100)
     size = geometry.size(width, height)
     assert target_size(width, height, short_side, max_side, 16) == size

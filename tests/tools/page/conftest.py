@@ -8,7 +8,7 @@ from page_window import BROWSER, SHOTS, Served
 
 @pytest.fixture(scope="package")
 def outside():
-    """Addresses beyond this machine that this process tried to reach; none is reached."""
+    """Addresses of other hosts that this process tried to reach; the connections are blocked."""
     found, connect = [], socket.socket.connect
 
     def only_here(self, address):
@@ -33,7 +33,7 @@ def served(tmp_path_factory, outside):
 
 @pytest.fixture(scope="package")
 def window(served):
-    """(an open page, requests that went elsewhere)"""
+    """(an open page, requests to other hosts)"""
     from playwright.sync_api import sync_playwright
 
     SHOTS.mkdir(parents=True, exist_ok=True)

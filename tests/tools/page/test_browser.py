@@ -1,4 +1,4 @@
-"""The page in a headless browser, as a visitor uses it. Screenshots go to YOLOS_SCREENSHOTS, or the temp folder."""
+"""The page in a headless browser. Screenshots go to YOLOS_SCREENSHOTS, or the temp folder."""
 
 import json
 from pathlib import Path
@@ -59,7 +59,7 @@ def test_the_table_and_its_downloads(served, window):
 
 
 def test_upload_click_layer_and_head(served, window):
-    """One visit: each part shows what the functions behind it give for the state that the visitor chose."""
+    """One visit: each part shows the results of the functions behind it for the chosen state."""
     from yolos_jax.tools.page.drawings import all_heads, with_boxes
     from yolos_jax.tools.page.viewer import token_at
 
@@ -73,7 +73,7 @@ def test_upload_click_layer_and_head(served, window):
     wait_for(page, lambda: shows(page, "attention", attention(served, best, 2, None)), "attention of the best token")
     page.screenshot(path=SHOTS / "1-uploaded.png", full_page=True)
 
-    # A click where the smallest box is that of another token
+    # A click at a point whose smallest box belongs to another token
     points = [(x, y) for x in range(2, 96, 4) for y in range(2, 64, 4)]
     point, token = next((p, t) for p in points if (t := token_at(served.look, *p, 0.5)) is not None and t != best)
     click(page, "boxes", point, served.look.image.size)
@@ -98,7 +98,7 @@ def test_upload_click_layer_and_head(served, window):
     seen.append(attention(served, token, 2, 1, smooth=False))
     wait_for(page, lambda: shows(page, "attention", seen[-1]), "patch by patch")
     page.screenshot(path=SHOTS / "2-clicked.png", full_page=True)
-    for i, one in enumerate(seen):  # a visitor tells them apart
+    for i, one in enumerate(seen):  # a visitor can distinguish them
         assert all(np.abs(one - other).mean() > 3 for other in seen[:i])
     assert shows(page, "heads", np.asarray(all_heads(served.look, token, 2, False), np.float32))
 
@@ -106,7 +106,7 @@ def test_upload_click_layer_and_head(served, window):
     page.press("#threshold input[type=number]", "Tab")
     wait_for(page, lambda: says(page, "0 objects with a score of at least 0.99"), "another threshold")
     none = np.asarray(with_boxes(served.look, 0.99), np.float32)
-    wait_for(page, lambda: shows(page, "boxes", none), "the image without boxes")  # a click before that would be lost
+    wait_for(page, lambda: shows(page, "boxes", none), "the image without boxes")  # an earlier click would be lost
     click(page, "boxes", point, served.look.image.size)
     wait_for(page, lambda: says(page, "There is no box here."), "no box under the click")
 
@@ -115,7 +115,7 @@ def test_images_of_the_data_set_and_another_checkpoint(served, window):
     page, _ = window
     page.fill("#threshold input[type=number]", "0.5")
     page.press("#threshold input[type=number]", "Tab")
-    assert len(page.query_selector_all("#gallery img")) == 4  # what was uploaded, and three: the fourth is no image
+    assert len(page.query_selector_all("#gallery img")) == 4  # the upload, and three others: the fourth is not an image
     page.click("#gallery button:has(img) >> nth=2")
     wait_for(page, lambda: served.look.image.getpixel((50, 50)) == picture(11).getpixel((50, 50)), "the second image")
     first = served.look

@@ -1,4 +1,4 @@
-"""What the page refuses, from a visitor and from others, and that it asks nothing of other hosts."""
+"""Requests that the page refuses, and that it contacts no other hosts."""
 
 import urllib.error
 import urllib.request
@@ -21,7 +21,7 @@ pytest.importorskip("playwright.sync_api", reason="playwright is not installed (
         ("bomb.png", None, "at most 40 million"),
     ],
 )
-def test_what_is_no_image_gives_a_message(served, window, name, content, words):
+def test_files_that_are_not_images_give_a_message(served, window, name, content, words):
     page, _ = window
     if content is None:
         content = png(Image.new("L", (8000, 6000)))
@@ -40,7 +40,7 @@ def test_an_upload_that_is_too_large_gives_a_message(window):
 
 
 def test_uploads_by_hand_are_limited(served, window):
-    """Whoever does not use the page's own form is refused by the server."""
+    """Requests without the page's form are refused by the server."""
 
     def post(size, count=1):
         part = b"--x\r\nContent-Disposition: form-data; name=files; filename=a.png\r\n\r\n" + bytes(size) + b"\r\n"
@@ -52,7 +52,7 @@ def test_uploads_by_hand_are_limited(served, window):
                 return answer.status
         except urllib.error.HTTPError as error:
             return error.code
-        except (ConnectionError, urllib.error.URLError):  # closed before all was sent
+        except (ConnectionError, urllib.error.URLError):  # closed before everything was sent
             return 413
 
     assert post(1000) == 200
@@ -60,8 +60,8 @@ def test_uploads_by_hand_are_limited(served, window):
     assert 429 in [post(10) for _ in range(70)]
 
 
-def test_the_page_is_here_alone(served, window, outside):
-    """Nothing was asked of other hosts, by the browser or the server, which listens on loopback only."""
+def test_the_page_contacts_no_other_host(served, window, outside):
+    """Neither the browser nor the server contacted other hosts; the server listens only on loopback."""
     _, elsewhere = window
     assert elsewhere == [] and outside == []
     listening = [c.laddr for c in psutil.Process().net_connections() if c.status == psutil.CONN_LISTEN]

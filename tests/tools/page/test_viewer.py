@@ -1,4 +1,4 @@
-"""What stands behind the page, without gradio, a browser or a model."""
+"""The code behind the page, without gradio, a browser or a model."""
 
 import socket
 import sys
@@ -49,7 +49,7 @@ def test_files_that_are_not_shown_are_counted_by_their_reason(tmp_path, monkeypa
     assert viewer.thumbnails(paths[:4])[1:] == (1, 0)
 
 
-def test_what_is_shown_is_neither_tiny_nor_huge(look):
+def test_shown_images_are_neither_tiny_nor_huge(look):
     assert enlarged(look.image)[0].size == (512, 384) and enlarged(look.image)[1] == 8
     large, factor = enlarged(Image.new("RGB", (4000, 1000)))
     assert large.size == (1280, 320) and factor == 0.32
@@ -60,7 +60,7 @@ def test_what_is_shown_is_neither_tiny_nor_huge(look):
 def test_the_overlay_is_brightest_where_attention_is(look):
     weights = np.array([[0, 0.1, 0], [0, 0, 0.4]], np.float32)
     pixels = np.asarray(attention_overlay(look, weights, 1, smooth=False).convert("L"), int)
-    inside = [[pixels[y * 192 + 170, x * 170 + 160] for x in range(3)] for y in range(2)]  # clear of the box
+    inside = [[pixels[y * 192 + 170, x * 170 + 160] for x in range(3)] for y in range(2)]  # outside the box
     assert np.argmax(inside) == 5 and inside[0][1] > inside[0][2] == inside[1][0] == inside[1][1]
     smooth = np.asarray(attention_overlay(look, weights, 1, smooth=True).convert("L"), int)
     assert len(np.unique(smooth)) > 3 * len(np.unique(pixels))
@@ -85,19 +85,19 @@ def test_statistics_of_tokens(tmp_path):
         read_statistics(tmp_path / "gone.csv")
 
 
-def test_what_is_kept_is_limited(look, monkeypatch):
+def test_the_cache_is_limited(look, monkeypatch):
     viewing = AttentionViewer(["a", "b"])
     keys = [viewing.keep("a", look) for _ in range(40)]
     with pytest.raises(InputError, match="no longer cached"):
         viewing.seen(keys[7])
-    assert viewing.seen(keys[8]) is look  # and is the newest now
+    assert viewing.seen(keys[8]) is look  # which makes it the newest
     monkeypatch.setattr(viewer, "KEPT_BYTES", 3 * look.attention.nbytes)
     keys = [keys[8], *(viewing.keep("b", look) for _ in range(3))]
     with pytest.raises(InputError, match="no longer cached"):
         viewing.seen(keys[0])
     assert all(viewing.seen(key) is look for key in keys[1:])
     monkeypatch.setattr(viewer, "KEPT_BYTES", 1)
-    assert viewing.seen(viewing.keep("b", look)) is look  # the newest stays in any case
+    assert viewing.seen(viewing.keep("b", look)) is look  # the newest is always kept
 
 
 @pytest.mark.parametrize(
@@ -109,9 +109,9 @@ def test_what_is_kept_is_limited(look, monkeypatch):
         ([], "the page needs gradio; pip install 'yolos-jax[page]'"),
     ],
 )
-def test_the_program_says_what_is_wrong(monkeypatch, capsys, flags, words):
+def test_invalid_flags_of_the_program(monkeypatch, capsys, flags, words):
     for name in QUIET:
-        monkeypatch.setenv(name, "")  # put back at the end
+        monkeypatch.setenv(name, "")  # restored at the end
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.setattr(sys, "argv", ["yolos-page", "--checkpoint", "runs/s", *flags])
     with pytest.raises(SystemExit) as end:
@@ -139,12 +139,12 @@ def test_mistakes(tmp_path, monkeypatch):
     assert host_of_a_space() == "0.0.0.0"
 
 
-def test_where_the_page_cannot_be_is_said_before_anything_loads(monkeypatch):
+def test_invalid_hosts_and_ports_are_reported_before_anything_loads(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=rf"port {port} of 127.0.0.1 cannot be used .*give another --port"):
             check_free_port("127.0.0.1", port)
-    check_free_port("127.0.0.1", port)  # it is free again
+    check_free_port("127.0.0.1", port)  # the port is free again
     with pytest.raises(InputError, match=r"--host 192.0.2.1 is not an address of this machine"):  # for documentation
         check_free_port("192.0.2.1", port)
 
@@ -156,8 +156,8 @@ def test_where_the_page_cannot_be_is_said_before_anything_loads(monkeypatch):
         check_free_port("nowhere", port)
 
 
-def test_a_second_checkpoint_that_is_not_there(tmp_path, monkeypatch):
-    """It was named only once somebody chose it on the page."""
+def test_a_missing_second_checkpoint(tmp_path, monkeypatch):
+    """Previously, it was reported only when chosen on the page."""
     checkpoint_in(tmp_path / "a")
     (tmp_path / "empty").mkdir()
     monkeypatch.setattr(gradio_page, "load_gradio", lambda: None)
