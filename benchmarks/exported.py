@@ -89,7 +89,7 @@ def main() -> None:
         raise InputError(f"{args.annotations} is not a file; give COCO's instances_SPLIT.json.")
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(args.annotations))
-    print("| program | AP | AP50 | ms an image |\n|---|---|---|---|")
+    print("| program | AP | AP50 | ms per image |\n|---|---|---|---|")
     for name, detect in programs(args.folder).items():
         ap, ap50, milliseconds = scores(detect, truth, args.images)
         print(f"| {name} | {ap:.4f} | {ap50:.4f} | {milliseconds:.1f} |", flush=True)

@@ -93,7 +93,7 @@ def emulated(x, y, trans_b=False, precision=None):
     return rest + product(coarse_x, coarse_y)
 
 
-def test_three_products_of_tf32_are_as_exact_as_float32(monkeypatch):
+def test_three_tf32_products_are_as_accurate_as_float32(monkeypatch):
     args = inputs(*SHAPES[2])
     want = plain(*args)
     full = error(found(partial(flash, precision=None, interpret=True), *args), want)

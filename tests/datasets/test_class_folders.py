@@ -27,10 +27,10 @@ def test_names_labels_and_pixels(root):
     with Image.open(root / "train" / "green" / "001.jpg") as want:
         np.testing.assert_array_equal(read[4][0], want)
     assert source.name(4) == str(root / "train" / "green" / "001.jpg")
-    assert len(ClassFolders(root, "validation")) == 6  # another usual name
+    assert len(ClassFolders(root, "validation")) == 6  # another common name
     again = pickle.loads(pickle.dumps(source))
     np.testing.assert_array_equal(again.read(8)[0], read[8][0])
-    few = ClassFolders(root, "train", max_images=3)  # spread evenly, so of every class
+    few = ClassFolders(root, "train", max_images=3)  # spread evenly, so every class has one
     assert [few.read(i)[1] for i in range(3)] == [0, 1, 2]
 
 
@@ -48,7 +48,7 @@ def test_imagenets_odd_files_are_read(root):
     (folder / "n1.JPEG").write_bytes(encoded(image.convert("CMYK"), "JPEG"))
     (folder / "n2.JPEG").write_bytes(encoded(image, "PNG"))
     (folder / "n3.JPEG").write_bytes(encoded(image.convert("L"), "JPEG"))
-    (folder / ".n4.JPEG").write_bytes(b"a file system's own")
+    (folder / ".n4.JPEG").write_bytes(b"created by a file system")
     source = ClassFolders(root, "train")
     assert len(source) == 12
     cmyk, png, grey = (source.read(i)[0] for i in range(9, 12))
@@ -177,7 +177,7 @@ def test_only_unknown_classes_are_refused(root):
     val = ClassFolders(root, "val", classes=classes)
     assert [val.read(i)[1] for i in range(len(val))] == [0, 0, 2, 2] and "Red/000.jpg" in val.name(2)
     assert f"classes of {root}/val are matched with another spelling: 'Red' as 'red'" in val.notes
-    (root / "val" / "RED").mkdir()  # two that could be the same
+    (root / "val" / "RED").mkdir()  # ambiguous
     with pytest.raises(InputError, match="1 class that the training set lacks: Red|lacks: RED"):
         ClassFolders(root, "val", classes=classes)
     for name in ("Red", "RED", "blue"):

@@ -67,7 +67,7 @@ def test_other_spellings_are_found_and_reported_once(tmp_path, on_disk, listed):
 @pytest.mark.parametrize(
     "on_disk, listed, words",
     [
-        (["a/b.jpg", "c/b.jpg"], ["b.jpg", "c/b.jpg"], None),  # the other one is named: one is left
+        (["a/b.jpg", "c/b.jpg"], ["b.jpg", "c/b.jpg"], None),  # c/b.jpg is named literally, so a/b.jpg is left
         (["a/b.jpg", "c/b.jpg"], ["b.jpg", "z.jpg"], "2 images fit the name: a/b.jpg, c/b.jpg"),
         (["horse.jpg", "y.jpg"], ["hores.jpg", "y.jpg"], "similar names: horse.jpg"),
         (["b.jpg"], ["b.jpg", "x/b.jpg"], "x/b.jpg is absent"),  # b.jpg is named literally
