@@ -180,7 +180,7 @@ def test_only_unused_folders_are_removed(tmp_path, monkeypatch):
     workers.remove_leftovers()
     kept -= {"yolos-jax-alive", "sem.yolos-jax-alive-1"}
     assert {path.name for path in tmp_path.iterdir()} == kept
-    monkeypatch.setattr(workers, "MEMORY", tmp_path / "no")  # on other systems than Linux
+    monkeypatch.setattr(workers, "MEMORY", tmp_path / "no")  # on systems other than Linux
     workers.remove_leftovers()
 
 
@@ -195,7 +195,7 @@ def test_a_new_folder_that_another_process_removes_is_created_again(tmp_path, mo
         if len(refused) == 2:
             return lock(folder)
         refused.append(folder)
-        descriptor = lock(folder) if len(refused) == 2 else None  # locked, but gone by then; or locked by another
+        descriptor = lock(folder) if len(refused) == 2 else None  # locked, but removed; or locked by another
         folder.rmdir()
         return descriptor
 

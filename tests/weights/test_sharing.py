@@ -263,7 +263,7 @@ def test_errors_of_the_user(hub, exported, monkeypatch, tmp_path):
 def test_what_is_there_is_not_lost(hub, exported, monkeypatch):
     first = hub.add("me/tiny", {".gitattributes": b"", "README.md": b"mine", "config.json": b'{"model_type": "bert"}'})
     refused(rf"has 2 files \(README.md, config.json\) in its commit {first}; .*--replace", exported)
-    refused("holds a model of type 'bert', and this one is a 'yolos'", exported, replace=True)
+    refused("a model of type 'bert', but this one is a 'yolos'", exported, replace=True)
     refused("exists and is public", exported, replace=True, private=True)
     hub.add("me/tiny", {"README.md": b"mine"})
     assert find_repository("me/tiny", replace=True).files == ("README.md",)

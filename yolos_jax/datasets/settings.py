@@ -46,11 +46,11 @@ class AnnotationSettings:
     """How a detector's annotations and images are read if the data set does not determine it."""
 
     train_annotations: str = setting(
-        "", "a COCO file of annotations to train on in another place than the split's; with TFDS, in place of the "
-        "records' boxes", path=True, resume=YES, host=True,
+        "", "a COCO annotation file to train on, instead of the split's own; with TFDS, instead of the records' "
+        "boxes", path=True, resume=YES, host=True,
     )  # fmt: skip
     train_images: str = setting(
-        "", "folder of training images, in place of the split's", path=True, resume=YES, host=True
+        "", "folder of training images, instead of the split's own", path=True, resume=YES, host=True
     )
     val_annotations: str = setting("", "like train_annotations, for evaluation", path=True, resume=YES, host=True)
     val_images: str = setting("", "like train_images, for evaluation", path=True, resume=YES, host=True)

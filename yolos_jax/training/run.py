@@ -203,7 +203,7 @@ def open_run(
     """Opens a run for training: locks its folder, opens its files, and starts loading data."""
     processes, mesh = Processes(), data_mesh(devices)
     if processes.count > 1 and devices is not None:
-        raise InputError("several processes train on all of their devices; leave `devices` out.")
+        raise InputError("several processes train on all of their devices; omit `devices`.")
     with Signals() as signals, processes.only_primary_prints():
         with contextlib.ExitStack() as files:
             processes.on_primary(lambda: files.enter_context(only_run_in(make_folder(workdir))))
@@ -237,6 +237,6 @@ def open_run(
 
 
 def step_of(task: Task, train: RunSettings, mesh: jax.sharding.Mesh) -> Any:
-    """The jitted step that trains a task, as `make_step` returns it."""
+    """The jitted step of a task, see `make_step`."""
     gradient = make_gradient(task.loss, task.divisors, mesh, train.accumulate, make_hold(task.rates))
     return make_step(gradient, task.optimizer, mesh, make_average(train.ema, task.rates))

@@ -46,7 +46,7 @@ def find_repository(name: str, private: bool = False, replace: bool = False) -> 
       replace: it may have files.
 
     Returns:
-      The repository as it is.
+      The repository's current state.
 
     Raises:
       InputError: the name is invalid, there is no token, the hub cannot be reached, or the repository is public or has
@@ -88,7 +88,7 @@ def push_folder(folder: str | Path, name: str, private: bool = False, replace: b
       name, private, replace: see `find_repository`.
 
     Raises:
-      InputError: as `find_repository`; or the repository holds another kind of model or changed during the upload, the
+      InputError: as `find_repository`; or the repository has another kind of model or changed during the upload, the
         token may not write, or the hub rejects the model card.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
@@ -118,7 +118,7 @@ def _check_kind(name: str, theirs: dict[str, Any], ours: dict[str, Any]) -> None
     kinds = [values.get("model_type") for values in (theirs, ours)]
     if kinds[0] != kinds[1]:
         raise InputError(
-            f"{name} holds a model of type {shown(kinds[0])}, and this one is a {shown(kinds[1])}; choose another name."
+            f"{name} has a model of type {shown(kinds[0])}, but this one is a {shown(kinds[1])}; choose another name."
         )
 
 

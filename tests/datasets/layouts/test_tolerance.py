@@ -223,7 +223,7 @@ def test_finding_a_split(wanted, present, found):
 
 
 @pytest.mark.parametrize("folder", ["train", "images/Training", "train2017"])
-def test_a_file_of_annotations_beside_a_folder_of_another_name(tmp_path, folder):
+def test_an_annotation_file_beside_a_folder_with_another_name(tmp_path, folder):
     """The split is train2017 by default; images of a given annotation file may be in a folder with a synonym."""
     root = make_coco(tmp_path, [(64, 48)] * 2)
     (root / "images").mkdir()
