@@ -92,7 +92,7 @@ def wait_for(page, check, what):
             return
         page.wait_for_timeout(100)
     page.screenshot(path=SHOTS / "failed.png", full_page=True)
-    pytest.fail(f"not in 15 seconds: {what}; the page is in {SHOTS / 'failed.png'}")
+    pytest.fail(f"not within 15 seconds: {what}; see the screenshot {SHOTS / 'failed.png'}")
 
 
 def shows(page, part, want):

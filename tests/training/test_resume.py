@@ -79,6 +79,6 @@ def test_annotations_and_orientations_that_changed():
     assert found == "the training annotations (8 images, fingerprint f, against 9 images, fingerprint g)"
     now = DATA | {"turned": "upright"}
     (found,) = other_data(now, NAMES, identity_of())  # older runs read all images as stored
-    assert "fingerprint f, images that EXIF turns read stored, against 8 images" in found
-    assert found.endswith("images that EXIF turns read upright)")
+    assert "fingerprint f, EXIF-rotated images read as stored, against 8 images" in found
+    assert found.endswith("EXIF-rotated images read as upright)")
     assert other_data(now, NAMES, identity_of(data=now)) == []

@@ -115,7 +115,7 @@ def test_without_ground_truth_nothing_is_the_best(tmp_path):
         for step in (1, 2, 3):
             writer.save(step, state_of(step), meta_of(step))
             said = writer.save_if_best(step, state_of(step).params, meta_of(step, AP=-1.0), "AP")
-            assert said == "which makes no checkpoint the best"
+            assert said == "so there is no best checkpoint"
         assert checkpoint_files.steps(tmp_path / BEST) == [] and best_so_far(tmp_path, "AP") is None
         writer.save_best(1, state_of(1).params, meta_of(1, AP=-1.0))
         assert best_so_far(tmp_path, "AP") is None

@@ -206,7 +206,7 @@ def test_a_run_without_ground_truth_has_no_best(tmp_path, capsys):
     train_line([-1.0, -1.0, -1.0], tmp_path, OPTIONS)
     printed = capsys.readouterr().out
     assert checkpoint_files.steps(tmp_path / "best") == [] and checkpoint_files.steps(tmp_path)[-1] == STEPS
-    assert printed.count("nothing to score, which makes no checkpoint the best") == 3 and "best so far" not in printed
+    assert printed.count("nothing to score, so there is no best checkpoint") == 3 and "best so far" not in printed
     assert "best fit" not in printed
 
 

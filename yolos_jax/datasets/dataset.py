@@ -35,7 +35,7 @@ class DataSet:
     notes: tuple[str, ...]  # messages for the user
     dropped: dict[str, int]  # boxes left out of the examples, by reason: "crowd" or "empty"
     clipped: int  # boxes that exceed their image, empty ones included
-    exif: ExifDecision  # images that EXIF turns, and how they are read
+    exif: ExifDecision  # images with an EXIF rotation, and how they are read
     stretch: bool  # whether the maximum of a 16-bit image becomes white
     content: Callable[[], Content] | None  # returns the annotations; None in another process
     packed: PackedImages | None = None  # images that are not separate files

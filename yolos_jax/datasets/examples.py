@@ -171,7 +171,7 @@ def _decide(
     measured: Collection[int],
     options: SplitOptions,
 ) -> ExifDecision:
-    """Decides how images that EXIF turns are read; relative boxes fit either way."""
+    """Decides how images with an EXIF rotation are read; relative boxes fit either way."""
     turned = {i["id"] for i in images if i["id"] in headers and headers[i["id"]].orientation > 1}
     names = {c["id"]: c["name"] for c in found.content["categories"]}
     usable: dict[int, list] = {}

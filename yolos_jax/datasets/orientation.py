@@ -9,6 +9,7 @@ from yolos_jax.datasets.headers import SWAPS, Header
 from yolos_jax.errors import first_few
 
 STORED, TURNED = "stored", "upright"
+_LIKE = "as in the other split", "as in prediction"  # ends of the reason if there is no evidence
 _ROOM = 0.02  # tolerance for boxes outside the image, as a fraction of its side
 
 
@@ -28,7 +29,7 @@ class Vote(NamedTuple):
 class ExifDecision:
     """How a split's images with an EXIF rotation are read, and why."""
 
-    turned: tuple[str, ...] = ()  # file names of the images that EXIF turns
+    turned: tuple[str, ...] = ()  # file names of the images with an EXIF rotation
     decided: str = ""  # "stored" or "upright"; "" without such images
     why: str = ""  # the reason, a clause for the note
     unclear: tuple[str, ...] = ()  # images in `turned` that fit both orientations
@@ -44,9 +45,9 @@ class ExifDecision:
         if not self.turned:
             return []
         reading = "turned upright" if self.upright else "read as stored"
-        text = f"EXIF turns {len(self.turned)} of the images of {origin}; they are {reading}: {self.why}"
+        text = f"{len(self.turned)} images of {origin} have an EXIF rotation; they are {reading}: {self.why}"
         other = "no" if self.upright else "yes"
-        if self.why.startswith("nothing"):
+        if self.why.endswith(_LIKE):
             text += f" (such as {self.turned[0]}); if that is wrong, set data.upright={other}"
         if self.against:
             text += f"; but {first_few(self.against)} fit only the other one: set data.upright={other}, or repair them"
@@ -91,7 +92,7 @@ def decide(
         why = f"the annotated sizes of {by_size[decided]} of them fit only this orientation"
     else:
         decided = undecided or TURNED
-        like = "as in the other split" if undecided else "as in prediction"
+        like = _LIKE[0] if undecided else _LIKE[1]
         why = f"their sizes and boxes do not determine the orientation, so {like}"
     unclear = tuple(name for name, vote in zip(names, votes) if not vote.both)
     against = tuple(name for name, vote in zip(names, votes) if vote.both not in ("", decided))

@@ -288,7 +288,7 @@ def other_data(facts: dict[str, Any], label_names: Mapping[int, str], before: Id
     if theirs != ours:
         said = [f"{data['images']} images, fingerprint {data['fingerprint']}" for data in (theirs, ours)]
         if theirs["turned"] != ours["turned"]:
-            said = [f"{text}, images that EXIF turns read {data['turned']}" for text, data in zip(said, (theirs, ours))]
+            said = [f"{text}, EXIF-rotated images read as {data['turned']}" for text, data in zip(said, (theirs, ours))]
         found.append(f"the training annotations ({said[0]}, against {said[1]})")
     names = distinct(before.label_names)  # older checkpoints may have duplicate names
     renamed = [i for i in sorted(names.keys() & label_names.keys()) if names[i] != label_names[i]]

@@ -130,7 +130,7 @@ def turned_lines(split: Split) -> list[str]:
     """Every image of a split with an EXIF rotation, by the orientation that its annotation fits."""
     turning = split.source.exif
     unclear = turning.unclear if len(turning.unclear) < len(turning.turned) else ()
-    rows = {"EXIF turns": turning.turned, "fit the other reading": turning.against, "fit both readings": unclear}
+    rows = {"have an EXIF rotation": turning.turned, "fit the other reading": turning.against, "fit both": unclear}
     images = {what: f"{counted(len(files), 'image')} of the {split.which} split" for what, files in rows.items()}
     return [f"{images[what]} that {what}: {first_few(files, MANY)}" for what, files in rows.items() if files]
 

@@ -88,7 +88,7 @@ class Checkpoints:
         A negative number is undefined: COCO reports -1 without ground truth.
         """
         if meta.extra[name] < 0:
-            return "which makes no checkpoint the best"
+            return "so there is no best checkpoint"
         best = best_so_far(self.path, name)
         if best is not None and meta.extra[name] <= best[1]:
             return f"best {best[1]:.4f} at step {best[0]}"
