@@ -56,7 +56,7 @@ def settings_of(row: str, data: str, model: YolosConfig) -> dict[str, Any]:
     """The settings of a row, by dotted key, that differ from the defaults; `CONSTANT` selects the average.
 
     Args:
-      row: one of `ROWS`, with further settings behind commas, as in "all,data.augment=light".
+      row: one of `ROWS`, with further settings after commas, as in "all,data.augment=light".
       data: one of `SIZES`.
       model: the micro architecture.
 

@@ -5,7 +5,7 @@ mutated, one seed each, and opened like in the programs, in a monitored process.
 refused with a one-line error. Failures are:
 
 - traceback: an exception other than `InputError`, or a message of several lines;
-- hang: no answer within 20 s;
+- hang: no result within 20 s;
 - growth: more than 1 GiB of memory;
 - silent: images or splits are missing without a message.
 

@@ -97,7 +97,7 @@ def _compiled(program: Any, compute: Compute, device: jax.Device, arguments: Any
 def how(compute: Compute, device: jax.Device, hlo: str) -> str:
     """A description of a compiled program: the choices, and the contents of its HLO."""
     attention = f"blocks of {compute.query_block}" if compute.attention == "blocks" else compute.attention
-    config: Any = jax.config  # whose values mypy does not know
+    config: Any = jax.config  # its values are unknown to mypy
     said = [f"{compute.compute_dtype}", f"attention {attention}", f"products {config.jax_default_matmul_precision}"]
     if device.platform == "gpu":
         said.append(f"{tf32_products(hlo)} products in TF32")

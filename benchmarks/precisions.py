@@ -1,4 +1,4 @@
-"""What a lower precision costs a trained detector: its metrics, scores and boxes, beside those in float32.
+"""Measures the effect of a lower precision on a trained detector: metrics, scores and boxes, compared with float32.
 
 python -m benchmarks.precisions --checkpoint demo/run
 

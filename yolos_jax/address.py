@@ -128,8 +128,8 @@ def check_alone(workdir: Path) -> None:
         found = (workdir / LOCK).read_text() if mine else ""
     if found and found != mine:
         raise InputError(
-            f"another run ({found.partition(',')[0]}) has begun to train in {workdir}, so this one ends without "
-            "writing there any more; give each run a --workdir of its own."
+            f"another run ({found.partition(',')[0]}) has started in {workdir}, so this one stops writing there "
+            "and ends; give each run its own --workdir."
         )
 
 

@@ -70,7 +70,7 @@ def with_addresses(text: str) -> str:
 def address_of(path: Any) -> str:
     """The address in a path, such as `s3://bucket/run`; "" for a local path.
 
-    `pathlib.Path` turns `//` into `/`, which is undone for the schemes that fsspec knows.
+    `pathlib.Path` turns `//` into `/`, which is undone for fsspec's schemes.
     """
     found = ADDRESS.fullmatch(os.fspath(path)) if isinstance(path, str | os.PathLike) else None
     if found is None or found[1].lower() in LOCAL:

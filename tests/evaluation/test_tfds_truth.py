@@ -133,7 +133,7 @@ def assert_same_results(found, want, atol=0.0):
 def test_memorised_images_score_the_same_from_all_three(tmp_path, monkeypatch):
     """Everything from a file's bytes to AP, except the network.
 
-    Its place is taken by one that knows the folder's images by their pixels
+    It is replaced by one that recognises the folder's images by their pixels
     as they come out of the loader: it finds nothing on an image that is
     decoded, resized or padded otherwise. So equal numbers show that images,
     sizes, ids, labels and ground truth are the same from all sources.

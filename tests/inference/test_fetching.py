@@ -79,7 +79,7 @@ def test_names_with_other_characters_are_encoded(site):
 
 
 @pytest.mark.parametrize("path, words, bounds", [
-    ("gone", "the server answers 404 Not Found", {}),
+    ("gone", "404 Not Found", {}),
     ("data", "larger than 0.1 MiB; download it", {"most_bytes": 104_858}),
     ("unsized", "larger than 0.1 MiB; download it", {"most_bytes": 104_858}),
     ("cut", "the connection ended after 256000 of 256001 bytes", {}),

@@ -102,7 +102,7 @@ def test_urls(predict, detector, folder, tmp_path):
         server.shutdown()
         server.server_close()
     assert code == 2 and "2 of 3 images could not be read" in error
-    assert f"skipped: {site}/gone.jpg cannot be fetched: the server answers 404 File not found." in text
+    assert f"skipped: {site}/gone.jpg cannot be fetched: the server responds with 404 File not found." in text
     assert f"skipped: the image {site}/notes.txt cannot be read (Pillow does not recognise its format)." in text
     written = json.loads((tmp_path / "out" / "b.json").read_text())
     want = boxes(detector, folder / "b.webp")

@@ -73,7 +73,7 @@ def test_weights_of_a_data_set():
     assert class_weights_of(given, source) is given
     assert rare_notes(None, none, source) == []
     sentences = rare_notes(repeats_of(source.examples, 1.0), found, source)
-    assert sentences[0] == "data.repeat_threshold gives an epoch 4 views of 3 images, up to 2 of one"
+    assert sentences[0] == "with data.repeat_threshold, an epoch has 4 views of 3 images, at most 2 of each"
     assert sentences[1] == "loss.class_weight goes from 0.583 (red) to 2.33 (3)"
 
 

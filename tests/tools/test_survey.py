@@ -184,7 +184,7 @@ def test_every_problem_is_named_once(broken):
     assert len(train.source.examples) == 7 and "of the 9 images" in " ".join(survey.notes([train, val], 100))
 
 
-def test_a_image_that_both_splits_list_is_decoded_once(tmp_path, monkeypatch):
+def test_an_image_listed_by_both_splits_is_decoded_once(tmp_path, monkeypatch):
     root = make_coco(tmp_path, [(64, 48)] * 3, "train")
     train, val = read(root), read(root, "val", split="train")
     (root / "train" / "2.jpg").write_bytes(b"")

@@ -226,7 +226,7 @@ def test_two_runs_in_a_folder_without_locks(tmp_path, monkeypatch, capsys):
         assert "on a disk without locks (No locks available)" in capsys.readouterr().out
         writer.save(1, state_of(1), meta_of(1))
         (tmp_path / ".lock").write_text("process 7 of host elsewhere, 1")  # like another run
-        sentence = "another run .process 7 of host elsewhere. has begun to train in"
+        sentence = "another run .process 7 of host elsewhere. has started in"
         with pytest.raises(InputError, match=sentence):
             writer.save(2, state_of(2), meta_of(2))
         with pytest.raises(InputError, match=sentence):

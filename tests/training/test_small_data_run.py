@@ -46,7 +46,7 @@ def params_of(folder):
 def test_a_resumed_run_equals_an_uninterrupted_one(data, tmp_path, capsys):
     """The second part with a worker process, from the middle of an epoch."""
     whole = train(micro_config(data, **SMALL_DATA), tmp_path / "whole", devices=ONE)
-    assert "note: data.repeat_threshold gives an epoch" in capsys.readouterr().out
+    assert "note: with data.repeat_threshold, an epoch has" in capsys.readouterr().out
     stop = whole.step // 2 + 1
     train(micro_config(data, **SMALL_DATA, **{"train.max_steps": stop}), tmp_path / "parts", devices=ONE)
     train(micro_config(data, **SMALL_DATA, **{"data.workers": 1}), tmp_path / "parts", devices=ONE)

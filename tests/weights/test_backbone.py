@@ -142,7 +142,7 @@ def test_transformers_names_equal_the_packs():
         ),
     ],
 )
-def test_odd_ones_are_refused(state, sentence):
+def test_unsupported_state_dicts_are_refused(state, sentence):
     with pytest.raises(InputError, match=sentence):
         from_vit(state, TINY)
 

@@ -98,5 +98,5 @@ def _obstacle(kind: str, compute: Compute, head: int, device: jax.Device) -> str
         return f"{name} computes in {dtype} and model.compute_dtype is {compute.compute_dtype!r}"
     most = 256 if kind == "cudnn" and capability[0] >= 9 else 128
     if head > most:
-        return f"{name} takes heads of at most {most} numbers on this GPU and these have {head}"
+        return f"{name} supports head sizes up to {most} on this GPU and the model's is {head}"
     return ""

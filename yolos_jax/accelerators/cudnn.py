@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def attend_cudnn(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, block: int = 0) -> jax.Array:
-    """`attention.Attend` in bfloat16: nothing of size Q x N is in memory, forward or backward; `block` is ignored.
+    """`attention.Attend` in bfloat16: no array of size Q x N is stored, forward or backward; `block` is ignored.
 
     cuDNN needs head sizes that are multiples of 8, and the gradients of some versions need even lengths. So both are
     padded: zeros add nothing to a product, keys from `length` on are ignored, and the outputs of the padded queries are

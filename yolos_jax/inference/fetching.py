@@ -79,7 +79,7 @@ def _refused(error: urllib.error.HTTPError) -> str:
     """Why the server's last response was rejected."""
     target = error.headers.get("Location", "")
     if not (300 <= error.code < 400 and target):
-        return f"the server answers {error.code} {error.reason}"
+        return f"the server responds with {error.code} {error.reason}"
     if urlsplit(target).scheme not in ("", *SCHEMES):
         return f"it redirects to {target}, which is neither http nor https"
     return f"it redirects more than {MOST_REDIRECTS} times"

@@ -58,7 +58,7 @@ def load_model(path: str | Path) -> tuple[dict, Meta]:
 
 
 def check_there(path: str | Path) -> None:
-    """Raises `InputError` if `load_model` would find nothing at a path; loads nothing and asks no hub or bucket."""
+    """Raises `InputError` if `load_model` would find nothing at a path; does not load, or contact a hub or bucket."""
     check_path(path)
     place = Path(path)
     away = "://" in str(path) or weights.hub_model(path) is not None

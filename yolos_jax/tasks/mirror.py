@@ -136,7 +136,7 @@ class Mirror:
         if found and found != self._owner.encode():
             self._lost = (
                 f"another run ({_named(found)}) now writes to {self.address}, so this one has ended; the files that "
-                f"it had not uploaded are in {{}}. Give each run a --workdir of its own."
+                f"it had not uploaded are in {{}}. Give each run its own --workdir."
             )
             _thread.interrupt_main()
         return not self._lost
@@ -243,7 +243,7 @@ class Mirror:
         if trouble and failed:
             print(f"note: {sentence}", file=sys.stderr)
         elif trouble:
-            raise InputError(f"{sentence}. Copy it there, and give the same command again.")
+            raise InputError(f"{sentence}. Copy them there, and run the same command again.")
         return self.folder
 
 

@@ -92,8 +92,8 @@ def rare_notes(repeats: Repeats | None, weights: LossWeights, source: DataSet) -
     found = []
     if repeats:
         most = int((repeats.whole + (repeats.shares > 0)).max())
-        copies = f"{repeats.count} views of {len(source.examples)} images, up to {most} of one"
-        found.append(f"data.repeat_threshold gives an epoch {copies}")
+        copies = f"{repeats.count} views of {len(source.examples)} images, at most {most} of each"
+        found.append(f"with data.repeat_threshold, an epoch has {copies}")
     if not isinstance(weights.class_weight, str):
         used = np.unique(source.examples.labels).tolist()
         by_weight = sorted((weights.class_weight[label], source.label_names.get(label, str(label))) for label in used)

@@ -59,7 +59,7 @@ def schedule_of(optimizer: Any, epochs: int, per_epoch: int) -> optax.Schedule:
     if warmup_steps >= total:
         raise InputError(
             f"a warm-up of {warmup_steps} steps (optimizer.warmup_epochs {warmup:g}, optimizer.warmup_steps "
-            f"{optimizer.warmup_steps}) leaves nothing of a run of {total}; shorten it."
+            f"{optimizer.warmup_steps}) leaves no other steps in a run of {total}; shorten it."
         )
     return optax.warmup_cosine_decay_schedule(WARMUP_LR, base, warmup_steps, total, least)
 

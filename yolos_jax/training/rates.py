@@ -68,7 +68,7 @@ def _backbone_share(optimizer: Any) -> float:
     if backbone > MOST_RATIO * others:
         raise InputError(
             f"optimizer.backbone_lr {backbone:g} is more than {MOST_RATIO:g} times optimizer.learning_rate "
-            f"{others:g}; it must stay below. optimizer.freeze stops parameters altogether."
+            f"{others:g}; it must stay below. optimizer.freeze excludes parameters from training."
         )
     return backbone / others
 

@@ -40,7 +40,7 @@ def architecture_of(init: str, stated: Mapping[str, Any]) -> dict[str, Any]:
     if wrong:
         listed = "; ".join(f"model.{name} {stated[name]} instead of {fixed[name]}" for name in wrong)
         raise InputError(
-            f"{init} has another architecture than the recipe: {listed}. Remove these settings to use the "
+            f"{init} has a different architecture from the recipe: {listed}. Remove these settings to use the "
             "weights' values, or use other weights."
         )
     found = usual | dict(stated) | fixed

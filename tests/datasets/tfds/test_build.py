@@ -1,4 +1,4 @@
-"""Preparing TFDS data: record for record what TFDS's own builder makes, and a sentence for what cannot be stored."""
+"""Writing TFDS data: the same records as from TFDS's own builder, and an error for what cannot be stored."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ tfds = pytest.importorskip("tensorflow_datasets")
 
 
 def messages(directory, split):
-    """The records of a split in order, parsed: the same fields may be written in another order."""
+    """The parsed records of a split in order; fields may be stored in any order."""
     from tensorflow_datasets.proto import tf_example_pb2
 
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
@@ -44,8 +44,8 @@ def test_equal_to_tfds_own_builder(tmp_path, monkeypatch, which):
         assert len(found) == len(want) > 5 and found == want
 
 
-def test_images_stay_as_they_are(tmp_path):
-    """Files of JPEG's name may be PNG, as in TFDS; their bytes are kept."""
+def test_images_are_unchanged(tmp_path):
+    """Files named .jpg may be PNG, as in TFDS; their bytes are kept."""
     coco = coco_folder(tmp_path / "coco", ["val2017"])
     Image.open(coco / "val2017" / "2.jpg").save(coco / "val2017" / "2.png")
     (coco / "val2017" / "2.png").rename(coco / "val2017" / "2.jpg")
@@ -71,7 +71,7 @@ def test_several_shards_keep_the_order(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("images", [1, 3, 500, 800, 5000, 118_287, 900_000])
-def test_as_many_shards_as_tfds_makes(images):
+def test_the_number_of_shards_is_that_of_tfds(images):
     from tensorflow_datasets.core.utils.shard_utils import ShardConfig
 
     for size in (images * one for one in (1000, 163_000, 167_772, 167_773, 1_000_000)):
@@ -79,8 +79,8 @@ def test_as_many_shards_as_tfds_makes(images):
         assert shards_of(size, images) == ShardConfig.calculate_number_shards(size - 16 * images, images)
 
 
-def test_fields_that_hand_made_files_leave_out(tmp_path):
-    """No ids, areas or crowds; a box that reaches out of its image, and one that is outside."""
+def test_fields_missing_in_hand_made_files(tmp_path):
+    """No ids, areas or crowds; a box that extends beyond its image, and one outside."""
     boxes = [[-4, 30, 20, 30.5], [70, 1, 5, 5], [1, 1, 3.5, 3], [0, 0, 64, 48]]
     boxes = [{"image_id": 1, "bbox": one, "category_id": 1} for one in boxes]
     folder, (summary,) = build_records(
@@ -129,7 +129,7 @@ def train(edit):
         (train(lambda c: c["annotations"][0].update(bbox=[1, 1, -1, 1])), "annotation id 12 .* negative width"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_stored_is_refused_before_anything_is_written(tmp_path, spoil, sentence):
+def test_invalid_data_is_refused_before_anything_is_written(tmp_path, spoil, sentence):
     coco = coco_folder(tmp_path / "coco")
     spoil(coco)
     with pytest.raises(InputError, match=sentence):
@@ -151,21 +151,21 @@ def test_what_cannot_be_stored_is_refused_before_anything_is_written(tmp_path, s
         (["all"], "TFDS does not allow a split named 'all'"),
     ],
 )  # fmt: skip
-def test_splits_that_cannot_be_written(tmp_path, splits, sentence):
-    """Told before anything is read: there is not even a folder."""
+def test_invalid_split_names(tmp_path, splits, sentence):
+    """Reported before anything is read: the folder does not even exist."""
     with pytest.raises(InputError, match=sentence):
         build_records(tmp_path / "coco", tmp_path / "out", splits)
     assert not (tmp_path / "out").exists()
 
 
-def test_the_longest_and_oddest_split_names_are_written_and_read(tmp_path):
+def test_long_and_odd_split_names_are_written_and_read(tmp_path):
     for name in ("x" * 100, "-my_split-2"):
         coco = make_coco(tmp_path / name, [(64, 48)], name)
         folder, (summary,) = build_records(coco, tmp_path / "out" / name[-3:], [name])
         assert summary.split == name and len(messages(folder, name)) == 1
 
 
-def test_a_build_that_another_overtakes(tmp_path, monkeypatch):
+def test_a_concurrent_build_is_kept(tmp_path, monkeypatch):
     coco = coco_folder(tmp_path / "coco", ["val2017"])
     write, first = tfds_build._write, []
 
@@ -181,7 +181,7 @@ def test_a_build_that_another_overtakes(tmp_path, monkeypatch):
     assert [path for path in first[1].parent.iterdir()] == [first[1]] and len(messages(first[1], "validation")) == 6
 
 
-def test_nothing_is_overwritten_and_no_half_is_left(tmp_path, monkeypatch):
+def test_nothing_is_overwritten_and_nothing_incomplete_is_left(tmp_path, monkeypatch):
     coco, folder = make_tfds(tmp_path, ["val2017"])
     with pytest.raises(InputError, match="exists already"):
         build_records(coco, tmp_path / "tfds")
@@ -206,7 +206,7 @@ def test_nothing_is_overwritten_and_no_half_is_left(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         build_records(coco, tmp_path / "other")
     assert written and not list((tmp_path / "other" / "coco" / "2017").iterdir())
-    # A build that was killed leaves a folder that is no data set.
+    # A killed build leaves a folder that is not a data set.
     folder.rename(folder.with_name("incomplete.abc123_1.1.0"))
     assert find_dataset(tmp_path / "tfds") is None
 

@@ -14,7 +14,7 @@ from yolos_jax.images.reading import UnreadableImage
 
 
 def make_records(root, pictures, labels, names=CLASSES, split="train"):
-    """`root/imagenet2012/5.1.0` with one split, by TFDS's own features and its writer of what describes them."""
+    """`root/imagenet2012/5.1.0` with one split, with TFDS's features and its writer of metadata."""
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -62,7 +62,7 @@ def test_the_records_of_imagenet(tmp_path):
         ClassRecords(folder, "train")
     with pytest.raises(InputError, match=r"1 class that the checkpoint lacks: blue; .*\(absent here: pink"):
         ClassRecords(folder, "val", classes=(("green", "pink", "red"), "the checkpoint"))
-    wanted = "red", "pink", "green", "blue"  # another order, and one class more
+    wanted = "red", "pink", "green", "blue"  # another order, and an additional class
     named = ClassRecords(folder, "val", classes=(wanted, "the checkpoint"))
     assert [wanted[named.read(i)[1]] for i in range(3)] == [CLASSES[label] for label in labels[:3]]
     assert named.names == wanted and named.notes[0].endswith(

@@ -31,7 +31,7 @@ def assert_same_images(a, b):
 
 @pytest.fixture(scope="module", params=["ours made", "ours coco_tiny80", "TFDS's made", "TFDS's coco_tiny80"])
 def prepared(request, tmp_path_factory):
-    """(a folder, a COCO folder, the TFDS directory that a builder made of it within the first)."""
+    """(a folder, a COCO folder, the TFDS directory in the first that a builder made from it)."""
     builder, which = request.param.split()
     root = tmp_path_factory.mktemp("prepared")
     coco = coco_folder(root / "coco") if which == "made" else data_folder(which)
@@ -41,7 +41,7 @@ def prepared(request, tmp_path_factory):
         return root, coco, build_with_tfds(coco, root, patch)
 
 
-def test_with_the_annotation_file_it_is_the_folder(prepared):
+def test_with_the_annotation_file_it_equals_the_folder(prepared):
     _, coco, directory = prepared
     for split in ("train2017", "val2017"):
         folder = coco_split(coco, split, 91)
@@ -55,11 +55,11 @@ def test_with_the_annotation_file_it_is_the_folder(prepared):
         assert few.examples.image_ids.tolist() == folder.examples.image_ids[:3].tolist()
 
 
-def test_without_it_the_records_say_the_same(prepared):
-    """TFDS's own preparation holds no category ids; the names tell them."""
+def test_without_it_the_records_have_the_same_content(prepared):
+    """Data sets from TFDS's builder have no category ids; they follow from the names."""
     root, coco, directory = prepared
     folder, records = coco_split(coco, "val2017"), tfds_split(root, "val2017")
-    assert find_dataset(root / "coco") in (None, directory)  # TFDS writes beside the folder's own content
+    assert find_dataset(root / "coco") in (None, directory)  # TFDS writes beside the folder's content
     for name in ("num_classes", "category_ids", "label_names", "dropped"):
         assert getattr(records, name) == getattr(folder, name)
     assert len(records.notes) == 1 and "round areas to integers" in records.notes[0]
@@ -103,7 +103,7 @@ def test_labels_are_numbered_as_for_a_folder(tmp_path, arguments):
         tfds_split(directory, "train", 1, category_ids=(30,))
 
 
-def test_names_that_nobody_knows_become_labels(tmp_path):
+def test_unknown_names_become_labels(tmp_path):
     _, directory = own_categories(tmp_path)
     (directory / "metadata.json").write_text(json.dumps({"category_ids": [30, 30]}))
     with pytest.raises(InputError, match="category_ids in .*metadata.json must be 2 distinct whole numbers"):
@@ -114,7 +114,7 @@ def test_names_that_nobody_knows_become_labels(tmp_path):
     assert any("the labels 0..1 are used as ids" in note for note in records.notes)
 
 
-def test_where_a_data_set_is_found(tmp_path, made, own):
+def test_finding_a_data_set(tmp_path, made, own):
     coco, directory = made
     for root in (directory, *directory.parents[:3]):
         assert find_dataset(root) == directory
@@ -137,8 +137,8 @@ def test_splits_by_either_name(made):
         Records(directory, "test2017")
 
 
-def test_a_converted_preparation_is_read(own):
-    """As `convert_format` leaves it when it writes beside the tfrecord files."""
+def test_a_converted_data_set_is_read(own):
+    """As written by `convert_format` beside the tfrecord files."""
     change_json(
         own / "dataset_info.json", lambda c: c.update(fileFormat="tfrecord", alternativeFileFormats=["array_record"])
     )
@@ -146,7 +146,7 @@ def test_a_converted_preparation_is_read(own):
     assert [records.read(example).size for example in records.examples]
 
 
-def test_the_index_is_kept(own, tmp_path, monkeypatch):
+def test_the_index_is_cached(own, tmp_path, monkeypatch):
     kept = own / "yolos-jax.train.npz"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     first = tfds_index.index_of(Records(own, "train"))
@@ -171,13 +171,13 @@ def test_the_index_is_kept(own, tmp_path, monkeypatch):
     kept.write_bytes(kept.read_bytes()[:1000])  # damaged
     assert same()
     kept.unlink()
-    kept.mkdir()  # nothing can be kept here
+    kept.mkdir()  # nothing can be cached here
     assert same()
     monkeypatch.setattr(tfds_index, "_read", refuse)
     assert same() and len(list((tmp_path / "cache" / "yolos-jax").iterdir())) == 1
 
 
-def test_several_at_once_leave_one_index(own):
+def test_concurrent_readers_leave_one_index(own):
     (own / "yolos-jax.train.npz").unlink(missing_ok=True)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: tfds_index.index_of(Records(own, "train")).image_ids.tolist(), range(4)))
@@ -187,8 +187,8 @@ def test_several_at_once_leave_one_index(own):
     ]
 
 
-def test_workers_load_what_they_load_from_the_folder(made):
-    """The folder's own workers are tested in tests/data/test_loader.py."""
+def test_workers_load_the_same_as_from_the_folder(made):
+    """Workers for folders are tested in tests/data/test_loader.py."""
     coco, directory = made
     draw = Pipeline(Resize((32, 48), 96), before=(Flip(), Crop(0.5, (48, 64), (32, 64))))
     folder, records = coco_split(coco, "train2017"), tfds_split(directory, "train", annotations=listed(coco))
@@ -205,7 +205,7 @@ def test_workers_load_what_they_load_from_the_folder(made):
 
 
 def test_reading_needs_neither_tensorflow_nor_jax_nor_memory(made, own):
-    """In a process of its own; a missing shard is told before anything is read."""
+    """In a separate process; a missing shard is reported before anything is read."""
     code = """
 import resource, sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The kept index of a TFDS data set comes with it, from anyone: what is not as we write it is read anew."""
+"""The cached index of a TFDS data set may come from anyone: if it is not as we write it, the records are read again."""
 
 import io
 import resource
@@ -19,7 +19,7 @@ def npy(array) -> bytes:
 
 
 def lying(array) -> bytes:
-    """An array whose header promises 2^45 numbers."""
+    """An array whose header claims 2^45 values."""
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (2**45,)})
     return file.getvalue() + bytes(8)
@@ -36,7 +36,7 @@ def unknown_text(names) -> np.ndarray:
 
 @pytest.fixture
 def kept(own, tmp_path, monkeypatch):
-    """(the records, what the index must be, a way to write entries as the kept index)."""
+    """(the records, the correct index, a function that writes entries as the cached index)."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     records = Records(own, "train")
     want, path = index_of(records), own / "yolos-jax.train.npz"
@@ -64,8 +64,8 @@ def assert_right(index, want):
         assert found.dtype == array.dtype
 
 
-def test_what_the_helper_writes_is_taken(kept, monkeypatch):
-    """So that below only what was changed is to blame."""
+def test_an_index_from_the_helper_is_used(kept, monkeypatch):
+    """So that failures below are due to the changes."""
     records, want, write = kept
     write(dict)
     index, anew = read_anew(records, monkeypatch)
@@ -108,7 +108,7 @@ def test_other_arrays(kept, monkeypatch, edit):
 
 
 @pytest.mark.parametrize("name", ["key", "areas"])
-def test_a_small_file_that_swells(kept, monkeypatch, name):
+def test_a_compressed_file(kept, monkeypatch, name):
     """80 MB of zeros, compressed."""
     records, want, write = kept
     write(lambda entries: entries | {name: npy(np.zeros(10_000_000, np.int64))}, zipfile.ZIP_DEFLATED)
@@ -119,8 +119,8 @@ def test_a_small_file_that_swells(kept, monkeypatch, name):
 
 
 @pytest.mark.parametrize("method", [99, zipfile.ZIP_LZMA])
-def test_other_ways_to_pack(kept, monkeypatch, method):
-    """The number of the method, in the list at the end and at every entry."""
+def test_other_compression_methods(kept, monkeypatch, method):
+    """The compression method, in the central directory and in every entry."""
     records, want, write = kept
     write(dict)
     path = records.directory / "yolos-jax.train.npz"
@@ -137,7 +137,7 @@ def test_other_ways_to_pack(kept, monkeypatch, method):
 
 
 def test_one_entry_counted_many_times(kept, monkeypatch):
-    """Entries that share their bytes: more than the file holds."""
+    """Entries that share their bytes and so claim more than the file's size."""
     records, want, write = kept
     write(lambda entries: entries | {"x": bytes(100_000)})
     path = records.directory / "yolos-jax.train.npz"

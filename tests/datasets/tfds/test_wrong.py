@@ -1,4 +1,4 @@
-"""TFDS directories that are incomplete, damaged or of another kind: a sentence each."""
+"""TFDS directories that are incomplete, damaged or of another kind: an error message each."""
 
 import contextlib
 import json
@@ -55,7 +55,7 @@ def test_bad_shards(own, spoil, sentence):
 
 
 @pytest.mark.parametrize("template", ["{DATASET}-{SPLIT", "{&a}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"])
-def test_names_of_shards_that_make_no_sense(own, template):
+def test_invalid_names_of_shards(own, template):
     about = json.loads((own / "dataset_info.json").read_text())
     about["splits"][0]["filepathTemplate"] = template
     (own / "dataset_info.json").write_text(json.dumps(about))
@@ -63,14 +63,14 @@ def test_names_of_shards_that_make_no_sense(own, template):
         tfds_split(own, "train")
 
 
-def test_a_named_pipe_is_not_waited_for(own):
+def test_a_named_pipe_does_not_block(own):
     (own / "features.json").unlink()
     os.mkfifo(own / "features.json")
     with pytest.raises(InputError, match=r"features\.json is a named pipe"):
         tfds_split(own, "train")
 
 
-def test_a_record_that_is_damaged_later_is_an_unreadable_image(made, own):
+def test_a_record_damaged_later_is_an_unreadable_image(made, own):
     coco, _ = made
     records = tfds_split(own, "train", annotations=listed(coco))
     (shard,) = own.glob("coco-train*")
@@ -121,7 +121,7 @@ def test_other_features(own):
         ("area", {"tensor": {"shape": {}, "dtype": "float32"}}, "objects/area is float32 and must be int64"),
     ],
 )  # fmt: skip
-def test_features_of_another_kind(own, key, kind, sentence):
+def test_features_of_other_types(own, key, kind, sentence):
     def edit(content):
         feature = content["featuresDict"]["features"]["objects"]["sequence"]["feature"]["featuresDict"]["features"][key]
         for old in set(feature) - {"pythonClassName"}:
@@ -144,7 +144,7 @@ def test_features_of_another_kind(own, key, kind, sentence):
     ],
     ids=["missing", "empty", "short", "doubled"],
 )  # fmt: skip
-def test_without_the_names_nobody_knows_what_a_label_is(own, spoil, sentence, ids):
+def test_label_names_are_required(own, spoil, sentence, ids):
     path = own / "objects-label.labels.txt"
     content = spoil(path.read_text().splitlines())
     path.unlink()
@@ -157,14 +157,14 @@ def test_without_the_names_nobody_knows_what_a_label_is(own, spoil, sentence, id
 
 
 @pytest.mark.parametrize("length", [3, 7])
-def test_other_numbers_of_records_than_promised(own, length):
+def test_wrong_numbers_of_records(own, length):
     change_json(own / "dataset_info.json", lambda c: c["splits"][0].update(shardLengths=[str(length)]))
     with pytest.raises(InputError, match=rf"coco-train.* has 6 records but dataset_info.json lists {length}; copy or"):
         tfds_split(own, "train")
 
 
-def test_a_image_that_cannot_be_decoded(tmp_path, monkeypatch):
-    """Without sizes it stops; the annotation file says them, and then it is told when read, as in a folder."""
+def test_an_image_that_cannot_be_decoded(tmp_path, monkeypatch):
+    """Without its size, reading stops; with an annotation file, it is reported when read, as in a folder."""
     write = tfds_build._record
 
     def spoilt(image, *rest):
@@ -205,8 +205,8 @@ def changed(field, place, value):
         (lambda i: i._replace(image_ids=np.full_like(i.image_ids, 7)), "image id 7 is in two records", None, None),
     ],
 )  # fmt: skip
-def test_records_that_make_no_sense(made, monkeypatch, edit, sentence, images, boxes):
-    """TFDS refuses to write such records, so they are made of the index."""
+def test_invalid_records(made, monkeypatch, edit, sentence, images, boxes):
+    """TFDS refuses to write such records, so the index is changed."""
     read = tfds.index_of
     monkeypatch.setattr(tfds, "index_of", lambda records: edit(read(records)))
     with pytest.raises(InputError, match=sentence):
@@ -235,7 +235,7 @@ def test_an_annotation_file_of_other_images(tmp_path, made):
     assert records.notes == (f"4 of the 6 images in {directory} (train) are not in {path} and are left out",)
 
 
-def test_a_image_of_another_size_than_annotated(tmp_path, made):
+def test_an_image_with_another_size_than_annotated(tmp_path, made):
     coco, directory = made
     path = tmp_path / "other.json"
     content = json.loads(listed(coco).read_text())
@@ -249,7 +249,7 @@ def test_a_image_of_another_size_than_annotated(tmp_path, made):
             source.read(source.examples[0])
 
 
-def test_check_data_looks_at_records(own):
+def test_check_data_reads_records(own):
     def check(*more):
         command = [
             sys.executable,
@@ -273,7 +273,7 @@ def test_check_data_looks_at_records(own):
 
 
 def test_the_package_of_the_extra_is_missing(made, tmp_path, monkeypatch, call):
-    """To read, and to write, such a data set: what to install; nothing is written then."""
+    """Reading and writing name the package to install; nothing is written."""
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)  # importing it fails
     with pytest.raises(InputError, match=r"pip install 'yolos-jax\[tfds\]'"):
         tfds_split(made[1], "train")

@@ -21,7 +21,7 @@ PAPER = {"centres": -0.80, "classifier": -0.07}
 AGAINST = ("centres, fractions", "centres, pixels", "classifier, last hidden layer", "classifier, logits")
 BINS = 100  # bins of each axis of the scatter figures
 SCATTERED = 0, 2  # quantities of the scatter figures, by index in AGAINST
-SPANS = (0, 2**0.5), (-1, 1)  # of the two, the first up to the distance of two corners
+SPANS = (0, 2**0.5), (-1, 1)  # ranges of the two; that of distances ends at the diagonal
 
 
 def readings_of(depth: int) -> list[str]:
@@ -132,7 +132,7 @@ class Correlations:
 
 
 def examine_correlation(evaluator: Evaluator, params: dict, layer: int | None = None) -> tuple[Correlations, list[str]]:
-    """The correlations of all images, and a sentence for each unreadable one.
+    """The correlations of all images, and a message for each unreadable one.
 
     `layer` is the block whose tokens the scatter figures show, counted from 0; by default those after the last norm.
     `InputError` if the model has too few tokens.

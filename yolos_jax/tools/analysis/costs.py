@@ -100,7 +100,7 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
 
 
 def differences_from_paper(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """A sentence for each row that differs from the paper by more than `NOTABLE`."""
+    """A message for each row that differs from the paper by more than `NOTABLE`."""
     out = []
     for row in rows:
         off = row["multiply_adds_as_published"] / row["paper"] - 1 if "paper" in row else 0.0

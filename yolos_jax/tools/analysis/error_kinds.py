@@ -3,7 +3,7 @@
 Every false positive by COCO's rule at IoU 0.5 gets the first of the kinds below that fits. The cost of a kind is the
 gain in AP50 if only its errors are corrected: a wrong class or location is corrected once for each object, other wrong
 detections are removed, and missed objects are dropped from the ground truth. If several errors belong to one object,
-the best of them is corrected, whatever its kind, and the others are removed.
+the best of them is corrected, regardless of its kind, and the others are removed.
 """
 
 from collections.abc import Iterable, Sequence

@@ -126,7 +126,7 @@ def examine_tokens(
       tokens, confident: see `TokenTable`.
 
     Returns:
-      The table, the rows of `classes.csv`, and a sentence for each unreadable image. `InputError` if the split has
+      The table, the rows of `classes.csv`, and a message for each unreadable image. `InputError` if the split has
       no boxes.
     """
     source, config = evaluator.source, evaluator.model

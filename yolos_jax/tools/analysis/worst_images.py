@@ -60,7 +60,7 @@ def draw_worst(
       font: see `draw_boxes`.
 
     Returns:
-      A sentence for each image that cannot be read.
+      A message for each image that cannot be read.
     """
     order = ranked(images, threshold)
     columns: dict[str, Any] = {
