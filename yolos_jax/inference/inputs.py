@@ -66,7 +66,7 @@ class Found(NamedTuple):
 def find(given: Sequence[str], recursive: bool = False) -> Found:
     """Expands files, folders, patterns, URLs, videos, cameras, streams and lists to inputs, in order.
 
-    A folder is expanded to the images in it with an ending of Pillow, and with `recursive` to those below it;
+    A folder is expanded to its images with an ending that Pillow supports, and with `recursive` to those below it;
     a pattern such as `photos/**/*.jpg` is expanded to files. A .txt or .csv file is a list of inputs, see
     `lists.read_list`; any other file given by name is used regardless of its ending.
 
