@@ -57,7 +57,7 @@ def test_every_picture_is_evaluated_once():
     assert InOrderPlan(10, 64, multiple=4).batch_size == 12
 
 
-def test_mixing_is_distributed_as_timms():
+def test_mixing_is_distributed_like_timms():
     mixing, pairs = Mixing(size=224), 4000
     mixed = mixing.draw(np.random.default_rng(0), 2 * pairs)
     np.testing.assert_array_equal(mixed.share[::2], mixed.share[1::2])

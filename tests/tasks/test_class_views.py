@@ -40,7 +40,7 @@ def test_a_view_follows_from_seed_epoch_picture_and_copy():
     assert all((pixels(1, 2, 3, 0) != other).any() for other in others)
 
 
-def test_operations_magnitudes_and_flips_are_distributed_as_deits(views):
+def test_operations_magnitudes_and_flips_are_distributed_like_deits(views):
     flips = sum(view.flip for view in views)
     assert scipy.stats.binomtest(flips, DRAWS, 0.5).pvalue > 1e-3
     counts = np.bincount([len(view.operations) for view in views], minlength=3)  # 2 operations, each with 1/2
@@ -58,7 +58,7 @@ def test_operations_magnitudes_and_flips_are_distributed_as_deits(views):
     assert scipy.stats.binomtest(sum(one[2] for one in done), len(done), 0.5).pvalue > 1e-3
 
 
-def test_crops_are_distributed_as_torchvisions(views):
+def test_crops_are_distributed_like_torchvisions(views):
     """If nothing is rejected (areas below half of a square), area and log ratio are uniform."""
     tries = np.concatenate([view.crop for view in views])
     boxes = np.array([cropped_box(tries[i : i + 1], (1000, 1000), 0.08) for i in range(DRAWS)], float)
@@ -79,7 +79,7 @@ def test_crops_are_distributed_as_torchvisions(views):
     assert cropped_box(whole, (100, 100), 0.08) == (0, 0, 100, 100)
 
 
-def test_erased_boxes_are_distributed_as_timms(views):
+def test_erased_boxes_are_distributed_like_timms(views):
     erased = [view.box for view in views if view.box[2]]
     assert scipy.stats.binomtest(len(erased), DRAWS, 0.25).pvalue > 1e-3
     tries = np.random.default_rng(0).random((DRAWS, 1, 4))

@@ -236,7 +236,7 @@ def detection_recipe(name: str = "ti", from_init: bool = False) -> ConfigDict:
         in the recipe must match them. If `init` is random, the variant is built.
 
     Returns:
-      A recipe for `yolos_jax.train` that can be changed.
+      A mutable recipe for `yolos_jax.train`.
 
     Raises:
       InputError: the variant does not exist.

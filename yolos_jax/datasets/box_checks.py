@@ -129,5 +129,5 @@ def nothing_to_find(dropped: Mapping[str, int], boxes: int, origin: str) -> str 
             "to detect; some programs write iscrowd 1 for every mask: set it to 0 in the file"
         )
     if crowds or empty:
-        return f"{origin} has no box to find: {crowds} are crowds and {empty} are empty or outside of their image"
-    return f"{origin} has no box to find: it lists no annotations for the images in use"
+        return f"{origin} has no box to detect: {crowds} are crowds and {empty} are empty or outside their image"
+    return f"{origin} has no box to detect: it lists no annotations for the images in use"
