@@ -156,7 +156,7 @@ def ask(home, endpoint, *names, **settings):
 
 
 def answers(*names):
-    """What this process says about names."""
+    """The output of this process for names."""
     told = {}
     for name in names:
         try:

@@ -18,8 +18,8 @@ from yolos_jax.images.sequence import bucket_edges, ceil_div
 ORDER = 2  # version of the order of data and views; checkpoints of other versions cannot be resumed bit for bit
 EDGE_SAMPLES = 20_000  # minimum number of views that determine the bucket edges (several epochs of a small data set)
 MOST_BUCKETS = 12  # limit of the automatic choice
-# Steps that count as much as compiling one program. A rule and not a measurement, because a run's batches must not
-# depend on the machine that continues it.
+# Steps that count as much as compiling one program. This is not measured, because a run's batches must not depend on
+# the machine.
 STEPS_PER_PROGRAM = 300
 EVALUATIONS = 20  # assumed number of evaluations per run, when their buckets are chosen
 

@@ -125,8 +125,8 @@ def nothing_to_find(dropped: Mapping[str, int], boxes: int, origin: str) -> str 
     crowds, empty = dropped["crowd"], dropped["empty"]
     if crowds and not empty:
         return (
-            f"all {crowds} annotations of {origin} are crowds (iscrowd 1), which are groups and not single objects "
-            "to detect; some programs write iscrowd 1 for every mask: set it to 0 in the file"
+            f"all {crowds} annotations of {origin} are crowds (iscrowd 1), which are groups rather than single "
+            "objects; some programs write iscrowd 1 for every mask: set it to 0 in the file"
         )
     if crowds or empty:
         return f"{origin} has no box to detect: {crowds} are crowds and {empty} are empty or outside their image"

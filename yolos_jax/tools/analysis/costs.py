@@ -108,7 +108,7 @@ def differences_from_paper(rows: Sequence[dict[str, Any]]) -> list[str]:
             needed = row["patches"] * (1 + off) ** (-1 / _growth(row))
             out.append(
                 f"{row['variant']} at {row['short_side']}: {100 * off:+.1f} %. The paper counts over the first "
-                f"{IMAGES} images of COCO val: its number is that of about {needed:.0f} patches an image, and the "
+                f"{IMAGES} images of COCO val: its value corresponds to about {needed:.0f} patches per image; the "
                 f"{row['images']} images here have {row['patches']:.0f}."
             )
     return out

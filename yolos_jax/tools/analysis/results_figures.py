@@ -78,8 +78,8 @@ def draw_confusion(path: Path, matrix: np.ndarray, names: Sequence[str], thresho
             colour = "white" if shares[row, column] > 0.5 else "black"
             text = str(counts[row, column])
             axis.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
-    axis.set(xlabel=f"detected as (score from {threshold:g}, IoU from 0.5)", ylabel="truth")
-    figure.colorbar(shown, ax=axis, label="share of the row", shrink=0.7)
+    axis.set(xlabel=f"detected as (score from {threshold:g}, IoU of at least 0.5)", ylabel="truth")
+    figure.colorbar(shown, ax=axis, label="fraction of the row", shrink=0.7)
     save_figure(figure, path, font)
 
 
