@@ -51,14 +51,14 @@ def validation_images(recipe: Recipe, meta: Meta, checkpoint: str) -> Iterator[I
 
 
 def example_pictures(images: Iterable[Image.Image], detector: Detector) -> tuple[dict[str, bytes], float]:
-    """The first image with a detection above `THRESHOLD`, otherwise that with the best one, and its detections.
+    """The first image with a detection above `THRESHOLD`, otherwise the one with the best, and its detections.
 
     Returns:
       The JPEG files by name, empty without images; and a threshold that its best detection reaches.
     """
     best, score = b"", -1.0
     for image in images:
-        data = jpeg(image)  # what others will detect in
+        data = jpeg(image)  # the published image
         found = float(detector(data, threshold=0.0).scores.max())
         if found > score:
             best, score = data, found
