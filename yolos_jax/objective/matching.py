@@ -20,8 +20,8 @@ from yolos_jax.model.boxes import cxcywh_to_xyxy, giou
 from yolos_jax.objective.weights import LossWeights
 
 MATCHERS = ("host", "device")
-# The matcher `device` takes a turn of a loop for each target that an array has room for, which costs GPUs more than
-# matching does. So it is compiled for these numbers of targets too; 73 % of COCO's images have at most 8.
+# The loop of the matcher `device` has an iteration per target slot, which costs GPUs more time than the matching itself.
+# So it is also compiled for these numbers of targets; 73 % of COCO's images have at most 8.
 FEW = (8, 32)
 
 
