@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 # Bytes of gradients in one all-reduce between GPUs, and XLA's option for them. With XLA's own 30 MB, the gradients of
-# all blocks wait for the first block's; with these, most of them are sent beside products of the backward pass.
+# all blocks wait for those of the first block; with 8 MB, most of them are sent during the backward pass.
 TOGETHER = 8_000_000
 _TOGETHER = "xla_gpu_all_reduce_combine_threshold_bytes"
 

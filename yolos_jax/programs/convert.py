@@ -154,12 +154,12 @@ def validation_images(args: argparse.Namespace, meta: "Meta") -> "Iterator[Image
             raise InputError(f"{args.source} does not come from a run.")
         yield from card_pictures.validation_images(recorded_recipe(args.source), meta, args.source)
     except InputError as error:
-        why = str(error).split("; ")[0].rstrip(".")  # what to do about it is another program's
+        why = str(error).split("; ")[0].rstrip(".")  # without the remedy, which is for other programs
         print(f"note: the card has no example image ({why}); --example IMAGE gives one")
 
 
 def share(args: argparse.Namespace) -> None:
-    """Exports SOURCE and uploads it to the hub; prints what becomes visible before, and where it is after."""
+    """Exports SOURCE and uploads it to the hub; prints what will be visible before, and the address afterwards."""
     from yolos_jax.weights import sharing
     from yolos_jax.weights.hub import hub_address
 
@@ -207,7 +207,7 @@ def main() -> None:
     """Converts, and prints what was written."""
     parser = Parser(__doc__)
     parser.addresses = ("source",)
-    parser.others = (*parser.others, "push")  # which explains itself what it takes
+    parser.others = (*parser.others, "push")  # it has its own error message
     parser.add_argument("source", metavar="SOURCE", help="file, folder or hub id to read")
     parser.add_argument("--out", help="new folder to write; with --push, a temporary one if omitted")
     group = parser.add_mutually_exclusive_group()

@@ -173,7 +173,7 @@ class Thumbnails(NamedTuple):
 
     pictures: list[tuple[Picture, Image.Image]]  # each with a small copy
     unreadable: int  # files
-    beyond: int  # files for which there was no room
+    beyond: int  # files beyond the limit
 
 
 def thumbnails(paths: Sequence[Path]) -> Thumbnails:
