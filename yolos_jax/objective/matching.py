@@ -20,7 +20,7 @@ from yolos_jax.model.boxes import cxcywh_to_xyxy, giou
 from yolos_jax.objective.weights import LossWeights
 
 MATCHERS = ("host", "device")
-# The loop of the matcher `device` has an iteration per target slot, which costs GPUs more time than the matching itself.
+# The loop of the matcher `device` has an iteration per target slot, which costs GPUs more time than matching itself.
 # So it is also compiled for these numbers of targets; 73 % of COCO's images have at most 8.
 FEW = (8, 32)
 
