@@ -61,7 +61,7 @@ def working_copy(path: str | Path, whole: bool = True, owned: bool = False) -> I
 
     Args:
       whole: download the remote files first, except for figures and events, which are only added to.
-      owned: the address belongs to a run. If two runs use the same address, the one that started last stays and the
+      owned: the address belongs to a run. If two runs use the same address, the one that started last continues and the
         other is interrupted, because remote files cannot be locked.
 
     Raises:
