@@ -119,7 +119,7 @@ def unwritable(path: Path, step: int) -> Iterator[None]:
         raise
     except Exception as error:  # orbax wraps errors of the file system in various exceptions
         whole = steps(path)
-        rest = f"the newest complete one there is step {whole[-1]}" if whole else "there is no complete one yet"
+        rest = f"the newest complete checkpoint is step {whole[-1]}" if whole else "there is no complete one yet"
         raise InputError(
             f"the checkpoint of step {step} could not be written to {path} ({reason(error)}); {rest}. "
             "Make room there and run the same command again."
