@@ -144,7 +144,7 @@ def test_an_epsilon_equal_to_the_recipes_is_accepted(tmp_path):
         check_vit(VitSettings(2, 1e-6), dataclasses.replace(TINY, layer_norm_eps=1e-3), "x")
 
 
-def test_a_detector_to_start_from_may_have_other_pixels_and_sizes(tmp_path):
+def test_a_starting_detector_may_have_other_normalisation_and_sizes(tmp_path):
     path = huggingface_folder(tmp_path / "hf")
     processor, params = path / "preprocessor_config.json", random_params(TINY)
     processor.write_text('{"size": {"height": 9, "width": 9}, "resample": 3}')  # the mean is ImageNet's by default

@@ -21,7 +21,7 @@ MOST_BYTES = 2**40  # limit of one file in a checkpoint
 
 
 def check_no_weights(directory: str | Path) -> None:
-    """Raises `InputError` if a folder already contains weights or is unusable; call it before hours of work."""
+    """Raises `InputError` if a folder already contains weights or is unusable; call it before the work starts."""
     check_spelling(directory)
     path = Path(directory)
     steps = checkpoint_files.steps(path)
