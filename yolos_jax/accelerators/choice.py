@@ -64,7 +64,7 @@ def check_matcher(matcher: str) -> None:
         jax.local_devices(backend="cpu")
     except RuntimeError as error:
         raise InputError(
-            "matcher=host needs jax's CPU backend beside the GPU, but the environment's JAX_PLATFORMS leaves it out; "
+            "matcher=host needs jax's CPU backend in addition to the GPU, but JAX_PLATFORMS excludes it; "
             "set JAX_PLATFORMS=cuda,cpu or --config.matcher=device."
         ) from error
 
