@@ -1,0 +1,96 @@
+"""Programs in this process as they are typed: run to their end, or until they have read their flags."""
+
+import argparse
+import contextlib
+import functools
+import importlib
+import io
+import runpy
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from reference_pack import ROOT
+
+from yolos_jax.programs import command_line
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SCRIPTS = PROJECT["scripts"]
+
+
+def program_of(words: list[str]) -> tuple[Callable[[], object], list[str]]:
+    """(what runs the program of a command, its `sys.argv`)."""
+    name, *flags = words
+    if name in SCRIPTS:
+        module, _, function = SCRIPTS[name].partition(":")
+        return getattr(importlib.import_module(module), function), words
+    assert name == "python", f"{name} is unknown; run it here, or say in NOT_RUN why not"
+    if flags[0] == "-m":
+        return functools.partial(_run_module, flags[1]), flags[1:]
+    file = flags[0] if Path(flags[0]).is_file() else str(ROOT / flags[0])
+    return functools.partial(runpy.run_path, file, run_name="__main__"), flags
+
+
+def _run_module(name: str) -> None:
+    """As `python -m` does, whether or not it has been imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(sys.modules, name, raising=False)
+        runpy.run_module(name, run_name="__main__")
+
+
+def code_of(words: list[str]) -> object:
+    """Runs a command: its exit code."""
+    run, argv = program_of(words)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [*argv])
+        try:
+            run()
+        except SystemExit as end:
+            return end.code
+    return 0
+
+
+def refusal_of(words: list[str]) -> str:
+    """Why a program refuses its flags; "" if it takes them. It does nothing more."""
+    errors = io.StringIO()
+    with _ending_when_parsed(), contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            code = code_of(words)
+        except Parsed:
+            return ""
+    return (errors.getvalue() or str(code)) if code else ""  # 0 after --help
+
+
+class Parsed(BaseException):
+    """A program has read its flags."""
+
+
+@contextlib.contextmanager
+def _ending_when_parsed() -> Iterator[None]:
+    """Every program raises `Parsed` once it has read its flags."""
+    parse, parse_args = command_line.Parser.parse, argparse.ArgumentParser.parse_args
+    parse_recipe = command_line.RecipeParser.parse_recipe
+
+    def parsed(self):
+        found = parse(self)
+        if isinstance(self, command_line.RecipeParser):
+            return found  # to `parse_recipe`
+        raise Parsed
+
+    def parsed_recipe(self):
+        parse_recipe(self)
+        raise Parsed
+
+    def parsed_args(self, args=None, namespace=None):
+        found = parse_args(self, args, namespace)
+        if args is None:
+            raise Parsed
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command_line.Parser, "parse", parsed)
+        patch.setattr(command_line.RecipeParser, "parse_recipe", parsed_recipe)
+        patch.setattr(argparse.ArgumentParser, "parse_args", parsed_args)
+        yield

@@ -1,0 +1,222 @@
+"""Every command and every Python snippet of the documentation is run as it stands, or `NOT_RUN` says why not.
+
+A page's commands and snippets run in its order, in this process, and in a folder of its own in which everything that
+they name has a small stand-in (`small_world`). All variants are 2 numbers wide for each head and have 10 DET tokens.
+Recipes resize images to 32 and 48 pixels and end after one step, with batches of 8 images, one bucket, the matcher on
+the device, no data workers and no curves. `STAND_INS` replace what a reader has to replace, too; `ADDED` flags make a
+command quick.
+
+The flags of commands that are not run are parsed by the program itself. Of the commands between backticks, those run
+that are complete (many only name a program's flag) and have flags that no other command has.
+"""
+
+import itertools
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import pytest
+import small_world
+from compiled_once import compiled_once
+from documented import PYTHON, SHELL, Shown, is_test, pages, shown_on
+from reference_pack import ROOT
+from typed import PROJECT, SCRIPTS, code_of, refusal_of
+
+SHOWN = {page: shown_on(page, text) for page, text in pages().items()}
+
+# What stands for something of the reader's own.
+STAND_INS = {
+    r"INPUT\.\.\.|PHOTOS": "photos",
+    r"(?<=yolos-convert )SOURCE": "hustvl/yolos-small",
+    r"\bDATA\b": "data/mine",
+    r"--out DIR": "--out out/dir",
+    r"gs://": "shared://",
+    r"\.pth": ".safetensors",  # .pth needs PyTorch
+}
+# For `...`, where the command names no recipe.
+REST = "--config yolos_s --config.init=hustvl/yolos-small --config.data.root=data/coco"
+ADDED = {
+    "yolos-analyze attention": "--limit 1 --head 0",
+    "python -m benchmarks.augmentation": "--images 8 --pairs 1",
+    "python -m benchmarks.padding": "--images 64",
+}
+
+
+class Left(NamedTuple):
+    """Why commands are not run, and a test that does the same in another way, if there is one."""
+
+    reason: str
+    test: str = ""
+
+
+# By a pattern of a command or a snippet; a test is named below `tests/`.
+NOT_RUN = {
+    r"^pip install": Left("downloads packages; the extras are looked up in pyproject.toml"),
+    r"^make": Left("sets up environments, trains for minutes or starts these tests; the Makefile has the target"),
+    r"^NPROC|ruff": Left("starts these tests, or changes the code's style"),
+    r"^hf auth": Left("asks for a token of the hub"),
+    r"--push": Left("needs the hub", "weights/test_sharing.py::test_a_run_is_shared_and_its_card_runs"),
+    r"train\.log=\w": Left("needs wandb, mlflow or trackio", "tasks/sinks/test_real_services.py::test_wandb"),
+    r"^docker": Left("needs Docker"),
+    r"^srun": Left("needs Slurm", "distributed/test_launch.py::test_launchers_are_known_by_their_environment"),
+    r"^\[ \$\? = 143": Left("needs Slurm"),
+    r"--coordinator=": Left("needs two hosts", "distributed/test_processes.py::test_two_processes_train_as_one_does"),
+    r"^CUDA|yolos_b|^yolos-train \.\.\. --config\.(model|matcher)": Left("needs several GPUs, or fast ones"),
+    r"backbone_lr": Left(
+        "takes long to compile", "training/test_rates.py::test_clipping_decay_and_rates_of_blocks_equal_pytorchs"
+    ),
+    r"^yolos-pretrain|--config deit_s ": Left("has a test of its own", "programs/test_pretrain.py::test_programs"),
+    r"datasets\.digits": Left("has a test of its own", "datasets/test_digits.py::test_the_command_line_and_no_jax"),
+    r"^yolos-page": Left("opens a server", "tools/page/test_browser.py::test_upload_click_layer_and_head"),
+    r"^(yolos-export|python with_onnx).*--onnx": Left(
+        "needs the extra onnx", "tools/exporting/test_onnx.py::test_onnx"
+    ),
+    r"^import openvino": Left("needs OpenVINO", "tools/exporting/test_onnx.py::test_openvino"),
+    r"^trtexec": Left("needs an NVIDIA GPU and TensorRT"),
+    r"uvicorn|^curl": Left("opens a server, and asks it", "examples/test_examples.py::test_server"),
+    r"examples/track": Left("needs trackers", "examples/test_examples.py::test_tracking"),
+    r"examples/slice_large": Left("needs sahi", "examples/test_examples.py::test_slices"),
+    r'VARIANTS\["s"\]': Left("has a test of its own", "model/test_idioms.py::test_ten_lines"),
+    r"benchmarks\.compile_only": Left("needs jax's packages for CUDA or TPUs"),
+    r"benchmarks\.evaluation": Left("takes minutes", "parity/test_benchmark_peers.py::test_evaluation_of_both"),
+    r"benchmarks\.finetuning ": Left(
+        "takes hours", "benchmarks/test_finetuning_benchmark.py::test_a_run_and_its_table"
+    ),
+    r"benchmarks\.finetuning_peer": Left(
+        "takes hours", "parity/test_finetuning_peer.py::test_both_sides_take_the_same_steps"
+    ),
+    r"benchmarks\.(loader|records|layouts|first_box)|workers 2": Left("starts processes, each for seconds"),
+    r"benchmarks\.model (?!--works --)": Left("takes minutes", "benchmarks/test_model_benchmark.py::test_a_whole_run"),
+    r"benchmarks\.mutated_inputs": Left(
+        "takes an hour", "benchmarks/test_mutated_inputs.py::test_damaged_inputs_are_read_or_refused"
+    ),
+    r"benchmarks\.pretraining": Left("takes hours"),
+    r"benchmarks\.scoring": Left(
+        "needs faster-coco-eval", "evaluation/test_backends.py::test_the_metrics_are_the_same"
+    ),
+}
+
+
+def excepted(shown: Shown) -> str | None:
+    """The key of `NOT_RUN` that a command or snippet falls under."""
+    return next((key for key in NOT_RUN if re.search(key, shown.text, re.MULTILINE)), None)
+
+
+PAGE = r"""
+Type `yolos-train --config x` or `yolos-tiny`:
+
+```sh
+make demo   # trains
+A=1 yolos-eval --plots \
+    --nms 0.7           # twice
+
+```
+
+```python
+x = 1
+```
+"""
+
+
+def test_what_is_found_on_a_page():
+    found = [(shown.line, shown.text, shown.inline) for shown in shown_on("page", PAGE)]
+    assert found == [
+        (2, "yolos-train --config x", True), (5, "make demo", False), (6, "A=1 yolos-eval --plots --nms 0.7", False),
+        (12, "x = 1\n", False),
+    ]  # fmt: skip
+    with pytest.raises(AssertionError, match="page:2: name the block's language"):
+        shown_on("page", "```\nmake demo\n```\n")
+
+
+def test_exceptions_are_needed_and_their_tests_exist():
+    used = {excepted(shown) for every in SHOWN.values() for shown in every}
+    assert used - {None} == set(NOT_RUN)
+    for key, left in NOT_RUN.items():
+        assert left.reason and (not left.test or is_test(f"tests/{left.test}")), key
+
+
+def flags_of(shown: Shown) -> tuple[str, ...]:
+    """A command's program and the names of its flags, without settings."""
+    words = shown.text.split()
+    flags = (word.partition("=")[0] for word in words if word.startswith("--"))
+    return words[0], *sorted(flag for flag in flags if "." not in flag)
+
+
+FENCED = {flags_of(shown) for every in SHOWN.values() for shown in every if shown.kind == SHELL and not shown.inline}
+
+
+def words_of(shown: Shown) -> list[str]:
+    """The words of a command with stand-ins and added flags, without variables of the environment."""
+    text = re.sub(r"^(?:[A-Z_]+=\S+ )+", "", shown.text)
+    for placeholder, value in STAND_INS.items():
+        text = re.sub(placeholder, value, text)
+    rest = "" if "--config " in text else REST
+    if rest and text.startswith("yolos-train"):
+        rest += f" --workdir runs/new-{shown.line}"
+    text = text.replace(" ... ", f" {rest} ").removesuffix(" ...")
+    added = next((flags for program, flags in ADDED.items() if text.startswith(program)), "")
+    return shlex.split(f"{text} {added}")
+
+
+def check_left(shown: Shown, words: list[str]) -> None:
+    """What can be checked of a command that is not run: packages, targets, and flags of our own programs."""
+    if words[:2] == ["pip", "install"]:
+        extras = re.findall(r"(?:yolos-jax|\.)\[([\w,-]+)\]", shown.text)
+        assert {name for each in extras for name in each.split(",")} <= PROJECT["optional-dependencies"].keys(), shown
+    if words[0] == "make":
+        steps = subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, text=True)
+        assert steps.returncode == 0, f"{shown}: {steps.stderr}"
+        program = steps.stdout.splitlines()[-1] if "-only" in shown.text else ""
+        words = ["python", *shlex.split(program)[1:]] if program else []
+    while words and words[0] not in SCRIPTS and words[:2] != ["python", "-m"]:
+        words = words[1:]  # `docker run`, `srun`
+    refusal = refusal_of(words) if words else ""
+    assert shown.inline or not refusal, f"{shown}: {refusal}"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """The folder of stand-ins; models are narrow, and a program is compiled once for all pages."""
+    with pytest.MonkeyPatch.context() as patch, compiled_once():
+        folder = tmp_path_factory.mktemp("world")
+        small_world.narrow(patch)
+        small_world.on_one_device(patch)
+        small_world.offline(patch, folder)
+        precision = jax.config.jax_default_matmul_precision
+        yield small_world.make(folder)
+        jax.config.update("jax_default_matmul_precision", precision)
+
+
+def make_room(words: list[str], here: Path, written: set[str]) -> None:
+    """Removes the stand-in for what a command writes, unless the page itself has written it."""
+    for flag, place in itertools.pairwise(words):
+        if flag in ("--out", "--workdir") and place not in written:
+            written.add(place)
+            shutil.rmtree(here / place, ignore_errors=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page, every in SHOWN.items() if every])
+def test_everything_on_a_page_runs(page, world, tmp_path, monkeypatch):
+    here = Path(shutil.copytree(world, tmp_path / "here"))
+    monkeypatch.chdir(here)
+    namespace, written = {"__name__": "__main__"}, set()
+    for shown in SHOWN[page]:
+        if shown.kind == PYTHON:
+            if excepted(shown) is None:
+                exec(compile(shown.text, f"{page}:{shown.line}", "exec"), namespace)
+            continue
+        words = words_of(shown)
+        if excepted(shown) is not None:
+            check_left(shown, words)
+            continue
+        refusal = refusal_of(words)
+        if shown.inline and (refusal or flags_of(shown) in FENCED):
+            continue
+        assert not refusal, f"{shown}: {refusal}"
+        make_room(words, here, written)
+        assert code_of(words) == 0, shown
