@@ -20,7 +20,7 @@ NAMES = ("train_digits", "detect", "examine")
 # Every cell runs unchanged, except that the models train on less data and for fewer epochs.
 SHORTER = {
     "train_digits": {
-        "train=6000, val=300": "train=3000, val=100",
+        "train=6000, val=300": "train=2000, val=60",
         "config.train.epochs = 10\n": "config.train.epochs = 3\nconfig.train.log_every = 50\n",
         "learning_rate = 7e-4": "learning_rate = 5e-4",  # for batches of half the size
         "images_per_replica = 16\n": "images_per_replica = 8\n",
@@ -59,13 +59,13 @@ def check_train_digits(variables: dict[str, Any], shown: list[Any]) -> None:
     metrics = variables["evaluation"].metrics
     assert len(metrics) == 12 and 0 < metrics["AP"] <= metrics["AP50"] <= 1
     # COCO's result files list every query of every image.
-    assert len(variables["evaluation"].results) == 100 * variables["config"].model.det_tokens
-    assert len(variables["found"]) == 100
+    assert len(variables["evaluation"].results) == 60 * variables["config"].model.det_tokens
+    assert len(variables["found"]) == 60
     assert sum(hasattr(value, "_repr_png_") for value in shown) == 5 and shown[-1].size == (768, 256)
     # Of the data drawn in the notebook: 64 images in batches of 16, twice, from the weights of the first run.
     assert variables["tuned"].step == 8 and len(variables["shapes"]) == 2
     assert 0 <= variables["own_metrics"]["AP"] <= variables["own_metrics"]["AP50"] <= 1
-    assert variables["outcome"].step == variables["config"].train.epochs * 3000 // variables["config"].train.batch_size
+    assert variables["outcome"].step == variables["config"].train.epochs * 2000 // variables["config"].train.batch_size
 
 
 def check_detect(variables: dict[str, Any], shown: list[Any]) -> None:
