@@ -126,6 +126,7 @@ script = f"cat > {folder}/found; sleep 0.2; echo ended > {folder}/end"
 service = Service("s", ["/bin/sh", "-c", script], folder / "log", print)
 for step in range(3):
     service.send({"step": step})
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 os.killpg(0, int(sys.argv[2]))
 """
 
