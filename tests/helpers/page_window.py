@@ -87,12 +87,12 @@ def image_of(page, part):
 
 
 def wait_for(page, check, what):
-    for _ in range(150):
+    for _ in range(400):
         if check():
             return
         page.wait_for_timeout(100)
     page.screenshot(path=SHOTS / "failed.png", full_page=True)
-    pytest.fail(f"not within 15 seconds: {what}; see the screenshot {SHOTS / 'failed.png'}")
+    pytest.fail(f"not within 40 seconds: {what}; see the screenshot {SHOTS / 'failed.png'}")
 
 
 def shows(page, part, want):
