@@ -228,8 +228,9 @@ def print_report(run: Prediction, wanted: Sequence[Destination]) -> None:
     for name in dark_files([] if run.stretch else list(files)):
         print(f"note: {name} has 16 bits but uses fewer, and becomes almost black; --stretch makes its maximum white")
     moving = any(destination.input.moves for destination in wanted)
-    seen = f"{run.images} images" + (f" and {run.frames} frames of videos" if moving else "")
-    print(f"{run.objects} objects in {seen}, {len(run.skipped)} unreadable; written to {run.args.out}")
+    frames = f" and {counted(run.frames, 'frame')} of videos" if moving else ""
+    seen = f"{counted(run.images, 'image')}{frames}"
+    print(f"{counted(run.objects, 'object')} in {seen}, {len(run.skipped)} unreadable; written to {run.args.out}")
     if run.skipped:
         noun = "inputs" if moving else "images"
         what = f"{len(run.skipped)} of {len(wanted)} {noun}"

@@ -42,7 +42,8 @@ def read(
             raise InputError(f"{place}, which {file} names, does not exist.")
     folder = folders[0] if len(folders) == 1 and folders[0].is_dir() else base
     paths = [path for place in folders for path in _images(place, base, left)]
-    content, notes = yolo_labels.read(paths, folder, names, first_five, str(file), complain)
+    origin = ", ".join(map(str, folders))
+    content, notes = yolo_labels.read(paths, folder, names, first_five, origin, complain)
     if all(place.is_dir() for place in folders):  # with a list, the same folder may have labels of other splits
         notes += yolo_labels.unused_note(paths)
     notes = [*left.note(folder), *notes]

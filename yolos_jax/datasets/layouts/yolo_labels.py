@@ -8,7 +8,7 @@ from typing import Any
 
 from yolos_jax.datasets.annotations import Complain, Content
 from yolos_jax.datasets.listing import is_hidden
-from yolos_jax.errors import InputError, shown
+from yolos_jax.errors import InputError, counted, shown
 from yolos_jax.user_files import MissingFile, read_text
 
 LISTS = "classes.txt", "obj.names", "labels.txt"  # files with one class name per line, if there is no data.yaml
@@ -53,9 +53,11 @@ def read(
             box = _box(numbers[:5] if first_five else numbers)
             one = {"id": len(annotations) + 1, "image_id": image["id"], "category_id": int(numbers[0])}
             annotations.append(one | {"bbox": box, "iscrowd": 0})
-    notes = [f"{absent} of {len(paths)} images have no label file and count as background"] if absent else []
-    notes += [f"{polygons} polygons in the label files of {origin} are read as boxes"] if polygons else []
-    notes += [f"{twice} duplicate lines in the label files of {origin} are ignored"] if twice else []
+    notes = (
+        [f"{counted(absent, 'image')} of {len(paths)} in {origin} without a label file: background"] if absent else []
+    )
+    notes += [f"{counted(polygons, 'polygon')} read as boxes: label files of {origin}"] if polygons else []
+    notes += [f"{counted(twice, 'duplicate line')} ignored: label files of {origin}"] if twice else []
     categories = [{"id": key, "name": name} for key, name in names.items()]
     return {"images": images, "annotations": annotations, "categories": categories}, notes
 
