@@ -54,7 +54,7 @@ def test_polygons_backgrounds_and_duplicates(yolo):
     assert source.examples[0].labels.tolist() == [1, 0] and source.examples.counts.tolist() == [2, 0]
     where = str(yolo / "images" / "train")  # one per split, although the splits share data.yaml
     assert all(where in note for note in source.notes)
-    counts = ["1 image of 2 in", "1 polygon read", "1 duplicate line ignored"]
+    counts = ["1 of 2 images in", "1 polygon read", "1 duplicate line ignored"]
     assert [count in note for count, note in zip(counts, source.notes, strict=True)] == [True] * 3
 
 

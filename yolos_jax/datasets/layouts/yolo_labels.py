@@ -53,9 +53,7 @@ def read(
             box = _box(numbers[:5] if first_five else numbers)
             one = {"id": len(annotations) + 1, "image_id": image["id"], "category_id": int(numbers[0])}
             annotations.append(one | {"bbox": box, "iscrowd": 0})
-    notes = (
-        [f"{counted(absent, 'image')} of {len(paths)} in {origin} without a label file: background"] if absent else []
-    )
+    notes = [f"{absent} of {len(paths)} images in {origin} without a label file: background"] if absent else []
     notes += [f"{counted(polygons, 'polygon')} read as boxes: label files of {origin}"] if polygons else []
     notes += [f"{counted(twice, 'duplicate line')} ignored: label files of {origin}"] if twice else []
     categories = [{"id": key, "name": name} for key, name in names.items()]
