@@ -121,7 +121,7 @@ def test_very_large_images_need_a_flag(predict, folder, monkeypatch):
     assert code == 0 and "Warning" not in error
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     code, text, _ = predict(folder / "b.webp", "--no-draw", "--large-images", out="third")
-    assert code == 0 and "1 images, 0 unreadable" in text and Image.MAX_IMAGE_PIXELS == 1000
+    assert code == 0 and "1 image, 0 unreadable" in text and Image.MAX_IMAGE_PIXELS == 1000
 
 
 @pytest.mark.parity
@@ -211,16 +211,16 @@ def test_all_frames_and_pages_are_processed(predict, detector, tmp_path, monkeyp
 def test_a_limit_of_frames_and_pages(predict, tmp_path):
     moving(tmp_path / "in")
     code, text, _ = predict(*sorted((tmp_path / "in").iterdir()), "--limit", 1, "--no-draw")
-    assert code == 0 and "0 images and 1 frames" in text
+    assert code == 0 and "0 images and 1 frame of" in text
     code, text, _ = predict(tmp_path / "in" / "scan.tif", "--limit", 1, "--no-draw", out="pages")
-    assert code == 0 and "in 1 images" in text
+    assert code == 0 and "in 1 image," in text
 
 
 def test_frames_at_a_url_are_left_out_and_counted(predict, tmp_path, monkeypatch):
     moving(tmp_path / "in")
     monkeypatch.setattr(program, "fetch", lambda name: (tmp_path / "in" / "cam.png").read_bytes())
     code, text, _ = predict("https://example.org/cam.png")
-    assert code == 0 and "in 1 images" in text
+    assert code == 0 and "in 1 image," in text
     assert "note: the address https://example.org/cam.png has 3 frames or pages" in text
 
 
