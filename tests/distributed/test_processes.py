@@ -109,8 +109,8 @@ def test_two_processes_train_as_one_does(done, whole):
     """Ten images in batches of eight: the second batch is completely in the first process's share."""
     out, (first, second) = done
     same_params(out / "run", whole)
-    assert "4 device(s) in 2 processes" in first[2]
-    assert "4 device(s)" not in "".join(second)  # only one of them prints
+    assert "4 devices in 2 processes" in first[2]
+    assert "4 devices" not in "".join(second)  # only one of them prints
     same_numbers(out / "run", whole, "step", "total", "grad_norm", "val/AP", "val/AR100", "val/loss", "val_raw/AP")
 
 
@@ -124,7 +124,7 @@ def test_two_processes_train_a_classifier_as_one_does(done, classes):
     """Mixed pictures are in both processes, and so are the branches that stochastic depth drops."""
     (out, (first, second)), (_, whole) = done, classes
     run = out / "classes"
-    assert "4 device(s) in 2 processes: 4 steps" in first[4] and "4 device(s)" not in second[4]
+    assert "4 devices in 2 processes: 4 steps" in first[4] and "4 devices" not in second[4]
     same_params(run, whole)  # the best moving average
     shapes = checkpoints.load_any(whole)[0]
     for step in (2, 4):

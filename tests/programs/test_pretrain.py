@@ -76,7 +76,7 @@ def test_from_pictures_to_a_detector(data, tmp_path, capsys):
     losses = [line["loss"] for line in found if "loss" in line]
     assert losses[0] > 0.9 * np.log(3) and losses[-1] < losses[0]
     printed = capsys.readouterr().out
-    assert "training on 900 images of 3 classes, 1 device(s): 42 steps, 14 per epoch" in printed
+    assert "training on 900 images of 3 classes, 1 device: 42 steps, 14 per epoch" in printed
     assert f"best top1 {max(scores):.4f}" in printed
 
     changes = {"init": str(tmp_path / "deit"), "eval.every_epochs": 2, "matcher": "host"}

@@ -160,7 +160,7 @@ def test_printed_values_are_correct(data, tmp_path, capsys, caplog):
     compiled = [r for r in caplog.records if re.search(r"Finished XLA compilation of jit\(step\)", r.getMessage())]
     printed = capsys.readouterr().out
     assert len(compiled) == len(outcome.compiled) == len(set(outcome.compiled)) > 1
-    assert f"the step was compiled {len(compiled)} time(s)" in printed
+    assert f"the step was compiled {len(compiled)} time" in printed
     assert printed.count("compiled the step for ") == len(compiled)
     plan = plan_of(recipe.prepare(config, DetectionConfig))
     real = places = 0
@@ -277,7 +277,7 @@ def test_an_unreadable_image_stops_or_is_replaced(tmp_path, capsys):
     assert train(config, tmp_path / "run", devices=ONE).step == 4
     printed = capsys.readouterr().out
     assert "replaced by another image" in printed and f"{number}.jpg" in printed
-    assert re.search(r"[1-9]\d* images were skipped", printed)
+    assert re.search(r"[1-9]\d* images? skipped", printed)
 
 
 def test_a_full_disk_gives_one_line(data, tmp_path, monkeypatch):
@@ -354,6 +354,6 @@ def test_damaged_lines_of_the_metrics_are_dropped_and_counted(data, tmp_path, ca
     good = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"\xff\xfe\n" + good[0] + b'{"loss": 1}\n[1, 2]\n' + good[1] + good[2] + good[2][:20])
     assert train(config_of(data), tmp_path, devices=ONE).step == 4
-    assert "3 line(s) of" in capsys.readouterr().out
+    assert "3 damaged lines of" in capsys.readouterr().out
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4]
     assert path.read_bytes().splitlines(keepends=True)[:3] == good

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from yolos_jax.datasets.settings import BOXES
-from yolos_jax.errors import InputError, check_empty, check_spelling, clear_errors, make_folder
+from yolos_jax.errors import InputError, check_empty, check_spelling, clear_errors, counted, make_folder
 from yolos_jax.images.reading import UnreadableImage
 from yolos_jax.programs.command_line import Parser
 
@@ -83,7 +83,7 @@ def write_tfds(args: argparse.Namespace) -> None:
     folder, found = build_records(args.data, args.out, args.splits, args.boxes)
     for one in found:
         cut = f", {one.clipped} of them clipped to their image" if one.clipped else ""
-        print(f"{one.split}: {one.images} images, {one.objects} objects{cut}, in {one.shards} shard(s)")
+        print(f"{one.split}: {one.images} images, {one.objects} objects{cut}, in {counted(one.shards, 'shard')}")
     print_notes([*notes, *(note for one in found for note in one.notes)])
     print(f"written: {folder}")
     for left in sorted(folder.parent.glob("incomplete.*")):

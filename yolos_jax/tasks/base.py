@@ -169,7 +169,7 @@ def check_batch(train: RunSettings, devices: int, multiple: int, reason: str) ->
     """Raises `InputError` if the batch size is not a multiple of `multiple`; the message lists the reasons."""
     if train.batch_size % multiple:
         raise InputError(
-            f"train.batch_size {train.batch_size} must be a multiple of {multiple} ({devices} device(s), "
+            f"train.batch_size {train.batch_size} must be a multiple of {multiple} ({counted(devices, 'device')}, "
             f"train.accumulate {train.accumulate}{reason})."
         )
 
@@ -207,6 +207,6 @@ def steps_sentence(what: str, task: RecipeTask, devices: int) -> str:
     count = Processes().count
     processes = f" in {count} processes" if count > 1 else ""
     return (
-        f"training on {what}, {devices} device(s){processes}: {task.steps} steps, {task.plan.steps_per_epoch} per "
-        f"epoch, which leaves out {task.plan.dropped} images"
+        f"training on {what}, {counted(devices, 'device')}{processes}: {task.steps} steps, "
+        f"{task.plan.steps_per_epoch} per epoch, which leaves out {task.plan.dropped} images"
     )

@@ -23,7 +23,7 @@ from yolos_jax.datasets.dataset import DataSet
 from yolos_jax.datasets.settings import Settled
 from yolos_jax.distributed.mesh import data_mesh
 from yolos_jax.distributed.processes import Processes
-from yolos_jax.errors import InputError, address_of
+from yolos_jax.errors import InputError, address_of, counted
 from yolos_jax.evaluation.evaluator import Evaluation, Evaluator
 from yolos_jax.evaluation.settings import EvaluationSettings
 from yolos_jax.evaluation.validation_loss import ValidationLoss
@@ -199,7 +199,7 @@ class DetectionTask(RecipeTask):
             f"left out, {source.clipped} clipped) of {source.num_classes} classes"
         )
         edges = ", ".join(map(str, plan.edges))
-        buckets = f"{len(plan.edges)} bucket(s) of {edges} patches"
+        buckets = f"{counted(len(plan.edges), 'bucket')} of {edges} patches"
         padding = f"{plan.padding():.2%} of the first epoch's patches are padding"
         notes = [*source.notes, *rare_notes(self.repeats, self.weights, source)]
         if self.evaluator:

@@ -6,7 +6,7 @@ import numpy as np
 
 from yolos_jax.data.examples import ExampleTable
 from yolos_jax.datasets.dataset import DataSet
-from yolos_jax.errors import InputError
+from yolos_jax.errors import InputError, counted
 from yolos_jax.objective.weights import LossWeights
 
 LEAST, MOST = 0.1, 10.0  # bounds of weights from counts
@@ -73,8 +73,8 @@ def class_weights_of(weights: LossWeights, source: DataSet) -> LossWeights:
         return dataclasses.replace(weights, class_weight=inverse_weights(counts))
     if given != "none" and len(given) != classes:
         raise InputError(
-            f"loss.class_weight has {len(given)} number(s), but {source.origin} has {classes} classes (labels 0 to "
-            f"{classes - 1}); set one number per class, or inverse."
+            f"loss.class_weight has {counted(len(given), 'number')}, but {source.origin} has {classes} classes (labels "
+            f"0 to {classes - 1}); set one number per class, or inverse."
         )
     return weights
 

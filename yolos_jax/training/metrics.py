@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from yolos_jax.address import check_alone
 from yolos_jax.distributed.processes import Processes
-from yolos_jax.errors import written
+from yolos_jax.errors import counted, written
 from yolos_jax.training.prefetch import DeviceBatch
 from yolos_jax.training.step import StepReport
 from yolos_jax.training.task import Task
@@ -67,7 +67,7 @@ class Metrics:
             elif numbers["step"] <= start:
                 kept.append(line)
         if damaged:
-            print(f"{damaged} line(s) of {self.path} were damaged and have been dropped")
+            print(f"dropped {counted(damaged, 'damaged line')} of {self.path}")
         if kept != lines:
             draft = self.path.with_suffix(".new")
             with written(draft):

@@ -178,7 +178,8 @@ class Run:
         for sentence in dict.fromkeys(skipped):
             print(f"skipped and replaced by another image: {sentence}")
         print(self.metrics.summary())
-        print(f"the step was compiled {len(self.step.programs)} time(s); {len(skipped)} images were skipped")
+        compiled = counted(len(self.step.programs), "time")
+        print(f"the step was compiled {compiled}; {counted(len(skipped), 'image')} skipped")
         folder, name = self.store.path, self.task.headline[0]
         best = best_so_far(folder, name)
         if best is not None:
