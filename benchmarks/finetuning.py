@@ -10,10 +10,10 @@ detector of `datasets.digits` (`start`, trained first with configs/digits.py and
 and learning rate are those of a micro model (`finetuning_rows`); everything else is the recipe's. The seed selects the
 images and their order.
 
-A row's AP is that of the last evaluation, of the moving average; `best` is the best evaluation, `raw` the last one of
-the parameters without averaging. Seconds are for one core and include compilation; CPU seconds are independent of other
-processes on that core. Every run is a process, and its result is a line of OUT/results.jsonl; existing results are not
-computed again.
+A row's AP is from the last evaluation, with the moving average; `best` is the best evaluation, `raw` the last one with
+the parameters that are not averaged. Seconds are for one core and include compilation; CPU seconds are independent of
+other processes on that core. Each run is a separate process and adds a line to OUT/results.jsonl; runs with a result
+are skipped.
 """
 
 import argparse
@@ -89,7 +89,7 @@ def start_of(out: Path, epochs: int | None) -> Path:
 
 
 def runs_of(arguments: argparse.Namespace, start: Path) -> list[dict[str, Any]]:
-    """The runs for `run_queue`; reports rows and numbers of images that are not possible."""
+    """The runs for `run_queue`; skips impossible rows and image counts with a message."""
     from yolos_jax.inference.loading import load_model
 
     model = load_model(start)[1].model
@@ -127,7 +127,7 @@ def _runs_of_row(
 
 @contextlib.contextmanager
 def _told() -> Any:
-    """Leaves out what raises an `InputError`, and prints why."""
+    """Skips the block on an `InputError`, and prints the reason."""
     try:
         yield
     except InputError as error:
@@ -212,7 +212,7 @@ def one(run: dict[str, Any]) -> None:
     settings, workdir = run["settings"], Path(run["workdir"])
     if settings[CONSTANT]:
         with_constant_average()
-    shutil.rmtree(workdir, ignore_errors=True)  # left by an interruption; its seconds are unknown
+    shutil.rmtree(workdir, ignore_errors=True)  # left by an interrupted run, whose time is unknown
     begin, worked = time.perf_counter(), time.process_time()
     outcome = train(recipe_from(settings), workdir, devices=jax.devices()[:1])
     seconds = {"seconds": time.perf_counter() - begin, "CPU seconds": time.process_time() - worked}
@@ -230,7 +230,7 @@ def numbers_of(lines: Sequence[dict[str, Any]], steps: int) -> dict[str, Any]:
     evaluations = [line for line in lines if "val/AP" in line]
     last = evaluations[-1]
     if last["step"] != steps:
-        raise InputError(f"the run has {steps} steps, and its last evaluation is of step {last['step']}.")
+        raise InputError(f"the run has {steps} steps, and its last evaluation is at step {last['step']}.")
     best = max(evaluations, key=lambda line: line["val/AP"])
     found = {"AP": last["val/AP"], "AP50": last["val/AP50"]}
     found |= {"best AP": best["val/AP"], "best AP50": best["val/AP50"], "best step": best["step"], "steps": steps}

@@ -2,8 +2,8 @@
 
 python -m benchmarks.first_box cat.jpg --variant s --pairs 5
 
-Complete processes run in turn, from the same Hugging Face folder (--checkpoint, or random weights). Our first run
-compiles into a new cache; the others use the cached programs.
+Whole processes are timed alternately, with the same Hugging Face folder (--checkpoint, or random weights). Our first
+run compiles into a new cache; the others use the cached programs.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image", type=Path)
     parser.add_argument("--checkpoint", type=Path, help="Hugging Face folder")
-    parser.add_argument("--variant", choices=list(VARIANTS), default="s", help="of the random weights")
+    parser.add_argument("--variant", choices=list(VARIANTS), default="s", help="model size for random weights")
     parser.add_argument("--pairs", type=positive, default=5, help="measurements per side")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()

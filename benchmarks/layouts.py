@@ -145,9 +145,7 @@ def read(root: Path) -> None:
     source = read_split(find_split(root, "train"), SplitOptions(categories="contiguous"))
     used, most = time.process_time() - start, peak()
     found = f"{len(source.examples)} images, {int(source.examples.counts.sum())} boxes"
-    print(
-        f"{source.layout}: {found}, {used:.1f} s of CPU, {most / 1024:.0f} MiB at most ({before / 1024:.0f} before it)"
-    )
+    print(f"{source.layout}: {found}, {used:.1f} s of CPU, peak {most / 1024:.0f} MiB ({before / 1024:.0f} before)")
 
 
 def main() -> None:

@@ -32,5 +32,5 @@ def _model_row(row: dict[str, Any]) -> dict[str, str]:
 
 
 def gibibytes(peaks: dict[str, int]) -> str:
-    """The peak of the device, or of the host if that is the device."""
+    """The device's peak memory, or the host's if it runs on the CPU."""
     return f"{peaks.get('device', peaks.get('host', 0)) / 2**30:.2f} GiB" if peaks else "failed"

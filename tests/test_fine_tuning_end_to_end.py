@@ -121,7 +121,7 @@ def test_figures_are_added_to_metrics(weights, tmp_path, call):
     assert f"the numbers in {out}" in done(call(*command, "--plots"))
     assert {name: (out / name).read_bytes() for name in before} == before
     assert (out / "plots" / "summary.json").is_file() and (out / "plots" / "confusion.png").is_file()
-    assert "plots/summary.json is of an earlier evaluation" in call(*command, "--plots").stderr
+    assert "plots/summary.json is from an earlier evaluation" in call(*command, "--plots").stderr
     other = call(*command, f"--plots={tmp_path / 'plots'}", f"--out={out}", "--config.data.val_split=train")
     assert other.returncode == 2 and "metrics.json is from a different evaluation (" in other.stderr
     assert {name: (out / name).read_bytes() for name in before} == before

@@ -98,7 +98,7 @@ def test_results_of_the_last_and_of_the_best_evaluation():
     assert (found["AP"], found["AP50"], found["best AP"], found["best AP50"], found["best step"]) == (
         0.4, 0.7, 0.5, 0.6, 5,
     )  # fmt: skip
-    with pytest.raises(InputError, match="last evaluation is of step 9"):
+    with pytest.raises(InputError, match="last evaluation is at step 9"):
         finetuning.numbers_of(lines, 10)
 
 

@@ -1,4 +1,4 @@
-"""Runs programs one after another in one process, for `process_pair.Pair`; the first one joins the others.
+"""Runs programs one after another in one process, for `process_pair.Pair`; the first one joins the other processes.
 
 python several_programs.py '[[RECIPE, PROGRAM, FLAG, ...], ...]'
 """
@@ -14,7 +14,7 @@ END = "--- ended with"  # before the exit code of each
 
 
 def main(programs: list[list[str]]) -> None:
-    """Programs with the same RECIPE share compiled programs; any text identifies a recipe."""
+    """Programs with the same RECIPE share compiled programs; RECIPE can be any string."""
     last, shared, code = None, contextlib.ExitStack(), 0
     for recipe, name, *flags in programs:
         if recipe != last:

@@ -18,7 +18,7 @@ DELIMITERS = ",;\t"
 
 
 def is_list(name: str) -> bool:
-    """Whether a name has the ending of a list."""
+    """Whether a name has the file extension of a list."""
     return ending_of(name) in (TEXT, *TABLES)
 
 
@@ -63,7 +63,7 @@ def read_list(file: str) -> tuple[list[str], str]:
 
 
 def _from_table(lines: list[str], file: str) -> tuple[list[str], str]:
-    """The cells of the column of paths, and its name: chosen by the first row, or the only column."""
+    """The path column's cells and name: the column named in the first row, or the only column."""
     delimiter = max(DELIMITERS, key=lines[0].count) if lines else ","
     rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter) if any(row)]
     if not rows:
@@ -72,7 +72,7 @@ def _from_table(lines: list[str], file: str) -> tuple[list[str], str]:
     named = [place for place, cell in enumerate(head) if cell.lower().replace(" ", "_") in COLUMNS]
     if not named and len(head) > 1:
         columns = ", ".join(head[:8])
-        raise InputError(f"the first row of {file} is {columns}; name the column of paths there: {COLUMNS[0]}.")
+        raise InputError(f"no column of paths in the first row of {file} ({columns}); name it {COLUMNS[0]} there.")
     if not named:
         return [row[0] for row in rows], ""
     place = named[0]

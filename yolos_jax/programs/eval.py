@@ -3,9 +3,9 @@
 yolos-eval --checkpoint runs/s
 yolos-eval --config yolos_s --checkpoint hustvl/yolos-small --config.data.root=data/coco --out out/
 
-The checkpoint is a folder of ours (RUN/best is the best of a run), a Hugging Face folder, or a model on the hub. Recipe
-and data come from a run's checkpoint; other weights need --config. For a classifier trained by yolos-pretrain, it
-computes top-1 and top-5.
+The checkpoint is a folder written by this package (RUN/best is the best of a run), a Hugging Face folder, or a model on
+the hub. The recipe and the data come from a run's checkpoint; other weights need --config. For a classifier trained by
+yolos-pretrain, it computes top-1 and top-5.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from yolos_jax.errors import InputError, clear_errors, make_folder
 from yolos_jax.programs.command_line import RecipeParser, say
 from yolos_jax.user_files import read_text
 
-SAME = 1e-3  # largest difference of a metric when an evaluation is repeated, on another device
+SAME = 1e-3  # largest accepted difference in a metric when an evaluation is repeated on another device
 
 
 class Scoring(NamedTuple):
@@ -132,7 +132,7 @@ def refuse_gone(args: argparse.Namespace, config: recipes.Config) -> None:
 
 
 def make_folders(out: Path, plots: Path | None, overwrite: bool, beside: bool = False) -> dict[str, Any] | None:
-    """The metrics of an earlier evaluation, to which figures are added; None if metrics are to be written.
+    """Makes the folders; returns an earlier evaluation's metrics if only figures are to be added, otherwise None.
 
     `beside`: `out` was not given, and is in the checkpoint's folder.
     `InputError` if the folders already have files of these names or are not writable, or if matplotlib is missing.
@@ -148,7 +148,7 @@ def make_folders(out: Path, plots: Path | None, overwrite: bool, beside: bool = 
         files.append(plots / "summary.json")
     for file in files:
         if file.exists() and not overwrite:
-            raise InputError(f"{file} is of an earlier evaluation; give another folder, or --overwrite.")
+            raise InputError(f"{file} is from an earlier evaluation; give another folder, or --overwrite.")
     try:
         make_folder(out)
     except InputError as error:
