@@ -1,5 +1,6 @@
 """The page on a port of this process with two micro detectors, and actions in a browser."""
 
+import http.client
 import io
 import os
 import shutil
@@ -82,8 +83,12 @@ def image_of(page, part):
     source = element and element.get_attribute("src")
     if not source:
         return None
-    with urllib.request.urlopen(source) as answer:
-        return np.asarray(Image.open(io.BytesIO(answer.read())).convert("RGB"), np.float32)
+    try:
+        with urllib.request.urlopen(source) as answer:
+            content = answer.read()
+    except http.client.IncompleteRead:  # the file is being written
+        return None
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), np.float32)
 
 
 def wait_for(page, check, what):
