@@ -50,38 +50,26 @@ tests: $(VENV)/ready
 test-parity: $(VENV)/ready-parity
 	$(PYTEST) -m parity
 
-# The requirements of exported programs and examples/, on top of .venv.
-DEPLOY := .venv-deploy
-$(DEPLOY)/ready: $(VENV)/ready requirements-deploy.txt
-	$(RUN) -m venv $(DEPLOY)
-	$(RUN) -c 'import site; print(site.getsitepackages()[0])' > $(DEPLOY)/below.pth
-	mv $(DEPLOY)/below.pth $$($(DEPLOY)/bin/python -c 'import site; print(site.getsitepackages()[0])')/below.pth
-	$(DEPLOY)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-deploy.txt
+# Environments of their own on top of .venv, each with the packages of a requirements file.
+.venv-%/ready: $(VENV)/ready requirements-%.txt
+	$(RUN) -m venv .venv-$*
+	$(RUN) -c 'import site; print(site.getsitepackages()[0])' > .venv-$*/below.pth
+	mv .venv-$*/below.pth $$(.venv-$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/below.pth
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-$*.txt
 	touch $@
 
+# The requirements of exported programs and examples/, on top of .venv.
+DEPLOY := .venv-deploy
 test-deploy: $(DEPLOY)/ready
 	$(QUICK) $(DEPLOY)/bin/python -m pytest tests/tools/exporting tests/examples
 
 # wandb, MLflow and Trackio, on top of .venv.
 SINKS := .venv-sinks
-$(SINKS)/ready: $(VENV)/ready requirements-sinks.txt
-	$(RUN) -m venv $(SINKS)
-	$(RUN) -c 'import site; print(site.getsitepackages()[0])' > $(SINKS)/below.pth
-	mv $(SINKS)/below.pth $$($(SINKS)/bin/python -c 'import site; print(site.getsitepackages()[0])')/below.pth
-	$(SINKS)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-sinks.txt
-	touch $@
-
 test-sinks: $(SINKS)/ready
 	$(SINKS)/bin/python -m pytest tests/tasks/sinks
 
 # The page's packages, in a separate environment on top of .venv, because gradio needs an older Pillow.
 PAGE := .venv-page
-$(PAGE)/ready: $(VENV)/ready requirements-page.txt
-	$(RUN) -m venv $(PAGE)
-	$(RUN) -c 'import site; print(site.getsitepackages()[0])' > $(PAGE)/below.pth
-	mv $(PAGE)/below.pth $$($(PAGE)/bin/python -c 'import site; print(site.getsitepackages()[0])')/below.pth
-	$(PAGE)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-page.txt
-	touch $@
 
 # The model of make demo in the browser.
 page: $(PAGE)/ready

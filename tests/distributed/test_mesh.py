@@ -3,10 +3,13 @@
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from yolos_jax.distributed.mesh import compiler_options, data_mesh
+from yolos_jax.training import step
 
 OPTION = "xla_gpu_all_reduce_combine_threshold_bytes"
 
@@ -32,3 +35,16 @@ def test_gradients_of_gpus_are_joined_less(monkeypatch, platform, count, flags, 
 
 def test_cpus_have_none():
     assert compiler_options(data_mesh(jax.devices())) is None
+
+
+def test_a_step_is_compiled_with_them(monkeypatch):
+    """XLA refuses an option that it does not know."""
+
+    def gradient(params, batch):
+        return params, step.LossReport({"total": jnp.ones(())}, jnp.ones(1, bool), {})
+
+    monkeypatch.setattr(step, "compiler_options", lambda mesh: {"no_such_option": True})
+    optimizer = optax.sgd(0.1)
+    made = step.make_step(gradient, optimizer, data_mesh(jax.devices()[:1]))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
+        made(step.fresh_state({"x": jnp.ones(2)}, optimizer), jnp.ones(1))

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from scipy.optimize import linear_sum_assignment
 
 from yolos_jax.errors import InputError
+from yolos_jax.objective import matching
 from yolos_jax.objective.losses import Targets, set_loss
 from yolos_jax.objective.matching import MATCHERS, match
 
@@ -45,6 +46,16 @@ def test_room_for_more_targets_changes_nothing(targets):
         rows, columns = linear_sum_assignment(cost[image, :, :n])
         np.testing.assert_array_equal(query[image, columns], rows)
         assert (query[image, n:] == -1).all()
+
+
+@pytest.mark.parametrize("targets, size", [(1, 8), (8, 8), (9, 32), (32, 32), (33, 40)])
+def test_the_smallest_program_that_suffices_is_used(monkeypatch, targets, size):
+    def first(size, cost, count):
+        return jnp.full((len(cost), cost.shape[2] + 1), size, jnp.int32)
+
+    monkeypatch.setattr(matching, "_match_first", first)
+    query = np.asarray(match(jnp.zeros((2, 60, 40)), jnp.array([1, targets]), "device").query)
+    assert (query[0, 0], query[1, targets - 1]) == (size, size)
 
 
 @pytest.mark.parametrize("matcher", MATCHERS)
