@@ -1,4 +1,4 @@
-"""Examines a detector; see `python analyze.py --help`."""
+"""Analyses a detector; see `python analyze.py --help`."""
 
 from yolos_jax.programs.analyze import main
 

@@ -1,4 +1,4 @@
-"""The page as a Hugging Face Space; docs/page.md explains how to create one. Elsewhere, use yolos-page."""
+"""Runs the page as a Hugging Face Space; docs/page.md explains how to create one. Elsewhere, use yolos-page."""
 
 from yolos_jax.errors import clear_errors
 from yolos_jax.programs.page import PORT, from_environment, host_of_a_space

@@ -1,4 +1,4 @@
-"""Detects in images; see `python predict.py --help`."""
+"""Detects objects in images; see `python predict.py --help`."""
 
 from yolos_jax.programs.predict import main
 

@@ -4,7 +4,7 @@ yolos-pretrain --config deit_s_dwr --workdir runs/deit_s_dwr --config.data.root=
 yolos-train --config yolos_s_dwr --workdir runs/s_dwr --config.data.root=data/coco \
     --config.init=runs/deit_s_dwr
 
-Otherwise as `deit_s`.
+The other settings are those of `deit_s`.
 """
 
 from ml_collections import ConfigDict

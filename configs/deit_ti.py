@@ -3,7 +3,7 @@ r"""DeiT-Ti, which YOLOS-Ti starts from: 5.7 M parameters, 224 pixels. Published
 yolos-pretrain --config deit_ti --workdir runs/deit_ti --config.data.root=data/imagenet
 yolos-train --config yolos_ti --workdir runs/ti --config.data.root=data/coco --config.init=runs/deit_ti
 
-Otherwise as `deit_s`.
+The other settings are those of `deit_s`.
 """
 
 from ml_collections import ConfigDict

@@ -1,12 +1,12 @@
-"""Fine-tuning on your own data, in any layout, from given weights; no published AP.
+"""Fine-tuning on your own data, in any layout, from existing weights; no published AP.
 
 yolos-check-data --config finetune_custom --config.data.root=data/mine
 yolos-train --config finetune_custom --workdir runs/mine --config.data.root=data/mine \
     --config.init=hustvl/yolos-small
 
-`--config.init`: COCO weights (a checkpoint of ours, a Hugging Face folder or hub id), or a ViT such as DeiT. They
-determine the architecture; settings of `model.` must agree with it. With --config.init=from_nothing it is S. Classes
-and their names come from the annotations; if their number differs, the last layer of the class head is initialised
+`--config.init`: COCO weights (a checkpoint of this package, a Hugging Face folder or hub id), or a ViT such as DeiT. The
+weights determine the architecture, and the `model.` settings must agree with it. With --config.init=from_nothing, the
+model is S. Classes and their names come from the annotations; if their number differs, the last layer of the class head is initialised
 afresh.
 A run has 50 epochs, but at least 4,000 steps, so a small data set is repeated more often. It stops after 20 consecutive
 evaluations, one per epoch or per 200 steps, without improvement.
@@ -21,7 +21,7 @@ from yolos_jax.config.recipes import detection_recipe
 
 def get_config() -> ConfigDict:
     config = detection_recipe("s", from_init=True)
-    config.model.num_classes = 0  # derived
+    config.model.num_classes = 0  # derived from the data
     config.data.update(root="data/mine", train_split="train", val_split="val", categories="contiguous", buckets=0)
     config.train.update(batch_size=8, accumulate=2, epochs=50, least_steps=4000, patience=20, ema=0.999)
     config.optimizer.update(learning_rate=5e-5, schedule="step", warmup_steps=200)

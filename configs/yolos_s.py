@@ -1,9 +1,9 @@
-"""YOLOS-S: 30.7 M parameters, 512x864 position grids, from DeiT-S of 300 epochs. Published: AP 36.1 on COCO val2017.
+"""YOLOS-S: 30.7 M parameters, 512x864 position grids, from DeiT-S. Published: AP 36.1 on COCO val2017.
 
 yolos-convert deit_small_patch16_224.pth --variant s --out runs/deit_s
 yolos-train --config yolos_s --config.init=runs/deit_s --workdir runs/s
 
-As published: 150 epochs on 8 GPUs, one image each. On fewer devices the batch size
+The DeiT-S was trained for 300 epochs. As published: 150 epochs on 8 GPUs, one image each. On fewer devices the batch size
 remains 8; use --config.train.accumulate if memory is insufficient.
 """
 

@@ -1,4 +1,4 @@
-"""YOLOS-S from DeiT-S of 200 epochs; otherwise `yolos_s`. Published: AP 36.1 on COCO val2017.
+"""YOLOS-S from a DeiT-S trained for 200 epochs; otherwise as `yolos_s`. Published: AP 36.1 on COCO val2017.
 
 yolos-convert deit_small_200_epochs.pth --variant s --out runs/deit_s_200
 yolos-train --config yolos_s_200 --config.init=runs/deit_s_200 --workdir runs/s_200

@@ -3,7 +3,7 @@
 yolos-convert deit_tiny_patch16_224.pth --variant ti --out runs/deit_ti
 yolos-train --config yolos_ti --config.init=runs/deit_ti --workdir runs/ti
 
-As published: 8 GPUs, two images each. On fewer devices the training is the same; use
+As published: 8 GPUs, two images each. Training on fewer devices gives the same result; use
 --config.train.accumulate=2 (or more) if memory is insufficient.
 """
 

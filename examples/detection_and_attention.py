@@ -1,9 +1,9 @@
-"""Draws an image's detections and, beside them, what the DET tokens that found them attend to.
+"""Draws the detections in an image, and the attention of the DET tokens that found them.
 
 python examples/detection_and_attention.py cat.jpg --checkpoint hustvl/yolos-small --out out.png
 python examples/detection_and_attention.py demo/digits/val2017/000000006003.png --checkpoint demo/run --out out.png
 
-The second command draws the README's picture, after `make demo`.
+The second command draws the image in the README and needs `make demo`.
 """
 
 import argparse
@@ -16,13 +16,13 @@ from yolos_jax import Detector
 from yolos_jax.inference.drawing import colour_of, text_colour
 from yolos_jax.tools.analysis.attention_maps import Seen, look_at
 
-SIDE = 232  # pixels of a panel's longer side
+SIDE = 232  # length of the longer side of a panel in pixels
 GAP, TITLE = 10, 22
-HIDDEN = 0.35  # how bright a pixel without attention stays
+HIDDEN = 0.35  # brightness of pixels without attention
 
 
 def overlay(image: Image.Image, attention: np.ndarray) -> Image.Image:
-    """An image in grey under a map of attention `[h, w]`, brighter where there is more."""
+    """A greyscale image overlaid with an attention map `[h, w]`; higher attention is brighter."""
     share = Image.fromarray((attention / attention.max()).astype(np.float32))
     weight = np.asarray(share.resize(image.size, Image.Resampling.BICUBIC)).clip(0, 1)
     colours = matplotlib.colormaps["cividis"](weight)[..., :3]
@@ -32,7 +32,7 @@ def overlay(image: Image.Image, attention: np.ndarray) -> Image.Image:
 
 
 def boxed(image: Image.Image, seen: Seen, token: int, scale: float, label: bool) -> None:
-    """Draws a token's box onto an image that is `scale` times as large as the one seen."""
+    """Draws a token's box onto an image that is `scale` times as large as the original."""
     pen = ImageDraw.Draw(image)
     left, top, right, bottom = (scale * seen.boxes[token]).tolist()
     colour = colour_of(seen.labels[token]) if label else "white"
@@ -45,7 +45,7 @@ def boxed(image: Image.Image, seen: Seen, token: int, scale: float, label: bool)
 
 
 def panels(detector: Detector, path: str, threshold: float, most: int) -> list[tuple[str, Image.Image]]:
-    """(title, image) of the detections, then of up to `most` tokens, best first."""
+    """(title, image) pairs: the detections, then up to `most` tokens, highest score first."""
     seen = look_at(detector, path)
     scale = SIDE / max(seen.image.size)
     large = seen.image.resize([round(scale * side) for side in seen.image.size], Image.Resampling.BICUBIC)
@@ -60,7 +60,7 @@ def panels(detector: Detector, path: str, threshold: float, most: int) -> list[t
 
 
 def side_by_side(shown: list[tuple[str, Image.Image]]) -> Image.Image:
-    """All panels in a row, each under its title."""
+    """One image with all panels in a row, each below its title."""
     width, height = shown[0][1].size
     sheet = Image.new("RGB", (len(shown) * (width + GAP), height + TITLE + GAP), "white")
     pen = ImageDraw.Draw(sheet)
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--out", default="out.png")
     parser.add_argument("--threshold", type=float, default=0.5)
-    parser.add_argument("--tokens", type=int, default=3, help="most tokens to show (default 3)")
+    parser.add_argument("--tokens", type=int, default=3, help="maximum number of tokens to show (default 3)")
     args = parser.parse_args()
     detector = Detector.load(args.checkpoint)
     side_by_side(panels(detector, args.image, args.threshold, args.tokens)).save(args.out)

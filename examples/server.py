@@ -1,4 +1,4 @@
-"""A small HTTP server: images in, detections out as JSON. Concurrent requests share a batch.
+"""A small HTTP server that returns detections in images as JSON. Concurrent requests share a batch.
 
 pip install yolos-jax fastapi uvicorn
 CHECKPOINT=runs/s uvicorn examples.server:app --host 127.0.0.1 --port 8000
@@ -16,13 +16,13 @@ from fastapi import FastAPI, HTTPException, Request
 from yolos_jax import Detector, InputError, UnreadableImage
 from yolos_jax.inference.detections import Detections
 
-BATCH = 8  # maximum images per batch
-WAIT = 0.005  # seconds that a batch's first image waits for others
-LARGEST = 20_000_000  # maximum bytes of a request
+BATCH = 8  # maximum number of images per batch
+WAIT = 0.005  # seconds that the first image of a batch waits for more images
+LARGEST = 20_000_000  # maximum size of a request in bytes
 
 
 class Batcher:
-    """Collects images from single requests, and detects in up to `BATCH` of them at once."""
+    """Collects images from separate requests and runs the detector on up to `BATCH` of them at once."""
 
     def __init__(self, detector: Any):
         self.detector = detector
@@ -45,7 +45,7 @@ class Batcher:
             self.batches = [*self.batches[-99:], len(batch)]
             found = await asyncio.to_thread(self.detect_all, [image for image, _ in batch])
             for (_, answer), one in zip(batch, found):
-                if answer.cancelled():  # the client has left
+                if answer.cancelled():  # the client disconnected
                     continue
                 if isinstance(one, Exception):
                     answer.set_exception(one)

@@ -25,7 +25,7 @@ class YolosModel(DetectionModel):
         self.category_mapping = {str(label): name for label, name in model.names_by_id.items()}
 
     def perform_inference(self, image: np.ndarray) -> None:
-        """Detects in one RGB slice."""
+        """Runs the detector on one RGB slice."""
         self._original_predictions = self.model(np.ascontiguousarray(image), self.confidence_threshold)
 
     def _create_object_prediction_list_from_original_predictions(
@@ -52,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image")
     parser.add_argument("--checkpoint", required=True)
-    parser.add_argument("--slice", type=int, default=640, help="side of a slice in pixels (default 640)")
+    parser.add_argument("--slice", type=int, default=640, help="side length of a slice in pixels (default 640)")
     parser.add_argument("--threshold", type=float, default=0.5)
     args = parser.parse_args()
     model = YolosModel(model=Detector.load(args.checkpoint), confidence_threshold=args.threshold)

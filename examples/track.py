@@ -1,4 +1,4 @@
-"""Tracks objects through a video: gives each detection its track's number, and prints a line of JSON for each frame.
+"""Tracks objects through a video: assigns a track id to each detection, and prints a line of JSON for each frame.
 
 pip install 'yolos-jax[video,supervision]' trackers
 python examples/track.py street.mp4 --checkpoint hustvl/yolos-small
@@ -16,7 +16,7 @@ from yolos_jax.inference.detections import Detections
 
 
 def tracked(found: Iterable[Detections], tracker: Any) -> Iterator[Any]:
-    """`supervision.Detections` of each frame with `tracker_id`; -1 until a track is confirmed."""
+    """Yields `supervision.Detections` with a `tracker_id` for each frame; it is -1 until a track is confirmed."""
     for detections in found:
         yield tracker.update(detections.to_supervision())
 

@@ -4,7 +4,7 @@ yolos-pretrain --config deit_s_compound --workdir runs/deit_s_compound --config.
 yolos-train --config yolos_s_compound --workdir runs/s_compound --config.data.root=data/coco \
     --config.init=runs/deit_s_compound
 
-Otherwise as `deit_s`.
+The other settings are those of `deit_s`.
 """
 
 from ml_collections import ConfigDict

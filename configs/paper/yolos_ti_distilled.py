@@ -1,9 +1,9 @@
-"""YOLOS-Ti from a distilled DeiT; otherwise `yolos_ti`. Paper, table 2, the row with DeiT's distillation.
+"""YOLOS-Ti from a distilled DeiT; otherwise as `yolos_ti`. Paper, table 2, the row with DeiT's distillation.
 
 yolos-convert timm/deit_tiny_distilled_patch16_224.fb_in1k --variant ti --out runs/deit_ti_distilled
 yolos-train --config yolos_ti_distilled --config.init=runs/deit_ti_distilled --workdir runs/ti_distilled
 
-Only the starting weights differ. As in the reference, CLS takes the position of the distillation token.
+Only the starting weights differ. As in the reference, the CLS token uses the position of the distillation token.
 """
 
 from ml_collections import ConfigDict

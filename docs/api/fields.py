@@ -1,4 +1,4 @@
-"""For the reference: what the source says of a field in a comment, or in `setting(...)`, becomes its documentation.
+"""Documents fields in the API reference with their comments in the source or their text in `setting(...)`.
 
 mkdocs.yml names this file; the package does not use it.
 """
@@ -15,7 +15,7 @@ SEVERAL = re.compile(r"^( +)(\w+(?:, \w+)+): (.*(?:\n\1 +\S.*)*)", re.MULTILINE)
 
 
 class Fields(griffe.Extension):
-    """Documents the fields of classes, and gives each of several arguments with one description its own."""
+    """Documents the fields of classes, and splits entries that describe several arguments at once."""
 
     def on_function_instance(self, *, func: griffe.Function, **_: Any) -> None:
         _split_arguments(func.docstring)
@@ -29,7 +29,7 @@ class Fields(griffe.Extension):
         meaning = _meaning(node) if isinstance(node, ast.AST) else ""
         text = meaning or _comment(attr)
         if meaning and isinstance(attr.value, griffe.ExprCall):
-            attr.value = attr.value.arguments[0]  # the default, which signatures then show
+            attr.value = attr.value.arguments[0]  # the default value, so that signatures show it
         if text:
             attr.docstring = griffe.Docstring(text, lineno=attr.lineno, parent=attr)
 
@@ -41,20 +41,20 @@ def _split_arguments(docstring: griffe.Docstring | None) -> None:
 
 
 def _one_each(found: re.Match) -> str:
-    """`a, b: text` as a line for `a` and one for `b`."""
+    """Splits `a, b: text` into one line for `a` and one for `b`."""
     indent, names, text = found.groups()
     return "\n".join(f"{indent}{name}: {text}" for name in names.split(", "))
 
 
 def _meaning(node: ast.AST) -> str:
-    """The phrase of a field that is declared with `setting(default, meaning)`."""
+    """The description of a field that is declared with `setting(default, meaning)`."""
     call = getattr(node, "value", None)
     is_setting = isinstance(call, ast.Call) and getattr(call.func, "id", "") == "setting" and len(call.args) == 2
     return str(ast.literal_eval(call.args[1])) if is_setting else ""
 
 
 def _comment(attr: griffe.Attribute) -> str:
-    """The comment at the end of a field's line, or else those right above it."""
+    """The comment at the end of a field's line, or else the comment block directly above it."""
     lines = attr.lines_collection[attr.filepath]
     assert attr.lineno is not None and attr.endlineno is not None
     found = _comments("\n".join(lines[attr.lineno - 1 : attr.endlineno]))

@@ -1,6 +1,6 @@
-"""A hook of mkdocs for links that it does not know: those to files outside docs/, and all links of notebooks.
+"""An mkdocs hook for links that mkdocs does not resolve: links to files outside docs/ and all links in notebooks.
 
-Links to files outside docs/ lead to the repository, or become plain text without its address.
+Links to files outside docs/ point to the repository, or become plain text if its URL is not known.
 """
 
 import re
@@ -12,7 +12,7 @@ ANCHOR = re.compile(r'<a href="([^":#]+\.\w+)(#[^"]*)?"[^>]*>(.*?)</a>', re.DOTA
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
-    """The text of a page with such links replaced."""
+    """Replaces links to files outside docs/ in the text of a page."""
     if "/" in page.file.src_uri:  # `../` stays inside docs/ there
         return markdown
 
@@ -25,7 +25,7 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
 
 
 def on_post_page(output: str, *, page: Any, config: Any) -> str:
-    """A notebook's page with links to pages and to files; mkdocs leaves them as they are."""
+    """Rewrites the links on the page of a notebook, which mkdocs leaves unchanged."""
     if not page.file.src_uri.endswith(".ipynb"):
         return output
     docs = Path(config.docs_dir)
@@ -43,5 +43,5 @@ def on_post_page(output: str, *, page: Any, config: Any) -> str:
 
 
 def address_of(path: str, config: Any) -> str:
-    """A file of the repository on its host; "" where that is not known."""
+    """The URL of a file in the repository, or "" if the URL of the repository is not known."""
     return f"{config.repo_url.rstrip('/')}/blob/main/{path}" if config.repo_url else ""

@@ -1,4 +1,4 @@
-"""The scripts in `examples/`, if the packages that they need are installed."""
+"""The scripts in `examples/`, if the packages they need are installed."""
 
 import importlib.util
 import io
@@ -18,7 +18,7 @@ from yolos_jax.inference.detections import Detections
 def example(name, *packages):
     """A module of `examples/`; skips the test if a package is missing."""
     for package in packages:
-        pytest.importorskip(package, reason=f"{package} is absent")
+        pytest.importorskip(package, reason=f"{package} is not installed")
     spec = importlib.util.spec_from_file_location(f"example_{name}", ROOT / "examples" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # FastAPI looks up annotations there
@@ -61,8 +61,8 @@ def test_detection_and_attention(checkpoint, tmp_path):
 
 
 def test_server(checkpoint, monkeypatch):
-    """Concurrent requests share batches and get the result of their image; a damaged image affects no other."""
-    pytest.importorskip("httpx", reason="httpx is absent")
+    """Concurrent requests share batches and get the result for their own image; a damaged image does not affect the others."""
+    pytest.importorskip("httpx", reason="httpx is not installed")
     server = example("server", "fastapi")
     from fastapi.testclient import TestClient
 
@@ -85,7 +85,7 @@ def test_server(checkpoint, monkeypatch):
 
 
 def test_tracking():
-    """Two objects that pass each other in opposite directions keep their numbers when the order of boxes changes."""
+    """Two objects that pass each other in opposite directions keep their track ids when the order of boxes changes."""
     track = example("track", "supervision", "trackers")
 
     def at(frame):
@@ -102,7 +102,7 @@ def test_tracking():
 
 
 def test_slices(checkpoint):
-    """SAHI's boxes equal those of slices cut by hand, moved to the slice's position and clipped to it."""
+    """Boxes from SAHI equal those of manually cut slices, clipped to the slice and shifted to its position."""
     slicing = example("slice_large", "sahi")
     detector, image = Detector.load(checkpoint), noise(0, 128, 192)
     threshold = 0.3
