@@ -4,8 +4,8 @@ python -m yolos_jax.datasets.single_digits --out data/single_digits
 yolos-pretrain --config digits_pretrain --workdir runs/digits_pretrain
 yolos-train --config digits --workdir runs/digits --config.init=runs/digits_pretrain
 
-Trains in a few minutes on two CPU cores; 32x32 pixels, patches of 8, 8,000 images of the training digits of `digits`, and 360 of its
-held-out digits.
+Trains in a few minutes on two CPU cores; 32x32 pixels, patches of 8, 8,000 images of the training digits of `digits`,
+and 360 of its held-out digits.
 """
 
 from ml_collections import ConfigDict

@@ -2,8 +2,8 @@
 
 yolos-train --config yolos_s_scratch --workdir runs/s_scratch
 
-The initialisation is that of the reference, with small tokens and positions, as in the paper. --config.init=from_nothing
-selects the initialisation of this package, which learns faster without pre-training.
+The initialisation is that of the reference, with small tokens and positions, as in the paper.
+--config.init=from_nothing selects the initialisation of this package, which learns faster without pre-training.
 """
 
 from ml_collections import ConfigDict

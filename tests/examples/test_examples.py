@@ -61,7 +61,7 @@ def test_detection_and_attention(checkpoint, tmp_path):
 
 
 def test_server(checkpoint, monkeypatch):
-    """Concurrent requests share batches and get the result for their own image; a damaged image does not affect the others."""
+    """Concurrent requests share batches; each gets its own result, and a damaged image does not affect the others."""
     pytest.importorskip("httpx", reason="httpx is not installed")
     server = example("server", "fastapi")
     from fastapi.testclient import TestClient
