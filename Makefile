@@ -5,9 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := demo
-# The CPU client's threads must outnumber callbacks that wait for each other (several forced devices).
+# With several forced CPU devices, callbacks wait for each other, so the CPU client needs more threads than callbacks.
 export NPROC := 32
-# Packages are installed without compiled modules; imported ones are compiled once, even if the variable is set.
+# Packages are installed without bytecode; unsetting this variable lets Python compile each imported module once.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test tests test-parity test-deploy test-sinks page test-page test-package docs test-gpu compile-only compile-only-tpu lint clean
@@ -18,14 +18,14 @@ $(VENV)/ready: requirements.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt
 	touch $@
 
-# PyTorch's CPU build, installed only by make test-parity.
+# The CPU build of PyTorch; only make test-parity installs it.
 $(VENV)/ready-parity: $(VENV)/ready requirements-parity.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile torch==2.13.0
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-parity.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps timm==1.0.31  # without torchvision
 	touch $@
 
-# Otherwise, glibc returns memory after every step and requests it again: a third of the time for this small model.
+# Without these settings, glibc returns memory to the system after every step, which takes a third of the training time.
 demo: export MALLOC_ARENA_MAX := 1
 demo: export MALLOC_MMAP_MAX_ := 0
 demo: export MALLOC_TRIM_THRESHOLD_ := 100000000000
@@ -37,9 +37,9 @@ demo: $(VENV)/ready
 	$(RUN) eval.py --checkpoint $(DEMO)/run
 	$(RUN) predict.py $(DEMO)/digits/val2017 --limit 8 --checkpoint $(DEMO)/run --out $(DEMO)/images
 
-# Compilation takes most of the tests' time. It takes half as long without XLA's slower optimisations and its newer code
-# generator. Tests of behaviour use that; those against the reference's numbers compile as in a user's run. jax 0.12 does
-# not have this flag and exits: leave out XLA_FLAGS there.
+# Most of the test time is compilation, which is twice as fast without the slower optimisations and the newer code
+# generator of XLA. Tests that compare with reference values compile with the default settings. jax 0.12 does not have
+# this flag and exits with an error; remove XLA_FLAGS for it.
 QUICK := XLA_FLAGS=--xla_cpu_use_fusion_emitters=false JAX_DISABLE_MOST_OPTIMIZATIONS=1
 PYTEST := $(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 test: lint tests
@@ -50,7 +50,7 @@ tests: $(VENV)/ready
 test-parity: $(VENV)/ready-parity
 	$(PYTEST) -m parity
 
-# Environments of their own on top of .venv, each with the packages of a requirements file.
+# Separate environments on top of .venv, each with the packages of one requirements file.
 .venv-%/ready: $(VENV)/ready requirements-%.txt
 	$(RUN) -m venv .venv-$*
 	$(RUN) -c 'import site; print(site.getsitepackages()[0])' > .venv-$*/below.pth
@@ -58,30 +58,30 @@ test-parity: $(VENV)/ready-parity
 	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-$*.txt
 	touch $@
 
-# The requirements of exported programs and examples/, on top of .venv.
+# The packages for exported programs and examples/.
 DEPLOY := .venv-deploy
 test-deploy: $(DEPLOY)/ready
 	$(QUICK) $(DEPLOY)/bin/python -m pytest tests/tools/exporting tests/examples
 
-# wandb, MLflow and Trackio, on top of .venv.
+# wandb, MLflow and Trackio.
 SINKS := .venv-sinks
 test-sinks: $(SINKS)/ready
 	$(SINKS)/bin/python -m pytest tests/tasks/sinks
 
-# The page's packages, in a separate environment on top of .venv, because gradio needs an older Pillow.
+# The packages for the page; gradio needs an older Pillow.
 PAGE := .venv-page
 
-# The model of make demo in the browser.
+# Opens the page with the model of make demo.
 page: $(PAGE)/ready
-	@test -d $(DEMO)/run || { echo "there is no $(DEMO)/run; run make demo first"; exit 1; }
+	@test -d $(DEMO)/run || { echo "$(DEMO)/run does not exist; run make demo first"; exit 1; }
 	$(PAGE)/bin/python -m yolos_jax.programs.page --checkpoint $(DEMO)/run --pictures $(DEMO)/digits/val2017
 
-# The headless browser is Debian's chromium, or the one in CHROMIUM. Screenshots go to YOLOS_SCREENSHOTS.
+# Uses the headless browser in CHROMIUM, or Debian's chromium. Screenshots are written to YOLOS_SCREENSHOTS.
 test-page: $(PAGE)/ready
 	@command -v "$${CHROMIUM:-chromium}" > /dev/null \
 	|| { test "$$(id -u)" = 0 && command -v apt-get > /dev/null \
 	&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null; } \
-	|| { echo "the page's test needs chromium: install it, or set CHROMIUM to a compatible browser"; exit 1; }
+	|| { echo "the page test needs chromium: install it, or set CHROMIUM to a compatible browser"; exit 1; }
 	$(PAGE)/bin/python -m pytest tests/tools/page
 
 # Builds the source distribution and a wheel from it, and installs the wheel without an index on top of .venv.
@@ -103,7 +103,8 @@ test-package: $(PACKAGE)/ready
 	cd $(PACKAGE)/fresh && bin/yolos-train --list && bin/yolos-train --config digits --help > /dev/null
 	cd $(PACKAGE)/fresh && bin/python -c 'import yolos_jax; print(yolos_jax.__version__, yolos_jax.Detector)'
 
-# The documentation with its reference, in site/. It reads the package without importing it, so it needs nothing else.
+# Builds the documentation and API reference in site/. The package is parsed, not imported, so its dependencies are not
+# needed.
 DOCS := .venv-docs
 $(DOCS)/ready: requirements-docs.txt
 	$(PYTHON) -m venv $(DOCS)
@@ -114,7 +115,7 @@ docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(DOCS)/ready
 	$(DOCS)/bin/mkdocs build --strict
 
-# jax's CUDA packages (5 GB), and those for TPUs (0.7 GB).
+# The jax packages for CUDA (5 GB) and for TPUs (0.7 GB).
 .venv-gpu/ready: requirements.txt
 	$(PYTHON) -m venv .venv-gpu
 	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt 'jax[cuda13]==0.10.2'
@@ -125,12 +126,12 @@ docs: $(DOCS)/ready
 	.venv-tpu/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt 'jax[tpu]==0.10.2'
 	touch $@
 
-# Results on an NVIDIA GPU; compilation takes minutes. Tests that need several devices are skipped on one.
+# Tests results on an NVIDIA GPU; compilation takes minutes. Tests that need several devices are skipped if there is one.
 test-gpu: .venv-gpu/ready
 	JAX_PLATFORMS=cuda,cpu JAX_DEFAULT_MATMUL_PRECISION=float32 XLA_PYTHON_CLIENT_PREALLOCATE=false \
 	.venv-gpu/bin/python -m pytest tests/accelerators/test_on_a_gpu.py tests/training/test_trace.py
 
-# Compiles without the device: for GPUs that files describe (TARGETS), and for TPUs (v4, v5e, v5p, v6e).
+# Compiles without the device, for GPUs described by files (TARGETS) and for TPUs (v4, v5e, v5p, v6e).
 compile-only: .venv-gpu/ready
 	.venv-gpu/bin/python -m benchmarks.compile_only --targets $(TARGETS) $(OPTIONS)
 
@@ -138,7 +139,7 @@ TPUS ?= v5e v6e v4
 compile-only-tpu: .venv-tpu/ready
 	.venv-tpu/bin/python -m benchmarks.compile_only --targets $(TPUS) $(OPTIONS)
 
-# Style and types.
+# Checks style and types.
 lint: $(VENV)/ready
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .

@@ -1,13 +1,13 @@
-"""Every command and every Python snippet of the documentation is run as it stands, or `NOT_RUN` says why not.
+"""Runs every command and Python snippet in the documentation, except those listed with a reason in `NOT_RUN`.
 
-A page's commands and snippets run in its order, in this process, and in a folder of its own in which everything that
-they name has a small stand-in (`small_world`). All variants are 2 numbers wide for each head and have 10 DET tokens.
-Recipes resize images to 32 and 48 pixels and end after one step, with batches of 8 images, one bucket, the matcher on
-the device, no data workers and no curves. `STAND_INS` replace what a reader has to replace, too; `ADDED` flags make a
-command quick.
+The commands and snippets of a page run in order, in this process, in a separate folder that contains small stand-ins
+for all files they use (`small_world`). All variants have heads of width 2 and 10 DET tokens. Recipes resize images to
+32 and 48 pixels and stop after one step, with batches of 8 images, one bucket, the matcher on the device, no data
+workers and no curves. `STAND_INS` replaces placeholders that a reader also has to replace; the flags in `ADDED` make a
+command faster.
 
-The flags of commands that are not run are parsed by the program itself. Of the commands between backticks, those run
-that are complete (many only name a program's flag) and have flags that no other command has.
+For commands that are not run, the program still parses the flags. A command between backticks is run if it is complete
+(many only name a flag) and has a combination of flags that no command in a code block has.
 """
 
 import itertools
@@ -28,7 +28,7 @@ from typed import PROJECT, SCRIPTS, code_of, refusal_of
 
 SHOWN = {page: shown_on(page, text) for page, text in pages().items()}
 
-# What stands for something of the reader's own.
+# Replacements for placeholders and for the reader's own files.
 STAND_INS = {
     r"INPUT\.\.\.|PHOTOS": "photos",
     r"(?<=yolos-convert )SOURCE": "hustvl/yolos-small",
@@ -37,7 +37,7 @@ STAND_INS = {
     r"gs://": "shared://",
     r"\.pth": ".safetensors",  # .pth needs PyTorch
 }
-# For `...`, where the command names no recipe.
+# Replaces `...` in commands without a recipe.
 REST = "--config yolos_s --config.init=hustvl/yolos-small --config.data.root=data/coco"
 ADDED = {
     "yolos-analyze attention": "--limit 1 --head 0",
@@ -47,40 +47,44 @@ ADDED = {
 
 
 class Left(NamedTuple):
-    """Why commands are not run, and a test that does the same in another way, if there is one."""
+    """Why a command is not run, and a test that covers it, if there is one."""
 
     reason: str
     test: str = ""
 
 
-# By a pattern of a command or a snippet; a test is named below `tests/`.
+# Keys are patterns of commands or snippets; test paths are relative to `tests/`.
 NOT_RUN = {
     r"^pip install": Left("downloads packages; the extras are looked up in pyproject.toml"),
-    r"^make": Left("sets up environments, trains for minutes or starts these tests; the Makefile has the target"),
-    r"^NPROC|ruff": Left("starts these tests, or changes the code's style"),
-    r"^hf auth": Left("asks for a token of the hub"),
+    r"^make": Left("sets up environments, trains for minutes or runs these tests; the Makefile has the target"),
+    r"^NPROC|ruff": Left("runs these tests, or reformats the code"),
+    r"^hf auth": Left("asks for a Hugging Face token"),
     r"--push": Left("needs the hub", "weights/test_sharing.py::test_a_run_is_shared_and_its_card_runs"),
     r"train\.log=\w": Left("needs wandb, mlflow or trackio", "tasks/sinks/test_real_services.py::test_wandb"),
     r"^docker": Left("needs Docker"),
     r"^srun": Left("needs Slurm", "distributed/test_launch.py::test_launchers_are_known_by_their_environment"),
     r"^\[ \$\? = 143": Left("needs Slurm"),
     r"--coordinator=": Left("needs two hosts", "distributed/test_processes.py::test_two_processes_train_as_one_does"),
-    r"^CUDA|yolos_b|^yolos-train \.\.\. --config\.(model|matcher)": Left("needs several GPUs, or fast ones"),
+    r"^CUDA|yolos_b|^yolos-train \.\.\. --config\.(model|matcher)": Left("needs several or fast GPUs"),
     r"backbone_lr": Left(
         "takes long to compile", "training/test_rates.py::test_clipping_decay_and_rates_of_blocks_equal_pytorchs"
     ),
-    r"^yolos-pretrain|--config deit_s ": Left("has a test of its own", "programs/test_pretrain.py::test_programs"),
-    r"datasets\.digits": Left("has a test of its own", "datasets/test_digits.py::test_the_command_line_and_no_jax"),
-    r"^yolos-page": Left("opens a server", "tools/page/test_browser.py::test_upload_click_layer_and_head"),
+    r"^yolos-pretrain|--config deit_s ": Left(
+        "is covered by a separate test", "programs/test_pretrain.py::test_programs"
+    ),
+    r"datasets\.digits": Left(
+        "is covered by a separate test", "datasets/test_digits.py::test_the_command_line_and_no_jax"
+    ),
+    r"^yolos-page": Left("starts a server", "tools/page/test_browser.py::test_upload_click_layer_and_head"),
     r"^(yolos-export|python with_onnx).*--onnx": Left(
         "needs the extra onnx", "tools/exporting/test_onnx.py::test_onnx"
     ),
     r"^import openvino": Left("needs OpenVINO", "tools/exporting/test_onnx.py::test_openvino"),
     r"^trtexec": Left("needs an NVIDIA GPU and TensorRT"),
-    r"uvicorn|^curl": Left("opens a server, and asks it", "examples/test_examples.py::test_server"),
+    r"uvicorn|^curl": Left("starts a server, and sends it a request", "examples/test_examples.py::test_server"),
     r"examples/track": Left("needs trackers", "examples/test_examples.py::test_tracking"),
     r"examples/slice_large": Left("needs sahi", "examples/test_examples.py::test_slices"),
-    r'VARIANTS\["s"\]': Left("has a test of its own", "model/test_idioms.py::test_ten_lines"),
+    r'VARIANTS\["s"\]': Left("is covered by a separate test", "model/test_idioms.py::test_ten_lines"),
     r"benchmarks\.compile_only": Left("needs jax's packages for CUDA or TPUs"),
     r"benchmarks\.evaluation": Left("takes minutes", "parity/test_benchmark_peers.py::test_evaluation_of_both"),
     r"benchmarks\.finetuning ": Left(
@@ -89,7 +93,7 @@ NOT_RUN = {
     r"benchmarks\.finetuning_peer": Left(
         "takes hours", "parity/test_finetuning_peer.py::test_both_sides_take_the_same_steps"
     ),
-    r"benchmarks\.(loader|records|layouts|first_box)|workers 2": Left("starts processes, each for seconds"),
+    r"benchmarks\.(loader|records|layouts|first_box)|workers 2": Left("starts processes that each take seconds"),
     r"benchmarks\.model (?!--works --)": Left("takes minutes", "benchmarks/test_model_benchmark.py::test_a_whole_run"),
     r"benchmarks\.mutated_inputs": Left(
         "takes an hour", "benchmarks/test_mutated_inputs.py::test_damaged_inputs_are_read_or_refused"
@@ -102,7 +106,7 @@ NOT_RUN = {
 
 
 def excepted(shown: Shown) -> str | None:
-    """The key of `NOT_RUN` that a command or snippet falls under."""
+    """The first key of `NOT_RUN` that matches a command or snippet, if any."""
     return next((key for key in NOT_RUN if re.search(key, shown.text, re.MULTILINE)), None)
 
 
@@ -122,7 +126,7 @@ x = 1
 """
 
 
-def test_what_is_found_on_a_page():
+def test_commands_of_a_page():
     found = [(shown.line, shown.text, shown.inline) for shown in shown_on("page", PAGE)]
     assert found == [
         (2, "yolos-train --config x", True), (5, "make demo", False), (6, "A=1 yolos-eval --plots --nms 0.7", False),
@@ -132,7 +136,7 @@ def test_what_is_found_on_a_page():
         shown_on("page", "```\nmake demo\n```\n")
 
 
-def test_exceptions_are_needed_and_their_tests_exist():
+def test_every_exception_is_used_and_its_test_exists():
     used = {excepted(shown) for every in SHOWN.values() for shown in every}
     assert used - {None} == set(NOT_RUN)
     for key, left in NOT_RUN.items():
@@ -150,7 +154,7 @@ FENCED = {flags_of(shown) for every in SHOWN.values() for shown in every if show
 
 
 def words_of(shown: Shown) -> list[str]:
-    """The words of a command with stand-ins and added flags, without variables of the environment."""
+    """The words of a command with stand-ins and added flags, without environment variables."""
     text = re.sub(r"^(?:[A-Z_]+=\S+ )+", "", shown.text)
     for placeholder, value in STAND_INS.items():
         text = re.sub(placeholder, value, text)
@@ -163,7 +167,7 @@ def words_of(shown: Shown) -> list[str]:
 
 
 def check_left(shown: Shown, words: list[str]) -> None:
-    """What can be checked of a command that is not run: packages, targets, and flags of our own programs."""
+    """Checks packages, make targets and the flags of this package's programs in a command that is not run."""
     if words[:2] == ["pip", "install"]:
         extras = re.findall(r"(?:yolos-jax|\.)\[([\w,-]+)\]", shown.text)
         assert {name for each in extras for name in each.split(",")} <= PROJECT["optional-dependencies"].keys(), shown
@@ -180,7 +184,7 @@ def check_left(shown: Shown, words: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """The folder of stand-ins; models are narrow, and a program is compiled once for all pages."""
+    """The folder of stand-ins. Models are narrow, and each program is compiled once for all pages."""
     with pytest.MonkeyPatch.context() as patch, compiled_once():
         folder = tmp_path_factory.mktemp("world")
         small_world.narrow(patch)
@@ -192,7 +196,7 @@ def world(tmp_path_factory):
 
 
 def make_room(words: list[str], here: Path, written: set[str]) -> None:
-    """Removes the stand-in for what a command writes, unless the page itself has written it."""
+    """Removes stand-ins at the paths that a command writes to, unless an earlier command of the page wrote them."""
     for flag, place in itertools.pairwise(words):
         if flag in ("--out", "--workdir") and place not in written:
             written.add(place)
@@ -201,7 +205,7 @@ def make_room(words: list[str], here: Path, written: set[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page, every in SHOWN.items() if every])
-def test_everything_on_a_page_runs(page, world, tmp_path, monkeypatch):
+def test_commands_run(page, world, tmp_path, monkeypatch):
     here = Path(shutil.copytree(world, tmp_path / "here"))
     monkeypatch.chdir(here)
     namespace, written = {"__name__": "__main__"}, set()
