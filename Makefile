@@ -126,7 +126,7 @@ docs: $(DOCS)/ready
 	.venv-tpu/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt 'jax[tpu]==0.10.2'
 	touch $@
 
-# Tests results on an NVIDIA GPU; compilation takes minutes. Tests that need several devices are skipped if there is one.
+# Tests results on an NVIDIA GPU; compilation takes minutes. With one GPU, tests that need several are skipped.
 test-gpu: .venv-gpu/ready
 	JAX_PLATFORMS=cuda,cpu JAX_DEFAULT_MATMUL_PRECISION=float32 XLA_PYTHON_CLIENT_PREALLOCATE=false \
 	.venv-gpu/bin/python -m pytest tests/accelerators/test_on_a_gpu.py tests/training/test_trace.py
