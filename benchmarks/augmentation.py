@@ -1,10 +1,10 @@
-"""Measures the speed of reading and augmenting images for classification, against timm's transforms.
+"""Compares the speed of reading and augmenting images for classification with timm's transforms.
 
-python -m benchmarks.augmentation                          # one core: a 500x375 JPEG to 224 pixels, step by step
-python -m benchmarks.augmentation --workers 2              # complete loaders in turn, with equal numbers of workers
+python -m benchmarks.augmentation                          # one core: 500x375 JPEG to 224 pixels, stage by stage
+python -m benchmarks.augmentation --workers 2              # complete loaders, with the same number of workers
 
-Without --data, it creates images of noise as smooth as photographs: 500x375 pixels, JPEG quality 90, about the size of
-ImageNet's files. timm's side needs timm, PyTorch and torchvision; without them, only this package is measured.
+Without --data, it generates images of smooth noise: 500x375 pixels at JPEG quality 90, with files about as large as
+ImageNet's. The comparison needs timm, PyTorch and torchvision; without them, only yolos-jax is measured.
 """
 
 import argparse
@@ -44,11 +44,11 @@ def main() -> None:
     """Prints images per second."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--data", type=Path, help="folder of class folders, in place of generated images")
-    parser.add_argument("--workers", type=int, default=0, help="of complete loaders; 0 measures one core, step by step")
+    parser.add_argument("--data", type=Path, help="folder of class folders to use instead of generated images")
+    parser.add_argument("--workers", type=int, default=0, help="workers of each loader; 0 measures one core instead")
     parser.add_argument("--batch-size", type=positive, default=64)
     parser.add_argument("--images", type=positive, default=4000, help="images per measurement")
-    parser.add_argument("--pairs", type=positive, default=5, help="measurements per side")
+    parser.add_argument("--pairs", type=positive, default=5, help="measurements of each library")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         arguments.data = arguments.data or make_pictures(Path(folder))
@@ -57,17 +57,17 @@ def main() -> None:
         elif timm_is_there():
             in_turns(arguments, {"yolos-jax": ours, "timm": timms})
         else:
-            print("timm, torch or torchvision is not installed; only this package is measured")
+            print("timm, torch or torchvision is not installed; measuring only yolos-jax")
             in_turns(arguments, {"yolos-jax": ours, "yolos-jax again": ours})
 
 
 def timm_is_there() -> bool:
-    """Whether the other side can be measured."""
+    """Whether timm and its dependencies are installed."""
     return all(importlib.util.find_spec(name) for name in ("timm", "torch", "torchvision"))
 
 
 def make_pictures(root: Path, count: int = 64) -> Path:
-    """Smooth noise with some grain, in two class folders."""
+    """Writes images of smooth noise with some grain to two class folders."""
     random = np.random.default_rng(0)
     for label in ("a", "b"):
         (root / "train" / label).mkdir(parents=True)
@@ -81,10 +81,10 @@ def make_pictures(root: Path, count: int = 64) -> Path:
 
 
 def parts(arguments: argparse.Namespace) -> None:
-    """Images per second on one core, the median of several measurements; ours and timm's run in turn."""
+    """Prints images per second on one core: the median of several alternating measurements of each library."""
     files = [path.read_bytes() for path in sorted((arguments.data / "train").rglob("*.jp*g"))]
     print(processor())
-    print(f"{len(files)} pictures of {statistics.mean(map(len, files)) / 1000:.0f} kB")
+    print(f"{len(files)} images, {statistics.mean(map(len, files)) / 1000:.0f} kB on average")
     for name, changes in PARTS.items():
         works: dict[str, Callable[[bytes], Any]] = {"yolos-jax": our_work(RandomView(size=SIZE, **changes))}  # type: ignore[arg-type]
         if timm_is_there():
@@ -97,11 +97,11 @@ def parts(arguments: argparse.Namespace) -> None:
                     work(files[i % len(files)])
                 speeds[which].append(arguments.images / (time.process_time() - start))
         text = ", ".join(f"{which} {statistics.median(found):.0f}" for which, found in speeds.items())
-        print(f"{name}: {text} pictures/s of one core")
+        print(f"{name}: {text} images/s on one core")
 
 
 def our_work(view: RandomView) -> Callable[[bytes], np.ndarray]:
-    """Bytes -> patches."""
+    """Returns a function from the bytes of a file to patches."""
     random = np.random.default_rng(0)
 
     def work(data: bytes) -> np.ndarray:
@@ -113,10 +113,10 @@ def our_work(view: RandomView) -> Callable[[bytes], np.ndarray]:
 
 
 def timms_work(changes: dict[str, Any]) -> Callable[[bytes], Any]:
-    """Bytes -> a normalised tensor, by timm's transforms of DeiT's recipe."""
+    """Returns a function from the bytes of a file to a normalised tensor, with timm's transforms for DeiT."""
     import torch
 
-    torch.set_num_threads(1)  # other threads would spin, and their time counts
+    torch.set_num_threads(1)  # idle threads would spin, which process_time includes
     transform = timms_transform(changes)
 
     def work(data: bytes) -> Any:
@@ -136,12 +136,12 @@ def timms_transform(changes: dict[str, Any]) -> Any:
     )  # fmt: skip
     for step in found.transforms:
         for operation in getattr(step, "ops", ()):
-            operation.magnitude_max = 9.99  # at 10, its posterize keeps 0 bits, which Pillow 13 refuses
+            operation.magnitude_max = 9.99  # at 10, posterize keeps 0 bits, which is an error in Pillow 13
     return found
 
 
 def ours(arguments: argparse.Namespace, seed: int) -> Generator[int]:
-    """This package's loader."""
+    """Loads batches with yolos-jax."""
     source = ClassFolders(arguments.data, "train")
     steps = steps_of(arguments)
     epochs = -(-steps * arguments.batch_size // (len(source) // arguments.batch_size * arguments.batch_size))
@@ -153,7 +153,7 @@ def ours(arguments: argparse.Namespace, seed: int) -> Generator[int]:
 
 
 class Pictures:
-    """A PyTorch data set of the same files; it must be importable by the workers."""
+    """A PyTorch data set of the same files, at module level so that workers can import it."""
 
     def __init__(self, root: Path, length: int):
         self.files, self.length = sorted((root / "train").rglob("*.jp*g")), length
@@ -168,7 +168,7 @@ class Pictures:
 
 
 def timms(arguments: argparse.Namespace, seed: int) -> Generator[int]:
-    """timm's transforms in a PyTorch DataLoader."""
+    """Loads batches with a PyTorch DataLoader and timm's transforms."""
     import torch
 
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The measured cases: a variant with an image size, a batch size and a dtype, on generated images and targets."""
+"""Benchmark cases: a variant, image size, batch size and dtype, with generated images and targets."""
 
 import argparse
 from typing import Any, NamedTuple
@@ -9,11 +9,11 @@ from yolos_jax.model.config import VARIANTS, Compute, YolosConfig
 from yolos_jax.model.yolos import build
 
 WORKS = ("forward", "forward_backward", "step")
-OBJECTS = 7  # objects per image, COCO's mean
+OBJECTS = 7  # objects per image, the mean of COCO
 
 
 class Case(NamedTuple):
-    """One line of a table; sides in pixels, multiples of the patch size."""
+    """One row of a table; height and width are in pixels, multiples of the patch size."""
 
     variant: str
     height: int
@@ -27,7 +27,7 @@ class Case(NamedTuple):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(rows, columns) of an image in patches."""
+        """Rows and columns of patches in an image."""
         return self.height // self.config.patch_size, self.width // self.config.patch_size
 
     def __str__(self) -> str:
@@ -35,15 +35,15 @@ class Case(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """A batch of a case."""
+    """The batch for a case."""
 
     images: np.ndarray  # uint8 [B, H, W, 3]
     labels: np.ndarray  # int32 [B, M]
-    boxes: np.ndarray  # float32 [B, M, 4]: cxcywh in 0..1
+    boxes: np.ndarray  # float32 [B, M, 4]: cxcywh, relative to the image
 
 
 def inputs_of(case: Case) -> Inputs:
-    """The same values in every process."""
+    """Generates a batch; the values are the same in every process."""
     random, shape = np.random.default_rng(0), (case.batch, OBJECTS)
     images = random.integers(0, 256, (case.batch, case.height, case.width, 3), np.uint8)
     labels = random.integers(0, case.config.num_classes, shape).astype(np.int32)
@@ -52,12 +52,12 @@ def inputs_of(case: Case) -> Inputs:
 
 
 def params_of(case: Case) -> dict:
-    """Random parameters for which the queries differ; nested numpy arrays."""
+    """Random parameters as nested numpy arrays, initialized such that the queries differ."""
     return build(case.config, 0, "from_nothing")[1]
 
 
 def size(text: str) -> tuple[int, int]:
-    """A flag such as 512x672: height and width."""
+    """Parses a flag such as 512x672 into height and width."""
     height, _, width = text.partition("x")
     sides = tuple(int(side) for side in (height, width))
     if any(side < 16 or side % 16 or side > 16 * Compute.max_side for side in sides):
@@ -66,7 +66,7 @@ def size(text: str) -> tuple[int, int]:
 
 
 def add_case_flags(parser: argparse.ArgumentParser, **defaults: Any) -> None:
-    """Flags whose combinations are the cases."""
+    """Adds the flags whose combinations are the cases."""
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=defaults.get("variants", ["s"]))
     parser.add_argument("--sizes", nargs="+", type=size, default=[(512, 672), (800, 1056)], metavar="HxW")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 2])
@@ -74,7 +74,7 @@ def add_case_flags(parser: argparse.ArgumentParser, **defaults: Any) -> None:
 
 
 def cases_of(arguments: argparse.Namespace) -> list[Case]:
-    """All combinations of the flags."""
+    """Returns a case for each combination of the flags."""
     return [
         Case(variant, height, width, batch, dtype)
         for variant in arguments.variants

@@ -1,4 +1,4 @@
-"""Compares outputs before speeds: ours on a device with ours on the CPU, and with PyTorch's for the same weights."""
+"""Compares outputs before a benchmark: yolos-jax on a device with the CPU, and with PyTorch for the same weights."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from benchmarks.cases import Case, inputs_of, params_of
 from benchmarks.ours import Ours
 from yolos_jax.errors import InputError
 
-LOGITS, BOXES, RELATIVE = 1e-3, 1e-4, 1e-3  # maximum differences; those of the loss and the gradient norm are relative
+LOGITS, BOXES, RELATIVE = 1e-3, 1e-4, 1e-3  # maximum differences; relative for the loss and the gradient norm
 
 
 def agree(case: Case, device: jax.Device, with_torch: bool, matcher: str) -> None:
-    """Prints the differences in float32; `InputError` if they are too large. Those in bfloat16 are only shown.
+    """Prints the differences; raises `InputError` if those in float32 are too large. bfloat16 has no limit.
 
-    On other devices, the CPU computes the same with the other matcher (if `JAX_PLATFORMS` is set, it must include the
-    CPU, as in `cuda,cpu`). A CPU is compared with PyTorch or, without PyTorch, with itself.
+    A GPU or TPU is compared with the CPU, which uses the other matcher. If `JAX_PLATFORMS` is set, it must include the
+    CPU, as in `cuda,cpu`. A CPU is compared with PyTorch or, if that is not installed, with itself.
     """
     exact = case._replace(dtype="float32")
     here = numbers(exact, device, matcher)
@@ -27,24 +27,24 @@ def agree(case: Case, device: jax.Device, with_torch: bool, matcher: str) -> Non
         compared["PyTorch"] = numbers_of_torch(exact)
     for name, other in compared.items():
         differences = distances(here, other)
-        print(f"{exact} against {name}: {said(differences)}", flush=True)
-        refuse(differences, f"{exact} on {device.device_kind} against {name}")
+        print(f"{exact}, difference from {name}: {said(differences)}", flush=True)
+        refuse(differences, f"{exact}: {device.device_kind} and {name}")
     if case.dtype != "float32":
         found = numbers(case, device, matcher)
-        print(f"{case} against float32: {said(distances(found, here))}", flush=True)
+        print(f"{case}, difference from float32: {said(distances(found, here))}", flush=True)
 
 
 def cpu() -> jax.Device:
-    """The CPU of the device's machine."""
+    """The host's CPU as a jax device."""
     try:
         return jax.devices("cpu")[0]
     except RuntimeError as error:
-        reason = "results are compared with those of the CPU, which jax does not see"
+        reason = "results are compared with those of the CPU, but jax has no CPU device"
         raise InputError(f"{reason}; set JAX_PLATFORMS=cuda,cpu, or pass --skip-check.") from error
 
 
 def numbers(case: Case, device: jax.Device, matcher: str) -> dict[str, np.ndarray]:
-    """Logits and boxes, the loss, and the gradient norm before clipping."""
+    """Computes logits, boxes, the loss, and the gradient norm before clipping."""
     ours = Ours(case, params_of(case), inputs_of(case), device, matcher)
     found = jax.device_get(ours.work("forward").run())
     report = jax.device_get(ours.work("step").run())
@@ -52,7 +52,7 @@ def numbers(case: Case, device: jax.Device, matcher: str) -> dict[str, np.ndarra
 
 
 def numbers_of_torch(case: Case) -> dict[str, np.ndarray]:
-    """The same, computed by transformers on the CPU."""
+    """Computes the same values with transformers on the CPU."""
     from benchmarks.peers import Peer
 
     peer = Peer(case, params_of(case), inputs_of(case), "cpu", "sdpa")
@@ -62,20 +62,20 @@ def numbers_of_torch(case: Case) -> dict[str, np.ndarray]:
 
 
 def distances(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
-    """The largest difference of logits and boxes; of loss and norm relative to the other's."""
+    """The largest differences in logits and boxes, and the relative differences in loss and gradient norm."""
     out = {name: float(np.abs(np.asarray(one[name], np.float64) - other[name]).max()) for name in ("logits", "boxes")}
     return out | {name: abs(float(one[name]) / float(other[name]) - 1.0) for name in ("loss", "norm")}
 
 
 def said(differences: dict[str, float]) -> str:
-    """Differences on one line."""
+    """Formats differences on one line."""
     return ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
 
 
 def refuse(differences: dict[str, float], what: str) -> None:
-    """`InputError` for a difference that is too large or NaN."""
+    """Raises `InputError` for a difference that is too large or NaN."""
     bounds = {"logits": LOGITS, "boxes": BOXES, "loss": RELATIVE, "norm": RELATIVE}
     bad = [name for name, bound in bounds.items() if not differences[name] <= bound]
     if bad:
         found = ", ".join(f"{name} by {differences[name]:.1e}" for name in bad)
-        raise InputError(f"{what} differs too much ({found}), so its speed is meaningless.")
+        raise InputError(f"{what} differ too much ({found}), so a speed comparison would be meaningless.")

@@ -1,7 +1,7 @@
-"""Scenes unlike those of `yolos_jax.datasets.digits`: digits of any colour and size on textured backgrounds.
+"""Scenes of coloured digits of different sizes on textured backgrounds, as a data set for fine-tuning.
 
-The scanned digits, and their split for training and validation, are those of `yolos_jax.datasets.digits`. There, bright
-digits are on a dark background; here, both have random colours, and sizes vary more.
+The scanned digits and their split into training and validation are the same as in `yolos_jax.datasets.digits`. The
+scenes there have bright digits on a dark background; here, both have random colours, and sizes vary more.
 """
 
 import json
@@ -17,16 +17,16 @@ SIDE = 96  # side of a scene in pixels
 MOST = 3  # maximum digits in a scene
 DIGIT_SIDES = (32, 58)  # range of an enlarged scan's side in pixels
 GAP = 2  # minimum pixels between the boxes of two digits
-GROUND = 110.0  # maximum of the background's mean channels, of 255
-CONTRAST = 90.0  # minimum difference in luma of ink and mean background, of 255
-TEXTURE = 10.0  # amplitude of the background's texture, of 255
+GROUND = 110.0  # maximum mean of each background channel, on a scale of 0 to 255
+CONTRAST = 90.0  # minimum difference in luma between ink and mean background, on the same scale
+TEXTURE = 10.0  # standard deviation of the background's texture, on the same scale
 COARSE = 8  # cells per side of the background's texture
 LUMA = np.array([0.299, 0.587, 0.114])
-TRIES = 50  # attempts to place a digit before it is left out
+TRIES = 50  # maximum attempts to place a digit before it is skipped
 
 
 def write(out: Path, train: int, val: int, seed: int = 0) -> None:
-    """Writes a COCO folder with the splits `train` and `val`; the same arguments give the same files."""
+    """Writes a COCO folder with the splits `train` and `val`; the same arguments produce the same files."""
     digits = load_digits()
     pools = split_digits(digits.labels)
     (out / "annotations").mkdir(parents=True)
@@ -40,7 +40,7 @@ def write(out: Path, train: int, val: int, seed: int = 0) -> None:
 
 
 def compose(digits: Digits, pool: np.ndarray, random: np.random.Generator) -> Scene:
-    """One scene of 1 to `MOST` digits drawn from `pool` (indices into `digits`)."""
+    """Composes a scene of 1 to `MOST` digits drawn from `pool` (indices into `digits`)."""
     mean = random.uniform(0, GROUND, 3)
     image = ground(mean, random)
     wanted = random.choice(pool, random.integers(1, MOST + 1), replace=False)
@@ -63,7 +63,7 @@ def compose(digits: Digits, pool: np.ndarray, random: np.random.Generator) -> Sc
 
 
 def ground(mean: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """float64 `[SIDE, SIDE, 3]`: a colour with smooth blotches and fine noise."""
+    """A background of one colour with smooth blotches and fine noise, as float64 `[SIDE, SIDE, 3]`."""
     coarse = random.normal(0, TEXTURE, (COARSE, COARSE)).astype(np.float32)
     smooth = np.array(Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
     fine = random.normal(0, TEXTURE / 4, (SIDE, SIDE, 3))
@@ -71,7 +71,7 @@ def ground(mean: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def ink(mean: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A colour whose luma is at least `CONTRAST` above that of the background."""
+    """A random colour whose luma is at least `CONTRAST` above the background's."""
     while True:
         colour = random.uniform(0, 255, 3)
         if (colour - mean) @ LUMA >= CONTRAST:
@@ -81,7 +81,7 @@ def ink(mean: np.ndarray, random: np.random.Generator) -> np.ndarray:
 def _place(
     shape: tuple[int, ...], boxes: list[tuple[int, int, int, int]], random: np.random.Generator
 ) -> tuple[int, int, int, int] | None:
-    """An xywh inside the scene, `GAP` pixels from the other boxes; None if none is found."""
+    """A random xywh box inside the scene, at least `GAP` pixels from the other boxes; None if no attempt succeeds."""
     height, width = shape
     for _ in range(TRIES):
         x = int(random.integers(SIDE - width + 1))
@@ -95,7 +95,7 @@ def _place(
 
 
 def _write_split(folder: Path, scenes: list[Scene], first: int) -> dict[str, Any]:
-    """Writes images numbered from `first` on and returns their COCO annotations."""
+    """Writes images with IDs starting at `first` and returns their COCO annotations."""
     folder.mkdir()
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Shared parts of the measurements: flags, recipes, and two loaders measured in turn."""
+"""Shared parts of the benchmarks: flags, recipes, and the comparison of two loaders."""
 
 import argparse
 import contextlib
@@ -19,43 +19,43 @@ from yolos_jax.tasks import recipe
 
 AHEAD = 2  # batches that each worker prefetches
 
-# (arguments, seed) -> the number of images of each loaded batch.
+# (arguments, seed) -> yields the number of images in each batch.
 Loader = Callable[[argparse.Namespace, int], Generator[int]]
 
 
 def positive(text: str) -> int:
-    """A flag's whole number of at least 1."""
+    """Parses a flag as an integer of at least 1."""
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError("it must be at least 1")
+        raise argparse.ArgumentTypeError("must be at least 1")
     return value
 
 
 def loading_flags(description: str | None, split: str, pairs: int) -> argparse.ArgumentParser:
-    """The flags of measurements that load images of a COCO folder, with the defaults `split` and `pairs`."""
+    """A parser for benchmarks that load images from a COCO folder; `split` and `pairs` are defaults."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="COCO folder")
     parser.add_argument("--split", default=split)
     parser.add_argument("--workers", type=positive, default=2)
     parser.add_argument("--batch-size", type=positive, default=8)
     parser.add_argument("--images", type=positive, default=400, help="images per measurement")
-    parser.add_argument("--pairs", type=positive, default=pairs, help="measurements per side")
+    parser.add_argument("--pairs", type=positive, default=pairs, help="measurements of each loader")
     return parser
 
 
 def recipe_of(name: str) -> ConfigDict:
-    """The recipe of that name, or in that file."""
+    """Loads a recipe by its name or file."""
     return load_recipe(name)
 
 
 def augmentation(name: str) -> Pipeline:
-    """The augmentation of the recipe of that name."""
+    """The augmentation pipeline of a recipe."""
     config = read_recipe(recipe_of(name), DetectionConfig)
     return recipe.augmentation_of(config, recipe.model_of(config, 91))
 
 
 def in_turns(arguments: argparse.Namespace, loaders: dict[str, Loader]) -> None:
-    """Prints images per second of two loaders and their ratio; in turn, so a busy machine slows both equally."""
+    """Prints images per second of two loaders and their ratio; alternates them so that other load affects both."""
     print(processor())
     ratios, (one, other) = [], loaders
     for pair in range(arguments.pairs):
@@ -63,11 +63,11 @@ def in_turns(arguments: argparse.Namespace, loaders: dict[str, Loader]) -> None:
         speed = {name: images_per_second(loaders[name], arguments, seed=pair) for name in order}
         ratios.append(speed[one] / speed[other])
         print(f"{one} {speed[one]:7.2f} images/s   {other} {speed[other]:7.2f}   {ratios[-1]:5.2f} x")
-    print(f"median of the ratios: {statistics.median(ratios):.2f} x, with {arguments.workers} workers")
+    print(f"median ratio: {statistics.median(ratios):.2f} x with {arguments.workers} worker(s)")
 
 
 def images_per_second(loader: Loader, arguments: argparse.Namespace, seed: int) -> float:
-    """Images per second after the first batch, which is delayed by the start of the workers."""
+    """Images per second, not counting the first batch, which includes the start of the workers."""
     with contextlib.closing(loader(arguments, seed)) as counts:
         next(counts)
         start = time.perf_counter()
@@ -76,5 +76,5 @@ def images_per_second(loader: Loader, arguments: argparse.Namespace, seed: int) 
 
 
 def steps_of(arguments: argparse.Namespace) -> int:
-    """Number of batches of a measurement: one first batch, then those with the images to count."""
+    """Number of batches in a measurement: the uncounted first one, then enough for the requested images."""
     return max(2, ceil_div(arguments.images, arguments.batch_size) + 1)

@@ -4,18 +4,18 @@ make compile-only TARGETS="h100.txtpb a100.txtpb"
 make compile-only-tpu TPUS="v5e v4" OPTIONS="--dtypes bfloat16 --devices 1 8"
 python -m benchmarks.compile_only --targets h100.txtpb --recipes yolos_s --programs step --launches
 
-It uses the real compilers: XLA with ptxas from jax's CUDA packages (.venv-gpu has them), or libtpu (.venv-tpu). No
-GPU or TPU is used. A target is a kind of TPU (v4, v5e, v5p, v6e) or a file that describes a GPU: XLA's
-GpuTargetConfigProto as text. Running any program on such a GPU with
-XLA_FLAGS=--xla_dump_to=FOLDER writes this file to FOLDER as *.gpu_target_config.pbtxt.
+It needs no GPU or TPU, but uses the real compilers: XLA with ptxas from jax's CUDA packages (in .venv-gpu), or libtpu
+(in .venv-tpu). A target is a TPU version (v4, v5e, v5p, v6e) or a file that describes a GPU: XLA's
+GpuTargetConfigProto in text format. To create such a file, run any jax program on that GPU with
+XLA_FLAGS=--xla_dump_to=FOLDER; the file is FOLDER/*.gpu_target_config.pbtxt.
 
-The programs are those that `yolos-train` and `Detector` compile (`benchmarks.programs`), with default flags and
-sequences of the longest bucket of the recipe's training. Peaks are those of XLA's buffer assignment: parameters,
-optimizer, activations and temporaries of one device. On a GPU, the CUDA context (about half a GB) and the workspaces of
-cuBLAS and cuDNN are added at run time. The table's largest batches are extrapolated linearly to 75 % of a GPU's memory,
-which jax uses unless XLA_PYTHON_CLIENT_MEM_FRACTION is set. Programs in the file of `--out` are not compiled again. A
-step takes one to several minutes to compile, and libtpu serves one process at a time. The host matcher compiles only
-for TPUs, because jax cannot compile callbacks for a GPU that is not present.
+The programs are the same as in `yolos-train` and `Detector` (`benchmarks.programs`), with default compiler options and
+sequences of the recipe's longest training bucket. Peak memory is from XLA's buffer assignment: parameters, optimizer
+state, activations and temporaries on one device. On a GPU, the CUDA context (about half a GB) and the workspaces of
+cuBLAS and cuDNN need additional memory at run time. The largest batch sizes in the table are extrapolated linearly to
+75 % of a GPU's memory, which jax uses unless XLA_PYTHON_CLIENT_MEM_FRACTION is set. Programs whose results are in the
+`--out` file are not compiled again. Compiling a step takes one to several minutes. Only one process at a time can use
+libtpu. The host matcher compiles only for TPUs, because jax cannot compile callbacks for a GPU that is not present.
 """
 
 import argparse
@@ -41,10 +41,10 @@ from yolos_jax.errors import InputError, clear_errors
 from yolos_jax.model.config import Compute
 
 RECIPES = "yolos_ti", "yolos_s", "yolos_s_dwr", "yolos_b"
-CLASSES = 91  # COCO's
+CLASSES = 91  # number of labels for COCO
 GIGABYTES, SHARE = (12, 16, 24, 40, 80), 0.75
-HOST = 8  # GPUs
-# Memory of a chip, and the requested layouts of chips by their number
+HOST = 8  # GPUs per host
+# Bytes of memory per chip, and the topology to request for each number of chips
 # (https://cloud.google.com/tpu/docs/v4, v5e, v5p and v6e, read in 2026).
 TPUS: dict[str, tuple[float, dict[int, str]]] = {
     "v4": (32 * 2**30, {1: "2x2x1", 8: "2x2x2", 64: "4x4x4", 256: "4x8x8"}),
@@ -56,17 +56,17 @@ TPUS: dict[str, tuple[float, dict[int, str]]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One program."""
+    """A program to compile."""
 
-    target: str  # a kind of TPU, or the stem of the file that describes a GPU
+    target: str  # TPU version, or the stem of the file that describes a GPU
     devices: int
     recipe: str
     program: str  # "forward" (without gradient) or "step"
     dtype: str
     remat: bool
-    matcher: str  # of a step; "" for a forward pass
-    images: int  # on each device
-    options: str = ""  # of the compiler, such as "xla_gpu_enable_latency_hiding_scheduler=true"
+    matcher: str  # "device" or "host"; "" for a forward pass
+    images: int  # number of images per device
+    options: str = ""  # compiler options, such as "xla_gpu_enable_latency_hiding_scheduler=true"
 
 
 def main() -> None:
@@ -84,25 +84,25 @@ def main() -> None:
 
 def flags() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--targets", nargs="+", required=True, help=f"{', '.join(TPUS)}, or descriptions of GPUs")
-    parser.add_argument("--recipes", nargs="+", default=RECIPES, help="names, such as yolos_s, or files")
+    parser.add_argument("--targets", nargs="+", required=True, help=f"{', '.join(TPUS)}, or files that describe a GPU")
+    parser.add_argument("--recipes", nargs="+", default=RECIPES, help="recipe names such as yolos_s, or files")
     parser.add_argument("--programs", nargs="+", default=["forward", "step"], choices=["forward", "step"])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
-    parser.add_argument("--remat", nargs="+", type=int, default=[0], choices=[0, 1], help="of steps")
-    parser.add_argument("--matchers", nargs="+", default=["device"], choices=["device", "host"], help="of steps")
-    parser.add_argument("--images", nargs="+", type=positive, default=[1], help="on each device")
+    parser.add_argument("--remat", nargs="+", type=int, default=[0], choices=[0, 1], help="rematerialize in the step")
+    parser.add_argument("--matchers", nargs="+", default=["device"], choices=["device", "host"], help="step's matcher")
+    parser.add_argument("--images", nargs="+", type=positive, default=[1], help="images per device")
     parser.add_argument("--devices", nargs="+", type=int, default=[1], choices=[1, 8, 64, 256])
-    parser.add_argument("--patches", type=positive, help="of a sequence; by default the recipe's longest bucket")
-    parser.add_argument("--objects", type=positive, default=100, help="boxes per image; COCO's maximum is 93")
-    parser.add_argument("--launches", action="store_true", help="count launches and bytes moved (GPUs)")
-    parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="of XLA, for other programs")
+    parser.add_argument("--patches", type=positive, help="sequence length (default: the recipe's longest bucket)")
+    parser.add_argument("--objects", type=positive, default=100, help="boxes per image (COCO's maximum is 93)")
+    parser.add_argument("--launches", action="store_true", help="count kernel launches and bytes moved (only GPUs)")
+    parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="XLA options")
     parser.add_argument("--hlo", type=Path, help="folder for the optimized HLO of every program")
-    parser.add_argument("--out", default="compile_only.json", help="results as JSON; existing ones are kept")
+    parser.add_argument("--out", default="compile_only.json", help="JSON file of results; existing ones are kept")
     return parser
 
 
 def cases(arguments: argparse.Namespace, target: str) -> list[Case]:
-    """All combinations; a forward pass has neither rematerialisation nor a matcher."""
+    """All combinations of the flags; rematerialization and the matcher apply only to steps."""
     found, options = [], " ".join(arguments.options)
     for program in arguments.programs:
         step = program == "step"
@@ -119,20 +119,20 @@ def cases(arguments: argparse.Namespace, target: str) -> list[Case]:
 
 
 def option_of(text: str) -> tuple[str, Any]:
-    """The name and the value of a compiler's option, such as KEY=true or KEY=100."""
+    """Parses a compiler option such as KEY=true or KEY=100 into its name and value."""
     key, _, value = text.partition("=")
     known = {"true": True, "false": False}
     return key, known[value] if value in known else int(value) if value.isdigit() else value
 
 
 def devices_of(target: str, count: int) -> tuple[Sequence[Any], float]:
-    """(`count` absent devices, bytes of memory of each); `InputError` if they cannot be described."""
+    """Descriptions of `count` devices and the memory of each in bytes; raises `InputError` if that is impossible."""
     try:
         if target in TPUS:
             memory, layouts = TPUS[target]
             return _tpus(target, layouts[count])[:count], memory
         text = Path(target).read_text()
-        layout = f"1x{max(1, count // HOST)}x{min(count, HOST)}"  # processes x hosts x GPUs of each
+        layout = f"1x{max(1, count // HOST)}x{min(count, HOST)}"  # slices x hosts x GPUs per host
         found = topologies.get_topology_desc(platform="cuda", topology_name="", topology=layout, target_config=text)
         size = re.search(r"device_memory_size: (\d+)", text)
         return found.devices, float(size[1]) if size else 0.0
@@ -142,8 +142,8 @@ def devices_of(target: str, count: int) -> tuple[Sequence[Any], float]:
 
 
 def _tpus(kind: str, layout: str) -> Sequence[Any]:
-    """The devices of a slice; on a v4 or v5p, the two cores of a chip are one device, as at run time."""
-    # Otherwise, libtpu asks a server that only Google's machines have.
+    """The devices of a slice; on v4 and v5p, the two cores of a chip form one device, as at run time."""
+    # Otherwise, libtpu queries a metadata server that exists only on Google Cloud.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
@@ -152,7 +152,7 @@ def _tpus(kind: str, layout: str) -> Sequence[Any]:
 
 
 def measured(case: Case, target: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The result: compile time in seconds, peak bytes of one device, collectives; or the first line of the error."""
+    """Compiles a program; returns its time, memory, calls and collectives, or the first line of the error."""
     devices, memory = devices_of(target, case.devices)
     patches = arguments.patches or longest(case.recipe)
     start, cpu = time.perf_counter(), time.process_time()
@@ -163,7 +163,7 @@ def measured(case: Case, target: str, arguments: argparse.Namespace) -> dict[str
             options = dict(map(option_of, arguments.options))
             options |= {"xla_dump_to": folder} if gpu else {}
             program = jitted.lower(*shapes).compile(compiler_options=options)
-        except RuntimeError as error:  # of XLA; or of jax, which cannot compile callbacks for an absent GPU
+        except RuntimeError as error:  # from XLA, or from jax if the program has a callback and the GPU is not present
             return {"error": str(error).splitlines()[0][:300]}
         tf32 = sum("tf32" in path.read_text() for path in Path(folder).glob("*.ptx"))
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
@@ -193,7 +193,7 @@ def measured(case: Case, target: str, arguments: argparse.Namespace) -> dict[str
 
 
 def made(case: Case, devices: Sequence[Any], patches: int, objects: int) -> tuple[Any, tuple, Compute]:
-    """(the jitted program of a case, shapes of its arguments, how it is computed)."""
+    """Returns the jitted program of a case, the shapes of its arguments, and how it is computed."""
     mesh = data_mesh(devices)
     wanted = recipe_of(case.recipe)
     wanted.precision, wanted.model.remat = case.dtype, case.remat
@@ -213,12 +213,12 @@ def made(case: Case, devices: Sequence[Any], patches: int, objects: int) -> tupl
 
 
 def longest(name: str) -> int:
-    """Patches of the longest sequence that a recipe trains with, of images up to twice as long as wide."""
+    """The largest number of patches when training with a recipe on images of aspect ratios up to 2."""
     return augmentation(name).longest(np.array([(1000, height) for height in range(500, 1001)]))
 
 
 def name_of(case: Case) -> str:
-    """A case in words."""
+    """A case as text."""
     remat = " remat" if case.remat else ""
     matcher = f" matcher={case.matcher}" if case.matcher == "host" else ""
     options = f" {case.options}" if case.options else ""
@@ -227,7 +227,7 @@ def name_of(case: Case) -> str:
 
 
 def line(entry: dict[str, Any]) -> str:
-    """The line to print for a compiled program."""
+    """The line to print for a result."""
     case = Case(**entry["case"])
     if "error" in entry:
         return f"{name_of(case)}: does not compile: {entry['error']}"
@@ -237,22 +237,22 @@ def line(entry: dict[str, Any]) -> str:
     said = [
         f"{entry['peak_bytes'] / 1e9:.2f} GB",
         f"attention {attention}",
-        f"compiled in {entry['seconds']} s, {entry['cpu_seconds']} of the CPU",
+        f"compiled in {entry['seconds']} s ({entry['cpu_seconds']} s of CPU time)",
     ]
     if entry["memory_bytes"]:
         said[0] += f" of {entry['memory_bytes'] / 1e9:.0f}"
     if "launches" in entry:
         said.append(f"{entry['launches']} launches, {entry['moved_bytes'] / 1e9:.1f} GB moved")
-        said += [f"{entry['unknown_loops']} loops of unknown length"] if entry["unknown_loops"] else []
-    said += [f"{count} calls of {name}" for name, count in list(entry["calls"].items())[:4]]
-    said += [f"TF32 in {entry['kernels_with_tf32']} kernels"] if entry["kernels_with_tf32"] else []
+        said += [f"{entry['unknown_loops']} loop(s) of unknown length"] if entry["unknown_loops"] else []
+    said += [f"{count} call(s) of {name}" for name, count in list(entry["calls"].items())[:4]]
+    said += [f"TF32 in {entry['kernels_with_tf32']} kernel(s)"] if entry["kernels_with_tf32"] else []
     for each in entry["collectives"]:
-        said.append(f"{each['number']} {each['op']}, {each['bytes'] / 1e6:.3f} MB, {each['beside']} launches beside")
+        said.append(f"{each['number']} {each['op']}, {each['bytes'] / 1e6:.3f} MB, {each['beside']} launches overlap")
     return f"{name_of(case)}: {'; '.join(said)}"
 
 
 def largest_batch(peaks: dict[int, int], memory: float) -> int | None:
-    """Maximum images whose peak fits into `memory` bytes, extrapolated from the extreme counts; None for one count."""
+    """The largest batch that fits into `memory` bytes, extrapolated linearly; None if only one size was measured."""
     few, many = min(peaks), max(peaks)
     if few == many:
         return None
@@ -261,7 +261,7 @@ def largest_batch(peaks: dict[int, int], memory: float) -> int | None:
 
 
 def table(entries: list[dict[str, Any]]) -> list[str]:
-    """The peaks as a markdown table, one row per program."""
+    """Peak memory as a markdown table, with one row per program."""
     rows: dict[tuple, dict[int, int]] = {}
     failed = [entry for entry in entries if "error" in entry]
     for entry in entries:
@@ -270,7 +270,7 @@ def table(entries: list[dict[str, Any]]) -> list[str]:
             rows.setdefault((*key, entry["patches"]), {})[entry["case"]["images"]] = entry["peak_bytes"]
     counts = sorted({images for peaks in rows.values() for images in peaks})
     head = ["target", "devices", "recipe", "program", "dtype", "remat", "matcher", "options", "patches"]
-    head += [f"{n} image(s), GB" for n in counts] + [f"most in {size} GB" for size in GIGABYTES]
+    head += [f"{n} image(s), GB" for n in counts] + [f"max. batch, {size} GB" for size in GIGABYTES]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for (target, devices, name, program, dtype, remat, matcher, options, patches), peaks in rows.items():
         cells = [target, devices, name, program, dtype, "yes" if remat else "no", matcher, options, patches]
@@ -282,6 +282,6 @@ def table(entries: list[dict[str, Any]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_platforms", "cpu")  # do not look for a GPU
+    jax.config.update("jax_platforms", "cpu")  # do not initialize a GPU
     with clear_errors():
         main()

@@ -1,10 +1,10 @@
-"""Measures evaluation, and detection in files, against transformers' in PyTorch, on images of mixed sizes.
+"""Compares the speed of evaluation and of detection in image files with transformers, on images of mixed sizes.
 
 python -m benchmarks.evaluation --data data/coco --split val2017 --images 80 --batches 4 1 --out evaluation.json
 
-Both sides read files, resize, detect, and compute the COCO metrics. As usual, the image processor of transformers pads
-the images of a batch onto a canvas. Both have the same random weights. The two run in turn, after one pass of ours that
-compiles; a ratio is our speed divided by theirs.
+Both libraries read files, resize, detect and, in the evaluation, compute the COCO metrics, with the same random
+weights. The image processor of transformers pads the images of a batch to the same size. After one pass of yolos-jax
+that compiles, the two alternate; a ratio is the speed of yolos-jax divided by that of transformers.
 """
 
 import argparse
@@ -46,17 +46,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="COCO folder")
     parser.add_argument("--split", default="val2017")
-    parser.add_argument("--images", type=positive, default=80, help="use the first ones")
+    parser.add_argument("--images", type=positive, default=80, help="number of images to use")
     parser.add_argument("--variant", choices=list(VARIANTS), default="s")
     parser.add_argument("--short-side", type=positive, default=800)
     parser.add_argument("--batches", nargs="+", type=positive, default=[4, 1])
     parser.add_argument("--works", nargs="+", choices=list(WORKS), default=list(WORKS))
-    parser.add_argument("--pairs", type=positive, default=5, help="measurements per side")
+    parser.add_argument("--pairs", type=positive, default=5, help="measurements of each library")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     device = jax.devices()[0]
     if not peers.available():
-        print("note: PyTorch and transformers are not installed, so there is no comparison with them", file=sys.stderr)
+        print("note: PyTorch or transformers is not installed; measuring only yolos-jax", file=sys.stderr)
     found: dict[str, Any] = {"environment": machine(device), "rows": []}
     for batch in arguments.batches:
         for work in arguments.works:
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def measure(work: str, batch: int, device: jax.Device, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One measurement at one batch size, JSON-ready."""
+    """Measures one kind of work at one batch size; returns a row that can be written as JSON."""
     options = SplitOptions(num_classes=91, max_images=arguments.images)
     source = read_split(find_split(Path(arguments.data), arguments.split), options)
     params = params_of(case_of(arguments))
@@ -85,14 +85,14 @@ def measure(work: str, batch: int, device: jax.Device, arguments: argparse.Names
 
 
 def case_of(arguments: argparse.Namespace) -> Case:
-    """Only its weights matter here."""
+    """A case to generate weights for; its batch size and dtype have no effect."""
     return Case(arguments.variant, arguments.short_side, arguments.short_side, 1, "float32")
 
 
 def _our_evaluation(
     source: DataSet, params: dict, batch: int, device: jax.Device, arguments: argparse.Namespace
 ) -> Callable[[], Any]:
-    """Evaluates like yolos-eval, with decoding threads."""
+    """An evaluation as in yolos-eval, but with threads that decode images instead of processes."""
     config: Any = detection_recipe(arguments.variant)
     config.data.short_side, config.data.workers, config.eval.batch_size = arguments.short_side, 0, batch
     config = recipe.prepare(config, DetectionConfig)
@@ -106,11 +106,11 @@ def _our_detector(
     meta = Meta(VARIANTS[arguments.variant], source.label_names)
     detector = Detector(params, meta, arguments.short_side, batch_size=batch)
     files = [example.file for example in source.examples]
-    return lambda: detector(files)  # one call: it groups images of similar length
+    return lambda: detector(files)  # one call, so that it can group images of similar size
 
 
 class Peer:
-    """transformers' detections in the images of a source."""
+    """Detection with transformers in the images of a data set."""
 
     def __init__(self, source: DataSet, params: dict, device: str, batch: int, arguments: argparse.Namespace):
         import transformers
@@ -122,7 +122,7 @@ class Peer:
         self.model = peers.network(case_of(arguments), params, "sdpa", device).eval()
 
     def __call__(self, score: bool) -> dict[str, float] | None:
-        """Detects in all images; with `score`, computes the COCO metrics of all queries."""
+        """Detects objects in all images; if `score`, returns the COCO metrics, for which all queries count."""
         import torch
 
         results: list[dict[str, Any]] = []
@@ -146,11 +146,11 @@ class Peer:
 def _shown(row: dict[str, Any]) -> dict[str, str]:
     shown = {
         "work": WORKS[row["work"]], "batch": str(row["batch"]), "images": str(row["images"]),
-        "first pass, compiling": f"{row['first_pass_seconds']:.1f} s", "seconds": f"{row['seconds']:.2f}",
+        "first pass (compiles)": f"{row['first_pass_seconds']:.1f} s", "seconds": f"{row['seconds']:.2f}",
         "images/s": f"{row['images'] / row['seconds']:.2f}",
     }  # fmt: skip
     if "theirs" in row:
-        shown |= {"transformers": f"{row['theirs']:.2f} s", "ours over theirs": f"{row['ratio']:.2f}"}
+        shown |= {"transformers": f"{row['theirs']:.2f} s", "speed ratio": f"{row['ratio']:.2f}"}
     return shown
 
 

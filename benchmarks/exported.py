@@ -1,10 +1,10 @@
-"""Measures the programs of an exported folder on a COCO data set: a table of AP, AP50 and time per image.
+"""Measures AP, AP50 and time per image for each program in an exported folder, on a COCO data set.
 
 python -m benchmarks.exported --folder exported --annotations demo/digits/annotations/instances_val2017.json \
     --images demo/digits/val2017
 
-It runs the StableHLO program, each .onnx file in onnxruntime, and detector.onnx in OpenVINO, if these are installed.
-Images are processed one by one, as in run_detector.py; times exclude the first call, which compiles.
+It runs the StableHLO program, and each .onnx file in ONNX Runtime and in OpenVINO if they are installed. Images are
+processed one by one, as in run_detector.py. Times are medians that exclude the first call, which compiles.
 """
 
 import argparse
@@ -28,25 +28,25 @@ Detect = Callable[[list[Image.Image], float], list[list[dict[str, Any]]]]
 
 
 class OpenVinoDetector(OnnxDetector):
-    """`detector.onnx` as OpenVINO compiles it for the CPU."""
+    """An .onnx file of an exported folder, run with OpenVINO on the CPU."""
 
     def __init__(self, folder: Path, file: str = "detector.onnx", precision: str = "f32"):
         import openvino
 
         Folder.__init__(self, folder)
         self.batch_size = 1
-        settings = {"INFERENCE_PRECISION_HINT": precision}  # bf16 is OpenVINO's default where the CPU has it
+        settings = {"INFERENCE_PRECISION_HINT": precision}  # OpenVINO defaults to bf16 on CPUs that support it
         self.compiled = openvino.Core().compile_model(str(folder / file), "CPU", settings)
 
     def detect(self, images: list[Image.Image], threshold: float) -> list[list[dict[str, Any]]]:
-        """One batch."""
+        """Detects objects in one batch of images."""
         values = self.compiled(self.inputs(images))
         out = {name: values[i] for i, name in enumerate(self.description["outputs"])}
         return [self.objects({name: out[name][i] for name in out}, threshold) for i in range(len(images))]
 
 
 def programs(folder: Path) -> dict[str, Detect]:
-    """All programs of a folder that can be run here, by name."""
+    """All programs in a folder that the installed runtimes can run, by name."""
     found: dict[str, Detect] = {"StableHLO, jax": ExportedDetector(folder)}
     files = sorted(path.name for path in folder.glob("*.onnx"))
     if importlib.util.find_spec("onnxruntime"):
@@ -58,7 +58,7 @@ def programs(folder: Path) -> dict[str, Detect]:
 
 
 def scores(detect: Detect, truth: COCO, images: Path) -> tuple[float, float, float]:
-    """(AP, AP50, milliseconds an image) of all images of `truth`."""
+    """Returns AP, AP50 and the median milliseconds per image, over all images of `truth`."""
     results, seconds = [], []
     for image_id, entry in truth.imgs.items():
         image = open_upright(str(images / entry["file_name"]))
@@ -81,12 +81,12 @@ def scores(detect: Detect, truth: COCO, images: Path) -> tuple[float, float, flo
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", required=True, type=Path, help="written by yolos-export")
+    parser.add_argument("--folder", required=True, type=Path, help="folder written by yolos-export")
     parser.add_argument("--annotations", required=True, type=Path, help="COCO's instances_SPLIT.json")
-    parser.add_argument("--images", required=True, type=Path, help="folder of its images")
+    parser.add_argument("--images", required=True, type=Path, help="folder of the images")
     args = parser.parse_args()
     if not args.annotations.is_file():
-        raise InputError(f"{args.annotations} is not a file; give COCO's instances_SPLIT.json.")
+        raise InputError(f"{args.annotations} is not a file; pass COCO's instances_SPLIT.json.")
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(args.annotations))
     print("| program | AP | AP50 | ms per image |\n|---|---|---|---|")

@@ -1,19 +1,19 @@
-"""Compares the fine-tuning recipe with that of commit 27265a3, and measures each change, at micro size.
+"""Compares the fine-tuning recipe with the one at commit 27265a3, and measures each change, with a micro model.
 
 python -m benchmarks.finetuning --out runs/finetuning --bccd data/bccd
 python -m benchmarks.finetuning --out runs/finetuning --data digits --images 200 --rows 27265a3 all --seeds 0
-python -m benchmarks.finetuning --out runs/finetuning --rows all all,data.augment=light   # today's, and a variant
+python -m benchmarks.finetuning --out runs/finetuning --rows all all,data.augment=light   # current, and a variant
 
-A micro detector is fine-tuned on N images: coloured digits on textured backgrounds (200 validation scenes), or photos
-of blood cells (--bccd: the data set in Pascal VOC's layout, 205 training and 87 validation photos). It starts from a
-detector of `datasets.digits` (`start`, trained first with configs/digits.py and 32 DET tokens) or from `nothing`. Sizes
-and learning rate are those of a micro model (`finetuning_rows`); everything else is the recipe's. The seed selects the
-images and their order.
+A micro detector is fine-tuned on --images images: coloured digits on textured backgrounds (200 validation scenes), or
+photos of blood cells (--bccd: the data set in Pascal VOC layout, 205 training and 87 validation photos). It starts
+from a detector trained on `datasets.digits` (`start`, trained first with configs/digits.py and 32 DET tokens) or from
+random weights (`nothing`). Image sizes and the learning rate are adapted to the micro model (`finetuning_rows`);
+everything else is unchanged. The seed selects the images and their order.
 
-A row's AP is from the last evaluation, with the moving average; `best` is the best evaluation, `raw` the last one with
-the parameters that are not averaged. Seconds are for one core and include compilation; CPU seconds are independent of
-other processes on that core. Each run is a separate process and adds a line to OUT/results.jsonl; runs with a result
-are skipped.
+AP is from the last evaluation of the averaged parameters, `best AP` from the best one, and `raw AP` from the last
+evaluation of the parameters that are not averaged. Each run is a separate process on one core. `seconds` includes
+compilation; `CPU seconds` does not depend on other processes on that core. Each run adds a line to OUT/results.jsonl,
+and runs that have a result there are skipped.
 """
 
 import argparse
@@ -37,14 +37,14 @@ from yolos_jax.errors import InputError, clear_errors
 from yolos_jax.tools.analysis.tables import markdown
 
 STARTS = ("start", "nothing")
-SCENES = (1000, 200)  # for training, for validation
-DET_TOKENS = 32  # DET tokens of the micro detector: a photo of blood cells has up to 30 boxes
-REDUCED = 192  # short side in pixels of the resized photos
+SCENES = (1000, 200)  # for training and for validation
+DET_TOKENS = 32  # of the micro detector; a photo of blood cells has up to 30 boxes
+REDUCED = 192  # short side of the resized photos in pixels
 NUMBERS = ("AP", "AP50", "best AP", "best AP50", "raw AP", "seconds", "CPU seconds", "steps")
 
 
 def main() -> None:
-    """Runs what is missing, and prints the table."""
+    """Executes the runs that have no result yet, and prints the table."""
     if sys.argv[1:2] == [run_queue.ONE]:
         one(json.loads(sys.argv[2]))
         return
@@ -56,40 +56,40 @@ def main() -> None:
 
 
 def flags() -> argparse.ArgumentParser:
-    """The command line."""
+    """The command-line parser."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for data, runs and results")
     parser.add_argument("--data", nargs="+", choices=[*SIZES], default=[*SIZES])
-    parser.add_argument("--bccd", type=Path, help="folder of the blood cells, for --data bccd")
-    parser.add_argument("--images", type=positive, nargs="+", default=[50, 200, 1000], help="images to train on")
+    parser.add_argument("--bccd", type=Path, help="folder of the blood cell data set, for --data bccd")
+    parser.add_argument("--images", type=positive, nargs="+", default=[50, 200, 1000], help="number of training images")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", default=[*ROWS], help="also with settings: all,data.augment=light")
+    parser.add_argument("--rows", nargs="+", default=[*ROWS], help="settings may follow: all,data.augment=light")
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=[*STARTS])
-    parser.add_argument("--start", type=Path, help="run of the detector to start from; trained by default")
-    parser.add_argument("--start-epochs", type=positive, help="epochs to train it for; by default the recipe's")
-    parser.add_argument("--jobs", type=positive, default=2, help="runs at once, each on one core")
+    parser.add_argument("--start", type=Path, help="run to use as the starting detector (default: train one)")
+    parser.add_argument("--start-epochs", type=positive, help="epochs to train that detector for")
+    parser.add_argument("--jobs", type=positive, default=2, help="number of parallel runs, each on one core")
     return parser
 
 
 def start_of(out: Path, epochs: int | None) -> Path:
-    """The run of a micro detector of digit scenes, trained if it does not exist."""
+    """The run of a micro detector on digit scenes; trains it if it does not exist."""
     from yolos_jax import train
     from yolos_jax.datasets import digits
 
     scenes, folder = out / "scenes", out / "start"
-    if not (scenes / "annotations" / "instances_val2017.json").is_file():  # it is written last
+    if not (scenes / "annotations" / "instances_val2017.json").is_file():  # this file is written last
         shutil.rmtree(scenes, ignore_errors=True)
         digits.write(scenes)
     config: Any = recipe_of("digits")
     config.model.det_tokens = DET_TOKENS
     config.data.root = str(scenes)
     config.train.epochs = epochs or config.train.epochs
-    train(config, folder)  # resumes, or is already complete
+    train(config, folder)  # resumes an interrupted run, and returns at once if it is complete
     return folder
 
 
 def runs_of(arguments: argparse.Namespace, start: Path) -> list[dict[str, Any]]:
-    """The runs for `run_queue`; skips impossible rows and image counts with a message."""
+    """The runs for `run_queue`; prints a message for each row or number of images that it has to skip."""
     from yolos_jax.inference.loading import load_model
 
     model = load_model(start)[1].model
@@ -108,9 +108,9 @@ def runs_of(arguments: argparse.Namespace, start: Path) -> list[dict[str, Any]]:
 def _runs_of_row(
     arguments: argparse.Namespace, start: Path, settings: dict[str, Any], row: str, data: str, images: int, most: int
 ) -> list[dict[str, Any]]:
-    """A run for each start and seed."""
+    """A run for each starting point and seed."""
     if images > most:
-        print(f"left out: {data} has {most} images to train on, not {images}")
+        print(f"skipped: {data} has only {most} training images, not {images}")
         return []
     found = []
     for begin in arguments.starts:
@@ -127,23 +127,23 @@ def _runs_of_row(
 
 @contextlib.contextmanager
 def _told() -> Any:
-    """Skips the block on an `InputError`, and prints the reason."""
+    """Prints an `InputError` raised in the block instead of propagating it."""
     try:
         yield
     except InputError as error:
-        print(f"left out: {error}")
+        print(f"skipped: {error}")
 
 
 def data_folder(data: str, arguments: argparse.Namespace) -> Path:
-    """A COCO folder with the splits train and val, written if it does not exist."""
+    """A COCO folder with the splits train and val; writes it if it does not exist."""
     folder: Path = arguments.out / data
-    if (folder / "made").is_file():  # written last: such a folder is complete
+    if (folder / "made").is_file():  # written last, so the folder is complete
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     if data == "digits":
         coloured_digits.write(folder, *SCENES)
     elif arguments.bccd is None:
-        raise InputError("the photos of blood cells are required; give their folder with --bccd, or use --data digits.")
+        raise InputError("the photos of blood cells are required; pass their folder as --bccd, or use --data digits.")
     else:
         write_reduced(arguments.bccd, folder, REDUCED)
     (folder / "made").touch()
@@ -186,7 +186,7 @@ def write_reduced(root: Path, out: Path, short_side: int) -> None:
 
 
 def subset(root: Path, images: int, seed: int) -> Path:
-    """The annotation file of the first images of a permutation, which is the same for every row."""
+    """Writes the annotations of randomly chosen images, the same ones for every row, and returns the file."""
     path = root / "subsets" / f"{images}-{seed}.json"
     content = _content(root, "train")
     order = np.random.default_rng([seed, 2]).permutation(len(content["images"]))
@@ -203,7 +203,7 @@ def _content(root: Path, split: str) -> dict[str, Any]:
 
 
 def one(run: dict[str, Any]) -> None:
-    """Trains one run and prints its results as JSON on the last line."""
+    """Executes one run and prints its results as JSON on the last line."""
     run_queue.stay_on(run["core"])
     import jax
 
@@ -221,16 +221,16 @@ def one(run: dict[str, Any]) -> None:
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     result = numbers_of(lines, outcome.step) | seconds
     for folder in [*workdir.glob("[0-9]*"), workdir / "best", workdir / "tensorboard"]:
-        shutil.rmtree(folder, ignore_errors=True)  # a table has hundreds of runs
+        shutil.rmtree(folder, ignore_errors=True)  # saves disk space: a table can have hundreds of runs
     print(json.dumps(result))
 
 
 def numbers_of(lines: Sequence[dict[str, Any]], steps: int) -> dict[str, Any]:
-    """A row's results, from the lines of a run's `metrics.jsonl`."""
+    """Extracts a run's results from the lines of its `metrics.jsonl`."""
     evaluations = [line for line in lines if "val/AP" in line]
     last = evaluations[-1]
     if last["step"] != steps:
-        raise InputError(f"the run has {steps} steps, and its last evaluation is at step {last['step']}.")
+        raise InputError(f"the run has {steps} steps, but its last evaluation is at step {last['step']}.")
     best = max(evaluations, key=lambda line: line["val/AP"])
     found = {"AP": last["val/AP"], "AP50": last["val/AP50"]}
     found |= {"best AP": best["val/AP"], "best AP50": best["val/AP50"], "best step": best["step"], "steps": steps}
@@ -239,7 +239,7 @@ def numbers_of(lines: Sequence[dict[str, Any]], steps: int) -> dict[str, Any]:
 
 
 def table(results: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """Mean and range over seeds of every row, for `markdown`."""
+    """Table rows for `markdown`, with the mean and the range over seeds."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for result in results:
         run = result["run"]
@@ -256,7 +256,7 @@ def table(results: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def spread(values: Sequence[float], form: str) -> str:
-    """Text such as "0.412 (0.401 to 0.420)"; only the mean if all values look the same."""
+    """Formats mean and range, such as "0.412 (0.401 to 0.420)"; only the mean if all values round to the same text."""
     if not values:
         return ""
     mean = format(statistics.mean(values), form)

@@ -1,16 +1,16 @@
-"""Complete fine-tuning against `transformers`: the same weights, images, order, learning rate and steps.
+"""Compares fine-tuning with `transformers`, using the same weights, images, order, learning rate and steps.
 
 python -m benchmarks.finetuning_peer --out runs/peer
-python -m benchmarks.finetuning_peer --out runs/few --images 160 --epochs 2 --seeds 0 --start-epochs 1     # a trial
+python -m benchmarks.finetuning_peer --out runs/few --images 160 --epochs 2 --seeds 0 --start-epochs 1    # quick test
 
-Ours is `yolos_jax.train`. Theirs is a plain PyTorch loop: `YolosForObjectDetection` with its own loss and matching,
-`torch.optim.AdamW`, `clip_grad_norm_`, and our parameter groups. Both are float32 and read the same batches of
-coloured digits, all of one size and without augmentation. They start from the same weights: those
-that `benchmarks.finetuning` starts from (`start`), or random ones (`nothing`). The seed determines the order of the
-images and the random weights. At the end, the same function scores the logits and boxes of both with pycocotools.
+yolos-jax trains with `yolos_jax.train`, transformers in a plain PyTorch loop: `YolosForObjectDetection` with its loss
+and matching, `torch.optim.AdamW` with the same parameter groups as yolos-jax, and `clip_grad_norm_`. Both compute in
+float32 and read the same batches of coloured digits, all of one size and without augmentation. Both start from the
+same weights: the starting detector of `benchmarks.finetuning` (`start`), or random weights (`nothing`). The seed
+determines the order of the images and the random weights. The same function scores the final outputs of both.
 
-Rounding makes two such runs diverge after some hundred steps, so their results differ like those of two seeds. The loss
-of the first step must agree to 1e-4, otherwise there is only an error.
+After some hundred steps, rounding errors make the runs diverge as much as two seeds do. The losses of the first step
+must agree to within 1e-4; otherwise, the benchmark raises an error and prints no table.
 """
 
 import argparse
@@ -53,7 +53,7 @@ SIDES = ("ours", "transformers")
 BATCH = 16
 SIDE = 72  # side of the images in pixels
 SHOWN = (1, 2, 10, 100)  # steps whose losses are compared
-SAME = 1e-4  # relative difference of the first step's losses
+SAME = 1e-4  # maximum relative difference between the first step's losses
 STATED: dict[str, Any] = {
     "data.train_split": "train", "data.val_split": "val", "data.categories": "contiguous", "data.scales": (),
     "data.short_side": SIDE, "data.max_side": SIDE, "data.workers": 0, "data.buckets": 1, "model.max_side": SIDE // 8,
@@ -66,7 +66,7 @@ Forward = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def main() -> None:
-    """Runs what is missing, and prints losses and the table."""
+    """Executes the runs that have no result yet, and prints tables of losses and AP."""
     if sys.argv[1:2] == [run_queue.ONE]:
         one(json.loads(sys.argv[2]))
         return
@@ -80,21 +80,21 @@ def main() -> None:
 
 
 def flags() -> argparse.ArgumentParser:
-    """The command line."""
+    """The command-line parser."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for data, runs and results")
-    parser.add_argument("--images", type=positive, default=1000, help="scenes to train on")
+    parser.add_argument("--images", type=positive, default=1000, help="number of training scenes")
     parser.add_argument("--epochs", type=positive, default=20)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--starts", nargs="+", choices=finetuning.STARTS, default=["start"])
-    parser.add_argument("--start", type=Path, help="run of the detector to start from; trained by default")
-    parser.add_argument("--start-epochs", type=positive, help="epochs to train it for; by default the recipe's")
-    parser.add_argument("--jobs", type=positive, default=2, help="runs at once, each on one core")
+    parser.add_argument("--start", type=Path, help="run to use as the starting detector (default: train one)")
+    parser.add_argument("--start-epochs", type=positive, help="epochs to train that detector for")
+    parser.add_argument("--jobs", type=positive, default=2, help="number of parallel runs, each on one core")
     return parser
 
 
 def runs_of(arguments: argparse.Namespace, start: Path) -> list[dict[str, Any]]:
-    """A run for each start, seed and side."""
+    """A run for each starting point, seed and library."""
     model = load_model(start)[1].model
     root = finetuning.data_folder("digits", arguments)
     annotations = finetuning.subset(root, arguments.images, 0)
@@ -112,7 +112,7 @@ def runs_of(arguments: argparse.Namespace, start: Path) -> list[dict[str, Any]]:
 
 
 def one(run: dict[str, Any]) -> None:
-    """Trains one side and prints its results as JSON on the last line."""
+    """Trains with one library and prints the results as JSON on the last line."""
     run_queue.stay_on(run["core"])
     config = recipe.prepare(recipe_from(run["settings"]), DetectionConfig)
     task = DetectionTask(config, data_mesh(jax.devices()[:1]))
@@ -130,7 +130,7 @@ def one(run: dict[str, Any]) -> None:
 
 
 def train_ours(task: DetectionTask, workdir: Path) -> tuple[list[float], Forward]:
-    """The loss of every step, and the trained network as a function."""
+    """Trains with yolos-jax; returns the loss of each step, and the trained network as a function."""
     from yolos_jax import train
 
     shutil.rmtree(workdir, ignore_errors=True)
@@ -149,7 +149,7 @@ def train_ours(task: DetectionTask, workdir: Path) -> tuple[list[float], Forward
 
 
 def train_theirs(task: DetectionTask) -> tuple[list[float], Forward]:
-    """The same with `transformers` in a plain PyTorch loop."""
+    """Trains with `transformers` in a plain PyTorch loop; returns the same as `train_ours`."""
     import torch
 
     torch.set_num_threads(1)
@@ -179,12 +179,12 @@ def train_theirs(task: DetectionTask) -> tuple[list[float], Forward]:
 
 
 def network(params: dict, model: YolosConfig, weights: LossWeights) -> Any:
-    """transformers' model with these parameters, and our weights of the loss."""
+    """The model of transformers with these parameters and loss weights."""
     import torch
     import transformers
 
     values = {key: value for key, value in write_config(model, None).items() if key != "architectures"}
-    ce, bbox, giou = (int(weight) for weight in (weights.ce, weights.bbox, weights.giou))  # transformers requires int
+    ce, bbox, giou = (int(weight) for weight in (weights.ce, weights.bbox, weights.giou))  # transformers requires ints
     values |= {"class_cost": ce, "bbox_cost": bbox, "giou_cost": giou}
     values |= {"bbox_loss_coefficient": bbox, "giou_loss_coefficient": giou, "eos_coefficient": weights.no_object}
     found: Any = transformers.YolosForObjectDetection(transformers.YolosConfig(**values))
@@ -193,7 +193,7 @@ def network(params: dict, model: YolosConfig, weights: LossWeights) -> Any:
 
 
 def groups_of(model: Any, weight_decay: float) -> list[dict[str, Any]]:
-    """AdamW's groups like `training.optimizer.decay_mask`, by transformers' names."""
+    """Parameter groups for AdamW with the same weight decay as `training.optimizer.decay_mask`."""
     decayed: list[Any] = []
     others: list[Any] = []
     for name, parameter in model.named_parameters():
@@ -205,12 +205,12 @@ def groups_of(model: Any, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def pixels_of(patches: np.ndarray, grid: np.ndarray, patch: int) -> Any:
-    """A batch of sequences of one size as normalised images: a float32 tensor `[B, 3, H, W]`."""
+    """Converts patches of images of one size to normalised images, a float32 tensor `[B, 3, H, W]`."""
     import torch
 
     rows, columns = (int(side) for side in grid[0])
     if (grid != grid[0]).any() or rows * columns != patches.shape[1]:
-        raise InputError("the images differ in size, and transformers would pad them; give images of one size.")
+        raise InputError("the images differ in size, so transformers would pad them; use images of one size.")
     cut = patches.reshape(len(patches), rows, columns, patch, patch, 3)
     images = cut.transpose(0, 1, 3, 2, 4, 5).reshape(len(patches), rows * patch, columns * patch, 3)
     mean, std = np.asarray(MEAN, np.float32), np.asarray(STD, np.float32)
@@ -230,7 +230,7 @@ def labels_of(batch: TrainBatch) -> list[dict[str, Any]]:
 
 
 def score(task: DetectionTask, forward: Forward) -> dict[str, float]:
-    """COCO metrics on the validation split: every query's best class, as in DETR's evaluation."""
+    """COCO metrics on the validation split, with the best class of every query, as in DETR."""
     source = recipe.source_of(task.config, "val", task.source.category_ids, task.source.num_classes)
     examples = source.examples
     geometry = recipe.geometry_of(task.config, task.model)
@@ -240,7 +240,7 @@ def score(task: DetectionTask, forward: Forward) -> dict[str, float]:
     results: list[dict[str, Any]] = []
     for step in range(len(plan)):
         loaded = work(step)
-        there = int((loaded.indices >= 0).sum())  # the last batch may have empty slots at its end
+        there = int((loaded.indices >= 0).sum())  # the last batch may have empty slots at the end
         logits, boxes = forward(loaded.batch.patches[:there], loaded.batch.grid[:there])
         for index, scores, box in zip(loaded.indices, logits, boxes):
             weights = np.exp(scores - scores.max(-1, keepdims=True))
@@ -253,30 +253,30 @@ def score(task: DetectionTask, forward: Forward) -> dict[str, float]:
 
 
 def loss_rows(results: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """The differences between the losses of both sides, for `markdown`; `InputError` if the first ones differ."""
+    """Table rows of both losses, for `markdown`; raises `InputError` if the first step's losses differ."""
     rows = []
     for ours, theirs in pairs_of(results):
         row = {"start": ours["run"]["start"], "seed": str(ours["run"]["seed"])}
         for name in (*(f"loss {step}" for step in SHOWN), "last epoch's loss"):
             if name in ours:
                 apart = abs(ours[name] - theirs[name]) / theirs[name]
-                row[name] = f"{ours[name]:.6f}, {theirs[name]:.6f} ({apart:.0e} apart)"
+                row[name] = f"{ours[name]:.6f}, {theirs[name]:.6f} (difference {apart:.0e})"
         first = abs(ours["loss 1"] - theirs["loss 1"]) / theirs["loss 1"]
         if first > SAME:
-            raise InputError(f"the first losses differ by {first:.1e}: {ours['loss 1']} and {theirs['loss 1']}.")
+            raise InputError(f"losses of the first step differ by {first:.1e}: {ours['loss 1']}, {theirs['loss 1']}.")
         rows.append(row)
     return rows
 
 
 def pairs_of(results: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """The results of both sides, for each start and seed."""
+    """The results of both libraries, for each starting point and seed."""
     found = {(each["run"]["start"], each["run"]["seed"], each["run"]["side"]): each for each in results}
     keys = sorted({key[:2] for key in found}, key=lambda key: (key[0] == "nothing", key[1]))
     return [(found[*key, SIDES[0]], found[*key, SIDES[1]]) for key in keys]
 
 
 def rows_of(results: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """AP of every seed, their mean and range, for `markdown`."""
+    """Table rows for `markdown`: AP for each seed, and the mean and range over seeds."""
     rows = []
     pairs = pairs_of(results)
     for start in dict.fromkeys(ours["run"]["start"] for ours, _ in pairs):

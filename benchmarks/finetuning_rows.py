@@ -1,4 +1,4 @@
-"""The rows of `benchmarks.finetuning`: recipes for a micro model, from the one of commit 27265a3 to today's."""
+"""The rows of `benchmarks.finetuning`: recipes for a micro model, from the one at commit 27265a3 to the current one."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,25 +16,25 @@ from yolos_jax.model.config import YolosConfig
 from yolos_jax.training import rates, run
 
 OLD, ALL = "27265a3", "all"
-# The settings of `configs/finetune_custom.py` at that commit, and the newer ones at values that reproduce it.
+# The settings of `configs/finetune_custom.py` at that commit. Newer settings have values that reproduce it.
 OLD_SETTINGS: dict[str, Any] = {
     "train.batch_size": 8, "train.epochs": 50, "train.least_steps": 0, "train.patience": 0, "train.ema": 0.999,
     "optimizer.schedule": "step", "optimizer.warmup_epochs": 1.0, "optimizer.warmup_steps": 0,
     "eval.every_epochs": 5, "eval.least_steps": 0, "data.augment": "none",
 }  # fmt: skip
-CONSTANT = "constant average"  # not a setting: the moving average of that commit, whose decay did not warm up
-# The settings that each change alone takes from today's recipe. "+steps" also counts warm-up and evaluations in steps,
-# and "+patience" evaluates every epoch, because patience needs frequent evaluations.
+CONSTANT = "constant average"  # not a setting: selects the moving average of that commit, without decay warm-up
+# The settings of the current recipe that each row adds to the old one. "+steps" also sets warm-up and evaluations in
+# steps, and "+patience" evaluates after every epoch, because patience needs frequent evaluations.
 CHANGES: dict[str, tuple[str, ...]] = {
     "+average": (CONSTANT,),
     "+steps": ("train.least_steps", "optimizer.warmup_steps", "eval.every_epochs", "eval.least_steps"),
     "+augment": ("data.augment",),
     "+patience": ("train.patience", "eval.every_epochs"),
 }
-AUGMENT = "light"  # of "+augment", since today's recipe has no preset
+AUGMENT = "light"  # preset of "+augment", because the current recipe has none
 ROWS = (OLD, *CHANGES, ALL)
 
-# Sizes in pixels for patches of 8, in proportion to the recipe's: 480 to 800, crops of 384 to 600.
+# Sizes for patches of 8 x 8 pixels, in proportion to the recipe's: short sides of 480 to 800, crops of 384 to 600.
 _DIGITS: dict[str, Any] = {
     "data.short_side": 64, "data.max_side": 80, "data.scales": (48, 56, 64),
     "data.crop_sides": (32, 40, 48), "data.crop_range": (32, 48), "model.max_side": 10,
@@ -44,7 +44,7 @@ _BCCD: dict[str, Any] = {
     "data.crop_sides": (48, 60, 72), "data.crop_range": (48, 72), "model.max_side": 16,
 }  # fmt: skip
 SIZES = {"digits": _DIGITS, "bccd": _BCCD}
-# The learning rate is twice that of `configs/digits.py`, just as the recipe's is twice that of S.
+# Twice the learning rate of `configs/digits.py`, just as the recipe has twice the learning rate of S.
 MICRO: dict[str, Any] = {
     "optimizer.learning_rate": 1e-3, "train.accumulate": 1, "train.log_every": 200, "train.curves": False,
     "data.workers": 0, "data.buckets": 1, "eval.batch_size": 50, "eval.compilation_cache": "off",
@@ -53,10 +53,10 @@ MICRO: dict[str, Any] = {
 
 
 def settings_of(row: str, data: str, model: YolosConfig) -> dict[str, Any]:
-    """The settings of a row, by dotted key, that differ from the defaults; `CONSTANT` selects the average.
+    """The settings of a row that differ from the defaults, by dotted key, and the type of moving average (`CONSTANT`).
 
     Args:
-      row: one of `ROWS`, with further settings after commas, as in "all,data.augment=light".
+      row: one of `ROWS`, optionally followed by settings, as in "all,data.augment=light".
       data: one of `SIZES`.
       model: the micro architecture.
 
@@ -113,19 +113,19 @@ def recipe_from(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def average_warms_up() -> bool:
-    """Whether the package's moving average forgets the starting weights quickly: after one update, most of them."""
+    """Whether the decay of the package's moving average warms up: one update replaces most of the initial weights."""
     average: Any = rates.make_average(0.999)
     zero = {"x": jnp.zeros(())}
     one = {"x": jnp.ones(())}
     try:
         after = average(zero, one, jnp.int32(1))
-    except TypeError:  # it does not take the number of the update
+    except TypeError:  # this version does not accept the number of updates
         return False
     return float(after["x"]) > 0.5
 
 
 def with_constant_average() -> None:
-    """Sets the moving average of commit 27265a3 in this process: a constant decay from the first update."""
+    """Replaces the moving average in this process by that of commit 27265a3, which has a constant decay."""
 
     def make_average(decay: float, rates: Any = None) -> Any:
         def average(old: dict, params: dict, *_: jax.Array) -> dict:

@@ -1,9 +1,9 @@
-"""Measures the time to the first box, including imports: yolos-predict on one image against transformers' pipeline.
+"""Compares the time of yolos-predict on one image, including start-up, with the pipeline of transformers.
 
 python -m benchmarks.first_box cat.jpg --variant s --pairs 5
 
-Whole processes are timed alternately, with the same Hugging Face folder (--checkpoint, or random weights). Our first
-run compiles into a new cache; the others use the cached programs.
+It times complete processes, which alternate and load the same Hugging Face folder (--checkpoint, or random weights).
+The first run of yolos-predict compiles and writes a new compilation cache; later runs use that cache.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("image", type=Path)
     parser.add_argument("--checkpoint", type=Path, help="Hugging Face folder")
     parser.add_argument("--variant", choices=list(VARIANTS), default="s", help="model size for random weights")
-    parser.add_argument("--pairs", type=positive, default=5, help="measurements per side")
+    parser.add_argument("--pairs", type=positive, default=5, help="measurements of each program")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     if not peers.available():
@@ -49,15 +49,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         row = measure(arguments, Path(folder))
     print(markdown([{
-        "first run, compiling": f"{row['first']:.2f} s", "second run": f"{row['ours']:.2f} s",
-        "transformers": f"{row['theirs']:.2f} s", "ours over theirs, as speed": f"{row['ratio']:.2f}",
+        "first run (compiles)": f"{row['first']:.2f} s", "later runs": f"{row['ours']:.2f} s",
+        "transformers": f"{row['theirs']:.2f} s", "speed ratio": f"{row['ratio']:.2f}",
     }]))  # fmt: skip
     if arguments.out:
         arguments.out.write_text(json.dumps(row, indent=1) + "\n")
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Seconds, JSON-ready; `folder` is for temporary files."""
+    """Returns seconds as a dict that can be written as JSON; `folder` is for temporary files."""
     checkpoint = arguments.checkpoint or folder / "weights"
     if arguments.checkpoint is None:
         case = Case(arguments.variant, 800, 1056, 1, "float32")

@@ -1,16 +1,17 @@
-"""Counts the launches of a compiled GPU program, and the bytes that it moves, in the text of its optimized HLO.
+"""Counts the kernel launches of a compiled GPU program, and the bytes that it moves, from its optimized HLO.
 
-The rules:
+Rules:
 
-- Every instruction that computes or copies is one launch: a fusion, a library call, a copy, a collective, a callback.
+- Every instruction that computes or copies is one launch: a fusion, library call, copy, collective or callback.
   Parameters, constants, tuples, bitcasts and the ends of asynchronous pairs do not count.
-- The body of a loop counts once per iteration (`turns_of`). If that is unknown, body and condition count once, and
-  `Cost.unknown_loops` counts such loops. Of the branches of a conditional, the one with the most launches counts.
-- Bytes are those of a launch's operands and results, each counted once, regardless of caches. An operand that is only
-  sliced or gathered from counts as its slices, and an update in place as the update. Integer bytes (u8, s8) among the
-  results of a library call are its workspace and do not count.
-- XLA may put launches into command buffers (CUDA graphs), and libraries may launch several kernels per call. The HLO
-  shows neither. Both numbers are for comparing programs, not for predicting time.
+- The body of a loop counts once per iteration (`turns_of`). If the number of iterations is unknown, the body and the
+  condition count once, and `Cost.unknown_loops` is incremented. For a conditional, the branch with the most launches
+  counts.
+- The bytes of a launch are the sizes of its operands and results, each counted once, regardless of caches. For an
+  operand that is only sliced or gathered from, only the slices count; for an in-place update, only the update. u8 and
+  s8 results of a library call are its workspace and do not count.
+- XLA may combine launches into command buffers (CUDA graphs), and libraries may launch several kernels per call; the
+  HLO shows neither. Use both numbers to compare programs, not to predict time.
 """
 
 import collections
@@ -26,28 +27,28 @@ ARRAY = re.compile(rf"\b({'|'.join(SIZES)})\[([\d,]*)\]")
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
         "opt-barrier", "async-update", "add-dependency", "domain"}  # fmt: skip
 COLLECTIVES = "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute"
-RENAMED = "bitcast", "reshape", "get-tuple-element"  # these only rename an operand within a fusion
+RENAMED = "bitcast", "reshape", "get-tuple-element"  # within a fusion, these only give an operand another name
 
 
 class Instruction(NamedTuple):
-    """One line of a computation."""
+    """An instruction of a computation."""
 
     name: str
-    shape: str  # of the result, such as "f32[2,3]{1,0}"
+    shape: str  # shape of the result, such as "f32[2,3]{1,0}"
     op: str
     operands: tuple[str, ...]
-    value: str  # the text in the operands' brackets; the value of a constant
+    value: str  # the text between the operands' parentheses, such as the value of a constant
     attributes: str  # the text after the operands
     root: bool
 
     def called(self, *keys: str) -> list[str]:
-        """Computations that an attribute names, such as `calls=%fused` or `branch_computations={%a, %b}`."""
+        """Names of computations in attributes such as `calls=%fused` or `branch_computations={%a, %b}`."""
         found = re.findall(rf"\b(?:{'|'.join(keys)})=(\{{[^}}]*\}}|%?[\w.\-]+)", self.attributes)
         return [name for names in found for name in re.findall(r"[\w.\-]+", names)]
 
     @property
     def kind(self) -> str:
-        """The operation, with the target of a library call or the kind of a fusion, such as `fusion kLoop`."""
+        """The operation, the target of a library call, or the type of fusion, such as `fusion kLoop`."""
         target = re.search(r'custom_call_target="([^"]*)"', self.attributes)
         fused = re.search(r"\bkind=(\w+)", self.attributes)
         return target[1] if target else f"fusion {fused[1]}" if self.op == "fusion" and fused else self.op
@@ -58,7 +59,7 @@ Computations = Mapping[str, Sequence[Instruction]]
 
 @dataclasses.dataclass
 class Cost:
-    """The launches and bytes of a program or a part of it."""
+    """The launches and bytes moved of a program or a part of it."""
 
     launches: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # by `kind`
     moved: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # bytes by `kind`
@@ -71,19 +72,19 @@ class Cost:
 
 
 def cost(hlo: str) -> Cost:
-    """The cost of the text of an optimized module, such as `compiled.as_text()`."""
+    """Computes the cost of an optimized HLO module from its text, such as `compiled.as_text()`."""
     computations, entry = parse(hlo)
     return _of_computation(computations, entry)
 
 
 def calls(hlo: str) -> dict[str, int]:
-    """How often each library function or callback is called, most frequent first; a loop's body counts once."""
+    """The number of calls of each library function or callback, most frequent first; loop bodies count once."""
     found = collections.Counter(re.findall(r'custom_call_target="([^"]*)"', hlo))
     return dict(found.most_common())
 
 
 def tf32_products(hlo: str) -> int:
-    """Matrix products of float32 that an NVIDIA GPU may compute in TF32; those in loops count once."""
+    """The number of float32 matrix products that an NVIDIA GPU may compute in TF32; loop bodies count once."""
     found = 0
     for instructions in parse(hlo)[0].values():
         shapes = {instruction.name: instruction.shape for instruction in instructions}
@@ -97,21 +98,21 @@ def tf32_products(hlo: str) -> int:
 
 
 class Collective(NamedTuple):
-    """A kind of communication in a program."""
+    """A type of communication in a program."""
 
     op: str
     number: int
-    bytes: int  # bytes of all results, on one device
-    beside: int  # launches between the starts and the ends of asynchronous ones, which run at the same time
+    bytes: int  # total size of the results on one device
+    beside: int  # launches between the start and the end of asynchronous collectives, which may overlap with them
 
 
 def collectives(hlo: str) -> list[Collective]:
-    """The communication in one run of a program, loop bodies once per iteration; the text must be scheduled."""
+    """Counts communication in a scheduled HLO module; loop bodies count once per iteration."""
     computations, entry = parse(hlo)
     found = {op: [0, 0, 0] for op in COLLECTIVES}
 
     def count(name: str, times: int) -> None:
-        pending: dict[str, int] = {}  # launches since the start of each unfinished one
+        pending: dict[str, int] = {}  # number of launches since the start of each unfinished collective
         for instruction in computations[name]:
             op = instruction.op.removesuffix("-start").removesuffix("-done")
             if op in COLLECTIVES and instruction.op.endswith("-start"):
@@ -132,7 +133,7 @@ def collectives(hlo: str) -> list[Collective]:
 
 
 def parse(hlo: str) -> tuple[dict[str, list[Instruction]], str]:
-    """(instructions of every computation by name, the name of the entry computation)."""
+    """Returns the instructions of every computation by its name, and the name of the entry computation."""
     computations: dict[str, list[Instruction]] = {}
     entry, current = "", None
     for line in hlo.splitlines():
@@ -148,7 +149,7 @@ def parse(hlo: str) -> tuple[dict[str, list[Instruction]], str]:
 
 
 def _instruction(line: str) -> list[Instruction]:
-    """An instruction; None for a continued line."""
+    """Parses a line into a list with one instruction; returns an empty list if the line has none."""
     found = re.match(r"\s+(ROOT )?%?([\w.\-]+) = (.*)", line)
     if not found:
         return []
@@ -166,7 +167,7 @@ def _instruction(line: str) -> list[Instruction]:
 
 
 def _closing(text: str, start: int) -> int:
-    """The index of the bracket that closes the one at `start`."""
+    """The index of the bracket that matches the one at `start`."""
     depth = 0
     for place in range(start, len(text)):
         depth += (text[place] in "([{") - (text[place] in ")]}")
@@ -180,7 +181,7 @@ def _bytes(dtype: str, sides: str) -> int:
 
 
 def size(shape: str) -> int:
-    """Bytes of an array, or of all arrays of a tuple."""
+    """Bytes of an array, or of all arrays in a tuple."""
     return sum(_bytes(*found) for found in ARRAY.findall(shape))
 
 
@@ -193,7 +194,7 @@ def _of_computation(computations: Computations, name: str) -> Cost:
 
 
 def _of_instruction(instruction: Instruction, shapes: Mapping[str, str], computations: Computations) -> Cost:
-    """The cost of one instruction and of all that it calls; `shapes` are those of its operands by name."""
+    """The cost of an instruction and of the computations that it calls; `shapes` are by operand name."""
     total = Cost()
     if instruction.op in FREE or instruction.op.endswith("-done"):
         return total
@@ -211,7 +212,7 @@ def _of_instruction(instruction: Instruction, shapes: Mapping[str, str], computa
 
 
 def turns_of(loop: Instruction, computations: Computations) -> int | None:
-    """The iterations of a loop, if known: noted by XLA, or from a counter (from 0) that is compared with a constant."""
+    """A loop's number of iterations, from XLA's annotation or a counter compared with a constant; None if unknown."""
     if loop.op != "while":
         return None
     found = re.search(r'known_trip_count":\{"n":"(\d+)"', loop.attributes)
@@ -225,9 +226,9 @@ def turns_of(loop: Instruction, computations: Computations) -> int | None:
 
 
 def _inner(instruction: Instruction, computations: Computations) -> list[str]:
-    """Computations that run in place of the instruction; a fusion is one launch."""
+    """Names of computations that run instead of the instruction itself; none for a fusion, which is one launch."""
     if instruction.op == "while":
-        known = turns_of(instruction, computations) is not None  # then the condition does not run
+        known = turns_of(instruction, computations) is not None  # if so, the condition is not evaluated
         return instruction.called("body") + ([] if known else instruction.called("condition"))
     keys = {
         "conditional": ("branch_computations", "true_computation", "false_computation"),
@@ -238,7 +239,7 @@ def _inner(instruction: Instruction, computations: Computations) -> list[str]:
 
 
 def _moved(instruction: Instruction, shapes: Mapping[str, str], computations: Computations) -> int:
-    """Bytes that one launch reads and writes."""
+    """Bytes read and written by one launch."""
     if instruction.op == "fusion":
         return _moved_by_fusion(computations[instruction.called("calls")[0]])
     if instruction.op in ("dynamic-slice", "slice", "gather"):
@@ -248,7 +249,7 @@ def _moved(instruction: Instruction, shapes: Mapping[str, str], computations: Co
     results = ARRAY.findall(instruction.shape)
     if instruction.op == "custom-call" and len(results) > 1:
         results = [result for result in results if result[0] not in ("u8", "s8")]
-    if instruction.op.endswith("-start"):  # its results are its operands
+    if instruction.op.endswith("-start"):  # results have the same sizes as operands
         return 2 * sum(size(shapes.get(operand, "")) for operand in instruction.operands)
     read = sum(size(shapes.get(operand, "")) for operand in instruction.operands)
     return read + sum(_bytes(*result) for result in results)
@@ -262,7 +263,7 @@ def _moved_by_fusion(body: Sequence[Instruction]) -> int:
             users[operand].append((instruction, operand))
 
     def uses(name: str) -> Iterator[tuple[Instruction, str]]:
-        """The users of a value, also under other names."""
+        """Instructions that use a value, directly or under another name, and the name that they use."""
         for user, operand in users[name]:
             if user.op in RENAMED:
                 yield from uses(user.name)
@@ -275,7 +276,7 @@ def _moved_by_fusion(body: Sequence[Instruction]) -> int:
             first = user.operands[0] == operand
             if first and user.op in ("dynamic-slice", "slice", "gather"):
                 parts += size(user.shape)
-            elif not (first and user.op == "dynamic-update-slice"):  # the operand that is updated in place
+            elif not (first and user.op == "dynamic-update-slice"):  # its first operand is updated in place
                 return size(parameter.shape)
         return min(parts, size(parameter.shape))
 

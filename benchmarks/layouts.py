@@ -1,7 +1,9 @@
-"""CPU time and memory of reading a large data set in each layout: python -m benchmarks.layouts --images 100000.
+"""Measures the CPU time and memory to read the annotations of a large data set in each layout.
 
-Writes tiny images with about 5 boxes each to a temporary folder, one layout after the other, and reads each in a
-separate process. Writing takes longer than reading. `--layouts datasets` needs that package.
+python -m benchmarks.layouts --images 100000
+
+For each layout, it writes tiny images with 5 boxes each to a temporary folder and reads them in a separate process.
+Writing takes longer than reading. `--layouts datasets` needs the package `datasets`.
 """
 
 import argparse
@@ -23,14 +25,14 @@ Row = tuple[str, list[tuple[int, int, int, int, int]]]  # stem; class, x, y, wid
 
 
 def rows(count: int) -> Iterator[Row]:
-    """Generated images."""
+    """Generates the annotations of `count` images."""
     for i in range(count):
         boxes = [((i + k) % 20, (7 * i + k) % 40, (5 * i + k) % 30, 4 + (i + k) % 20, 4 + i % 14) for k in range(BOXES)]
         yield f"{i:08d}", boxes
 
 
 def coco_content(found: list[Row], first: int = 1) -> str:
-    """A COCO file."""
+    """The text of a COCO annotation file."""
     images: list[dict] = []
     annotations: list[dict] = []
     for i, (stem, boxes) in enumerate(found, 1):
@@ -91,7 +93,7 @@ def write_imagefolder(root: Path, found: list[Row]) -> str:
 
 
 def write_datasets(root: Path, found: list[Row]) -> str:
-    """The output of `save_to_disk` of the package `datasets`; the rows contain the image files."""
+    """Writes with `save_to_disk` of the package `datasets`; the rows contain the encoded images."""
     import datasets
     from PIL import Image
 
@@ -114,7 +116,7 @@ WRITERS = {f.__name__[6:]: f for f in writers}
 
 
 def write_images(root: Path, images: Path, found: list[Row]) -> None:
-    """One image under many names."""
+    """Writes one image as hard links under many names."""
     from PIL import Image
 
     images.mkdir(parents=True, exist_ok=True)
@@ -128,7 +130,7 @@ def write_images(root: Path, images: Path, found: list[Row]) -> None:
 
 
 def peak() -> int:
-    """Peak memory of this process in KiB; on Linux without that of its parent, which getrusage includes."""
+    """Peak memory of this process in KiB; on Linux, it excludes the parent's, which getrusage includes."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []
     high = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
@@ -136,7 +138,7 @@ def peak() -> int:
 
 
 def read(root: Path) -> None:
-    """Reads the training split and prints time and memory."""
+    """Reads the training split and prints CPU time and memory."""
     from yolos_jax.datasets.examples import read_split
     from yolos_jax.datasets.opening import find_split
     from yolos_jax.datasets.settings import SplitOptions
@@ -145,7 +147,9 @@ def read(root: Path) -> None:
     source = read_split(find_split(root, "train"), SplitOptions(categories="contiguous"))
     used, most = time.process_time() - start, peak()
     found = f"{len(source.examples)} images, {int(source.examples.counts.sum())} boxes"
-    print(f"{source.layout}: {found}, {used:.1f} s of CPU, peak {most / 1024:.0f} MiB ({before / 1024:.0f} before)")
+    print(
+        f"{source.layout}: {found}, {used:.1f} s of CPU time, peak {most / 1024:.0f} MiB (before {before / 1024:.0f})"
+    )
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
-"""Measures the speed of loading training images, against a PyTorch DataLoader.
+"""Compares the speed of loading training images with a PyTorch DataLoader.
 
 python -m benchmarks.loader --data data/coco --split train2017 --workers 2
 
-The DataLoader augments images one by one and pads them onto canvases, as the reference does.
+Like the reference, the DataLoader augments images one by one and pads those of a batch to the same size.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from yolos_jax.images.reading import open_rgb
 from yolos_jax.images.sequence import ceil_div, resized_size
 
 BUCKETS = 12
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet statistics
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def sequences(source: DataSet, pipeline: Pipeline, arguments: argparse.Namespace, seed: int) -> Generator[int]:
-    """Our loader: yields the number of images of each batch."""
+    """Loads with yolos-jax; yields the number of images in each batch."""
     steps = steps_of(arguments)
     epochs = ceil_div(steps, max(1, len(source.examples) // arguments.batch_size))
     plan = TrainingPlan(source.examples.sizes, pipeline, arguments.batch_size, BUCKETS, epochs, seed)
@@ -56,14 +56,14 @@ def sequences(source: DataSet, pipeline: Pipeline, arguments: argparse.Namespace
 
 
 def canvases(source: DataSet, pipeline: Pipeline, arguments: argparse.Namespace, seed: int) -> Generator[int]:
-    """The reference's loader, with PyTorch: yields the number of images of each batch."""
+    """Loads like the reference, with PyTorch; yields the number of images in each batch."""
     import torch
 
     steps = steps_of(arguments)
     epochs = ceil_div(steps * arguments.batch_size, len(source.examples))
     generator = np.random.default_rng(seed)
     order = np.concatenate([generator.permutation(len(source.examples)) for _ in range(epochs)])
-    torch.manual_seed(seed)  # seeds the workers' random numbers
+    torch.manual_seed(seed)  # also determines the workers' seeds
     loader = torch.utils.data.DataLoader(
         CanvasImages(source, pipeline),
         batch_sampler=order[: steps * arguments.batch_size].reshape(steps, -1).tolist(),
@@ -71,7 +71,7 @@ def canvases(source: DataSet, pipeline: Pipeline, arguments: argparse.Namespace,
         prefetch_factor=AHEAD,
         collate_fn=on_one_canvas,
         worker_init_fn=_one_thread,
-        multiprocessing_context="spawn",  # as in ours; forking does not work with the threads of a running jax
+        multiprocessing_context="spawn",  # as in yolos-jax; forking is unsafe because jax is multithreaded
     )
     for _, mask, _ in loader:
         yield len(mask)
@@ -84,7 +84,7 @@ def _one_thread(worker: int) -> None:
 
 
 class CanvasImages:
-    """Images as float tensors with their targets, augmented one by one as the reference does."""
+    """Images as float tensors with their targets, augmented one by one as in the reference."""
 
     def __init__(self, source: DataSet, pipeline: Pipeline):
         flip, crop = pipeline.before
@@ -137,7 +137,7 @@ def _cropped(image: Image.Image, boxes: Any, labels: Any, bounds: tuple[int, int
 
 
 def on_one_canvas(items: list) -> Any:
-    """Pads images with zeros to the largest height and width; the mask is True there."""
+    """Pads images with zeros to the largest height and width; the mask is True for padding."""
     import torch
 
     height, width = (max(pixels.shape[axis] for pixels, _ in items) for axis in (1, 2))

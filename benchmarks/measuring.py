@@ -1,4 +1,4 @@
-"""Measures the time of one function, or of two in turn, and the peak speed of a device."""
+"""Measures the time of one function or of two alternating functions, and the peak speed of a device."""
 
 import platform
 from collections.abc import Callable
@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from yolos_jax.tools.analysis.costs import environment, timed
 
-# Vendors' peaks for dense products in FLOP/s (float32 without TF32, bfloat16), by a part of the device's name; the
-# first match counts. NVIDIA's are from data sheets, Google's from https://cloud.google.com/tpu/docs/v4, v5e, v5p and
-# v6e, which have none for float32. 0 means unknown.
+# Published peaks for dense matrix products in FLOP/s (float32 without TF32, bfloat16), by a part of the device's name;
+# the first match is used. Sources are NVIDIA's data sheets and https://cloud.google.com/tpu/docs/v4, v5e, v5p and v6e,
+# which have no values for float32. 0 means unknown.
 PEAKS = {
     "H100 PCIe": (51e12, 756e12), "H100 NVL": (60e12, 835e12), "H100": (67e12, 989e12), "H200": (67e12, 989e12),
     "A100": (19.5e12, 312e12), "A40": (37.4e12, 149.7e12), "L40S": (91.6e12, 362e12), "L4": (30.3e12, 121e12),
@@ -26,26 +26,26 @@ VECTORS = {
 
 
 class Peak(NamedTuple):
-    """FLOP/s of a device for large matrix products, and the source of the value."""
+    """Peak FLOP/s of a device, and the source of the value."""
 
     flops: float
     origin: str
 
 
 class Pairs(NamedTuple):
-    """Seconds of two functions that ran in turn."""
+    """Run times in seconds of two functions that alternated."""
 
     ours: list[float]
     theirs: list[float]
 
     @property
     def ratios(self) -> list[float]:
-        """Our speed divided by theirs, for each pair."""
+        """The speed of the first function divided by that of the second, for each pair."""
         return [theirs / ours for ours, theirs in zip(self.ours, self.theirs)]
 
 
 def in_pairs(ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int, warm: bool = True) -> Pairs:
-    """Runs both once if `warm`, then `pairs` times in turn, alternating the first; a busy machine slows both alike."""
+    """Times both functions `pairs` times, after a warm-up if `warm`; the one that runs first alternates."""
     if warm:
         ours()
         theirs()
@@ -61,13 +61,13 @@ def in_pairs(ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int, war
 
 
 def alone(run: Callable[[], Any], times: int) -> list[float]:
-    """Seconds of each run, after a first one."""
+    """Seconds of each run, after a warm-up run."""
     run()
     return [timed(run) for _ in range(times)]
 
 
 def device_peak(device: jax.Device, dtype: str, side: int = 0) -> Peak:
-    """From the vendor's figures, else measured with a product of two square matrices of `side` rows."""
+    """The published peak if known; otherwise measured with a product of two `side` x `side` matrices."""
     column = ("float32", "bfloat16").index(dtype)
     known = next((flops[column] for name, flops in PEAKS.items() if name in device.device_kind), 0.0)
     if known:
@@ -77,18 +77,18 @@ def device_peak(device: jax.Device, dtype: str, side: int = 0) -> Peak:
     with jax.default_matmul_precision("float32"):
         product = jax.jit(jnp.matmul).lower(a, a).compile()
     best = min(alone(lambda: jax.block_until_ready(product(a, a)), 5))
-    return Peak(2 * side**3 / best, f"measured, a product of {side} x {side}")
+    return Peak(2 * side**3 / best, f"measured with a {side} x {side} matrix product")
 
 
 def machine(device: jax.Device) -> dict[str, Any]:
-    """`costs.environment` and the processor; prints them."""
+    """Returns `costs.environment` and the processor, and prints a summary."""
     found = environment(device) | {"processor": processor()}
     print(f"{found['device']}, {found['cores']} cores of {found['processor']}, jax {found['versions']['jax']}")
     return found
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The CPU's name and vector instructions, as Linux lists them; elsewhere the name from Python."""
+    """The CPU's name and vector instructions as listed by Linux; on other systems, the name from `platform`."""
     listed: dict[str, str] = {}
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():

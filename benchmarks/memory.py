@@ -1,8 +1,9 @@
-"""Peak memory of one side of one case, for `benchmarks.timing.memory_of`; prints JSON.
+"""Measures the peak memory of one implementation for one case, and prints JSON for `benchmarks.timing.memory_of`.
 
 python -m benchmarks.memory '{"case": ["s", 800, 1056, 1, "float32"], "work": "step", "side": "ours"}'
 
-The side is `ours`, `sdpa`, `eager` or `compile`. It measures a whole process: imports, weights and three runs.
+`side` is `ours` (yolos-jax) or an attention implementation of transformers: `sdpa`, `eager` or `compile`. The peak is
+that of the whole process, which includes imports, weights and three runs.
 """
 
 import json
@@ -20,7 +21,7 @@ def main() -> None:
 
 
 def measured(case: Case, work: str, side: str) -> dict[str, int]:
-    """Peaks in bytes after three runs."""
+    """Peak memory in bytes after three runs."""
     inputs, params = inputs_of(case), params_of(case)
     run: Any
     if side == "ours":

@@ -1,13 +1,14 @@
-"""Measures the model: forward, forward + backward and the training step, against transformers in PyTorch.
+"""Compares the speed of the model with transformers in PyTorch: forward, forward + backward, and training step.
 
 python -m benchmarks.model --variants s --sizes 512x672 800x1056 --batches 1 2 --out model.json
 python -m benchmarks.model --works forward --dtypes float32 bfloat16 --against sdpa eager compile
 python -m benchmarks.model --works --sizes-of data/coco/annotations/instances_val2017.json   # multiply-adds only
 
-It prints a markdown table and writes JSON. The programs are those of training and of `Detector`, and it prints the
-choices for each: attention, precision, library calls. First it compares our outputs on this device with those on the
-CPU, and with PyTorch's on the CPU for the same weights. The two sides are measured in turn; a ratio is the median over
-pairs of our speed divided by theirs. Memory is the peak of a separate process.
+It prints a markdown table and writes JSON. The programs are the same as in training and in `Detector`; for each one, it
+prints the precision, the attention and the library calls. Before measuring, it compares the outputs of yolos-jax on
+this device with those on the CPU, and with transformers on the CPU for the same weights. Measurements of the two
+alternate; a ratio is the median over pairs of the speed of yolos-jax divided by that of transformers. Memory is the
+peak of a separate process.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from yolos_jax.tools.analysis.costs import cost_table, first_sizes, published_ro
 from yolos_jax.tools.analysis.multiply_adds import multiply_adds, parameter_count
 from yolos_jax.tools.analysis.tables import markdown
 
-PASSES = {"forward": 1, "forward_backward": 3, "step": 3}  # the gradient costs two more forward passes
+PASSES = {"forward": 1, "forward_backward": 3, "step": 3}  # a backward pass costs as much as two forward passes
 
 
 def main() -> None:
@@ -40,7 +41,7 @@ def main() -> None:
     device = jax.devices()[0]
     sides = [kind for kind in arguments.against if peers.available()]
     if arguments.against and not sides:
-        print("note: PyTorch and transformers are not installed, so there is no comparison with them", file=sys.stderr)
+        print("note: PyTorch or transformers is not installed; measuring only yolos-jax", file=sys.stderr)
     found: dict[str, Any] = {"environment": machine(device), "rows": []}
     if arguments.sizes_of:
         found["published"] = published_rows(first_sizes(arguments.sizes_of))
@@ -63,26 +64,26 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_case_flags(parser)
     parser.add_argument("--works", nargs="*", choices=WORKS, default=list(WORKS))
-    parser.add_argument("--against", nargs="*", choices=peers.KINDS, default=["sdpa"], help="PyTorch implementations")
-    parser.add_argument("--pairs", type=positive, default=5, help="measurements per side")
-    parser.add_argument("--matcher", choices=("host", "device"), default="host", help="of the step")
+    parser.add_argument("--against", nargs="*", choices=peers.KINDS, default=["sdpa"], help="PyTorch implementation")
+    parser.add_argument("--pairs", type=positive, default=5, help="measurements of each library")
+    parser.add_argument("--matcher", choices=("host", "device"), default="host", help="step's matcher")
     parser.add_argument("--memory", action="store_true", help="also measure peak memory, in separate processes")
     parser.add_argument("--skip-check", action="store_true", help="do not compare outputs first")
-    parser.add_argument("--sizes-of", type=Path, help="annotation file; multiply-adds are over its first 100 images")
+    parser.add_argument("--sizes-of", type=Path, help="count multiply-adds for its first 100 images")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     if arguments.out and not arguments.out.absolute().parent.is_dir():
-        raise InputError(f"the folder of {arguments.out} does not exist; create it, or choose another --out.")
+        raise InputError(f"the parent folder of {arguments.out} does not exist; create it or choose another --out.")
     return arguments
 
 
 def measure(
     case: Case, work: str, device: jax.Device, peak: Peak, sides: list[str], arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """One measurement of one case, JSON-ready."""
+    """Measures one kind of work for one case; returns a row that can be written as JSON."""
     params, inputs = params_of(case), inputs_of(case)
     ours = Ours(case, params, inputs, device, arguments.matcher).work(work)
-    print(f"{work} of {case}: {ours.how}", flush=True)
+    print(f"{work}, {case}: {ours.how}", flush=True)
     against: dict[str, Any] = {}
     seconds: list[float] = []
     for kind in sides:

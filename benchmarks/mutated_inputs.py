@@ -1,15 +1,15 @@
-"""Opens damaged inputs and counts what goes wrong: python -m benchmarks.mutated_inputs --inputs 1000 --seed 0.
+"""Opens damaged inputs and counts failures: python -m benchmarks.mutated_inputs --inputs 1000 --seed 0.
 
-Small inputs of every kind (data sets in their layouts, images, weights, checkpoints, recipes, logs of runs) are
-mutated, one seed each, and opened like in the programs, in a monitored process. An input passes if it is read, or
-refused with a one-line error. Failures are:
+Small inputs of every kind (data sets in all layouts, images, weights, checkpoints, recipes, logs of runs) are mutated,
+each with its own seed, and opened as the programs do, in a monitored process. An input passes if it is read, or
+rejected with a one-line error (`refused`). Failures are:
 
-- traceback: an exception other than `InputError`, or a message of several lines;
+- traceback: an exception other than `InputError`, or an error message with several lines;
 - hang: no result within 20 s;
 - growth: more than 1 GiB of memory;
-- silent: images or splits are missing without a message.
+- silent: images or splits were dropped without a message.
 
-`--only KIND:NUMBER` opens one input again and shows its traceback.
+`--only KIND:NUMBER` opens one input again and prints its traceback.
 """
 
 import argparse
@@ -41,22 +41,22 @@ from benchmarks.mutations import damage  # noqa: E402
 SECONDS, GROWTH = 20.0, 2**30
 LAYOUTS = ("coco", "fiftyone", "roboflow", "yolo", "roboflow_yolo", "voc", "voc_flat", "imagefolder")
 QUICK = (*LAYOUTS, "class_folders", "image", "weights", "checkpoint", "recipe", "recorded", "run")
-KINDS = (*QUICK, "pth", "tfds")  # they import PyTorch and TFDS
-WEIGHTS = {"yolo": 2, "voc": 2, "imagefolder": 2, "class_folders": 2, "coco": 2}  # weights of kinds; 1 for the others
+KINDS = (*QUICK, "pth", "tfds")  # the last two import PyTorch and TFDS, which is slow
+WEIGHTS = {"yolo": 2, "voc": 2, "imagefolder": 2, "class_folders": 2, "coco": 2}  # relative frequency; 1 by default
 
 
 class Outcome(NamedTuple):
-    """The outcome of an input."""
+    """The result of opening an input."""
 
     kind: str
     number: int
-    what: str  # the mutation
+    what: str  # description of the mutation
     result: str  # "read", "refused", "traceback", "hang", "growth" or "silent"
     detail: str
 
 
 def make_templates(folder: Path, kinds: tuple[str, ...] = KINDS) -> None:
-    """One intact input of each kind, in a folder with its name."""
+    """Writes an intact input of each kind to a folder named after it."""
     import made_layouts
     import numpy as np
     from PIL import Image
@@ -120,7 +120,7 @@ def _make_weights(folder: Path, kinds: tuple[str, ...]) -> None:
 
 
 def open_layout(folder: Path, damaged: bool, expected: dict[str, tuple[str, int]]) -> list[str]:
-    """Reads both splits like training and yolos-check-data; returns what was lost without a message."""
+    """Reads both splits like training and yolos-check-data; lists splits and images dropped without a message."""
     from yolos_jax.config.reader import read_recipe
     from yolos_jax.config.recipes import DetectionConfig
     from yolos_jax.datasets.opening import open_split, recognise
@@ -153,14 +153,14 @@ def open_layout(folder: Path, damaged: bool, expected: dict[str, tuple[str, int]
     survey.verdict(problems)
     long = [sentence for sentence in [*failures, *words, *(p.sentence for p in problems)] if "\n" in sentence]
     if long:
-        raise ValueError(f"a message of several lines: {long[0]!r}")
+        raise ValueError(f"a message has several lines: {long[0]!r}")
     if len(failures) == 2:
         raise InputError(failures[0])
     return lost
 
 
 def _opened(data: Any, which: str, complain: Any) -> Any:
-    """A split as opened by yolos-check-data, which collects problems."""
+    """Opens a split like yolos-check-data, which collects problems instead of raising errors."""
     from yolos_jax.datasets.opening import open_split
 
     return open_split(data, which, complain=complain)
@@ -261,7 +261,7 @@ OPEN: dict[str, Callable[[Path], list[str]]] = {
 
 
 def open_input(templates: Path, kind: str, number: int, folder: Path) -> Outcome:
-    """Creates the input of this number in a new folder, opens it, and returns the outcome."""
+    """Creates input `number` of a kind in a new folder, opens it, and returns the outcome."""
     from yolos_jax.errors import InputError
     from yolos_jax.images.reading import UnreadableImage
 
@@ -280,7 +280,7 @@ def open_input(templates: Path, kind: str, number: int, folder: Path) -> Outcome
                 lost = OPEN[kind](folder)
     except (InputError, UnreadableImage) as error:
         if "\n" in str(error):
-            return shown("traceback", f"several lines: {error!r}")
+            return shown("traceback", f"error message with several lines: {error!r}")
         return shown("refused", str(error))
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
@@ -293,9 +293,9 @@ def open_input(templates: Path, kind: str, number: int, folder: Path) -> Outcome
 
 
 def _expected(kind: str) -> dict[str, tuple[str, int]]:
-    """The names of a layout's splits, and their numbers of images."""
+    """The names of a layout's splits, and the number of images in each."""
     others = {"fiftyone": "validation", "roboflow": "valid", "imagefolder": "validation", "tfds": "validation"}
-    train, val = (0, 0) if kind == "tfds" else (4, 3)  # its index lists the images
+    train, val = (0, 0) if kind == "tfds" else (4, 3)  # TFDS images are not checked, as they are listed in the index
     return {"train": ("train", train), "val": (others.get(kind, "val"), val)}
 
 
@@ -310,7 +310,7 @@ def _peak(reset: bool = False) -> int:
 
 
 def _serve(templates: str, pipe: Any) -> None:
-    """Opens the inputs from a pipe, one after the other."""
+    """Opens inputs requested through a pipe, one after another."""
     import tqdm
 
     tqdm.tqdm.monitor_interval = 0
@@ -320,7 +320,7 @@ def _serve(templates: str, pipe: Any) -> None:
 
 
 def watch(templates: Path, todo: list[tuple[str, int]], seconds: float = SECONDS) -> list[Outcome]:
-    """Opens inputs in a process that is restarted when one of them hangs."""
+    """Opens inputs in a subprocess, which is restarted if it hangs or dies."""
     context = multiprocessing.get_context("spawn")
     outcomes: list[Outcome] = []
     process: Any = None
@@ -331,7 +331,7 @@ def watch(templates: Path, todo: list[tuple[str, int]], seconds: float = SECONDS
             process = context.Process(target=_serve, args=(str(templates), other), daemon=True)
             process.start()
             other.close()
-            patience = 120.0  # it imports first
+            patience = 120.0  # allows for imports
         folder = templates.parent / f"input{at}"
         pipe.send((kind, number, str(folder)))
         try:
@@ -362,9 +362,9 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0, help="number of the first input of each kind")
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="seconds until it counts as a hang (default 20)")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit for an input (default 20)")
     parser.add_argument("--only", default="", metavar="KIND:NUMBER")
-    parser.add_argument("--out", type=Path, help="JSON file of all outcomes")
+    parser.add_argument("--out", type=Path, help="JSON file for all outcomes")
     args = parser.parse_args()
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,4 +1,4 @@
-"""Ways to damage a file or a folder, chosen by a seeded generator. Nothing here uses the package."""
+"""Mutations that damage a file or a folder, chosen with a seeded generator. They do not depend on the package."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-DEEP = 20_000  # nested brackets
+DEEP = 20_000  # number of nested brackets
 ODD: tuple[Any, ...] = (
     None, True, -1, 0, 1.5, 1e400, float("nan"), 10**30, "", "a\nb", "\0", "x" * 5000, "../../../etc/passwd", "\ud800",
     [], {}, [[1]], [None], {"a": 1}, [5, "a"], "5", -(2**63), "été", "ant", 2,
@@ -19,13 +19,13 @@ TEXTS = {".json", ".jsonl", ".yaml", ".txt", ".xml", ".py"}
 
 
 def damage(folder: Path, kind: str, rng: random.Random) -> tuple[str, bool]:
-    """Damages one file of a folder; returns the mutation, and whether no image was removed on purpose."""
+    """Damages one file in a folder; returns the mutation, and whether all images should still be listed."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     texts = [path for path in files if path.suffix in TEXTS] or files
     pick = rng.choice(texts if kind not in ("class_folders", "image") and rng.random() < 0.85 else files)
     ways: list[tuple[str, Callable, bool]] = [(way.__name__.strip("_"), way, True) for way in ANY]
     inner = STRUCTURED.get(pick.suffix)
-    if inner and (rng.random() < 0.6 or kind == "recorded"):  # a recipe in a checkpoint is always JSON
+    if inner and (rng.random() < 0.6 or kind == "recorded"):  # a recorded recipe is always valid JSON
         ways = [(way.__name__.strip("_"), way, False) for way in inner]
     if kind in ("class_folders",) and rng.random() < 0.4:
         ways = [(way.__name__.strip("_"), way, True) for way in TREES]
@@ -101,7 +101,7 @@ def a_pipe(file: Path, rng: random.Random) -> None:
 def a_socket(file: Path, rng: random.Random) -> None:
     file.unlink()
     here = os.getcwd()
-    os.chdir(file.parent)  # paths of sockets must be short
+    os.chdir(file.parent)  # the path of a socket must be short
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(file.name)
     os.chdir(here)
@@ -129,7 +129,7 @@ ANY = (
 
 
 def odd_json(file: Path, rng: random.Random) -> None:
-    """Replaces one value of a JSON file, or of a line of it, by an odd one."""
+    """Removes, duplicates, renames or replaces one value in a JSON file or in one line of a JSON Lines file."""
     lines = file.read_text().splitlines() if file.suffix == ".jsonl" else [file.read_text()]
     at = rng.randrange(len(lines))
     changed = _odd(json.loads(lines[at]), rng)
@@ -160,7 +160,7 @@ def _places(value: Any) -> Any:
 
 
 def odd_text(file: Path, rng: random.Random) -> None:
-    """Replaces one word or number by an odd one."""
+    """Replaces one word or number with an invalid one."""
     text = file.read_text()
     words = list(re.finditer(r"[\w.\-]+", text))
     word = rng.choice(words) if words else re.match("", text)
@@ -172,7 +172,7 @@ def odd_text(file: Path, rng: random.Random) -> None:
 
 
 def odd_line(file: Path, rng: random.Random) -> None:
-    """Doubles a line, replaces it by an odd one, or makes it very long."""
+    """Duplicates a line, or replaces it with an invalid or very long one."""
     lines = file.read_text().split("\n")
     at = rng.randrange(len(lines))
     odd = ("x" * 100_000, "\t", "0 0.5", "../..", "a" * 300 + ".jpg", "null", "0 " + "0.5 " * 2000, "~", "/", ".")
@@ -181,7 +181,7 @@ def odd_line(file: Path, rng: random.Random) -> None:
 
 
 def bomb_yaml(file: Path, rng: random.Random) -> None:
-    """Adds exponentially expanding aliases, under a key that is read."""
+    """Adds exponentially expanding aliases to a key that the package reads."""
     lines = ["l0: &l0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 9)]
     last = rng.choice(("names: *l8", "train: *l8", "path: *l8", "names: {0: *l8}"))
@@ -207,7 +207,7 @@ STRUCTURED: dict[str, tuple[Callable[[Path, random.Random], None], ...]] = {
 
 
 def folder_to_itself(file: Path, rng: random.Random) -> None:
-    """Replaces a class folder by a link to itself."""
+    """Replaces a class folder with a symbolic link to itself."""
     shutil.rmtree(file.parent)
     file.parent.symlink_to(file.parent.name)
 

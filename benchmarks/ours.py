@@ -1,4 +1,4 @@
-"""This package's side of a case: the programs of `benchmarks.programs` with a case's inputs."""
+"""Runs the yolos-jax programs from `benchmarks.programs` with the inputs of a case."""
 
 import time
 from collections.abc import Callable
@@ -21,15 +21,15 @@ from yolos_jax.training.step import fresh_state
 
 
 class Work(NamedTuple):
-    """A function to run repeatedly, and its compile time."""
+    """A function to run repeatedly, and its compile time in seconds."""
 
-    run: Callable[[], Any]  # returns when the device is done
+    run: Callable[[], Any]  # returns after the device has finished
     compile_seconds: float
     how: str = ""  # how it is computed: attention, precision, libraries
 
 
 class Ours:
-    """Our model with a case's inputs on one device."""
+    """The yolos-jax model with the inputs of a case on one device."""
 
     def __init__(self, case: Case, params: dict, inputs: Inputs, device: jax.Device, matcher: str = "host"):
         self.case, self.device, self.params = case, device, params
@@ -40,21 +40,21 @@ class Ours:
         self.recipe = recipe_of(f"yolos_{case.variant}")
         self.recipe.precision = case.dtype
         self.recipe.matcher = matcher
-        # One process, like the other side: cross entropy over the whole batch.
+        # One replica, so the cross entropy is normalized over the whole batch, as in transformers.
         self.recipe.train.update(batch_size=case.batch, images_per_replica=case.batch)
 
     def work(self, name: str) -> Work:
-        """One of `cases.WORKS`, compiled."""
+        """Compiles one of `cases.WORKS`."""
         return {"forward": self._forward, "forward_backward": self._forward_backward, "step": self._step}[name]()
 
     def _forward(self) -> Work:
-        """`Detector`'s program; its result is `inference.detector.Queries`."""
+        """The program of `Detector`, which returns `inference.detector.Queries`."""
         made = forward(self.recipe, [self.device], self.case.config.num_classes)
         size = np.ones((self.case.batch, 2), np.float32)
         return self._work(made.program, made.compute, (self.params, self.batch.patches, self.batch.grid, size))
 
     def _forward_backward(self) -> Work:
-        """The gradient of `plain_loss` through the trained network."""
+        """The gradient of `plain_loss` through the network as used in training."""
         task = training_step(self.recipe, data_mesh([self.device]), self.case.config.num_classes).task
 
         def loss(params: dict, patches: jax.Array, grid: jax.Array) -> jax.Array:
@@ -69,7 +69,7 @@ class Ours:
         return Work(lambda: jax.block_until_ready(compiled(*arguments)), seconds, how)
 
     def _step(self) -> Work:
-        """The training step of the variant's recipe; its result is the report."""
+        """The training step of the variant's recipe; returns the report of the step."""
         mesh = data_mesh([self.device])
         task, program = training_step(self.recipe, mesh, self.case.config.num_classes)
         fresh = fresh_state(jax.tree.map(jnp.asarray, self.params), task.optimizer)
@@ -87,7 +87,7 @@ class Ours:
 
 
 def _compiled(program: Any, compute: Compute, device: jax.Device, arguments: Any) -> tuple[Any, float, str]:
-    """(a program for these arguments, its compile time in seconds, how it is computed)."""
+    """Compiles a program; returns it with its compile time in seconds and a description."""
     start = time.perf_counter()
     compiled = program.lower(*arguments).compile()
     seconds = time.perf_counter() - start
@@ -95,16 +95,16 @@ def _compiled(program: Any, compute: Compute, device: jax.Device, arguments: Any
 
 
 def how(compute: Compute, device: jax.Device, hlo: str) -> str:
-    """A description of a compiled program: the choices, and the contents of its HLO."""
+    """Describes a compiled program: precision, attention, and the library calls in its HLO."""
     attention = f"blocks of {compute.query_block}" if compute.attention == "blocks" else compute.attention
-    config: Any = jax.config  # its values are unknown to mypy
-    said = [f"{compute.compute_dtype}", f"attention {attention}", f"products {config.jax_default_matmul_precision}"]
+    config: Any = jax.config  # mypy does not know the attributes
+    said = [f"{compute.compute_dtype}", f"attention {attention}", f"products in {config.jax_default_matmul_precision}"]
     if device.platform == "gpu":
-        said.append(f"{tf32_products(hlo)} products in TF32")
-    found = [f"{count} calls of {name}" for name, count in calls(hlo).items()]
+        said.append(f"{tf32_products(hlo)} matrix product(s) in TF32")
+    found = [f"{count} call(s) of {name}" for name, count in calls(hlo).items()]
     return ", ".join(said + (found or ["no library calls"]))
 
 
 def plain_loss(out: Outputs) -> Any:
-    """A cheap scalar of all outputs, to measure the gradient alone."""
+    """A scalar that depends on all outputs and is cheap, to measure the gradient of the network alone."""
     return jnp.square(out.logits).mean() + jnp.square(out.boxes).mean()

@@ -1,8 +1,8 @@
-"""Measures the fraction of padding in batches, and the time to plan an epoch.
+"""Measures the fraction of padding in training batches, and the time to plan an epoch.
 
 python -m benchmarks.padding --sizes data/coco/annotations/instances_train2017.json
 
-It also measures the canvases to which the reference pads the images of a batch.
+For comparison, it computes the padding if all images of a batch are padded to the same size, as in the reference.
 """
 
 import argparse
@@ -17,30 +17,30 @@ from yolos_jax.datasets.annotations import read_annotations
 from yolos_jax.errors import InputError, clear_errors
 
 BUCKETS = 4, 8, 12, 16
-CANVASES = 8, 16  # images per canvas
+CANVASES = 8, 16  # images per batch that is padded to the same size
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", required=True, type=Path, help="COCO annotation files, for image sizes")
-    parser.add_argument("--images", type=positive, default=118_000, help="repeat the sizes up to this number of images")
+    parser.add_argument("--sizes", nargs="+", required=True, type=Path, help="COCO annotation files with image sizes")
+    parser.add_argument("--images", type=positive, default=118_000, help="repeat the sizes to get this number")
     parser.add_argument("--batch-size", type=positive, default=8)
     arguments = parser.parse_args()
     listed = [image for path in arguments.sizes for image in read_annotations(path)["images"]]
     if not listed:
         raise InputError(f"{arguments.sizes[0]} lists no images.")
     sizes = np.resize(np.array([(image["width"], image["height"]) for image in listed]), (arguments.images, 2))
-    print(f"{len(sizes)} images with the sizes of {len(listed)}, batches of {arguments.batch_size}")
+    print(f"{len(sizes)} images with sizes from {len(listed)} images, batches of {arguments.batch_size}")
     for name in ("yolos_s", "yolos_ti"):
         measure(name, sizes, arguments.batch_size)
 
 
 def measure(name: str, sizes: np.ndarray, batch_size: int) -> None:
-    """Prints the padding of a recipe's first epoch."""
+    """Prints the padding in the first epoch of a recipe, and the planning times."""
     pipeline = augmentation(name)
     sides = pipeline.resize.short_sides
-    print(f"\n{name}: short sides {min(sides)} to {max(sides)}, long ones up to {pipeline.resize.max_side}")
-    print(f"{'':24}{'padding':>10}{'edges':>10}{'an epoch':>10}")
+    print(f"\n{name}: short sides {min(sides)} to {max(sides)}, long sides up to {pipeline.resize.max_side}")
+    print(f"{'':24}{'padding':>10}{'setup':>10}{'per epoch':>10}")
     for buckets in BUCKETS:
         start = time.perf_counter()
         plan = TrainingPlan(sizes, pipeline, batch_size, buckets, epochs=150, seed=0)
@@ -51,11 +51,11 @@ def measure(name: str, sizes: np.ndarray, batch_size: int) -> None:
     for count in CANVASES:
         if count <= len(sizes):
             share = canvas_padding(pipeline.views(sizes, 0, 0).size, count)
-            print(f"{f'canvases, batches of {count}':24}{share:10.2%}")
+            print(f"{f'same size, batches of {count}':26}{share:8.2%}")
 
 
 def canvas_padding(sizes: np.ndarray, count: int) -> float:
-    """Fraction of padding if `count` images in random order are padded to the largest width and height."""
+    """Fraction of padding if batches of `count` random images are padded to their largest width and height."""
     order = np.random.default_rng(0).permutation(len(sizes))[: len(sizes) // count * count]
     batches = sizes[order].astype(np.int64).reshape(-1, count, 2)
     return 1.0 - float(batches.prod(2).sum()) / float(count * batches.max(1).prod(1).sum())

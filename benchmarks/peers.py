@@ -1,4 +1,4 @@
-"""The other side of a case: YOLOS of transformers in PyTorch, as its users run it."""
+"""Runs the YOLOS model of transformers in PyTorch with the inputs of a case, as its users do."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from yolos_jax.model.yolos import MEAN, STD
 from yolos_jax.weights.huggingface import to_huggingface
 from yolos_jax.weights.huggingface_config import write_config
 
-KINDS = ("sdpa", "eager", "compile")  # attention: torch's fused function, written out, and the former compiled
+KINDS = ("sdpa", "eager", "compile")  # fused attention, attention without fusion, and sdpa with torch.compile
 
 
 def available() -> bool:
@@ -26,7 +26,7 @@ def available() -> bool:
 
 
 def network(case: Case, params: dict, kind: str, device: str) -> Any:
-    """transformers' model with our parameters."""
+    """The model of transformers with these parameters."""
     import torch
     import transformers
 
@@ -40,7 +40,7 @@ def network(case: Case, params: dict, kind: str, device: str) -> Any:
 
 
 class Peer:
-    """transformers' model with a case's inputs; `device` as PyTorch names it."""
+    """The model of transformers with the inputs of a case; `device` is a PyTorch device name."""
 
     def __init__(self, case: Case, params: dict, inputs: Inputs, device: str, kind: str):
         import torch
@@ -55,7 +55,7 @@ class Peer:
         ]
 
     def work(self, name: str) -> Work:
-        """One of `cases.WORKS`; the first run of `compile` counts as compiling, and its errors pass unchanged."""
+        """Prepares one of `cases.WORKS`; for `compile`, the first run is the compile time and may raise any error."""
         import torch
 
         model = torch.compile(self.model) if self.kind == "compile" else self.model
@@ -100,7 +100,7 @@ class Peer:
         return run
 
     def _step(self, model: Any) -> Callable[[], Any]:
-        """The plain loop; its result is (loss, gradient norm)."""
+        """A plain training step, which returns the loss and the gradient norm."""
         import torch
 
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=2.5e-5, weight_decay=1e-4)
@@ -117,7 +117,7 @@ class Peer:
 
 
 def device_of(device: Any) -> str:
-    """PyTorch's name for the kind of device that jax computes on; "cpu" if PyTorch has no such device."""
+    """The PyTorch name of the type of `device`, a jax device; "cpu" if PyTorch does not support it."""
     import torch
 
     return "cuda" if device.platform == "gpu" and torch.cuda.is_available() else "cpu"

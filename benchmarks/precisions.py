@@ -1,11 +1,11 @@
-"""Measures the effect of a lower precision on a trained detector: metrics, scores and boxes, compared with float32.
+"""Measures how a lower precision changes the metrics, scores and boxes of a trained detector, relative to float32.
 
 python -m benchmarks.precisions --checkpoint demo/run
 
-The checkpoint is one of ours with a recorded recipe, and the images are its validation split. Scores and boxes are
-compared query by query, over the queries that score at least --threshold in float32. A CPU has no TF32, so it is
-emulated: the operands of every product in the network lose the 13 lowest bits of their fraction, by rounding or by
-truncation. Sums stay float32.
+The checkpoint must have a recorded recipe, whose validation split is used. Scores and boxes are compared query by
+query, for queries with a score of at least --threshold in float32. CPUs have no TF32, so it is emulated: the 13 lowest
+bits of the fraction are removed from the operands of every matrix product in the network, by rounding or truncation.
+Sums stay in float32.
 """
 
 import argparse
@@ -28,14 +28,14 @@ from yolos_jax.tasks.detection import evaluator_for
 from yolos_jax.tools.analysis.tables import markdown
 from yolos_jax.weights.checkpoints import load_detector
 
-LOST = 13  # bits of float32's fraction that TF32 does not have
+LOST = 13  # number of fraction bits that float32 has in addition to those of TF32
 Round = Callable[[jax.Array], jax.Array]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True, help="folder of a run")
-    parser.add_argument("--threshold", type=float, default=0.5, help="lowest score of the queries that are compared")
+    parser.add_argument("--threshold", type=float, default=0.5, help="minimum score in float32 of compared queries")
     arguments = parser.parse_args()
     device = jax.devices()[0]
     machine(device)
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def evaluate(checkpoint: str, precision: str, kind: Round | None) -> Evaluation:
-    """As yolos-eval evaluates, with products that `kind` rounds the operands of."""
+    """Evaluates like yolos-eval; if `kind` is given, it rounds the operands of matrix products."""
     _, meta = load_detector(checkpoint)
     config = read_recipe(meta.extra["config"], DetectionConfig)
     config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, precision=precision))
@@ -64,13 +64,13 @@ def evaluate(checkpoint: str, precision: str, kind: Round | None) -> Evaluation:
 
 
 def rounded(x: jax.Array) -> jax.Array:
-    """The nearest TF32 numbers; ties away from zero, as the instruction `cvt.rna.tf32` does."""
+    """Rounds to the nearest TF32 value, with ties away from zero, like the instruction `cvt.rna.tf32`."""
     bits = jax.lax.bitcast_convert_type(x, jnp.int32)
     return _without_lowest(bits + (1 << (LOST - 1)))
 
 
 def truncated(x: jax.Array) -> jax.Array:
-    """The TF32 numbers next to x towards zero."""
+    """Rounds to TF32 towards zero."""
     return _without_lowest(jax.lax.bitcast_convert_type(x, jnp.int32))
 
 
@@ -80,7 +80,7 @@ def _without_lowest(bits: jax.Array) -> jax.Array:
 
 @contextlib.contextmanager
 def products_of(kind: Round) -> Iterator[None]:
-    """The network's products, of linear layers and of attention, have operands that `kind` rounds."""
+    """Rounds the operands of all matrix products in linear layers and attention with `kind`."""
 
     def linear(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return kind(x) @ kind(kernel)
@@ -97,7 +97,7 @@ def metrics(found: Evaluation) -> dict[str, str]:
 
 
 def changes(exact: Evaluation, other: Evaluation, threshold: float) -> dict[str, str]:
-    """How far scores and boxes moved (pixels, the largest of a box's four numbers), and how many labels changed."""
+    """Changes in scores, boxes (the largest of the four xywh values, in pixels) and labels, as table cells."""
     pairs = [(a, b) for a, b in zip(exact.results, other.results) if a["score"] >= threshold]
     scores = np.array([abs(a["score"] - b["score"]) for a, b in pairs])
     boxes = np.array([np.abs(np.subtract(a["bbox"], b["bbox"])).max() for a, b in pairs])
@@ -105,7 +105,7 @@ def changes(exact: Evaluation, other: Evaluation, threshold: float) -> dict[str,
     return {
         "queries": f"{len(pairs):,}", "score, median": f"{np.median(scores):.1e}",
         "score, 99 %": f"{np.quantile(scores, 0.99):.1e}", "pixels, median": f"{np.median(boxes):.1e}",
-        "pixels, 99 %": f"{np.quantile(boxes, 0.99):.1e}", "other label": str(labels),
+        "pixels, 99 %": f"{np.quantile(boxes, 0.99):.1e}", "changed labels": str(labels),
     }  # fmt: skip
 
 

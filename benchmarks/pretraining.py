@@ -1,12 +1,13 @@
-"""Tests the paper's claim on scenes of digits: training a detector from a classifier, and from scratch.
+"""Tests the paper's claim about pre-training on scenes of digits: a detector trained from a classifier or from scratch.
 
 python -m benchmarks.pretraining --out runs/claim                      # one to two hours on two CPU cores
 python -m benchmarks.pretraining --out runs/few --seeds 1 --scenes 160 --images 160 --epochs 1 2   # minutes
 
-`configs/digits.py` is trained from three starting points, with the same number of steps: `reference` (random, to be
-overwritten by DeiT's weights), `from_nothing` (ours), and a classifier of `configs/digits_pretrain.py`. The table has
-the AP on held-out digits after several numbers of epochs, each from a separate run with its own schedule; mean and
-standard deviation over seeds. Existing results are kept; a folder with other data or classifiers is refused.
+`configs/digits.py` is trained from three starting points, with the same number of steps: the random initialization of
+the reference, which is meant to be overwritten by DeiT's weights (`reference`), that of this package for training from
+scratch (`from_nothing`), and a classifier trained with `configs/digits_pretrain.py` (`pre-trained`). The table shows
+the mean and standard deviation over seeds of AP on held-out digits. Each number of epochs is a separate run with its
+own schedule. Existing results are kept; a folder created with other data or classifiers is an error.
 """
 
 import argparse
@@ -20,19 +21,19 @@ from benchmarks.common import positive, recipe_of
 from yolos_jax.datasets import digits, single_digits
 from yolos_jax.errors import InputError, clear_errors
 
-SHARED = ("scenes", "images", "pretrain_epochs")  # flags that all runs in a folder have in common
+SHARED = ("scenes", "images", "pretrain_epochs")  # flags that must be the same for all runs in a folder
 STARTS = ("reference", "from_nothing", "pre-trained")
 
 
 def main() -> None:
-    """Trains what is missing, and prints the table."""
+    """Executes the runs that have no result yet, and prints the table."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--out", type=Path, required=True, help="folder for data, runs and results")
     parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--epochs", type=positive, nargs="+", default=[1, 2, 4, 8, 14])
-    parser.add_argument("--scenes", type=positive, default=6000, help="scenes to train on")
-    parser.add_argument("--images", type=positive, default=8000, help="single digits to pre-train on")
+    parser.add_argument("--scenes", type=positive, default=6000, help="number of training scenes")
+    parser.add_argument("--images", type=positive, default=8000, help="number of digits for pre-training")
     parser.add_argument("--pretrain-epochs", type=positive, default=10)
     arguments = parser.parse_args()
     begin(arguments)
@@ -45,23 +46,23 @@ def main() -> None:
 
 
 def begin(arguments: argparse.Namespace) -> None:
-    """Writes scenes and single digits, which do not depend on the seeds of training.
+    """Writes scenes and single digits, which do not depend on the training seeds.
 
-    `InputError` for a folder with other data, whose runs would appear in the same table.
+    Raises `InputError` for a folder created with other flags, whose runs would appear in the same table.
     """
     out, wanted = arguments.out, {key: getattr(arguments, key) for key in SHARED}
-    made = out / "made.json"  # written last: the data are complete
+    made = out / "made.json"  # written last, so the data are complete if it exists
     if not made.is_file():
         digits.write(out / "scenes", arguments.scenes)
         single_digits.write(out / "digits", arguments.images)
         made.write_text(json.dumps(wanted))
     found = json.loads(made.read_text())
     if found != wanted:
-        raise InputError(f"{out} was made with {found}, but {wanted} are requested; choose another --out.")
+        raise InputError(f"{out} was created with {found}, not with {wanted}; choose another --out.")
 
 
 def classifier(arguments: argparse.Namespace, seed: int) -> Path:
-    """A pre-trained classifier's folder."""
+    """The folder of a classifier for one seed; trains it if it does not exist."""
     from yolos_jax.tasks.classification.task import evaluate_classifier, pretrain
 
     folder = arguments.out / f"classifier-{seed}"
@@ -79,7 +80,7 @@ def classifier(arguments: argparse.Namespace, seed: int) -> Path:
 
 
 def held_out(arguments: argparse.Namespace, start: str, epochs: int, seed: int) -> float:
-    """AP of one run."""
+    """The AP of one run on held-out digits; trains and evaluates if there is no result yet."""
     from yolos_jax import evaluate, train
 
     folder = arguments.out / f"{start}-{epochs}-{seed}"
@@ -97,11 +98,11 @@ def held_out(arguments: argparse.Namespace, start: str, epochs: int, seed: int) 
     try:
         return float(json.loads(numbers.read_text())["AP"])
     except (ValueError, KeyError) as error:
-        raise InputError(f"{numbers} has no AP; remove it to measure again.") from error
+        raise InputError(f"{numbers} has no AP; delete it to evaluate again.") from error
 
 
 def table(found: dict[tuple[str, int], list[float]], epochs: list[int], seeds: int) -> str:
-    """Mean and standard deviation of AP, in markdown."""
+    """Mean and standard deviation of AP as a markdown table."""
     lines = [f"| epochs | {' | '.join(STARTS)} |", "|---|" + "---|" * len(STARTS)]
     for count in epochs:
         cells = []

@@ -1,7 +1,7 @@
-"""The measured and compiled programs: those of training and of `Detector`, for generated data.
+"""The programs that the benchmarks compile: those of training and of `Detector`, for generated data.
 
-Like `yolos-train`, it makes the step of a `DetectionTask`. A task needs only the number of images and the labels of
-their boxes from its data; here, every image has one box. A test compares the step with the one that a run compiles.
+The training step is created from a `DetectionTask`, as in `yolos-train`. From its data, a task needs only the number of
+images and the labels of their boxes; here, every image has one box. A test compares the step with that of a real run.
 """
 
 import dataclasses
@@ -38,13 +38,13 @@ class Step(NamedTuple):
 
     @property
     def state(self) -> TrainState:
-        """Shapes and dtypes of the state that it changes."""
+        """Shapes and dtypes of the training state."""
         ema = bool(self.task.config.train.ema)
         return jax.eval_shape(lambda params: fresh_state(params, self.task.optimizer, ema), self.task.shapes)
 
 
 def made_up(images: int, size: tuple[int, int], classes: int) -> DataSet:
-    """A data set without pixels: `images` of (width, height) `size`, each with a box of class 0."""
+    """A data set without pixels: `images` images of `size` (width, height), each with one box of class 0."""
     width, height = size
     box = np.array([[0, 0, width, height]], np.float32)
     label, area = np.zeros(1, np.int32), np.array([width * height], np.float32)
@@ -58,7 +58,7 @@ def made_up(images: int, size: tuple[int, int], classes: int) -> DataSet:
 
 
 def training_step(wanted: Recipe, mesh: Mesh, classes: int) -> Step:
-    """The step of a recipe, for data of one batch, so an epoch is one step."""
+    """The training step of a recipe, for a data set of one batch."""
     config = recipe.prepare(wanted, DetectionConfig)
     config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, every_epochs=0))
     task = DetectionTask(config, mesh, made_up(config.train.batch_size, (640, 480), classes))
@@ -66,16 +66,16 @@ def training_step(wanted: Recipe, mesh: Mesh, classes: int) -> Step:
 
 
 class Forward(NamedTuple):
-    """`Detector`'s program, not yet compiled."""
+    """The program of `Detector`, not yet compiled."""
 
     program: Any  # (parameters, patches, grid, size) -> `inference.detector.Queries`, jitted
-    shapes: dict  # of the parameters
+    shapes: dict  # shapes and dtypes of the parameters
     model: YolosConfig
     compute: Compute
 
 
 def forward(wanted: Recipe, devices: Sequence[Any], classes: int) -> Forward:
-    """`Detector`'s program for the model of a recipe, in the recipe's precision."""
+    """The program of `Detector` for the model and the precision of a recipe."""
     config = recipe.prepare(wanted, DetectionConfig)
     model = recipe.model_of(config, classes)
     asked = Compute(max_side=config.model.max_side, compute_dtype=dtype_of(config.precision))
@@ -84,7 +84,7 @@ def forward(wanted: Recipe, devices: Sequence[Any], classes: int) -> Forward:
 
 
 def batch_of(model: YolosConfig, mesh: Mesh, images: int, patches: int, boxes: int) -> TrainBatch:
-    """Shapes of a batch of training, split over the devices of `mesh`."""
+    """Shapes of a training batch, sharded over the devices of `mesh`."""
     shapes: Any = TrainBatch(
         Shape((images, patches, model.patch_values), jnp.uint8), Shape((images, 2), jnp.int32),
         Shape((images, boxes), jnp.int32), Shape((images, boxes, 4), jnp.float32),

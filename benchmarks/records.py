@@ -1,4 +1,4 @@
-"""Measures the speed of loading images for evaluation, from TFDS records and from a COCO folder.
+"""Compares the speed of loading images for evaluation from TFDS records and from a COCO folder.
 
 python -m benchmarks.records --data data/coco --tfds data/tfds --split val2017 --workers 2
 """
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def evaluated(source: Source, arguments: argparse.Namespace, seed: int) -> Generator[int]:
-    """Loads sequences as for evaluation with yolos_s, repeatedly: yields the number of images of each batch."""
+    """Loads batches as in the evaluation of yolos_s, repeatedly; yields the number of images in each batch."""
     config = recipe_of("yolos_s")
     geometry = recipe.geometry_of(config, recipe.model_of(config, 91))
     sizes, pipeline = source.examples.sizes, Pipeline.of(geometry)
@@ -46,7 +46,7 @@ def evaluated(source: Source, arguments: argparse.Namespace, seed: int) -> Gener
 
 
 class Again:
-    """An endless plan."""
+    """Repeats an evaluation plan endlessly."""
 
     def __init__(self, plan: EvaluationPlan):
         self.plan, self.pipeline, self.substitute = plan, plan.pipeline, plan.substitute

@@ -1,4 +1,4 @@
-"""Runs trainings in separate processes, a few at a time; an interrupted queue can be resumed."""
+"""Executes training runs in separate processes, several in parallel; an interrupted queue can be resumed."""
 
 import concurrent.futures
 import json
@@ -13,13 +13,13 @@ from typing import Any
 
 from yolos_jax.errors import InputError
 
-ONE = "--one"  # a module's flag for the JSON of a single run
+ONE = "--one"  # flag of a module to execute one run, given as JSON
 
 
 def finished(file: Path) -> list[dict[str, Any]]:
-    """The results in a `results.jsonl`: the request (`run`) and the result of every run.
+    """Reads a `results.jsonl`, where each line has the description of a run (`run`) and its results.
 
-    A truncated last line is ignored; `InputError` for any other line that cannot be read.
+    Ignores a truncated last line; raises `InputError` if any other line cannot be parsed.
     """
     lines = file.read_text().splitlines() if file.is_file() else []
     found = []
@@ -28,19 +28,19 @@ def finished(file: Path) -> list[dict[str, Any]]:
             found.append(json.loads(line))
         except ValueError as error:
             if i < len(lines):
-                raise InputError(f"line {i} of {file} is not a result; remove it to repeat its run.") from error
+                raise InputError(f"line {i} of {file} is not valid JSON; delete it to repeat its run.") from error
     return found
 
 
 def run_all(module: str, runs: Sequence[dict[str, Any]], out: Path, jobs: int) -> list[dict[str, Any]]:
-    """Does the runs missing in `out/results.jsonl`, `jobs` at once, each on one core, and returns all results.
+    """Executes the runs without a result in `out/results.jsonl`, `jobs` in parallel, and returns all results.
 
-    A run is `python -m MODULE --one JSON`, whose last line of output is its result as JSON. Its output is kept in
-    `out/logs`. After all runs, `InputError` names the failed ones.
+    A run is `python -m MODULE --one JSON` on one core, which prints its result as JSON on the last line. Output is
+    logged to `out/logs`. If runs failed, an `InputError` at the end lists them.
     """
     file = out / "results.jsonl"
     (out / "logs").mkdir(parents=True, exist_ok=True)
-    runs = json.loads(json.dumps(runs))  # tuples become lists, as in the file
+    runs = json.loads(json.dumps(runs))  # converts tuples to lists, as in the file
     there = finished(file)
     file.write_text("".join(json.dumps(each) + "\n" for each in there))
     done = [each["run"] for each in there]
@@ -75,7 +75,7 @@ def run_all(module: str, runs: Sequence[dict[str, Any]], out: Path, jobs: int) -
 
 
 def _cores(jobs: int) -> list[int | None]:
-    """A core for each job, if the system supports that."""
+    """A CPU core for each job, if the system supports affinity."""
     if not hasattr(os, "sched_getaffinity"):
         return [None] * jobs
     cores = sorted(os.sched_getaffinity(0))
@@ -83,7 +83,7 @@ def _cores(jobs: int) -> list[int | None]:
 
 
 def _process(module: str, run: dict[str, Any], core: int | None, log: Path) -> dict[str, Any] | None:
-    """The result of one run; None if it failed."""
+    """Executes one run and returns its result; None if it failed."""
     one_core = {"OMP_NUM_THREADS": "1", "NPROC": "4", "JAX_PLATFORMS": "cpu"}
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
     environment = os.environ | one_core | {"XLA_FLAGS": flags}
@@ -97,6 +97,6 @@ def _process(module: str, run: dict[str, Any], core: int | None, log: Path) -> d
 
 
 def stay_on(core: int | None) -> None:
-    """Keeps this process on one core."""
+    """Pins this process to one core."""
     if core is not None:
         os.sched_setaffinity(0, {core})

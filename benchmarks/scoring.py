@@ -1,8 +1,9 @@
-"""Measures the time to compute the COCO metrics of synthetic detections, with pycocotools and faster-coco-eval.
+"""Compares the time to compute COCO metrics of synthetic detections with pycocotools and faster-coco-eval.
 
 python -m benchmarks.scoring --images 5000 --pairs 3
 
-As in COCO val2017, an image has 7.3 objects of 80 categories on average; it has 100 detections. The two run in turn.
+As in COCO val2017, there are 80 categories and 7.3 objects per image on average. Each image has 100 detections.
+Measurements of the two libraries alternate.
 """
 
 import argparse
@@ -25,7 +26,7 @@ WIDTH, HEIGHT = 640, 480
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=positive, default=5000)
-    parser.add_argument("--pairs", type=positive, default=3, help="measurements per side")
+    parser.add_argument("--pairs", type=positive, default=3, help="measurements of each library")
     arguments = parser.parse_args()
     truth, results = made(arguments.images)
     found: dict[str, dict[str, float]] = {}
@@ -37,13 +38,13 @@ def main() -> None:
     pairs = in_pairs(ours, theirs, arguments.pairs, warm=False)
     print(f"{arguments.images} images, {len(truth['annotations'])} objects, {len(results)} detections")
     print(f"{PYCOCOTOOLS}: {median(pairs.theirs):.1f} s; {FASTER}: {median(pairs.ours):.1f} s")
-    print(f"ratio {median(pairs.ratios):.1f}, of all pairs: {', '.join(f'{ratio:.1f}' for ratio in pairs.ratios)}")
+    print(f"speedup {median(pairs.ratios):.1f} (all pairs: {', '.join(f'{ratio:.1f}' for ratio in pairs.ratios)})")
     off = max(abs(value - found[FASTER][name]) for name, value in found[PYCOCOTOOLS].items())
-    print(f"largest difference of the {len(found[FASTER])} numbers: {off:.1e}")
+    print(f"largest difference over {len(found[FASTER])} metrics: {off:.1e}")
 
 
 def made(images: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """(ground truth, results): every object is found once with a shifted box; the other detections are noise."""
+    """Generates ground truth and results: one detection with a perturbed box per object, the rest random."""
     rng = np.random.default_rng(0)
     categories = np.arange(1, CATEGORIES + 1)
     annotations: list[dict[str, Any]] = []
@@ -68,7 +69,7 @@ def made(images: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def boxes_of(rng: np.random.Generator, count: int) -> np.ndarray:
-    """float64 `[count, 4]`, xywh in pixels; sides from 4 to 240 pixels, evenly over their logarithm."""
+    """Random xywh boxes in pixels, float64 `[count, 4]`; sides are log-uniform from 4 to 240 pixels."""
     sides = np.exp(rng.uniform(np.log(4), np.log(240), (count, 2)))
     corners = rng.uniform(0, (WIDTH, HEIGHT) - sides)
     return np.concatenate([corners, sides], axis=1)

@@ -1,4 +1,4 @@
-"""The results of `benchmarks.model` as a table."""
+"""Formats the results of `benchmarks.model` as a table."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ NAMES = {"forward": "forward", "forward_backward": "forward + backward", "step":
 
 
 def model_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """The results of `benchmarks.model`, for `markdown`."""
+    """Table rows for `markdown` from the results of `benchmarks.model`."""
     return [_model_row(row) for row in rows]
 
 
@@ -17,7 +17,7 @@ def _model_row(row: dict[str, Any]) -> dict[str, str]:
         "model": f"{case['variant']} {case['height']}x{case['width']}", "batch": str(case["batch"]),
         "dtype": case["dtype"], "work": NAMES[row["work"]], "seconds": f"{row['seconds']:.3f}",
         "images/s": f"{row['images_per_second']:.2f}", "compiled in": f"{row['compile_seconds']:.1f} s",
-        "multiply-adds": f"{row['multiply_adds'] / 1e9:.1f} G", "of peak": f"{row['share_of_peak']:.0%}",
+        "multiply-adds": f"{row['multiply_adds'] / 1e9:.1f} G", "utilization": f"{row['share_of_peak']:.0%}",
     }  # fmt: skip
     memory = row.get("memory", {})
     shown |= {"memory": gibibytes(memory["ours"])} if "ours" in memory else {}
@@ -26,11 +26,11 @@ def _model_row(row: dict[str, Any]) -> dict[str, str]:
             shown[kind] = "failed"
             continue
         shown[kind] = f"{found['seconds']:.3f} s"
-        shown[f"ours over {kind}"] = f"{found['ratio']:.2f}"
+        shown[f"speed ratio to {kind}"] = f"{found['ratio']:.2f}"
         shown |= {f"memory {kind}": gibibytes(memory[kind])} if kind in memory else {}
     return shown
 
 
 def gibibytes(peaks: dict[str, int]) -> str:
-    """The device's peak memory, or the host's if it runs on the CPU."""
+    """Formats the peak memory of the device, or of the host for a CPU."""
     return f"{peaks.get('device', peaks.get('host', 0)) / 2**30:.2f} GiB" if peaks else "failed"

@@ -1,4 +1,4 @@
-"""Measures the memory of whole processes."""
+"""Measures the peak memory of a process."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from typing import Any
 def host_peak() -> int:
     """Peak memory of this process in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():  # a child's getrusage starts at its parent's value
+    if status.exists():  # more accurate: in a child process, getrusage starts at the parent's peak
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return 1024 * int(line.split()[1])
@@ -22,13 +22,13 @@ def host_peak() -> int:
 
 
 def memory_of(case: Sequence[Any], work: str, side: str) -> dict[str, int]:
-    """Peaks in bytes, from `benchmarks.memory` in a separate process: "host" and, on a GPU, "device"."""
+    """Peak memory in bytes from `benchmarks.memory` in a separate process: "host" and, on an accelerator, "device"."""
     values = json.dumps({"case": list(case), "work": work, "side": side})
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.memory", values], capture_output=True, text=True, check=False
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        print(f"memory of {side} was not measured: {last[:200]}", file=sys.stderr)
+        print(f"failed to measure the memory of {side}: {last[:200]}", file=sys.stderr)
         return {}
     return json.loads(done.stdout.splitlines()[-1])

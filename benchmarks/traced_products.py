@@ -1,4 +1,4 @@
-"""Counts multiply-adds in any jax function, to check formulas such as `tools.analysis.multiply_adds`."""
+"""Counts multiply-adds in any jax function, to check the formulas in `tools.analysis.multiply_adds`."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -8,16 +8,17 @@ import jax
 
 
 def count_multiply_adds(function: Callable, *args: Any) -> int:
-    """Multiply-adds of the matrix products in a traced function of arrays (or `jax.ShapeDtypeStruct`s).
+    """Counts multiply-adds in matrix products and convolutions when `function` is traced with `args`.
 
-    Gradients, recomputation and padding count. A scan counts once per iteration, a while loop of unknown length once,
-    and of a conditional the most expensive branch.
+    The arguments are arrays or `jax.ShapeDtypeStruct`s. Gradients, recomputation and padding are included. The body of
+    a scan counts once per iteration, and that of a while loop counts once. For a conditional, the most expensive branch
+    counts.
     """
     return multiply_adds_of(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def multiply_adds_of(jaxpr: Any) -> int:
-    """The same for a traced function."""
+    """Counts multiply-adds in a jaxpr, including the jaxprs that it calls."""
     total = 0
     for equation in jaxpr.eqns:
         name, parameters = equation.primitive.name, equation.params
@@ -38,7 +39,7 @@ def multiply_adds_of(jaxpr: Any) -> int:
 
 
 def inner_jaxprs(parameters: dict[str, Any]) -> Iterator[Any]:
-    """The jaxprs that an equation calls; for a function with a custom gradient, the function's."""
+    """Yields the jaxprs in an equation's parameters; a custom derivative rule is not included."""
     for value in parameters.values():
         for item in value if isinstance(value, tuple | list) else [value]:
             if hasattr(item, "eqns"):

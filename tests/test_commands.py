@@ -62,7 +62,7 @@ NOT_RUN = {
     r"--push": Left("needs the hub", "weights/test_sharing.py::test_a_run_is_shared_and_its_card_runs"),
     r"train\.log=\w": Left("needs wandb, mlflow or trackio", "tasks/sinks/test_real_services.py::test_wandb"),
     r"^docker": Left("needs Docker"),
-    r"^srun": Left("needs Slurm", "distributed/test_launch.py::test_launchers_are_known_by_their_environment"),
+    r"^srun": Left("needs Slurm", "distributed/test_launch.py::test_detects_launchers"),
     r"^\[ \$\? = 143": Left("needs Slurm"),
     r"--coordinator=": Left("needs two hosts", "distributed/test_processes.py::test_two_processes_train_as_one_does"),
     r"^CUDA|yolos_b|^yolos-train \.\.\. --config\.(model|matcher)": Left("needs several or fast GPUs"),
@@ -87,20 +87,18 @@ NOT_RUN = {
     r'VARIANTS\["s"\]': Left("is covered by a separate test", "model/test_idioms.py::test_ten_lines"),
     r"benchmarks\.compile_only": Left("needs jax's packages for CUDA or TPUs"),
     r"benchmarks\.evaluation": Left("takes minutes", "parity/test_benchmark_peers.py::test_evaluation_of_both"),
-    r"benchmarks\.finetuning ": Left(
-        "takes hours", "benchmarks/test_finetuning_benchmark.py::test_a_run_and_its_table"
-    ),
+    r"benchmarks\.finetuning ": Left("takes hours", "benchmarks/test_finetuning_benchmark.py::test_run_and_table"),
     r"benchmarks\.finetuning_peer": Left(
         "takes hours", "parity/test_finetuning_peer.py::test_both_sides_take_the_same_steps"
     ),
     r"benchmarks\.(loader|records|layouts|first_box)|workers 2": Left("starts processes that each take seconds"),
     r"benchmarks\.model (?!--works --)": Left("takes minutes", "benchmarks/test_model_benchmark.py::test_a_whole_run"),
     r"benchmarks\.mutated_inputs": Left(
-        "takes an hour", "benchmarks/test_mutated_inputs.py::test_damaged_inputs_are_read_or_refused"
+        "takes an hour", "benchmarks/test_mutated_inputs.py::test_damaged_inputs_are_read_or_rejected"
     ),
     r"benchmarks\.pretraining": Left("takes hours"),
     r"benchmarks\.scoring": Left(
-        "needs faster-coco-eval", "evaluation/test_backends.py::test_the_metrics_are_the_same"
+        "needs faster-coco-eval", "evaluation/test_backends.py::test_backends_compute_the_same_metrics"
     ),
 }
 

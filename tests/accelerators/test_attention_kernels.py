@@ -1,4 +1,4 @@
-"""Attention for accelerators against plain attention in float64: results, gradients, and the error of split products.
+"""Compares attention for accelerators with plain attention in float64: results, gradients, and error of TF32 products.
 
 The GPU kernels run in interpret mode.
 """
@@ -18,7 +18,7 @@ SHAPES = [(70, 70, 2, 16), (5, 130, 3, 55), (129, 129, 1, 64)]  # queries, keys,
 
 
 def plain(q, k, v, length, given):
-    """The result and the gradients of q, k, v in numpy and float64."""
+    """Plain attention in numpy and float64: the result, and the gradients of q, k and v."""
     q, k, v, given = (np.asarray(x, np.float64) for x in (q, k, v, given))
     scale = q.shape[-1] ** -0.5
     scores = np.einsum("bqhd,bnhd->bhqn", q, k) * scale
@@ -33,7 +33,7 @@ def plain(q, k, v, length, given):
 
 
 def inputs(queries, keys, heads, size):
-    """q, k, v, int32 lengths of two images, and the gradient of the result."""
+    """Random q, k, v and int32 lengths of two images, and a gradient of the result."""
     random = np.random.default_rng(0)
     q, k, v, given = (
         random.normal(size=(2, n, heads, size)).astype(np.float32) for n in (queries, keys, keys, queries)
@@ -42,7 +42,7 @@ def inputs(queries, keys, heads, size):
 
 
 def found(attend, q, k, v, length, given):
-    """Like `plain`, for a function (q, k, v, length)."""
+    """The same values as `plain`, for an attention function of (q, k, v, length)."""
 
     @jax.jit
     def both(q, k, v):
@@ -53,7 +53,7 @@ def found(attend, q, k, v, length, given):
 
 
 def error(some, others):
-    """The largest relative error in the norms of the arrays."""
+    """The largest relative error in norm over pairs of arrays."""
     return max(np.linalg.norm(np.float64(x) - y) / np.linalg.norm(y) for x, y in zip(some, others, strict=True))
 
 
@@ -66,7 +66,7 @@ def test_batched(shape, block):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_flash(shape):
-    """Lengths that are not multiples of the block, fewer queries than keys, head size 55; padding has no gradient."""
+    """Includes lengths that are not multiples of the block, and head size 55; gradients of padding are zero."""
     args = inputs(*shape)
     got = found(partial(flash, precision=None, interpret=True), *args)
     assert error(got, plain(*args)) < 1e-6
@@ -75,14 +75,14 @@ def test_flash(shape):
 
 
 def tf32(x):
-    """float32 rounded to the nearest value with TF32's 10 bits of fraction."""
+    """Rounds float32 to the 10 fraction bits of TF32."""
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
     bits = (bits + 0x0FFF + ((bits >> 13) & 1)) & jnp.uint32(0xFFFFE000)
     return jax.lax.bitcast_convert_type(bits, jnp.float32)
 
 
 def emulated(x, y, trans_b=False, precision=None):
-    """A product as computed by a tensor core."""
+    """Emulates a matrix product on a tensor core."""
     y = y.T if trans_b else y
     product = partial(jnp.matmul, precision="highest")
     coarse_x, coarse_y = tf32(x), tf32(y)
@@ -107,7 +107,7 @@ def test_three_tf32_products_are_as_accurate_as_float32(monkeypatch):
 
 
 @pytest.mark.parametrize("setting, precision", [("float32", kernels.EXACT), ("tensorfloat32", kernels.FAST)])
-def test_the_matmul_precision_decides(setting, precision, monkeypatch):
+def test_flash_uses_the_default_matmul_precision(setting, precision, monkeypatch):
     asked = []
     monkeypatch.setattr(kernels, "flash", lambda *args: asked.append(args[4]))
     with jax.default_matmul_precision(setting):

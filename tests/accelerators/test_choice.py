@@ -1,4 +1,4 @@
-"""The attention, padding and unrolling for each kind of device, without the devices."""
+"""Tests the choice of attention, padding and unrolling for each type of device, with fake devices."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -34,7 +34,7 @@ FULL, HALF = Compute(), Compute(compute_dtype="bfloat16")
         (CPU, HALF, "blocks", attend, 1, "off"),
     ],
 )
-def test_auto(device, compute, attention, function, multiple, unroll):
+def test_auto_depends_on_the_device(device, compute, attention, function, multiple, unroll):
     found = decided(compute, variant("s"), device)
     assert (found.attention, found.attend) == (attention, function)
     assert (found.token_multiple, found.unroll) == (multiple, unroll)
@@ -56,16 +56,16 @@ def test_explicit_choices_are_kept():
     [
         ("cudnn", CPU, "bfloat16", 6, "needs an NVIDIA GPU and the device is 'cpu'"),
         ("cudnn", AMD, "bfloat16", 6, "needs an NVIDIA GPU and the device is 'AMD Instinct'"),
-        ("cudnn", T4, "bfloat16", 6, "compute capability 8.0 and 'Tesla T4' has 7.5"),
+        ("cudnn", T4, "bfloat16", 6, "compute capability 8.0 or higher and 'Tesla T4' has 7.5"),
         ("cudnn", H100, "float32", 6, "computes in bfloat16 and model.compute_dtype is 'float32'"),
         ("cudnn", H100, "bfloat16", 1, "256 .* 384"),
         ("flash", TPU, "float32", 6, "needs an NVIDIA GPU and the device is 'TPU v5 lite'"),
-        ("flash", T4, "float32", 6, "compute capability 8.0 and 'Tesla T4' has 7.5"),
+        ("flash", T4, "float32", 6, "compute capability 8.0 or higher and 'Tesla T4' has 7.5"),
         ("flash", H100, "bfloat16", 6, "computes in float32 and model.compute_dtype is 'bfloat16'"),
         ("flash", H100, "float32", 2, "128 .* 192"),
     ],
 )
-def test_unavailable_kernels_are_refused(kind, device, dtype, heads, sentence):
+def test_rejects_unavailable_kernels(kind, device, dtype, heads, sentence):
     config = dataclasses.replace(variant("s"), heads=heads)
     with pytest.raises(InputError, match=sentence):
         decided(Compute(compute_dtype=dtype, attention=kind), config, device)

@@ -1,4 +1,4 @@
-"""cuDNN's attention, as far as it can be tested without a GPU: padding, programs for GPUs, sharding."""
+"""Tests of attention with cuDNN that need no GPU: padding, lowered programs, and sharding."""
 
 import dataclasses
 import re
@@ -42,8 +42,8 @@ def plain(q, k, v, length):
 
 
 @pytest.mark.parametrize("queries, keys, heads, size", [(7, 7, 2, 55), (4, 9, 3, 64)])
-def test_padding_changes_nothing(queries, keys, heads, size, monkeypatch):
-    """With a stand-in in float32 that rejects what cuDNN rejects; values against plain attention in float64."""
+def test_padding_does_not_change_results(queries, keys, heads, size, monkeypatch):
+    """Replaces cuDNN by a float32 function with the same requirements; compares with plain attention in float64."""
 
     def stand_in(q, k, v, *, scale, key_value_seq_lengths, implementation):
         assert implementation == "cudnn" and key_value_seq_lengths.dtype == jnp.int32
@@ -62,7 +62,7 @@ def test_padding_changes_nothing(queries, keys, heads, size, monkeypatch):
 
     out, grads = value_and_gradient(qkv)
     np.testing.assert_allclose(out, plain(*qkv, length), atol=1e-5)
-    for i, grad in enumerate(grads):  # a directional derivative of plain attention, by differences in float64
+    for i, grad in enumerate(grads):  # compared with a directional derivative from finite differences in float64
         along = np.random.default_rng(2).normal(size=qkv[i].shape)
         ends = [plain(*(x + s * along if j == i else x for j, x in enumerate(qkv)), length) for s in (1e-6, -1e-6)]
         want = ((ends[0] - ends[1]) * given).sum() / 2e-6
@@ -70,10 +70,10 @@ def test_padding_changes_nothing(queries, keys, heads, size, monkeypatch):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_programs_for_gpus_call_cudnn(name, cudnn):
-    """Forward and backward; S-dWr's head size 55 becomes 56, and no array has all pairs of tokens.
+def test_gpu_programs_call_cudnn(name, cudnn):
+    """Forward and backward passes call cuDNN, and no array has the size of all pairs of tokens.
 
-    801 tokens are padded to 832; the last block computes only its 100 DET tokens.
+    801 tokens are padded to 832, and the head size 55 of S-dWr to 56. The last block computes only its 100 DET tokens.
     """
     config = dataclasses.replace(variant(name), depth=2)
     compute = decided(Compute(compute_dtype="bfloat16"), config, H100)
@@ -94,8 +94,8 @@ def test_programs_for_gpus_call_cudnn(name, cudnn):
     assert not re.search(r"8(01|32)x8(01|32)x", program)
 
 
-def test_each_device_attends_to_its_own_images(cudnn):
-    """jax's partitioning of the call, compiled for 8 devices, with cuDNN's kernel replaced by jax's attention."""
+def test_attention_is_sharded_over_images(cudnn):
+    """Compiles for 8 devices, with the cuDNN kernel replaced by jax's attention."""
     seen = []
 
     def kernel(q, k, v, *rest, scale, **_):
@@ -112,4 +112,4 @@ def test_each_device_attends_to_its_own_images(cudnn):
     assert seen == [(1, 6, 2, 56)]
     assert not re.search("all-gather|all-to-all|all-reduce|collective", program.as_text())
     found = np.float32(program(*(jax.device_put(x, split) for x in (q, k, v, length))))
-    np.testing.assert_allclose(found, plain(q, k, v, length), atol=0.03)  # bfloat16 has 8 bits
+    np.testing.assert_allclose(found, plain(q, k, v, length), atol=0.03)  # bfloat16 has 8 significant bits

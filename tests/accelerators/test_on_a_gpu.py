@@ -1,4 +1,4 @@
-"""Results on an NVIDIA GPU, for machines with one (make test-gpu)."""
+"""Tests of numerical results on an NVIDIA GPU (make test-gpu)."""
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +13,14 @@ from yolos_jax.model.config import Compute, variant
 from yolos_jax.model.on_cpu import attend
 from yolos_jax.model.yolos import abstract, apply, build
 
-pytestmark = pytest.mark.skipif(jax.default_backend() != "gpu", reason="there is no GPU")
+pytestmark = pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs a GPU")
 
-ROUNDING = 2.0**-8  # of bfloat16, relative
+ROUNDING = 2.0**-8  # relative rounding error of bfloat16
 
 
 @pytest.mark.parametrize("queries, keys, heads, size", [(333, 333, 6, 64), (101, 1051, 6, 55), (2501, 2501, 3, 64)])
-def test_cudnn_equals_attention_in_float32(queries, keys, heads, size):
-    """Outputs and gradients for the same inputs in bfloat16; odd lengths, short sequences, head size 55."""
+def test_cudnn_is_close_to_float32(queries, keys, heads, size):
+    """Compares outputs and gradients for the same bfloat16 inputs, including odd lengths and head size 55."""
     rng = np.random.default_rng(0)
     shapes = (queries, keys, keys, queries)
     *qkv, given = (jnp.asarray(rng.normal(size=(2, n, heads, size)), jnp.bfloat16) for n in shapes)
@@ -40,8 +40,8 @@ def test_cudnn_equals_attention_in_float32(queries, keys, heads, size):
 
 
 @pytest.mark.parametrize("queries, keys, heads, size", [(333, 333, 6, 64), (101, 1051, 6, 55), (2501, 2501, 3, 64)])
-def test_flash_equals_attention_in_float64(queries, keys, heads, size):
-    """Outputs and gradients with three TF32 products, whose error is that of float32."""
+def test_flash_is_as_accurate_as_float32(queries, keys, heads, size):
+    """Compares outputs and gradients, computed with three TF32 products, with attention in float64."""
     rng = np.random.default_rng(0)
     shapes = (queries, keys, keys, queries)
     *qkv, given = (rng.normal(size=(2, n, heads, size)).astype(np.float32) for n in shapes)
@@ -67,8 +67,8 @@ def plain(q, k, v, length):
 
 
 @pytest.mark.parametrize("name", ["ti", "s_dwr"])
-def test_a_whole_network_equals_the_cpus(name):
-    """In float32, without TF32; bfloat16 with cuDNN's attention is close."""
+def test_network_outputs_match_the_cpu(name):
+    """float32 without single TF32 products matches to within 1e-4; bfloat16 with cuDNN to within 0.01."""
     config = variant(name)
     random, sides = np.random.default_rng(0), ((256, 336), (192, 240))
     images = [random.integers(0, 256, (*side, 3), np.uint8) for side in sides]
@@ -88,4 +88,4 @@ def test_a_whole_network_equals_the_cpus(name):
     exact, near = (outputs(jax.devices()[0], dtype) for dtype in ("float32", "bfloat16"))
     for one, rough, other in zip(exact, near, want):
         np.testing.assert_allclose(one, other, atol=1e-4, rtol=0)
-        assert np.abs(rough - other).max() < 0.01  # on a CPU: 0.0045 of the logits, 0.0007 of the boxes
+        assert np.abs(rough - other).max() < 0.01  # on a CPU: 0.0045 for logits and 0.0007 for boxes

@@ -1,4 +1,4 @@
-"""The values of `precision`: their effect, and the difference of bfloat16 from float32."""
+"""Tests of the setting `precision`, and of the difference between bfloat16 and float32."""
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ MICRO = YolosConfig(width=32, depth=3, heads=2, init_pe_size=(64, 64), num_class
 
 @pytest.fixture(scope="module")
 def outputs():
-    """Logits and boxes of an image for each precision, and its description."""
+    """For each precision, the logits and boxes of an image and the description of the computation."""
     params = build(MICRO, 0, "from_nothing")[1]
     image = np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8)
     found = {}
@@ -26,7 +26,7 @@ def outputs():
     return found
 
 
-def test_meaning():
+def test_dtypes_and_product_precisions():
     assert {p: (dtype_of(p), products_of(p)) for p in PRECISIONS} == {
         "float32": ("float32", "float32"),
         "tensorfloat32": ("float32", "tensorfloat32"),
@@ -35,7 +35,7 @@ def test_meaning():
 
 
 def test_bfloat16_is_close_but_different(outputs):
-    """Measured: 2.2 % of the logits' spread, 0.0006 of an image's side; for Ti and S-dWr 3.0 and 4.5 %, and 0.0007."""
+    """Measured: 2.2 % of the logits' standard deviation and 0.0006 for boxes; 3.0 % (Ti), 4.5 % (S-dWr) and 0.0007."""
     exact, near = outputs["float32"], outputs["bfloat16"]
     spread = np.std(exact[0])
     difference = np.abs(near[0] - exact[0]).max()
@@ -44,19 +44,18 @@ def test_bfloat16_is_close_but_different(outputs):
     assert "computing in bfloat16, attention blocks" in near[2]
 
 
-def test_tensorfloat32_is_for_gpus(outputs):
-    """A CPU still computes in float32."""
+def test_tensorfloat32_equals_float32_on_cpu(outputs):
     np.testing.assert_array_equal(outputs["tensorfloat32"][0], outputs["float32"][0])
-    assert "products of tensorfloat32" in outputs["tensorfloat32"][2]
+    assert "matrix products in tensorfloat32" in outputs["tensorfloat32"][2]
 
 
-def test_unknown_precisions_are_refused():
+def test_rejects_unknown_precisions():
     with pytest.raises(InputError, match="precision is 'float16'; choose one of float32, tensorfloat32, bfloat16"):
         Detector(build(MICRO)[1], Meta(MICRO, {}), precision="float16")
 
 
 def test_precision_of_products(monkeypatch):
-    """A detector's program has its own precision, regardless of the process's."""
+    """The precision of a detector overrides jax's default matmul precision."""
     params = build(MICRO, 0)[1]
     with jax.default_matmul_precision("bfloat16"):
         program = Detector(params, Meta(MICRO, {}), short_side=64)._detect.lower(

@@ -1,4 +1,4 @@
-"""The values saved between forward and backward on a GPU; tiles and unrolling do not change results."""
+"""Tests which values a GPU program saves for the backward pass, and that padding and unrolling keep results."""
 
 import collections
 
@@ -25,10 +25,10 @@ def batch():
 
 
 @pytest.mark.parametrize("dtype, attention", [("bfloat16", "cudnn"), ("float32", "flash")])
-def test_a_block_saves_products_and_attention(dtype, attention, monkeypatch):
-    """For each block, D values per token: its input, q, k, v, attention's output, and two products in the MLP.
+def test_blocks_save_only_products_and_attention(dtype, attention, monkeypatch):
+    """For each block and token, the input, q, k, v, attention output, projection, and hidden layer are saved.
 
-    Norms and GELU are recomputed, and nothing is saved twice, neither in float32 and bfloat16 nor transposed.
+    Norms and GELU are recomputed, and no value is saved twice, for example in two dtypes or transposed.
     """
     monkeypatch.setattr(fused, "check_cudnn_version", lambda: 91000)
     compute = decided(Compute(max_side=20, compute_dtype=dtype), MICRO, H100)
@@ -42,17 +42,17 @@ def test_a_block_saves_products_and_attention(dtype, attention, monkeypatch):
 
     kept = collections.Counter()
     for array, _ in saved_residuals(loss, shapes):
-        if array.shape[:2] == (2, 64) and jnp.issubdtype(array.dtype, jnp.floating):  # 38 tokens, padded to whole tiles
+        if array.shape[:2] == (2, 64) and jnp.issubdtype(array.dtype, jnp.floating):  # 38 tokens, padded to 64
             kept[str(array.dtype)] += np.prod(array.shape[2:], dtype=int)
     blocks = MICRO.depth - 1
-    each = 1 + 3 + 1 + 1 + 4  # input, q k v, attention, projection, hidden layer
-    assert kept[dtype] <= (blocks * each + 6) * MICRO.width  # the last block keeps its input, norm, keys and values
+    each = 1 + 3 + 1 + 1 + 4  # input; q, k and v; attention; projection; hidden layer
+    assert kept[dtype] <= (blocks * each + 6) * MICRO.width  # the last block saves its input, norm, keys and values
     if dtype == "bfloat16":
-        assert kept["float32"] <= 4 * MICRO.width  # the last block's norm; nothing of the others
+        assert kept["float32"] <= 4 * MICRO.width  # only the norm of the last block
 
 
 @pytest.mark.parametrize("unroll", ["off", "on"])
-def test_tiles_and_unrolling_change_nothing(unroll):
+def test_padding_and_unrolling_do_not_change_results(unroll):
     patches, grid = batch()
     plain, params = build(MICRO, 0, "from_nothing", Compute(max_side=20))
     other = abstract(MICRO, Compute(max_side=20, token_multiple=16, unroll=unroll))[0]

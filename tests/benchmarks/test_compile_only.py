@@ -1,4 +1,4 @@
-"""benchmarks.compile_only: the tables made from the compiler's numbers, and the compiled cases."""
+"""Tests of benchmarks.compile_only: formatting of results, and selection of cases."""
 
 import dataclasses
 
@@ -18,30 +18,31 @@ def entry(images, gigabytes, **changes):
             "unknown_loops": 1}  # fmt: skip
 
 
-def test_largest_batch_is_extrapolated():
-    peaks = {1: 3 * 10**9, 4: 9 * 10**9}  # 1 GB and 2 GB for each image
+def test_extrapolates_the_largest_batch():
+    peaks = {1: 3 * 10**9, 4: 9 * 10**9}  # 1 GB, and 2 GB per image
     assert [largest_batch(peaks, memory * 1e9) for memory in (0.5, 2.9, 3.0, 8.9, 9.0, 60.0)] == [0, 0, 1, 3, 4, 29]
     assert largest_batch({4: 9 * 10**9}, 60e9) is None
 
 
-def test_a_row_has_the_peaks_of_a_program():
+def test_table_of_peak_memory():
     failed = {"case": entry(1, 0, remat=True)["case"], "error": "INTERNAL: no tiles"}
     head, _, row, last = table([entry(1, 3), entry(4, 9), failed])
     cells = dict(zip(*([cell.strip() for cell in line.strip("|").split("|")] for line in (head, row))))
     assert cells["1 image(s), GB"] == "3.00" and cells["4 image(s), GB"] == "9.00" and cells["patches"] == "4200"
-    assert [cells[f"most in {size} GB"] for size in (12, 16, 24, 40, 80)] == ["4", "5", "8", "14", "29"]  # of 75 %
+    # Batches that fit into 75 % of the memory.
+    assert [cells[f"max. batch, {size} GB"] for size in (12, 16, 24, 40, 80)] == ["4", "5", "8", "14", "29"]
     assert last == "h100 x8 yolos_s step float32 remat 1: does not compile: INTERNAL: no tiles"
 
 
-def test_the_line_for_a_program():
+def test_line_for_a_program():
     assert line(entry(1, 3, matcher="host")) == (
         "h100 x8 yolos_s step float32 matcher=host 1: 3.00 GB of 85; attention blocks of 1024; "
-        "compiled in 60.0 s, 90.0 of the CPU; 1234 launches, 9.9 GB moved; 1 loops of unknown length; "
-        "4 calls of __cublas$gemm; 3 all-reduce, 123.000 MB, 12 launches beside"
+        "compiled in 60.0 s (90.0 s of CPU time); 1234 launches, 9.9 GB moved; 1 loop(s) of unknown length; "
+        "4 call(s) of __cublas$gemm; 3 all-reduce, 123.000 MB, 12 launches overlap"
     )
 
 
-def test_cases():
+def test_cases_are_combinations_of_flags():
     given = ["--targets", "h100.txtpb", "--recipes", "yolos_s", "--remat", "0", "1", "--matchers", "device", "host"]
     found = cases(flags().parse_args(given), "h100")
     forwards = [(case.program, case.dtype, case.remat, case.matcher) for case in found[:2]]
@@ -51,13 +52,13 @@ def test_cases():
     assert steps == [(d, remat, matcher) for d in dtypes for remat in (False, True) for matcher in matchers]
 
 
-def test_options_of_the_compiler():
+def test_parses_compiler_options():
     assert [option_of(f"some_key={value}") for value in ("true", "false", "8000", "ON=1")] == [
         ("some_key", value) for value in (True, False, 8000, "ON=1")
     ]
 
 
-def test_layouts_have_the_right_number_of_chips():
+def test_topologies_have_the_requested_number_of_chips():
     for _, layouts in TPUS.values():
         for count, layout in layouts.items():
             chips = 1
@@ -66,12 +67,12 @@ def test_layouts_have_the_right_number_of_chips():
             assert chips == count or count == 1
 
 
-def test_sequences_are_the_longest_of_the_recipe():
+def test_longest_sequence_of_a_recipe():
     assert longest("yolos_s") == 50 * 83  # 800 x 1333 pixels
     assert longest("yolos_ti") == 38 * 63  # 608 x 1013
 
 
-def test_without_a_compiler_for_gpus(tmp_path, monkeypatch):
+def test_error_without_a_gpu_compiler(tmp_path, monkeypatch):
     (tmp_path / "none.txtpb").write_text("")
     monkeypatch.setattr("sys.argv", ["", "--targets", f"{tmp_path}/none.txtpb", "--out", f"{tmp_path}/out.json"])
     with pytest.raises(InputError, match="none.txtpb is not available"):

@@ -1,4 +1,4 @@
-"""benchmarks.finetuning: its data, its rows, a run with each kind of average, and resuming."""
+"""Tests of benchmarks.finetuning: data, rows, moving averages, a run, and resuming."""
 
 import argparse
 import json
@@ -19,8 +19,8 @@ from yolos_jax.training import run as training_run
 MICRO = YolosConfig(width=16, depth=2, heads=2, patch_size=8, det_tokens=6, num_classes=10, init_pe_size=(64, 64))
 
 
-def test_scenes(tmp_path):
-    """The same arguments give the same files; digits are visible, separate, and inside their boxes."""
+def test_coloured_digits(tmp_path):
+    """The same arguments produce the same files; digits are visible, do not overlap, and are inside their boxes."""
     for name in ("one", "other"):
         coloured_digits.write(tmp_path / name, 4, 2)
     read = [(tmp_path / name / "annotations" / "instances_train.json").read_text() for name in ("one", "other")]
@@ -43,7 +43,7 @@ def test_scenes(tmp_path):
 
 
 def test_rows_are_recipes():
-    """The old row has all settings of that commit's recipe; the last one differs from today's only in sizes."""
+    """The old row has the settings of the recipe at that commit; the last row has those of the current recipe."""
     table = {row: settings_of(row, "digits", MICRO) for row in finetuning.ROWS}
     old, today = (read_recipe(finetuning.recipe_from(table[row]), DetectionConfig) for row in (OLD, ALL))
     assert (old.train.epochs, old.train.ema, old.train.least_steps, old.train.patience) == (50, 0.999, 0, 0)
@@ -60,8 +60,8 @@ def test_rows_are_recipes():
             settings_of(row, "digits", MICRO)
 
 
-def test_both_averages(monkeypatch):
-    """By hand: 1 - 0.9 of the way in every update against 1 - 2 / 11 in the first one."""
+def test_average_with_and_without_warmup(monkeypatch):
+    """With constant decay 0.9, every update moves by 0.1; with warm-up, the first one moves by more than half."""
     assert finetuning_rows.average_warms_up()
     monkeypatch.setattr(training_run, "make_average", training_run.make_average)  # restored at the end
     finetuning_rows.with_constant_average()
@@ -71,8 +71,8 @@ def test_both_averages(monkeypatch):
     assert float(average(zero, one)["x"]) == pytest.approx(0.1)
 
 
-def test_a_run_and_its_table(tmp_path, capsys):
-    """A run of a micro model on 8 of 16 scenes; its results are those of its log."""
+def test_run_and_table(tmp_path, capsys):
+    """Trains a micro model on 8 of 16 scenes, and compares the results with the log."""
     flags = argparse.Namespace(out=tmp_path, bccd=None)
     (tmp_path / "digits").mkdir()
     coloured_digits.write(tmp_path / "digits", 16, 4)
@@ -92,7 +92,7 @@ def test_a_run_and_its_table(tmp_path, capsys):
     assert shown["AP"] == "0.300 (0.200 to 0.400)" and shown["seeds"] == "2" and shown["images"] == "8"
 
 
-def test_results_of_the_last_and_of_the_best_evaluation():
+def test_results_of_last_and_best_evaluation():
     lines = [{"step": 5, "val/AP": 0.5, "val/AP50": 0.6}, {"step": 9, "val/AP": 0.4, "val/AP50": 0.7}, {"step": 9}]
     found = finetuning.numbers_of(lines, 9)
     assert (found["AP"], found["AP50"], found["best AP"], found["best AP50"], found["best step"]) == (
@@ -102,8 +102,8 @@ def test_results_of_the_last_and_of_the_best_evaluation():
         finetuning.numbers_of(lines, 10)
 
 
-def test_a_queue_resumes(tmp_path, monkeypatch):
-    """Existing results are kept, failed runs are named after the others are done, and a truncated line is repaired."""
+def test_queue_resumes(tmp_path, monkeypatch):
+    """Existing results are kept, failed runs are reported at the end, and a truncated line is removed."""
     did = []
 
     def process(module, run, core, log):

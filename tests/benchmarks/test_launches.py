@@ -1,4 +1,4 @@
-"""Launches, bytes and collectives of a small program, against sums by hand."""
+"""Tests of benchmarks.launches with a small HLO program whose counts were computed by hand."""
 
 import pytest
 
@@ -82,8 +82,8 @@ def test_launches_and_bytes():
         "all-gather": 1, "copy": 1,
     }  # fmt: skip
     index = 4
-    sliced = BLOCK + index + BLOCK  # one slice of twelve, and the index
-    updated = BLOCK + index + BLOCK  # the updated array is not read or written completely
+    sliced = BLOCK + index + BLOCK  # reads one of twelve slices and the index, and writes the slice
+    updated = BLOCK + index + BLOCK  # only a part of the updated array is written
     assert found.moved == {
         "fusion kLoop": 3 * (sliced + updated), "__cublas$gemm": 3 * 3 * BLOCK, "broadcast": 4 + 12 * BLOCK,
         "all-reduce-start": 2 * BLOCK, "fusion kCustom": BLOCK + BLOCK // 2 + 8 * 8 * 4,
@@ -92,18 +92,18 @@ def test_launches_and_bytes():
     assert found.unknown_loops == 0
 
 
-def test_a_loops_iterations_from_a_counter_and_a_constant():
-    """As in programs for TPUs, where XLA does not note the number."""
+def test_loop_iterations_from_a_counter_and_a_constant():
+    """XLA does not annotate the number of iterations in programs for TPUs."""
     assert cost(HLO.replace(TURNS, "")) == cost(HLO)
 
 
-def test_a_loop_of_unknown_length_counts_once():
+def test_loop_of_unknown_length_counts_once():
     found = cost(HLO.replace(TURNS, "").replace("direction=LT", "direction=NE"))
     assert found.launches["fusion kLoop"] == 2 and found.launches["compare"] == 1
     assert found.unknown_loops == 1
 
 
-def test_the_branch_with_most_launches_counts():
+def test_branch_with_most_launches_counts():
     branches = """HloModule jit_f
 
 %few (p: f32[2]) -> f32[2] {
@@ -128,7 +128,7 @@ ENTRY %main (b: pred[], x: f32[2]) -> f32[2] {
 
 
 def test_collectives():
-    beside = 1  # the product; the gather does not compute
+    beside = 1  # only the product: a collective is not counted
     assert collectives(HLO) == [Collective("all-reduce", 1, BLOCK, beside), Collective("all-gather", 1, 64 * 4, 0)]
     in_loop = HLO.replace("%slice = f32[8,16]{1,0} fusion(%stack, %i), kind=kLoop, calls=%fused_slice",
                           "%slice = f32[8,16]{1,0} all-reduce(%x), to_apply=%sum")  # fmt: skip
@@ -143,7 +143,7 @@ def test_collectives():
     ("", 1), (", operand_precision={highest,highest}", 0), (", algorithm=dot_tf32_tf32_f32_x3", 0),
     (", algorithm=dot_tf32_tf32_f32", 1),
 ])  # fmt: skip
-def test_products_in_tf32(attributes, products):
-    """The gemm is exact; the product in the fusion has the precision of its attributes."""
+def test_tf32_products(attributes, products):
+    """The cuBLAS call uses the highest precision; the precision of the fused product depends on its attributes."""
     assert calls(HLO) == {"__cublas$gemm": 1}
     assert tf32_products(HLO.replace("rhs_contracting_dims={1}", "rhs_contracting_dims={1}" + attributes)) == products

@@ -1,4 +1,4 @@
-"""benchmarks.model and its parts: tables, flags, checks and counts. Speeds are not tested."""
+"""Tests of benchmarks.model and its parts: tables, flags, comparison of outputs, and counts. Speed is not tested."""
 
 import argparse
 import json
@@ -24,12 +24,12 @@ from yolos_jax.tools.analysis.tables import markdown
 MICRO = YolosConfig(width=16, depth=2, heads=2, det_tokens=10, num_classes=4, init_pe_size=(64, 64))
 
 
-def test_a_table():
+def test_markdown_table():
     rows = [{"a": "1", "b": "2"}, {"a": "3", "c": "4"}]
     assert markdown(rows) == "| a | b | c |\n| --- | --- | --- |\n| 1 | 2 |  |\n| 3 |  | 4 |"
 
 
-def test_a_row():
+def test_table_row():
     against = {"sdpa": {"seconds": 0.5, "ratio": 1.25, "ratios": [1.25]}, "compile": {"failed": "no compiler"}}
     row = {
         "case": Case("s", 512, 672, 2, "float32")._asdict(), "work": "step", "seconds": 0.4, "compile_seconds": 9.96,
@@ -39,14 +39,14 @@ def test_a_row():
     (shown,) = model_rows([row])
     assert shown == {
         "model": "s 512x672", "batch": "2", "dtype": "float32", "work": "training step", "seconds": "0.400",
-        "images/s": "5.00", "compiled in": "10.0 s", "multiply-adds": "300.0 G", "of peak": "62%",
-        "memory": "1.00 GiB", "sdpa": "0.500 s", "ours over sdpa": "1.25", "memory sdpa": "3.00 GiB",
+        "images/s": "5.00", "compiled in": "10.0 s", "multiply-adds": "300.0 G", "utilization": "62%",
+        "memory": "1.00 GiB", "sdpa": "0.500 s", "speed ratio to sdpa": "1.25", "memory sdpa": "3.00 GiB",
         "compile": "failed",
     }  # fmt: skip
     assert gibibytes({}) == "failed"
 
 
-def test_pairs():
+def test_pairs_alternate_the_order():
     order = []
     in_pairs(lambda: order.append("ours"), lambda: order.append("theirs"), 3)
     assert order == ["ours", "theirs", "ours", "theirs", "theirs", "ours", "ours", "theirs"]
@@ -55,7 +55,7 @@ def test_pairs():
     assert Pairs([1.0, 2.0], [2.0, 1.0]).ratios == [2.0, 0.5]
 
 
-def test_flags():
+def test_case_flags():
     flags = argparse.Namespace(variants=["s"], sizes=[size("512x672")], batches=[1, 2], dtypes=["float32", "bfloat16"])
     assert [str(case) for case in cases_of(flags)] == [
         f"s 512x672, batch {batch}, {dtype}" for dtype in ("float32", "bfloat16") for batch in (1, 2)
@@ -65,14 +65,14 @@ def test_flags():
             size(bad)
 
 
-def test_memory_is_a_peak():
+def test_host_peak_includes_freed_memory():
     before, block = psutil.Process().memory_info().rss, np.ones(2**27, np.uint8)
     there = block.nbytes
     del block
     assert host_peak() >= before + there - 2**22
 
 
-def test_the_peak_of_a_known_device():
+def test_device_peak():
     class Device:
         device_kind, platform = "NVIDIA H100 80GB HBM3", "gpu"
 
@@ -83,10 +83,10 @@ def test_the_peak_of_a_known_device():
     Device.device_kind = "NVIDIA H100 80GB HBM3"
     assert device_peak(Device, "float32").flops == 67e12
     measured = device_peak(jax.devices()[0], "float32", side=256)
-    assert measured.flops > 0 and measured.origin == "measured, a product of 256 x 256"
+    assert measured.flops > 0 and measured.origin == "measured with a 256 x 256 matrix product"
 
 
-def test_the_processor(tmp_path):
+def test_processor_name(tmp_path):
     listed = "processor\t: 0\nmodel name\t: AMD EPYC 7B13\nflags\t\t: fpu sse4_2 fma avx avx2 vaes\n\nprocessor\t: 1\n"
     (tmp_path / "x86").write_text(listed)
     (tmp_path / "arm").write_text("processor\t: 0\nFeatures\t: fp asimd sve i8mm\n")
@@ -95,18 +95,18 @@ def test_the_processor(tmp_path):
     assert processor(tmp_path / "none") == (platform.processor() or platform.machine())
 
 
-def test_different_outputs_are_refused():
+def test_rejects_different_outputs():
     same = {"logits": np.zeros(3), "boxes": np.zeros(3), "loss": 2.0, "norm": 4.0}
-    check.refuse(check.distances(same, same), "it")
+    check.refuse(check.distances(same, same), "outputs")
     for name, value in (("logits", np.full(3, 2e-3)), ("boxes", np.full(3, 2e-4)), ("loss", 2.01), ("norm", np.nan)):
-        with pytest.raises(InputError, match=f"it differs too much .*{name} by"):
-            check.refuse(check.distances(same | {name: value}, same), "it")
+        with pytest.raises(InputError, match=f"outputs differ too much .*{name} by"):
+            check.refuse(check.distances(same | {name: value}, same), "outputs")
     far = check.distances(same | {"loss": 2.01}, same)
     assert far["loss"] == pytest.approx(0.005) and far["norm"] == 0.0
 
 
 def test_multiply_adds_against_the_paper(tmp_path):
-    """One image of 640x480: at 512 pixels it is 512x672 (682 floored), 32 x 42 patches."""
+    """One image of 640x480, resized to a short side of 512: 512x672 (682 rounded down), 32 x 42 patches."""
     path = tmp_path / "instances.json"
     image = {"id": 1, "file_name": "a.jpg", "width": 640, "height": 480}
     path.write_text(json.dumps({"images": [image], "annotations": [], "categories": []}))
@@ -117,16 +117,17 @@ def test_multiply_adds_against_the_paper(tmp_path):
     assert "| ti | 512 | 6.5 M |" in text and "18.8 G" in text
 
 
-def test_a_whole_run(tmp_path, monkeypatch, capsys):
-    """At micro size, without PyTorch: this device against the CPU with the other matcher, then two measurements."""
+def test_complete_benchmark(tmp_path, monkeypatch, capsys):
+    """With a micro model and without PyTorch: compares outputs with the CPU and the other matcher, then measures."""
     monkeypatch.setitem(VARIANTS, "ti", MICRO)
-    monkeypatch.setitem(measuring.PEAKS, jax.devices()[0].device_kind, (1e11, 1e11))  # measuring the peak takes seconds
+    monkeypatch.setitem(measuring.PEAKS, jax.devices()[0].device_kind, (1e11, 1e11))  # because measuring it is slow
     flags = "--variants ti --sizes 64x80 --batches 2 --works forward forward_backward --pairs 1 --against --out"
     monkeypatch.setattr(sys, "argv", ["model", *flags.split(), str(tmp_path / "out.json")])
     model.main()
     found, printed = json.loads((tmp_path / "out.json").read_text()), capsys.readouterr().out
-    assert "ti 64x80, batch 2, float32 against the CPU: logits 0.0e+00, boxes 0.0e+00, loss" in printed
-    assert "forward of ti 64x80, batch 2, float32: float32, attention blocks of 256, products float32, " in printed
+    assert "ti 64x80, batch 2, float32, difference from the CPU: logits 0.0e+00, boxes 0.0e+00, loss" in printed
+    described = "float32, attention blocks of 256, products in float32, "
+    assert f"forward, ti 64x80, batch 2, float32: {described}" in printed
     forward, backward = found["rows"]
     assert forward["work"] == "forward" and forward["multiply_adds"] == multiply_adds(MICRO, 4, 5).total
     assert backward["work"] == "forward_backward" and backward["multiply_adds"] == 3 * forward["multiply_adds"]

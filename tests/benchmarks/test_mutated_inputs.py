@@ -1,4 +1,4 @@
-"""A sample of `benchmarks.mutated_inputs`, in this process."""
+"""Opens a sample of the inputs of `benchmarks.mutated_inputs` in this process."""
 
 import pytest
 
@@ -15,6 +15,6 @@ def templates(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", QUICK)
-def test_damaged_inputs_are_read_or_refused(kind, templates, tmp_path):
+def test_damaged_inputs_are_read_or_rejected(kind, templates, tmp_path):
     outcomes = [open_input(templates, kind, number, tmp_path / str(number)) for number in range(SAMPLE)]
     assert not [each for each in outcomes if each.result not in ("read", "refused")]

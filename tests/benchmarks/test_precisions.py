@@ -1,4 +1,4 @@
-"""The emulation of TF32 on a CPU."""
+"""Tests of the emulation of TF32 on a CPU."""
 
 import numpy as np
 
@@ -9,8 +9,8 @@ from yolos_jax.model.yolos import build
 from yolos_jax.training.checkpoint_files import Meta
 
 
-def test_operands_have_the_fraction_of_float16():
-    """TF32 and float16 have 10 bits of fraction; they round alike where float16 is normal, except for ties."""
+def test_rounds_like_float16():
+    """TF32 and float16 both have 10 fraction bits, so normal numbers round to the same value, except for ties."""
     x = np.random.default_rng(0).standard_normal(10_000).astype(np.float32)
     x = x[(np.abs(x) > 1e-3) & (x.view(np.int32) & 0x1FFF != 0x1000)]
     half = x.astype(np.float16).astype(np.float32)
@@ -20,7 +20,7 @@ def test_operands_have_the_fraction_of_float16():
     assert float(rounded(np.float32(1 + 2**-11))) == 1 + 2**-10  # a tie
 
 
-def test_every_product_is_rounded_inside_the_context():
+def test_context_rounds_matrix_products():
     model = YolosConfig(width=32, depth=3, heads=2, init_pe_size=(64, 64), num_classes=5)
     params = build(model, 0, "from_nothing")[1]
     image = np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8)

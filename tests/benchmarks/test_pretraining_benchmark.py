@@ -1,4 +1,4 @@
-"""benchmarks.pretraining: resuming, and the table; its runs are those of train.py and pretrain.py."""
+"""Tests of benchmarks.pretraining: resuming, and the table. Training itself is tested elsewhere."""
 
 import argparse
 import json
@@ -10,8 +10,8 @@ from benchmarks import pretraining
 from yolos_jax.errors import InputError
 
 
-def test_a_folder_has_one_data_set(tmp_path):
-    """Data are written once; existing results are used, and flags for other data are refused."""
+def test_existing_data_and_results_are_used(tmp_path):
+    """Data are written once, existing results are used, and flags for different data raise an error."""
     flags = argparse.Namespace(out=tmp_path / "claim", scenes=3, images=20, pretrain_epochs=2)
     pretraining.begin(flags)
     scenes = flags.out / "scenes" / "annotations" / "instances_train2017.json"
@@ -25,13 +25,13 @@ def test_a_folder_has_one_data_set(tmp_path):
     (run / "numbers.json").write_text('{"AP": 0.25}')
     assert pretraining.held_out(flags, "reference", 2, 0) == 0.25
     (run / "numbers.json").write_text("{}")
-    with pytest.raises(InputError, match="reference-2-0/numbers.json has no AP; remove it"):
+    with pytest.raises(InputError, match="reference-2-0/numbers.json has no AP; delete it"):
         pretraining.held_out(flags, "reference", 2, 0)
-    with pytest.raises(InputError, match="was made with {'scenes': 3.*'scenes': 4.* another --out"):
+    with pytest.raises(InputError, match="was created with {'scenes': 3.*'scenes': 4.* another --out"):
         pretraining.begin(argparse.Namespace(**vars(flags) | {"scenes": 4}))
 
 
-def test_the_table_has_means_and_deviations():
+def test_table_has_means_and_standard_deviations():
     values = np.random.default_rng(0).uniform(size=(3, 3))
     found = {(start, 4): list(row) for start, row in zip(pretraining.STARTS, values)}
     cells = pretraining.table(found, [4], 3).splitlines()[-1].split("|")[1:-1]

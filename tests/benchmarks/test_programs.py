@@ -1,4 +1,4 @@
-"""The benchmarks measure and compile the programs of `train.py` and `Detector`: the same function and closure."""
+"""The benchmarks compile the same programs as `train.py` and `Detector`: the same functions for the same shapes."""
 
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.training.run import open_run
 
 MICRO = YolosConfig(width=16, depth=2, heads=2, det_tokens=10, num_classes=91, init_pe_size=(64, 64))
-PATCHES, OBJECTS = 20, 7  # of an image of 64 x 80
+PATCHES, OBJECTS = 20, 7  # for an image of 64 x 80 pixels
 
 
 class Program(NamedTuple):
@@ -29,7 +29,7 @@ class Program(NamedTuple):
 
     jitted: Any
     arguments: Any  # shapes and dtypes
-    precision: str | None  # of matrix products
+    precision: str | None  # jax's default precision of matrix products
 
     @classmethod
     def of(cls, jitted: Any, arguments: Any) -> "Program":
@@ -46,7 +46,7 @@ def micro(monkeypatch):
 
 
 def measured(monkeypatch, work: str, dtype: str, matcher: str) -> tuple[Program, ours.Ours]:
-    """The program of `benchmarks.model`."""
+    """The program that `benchmarks.model` measures."""
     found = []
 
     def keep(program, compute, device, arguments):
@@ -62,14 +62,14 @@ def measured(monkeypatch, work: str, dtype: str, matcher: str) -> tuple[Program,
 
 
 def compiled_only(program: str, dtype: str, matcher: str) -> Program:
-    """The program of `benchmarks.compile_only`."""
+    """The program that `benchmarks.compile_only` compiles."""
     case = compile_only.Case("h100", 1, "yolos_ti", program, dtype, False, matcher, 1)
     jitted, shapes, _ = compile_only.made(case, jax.devices()[:1], PATCHES, OBJECTS)
     return Program.of(jitted, shapes)
 
 
 def trained(folder, dtype: str, matcher: str, batch) -> Program:
-    """The program of a run of the variant's recipe, for a batch with these shapes."""
+    """The program of a training run with the variant's recipe, for a batch with these shapes."""
     config = recipe_of("yolos_ti")
     config.init, config.matcher, config.precision = "from_nothing", matcher, dtype
     config.data.update(root=str(micro_data(folder / "data")), workers=0, max_images=1, buckets=1)
@@ -82,7 +82,7 @@ def trained(folder, dtype: str, matcher: str, batch) -> Program:
 
 
 @pytest.mark.parametrize("dtype, matcher", [("float32", "host"), ("bfloat16", "device")])
-def test_the_step_is_that_of_a_run(tmp_path, monkeypatch, dtype, matcher):
+def test_step_is_the_same_as_in_training(tmp_path, monkeypatch, dtype, matcher):
     with compiled_once() as programs:
         found, made = measured(monkeypatch, "step", dtype, matcher)
         assert compiled_only("step", dtype, matcher) == found
@@ -91,7 +91,7 @@ def test_the_step_is_that_of_a_run(tmp_path, monkeypatch, dtype, matcher):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_forward_pass_is_that_of_a_detector(monkeypatch, dtype):
+def test_forward_pass_is_the_same_as_in_detector(monkeypatch, dtype):
     with compiled_once() as programs:
         found, made = measured(monkeypatch, "forward", dtype, "device")
         detector = Detector(made.params, Meta(MICRO, {i: str(i) for i in range(91)}), precision=dtype)

@@ -1,4 +1,4 @@
-"""A run with one process: nothing is exchanged."""
+"""Tests of a run with a single process, which does not communicate."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from yolos_jax.distributed.processes import Processes
 from yolos_jax.errors import InputError
 
 
-def test_one_process_exchanges_nothing():
+def test_single_process_does_not_communicate():
     alone = Processes()
     assert alone.is_primary and alone.count == 1
     assert alone.allgather({"a": 1}) == [{"a": 1}]

@@ -1,4 +1,4 @@
-"""A process that stops responding is named by the others; a slow one is not."""
+"""The error message names a process that stopped responding, but not one that is only slow."""
 
 import re
 import signal
@@ -13,7 +13,7 @@ from reference_pack import ROOT
 
 from yolos_jax.distributed import launch, witness
 
-HEARTBEAT = 6  # seconds; those of a run are in `launch.TIMEOUTS`
+HEARTBEAT = 6  # timeout in seconds, shorter than in `launch.TIMEOUTS`
 PROGRAM = f"""
 import ctypes, sys, time
 from yolos_jax.distributed import launch, witness
@@ -25,8 +25,8 @@ witness.SIGN, witness.SILENCE = 0.3, 1.5
 launch.join(sys.argv[1], 2, int(sys.argv[2]))
 processes = Processes()
 if processes.is_primary and sys.argv[3] == "1":
-    ctypes.PyDLL(None).sleep({HEARTBEAT + 4})  # like a library that holds the GIL
-time.sleep(2)  # until each has received the other's heartbeat
+    ctypes.PyDLL(None).sleep({HEARTBEAT + 4})  # simulates a library call that holds the GIL
+time.sleep(2)  # until both have received a heartbeat from each other
 with clear_errors():
     processes.allgather("slow")
     print("slow", flush=True)
@@ -45,22 +45,23 @@ def free_port():
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("stopped", [1, 0])
-def test_a_process_that_stops_responding_is_named(stopped):
+def test_reports_a_process_that_stops_responding(stopped):
     timeout = launch.TIMEOUTS["heartbeat_timeout_seconds"]
-    assert witness.SIGN + witness.SILENCE < timeout / 2 < 50  # so that a run ends within 100 s and knows the cause
+    assert witness.SIGN + witness.SILENCE < timeout / 2 < 50  # the run ends within 100 s and reports the cause
     command = [sys.executable, "-c", PROGRAM, f"127.0.0.1:{free_port()}"]
     how = {"cwd": ROOT, "env": of_training(), "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen([*command, str(i), str(stopped)], **how) for i in range(2)]
     try:
         for process in processes:
-            assert "slow\n" in iter(process.stdout.readline, "")  # gloo prints its own lines
+            assert "slow\n" in iter(process.stdout.readline, "")  # gloo prints other lines
         processes[stopped].send_signal(signal.SIGSTOP)
         start = time.monotonic()
         _, said = processes[1 - stopped].communicate(timeout=100)
         assert time.monotonic() - start < 4 * HEARTBEAT + 20
         assert processes[1 - stopped].returncode != 0
         first, *_ = said.splitlines()
-        assert re.fullmatch(r"waiting up to 300 s for all 2 processes .*; --distributed=off runs this one alone", first)
+        off = "use --distributed=off to run a single process"
+        assert re.fullmatch(rf"waiting up to 300 s for all 2 processes .*; {off}", first)
         host = re.escape(socket.gethostname())
         found = rf"^error: .*: process {stopped} of host {host} has not answered for \d+ s \(see .*Run the same command"
         assert re.search(found, said, re.M), said
@@ -70,9 +71,9 @@ def test_a_process_that_stops_responding_is_named(stopped):
             process.communicate()
 
 
-def test_a_process_reports_at_once_what_it_waits_for(monkeypatch):
+def test_prints_which_processes_it_waits_for(monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "2")
-    ends = "; --distributed=off runs this one alone"
-    assert launch._waiting("Slurm", "", 0) == f"waiting up to 300 s for all 2 processes that Slurm starts{ends}"
+    ends = "; use --distributed=off to run a single process"
+    assert launch._waiting("Slurm", "", 0) == f"waiting up to 300 s for all 2 processes started by Slurm{ends}"
     assert launch._waiting("", "a:1", 3) == f"waiting up to 300 s for all 3 processes (process 0 is at a:1){ends}"
-    assert launch._waiting("TPU", "", 0) == f"waiting up to 300 s for all processes that TPU starts{ends}"
+    assert launch._waiting("TPU", "", 0) == f"waiting up to 300 s for all processes started by TPU{ends}"

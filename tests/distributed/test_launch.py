@@ -1,4 +1,4 @@
-"""How the processes of a run are identified: by arguments, or by the launcher's environment variables."""
+"""Tests how a process finds the others: from arguments, or from the launcher's environment variables."""
 
 import pytest
 from micro_run import micro_data
@@ -11,13 +11,13 @@ from yolos_jax.errors import InputError
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"coordinator": "here:1"}, "belong together"),
-        ({"processes": 2, "process": 0}, "belong together"),
+        ({"coordinator": "here:1"}, "must be used together"),
+        ({"processes": 2, "process": 0}, "must be used together"),
         ({"coordinator": "here", "processes": 2, "process": 0}, "must be HOST:PORT"),
         ({"coordinator": "here:1", "processes": 2, "process": 2}, r"in 0\.\.1"),
     ],
 )
-def test_wrong_arguments(arguments, sentence):
+def test_rejects_wrong_arguments(arguments, sentence):
     with pytest.raises(InputError, match=sentence):
         launch.join(**arguments)
 
@@ -33,7 +33,7 @@ def test_wrong_arguments(arguments, sentence):
         ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, None),
     ],
 )
-def test_one_process_on_a_node_uses_all_its_devices(environment, devices):
+def test_single_process_on_a_node_uses_all_devices(environment, devices):
     assert launch.devices_of_node(environment) == devices
 
 
@@ -47,14 +47,14 @@ def test_one_process_on_a_node_uses_all_its_devices(environment, devices):
         ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}, "Open MPI"),
         ({"TPU_WORKER_HOSTNAMES": "a,b"}, "TPU"),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, ""),
-        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, ""),  # a single process
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, ""),  # needs mode="on"
     ],
 )
-def test_launchers_are_known_by_their_environment(environment, launcher):
+def test_detects_launchers(environment, launcher):
     assert launch.detected(environment) == launcher
 
 
-def test_open_mpi_5_needs_the_address_of_process_0(monkeypatch):
+def test_open_mpi_5_requires_a_coordinator(monkeypatch):
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     monkeypatch.delenv("OMPI_MCA_orte_hnp_uri", raising=False)
     with pytest.raises(InputError, match="add --coordinator=HOST:PORT"):
@@ -62,8 +62,7 @@ def test_open_mpi_5_needs_the_address_of_process_0(monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_processes_end_with_the_code_of_the_error(tmp_path):
-    """The exit code that a shell gets."""
+def test_both_processes_exit_with_the_error_code(tmp_path):
     changed = Program("train.py", micro_data(tmp_path / "data"), tmp_path / "run", {}, second=("--config.seed=1",))
     (tmp_path / "said").mkdir()
     with Pair(tmp_path / "said", changed) as pair:

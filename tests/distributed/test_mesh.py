@@ -1,4 +1,4 @@
-"""Options of the compiler for several devices."""
+"""Tests of compiler options for several devices."""
 
 from types import SimpleNamespace
 
@@ -28,17 +28,17 @@ def devices(platform, count):
         ("tpu", 8, "", None),
     ],
 )
-def test_gradients_of_gpus_are_joined_less(monkeypatch, platform, count, flags, options):
+def test_all_reduce_threshold_only_on_several_gpus(monkeypatch, platform, count, flags, options):
     monkeypatch.setenv("XLA_FLAGS", flags)
     assert compiler_options(devices(platform, count)) == options
 
 
-def test_cpus_have_none():
+def test_no_options_on_cpus():
     assert compiler_options(data_mesh(jax.devices())) is None
 
 
-def test_a_step_is_compiled_with_them(monkeypatch):
-    """XLA refuses an option that it does not know."""
+def test_step_uses_the_options(monkeypatch):
+    """XLA raises an error for an unknown option."""
 
     def gradient(params, batch):
         return params, step.LossReport({"total": jnp.ones(())}, jnp.ones(1, bool), {})

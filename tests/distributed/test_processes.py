@@ -1,4 +1,4 @@
-"""Several processes of one run: the same results as one, a common end, and a message when one is gone."""
+"""Tests of runs with two processes: same results as one, stopping at the same step, and errors if one dies."""
 
 import json
 import re
@@ -24,7 +24,7 @@ from yolos_jax.weights import checkpoints
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 EVALUATED = {"eval.every_epochs": 2, "train.ema": 0.25, "train.patience": 5, "data.augment": "light", "data.buckets": 0}
 LONG = {"train.epochs": 400, "checkpoint.every_steps": 5}
-# 4 steps on 72 pictures; 33 to evaluate, only one of them in the third batch.
+# 4 steps on 72 training images; 33 validation images, only one of which is in the third batch.
 CLASSES = {"train.batch_size": 16, "eval.batch_size": 16, "train.ema": 0.5, "augment.repeats": 2}
 CLASSES |= {"train.max_steps": 4, "checkpoint.every_steps": 2, "train.curves": False}
 
@@ -41,7 +41,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
-    """The results of one process on four devices."""
+    """The folder of a run with one process on four devices."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
     train(micro_config(data, **EVALUATED), workdir, devices=jax.devices()[:4])
     return workdir
@@ -49,7 +49,7 @@ def whole(data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory):
-    """(pictures with a class each, the results of one process on four devices)."""
+    """The folders of a classification data set, and of a run on it with one process on four devices."""
     root = make_classes(make_classes(tmp_path_factory.mktemp("classes"), "train", 24), "val", 11)
     pretrain(classifier_config(root, **CLASSES), root / "run", devices=jax.devices()[:4])
     return root, root / "run"
@@ -76,7 +76,7 @@ def same_numbers(workdir, other, *keys):
 
 @pytest.fixture(scope="module")
 def done(folder, data, whole, classes, tmp_path_factory):
-    """Two processes, as started by Slurm, that run several programs: (their folder, their output)."""
+    """Two processes with the environment of Slurm that run several programs; returns their folder and output."""
     out = tmp_path_factory.mktemp("done")
     shutil.copytree(whole, out / "resumed")
     for later in ("3", "4", "best"):
@@ -95,7 +95,7 @@ def done(folder, data, whole, classes, tmp_path_factory):
     return out, [[said for _, said in each] for each in parts]
 
 
-def test_two_processes_evaluate_as_one_does(done, data, whole):
+def test_evaluation_matches_a_single_process(done, data, whole):
     out, _ = done
     two = json.loads((out / "two" / "results.json").read_text())
     one = yolos_jax.evaluate(micro_config(data, **EVALUATED), whole).results
@@ -105,23 +105,23 @@ def test_two_processes_evaluate_as_one_does(done, data, whole):
         np.testing.assert_allclose([*mine["bbox"], mine["score"]], [*theirs["bbox"], theirs["score"]], atol=1e-3)
 
 
-def test_two_processes_train_as_one_does(done, whole):
-    """Ten images in batches of eight: the second batch is completely in the first process's share."""
+def test_training_matches_a_single_process(done, whole):
+    """There are ten images in batches of eight, so all images of the second batch belong to the first process."""
     out, (first, second) = done
     same_params(out / "run", whole)
     assert "4 devices in 2 processes" in first[2]
-    assert "4 devices" not in "".join(second)  # only one of them prints
+    assert "4 devices" not in "".join(second)  # only the first process prints
     same_numbers(out / "run", whole, "step", "total", "grad_norm", "val/AP", "val/AR100", "val/loss", "val_raw/AP")
 
 
-def test_another_number_of_processes_resumes(done, whole):
+def test_resumes_with_another_number_of_processes(done, whole):
     out, (first, _) = done
     assert "the checkpoint of step 2" in first[3]
     same_params(out / "resumed", whole)
 
 
-def test_two_processes_train_a_classifier_as_one_does(done, classes):
-    """Mixed pictures are in both processes, and so are the branches that stochastic depth drops."""
+def test_classifier_training_matches_a_single_process(done, classes):
+    """Includes images that are mixed across processes, and stochastic depth."""
     (out, (first, second)), (_, whole) = done, classes
     run = out / "classes"
     assert "4 devices in 2 processes: 4 steps" in first[4] and "4 devices" not in second[4]
@@ -150,17 +150,17 @@ def test_two_processes_train_a_classifier_as_one_does(done, classes):
 SOONER = """
 from yolos_jax.distributed import launch
 
-launch.TIMEOUTS["heartbeat_timeout_seconds"] = 15  # the first process waits until then, and does not sleep
+launch.TIMEOUTS["heartbeat_timeout_seconds"] = 15  # the first process waits this long for the killed one
 """
 
 
 def kill(pair, workdir, killed):
-    """Kills one process of a pair that trains in a folder: (exit codes, seconds until both have ended)."""
+    """Kills one process of a pair that is training; returns exit codes and seconds until both have exited."""
     pair.steps(workdir, 2)
     pair.processes[killed].kill()
     start = time.monotonic()
     end = pair.ends(), time.monotonic() - start
-    time.sleep(0.5)  # the message of an aborted process comes from its witness
+    time.sleep(0.5)  # for an aborted process, its witness prints the message a little later
     return end
 
 
@@ -169,11 +169,11 @@ def the_other_ends_with_a_sentence(end, text, workdir, killed):
     assert seconds < 60
     assert re.search(r"^error: .*another process of this run has died", text, re.M)
     assert codes[killed] == -signal.SIGKILL and codes[1 - killed] not in (0, -signal.SIGKILL)
-    assert max(checkpoint_files.steps(workdir), default=0) % 5 == 0  # nothing incomplete was saved
+    assert max(checkpoint_files.steps(workdir), default=0) % 5 == 0  # only regular checkpoints were saved
 
 
-def test_a_signal_to_one_stops_both_at_the_same_step_and_one_process_resumes(folder, data, tmp_path):
-    """Then both train another run, and the second is killed."""
+def test_signal_stops_both_at_the_same_step_and_one_process_resumes(folder, data, tmp_path):
+    """After the signal, both processes train another run, during which the second one is killed."""
     run, then = tmp_path / "run", tmp_path / "then"
     both = Program("train.py", data, run, LONG, inject=SOONER), Program("train.py", data, then, LONG)
     with Pair(folder, *both) as pair:
@@ -236,7 +236,7 @@ written = metrics.Metrics.write
 def write(self, step, values, prefix=""):
     if step == 3:
         metrics.Metrics.write = written
-    if step == 3 and jax.process_index() == 0:  # only this one writes
+    if step == 3 and jax.process_index() == 0:  # the process that writes
         raise InputError("metrics.jsonl could not be written (No space left on device); make room there.")
     written(self, step, values, prefix)
 
@@ -247,10 +247,10 @@ metrics.Metrics.write = write
 
 @pytest.fixture(scope="module")
 def refused(folder, data, tmp_path_factory):
-    """Two processes, as started by Open MPI: (folder, their messages for several mistakes, their end).
+    """Two processes with the environment of Open MPI; returns their folder, error messages and final exit codes.
 
-    An image that is damaged on one host only; one host without memory; values that are not finite; a full disk.
-    At the end, the first process is killed.
+    The errors are: different seeds, images damaged on one host, no shared memory on one host, values that are not
+    finite, and a full disk. At the end, the first process is killed.
     """
     out = tmp_path_factory.mktemp("refused")
     shutil.copytree(data, out / "broken")
@@ -273,17 +273,17 @@ def refused(folder, data, tmp_path_factory):
     return out, said, (end, pair.text(1))
 
 
-def test_when_the_first_is_killed_the_other_ends_with_a_message(refused):
+def test_reports_that_the_first_process_was_killed(refused):
     the_other_ends_with_a_sentence(*refused[2], refused[0] / "killed", 0)
 
 
 def test_launched_processes_must_have_the_same_arguments(done, refused):
-    """With Slurm and with Open MPI."""
+    """The error is the same with Slurm and with Open MPI."""
     for said in [each[0] for each in done[1]] + [*refused[1]["seed"]]:
         assert "error: process 1 was started differently from process 0: seed 1 against 0." in said
 
 
-def test_if_one_fails_all_stop(refused):
+def test_bad_data_or_values_stop_both_processes(refused):
     out, said, _ = refused
     reason = rf"10 images in a row cannot be read, the last one: the image {out / 'broken'}\S* cannot be read"
     assert re.search(f"^error: {reason}", said["image"][1], re.M)
@@ -297,7 +297,7 @@ def test_if_one_fails_all_stop(refused):
     ("name", "who", "sentence", "saved"),
     [("full", 0, "metrics.jsonl could not be written", "step 3 is saved"), ("memory", 1, "/dev/shm has", "")],
 )
-def test_an_error_in_one_process_ends_all(refused, name, who, sentence, saved):
+def test_error_in_one_process_stops_both(refused, name, who, sentence, saved):
     out, said, _ = refused
     texts = said[name]
     assert f"error: {sentence}" in texts[who]

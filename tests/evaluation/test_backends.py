@@ -1,4 +1,4 @@
-"""faster-coco-eval in place of pycocotools."""
+"""Compares the metrics of faster-coco-eval with those of pycocotools."""
 
 import sys
 
@@ -12,7 +12,7 @@ from yolos_jax.evaluation.coco_metrics import scored
 
 
 def with_ties(truth, results):
-    """Scores in tenths, so that ties occur; crowds; a category without objects; an image without any."""
+    """Rounds scores to create ties; adds crowds, a category without objects, and an image without objects."""
     annotations = [a | {"iscrowd": int(i % 7 == 0)} for i, a in enumerate(truth["annotations"])]
     image = truth["images"][0] | {"id": 10**7}
     changed = {"categories": [*truth["categories"], {"id": 1000, "name": "none"}], "images": [*truth["images"], image]}
@@ -23,7 +23,7 @@ CASES = ["every kind of error", "many", "ties", "nothing found", "some images", 
 
 
 def made_case(case):
-    """(truth, results, images to score)."""
+    """Ground truth, results and images to score."""
     if case == "published":
         return *example(), None
     truth, results = made(15)
@@ -42,7 +42,7 @@ def made_case(case):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("case", CASES)
-def test_the_metrics_are_the_same(case):
+def test_backends_compute_the_same_metrics(case):
     pytest.importorskip("faster_coco_eval")
     (numbers, categories), (others, of_others) = (scored(*made_case(case), name) for name in ("pycocotools", "faster"))
     assert numbers.keys() == others.keys() and len(numbers) == 12
@@ -54,7 +54,7 @@ def test_the_metrics_are_the_same(case):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
 
 
-def test_without_the_package(monkeypatch):
+def test_error_without_faster_coco_eval(monkeypatch):
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     with pytest.raises(InputError, match=r"eval\.backend=faster needs .*pip install 'yolos-jax\[faster-eval\]'"):
         scored(*hand_made(), backend="faster")

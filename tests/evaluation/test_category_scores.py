@@ -1,4 +1,4 @@
-"""Metrics of single classes, and correct detections, against pycocotools."""
+"""Compares metrics per class, and correct and ignored detections, with pycocotools."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ from yolos_jax.tools.analysis.matched_images import matched_images
 
 
 def evaluation(truth, results, category=None):
-    """A `COCOeval` of all classes or of one, made as in its documentation."""
+    """A `COCOeval` of all classes or of one, created directly with pycocotools."""
     with contextlib.redirect_stdout(io.StringIO()):
         index = COCO()
         index.dataset = {"info": {}, **truth}
@@ -28,7 +28,7 @@ def evaluation(truth, results, category=None):
     return found
 
 
-def test_each_class_equals_pycocotools_for_that_class():
+def test_scores_per_class_match_pycocotools():
     truth, results = example()
     metrics, classes = scored(truth, results)
     table = classes.table()
@@ -64,7 +64,7 @@ def test_names_and_scalars():
     assert np.isnan(classes.curve(0.5)[:, 1]).all() and classes.curve(0.5)[50:52, 0] == pytest.approx([1, 0])
 
 
-def test_correct_and_ignored_detections_equal_pycocotools():
+def test_correct_and_ignored_detections_match_pycocotools():
     truth, results = example()
     results = noisy(truth, results)
     own = []
@@ -85,7 +85,7 @@ def test_correct_and_ignored_detections_equal_pycocotools():
     assert sorted(found) == sorted(own)
 
 
-def test_maximum_detections_of_a_class_and_unknown_categories():
+def test_limits_detections_and_ignores_unknown_categories():
     truth, _ = hand_made()
     results = [entry(5, 3, [0, 0, 20, 20], 0.5 - i / 1000) for i in range(120)] + [entry(5, 99, [0, 0, 20, 20], 0.9)]
     (case,) = matched_images(truth, results)

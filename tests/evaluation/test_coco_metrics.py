@@ -1,4 +1,4 @@
-"""COCO metrics against published ones, and their bookkeeping."""
+"""Tests of the COCO metrics against published values, and of the evaluation of images."""
 
 import json
 
@@ -19,7 +19,7 @@ from yolos_jax.model.postprocess import postprocess
 from yolos_jax.model.yolos import build
 
 
-def test_published_numbers():
+def test_matches_published_metrics():
     folder = data_folder("coco_eval_ref")
     lines = (folder / "val2014_fake_eval_res.txt").read_text().split("type=bbox")[1].split("type=")[0].splitlines()
     published = [float(line.rsplit("=", 1)[1]) for line in lines if " = " in line]
@@ -31,7 +31,7 @@ def test_published_numbers():
 
 
 def test_images_without_detections_are_scored():
-    """An image without detections must lower recall, not the number of images."""
+    """An image without detections lowers recall instead of being left out."""
     folder = data_folder("coco_eval_ref")
     truth = json.loads((folder / "instances_val2014_100.json").read_text())
     results = json.loads((folder / "instances_val2014_fakebbox100_results.json").read_text())
@@ -43,7 +43,7 @@ def test_images_without_detections_are_scored():
         coco_metrics(truth, [{**results[0], "image_id": -5}])
 
 
-def test_postprocess_equals_the_reference():
+def test_postprocess_matches_the_reference():
     z = arrays("postprocess.npz")
     for n in range(sum(name.endswith("_logits") for name in z.files)):
         scores, labels, boxes = postprocess(z[f"p{n}_logits"], z[f"p{n}_boxes"], z[f"p{n}_orig_hw"][:, ::-1])
@@ -57,7 +57,7 @@ def test_postprocess_equals_the_reference():
     "change", [{"id": 0}, {"id": 5}, {"area": None}, {"iscrowd": None}, {"id": "a"}], ids=lambda c: str(c)
 )
 def test_hand_made_files_are_scored_correctly(tmp_path, change):
-    """Ids that start at 0, are repeated or are text, and null fields: a perfect detection is still perfect."""
+    """With ids that are 0, duplicate or text, or with null fields, perfect detections still have an AP of 1."""
     annotations = [box(5, 1, [4, 4, 20, 10]) | change, box(5, 2, [4, 4, 20, 10])]
     root = make_coco(tmp_path, [(64, 48)] * 2, annotations=annotations)
     truth = coco_split(root, "train2017", 10).ground_truth()
@@ -66,7 +66,7 @@ def test_hand_made_files_are_scored_correctly(tmp_path, change):
     assert coco_metrics(truth, results[:1])["AR100"] == 0.5
 
 
-def test_results_are_xywh(tmp_path):
+def test_results_use_xywh_boxes(tmp_path):
     entries = to_results(7, np.array([0.5]), np.array([3]), np.array([[10.0, 20.0, 40.0, 80.0]]))
     assert entries == [{"image_id": 7, "category_id": 3, "bbox": [10.0, 20.0, 30.0, 60.0], "score": 0.5}]
     write_report(tmp_path / "a", {"AP": 0.25}, entries)
@@ -76,7 +76,7 @@ def test_results_are_xywh(tmp_path):
 
 @pytest.mark.parametrize("devices, batch_size", [(1, 1), (1, 8), (8, 8)])
 def test_every_image_is_evaluated_once(tmp_path, devices, batch_size):
-    """Uneven buckets and a corrupted image; good boxes would need training, so only counts are checked."""
+    """With uneven buckets and a corrupted image. The model is not trained, so only numbers of results are checked."""
     sizes = [(64, 48)] * 5 + [(48, 64)] * 4 + [(96, 32)] * 3
     root = make_coco(tmp_path, sizes)
     (root / "train2017" / "3.jpg").write_bytes(b"no image")
@@ -93,15 +93,15 @@ def test_every_image_is_evaluated_once(tmp_path, devices, batch_size):
     assert len(found.skipped) == 1 and "3.jpg" in found.skipped[0]
     assert set(found.metrics) == set(NAMES)
     if devices > 1:
-        with pytest.raises(InputError, match="not a multiple of the 8 devices"):
+        with pytest.raises(InputError, match=r"not a multiple of the number of devices \(8\)"):
             Batching(mesh, 3)
     assert evaluator.until_cancelled(params, lambda: True) is None
     with pytest.raises(InputError, match=r"3\.jpg.*on_bad_image=skip"):
         Evaluator(config, source, geometry, Batching(mesh, batch_size))(params)
 
 
-def test_contiguous_labels_are_scored_under_their_ids(tmp_path):
-    """A model with labels 0 and 1 for the categories 1 and 7; other annotations may be anything."""
+def test_contiguous_labels_become_category_ids(tmp_path):
+    """The model has labels 0 and 1 for categories 1 and 7. Annotations of images that are not used may be invalid."""
     root = make_coco(tmp_path, [(64, 48)] * 3, annotations=[box(1, 1, [4, 4, 20, 10], 7), {"id": 2, "image_id": 3}])
     config = YolosConfig(width=12, depth=2, heads=2, det_tokens=4, num_classes=2, init_pe_size=(48, 64))
     source = coco_split(root, "train2017", max_images=2, categories="contiguous")

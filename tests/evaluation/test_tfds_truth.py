@@ -1,4 +1,4 @@
-"""Evaluation from TFDS records: the folder's 12 metrics with the annotation file, and the changes without it."""
+"""Compares evaluation from TFDS records with evaluation from a COCO folder, with and without its annotation file."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ from yolos_jax.weights import checkpoints
 
 
 def about(truth, seed: int, scale: float) -> list[dict]:
-    """Two detections near every annotation, with random scores."""
+    """Generates two detections with random scores near every annotation."""
     rng, found = np.random.default_rng(seed), []
     for annotation in truth["annotations"] * 2:
         sides = np.maximum(annotation["bbox"], 1)[[2, 3, 2, 3]]
@@ -48,25 +48,25 @@ def about(truth, seed: int, scale: float) -> list[dict]:
 
 
 @pytest.mark.parametrize("which", ["made", "coco_tiny80"])
-def test_the_same_detections_score_the_same(tmp_path, which):
+def test_same_detections_have_the_same_scores(tmp_path, which):
     coco = coco_folder(tmp_path / "coco") if which == "made" else data_folder(which)
     directory, _ = build_records(coco, tmp_path / "out")
     folder = coco_split(coco, "val2017")
     truth = folder.ground_truth()
     listed = tfds_split(directory, "val2017", annotations=folder.origin).ground_truth()
-    assert listed == truth  # so the scores are the same
+    assert listed == truth  # so the scores must be the same
     recorded = tfds_split(directory, "val2017").ground_truth()
     for seed, scale in enumerate((0.03, 0.08, 0.15)):
         found = about(truth, seed, scale)
         want = coco_metrics(truth, found)
         assert 0.05 < want["AP"] < want["AP50"] < 1
         without = coco_metrics(recorded, found)
-        for name in NAMES:  # none of these areas is where rounding matters
+        for name in NAMES:  # rounding does not change the size class of any of these areas
             assert abs(without[name] - want[name]) < 1e-3, name
 
 
 def test_rounded_areas_move_objects_between_sizes(tmp_path):
-    """1024.5 is medium and 1024 is both small and medium; AP does not depend on sizes."""
+    """An area of 1024.5 is medium, and 1024 is both small and medium; AP over all sizes does not change."""
     boxes = [box(1, 1, [0, 0, 32, 32.016], 1, area=1024.5), box(2, 1, [0, 40, 60, 60], 1, area=3600)]
     coco = make_coco(tmp_path / "coco", [(100, 100)], "val2017", boxes, CATEGORIES)
     truth = coco_split(coco, "val2017").ground_truth()
@@ -83,7 +83,7 @@ GEOMETRY = Geometry.of(48, 96, 16, 6)
 
 
 def signature(patches, grid):
-    """uint32 `[B]`: a weighted sum of all pixels, independent of padding; numpy or jax."""
+    """A weighted sum of all pixels without padding, uint32 `[B]`; the inputs are numpy or jax arrays."""
     xp = jax.numpy if isinstance(patches, jax.Array) else np
     count, values = patches.shape[1:]
     weights = xp.arange(count * values, dtype=xp.uint32).reshape(count, values) * xp.uint32(2654435761)
@@ -92,16 +92,16 @@ def signature(patches, grid):
 
 
 def knows_by_heart(graph, params, patches, grid) -> Outputs:
-    """Returns the recorded boxes of an image with exactly these pixels, and nothing for others."""
+    """Returns recorded outputs for images with exactly the same pixels, and no detections for other images."""
     same = signature(patches, grid)[:, None] == params["signature"][None]
     known, place = same.any(1), same.argmax(1)
     nothing = jax.nn.one_hot(MODEL.num_classes, MODEL.num_classes + 1) * 100
     logits = jax.numpy.where(known[:, None, None], params["logits"][place], nothing)
-    return Outputs(logits, params["boxes"][place], features=logits, attention=None)  # evaluation uses two
+    return Outputs(logits, params["boxes"][place], features=logits, attention=None)  # evaluation uses the first two
 
 
 def learned(source: DataSet) -> dict[str, np.ndarray]:
-    """For every image: its signature, and two boxes near each of its objects, with random scores."""
+    """The signature of every image, and two boxes with random scores near each of its objects."""
     plan = EvaluationPlan(source.examples.sizes, Pipeline.of(GEOMETRY), 8, 1)
     n, rng = len(source.examples), np.random.default_rng(0)
     logits = np.full((n, QUERIES, MODEL.num_classes + 1), -100, np.float32)
@@ -122,20 +122,19 @@ def learned(source: DataSet) -> dict[str, np.ndarray]:
 
 
 def assert_same_results(found, want, atol=0.0):
-    """Two results files in any order of images."""
-    found, want = (sorted(r, key=lambda one: one["image_id"]) for r in (found, want))  # stable: queries in order
+    """Compares two lists of results, regardless of the order of images."""
+    found, want = (sorted(r, key=lambda one: one["image_id"]) for r in (found, want))  # keeps the order of queries
     for key in ("image_id", "category_id"):
         assert [one[key] for one in found] == [one[key] for one in want]
     for key in ("bbox", "score"):
         np.testing.assert_allclose([one[key] for one in found], [one[key] for one in want], rtol=0, atol=atol)
 
 
-def test_memorised_images_score_the_same_from_all_three(tmp_path, monkeypatch):
-    """Everything from a file's bytes to AP, except the network.
+def test_memorised_images_have_the_same_scores_from_all_sources(tmp_path, monkeypatch):
+    """Tests everything from reading files to AP, except the network.
 
-    It is replaced by one that recognises the folder's images by their pixels
-    as they come out of the loader: it finds nothing on an image that is
-    decoded, resized or padded otherwise. So equal numbers show that images,
+    The network is replaced by a function that recognises the images of the COCO folder by their pixels after loading.
+    It detects nothing in an image that was decoded or resized differently. Equal metrics therefore show that images,
     sizes, ids, labels and ground truth are the same from all sources.
     """
     coco = data_folder("coco_tiny80")
@@ -158,23 +157,23 @@ def test_memorised_images_score_the_same_from_all_three(tmp_path, monkeypatch):
     assert_same_results(records.results, want.results)
     for name in NAMES:
         assert abs(records.metrics[name] - want.metrics[name]) < 1e-3, name
-    # One changed pixel: the recorded boxes are no longer found.
+    # If the signatures differ, there are no detections.
     forgot = params | {"signature": params["signature"] + np.uint32(1)}
     assert evaluator(forgot).metrics["AP"] < 0.01
 
 
-def test_the_program_gives_the_folders_metrics(tmp_path, monkeypatch, call):
-    """A complete evaluation of a random model: equal detections, and a note about the areas."""
+def test_eval_program_with_tfds_and_folder(tmp_path, monkeypatch, call):
+    """Evaluates a random model from each source: the detections are the same, and a note mentions rounded areas."""
     coco = coco_folder(tmp_path / "coco", ["val2017"])
     build_records(coco, tmp_path / "tfds")
     meta = checkpoint_files.Meta(MODEL, {}, 0, {}, None)
     checkpoints.save(tmp_path / "run", 0, jax.tree.map(lambda x: x * 0.1, random_params(MODEL)), meta)
     monkeypatch.setattr(detection, "data_mesh", lambda: data_mesh(jax.devices()[:1]))
     listed = coco / "annotations" / "instances_val2017.json"
-    runs = {  # the records are read in a worker
+    runs = {
         "folder": [f"--config.data.root={coco}"],
         "listed": [f"--config.data.root={tmp_path / 'tfds'}", f"--config.data.val_annotations={listed}"],
-        "records": [f"--config.data.root={tmp_path / 'tfds'}", "--config.data.workers=1"],
+        "records": [f"--config.data.root={tmp_path / 'tfds'}", "--config.data.workers=1"],  # reads in a subprocess
     }
     options = {"short_side": 48, "max_side": 96, "buckets": 1, "workers": 0}
     metrics, results = {}, {}
@@ -193,7 +192,7 @@ def test_the_program_gives_the_folders_metrics(tmp_path, monkeypatch, call):
             metrics[name] = json.loads((tmp_path / name / "metrics.json").read_text())
     assert len(results["folder"]) == 6 * MODEL.det_tokens
     assert results["listed"] == results["folder"] and metrics["listed"] == metrics["folder"]
-    # A different order of images, so different batches.
-    assert_same_results(results["records"], results["folder"], atol=1e-4)  # pixels, and scores
+    # The order of images is different, so batches and rounding errors are, too.
+    assert_same_results(results["records"], results["folder"], atol=1e-4)
     for name in NAMES[:3]:
         assert metrics["records"][name] == pytest.approx(metrics["folder"][name], abs=1e-3)

@@ -1,4 +1,4 @@
-"""The loss of a split equals the set loss of the split as one batch."""
+"""Compares the validation loss with the set loss of all images as one batch."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +14,7 @@ WEIGHTS = LossWeights(ce=1.5, bbox=4.0, giou=3.0, no_object=0.2)
 
 
 @pytest.mark.parametrize("images", [1, IMAGES, 2 * IMAGES + 3])
-def test_it_equals_the_loss_of_one_batch(tmp_path, images):
+def test_matches_the_loss_of_one_batch(tmp_path, images):
     make_coco(tmp_path, [(64, 48)] * images)
     examples = coco_split(tmp_path, "train2017").examples
     random = np.random.default_rng(0)
@@ -31,6 +31,6 @@ def test_it_equals_the_loss_of_one_batch(tmp_path, images):
         assert summed.total() == pytest.approx(float(whole.total), rel=1e-5)
 
 
-def test_no_images(tmp_path):
+def test_nan_without_images(tmp_path):
     make_coco(tmp_path, [(64, 48)])
     assert np.isnan(ValidationLoss(coco_split(tmp_path, "train2017").examples, "host", WEIGHTS).begin().total())

@@ -1,4 +1,4 @@
-"""Attention over all heads at once, as large matrix products: for TPUs, and for GPUs without a fused kernel."""
+"""Attention as large matrix products over all heads, for TPUs and for GPUs without a fused kernel."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ from yolos_jax.model.attention import ATTENTION
 
 
 def attend_batched(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, block: int) -> jax.Array:
-    """`attention.Attend`, a block of queries of all heads at a time; the gradient recomputes the scores.
+    """Implements `attention.Attend` by blocks of queries, for all heads at once; the gradient recomputes the scores.
 
     Memory is O(heads * block * N), forward and backward.
     """

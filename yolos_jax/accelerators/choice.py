@@ -1,7 +1,8 @@
 """Chooses implementations for a device.
 
-The choice is made before tracing, from the device that the program is compiled for. `jax.lax.platform_dependent` would
-trace every implementation everywhere, and an exported program cannot contain cuDNN's calls.
+The choice depends on the device that the program is compiled for, and is made before tracing.
+`jax.lax.platform_dependent` would trace every implementation on every device, and an exported program cannot contain
+calls to cuDNN.
 """
 
 import dataclasses
@@ -17,15 +18,15 @@ from yolos_jax.model.attention import Attend
 from yolos_jax.model.config import Compute, NetworkConfig
 from yolos_jax.model.on_cpu import attend
 
-LARGE_BLOCK = 1024  # queries at a time on an accelerator; smaller blocks would leave it idle
-# Sequences are padded to a multiple of this, because GPUs copy operands of odd sizes. TPUs work in tiles of 128.
+LARGE_BLOCK = 1024  # minimum block of queries on an accelerator; smaller blocks would not use it fully
+# Sequences are padded to a multiple of this. GPUs would copy operands of odd sizes; TPUs compute in tiles of 128.
 MULTIPLES = {"gpu": 64, "tpu": 128}
 
 
 def decided(compute: Compute, config: NetworkConfig, device: jax.Device) -> Compute:
-    """`compute` adapted to the device, with every "auto" resolved.
+    """Adapts `compute` to the device and resolves every "auto".
 
-    `InputError` if the device cannot compute the requested attention.
+    Raises `InputError` if the device does not support the requested attention.
     """
     chosen = compute.attention
     obstacles = {kind: _obstacle(kind, compute, config.width // config.heads, device) for kind in ("cudnn", "flash")}
@@ -50,14 +51,14 @@ def decided(compute: Compute, config: NetworkConfig, device: jax.Device) -> Comp
 
 def sentence(compute: Compute, precision: str, device: jax.Device) -> str:
     """Describes the choice in one sentence."""
-    products = "" if compute.compute_dtype == "bfloat16" else f", products of {products_of(precision)}"
-    unrolled = ", blocks unrolled" if compute.unroll == "on" else ""
+    products = "" if compute.compute_dtype == "bfloat16" else f", matrix products in {products_of(precision)}"
+    unrolled = ", unrolled blocks" if compute.unroll == "on" else ""
     how = f"{compute.compute_dtype}{products}, attention {compute.attention}{unrolled}"
     return f"computing in {how}, on {device.device_kind}"
 
 
 def check_matcher(matcher: str) -> None:
-    """Raises `InputError` for the matcher `host` without jax's CPU backend, which a callback needs for its arrays."""
+    """Raises `InputError` if `matcher` is `host` and jax's CPU backend, which callbacks need, is not available."""
     if matcher != "host":
         return
     try:
@@ -70,7 +71,7 @@ def check_matcher(matcher: str) -> None:
 
 
 def _attend(kind: str) -> Attend:
-    if kind == "flash":  # imports Pallas only where it is needed
+    if kind == "flash":  # imports Pallas only if needed
         from yolos_jax.accelerators.flash import attend_flash
 
         return attend_flash
@@ -79,7 +80,7 @@ def _attend(kind: str) -> Attend:
 
 
 def _capability(device: jax.Device) -> tuple[int, int] | None:
-    """An NVIDIA GPU's compute capability; AMD's are names like gfx90a."""
+    """The compute capability of an NVIDIA GPU; None for other devices (for AMD GPUs, it is a name like gfx90a)."""
     found = re.fullmatch(r"(\d+)\.(\d+)", str(getattr(device, "compute_capability", "")))
     return (int(found[1]), int(found[2])) if device.platform == "gpu" and found else None
 
@@ -93,10 +94,10 @@ def _obstacle(kind: str, compute: Compute, head: int, device: jax.Device) -> str
         return f"{name} needs an NVIDIA GPU and the device is {device.device_kind!r} ({device.platform})"
     if capability[0] < 8:
         has = ".".join(map(str, capability))
-        return f"{name} needs a GPU of compute capability 8.0 and {device.device_kind!r} has {has}"
+        return f"{name} needs compute capability 8.0 or higher and {device.device_kind!r} has {has}"
     if compute.compute_dtype != dtype:
         return f"{name} computes in {dtype} and model.compute_dtype is {compute.compute_dtype!r}"
     most = 256 if kind == "cudnn" and capability[0] >= 9 else 128
     if head > most:
-        return f"{name} supports head sizes up to {most} on this GPU and the model's is {head}"
+        return f"{name} supports head sizes up to {most} on this GPU and the model has {head}"
     return ""

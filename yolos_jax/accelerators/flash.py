@@ -1,9 +1,9 @@
 """A fused float32 attention kernel for NVIDIA GPUs, forward and backward.
 
 FlashAttention-2 (arXiv 2307.08691) in Pallas, compiled by Triton: each program keeps a block of queries (or keys) in
-registers and loops over all keys (or queries), so scores never reach memory. cuDNN has no such kernel for float32.
-Tensor cores compute each product as three TF32 products, with the error of float32, or as a single one if jax's matmul
-precision is "tensorfloat32".
+registers and loops over all keys (or queries), so scores are never written to memory. cuDNN has no such kernel for
+float32. Tensor cores compute each product as three TF32 products, which is as accurate as float32, or as a single one
+if jax's default matmul precision is lower than float32, such as "tensorfloat32".
 """
 
 import dataclasses
@@ -22,24 +22,24 @@ from yolos_jax.model.attention import ATTENTION
 ROWS = 64  # queries or keys per program
 EXACT, FAST = jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3, jax.lax.DotAlgorithmPreset.TF32_TF32_F32
 BASE = math.log2(math.e)  # exponentials are computed as powers of two, for which GPUs have an instruction
-LEAST = -1e30  # the score of padding; minus infinity would give NaN in a block that holds only padding
+LEAST = -1e30  # the score of padding; minus infinity would produce NaN in a block that contains only padding
 
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """What a kernel is compiled for."""
+    """Compile-time parameters of a kernel."""
 
-    scale: float  # of the scores, in powers of two
+    scale: float  # factor for the scores, including the conversion to base 2
     precision: Any
     interpret: bool
 
     def dot(self, x: jax.Array, y: jax.Array, turned: bool = False) -> jax.Array:
-        """`x @ y`, or `x @ y.T`."""
+        """Computes `x @ y`, or `x @ y.T` if `turned`."""
         return triton.dot(x, y, trans_b=turned, precision=self.precision)
 
 
 def attend_flash(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, block: int = 0) -> jax.Array:
-    """`attention.Attend` in float32; `block` is ignored. The head size is at most 128."""
+    """Implements `attention.Attend` in float32 for head sizes up to 128; `block` is ignored."""
     fast = jax.config.jax_default_matmul_precision in ("tensorfloat32", "default", "bfloat16")  # type: ignore[attr-defined]
     return flash(q, k, v, length, FAST if fast else EXACT)
 
@@ -48,7 +48,7 @@ def attend_flash(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, bl
 def flash(
     q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, precision: Any, interpret: bool = False
 ) -> jax.Array:
-    """As `attend_flash`, with the precision of its products; `interpret` runs the kernels without a GPU."""
+    """Like `attend_flash`, with the given precision of products; `interpret` runs the kernels without a GPU."""
     return _forward(q, k, v, length, precision, interpret)[0]
 
 
@@ -68,7 +68,7 @@ def _forward(
 def _backward(precision: Any, interpret: bool, saved: tuple, given: jax.Array) -> tuple:
     q, k, v, length, out, log_sums = saved
     kernel = Kernel(BASE * q.shape[-1] ** -0.5, precision, interpret)
-    along = jnp.einsum("bqhd,bqhd->bhq", out, given)  # subtracted from the gradient of the softmax
+    along = jnp.einsum("bqhd,bqhd->bhq", out, given)  # D in the paper, for the gradient of the softmax
     queries, keys, values, grads = _padded(q), _padded(k), _padded(v), _padded(given)
     along = jnp.pad(along, ((0, 0), (0, 0), (0, -along.shape[2] % ROWS)))
     of_q = _call(
@@ -89,7 +89,7 @@ flash.defvjp(_forward, _backward)
 
 
 def _attend_kernel(kernel: Kernel, q_ref: Any, k_ref: Any, v_ref: Any, n_ref: Any, out_ref: Any, sums_ref: Any) -> None:
-    """A block of queries over all keys: outputs, and base-2 logs of the sums of exponentials."""
+    """Computes the outputs of a block of queries, and base-2 logarithms of its softmax denominators."""
     q, n = q_ref[...], n_ref[0]
 
     def meet(j: jax.Array, carry: tuple) -> tuple:
@@ -112,7 +112,7 @@ def _query_kernel(
     kernel: Kernel, q_ref: Any, given_ref: Any, sums_ref: Any, along_ref: Any, k_ref: Any, v_ref: Any, n_ref: Any,
     of_q_ref: Any,
 ) -> None:  # fmt: skip
-    """The gradient of a block of queries, over all keys."""
+    """Computes the gradient of a block of queries."""
     q, given, n = q_ref[...], given_ref[...], n_ref[0]
     sums, along = sums_ref[...][:, None], along_ref[...][:, None]
 
@@ -131,7 +131,7 @@ def _key_kernel(
     kernel: Kernel, k_ref: Any, v_ref: Any, q_ref: Any, given_ref: Any, sums_ref: Any, along_ref: Any, n_ref: Any,
     of_k_ref: Any, of_v_ref: Any,
 ) -> None:  # fmt: skip
-    """The gradients of a block of keys and values, over all queries; scores are transposed, keys by queries."""
+    """Computes the gradients of a block of keys and values; score blocks are transposed to keys x queries."""
     k, v = k_ref[...], v_ref[...]
     real = _real(pl.program_id(0), n_ref[0])[:, None]
 
@@ -149,7 +149,7 @@ def _key_kernel(
 
 
 def _real(block: jax.Array, n: jax.Array) -> jax.Array:
-    """bool `[ROWS]`: which keys of a block are real, not padding."""
+    """Which keys of a block are not padding, as bool `[ROWS]`."""
     return block * ROWS + jnp.arange(ROWS) < n
 
 
@@ -157,10 +157,11 @@ def _call(
     function: Any, kernel: Kernel, over: jax.Array, name: str, blocks: list, wholes: list, length: jax.Array,
     outputs: list[tuple[jax.Array, bool]],
 ) -> list[jax.Array]:  # fmt: skip
-    """Runs a kernel for each block of `over` `[B, N, heads, d]`, of each image and head.
+    """Runs a kernel for each image, head, and block of rows of `over` `[B, N, heads, d]`.
 
-    It gets blocks of `blocks`, all of `wholes` and the image's `length`. `outputs` says which array each output is
-    like, and whether it has rows of numbers, `[B, N, heads, d]`, or one number for each row, `[B, heads, N]`.
+    The kernel receives a block of each array in `blocks`, all rows of each array in `wholes`, and the image's `length`.
+    Each item of `outputs` is an array with the shape of an output, `[B, N, heads, d]`, and True; or that array and
+    False for an output with one value per row, `[B, heads, N]`.
     """
     batch, rows, heads, size = over.shape
 
@@ -190,6 +191,6 @@ def _call(
 
 
 def _padded(x: jax.Array) -> jax.Array:
-    """`[B, N, heads, d]` with N a multiple of `ROWS` and d a power of two of at least 16, as the kernels need them."""
+    """Pads `[B, N, heads, d]` for the kernels: N to a multiple of `ROWS`, and d to a power of two of at least 16."""
     size = max(16, 1 << (x.shape[-1] - 1).bit_length())
     return jnp.pad(x, ((0, 0), (0, -x.shape[1] % ROWS), (0, 0), (0, size - x.shape[-1])))

@@ -1,8 +1,8 @@
-"""The meaning of each precision: the dtype of activations, and how float32 products are computed.
+"""Defines each precision: the dtype of activations, and how float32 matrix products are computed.
 
-float32 computes float32 products on every device. tensorfloat32 rounds the operands of products to 10 bits of fraction
-on GPUs that support it; sums are float32. bfloat16 applies to the transformer's activations and products; its
-statistics, the heads and the loss stay float32.
+With float32, products are computed in float32 on every device. With tensorfloat32, GPUs that support it round the
+operands of products to 10 fraction bits and sum in float32. With bfloat16, the activations and products of the
+transformer are bfloat16; its statistics, the heads and the loss stay float32.
 """
 
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
@@ -14,5 +14,5 @@ def dtype_of(precision: str) -> str:
 
 
 def products_of(precision: str) -> str:
-    """The precision of float32 products, for `jax.default_matmul_precision`."""
+    """The value of `jax.default_matmul_precision`, which applies to float32 products."""
     return "float32" if precision == "bfloat16" else precision

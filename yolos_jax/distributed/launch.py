@@ -1,6 +1,6 @@
 """Connects the processes of a run, and ends them if one fails.
 
-Nothing here starts jax before `join`.
+Nothing in this module initializes jax before `join`.
 """
 
 import collections
@@ -17,22 +17,22 @@ from yolos_jax.distributed.witness import fork_witness
 from yolos_jax.errors import InputError
 
 JOINING = 300  # timeout in seconds for the processes to connect
-TIMEOUTS: dict[str, Any] = {  # the second: seconds without a heartbeat until a process counts as dead
+TIMEOUTS: dict[str, Any] = {  # in seconds; a process without a heartbeat for the second one counts as dead
     "initialization_timeout": JOINING, "heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 20,
 }  # fmt: skip
 LOST = (
-    "another process of this run has died or is unreachable{} (see the output of the others), so this one ends too. "
+    "another process of this run has died or is unreachable{} (see its output), so this process exits too. "
     "Run the same command on all hosts to continue from the newest checkpoint."
 )
 ALONE = (
     "the processes of this run could not connect{}; pass --coordinator=HOST:PORT, --processes=N and --process=I to "
-    "each of them, or --distributed=off to run alone."
+    "each of them, or --distributed=off to run a single process."
 )
 
 
 def detected(environment: Mapping[str, str]) -> str:
-    """The launcher of this process, by its environment; "" if there is none."""
-    if int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:  # may itself run inside Slurm
+    """Detects the launcher of this process from its environment variables; "" if there is none."""
+    if int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:  # checked first, as Open MPI may run inside Slurm
         return "Open MPI"
     if int(environment.get("SLURM_NTASKS", 1)) > 1 and {"SLURM_STEP_NODELIST", "SLURM_PROCID"} <= environment.keys():
         return "Slurm"
@@ -42,7 +42,7 @@ def detected(environment: Mapping[str, str]) -> str:
 
 
 def devices_of_node(environment: Mapping[str, str]) -> list[int] | None:
-    """All GPUs of a node with a single process of Slurm or Open MPI; None for jax's default (one GPU per process)."""
+    """All GPUs of a node where Slurm or Open MPI starts one process; None for jax's default of one GPU per process."""
     gpus, tasks = environment.get("SLURM_GPUS_ON_NODE", ""), environment.get("SLURM_STEP_TASKS_PER_NODE", "")
     if tasks.partition("(")[0] == "1" and gpus.isdigit():
         return list(range(int(gpus)))
@@ -53,13 +53,13 @@ def devices_of_node(environment: Mapping[str, str]) -> list[int] | None:
 
 
 def join(coordinator: str = "", processes: int = 0, process: int = -1, mode: str = "auto") -> None:
-    """Connects to the other processes, if there are any; call it before using jax.
+    """Connects to the other processes, if there are any. Must be called before jax is used.
 
     Args:
       coordinator: `host:port` of process 0, if no launcher provides it.
       processes, process: the number of processes, and the index of this one (0, 1, ...).
-      mode: "auto" uses the environment, "on" leaves detection to `jax.distributed` (Kubernetes, TPU hosts without
-        environment variables), "off" runs a single process.
+      mode: "auto" detects the launcher; "on" leaves detection to `jax.distributed`, for Kubernetes and for TPU hosts
+        without environment variables; "off" runs a single process.
 
     Raises:
       InputError: the arguments conflict, or the processes cannot connect.
@@ -69,12 +69,12 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1, mode: str
     if mode == "off" or not (any(given) or found or mode == "on"):
         return
     if found == "Open MPI" and coordinator and not any(given[1:]):
-        # Since version 5, Open MPI does not give its processes the address of process 0.
+        # Open MPI 5 and later do not pass the address of process 0 to the processes.
         processes, process = (int(os.environ[f"OMPI_COMM_WORLD_{name}"]) for name in ("SIZE", "RANK"))
     elif found == "Open MPI" and not coordinator and "OMPI_MCA_orte_hnp_uri" not in os.environ:
         raise InputError("this Open MPI does not provide the address of process 0; add --coordinator=HOST:PORT.")
     elif any(given) and not all(given) and not found and mode != "on":
-        raise InputError("--coordinator, --processes and --process belong together; give all three to every process.")
+        raise InputError("--coordinator, --processes and --process must be used together; pass all to every process.")
     if coordinator and not coordinator.rpartition(":")[2].isdigit():
         raise InputError(f"--coordinator is {coordinator!r}; it must be HOST:PORT, such as 10.0.0.1:8476.")
     if processes > 0 and not process < processes:
@@ -85,12 +85,12 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1, mode: str
 
 
 def _waiting(launcher: str, coordinator: str, processes: int) -> str:
-    """The first line of a process's output: what it waits for, and for how long."""
+    """The line that a process prints first, with the processes it waits for and the timeout."""
     names = {"Slurm": "SLURM_NTASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE"}
     count = f"all {processes}" if processes > 0 else f"all {os.environ.get(names.get(launcher, ''), '')}".strip()
-    by = f" that {launcher} starts" if launcher else ""
+    by = f" started by {launcher}" if launcher else ""
     at = f" (process 0 is at {coordinator})" if coordinator else ""
-    return f"waiting up to {JOINING} s for {count} processes{by}{at}; --distributed=off runs this one alone"
+    return f"waiting up to {JOINING} s for {count} processes{by}{at}; use --distributed=off to run a single process"
 
 
 def _initialize(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -98,7 +98,7 @@ def _initialize(coordinator: str | None, processes: int | None, process: int | N
 
     with contextlib.suppress(AttributeError):  # this package handles SIGTERM itself
         jax.config.update("jax_enable_preemption_service", False)
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python could not interrupt the wait in C++
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's handler cannot interrupt the wait in C++
     try:
         jax.distributed.initialize(coordinator, processes, process, devices_of_node(os.environ), **TIMEOUTS)
         owners = collections.Counter(device.process_index for device in jax.devices())
@@ -108,23 +108,23 @@ def _initialize(coordinator: str | None, processes: int | None, process: int | N
         signal.signal(signal.SIGINT, before)
     if len(set(owners.values())) > 1:
         counts = ", ".join(str(owners[i]) for i in sorted(owners))
-        raise InputError(f"the processes have {counts} devices; give all of them the same number.")
+        raise InputError(f"the processes have {counts} devices; assign the same number to each process.")
     witness.joined(jax.process_index())
 
 
 def leave(code: int) -> None:
-    """Ends this process at once, without waiting for processes that are gone."""
+    """Exits immediately, without waiting for other processes, which may have died."""
     try:
         witness.farewell()
         sys.stdout.flush()
         sys.stderr.flush()
-    finally:  # the reader of the output may be gone, too
+    finally:  # even if writing output fails because its reader has exited
         os._exit(code)
 
 
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
-    """Wraps a program: if one of several processes fails, it exits at once so that the others notice."""
+    """Wraps a program so that a process that fails exits immediately, which the other processes detect."""
     try:
         yield
     except Exception:

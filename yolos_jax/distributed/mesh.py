@@ -1,4 +1,4 @@
-"""The devices of a run as a one-axis mesh, and shardings of arrays."""
+"""The device mesh of a run, which has one axis, and shardings of arrays."""
 
 import os
 from collections.abc import Sequence
@@ -7,30 +7,30 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-# Bytes of gradients in one all-reduce between GPUs, and XLA's option for them. With XLA's own 30 MB, the gradients of
-# all blocks wait for those of the first block; with 8 MB, most of them are sent during the backward pass.
+# Maximum bytes of gradients that XLA combines into one all-reduce between GPUs. With XLA's default of 30 MB, all
+# gradients are sent only after those of the first block; with 8 MB, most are sent during the backward pass.
 TOGETHER = 8_000_000
 _TOGETHER = "xla_gpu_all_reduce_combine_threshold_bytes"
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Devices (all by default) along one axis, `data`, grouped by process."""
+    """A mesh of devices (all by default) with one axis, `data`, on which they are grouped by process."""
     found = jax.devices() if devices is None else list(devices)
     return Mesh(np.array(sorted(found, key=lambda d: d.process_index)), ("data",))
 
 
 def split_over(mesh: Mesh) -> NamedSharding:
-    """Arrays split along their first axis over the devices."""
+    """Sharding that splits the first axis of an array over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same array on every device."""
+    """Sharding with a copy of the array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def compiler_options(mesh: Mesh | AbstractMesh) -> dict[str, int] | None:
-    """XLA's options for a step on these devices; the user's XLA_FLAGS take precedence."""
+    """XLA options for a training step on these devices; the user's XLA_FLAGS take precedence."""
     if mesh.size == 1 or isinstance(mesh, AbstractMesh) or _TOGETHER in os.environ.get("XLA_FLAGS", ""):
         return None
     return {_TOGETHER: TOGETHER} if mesh.devices.flat[0].platform == "gpu" else None

@@ -1,7 +1,7 @@
 """Coordinates the processes of a run.
 
-Every process runs the same program on its own part of each batch. Events in one process (a signal, an unreadable
-image, a full disk) are exchanged before the next step, so that all processes end at the same step.
+Every process runs the same program on a part of each batch. The processes exchange events such as a signal, an
+unreadable image or a full disk before the next step, so that all of them stop at the same step.
 """
 
 import contextlib
@@ -18,33 +18,33 @@ from yolos_jax.distributed.launch import LOST, leave
 from yolos_jax.errors import InputError
 
 T = TypeVar("T")
-# Parts of jax's messages when an exchange failed because another process is gone.
+# Words in jax's error messages when communication failed because another process died.
 SIGNS_OF_LOSS = (
     "gloo", "nccl", "connection", "unavailable", "heartbeat", "coordination", "aborted", "socket", "peer",
 )  # fmt: skip
 
 
 class LostProcess(InputError):
-    """Another process is gone, so no further joint computation is possible."""
+    """Another process has died or is unreachable, so the run cannot continue."""
 
     def leave(self) -> None:
-        """Ends this process at once, without waiting for others."""
+        """Exits immediately, without waiting for other processes."""
         leave(2)
 
 
 class Processes:
-    """The processes of a run; `index` is this one's, and `count` is 1 without `jax.distributed`."""
+    """The processes of a run: the index of this process, and their number (1 without `jax.distributed`)."""
 
     def __init__(self) -> None:
         self.index, self.count = jax.process_index(), jax.process_count()
 
     @property
     def is_primary(self) -> bool:
-        """Whether this is the process that writes and prints."""
+        """Whether this is the process that writes files and prints."""
         return self.index == 0
 
     def allgather(self, value: Any) -> list[Any]:
-        """The JSON-ready values of all processes, in order. All must call this at the same point."""
+        """Gathers a JSON-serializable value from every process, in order. All processes must call it."""
         if self.count == 1:
             return [value]
         text = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -54,26 +54,26 @@ class Processes:
         return [json.loads(row[:size].tobytes()) for row, size in zip(self._gather(padded), sizes)]
 
     def agree(self, work: Callable[..., T], *args: Any) -> T:
-        """Calls `work(*args)` in every process; if it fails in one, all fail. See `agree_and_vote`."""
+        """Calls `work(*args)` in every process; if it fails in one, all raise an error. See `agree_and_vote`."""
         return self.agree_and_vote(lambda: work(*args), _no_vote)[0]
 
     def on_primary(self, work: Callable[..., T], *args: Any) -> T | None:
-        """Calls `work(*args)` in the primary process only; if it fails there, all fail."""
+        """Calls `work(*args)` only in the primary process; if it fails there, all raise an error."""
         return self.agree(lambda: work(*args) if self.is_primary else None)
 
     def agree_and_vote(self, work: Callable[[], T], vote: Callable[[], int]) -> tuple[T, int]:
-        """Runs `work` in every process, and exchanges the outcome.
+        """Calls `work` in every process, and exchanges whether it failed.
 
         Args:
-          work: work without communication.
-          vote: called afterwards.
+          work: a function that does not communicate.
+          vote: a function that is called after `work`.
 
         Returns:
-          (the result of `work` in this process, the largest vote of all)
+          The result of `work` in this process, and the largest vote of all processes.
 
         Raises:
-          InputError: `work` raised one in any process.
-          LostProcess: another process is gone, or is about to exit with another exception.
+          InputError: `work` raised an `InputError` in any process.
+          LostProcess: another process has died, or is about to exit because of another exception.
           Exception: any other exception of `work` in this process.
         """
         if self.count == 1:
@@ -81,7 +81,7 @@ class Processes:
         error: Exception | None = None
         try:
             value = work()
-        except Exception as raised:  # the others wait for the outcome
+        except Exception as raised:  # raised again below, after the exchange that the other processes wait for
             error = raised
         trouble = 0
         if error is not None:
@@ -97,16 +97,16 @@ class Processes:
         return value, int(votes[:, 1].max())
 
     def broadcast(self, tree: Any, like: Any) -> Any:
-        """Copies arrays of the primary process to all processes, as numpy, bit for bit.
+        """Copies arrays bit for bit from the primary process to all processes; returns numpy arrays.
 
         Args:
-          tree: nested dicts or tuples of arrays; only the primary process's is used.
-          like: the same structure with `.shape` and `.dtype` (of 4 bytes).
+          tree: nested dicts or tuples of arrays; only used in the primary process.
+          like: the same structure, whose leaves have `.shape` and `.dtype` (of 4 bytes).
         """
         if self.count == 1:
             return jax.tree.map(np.asarray, tree)
 
-        def bits(x: Any) -> np.ndarray:  # a sum of floats would turn -0.0 into 0.0
+        def bits(x: Any) -> np.ndarray:  # the broadcast is a sum, which turns a float -0.0 into 0.0
             return np.ascontiguousarray(x).reshape(x.shape).view(np.uint32)
 
         def nothing(x: Any) -> np.ndarray:
@@ -119,14 +119,14 @@ class Processes:
 
     @contextlib.contextmanager
     def only_primary_prints(self) -> Iterator[None]:
-        """Discards the standard output of the other processes."""
+        """Discards standard output, except in the primary process."""
         with open(os.devnull, "w", errors="replace") as nowhere, contextlib.ExitStack() as stack:
             if not self.is_primary:
                 stack.enter_context(contextlib.redirect_stdout(nowhere))
             yield
 
     def _gather(self, array: Any) -> Any:
-        """`[n]` of every process -> `[count, n]`."""
+        """Stacks an array `[n]` of every process into `[count, n]`."""
         with reports_loss(self.count):
             return multihost_utils.process_allgather(array)
 
@@ -137,7 +137,7 @@ def _no_vote() -> int:
 
 @contextlib.contextmanager
 def reports_loss(count: int) -> Iterator[None]:
-    """Turns a failed exchange between `count` processes into `LostProcess`; other errors pass unchanged."""
+    """Raises `LostProcess` if communication between `count` processes fails; other errors are not changed."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -148,7 +148,7 @@ def reports_loss(count: int) -> Iterator[None]:
 
 
 def place(tree: Any, sharding: Any) -> Any:
-    """Places arrays, which every process has completely, on all devices; keeps those with this sharding."""
+    """Puts arrays, of which every process has a full copy, on all devices; keeps those with this sharding."""
 
     def one(x: Any) -> Any:
         if isinstance(x, jax.Array) and x.sharding == sharding:

@@ -1,8 +1,8 @@
-"""A small process that reports the end of this one when it cannot do so itself.
+"""A helper process, the witness, that reports why this process ended if it cannot do so itself.
 
-When process 0 of a run is gone, jax's runtime aborts the others in C++ at once, before Python can print anything.
-The witness is forked before jax starts, waits on a pipe, and prints the missing message. It receives the heartbeats of
-all processes, so it can name one that hangs.
+When process 0 of a run dies, jax's runtime aborts the other processes in C++ before Python can print anything. The
+witness is forked before jax is initialized, waits on a pipe, and prints the missing error message. It receives the
+heartbeats of all processes, so it can name one that hangs.
 """
 
 import atexit
@@ -15,7 +15,7 @@ import threading
 import time
 from typing import Any
 
-# Seconds between heartbeats, and until a process without one is silent: their sum is below half of jax's own timeout.
+# Seconds between heartbeats, and without one until a process counts as hanging. The sum is below half of jax's timeout.
 SIGN, SILENCE = 3.0, 8.0
 ASKS, BYE = b"asks", b"bye"
 _writing = threading.RLock()
@@ -23,9 +23,9 @@ _writer: int | None = None
 
 
 def fork_witness(lost: str, alone: str) -> None:
-    """Forks the witness where the system can fork; it prints a message if this process ends without `farewell`.
+    """Forks the witness if the system can fork; it prints a message if this process ends without `farewell`.
 
-    The message is `alone` before `joined`, and `lost` after it.
+    The message is `alone` if this process ends before `joined` is called, and `lost` after that.
     """
     if not hasattr(os, "fork"):
         return
@@ -40,11 +40,11 @@ def fork_witness(lost: str, alone: str) -> None:
 
 def _wait(reader: int, writer: int, lost: str, alone: str) -> None:
     """The witness's main function."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for the program only
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # only the main process handles these
         signal.signal(number, signal.SIG_IGN)
     os.close(writer)
     said = b""
-    counts: dict[str, tuple[str, float]] = {}  # the latest heartbeat of each process, and its time
+    counts: dict[str, tuple[str, float]] = {}  # the latest heartbeat of each process, and when it arrived
     with os.fdopen(reader, "rb") as lines:
         for line in lines:
             said, last = line.strip(), time.monotonic()
@@ -55,7 +55,7 @@ def _wait(reader: int, writer: int, lost: str, alone: str) -> None:
                     counts[who] = count, time.monotonic()
     now = time.monotonic()
     silent = {who: now - came for who, (_, came) in counts.items() if now - came > SILENCE}
-    if len(silent) == len(counts):  # heartbeats go through process 0
+    if len(silent) == len(counts):  # either process 0 hangs, through which heartbeats are sent, or this one did
         waited = said == ASKS and now - last > SILENCE
         silent = {who: silence for who, silence in silent.items() if waited and who.startswith("process 0 ")}
     clauses = ", ".join(f"{who} has not answered for {silence:.0f} s" for who, silence in silent.items())
@@ -65,12 +65,12 @@ def _wait(reader: int, writer: int, lost: str, alone: str) -> None:
 
 
 def joined(index: int) -> None:
-    """Starts the heartbeats of this process to the witnesses of all; called once the processes are connected."""
+    """Starts sending heartbeats to all witnesses; must be called after the processes have connected."""
 
     def tell() -> None:
         count, ended = 0, threading.Event()
         atexit.register(ended.set)
-        with contextlib.suppress(Exception):  # the others are gone, the client is closed, or jax has no such client
+        with contextlib.suppress(Exception):  # process 0 died, the client is closed, or jax has no such client
             from jax._src.distributed import global_state
 
             client: Any = global_state.client

@@ -20,17 +20,17 @@ MEANING = {
 class CategoryScores(NamedTuple):
     """Metrics per category, for objects of all sizes and at most 100 detections of the category per image."""
 
-    ids: tuple[int, ...]  # K category ids, in order
+    ids: tuple[int, ...]  # K category ids, in ascending order
     names: tuple[str, ...]  # distinct names; the id as text if the ground truth has no name
-    objects: np.ndarray  # int64 [K], without crowds
+    objects: np.ndarray  # int64 [K], number of objects without crowds
     thresholds: np.ndarray  # float64 [T], IoU thresholds
     recalls: np.ndarray  # float64 [R]
     precision: np.ndarray  # float64 [T, R, K], maximum at this recall or higher; -1 for a category without objects
-    recall: np.ndarray  # float64 [T, K], maximum; -1 for a category without objects
+    recall: np.ndarray  # float64 [T, K], maximum recall; -1 for a category without objects
 
     @classmethod
     def of(cls, evaluation: Any) -> "CategoryScores":
-        """From a pycocotools `COCOeval` after `accumulate`."""
+        """Extracts the metrics from a pycocotools `COCOeval` after `accumulate`."""
         params = evaluation.params
         curves = evaluation.eval
         truth = evaluation.cocoGt
@@ -51,14 +51,14 @@ class CategoryScores(NamedTuple):
         )
 
     def table(self) -> dict[str, np.ndarray]:
-        """float64 `[K]` for each of `COLUMNS`; -1 for a category without objects. Their means are the COCO metrics."""
+        """The metrics in `COLUMNS`, each float64 `[K]`; -1 for a category without objects. Means are COCO metrics."""
         at = {iou: int(np.argmin(np.abs(self.thresholds - iou))) for iou in (0.5, 0.75)}
         curves = self.precision.mean(1)
         values = curves.mean(0), curves[at[0.5]], curves[at[0.75]], self.recall.mean(0), self.recall[at[0.5]]
         return dict(zip(COLUMNS, values))
 
     def curve(self, iou: float) -> np.ndarray:
-        """float64 `[R, K]`, precision at each recall; NaN for a category without objects."""
+        """The precision at each recall, float64 `[R, K]`; NaN for a category without objects."""
         precision = self.precision[int(np.argmin(np.abs(self.thresholds - iou)))]
         return np.where(precision < 0, np.nan, precision)
 
@@ -69,7 +69,7 @@ class CategoryScores(NamedTuple):
         return sorted(scored, key=lambda each: each[1])[:most]
 
     def scalars(self) -> dict[str, float]:
-        """AP, AP50 and recall of every category with objects, with valid TensorBoard tags."""
+        """AP, AP50 and AR of every category with objects, with valid TensorBoard tags as keys."""
         values = self.table()
         tags = distinct({i: re.sub(r"[^-.0-9A-Za-z]+", "_", name) for i, name in enumerate(self.names)})
         return {
@@ -80,7 +80,7 @@ class CategoryScores(NamedTuple):
         }
 
     def text(self) -> str:
-        """A table with one line per category, in the ground truth's order."""
+        """A table with one line per category, ordered by id."""
         names = [on_one_line(name) for name in self.names]
         width = max(5, *map(len, names)) if names else 5
         values = self.table()

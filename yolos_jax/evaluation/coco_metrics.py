@@ -17,7 +17,7 @@ from yolos_jax.evaluation.category_scores import CategoryScores
 from yolos_jax.evaluation.settings import PYCOCOTOOLS
 
 ALL = "0.50:0.95"
-# kind, IoU thresholds, sizes of the objects, maximum detections per image
+# Kind of metric, IoU thresholds, object sizes, maximum detections per image.
 MEANING = {
     **{name: ("Average precision", iou, "all", 100) for name, iou in (("AP", ALL), ("AP50", "0.50"), ("AP75", "0.75"))},
     **{f"AP{size[0]}": ("Average precision", ALL, size, 100) for size in ("small", "medium", "large")},
@@ -51,16 +51,16 @@ def coco_metrics(
     """Scores boxes against ground truth.
 
     Args:
-      truth: the content of a COCO annotation file, crowds included.
+      truth: the content of a COCO annotation file, including crowds.
       results: entries of a COCO results file.
       image_ids: images to score, with or without results; by default all images of the ground truth.
-      backend: what computes them, `"pycocotools"` or `"faster"` (faster-coco-eval); the numbers are the same.
+      backend: `"pycocotools"` or `"faster"` (faster-coco-eval), which compute the same values.
 
     Returns:
-      The 12 metrics by name, 0..1; -1 means undefined, without ground truth.
+      The 12 metrics by name, from 0 to 1, or -1 if there are no objects for a metric.
 
     Raises:
-      InputError: a result belongs to another image, or the backend is not installed.
+      InputError: a result is for an image that is not scored, or the backend is not installed.
     """
     return scored(truth, results, image_ids, backend)[0]
 
@@ -81,7 +81,7 @@ def scored(
 
 
 def kind_of(backend: str) -> Any:
-    """The class of a backend's evaluation: `COCOeval`, or one with its interface; `InputError` if not installed."""
+    """The evaluation class of a backend, with the interface of `COCOeval`; `InputError` if it is not installed."""
     if backend == PYCOCOTOOLS:
         return COCOeval
     try:
@@ -98,13 +98,13 @@ def evaluation_of(
     image_ids: Sequence[int] | None = None,
     kind: Any = COCOeval,
 ) -> COCOeval:
-    """A backend's evaluation of boxes (see `kind_of`), ready to run; arguments and errors as in `coco_metrics`."""
+    """Creates an evaluation of boxes of class `kind` (see `kind_of`); see `coco_metrics` for arguments and errors."""
     index = indexed(truth, image_ids)
     wanted = sorted(index.getImgIds() if image_ids is None else set(image_ids))
     others = {r["image_id"] for r in results} - set(wanted)
     if others:
         raise InputError(f"results for image id {min(others)}, which is not in the ground truth.")
-    found = COCO()  # `loadRes` fails without results
+    found = COCO()  # used if there are no results, for which `loadRes` fails
     found.dataset = index.dataset | {"annotations": []}
     with contextlib.redirect_stdout(io.StringIO()):
         found.createIndex()
@@ -115,9 +115,9 @@ def evaluation_of(
 
 
 def indexed(content: Mapping[str, Any], image_ids: Sequence[int] | None) -> COCO:
-    """An annotation file's content indexed for pycocotools, even if a hand-made file lacks optional fields.
+    """Indexes the content of an annotation file for pycocotools, and fills in missing optional fields.
 
-    Annotation ids are renumbered: pycocotools treats id 0 as "not matched" and merges repeated ids.
+    Annotation ids are renumbered, because pycocotools treats id 0 as "not matched" and merges duplicate ids.
     """
     truth = COCO()
     truth.dataset = {**content, "info": {}, "annotations": []}

@@ -27,11 +27,11 @@ from yolos_jax.model.yolos import abstract, apply_on
 
 
 class Evaluation(NamedTuple):
-    """Result of an evaluation."""
+    """The result of an evaluation."""
 
-    metrics: dict[str, float]  # the 12 metrics by name; with the layout's own metrics and the loss, if computed
+    metrics: dict[str, float]  # the 12 COCO metrics by name, and layout-specific metrics and the loss if computed
     results: list[dict[str, Any]]  # entries of a COCO results file for all queries; in the primary process only
-    skipped: list[str]  # a message per unreadable image, which is scored as if nothing was detected
+    skipped: list[str]  # a message for each unreadable image, which is scored as if it had no detections
     categories: CategoryScores | None = None  # metrics per category; in the primary process only
 
     @property
@@ -49,16 +49,16 @@ class Evaluation(NamedTuple):
 
 
 class Evaluator:
-    """Runs detection on every image of a data set and computes the COCO metrics; compiled once for repeated calls.
+    """Runs detection on every image of a data set and computes COCO metrics; compiles once for repeated calls.
 
     Args:
       model: the detector's config.
-      source: the data set, with the model's labels.
+      source: the data set, which must have the same labels as the model.
       geometry: the size that images are resized to.
       batching: see `image_pass.Batching`.
       buckets: maximum number of token counts to compile for.
       query_block: see `model.config.Compute`.
-      loss: also computes a loss of the same images, which is added to `metrics`.
+      loss: a loss to compute for the same images and add to `metrics`.
       nms: see `suppression.suppressed`.
       precision: see `accelerators.precision`.
       backend: see `coco_metrics`.
@@ -83,7 +83,7 @@ class Evaluator:
         backend: str = PYCOCOTOOLS,
     ):
         check_nms(nms)
-        kind_of(backend)  # refuses a missing backend before anything is computed
+        kind_of(backend)  # raises an error early if the backend is not installed
         self._nms, self._precision, self._backend = nms, precision, backend
         self.model = model
         self._loss = loss
@@ -110,7 +110,7 @@ class Evaluator:
         return abstract(self.model, decided(compute, self.model, self._batching.mesh.devices.flat[0]))[0]
 
     def over_images(self, function: Callable[..., tuple[jax.Array, ...]]) -> ImagePass:
-        """A pass over the images to score.
+        """Creates a pass over the images to score.
 
         Args:
           function: (parameters, patches, grid, size) -> arrays with a leading axis of images. `patches` and `grid` are
@@ -140,9 +140,9 @@ class Evaluator:
         return result
 
     def until_cancelled(self, params: dict, cancelled: Callable[[], int] | None = None) -> Evaluation | None:
-        """Scores `params`; None if `cancelled` became true in any process.
+        """Scores `params`; returns None if `cancelled` returned true in any process.
 
-        `InputError` if an image cannot be read and may not be skipped, or a data worker died.
+        Raises `InputError` if an image cannot be read and may not be skipped, or if a data worker died.
         """
         processes, image_ids = self.detect.processes, self.source.examples.image_ids
         category = np.array(self.source.category_ids)
@@ -168,7 +168,7 @@ class Evaluator:
         return Evaluation(processes.allgather(metrics)[0], results, skipped, categories)
 
     def _score(self, results: list[dict[str, Any]], wanted: list[int]) -> tuple[dict[str, float], CategoryScores]:
-        """The COCO metrics with those of the layout, and the metrics per category."""
+        """Computes the COCO metrics, those specific to the layout, and the metrics per category."""
         truth = self.source.ground_truth()
         own = self.source.own_metrics(truth, results, wanted) if self.source.own_metrics else {}
         metrics, categories = scored(truth, results, wanted, self._backend)

@@ -17,15 +17,15 @@ from yolos_jax.distributed.mesh import replicated, split_over
 from yolos_jax.distributed.processes import Processes, place, reports_loss
 from yolos_jax.errors import InputError
 
-# (an image's index in the data set, the function's outputs for it)
+# (index of an image in the data set, outputs of the function for it)
 Take = Callable[[int, tuple[np.ndarray, ...]], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Batching:
-    """How an evaluation reads batches, and the devices that compute them.
+    """How an evaluation reads batches, and the devices that it uses.
 
-    `InputError` if the batch size is not a multiple of the number of devices.
+    Raises `InputError` if the batch size is not a multiple of the number of devices.
     """
 
     mesh: Mesh  # devices along the axis `data`
@@ -36,14 +36,16 @@ class Batching:
 
     def __post_init__(self) -> None:
         if self.batch_size % self.mesh.size:
-            raise InputError(f"eval.batch_size {self.batch_size} is not a multiple of the {self.mesh.size} devices.")
+            raise InputError(
+                f"eval.batch_size {self.batch_size} is not a multiple of the number of devices ({self.mesh.size})."
+            )
 
 
 class ImagePass:
     """Applies a function to every image of a data set once; may be called repeatedly.
 
-    The function is compiled once per batch shape. Every process gets the outputs of all processes, some kilobytes per
-    image.
+    The function is compiled once per batch shape. Every process receives the outputs of all processes, which are a few
+    kilobytes per image.
 
     Args:
       batching: how batches are read.
@@ -76,14 +78,14 @@ class ImagePass:
     def __call__(
         self, params: dict, take: Take, cancelled: Callable[[], int] | None = None, doing: str = "evaluating"
     ) -> list[str] | None:
-        """Calls `take` with the function's outputs for each image, in all processes and in the plan's order.
+        """Calls `take` with the function's outputs for each image, in every process and in the plan's order.
 
         Args:
           cancelled: called after every batch; if it is true in any process, the pass ends in all of them.
           doing: the progress bar's title.
 
         Returns:
-          A message per unreadable image, from all processes; None if the pass was cancelled.
+          A message for each unreadable image, from all processes; None if the pass was cancelled.
 
         Raises:
           InputError: an image cannot be read and may not be skipped, or a data worker died.
@@ -106,7 +108,7 @@ class ImagePass:
                 if stop or loaded is None:
                     return None
                 for index, *found in zip(*self._computed(params, loaded)):
-                    if index >= 0:  # others are empty slots
+                    if index >= 0:  # negative for empty slots
                         done.append(int(index))
                         take(int(index), tuple(found))
                 skipped += loaded.skipped
@@ -117,7 +119,7 @@ class ImagePass:
         return everywhere
 
     def _computed(self, params: dict, loaded: Loaded) -> tuple[np.ndarray, ...]:
-        """The images' indices in the data set and the function's outputs for them, for the whole batch."""
+        """Runs the function; returns the indices of all images of the batch in the data set, and its outputs."""
         split = split_over(self._batching.mesh)
         mine = loaded.indices.astype(np.int32), *self._inputs(loaded)
         arrays = [jax.make_array_from_process_local_data(split, x) for x in mine]
@@ -128,7 +130,7 @@ class ImagePass:
 
 
 def _next(batches: Generator[Loaded], on_bad_image: str, cancelled: Callable[[], int]) -> Loaded | None:
-    """The next batch of this process's share; None if the run is being stopped."""
+    """The next batch of this process; None if the run is being stopped."""
     try:
         loaded = next(batches)
     except InputError:

@@ -1,4 +1,4 @@
-"""Settings of evaluation. No jax here."""
+"""Settings of evaluation. This module must not import jax."""
 
 import dataclasses
 
@@ -17,21 +17,21 @@ class EvaluationSettings:
         1, "epochs between evaluations; 0 for no evaluation during training", low=0, high=100_000, resume=YES
     )
     least_steps: int = setting(
-        0, "minimum steps between evaluations, if eval.every_epochs has fewer", low=0, high=2**31 - 1, resume=YES,
+        0, "minimum steps between evaluations, if eval.every_epochs is shorter", low=0, high=2**31 - 1, resume=YES,
         also=("eval_steps",),
     )  # fmt: skip
     precision: str = setting(
-        "float32", "precision of evaluation, with the values of the setting precision", choices=PRECISIONS, resume=YES
+        "float32", "precision of evaluation; see the setting precision", choices=PRECISIONS, resume=YES
     )
     backend: str = setting(
-        PYCOCOTOOLS, "computes the COCO metrics: pycocotools, or faster (faster-coco-eval, the extra faster-eval), "
-        "with the same results", choices=(PYCOCOTOOLS, FASTER), resume=YES,
+        PYCOCOTOOLS, "package that computes the COCO metrics: pycocotools, or faster (faster-coco-eval, the extra "
+        "faster-eval); the results are the same", choices=(PYCOCOTOOLS, FASTER), resume=YES,
     )  # fmt: skip
     font: str = setting(
-        "", "a font file for class names in drawn images and figures; by default DejaVu Sans", path=True, resume=YES,
+        "", "font file for class names in images and figures; DejaVu Sans by default", path=True, resume=YES,
         host=True,
     )  # fmt: skip
     compilation_cache: str = setting(
-        "auto", "persistent cache of compiled programs for training and evaluation: auto (jax's configuration, else "
-        "the user's cache folder), off, or a folder", path=True, resume=YES, host=True,
+        "auto", "persistent cache of compiled programs for training and evaluation: auto (jax's configuration if set, "
+        "otherwise the user's cache folder), off, or a folder", path=True, resume=YES, host=True,
     )  # fmt: skip

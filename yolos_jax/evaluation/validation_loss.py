@@ -1,4 +1,4 @@
-"""The set loss of a whole split, computed along with its detections."""
+"""The set loss of a whole split, computed from the same outputs as the detections."""
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +9,15 @@ from yolos_jax.data.examples import Example, ExampleTable
 from yolos_jax.objective.losses import Divisors, LossTerms, Targets, set_loss
 from yolos_jax.objective.weights import LossWeights
 
-IMAGES = 16  # images per computation of the loss
+IMAGES = 16  # batch size for computing the loss
 
 
 class ValidationLoss:
     """The total of `objective.losses.set_loss` over a split, as if the split were one batch.
 
     Cross entropy is normalised within each image and then averaged over images; box terms are divided by the number of
-    boxes in all images. So the loss depends neither on the order of images nor on the batch size. It is computed on
-    this process's first device, and compiled once.
+    boxes in all images. The loss therefore depends neither on the order of images nor on the batch size. It is computed
+    on the first device of this process, and compiled once.
 
     Args:
       examples: the images' annotations.
@@ -29,7 +29,7 @@ class ValidationLoss:
         self.examples = examples
         self.weights = weights
         self._most = max(1, int(examples.counts.max(initial=0)))
-        ones = Divisors(jnp.ones(()), jnp.ones(()))  # results in sums over images and boxes
+        ones = Divisors(jnp.ones(()), jnp.ones(()))  # so that the terms are sums over images and boxes
 
         def sums(logits: jax.Array, boxes: jax.Array, targets: Targets) -> LossTerms:
             with jax.numpy_rank_promotion("allow"):
@@ -38,11 +38,11 @@ class ValidationLoss:
         self._sums = jax.jit(sums)
 
     def begin(self) -> "Summed":
-        """Starts a sum to which the outputs of all images are added one by one."""
+        """Starts a sum, to which the outputs of images are added one by one."""
         return Summed(self)
 
     def of(self, examples: list[Example], logits: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """float64 `[3]`, sums of cross entropy, L1 and GIoU terms of at most `IMAGES` images, `[n, Q, ...]` each."""
+        """Sums of the cross-entropy, L1 and GIoU terms over n <= `IMAGES` images; float64 `[3]`."""
         empty = IMAGES - len(examples)
         packed = pack_targets(examples, IMAGES, self._most)
         targets = Targets(**{name: jnp.asarray(x) for name, x in packed.items()})
@@ -75,7 +75,7 @@ class Summed:
         self._boxes += sum(len(example.labels) for example in examples)
 
     def total(self) -> float:
-        """The weighted sum of the terms; NaN without an image."""
+        """The weighted sum of the terms; NaN if no image was added."""
         if self._waiting:
             self._flush()
         if not self._images:
