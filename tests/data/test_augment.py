@@ -1,5 +1,7 @@
-"""Random views: boxes follow pixels, numbers follow from seed, epoch and index. For their distribution, see
-test_view_distribution.py."""
+"""Tests augmentation: boxes match pixels, and random numbers depend only on seed, epoch and index.
+
+The distribution of the random numbers is tested in test_view_distribution.py.
+"""
 
 import dataclasses
 
@@ -18,8 +20,8 @@ sides = st.integers(24, 90)
 
 
 @given(sides, sides, st.integers(0, 5), st.integers(0, 10**6))
-def test_boxes_follow_the_pixels(width, height, epoch, seed):
-    """A white rectangle on black, located again in the pixels of the view."""
+def test_boxes_match_pixels(width, height, epoch, seed):
+    """The box of a white rectangle on a black image matches the white pixels of the view."""
     rng = np.random.default_rng(seed)
     x, y = np.sort(rng.choice(width // 4, 2, False)) * 4, np.sort(rng.choice(height // 4, 2, False)) * 4
     canvas = np.zeros((height, width, 3), np.uint8)
@@ -32,12 +34,12 @@ def test_boxes_follow_the_pixels(width, height, epoch, seed):
     assert pixels.shape == (viewed.height, viewed.width, 3) == (*view.size[::-1], 3)
     found = np.argwhere(pixels[..., 0] > 127)
     if not len(viewed.boxes):
-        assert view.crop[2] and len(found) <= 2 * pixels.shape[0]  # at most the blur of an edge
+        assert view.crop[2] and len(found) <= 2 * pixels.shape[0]  # at most a blurred edge
         return
     x0, y0, x1, y1 = viewed.boxes[0]
     assert 0 <= x0 < x1 <= viewed.width and 0 <= y0 < y1 <= viewed.height
     scale = view.size / (view.crop[2:] if view.crop[2] else [width, height])
-    if min((x1 - x0) / scale[0], (y1 - y0) / scale[1]) >= 3:  # thinner slices may fade
+    if min((x1 - x0) / scale[0], (y1 - y0) / scale[1]) >= 3:  # thinner rectangles may be blurred too much
         corners = [*found.min(0)[::-1], *(found.max(0)[::-1] + 1)]
         np.testing.assert_allclose(viewed.boxes[0], corners, atol=2 + scale.max())
 
@@ -46,14 +48,14 @@ many_sizes = st.lists(st.tuples(st.integers(1, 900), st.integers(1, 900)), min_s
 
 
 @given(many_sizes, many_sizes, st.integers(0, 2**40), st.integers(0, 500))
-def test_a_row_is_a_function_of_seed_epoch_and_index(sizes, more, seed, epoch):
+def test_views_depend_only_on_seed_epoch_and_index(sizes, more, seed, epoch):
     alone, among = SMALL.views(np.array(sizes), seed, epoch), SMALL.views(np.array(sizes + more), seed, epoch)
     for one, other in zip([*alone.numbers, alone.size], [*among.numbers, among.size]):
         np.testing.assert_array_equal(one, other[: len(sizes)])
         assert one.dtype == other.dtype
 
 
-def test_seeds_epochs_and_indices_give_different_views():
+def test_views_differ_between_seeds_epochs_and_images():
     sizes = np.tile([[640, 480]], (50, 1))
     drawn = [SMALL.views(sizes, seed, epoch) for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1))]
     assert len({np.concatenate([np.ravel(f) for f in views.numbers]).tobytes() for views in drawn}) == 4
@@ -61,7 +63,7 @@ def test_seeds_epochs_and_indices_give_different_views():
 
 
 @given(many_sizes, st.integers(0, 2**40), st.integers(0, 500))
-def test_an_additional_operation_keeps_the_others_numbers(sizes, seed, epoch):
+def test_adding_an_operation_does_not_change_other_numbers(sizes, seed, epoch):
     """The numbers of an operation that keeps sizes do not depend on the operations before and after it."""
     sizes = np.array(sizes)
     flip, other, resize = Flip(), Flip(0.5, "again"), Resize((480, 800), 1333)
@@ -78,8 +80,8 @@ def test_operations_with_different_names_draw_different_numbers():
         Pipeline(Resize((480,), 800), before=(Flip(), Flip()))
 
 
-def test_a_custom_operation():
-    """A new operation needs only its class."""
+def test_custom_operation():
+    """A custom operation only needs to implement the protocol."""
 
     class Grey(Operation):
         name = "grey"
@@ -114,8 +116,8 @@ whole = st.integers(16, 200)
     st.tuples(whole, whole).map(sorted),
     st.sampled_from([0.0, 0.5, 1.0]),
 )
-@example([(200, 32)], [32], 100, [32], [64, 100], 1.0)  # the first resize leaves less than the smallest crop
-def test_the_longest_sequence_is_a_bound(sizes, scales, max_side, crop_sides, crop_range, crop):
+@example([(200, 32)], [32], 100, [32], [64, 100], 1.0)  # smaller than the smallest crop after the first resize
+def test_longest_is_an_upper_bound(sizes, scales, max_side, crop_sides, crop_range, crop):
     cut = Crop(crop, tuple(crop_sides), tuple(crop_range))
     pipeline = Pipeline(Resize(tuple(scales), max_side), before=(Flip(), cut))
     bound = pipeline.longest(np.array(sizes))
@@ -126,7 +128,7 @@ def test_the_longest_sequence_is_a_bound(sizes, scales, max_side, crop_sides, cr
 @pytest.mark.parametrize(
     "make, sentence",
     [
-        (lambda: Resize((), 800), r"data.scales is \(\); sides must be integers of at least one patch \(16"),
+        (lambda: Resize((), 800), r"data.scales is \(\); values must be at least one patch \(16"),
         (lambda: Resize((480, 8), 800), "data.scales .* at least one patch"),
         (lambda: Crop(sides=()), "data.crop_sides"),
         (lambda: Crop(sides=(-400,)), "data.crop_sides"),
@@ -136,6 +138,6 @@ def test_the_longest_sequence_is_a_bound(sizes, scales, max_side, crop_sides, cr
         (lambda: Crop(range=(0, 600)), "data.crop_range .* at least one patch"),
     ],
 )
-def test_sides_that_do_not_fit_the_patch_or_each_other(make, sentence):
+def test_invalid_sides(make, sentence):
     with pytest.raises(InputError, match=sentence):
         make()

@@ -1,4 +1,4 @@
-"""The table of examples; reading data does not start jax."""
+"""Tests the table of examples, and that data modules do not import jax."""
 
 import dataclasses
 import subprocess
@@ -28,7 +28,7 @@ def some_examples():
     ]
 
 
-def test_a_table_gives_back_its_examples():
+def test_table_returns_its_examples():
     examples = some_examples()
     table = ExampleTable(examples)
     assert len(table) == 3 and table.counts.tolist() == [2, 0, 3]
@@ -39,7 +39,7 @@ def test_a_table_gives_back_its_examples():
         table[3]
 
 
-def test_the_fingerprint_depends_on_the_content():
+def test_fingerprint_depends_on_content():
     examples = some_examples()
     before = ExampleTable(examples).fingerprint()
     moved = [dataclasses.replace(e, file="elsewhere/" + e.file) for e in examples]
@@ -59,10 +59,10 @@ def test_the_fingerprint_depends_on_the_content():
     assert ExampleTable(examples[:2]).fingerprint() != before
 
 
-def test_data_imports_no_jax():
-    """The loader's workers must not start a jax backend; grain, which imports jax, is imported when it is used."""
+def test_data_modules_do_not_import_jax():
+    """Data workers must not start a JAX backend; grain, which imports jax, is imported only when it is used."""
     found = [path for folder in ("data", "datasets") for path in (ROOT / "yolos_jax" / folder).rglob("*.py")]
-    classes = "batches", "plan", "views", "mixing", "random_augment"  # imports of pre-training workers
+    classes = "batches", "plan", "views", "mixing", "random_augment"  # modules imported by pre-training workers
     found += [ROOT / "yolos_jax" / "tasks" / "classification" / f"{name}.py" for name in classes]
     files = [path.relative_to(ROOT).with_suffix("") for path in found]
     modules = sorted(".".join(path.parts) for path in files if path.name != "__init__")

@@ -1,4 +1,4 @@
-"""The loader: its batches do not depend on the process that makes them."""
+"""Tests that threads and worker processes load the same batches, and the handling of unreadable images."""
 
 import contextlib
 import zlib
@@ -17,7 +17,7 @@ from yolos_jax.images.sequence import Geometry
 DRAW = Pipeline(Resize((32, 48, 64), 96), before=(Flip(), Crop(sides=(48, 64), range=(32, 60))))
 PLAIN = Pipeline.of(Geometry.of(48, 96, 16, 84))
 SIZES = [(64, 48), (48, 64), (100, 40), (80, 80), (50, 90), (70, 60)] * 3
-BROKEN = 4, 5, 11  # two of them neighbours
+BROKEN = 4, 5, 11  # includes two adjacent images
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
-    """The same with truncated images."""
+    """A data set with truncated images."""
     root = make_coco(tmp_path_factory.mktemp("broken"), SIZES)
     for index in BROKEN:
         path = image(root, index)
@@ -64,7 +64,7 @@ def run(work: LoadStep, start=0, stop=None, workers=0) -> list[list[tuple]]:
         return [slots_of(work, loaded) for loaded in batches]
 
 
-def test_batches_have_every_image_and_its_boxes(folder):
+def test_batches_contain_all_images_and_boxes(folder):
     work, seen = evaluation(folder), {}
     for slots in run(work):
         for _, image_id, patches, grid, labels, _, count, valid in slots:
@@ -90,26 +90,26 @@ def test_batches_have_every_image_and_its_boxes(folder):
 
 @pytest.fixture(scope="module")
 def whole(folder):
-    """The whole run, loaded by threads of this process."""
+    """All batches of a run, loaded by threads."""
     batches = run(training(folder))
     assert len(batches) == 12 and all(len(slots) == 4 for slots in batches)
     return batches
 
 
 @pytest.mark.timeout(120)
-def test_a_worker_changes_nothing(folder, whole):
-    """For two workers, see `test_training_always_substitutes_the_same_image`."""
+def test_worker_process_loads_the_same_batches(folder, whole):
+    """Two workers are tested in `test_substitutes_are_deterministic`."""
     assert run(training(folder), workers=1) == whole
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("workers", [0, 1])
-def test_two_shares_make_up_the_batch(folder, whole, workers):
+def test_two_shares_form_the_batch(folder, whole, workers):
     first, second = (run(training(folder, share=Share(i, 2)), workers=workers) for i in range(2))
     assert [a + b for a, b in zip(first, second, strict=True)] == whole
 
 
-def test_the_loaded_batches_are_those_of_the_plan(folder, whole):
+def test_batches_match_the_plan(folder, whole):
     plan = training(folder).plan
     for step, slots in enumerate(whole):
         planned = plan.batch(step)
@@ -117,35 +117,35 @@ def test_the_loaded_batches_are_those_of_the_plan(folder, whole):
         assert [grid for _, _, _, grid, *_ in slots] == (planned.views.size[:, ::-1] // 16).tolist()
 
 
-def test_another_seed_gives_another_run(folder, whole):
+def test_seed_changes_all_batches(folder, whole):
     other = run(training(folder, seed=1))
     assert len(other) == len(whole) and not any(a == b for a, b in zip(other, whole))
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("start, workers", [(1, 0), (5, 2), (11, 1), (12, 0)])
-def test_a_run_can_start_anywhere(folder, whole, start, workers):
+def test_loading_can_start_at_any_step(folder, whole, start, workers):
     assert run(training(folder), start, workers=workers) == whole[start:]
 
 
-def test_shares_must_be_equal(folder):
-    with pytest.raises(InputError, match="a batch of 4 images cannot be shared by 3 processes"):
+def test_batch_size_must_be_divisible(folder):
+    with pytest.raises(InputError, match="a batch of 4 images cannot be split among 3 processes"):
         training(folder, share=Share(0, 3))
 
 
-# Images that cannot be read
+# Unreadable images
 
 
 def readable_substitute(plan, step: int, index: int) -> int:
-    """The next readable image in the source's order whose sequence the bucket holds."""
+    """The next readable image, in source order, that fits the bucket."""
     views, tokens = plan.views(step // plan.steps_per_epoch), plan.batch(step).tokens
     after = [(index + k) % len(SIZES) for k in range(1, len(SIZES))]
     return next(i for i in after if i not in BROKEN and views.of(i).patches(16) <= tokens)
 
 
 @pytest.mark.timeout(120)
-def test_training_always_substitutes_the_same_image(broken):
-    """Two workers give the same batches as this process, and name the same images."""
+def test_substitutes_are_deterministic(broken):
+    """Two workers load the same batches as threads and report the same unreadable images."""
     work, replaced = training(broken), []
     with contextlib.closing(load_batches(work, 0, len(work.plan), 2)) as batches:
         of_workers = [(slots_of(work, loaded), loaded.skipped) for loaded in batches]
@@ -162,7 +162,7 @@ def test_training_always_substitutes_the_same_image(broken):
     assert set(replaced) == set(BROKEN)
 
 
-def test_evaluation_leaves_the_slots_of_unreadable_images_empty(broken):
+def test_evaluation_leaves_slots_of_unreadable_images_empty(broken):
     work, found, skipped = evaluation(broken), [], []
     for loaded in load_batches(work, 0, len(work.plan)):
         images = loaded.indices[loaded.indices >= 0].tolist()
@@ -177,12 +177,12 @@ def test_evaluation_leaves_the_slots_of_unreadable_images_empty(broken):
         assert sum(str(image(broken, i)) in sentence for sentence in skipped) == 1
 
 
-def test_a_training_set_without_a_readable_image_stops(tmp_path, monkeypatch):
+def test_training_stops_without_readable_images(tmp_path, monkeypatch):
     monkeypatch.setattr(loader, "SUBSTITUTES", 3)
     root = make_coco(tmp_path, SIZES[:6])
     for index in range(6):
         image(root, index).write_bytes(b"no image")
     source = coco_split(root, "train2017")
     work = detection_work(source, TrainingPlan(source.examples.sizes, PLAIN, 2, 1, 1, 0), 16, 84)
-    with pytest.raises(InputError, match=r"3 images in a row cannot be read, the last one: .*\.jpg"):
+    with pytest.raises(InputError, match=r"3 images in a row cannot be read. The last error: .*\.jpg"):
         list(load_batches(work, 0, 1))

@@ -1,4 +1,4 @@
-"""The plan: every image once, full batches of little padding, all a function of (seed, step)."""
+"""Tests plans: each image is used once, batches have little padding, and the order depends only on seed and step."""
 
 import functools
 import json
@@ -36,7 +36,7 @@ def steps_of(plan, epoch: int) -> list:
 
 
 def same(a, b) -> bool:
-    """Equality of planned batches."""
+    """Whether two planned batches are equal."""
     flat = [(x.step, x.tokens, x.indices.tolist(), [f.tolist() for f in arrays_of(x.views)]) for x in (a, b)]
     return flat[0] == flat[1]
 
@@ -46,7 +46,7 @@ def arrays_of(views) -> list[np.ndarray]:
 
 
 @given(plans())
-def test_an_epoch_is_full_batches_of_different_images(plan):
+def test_epoch_has_full_batches_of_different_images(plan):
     assert len(plan) == EPOCHS * plan.steps_per_epoch and plan.edges == sorted(set(plan.edges))
     for epoch in range(EPOCHS):
         views = plan.views(epoch)
@@ -63,7 +63,7 @@ def test_an_epoch_is_full_batches_of_different_images(plan):
 
 @given(plans())
 def test_few_images_move_to_a_larger_bucket(plan):
-    """Only leftovers move up: fewer images than a batch pass any edge."""
+    """At each edge, fewer images than a batch move up to a larger bucket."""
     for epoch in range(EPOCHS):
         counts, tokens = plan.views(epoch).patches(16), np.zeros(len(plan.sizes), int)
         for batch in steps_of(plan, epoch):
@@ -73,12 +73,12 @@ def test_few_images_move_to_a_larger_bucket(plan):
 
 
 @given(plans())
-def test_a_plan_is_a_function_of_its_arguments(plan):
+def test_plan_depends_only_on_its_arguments(plan):
     again = TrainingPlan(plan.sizes, plan.pipeline, plan.batch_size, len(plan.edges), EPOCHS, plan.seed)
     assert again.edges == plan.edges
     sent = pickle.loads(pickle.dumps(plan))
     wanted = [plan.batch(step) for step in range(len(plan))]
-    for step in reversed(range(len(plan))):  # in any order
+    for step in reversed(range(len(plan))):  # the order of access does not matter
         assert same(again.batch(step), wanted[step]) and same(sent.batch(step), wanted[step])
 
 
@@ -92,7 +92,7 @@ def test_order_changes_with_seed_and_epoch(draw):
             batches = steps_of(plan, epoch)
             orders.add(tuple(np.concatenate([batch.indices for batch in batches]).tolist()))
             tokens = [batch.tokens for batch in batches]
-            assert tokens not in (sorted(tokens), sorted(tokens)[::-1])  # buckets alternate within an epoch
+            assert tokens not in (sorted(tokens), sorted(tokens)[::-1])  # batches are not sorted by bucket
     assert len(orders) == 4
 
 
@@ -109,7 +109,7 @@ def test_batches_change_between_epochs():
 
 
 @given(plans(), st.data())
-def test_a_substitute_fits_and_is_always_the_same(plan, data):
+def test_substitutes_fit_and_are_deterministic(plan, data):
     batch = plan.batch(data.draw(st.integers(0, len(plan) - 1)))
     wanted = batch.image(data.draw(st.integers(0, len(batch.indices) - 1)))
     again = TrainingPlan(plan.sizes, plan.pipeline, plan.batch_size, len(plan.edges), EPOCHS, plan.seed)
@@ -126,12 +126,12 @@ def test_a_substitute_fits_and_is_always_the_same(plan, data):
 
 
 def test_too_few_images():
-    with pytest.raises(InputError, match="3 training images do not fill one batch of 4; lower train.batch_size"):
+    with pytest.raises(InputError, match="3 training images do not fill one batch of 4; decrease train.batch_size"):
         TrainingPlan(np.tile([[64, 48]], (3, 1)), DRAW, 4, 1, 1, 0)
 
 
 @given(sizes, st.integers(1, 7), st.integers(1, 5))
-def test_evaluation_sees_every_image_once(images, batch_size, buckets):
+def test_evaluation_uses_each_image_once(images, batch_size, buckets):
     plan = EvaluationPlan(images, PLAIN, batch_size, buckets)
     batches = [plan.batch(step) for step in range(len(plan))]
     assert [batch.step for batch in batches] == list(range(len(plan)))
@@ -141,13 +141,13 @@ def test_evaluation_sees_every_image_once(images, batch_size, buckets):
     for batch in batches:
         assert batch.tokens in plan.edges and (batch.views.patches(16) <= batch.tokens).all()
         np.testing.assert_array_equal(batch.views.size, resized_sizes(images[batch.indices], 48, 96))
-        (numbers,) = batch.views.numbers  # only the resize
+        (numbers,) = batch.views.numbers  # the resize is the only operation
         np.testing.assert_array_equal(numbers, batch.views.size)
         assert plan.substitute(batch, batch.image(0), 0) is None
 
 
 @given(sizes, st.integers(1, 1000), st.integers(1, 9))
-def test_an_evaluation_batch_has_no_slots_for_images_that_do_not_exist(images, batches, multiple):
+def test_evaluation_batch_size_is_limited_by_the_number_of_images(images, batches, multiple):
     wanted = batches * multiple
     plan = EvaluationPlan(images, PLAIN, wanted, 2, multiple)
     least = next(size for size in range(multiple, 10**6, multiple) if size >= len(images))
@@ -157,7 +157,7 @@ def test_an_evaluation_batch_has_no_slots_for_images_that_do_not_exist(images, b
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=40), st.integers(1, 6), st.integers(1, 12))
-def test_buckets_hold_their_images(counts, batch_size, step):
+def test_images_fit_their_buckets(counts, batch_size, step):
     edges = sorted({*range(step, 12, step), 12})
     order = np.random.default_rng(0).permutation
     groups = fill_buckets(np.array(counts), edges, batch_size, order)
@@ -166,7 +166,7 @@ def test_buckets_hold_their_images(counts, batch_size, step):
     assert [len(group) for _, group in groups[:-1]] == [batch_size] * (len(groups) - 1)
 
 
-# Number of COCO's images
+# Padding for as many images as in COCO
 
 COCO_IMAGES = 118_000
 SMALL = Pipeline(Resize(tuple(range(480, 801, 16)), 1333), before=(Flip(), Crop()))
@@ -175,7 +175,7 @@ TINY = Pipeline(Resize(tuple(range(256, 609, 16)), 1013), before=(Flip(), Crop()
 
 @functools.cache
 def real_sizes() -> np.ndarray:
-    """(width, height) of real images, repeated up to COCO's number of images."""
+    """Sizes (width, height) of real images, repeated to the number of images in COCO."""
     found = []
     for folder, splits in (("coco128", ["train2017"]), ("coco_tiny80", ["train2017", "val2017"])):
         for split in splits:
@@ -203,8 +203,8 @@ def test_padding_of_an_epoch(draw, buckets, most):
 
 
 @pytest.mark.parametrize("draw", [SMALL, TINY], ids=["small", "tiny"])
-def test_canvases_would_pad_more_than_a_quarter(draw):
-    """For comparison: batches of 8 images in random order, each padded to the largest height and width."""
+def test_padding_to_a_common_size_would_exceed_a_quarter(draw):
+    """For comparison, pads batches of 8 images in random order to their largest height and width."""
     size = draw.views(real_sizes(), 0, 0).size.astype(np.int64)
     batches = size[np.random.default_rng(0).permutation(len(size))].reshape(-1, 8, 2)
     canvas = 8 * batches.max(1).prod(1)
@@ -216,8 +216,8 @@ def test_canvases_would_pad_more_than_a_quarter(draw):
     [(48, 4000, 3), (200, 4000, 3), (1000, 4000, 5), (COCO_IMAGES, 0, 12)],
     ids=["48", "200", "1000", "coco"],
 )
-def test_buckets_are_chosen_for_the_length_of_a_run(images, least_steps, most):
-    """No other number makes the run shorter, if a program costs as much as 300 steps without padding."""
+def test_number_of_buckets_minimises_the_time_of_a_run(images, least_steps, most):
+    """No other number of buckets is faster if compiling a program takes as long as 300 steps without padding."""
     epochs = 150 if images == COCO_IMAGES else 50
     shared = SMALL, 8
     plan = TrainingPlan(real_sizes()[:images], *shared, 0, epochs, 0, least_steps)
@@ -238,7 +238,7 @@ def test_buckets_are_chosen_for_the_length_of_a_run(images, least_steps, most):
     assert again.edges == plan.edges and same(again.batch(len(plan) - 1), plan.batch(len(plan) - 1))
 
 
-def test_a_run_has_at_least_some_steps():
+def test_least_steps():
     images = np.tile([[64, 48]], (11, 1))
     assert TrainingPlan(images, PLAIN, 4, 1, 3, 0, least_steps=9).epochs == 5
     assert TrainingPlan(images, PLAIN, 4, 1, 3, 0, least_steps=6).epochs == 3

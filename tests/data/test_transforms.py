@@ -1,4 +1,4 @@
-"""Sizes, pixels and boxes of the transforms against the reference's; images as sequences."""
+"""Tests sizes, pixels and boxes of transforms against the reference, and the targets and patches of a batch."""
 
 import functools
 
@@ -23,7 +23,7 @@ from yolos_jax.images.sequence import (
 )
 from yolos_jax.model.yolos import normalize
 
-MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # of ImageNet
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # ImageNet statistics
 
 
 def test_pixels_and_targets_of_validation_images():
@@ -34,7 +34,7 @@ def test_pixels_and_targets_of_validation_images():
         raw = np.asarray(source.read(example))
         assert raw.shape[:2] == tuple(z[f"img{k}_raw_hw"])
         y, x = z[f"img{k}_raw_pos"].T
-        np.testing.assert_array_equal(raw[y, x], z[f"img{k}_raw_val"], err_msg="another JPEG decoder")
+        np.testing.assert_array_equal(raw[y, x], z[f"img{k}_raw_val"], err_msg="different JPEG decoder")
         for side in (512, 800):
             key = f"img{k}_e{side}"
             size = resized_size(example.width, example.height, side, default_max_side(side))
@@ -58,7 +58,7 @@ def test_pixels_and_targets_of_validation_images():
 
 
 def given_view(z, n: int, width: int, height: int) -> tuple[Pipeline, Views]:
-    """The view with the parameters of transform `n`, and a pipeline that can draw it."""
+    """A view with the parameters of reference transform `n`, and a pipeline with the same operations."""
 
     def resized(size, key):
         side, most = (int(v) for v in z[f"t{n}_{key}"])
@@ -79,7 +79,7 @@ def given_view(z, n: int, width: int, height: int) -> tuple[Pipeline, Views]:
 
 
 def given_input(z, n: int) -> tuple[Image.Image, Example]:
-    """The image and the targets that transform `n` starts from."""
+    """The input image and targets of reference transform `n`."""
     name = str(z["t_source"][n])
     if name == "syn":
         image = Image.fromarray(z["syn_image"])
@@ -96,7 +96,7 @@ def val_source() -> DataSet:
 
 
 @pytest.mark.parametrize("n", range(17))
-def test_fixed_training_transforms_equal_the_reference(n):
+def test_training_transforms_match_the_reference(n):
     z = arrays("transforms.npz")
     assert int(z["t_count"]) == 17
     image, example = given_input(z, n)
@@ -126,8 +126,8 @@ def test_fixed_training_transforms_equal_the_reference(n):
         np.testing.assert_allclose(mean, z[f"t{n}_mean"], atol=1e-5)
 
 
-def test_the_transforms_of_the_pack_use_every_step():
-    """Ensures that no test above passes because a step was never applied."""
+def test_reference_transforms_cover_every_step():
+    """Ensures that the tests above apply every step at least once."""
     z = arrays("transforms.npz")
     for key in ("flip", "resize_first", "crop", "resize_last"):
         used = {bool(np.max(z[f"t{n}_{key}"]) > 0) for n in range(17)}
@@ -135,7 +135,7 @@ def test_the_transforms_of_the_pack_use_every_step():
     assert any(len(z[f"t{n}_boxes"]) < len(z[f"t{n}_in_boxes"]) for n in range(17))
 
 
-def test_targets_are_fractions_of_the_viewed_image(tmp_path):
+def test_targets_are_relative_to_the_resized_image(tmp_path):
     root = make_coco(tmp_path, [(64, 48)], annotations=[box(1, 1, [16, 12, 32, 6])])
     source = coco_split(root, "train2017")
     plan = EvaluationPlan(source.examples.sizes, Pipeline.of(Geometry.of(48, 96, 16, 84)), 2, 1, multiple=2)

@@ -1,4 +1,7 @@
-"""Random views against a slow version of the documented pipeline. The reference's values: test_transforms.py."""
+"""Compares random views with a simple implementation of the documented pipeline.
+
+Comparisons with the reference are in test_transforms.py.
+"""
 
 import functools
 import random
@@ -11,11 +14,11 @@ from view_fields import SMALL, TINY, Fields
 from yolos_jax.data.augment import Crop, Flip, Pipeline, Resize
 from yolos_jax.images.sequence import Geometry
 
-SURE = 1e-4  # minimum p value: seeds are fixed, so a passing test always passes
+SURE = 1e-4  # minimum p-value; seeds are fixed, so the tests are deterministic
 
 
 def slow_size(width: int, height: int, side: int, most: int | None) -> tuple[int, int]:
-    """The documented rule, for one image."""
+    """The documented resize rule for a single image."""
     short, long = min(width, height), max(width, height)
     if most is not None and long / short * side > most:
         side = round(most * short / long)
@@ -27,7 +30,7 @@ def slow_size(width: int, height: int, side: int, most: int | None) -> tuple[int
 
 
 def slow_view(rng: random.Random, width: int, height: int, scales, most: int) -> tuple:
-    """The documented pipeline, for one image: (flip, first, crop, size)."""
+    """A random view of a single image from the documented pipeline: (flip, first, crop, size)."""
     flip, first, crop = rng.random() < 0.5, None, None
     if rng.random() < 0.5:
         first = slow_size(width, height, rng.choice([400, 500, 600]), None)
@@ -48,7 +51,7 @@ def many_views(pipeline: Pipeline) -> tuple[np.ndarray, Fields]:
 
 
 @pytest.mark.parametrize("pipeline", [SMALL, TINY], ids=["small", "tiny"])
-def test_every_view_can_be_drawn_by_the_documented_pipeline(pipeline):
+def test_views_are_possible_in_the_documented_pipeline(pipeline):
     sizes, views = many_views(pipeline)
     cropped = views.crop[:, 2] > 0
     assert ((views.first[:, 0] > 0) == cropped).all() and (views.size % 16 == 0).all() and (views.size >= 16).all()
@@ -68,7 +71,7 @@ def test_every_view_can_be_drawn_by_the_documented_pipeline(pipeline):
 
 @pytest.mark.parametrize("pipeline", [SMALL, TINY], ids=["small", "tiny"])
 def test_views_are_distributed_as_documented(pipeline):
-    """Two samples for the same image, ours and the slow one's, compared by flips, crops and final sizes."""
+    """Both implementations have the same distribution of flips, crops and final sizes for each image."""
     sizes, views = many_views(pipeline)
     rng = random.Random(7)
     for image in IMAGES.tolist():
@@ -85,7 +88,7 @@ def test_views_are_distributed_as_documented(pipeline):
 
 
 def kind_of(views: Fields) -> np.ndarray:
-    """Flip and crop: independent, each with probability 1/2."""
+    """Whether views are flipped and cropped, as one number; both are independent with probability 1/2."""
     return views.flip + 2 * (views.crop[:, 2] > 0)
 
 
@@ -94,18 +97,18 @@ def first_of(views: Fields) -> np.ndarray:
 
 
 def crop_of(views: Fields) -> np.ndarray:
-    """Position and size of the crop, coarsely, as one number."""
+    """Coarse position and size of the crop, as one number."""
     low = np.array([60, 30, 450, 440])
     return ((views.crop >= low) * [1, 2, 4, 8]).sum(1) + 16 * (views.crop[:, 2] > 0)
 
 
 def size_of(views: Fields) -> np.ndarray:
-    """The final size, coarsely, and whether it comes from a crop (scale and crop are independent)."""
+    """Coarse final size and whether the view is cropped, as one number; scale and crop are independent."""
     return views.size[:, 0] // 64 + 1000 * (views.size[:, 1] // 64) + 1_000_000 * (views.crop[:, 2] > 0)
 
 
 def same_distribution(a: np.ndarray, b: np.ndarray) -> float:
-    """p value of a chi-square test; rare cells are pooled."""
+    """p-value of a chi-square test with rare cells pooled."""
     cells = np.unique(np.concatenate([a, b]))
     table = np.array([[(x == cell).sum() for cell in cells] for x in (a, b)])
     rare = table.sum(0) < 20
@@ -113,7 +116,7 @@ def same_distribution(a: np.ndarray, b: np.ndarray) -> float:
     return scipy.stats.chi2_contingency(table[:, table.sum(0) > 0]).pvalue
 
 
-def test_uniform_numbers_include_their_ends():
+def test_uniform_draws_include_both_bounds():
     sizes = np.tile([[640, 480]], (30_000, 1))
     views = Fields.of(SMALL.views(sizes, 11, 2))
     assert abs(views.flip.mean() - 0.5) < 0.015
@@ -128,13 +131,13 @@ def test_uniform_numbers_include_their_ends():
         room = first[:, axis] - crop[:, 2 + axis]
         assert (crop[:, axis] == 0).any() and (crop[:, axis] == room).any()
         place = (crop[:, axis] + 0.5) / (room + 1)
-        large = room > 60  # coarse steps otherwise
+        large = room > 60  # otherwise, there are too few positions
         assert scipy.stats.chisquare(np.histogram(place[large], 10, (0, 1))[0]).pvalue > SURE
     for axis, whole in ((0, 528), (0, 656), (0, 800), (1, 400), (1, 496), (1, 592)):
         length = crop[first[:, axis] == whole, 2 + axis]
         value, times = np.unique(length, return_counts=True)
         assert value.tolist() == list(range(384, min(600, whole) + 1)) and scipy.stats.chisquare(times).pvalue > SURE
-    same = first[:, 1] == 592  # independent unless something else couples them
+    same = first[:, 1] == 592  # width and height are independent for a fixed size before cropping
     assert abs(np.corrcoef(crop[same, 2], crop[same, 3])[0, 1]) < 0.06
     assert abs(np.corrcoef(crop[same, 0] / (first - crop[:, 2:])[same, 0], views.flip[cropped][same])[0, 1]) < 0.06
 
@@ -148,12 +151,12 @@ def test_probabilities(p):
 
 
 @pytest.mark.parametrize("pipeline", [SMALL, TINY], ids=["small", "tiny"])
-def test_the_longest_sequence_is_not_far_above_what_is_drawn(pipeline):
+def test_longest_is_a_tight_bound(pipeline):
     sizes, views = many_views(pipeline)
     most = (views.size // 16).prod(1).max()
     assert most <= pipeline.longest(sizes) <= 1.05 * most
 
 
-def test_without_augmentation_the_longest_sequence_is_exact():
+def test_longest_is_exact_without_augmentation():
     pipeline = Pipeline.of(Geometry.of(800, 0, 16, 84))
     assert pipeline.longest(IMAGES) == pipeline.views(IMAGES, 0, 0).patches(16).max()

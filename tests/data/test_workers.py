@@ -1,4 +1,4 @@
-"""Worker processes: their start and end, and leftovers in shared memory of killed processes."""
+"""Tests how worker processes start and end, and the removal of files that killed processes leave in shared memory."""
 
 import contextlib
 import multiprocessing
@@ -22,7 +22,7 @@ from yolos_jax.data.loader import Loaded, LoadStep, load_batches
 from yolos_jax.data.plan import TrainingPlan
 from yolos_jax.errors import InputError
 
-linux = pytest.mark.skipif(not workers.MEMORY.is_dir(), reason="no shared memory that can be listed")
+linux = pytest.mark.skipif(not workers.MEMORY.is_dir(), reason="requires /dev/shm")
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +37,12 @@ def training(root) -> LoadStep:
 
 
 @pytest.mark.timeout(120)
-def test_a_worker_starts_no_jax_backend_and_closing_ends_it(data, monkeypatch):
+def test_workers_start_no_jax_backend_and_end_on_close(data, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cuda,cpu")  # inherited by the worker
 
     work, before = training(data), set(psutil.Process().children(recursive=True))
 
-    class Look:  # local, so that it is sent by value
+    class Look:  # a local class is pickled by value
         nbytes = work.nbytes
 
         def __call__(self, step: int):
@@ -63,7 +63,7 @@ def test_a_worker_starts_no_jax_backend_and_closing_ends_it(data, monkeypatch):
 
 
 @pytest.mark.timeout(120)
-def test_a_workers_error_reaches_the_caller():
+def test_worker_errors_reach_the_caller():
     class Fails:
         nbytes = 0
 
@@ -77,8 +77,8 @@ def test_a_workers_error_reaches_the_caller():
         list(batches)
 
 
-# Prints the name of its folder in shared memory, then loads the given steps or, with "stay", keeps the first. With
-# "fork", a new process does that for every line of its input, which names a file for the process's output.
+# Prints the name of its folder in shared memory, then loads the given number of steps or, with "stay", waits after the
+# first step. With "fork", forks a process that does so for each line of input, which is the path of its output file.
 PARENT = """
 import os, sys, time
 from pathlib import Path
@@ -123,7 +123,7 @@ def command(data, steps: int, workers: int, *more: str) -> list[str]:
 
 
 def listed(names: list[str]) -> list[str]:
-    """The entries of shared memory with one of the names."""
+    """Entries of shared memory whose names contain one of `names`."""
     assert names
     here = os.listdir(workers.MEMORY) if workers.MEMORY.is_dir() else []
     return [entry for entry in here if any(name in entry for name in names)]
@@ -131,7 +131,7 @@ def listed(names: list[str]) -> list[str]:
 
 @pytest.mark.timeout(240)
 def test_leftovers_of_killed_processes_are_removed_at_the_next_start(data, tmp_path):
-    """Without messages; Python's resource tracker would complain at the end about memory that is not freed."""
+    """Nothing is printed to stderr, not even by Python's resource tracker, which warns about leaked semaphores."""
     names = left_by_kills(data, tmp_path) if workers.MEMORY.is_dir() else []
     done = subprocess.run(command(data, 7, 2), cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
@@ -139,7 +139,7 @@ def test_leftovers_of_killed_processes_are_removed_at_the_next_start(data, tmp_p
 
 
 def left_by_kills(data, tmp_path) -> list[str]:
-    """Kills a process ten times at random moments, alone or with its children; returns its folders' names."""
+    """Kills ten processes at random times, alone or with their children; returns the names of their folders."""
     rng, names, left = np.random.default_rng(0), [], 0
     options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     with subprocess.Popen(command(data, 4000, 1, "fork"), cwd=ROOT, **options) as forks:
@@ -149,9 +149,9 @@ def left_by_kills(data, tmp_path) -> list[str]:
             pid = int(forks.stdout.readline())
             with open(tmp_path / f"{kill}") as said:
                 names.append(said.readline().strip())
-                time.sleep(rng.uniform(0, 2.5))  # the worker starts after one or two
+                time.sleep(rng.uniform(0, 2.5))  # the worker starts after one or two seconds
                 (os.killpg if kill % 2 else os.kill)(pid, signal.SIGKILL)
-                said.read()  # until the workers are gone too
+                said.read()  # waits until the workers have also ended
             assert int(forks.stdout.readline()) == -signal.SIGKILL
             left = max(left, len(listed(names)))
         forks.stdin.close()
@@ -176,16 +176,16 @@ def test_only_unused_folders_are_removed(tmp_path, monkeypatch):
     kept |= {"sem.yolos-jax-alive-1", "sem.mp-1"}
     assert {path.name for path in tmp_path.iterdir()} == kept
     assert (tmp_path / "yolos-jax-alive" / "load" / "7").is_file() and (precious / "load" / "7").is_file()
-    os.close(lock)  # as the system does when a process ends
+    os.close(lock)  # as the operating system does when a process ends
     workers.remove_leftovers()
     kept -= {"yolos-jax-alive", "sem.yolos-jax-alive-1"}
     assert {path.name for path in tmp_path.iterdir()} == kept
-    monkeypatch.setattr(workers, "MEMORY", tmp_path / "no")  # on systems other than Linux
+    monkeypatch.setattr(workers, "MEMORY", tmp_path / "no")  # as on systems other than Linux
     workers.remove_leftovers()
 
 
 @linux
-def test_a_new_folder_that_another_process_removes_is_created_again(tmp_path, monkeypatch):
+def test_removed_folder_is_created_again(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "MEMORY", tmp_path)
     monkeypatch.setattr(workers.util, "Finalize", lambda *_, **__: None)
     monkeypatch.setitem(multiprocessing.current_process()._config, "semprefix", "/before")
@@ -195,7 +195,7 @@ def test_a_new_folder_that_another_process_removes_is_created_again(tmp_path, mo
         if len(refused) == 2:
             return lock(folder)
         refused.append(folder)
-        descriptor = lock(folder) if len(refused) == 2 else None  # locked, but removed; or locked by another
+        descriptor = lock(folder) if len(refused) == 2 else None  # locked by another process, then locked but removed
         folder.rmdir()
         return descriptor
 
@@ -206,7 +206,7 @@ def test_a_new_folder_that_another_process_removes_is_created_again(tmp_path, mo
     assert multiprocessing.current_process()._config["semprefix"] == f"/{folder.name}"
 
 
-def test_a_batch_arrives_unchanged(tmp_path):
+def test_batch_is_transferred_unchanged(tmp_path):
     rng = np.random.default_rng(0)
     arrays = [rng.integers(0, 256, (2, 9, 768), np.uint8), np.int32([[3, 3], [1, 1]]), np.full((2, 0), -1)]
     loaded = Loaded(
@@ -221,7 +221,7 @@ def test_a_batch_arrives_unchanged(tmp_path):
 
 
 @linux
-def test_no_room_for_a_batch(tmp_path):
+def test_error_if_a_batch_does_not_fit(tmp_path):
     (tmp_path / "5").symlink_to("/dev/full")
     batch = Loaded(5, TrainBatch(*[np.zeros(9000)] * 6), np.zeros(2), (), 0, 0)
     with pytest.raises(InputError, match=r"cannot write a batch to .* \(No space left on device\); enlarge it"):
@@ -229,10 +229,12 @@ def test_no_room_for_a_batch(tmp_path):
 
 
 @linux
-def test_batches_that_would_not_fit_are_refused(tmp_path):
+def test_error_if_prefetched_batches_do_not_fit(tmp_path):
     workers.check_shared_memory(2**20, 2, 2, tmp_path)
     workers.check_shared_memory(2**60, 2, 2, tmp_path / "no")
-    with pytest.raises(InputError, match=r"2 data workers need up to 12582912 MiB of shared memory and .* MiB left"):
+    with pytest.raises(
+        InputError, match=r"2 data workers need up to 12582912 MiB of shared memory but .* has only .* MiB left"
+    ):
         workers.check_shared_memory(2**40, 2, 2, tmp_path)
 
 
@@ -253,7 +255,7 @@ def test_workers_end_when_their_parent_is_killed(data):
         while any(alive(p) for p in children) and time.monotonic() < end:
             time.sleep(0.1)
         assert not [p.cmdline() for p in children if alive(p)]
-        assert not listed([name])  # they removed what their parent left
+        assert not listed([name])  # the workers removed the folder of their parent
     finally:
         for process in (parent, *children):
             with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
@@ -262,12 +264,12 @@ def test_workers_end_when_their_parent_is_killed(data):
 
 
 def is_worker(process: psutil.Process) -> bool:
-    """Whether a process is a worker of `multiprocessing` (its resource tracker is not)."""
+    """Whether a process is a `multiprocessing` worker and not its resource tracker."""
     return "spawn_main" in " ".join(process.cmdline())
 
 
 def alive(process: psutil.Process) -> bool:
-    """False also for zombies that have not been reaped yet."""
+    """Whether a process is running; False for zombies."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

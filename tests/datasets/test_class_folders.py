@@ -113,7 +113,7 @@ def test_images_in_subfolders_belong_to_the_class(root, tmp_path):
         assert label == 1
         np.testing.assert_array_equal(pixels, flat.read(3 + place)[0])
     (note,) = found.notes
-    assert note.startswith(f"9 images of {deep}/train in folders inside class folders, such as blue/cam0/day/000.jpg")
+    assert note.startswith(f"{deep}/train has 9 images in subfolders of class folders, such as blue/cam0/day/000.jpg")
     assert ClassFolders(deep / "train", "train").fingerprint() == found.fingerprint()  # named like a split
     (deep / "train").rename(deep / "mine")
     (deep / "mine" / "white").mkdir()
@@ -163,11 +163,11 @@ def test_only_unknown_classes_are_refused(root):
     classes = train.names, "the training set"
     (root / "val" / "green").rename(root / "val" / "violet")
     with pytest.raises(
-        InputError, match=r"val has 1 class that the training set lacks: violet; .*\(absent here: green"
+        InputError, match=r"val has 1 class that the training set lacks: violet; .*\(missing here: green"
     ):
         ClassFolders(root, "val", classes=classes)
     shutil.rmtree(root / "val" / "violet")
-    lacks = f"{root}/val has no image of 1 of the 3 classes, which are left out of the score: green"
+    lacks = f"{root}/val has no images of 1 of the 3 classes, which are left out of the score: green"
     for _ in range(2):
         val = ClassFolders(root, "val", classes=classes)
         assert val.names == CLASSES and val.notes == (lacks,)
@@ -176,7 +176,7 @@ def test_only_unknown_classes_are_refused(root):
     (root / "val" / "red").rename(root / "val" / "Red")
     val = ClassFolders(root, "val", classes=classes)
     assert [val.read(i)[1] for i in range(len(val))] == [0, 0, 2, 2] and "Red/000.jpg" in val.name(2)
-    assert f"classes of {root}/val are matched with another spelling: 'Red' as 'red'" in val.notes
+    assert f"classes of {root}/val are matched despite different spelling: 'Red' as 'red'" in val.notes
     (root / "val" / "RED").mkdir()  # ambiguous
     with pytest.raises(InputError, match="1 class that the training set lacks: Red|lacks: RED"):
         ClassFolders(root, "val", classes=classes)

@@ -61,10 +61,10 @@ def test_crowds_and_empty_boxes_are_left_out_and_counted(tmp_path):
         (box(9, 1, [4, 4, 3, 3], category=2), "category id 2"),
         (box(9, 1, [4, 4, 3, 3], iscrowd="0"), "iscrowd '0'"),
         (box(9, 1, [4, 4, 3, 3], area=float("nan")), "area nan"),
-        (box(9, "1", [4, 4, 3, 3]), r"no whole-number image_id \('1'\)"),
-        (box(9, [1], [4, 4, 3, 3]), "no whole-number image_id"),
+        (box(9, "1", [4, 4, 3, 3]), r"no integer image_id \('1'\)"),
+        (box(9, [1], [4, 4, 3, 3]), "no integer image_id"),
         ("box", "no list of annotations"),
-        ({"id": 9}, "annotation id 9 .* no whole-number image_id"),
+        ({"id": 9}, "annotation id 9 .* no integer image_id"),
     ],
 )
 def test_wrong_annotations(tmp_path, bad, sentence):
@@ -85,18 +85,21 @@ def change(root, edit):
     [
         (lambda c: c.pop("categories"), "no list of categories"),
         (lambda c: c["images"][0].pop("file_name"), "no file_name"),
-        (lambda c: c["images"][0].update(file_name="../../../etc/hostname"), "image id 1 .* lies outside"),
+        (lambda c: c["images"][0].update(file_name="../../../etc/hostname"), "image id 1 .* is outside"),
         (lambda c: c["images"][0].update(file_name="a" * 5000), "image id 1 .*not a valid file name"),
         (lambda c: c["images"][0].update(file_name=""), "'', which is not a valid file name"),
         (lambda c: c["images"][0].update(file_name="1\0.jpg"), "not a valid file name"),
         (lambda c: c["images"][0].update(file_name="\ud800.jpg"), "not a valid file name"),
         (lambda c: c["categories"].append(c["categories"][0]), "id 1 is listed twice among the categories"),
         (lambda c: c["images"].append(c["images"][0]), "listed twice"),
-        (lambda c: c["images"][0].update(file_name="gone.jpg"), "image id 1 is listed .*gone.jpg is absent"),
-        (lambda c: c["categories"][0].pop("name"), "no whole-number id or no name"),
+        (lambda c: c["images"][0].update(file_name="gone.jpg"), "image id 1 is listed .*gone.jpg does not exist"),
+        (lambda c: c["categories"][0].pop("name"), "no integer id or no name"),
         (lambda c: c.update(images=[], annotations=[]), "lists no images"),
-        (lambda c: c.update(categories=[]), "lists no category"),
-        (lambda c: c["categories"].append({"id": -1, "name": "minus"}), "lists no category, or one with a negative id"),
+        (lambda c: c.update(categories=[]), "has no categories"),
+        (
+            lambda c: c["categories"].append({"id": -1, "name": "minus"}),
+            "has no categories, or a category with a negative id",
+        ),
         (
             lambda c: c["categories"].append({"id": 10, "name": "ten"}),
             r"category id 10 .* outside 0\.\.9; .*num_classes=0",
@@ -113,7 +116,7 @@ def test_wrong_annotation_files(tmp_path, edit, sentence):
 def test_missing_things(tmp_path):
     with pytest.raises(InputError, match="data folder .* does not exist"):
         find_split(tmp_path / "no", "train2017")
-    with pytest.raises(InputError, match="folder of images"):
+    with pytest.raises(InputError, match="image folder"):
         coco_split(tmp_path, "train2017", 10)
     (tmp_path / "train2017").mkdir()
     with pytest.raises(InputError, match="annotation file .* does not exist"):
@@ -129,7 +132,7 @@ def test_an_image_of_another_size_is_named(tmp_path):
     root = make_coco(tmp_path, [(64, 48)])
     Image.new("RGB", (30, 30)).save(root / "train2017" / "1.jpg")
     source = coco_split(root, "train2017", 10)
-    with pytest.raises(UnreadableImage, match="30x30 pixels but its annotation says 64x48"):
+    with pytest.raises(UnreadableImage, match="30x30 pixels but is annotated as 64x48"):
         source.read(source.examples[0])
 
 

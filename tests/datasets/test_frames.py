@@ -83,7 +83,7 @@ def test_left_out_frames_are_counted(tmp_path):
     grey(1).save(tmp_path / "c.png")
     given = [*files, files[0].read_bytes(), str(tmp_path / "c.png"), Image.open(files[0]), tmp_path / "absent.gif"]
     (note,) = left_out(given)
-    assert note.startswith("what was given has 3 files with several frames or pages, such as")
+    assert note.startswith("the input has 3 files with several frames or pages, such as")
     assert note.endswith("only the first of each is used, and 6 are left out")
     assert left_out(given[3:]) == []
 

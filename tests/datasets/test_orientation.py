@@ -48,7 +48,7 @@ def test_the_decision_and_its_reason(tmp_path, bbox, sizes, stored, orientation,
     source = coco_split(turned_folder(tmp_path, bbox, sizes, stored, orientation), "train")
     assert source.exif.upright == upright and len(source.exif.turned) == 4
     (note,) = source.notes
-    assert why in note and ("turned upright" if upright else "read as stored") in note
+    assert why in note and ("rotated upright" if upright else "read as stored") in note
     assert ("data.upright=no" in note and "1.jpg" in note) == (why == "do not determine")
     example = source.examples[0]
     found = pickle.loads(pickle.dumps(source)).read(example)  # as read in a worker
@@ -74,7 +74,7 @@ def test_the_setting_outvotes_everything(tmp_path):
 def test_sizes_that_fit_neither_orientation_do_not_vote_and_are_refused(tmp_path):
     source = coco_split(turned_folder(tmp_path, BOTH, sizes=(30, 40)), "train")
     assert source.exif.unclear == source.exif.turned
-    with pytest.raises(UnreadableImage, match="48x64 pixels but its annotation says 30x40"):
+    with pytest.raises(UnreadableImage, match="48x64 pixels but is annotated as 30x40"):
         source.read(source.examples[0])
 
 
@@ -86,7 +86,7 @@ def test_outvoted_images_are_named(tmp_path):
     file.write_text(json.dumps(content))
     source = coco_split(root, "train")
     assert source.exif.upright and source.exif.against == ("3.jpg",)
-    assert "3.jpg fit only the other one" in source.notes[0]
+    assert "annotations of 3.jpg fit only the other orientation" in source.notes[0]
 
 
 def test_undecided_images_follow_the_other_split(tmp_path):

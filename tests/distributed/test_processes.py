@@ -285,7 +285,7 @@ def test_launched_processes_must_have_the_same_arguments(done, refused):
 
 def test_bad_data_or_values_stop_both_processes(refused):
     out, said, _ = refused
-    reason = rf"10 images in a row cannot be read, the last one: the image {out / 'broken'}\S* cannot be read"
+    reason = rf"10 images in a row cannot be read. The last error: the image {out / 'broken'}\S* cannot be read"
     assert re.search(f"^error: {reason}", said["image"][1], re.M)
     assert re.search(f"^error: process 1 of 2 stopped: {reason}", said["image"][0], re.M)
     both = [re.search(r"error: (step \d+: the .*)", text)[1] for text in said["infinite"]]

@@ -187,7 +187,7 @@ def test_eval_program_with_tfds_and_folder(tmp_path, monkeypatch, call):
             words += ["--config.model.init_pe_size=(64, 64)", f"--out={tmp_path / name}", "--config.eval.batch_size=2"]
             done = call(*words, *more)
             assert done.returncode == 0, done.stderr[-2000:]
-            assert ("round areas to integers" in done.stdout) == (name == "records")
+            assert ("store integer areas" in done.stdout) == (name == "records")
             results[name] = json.loads((tmp_path / name / "results.json").read_text())
             metrics[name] = json.loads((tmp_path / name / "metrics.json").read_text())
     assert len(results["folder"]) == 6 * MODEL.det_tokens

@@ -1,4 +1,4 @@
-"""Inputs that are read as images, and those that are not; decoding is tested with the Detector."""
+"""Tests which inputs can be read as images; decoding is tested with the Detector."""
 
 import os
 import socket
@@ -12,7 +12,7 @@ from yolos_jax.images.reading import HEIF, UnreadableImage, image_endings, open_
 
 @pytest.mark.timeout(20)
 def test_only_regular_files_are_opened(tmp_path, monkeypatch):
-    """Opening a pipe would wait for a writer."""
+    """Opening a named pipe would block."""
     os.mkfifo(tmp_path / "pipe.png")
     with socket.socket(socket.AF_UNIX) as server:
         monkeypatch.chdir(tmp_path)  # a socket's path must be short
@@ -36,13 +36,13 @@ def test_impossible_paths(tmp_path):
 def test_arrays_that_cannot_be_converted(tmp_path):
     class OnAnotherDevice:
         def __array__(self, *args, **kwargs):
-            raise TypeError("it lies on a device")
+            raise TypeError("it is on another device")
 
-    with pytest.raises(UnreadableImage, match=r"image 3 cannot be read \(it lies on a device\)"):
+    with pytest.raises(UnreadableImage, match=r"image 3 cannot be read \(it is on another device\)"):
         read_rgb(OnAnotherDevice(), "image 3")
 
 
-def test_a_maximum_of_12_bits_can_become_white(tmp_path):
+def test_stretch_maps_the_maximum_to_white(tmp_path):
     values = np.array([[0, 1000], [2048, 4095]], np.uint16)
     Image.fromarray(values).save(tmp_path / "a.png")
     dark, bright = (np.asarray(open_rgb(tmp_path / "a.png", stretch=stretch))[..., 0] for stretch in (False, True))
@@ -53,10 +53,10 @@ def test_a_maximum_of_12_bits_can_become_white(tmp_path):
 
 
 @pytest.mark.parity
-def test_heic_is_read_if_its_package_is_installed(tmp_path):
-    pytest.importorskip("pillow_heif", reason="pillow-heif is absent (the extra heif)")
+def test_heic(tmp_path):
+    pytest.importorskip("pillow_heif", reason="pillow-heif is not installed (extra heif)")
     assert image_endings() >= HEIF
-    ramp = Image.linear_gradient("L").resize((60, 48)).convert("RGB")  # black above, white below
+    ramp = Image.linear_gradient("L").resize((60, 48)).convert("RGB")  # black at the top, white at the bottom
     ramp.save(tmp_path / "a.heic", quality=95)
     found = open_rgb(tmp_path / "a.heic", upright=True)
     assert found.size == (60, 48) and np.abs(np.int32(found) - np.int32(ramp)).max() < 12

@@ -1,4 +1,4 @@
-"""Images as sequences: resized sizes against the reference's, patches, and token counts that pad little."""
+"""Tests resized sizes against the reference, patches, and the choice of sequence lengths."""
 
 import itertools
 
@@ -25,7 +25,7 @@ from yolos_jax.images.sequence import (
 whole = st.integers(16, 200)
 
 
-def test_every_size_of_the_pack():
+def test_sizes_match_the_reference():
     z = arrays("transforms.npz")
     for side in (512, 800):
         for (w, h), want in zip(z["evsize_in_wh"], z[f"evsize{side}_out_hw"]):
@@ -35,7 +35,7 @@ def test_every_size_of_the_pack():
         assert found == (want[1], want[0]), (w, h, side, most)
 
 
-def test_many_sizes_at_once_equal_single_ones():
+def test_resized_sizes_matches_resized_size():
     z = arrays("transforms.npz")
     bounded = z["trsize_in"][z["trsize_in"][:, 3] > 0]
     for most in np.unique(bounded[:, 3]):
@@ -44,14 +44,14 @@ def test_many_sizes_at_once_equal_single_ones():
         assert resized_sizes(rows[:, :2], rows[:, 2], int(most)).tolist() == [list(size) for size in one_by_one]
 
 
-def test_a_geometry_resizes_many_like_one():
+def test_geometry_size_matches_resized_sizes():
     geometry, sizes = Geometry.of(512, 0, 16, 84), arrays("transforms.npz")["evsize_in_wh"]
     assert geometry.max_side == 853
     many = resized_sizes(sizes, geometry.short_side, geometry.max_side, geometry.patch)
     assert many.tolist() == [list(geometry.size(int(w), int(h))) for w, h in sizes]
 
 
-def test_longest_sides_of_the_reference():
+def test_default_max_side_matches_the_reference():
     assert [default_max_side(side) for side in (800, 608, 512)] == [1333, 1013, 853]
 
 
@@ -59,7 +59,7 @@ EXTREME = [(1, 1), (3, 2000), (2000, 1), (9000, 1), (5000, 100), (5040, 61), (10
 
 
 @pytest.mark.parametrize("size", EXTREME, ids=lambda s: f"{s[0]}x{s[1]}")
-def test_extreme_images_keep_whole_patches_within_the_bound(size):
+def test_extreme_aspect_ratios(size):
     width, height = resized_size(*size, 800, 1333)
     assert width % 16 == height % 16 == 0 and min(width, height) >= 16 and max(width, height) <= 1344
 
@@ -69,7 +69,7 @@ def test_rounded_tokens_add_at_most_an_eighth(n):
     assert n <= rounded_tokens(n) <= n * 1.125
 
 
-def test_patches_are_rows_of_the_image():
+def test_patches_are_in_row_order():
     image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
     patches = to_patches(image)
     np.testing.assert_array_equal(patches[1, 1], image[16:, 16:32])
@@ -78,11 +78,11 @@ def test_patches_are_rows_of_the_image():
     assert packed.grid.tolist() == [[2, 3]] and not packed.patches[0, 6:].any()
     with pytest.raises(InputError, match="multiples of 16"):
         to_patches(image[:30])
-    with pytest.raises(InputError, match="raise model.max_side"):
+    with pytest.raises(InputError, match="increase model.max_side"):
         pack([image], 6, 1, max_side=2)
 
 
-def test_images_too_large_for_the_model_are_refused():
+def test_images_too_large_for_the_model():
     with pytest.raises(InputError, match="model.max_side"):
         Geometry.of(800, 1400, 16, 84)
     with pytest.raises(InputError, match="at least one patch"):
@@ -105,8 +105,8 @@ def test_edges_minimise_padding(values, buckets):
 
 
 @given(whole, st.integers(16, 300), whole, whole)
-def test_a_bound_by_the_ratio_of_the_sides(short_side, max_side, least, more):
-    """Against every shape of such sides."""
+def test_most_patches_is_a_bound_for_an_aspect_ratio(short_side, max_side, least, more):
+    """Compares the bound with all image sizes whose sides are in a range."""
     most = least + more % 40
     sides = np.arange(least, most + 1)
     shapes = np.stack(np.meshgrid(sides, sides), axis=-1).reshape(-1, 2)
@@ -117,5 +117,5 @@ def test_a_bound_by_the_ratio_of_the_sides(short_side, max_side, least, more):
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**4))
-def test_division_rounded_up(a, b):
+def test_ceil_div(a, b):
     assert (ceil_div(a, b) - 1) * b < a <= ceil_div(a, b) * b

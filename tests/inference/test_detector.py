@@ -57,7 +57,7 @@ def test_forward_equals_the_reference_in_any_mix(detector):
         np.testing.assert_allclose(b, z[f"pred_boxes{i}"], atol=1e-5, rtol=0)
     with pytest.raises(InputError, match="multiples of 16"):
         detector.forward([np.zeros((20, 32, 3), np.uint8)])
-    with pytest.raises(InputError, match="raise model.max_side"):
+    with pytest.raises(InputError, match="increase model.max_side"):
         detector.forward([np.zeros((16, 16 * (detector.geometry.model_max_side + 1), 3), np.uint8)])
 
 

@@ -188,7 +188,7 @@ def test_positions_and_cost(made, tmp_path, call):
 def test_mistakes(made, tmp_path, call):
     empty = make_coco(tmp_path / "empty", SIZES[:2], "val2017", annotations=[])
     for command, flags, words in [
-        ("tokens", [*split_flags(made), f"--config.data.root={empty}"], ["has no box", "data.val_split"]),
+        ("tokens", [*split_flags(made), f"--config.data.root={empty}"], ["boxes", "data.val_split"]),
         ("correlation", [*split_flags(made), "--layer", "9"], ["no layer 9; the model has 2"]),
         ("tokens", [*split_flags(made), "--confident", "7"], ["--confident within 0..1"]),
         ("nothing", [], ["invalid choice: 'nothing'"]),

@@ -67,7 +67,7 @@ def test_records_of_tfds(tmp_path, call):
     coco, records = make_tfds(tmp_path)
     code, text, _ = call("convert_data", records, "--out", tmp_path / "out", "--splits", "validation")
     assert code == 0 and "is TFDS: train, validation" in text and "6 images, 7 boxes, as val" in text
-    assert "round areas to integers" in text and "set data." not in text
+    assert "store integer areas" in text and "set data." not in text
     wanted, found = (json.loads((root / "annotations" / f"instances_{split}.json").read_text())
                      for root, split in ((coco, "val2017"), (tmp_path / "out", "val")))  # fmt: skip
     assert {c["id"]: c["name"] for c in found["categories"]} == {c["id"]: c["name"] for c in wanted["categories"]}
@@ -167,8 +167,8 @@ def test_a_missing_image_stops_or_is_named(tmp_path, call):
     root = made_layouts.coco(tmp_path, made_layouts.made())
     (root / "train" / "train1.jpg").unlink()
     code, text, _ = call("check_data", *SMALL, f"--config.data.root={root}", "--no-images")
-    assert code == 1 and "train1.jpg is absent" in text
+    assert code == 1 and "train1.jpg does not exist" in text
     skip = "--config.data.on_bad_image=skip"
     code, text, _ = call("check_data", *SMALL, f"--config.data.root={root}", skip, "--no-images")
-    assert code == 0 and "note: 1 images that" in text and "are absent" in text
+    assert code == 0 and "note: 1 images listed in" in text and "do not exist" in text
     assert json.loads((root / "annotations" / "instances_train.json").read_text())["images"]

@@ -109,12 +109,12 @@ def same(one, other):
 def test_evaluation_and_prediction_agree(made, call, tmp_path):
     coco, records, *_ = made
     upright, text = evaluated(call, made, coco, tmp_path / "e1")
-    assert "8 images of" in text and "turned upright" in text
+    assert "8 images of" in text and "rotated upright" in text
     same(upright, predicted(call, made, tmp_path / "p1"))
     annotations = f"--config.data.val_annotations={coco / 'annotations' / 'instances_train2017.json'}"
     for name, flags in (("e2", [annotations]), ("e3", [])):
         of_records, text = evaluated(call, made, records, tmp_path / name, *flags)
-        assert "turned upright" in text
+        assert "rotated upright" in text
         same(upright, of_records)
     stored, text = evaluated(call, made, coco, tmp_path / "e4", *AS_STORED)
     assert "read as stored" in text

@@ -33,7 +33,7 @@ def test_an_epoch_has_every_picture_once_except_leftovers():
     again = pickle.loads(pickle.dumps(plan))  # order depends only on seed and step
     np.testing.assert_array_equal(again.batch(7).indices, plan.batch(7).indices)
     assert (ShuffledPlan(22, 4, 2, seed=4).batch(0).indices != plan.batch(0).indices).any()
-    with pytest.raises(InputError, match="3 training images do not fill one batch of 4; lower train.batch_size"):
+    with pytest.raises(InputError, match="3 training images do not fill one batch of 4; decrease train.batch_size"):
         ShuffledPlan(3, 4, 1, 0)
 
 

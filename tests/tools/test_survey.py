@@ -151,8 +151,8 @@ def broken(tmp_path):
         (files["train"], "annotation id 3 of image id 1", "4 finite numbers"),
         (files["train"], "annotates image id 99"),
         (files["train"], "annotation id 5 of image id 3", "category id 6"),
-        (files["train"], "image id 51", "gone.jpg is absent"),
-        (files["train"], "image id 52", "lies outside"),
+        (files["train"], "image id 51", "gone.jpg does not exist"),
+        (files["train"], "image id 52", "is outside"),
         (files["train"], "3.jpg is listed under the image ids 3, 50"),
         (files["train"], "annotation id 1 is used by 2 annotations"),
         (files["val"], "annotation id 8 of image id 1", "category id 3"),
@@ -231,7 +231,7 @@ def test_nothing_to_read_is_bad_input(tmp_path):
     for path in (root / "train").iterdir():
         path.unlink()
     problems = []
-    with pytest.raises(InputError, match="with 2 wrong entries left out, .*none of the images it lists"):
+    with pytest.raises(InputError, match="with 2 wrong entries left out, .*has no usable images"):
         read(root, "train", problems)
     assert ["image id 1" in problems[0].sentence, "image id 2" in problems[1].sentence] == [True, True]
 

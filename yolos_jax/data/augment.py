@@ -1,8 +1,8 @@
-"""Augmentation operations. Each draws random numbers and applies them to pixels and boxes.
+"""Augmentation operations, which draw random numbers and apply them to pixels and boxes.
 
-An operation draws for all images at once, from their sizes alone, so every sequence length is known before decoding.
-Its name seeds its generator, so adding an operation does not change the numbers of the others. An operation changes
-one image. Mosaics of several images are out of scope by design: an image's sequence would depend on other images.
+Numbers are drawn for all images at once, using only image sizes, so all sequence lengths are known before decoding.
+The name of an operation seeds its generator, so adding an operation does not change the numbers drawn by others. An
+operation augments a single image. Mosaics are not supported: a sequence would depend on several images.
 """
 
 import dataclasses
@@ -18,46 +18,46 @@ from yolos_jax.images.sequence import Geometry, most_patches, resized, resized_s
 
 
 class Views(NamedTuple):
-    """The augmentation of several images, or of a single one (without axis n)."""
+    """The augmentation of `n` images, or of a single image (without axis n)."""
 
-    numbers: tuple[np.ndarray, ...]  # int32 [n, k] per operation, in order; see its docstring
+    numbers: tuple[np.ndarray, ...]  # int32 [n, k] for each operation; see the docstrings of the operations
     size: np.ndarray  # int32 [n, 2]: final (width, height) in pixels
 
     def of(self, index: int | list[int] | np.ndarray) -> "Views":
-        """The views of some images, or of one."""
+        """Selects the views of one or several images."""
         return Views(tuple(numbers[index] for numbers in self.numbers), self.size[index])
 
     def patches(self, patch: int) -> np.ndarray:
-        """Number of patches of each augmented image."""
+        """Returns the number of patches of each augmented image."""
         return (self.size // patch).prod(-1)
 
 
 class Operation(Protocol):
-    """One step of a pipeline. `name` seeds its random numbers."""
+    """One step of a pipeline. Its `name` is part of the random seed."""
 
     @property
     def name(self) -> str: ...
 
     def ratio(self, sizes: np.ndarray) -> float:
-        """The largest ratio of long to short side among its possible outputs; 0 if it keeps shapes."""
+        """Returns the largest possible ratio of long to short side after the operation; 0 if it keeps aspect ratios."""
         return 0.0
 
     def draw(self, sizes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Draws for int64 `[n, 2]` sizes (width, height): int32 `[n, k]` numbers, and the new sizes.
+        """Draws int32 `[n, k]` numbers for images of int64 `[n, 2]` sizes (width, height); also returns the new sizes.
 
-        Row i must not depend on the number of rows after it, so draw all random numbers of an image as one row.
+        Row i must not depend on the number of rows after it, so all random numbers of an image are drawn as one row.
         """
 
     def pixels(self, image: Image.Image, numbers: np.ndarray) -> Image.Image:
-        """Applies the `[k]` numbers to an RGB image."""
+        """Applies `[k]` numbers to an RGB image."""
 
     def boxes(self, example: Example, numbers: np.ndarray) -> Example:
-        """Applies them to boxes, labels, areas and size, with the reference's float32 operations (bit-equal)."""
+        """Applies numbers to boxes, labels, areas and size; bit-identical to the float32 results of the reference."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Flip(Operation):
-    """Mirrors an image left to right with a given probability. Numbers: 1 if mirrored, else 0."""
+    """Flips an image horizontally with a given probability. Numbers: 1 if flipped, else 0."""
 
     probability: float = 0.5
     name: str = "flip"
@@ -80,8 +80,8 @@ class Flip(Operation):
 class Crop(Operation):
     """Resizes an image and crops a random rectangle, with a given probability.
 
-    Boxes that become empty are dropped; the other areas become those of their boxes, as in the reference.
-    Numbers: (width, height) after resizing, then (left, top, width, height) of the rectangle; all zeros if not applied.
+    As in the reference, boxes that become empty are dropped, and areas are recomputed from the cropped boxes.
+    Numbers: (width, height) after resizing, then (left, top, width, height) of the crop; all zeros if not applied.
     """
 
     probability: float = 0.5
@@ -97,7 +97,7 @@ class Crop(Operation):
             raise InputError(f"data.crop_range is {self.range!r}; it must be the minimum and maximum number of pixels.")
 
     def ratio(self, sizes: np.ndarray) -> float:
-        least = min(self.range[0], min(self.sides) // self.patch * self.patch)  # an image may be small before cropping
+        least = min(self.range[0], min(self.sides) // self.patch * self.patch)  # an image may be smaller than the crop
         return self.range[1] / least if self.probability else 0.0
 
     def draw(self, sizes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -130,13 +130,13 @@ class Crop(Operation):
 
 @dataclasses.dataclass(frozen=True)
 class Resize(Operation):
-    """Resizes to a uniformly drawn short side, in whole patches (`resized_sizes`).
+    """Resizes an image to a random short side, drawn uniformly, and to whole patches (see `resized_sizes`).
 
-    With a single short side, as in evaluation, nothing is random. Numbers: the final (width, height).
+    With a single short side, as in evaluation, the size is not random. Numbers: the final (width, height).
     """
 
-    short_sides: tuple[int, ...]  # pixels
-    max_side: int  # maximum pixels of the long side
+    short_sides: tuple[int, ...]  # in pixels
+    max_side: int  # maximum of the long side in pixels
     patch: int = 16  # patch size in pixels
     name: str = "resize"
 
@@ -157,9 +157,9 @@ class Resize(Operation):
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-    """The operations on an image, in order: `before`, a resize to whole patches, then `after`.
+    """The operations applied to an image, in order: `before`, a resize to whole patches, then `after`.
 
-    Operations in `after` must keep sizes. They work on the small image that the model sees.
+    Operations in `after` are applied to the resized image and must keep its size.
     """
 
     resize: Resize
@@ -173,7 +173,7 @@ class Pipeline:
 
     @classmethod
     def of(cls, geometry: Geometry) -> "Pipeline":
-        """The pipeline without augmentation: resizes images as in evaluation."""
+        """Returns a pipeline without augmentation, which resizes images as in evaluation."""
         return cls(Resize((geometry.short_side,), geometry.max_side, geometry.patch))
 
     @property
@@ -185,9 +185,9 @@ class Pipeline:
         return self.resize.patch
 
     def views(self, sizes: np.ndarray, seed: int, epoch: int) -> Views:
-        """Draws a view for every image; `sizes` is int `[n, 2]`, (width, height).
+        """Draws a view for each image; `sizes` is int `[n, 2]`, (width, height).
 
-        The numbers depend only on seed, epoch, the operation's name and the image's index.
+        The random numbers depend only on the seed, epoch, name of the operation and index of the image.
         """
         sizes = np.asarray(sizes, np.int64).reshape(-1, 2)
         numbers = []
@@ -197,18 +197,18 @@ class Pipeline:
         return Views(tuple(numbers), sizes.astype(np.int32))
 
     def longest(self, sizes: np.ndarray) -> int:
-        """An upper bound on the number of patches of any view of images of these sizes."""
+        """Returns an upper bound on the number of patches of any view of images of these sizes."""
         patch, most = self.patch, self.resize.max_side
         sizes = np.unique(np.asarray(sizes, np.int64).reshape(-1, 2), axis=0)
         ratio = max(operation.ratio(sizes) for operation in self.operations)
         found = []
-        for side in self.resize.short_sides:  # if `max_side` limits a large one, a smaller one may give more patches
+        for side in self.resize.short_sides:  # with `max_side`, a smaller short side may result in more patches
             counts = (resized_sizes(sizes, side, most, patch) // patch).prod(1)
             found += [int(counts.max()), most_patches(side, most, patch, ratio)]
         return max(found)
 
     def pixels(self, image: Image.Image, view: Views) -> np.ndarray:
-        """Applies one view to an RGB image: uint8 `[height, width, 3]`."""
+        """Applies one view to an RGB image. Returns uint8 `[height, width, 3]`."""
         for operation, numbers in zip(self.operations, view.numbers):
             image = operation.pixels(image, numbers)
         return np.asarray(image)
@@ -221,7 +221,7 @@ class Pipeline:
 
 
 def cut_out(example: Example, rectangle: np.ndarray) -> Example:
-    """Crops an example to a rectangle (left, top, width, height): drops empty boxes and recomputes areas."""
+    """Crops an example to (left, top, width, height), drops empty boxes and recomputes areas."""
     left, top, width, height = (int(v) for v in rectangle)
     boxes = example.boxes - np.array([left, top, left, top], np.float32)
     boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
@@ -232,7 +232,7 @@ def cut_out(example: Example, rectangle: np.ndarray) -> Example:
 
 
 def normalized_boxes(example: Example) -> np.ndarray:
-    """The boxes as float32 `[n, 4]` cxcywh, relative to the image's sides."""
+    """Returns boxes as float32 `[n, 4]` cxcywh, relative to the image size."""
     x0, y0, x1, y1 = example.boxes.T
     boxes = np.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], axis=1)
     return boxes / np.array([example.width, example.height, example.width, example.height], np.float32)
@@ -241,16 +241,16 @@ def normalized_boxes(example: Example) -> np.ndarray:
 def _check_sides(setting: str, sides: tuple[int, ...], patch: int) -> None:
     """Raises `InputError` for sides smaller than a patch."""
     if not sides or min(sides) < patch:
-        raise InputError(f"data.{setting} is {sides!r}; sides must be integers of at least one patch ({patch} pixels).")
+        raise InputError(f"data.{setting} is {sides!r}; values must be at least one patch ({patch} pixels).")
 
 
 def _pick(u: np.ndarray, choices: Sequence[int]) -> np.ndarray:
-    """Maps each uniform number in 0..1 to one of the choices."""
+    """Maps random numbers, uniform in 0..1, to choices."""
     return np.asarray(choices)[(u * len(choices)).astype(np.int64)]
 
 
 def _scaled(example: Example, size: np.ndarray) -> Example:
-    """Boxes and areas after resizing to `size` (width, height)."""
+    """Scales boxes and areas for an image resized to `size` (width, height)."""
     width, height = int(size[0]), int(size[1])
     x, y = width / example.width, height / example.height
     boxes = example.boxes * np.array([x, y, x, y], np.float32)

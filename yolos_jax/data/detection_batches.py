@@ -26,7 +26,7 @@ class _View:
 
     def __call__(self, index: int, view: Views) -> ViewedExample:
         example = self.source.examples[index]
-        # The decoded image is never named, so its memory is freed as soon as it is resized.
+        # The decoded image is not assigned to a variable, so its memory is freed as soon as it is resized.
         pixels = self.pipeline.pixels(self.source.read(example), view)
         return ViewedExample(pixels, self.pipeline.boxes(example, view))
 
@@ -45,12 +45,12 @@ class _Pack:
 
 
 def detection_work(source: Source, plan: BucketedPlan, patch: int, max_side: int, share: Share = ALL) -> LoadStep:
-    """Maps a step number to `Loaded` with a `TrainBatch`.
+    """Creates a `LoadStep` whose batches are `TrainBatch`es.
 
     Args:
       patch: patch size in pixels.
-      max_side: longest side in patches that the model accepts.
-      share: this process's part of every batch.
+      max_side: maximum side in patches that the model supports.
+      share: part of each batch that this process loads.
     """
     most_boxes = max(1, int(source.examples.counts.max(initial=0)))
     slot_bytes = max(plan.edges) * 3 * patch**2
@@ -58,7 +58,7 @@ def detection_work(source: Source, plan: BucketedPlan, patch: int, max_side: int
 
 
 def pack_targets(examples: list[Example], slots: int, most: int) -> dict[str, np.ndarray]:
-    """The target fields of a `TrainBatch`, for at most `slots` examples of at most `most` boxes each."""
+    """Returns the target fields of a `TrainBatch`, for at most `slots` examples with at most `most` boxes each."""
     labels = np.full((slots, most), -1, np.int32)
     boxes = np.zeros((slots, most, 4), np.float32)
     count = np.zeros(slots, np.int32)

@@ -1,4 +1,4 @@
-"""The examples that every source yields, and the batches for training. No jax here."""
+"""Examples, the protocol of data sources, and training batches. Does not import jax."""
 
 import dataclasses
 import hashlib
@@ -13,23 +13,23 @@ from PIL import Image
 class Example:
     """The annotations of one image, without its pixels."""
 
-    image_id: int  # as in the source
-    file: str  # path of the image, for messages
-    width: int  # pixels
-    height: int
+    image_id: int  # id of the image in the source
+    file: str  # path of the image, or its name for messages
+    width: int  # in pixels
+    height: int  # in pixels
     boxes: np.ndarray  # float32 [n, 4]: xyxy in pixels, non-empty, inside the image
     labels: np.ndarray  # int32 [n]
     area: np.ndarray  # float32 [n]: annotated area in square pixels
 
 
 class ExampleTable(Sequence[Example]):
-    """Examples stored in a few arrays: cheap to keep, to hash and to send to another process.
+    """Examples stored in a few arrays, so that they need little memory and are cheap to hash and pickle.
 
     Attributes:
       image_ids: int64 `[n]`.
       sizes: int64 `[n, 2]`, (width, height) of the images in pixels.
-      counts: int64 `[n]`, boxes per image.
-      boxes, labels, areas: those of all images, concatenated; see `Example`.
+      counts: int64 `[n]`, number of boxes per image.
+      boxes, labels, areas: arrays of all examples, concatenated; see `Example`.
     """
 
     def __init__(self, examples: Sequence[Example]):
@@ -52,7 +52,7 @@ class ExampleTable(Sequence[Example]):
         return Example(int(self.image_ids[index]), self._files[index], width, height, *values)
 
     def fingerprint(self) -> str:
-        """A hash of ids, sizes, boxes, labels and areas, in order, without the files' paths."""
+        """Returns a hash of ids, sizes, boxes, labels and areas, in order; file paths are not included."""
         digest = hashlib.sha256()
         for array in (self.image_ids, self.sizes, self.counts, self.boxes, self.labels, self.areas):
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -60,7 +60,7 @@ class ExampleTable(Sequence[Example]):
 
 
 class Source(Protocol):
-    """A data source for the loader: examples without pixels, names of labels, and pixels on request."""
+    """A data source for the loader, which reads images on demand."""
 
     @property
     def examples(self) -> ExampleTable:
@@ -68,18 +68,18 @@ class Source(Protocol):
 
     @property
     def label_names(self) -> dict[int, str]:
-        """The names of the listed labels."""
+        """The category names by label."""
 
     def read(self, example: Example) -> Image.Image:
-        """The RGB image; `UnreadableImage` if it is damaged or not of the annotated size."""
+        """Reads an RGB image; raises `UnreadableImage` if it is damaged or its size differs from the annotation."""
 
 
 class TrainBatch(NamedTuple):
-    """A batch of sequences with targets; numpy or jax arrays. `patches` and `grid` are as in `sequence.Batch`."""
+    """A batch of sequences with targets, as NumPy or JAX arrays. `patches` and `grid` are as in `sequence.Batch`."""
 
     patches: np.ndarray  # uint8 [B, N, 3 p p]
     grid: np.ndarray  # int32 [B, 2]
-    labels: np.ndarray  # int32 [B, M]; -1 where there is no box
+    labels: np.ndarray  # int32 [B, M]; -1 for padding
     boxes: np.ndarray  # float32 [B, M, 4]: cxcywh in 0..1
-    count: np.ndarray  # type: ignore[assignment]  # int32 [B]: boxes per image; hides tuple.count
+    count: np.ndarray  # type: ignore[assignment]  # int32 [B]: number of boxes per image; hides tuple.count
     valid: np.ndarray  # bool [B]: False for slots without an image

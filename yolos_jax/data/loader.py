@@ -1,7 +1,7 @@
-"""Prefetches the batches of a plan with Grain: each step is read, augmented and packed into a batch.
+"""Reads, augments and packs the batches of a plan, and prefetches them with Grain.
 
-Worker processes are spawned (jax does not survive a fork) and end with their parent. This module imports neither jax
-nor grain. Grain itself imports jax, so `start_worker` keeps workers from starting a backend.
+Worker processes are spawned, because JAX does not support forking, and end with their parent. This module imports
+neither jax nor grain. Grain imports jax, so `start_worker` restricts JAX in workers to the CPU.
 """
 
 import contextlib
@@ -16,23 +16,23 @@ from yolos_jax.data.workers import from_processes, remove_leftovers
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage
 
-SUBSTITUTES = 100  # images tried in place of an unreadable one
-THREADS = 4  # if there are no worker processes; Pillow releases the GIL while decoding and resizing
+SUBSTITUTES = 100  # maximum number of substitutes to try for an unreadable image
+THREADS = 4  # number of threads without worker processes; Pillow releases the GIL while decoding and resizing
 
 
 class Loaded(NamedTuple):
-    """A batch of numpy arrays, ready for the devices."""
+    """A batch of NumPy arrays for the devices."""
 
-    step: int  # its index in the plan
-    batch: Any  # input of the loss: a `TrainBatch`, or another task's
-    indices: np.ndarray  # int64 [B]: index in the source of each slot's image, -1 for an empty slot
+    step: int  # index of the batch in the plan
+    batch: Any  # input of the loss: a `TrainBatch`, or the type of another task
+    indices: np.ndarray  # int64 [B]: index in the source of the image in each slot, -1 for an empty slot
     skipped: tuple[str, ...]  # one message per unreadable image
-    bucket: int  # padded length of every sequence, in patches
-    real: int  # patches that are not padding
+    bucket: int  # padded length of all sequences in patches
+    real: int  # number of patches that are not padding
 
 
 class Share(NamedTuple):
-    """This process's slots of every global batch: part `index` of `count` equal parts."""
+    """The slots of each global batch that this process loads: part `index` of `count` equal parts."""
 
     index: int = 0  # type: ignore[assignment]  # hides tuple.index
     count: int = 1  # type: ignore[assignment]  # hides tuple.count
@@ -42,18 +42,18 @@ ALL = Share()
 
 
 class LoadStep:
-    """Maps a step number to `Loaded`: the work of a data worker, for any task. It must pickle.
+    """Loads the batch of a step in a data worker, for any task; maps a step number to `Loaded`. Must be picklable.
 
     Unreadable images without a substitute leave empty slots at the end of the share.
 
     Args:
-      plan: gives the images of each step, and substitutes for unreadable ones.
-      view: (index in the source, the plan's view) -> one image's input to `pack`, with its `pixels`
+      plan: selects the images of each step, and substitutes for unreadable images.
+      view: (index in the source, view from the plan) -> input of `pack` for one image, with `pixels`
         `[height, width, 3]`; raises `UnreadableImage`.
-      pack: (results of `view`, at most one per slot of the share; the planned batch; the share's slots in it)
+      pack: (results of `view`, at most one per slot of the share; the planned batch; slice of the share in the batch)
         -> the batch, whose `patches` are `[slots, N, 3 p p]`.
-      slot_bytes: maximum bytes of one image's patches.
-      share: this process's part of every batch.
+      slot_bytes: maximum size of the patches of one image in bytes.
+      share: part of each batch that this process loads.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class LoadStep:
         share: Share = ALL,
     ):
         if plan.batch_size % share.count:
-            raise InputError(f"a batch of {plan.batch_size} images cannot be shared by {share.count} processes.")
+            raise InputError(f"a batch of {plan.batch_size} images cannot be split among {share.count} processes.")
         self.plan = plan
         self.view = view
         self.pack = pack
@@ -89,7 +89,7 @@ class LoadStep:
         return Loaded(int(step), batch, indices, tuple(skipped), bucket, pixels // values)
 
     def _viewed(self, planned: PlannedBatch, wanted: PlannedImage, skipped: list[str]) -> tuple[int, Any] | None:
-        """The index and view of an image or its substitute; None if it is unreadable and has no substitute."""
+        """Returns the index and view of an image or a substitute, or None if the plan leaves its slot empty."""
         image: PlannedImage | None = wanted
         attempts = 0
         while image is not None and attempts < SUBSTITUTES:
@@ -101,22 +101,22 @@ class LoadStep:
             attempts += 1
         if image is None and attempts == 1:
             return None
-        raise InputError(f"{attempts} images in a row cannot be read, the last one: {skipped[-1]}")
+        raise InputError(f"{attempts} images in a row cannot be read. The last error: {skipped[-1]}")
 
 
 def load_batches(work: LoadStep, start: int, stop: int, workers: int = 0, ahead: int = 2) -> Generator[Loaded]:
-    """Runs the steps `start..stop - 1` of `work` in order, with prefetching.
+    """Loads the batches of steps `start` to `stop - 1` with `work`, in order and with prefetching.
 
     Args:
-      workers: processes; 0 uses threads instead. The results do not depend on it.
-      ahead: batches that each worker prefetches.
+      workers: number of worker processes; 0 uses threads instead. Does not affect the results.
+      ahead: number of batches that each worker prefetches.
 
     Returns:
-      An iterator; close it (`contextlib.closing`) to end the workers.
+      An iterator, which must be closed (`contextlib.closing`) to end the workers.
     """
     import grain
 
-    if not flags.FLAGS.is_parsed():  # outside absl.app.run; grain reads its own flags
+    if not flags.FLAGS.is_parsed():  # grain reads flags, which only absl.app.run parses
         flags.FLAGS.mark_as_parsed()
     remove_leftovers()
     steps = grain.MapDataset.range(start, stop).map(work)

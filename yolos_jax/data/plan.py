@@ -1,7 +1,7 @@
-"""The plan of a run: the images of each batch and their views. Data order is a pure function.
+"""Plans the images of each batch and their augmentation, from image sizes, a seed and the step number only.
 
-Everything follows from image sizes, a seed and the step number, without decoding. So resuming needs only the step,
-and the order does not depend on the number of devices or workers.
+No images are decoded. A run can be resumed from its step number, and the order of the data does not depend on the
+number of devices or workers.
 """
 
 import abc
@@ -15,46 +15,46 @@ from yolos_jax.data.augment import Pipeline, Views
 from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import bucket_edges, ceil_div
 
-ORDER = 2  # version of the order of data and views; checkpoints of other versions cannot be resumed bit for bit
-EDGE_SAMPLES = 20_000  # minimum number of views that determine the bucket edges (several epochs of a small data set)
-MOST_BUCKETS = 12  # limit of the automatic choice
-# Steps that count as much as compiling one program. This is not measured, because a run's batches must not depend on
-# the machine.
+ORDER = 2  # version of the order of data and views; runs of other versions cannot be resumed bit for bit
+EDGE_SAMPLES = 20_000  # minimum number of views used to compute bucket edges (several epochs of a small data set)
+MOST_BUCKETS = 12  # maximum number of buckets for the automatic choice
+# Assumed cost of compiling one program, in steps. This is a constant, not a measurement, because the batches of a run
+# must not depend on the machine.
 STEPS_PER_PROGRAM = 300
-EVALUATIONS = 20  # assumed number of evaluations per run, when their buckets are chosen
+EVALUATIONS = 20  # assumed number of evaluations per run, for the automatic choice of buckets
 
 
 class PlannedImage(NamedTuple):
-    """An image of a step."""
+    """An image of a batch."""
 
     place: int  # index in the source
-    view: Any  # its augmentation, such as the `Views` of a single image
+    view: Any  # augmentation of the image, such as the `Views` of a single image
 
 
 class PlannedBatch(NamedTuple):
-    """One step."""
+    """The images of a step, with their augmentation and padded length."""
 
     step: int
-    indices: np.ndarray  # int64 [n]: indices of images in the source, n at most the batch size
-    views: Any  # of these images: `Views`, or another type with a method `of(slot)`
-    tokens: int = 0  # the bucket: padded length in patches; 0 if all sequences have the same length
+    indices: np.ndarray  # int64 [n]: indices of images in the source; n is at most the batch size
+    views: Any  # augmentation of these images: `Views`, or another type with a method `of(slot)`
+    tokens: int = 0  # padded length of the bucket in patches; 0 if all sequences have the same length
 
     def image(self, slot: int) -> PlannedImage:
         return PlannedImage(int(self.indices[slot]), self.views.of(slot))
 
 
 class Plan(Protocol):
-    """Random access to the steps of a run; cheap to pickle."""
+    """Random access to the steps of a run. A plan is cheap to pickle."""
 
     batch_size: int
 
     def __len__(self) -> int: ...
 
     def batch(self, step: int) -> PlannedBatch:
-        """The images of a step."""
+        """Returns the images of a step."""
 
     def substitute(self, planned: PlannedBatch, wanted: PlannedImage, attempt: int) -> PlannedImage | None:
-        """A substitute for the unreadable image `wanted`, or None to leave its slot empty."""
+        """Returns a substitute for the unreadable image `wanted`, or None to leave its slot empty."""
 
 
 class BucketedPlan(Plan, Protocol):
@@ -67,19 +67,19 @@ class BucketedPlan(Plan, Protocol):
 class Repeated(Protocol):
     """Repeats some images within an epoch."""
 
-    count: int  # images in an epoch, repetitions included; the same for all epochs
+    count: int  # number of images per epoch, including repetitions; the same for all epochs
 
     def places(self, random: np.random.Generator) -> np.ndarray:
-        """int64 `[count]`: the index of every image in the source, in order, then those of the repeated images."""
+        """Returns indices in the source, int64 `[count]`: all images in order, then the repeated images."""
 
 
 class PlanOfEpochs(abc.ABC):
-    """Epochs with the same number of steps each, computed on first use.
+    """A sequence of epochs with the same number of steps. Each epoch is computed when it is first used.
 
     Attributes:
-      epochs: at least the given number, and enough for `least_steps`.
-      steps_per_epoch: the same for every epoch.
-      dropped: images left out of each epoch, fewer than a batch.
+      epochs: the number of epochs, increased if necessary to reach `least_steps`.
+      steps_per_epoch: the number of steps in each epoch.
+      dropped: number of images left out of each epoch because they do not fill a batch.
     """
 
     def __init__(self, images: int, batch_size: int, epochs: int, seed: int, least_steps: int = 0):
@@ -89,7 +89,7 @@ class PlanOfEpochs(abc.ABC):
         self.steps_per_epoch, self.dropped = divmod(images, batch_size)
         if not self.steps_per_epoch:
             few = f"{images} training images do not fill one batch of {batch_size}"
-            raise InputError(f"{few}; lower train.batch_size.")
+            raise InputError(f"{few}; decrease train.batch_size.")
         self.epochs = max(epochs, ceil_div(least_steps, self.steps_per_epoch))
 
     def __len__(self) -> int:
@@ -100,21 +100,21 @@ class PlanOfEpochs(abc.ABC):
 
     @functools.cached_property
     def epoch(self) -> Callable[[int], Any]:
-        """`epoch(number)`: `_epoch` with a cache of the last two."""
+        """The function `_epoch` with a cache of the last two epochs."""
         return functools.lru_cache(2)(self._epoch)
 
     @abc.abstractmethod
     def _epoch(self, epoch: int) -> Any:
-        """The order of an epoch, in a form of the subclass's choice."""
+        """Returns the order of an epoch; the type depends on the subclass."""
 
 
 def evaluation_batch_size(images: int, batch_size: int, multiple: int) -> int:
-    """`batch_size`, limited to the number of images rounded up to `multiple`: more slots would waste memory."""
+    """Limits `batch_size` to the number of images rounded up to `multiple`, because more slots would waste memory."""
     return min(batch_size, ceil_div(images, multiple) * multiple)
 
 
 class Epoch(NamedTuple):
-    """The view of every image, and batches as int64 `[steps, B]` with their `[steps]` token counts.
+    """The views of all images, batches `members` as int64 `[steps, B]` and padded lengths `tokens` as `[steps]`.
 
     A repeated image has several views: `members` are indices of views, and `places` maps each view to its image.
     """
@@ -126,21 +126,21 @@ class Epoch(NamedTuple):
 
 
 class TrainingPlan(PlanOfEpochs):
-    """Shuffled buckets of augmented images, epoch after epoch.
+    """Epochs of shuffled batches of augmented images, grouped by sequence length.
 
-    Each image goes to the smallest bucket that holds its sequence. Images that do not fill a batch move up to the
-    next bucket, and the last incomplete batch of an epoch is dropped, as in the reference.
+    Each image is assigned to the smallest bucket that is large enough for its sequence. Images that do not fill a batch
+    move up to the next bucket, and the last incomplete batch of an epoch is dropped, as in the reference.
 
     Attributes:
-      edges: ascending token counts of the buckets, which minimise the padding of the plan's sequences.
+      edges: ascending token counts of the buckets, which minimise the padding of the sequences in the plan.
 
     Args:
-      sizes: int `[n, 2]`, (width, height) of the images; `InputError` if they do not fill a batch.
+      sizes: (width, height) of the images, int `[n, 2]`; raises `InputError` if they do not fill a batch.
       pipeline: how images are augmented and resized.
-      batch_size: images per global batch.
-      buckets: maximum number of buckets; 0 chooses it, see `chosen_edges`.
+      batch_size: number of images per global batch.
+      buckets: maximum number of buckets; 0 chooses the number automatically, see `chosen_edges`.
       epochs, least_steps: see `PlanOfEpochs`.
-      repeats: repeats images within an epoch, each time with another view; None for no repetition.
+      repeats: repeats images within an epoch, each time with a different view; None for no repetition.
     """
 
     def __init__(
@@ -158,13 +158,13 @@ class TrainingPlan(PlanOfEpochs):
             self.edges = chosen_edges(every, counts[0], batch_size, len(self))
 
     def places(self, epoch: int) -> np.ndarray:
-        """The indices of an epoch's images in the source: every image, in order, then the repeated ones."""
+        """Returns the source indices of the images of an epoch: all images in order, then the repeated images."""
         if self.repeats is None:
             return np.arange(len(self.sizes))
         return self.repeats.places(np.random.default_rng([self.seed, epoch, 2]))
 
     def views(self, epoch: int) -> Views:
-        """The view of each of an epoch's `places`."""
+        """Returns the views of an epoch, one for each of its `places`."""
         return self.pipeline.views(self.sizes[self.places(epoch)], self.seed, epoch)
 
     def _epoch(self, epoch: int) -> Epoch:
@@ -183,7 +183,7 @@ class TrainingPlan(PlanOfEpochs):
         return PlannedBatch(step, places[chosen], views.of(chosen), int(tokens[place]))
 
     def substitute(self, planned: PlannedBatch, wanted: PlannedImage, attempt: int) -> PlannedImage | None:
-        """The `attempt`-th image after the unreadable one, in the source's order, that fits the bucket."""
+        """Returns the `attempt`-th image after the unreadable image, in source order, that fits the bucket."""
         views, _, _, places = self.epoch(planned.step // self.steps_per_epoch)
         others = (wanted.place + 1 + np.arange(len(places) - 1)) % len(places)
         others = others[places[others] != wanted.place]
@@ -194,19 +194,19 @@ class TrainingPlan(PlanOfEpochs):
         return PlannedImage(int(places[chosen]), views.of(chosen))
 
     def padding(self, epoch: int = 0) -> float:
-        """Fraction of an epoch's tokens that are padding."""
+        """Returns the fraction of tokens in an epoch that are padding."""
         plan = self.epoch(epoch)
         real = plan.views.of(plan.members).patches(self.pipeline.patch).sum()
         return 1.0 - float(real) / float(plan.tokens.sum() * self.batch_size)
 
 
 class EvaluationPlan:
-    """Every image exactly once, batched with images of similar length; a single epoch without random views.
+    """A single epoch that contains each image exactly once, in batches of similar length and without augmentation.
 
     Args:
       sizes, pipeline, buckets: see `TrainingPlan`.
-      batch_size: maximum images per batch, see `evaluation_batch_size`; only the last batch can have fewer.
-      multiple: batch sizes are multiples of it, `batch_size` included: the number of devices.
+      batch_size: maximum number of images per batch, see `evaluation_batch_size`; only the last batch can be smaller.
+      multiple: the number of devices, a divisor of `batch_size`; the batch size is a multiple of it.
     """
 
     def __init__(self, sizes: np.ndarray, pipeline: Pipeline, batch_size: int, buckets: int, multiple: int = 1):
@@ -226,14 +226,14 @@ class EvaluationPlan:
         return PlannedBatch(step, indices, self._views.of(indices), edge)
 
     def substitute(self, planned: PlannedBatch, wanted: PlannedImage, attempt: int) -> None:
-        """None: an image to be scored has no substitute."""
+        """Returns None, because images are not substituted in evaluation."""
 
 
 def chosen_edges(counts: np.ndarray, epoch: np.ndarray, batch_size: int, steps: int) -> list[int]:
-    """The bucket edges that minimise a run's time: more buckets pad less, but each needs a compilation.
+    """Returns bucket edges that minimise the estimated time of a run: each bucket reduces padding but must be compiled.
 
     Args:
-      counts: sequence lengths that determine the edges, see `bucket_edges`.
+      counts: sequence lengths from which edges are computed, see `bucket_edges`.
       epoch: sequence lengths of one epoch, to estimate padding.
       steps: number of steps of the whole run.
     """
@@ -252,10 +252,10 @@ def chosen_edges(counts: np.ndarray, epoch: np.ndarray, batch_size: int, steps: 
 def fill_buckets(
     counts: np.ndarray, edges: Sequence[int], batch_size: int, order: Callable[[int], np.ndarray]
 ) -> list[tuple[int, np.ndarray]]:
-    """Groups of `batch_size` images, each with the smallest bucket edge that holds them all.
+    """Groups images into batches of `batch_size` and assigns the smallest possible bucket edge to each batch.
 
-    Images that do not fill a group move up to the next bucket; only the last group can have fewer. `counts` are the
-    lengths of `n` sequences, at most the last of the ascending `edges`; `order(n)` is the order in which to take them.
+    Images that do not fill a batch move up to the next bucket; only the last batch can be smaller. `counts` are the
+    lengths of `n` sequences, at most the last of the ascending `edges`. `order(n)` returns the order of the images.
     """
     bucket = np.searchsorted(edges, counts)
     queue = order(len(counts))

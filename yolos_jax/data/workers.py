@@ -1,8 +1,8 @@
-"""Starts and ends the loader's worker processes, and transfers their batches.
+"""Starts and stops the worker processes of the loader, and transfers their batches.
 
-A worker writes each batch to a file and sends the file's name. A name is short, so no reader waits for the rest of a
-long message when a worker dies while sending. On Linux the files are in shared memory. A killed process leaves files
-and semaphores there; the next process that loads data finds them by name and removes them.
+A worker writes each batch to a file and sends only its name. Sending a whole batch could block the reader forever if
+the worker died in the middle of the message. On Linux, the files are in shared memory. A killed process leaves files
+and semaphores there, which the next process that loads data finds by name and removes.
 """
 
 import contextlib
@@ -24,23 +24,23 @@ from typing import Any
 
 from yolos_jax.errors import InputError
 
-MEMORY = Path("/dev/shm")  # Linux's shared memory: files and semaphores
-NAME = "yolos-jax-"  # prefix of this package's folders there
-ENLARGE = "enlarge it (docker run --shm-size), or lower data.workers or data.ahead (data.workers=0 needs none)."
+MEMORY = Path("/dev/shm")  # files and semaphores in shared memory on Linux
+NAME = "yolos-jax-"  # prefix of the folders of this package in shared memory
+ENLARGE = "enlarge it (docker run --shm-size), or decrease data.workers or data.ahead (data.workers=0 needs none)."
 
 
 @functools.cache
 def own_folder() -> Path:
-    """This process's folder for batches in transfer; removed when the process ends.
+    """Returns the folder of this process for batches in transfer, which is removed when the process ends.
 
-    The process holds a lock on the folder, which marks it as in use. The system releases the lock however the
-    process ends.
+    A lock on the folder marks it as in use. The operating system releases the lock when the process ends, even if it
+    is killed.
     """
     path = Path(tempfile.mkdtemp(prefix=NAME, dir=MEMORY if MEMORY.is_dir() else None))
     if MEMORY.is_dir():
-        while _lock(path) is None or not path.exists():  # until locked, another process may remove it as a leftover
+        while _lock(path) is None or not path.exists():  # another process may remove the folder before it is locked
             path = Path(tempfile.mkdtemp(prefix=NAME, dir=MEMORY))
-        # There is no public way to name multiprocessing's semaphores; child processes inherit this prefix.
+        # multiprocessing has no public API for semaphore names; child processes inherit this prefix.
         multiprocessing.current_process()._config["semprefix"] = f"/{path.name}"  # type: ignore[attr-defined]
     # Runs after multiprocessing has ended the workers and removed its semaphores (priority 0).
     util.Finalize(None, shutil.rmtree, (path, True), exitpriority=-1)
@@ -48,7 +48,7 @@ def own_folder() -> Path:
 
 
 def _lock(folder: Path) -> int | None:
-    """Locks a folder; returns its open descriptor, or None if it is in use, gone or another user's."""
+    """Locks a folder. Returns its descriptor, or None if it is in use, does not exist or belongs to another user."""
     import fcntl
 
     try:
@@ -64,7 +64,7 @@ def _lock(folder: Path) -> int | None:
 
 
 def remove_leftovers() -> None:
-    """Removes the batches and semaphores of killed processes; those of running ones stay. Only on Linux."""
+    """Removes the batches and semaphores of killed processes on Linux; does not affect running processes."""
     for folder in MEMORY.glob(f"{NAME}*"):
         lock = _lock(folder)
         if lock is None:
@@ -72,18 +72,18 @@ def remove_leftovers() -> None:
         for semaphore in MEMORY.glob(f"sem.{folder.name}-*"):
             with contextlib.suppress(OSError):
                 semaphore.unlink()
-                # If the killed process was this one's parent, Python's resource tracker would warn about it.
+                # Otherwise, Python's resource tracker would warn if the killed process was the parent of this one.
                 name = f"/{semaphore.name.removeprefix('sem.')}"
                 resource_tracker.register(name, "semaphore")
                 resource_tracker.unregister(name, "semaphore")
-        # Rename it first, so a worker that outlives its parent finds no folder to write to.
+        # The folder is renamed first, so that a worker that outlives its parent cannot write to it.
         with contextlib.suppress(OSError):
             shutil.rmtree(folder.rename(folder.with_name(f"{folder.name}-")))
         os.close(lock)
 
 
 def send(folder: Path, loaded: Any) -> Path:
-    """Writes a batch to a new file; called in a worker."""
+    """Writes a batch to a new file and returns its path; called in a worker."""
     path = folder / str(loaded.step)
     try:
         with open(path, "wb") as file:
@@ -94,32 +94,32 @@ def send(folder: Path, loaded: Any) -> Path:
 
 
 def receive(path: Path) -> Any:
-    """Reads a file that `send` wrote, and removes it."""
+    """Reads a batch written by `send` and removes its file."""
     with open(path, "rb") as file:
         path.unlink()
         return pickle.load(file)  # written by our own worker, in a folder that only this user can write to
 
 
 def check_shared_memory(batch: int, workers: int, ahead: int, folder: Path = MEMORY) -> None:
-    """Raises `InputError` if the prefetched batches, of `batch` bytes each, would not fit into shared memory."""
+    """Raises `InputError` if the prefetched batches, of `batch` bytes each, do not fit into shared memory."""
     if not folder.is_dir():
         return
     wanted = 2 * workers * (ahead + 1) * batch
     free = shutil.disk_usage(folder).free
     if wanted > free:
         need = f"{workers} data workers need up to {wanted / 2**20:.0f} MiB of shared memory"
-        raise InputError(f"{need} and {folder} has {free / 2**20:.0f} MiB left; {ENLARGE}")
+        raise InputError(f"{need} but {folder} has only {free / 2**20:.0f} MiB left; {ENLARGE}")
 
 
 def dead_worker(what: str) -> InputError:
-    """The error for a dead data worker; `what` contains its exit code."""
+    """Returns the error for a data worker that died; `what` contains its exit code."""
     died = f"a data worker died ({what}; -9 often means that the system ran out of memory)"
-    lower = "lower data.workers or data.ahead, and run the same command to continue"
-    return InputError(f"{died}. Give it more memory, or {lower}.")
+    lower = "decrease data.workers or data.ahead, then run the same command again to continue"
+    return InputError(f"{died}. Provide more memory, or {lower}.")
 
 
 def from_processes(steps: Any, batch: int, workers: int, ahead: int) -> Generator[Any]:
-    """Runs a grain data set of batches (at most `batch` bytes each) in worker processes; yields them in order."""
+    """Computes a Grain data set of batches (at most `batch` bytes each) in worker processes; yields them in order."""
     import grain
 
     check_shared_memory(batch, workers, ahead)
@@ -141,13 +141,13 @@ def _received(paths: Any, folder: Path) -> Generator[Any]:
         paths.close()
         shutil.rmtree(folder, ignore_errors=True)
         del paths
-        gc.collect()  # grain's iterators are cycles that hold pipes and semaphores
+        gc.collect()  # Grain's iterators are reference cycles that keep pipes and semaphores open
 
 
 def start_worker(index: int, count: int) -> None:
-    """Sets up a new worker: it uses no accelerator, ignores Ctrl-C, and ends when its parent ends."""
+    """Configures a new worker to use no accelerator, ignore Ctrl-C and end when its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # On a signal to the whole group, the parent finishes its step and then ends its workers.
+    # If the whole process group receives a signal, the parent finishes its step first and then ends its workers.
     signal.signal(signal.SIGTERM, _exit_later)
     os.environ["JAX_PLATFORMS"] = "cpu"
     if "jax" in sys.modules:
@@ -159,7 +159,7 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-    time.sleep(0.2)  # the system closes the files of a killed process one by one: its lock may be the last
+    time.sleep(0.2)  # the operating system may take a moment to release the lock of a killed parent
     remove_leftovers()
     os._exit(1)
 

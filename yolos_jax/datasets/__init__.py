@@ -1,1 +1,1 @@
-"""Reads users' data sets as examples for training and evaluation. No jax here."""
+"""Reads users' data sets for training and evaluation. Does not import jax."""

@@ -1,4 +1,4 @@
-"""Checks boxes, converts them to COCO's format, and detects those in another format and suggests the fix."""
+"""Checks boxes, converts them to COCO format, and detects boxes in other formats."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,16 +8,16 @@ import numpy as np
 from yolos_jax.datasets.annotations import Content
 from yolos_jax.errors import shown
 
-_FAR, _LITTLE = 0.05, 0.01  # overshoot of a box, as a fraction of the image's side
-_CORNERS, _MOST = 0.1, 0.5  # fraction of boxes far outside that indicates corners, or any wrong format
-_SURELY = 0.98  # fraction of boxes that must fit as corners
-_FEW_CORNERS, _FEW_BOXES = 4, 8  # fewer boxes are not enough evidence
-_ROUNDING = 0.02  # pixels
-_COCO = "a box is [x, y, width, height] in pixels in COCO's format"
+_FAR, _LITTLE = 0.05, 0.01  # how far a box extends beyond the image, as a fraction of the image's width or height
+_CORNERS, _MOST = 0.1, 0.5  # fraction of boxes far outside their images that suggests corners, or any wrong format
+_SURELY = 0.98  # fraction of boxes that must be valid as corners
+_FEW_CORNERS, _FEW_BOXES = 4, 8  # minimum number of boxes for a decision
+_ROUNDING = 0.02  # tolerance in pixels
+_COCO = "COCO boxes are [x, y, width, height] in pixels"
 
 
 def wrong_box(annotation: dict, origin: str, categories: dict[int, Any]) -> str | None:
-    """A message about an annotation's invalid numbers, or None; `categories` are the file's names by id."""
+    """Returns a message if an annotation has invalid values, or None; `categories` maps ids to names."""
     where = f"annotation id {shown(annotation.get('id'))} of image id {annotation['image_id']} in {origin}"
     box = annotation.get("bbox")
     category = annotation.get("category_id")
@@ -31,20 +31,21 @@ def wrong_box(annotation: dict, origin: str, categories: dict[int, Any]) -> str 
     if annotation.get("iscrowd") not in (None, 0, 1):
         return f"{where} has iscrowd {shown(annotation['iscrowd'])}; it must be 0 or 1."
     if type(category) is not int or category not in categories:
-        return f"{where} has the category id {shown(category)}, which is not one of its categories."
+        return f"{where} has the category id {shown(category)}, which is not in the list of categories."
     return None
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a number that is finite in float32."""
+    """Whether a value is a number that is finite in float32."""
     return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) < 1e30
 
 
 def to_coco(content: Content, boxes: str, keep_areas: bool = False) -> None:
-    """Converts boxes of another format to COCO's [x, y, width, height] in pixels, in place.
+    """Converts boxes in place to the COCO format, [x, y, width, height] in pixels.
 
-    Relative boxes are scaled by the image's width and height. An annotation's area becomes that of its box; with
-    `keep_areas`, only if it has none. Invalid boxes and those of unlisted images stay, to be reported later.
+    Relative boxes are scaled by the image's width and height. Each annotation's area is set to the area of its box;
+    with `keep_areas`, only missing areas are set. Invalid boxes and boxes of unlisted images are left unchanged and
+    reported later.
     """
     if boxes == "xywh":
         return
@@ -69,23 +70,27 @@ def to_coco(content: Content, boxes: str, keep_areas: bool = False) -> None:
 
 
 def clip_to_image(bbox: list[float], image: Mapping[str, Any]) -> np.ndarray:
-    """Annotated xywh -> float32 xyxy clipped to the image; cast before the addition, like the reference's tensors."""
+    """Converts an xywh box to float32 xyxy, clipped to the image. Casts before adding, like the reference."""
     x, y, w, h = np.array(bbox, np.float32)
     limit = np.array([image["width"], image["height"]] * 2, np.float32)
     return np.clip(np.array([x, y, x + w, y + h], np.float32), 0, limit)
 
 
 def count_clipped(xywh: np.ndarray, sizes: np.ndarray) -> int:
-    """The number of boxes, float64 [n, 4], that exceed their images, [n, 2] (width, height), by more than rounding.
+    """Returns the number of boxes that extend beyond their images by more than rounding errors.
 
-    Boxes entirely outside count too.
+    Boxes entirely outside their images are included.
+
+    Args:
+      xywh: boxes, float64 [n, 4].
+      sizes: (width, height) of the image of each box, [n, 2].
     """
     low, high = xywh[:, :2], xywh[:, :2] + xywh[:, 2:]
     return int(((low < -_ROUNDING) | (high > sizes + _ROUNDING)).any(1).sum())
 
 
 def wrong_format(xywh: np.ndarray, sizes: np.ndarray, origin: str, setting: str) -> str | None:
-    """Why the boxes of `origin` are not in COCO's format, and the setting that fixes it; None if they may be.
+    """Returns a message if the boxes of `origin` are not in COCO format, with the setting that fixes it, or None.
 
     Args:
       xywh, sizes: as for `count_clipped`, without crowds.
@@ -94,19 +99,19 @@ def wrong_format(xywh: np.ndarray, sizes: np.ndarray, origin: str, setting: str)
     if n and xywh.max() > 0 and xywh.min() >= 0 and xywh.max() <= 1 and (sizes > 2).all():
         some = ", ".join(f"{v:.4g}" for v in xywh[xywh.max(1).argmax()])
         return (
-            f"all {n} boxes of {origin} lie within 0..1, such as [{some}]: they are relative to the image's sides, but "
+            f"all {n} boxes of {origin} are within 0..1, such as [{some}]: they are relative to the image size, but "
             f"{_COCO}. Set {setting}=xywh_shares (or cxcywh_shares or xyxy_shares, depending on the format), or "
-            "multiply them by the sides."
+            "multiply them by the image size."
         )
     low, high = xywh[:, :2], xywh[:, :2] + xywh[:, 2:]
     far = np.maximum(-low / sizes, high / sizes - 1).max(1, initial=0) > _FAR
     share = far.mean() if n else 0.0
-    where = f"{far.sum()} of the {n} boxes of {origin} lie far outside their images"
+    where = f"{far.sum()} of the {n} boxes of {origin} are far outside their images"
     if n >= _FEW_CORNERS and share >= _CORNERS and _may_be_corners(xywh, sizes):
-        return f"{where}, but all fit as [x1, y1, x2, y2]: they are corners, but {_COCO}. Set {setting}=xyxy."
+        return f"{where}, but are valid as corners [x1, y1, x2, y2]; {_COCO}. Set {setting}=xyxy."
     if n >= _FEW_BOXES and share > _MOST:
         return (
-            f"{where}: they may be corners (set {setting}=xyxy) or centres, or belong to images of another "
+            f"{where}: they may be given as corners (set {setting}=xyxy) or centres, or refer to images of another "
             f"size; {_COCO}."
         )
     return None
@@ -119,7 +124,12 @@ def _may_be_corners(corners: np.ndarray, sizes: np.ndarray) -> bool:
 
 
 def nothing_to_find(dropped: Mapping[str, int], boxes: int, origin: str) -> str | None:
-    """Why `origin` has no usable box, given the numbers of usable and `dropped` boxes; None if it has some."""
+    """Returns the reason why `origin` has no usable boxes, or None if it has some.
+
+    Args:
+      dropped: number of unusable boxes by reason.
+      boxes: number of usable boxes.
+    """
     if boxes:
         return None
     crowds, empty = dropped["crowd"], dropped["empty"]
@@ -129,5 +139,5 @@ def nothing_to_find(dropped: Mapping[str, int], boxes: int, origin: str) -> str 
             "objects; some programs write iscrowd 1 for every mask: set it to 0 in the file"
         )
     if crowds or empty:
-        return f"{origin} has no box to detect: {crowds} are crowds and {empty} are empty or outside their image"
-    return f"{origin} has no box to detect: it lists no annotations for the images in use"
+        return f"{origin} has no usable boxes: {crowds} are crowds and {empty} are empty or outside their image"
+    return f"{origin} has no usable boxes: it lists no annotations for the images in use"

@@ -1,4 +1,4 @@
-"""Compares and lists names of categories, and leaves out placeholders."""
+"""Compares, deduplicates and formats category names."""
 
 import re
 from collections import Counter
@@ -6,23 +6,23 @@ from collections.abc import Mapping
 
 from yolos_jax.errors import one_line
 
-_PLACEHOLDER = re.compile(r"LABEL_\d+|N/A|")  # written by transformers
-MOST = 12  # maximum number of categories to list
-WIDEST = 60  # maximum characters of a listed name
+_PLACEHOLDER = re.compile(r"LABEL_\d+|N/A|")  # used by transformers for unnamed classes
+MOST = 12  # maximum number of categories in a message
+WIDEST = 60  # maximum length of a name in a message
 
 
 def plain_name(name: str) -> str:
-    """A name for comparison, without case, spaces, underscores and hyphens."""
+    """Simplifies a name for comparison: ignores case and treats spaces, underscores and hyphens alike."""
     return " ".join(re.sub(r"[_\-\s]+", " ", name).split()).casefold()
 
 
 def known_names(names: Mapping[int, str] | None) -> dict[int, str]:
-    """Distinct names by number (see `distinct`), without the placeholders of transformers."""
+    """Returns distinct names by number (see `distinct`), without placeholders from transformers."""
     return {number: name for number, name in distinct(names or {}).items() if not _PLACEHOLDER.fullmatch(name)}
 
 
 def distinct(names: Mapping[int, str]) -> dict[int, str]:
-    """Names by number, in the order of the numbers; the second `person` becomes `person (2)`. Placeholders stay."""
+    """Makes names distinct, in order of their numbers: a second `person` becomes `person (2)`. Keeps placeholders."""
     taken = set(names.values())
     seen: Counter[str] = Counter()
     found = {}
@@ -39,13 +39,13 @@ def distinct(names: Mapping[int, str]) -> dict[int, str]:
 
 
 def on_one_line(name: str) -> str:
-    """A name for tables and messages: shortened, without line breaks and control characters."""
+    """Shortens a name for tables and messages and removes line breaks and control characters."""
     plain = one_line(name)
     return plain if len(plain) <= WIDEST else f"{plain[: WIDEST - 3]}..."
 
 
 def listing(names: Mapping[int, str]) -> str:
-    """`1 cat, 2 dog`: numbers and names, at most `MOST` of them."""
+    """Formats up to `MOST` numbers and names, such as `1 cat, 2 dog`."""
     some = [f"{number} {on_one_line(name)}" for number, name in sorted(names.items())[:MOST]]
     if len(names) > MOST:
         some.append(f"... ({len(names)} in all)")

@@ -1,4 +1,4 @@
-"""Images in one folder per class, like ImageNet: `train/n01440764/n01440764_10026.JPEG`."""
+"""Reads images from one folder per class, as in ImageNet: `train/n01440764/n01440764_10026.JPEG`."""
 
 import hashlib
 import os
@@ -16,26 +16,26 @@ from yolos_jax.errors import InputError, check_path, counted, first_few
 from yolos_jax.images.reading import image_endings, open_rgb
 
 JPEG = (b".jpg", b".jpeg", b".jfif", b".jpe")
-LOOKED = 256  # maximum number of files whose frames are counted
+LOOKED = 256  # maximum number of files to check for multiple frames
 _MOST = 5  # maximum number of names in a message
 
 
 class ClassFolders:
-    """One split of a folder of class folders, in order of names; the folders' names are the names of the classes.
+    """One split of a folder of class folders. Classes are named after their folders and sorted by name.
 
-    Images in subfolders of a class folder belong to that class, too.
+    Images in subfolders of a class folder also belong to that class.
 
     Args:
-      root: a folder of splits, each of which has one folder per class; or a folder of class folders, which is then
-        the training split.
-      split: its name, or another common name for it.
-      max_images: use at most this number, spread evenly over all; 0 for all.
-      classes: the names of the classes, and their origin; some may have no images here. None takes the classes from
-        the folders, each of which must then have images.
+      root: a folder of splits with one folder per class each, or a folder of class folders, which is used as the
+        training split.
+      split: the name of the split, or another common name for it.
+      max_images: maximum number of images, spread evenly over the split; 0 for all.
+      classes: class names and their source; classes without images are allowed. If None, classes are derived from the
+        folders, and each folder must contain images.
 
     Raises:
       MissingSplit: the split does not exist.
-      InputError: the folder does not exist, a class folder has no image, or a class is not one of `classes`.
+      InputError: the folder does not exist, a class folder has no images, or a class is not in `classes`.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class ClassFolders:
             raise InputError(_no_image(self.folder, left))
         notes += [*more, *lacking_note(self.names, set(labels), self.origin), *left.note(self.folder)]
         self.notes = (*notes, *self._deeper_note(files, labels))
-        # A table of bytes: for a million names, it takes a fraction of a list's memory in every worker.
+        # An array of bytes: for a million names, each worker needs far less memory than for a list.
         chosen = spread(len(labels), max_images)
         self._files = np.array([os.fsencode(file) for file in files])[chosen]
         self._labels = np.array(labels, np.int32)[chosen]
         self.notes += tuple(self._frames_note())
 
     def _frames_note(self) -> list[str]:
-        """A note if some images have several frames; only a few candidates are opened."""
+        """Returns a note if some images have several frames; checks at most `LOOKED` files."""
         endings = np.char.lower(self._files)
         others = np.flatnonzero(~np.logical_or.reduce([np.char.endswith(endings, ending) for ending in JPEG]))
         some = [self.name(index) for index in others[spread(len(others), LOOKED)]]
@@ -80,22 +80,22 @@ class ClassFolders:
         if not deeper:
             return []
         file, label = deeper[0]
-        lie = f"{counted(len(deeper), 'image')} of {self.origin} in folders inside class folders"
-        return [f"{lie}, such as {self._folders[label]}/{file}, belong to the class of the outer folder"]
+        lie = f"{self.origin} has {counted(len(deeper), 'image')} in subfolders of class folders"
+        return [f"{lie}, such as {self._folders[label]}/{file}, which belong to the class of the outer folder"]
 
     def __len__(self) -> int:
         return len(self._labels)
 
     def name(self, index: int) -> str:
-        """The path of an image."""
+        """Returns the path of an image."""
         return str(self.folder / self._folders[self._labels[index]] / os.fsdecode(bytes(self._files[index])))
 
     def read(self, index: int) -> tuple[Image.Image, int]:
-        """(an RGB image, its class); `UnreadableImage` if it is damaged or gone."""
+        """Returns (an RGB image, its class); raises `UnreadableImage` if it is damaged or missing."""
         return open_rgb(self.name(index)), int(self._labels[index])
 
     def fingerprint(self) -> str:
-        """A hash of the classes, and of every image's name and class."""
+        """Returns a hash of the class names and of every image's name and class."""
         digest = hashlib.sha256("\0".join(self.names).encode("utf-8", "surrogateescape"))
         digest.update(b"\0".join(self._files.tolist()))
         digest.update(self._labels.tobytes())
@@ -103,21 +103,21 @@ class ClassFolders:
 
 
 def find_class_split(root: Path, split: str) -> tuple[Path, list[str]]:
-    """(the folder of class folders that a split is, notes)."""
+    """Returns (the folder with a split's class folders, notes)."""
     check_path(root)
     if not root.is_dir():
         raise InputError(f"the folder {root} does not exist; set --config.data.root to a folder of class folders.")
     inside = folders_in(root)
     with_images = {folder.name for folder in inside if _has_images(folder)}
-    # A folder of folders is a split. If it has images, like its siblings, it is a class unless named like a split.
+    # A folder of folders is a split. If it and a sibling contain images, it is a class unless named like a split.
     classes = {name for name in with_images if len(with_images) > 1 and name != split and not family_of(name)}
     splits = {folder.name: folder for folder in inside if folder.name not in classes and folders_in(folder)}
     unusual = split not in splits and not any(map(family_of, splits))
     wrapped = _wrapped(splits.values()) if unusual else None
     if wrapped is not None:
-        raise InputError(f"{root} contains no splits, but {wrapped} does; set --config.data.root={wrapped}.")
+        raise InputError(f"{root} contains no splits but {wrapped} does; set --config.data.root={wrapped}.")
     others = sorted(with_images - splits.keys())
-    # A folder named train is a split itself, even if its class folders contain only folders.
+    # A root named train is itself the split, even if its class folders contain only folders.
     if unusual and (others or (splits and family_of(root.name))):
         splits, others = {"train": root}, []
     if not splits:
@@ -133,12 +133,12 @@ def find_class_split(root: Path, split: str) -> tuple[Path, list[str]]:
             raise MissingSplit(f"{text}; if these are classes, move them into {root / split}.") from None
         raise
     if others:
-        notes.append(f"folders of images in {root} that are not splits are left out: {first_few(others, _MOST)}")
+        notes.append(f"image folders in {root} that are not splits are left out: {first_few(others, _MOST)}")
     return splits[name], notes
 
 
 def _wrapped(folders: Iterable[Path]) -> Path | None:
-    """The first folder, among these and those inside them, that holds splits by their usual names."""
+    """Returns the first of these folders and their subfolders that contains splits with common names."""
     for outer in folders:
         for folder in (outer, *folders_in(outer)):
             if any(family_of(each.name) and folders_in(each) for each in folders_in(folder)):
@@ -147,13 +147,13 @@ def _wrapped(folders: Iterable[Path]) -> Path | None:
 
 
 def _has_images(folder: Path) -> bool:
-    """Whether a folder itself contains an image."""
+    """Whether a folder directly contains an image."""
     endings = image_endings()
     return folder.is_dir() and any(ending_of(e.name) in endings and not is_hidden(e.name) for e in os.scandir(folder))
 
 
 def _strays(folder: Path) -> LeftOut:
-    """Files and folders in a split beside its class folders."""
+    """Returns the files and hidden folders next to the class folders of a split."""
     left, endings = LeftOut(), image_endings()
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if is_hidden(entry.name):
@@ -165,21 +165,25 @@ def _strays(folder: Path) -> LeftOut:
 
 def _no_image(folder: Path, left: LeftOut) -> str:
     others = f" ({described(left.kinds)})" if left.kinds else ""
-    return f"the class folder {folder} has no image that Pillow reads{others}; fill or remove it."
+    return f"the class folder {folder} has no image that Pillow can read{others}; add images or remove it."
 
 
 def match_classes(
     names: Sequence[str], origin: str, classes: tuple[tuple[str, ...], str] | None
 ) -> tuple[tuple[str, ...], list[int], list[str]]:
-    """(the classes, the label of each of `names`, notes), matched by name with `classes`, a pair of names and origin.
+    """Matches class names with `classes`, a pair of class names and their source.
 
-    Case, spaces, `-` and `_` are ignored where only one class fits. `InputError` if a name matches no class.
+    A name without an exact match may differ in case, spaces, `-` and `_` if only one class fits. Raises `InputError`
+    if a name matches no class.
+
+    Returns:
+      The class names, the label of each of `names`, and notes.
     """
     if classes is None:
         return tuple(names), list(range(len(names))), []
     wanted, where = classes
     label_of = {name: label for label, name in enumerate(wanted)}
-    spelled: dict[str, list[int]] = {}  # labels without a literal match
+    spelled: dict[str, list[int]] = {}  # labels without an exact match
     for name in label_of.keys() - set(names):
         spelled.setdefault(plain_name(name), []).append(label_of[name])
     found = {name: label_of[name] for name in names if name in label_of}
@@ -191,32 +195,32 @@ def match_classes(
     unknown = [name for name in others if name not in found]
     if unknown:
         lacking = [name for label, name in enumerate(wanted) if label not in found.values()]
-        absent = f" (absent here: {first_few(lacking, _MOST)})" if lacking else ""
+        absent = f" (missing here: {first_few(lacking, _MOST)})" if lacking else ""
         number = counted(len(unknown), "class", "classes")
         many = f"{origin} has {number} that {where} lacks: {first_few(unknown, _MOST)}"
         raise InputError(f"{many}; rename or remove these{absent}.")
     pairs = [f"{name!r} as {wanted[found[name]]!r}" for name in others]
-    notes = [f"classes of {origin} are matched with another spelling: {first_few(pairs)}"] if pairs else []
+    notes = [f"classes of {origin} are matched despite different spelling: {first_few(pairs)}"] if pairs else []
     return tuple(wanted), [found[name] for name in names], notes
 
 
 def lacking_note(names: Sequence[str], labels: Collection[int], origin: str) -> list[str]:
-    """A note about classes without images, if there are any."""
+    """Returns a note about classes without images, if there are any."""
     lacking = [name for label, name in enumerate(names) if label not in labels]
     if not lacking:
         return []
     number = f"{len(lacking)} of the {counted(len(names), 'class', 'classes')}"
-    return [f"{origin} has no image of {number}, which are left out of the score: {first_few(lacking, _MOST)}"]
+    return [f"{origin} has no images of {number}, which are left out of the score: {first_few(lacking, _MOST)}"]
 
 
 def refuse_broken_links(folder: Path) -> None:
-    """Raises `InputError` for a broken or circular link in a folder: its class would be lost."""
+    """Raises `InputError` for a broken or circular link in a folder, because its class would be missing."""
     links = [entry.path for entry in os.scandir(folder) if entry.is_symlink() and not is_hidden(entry.name)]
     broken = [path for path in sorted(links) if not os.path.exists(path)]
     if broken:
-        raise InputError(f"{first_few(broken)}: a link to nothing or to itself; remove or repair it.")
+        raise InputError(f"{first_few(broken)}: broken or circular link; remove or repair it.")
 
 
 def spread(count: int, most: int) -> np.ndarray:
-    """int64 indices of at most `most` (0 for all) of `count` images, spread evenly."""
+    """Returns evenly spread int64 indices of at most `most` (0 for all) of `count` images."""
     return np.linspace(0, count - 1, min(most or count, count)).round().astype(np.int64)

@@ -1,4 +1,4 @@
-"""The 80 COCO categories by their official ids (1..90 with gaps)."""
+"""Names of the 80 COCO categories by official id (1..90 with gaps)."""
 
 _NAMES = (
     "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,,stop sign,"

@@ -1,4 +1,4 @@
-"""A split of a data set for detection. No jax here."""
+"""A split of a detection data set. Does not import jax."""
 
 import dataclasses
 import functools
@@ -20,34 +20,34 @@ from yolos_jax.user_files import MOST_IMAGE, read_bytes
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """A split of a data set in any layout, as `read_split` returns it.
+    """A split of a detection data set in any layout, returned by `read_split`.
 
-    Pickling it leaves out the annotations.
+    The annotations are not pickled.
     """
 
-    examples: ExampleTable  # for training, in the order of the annotations' images
-    label_names: dict[int, str]  # names of the listed labels
-    category_ids: tuple[int, ...]  # the category id of every label 0..num_classes - 1
+    examples: ExampleTable  # for training, in the order of the listed images
+    label_names: dict[int, str]  # category names by label
+    category_ids: tuple[int, ...]  # category id of each label 0..num_classes - 1
     num_classes: int
     layout: str  # such as "COCO" or "Pascal VOC"
-    origin: str  # where the annotations come from, for messages
+    origin: str  # source of the annotations, for messages
     image_folder: Path
     notes: tuple[str, ...]  # messages for the user
     dropped: dict[str, int]  # boxes left out of the examples, by reason: "crowd" or "empty"
-    clipped: int  # boxes that exceed their image, empty ones included
+    clipped: int  # number of boxes that extend beyond their image, including empty ones
     exif: ExifDecision  # images with an EXIF rotation, and how they are read
-    stretch: bool  # whether the maximum of a 16-bit image becomes white
-    content: Callable[[], Content] | None  # returns the annotations; None in another process
-    packed: PackedImages | None = None  # images that are not separate files
-    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)  # paths of images, by other spellings
-    # (ground truth, results in COCO's format, image ids) -> the layout's own metrics by name, in addition to COCO's
+    stretch: bool  # whether 16-bit images are scaled so that their maximum becomes white
+    content: Callable[[], Content] | None  # returns the annotations; None in other processes
+    packed: PackedImages | None = None  # images that are not stored as separate files
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)  # image paths by misspelled file name
+    # (ground truth, results in COCO format, image ids) -> layout-specific metrics by name, in addition to COCO metrics
     own_metrics: Callable[[dict, list[dict], list[int]], dict[str, float]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"content": None, "renamed": {}}
 
     def read(self, example: Example) -> Image.Image:
-        """The RGB image; `UnreadableImage` if it is damaged or not of the annotated size."""
+        """Reads an RGB image; raises `UnreadableImage` if it is damaged or its size differs from the annotation."""
         if self.packed is None:
             image = open_rgb(example.file, self.exif.upright, self.stretch)
         else:
@@ -57,23 +57,23 @@ class DataSet:
         return check_size(image, example)
 
     def file_bytes(self, example: Example) -> bytes:
-        """The encoded image; `UnreadableImage` if it does not exist."""
+        """Reads the encoded image; raises `UnreadableImage` if it does not exist."""
         with decoding(f"the image {example.file}"):
             if self.packed is not None:
                 return self.packed[example.image_id]
             return read_bytes(example.file, "the image", MOST_IMAGE)
 
     def nothing_to_train_on(self) -> str | None:
-        """Why there is no box to train on; None if there is one."""
+        """Returns the reason why there are no boxes to train on, or None if there are some."""
         return nothing_to_find(self.dropped, int(self.examples.counts.sum()), self.origin)
 
     def nothing_to_score(self) -> str | None:
-        """Why there is no box to score; None if there is one. Empty boxes count, as they do in scoring."""
+        """Returns the reason why there are no boxes to score, or None if there are some. Empty boxes count."""
         boxes = int(self.examples.counts.sum()) + self.dropped["empty"]
         return nothing_to_find(self.dropped, boxes, self.origin)
 
     def place(self, file_name: str) -> str:
-        """A canonical spelling of the path of a listed image."""
+        """Returns the canonical path of a listed image."""
         if self.packed is not None:
             return f"{file_name} of {self.packed}"
         if file_name in self.renamed:
@@ -85,19 +85,19 @@ class DataSet:
         return os.path.realpath(self.image_folder)
 
     def ground_truth(self) -> Content:
-        """Images, annotations and categories in COCO's format, including crowds and unusable ones."""
+        """Returns the images, annotations and categories in COCO format, including crowds and unusable boxes."""
         if self.content is None:
             raise RuntimeError("the annotations are not available in other processes")
         return self.content()
 
 
 def check_size(image: Image.Image, example: Example) -> Image.Image:
-    """Returns the image; `UnreadableImage` if its size differs from the annotation."""
+    """Returns the image; raises `UnreadableImage` if its size differs from the annotation."""
     if image.size == (example.width, example.height):
         return image
-    sizes = f"is {image.width}x{image.height} pixels but its annotation says {example.width}x{example.height}"
+    sizes = f"is {image.width}x{image.height} pixels but is annotated as {example.width}x{example.height}"
     if image.size[::-1] == (example.width, example.height):
-        perhaps = " (perhaps annotated as turned by its EXIF tag: see data.upright)"
+        perhaps = " (the annotation may refer to the image rotated by its EXIF tag: see data.upright)"
     else:
-        perhaps = "; data.sizes=images takes sizes from the images"
+        perhaps = "; data.sizes=images reads sizes from the images"
     raise UnreadableImage(f"{example.file} (image id {example.image_id}) {sizes}{perhaps}.")

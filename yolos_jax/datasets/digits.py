@@ -1,10 +1,10 @@
-"""A built-in data set: scenes of real handwritten digits, written as an ordinary COCO folder.
+"""A built-in data set: scenes of handwritten digits, written as a COCO folder.
 
     python -m yolos_jax.datasets.digits --out DIR
 
-scikit-learn ships 1,797 scanned digits of 8x8 pixels, so nothing is downloaded. Each scene is a small RGB image of
-one to three enlarged digits in bright ink on a dark background, none touching another. The split is by digit, not by
-scene: digits of validation scenes appear in no training scene. Category ids are 0..9.
+The digits are the 1,797 scans of 8x8 pixels included in scikit-learn, so nothing is downloaded. Each scene is a small
+RGB image of one to three enlarged digits in bright ink on a dark background. The digits do not touch each other. The
+split is by digit, not by scene: scans used in validation scenes are not used in training scenes. Category ids are 0..9.
 """
 
 import argparse
@@ -20,15 +20,15 @@ from PIL import Image
 from yolos_jax.errors import InputError, check_empty, clear_errors
 
 SIDE = 64  # side of a scene in pixels
-MOST = 3  # maximum digits in a scene
+MOST = 3  # maximum number of digits in a scene
 DIGIT_SIDES = (28, 36)  # range of an enlarged digit's side in pixels
 HELD_OUT = 0.2  # fraction of each class's digits kept for validation
-GAP = 2  # minimum pixels between the boxes of two digits
+GAP = 2  # minimum distance between the boxes of two digits in pixels
 FAINT = 40  # opacity (of 255) below which enlarged ink is removed, so that boxes end at visible ink
 
 
 class Digits(NamedTuple):
-    """Scanned digits."""
+    """Scanned digits and their labels."""
 
     scans: np.ndarray  # uint8 [n, 8, 8], ink 0..255
     labels: np.ndarray  # int32 [n], 0..9
@@ -44,7 +44,7 @@ class Scene(NamedTuple):
 
 
 def load_digits() -> Digits:
-    """scikit-learn's digits; `InputError` if it is not installed."""
+    """Loads the digits from scikit-learn; raises `InputError` if it is not installed."""
     try:
         from sklearn import datasets
     except ImportError as error:
@@ -55,9 +55,9 @@ def load_digits() -> Digits:
 
 
 def split_digits(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the digits for training and for validation: two disjoint int arrays.
+    """Returns the indices of the training digits and of the validation digits, as two disjoint int arrays.
 
-    The split is the same for every seed of the scenes, so it also holds across folders.
+    The split does not depend on the seed of the scenes, so all folders use the same split.
     """
     random = np.random.default_rng(1797)
     train, val = [], []
@@ -70,7 +70,7 @@ def split_digits(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def compose(digits: Digits, pool: np.ndarray, random: np.random.Generator) -> Scene:
-    """One scene of 1 to `MOST` digits drawn from `pool` (indices into `digits`)."""
+    """Generates a scene of 1 to `MOST` digits drawn from `pool` (indices into `digits`)."""
     chosen = random.choice(pool, random.integers(1, MOST + 1), replace=False)
     boxes = None
     while boxes is None:
@@ -78,7 +78,7 @@ def compose(digits: Digits, pool: np.ndarray, random: np.random.Generator) -> Sc
             stencil_of(digits.scans[i], int(random.integers(DIGIT_SIDES[0], DIGIT_SIDES[1] + 1))) for i in chosen
         ]
         boxes = _place([stencil.shape for stencil in stencils], random)
-    # Ink is brighter than the background by at least 160 in every channel, so the remaining ink is visible.
+    # Ink is brighter than the background by at least 160 in every channel, so ink of opacity FAINT or more is visible.
     ground = random.integers(0, 32, 3)
     image = np.broadcast_to(ground, (SIDE, SIDE, 3)).astype(np.float32)
     for stencil, (x, y, *_) in zip(stencils, boxes):
@@ -89,14 +89,14 @@ def compose(digits: Digits, pool: np.ndarray, random: np.random.Generator) -> Sc
 def paint(
     image: np.ndarray, stencil: np.ndarray, corner: tuple[int, int], ground: np.ndarray, random: np.random.Generator
 ) -> None:
-    """Draws a stencil in random bright ink onto a float32 image, with its upper left at (x, y) `corner`."""
+    """Draws a stencil in random bright ink onto a float32 image; `corner` is its upper left corner (x, y)."""
     (x, y), (height, width) = corner, stencil.shape
     opacity = stencil[..., None].astype(np.float32) / 255
     image[y : y + height, x : x + width] += opacity * (random.integers(192, 256, 3) - ground)
 
 
 def stencil_of(scan: np.ndarray, side: int) -> np.ndarray:
-    """The scan enlarged to `side` pixels and cropped to its ink: uint8 `[height, width]` opacities."""
+    """Enlarges a scan to `side` pixels and crops it to its ink. Returns opacities, uint8 `[height, width]`."""
     large = np.array(Image.fromarray(scan).resize((side, side), Image.Resampling.BICUBIC))
     large[large < FAINT] = 0
     rows, columns = np.flatnonzero(large.any(1)), np.flatnonzero(large.any(0))
@@ -104,7 +104,10 @@ def stencil_of(scan: np.ndarray, side: int) -> np.ndarray:
 
 
 def _place(shapes: Sequence[tuple[int, int]], random: np.random.Generator) -> np.ndarray | None:
-    """int32 `[n, 4]` xywh inside the scene, `GAP` apart, each uniform over the free places; None if none is free."""
+    """Places boxes uniformly at random at free positions at least `GAP` apart.
+
+    Returns xywh boxes, int32 `[n, 4]`, or None if there is no free position for one of them.
+    """
     boxes: list[tuple[int, int, int, int]] = []
     for height, width in shapes:
         free = np.ones((SIDE - height + 1, SIDE - width + 1), bool)  # upper left corners
@@ -119,10 +122,10 @@ def _place(shapes: Sequence[tuple[int, int]], random: np.random.Generator) -> np
 
 
 def write(out: str | Path, train: int = 6000, val: int = 300, seed: int = 0) -> None:
-    """Writes `train` and `val` scenes as `annotations/instances_{train,val}2017.json` beside `{train,val}2017/`.
+    """Writes `train` and `val` scenes to `annotations/instances_{train,val}2017.json` and `{train,val}2017/`.
 
-    The same arguments give the same files; the split of the digits does not depend on the seed. `out` must not exist
-    yet or be empty. The validation annotations are written last, so a folder that has them is complete.
+    The output depends only on the arguments, and the split of the digits does not depend on the seed. If `out` exists,
+    it must be empty. The validation annotations are written last, so a folder that contains them is complete.
     """
     root = Path(out)
     for name, value, least in (("train", train, 1), ("val", val, 1), ("seed", seed, 0)):
@@ -135,7 +138,7 @@ def write(out: str | Path, train: int = 6000, val: int = 300, seed: int = 0) -> 
         (root / "annotations").mkdir(parents=True)
         first = 1
         for split, (name, count) in enumerate((("train2017", train), ("val2017", val))):
-            # A generator per split: the validation scenes do not depend on the number of training scenes.
+            # Each split has its own generator, so validation scenes do not depend on the number of training scenes.
             random = np.random.default_rng([seed, split])
             scenes = (compose(digits, pools[split], random) for _ in range(count))
             content = _write_split(root / name, scenes, first)
@@ -146,7 +149,7 @@ def write(out: str | Path, train: int = 6000, val: int = 300, seed: int = 0) -> 
 
 
 def _write_split(folder: Path, scenes: Iterable[Scene], first: int) -> dict:
-    """Writes images numbered from `first` on and returns their COCO annotations."""
+    """Writes images, with ids starting at `first`, and returns their COCO annotations."""
     folder.mkdir()
     images: list[dict] = []
     annotations: list[dict] = []
@@ -163,20 +166,21 @@ def _write_split(folder: Path, scenes: Iterable[Scene], first: int) -> dict:
 
 
 def run(write: Callable[[str, int, int, int], None], module: str, what: str, kind: str, seed: str) -> None:
-    """The command line of a data set of digits; defaults are those of `write`.
+    """Runs the command line of a digits data set; default values are taken from the signature of `write`.
 
     Args:
+      write: writes the data set; called with (out, train, val, seed).
       module: name of the module that is run.
-      what: its description, one sentence.
-      kind: the noun for its images.
+      what: description of the program, one sentence.
+      kind: plural noun for the images, such as "scenes".
       seed: what the seed determines.
     """
     usual = {name: found.default for name, found in inspect.signature(write).parameters.items()}
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=what)
-    parser.add_argument("--out", required=True, help="folder to write, new or empty")
-    parser.add_argument("--train", type=int, default=usual["train"], help=f"training {kind}")
-    parser.add_argument("--val", type=int, default=usual["val"], help=f"validation {kind}")
-    parser.add_argument("--seed", type=int, default=usual["seed"], help=f"of {seed}")
+    parser.add_argument("--out", required=True, help="output folder, which must be new or empty")
+    parser.add_argument("--train", type=int, default=usual["train"], help=f"number of training {kind}")
+    parser.add_argument("--val", type=int, default=usual["val"], help=f"number of validation {kind}")
+    parser.add_argument("--seed", type=int, default=usual["seed"], help=f"random seed for {seed}")
     with clear_errors():
         args = parser.parse_args()
         write(args.out, args.train, args.val, args.seed)

@@ -1,4 +1,4 @@
-"""Turns annotations into a `DataSet`; checks labels, sizes, EXIF orientations and boxes once."""
+"""Converts annotations to a `DataSet` and checks labels, sizes, EXIF orientations and boxes."""
 
 import dataclasses
 import functools
@@ -30,19 +30,19 @@ from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage, decoding
 from yolos_jax.user_files import reading
 
-Images = Sequence[dict[str, Any]]  # entries of a COCO file
+Images = Sequence[dict[str, Any]]  # image entries of a COCO file
 
 
 def read_split(open_annotations: OpenAnnotations, options: SplitOptions, complain: Complain = stop) -> DataSet:
     """Reads a split, in the order of its list of images.
 
     As in the reference, crowds are left out of the examples, boxes are clipped to the image and dropped if they become
-    empty, and images without boxes stay. As in pycocotools, annotations of unlisted images are ignored.
+    empty, and images without boxes are kept. As in pycocotools, annotations of unlisted images are ignored.
 
     Args:
       open_annotations: returns the annotations of the split, see `opening.find_split`.
       options: how to read them.
-      complain: called with a message for each wrong entry, which is then left out; by default, the first one raises
+      complain: called with a message for each invalid entry, which is then skipped; by default, the first one raises
         `InputError`.
 
     Raises:
@@ -50,7 +50,7 @@ def read_split(open_annotations: OpenAnnotations, options: SplitOptions, complai
     """
     with reading("the data set"):
         found = open_annotations(complain)
-    if found.upright and options.upright == "auto":  # the layout's own tools turn images
+    if found.upright and options.upright == "auto":  # the layout's own tools rotate images upright
         options = dataclasses.replace(options, upright="yes")
     content, origin = found.content, found.origin
     images = content["images"][: options.max_images or None]
@@ -63,7 +63,7 @@ def read_split(open_annotations: OpenAnnotations, options: SplitOptions, complai
     exif = _decide(found, sized.usable, headers, sized.measured, options)
     if exif.upright:
         turn_sizes(sized.usable, headers)
-    if found.boxes:  # relative to the images as they are read, which is decided only now
+    if found.boxes:  # after `turn_sizes`, because relative boxes refer to the images as they are read
         to_coco(content, found.boxes, keep_areas=True)
     boxes = _read_boxes(content, sized.usable, located.files, labels, origin, complain)
     refusal = wrong_format(boxes.xywh, boxes.sizes, origin, f"data.{options.which}_boxes")
@@ -94,7 +94,7 @@ def read_split(open_annotations: OpenAnnotations, options: SplitOptions, complai
 
 
 def _headers(found: Annotations, images: Images, located: Located) -> dict[int, Header]:
-    """Headers by image id; none for images without a file."""
+    """Returns headers by image id, for images whose files exist."""
     if found.headers is not None:
         return {i["id"]: found.headers[i["id"]] for i in images if i["id"] in found.headers}
     absent = set(located.absent)
@@ -114,10 +114,10 @@ def _packed_header(packed: PackedImages, files: Mapping[int, str], image_id: int
 
 
 class _Sized(NamedTuple):
-    """Entries whose images can be used."""
+    """Image entries that can be used."""
 
-    usable: list[dict[str, Any]]  # with a file and a size
-    measured: frozenset[int]  # ids of those whose sizes come from their files
+    usable: list[dict[str, Any]]  # entries with a file and a size
+    measured: frozenset[int]  # ids of images whose sizes were read from their files
 
 
 def _set_sizes(
@@ -128,7 +128,7 @@ def _set_sizes(
     options: SplitOptions,
     complain: Complain,
 ) -> tuple[_Sized, list[str]]:
-    """Sets missing sizes, in place, from the image files; all sizes if `data.sizes` is "images"."""
+    """Sets missing sizes in place from the image files, or all sizes if `data.sizes` is "images"."""
     unknown: list[str] = []  # messages about images of unknown size
     measured = set()
     absent = 0
@@ -138,7 +138,7 @@ def _set_sizes(
         if header is None or (sized and options.sizes != "images"):
             continue
         if header.problem:
-            if not sized:  # otherwise it is reported when the image is read
+            if not sized:  # otherwise the problem is reported when the image is read
                 unknown.append(f"image id {image['id']} has no size in its annotations, and {header.problem}")
             continue
         size = header.upright_size if options.upright == "yes" else header.size
@@ -152,14 +152,14 @@ def _set_sizes(
     usable = [image for image in images if image["id"] in located.files and is_sized(image)]
     origin, notes = found.origin, []
     if absent and found.has_sizes:
-        notes.append(f"{absent} images of {origin} have no usable size there; it is read from the images")
+        notes.append(f"{absent} images have no valid size in {origin}; sizes are read from the image files")
     if other:
-        notes.append(f"{other} images of {origin} have another size there; it is read from the images")
+        notes.append(f"{other} images have a different size in {origin}; sizes are read from the image files")
     if located.absent:
-        lists = f"{len(located.absent)} images that {origin} lists are absent, such as {located.absent[0]}"
+        lists = f"{len(located.absent)} images listed in {origin} do not exist, such as {located.absent[0]}"
         notes.append(f"{lists}; they count as unreadable")
     if unknown and options.keep_absent:
-        left = f"{len(unknown)} images of {origin} are left out: their sizes are unknown"
+        left = f"{len(unknown)} images of {origin} are left out because their sizes are unknown"
         notes.append(f"{left} ({unknown[0]})")
     return _Sized(usable, frozenset(measured)), notes
 
@@ -171,7 +171,7 @@ def _decide(
     measured: Collection[int],
     options: SplitOptions,
 ) -> ExifDecision:
-    """Decides how images with an EXIF rotation are read; relative boxes fit either way."""
+    """Decides how images with an EXIF rotation are read. Relative boxes fit either orientation, so they are ignored."""
     turned = {i["id"] for i in images if i["id"] in headers and headers[i["id"]].orientation > 1}
     names = {c["id"]: c["name"] for c in found.content["categories"]}
     usable: dict[int, list] = {}
@@ -186,14 +186,14 @@ class _Boxes(NamedTuple):
 
     examples: ExampleTable
     dropped: dict[str, int]
-    xywh: np.ndarray  # float64 [n, 4] as annotated, without crowds
-    sizes: np.ndarray  # float64 [n, 2], (width, height) of their images
+    xywh: np.ndarray  # float64 [n, 4], annotated boxes without crowds
+    sizes: np.ndarray  # float64 [n, 2], (width, height) of the image of each box
 
 
 def _read_boxes(
     content: Content, images: Images, files: Mapping[int, str], labels: Labels, origin: str, complain: Complain
 ) -> _Boxes:
-    """The examples for training; `InputError` if there is no image."""
+    """Returns the training examples and their boxes; raises `InputError` if there are no images."""
     names = {c["id"]: c["name"] for c in content["categories"]}
     by_image = annotations_of((image["id"] for image in images), content)
     examples = []
@@ -223,8 +223,8 @@ def _read_boxes(
         targets = np.array(boxes, np.float32).reshape(-1, 4), np.array(numbers, np.int32), np.array(areas, np.float32)
         examples.append(Example(image["id"], files[image["id"]], image["width"], image["height"], *targets))
     if not examples:
-        none = "none of the images it lists can be used" if content["images"] else "it lists no images"
-        raise InputError(f"nothing to read in {origin}: {none}.")
+        none = "has no usable images" if content["images"] else "lists no images"
+        raise InputError(f"{origin} {none}.")
     table = np.array(annotated, np.float64).reshape(-1, 6)
     return _Boxes(ExampleTable(examples), dropped, table[:, :4], table[:, 4:])
 
@@ -239,19 +239,19 @@ def _dark_note(
 
 
 def _orphan_note(content: Content, origin: str) -> list[str]:
-    """A note with the number of ignored annotations, if any are."""
+    """Returns a note with the number of annotations that are ignored, if there are any."""
     orphans = orphans_of(content)
     if not orphans:
         return []
     first, *_ = orphans
-    of = f"of images that are not listed, such as image id {first}"
-    return [f"{sum(orphans.values())} annotations of {origin} are {of}; they are ignored"]
+    of = f"refer to images that are not listed, such as image id {first}"
+    return [f"{sum(orphans.values())} annotations of {origin} {of}; they are ignored"]
 
 
 def _reopened(
     open_annotations: OpenAnnotations, options: SplitOptions, examples: ExampleTable, measured: Collection[int]
 ) -> Content:
-    """Reads the annotations again, in COCO's format, with the sizes that were taken from the images."""
+    """Reads the annotations again in COCO format, and sets the sizes that were read from the image files."""
     found = open_annotations(lambda _: None)
     sizes = dict(zip(examples.image_ids.tolist(), examples.sizes.tolist()))
     for image in found.content["images"]:

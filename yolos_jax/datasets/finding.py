@@ -1,4 +1,4 @@
-"""Finds the listed images, even if a name is spelled differently on disk. No jax here."""
+"""Finds listed images, including those with misspelled file names. Does not import jax."""
 
 import dataclasses
 import difflib
@@ -13,22 +13,25 @@ from urllib.parse import unquote
 from yolos_jax.datasets.annotations import Annotations, Complain, PackedImages
 from yolos_jax.datasets.listing import images_below
 
-FEW = 3  # maximum suggestions in a message
-NEAR = 5  # maximum missing images to look up suggestions for, which is slow
+FEW = 3  # maximum number of suggestions in a message
+NEAR = 5  # maximum number of missing images for which similar names are searched, which is slow
 
 
 @dataclasses.dataclass(frozen=True)
 class Located:
     """The locations of a split's images."""
 
-    files: dict[int, str]  # path of each image, or its name in messages, by id
+    files: dict[int, str]  # image paths by id; for packed images, names for messages
     absent: tuple[str, ...] = ()  # paths in `files` that do not exist
-    renamed: dict[str, str] = dataclasses.field(default_factory=dict)  # paths of images, by other spellings
+    renamed: dict[str, str] = dataclasses.field(default_factory=dict)  # image paths by misspelled file name
     notes: tuple[str, ...] = ()
 
 
 def locate(found: Annotations, images: Sequence[dict[str, Any]], keep_absent: bool, complain: Complain) -> Located:
-    """Locates the images of these entries; leaves out absent ones and those outside the folder."""
+    """Locates the images of these entries.
+
+    Images outside the folder are reported and left out, as are missing images unless `keep_absent` is set.
+    """
     if found.packed is not None:
         return _locate_packed(found, found.packed, images, complain)
     if not found.by_spelling:
@@ -38,14 +41,14 @@ def locate(found: Annotations, images: Sequence[dict[str, Any]], keep_absent: bo
     for image in images:
         name = image["file_name"]
         if finder.outside(name):
-            complain(f"image id {image['id']} in {found.origin} lies outside {found.image_folder}.")
+            complain(f"image id {image['id']} in {found.origin} is outside {found.image_folder}.")
             continue
         path = finder.find(name)
         if path is None:
             path = os.path.join(found.image_folder, name)
             if not keep_absent:
                 near = finder.near(name)
-                complain(f"image id {image['id']} is listed in {found.origin} but {path} is absent{near}.")
+                complain(f"image id {image['id']} is listed in {found.origin} but {path} does not exist{near}.")
                 continue
             absent.append(path)
         files[image["id"]] = path
@@ -58,85 +61,85 @@ def _locate_packed(
     files = {image["id"]: f"{image['file_name']} of {packed}" for image in images if image["id"] in packed}
     absent = [image["id"] for image in images if image["id"] not in files]
     if absent:
-        listed = f"{len(absent)} of {len(found.content['images'])} images that {found.origin} lists"
+        listed = f"{len(absent)} of {len(found.content['images'])} images listed in {found.origin}"
         such = f"are not in {packed}, such as image id {absent[0]}"
-        complain(f"{listed} {such}; give the annotation file that the data set was prepared from.")
+        complain(f"{listed} {such}; use the annotation file that the data set was prepared from.")
     return Located(files)
 
 
 class _Paths(NamedTuple):
-    """Paths of the images in a folder, by the lower-case keys to compare."""
+    """Paths of the images in a folder, by lower-case keys."""
 
-    whole: dict[str, list[str]]
-    name: dict[str, list[str]]
-    stem: dict[str, list[str]]  # by the name without its ending
+    whole: dict[str, list[str]]  # by relative path
+    name: dict[str, list[str]]  # by file name
+    stem: dict[str, list[str]]  # by file name without extension
 
 
 class Finder:
     """Finds the images of a folder by their names in an annotation file.
 
-    A literal match comes first. Another spelling is accepted if it fits exactly one image that no other entry names
-    literally: `/` for `\\`, URL-encoded characters, another case, added or missing parent folders, a missing ending.
-    Symbolic links are followed; only the path as written must stay inside the folder.
+    An exact match is preferred. Otherwise, a name may differ in these ways if it matches exactly one image that is not
+    listed by its exact name: `/` or `\\`, URL-encoded characters, case, additional or missing parent folders, or a
+    missing extension. Symbolic links are followed; only the path as written must be inside the folder.
 
     Args:
       folder: the folder of images.
-      names: every file name that the annotations list.
+      names: all file names in the annotations.
     """
 
     def __init__(self, folder: Path, names: Iterable[str]):
         self.folder, self._named = str(folder), list(names)
         self._whole = os.path.abspath(folder)
         self._present = {entry.name for entry in os.scandir(folder)}
-        self.renamed: dict[str, str] = {}  # paths of images found by another spelling, by name
+        self.renamed: dict[str, str] = {}  # image paths by misspelled file name
         self._taken: set[str] = set()
         self._missing = 0
 
     def outside(self, name: str) -> bool:
-        """Whether the path as written leaves the folder."""
+        """Whether the path as written is outside the folder."""
         path = os.path.normpath(os.path.join(self._whole, name))
         return not path.startswith(os.path.join(self._whole, ""))
 
     def find(self, name: str) -> str | None:
-        """The path of an image, or None."""
-        # A set of names avoids one system call per image; nested names are checked on disk.
+        """Returns the path of an image, or None if it is not found."""
+        # The set of names saves one system call per image; names in subfolders are checked on disk.
         path = os.path.join(self.folder, name)
         if name in self._present or os.path.isfile(path):
             return path
         if name not in self.renamed:
             fits = [os.path.join(self.folder, path) for path in self._fits(name)]
-            if len(fits) != 1 or fits[0] in self._taken:  # two entries cannot share an image
+            if len(fits) != 1 or fits[0] in self._taken:  # an image is matched with at most one misspelled name
                 return None
             self.renamed[name] = fits[0]
             self._taken.add(fits[0])
         return self.renamed[name]
 
     def near(self, name: str) -> str:
-        """Suggestions for the message about a missing image, for the first few of them."""
+        """Returns suggestions for the message about a missing image; only the first few calls search similar names."""
         self._missing += 1
         fits = self._fits(name)
         if len(fits) > 1:
-            return f" ({len(fits)} images fit the name: {', '.join(sorted(fits)[:FEW])})"
+            return f" ({len(fits)} images match the name: {', '.join(sorted(fits)[:FEW])})"
         if self._missing > NEAR:
             return ""
         near = difflib.get_close_matches(os.path.basename(name), self._free.name, FEW, 0.75)
         return f" (similar names: {', '.join(sorted(near))})" if near else ""
 
     def note(self, origin: str) -> list[str]:
-        """A note about the images that were found by another spelling."""
+        """Returns a note about images with misspelled file names."""
         if not self.renamed:
             return []
         first, *_ = self.renamed
-        images = f"{len(self.renamed)} images of {origin} were found by another spelling"
+        images = f"{len(self.renamed)} images of {origin} were found under a different spelling"
         return [f"{images}, such as {first!r} as {self.renamed[first]}"]
 
     def _fits(self, name: str) -> list[str]:
-        """Paths in the folder that match another spelling of a name, by the strictest rule with a match."""
+        """Returns the paths in the folder that match a misspelled name, using the strictest rule that matches."""
         for spelling in dict.fromkeys((name.replace("\\", "/"), unquote(name).replace("\\", "/"))):
             parts = [part for part in spelling.lower().split("/") if part not in ("", ".")]
             if not parts or ".." in parts:
                 continue
-            for start in range(len(parts)):  # drops leading folders, the fewest first
+            for start in range(len(parts)):  # drops leading folders, as few as possible
                 fits = self._free.whole.get("/".join(parts[start:]), [])
                 if fits:
                     return fits
@@ -149,7 +152,7 @@ class Finder:
 
     @cached_property
     def _free(self) -> _Paths:
-        """Images without a literal match."""
+        """Images that are not listed by their exact names."""
         named = {os.path.normpath(name) for name in self._named}
         found = _Paths(defaultdict(list), defaultdict(list), defaultdict(list))
         for path in images_below(Path(self.folder)):

@@ -1,4 +1,4 @@
-"""Image files with several images: frames of animations, or pages. No jax here."""
+"""Reads image files with several frames or pages. Does not import jax."""
 
 import contextlib
 import os
@@ -11,25 +11,26 @@ from PIL import Image
 from yolos_jax.images.reading import DAMAGED, decoding, has_sixteen_bits, to_rgb
 from yolos_jax.user_files import MOST_IMAGE, check_file
 
-# Pillow's formats. In others only the first image is used: MPO contains previews and depth, PSD layers, ICO sizes.
-ANIMATED = {"AVIF", "FLI", "GIF", "PNG", "WEBP"}  # their frames have durations
+# Names of formats in Pillow. Only the first image is used in other formats: the additional images are previews and
+# depth maps in MPO, layers in PSD, and other sizes in ICO.
+ANIMATED = {"AVIF", "FLI", "GIF", "PNG", "WEBP"}  # formats whose frames have durations
 PAGED = {"DCX", "HEIF", "TIFF"}
-SUBFILE, COPY_OR_MASK = 254, 0b101  # TIFF's subfile tag, and its bits for a thumbnail and a mask
-UNTIMED = 0.1  # seconds for a frame without a duration, as in browsers
+SUBFILE, COPY_OR_MASK = 254, 0b101  # TIFF's NewSubfileType tag, and its bits for thumbnails and masks
+UNTIMED = 0.1  # duration in seconds of a frame without one, as in browsers
 
 
 class TimedFrame(NamedTuple):
     """A frame of an animation."""
 
-    seconds: float  # since the first frame
-    lasts: float  # seconds
+    seconds: float  # start time in seconds
+    lasts: float  # duration in seconds
     image: Image.Image  # RGB
 
 
 def frames_in(image: Image.Image) -> list[int]:
-    """Indices, for `Image.seek`, of a file's images to use; in a damaged file, those before the damage.
+    """Returns the indices, for `Image.seek`, of the frames or pages to use; in a damaged file, those that can be read.
 
-    Leaves out thumbnails and masks among a TIFF file's pages, and an animation's default image for still viewers.
+    Skips thumbnails and masks in TIFF files, and the default image of an animation, which is not one of its frames.
     """
     if image.format not in ANIMATED | PAGED:
         return [0]
@@ -61,13 +62,13 @@ def _pages(image: Image.Image, frames: range) -> list[int]:
 class Content(NamedTuple):
     """The images in a file."""
 
-    animated: bool
+    animated: bool  # whether the images are frames of an animation rather than pages
     frames: list[int]  # see `frames_in`
 
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str], name: str) -> Iterator[Image.Image]:
-    """Opens an image file; `UnreadableImage` calls it `name`."""
+    """Opens an image file; `name` is its name in the message of `UnreadableImage`."""
     with decoding(name):
         check_file(path, "the image", MOST_IMAGE)
         with Image.open(path) as image:
@@ -75,20 +76,20 @@ def _opened(path: str | os.PathLike[str], name: str) -> Iterator[Image.Image]:
 
 
 def content_of(path: str | os.PathLike[str]) -> Content:
-    """Whether a file's images are frames or pages, and which to use; `UnreadableImage` if it cannot be opened."""
+    """Lists the frames or pages in a file; raises `UnreadableImage` if it cannot be opened."""
     with _opened(path, f"the image {path}") as image:
         return Content(image.format in ANIMATED, frames_in(image))
 
 
 def open_page(path: str | os.PathLike[str], page: int, upright: bool, stretch: bool) -> Image.Image:
-    """A page of an image file, counted from 1, as RGB without EXIF; see `images.reading.open_rgb`."""
+    """Reads a page of an image file, counted from 1, as RGB without EXIF; see `images.reading.open_rgb`."""
     with _opened(path, f"page {page} of {path}") as image:
         image.seek(page - 1)
         return _rgb(image, upright, stretch)
 
 
 def animation(path: str | os.PathLike[str], upright: bool, stretch: bool) -> Iterator[TimedFrame]:
-    """Yields the frames of an animation; `UnreadableImage` where it is damaged."""
+    """Yields the frames of an animation; raises `UnreadableImage` at a damaged frame."""
     with _opened(path, f"the image {path}") as image:
         seconds = 0.0
         for frame in frames_in(image):
@@ -100,7 +101,7 @@ def animation(path: str | os.PathLike[str], upright: bool, stretch: bool) -> Ite
 
 
 def _rgb(image: Image.Image, upright: bool, stretch: bool) -> Image.Image:
-    """A copy of the current frame, detached from its file and without EXIF, so that nothing turns it again."""
+    """Copies the current frame as RGB, detached from its file and without EXIF, so that it is not rotated again."""
     deep = has_sixteen_bits(image)
     image.load()
     return Image.fromarray(np.asarray(to_rgb(image, upright, stretch and deep)))

@@ -15,26 +15,26 @@ from yolos_jax.errors import counted, first_few
 from yolos_jax.images.reading import UnreadableImage, brightest, decoding, has_sixteen_bits, open_rgb
 from yolos_jax.user_files import MOST_IMAGE, check_file
 
-ORIENTATION = 0x0112  # EXIF tag: 1 is upright, 2 to 8 are turned or mirrored
-SWAPS = range(5, 9)  # orientations that exchange width and height
+ORIENTATION = 0x0112  # EXIF tag: 1 is upright, 2 to 8 are rotated or mirrored
+SWAPS = range(5, 9)  # orientations that swap width and height
 _THREADS, _CHUNK = 8, 256
 _PNG = b"\x89PNG\r\n\x1a\n"
-_TAIL = 2**17  # bytes at the end of a PNG file to search for EXIF
+_TAIL = 2**17  # number of bytes at the end of a PNG file to search for EXIF
 _PNG_TEXTS = (b"eXIf", b"xif\0", b"com.adobe.xmp")  # markers of EXIF or XMP in a PNG file
-_DARK = 2**6  # of 256: the maximum brightness of 14 bits within 16
-_DECODED = 8  # 16-bit images to decode before a run
+_DARK = 2**6  # of 256: the brightness of the maximum 14-bit value in a 16-bit image
+_DECODED = 8  # number of 16-bit images to decode before a run
 DARK_HELP = "set data.sixteen_bit=stretch to map each image's maximum to white"
 
 T = TypeVar("T")
 
 
 class Header(NamedTuple):
-    """The header of one image. An unreadable file counts as upright."""
+    """The header of an image file. Unreadable files are treated as upright."""
 
     size: tuple[int, int] = (0, 0)  # (width, height) in pixels as stored; 0 if the file cannot be read
-    orientation: int = 1  # EXIF orientation; 1 if Pillow applies it itself
+    orientation: int = 1  # EXIF orientation; 1 if Pillow applies it when loading
     sixteen: bool = False  # whether it has 16 or more bits per channel
-    frames: int = 1  # or pages, see `frames_in`
+    frames: int = 1  # number of frames or pages, see `frames_in`
     problem: str = ""  # why the file cannot be read
 
     @property
@@ -44,7 +44,7 @@ class Header(NamedTuple):
 
 
 def header_of(source: str | os.PathLike[str] | bytes, name: str = "") -> Header:
-    """The header of a file, given as a path or as bytes; `name` is its name in `problem`."""
+    """Reads the header of a file, given as a path or as bytes; `name` is its name in `problem`."""
     try:
         with decoding(f"the image {name or source!s}"):
             if isinstance(source, bytes):
@@ -57,10 +57,10 @@ def header_of(source: str | os.PathLike[str] | bytes, name: str = "") -> Header:
 
 
 def read_headers(items: Sequence[T], read: Callable[[T], Header] = header_of) -> list[Header]:  # type: ignore[assignment]
-    """The headers of many images, in order; `items` are paths or other inputs of `read`.
+    """Reads the headers of many images, in order; `items` are paths or other inputs of `read`.
 
-    If reading mostly waits for a disk or network, threads read the rest. Otherwise threads would block each other,
-    because Pillow parses headers in Python.
+    If reading the first headers mostly waits for the disk or network, threads read the rest. Otherwise, threads would
+    block each other, because Pillow parses headers in Python.
     """
     started, computed = time.perf_counter(), time.thread_time()
     first = [read(item) for item in items[:_CHUNK]]
@@ -79,17 +79,17 @@ def _read(file: BinaryIO) -> Header:
     with Image.open(file) as image:
         sixteen = has_sixteen_bits(image)
         orientation = 1
-        # Pillow turns TIFF files itself. To find no EXIF in a PNG file, it would decode the pixels.
+        # Pillow rotates TIFF files itself. In a PNG file without EXIF, `getexif` would decode the pixels.
         if image.format != "TIFF" and (image.format != "PNG" or turned_png):
             orientation = image.getexif().get(ORIENTATION, 1)
         orientation = orientation if orientation in range(2, 9) else 1
         size = image.size
-        frames = frames_in(image)  # seeks, so it comes last
+        frames = frames_in(image)  # called last because it seeks
         return Header(size, orientation, sixteen, len(frames))
 
 
 def _png_may_be_turned(file: BinaryIO) -> bool:
-    """Whether a PNG file seems to contain EXIF or XMP, before or after the pixels."""
+    """Whether a PNG file may contain EXIF or XMP, before or after the pixels."""
     head = file.read(4096)
     tail = b""
     if head.startswith(_PNG):
@@ -100,7 +100,7 @@ def _png_may_be_turned(file: BinaryIO) -> bool:
 
 
 def frames_note(files: Sequence[str], headers: Iterable[Header], origin: str) -> list[str]:
-    """A note with the number of frames and pages left out because only the first of each file is used, if any are."""
+    """Returns a note with the number of frames and pages left out because only the first of each file is used."""
     several = {file: header.frames for file, header in zip(files, headers) if header.frames > 1}
     if not several:
         return []
@@ -109,8 +109,8 @@ def frames_note(files: Sequence[str], headers: Iterable[Header], origin: str) ->
     return [f"{origin} has {files_are}: only the first of each is used, and {left} are left out"]
 
 
-def left_out(sources: Sequence[Any], origin: str = "what was given") -> list[str]:
-    """`frames_note` for any inputs of a `Detector` except PIL images, whose frame the caller chose."""
+def left_out(sources: Sequence[Any], origin: str = "the input") -> list[str]:
+    """Returns a `frames_note` for inputs of a `Detector`, except PIL images, whose frame the caller has selected."""
     encoded = [source for source in sources if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview)]
     headers = [header_of(bytes(each) if isinstance(each, bytearray | memoryview) else each) for each in encoded]
     names = [str(each) if isinstance(each, str | os.PathLike) else "encoded bytes" for each in encoded]
@@ -118,17 +118,17 @@ def left_out(sources: Sequence[Any], origin: str = "what was given") -> list[str
 
 
 def dark_note(files: Sequence[str], origin: str) -> list[str]:
-    """A note if some of these 16-bit files become almost black; only a few are decoded."""
+    """Returns a note if some of these 16-bit files become almost black; decodes at most `_DECODED` of them."""
     places = np.unique(np.linspace(0, len(files) - 1, min(_DECODED, len(files))).astype(int))
     dark = [files[i] for i in places if _is_dark(files[i])]
     if not dark:
         return []
-    looked = f"{len(dark)} of {len(places)} that were checked (of {len(files)} in total) become almost black"
-    return [f"16-bit images of {origin} use fewer bits: {looked}, such as {first_few(dark)}; {DARK_HELP}"]
+    looked = f"{len(dark)} of {len(places)} checked images (of {len(files)} in total) become almost black"
+    return [f"16-bit images of {origin} do not use all bits: {looked}, such as {first_few(dark)}; {DARK_HELP}"]
 
 
 def dark_files(files: Sequence[str]) -> list[str]:
-    """The 16-bit files among these that become almost black; decodes each of them."""
+    """Returns the 16-bit files that become almost black; decodes all 16-bit files."""
     return [file for file, header in zip(files, read_headers(files)) if header.sixteen and _is_dark(file)]
 
 

@@ -1,4 +1,4 @@
-"""Labels: a model's class indices for the categories of a data set, matched by id or by name."""
+"""Maps the categories of a data set to a model's labels (class indices), by id or by name."""
 
 import dataclasses
 from collections import Counter
@@ -15,15 +15,15 @@ MOST_CLASSES = 100_000
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """A number for every category: labels are `0..num_classes - 1`."""
+    """The mapping between category ids and labels, which are `0..num_classes - 1`."""
 
     num_classes: int
-    category_ids: tuple[int, ...]  # the category id of every label
-    names: dict[int, str]  # distinct names of the listed labels
-    of_category: dict[int, int]  # the label of each category id
+    category_ids: tuple[int, ...]  # category id of each label
+    names: dict[int, str]  # distinct category names by label
+    of_category: dict[int, int]  # label of each category id
 
     def wrong(self, annotation: dict[str, Any], origin: str) -> str | None:
-        """A message for an annotation whose category has no label, or None."""
+        """Returns a message if an annotation's category has no label, or None."""
         category = annotation["category_id"]
         if category in self.of_category:
             return None
@@ -35,17 +35,17 @@ class Labels:
 def labels_of(
     listed: Sequence[Mapping[str, Any]], origin: str, options: SplitOptions, complain: Complain
 ) -> tuple[Labels, list[str]]:
-    """The labels of a data set, and notes.
+    """Returns the labels of a data set, and notes.
 
-    If ids and names conflict with `options.settled`, categories are matched by name.
+    If the names of the same ids differ from those in `options.settled`, categories are matched by name.
 
     Args:
-      listed: the categories in COCO's format.
-      origin: their source, for messages.
+      listed: the categories in COCO format.
+      origin: the source of the categories, for messages.
       complain: called if the names conflict and cannot be matched.
 
     Raises:
-      InputError: there is no category, or the categories do not fit the options.
+      InputError: there are no categories, or they do not match the options.
     """
     written = {int(category["id"]): str(category["name"]) for category in listed}
     names = distinct(written)
@@ -53,7 +53,7 @@ def labels_of(
     called = _settled_names(names, options)
     if any(name is None or plain_name(name) != plain_name(names[category]) for category, name in called.items()):
         settled = known_names(options.settled.label_names)
-        if _same_names(settled.values(), written.values()):  # duplicate names would be ambiguous
+        if _same_names(settled.values(), written.values()):  # also checks that names are unique
             ids = _match(settled, names, options.num_classes)
             differs = f"{origin} and {options.settled.by} number the classes differently"
             notes.append(f"{differs}; they are matched by name: {listing(names)}")
@@ -69,35 +69,35 @@ def _number(names: dict[int, str], origin: str, options: SplitOptions, category_
     num_classes = options.num_classes or len(ids)
     if num_classes > len(ids):
         wanted = f"{origin} has {len(ids)} classes, but the model has {num_classes}"
-        raise InputError(f"{wanted}; set --config.model.num_classes=0 to derive them.")
+        raise InputError(f"{wanted}; set --config.model.num_classes=0 to derive the number from the data set.")
     of_category = {int(category): label for label, category in enumerate(ids)}
     too_large = [category for category in names if of_category.get(category, -1) >= num_classes]
     if too_large:
         largest = max(too_large)
-        wrong = f"category id {largest} of {origin} gets the label {of_category[largest]}, outside"
-        derive = "set --config.model.num_classes=0 to derive it from the file."
+        wrong = f"category id {largest} of {origin} has the label {of_category[largest]}, outside"
+        derive = "set --config.model.num_classes=0 to derive the number of classes from the data set."
         raise InputError(f"{wrong} 0..{num_classes - 1}; {derive}")
     named = {of_category[category]: name for category, name in names.items() if category in of_category}
     return Labels(num_classes, tuple(int(category) for category in ids), named, of_category)
 
 
 def _all_ids(names: dict[int, str], origin: str, options: SplitOptions) -> list[int]:
-    """The category id of every label, without settled categories."""
+    """Returns the category id of each label if `options.settled` has no categories."""
     if not names or min(names) < 0:
-        raise InputError(f"{origin} lists no category, or one with a negative id.")
+        raise InputError(f"{origin} has no categories, or a category with a negative id.")
     if options.categories == "contiguous":
         return sorted(names)
     if max(names) >= MOST_CLASSES:
-        largest = f"the largest category id of {origin} is {max(names)}, which would need as many classes"
+        largest = f"the largest category id of {origin} is {max(names)}, which would require too many classes"
         raise InputError(f"{largest}; set --config.data.categories=contiguous.")
-    # Raw ids leave gaps; more outputs than ids are allowed (the reference has 91 for COCO's 90).
+    # Raw ids leave gaps. There may be more outputs than ids (91 in the reference for COCO ids up to 90).
     return list(range(max(max(names) + 1, options.num_classes)))
 
 
 def _settled_names(names: dict[int, str], options: SplitOptions) -> dict[int, str | None]:
-    """The settled name of each category id; None for an id without one.
+    """Returns the settled name of each category id, or None for an id without one.
 
-    Empty if there are no settled names, or they do not matter.
+    The result is empty if there are no settled names or if names are ignored.
     """
     settled = known_names(options.settled.label_names)
     if options.names == "ids" or not settled:
@@ -114,13 +114,13 @@ def _settled_ids(names: dict[int, str], options: SplitOptions) -> Sequence[int] 
 
 
 def _same_names(names: Iterable[str], others: Iterable[str]) -> bool:
-    """Whether these are the same names, without duplicates."""
+    """Whether both sets of names are equal and contain no duplicates."""
     a, b = Counter(map(plain_name, names)), Counter(map(plain_name, others))
     return a == b and max(a.values()) == 1
 
 
 def _match(settled: dict[int, str], names: dict[int, str], num_classes: int) -> tuple[int, ...]:
-    """The category id of every label, matched by name; labels without a name get unused ids."""
+    """Returns the category id of each label, matched by name; labels without a name get unused ids."""
     number = {plain_name(name): category for category, name in names.items()}
     unused = max(names) + 1
     labels = range(max(num_classes, *(label + 1 for label in settled)))
@@ -128,7 +128,7 @@ def _match(settled: dict[int, str], names: dict[int, str], num_classes: int) -> 
 
 
 def _refusal(names: dict[int, str], called: dict[int, str | None], origin: str, options: SplitOptions) -> str | None:
-    """A message if names conflict with the settled names `called`; None if some are only missing."""
+    """Returns a message if names conflict with the settled names `called`; missing names are not conflicts."""
     other = [i for i, name in called.items() if name is not None and plain_name(name) != plain_name(names[i])]
     if not other:
         return None

@@ -1,4 +1,4 @@
-"""Lists a folder's images, hidden files and subfolders by their names. No jax."""
+"""Lists images, other files and subfolders of a folder by name. Does not import jax."""
 
 import os
 from collections import Counter
@@ -8,10 +8,10 @@ from pathlib import Path
 from yolos_jax.errors import counted
 from yolos_jax.images.reading import HEIF, HELP_WITH_HEIF, image_endings
 
-SYSTEM = {"__macosx", "@eadir", "thumbs.db", "desktop.ini"}  # from macOS's archives, Synology and Windows
-# Endings of annotations and of files that tools leave beside images.
+SYSTEM = {"__macosx", "@eadir", "thumbs.db", "desktop.ini"}  # created by macOS, Synology and Windows
+# Extensions of annotation files and other files that are expected next to images.
 BESIDE = {".cache", ".csv", ".json", ".jsonl", ".md", ".odgt", ".txt", ".xml", ".yaml", ".yml"}
-FEW = 6  # maximum kinds of files in a note
+FEW = 6  # maximum number of file types in a note
 
 
 def is_hidden(name: str) -> bool:
@@ -20,19 +20,19 @@ def is_hidden(name: str) -> bool:
 
 
 def ending_of(path: str) -> str:
-    """A file name's ending in lower case, such as `.jpg`; `""` if it has none."""
+    """Returns a file's extension in lower case, such as `.jpg`, or `""` if it has none."""
     return os.path.splitext(path)[1].lower()
 
 
 class LeftOut:
-    """Files that a listing leaves out: their number by kind, and the first one."""
+    """Counts the files and folders that a listing leaves out, by kind, and stores the first path."""
 
     def __init__(self) -> None:
-        self.kinds = Counter[str]()  # by ending, or by type such as "hidden folder"
+        self.kinds = Counter[str]()  # by file extension, or by type such as "hidden folder"
         self.first = ""
 
     def add(self, path: str, kind: str = "") -> None:
-        """Counts a file; the default `kind` is hidden or its ending."""
+        """Counts a file; `kind` defaults to "hidden file" for a hidden file and to the extension for any other."""
         hidden = "hidden file" if is_hidden(os.path.basename(path)) else ""
         self.kinds[kind or hidden or ending_of(path) or "no ending"] += 1
         self.first = self.first or path
@@ -47,12 +47,12 @@ class LeftOut:
         self.first = self.first or other.first
 
     def note(self, where: str | Path) -> list[str]:
-        """A note about files left out of a folder, if there are any."""
+        """Returns a note about files left out of a folder, if there are any."""
         return [f"left out of {where}: {described(self.kinds)}, such as {self.first}"] if self.first else []
 
 
 def described(kinds: Counter[str]) -> str:
-    """`5 other files (.txt 4, no ending 1), 1 hidden file`: the files left out, and how to read them."""
+    """Describes the files left out, such as `5 other files (.txt 4, no ending 1), 1 hidden file`."""
     endings = Counter({kind: n for kind, n in kinds.items() if kind.startswith(".") or kind == "no ending"})
     parts = []
     if endings:
@@ -65,7 +65,7 @@ def described(kinds: Counter[str]) -> str:
 
 
 def is_folder(entry: os.DirEntry) -> bool:
-    """Whether it is a folder or a link to one; False for a link to itself, where `DirEntry.is_dir` raises."""
+    """Whether an entry is a folder or a link to one; False for a circular link, for which `is_dir` raises an error."""
     try:
         return entry.is_dir()
     except OSError:
@@ -80,9 +80,9 @@ def _is_empty(folder: str) -> bool:
 
 
 def walk(folder: str | Path, left: LeftOut | None = None) -> Iterator[tuple[str, list[str]]]:
-    """Yields a folder and those below it, each with its files' names, in order; each link is followed once.
+    """Yields a folder and all folders below it, each with the names of its files, in sorted order.
 
-    Hidden and unreadable folders are counted in `left`.
+    Links are followed, but each folder is visited once. Hidden and unreadable folders are counted in `left`.
     """
     left = LeftOut() if left is None else left
     seen, endings = set[str](), image_endings()
@@ -95,16 +95,17 @@ def walk(folder: str | Path, left: LeftOut | None = None) -> Iterator[tuple[str,
         for name in filter(is_hidden, folders):
             left.add(os.path.join(at, name), "hidden folder")
         for path in (os.path.join(at, name) for name in sorted(folders) if ending_of(name) in endings):
-            if _is_empty(path):  # in place of an image
+            if _is_empty(path):  # an empty folder instead of an image file
                 left.add(path, "empty folder named like an image")
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         yield at, sorted(names)
 
 
 def images_below(folder: Path, left: LeftOut | None = None, beside: Iterable[str] = ()) -> Iterator[str]:
-    """Yields the relative paths of the images in a folder and below, in order; each link is followed once.
+    """Yields the relative paths of all images in a folder and its subfolders, in sorted order.
 
-    Other files are counted in `left`, except those with an ending in `beside`.
+    Links are followed, but each folder is visited once. Other files are counted in `left`, except those with an
+    extension in `beside`.
     """
     endings = image_endings()
     expected = set(beside)
@@ -120,7 +121,7 @@ def images_below(folder: Path, left: LeftOut | None = None, beside: Iterable[str
 
 
 def subfolder(root: Path, *names: str) -> Path | None:
-    """The first of `root`'s folders with one of these names, ignoring case; None if there is none."""
+    """Returns the subfolder of `root` with the first of these names that exists, ignoring case, or None."""
     try:
         present = {entry.name: entry.name.lower() for entry in os.scandir(root) if is_folder(entry)}
     except OSError:
@@ -135,7 +136,7 @@ def subfolder(root: Path, *names: str) -> Path | None:
 
 
 def folders_in(root: Path, beginning: str = "") -> list[Path]:
-    """The visible subfolders whose names start with `beginning`; empty if the folder does not exist."""
+    """Returns the visible subfolders whose names start with `beginning`; an empty list if `root` does not exist."""
     if not root.is_dir():
         return []
     names = [entry.name for entry in os.scandir(root) if entry.name.startswith(beginning) and is_folder(entry)]

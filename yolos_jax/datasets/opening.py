@@ -1,4 +1,4 @@
-"""Opens a split of a data set and recognises its layout. No jax here."""
+"""Opens a split of a data set after recognising its layout. Does not import jax."""
 
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from yolos_jax.datasets.splits import choose
 from yolos_jax.errors import InputError
 from yolos_jax.user_files import reading
 
-# The first one that finds splits is used.
+# The first layout that finds splits is used.
 LAYOUTS: tuple[Any, ...] = (
     hf_datasets, tfds, roboflow, coco_folder, ultralytics, voc, imagefolder, visdrone, wider_face, dota, crowdhuman,
 )  # fmt: skip
@@ -40,12 +40,13 @@ def open_split(
     Args:
       which: "train" or "val".
       data: the settings of `SplitSettings`, `AmountSettings` and `AnnotationSettings`.
-      num_classes: of a model; 0 derives it from the categories.
-      settled: what a model or the other split has determined already.
+      num_classes: number of classes of the model; 0 derives it from the categories.
+      settled: properties that a checkpoint or the training split has already determined.
       complain: see `read_split`.
 
     Raises:
-      MissingSplit: the split does not exist; other `InputError`s report problems with it.
+      MissingSplit: the split does not exist.
+      InputError: the split cannot be read.
     """
     split = getattr(data, f"{which}_split")
     annotations, images = getattr(data, f"{which}_annotations"), getattr(data, f"{which}_images")
@@ -66,12 +67,12 @@ def open_split(
 
 
 def find_split(root: Path, wanted: str, annotations: str = "", images: str = "") -> OpenAnnotations:
-    """A function that opens a split of the data set in `root`.
+    """Returns a function that opens a split of the data set in `root`.
 
     Args:
-      wanted: its name, or another one of the same family, see `splits.choose`.
-      annotations, images: a COCO annotation file and a folder of images to use instead of the layout's; either may
-        be empty.
+      wanted: the name of the split, or another common name for it; see `splits.choose`.
+      annotations, images: a COCO annotation file and an image folder that replace those of the data set; either may be
+        empty.
 
     Raises:
       InputError: see `recognise`.
@@ -91,10 +92,11 @@ def find_split(root: Path, wanted: str, annotations: str = "", images: str = "")
 
 
 def recognise(root: Path) -> tuple[str, dict[str, OpenAnnotations], list[str]]:
-    """The layout of a folder, the functions that open its splits, and notes.
+    """Returns the name of a folder's layout, functions that open its splits, and notes.
 
     Raises:
-      InputError: the folder does not exist, or its layout is not supported; the message suggests a conversion.
+      InputError: the folder does not exist or its layout is not supported. For an unsupported layout, the message
+        suggests a conversion.
     """
     if not root.exists():
         raise InputError(f"the data folder {root} does not exist; set --config.data.root.")
@@ -119,7 +121,7 @@ def recognise(root: Path) -> tuple[str, dict[str, OpenAnnotations], list[str]]:
 
 
 def _named_files(root: Path, wanted: str, annotations: str, images: str) -> OpenAnnotations:
-    """A function that opens a COCO annotation file and a folder of images; at least one of them is given."""
+    """Returns a function that opens a COCO annotation file and an image folder; at least one of them must be given."""
     folder = Path(images or coco_folder.image_folder(root, wanted))
     if annotations:
         return partial(coco_folder.read, Path(annotations), folder)

@@ -1,4 +1,4 @@
-"""Decides whether the annotations of images with an EXIF rotation refer to the stored or to the upright image."""
+"""Decides whether annotations of images with an EXIF rotation refer to the stored image or the upright image."""
 
 import dataclasses
 from collections import Counter
@@ -9,19 +9,19 @@ from yolos_jax.datasets.headers import SWAPS, Header
 from yolos_jax.errors import first_few
 
 STORED, TURNED = "stored", "upright"
-_LIKE = "as in the other split", "as in prediction"  # ends of the reason if there is no evidence
-_ROOM = 0.02  # tolerance for boxes outside the image, as a fraction of its side
+_LIKE = "as in the other split", "as in prediction"  # last words of the reason if there is no evidence
+_ROOM = 0.02  # tolerance for boxes outside the image, as a fraction of its width or height
 
 
 class Vote(NamedTuple):
-    """The orientation that an image's annotations fit: "stored", "upright", or "" if both or neither."""
+    """The orientation that an image's boxes and annotated size fit: "stored", "upright", or "" if undetermined."""
 
     boxes: str
     size: str
 
     @property
     def both(self) -> str:
-        """The boxes' vote, else the size's: many tools show an image upright but record its stored size."""
+        """The vote of the boxes, or else of the size. Many tools show an image upright but record its stored size."""
         return self.boxes or self.size
 
 
@@ -31,26 +31,29 @@ class ExifDecision:
 
     turned: tuple[str, ...] = ()  # file names of the images with an EXIF rotation
     decided: str = ""  # "stored" or "upright"; "" without such images
-    why: str = ""  # the reason, a clause for the note
+    why: str = ""  # the reason, as a clause for the note
     unclear: tuple[str, ...] = ()  # images in `turned` that fit both orientations
     against: tuple[str, ...] = ()  # images that fit only the other orientation
 
     @property
     def upright(self) -> bool:
-        """Whether images are turned upright when they are read."""
+        """Whether images are rotated upright when they are read."""
         return self.decided == TURNED
 
     def notes(self, origin: str) -> list[str]:
-        """A note for the user, if there are such images."""
+        """Returns a note for the user if there are images with an EXIF rotation."""
         if not self.turned:
             return []
-        reading = "turned upright" if self.upright else "read as stored"
+        reading = "rotated upright" if self.upright else "read as stored"
         text = f"{len(self.turned)} images of {origin} have an EXIF rotation; they are {reading}: {self.why}"
         other = "no" if self.upright else "yes"
         if self.why.endswith(_LIKE):
             text += f" (such as {self.turned[0]}); if that is wrong, set data.upright={other}"
         if self.against:
-            text += f"; but {first_few(self.against)} fit only the other one: set data.upright={other}, or repair them"
+            text += (
+                f"; but the annotations of {first_few(self.against)} fit only the other orientation: set "
+                f"data.upright={other}, or repair them"
+            )
         return [text]
 
 
@@ -65,11 +68,12 @@ def decide(
     """Decides how a split's images with an EXIF rotation are read.
 
     Args:
-      setting: `data.upright`; "auto" decides by the boxes of all such images, else by their sizes.
-      images: entries in COCO's format.
-      headers, annotations: by image id; the annotations' boxes must be valid.
-      measured: ids of images whose sizes come from their files, which are no evidence.
-      undecided: the choice without evidence, "stored" or "upright"; "" for upright, as in prediction.
+      setting: `data.upright`; "auto" uses the boxes of all such images, or their annotated sizes if the boxes do not
+        determine the orientation.
+      images: image entries in COCO format.
+      headers, annotations: image headers and annotations by image id; boxes must be valid.
+      measured: ids of images whose sizes were read from their files and therefore do not determine the orientation.
+      undecided: the orientation if nothing determines it, "stored" or "upright"; "" for upright, as in prediction.
     """
     names, votes = [], []
     for image in images:
@@ -100,9 +104,9 @@ def decide(
 
 
 def turn_sizes(images: Sequence[dict[str, Any]], headers: Mapping[int, Header]) -> None:
-    """Swaps, in place, width and height of images whose stored size is annotated but which are read upright.
+    """Swaps width and height in place for images that are annotated with their stored size but read upright.
 
-    Other wrong sizes stay, and are reported when the image is read.
+    Other wrong sizes are not changed and are reported when the image is read.
     """
     for image in images:
         header = headers.get(image["id"])
@@ -128,6 +132,6 @@ def _vote(image: Mapping[str, Any], header: Header, annotations: Sequence[Mappin
 
 
 def _is_inside(box: Sequence[float], size: tuple[int, int]) -> bool:
-    """Whether a box xywh lies in an image of (width, height), within `_ROOM`."""
+    """Whether an xywh box is inside an image of size (width, height), with tolerance `_ROOM`."""
     x, y, width, height = box
     return x + width <= size[0] * (1 + _ROOM) + 1 and y + height <= size[1] * (1 + _ROOM) + 1

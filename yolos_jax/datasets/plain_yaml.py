@@ -1,4 +1,4 @@
-"""Reads users' YAML files; bounds nesting and the expansion of aliases before loading. No jax here."""
+"""Reads users' YAML files; limits nesting and alias expansion before loading. Does not import jax."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,16 +13,16 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Size(NamedTuple):
-    """The size of a node after its aliases are expanded."""
+    """The size of a node after alias expansion."""
 
     nodes: int = 1
     depth: int = 1
 
 
 def read_yaml(file: Path) -> Any:
-    """The content of a YAML file.
+    """Reads a YAML file.
 
-    `InputError` if it cannot be read, is not YAML, or is too deep or too large after its aliases are expanded.
+    Raises `InputError` if it cannot be read, is not YAML, or is too deep or too large after alias expansion.
     """
     text = read_text(file, "the file", MOST_BYTES)
     try:
@@ -33,14 +33,14 @@ def read_yaml(file: Path) -> Any:
         reason = f"{error.problem or error.context}{where}"
         raise InputError(f"{file} cannot be read as YAML ({' '.join(reason.split())[:200]}).") from error
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
-        # raised by the library for values such as an impossible date
+        # PyYAML raises various errors for values such as an impossible date.
         raise InputError(f"{file} cannot be read as YAML ({' '.join(str(error).split())[:200]}).") from error
 
 
 def _check_size(text: str) -> None:
     """Raises `ValueError` for nesting deeper than `MOST_DEPTH`, or more than `MOST_NODES` expanded nodes."""
     anchors: dict[str, _Size] = {}
-    opened: list[tuple[str | None, _Size]] = [(None, _Size())]  # anchors and current sizes of the open collections
+    opened: list[tuple[str | None, _Size]] = [(None, _Size())]  # (anchor, size so far) of each open collection
     for event in yaml.parse(text, _LOADER):
         closed: tuple[str | None, _Size] | None = None
         if isinstance(event, yaml.CollectionStartEvent):
@@ -49,7 +49,7 @@ def _check_size(text: str) -> None:
             closed = opened.pop()
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in anchors:
-                raise ValueError(f"the alias *{event.anchor} is inside its own anchor, or has no anchor")
+                raise ValueError(f"the alias *{event.anchor} refers to itself or to an undefined anchor")
             closed = None, anchors[event.anchor]
         elif isinstance(event, yaml.ScalarEvent):
             closed = event.anchor, _Size()

@@ -1,4 +1,4 @@
-"""Settings of data sets: their location, and how annotations and images are read. No jax here."""
+"""Settings for the location of data sets and for reading annotations and images. Does not import jax."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,73 +11,74 @@ BOXES = ("xywh", "xyxy", "xywh_shares", "xyxy_shares", "cxcywh_shares")  # forma
 
 @dataclasses.dataclass(frozen=True)
 class SplitSettings:
-    """The location of the images, for detection and classification."""
+    """The location of the data set, for detection and classification."""
 
     root: str = setting(
-        "data/coco", "a data set, in any layout of docs/data.md: a folder, or a data.yaml", path=True, resume=YES,
+        "data/coco", "data set in a layout listed in docs/data.md: a folder or a data.yaml", path=True, resume=YES,
         host=True, also=("path", "data_dir", "dataset", "data"),
     )  # fmt: skip
     train_split: str = setting(
-        "train2017", "split to train on; other common names for it also match (train2017, train, training)",
+        "train2017", "training split; other common names also match (train2017, train, training)",
         resume=YES,
     )  # fmt: skip
     val_split: str = setting(
-        "val2017", "split to evaluate on; other common names for it also match (val2017, val, valid, validation)",
+        "val2017", "validation split; other common names also match (val2017, val, valid, validation)",
         resume=YES,
     )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class AmountSettings:
-    """The number of images, and the handling of unreadable ones."""
+    """The number of images, and the handling of unreadable images."""
 
     max_images: int = setting(
-        0, "maximum number of images per split: the first ones, or evenly spread ones for a classifier; 0 for all",
-        low=0, high=10**9,
+        0, "maximum number of images per split: the first images, or evenly spread images for classification; 0 for "
+        "all", low=0, high=10**9,
     )  # fmt: skip
     on_bad_image: str = setting(
-        "stop", "on an unreadable or absent image: stop, or skip (it is reported and counted, and training uses "
+        "stop", "what to do with an unreadable or missing image: stop, or skip (report and count it; training uses "
         "another image instead)", choices=("stop", "skip"), resume=YES,
     )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class AnnotationSettings:
-    """How a detector's annotations and images are read if the data set does not determine it."""
+    """How annotations and images for detection are read if the data set does not determine it."""
 
     train_annotations: str = setting(
-        "", "a COCO annotation file to train on, instead of the split's own; with TFDS, instead of the records' "
-        "boxes", path=True, resume=YES, host=True,
+        "", "COCO annotation file to use for training instead of the annotations of the data set (for TFDS, the boxes "
+        "in the records)", path=True, resume=YES, host=True,
     )  # fmt: skip
     train_images: str = setting(
-        "", "folder of training images, instead of the split's own", path=True, resume=YES, host=True
+        "", "image folder to use for training instead of that of the data set", path=True, resume=YES, host=True
     )
     val_annotations: str = setting("", "like train_annotations, for evaluation", path=True, resume=YES, host=True)
     val_images: str = setting("", "like train_images, for evaluation", path=True, resume=YES, host=True)
     categories: str = setting(
-        "raw", "labels: raw (category ids) or contiguous (ids numbered 0, 1, ...)", choices=CATEGORIES
+        "raw", "labels: raw (category ids) or contiguous (0, 1, ... in order of category id)", choices=CATEGORIES
     )
     train_boxes: str = setting(
-        "xywh", "format of the training boxes: xywh (COCO's x, y, width, height in pixels), xyxy (two corners in "
-        "pixels), or relative to the image's sides: xywh_shares, xyxy_shares, cxcywh_shares", choices=BOXES,
+        "xywh", "format of the training boxes: xywh (x, y, width, height in pixels, as in COCO), xyxy (two corners in "
+        "pixels), or relative to the image size: xywh_shares, xyxy_shares, cxcywh_shares", choices=BOXES,
         also=("box_format",),
     )  # fmt: skip
     val_boxes: str = setting("xywh", "like train_boxes, for evaluation", choices=BOXES, resume=YES)
     names: str = setting(
-        "match", "if data and checkpoint, or the two splits, have different class names for the same id: match (by "
-        "name if the sets of names are equal, else stop), or ids (match by id)", choices=("match", "ids"),
+        "match", "if the data set and checkpoint, or the two splits, have different class names for the same id: match "
+        "(by name if the sets of names are equal, else stop), or ids (match by id)", choices=("match", "ids"),
         resume=YES,
     )  # fmt: skip
     upright: str = setting(
-        "auto", "apply the images' EXIF orientation: auto (whichever fits the boxes and sizes of a split's rotated "
-        "images; upright if undetermined), yes, or no (as in the reference)", choices=("auto", "yes", "no"),
+        "auto", "whether to apply the EXIF orientation of images: auto (the choice that fits the annotated boxes and "
+        "sizes of a split's rotated images; yes if undetermined), yes, or no (as in the reference)",
+        choices=("auto", "yes", "no"),
     )  # fmt: skip
     sixteen_bit: str = setting(
-        "full", "white level of 16-bit images: full (65535), or stretch (the image's maximum, for images that use "
-        "only 12 bits)", choices=("full", "stretch"),
+        "full", "white level of 16-bit images: full (65535), or stretch (the image's maximum, for example for images "
+        "that use only 12 bits)", choices=("full", "stretch"),
     )  # fmt: skip
     sizes: str = setting(
-        "annotated", "source of the images' sizes: annotated (the image files where a size is missing), or images "
+        "annotated", "source of image sizes: annotated (missing sizes are read from the image files), or images "
         "(reads the header of every image first)", choices=("annotated", "images"),
     )  # fmt: skip
 
@@ -86,16 +87,16 @@ class AnnotationSettings:
 class Settled:
     """Properties of a data set that a checkpoint or the training split determines."""
 
-    category_ids: tuple[int, ...] | None = None  # the category id of every label
-    label_names: Mapping[int, str] | None = None  # names by label
-    by: str = "the checkpoint"  # their source
+    category_ids: tuple[int, ...] | None = None  # category id of each label
+    label_names: Mapping[int, str] | None = None  # category names by label
+    by: str = "the checkpoint"  # source of these properties, for messages
     refuse: bool = True  # report names that conflict and cannot be matched
-    exif: str = ""  # orientation without evidence, "upright" or "stored"; "" for upright
+    exif: str = ""  # how to read images if nothing determines the orientation: "upright" or "stored"; "" for upright
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitOptions:
-    """How one split is read: its settings under `data.`, and what is already determined."""
+    """How to read one split: its settings under `data.` and the properties that are already determined."""
 
     which: str = "train"  # or "val"
     num_classes: int = 0  # 0 derives it from the categories
@@ -106,5 +107,5 @@ class SplitOptions:
     upright: str = "auto"
     sixteen_bit: str = "full"
     sizes: str = "annotated"
-    keep_absent: bool = False  # keep images without files; they count as unreadable, and a note gives their number
+    keep_absent: bool = False  # keep entries of missing images, count them as unreadable and report their number
     settled: Settled = Settled()

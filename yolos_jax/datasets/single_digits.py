@@ -1,8 +1,8 @@
-"""Single handwritten digits in class folders, for pre-training on the digits in the scenes of `digits`.
+"""Single handwritten digits in class folders, for pre-training a classifier before detection on `digits`.
 
     python -m yolos_jax.datasets.single_digits --out DIR
 
-Scans, inks and sizes are as in the scenes, and so is the split: digits held out there are held out here.
+Scans, ink colours, sizes and the training/validation split are the same as in `digits`.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ SIDE = 40  # side of an image in pixels, larger than any digit
 
 
 def one_digit(digits: Digits, which: int, random: np.random.Generator) -> np.ndarray:
-    """uint8 `[SIDE, SIDE, 3]`: a scan in bright ink at a random place on a dark background."""
+    """Draws a scan in bright ink at a random position on a dark background. Returns uint8 `[SIDE, SIDE, 3]`."""
     ground = random.integers(0, 32, 3)
     image = np.broadcast_to(ground, (SIDE, SIDE, 3)).astype(np.float32)
     stencil = stencil_of(digits.scans[which], int(random.integers(DIGIT_SIDES[0], DIGIT_SIDES[1] + 1)))
@@ -27,9 +27,9 @@ def one_digit(digits: Digits, which: int, random: np.random.Generator) -> np.nda
 
 
 def write(out: str | Path, train: int = 8000, val: int = 360, seed: int = 0) -> None:
-    """Writes images as `{train,val}/DIGIT/NUMBER.png`; every scan of a split about equally often.
+    """Writes images as `{train,val}/DIGIT/NUMBER.png`, using every scan of a split about equally often.
 
-    The same arguments give the same files. `out` must not exist yet or be empty.
+    The output depends only on the arguments. If `out` exists, it must be empty.
     """
     root = Path(out)
     for name, value, least in (("train", train, 10), ("val", val, 10), ("seed", seed, 0)):
@@ -52,4 +52,4 @@ def write(out: str | Path, train: int = 8000, val: int = 360, seed: int = 0) -> 
 
 if __name__ == "__main__":
     about = "Writes single digits as class folders."
-    run(write, "yolos_jax.datasets.single_digits", about, "images", "places, sizes and inks")
+    run(write, "yolos_jax.datasets.single_digits", about, "images", "positions, sizes and colours")

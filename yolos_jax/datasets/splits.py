@@ -1,16 +1,16 @@
-"""Finds a data set's split under its various common names. No jax here."""
+"""Finds a split of a data set under its common names. Does not import jax."""
 
 from collections.abc import Iterable
 
 from yolos_jax.errors import InputError
 
-# Synonyms, the likeliest first; compared without case.
+# Common names of splits, most likely first; case is ignored.
 FAMILIES = {
     "train": ("train", "train2017", "training", "trainval", "trn"),
     "val": ("val", "val2017", "valid", "validation", "dev", "eval"),
     "test": ("test", "test2017", "testing"),
 }
-STANDS_IN = {"val": "test"}  # used if the split does not exist
+STANDS_IN = {"val": "test"}  # replacement for a split that does not exist
 
 
 class MissingSplit(InputError):
@@ -18,17 +18,16 @@ class MissingSplit(InputError):
 
 
 def family_of(name: str) -> str | None:
-    """`train`, `val` or `test` for one of its names; None for any other name."""
+    """Returns `train`, `val` or `test` for a common name of a split, or None for any other name."""
     families = [family for family, names in FAMILIES.items() if name.lower() in names]
     return families[0] if families else None
 
 
 def choose(wanted: str, present: Iterable[str], where: str) -> tuple[str, list[str]]:
-    """Finds the split for a name such as `val2017`; adds notes if it has another name.
+    """Returns the split that matches a name such as `val2017`, and notes about substitutions.
 
-    A literal match comes first, then a match without case, then another name of the same family. A test split
-    replaces a missing validation split, and a single split with an uncommon name is the training split. An uncommon
-    name must match literally.
+    An exact match is preferred, then a match that ignores case, then another name of the same family. A test split
+    replaces a missing validation split, and a single split with an uncommon name is used for training.
 
     Raises:
       MissingSplit: the split does not exist.
@@ -47,5 +46,5 @@ def choose(wanted: str, present: Iterable[str], where: str) -> tuple[str, list[s
             return found[0], [f"{where} has no split {wanted}; {found[0]} is used instead"]
     if family == "train" and len(names) == 1 and family_of(names[0]) is None:
         return names[0], [f"{where} has one split, {names[0]}, which is used for training"]
-    listed = f"it has {', '.join(names)}" if names else "it has none"
+    listed = f"it has {', '.join(names)}" if names else "it has no splits"
     raise MissingSplit(f"the split {wanted} does not exist in {where}; {listed}.")

@@ -1,8 +1,8 @@
-"""Pascal VOC's metrics: mean average precision at IoU 0.5, by 11 points (2007) and by area (since 2010).
+"""Pascal VOC metrics: mean average precision at IoU 0.5, at 11 recall points (2007) and by area (since 2010).
 
-Follows the development kit's description. Each detection is assigned to the object of its class with the highest IoU.
-The first one with an IoU of at least 0.5 is a true positive and further ones are false positives. Detections of
-difficult objects are ignored.
+Follows the documentation of the VOC development kit. Each detection is assigned to the object of its class with the
+highest IoU. For each object, the first detection with an IoU of at least 0.5 is a true positive and later ones are
+false positives. Detections of difficult objects are ignored.
 """
 
 from collections import defaultdict
@@ -13,22 +13,22 @@ import numpy as np
 
 OVERLAP = 0.5
 POINTS, AREA = "VOC07_AP50", "VOC_AP50"
-MEANING = {POINTS: "11 points, VOC 2007", AREA: "area, VOC since 2010"}
+MEANING = {POINTS: "11 recall points, VOC 2007", AREA: "area, VOC since 2010"}
 
 
 def voc_metrics(
     truth: Mapping[str, Any], results: Sequence[dict[str, Any]], image_ids: Sequence[int] | None = None
 ) -> dict[str, float]:
-    """Scores boxes against ground truth as VOC does.
+    """Computes the VOC metrics of detected boxes.
 
     Args:
       truth: the content of a COCO annotation file, whose annotations may be marked `difficult`.
-      results: entries of a COCO results file; equal scores keep their order.
+      results: entries of a COCO results file; detections with equal scores keep their order.
       image_ids: images to score; by default all images of the ground truth.
 
     Returns:
-      The mean over all classes with at least one non-difficult object, 0..1, by `POINTS` and by `AREA`; -1 if there
-      is no such class.
+      Values in 0..1 under the keys `POINTS` and `AREA`: the mean over all classes with at least one object that is not
+      difficult, or -1 if there is no such class.
     """
     scored = {image["id"] for image in truth["images"]} if image_ids is None else set(image_ids)
     objects: dict[Any, dict[Any, list]] = defaultdict(lambda: defaultdict(list))
@@ -53,16 +53,16 @@ def is_difficult(annotation: Mapping[str, Any]) -> bool:
 
 
 def average_precisions(recall: np.ndarray, precision: np.ndarray) -> tuple[float, float]:
-    """Average precision by 11 points and by area of a curve, float `[n]` in the order of the detections."""
+    """Returns the average precision at 11 points and by area; both inputs are float `[n]`, by descending score."""
     best = np.maximum.accumulate(precision[::-1])[::-1]  # maximum precision at this or a higher recall
-    # Compares the 11 recalls as exact tenths, because 0.1 * 3 is slightly more than 0.3.
+    # Divides by 10 to get exact tenths, because 0.1 * 3 is slightly more than 0.3.
     starts = np.searchsorted(recall, np.arange(11) / 10, side="left")
     points = np.append(best, 0.0)[starts].mean()
     return float(points), float((np.diff(recall, prepend=0.0) * best).sum())
 
 
 def _curve(results: list[dict[str, Any]], objects: dict[Any, list], wanted: int) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision after each detection of a class, by descending score; ignores difficult objects."""
+    """Returns recall and precision after each detection of a class, by descending score; ignores difficult objects."""
     boxes = {image_id: corners([a["bbox"] for a in group]) for image_id, group in objects.items()}
     taken = {image_id: np.zeros(len(group), bool) for image_id, group in objects.items()}
     order = np.argsort([-r["score"] for r in results], kind="stable")
@@ -83,15 +83,16 @@ def _curve(results: list[dict[str, Any]], objects: dict[Any, list], wanted: int)
 
 
 def corners(boxes: Sequence[Sequence[float]]) -> np.ndarray:
-    """COCO's boxes -> float64 `[n, 4]` corners."""
+    """Converts xywh boxes to corners, float64 `[n, 4]`."""
     x, y, w, h = np.array(boxes, np.float64).reshape(-1, 4).T
     return np.stack([x, y, x + w, y + h], axis=1)
 
 
 def overlaps_with(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray | bool = False) -> np.ndarray:
-    """float64 `[n, m]` IoU of corners; for a crowd, intersection over the first box's area.
+    """Returns the IoU of each pair of boxes given as corners, float64 `[n, m]`.
 
-    VOC's inclusive pixel coordinates from 1 give the same result as these edges.
+    For a crowd, the intersection is divided by the area of the first box. The VOC development kit uses inclusive pixel
+    coordinates, counted from 1, which give the same result.
     """
     sides = np.minimum(boxes[:, None, 2:], others[:, 2:]) - np.maximum(boxes[:, None, :2], others[:, :2])
     both = sides.clip(0).prod(-1)

@@ -1,4 +1,4 @@
-"""Writes any layout as a COCO folder: `annotations/instances_SPLIT.json` beside `SPLIT/` with the images."""
+"""Writes a data set in any layout as a COCO folder: `annotations/instances_SPLIT.json` and `SPLIT/` with the images."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from yolos_jax.errors import InputError
 
 
 class Converted(NamedTuple):
-    """A summary of a written split, and the notes about its source."""
+    """A summary of a written split, with notes about its source."""
 
     split: str
     images: int
@@ -22,14 +22,17 @@ class Converted(NamedTuple):
 
 
 def names_of(splits: Sequence[str]) -> dict[str, str]:
-    """The name of each split in the COCO folder: `train`, `val` or `test` for common names, if unique."""
+    """Returns the name of each split in the COCO folder: `train`, `val` or `test` for a common name, if unique."""
     usual = [family_of(split) or split for split in splits]
     found = {split: name if usual.count(name) == 1 else split for split, name in zip(splits, usual)}
     return {split: name.replace("/", "_") for split, name in found.items()}
 
 
 def write_split(source: DataSet, name: str, out: Path, copy: bool) -> Converted:
-    """Writes one split; links images, or copies them with `copy`. `InputError` if an image does not exist."""
+    """Writes one split; creates links to images, or copies them if `copy` is set.
+
+    Raises `InputError` if an image does not exist.
+    """
     content, folder = source.ground_truth(), out / name
     folder.mkdir(parents=True)
     examples = {example.image_id: example for example in source.examples}
@@ -55,7 +58,7 @@ def write_split(source: DataSet, name: str, out: Path, copy: bool) -> Converted:
 
 
 def _file_name(image: dict[str, Any], file: str, data: bytes | None, used: set[str]) -> str:
-    """A unique file name for an image in its split's folder."""
+    """Returns a unique file name for an image in the folder of its split."""
     name = os.path.normpath(image["file_name"].replace("\\", "/"))
     if data is not None and not os.path.splitext(name)[1]:
         name += ".png" if data[:4] == b"\x89PNG" else ".jpg"
@@ -71,7 +74,7 @@ def _file_name(image: dict[str, Any], file: str, data: bytes | None, used: set[s
 
 def _put(file: str, target: Path, copy: bool, origin: str) -> None:
     if not os.path.isfile(file):
-        raise InputError(f"the image {file} is absent; restore it, or remove it from {origin}.")
+        raise InputError(f"the image {file} does not exist; restore it, or remove it from {origin}.")
     elif copy:
         shutil.copyfile(file, target)
     else:

@@ -1,4 +1,4 @@
-"""Reads images of any kind as RGB, with Pillow and NumPy only; no jax."""
+"""Reads images from files, bytes, arrays and PIL images as RGB. Does not import jax."""
 
 import contextlib
 import io
@@ -13,25 +13,25 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from yolos_jax.errors import InputError
 from yolos_jax.user_files import MOST_IMAGE, UnusableFile, check_file
 
-with contextlib.suppress(ImportError):  # the extra `heif`: lets Pillow open HEIF files
+with contextlib.suppress(ImportError):  # the extra `heif` enables Pillow to open HEIF files
     import pillow_heif
 
     pillow_heif.register_heif_opener()
 
 # Formats that Pillow recognises but cannot decode.
 NOT_DECODED = {"BUFR", "GRIB", "HDF5", "MPEG"} | (set() if sys.platform == "win32" else {"WMF"})
-HEIF = {".heic", ".heif"}  # endings that need pillow-heif
+HEIF = {".heic", ".heif"}  # file extensions that need pillow-heif
 HELP_WITH_HEIF = "pip install 'yolos-jax[heif]' adds support for .heic"
 # Exceptions that Pillow's decoders raise for damaged files, depending on the format.
 DAMAGED = (OSError, SyntaxError, ValueError, RuntimeError, TypeError, EOFError, Image.DecompressionBombError)
 
 
 class UnreadableImage(Exception):
-    """An image that cannot be used; the message is one sentence and names the image."""
+    """An image cannot be used; the message is one sentence with the name of the image."""
 
 
 class TooManyPixels(UnreadableImage):
-    """An image with more pixels than twice `PIL.Image.MAX_IMAGE_PIXELS`, Pillow's limit against decompression bombs."""
+    """An image has more than `2 * PIL.Image.MAX_IMAGE_PIXELS` pixels, the limit of Pillow for decompression bombs."""
 
 
 class Array(Protocol):
@@ -44,16 +44,16 @@ ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO |
 
 
 def image_endings() -> set[str]:
-    """Endings, such as `.jpg`, of files that Pillow decodes, and pillow-heif if installed."""
+    """Returns the extensions, such as `.jpg`, of files that Pillow can decode, using pillow-heif if installed."""
     Image.init()
     found = Image.registered_extensions().items()
     return {ending for ending, kind in found if kind in Image.OPEN and kind not in NOT_DECODED}
 
 
 def open_rgb(path: str | os.PathLike[str], upright: bool = False, stretch: bool = False) -> Image.Image:
-    """Fully decodes an image file of any format that Pillow reads, and converts it to RGB.
+    """Decodes an image file in any format that Pillow supports, and converts it to RGB.
 
-    `upright` applies its EXIF orientation (Pillow always does for TIFF files); `stretch`: see `to_rgb`.
+    `upright` applies the EXIF orientation (Pillow always does so for TIFF); for `stretch`, see `to_rgb`. Raises
     `UnreadableImage` if the file is missing, damaged, not an image or not a regular file (a named pipe would block).
     """
     with decoding(f"the image {path}"):
@@ -62,17 +62,17 @@ def open_rgb(path: str | os.PathLike[str], upright: bool = False, stretch: bool 
 
 
 def read_rgb(image: ImageLike, name: str = "the image", stretch: bool = False) -> Image.Image:
-    """An image of any kind, upright and as RGB.
+    """Converts any supported input to an upright RGB image.
 
     Args:
-      image: a path; the bytes of an image file; a file opened in binary mode, which is read from its start if it
-        is seekable; a PIL image; or a uint8 array as for `from_array`.
-      name: name in errors for an image without a path.
+      image: a path, the bytes of an image file, a file opened in binary mode, a PIL image, or a uint8 array as for
+        `from_array`. A seekable file is read from its start.
+      name: name of an image without a path, for error messages.
       stretch: see `to_rgb`.
 
     Raises:
-      UnreadableImage: the image is missing or damaged, or not an image.
-      InputError: `image` is of another type.
+      UnreadableImage: the image is missing, damaged or not an image.
+      InputError: `image` has an unsupported type.
     """
     if isinstance(image, str | os.PathLike):
         return open_rgb(image, upright=True, stretch=stretch)
@@ -91,19 +91,19 @@ def read_rgb(image: ImageLike, name: str = "the image", stretch: bool = False) -
 
 
 def file_bytes(file: Any, name: str) -> bytes:
-    """All bytes of an open file, rewound first if it is seekable; `InputError` if it was opened in text mode."""
+    """Reads an open file, from its start if it is seekable; raises `InputError` if it was opened in text mode."""
     with decoding(name):
         if hasattr(file, "seekable") and file.seekable():
             file.seek(0)
         data = file.read()
         if not isinstance(data, bytes):
-            raise InputError(f"{name} is a file that was not opened in binary mode; open it with mode 'rb'.")
+            raise InputError(f"{name} is a file opened in text mode; open it with mode 'rb'.")
         return data
 
 
 @contextlib.contextmanager
 def decoding(name: str) -> Iterator[None]:
-    """Turns any exception of a decoder into `UnreadableImage` with the image's name."""
+    """Converts any exception raised by a decoder to `UnreadableImage` with the name of the image."""
     try:
         yield
     except UnreadableImage as error:
@@ -115,17 +115,17 @@ def decoding(name: str) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise TooManyPixels(
-            f"{name} has more than {most} pixels, Pillow's limit against decompression bombs."
+            f"{name} has more than {most} pixels, the limit of Pillow for decompression bombs."
         ) from error
     except DAMAGED as error:
         reason = str(error) or type(error).__name__
-        if isinstance(error, UnidentifiedImageError) and "BytesIO" in reason:  # would show a memory address
+        if isinstance(error, UnidentifiedImageError) and "BytesIO" in reason:  # the reason is a memory address
             reason = "Pillow does not recognise its format"
         raise UnreadableImage(f"{name} cannot be read ({reason}).") from error
 
 
 def decode(source: Any, upright: bool = False, stretch: bool = False) -> Image.Image:
-    """Fully decodes a path or an open file; see `to_rgb`."""
+    """Decodes an image given as a path or an open file, and converts it to RGB; see `to_rgb`."""
     with Image.open(source) as image:
         deep = has_sixteen_bits(image)
         image.load()
@@ -133,26 +133,26 @@ def decode(source: Any, upright: bool = False, stretch: bool = False) -> Image.I
 
 
 def has_sixteen_bits(image: Image.Image) -> bool:
-    """Whether an image that is open but not loaded has 16 or more bits per channel."""
-    tiles = getattr(image, "tile", None)  # absent from images made in memory
+    """Whether an image that is opened but not loaded has 16 or more bits per channel."""
+    tiles = getattr(image, "tile", None)  # missing for images created in memory
     args = tiles[0].args if tiles else ""
     raw = args if isinstance(args, str) else (args or ("",))[0]  # such as RGB;16B
     return image.mode.startswith("I") or ";16" in str(raw)
 
 
 def to_rgb(image: Image.Image, upright: bool = False, stretch: bool = False) -> Image.Image:
-    """Converts greyscale (8 or 16 bits), palette, CMYK... to RGB; drops transparency, as in the reference.
+    """Converts greyscale (8 or 16 bits), palette, CMYK and other modes to RGB; drops transparency, as in the reference.
 
-    `stretch` maps the image's maximum to white instead of the largest 16-bit value. Pillow keeps only the upper 8
-    of 16 bits in colour images, so these get few shades. `UnreadableImage` for floating-point images, whose scale
-    is unknown.
+    `stretch` maps the image's maximum, instead of the largest 16-bit value, to white. Pillow keeps only the upper 8 of
+    16 bits in colour images, so stretched colour images have few distinct values. Raises `UnreadableImage` for
+    floating-point images, whose scale is unknown.
     """
     if upright:
         image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise UnreadableImage("a floating-point image has no defined scale; convert it to 8 bits.")
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-        # Pillow would clip 16-bit values at 255 instead of scaling them
+        # Pillow would clip 16-bit values at 255 instead of scaling them.
         values = np.asarray(image).astype(np.float64)
         values *= 255.0 / (max(1.0, values.max()) if stretch else 65535.0)
         return Image.fromarray(np.clip(values, 0, 255).round().astype(np.uint8)).convert("RGB")
@@ -165,12 +165,12 @@ def to_rgb(image: Image.Image, upright: bool = False, stretch: bool = False) -> 
 
 
 def brightest(image: Image.Image) -> int:
-    """The largest value of any channel of an RGB image."""
+    """Returns the largest value in any channel of an RGB image."""
     return max(high for _, high in image.getextrema())  # type: ignore[misc]
 
 
 def from_array(array: np.ndarray) -> Image.Image:
-    """uint8 `[h, w]`, `[h, w, 1]`, `[h, w, 3]` (RGB) or `[h, w, 4]` (RGBA) -> RGB; else `UnreadableImage`."""
+    """Converts uint8 `[h, w]`, `[h, w, 1]`, `[h, w, 3]` or `[h, w, 4]` to RGB; else raises `UnreadableImage`."""
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,), (4,)) or not array.size:

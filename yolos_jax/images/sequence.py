@@ -1,7 +1,7 @@
-"""An image as a sequence of patches: the one idea of this project.
+"""Converts images to sequences of patches without padding them to a common size.
 
-Images are never padded onto a common canvas. Each is resized to whole patches and cut row by row; a batch pads only
-the tail of shorter sequences. NumPy and Pillow only: data workers import this and must not start jax.
+Each image is resized to a whole number of patches and split into patches row by row. A batch pads only the ends of
+shorter sequences. Data workers import this module, so it uses only NumPy and Pillow and does not import jax.
 """
 
 import math
@@ -13,14 +13,14 @@ from PIL import Image
 
 from yolos_jax.errors import InputError
 
-MOST_COUNTS = 2000  # distinct sequence lengths considered as bucket edges
+MOST_COUNTS = 2000  # maximum number of distinct sequence lengths to consider as bucket edges
 
 
 class Batch(NamedTuple):
-    """Images as sequences."""
+    """A batch of images as padded sequences of patches."""
 
     patches: np.ndarray  # uint8 [B, N, 3 * p * p]; values of a patch in (row, column, channel) order
-    grid: np.ndarray  # int32 [B, 2]: (h, w) of each image in patches; slots from h * w on are padding
+    grid: np.ndarray  # int32 [B, 2]: (h, w) of each image in patches; positions from h * w on are padding
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -29,20 +29,20 @@ def ceil_div(a: int, b: int) -> int:
 
 
 def resized_sizes(sizes: np.ndarray, short_side: int | np.ndarray, max_side: int | None, patch: int = 16) -> np.ndarray:
-    """The sizes that the reference resizes images to, in whole patches on both sides.
+    """Returns the sizes in pixels to which images are resized, as in the reference; sides are multiples of `patch`.
 
-    The short side becomes `short_side` unless the long one would exceed `max_side`. Each side is then floored to a
-    multiple of `patch` separately, so x and y scale slightly differently. The order of operations is the reference's,
-    because it affects rounding. For images more than about forty times as long as wide, the reference fails or exceeds
-    the bound; here their sides are at least one patch and at most `max_side` rounded up to whole patches.
+    The short side becomes `short_side` unless the long side would exceed `max_side`. Each side is then rounded down to
+    a multiple of `patch`, so x and y scale slightly differently. The order of operations is that of the reference,
+    because it affects rounding. If the long side is more than about forty times the short side, the reference fails or
+    exceeds the limit; here, sides are at least one patch and at most `max_side` rounded up to whole patches.
 
     Args:
-      sizes: int `[n, 2]`, (width, height) in pixels.
-      short_side: pixels, one number or `[n]`.
-      max_side: pixels; None for no bound.
+      sizes: (width, height) in pixels, int `[n, 2]`.
+      short_side: target for the short side in pixels, one number or `[n]`.
+      max_side: maximum of the long side in pixels; None for no limit.
 
     Returns:
-      int64 `[n, 2]`, like `sizes`.
+      (width, height) in pixels, int64 `[n, 2]`.
     """
     sizes = np.asarray(sizes, np.int64)
     short, long = sizes.min(1), sizes.max(1)
@@ -60,16 +60,16 @@ def resized_sizes(sizes: np.ndarray, short_side: int | np.ndarray, max_side: int
 
 
 def resized_size(width: int, height: int, short_side: int, max_side: int | None, patch: int = 16) -> tuple[int, int]:
-    """`resized_sizes` of a single image: (width, height) in pixels."""
+    """Returns `resized_sizes` of a single image: (width, height) in pixels."""
     width, height = resized_sizes(np.array([[width, height]]), short_side, max_side, patch)[0]
     return int(width), int(height)
 
 
 def most_patches(short_side: int, max_side: int, patch: int = 16, ratio: float = math.inf) -> int:
-    """An upper bound on the number of patches of any image resized by `resized_sizes`.
+    """Returns an upper bound on the number of patches of any image resized by `resized_sizes`.
 
-    It holds for images whose long side is at most `ratio` times the short one, and is 0 for a ratio below 1. A short
-    side that `max_side` limits is rounded, so the long one may exceed `max_side` by half a pixel of the short side.
+    The bound is for images whose long side is at most `ratio` times the short side, and is 0 for a ratio below 1. If
+    `max_side` limits an image, its short side is rounded, so the long side may slightly exceed `max_side`.
     """
     if ratio < 1:
         return 0
@@ -81,62 +81,62 @@ def most_patches(short_side: int, max_side: int, patch: int = 16, ratio: float =
 
 
 def default_max_side(short_side: int) -> int:
-    """The reference's bound on the long side: 1333 for a short side of 800, proportional for others."""
+    """Returns the maximum of the long side in the reference: 1333 for a short side of 800, else in proportion."""
     return short_side * 1333 // 800
 
 
 class Geometry(NamedTuple):
-    """How images become sequences; built by `Geometry.of`."""
+    """How images are resized and split into patches; created by `Geometry.of`."""
 
-    short_side: int  # pixels that the short side is resized to
-    max_side: int  # maximum pixels of the long side
+    short_side: int  # short side of resized images in pixels
+    max_side: int  # maximum of the long side in pixels
     patch: int  # patch size in pixels
-    model_max_side: int  # longest side in patches that the model is compiled for
+    model_max_side: int  # maximum side in patches for which the model is compiled
 
     @classmethod
     def of(cls, short_side: int, max_side: int, patch: int, model_max_side: int) -> "Geometry":
-        """A `max_side` of 0 uses `default_max_side`. `InputError` for sides that the model does not accept."""
+        """Creates a geometry; a `max_side` of 0 means `default_max_side`. Raises `InputError` for unsupported sides."""
         max_side = max_side or default_max_side(short_side)
         both = "data.short_side or data.max_side (--short-side, --max-side)"
         if short_side < patch or max_side < patch:
-            sides = f"a short side of {short_side} and a long one of at most {max_side} pixels"
-            raise InputError(f"{sides}: each must be at least one patch ({patch} pixels); raise {both}.")
+            sides = f"the short side is {short_side} and the maximum of the long side is {max_side} pixels"
+            raise InputError(f"{sides}; each must be at least one patch ({patch} pixels). Increase {both}.")
         if ceil_div(max_side, patch) > model_max_side or short_side // patch > model_max_side:
-            sides = f"images of up to {max(max_side, short_side)} pixels have more than model.max_side"
-            raise InputError(f"{sides} = {model_max_side} patches on a side; lower {both}, or raise model.max_side.")
+            sides = f"an image side of up to {max(max_side, short_side)} pixels has more patches than model.max_side"
+            raise InputError(f"{sides}={model_max_side}; decrease {both}, or increase model.max_side.")
         return cls(short_side, max_side, patch, model_max_side)
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) in pixels that an image is resized to."""
+        """Returns the size (width, height) in pixels to which an image is resized."""
         return resized_size(width, height, self.short_side, self.max_side, self.patch)
 
 
 def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The image resized to (width, height): bilinear (Pillow, antialiased, 8 bits), as in the reference."""
+    """Resizes an image to `size` (width, height) as in the reference: bilinear with antialiasing, 8 bits (Pillow)."""
     return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """`resized` to `size`, (width, height) in pixels, as uint8 `[height, width, 3]`."""
+    """Resizes an image to `size` (width, height) with `resized`. Returns uint8 `[height, width, 3]`."""
     return np.asarray(resized(image, size))
 
 
 def to_patches(image: np.ndarray, patch: int = 16) -> np.ndarray:
-    """`[h * p, w * p, 3]` -> `[h, w, p, p, 3]`, a view; `InputError` if a side is not a multiple of `p`."""
+    """Splits `[h * p, w * p, 3]` into `[h, w, p, p, 3]`, a view; raises `InputError` unless `p` divides both sides."""
     height, width = image.shape[:2]
     if image.ndim != 3 or image.shape[2] != 3 or height % patch or width % patch or not image.size:
         wanted = f"[height, width, 3] with both sides multiples of {patch}"
-        raise InputError(f"an image of shape {image.shape} cannot be cut into patches: it must be {wanted}.")
+        raise InputError(f"an image of shape {image.shape} cannot be split into patches; it must be {wanted}.")
     return image.reshape(height // patch, patch, width // patch, patch, 3).transpose(0, 2, 1, 3, 4)
 
 
 def pack(
     images: Sequence[np.ndarray], tokens: int, batch_size: int, patch: int = 16, max_side: int | None = None
 ) -> Batch:
-    """Cuts images and packs them into one batch; slots beyond the images hold a single black patch.
+    """Splits images into patches and packs them into a batch; unused slots contain a single black patch.
 
-    The images are `[h * p, w * p, 3]`, at most B = `batch_size`, all of one dtype and of at most N = `tokens` patches.
-    `InputError` for an image longer than `max_side` patches, the bound that the model is compiled for.
+    There are at most B = `batch_size` images `[h * p, w * p, 3]` of the same dtype, with at most N = `tokens` patches.
+    Raises `InputError` if a side exceeds `max_side` patches, the maximum for which the model is compiled.
     """
     dtype = images[0].dtype if images else np.uint8
     patches = np.zeros((batch_size, tokens, 3 * patch * patch), dtype)
@@ -145,35 +145,35 @@ def pack(
         cut = to_patches(image, patch)
         grid[i] = cut.shape[:2]
         if max_side is not None and grid[i].max() > max_side:
-            size = f"{image.shape[1]}x{image.shape[0]} pixels is longer than {max_side} patches of {patch} pixels"
-            raise InputError(f"an image of {size}; resize it, or raise model.max_side.")
+            size = f"{image.shape[1]}x{image.shape[0]} pixels exceeds {max_side} patches of {patch} pixels on a side"
+            raise InputError(f"an image of {size}; resize it, or increase model.max_side.")
         patches[i, : grid[i].prod()].reshape(cut.shape)[...] = cut
     return Batch(patches, grid)
 
 
 def rounded_tokens(tokens: int) -> int:
-    """A bucket length for a single sequence; at most an eighth of it is padding.
+    """Rounds up the length of a single sequence to one of few lengths; at most an eighth of the result is padding.
 
-    There are eight lengths per doubling, so images of any shape need only a handful of compilations.
+    There are eight lengths per factor of two, so images of any shape need only a few compilations.
     """
     step = 1 << max(tokens.bit_length() - 4, 0)
     return ceil_div(tokens, step) * step
 
 
 def bucket_edges(counts: Sequence[int] | np.ndarray, buckets: int) -> list[int]:
-    """At most `buckets` (1 or more) ascending token counts that minimise the padding of the given sequences.
+    """Returns at most `buckets` (1 or more) ascending token counts that minimise the padding of the given sequences.
 
-    Dynamic programming, exact for up to `MOST_COUNTS` distinct counts. `counts` are the patches of every image; the
-    last edge is the largest of them.
+    `counts` are the numbers of patches of all images; the last edge is their maximum. The dynamic program is exact for
+    up to `MOST_COUNTS` distinct counts.
     """
     values, frequency = np.unique(np.asarray(counts, np.int64), return_counts=True)
-    if len(values) > MOST_COUNTS:  # the table below is quadratic, so neighbours are merged into the larger
+    if len(values) > MOST_COUNTS:  # the table below has quadratic size, so counts are rounded up to fewer values
         kept = np.linspace(0, len(values) - 1, MOST_COUNTS).round().astype(np.int64)
         frequency = np.bincount(np.searchsorted(kept, np.arange(len(values))), frequency).astype(np.int64)
         values = values[kept]
     n = len(values)
     images = np.concatenate([[0], np.cumsum(frequency)])
-    # cost[j]: tokens computed when the first j distinct counts are covered with the edges so far
+    # cost[j]: number of tokens, including padding, for the first j distinct counts with the edges so far
     cost = np.concatenate([[0.0], values * images[1:]])
     choices = [np.zeros(n, np.int64)]
     for _ in range(min(buckets, n) - 1):

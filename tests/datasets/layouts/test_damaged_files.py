@@ -107,7 +107,7 @@ def test_labels_without_an_image_are_counted(tmp_path):
     assert not read_split(find_split(root, "train"), SplitOptions()).notes
     folder(root / "images" / "train" / "train1.jpg")
     (root / "labels" / "train" / "classes.txt").write_text("ant")
-    note = f"1 label files such as {root}/labels/train/train1.txt belong to no image and are left out"
+    note = f"1 label files, such as {root}/labels/train/train1.txt, have no image and are left out"
     assert note in read_split(find_split(root, "train"), SplitOptions()).notes
 
 
@@ -138,7 +138,7 @@ def test_yaml_is_counted_before_it_is_expanded(tmp_path):
     many += [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 9)]
     chain = ["l0: &l0 [x]", *(f"l{i}: &l{i} [*l{i - 1}]" for i in range(1, 100))]
     bad = {"[" * 20_000: "deeper than 50", "\n".join(many): "more than 1000000 values", "- " * 5000: "deeper than 50"}
-    bad |= {"\n".join(chain): "deeper than 50", "names: &n [*n]": "inside its own anchor"}
+    bad |= {"\n".join(chain): "deeper than 50", "names: &n [*n]": "refers to itself"}
     bad |= {"a: !!timestamp x": "has no attribute", "a: 2020-13-45": "month must be in", "a: [": "in line 2"}
     for text, said in bad.items():
         file.write_text(text)
@@ -150,8 +150,8 @@ ONE = {"bbox": [[1, 2, 3, 4]], "category": ["ant"]}
 
 
 @pytest.mark.parametrize("objects, said", [
-    (5, "has objects 5; they must be columns"), ([5], "has 5 among its objects"), ("ant", "has objects 'ant'"),
-    (ONE | {"category": [1.5]}, "has category 1.5; it must be a name or a whole number"),
+    (5, "has objects 5; they must have bbox"), ([5], "has 5 among its objects"), ("ant", "has objects 'ant'"),
+    (ONE | {"category": [1.5]}, "has category 1.5; it must be a name or an integer"),
     (ONE | {"category": 1}, "has category 1; it must be a list"), (ONE | {"bbox": 3}, "has bbox 3; it must be a list"),
     (ONE | {"bbox": [3]}, "has bbox 3; it must be a box"), (ONE | {"area": 9}, "has area 9; it must be a list"),
     (ONE | {"area": ["x"]}, "has area 'x'; it must be a number"),

@@ -54,7 +54,7 @@ def test_polygons_backgrounds_and_duplicates(yolo):
     assert source.examples[0].labels.tolist() == [1, 0] and source.examples.counts.tolist() == [2, 0]
     where = str(yolo / "images" / "train")  # one per split, although the splits share data.yaml
     assert all(where in note for note in source.notes)
-    counts = ["1 of 2 images in", "1 polygon read", "1 duplicate line ignored"]
+    counts = ["1 of 2 images in", "converted 1 polygon", "ignored 1 duplicate line"]
     assert [count in note for count, note in zip(counts, source.notes, strict=True)] == [True] * 3
 
 
@@ -69,10 +69,10 @@ def test_key_points_follow_the_box(yolo):
 @pytest.mark.parametrize(
     "line, words",
     [
-        ("0 0.5 0.5 0.2", "must be a class and 4 numbers"),
-        ("0 0.5 0.5 0.2 0.4 0.9", "must be a class and 4 numbers"),
-        ("x 0.5 0.5 0.2 0.4", "must be a class and 4 numbers"),
-        ("0 nan 0.5 0.2 0.4", "must be a class and 4 numbers"),
+        ("0 0.5 0.5 0.2", "must have a class and 4 numbers"),
+        ("0 0.5 0.5 0.2 0.4 0.9", "must have a class and 4 numbers"),
+        ("x 0.5 0.5 0.2 0.4", "must have a class and 4 numbers"),
+        ("0 nan 0.5 0.2 0.4", "must have a class and 4 numbers"),
         ("2 0.5 0.5 0.2 0.4", "class 2, but there are only 2"),
         ("0 50 25 20 20", "fractions of the image"),
     ],
@@ -95,7 +95,7 @@ def test_lists_of_files_and_paths(yolo, tmp_path):
     assert [Path(e.file).stem for e in source.examples] == ["b", "a"]
     assert source.examples[0].boxes.tolist() == [[0, 0, 100, 50]]
     (yolo / "data.yaml").write_text("path: /nowhere\ntrain: [images/train, absent]\nnames: [x]\n")
-    with pytest.raises(InputError, match="absent, which .*data.yaml names, does not exist"):
+    with pytest.raises(InputError, match="absent, listed in .*data.yaml, does not exist"):
         read(yolo)
 
 
@@ -140,11 +140,11 @@ def test_images_without_annotations_are_counted(tmp_path):
     (folder / "train" / "train0.jpg.bak").write_bytes(b"")
     left, unlisted = read(folder).notes
     assert left == f"left out of {folder}/train: 1 other file (.bak 1), such as {folder}/train/train0.jpg.bak"
-    assert unlisted == f"1 image beside {folder}/train/metadata.jsonl and not in it left out, such as more.avif"
+    assert unlisted == f"left out 1 image not listed in {folder}/train/metadata.jsonl, such as more.avif"
     (folder / "train" / "metadata.jsonl").rename(folder / "metadata.jsonl")
     for file in (folder / "train").glob("*.jpg"):
         file.rename(folder / file.name)
-    assert read(folder).notes[-1].endswith("and not in it left out, such as train/more.avif")
+    assert read(folder).notes[-1].endswith(".jsonl, such as train/more.avif")
 
 
 def xml(name, difficult=0, corners=(11, 21, 30, 40)):
@@ -165,7 +165,7 @@ def test_pixels_count_from_one_and_difficult_objects(tmp_path):
     source = read(voc(tmp_path, xml("dog") + xml("cat", 1)))
     assert source.examples[0].boxes.tolist() == [[10, 20, 30, 40]]
     assert source.label_names == {0: "cat", 1: "dog"} and source.examples[0].labels.tolist() == [1]
-    assert source.dropped["crowd"] == 1 and "1 objects" in source.notes[1] and "difficult" in source.notes[1]
+    assert source.dropped["crowd"] == 1 and "1 difficult objects" in source.notes[1] and "difficult" in source.notes[1]
     truth = source.ground_truth()["annotations"]
     assert [(a.get("difficult"), a["iscrowd"]) for a in truth] == [(None, 0), (1, 1)]
 
@@ -191,8 +191,8 @@ BOMB = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]>'
     "objects, start, words",
     [
         ("<object><name>x</name></object>", "", "no name or no bndbox"),
-        (xml("dog", corners=("a", 1, 2, 3)), "", "xmin is 'a' and must be a number"),
-        (xml("dog", corners=(9, 1, 2, 3)), "", "ends before it begins"),
+        (xml("dog", corners=("a", 1, 2, 3)), "", "xmin is 'a'; it must be a number"),
+        (xml("dog", corners=(9, 1, 2, 3)), "", "xmax < xmin"),
         ("<object>", "", "cannot be read .*mismatched tag"),
         (xml("&b;"), BOMB, "cannot be read .*Entit"),
     ],
@@ -204,7 +204,7 @@ def test_wrong_xml(tmp_path, objects, start, words):
 
 def test_sizes_missing_in_xml(tmp_path):
     source = read(voc(tmp_path, xml("dog"), size=""))
-    assert source.examples.sizes.tolist() == [[100, 50]] and "read from the images" in source.notes[-1]
+    assert source.examples.sizes.tolist() == [[100, 50]] and "read from the image files" in source.notes[-1]
 
 
 def test_numbered_categories_and_empty_objects(tmp_path):
@@ -224,7 +224,7 @@ def test_numbered_categories_and_empty_objects(tmp_path):
         read(tmp_path)
     lines[0]["objects"]["categories"] = []
     (tmp_path / "metadata.jsonl").write_text(json.dumps(lines[0]) + "\n")
-    with pytest.raises(InputError, match="same length|lists no category"):
+    with pytest.raises(InputError, match="same length|has no categories"):
         read(tmp_path)
 
 
@@ -240,7 +240,7 @@ def test_numbered_categories_and_empty_objects(tmp_path):
         ),
         ("boxes.csv", "ImageID,Source,LabelName,Confidence,XMin,XMax", "fiftyone convert --input-dir"),
         ("set.zip", "PK", "unpack it"),
-        ("notes.txt", "", "none of the supported layouts .*notes.txt"),
+        ("notes.txt", "", "not in any of the supported layouts .*notes.txt"),
     ],
 )
 def test_unsupported_layouts_are_named_with_a_converter(tmp_path, name, text, words):

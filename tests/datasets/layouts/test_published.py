@@ -60,7 +60,7 @@ def test_lvis_images_are_found_by_their_urls(tmp_path, inside):
     for split in ("train2017", "val2017"):
         source = read(tmp_path, split)
         (note,) = source.notes
-        assert note.startswith("LVIS is scored with COCO")
+        assert note.startswith("LVIS is scored with the COCO")
         assert "lvis_v1_" in source.origin
         assert [Path(e.file).parts[-2:] for e in source.examples] == [("train2017", "1.jpg"), ("val2017", "2.jpg")]
         assert named_boxes(source, 1) == [("ant", 10, 5, 50, 35)] and source.examples[1].area.tolist() == [500]
@@ -78,7 +78,7 @@ def test_lvis_beside_coco_and_by_its_name(tmp_path):
     opened = find_split(tmp_path, "train", str(lvis), str(tmp_path / "train2017"))
     source = read_split(opened, SplitOptions(categories="contiguous"))
     assert [Path(e.file).name for e in source.examples] == ["1.jpg", "2.jpg"]
-    assert "another spelling" in source.notes[0]
+    assert "different spelling" in source.notes[0]
 
 
 @pytest.mark.parametrize("names", [
@@ -96,7 +96,7 @@ def test_objects365_and_open_images_in_coco_format(tmp_path, names):
     wrong = []
     source = read(tmp_path, complain=wrong.append)
     assert [e.file for e in source.examples] == [str(tmp_path / lies)] and len(named_boxes(source)) == 1498
-    assert len(wrong) == 1 and "absent.jpg is absent" in wrong[0]
+    assert len(wrong) == 1 and "absent.jpg does not exist" in wrong[0]
 
 
 VISDRONE = """10,5,20,30,1,4,0,1
@@ -126,11 +126,9 @@ def test_visdrone(tmp_path):
     ignored = crowds(source)  # a region of each category, and a pedestrian
     assert sorted(a["category_id"] for a in ignored if a["bbox"] == [0, 0, 40, 10]) == list(range(1, 11))
     assert [a["category_id"] for a in ignored if a["bbox"] == [60, 20, 10, 5]] == [1] and len(ignored) == 11
-    assert len(source.notes) == 2 and "1 ignored regions" in source.notes[0] and "1 objects" in source.notes[1]
+    assert len(source.notes) == 2 and "1 ignored regions" in source.notes[0] and '1 "others" objects' in source.notes[1]
     image(tmp_path / "VisDrone2019-DET-val" / "images" / "c.jpg")
-    assert (
-        read(tmp_path, "val").notes[-1].endswith("VisDrone2019-DET-val/images without a text file left out, such as c")
-    )
+    assert read(tmp_path, "val").notes[-1].endswith("VisDrone2019-DET-val/images without a text file, such as c")
     assert len(read(tmp_path / "VisDrone2019-DET-val", "val").examples) == 2
 
 
@@ -175,8 +173,8 @@ def test_wider_face(tmp_path):
 
 @pytest.mark.parametrize("text, words", [
     (WIDER.replace("\n2\n", "\ntwo\n"), "line 2 of .* is 'two'; it must be the number of faces"),
-    (WIDER.replace("60 20 10 5", "60 20 10"), "line 4 of .*; a face must be ten numbers"),
-    (WIDER.replace("1 2 3 4", "1 2 3 -4"), "line 10 of .*; a face must be ten numbers"),
+    (WIDER.replace("60 20 10 5", "60 20 10"), "line 4 of .*; a face must have ten numbers"),
+    (WIDER.replace("1 2 3 4", "1 2 3 -4"), "line 10 of .*; a face must have ten numbers"),
     (WIDER.replace("\n2\n", "\n1\n"), "line 4 of .*; it must be the name of an image"),
     (WIDER.replace("\n1\n", "\n2\n"), "ends before its last face; a face"),
 ])  # fmt: skip
@@ -199,12 +197,12 @@ def test_quadrangles_of_dota(tmp_path):
     assert source.layout == "DOTA" and source.label_names == {0: "harbor", 1: "ship", 2: "small-vehicle"}
     assert named_boxes(source) == [("ship", 9.5, 5, 30.5, 25)]
     assert [(a["bbox"], a["category_id"]) for a in crowds(source)] == [([40, 10, 10, 10], 2)]
-    assert "axis-aligned boxes" in source.notes[0] and "1 objects" in source.notes[1]
+    assert "axis-aligned bounding boxes" in source.notes[0] and "1 objects" in source.notes[1]
     (tmp_path / "train" / "images" / "part1").mkdir()
     (tmp_path / "train" / "images" / "P1.png").rename(tmp_path / "train" / "images" / "part1" / "P1.png")
     assert read(tmp_path).examples[0].file.endswith("part1/P1.png")
     write(tmp_path / "train" / "labelTxt-v1.5" / "P1.txt", text.format("ship") + "1 2 3 4 ship 0\n")
-    with pytest.raises(InputError, match=r"line 5 of .*P1.txt is '1 2 3 4 ship 0'; it must be four corners"):
+    with pytest.raises(InputError, match=r"line 5 of .*P1.txt is '1 2 3 4 ship 0'; it must have four corners"):
         read(tmp_path)
 
 

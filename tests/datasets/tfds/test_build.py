@@ -118,13 +118,13 @@ def train(edit):
 @pytest.mark.parametrize(
     "spoil, sentence",
     [
-        (remove_image, r"image id 3 .*3\.jpg is absent"),
+        (remove_image, r"image id 3 .*3\.jpg does not exist"),
         (spoil_image, r"3\.jpg \(image id 3\) cannot be read"),
-        (turn_image, "1.jpg .image id 1. is 48x64 pixels but its annotation says 64x48"),
+        (turn_image, "1.jpg .image id 1. is 48x64 pixels but is annotated as 64x48"),
         (webp_image, "1.jpg .image id 1. is WEBP, which TFDS cannot read"),
-        (train(lambda c: c["images"][1].update(file_name="1.jpg")), "image ids .* share the image 1.jpg"),
+        (train(lambda c: c["images"][1].update(file_name="1.jpg")), "image ids .* have the same file name, 1.jpg"),
         (train(lambda c: c["categories"][4].update(name=" two  words")), "category id 5 has the name ' two  words'"),
-        (train(lambda c: c["categories"][4].update(name="person")), "two categories share a name"),
+        (train(lambda c: c["categories"][4].update(name="person")), "two categories have the same name"),
         (train(lambda c: c["categories"][4].update(name="plane")), "category id 5 is 'plane' in train and 'airplane'"),
         (train(lambda c: c["annotations"][0].update(bbox=[1, 1, -1, 1])), "annotation id 12 .* negative width"),
     ],
@@ -141,7 +141,7 @@ def test_invalid_data_is_refused_before_anything_is_written(tmp_path, spoil, sen
     "splits, sentence",
     [
         (["val2017", "validation"], "2 of the splits val2017, validation would be written as validation"),
-        (["mine", "mine"], "2 of the splits mine, mine would be written as mine; name it once"),
+        (["mine", "mine"], "2 of the splits mine, mine would be written as mine; list only one"),
         (["train2017", "a b"], "TFDS does not allow a split named 'a b'"),
         (["val[1]"], r"TFDS does not allow a split named 'val\[1\]'"),
         (["x.y"], r"TFDS does not allow a split named 'x\.y'"),
@@ -176,22 +176,22 @@ def test_a_concurrent_build_is_kept(tmp_path, monkeypatch):
         return write(*arguments)
 
     monkeypatch.setattr(tfds_build, "_write", overtaken)
-    with pytest.raises(InputError, match="another build wrote .* in the meantime"):
+    with pytest.raises(InputError, match="another process wrote .* in the meantime"):
         build_records(coco, tmp_path / "out")
     assert [path for path in first[1].parent.iterdir()] == [first[1]] and len(messages(first[1], "validation")) == 6
 
 
 def test_nothing_is_overwritten_and_nothing_incomplete_is_left(tmp_path, monkeypatch):
     coco, folder = make_tfds(tmp_path, ["val2017"])
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         build_records(coco, tmp_path / "tfds")
-    with pytest.raises(InputError, match="none of the supported layouts"):
+    with pytest.raises(InputError, match="not in any of the supported layouts"):
         build_records(coco / "val2017", tmp_path / "other")
     with pytest.raises(InputError, match=r"has no split gone; it has val2017"):
         build_records(coco, tmp_path / "other", ["gone"])
     with monkeypatch.context() as patch:
         patch.setattr(tfds_build.shutil, "disk_usage", lambda _: tfds_build.shutil._ntuple_diskusage(1, 1, 0))
-        with pytest.raises(InputError, match=r"has 0\.0 GB left but the data set needs"):
+        with pytest.raises(InputError, match=r"has 0\.0 GB of free space but the data set needs"):
             build_records(coco, tmp_path / "other")
     written = []
 
@@ -219,4 +219,4 @@ def test_the_program(tmp_path):
     assert "validation: 3 images, 2 objects, in 1 shard" in done.stdout
     assert find_dataset(tmp_path / "out") == tmp_path / "out" / "coco" / "2017" / "1.1.0"
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert again.returncode == 2 and "exists already" in again.stderr and "Traceback" not in again.stderr
+    assert again.returncode == 2 and "already exists" in again.stderr and "Traceback" not in again.stderr

@@ -60,11 +60,11 @@ def test_the_records_of_imagenet(tmp_path):
     assert ClassRecords(folder, "val").fingerprint() == source.fingerprint()
     with pytest.raises(MissingSplit, match="the split train does not exist"):
         ClassRecords(folder, "train")
-    with pytest.raises(InputError, match=r"1 class that the checkpoint lacks: blue; .*\(absent here: pink"):
+    with pytest.raises(InputError, match=r"1 class that the checkpoint lacks: blue; .*\(missing here: pink"):
         ClassRecords(folder, "val", classes=(("green", "pink", "red"), "the checkpoint"))
     wanted = "red", "pink", "green", "blue"  # another order, and an additional class
     named = ClassRecords(folder, "val", classes=(wanted, "the checkpoint"))
     assert [wanted[named.read(i)[1]] for i in range(3)] == [CLASSES[label] for label in labels[:3]]
     assert named.names == wanted and named.notes[0].endswith(
-        "no image of 1 of the 4 classes, which are left out of the score: pink"
+        "no images of 1 of the 4 classes, which are left out of the score: pink"
     )

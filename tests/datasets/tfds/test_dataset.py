@@ -62,7 +62,7 @@ def test_without_it_the_records_have_the_same_content(prepared):
     assert find_dataset(root / "coco") in (None, directory)  # TFDS writes beside the folder's content
     for name in ("num_classes", "category_ids", "label_names", "dropped"):
         assert getattr(records, name) == getattr(folder, name)
-    assert len(records.notes) == 1 and "round areas to integers" in records.notes[0]
+    assert len(records.notes) == 1 and "store integer areas" in records.notes[0]
     want = {example.image_id: example for example in folder.examples}
     truth, by_id = records.ground_truth(), {a["id"]: a for a in folder.ground_truth()["annotations"]}
     assert len(truth["annotations"]) == len(by_id) and len(truth["images"]) == len(want)
@@ -99,14 +99,14 @@ def test_labels_are_numbered_as_for_a_folder(tmp_path, arguments):
     for name in ("num_classes", "category_ids", "label_names"):
         assert getattr(records, name) == getattr(folder, name)
     assert records.examples[0].labels.tolist() == folder.examples[0].labels.tolist()
-    with pytest.raises(InputError, match="category id 4, which is not one of the model's 1 categories|gets the label"):
+    with pytest.raises(InputError, match="category id 4, which is not one of the model's 1 categories|has the label"):
         tfds_split(directory, "train", 1, category_ids=(30,))
 
 
 def test_unknown_names_become_labels(tmp_path):
     _, directory = own_categories(tmp_path)
     (directory / "metadata.json").write_text(json.dumps({"category_ids": [30, 30]}))
-    with pytest.raises(InputError, match="category_ids in .*metadata.json must be 2 distinct whole numbers"):
+    with pytest.raises(InputError, match="category_ids in .*metadata.json must be 2 distinct non-negative integers"):
         tfds_split(directory, "train")
     (directory / "metadata.json").unlink()
     records = tfds_split(directory, "train")
@@ -121,7 +121,7 @@ def test_finding_a_data_set(tmp_path, made, own):
     assert find_dataset(coco) is find_dataset(tmp_path / "nowhere") is None
     shutil.copytree(directory, tmp_path / "both" / "one")
     shutil.copytree(directory, tmp_path / "both" / "two")
-    with pytest.raises(InputError, match=r"both contains several data sets, .*one, .*two; name one"):
+    with pytest.raises(InputError, match=r"both contains several data sets, .*one, .*two; choose one"):
         find_dataset(tmp_path / "both")
     with pytest.raises(InputError, match="nowhere does not exist"):
         tfds_split(tmp_path / "nowhere", "train")

@@ -106,7 +106,7 @@ def test_other_features(own):
         content["featuresDict"]["features"]["objects"]["sequence"]["feature"]["featuresDict"]["features"].pop("area")
 
     change_json(own / "features.json", edit)
-    with pytest.raises(InputError, match="do not match TFDS's coco/2017: they lack image/id, objects/area"):
+    with pytest.raises(InputError, match="do not match TFDS coco/2017: they lack image/id, objects/area"):
         tfds_split(own, "train")
     (own / "features.json").write_text("{")
     with pytest.raises(InputError, match="cannot be opened as a TFDS data set"):
@@ -129,7 +129,7 @@ def test_features_of_other_types(own, key, kind, sentence):
         feature.update(kind, pythonClassName="tensorflow_datasets.core.features.tensor_feature.Tensor")
 
     change_json(own / "features.json", edit)
-    with pytest.raises(InputError, match=f"do not match TFDS's coco/2017: {sentence}"):
+    with pytest.raises(InputError, match=f"do not match TFDS coco/2017: {sentence}"):
         tfds_split(own, "train")
 
 
@@ -201,7 +201,7 @@ def changed(field, place, value):
         (changed("boxes", (0, slice(None)), (0.5, 0, 0.4, 1)), "has the box .0.5, 0, 0.4, 1.; it must be ymin", 6, 6),
         (changed("labels", 0, 80), "has the label 80, outside 0..79", 6, 6),
         (changed("labels", 0, -1), "has the label -1, outside 0..79", 6, 6),
-        (changed("sizes", 0, 0), "the image of image id .* cannot be read, so its size is unknown", 5, None),
+        (changed("sizes", 0, 0), "image id .* cannot be read, so its size is unknown", 5, None),
         (lambda i: i._replace(image_ids=np.full_like(i.image_ids, 7)), "image id 7 is in two records", None, None),
     ],
 )  # fmt: skip
@@ -225,7 +225,7 @@ def test_an_annotation_file_of_other_images(tmp_path, made):
     content = json.loads(listed(coco).read_text())
     new = {"id": 99, "file_name": "99.jpg", "width": 64, "height": 48}
     path.write_text(json.dumps(content | {"images": [*content["images"], new, new | {"id": 98}]}))
-    with pytest.raises(InputError, match=r"2 of 8 images that .*more.json lists are not in .*such as image id 99"):
+    with pytest.raises(InputError, match=r"2 of 8 images listed in .*more.json are not in .*such as image id 99"):
         tfds_split(directory, "train", annotations=path)
     few = [i for i in content["images"] if i["id"] in (1, 2)]
     boxes = [a for a in content["annotations"] if a["image_id"] in (1, 2)]
@@ -245,7 +245,7 @@ def test_an_image_with_another_size_than_annotated(tmp_path, made):
         tfds_split(directory, "train", annotations=path),
         coco_split(coco, "train2017", annotations=path),
     ):
-        with pytest.raises(UnreadableImage, match=r"1\.jpg.* is 64x48 pixels but its annotation says 48x64"):
+        with pytest.raises(UnreadableImage, match=r"1\.jpg.* is 64x48 pixels but is annotated as 48x64"):
             source.read(source.examples[0])
 
 
@@ -265,7 +265,7 @@ def test_check_data_reads_records(own):
     done = check()
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"train: {own} (train) (TFDS), images in {own}" in done.stdout and "no problems found" in done.stdout
-    assert "round areas to integers" in done.stdout and "1 crowd and 1 empty box left out" in done.stdout
+    assert "store integer areas" in done.stdout and "1 crowd and 1 empty box left out" in done.stdout
     (shard,) = own.glob("coco-train*")
     shard.unlink()
     done = check()

@@ -44,7 +44,7 @@ def exported(checkpoint, tmp_path_factory):
         (["--platforms", ""], "platform ''"),
         (["--short-side", 0], "--short-side and --max-side must be at least 1"),
         (["--max-side", -1], "--short-side and --max-side must be at least 1"),
-        (["--short-side", 2000], "lower data.short_side"),
+        (["--short-side", 2000], "decrease data.short_side"),
         (["--out", ROOT / "tests"], "not an empty folder"),
         (["--out", ROOT / "README.md"], "not an empty folder"),
         (["--out", ROOT / "README.md" / "e"], "cannot be written to"),

@@ -1,4 +1,4 @@
-"""COCO's layout, `annotations/instances_SPLIT.json`, and its variants: LVIS, CVAT, FiftyOne, Label Studio."""
+"""The COCO layout, `annotations/instances_SPLIT.json`, and the variants of LVIS, CVAT, FiftyOne and Label Studio."""
 
 import os
 import re
@@ -15,14 +15,14 @@ from yolos_jax.user_files import check_file, reading, refuse_utf16
 
 NAME = "COCO"
 INSTANCES = "instances_"
-# Other prefixes of annotation files; the split's name follows.
+# Other prefixes of annotation files, followed by the name of the split.
 BEGINNINGS = re.compile(r"(instances|annotations|coco|voc|bbox|labels)[_-]", re.IGNORECASE)
-SNIFF = 1 << 16  # bytes at either end of a file to recognise COCO's format by
+SNIFF = 1 << 16  # number of bytes at each end of a file that are searched for the keys of a COCO file
 KEYS = (b'"images"', b'"annotations"', b'"categories"')
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """Functions that open the splits of a folder, by name; empty if the folder is in another layout."""
+    """Returns functions that open the splits of a folder, by name; empty if the folder is in another layout."""
     if root.is_file():
         known = published.FILES.match(root.name) or _kind_of(root) == "coco"
         return {root.stem: partial(read, root, root.parent)} if known else {}
@@ -31,8 +31,8 @@ def splits(root: Path) -> dict[str, OpenAnnotations]:
 
 
 def read(file: Path, folder: Path, complain: Complain, layout: str = NAME) -> Annotations:
-    """Reads an annotation file with its images in `folder`; `InputError` if the folder does not exist."""
-    if not published.FILES.match(file.name):  # LVIS is recognised only by the file's content
+    """Reads an annotation file whose images are in `folder`; raises `InputError` if the folder does not exist."""
+    if not published.FILES.match(file.name):  # for LVIS, the folder depends on the content of the file
         check_folder(folder)
     content = read_annotations(file, complain, sizes=False)
     folder, notes = published.place_lvis(content, folder)
@@ -40,22 +40,22 @@ def read(file: Path, folder: Path, complain: Complain, layout: str = NAME) -> An
     hidden = {i["id"]: i["file_name"] for i in content["images"] if is_hidden(re.split(r"[/\\]", i["file_name"])[-1])}
     if hidden:
         first, *_ = hidden.values()
-        notes.append(f"{len(hidden)} hidden files such as {first} that {file} lists are not images and are left out")
+        notes.append(f"{len(hidden)} hidden files listed in {file}, such as {first}, are not images and are left out")
         content["images"] = [i for i in content["images"] if i["id"] not in hidden]
         content["annotations"] = [a for a in content["annotations"] if a["image_id"] not in hidden]
     return Annotations(layout, str(file), folder, content, notes, by_spelling=True, reopens=True)
 
 
 def check_folder(folder: Path) -> None:
-    """Raises `InputError` if the folder of images does not exist."""
+    """Raises `InputError` if the image folder does not exist."""
     if not folder.is_dir():
-        raise InputError(f"the folder of images {folder} does not exist.")
+        raise InputError(f"the image folder {folder} does not exist.")
 
 
 def image_folder(root: Path, split: str) -> Path:
-    """The folder of a split's images: `SPLIT/` or `images/SPLIT/`, ignoring case, else `images/`.
+    """Returns the folder of a split's images: `SPLIT/` or `images/SPLIT/`, ignoring case, or else `images/`.
 
-    Other names of the split are tried, too, such as `train/` for train2017.
+    Other common names of the split are also tried, such as `train/` for train2017.
     """
     inside = subfolder(root, "images", "data", "JPEGImages")
     names = split, *FAMILIES.get(family_of(split) or "", ())
@@ -64,7 +64,7 @@ def image_folder(root: Path, split: str) -> Path:
 
 
 def files(root: Path) -> Iterator[tuple[str, Path]]:
-    """Yields annotation files with their splits."""
+    """Yields (split, annotation file)."""
     folder = subfolder(root, "annotations")
     inside = sorted(folder.glob("*.json")) if folder else []
     instances = [f for f in inside if f.name.lower().startswith(INSTANCES)]
@@ -78,7 +78,7 @@ def files(root: Path) -> Iterator[tuple[str, Path]]:
         return
     named = {BEGINNINGS.sub("", file.stem, count=1): file for file in [*beside, *inside]}
     kinds = {split: _kind_of(file) for split, file in named.items() if family_of(split)}
-    if "coco" in kinds.values():  # then a damaged file counts as COCO, too, and the error appears when it is read
+    if "coco" in kinds.values():  # a damaged file is then also treated as COCO and reported when it is read
         yield from ((split, named[split]) for split, kind in kinds.items() if kind != "json")
     # Label Studio writes one file without splits; any other file must be the only one.
     bare = [f for f in beside if f.name == "result.json"] or (beside + inside)
@@ -87,7 +87,7 @@ def files(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _fiftyone(root: Path) -> Iterator[tuple[str, OpenAnnotations]]:
-    """FiftyOne's `data/` and `labels.json`, for each split or for a single one."""
+    """Yields the splits of a FiftyOne export: `data/` and `labels.json` in the folder itself or in its subfolders."""
     for folder in (root, *folders_in(root)):
         labels, images = folder / "labels.json", folder / "data"
         if os.path.lexists(labels) and images.is_dir():
@@ -95,9 +95,10 @@ def _fiftyone(root: Path) -> Iterator[tuple[str, OpenAnnotations]]:
 
 
 def _kind_of(file: Path) -> str:
-    """The kind of a file by its two ends: "coco" (also if truncated), "json" (other content) or "damaged" (not JSON).
+    """Recognises a file by its beginning and end.
 
-    `InputError` if it cannot be read or is UTF-16.
+    Returns "coco" for a COCO file, even if truncated, "json" for other JSON content, and "damaged" if it is not JSON.
+    Raises `InputError` if the file cannot be read or is UTF-16.
     """
     name = f"the annotation file {file}"
     size = check_file(file, "the annotation file", MOST_BYTES)
@@ -109,6 +110,6 @@ def _kind_of(file: Path) -> str:
     found = sum(key in start or key in end for key in KEYS)
     first = start.lstrip(b"\xef\xbb\xbf \r\n\t")[:1]
     is_whole = end.rstrip().endswith({b"{": b"}", b"[": b"]"}.get(first, b"\0"))
-    if first == b"{" and found >= (2 if is_whole else 1):  # a truncated download is reported when it is read
+    if first == b"{" and found >= (2 if is_whole else 1):  # a truncated file is reported when it is read
         return "coco"
     return "json" if is_whole else "damaged"

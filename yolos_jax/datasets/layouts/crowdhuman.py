@@ -1,7 +1,8 @@
-"""CrowdHuman: `annotation_SPLIT.odgt`, with one JSON object per image and line, beside `Images/`.
+"""The CrowdHuman layout: `annotation_SPLIT.odgt`, with one JSON object per line, and `Images/`.
 
-An object has an `ID`, which is the image's name without `.jpg`, and `gtboxes`. The full-body boxes are used (`fbox`:
-x, y, width, height in pixels, possibly exceeding the image), because CrowdHuman's own metrics are based on them.
+Each line describes one image: `ID` is its name without `.jpg`, and `gtboxes` lists its boxes. The full-body boxes
+(`fbox`: x, y, width, height in pixels, which may extend beyond the image) are used, because the CrowdHuman metrics are
+based on them.
 """
 
 import json
@@ -21,7 +22,7 @@ BEGINNING = "annotation_"
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """Functions that open the splits of a folder, by name; empty if the folder is in another layout."""
+    """Returns functions that open the splits of a folder, by name; empty if the folder is in another layout."""
     places = [place for place in (root, subfolder(root, "annotations")) if place and place.is_dir()]
     files = [file for place in places for file in sorted(place.glob(f"{BEGINNING}*.odgt"))]
     return {name: partial(read, file, image_folder(root, name)) for name, file in ((_split(f), f) for f in files)}
@@ -36,21 +37,21 @@ def read(file: Path, images: Path, complain: Complain) -> Annotations:
             entry = json.loads(line)
             name, people = f"{entry['ID']}.jpg", [_person(one) for one in entry["gtboxes"]]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            wanted = "it must be JSON with ID and gtboxes, each with a tag and an fbox"
+            wanted = "it must be JSON with ID and a list gtboxes whose entries have tag and fbox"
             complain(f"line {number} of {file} is {shown(line)}; {wanted}.")
             continue
         found.image(name)
         for box, ignore in people:
             found.box("person", box, ignore)
             ignored += ignore
-    notes = [f"the boxes of {file} are full-body boxes (fbox), which may exceed the image"]
+    notes = [f"the boxes of {file} are full-body boxes (fbox), which may extend beyond the image"]
     if ignored:
         notes.append(f"{ignored} boxes of {file} are masks or marked ignore: not used for training, ignored in scoring")
     return Annotations(NAME, str(file), images, found.content, notes, by_spelling=True, boxes="xywh", has_sizes=False)
 
 
 def _person(one: dict[str, Any]) -> tuple[list[float], bool]:
-    """(the full-body box, whether it is ignored); `ValueError` if it is not a valid entry."""
+    """Returns (the full-body box, whether it is ignored); an invalid entry raises `ValueError` or another exception."""
     box = one["fbox"]
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)) or min(box[2:]) < 0:
         raise ValueError("no box")

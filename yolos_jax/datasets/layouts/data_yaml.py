@@ -1,4 +1,4 @@
-"""Finds and reads the `data.yaml` of ultralytics' YOLO."""
+"""Finds and reads the `data.yaml` of a data set in the Ultralytics YOLO layout."""
 
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ USUAL = ("data", "dataset")  # common names of the file
 
 
 def find(root: Path) -> Path | None:
-    """The YAML file in a folder that describes a data set: `data.yaml`, or the only one that does.
+    """Returns the YAML file in a folder that describes a data set, or None.
 
-    `InputError` if none does and `data.yaml`, or the only YAML file, cannot be read.
+    If several files describe one, only a file with a common name such as `data.yaml` is used. Raises `InputError` if
+    no file describes a data set and a file with a common name, or the only YAML file, cannot be read.
     """
     inside = root.iterdir() if root.is_dir() else ()
     files = sorted(f for f in inside if f.suffix.lower() in ENDINGS and not is_hidden(f.name))
@@ -34,7 +35,7 @@ def find(root: Path) -> Path | None:
 
 
 def read(file: Path) -> dict[str, Any] | None:
-    """The content of a YAML file if it describes a data set; `InputError` if it cannot be read."""
+    """Returns the content of a YAML file if it describes a data set, or None; raises `InputError` if unreadable."""
     about = read_yaml(file)
     wanted = isinstance(about, dict) and about.keys() & {"names", "nc"} and about.keys() & {"train", "val"}
     return about if wanted else None

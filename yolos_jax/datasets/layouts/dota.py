@@ -1,7 +1,7 @@
-"""DOTA: `SPLIT/images/` and `SPLIT/labelTxt/`, with one quadrangle per line, read as its axis-aligned box.
+"""The DOTA layout: `SPLIT/images/` and `SPLIT/labelTxt/`, with one quadrilateral per line.
 
-A line is `x1 y1 x2 y2 x3 y3 x4 y4 category difficult` in pixels from 0; the first lines may give the image's source
-and resolution.
+Quadrilaterals are converted to their axis-aligned bounding boxes. A line is `x1 y1 x2 y2 x3 y3 x4 y4 category
+difficult`, in pixels starting at 0; the first lines may contain the source and resolution of the image.
 """
 
 from functools import partial
@@ -22,20 +22,20 @@ from yolos_jax.datasets.listing import LeftOut, folders_in, subfolder
 from yolos_jax.errors import shown
 
 NAME = "DOTA"
-LABELS = "labelTxt"  # prefix of the label folders; a version may follow, as in labelTxt-v1.5
+LABELS = "labelTxt"  # prefix of label folders; a version may follow, as in labelTxt-v1.5
 HEAD = ("imagesource:", "gsd:", "acquisition")
 
 
 class Quadrangle(NamedTuple):
-    """An object."""
+    """An annotated object."""
 
     name: str
-    box: tuple[float, float, float, float]  # x, y, width, height of its axis-aligned box
+    box: tuple[float, float, float, float]  # x, y, width, height of the axis-aligned bounding box
     difficult: bool
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """Functions that open the splits of a folder, by name; empty if the folder is in another layout."""
+    """Returns functions that open the splits of a folder, by name; empty if the folder is in another layout."""
     labels = {folder: _labels(folder) for folder in (root, *folders_in(root))}
     found = {folder: text for folder, text in labels.items() if text}
     if not any(map(_holds_objects, found.values())):
@@ -44,7 +44,7 @@ def splits(root: Path) -> dict[str, OpenAnnotations]:
 
 
 def read(folder: Path, labels: Path, everything: tuple[Path, ...], complain: Complain) -> Annotations:
-    """Reads a split. Categories are the sorted names in the labels of all splits, numbered 0, 1, ..."""
+    """Reads a split. Category ids are 0, 1, ... in alphabetical order of the names in the labels of all splits."""
     names = sorted({one.name for part in everything for file in text_files(part) for one in _objects(file, _pass_over)})
     images = subfolder(folder, "images") or folder
     left = LeftOut()
@@ -56,15 +56,17 @@ def read(folder: Path, labels: Path, everything: tuple[Path, ...], complain: Com
         for one in _objects(file, complain):
             found.box(one.name, one.box, one.difficult)
             difficult += one.difficult
-    notes = [*left.note(images), f"the quadrangles of {labels} are read as their axis-aligned boxes"]
+    notes = [*left.note(images), f"quadrilaterals of {labels} are converted to axis-aligned bounding boxes"]
     if difficult:
-        notes.append(f"{difficult} objects of {labels} are difficult: not trained on, ignored in scoring like crowds")
+        notes.append(
+            f"{difficult} objects of {labels} are difficult: not used for training, ignored in scoring like crowds"
+        )
     notes += unlabelled_note(files, images)
     return Annotations(NAME, str(labels), images, found.content, notes, by_spelling=True, boxes="xywh", has_sizes=False)
 
 
 def _labels(folder: Path) -> Path | None:
-    """The label folder of a split, in its newest version; archives may nest one in another."""
+    """Returns the newest label folder of a split; it may be nested inside a folder of the same name."""
     if subfolder(folder, "images") is None:
         return None
     for version in reversed(folders_in(folder, LABELS)):
@@ -79,14 +81,14 @@ def _holds_objects(labels: Path) -> bool:
 
 
 def _objects(file: Path, complain: Complain) -> list[Quadrangle]:
-    """The objects of a text file; reports invalid lines."""
+    """Reads the objects of a text file; reports invalid lines."""
     found = []
     for number, line in lines_of(file):
         if line.lower().startswith(HEAD):
             continue
         one = _quadrangle(line)
         if one is None:
-            complain(f"line {number} of {file} is {shown(line)}; it must be four corners, a category and 0 or 1.")
+            complain(f"line {number} of {file} is {shown(line)}; it must have four corners, a category and 0 or 1.")
         else:
             found.append(one)
     return found
@@ -103,4 +105,4 @@ def _quadrangle(line: str) -> Quadrangle | None:
 
 
 def _pass_over(sentence: str) -> None:
-    """Ignores an invalid line, which is reported when its own split is read."""
+    """Ignores an invalid line, which is reported when its split is read."""

@@ -1,4 +1,4 @@
-"""Collects a layout's images and boxes in COCO's terms. No jax here."""
+"""Collects the images and boxes of a layout in COCO format. Does not import jax."""
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from yolos_jax.user_files import read_text
 
 
 class Gathered:
-    """Images and their boxes, numbered from 1 in the order of addition.
+    """Images and boxes in COCO format, with ids starting at 1 in the order in which they are added.
 
     Args:
       numbers: category ids by name.
@@ -24,7 +24,7 @@ class Gathered:
         self._annotations: list[dict[str, Any]] = []
 
     def image(self, file_name: str, **size: int) -> None:
-        """Adds an image, with width and height if known; the boxes that follow belong to it."""
+        """Adds an image, with width and height if known. Boxes added next belong to it."""
         self._images.append({"id": len(self._images) + 1, "file_name": file_name} | size)
 
     def box(self, name: str, box: Sequence[float], ignored: bool = False, **more: int) -> None:
@@ -34,7 +34,7 @@ class Gathered:
         self._annotations.append(one | shape | more)
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Returns the number of images."""
         return len(self._images)
 
     @property
@@ -45,38 +45,38 @@ class Gathered:
 
 
 def text_files(folder: Path) -> list[Path]:
-    """The text files in a folder, in order."""
+    """Returns the text files in a folder, sorted by name."""
     return sorted(file for file in folder.glob("*.txt") if not is_hidden(file.name))
 
 
 def images_by_stem(folder: Path, left: LeftOut) -> dict[str, str]:
-    """Relative paths of the images in a folder and below, by name without ending."""
+    """Returns the relative paths of all images in a folder and its subfolders, by file name without extension."""
     return {Path(name).stem: name for name in images_below(folder, left, BESIDE)}
 
 
 def unlabelled_note(names: Collection[str], folder: Path) -> list[str]:
-    """A note about images without a text file, if there are any; `names` have no endings."""
+    """Returns a note about images without a text file, if there are any; `names` are file names without extension."""
     if not names:
         return []
-    return [f"{counted(len(names), 'image')} of {folder} without a text file left out, such as {min(names)}"]
+    return [f"left out {counted(len(names), 'image')} of {folder} without a text file, such as {min(names)}"]
 
 
 def lines_of(file: Path) -> Iterator[tuple[int, str]]:
-    """The non-empty lines of a text file with their numbers from 1; `InputError` if it cannot be read."""
+    """Yields (line number from 1, line) for non-empty lines of a text file; raises `InputError` if it is unreadable."""
     for number, line in enumerate(read_text(file).splitlines(), 1):
         if line.strip():
             yield number, line.strip()
 
 
 def first_lines(files: Sequence[Path], most: int = 20) -> Iterator[str]:
-    """Lines of the first few files, to recognise a layout by; skips unreadable files."""
+    """Yields the lines of the first `most` files, for recognising a layout; skips unreadable files."""
     for file in files[:most]:
         with contextlib.suppress(InputError):
             yield from (line for _, line in lines_of(file))
 
 
 def numbers_in(words: Sequence[str]) -> list[float] | None:
-    """Converts words to finite numbers below a million; None if a word is anything else."""
+    """Converts words to numbers; returns None if a word is not a number or its absolute value is a million or more."""
     try:
         found = [float(word) for word in words]
     except ValueError:

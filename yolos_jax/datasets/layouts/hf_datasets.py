@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face's package `datasets`, saved to disk or as Parquet. Needs the extra `datasets`."""
+"""Reads data sets saved by Hugging Face `datasets`, or stored as Parquet. Requires the extra `datasets`."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,10 @@ PARQUET = re.compile(r"(.+?)(-\d+-of-\d+)?\.parquet")
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """Functions that open the splits of a folder, by name; empty in another layout. Needs no package."""
+    """Returns functions that open the splits of a folder, by name; empty if the folder is in another layout.
+
+    Does not import the package `datasets`.
+    """
     if (root / "state.json").is_file() and any(root.glob("*.arrow")):
         return {"train": partial(read, root, "", [])}
     if (root / "dataset_dict.json").is_file():
@@ -31,7 +34,7 @@ def splits(root: Path) -> dict[str, OpenAnnotations]:
 
 
 class RowImages:
-    """The images of a data set's rows, numbered from 1; reopened in each process."""
+    """The images of a data set's rows, with ids starting at 1; reopened in each process."""
 
     def __init__(self, rows: Any, origin: str):
         self._rows, self._origin = rows, origin
@@ -48,11 +51,11 @@ class RowImages:
 
 
 def read(root: Path, split: str, files: list[str], complain: Complain) -> Annotations:
-    """Reads a split from Parquet `files` or from a saved folder; `InputError` if it has no images or no objects."""
+    """Reads a split from Parquet `files` or a saved folder; raises `InputError` if a required column is missing."""
     rows = _rows(root, split, files)
     origin = f"{root} ({split})" if split else str(root)
     if not {"image", "objects"} <= set(rows.column_names):
-        raise InputError(f"{origin} has the columns {', '.join(rows.column_names)}; detection needs image and objects.")
+        raise InputError(f"{origin} has the columns {', '.join(rows.column_names)}; it must have image and objects.")
     names = _class_names(rows.features["objects"])
     rest = rows.select_columns([c for c in rows.column_names if c in ("objects", "width", "height")])
     numbers = (
@@ -64,8 +67,8 @@ def read(root: Path, split: str, files: list[str], complain: Complain) -> Annota
 
 
 def _entries(rows: Iterable[dict[str, Any]], origin: str) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Yields an image's entry and its objects for every row."""
-    # Ids of rows may repeat or be text, so rows are identified by their numbers.
+    """Yields an image entry and its objects for each row."""
+    # Rows are identified by their index, because their ids may be duplicates or strings.
     for number, row in enumerate(rows):
         try:
             objects = checked(row.pop("objects"))
@@ -75,12 +78,12 @@ def _entries(rows: Iterable[dict[str, Any]], origin: str) -> Iterator[tuple[dict
 
 
 def _rows(root: Path, split: str, files: list[str]) -> Any:
-    """The rows of a split, with encoded images."""
+    """Returns the rows of a split, with encoded images."""
     try:
         import datasets
     except ImportError as error:
         raise InputError(
-            f"{root} is a data set of the package datasets, which is not installed; pip install 'yolos-jax[datasets]'."
+            f"reading {root} needs the package datasets, which is not installed; pip install 'yolos-jax[datasets]'."
         ) from error
     try:
         if files:
@@ -93,8 +96,8 @@ def _rows(root: Path, split: str, files: list[str]) -> Any:
 
 
 def _class_names(feature: Any) -> list[str] | None:
-    """Names of the categories, if the column's feature has them."""
-    while hasattr(feature, "feature"):  # unwraps lists
+    """Returns the category names stored in the feature of the column `objects`, or None."""
+    while hasattr(feature, "feature"):  # unwrap lists
         feature = feature.feature
     inside = feature[0] if isinstance(feature, list) else feature
     columns = [inside[key] for key in CATEGORIES if key in inside] if hasattr(inside, "keys") else []

@@ -1,4 +1,4 @@
-"""Hugging Face's imagefolder: `metadata.jsonl` beside the images of a split, with `objects` of boxes and categories."""
+"""The imagefolder layout of Hugging Face: `metadata.jsonl` with boxes and categories, next to the images of a split."""
 
 import json
 import os
@@ -18,12 +18,12 @@ MOST_BYTES = 2**32
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """Functions that open the splits of a folder, by name; empty if the folder is in another layout."""
+    """Returns functions that open the splits of a folder, by name; empty if the folder is in another layout."""
     places = (root, root / "data", *sorted(root.glob("*/")), *sorted(root.glob("data/*/")))
     places = tuple(place for place in dict.fromkeys(places) if not is_hidden(place.name))
     files = [place / FILE for place in places if os.path.lexists(place / FILE)]
     objects = {file: _has_objects(file) for file in files}
-    # An empty file counts as a split if others match; it is reported when it is read.
+    # An empty file counts as a split if another file has objects; it is reported when it is read.
     files = [file for file in files if objects[file] or (objects[file] is None and any(objects.values()))]
     return {
         ("train" if file.parent in (root, root / "data") else file.parent.name): partial(read, file, files)
@@ -32,11 +32,11 @@ def splits(root: Path) -> dict[str, OpenAnnotations]:
 
 
 def read(file: Path, files: list[Path], complain: Complain) -> Annotations:
-    """Reads a split; category names are sorted over all `files` and numbered 0, 1, ..."""
+    """Reads a split. Category ids are 0, 1, ... in alphabetical order of the names in all `files`."""
     numbers = names_of(objects for each in files for _, objects in _lines(each))
     notes = []
     if any(isinstance(name, int) for name in numbers):
-        notes.append(f"{file} has category numbers but no names; the numbers are used as names")
+        notes.append(f"{file} has category numbers but no names, so the numbers are used as names")
     rows = [({"file_name": name}, objects) for name, objects in _lines(file)]
     notes += _unlisted(file, files, [image["file_name"] for image, _ in rows])
     content = content_of(rows, numbers, str(file), complain)
@@ -44,7 +44,7 @@ def read(file: Path, files: list[Path], complain: Complain) -> Annotations:
 
 
 def _lines(file: Path) -> list[tuple[str, dict[str, Any]]]:
-    """File names and objects of every line; `InputError` if a line lacks them or they have another type."""
+    """Reads the file name and objects of each line; raises `InputError` if a line is invalid."""
     found = []
     for number, line in _filled(file):
         try:
@@ -59,7 +59,7 @@ def _lines(file: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _unlisted(file: Path, files: list[Path], names: list[str]) -> list[str]:
-    """Notes about files beside the listed images; folders with other metadata are skipped."""
+    """Returns notes about unlisted images and other files; skips folders with their own metadata file."""
     left = LeftOut()
     listed = {os.path.basename(name).lower() for name in names}
     elsewhere = tuple(f"{os.path.relpath(f.parent, file.parent)}{os.sep}" for f in files if f != file)
@@ -67,27 +67,27 @@ def _unlisted(file: Path, files: list[Path], names: list[str]) -> list[str]:
     others = [name for name in found if os.path.basename(name).lower() not in listed]
     notes = left.note(file.parent)
     if others:
-        notes.append(f"{counted(len(others), 'image')} beside {file} and not in it left out, such as {others[0]}")
+        notes.append(f"left out {counted(len(others), 'image')} not listed in {file}, such as {others[0]}")
     return notes
 
 
 def _has_objects(file: Path) -> bool | None:
-    """Whether a line has `objects` or is not JSON; None if the file is empty.
+    """Whether a line contains `objects` or is invalid JSON; None if the file is empty.
 
-    False for other metadata, such as for classification. `InputError` if the file cannot be read.
+    Returns False for other metadata, such as for classification. Raises `InputError` if the file cannot be read.
     """
     lines = _filled(file)
     for _, line in lines:
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError):
-            return True  # the wrong line is reported when it is read
+            return True  # the invalid line is reported when it is read
         if isinstance(entry, dict) and "objects" in entry:
             return True
     return False if lines else None
 
 
 def _filled(file: Path) -> list[tuple[int, str]]:
-    """The non-empty lines with their numbers from 1."""
+    """Returns (line number from 1, line) for all non-empty lines."""
     lines = enumerate(read_text(file, "the file", MOST_BYTES).split("\n"), 1)
     return [(number, line) for number, line in lines if line.strip()]

@@ -1,4 +1,4 @@
-"""Hugging Face's convention of `objects`: columns of boxes (xywh in pixels) and categories. No jax here."""
+"""Reads the `objects` of Hugging Face data sets: boxes (xywh in pixels) and categories. Does not import jax."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -9,28 +9,28 @@ from yolos_jax.errors import shown
 BOXES = ("bbox", "bboxes", "boxes")
 CATEGORIES = ("category", "categories", "category_id", "label", "labels", "category_ids")
 CROWDS = ("iscrowd", "is_crowd")
-# Names of a column, a check of a value's type, and its description. Values are checked later.
+# Names of a column, a type check for its values, and a description of valid values. The values are checked later.
 _TYPES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (BOXES, lambda value: isinstance(value, list), "a box [x, y, width, height]"),
-    (CATEGORIES, lambda value: type(value) in (int, str), "a name or a whole number"),
+    (CATEGORIES, lambda value: type(value) in (int, str), "a name or an integer"),
     (("area",), lambda value: value is None or type(value) in (int, float), "a number"),
     (CROWDS, lambda value: value in (None, 0, 1), "0 or 1"),
 )
 
 
 class WrongObjects(ValueError):
-    """An image's objects have other types than in the convention; the message shows them."""
+    """The `objects` of an image have an unexpected type, which is part of the message."""
 
 
 def checked(objects: Any) -> Any:
-    """The objects of an image: a mapping of columns, or a list of mappings; a category 1.0 becomes 1.
+    """Checks the objects of an image, a mapping of columns or a list of mappings, and converts a category 1.0 to 1.
 
-    `WrongObjects` for any other type, if a column is not a list, or if a value in it has the wrong type.
+    Raises `WrongObjects` for any other type, if a column is not a list, or if a value has the wrong type.
     """
     if objects is None:
         return {}
     if not isinstance(objects, dict | list):
-        raise WrongObjects(f"has objects {shown(objects)}; they must be columns of bbox and category")
+        raise WrongObjects(f"has objects {shown(objects)}; they must have bbox and category")
     wrong = [each for each in objects if not isinstance(each, dict)] if isinstance(objects, list) else []
     if wrong:
         raise WrongObjects(f"has {shown(wrong[0])} among its objects; each must have a bbox and a category")
@@ -38,7 +38,7 @@ def checked(objects: Any) -> Any:
 
 
 def _plain(objects: dict[str, Any], column_types: tuple[type, ...]) -> dict[str, Any]:
-    """Columns, or the entries of one object if `column_types` is empty, with 1.0 converted to 1."""
+    """Checks columns, or the fields of one object if `column_types` is empty, and converts a category 1.0 to 1."""
     plain = dict(objects)
     for names, is_right, wanted in _TYPES:
         for name in names:
@@ -58,7 +58,7 @@ def _plain(objects: dict[str, Any], column_types: tuple[type, ...]) -> dict[str,
 
 
 def column(objects: Any, names: Iterable[str]) -> list[Any] | None:
-    """A column of an image's objects (a mapping of columns or a list of mappings); None if it is missing."""
+    """Returns a column of an image's objects (a mapping of columns or a list of mappings), or None if it is missing."""
     if isinstance(objects, list):
         if not objects:
             return []
@@ -69,7 +69,7 @@ def column(objects: Any, names: Iterable[str]) -> list[Any] | None:
 
 
 def names_of(rows: Iterable[Any]) -> dict[str | int, int]:
-    """Category ids by name, sorted over the objects of `rows`; numeric categories keep their numbers."""
+    """Returns category ids by name: 0, 1, ... in alphabetical order; numeric categories keep their numbers."""
     found = {c for objects in rows for c in column(objects, CATEGORIES) or [] if type(c) in (int, str)}
     words = sorted(c for c in found if isinstance(c, str))
     return {n: n for n in sorted(c for c in found if isinstance(c, int))} or {word: i for i, word in enumerate(words)}
@@ -78,12 +78,12 @@ def names_of(rows: Iterable[Any]) -> dict[str | int, int]:
 def content_of(
     rows: Iterable[tuple[dict[str, Any], Any]], numbers: Mapping[Any, int], origin: str, complain: Complain
 ) -> Content:
-    """Converts rows to COCO's terms, with images numbered from 1. Reports columns of different lengths.
+    """Converts rows to COCO format, with image ids starting at 1. Reports columns of different lengths.
 
     Args:
-      rows: pairs of an image's entry without its id, and its objects.
+      rows: pairs of an image entry without id and the objects of the image.
       numbers: category ids by name.
-      origin: their source, for messages.
+      origin: source of the rows, for messages.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

@@ -1,23 +1,25 @@
-"""Published data sets in COCO's format with other file names, and LVIS's differences. No jax here."""
+"""Published data sets in COCO format with other file names, and the special case of LVIS. Does not import jax."""
 
 import re
 from pathlib import Path
 
 from yolos_jax.datasets.annotations import Content
 
-# Prefixes of their files; the split follows. They may be too large to be recognised by their ends.
+# Prefixes of annotation files, followed by the split. In large files, the keys may be too far from both ends to be
+# found by `coco_folder`.
 FILES = re.compile(r"(lvis_v[\d.]+|zhiyuan_objv\d|objects365(v\d)?|open-?images(_?v\d)?)_", re.IGNORECASE)
 LVIS_KEY = "not_exhaustive_category_ids"
 ABOUT_LVIS = (
-    "LVIS is scored with COCO's metrics here; LVIS's own metrics use only the categories that were annotated "
+    "LVIS is scored with the COCO metrics here; the LVIS metrics use only the categories that were annotated "
     "exhaustively in an image, and 300 detections per image"
 )
 
 
 def place_lvis(content: Content, folder: Path) -> tuple[Path, list[str]]:
-    """(the folder that file names are relative to, notes); for LVIS, the parent of `folder` and a note.
+    """Returns (the folder that file names are relative to, notes).
 
-    LVIS's file names include the folder of COCO's split, `train2017` or `val2017`: its splits have images of both.
+    LVIS file names include the COCO folder, `train2017` or `val2017`, because LVIS splits contain images of both. For
+    LVIS, the parent of `folder` is returned.
     """
     if not any(LVIS_KEY in image for image in content["images"][:1]):
         return folder, []

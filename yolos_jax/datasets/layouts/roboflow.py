@@ -1,4 +1,4 @@
-"""Roboflow's COCO export: `train/`, `valid/` and `test/`, each with `_annotations.coco.json` beside its images."""
+"""The Roboflow COCO export: `train/`, `valid/` and `test/`, each with images and `_annotations.coco.json`."""
 
 import os
 from functools import partial
@@ -14,18 +14,18 @@ FILE = "_annotations.coco.json"
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """Functions that open the splits of a folder, by name; empty if the folder is in another layout."""
+    """Returns functions that open the splits of a folder, by name; empty if the folder is in another layout."""
     files = [folder / FILE for folder in folders_in(root) if os.path.lexists(folder / FILE)]
     files = [root / FILE] if os.path.lexists(root / FILE) else files
     return {file.parent.name: partial(read, file) for file in files}
 
 
 def read(file: Path, complain: Complain) -> Annotations:
-    """Reads a split, without the unused parent category of the others."""
+    """Reads a split; removes an unused category that is only the parent of the others."""
     found = coco_folder.read(file, file.parent, complain, NAME)
     categories = found.content["categories"]
     above = [c.get("supercategory") for c in categories]
-    used = {shown(a.get("category_id")) for a in found.content["annotations"]}  # not checked yet, may have any type
+    used = {shown(a.get("category_id")) for a in found.content["annotations"]}  # unchecked, so ids may have any type
     tops = [c for c in categories if c.get("supercategory") == "none" and c["name"] in above]
     roots = [c for c in tops if shown(c["id"]) not in used]
     if roots and len(roots) < len(categories):

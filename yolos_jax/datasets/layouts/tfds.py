@@ -1,4 +1,4 @@
-"""A prepared TFDS data set with the features of `coco/2017`; boxes come from the records or an annotation file."""
+"""Reads a prepared TFDS data set with the features of `coco/2017`, optionally with boxes from an annotation file."""
 
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,14 @@ from yolos_jax.datasets.tfds.records import Records, category_ids_of, find_datas
 
 NAME = "TFDS"
 ABOUT_AREAS = (
-    "boxes come from the records of {}, which round areas to integers: APs, APm, APl and ARs, ARm, ARl may differ "
-    "slightly from those with COCO's annotation file; set data.train_annotations and data.val_annotations to use one"
+    "boxes are read from the records of {}, which store integer areas: APs, APm, APl and ARs, ARm, ARl may differ "
+    "slightly from results with the COCO annotation file; set data.train_annotations and data.val_annotations to "
+    "use that file"
 )
 
 
 class RecordImages:
-    """The images of records, by image id; the records are reopened in each process."""
+    """The images of the records, by image id; the records are reopened in each process."""
 
     def __init__(self, records: Records, numbers: dict[int, int]):
         self._records, self._numbers = records, numbers
@@ -36,24 +37,24 @@ class RecordImages:
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """Functions that open the splits of a folder, by name; empty if the folder is in another layout."""
+    """Returns functions that open the splits of a folder, by name; empty if the folder is in another layout."""
     directory = directory_of(root)
     return {split: partial(read, directory, split, None) for split in splits_of(directory)} if directory else {}
 
 
 def directory_of(root: Path) -> Path | None:
-    """The folder of the data set in `root`; None if there is none."""
-    # Folders saved by the package datasets look similar to TFDS's.
+    """Returns the folder of the TFDS data set in `root`, or None if there is none."""
+    # Folders saved by the package `datasets` look similar to TFDS folders.
     return None if hf_datasets.splits(root) else find_dataset(root)
 
 
 def read(directory: Path, split: str, file: Path | None, complain: Complain) -> Annotations:
-    """Reads a split, with boxes and order from a COCO annotation `file` if given, else from the records.
+    """Reads a split. The boxes and the order of the images are those of the COCO annotation `file` or of the records.
 
-    `InputError` if the data set has other features, or is incomplete or damaged.
+    Raises `InputError` if the data set has other features, is incomplete or is damaged.
     """
     records = Records(directory, split)
-    index = index_of(records)  # which may take minutes the first time
+    index = index_of(records)  # may take minutes the first time
     numbers: dict[int, int] = {}  # record numbers by image id
     for number, image_id in enumerate(index.image_ids.tolist()):
         if numbers.setdefault(image_id, number) != number:
@@ -76,12 +77,12 @@ def read(directory: Path, split: str, file: Path | None, complain: Complain) -> 
 
 
 def _content(index: Index, records: Records, category_ids: list[int], complain: Complain) -> Content:
-    """The records in COCO's terms, except that boxes are [x1, y1, x2, y2] relative to the image's sides."""
+    """Converts the records to COCO format, except that boxes are [x1, y1, x2, y2] relative to the image size."""
     for image_id in index.image_ids[(index.sizes == 0).any(1)].tolist():
         complain(
-            f"the image of image id {image_id} in {records} cannot be read, so its size is unknown; "
-            "prepare the data set again without it, or set data.train_annotations and data.val_annotations, "
-            "which contain the size (then data.on_bad_image=skip leaves it out)."
+            f"image id {image_id} in {records} cannot be read, so its size is unknown; prepare the data set again "
+            "without it, or set data.train_annotations and data.val_annotations to files that contain its size, "
+            "and data.on_bad_image=skip."
         )
     annotations = _rows(
         id=index.ids, image_id=np.repeat(index.image_ids, index.counts), category_id=index.labels,
@@ -108,5 +109,5 @@ def _content(index: Index, records: Records, category_ids: list[int], complain: 
 
 
 def _rows(**columns: np.ndarray) -> list[dict[str, Any]]:
-    """The rows of a table as dictionaries of plain Python types."""
+    """Converts the columns of a table to rows, as dictionaries of Python values."""
     return [dict(zip(columns, row)) for row in zip(*(column.tolist() for column in columns.values()))]

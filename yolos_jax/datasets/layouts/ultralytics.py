@@ -1,4 +1,4 @@
-"""The layout of ultralytics' YOLO: `data.yaml`, `images/` and `labels/` in either order, one text file per image."""
+"""The Ultralytics YOLO layout: `data.yaml`, `images/` and `labels/`, with one text file per image."""
 
 import os
 import re
@@ -18,7 +18,10 @@ NAME = "ultralytics' YOLO"
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """The splits of a `data.yaml`, of its folder, or of images/ and labels/ beside a file of class names."""
+    """Returns functions that open the splits, by name; empty if `root` is in another layout.
+
+    `root` is a `data.yaml`, a folder with one, or a folder with `images/`, `labels/` and a list of class names.
+    """
     file = root if root.suffix.lower() in data_yaml.ENDINGS and root.is_file() else data_yaml.find(root)
     if file is None:
         return _without_yaml(root)
@@ -27,31 +30,34 @@ def splits(root: Path) -> dict[str, OpenAnnotations]:
         return {}
     base, names = _base(file, about), _names(file, about)
     keys = [key for family in FAMILIES.values() for key in family if about.get(key)]
-    first_five = bool(about.get("kpt_shape"))  # key points follow the box
+    first_five = bool(about.get("kpt_shape"))  # keypoints follow the box
     return {key: partial(read, file, base, about[key], names, first_five) for key in keys}
 
 
 def read(
     file: Path, base: Path, places: Any, names: dict[int, str], first_five: bool, complain: Complain
 ) -> Annotations:
-    """Reads a split given as folders or lists of images; `InputError` if one of them does not exist."""
+    """Reads a split given as folders or lists of images; raises `InputError` if one of them does not exist."""
     left = LeftOut()
     folders = [_place(base, str(place)) for place in (places if isinstance(places, list) else [places])]
     for place in folders:
         if not place.exists():
-            raise InputError(f"{place}, which {file} names, does not exist.")
+            raise InputError(f"{place}, listed in {file}, does not exist.")
     folder = folders[0] if len(folders) == 1 and folders[0].is_dir() else base
     paths = [path for place in folders for path in _images(place, base, left)]
     origin = ", ".join(map(str, folders))
     content, notes = yolo_labels.read(paths, folder, names, first_five, origin, complain)
-    if all(place.is_dir() for place in folders):  # with a list, the same folder may have labels of other splits
+    if all(place.is_dir() for place in folders):  # with a list, the label folder may also contain other splits
         notes += yolo_labels.unused_note(paths)
     notes = [*left.note(folder), *notes]
     return Annotations(NAME, str(file), folder, content, notes, boxes="xywh_shares", upright=True, has_sizes=False)
 
 
 def _base(file: Path, about: dict[str, Any]) -> Path:
-    """The base of the YAML file's paths: its `path`, relative to here or to the file, if it exists; else its folder."""
+    """Returns the base folder of the paths in a YAML file.
+
+    This is its `path`, relative to the file or to the working directory, if it exists, or else the folder of the file.
+    """
     said = os.path.expanduser(str(about.get("path") or "."))
     folders = [place for place in (file.parent / said, Path(said)) if place.is_dir()]
     return folders[0] if folders else file.parent
@@ -65,18 +71,18 @@ def _names(file: Path, about: dict[str, Any]) -> dict[int, str]:
         return {key: str(name) for key, name in enumerate(names)}
     if type(names) is int and 0 < names < 100_000:
         return {key: f"class {key}" for key in range(names)}
-    raise InputError(f"names in {file} must be a list of names, or a mapping from whole numbers to names.")
+    raise InputError(f"names in {file} must be a list of names, or a mapping from integers to names.")
 
 
 def _place(base: Path, said: str) -> Path:
-    """Resolves a folder or list in the YAML file; Roboflow writes `../train/images` for `train/images` beside it."""
+    """Resolves a path in a YAML file; Roboflow writes `../train/images` although `train/` is next to the file."""
     place = base / os.path.expanduser(said)
     inside = base / re.sub(r"^(\.\./)+", "", said)
     return place if place.exists() or not inside.exists() else inside
 
 
 def _images(place: Path, base: Path, left: LeftOut) -> Iterator[str]:
-    """Paths of the images in a folder, or listed in a text file."""
+    """Yields the paths of the images in a folder, or of those listed in a text file."""
     if place.is_dir():
         yield from (os.path.join(place, name) for name in images_below(place, left, BESIDE))
         return
@@ -87,7 +93,7 @@ def _images(place: Path, base: Path, left: LeftOut) -> Iterator[str]:
 
 
 def _without_yaml(root: Path) -> dict[str, OpenAnnotations]:
-    """Splits of images/ and labels/ with class names in a text file, as written by labelImg and Label Studio."""
+    """Finds splits in images/ and labels/ with class names in a text file, as written by labelImg and Label Studio."""
     images, labels = subfolder(root, "images"), subfolder(root, "labels")
     lists = [
         folder / name

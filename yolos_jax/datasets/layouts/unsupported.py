@@ -1,4 +1,4 @@
-"""Recognises unsupported layouts and suggests conversions. No jax here."""
+"""Recognises unsupported layouts and suggests conversions. Does not import jax."""
 
 import itertools
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 from yolos_jax.datasets.listing import is_hidden
 from yolos_jax.user_files import read_head
 
-SNIFF, FILES = 1 << 16, 50  # maximum bytes and files to check
+SNIFF, FILES = 1 << 16, 50  # maximum number of bytes per file, and of files, to check
 COMMAND = "pip install {package}, then `{command}`"
-# ending of a file, words in it, its format, what to do
+# (file extension, words in the file, name of the format, suggested action)
 KNOWN = (
     (".xml", ("<annotations", "<image "), "CVAT's XML for images", "export the task from CVAT as COCO 1.0"),
     (".json", ('"shapes"', '"imagePath"'), "labelme's JSON", COMMAND.format(
@@ -30,7 +30,12 @@ KNOWN = (
 
 
 def explain(root: Path, names: list[str]) -> str:
-    """A message for a folder in none of the layouts `names`: its likely format, and how to convert it."""
+    """Returns a message about a folder with an unsupported layout: its likely format, and how to convert it.
+
+    Args:
+      root: the folder.
+      names: the supported layouts.
+    """
     for file in itertools.islice(_files(root), FILES):
         head = read_head(file, SNIFF).decode("utf-8", "replace")
         for ending, words, kind, remedy in KNOWN:
@@ -38,15 +43,15 @@ def explain(root: Path, names: list[str]) -> str:
                 what = f"{root} contains {kind} ({file.name}), which is not supported"
                 return f"{what}; {remedy.format(root=root, file=file)}."
     if root.is_dir() and any(root.glob("labels/**/*.txt")):
-        lacks = f"{root} has YOLO's labels/ but no file with the class names"
+        lacks = f"{root} has YOLO labels in labels/ but no file with the class names"
         return f"{lacks}; write a data.yaml with train: images/train, val: images/val and names: [...]."
     inside = sorted(f.name for f in root.iterdir() if not is_hidden(f.name))[:8] if root.is_dir() else []
     holds = "it is empty" if root.is_dir() else "it is a file"
     if inside:
         holds = f"it contains {', '.join(inside)}"
     return (
-        f"{root} is in none of the supported layouts ({', '.join(names)}); {holds}. "
-        "COCO's layout is annotations/instances_train.json beside train/, and likewise for val."
+        f"{root} is not in any of the supported layouts ({', '.join(names)}); {holds}. "
+        "The COCO layout has annotations/instances_train.json and train/, and the same for val."
     )
 
 

@@ -1,7 +1,7 @@
-"""VisDrone-DET: `VisDrone2019-DET-SPLIT/` with `images/`, and one text file per image in `annotations/`.
+"""The VisDrone-DET layout: `VisDrone2019-DET-SPLIT/` with `images/` and one text file per image in `annotations/`.
 
-A line is `left,top,width,height,score,category,truncation,occlusion` in pixels from 0. Boxes with a score of 0 are
-ignored in evaluation, and so is everything in regions of category 0. Category 11, "others", is not evaluated.
+A line is `left,top,width,height,score,category,truncation,occlusion`, in pixels starting at 0. Boxes with a score of 0
+and detections in regions of category 0 are ignored in evaluation. Category 11, "others", is not evaluated.
 """
 
 import re
@@ -31,7 +31,7 @@ FOLDER = re.compile(r"VisDrone\d*-DET-(.+)", re.IGNORECASE)
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """Functions that open the splits of a folder, by name; empty if the folder is in another layout."""
+    """Returns functions that open the splits of a folder, by name; empty if the folder is in another layout."""
     found = [f for f in (root, *folders_in(root)) if subfolder(f, "images") and subfolder(f, "annotations")]
     if not any(map(_holds_objects, found)):
         return {}
@@ -39,7 +39,7 @@ def splits(root: Path) -> dict[str, OpenAnnotations]:
 
 
 def read(folder: Path, complain: Complain) -> Annotations:
-    """Reads a split with the ten evaluated categories, numbered from 1 as in VisDrone."""
+    """Reads a split with the ten evaluated categories and their VisDrone ids, 1..10."""
     images, labels = subfolder(folder, "images") or folder, subfolder(folder, "annotations") or folder
     left = LeftOut()
     names = images_by_stem(images, left)
@@ -64,16 +64,16 @@ def read(folder: Path, complain: Complain) -> Annotations:
     notes = left.note(images)
     if counts["region"]:
         notes.append(
-            f"{counts['region']} ignored regions of {labels} are crowds in each of the {len(NAMES)} categories"
+            f"{counts['region']} ignored regions of {labels} are added as crowds to each of the {len(NAMES)} categories"
         )
     if counts["others"]:
-        notes.append(f'{counts["others"]} objects of {labels} are "others", which VisDrone does not score: left out')
+        notes.append(f'{counts["others"]} "others" objects of {labels}, which VisDrone does not score, are left out')
     notes += unlabelled_note(names, images)
     return Annotations(NAME, str(labels), images, found.content, notes, by_spelling=True, boxes="xywh", has_sizes=False)
 
 
 def _values(line: str) -> list[float] | None:
-    """The eight numbers of a line; None if it is invalid."""
+    """Returns the eight numbers of a line, or None if it is invalid."""
     values = numbers_in(line.rstrip(",").split(","))
     if values is None or len(values) != 8 or values[5] not in range(OTHERS + 1) or min(values[2:4]) < 0:
         return None

@@ -1,4 +1,4 @@
-"""Pascal VOC: `VOC2007/` with `ImageSets/Main`, or XML files beside images or in a separate folder."""
+"""The Pascal VOC layout: `VOC2007/` with `ImageSets/Main`, or XML files next to the images or in a separate folder."""
 
 import os
 import re
@@ -18,19 +18,19 @@ from yolos_jax.images.reading import image_endings
 from yolos_jax.user_files import read_head, read_text
 
 NAME = "Pascal VOC"
-SNIFF, FEW = 4096, 20  # bytes and files to recognise VOC's XML by
+SNIFF, FEW = 4096, 20  # number of bytes per file, and of files, that are checked to recognise VOC XML
 
 
 class Part(NamedTuple):
-    """XML files of one folder: all of them, or those in a list of names."""
+    """The XML files of one folder, or those in a list of names."""
 
-    xml: Path
-    images: Path
-    chosen: Path | None  # a file of ImageSets/Main
+    xml: Path  # folder of XML files
+    images: Path  # folder of images
+    chosen: Path | None  # list in ImageSets/Main; None for all XML files
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """The splits of a folder in this layout, by name; splits of several years with the same name are joined."""
+    """Returns functions that open the splits of a folder, by name; joins splits of several years with the same name."""
     years = [root, *folders_in(root, "VOC"), *folders_in(root / "VOCdevkit", "VOC")]
     years = [year for year in years if (year / "ImageSets" / "Main").is_dir() and subfolder(year, "Annotations")]
     parts: dict[str, list[Part]] = {}
@@ -48,7 +48,7 @@ def splits(root: Path) -> dict[str, OpenAnnotations]:
 
 
 def read(root: Path, name: str, parts: list[Part], everything: Iterable[Path], complain: Complain) -> Annotations:
-    """Reads a split. Categories are the sorted names in all XML files of `everything`, numbered 0, 1, ..."""
+    """Reads a split. Category ids are 0, 1, ... in alphabetical order of the names in all XML files of `everything`."""
     records = {folder: records_of(str(folder), os.stat(folder).st_mtime_ns) for folder in everything}
     every = [record for found in records.values() for record in found.values()]
     names = {one.name for record in every for one in record.objects}
@@ -60,7 +60,7 @@ def read(root: Path, name: str, parts: list[Part], everything: Iterable[Path], c
         found, files = records[part.xml], _images(part.images)
         alone += [] if part.chosen else sorted(files.keys() - found.keys())
         for stem in _stems(part.chosen) if part.chosen else sorted(found):
-            record = found.get(stem, Record(wrong=f"{part.chosen} lists {stem}, which has no file in {part.xml}."))
+            record = found.get(stem, Record(wrong=f"{part.chosen} lists {stem}, which has no XML file in {part.xml}."))
             if record.wrong:
                 complain(record.wrong)
                 continue
@@ -69,7 +69,7 @@ def read(root: Path, name: str, parts: list[Part], everything: Iterable[Path], c
             for one in record.objects:
                 zeros += min(one.box[:2]) <= 0
                 difficult += one.difficult
-                # Pixels are counted from 1, and the last one is inclusive.
+                # VOC counts pixels from 1, and the right and bottom coordinates are inclusive.
                 left, top, right, bottom = one.box
                 box = [left - 1, top - 1, right - left + 1, bottom - top + 1]
                 gathered.box(one.name, box, one.difficult, **({"difficult": 1} if one.difficult else {}))
@@ -77,18 +77,18 @@ def read(root: Path, name: str, parts: list[Part], everything: Iterable[Path], c
     notes = [f"the split {name} joins {', '.join(str(p.chosen) for p in parts)}"] if len(parts) > 1 else []
     notes += [f"{len(alone)} images of {origin} have no XML file and are left out: {first_few(alone)}"] if alone else []
     if difficult:
-        notes.append(f"{difficult} objects of {origin} are difficult: not trained on, ignored in scoring like crowds")
+        notes.append(f"{difficult} difficult objects of {origin} are crowds: not used for training, ignored in scoring")
     if zeros:
-        notes.append(f"{zeros} boxes of {origin} start at pixel 0, but VOC counts pixels from 1, as this reader does")
+        notes.append(f"{zeros} boxes of {origin} start at pixel 0, but are read with pixels counted from 1, as in VOC")
     return Annotations(NAME, origin, root, gathered.content, notes, by_spelling=True, own_metrics=voc_metrics)
 
 
 def _is_list(file: Path, xml: Path) -> bool:
     """Whether a file in ImageSets/Main lists a split whose annotations exist.
 
-    Lists of a single class have a number after each name, so their lines match no XML file.
+    Lists for a single class have a number after each name, so their lines do not match any XML file.
     """
-    usual = family_of(file.stem) in ("train", "val")  # kept even if damaged; a test split's XML may be unpublished
+    usual = family_of(file.stem) in ("train", "val")  # missing XML files are reported; they are common only for test
     return usual or any((xml / f"{stem}.xml").is_file() for stem in _stems(file)[:1])
 
 
@@ -97,14 +97,14 @@ def _stems(file: Path) -> list[str]:
 
 
 def _images(folder: Path) -> dict[str, str]:
-    """File names of images by stem."""
+    """Returns the file names of the images in a folder, by file name without extension."""
     endings = image_endings()
     found = [os.path.splitext(entry.name) for entry in os.scandir(folder)]
     return {stem: stem + ending for stem, ending in found if ending.lower() in endings and not is_hidden(stem)}
 
 
 def _flat(root: Path) -> Iterable[tuple[str, Part]]:
-    """XML files without lists: by folders of splits, else all of them."""
+    """Returns the splits of a data set without lists: a split for each folder, or a single one with all XML files."""
     inside = [folder for folder in folders_in(root) if family_of(folder.name) and _part(folder)]
     found = [(folder.name, _part(folder)) for folder in inside] or [("all", _part(root))]
     return [(name, part) for name, part in found if part]

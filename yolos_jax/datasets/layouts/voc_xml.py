@@ -1,4 +1,4 @@
-"""Reads VOC's XML files with defusedxml, because they are untrusted. No jax here."""
+"""Reads Pascal VOC XML files with defusedxml, because they are untrusted. Does not import jax."""
 
 import functools
 import io
@@ -14,19 +14,19 @@ from yolos_jax.datasets.listing import is_hidden, walk
 from yolos_jax.errors import InputError
 from yolos_jax.user_files import read_bytes
 
-MOST_BYTES = 2**26  # limit of a file
+MOST_BYTES = 2**26  # maximum size of a file
 
 
 class Object(NamedTuple):
-    """One object of an image."""
+    """An annotated object."""
 
     name: str
-    box: tuple[float, float, float, float]  # xmin, ymin, xmax, ymax: pixels from 1, inclusive
+    box: tuple[float, float, float, float]  # xmin, ymin, xmax, ymax, inclusive, in pixels counted from 1
     difficult: bool
 
 
 class Record(NamedTuple):
-    """The content of an XML file; `wrong` is a message if it is invalid."""
+    """The content of an XML file; if it is invalid, `wrong` is a message."""
 
     file_name: str = ""
     width: int = 0
@@ -35,13 +35,16 @@ class Record(NamedTuple):
     wrong: str = ""
 
     def size(self) -> dict[str, int]:
-        """Width and height under COCO's names; empty if the file has none."""
+        """Returns the width and height of a COCO image entry; empty if the file does not contain them."""
         return {"width": self.width, "height": self.height} if self.width > 0 and self.height > 0 else {}
 
 
-@functools.lru_cache(maxsize=8)  # splits share a folder, and the categories come from all of its files
+@functools.lru_cache(maxsize=8)  # all splits read the same folders, because categories depend on all files
 def records_of(folder: str, changed: int) -> dict[str, Record]:
-    """The XML files in a folder and below, by relative path without ending; `changed` is its modification time."""
+    """Reads the XML files in a folder and its subfolders, by relative path without extension.
+
+    `changed` is the modification time of the folder and is part of the cache key.
+    """
     found: dict[str, Record] = {}
     for at, names in walk(folder):
         inside = os.path.relpath(at, folder)
@@ -71,7 +74,7 @@ def _object(element: Element) -> Object:
         raise ValueError("an object has no name or no bndbox")
     corners = tuple(_number(box, key) for key in ("xmin", "ymin", "xmax", "ymax"))
     if corners[2] < corners[0] or corners[3] < corners[1]:
-        raise ValueError(f"the box of {name!r} ends before it begins")
+        raise ValueError(f"the box of {name!r} has xmax < xmin or ymax < ymin")
     return Object(name, corners, (element.findtext("difficult") or "0").strip() not in ("0", "false", "False", ""))  # type: ignore[arg-type]
 
 
@@ -82,5 +85,5 @@ def _number(element: Element, key: str) -> float:
     except ValueError:
         number = math.nan
     if not abs(number) < 1e6:
-        raise ValueError(f"{key} is {text[:50]!r} and must be a number")
+        raise ValueError(f"{key} is {text[:50]!r}; it must be a number below a million")
     return number

@@ -1,7 +1,7 @@
-"""WIDER FACE: `wider_face_split/wider_face_SPLIT_bbx_gt.txt` beside `WIDER_SPLIT/images/`.
+"""The WIDER FACE layout: `wider_face_split/wider_face_SPLIT_bbx_gt.txt` and `WIDER_SPLIT/images/`.
 
 For each image, the text file has its name, the number of faces, and a line per face: x, y, width, height in pixels
-from 0, blur, expression, illumination, invalid, occlusion, pose. An image without faces has one line of zeros.
+starting at 0, blur, expression, illumination, invalid, occlusion, pose. An image without faces has one line of zeros.
 """
 
 import re
@@ -17,11 +17,11 @@ from yolos_jax.errors import shown
 NAME = "WIDER FACE"
 FILE = re.compile(r"wider_face_(\w+)_bbx_gt\.txt")
 IMAGE = re.compile(r".*\.\w+")
-INVALID = 7  # index of the number in a line that marks an ignored face
+INVALID = 7  # index of the flag for invalid faces in a line
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """Functions that open the splits of a folder, by name; empty if the folder is in another layout."""
+    """Returns functions that open the splits of a folder, by name; empty if the folder is in another layout."""
     places = [place for place in (root, subfolder(root, "wider_face_split")) if place and place.is_dir()]
     named = [(FILE.fullmatch(file.name), file) for place in places for file in sorted(place.glob("*_bbx_gt.txt"))]
     return {match[1]: partial(read, root, file, match[1]) for match, file in named if match}
@@ -45,12 +45,12 @@ def read(root: Path, file: Path, split: str, complain: Complain) -> Annotations:
             invalid += ignored
     notes = []
     if invalid:
-        notes.append(f"{invalid} faces of {file} are invalid: not trained on, ignored in scoring like crowds")
+        notes.append(f"{invalid} faces of {file} are invalid: not used for training, ignored in scoring like crowds")
     return Annotations(NAME, str(file), images, found.content, notes, by_spelling=True, boxes="xywh", has_sizes=False)
 
 
 def _faces(lines: Iterator[tuple[int, str]], file: Path, complain: Complain) -> Iterator[list[float]]:
-    """Yields the numbers of each face of the image whose name was read last."""
+    """Yields the numbers of each face of the current image; `lines` continues after the name of the image."""
     number, line = next(lines, (0, ""))
     if not line.isdecimal():
         complain(f"line {number} of {file} is {shown(line)}; it must be the number of faces of the image above.")
@@ -60,7 +60,7 @@ def _faces(lines: Iterator[tuple[int, str]], file: Path, complain: Complain) -> 
         face = numbers_in(text.split())
         if face is None or len(face) != 10 or min(face[2:4]) < 0:
             where = f"line {number} of {file} is {shown(text)}" if number else f"{file} ends before its last face"
-            complain(f"{where}; a face must be ten numbers starting with x, y, width and height.")
+            complain(f"{where}; a face must have ten numbers, starting with x, y, width and height.")
             if not number:
                 return
         elif int(line):

@@ -1,4 +1,4 @@
-"""YOLO's label files: `class cx cy w h` as fractions of the image, or a polygon `class x1 y1 x2 y2 ...`."""
+"""Reads YOLO label files, with relative boxes `class cx cy w h` or polygons `class x1 y1 x2 y2 ...`."""
 
 import math
 import os
@@ -12,20 +12,20 @@ from yolos_jax.errors import InputError, counted, shown
 from yolos_jax.user_files import MissingFile, read_text
 
 LISTS = "classes.txt", "obj.names", "labels.txt"  # files with one class name per line, if there is no data.yaml
-MOST_BYTES = 2**26  # limit of a label file
+MOST_BYTES = 2**26  # maximum size of a label file
 OUT = 0.01  # tolerance for fractions outside 0..1
 
 
 def read(
     paths: Sequence[str], folder: Path, names: dict[int, str], first_five: bool, origin: str, complain: Complain
 ) -> tuple[Content, list[str]]:
-    """Images and their label files in COCO's terms, except that boxes are relative to the image; and notes.
+    """Reads the label files of images. Returns COCO content, except that boxes are relative to the image, and notes.
 
     Args:
       paths: paths of the images.
       folder: the folder that file names are relative to.
       names: class names by number.
-      first_five: use only the first five numbers of a line.
+      first_five: use only the first five numbers of each line.
     """
     inside = os.path.join(folder, "")
     images: list[dict[str, Any]] = [
@@ -53,33 +53,33 @@ def read(
             box = _box(numbers[:5] if first_five else numbers)
             one = {"id": len(annotations) + 1, "image_id": image["id"], "category_id": int(numbers[0])}
             annotations.append(one | {"bbox": box, "iscrowd": 0})
-    notes = [f"{absent} of {len(paths)} images in {origin} without a label file: background"] if absent else []
-    notes += [f"{counted(polygons, 'polygon')} read as boxes: label files of {origin}"] if polygons else []
-    notes += [f"{counted(twice, 'duplicate line')} ignored: label files of {origin}"] if twice else []
+    notes = [f"{absent} of {len(paths)} images in {origin} have no label file: used as background"] if absent else []
+    notes += [f"converted {counted(polygons, 'polygon')} in the label files of {origin} to boxes"] if polygons else []
+    notes += [f"ignored {counted(twice, 'duplicate line')} in the label files of {origin}"] if twice else []
     categories = [{"id": key, "name": name} for key, name in names.items()]
     return {"images": images, "annotations": annotations, "categories": categories}, notes
 
 
 def unused_note(paths: Sequence[str]) -> list[str]:
-    """A note about label files without an image, in the folders of the images' label files."""
+    """Returns a note about label files without an image, if there are any."""
     used = {file for path in paths for file in _label_files(path)}
     unused = []
     for folder in filter(os.path.isdir, sorted({os.path.dirname(file) for file in used})):
         named = [name for name in sorted(os.listdir(folder)) if name.endswith(".txt") and not is_hidden(name)]
         unused += [os.path.join(folder, name) for name in named if name not in LISTS]
     unused = [file for file in unused if file not in used]
-    return [f"{len(unused)} label files such as {unused[0]} belong to no image and are left out"] if unused else []
+    return [f"{len(unused)} label files, such as {unused[0]}, have no image and are left out"] if unused else []
 
 
 def _label_files(path: str) -> list[str]:
-    """Possible paths of an image's label file: in `labels/` for an image in `images/`, then beside the image."""
+    """Returns possible paths of an image's label file: in `labels/` for an image in `images/`, or next to the image."""
     stem = os.path.splitext(path)[0] + ".txt"
     start, images, end = stem.rpartition(f"{os.sep}images{os.sep}")
     return [f"{start}{os.sep}labels{os.sep}{end}", stem] if images else [stem]
 
 
 def _label_file(path: str) -> tuple[str, str | None]:
-    """The label file of an image, and its content or None if there is none. `InputError` if it cannot be read."""
+    """Returns an image's label file, and its content or None if it is missing; raises `InputError` if unreadable."""
     for file in _label_files(path):
         try:
             return file, read_text(file, "the label file", MOST_BYTES)
@@ -89,7 +89,7 @@ def _label_file(path: str) -> tuple[str, str | None]:
 
 
 def _numbers(line: str) -> list[float]:
-    """The numbers of a line; empty if it contains anything else."""
+    """Returns the numbers of a line, or an empty list if it contains anything else."""
     try:
         found = [float(word) for word in line.split()]
     except ValueError:
@@ -98,10 +98,10 @@ def _numbers(line: str) -> list[float]:
 
 
 def _wrong(numbers: list[float], line: str, names: dict[int, str], first_five: bool, file: str) -> str | None:
-    """A message for an invalid line of a label file, or None."""
+    """Returns a message if a line of a label file is invalid, or None."""
     count = len(numbers)
     if not (count == 5 or (count > 5 and first_five) or (count > 6 and count % 2)):
-        return f"{file} has the line {shown(line)}; it must be a class and 4 numbers, or a class and a polygon."
+        return f"{file} has the line {shown(line)}; a line must have a class and 4 numbers, or a class and a polygon."
     if numbers[0] not in names:
         return f"{file} has the class {numbers[0]:g}, but there are only {len(names)} class names."
     fractions = numbers[1 : 5 if first_five else None]
@@ -111,7 +111,7 @@ def _wrong(numbers: list[float], line: str, names: dict[int, str], first_five: b
 
 
 def _box(numbers: list[float]) -> list[float]:
-    """[x, y, width, height] of a line's box or polygon, relative to the image's sides."""
+    """Returns [x, y, width, height] of a line's box or polygon, relative to the image size."""
     if len(numbers) == 5:
         _, cx, cy, w, h = numbers
         return [cx - w / 2, cy - h / 2, w, h]

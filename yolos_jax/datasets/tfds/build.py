@@ -1,7 +1,7 @@
-"""Writes a data set as TFDS's `coco/2017` without TensorFlow; for a COCO folder, the records are the same as TFDS's.
+"""Writes a data set as TFDS `coco/2017` without TensorFlow. For a COCO folder, TFDS would write identical records.
 
-TFDS's own builder shuffles through TensorFlow's files once a split exceeds 1 GB. Its order is that of the hashes of
-the file names, which are known in advance, so the records are written in that order directly.
+The TFDS builder needs TensorFlow to shuffle a split larger than 1 GB. It sorts records by hashes of the file names.
+These are known in advance, so this module writes the records directly in that order.
 """
 
 import os
@@ -24,14 +24,14 @@ tfds = load_tfds()
 NAME = "coco"
 CONFIG = "2017"
 VERSION = "1.1.0"
-SHARD = 64 << 20  # minimum bytes per shard if there are several, as in TFDS
+SHARD = 64 << 20  # minimum size of a shard in bytes if there are several, as in TFDS
 MOST_SHARDS = 1024
-MARGIN = 1.02  # needed space / the images' bytes
-VISIBLE = 0.01  # pixels outside its image from which a box counts as clipped
+MARGIN = 1.02  # required disk space, as a multiple of the size of all images
+VISIBLE = 0.01  # a box counts as clipped if it extends beyond its image by more than this, in pixels
 
 
 class Summary(NamedTuple):
-    """A summary of a written split; `clipped` is the number of objects clipped to their image."""
+    """A summary of a written split; `clipped` is the number of boxes clipped to their image."""
 
     split: str
     images: int
@@ -42,29 +42,33 @@ class Summary(NamedTuple):
 
 
 def build_records(root: Path, out: Path, splits: Sequence[str] = (), boxes: str = "xywh") -> tuple[Path, list[Summary]]:
-    """Writes `out/coco/2017/1.1.0` from the data set `root`, in any layout.
+    """Converts the data set in `root`, in any layout, to TFDS records in `out/coco/2017/1.1.0`.
 
     Args:
-      splits: such as `train2017`, written as `train` (and `val2017` as `validation`, others under their own names);
-        by default the training and validation splits of `root`.
-      boxes: format of the boxes, like `data.train_boxes`.
+      root: the data set to convert.
+      out: the parent folder of the result.
+      splits: names of splits, by default the training and validation splits of `root`. COCO splits are renamed as in
+        TFDS, for example `train2017` to `train`; other names are kept.
+      boxes: box format, with the same values as `data.train_boxes`.
 
     Returns:
-      The folder, and a summary of every split; `InputError` for an empty or invalid split, an existing folder, or too
-      little space.
+      The folder, and a summary of each split.
+
+    Raises:
+      InputError: a split is empty or invalid, the folder exists, or there is not enough disk space.
     """
     folder = out / NAME / CONFIG / VERSION
     if folder.exists():
-        raise InputError(f"{folder} exists already; choose another --out, or remove it.")
+        raise InputError(f"{folder} already exists; choose another --out, or remove it.")
     parts = read_parts(root, splits, boxes)
     names = one_list(parts)
     make_folder(folder.parent)
     needed = int(MARGIN * sum(part.size for part in parts))
     free = shutil.disk_usage(folder.parent).free
     if needed > free:
-        space = f"{free / 1e9:.1f} GB left but the data set needs {needed / 1e9:.1f} GB"
+        space = f"{free / 1e9:.1f} GB of free space but the data set needs {needed / 1e9:.1f} GB"
         raise InputError(f"{folder.parent} has {space}; free some space, or choose another --out.")
-    # Renamed when complete; readers and TFDS skip folders with such a name.
+    # The folder is renamed when it is complete. TFDS and `find_dataset` ignore folders with this prefix.
     unfinished = folder.with_name(f"incomplete.{uuid.uuid4().hex[:6]}_{VERSION}")
     unfinished.mkdir()
     try:
@@ -74,15 +78,15 @@ def build_records(root: Path, out: Path, splits: Sequence[str] = (), boxes: str 
         except OSError as error:
             if not folder.exists():
                 raise
-            other = f"another build wrote {folder} in the meantime; it was kept"
-            raise InputError(f"{other}, and the result of this build was discarded.") from error
+            other = f"another process wrote {folder} in the meantime; it was kept"
+            raise InputError(f"{other}, and the result of this process was discarded.") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder, found
 
 
 def features_of(names: Sequence[str]) -> Any:
-    """The features of TFDS's `coco/2017`, for these labels."""
+    """Returns the features of TFDS `coco/2017` with these label names."""
     label = tfds.features.ClassLabel(names=list(names))
     one = {"id": np.int64, "area": np.int64, "bbox": tfds.features.BBoxFeature(), "label": label, "is_crowd": np.bool_}
     image = {"image": tfds.features.Image(encoding_format="jpeg"), "image/filename": tfds.features.Text()}
@@ -90,7 +94,7 @@ def features_of(names: Sequence[str]) -> Any:
 
 
 def _write(folder: Path, parts: list[CheckedSplit], names: dict[int, str]) -> list[Summary]:
-    """Writes shards and their metadata, and reads everything back."""
+    """Writes shards and metadata, then reads all records to check their image ids and number of objects."""
     features = features_of(list(names.values()))
     infos, found = [], []
     for part in parts:
@@ -113,16 +117,16 @@ def _write(folder: Path, parts: list[CheckedSplit], names: dict[int, str]) -> li
     info.set_splits(tfds.core.SplitDict(infos))
     info.write_to_directory(folder)
     for part, one in zip(parts, found):
-        index = index_of(Records(folder, part.name))  # is stored beside the shards
+        index = index_of(Records(folder, part.name))  # also caches the index next to the shards
         if index.image_ids.tolist() != [i["id"] for i in part.images] or len(index.ids) != one.objects:
-            raise RuntimeError(f"the records of {part.name} differ from the written ones; this is a bug")
+            raise RuntimeError(f"the records of {part.name} differ from their source; this is a bug")
     return found
 
 
 def _write_shards(
     template: Any, part: CheckedSplit, names: dict[int, str], features: Any
 ) -> tuple[list[int], int, int]:
-    """(records per shard, bytes of all records, number of clipped boxes)."""
+    """Writes the shards of a split. Returns (records per shard, total size in bytes, number of clipped boxes)."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     count = shards_of(part.size, len(part.images))
@@ -146,7 +150,10 @@ def _write_shards(
 
 
 def shards_of(size: int, images: int) -> int:
-    """TFDS's number of shards: the largest power of two with at least 64 MiB and one image per shard."""
+    """Returns the number of shards, as in TFDS: the largest power of two with at least 64 MiB per shard.
+
+    There is at least one shard, at most `MOST_SHARDS`, and at least one image per shard.
+    """
     return 1 << max(min(MOST_SHARDS, size // SHARD, images).bit_length() - 1, 0)
 
 
@@ -155,7 +162,7 @@ def _record(image: dict[str, Any], data: bytes, objects: list[dict[str, Any]]) -
 
 
 def _objects(image: dict[str, Any], annotations: list[dict[str, Any]], names: dict[int, str]) -> tuple[list, int]:
-    """An image's objects as TFDS stores them, and the number of clipped boxes; TFDS stores only 0..1."""
+    """Returns an image's objects in TFDS format, and the number of clipped boxes; TFDS coordinates are within 0..1."""
     sides = (image["height"], image["width"]) * 2
     out = []
     clipped = 0

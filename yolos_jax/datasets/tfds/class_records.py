@@ -12,15 +12,15 @@ from yolos_jax.images.reading import UnreadableImage, decode, decoding
 
 
 class ClassRecords(Records):
-    """One split of a TFDS directory whose records have an `image` and a `label`; a `ClassSource`.
+    """A `ClassSource` for one split of a TFDS data set whose records have an `image` and a `label`.
 
     Args:
       directory: the folder with `dataset_info.json`.
-      split: its name in the data set, or another common name for it.
+      split: the name of the split, or another common name for it.
       max_images, classes: see `class_folders.ClassFolders`.
     """
 
-    fields = {"image": "Image", "label": "ClassLabel"}  # noqa: RUF012  # as in the base class
+    fields = {"image": "Image", "label": "ClassLabel"}  # noqa: RUF012
     kind, names_file = "a classification data set such as imagenet2012", "label.labels.txt"
 
     def __init__(
@@ -36,11 +36,11 @@ class ClassRecords(Records):
         return len(self._chosen)
 
     def name(self, index: int) -> str:
-        """The record of an image, for messages."""
+        """Returns a description of an image's record, for messages."""
         return f"record {self._chosen[index]} of {self.origin}"
 
     def read(self, index: int) -> tuple[Image.Image, int]:
-        """(an RGB image, its class); `UnreadableImage` if it is damaged."""
+        """Returns (an RGB image, its class); raises `UnreadableImage` if it is damaged."""
         with decoding(f"the image of {self.name(index)}"):
             record = self._decoded(int(self._chosen[index]), "labelled")
             label = int(record["label"])
@@ -49,6 +49,6 @@ class ClassRecords(Records):
             return decode(io.BytesIO(record["image"])), self._label_of[label]
 
     def fingerprint(self) -> str:
-        """A hash of the classes, the shards' names and sizes, and the indices of the records in use."""
+        """Returns a hash of the classes, the names and sizes of the shards, and the number of images in use."""
         shards = [(shard.name, shard.stat().st_size) for shard in self.shards]
         return hashlib.sha256(repr((list(self.names), shards, len(self))).encode()).hexdigest()[:16]

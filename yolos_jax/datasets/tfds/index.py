@@ -1,7 +1,7 @@
-"""An index of all records of a TFDS data set, built in one pass.
+"""Builds and caches an index of all records of a TFDS data set.
 
-Records have no image sizes, which planning needs, and no table of image ids. Both come from one pass over all records
-that reads only the header of each image. The result is cached in a file.
+TFDS stores neither image sizes, which are needed to plan batches, nor a table of image ids. The index is built in one
+pass over all records that reads only the header of each image.
 """
 
 import contextlib
@@ -19,26 +19,26 @@ from yolos_jax.datasets.headers import header_of
 from yolos_jax.datasets.tfds.records import ANEW, Records
 from yolos_jax.errors import InputError, user_cache
 
-LAYOUT = 2  # version of the file's format
+LAYOUT = 2  # version of the cache file format
 
 
 class Index(NamedTuple):
-    """The content of `n` records with `m` objects in total, without the pixels."""
+    """The content of `n` records with `m` objects in total, without pixels."""
 
     image_ids: np.ndarray  # int64 [n]
     file_names: np.ndarray  # str [n]
-    sizes: np.ndarray  # int64 [n, 2]: (width, height) in pixels from the image's header; 0 if it cannot be read
+    sizes: np.ndarray  # int64 [n, 2]: (width, height) in pixels from the image header; 0 if it cannot be read
     turns: np.ndarray  # int64 [n]: EXIF orientation of the image; 1 is upright
-    counts: np.ndarray  # int64 [n]: objects per record
+    counts: np.ndarray  # int64 [n]: number of objects per record
     ids: np.ndarray  # int64 [m]
     areas: np.ndarray  # int64 [m]
     labels: np.ndarray  # int64 [m]
-    boxes: np.ndarray  # float32 [m, 4]: ymin, xmin, ymax, xmax relative to the image's sides
+    boxes: np.ndarray  # float32 [m, 4]: ymin, xmin, ymax, xmax relative to the image size
     crowds: np.ndarray  # bool [m]
 
 
 def index_of(records: Records) -> Index:
-    """The index, from the cache or by reading all records."""
+    """Loads the index from the cache, or builds it by reading all records."""
     key, places = _key(records), _places(records)
     for place in places:
         kept = _load(place, key, len(records))
@@ -81,19 +81,22 @@ def _read(records: Records) -> Index:
 
 
 def _key(records: Records) -> str:
-    """A key that changes with the shards."""
+    """Returns a cache key that changes if the shards change."""
     facts = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in records.shards]
     return hashlib.sha256(repr((LAYOUT, facts)).encode()).hexdigest()
 
 
 def _places(records: Records) -> list[Path]:
-    """Possible locations of the cached index: beside the shards, then in the user's cache folder."""
+    """Returns possible paths of the cached index: next to the shards, then in the user's cache folder."""
     name = hashlib.sha256(str(records.directory.resolve()).encode()).hexdigest()[:16]
     return [records.directory / f"yolos-jax.{records.split}.npz", user_cache() / f"{name}.{records.split}.npz"]
 
 
 def _load(path: Path, key: str, n: int) -> Index | None:
-    """A cached index of `n` records; None if it is for other shards or invalid, since anyone may have written it."""
+    """Loads a cached index of `n` records; returns None if it belongs to other shards or is invalid.
+
+    The file is checked because it is untrusted.
+    """
     try:
         if not _is_plain(path):
             return None
@@ -105,7 +108,7 @@ def _load(path: Path, key: str, n: int) -> Index | None:
 
 
 def _is_plain(path: Path) -> bool:
-    """Whether a zip file unpacks to at most its own size: no compression and no overlapping entries."""
+    """Whether a zip file is uncompressed and its entries have at most the size of the file, so they do not overlap."""
     if not path.is_file():
         return False
     with zipfile.ZipFile(path) as archive:
@@ -121,13 +124,13 @@ def _is_whole(index: Index, n: int) -> bool:
     objects = [*[(np.int64, (m,))] * 3, (np.float32, (m, 4)), (np.bool_, (m,))]
     if not all(array.dtype.type is t and array.shape == s for array, (t, s) in zip(index, images + objects)):
         return False
-    index.file_names.tolist()  # raises if some are not text
+    index.file_names.tolist()  # raises an error if a name is not valid text
     fits = all(0 <= count <= m for count in index.counts.tolist()) and int(index.counts.sum()) == m
     return fits and bool(((index.sizes >= 0) & (index.sizes < 10**6)).all())
 
 
 def _save(path: Path, key: str, index: Index) -> bool:
-    """Caches an index atomically, even if several processes do so at once."""
+    """Caches an index atomically; several processes may do so at the same time. Returns whether it was saved."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

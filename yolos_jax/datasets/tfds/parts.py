@@ -23,36 +23,36 @@ from yolos_jax.datasets.splits import MissingSplit, family_of
 from yolos_jax.errors import InputError
 from yolos_jax.images.reading import DAMAGED, UnreadableImage
 
-OTHER_NAMES = {"train2017": "train", "val2017": "validation", "test2017": "test"}  # TFDS's names of COCO's splits
-SPLIT_NAME = re.compile("[A-Za-z0-9_-]{1,100}")  # allowed in TFDS's names of shards
-# Formats that every reader of TFDS decodes to one image; their bytes are stored unchanged.
+OTHER_NAMES = {"train2017": "train", "val2017": "validation", "test2017": "test"}  # COCO split -> TFDS split
+SPLIT_NAME = re.compile("[A-Za-z0-9_-]{1,100}")  # split names that TFDS allows in shard names
+# Formats that all TFDS readers can decode to a single image; the encoded bytes are stored unchanged.
 FORMATS = ("JPEG", "MPO", "PNG", "BMP")
 
 
 class CheckedSplit(NamedTuple):
     """A checked split, ready to be written."""
 
-    name: str  # its name in TFDS
+    name: str  # name of the split in TFDS
     images: list[dict[str, Any]]  # entries of the annotation file, in the order of the records
-    annotations: dict[int, list[dict[str, Any]]]  # by image id, in order of their own ids
-    names: dict[int, str]  # category names by id, in the file's order
+    annotations: dict[int, list[dict[str, Any]]]  # by image id, sorted by annotation id
+    names: dict[int, str]  # category names by id, in file order
     data: Callable[[int], bytes]  # image id -> encoded image
-    size: int  # bytes of all images
+    size: int  # total size of the images in bytes
     notes: tuple[str, ...] = ()  # notes about its source
 
 
 def read_parts(root: Path, splits: Sequence[str] = (), boxes: str = "xywh") -> list[CheckedSplit]:
     """Reads and checks splits of a data set in any layout, by default those for training and validation.
 
-    `InputError` for an invalid name, for two splits with the same name in TFDS, and as in `read_part`.
+    Raises `InputError` for an invalid name, for two splits with the same name in TFDS, and as `read_part` does.
     """
     for split in splits:
-        if not SPLIT_NAME.fullmatch(split) or split == "all":  # TFDS's name for all splits together
-            names = "a name has at most 100 letters, digits, - and _, and is not all"
+        if not SPLIT_NAME.fullmatch(split) or split == "all":  # reserved in TFDS for all splits together
+            names = "a name has at most 100 letters, digits, - and _, and must not be all"
             raise InputError(f"TFDS does not allow a split named {split!r}; {names}.")
     for name, times in Counter(OTHER_NAMES.get(split, split) for split in splits).items():
         if times > 1:
-            raise InputError(f"{times} of the splits {', '.join(splits)} would be written as {name}; name it once.")
+            raise InputError(f"{times} of the splits {', '.join(splits)} would be written as {name}; list only one.")
     layout, found, notes = recognise(root)
     splits = splits or [split for split in found if family_of(split) in ("train", "val")]
     absent = [split for split in splits if split not in found]
@@ -65,28 +65,28 @@ def read_parts(root: Path, splits: Sequence[str] = (), boxes: str = "xywh") -> l
 
 
 def read_part(source: DataSet, split: str) -> CheckedSplit:
-    """Checks a split; `InputError` for anything that TFDS cannot store correctly."""
+    """Checks a split; raises `InputError` for anything that TFDS cannot store correctly."""
     content, origin = source.ground_truth(), source.origin
     name = OTHER_NAMES.get(split, split)
     names = {c["id"]: str(c["name"]) for c in content["categories"]}
-    # TFDS stores names in a text file, one per line.
+    # TFDS stores category names in a text file, one per line.
     bad = [category for category, text in names.items() if not text or text != " ".join(text.split())]
     if bad or len(set(names.values())) < len(names):
-        what = f"category id {bad[0]} has the name {names[bad[0]]!r}" if bad else "two categories share a name"
+        what = f"category id {bad[0]} has the name {names[bad[0]]!r}" if bad else "two categories have the same name"
         raise InputError(f"{what} in {origin}; TFDS needs distinct one-line names without surrounding spaces.")
-    # Detection does not use annotation ids, so all are renumbered if TFDS cannot store one of them.
+    # If TFDS cannot store an annotation id, all of them are renumbered, because detection does not use them.
     if not all(type(a.get("id")) is int and abs(a["id"]) < 2**63 for a in content["annotations"]):
         for number, annotation in enumerate(content["annotations"], 1):
             annotation["id"] = number
     for annotation in content["annotations"]:
-        annotation.pop("segmentation", None)  # most of the memory
+        annotation.pop("segmentation", None)  # uses most of the memory
     content["annotations"].sort(key=lambda annotation: annotation["id"])
     by_image = annotations_of((image["id"] for image in content["images"]), content)
     images = sorted(content["images"], key=lambda image: _hash(name, image["file_name"]))
     for one, other in itertools.pairwise(images):
         if one["file_name"] == other["file_name"]:
             ids = f"image ids {one['id']} and {other['id']} of {origin}"
-            raise InputError(f"{ids} share the image {one['file_name']}; keep one of them.")
+            raise InputError(f"{ids} have the same file name, {one['file_name']}; keep one of them.")
     examples = {example.image_id: example for example in source.examples}
 
     def data(image_id: int) -> bytes:
@@ -99,12 +99,15 @@ def read_part(source: DataSet, split: str) -> CheckedSplit:
 
 
 def _hash(split: str, file_name: str) -> bytes:
-    """TFDS's sort key of a record."""
+    """Returns the sort key that TFDS uses for a record."""
     return hashlib.md5((split + file_name.replace("\\", "/")).encode(), usedforsecurity=False).digest()
 
 
 def _check_image(image: dict[str, Any], file: str, data: Callable[[int], bytes]) -> int:
-    """Size of an image in bytes; its header must match the annotation, as stored or after the EXIF rotation."""
+    """Returns the size of an image in bytes, and checks that it is readable and has the annotated width and height.
+
+    The annotation may refer to the stored image or, if EXIF swaps the sides, to the upright image.
+    """
     named = f"{file} (image id {image['id']})"
     try:
         encoded = data(image["id"])
@@ -117,13 +120,13 @@ def _check_image(image: dict[str, Any], file: str, data: Callable[[int], bytes])
         raise InputError(f"the image {named} is {kind}, which TFDS cannot read; use JPEG or PNG.")
     fits = [(width, height), (height, width)] if swapped else [(width, height)]
     if (image["width"], image["height"]) not in fits:
-        said = f"its annotation says {image['width']}x{image['height']}; repair one of them."
+        said = f"is annotated as {image['width']}x{image['height']}; repair one of them."
         raise InputError(f"{named} is {width}x{height} pixels but {said}")
     return len(encoded)
 
 
 def one_list(parts: list[CheckedSplit]) -> dict[int, str]:
-    """The categories of all splits, which must agree."""
+    """Returns the categories of all splits; raises `InputError` if they conflict."""
     first, names = parts[0], dict(parts[0].names)
     for part in parts[1:]:
         for category, name in part.names.items():
@@ -131,5 +134,5 @@ def one_list(parts: list[CheckedSplit]) -> dict[int, str]:
                 differ = f"{names[category]!r} in {first.name} and {name!r} in {part.name}"
                 raise InputError(f"category id {category} is {differ}; all splits must list the same categories.")
     if len(set(names.values())) < len(names):
-        raise InputError("two categories of different splits share a name; all must list the same categories.")
+        raise InputError("two categories have the same name in different splits; all splits must list the same ones.")
     return names

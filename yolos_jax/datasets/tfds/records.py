@@ -1,4 +1,4 @@
-"""Random access to the records of one split of a prepared TFDS data set (array_record)."""
+"""Random access to the records of a prepared TFDS data set in array_record format."""
 
 import contextlib
 import functools
@@ -13,11 +13,11 @@ from yolos_jax.datasets.splits import choose
 from yolos_jax.errors import InputError
 from yolos_jax.user_files import MissingFile, check_file, read_text
 
-INFO = "dataset_info.json"  # written last: a folder without it is incomplete
+INFO = "dataset_info.json"  # TFDS writes this file last, so a folder without it is incomplete
 FORMAT = "array_record"
 DEPTH = 3  # NAME/CONFIG/VERSION
 UNFINISHED = (".", "incomplete.")  # prefixes of folders that TFDS is still writing
-# Required fields of a record: TFDS's class of feature, or a number's dtype.
+# Required fields of a record, with the TFDS feature class or the dtype of a number.
 FIELDS = {"image": "Image", "image/filename": "Text", "image/id": "int64", "objects/area": "int64"}
 FIELDS |= {"objects/bbox": "BBoxFeature", "objects/id": "int64", "objects/is_crowd": "bool"}
 FIELDS |= {"objects/label": "ClassLabel"}
@@ -27,10 +27,10 @@ ANEW = "copy or prepare the data set again."
 
 
 def find_dataset(root: str | Path, most: int = DEPTH) -> Path | None:
-    """The folder of a TFDS data set: `root` itself, or the only one in it (as in `root/coco/2017/1.1.0`).
+    """Finds the folder of a TFDS data set: `root` itself, or the only one below it (such as `root/coco/2017/1.1.0`).
 
-    None if there is none, or if `root` is a COCO folder. `InputError` if there are several, or if the preparation of
-    `root` is incomplete. Folders are searched to a depth of `most`.
+    Returns None if there is none or if `root` is a COCO folder. Raises `InputError` if there are several or if the
+    preparation of `root` is incomplete. Subfolders are searched to a depth of `most`.
     """
     root = Path(root)
     if (root / INFO).is_file():
@@ -42,31 +42,31 @@ def find_dataset(root: str | Path, most: int = DEPTH) -> Path | None:
     deep = [path for depth in range(1, most + 1) for path in root.glob("*/" * depth + INFO)]
     found = [p.parent for p in deep if not any(n.startswith(UNFINISHED) for n in p.relative_to(root).parts)]
     if len(found) > 1:
-        raise InputError(f"{root} contains several data sets, {', '.join(map(str, sorted(found)))}; name one of them.")
+        raise InputError(f"{root} contains several data sets, {', '.join(map(str, sorted(found)))}; choose one.")
     return found[0] if found else None
 
 
 def splits_of(directory: Path) -> list[str]:
-    """The splits of a TFDS data set, see `find_dataset`; `InputError` as from `Records`."""
+    """Lists the splits of a TFDS data set in a folder from `find_dataset`; raises `InputError` as `Records` does."""
     return sorted(_builder(directory).info.splits)
 
 
 class Records:
     """One split of a TFDS data set with the features of `coco/2017`, stored as array_record.
 
-    `directory` is the folder with `dataset_info.json`; the split has TFDS's name or COCO's (`train2017` is `train`,
-    `val2017` is `validation`). `InputError` if the data set has other features or another format, or lacks the split
-    or one of its shards. Pickling the object leaves out open files.
+    `directory` is the folder with `dataset_info.json`. COCO split names are also accepted: `train2017` is `train`, and
+    `val2017` is `validation`. Raises `InputError` if the data set has other features or another format, or lacks the
+    split or one of its shards. Open files are not pickled.
 
     Attributes:
-      split: its name in the data set.
-      names, category_ids: those of every label; `category_ids` is None if the data set has none.
-      shards: its files.
+      split: the name of the split in the data set.
+      names, category_ids: the name and category id of each label; `category_ids` is None if not stored.
+      shards: paths of the shards.
     """
 
-    # Required fields, a description of such data sets, and the file with the labels' names.
+    # Required fields, a description of such data sets, and the file with the label names.
     fields = FIELDS
-    kind = "TFDS's coco/2017"
+    kind = "TFDS coco/2017"
     names_file = NAMES
 
     def __init__(self, directory: Path, split: str):
@@ -91,11 +91,11 @@ class Records:
         return {key: value for key, value in vars(self).items() if key != "_open"}
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        """A record with its encoded image; `RuntimeError` if it is damaged or its shard is gone."""
+        """Returns a record with its encoded image; raises `RuntimeError` if it is damaged or its shard is missing."""
         return self._decoded(number, "whole")
 
     def image(self, number: int) -> bytes:
-        """Only the encoded image of a record, in half the time; `RuntimeError` as above."""
+        """Returns only the encoded image of a record, in half the time; raises `RuntimeError` like `__getitem__`."""
         return self._decoded(number, "image")["image"]
 
     def _decoded(self, number: int, what: str) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class Records:
 
     @functools.cached_property
     def _open(self) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-        """The split's data source, and the decoders of records and of images; opened once per process."""
+        """The data source of the split, features to decode, and decoders; opened once per process."""
         tfds = load_tfds()
         builder, raw = _builder(self.directory), tfds.decode.DeserializeMethod.RAW_BYTES
         data, features = builder.as_data_source(split=self.split, deserialize_method=raw), builder.info.features
@@ -131,7 +131,7 @@ class Records:
                 raise InputError(f"{foreign}: {key} is {found} and must be {kind}.")
 
     def _check_shards(self, lengths: list[int]) -> None:
-        """Checks all shards first, because a reader would fail only at a record of a bad shard."""
+        """Checks all shards in advance; otherwise, reading would fail only at the first record of a damaged shard."""
         from array_record.python.array_record_module import ArrayRecordReader
 
         bad = [path for path in self.shards if not path.is_file() or path.stat().st_size < LEAST_SHARD]
@@ -149,7 +149,7 @@ class Records:
             reader.close()
 
     def _read_names(self, count: int) -> list[str]:
-        """The names of the labels, which identify their categories."""
+        """Reads the label names, which must be distinct because they identify categories."""
         path = self.directory / self.names_file
         names: list[str] = []
         what = "does not exist"
@@ -167,15 +167,15 @@ class Records:
             return None
         whole = isinstance(listed, list) and all(type(i) is int and 0 <= i < 2**63 for i in listed)
         if not whole or len(listed) != len(self.names) or len(set(listed)) != len(listed):
-            wanted = f"{len(self.names)} distinct whole numbers, one per label"
+            wanted = f"{len(self.names)} distinct non-negative integers, one per label"
             raise InputError(f"category_ids in {self.directory / 'metadata.json'} must be {wanted}.")
         return listed
 
 
 def category_ids_of(records: Records) -> tuple[list[int], list[str]]:
-    """The category id of every label, and a note if the ids had to be assumed.
+    """Returns the category id of each label, and a note if the ids had to be assumed.
 
-    Our builder stores the ids. TFDS's builder does not, but its names are COCO's.
+    `build_records` stores the ids. The TFDS builder does not, but its names are the COCO names.
     """
     official = {name: category for category, name in COCO_NAMES.items()}
     if records.category_ids is not None:
@@ -183,12 +183,12 @@ def category_ids_of(records: Records) -> tuple[list[int], list[str]]:
     if all(name in official for name in records.names):
         return [official[name] for name in records.names], []
     labels = list(range(len(records.names)))
-    note = f"has no category ids and its names are not COCO's: the labels 0..{labels[-1]} are used as ids"
+    note = f"has no category ids and its names are not COCO names: the labels 0..{labels[-1]} are used as ids"
     return labels, [f"{records.directory} {note}"]
 
 
 def load_tfds() -> Any:
-    """The package `tensorflow_datasets`; if it is missing, `InputError` names the extra to install."""
+    """Imports `tensorflow_datasets`; raises `InputError` with the extra to install if it is missing."""
     try:
         import tensorflow_datasets
     except ImportError as error:
@@ -197,14 +197,14 @@ def load_tfds() -> Any:
 
 
 def _builder(directory: Path) -> Any:
-    """TFDS's reader of a prepared data set, configured for array_record."""
+    """Returns a TFDS builder for reading a prepared data set, configured for array_record."""
     tfds = load_tfds()
     for file in (*directory.glob("*.json"), *directory.glob("*.txt")):  # TFDS would block on a named pipe
         check_file(file)
     try:
         builder = tfds.builder_from_directory(str(directory))
         formats = [stored.value for stored in (builder.info.file_format, *builder.info.alternative_file_formats)]
-        dict(builder.info.metadata)  # read on first use, like the names of shards
+        dict(builder.info.metadata)  # loads the metadata, like the names of shards, which TFDS reads on first use
         [split.filepaths for split in builder.info.splits.values()]
         if FORMAT in formats[1:]:
             builder.info.set_file_format(FORMAT, override=True, override_if_initialized=True)
@@ -213,7 +213,7 @@ def _builder(directory: Path) -> Any:
         raise InputError(f"{directory} cannot be opened as a TFDS data set ({what}); prepare it again.") from error
     if FORMAT not in formats:
         raise InputError(
-            f"{directory} is stored as {formats[0]}, which has no random access; convert it to {FORMAT} with "
+            f"{directory} is stored as {formats[0]}, which does not support random access; convert it to {FORMAT} with "
             f"`python -m tensorflow_datasets.scripts.convert_format --dataset_version_dir={directory} "
             f"--out_file_format={FORMAT}` (needs the packages tensorflow and apache-beam)."
         )
