@@ -27,7 +27,7 @@ print(json.dumps({"seconds": seconds, "names": dir(yolos_jax), "modules": sorted
 """
 
 
-def test_importing_starts_no_jax():
+def test_importing_the_package_does_not_import_jax():
     done = subprocess.run(
         [sys.executable, "-c", PROBE], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
@@ -37,8 +37,8 @@ def test_importing_starts_no_jax():
     assert set(yolos_jax.__all__) <= set(found["names"])
 
 
-def test_a_first_detection_needs_no_slow_imports():
-    """Each of these takes a third of a second to two seconds (TensorBoard's writer imports PyTorch)."""
+def test_detector_needs_no_slow_imports():
+    """Importing one of these takes a third of a second to two seconds (TensorBoard's writer imports PyTorch)."""
     probe = "import json, sys, yolos_jax.inference.detector; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
@@ -48,7 +48,7 @@ def test_a_first_detection_needs_no_slow_imports():
     assert not {"scipy.optimize", "orbax.checkpoint", "tensorboardX", "grain", "huggingface_hub", "torch"} & modules
 
 
-def test_every_name_is_the_right_object():
+def test_public_names_are_the_right_objects():
     for name in sorted(set(yolos_jax.__all__) - {"VARIANTS"}):
         assert getattr(yolos_jax, name).__name__ == name
     assert yolos_jax.VARIANTS["s"].width == 384
@@ -56,8 +56,8 @@ def test_every_name_is_the_right_object():
         _ = yolos_jax.Detektor
 
 
-def test_load_gives_a_flax_module(tmp_path):
-    """From a Hugging Face folder and from one of our checkpoints: the reference's outputs, and gradients with flax."""
+def test_load_returns_a_flax_module(tmp_path):
+    """It accepts Hugging Face folders and checkpoints. The module has the reference's outputs and can be trained."""
     folder = tmp_path / "hf"
     folder.mkdir()
     shutil.copy(pack("hf_config.json"), folder / "config.json")

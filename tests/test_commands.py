@@ -130,7 +130,7 @@ def test_commands_of_a_page():
         (2, "yolos-train --config x", True), (5, "make demo", False), (6, "A=1 yolos-eval --plots --nms 0.7", False),
         (12, "x = 1\n", False),
     ]  # fmt: skip
-    with pytest.raises(AssertionError, match="page:2: name the block's language"):
+    with pytest.raises(AssertionError, match="page:2: specify the block's language"):
         shown_on("page", "```\nmake demo\n```\n")
 
 

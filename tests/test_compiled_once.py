@@ -1,4 +1,4 @@
-"""Tests share a program only between runs whose recipes give the same one."""
+"""Tests share a compiled program only between runs whose recipes result in the same program."""
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ from yolos_jax.training.rates import make_average, make_hold
 from yolos_jax.training.step import make_gradient, make_step
 
 SAME = {"seed": 3, "data.workers": 2, "train.max_steps": 1, "train.log_every": 5, "checkpoint.keep": 1}
-SAME |= {"optimizer.min_lr": 1e-5}  # two epochs share the base rate
+SAME |= {"optimizer.min_lr": 1e-5}  # has no effect, because both epochs use the base learning rate
 OTHER = {
     "matcher": "host", "model.width": 24, "model.num_classes": 11, "model.remat": True, "model.query_block": 64,
     "model.compute_dtype": "bfloat16", "loss.ce": 2.0, "train.epochs": 3, "train.accumulate": 2, "train.ema": 0.5,
@@ -24,7 +24,7 @@ OTHER = {
 }  # fmt: skip
 
 
-def test_programs_are_shared_only_if_everything_agrees(tmp_path):
+def test_programs_are_shared_only_if_everything_matches(tmp_path):
     root = micro_data(tmp_path)
 
     def key(devices=1, **changes):

@@ -1,4 +1,4 @@
-"""The documentation: its links work, its site has every page, and its reference has every public name."""
+"""Links in the documentation work, its site has every page, and the API reference has every public name."""
 
 import dataclasses
 import importlib
@@ -27,7 +27,7 @@ def without_code(text: str) -> str:
 
 
 def anchors_of(page: Path) -> set[str]:
-    """Anchors of headings as on GitHub and the site; those of the reference are the names on a page."""
+    """The anchors of a page's headings, as on GitHub and the site, and of the names in the API reference."""
     text = page.read_text()
     headings = re.findall(r"^#+ (.+)$", without_code(text), re.MULTILINE)
     plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower().strip() for heading in headings]
@@ -52,7 +52,7 @@ def pages_of(entry) -> list[str]:
     return [page for value in values for page in pages_of(value)]
 
 
-def test_the_site_has_every_page_once_and_in_order():
+def test_site_has_every_page_once_and_in_order():
     text = re.sub(r"!!python/\S+|!ENV", "", (ROOT / "mkdocs.yml").read_text())
     navigation = yaml.safe_load(text)["nav"]
     assert [title for entry in navigation for title in entry] == ORDER
@@ -61,7 +61,7 @@ def test_the_site_has_every_page_once_and_in_order():
 
 
 def resolved(name: str):
-    """The object with a dotted name of the reference."""
+    """The object with the given dotted name."""
     module, _, attribute = name.rpartition(".")
     return getattr(importlib.import_module(module), attribute)
 
@@ -74,7 +74,7 @@ def test_every_public_name_is_in_the_reference():
 
 
 def shown_functions(value) -> list:
-    """A function, or the methods of a class of the public names."""
+    """A function, or the documented methods of a public class."""
     if inspect.isfunction(value):
         return [value]
     public = {getattr(yolos_jax, name) for name in yolos_jax.__all__ if name != "VARIANTS"}
@@ -86,8 +86,8 @@ def shown_functions(value) -> list:
 
 
 @pytest.mark.parametrize("name", REFERENCE)
-def test_the_reference_explains_arguments_and_errors(name):
-    """Each argument, unless it is listed in the conventions."""
+def test_reference_explains_arguments_and_errors(name):
+    """Docstrings mention each argument that the page of conventions does not explain, and each exception."""
     value = resolved(name)
     if not inspect.isclass(value) and not inspect.isfunction(value):
         return  # a constant

@@ -1,4 +1,4 @@
-"""A program's messages and exit codes for errors."""
+"""Error messages and exit codes of programs."""
 
 import contextlib
 import errno
@@ -28,7 +28,7 @@ from yolos_jax.weights import export_huggingface, load_weights
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
-def test_one_line_and_an_exit_code(capsys, error, code, words):
+def test_errors_print_one_line_and_set_the_exit_code(capsys, error, code, words):
     with pytest.raises(SystemExit) as stop, clear_errors():
         raise error
     printed = capsys.readouterr()
@@ -37,7 +37,7 @@ def test_one_line_and_an_exit_code(capsys, error, code, words):
 
 @contextlib.contextmanager
 def nearly_full(most=20_000):
-    """Limits files to `most` bytes, which is like a full disk for a library, with another error (EFBIG)."""
+    """Limits the size of files to `most` bytes: libraries fail as on a full disk, but with the error EFBIG."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
@@ -102,7 +102,7 @@ def test_errors_for_a_full_disk_name_the_folder(tmp_path, capfd, write):
     assert told.startswith(f"error: {tmp_path / 'out'}") and told.endswith(f": {words}\n")
 
 
-@pytest.mark.parametrize(  # their messages on a tmpfs of 200 kB
+@pytest.mark.parametrize(  # messages recorded on a tmpfs of 200 kB
     "error",
     [
         SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
@@ -122,7 +122,7 @@ def test_folders_of_an_earlier_program_are_not_named(tmp_path, capsys, error):
     assert capsys.readouterr().err.startswith(f"error: {where}: No space left on device; check the free space")
 
 
-def test_a_folder_for_transformers_that_does_not_fit_is_named(tmp_path):
+def test_export_huggingface_names_the_folder_if_the_disk_is_full(tmp_path):
     with (
         pytest.raises(InputError, match=f"folder {tmp_path}/hf could not be written .*; check the free space"),
         nearly_full(),
@@ -136,7 +136,7 @@ def test_bugs_keep_their_traceback():
             raise bug
 
 
-def test_impossible_paths(tmp_path):
+def test_invalid_paths(tmp_path):
     (tmp_path / "file").write_text("")
     for possible in (tmp_path, tmp_path / "file", tmp_path / "absent" / "x", tmp_path / "file" / "x", "org/name"):
         check_path(possible)
@@ -147,7 +147,7 @@ def test_impossible_paths(tmp_path):
             assert len(str(told.value)) < 400
 
 
-def test_folders_in_use(tmp_path):
+def test_output_folders_must_be_empty(tmp_path):
     check_empty(tmp_path)
     check_empty(tmp_path / "new")
     (tmp_path / "file").write_text("")

@@ -1,4 +1,4 @@
-"""Fine-tuning with the documented commands: training with weights and data, then evaluation and prediction."""
+"""Fine-tuning with the documented commands: training from given weights, then evaluation and prediction."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ ODD = YolosConfig(
     width=20, depth=3, heads=5, mlp_ratio=2.0, patch_size=8, det_tokens=7, num_classes=4, init_pe_size=(32, 48),
     mid_pe_size=(24, 40), layer_norm_eps=1e-5,
 )  # fmt: skip
-# Only to make it short; not needed for photos.
+# These settings only shorten the test; real photos do not need them.
 SHORT = {
     "train.max_steps": 2, "train.batch_size": 4, "train.accumulate": 1, "train.log_every": 1, "train.curves": False,
     "data.short_side": 64, "data.max_side": 96, "data.scales": "(48, 64)", "data.crop_sides": "(48, 64)",
@@ -63,7 +63,7 @@ def done(found):
 
 
 def trained(call, weights, folder, layout="coco"):
-    """Trains on generated data in `folder`; returns the command without weights and shortening settings."""
+    """Trains on generated data in `folder`; returns the command without the weights and the `SHORT` settings."""
     root = LAYOUTS[layout](folder / "data", made_layouts.made(train=8, val=3))
     command = ["train.py", "--config=finetune_custom", f"--config.data.root={root}", f"--workdir={folder / 'run'}"]
     said = done(call(*command, f"--config.init={weights}", *SHORT))
@@ -94,7 +94,7 @@ def test_train_evaluate_predict(layout, weights, tmp_path, call):
     assert counts[0] == 7 > counts[1] > 0
 
 
-def test_a_run_resumes_without_its_weights(weights, tmp_path, call):
+def test_a_run_resumes_without_its_initial_weights(weights, tmp_path, call):
     gone = shutil.copytree(weights, tmp_path / "gone")
     command = trained(call, gone, tmp_path)
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
@@ -111,7 +111,7 @@ def test_a_run_resumes_without_its_weights(weights, tmp_path, call):
     assert anew.returncode == 2 and "the recipe needs weights to start from: --config.init=" in anew.stderr
 
 
-def test_figures_are_added_to_metrics(weights, tmp_path, call):
+def test_plots_are_added_to_an_evaluation(weights, tmp_path, call):
     trained(call, weights, tmp_path)
     command = ["eval.py", "--checkpoint", tmp_path / "run" / "best"]
     out = tmp_path / "run" / "best" / "eval-2"
@@ -127,7 +127,7 @@ def test_figures_are_added_to_metrics(weights, tmp_path, call):
     assert {name: (out / name).read_bytes() for name in before} == before
 
 
-def test_suppression_in_an_evaluation(weights, tmp_path, call):
+def test_evaluation_with_nms(weights, tmp_path, call):
     trained(call, weights, tmp_path)
     command = ["eval.py", "--checkpoint", tmp_path / "run"]
     done(call(*command))
@@ -148,13 +148,13 @@ def test_suppression_in_an_evaluation(weights, tmp_path, call):
 
 
 def overlap(a, b):
-    """IoU of two boxes, xywh."""
+    """IoU of two xywh boxes."""
     sides = [max(0, min(a[i] + a[i + 2], b[i] + b[i + 2]) - max(a[i], b[i])) for i in (0, 1)]
     inner = np.prod(sides)
     return inner / (a[2] * a[3] + b[2] * b[3] - inner)
 
 
-def test_what_a_checkpoint_does_not_record(weights, tmp_path, call):
+def test_evaluation_of_moved_data_and_of_weights_without_a_recipe(weights, tmp_path, call):
     trained(call, weights, tmp_path)
     run = ["eval.py", f"--checkpoint={tmp_path / 'run'}"]
     (tmp_path / "data").rename(tmp_path / "moved")
@@ -175,7 +175,7 @@ def test_what_a_checkpoint_does_not_record(weights, tmp_path, call):
     assert refused.returncode == 2 and "differs from the config: det_tokens 7 against 100" in refused.stderr
 
 
-def test_a_classifier_is_evaluated_as_it_was_trained(tmp_path, call):
+def test_evaluation_of_a_classifier(tmp_path, call):
     root = make_classes(make_classes(tmp_path / "data", "train", 24), "val", 8)
     pretrain(classifier_config(root, **{"eval.batch_size": 8}), tmp_path / "run")
     said = done(call("eval.py", "--checkpoint", tmp_path / "run"))

@@ -22,7 +22,7 @@ MOST_TO_READ, MOST_OF_THE_LOOP = 1200, 60
 
 
 def name_of(file: Path) -> str:
-    """The module of a file, such as `model.yolos`, without the package's own name."""
+    """The module of a file without the package's name, such as `model.yolos`."""
     parts = file.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 
@@ -32,7 +32,7 @@ NAMES = {name_of(file): file for file in FILES}
 
 @cache
 def imports_of(name: str) -> frozenset[str]:
-    """The package's modules that a module imports, anywhere in it."""
+    """The modules of this package that a module imports, also inside functions."""
     found = set()
     for node in ast.walk(ast.parse(NAMES[name].read_text())):
         if isinstance(node, ast.Import):
@@ -45,7 +45,7 @@ def imports_of(name: str) -> frozenset[str]:
 
 
 def closure(name: str, imports=imports_of) -> set[str]:
-    """Everything that is imported transitively; the start only if something imports it again."""
+    """All modules that are imported transitively; `name` itself only if one of them imports it."""
     found: set[str] = set()
     left = [name]
     while left:
@@ -65,7 +65,7 @@ def test_no_import_cycles_between_files():
 
 
 def test_no_import_cycles_between_folders():
-    """Top-level folders of the package; files beside them do not count."""
+    """Between top-level folders of the package; files next to them are not checked."""
     folders: dict[str, set[str]] = {}
     for name in NAMES:
         others = {other.partition(".")[0] for other in imports_of(name) if "." in other}
@@ -75,7 +75,7 @@ def test_no_import_cycles_between_folders():
 
 
 def test_rings():
-    """The core imports only itself, the ring around it no outskirts, and only programs import tools."""
+    """The core imports only itself, the middle ring does not import the outer one, and only programs import tools."""
     folders = {name.partition(".")[0] for name in NAMES if "." in name}
     assert folders == CORE | AROUND | OUTSKIRTS
     assert {file.name for file in PACKAGE.glob("*.py")} <= LOOSE
@@ -89,14 +89,14 @@ def test_rings():
             assert reached <= allowed[ring], name
 
 
-def test_the_core_is_small_and_the_step_a_pure_function():
+def test_core_is_small_and_step_has_few_imports():
     core = [file for name, file in NAMES.items() if name.partition(".")[0] in CORE]
     assert lines(*core) <= MOST_OF_THE_CORE
     assert lines(*FILES) <= MOST_OF_THE_PACKAGE
     assert len(closure("training.step") | {"training.step"}) <= 4
 
 
-def test_the_files_for_newcomers_are_short():
+def test_files_for_newcomers_are_short():
     assert lines(*(PACKAGE / file for file in NEWCOMER)) <= MOST_TO_READ
     assert lines(PACKAGE / "training" / "loop.py") <= MOST_OF_THE_LOOP
 

@@ -1,4 +1,4 @@
-"""Every layout trains two steps, is evaluated and predicts, with `data.root` alone."""
+"""Trains two steps, evaluates and predicts with data in every layout."""
 
 import jax
 import made_layouts
@@ -20,15 +20,15 @@ DATASETS = [pytest.param(kind, marks=pytest.mark.parity) for kind in made_layout
 
 @pytest.fixture(scope="module", autouse=True)
 def programs():
-    """The first layout's programs serve all, because a layout does not change recipe, model and shapes."""
+    """All layouts share the first one's programs, because the layout does not affect the recipe, model or shapes."""
     with compiled_once() as programs:
         yield
-    if programs:  # none, if all were skipped
-        assert sorted(name for name, _ in programs) == sorted(PROGRAMS)  # one of each
+    if programs:  # there are none if all tests were skipped
+        assert sorted(name for name, _ in programs) == sorted(PROGRAMS)  # each was compiled once
 
 
 @pytest.mark.parametrize("layout", [*LAYOUTS, *DATASETS])
-def test_two_steps_an_evaluation_and_a_prediction(layout, tmp_path, monkeypatch):
+def test_training_evaluation_and_prediction(layout, tmp_path, monkeypatch):
     data = made_layouts.made(train=8, val=2)
     if layout in made_layouts.DATASETS:
         pytest.importorskip("datasets")

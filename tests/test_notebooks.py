@@ -1,4 +1,4 @@
-"""The notebooks of docs/: they run from top to bottom, show correct results, and leave nothing behind."""
+"""The notebooks in docs/ run from top to bottom, show correct results, and leave no files behind."""
 
 import ast
 import json
@@ -36,7 +36,7 @@ def code_of(name: str) -> list[dict[str, Any]]:
 
 
 def execute(name: str) -> tuple[dict[str, Any], list[Any]]:
-    """Executes a notebook's code as Jupyter does: (its variables, the value of each cell's last expression)."""
+    """Executes a notebook's code like Jupyter; returns its variables and the value of each cell's last expression."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
     shown: list[Any] = []
     sources = ["".join(cell["source"]) for cell in code_of(name)]
@@ -52,31 +52,32 @@ def execute(name: str) -> tuple[dict[str, Any], list[Any]]:
 
 
 def check_train_digits(variables: dict[str, Any], shown: list[Any]) -> None:
-    """The loss fell, all images were scored, and boxes of trained queries lie near the digits."""
+    """The loss decreased, all images were scored, and both runs took the expected number of steps."""
     total = [line["total"] for line in variables["lines"]]
     assert np.isfinite(total).all() and np.mean(total[-3:]) < 0.8 * np.mean(total[:3])
     np.testing.assert_allclose(variables["seen"].attention.sum(-1), 1, rtol=1e-5)
     metrics = variables["evaluation"].metrics
     assert len(metrics) == 12 and 0 < metrics["AP"] <= metrics["AP50"] <= 1
-    # COCO's result files list every query of every image.
+    # Results in COCO format list every query of every image.
     assert len(variables["evaluation"].results) == 60 * variables["config"].model.det_tokens
     assert len(variables["found"]) == 60
     assert sum(hasattr(value, "_repr_png_") for value in shown) == 5 and shown[-1].size == (768, 256)
-    # Of the data drawn in the notebook: 64 images in batches of 16, twice, from the weights of the first run.
+    # Fine-tuning on 64 images that the notebook draws: two epochs in batches of 16, from the weights of the first run.
     assert variables["tuned"].step == 8 and len(variables["shapes"]) == 2
     assert 0 <= variables["own_metrics"]["AP"] <= variables["own_metrics"]["AP50"] <= 1
     assert variables["outcome"].step == variables["config"].train.epochs * 2000 // variables["config"].train.batch_size
 
 
 def check_detect(variables: dict[str, Any], shown: list[Any]) -> None:
-    """The results of the cells agree with the text."""
+    """The results of the cells match the text."""
     found, detector = variables["found"], variables["detector"]
     assert json.loads(variables["text"]) == found.to_dict()
-    assert [True] * 5 in shown and len(variables["kinds"][0]) == detector.config.det_tokens  # every kind of image
+    assert [True] * 5 in shown  # all types of images
+    assert len(variables["kinds"][0]) == detector.config.det_tokens
     (counts,) = [value for value in shown if isinstance(value, dict)]
     assert counts[0.0] == detector.config.det_tokens and sorted(counts.values(), reverse=True) == [*counts.values()]
     (errors,) = [value for value in shown if isinstance(value, tuple) and isinstance(value[0], float)]
-    assert max(errors) < 1e-4  # `forward` and `load`
+    assert max(errors) < 1e-4  # of `forward` and `load`
     images = [value for value in shown if hasattr(value, "_repr_png_")]
     assert [image.size for image in images] == [(512, 512), (256, 256)] and len(images[1].getcolors(2**16)) > 100
     weights, layers = variables["weights"], variables["out"].attention
@@ -85,7 +86,7 @@ def check_detect(variables: dict[str, Any], shown: list[Any]) -> None:
 
 
 def check_examine(variables: dict[str, Any], shown: list[Any]) -> None:
-    """Attention sums to 1, the best token's box is the detector's, and the tables cover all images and readings."""
+    """Attention sums to 1, the best token has the detector's box, and the tables cover all images and correlations."""
     seen, detector = variables["seen"], variables["detector"]
     for weights in (seen.attention, seen.rollout):
         np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
@@ -103,18 +104,18 @@ def check_examine(variables: dict[str, Any], shown: list[Any]) -> None:
 def run(name: str, folder: Path, ready: Path | None = None) -> Path:
     """Runs a notebook in a process with one device; returns a copy of the checkpoint folder that it used.
 
-    With a checkpoint folder `ready`, it is placed where `make demo` writes its run.
+    The checkpoint folder `ready`, if given, is copied to where `make demo` writes its run.
     """
     work, temporary, kept = folder / "work", folder / "temporary", folder / "kept"
     temporary.mkdir(parents=True)
     shutil.copytree(ready, work / "demo/run") if ready else work.mkdir()
     before = files(DOCS, work)
     environment = cpu_devices()
-    if ready is None:  # it trains, so slower compilation is worth it
+    if ready is None:  # the notebook trains, so longer compilation is worth it
         environment.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
     environment |= {"PYTHONPATH": f"{DOCS.parent}:{DOCS.parent / 'tests' / 'helpers'}", "TMPDIR": str(temporary)}
     environment |= {"HF_HUB_OFFLINE": "1"}
-    # As in the Makefile's demo: keeping memory between steps saves a third of the time.
+    # As in `make demo`: keeping freed memory for the next step saves a third of the time.
     environment |= {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
     environment |= {"MALLOC_TOP_PAD_": "67108864"}
     command = [sys.executable, __file__, name, str(kept)]
@@ -142,7 +143,7 @@ def test_train_digits_runs(trained):
 
 @pytest.mark.slow
 def test_detect_runs(trained, tmp_path):
-    """From the checkpoint of the other notebook, since without one, it trains in the same way."""
+    """It uses the checkpoint of train_digits.ipynb; without one, it would train in the same way."""
     assert checkpoint_files.steps(run("detect", tmp_path, trained)) == checkpoint_files.steps(trained)
 
 
@@ -152,8 +153,8 @@ def test_examine_runs(trained, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_stored_notebook_is_plain(name):
-    """Any Jupyter opens it; it is small, has outputs, and does not reveal the machine that made them."""
+def test_stored_notebooks_are_portable(name):
+    """It is valid and small, has outputs, and contains no paths of the author's machine."""
     text = (DOCS / f"{name}.ipynb").read_text()
     notebook = json.loads(text)
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
@@ -170,8 +171,8 @@ def test_the_stored_notebook_is_plain(name):
         assert bool(cell["outputs"]) >= isinstance(last, ast.Expr), "".join(cell["source"])
 
 
-def test_the_stored_training_ends_well():
-    """The stored results of both runs: AP50 above 0.8."""
+def test_stored_training_results():
+    """The stored AP50 of both runs is above 0.8."""
     texts = [
         "".join(output["data"]["text/plain"])
         for cell in code_of("train_digits")

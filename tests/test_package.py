@@ -1,4 +1,4 @@
-"""The published package: its requirements agree with the lock, and its citation with the paper."""
+"""The published package: its requirements match the lock files, and its citation matches the paper."""
 
 import re
 import tomllib
@@ -20,7 +20,7 @@ def plain(name: str) -> str:
     return re.sub("[-_.]+", "-", name).lower()
 
 
-def test_the_lock_is_within_the_ranges():
+def test_locked_versions_satisfy_the_requirements():
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     lock = dict(line.split("==") for line in lines if not line.startswith("#"))
     lock = {plain(name): version for name, version in lock.items()}
@@ -32,7 +32,7 @@ def test_the_lock_is_within_the_ranges():
         assert lock[plain(one.name)] in one.specifier, one
 
 
-def test_the_pinned_services_are_within_the_ranges():
+def test_pinned_services_satisfy_the_requirements():
     lines = (ROOT / "requirements-sinks.txt").read_text().splitlines()
     lock = dict(line.lower().split("==") for line in lines if not line.startswith("#"))
     for extra in ("wandb", "mlflow", "trackio"):
@@ -40,14 +40,14 @@ def test_the_pinned_services_are_within_the_ranges():
         assert lock[one.name] in one.specifier and one.name == extra
 
 
-def test_the_lock_of_the_site_names_every_version():
+def test_lock_of_the_site_pins_every_version():
     lines = (ROOT / "requirements-docs.txt").read_text().splitlines()
     names = [re.fullmatch(r"([\w.-]+)==[\w.]+", line) for line in lines if not line.startswith("#")]
     assert all(names)
     assert {"mkdocs-material", "mkdocstrings-python", "mkdocs-jupyter"} <= {name.group(1) for name in names}
 
 
-def test_the_version_is_that_of_the_installed_package(monkeypatch):
+def test_version_of_the_installed_package(monkeypatch):
     monkeypatch.setattr(metadata, "version", lambda name: f"1.2.3 of {name}")
     assert yolos_jax.__version__ == "1.2.3 of yolos-jax"
 
@@ -59,7 +59,7 @@ def test_the_version_is_that_of_the_installed_package(monkeypatch):
     assert "version" in PROJECT["dynamic"]
 
 
-def test_the_citation_has_the_paper():
+def test_citation_names_the_paper():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     (paper,) = citation["references"]
     authors = [author["family-names"] for author in paper["authors"]]
@@ -69,7 +69,7 @@ def test_the_citation_has_the_paper():
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda file: file.stem)
-def test_workflows_call_targets_that_exist(file):
+def test_workflows_call_existing_make_targets(file):
     workflow = yaml.safe_load(file.read_text())
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     assert all(("uses" in step) != ("run" in step) for step in steps)

@@ -1,4 +1,4 @@
-"""jax's strict settings, which users may enable: no implicit rank promotion, no implicit transfers."""
+"""The package works with jax's strict settings: no implicit rank promotion and no implicit transfers."""
 
 import contextlib
 
@@ -28,7 +28,7 @@ def strict():
         yield
 
 
-def test_a_detector():
+def test_detector():
     detector = Detector(build(MICRO, 0, "from_nothing")[1], Meta(MICRO, {}), short_side=64)
     image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
     want = detector(image, threshold=0.0)
@@ -41,7 +41,7 @@ def test_a_detector():
 
 
 @pytest.mark.parametrize("matcher", ["host", "device"])
-def test_a_step(matcher):
+def test_training_step(matcher):
     mesh = data_mesh(jax.devices()[:2])
     graph, params = build(MICRO, 0, "from_nothing", Compute(max_side=20))
     optimizer = make_optimizer("adamw", lambda step: jnp.float32(1e-3), 1e-4, 0.1)

@@ -1,4 +1,4 @@
-"""The reader of users' files: UTF-8 text from a regular file of bounded size, or a one-line error."""
+"""Reading files from users returns UTF-8 text from a regular file of limited size, or raises a one-line error."""
 
 import os
 import socket
@@ -23,13 +23,13 @@ def test_text_with_and_without_a_byte_order_mark(tmp_path):
     ("ant".encode("utf-16"), "is UTF-16; save it as UTF-8"),
     ("ant".encode("utf-16-le"), "has a zero byte at offset 1"),
 ])  # fmt: skip
-def test_other_encodings_are_named(tmp_path, data, said):
+def test_other_encodings_are_reported(tmp_path, data, said):
     (tmp_path / "a.txt").write_bytes(data)
     with pytest.raises(InputError, match=said):
         read_text(tmp_path / "a.txt", "the list")
 
 
-def test_irregular_files_are_named_and_do_not_block(tmp_path, monkeypatch):
+def test_irregular_files_are_reported_and_do_not_block(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe")
     os.mkdir("folder")
@@ -46,22 +46,22 @@ def test_irregular_files_are_named_and_do_not_block(tmp_path, monkeypatch):
             assert not isinstance(found.value, MissingFile)
 
 
-def test_a_missing_file_has_its_own_exception(tmp_path):
+def test_missing_files_raise_missing_file(tmp_path):
     for path in (tmp_path / "a.txt", tmp_path / "b" / "a.txt"):
         with pytest.raises(MissingFile, match=r"a\.txt does not exist"):
             read_text(path)
 
 
-def test_sizes_are_bounded_and_holes_take_no_memory(tmp_path):
+def test_sizes_are_limited_and_sparse_files_use_no_memory(tmp_path):
     file = tmp_path / "a.json"
     file.write_bytes(b'{"images": []')
     os.truncate(file, 2**36)
-    with pytest.raises(InputError, match=r"has 68719476736 bytes; at most 1000 are read"):
+    with pytest.raises(InputError, match=r"has 68719476736 bytes; the maximum is 1000"):
         read_text(file, most=1000)
     with pytest.raises(InputError, match="has a zero byte at offset 13"):
         read_text(file, most=2**40)
 
 
-def test_a_message_stays_on_one_line():
+def test_messages_stay_on_one_line():
     assert str(InputError("the class 'a\nb' of caf\udce9")) == "the class 'a\\nb' of caf\\udce9"
     assert str(InputError("été 方块")) == "été 方块"

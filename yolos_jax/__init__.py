@@ -1,7 +1,7 @@
 """YOLOS (arXiv 2106.00666) in JAX: a plain Vision Transformer that detects objects.
 
-`Detector` detects objects in images. `load` returns the network itself. `train` and `evaluate` run a recipe, and
-`pretrain` trains an image classifier to start from.
+`Detector` detects objects in images, and `load` returns the model as a Flax module. `train` trains a detector from a
+recipe, `evaluate` computes its metrics, and `pretrain` trains an image classifier as its starting point.
 """
 
 import importlib
@@ -25,7 +25,7 @@ __all__ = [
     "pretrain", "train",
 ]  # fmt: skip
 
-# Imported on first access: data workers import yolos_jax.data and must not start jax.
+# Imported on first access, because data workers import yolos_jax.data and must not load jax.
 _MODULES = {
     "Detections": "inference.detections", "Detector": "inference.detector", "load": "inference.loading",
     "InputError": "errors", "UnreadableImage": "images.reading",

@@ -1,7 +1,7 @@
-"""Access to addresses such as `gs://bucket/run` with fsspec, and a lock that allows one run per folder.
+"""Reads and writes addresses such as `gs://bucket/run` with fsspec, and locks a folder while a run writes to it.
 
-Orbax, matplotlib, Pillow, TensorBoard's writer and PyAV write to local files. So remote folders have a local working
-copy, which is uploaded while it grows. Other modules see only local paths.
+Orbax, matplotlib, Pillow, TensorBoard's writer and PyAV can only write local files. A run with a remote folder
+therefore writes to a local copy, which is uploaded during the run. Other modules only use local paths.
 """
 
 import atexit
@@ -24,29 +24,30 @@ from yolos_jax.errors import ADDRESS, ALIASES, LOCAL, InputError, address_of, re
 MARKER = "_CHECKPOINT_METADATA"  # uploaded last: a checkpoint without it is incomplete
 
 LOCK = ".lock"
-_mine: dict[Path, str] = {}  # this process's entries in the locks of runs' folders
+_mine: dict[Path, str] = {}  # what this process wrote to its lock files, by run folder
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
-# Local copies for reading, by address: path and file sizes.
+# Local copies of weights, by address: the local path, and the sizes of the copied files.
 _copies: dict[str, tuple[Path, dict[str, int]]] = {}
 
 
 def local_path(path: str) -> str:
-    """The path in a `file:` address; anything else is returned unchanged."""
+    """Converts a `file:` address to a path; returns anything else unchanged."""
     found = ADDRESS.fullmatch(path)
     if found is None or found[1].lower() not in LOCAL:
         return path
     parts = urlsplit(path)
     if parts.netloc not in ("", "localhost"):
-        raise InputError(f"{path} names the host {parts.netloc!r}; a local path is file:///FOLDER.")
+        raise InputError(f"{path} has the host {parts.netloc!r}; write a local path as file:///FOLDER.")
     return unquote(parts.path)
 
 
 def copied(path: str | Path) -> str | Path:
-    """A local copy of the weights at an address, kept until this process ends; a local path is returned unchanged.
+    """Copies the weights at an address to a local folder and returns its path; returns a local path unchanged.
 
-    From a run, only the newest checkpoint is copied, without the optimizer's state. From another folder, only the files
-    directly in it are copied. For a file, those beside it are copied, too.
+    The copy is deleted when the process exits. For a run, only the newest checkpoint is copied, without the optimizer
+    state. For any other folder, only its top-level files are copied. For a file, the configuration files in the same
+    folder are copied, too.
 
     Raises:
       InputError: the address does not exist or cannot be reached.
@@ -66,7 +67,7 @@ def copied(path: str | Path) -> str | Path:
             sizes = place.sizes()
             wanted = {each: sizes[each] for each in _weights_among(list(sizes))}
         if not wanted:
-            raise InputError(f"{address} does not exist, or has no weights.")
+            raise InputError(f"{address} does not exist or contains no weights.")
         if _copies.get(address, (None, {}))[1] != wanted:
             folder = Path(tempfile.mkdtemp(prefix="yolos-jax-"))
             atexit.register(shutil.rmtree, folder, True)
@@ -77,7 +78,7 @@ def copied(path: str | Path) -> str | Path:
 
 
 def names_at(path: str | Path) -> set[str]:
-    """Names of the files below an address; empty for a local path."""
+    """Names of all files under an address; empty for a local path."""
     address = address_of(path)
     if not address:
         return set()
@@ -86,7 +87,7 @@ def names_at(path: str | Path) -> set[str]:
 
 
 def _weights_among(names: list[str]) -> list[str]:
-    """The files of the newest complete checkpoint, without its optimizer; without one, the top-level files."""
+    """The newest complete checkpoint's files except the optimizer state; all top-level files if there is none."""
     steps = [int(name.split("/")[0]) for name in names if re.fullmatch(rf"\d+/{MARKER}", name)]
     if not steps:
         return [name for name in names if "/" not in name]
@@ -96,9 +97,10 @@ def _weights_among(names: list[str]) -> list[str]:
 
 @contextlib.contextmanager
 def only_run_in(workdir: Path) -> Iterator[None]:
-    """Raises `InputError` if another process trains in this folder; the lock is released if that process is killed.
+    """Locks a run's folder, or raises `InputError` if another process is training in it.
 
-    On a disk without locks, the run that starts last stays, and the other one ends; see `check_alone`.
+    The lock is released even if the process is killed. On a file system without locks, the run that starts last
+    continues and the other one stops; see `check_alone`.
     """
     with (workdir / LOCK).open("a+") as lock:
         try:
@@ -106,10 +108,13 @@ def only_run_in(workdir: Path) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(
-                f"another process is training in {workdir}; end it, or choose another --workdir."
+                f"another process is training in {workdir}; stop it, or choose another --workdir."
             ) from error
         except OSError as error:
-            print(f"note: {workdir} is on a disk without locks ({error.strerror}); of two runs there, the first ends")
+            print(
+                f"note: {workdir} is on a file system without locks ({error.strerror}); if a second run starts there, "
+                "the first one stops"
+            )
         _mine[workdir.absolute()] = f"process {os.getpid()} of host {socket.gethostname()}, {time.time_ns()}"
         lock.truncate(0)
         lock.write(_mine[workdir.absolute()])
@@ -121,20 +126,20 @@ def only_run_in(workdir: Path) -> Iterator[None]:
 
 
 def check_alone(workdir: Path) -> None:
-    """Raises `InputError` if another process has started to train in this run's folder. Call it before writing."""
+    """Raises `InputError` if another process has started to train in this folder. Call this before writing to it."""
     mine = _mine.get(workdir.absolute())
     found = ""
-    with contextlib.suppress(FileNotFoundError):  # removed by a user
+    with contextlib.suppress(FileNotFoundError):  # a user may have removed it
         found = (workdir / LOCK).read_text() if mine else ""
     if found and found != mine:
         raise InputError(
-            f"another run ({found.partition(',')[0]}) has started in {workdir}, so this one stops writing there "
-            "and ends; give each run its own --workdir."
+            f"another run ({found.partition(',')[0]}) has started in {workdir}, so this one stops; "
+            "use a different --workdir for each run."
         )
 
 
 class Remote:
-    """The files at an address; methods raise the storage's own exceptions, see `reports`."""
+    """The files at an address. Methods raise the exceptions of the storage's driver; see `reports`."""
 
     def __init__(self, address: str):
         from fsspec.core import url_to_fs
@@ -145,7 +150,7 @@ class Remote:
         return bool(self._files.isfile(self._root))
 
     def sizes(self, deep: bool = True) -> dict[str, int]:
-        """The bytes of all files by name, relative to the address."""
+        """The size of every file in bytes, by name relative to the address."""
         self._files.invalidate_cache()
         if not self._files.exists(self._root):
             return {}
@@ -160,7 +165,7 @@ class Remote:
             return b""
 
     def write(self, name: str, content: bytes) -> None:
-        if not self._files.async_impl:  # those of buckets, which have no folders, would make a bucket that is missing
+        if not self._files.async_impl:  # drivers of buckets, which have no folders, would create a missing bucket
             self._files.makedirs(self._root, exist_ok=True)
         self._files.pipe_file(self._path(name), content)
 
@@ -179,7 +184,7 @@ class Remote:
             self._files.rm_file(self._path(name))
 
     def remove_checkpoint(self, step: str) -> None:
-        """Removes the folder of a checkpoint, its marker first."""
+        """Removes a checkpoint's folder, starting with its marker."""
         self.remove(f"{step}/{MARKER}")
         with contextlib.suppress(FileNotFoundError):
             self._files.rm(self._path(step), recursive=True)
@@ -190,10 +195,10 @@ class Remote:
 
 @contextlib.contextmanager
 def reports(address: str, done: str) -> Iterator[None]:
-    """Turns a storage's exceptions into `InputError`; `done` is "read" or "written to"."""
+    """Converts the exceptions of a storage's driver to `InputError`; `done` is "read" or "written to"."""
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # each storage raises its own exceptions
+    except Exception as error:  # each driver raises different exceptions
         raise InputError(f"{address} cannot be {done} ({reason(error).rstrip('.')}).") from error

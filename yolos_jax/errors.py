@@ -1,4 +1,4 @@
-"""The exception for mistakes that the user can fix, and helpers for one-line messages."""
+"""An exception for errors that the user can fix, and helpers for one-line error messages."""
 
 import contextlib
 import errno
@@ -21,19 +21,19 @@ OUTPUT_REMEDIES = {
     errno.ENAMETOOLONG: "choose a shorter path",
 }  # fmt: skip
 FULL = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
-_outputs: list[str] = []  # folders that the program writes to: errors of failed writes seldom name them
+_outputs: list[str] = []  # folders that the program writes to, because errors of failed writes rarely name them
 
 
 ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)(.*)", re.DOTALL)
 LOCAL = ("file", "local")  # schemes of addresses that are local paths
-ALIASES: dict[str, str] = {}  # addresses of remote folders, by their local copies; see `address`
+ALIASES: dict[str, str] = {}  # addresses of remote folders, by the path of the local copy; see `address`
 
 
 class InputError(Exception):
-    """Bad input. The message is one sentence: what is wrong, where, and what to do.
+    """Invalid input. The message is one sentence that states the problem, its location and the fix.
 
     Command-line programs print it without a traceback and exit with code 2; library users catch it like any other
-    exception. Line breaks in the names of files and classes are shown as `\\n`.
+    exception. Line breaks, for example in file names, are shown as `\\n`.
     """
 
     def __init__(self, sentence: str = ""):
@@ -50,18 +50,18 @@ def one_line(text: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as errors show it: shortened, on one line."""
+    """Formats a value for an error message: shortened and on one line."""
     if isinstance(value, str | bytes):
         value = value[:100]
     try:
         text = " ".join(repr(value).split())
-    except Exception:  # a number with too many digits, a recursive list, a user's own class
+    except Exception:  # a number with too many digits, a recursive list, a user-defined class
         return f"a value of type {type(value).__name__} that cannot be printed"
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def with_addresses(text: str) -> str:
-    """Replaces local copies of remote folders in a message by their addresses."""
+    """Replaces the paths of local copies in a message with the addresses of the remote folders."""
     for folder, address in ALIASES.items():
         text = text.replace(folder, address)
     return text
@@ -70,7 +70,7 @@ def with_addresses(text: str) -> str:
 def address_of(path: Any) -> str:
     """The address in a path, such as `s3://bucket/run`; "" for a local path.
 
-    `pathlib.Path` turns `//` into `/`, which is undone for fsspec's schemes.
+    `pathlib.Path` turns `//` into `/`; this is undone for schemes that fsspec supports.
     """
     found = ADDRESS.fullmatch(os.fspath(path)) if isinstance(path, str | os.PathLike) else None
     if found is None or found[1].lower() in LOCAL:
@@ -92,13 +92,13 @@ def refuse_address(what: str, value: Any) -> None:
 
 
 def first_few(names: Sequence[str], most: int = 3) -> str:
-    """The first few of many names for a message, and the number of the others."""
+    """Lists the first few names for a message, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
 def reason(error: BaseException) -> str:
-    """The gist of the long messages of libraries that write and fetch: orbax, tensorstore, fsspec's drivers."""
+    """Shortens the long error messages of orbax, tensorstore and fsspec's drivers."""
     text = str(error).strip() or type(error).__name__
     text = getattr(error, "strerror", None) or text
     full = "No space left" in text and not isinstance(error, OSError)
@@ -106,7 +106,7 @@ def reason(error: BaseException) -> str:
 
 
 def counted(n: int, one: str, many: str = "") -> str:
-    """`1 box`, `2 boxes`: a number with its noun."""
+    """A number with a noun, such as `1 box` or `2 boxes`."""
     if n == 1:
         return f"1 {one}"
     return f"{n} {many or one + 's'}"
@@ -114,7 +114,7 @@ def counted(n: int, one: str, many: str = "") -> str:
 
 def make_folder(path: str | Path) -> Path:
     """Creates an output folder; raises `InputError` if that fails."""
-    refuse_address("the folder to write to", path)
+    refuse_address("the output folder", path)
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -125,14 +125,14 @@ def make_folder(path: str | Path) -> Path:
 
 
 def user_cache() -> Path:
-    """The user's cache folder, which may not exist yet. `RuntimeError` if the user has no home."""
+    """The user's cache folder, which may not exist yet. Raises `RuntimeError` if the user has no home folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolos-jax"
 
 
 def check_path(path: str | Path) -> None:
-    """Raises `InputError` for an impossible path, such as a name that is too long. The path need not exist.
+    """Raises `InputError` for an invalid path, such as one with a name that is too long. The path need not exist.
 
-    `Path.exists` and similar methods raise `OSError` or `ValueError` for some of these.
+    `Path.exists` and similar methods raise `OSError` or `ValueError` for some invalid paths.
     """
     try:
         os.stat(path)
@@ -146,7 +146,7 @@ def check_path(path: str | Path) -> None:
 def check_spelling(path: str | Path) -> None:
     """Raises `InputError` for a path that is not UTF-8, which the libraries for checkpoints and records reject.
 
-    Python decodes such bytes to lone surrogates, shown as `\\udcff`.
+    Python decodes such bytes to lone surrogates, which are printed as `\\udcff`.
     """
     try:
         str(path).encode()
@@ -155,8 +155,8 @@ def check_spelling(path: str | Path) -> None:
 
 
 def check_empty(folder: str | Path) -> None:
-    """Raises `InputError` if an output folder is not empty. Call it before the work starts."""
-    refuse_address("the folder to write to", folder)
+    """Raises `InputError` if an output folder is not empty. Call this before any work starts."""
+    refuse_address("the output folder", folder)
     check_path(folder)
     path = Path(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -166,7 +166,7 @@ def check_empty(folder: str | Path) -> None:
 def reason_of_writing(error: BaseException) -> int | None:
     """The errno of a failed write that the user can fix; None for any other error.
 
-    Native libraries raise their own exceptions for a full disk, with the system's message in them.
+    If a disk is full, native libraries raise their own exceptions, which contain the system's message.
     """
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno if error.errno in OUTPUT_REMEDIES else None
@@ -176,16 +176,16 @@ def reason_of_writing(error: BaseException) -> int | None:
 
 @contextlib.contextmanager
 def written(path: str | Path) -> Iterator[None]:
-    """Turns a failure to write `path` into an `InputError`."""
+    """Converts a failure to write `path` to an `InputError`."""
     try:
         yield
     except OSError as error:
-        raise InputError(f"{path} could not be written ({error.strerror or error}); make room there.") from error
+        raise InputError(f"{path} could not be written ({error.strerror or error}); check the free space.") from error
 
 
 @contextlib.contextmanager
 def flushed() -> Iterator[None]:
-    """Flushes stdout at the end, also before an exit: later, Python could only report that this failed."""
+    """Flushes stdout at the end, even on `SystemExit`, because errors while Python exits cannot be handled."""
     try:
         yield
     except SystemExit:
@@ -195,7 +195,7 @@ def flushed() -> Iterator[None]:
 
 
 def is_unread(stream: TextIO) -> bool:
-    """Whether a stream is a pipe whose reader has gone."""
+    """Whether a stream is a pipe whose reader has closed it."""
     waiting = select.poll()
     waiting.register(stream, 0)
     return any(event & select.POLLERR for _, event in waiting.poll(0))
@@ -205,7 +205,7 @@ def is_unread(stream: TextIO) -> bool:
 def clear_errors() -> Iterator[None]:
     """Wraps a program: an `InputError` or a failed write becomes one line on stderr and exit code 2.
 
-    If the reader of its output has gone, as `head` does, the program ends silently, with a shell's code for SIGPIPE.
+    If the reader of its output has exited, as `head` does, the program exits silently with the usual code for SIGPIPE.
     """
     _outputs.clear()
     try:
@@ -216,7 +216,7 @@ def clear_errors() -> Iterator[None]:
         if not left:
             raise
         with open(os.devnull, "w") as nowhere:
-            for stream in left:  # which Python flushes once more at its end
+            for stream in left:  # Python flushes them again at exit
                 os.dup2(nowhere.fileno(), stream.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except InputError as error:

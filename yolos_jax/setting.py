@@ -1,39 +1,39 @@
-"""Declares settings. The dataclass that owns a setting declares it, once:
+"""Declares settings. Each one is declared once, in the dataclass that owns it:
 
     width: int = setting(192, "embedding width, a multiple of heads", low=1, high=8192)
 
-The field's annotation is the setting's type: int, float, bool, str, a tuple of ints or of strs, each optionally with
-None. `config` reads recipes and command lines according to these declarations.
+The annotation of the field is the setting's type: int, float, bool, str, or a tuple of int or str, optionally in a
+union with None. `config` reads recipes and command lines according to these declarations.
 """
 
 import dataclasses
 from typing import Any
 
 NO, YES = "no", "yes"
-NEVER = "never"  # not even with accepted differences: the optimizer's state would not fit
-AUGMENTED = "yes, if the run augments"  # without augmentation, training resizes images as evaluation does
-KEY = "setting"  # in a field's metadata
+NEVER = "never"  # not even with --accept_differences, because the optimizer state would not match
+AUGMENTED = "with augmentation"  # without augmentation, training resizes images in the same way as evaluation
+KEY = "setting"  # key in a field's metadata
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """The declaration of a setting, besides its name, type and default."""
+    """The declaration of a setting, apart from its name, type and default."""
 
     meaning: str  # a phrase for `--help` and the documentation
     low: float = 0  # bounds of a number, or of each number in a tuple, inclusive
     high: float = 0
-    noun: str = ""  # name of a number in errors: "a probability"
-    choices: tuple[str, ...] = ()  # allowed words; () for any text
+    noun: str = ""  # what errors call a number, such as "a probability"
+    choices: tuple[str, ...] = ()  # allowed strings; () for any string
     lengths: tuple[int, int] = (0, 0)  # minimum and maximum number of items in a tuple
     path: bool = False  # a path: a leading `~` is the user's home folder
     address: bool = False  # whether the path may also be an address such as gs://bucket/run
     resume: str = NO  # whether it may change when a run resumes
     host: bool = False  # whether it may differ between the processes of a run
-    also: tuple[str, ...] = ()  # its names in other packages
+    also: tuple[str, ...] = ()  # names of the setting in other packages
 
 
 def setting(default: Any, meaning: str, **declared: Any) -> Any:
-    """A dataclass field with a `default` that is a setting with this `meaning`; `declared` are fields of `Setting`."""
+    """Declares a dataclass field as a setting with a `default` and a `meaning`; `declared` are fields of `Setting`."""
     return dataclasses.field(default=default, metadata={KEY: Setting(meaning, **declared)})
 
 
@@ -44,6 +44,6 @@ def redeclared(owner: type, name: str, default: Any) -> Any:
 
 
 def part(values: Any, owner: type) -> Any:
-    """An `owner` with its settings taken from `values`, a dataclass that has them all."""
+    """Creates an `owner` with the values of its settings in `values`, a dataclass that has all of them."""
     names = [field.name for field in dataclasses.fields(owner) if KEY in field.metadata]
     return owner(**{name: getattr(values, name) for name in names})

@@ -1,4 +1,4 @@
-"""Reads users' files: regular files of a bounded size, and text in UTF-8."""
+"""Reads files from users: only regular files up to a maximum size, and text only in UTF-8."""
 
 import codecs
 import contextlib
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from yolos_jax.errors import InputError
 
-MOST_BYTES = 2**28  # limit of a file's size, unless the caller gives another
-MOST_IMAGE = 9 * 2**27  # limit for images: Pillow's limit of pixels at 16 bits, and some room
+MOST_BYTES = 2**28  # default maximum file size
+MOST_IMAGE = 9 * 2**27  # maximum size of image files: Pillow's maximum number of pixels at 16 bits, plus a margin
 _CHUNK = 2**24
 _KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"))
 
@@ -25,15 +25,15 @@ class MissingFile(UnusableFile):
 
 
 def check_file(path: str | os.PathLike[str], what: str = "", most: int = MOST_BYTES) -> int:
-    """The size in bytes of a regular file.
+    """Checks that a file is regular and not too large, and returns its size in bytes.
 
     Args:
-      what: its name in messages, before its path.
+      what: description of the file in messages, before its path.
       most: maximum size in bytes.
 
     Raises:
       MissingFile: the file does not exist.
-      UnusableFile: not a regular file (a named pipe would block), a link to itself, or larger than `most`.
+      UnusableFile: it is not a regular file (a named pipe would block), is a link to itself, or is larger than `most`.
     """
     name = f"{what} {path}".strip()
     with reading(name):
@@ -46,9 +46,9 @@ def check_file(path: str | os.PathLike[str], what: str = "", most: int = MOST_BY
     if not stat.S_ISREG(found.st_mode):
         kinds = [kind for is_kind, kind in _KINDS if is_kind(found.st_mode)]
         kind = kinds[0] if kinds else "a device"
-        raise UnusableFile(f"{name} is {kind}; put a regular file in its place.")
+        raise UnusableFile(f"{name} is {kind}; replace it with a regular file.")
     if found.st_size > most:
-        raise UnusableFile(f"{name} has {found.st_size} bytes; at most {most} are read.")
+        raise UnusableFile(f"{name} has {found.st_size} bytes; the maximum is {most}.")
     return found.st_size
 
 
@@ -69,8 +69,8 @@ def read_head(path: str | os.PathLike[str], count: int, what: str = "") -> bytes
 def read_text(path: str | os.PathLike[str], what: str = "", most: int = MOST_BYTES) -> str:
     """The text of a UTF-8 file, without its byte order mark; raises like `check_file`.
 
-    For another encoding, `UnusableFile` names the first byte that is not UTF-8. Reading stops at a zero byte, which
-    text does not contain, so a truncated file with holes does not fill the memory.
+    If the file is not UTF-8, `UnusableFile` names the first invalid byte. Reading stops at a zero byte, which does not
+    occur in text, so that a sparse file does not exhaust memory.
     """
     check_file(path, what, most)
     name = f"{what} {path}".strip()
@@ -97,14 +97,14 @@ def _decoded(data: bytearray, name: str) -> str:
 
 
 def refuse_utf16(data: bytes | bytearray, name: str) -> None:
-    """Raises `UnusableFile` if the data start with UTF-16's byte order mark."""
+    """Raises `UnusableFile` if the data start with a UTF-16 byte order mark."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise UnusableFile(f"{name} is UTF-16; save it as UTF-8.")
 
 
 @contextlib.contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turns the operating system's errors into `UnusableFile`; `name` is used where the error names no file."""
+    """Converts errors of the operating system to `UnusableFile`; `name` is used if the error names no file."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -117,7 +117,7 @@ def reading(name: str) -> Iterator[None]:
 
 
 def _named(error: OSError, name: str) -> str:
-    """`name`, and the file in it that the error is about."""
+    """The path of the file that caused an error, or `name` if it contains this path or the error has no path."""
     file = error.filename
     path = os.fsdecode(file) if isinstance(file, str | bytes | os.PathLike) else ""
     return name if not path or path in name else path

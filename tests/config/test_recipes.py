@@ -1,4 +1,4 @@
-"""Every shipped recipe at micro size: it builds, compiles and trains one step."""
+"""Every recipe in `configs` builds, compiles and trains one step at micro size."""
 
 import dataclasses
 import importlib
@@ -33,14 +33,14 @@ SMALL = {"width": 12, "depth": 2, "heads": 2, "det_tokens": 6, "max_side": 16}
 
 @pytest.fixture(scope="module", autouse=True)
 def programs():
-    """Recipes that evaluate with the same program share it."""
+    """Shares compiled programs between recipes."""
     with compiled_once():
         yield
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Sixteen images of two categories in each split, under every name of the split."""
+    """Sixteen images of two categories in every split that the recipes name."""
     root = tmp_path_factory.mktemp("data")
     for split in ("train2017", "val2017", "train", "val", "test"):
         make_coco(root, [*SIZES, *SIZES[:6]], split)
@@ -65,21 +65,21 @@ def micro(name):
 
 
 def first_of_each():
-    """Recipes whose first steps differ at micro size; those in the title of a case have the same run."""
+    """One recipe for each distinct first step at micro size; the test's id lists all recipes that have this step."""
     found = {}
     for name in RECIPES:
         config = micro(name)
-        del config.train["epochs"]  # which the first step does not depend on
+        del config.train["epochs"]  # the first step does not depend on it
         found.setdefault(config.to_json(sort_keys=True), []).append(name)
     return [pytest.param(names[0], id="+".join(names)) for names in found.values()]
 
 
 @pytest.mark.parametrize("name", first_of_each())
-def test_a_recipe_trains_one_step(name, data, tmp_path):
+def test_recipe_trains_one_step(name, data, tmp_path):
     config = micro(name)
     config.data.root = str(data)
     if config.optimizer.freeze:
-        config.train.ema = 0.9  # loaded below; it also leaves frozen parameters unchanged
+        config.train.ema = 0.9  # the average is loaded below; it must leave frozen parameters unchanged, too
     assert train(config, tmp_path, devices=jax.devices()[:1]).step == 1
     (line,) = [line for line in lines(tmp_path) if "total" in line]
     assert np.isfinite(list(line.values())).all() and line["grad_norm"] > 0
@@ -92,8 +92,8 @@ def test_a_recipe_trains_one_step(name, data, tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
-def test_recipes_of_the_paper(name):
-    """The published schedules (paper, table 2 and appendix), and the docstring."""
+def test_published_recipes(name):
+    """Schedules equal the published ones (paper, table 2 and appendix), and docstrings state the AP."""
     module = importlib.import_module(f"configs.{name}")
     config, tiny = module.get_config(), name == "yolos_ti"
     variant = {"yolos_s_200": "s"}.get(name, name.removeprefix("yolos_"))
@@ -108,7 +108,8 @@ def test_recipes_of_the_paper(name):
     assert f"--config {name} " in text and "8 GPUs" in text
 
 
-# The changes of the paper's other rows (tables 2, 4 and 7, appendix on positions), and their millions of parameters.
+# The other models in the paper (tables 2, 4 and 7, appendix on position embeddings): base recipe, changes, and millions
+# of parameters.
 ROWS = {
     "yolos_ti_scratch": ("yolos_ti", {"train.epochs": 600}, 6.5),
     "yolos_s_scratch": ("yolos_s", {"train.epochs": 250}, 30.7),
@@ -121,7 +122,7 @@ ROWS = {
 
 
 def plain_count(config):
-    """Parameters computed by hand, for COCO's 92 outputs."""
+    """The number of parameters, computed by hand, for COCO's 92 outputs."""
     w, (rows, columns) = config.width, config.init_grid
     block = 4 * w * w + 4 * w + 2 * (4 * w * w) + 5 * w + 4 * w  # attention, MLP, two norms
     places = (1 + config.det_tokens) * w
@@ -132,7 +133,7 @@ def plain_count(config):
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_the_papers_other_rows(name):
+def test_other_models_of_the_paper(name):
     base, changes, millions = ROWS[name]
     module = importlib.import_module(f"configs.paper.{name}")
     config, want = module.get_config(), load_recipe(base)
@@ -144,7 +145,7 @@ def test_the_papers_other_rows(name):
     shapes = abstract(model)[1]
     count = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
     assert count == plain_count(model) and round(count / 1e6, 1) == millions
-    if name == "yolos_s_type2":  # the authors give 24.6 M: this, and the grid that the large one replaces
+    if name == "yolos_s_type2":  # the authors report 24.6 M, which also counts the grid that the large one replaces
         assert round((count + 32 * 54 * 384) / 1e6, 1) == 24.6
     rates = flatten_dict(rates_of(config.optimizer, shapes), sep=".")
     frozen = {name for name, rate in rates.items() if not rate.any()}

@@ -1,4 +1,4 @@
-"""The settings of a recipe: their keys, their messages, what may change in a run, their page in the docs."""
+"""The settings of a recipe: keys, error messages, changes when a run resumes, and the page in the documentation."""
 
 import inspect
 import json
@@ -30,24 +30,24 @@ def complete(recipe):
 @pytest.mark.parametrize(
     "key, text, sentence",
     [
-        ("train.epochs", "9223372036854775808", "a whole number of at least 1 and at most 100000"),
-        ("data.crop_range", "(1000000,1000000)", "a tuple of 2 whole numbers of at least 1 and at most 2048"),
-        ("eval.batch_size", "1000000000", "at most 1024"),
-        ("model.depth", "1000000", "at least 2 and at most 256"),
-        ("model.det_tokens", str(2**63), "at most 10000"),
+        ("train.epochs", "9223372036854775808", "a whole number from 1 to 100000"),
+        ("data.crop_range", "(1000000,1000000)", "a tuple of 2 whole numbers from 1 to 2048"),
+        ("eval.batch_size", "1000000000", "to 1024"),
+        ("model.depth", "1000000", "from 2 to 256"),
+        ("model.det_tokens", str(2**63), "to 10000"),
         ("data.scales", "raw", "'raw'; it must be a tuple of 0 to 100 whole numbers"),
         ("data.scales", "(64,'a')", r"\"\(64,'a'\)\"; it must be a tuple"),
-        ("data.flip", "1.5", "1.5; it must be a probability of at least 0 and at most 1"),
+        ("data.flip", "1.5", "1.5; it must be a probability from 0 to 1"),
         ("matcher", "magic", "'magic'; choose one of host, device"),
         ("model.remat", "maybe", "'maybe'; it must be True or False"),
         ("data.root", "a\nb", r"'a\\nb'; it must be one line of UTF-8 text"),
         ("model.mid_pe_size", "Nothing", "or None"),
-        ("optimizer.backbone_lr", "0", "at least 1e-12 and at most 3e[+]38, or None"),
-        ("optimizer.freeze", "(1, 2)", "a tuple of at most 100 one-line texts, such as"),
+        ("optimizer.backbone_lr", "0", "from 1e-12 to 3e[+]38, or None"),
+        ("optimizer.freeze", "(1, 2)", "a tuple of at most 100 single-line strings, such as"),
         ("train.log", "tensorboard,comet", "; choose any of tensorboard, wandb, mlflow, trackio"),
     ],
 )
-def test_messages(key, text, sentence):
+def test_messages_for_invalid_values(key, text, sentence):
     with pytest.raises(InputError, match=f"^{key} is .*{sentence}"):
         assign(detection_recipe("s"), key, text)
 
@@ -79,7 +79,7 @@ def test_a_misspelt_key_gets_a_suggestion(key, sentence):
     )
 
 
-def test_a_recipe_that_lacks_a_key_takes_its_default():
+def test_missing_keys_get_their_defaults():
     config = detection_recipe("s")
     del config.optimizer["clip_norm"]
     del config["loss"]
@@ -88,7 +88,7 @@ def test_a_recipe_that_lacks_a_key_takes_its_default():
     assert complete({}) == complete({"model": {}}) == complete(detection_recipe("ti")) == DetectionConfig()
 
 
-def test_the_grid_between_blocks_may_be_unset_and_set_again():
+def test_mid_pe_size_can_be_unset_and_set_again():
     config = detection_recipe("s")
     assign(config, "model.mid_pe_size", "None")
     assert complete(config).model.mid_pe_size is None
@@ -116,7 +116,7 @@ def test_patterns_on_the_command_line(text, value):
     assert complete(config).optimizer.freeze == value
 
 
-def test_a_tuple_of_choices():
+def test_tuples_of_choices():
     config = detection_recipe()
     assert complete(config).train.log == ("tensorboard",)
     for text, value in (("wandb", ("wandb",)), ("mlflow,wandb", ("mlflow", "wandb")), ("", ()), ("()", ())):
@@ -126,7 +126,7 @@ def test_a_tuple_of_choices():
         complete({"train": {"log": "comet"}})
 
 
-def test_a_rate_may_be_unset_and_set_again():
+def test_backbone_lr_can_be_unset():
     config = detection_recipe()
     config.optimizer.backbone_lr = 1e-5
     assert complete(config).optimizer.backbone_lr == 1e-5
@@ -134,7 +134,7 @@ def test_a_rate_may_be_unset_and_set_again():
     assert complete(config).optimizer.backbone_lr is None
 
 
-def test_values_that_cannot_be_read():
+def test_unreadable_values():
     config = detection_recipe()
     config.optimizer.ratio = placeholder(float, required=True)
     with pytest.raises(InputError, match=r"config.optimizer cannot be read \(RequiredValueError: "):
@@ -161,7 +161,7 @@ def test_defaults_are_complete(name):
     assert VARIANTS[name].to_dict().items() <= config.model.to_dict().items()
 
 
-# The settings that a resumed run may change, and those that hosts may set themselves, as in version 0.1.
+# Settings that may change when a run resumes, and settings that may differ between hosts, as in version 0.1.
 FREE = {
     "init", "matcher", "eval.batch_size", "eval.every_epochs", "eval.compilation_cache", "eval.font",
     "eval.precision", "eval.backend",
@@ -179,7 +179,7 @@ OF_A_HOST = {
 
 
 @pytest.mark.parametrize("key", SETTINGS)
-def test_what_may_change(key):
+def test_settings_that_may_change(key):
     section, _, name = key.rpartition(".")
     old, new = detection_recipe().to_dict(), detection_recipe().to_dict()
     (new[section] if section else new)[name] = "other"
@@ -190,8 +190,8 @@ def test_what_may_change(key):
     assert setting_differences(old, new) == found and not setting_differences(old, detection_recipe().to_dict())
 
 
-def test_what_no_run_may_change():
-    """The optimizer's state would have other arrays."""
+def test_settings_that_can_never_change():
+    """With these changes, the optimizer state would have different arrays."""
     old, new = detection_recipe().to_dict(), detection_recipe().to_dict()
     new["optimizer"] |= {"name": "lion", "freeze": ("norm",), "learning_rate": 1.0, "layer_decay": 0.5}
     new["data"]["short_side"] = 3
@@ -208,13 +208,13 @@ def test_differences_name_both_values():
     assert setting_differences({"later": {"key": 3}}, {}) == ["later.key 3 against None"]
 
 
-def test_optimizers_are_built_alike():
+def test_optimizers_accept_the_same_arguments():
     for name in SETTINGS["optimizer.name"].setting.choices:
         assert {"learning_rate", "weight_decay", "mask"} <= inspect.signature(getattr(optax, name)).parameters.keys()
 
 
-def test_the_page_of_settings_is_up_to_date():
-    """`python -m yolos_jax.config.documentation > docs/settings.md` writes it, without starting jax."""
+def test_settings_page_is_up_to_date():
+    """`python -m yolos_jax.config.documentation > docs/settings.md` generates it, without importing jax."""
     page = "import sys; from yolos_jax.config.documentation import settings_page; print(settings_page(), end='')"
     check = f"{page}; assert 'jax' not in sys.modules"
     printed = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, check=True).stdout.decode()
@@ -222,7 +222,7 @@ def test_the_page_of_settings_is_up_to_date():
     assert all(f"\n| `{key}` | " in printed for key in SETTINGS)
 
 
-def test_a_run_records_settings_that_compare_equal(tmp_path):
+def test_recorded_settings_compare_equal(tmp_path):
     config = complete(micro_config(tmp_path))
     assert not setting_differences(to_json(config), config)
 
@@ -234,7 +234,7 @@ def test_booleans_have_four_spellings():
         assert complete(config).train.curves is value
 
 
-def test_every_setting_has_a_meaning_and_one_group():
+def test_settings_have_a_meaning_and_unique_aliases():
     for table in TABLES.values():
         for key, found in table.items():
             assert len(found.setting.meaning) > 5 and found.check(found.default) == found.default, key
@@ -242,8 +242,8 @@ def test_every_setting_has_a_meaning_and_one_group():
             assert not found.setting.also or others == [key], key
 
 
-def test_a_word_or_numbers():
-    """`loss.class_weight`, in a recipe, on the command line and in a checkpoint."""
+def test_class_weight_accepts_a_string_or_numbers():
+    """`loss.class_weight` in a recipe, on the command line and in a checkpoint."""
     config = detection_recipe()
     assert complete(config).loss.class_weight == "none"
     for text, value in (("inverse", "inverse"), ("1,2.5", (1, 2.5)), ("(0.5, 2)", (0.5, 2)), ("[3]", (3,))):
@@ -252,7 +252,7 @@ def test_a_word_or_numbers():
         config.loss.class_weight = value
         again = complete(json.loads(json.dumps(to_json(complete(config)))))
         assert again.loss.class_weight == value and not setting_differences(to_json(complete(config)), again)
-    wanted = "choose one of none, inverse, or a tuple of numbers of at least 0 and at most 1000000, such as"
+    wanted = "choose one of none, inverse, or a tuple of numbers from 0 to 1000000, such as"
     for wrong in ("rare", "1,a", "-1,2", "nan", ""):
         with pytest.raises(InputError, match=f"^loss.class_weight is .*; {wanted}"):
             assign(config, "loss.class_weight", wrong)

@@ -1,4 +1,4 @@
-"""The settings of pre-training: a separate table that shares the detector's mechanism and declarations."""
+"""The settings of pre-training, which have a separate table but are declared and checked like those for detection."""
 
 import json
 
@@ -24,7 +24,7 @@ def test_defaults_are_complete(name):
         pretraining_recipe("huge")
 
 
-def test_neither_task_has_the_others_settings():
+def test_settings_of_the_other_task_are_rejected():
     assert not [key for key in SETTINGS if key.startswith("augment.") or key == "task"]
     assert not OWN.keys() & {"matcher", "model.det_tokens", "loss.giou", "data.scales", "optimizer.freeze"}
     with pytest.raises(InputError, match="no config.model.det_tokens; --help"):
@@ -43,17 +43,17 @@ NUMBERS = [key for key, found in OWN.items() if SETTINGS.get(key) != found and f
 
 
 @pytest.mark.parametrize("key", NUMBERS)
-def test_numbers_out_of_bounds_are_named(key):
+def test_numbers_out_of_bounds_are_rejected(key):
     section, name = key.split(".")
     how = OWN[key].setting
     assert OWN[key].check(OWN[key].default) == OWN[key].default
     for value in (how.low - 1, how.high * 2, float("nan"), "x", True):
-        with pytest.raises(InputError, match=f"^{key} is .*; it must be .* of at least .* and at most "):
+        with pytest.raises(InputError, match=f"^{key} is .*; it must be .* from .* to "):
             read_any({"task": CLASSIFICATION, section: {name: value}})
 
 
-def test_what_may_change_when_a_run_resumes():
-    """As for a detector; randomness of views, mixing and depth may not change."""
+def test_settings_that_may_change_when_a_run_resumes():
+    """The same settings as for a detector, but none that affect augmentation, mixing or stochastic depth."""
     free = {
         "init", "data.root", "data.train_split", "data.val_split", "data.on_bad_image", "data.workers", "data.ahead",
         "model.attention", "model.query_block", "model.remat", "train.accumulate", "train.max_steps",
@@ -69,8 +69,8 @@ def test_what_may_change_when_a_run_resumes():
         assert found == [] if key in free else len(found) == 1 and found[0].startswith(f"{key} "), key
 
 
-def test_the_page_lists_both_tables():
+def test_settings_page_lists_both_tables():
     page = settings_page()
-    own = page[page.index("# Settings of pre-training") :]
+    own = page[page.index("# Pre-training settings") :]
     assert all(f"| `{key}` |" in own or f"`{key}`" in own for key in OWN)
     assert "| `train.epochs` | `300` |" in own and "| `train.epochs` | `150` |" in page

@@ -1,4 +1,4 @@
-"""Every value of every setting is accepted or refused with a one-line message, and accepted recipes can be built."""
+"""Every value of every setting is accepted or rejected with a one-line message, and accepted recipes can be built."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ from yolos_jax.training.rates import rates_of
 
 SETTINGS = TABLES[DETECTION]
 SIZES = np.array([(640, 480), (480, 640), (500, 375), (427, 640), (640, 427), (333, 500), (1, 9000), (3000, 40)])
-SECONDS, KIBIBYTES = 5, 2**20  # of any single value
+SECONDS, KIBIBYTES = 5, 2**20  # limits of CPU time and memory for any single value
 TEXT = st.text(st.characters(), max_size=20) | st.sampled_from(
     [
         "",
@@ -53,7 +53,7 @@ ANY = st.recursive(
 
 
 def fitting(found):
-    """Values that a setting accepts, bounds first."""
+    """A strategy for values that a setting accepts, including its bounds."""
     how = found.setting
     if found.optional:
         return st.none() | fitting(dataclasses.replace(found, optional=False))
@@ -82,7 +82,7 @@ def complete(config):
 
 
 def recipe_with(key, value, variant="ti"):
-    """A recipe as nested dicts with one value; its plan is quick to compute."""
+    """A recipe, as nested dicts, with one changed value and few epochs, so that its plan is quick to compute."""
     return put(put(detection_recipe(variant).to_dict(), "train.epochs", 2), key, value)
 
 
@@ -93,7 +93,7 @@ def put(config, key, value):
 
 
 def refusal(work):
-    """The message of the `InputError` that `work` raises, or None; fails if it takes long or the message is long."""
+    """The message of the `InputError` that `work` raises, or None; fails if `work` is slow or the message is long."""
     start = time.process_time()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     sentence = None
@@ -114,7 +114,7 @@ def shapes_of(model):
 
 
 def build(config):
-    """Everything that a recipe describes, except pixels."""
+    """Builds everything that a recipe describes, except for the images."""
     config = complete(config)
     model = recipe.model_of(config, 3)
     part(config.model, Compute)
@@ -127,7 +127,7 @@ def build(config):
 @pytest.mark.parametrize("key", SETTINGS)
 @settings(max_examples=20)
 @given(value=ANY, text=TEXT | NUMBERS.map(str) | st.lists(NUMBERS.map(str), max_size=4).map(",".join))
-def test_any_value_is_accepted_or_refused_with_one_line(key, value, text):
+def test_any_value_is_accepted_or_rejected_with_one_line(key, value, text):
     in_a_recipe, on_the_command_line = recipe_with(key, value), detection_recipe()
     on_the_command_line.train.epochs = 2
     sentences = refusal(lambda: complete(in_a_recipe)), refusal(lambda: assign(on_the_command_line, key, text))
@@ -164,7 +164,7 @@ def test_valid_settings_can_be_built_in_any_combination(data):
 
 
 def test_the_largest_plan_can_be_built():
-    """The maximum numbers of lengths, scales and buckets."""
+    """The recipe has the maximum numbers of sequence lengths, scales and buckets."""
     config = detection_recipe()
     config.model.update(patch_size=1, max_side=1024)
     config.data.update(max_side=1024, buckets=64, scales=tuple(range(925, 1025)), crop_range=(1, 2048))
@@ -174,11 +174,11 @@ def test_the_largest_plan_can_be_built():
 
 
 @pytest.mark.parametrize("key", [key for key, found in SETTINGS.items() if found.type in (int, float)])
-def test_numbers_out_of_bounds_are_named_with_both_bounds(key):
+def test_errors_for_numbers_state_both_bounds(key):
     how = SETTINGS[key].setting
     values = [how.low - 1, how.high * 2, float("nan"), float("inf"), "x", True]
     if not SETTINGS[key].optional:
         values.append(None)
     for value in values:
-        with pytest.raises(InputError, match=rf"^{key} is .*; it must be .* of at least .* and at most .*\.$"):
+        with pytest.raises(InputError, match=rf"^{key} is .*; it must be .* from .* to .*\.$"):
             complete(recipe_with(key, value))

@@ -1,4 +1,4 @@
-"""Shared fixtures."""
+"""Fixtures for all tests in this folder."""
 
 from made_tfds import made, own
 

@@ -1,4 +1,4 @@
-"""Boxes that are not in COCO format are refused with the fix, and are read correctly with the suggested setting."""
+"""Boxes that are not in COCO format are rejected with a suggestion, and read correctly with the suggested setting."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def source_of(root, listed, complain=stop, **options):
 
 @pytest.mark.parametrize("written", WRITE)
 @pytest.mark.parametrize("seed", range(5))
-def test_other_formats_are_refused_and_read_with_the_setting(tmp_path, written, seed):
+def test_other_formats_are_rejected_and_read_with_the_setting(tmp_path, written, seed):
     right = boxes_of(seed)
     listed = [WRITE[written](*b) for b in right]
     cause = "valid as corners.*xyxy" if written == "xyxy" else "within 0..1.*shares"
@@ -48,14 +48,14 @@ def test_other_formats_are_refused_and_read_with_the_setting(tmp_path, written, 
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_correct_boxes_are_not_refused(tmp_path, seed):
+def test_correct_boxes_are_accepted(tmp_path, seed):
     listed = boxes_of(seed)
-    listed[0] = [-30, 20, 260, 90]  # a careless one
+    listed[0] = [-30, 20, 260, 90]  # extends beyond the image
     source = source_of(tmp_path, listed)
     assert source.notes == () and source.clipped == 1
 
 
-def test_boxes_of_larger_images_are_refused(tmp_path):
+def test_boxes_of_larger_images_are_rejected(tmp_path):
     listed = [[3 * v for v in b] for b in boxes_of(0)]
     with pytest.raises(InputError, match="far outside their images.*another size"):
         source_of(tmp_path, listed)
@@ -72,7 +72,7 @@ def test_reading_continues_if_complain_returns(tmp_path):
     assert len(said) == 1 and "data.train_boxes=xywh_shares" in said[0] and len(source.examples) == 1
 
 
-def test_why_there_is_no_box():
+def test_reason_for_having_no_boxes():
     assert nothing_to_find({"crowd": 5, "empty": 5}, 1, "f") is None
     assert "all 5 annotations of f are crowds" in nothing_to_find({"crowd": 5, "empty": 0}, 0, "f")
     assert "5 are crowds and 2 are empty" in nothing_to_find({"crowd": 5, "empty": 2}, 0, "f")

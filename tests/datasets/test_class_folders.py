@@ -1,4 +1,4 @@
-"""Folders of class folders: what is found, read and refused."""
+"""Class folders: which files are found, how they are read, and which folders are rejected."""
 
 import pickle
 import shutil
@@ -27,10 +27,10 @@ def test_names_labels_and_pixels(root):
     with Image.open(root / "train" / "green" / "001.jpg") as want:
         np.testing.assert_array_equal(read[4][0], want)
     assert source.name(4) == str(root / "train" / "green" / "001.jpg")
-    assert len(ClassFolders(root, "validation")) == 6  # another common name
+    assert len(ClassFolders(root, "validation")) == 6  # another common name of the split
     again = pickle.loads(pickle.dumps(source))
     np.testing.assert_array_equal(again.read(8)[0], read[8][0])
-    few = ClassFolders(root, "train", max_images=3)  # spread evenly, so every class has one
+    few = ClassFolders(root, "train", max_images=3)  # evenly spread, so every class has an image
     assert [few.read(i)[1] for i in range(3)] == [0, 1, 2]
 
 
@@ -41,7 +41,7 @@ def test_a_folder_of_classes_is_the_training_split(root):
         ClassFolders(root / "val", "val")
 
 
-def test_imagenets_odd_files_are_read(root):
+def test_unusual_files_of_imagenet_are_read(root):
     """A CMYK JPEG, a PNG named .JPEG, a grey image, and an upper-case extension."""
     folder, random = root / "train" / "red", np.random.default_rng(0)
     image = picture("red", random)
@@ -59,7 +59,7 @@ def test_imagenets_odd_files_are_read(root):
     np.testing.assert_array_equal(values[..., 0], values[..., 2])
 
 
-def test_a_damaged_picture_is_named(root):
+def test_damaged_images_are_reported(root):
     path = root / "train" / "blue" / "001.jpg"
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(UnreadableImage, match=r"blue/001\.jpg cannot be read"):
@@ -83,8 +83,8 @@ def test_errors(root, tmp_path):
         ClassFolders(flat, "val")
 
 
-def test_every_ending_that_pillow_reads_counts(root):
-    """Browsers save .jfif and .avif; all other files are counted and named."""
+def test_all_extensions_that_pillow_reads_are_found(root):
+    """Browsers save images as .jfif and .avif, for example. Files that are not images are counted and reported."""
     folder, image = root / "train" / "red", picture("red", np.random.default_rng(0))
     for ending, kind in ((".jfif", "JPEG"), (".AVIF", "AVIF"), (".jp2", "JPEG2000"), (".tga", "TGA"), (".pnm", "PPM")):
         (folder / f"x{ending}").write_bytes(encoded(image, kind))
@@ -126,7 +126,7 @@ def test_images_in_subfolders_belong_to_the_class(root, tmp_path):
 
 
 @pytest.mark.parametrize("outer", ["insects", "archive/insects"])
-def test_a_folder_around_the_data_set_is_named(root, tmp_path, outer):
+def test_a_folder_around_the_data_set_is_reported(root, tmp_path, outer):
     (tmp_path / "zip" / outer).parent.mkdir(parents=True)
     root.rename(tmp_path / "zip" / outer)
     for split in ("train", "val"):
@@ -136,7 +136,7 @@ def test_a_folder_around_the_data_set_is_named(root, tmp_path, outer):
 
 
 def test_folders_in_class_folders_are_not_splits(root, tmp_path):
-    """A split may have stray images beside its class folders."""
+    """A split may contain stray images next to its class folders."""
     alone = make_classes(tmp_path / "alone", "train", 2) / "train"
     shutil.copytree(alone / "red", alone / "red" / "crops")
     found = ClassFolders(alone, "train")
@@ -153,12 +153,12 @@ def test_folders_in_class_folders_are_not_splits(root, tmp_path):
     (root / "train").rename(tmp_path / "mine")
     only = tmp_path / "only"
     only.mkdir()
-    (tmp_path / "mine").rename(only / "mine")  # the only one, with an uncommon name and a stray image
+    (tmp_path / "mine").rename(only / "mine")  # the only split, with an uncommon name and a stray image
     assert ClassFolders(only, "train").fingerprint() == plain.fingerprint()
 
 
-def test_only_unknown_classes_are_refused(root):
-    """A class that validation lacks or has no image of is allowed; labels are matched by name."""
+def test_only_unknown_classes_are_rejected(root):
+    """The validation split may lack classes or have no image of them. Labels are matched by name."""
     train = ClassFolders(root, "train")
     classes = train.names, "the training set"
     (root / "val" / "green").rename(root / "val" / "violet")

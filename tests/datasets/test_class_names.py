@@ -1,4 +1,4 @@
-"""Classes with the same names and other numbers: matched by name, or refused with both lists."""
+"""Classes with the same names but different numbers are matched by name; other classes are rejected."""
 
 import json
 
@@ -10,11 +10,11 @@ from yolos_jax.datasets.settings import Settled
 from yolos_jax.errors import InputError
 from yolos_jax.evaluation.coco_metrics import coco_metrics, to_results
 
-CAT, DOG = (100, 20), (40, 40)  # sizes of their boxes
+CAT, DOG = (100, 20), (40, 40)  # sizes of the boxes
 
 
 def folder(root, numbers):
-    """An image with a cat and a dog, whose numbers differ between the folders."""
+    """Writes a COCO folder with an image of a cat and a dog; `numbers` are the category ids by name."""
     listed = [{"id": number, "name": name} for name, number in numbers.items()]
     first, second = list(numbers.values())[:2]
     boxes = [box(1, 1, [5, 5, *CAT], first), box(2, 1, [30, 50, *DOG], second)]
@@ -22,7 +22,7 @@ def folder(root, numbers):
 
 
 def perfect(source, label_of):
-    """COCO metrics of detections with the right boxes and the labels of the names."""
+    """The AP of detections with correct boxes and with the labels in `label_of`."""
     (example,) = source.examples
     wide = example.boxes[:, 2] - example.boxes[:, 0] > 50
     labels = np.where(wide, label_of["cat"], label_of["dog"])
@@ -51,12 +51,12 @@ def test_same_names_are_matched(tmp_path, names, numbers, categories):
     for number in numbers.values():
         assert str(number) in note
     by_ids = {"names": "ids", "settled": Settled(label_names=names)}
-    if max(numbers.values()) <= max(names):  # matched by number, they differ
+    if max(numbers.values()) <= max(names):  # matching by number gives the wrong classes
         assert perfect(coco_split(root, "val", max(names) + 1, categories=categories, **by_ids), label_of) < 0.1
 
 
 @pytest.mark.parametrize("numbers", [{"cat": 1, "cow": 2}, {"dog": 1, "cat": 2, "cow": 3}, {"cow": 1, "hen": 2}])
-def test_other_names_are_refused_with_both_lists_by_default(tmp_path, numbers):
+def test_other_names_are_rejected_with_both_lists_by_default(tmp_path, numbers):
     root, names = folder(tmp_path, numbers), {1: "cat", 2: "dog", 3: "bird"}
     with pytest.raises(InputError) as error:
         coco_split(root, "val", 4, settled=Settled(label_names=names, by="the checkpoint c"))

@@ -1,4 +1,4 @@
-"""COCO folders: what is read, what is left out, and a message for every error."""
+"""COCO folders: which annotations are read or left out, and a message for every error."""
 
 import json
 import pickle
@@ -16,7 +16,7 @@ from yolos_jax.images.reading import UnreadableImage
 
 
 @pytest.mark.parametrize("split", ["train2017", "val2017"])
-def test_real_annotations_equal_pycocotools(split, capsys):
+def test_real_annotations_match_pycocotools(split, capsys):
     root = data_folder("coco_tiny80")
     source = coco_split(root, split, 91)
     coco = COCO(str(source.origin))
@@ -37,7 +37,7 @@ def test_crowds_and_empty_boxes_are_left_out_and_counted(tmp_path):
         box(1, 1, [4, 4, 20, 10]),
         box(2, 1, [4, 4, 20, 10], iscrowd=1),
         box(3, 1, [10, 10, 0, 5]),
-        box(4, 1, [70, 10, 5, 5]),  # outside
+        box(4, 1, [70, 10, 5, 5]),  # outside the image
         box(5, 1, [-5, 40, 20, 100], category=7),
     ]
     source = coco_split(make_coco(tmp_path, [(64, 48), (64, 48)], annotations=annotations), "train2017", 10)
@@ -67,7 +67,7 @@ def test_crowds_and_empty_boxes_are_left_out_and_counted(tmp_path):
         ({"id": 9}, "annotation id 9 .* no integer image_id"),
     ],
 )
-def test_wrong_annotations(tmp_path, bad, sentence):
+def test_invalid_annotations(tmp_path, bad, sentence):
     root = make_coco(tmp_path, [(64, 48)], annotations=[box(1, 1, [1, 1, 5, 5]), bad])
     with pytest.raises(InputError, match=sentence):
         coco_split(root, "train2017", 10)
@@ -106,14 +106,14 @@ def change(root, edit):
         ),
     ],
 )
-def test_wrong_annotation_files(tmp_path, edit, sentence):
+def test_invalid_annotation_files(tmp_path, edit, sentence):
     root = make_coco(tmp_path, [(64, 48)])
     change(root, edit)
     with pytest.raises(InputError, match=sentence):
         coco_split(root, "train2017", 10)
 
 
-def test_missing_things(tmp_path):
+def test_missing_files_and_folders(tmp_path):
     with pytest.raises(InputError, match="data folder .* does not exist"):
         find_split(tmp_path / "no", "train2017")
     with pytest.raises(InputError, match="image folder"):
@@ -128,7 +128,7 @@ def test_missing_things(tmp_path):
             coco_split(tmp_path, "train2017", 10)
 
 
-def test_an_image_of_another_size_is_named(tmp_path):
+def test_images_of_another_size_are_reported(tmp_path):
     root = make_coco(tmp_path, [(64, 48)])
     Image.new("RGB", (30, 30)).save(root / "train2017" / "1.jpg")
     source = coco_split(root, "train2017", 10)
@@ -136,7 +136,7 @@ def test_an_image_of_another_size_is_named(tmp_path):
         source.read(source.examples[0])
 
 
-def test_wrong_entries_are_left_out_if_complain_returns(tmp_path):
+def test_invalid_entries_are_left_out_if_complain_returns(tmp_path):
     annotations = [
         box(1, 1, [4, 4, 20, 10]),
         box(2, 1, [4, 4, float("nan"), 10]),

@@ -1,4 +1,4 @@
-"""The embedded data set: real digits, split before composing, boxes as tight as the pixels."""
+"""The generated data set of handwritten digits: scans are split before scenes are composed, and boxes are tight."""
 
 import builtins
 import json
@@ -28,7 +28,7 @@ def files(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_same_seed_same_bytes(folder, tmp_path):
+def test_same_seed_writes_the_same_files(folder, tmp_path):
     digits.write(tmp_path / "again", TRAIN, VAL, seed=3)
     assert files(tmp_path / "again") == files(folder)
     digits.write(tmp_path / "other", TRAIN, VAL, seed=4)
@@ -45,7 +45,7 @@ def test_validation_scenes_do_not_depend_on_the_number_of_training_scenes(folder
     assert images(tmp_path / "fewer") == images(folder)
 
 
-def test_the_splits_share_no_digit():
+def test_splits_share_no_digits():
     labels = digits.load_digits().labels
     train, val = digits.split_digits(labels)
     assert not set(train) & set(val)
@@ -56,7 +56,7 @@ def test_the_splits_share_no_digit():
 
 
 @pytest.mark.parametrize("split", [0, 1])
-def test_a_scene_uses_only_its_own_split(split):
+def test_scenes_use_only_digits_of_their_split(split):
     source = digits.load_digits()
     pool = digits.split_digits(source.labels)[split]
     random = np.random.default_rng(0)
@@ -69,7 +69,7 @@ def test_a_scene_uses_only_its_own_split(split):
 
 
 @pytest.mark.parametrize("split, count", [("train2017", TRAIN), ("val2017", VAL)])
-def test_pycocotools_reads_it(folder, split, count):
+def test_pycocotools_can_read_the_folder(folder, split, count):
     coco = COCO(folder / "annotations" / f"instances_{split}.json")
     assert len(coco.imgs) == count
     assert {cat["id"]: cat["name"] for cat in coco.dataset["categories"]} == {i: str(i) for i in range(10)}
@@ -88,7 +88,7 @@ def test_pycocotools_reads_it(folder, split, count):
     assert len(coco.anns) == len(coco.dataset["annotations"])  # ids are unique
 
 
-def test_the_splits_have_separate_image_numbers(folder):
+def test_splits_share_no_image_ids(folder):
     ids = [
         {image["id"] for image in json.loads(path.read_text())["images"]}
         for path in sorted((folder / "annotations").iterdir())
@@ -98,7 +98,7 @@ def test_the_splits_have_separate_image_numbers(folder):
 
 @pytest.mark.parametrize("split", ["train2017", "val2017"])
 def test_boxes_are_tight(folder, split):
-    """The background has one colour; all other pixels are ink, which is found here independently."""
+    """The background has one colour, so the test can find the pixels of digits independently."""
     coco = COCO(folder / "annotations" / f"instances_{split}.json")
     for image in coco.dataset["images"]:
         pixels = np.asarray(Image.open(folder / split / image["file_name"])).astype(int)
@@ -110,12 +110,12 @@ def test_boxes_are_tight(folder, split):
             inside = ink[y : y + height, x : x + width]
             assert inside.shape == (height, width)
             assert inside[0].any() and inside[-1].any() and inside[:, 0].any() and inside[:, -1].any()
-            assert not covered[y : y + height, x : x + width].any(), "digits touch"
+            assert not covered[y : y + height, x : x + width].any(), "boxes overlap"
             covered[y : y + height, x : x + width] = True
         assert not (ink & ~covered).any()
 
 
-def test_a_folder_in_use_is_refused(tmp_path):
+def test_folders_that_are_not_empty_are_rejected(tmp_path):
     (tmp_path / "letter.txt").write_text("mine")
     with pytest.raises(InputError, match="not an empty folder"):
         digits.write(tmp_path, 1, 1)
@@ -132,13 +132,13 @@ def test_an_empty_folder_is_accepted(tmp_path):
 @pytest.mark.parametrize(
     "arguments, said", [((0, 1, 0), "--train is 0"), ((1, -2, 0), "--val is -2"), ((1, 1, -1), "--seed")]
 )
-def test_invalid_numbers_are_refused(tmp_path, arguments, said):
+def test_invalid_numbers_are_rejected(tmp_path, arguments, said):
     with pytest.raises(InputError, match=said):
         digits.write(tmp_path / "out", *arguments)
     assert not (tmp_path / "out").exists()
 
 
-def test_without_scikit_learn_it_names_the_extra(monkeypatch, tmp_path):
+def test_missing_scikit_learn_is_reported(monkeypatch, tmp_path):
     real = builtins.__import__
 
     def missing(name, *args, **kwargs):
@@ -151,7 +151,7 @@ def test_without_scikit_learn_it_names_the_extra(monkeypatch, tmp_path):
         digits.write(tmp_path / "out", 1, 1)
 
 
-def test_the_command_line_and_no_jax(tmp_path):
+def test_command_line_does_not_import_jax(tmp_path):
     arguments = ["--out", str(tmp_path / "out"), "--train", "3", "--val", "2"]
     command = [sys.executable, "-m", "yolos_jax.datasets.digits", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -165,7 +165,7 @@ def test_the_command_line_and_no_jax(tmp_path):
 
 
 def test_single_digits_have_the_same_split(tmp_path, monkeypatch):
-    """As class folders; training pictures show no held-out scan, and each has its scan's class."""
+    """In class folders; training images do not show validation scans, and each image has the class of its scan."""
     drawn, draw = [], single_digits.one_digit
 
     def recorded(found, which, random):

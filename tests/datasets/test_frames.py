@@ -1,4 +1,4 @@
-"""Files with several images, as written by Pillow: which frames count, and that left-out ones are reported."""
+"""Files with several images, as written by Pillow: which frames are read, and how skipped frames are reported."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from yolos_jax.datasets.frames import animation, content_of, frames_in, open_pag
 from yolos_jax.datasets.headers import header_of, left_out
 from yolos_jax.images.reading import UnreadableImage, image_endings
 
-LASTS = 100, 40, 2000  # milliseconds
+LASTS = 100, 40, 2000  # durations in milliseconds
 
 
 def grey(value, size=(32, 24)):
@@ -19,7 +19,7 @@ def grey(value, size=(32, 24)):
 
 
 def several(path, **options):
-    """A file with frames of 40, 90 and 140 of 255, or with pages if the format has no durations."""
+    """Writes a file with grey frames of value 40, 90 and 140, or with pages if the format has no durations."""
     first, *others = [grey(value) for value in (40, 90, 140)]
     first.save(path, save_all=True, append_images=others, **options)
     return path
@@ -29,9 +29,9 @@ def several(path, **options):
     ("a.gif", {}), ("a.png", {}), ("a.webp", {"lossless": True}), ("a.avif", {"quality": 100}),
     ("standin.png", {"default_image": True}),
 ])  # fmt: skip
-def test_an_animations_frames_and_times(tmp_path, name, options):
+def test_frames_and_times_of_animations(tmp_path, name, options):
     if name.endswith(".avif") and ".avif" not in image_endings():
-        pytest.skip("this Pillow reads no AVIF")
+        pytest.skip("this version of Pillow cannot read AVIF")
     lasts = LASTS[1:] if "standin" in name else LASTS
     path = several(tmp_path / name, duration=list(lasts), **options)
     assert content_of(path).animated and header_of(path).frames == len(lasts)
@@ -42,12 +42,12 @@ def test_an_animations_frames_and_times(tmp_path, name, options):
     np.testing.assert_allclose(means, [40, 90, 140][-len(lasts) :], atol=2)
 
 
-def test_a_frame_without_a_duration_is_timed_as_in_browsers(tmp_path):
+def test_frames_without_a_duration_are_timed_as_in_browsers(tmp_path):
     assert [one.lasts for one in animation(several(tmp_path / "a.gif"), False, False)] == [0.1] * 3
 
 
-def test_pages_but_neither_smaller_copies_nor_masks(tmp_path):
-    """As in map files: a page, its copy of half the size, a mask, another page."""
+def test_smaller_copies_and_masks_are_not_pages(tmp_path):
+    """As in files of maps: a page, a copy of it at half the size, a mask, and another page."""
     with TiffImagePlugin.AppendingTiffWriter(tmp_path / "map.tif", True) as file:
         for value, kind, side in ((40, 0, 32), (41, 1, 16), (42, 4, 32), (90, 2, 32)):
             grey(value, (side, side)).save(file, "TIFF", tiffinfo={254: kind})
@@ -60,8 +60,8 @@ def test_pages_but_neither_smaller_copies_nor_masks(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["gif", "webp", "tif"])
-def test_a_damaged_end(tmp_path, ending):
-    """The frames before it count, and reading further gives the error."""
+def test_files_with_a_damaged_end(tmp_path, ending):
+    """Frames before the damage are counted, and reading beyond them raises an error."""
     data = several(tmp_path / f"a.{ending}", duration=100).read_bytes()
     (tmp_path / f"b.{ending}").write_bytes(data[: len(data) * 2 // 3])
     assert header_of(tmp_path / f"b.{ending}").frames <= 3
@@ -72,7 +72,7 @@ def test_a_damaged_end(tmp_path, ending):
 
 
 def test_previews_are_not_frames(tmp_path):
-    """An MPO file, which many cameras name .jpg."""
+    """Many cameras save MPO files as .jpg."""
     grey(40).save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[grey(90)])
     assert Image.open(tmp_path / "a.jpg").n_frames == 2 and header_of(tmp_path / "a.jpg").frames == 1
     assert frames_in(grey(1)) == [0]
@@ -90,7 +90,7 @@ def test_left_out_frames_are_counted(tmp_path):
 
 def test_a_detection_split_reports_frames(tmp_path):
     make_coco(tmp_path, [(32, 24)] * 2)
-    several(tmp_path / "train2017" / "1.jpg", format="GIF")  # the content decides
+    several(tmp_path / "train2017" / "1.jpg", format="GIF")  # the format is detected from the content
     notes = coco_split(tmp_path, "train2017").notes
     origin = tmp_path / "annotations" / "instances_train2017.json"
     assert [note for note in notes if "frames" in note] == [
@@ -100,7 +100,7 @@ def test_a_detection_split_reports_frames(tmp_path):
 
 
 def test_class_folders_report_frames(tmp_path, monkeypatch):
-    """Of many files that are not JPEG, some are checked."""
+    """If there are many files that are not JPEG, only some of them are checked."""
     for name in ("a", "b"):
         (tmp_path / "train" / name).mkdir(parents=True)
         grey(9).save(tmp_path / "train" / name / "x.JPG")

@@ -1,4 +1,4 @@
-"""Size, orientation and bits in the headers of files, against Pillow's reading of whole files."""
+"""Size, orientation and bit depth from the headers of files, compared with what Pillow reads from whole files."""
 
 import io
 
@@ -80,7 +80,7 @@ def test_pixels_are_not_decoded(monkeypatch):
     assert [header_of(data).orientation for data in encodings] == [1, 6, 6]
 
 
-def test_sixteen_bits_are_found():
+def test_sixteen_bit_images_are_recognised():
     file = io.BytesIO()
     Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(file, "PNG")
     assert header_of(file.getvalue()).sixteen and not header_of(encoded("JPEG", 1)).sixteen

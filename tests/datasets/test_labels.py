@@ -1,4 +1,4 @@
-"""Labels of category ids, numbered by a data set or by a model."""
+"""The mapping from category ids to labels, which a data set or a model determines."""
 
 import pytest
 from made_coco import box, coco_split, make_coco
@@ -17,7 +17,7 @@ LISTED = {"categories": [{"id": 7, "name": "seven"}, {"id": 1, "name": "one"}, {
         ({"category_ids": (7, 1, 4)}, 3, {0: "seven", 1: "one", 2: "four"}, [0, 1]),
         ({"category_ids": (9, 7, 1), "num_classes": 3}, 3, {1: "seven", 2: "one"}, [1, 2]),
     ],
-    ids=["raw", "raw_more", "contiguous", "a_models", "a_models_without_one"],
+    ids=["raw", "raw_more", "contiguous", "model_categories", "model_categories_without_one"],
 )
 def test_labels_of_category_ids(tmp_path, arguments, num_classes, label_names, labels):
     annotations = [box(1, 1, [1, 1, 5, 5], category=7), box(2, 1, [2, 2, 5, 5], category=1)]
@@ -29,7 +29,7 @@ def test_labels_of_category_ids(tmp_path, arguments, num_classes, label_names, l
     assert [source.category_ids[label] for label in labels] == [7, 1]
 
 
-def test_a_category_that_the_model_lacks(tmp_path):
+def test_categories_that_the_model_lacks(tmp_path):
     annotations = [box(1, 1, [1, 1, 5, 5]), box(2, 1, [2, 2, 5, 5], category=7)]
     root = make_coco(tmp_path, [(64, 48)], annotations=annotations)
     with pytest.raises(InputError, match="annotation id 2 .* category id 7, .* the model's 2 categories"):

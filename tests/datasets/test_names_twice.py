@@ -1,4 +1,4 @@
-"""Two classes with one name: found by check_data, and distinguished where names are keys. Names with line breaks."""
+"""Two classes with the same name are reported by check_data and get distinct names where names are keys."""
 
 import json
 
@@ -29,7 +29,7 @@ def test_distinct_names(names, wanted):
     assert distinct(names) == wanted == distinct(wanted)
 
 
-def test_check_data_names_them_and_keeps_its_table(tmp_path):
+def test_check_data_reports_duplicate_names(tmp_path):
     problems: list[survey.Problem] = []
     root = folder(tmp_path)
     read = survey.survey_split(
@@ -43,7 +43,7 @@ def test_check_data_names_them_and_keeps_its_table(tmp_path):
         assert f"  {row}" in lines
 
 
-def test_exported_names_are_distinct_and_fit_their_data(tmp_path):
+def test_exported_names_are_distinct_and_match_the_data(tmp_path):
     source = coco_split(folder(tmp_path / "data"), "train", categories="contiguous")
     config = TINY.__class__(**{**TINY.to_dict(), "num_classes": 3})
     export_huggingface(random_params(config), config, {0: "person", 1: "person", 2: "a\nb"}, tmp_path / "hf")
@@ -52,12 +52,12 @@ def test_exported_names_are_distinct_and_fit_their_data(tmp_path):
     assert written["label2id"] == {"person": 0, "person (2)": 1, "a\nb": 2}
     names = load_weights(tmp_path / "hf").label_names
     assert names == source.label_names
-    for known in (names, {0: "person", 1: "person", 2: "a\nb"}):  # of an older checkpoint
+    for known in (names, {0: "person", 1: "person", 2: "a\nb"}):  # the second as in older checkpoints
         again = coco_split(tmp_path / "data", "train", 3, categories="contiguous", settled=Settled(label_names=known))
         assert again.label_names == source.label_names
 
 
-def test_tables_of_scores_have_both(tmp_path):
+def test_score_tables_list_both_classes(tmp_path):
     truth = coco_split(folder(tmp_path), "train", categories="contiguous").ground_truth()
     truth["categories"][2]["name"] = "方"
     results = [

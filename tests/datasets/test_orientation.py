@@ -1,4 +1,4 @@
-"""Images with an EXIF rotation: the decision by boxes and sizes, and that all readers see the same pixels."""
+"""Images with an EXIF rotation: boxes and sizes determine whether it is applied, in the same way for all readers."""
 
 import json
 import pickle
@@ -16,7 +16,7 @@ LYING = (64, 48)  # as stored; orientation 6 makes it 48 wide and 64 high
 
 
 def turned_folder(root, bbox, sizes=LYING, stored=LYING, orientation=6, count=4, split="train"):
-    """Images with an EXIF rotation, with a box each; `sizes` are the annotated (width, height)."""
+    """Writes images with an EXIF rotation and one box each; `sizes` are the annotated (width, height)."""
     make_coco(root, [stored] * count, split, [box(i, i, bbox) for i in range(1, count + 1)])
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -36,7 +36,7 @@ ONLY_UPRIGHT, ONLY_STORED, BOTH = [36, 40, 8, 20], [50, 10, 12, 20], [4, 4, 20, 
 
 
 @pytest.mark.parametrize("bbox, sizes, stored, orientation, upright, why", [
-    (ONLY_UPRIGHT, LYING, LYING, 6, True, "the boxes of 4 of them fit"),  # the boxes outvote the sizes
+    (ONLY_UPRIGHT, LYING, LYING, 6, True, "the boxes of 4 of them fit"),  # boxes take precedence over sizes
     (ONLY_UPRIGHT, (48, 64), LYING, 6, True, "the boxes of 4"),
     (ONLY_STORED, LYING, LYING, 8, False, "the boxes of 4"),
     (BOTH, LYING, LYING, 6, False, "the annotated sizes of 4"),
@@ -51,7 +51,7 @@ def test_the_decision_and_its_reason(tmp_path, bbox, sizes, stored, orientation,
     assert why in note and ("rotated upright" if upright else "read as stored") in note
     assert ("data.upright=no" in note and "1.jpg" in note) == (why == "do not determine")
     example = source.examples[0]
-    found = pickle.loads(pickle.dumps(source)).read(example)  # as read in a worker
+    found = pickle.loads(pickle.dumps(source)).read(example)  # as data workers read it
     with Image.open(example.file) as image:
         expected = ImageOps.exif_transpose(image) if upright else image
         np.testing.assert_array_equal(np.asarray(found), np.asarray(expected.convert("RGB")))
@@ -60,25 +60,25 @@ def test_the_decision_and_its_reason(tmp_path, bbox, sizes, stored, orientation,
     np.testing.assert_array_equal(example.boxes, [[x, y, x + w, y + h]])
 
 
-def test_the_setting_outvotes_everything(tmp_path):
+def test_the_setting_takes_precedence(tmp_path):
     root = turned_folder(tmp_path, ONLY_UPRIGHT)
     stored = coco_split(root, "train", upright="no")
     assert stored.read(stored.examples[0]).size == LYING and "data.upright=no" in stored.notes[0]
-    np.testing.assert_array_equal(stored.examples[0].boxes, [[36, 40, 44, 48]])  # the reference's reading: clipped
+    np.testing.assert_array_equal(stored.examples[0].boxes, [[36, 40, 44, 48]])  # clipped, as in the reference
     assert stored.clipped == 4
     lying = turned_folder(tmp_path / "b", BOTH)
     upright = coco_split(lying, "train", upright="yes")
     assert upright.read(upright.examples[0]).size == (48, 64) == (upright.examples[0].width, upright.examples[0].height)
 
 
-def test_sizes_that_fit_neither_orientation_do_not_vote_and_are_refused(tmp_path):
+def test_sizes_that_fit_neither_orientation(tmp_path):
     source = coco_split(turned_folder(tmp_path, BOTH, sizes=(30, 40)), "train")
     assert source.exif.unclear == source.exif.turned
     with pytest.raises(UnreadableImage, match="48x64 pixels but is annotated as 30x40"):
         source.read(source.examples[0])
 
 
-def test_outvoted_images_are_named(tmp_path):
+def test_outvoted_images_are_reported(tmp_path):
     root = turned_folder(tmp_path, ONLY_UPRIGHT)
     file = root / "annotations" / "instances_train.json"
     content = json.loads(file.read_text())
@@ -95,7 +95,7 @@ def test_undecided_images_follow_the_other_split(tmp_path):
     assert not source.exif.upright and "as in the other split" in source.notes[0]
 
 
-def test_images_without_a_rotation_give_no_note(tmp_path):
+def test_no_note_without_rotated_images(tmp_path):
     root = turned_folder(tmp_path, BOTH, orientation=1)
     assert coco_split(root, "train").notes == () and not coco_split(root, "train").exif.turned
 

@@ -1,4 +1,4 @@
-"""VOC's metrics against an independent implementation in plain loops, on random data."""
+"""VOC metrics on random data, compared with an independent implementation in plain loops."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from yolos_jax.datasets.voc_metrics import AREA, POINTS, voc_metrics
 
 
 def overlap(a, b):
-    """VOC's IoU: pixel coordinates are inclusive, hence the added 1."""
+    """VOC's IoU, which adds 1 to widths and heights because pixel coordinates are inclusive."""
     ax0, ay0, ax1, ay1 = a[0] + 1, a[1] + 1, a[0] + a[2], a[1] + a[3]
     bx0, by0, bx1, by1 = b[0] + 1, b[1] + 1, b[0] + b[2], b[1] + b[3]
     width, height = min(ax1, bx1) - max(ax0, bx0) + 1, min(ay1, by1) - max(ay0, by0) + 1
@@ -18,7 +18,7 @@ def overlap(a, b):
 
 
 def by_loops(truth, results):
-    """(mean by 11 points, mean by area), step by step as in VOC's development kit."""
+    """(mean AP from 11 recall points, mean AP from the area), computed step by step as in VOC's development kit."""
     points, areas = [], []
     for category in sorted({a["category_id"] for a in truth["annotations"]}):
         mine = [a for a in truth["annotations"] if a["category_id"] == category]
@@ -56,7 +56,7 @@ def by_loops(truth, results):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_equal_to_plain_loops(seed):
+def test_metrics_equal_plain_loops(seed):
     random = np.random.default_rng(seed)
     truth, results = {"images": [{"id": i} for i in range(6)], "annotations": []}, []
     for image in range(6):
@@ -64,7 +64,7 @@ def test_equal_to_plain_loops(seed):
             box = [int(v) for v in [*random.integers(0, 40, 2), *random.integers(5, 40, 2)]]
             one = {"image_id": image, "category_id": int(random.integers(3)), "bbox": box}
             truth["annotations"].append(one | ({"difficult": 1} if random.random() < 0.3 else {}))
-            for _ in range(random.integers(0, 4)):  # several for one object, also for difficult ones
+            for _ in range(random.integers(0, 4)):  # detections of this object, which may be difficult
                 near = [int(v) for v in np.maximum(1, np.array(box) + random.integers(-4, 5, 4))]
                 category = one["category_id"] if random.random() < 0.8 else int(random.integers(3))
                 score = float(random.random())
@@ -74,7 +74,7 @@ def test_equal_to_plain_loops(seed):
     assert 0.1 < found[AREA] < 1
 
 
-def test_by_hand():
+def test_hand_computed_metrics():
     """Two objects and three detections, the second of which is wrong: precisions 1, 1/2, 2/3 at recalls 1/2, 1/2, 1."""
     boxes = [[0, 0, 10, 10], [20, 20, 10, 10]]
     truth = {"images": [{"id": 1}], "annotations": [{"image_id": 1, "category_id": 0, "bbox": b} for b in boxes]}
@@ -85,7 +85,7 @@ def test_by_hand():
     found = voc_metrics(truth, results)
     assert found[AREA] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
     assert found[POINTS] == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)
-    truth["annotations"][1]["difficult"] = 1  # neither required nor wrong
+    truth["annotations"][1]["difficult"] = 1  # difficult objects count neither as missed nor as false positives
     assert voc_metrics(truth, results)[AREA] == 1.0
 
 

@@ -1,4 +1,4 @@
-"""Compiles each program of training, evaluation and prediction once for all runs that need it."""
+"""Compiles each program for training, evaluation or prediction once for all runs that use it."""
 
 import contextlib
 import dataclasses
@@ -11,13 +11,13 @@ import jax
 import numpy as np
 import pytest
 
-JIT = jax.jit  # also if one `compiled_once` is inside another
+JIT = jax.jit  # the original function, even inside nested calls of `compiled_once`
 STEP, EVALUATION = "make_step.<locals>.step", "ImagePass.__init__.<locals>.indexed"
 PROGRAMS = {STEP, EVALUATION, "detect"}
 
 
 class Only:
-    """Equal only to itself; keeps its object alive, so that no other object gets the same id."""
+    """A key that is equal only to keys of the same object. It keeps the object alive, so that its id is not reused."""
 
     def __init__(self, what: Any):
         self.what = what
@@ -30,12 +30,12 @@ class Only:
 
 
 def key_of(x: Any, around: tuple = ()) -> Hashable:
-    """Equal for two functions only if they compute the same: same code and same closure.
+    """A key that is equal for two functions only if they have the same code and the same closure.
 
-    Unknown objects are equal only to themselves, so at worst a program is compiled again. Globals that functions read
-    are not compared: a test that replaces one needs its own `compiled_once`.
+    Objects of unknown types are equal only to themselves, so at worst a program is compiled again. Globals that
+    functions read are not compared: a test that replaces one needs a separate `compiled_once`.
     """
-    mark = ("method", id(x.__func__)) if isinstance(x, types.MethodType) else id(x)  # new on each access
+    mark = ("method", id(x.__func__)) if isinstance(x, types.MethodType) else id(x)  # each access creates a new method
     if mark in around:
         return "again", around.index(mark)
     key = functools.partial(key_of, around=(*around, mark))
@@ -50,7 +50,7 @@ def key_of(x: Any, around: tuple = ()) -> Hashable:
     if isinstance(x, np.ndarray | np.generic | jax.Array):
         value = np.asarray(x)
         return type(x), value.shape, str(value.dtype), value.tobytes()
-    if isinstance(x, float):  # some equal values differ: 0 and -0
+    if isinstance(x, float):  # 0.0 == -0.0, but the programs differ
         return float, x.hex()
     if isinstance(x, Mapping):
         return (type(x), *((key(name), key(value)) for name, value in x.items()))
@@ -62,22 +62,22 @@ def key_of(x: Any, around: tuple = ()) -> Hashable:
         hash(x)
     except TypeError:
         return Only(x)
-    return type(x), x  # as in jax's static arguments
+    return type(x), x  # like static arguments of `jax.jit`
 
 
 def contents(cell: types.CellType) -> Any:
     try:
         return cell.cell_contents
-    except ValueError:  # of a function whose definition is incomplete
+    except ValueError:  # the cell is empty, because the enclosing function has not yet assigned the variable
         return types.CellType
 
 
 @contextlib.contextmanager
 def compiled_once() -> Iterator[dict]:
-    """Inside, later runs reuse the programs of earlier runs.
+    """Within this context, later runs reuse the compiled programs of earlier runs.
 
-    Yields the programs by (name, key). The key needs no shapes, dtypes and devices of arguments: jax compiles a program
-    again for others.
+    Yields the programs by (name, key). The key does not include the arguments' shapes, dtypes and devices, because jax
+    compiles a program again if they change.
     """
     kept = {}
 

@@ -1,4 +1,4 @@
-"""Environments of processes that tests start."""
+"""Environment variables for processes that tests start."""
 
 import os
 import re
@@ -15,6 +15,6 @@ def cpu_devices(count: int = 1) -> dict[str, str]:
 
 
 def of_training(count: int = 1, *more: Path) -> dict[str, str]:
-    """The same for a training program; modules in `more` can be imported, and PyTorch cannot, as in `make test`."""
+    """The same for a training program, which can import modules in the folders `more`, but not PyTorch."""
     places = HERE / "without_torch", HERE.parents[1], *more
     return cpu_devices(count) | {"PYTHONPATH": os.pathsep.join(map(str, places))}

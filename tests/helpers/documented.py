@@ -1,4 +1,4 @@
-"""What the documentation shows to be typed: shell commands and Python snippets, page by page."""
+"""Shell commands and Python snippets in the documentation, by page."""
 
 import json
 import re
@@ -16,20 +16,20 @@ MODELS = "yolos-tiny", "yolos-small", "yolos-base"
 
 
 class Shown(NamedTuple):
-    """A command on one line without its comment, or a whole snippet."""
+    """A shell command, on one line and without its comment, or a whole Python snippet."""
 
     page: str
     line: int
     kind: str
     text: str
-    inline: bool = False  # a command between backticks
+    inline: bool = False  # whether the command is within a sentence, in backticks
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}: {self.text}"
 
 
 def pages() -> dict[str, str]:
-    """The text of every page by its path; of a notebook, the text between its cells of code."""
+    """The text of every page by its path; for a notebook, the text of its Markdown cells."""
     found = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
     texts = {str(file.relative_to(ROOT)): file.read_text() for file in found}
     for file in sorted(DOCS.glob("*.ipynb")):
@@ -40,7 +40,7 @@ def pages() -> dict[str, str]:
 
 
 def shown_on(page: str, text: str) -> list[Shown]:
-    """Everything that a page shows, in its order."""
+    """All commands and snippets on a page, in order."""
     found = [*_blocks(page, text), *_inline(page, text)]
     return sorted(found, key=lambda shown: shown.line)
 
@@ -54,7 +54,7 @@ def _blocks(page: str, text: str) -> Iterator[Shown]:
         elif language == SHELL:
             yield from _commands(page, line, content)
         else:
-            assert language in OTHERS, f"{page}:{line}: name the block's language, such as {SHELL} or {PYTHON}"
+            assert language in OTHERS, f"{page}:{line}: specify the block's language, such as {SHELL} or {PYTHON}"
 
 
 def _commands(page: str, first: int, block: str) -> Iterator[Shown]:
@@ -78,6 +78,6 @@ def _inline(page: str, text: str) -> Iterator[Shown]:
 
 
 def is_test(name: str) -> bool:
-    """Whether there is a test of this name, such as `tests/test_docs.py::test_links_lead_somewhere`."""
+    """Whether there is a test with this name, such as `tests/test_docs.py::test_links_work`."""
     file, _, function = name.partition("::")
     return (ROOT / file).is_file() and f"\ndef {function}(" in Path(ROOT, file).read_text()

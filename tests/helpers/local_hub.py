@@ -1,6 +1,6 @@
-"""The Hugging Face hub on this machine: the requests of a download and of an upload, over HTTP.
+"""A local HTTP server that stands in for the Hugging Face hub and handles downloads and uploads.
 
-Written after `huggingface_hub`'s own requests, and git-lfs's specification of its batch API.
+It is based on the requests of `huggingface_hub` and on the specification of git-lfs's batch API.
 """
 
 import base64
@@ -18,18 +18,18 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 
-WRITE, READ = "hf_write", "hf_read"  # tokens; any other is invalid
-NOWHERE = "http://127.0.0.1:9"  # the port that discards; nothing listens
-LICENSES = ("apache-2.0", "mit", "other")  # some of the hub's
+WRITE, READ = "hf_write", "hf_read"  # valid tokens
+NOWHERE = "http://127.0.0.1:9"  # no server listens on this port
+LICENSES = ("apache-2.0", "mit", "other")  # some of those that the hub accepts
 
 
 @dataclasses.dataclass
 class Stored:
-    """A repository; its newest commit is the last."""
+    """A repository; the last commit is the newest."""
 
     commits: dict[str, dict[str, bytes]]  # files by commit
     private: bool = False
-    large: set[str] = dataclasses.field(default_factory=set)  # files that came through LFS
+    large: set[str] = dataclasses.field(default_factory=set)  # files uploaded through LFS
 
     @property
     def newest(self) -> str:
@@ -41,7 +41,7 @@ class Stored:
 
 
 class LocalHub(ThreadingHTTPServer):
-    """The server; `repositories` by `USER/NAME`. `asked` lists the requests, as method and path."""
+    """The server. `repositories` are stored by `USER/NAME`; `asked` lists the requests as method and path."""
 
     daemon_threads = True
 
@@ -49,16 +49,16 @@ class LocalHub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.repositories: dict[str, Stored] = {}
         self.asked: list[str] = []
-        self.objects: dict[str, bytes] = {}  # of LFS, by SHA-256
-        self.answers: dict[str, tuple[int, dict[str, str]]] = {}  # instead of the usual ones, by a part of the path
-        self.halved: set[str] = set()  # models whose large files always break off
+        self.objects: dict[str, bytes] = {}  # LFS objects by SHA-256
+        self.answers: dict[str, tuple[int, dict[str, str]]] = {}  # fixed responses, by a part of the method and path
+        self.halved: set[str] = set()  # models whose large files are only sent in part
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
     def add(self, name: str, files: dict[str, bytes], private: bool = False, commit: str = "") -> str:
-        """Commits a repository's files, all others gone, and returns the commit."""
+        """Commits files that replace all files of a repository, and returns the commit."""
         stored = self.repositories.setdefault(name, Stored({}, private))
         commit = commit or hashlib.sha1(f"{name} {len(stored.commits)}".encode()).hexdigest()
         stored.commits[commit] = files
@@ -66,7 +66,7 @@ class LocalHub(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """The answers; each method that answers a path takes its parts."""
+    """Handles the requests that clients send to the hub."""
 
     server: LocalHub
 
@@ -178,7 +178,7 @@ class Handler(BaseHTTPRequestHandler):
         self.json({"errors": [], "warnings": []})
 
     def mode(self, stored: Stored, file: dict) -> dict:
-        """Weights and pictures go through LFS. The known object of a file lets unchanged ones be left out."""
+        """How a file is uploaded: weights and images through LFS. The client skips files whose `oid` is unchanged."""
         large = file["path"].endswith((".safetensors", ".png", ".jpg"))
         there = stored.commits[stored.newest].get(file["path"])
         oid = None
@@ -217,7 +217,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def local_hub() -> Iterator[LocalHub]:
-    """A hub without repositories."""
+    """Runs a hub without repositories."""
     server = LocalHub()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
@@ -230,7 +230,7 @@ def local_hub() -> Iterator[LocalHub]:
 
 
 def point_to(address: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Changes what `huggingface_hub` has read of HF_ENDPOINT, HF_HUB_CACHE and more, which it does once."""
+    """Replaces the constants that `huggingface_hub` reads from HF_ENDPOINT, HF_HUB_CACHE and so on when imported."""
     from huggingface_hub import constants
 
     for name, value in {

@@ -1,4 +1,4 @@
-"""Makes folders of class folders: small pictures with visible classes, and odd files like ImageNet's."""
+"""Generates class folders of small images whose colour shows their class."""
 
 import io
 from pathlib import Path
@@ -13,13 +13,13 @@ COLOURS = {"blue": (40, 60, 200), "green": (40, 200, 60), "red": (200, 50, 40)}
 
 
 def picture(name: str, random: np.random.Generator, size: tuple[int, int] = (32, 32)) -> Image.Image:
-    """Noise in the colour of a class; `size` is (width, height)."""
+    """An image of noise in the colour of a class; `size` is (width, height)."""
     noise = random.integers(-40, 41, (size[1], size[0], 3))
     return Image.fromarray(np.clip(np.array(COLOURS[name]) + noise, 0, 255).astype(np.uint8))
 
 
 def make_classes(root: Path, split: str, each: int, size=(32, 32), classes=CLASSES) -> Path:
-    """`root/split/CLASS/000.jpg` ..., the given number per class."""
+    """Writes `each` images per class, as `root/split/CLASS/000.jpg` and so on."""
     random = np.random.default_rng(sum(split.encode()))
     for name in classes:
         folder = root / split / name
@@ -30,14 +30,14 @@ def make_classes(root: Path, split: str, each: int, size=(32, 32), classes=CLASS
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
-    """The bytes of a file."""
+    """The bytes of an image file."""
     out = io.BytesIO()
     image.save(out, kind, **options)
     return out.getvalue()
 
 
 def classifier_config(root, **changes):
-    """The recipe of a micro classifier of the same width as `micro_run.micro_config`'s detector; changes by key."""
+    """A recipe for a micro classifier with the width of `micro_run.micro_config`'s detector; `changes` are by key."""
     config = pretraining_recipe("ti")
     config.init = "from_nothing"
     config.model.update(width=12, depth=2, heads=2, image_size=32)

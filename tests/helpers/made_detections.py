@@ -1,4 +1,4 @@
-"""Detections for tests: hand-made ones with every kind of error, those of cocoapi's example, and noisy ones."""
+"""Detections for tests: hand-made ones with every type of error, cocoapi's example, and noisy copies."""
 
 import json
 
@@ -25,9 +25,9 @@ def hand_made():
     results = [
         entry(5, 7, [76, 76, 10, 10], 0.3),  # in the crowd
         entry(5, 7, [80, 0, 10, 10], 0.4),  # background
-        entry(5, 3, [50, 60, 20, 20], 0.5),  # both: 1/3 of an object of class 7
-        entry(5, 3, [50, 50, 20, 20], 0.6),  # class
-        entry(5, 7, [60, 50, 20, 20], 0.7),  # location: 1/3
+        entry(5, 3, [50, 60, 20, 20], 0.5),  # wrong class and location: IoU 1/3 with an object of class 7
+        entry(5, 3, [50, 50, 20, 20], 0.6),  # wrong class
+        entry(5, 7, [60, 50, 20, 20], 0.7),  # wrong location: IoU 1/3
         entry(5, 3, [1, 0, 20, 20], 0.8),  # duplicate
         entry(5, 3, [0, 0, 20, 20], 0.9),  # correct
     ]
@@ -42,7 +42,7 @@ def example():
 
 
 def noisy(truth, results):
-    """Each detection, and three copies with other boxes and scores, often of another class; at most 100 per image."""
+    """Each detection, and three copies with random changes of box, score and class; at most 100 per image."""
     rng, ids = np.random.default_rng(0), [c["id"] for c in truth["categories"]]
     found = {}
     for result in results:

@@ -1,4 +1,4 @@
-"""Writes one generated data set in each layout, for tests, without using the package."""
+"""Writes a generated data set in each layout for tests, without using the package."""
 
 import functools
 import json
@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from PIL import Image
 
-NAMES = ["ant", "bee", "cat"]  # in alphabetical order, as in layouts without numbers
+NAMES = ["ant", "bee", "cat"]  # in alphabetical order, because layouts without category numbers sort the names
 
 
 class Box(NamedTuple):
     name: str
-    corners: tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels from 0, the last ones exclusive
+    corners: tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, starting at 0; x1 and y1 are exclusive
 
 
 class Picture(NamedTuple):
@@ -22,11 +22,11 @@ class Picture(NamedTuple):
     boxes: tuple[Box, ...]
 
 
-Data = dict[str, list[Picture]]  # pictures of the splits train and val
+Data = dict[str, list[Picture]]  # images of the splits train and val
 
 
 def made(seed: int = 0, train: int = 4, val: int = 3, sides: tuple[int, int] = (40, 90)) -> Data:
-    """A random data set: every category appears in train, the first image of each split has two boxes."""
+    """A random data set; the first image of each split has a box of every category."""
     random_ = random.Random(seed)
 
     def box(name, width, height):
@@ -49,7 +49,7 @@ def save(path: Path, size: tuple[int, int]) -> None:
 
 
 def content(pictures, ids, file_name="{}.jpg", sizes=True) -> dict:
-    """A COCO file's content; `ids` are those of the categories, by name."""
+    """The content of a COCO file; `ids` are the category ids by name."""
     images, annotations = [], []
     for i, (stem, (width, height), boxes) in enumerate(pictures, 1):
         size = {"width": width, "height": height} if sizes else {}
@@ -113,7 +113,7 @@ def _labels(picture: Picture) -> str:
 
 
 def yolo(root: Path, data: Data) -> Path:
-    """images/train beside labels/train; names as a list."""
+    """Writes images/train, labels/train and so on, and the names as a list."""
     for split, pictures in data.items():
         (root / "labels" / split).mkdir(parents=True)
         for picture in pictures:
@@ -125,7 +125,7 @@ def yolo(root: Path, data: Data) -> Path:
 
 
 def roboflow_yolo(root: Path, data: Data) -> Path:
-    """train/images beside train/labels, paths starting with `../`; names as a mapping."""
+    """Writes train/images, train/labels and so on, with paths that start with `../`, and the names as a mapping."""
     for split, name in (("train", "train"), ("val", "valid")):
         (root / name / "labels").mkdir(parents=True)
         for picture in data[split]:
@@ -160,7 +160,7 @@ def voc(root: Path, data: Data) -> Path:
 
 
 def voc_flat(root: Path, data: Data) -> Path:
-    """A folder of XML beside images for each split."""
+    """Writes a folder with XML files next to the images for each split."""
     for split, pictures in data.items():
         for picture in pictures:
             save(root / split / f"{picture.stem}.jpg", picture.size)
@@ -183,7 +183,7 @@ def imagefolder(root: Path, data: Data) -> Path:
 
 
 def dota(root: Path, data: Data) -> Path:
-    """Quadrangles equal to the boxes, starting at a different corner for each object."""
+    """Writes the boxes as quadrangles that start at a different corner for each object."""
     for split, pictures in data.items():
         (root / split / "labelTxt").mkdir(parents=True)
         for picture in pictures:
@@ -204,7 +204,7 @@ LAYOUTS = {
 
 
 def rows(root: Path, data: Data, parquet: bool) -> Path:
-    """With the package `datasets`: `save_to_disk`, or parquet files; the rows contain the image files."""
+    """Writes the data set with the package `datasets`, by `save_to_disk` or as Parquet; rows contain image files."""
     import datasets
 
     of = datasets.Sequence if hasattr(datasets, "Sequence") else datasets.List

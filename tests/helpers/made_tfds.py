@@ -1,4 +1,4 @@
-"""TFDS data sets for tests: ours, and from TFDS's own builder of COCO, which here needs no TensorFlow."""
+"""TFDS data sets for tests, from this package or from TFDS's builder for COCO, which here runs without TensorFlow."""
 
 import json
 import shutil
@@ -21,12 +21,12 @@ CATEGORIES = [{"id": i, "name": name} for i, name in COCO_NAMES.items()]
 SIZES = [(64, 48), (48, 64), (60, 44), (80, 31), (33, 97), (64, 64)]
 BOXES = [
     box(12, 1, [4.25, 4.5, 20.13, 10.77], 1, area=190.75),
-    box(11, 1, [0, 0, 64, 48], 90),  # not in the order of ids
+    box(11, 1, [0, 0, 64, 48], 90),  # ids are not in order
     box(3, 2, [1.5, 2.5, 30, 40], 44, iscrowd=1),
-    box(4, 2, [10, 12, 0, 5], 17),  # empty
+    box(4, 2, [10, 12, 0, 5], 17),  # an empty box
     box(5, 3, [59.9, 43.9, 0.1, 0.1], 3, area=0.4),
     box(7, 5, [3, 5, 17, 29], 18),
-    box(8, 6, [30.7, 1.1, 33.3, 62.9], 62),  # image 4 has none
+    box(8, 6, [30.7, 1.1, 33.3, 62.9], 62),  # image 4 has no box
 ]
 
 
@@ -38,20 +38,20 @@ def coco_folder(root: Path, splits=("train2017", "val2017")) -> Path:
 
 
 def make_tfds(root: Path, splits=("train2017", "val2017")) -> tuple[Path, Path]:
-    """(a COCO folder, a TFDS directory made from it)."""
+    """(a COCO folder, a TFDS directory built from it)."""
     coco = coco_folder(root / "coco", splits)
     return coco, build_records(coco, root / "tfds")[0]
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory) -> tuple[Path, Path]:
-    """(a COCO folder, a TFDS directory made from it), which no test may change."""
+    """(a COCO folder, a TFDS directory built from it), which tests must not change."""
     return make_tfds(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
 def own(tmp_path, made) -> Path:
-    """A TFDS directory to damage."""
+    """A copy of the TFDS directory that a test may damage."""
     return shutil.copytree(made[1], tmp_path / "own")
 
 
@@ -61,7 +61,7 @@ def listed(coco: Path, split: str = "train2017") -> Path:
 
 
 def build_with_tfds(coco: Path, out: Path, monkeypatch, file_format: str = "array_record") -> Path:
-    """The output of TFDS's own builder for a COCO folder, without downloads and without TensorFlow."""
+    """Runs TFDS's builder on a COCO folder, without downloads and without TensorFlow, and returns its output."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.utils import gcs_utils
     from tensorflow_datasets.object_detection import coco as own
@@ -90,7 +90,7 @@ def change_json(path: Path, edit) -> None:
 def tfds_split(
     root, split, num_classes=0, max_images=0, category_ids=None, annotations="", complain=stop, **options
 ) -> DataSet:
-    """A split of a TFDS directory; `options` are those of `SplitOptions`."""
+    """Reads a split of a TFDS directory; `options` are passed to `SplitOptions`."""
     settled = Settled(category_ids=category_ids)
     read_as = SplitOptions(num_classes=num_classes, max_images=max_images, settled=settled, **options)
     return read_split(find_split(Path(root), split, str(annotations)), read_as, complain)

@@ -1,4 +1,4 @@
-"""A recipe small enough to train in a test, on images of noise."""
+"""A recipe that is small enough to train in a test, and images of noise."""
 
 import json
 from pathlib import Path
@@ -16,12 +16,12 @@ SIZES = [(64, 48), (48, 64), (64, 64), (100, 40), (80, 60), (60, 80), (90, 50), 
 
 
 def micro_data(root: Path, split: str = "train2017") -> Path:
-    """Ten images with a box each, as a COCO folder; both splits have the same images."""
+    """Writes a COCO folder with ten images that have one box each; every split has the same images."""
     return make_coco(root, SIZES, split)
 
 
 def micro_config(root: Path, **changes):
-    """A recipe of a micro model, one bucket, four steps of four images in two epochs; changes by dotted key."""
+    """A recipe for a micro model: one bucket, two epochs of two steps, four images a step; `changes` are by key."""
     config = detection_recipe("ti")
     config.init, config.matcher = "from_nothing", "device"
     config.model.update(width=12, depth=2, heads=2, det_tokens=6, num_classes=10, init_pe_size=(64, 64))
@@ -41,7 +41,7 @@ def lines(workdir: Path) -> list[dict]:
 
 
 def without_key_biases(params: dict) -> dict:
-    """The gradient of the keys' biases in qkv is mathematically zero; Adam amplifies its rounding."""
+    """Sets the biases of keys to zero: their gradient is mathematically zero, but Adam amplifies rounding errors."""
 
     def clean(path, x):
         if jax.tree_util.keystr(path).endswith("['qkv']['bias']"):
@@ -53,7 +53,7 @@ def without_key_biases(params: dict) -> dict:
 
 
 def assert_equal_trees(a, b, atol: float = 0.0) -> None:
-    """Bit-equal, or within `atol`."""
+    """Checks that two trees are equal, exactly or to within `atol`."""
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b)):
         off = np.abs(np.float64(x) - np.float64(y)).max(initial=0.0)
@@ -61,5 +61,5 @@ def assert_equal_trees(a, b, atol: float = 0.0) -> None:
 
 
 def initial_state(params, optimizer, mesh, ema=False):
-    """Step 0 on every device of `mesh`."""
+    """The state at step 0, on every device of `mesh`."""
     return place(jax.tree.map(np.asarray, fresh_state(params, optimizer, ema)), replicated(mesh))

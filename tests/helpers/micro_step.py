@@ -1,4 +1,4 @@
-"""A model and a batch whose step is quick to compile."""
+"""A model and a batch whose training step compiles quickly."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""The page on a port of this process with two micro detectors, and actions in a browser."""
+"""Serves the page with two micro detectors from this process, and operates it in a browser."""
 
 import http.client
 import io
@@ -25,7 +25,7 @@ CONFIG = YolosConfig(width=24, depth=3, heads=2, det_tokens=6, num_classes=3, in
 
 
 def checkpoint(folder: Path, seed: int) -> Path:
-    """A micro model with sharp attention and confident tokens."""
+    """Saves a micro model with sharp attention and confident tokens."""
     rng, params = np.random.default_rng(seed), jax.tree.map(np.array, build(CONFIG)[1])
 
     def sharper(path, x):
@@ -50,7 +50,7 @@ def picture(seed=0, size=(96, 64)):
 
 
 class Served:
-    """A page on a free port of this process, and its viewer."""
+    """A page that this process serves on a free port, and its viewer."""
 
     def __init__(self, folder: Path):
         from yolos_jax.tools.page.gradio_page import build_page, serve
@@ -73,12 +73,12 @@ class Served:
 
     @property
     def look(self):
-        """The image analysed last."""
+        """The most recently analysed image."""
         return next(reversed(self.viewer._kept.values()))[1]
 
 
 def image_of(page, part):
-    """The pixels of an image on the page, as sent; None while there is none."""
+    """The pixels of an image on the page, as the server sent it; None if there is no image yet."""
     element = page.query_selector(f"#{part} img")
     source = element and element.get_attribute("src")
     if not source:
@@ -97,11 +97,11 @@ def wait_for(page, check, what):
             return
         page.wait_for_timeout(100)
     page.screenshot(path=SHOTS / "failed.png", full_page=True)
-    pytest.fail(f"not within 40 seconds: {what}; see the screenshot {SHOTS / 'failed.png'}")
+    pytest.fail(f"timed out after 40 seconds waiting for {what}; see the screenshot {SHOTS / 'failed.png'}")
 
 
 def shows(page, part, want):
-    """Whether a part shows exactly this image."""
+    """Whether a part of the page shows exactly this image."""
     found = image_of(page, part)
     return found is not None and np.array_equal(found, want)
 

@@ -1,4 +1,4 @@
-"""Programs in two processes with two devices each, as started by a user or a launcher."""
+"""Runs programs in two processes with two devices each, as if started by a user or a launcher."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from micro_run import lines
 from reference_pack import ROOT
 from several_programs import END
 
-LIMIT = 150  # maximum seconds of any program on a busy machine
+LIMIT = 150  # maximum seconds for a program on a busy machine
 LAUNCHERS = {  # environment variables of process i
     "": {},
     "Slurm": {
@@ -29,19 +29,19 @@ LAUNCHERS = {  # environment variables of process i
 
 
 class Program(NamedTuple):
-    """The program of both processes, with the same recipe unless `second` changes it."""
+    """A program that both processes run, with the same recipe unless `second` changes it."""
 
     name: str  # such as train.py
     data: Path
-    folder: Path  # workdir, or checkpoint of eval.py
+    folder: Path  # --workdir, or --checkpoint of eval.py
     changes: dict  # changes of the recipe, by dotted key
     flags: tuple[str, ...] = ()
     second: tuple[str, ...] = ()  # flags for process 1 only
     inject: str = ""  # Python code to run first
-    make: str = "micro_run.micro_config"  # creates the recipe
+    make: str = "micro_run.micro_config"  # function that creates the recipe
 
     def command(self, recipe: Path) -> list[str]:
-        """The command line without `second`; writes the recipe's file."""
+        """Writes the recipe file and returns the command line, without `second`."""
         module, _, function = self.make.rpartition(".")
         recipe.write_text(
             f"from pathlib import Path\nfrom {module} import {function}\n{self.inject}\n\n\n"
@@ -52,7 +52,7 @@ class Program(NamedTuple):
 
 
 class Pair:
-    """Two processes that run the programs, one after another without exiting in between."""
+    """Two processes that run the same programs one after another, without exiting in between."""
 
     def __init__(self, folder: Path, *programs: Program, launcher: str = ""):
         start, self.count = len(list(folder.iterdir())), len(programs)
@@ -90,12 +90,12 @@ class Pair:
             process.wait()
 
     def ends(self) -> list[int]:
-        """Exit codes, once both have ended."""
+        """Waits for both processes and returns their exit codes."""
         end = time.monotonic() + LIMIT * self.count
         return [process.wait(max(1, end - time.monotonic())) for process in self.processes]
 
     def steps(self, workdir: Path, least: int) -> None:
-        """Waits until `least` steps are done."""
+        """Waits until at least `least` steps are logged."""
         end = time.monotonic() + LIMIT
         while not (workdir / "metrics.jsonl").exists() or len(lines(workdir)) < least:
             assert time.monotonic() < end and all(p.poll() is None for p in self.processes), self.text(0) + self.text(1)

@@ -1,8 +1,8 @@
-"""Location of the reference values, and shared conversions.
+"""Finds the reference values and converts them.
 
-One setting: the environment variable YOLOS_REFERENCE; else ../shared/reference
-beside the repository; else the small copies in tests/reference. Nothing here
-or in the tests depends on the sizes, counts or seeds of one particular pack.
+The environment variable YOLOS_REFERENCE names their folder. If it is not set, they are in ../shared/reference next to
+the repository or, if that does not exist, in the small copy in tests/reference. The tests do not depend on the sizes,
+counts or seeds of a particular pack.
 """
 
 import os
@@ -27,18 +27,18 @@ def reference_folder() -> Path:
 
 
 def data_folder(name: str) -> Path:
-    """A folder of real images (YOLOS_DATA, default ../shared/data); skips the test without it."""
+    """A folder of real images in YOLOS_DATA (default: ../shared/data); skips the test if it does not exist."""
     folder = Path(os.environ.get("YOLOS_DATA", ROOT.parent / "shared" / "data")) / name
     if not folder.is_dir():
-        pytest.skip(f"{folder} is absent (images whose licences forbid shipping them)")
+        pytest.skip(f"{folder} does not exist (the licences of its images do not allow redistribution)")
     return folder
 
 
 def pack(name: str) -> Path:
-    """The path of a file of the pack; skips the test without it."""
+    """The path of a file in the pack; skips the test if it does not exist."""
     path = reference_folder() / name
     if not path.exists():
-        pytest.skip(f"{path} is absent (set YOLOS_REFERENCE to the full reference pack)")
+        pytest.skip(f"{path} does not exist (set YOLOS_REFERENCE to the full reference pack)")
     return path
 
 
@@ -51,7 +51,7 @@ def tensors(name: str) -> dict[str, np.ndarray]:
 
 
 def config_of(state: dict[str, np.ndarray], heads: int, init_hw, mid_hw=None) -> YolosConfig:
-    """The config of a reference state dict; heads and grids do not follow from its shapes."""
+    """The config of a reference state dict; heads and grids cannot be derived from its shapes."""
     width, _, patch, _ = state["backbone.patch_embed.proj.weight"].shape
     depth = 1 + max(int(k.split(".")[2]) for k in state if k.startswith("backbone.blocks."))
     has_mid = "backbone.mid_pos_embed" in state
@@ -82,7 +82,7 @@ def train_config() -> YolosConfig:
 
 
 def image_sequence(chw: np.ndarray, patch: int = 16):
-    """A normalised `[3, H, W]` float image -> a batch of one, patches float32 and grid."""
+    """Packs a normalised `[3, H, W]` float image into a batch of one: float32 patches and the grid."""
     image = np.ascontiguousarray(chw.transpose(1, 2, 0), np.float32)
     tokens = (image.shape[0] // patch) * (image.shape[1] // patch)
     return pack_batch([image], tokens, 1, patch)

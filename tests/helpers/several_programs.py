@@ -1,4 +1,4 @@
-"""Runs programs one after another in one process, for `process_pair.Pair`; the first one joins the other processes.
+"""Runs programs one after another in one process; the first one may connect to other processes.
 
 python several_programs.py '[[RECIPE, PROGRAM, FLAG, ...], ...]'
 """
@@ -10,11 +10,11 @@ import sys
 
 from compiled_once import compiled_once
 
-END = "--- ended with"  # before the exit code of each
+END = "--- ended with"  # printed before the exit code of each program
 
 
 def main(programs: list[list[str]]) -> None:
-    """Programs with the same RECIPE share compiled programs; RECIPE can be any string."""
+    """Consecutive programs with the same RECIPE, which can be any string, share compiled programs."""
     last, shared, code = None, contextlib.ExitStack(), 0
     for recipe, name, *flags in programs:
         if recipe != last:

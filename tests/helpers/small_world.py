@@ -1,4 +1,4 @@
-"""A folder with small stand-ins for everything that the documentation's commands name, and narrow models."""
+"""Small stand-ins for all files and models in the documentation's commands."""
 
 import dataclasses
 import functools
@@ -32,14 +32,14 @@ from yolos_jax.weights import export_huggingface
 from yolos_jax.weights.checkpoints import save
 from yolos_jax.weights.image_processor import Sizes
 
-STEP = 3  # of the runs
+STEP = 3  # step of the checkpoints
 PUBLISHED = {"hustvl/yolos-small": "s", "hustvl/yolos-tiny": "ti"}
 DIGITS = [{"id": n, "name": str(n)} for n in range(10)]
 MINE = [{"id": 1, "name": "ant"}, {"id": 2, "name": "bee"}]
-# Modules whose `data_mesh` takes all devices.
+# Modules that call `data_mesh`, which uses all devices by default.
 MESHES = "training.run", "tasks.detection", "tasks.classification.task"
 SMALL = {
-    "matcher": "device",  # whose programs are cached
+    "matcher": "device",  # jax does not cache programs of the host matcher
     "data.short_side": 48, "data.scales": (32, 48), "data.crop_sides": (48, 64), "data.crop_range": (32, 64),
     "data.buckets": 1, "data.workers": 0, "train.batch_size": 8, "train.max_steps": 1, "train.curves": False,
     "eval.batch_size": 8, "optimizer.rate_batch": 0,
@@ -47,7 +47,7 @@ SMALL = {
 
 
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every variant keeps its structure, with 2 numbers for each head and 10 DET tokens; recipes take a small step."""
+    """Gives every variant a width of 2 per head and 10 DET tokens, and shortens recipes to one small step."""
     for name, found in list(VARIANTS.items()):
         variant = dataclasses.replace(found, width=2 * found.heads, det_tokens=10, init_pe_size=(32, 48))
         variant = dataclasses.replace(variant, mid_pe_size=found.mid_pe_size and (32, 48))
@@ -70,14 +70,14 @@ def _small(recipe: Callable) -> Callable:
 
 
 def on_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs in this process run as on a machine with one device."""
+    """Makes programs in this process run as on a machine with one device."""
     for name in MESHES:
         module = importlib.import_module(f"yolos_jax.{name}")
         monkeypatch.setattr(module, "data_mesh", lambda _=None: data_mesh(jax.devices()[:1]))
 
 
 def offline(monkeypatch: pytest.MonkeyPatch, world: Path) -> None:
-    """The hub is what `make` put into its cache, and buckets are folders."""
+    """Makes programs use the hub's cache that `make` has filled, and folders instead of buckets."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(world / "hub"))
     monkeypatch.setenv("SHARED_STORAGE", str(world / "storage"))
@@ -85,7 +85,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, world: Path) -> None:
 
 
 def make(outer: Path) -> Path:
-    """Makes the hub in `outer`, with `narrow` in effect; returns the folder that every page gets a copy of."""
+    """Creates the hub's cache in `outer`, and returns a folder that is copied for every page. Call `narrow` first."""
     world = outer / "here"
     make_data(world)
     for name, variant in PUBLISHED.items():
@@ -105,7 +105,7 @@ def make(outer: Path) -> Path:
 
 
 def make_data(world: Path) -> None:
-    """Images and data sets."""
+    """Writes images and data sets."""
     random = np.random.default_rng(0)
     for file in ("cat.jpg", "image.jpg", "photos/a.jpg", "photos/b.png", "images/a.jpg"):
         path = world / file
@@ -119,7 +119,7 @@ def make_data(world: Path) -> None:
 
 
 def make_run(folder: Path, recipe: str, root: str, names: dict[int, str]) -> None:
-    """A checkpoint of random weights, as a run of a recipe leaves it."""
+    """Writes a checkpoint with random weights, as a run of the recipe would."""
     config = load_recipe(recipe)
     config.data.root = root
     settings = read_any(config)

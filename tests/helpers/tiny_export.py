@@ -1,4 +1,4 @@
-"""A tiny checkpoint to export, real images for it, and export.py in this or in a separate process."""
+"""A tiny checkpoint to export, real images for it, and functions that run export.py."""
 
 import dataclasses
 import subprocess
@@ -16,20 +16,20 @@ from yolos_jax.programs import export as program
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.weights.checkpoints import save
 
-CONFIG = dataclasses.replace(TINY, det_tokens=200)  # enough tokens for several blocks of attention
+CONFIG = dataclasses.replace(TINY, det_tokens=200)  # enough tokens to compute attention in several blocks
 MAX_SIDE = 20  # patches
 SHORT, LONG = 64, default_max_side(64)  # 13 x 8 patches at most
 META = Meta(CONFIG, {0: "cat", 2: "dog"}, 7, {"config": {"data": {"short_side": SHORT}}}, (10, 20, 30, 40), MAX_SIDE)
 
 
 def checkpoint_in(folder: Path, config: YolosConfig = CONFIG) -> Path:
-    """The checkpoint, of step 7, in a new folder."""
+    """Saves the checkpoint, as step 7, in a new folder."""
     save(folder, 7, random_params(config), dataclasses.replace(META, model=config))
     return folder
 
 
 def real_images() -> list[str]:
-    """Six real images, alternately portrait and landscape."""
+    """Six real images, alternately landscape and portrait."""
     paths = sorted((data_folder("coco_tiny80") / "val2017").glob("*.jpg"))
     sizes = [open_rgb(path).size for path in paths]
     lying = [path for path, (w, h) in zip(paths, sizes) if w > h]
@@ -39,13 +39,13 @@ def real_images() -> list[str]:
 
 
 def call(monkeypatch, *args):
-    """The program in this process."""
+    """Runs export.py in this process."""
     monkeypatch.setattr(sys, "argv", ["export.py", *map(str, args)])
     program.export(program.parse())
 
 
 def run(*args, **kwargs):
-    """A separate process with one CPU device."""
+    """Runs Python in a separate process with one CPU device."""
     environment = {k: v for k, v in cpu_devices().items() if k != "PYTHONPATH"}
     command = [sys.executable, *map(str, args)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, **kwargs)

@@ -1,4 +1,4 @@
-"""Generated small models and foreign files, for tests without the reference pack."""
+"""Small generated models, and weights in the formats of other packages, for tests without the reference pack."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ TINY = YolosConfig(
 )
 
 
-# The structure of each variant of the paper (mid-layer positions or none, heads, depth) at micro width.
+# Models with the heads and position embeddings of each variant in the paper, at micro width and depth.
 MICRO = {
     "ti": YolosConfig(width=12, depth=3, heads=3, det_tokens=5, num_classes=4, init_pe_size=(48, 83)),
     "s": YolosConfig(
@@ -50,7 +50,7 @@ MICRO = {
 
 
 def random_params(config: YolosConfig, seed: int = 0) -> dict:
-    """Parameters in which no two values are likely equal."""
+    """Random parameters, so that it is unlikely that any two values are equal."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda x: rng.standard_normal(x.shape).astype(np.float32), abstract(config)[1])
 
@@ -81,25 +81,25 @@ def deit_state(config: YolosConfig = TINY, side: int = 4, distilled: bool = Fals
 
 
 def _more(state: dict, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Random tensors beside a backbone."""
+    """Adds random tensors to a state dict."""
     rng = np.random.default_rng(2)
     return state | {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
 
 
 def bare_vit(config: YolosConfig = TINY, side: int = 4) -> dict[str, np.ndarray]:
-    """As in DINO's published backbones: timm's names, no head."""
+    """A state dict as in DINO's published backbones: timm's names and no head."""
     return {name: array for name, array in deit_state(config, side).items() if not name.startswith("head")}
 
 
 def dino_teacher(config: YolosConfig = TINY) -> dict[str, np.ndarray]:
-    """As "teacher" in DINO's full checkpoints; in "student", names start with `module.`."""
+    """A state dict like "teacher" in DINO's full checkpoints; in "student", names start with `module.`."""
     state = {f"backbone.{name}": array for name, array in bare_vit(config).items()}
     head = {"head.mlp.0.weight": (8, config.width), "head.mlp.0.bias": (8,), "head.last_layer.weight_g": (9, 1)}
     return _more(state, head)
 
 
 def moco_state(config: YolosConfig = TINY) -> dict[str, np.ndarray]:
-    """As "state_dict" in MoCo v3's checkpoints; the momentum encoder has other values."""
+    """A state dict like "state_dict" in MoCo v3's checkpoints; the momentum encoder has different values."""
     vit, width = bare_vit(config), config.width
     state = {f"module.base_encoder.{name}": array for name, array in vit.items()}
     state |= {f"module.momentum_encoder.{name}": array + 1 for name, array in vit.items()}
@@ -108,7 +108,7 @@ def moco_state(config: YolosConfig = TINY) -> dict[str, np.ndarray]:
 
 
 def mae_state(config: YolosConfig = TINY, finetuned: bool = False) -> dict[str, np.ndarray]:
-    """As "model" in MAE's checkpoints: pre-trained with its decoder, or fine-tuned on pooled tokens."""
+    """A state dict like "model" in MAE's checkpoints: pre-trained with its decoder, or fine-tuned on pooled tokens."""
     state, width = bare_vit(config), config.width
     if not finetuned:
         decoder = {"mask_token": (1, 1, 8), "decoder_embed.weight": (8, width), "decoder_blocks.0.norm1.weight": (8,)}
@@ -135,7 +135,7 @@ def transformers_vit(config: YolosConfig = TINY, distilled: bool = False) -> dic
 
 
 def folder(path: Path, settings: dict, state: dict, **others: dict) -> Path:
-    """A folder as on the hub: config.json, model.safetensors, and other JSON files by name."""
+    """Writes a folder as on the hub: config.json, model.safetensors, and other JSON files by name."""
     path.mkdir(parents=True)
     for name, values in {"config": settings, **others}.items():
         (path / f"{name}.json").write_text(json.dumps(values))
@@ -144,7 +144,7 @@ def folder(path: Path, settings: dict, state: dict, **others: dict) -> Path:
 
 
 def in_hub_cache(cache: Path, name: str, source: Path, commit: str = "0" * 40, ref: str = "main") -> Path:
-    """Puts a folder into a cache of the Hugging Face hub, with the layout of the hub's library."""
+    """Copies a folder into a cache of the Hugging Face hub, in the layout of `huggingface_hub`."""
     repository = cache / f"models--{name.replace('/', '--')}"
     snapshot = repository / "snapshots" / commit
     for part in (snapshot, repository / "blobs", repository / "refs"):
@@ -158,7 +158,7 @@ def in_hub_cache(cache: Path, name: str, source: Path, commit: str = "0" * 40, r
 
 
 def huggingface_folder(path: Path, config: YolosConfig = TINY, **changes) -> Path:
-    """A Hugging Face folder; `changes` go into its config.json (None removes an entry)."""
+    """Writes a Hugging Face folder; `changes` are applied to its config.json (None removes an entry)."""
     path.mkdir()
     values = write_config(config, None) | changes
     (path / "config.json").write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
@@ -167,7 +167,7 @@ def huggingface_folder(path: Path, config: YolosConfig = TINY, **changes) -> Pat
 
 
 def listed(name: str) -> dict[str, tuple[str, dict[str, tuple[int, ...]]]]:
-    """{variant: (its header line, {tensor name: shape})} of a names file of the reference pack."""
+    """{variant: (header line, {tensor name: shape})} from a file of tensor names in the reference pack."""
     out: dict = {}
     for line in pack(name).read_text().splitlines():
         if line.startswith("# variant "):
@@ -189,7 +189,7 @@ def from_vit(state: dict, config: YolosConfig = TINY, seed: int = 0) -> tuple[di
 
 
 def assert_bit_equal(first, second) -> None:
-    """Two nested dicts of float32 arrays with the same bits."""
+    """Checks that two nested dicts of float32 arrays are bitwise equal."""
     assert jax.tree.structure(first) == jax.tree.structure(second)
     for (where, a), b in zip(jax.tree.leaves_with_path(first), jax.tree.leaves(second), strict=True):
         name = jax.tree_util.keystr(where)

@@ -1,4 +1,4 @@
-"""train.py and pretrain.py in a separate process, as started by a user."""
+"""Runs train.py and pretrain.py in a separate process, as a user would."""
 
 import json
 import re
@@ -31,14 +31,14 @@ RECIPES = {"train.py": ("yolos_ti", MICRO), "pretrain.py": ("deit_ti", MICRO_CLA
 
 
 def flags(root, workdir, changes, program="train.py"):
-    """A program's command line."""
+    """The command-line flags of a program, for a micro model."""
     name, micro = RECIPES[program]
     changed = [f"--config.{key}={value}" for key, value in (micro | {"data.root": root} | changes).items()]
     return [f"--config=configs/{name}.py", f"--workdir={workdir}", *changed]
 
 
 def recipe(root, changes):
-    """The recipe of train.py's command line."""
+    """The recipe that train.py builds from these changes."""
     config = load_recipe("yolos_ti")
     for key, value in (MICRO | {"data.root": root} | changes).items():
         assign(config, key, str(value))
@@ -46,13 +46,13 @@ def recipe(root, changes):
 
 
 class Training:
-    """A training program in a separate process; `wait_for` reads its output."""
+    """A training program in a separate process. Threads collect its output in `said` and `errors`."""
 
     def __init__(self, root, workdir, devices=1, program="train.py", **changes):
         self.start([program, *flags(root, workdir, changes, program)], devices)
 
     def start(self, command, devices=1):
-        """Runs a Python program on `devices` devices."""
+        """Starts a Python program with `devices` devices."""
         self.process = subprocess.Popen(
             [sys.executable, *command],
             cwd=ROOT,
@@ -75,14 +75,14 @@ class Training:
             into.append(line)
 
     def wait_for(self, condition, seconds=300):
-        """Waits for `condition()` or the end of the process; fails after some seconds."""
+        """Waits until `condition()` is true or the process has ended; fails after `seconds`."""
         end = time.monotonic() + seconds
         while not condition() and self.process.poll() is None:
             assert time.monotonic() < end, self.text()
             time.sleep(0.01)
 
     def end(self, seconds=120):
-        """The exit code; the complete output is then in `said` and `errors`."""
+        """Waits for the process and returns its exit code; the complete output is then in `said` and `errors`."""
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -107,7 +107,7 @@ class Training:
 
 
 class Trainings(Training):
-    """Several runs of train.py, by their command lines, one after another in one process.
+    """Several runs of train.py, given by their command lines, one after another in one process.
 
     They have the same recipe, except for settings that do not affect compiled programs.
     """
@@ -121,7 +121,7 @@ class Trainings(Training):
         )
 
     def ended(self, run, seconds=300):
-        """Exit code of a run, counted from 0, once it has ended."""
+        """Waits for the end of a run, counted from 0, and returns its exit code."""
 
         def codes():
             return re.findall(rf"^{END} (\d+)$", "".join(self.said), re.M)

@@ -1,4 +1,4 @@
-"""Programs in this process as they are typed: run to their end, or until they have read their flags."""
+"""Runs commands in this process as if typed in a shell: completely, or until their flags are parsed."""
 
 import argparse
 import contextlib
@@ -21,12 +21,12 @@ SCRIPTS = PROJECT["scripts"]
 
 
 def program_of(words: list[str]) -> tuple[Callable[[], object], list[str]]:
-    """(what runs the program of a command, its `sys.argv`)."""
+    """(a function that runs the program of a command, its `sys.argv`)."""
     name, *flags = words
     if name in SCRIPTS:
         module, _, function = SCRIPTS[name].partition(":")
         return getattr(importlib.import_module(module), function), words
-    assert name == "python", f"{name} is unknown; run it here, or say in NOT_RUN why not"
+    assert name == "python", f"{name} is unknown; add it here, or explain in NOT_RUN why it is not run"
     if flags[0] == "-m":
         return functools.partial(_run_module, flags[1]), flags[1:]
     file = flags[0] if Path(flags[0]).is_file() else str(ROOT / flags[0])
@@ -34,14 +34,14 @@ def program_of(words: list[str]) -> tuple[Callable[[], object], list[str]]:
 
 
 def _run_module(name: str) -> None:
-    """As `python -m` does, whether or not it has been imported."""
+    """Runs a module like `python -m`, even if it has already been imported."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delitem(sys.modules, name, raising=False)
         runpy.run_module(name, run_name="__main__")
 
 
 def code_of(words: list[str]) -> object:
-    """Runs a command: its exit code."""
+    """Runs a command and returns its exit code."""
     run, argv = program_of(words)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [*argv])
@@ -53,30 +53,30 @@ def code_of(words: list[str]) -> object:
 
 
 def refusal_of(words: list[str]) -> str:
-    """Why a program refuses its flags; "" if it takes them. It does nothing more."""
+    """The error message of a program for its flags; "" if they are valid. The program only parses its flags."""
     errors = io.StringIO()
     with _ending_when_parsed(), contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
         try:
             code = code_of(words)
         except Parsed:
             return ""
-    return (errors.getvalue() or str(code)) if code else ""  # 0 after --help
+    return (errors.getvalue() or str(code)) if code else ""  # the code is 0 after --help
 
 
 class Parsed(BaseException):
-    """A program has read its flags."""
+    """A program has parsed its flags."""
 
 
 @contextlib.contextmanager
 def _ending_when_parsed() -> Iterator[None]:
-    """Every program raises `Parsed` once it has read its flags."""
+    """Makes every program raise `Parsed` as soon as it has parsed its flags."""
     parse, parse_args = command_line.Parser.parse, argparse.ArgumentParser.parse_args
     parse_recipe = command_line.RecipeParser.parse_recipe
 
     def parsed(self):
         found = parse(self)
         if isinstance(self, command_line.RecipeParser):
-            return found  # to `parse_recipe`
+            return found  # `parse_recipe` continues
         raise Parsed
 
     def parsed_recipe(self):

@@ -1,4 +1,4 @@
-"""The published pipelines, and the numbers of their views by name."""
+"""The published augmentation pipelines, and the parameters of their views by name."""
 
 from typing import NamedTuple
 
@@ -11,12 +11,12 @@ TINY = Pipeline(Resize(tuple(range(256, 609, 16)), 1013), before=(Flip(), Crop()
 
 
 class Fields(NamedTuple):
-    """The numbers of flip, crop and resize by name, for one image or several."""
+    """The parameters of flip, crop and resize, for one image or several."""
 
     flip: np.ndarray  # bool
-    first: np.ndarray  # (width, height) resized to before the crop; zeros for none
-    crop: np.ndarray  # (left, top, width, height); zeros for none
-    size: np.ndarray
+    first: np.ndarray  # (width, height) before the crop; zeros if there is no crop
+    crop: np.ndarray  # (left, top, width, height); zeros if there is no crop
+    size: np.ndarray  # final (width, height)
 
     @classmethod
     def of(cls, views: Views) -> "Fields":

@@ -20,7 +20,7 @@ def test_only_regular_files_are_opened(tmp_path, monkeypatch):
         pipe, made = tmp_path / "pipe.png", tmp_path / "socket.png"
         kinds = {pipe: "named pipe", made: "socket", "/dev/zero": "device", tmp_path: "folder"}
         for odd, kind in kinds.items():
-            with pytest.raises(UnreadableImage, match=f"the image {odd} is a {kind}; put a regular file in its place"):
+            with pytest.raises(UnreadableImage, match=f"the image {odd} is a {kind}; replace it with a regular file"):
                 open_rgb(odd)
     Image.new("RGB", (3, 2)).save(tmp_path / "p.png")
     (tmp_path / "link.png").symlink_to("p.png")

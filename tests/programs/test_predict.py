@@ -112,7 +112,7 @@ def test_a_named_pipe_does_not_block(checkpoint, images, tmp_path, call):
     code, printed, sentence = call(folder, tmp_path / "pipe", "--checkpoint", checkpoint, "--out", tmp_path / "out")
     assert code == 2 and "2 of 5 images could not be read" in sentence
     for pipe in (folder / "1.jpg", tmp_path / "pipe"):
-        assert f"skipped: the image {pipe} is a named pipe; put a regular file in its place." in printed
+        assert f"skipped: the image {pipe} is a named pipe; replace it with a regular file." in printed
     assert len(list((tmp_path / "out").glob("*.json"))) == 3
 
 

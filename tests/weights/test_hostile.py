@@ -104,7 +104,7 @@ def test_lying_safetensors(tmp_path):
         cases[name].write_bytes(header)
         os.truncate(cases[name], size)
     for name, said in refusals(tmp_path, cases).items():
-        why = " bytes; at most " if "TiB" in name else " is not a readable safetensors file ("
+        why = " bytes; the maximum is " if "TiB" in name else " is not a readable safetensors file ("
         assert f"{cases[name]}" in said and why in said, (name, said)
         assert len(said) < 600 and "\n" not in said
 
@@ -154,7 +154,7 @@ TEXTS = {
     "infinity": ('{"model_type": "yolos", "hidden_size": 1e400}', "hidden_size is inf"),
     "digits": ('{"hidden_size": ' + "9" * 5000 + "}", "cannot be read as JSON (Exceeds the limit"),
     "deep": ("[" * 100_000, "cannot be read as JSON (maximum recursion depth"),
-    "labels": (None, "config.json has 12888905 bytes; at most 8388608 are read"),
+    "labels": (None, "config.json has 12888905 bytes; the maximum is 8388608"),
     "bytes": ("\ud800", "config.json is not UTF-8 (byte 0xed at offset 0"),
     "cut": ('{"model_type": "yo', "cannot be read as JSON (Unterminated string"),
     "list": ("[]", "not contain a JSON object"),

@@ -1,4 +1,4 @@
-"""Reads recipes: completes, checks, changes and compares them."""
+"""Completes, checks, modifies and compares recipes."""
 
 import dataclasses
 import difflib
@@ -29,10 +29,10 @@ C = TypeVar("C", bound=Config)
 
 
 def read_recipe(recipe: Recipe, kind: type[C]) -> C:
-    """The complete and checked config of a recipe: a ConfigDict, nested dicts, or a config already.
+    """The complete and checked config of a recipe, which may be a ConfigDict, nested dicts or already a config.
 
-    Missing keys get their defaults, or the values from `model.from_init`. `InputError` for a recipe of the other task,
-    an unknown key, or an invalid value.
+    Missing keys get their defaults or, for the architecture, the values of the variant in `model.from_init`. Raises
+    `InputError` for a recipe of the other task, an unknown key or an invalid value.
     """
     if isinstance(recipe, kind):
         return recipe
@@ -53,15 +53,15 @@ def read_recipe(recipe: Recipe, kind: type[C]) -> C:
 
 
 def _of_variant(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The architecture, by key, of the variant in `model.from_init`; empty without one."""
+    """The architecture settings of the variant in `model.from_init`, by key; empty if it is not a variant."""
     model = VARIANTS.get(str(found.get("model.from_init")))
     return {} if model is None else {f"model.{name}": getattr(model, name) for name in ARCHITECTURE}
 
 
 def stated_architecture(recipe: Recipe) -> tuple[str, ...]:
-    """Names of the architecture's settings that a detector's recipe states, which `model.from_init` does not change.
+    """Names of the architecture settings that a detector's recipe sets; `model.from_init` does not override them.
 
-    A config that was read has all of them; there, those that differ from the variant count as stated.
+    A config from `read_recipe` contains all of them, so only those that differ from the variant count as set.
     """
     found = flat(recipe, SETTINGS[DETECTION])
     usual = _of_variant(found) if isinstance(recipe, DetectionConfig) else {}
@@ -76,7 +76,7 @@ def read_any(recipe: Recipe) -> Config:
 
 
 def assign(recipe: ConfigDict, key: str, text: str) -> None:
-    """Sets one value of a recipe from a command-line argument; raises `InputError` like `read_recipe`."""
+    """Changes one setting of a recipe to a command-line argument; raises `InputError` like `read_recipe`."""
     table = SETTINGS[task_of(recipe)]
     if key not in table:
         raise InputError(unknown(key, table))
@@ -89,16 +89,16 @@ def assign(recipe: ConfigDict, key: str, text: str) -> None:
 
 
 def to_json(config: Config) -> dict[str, Any]:
-    """A config in a checkpoint's form: nested dicts, with lists for tuples."""
+    """Converts a config to the form that checkpoints store: nested dicts, with lists instead of tuples."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def setting_differences(old: Any, new: Any, hosts: bool = False, never: bool = False) -> list[str]:
-    """Differences such as "seed 0 against 1" in settings that must be equal in two recipes.
+    """Lists settings that must be equal in two recipes but differ, such as "seed 0 against 1".
 
-    The recipes are a checkpoint's and the resuming run's or, with `hosts`, those of two processes of one run. Missing
-    keys count as their defaults, so a checkpoint older than a key need not differ. With `never`, compares only settings
-    that a resuming run can never change.
+    The recipes are those of a checkpoint and of the run that resumes from it or, with `hosts`, of two processes of one
+    run. A missing key has its default value, so that checkpoints from before a key existed can be resumed. With
+    `never`, only settings that can never change when a run resumes are compared.
     """
     table = SETTINGS[task_of(new)]
     a, b = flat(old, table), flat(new, table)
@@ -114,7 +114,7 @@ def setting_differences(old: Any, new: Any, hosts: bool = False, never: bool = F
 
 
 def _is_free(how: Setting, hosts: bool, never: bool, augments: bool) -> bool:
-    """Whether a setting may differ."""
+    """Whether a setting may differ between the recipes."""
     if hosts:
         return how.host
     if never:
@@ -127,12 +127,12 @@ def _plain(value: Any) -> Any:
 
 
 def sections(table: Table) -> tuple[str, ...]:
-    """The groups of settings."""
+    """The names of the groups of settings."""
     return tuple(dict.fromkeys(key.partition(".")[0] for key in table if "." in key))
 
 
 def unknown(key: str, table: Table) -> str:
-    """The message for an unknown key, with similar ones."""
+    """The error message for an unknown key, which suggests similar keys."""
     name = shown(key)[1:-1]
     if key in sections(table):
         inside = ", ".join(f"config.{each}" for each in table if each.startswith(f"{key}."))
@@ -143,7 +143,7 @@ def unknown(key: str, table: Table) -> str:
 
 
 def nearest(name: str, table: Table) -> list[str]:
-    """Keys similar to a misspelt or foreign name, by the strictest rule with a match."""
+    """Keys similar to a misspelt name or to one from another package, by the strictest rule that finds any."""
     last = name.rpartition(".")[2]
     same = [key for key in table if key.rpartition(".")[2] == last]
     foreign = [key for key, found in table.items() if last in found.setting.also]
@@ -171,7 +171,7 @@ def flat(recipe: Any, table: Table) -> dict[str, Any]:
 
 
 def _items(recipe: Any, where: str) -> list[tuple[str, Any]]:
-    """Names and values; lists, which come from JSON, become tuples."""
+    """The names and values of a recipe or a group; lists, which JSON has instead of tuples, become tuples."""
     try:
         return [(str(name), tuple(value) if isinstance(value, list) else value) for name, value in recipe.items()]
     except Exception as error:  # a computed value that fails, or an object that is not a config

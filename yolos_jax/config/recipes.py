@@ -1,8 +1,8 @@
-"""The settings of a recipe in one tree, for a detector and for the classifier that it starts from.
+"""The settings of recipes that train a detector or pre-train a classifier.
 
-A recipe file contains its differences: `config = detection_recipe("s")`, and then `config.train.epochs = 10`. The
-command line has the equivalent `--config.train.epochs=10`. `reader.read_recipe` turns the recipe into the frozen
-dataclasses of this file, complete and checked. Nothing here starts jax.
+A recipe file starts from defaults, `config = detection_recipe("s")`, and changes some of them, as in
+`config.train.epochs = 10`. The command line can do the same with `--config.train.epochs=10`. `reader.read_recipe`
+completes and checks the recipe and converts it to the frozen dataclasses of this file, which do not import jax.
 """
 
 import dataclasses
@@ -25,50 +25,51 @@ from yolos_jax.setting import KEY, YES, part, redeclared, setting
 from yolos_jax.training.settings import CheckpointSettings, OptimizerSettings, RunSettings, ScheduleSettings
 
 DETECTION, CLASSIFICATION = "detection", "classification"
-OWN = "no"  # `model.from_init` in a recipe that states its architecture
-MORE_PRECISIONS = ("default", "high", "highest")  # jax's names for float32 matrix products
+OWN = "no"  # `model.from_init` in a recipe that specifies its architecture
+MORE_PRECISIONS = ("default", "high", "highest")  # jax's names for the precision of float32 matrix products
 
 
 @dataclasses.dataclass(frozen=True)
 class CommonConfig:
-    """Settings of every recipe."""
+    """Settings that both tasks share."""
 
     seed: int = setting(
-        0, "seed of the initial weights, the order of images and their augmentation", low=0, high=2**63 - 1
+        0, "random seed for the initial weights, the order of images and augmentation", low=0, high=2**63 - 1
     )
     precision: str = setting(
-        "float32", "precision of training: float32; tensorfloat32 (products of float32 on the tensor cores of GPUs); "
-        "bfloat16 (activations and products of the transformer; parameters, statistics and heads are float32)",
+        "float32", "precision of training: float32; tensorfloat32 (float32 matrix products use the tensor cores of "
+        "GPUs); bfloat16 (for the activations and matrix products of the transformer; parameters, statistics and "
+        "heads stay in float32)",
         choices=(*PRECISIONS, *MORE_PRECISIONS),
     )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class DetectorModel(DetectorComputeSettings, ArchitectureSettings):
-    """`model.` of a detector."""
+    """The group `model` of a detector's recipe."""
 
     from_init: str = setting(
-        OWN, "take the architecture from the weights in init, except for settings that the recipe states; a variant's "
-        "name is used if init is random; no: the recipe states the architecture", choices=(OWN, *VARIANTS),
+        OWN, "name of a variant: use the architecture of the weights in init, except for settings in the recipe, or "
+        "the variant itself if init is random; no: the recipe specifies the architecture", choices=(OWN, *VARIANTS),
         resume=YES,
     )  # fmt: skip
 
 
-# Settings that `model.from_init` takes from the weights; the number of classes comes from the data.
+# Settings that are read from the weights with `model.from_init`; the number of classes is read from the data.
 ARCHITECTURE = tuple(each.name for each in dataclasses.fields(ArchitectureSettings) if each.name != "num_classes")
 
 
 @dataclasses.dataclass(frozen=True)
 class DetectionData(LoaderSettings, ViewSettings, AmountSettings, AnnotationSettings, SplitSettings):
-    """`data.` of a detector."""
+    """The group `data` of a detector's recipe."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DetectionTrain(RunSettings):
-    """`train.` of a detector."""
+    """The group `train` of a detector's recipe."""
 
     images_per_replica: int = setting(
-        1, "group size, in images, for the normalisation of cross entropy", low=1, high=16_384
+        1, "number of images in each group over which cross entropy is normalised", low=1, high=16_384
     )
 
 
@@ -77,11 +78,10 @@ class DetectionConfig(CommonConfig):
     """A recipe of `yolos-train`."""
 
     init: str = setting(
-        "reference", "initial weights: a checkpoint folder, a Hugging Face folder or hub id, .safetensors or .pth (of "
-        "YOLOS, or of a ViT such as DeiT); or a random scheme: reference (the reference's, which expects DeiT's "
-        "weights) or from_nothing (ours, which learns without pre-training); empty: must be set", path=True,
-        address=True, resume=YES,
-        host=True,
+        "reference", "initial weights: a checkpoint folder, a Hugging Face folder or hub id, or a .safetensors or .pth "
+        "file (of YOLOS, or of a ViT such as DeiT); or a random initialisation: reference (as in the reference "
+        "implementation, meant to be combined with DeiT's weights) or from_nothing (for training without pre-training);"
+        " empty: must be set", path=True, address=True, resume=YES, host=True,
         also=("weights", "pretrained", "checkpoint"),
     )  # fmt: skip
     matcher: str = setting(
@@ -99,34 +99,34 @@ class DetectionConfig(CommonConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierModel(ComputeSettings, ClassifierSettings):
-    """`model.` of a classifier."""
+    """The group `model` of a classifier's recipe."""
 
     num_classes: int = redeclared(ClassifierSettings, "num_classes", 0)
     drop_path: float = setting(
-        0.1, "stochastic depth: drop probability of the last block's branches; rises linearly from 0", low=0,
+        0.1, "stochastic depth: drop probability in the last block; it increases linearly from 0 in the first", low=0,
         high=0.99, noun="a probability",
     )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationData(LoaderSettings, AmountSettings, SplitSettings):
-    """`data.` of a classifier."""
+    """The group `data` of a classifier's recipe."""
 
     root: str = setting(
-        "data/imagenet", "class folders for each split, such as train/CLASS/image.jpg, or a TFDS data set such as "
-        "imagenet2012 in array_record", path=True, resume=YES, host=True,
+        "data/imagenet", "folder with class folders for each split, such as train/CLASS/image.jpg, or with a TFDS data "
+        "set in array_record format, such as imagenet2012", path=True, resume=YES, host=True,
     )  # fmt: skip
     train_split: str = redeclared(SplitSettings, "train_split", "train")
     val_split: str = redeclared(SplitSettings, "val_split", "val")
     crop_share: float = setting(
-        0.875, "evaluation: model.image_size over the short side that images are resized to before the centre is cut "
-        "out", low=0.1, high=1,
+        0.875, "evaluation: ratio of model.image_size to the short side to which images are resized before the centre "
+        "crop", low=0.1, high=1,
     )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationTrain(RunSettings):
-    """`train.` of a classifier."""
+    """The group `train` of a classifier's recipe."""
 
     batch_size: int = redeclared(RunSettings, "batch_size", 1024)
     epochs: int = redeclared(RunSettings, "epochs", 300)
@@ -134,24 +134,24 @@ class ClassificationTrain(RunSettings):
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationAugment(MixingSettings, ClassViewSettings):
-    """`augment.` of a classifier."""
+    """The group `augment` of a classifier's recipe."""
 
     repeats: int = setting(
-        1, "repeated augmentation: views of each image per batch (3 in DeiT's code); an epoch keeps its number of "
-        "steps, with fewer images", low=1, high=64,
+        1, "repeated augmentation: number of views of each image in a batch (3 in DeiT's code); an epoch has the same "
+        "number of steps but uses fewer images", low=1, high=64,
     )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationLoss:
-    """`loss.` of a classifier."""
+    """The group `loss` of a classifier's recipe."""
 
     smoothing: float = setting(0.1, "label smoothing", low=0, high=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationOptimizer(ScheduleSettings):
-    """`optimizer.` of a classifier."""
+    """The group `optimizer` of a classifier's recipe."""
 
     learning_rate: float = redeclared(ScheduleSettings, "learning_rate", 1e-3)
     min_lr: float = redeclared(ScheduleSettings, "min_lr", 1e-5)
@@ -160,8 +160,8 @@ class ClassificationOptimizer(ScheduleSettings):
     weight_decay: float = redeclared(ScheduleSettings, "weight_decay", 0.05)
     clip_norm: float = redeclared(ScheduleSettings, "clip_norm", 0.0)
     rate_batch: int = setting(
-        1024, "batch size of optimizer.learning_rate, which is scaled linearly for other batch sizes; 0 for no "
-        "scaling", low=0, high=1_000_000,
+        1024, "batch size for which optimizer.learning_rate is specified; for other batch sizes, it is scaled "
+        "linearly; 0: no scaling", low=0, high=1_000_000,
     )  # fmt: skip
 
 
@@ -171,8 +171,9 @@ class PretrainingConfig(CommonConfig):
 
     task: str = setting(CLASSIFICATION, "the task of the recipe", choices=(CLASSIFICATION,))
     init: str = setting(
-        "reference", "initial weights: a random scheme, reference (DeiT's) or from_nothing (one common scale); or a "
-        "checkpoint folder of a classifier with the same sizes", path=True, address=True,
+        "reference", "initial weights: a random initialisation, reference (as in DeiT's code) or from_nothing (with "
+        "the same scale for all parameters); or a checkpoint folder of a classifier with the same architecture",
+        path=True, address=True,
         resume=YES, host=True,
     )  # fmt: skip
     model: ClassifierModel = ClassifierModel()
@@ -187,14 +188,14 @@ class PretrainingConfig(CommonConfig):
 
 Config = DetectionConfig | PretrainingConfig
 Recipe: TypeAlias = ConfigDict | Mapping[str, Any] | Config
-"""A user's recipe: a ConfigDict from a recipe file, nested dicts such as a checkpoint's, or a config from `reader`."""
+"""A recipe: a ConfigDict from a recipe file, nested dicts as in a checkpoint, or a config from `reader`."""
 CONFIGS: dict[str, type[DetectionConfig] | type[PretrainingConfig]] = {
     DETECTION: DetectionConfig, CLASSIFICATION: PretrainingConfig,
 }  # fmt: skip
 
 
 def declared(kind: type) -> dict[str, Declared]:
-    """The settings of a config class by dotted key: those at its top, then its groups."""
+    """The settings of a config class by dotted key: top-level settings first, then the groups."""
     loose, grouped = {}, {}
     defaults = kind()
     for field in dataclasses.fields(kind):
@@ -213,7 +214,7 @@ SETTINGS: dict[str, dict[str, Declared]] = {task: declared(kind) for task, kind 
 
 
 def task_of(config: Recipe) -> str:
-    """The task of a recipe; anything but a classifier's recipe is a detector's."""
+    """The task of a recipe, which is detection unless its `task` is classification."""
     if isinstance(config, PretrainingConfig):
         return CLASSIFICATION
     given = config.get("task") if isinstance(config, Mapping | ConfigDict) else None
@@ -221,19 +222,19 @@ def task_of(config: Recipe) -> str:
 
 
 def require(config: Recipe, task: str) -> None:
-    """Raises `InputError` if a recipe has another task."""
+    """Raises `InputError` unless a recipe has the given task."""
     if task_of(config) != task:
         what, program = ("classifier", "yolos-pretrain") if task == DETECTION else ("detector", "yolos-train")
         raise InputError(f"the recipe trains a {what}; use it with {program}.")
 
 
 def detection_recipe(name: str = "ti", from_init: bool = False) -> ConfigDict:
-    """The reference's recipe for a variant of the model.
+    """The reference implementation's recipe for a variant of the model.
 
     Args:
       name: name of the variant, a key of `VARIANTS`.
-      from_init: take the architecture from the weights in `init`, which must then be set; settings of the architecture
-        in the recipe must match them. If `init` is random, the variant is built.
+      from_init: use the architecture of the weights in `init`, which must then be set. Architecture settings that are
+        added to the recipe must match the weights. If `init` is random, the model is the variant itself.
 
     Returns:
       A mutable recipe for `yolos_jax.train`.
@@ -256,7 +257,7 @@ def pretraining_recipe(name: str = "ti") -> ConfigDict:
 
 
 def _recipe(task: str, model: Any) -> ConfigDict:
-    """All defaults of a task, with a variant's architecture."""
+    """A recipe with all defaults of a task and the architecture of a variant."""
     config = ConfigDict()
     values = {key: found.default for key, found in SETTINGS[task].items()}
     values |= {f"model.{name}": value for name, value in dataclasses.asdict(model).items()}
@@ -265,9 +266,9 @@ def _recipe(task: str, model: Any) -> ConfigDict:
         if section and section not in config:
             config[section] = ConfigDict()
         found = SETTINGS[task][key]
-        if found.optional:  # ConfigDict keeps types, so None needs a field with its other type
+        if found.optional:  # ConfigDict checks types, so a value that may be None needs a field with the other type
             value = FieldReference(value, float if found.type is float else tuple)
-        if found.items and found.setting.choices:  # a word, or a tuple
+        if found.items and found.setting.choices:  # a string or a tuple
             value = FieldReference(value, object)
         (config[section] if section else config)[name] = value
     return config

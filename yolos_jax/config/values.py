@@ -1,4 +1,4 @@
-"""Checks values of settings and parses them from the command line, according to types and declarations."""
+"""Checks values of settings and parses them from the command line, based on their declared types and bounds."""
 
 import ast
 import contextlib
@@ -13,12 +13,12 @@ from yolos_jax.address import local_path
 from yolos_jax.errors import InputError, refuse_address, shown
 from yolos_jax.setting import Setting
 
-MOST_CHARACTERS = 4096  # limit of a text, such as a path
+MOST_CHARACTERS = 4096  # maximum length of a string, such as a path
 
 
 @dataclasses.dataclass(frozen=True)
 class Declared:
-    """A setting of a recipe, found in the dataclass that owns it."""
+    """A setting of a recipe as declared in a dataclass: its key, type, default and properties."""
 
     key: str  # dotted, such as `data.root`
     type: Any  # without None
@@ -28,19 +28,19 @@ class Declared:
 
     @classmethod
     def of(cls, key: str, field: dataclasses.Field[Any], setting: Setting) -> "Declared":
-        """From a dataclass field; a union's other type is None, or str for one of the choices in place of a tuple."""
+        """Reads a dataclass field. Its type may be a union with None, or with str for a choice instead of a tuple."""
         kinds = typing.get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
         found = next(each for each in kinds if each is not types.NoneType)
         return cls(key, found, types.NoneType in kinds, field.default, setting)
 
     @property
     def items(self) -> Any:
-        """The type of a tuple's items; None for anything else."""
+        """The type of a tuple's items; None for other types."""
         return typing.get_args(self.type)[0] if typing.get_origin(self.type) is tuple else None
 
     @property
     def wanted(self) -> str:
-        """A description of the accepted values, to follow "it must be"."""
+        """Describes the accepted values in a phrase that can follow "it must be"."""
         return f"{self._wanted()}, or None" if self.optional else self._wanted()
 
     def _wanted(self) -> str:
@@ -55,8 +55,8 @@ class Declared:
         if self.type is str:
             return f"one line of UTF-8 text with at most {MOST_CHARACTERS} characters"
         if self.items is str:
-            return f"a tuple of at most {how.lengths[1]} one-line texts, such as ('a', 'b')"
-        bounds = f"of at least {_bound(how.low)} and at most {_bound(how.high)}"
+            return f"a tuple of at most {how.lengths[1]} single-line strings, such as ('a', 'b')"
+        bounds = f"from {_bound(how.low)} to {_bound(how.high)}"
         if self.items is int:
             least, most = how.lengths
             count = str(least) if least == most else f"{least} to {most}"
@@ -68,7 +68,7 @@ class Declared:
         return f"{noun} {bounds}"
 
     def check(self, value: Any) -> Any:
-        """Returns the value in its plain Python type; `InputError` if it is invalid."""
+        """Returns the value as a plain Python type; raises `InputError` if it is invalid."""
         if self.setting.path and isinstance(value, str):
             value = local_path(value)
             if not self.setting.address:
@@ -102,7 +102,7 @@ class Declared:
         return int(value) if whole else float(value)
 
     def read(self, text: str) -> Any:
-        """Parses a command-line argument for `check`; returns the text itself if that fails."""
+        """Parses a command-line argument for `check`; returns the text unchanged if that fails."""
         if self.optional and text.strip().lower() == "none":
             return None
         if self.type is bool:
@@ -141,7 +141,7 @@ def _read_number(text: str) -> Any:
 
 
 def _read_numbers(text: str, kind: type) -> Any:
-    """Numbers separated by commas, with or without brackets."""
+    """Parses numbers separated by commas, with or without brackets."""
     inner = text.strip()
     if inner[:1] + inner[-1:] in ("()", "[]"):
         inner = inner[1:-1].strip()
@@ -154,7 +154,7 @@ def _read_numbers(text: str, kind: type) -> Any:
 
 
 def _read_texts(text: str) -> Any:
-    """Words separated by commas, with or without parentheses, or a Python list."""
+    """Parses strings separated by commas, with or without parentheses, or a Python list."""
     inner = text.strip()
     if inner[:1] in ("(", "["):
         with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

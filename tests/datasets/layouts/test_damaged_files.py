@@ -1,4 +1,4 @@
-"""Damaged files of every layout: a message that names the file; no traceback, no hang, and no split lost silently."""
+"""Damaged files in every layout: the error message names the file, nothing hangs, and no split is silently lost."""
 
 import json
 import os
@@ -33,14 +33,14 @@ def bad_byte(file):
 
 
 def refused(root, split="train"):
-    """The error message."""
+    """Reads a split and returns the error message."""
     with pytest.raises(InputError) as found:
         read_split(find_split(root, split), SplitOptions())
     return str(found.value)
 
 
 def complained(root, split="train"):
-    """The number of images that are read if wrong entries are left out, and the messages about these."""
+    """Reads a split without its invalid entries; returns its number of images and the messages about the entries."""
     found: list[str] = []
     return len(read_split(find_split(root, split), SplitOptions(), found.append).examples), found
 
@@ -54,7 +54,7 @@ SAID = {pipe: "is a named pipe", loop: "is a link to itself", folder: "is a fold
     ("imagefolder", "train/metadata.jsonl"), ("fiftyone", "train/labels.json"),
     ("coco", "annotations/instances_train.json"),
 ])  # fmt: skip
-def test_a_file_that_is_not_text_is_named(tmp_path, layout, name, harm):
+def test_unreadable_files_are_reported(tmp_path, layout, name, harm):
     root = made_layouts.LAYOUTS[layout](tmp_path / "set", made_layouts.made())
     harm(root / name)
     said = refused(root)
@@ -62,7 +62,7 @@ def test_a_file_that_is_not_text_is_named(tmp_path, layout, name, harm):
 
 
 @pytest.mark.parametrize("harm", [pipe, loop])
-def test_an_invalid_xml_file_is_left_out_with_a_message(tmp_path, harm):
+def test_unreadable_xml_files_are_left_out_with_a_message(tmp_path, harm):
     root = made_layouts.voc(tmp_path / "set", made_layouts.made())
     harm(root / "VOC2007" / "Annotations" / "train1.xml")
     images, found = complained(root)
@@ -86,7 +86,7 @@ def test_a_voc_split_is_found_even_if_its_first_file_is_damaged(tmp_path, layout
     assert name in refused(root, "val") and len(read_split(find_split(root, "train"), SplitOptions()).examples) == 4
 
 
-def test_names_of_classes_in_another_encoding(tmp_path):
+def test_class_names_in_another_encoding(tmp_path):
     root = made_layouts.yolo(tmp_path / "set", made_layouts.made())
     (root / "data.yaml").unlink()
     (root / "classes.txt").write_bytes("蚂蚁\n蜜蜂\n猫\n".encode("gbk"))
@@ -122,14 +122,14 @@ def test_no_split_is_lost_when_a_data_set_is_converted(tmp_path, call, layout, n
     assert code == 2 and name in error and error.count("\n") == 1
 
 
-def test_another_layout_may_read_what_one_refuses(tmp_path):
+def test_another_layout_is_recognised_despite_an_invalid_data_yaml(tmp_path):
     root = made_layouts.coco(tmp_path / "set", made_layouts.made())
     (root / "data.yaml").write_text("[" * 9)
     layout, splits, notes = recognise(root)
     assert layout == "COCO" and set(splits) == {"train", "val"} and "data.yaml cannot be read as YAML" in notes[0]
 
 
-def test_yaml_is_counted_before_it_is_expanded(tmp_path):
+def test_yaml_size_is_checked_before_expansion(tmp_path):
     file = tmp_path / "data.yaml"
     file.write_text("names: &n {0: ant, 1: [a, {b: c}]}\nagain: *n\nmore: {<<: *n, 2: bee}\n")
     names = {0: "ant", 1: ["a", {"b": "c"}]}
@@ -159,7 +159,7 @@ ONE = {"bbox": [[1, 2, 3, 4]], "category": ["ant"]}
     (ONE | {"iscrowd": [[]]}, "has iscrowd []; it must be 0 or 1"),
     ([{"bbox": 1, "category": 1}], "has bbox 1; it must be a box"),
 ])  # fmt: skip
-def test_types_of_objects(tmp_path, objects, said):
+def test_invalid_types_in_objects(tmp_path, objects, said):
     root = made_layouts.imagefolder(tmp_path / "set", made_layouts.made())
     file = root / "train" / "metadata.jsonl"
     lines = file.read_text().splitlines()
@@ -168,7 +168,7 @@ def test_types_of_objects(tmp_path, objects, said):
     assert f"line 2 of {file} {said}" in refused(root)
 
 
-def test_whole_floats_are_category_numbers(tmp_path):
+def test_integral_floats_are_valid_category_numbers(tmp_path):
     root = made_layouts.imagefolder(tmp_path / "set", made_layouts.made())
     for split in ("train", "validation"):
         file = root / split / "metadata.jsonl"

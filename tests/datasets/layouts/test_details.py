@@ -1,4 +1,4 @@
-"""Details of single layouts: polygons, backgrounds, difficult objects, numbered categories, mistakes."""
+"""Details of individual layouts: polygons, images without objects, difficult objects, numbered categories, errors."""
 
 import json
 from pathlib import Path
@@ -52,13 +52,13 @@ def test_polygons_backgrounds_and_duplicates(yolo):
     source = read(yolo)
     np.testing.assert_allclose(source.examples[0].boxes, [[10, 10, 50, 40], [40, 15, 60, 35]], atol=1e-5)
     assert source.examples[0].labels.tolist() == [1, 0] and source.examples.counts.tolist() == [2, 0]
-    where = str(yolo / "images" / "train")  # one per split, although the splits share data.yaml
+    where = str(yolo / "images" / "train")  # notes name the folder, because the splits share data.yaml
     assert all(where in note for note in source.notes)
     counts = ["1 of 2 images in", "converted 1 polygon", "ignored 1 duplicate line"]
     assert [count in note for count, note in zip(counts, source.notes, strict=True)] == [True] * 3
 
 
-def test_key_points_follow_the_box(yolo):
+def test_keypoints_after_the_box_are_ignored(yolo):
     (yolo / "data.yaml").write_text("train: images/train\nnames: {0: x, 3: y}\nkpt_shape: [1, 2]\n")
     (yolo / "labels" / "train" / "a.txt").write_text("3 0.5 0.5 0.2 0.4 0.9 0.9\n")
     source = read(yolo)
@@ -77,7 +77,7 @@ def test_key_points_follow_the_box(yolo):
         ("0 50 25 20 20", "fractions of the image"),
     ],
 )
-def test_wrong_lines(yolo, line, words):
+def test_invalid_lines(yolo, line, words):
     (yolo / "labels" / "train" / "a.txt").write_text(f"0 0.5 0.5 0.2 0.4\n{line}\n")
     with pytest.raises(InputError, match=words):
         read(yolo)
@@ -108,7 +108,7 @@ def test_classes_without_a_yaml(yolo):
     assert read(yolo).label_names == {0: "x", 1: "y"}
 
 
-def test_fractions_are_of_the_upright_image(yolo):
+def test_fractions_refer_to_the_upright_image(yolo):
     exif = Image.Exif()
     exif[0x0112] = 6
     image(yolo / "images" / "train" / "a.jpg", (100, 50), exif=exif)
@@ -122,14 +122,14 @@ def test_fractions_are_of_the_upright_image(yolo):
 def test_hidden_images_are_ignored(yolo):
     (yolo / "images" / "train" / "._a.jpg").write_bytes(b"x")
     (yolo / "images" / "train" / "c.raw").write_bytes(b"x")
-    (yolo / "images" / "train" / "labels.cache").write_bytes(b"x")  # ultralytics' own
+    (yolo / "images" / "train" / "labels.cache").write_bytes(b"x")  # written by ultralytics
     source = read(yolo)
     assert len(source.examples) == 2
     assert source.notes[0].startswith(f"left out of {yolo}/images/train: 1 other file (.raw 1), 1 hidden file, such as")
 
 
 def test_images_without_annotations_are_counted(tmp_path):
-    """For XML files beside images, and for the lines of metadata.jsonl; images of another split are not counted."""
+    """In folders with XML files and in folders with metadata.jsonl. Images of other splits are not counted."""
     data = made_layouts.made()
     flat, folder = made_layouts.voc_flat(tmp_path / "flat", data), made_layouts.imagefolder(tmp_path / "folder", data)
     assert not read(flat).notes and not read(folder).notes
@@ -161,7 +161,7 @@ def voc(root, objects, size="<size><width>100</width><height>50</height></size>"
     return root
 
 
-def test_pixels_count_from_one_and_difficult_objects(tmp_path):
+def test_voc_pixels_start_at_one_and_difficult_objects(tmp_path):
     source = read(voc(tmp_path, xml("dog") + xml("cat", 1)))
     assert source.examples[0].boxes.tolist() == [[10, 20, 30, 40]]
     assert source.label_names == {0: "cat", 1: "dog"} and source.examples[0].labels.tolist() == [1]
@@ -170,7 +170,7 @@ def test_pixels_count_from_one_and_difficult_objects(tmp_path):
     assert [(a.get("difficult"), a["iscrowd"]) for a in truth] == [(None, 0), (1, 1)]
 
 
-def test_years_are_joined(tmp_path):
+def test_voc_years_are_joined(tmp_path):
     devkit, boxes = tmp_path / "VOCdevkit", (made_layouts.Box("ant", (1, 2, 9, 12)),)
     for year, stem in (("VOC2007", "a"), ("VOC2012", "b")):
         data = {split: [made_layouts.Picture(f"{stem}{split}", (30, 20), boxes)] for split in ("train", "val")}
@@ -197,12 +197,12 @@ BOMB = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]>'
         (xml("&b;"), BOMB, "cannot be read .*Entit"),
     ],
 )
-def test_wrong_xml(tmp_path, objects, start, words):
+def test_invalid_xml(tmp_path, objects, start, words):
     with pytest.raises(InputError, match=words):
         read(voc(tmp_path, objects, start=start))
 
 
-def test_sizes_missing_in_xml(tmp_path):
+def test_missing_sizes_in_xml(tmp_path):
     source = read(voc(tmp_path, xml("dog"), size=""))
     assert source.examples.sizes.tolist() == [[100, 50]] and "read from the image files" in source.notes[-1]
 

@@ -1,4 +1,4 @@
-"""One data set in every layout: the same boxes, names, sizes and metrics, with only `data.root`."""
+"""One data set has the same boxes, names, sizes and metrics in every layout."""
 
 import pickle
 import tempfile
@@ -20,7 +20,7 @@ from yolos_jax.datasets.settings import SplitOptions
 from yolos_jax.evaluation.coco_metrics import coco_metrics
 from yolos_jax.tasks import recipe
 
-# Corners in pixels; YOLO's files have 9 digits after the point, float32 boxes 24 bits.
+# Tolerances of corners in pixels: the YOLO files have 9 decimal digits, and float32 boxes have 24 bits.
 ROUNDING = {"yolo": 1e-4, "roboflow_yolo": 1e-4}
 datasets = pytest.mark.parametrize("parquet", [False, True], ids=["saved", "parquet"])
 
@@ -33,7 +33,7 @@ def read(root, which="train", **changes):
 
 
 def compare(source, pictures, atol=0.0, by_order=False):
-    """Checks that the examples of a source are these pictures."""
+    """Checks that the examples of a source match the generated images."""
     wanted = {p.stem: p for p in pictures}
     found = [p.stem for p in pictures] if by_order else [Path(e.file).stem for e in source.examples]
     assert sorted(found) == sorted(wanted)
@@ -53,13 +53,13 @@ def pictures(draw, stem):
         x0, y0 = draw(st.integers(0, size[0] - 3)), draw(st.integers(0, size[1] - 3))
         x1, y1 = draw(st.integers(x0 + 2, size[0])), draw(st.integers(y0 + 2, size[1]))
         box = Box(draw(st.sampled_from(NAMES)), (x0, y0, x1, y1))
-        boxes += [box] if box not in boxes else []  # ultralytics counts equal lines once
+        boxes += [box] if box not in boxes else []  # ultralytics ignores duplicate lines
     return Picture(stem, size, tuple(boxes))
 
 
 @st.composite
 def data_sets(draw):
-    """Train has every category, so that layouts without a list of categories find all of them."""
+    """The split train has every category, so that layouts without a list of categories find all of them."""
     whole = Picture("whole", (20, 30), tuple(Box(name, (1, 2, 9, 12)) for name in NAMES))
     return {"train": [draw(pictures("a b")), draw(pictures("n.1")), whole], "val": [draw(pictures("x-1"))]}
 
@@ -78,7 +78,7 @@ def test_written_data_sets_are_read(layout, data):
 
 @pytest.mark.parity
 @datasets
-def test_data_sets_of_the_package_datasets(tmp_path, parquet, monkeypatch):
+def test_data_sets_written_by_the_package_datasets(tmp_path, parquet, monkeypatch):
     pytest.importorskip("datasets")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     data = made_layouts.made()
@@ -91,7 +91,7 @@ def test_data_sets_of_the_package_datasets(tmp_path, parquet, monkeypatch):
 
 
 def detections(source, data):
-    """The same generated boxes for every layout, with the layout's ids: near the objects, some with wrong classes."""
+    """Random detections near the objects, some with wrong classes; only their ids depend on the layout."""
     random, results = np.random.default_rng(5), []
     ids = {name: source.category_ids[label] for label, name in source.label_names.items()}
     images = {Path(e.file).stem: e.image_id for e in source.examples}
@@ -145,7 +145,7 @@ def test_explicit_splits_take_precedence(tmp_path):
     assert len(read_split(find_split(root, "valid"), SplitOptions()).examples) == len(data["val"])
 
 
-def test_a_layout_is_a_short_file():
+def test_layouts_are_short_files():
     """As CONTRIBUTING.md requires."""
     for file in Path(recipe.__file__).parents[1].joinpath("datasets", "layouts").glob("*.py"):
         assert file.read_text().count("\n") < 120, file

@@ -48,13 +48,13 @@ def coco(urls, key="coco_url", **more):
 
 @pytest.mark.parametrize("inside", ["", "images"])
 def test_lvis_images_are_found_by_their_urls(tmp_path, inside):
-    """Images of an LVIS split are in both folders of COCO."""
+    """The images of an LVIS split are in two of COCO's folders."""
     urls = [f"http://images.cocodataset.org/{name}" for name in ("train2017/1.jpg", "val2017/2.jpg")]
     for url in urls:
         image(tmp_path / inside / "/".join(url.split("/")[-2:]))
     lvis = {"neg_category_ids": [9], "not_exhaustive_category_ids": []}
     for split in ("train", "val"):
-        # As in the published files, the ends of the file do not show that it is in COCO's format.
+        # As in the published files, the start and the end of the file do not show that it is in COCO format.
         content = {"info": {"description": "x" * 2**17}} | coco(urls, **lvis) | {"licenses": ["x" * 2**17]}
         write(tmp_path / "annotations" / f"lvis_v1_{split}.json", json.dumps(content))
     for split in ("train2017", "val2017"):
@@ -67,8 +67,8 @@ def test_lvis_images_are_found_by_their_urls(tmp_path, inside):
         assert [i["file_name"] for i in source.ground_truth()["images"]] == ["train2017/1.jpg", "val2017/2.jpg"]
 
 
-def test_lvis_beside_coco_and_by_its_name(tmp_path):
-    """COCO's files take precedence; LVIS's are read if they are named."""
+def test_coco_takes_precedence_over_lvis(tmp_path):
+    """COCO's files take precedence; LVIS's are read if they are specified."""
     image(tmp_path / "train2017" / "1.jpg")
     image(tmp_path / "train2017" / "2.jpg")
     write(tmp_path / "annotations" / "instances_train2017.json", json.dumps(coco(["1.jpg", "2.jpg"], "file_name")))
@@ -87,15 +87,15 @@ def test_lvis_beside_coco_and_by_its_name(tmp_path):
     ("annotations/openimages_v6_train.json", "00/1.jpg", "train/00/1.jpg"),
 ])  # fmt: skip
 def test_objects365_and_open_images_in_coco_format(tmp_path, names):
-    file, listed, lies = names
-    image(tmp_path / lies)
+    file, listed, path = names
+    image(tmp_path / path)
     content = coco([listed, "absent.jpg"], "file_name")
     order = ("images", "categories", "annotations")  # so that the last key is far from the end
     content["annotations"] += [content["annotations"][0] | {"id": i} for i in range(3, 1500)]
     write(tmp_path / file, json.dumps({key: content[key] for key in order}))
     wrong = []
     source = read(tmp_path, complain=wrong.append)
-    assert [e.file for e in source.examples] == [str(tmp_path / lies)] and len(named_boxes(source)) == 1498
+    assert [e.file for e in source.examples] == [str(tmp_path / path)] and len(named_boxes(source)) == 1498
     assert len(wrong) == 1 and "absent.jpg does not exist" in wrong[0]
 
 
@@ -123,7 +123,7 @@ def test_visdrone(tmp_path):
     assert source.examples.counts.tolist() == [0, 2]
     assert named_boxes(source, 1) == [("car", 10, 5, 30, 35), ("motor", 30, 40, 38, 49)]
     assert source.examples[1].area.tolist() == [600, 72]
-    ignored = crowds(source)  # a region of each category, and a pedestrian
+    ignored = crowds(source)  # an ignored region, once for each category, and a pedestrian
     assert sorted(a["category_id"] for a in ignored if a["bbox"] == [0, 0, 40, 10]) == list(range(1, 11))
     assert [a["category_id"] for a in ignored if a["bbox"] == [60, 20, 10, 5]] == [1] and len(ignored) == 11
     assert len(source.notes) == 2 and "1 ignored regions" in source.notes[0] and '1 "others" objects' in source.notes[1]
@@ -135,7 +135,7 @@ def test_visdrone(tmp_path):
 @pytest.mark.parametrize(
     "line", ["1,2,3", "1,2,3,4,1,12,0,0", "1,2,-3,4,1,1,0,0", "1,2,3,4,nan,1,0,0", "a,2,3,4,1,1,0,0"]
 )
-def test_wrong_lines_of_visdrone(tmp_path, line):
+def test_invalid_lines_of_visdrone(tmp_path, line):
     root, wrong = visdrone(tmp_path, f"{VISDRONE}{line}\n"), []
     source = read(root, complain=wrong.append)
     assert len(wrong) == 1 and "line 6 of" in wrong[0] and "b.txt" in wrong[0]
@@ -178,13 +178,13 @@ def test_wider_face(tmp_path):
     (WIDER.replace("\n2\n", "\n1\n"), "line 4 of .*; it must be the name of an image"),
     (WIDER.replace("\n1\n", "\n2\n"), "ends before its last face; a face"),
 ])  # fmt: skip
-def test_wrong_lines_of_wider_face(tmp_path, text, words):
+def test_invalid_lines_of_wider_face(tmp_path, text, words):
     with pytest.raises(InputError, match=words):
         read(wider(tmp_path, text))
 
 
-def test_quadrangles_of_dota(tmp_path):
-    """Axis-aligned boxes, difficult objects, categories of both splits, and the newest version of the labels."""
+def test_dota(tmp_path):
+    """Checks axis-aligned boxes, difficult objects, categories of both splits, and the newest version of the labels."""
     for split in ("train", "val"):
         image(tmp_path / split / "images" / "P1.png")
         write(tmp_path / split / "labelTxt-v1.0" / "labelTxt" / "P1.txt", "1 1 2 1 2 2 1 2 old 0")
@@ -236,7 +236,7 @@ def test_crowdhuman(tmp_path):
     (visdrone, "VisDrone2019-DET-train/annotations/b.txt"), (wider, "wider_face_split/wider_face_train_bbx_gt.txt"),
     (lambda root: crowdhuman(root, []), "annotation_train.odgt"),
 ])  # fmt: skip
-def test_text_that_is_not_utf_8_is_named(tmp_path, make, file):
+def test_text_that_is_not_utf_8_is_reported(tmp_path, make, file):
     make(tmp_path)
     image(tmp_path / "Images" / "a.jpg")
     (tmp_path / file).write_bytes(b"1,2,3 \xff\xfe\n")
@@ -244,7 +244,7 @@ def test_text_that_is_not_utf_8_is_named(tmp_path, make, file):
         read(tmp_path)
 
 
-def test_each_is_recognised_as_one_layout_only(tmp_path):
+def test_visdrone_and_wider_face_match_only_one_layout(tmp_path):
     for name, make in (("VisDrone", visdrone), ("WIDER FACE", wider)):
         (tmp_path / name).mkdir()
         found, splits, notes = recognise(make(tmp_path / name))

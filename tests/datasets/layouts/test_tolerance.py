@@ -1,4 +1,4 @@
-"""Tolerated inputs: differently spelled names, links, sizes, orphans, absent images, odd files."""
+"""Tolerated problems: different spellings, links, missing sizes, boxes of unlisted images, absent and hidden files."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ def read(root, which="train", **changes):
 
 
 def named(tmp_path, on_disk, listed):
-    """A source whose images have other names on disk than in the annotations."""
+    """A source whose images have different names on disk and in the annotations."""
     root = make_coco(tmp_path, [(64, 48)] * len(listed))
     for i, name in enumerate(on_disk, 1):
         (root / "train2017" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def test_links_are_followed(tmp_path):
     (store / "blob2").rename(store / "deep" / "2.jpg")
     (root / "train2017" / "linked").symlink_to(store / "deep")
     (store / "deep" / "again").symlink_to(store)  # a loop
-    source = coco_split(root, "train2017", 10)  # 2.jpg is found below a linked folder
+    source = coco_split(root, "train2017", 10)  # 2.jpg is in a linked folder
     assert [source.read(e).size for e in source.examples] == [(64, 48)] * 3
     change(root, lambda c: c["images"][0].update(file_name="../../store/blob1"))
     with pytest.raises(InputError, match="is outside"):
@@ -130,7 +130,7 @@ def test_the_setting_for_wrong_sizes(tmp_path):
     assert [n for n in source.notes if n.startswith("1 images have a different size")]
 
 
-def test_whole_floats(tmp_path):
+def test_integral_floats(tmp_path):
     root = make_coco(tmp_path, [(64, 48)] * 2)
     want = coco_split(root, "train2017").examples.fingerprint()
 
@@ -176,7 +176,10 @@ def test_absent_images_are_skipped_on_request(tmp_path):
         source.read(source.examples[1])
     change(root, lambda c: c["images"][1].pop("width"))
     assert source.examples.image_ids.tolist() == [1, 2, 3]
-    assert read(root, **{"data.on_bad_image": "skip"}).examples.image_ids.tolist() == [1, 3]  # of unknown size
+    assert read(root, **{"data.on_bad_image": "skip"}).examples.image_ids.tolist() == [
+        1,
+        3,
+    ]  # the size of image 2 is unknown
 
 
 def test_hidden_files(tmp_path):
@@ -190,7 +193,7 @@ def test_hidden_files(tmp_path):
     assert note.startswith("1 hidden files listed in")
 
 
-def test_home(tmp_path, monkeypatch):
+def test_home_folder_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     make_coco(tmp_path / "mine", [(64, 48)])
     assert len(read("~/mine").examples) == 1
@@ -223,8 +226,8 @@ def test_finding_a_split(wanted, present, found):
 
 
 @pytest.mark.parametrize("folder", ["train", "images/Training", "train2017"])
-def test_an_annotation_file_beside_a_folder_with_another_name(tmp_path, folder):
-    """The split is train2017 by default; images of a given annotation file may be in a folder with a synonym."""
+def test_images_in_a_folder_named_after_a_synonym_of_the_split(tmp_path, folder):
+    """If the annotation file is specified, the images may be in a folder whose name is a synonym of the split."""
     root = make_coco(tmp_path, [(64, 48)] * 2)
     (root / "images").mkdir()
     (root / "train2017").rename(root / folder)

@@ -1,4 +1,4 @@
-"""Writing TFDS data: the same records as from TFDS's own builder, and an error for what cannot be stored."""
+"""Writing TFDS data sets: records equal those of TFDS's builder, and data that cannot be stored raise an error."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ def messages(directory, split):
 
 
 @pytest.mark.parametrize("which", ["made", "coco_tiny80"])
-def test_equal_to_tfds_own_builder(tmp_path, monkeypatch, which):
+def test_records_equal_those_of_the_tfds_builder(tmp_path, monkeypatch, which):
     coco = coco_folder(tmp_path / "coco") if which == "made" else data_folder(which)
     ours, _ = build_records(coco, tmp_path / "ours")
     theirs = build_with_tfds(coco, tmp_path / "theirs", monkeypatch)
@@ -45,7 +45,7 @@ def test_equal_to_tfds_own_builder(tmp_path, monkeypatch, which):
 
 
 def test_images_are_unchanged(tmp_path):
-    """Files named .jpg may be PNG, as in TFDS; their bytes are kept."""
+    """As in TFDS, files named .jpg may be PNG. Their bytes are not changed."""
     coco = coco_folder(tmp_path / "coco", ["val2017"])
     Image.open(coco / "val2017" / "2.jpg").save(coco / "val2017" / "2.png")
     (coco / "val2017" / "2.png").rename(coco / "val2017" / "2.jpg")
@@ -71,7 +71,7 @@ def test_several_shards_keep_the_order(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("images", [1, 3, 500, 800, 5000, 118_287, 900_000])
-def test_the_number_of_shards_is_that_of_tfds(images):
+def test_number_of_shards_equals_that_of_tfds(images):
     from tensorflow_datasets.core.utils.shard_utils import ShardConfig
 
     for size in (images * one for one in (1000, 163_000, 167_772, 167_773, 1_000_000)):
@@ -79,8 +79,8 @@ def test_the_number_of_shards_is_that_of_tfds(images):
         assert shards_of(size, images) == ShardConfig.calculate_number_shards(size - 16 * images, images)
 
 
-def test_fields_missing_in_hand_made_files(tmp_path):
-    """No ids, areas or crowds; a box that extends beyond its image, and one outside."""
+def test_missing_fields_in_hand_made_files(tmp_path):
+    """There are no ids, areas or crowds; one box extends beyond its image, and one is outside."""
     boxes = [[-4, 30, 20, 30.5], [70, 1, 5, 5], [1, 1, 3.5, 3], [0, 0, 64, 48]]
     boxes = [{"image_id": 1, "bbox": one, "category_id": 1} for one in boxes]
     folder, (summary,) = build_records(
@@ -129,7 +129,7 @@ def train(edit):
         (train(lambda c: c["annotations"][0].update(bbox=[1, 1, -1, 1])), "annotation id 12 .* negative width"),
     ],
 )  # fmt: skip
-def test_invalid_data_is_refused_before_anything_is_written(tmp_path, spoil, sentence):
+def test_invalid_data_is_rejected_before_anything_is_written(tmp_path, spoil, sentence):
     coco = coco_folder(tmp_path / "coco")
     spoil(coco)
     with pytest.raises(InputError, match=sentence):
@@ -152,7 +152,7 @@ def test_invalid_data_is_refused_before_anything_is_written(tmp_path, spoil, sen
     ],
 )  # fmt: skip
 def test_invalid_split_names(tmp_path, splits, sentence):
-    """Reported before anything is read: the folder does not even exist."""
+    """The error is raised before anything is read: the folder does not even exist."""
     with pytest.raises(InputError, match=sentence):
         build_records(tmp_path / "coco", tmp_path / "out", splits)
     assert not (tmp_path / "out").exists()
@@ -211,7 +211,7 @@ def test_nothing_is_overwritten_and_nothing_incomplete_is_left(tmp_path, monkeyp
     assert find_dataset(tmp_path / "tfds") is None
 
 
-def test_the_program(tmp_path):
+def test_convert_data_writes_tfds(tmp_path):
     coco = make_coco(tmp_path / "coco", [(64, 48)] * 3, "val2017", BOXES[:2], CATEGORIES)
     command = [sys.executable, "-m", "yolos_jax.programs.convert_data", coco, "--to=tfds", "--out", tmp_path / "out"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)

@@ -1,4 +1,4 @@
-"""TFDS's imagenet2012, or any data set with an image and a label, from array_record."""
+"""Reading TFDS's imagenet2012, or any data set with images and labels, from array_record files."""
 
 import os
 
@@ -14,7 +14,7 @@ from yolos_jax.images.reading import UnreadableImage
 
 
 def make_records(root, pictures, labels, names=CLASSES, split="train"):
-    """`root/imagenet2012/5.1.0` with one split, with TFDS's features and its writer of metadata."""
+    """Writes `root/imagenet2012/5.1.0` with one split, using TFDS's features and metadata."""
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -41,7 +41,7 @@ def make_records(root, pictures, labels, names=CLASSES, split="train"):
     return folder
 
 
-def test_the_records_of_imagenet(tmp_path):
+def test_imagenet_records(tmp_path):
     random, labels = np.random.default_rng(0), [2, 0, 1, 2]
     images = [picture(CLASSES[label], random) for label in labels]
     files = [encoded(image, "PNG") for image in images[:3]] + [b"no picture"]
@@ -62,7 +62,7 @@ def test_the_records_of_imagenet(tmp_path):
         ClassRecords(folder, "train")
     with pytest.raises(InputError, match=r"1 class that the checkpoint lacks: blue; .*\(missing here: pink"):
         ClassRecords(folder, "val", classes=(("green", "pink", "red"), "the checkpoint"))
-    wanted = "red", "pink", "green", "blue"  # another order, and an additional class
+    wanted = "red", "pink", "green", "blue"  # in a different order, with an additional class
     named = ClassRecords(folder, "val", classes=(wanted, "the checkpoint"))
     assert [wanted[named.read(i)[1]] for i in range(3)] == [CLASSES[label] for label in labels[:3]]
     assert named.names == wanted and named.notes[0].endswith(

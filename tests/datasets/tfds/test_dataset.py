@@ -1,4 +1,4 @@
-"""TFDS directories: the same examples as from the COCO folder."""
+"""TFDS directories have the same examples as the COCO folders that they were built from."""
 
 import contextlib
 import json
@@ -29,19 +29,19 @@ def assert_same_images(a, b):
         np.testing.assert_array_equal(np.asarray(a.read(x)), np.asarray(b.read(y)))
 
 
-@pytest.fixture(scope="module", params=["ours made", "ours coco_tiny80", "TFDS's made", "TFDS's coco_tiny80"])
+@pytest.fixture(scope="module", params=["yolos-jax made", "yolos-jax coco_tiny80", "TFDS made", "TFDS coco_tiny80"])
 def prepared(request, tmp_path_factory):
-    """(a folder, a COCO folder, the TFDS directory in the first that a builder made from it)."""
+    """(a root folder, a COCO folder, the TFDS directory in the root folder that was built from the COCO folder)."""
     builder, which = request.param.split()
     root = tmp_path_factory.mktemp("prepared")
     coco = coco_folder(root / "coco") if which == "made" else data_folder(which)
-    if builder == "ours":
+    if builder == "yolos-jax":
         return root, coco, build_records(coco, root)[0]
     with pytest.MonkeyPatch.context() as patch:
         return root, coco, build_with_tfds(coco, root, patch)
 
 
-def test_with_the_annotation_file_it_equals_the_folder(prepared):
+def test_records_with_an_annotation_file_equal_the_folder(prepared):
     _, coco, directory = prepared
     for split in ("train2017", "val2017"):
         folder = coco_split(coco, split, 91)
@@ -55,11 +55,11 @@ def test_with_the_annotation_file_it_equals_the_folder(prepared):
         assert few.examples.image_ids.tolist() == folder.examples.image_ids[:3].tolist()
 
 
-def test_without_it_the_records_have_the_same_content(prepared):
-    """Data sets from TFDS's builder have no category ids; they follow from the names."""
+def test_records_without_an_annotation_file_match_the_folder(prepared):
+    """Data sets from TFDS's builder have no category ids; they are derived from the names."""
     root, coco, directory = prepared
     folder, records = coco_split(coco, "val2017"), tfds_split(root, "val2017")
-    assert find_dataset(root / "coco") in (None, directory)  # TFDS writes beside the folder's content
+    assert find_dataset(root / "coco") in (None, directory)  # builders write into the COCO folder
     for name in ("num_classes", "category_ids", "label_names", "dropped"):
         assert getattr(records, name) == getattr(folder, name)
     assert len(records.notes) == 1 and "store integer areas" in records.notes[0]
@@ -103,7 +103,7 @@ def test_labels_are_numbered_as_for_a_folder(tmp_path, arguments):
         tfds_split(directory, "train", 1, category_ids=(30,))
 
 
-def test_unknown_names_become_labels(tmp_path):
+def test_labels_are_used_as_ids_for_unknown_names(tmp_path):
     _, directory = own_categories(tmp_path)
     (directory / "metadata.json").write_text(json.dumps({"category_ids": [30, 30]}))
     with pytest.raises(InputError, match="category_ids in .*metadata.json must be 2 distinct non-negative integers"):
@@ -130,7 +130,7 @@ def test_finding_a_data_set(tmp_path, made, own):
         find_dataset(own)
 
 
-def test_splits_by_either_name(made):
+def test_splits_are_found_by_either_name(made):
     _, directory = made
     assert Records(directory, "val2017").split == Records(directory, "validation").split == "validation"
     with pytest.raises(InputError, match="the split test2017 does not exist in .*; it has train, validation"):
@@ -138,7 +138,7 @@ def test_splits_by_either_name(made):
 
 
 def test_a_converted_data_set_is_read(own):
-    """As written by `convert_format` beside the tfrecord files."""
+    """TFDS's `convert_format` writes such data sets next to the tfrecord files."""
     change_json(
         own / "dataset_info.json", lambda c: c.update(fileFormat="tfrecord", alternativeFileFormats=["array_record"])
     )
@@ -187,7 +187,7 @@ def test_concurrent_readers_leave_one_index(own):
     ]
 
 
-def test_workers_load_the_same_as_from_the_folder(made):
+def test_workers_load_the_same_batches_as_from_the_folder(made):
     """Workers for folders are tested in tests/data/test_loader.py."""
     coco, directory = made
     draw = Pipeline(Resize((32, 48), 96), before=(Flip(), Crop(0.5, (48, 64), (32, 64))))
@@ -204,8 +204,8 @@ def test_workers_load_the_same_as_from_the_folder(made):
                 np.testing.assert_array_equal(x, y)
 
 
-def test_reading_needs_neither_tensorflow_nor_jax_nor_memory(made, own):
-    """In a separate process; a missing shard is reported before anything is read."""
+def test_reading_needs_no_tensorflow_no_jax_and_little_memory(made, own):
+    """This runs in a separate process. A missing shard is reported before anything is read."""
     code = """
 import resource, sys
 from pathlib import Path

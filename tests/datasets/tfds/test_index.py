@@ -1,4 +1,4 @@
-"""The cached index of a TFDS data set may come from anyone: if it is not as we write it, the records are read again."""
+"""The cached index of a TFDS data set is untrusted: unless it is valid in every detail, the records are read again."""
 
 import io
 import resource
@@ -19,14 +19,14 @@ def npy(array) -> bytes:
 
 
 def lying(array) -> bytes:
-    """An array whose header claims 2^45 values."""
+    """The bytes of an array whose header claims that there are 2^45 values."""
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (2**45,)})
     return file.getvalue() + bytes(8)
 
 
 def replaced(name, change):
-    """The entries with one of them changed."""
+    """A function that changes one of the entries."""
     return lambda entries: entries | {name: npy(change(np.load(io.BytesIO(entries[name]), allow_pickle=False)))}
 
 
@@ -51,8 +51,8 @@ def kept(own, tmp_path, monkeypatch):
     return records, want, write
 
 
-def read_anew(records, monkeypatch) -> tuple[bool, Index]:
-    """Whether the records were read, and the index."""
+def read_anew(records, monkeypatch) -> tuple[Index, bool]:
+    """The index, and whether the records were read again."""
     read, times = tfds_index._read, []
     monkeypatch.setattr(tfds_index, "_read", lambda r: times.append(None) or read(r))
     return index_of(records), bool(times)
@@ -65,7 +65,7 @@ def assert_right(index, want):
 
 
 def test_an_index_from_the_helper_is_used(kept, monkeypatch):
-    """So that failures below are due to the changes."""
+    """This shows that the changes below, rather than the helper, make an index invalid."""
     records, want, write = kept
     write(dict)
     index, anew = read_anew(records, monkeypatch)
@@ -99,7 +99,7 @@ def test_an_index_from_the_helper_is_used(kept, monkeypatch):
         lambda entries: {},
     ],
 )
-def test_other_arrays(kept, monkeypatch, edit):
+def test_invalid_arrays(kept, monkeypatch, edit):
     records, want, write = kept
     write(edit)
     index, anew = read_anew(records, monkeypatch)
@@ -108,8 +108,8 @@ def test_other_arrays(kept, monkeypatch, edit):
 
 
 @pytest.mark.parametrize("name", ["key", "areas"])
-def test_a_compressed_file(kept, monkeypatch, name):
-    """80 MB of zeros, compressed."""
+def test_compressed_files(kept, monkeypatch, name):
+    """The file contains 80 MB of zeros, compressed."""
     records, want, write = kept
     write(lambda entries: entries | {name: npy(np.zeros(10_000_000, np.int64))}, zipfile.ZIP_DEFLATED)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -120,7 +120,7 @@ def test_a_compressed_file(kept, monkeypatch, name):
 
 @pytest.mark.parametrize("method", [99, zipfile.ZIP_LZMA])
 def test_other_compression_methods(kept, monkeypatch, method):
-    """The compression method, in the central directory and in every entry."""
+    """The test changes the compression method in the central directory and in every entry."""
     records, want, write = kept
     write(dict)
     path = records.directory / "yolos-jax.train.npz"
@@ -136,8 +136,8 @@ def test_other_compression_methods(kept, monkeypatch, method):
     assert_right(index, want)
 
 
-def test_one_entry_counted_many_times(kept, monkeypatch):
-    """Entries that share their bytes and so claim more than the file's size."""
+def test_overlapping_entries(kept, monkeypatch):
+    """The entries share their bytes, so that their total size is larger than the file."""
     records, want, write = kept
     write(lambda entries: entries | {"x": bytes(100_000)})
     path = records.directory / "yolos-jax.train.npz"

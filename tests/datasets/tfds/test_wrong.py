@@ -1,4 +1,4 @@
-"""TFDS directories that are incomplete, damaged or of another kind: an error message each."""
+"""Error messages for TFDS directories that are incomplete, damaged or of an unsupported type."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ def cut(share):
 
 
 def blank(shard):
-    """Damages a record or two."""
+    """Damages one or two records."""
     with open(shard, "r+b") as file:
         file.seek(shard.stat().st_size // 20)
         file.write(bytes(200))
@@ -46,7 +46,7 @@ def blank(shard):
     ],
     ids=["missing", "empty", "cut", "garbage", "blank"],
 )  # fmt: skip
-def test_bad_shards(own, spoil, sentence):
+def test_damaged_shards(own, spoil, sentence):
     (shard,) = own.glob("coco-train*")
     spoil(shard)
     with pytest.raises(InputError, match=sentence):
@@ -55,7 +55,7 @@ def test_bad_shards(own, spoil, sentence):
 
 
 @pytest.mark.parametrize("template", ["{DATASET}-{SPLIT", "{&a}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"])
-def test_invalid_names_of_shards(own, template):
+def test_invalid_shard_names(own, template):
     about = json.loads((own / "dataset_info.json").read_text())
     about["splits"][0]["filepathTemplate"] = template
     (own / "dataset_info.json").write_text(json.dumps(about))
@@ -70,7 +70,7 @@ def test_a_named_pipe_does_not_block(own):
         tfds_split(own, "train")
 
 
-def test_a_record_damaged_later_is_an_unreadable_image(made, own):
+def test_records_damaged_later_raise_unreadable_image(made, own):
     coco, _ = made
     records = tfds_split(own, "train", annotations=listed(coco))
     (shard,) = own.glob("coco-train*")
@@ -94,13 +94,13 @@ def test_a_record_damaged_later_is_an_unreadable_image(made, own):
         (lambda c: c.pop("version"), "cannot be opened as a TFDS data set"),
     ],
 )  # fmt: skip
-def test_other_kinds_of_data_sets(own, edit, sentence):
+def test_unsupported_data_sets(own, edit, sentence):
     change_json(own / "dataset_info.json", edit)
     with pytest.raises(InputError, match=sentence):
         tfds_split(own, "train")
 
 
-def test_other_features(own):
+def test_missing_features(own):
     def edit(content):
         content["featuresDict"]["features"].pop("image/id")
         content["featuresDict"]["features"]["objects"]["sequence"]["feature"]["featuresDict"]["features"].pop("area")
@@ -133,7 +133,7 @@ def test_features_of_other_types(own, key, kind, sentence):
         tfds_split(own, "train")
 
 
-@pytest.mark.parametrize("ids", [True, False], ids=["category ids", "TFDS's own"])
+@pytest.mark.parametrize("ids", [True, False], ids=["with category ids", "without category ids"])
 @pytest.mark.parametrize(
     "spoil, sentence",
     [
@@ -163,8 +163,8 @@ def test_wrong_numbers_of_records(own, length):
         tfds_split(own, "train")
 
 
-def test_an_image_that_cannot_be_decoded(tmp_path, monkeypatch):
-    """Without its size, reading stops; with an annotation file, it is reported when read, as in a folder."""
+def test_images_that_cannot_be_decoded(tmp_path, monkeypatch):
+    """Without an annotation file, the size is unknown, which is an error; with one, reading the image reports it."""
     write = tfds_build._record
 
     def spoilt(image, *rest):
@@ -183,7 +183,7 @@ def test_an_image_that_cannot_be_decoded(tmp_path, monkeypatch):
 
 
 def changed(field, place, value):
-    """An index with one value changed."""
+    """A function that changes one value of an index."""
 
     def edit(index):
         array = getattr(index, field).copy()
@@ -206,7 +206,7 @@ def changed(field, place, value):
     ],
 )  # fmt: skip
 def test_invalid_records(made, monkeypatch, edit, sentence, images, boxes):
-    """TFDS refuses to write such records, so the index is changed."""
+    """TFDS does not write such records, so the test changes the index."""
     read = tfds.index_of
     monkeypatch.setattr(tfds, "index_of", lambda records: edit(read(records)))
     with pytest.raises(InputError, match=sentence):
@@ -214,7 +214,7 @@ def test_invalid_records(made, monkeypatch, edit, sentence, images, boxes):
     said = []
     records = tfds_split(made[1], "train", complain=said.append)
     assert said and (images is None or len(records.examples) == images)
-    # One of the seven is a crowd, one is empty; record 0's first object may be either.
+    # Of the seven objects, one is a crowd and one is empty. The changed object may be either of them.
     left = int(records.examples.counts.sum()) + sum(records.dropped.values())
     assert boxes is None or left == boxes
 
@@ -235,7 +235,7 @@ def test_an_annotation_file_of_other_images(tmp_path, made):
     assert records.notes == (f"4 of the 6 images in {directory} (train) are not in {path} and are left out",)
 
 
-def test_an_image_with_another_size_than_annotated(tmp_path, made):
+def test_images_whose_size_is_not_as_annotated(tmp_path, made):
     coco, directory = made
     path = tmp_path / "other.json"
     content = json.loads(listed(coco).read_text())
@@ -272,8 +272,8 @@ def test_check_data_reads_records(own):
     assert done.returncode == 2 and "is missing" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_the_package_of_the_extra_is_missing(made, tmp_path, monkeypatch, call):
-    """Reading and writing name the package to install; nothing is written."""
+def test_missing_tfds_package_is_reported(made, tmp_path, monkeypatch, call):
+    """The errors of reading and of writing name the package to install, and nothing is written."""
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)  # importing it fails
     with pytest.raises(InputError, match=r"pip install 'yolos-jax\[tfds\]'"):
         tfds_split(made[1], "train")
