@@ -105,8 +105,8 @@ def test_the_pixel_aspect_ratio_is_kept(tmp_path, turned):
     drawn.close()
     with av.open(str(tmp_path / "a.mp4")) as container:
         assert container.streams.video[0].sample_aspect_ratio == (Fraction(3, 4) if turned else Fraction(4, 3))
-    assert len(run.notes) == 2 and run.notes[0] == "a.mov has sound; the drawn copy has none"
-    assert "pixels that are 4/3 times as wide as high" in run.notes[1]
+    assert len(run.notes) == 2 and run.notes[0] == "a.mov has sound, but the drawn copy does not"
+    assert "pixels that are 4/3 times as wide as they are high" in run.notes[1]
     args.as_stored = True
     said = predict.notes_on(destination.input, film, upright=False)
     assert any("-90 degrees" in note for note in said) == turned

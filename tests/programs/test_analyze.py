@@ -1,4 +1,4 @@
-"""analyze.py: every command on a micro checkpoint, several devices against one, and a message for each mistake."""
+"""analyze.py: every command on a micro checkpoint, several devices compared with one, and an error for each mistake."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ NAMES = {1: "one", 7: "seven"}
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Ten images with a box each, and two checkpoints with random weights, one of them without names."""
+    """Ten images with a box each, and two checkpoints with random weights, one of them without class names."""
     folder = tmp_path_factory.mktemp("analyze")
     make_coco(folder / "coco", SIZES, "val2017")
     config = YolosConfig(**MODEL)
@@ -50,7 +50,7 @@ def split_flags(made):
 
 
 def evaluator_on_one(made):
-    """The same split, three images at a time on one device."""
+    """Parameters and an evaluator of the same split, with three images per batch on one device."""
     config = micro_config(made / "coco", **{"data.val_split": "val2017", "data.max_side": 96, "eval.batch_size": 8})
     params, _, found = evaluator_for(config, made / "run")
     config.eval.batch_size = 3
@@ -102,7 +102,7 @@ def test_correlation(made, tmp_path, call):
     params, one = evaluator_on_one(made)
     table, _ = correlation.examine_correlation(one, params)
     rows = read(tmp_path / "correlation.csv")
-    # Noise of one unit in float32's last place, in features, moves these correlations of 15 pairs by up to 1.8e-6.
+    # Changing the features by one unit in the last place (float32) changes these correlations by up to 1.8e-6.
     rounding = 1e-5
     assert [row["tokens"] for row in rows[::4]] == table.readings
     for row, want in zip(rows, table.rows()):
@@ -110,7 +110,7 @@ def test_correlation(made, tmp_path, call):
         for name in ("mean", "spread", "least", "most"):
             assert float(row[name]) == pytest.approx(want[name], abs=rounding)
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("| after the last norm")]
-    assert f"{table.rows()[-1]['mean']:+.3f}" in line and "the paper has -0.80" in done.stdout
+    assert f"{table.rows()[-1]['mean']:+.3f}" in line and "the paper reports -0.80" in done.stdout
     assert (tmp_path / "correlation.png").exists() and sum(
         int(r["pairs"]) for r in read(tmp_path / "scatter.csv")
     ) == 300
@@ -123,7 +123,10 @@ def test_attention(made, tmp_path, call):
     flags += ["--compilation-cache", "off"]
     done = call("analyze", "attention", *flags, "--out", tmp_path / "a", "--rollout", "--arrays", "--enlarge", "smooth")
     assert done.returncode == 0, done.stderr
-    assert "6 tokens over 0.0 in 1 images, 0 unreadable" in done.stdout and "no class names" in done.stderr
+    assert (
+        "6 tokens with a score of at least 0.0 in 1 images, 0 unreadable" in done.stdout
+        and "no class names" in done.stderr
+    )
     assert sorted(p.name for p in (tmp_path / "a").glob("*.png")) == [f"4_token{n:03d}.png" for n in range(6)]
     z, seen = np.load(tmp_path / "a" / "4.npz"), look_at(Detector.load(made / "run"), picture, (-1,), True)
     np.testing.assert_allclose(z["attention"], seen.attention[0], atol=1e-6)
@@ -133,10 +136,10 @@ def test_attention(made, tmp_path, call):
     for extra, words in [
         (["--layer", "2"], "no layer 2; the model has 2, counted from 0"),
         (["--head", "1", "5"], "no head 5; the model of"),
-        (["--threshold", "3"], "within 0..1"),
+        (["--threshold", "3"], "between 0 and 1"),
         (["--compare", made / "gone"], "gone does not exist"),
         (["--font", made / "gone.ttf"], "gone.ttf cannot be read"),
-        (["--out", tmp_path / "a"], "exists already"),
+        (["--out", tmp_path / "a"], "already exists"),
     ]:
         refused = call("analyze", "attention", *flags, "--out", tmp_path / "b", *extra)
         (sentence,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
@@ -144,8 +147,8 @@ def test_attention(made, tmp_path, call):
     assert not (tmp_path / "b").exists()
 
 
-def test_the_same_object_in_two_checkpoints():
-    """By the largest overlap of at least a half, each token once."""
+def test_matches_tokens_of_two_checkpoints():
+    """Tokens are matched by the largest IoU of at least 0.5, each token once."""
     corners = [[0, 0, 10, 10], [20, 20, 30, 30], [50, 50, 60, 60], [0, 0, 10, 9], [90, 0, 91, 1], [70, 0, 71, 1]]
     moved = np.float32(corners)[[3, 0, 1, 2, 4, 5]] + np.float32([[0], [0], [1], [6], [0], [0]])
     blank, labels = Image.new("RGB", (100, 70)), np.zeros(6, np.int32)
@@ -185,12 +188,12 @@ def test_positions_and_cost(made, tmp_path, call):
     assert refused.returncode == 2 and "no variant 'xl'; choose one of ti, s, s_dwr, b" in refused.stderr
 
 
-def test_mistakes(made, tmp_path, call):
+def test_invalid_arguments(made, tmp_path, call):
     empty = make_coco(tmp_path / "empty", SIZES[:2], "val2017", annotations=[])
     for command, flags, words in [
         ("tokens", [*split_flags(made), f"--config.data.root={empty}"], ["boxes", "data.val_split"]),
         ("correlation", [*split_flags(made), "--layer", "9"], ["no layer 9; the model has 2"]),
-        ("tokens", [*split_flags(made), "--confident", "7"], ["--confident within 0..1"]),
+        ("tokens", [*split_flags(made), "--confident", "7"], ["--confident between 0 and 1"]),
         ("nothing", [], ["invalid choice: 'nothing'"]),
     ]:
         done = call("analyze", command, *flags, "--out", tmp_path / "out")

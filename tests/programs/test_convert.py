@@ -1,4 +1,4 @@
-"""convert.py as a user runs it."""
+"""Runs convert.py as a user does."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ def run(*args):
         [sys.executable, ROOT / "convert.py", *map(str, args)],
         capture_output=True,
         text=True,
-        env=cpu_devices(),  # one starts fastest
+        env=cpu_devices(),  # a single device starts fastest
         cwd=ROOT,
         timeout=300,
     )
@@ -41,7 +41,7 @@ def run(*args):
 
 @pytest.fixture
 def convert(monkeypatch, capsys):
-    """Runs the program in this process; returns the result of `run`."""
+    """Runs the program in this process; returns a result like that of `run`."""
 
     def convert(*args):
         monkeypatch.setattr(sys, "argv", ["convert.py", *map(str, args)])
@@ -96,7 +96,7 @@ def test_deit_with_a_seed(tmp_path, recipe, convert):
     assert_bit_equal(checkpoints.load_detector(tmp_path / "ours")[0], from_vit(deit_state(), TINY, 9)[0])
 
 
-def test_huggingface_to_checkpoint_keeps_the_label_names(tmp_path, convert):
+def test_huggingface_to_checkpoint_keeps_label_names(tmp_path, convert):
     labels = {"0": "cat", "1": "N/A", "2": "dog", "3": "owl"}
     folder = huggingface_folder(tmp_path / "hf", id2label=labels)
     done = convert(folder, "--out", tmp_path / "ours")
@@ -104,7 +104,7 @@ def test_huggingface_to_checkpoint_keeps_the_label_names(tmp_path, convert):
     assert checkpoints.load_detector(tmp_path / "ours")[1].label_names == {0: "cat", 2: "dog", 3: "owl"}
 
 
-def test_failures_have_one_line(tmp_path, convert):
+def test_errors_have_one_line(tmp_path, convert):
     weights = write(tmp_path / "yolos.safetensors", reference_state())
     broken = tmp_path / "broken.py"
     broken.write_text("1 / 0\n")

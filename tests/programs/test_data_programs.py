@@ -1,4 +1,4 @@
-"""`convert_data` and `check_data` on every layout, in this process."""
+"""Runs `convert_data` and `check_data` on every layout, in this process."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ SMALL += ["--config.data.scales=(32, 48)", "--config.data.crop_sides=(48,)", "--
 
 
 def facts(source):
-    """The relevant content of a source, by image name."""
+    """The content of a source to compare, by image name."""
     names = source.label_names
     return {
         Path(e.file).stem: (e.width, e.height, [names[i] for i in e.labels.tolist()], e.boxes.round(3).tolist())
@@ -25,7 +25,7 @@ def facts(source):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_any_layout_becomes_a_plain_coco_folder(layout, tmp_path, call):
+def test_converts_every_layout_to_coco(layout, tmp_path, call):
     data = made_layouts.made(2)
     root, out = LAYOUTS[layout](tmp_path / "set", data), tmp_path / "coco"
     code, text, _ = call("convert_data", root, "--out", out)
@@ -50,8 +50,8 @@ def test_copies_and_chosen_splits(tmp_path, call):
     assert code == 2 and "has no split val; it has train, valid" in error
 
 
-def test_boxes_in_another_format(tmp_path, call):
-    """Corners are refused with this program's flag, which converts them to COCO boxes."""
+def test_converts_boxes_in_another_format(tmp_path, call):
+    """The error for corner boxes suggests --boxes, which converts them to COCO boxes."""
     corners = [box(i, i, [20, 10, 60, 40]) for i in range(1, 5)]
     root = make_coco(tmp_path / "set", [(64, 48)] * 4, "train", corners)
     code, _, error = call("convert_data", root, "--out", tmp_path / "a")
@@ -62,8 +62,8 @@ def test_boxes_in_another_format(tmp_path, call):
     assert set(found["images"][0]) == {"id", "file_name", "width", "height"}
 
 
-def test_records_of_tfds(tmp_path, call):
-    """Image files are byte-equal; boxes differ only by the records' float32 fractions."""
+def test_converts_tfds_records(tmp_path, call):
+    """Image files are byte-identical; boxes differ only because the records have float32 fractions."""
     coco, records = make_tfds(tmp_path)
     code, text, _ = call("convert_data", records, "--out", tmp_path / "out", "--splits", "validation")
     assert code == 0 and "is TFDS: train, validation" in text and "6 images, 7 boxes, as val" in text
@@ -82,7 +82,7 @@ def test_records_of_tfds(tmp_path, call):
 
 
 @pytest.mark.parity
-def test_a_data_set_of_the_package_datasets(tmp_path, call):
+def test_converts_hugging_face_datasets(tmp_path, call):
     pytest.importorskip("datasets")
     data = made_layouts.made()
     root = made_layouts.rows(tmp_path / "set", data, parquet=False)
@@ -100,7 +100,7 @@ def test_check_data_reads_every_layout(layout, tmp_path, call):
     assert len(text.splitlines()) < 40
 
 
-def test_a_missing_validation_split(tmp_path, call):
+def test_missing_validation_split(tmp_path, call):
     root = made_layouts.coco(tmp_path, made_layouts.made(train=8))
     (root / "annotations" / "instances_val.json").unlink()
     code, _, error = call("check_data", *SMALL, f"--config.data.root={root}")
@@ -110,10 +110,10 @@ def test_a_missing_validation_split(tmp_path, call):
     code, _, error = call("train", *SMALL, *batch, f"--config.data.root={root}", f"--workdir={tmp_path / 'w'}")
     assert code == 2 and "or train without evaluation: --config.eval.every_epochs=0 --config.train.patience=0" in error
     code, text, _ = call("check_data", *SMALL, f"--config.data.root={root}", "--config.eval.every_epochs=0")
-    assert code == 0 and "so none is needed" in text and "val:" not in text
+    assert code == 0 and "so it is not needed" in text and "val:" not in text
 
 
-def test_orphans_are_grouped_after_the_first_few(tmp_path, call):
+def test_groups_annotations_without_images(tmp_path, call):
     boxes = [box(1, 1, [4, 4, 20, 10]), *(box(i, 50 + i // 2, [4, 4, 5, 5]) for i in range(2, 22))]
     root = make_coco(tmp_path, [(64, 48)] * 3, "train", boxes)
     make_coco(root, [(64, 48)] * 2, "val")
@@ -133,8 +133,8 @@ def test_hidden_files_are_counted(tmp_path, call):
 
 
 @pytest.mark.parametrize("augment", ["none", "strong", "aerial"])
-def test_the_sheet_of_augmented_images(tmp_path, call, augment):
-    """Boxes as large as their images stay so under flips and crops: each cell has the box's colour at its edges."""
+def test_contact_sheet_of_augmented_images(tmp_path, call, augment):
+    """Boxes that cover their image still do after flips and crops, so each cell has the box's colour at its edges."""
     whole = [box(i, i, [0, 0, 64, 48]) for i in range(1, 7)]
     root = make_coco(tmp_path, [(64, 48)] * 6, "train", whole)
     make_coco(root, [(64, 48)] * 2, "val")
@@ -158,12 +158,12 @@ def test_the_sheet_of_augmented_images(tmp_path, call, augment):
 
 
 @pytest.mark.parametrize("wrong", [["--show=-1"], ["--show=2", "--show-to=page.txt"]])
-def test_invalid_flags_of_the_sheet(tmp_path, call, wrong):
+def test_invalid_contact_sheet_flags(tmp_path, call, wrong):
     code, _, error = call("check_data", *SMALL, f"--config.data.root={tmp_path}", *wrong)
-    assert code == 2 and "--show takes a number of at least 0" in error
+    assert code == 2 and "--show must be at least 0" in error
 
 
-def test_a_missing_image_stops_or_is_named(tmp_path, call):
+def test_missing_image_is_an_error_or_skipped(tmp_path, call):
     root = made_layouts.coco(tmp_path, made_layouts.made())
     (root / "train" / "train1.jpg").unlink()
     code, text, _ = call("check_data", *SMALL, f"--config.data.root={root}", "--no-images")

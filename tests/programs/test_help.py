@@ -1,4 +1,4 @@
-"""`--help` of every program: it is fast, and has every flag that the documentation uses."""
+"""`--help` of every program is fast, and lists every flag that the documentation uses."""
 
 import json
 import re
@@ -21,9 +21,11 @@ SLOW = {
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 EXAMINATIONS = "attention", "tokens", "correlation", "cost", "positions", "runs"
 
-COMMAND = re.compile(r"(?:^|[\s=])(yolos-(?!jax|tiny|small|base)[a-z-]+(?: .*)?)$")  # other names are of models
+COMMAND = re.compile(
+    r"(?:^|[\s=])(yolos-(?!jax|tiny|small|base)[a-z-]+(?: .*)?)$"
+)  # other names that start with yolos- are models
 
-# Prints, for each program, the exit code, its help and the slow modules imported since the last one.
+# Prints, for each program, the exit code, its help and the slow modules imported since the previous program.
 PROBE = """
 import contextlib, importlib, io, json, sys
 slow, found = set(json.loads(sys.argv[1])), {}
@@ -45,7 +47,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def asked():
-    """The output of `PROBE`. One process runs all programs, so a slow import is attributed to the first one with it."""
+    """The output of `PROBE`, from one process: a slow import is attributed to the first program that causes it."""
     programs = [(name, target, []) for name, target in SCRIPTS.items()]
     programs += [(f"yolos-analyze {name}", SCRIPTS["yolos-analyze"], [name]) for name in EXAMINATIONS]
     command = [sys.executable, "-c", PROBE, json.dumps(sorted(SLOW)), json.dumps(programs)]
@@ -60,7 +62,7 @@ def test_help_imports_nothing_slow(asked):
 
 
 def commands_of(text: str) -> list[list[str]]:
-    """The words of every command of a program, in code blocks, between backticks, or on a separate line."""
+    """The words of every command in a text: in code blocks, in backticks, or on separate lines."""
     text = text.replace("\\\n", " ")
     code = re.findall(r"^```.*?\n(.*?)^```", text, re.DOTALL | re.MULTILINE) + re.findall(r"`([^`\n]+)`", text)
     lines = [line for block in code for line in block.splitlines()]
@@ -70,14 +72,14 @@ def commands_of(text: str) -> list[list[str]]:
 
 
 def sources() -> dict[str, str]:
-    """All texts with commands: the documentation, and the docstrings of programs and recipes."""
+    """All texts that contain commands: the documentation, and the docstrings of programs and recipes."""
     files = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
     files += [*(ROOT / "yolos_jax" / "programs").glob("*.py"), *recipe_files().values()]
     return {str(file.relative_to(ROOT)): file.read_text() for file in files}
 
 
-def test_every_command_of_the_documentation_exists(asked):
-    """Programs, flags, settings and recipes with the documented names exist."""
+def test_documented_commands_exist(asked):
+    """All programs, flags, settings and recipes in documented commands exist."""
     settings = {key for table in SETTINGS.values() for key in table}
     shown = [(file, words) for file, text in sources().items() for words in commands_of(text)]
     assert len(shown) > 100

@@ -1,4 +1,4 @@
-"""predict.py: drawn images and JSON files, and a message for each mistake."""
+"""predict.py: drawn images, JSON files, and an error for each mistake."""
 
 import functools
 import json
@@ -38,13 +38,13 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def load():
-    """`Detector.load`, once per set of arguments, because compilation takes most of the time."""
+    """`Detector.load`, cached by its arguments, because compilation takes most of the time."""
     return functools.cache(Detector.load)
 
 
 @pytest.fixture
 def call(monkeypatch, capsys, load):
-    """Runs the program in this process: (exit code, output, error message)."""
+    """Runs the program in this process; returns (exit code, output, error message)."""
     monkeypatch.setattr(Detector, "load", load)
 
     def call(*args):
@@ -62,7 +62,7 @@ def call(monkeypatch, capsys, load):
     return call
 
 
-def test_as_a_user_runs_it(checkpoint, images, tmp_path):
+def test_in_a_separate_process(checkpoint, images, tmp_path):
     (tmp_path / "broken.png").write_bytes((images / "0.png").read_bytes()[:400])
     command = ["predict.py", images, tmp_path / "broken.png", "--checkpoint", checkpoint, "--threshold", "0.01"]
     done = run(*command, "--out", tmp_path / "out", "--batch-size", "2", cwd=ROOT)
@@ -74,7 +74,7 @@ def test_as_a_user_runs_it(checkpoint, images, tmp_path):
     assert names == [f"{i}.{ending}" for i in range(3) for ending in ("json", "png")]
 
 
-def test_files_have_the_detectors_results(checkpoint, images, tmp_path, call):
+def test_output_files_match_the_detector(checkpoint, images, tmp_path, call):
     code, printed, _ = call(images, "--checkpoint", checkpoint, "--out", tmp_path / "out", "--threshold", "0")
     assert code == 0
     detector = Detector.load(checkpoint)
@@ -91,7 +91,7 @@ def test_files_have_the_detectors_results(checkpoint, images, tmp_path, call):
         assert max(drawn.size) >= 480 and drawn.size[0] / drawn.size[1] == size[0] / size[1]
 
 
-def test_nothing_is_overwritten(checkpoint, images, tmp_path, call):
+def test_does_not_overwrite_files(checkpoint, images, tmp_path, call):
     options = ["--checkpoint", checkpoint, "--threshold", "0.01"]
     assert call(images / "0.png", *options, "--out", tmp_path / "out")[0] == 0
     code, _, sentence = call(images / "0.png", *options, "--out", tmp_path / "out")
@@ -103,8 +103,8 @@ def test_nothing_is_overwritten(checkpoint, images, tmp_path, call):
 
 
 @pytest.mark.timeout(120)
-def test_a_named_pipe_does_not_block(checkpoint, images, tmp_path, call):
-    """In a folder or given directly, it is skipped and named, and all others are read."""
+def test_named_pipe_does_not_block(checkpoint, images, tmp_path, call):
+    """A pipe, in a folder or given directly, is skipped and reported, and all other images are processed."""
     folder = tmp_path / "images"
     shutil.copytree(images, folder)
     os.mkfifo(folder / "1.jpg")
@@ -116,7 +116,7 @@ def test_a_named_pipe_does_not_block(checkpoint, images, tmp_path, call):
     assert len(list((tmp_path / "out").glob("*.json"))) == 3
 
 
-def test_mistakes(checkpoint, images, tmp_path, call):
+def test_invalid_arguments(checkpoint, images, tmp_path, call):
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text(json.dumps({"model_type": "bert"}))
     save_file({"x": np.zeros(2, np.float32)}, tmp_path / "bert" / "model.safetensors")
@@ -126,8 +126,8 @@ def test_mistakes(checkpoint, images, tmp_path, call):
         ([images / "0.png", "--checkpoint", tmp_path / "bert"], ["bert", "yolos"]),
         ([images / "0.png", "--checkpoint", tmp_path / "empty"], ["contains no checkpoint"]),
         ([tmp_path / "empty", "--checkpoint", checkpoint], ["has no images"]),
-        ([images / "0.png", "--checkpoint", checkpoint, "--threshold", "2"], ["0..1"]),
-        ([images / "0.png", "--checkpoint", checkpoint, "--threshold", "nan"], ["0..1"]),
+        ([images / "0.png", "--checkpoint", checkpoint, "--threshold", "2"], ["between 0 and 1"]),
+        ([images / "0.png", "--checkpoint", checkpoint, "--threshold", "nan"], ["between 0 and 1"]),
         ([images / "0.png", "--checkpoint", checkpoint, "--batch-size", "0"], ["--batch-size"]),
         ([images / "0.png", "--checkpoint", checkpoint, "--short-side", "0"], ["--short-side"]),
     ]:

@@ -1,4 +1,4 @@
-"""predict.py with all inputs and outputs: patterns, URLs, videos, large images, formats."""
+"""predict.py with all kinds of inputs and outputs: patterns, URLs, videos, large images, formats."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ def detector(tmp_path_factory):
 
 @pytest.fixture
 def predict(call, detector, tmp_path, monkeypatch):
-    """predict.py, with the detector loaded once: (exit code, stdout, stderr)."""
+    """Runs predict.py with a detector that is loaded once; returns (exit code, stdout, stderr)."""
     monkeypatch.setattr(Detector, "load", lambda *_: detector)
 
     def predict(*args, out="out", threshold=0.05):
@@ -76,7 +76,7 @@ def test_folders_patterns_and_coco(predict, detector, folder, tmp_path):
     assert predict(folder, "--format", "coco", "--no-draw")[0] == 2  # results.json exists
 
 
-def test_a_list_with_images_beside_it(predict, detector, folder, tmp_path):
+def test_list_with_relative_paths(predict, detector, folder, tmp_path):
     (folder / "list.csv").write_text("id,file_name\n1,deep/a.tga\n2,a.png\n2,a.png\n3,gone.png\n")
     code, text, error = predict(folder / "list.csv", "--no-draw")
     assert code == 2 and "1 of 3 images could not be read" in error and "gone.png does not exist" in error
@@ -116,7 +116,7 @@ def test_very_large_images_need_a_flag(predict, folder, monkeypatch):
     code, text, error = predict(folder / "b.webp", "--no-draw")
     sentence = "b.webp has more than 2000 pixels, the limit of Pillow for decompression bombs; use --large-images"
     assert code == 2 and sentence in text and sentence in error
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # above the limit but less than twice as large: no warning
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # above the limit, but less than twice the limit: no warning
     code, text, error = predict(folder / "b.webp", "--no-draw", out="other")
     assert code == 0 and "Warning" not in error
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
@@ -125,7 +125,7 @@ def test_very_large_images_need_a_flag(predict, folder, monkeypatch):
 
 
 @pytest.mark.parity
-def test_a_video_between_images(predict, detector, folder, tmp_path):
+def test_video_between_images(predict, detector, folder, tmp_path):
     av = pytest.importorskip("av", reason="av is absent (the extra video)")
     frames = [Image.fromarray(np.full((*SIZE[::-1], 3), 40 * i, np.uint8)) for i in range(5)]
     with av.open(str(tmp_path / "film.mkv"), "w") as container:
@@ -157,7 +157,7 @@ def test_a_video_between_images(predict, detector, folder, tmp_path):
 
 
 def moving(folder):
-    """An animation that is empty at first and lasts 2.2 s, and two pages, each with its three images."""
+    """Writes an animation of 2.2 s whose first frame is blank, and a file with two pages; returns the three images."""
     folder.mkdir()
     pixels = [np.random.default_rng(i).integers(0, 256, (*SIZE[::-1], 3), np.uint8) for i in range(2)]
     images = [Image.new("RGB", SIZE, (120,) * 3), *map(Image.fromarray, pixels)]
@@ -169,13 +169,13 @@ def moving(folder):
 
 @pytest.mark.parametrize("kind", ["json", "coco", "yolo", "csv"])
 def test_all_frames_and_pages_are_processed(predict, detector, tmp_path, monkeypatch, kind):
-    """Without the package av, which is only needed to draw an animation."""
+    """Runs without the package av, which is only needed to draw an animation."""
     monkeypatch.setitem(sys.modules, "av", None)
     images = moving(tmp_path / "in")
     code, text, error = predict(tmp_path / "in", "--format", kind)
     assert code == 0, error
     assert "objects in 2 images and 3 frames of videos, 0 unreadable" in text
-    assert "note: no drawn copy of 1 animation: pip install 'yolos-jax[video]'" in text
+    assert "note: no drawn copy of 1 animation; to draw animations, pip install 'yolos-jax[video]'" in text
     out = tmp_path / "out"
     want = [detector([image], 0.05)[0] for image in images]
     counts = [len(found) for found in want]
@@ -208,7 +208,7 @@ def test_all_frames_and_pages_are_processed(predict, detector, tmp_path, monkeyp
         assert found == [key for key, count in zip(keys, order) for _ in range(count)]
 
 
-def test_a_limit_of_frames_and_pages(predict, tmp_path):
+def test_limit_of_frames_and_pages(predict, tmp_path):
     moving(tmp_path / "in")
     code, text, _ = predict(*sorted((tmp_path / "in").iterdir()), "--limit", 1, "--no-draw")
     assert code == 0 and "0 images and 1 frame of" in text
@@ -216,7 +216,7 @@ def test_a_limit_of_frames_and_pages(predict, tmp_path):
     assert code == 0 and "in 1 image," in text
 
 
-def test_frames_at_a_url_are_left_out_and_counted(predict, tmp_path, monkeypatch):
+def test_only_the_first_frame_at_a_url_is_used(predict, tmp_path, monkeypatch):
     moving(tmp_path / "in")
     monkeypatch.setattr(program, "fetch", lambda name: (tmp_path / "in" / "cam.png").read_bytes())
     code, text, _ = predict("https://example.org/cam.png")
@@ -225,7 +225,7 @@ def test_frames_at_a_url_are_left_out_and_counted(predict, tmp_path, monkeypatch
 
 
 @pytest.mark.parity
-def test_an_animations_drawn_copy_has_the_same_times(predict, tmp_path):
+def test_drawn_animation_has_the_same_frame_times(predict, tmp_path):
     av = pytest.importorskip("av", reason="av is absent (the extra video)")
     moving(tmp_path / "in")
     code, _, error = predict(tmp_path / "in" / "cam.png")
@@ -237,8 +237,8 @@ def test_an_animations_drawn_copy_has_the_same_times(predict, tmp_path):
 
 
 @pytest.mark.parametrize("name, stem", [("camera:0", "camera0"), ("rtsp://10.0.0.2:554/live", "live")])
-def test_a_camera_until_it_is_interrupted(predict, tmp_path, monkeypatch, name, stem):
-    """Results before Ctrl-C are written completely and reported."""
+def test_camera_until_interrupted(predict, tmp_path, monkeypatch, name, stem):
+    """All results from before Ctrl-C are written and reported."""
 
     def stills(source, upright):
         assert source.name == name and upright
@@ -254,14 +254,14 @@ def test_a_camera_until_it_is_interrupted(predict, tmp_path, monkeypatch, name, 
     assert [(w["file"], w["frame"], w["seconds"]) for w in written] == [(name, i, i / 4) for i in range(3)]
 
 
-def test_a_video_without_the_package(predict, tmp_path, monkeypatch):
+def test_video_without_av(predict, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     code, _, error = predict(tmp_path / "film.mp4")
     assert code == 2 and "pip install 'yolos-jax[video]'" in error and not (tmp_path / "out").exists()
 
 
-def test_class_names_in_a_font(predict, detector, folder, tmp_path, monkeypatch):
-    """Missing letters are reported once; a file that is not a font is refused before anything is written."""
+def test_font_of_class_names(predict, detector, folder, tmp_path, monkeypatch):
+    """Missing letters are reported once; a file that is not a font is rejected before anything is written."""
     mono = findfont(FontProperties(family="DejaVu Sans Mono"))
     monkeypatch.setattr(detector, "label_names", {0: "été", 2: "方块"})
     code, _, error = predict(folder, "--font", mono)
@@ -273,8 +273,8 @@ def test_class_names_in_a_font(predict, detector, folder, tmp_path, monkeypatch)
     assert code == 2 and "notes.txt cannot be read" in error and not (tmp_path / "other").exists()
 
 
-def test_heic_without_its_package(predict, tmp_path, monkeypatch):
+def test_heic_without_pillow_heif(predict, tmp_path, monkeypatch):
     monkeypatch.setattr(program, "image_endings", set)
-    (tmp_path / "a.heic").write_bytes(b"no image that Pillow alone knows")
+    (tmp_path / "a.heic").write_bytes(b"not an image that Pillow can read")
     code, text, error = predict(tmp_path / "a.heic")
     assert code == 2 and "pip install 'yolos-jax[heif]'" in text and "[heif]" in error

@@ -30,27 +30,27 @@ RUN = {"train.epochs": 3, "train.max_steps": 6, "train.ema": 0.5, "train.curves"
 
 @pytest.fixture(scope="module", autouse=True)
 def programs():
-    """Runs that need the same program share it."""
+    """Shares compiled programs between runs."""
     with compiled_once():
         yield
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """1,000 pictures whose class is their colour."""
+    """About 1,000 images whose class is their colour."""
     root = tmp_path_factory.mktemp("data")
     return make_classes(make_classes(root, "train", 300), "val", 34, classes=CLASSES[:3])
 
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
-    """A run of six steps, with a moving average: its folder."""
+    """The folder of a run of six steps with a moving average."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     pretrain(classifier_config(data, **RUN), folder, devices=ONE)
     return folder
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(data, whole, tmp_path, capsys):
+def test_resumed_run_equals_uninterrupted_run(data, whole, tmp_path, capsys):
     shutil.copytree(whole, tmp_path / "run")
     for later in ("6", "best"):
         shutil.rmtree(tmp_path / "run" / later)
@@ -65,8 +65,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(data, whole, tmp_path, capsys
     assert [line["step"] for line in a if "val/top1" in line] == [6]
 
 
-def test_from_pictures_to_a_detector(data, tmp_path, capsys):
-    """Pre-train, start a detector from it, train and evaluate that."""
+def test_pretraining_and_training_a_detector(data, tmp_path, capsys):
+    """Pre-trains a classifier, then trains and evaluates a detector that starts from it."""
     config = classifier_config(data, **{"train.epochs": 3, "augment.repeats": 2, "train.ema": 0.5})
     outcome = pretrain(config, tmp_path / "deit", devices=ONE)
     assert outcome.step == 42 and outcome.compiled == (4,) and outcome.padding == 0
@@ -86,8 +86,8 @@ def test_from_pictures_to_a_detector(data, tmp_path, capsys):
     assert {"val/AP", "val/AP50"} <= lines(tmp_path / "yolos")[-1].keys()
 
 
-def test_a_detector_starts_with_the_classifiers_weights(whole, data, tmp_path):
-    """From the moving average; everything except heads, DET tokens and resized positions is bit-equal."""
+def test_detector_starts_with_classifier_weights(whole, data, tmp_path):
+    """The weights are the moving average, bit-identical except for heads, DET tokens and resized positions."""
     model = model_of(micro_config(data), 10)
     model = dataclasses.replace(model, init_pe_size=(32, 32))
     params, meta = checkpoints.load_any(whole)
@@ -99,7 +99,7 @@ def test_a_detector_starts_with_the_classifiers_weights(whole, data, tmp_path):
     for part in ("class_head", "box_head", "det_tokens"):
         assert_equal_trees(started[part], fresh[part])
     assert meta.label_names == dict(enumerate(CLASSES))
-    latest = checkpoint_files.read_arrays(whole, 6, params=params)["params"]  # which the average lags behind
+    latest = checkpoint_files.read_arrays(whole, 6, params=params)["params"]  # the average lags behind these
     assert (params["head"]["kernel"] != latest["head"]["kernel"]).any()
     with pytest.raises(InputError, match="has 2 blocks of width 12, but the model has 3|do not fit the model"):
         starting_params(dataclasses.replace(model, width=24), str(whole), 3)
@@ -112,13 +112,13 @@ def test_a_detector_starts_with_the_classifiers_weights(whole, data, tmp_path):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"model.width": 24}, "is of another model: width 12 against 24"),
+        ({"model.width": 24}, "has a different model: width 12 against 24"),
         ({"augment.erase": 0.5}, "augment.erase 0.1 against 0.5"),
         ({"loss.smoothing": 0.0}, r"loss.smoothing 0.1 against 0.0"),
         ({"train.batch_size": 61}, "train.batch_size 61 must be a multiple of 2 .*in pairs of images that are mixed"),
         (
             {"train.batch_size": 8, "optimizer.rate_batch": 4096},
-            "optimizer.learning_rate, scaled to the size of the batch, is 9.77e-06, below optimizer.min_lr 1e-05",
+            "optimizer.learning_rate, scaled to the batch size, is 9.77e-06, below optimizer.min_lr 1e-05",
         ),
         ({"model.num_classes": 2}, "model.num_classes is 2 but .* has 3 classes; set it to 0"),
         (
@@ -142,7 +142,7 @@ def test_starting_from_another_classifier(whole, data, tmp_path, capsys):
     assert_equal_trees(params["blocks"], kept["blocks"])
     same = dataclasses.replace(model, num_classes=3)
     assert_equal_trees(starting_classifier(same, str(whole), 0, CLASSES), kept)
-    other = starting_classifier(same, str(whole), 0, CLASSES[::-1])  # the same number, but different ones
+    other = starting_classifier(same, str(whole), 0, CLASSES[::-1])  # the same number of classes, in another order
     assert "the head is initialised" in capsys.readouterr().out
     assert_equal_trees(other["head"], classifier_params(same, 0)["head"])
     with pytest.raises(InputError, match="differs from the config: width 12 against 24"):
@@ -167,7 +167,7 @@ def test_programs(whole, data, tmp_path, call):
     texts = [call("eval.py", *words, "--help").stdout for words in ((), ("--config", recipe))]
     assert ["augment.mixup" in text for text in texts] == [False, True] == ["det_tokens" not in text for text in texts]
     done = call("convert.py", whole, "--to-hf", "--out", tmp_path / "hf")
-    assert done.returncode == 0 and "timm.safetensors has timm's names" in done.stdout
+    assert done.returncode == 0 and "timm.safetensors has timm's parameter names" in done.stdout
     logged = next(line for line in reversed(lines(whole)) if "val/top1" in line)
     assert f"model card: top1 {logged['val/top1']:.4f}, top5 1.0000" in done.stdout
     assert f"| top1 | {logged['val/top1']:.4f} |" in (tmp_path / "hf" / "README.md").read_text()
@@ -181,8 +181,8 @@ def test_programs(whole, data, tmp_path, call):
 
 
 @pytest.mark.parametrize("name", ["deit_ti", "deit_s", "deit_b", "deit_s_dwr", "deit_s_compound"])
-def test_recipes_of_deit(name):
-    """DeiT's table of hyperparameters (arXiv 2012.12877, table 9)."""
+def test_deit_recipes(name):
+    """The recipes have DeiT's hyperparameters (arXiv 2012.12877, table 9)."""
     config = load_recipe(name)
     compound = ClassifierConfig(width=240, depth=19, heads=6, image_size=272)
     assert classifier_of(config, 1000) == CLASSIFIERS.get(name.removeprefix("deit_"), compound)

@@ -1,6 +1,6 @@
-"""The programs as a user runs them: a few real steps, and a one-line error with exit code 2 for each mistake.
+"""Runs the programs as a user does: a few real steps, and a one-line error with exit code 2 for each mistake.
 
-Training and one mistake of each program run in separate processes; the rest in this one, which has 8 devices.
+Training and one mistake per program run in separate processes, and everything else in this one, which has 8 devices.
 """
 
 import json
@@ -27,8 +27,8 @@ MICRO = [
     *(f"--config.model.{k}={v}" for k, v in {"width": 12, "depth": 2, "heads": 2, "det_tokens": 6}.items()),
     *(f"--config.model.{k}={v}" for k, v in {"num_classes": 10, "init_pe_size": "(64, 64)"}.items()),
     *(f"--config.data.{k}={v}" for k, v in {"short_side": 48, "max_side": 96, "buckets": 1, "scales": "(48,)"}.items()),
-    "--config.matcher=device",  # its programs are cached
-    "--config.data.workers=0",  # each starts a process that imports grain
+    "--config.matcher=device",  # its compiled programs are cached
+    "--config.data.workers=0",  # each worker starts a process that imports grain
     "--config.train.batch_size=8",
     "--config.train.images_per_replica=1",
     "--config.train.epochs=1",
@@ -59,7 +59,7 @@ def refused(result, *words):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, run):
-    """A folder with a data set with a damaged training image, and a checkpoint after two steps on it."""
+    """A folder with a data set that has a damaged training image, and a checkpoint after two training steps."""
     folder = tmp_path_factory.mktemp("trained")
     root = make_coco(make_coco(folder / "coco", IMAGES), IMAGES, "val2017")
     path = root / "train2017" / "2.jpg"
@@ -78,7 +78,9 @@ def assert_drawn(figure, lines):
     keys = {"AP": "val/AP", "AP50": "val/AP50", "learning rate": "learning_rate", "images/s": "images_per_second"}
     keys["validation"] = "val/loss"
     drawn = {curve.get_label(): curve.get_xydata().tolist() for axis in figure.axes for curve in axis.lines}
-    drawn = {label: points for label, points in drawn.items() if not label.startswith("_")}  # the marker of the best
+    drawn = {
+        label: points for label, points in drawn.items() if not label.startswith("_")
+    }  # the marker of the best value
     assert sorted(drawn) == sorted([*keys, "total", "ce", "bbox", "giou"])
     for label, points in drawn.items():
         key = keys.get(label, label)
@@ -102,7 +104,7 @@ def test_training_writes_metrics_and_resumes_only_the_same_run(trained, call, mo
     assert done.returncode == 0 and "accepted difference: seed 0 against 3" in done.stdout
 
 
-def test_evaluation_predicts_and_never_overwrites(trained, tmp_path, call):
+def test_evaluation_writes_results_and_never_overwrites(trained, tmp_path, call):
     command = ["eval.py", *MICRO, f"--config.data.root={trained / 'coco'}", f"--checkpoint={trained / 'run'}"]
     done = call(*command, "--plots", "--threshold=0.1")
     assert done.returncode == 0, done.stderr[-2000:]
@@ -161,14 +163,14 @@ def test_evaluation_predicts_and_never_overwrites(trained, tmp_path, call):
     ],
     ids=lambda v: next(iter(v)).rsplit(".", 1)[-1] if isinstance(v, dict) else "",
 )
-def test_mistakes_in_training(trained, tmp_path, call, change, words):
+def test_invalid_settings_in_training(trained, tmp_path, call, change, words):
     flags = [f"{k}={v}" for k, v in change.items()]
     result = call("train.py", *MICRO, f"--config.data.root={trained / 'coco'}", f"--workdir={tmp_path / 'w'}", *flags)
     refused(result, *words)
     assert not list((tmp_path).glob("w/[0-9]*"))
 
 
-def test_values_that_become_non_finite_in_training(trained, tmp_path, call, monkeypatch):
+def test_non_finite_values_in_training(trained, tmp_path, call, monkeypatch):
     monkeypatch.setattr(training_run, "data_mesh", lambda _: data_mesh(jax.devices()[:1]))
     command = ["train.py", *MICRO, f"--config.data.root={trained / 'coco'}", f"--workdir={tmp_path / 'w'}"]
     changes = {"optimizer.learning_rate": 1e30, "matcher": "host", "eval.every_epochs": 0, "data.on_bad_image": "skip"}
@@ -189,7 +191,7 @@ def test_missing_and_wrong_flags(tmp_path, run, call):
         refused(run(program, "--config=yolos_s", f"--{place}={tmp_path}", "--config.seed=-1"), "seed is -1; it must be")
 
 
-def test_settings_may_be_two_words(trained, tmp_path, call):
+def test_settings_as_separate_arguments(trained, tmp_path, call):
     command = ["train.py", *MICRO, "--workdir", tmp_path / "w", "--config.data.root", trained / "coco"]
     command += ["--config.data.train_images", tmp_path / "absent", "--config.data.scales", "48,"]
     refused(call(*command), "the folder of images", "absent does not exist")
@@ -205,12 +207,12 @@ def test_help_lists_every_setting(call, program):
         assert f"--config.{key} {value}" in text and f"(default {found.default!r})" in text
 
 
-def test_help_shows_the_values_of_the_recipe(call):
+def test_help_shows_the_recipes_values(call):
     text = " ".join(call("train.py", "--config", "yolos_s_voc", "--help").stdout.split())
     assert "(default 'data/VOCdevkit')" in text and "(default (384, 512))" in text
 
 
-def test_the_code_of_a_recipe_runs_once(call, tmp_path):
+def test_recipe_code_runs_once(call, tmp_path):
     (tmp_path / "mine.py").write_text(
         "print('here')\nfrom yolos_jax.config.recipes import detection_recipe as get_config\n"
     )
@@ -235,7 +237,7 @@ def test_recipes_are_listed_with_descriptions(call):
         ("def get_config(:", "SyntaxError"),
         ("raise KeyError('a\\nb')", "KeyError"),
         ("", r"recipe\.py has no function get_config\(\)"),
-        ("def get_config():\n    return 3", "returns a int, not a ConfigDict"),
+        ("def get_config():\n    return 3", "returned int, not ConfigDict"),
         ("def get_config(text):\n    return 3", "TypeError: .*text"),
         (
             "from yolos_jax.config.recipes import detection_recipe as of\nget_config = lambda: of('huge')",

@@ -42,7 +42,7 @@ def test_unprintable_characters_are_escaped(ascii_terminal):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_every_program_prints_anything(script, ascii_terminal, monkeypatch):
+def test_every_program_escapes_unprintable_characters(script, ascii_terminal, monkeypatch):
     ascii_terminal()
     module, _, main = SCRIPTS[script].partition(":")
     monkeypatch.setattr(sys, "argv", [script, "--help"])
@@ -56,9 +56,9 @@ def test_every_program_prints_anything(script, ascii_terminal, monkeypatch):
 @pytest.mark.parametrize("unbuffered", [False, True])
 @pytest.mark.parametrize("script, flag", [*((script, "--help") for script in SCRIPTS), ("yolos-train", "--list")])
 def test_closed_output(script, flag, unbuffered, monkeypatch, capfd):
-    """`yolos-train --list | head -1` ends silently, with a shell's code for SIGPIPE.
+    """`yolos-train --list | head -1` exits silently, with the shell's exit code for SIGPIPE.
 
-    argparse ignores failed writes of a help text if it is long or unbuffered.
+    argparse ignores a failed write of the help text if the text is long or unbuffered.
     """
     reader, writer = os.pipe()
     os.close(reader)
@@ -76,7 +76,7 @@ def test_closed_output(script, flag, unbuffered, monkeypatch, capfd):
 
 
 def test_other_broken_pipes_are_errors(monkeypatch):
-    """Such as that of a dead data worker."""
+    """Only a closed stdout is ignored; the pipe of a dead data worker, for example, is not."""
     reader, writer = os.pipe()
     with open(writer, "w") as out, open(reader):
         monkeypatch.setattr(sys, "stdout", out)
@@ -84,8 +84,8 @@ def test_other_broken_pipes_are_errors(monkeypatch):
             raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
 
-def test_a_checkpoints_path_is_utf8(call):
-    """The error that orbax would raise after the first epoch is raised before anything loads."""
+def test_rejects_paths_that_are_not_utf8(call):
+    """A path that orbax would reject after the first epoch is rejected before anything is loaded."""
     code, out, error = call("train.py", "--config=yolos_ti", f"--workdir={BYTES}")
     assert code == 2 and not out
     assert error == "error: the path /tmp/x\\udcff has bytes that are not UTF-8; rename it or choose another path.\n"
@@ -96,8 +96,8 @@ def test_a_checkpoints_path_is_utf8(call):
     assert code == 2 and "data.root is '/tmp/x\\udcff'; it must be one line of UTF-8 text" in error
 
 
-def test_metrics_of_a_checkpoint_on_a_read_only_disk(tmp_path, monkeypatch):
-    """eval.py writes to the checkpoint's folder unless --out is given, and reports if it cannot."""
+def test_checkpoint_on_a_read_only_disk(tmp_path, monkeypatch):
+    """eval.py writes to the checkpoint's folder unless --out is given, and reports an error if it cannot."""
 
     def read_only(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")

@@ -1,4 +1,4 @@
-"""Images with an EXIF rotation: eval.py and predict.py find the same, from files and from TFDS's records."""
+"""Images with an EXIF rotation: eval.py and predict.py agree, for files and for TFDS records."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def programs():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """(COCO folder, TFDS directory, checkpoint)."""
+    """(COCO folder, TFDS directory, checkpoint, recipe)."""
     folder = tmp_path_factory.mktemp("turned")
     boxes = [box(i + 10 * k, i, corners) for i in range(1, 9) for k, corners in enumerate((TALL, BOTH))]
     coco = make_coco(folder / "coco", STORED, "train2017", boxes, CATEGORIES)

@@ -98,7 +98,7 @@ def test_names_of_frozen_parameters(patterns, want):
 @pytest.mark.parametrize(
     "changes, sentence",
     [
-        ({"freeze": ("det_token",)}, "'det_token', which no parameter .* nearest names are det_tokens"),
+        ({"freeze": ("det_token",)}, "'det_token', which matches no parameter .* nearest names are det_tokens"),
         ({"freeze": ("norm", "blocks.1.mlp.fc3")}, "nearest names are blocks.1.mlp.fc2, blocks.1.mlp.fc1"),
         ({"freeze": ("blocks.3",)}, "nearest names are blocks.[0-2], blocks"),
         ({"freeze": ("xyz",)}, "the groups of parameters are blocks, box_head, class_head, cls_token, det_tokens"),

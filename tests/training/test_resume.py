@@ -45,8 +45,8 @@ def test_the_same_run_gives_no_notes():
 @pytest.mark.parametrize("changes", [{"train__batch_size": 16}, {"train__epochs": 10}])
 def test_progress_is_counted_in_steps(changes):
     unit = (
-        "; progress is counted in steps; the new recipe has 5 in an epoch and 50 in total: it would resume at step 12, "
-        "in epoch 2, with its schedule's learning rate at that step"
+        "; progress is counted in steps: the new recipe has 5 steps per epoch and 50 in total, and would resume at "
+        "step 12 in epoch 2, with the learning rate scheduled for that step"
     )
     with pytest.raises(InputError, match="the run that wrote step 12 differs: ") as error:
         compared(**changes)

@@ -174,7 +174,7 @@ def test_a_line_is_trained_evaluated_and_kept(tmp_path, capsys, accumulate, ema)
     assert "a line through points\nnote: points have no errors" in printed
     assert "step 4: fit 0.9000, the best so far" in printed and "step 6: fit 0.5000, best 0.9000 at step 4" in printed
     assert "best fit 0.9000 at step 4" in printed
-    differ = "has fit 0.5000; the parameters without it have 0.6000. Train longer, or lower train.ema."
+    differ = "has fit 0.5000; without averaging, it is 0.6000. Train longer, or lower train.ema."
     assert (differ in printed) == bool(ema)
     assert [line["val_raw/fit"] for line in lines(tmp_path) if "val_raw/fit" in line] == of_the_parameters
 
@@ -188,7 +188,7 @@ def test_patience_ends_a_resumed_run_at_the_same_step(tmp_path, capsys):
     patient = with_train(patience=1)
     assert train_line([0.5, 0.5], tmp_path / "whole", patient).step == 4
     printed = capsys.readouterr().out
-    assert "ended after 1 evaluation without a better fit" in printed and "is complete" in printed
+    assert "stopped after 1 evaluation without a better fit" in printed and "is complete" in printed
     with contextlib.suppress(RuntimeError, StopIteration):
         train_line([0.5], tmp_path / "parts", patient)  # the second evaluation raises
     assert train_line([0.5], tmp_path / "parts", patient).step == 4

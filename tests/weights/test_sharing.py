@@ -103,7 +103,10 @@ def test_a_run_is_shared_and_its_card_runs(hub, run, call, tmp_path, monkeypatch
     assert stored.files["curves.png"] == (run / "curves.png").read_bytes()
     assert Image.open(io.BytesIO(stored.files["validation.jpg"])).size == (20, 40)  # at the checkpoint's step
     before, after = done.stdout.split("uploading to the public repository")
-    assert "images of your data go with it: validation.jpg, example.jpg, detections.jpg; --no-examples" in before
+    assert (
+        "the upload includes images from your data: validation.jpg, example.jpg, detections.jpg; use --no-examples"
+        in before
+    )
     assert f"shared: {hub.address}/me/boxes (commit {stored.newest})" in after
 
     card = ModelCard(stored.files["README.md"].decode())
@@ -136,8 +139,8 @@ def test_an_image_of_ones_own_and_none(hub, run, call, tmp_path):
     stored.files["notes.txt"] = b"by hand"
     before = stored.newest
     done = call("convert.py", run, "--push", "me/photo", "--replace", "--no-examples")
-    assert done.returncode == 0 and f"the commit before: {hub.address}/me/photo/tree/{before}" in done.stdout
-    assert "does not have them: detections.jpg, example.jpg" in done.stdout
+    assert done.returncode == 0 and f"previous commit: {hub.address}/me/photo/tree/{before}" in done.stdout
+    assert "removed files that are not in this upload: detections.jpg, example.jpg" in done.stdout
     assert stored.files.keys() == WRITTEN | {"curves.png", "notes.txt", ".gitattributes"}
     assert 'image = "image.jpg"  # replace this' in stored.files["README.md"].decode()
     again = call("convert.py", run, "--push", "me/photo", "--replace", "--no-examples")

@@ -1,6 +1,6 @@
-"""The programs: they turn flags into library calls. They are installed as yolos-train, yolos-eval and so on.
+"""Command-line programs, installed as yolos-train, yolos-eval and so on. Each turns its flags into library calls.
 
-Ctrl-C is one word, also while modules are imported and flags are read.
+On Ctrl-C they print one word instead of a traceback, even during imports and flag parsing.
 """
 
 import sys

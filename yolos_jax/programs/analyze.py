@@ -1,6 +1,6 @@
-"""Examines a detector: figures and tables of its attention, the specialisation of its tokens, and its cost.
+"""Analyses a detector: writes figures and tables of its attention, token specialisation, position embeddings and cost.
 
-yolos-analyze attention cat.jpg --checkpoint runs/s --out out/      attention of each token; --compare OTHER
+yolos-analyze attention cat.jpg --checkpoint runs/s --out out/
 yolos-analyze tokens --config yolos_s --config.data.root=data/coco --checkpoint runs/s --out out/
 yolos-analyze correlation --config yolos_s --config.data.root=data/coco --checkpoint runs/s --out out/
 yolos-analyze cost --sizes-of data/coco/annotations/instances_val2017.json
@@ -23,19 +23,21 @@ from yolos_jax.programs.examine_attention import attention
 
 
 def tokens() -> None:
-    """Statistics over a split: positions, sizes and classes of each DET token's boxes.
+    """Computes statistics over a split: positions, sizes and classes of the boxes that each DET token predicts.
 
     yolos-analyze tokens --config yolos_s --config.data.root=data/coco --checkpoint runs/s --out out/
     """
     parser = RecipeParser(tokens.__doc__)
     add_split_flags(parser)
     parser.add_argument(
-        "--tokens", type=int, default=10, help="number of tokens to draw, from the first one (default 10)"
+        "--tokens", type=int, default=10, help="number of tokens to plot, starting with the first (default 10)"
     )
-    parser.add_argument("--confident", type=float, default=0.5, help="score of a confident prediction (default 0.5)")
+    parser.add_argument(
+        "--confident", type=float, default=0.5, help="minimum score of a confident prediction (default 0.5)"
+    )
     args, config = parser.parse_recipe()
     if args.tokens < 1 or not 0 <= args.confident <= 1:
-        raise InputError("--tokens must be at least 1 and --confident within 0..1.")
+        raise InputError("--tokens must be at least 1, and --confident between 0 and 1.")
     out = args.out
     written = ("tokens.csv", "classes.csv", "token_classes.csv", "predictions.json", "tokens.png", "classes.png")
     params, meta, evaluator = opened(args, config, *written)
@@ -55,14 +57,14 @@ def tokens() -> None:
 
 
 def correlation() -> None:
-    """Over a split: do similar DET tokens predict nearby boxes? The paper's study, in all interpretations.
+    """Measures over a split whether similar DET tokens predict nearby boxes, as in the paper's study.
 
     yolos-analyze correlation --config yolos_s --config.data.root=data/coco --checkpoint runs/s --out out/
     """
     parser = RecipeParser(correlation.__doc__)
     add_split_flags(parser)
-    where = "counted from 0, or negative from the last (default: after the last norm)"
-    parser.add_argument("--layer", type=int, help=f"block whose tokens the figure shows, {where}")
+    where = "negative values count from the last block (default: the tokens after the last norm)"
+    parser.add_argument("--layer", type=int, help=f"plot the tokens after this block, counted from 0; {where}")
     args, config = parser.parse_recipe()
     params, _, evaluator = opened(args, config, "correlation.csv", "scatter.csv", "correlation.png")
 
@@ -87,23 +89,27 @@ def correlation() -> None:
     print(markdown(list(shown.values())))
     say_skipped(skipped)
     paper = f"{PAPER['centres']:+.2f} for centres and {PAPER['classifier']:+.2f} for the classifier"
-    print(f"mean ± spread over images; the paper has {paper}; written to {args.out}")
+    print(f"mean ± standard deviation over images; the paper reports {paper}; written to {args.out}")
 
 
 def cost() -> None:
-    """Parameters, multiply-adds and images per second, of the paper's variants or of a checkpoint.
+    """Reports parameters, multiply-adds and images per second of the paper's variants or of a checkpoint.
 
     yolos-analyze cost --sizes-of data/coco/annotations/instances_val2017.json --out out/
     yolos-analyze cost --checkpoint runs/s --pictures data/coco/val2017
     """
     parser = Parser(cost.__doc__)
-    parser.add_argument("--variants", nargs="+", default=["ti", "s", "s_dwr", "b"], help="of the paper (default: all)")
+    parser.add_argument(
+        "--variants", nargs="+", default=["ti", "s", "s_dwr", "b"], help="variants of the paper (default: all)"
+    )
     parser.add_detector_flags(required=False)
-    text = "annotation file; the sizes of its first 100 images are used (default: one image of 640x480 pixels)"
+    text = "use the sizes of the first 100 images in this annotation file (default: a single size, 640x480)"
     parser.add_argument("--sizes-of", type=Path, help=text)
-    text = "also measure speed at batch 1, on the first 100 images of a folder"
+    text = "also measure speed at batch size 1, on the first 100 images in this folder"
     parser.add_argument("--pictures", type=Path, help=text)
-    parser.add_argument("--xla", action="store_true", help="also XLA's own count, for the first image")
+    parser.add_argument(
+        "--xla", action="store_true", help="also report the operations that XLA counts, for the first image"
+    )
     add_out_flags(parser, "folder for cost.json and cost.csv", required=False)
     args = parser.parse()
     if args.out:
@@ -115,21 +121,21 @@ def cost() -> None:
 
 
 def positions() -> None:
-    """Cosine similarity of the position embeddings, as trained or as resized for an image.
+    """Plots cosine similarities of the position embeddings, as trained and, with --size, as resized for an image.
 
     yolos-analyze positions --checkpoint runs/s --out out/ --size 640 480
     """
     parser = Parser(positions.__doc__)
     parser.add_detector_flags()
     add_out_flags(parser, "folder for figures and tables")
-    text = "also resize them for an image of this width and height in pixels"
+    text = "also plot the embeddings resized for an image of this width and height in pixels"
     parser.add_argument("--size", nargs=2, type=int, metavar=("W", "H"), help=text)
-    text = "0 for the initial embeddings, N for those after block N - 1 (default: all)"
+    text = "0 for the initial embeddings, N for the embeddings added after block N - 1 (default: all)"
     parser.add_argument("--layer", type=int, help=text)
-    parser.add_argument("--arrays", action="store_true", help="also write the cosines as positions.npz")
+    parser.add_argument("--arrays", action="store_true", help="also write the cosine similarities to positions.npz")
     args = parser.parse()
     if args.size and min(args.size) < 1:
-        raise InputError("--size must be two numbers of at least 1.")
+        raise InputError("both values of --size must be at least 1.")
     refuse_existing(args.out, args.overwrite, "positions.csv")
 
     import numpy as np
@@ -158,7 +164,7 @@ def positions() -> None:
     write_rows(args.out / "positions.csv", rows)
     if args.arrays:
         np.savez_compressed(args.out / "positions.npz", **arrays)
-    print(f"{len(grids)} sets of embeddings; written to {args.out}")
+    print(f"sets of position embeddings: {len(grids)}; written to {args.out}")
 
 
 def runs() -> None:
@@ -167,7 +173,7 @@ def runs() -> None:
     yolos-analyze runs runs/a runs/b --out out/
     """
     parser = Parser(runs.__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders that yolos-train wrote")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders written by yolos-train")
     parser.add_font_flag()
     add_out_flags(parser, "folder for runs.png and runs.csv")
     args = parser.parse()
@@ -189,11 +195,11 @@ def add_split_flags(parser: Parser) -> None:
 def add_out_flags(parser: Parser, text: str, required: bool = True) -> None:
     """Adds `--out`, which `text` describes, and `--overwrite`."""
     parser.add_argument("--out", required=required, type=Path, help=text)
-    parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
+    parser.add_argument("--overwrite", action="store_true", help="replace files from an earlier run")
 
 
 def opened(args: Any, config: Any, *names: str) -> tuple[dict, Any, Any]:
-    """Parameters, meta and evaluator, after checking that no file of these names would be overwritten."""
+    """Returns parameters, metadata and evaluator after checking that no files with these names would be overwritten."""
     refuse_existing(args.out, args.overwrite, *names)
     from yolos_jax.inference.compiled import keep_compiled
     from yolos_jax.tasks.detection import evaluator_for
@@ -203,19 +209,19 @@ def opened(args: Any, config: Any, *names: str) -> tuple[dict, Any, Any]:
 
 
 def refuse_existing(out: Path, overwrite: bool, *names: str) -> None:
-    """Raises `InputError` if a folder already has files of these names.
+    """Raises `InputError` if a folder already has files with these names.
 
     The folder is not created here: commands do that after all checks.
     """
     for name in names:
         if (out / name).exists() and not overwrite:
-            raise InputError(f"{out / name} exists already; give another --out, or --overwrite.")
+            raise InputError(f"{out / name} already exists; choose another --out, or use --overwrite.")
 
 
 def label_names_of(meta: Any, evaluator: Any, checkpoint: str) -> dict[int, str]:
-    """Names of the labels; the data's if the checkpoint has none, with a note."""
+    """The checkpoint's label names; if it has none, those of the data set, with a note."""
     if not meta.label_names:
-        say(f"the checkpoint {checkpoint} has no class names; those of the data are shown")
+        say(f"the checkpoint {checkpoint} has no class names; using those of the data set")
     return meta.label_names or evaluator.source.label_names
 
 
@@ -224,7 +230,7 @@ def say_skipped(skipped: Sequence[str]) -> None:
         print(f"skipped: {sentence}")
 
 
-# A command is a function that parses the flags after its name.
+# Each command is a function that parses its own flags.
 COMMANDS: dict[str, Callable[[], None]] = {
     "attention": attention, "tokens": tokens, "correlation": correlation, "cost": cost, "positions": positions,
     "runs": runs,

@@ -2,9 +2,9 @@
 
 yolos-check-data --config finetune_custom --config.data.root=data/mine
 
-Reads both splits as training and evaluation would, and decodes every image (--no-images skips that). Exit code 0:
-no problems; 1: problems, one per line; 2: nothing could be read. --show 16 draws augmented training images with
-their boxes, as the model will see them.
+Reads both splits in the same way as training and evaluation, and decodes every image unless --no-images is given.
+Exit code 0 means no problems, 1 means problems (printed one per line), and 2 means that the data could not be read.
+--show 16 draws 16 augmented training images with their boxes, as the model will see them.
 """
 
 import argparse
@@ -28,12 +28,17 @@ def main() -> None:
     parser = RecipeParser(__doc__)
     spellings = "--no-images", "--noimages", "--nopictures"
     parser.add_argument(*spellings, dest="images", action="store_false", help="do not decode the images")
-    text = "draw this number of augmented training images with their boxes, as the model sees them"
+    text = "draw N augmented training images with their boxes, as the model sees them"
     parser.add_argument("--show", type=int, default=0, metavar="N", help=text)
-    parser.add_argument("--show-to", default="check_data.png", metavar="FILE", help="where (default check_data.png)")
+    parser.add_argument(
+        "--show-to",
+        default="check_data.png",
+        metavar="FILE",
+        help="output file of --show (default check_data.png)",
+    )
     args, config = parser.parse_recipe()
     if args.show < 0 or Path(args.show_to).suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        parser.error("--show takes a number of at least 0, and --show-to a file that ends with .png or .jpg")
+        parser.error("--show must be at least 0, and --show-to must end with .png, .jpg or .jpeg")
     if args.show:
         make_folder(Path(args.show_to).parent)
 
@@ -46,7 +51,7 @@ def main() -> None:
     try:
         look(config, args, problems)
     finally:
-        problems = list(dict.fromkeys(problems))  # splits that share a file share its problems
+        problems = list(dict.fromkeys(problems))  # splits that share a file report the same problems
         for problem in problems:
             print(f"problem: {problem.sentence}")
     print(survey.verdict(problems))
@@ -68,7 +73,7 @@ def look(config: DetectionConfig, args: argparse.Namespace, problems: list) -> N
     )
     nothing = train.source.nothing_to_train_on()
     if nothing:
-        problems.append(survey.Problem(train.source.origin, f"there is no box to train on: {nothing}."))
+        problems.append(survey.Problem(train.source.origin, f"there are no boxes to train on: {nothing}."))
     model = recipe.model_of(config, train.source.num_classes)
     recipe.geometry_of(config, model)  # raises for data that the model cannot be evaluated on
     repeats = repeats_of(train.source.examples, config.data.repeat_threshold)
@@ -76,7 +81,7 @@ def look(config: DetectionConfig, args: argparse.Namespace, problems: list) -> N
     splits, notes = [train], []
     source = train.source
     labels = source.category_ids, source.num_classes
-    # `category_problems` names each category that differs.
+    # `category_problems` reports each category that differs.
     known = Settled(label_names=source.label_names, by=source.origin, refuse=False, exif=source.exif.decided)
     try:
         opened = partial(recipe.source_of, config, "val", *labels, known=known)
@@ -86,7 +91,7 @@ def look(config: DetectionConfig, args: argparse.Namespace, problems: list) -> N
     except MissingSplit as error:
         if config.eval.every_epochs:
             raise
-        notes = [f"{str(error).split('. Set --config')[0]}; eval.every_epochs is 0, so none is needed"]
+        notes = [f"{str(error).split('. Set --config')[0]}; eval.every_epochs is 0, so it is not needed"]
     for split in splits:
         print("\n".join([*survey.overview(split), *(survey.plan_lines(plan) if plan and split is train else []), ""]))
     for note in notes + survey.notes(splits, model.det_tokens):
@@ -102,7 +107,7 @@ def look(config: DetectionConfig, args: argparse.Namespace, problems: list) -> N
 
 
 def show(config: DetectionConfig, model: Any, source: Any, count: int, path: str) -> None:
-    """Writes a sheet of training images, chosen at random, as the model gets them in the first epoch."""
+    """Writes a contact sheet of randomly chosen training images, as the model sees them in the first epoch."""
     from yolos_jax.images.reading import UnreadableImage
     from yolos_jax.inference.contact_sheet import contact_sheet
     from yolos_jax.inference.drawing import draw_boxes

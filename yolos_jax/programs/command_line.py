@@ -1,4 +1,4 @@
-"""Shared parts of the programs' command lines: error reports, and `--config` with all settings of a recipe."""
+"""Command-line parsing shared by the programs: error messages, and `--config` with all settings of a recipe."""
 
 import argparse
 import ast
@@ -20,17 +20,17 @@ from yolos_jax.config.recipes import ARCHITECTURE, DETECTION, OWN, SETTINGS, req
 from yolos_jax.errors import InputError, check_path, refuse_address
 from yolos_jax.user_files import check_file
 
-MOST_BYTES = 2**24  # of a recipe
+MOST_BYTES = 2**24  # maximum size of a recipe file
 PACKAGE = Path(__file__).resolve().parents[1]
-RECIPES = PACKAGE / "configs", PACKAGE.parent / "configs"  # installed, or in a checkout; each has `paper/`
+RECIPES = PACKAGE / "configs", PACKAGE.parent / "configs"  # in an installation, in a checkout; both contain `paper/`
 
 
 class Parser(argparse.ArgumentParser):
-    """Parses a program's flags; a command line that cannot be parsed is one line on stderr and exit code 2."""
+    """Parses a program's flags; for invalid ones, prints one line to stderr and exits with code 2."""
 
     declared: Table = SETTINGS[DETECTION]
     addresses: tuple[str, ...] = ("checkpoint",)  # flags that also accept an address such as gs://bucket/run
-    others: tuple[str, ...] = ("images", "config", "host", "coordinator")  # not paths, or downloaded
+    others: tuple[str, ...] = ("images", "config", "host", "coordinator")  # not always local paths
 
     def __init__(self, description: str | None, usage: str | None = None):
         print_anything()
@@ -42,23 +42,27 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
     def add_detector_flags(self, required: bool = True) -> None:
-        """Adds a detector's checkpoint, which may be `required`, and the sizes that images are resized to."""
+        """Adds --checkpoint (of a detector), --short-side and --max-side; `required` applies to --checkpoint."""
         self.add_argument("--checkpoint", required=required, help="checkpoint folder, Hugging Face folder, or hub id")
-        self.add_argument("--short-side", type=int, help="pixels of the short side (default: as trained, else 800)")
-        self.add_argument("--max-side", type=int, help="limit of the long side in pixels (default: in proportion)")
+        self.add_argument("--short-side", type=int, help="pixels of the short side (default: as in training, else 800)")
+        self.add_argument(
+            "--max-side",
+            type=int,
+            help="maximum pixels of the long side (default: as in training, else 1333/800 of the short side)",
+        )
 
     def add_nms_flag(self) -> None:
-        """Adds non-maximum suppression, which is off by default."""
-        text = "remove detections whose IoU with a better one of their class is above this (default: off)"
+        """Adds --nms, non-maximum suppression, which is off by default."""
+        text = "remove detections whose IoU with a higher-scoring one of the same class exceeds this (default: off)"
         self.add_argument("--nms", type=_share, metavar="IOU", help=text)
 
     def add_font_flag(self) -> None:
-        """Adds the font of class names."""
-        text = "a font file for class names in drawn images and figures (default: DejaVu Sans)"
+        """Adds --font, the font of class names."""
+        text = "font file for class names in drawn images and figures (default: DejaVu Sans)"
         self.add_argument("--font", default="", metavar="FILE", help=text)
 
     def parse(self) -> argparse.Namespace:
-        """Parses the flags of this process's command line."""
+        """Parses this process's command line."""
         collect_seldom()
         args, rest = self.parse_known_args()
         if rest:
@@ -70,7 +74,7 @@ class Parser(argparse.ArgumentParser):
         return args
 
     def _local(self, name: str, value: Any) -> Any:
-        """One or more local paths in the form that Python needs; addresses only for flags that accept them."""
+        """Expands a local path or a list of them; rejects addresses for flags that do not accept them."""
         if isinstance(value, list):
             return [self._local(name, each) for each in value]
         if not isinstance(value, str | Path) or name.startswith("config."):
@@ -91,12 +95,12 @@ def _share(text: str) -> float:
     except ValueError:
         value = -1
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number within 0..1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
     return value
 
 
 def print_anything() -> None:
-    """Prints what the terminal cannot encode as `\\xe9`: unsupported letters, and path bytes that are not UTF-8."""
+    """Escapes output that the terminal cannot encode, as in `\\xe9`, including path bytes that are not UTF-8."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -105,13 +109,13 @@ def print_anything() -> None:
 def collect_seldom() -> None:
     """Makes Python's cyclic garbage collection less frequent.
 
-    Tracing creates millions of small objects that stay alive, and scanning them takes a fifth of its time.
+    Tracing creates millions of small long-lived objects, and scanning them takes a fifth of the tracing time.
     """
     gc.set_threshold(100_000, 50, 100)
 
 
 def _local(value: Any) -> Any:
-    """Expands `~` at the start of a path, and drops `file://`."""
+    """Expands `~` at the start of a path, and removes a `file://` prefix."""
     return type(value)(os.path.expanduser(local_path(str(value))))
 
 
@@ -127,32 +131,32 @@ class ListRecipes(argparse.Action):
 
 
 class RecipeParser(Parser):
-    """A parser for programs with a recipe: `--config FILE`, and `--config.KEY=VALUE` for each of its settings.
+    """A parser for programs that use a recipe: `--config RECIPE`, and `--config.KEY=VALUE` for each of its settings.
 
-    The settings are those of the recipe that the command line names, and `--help` shows its values.
+    The settings, and their defaults in `--help`, depend on the recipe that the command line specifies.
 
     Args:
-      tasks: the tasks that recipes may have; without a recipe, the first one is assumed.
-      recorded: without `--config`, use the recipe recorded in the checkpoint of the flag `--checkpoint`.
+      tasks: the accepted tasks; without a recipe, `--help` lists the settings of the first task.
+      recorded: if `--config` is absent, use the recipe recorded in the checkpoint that `--checkpoint` specifies.
     """
 
     def __init__(self, description: str | None, tasks: tuple[str, ...] = (DETECTION,), recorded: bool = False):
         first = "--checkpoint CHECKPOINT [--config RECIPE]" if recorded else "--config RECIPE"
         super().__init__(description, f"%(prog)s {first} [FLAGS] [--config.KEY=VALUE ...]")
-        text = "the recipe: a file, or a name such as yolos_s; RECIPE:TEXT passes TEXT to its get_config"
-        text += "; default: the checkpoint's" if recorded else ""
+        text = "the recipe: a file, or a name such as yolos_s; RECIPE:TEXT passes TEXT to its get_config()"
+        text += " (default: the one recorded in the checkpoint)" if recorded else ""
         self.add_argument("--config", required=not recorded, metavar="RECIPE", help=text)
         self._recorded = recorded
         self.add_argument("--list", action=ListRecipes, nargs=0, help="list the recipes and exit")
         self.tasks = tasks
-        self._loaded: dict[str, ConfigDict] = {}  # a recipe's code runs once
+        self._loaded: dict[str, ConfigDict] = {}  # so that a recipe's code runs only once
         named = self._named()
         self.declared = SETTINGS[tasks[0] if named is None else task_of(named)]
         values = {} if named is None else flat(named, self.declared)
         left = {f"model.{name}" for name in ARCHITECTURE if values.get("model.from_init", OWN) != OWN} - values.keys()
         group = self.add_argument_group("settings of the recipe")
         for key, found in self.declared.items():
-            default = "that of the weights" if key in left else repr(values.get(key, found.default))
+            default = "from the weights" if key in left else repr(values.get(key, found.default))
             text = f"{found.setting.meaning} (default {default})".replace("%", "%%")
             how: dict[str, Any] = {"metavar": "VALUE", "default": argparse.SUPPRESS}
             if found.type is bool:
@@ -163,17 +167,17 @@ class RecipeParser(Parser):
             group.add_argument(f"--config.{key}", help=text, **how)
 
     def _named(self) -> ConfigDict | None:
-        """The recipe named on the command line; None if it cannot be read or has another task."""
+        """The recipe given on the command line; None if there is none, it is unreadable, or it has another task."""
         named = _words_of("--config")
         checkpoint = _words_of("--checkpoint") if self._recorded else []
         try:
             recipe = self._load(named[-1] if named else None, checkpoint[-1] if checkpoint else "")
-        except InputError:  # which is reported when the flags are read
+        except InputError:  # reported later, by `parse_recipe`
             return None
         return recipe if recipe is not None and task_of(recipe) in self.tasks else None
 
     def _load(self, name: str | None, checkpoint: str) -> ConfigDict | None:
-        """The recipe of that name, or else the one recorded in a checkpoint; None if neither is given."""
+        """The recipe with this name, or else the one recorded in a checkpoint; None if neither is given."""
         if name is None and not checkpoint:
             return None
         key = f"the recipe of {checkpoint}" if name is None else name
@@ -182,27 +186,27 @@ class RecipeParser(Parser):
         return self._loaded[key]
 
     def add_process_flags(self) -> None:
-        """Adds the flags of programs that run in several processes, for `launch.join`."""
+        """Adds the flags for running in several processes, see `launch.join`."""
         self.add_argument("--coordinator", default="", help="HOST:PORT of process 0, if no launcher sets it")
         self.add_argument("--processes", type=int, default=0, help="number of processes, if no launcher sets it")
-        self.add_argument("--process", type=int, default=-1, help="which process this is: 0, 1, ...")
+        self.add_argument("--process", type=int, default=-1, help="index of this process: 0, 1, ...")
         text = "run as one of several processes; auto detects Slurm, Open MPI and TPU hosts (default auto)"
         self.add_argument("--distributed", choices=("auto", "on", "off"), default="auto", help=text)
 
     def parse_recipe(self) -> tuple[argparse.Namespace, Any]:
-        """(the flags, the config of the recipe with the command line's settings applied).
+        """Returns the flags, and the config of the recipe with the settings from the command line.
 
-        The flag `recipe` is the config before defaults are filled in, with only the stated settings.
+        The attribute `recipe` of the flags is the same config before defaults are filled in.
         """
         if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-            # Callbacks that wait for each other must not use up the threads of the CPU client.
+            # Callbacks that wait for each other must not occupy all threads of the CPU client.
             os.environ.setdefault("NPROC", "32")
         logging.set_verbosity(logging.FATAL)  # libraries log errors that they also raise
         args = self.parse()
         try:
             config = self._load(args.config, getattr(args, "checkpoint", ""))
             if config is None:
-                self.error("name a recipe with --config, or a checkpoint that records one")
+                self.error("specify a recipe with --config, or a checkpoint that contains one")
             if task_of(config) not in self.tasks:
                 require(config, self.tasks[0])
             for name, text in vars(args).items():
@@ -221,7 +225,7 @@ def say(note: str) -> None:
 
 
 def recipe_files() -> dict[str, Path]:
-    """The files of our recipes by name; those in `paper/` come last."""
+    """The files of the built-in recipes by name; recipes in `paper/` come last."""
     folders = [*RECIPES, *(place / "paper" for place in RECIPES)]
     files = [file for folder in folders for file in sorted(folder.glob("*.py")) if file.stem != "__init__"]
     return {file.stem: file for file in files}
@@ -235,7 +239,7 @@ def _words_of(flag: str) -> list[str]:
 
 
 def recorded_recipe(checkpoint: str) -> ConfigDict:
-    """The config of a checkpoint's run; `InputError` if the checkpoint records none.
+    """The config of the run that wrote a checkpoint; `InputError` if the checkpoint does not contain it.
 
     Settings that no longer exist are dropped, with a note.
     """
@@ -247,20 +251,20 @@ def recorded_recipe(checkpoint: str) -> ConfigDict:
     foreign = hub_model(checkpoint) or path.is_file() or (path / "config.json").is_file()
     found = checkpoints.recorded_recipe(path) if checkpoint_files.steps(path) or not foreign else None
     if found is None:
-        why = "it does not come from a run: converted weights, a Hugging Face folder, or a model on the hub"
-        raise InputError(f"{checkpoint} records no recipe ({why}); name one with --config.")
+        why = "training checkpoints have one, but not converted weights, Hugging Face folders or models on the hub"
+        raise InputError(f"{checkpoint} contains no recipe ({why}); specify one with --config.")
     table = SETTINGS[task_of(found)]
     for key in [key for key in flat(found, table) if key not in table]:
         section, _, name = key.rpartition(".")
         del (found[section] if section else found)[name]
-        say(f"the recipe of {checkpoint} has {key}, which is no longer a setting; it is ignored")
+        say(f"the recipe of {checkpoint} has {key}, which is no longer a setting and is ignored")
     return ConfigDict(found)
 
 
 def load_recipe(name: str) -> ConfigDict:
-    """The config of a recipe: a Python file with `get_config()`, or one of ours by its name, such as `yolos_s`.
+    """The config of a recipe: a Python file with `get_config()`, or the name of a built-in recipe such as `yolos_s`.
 
-    `FILE:TEXT` calls `get_config(TEXT)`. Raises `InputError` if there is no such file, or if it returns no config.
+    `FILE:TEXT` calls `get_config(TEXT)`. Raises `InputError` if the file does not exist or returns no config.
     """
     check_path(name)
     file, *arguments = [name] if Path(name).is_file() else name.split(":", 1)
@@ -278,5 +282,5 @@ def load_recipe(name: str) -> ConfigDict:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise InputError(f"the config file {path} cannot be run ({reason}).") from error
     if not isinstance(config, ConfigDict):
-        raise InputError(f"get_config() of the config file {path} returns a {type(config).__name__}, not a ConfigDict.")
+        raise InputError(f"get_config() of the config file {path} returned {type(config).__name__}, not ConfigDict.")
     return ConfigDict(config)  # a copy, since the original may be frozen

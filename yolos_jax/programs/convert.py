@@ -1,13 +1,14 @@
-"""Converts weights of YOLOS (reference or Hugging Face) or of a ViT to a checkpoint, or a checkpoint to Hugging Face.
+"""Converts YOLOS weights (reference or Hugging Face) or ViT weights to a checkpoint, or a checkpoint to Hugging Face.
 
-yolos-convert SOURCE --out DIR                  a checkpoint of ours
-yolos-convert SOURCE --out DIR --to-hf          a folder for transformers; SOURCE may be a checkpoint of ours
-yolos-convert RUN --push USER/NAME              the same, shared on the Hugging Face hub, with curves and examples
+yolos-convert SOURCE --out DIR                  writes a checkpoint
+yolos-convert SOURCE --out DIR --to-hf          writes a folder for transformers; SOURCE may be a checkpoint
+yolos-convert RUN --push USER/NAME              uploads that folder to the Hugging Face hub, with curves and examples
 
 SOURCE is a .safetensors or .pth file, a Hugging Face folder, or a model on the hub (hustvl/yolos-small,
-org/name@revision): YOLOS, DeiT (timm's or transformers'), DINO, MoCo v3 or MAE. With --to-hf it may be a checkpoint
-of yolos-pretrain, which becomes a ViT or DeiT of transformers, with a second file that has timm's names. The model's
-settings come from SOURCE if it has any; otherwise --variant or --config gives them. If both exist, they must agree.
+org/name@revision), with weights of YOLOS, DeiT (from timm or transformers), DINO, MoCo v3 or MAE. With --to-hf it may
+be a checkpoint written by yolos-pretrain, which is exported as a ViT or DeiT for transformers, plus a file with timm's
+parameter names. The model's settings are read from SOURCE if it contains them, and otherwise from --variant or
+--config. If both exist, they must agree.
 """
 
 import argparse
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def wanted_model(args: argparse.Namespace) -> "tuple[YolosConfig | None, bool]":
-    """(the model given by the flags, if any; whether its number of classes is open)."""
+    """Returns the model specified by the flags, if any, and whether its number of classes is left open."""
     from yolos_jax.model.config import COCO_CLASSES
     from yolos_jax.tasks import recipe
     from yolos_jax.weights import variant_of
@@ -47,7 +48,7 @@ def wanted_model(args: argparse.Namespace) -> "tuple[YolosConfig | None, bool]":
 
 
 def from_checkpoint(source: str, wanted: "YolosConfig | None", any_classes: bool) -> "tuple[dict, Meta]":
-    """The parameters and the meta of a checkpoint of ours; `InputError` if it is another model."""
+    """Loads the parameters and metadata of a checkpoint; `InputError` if its model differs from `wanted`."""
     from yolos_jax.model.classifier_config import ClassifierConfig
     from yolos_jax.weights import checkpoints, with_classes
 
@@ -55,17 +56,17 @@ def from_checkpoint(source: str, wanted: "YolosConfig | None", any_classes: bool
     if wanted is None:
         return params, meta
     if isinstance(meta.model, ClassifierConfig):
-        raise InputError(f"{source} is an image classifier with its own settings; omit --variant, --config.")
+        raise InputError(f"{source} is an image classifier with its own settings; omit --variant and --config.")
     if any_classes:
         wanted = with_classes(wanted, meta.model.num_classes)
     differences = wanted.differences(meta.model)
     if differences:
-        raise InputError(f"the requested model is not the checkpoint's: {'; '.join(differences)}.")
+        raise InputError(f"the requested model differs from the checkpoint's: {'; '.join(differences)}.")
     return params, meta
 
 
 def read_weights(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
-    """(parameters, metadata, a report to print) of SOURCE."""
+    """Returns the parameters and metadata of SOURCE, and a report to print."""
     from yolos_jax.datasets.coco_names import COCO_NAMES
     from yolos_jax.model.config import COCO_CLASSES
     from yolos_jax.training import checkpoint_files
@@ -74,7 +75,7 @@ def read_weights(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
     wanted, any_classes = wanted_model(args)
     if checkpoint_files.steps(copied(args.source)):
         if not args.to_hf and not args.push:
-            raise InputError(f"{args.source} is already a checkpoint of ours; add --to-hf to export it.")
+            raise InputError(f"{args.source} is already a checkpoint; add --to-hf to export it.")
         params, meta = from_checkpoint(args.source, wanted, any_classes)
         return params, meta, f"checkpoint {args.source}, step {meta.step}"
     found = load_weights(args.source, wanted, args.seed, any_classes)
@@ -83,7 +84,7 @@ def read_weights(args: argparse.Namespace) -> "tuple[dict, Meta, object]":
 
 
 def provenance_of(source: str, meta: "Meta", names: Sequence[str]) -> "Provenance":
-    """The provenance of a checkpoint, also from its run's log, which may be newer than the checkpoint."""
+    """The provenance of a checkpoint, with evaluations from its run's log, which may be newer than the checkpoint."""
     from yolos_jax.tasks.pictures.curves import read_lines
     from yolos_jax.training.metrics import METRICS
     from yolos_jax.weights import recorded_provenance
@@ -99,7 +100,7 @@ def provenance_of(source: str, meta: "Meta", names: Sequence[str]) -> "Provenanc
 def export(
     args: argparse.Namespace, params: dict, meta: "Meta", out: str, presentation: "Presentation | None" = None
 ) -> None:
-    """Writes a folder for transformers, and prints its content."""
+    """Writes a folder for transformers, and prints its name and the metrics in its model card."""
     from yolos_jax.model.classifier_config import ClassifierConfig
     from yolos_jax.weights import export_huggingface, sizes_of
     from yolos_jax.weights.folder import TIMM_FILE, export_classifier
@@ -110,7 +111,7 @@ def export(
     if isinstance(meta.model, ClassifierConfig):
         from yolos_jax.tasks.classification.evaluator import TOPS
 
-        provenance, more = provenance_of(args.source, meta, tuple(TOPS)), f"; {TIMM_FILE} has timm's names"
+        provenance, more = provenance_of(args.source, meta, tuple(TOPS)), f"; {TIMM_FILE} has timm's parameter names"
         export_classifier(params, meta, out, provenance, presentation)
     else:
         from yolos_jax.evaluation.coco_metrics import NAMES  # imports pycocotools
@@ -125,7 +126,7 @@ def export(
 
 
 def presentation_of(args: argparse.Namespace, params: dict, meta: "Meta") -> "Presentation":
-    """The card of a shared model, with the pictures of its run."""
+    """The content of a shared model's card, with images from its run."""
     from yolos_jax.images.reading import read_rgb
     from yolos_jax.inference.detector import Detector
     from yolos_jax.model.classifier_config import ClassifierConfig
@@ -146,20 +147,20 @@ def presentation_of(args: argparse.Namespace, params: dict, meta: "Meta") -> "Pr
 
 
 def validation_images(args: argparse.Namespace, meta: "Meta") -> "Iterator[Image]":
-    """Images of the validation split of SOURCE's run; ends with a note if they cannot be read."""
+    """Yields images from the validation split of SOURCE's run; prints a note if they cannot be read."""
     from yolos_jax.tools import card_pictures
 
     try:
         if "config" not in meta.extra:
-            raise InputError(f"{args.source} does not come from a run.")
+            raise InputError(f"{args.source} was not written by a training run.")
         yield from card_pictures.validation_images(recorded_recipe(args.source), meta, args.source)
     except InputError as error:
-        why = str(error).split("; ")[0].rstrip(".")  # without the remedy, which is for other programs
-        print(f"note: the card has no example image ({why}); --example IMAGE gives one")
+        why = str(error).split("; ")[0].rstrip(".")  # without the suggested fix, which applies to other programs
+        print(f"note: the card has no example image ({why}); add one with --example IMAGE")
 
 
 def share(args: argparse.Namespace) -> None:
-    """Exports SOURCE and uploads it to the hub; prints what will be visible before, and the address afterwards."""
+    """Exports SOURCE and uploads it to the hub; prints what will be visible first, and the address at the end."""
     from yolos_jax.weights import sharing
     from yolos_jax.weights.hub import hub_address
 
@@ -171,7 +172,7 @@ def share(args: argparse.Namespace) -> None:
     card = presentation_of(args, params, meta)
     images = [name for name in card.pictures if name.endswith(".jpg")]
     if images and not args.example:
-        print(f"note: images of your data go with it: {', '.join(images)}; --no-examples leaves them out")
+        print(f"note: the upload includes images from your data: {', '.join(images)}; use --no-examples to omit them")
     kind = "private" if there.private else "public"
     print(f"uploading to the {kind} repository {hub_address(args.push)}", flush=True)
     with tempfile.TemporaryDirectory(prefix="yolos-push-") as temporary:
@@ -179,16 +180,16 @@ def share(args: argparse.Namespace) -> None:
         export(args, params, meta, folder, card)
         done = sharing.push_folder(folder, args.push, args.private, args.replace)
     if done.removed:
-        print(f"removed, since this upload does not have them: {', '.join(done.removed)}")
+        print(f"removed files that are not in this upload: {', '.join(done.removed)}")
     if done.commit == done.before:
         print("nothing has changed since the last upload")
     elif done.before:
-        print(f"the commit before: {done.address}/tree/{done.before}")
+        print(f"previous commit: {done.address}/tree/{done.before}")
     print(f"shared: {done.address} (commit {done.commit})")
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """`InputError` for flags that do not fit together."""
+    """Raises `InputError` for missing or conflicting flags."""
     if args.seed < 0:
         raise InputError(f"--seed is {args.seed}; it must be at least 0.")
     if args.push:
@@ -197,9 +198,9 @@ def check_flags(args: argparse.Namespace) -> None:
         return
     for name in ("private", "replace", "license", "example", "no_examples"):
         if getattr(args, name):
-            raise InputError(f"--{name.replace('_', '-')} is about sharing; add --push USER/NAME.")
+            raise InputError(f"--{name.replace('_', '-')} only applies to uploads; add --push USER/NAME.")
     if not args.out:
-        raise InputError("there is nowhere to write to; give --out DIR, or --push USER/NAME.")
+        raise InputError("no output was specified; use --out DIR or --push USER/NAME.")
 
 
 @clear_errors()
@@ -209,20 +210,22 @@ def main() -> None:
     parser.addresses = ("source",)
     parser.others = (*parser.others, "push")  # it has its own error message
     parser.add_argument("source", metavar="SOURCE", help="file, folder or hub id to read")
-    parser.add_argument("--out", help="new folder to write; with --push, a temporary one if omitted")
+    parser.add_argument("--out", help="folder to create; with --push, a temporary folder if omitted")
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--variant", help="the model's settings: ti, s, s_dwr, b or a published name")
-    group.add_argument("--config", help="the model's settings, from a recipe: a file or a name such as yolos_s")
+    group.add_argument("--variant", help="model variant: ti, s, s_dwr, b or a published name")
+    group.add_argument("--config", help="recipe with the model's settings: a file, or a name such as yolos_s")
     parser.add_argument("--to-hf", action="store_true", help="write a folder for transformers")
-    parser.add_argument("--seed", type=int, default=0, help="seed for the parts that a ViT does not have (default 0)")
-    hub = parser.add_argument_group("sharing on the Hugging Face hub")
-    hub.add_argument("--push", metavar="USER/NAME", help="export as --to-hf does, and upload the folder")
-    hub.add_argument("--private", action="store_true", help="only you and your organisation can see it")
-    hub.add_argument("--replace", action="store_true", help="commit over the files that the repository has")
-    hub.add_argument("--license", default="", metavar="NAME", help="the weights' license, such as apache-2.0")
-    text = "an image for the card, instead of images of the run's validation split"
+    parser.add_argument("--seed", type=int, default=0, help="seed for initialising parts that a ViT lacks (default 0)")
+    hub = parser.add_argument_group("uploading to the Hugging Face hub")
+    hub.add_argument("--push", metavar="USER/NAME", help="export as with --to-hf, and upload the folder")
+    hub.add_argument(
+        "--private", action="store_true", help="use a private repository, visible only to you and your organisation"
+    )
+    hub.add_argument("--replace", action="store_true", help="replace files in a repository that is not empty")
+    hub.add_argument("--license", default="", metavar="NAME", help="license of the weights, such as apache-2.0")
+    text = "example image for the model card, instead of images from the run's validation split"
     hub.add_argument("--example", default="", metavar="IMAGE", help=text)
-    hub.add_argument("--no-examples", action="store_true", help="share no image of the validation split")
+    hub.add_argument("--no-examples", action="store_true", help="do not upload images from the validation split")
     args = parser.parse()
     check_flags(args)
     if args.push:

@@ -1,17 +1,17 @@
-"""Converts a data set of any supported layout to a plain COCO folder, or to the TFDS data set coco/2017.
+"""Converts a data set in any supported layout to a plain COCO folder, or to the TFDS data set coco/2017.
 
 yolos-convert-data data/mine --out data/mine_coco
 yolos-convert-data data/coco --to tfds --out data/tfds
 
-See docs/data.md for the layouts: Roboflow, ultralytics' YOLO, Pascal VOC, imagefolder, datasets, COCO's variants, TFDS.
-The original data set is not changed.
+docs/data.md lists the layouts: Roboflow, Ultralytics YOLO, Pascal VOC, imagefolder, Hugging Face datasets, variants of
+COCO, and TFDS. The original data set is not changed.
 
---to coco writes OUT/annotations/instances_SPLIT.json and OUT/SPLIT/ for every split; splits with a common name are
-renamed to train, val and test. Images are linked; those that are not separate files are copied.
+--to coco writes OUT/annotations/instances_SPLIT.json and OUT/SPLIT/ for every split. Splits with common names, such as
+valid, are renamed to train, val or test. Images are linked, or copied if they are not separate files.
 
---to tfds writes OUT/coco/2017/1.1.0 (array_record) from the training and validation splits, without TensorFlow, with
-TFDS's own feature names, types and order of records. The bytes of the images do not change. Then
---config.data.root=OUT trains and evaluates on it.
+--to tfds writes OUT/coco/2017/1.1.0 (array_record) from the training and validation splits, with the same feature
+names, types and record order as TFDS. It does not need TensorFlow, and copies image files byte for byte. To train or
+evaluate on the result, set --config.data.root=OUT.
 """
 
 import argparse
@@ -26,14 +26,16 @@ from yolos_jax.programs.command_line import Parser
 
 @clear_errors()
 def main() -> None:
-    """Converts the data set, and prints what was written."""
+    """Converts the data set, and prints a summary of the result."""
     parser = Parser(__doc__)
-    parser.add_argument("data", type=Path, help="the data set: a folder, or a data.yaml")
-    parser.add_argument("--out", required=True, type=Path, help="folder to write; for coco it must be empty or absent")
-    parser.add_argument("--to", default="coco", choices=("coco", "tfds"), help="what to write (default coco)")
-    parser.add_argument("--splits", nargs="+", default=(), help="splits to write, by their names in DATA")
-    parser.add_argument("--copy", action="store_true", help="copy the images; by default they are linked")
-    text = "box format of hand-written annotation files, as in data.train_boxes (default xywh)"
+    parser.add_argument("data", type=Path, help="data set: a folder or a data.yaml")
+    parser.add_argument(
+        "--out", required=True, type=Path, help="output folder; with --to coco, it must be empty or not exist"
+    )
+    parser.add_argument("--to", default="coco", choices=("coco", "tfds"), help="output format (default coco)")
+    parser.add_argument("--splits", nargs="+", default=(), help="splits to convert, by their names in the data set")
+    parser.add_argument("--copy", action="store_true", help="copy the images instead of linking them")
+    text = "box format of custom annotation files, as in data.train_boxes (default xywh)"
     parser.add_argument("--boxes", default="xywh", choices=BOXES, help=text)
     args = parser.parse()
     try:
@@ -69,7 +71,7 @@ def write_coco(args: argparse.Namespace) -> None:
 
 
 def print_notes(notes: Iterable[str]) -> None:
-    """Prints each note once, without its advice about settings of recipes."""
+    """Prints each note once, without its suggestion to change settings of a recipe."""
     for note in dict.fromkeys(note.split("; set data.")[0] for note in notes):
         print(f"note: {note}")
 
@@ -87,7 +89,7 @@ def write_tfds(args: argparse.Namespace) -> None:
     print_notes([*notes, *(note for one in found for note in one.notes)])
     print(f"written: {folder}")
     for left in sorted(folder.parent.glob("incomplete.*")):
-        print(f"note: {left} belongs to another build, running or interrupted; remove it if none is running")
+        print(f"note: {left} belongs to another build; remove it unless that build is still running")
 
 
 if __name__ == "__main__":

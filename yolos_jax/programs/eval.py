@@ -1,11 +1,11 @@
-"""Evaluates a checkpoint: COCO's 12 metrics, metrics.json, a COCO results file.
+"""Evaluates a checkpoint: prints COCO's 12 metrics, and writes metrics.json and a COCO results file.
 
 yolos-eval --checkpoint runs/s
 yolos-eval --config yolos_s --checkpoint hustvl/yolos-small --config.data.root=data/coco --out out/
 
-The checkpoint is a folder written by this package (RUN/best is the best of a run), a Hugging Face folder, or a model on
-the hub. The recipe and the data come from a run's checkpoint; other weights need --config. For a classifier trained by
-yolos-pretrain, it computes top-1 and top-5.
+The checkpoint is a folder written by this package (RUN/best is a run's best checkpoint), a Hugging Face folder, or a
+model on the hub. A run's checkpoint records its recipe and data; other weights need --config. For a classifier trained
+by yolos-pretrain, the metrics are top-1 and top-5 accuracy.
 """
 
 import argparse
@@ -26,11 +26,11 @@ SAME = 1e-3  # largest accepted difference in a metric when an evaluation is rep
 
 
 class Scoring(NamedTuple):
-    """How the checkpoints of a task are scored."""
+    """The functions that score a task's checkpoints."""
 
     evaluator_for: Callable[..., tuple[dict, Any, Any]]  # (recipe, checkpoint) -> parameters, meta, evaluator
     facts_of: Callable[[Any], dict[str, Any]]  # the facts that identify a data set
-    notes_of: Callable[[Any], tuple[str, ...]]  # remarks on a data set
+    notes_of: Callable[[Any], tuple[str, ...]]  # notes on a data set
 
 
 @clear_errors()
@@ -41,10 +41,10 @@ def main() -> None:
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder, Hugging Face folder, or hub id")
     text = "folder for metrics.json and results.json (default CHECKPOINT/eval-STEP, or eval-STEP-nmsIOU with --nms)"
     parser.add_argument("--out", help=text)
-    parser.add_argument("--overwrite", action="store_true", help="replace the numbers of an earlier evaluation")
+    parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier evaluation")
     text = "also write an error analysis, as figures and tables (default folder: OUT/plots)"
     parser.add_argument("--plots", nargs="?", const="", metavar="FOLDER", help=text)
-    text = "lowest score of a detection in the confusion matrix and the worst images of --plots (default 0.5)"
+    text = "minimum score for the confusion matrix and the worst images of --plots (default 0.5)"
     parser.add_argument("--threshold", type=float, default=0.5, help=text)
     parser.add_nms_flag()
     parser.add_process_flags()
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def evaluate_checkpoint(args: argparse.Namespace, config: recipes.Config) -> None:
-    """Evaluates, prints and writes."""
+    """Evaluates the checkpoint, prints the metrics and writes the results."""
     from yolos_jax.distributed.processes import Processes
     from yolos_jax.inference.compiled import keep_compiled
     from yolos_jax.tasks.base import refuse_unequal, run_facts
@@ -91,33 +91,33 @@ def evaluate_checkpoint(args: argparse.Namespace, config: recipes.Config) -> Non
         facts |= {"images": data["images"]}
         facts |= {"nms": args.nms} if recipes.task_of(config) == recipes.DETECTION else {}
         processes.on_primary(write, out, result, facts, earlier)
-        where = f"written to {out}" if earlier is None else f"the numbers in {out} are unchanged"
-        print(f"{data['images']} images scored, {len(result.skipped)} of them unreadable; {where}")
+        where = f"written to {out}" if earlier is None else f"the metrics in {out} are unchanged"
+        print(f"{data['images']} images, {len(result.skipped)} of them unreadable; {where}")
         if plots is not None:
             processes.on_primary(plot, plots, source, result, args.threshold, meta.step, config.eval.font)
 
 
 def scoring_of(args: argparse.Namespace, config: recipes.Config) -> Scoring:
-    """The scoring of a recipe's task; `InputError` for flags that do not apply to it."""
+    """The functions for a recipe's task; `InputError` for flags that do not apply to it."""
     if recipes.task_of(config) == recipes.CLASSIFICATION:
         from yolos_jax.tasks.classification.task import class_evaluator_for, class_facts
 
         if args.plots is not None or args.nms is not None:
-            raise InputError("--plots and --nms are for detectors, and this checkpoint is a classifier; omit them.")
+            raise InputError("--plots and --nms require a detector, but this checkpoint is a classifier; omit them.")
         return Scoring(class_evaluator_for, class_facts, lambda source: ())
 
     from yolos_jax.tasks.detection import data_facts, evaluator_for, scoring_notes
     from yolos_jax.weights import hub_model
 
     if args.out is None and hub_model(args.checkpoint) is not None:
-        raise InputError(f"{args.checkpoint} is on the hub; give a folder for its metrics with --out.")
+        raise InputError(f"{args.checkpoint} is on the hub; choose a folder for the results with --out.")
     if not 0 <= args.threshold <= 1:
-        raise InputError(f"--threshold is {args.threshold:g}; it must be within 0..1.")
+        raise InputError(f"--threshold is {args.threshold:g}; it must be between 0 and 1.")
     return Scoring(partial(evaluator_for, nms=args.nms), data_facts, scoring_notes)
 
 
 def refuse_gone(args: argparse.Namespace, config: recipes.Config) -> None:
-    """`InputError` if the data recorded in the checkpoint no longer exist."""
+    """Raises `InputError` if the paths to the data recorded in the checkpoint no longer exist."""
     data: Any = config.data
     named = {name: getattr(data, name, "") for name in ("val_annotations", "val_images")}
     if not all(named.values()):  # empty settings are derived from the root
@@ -126,33 +126,33 @@ def refuse_gone(args: argparse.Namespace, config: recipes.Config) -> None:
         given = f"config.data.{name}" in vars(args)
         if path and not given and not Path(path).exists():
             raise InputError(
-                f"the recipe of {args.checkpoint} has data.{name} {path}, which no longer exists; give the new path "
+                f"the recipe of {args.checkpoint} has data.{name} {path}, which no longer exists; set the new path "
                 f"with --config.data.{name}."
             )
 
 
 def make_folders(out: Path, plots: Path | None, overwrite: bool, beside: bool = False) -> dict[str, Any] | None:
-    """Makes the folders; returns an earlier evaluation's metrics if only figures are to be added, otherwise None.
+    """Creates the folders. Returns an earlier evaluation's metrics if only figures are to be added, otherwise None.
 
-    `beside`: `out` was not given, and is in the checkpoint's folder.
-    `InputError` if the folders already have files of these names or are not writable, or if matplotlib is missing.
+    `beside`: `--out` was not given, so `out` is inside the checkpoint's folder.
+    Raises `InputError` if the folders already have results or are not writable, or if matplotlib is missing.
     """
     file, earlier = out / "metrics.json", None
     if plots is not None and not overwrite and file.exists():
         try:
             earlier = dict(json.loads(read_text(file)))
         except (ValueError, TypeError) as error:
-            raise InputError(f"{file} cannot be read ({error}); give another folder, or --overwrite.") from error
+            raise InputError(f"{file} cannot be read ({error}); choose another folder, or use --overwrite.") from error
     files = [] if earlier else [file, out / "results.json"]
     if plots is not None:
         files.append(plots / "summary.json")
     for file in files:
         if file.exists() and not overwrite:
-            raise InputError(f"{file} is from an earlier evaluation; give another folder, or --overwrite.")
+            raise InputError(f"{file} is from an earlier evaluation; choose another folder, or use --overwrite.")
     try:
         make_folder(out)
     except InputError as error:
-        other = "; give another folder with --out." if beside else "."
+        other = "; choose another folder with --out." if beside else "."
         raise InputError(str(error).removesuffix(".") + other) from error
     if plots is not None:
         from yolos_jax.tasks.pictures.plotting import new_figure
@@ -173,8 +173,8 @@ def write(out: Path, result: Any, facts: dict[str, Any], earlier: dict[str, Any]
         numbers = isinstance(before, int | float) and isinstance(value, int | float)
         if before != value and not (numbers and abs(before - value) <= SAME):
             raise InputError(
-                f"{out}/metrics.json is from a different evaluation ({name} {before} against {value}); give another "
-                "folder with --out, or --overwrite."
+                f"{out}/metrics.json is from a different evaluation ({name} was {before}, now {value}); choose "
+                "another folder with --out, or use --overwrite."
             )
 
 

@@ -1,4 +1,4 @@
-"""yolos-analyze attention: a figure of the attention of every token that detected an object."""
+"""yolos-analyze attention: draws the attention of every token that detected an object."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def attention() -> None:
-    """Attention of every DET token that detected an object, in one block, per head and averaged, over the image.
+    """Draws the attention maps of every DET token that detected an object: in one block, per head and averaged.
 
     yolos-analyze attention cat.jpg folder/ --checkpoint runs/s --out out/ --rollout
     yolos-analyze attention cat.jpg --checkpoint runs/s200 --compare runs/s300 --out out/
@@ -46,7 +46,7 @@ def attention() -> None:
         check_asked(args, source, detector)
     make_folder(args.out)
     drawn, skipped = 0, []
-    for image, name in zip(tqdm(images, "looking", unit="image"), names):
+    for image, name in zip(tqdm(images, "analysing", unit="image"), names):
         try:
             content = fetch(image.name) if image.kind == "address" else image.name
             seen = [look_at(detector, content, (args.layer,), args.rollout) for detector in detectors]
@@ -60,7 +60,7 @@ def attention() -> None:
         say(f"no token has a score of {args.threshold} or more; lower --threshold")
     for reason in skipped:
         print(f"skipped: {reason}")
-    found = f"{drawn} tokens over {args.threshold} in {len(images) - len(skipped)} images"
+    found = f"{drawn} tokens with a score of at least {args.threshold} in {len(images) - len(skipped)} images"
     print(f"{found}, {len(skipped)} unreadable; written to {args.out}")
     if skipped:
         raise InputError(f"{len(skipped)} of {len(images)} images could not be read, the first: {skipped[0]}")
@@ -71,23 +71,27 @@ def attention_flags() -> Any:
     text = "images, folders of images, patterns or URLs"
     parser.add_argument("images", nargs="+", metavar="IMAGE", help=text)
     parser.add_detector_flags()
-    parser.add_argument("--compare", help="another checkpoint; its tokens for the same objects are shown below")
+    parser.add_argument("--compare", help="another checkpoint, whose tokens for the same objects are drawn below")
     parser.add_argument("--out", required=True, type=Path, help="folder for the figures")
     parser.add_font_flag()
-    parser.add_argument("--threshold", type=float, default=0.9, help="lowest score of a token (default 0.9)")
-    parser.add_argument("--layer", type=int, default=-1, help="block, from 0, or negative from the last (default -1)")
-    parser.add_argument("--head", type=int, nargs="+", help="only these heads, counted from 0, without their mean")
-    parser.add_argument("--rollout", action="store_true", help="also attention rollout over all blocks")
+    parser.add_argument("--threshold", type=float, default=0.9, help="minimum score of a token (default 0.9)")
+    parser.add_argument(
+        "--layer", type=int, default=-1, help="block, counted from 0; negative values count from the last (default -1)"
+    )
+    parser.add_argument("--head", type=int, nargs="+", help="draw only these heads, counted from 0, and not the mean")
+    parser.add_argument("--rollout", action="store_true", help="also draw attention rollout over all blocks")
     text = "interpolation between patches: nearest, smooth, or both (default)"
     parser.add_argument("--enlarge", choices=("nearest", "smooth", "both"), default="both", help=text)
-    parser.add_argument("--arrays", action="store_true", help="also write the values, one .npz file per image")
+    parser.add_argument(
+        "--arrays", action="store_true", help="also write the attention values, one .npz file per image"
+    )
     parser.add_argument("--limit", type=int, default=0, help="process at most this number of images")
-    parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
+    parser.add_argument("--overwrite", action="store_true", help="replace files from an earlier run")
     text = "cache of compiled programs: auto (the user's cache folder), off, or a folder"
     parser.add_argument("--compilation-cache", default="auto", metavar="WHERE", help=text)
     args = parser.parse()
     if not 0 <= args.threshold <= 1 or args.limit < 0:
-        raise InputError("--threshold must be within 0..1 and --limit at least 0.")
+        raise InputError("--threshold must be between 0 and 1, and --limit at least 0.")
     return args
 
 
@@ -98,20 +102,20 @@ def still_images(given: Sequence[str]) -> list[Input]:
         say(note)
     for one in found.inputs:
         if one.moves:
-            raise InputError(f"{one.name} is not an image; yolos-predict takes videos and cameras.")
+            raise InputError(f"{one.name} is not an image; use yolos-predict for videos and cameras.")
     for note in left_out([one.name for one in found.inputs if one.kind == "image"]):
         say(note)
     return found.inputs
 
 
 def names_for(images: Sequence[Input], out: Path, overwrite: bool) -> list[str]:
-    """The stem of each image's output files; `InputError` if files of an earlier run would be replaced."""
+    """The stem of each image's output files; `InputError` if files from an earlier run would be replaced."""
     names = [destination.name for destination in destinations(images)[0]]
     existing = sorted(out.glob("*")) if out.is_dir() and not overwrite else []
     for name in names:
         for path in existing:
             if path.stem == name or path.name.startswith(f"{name}_token"):
-                raise InputError(f"{path} exists already; give another --out, or --overwrite.")
+                raise InputError(f"{path} already exists; choose another --out, or use --overwrite.")
     return names
 
 
@@ -126,7 +130,7 @@ def check_asked(args: Any, source: str, detector: "Detector") -> None:
             raise InputError(f"there is no head {head}; the model of {source} has {heads}, counted from 0.")
     say(missing_note([*detector.label_names.values(), source], args.font, "--font"))
     if not detector.label_names:
-        say(f"the checkpoint {source} has no class names; the class numbers are shown")
+        say(f"the checkpoint {source} has no class names; showing class numbers instead")
 
 
 def draw_tokens(seen: list["Seen"], args: Any, name: str) -> int:
@@ -142,7 +146,7 @@ def draw_tokens(seen: list["Seen"], args: Any, name: str) -> int:
         if partners is not None and partners[place] >= 0:
             rows.append(row_of(seen[1], int(partners[place]), args, args.compare))
         elif partners is not None:
-            say(f"{name}: the other checkpoint does not detect the object of token {token} of the first one")
+            say(f"{name}: the second checkpoint does not detect the object detected by token {token} of the first")
         figure = attention_figure(seen[0].image, rows, enlarge)
         save_figure(figure, args.out / f"{name}_token{token:03d}.png", args.font)
     return len(tokens)
@@ -181,7 +185,7 @@ def same_objects(first: "Seen", tokens: np.ndarray, other: "Seen", threshold: fl
 
 
 def write_arrays(seen: list["Seen"], path: Path) -> None:
-    """Writes the fields of `Seen` for all tokens; names of a second checkpoint begin with `other_`."""
+    """Writes the fields of `Seen` for all tokens; the names for a second checkpoint start with `other_`."""
     arrays: dict[str, Any] = {}
     for prefix, one in zip(("", "other_"), seen):
         arrays |= {

@@ -1,4 +1,4 @@
-"""yolos-analyze cost: parameters, multiply-adds and speed, printed and written."""
+"""yolos-analyze cost: reports parameters, multiply-adds and speed."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ from yolos_jax.tools.analysis.multiply_adds import multiply_adds
 from yolos_jax.tools.analysis.tables import markdown, write_rows
 from yolos_jax.training.checkpoint_files import Meta
 
-TYPICAL = (640, 480)  # pixels of COCO's most frequent size, where no sizes are given
+TYPICAL = (640, 480)  # COCO's most frequent image size in pixels, the default
 
 
 def report_cost(args: Any) -> None:
@@ -29,7 +29,7 @@ def report_cost(args: Any) -> None:
     say(keep_compiled(AUTO))
     sizes = costs.first_sizes(args.sizes_of) if args.sizes_of else np.array([TYPICAL])
     if not args.sizes_of:
-        print("note: without --sizes-of these are the numbers of one image of {}x{} pixels".format(*TYPICAL))
+        print("note: these costs are for one image of {}x{} pixels; use --sizes-of for other sizes".format(*TYPICAL))
     models = models_of(args)
     images: list[Path] = []
     if args.pictures:
@@ -47,7 +47,7 @@ def report_cost(args: Any) -> None:
     if args.xla:
         found["xla"] = [xla_row(name, meta, geometry, sizes[0]) for name, _, meta, geometry in models]
         print(markdown([rounded(row) for row in found["xla"]]))
-        print("XLA also counts norms, softmax, GELU and the resizing of the positions.")
+        print("XLA also counts norms, softmax, GELU and the resizing of position embeddings.")
     if images:
         found |= {"environment": costs.environment(jax.devices()[0]), "speed": []}
         for name, params, meta, geometry in models:
@@ -60,12 +60,12 @@ def report_cost(args: Any) -> None:
 
 
 def models_of(args: Any) -> list[tuple[str, dict | None, Meta, Geometry]]:
-    """(name, parameters if there are any, meta, geometry) of the checkpoint, or of the variants."""
+    """(name, parameters if any, metadata, geometry) of the checkpoint or of each variant."""
     if args.checkpoint:
         params, meta = load_model(args.checkpoint)
         return [(Path(args.checkpoint).name, params, meta, geometry_for(meta, args.short_side, args.max_side))]
     if args.max_side and not args.short_side:
-        raise InputError("--max-side needs --short-side, or a --checkpoint.")
+        raise InputError("--max-side requires --short-side or --checkpoint.")
     out: list[tuple[str, dict | None, Meta, Geometry]] = []
     for name in args.variants:
         meta = Meta(variant(name), {})
@@ -76,7 +76,7 @@ def models_of(args: Any) -> list[tuple[str, dict | None, Meta, Geometry]]:
 
 
 def xla_row(name: str, meta: Meta, geometry: Geometry, size: np.ndarray) -> dict[str, Any]:
-    """XLA's count and the formula's, for one image."""
+    """Multiply-adds for one image: as counted by XLA, and from the formula."""
     width, height = (side // meta.model.patch_size for side in geometry.size(*map(int, size)))
     formula = multiply_adds(meta.model, height, width).total
     xla = costs.counted_by_xla(meta.model, height, width)
@@ -84,7 +84,7 @@ def xla_row(name: str, meta: Meta, geometry: Geometry, size: np.ndarray) -> dict
 
 
 def speed_row(name: str, params: dict | None, meta: Meta, geometry: Geometry, images: list[Path]) -> dict[str, Any]:
-    """Images per second at batch 1; a variant's parameters are random, which does not affect speed."""
+    """Images per second at batch size 1; a variant's parameters are random, which does not affect speed."""
     params = params or build(meta.model, 0, "from_nothing")[1]
     detector = Detector(params, meta, geometry.short_side, geometry.max_side)
     speeds = {f"images/s, {what}": value for what, value in costs.frames_per_second(detector, images).items()}

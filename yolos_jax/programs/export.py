@@ -1,10 +1,10 @@
-"""Exports the detector as a portable program that runs without this package.
+"""Exports a detector as a portable program that runs without this package.
 
 yolos-export --checkpoint runs/s --out exported/
-python exported/run_detector.py image.jpg       needs jax, flatbuffers, numpy and Pillow only
+python exported/run_detector.py image.jpg       only needs jax, flatbuffers, numpy and Pillow
 
-A program (StableHLO, by jax.export) takes sequences up to a fixed number of patches. By default there is one program,
-for the largest image, which serves all images; further programs for smaller images only save time.
+A program (StableHLO, created with jax.export) processes sequences of up to a fixed number of patches. By default there
+is one program, which is large enough for all images. Additional programs for smaller images only save time.
 """
 
 import argparse
@@ -17,15 +17,30 @@ from yolos_jax.programs.command_line import Parser
 def parse() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_detector_flags()
-    parser.add_argument("--out", required=True, type=Path, help="new folder to write")
-    parser.add_argument("--patches", nargs="+", type=int, default=[], metavar="N", help="one program for each number")
-    text = "the same, for images resized to this size in pixels; may be repeated"
+    parser.add_argument("--out", required=True, type=Path, help="folder to create")
+    parser.add_argument(
+        "--patches",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="N",
+        help="export one program per N, for sequences of at most N patches",
+    )
+    text = "export a program for images resized to this size in pixels; may be repeated"
     parser.add_argument("--image-size", nargs=2, type=int, action="append", default=[], metavar=("H", "W"), help=text)
-    parser.add_argument("--batch-size", default="polymorphic", help="images at a time (default polymorphic: any)")
-    parser.add_argument("--platforms", default="cpu,cuda,tpu", help="of cpu, cuda, rocm, tpu (default cpu,cuda,tpu)")
-    text = "also detector.onnx, for any batch and images of any size; needs pip install 'yolos-jax[onnx]'"
+    parser.add_argument(
+        "--batch-size", default="polymorphic", help="images per batch (default polymorphic: any number)"
+    )
+    parser.add_argument(
+        "--platforms",
+        default="cpu,cuda,tpu",
+        help="comma-separated list of cpu, cuda, rocm and tpu (default cpu,cuda,tpu)",
+    )
+    text = "also write detector.onnx, for any batch size and image size; requires pip install 'yolos-jax[onnx]'"
     parser.add_argument("--onnx", action="store_true", help=text)
-    parser.add_argument("--int8", action="store_true", help="with --onnx: also detector-int8.onnx, with int8 weights")
+    parser.add_argument(
+        "--int8", action="store_true", help="with --onnx: also write detector-int8.onnx, with int8 weights"
+    )
     return parser.parse()
 
 
@@ -41,7 +56,7 @@ def batch_of(text: str) -> int | None:
 
 
 def export(args: argparse.Namespace) -> None:
-    """Exports, and prints what was written."""
+    """Exports the detector, and prints the written files."""
     from yolos_jax.images.sequence import most_patches
     from yolos_jax.inference.loading import geometry_for, load_model
     from yolos_jax.model.config import Compute
@@ -53,7 +68,7 @@ def export(args: argparse.Namespace) -> None:
         raise InputError("--short-side and --max-side must be at least 1.")
     check_empty(args.out)
     if args.int8 and not args.onnx:
-        raise InputError("--int8 is for ONNX; add --onnx.")
+        raise InputError("--int8 requires --onnx.")
     if args.onnx:
         onnx.check_installed()
     params, meta = load_model(args.checkpoint)
@@ -68,14 +83,16 @@ def export(args: argparse.Namespace) -> None:
 
     if tokens[-1] < most:
         print(
-            f"note: images at a short side of {geometry.short_side} and a long one of at most {geometry.max_side} "
-            f"pixels have up to {most} patches; those of more than {tokens[-1]} have no program."
+            f"note: images with a short side of {geometry.short_side} and a long side of at most {geometry.max_side} "
+            f"pixels have up to {most} patches; images with more than {tokens[-1]} patches have no program."
         )
     for file in [*(converted.files if converted else ()), facts["parameters"]["file"]]:
         print(f"{file}: {(args.out / file).stat().st_size / 1e6:.1f} MB")
     if converted is not None:
         differences = " and ".join(f"{name} by {d:.1e}" for name, d in converted.facts["differences_from_ours"].items())
-        print(f"made and run with {converted.facts['made_with']}; its outputs differ from ours: {differences}")
+        print(
+            f"created and checked with {converted.facts['made_with']}; its outputs differ from yolos-jax: {differences}"
+        )
     print(f"written: {args.out}, programs for {', '.join(map(str, tokens))} patches on {', '.join(platforms)}")
     print(f"try it: python {args.out / 'run_detector.py'} IMAGE")
 

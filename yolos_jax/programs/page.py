@@ -1,8 +1,8 @@
-"""A page in the browser: drop an image, see the boxes, click one, and see its token's attention.
+"""Serves a web page that draws an image's detections, and the attention of the token whose box you click.
 
 yolos-page --checkpoint runs/s hustvl/yolos-tiny --pictures data/coco/val2017
 
-It is accessible from this machine only, unless --host is given, and loads nothing from other hosts.
+The page is only accessible from this machine unless --host is given, and loads nothing from other hosts.
 """
 
 import errno
@@ -27,21 +27,31 @@ def main() -> None:
     parser = Parser(__doc__, "%(prog)s --checkpoint CHECKPOINT... [FLAGS]")
     text = "checkpoint folders, Hugging Face folders or hub ids to choose from"
     parser.add_argument("--checkpoint", required=True, nargs="+", help=text)
-    parser.add_argument("--pictures", type=Path, help="a folder of images to choose from, such as a split's")
-    text = "a table of tokens for the first checkpoint, such as tokens.csv of yolos-analyze tokens"
+    parser.add_argument("--pictures", type=Path, help="folder of images to choose from")
+    text = "token statistics of the first checkpoint: the tokens.csv that yolos-analyze tokens wrote"
     parser.add_argument("--tokens", default="", metavar="CSV", help=text)
     parser.add_font_flag()
-    parser.add_argument("--threshold", type=float, default=0.5, help="initial lowest score of a box (default 0.5)")
-    parser.add_argument("--short-side", type=int, help="pixels of the short side (default: as trained, else 800)")
-    parser.add_argument("--max-side", type=int, help="limit of the long side in pixels (default: in proportion)")
-    parser.add_argument("--host", default=LOOPBACK, help=f"address to serve at (default {LOOPBACK}: this machine only)")
-    parser.add_argument("--port", type=int, default=PORT, help=f"port (default {PORT})")
-    parser.add_argument("--max-megabytes", type=int, default=20, help="limit of an uploaded image (default 20)")
+    parser.add_argument("--threshold", type=float, default=0.5, help="initial minimum score of a box (default 0.5)")
+    parser.add_argument("--short-side", type=int, help="pixels of the short side (default: as in training, else 800)")
+    parser.add_argument(
+        "--max-side",
+        type=int,
+        help="maximum pixels of the long side (default: as in training, else 1333/800 of the short side)",
+    )
+    parser.add_argument(
+        "--host", default=LOOPBACK, help=f"address to listen on (default {LOOPBACK}: this machine only)"
+    )
+    parser.add_argument("--port", type=int, default=PORT, help=f"port to listen on (default {PORT})")
+    parser.add_argument(
+        "--max-megabytes", type=int, default=20, help="maximum size of an uploaded image in megabytes (default 20)"
+    )
     text = "cache of compiled programs: auto (the user's cache folder), off, or a folder"
     parser.add_argument("--compilation-cache", default="auto", metavar="WHERE", help=text)
     args = parser.parse()
     if not 0 <= args.threshold <= 1 or args.max_megabytes < 1 or not 0 < args.port < 65536:
-        raise InputError("--threshold must be within 0..1, --max-megabytes at least 1 and --port within 1..65535.")
+        raise InputError(
+            "--threshold must be between 0 and 1, --max-megabytes at least 1, and --port between 1 and 65535."
+        )
     sides = args.short_side, args.max_side
     check_free_port(args.host, args.port)
     named = args.checkpoint, args.pictures, args.tokens
@@ -78,25 +88,25 @@ def page_of(
 
 
 def check_free_port(host: str, port: int) -> None:
-    """`InputError` for an unknown host or one of another machine, and for a port that is taken or not allowed."""
+    """Raises `InputError` for an unknown host, a host of another machine, or a port that is in use or not permitted."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"--host {host} is not a known address ({reason}); give another one.") from error
+        raise InputError(f"--host {host} is not a known address ({reason}); choose another one.") from error
     with socket.socket(family, kind) as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name != "nt")  # there, it would share the port
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name != "nt")  # on Windows, it shares ports
         try:
             tried.bind(address)
         except OSError as error:
             reason = error.strerror or error
             if error.errno == errno.EADDRNOTAVAIL:
-                raise InputError(f"--host {host} is not an address of this machine; give another one.") from error
-            raise InputError(f"port {port} of {host} cannot be used ({reason}); give another --port.") from error
+                raise InputError(f"--host {host} is not an address of this machine; choose another one.") from error
+            raise InputError(f"port {port} of {host} cannot be used ({reason}); choose another --port.") from error
 
 
 def images_in(folder: Path | None) -> list[Path]:
-    """Image files in a folder and below, in order; `InputError` if there are none."""
+    """Sorted image files in a folder and its subfolders; `InputError` if there are none."""
     if folder is None:
         return []
     if not folder.is_dir():
@@ -104,9 +114,9 @@ def images_in(folder: Path | None) -> list[Path]:
     left = LeftOut()
     found = [folder / name for name in images_below(folder, left, BESIDE)]
     if not found:
-        raise InputError(f"the folder {folder} has no images.")
+        raise InputError(f"the folder {folder} contains no images.")
     for note in left.note(folder):
-        say(f"note: {note}")
+        say(note)
     return found
 
 
@@ -118,7 +128,7 @@ def from_environment() -> Any:
 
 
 def host_of_a_space() -> str:
-    """All addresses on a Hugging Face Space, which is behind the Space's front end; loopback elsewhere."""
+    """All addresses on a Hugging Face Space, whose front end forwards requests; the loopback address elsewhere."""
     return EVERYWHERE if os.environ.get("SPACE_ID") else LOOPBACK
 
 

@@ -2,9 +2,9 @@
 
 yolos-predict image.jpg folder/ 'more/**/*.png' https://example.org/a.jpg film.mp4 --checkpoint runs/s --out out/
 
-A folder stands for every image in it that Pillow reads (--recursive: also in subfolders), a quoted pattern for the
-matching files, and camera:0 for the first camera until Ctrl-C. --format chooses the output: json (one file per image),
-coco (results.json and images.json), yolo (one label file per image) or csv (detections.csv).
+From a folder, all images that Pillow can read are processed (with --recursive, also those in subfolders); from a quoted
+pattern, all matching files. camera:0 is the first camera, which is read until Ctrl-C. --format selects the output: json
+(one file per image), coco (results.json and images.json), yolo (one label file per image) or csv (detections.csv).
 """
 
 import argparse
@@ -49,7 +49,7 @@ def parse_flags() -> argparse.Namespace:
     """Parses and checks the command line."""
     parser = Parser(__doc__)
     parser.addresses = ("checkpoint", "out")
-    text = "images, folders, quoted patterns, http(s) URLs, videos, camera:N, rtsp:// streams, or lists (.txt, .csv)"
+    text = "images, folders, quoted patterns, http(s) URLs, videos, camera:N, rtsp:// streams, or .txt/.csv lists"
     parser.add_argument("images", nargs="+", metavar="INPUT", help=text)
     parser.add_detector_flags()
     text = "output folder, or address such as gs://bucket/found"
@@ -58,26 +58,26 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument("--no-draw", action="store_true", help="do not write annotated copies")
     parser.add_argument("--recursive", action="store_true", help="also search subfolders")
     parser.add_font_flag()
-    parser.add_argument("--threshold", type=float, default=0.5, help="lowest score to report (default 0.5)")
+    parser.add_argument("--threshold", type=float, default=0.5, help="minimum score to report (default 0.5)")
     parser.add_nms_flag()
     parser.add_argument("--batch-size", type=int, default=1, help="images per batch (default 1)")
-    text = "float32 (default), tensorfloat32 or bfloat16: faster on GPUs, see docs/accelerators.md"
+    text = "float32 (default); tensorfloat32 and bfloat16 are faster on GPUs, see docs/accelerators.md"
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help=text)
     parser.add_argument(
-        "--limit", type=int, default=0, help="process at most this number of images, and of frames per video"
+        "--limit", type=int, default=0, help="process at most this number of images, and frames per video"
     )
     text = "ignore the EXIF orientation, like data.upright=no; boxes refer to the stored image"
     parser.add_argument("--as-stored", action="store_true", help=text)
-    text = "scale 16-bit images to their own maximum (default: as trained)"
+    text = "scale each 16-bit image to its own maximum (default: as in training)"
     parser.add_argument("--stretch", action="store_true", help=text)
-    text = "lift Pillow's decompression-bomb limit; only for images that you trust"
+    text = "disable Pillow's decompression-bomb limit; only for images that you trust"
     parser.add_argument("--large-images", action="store_true", help=text)
-    parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
+    parser.add_argument("--overwrite", action="store_true", help="replace files from an earlier run")
     text = "cache of compiled programs: auto (the user's cache folder), off, or a folder"
     parser.add_argument("--compilation-cache", default="auto", metavar="WHERE", help=text)
     args = parser.parse()
     if args.batch_size < 1 or args.limit < 0 or not 0 <= args.threshold <= 1:
-        raise InputError("--batch-size must be at least 1, --limit at least 0 and --threshold within 0..1.")
+        raise InputError("--batch-size must be at least 1, --limit at least 0, and --threshold between 0 and 1.")
     if min(args.short_side or 1, args.max_side or 1) < 1:
         raise InputError("--short-side and --max-side must be at least 1.")
     return args
@@ -85,7 +85,7 @@ def parse_flags() -> argparse.Namespace:
 
 @dataclasses.dataclass
 class Prediction:
-    """The detector, its options, and counts of its results so far."""
+    """The detector, the options, and the results so far."""
 
     args: argparse.Namespace
     detector: Any
@@ -93,8 +93,8 @@ class Prediction:
     objects: int = 0
     images: int = 0
     frames: int = 0
-    skipped: list[str] = dataclasses.field(default_factory=list)  # a sentence each
-    notes: list[str] = dataclasses.field(default_factory=list)  # the same
+    skipped: list[str] = dataclasses.field(default_factory=list)  # one sentence per input
+    notes: list[str] = dataclasses.field(default_factory=list)  # one sentence per note
     films: bool = True  # whether drawn videos can be written
 
     @property
@@ -111,8 +111,8 @@ def read_image(run: Prediction, destination: Destination) -> Image.Image | str:
             data = fetch(name)
             frames = header_of(data).frames
             if frames > 1:
-                left = "only the first is used; download the file to process all"
-                run.notes.append(f"the address {name} has {frames} frames or pages; {left}")
+                left = "of which only the first is used; download the file to process all"
+                run.notes.append(f"the address {name} has {frames} frames or pages, {left}")
             with decoding(f"the image {name}"):
                 image = decode(io.BytesIO(data), upright, stretch)
         elif source.page:
@@ -124,7 +124,7 @@ def read_image(run: Prediction, destination: Destination) -> Image.Image | str:
     except UnreadableImage as error:
         lacking = HEIF - image_endings() if Path(name).suffix.lower() in HEIF else ()
         return f"{error} {HELP_WITH_HEIF}." if lacking else str(error)
-    return image if upright else Image.fromarray(np.asarray(image))  # a copy without EXIF: nothing turns it later
+    return image if upright else Image.fromarray(np.asarray(image))  # without EXIF, so it is not rotated later
 
 
 def read_ahead(run: Prediction, wanted: Sequence[Destination]) -> Iterator[list[tuple[Destination, Image.Image | str]]]:
@@ -134,7 +134,7 @@ def read_ahead(run: Prediction, wanted: Sequence[Destination]) -> Iterator[list[
     with ThreadPoolExecutor(4) as pool:
         for start in range(0, len(wanted), size):
             batch = wanted[start : start + size]
-            following = zip(batch, pool.map(read, batch))  # starts reading now
+            following = zip(batch, pool.map(read, batch))  # starts reading in the background
             if due is not None:
                 yield list(due)
             due = following
@@ -143,7 +143,7 @@ def read_ahead(run: Prediction, wanted: Sequence[Destination]) -> Iterator[list[
 
 
 def look_at_images(run: Prediction, wanted: Sequence[Destination]) -> None:
-    """Detects in images and draws them."""
+    """Runs the detector on images, and draws the results."""
     with tqdm(total=len(wanted), unit="image", desc="detecting") as bar:
         for batch in read_ahead(run, wanted):
             run.skipped += [image for _, image in batch if isinstance(image, str)]
@@ -162,17 +162,17 @@ def notes_on(source: inputs.Input, film: video.Film, upright: bool) -> list[str]
     """Differences between a drawn video and its source, one sentence each."""
     notes = []
     if film.sound:
-        notes.append(f"{source.name} has sound; the drawn copy has none")
+        notes.append(f"{source.name} has sound, but the drawn copy does not")
     if film.turn and not upright:
-        notes.append(f"{source.name} is marked as rotated by {film.turn} degrees; the drawn copy stays as stored")
+        notes.append(f"{source.name} is marked as rotated by {film.turn} degrees; the drawn copy is not rotated")
     if film.aspect != 1:
-        kept = "the drawn copy keeps this, and boxes are in stored pixels"
-        notes.append(f"{source.name} has pixels that are {film.aspect} times as wide as high; {kept}")
+        kept = "the drawn copy has the same aspect ratio, and boxes are in stored pixels"
+        notes.append(f"{source.name} has pixels that are {film.aspect} times as wide as they are high; {kept}")
     return notes
 
 
 def begin_drawing(run: Prediction, destination: Destination, still: video.Still) -> video.DrawnVideo:
-    """The drawn copy of a video, whose first frame is given."""
+    """Opens the drawn copy of a video; `still` is its first frame."""
     upright = not run.args.as_stored
     turn, aspect, _ = still.film
     run.notes += notes_on(destination.input, still.film, upright)
@@ -181,7 +181,7 @@ def begin_drawing(run: Prediction, destination: Destination, still: video.Still)
 
 
 def look_at_video(run: Prediction, destination: Destination) -> None:
-    """Detects in the frames of an animation, video or camera and draws them as a video."""
+    """Runs the detector on the frames of an animation, video or camera, and draws the results as a video."""
     args = run.args
     batch: list[video.Still] = []
     drawn: list[video.DrawnVideo] = []  # a single one, created at the first frame
@@ -213,7 +213,7 @@ def look_at_video(run: Prediction, destination: Destination) -> None:
         except UnreadableImage as error:  # earlier frames are kept
             run.skipped.append(str(error))
         except KeyboardInterrupt:
-            if not destination.input.endless:  # an endless input only ends this way
+            if not destination.input.endless:  # Ctrl-C is how an endless input ends
                 raise
         look()
 
@@ -226,7 +226,7 @@ def print_report(run: Prediction, wanted: Sequence[Destination]) -> None:
         print(f"note: {note}")
     files = dict.fromkeys(destination.input.name for destination in wanted if destination.input.kind == "image")
     for name in dark_files([] if run.stretch else list(files)):
-        print(f"note: {name} has 16 bits but uses fewer, and becomes almost black; --stretch makes its maximum white")
+        print(f"note: {name} has 16 bits but uses fewer, and becomes almost black; use --stretch to brighten it")
     moving = any(destination.input.moves for destination in wanted)
     frames = f" and {counted(run.frames, 'frame')} of videos" if moving else ""
     seen = f"{counted(run.images, 'image')}{frames}"
@@ -239,7 +239,7 @@ def print_report(run: Prediction, wanted: Sequence[Destination]) -> None:
 
 @contextlib.contextmanager
 def pixel_limit(off: bool) -> Iterator[None]:
-    """Sets or lifts Pillow's limit of pixels, without its warning at half the limit."""
+    """Keeps or disables Pillow's limit on pixels, and suppresses its warning at half of the limit."""
     before = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -252,14 +252,14 @@ def pixel_limit(off: bool) -> Iterator[None]:
 
 @clear_errors()
 def main() -> None:
-    """Detects, draws and writes."""
+    """Runs the program."""
     args = parse_flags()
     with pixel_limit(args.large_images):
         predict(args)
 
 
 def predict(args: argparse.Namespace) -> None:
-    """Runs the program."""
+    """Finds the inputs, checks the output folder, and runs the detector."""
     found = inputs.find(args.images, args.recursive)
     every = inputs.with_frames(found.inputs[: args.limit or None], args.limit)
     wanted, renamed = outputs.destinations(every)
@@ -277,7 +277,7 @@ def predict(args: argparse.Namespace) -> None:
 
 
 def detect(args: argparse.Namespace, wanted: Sequence[Destination], notes: Sequence[str]) -> None:
-    """Detects in all inputs, and writes into the folder `args.out`."""
+    """Runs the detector on all inputs, and writes the results to the folder `args.out`."""
     from yolos_jax.inference.compiled import OFF, keep_compiled
     from yolos_jax.inference.detector import Detector
 
@@ -291,7 +291,9 @@ def detect(args: argparse.Namespace, wanted: Sequence[Destination], notes: Seque
     run = Prediction(args, detector, writer, films=video.has_av())
     animations = sum(destination.input.kind == "animation" for destination in wanted)
     if animations and not run.films and not args.no_draw:
-        run.notes.append(f"no drawn copy of {counted(animations, 'animation')}: pip install 'yolos-jax[video]'")
+        run.notes.append(
+            f"no drawn copy of {counted(animations, 'animation')}; to draw animations, pip install 'yolos-jax[video]'"
+        )
     if not args.no_draw:
         say(missing_note(detector.names_by_id.values(), args.font, "--font"))
     with contextlib.closing(writer):

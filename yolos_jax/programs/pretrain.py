@@ -1,8 +1,9 @@
-"""Pre-trains an image classifier for a detector to start from, or resumes from the newest checkpoint in the workdir.
+"""Pre-trains an image classifier that a detector can start from, or resumes from the newest checkpoint in the workdir.
 
 yolos-pretrain --config deit_s --workdir runs/deit_s --config.data.root=data/imagenet
 
-SIGTERM or Ctrl-C finishes the step, saves and exits with code 143 or 130; the same command resumes.
+On SIGTERM or Ctrl-C, it finishes the step, saves a checkpoint and exits with code 143 or 130. Run the same command to
+resume.
 """
 
 from yolos_jax.config import recipes

@@ -2,7 +2,8 @@
 
 yolos-train --config yolos_s --workdir runs/s --config.data.root=data/coco
 
-SIGTERM or Ctrl-C finishes the step, saves and exits with code 143 or 130; the same command resumes.
+On SIGTERM or Ctrl-C, it finishes the step, saves a checkpoint and exits with code 143 or 130. Run the same command to
+resume.
 """
 
 import sys
@@ -21,12 +22,12 @@ def main() -> None:
 
 @clear_errors()
 def run_training(description: str | None, task: str) -> None:
-    """The program for one task; `yolos-pretrain` is the same for the other."""
+    """Runs the program for a task: `yolos-train` for detection, `yolos-pretrain` for classification."""
     parser = RecipeParser(description, (task,))
     parser.addresses = ("workdir",)
     text = "folder, or address such as gs://bucket/run, for checkpoints, metrics.jsonl and tensorboard/"
     parser.add_argument("--workdir", required=True, help=text)
-    text = "resume although the recipe or the annotations have changed"
+    text = "resume even if the recipe or the annotations have changed"
     parser.add_argument("--accept_differences", action="store_true", help=text)
     parser.add_process_flags()
     args, _ = parser.parse_recipe()

@@ -1,8 +1,8 @@
-"""Checkpoints with orbax: plain nested dicts of arrays, one folder per step.
+"""Reads and writes checkpoints with orbax: plain nested dicts of arrays, one folder per step.
 
-A folder holds `<step>/params` (arrays) and `<step>/meta` (JSON: the model's config, the label names, the step and
-whatever the writer adds); those of a training run also `<step>/optimizer` and, if there is one, `<step>/ema`. The
-model is a detector or the image classifier that one starts from.
+A checkpoint has `<step>/params` (arrays) and `<step>/meta` (JSON: the model's config, the label names, the step and
+further facts). In a training run, it also has `<step>/optimizer` and, if enabled, `<step>/ema`. The model is a
+detector, or an image classifier that a detector can start from.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from yolos_jax.model.config import Compute, YolosConfig
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
 
-SMALL_FILES = 2**18  # bytes in a checkpoint besides its arrays
+SMALL_FILES = 2**18  # bytes of a checkpoint reserved for files other than arrays
 M = TypeVar("M", YolosConfig, ClassifierConfig)
 CLASSIFIER = "classifier"  # the kind in a classifier's meta; absent for a detector
 
@@ -33,12 +33,12 @@ CLASSIFIER = "classifier"  # the kind in a classifier's meta; absent for a detec
 class Meta(Generic[M]):
     """The metadata of a checkpoint."""
 
-    model: M  # the config of its model
-    label_names: dict[int, str]  # name of each label (a category id, unless `category_ids` says otherwise)
+    model: M  # the config of the model
+    label_names: dict[int, str]  # name of each label (a category id, unless `category_ids` is set)
     step: int = 0  # training steps done; 0 after a conversion
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)  # JSON-ready facts, such as the training config
-    category_ids: tuple[int, ...] | None = None  # the data set's category id of every label, if they differ
-    max_side: int = Compute.max_side  # longest side of an image in patches for this model
+    category_ids: tuple[int, ...] | None = None  # the data set's category id for each label, if they differ
+    max_side: int = Compute.max_side  # longest image side that the model supports, in patches
 
     def to_json(self) -> dict[str, Any]:
         names = {str(key): name for key, name in self.label_names.items()}
@@ -51,11 +51,11 @@ class Meta(Generic[M]):
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Meta":
-        """The inverse; `ValueError` or `KeyError` for anything that `to_json` did not write."""
+        """The inverse of `to_json`; `ValueError` or `KeyError` for content that it did not write."""
         names = {int(key): str(name) for key, name in values["label_names"].items()}
         extra, step = values["extra"], values["step"]
         if not isinstance(extra, dict) or not isinstance(extra.get("config", {}), dict) or type(step) is not int:
-            raise ValueError("its meta file was changed")
+            raise ValueError("its meta file was modified")
         ids = values.get("category_ids")
         ids = None if ids is None else tuple(int(i) for i in ids)
         max_side = Compute(max_side=values["max_side"]).max_side  # validates it
@@ -79,14 +79,14 @@ def manager_of(path: Path, keep: int | None = None) -> "ocp.CheckpointManager":
 
 
 def parts(meta: Meta, **trees: dict) -> "ocp.args.Composite":
-    """The arguments for orbax to write: nested dicts of arrays by name, and the meta."""
+    """The arguments for saving with orbax: nested dicts of arrays by name, and the metadata."""
     ocp = _orbax()
     arrays = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
     return ocp.args.Composite(meta=ocp.args.JsonSave(meta.to_json()), **arrays)
 
 
 def read_meta(path: Path, step: int) -> Meta:
-    """The meta of one step; raises various exceptions if it is damaged."""
+    """The metadata of one step; raises various exceptions if it is damaged."""
     ocp = _orbax()
     with _quiet(), manager_of(path) as manager:
         return Meta.from_json(manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta)
@@ -95,7 +95,7 @@ def read_meta(path: Path, step: int) -> Meta:
 def read_arrays(path: Path, step: int, **shapes: dict) -> dict[str, dict]:
     """Arrays of one step by name, as numpy arrays on the host; `shapes` are nested dicts of the same structure."""
     ocp = _orbax()
-    # numpy stays on the host: the devices may be full
+    # numpy arrays stay on the host, because the devices may be full
     targets = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), shapes)
     wanted = {name: ocp.args.StandardRestore(tree) for name, tree in targets.items()}
     with _quiet(), manager_of(path) as manager:
@@ -119,10 +119,10 @@ def unwritable(path: Path, step: int) -> Iterator[None]:
         raise
     except Exception as error:  # orbax wraps errors of the file system in various exceptions
         whole = steps(path)
-        rest = f"the newest complete checkpoint is step {whole[-1]}" if whole else "there is no complete one yet"
+        rest = f"the newest complete checkpoint is step {whole[-1]}" if whole else "there is no complete checkpoint yet"
         raise InputError(
             f"the checkpoint of step {step} could not be written to {path} ({reason(error)}); {rest}. "
-            "Make room there and run the same command again."
+            "Free some space and run the same command again."
         ) from error
 
 

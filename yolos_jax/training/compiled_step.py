@@ -1,4 +1,4 @@
-"""The step of a run, compiled once per bucket and checked one step late."""
+"""Compiles the training step once per bucket, and checks the result of each step one step later."""
 
 import itertools
 import time
@@ -15,7 +15,7 @@ from yolos_jax.training.prefetch import DeviceBatch
 from yolos_jax.training.step import StepReport, TrainState, all_finite
 from yolos_jax.training.task import Task
 
-AHEAD = 50  # number of next steps to compile programs for
+AHEAD = 50  # number of upcoming steps to compile programs for
 THREADS = 4  # number of concurrent compilations
 
 
@@ -24,9 +24,9 @@ class NotFinite(InputError):
 
 
 class BucketedStep:
-    """The step of a run, from `make_step`, compiled once per bucket and checked one step late.
+    """A training step from `make_step`, compiled once per bucket, whose result is checked one step later.
 
-    Programs of the next steps are compiled concurrently, while steps with existing programs run. With several
+    Programs for upcoming steps are compiled concurrently, while steps with existing programs run. With several
     processes, each program is compiled when a step needs it, because compilation may involve communication.
 
     Args:
@@ -53,8 +53,8 @@ class BucketedStep:
         if program is None:  # all processes wait for the slowest compilation
             program = self._processes.agree(self._compile, state, batch)
         state, report = program(state, batch.arrays)
-        # Checked one step late, so that the device never waits for the host (with one process; several processes
-        # agree on the last step before each new one). A bad step changes nothing in the meantime.
+        # Checked one step later, so that the device never waits for the host (with one process; several processes
+        # agree on the last step before each new one). Until then, a failed step leaves the state unchanged.
         self.check()
         self._unchecked = report, batch
         return state, report
@@ -91,7 +91,7 @@ class BucketedStep:
         return program, time.perf_counter() - start
 
     def close(self) -> None:
-        """Starts no more compilations."""
+        """Cancels compilations that have not started."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def check(self, params: dict | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Handles failures of a run."""
+"""Handles failures during a run."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,9 +13,9 @@ from yolos_jax.training.run import Run
 
 @contextlib.contextmanager
 def saves_on_failure(run: Run) -> Iterator[None]:
-    """Saves the last valid step when bad input ends a run, and reports it; also reports a lack of device memory.
+    """Saves the last valid step when an `InputError` ends a run, and reports it; also reports out-of-memory errors.
 
-    `NotFinite` and `LostProcess` pass unchanged, because nothing may or can be saved after them.
+    `NotFinite` and `LostProcess` propagate unchanged: the state may be invalid, or can no longer be saved.
     """
     try:
         with reports_loss(run.processes.count):
@@ -30,7 +30,7 @@ def saves_on_failure(run: Run) -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise InputError(
-            f"the devices have not enough memory for step {run.progress.done + 1} ({reason(error)}); "
-            "raise train.accumulate, set model.remat=True, or lower train.batch_size or the sizes of images. Run the "
+            f"the devices do not have enough memory for step {run.progress.done + 1} ({reason(error)}); "
+            "increase train.accumulate, set model.remat=True, or reduce train.batch_size or the image sizes. Run the "
             "same command to resume from the newest checkpoint."
         ) from error

@@ -13,13 +13,13 @@ from yolos_jax.training.task import MakeTask, Options
 def train_task(
     make_task: MakeTask, workdir: str | Path, options: Options, devices: Sequence[jax.Device] | None = None
 ) -> Outcome:
-    """Trains, resuming from the workdir's newest checkpoint if there is one.
+    """Trains with the given options, and resumes from the newest checkpoint in the workdir if there is one.
 
-    The workdir gets checkpoints (the latest, the best in `best/`), `metrics.jsonl`, `curves.png` and the task's logs.
+    Writes checkpoints (the latest, and the best in `best/`), `metrics.jsonl`, `curves.png` and logs to the workdir.
 
     Args:
-      make_task, options: creates the task for the devices that batches are split over; the run's options.
-      devices: all by default; a run may resume with other devices.
+      make_task: creates the task for the devices that batches are split over.
+      devices: all by default; a run may resume on different devices.
 
     Raises:
       InputError: bad input, a full disk, a dead data worker, or values that are no longer finite.

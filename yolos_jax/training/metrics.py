@@ -28,11 +28,11 @@ BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}, {remaining
 
 
 class Metrics:
-    """Appends a line to `folder/metrics.jsonl` every few steps (`every`), and after the last; a context manager.
+    """Appends a line to `folder/metrics.jsonl` every `every` steps and after the last; a context manager.
 
     Loss terms and the gradient norm are means over the steps since the last line, at most the latest 1,000. Lines of an
-    earlier run for steps after `start` are dropped, because these steps are repeated. The primary process writes; its
-    counts are multiplied by the number of processes. All raise `InputError` for a line that cannot be written.
+    earlier run for steps after `start` are dropped, because these steps are repeated. Only the primary process writes;
+    its counts are multiplied by the number of processes. All raise `InputError` if a line cannot be written.
     """
 
     def __init__(self, folder: Path, task: Task, every: int, start: int, processes: Processes):
@@ -53,7 +53,7 @@ class Metrics:
         self.since = self.began = time.perf_counter()
         self.waited = self.all_waited = 0.0
         self.reports: deque[StepReport] = deque(maxlen=1000)  # for the steps since the last line
-        self.scores: list[float] = []  # the first headline of each evaluation
+        self.scores: list[float] = []  # the main metric of each evaluation
         self.newest: tuple[str, ...] = ()  # the loss and the speed of the last line
 
     def _forget_after(self, start: int) -> None:
@@ -67,7 +67,7 @@ class Metrics:
             elif numbers["step"] <= start:
                 kept.append(line)
         if damaged:
-            print(f"dropped {counted(damaged, 'damaged line')} of {self.path}")
+            print(f"dropped {counted(damaged, 'damaged line')} from {self.path}")
         if kept != lines:
             draft = self.path.with_suffix(".new")
             with written(draft):
@@ -81,7 +81,7 @@ class Metrics:
         return [{"step": line["step"]} | {name: line[f"val/{name}"] for name in names} for line in found]
 
     def step(self, batch: DeviceBatch, report: StepReport, waited: float) -> None:
-        """Counts one step, with the seconds `waited` for data since the start of the run; writes a line when due."""
+        """Records one step, and the seconds `waited` for data since the start of the run; writes a line if due."""
         done = batch.step + 1
         self.bar.set_description_str(self._epoch(batch.step), refresh=False)
         self.bar.update()
@@ -116,8 +116,8 @@ class Metrics:
         return f"epoch {min(step // length + 1, epochs)}/{epochs}"
 
     def _show(self) -> None:
-        """Shows the newest values beside the progress bar: loss, last and best result, speed."""
-        scores = [score for score in self.scores if score >= 0]  # COCO's -1 is undefined
+        """Shows the newest values next to the progress bar: loss, last and best result, speed."""
+        scores = [score for score in self.scores if score >= 0]  # COCO reports -1 for an undefined metric
         result = [f"{self.task.headline[0]} {scores[-1]:.3f} (best {max(scores):.3f})"] if scores else []
         self.bar.set_postfix_str(", ".join([*self.newest[:1], *result, *self.newest[1:]]))
 
@@ -129,7 +129,7 @@ class Metrics:
     def write(
         self, step: int, values: dict[str, Any], prefix: str = "", details: Mapping[str, float] | None = None
     ) -> None:
-        """A line of `metrics.jsonl` and a point of every curve of the sink; `details` are only for the sink."""
+        """Writes a line to `metrics.jsonl` and a point of every curve to the sink; `details` go only to the sink."""
         values = {f"{prefix}{name}": value for name, value in values.items()}
         epoch = (step - 1) // self.task.steps_per_epoch
         check_alone(self.path.parent)
@@ -142,7 +142,7 @@ class Metrics:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Excludes the time spent inside from the training time."""
+        """Excludes the time spent in this context from the training time."""
         start = time.perf_counter()
         yield
         pause = time.perf_counter() - start
@@ -163,15 +163,15 @@ class Metrics:
         return 1.0 - self.whole["real"] / max(self.whole["slots"], 1)
 
     def summary(self) -> str:
-        """A one-line summary of this process's work."""
+        """A one-line summary of the steps of this process."""
         seconds = self.ended - self.began
         steps, images = self.whole["steps"], self.whole["images"]
         if not steps:
-            return "no step was done"
+            return "no training steps were run"
         return (
-            f"{steps} steps and {images} images in {seconds:.0f} s without evaluations ({images / seconds:.1f} "
-            f"images/s), {self.all_waited / seconds:.1%} of it waiting for data; {self.padding:.2%} of the patches "
-            "were padding"
+            f"{steps} steps and {images} images in {seconds:.0f} s excluding evaluations ({images / seconds:.1f} "
+            f"images/s), {self.all_waited / seconds:.1%} of the time waiting for data; "
+            f"{self.padding:.2%} of the patches were padding"
         )
 
     def __enter__(self) -> "Metrics":
@@ -181,12 +181,12 @@ class Metrics:
         self.ended = time.perf_counter()
         self.bar.close()  # before an error is printed, so that it starts on a new line
         for output in filter(None, (self.file, self.sink)):
-            with contextlib.suppress(OSError):  # reported when it was written
+            with contextlib.suppress(OSError):  # a failed write has already been reported
                 output.close()
 
 
 def numbers_of(line: bytes) -> dict[str, Any] | None:
-    """A line of `metrics.jsonl`, which has a `step`; None if the line is damaged."""
+    """The values in a line of `metrics.jsonl`, including its `step`; None if the line is damaged."""
     try:
         numbers = json.loads(line)
         return numbers if type(numbers["step"]) is int else None

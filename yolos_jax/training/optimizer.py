@@ -1,4 +1,4 @@
-"""The reference's optimizer: parameter groups, clipping and the learning rate of every epoch."""
+"""The reference's optimizer: parameter groups, gradient clipping and learning rates per epoch."""
 
 import math
 from typing import Any
@@ -19,8 +19,8 @@ def learning_rates(
 ) -> np.ndarray:
     """The learning rate of each epoch, float64 `[epochs]`.
 
-    The reference steps its cosine schedule with e after epoch e, so it lags by one: epochs 0 and 1 have the same rate.
-    Warm-up is linear and then jumps to the cosine, which also starts at epoch 0.
+    The reference sets its cosine schedule to epoch e only after epoch e, so it lags: epochs 0 and 1 have the same rate.
+    After a linear warm-up, the rate jumps to the cosine, which also starts at epoch 0.
     """
 
     def schedule(t: int) -> float:
@@ -48,18 +48,18 @@ def schedule_of(optimizer: Any, epochs: int, per_epoch: int) -> optax.Schedule:
     warmup = optimizer.warmup_epochs
     warmup_steps = max(int(warmup * per_epoch), optimizer.warmup_steps)
     if base < least:
-        scaled = ", scaled to the size of the batch," if getattr(optimizer, "rate_batch", 0) else ""
+        scaled = ", scaled to the batch size," if getattr(optimizer, "rate_batch", 0) else ""
         found = f"optimizer.learning_rate{scaled} is {base:.3g}, below optimizer.min_lr {least:.3g}"
-        raise InputError(f"{found}, at which the schedule ends; lower optimizer.min_lr.")
+        raise InputError(f"{found}, the learning rate at the end of the schedule; lower optimizer.min_lr.")
     if optimizer.schedule == "epoch" and optimizer.warmup_steps:
-        raise InputError("optimizer.warmup_steps needs optimizer.schedule=step; optimizer.warmup_epochs serves both.")
+        raise InputError("optimizer.warmup_steps needs optimizer.schedule=step; use optimizer.warmup_epochs instead.")
     if optimizer.schedule == "epoch":
         return by_epoch(learning_rates(epochs, base, least, warmup), per_epoch)
     total = epochs * per_epoch
     if warmup_steps >= total:
         raise InputError(
             f"a warm-up of {warmup_steps} steps (optimizer.warmup_epochs {warmup:g}, optimizer.warmup_steps "
-            f"{optimizer.warmup_steps}) leaves no other steps in a run of {total}; shorten it."
+            f"{optimizer.warmup_steps}) does not fit in a run of {total} steps; shorten it."
         )
     return optax.warmup_cosine_decay_schedule(WARMUP_LR, base, warmup_steps, total, least)
 
@@ -96,10 +96,10 @@ def clip_like_torch(max_norm: float) -> optax.GradientTransformation:
 def make_optimizer(
     name: str, schedule: optax.Schedule, weight_decay: float, clip_norm: float, rates: Rates | None = None
 ) -> optax.GradientTransformation:
-    """Clipping to `clip_norm` (0: none), then optax's optimizer `name`, with `weight_decay` according to `decay_mask`.
+    """Clips gradients to `clip_norm` (0: no clipping), then applies optax's `name` with `weight_decay` on `decay_mask`.
 
-    "adamw" is the reference's (0.9, 0.999, 1e-8); the setting `optimizer.name` lists the others. For `rates` see
-    `rates.with_rates`; frozen parameters do not count in the clipped norm.
+    "adamw" matches the reference (0.9, 0.999, 1e-8); the setting `optimizer.name` lists the others. For `rates`, see
+    `rates.with_rates`; the clipped norm does not include frozen parameters.
     """
     clip = clip_like_torch(clip_norm) if clip_norm else optax.identity()
     chosen = getattr(optax, name)(schedule, weight_decay=weight_decay, mask=decay_mask)

@@ -23,11 +23,11 @@ POLL = 0.25  # seconds between checks of workers and signals
 class DeviceBatch(NamedTuple):
     """A batch whose arrays are on the devices, split along the first axis."""
 
-    step: int  # its index in the plan
+    step: int  # index in the plan
     arrays: Any  # input of the loss
-    indices: np.ndarray  # int64, indices in the data of this process's examples, -1 for an empty slot
+    indices: np.ndarray  # int64, data set indices of this process's examples, -1 for an empty slot
     bucket: int  # padded length of every sequence, in patches
-    real: int  # patches of this process's share that are not padding
+    real: int  # number of patches in this process's share that are not padding
 
 
 class Batches:
@@ -58,7 +58,7 @@ class Batches:
 
     def __exit__(self, *_: object) -> None:
         self._closed = True
-        self._thread.join(timeout=60.0)  # grain gives a worker 25 seconds
+        self._thread.join(timeout=60.0)  # grain waits up to 25 seconds for a worker
 
     def __iter__(self) -> Iterator[DeviceBatch]:
         while True:
@@ -72,7 +72,7 @@ class Batches:
         """The next batch of this process's share; None after the last one, or if the run is being stopped."""
         item = self._wait()
         if isinstance(item, Exception):
-            time.sleep(POLL)  # a signal to the whole group reaches the workers first
+            time.sleep(POLL)  # a signal to the process group may kill the workers before it is handled here
             if self._signals:
                 return None
             dead = self._dead_workers()
@@ -92,7 +92,7 @@ class Batches:
                 try:
                     return self._ready.get(timeout=POLL)
                 except queue.Empty:
-                    # Checked here, too, so that the run does not hang if the reader of a worker's pipe does.
+                    # Checked here, too, so that the run does not hang if the reader of a worker's pipe hangs.
                     dead = self._dead_workers()
                     if dead:
                         return RuntimeError(dead)
@@ -101,7 +101,7 @@ class Batches:
             self.waited += time.perf_counter() - start
 
     def _fill(self) -> None:
-        """The thread: moves batches to the devices and into the queue; the last item is None or an exception."""
+        """Moves batches to the devices and into the queue, in the thread; the last item is None or an exception."""
         try:
             for loaded in self._loaded:
                 self._put((self._on_devices(loaded), loaded.skipped))

@@ -22,17 +22,17 @@ LAST = "last_block"
 BEFORE_BLOCKS = ("patch_embed", "cls_token", "pos_embed")
 # Parts that no classifier has, trained at the full rate. Everything else is the backbone.
 DETECTOR_ONLY = ("class_head", "box_head", "det_tokens", "pos_embed.det", "mid_pos_embed")
-MOST_RATIO = 1e6  # maximum of the backbone's learning rate / the base learning rate
-LEAST = 1e-30  # minimum of a factor, which must not round to 0 in float32
+MOST_RATIO = 1e6  # maximum ratio of the backbone's learning rate to the base learning rate
+LEAST = 1e-30  # minimum of a factor, so that it does not round to 0 in float32
 
 Rates = dict
-"""Nested like the parameters: per array a float32 scalar, or `[slices]` if the rates of its blocks differ."""
+"""Nested like the parameters; each array has a float32 scalar, or `[slices]` if the rates of its blocks differ."""
 
 
 def rates_of(optimizer: Any, params: dict) -> Rates:
     """The rates from a recipe's `optimizer` settings.
 
-    A block's rate is `layer_decay` times that of the next one. Norm and heads follow the last block; patch embedding,
+    A block's rate is `layer_decay` times the next block's. Norm and heads follow the last block; patch embedding,
     CLS token and positions precede the first (as in BEiT, arXiv 2106.08254). `backbone_lr` scales the backbone's whole
     schedule, including its minimum and warm-up.
 
@@ -68,7 +68,7 @@ def _backbone_share(optimizer: Any) -> float:
     if backbone > MOST_RATIO * others:
         raise InputError(
             f"optimizer.backbone_lr {backbone:g} is more than {MOST_RATIO:g} times optimizer.learning_rate "
-            f"{others:g}; it must stay below. optimizer.freeze excludes parameters from training."
+            f"{others:g}; reduce it. To exclude parameters from training, use optimizer.freeze."
         )
     return backbone / others
 
@@ -84,7 +84,7 @@ def _block_of_slices(name: str, array: Any, depth: int) -> np.ndarray:
 
 
 def _shortened(rate: np.ndarray) -> np.ndarray:
-    """float32, and a scalar if all slices have the same rate."""
+    """The rate as float32; a scalar if it is the same for all slices."""
     same = (rate == rate[0]).all()
     return np.asarray(rate[0] if same else rate, np.float32)
 
@@ -103,7 +103,7 @@ def _frozen_slices(pattern: str, arrays: dict[str, Any], depth: int) -> dict[str
 
 
 def _names_of_slices(name: str, array: Any, depth: int) -> list[tuple[str, ...]]:
-    """Users' names for each slice: blocks are numbered from 0, as in PyTorch, including the last one."""
+    """The user-visible names of each slice: blocks are numbered from 0, as in PyTorch, including the last one."""
     group, _, rest = name.partition(".")
     if group in STACKS:
         return [(f"{group}.{i}.{rest}",) for i in range(array.shape[0])]
@@ -113,7 +113,7 @@ def _names_of_slices(name: str, array: Any, depth: int) -> list[tuple[str, ...]]
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether one of the patterns matches a name or one of its groups, as with files and folders."""
+    """Whether a pattern matches the name or a group that contains it, as with files and folders."""
     return any(fnmatch.fnmatchcase(name, p) or fnmatch.fnmatchcase(name, f"{p}.*") for p in patterns)
 
 
@@ -122,11 +122,11 @@ def _unmatched(pattern: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(pattern[:200], groups, n=3, cutoff=0.6)
     top = sorted({name.partition(".")[0] for name in names})
     hint = f"the nearest names are {', '.join(near)}" if near else f"the groups of parameters are {', '.join(top)}"
-    return f"optimizer.freeze contains {pattern[:100]!r}, which no parameter of this model matches; {hint}."
+    return f"optimizer.freeze contains {pattern[:100]!r}, which matches no parameter of this model; {hint}."
 
 
 def with_rates(optimizer: optax.GradientTransformation, rates: Rates) -> optax.GradientTransformation:
-    """Trains every array at its own rate, and leaves frozen parameters unchanged.
+    """Scales the learning rate of each array by its factor, and leaves frozen parameters unchanged.
 
     optax's updates are proportional to the learning rate, including decoupled decay, so scaling an update has the same
     effect as scaling the learning rate.
@@ -136,7 +136,7 @@ def with_rates(optimizer: optax.GradientTransformation, rates: Rates) -> optax.G
         optimizer = optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
 
     def scaled(update: jax.Array, rate: np.ndarray) -> jax.Array:
-        # Adding -0.0 changes no value at all, whereas 0.0 would turn -0.0 into 0.0
+        # Adding -0.0 leaves every value unchanged, whereas 0.0 would turn -0.0 into 0.0
         nothing = jnp.full_like(update, -0.0)
         return _where_trained(rate, jnp.multiply(_aligned(rate, update), update), nothing)
 
@@ -146,11 +146,11 @@ def with_rates(optimizer: optax.GradientTransformation, rates: Rates) -> optax.G
         updates, state = optimizer.update(updates, state, params)
         return jax.tree.map(scaled, updates, rates), state
 
-    return optax.GradientTransformation(optimizer.init, update)  # stateless, unlike a member of a chain
+    return optax.GradientTransformation(optimizer.init, update)  # has no state of its own, unlike a member of a chain
 
 
 def make_hold(rates: Rates | None = None) -> Callable[[dict], dict]:
-    """`hold(params)`: the same values, without gradients of the frozen ones."""
+    """Returns `hold(params)`: the same values, with the gradients of frozen parameters stopped."""
     if rates is None:
         return lambda params: params
 
@@ -161,10 +161,10 @@ def make_hold(rates: Rates | None = None) -> Callable[[dict], dict]:
 
 
 def make_average(decay: float, rates: Rates | None = None) -> Callable[[dict, dict, jax.Array], dict]:
-    """`average(old, params, t)`: the moving average after `t` updates, t an int32 scalar of at least 1.
+    """Returns `average(old, params, t)`: the moving average after `t` updates, an int32 scalar of at least 1.
 
-    Its decay warms up, min(decay, (1 + t) / (10 + t)), so that the initial weights, including new heads, are forgotten
-    within a few dozen updates. The average of frozen parameters is unchanged, to the last bit.
+    Its decay warms up as min(decay, (1 + t) / (10 + t)), so the initial weights, including new heads, are forgotten
+    within a few dozen updates. The average of frozen parameters stays bit-identical.
     """
 
     def average(old: dict, params: dict, t: jax.Array) -> dict:

@@ -1,4 +1,4 @@
-"""Resumes from a checkpoint: finds the newest complete step, and compares the runs."""
+"""Resumes from a checkpoint: finds the newest complete step, and compares its run with the current one."""
 
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from yolos_jax.training.task import Identity, Options, Task
 
 
 def begin(workdir: Path, task: Task, options: Options, processes: Processes) -> tuple[Any, int]:
-    """The state to train from, as numpy in every process, and its step: from the newest complete checkpoint, or new.
+    """Returns the state to start from (as numpy, in every process) and its step: the newest checkpoint's, or a new one.
 
-    The primary process reads or creates it, so the others need neither checkpoints nor initial weights.
+    The primary process reads or creates it, so other processes need neither checkpoints nor initial weights.
     """
     like = jax.eval_shape(lambda params: fresh_state(params, task.optimizer, bool(options.train.ema)), task.shapes)
     state, done = processes.on_primary(_begin, workdir, task, options) or (like, 0)
@@ -38,66 +38,66 @@ def _begin(workdir: Path, task: Task, options: Options) -> tuple[TrainState, int
 
 
 def refuse_differences(meta: Meta, task: Task, accept: bool) -> list[str]:
-    """Compares a checkpoint with the resuming run; returns notes about accepted differences and other packages.
+    """Compares a checkpoint with the resuming run; returns notes on accepted differences and package versions.
 
     Raises:
-      InputError: another model, or differences that are not accepted.
+      InputError: the model differs, or other differences are not accepted.
     """
     before, now = Identity.of(meta), task.identity()
     model, fixed, others = task.differences(before)
     if model:
-        raise InputError(f"the checkpoint of step {meta.step} is of another model: {'; '.join(model)}.")
+        raise InputError(f"the checkpoint of step {meta.step} has a different model: {'; '.join(model)}.")
     if fixed:
         raise InputError(
             f"the run that wrote step {meta.step} differs, and its optimizer state does not fit this one: "
-            f"{'; '.join(fixed)}. Set them as they were, or start a new run in another --workdir, from these weights "
+            f"{'; '.join(fixed)}. Undo these changes, or use another --workdir to start a new run from these weights "
             "with --config.init."
         )
     found = list(others)
     if before.order != now.order:
-        found.append("the random views of images, which another version of this package draws differently")
+        found.append("the order and augmentation of images, which differ between versions of this package")
     if any(sentence.startswith(("train.batch_size ", "train.epochs ")) for sentence in found):
         found[-1] += _progress(meta.step, task)
     if found and not accept:
         raise InputError(
-            f"the run that wrote step {meta.step} differs: {'; '.join(found)}. Set them as they were, choose "
+            f"the run that wrote step {meta.step} differs: {'; '.join(found)}. Undo these changes, choose "
             "another --workdir, or resume anyway with --accept_differences."
         )
     notes = [f"accepted difference: {sentence}." for sentence in found]
     if _average_had_no_warmup(before):
         notes.append(
-            f"the moving average of parameters had no warm-up until step {meta.step}; from now on it has one, "
+            f"the decay of the moving average had no warm-up until step {meta.step}; from now on it is "
             "min(train.ema, (1 + t) / (10 + t)) after t updates."
         )
     for name, version in before.versions.items():
         goes_on = now.versions.get(name)
         if goes_on != version:
-            notes.append(f"{name} {version} wrote the checkpoint, but {goes_on} resumes it: the last bits may differ.")
+            notes.append(f"{name} has changed from {version} to {goes_on}; results may differ in the last bits.")
     return notes
 
 
 def _average_had_no_warmup(before: Identity) -> bool:
-    """Whether a run was started before averages had a warm-up, when recipes had no `train.patience`."""
+    """Whether a run predates the warm-up of averages; recipes had no `train.patience` then."""
     train = before.config.get("train", {})
     return bool(train.get("ema")) and "patience" not in train
 
 
 def _progress(step: int, task: Task) -> str:
-    """The position of a step in a run whose epochs have another length."""
+    """A clause that describes where a run resumes if the length of its epochs has changed."""
     epoch = step // max(1, task.steps_per_epoch)
     return (
-        f"; progress is counted in steps; the new recipe has {task.steps_per_epoch} in an epoch and {task.steps} "
-        f"in total: it would resume at step {step}, in epoch {epoch}, with its schedule's learning rate at that step"
+        f"; progress is counted in steps: the new recipe has {task.steps_per_epoch} steps per epoch and {task.steps} "
+        f"in total, and would resume at step {step} in epoch {epoch}, with the learning rate scheduled for that step"
     )
 
 
 def newest(workdir: Path, task: Task, options: Options) -> tuple[TrainState | None, list[str]]:
     """The newest complete step of a run, or None if there is none, and notes for the user.
 
-    Damaged steps are moved to `damaged-STEP`, so that the run can write them again and nothing is lost, but only if an
-    older one is readable. If none is, the cause may not be the files.
+    Damaged steps are moved to `damaged-STEP`, so that the run can write them again and no file is lost, but only if an
+    older step is readable. If none is readable, the files may not be the cause.
 
-    If the run keeps a moving average and the step has none, it starts at the parameters.
+    If the run keeps a moving average and the step has none, the average starts at the parameters.
 
     Raises:
       InputError: the run may not resume from this step, or no step is readable.
@@ -109,8 +109,8 @@ def newest(workdir: Path, task: Task, options: Options) -> tuple[TrainState | No
             meta = checkpoint_files.read_meta(workdir, step)
             if not (path / "optimizer").is_dir() and ("config" not in meta.extra or task.headline[0] in meta.extra):
                 raise InputError(
-                    f"{workdir} contains weights (converted ones, or the best of a run), not a run; give "
-                    f"--config.init={workdir} and another --workdir."
+                    f"{workdir} contains only weights (converted ones, or the best of a run), not a run; set "
+                    f"--config.init={workdir} and choose another --workdir."
                 )
             notes = refuse_differences(meta, task, options.accept_differences)
             state = _read_state(workdir, step, task, bool(options.train.ema))
@@ -124,13 +124,13 @@ def newest(workdir: Path, task: Task, options: Options) -> tuple[TrainState | No
         raise InputError(
             f"no checkpoint of {workdir} can be read: "
             + "; ".join(f"{path.name} {why}" for path, why in damaged.items())
-            + ". All are unchanged: repair them, or start again in another --workdir."
+            + ". All are unchanged; repair them, or start a new run in another --workdir."
         )
     return None, []
 
 
 def _half_written(workdir: Path) -> dict[Path, str]:
-    """Steps without a meta; `InputError` for a folder that looks like a checkpoint but is not one."""
+    """Steps without metadata; `InputError` for a folder that looks like a checkpoint but is not one."""
     found, half = checkpoint_files.steps(workdir), {}
     for path in sorted(workdir.glob("[0-9]*")):
         if path.is_dir() and path.name.isdigit() and int(path.name) not in found:
@@ -141,9 +141,9 @@ def _half_written(workdir: Path) -> dict[Path, str]:
 
 
 def put_aside_best(workdir: Path, step: int) -> list[str]:
-    """Moves best checkpoints of later steps away: a run that resumes from `step` will write its own."""
+    """Moves the best checkpoints of later steps aside, because a run that resumes from `step` will write its own."""
     later = [s for s in checkpoint_files.steps(workdir / BEST) if s > step]
-    return [f"the best checkpoint {s} is of a later step; {_put_aside(workdir / BEST / str(s))}." for s in later]
+    return [f"the best checkpoint is from a later step, {s}; {_put_aside(workdir / BEST / str(s))}." for s in later]
 
 
 def _read_state(workdir: Path, step: int, task: Task, ema: bool) -> TrainState:

@@ -1,4 +1,4 @@
-"""A run: its constant parts, its progress, and the actions after a step."""
+"""A training run: its fixed parts, its progress, and the actions after each step."""
 
 import contextlib
 import dataclasses
@@ -25,7 +25,7 @@ from yolos_jax.training.signals import Signals
 from yolos_jax.training.step import TrainState, make_gradient, make_step
 from yolos_jax.training.task import Evaluated, MakeTask, Options, Pictures, Task
 
-DISAGREEMENT = 0.1  # relative difference between the results of the average and the parameters that causes a note
+DISAGREEMENT = 0.1  # a note is printed if results with and without averaging differ by more than this fraction
 
 
 class Outcome(NamedTuple):
@@ -43,13 +43,13 @@ class Progress:
     """The changing state of a run."""
 
     state: TrainState
-    done: int  # updates
-    evaluations: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # step and headline numbers of each
+    done: int  # number of updates
+    evaluations: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # step and main metrics of each
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run ready to train; `open_run` makes it."""
+    """A run that is ready to train, created by `open_run`."""
 
     task: Task
     options: Options
@@ -64,20 +64,20 @@ class Run:
     progress: Progress
 
     def take_step(self, batch: DeviceBatch) -> None:
-        """One update."""
+        """Runs one training step."""
         progress = self.progress
         progress.state, report = self.step(progress.state, batch)
         progress.done = batch.step + 1
         self.metrics.step(batch, report, self.batches.waited)
 
     def is_save_due(self) -> bool:
-        """Whether a checkpoint follows this step."""
+        """Whether to write a checkpoint after this step."""
         done = self.progress.done
         at_end = done == self.task.steps
         return at_end or done % self.options.checkpoint.every_steps == 0 or self.is_evaluation_due()
 
     def is_evaluation_due(self) -> bool:
-        """Whether this step is to be evaluated and has not been yet."""
+        """Whether this step should be evaluated and has not been yet."""
         done = self.progress.done
         every = self.task.evaluation_interval
         if not every or not done:
@@ -86,17 +86,17 @@ class Run:
         return not evaluated and (done % every == 0 or done == self.task.steps)
 
     def is_patience_over(self) -> bool:
-        """Whether the last `train.patience` evaluations are no better than the best of those before.
+        """Whether the last `train.patience` evaluations are no better than the best earlier one.
 
         This depends only on recorded results, so a resumed run ends at the same step as an uninterrupted one.
         """
         patience = self.options.train.patience
         scores = [evaluation[self.task.headline[0]] for evaluation in self.progress.evaluations]
-        scores = [score for score in scores if score >= 0]  # COCO's -1 is undefined
+        scores = [score for score in scores if score >= 0]  # COCO reports -1 for an undefined metric
         return bool(patience and scores) and len(scores) - 1 - scores.index(max(scores)) >= patience
 
     def save(self) -> None:
-        """Starts to write a checkpoint of the current step, if it is valid and not written yet."""
+        """Starts writing a checkpoint of the current step, if the state is valid and not saved yet."""
         progress = self.progress
         self.step.check(progress.state.params)
         if progress.done:
@@ -104,7 +104,7 @@ class Run:
             self.processes.agree(self.store.save, progress.done, progress.state, meta)
 
     def evaluate(self) -> None:
-        """Evaluates this step if due, unless a signal comes; keeps it if it is the best so far."""
+        """Evaluates this step if due, unless a signal arrives; saves the parameters if they are the best so far."""
         if not self.is_evaluation_due():
             return
         state = self.progress.state
@@ -121,7 +121,7 @@ class Run:
         done, name = self.progress.done, self.task.headline[0]
         results = {"evaluations": [*self.progress.evaluations], name: numbers[name]} | self.task.remarks(result)
         best = self.store.save_if_best(done, params, self.task.identity().meta(done, **results), name)
-        # Written last: it marks the step as evaluated.
+        # Written last, because this line marks the step as evaluated.
         self.metrics.write(done, result.metrics, "val/", result.details)
         found = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items() if value >= 0)
         unreadable = f"; {len(result.skipped)} images unreadable" if result.skipped else ""
@@ -140,7 +140,7 @@ class Run:
         return at_end and not self.is_evaluation_due()
 
     def compare_average(self) -> None:
-        """Scores the parameters themselves at the end of a run with a moving average; reports a large difference."""
+        """After a run with a moving average, evaluates the parameters without it; reports a large difference."""
         state = self.progress.state
         evaluations = self.progress.evaluations
         trained = self.metrics.whole["steps"] > 0
@@ -157,8 +157,8 @@ class Run:
         self.metrics.write(self.progress.done, {each: numbers[each] for each in self.task.headline}, "val_raw/")
         if abs(raw - averaged) > DISAGREEMENT * max(raw, averaged):
             self.metrics.say(
-                f"note: the moving average of the parameters, which is evaluated and kept, has {name} {averaged:.4f}; "
-                f"the parameters without it have {raw:.4f}. Train longer, or lower train.ema."
+                f"note: the moving average of the parameters, which is evaluated and saved, has {name} {averaged:.4f}; "
+                f"without averaging, it is {raw:.4f}. Train longer, or lower train.ema."
             )
 
     def outcome(self) -> Outcome:
@@ -167,12 +167,12 @@ class Run:
         return Outcome(self.workdir, self.progress.done, self.signals.number, compiled, self.metrics.padding)
 
     def saved(self) -> str:
-        """A clause about the saved step and its location."""
+        """A clause that states which step is saved, and where."""
         done = self.progress.done
         return f"step {done} is saved in {self.store.path}" if done else "there was nothing to save yet"
 
     def print_summary(self) -> None:
-        """Prints the last lines of a run that ended without an error."""
+        """Prints a summary at the end of a run without errors."""
         self._draw()
         skipped = list(itertools.chain(*self.processes.allgather(self.batches.skipped)))
         for sentence in dict.fromkeys(skipped):
@@ -193,7 +193,7 @@ class Run:
             print("run the same command to continue")
         else:
             if self.is_patience_over():
-                print(f"ended after {counted(self.options.train.patience, 'evaluation')} without a better {name}")
+                print(f"stopped after {counted(self.options.train.patience, 'evaluation')} without a better {name}")
             print(f"saved the checkpoint of step {done} to {folder}; the run is complete")
 
 
@@ -201,10 +201,10 @@ class Run:
 def open_run(
     make_task: MakeTask, workdir: Path, options: Options, devices: Sequence[jax.Device] | None
 ) -> Iterator[Run]:
-    """Opens a run for training: locks its folder, opens its files, and starts loading data."""
+    """Prepares a run: locks its folder, opens its files, and starts loading data."""
     processes, mesh = Processes(), data_mesh(devices)
     if processes.count > 1 and devices is not None:
-        raise InputError("several processes train on all of their devices; omit `devices`.")
+        raise InputError("with several processes, training uses all devices; omit `devices`.")
     with Signals() as signals, processes.only_primary_prints():
         with contextlib.ExitStack() as files:
             processes.on_primary(lambda: files.enter_context(only_run_in(make_folder(workdir))))
@@ -215,7 +215,7 @@ def open_run(
             progress = Progress(place(state, replicated(mesh)), done)
 
             def build() -> Run:
-                """Opens files and data; `files` closes them."""
+                """Opens the files and the data, which `files` closes."""
                 opened = files.enter_context
                 store = opened(Checkpoints(workdir, options.checkpoint.keep, processes.is_primary))
                 metrics = opened(Metrics(workdir, task, options.train.log_every, done, processes))

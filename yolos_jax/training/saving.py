@@ -1,4 +1,4 @@
-"""Writes the checkpoints of a run: the latest few, and the best one separately."""
+"""Writes a run's checkpoints: the latest few, and the best one separately."""
 
 import contextlib
 import shutil
@@ -23,7 +23,7 @@ BEST = "best"  # folder of the best checkpoint, inside the workdir
 class Checkpoints:
     """Writes checkpoints in the background and keeps the latest `keep`; a context manager.
 
-    If `writes` is False, it does nothing, because another process writes.
+    If `writes` is False, it does nothing, because another process writes the checkpoints.
     """
 
     def __init__(self, workdir: Path, keep: int, writes: bool = True):
@@ -46,7 +46,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # An earlier error should be reported instead.
+        # Do not hide an earlier error.
         with contextlib.suppress(Exception) if kind else contextlib.nullcontext():
             self.wait()
         for manager in (self._latest, self._best):
@@ -55,7 +55,7 @@ class Checkpoints:
                     manager.close()
 
     def save(self, step: int, state: TrainState, meta: Meta) -> None:
-        """Starts to write a step, unless it exists. A failure of an earlier write is reported now."""
+        """Starts writing a step unless it exists; raises an error if an earlier write has failed."""
         if self._latest is None or step == self.last:
             return
         trees = {"params": state.params, "optimizer": serialization.to_state_dict(state.opt_state)}
@@ -83,9 +83,9 @@ class Checkpoints:
         self.wait()
 
     def save_if_best(self, step: int, params: dict, meta: Meta, name: str) -> str:
-        """Calls `save_best` if the metric `name` in `meta.extra` is the largest so far; returns a clause about it.
+        """Calls `save_best` if the metric `name` in `meta.extra` is the largest so far; returns a clause for the log.
 
-        A negative number is undefined: COCO reports -1 without ground truth.
+        A negative value is undefined: COCO reports -1 without ground truth.
         """
         if meta.extra[name] < 0:
             return "so there is no best checkpoint"
@@ -118,7 +118,7 @@ def best_so_far(workdir: Path, name: str) -> tuple[int, float] | None:
 
 
 def best_meta(workdir: Path) -> Meta | None:
-    """The meta of the best checkpoint, if there is a readable one."""
+    """The metadata of the best checkpoint, if there is a readable one."""
     found = checkpoint_files.steps(workdir / BEST)
     with contextlib.suppress(Exception):
         if found:

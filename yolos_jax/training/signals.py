@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: finish the step, save, leave."""
+"""Handles SIGTERM and Ctrl-C: the run finishes the step, saves and exits."""
 
 import os
 import signal
@@ -11,13 +11,13 @@ from yolos_jax.distributed.launch import leave
 
 
 class Signals:
-    """While active, the first SIGTERM or SIGINT requests a stop; a second SIGINT exits at once.
+    """While active, the first SIGTERM or SIGINT requests a stop; a second SIGINT exits immediately.
 
     It does nothing outside the main thread, where signals cannot be handled.
     """
 
     def __init__(self) -> None:
-        self.number = 0  # of the received signal, here or in another process
+        self.number = 0  # number of the signal that this or another process received
         self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __bool__(self) -> bool:
@@ -47,12 +47,12 @@ class Signals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.number and number == signal.SIGINT:
-            # Checkpoints are named only when they are complete, so a partial one cannot be mistaken for one.
-            _print("stopped at once, without saving; run the same command to resume from the newest checkpoint.")
+            # A checkpoint gets its name when it is complete, so a partial one is never mistaken for a checkpoint.
+            _print("stopped immediately, without saving; run the same command to resume from the newest checkpoint.")
             leave(128 + number)
         if not self.number:
             self.number = number
-            _print(f"{self.name}: stopping after this step and saving; Ctrl-C (again) stops at once without saving.")
+            _print(f"{self.name}: stopping after this step and saving; press Ctrl-C (again) to stop without saving.")
 
 
 def _print(text: str) -> None:

@@ -13,24 +13,24 @@ from yolos_jax.distributed.mesh import compiler_options, replicated, split_over
 
 
 class LossReport(NamedTuple):
-    """The report of a loss function besides its value, for a batch or a part of it; values of the parts add up."""
+    """The outputs of a loss function other than its value, for a batch or a part of it; values of the parts add up."""
 
     terms: dict[str, jax.Array]  # scalars by name
     finite: jax.Array  # bool `[B]`, False for images with non-finite values
-    measured: dict[str, jax.Array]  # measured scalars, such as milliseconds
+    measured: dict[str, jax.Array]  # other scalars to report, such as times in milliseconds
 
 
 Loss = Callable[..., tuple[jax.Array, LossReport]]
 """(params, batch, divisors=None) -> (scalar to minimise, report).
 
-`divisors` are those of the whole batch if `batch` is a part of it; None if it is the whole batch.
+`divisors` are computed from the whole batch if `batch` is a part of it, and None if `batch` is the whole batch.
 """
 
 
 class TrainState(NamedTuple):
     """The state that training changes."""
 
-    step: jax.Array | np.ndarray  # int32 scalar, updates done
+    step: jax.Array | np.ndarray  # int32 scalar, number of updates
     params: dict  # nested, of float32 arrays
     opt_state: Any
     ema: dict | None = None  # exponential moving average of `params`, if enabled
@@ -51,10 +51,10 @@ def make_gradient(
     parts: int = 1,
     hold: Callable[[dict], dict] = lambda params: params,
 ) -> Callable:
-    """(params, batch) -> (gradients, `LossReport`), computing the batch in `parts`, one after the other.
+    """Returns (params, batch) -> (gradients, `LossReport`), which processes the batch in `parts`, one after the other.
 
     The `loss` uses the `divisors` of the whole batch, so the parts' gradients add up to those of the whole batch,
-    within rounding. `hold` stops the gradients of frozen parameters, which are zero.
+    within rounding. `hold` stops the gradients of frozen parameters, so they are zero.
     """
 
     def of_held(params: dict, *batch: Any) -> tuple[jax.Array, LossReport]:
@@ -99,7 +99,7 @@ def make_step(
     mesh: Mesh,
     average: Callable[[dict, dict, jax.Array], dict] = lambda old, params, t: params,
 ) -> Any:
-    """The jitted step: (state, batch) -> (state, `StepReport`).
+    """Returns the jitted step: (state, batch) -> (state, `StepReport`).
 
     The state is donated, and the batch is split over `mesh`. The reference averages gradients over replicas; here the
     loss itself is that average, so its gradient is the same.
@@ -110,7 +110,7 @@ def make_step(
     """
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, StepReport]:
-        with jax.numpy_rank_promotion("allow"):  # even if the user's process forbids it
+        with jax.numpy_rank_promotion("allow"):  # even if the user has disabled it
             grads, report = gradient(state.params, batch)
         norm = optax.tree.norm(grads)
         # Decided before the update, so that the compiler can fuse the two. Parameters that overflow in the update

@@ -30,7 +30,7 @@ class Evaluated(Protocol):
 
     @property
     def skipped(self) -> list[str]:
-        """A message per unreadable image."""
+        """One message per unreadable image."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Identity:
 
     config: dict[str, Any]  # the recipe, JSON-ready
     data: dict[str, Any]  # facts that identify a data set, regardless of its location; JSON-ready
-    order: int  # version of the order of images and of their random views
-    versions: dict[str, str]  # of the packages that affect a run's last bits
+    order: int  # version of the code that determines image order and augmentation
+    versions: dict[str, str]  # versions of packages that affect results in the last bits
     model: Any  # the architecture: a `YolosConfig` or a `ClassifierConfig`
     label_names: dict[int, str]
     category_ids: tuple[int, ...] | None = None  # see `Meta`
@@ -48,13 +48,13 @@ class Identity:
 
     @classmethod
     def of(cls, meta: Meta) -> "Identity":
-        """From a run's checkpoint. `KeyError` for converted weights, which have no run."""
+        """Reads it from a run's checkpoint; `KeyError` for converted weights, which have no run."""
         facts: dict[str, Any] = {key: meta.extra[key] for key in ("config", "data", "order", "versions")}
         facts |= {"model": meta.model, "label_names": meta.label_names}
         return cls(**facts, category_ids=meta.category_ids, max_side=meta.max_side)
 
     def meta(self, step: int, **results: Any) -> Meta:
-        """The meta of a checkpoint after `step` updates, with the `results` of an evaluation."""
+        """The metadata of a checkpoint after `step` updates, with the `results` of an evaluation."""
         recorded = {"config": self.config, "data": self.data, "order": self.order, "versions": self.versions}
         extra = recorded | results
         return Meta(self.model, self.label_names, step, extra, self.category_ids, self.max_side)
@@ -75,18 +75,18 @@ class Sink(Protocol):
         """Adds a point of each curve by name; `OSError` ends the run."""
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Writes any buffered values and closes the sink."""
 
 
 class Pictures(Protocol):
-    """Draws the pictures of a run, in the primary process. A failure is reported and does not stop the run."""
+    """Draws the images of a run, in the primary process. A failure is reported and does not stop the run."""
 
     def draw(self, step: int, result: Evaluated | None) -> None:
-        """Draws the state after `step` updates; `result` is that of the evaluation just completed, if any."""
+        """Draws the state after `step` updates; `result` is from the evaluation just completed, if any."""
 
 
 class Task(abc.ABC):
-    """Data, plan, model, loss and evaluation of one kind of training.
+    """The data, plan, model, loss and evaluation of one training task.
 
     Attributes:
       model: the architecture, a `YolosConfig` or a `ClassifierConfig`.
@@ -97,7 +97,7 @@ class Task(abc.ABC):
       rates: the optimizer's factors, see `rates.rates_of`; None trains all parameters at the same rate.
     """
 
-    bad_images: ClassVar[str]  # non-finite values of the images that the loss reports, such as "matching costs"
+    bad_images: ClassVar[str]  # name of the values that are not finite in bad images, such as "matching costs"
     shown: ClassVar[tuple[str, ...]]  # loss terms in the progress bar
     headline: ClassVar[tuple[str, ...]]  # main metrics of an evaluation; the first determines the best checkpoint
 
@@ -131,18 +131,18 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def evaluate(self, params: dict, cancelled: Callable[[], int]) -> Evaluated | None:
-        """Scores parameters; None if `cancelled()` became true in any process, or if the run never evaluates."""
+        """Evaluates parameters; None if `cancelled()` became true in any process, or if the run never evaluates."""
 
     def pictures(self, workdir: Path, say: Callable[[str], object]) -> Pictures | None:
-        """Draws pictures into a run's folder, and reports failures with `say`; None if drawing is disabled."""
+        """Draws images in a run's folder, and reports failures with `say`; None if drawing is disabled."""
         return None
 
     def sink(self, workdir: Path, start: int, say: Callable[[str], object]) -> Sink | None:
-        """Opens what receives the curves after `start` steps, if anything; it reports failures of `add` with `say`."""
+        """Opens a sink for the curves after `start` steps, if any; the sink reports failures of `add` with `say`."""
         return None
 
     def remarks(self, result: Evaluated) -> dict[str, Any]:
-        """Further results of its evaluation for the best checkpoint, besides the headline; JSON-ready."""
+        """Results of an evaluation to record in the best checkpoint, besides the headline; JSON-ready."""
         return {}
 
     def advice(self, best: Path, meta: Meta) -> list[str]:
@@ -177,7 +177,7 @@ class Task(abc.ABC):
     @property
     @abc.abstractmethod
     def evaluation_interval(self) -> int:
-        """Steps between evaluations; 0 for none."""
+        """Steps between evaluations; 0 if the run never evaluates."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -189,7 +189,7 @@ MakeTask = Callable[[Mesh], Task]  # creates the task for the devices that batch
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Options of a run; only `train.ema`, and the rounding of `train.accumulate`, affect the computation."""
+    """Options of a run; only `train.ema` and, through rounding, `train.accumulate` affect the computation."""
 
     train: RunSettings
     checkpoint: CheckpointSettings

@@ -103,8 +103,8 @@ def test_the_cache_is_limited(look, monkeypatch):
 @pytest.mark.parametrize(
     "flags, words",
     [
-        (["--threshold=2"], "--threshold must be within 0..1"),
-        (["--port=0"], "--port within 1..65535"),
+        (["--threshold=2"], "--threshold must be between 0 and 1"),
+        (["--port=0"], "--port between 1 and 65535"),
         (["--max-megabytes=0"], "--max-megabytes at least 1"),
         ([], "the page needs gradio; pip install 'yolos-jax[page]'"),
     ],
@@ -129,7 +129,7 @@ def test_mistakes(tmp_path, monkeypatch):
         AttentionViewer(["a"]).seen(None)
     with pytest.raises(InputError, match="no longer cached"):
         AttentionViewer(["a"]).seen("0123")
-    with pytest.raises(InputError, match="has no images"):
+    with pytest.raises(InputError, match="contains no images"):
         images_in(tmp_path)
     with pytest.raises(InputError, match="gone does not exist"):
         images_in(tmp_path / "gone")
@@ -142,7 +142,7 @@ def test_mistakes(tmp_path, monkeypatch):
 def test_invalid_hosts_and_ports_are_reported_before_anything_loads(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(InputError, match=rf"port {port} of 127.0.0.1 cannot be used .*give another --port"):
+        with pytest.raises(InputError, match=rf"port {port} of 127.0.0.1 cannot be used .*choose another --port"):
             check_free_port("127.0.0.1", port)
     check_free_port("127.0.0.1", port)  # the port is free again
     with pytest.raises(InputError, match=r"--host 192.0.2.1 is not an address of this machine"):  # for documentation
