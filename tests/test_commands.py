@@ -67,7 +67,7 @@ NOT_RUN = {
     r"--coordinator=": Left("needs two hosts", "distributed/test_processes.py::test_two_processes_train_as_one_does"),
     r"^CUDA|yolos_b|^yolos-train \.\.\. --config\.(model|matcher)": Left("needs several or fast GPUs"),
     r"backbone_lr": Left(
-        "takes long to compile", "training/test_rates.py::test_clipping_decay_and_rates_of_blocks_equal_pytorchs"
+        "takes long to compile", "training/test_rates.py::test_clipping_decay_and_block_rates_match_pytorch"
     ),
     r"^yolos-pretrain|--config deit_s ": Left(
         "is covered by a separate test", "programs/test_pretrain.py::test_programs"

@@ -133,7 +133,7 @@ def test_evaluation_writes_results_and_never_overwrites(trained, tmp_path, call)
         ({"--config.train.ema": 1.5}, ["train.ema is 1.5"]),
         (
             {"--config.train.patience": 3, "--config.eval.every_epochs": 0},
-            ["train.patience is 3 but eval.every_epochs is 0", "--config.train.patience=0"],
+            ["train.patience 3 needs evaluations, but eval.every_epochs is 0", "--config.train.patience=0"],
         ),
         ({"--config.optimizer.warmup_steps": 1}, ["optimizer.warmup_steps needs optimizer.schedule=step"]),
         ({"--config.data.augment": "heavy"}, ["data.augment", "none, light, strong, aerial"]),

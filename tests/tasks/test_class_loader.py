@@ -1,4 +1,4 @@
-"""Plans, mixing and batches of classification: their content, and that every number follows from the seed."""
+"""Plans, mixing and batches for classification: their contents, and that they depend only on the seed."""
 
 import pickle
 
@@ -23,33 +23,33 @@ def source(tmp_path_factory):
     return ClassFolders(make_classes(tmp_path_factory.mktemp("data"), "train", 8), "train")
 
 
-def test_an_epoch_has_every_picture_once_except_leftovers():
+def test_epoch_has_every_image_once_except_leftovers():
     plan = ShuffledPlan(22, 4, 2, seed=3)
     assert (len(plan), plan.steps_per_epoch, plan.dropped) == (10, 5, 2)
     epochs = [np.concatenate([plan.batch(step).indices for step in range(start, start + 5)]) for start in (0, 5)]
     for epoch in epochs:
         assert len(set(epoch.tolist())) == 20 and epoch.max() < 22
     assert (epochs[0] != epochs[1]).any() and plan.batch(7).views.epoch == 1
-    again = pickle.loads(pickle.dumps(plan))  # order depends only on seed and step
+    again = pickle.loads(pickle.dumps(plan))  # the order depends only on seed and step
     np.testing.assert_array_equal(again.batch(7).indices, plan.batch(7).indices)
     assert (ShuffledPlan(22, 4, 2, seed=4).batch(0).indices != plan.batch(0).indices).any()
     with pytest.raises(InputError, match="3 training images do not fill one batch of 4; decrease train.batch_size"):
         ShuffledPlan(3, 4, 1, 0)
 
 
-def test_repeated_augmentation_shows_several_views_of_fewer_pictures():
+def test_repeated_augmentation():
     plan = ShuffledPlan(24, 8, 1, seed=0, repeats=3)
     seen = []
     for step in range(3):
         slots = plan.batch(step)
         pairs = list(zip(slots.indices.tolist(), slots.views.copies.tolist()))
         assert len(set(pairs)) == 8 and len(set(slots.indices.tolist())) == 3
-        assert (slots.indices[::2] != slots.indices[1::2]).all()  # neighbours are mixed
+        assert (slots.indices[::2] != slots.indices[1::2]).all()  # an image is not mixed with itself
         seen += set(slots.indices.tolist())
     assert len(set(seen)) == 9
 
 
-def test_every_picture_is_evaluated_once():
+def test_every_image_is_evaluated_once():
     plan = InOrderPlan(10, 4)
     found = [plan.batch(step).indices.tolist() for step in range(len(plan))]
     assert found == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
@@ -57,14 +57,14 @@ def test_every_picture_is_evaluated_once():
     assert InOrderPlan(10, 64, multiple=4).batch_size == 12
 
 
-def test_mixing_is_distributed_like_timms():
+def test_mixing_has_the_distribution_of_timm():
     mixing, pairs = Mixing(size=224), 4000
     mixed = mixing.draw(np.random.default_rng(0), 2 * pairs)
     np.testing.assert_array_equal(mixed.share[::2], mixed.share[1::2])
     share, box = mixed.share[::2], mixed.box[::2]
     height, width = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
     cut = height * width > 0
-    assert abs(cut.mean() - 0.5) < 0.03  # an empty box is rare
+    assert abs(cut.mean() - 0.5) < 0.03  # empty boxes are rare
     np.testing.assert_allclose(share[cut], 1 - (height * width)[cut] / 224**2, rtol=1e-6)
     assert box.min() >= 0 and box.max() <= 224
     inner = cut & (box[:, 0] > 0) & (box[:, 2] < 224)
@@ -78,7 +78,7 @@ def test_mixing_is_distributed_like_timms():
     assert abs((half.share == 1).mean() - 0.5) < 0.03 and not half.box.any()
 
 
-def test_a_batch_is_sequences_of_the_pictures(source):
+def test_batch_contains_the_patches_of_the_images(source):
     plan, viewer = ShuffledPlan(24, 8, 2, seed=1), RandomView(size=32)
     work = classification_work(source, plan, viewer, 16, RATES, Mixing(size=32))
     loaded = pickle.loads(pickle.dumps(work))(4)
@@ -94,7 +94,7 @@ def test_a_batch_is_sequences_of_the_pictures(source):
     np.testing.assert_array_equal(loaded.batch.share[::2], loaded.batch.share[1::2])
 
 
-def test_shares_of_processes_are_parts_of_the_batch(source):
+def test_process_shares_add_up_to_the_batch(source):
     plan, more = ShuffledPlan(24, 8, 1, seed=1), (RandomView(size=32), 16, RATES, Mixing(size=32))
     whole = classification_work(source, plan, *more)(2)
     parts = [classification_work(source, plan, *more, Share(i, 2))(2) for i in range(2)]
@@ -102,7 +102,7 @@ def test_shares_of_processes_are_parts_of_the_batch(source):
         np.testing.assert_array_equal(values, np.concatenate([getattr(part.batch, name) for part in parts]), name)
 
 
-def test_stochastic_depth_drops_at_the_given_rate(source):
+def test_stochastic_depth_drop_rates(source):
     work = classification_work(
         source, ShuffledPlan(24, 24, 40, seed=0), RandomView(size=16, operations=0, erase=0), 16, RATES
     )
@@ -111,7 +111,7 @@ def test_stochastic_depth_drops_at_the_given_rate(source):
     assert abs(np.corrcoef(keep[:, 2, 0], keep[:, 2, 1])[0, 1]) < 0.1
 
 
-def test_unreadable_pictures_are_replaced_in_training_only(tmp_path):
+def test_unreadable_images_are_replaced_only_in_training(tmp_path):
     root = make_classes(tmp_path, "train", 2)
     (root / "train" / "green" / "000.jpg").write_bytes(b"nothing")
     source = ClassFolders(root, "train")

@@ -1,4 +1,4 @@
-"""Random views: their distributions, their effect on pixels, and that numbers are drawn before decoding."""
+"""Random views: the distributions of their parameters, and their effect on pixels."""
 
 import math
 
@@ -29,7 +29,7 @@ def views():
     return [viewer.draw(random_of(1, 0, i, 0)) for i in range(DRAWS)]
 
 
-def test_a_view_follows_from_seed_epoch_picture_and_copy():
+def test_view_depends_only_on_seed_epoch_image_and_copy():
     viewer, image = RandomView(size=32), noise(50, 40)
 
     def pixels(*key):
@@ -40,10 +40,11 @@ def test_a_view_follows_from_seed_epoch_picture_and_copy():
     assert all((pixels(1, 2, 3, 0) != other).any() for other in others)
 
 
-def test_operations_magnitudes_and_flips_are_distributed_like_deits(views):
+def test_operations_magnitudes_and_flips_have_the_distributions_of_deit(views):
     flips = sum(view.flip for view in views)
     assert scipy.stats.binomtest(flips, DRAWS, 0.5).pvalue > 1e-3
-    counts = np.bincount([len(view.operations) for view in views], minlength=3)  # 2 operations, each with 1/2
+    # Two operations, each applied with a probability of 1/2.
+    counts = np.bincount([len(view.operations) for view in views], minlength=3)
     assert scipy.stats.chisquare(counts, DRAWS * np.array([0.25, 0.5, 0.25])).pvalue > 1e-3
     done = [operation for view in views for operation in view.operations]
     which = np.bincount([one[0] for one in done], minlength=len(NAMES))
@@ -58,8 +59,8 @@ def test_operations_magnitudes_and_flips_are_distributed_like_deits(views):
     assert scipy.stats.binomtest(sum(one[2] for one in done), len(done), 0.5).pvalue > 1e-3
 
 
-def test_crops_are_distributed_like_torchvisions(views):
-    """If nothing is rejected (areas below half of a square), area and log ratio are uniform."""
+def test_crops_have_the_distribution_of_torchvision(views):
+    """Crops of less than half of a square always fit, so their areas and log ratios are uniform."""
     tries = np.concatenate([view.crop for view in views])
     boxes = np.array([cropped_box(tries[i : i + 1], (1000, 1000), 0.08) for i in range(DRAWS)], float)
     areas, ratios = boxes[:, 2] * boxes[:, 3] / 1e6, np.log(boxes[:, 2] / boxes[:, 3])
@@ -74,23 +75,23 @@ def test_crops_are_distributed_like_torchvisions(views):
         for view in views[:50]:
             x, y, w, h = cropped_box(view.crop, size, 0.08)
             assert 0 <= x <= x + w <= size[0] and 0 <= y <= y + h <= size[1] and w > 0 and h > 0
-    whole = np.ones((10, 4))  # only a rectangle of ratio 1 with the full area fits into a square
+    whole = np.ones((10, 4))  # every attempt has the full area and ratio 4 / 3, so none fits
     assert cropped_box(whole, (300, 100), 0.08) == (83, 0, 133, 100)
     assert cropped_box(whole, (100, 100), 0.08) == (0, 0, 100, 100)
 
 
-def test_erased_boxes_are_distributed_like_timms(views):
+def test_erased_boxes_have_the_distribution_of_timm(views):
     erased = [view.box for view in views if view.box[2]]
     assert scipy.stats.binomtest(len(erased), DRAWS, 0.25).pvalue > 1e-3
     tries = np.random.default_rng(0).random((DRAWS, 1, 4))
     boxes = np.array([erased_box(one, 1000) for one in tries], float)
-    small = tries[:, 0, 0] < 0.25  # areas that fit at any ratio
+    small = tries[:, 0, 0] < 0.25  # areas that fit with any ratio
     areas, ratios = boxes[small, 2] * boxes[small, 3] / 1e6, np.log(boxes[small, 3] / boxes[small, 2])
     assert scipy.stats.kstest(areas, scipy.stats.uniform(0.02, (1 / 3 - 0.02) / 4).cdf).pvalue > 1e-3
     assert scipy.stats.kstest(ratios, scipy.stats.uniform(math.log(0.3), -2 * math.log(0.3)).cdf).pvalue > 1e-3
 
 
-def test_erased_boxes_become_noise_and_nothing_else_changes():
+def test_only_erased_boxes_become_noise():
     viewer, image = RandomView(size=64, flip=0, operations=0, erase=1), Image.new("RGB", (64, 64), (10, 20, 30))
     view = viewer.draw(random_of(0, 0, 0, 0))
     pixels, (left, top, width, height) = viewer.pixels(image, view), view.box
@@ -101,7 +102,7 @@ def test_erased_boxes_become_noise_and_nothing_else_changes():
     assert abs(values.mean()) < 0.15 and abs(values.std() - 1) < 0.15
 
 
-def test_pixels_of_a_crop_equal_pillows():
+def test_cropped_pixels_match_pillow():
     image, view = noise(90, 70), PLAIN.draw(random_of(0, 0, 5, 0))
     x, y, w, h = cropped_box(view.crop, image.size, 0.08)
     want = image.crop((x, y, x + w, y + h)).resize((32, 32), Image.Resampling.BICUBIC)
@@ -113,7 +114,7 @@ def test_pixels_of_a_crop_equal_pillows():
 @pytest.mark.parametrize(
     "size, resized, corner", [((500, 375), (341, 256), (58, 16)), ((375, 500), (256, 341), (16, 58))]
 )
-def test_the_centre_for_evaluation(size, resized, corner):
+def test_centre_crop_for_evaluation(size, resized, corner):
     image = noise(*size)
     want = image.resize(resized, Image.Resampling.BICUBIC)
     want = np.asarray(want)[corner[1] : corner[1] + 224, corner[0] : corner[0] + 224]
@@ -123,8 +124,8 @@ def test_the_centre_for_evaluation(size, resized, corner):
         assert CentreView(32).pixels(noise(*odd), viewer.draw(np.random.default_rng())).shape == (32, 32, 3)
 
 
-def test_operations_by_hand():
-    """The operations given by a formula; all are compared with timm's in `tests/parity`."""
+def test_operations_match_their_formulas():
+    """Only operations that have a simple formula; `tests/parity` compares all of them with timm."""
     image = noise(20, 10)
     pixels = np.asarray(image).astype(int)
 

@@ -1,4 +1,4 @@
-"""Colour operations against plain numpy, colorsys and scipy."""
+"""Compares colour operations with plain numpy, colorsys and scipy."""
 
 import colorsys
 
@@ -13,12 +13,12 @@ from yolos_jax.tasks.augmentation.colour import Blur, Factor, Greyscale, Hue
 BRIGHTNESS, CONTRAST, SATURATION = Factor(0.4, "brightness"), Factor(0.2, "contrast"), Factor(0.5, "saturation")
 OPERATIONS = [BRIGHTNESS, CONTRAST, SATURATION, Hue(0.05), Greyscale(0.2), Blur(0.3, 2.0)]
 SIZES = np.tile([[64, 48]], (20_000, 1))
-LEVEL = 1  # of 255: Pillow computes with integers, or truncates
+LEVEL = 1  # tolerance, of 255 levels: Pillow computes with integers or truncates
 
 
 @pytest.fixture(scope="module")
 def image():
-    """All kinds of colours: noise, and a part with low saturation."""
+    """Random colours; some rows have low saturation."""
     values = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     values[:10] = values[:10] // 8 + values[:10, :, :1] // 2
     return values
@@ -36,7 +36,7 @@ def applied(operation, image, *numbers):
 
 
 def luma(image):
-    """ITU-R 601 luma, an integer for each pixel."""
+    """ITU-R 601 luma of each pixel, rounded to an integer."""
     return np.floor(image.astype(float) @ [0.299, 0.587, 0.114] + 0.5)
 
 
@@ -70,10 +70,10 @@ def test_greyscale(image):
 
 
 @pytest.mark.parametrize("turn", [-13, -1, 1, 5, 64, 128])
-def test_hue_equals_colorsys(image, turn):
-    """Hue, saturation and value are truncated to 8 bits, as in Pillow, and the hue is rotated by 256ths.
+def test_hue_matches_colorsys(image, turn):
+    """As in Pillow, hue, saturation and value are truncated to 8 bits, and the hue is rotated in steps of 1 / 256.
 
-    Pillow truncates a float32, so a value that should be an integer may become the one below; both are correct.
+    Pillow truncates float32 values, so an exact integer may become the next smaller one; the test accepts both.
     """
     found = applied(Hue(0.5), image, turn)
     for place in np.ndindex(image.shape[:2]):
@@ -87,8 +87,8 @@ def test_hue_equals_colorsys(image, turn):
         assert min(off) <= LEVEL, (place, image[place])
 
 
-def test_hue_rotates_the_circle():
-    """A third of the circle turns red to green, within a 256th (6 levels); grey has no hue."""
+def test_hue_rotation():
+    """A third of the circle turns red into green, up to 1 / 256 of the circle (6 levels). Grey has no hue."""
     colours = np.uint8([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [77, 77, 77]]])
     want = colours[:, [1, 2, 0, 3]]
     np.testing.assert_allclose(applied(Hue(0.5), colours, 85), want, atol=6)
@@ -97,7 +97,7 @@ def test_hue_rotates_the_circle():
 
 @pytest.mark.parametrize("deviation", [50, 100, 200])
 def test_blur_is_close_to_a_gaussian(image, deviation):
-    """Pillow's blur is three box blurs, each with its own border effects, so it is compared away from the border.
+    """Compares pixels that are not near the border, because Pillow uses three box blurs, each with border effects.
 
     On a step of 255 levels, the difference is at most 2 %.
     """
@@ -115,20 +115,20 @@ def test_blur_is_close_to_a_gaussian(image, deviation):
     "operation, spread",
     [(BRIGHTNESS, 400), (CONTRAST, 200), (SATURATION, 500)],
 )
-def test_factors_are_uniform_about_one(operation, spread):
+def test_factors_are_uniform_around_one(operation, spread):
     factor = drawn(operation)[:, 0]
     assert (factor.min(), factor.max()) == (1000 - spread, 1000 + spread)
     assert abs(factor.mean() - 1000) < 0.02 * spread
     assert factor.std() == pytest.approx(2 * spread / 12**0.5, rel=0.02)
 
 
-def test_rotations_of_hue_are_uniform():
+def test_hue_rotations_are_uniform():
     turn, count = np.unique(drawn(Hue(0.05))[:, 0], return_counts=True)
     assert turn.tolist() == list(range(-13, 14))
     assert np.abs(count - len(SIZES) / 27).max() < 5 * (len(SIZES) / 27) ** 0.5
 
 
-def test_shares_of_greyscale_and_blur():
+def test_probabilities_of_greyscale_and_blur():
     assert drawn(Greyscale(0.2)).mean() == pytest.approx(0.2, abs=0.01)
     deviation = drawn(Blur(0.3, 2.0))[:, 0]
     assert (deviation > 0).mean() == pytest.approx(0.3, abs=0.01)
@@ -137,7 +137,7 @@ def test_shares_of_greyscale_and_blur():
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
-def test_rows_do_not_depend_on_those_after_them_and_boxes_stay(operation):
+def test_rows_do_not_depend_on_later_rows_and_boxes_do_not_change(operation):
     some, _ = operation.draw(SIZES[:7], np.random.default_rng(3))
     np.testing.assert_array_equal(some, drawn(operation, 3)[:7])
     assert len(np.unique(drawn(operation, 3))) > 1

@@ -1,4 +1,4 @@
-"""Runs and outputs at an address: uploads and their order, and that a killed run can be resumed."""
+"""Runs and outputs at remote addresses: uploads, their order, and resuming a killed run."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 import fsspec
 import jax
 import pytest
-import shared_storage  # noqa: F401  # makes shared://... known
+import shared_storage  # noqa: F401  # registers the protocol shared://
 from compiled_once import compiled_once
 from cpu_devices import of_training
 from micro_run import assert_equal_trees, lines, micro_config, micro_data
@@ -42,7 +42,7 @@ def get_config():
 
 @pytest.fixture(autouse=True)
 def memory(tmp_path_factory, monkeypatch):
-    """fsspec's in-memory storage, empty before and after; local copies are where pytest removes them."""
+    """fsspec's in-memory storage, emptied before and after each test. Local copies are in a temporary folder."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("copies")))
     files = fsspec.filesystem("memory")
     files.store.clear()
@@ -66,13 +66,13 @@ def memory(tmp_path_factory, monkeypatch):
         ("mine:/runs", "", "mine:/runs"),
     ],
 )
-def test_recognising_addresses(path, address, local):
+def test_recognises_addresses(path, address, local):
     assert address_of(path) == address
     if local is not None:
         assert local_path(path) == local
 
 
-def test_addresses_are_refused_where_only_local_paths_work(tmp_path, monkeypatch, call):
+def test_rejects_addresses_where_only_local_paths_work(tmp_path, monkeypatch, call):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="data.root is s3://b/coco; .* local path"):
         read_any(micro_config("s3://b/coco"))
@@ -96,8 +96,8 @@ def write(folder, name, text="x"):
     (folder / name).write_text(text)
 
 
-def test_an_interrupted_upload_leaves_a_resumable_run(memory, monkeypatch):
-    """First the best checkpoint, then its line, then the checkpoint, its marker last; deleted files are removed."""
+def test_interrupted_upload_leaves_a_resumable_run(memory, monkeypatch):
+    """The order is: best checkpoint, metrics line, checkpoint, its marker. Deleted files are deleted remotely, too."""
     monkeypatch.setattr(mirror, "EVERY", 3600)
     order = []
     upload = mirror.Remote.upload
@@ -111,7 +111,7 @@ def test_an_interrupted_upload_leaves_a_resumable_run(memory, monkeypatch):
     names = {name.removeprefix("/b/run/") for name in memory.find("/b/run")}
     assert names == {*order, "metrics.jsonl"}
     assert not folder.exists()
-    memory.pipe_file("/b/run/2/params/d", b"half")  # left by a kill
+    memory.pipe_file("/b/run/2/params/d", b"half")  # left by a killed run
     memory.pipe_file("/b/run/eval-1/metrics.json", b"{}")
     with working_copy("memory://b/run", owned=True) as folder:
         assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == names
@@ -124,13 +124,13 @@ def test_an_interrupted_upload_leaves_a_resumable_run(memory, monkeypatch):
     assert memory.cat_file("/b/run/metrics.jsonl") == b"xy"
 
 
-def test_of_two_runs_at_an_address_the_later_one_continues(memory, monkeypatch, capsys):
+def test_later_of_two_runs_at_an_address_continues(memory, monkeypatch, capsys):
     monkeypatch.setattr(mirror, "EVERY", 0.05)
     sentence = "another run .process 7 of host elsewhere. .* memory://b/run"
     with pytest.raises(InputError, match=sentence), working_copy("memory://b/run", owned=True) as folder:
         memory.pipe_file("/b/run/.owner", json.dumps({"host": "elsewhere", "process": 7}).encode())
         write(folder, "metrics.jsonl", "mine")
-        with pytest.raises(KeyboardInterrupt):  # like the run, which finishes its step
+        with pytest.raises(KeyboardInterrupt):  # a real run would finish its step first
             for _ in range(400):
                 time.sleep(0.05)
     assert not memory.exists("/b/run/metrics.jsonl") and (folder / "metrics.jsonl").exists()
@@ -139,7 +139,7 @@ def test_of_two_runs_at_an_address_the_later_one_continues(memory, monkeypatch, 
     assert "last written by process 7 of host elsewhere;" in capsys.readouterr().out
 
 
-def test_files_that_cannot_be_uploaded_stay_in_the_local_folder(memory, monkeypatch):
+def test_local_folder_is_kept_if_an_upload_fails(memory, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
@@ -151,8 +151,8 @@ def test_files_that_cannot_be_uploaded_stay_in_the_local_folder(memory, monkeypa
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_resumed_evaluated_and_predicted_from(tmp_path, monkeypatch, call):
-    """At an address, in two consecutive processes; the result equals that of a run in a folder."""
+def test_kill_resume_evaluate_and_predict_at_an_address(tmp_path, monkeypatch, call):
+    """A run in two consecutive processes has the same result as an uninterrupted run in a local folder."""
     data, storage = micro_data(tmp_path / "data"), tmp_path / "storage"
     monkeypatch.setenv("SHARED_STORAGE", str(storage))
     run, place = "shared://bucket/run", storage / "bucket" / "run"

@@ -1,4 +1,4 @@
-"""The presets of `data.augment` on complete recipes: what they add, what they leave unchanged, and `none`."""
+"""The presets of `data.augment` in complete recipes: which operations they add, and what does not change."""
 
 import hashlib
 import pickle
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 SIZES = np.random.default_rng(0).integers(200, 900, (300, 2))
 CHANGED = [name for name in PRESETS if name != "none"]
 BASES = {"scales": {}, "plain": {"scales": (), "short_side": 512}}
-# sha256 of `everything` for the plans of these recipes before presets existed
+# `everything` of the plans of these recipes before presets existed
 BEFORE = {
     "scales": "2ddf8806e76f90d1ea8af44e77f140f39c1070204cedaa27797525aa7de49661",
     "plain": "ded3bb9c638513c643ecaf75b5706c0fcfc36e3c01baac2e9e3992ad654a3b46",
@@ -51,7 +51,7 @@ def plan_of(augment, data=None):
 
 
 def everything(plan):
-    """A hash of all arrays of a plan, and of some substitutes."""
+    """The sha256 of all arrays of a plan and of some substitutes."""
     digest = hashlib.sha256(np.int64([*plan.edges, plan.steps_per_epoch, plan.dropped]).tobytes())
     for step in range(len(plan)):
         batch = plan.batch(step)
@@ -63,11 +63,11 @@ def everything(plan):
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_none_gives_the_previous_plan(base):
+def test_none_does_not_change_the_plan(base):
     assert everything(plan_of("none", BASES[base])) == BEFORE[base]
 
 
-def test_none_is_the_published_pipeline():
+def test_none_is_the_reference_pipeline():
     by_hand = Pipeline(Resize(tuple(range(480, 801, 16)), 1333), before=(Flip(), Crop()))
     assert pipeline_of("none") == by_hand
     plain = Pipeline.of(Geometry.of(512, 0, 16, 84))
@@ -77,10 +77,10 @@ def test_none_is_the_published_pipeline():
 
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("augment", CHANGED)
-def test_a_plan_is_a_function_of_seed_epoch_and_index(augment, base):
+def test_plan_depends_only_on_seed_epoch_and_index(augment, base):
     plan = plan_of(augment, BASES[base])
     sent = pickle.loads(pickle.dumps(plan_of(augment, BASES[base])))
-    for step in (len(plan) - 1, 40, 3):  # as after a resume: without the steps before
+    for step in (len(plan) - 1, 40, 3):  # in any order, without the earlier steps, as after resuming
         one, other = plan.batch(step), sent.batch(step)
         assert one.tokens == other.tokens
         for a, b in zip((one.indices, *one.views.numbers, one.views.size), (other.indices, *other.views.numbers)):
@@ -89,8 +89,8 @@ def test_a_plan_is_a_function_of_seed_epoch_and_index(augment, base):
 
 
 @pytest.mark.parametrize("augment", CHANGED)
-def test_the_recipes_own_augmentation_keeps_its_numbers(augment):
-    """Each operation is seeded by its name; a preset's shape operations come first, so a crop may have another size."""
+def test_presets_keep_the_random_numbers_of_the_recipe(augment):
+    """Each operation is seeded by its name. The shape operations of a preset come first, so crop sizes may differ."""
     none, some = pipeline_of("none"), pipeline_of(augment)
     before, among = none.views(SIZES, 3, 5), some.views(SIZES, 3, 5)
     numbers = {operation.name: drawn for operation, drawn in zip(some.operations, among.numbers)}
@@ -118,8 +118,8 @@ def test_operations_of_the_presets():
     assert mild["blur"].probability < strong["blur"].probability and mild["blur"].most < strong["blur"].most
 
 
-def test_micro_images_without_scales():
-    """The recipe digits: 64 pixels in patches of 8, and a model for at most 8 patches on a side."""
+def test_presets_on_micro_images_without_scales():
+    """The recipe `digits`: images of 64 pixels, patches of 8 pixels, a model for at most 8 patches per side."""
     config = digits.get_config()
     for augment in CHANGED:
         config.data.augment = augment
@@ -141,7 +141,7 @@ def test_smaller_sides():
     assert len(many) <= 20 and many[0] == 100 and many[-1] < 1000
 
 
-def test_an_unknown_preset_is_refused_with_the_choices():
+def test_error_for_an_unknown_preset_lists_the_choices():
     config = detection_recipe("ti")
     with pytest.raises(InputError, match=r"^data.augment is 'mild'; choose one of none, light, strong, aerial\.$"):
         assign(config, "data.augment", "mild")
@@ -179,7 +179,7 @@ def test_boxes_stay_inside_the_image(name, width, height, seed):
 
 @pytest.mark.parametrize("name", [name for name in PIPELINES if not name.startswith("none")])
 def test_boxes_follow_the_pixels(name):
-    """A green rectangle on black, which stays the greenest part, located again in the pixels of many views."""
+    """Locates a green rectangle on black in the pixels of many views; it is always the area with the most green."""
     pipeline, size, box = PIPELINES[name], (96, 72), (24, 20, 72, 56)
     canvas = Image.new("RGB", size)
     canvas.paste((120, 200, 120), box)
@@ -196,7 +196,7 @@ def test_boxes_follow_the_pixels(name):
     assert seen > 60
 
 
-def test_modules_of_a_plan_do_not_import_jax():
+def test_plan_modules_do_not_import_jax():
     modules = "yolos_jax.tasks.augmentation.presets", "yolos_jax.tasks.rare_classes"
     code = f"import sys, {', '.join(modules)}; assert 'jax' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)

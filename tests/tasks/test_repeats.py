@@ -1,4 +1,4 @@
-"""Repeated images: numbers of copies according to their factors, in a plan that is a function of (seed, step)."""
+"""Repeated images: their numbers of copies match their factors, and the plan depends only on seed and step."""
 
 import functools
 import pickle
@@ -27,7 +27,7 @@ def copies_of(plan, epoch):
 
 
 @given(factors, st.integers(0, 2**40))
-def test_every_epoch_has_the_same_number_and_each_image_its_factor(factors, seed):
+def test_epoch_lengths_and_copies_per_image(factors, seed):
     repeats = Repeats(factors)
     for epoch in range(4):
         places = repeats.places(np.random.default_rng([seed, epoch]))
@@ -38,16 +38,17 @@ def test_every_epoch_has_the_same_number_and_each_image_its_factor(factors, seed
     assert factors.sum() - 1 - 1e-3 < repeats.count <= factors.sum() + 1e-3
 
 
-def test_expected_counts():
-    """Over 20,000 epochs, the mean number of copies is the factor, except for the fraction that is rounded down."""
-    factors = np.array([1, 1.25, 1.5, 1, 3, 2.75, 1.9, 1.1])  # the fractions add up to 2.5, which gives 2 copies
+def test_mean_copies_match_the_factors():
+    """Averaged over 20,000 epochs, an image has as many copies as its factor, apart from rounding the sum down."""
+    # The fractions add up to 2.5, so there are 2 additional copies.
+    factors = np.array([1, 1.25, 1.5, 1, 3, 2.75, 1.9, 1.1])
     repeats = Repeats(factors)
     assert repeats.count == 12 + 1
     counts = np.array([np.bincount(repeats.places(np.random.default_rng(seed))) for seed in range(20_000)])
     shares = factors % 1
     np.testing.assert_allclose(counts.mean(0), np.floor(factors) + shares * 2 / 2.5, atol=0.015)
     together = ((counts[:, 1] == 2) & (counts[:, 2] == 2)).mean()
-    assert 0.02 < together < 0.2  # neighbours in the source can both get a copy, since each epoch has its own order
+    assert 0.02 < together < 0.2  # every epoch has a new order, so neighbours can both get a copy
 
 
 def test_whole_factors_are_not_random():
@@ -67,7 +68,7 @@ def plans(draw):
 
 
 @given(plans())
-def test_a_plan_of_repeats(make):
+def test_plan_with_repeats(make):
     plan = make()
     assert len(plan) == EPOCHS * (plan.repeats.count // plan.batch_size)
     assert plan.dropped == plan.repeats.count % plan.batch_size
@@ -86,7 +87,7 @@ def test_a_plan_of_repeats(make):
 
 
 @given(plans(), st.data())
-def test_a_substitute_is_another_image_that_fits(make, data):
+def test_substitutes_are_other_images_that_fit(make, data):
     plan = make()
     batch = plan.batch(data.draw(st.integers(0, len(plan) - 1)))
     wanted = batch.image(data.draw(st.integers(0, len(batch.indices) - 1)))
@@ -99,7 +100,7 @@ def test_a_substitute_is_another_image_that_fits(make, data):
     assert sorted(found) == sorted(places[fits].tolist())
 
 
-def test_the_first_views_are_those_without_repeats_and_copies_have_their_own():
+def test_repeats_keep_the_first_views_and_draw_new_ones_for_copies():
     sizes = np.random.default_rng(0).integers(60, 200, (30, 2))
     plain = TrainingPlan(sizes, DRAW, 4, 3, 2, 7)
     repeated = TrainingPlan(sizes, DRAW, 4, 3, 2, 7, repeats=Repeats(np.full(30, 2.5)))
@@ -113,7 +114,7 @@ def test_the_first_views_are_those_without_repeats_and_copies_have_their_own():
 
 
 @pytest.mark.parametrize("draw", [DRAW, Pipeline(Resize((48,), 96))], ids=["augmented", "plain"])
-def test_factors_of_one_give_the_plan_without_repeats(draw):
+def test_factors_of_one_do_not_change_the_plan(draw):
     sizes = np.random.default_rng(0).integers(60, 200, (30, 2))
     off = TrainingPlan(sizes, draw, 4, 3, 2, 7)
     ones = TrainingPlan(sizes, draw, 4, 3, 2, 7, repeats=Repeats(np.ones(30)))
@@ -127,7 +128,7 @@ def test_factors_of_one_give_the_plan_without_repeats(draw):
 
 
 class _Source:
-    """Grey images, of which some cannot be read."""
+    """Grey images, some of which cannot be read."""
 
     def __init__(self, count, broken):
         none = np.zeros((0, 4), np.float32), np.zeros(0, np.int32), np.zeros(0, np.float32)
@@ -140,7 +141,7 @@ class _Source:
         return Image.new("RGB", (64, 48), (example.image_id,) * 3)
 
 
-def test_loading_reads_the_right_image_for_every_copy():
+def test_loader_reads_the_right_image_for_every_copy():
     source = _Source(10, {4})
     plan = TrainingPlan(
         source.examples.sizes, DRAW, 4, 2, 2, 0, repeats=Repeats(np.array([1, 1, 1, 2, 3, 1, 1, 1, 1, 2.0]))
@@ -150,6 +151,6 @@ def test_loading_reads_the_right_image_for_every_copy():
         planned = plan.batch(step)
         skipped = (planned.indices == 4).sum()
         assert len(loaded.skipped) == skipped and 4 not in loaded.indices
-        assert (loaded.batch.patches[:, 0, 0] == loaded.indices).all()  # the grey value of each image
+        assert (loaded.batch.patches[:, 0, 0] == loaded.indices).all()  # the grey value of an image is its index
         assert set(planned.indices[planned.indices != 4].tolist()) <= set(loaded.indices.tolist())
     assert sum(len(loaded.skipped) for loaded in batches) >= 4

@@ -1,4 +1,4 @@
-"""Flips, quarter turns and zoom against numpy, boxes against drawn rectangles."""
+"""Compares flips, quarter turns and zoom with numpy, and their boxes with drawn rectangles."""
 
 import numpy as np
 import pytest
@@ -77,7 +77,7 @@ def test_zoom_crops(pair, data):
 
 
 @given(many, st.integers(0, 2**40))
-def test_a_zoom_lies_inside_and_is_never_longer_than_its_image(sizes, seed):
+def test_zoom_is_inside_the_image_and_not_more_elongated(sizes, seed):
     zoom = Zoom(1.0, 0.4)
     numbers, after = zoom.draw(sizes, np.random.default_rng(seed))
     corner, cut = numbers[:, :2], numbers[:, 2:]
@@ -88,14 +88,14 @@ def test_a_zoom_lies_inside_and_is_never_longer_than_its_image(sizes, seed):
     assert (cut >= np.floor(0.4 * sizes)).all()
 
 
-def test_fractions_are_uniform_and_positions_everywhere():
+def test_zoom_fractions_and_positions_are_uniform():
     sizes = np.tile([[1000, 800]], (20_000, 1))
     numbers, after = Zoom(0.25, 0.4).draw(sizes, np.random.default_rng(0))
     chosen = numbers.any(1)
     assert chosen.mean() == pytest.approx(0.25, abs=0.01)
     np.testing.assert_array_equal(after[~chosen], sizes[~chosen])
     share = after[chosen] / [1000, 800]
-    np.testing.assert_allclose(share[:, 0], share[:, 1], atol=0.003)  # the image's own shape
+    np.testing.assert_allclose(share[:, 0], share[:, 1], atol=0.003)  # the aspect ratio of the image
     assert share.min() == pytest.approx(0.4, abs=0.01) and share.max() == 1
     assert share.mean() == pytest.approx(0.7, abs=0.01)
     room = sizes[chosen] - after[chosen]
@@ -104,7 +104,7 @@ def test_fractions_are_uniform_and_positions_everywhere():
     assert place.min() == 0 and place.max() == 1
 
 
-def test_turns_are_uniform_and_exchange_sides():
+def test_quarter_turns_are_uniform_and_swap_sides():
     sizes = np.tile([[1000, 800]], (20_000, 1))
     numbers, after = QuarterTurn().draw(sizes, np.random.default_rng(0))
     np.testing.assert_allclose(np.bincount(numbers[:, 0]) / len(sizes), 0.25, atol=0.01)
@@ -115,7 +115,7 @@ def test_turns_are_uniform_and_exchange_sides():
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 @given(sizes=many, more=many)
-def test_rows_do_not_depend_on_those_after_them(operation, sizes, more):
+def test_rows_do_not_depend_on_later_rows(operation, sizes, more):
     alone, size = operation.draw(sizes, np.random.default_rng(5))
     among, others = operation.draw(np.concatenate([sizes, more]), np.random.default_rng(5))
     np.testing.assert_array_equal(alone, among[: len(sizes)])
@@ -124,7 +124,7 @@ def test_rows_do_not_depend_on_those_after_them(operation, sizes, more):
 
 
 @given(many, st.integers(16, 300), st.lists(st.integers(16, 200), min_size=1, max_size=3))
-def test_the_longest_sequence_is_a_bound(sizes, max_side, scales):
+def test_longest_sequence_is_an_upper_bound(sizes, max_side, scales):
     pipeline = Pipeline(Resize(tuple(scales), max_side), (VerticalFlip(), QuarterTurn(), Zoom(0.8, 0.3), Flip()))
     bound = pipeline.longest(sizes)
     assert max(pipeline.views(sizes, 0, epoch).patches(16).max() for epoch in range(20)) <= bound

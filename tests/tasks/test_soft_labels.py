@@ -1,4 +1,4 @@
-"""Mixing and soft labels against computations by hand on images."""
+"""Compares mixing and soft labels with direct computations in numpy."""
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ def as_images(patches, columns, patch):
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(count, tokens // columns * patch, columns * patch, 3)
 
 
-def test_pixels_are_mixed_as_by_hand():
+def test_mixed_pixels_match_numpy():
     rng = np.random.default_rng(0)
     patches = rng.standard_normal((6, 6, 48)).astype(np.float32)  # 2 x 3 patches of 4 pixels
     share = np.array([0.3, 0.3, 0.6, 0.6, 1, 1], np.float32)
@@ -27,7 +27,7 @@ def test_pixels_are_mixed_as_by_hand():
     np.testing.assert_array_equal(found[4:], images[4:])
 
 
-def test_cross_entropy_is_that_of_the_whole_distribution():
+def test_cross_entropy_matches_the_full_distribution():
     rng = np.random.default_rng(1)
     logits, labels = rng.standard_normal((4, 5)).astype(np.float32), np.array([0, 3, 2, 2], np.int32)
     share = np.array([0.2, 0.2, 0.9, 0.9], np.float32)

@@ -1,4 +1,4 @@
-"""A short run on few images evaluates and keeps what it has learned."""
+"""The moving average of a short run on few images is as good as its parameters."""
 
 import jax
 import pytest
@@ -10,14 +10,14 @@ from yolos_jax.tasks.detection import train
 
 
 def few_images(root):
-    """48 scenes of digits to memorise."""
-    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    """Writes 48 scenes of digits to memorise, and returns their folder."""
+    pytest.importorskip("sklearn", reason="the digits are part of scikit-learn")
     digits.write(root, train=48, val=8)
     return root
 
 
 @pytest.mark.numbers
-def test_the_average_does_not_hide_what_720_steps_learn(tmp_path):
+def test_average_matches_the_parameters_after_720_steps(tmp_path):
     config = detection_recipe("ti")
     config.init = "from_nothing"
     config.model.update(width=64, depth=2, heads=4, patch_size=8, max_side=8)

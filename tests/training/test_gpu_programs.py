@@ -1,4 +1,4 @@
-"""The step of every variant as a program for GPUs, lowered on a machine without one."""
+"""Lowers the training step of every variant for GPUs, on a machine without a GPU."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ IMAGES, PATCHES, OBJECTS = 8, 60, 7
 
 
 def lowered(name, matcher, mesh):
-    """StableHLO for CUDA of a complete step; two blocks are enough, because blocks are scanned."""
+    """The StableHLO of a complete step for CUDA. Two blocks are enough, because blocks are scanned."""
     config = dataclasses.replace(variant(name), depth=2)
     graph, shapes = abstract(config)
     optimizer = make_optimizer("adamw", lambda step: 1e-3, 1e-4, 0.1)
@@ -40,16 +40,16 @@ def lowered(name, matcher, mesh):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_with_the_matcher_on_the_device(name):
+def test_matcher_on_the_device(name):
     program = lowered(name, "device", AbstractMesh((8,), ("data",), axis_types=(AxisType.Auto,)))
     assert "callback" not in program and "stablehlo.while" in program
-    # each GPU matches its own image: costs of 100 queries and its targets
+    # Each GPU matches one image: the cost matrix has 100 queries and the image's targets.
     assert f"tensor<1x100x{OBJECTS}xf32>" in program and f"tensor<{IMAGES}x100x92xf32>" in program
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_with_the_matcher_on_the_host(name, monkeypatch):
-    """Lowering a callback requires its backend; the CPU's is used instead, since nothing runs."""
+def test_matcher_on_the_host(name, monkeypatch):
+    """Lowering a callback needs a backend. Nothing is executed, so the CPU backend is used."""
     monkeypatch.setattr(mlir.ModuleContext, "get_backend", lambda self, optional=False: jax.devices("cpu")[0].client)
     program = lowered(name, "host", Mesh(np.array(jax.devices()[:8]), ("data",)))
     (call,) = [line for line in program.splitlines() if "xla_ffi_partitioned_python_gpu_callback" in line
@@ -57,7 +57,7 @@ def test_with_the_matcher_on_the_host(name, monkeypatch):
     assert f"tensor<1x100x{OBJECTS}xf32>" in call and f"tensor<1x{OBJECTS + 1}xi32>" in call
 
 
-def test_the_host_matcher_needs_a_cpu_backend(monkeypatch):
+def test_host_matcher_needs_a_cpu_backend(monkeypatch):
     check_matcher("host")
 
     def none(*args, **kwargs):

@@ -1,4 +1,4 @@
-"""Runs that are killed at random moments end like uninterrupted ones."""
+"""Runs that are killed at random times have the same results as uninterrupted runs."""
 
 import random
 import signal
@@ -21,7 +21,7 @@ KILL = {
 
 
 def killed_and_resumed(root, folder, total, kills, draw, apart=1, workers=False, **settings) -> None:
-    """Kills a run of `total` steps `kills` times, `apart` steps and a random moment from `draw` after it logs again."""
+    """Kills a run of `total` steps `kills` times, each time `apart` steps and a random delay after it resumes."""
     went_on = set()
     for kill in range(kills):
         # Every third run has a data worker; every fourth is killed before it trains.
@@ -40,11 +40,11 @@ def killed_and_resumed(root, folder, total, kills, draw, apart=1, workers=False,
     with Training(root, folder, **settings) as run:
         assert run.end(300) == 0, run.text()
     went_on |= {line for line in run.said if line.startswith("resuming from the checkpoint")}
-    assert len(went_on) > kills // 4, went_on  # kills at several stages of the run
+    assert len(went_on) > kills // 4, went_on  # the kills happened at different stages of the run
 
 
 def assert_same_runs(whole, other, total, terms) -> None:
-    """Parameters, their moving average and all logged values are bit-equal."""
+    """Checks that parameters, their moving average and all logged values are bit-equal."""
     for name in ("params", "ema"):
         shapes = {name: checkpoints.load_any(whole)[0]}
         assert_equal_trees(*(checkpoint_files.read_arrays(folder, total, **shapes)[name] for folder in (whole, other)))
@@ -54,8 +54,8 @@ def assert_same_runs(whole, other, total, terms) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_killed_run_ends_like_an_uninterrupted_one(tmp_path):
-    """SIGKILL at random moments, from the first import to the last checkpoint."""
+def test_killed_run_matches_an_uninterrupted_one(tmp_path):
+    """Sends SIGKILL at random times, from the first import to the last checkpoint."""
     root, total = data_folder("coco_tiny80"), 10 * KILL["train.epochs"]
     with Training(root, tmp_path / "whole", **KILL) as run:
         assert run.end(300) == 0, run.text()
@@ -65,8 +65,8 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_killed_classifier_run_ends_like_an_uninterrupted_one(tmp_path):
-    """With mixed images and repeated augmentation."""
+def test_killed_classifier_run_matches_an_uninterrupted_one(tmp_path):
+    """The run mixes images and uses repeated augmentation."""
     root = make_classes(tmp_path / "data", "train", 16)
     settings = {"program": "pretrain.py", "train.epochs": 16, "train.ema": 0.9, "augment.repeats": 2}
     with Training(root, tmp_path / "whole", **settings) as run:
@@ -78,8 +78,8 @@ def test_a_killed_classifier_run_ends_like_an_uninterrupted_one(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_killed_on_some_devices_and_resumed_on_others(tmp_path):
-    """On 8, 1 and 8 devices in turn, it ends like on 1; two buckets."""
+def test_killed_run_resumes_on_other_devices(tmp_path):
+    """A run on 8, then 1, then 8 devices has the same result as on 1 device. It has two buckets."""
     root, run = data_folder("coco_tiny80"), tmp_path / "run"
     short = KILL | {"train.epochs": 2, "data.buckets": 2, "train.images_per_replica": 1}
     with Training(root, tmp_path / "whole", devices=1, **short) as process:
@@ -88,7 +88,7 @@ def test_killed_on_some_devices_and_resumed_on_others(tmp_path):
         with Training(root, run, devices=devices, **short) as process:
             process.wait_for(lambda least=least: (checkpoint_files.steps(run) or [0])[-1] >= least)
             process.process.kill()
-        assert least <= checkpoint_files.steps(run)[-1] < 20, "killed too late to show anything"
+        assert least <= checkpoint_files.steps(run)[-1] < 20, "the run was killed too late for this test"
     with Training(root, run, devices=8, **short) as process:
         assert process.end(300) == 0, process.text()
     a, b = (without_key_biases(checkpoints.load_detector(folder)[0]) for folder in (tmp_path / "whole", run))

@@ -1,4 +1,4 @@
-"""Complete runs: output, checkpoints, resuming and refusals."""
+"""Complete runs: output, checkpoints, resuming and errors."""
 
 import json
 import logging
@@ -37,7 +37,7 @@ OLD_RUN = Path(__file__).parents[1] / "inputs" / "run_27265a3.zip"
 
 
 def config_of(root, **changes):
-    """A recipe with a different learning rate at every step and a moving average."""
+    """A recipe with a moving average and a different learning rate at every step."""
     own = {"optimizer.schedule": "step", "optimizer.warmup_epochs": 1, "train.ema": 0.25}
     return micro_config(root, **own | changes)
 
@@ -61,13 +61,13 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
-    """A complete run of four steps on one device: (its folder, its parameters and their moving average)."""
+    """A complete run of four steps on one device: (folder, parameters and their moving average)."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     train(config_of(data), folder, devices=ONE)
     return folder, arrays_of(folder)
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(data, whole, tmp_path, capsys):
+def test_resumed_run_matches_an_uninterrupted_one(data, whole, tmp_path, capsys):
     config = config_of(data, **{"train.max_steps": 3})
     assert train(config, tmp_path, devices=ONE).step == 3
     outcome = train(config_of(data), tmp_path, devices=ONE)
@@ -81,7 +81,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(data, whole, tmp_path, capsys
 
 
 @pytest.mark.parametrize("first, then", [(4, 1), (1, 4)])
-def test_resuming_on_another_number_of_devices(data, whole, tmp_path, first, then):
+def test_resumes_on_a_different_number_of_devices(data, whole, tmp_path, first, then):
     train(config_of(data, **{"train.max_steps": 2}), tmp_path, devices=jax.devices()[:first])
     train(config_of(data), tmp_path, devices=jax.devices()[:then])
     found = without_key_biases(arrays_of(tmp_path))
@@ -93,7 +93,7 @@ def plan_of(config):
 
 
 def sequence(config, devices):
-    """(image id, size, flip and crop) of every slot of a run, in the order of its feed."""
+    """Image id, grid size, random numbers and pixel sum of every image of a run, in the order of training."""
     config, mesh = recipe.prepare(config, DetectionConfig), data_mesh(devices)
     task, plan = DetectionTask(config, mesh), plan_of(config)
     found = []
@@ -108,14 +108,14 @@ def sequence(config, devices):
 
 
 @pytest.mark.timeout(240)
-def test_the_order_of_data_depends_only_on_the_seed(data):
+def test_data_order_depends_only_on_the_seed(data):
     want = sequence(config_of(data), ONE)
     assert sequence(config_of(data, **{"data.workers": 1, "data.ahead": 1}), jax.devices()[:4]) == want
     assert sequence(config_of(data, seed=1), ONE) != want
 
 
-def test_lines_have_means_over_the_steps_since_the_last(data, whole, tmp_path):
-    """For losses and norms; the rate is that of the step."""
+def test_metrics_lines_average_the_steps_since_the_last_line(data, whole, tmp_path):
+    """Losses and norms are averaged; the learning rate is that of the last step."""
     train(config_of(data, **{"train.log_every": 3}), tmp_path, devices=ONE)
     each = [line for line in lines(whole[0]) if "total" in line]
     three, one = (line for line in lines(tmp_path) if "total" in line)
@@ -125,8 +125,8 @@ def test_lines_have_means_over_the_steps_since_the_last(data, whole, tmp_path):
     assert three["learning_rate"] == each[2]["learning_rate"]
 
 
-def test_programs_of_the_next_steps_are_compiled_concurrently(data, tmp_path, capsys):
-    """All buckets of the plan start compiling at the first step, and are used when their step comes."""
+def test_programs_of_later_steps_are_compiled_concurrently(data, tmp_path, capsys):
+    """The programs of all buckets start compiling at the first step."""
     config = config_of(data, **{"data.buckets": 2, "train.epochs": 3})
     task = DetectionTask(recipe.prepare(config, DetectionConfig), data_mesh(ONE))
     met = list(dict.fromkeys(task.bucket_of(step) for step in range(6)))
@@ -148,12 +148,12 @@ def test_programs_of_the_next_steps_are_compiled_concurrently(data, tmp_path, ca
     assert f"compiling program 1 of 2, {met[0]} patches" in printed.err
 
 
-def test_printed_values_are_correct(data, tmp_path, capsys, caplog):
-    """Compilations are counted by jax, and padding from the batches."""
+def test_printed_numbers_are_correct(data, tmp_path, capsys, caplog):
+    """Compares the number of compilations with the log of JAX, and the padding with the batches."""
     config = config_of(data, **{"data.buckets": 2, "train.epochs": 3, "matcher": "host"})
     jax.config.update("jax_log_compiles", True)
     try:
-        with caplog.at_level(logging.WARNING, logger="jax"), compiled_once():  # nothing is compiled before
+        with caplog.at_level(logging.WARNING, logger="jax"), compiled_once():  # nothing is compiled yet
             outcome = train(config, tmp_path, devices=ONE)
     finally:
         jax.config.update("jax_log_compiles", False)
@@ -178,7 +178,7 @@ def test_printed_values_are_correct(data, tmp_path, capsys, caplog):
     assert np.average(logged, weights=[4 * plan.batch(s).tokens for s in range(6)]) == pytest.approx(1 - real / places)
 
 
-def test_evaluations_during_training_and_the_best_checkpoint(data, tmp_path, capsys):
+def test_evaluations_and_best_checkpoint(data, tmp_path, capsys):
     config = config_of(data, **{"eval.every_epochs": 1, "checkpoint.keep": 1})
     train(config, tmp_path, devices=ONE)
     printed = capsys.readouterr().out
@@ -188,10 +188,10 @@ def test_evaluations_during_training_and_the_best_checkpoint(data, tmp_path, cap
     assert checkpoint_files.steps(tmp_path / "best") == [best] and f"at step {best}" in printed
     _, meta = checkpoints.load_detector(tmp_path / "best")
     assert meta.extra["AP"] == found[best] and [e["step"] for e in meta.extra["evaluations"]][-1] == best
-    shutil.rmtree(tmp_path / "best")  # like a kill between the last checkpoint and its evaluation
+    shutil.rmtree(tmp_path / "best")  # as after a kill between the last checkpoint and its evaluation
     train(config, tmp_path, devices=ONE)
     again = {line["step"]: line["val/AP"] for line in lines(tmp_path) if "val/AP" in line}
-    # The line in metrics.jsonl shows that the evaluation was completed, so it is not repeated.
+    # The line in metrics.jsonl shows that the evaluation is complete, so it is not repeated.
     assert again == found and "step 4: AP" not in capsys.readouterr().out
     kept = [json.dumps(line) + "\n" for line in lines(tmp_path) if "val/AP" not in line]
     (tmp_path / "metrics.jsonl").write_text("".join(kept))
@@ -200,11 +200,11 @@ def test_evaluations_during_training_and_the_best_checkpoint(data, tmp_path, cap
     assert "step 4: AP" in capsys.readouterr().out and checkpoint_files.steps(tmp_path / "best") == [4]
 
 
-def test_the_moving_average_is_loaded(data, whole):
-    """Against a direct computation from the checkpoints of all steps."""
+def test_loads_the_moving_average(data, whole):
+    """Compares it with an average computed from the checkpoints of all steps."""
     config = config_of(data)
     average = build(recipe.model_of(config, 10), config.seed, config.init)[1]
-    for step, decay in enumerate((2 / 11, 3 / 12, 0.25, 0.25), 1):  # 4 / 13 and 5 / 14 are above train.ema
+    for step, decay in enumerate((2 / 11, 3 / 12, 0.25, 0.25), 1):  # 4 / 13 and 5 / 14 exceed train.ema
         params = arrays_of(whole[0], step)["params"]
         average = jax.tree.map(lambda a, p, decay=decay: decay * a + (1 - decay) * p, average, params)
     assert_equal_trees(checkpoints.load_detector(whole[0])[0], average, atol=1e-6)
@@ -224,12 +224,12 @@ def test_the_moving_average_is_loaded(data, whole):
         ({"model.det_tokens": 7}, "another model: det_tokens 6 against 7"),
     ],
 )
-def test_a_run_does_not_resume_as_another(data, whole, changes, words):
+def test_rejects_resuming_with_other_settings(data, whole, changes, words):
     with pytest.raises(InputError, match=words):
         train(config_of(data, **changes), whole[0], devices=ONE)
 
 
-def test_differences_can_be_accepted_and_some_do_not_matter(data, whole, tmp_path, capsys):
+def test_accepts_differences_on_request_and_ignores_some(data, whole, tmp_path, capsys):
     shutil.copytree(whole[0], tmp_path / "run")
     free = {"train.log_every": 7, "data.workers": 1, "matcher": "host", "model.remat": True, "train.accumulate": 2}
     train(config_of(data, **free), tmp_path / "run", devices=ONE)
@@ -237,7 +237,7 @@ def test_differences_can_be_accepted_and_some_do_not_matter(data, whole, tmp_pat
     assert "accepted difference: seed 0 against 1" in capsys.readouterr().out
 
 
-def test_changed_annotations_are_noticed(whole, tmp_path):
+def test_detects_changed_annotations(whole, tmp_path):
     root = make_coco(tmp_path, SIZES)
     path = root / "annotations" / "instances_train2017.json"
     content = json.loads(path.read_text())
@@ -247,8 +247,8 @@ def test_changed_annotations_are_noticed(whole, tmp_path):
         train(config_of(root), whole[0], devices=ONE)
 
 
-def test_non_finite_values_stop_and_keep_checkpoints(data, whole, tmp_path):
-    """A diverged run: its last checkpoint is finite, but the costs computed from it are not."""
+def test_non_finite_values_stop_the_run_and_keep_checkpoints(data, whole, tmp_path):
+    """The last checkpoint of this diverged run is finite, but the costs computed from it are not."""
     config = config_of(data)
     task = DetectionTask(recipe.prepare(config, DetectionConfig), data_mesh(ONE))
     state = newest(whole[0], task, options_of(config))[0]
@@ -261,7 +261,7 @@ def test_non_finite_values_stop_and_keep_checkpoints(data, whole, tmp_path):
     assert_equal_trees(arrays_of(tmp_path, 2), {"params": state.params, "ema": state.ema})
 
 
-def test_an_unreadable_image_stops_or_is_replaced(tmp_path, capsys):
+def test_unreadable_image_stops_the_run_or_is_replaced(tmp_path, capsys):
     root = micro_data(tmp_path / "data")
     config = config_of(root)
     plan = plan_of(recipe.prepare(config, DetectionConfig))
@@ -280,7 +280,7 @@ def test_an_unreadable_image_stops_or_is_replaced(tmp_path, capsys):
     assert re.search(r"[1-9]\d* images? skipped", printed)
 
 
-def test_a_full_disk_gives_one_line(data, tmp_path, monkeypatch):
+def test_error_for_a_full_disk(data, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(
@@ -289,7 +289,7 @@ def test_a_full_disk_gives_one_line(data, tmp_path, monkeypatch):
         train(config_of(data), tmp_path / "run", devices=ONE)
 
 
-def test_modern_schedule(whole):
+def test_schedule_by_step(whole):
     rates = [line["learning_rate"] for line in lines(whole[0])]
     cosine = [1e-7 + (1e-3 - 1e-7) * (1 + np.cos(np.pi * k / 2)) / 2 for k in (0, 1)]
     np.testing.assert_allclose(rates, [1e-6, (1e-6 + 1e-3) / 2, *cosine], rtol=1e-5)
@@ -302,26 +302,26 @@ def report(finite, applied):
     return StepReport(LossReport({"total": np.float32(1)}, np.array(finite), {}), np.float32(1.5), np.bool_(applied))
 
 
-def test_only_the_images_with_broken_costs_are_named():
+def test_error_lists_only_the_images_with_non_finite_costs():
     error = not_finite(report([True, False, True, True], False), 7, NAMES, "matching costs")
     assert "step 7: the matching costs of image id 22 are not finite " in str(error)
 
 
-def test_a_broken_loss_names_the_whole_batch():
+def test_error_for_a_non_finite_loss_lists_the_whole_batch():
     names = [*NAMES[:2], None, NAMES[3]]  # an empty slot
     error = not_finite(report([True, True, False, True], False), 7, names, "matching costs")
     assert "loss, gradients or updated parameters of image id 11, image id 22, image id 44 are" in str(error)
 
 
-def test_converted_weights_are_not_a_run(data, whole, tmp_path):
+def test_rejects_converted_weights_as_a_run(data, whole, tmp_path):
     params, meta = checkpoints.load_detector(whole[0])
     checkpoints.save(tmp_path / "w", 0, params, checkpoint_files.Meta(meta.model, {}))
     with pytest.raises(InputError, match=r"weights \(converted ones"):
         train(config_of(data), tmp_path / "w", devices=ONE)
 
 
-def test_a_run_of_an_earlier_commit_resumes(data, tmp_path, capsys):
-    """A run of 27265a3 after two of four steps: its average had no warm-up, and has one from then on."""
+def test_resumes_a_run_of_an_earlier_commit(data, tmp_path, capsys):
+    """Commit 27265a3 wrote the first two of four steps. Its moving average had no warm-up; now it has one."""
     with zipfile.ZipFile(OLD_RUN) as archive:
         archive.extractall(tmp_path / "run")
     average = arrays_of(tmp_path / "run", 2)["ema"]
@@ -330,15 +330,15 @@ def test_a_run_of_an_earlier_commit_resumes(data, tmp_path, capsys):
     assert "had no warm-up until step 2; from now on it is min" in capsys.readouterr().out
     train(config, tmp_path / "whole", devices=ONE)
     found, want = (without_key_biases(arrays_of(tmp_path / name)["params"]) for name in ("run", "whole"))
-    assert_equal_trees(found, want, atol=1e-5)  # the first half was computed with another code generator
+    assert_equal_trees(found, want, atol=1e-5)  # the first two steps were compiled with a different code generator
     for step, decay in ((3, 4 / 13), (4, 5 / 14)):
         params = arrays_of(tmp_path / "run", step)["params"]
         average = jax.tree.map(lambda a, p, decay=decay: decay * a + (1 - decay) * p, average, params)
     assert_equal_trees(arrays_of(tmp_path / "run")["ema"], average, atol=1e-6)
 
 
-def test_a_checkpoint_from_before_the_order_of_views_changed(data, whole, tmp_path, capsys):
-    """A run of the previous version drew other random views: it is refused, or resumes if that is accepted."""
+def test_checkpoint_with_an_older_order_of_views(data, whole, tmp_path, capsys):
+    """The older version drew different random views, so the run resumes only if that difference is accepted."""
     shutil.copytree(whole[0], tmp_path / "run")
     meta = tmp_path / "run" / "4" / "meta" / "metadata"
     content = json.loads(meta.read_text())
@@ -349,7 +349,7 @@ def test_a_checkpoint_from_before_the_order_of_views_changed(data, whole, tmp_pa
     assert train(config_of(data), tmp_path / "run", accept_differences=True, devices=ONE).step == 4
 
 
-def test_damaged_lines_of_the_metrics_are_dropped_and_counted(data, tmp_path, capsys):
+def test_drops_and_counts_damaged_metrics_lines(data, tmp_path, capsys):
     """Lines that are not UTF-8, not JSON, or have no step do not prevent resuming."""
     train(config_of(data, **{"train.max_steps": 3}), tmp_path, devices=ONE)
     path = tmp_path / "metrics.jsonl"

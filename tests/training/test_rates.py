@@ -1,4 +1,4 @@
-"""Frozen parameters, the backbone's learning rate and layer-wise decay."""
+"""Frozen parameters, the learning rate of the backbone, and layer-wise decay."""
 
 import functools
 import math
@@ -38,14 +38,14 @@ NAMES = list(reference_shapes(CONFIG))
 
 
 def chosen(**changes):
-    """The `optimizer` part of a recipe."""
+    """The `optimizer` settings of a recipe."""
     config = detection_recipe().optimizer
     config.update(learning_rate=RATE, **changes)
     return config
 
 
 def broadcast(rates):
-    """The rates as arrays of the parameters' shapes."""
+    """The rates as arrays with the shapes of the parameters."""
 
     def full(x, rate):
         return np.broadcast_to(rate.reshape(rate.shape + (1,) * (len(x.shape) - rate.ndim)), x.shape).copy()
@@ -58,20 +58,20 @@ def by_reference_names(tree):
 
 
 def beit_layer(name, layers):
-    """BEiT's layer number of a PyTorch name: 0 before the blocks, `layers` + 1 after them."""
+    """The layer number in BEiT of a PyTorch parameter: 0 before the blocks, `layers` + 1 after them."""
     parts = name.removeprefix("backbone.").split(".")
     if parts[0] in ("cls_token", "pos_embed", "patch_embed"):
         return 0
     return int(parts[1]) + 1 if parts[0] == "blocks" else layers + 1
 
 
-def test_layer_decay_and_the_backbones_rate_of_every_parameter():
+def test_layer_decay_and_backbone_rate_of_every_parameter():
     found = by_reference_names(broadcast(rates_of(chosen(layer_decay=0.5, backbone_lr=RATE / 4), SHAPES)))
     for name, rate in found.items():
         own = name.startswith(("class_embed", "bbox_embed", "backbone.det_token", "backbone.mid_pos_embed"))
         want = np.full(rate.shape, 1.0 if own else 0.25 * 0.5 ** (CONFIG.depth + 1 - beit_layer(name, CONFIG.depth)))
         if name == "backbone.pos_embed":
-            want[:, -CONFIG.det_tokens :] = 1.0  # positions of DET tokens come last
+            want[:, -CONFIG.det_tokens :] = 1.0  # position embeddings of DET tokens come last
         np.testing.assert_allclose(rate, want, rtol=1e-6, err_msg=name)
     assert {float(r.flat[0]) for r in found.values()} == {1, 0.25, 0.125, 0.0625, 0.03125, 0.015625}
     assert all(rate.shape == () and rate == 1 for rate in jax.tree.leaves(rates_of(chosen(), SHAPES)))
@@ -89,7 +89,7 @@ def test_layer_decay_and_the_backbones_rate_of_every_parameter():
         (("blocks",), {name for name in NAMES if "blocks" in name}),
     ],
 )  # fmt: skip
-def test_names_of_frozen_parameters(patterns, want):
+def test_patterns_of_frozen_parameters(patterns, want):
     found = by_reference_names(broadcast(rates_of(chosen(freeze=patterns), SHAPES)))
     assert {name for name, rate in found.items() if not rate.any()} == want
     assert all(rate.all() for name, rate in found.items() if name not in want)
@@ -106,7 +106,7 @@ def test_names_of_frozen_parameters(patterns, want):
         ({"backbone_lr": 1e9}, "optimizer.backbone_lr 1e\\+09 is more than 1e\\+06 times"),
     ],
 )
-def test_mistakes(changes, sentence):
+def test_errors_for_invalid_settings(changes, sentence):
     with pytest.raises(InputError, match=sentence):
         rates_of(chosen(**changes), SHAPES)
 
@@ -117,18 +117,18 @@ def random_like(tree, seed):
 
 
 def followed(optimizer, rates, update=None):
-    """The parameters after a few steps with random gradients, under the reference's names."""
+    """The parameters after a few steps with random gradients, by the names in the reference."""
     params, full = random_like(SHAPES, 0), broadcast(rates)
     state, update = optimizer.init(params), update or jax.jit(optimizer.update)
     for step in range(STEPS):
-        # those of frozen parameters are zero, as from `hold`
+        # gradients of frozen parameters are zero, as with `hold`
         grads = jax.tree.map(lambda g, rate: g * (rate != 0), random_like(SHAPES, 10 + step), full)
         updates, state = update(grads, state, params)
         params = optax.apply_updates(params, updates)
     return by_reference_names(params)
 
 
-def test_the_backbones_rate_equals_a_separate_optimizer():
+def test_backbone_rate_matches_a_separate_optimizer():
     rates = rates_of(chosen(backbone_lr=RATE / 7), SHAPES)
     ours = followed(make_optimizer("adamw", lambda step: RATE / (step + 1), DECAY, 0.0, rates), rates)
 
@@ -144,7 +144,7 @@ def test_the_backbones_rate_equals_a_separate_optimizer():
 
 
 def torch_adamw(params, gradients, rates, decayed):
-    """AdamW and `clip_grad_norm_` as PyTorch documents them, in float64: parameters of rate 0 are excluded."""
+    """AdamW and `clip_grad_norm_` in float64, as documented by PyTorch. Parameters with rate 0 are excluded."""
     mean, square = ({n: np.zeros(p.shape) for n, p in params.items()} for _ in range(2))
     params = {n: p.astype(np.float64) for n, p in params.items()}
     for step, grads in enumerate(gradients, 1):
@@ -159,8 +159,8 @@ def torch_adamw(params, gradients, rates, decayed):
     return params
 
 
-def test_clipping_decay_and_rates_of_blocks_equal_pytorchs():
-    """Stacked blocks with different rates, one of them frozen; frozen parameters do not count in the norm."""
+def test_clipping_decay_and_block_rates_match_pytorch():
+    """Stacked blocks have different rates, and one is frozen. Frozen parameters are not part of the norm."""
     rates = rates_of(chosen(layer_decay=0.6, freeze=FROZEN), SHAPES)
     found = followed(make_optimizer("adamw", lambda step: RATE, DECAY, CLIP, rates), rates)
     start, full = by_reference_names(random_like(SHAPES, 0)), by_reference_names(broadcast(rates))
@@ -176,7 +176,7 @@ GRAPH = abstract(CONFIG)[0]
 
 
 def loss(params, batch, divisors=None):
-    """A loss of a detector's outputs that compiles faster than the set loss; rates do not depend on the loss."""
+    """A simple loss of the detector's outputs, which compiles faster than the set loss."""
     out = apply(GRAPH, params, batch.patches, batch.grid)
     total = (out.logits**2).sum() + (out.boxes**2).sum()
     return total, LossReport({"total": total}, jnp.ones(len(batch.patches), bool), {})
@@ -184,7 +184,7 @@ def loss(params, batch, divisors=None):
 
 @pytest.fixture(scope="module")
 def stepped():
-    """(rates, optimizer, parameters, state after two steps, report of the first) of a run with frozen parameters."""
+    """A run with frozen parameters: (rates, optimizer, parameters, state after two steps, report of the first)."""
     rates = rates_of(chosen(freeze=FROZEN), SHAPES)
     optimizer = make_optimizer("adamw", lambda step: RATE, DECAY, CLIP, rates)
     gradient = make_gradient(loss, batch_divisors(1), MESH, hold=make_hold(rates))
@@ -209,7 +209,7 @@ def test_frozen_parameters_are_bit_equal_after_training(stepped):
     assert (np.signbit(np.asarray(state.params["blocks"]["norm1"]["bias"])[0])).all()
 
 
-def test_the_optimizer_keeps_no_arrays_of_frozen_parameters(stepped):
+def test_optimizer_has_no_arrays_for_frozen_parameters(stepped):
     _, _, params, state, _ = stepped
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.opt_state)]
     assert not [path for path in paths if "det_tokens" in path or "['norm']" in path or "['fc2']['bias']" in path]
@@ -217,12 +217,12 @@ def test_the_optimizer_keeps_no_arrays_of_frozen_parameters(stepped):
     frozen += [params[head]["fc2"]["bias"] for head in ("class_head", "box_head")]
     frozen += [params[blocks]["mlp"]["fc2"]["bias"] for blocks in ("blocks", "last_block")]
     room = sum(x.size for x in jax.tree.leaves(params)) - sum(x.size for x in frozen)
-    assert sum(x.size for x in jax.tree.leaves(state.opt_state) if x.ndim) == 2 * room  # two moments of the others
+    assert sum(x.size for x in jax.tree.leaves(state.opt_state) if x.ndim) == 2 * room  # two moments each
     mean = state.opt_state.inner_states["trained"].inner_state[1][0].mu["blocks"]["mlp"]["fc1"]["kernel"]
-    assert not np.any(mean[0]) and np.any(mean[1])  # a frozen block of a stack has room, which stays zero
+    assert not np.any(mean[0]) and np.any(mean[1])  # a frozen block in a stack has moments, which stay zero
 
 
-def test_the_norm_is_that_of_trained_parameters(stepped):
+def test_gradient_norm_excludes_frozen_parameters(stepped):
     rates, _, params, _, report = stepped
     grads, full = jax.jit(make_gradient(loss, batch_divisors(1), MESH))(params, batch_of())
     grads, parts = by_reference_names(grads), by_reference_names(broadcast(rates))
@@ -231,8 +231,8 @@ def test_the_norm_is_that_of_trained_parameters(stepped):
     np.testing.assert_allclose(report.loss.terms["total"], full.terms["total"], rtol=1e-6)
 
 
-def test_no_unneeded_gradient_is_computed():
-    """By the multiply-adds that remain after dead code elimination, for any loss."""
+def test_gradients_of_frozen_parameters_are_not_computed():
+    """Counts the multiply-adds that remain after dead code elimination; the choice of loss does not matter."""
     params, batch = build(CONFIG, 0)[1], batch_of()
 
     forward = count_multiply_adds(lambda p: apply(GRAPH, p, batch.patches, batch.grid), params)
@@ -246,17 +246,17 @@ def test_no_unneeded_gradient_is_computed():
         return multiply_adds_of(needed)
 
     everything, kernels, heads = cost(), cost("blocks", "patch_embed"), cost("[!bc]*", "blocks", "cls_token")
-    assert heads < 1.2 * forward  # without the backward pass of the blocks
+    assert heads < 1.2 * forward  # no backward pass through the blocks
     tokens, det, width = 1 + CONFIG.det_tokens + batch.patches.shape[1], CONFIG.det_tokens, CONFIG.width
-    block, mlp = 4 * width**2, 2 * width * CONFIG.mlp_width  # qkv and proj; fc1 and fc2
-    last = tokens * 2 * width**2 + det * (2 * width**2 + mlp)  # keys and values of all tokens, the rest of DET tokens
+    block, mlp = 4 * width**2, 2 * width * CONFIG.mlp_width  # of qkv and proj; of fc1 and fc2
+    last = tokens * 2 * width**2 + det * (2 * width**2 + mlp)  # keys and values of all tokens; rest: DET tokens only
     images = len(batch.patches)
     gone = (CONFIG.depth - 1) * tokens * (block + mlp) + last + batch.patches.shape[1] * width * CONFIG.patch_values
-    assert everything - kernels == images * gone  # with the backward pass, but without the kernels' gradients
+    assert everything - kernels == images * gone  # there is a backward pass, but no gradients of the kernels
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_frozen_arrays_take_no_memory_in_a_step(parts):
+def test_frozen_arrays_need_no_gradient_or_moment_memory(parts):
     params = {"frozen": {"kernel": np.ones((1000, 64), np.float32)}, "head": {"kernel": np.ones((64, 2), np.float32)}}
     rates = {"frozen": {"kernel": np.zeros((), np.float32)}, "head": {"kernel": np.ones((), np.float32)}}
 
@@ -279,7 +279,7 @@ def test_frozen_arrays_take_no_memory_in_a_step(parts):
     assert trained[1] - frozen[1] == 2 * size  # no moments
 
 
-def test_resuming_and_its_refusals(stepped, tmp_path):
+def test_resumes_only_with_the_same_frozen_parameters(stepped, tmp_path):
     _, optimizer, _, state, _ = stepped
     config = detection_recipe().to_dict()
     config["optimizer"]["freeze"] = list(FROZEN)
@@ -310,7 +310,7 @@ def test_resuming_and_its_refusals(stepped, tmp_path):
     assert "norm'] against []" in str(error.value) and (tmp_path / "2").is_dir()
 
 
-def test_the_note_counts_frozen_parameters():
+def test_note_counts_frozen_parameters():
     rates = rates_of(chosen(freeze=("det_tokens", "blocks.0.norm1")), SHAPES)
     whole = sum(math.prod(shape) for shape in reference_shapes(CONFIG).values())
     (note,) = frozen_note(SHAPES, rates, ("det_tokens", "blocks.0.norm1"))

@@ -1,4 +1,4 @@
-"""The notes of a resumed run about differences, and its progress in steps."""
+"""The differences that a resumed run reports or rejects, and its progress in steps."""
 
 import copy
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ def identity_of(names=NAMES, **changes):
 
 
 def compared(accept=False, found=(), **changes):
-    """The notes about a checkpoint of step 12 in a run with 5 steps per epoch, 50 in total, and other settings."""
+    """Resumes step 12 with changed settings, 5 steps per epoch and 50 steps in total; returns the notes."""
     facts = copy.deepcopy(FACTS)
     for key, value in changes.items():
         section, _, name = key.partition("__")
@@ -38,12 +38,12 @@ def compared(accept=False, found=(), **changes):
     return refuse_differences(identity_of().meta(12), task, accept)
 
 
-def test_the_same_run_gives_no_notes():
+def test_no_notes_for_the_same_run():
     assert compared() == [] and other_data(DATA, NAMES, identity_of()) == []
 
 
 @pytest.mark.parametrize("changes", [{"train__batch_size": 16}, {"train__epochs": 10}])
-def test_progress_is_counted_in_steps(changes):
+def test_differences_explain_that_progress_is_counted_in_steps(changes):
     unit = (
         "; progress is counted in steps: the new recipe has 5 steps per epoch and 50 in total, and would resume at "
         "step 12 in epoch 2, with the learning rate scheduled for that step"
@@ -58,14 +58,14 @@ def test_progress_is_counted_in_steps(changes):
     assert "progress" not in str(error.value)
 
 
-def test_differences_of_the_data_are_refused_or_accepted():
+def test_data_differences_are_rejected_or_accepted():
     with pytest.raises(InputError) as error:
         compared(found=["the names of 2 classes"], optimizer__weight_decay=0.5)
     assert "differs: optimizer.weight_decay 0.0001 against 0.5; the names of 2 classes." in str(error.value)
     assert compared(accept=True, found=["the names of 2 classes"]) == ["accepted difference: the names of 2 classes."]
 
 
-def test_names_of_classes_that_changed():
+def test_reports_changed_class_names():
     swapped = {1: "cat", 2: "cow", 3: "dog", 4: "hen"}  # an additional name is not a difference
     (found,) = other_data(DATA, swapped, identity_of())
     assert found == "the names of 2 classes ('dog' against 'cow', 'cow' against 'dog')"
@@ -74,7 +74,7 @@ def test_names_of_classes_that_changed():
     assert found.startswith("the names of 9 classes ('a0' against 'b0', ") and found.endswith("'a4' against 'b4', ...)")
 
 
-def test_annotations_and_orientations_that_changed():
+def test_reports_changed_annotations_and_orientations():
     (found,) = other_data({"fingerprint": "g", "images": 9}, NAMES, identity_of())
     assert found == "the training annotations (8 images, fingerprint f, against 9 images, fingerprint g)"
     now = DATA | {"turned": "upright"}

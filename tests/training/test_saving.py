@@ -1,4 +1,4 @@
-"""Checkpoints of a run: restoring, keeping, and damaged ones."""
+"""Checkpoints of a run: saving, restoring, deleting old ones, and handling damaged ones."""
 
 import errno
 import functools
@@ -34,7 +34,7 @@ from yolos_jax.weights import checkpoints
 OPTIMIZER = make_optimizer("adamw", lambda step: 1e-3, 1e-4, 0.1)
 FACTS = {"config": detection_recipe().to_dict(), "data": {"fingerprint": "f", "images": 1}, "order": 1, "versions": {}}
 SHAPES = abstract(TINY)[1]
-SOME = {name: SHAPES[name] for name in ("norm", "class_head")}  # enough if the arrays do not matter
+SOME = {name: SHAPES[name] for name in ("norm", "class_head")}  # enough for tests in which the arrays do not matter
 IDENTITY = Identity(**FACTS, model=TINY, label_names={1: "one"}, category_ids=(7, 1, 9, 4))
 TASK = SimpleNamespace(
     shapes=SOME,
@@ -47,7 +47,7 @@ TASK = SimpleNamespace(
 
 @functools.cache
 def state_of(step: int, ema: bool = False, whole: bool = False):
-    """A state of `SOME` parameters in which no two values are likely equal, also of optimizer and average."""
+    """A state of `SOME` or all parameters, filled with random values, including the optimizer and the average."""
     params = random_params(TINY, step)
     if not whole:
         params = {name: params[name] for name in SOME}
@@ -82,7 +82,7 @@ def same_arrays(state, *args):
 
 
 @pytest.mark.parametrize("ema", [False, True])
-def test_everything_is_restored_bit_equal(tmp_path, ema):
+def test_everything_is_restored_bit_for_bit(tmp_path, ema):
     with Checkpoints(tmp_path, 2) as writer:
         writer.save(3, state_of(3, ema, whole=True), meta_of(3))
     state, notes = newest(tmp_path, ema, SHAPES)
@@ -93,12 +93,12 @@ def test_everything_is_restored_bit_equal(tmp_path, ema):
     assert_equal_trees(loaded, jax.tree.map(np.asarray, want.ema if ema else want.params))
 
 
-def test_a_moving_average_can_start_later(tmp_path):
+def test_moving_average_can_start_later(tmp_path):
     state, _ = newest(saved(tmp_path), ema=True)
     assert_equal_trees(state.ema, state.params)
 
 
-def test_the_latest_are_kept_and_the_best_separately(tmp_path):
+def test_keeps_the_latest_checkpoints_and_the_best_one(tmp_path):
     with Checkpoints(tmp_path, 2) as writer:
         for step in (1, 2, 3, 4):
             writer.save(step, state_of(step), meta_of(step))
@@ -109,8 +109,8 @@ def test_the_latest_are_kept_and_the_best_separately(tmp_path):
     assert_equal_trees(checkpoints.load_detector(tmp_path / BEST)[0], random_params(TINY, 2))
 
 
-def test_without_ground_truth_nothing_is_the_best(tmp_path):
-    """COCO's -1 means no ground truth. A best checkpoint that an earlier version kept for -1 does not count."""
+def test_no_best_checkpoint_without_ground_truth(tmp_path):
+    """COCO metrics are -1 without ground truth. Earlier versions then saved a best checkpoint, which is now ignored."""
     with Checkpoints(tmp_path, 2) as writer:
         for step in (1, 2, 3):
             writer.save(step, state_of(step), meta_of(step))
@@ -128,12 +128,12 @@ def files(folder):
     return sorted(os.path.relpath(os.path.join(root, f), folder) for root, _, names in os.walk(folder) for f in names)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax, about unreadable files
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # from orbax, about unreadable files
 @pytest.mark.parametrize("how", ["half", "empty", "gone"])
-def test_any_damaged_file_leaves_a_resumable_run(tmp_path, how):
-    """Every file of the newest step in turn: either it is not needed, or the previous step is used, with a note."""
+def test_resumes_with_any_damaged_file(tmp_path, how):
+    """Damages each file of the newest step: either it is not needed, or the previous step is used, with a note."""
     original, fell_back = saved(tmp_path / "whole"), 0
-    # Files written before a process's parts were merged are not read again: one kind of damage is enough.
+    # Per-process files are not read after they have been merged, so one kind of damage is enough for them.
     for name in (f for f in files(original / "2") if how == "gone" or "ocdbt.process" not in f):
         folder = shutil.copytree(original, tmp_path / "copy")
         path = folder / "2" / name
@@ -152,10 +152,10 @@ def test_any_damaged_file_leaves_a_resumable_run(tmp_path, how):
         else:
             assert state.step == 2 and notes == []
         shutil.rmtree(folder)
-    assert fell_back >= 5  # of parameters and optimizer: the manifest, the data; and the meta
+    assert fell_back >= 5  # manifest and data of parameters and of the optimizer, and the metadata
 
 
-def test_an_incomplete_step_is_set_aside(tmp_path):
+def test_moves_an_incomplete_step_aside(tmp_path):
     saved(tmp_path)
     shutil.rmtree(tmp_path / "2" / "meta")
     (tmp_path / "3.orbax-checkpoint-tmp").mkdir()
@@ -166,17 +166,17 @@ def test_an_incomplete_step_is_set_aside(tmp_path):
         assert not (tmp_path / "3.orbax-checkpoint-tmp").exists()
 
 
-def test_without_a_complete_checkpoint_nothing_is_lost(tmp_path):
+def test_keeps_everything_if_no_checkpoint_is_readable(tmp_path):
     saved(tmp_path)
     for step in (1, 2):
         (tmp_path / str(step) / "optimizer" / "manifest.ocdbt").write_bytes(b"")
-    for _ in range(2):  # whatever the cause is, a second start must not find an empty folder
+    for _ in range(2):  # the second attempt must not find an empty folder
         with pytest.raises(InputError, match="2 cannot be read.*1 cannot be read.*All are unchanged"):
             newest(tmp_path)
     assert checkpoint_files.steps(tmp_path) == [1, 2]
 
 
-def test_a_best_checkpoint_is_not_a_run_and_is_kept(tmp_path):
+def test_best_checkpoint_is_not_a_run_and_can_be_put_aside(tmp_path):
     with Checkpoints(tmp_path, 2) as writer:
         writer.save_best(2, state_of(2).params, meta_of(2, AP=0.2))
     with pytest.raises(InputError, match="weights .*--config.init="):
@@ -186,14 +186,14 @@ def test_a_best_checkpoint_is_not_a_run_and_is_kept(tmp_path):
     assert "damaged-2" in note and best_so_far(tmp_path, "AP") is None and put_aside_best(tmp_path, 1) == []
 
 
-def test_folders_with_numbers_for_names_are_left_alone(tmp_path):
+def test_does_not_touch_other_folders_with_numeric_names(tmp_path):
     (tmp_path / "2" / "notes").mkdir(parents=True)
     with pytest.raises(InputError, match="looks like a checkpoint but is not one"):
         newest(tmp_path)
     assert (tmp_path / "2" / "notes").is_dir()
 
 
-def test_no_room_is_noticed_before_writing(tmp_path, monkeypatch):
+def test_checks_free_space_before_writing(tmp_path, monkeypatch):
     saved(tmp_path)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**18))
@@ -205,12 +205,12 @@ def test_no_room_is_noticed_before_writing(tmp_path, monkeypatch):
     assert checkpoint_files.steps(tmp_path) == [1, 2]
 
 
-def test_nothing_is_read_from_an_empty_folder(tmp_path):
+def test_empty_folder_has_no_checkpoint(tmp_path):
     assert newest(tmp_path) == (None, [])
 
 
 def test_two_runs_in_a_folder_without_locks(tmp_path, monkeypatch, capsys):
-    """The run that started last continues; the other writes no more checkpoints or lines."""
+    """The run that started last continues; the other one stops writing checkpoints and metrics lines."""
     with (
         only_run_in(tmp_path),
         pytest.raises(InputError, match="another process is training in"),
@@ -225,7 +225,7 @@ def test_two_runs_in_a_folder_without_locks(tmp_path, monkeypatch, capsys):
     with only_run_in(tmp_path), Checkpoints(tmp_path, 3) as writer:
         assert "on a file system without locks (No locks available)" in capsys.readouterr().out
         writer.save(1, state_of(1), meta_of(1))
-        (tmp_path / ".lock").write_text("process 7 of host elsewhere, 1")  # like another run
+        (tmp_path / ".lock").write_text("process 7 of host elsewhere, 1")  # as another run would write it
         sentence = "another run .process 7 of host elsewhere. has started in"
         with pytest.raises(InputError, match=sentence):
             writer.save(2, state_of(2), meta_of(2))

@@ -1,4 +1,4 @@
-"""Runs as started by a user: signals, dead workers, a second run in the same folder."""
+"""Complete programs: signals, dead data workers, and a second run in the same folder."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ from yolos_jax.training.compiled_step import BucketedStep
 from yolos_jax.training.saving import Checkpoints
 from yolos_jax.weights import checkpoints
 
-PHASES = {  # a run's activity at Ctrl-C, and the steps that are saved
+PHASES = {  # what a run is doing at Ctrl-C: the function that is interrupted, and the steps that are then saved
     "annotations": (recipe_of_a_task, "source_of", []),
     "compiling": (BucketedStep, "_compile", [1]),
     "evaluation": (Evaluator, "until_cancelled", [2]),
@@ -41,7 +41,7 @@ LONG = {"train.epochs": 5000, "checkpoint.every_steps": 10**6}
 
 
 def workers_of(run, count):
-    """The data workers of a run, once there are `count` of them."""
+    """Waits until a run has `count` data workers, and returns them."""
 
     def there():
         children = psutil.Process(run.process.pid).children()
@@ -72,10 +72,10 @@ def a_dead_worker_is_reported_and_the_work_saved(runs, run, workdir):
     assert not any(p.is_running() for p in workers)
 
 
-def test_ends_of_runs(data, tmp_path, call):
-    """By a signal, with or without data workers; by a worker's death; at once by a second Ctrl-C. One process runs all.
+def test_signals_and_dead_workers(data, tmp_path, call):
+    """A signal, with or without data workers; the death of a worker; and a second Ctrl-C, which stops a run at once.
 
-    Meanwhile, a second run in the same folder is refused.
+    All runs share one process. Meanwhile, a second run in the same folder is rejected.
     """
     first, second, third, last = (tmp_path / name for name in ("term", "int", "dead", "twice"))
     two = LONG | {"data.workers": 2}
@@ -101,13 +101,13 @@ def test_ends_of_runs(data, tmp_path, call):
 
 
 def test_signals_during_an_evaluation(data, tmp_path, capsys):
-    """The checkpoint already exists; the evaluation is done when the run resumes.
+    """The checkpoint already exists, and the resumed run starts the evaluation again.
 
-    One signal is sent to the process; the other to the whole group, as by a scheduler: also to the data worker
-    for which the evaluation waits.
+    The first signal is sent to the process. The second is sent to its whole group, as a scheduler would do it, so it
+    also reaches the data worker that the evaluation waits for.
     """
     slow = {"train.epochs": 1, "eval.every_epochs": 1, "eval.batch_size": 1, "data.val_split": "train2017"}
-    for _ in range(3):  # on a busy disk, the checkpoint may be complete only after the evaluation
+    for _ in range(3):  # on a busy disk, the evaluation may end before the checkpoint is complete
         shutil.rmtree(tmp_path)
         with Training(data, tmp_path, **slow) as run:
             run.wait_for(lambda: checkpoint_files.steps(tmp_path))
@@ -124,13 +124,13 @@ def test_signals_during_an_evaluation(data, tmp_path, capsys):
     assert "Traceback" not in run.text() and checkpoint_files.steps(tmp_path) == [2]
     assert "AP" not in "".join(run.said)
     outcome = train(recipe(data, slow), tmp_path, devices=jax.devices()[:1])
-    said = "".join(capsys.readouterr())  # the progress bar is on stderr
+    said = "".join(capsys.readouterr())  # the progress bar is printed to stderr
     assert outcome.step == 2 and outcome.signal == 0 and "the checkpoint of step 2" in said
     assert "step 2: AP" in said and checkpoint_files.steps(tmp_path / "best") == [2]
 
 
 def test_ctrl_c_in_every_phase(data, tmp_path, capsys):
-    """The run ends with code 130 and a message; the same command completes it with the same result."""
+    """The run stops with a message, and the same command completes it with the same result."""
     changes = {"train.max_steps": 4, "eval.every_epochs": 1, "checkpoint.every_steps": 9}
     config, drawn = (micro_config(data, **changes, **{"train.curves": curves}) for curves in (False, True))
     one = jax.devices()[:1]
@@ -140,7 +140,7 @@ def test_ctrl_c_in_every_phase(data, tmp_path, capsys):
         for phase, (owner, name, saved) in PHASES.items():
             work, run = getattr(owner, name), tmp_path / phase
 
-            def interrupted(*args, work=work, sent=[], **how):  # noqa: B006  # once
+            def interrupted(*args, work=work, sent=[], **how):  # noqa: B006  # interrupts only the first call
                 if not sent:
                     sent.append(os.kill(os.getpid(), signal.SIGINT))
                 return work(*args, **how)
@@ -157,6 +157,6 @@ def test_ctrl_c_in_every_phase(data, tmp_path, capsys):
                 assert [line["step"] for line in lines(run)] == [line["step"] for line in lines(tmp_path / "whole")]
 
 
-def test_ctrl_c_before_a_program_starts_prints_one_word(capsys):
+def test_ctrl_c_before_a_program_starts_prints_no_traceback(capsys):
     sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert capsys.readouterr().err == "interrupted\n"

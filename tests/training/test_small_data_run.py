@@ -1,4 +1,4 @@
-"""Runs with all settings for small data sets: resuming is exact, and the settings have an effect."""
+"""Runs with all settings for small data sets: they resume exactly, and the settings have an effect."""
 
 import jax
 import numpy as np
@@ -31,7 +31,7 @@ def programs():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Ten images, one of them with a box of another class."""
+    """Ten images; one of them has a box of a different class."""
     boxes = [box(i, i, [4, 4, 20, 10], category=7 if i == 3 else 1) for i in range(1, 11)]
     return make_coco(tmp_path_factory.mktemp("data"), SIZES, annotations=boxes)
 
@@ -43,8 +43,8 @@ def params_of(folder):
 
 
 @pytest.mark.timeout(240)
-def test_a_resumed_run_equals_an_uninterrupted_one(data, tmp_path, capsys):
-    """The second part with a worker process, from the middle of an epoch."""
+def test_resumed_run_matches_an_uninterrupted_one(data, tmp_path, capsys):
+    """The run resumes in the middle of an epoch, with a worker process."""
     whole = train(micro_config(data, **SMALL_DATA), tmp_path / "whole", devices=ONE)
     assert "note: with data.repeat_threshold, an epoch has" in capsys.readouterr().out
     stop = whole.step // 2 + 1
@@ -54,14 +54,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one(data, tmp_path, capsys):
     kept = ("step", "total", "val/AP", "val/loss", "val_raw/AP")
     found = [[{key: line.get(key) for key in kept} for line in lines(tmp_path / name)] for name in ("whole", "parts")]
     at_the_stop = [line for line in found[1] if line["step"] == stop and line["total"] is None]
-    assert len(at_the_stop) == 2  # train.max_steps is also an end: the average and the parameters are scored
+    assert len(at_the_stop) == 2  # the end at train.max_steps evaluates the average and the parameters
     assert found[0] == [line for line in found[1] if line not in at_the_stop]
     assert [line["step"] for line in found[0] if line["val/loss"] is not None] == [4, 8, whole.step]
     with pytest.raises(InputError, match="data.augment aerial against light"):
         train(micro_config(data, **SMALL_DATA | {"data.augment": "light"}), tmp_path / "whole", devices=ONE)
 
 
-def test_a_task_applies_the_settings(data):
+def test_task_applies_the_settings(data):
     config = recipe.prepare(micro_config(data, **SMALL_DATA), DetectionConfig)
     task = DetectionTask(config, data_mesh(ONE))
     labels = task.source.examples.labels
@@ -77,8 +77,8 @@ def test_a_task_applies_the_settings(data):
     assert {"vertical_flip", "hue"} <= {operation.name for operation in task.plan.pipeline.operations}
 
 
-def test_class_weights_change_the_loss_and_their_number_is_checked(data, tmp_path):
-    """One step from the same weights on the same images: cross entropy differs, but not the box terms."""
+def test_class_weights_change_the_loss_and_need_one_per_class(data, tmp_path):
+    """After one step with the same weights and images, the cross entropy differs, but the box terms do not."""
     first = {}
     for name, weight in (("none", "none"), ("numbers", (3.0, 0.5, *[1.0] * 8)), ("ones", (1.0,) * 10)):
         config = micro_config(data, **{"train.max_steps": 1})

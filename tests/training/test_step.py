@@ -1,4 +1,4 @@
-"""Options of the step: precision, rematerialisation, accumulation, moving average."""
+"""Options of the training step: precision, rematerialisation, accumulation, moving average."""
 
 import functools
 import re
@@ -25,20 +25,20 @@ from yolos_jax.weights.reference import to_reference
 
 
 def eight():
-    """Eight images in which no two adjacent pairs have the same numbers of boxes in the same order."""
+    """Eight images; no two pairs (2k, 2k + 1) have the same numbers of boxes in the same order."""
     return TrainBatch(*(np.concatenate([x, x[::-1]]) for x in batch_of()))
 
 
 @functools.cache
 def gradient_of(compute=None, matcher="device", devices=1, parts=1):
-    """(params, batch) -> (gradients, report)"""
+    """A compiled function (params, batch) -> (gradients, report)."""
     mesh = data_mesh(jax.devices()[:devices])
     loss = detection_loss(abstract(CONFIG, compute or Compute())[0], 1, matcher, mesh, LossWeights())
     return jax.jit(make_gradient(loss, batch_divisors(1), mesh, parts))
 
 
 def gradients(**changes):
-    """(gradients, loss terms) of the batch, with other options."""
+    """Gradients and loss terms of the batch, with other computation options."""
     params = build(CONFIG, 0, "from_nothing")[1]
     grads, report = gradient_of(Compute(**changes))(params, eight())
     return jax.tree.map(np.asarray, (grads, report.terms))
@@ -49,15 +49,15 @@ def plain():
     return gradients()
 
 
-def test_rematerialisation_changes_nothing(plain):
+def test_rematerialisation_does_not_change_the_gradients(plain):
     grads, terms = gradients(remat=True)
-    # It compiles to different fusions, so the last bit may differ.
+    # It is compiled to different fusions, so the last bits may differ.
     assert terms["total"] == pytest.approx(plain[1]["total"], rel=1e-6)
     scale = max(np.abs(g).max() for g in jax.tree.leaves(plain[0]))
     assert_equal_trees(grads, plain[0], atol=1e-6 * scale)
 
 
-def test_bfloat16_is_close_and_parameters_and_losses_are_float32(plain):
+def test_bfloat16_gradients_are_close_and_float32(plain):
     grads, terms = gradients(compute_dtype="bfloat16")
     assert all(g.dtype == np.float32 for g in jax.tree.leaves(grads)) and terms["total"].dtype == np.float32
     assert 0 < abs(terms["total"] - plain[1]["total"]) < 0.02 * plain[1]["total"]
@@ -66,7 +66,7 @@ def test_bfloat16_is_close_and_parameters_and_losses_are_float32(plain):
 
 
 def products(jaxpr):
-    """The matrix products of a traced function and of all that it calls."""
+    """The matrix products of a traced function and of all functions that it calls."""
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
             yield equation
@@ -74,21 +74,21 @@ def products(jaxpr):
             yield from products(inner)
 
 
-def test_bfloat16_really_computes_in_bfloat16():
+def test_bfloat16_is_used_in_all_matrix_products():
     graph, params = abstract(CONFIG, Compute(compute_dtype="bfloat16"))[0], build(CONFIG, 0)[1]
     batch = batch_of()
     program = jax.make_jaxpr(lambda p: apply(graph, p, batch.patches, batch.grid))(params).jaxpr
     dtypes = [[str(v.aval.dtype) for v in (*product.invars, *product.outvars)] for product in products(program)]
-    # qkv, proj, fc1, fc2 of the blocks; those of the last, where q is separate; the patches
+    # qkv, proj, fc1, fc2 of the stacked blocks; q, kv, proj, fc1, fc2 of the last block; patch embedding
     assert dtypes.count(["bfloat16"] * 3) == 4 + 5 + 1
-    # Scores and weighted values in both kinds of attention: products of bfloat16, summed in float32.
+    # Scores and weighted values in both kinds of attention: bfloat16 inputs, accumulated in float32.
     assert dtypes.count(["bfloat16", "bfloat16", "float32"]) == 2 * 2
     out = jax.eval_shape(lambda p: apply(graph, p, batch.patches, batch.grid), params)
     assert out.logits.dtype == out.boxes.dtype == jnp.float32
 
 
-def test_accumulation_equals_the_whole_batch(plain):
-    """Images without boxes and with several, so that normalisers differ between the parts."""
+def test_accumulation_matches_the_whole_batch(plain):
+    """Some images have no boxes and others several, so that the normalisers of the parts differ."""
     params = build(CONFIG, 0, "from_nothing")[1]
     scale = max(np.abs(g).max() for g in jax.tree.leaves(plain[0]))
     grads, report = jax.tree.map(np.asarray, gradient_of(devices=2, parts=4)(params, eight()))
@@ -98,8 +98,8 @@ def test_accumulation_equals_the_whole_batch(plain):
     assert_equal_trees(without_key_biases(grads), without_key_biases(plain[0]), atol=1e-5 * scale)
 
 
-def test_accumulation_names_the_right_image():
-    """On two devices with four parts each, with images of both devices."""
+def test_accumulation_reports_the_right_image():
+    """Two devices with four parts each; the bad image is on the first or on the second device."""
     for bad in (2, 5):
         batch = eight()
         batch.boxes[bad, 0, 0] = np.nan
@@ -107,7 +107,7 @@ def test_accumulation_names_the_right_image():
         assert report.finite.tolist() == [image != bad for image in range(8)]
 
 
-def test_moving_average_and_a_step_that_is_not_applied():
+def test_moving_average_and_a_skipped_step():
     params = build(CONFIG, 0, "from_nothing")[1]
     optimizer = make_optimizer("adamw", lambda step: 1e-2, 1e-4, 0.1)
     loss = detection_loss(abstract(CONFIG)[0], 1, "device", MESH, LossWeights())
@@ -124,10 +124,10 @@ def test_moving_average_and_a_step_that_is_not_applied():
     assert_equal_trees(jax.tree.map(np.asarray, state), before)
 
 
-def test_devices_equal_one_match_their_own_images_and_do_not_wait(plain, monkeypatch):
-    """Same loss and gradients; the host matcher runs once per device and gets only that device's images.
+def test_four_devices_equal_one_and_match_only_their_own_images(plain, monkeypatch):
+    """The loss and gradients are the same. The host matcher runs once per device, only on the images of that device.
 
-    The compiled gradient has the same number of collectives with both matchers, and none in a loop.
+    With the device matcher, the compiled gradient has no more collectives than with the host matcher.
     """
     params = build(CONFIG, 0, "from_nothing")[1]
     batch = jax.device_put(eight(), split_over(data_mesh(jax.devices()[:4])))

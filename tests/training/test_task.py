@@ -1,4 +1,4 @@
-"""The loop trains any `Task`: here a line through points, independent of detection."""
+"""The training loop works with any `Task`; here, it fits a line to points."""
 
 import contextlib
 import dataclasses
@@ -33,13 +33,13 @@ OPTIONS = Options(RunSettings(log_every=1, curves=False), CheckpointSettings(eve
 
 @pytest.fixture(scope="module", autouse=True)
 def programs():
-    """Runs with the same step share it."""
+    """Runs with the same training step share its program."""
     with compiled_once():
         yield
 
 
 class Points(NamedTuple):
-    """A batch: float32 `[B]` each."""
+    """A batch; both arrays are float32 `[B]`."""
 
     x: np.ndarray
     y: np.ndarray
@@ -60,7 +60,7 @@ def order(step):
 
 
 class Kept:
-    """A sink that writes to a file of its own."""
+    """A sink that writes to a file."""
 
     def __init__(self, path, start):
         self.file = path.open("a")
@@ -75,7 +75,7 @@ class Kept:
 
 
 class LineTask(Task):
-    """`scores`: the results of the evaluations, in order."""
+    """Fits a line; `scores` are the results of the evaluations, in order."""
 
     bad_images = "errors"
     shown = ("error",)
@@ -143,7 +143,7 @@ def train_line(scores, *args):
 
 
 def expected(decay=0.0):
-    """The parameters after the last step and their moving average, by hand: gradients of the mean squared error."""
+    """Computes the parameters after the last step and their moving average with numpy."""
     slope = offset = np.float64(0)
     average = np.zeros(2)
     for step in range(STEPS):
@@ -156,8 +156,8 @@ def expected(decay=0.0):
 
 
 @pytest.mark.parametrize("accumulate, ema", [(1, 0.0), (2, 0.75)])
-def test_a_line_is_trained_evaluated_and_kept(tmp_path, capsys, accumulate, ema):
-    """A moving average does not affect it."""
+def test_trains_evaluates_and_saves_a_line(tmp_path, capsys, accumulate, ema):
+    """With and without accumulation and a moving average."""
     options = with_train(accumulate=accumulate, ema=ema, curves=not ema)
     of_the_parameters = [0.6] if ema else []
     outcome = train_line([0.1, 0.9, 0.5, *of_the_parameters], tmp_path, options)
@@ -179,12 +179,12 @@ def test_a_line_is_trained_evaluated_and_kept(tmp_path, capsys, accumulate, ema)
     assert [line["val_raw/fit"] for line in lines(tmp_path) if "val_raw/fit" in line] == of_the_parameters
 
 
-def test_an_average_that_agrees_with_the_parameters_gives_no_note(tmp_path, capsys):
+def test_no_note_if_the_average_scores_like_the_parameters(tmp_path, capsys):
     train_line([0.1, 0.9, 0.5, 0.54], tmp_path, with_train(ema=0.5))
     assert "Train longer" not in capsys.readouterr().out
 
 
-def test_patience_ends_a_resumed_run_at_the_same_step(tmp_path, capsys):
+def test_patience_stops_a_resumed_run_at_the_same_step(tmp_path, capsys):
     patient = with_train(patience=1)
     assert train_line([0.5, 0.5], tmp_path / "whole", patient).step == 4
     printed = capsys.readouterr().out
@@ -192,17 +192,17 @@ def test_patience_ends_a_resumed_run_at_the_same_step(tmp_path, capsys):
     with contextlib.suppress(RuntimeError, StopIteration):
         train_line([0.5], tmp_path / "parts", patient)  # the second evaluation raises
     assert train_line([0.5], tmp_path / "parts", patient).step == 4
-    assert train_line([], tmp_path / "parts", patient).step == 4  # again: nothing left to do
+    assert train_line([], tmp_path / "parts", patient).step == 4  # the run is complete, so this does nothing
     assert checkpoint_files.steps(tmp_path / "parts") == [2, 4]
     assert train_line([0.7], tmp_path / "parts", OPTIONS).step == STEPS  # without patience it continues
 
 
-def test_patience_counts_from_the_best_and_ignores_what_is_undefined(tmp_path):
+def test_patience_counts_from_the_best_and_ignores_undefined_metrics(tmp_path):
     assert train_line([-1.0, 0.2, 0.3], tmp_path / "better", with_train(patience=1)).step == STEPS
     assert train_line([0.2, -1.0, -1.0], tmp_path / "undefined", with_train(patience=1)).step == STEPS
 
 
-def test_a_run_without_ground_truth_has_no_best(tmp_path, capsys):
+def test_no_best_checkpoint_without_ground_truth(tmp_path, capsys):
     train_line([-1.0, -1.0, -1.0], tmp_path, OPTIONS)
     printed = capsys.readouterr().out
     assert checkpoint_files.steps(tmp_path / "best") == [] and checkpoint_files.steps(tmp_path)[-1] == STEPS
@@ -210,8 +210,8 @@ def test_a_run_without_ground_truth_has_no_best(tmp_path, capsys):
     assert "best fit" not in printed
 
 
-def test_a_line_in_two_parts(tmp_path):
-    """A run that a failing evaluation interrupts resumes from there; nothing is done twice."""
+def test_resumes_after_a_failed_evaluation(tmp_path):
+    """The run continues with the evaluation that failed, and does not repeat any step."""
     with contextlib.suppress(RuntimeError, StopIteration):
         train_line([0.1], tmp_path, OPTIONS)  # the second evaluation raises
     assert checkpoint_files.steps(tmp_path)[-1] == 4

@@ -1,4 +1,4 @@
-"""Twenty steps of the reference's training, on one device and on eight."""
+"""Reproduces twenty training steps of the reference, on one device and on eight."""
 
 import dataclasses
 import functools
@@ -37,16 +37,16 @@ pytestmark = pytest.mark.slow
 
 
 def config_and_params():
-    # The reference skips resizing for images with as many patches as the position grid.
+    # The reference does not resize positions for images with as many patches as the position grid.
     config = dataclasses.replace(train_config(), skip_equal_count=True)
     return config, from_reference(tensors("train_init.safetensors"), config)
 
 
 def batch_of(ids, slots, config, canvases=None) -> TrainBatch:
-    """The trace's images `ids` in a batch of `slots`, unused ones marked invalid.
+    """A batch of `slots` slots with the images `ids` of the trace; unused slots are marked as invalid.
 
-    With `canvases`, (h, w) for each image, images are normalised and padded
-    with zeros to those sizes, as the reference collates them.
+    With `canvases`, an (h, w) for each image, the images are normalised and
+    padded with zeros to these sizes, as in the reference's collate function.
     """
     d = arrays("train_data.npz")
     images = [d[f"img{i:02d}"] for i in ids]
@@ -66,7 +66,7 @@ def batch_of(ids, slots, config, canvases=None) -> TrainBatch:
     return TrainBatch(patches, grid, *targets, np.arange(slots) < len(ids))
 
 
-SEEN = []  # calls of the host matcher since the last step: the numbers of boxes of each call's images
+SEEN = []  # for each call of the host matcher in the current step, the numbers of boxes of its images
 
 
 def solve(cost, count, solve_on_host=matching.solve_on_host):
@@ -76,13 +76,13 @@ def solve(cost, count, solve_on_host=matching.solve_on_host):
 
 @pytest.fixture(autouse=True)
 def watched(monkeypatch):
-    """Steps call the matcher that existed when they were traced."""
+    """Replaces the matcher in all tests, because a step keeps calling the function that it was traced with."""
     monkeypatch.setattr(matching, "solve_on_host", solve)
 
 
 @functools.cache
 def program(devices, matcher, parts, each, per_epoch, rates, clip_norm):
-    """(state, batch, weight decay) -> a step's results; compiled once for traces that differ in weight decay."""
+    """A function (state, batch, weight decay) -> step results; weight decay is an argument to avoid recompilation."""
     mesh = data_mesh(jax.devices()[:devices])
     loss = detection_loss(abstract(config_and_params()[0])[0], each, matcher, mesh, LossWeights())
     gradient = make_gradient(loss, batch_divisors(each), mesh, parts)
@@ -95,12 +95,12 @@ def program(devices, matcher, parts, each, per_epoch, rates, clip_norm):
 
 
 def follow(name, devices, matcher="host", padded=False, parts=1, feed=None):
-    """Trains along a trace, comparing losses of every step, the first gradient and the stored parameters.
+    """Repeats the steps of a trace, and compares all losses, the first gradient and the stored parameters.
 
-    `feed(z, slots, mesh)` yields the batches instead of `batch_of`.
+    `feed(z, slots, mesh)`, if given, yields the batches instead of `batch_of`.
     """
     if devices > len(jax.devices()):
-        pytest.skip(f"{len(jax.devices())} device(s) are there and this needs {devices}")
+        pytest.skip(f"needs {devices} devices, but there are {len(jax.devices())}")
     z, (config, params) = arrays(f"{name}.npz"), config_and_params()
     replicas, each, per_epoch = (int(z[key]) for key in ("replicas", "images_per_replica", "steps_per_epoch"))
     rates, clip_norm = learning_rates(int(z["epochs"]), float(z["base_lr"]), 1e-7), float(z["clip_max_norm"])
@@ -119,13 +119,13 @@ def follow(name, devices, matcher="host", padded=False, parts=1, feed=None):
         SEEN.clear()
         state, report = step(state, jax.device_put(batch, split_over(mesh)), decay)
         assert report.applied and np.isclose(rates[s // per_epoch], z["lr"][s], atol=1e-9, rtol=0)
-        if matcher == "host":  # once per device and part, with that part's images only
+        if matcher == "host":  # called once per device and part, with only the images of that part
             assert sorted(SEEN) == sorted(np.asarray(batch.count).reshape(devices * parts, -1).tolist())
         bound = 1e-4 if s < per_epoch else 1e-3
         for key in ("total", "ce", "bbox", "giou"):
             want = z[f"loss_{key}_mean"][s]
             np.testing.assert_allclose(report.loss.terms[key], want, atol=bound, rtol=bound, err_msg=f"step {s}")
-        if s == 0 and name != "train_trace_r4_wd01":  # which stores no gradient
+        if s == 0 and name != "train_trace_r4_wd01":  # this trace stores no gradient
             compare_gradient(state, report, clip_norm, z, config)
         if f"p{s + 1:02d}.backbone.cls_token" in z.files:
             compare(to_reference(jax.tree.map(np.asarray, state.params), config), z, f"p{s + 1:02d}.", config)
@@ -134,7 +134,7 @@ def follow(name, devices, matcher="host", padded=False, parts=1, feed=None):
 
 
 def compare_gradient(state, report, clip_norm, z, config):
-    """The gradient before clipping, from Adam's mean after the first step: a tenth of the clipped gradient."""
+    """Compares the gradient before clipping. Adam's mean after the first step is a tenth of the clipped gradient."""
     scale = np.float32(10 / min(1, clip_norm / (float(report.grad_norm) + 1e-6)))
     grads = jax.tree.map(lambda m: np.asarray(m) * scale, optax.tree.get(state.opt_state, "mu"))
     for name, value in to_reference(grads, config).items():
@@ -148,16 +148,16 @@ def test_parameters_after_1_5_and_20_steps():
 
 @pytest.mark.parametrize("devices, parts", [(1, 4), (4, 2)])
 def test_parameters_with_gradient_accumulation(devices, parts):
-    """Four devices process eight slots in two parts; only four of them have images."""
+    """Four devices process eight slots in two parts; only four of the slots have images."""
     follow("train_trace_r4", devices, parts=parts)
 
 
-def test_accumulated_pairs_stay_together():
+def test_accumulation_does_not_split_replicas():
     follow("train_trace_r2b2", 1, padded=True, parts=2)
 
 
 class TraceOrder:
-    """The plan of a trace: images in order, unchanged."""
+    """A plan that has the images in the order of a trace, without augmentation."""
 
     def __init__(self, z, sizes, batch_size, patch):
         self.order, self.batch_size = z["step_images"].reshape(len(z["step_images"]), -1), batch_size
@@ -173,7 +173,7 @@ class TraceOrder:
 
 
 def write_trace_data(root):
-    """The trace's images and boxes as a COCO folder."""
+    """Writes the images and boxes of the trace as a COCO folder, and opens it."""
     d = arrays("train_data.npz")
     (root / "images").mkdir()
     images, annotations = [], []
@@ -192,7 +192,7 @@ def write_trace_data(root):
 
 
 def check_batch(found, given):
-    """Equal, boxes up to rounding, ignoring slots without a box."""
+    """Checks that two batches are equal, boxes up to rounding, ignoring slots without a box."""
     for name in ("patches", "grid", "count", "valid"):
         np.testing.assert_array_equal(getattr(found, name), getattr(given, name), name)
     for image, count in enumerate(given.count):
@@ -201,8 +201,8 @@ def check_batch(found, given):
 
 
 @pytest.mark.parametrize("devices, matcher, workers", [(1, "host", 0), (8, "device", 2)])
-def test_parameters_through_the_loader(tmp_path, devices, matcher, workers):
-    """Images from files, through worker processes and the feeding thread; the batches equal the trace's."""
+def test_parameters_with_the_loader(tmp_path, devices, matcher, workers):
+    """Loads the images from files, with worker processes and the prefetch thread; checks the batches, too."""
     source, config = write_trace_data(tmp_path), config_and_params()[0]
 
     def feed(z, slots, mesh):
@@ -225,12 +225,12 @@ def test_parameters_with_strong_weight_decay():
 
 
 def test_parameters_with_two_images_per_replica():
-    """Cross entropy normalised within pairs. The loader never pads images; this test does, like the reference."""
+    """Cross entropy is normalised over pairs. Unlike the loader, this test pads images, as the reference does."""
     follow("train_trace_r2b2", 8, padded=True)
 
 
 def compare(state, z, prefix, config):
-    """99.9 % within 1e-5, all within 5e-4; the gradient of key biases is noise and left out."""
+    """Checks that 99.9 % of the parameters are within 1e-5, and all within 5e-4; key biases are noise and excluded."""
     parts = []
     for name, value in state.items():
         off = np.abs(value - z[prefix + name])

@@ -1,4 +1,4 @@
-"""Shared parts of the tasks: describing, comparing and scoring a recipe's run."""
+"""Code shared by the tasks: describes, compares and evaluates the runs of a recipe."""
 
 import abc
 import functools
@@ -26,17 +26,17 @@ from yolos_jax.training.settings import RunSettings, ScheduleSettings
 from yolos_jax.training.task import Differences, Evaluated, Identity, Options, Pictures, Sink, Task
 
 S = TypeVar("S")
-# Packages that decide a run's last bits.
+# Packages whose versions may change the last bits of a run's results.
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
 
 
 class RecipeTask(Task):
     """A task defined by a recipe.
 
-    Attributes, besides those of `Task`:
-      config: the recipe, complete and checked.
+    Attributes, in addition to those of `Task`:
+      config: the complete, validated recipe.
       source: the data set to train on.
-      evaluator: scores parameters on the validation split; None if the run never evaluates.
+      evaluator: evaluates parameters on the validation split; None if the run never evaluates.
     """
 
     config: Config
@@ -44,7 +44,7 @@ class RecipeTask(Task):
     evaluator: Any
 
     def _set_optimizer(self, optimizer: ScheduleSettings, rates: Rates | None = None) -> None:
-        """The schedule and the optimizer, from the `optimizer` part of the recipe."""
+        """Creates the schedule and the optimizer from the `optimizer` settings of the recipe."""
         self.schedule: optax.Schedule = schedule_of(optimizer, self.plan.epochs, self.plan.steps_per_epoch)
         decay, clip = optimizer.weight_decay, optimizer.clip_norm
         self.optimizer = make_optimizer(optimizer.name, self.schedule, decay, clip, rates)
@@ -67,11 +67,11 @@ class RecipeTask(Task):
     @property
     @abc.abstractmethod
     def data_order(self) -> int:
-        """Version of the order of images and of their random views."""
+        """The version of the algorithm that orders the images and draws their random views."""
 
     @abc.abstractmethod
     def work(self, share: Share) -> LoadStep:
-        """A data worker's work for a process's share: maps a step number to a batch."""
+        """The function that data workers call: maps a step number to this process's share of the batch."""
 
     def evaluate(self, params: dict, cancelled: Callable[[], int]) -> Evaluated | None:
         return self.evaluator.until_cancelled(params, cancelled) if self.evaluator else None
@@ -83,20 +83,20 @@ class RecipeTask(Task):
         return open_sinks(workdir, start, self.config.train.log, to_json(self.config), say)
 
     def kinds_of_pictures(self, workdir: Path) -> list[Picture]:
-        """The pictures that a run draws into its folder."""
+        """The figures that a run draws in its folder."""
         return [Curves(workdir, self.shown, self.headline)]
 
     @abc.abstractmethod
     def data_facts(self, source: Any) -> dict[str, Any]:
-        """Facts that identify a data set, regardless of its location."""
+        """Properties that identify a data set, wherever it is stored."""
 
     @abc.abstractmethod
     def label_names(self) -> dict[int, str]:
-        """Names of the model's labels."""
+        """The names of the model's labels, by label."""
 
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
-        """See `run_facts`; computed once, because a fingerprint reads the whole data set."""
+        """See `run_facts`. Cached, because the fingerprint reads the whole data set."""
         return run_facts(self.config, self.data_facts(self.source), self.data_order)
 
     def identity(self) -> Identity:
@@ -109,12 +109,12 @@ class RecipeTask(Task):
         return Differences(self.other_model(before.model), fixed, others + self.other_data(before))
 
     def other_model(self, before: Any) -> list[str]:
-        """Differences between a checkpoint's architecture and this one."""
+        """Lists the differences between a checkpoint's architecture and this one."""
         return before.differences(self.model)
 
     @abc.abstractmethod
     def other_data(self, before: Identity) -> list[str]:
-        """Differences from the data of the run that wrote a checkpoint."""
+        """Lists the differences between this data and that of the run that wrote a checkpoint."""
 
     def check_alike(self) -> None:
         validation = self.data_facts(self.evaluator.source) if self.evaluator else None
@@ -122,26 +122,26 @@ class RecipeTask(Task):
 
 
 def options_of(config: Config, accept_differences: bool = False) -> Options:
-    """The options of a recipe's run; `InputError` for patience without evaluation, or a log that is not installed."""
+    """The options of a run; `InputError` for patience without evaluations, or for a logger that is not installed."""
     Processes().on_primary(check_installed, config.train.log)
     patience = config.train.patience
     if patience and not config.eval.every_epochs:
         raise InputError(
-            f"train.patience is {patience} but eval.every_epochs is 0, so no evaluation could end the run; set "
-            "--config.eval.every_epochs, or --config.train.patience=0."
+            f"train.patience {patience} needs evaluations, but eval.every_epochs is 0; set --config.eval.every_epochs "
+            "or --config.train.patience=0."
         )
     skip = config.data.on_bad_image == "skip"
     return Options(config.train, config.checkpoint, skip, accept_differences)
 
 
 def run_facts(config: Config, data: dict[str, Any], order: int = 0) -> dict[str, Any]:
-    """Facts that identify a recipe's run or evaluation; JSON-ready."""
+    """JSON-serialisable properties that identify a run or an evaluation."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {"config": to_json(config), "data": data, "order": order, "versions": versions}
 
 
 def refuse_unequal(facts: Sequence[Mapping[str, Any]]) -> None:
-    """Raises `InputError` if the `run_facts` of the processes differ, except for settings of a host."""
+    """Raises `InputError` if the `run_facts` of the processes differ, except in settings that are local to a host."""
     first = facts[0]
     for i, other in enumerate(facts[1:], 1):
         found = setting_differences(other["config"], first["config"], hosts=True)
@@ -150,13 +150,13 @@ def refuse_unequal(facts: Sequence[Mapping[str, Any]]) -> None:
                 found.append(f"{key} {other[key]} against {value}")
         if found:
             raise InputError(
-                f"process {i} was started differently from process 0: {'; '.join(found)}. Give all processes "
-                "of a run the same recipe, data and packages."
+                f"process {i} does not match process 0: {'; '.join(found)}. Start all processes of a run with the "
+                "same recipe, data and packages."
             )
 
 
 def beside_training(open_split: Callable[[], S]) -> S:
-    """The validation split from `open_split`; `MissingSplit` explains how to train without one."""
+    """Opens the validation split; if it is missing, the error explains how to train without one."""
     try:
         return open_split()
     except MissingSplit as error:
@@ -166,7 +166,7 @@ def beside_training(open_split: Callable[[], S]) -> S:
 
 
 def check_batch(train: RunSettings, devices: int, multiple: int, reason: str) -> None:
-    """Raises `InputError` if the batch size is not a multiple of `multiple`; the message lists the reasons."""
+    """Raises `InputError` if the batch size is not a multiple of `multiple`; `reason` is added to the message."""
     if train.batch_size % multiple:
         raise InputError(
             f"train.batch_size {train.batch_size} must be a multiple of {multiple} ({counted(devices, 'device')}, "
@@ -175,7 +175,7 @@ def check_batch(train: RunSettings, devices: int, multiple: int, reason: str) ->
 
 
 def plan_sentence(task: RecipeTask) -> str:
-    """A sentence about a run's length and evaluations."""
+    """One line about the length of a run and its evaluations."""
     epochs = -(-task.steps // task.plan.steps_per_epoch)
     parts = [counted(epochs, "epoch"), f"{task.steps:,} steps"]
     patience = task.config.train.patience
@@ -183,10 +183,10 @@ def plan_sentence(task: RecipeTask) -> str:
     if interval >= task.steps:
         parts.append("an evaluation at the end")
     elif interval:
-        parts.append(f"an evaluation every {interval:,}")
+        parts.append(f"an evaluation every {interval:,} steps")
     if patience:
-        parts.append(f"an end after {counted(patience, 'evaluation')} without improvement")
-    return f"the plan: {', '.join(parts)}"
+        parts.append(f"early stopping after {counted(patience, 'evaluation')} without improvement")
+    return f"plan: {', '.join(parts)}"
 
 
 def frozen_note(params: dict, rates: Rates | None, patterns: Sequence[str]) -> tuple[str, ...]:
@@ -203,10 +203,10 @@ def frozen_note(params: dict, rates: Rates | None, patterns: Sequence[str]) -> t
 
 
 def steps_sentence(what: str, task: RecipeTask, devices: int) -> str:
-    """The first sentence of a run's description: `what` it trains on, devices, processes, steps."""
+    """The first line of a run's description: the data (`what`), devices, processes and steps."""
     count = Processes().count
     processes = f" in {count} processes" if count > 1 else ""
     return (
         f"training on {what}, {counted(devices, 'device')}{processes}: {task.steps} steps, "
-        f"{task.plan.steps_per_epoch} per epoch, which leaves out {task.plan.dropped} images"
+        f"{task.plan.steps_per_epoch} per epoch, with {task.plan.dropped} images left over"
     )

@@ -1,4 +1,4 @@
-"""The task of detection: a bucketed plan, the set loss and the COCO metrics."""
+"""The detection task: a plan with buckets, the set loss and the COCO metrics."""
 
 import dataclasses
 import functools
@@ -61,23 +61,23 @@ from yolos_jax.weights.starting import starting_params
 def train(
     config: Recipe, workdir: str | Path, accept_differences: bool = False, devices: Sequence[jax.Device] | None = None
 ) -> Outcome:
-    """Trains a detector with a recipe; resumes from the workdir's newest checkpoint if there is one.
+    """Trains a detector with a recipe; resumes from the newest checkpoint in the workdir if there is one.
 
-    It turns on jax's compilation cache, see `compiled.keep_compiled` and `eval.compilation_cache`.
+    It turns on JAX's compilation cache; see `compiled.keep_compiled` and `eval.compilation_cache`.
 
     Args:
-      config: a recipe, such as `detection_recipe` or `get_config` of a recipe file returns.
-      workdir: folder for checkpoints, metrics and figures, created if necessary; or an address such as
-        `gs://bucket/run`, see `mirror.working_copy`.
+      config: a recipe, for example from `detection_recipe` or from `get_config` of a recipe file.
+      workdir: folder for checkpoints, metrics and figures, created if necessary. It can be an address such as
+        `gs://bucket/run`; see `mirror.working_copy`.
       accept_differences: resume even if the recipe or the annotations have changed.
-      devices: all by default; a run may resume with other devices.
+      devices: the devices to train on, by default all; a run may resume on different devices.
 
     Returns:
-      How the run ended.
+      The outcome of the run.
 
     Raises:
-      InputError: recipe, data, weights and devices do not match, the workdir contains another run, an image cannot be
-        read, the disk is full, a data worker died, or values are no longer finite.
+      InputError: the recipe, data, weights and devices do not match, the workdir contains another run, an image
+        cannot be read, the disk is full, a data worker died, or a value is not finite.
     """
     with shared_copy(workdir, Processes(), owned=True) as folder:
         config = settle(config, folder)
@@ -87,14 +87,14 @@ def train(
     return outcome._replace(workdir=address_of(workdir) or folder)
 
 
-WORST = 3  # number of classes to list at the end of a run
+WORST = 3  # number of classes with the lowest AP to list at the end of a run
 
 
 class DetectionTask(RecipeTask):
-    """What a prepared recipe trains; `InputError` if the recipe, the data and the devices do not fit together.
+    """The task of a prepared recipe; `InputError` if the recipe, the data and the devices do not match.
 
     Args:
-      source: the data to train on; None for those of the recipe.
+      source: the data to train on; None for the recipe's training split.
     """
 
     bad_images = "matching costs"
@@ -126,7 +126,7 @@ class DetectionTask(RecipeTask):
         self._divisors = batch_divisors(replica)
 
     def _check_batch(self) -> None:
-        """Accumulation must not split the groups in which cross entropy is normalised."""
+        """Checks the batch size. Accumulation must not split the groups over which cross entropy is normalised."""
         train, devices = self.config.train, self.mesh.size
         replica = train.images_per_replica
         group = replica if train.accumulate > 1 else 1
@@ -134,7 +134,7 @@ class DetectionTask(RecipeTask):
         check_batch(train, devices, multiple, f", train.images_per_replica {replica}")
 
     def _evaluator(self) -> Evaluator:
-        """The evaluator on the validation split, which has the labels of the training split."""
+        """The evaluator for the validation split, with the labels of the training split."""
         labels = self.source.category_ids, self.source.num_classes
         known = Settled(label_names=self.source.label_names, by=self.source.origin, exif=self.source.exif.decided)
         split = beside_training(lambda: recipe.source_of(self.config, "val", *labels, known=known))
@@ -151,7 +151,7 @@ class DetectionTask(RecipeTask):
 
     def advice(self, best: Path, meta: Meta) -> list[str]:
         worst = ", ".join(f"{name} {ap:.3f}" for name, ap in meta.extra.get("worst", []))
-        classes = [f"the classes with the lowest AP there: {worst}"] if worst else []
+        classes = [f"the classes with the lowest AP: {worst}"] if worst else []
         return [*classes, f"to predict with it: yolos-predict IMAGES --checkpoint {best} --out DIR"]
 
     def starting_params(self) -> dict:
@@ -175,7 +175,7 @@ class DetectionTask(RecipeTask):
     def data_order(self) -> int:
         data = self.config.data
         augments = bool(data.scales) or data.augment != "none"
-        return ORDER if augments else 1  # without augmentation, the order is still that of version 1
+        return ORDER if augments else 1  # without augmentation, the order has not changed since version 1
 
     def data_facts(self, source: DataSet) -> dict[str, Any]:
         return data_facts(source)
@@ -212,7 +212,7 @@ class DetectionTask(RecipeTask):
 
 
 def detection_loss(graph: Any, images_per_replica: int, matcher: str, mesh: Mesh, weights: LossWeights) -> Loss:
-    """The set loss of a network over a `TrainBatch`, see `objective.losses.set_loss`."""
+    """The set loss of a network on a `TrainBatch`; see `objective.losses.set_loss`."""
 
     def loss(params: dict, batch: TrainBatch, divisors: Divisors | None = None) -> tuple[jax.Array, LossReport]:
         out = apply(graph, params, batch.patches, batch.grid)
@@ -225,22 +225,22 @@ def detection_loss(graph: Any, images_per_replica: int, matcher: str, mesh: Mesh
 
 
 def batch_divisors(images_per_replica: int) -> Callable[[TrainBatch], Divisors]:
-    """A function that computes the divisors of a whole batch's terms."""
+    """Returns a function that computes the divisors of the loss terms from a whole batch."""
     return lambda batch: divisors_of(jnp.asarray(batch.count), jnp.asarray(batch.valid), images_per_replica)
 
 
 def evaluate(config: Recipe, checkpoint: str | Path, nms: float | None = None) -> Evaluation:
-    """The 12 COCO metrics of a checkpoint on a recipe's validation split, and its detections.
+    """Evaluates a checkpoint on a recipe's validation split; returns the 12 COCO metrics and the detections.
 
-    It turns on jax's compilation cache, see `compiled.keep_compiled` and `eval.compilation_cache`.
+    It turns on JAX's compilation cache; see `compiled.keep_compiled` and `eval.compilation_cache`.
 
     Args:
-      config: a recipe; its validation split is scored.
+      config: a recipe; its validation split is evaluated.
       checkpoint: a checkpoint folder, a Hugging Face folder, or a model on the hub.
-      nms: IoU threshold, 0..1, of non-maximum suppression per class; None for no suppression.
+      nms: IoU threshold for non-maximum suppression per class, from 0 to 1; None for no suppression.
 
     Raises:
-      InputError: checkpoint or data do not exist, the models differ, or an image cannot be read.
+      InputError: the checkpoint or the data does not exist, the models differ, or an image cannot be read.
     """
     recipe.keep_programs(config)
     params, _, evaluator = evaluator_for(config, checkpoint, nms)
@@ -248,9 +248,9 @@ def evaluate(config: Recipe, checkpoint: str | Path, nms: float | None = None) -
 
 
 def evaluator_for(config: Recipe, checkpoint: str | Path, nms: float | None = None) -> tuple[dict, Meta, Evaluator]:
-    """A checkpoint's parameters and meta, and an evaluator with a recipe's settings.
+    """A checkpoint's parameters and metadata, and an evaluator with a recipe's settings.
 
-    A recipe with `model.from_init` takes the checkpoint's architecture.
+    If the recipe has `model.from_init`, the architecture is the checkpoint's.
     """
     stated = stated_architecture(config)
     config = recipe.prepare(config, DetectionConfig)
@@ -266,7 +266,7 @@ def evaluator_for(config: Recipe, checkpoint: str | Path, nms: float | None = No
 def validation_split(config: DetectionConfig, meta: Meta[YolosConfig], checkpoint: str | Path) -> DataSet:
     """A recipe's validation split with the labels of a checkpoint.
 
-    They are those of the checkpoint's run, regardless of the validation file; without a run, the recipe's.
+    The labels come from the checkpoint's run, not from the validation file; without a run, they come from the recipe.
     """
     classes = meta.model.num_classes
     labels = meta.category_ids or (tuple(range(classes)) if "config" in meta.extra else None)
@@ -276,13 +276,13 @@ def validation_split(config: DetectionConfig, meta: Meta[YolosConfig], checkpoin
 
 
 def data_facts(source: DataSet) -> dict[str, Any]:
-    """Facts that identify a data set, regardless of its location."""
+    """Properties that identify a data set, wherever it is stored."""
     facts = {"fingerprint": source.examples.fingerprint(), "images": len(source.examples)}
     return facts | ({"turned": source.exif.decided} if source.exif.decided else {})
 
 
 def other_data(facts: dict[str, Any], label_names: Mapping[int, str], before: Identity) -> list[str]:
-    """Differences between the data of a checkpoint's run and these `data_facts` and names."""
+    """Lists the differences between the data of a checkpoint's run and the given `data_facts` and names."""
     found = []
     theirs, ours = ({"turned": "stored"} | data for data in (before.data, facts))
     if theirs != ours:
@@ -303,7 +303,7 @@ def refuse_nothing_to_train_on(source: DataSet) -> None:
     """Raises `InputError` for a data set without boxes."""
     nothing = source.nothing_to_train_on()
     if nothing:
-        raise InputError(f"there is no box to train on: {nothing}.")
+        raise InputError(f"there are no boxes to train on: {nothing}.")
 
 
 def font_notes(names: Mapping[int, str], settings: EvaluationSettings) -> list[str]:
@@ -315,4 +315,4 @@ def font_notes(names: Mapping[int, str], settings: EvaluationSettings) -> list[s
 def scoring_notes(source: DataSet) -> tuple[str, ...]:
     """Notes about a data set for evaluation, starting with a warning if it has no boxes."""
     nothing = source.nothing_to_score()
-    return (*((f"there is no box to score: {nothing}; all metrics will be -1",) if nothing else ()), *source.notes)
+    return (*((f"there are no boxes to score: {nothing}; all metrics will be -1",) if nothing else ()), *source.notes)

@@ -1,4 +1,4 @@
-"""A local copy of a remote folder such as `gs://bucket/run`, uploaded while a program writes to it."""
+"""A local copy of a remote folder such as `gs://bucket/run`, which is uploaded while a program writes to it."""
 
 import _thread
 import contextlib
@@ -22,23 +22,23 @@ from yolos_jax.errors import ALIASES, InputError, address_of, reason, with_addre
 from yolos_jax.training.metrics import METRICS
 from yolos_jax.training.saving import BEST
 
-EVERY = 10.0  # seconds between two uploads
-OWNER = ".owner"  # the remote file that names the run that writes there
+EVERY = 10.0  # seconds between uploads
+OWNER = ".owner"  # the remote file that identifies the run that writes there
 HALF = "orbax-checkpoint-tmp"  # part of the name of an incomplete checkpoint
-ONLY_ADDED_TO = ("tensorboard/", "wandb/", "validation/", "eval-")  # files that a resumed run does not need
-_BEST, _BEST_MARKER, _OTHER, _LINES, _STEP, _MARKER = range(6)  # the order of an upload
+ONLY_ADDED_TO = ("tensorboard/", "wandb/", "validation/", "eval-")  # files that a resumed run does not read
+_BEST, _BEST_MARKER, _OTHER, _LINES, _STEP, _MARKER = range(6)  # in the order of upload
 _CHECKPOINT = re.compile(rf"((?:{BEST}/)?\d+)/")
-Signature = tuple[int, int]  # size in bytes, and time of the last change in ns
+Signature = tuple[int, int]  # size in bytes, modification time in ns
 
 
 @contextlib.contextmanager
 def shared_copy(path: str | Path, processes: Processes, whole: bool = True, owned: bool = False) -> Iterator[Path]:
-    """The `working_copy` of several processes: only the primary has it, and all wait for its last upload."""
+    """A `working_copy` for several processes: only the primary has the copy, and all wait for its last upload."""
     with contextlib.ExitStack() as stack:
         folder = processes.on_primary(stack.enter_context, working_copy(path, whole, owned))
         if folder is None:
             folder = Path(path)
-            if address_of(path):  # for this process's messages only
+            if address_of(path):  # only for the messages of this process
                 ALIASES[str(folder.absolute())] = address_of(path)
         try:
             yield folder
@@ -54,15 +54,15 @@ def shared_copy(path: str | Path, processes: Processes, whole: bool = True, owne
 
 @contextlib.contextmanager
 def working_copy(path: str | Path, whole: bool = True, owned: bool = False) -> Iterator[Path]:
-    """A local working folder that is uploaded to an address while it is written, and completely at the end.
+    """Yields a local folder that is uploaded to an address in the background, and completely at the end.
 
     A file is uploaded when it has not changed for `EVERY` seconds, and a checkpoint when it is complete. Uploads do not
-    block the program, and failed ones are repeated. A local path is yielded unchanged.
+    block the program, and failed uploads are retried. A local path is yielded unchanged.
 
     Args:
-      whole: download the remote files first, except for figures and events, which are only added to.
-      owned: the address belongs to a run. If two runs use the same address, the one that started last continues and the
-        other is interrupted, because remote files cannot be locked.
+      whole: download the remote files first, except for figures and event files, to which a run only adds.
+      owned: the address belongs to one run. Remote files cannot be locked, so if two runs use the same address, the
+        one that started last continues and the other is interrupted.
 
     Raises:
       InputError: the address is not writable, or an upload failed; the local folder is then kept.
@@ -92,17 +92,17 @@ class Mirror:
     def __init__(self, address: str, owned: bool):
         self.address = address
         self.folder = Path(tempfile.mkdtemp(prefix="yolos-jax-"))
-        self.there: dict[str, Signature | None] = {}  # uploaded files; None during the upload
-        self._before: dict[str, Signature] = {}  # files in the folder at the previous upload
+        self.there: dict[str, Signature | None] = {}  # uploaded files; None while a file is uploaded
+        self._before: dict[str, Signature] = {}  # files in the folder at the time of the previous upload
         self._owner = ""  # identifies this run
         self._owned = owned
-        self._lost = ""  # a message, if another run writes to the address
+        self._lost = ""  # error message if another run writes to the address
         self._failed = ""  # why the last upload failed
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._upload_now_and_then, name="uploading", daemon=True)
 
     def begin(self, whole: bool) -> None:
-        """Takes over the address, downloads its files, and starts to upload."""
+        """Takes over the address, downloads its files, and starts the uploads."""
         ALIASES[str(self.folder)] = self.address
         with reports(self.address, "written to"):
             self._place = Remote(self.address)
@@ -126,17 +126,17 @@ class Mirror:
         self._owner = json.dumps(owner)
         self._place.write(OWNER, self._owner.encode())
         if before:
-            print(f"note: {self.address} was last written by {_named(before)}; if that is still running, it ends now")
+            print(f"note: {self.address} was last written by {_named(before)}; if it is still running, it will stop")
 
     def _is_ours(self) -> bool:
-        """Whether this run still owns the address; interrupts it if another run writes there."""
+        """Returns whether this run still owns the address; interrupts it if another run writes there."""
         if not self._owned or self._lost:
             return not self._lost
         found = self._place.read(OWNER)
         if found and found != self._owner.encode():
             self._lost = (
-                f"another run ({_named(found)}) now writes to {self.address}, so this one has ended; the files that "
-                f"it had not uploaded are in {{}}. Give each run its own --workdir."
+                f"another run ({_named(found)}) now writes to {self.address}, so this run was stopped; files that "
+                f"were not uploaded are in {{}}. Give each run its own --workdir."
             )
             _thread.interrupt_main()
         return not self._lost
@@ -145,24 +145,24 @@ class Mirror:
         while not self._ended.wait(EVERY):
             failed = self._try_to_upload(False)
             if failed and not self._failed:
-                print(f"note: {self.address} cannot be written to now ({failed}); it is tried again", file=sys.stderr)
+                print(f"note: {self.address} cannot be written to now ({failed}); retrying", file=sys.stderr)
             self._failed = failed
 
     def _try_to_upload(self, everything: bool) -> str:
-        """Uploads, and returns the reason of a failure, or ""."""
+        """Tries to upload; returns the reason for a failure, or "" on success."""
         try:
             self._upload(everything)
         except FileNotFoundError as error:
             return reason(error) if everything else ""  # a checkpoint was deleted in the meantime
-        except Exception as error:  # each storage raises its own exceptions
+        except Exception as error:  # each storage backend has its own exception types
             return reason(error)
         return ""
 
     def _upload(self, everything: bool) -> None:
-        """One upload, in an order that leaves a resumable run if it is killed.
+        """Uploads changed files in an order that leaves a resumable run if the upload is interrupted.
 
-        The best checkpoint precedes the line about its evaluation, lines precede the checkpoint of their step, and a
-        checkpoint's marker is uploaded last.
+        The best checkpoint is uploaded before the metrics line of its evaluation, metrics lines before the checkpoint
+        of the same step, and a checkpoint's marker last.
         """
         if not self._is_ours():
             return
@@ -205,7 +205,7 @@ class Mirror:
         return path.read_bytes() if path.exists() else b""
 
     def _files(self) -> dict[str, Signature]:
-        """The complete files in the folder, by relative name."""
+        """The complete files in the folder, by relative path."""
         found = {}
         for at, folders, files in os.walk(self.folder):
             folders[:] = [name for name in folders if HALF not in name and not name.startswith(".")]
@@ -217,7 +217,7 @@ class Mirror:
         return found
 
     def end(self, failed: bool = False) -> None:
-        """The last upload. `InputError` if it fails, or a note if something else has already `failed`."""
+        """Uploads everything. If that fails, raises `InputError`, or prints a note if the run has already `failed`."""
         self._ended.set()
         if self._thread.ident is not None:
             self._thread.join()
@@ -237,7 +237,7 @@ class Mirror:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _keep(self, trouble: str, failed: bool) -> Path:
-        """Keeps the local folder, and reports its path."""
+        """Keeps the local folder and reports its path."""
         ALIASES.pop(str(self.folder), None)
         sentence = f"{self.address} could not be written completely ({trouble}); the missing files are in {self.folder}"
         if trouble and failed:
@@ -248,7 +248,7 @@ class Mirror:
 
 
 def _kind(name: str) -> int:
-    """The part of an upload to which a file belongs."""
+    """The stage of the upload in which a file is sent."""
     if name == METRICS:
         return _LINES
     step = _CHECKPOINT.match(name)
@@ -261,7 +261,7 @@ def _kind(name: str) -> int:
 
 
 def _named(owner: bytes) -> str:
-    """The recorded host and process of a run."""
+    """The host and process that an owner file names."""
     try:
         found = json.loads(owner)
         return f"process {found['process']} of host {found['host']}"
@@ -270,7 +270,7 @@ def _named(owner: bytes) -> str:
 
 
 class _Renaming(io.TextIOBase):
-    """A stream that replaces local folders by their addresses."""
+    """An output stream that replaces the paths of local copies with their addresses."""
 
     def __init__(self, stream: Any):
         self._stream = stream

@@ -31,14 +31,14 @@ C = TypeVar("C", bound=Config)
 
 
 def prepare(config: Recipe, kind: type[C]) -> C:
-    """Completes and checks a recipe; sets its precision of matrix products for the process."""
+    """Completes and validates a recipe; sets the process's precision of matrix products accordingly."""
     found = read_recipe(config, kind)
     jax.config.update("jax_default_matmul_precision", products_of(found.precision))
     return found
 
 
 def compute_of(config: Config, kind: type, device: jax.Device, model: NetworkConfig) -> Compute:
-    """How a recipe's network is computed on a device; `kind` declares the settings for it."""
+    """How a recipe's network is computed on a device; `kind` is the class that declares the settings."""
     asked = Compute(**dataclasses.asdict(part(config.model, kind)))
     if config.precision == "bfloat16":
         asked = dataclasses.replace(asked, compute_dtype=dtype_of(config.precision))
@@ -46,25 +46,25 @@ def compute_of(config: Config, kind: type, device: jax.Device, model: NetworkCon
 
 
 def keep_programs(config: Recipe) -> None:
-    """Turns on jax's compilation cache according to a recipe; warns if it cannot be used."""
+    """Sets up JAX's compilation cache as configured by a recipe; warns if it cannot be used."""
     note = keep_compiled(read_any(config).eval.compilation_cache)
     if note:
-        warnings.warn(note, stacklevel=3)  # points to the caller of the function that calls this one
+        warnings.warn(note, stacklevel=3)  # attributes the warning to the caller's caller
 
 
 def model_of(config: DetectionConfig, num_classes: int) -> YolosConfig:
-    """The architecture; `num_classes`, from the data or a checkpoint, is used if the recipe has 0."""
+    """The architecture of a recipe; `num_classes`, from the data or a checkpoint, replaces a 0 in the recipe."""
     wanted = part(config.model, ArchitectureSettings)
     return YolosConfig(**dataclasses.asdict(wanted) | {"num_classes": wanted.num_classes or num_classes})
 
 
 def geometry_of(config: DetectionConfig, model: YolosConfig) -> Geometry:
-    """How images are resized for evaluation (and in training without augmentation)."""
+    """How images are resized for evaluation, and for training without augmentation."""
     return Geometry.of(config.data.short_side, config.data.max_side, model.patch_size, config.model.max_side)
 
 
 def augmentation_of(config: DetectionConfig, model: YolosConfig) -> Pipeline:
-    """The augmentation of training images: the reference's if there are `data.scales`, and `data.augment`."""
+    """The augmentation of training images: the reference's if `data.scales` is set, plus the preset `data.augment`."""
     data, patch = config.data, model.patch_size
     preset = PRESETS[data.augment]
     if not data.scales:
@@ -72,14 +72,14 @@ def augmentation_of(config: DetectionConfig, model: YolosConfig) -> Pipeline:
     most = data.max_side or default_max_side(max(data.scales))
     crop = Crop(data.crop, data.crop_sides, data.crop_range, patch)
     pipeline = Pipeline(Resize(data.scales, most, patch), before=(Flip(data.flip), crop))
-    Geometry.of(max(data.scales), most, patch, config.model.max_side)  # raises for sides that the model does not accept
+    Geometry.of(max(data.scales), most, patch, config.model.max_side)  # raises an error for unsupported sizes
     return preset.joined(pipeline)
 
 
 def plan_of(
     config: DetectionConfig, model: YolosConfig, sizes: np.ndarray, repeats: Repeated | None = None
 ) -> TrainingPlan:
-    """The training plan for images of (width, height) `sizes`."""
+    """The training plan for images whose (width, height) are `sizes`."""
     pipeline, train = augmentation_of(config, model), config.train
     buckets, epochs = config.data.buckets, train.epochs
     return TrainingPlan(sizes, pipeline, train.batch_size, buckets, epochs, config.seed, train.least_steps, repeats)
@@ -93,14 +93,15 @@ def source_of(
     complain: Complain = stop,
     known: Settled | None = None,
 ) -> DataSet:
-    """Opens the data set for "train" or "val", in the layout of `data.root`.
+    """Opens the "train" or "val" split of the data set in `data.root`, in any supported layout.
 
     Args:
-      category_ids, num_classes: a model's labels, if they are already determined.
-      known: other properties that are already determined.
+      category_ids, num_classes: the labels of the model, if they are already known.
+      known: other properties that are already known.
 
     Raises:
-      MissingSplit: the split does not exist; other `InputError`s report problems with it.
+      MissingSplit: the split does not exist.
+      InputError: the split cannot be used.
     """
     classes = config.model.num_classes if num_classes is None else num_classes
     settled = dataclasses.replace(known or Settled(), category_ids=category_ids)
@@ -108,7 +109,7 @@ def source_of(
 
 
 def batching_of(config: Config, mesh: Mesh) -> Batching:
-    """How an evaluation reads its batches, for a recipe of any task."""
+    """How an evaluation loads its batches, for recipes of any task."""
     data = config.data
     return Batching(mesh, config.eval.batch_size, data.on_bad_image, data.workers, data.ahead)
 
@@ -121,7 +122,7 @@ def evaluator_of(
     loss: ValidationLoss | None = None,
     nms: float | None = None,
 ) -> Evaluator:
-    """An evaluator of a model on a data set with the model's labels; see `Evaluator` for the other arguments."""
+    """An evaluator for a model and a data set with the same labels; see `Evaluator` for the other arguments."""
     geometry, batching = geometry_of(config, model), batching_of(config, mesh)
     buckets, block, chosen = config.data.buckets, config.model.query_block, config.eval
     how = chosen.precision, chosen.backend

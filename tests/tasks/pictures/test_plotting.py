@@ -1,4 +1,4 @@
-"""Users' names are never parsed as mathematics in figures, and are drawn in the requested font."""
+"""Figures never parse names from users as math text, and they use the requested font."""
 
 import warnings
 from pathlib import Path
@@ -21,7 +21,7 @@ NAMES = ["$\\frac$", "100% $\\alpha$", "$5 & $10", "a^b_{c $x", "方块", "<b>$x
 
 
 def labelled(text):
-    """A figure with a text in each place for users' texts."""
+    """A figure that contains `text` wherever text from users can appear."""
     figure, ((axis,),) = new_figure(4, 3)
     axis.plot([1, 2, 3], label=text)
     axis.set_xticks([0, 1], [text, text], rotation=90)
@@ -35,18 +35,18 @@ def labelled(text):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_is_mathematics(tmp_path, name):
-    """Every text is drawn unchanged; `$5 & $10` was drawn as "5&10", and `$\\frac$` ended the program."""
+def test_no_text_is_parsed_as_math(tmp_path, name):
+    """Every text is drawn unchanged. matplotlib would draw `$5 & $10` as "5&10" and raise an error for `$\\frac$`."""
     figure = labelled(name)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # and no warning for each missing glyph
+        warnings.simplefilter("error")  # there must also be no warnings about missing glyphs
         save_figure(figure, tmp_path / "a.png")
     texts = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_text() == name)
     assert len(texts) >= 9 and not any(text.get_parse_math() or text.get_usetex() for text in texts)
     assert texts[0]._preprocess_math(name) == (name, False)
 
 
-def test_logarithmic_axes_have_plain_numbers(tmp_path):
+def test_logarithmic_axes_have_plain_tick_labels(tmp_path):
     figure, ((axis,),) = new_figure(4, 3)
     axis.plot([1, 10, 1000])
     axis.set_yscale("log")
@@ -55,8 +55,8 @@ def test_logarithmic_axes_have_plain_numbers(tmp_path):
     assert not any("$" in text.get_text() for text in figure.findobj(Text))
 
 
-def test_a_users_font(tmp_path):
-    """With DejaVu Sans for missing letters."""
+def test_custom_font(tmp_path):
+    """The fallback for missing glyphs is DejaVu Sans."""
     mono = findfont(FontProperties(family="DejaVu Sans Mono"))
     figure = labelled("été")
     save_figure(figure, tmp_path / "a.png", mono)
@@ -65,15 +65,15 @@ def test_a_users_font(tmp_path):
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
 
 
-def test_only_plotting_writes_figures():
-    """No other module writes or creates figures."""
+def test_only_plotting_creates_and_writes_figures():
+    """Other modules must use it, so that its rules apply to all figures."""
     writers = [file.name for file in FILES if "savefig(" in file.read_text()]
     makers = [file.name for file in FILES if "matplotlib.figure" in file.read_text() or "pyplot" in file.read_text()]
     assert writers == makers == ["plotting.py"]
 
 
-def test_the_figures_of_an_evaluation(tmp_path):
-    """Class names that look like mathematics, the first of which cannot be parsed; the font is used."""
+def test_figures_of_an_evaluation(tmp_path):
+    """Draws every kind of figure with class names that look like math text, and with a custom font."""
     truth, results = hand_made()
     for category, name in zip(truth["categories"], NAMES):
         category["name"] = name

@@ -1,4 +1,4 @@
-"""A run's drawings of validation images: the same ones every time, annotations beside detections."""
+"""Contact sheets of validation images during a run, with annotations and detections side by side."""
 
 from types import SimpleNamespace
 
@@ -19,7 +19,7 @@ RED = (255, 0, 0)
 
 
 def result(*found):
-    """An evaluation with these boxes: (image id, category, xywh, score)."""
+    """An evaluation result with these boxes: (image id, category, xywh, score)."""
     keys = ("image_id", "category_id", "bbox", "score")
     return SimpleNamespace(results=[dict(zip(keys, each)) for each in found], skipped=[])
 
@@ -28,7 +28,7 @@ def sheet_of(folder, step):
     return np.asarray(Image.open(folder / "validation" / f"step-{step:08d}.jpg")).astype(int)
 
 
-def test_the_same_images_each_time_and_only_detections_change(tmp_path):
+def test_images_stay_the_same_and_only_detections_change(tmp_path):
     make_coco(tmp_path / "data", [(480, 480)] * 20)
     source = coco_split(tmp_path / "data", "train2017")
     drawn = Samples(tmp_path, source)
@@ -46,11 +46,11 @@ def test_the_same_images_each_time_and_only_detections_change(tmp_path):
     factor = samples.SIDE / 480
     within = np.array([96, 96]) * factor + GAP
     assert abs(left - (cell + within[0])) <= 3 and abs(right - (cell + GAP + (96 + 240) * factor)) <= 3
-    assert abs(bottom - (GAP + (96 + 240) * factor)) <= 3 and top <= within[1] + 3  # its label is above it
+    assert abs(bottom - (GAP + (96 + 240) * factor)) <= 3 and top <= within[1] + 3  # the label is above the box
 
 
-def test_detections_that_are_always_drawn(tmp_path):
-    """Early detections have low scores: the best three are always drawn, further ones only from 0.5."""
+def test_best_three_detections_are_always_drawn(tmp_path):
+    """Early in a run, all scores are low. Other detections are drawn only with a score of at least 0.5."""
     make_coco(tmp_path / "data", [(480, 480)])
     source = coco_split(tmp_path / "data", "train2017")
 
@@ -65,8 +65,8 @@ def test_detections_that_are_always_drawn(tmp_path):
     assert (drawn(5, 0.6, 0.6, 0.6, 0.5) != drawn(4, 0.6, 0.6, 0.6)).any()
 
 
-def test_class_names_in_a_font(tmp_path):
-    """With `eval.font`; missing letters are reported before a run, and a file that is not a font is refused."""
+def test_class_names_in_a_custom_font(tmp_path):
+    """With `eval.font`, missing glyphs are reported, and a path that is not a font raises an error."""
     categories = [{"id": 1, "name": "été"}, {"id": 7, "name": "方"}]
     source = coco_split(make_coco(tmp_path / "data", [(480, 480)], categories=categories), "train2017")
     mono = findfont(FontProperties(family="DejaVu Sans Mono"))
@@ -79,7 +79,7 @@ def test_class_names_in_a_font(tmp_path):
         font_notes(source.label_names, EvaluationSettings(font=str(tmp_path / "data")))
 
 
-def test_an_image_that_cannot_be_read_is_left_out(tmp_path):
+def test_unreadable_images_are_skipped(tmp_path):
     make_coco(tmp_path / "data", [(480, 480)] * 2)
     source = coco_split(tmp_path / "data", "train2017")
     (tmp_path / "data" / "train2017" / "1.jpg").write_bytes(b"no image")

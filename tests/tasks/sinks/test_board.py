@@ -1,4 +1,4 @@
-"""TensorBoard's curves as written by a run."""
+"""The event files that a run writes for TensorBoard."""
 
 import struct
 
@@ -8,7 +8,7 @@ from yolos_jax.tasks.sinks.tensorboard import Board
 
 
 def events_in(folder):
-    """The events of a folder's only file; a record is a length, its checksum, the event and its checksum."""
+    """The events of the only file in a folder; a record is a length, its checksum, the event, and its checksum."""
     (file,) = folder.glob("events.out.tfevents.*")
     data, found = file.read_bytes(), []
     while data:
@@ -18,7 +18,7 @@ def events_in(folder):
     return found
 
 
-def test_points_are_on_disk_at_once(tmp_path):
+def test_points_are_written_immediately(tmp_path):
     board = Board(tmp_path / "run" / "tensorboard", 3)
     board.add(4, {"train/loss": 1.5, "val/AP": 0.25})
     first, restart, *points = events_in(tmp_path / "run" / "tensorboard")

@@ -1,4 +1,4 @@
-"""wandb, MLflow and Trackio without a network: what a killed and resumed run leaves, read by their own readers."""
+"""wandb, MLflow and Trackio without a network: reads the records of a run that was killed and resumed."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from yolos_jax.tasks.sinks.services import check_installed, open_sinks
 
 NAMES = "wandb", "mlflow", "trackio"
 CONFIG = {"seed": 3, "train": {"log": ["wandb"], "epochs": 2}, "model": {"mid_pe_size": None}}
-# What an environment may hold that leads elsewhere.
+# Environment variables that would change where the services write.
 OTHERS = "WANDB_PROJECT", "WANDB_DIR", "WANDB_NAME", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "TRACKIO_DIR"
 KILLED = f"""
 import os, sys
@@ -31,7 +31,7 @@ os.kill(os.getpid(), {signal.SIGKILL})
 
 
 def log(sinks, first, last):
-    """A point of the loss at every step, and an evaluation at every third."""
+    """Logs the loss at every step and an evaluation at every third step."""
     for step in range(first, last):
         sinks.add(step, {"train/total": 1 / step, "train/grad_norm": float("nan")})
         if step % 3 == 0:
@@ -39,7 +39,7 @@ def log(sinks, first, last):
 
 
 def expected(last):
-    """Steps and values of every curve."""
+    """The steps and values of every curve."""
     found = {"train/total": {step: 1 / step for step in range(1, last)}}
     found["val/AP"] = {step: step / 100 for step in range(3, last, 3)}
     return found | {"AP50/a_dog.1-x": dict.fromkeys(range(3, last, 3), 0.25)}
@@ -47,7 +47,7 @@ def expected(last):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of 6 steps that is killed, and resumed at once from its fourth step for 5; its folder and what it said."""
+    """A run that is killed after step 6, then resumes after step 4 and ends at step 9: its folder and messages."""
     installed = [name for name in NAMES if is_installed(name)]
     if not installed:
         pytest.skip("needs wandb, mlflow or trackio (make test-sinks)")
@@ -57,7 +57,7 @@ def run(tmp_path_factory):
         for name in OTHERS:
             patch.delenv(name, raising=False)
         patch.setenv("WANDB_MODE", "offline")
-        for seconds in ("PATIENCE", "QUIET"):  # MLflow's first start takes long on a busy machine
+        for seconds in ("PATIENCE", "QUIET"):  # the first start of MLflow is slow on a busy machine
             patch.setattr(services, seconds, 240)
         for proxy in ("http_proxy", "https_proxy"):
             patch.setenv(proxy, "http://127.0.0.1:9")  # nothing listens there
@@ -77,7 +77,7 @@ def is_installed(name):
     return True
 
 
-def test_no_service_complains(run):
+def test_logs_have_no_errors_or_warnings(run):
     logs = {path.stem: path.read_text() for path in (run.folder / "sinks").glob("*.log")}
     assert run.said == [] and len(logs) >= 1
     for text in logs.values():
@@ -93,7 +93,7 @@ def test_mlflow(run):
         (found,) = client.search_runs([experiment.experiment_id])
         histories = {name: client.get_metric_history(found.info.run_id, name) for name in found.data.metrics}
     assert (found.info.run_name, found.info.status) == ("my run?#1", "FINISHED")
-    # A parameter cannot change, so the resumed run's seed is not there.
+    # MLflow cannot change a parameter, so it has the seed of the first start.
     assert found.data.params == {
         "seed": "3", "train.log": "['wandb']", "train.epochs": "2", "model.mid_pe_size": "None"
     }  # fmt: skip
@@ -113,7 +113,7 @@ def test_trackio(run):
 
 
 def records(path):
-    """The records in a .wandb file: LevelDB's log format, with a header of 7 bytes of its own."""
+    """The records in a .wandb file, which has the log format of LevelDB with an additional header of 7 bytes."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, at, found, part = path.read_bytes(), 7, [], b""
@@ -126,7 +126,7 @@ def records(path):
             continue
         part += data[at + 7 : at + 7 + length]
         at += 7 + length
-        if kind in (1, 4):  # a whole record, or its last part
+        if kind in (1, 4):  # a complete record, or the last part of one
             found.append(Record.FromString(part))
             part = b""
     return found

@@ -1,4 +1,7 @@
-"""Metrics for services that work, die, hang or flood, and of runs that are killed. Shells stand for services."""
+"""Sending metrics to services that work, die, hang or flood their output, and after a run was killed.
+
+Shell scripts are used in place of services.
+"""
 
 import fcntl
 import json
@@ -42,7 +45,7 @@ def until(condition, seconds=20):
         time.sleep(0.01)
 
 
-def test_a_service_gets_every_defined_value_in_order(tmp_path, said):
+def test_service_receives_every_defined_value_in_order(tmp_path, said):
     first, second = (shell(tmp_path, said, f"cat > {tmp_path}/{name}", name) for name in "ab")
     sinks = Sinks(None, [first, second])
     for step in range(1, 2001):
@@ -58,8 +61,8 @@ def test_a_service_gets_every_defined_value_in_order(tmp_path, said):
     assert [one.get("step") for one in lines_of(tmp_path / "b")] == [one.get("step") for one in found]
 
 
-def test_a_service_that_dies_is_named_once_with_its_reason(tmp_path, said):
-    (tmp_path / "service.log").write_text("what an earlier run had to say\n")
+def test_dead_service_is_reported_once_with_the_reason(tmp_path, said):
+    (tmp_path / "service.log").write_text("a message of an earlier run\n")
     service = shell(tmp_path, said, "read line; echo starting; echo 'the key\033[1m is wrong' >&2; echo; exit 3")
     silent = shell(tmp_path, said, "exit 4", "silent")
     for _ in range(2):
@@ -68,18 +71,18 @@ def test_a_service_that_dies_is_named_once_with_its_reason(tmp_path, said):
         service.send({"step": 2})
     finish([service, silent])
     assert said == [
-        "note: service has ended (the key\\x1b[1m is wrong); the run goes on without it",
+        "note: service has ended (the key\\x1b[1m is wrong); the run continues without it",
         "note: silent has failed (exit code 4); its last points may be missing",
     ]
 
 
-def test_a_service_that_fails_at_the_end_is_named(tmp_path, said):
+def test_service_that_fails_at_the_end_is_reported(tmp_path, said):
     service = shell(tmp_path, said, "cat > /dev/null; echo lost the connection >&2; exit 1")
     finish([service])
     assert said == ["note: service has failed (lost the connection); its last points may be missing"]
 
 
-def test_a_service_that_hangs_neither_blocks_nor_outlives_the_run(tmp_path, said, monkeypatch):
+def test_hanging_service_does_not_block_or_outlive_the_run(tmp_path, said, monkeypatch):
     monkeypatch.setattr(services, "PATIENCE", 0.4)
     monkeypatch.setattr(services, "QUIET", 0.1)
     hanging = shell(tmp_path, said, f"sleep 1000 & echo $! > {tmp_path}/pid; wait", "hanging")
@@ -91,23 +94,24 @@ def test_a_service_that_hangs_neither_blocks_nor_outlives_the_run(tmp_path, said
         hanging.send(line)
     slow.send(line)
     assert time.monotonic() - start < 5 and 0 < hanging.dropped < 20
-    assert os.getsid(hanging.process.pid) == hanging.process.pid != os.getsid(0)  # beyond the terminal's Ctrl-C
+    # Ctrl-C does not reach a separate session.
+    assert os.getsid(hanging.process.pid) == hanging.process.pid != os.getsid(0)
     finish([hanging, slow])
-    assert said[0].startswith("waiting at most 0 s for hanging")
+    assert said[0].startswith("waiting up to 0 s for hanging")
     assert said[1:] == [
-        "note: hanging has not finished in 0 s and was stopped; its last points may be missing",
-        f"note: hanging was too slow for {hanging.dropped} lines of metrics, which it lacks",
+        "note: hanging did not finish within 0 s and was stopped; its last points may be missing",
+        f"note: hanging was too slow, so {hanging.dropped} lines of metrics were not sent to it",
     ]
     assert lines_of(tmp_path / "slow") == [line, {"end": True}]
     until(lambda: is_gone(int((tmp_path / "pid").read_text())))
 
 
 def is_gone(pid):
-    """Whether a process has ended, even if nobody has collected it."""
+    """Whether a process has exited, even if it is still a zombie."""
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_service_that_floods_its_output_gets_everything(tmp_path, said):
+def test_service_that_floods_its_output_receives_everything(tmp_path, said):
     script = f"head -c 3000000 /dev/zero | tr '\\0' x >&2; cat > {tmp_path}/found; exit 5"
     service = shell(tmp_path, said, script)
     for step in range(3):
@@ -126,14 +130,14 @@ script = f"cat > {folder}/found; sleep 0.2; echo ended > {folder}/end"
 service = Service("s", ["/bin/sh", "-c", script], folder / "log", print)
 for step in range(3):
     service.send({"step": step})
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore SIGINT
 os.killpg(0, int(sys.argv[2]))
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_service_ends_by_itself_after_the_run_was_killed(tmp_path, number):
-    """SIGINT to the whole group is what Ctrl-C at a terminal sends."""
+def test_service_exits_by_itself_after_the_run_was_killed(tmp_path, number):
+    """Ctrl-C in a terminal sends SIGINT to the whole process group."""
     run = subprocess.run(
         [sys.executable, "-c", KILLED, tmp_path, str(int(number))],
         cwd=ROOT,
@@ -145,8 +149,8 @@ def test_a_service_ends_by_itself_after_the_run_was_killed(tmp_path, number):
     assert [one["step"] for one in lines_of(tmp_path / "found")] == [0, 1, 2]
 
 
-def test_a_service_waits_for_the_process_of_a_killed_run(tmp_path, said, monkeypatch):
-    """The lock is the process's from its start on, and ends with it."""
+def test_service_waits_for_the_process_of_a_killed_run(tmp_path, said, monkeypatch):
+    """The process of a service has the lock from its start until it exits."""
     earlier = shell(tmp_path, said, "cat > /dev/null")
     with earlier.log.open("a") as log, earlier.log.open("a") as other:
         monkeypatch.setattr(child, "sys", SimpleNamespace(stderr=log))
@@ -159,7 +163,7 @@ def test_a_service_waits_for_the_process_of_a_killed_run(tmp_path, said, monkeyp
 
 
 class Client:
-    """Keeps what it gets."""
+    """A client that records what it receives."""
 
     def __init__(self, run):
         self.run, self.points, self.complete = run, [], None
@@ -172,7 +176,7 @@ class Client:
 
 
 def served(folder, *messages, cut=b""):
-    """The client after a run that wrote these messages; `cut` is the start of another."""
+    """The client after a run that wrote these messages; `cut` is an incomplete last line."""
     clients = []
 
     def connect(run):
@@ -188,7 +192,7 @@ def point(step, **values):
     return {"step": step, "time": 0.0, "values": values}
 
 
-def test_a_killed_run_sends_nothing_twice(tmp_path):
+def test_resumed_run_sends_nothing_twice(tmp_path):
     first = served(tmp_path, point(1, a=1.0), point(2, a=2.0), point(3, a=3.0), cut=b'{"step": 4, "val')
     assert first.run["id"] == "x" and first.complete is False
     assert first.points == [(1, {"a": 1.0}), (2, {"a": 2.0}), (3, {"a": 3.0})]
@@ -199,7 +203,7 @@ def test_a_killed_run_sends_nothing_twice(tmp_path):
     assert served(tmp_path, point(4, a=4.0, b=4.5), point(4, b=4.5)).points == [(4, {"b": 4.5})]
 
 
-def test_the_recipe_as_parameters():
+def test_flattens_the_recipe():
     assert child.flat({"seed": 0, "a": {"b": {"c": [1, 2]}, "d": None}}) == {"seed": 0, "a.b.c": [1, 2], "a.d": None}
 
 
@@ -219,8 +223,8 @@ def init(project, name, config, resume, **_):
 
 
 @pytest.mark.parametrize("broken", ["", "1"])
-def test_the_program_of_a_service(tmp_path, said, monkeypatch, capsys, broken):
-    """With a module in place of trackio; wherever the run was started, and whatever lies there."""
+def test_child_program(tmp_path, said, monkeypatch, capsys, broken):
+    """Uses a stand-in for trackio; a folder named `trackio` in the current directory must not shadow it."""
     for name in ("modules", "elsewhere/trackio", "run"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "modules" / "trackio.py").write_text(STAND_IN)
@@ -235,11 +239,11 @@ def test_the_program_of_a_service(tmp_path, said, monkeypatch, capsys, broken):
     sinks.close()
     log = (tmp_path / "run" / "sinks" / "trackio.log").read_text().splitlines()
     assert capsys.readouterr().out.splitlines() == [
-        f"metrics go to trackio, whose messages are in {tmp_path}/run/sinks/trackio.log"
+        f"sending metrics to trackio; its messages are in {tmp_path}/run/sinks/trackio.log"
     ]
     if broken:
         assert said in (
-            ["note: trackio has ended (OSError: no network); the run goes on without it"],
+            ["note: trackio has ended (OSError: no network); the run continues without it"],
             ["note: trackio has failed (OSError: no network); its last points may be missing"],
         )
         return
@@ -251,7 +255,7 @@ def test_the_program_of_a_service(tmp_path, said, monkeypatch, capsys, broken):
     assert said == [] and not (tmp_path / "run" / "tensorboard").exists()
 
 
-def test_the_id_of_a_run_stays(tmp_path):
+def test_run_id_does_not_change(tmp_path):
     found = run_id(tmp_path)
     assert run_id(tmp_path) == found != run_id(tmp_path / "other") and len(found) == 8
     (tmp_path / "sinks" / "run.json").write_text("[]")
@@ -259,15 +263,15 @@ def test_the_id_of_a_run_stays(tmp_path):
         run_id(tmp_path)
 
 
-def test_the_name_of_a_run_is_that_of_its_folder(tmp_path, monkeypatch):
+def test_run_name_is_the_name_of_its_folder(tmp_path, monkeypatch):
     (tmp_path / "a").mkdir()
     assert run_name(tmp_path / "a" / ".." / "a") == "a"
     monkeypatch.setitem(ALIASES, str(tmp_path), "gs://bucket/far")
     assert run_name(tmp_path) == "far"
 
 
-def test_a_service_that_is_not_installed_is_refused_before_the_run(tmp_path, monkeypatch):
-    (tmp_path / "no_service").mkdir()  # which Python takes for a package
+def test_rejects_a_service_that_is_not_installed_before_the_run(tmp_path, monkeypatch):
+    (tmp_path / "no_service").mkdir()  # Python finds this folder as a namespace package
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(InputError, match=r"train.log has no_service, .* pip install 'yolos-jax\[no_service\]'"):
         check_installed(["tensorboard", "no_service"])

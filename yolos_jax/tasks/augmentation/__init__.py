@@ -1,1 +1,1 @@
-"""Augmentation beyond the reference's: colour and geometric operations, and presets. No jax here."""
+"""Augmentation that the reference does not have: operations on colour and shape, and presets. Without jax."""

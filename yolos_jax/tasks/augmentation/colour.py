@@ -1,5 +1,5 @@
-"""Colour operations, which keep sizes and boxes. Their numbers are integers, so that a plan is equal on every
-machine."""
+"""Colour operations, which do not change sizes or boxes. Their parameters are integers, so that plans are the same on
+all machines."""
 
 import dataclasses
 
@@ -24,13 +24,13 @@ class ColourOperation(Operation):
 
 @dataclasses.dataclass(frozen=True)
 class Factor(ColourOperation):
-    """Multiplies by a factor; Pillow clips the results to 0..255.
+    """Scales an image property by a factor; Pillow clips the results to 0..255.
 
-    `brightness` scales all values, `contrast` their differences from the image's mean luma, `saturation` those from
-    the pixel's own luma. Numbers: the factor in thousandths.
+    `brightness` scales all values, `contrast` their differences from the image's mean luma, and `saturation` their
+    differences from the pixel's luma. Numbers: the factor in thousandths.
     """
 
-    spread: float  # the factor is drawn uniformly from 1 - spread to 1 + spread; at most 1
+    spread: float  # at most 1; the factor is drawn uniformly from 1 - spread to 1 + spread
     name: str = "brightness"  # one of `ENHANCED`
 
     def draw(self, sizes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -45,9 +45,9 @@ class Factor(ColourOperation):
 
 @dataclasses.dataclass(frozen=True)
 class Hue(ColourOperation):
-    """Rotates the hue circle. Numbers: the rotation in 1/256 of the circle, Pillow's resolution of hue."""
+    """Rotates the hue. Numbers: the rotation in 1/256 of the hue circle, which is Pillow's resolution."""
 
-    spread: float  # the rotation is drawn uniformly from -spread to spread of the circle
+    spread: float  # fraction of the circle; the rotation is drawn uniformly from -spread to spread
     name: str = "hue"
 
     def draw(self, sizes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -78,10 +78,10 @@ class Greyscale(ColourOperation):
 
 @dataclasses.dataclass(frozen=True)
 class Blur(ColourOperation):
-    """Gaussian blur with a given probability. Numbers: standard deviation in hundredths of a pixel; 0 for none."""
+    """Gaussian blur, applied with a given probability. Numbers: standard deviation in 1/100 pixel; 0 for none."""
 
     probability: float
-    most: float  # pixels; the standard deviation is drawn uniformly from a hundredth to this
+    most: float  # in pixels; the standard deviation is drawn uniformly from 0.01 to this
     name: str = "blur"
 
     def draw(self, sizes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

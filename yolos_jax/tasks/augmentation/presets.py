@@ -1,4 +1,4 @@
-"""The presets of `data.augment`: operations in addition to a recipe's own augmentation."""
+"""The presets of `data.augment`: operations that are added to a recipe's augmentation."""
 
 import dataclasses
 
@@ -12,11 +12,11 @@ MOST_SMALLER = 20
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """Operations to add to a pipeline."""
+    """Operations that are added to a pipeline."""
 
-    shapes: tuple[Operation, ...] = ()  # before a recipe's own flip and crop
-    colours: tuple[Operation, ...] = ()  # after the resize, on fewer pixels
-    smallest: float = 1.0  # smallest additional short side / smallest given one; below 1 zooms out
+    shapes: tuple[Operation, ...] = ()  # applied before the recipe's flip and crop
+    colours: tuple[Operation, ...] = ()  # applied after the resize, when there are fewer pixels
+    smallest: float = 1.0  # smallest added short side / smallest one of the recipe; below 1, objects get smaller
 
     def joined(self, pipeline: Pipeline) -> Pipeline:
         """The pipeline with the preset's operations added."""
@@ -27,7 +27,7 @@ class Preset:
 
 
 def smaller_sides(sides: tuple[int, ...], share: float, patch: int) -> tuple[int, ...]:
-    """At most `MOST_SMALLER` short sides in whole patches, from `share` of the smallest of `sides` to just below it."""
+    """At most `MOST_SMALLER` multiples of `patch`, from about `share * min(sides)` to just below `min(sides)`."""
     smallest = min(sides)
     first = max(ceil_div(int(share * smallest), patch), 1) * patch
     found = range(first, smallest, patch)
@@ -35,7 +35,7 @@ def smaller_sides(sides: tuple[int, ...], share: float, patch: int) -> tuple[int
 
 
 def colours(jitter: float, hue: float, grey: float, blur: float, deviation: float) -> tuple[Operation, ...]:
-    """Colour operations: spread of factors and of hue, probabilities of greyscale and blur, maximum blur."""
+    """Colour operations. `jitter`, `hue`: spreads; `grey`, `blur`: probabilities; `deviation`: the maximum blur."""
     factors = (Factor(jitter, name) for name in ENHANCED)
     return (*factors, Hue(hue), Greyscale(grey), Blur(blur, deviation))
 

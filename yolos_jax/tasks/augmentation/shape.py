@@ -13,7 +13,7 @@ _TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Tra
 
 @dataclasses.dataclass(frozen=True)
 class VerticalFlip(Operation):
-    """Mirrors an image top to bottom with a given probability. Numbers: 1 if mirrored, else 0."""
+    """Flips an image upside down with a given probability. Numbers: 1 if flipped, else 0."""
 
     probability: float = 0.5
     name: str = "vertical_flip"
@@ -34,7 +34,7 @@ class VerticalFlip(Operation):
 
 @dataclasses.dataclass(frozen=True)
 class QuarterTurn(Operation):
-    """Rotates an image by 0, 90, 180 or 270 degrees, uniformly. Numbers: quarter turns, counterclockwise."""
+    """Rotates an image by 0, 90, 180 or 270 degrees with equal probability. Numbers: counterclockwise quarter turns."""
 
     name: str = "quarter_turn"
 
@@ -57,18 +57,18 @@ class QuarterTurn(Operation):
 
 @dataclasses.dataclass(frozen=True)
 class Zoom(Operation):
-    """Crops a random rectangle with the image's aspect ratio, with a given probability: the next resize enlarges it.
+    """With a given probability, crops a random rectangle with the image's aspect ratio. The resize then enlarges it.
 
-    Boxes change as in a crop: empty ones are dropped, and the other areas become those of their boxes.
+    As in any crop, empty boxes are dropped, and the areas of the other objects are recomputed from their boxes.
     Numbers: (left, top, width, height) of the rectangle in pixels; all zeros if not applied.
     """
 
     probability: float
-    least: float  # fraction of each side; drawn uniformly from this to 1
+    least: float  # the fraction of each side is drawn uniformly from this to 1
     name: str = "zoom"
 
     def ratio(self, sizes: np.ndarray) -> float:
-        return float((sizes.max(1) / sizes.min(1)).max())  # a crop is never longer than its image
+        return float((sizes.max(1) / sizes.min(1)).max())  # the aspect ratio of a crop never exceeds that of its image
 
     def draw(self, sizes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         u = random.random((len(sizes), 4))

@@ -1,1 +1,1 @@
-"""Pre-training of a classifier for a detector: data, augmentation, loss and metrics. No jax in this file."""
+"""Pre-trains a classifier that initialises a detector: data, augmentation, loss and metrics."""

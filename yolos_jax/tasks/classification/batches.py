@@ -16,10 +16,10 @@ from yolos_jax.tasks.classification.views import CentreView, RandomView
 
 
 class ClassSource(Protocol):
-    """A split of a classification data set in any storage; cheap to pickle."""
+    """A split of a classification data set in any storage format; cheap to pickle."""
 
     @property
-    def names(self) -> Sequence[str]: ...  # names of the classes 0, 1, ...
+    def names(self) -> Sequence[str]: ...  # names of classes 0, 1, ...
     @property
     def origin(self) -> str: ...  # its location, for messages
     @property
@@ -29,23 +29,23 @@ class ClassSource(Protocol):
         """Number of images."""
 
     def name(self, index: int) -> str:
-        """The name of an image in messages."""
+        """The name of an image, for messages."""
 
     def read(self, index: int) -> tuple[Image.Image, int]:
-        """(an RGB image, its class); `UnreadableImage` if it is damaged."""
+        """Returns an RGB image and its class; `UnreadableImage` if the file is damaged."""
 
     def fingerprint(self) -> str:
-        """A hash of the images' number, classes and names, regardless of their location."""
+        """A hash of the number of images, their classes and names; independent of where they are stored."""
 
 
 class ClassBatch(NamedTuple):
-    """A batch of sequences of N patches with their classes and random numbers; numpy or jax arrays."""
+    """A batch of sequences of N patches with their classes and random parameters, as numpy or jax arrays."""
 
     patches: np.ndarray  # uint8 [B, N, 3 p p]
     labels: np.ndarray  # int32 [B]
     valid: np.ndarray  # bool [B]: False for slots without an image
-    keep: np.ndarray  # uint8 [B, depth, 2]: 0 for branches of blocks that stochastic depth drops
-    share: np.ndarray  # this and `box`: see `mixing.Mixed`
+    keep: np.ndarray  # uint8 [B, depth, 2]: 0 for the branches that stochastic depth drops
+    share: np.ndarray  # for this and `box`, see `mixing.Mixed`
     box: np.ndarray
 
 
@@ -107,12 +107,12 @@ def classification_work(
     mixing: Mixing | None = None,
     share: Share = ALL,
 ) -> LoadStep:
-    """Maps a step number to `Loaded` with a `ClassBatch`.
+    """Creates the function that maps a step number to a `Loaded` with a `ClassBatch`.
 
     Args:
       patch: patch size in pixels.
-      drop_rates: float `[depth]`, the probability that a branch of each block is dropped; None for 0.
-      mixing: how pairs are mixed; None for no mixing.
+      drop_rates: float `[depth]`, the probability of dropping a branch, for each block; None for 0.
+      mixing: how pairs of images are mixed; None for no mixing.
       share: this process's part of every batch.
     """
     rates = np.zeros(0, np.float32) if drop_rates is None else drop_rates

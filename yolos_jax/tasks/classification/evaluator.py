@@ -23,14 +23,14 @@ TOPS = {"top1": 1, "top5": 5}  # k of each top-k accuracy
 
 
 class ClassEvaluation(NamedTuple):
-    """Result of an evaluation."""
+    """The result of an evaluation."""
 
     metrics: dict[str, float]  # top1 and top5 accuracy, 0..1
-    skipped: list[str]  # a message per unreadable image, which counts as wrong
+    skipped: list[str]  # a message for each unreadable image; such images count as wrong
 
     @property
     def details(self) -> dict[str, float]:
-        """Additional metrics for sinks: none."""
+        """Additional metrics for sinks; a classifier has none."""
         return {}
 
     def text(self) -> str:
@@ -38,20 +38,20 @@ class ClassEvaluation(NamedTuple):
         return "\n".join(f"{name} {value:.4f}" for name, value in self.metrics.items())
 
     def write(self, folder: Path, facts: dict[str, Any]) -> None:
-        """Writes `metrics.json`, with `facts` about the evaluation."""
+        """Writes the metrics and `facts` about the evaluation to `metrics.json`."""
         from yolos_jax.evaluation.coco_metrics import write_metrics  # imports pycocotools
 
         write_metrics(folder, self.metrics | facts)
 
 
 class ClassEvaluator:
-    """Classifies every image of a data set; compiled once for repeated calls.
+    """Classifies every image of a data set; compiled once, for any number of calls.
 
     Args:
       model: the classifier's config; images are resized to its `image_size`.
       source: the data set, with the model's classes.
       batching: see `image_pass.Batching`.
-      crop_share: see `class_views.CentreView`.
+      crop_share: see `views.CentreView`.
       query_block: see `model.config.Compute`.
       precision: see `accelerators.precision`.
     """
@@ -73,7 +73,7 @@ class ClassEvaluator:
         graph = abstract_classifier(model, decided(compute, model, devices.flat[0]))[0]
 
         def ranks(params: dict, patches: jax.Array, labels: jax.Array) -> tuple[jax.Array]:
-            """int32 `[B]`, the number of classes with a higher score than the label."""
+            """int32 `[B]`, the rank of each label; see `rank_of_label`."""
             with jax.default_matmul_precision(products_of(precision)):
                 return (rank_of_label(classify(graph, params, patches).mean, labels),)
 
@@ -86,15 +86,15 @@ class ClassEvaluator:
         )
 
     def __call__(self, params: dict) -> ClassEvaluation:
-        """Scores `params`; see `until_cancelled`."""
+        """Evaluates `params`; see `until_cancelled`."""
         result = self.until_cancelled(params)
         assert result is not None
         return result
 
     def until_cancelled(self, params: dict, cancelled: Callable[[], int] | None = None) -> ClassEvaluation | None:
-        """Scores `params`; None if `cancelled` became true in any process.
+        """Evaluates `params`; None if `cancelled` returned a true value in any process.
 
-        `InputError` if an image cannot be read and may not be skipped, or a data worker died.
+        `InputError` if an image cannot be read and must not be skipped, or if a data worker died.
         """
         ranks: list[int] = []
         skipped = self._ranks(params, lambda index, found: ranks.append(int(found[0])), cancelled)

@@ -1,7 +1,7 @@
 """Draws the parameters of mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899).
 
-Slots 2k and 2k + 1 of a batch are a pair. The order within a batch is random, and neighbours are on the same device, so
-mixing needs no communication. `soft_labels` mixes the pixels inside the compiled step.
+Images 2k and 2k + 1 of a batch are a pair. The order within a batch is random, so the pairs are, too. Both images of a
+pair are on the same device, so mixing needs no communication. `soft_labels` mixes the pixels in the compiled step.
 """
 
 import dataclasses
@@ -16,13 +16,13 @@ from yolos_jax.data.settings import MixingSettings
 class Mixed(NamedTuple):
     """How `n` images are mixed with their partners."""
 
-    share: np.ndarray  # float32 [n]: weight of the image's own label; the rest is the partner's
-    box: np.ndarray  # int32 [n, 4]: (top, left, bottom, right) in pixels taken from the partner; zeros for mixup
+    share: np.ndarray  # float32 [n]: weight of the image's own label; the partner's has 1 - share
+    box: np.ndarray  # int32 [n, 4]: (top, left, bottom, right) of the box with the partner's pixels; zeros for mixup
 
 
 @dataclasses.dataclass(frozen=True)
 class Mixing(MixingSettings):
-    """Applies mixup or CutMix to each pair, with weights from a beta distribution."""
+    """Chooses mixup, CutMix or neither for each pair, with weights from a beta distribution."""
 
     size: int = 224  # side of an image in pixels
 
@@ -48,7 +48,7 @@ class Mixing(MixingSettings):
         return Mixed(share, box)
 
     def _box(self, share: float, random: np.random.Generator) -> tuple[int, int, int, int]:
-        """A square with about 1 - share of the area around a random point, clipped to the image."""
+        """A square around a random point with about 1 - share of the image's area, clipped to the image."""
         half = int(self.size * math.sqrt(1.0 - share)) // 2
         y, x = random.integers(self.size, size=2).tolist()
         return max(y - half, 0), max(x - half, 0), min(y + half, self.size), min(x + half, self.size)

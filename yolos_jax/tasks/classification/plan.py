@@ -1,4 +1,4 @@
-"""The plan of classification: batches as a pure function of seed and step; all sequences have the same length."""
+"""The plan for classification. Batches depend only on seed and step; all sequences have the same length."""
 
 from typing import NamedTuple
 
@@ -7,31 +7,31 @@ import numpy as np
 from yolos_jax.data.plan import PlannedBatch, PlannedImage, PlanOfEpochs, evaluation_batch_size
 from yolos_jax.images.sequence import ceil_div
 
-CLASS_ORDER = 1  # version of the order of data and views; checkpoints of other versions cannot be resumed bit for bit
-# Purposes of random numbers, each with its own generator.
+CLASS_ORDER = 1  # version of the order of images and views; runs of other versions cannot resume bit for bit
+# What random numbers are used for. Each use has its own generator.
 _VIEW = 0
 _ORDER = 1
 _MIXING = 2
 
 
 class ViewSeeds(NamedTuple):
-    """The seeds of a batch's views."""
+    """The seeds of the views in a batch."""
 
     seed: int
     epoch: int
     images: np.ndarray  # int64 [n], indices in the source
-    copies: np.ndarray  # int64 [n]: number of the image's view, for repeated augmentation
+    copies: np.ndarray  # int64 [n], which of the image's views it is, for repeated augmentation
 
     def of(self, slot: int) -> list[int]:
-        """The seed of a view's random numbers."""
+        """The seed of the random numbers of one view."""
         return [self.seed, self.epoch, _VIEW, int(self.images[slot]), int(self.copies[slot])]
 
 
 class ShuffledPlan(PlanOfEpochs):
-    """Shuffled batches, epoch after epoch; an epoch's last incomplete batch is dropped.
+    """Batches that are shuffled in every epoch; an incomplete last batch of an epoch is dropped.
 
     With `repeats` above 1, a batch has that many views of each of its images (repeated augmentation, arXiv
-    1902.05509); an epoch keeps its number of steps, with fewer images. Views of the same image are never neighbours,
+    1902.05509). An epoch has the same number of steps but fewer images. Views of the same image are never neighbours,
     so they are not mixed with each other.
 
     Args:
@@ -45,7 +45,7 @@ class ShuffledPlan(PlanOfEpochs):
         self.repeats = repeats
 
     def _epoch(self, epoch: int) -> np.ndarray:
-        """All images in the order of an epoch."""
+        """The indices of all images, in the order of an epoch."""
         return np.random.default_rng([self.seed, epoch, _ORDER]).permutation(self.images)
 
     def batch(self, step: int) -> PlannedBatch:
@@ -62,7 +62,7 @@ class ShuffledPlan(PlanOfEpochs):
 
 
 class InOrderPlan:
-    """Every image exactly once, in the source's order; only the last batch can have fewer.
+    """Every image exactly once, in the order of the source; only the last batch can be smaller.
 
     For `batch_size` and `multiple`, see `data.plan.EvaluationPlan`.
     """
@@ -81,9 +81,9 @@ class InOrderPlan:
         return PlannedBatch(step, images, ViewSeeds(self.seed, 0, images, np.zeros_like(images)))
 
     def substitute(self, planned: PlannedBatch, wanted: PlannedImage, attempt: int) -> None:
-        """None: an image to be scored has no substitute."""
+        """Returns None, because an evaluation must not replace images."""
 
 
 def random_of_mixing(seed: int, step: int) -> np.random.Generator:
-    """The random generator for a step's pairs."""
+    """The random generator for mixing pairs in a step."""
     return np.random.default_rng([seed, step, _MIXING])

@@ -1,7 +1,7 @@
-"""RandAugment's operations (arXiv 1909.13719) on RGB images, in the increasing form that DeiT trains with.
+"""RandAugment's operations (arXiv 1909.13719) on RGB images, in timm's "increasing" variant, which DeiT uses.
 
-An operation has a strength of 0 to 1, which is magnitude / 10; a larger strength changes more. Some operations have a
-sign, which is `negative`. All pixels equal timm's for the same magnitude.
+The strength of an operation is magnitude / 10, from 0 to 1; a larger strength changes more. Some operations also have a
+direction, which `negative` reverses. The results match timm pixel for pixel.
 """
 
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from collections.abc import Callable
 from PIL import Image, ImageEnhance, ImageOps
 
 MOST = 10.0  # maximum magnitude
-FILL = (124, 116, 104)  # ImageNet's mean colour, for areas outside the image
+FILL = (124, 116, 104)  # ImageNet's mean colour, which fills areas outside the image
 _BICUBIC = Image.Resampling.BICUBIC
-Operation = Callable[[Image.Image, float], Image.Image]  # a negative strength reverses it
+Operation = Callable[[Image.Image, float], Image.Image]  # a negative strength reverses the operation
 
 
 def _affine(image: Image.Image, *matrix: float) -> Image.Image:
@@ -39,7 +39,7 @@ def _translate_y(image: Image.Image, strength: float) -> Image.Image:
 
 
 def _posterize(image: Image.Image, strength: float) -> Image.Image:
-    return ImageOps.posterize(image, max(1, 4 - int(4 * abs(strength))))  # Pillow rejects 0 bits, which would be black
+    return ImageOps.posterize(image, max(1, 4 - int(4 * abs(strength))))  # Pillow rejects 0 bits (a black image)
 
 
 def _solarize(image: Image.Image, strength: float) -> Image.Image:
@@ -52,7 +52,7 @@ def _solarize_add(image: Image.Image, strength: float) -> Image.Image:
 
 
 def _enhanced(by: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:
-    """An operation that increases or decreases a property with a Pillow enhancer."""
+    """Creates an operation that increases or decreases a property with a Pillow enhancer."""
 
     def enhance(image: Image.Image, strength: float) -> Image.Image:
         return by(image).enhance(max(0.1, 1.0 + 0.9 * strength))
@@ -81,5 +81,5 @@ NAMES = tuple(OPERATIONS)
 
 
 def operate(image: Image.Image, which: int, strength: float, negative: bool) -> Image.Image:
-    """Applies operation number `which` of `NAMES` with a strength of 0 to 1 to an RGB image."""
+    """Applies the operation `NAMES[which]` to an RGB image, with a strength from 0 to 1."""
     return OPERATIONS[NAMES[which]](image, -strength if negative else strength)

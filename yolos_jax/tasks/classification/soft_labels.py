@@ -1,6 +1,6 @@
 """The loss of a classifier: cross entropy with label smoothing, for images that may be mixed in pairs.
 
-Images 2k and 2k + 1 are a pair. All functions are pure functions of arrays; the batch contains the random numbers.
+Images 2k and 2k + 1 are a pair. All functions here are pure; their random numbers are part of the batch.
 """
 
 import jax
@@ -13,13 +13,13 @@ def partners(x: jax.Array) -> jax.Array:
 
 
 def mix(patches: jax.Array, share: jax.Array, box: jax.Array, patch: int, columns: int) -> jax.Array:
-    """Mixes each image with its partner: all pixels (mixup), or a box of the partner's pixels (CutMix).
+    """Mixes each image with its partner: blends all pixels (mixup), or pastes a box from the partner (CutMix).
 
     Args:
       patches: float `[B, N, 3 * patch ** 2]`, images as sequences of patches of `patch` pixels, row by row.
-      share: float32 `[B]`, weight of the image itself; 1 leaves it unchanged.
-      box: int32 `[B, 4]`, (top, left, bottom, right) in pixels of the box that is taken from the partner; if it is
-        empty, the whole image is mixed with weight `share`.
+      share: float32 `[B]`, weight of the image itself; with 1, it is unchanged.
+      box: int32 `[B, 4]`, (top, left, bottom, right) in pixels of the box that is pasted from the partner; if it is
+        empty, the whole image is blended with weight `share`.
       columns: patches per row of an image.
     """
     count, tokens = patches.shape[:2]
@@ -42,8 +42,8 @@ def mix(patches: jax.Array, share: jax.Array, box: jax.Array, patch: int, column
 def soft_cross_entropy(logits: jax.Array, labels: jax.Array, share: jax.Array, smoothing: float) -> jax.Array:
     """float32 `[B]`: cross entropy with label smoothing for mixed images.
 
-    The target distribution spreads `smoothing` evenly over the classes; a fraction `share` of the rest goes to the
-    image's label and 1 - share to its partner's.
+    The target distribution spreads `smoothing` evenly over the classes. Of the rest, a fraction
+    `share` is assigned to the image's label, and 1 - share to its partner's.
 
     Args:
       logits: float32 `[B, K]`.
@@ -52,7 +52,7 @@ def soft_cross_entropy(logits: jax.Array, labels: jax.Array, share: jax.Array, s
     """
     logs = jax.nn.log_softmax(logits)
     own = jnp.take_along_axis(logs, labels[:, None], axis=1)[:, 0]
-    if labels.shape[0] % 2:  # an odd batch is never mixed
+    if labels.shape[0] % 2:  # a batch of odd size is never mixed
         wanted = own
     else:
         other = jnp.take_along_axis(logs, partners(labels)[:, None], axis=1)[:, 0]
@@ -63,7 +63,7 @@ def soft_cross_entropy(logits: jax.Array, labels: jax.Array, share: jax.Array, s
 def rank_of_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """int32 `[B]`: the number of classes that rank before the label, by descending logit and then by index.
 
-    It is K if a logit is not finite.
+    The rank is K, the number of classes, if any logit is not finite.
     """
     own = jnp.take_along_axis(logits, labels[:, None], axis=1)
     earlier = jnp.arange(logits.shape[1]) < labels[:, None]

@@ -1,4 +1,4 @@
-"""Stochastic depth (arXiv 1603.09382): branches of blocks are dropped at random while training."""
+"""Stochastic depth (arXiv 1603.09382): drops branches of blocks at random during training."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def stochastic_depth(keep: jax.Array, rate: float) -> jax.Array:
-    """float32 `[B, depth, 2]` for `Classifier`: 0 for dropped branches, else the factor that keeps the expectation.
+    """float32 `[B, depth, 2]` for `Classifier`: 0 for dropped branches, else the factor that preserves the expectation.
 
     The rate grows linearly from 0 at the first block to `rate` at the last. `keep` is bool or uint8 of the same shape.
     """
@@ -14,5 +14,5 @@ def stochastic_depth(keep: jax.Array, rate: float) -> jax.Array:
 
 
 def drop_rates(depth: int, rate: float) -> np.ndarray:
-    """float32 `[depth]`: the probability that a branch of each block is dropped."""
+    """float32 `[depth]`: the probability of dropping a branch, for each block."""
     return np.linspace(0.0, rate, depth).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The task of classification, for pre-training a detector: DeiT's recipe and top-1 accuracy."""
+"""The classification task, which pre-trains the backbone of a detector with DeiT's recipe."""
 
 import dataclasses
 import functools
@@ -47,19 +47,19 @@ from yolos_jax.weights import checkpoints
 def pretrain(
     config: Recipe, workdir: str | Path, accept_differences: bool = False, devices: Sequence[jax.Device] | None = None
 ) -> Outcome:
-    """Trains an image classifier with a recipe; resumes from the workdir's newest checkpoint if there is one.
+    """Trains an image classifier with a recipe; resumes from the newest checkpoint in the workdir if there is one.
 
     Args:
-      config: a recipe, such as `pretraining_recipe` returns.
+      config: a recipe, for example from `pretraining_recipe`.
       workdir: folder for checkpoints and metrics; created if necessary.
       accept_differences: resume even if the recipe or the images have changed.
-      devices: all by default.
+      devices: the devices to train on; by default all.
 
     Returns:
-      How the run ended.
+      The outcome of the run.
 
     Raises:
-      InputError: as from `yolos_jax.train`.
+      InputError: for the same reasons as `yolos_jax.train`.
     """
     config = prepare(config, PretrainingConfig)
     keep_programs(config)
@@ -72,7 +72,7 @@ def pretrain(
 def evaluate_classifier(config: Recipe, checkpoint: str | Path) -> ClassEvaluation:
     """Top-1 and top-5 accuracy of a checkpoint on a recipe's validation split; `InputError` if they do not match.
 
-    Like `tasks.detection.evaluate`, it turns on jax's compilation cache.
+    Like `tasks.detection.evaluate`, it turns on JAX's compilation cache.
     """
     keep_programs(config)
     params, _, evaluator = class_evaluator_for(config, checkpoint)
@@ -80,7 +80,7 @@ def evaluate_classifier(config: Recipe, checkpoint: str | Path) -> ClassEvaluati
 
 
 def class_evaluator_for(config: Recipe, checkpoint: str | Path) -> tuple[dict, Meta, ClassEvaluator]:
-    """A checkpoint's parameters and meta, and an evaluator with a recipe's settings."""
+    """A checkpoint's parameters and metadata, and an evaluator with a recipe's settings."""
     config = prepare(config, PretrainingConfig)
     params, meta = checkpoints.load_any(checkpoint)
     checkpoints.check_model(checkpoint, different_model(classifier_of(config, meta.model.num_classes), meta.model))
@@ -90,7 +90,7 @@ def class_evaluator_for(config: Recipe, checkpoint: str | Path) -> tuple[dict, M
 
 
 def classifier_of(config: PretrainingConfig, num_classes: int) -> ClassifierConfig:
-    """The architecture; `num_classes`, from the data or a checkpoint, is used if the recipe has 0."""
+    """The architecture of a recipe; `num_classes`, from the data or a checkpoint, replaces a 0 in the recipe."""
     wanted = part(config.model, ClassifierSettings)
     return ClassifierConfig(**dataclasses.asdict(wanted) | {"num_classes": wanted.num_classes or num_classes})
 
@@ -98,14 +98,14 @@ def classifier_of(config: PretrainingConfig, num_classes: int) -> ClassifierConf
 def class_source_of(
     config: PretrainingConfig, which: str, classes: tuple[tuple[str, ...], str] | None = None
 ) -> ClassSource:
-    """Opens the data set for "train" or "val"; raises `MissingSplit` or another `InputError` for a problem with it.
+    """Opens the "train" or "val" split of the data; raises `MissingSplit` or another `InputError` if that fails.
 
     Args:
-      classes: the expected classes, and their origin.
+      classes: the expected classes and where they were defined.
     """
     data = config.data
     shared = getattr(data, f"{which}_split"), data.max_images, classes
-    # NAME/VERSION; the next level may have a million images of class folders.
+    # A TFDS folder is NAME/VERSION. Deeper levels may have a million images in class folders.
     directory = find_dataset(data.root, 2) if Path(data.root).is_dir() else None
     return ClassRecords(directory, *shared) if directory else ClassFolders(data.root, *shared)
 
@@ -119,7 +119,7 @@ def class_evaluator_of(
 
 
 class ClassificationTask(RecipeTask):
-    """The task of a prepared recipe; `InputError` if recipe, data and devices do not match."""
+    """The task of a prepared recipe; `InputError` if the recipe, the data and the devices do not match."""
 
     bad_images = "losses"
     shown = ("loss", "accuracy")
@@ -139,7 +139,7 @@ class ClassificationTask(RecipeTask):
         if self.model.num_classes < len(self.source.names):
             classes = f"{self.source.origin} has {len(self.source.names)} classes"
             few = f"model.num_classes is {self.model.num_classes} but {classes}"
-            raise InputError(f"{few}; set it to 0 to use the number in the data.")
+            raise InputError(f"{few}; set it to 0 to use the number of classes in the data.")
         compute = compute_of(config, ComputeSettings, mesh.devices.flat[0], self.model)
         self.computing = sentence(compute, config.precision, mesh.devices.flat[0])
         self.graph, self.shapes = abstract_classifier(self.model, compute)
@@ -162,7 +162,7 @@ class ClassificationTask(RecipeTask):
         check_batch(train, devices, devices * train.accumulate * group, reason)
 
     def _evaluator(self) -> ClassEvaluator:
-        """The evaluator on the validation split, which has the classes of the training split."""
+        """The evaluator for the validation split, with the classes of the training split."""
         classes = tuple(self.source.names), self.source.origin
         split = beside_training(lambda: class_source_of(self.config, "val", classes))
         return class_evaluator_of(self.config, self.model, split, self.mesh)
@@ -200,7 +200,7 @@ class ClassificationTask(RecipeTask):
     def describe(self) -> list[str]:
         source, repeats = self.source, self.plan.repeats
         images = f"{len(source)} images of {len(source.names)} classes"
-        views = f", {repeats} views of each image of a batch" if repeats > 1 else ""
+        views = f", {repeats} views of each image in a batch" if repeats > 1 else ""
         notes = [*source.notes]
         if self.evaluator:
             notes += self.evaluator.source.notes
@@ -217,9 +217,9 @@ def scaled(optimizer: ClassificationOptimizer, batch_size: int) -> Classificatio
 
 
 def starting_classifier(model: ClassifierConfig, init: str, seed: int, names: Sequence[str]) -> dict:
-    """Random parameters from a scheme of `model.init`, or those of one of our checkpoints.
+    """Random parameters from a scheme of `model.init`, or the parameters of a yolos-jax checkpoint.
 
-    If the checkpoint has other classes than `names`, the heads are initialised. `InputError` if its model differs.
+    If the checkpoint's classes differ from `names`, the heads are reinitialised. `InputError` if its model differs.
     """
     if init in SCHEMES:
         return classifier_params(model, seed, init)
@@ -231,21 +231,21 @@ def starting_classifier(model: ClassifierConfig, init: str, seed: int, names: Se
     if (meta.model.num_classes, meta.label_names) != (model.num_classes, dict(enumerate(names))):
         fresh = classifier_params(model, seed)
         params |= {name: fresh[name] for name in ("head", "head_dist") if name in fresh}
-        print(f"{init} has other classes than the data: the head is initialised, everything else is kept.")
+        print(f"{init} has different classes from the data: the head is initialised; everything else is kept.")
     return params
 
 
 def different_model(model: ClassifierConfig, other: Any) -> list[str]:
-    """Differences between a checkpoint's model and `model`."""
+    """Lists the differences between `model` and `other`, a checkpoint's model."""
     if not isinstance(other, ClassifierConfig):
         return ["a detector against an image classifier"]
     return other.differences(model)
 
 
 def classification_loss(graph: Any, model: ClassifierConfig, drop_path: float, smoothing: float, mixes: bool) -> Loss:
-    """Mean cross entropy of a network over a `ClassBatch` whose images are mixed in pairs.
+    """The mean cross entropy of a network on a `ClassBatch` whose images are mixed in pairs.
 
-    With a distillation token, it is the mean of both heads. Without `mixes`, `share` and `box` are ignored.
+    With a distillation token, it is averaged over both heads. Without `mixes`, `share` and `box` are ignored.
     """
 
     def loss(params: dict, batch: ClassBatch, divisors: Any = None) -> tuple[jax.Array, LossReport]:
@@ -268,10 +268,10 @@ def classification_loss(graph: Any, model: ClassifierConfig, drop_path: float, s
 
 
 def image_count(batch: ClassBatch) -> jax.Array:
-    """The divisor of a whole batch's terms: its number of images, at least 1."""
+    """The divisor of the loss terms of a whole batch: its number of images, but at least 1."""
     return jnp.maximum(jnp.asarray(batch.valid).sum(), 1).astype(jnp.float32)
 
 
 def class_facts(source: ClassSource) -> dict[str, Any]:
-    """Facts that identify a data set, regardless of its location."""
+    """Properties that identify a data set, wherever it is stored."""
     return {"fingerprint": source.fingerprint(), "images": len(source)}

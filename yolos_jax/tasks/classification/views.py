@@ -1,6 +1,6 @@
-"""Views of images for classification: random ones for training, and the centre for evaluation.
+"""Views of images for classification: random views for training, centre crops for evaluation.
 
-The numbers of a view are drawn before decoding, so a view depends only on seed, epoch and image.
+The parameters of a view are drawn before the image is decoded, so a view depends only on seed, epoch and image.
 """
 
 import dataclasses
@@ -13,35 +13,35 @@ from PIL import Image
 from yolos_jax.data.settings import ClassViewSettings
 from yolos_jax.tasks.classification.random_augment import MOST, NAMES, operate
 
-ATTEMPTS = 10  # attempts to draw a rectangle that fits, before the fallback
+ATTEMPTS = 10  # attempts to draw a rectangle that fits, before the fallback is used
 RATIO = (3 / 4, 4 / 3)  # bounds of a crop's width / height
 ERASED_AREA = (0.02, 1 / 3)  # bounds of an erased box's area, relative to the image
 ERASED_RATIO = (0.3, 1 / 0.3)  # bounds of an erased box's height / width
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation of the noise in erased boxes
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation of the noise in erased boxes
 _BICUBIC = Image.Resampling.BICUBIC
 
 
 class View(NamedTuple):
-    """The numbers of one view."""
+    """The parameters of one view."""
 
-    crop: np.ndarray  # float64 [ATTEMPTS, 4] of 0..1: area, ratio, left, top of each rectangle to try
+    crop: np.ndarray  # float64 [ATTEMPTS, 4] in 0..1: area, ratio, left, top of each rectangle to try
     flip: bool
-    operations: tuple[tuple[int, float, bool], ...]  # RandAugment's, in order: see `operate`
-    box: tuple[int, int, int, int]  # erased (left, top, width, height) in pixels; zeros for none
+    operations: tuple[tuple[int, float, bool], ...]  # for RandAugment, in order; see `operate`
+    box: tuple[int, int, int, int]  # erased box (left, top, width, height) in pixels; zeros for none
     noise: int  # seed of the erased pixels
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomView(ClassViewSettings):
-    """DeiT's augmentation: random resized crop, flip, RandAugment, random erasing; bicubic throughout.
+    """DeiT's augmentation: random resized crop, flip, RandAugment, random erasing. All interpolation is bicubic.
 
-    `draw` draws the numbers of a view; `pixels` turns an RGB image of any size into uint8 `[size, size, 3]`.
+    `draw` draws the parameters of a view; `pixels` turns an RGB image of any size into uint8 `[size, size, 3]`.
     """
 
     size: int = 224  # side in pixels
 
     def draw(self, random: np.random.Generator) -> View:
-        # The numbers depend on the order of these lines.
+        # The order of these lines determines the random numbers.
         crop = random.random((ATTEMPTS, 4))
         flip = bool(random.random() < self.flip)
         chosen = random.random((self.operations, 3)).tolist()
@@ -75,7 +75,7 @@ class RandomView(ClassViewSettings):
 
 @dataclasses.dataclass(frozen=True)
 class CentreView:
-    """The view for evaluation: bicubic resize of the short side, then a centre crop."""
+    """The view for evaluation: a bicubic resize of the short side, then a centre crop."""
 
     size: int = 224  # side in pixels
     share: float = 0.875  # `size` / the short side before the crop
@@ -86,7 +86,7 @@ class CentreView:
     def pixels(self, image: Image.Image, view: View) -> np.ndarray:
         short, (width, height) = max(self.size, math.floor(self.size / self.share)), image.size
         size = max(short, int(short * width / height)), max(short, int(short * height / width))
-        # Bounds the resize of extremely long images, of which only the middle is used anyway.
+        # Only the middle of extremely long images is used, so only that is resized.
         if max(size) > _LONGEST * short:
             image = _middle(image)
             size = (_LONGEST * short, short) if width > height else (short, _LONGEST * short)
@@ -95,11 +95,11 @@ class CentreView:
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
 
 
-_LONGEST = 50  # maximum ratio of long to short side in evaluation
+_LONGEST = 50  # maximum ratio of the long side to the short side in evaluation
 
 
 def _middle(image: Image.Image) -> Image.Image:
-    """The middle of a very long image, `_LONGEST` times as long as wide."""
+    """Crops the middle of a very long image, with an aspect ratio of `_LONGEST`."""
     width, height = (min(side, _LONGEST * min(image.size)) for side in image.size)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
@@ -108,8 +108,8 @@ def _middle(image: Image.Image) -> Image.Image:
 def cropped_box(tries: np.ndarray, size: tuple[int, int], least: float) -> tuple[int, int, int, int]:
     """(left, top, width, height) of the first rectangle that fits into an image of (width, height) `size`.
 
-    Relative areas are uniform from `least` to 1, and logarithms of ratios are uniform within `RATIO`. If none fits, the
-    fallback is the largest central rectangle within `RATIO`.
+    Relative areas are uniform from `least` to 1, and the logarithms of aspect ratios are uniform within `RATIO`. If no
+    rectangle fits, the result is the largest central rectangle within `RATIO`.
     """
     width, height = size
     low, high = (math.log(bound) for bound in RATIO)
@@ -124,7 +124,7 @@ def cropped_box(tries: np.ndarray, size: tuple[int, int], least: float) -> tuple
 
 
 def erased_box(tries: np.ndarray, size: int) -> tuple[int, int, int, int]:
-    """(left, top, width, height) of the first box that is smaller than a square of `size` pixels; zeros if none is."""
+    """(left, top, width, height) of the first box with sides shorter than `size` pixels; zeros if there is none."""
     low, high = (math.log(bound) for bound in ERASED_RATIO)
     for area, ratio, left, top in tries.tolist():
         area = (ERASED_AREA[0] + (ERASED_AREA[1] - ERASED_AREA[0]) * area) * size * size

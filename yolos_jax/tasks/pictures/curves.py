@@ -1,4 +1,4 @@
-"""Draws the curves of a run from its `metrics.jsonl`: loss terms, metrics, learning rate and speed."""
+"""Plots the curves of a run from its `metrics.jsonl`: loss terms, metrics, learning rate and speed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,20 +14,20 @@ from yolos_jax.user_files import read_bytes
 PICTURE = "curves.png"
 VALIDATION = "val/loss"
 MOST_BYTES = 2**29
-MOST = 1e300  # limit of a value; an integer in a damaged file may exceed any float
+MOST = 1e300  # maximum of a plotted value; an integer in a damaged file may be too large for a float
 
 
 class Panel(NamedTuple):
-    """A panel of a figure, with one line per (label, run, key)."""
+    """A panel of a figure. Each of its lines is a (label, metrics lines of a run, key of a metric)."""
 
     title: str
     lines: Sequence[tuple[str, Sequence[Mapping[str, Any]], str]]
     logarithmic: bool = False
-    shares: bool = False  # values within 0..1: the axis shows the full range, and the first line's maximum is marked
+    shares: bool = False  # fractions: the axis shows 0 to 1, and the first line's maximum is marked
 
 
 def read_lines(workdir: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`, by step, without damaged ones. `InputError` if it cannot be read."""
+    """The lines of a run's `metrics.jsonl`, sorted by step, without damaged lines. `InputError` if it is unreadable."""
     found = (numbers_of(line) for line in read_bytes(Path(workdir) / METRICS, most=MOST_BYTES).splitlines())
     return sorted((line for line in found if line is not None), key=lambda line: line["step"])
 
@@ -42,7 +42,7 @@ def series(lines: Iterable[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np
 
 
 def draw_panels(panels: Sequence[Panel], path: str | Path, columns: int = 2, font: str = "") -> None:
-    """Writes curves over steps as a PNG file; a line with few points has markers. See `save_figure`."""
+    """Plots curves over steps and writes them as a PNG file; lines with few points have markers. See `save_figure`."""
     rows = -(-len(panels) // columns)
     figure, axes = new_figure(5.2 * columns, 3.2 * rows, rows, columns)
     for axis, panel in zip(axes.flat, panels):
@@ -62,14 +62,14 @@ def draw_panels(panels: Sequence[Panel], path: str | Path, columns: int = 2, fon
         if axis.lines:
             axis.legend(fontsize=8)
         else:
-            axis.text(0.5, 0.5, "nothing yet", ha="center", transform=axis.transAxes)
+            axis.text(0.5, 0.5, "no data yet", ha="center", transform=axis.transAxes)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     save_figure(figure, path, font)
 
 
 def _mark_best(axis: Any, lines: Sequence[Mapping[str, Any]], key: str) -> None:
-    """Marks the (first) maximum of a series with a point and its value."""
+    """Marks the first maximum of a series with a star and its value."""
     steps, values = series(lines, key)
     if len(values):
         best = int(values.argmax())
@@ -81,12 +81,12 @@ def _mark_best(axis: Any, lines: Sequence[Mapping[str, Any]], key: str) -> None:
 
 
 class Curves:
-    """Draws `curves.png` of a run.
+    """Plots `curves.png` for a run.
 
     Args:
       workdir: the run's folder.
-      terms: names of the loss terms to show.
-      headline: names of the evaluation metrics to show.
+      terms: names of the loss terms to plot.
+      headline: names of the evaluation metrics to plot.
     """
 
     name = PICTURE
@@ -95,10 +95,10 @@ class Curves:
         self.workdir = workdir
         self.terms = terms
         self.headline = headline
-        self._drawn = -1  # size in bytes of the metrics file when last drawn
+        self._drawn = -1  # size of the metrics file in bytes when the curves were last drawn
 
     def draw(self, step: int, result: Evaluated | None = None) -> None:
-        """Draws the current metrics, unless they have been drawn already."""
+        """Draws the curves, unless the metrics file has not changed since the last call."""
         size = (self.workdir / METRICS).stat().st_size
         if size != self._drawn:
             self._drawn = size

@@ -1,4 +1,4 @@
-"""The style of figures: legible in black and white and for colour-blind readers. Imports matplotlib on first use."""
+"""Figures that are legible in black and white and for colour-blind readers. Imports matplotlib on first use."""
 
 import os
 import warnings
@@ -9,24 +9,24 @@ import numpy as np
 
 from yolos_jax.errors import InputError
 
-# Okabe and Ito's colour-blind-safe palette; lines also differ in dashes, and bars in hatching.
+# Okabe and Ito's colour-blind-safe palette. Lines also differ in their dashes, and bars in their hatching.
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 LIGHT = ("#bbbbbb", "#cce3f0", "#f7dfcc", "#cce8e0", "#f5e4ed", "#ddf0fb", "#faeccc")
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)))
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "+++", "ooo")
 MARKERS = "osD^vP*"
-MOST_POINTS = 1000  # maximum points of a line; more are indistinguishable
+MOST_POINTS = 1000  # maximum number of points per line; more would be indistinguishable
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, np.ndarray]:
-    """A matplotlib `Figure` of the given size in inches, and its axes, `[rows, columns]`.
+    """Returns a matplotlib `Figure` of the given size in inches, and its axes as an array `[rows, columns]`.
 
-    It needs no display and no cleanup after saving. `InputError` if matplotlib is not installed.
+    The figure needs no display and need not be closed. `InputError` if matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InputError("figures need matplotlib; pip install matplotlib.") from error
+        raise InputError("figures need matplotlib; run pip install matplotlib.") from error
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
@@ -37,24 +37,24 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> 
 
 
 def line_style(number: int) -> dict[str, Any]:
-    """Colour and dashes of the line with this number, for `Axes.plot`."""
+    """Colour and dashes of a line, for `Axes.plot`; lines are numbered from 0."""
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)], "linewidth": 1.6}
 
 
 def point_style(number: int) -> dict[str, Any]:
-    """Colour and shape of a series' points, for `Axes.plot`."""
+    """Colour and marker of the points of a series, for `Axes.plot`."""
     colour = COLOURS[number % len(COLOURS)]
     return {"color": colour, "marker": MARKERS[number % len(MARKERS)], "linestyle": "", "markersize": 5}
 
 
 def bar_style(number: int) -> dict[str, Any]:
-    """Colour and hatching of a series' bars, for `Axes.bar`: light, with a dark edge."""
+    """Light fill, dark edge and hatching of the bars of a series, for `Axes.bar`."""
     place = number % len(COLOURS)
     return {"facecolor": LIGHT[place], "edgecolor": COLOURS[place], "hatch": HATCHES[place], "linewidth": 1.0}
 
 
 def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """At most `most` points of a curve: means of equal parts of `[n]` arrays. The last point is unchanged."""
+    """Reduces a curve, `[n]` arrays, to at most `most` points by averaging equal parts. Keeps the last point."""
     if len(x) <= most:
         return x, y
     edges = np.linspace(0, len(x) - 1, most).astype(int)
@@ -64,19 +64,19 @@ def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.n
 
 
 def save_figure(figure: Any, path: str | Path, font: str = "") -> None:
-    """Writes a PNG file atomically. All figures are saved here, without parsing text as mathematics.
+    """Writes a PNG file atomically. All figures are saved with this function, which turns off math text.
 
     Args:
       figure: a matplotlib figure.
       path: the output file.
-      font: a font file for all text; DejaVu Sans is the fallback, and other missing letters become boxes.
+      font: a font file for all text. Glyphs that it lacks are drawn in DejaVu Sans, or as boxes as a last resort.
     """
     path = Path(path)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     _set_plain_text(figure, font)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # `fonts.missing_note` reports it
+            warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # see `fonts.missing_note`
             figure.savefig(draft, format="png", dpi=110)
         draft.replace(path)
     finally:
@@ -84,7 +84,7 @@ def save_figure(figure: Any, path: str | Path, font: str = "") -> None:
 
 
 def _set_plain_text(figure: Any, font: str) -> None:
-    """Turns off mathematics in all text, and in the tick labels of logarithmic axes, which would show dollar signs."""
+    """Turns off math text. Logarithmic axes get plain tick labels, because theirs would then show dollar signs."""
     from matplotlib import font_manager
     from matplotlib.text import Text
     from matplotlib.ticker import LogFormatter, LogFormatterMathtext

@@ -1,4 +1,4 @@
-"""Draws the pictures of a run; a failure never stops the run."""
+"""Draws the figures of a run; a failure never stops the run."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from yolos_jax.training.task import Evaluated
 
 
 class Picture(Protocol):
-    """One kind of picture. `name` is the name of its files in the run's folder."""
+    """A kind of figure. `name` is the name of its file or folder in the run's folder."""
 
     name: str
 
@@ -17,7 +17,7 @@ class Picture(Protocol):
 
 
 class RunPictures:
-    """Draws several kinds of pictures. A failure, such as a full disk, is reported once and disables that kind.
+    """Draws several kinds of figures. A failure, such as a full disk, is reported once and disables that kind.
 
     Args:
       workdir: the run's folder.
@@ -34,7 +34,7 @@ class RunPictures:
         for picture in [*self._left]:
             try:
                 picture.draw(step, result)
-            except Exception as error:  # any failure of matplotlib, the disk or a damaged line
+            except Exception as error:  # from matplotlib, a full disk or a damaged metrics line
                 self._left.remove(picture)
                 reason = error or type(error).__name__
                 self.say(f"note: {self.workdir / picture.name} could not be drawn ({reason})")

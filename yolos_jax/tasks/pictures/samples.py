@@ -1,4 +1,4 @@
-"""Draws a few validation images after every evaluation: annotations beside detections."""
+"""Draws a few validation images after every evaluation, with annotations and detections side by side."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -14,27 +14,27 @@ from yolos_jax.inference.contact_sheet import contact_sheet
 from yolos_jax.inference.drawing import draw_boxes
 from yolos_jax.training.task import Evaluated
 
-SHOWN = 8  # number of images
-COLUMNS = 4  # of the sheet: two images, each shown twice
-THRESHOLD = 0.5  # minimum score of a drawn detection
-FIRST = 3  # detections per image that are always drawn, so that early evaluations show some
+SHOWN = 8  # number of images that are drawn
+COLUMNS = 4  # columns of the sheet; a row shows two images, each of them twice
+THRESHOLD = 0.5  # minimum score of the detections that are drawn
+FIRST = 3  # number of detections per image that are always drawn, because early scores are low
 SIDE = 360  # longer side of an image in pixels
 QUALITY = 88  # JPEG quality
 
 
 def spread(images: int) -> list[int]:
-    """The positions of the drawn images, spread evenly over a split with this number of images."""
+    """The indices of the images to draw, spread evenly over a split with `images` images."""
     return np.unique(np.linspace(0, images - 1, min(SHOWN, images)).round().astype(int)).tolist()
 
 
 class Samples:
     """Draws the same images, spread evenly over the split, after every evaluation.
 
-    An image is shown twice, side by side: with its annotations, and with its detections.
+    Each image is shown twice, side by side: once with its annotations, once with its detections.
 
     Args:
       workdir: the run's folder, where `validation/step-NUMBER.jpg` is written.
-      source: the scored split.
+      source: the split that is evaluated.
       font: see `draw_boxes`.
     """
 
@@ -47,7 +47,7 @@ class Samples:
         self.places = spread(len(source.examples))
 
     def draw(self, step: int, result: Evaluated | None) -> None:
-        """Writes a sheet of the images; skips unreadable images, and does nothing without a result."""
+        """Writes a contact sheet. Skips unreadable images; does nothing without a result."""
         results: Sequence[Mapping[str, Any]] | None = getattr(result, "results", None)
         if not results:
             return
@@ -55,14 +55,14 @@ class Samples:
         for place in self.places:
             image_id = self.source.examples[place].image_id
             found = [each for each in results if each["image_id"] == image_id]
-            with contextlib.suppress(UnreadableImage):  # reported by the evaluation
+            with contextlib.suppress(UnreadableImage):  # the evaluation reports it
                 cells += self._pair(place, found)
         if cells:
             self.folder.mkdir(exist_ok=True)
             contact_sheet(cells, COLUMNS, SIDE).save(self.folder / f"step-{step:08d}.jpg", quality=QUALITY)
 
     def _pair(self, place: int, found: Sequence[Mapping[str, Any]]) -> list[Image.Image]:
-        """An image with its annotations, and with its detections."""
+        """Draws an image with its annotations, and again with its detections."""
         example = self.source.examples[place]
         image = self.source.read(example)
         names = self.source.label_names

@@ -1,7 +1,7 @@
-"""Sends a run's metrics to one service: `python -P child.py wandb`, which a run starts.
+"""A program that sends a run's metrics to one service. A run starts it as `python -P child.py wandb`.
 
-Its input is lines of JSON: the run, then points of its curves, and `{"end": true}` unless the run was killed. It
-imports nothing from this package, so that it starts quickly and needs no path.
+It reads lines of JSON: a description of the run, then points of its curves, and `{"end": true}` unless the run was
+killed. It imports nothing from this package, so it starts quickly and needs no import path.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-PROJECT = "yolos-jax"  # unless the environment names another
+PROJECT = "yolos-jax"  # unless an environment variable sets another name
 Values = Mapping[str, float]
 
 
@@ -37,7 +37,7 @@ class Wandb:
         )
         self.run.define_metric("step", hidden=True)
         self.run.define_metric("*", step_metric="step")
-        self.first = self.run.step  # a run resumed online starts after the newest step, which may lack an evaluation
+        self.first = self.run.step  # an online run resumes after its newest step, whose evaluation may be missing
 
     def log(self, step: int, seconds: float, values: Values) -> None:
         self.run.log({"step": step, **values}, step=max(step, self.first))
@@ -47,7 +47,7 @@ class Wandb:
 
 
 class Mlflow:
-    """MLflow, by default with a database in the run's folder."""
+    """MLflow; by default, with a database in the run's folder."""
 
     def __init__(self, run: Mapping[str, Any]):
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -57,7 +57,7 @@ class Mlflow:
         self.Metric = Metric
         here = not os.environ.get("MLFLOW_TRACKING_URI")
         if here:
-            os.chdir(run["folder"])  # the address of a database may not have every character of a path
+            os.chdir(run["folder"])  # some characters of a path are not valid in the URL of a database
         self.client = MlflowClient("sqlite:///mlflow.db" if here else None)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         experiment = self.client.get_experiment_by_name(name)
@@ -72,12 +72,12 @@ class Mlflow:
             self._send(100, params=[Param(key, str(value)) for key, value in flat(run["config"]).items()])
 
     def log(self, step: int, seconds: float, values: Values) -> None:
-        # Names may have 250 characters.
+        # MLflow limits names to 250 characters.
         metrics = [self.Metric(key[:250], value, round(1000 * seconds), step) for key, value in values.items()]
         self._send(1000, metrics=metrics)
 
     def _send(self, most: int, **items: list) -> None:
-        """Sends metrics or params in requests of at most so many."""
+        """Sends metrics or params in requests of at most `most` items."""
         for kind, whole in items.items():
             for i in range(0, len(whole), most):
                 self.client.log_batch(self.run, **{kind: whole[i : i + most]})
@@ -87,18 +87,18 @@ class Mlflow:
 
 
 class Trackio:
-    """Trackio, by default with a database in the run's folder; without a network unless it logs to a server."""
+    """Trackio; by default, with a database in the run's folder. It uses the network only to log to a server."""
 
     def __init__(self, run: Mapping[str, Any]):
         far = any(os.environ.get(f"TRACKIO_{name}") for name in ("SPACE_ID", "SERVER_URL"))
         here = not far and not os.environ.get("TRACKIO_DIR")
         if not far:
-            os.environ["HF_HUB_OFFLINE"] = "1"  # it would ask for the user's name
+            os.environ["HF_HUB_OFFLINE"] = "1"  # it would look up the user's name
         if here:
             os.environ["TRACKIO_DIR"] = f"{run['folder']}/trackio"
         import trackio
 
-        name = run["name"] if here else f"{run['name']}-{run['id']}"  # a name is all that identifies a run
+        name = run["name"] if here else f"{run['name']}-{run['id']}"  # Trackio identifies a run only by its name
         config = run["config"]
         self.run = trackio.init(PROJECT, name, config=config, resume="allow", auto_log_gpu=False, auto_log_cpu=False)
 
@@ -113,7 +113,7 @@ CLIENTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {"wandb": Wandb, "mlflo
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of nested dicts by dotted key."""
+    """Flattens nested dicts; the keys are joined with dots."""
     found: dict[str, Any] = {}
     for key, value in config.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
@@ -121,7 +121,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class Sent:
-    """The newest step that the service has, in a file. A resumed run repeats steps; they are not sent again."""
+    """Records in a file what has been sent, so that the steps that a resumed run repeats are not sent again."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -131,7 +131,7 @@ class Sent:
             self.step, self.names = int(found["step"]), set(found["names"])
 
     def missing(self, step: int, values: Values) -> Values:
-        """The values of a point that the service lacks."""
+        """The values of a point that have not been sent yet."""
         if step < self.step:
             return {}
         return {key: value for key, value in values.items() if step > self.step or key not in self.names}
@@ -146,12 +146,12 @@ class Sent:
 
 
 def serve(lines: Iterable[bytes], open_client: Callable[[Mapping[str, Any]], Any], progress: str) -> None:
-    """Sends what a run writes until it ends or is killed.
+    """Sends the points that a run writes, until it ends or is killed.
 
     Args:
       lines: see this module's docstring.
-      open_client: connects to the service, for the run that the first line describes.
-      progress: the file for `Sent`, relative to the run's folder.
+      open_client: connects to the service, given the description of the run in the first line.
+      progress: the file that `Sent` uses, relative to the run's folder.
     """
     messages = messages_of(lines)
     run = next(messages)
@@ -170,35 +170,35 @@ def serve(lines: Iterable[bytes], open_client: Callable[[Mapping[str, Any]], Any
 
 
 def messages_of(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """The messages in lines of JSON, up to one that a kill has cut off."""
+    """Parses lines of JSON; stops at a line that is incomplete because the run was killed."""
     with contextlib.suppress(ValueError):
         for line in lines:
             yield json.loads(line)
 
 
 def wait_for_earlier() -> None:
-    """Waits, at most a minute, for the process of a killed run, which has locked the same log until it has ended."""
+    """Waits up to a minute for the process of a killed run, which locks the same log file until it exits."""
     for _ in range(600):
         try:
             return fcntl.flock(sys.stderr, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             time.sleep(0.1)
-        except OSError:  # a disk without locks
+        except OSError:  # the file system has no locks
             return
 
 
 def main() -> None:
-    """Runs the program; its last line of output is the reason of a failure."""
+    """Runs the program. If it fails, its last line of output is the reason."""
     name = sys.argv[1]
     wait_for_earlier()
     with open(os.dup(0), "rb") as lines:
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # programs that a client starts must not read the lines
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # processes that a client starts must not read from the pipe
         try:
             serve(lines, CLIENTS[name], f"sinks/{name}.json")
-        except Exception as error:  # each client raises its own exceptions
+        except Exception as error:  # each client has its own exception types
             traceback.print_exc()
             print(f"{type(error).__name__}: {' '.join(str(error).split())}"[:300], file=sys.stderr, flush=True)
-            os._exit(1)  # without the client's handlers and threads
+            os._exit(1)  # skips the client's exit handlers and threads
 
 
 if __name__ == "__main__":

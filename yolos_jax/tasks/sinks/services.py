@@ -1,4 +1,4 @@
-"""Sends the metrics of a run to TensorBoard, and to services in processes of their own."""
+"""Sends the metrics of a run to TensorBoard and, through separate processes, to other services."""
 
 import contextlib
 import importlib.util
@@ -19,19 +19,19 @@ from yolos_jax.errors import InputError, counted, one_line, with_addresses, writ
 from yolos_jax.tasks.sinks.tensorboard import Board
 
 TENSORBOARD = "tensorboard"
-FOLDER = "sinks"  # in the workdir: the id of the run, and each service's log and newest step
+FOLDER = "sinks"  # in the workdir; contains the run's id, and the log and the newest step of each service
 CHILD = Path(__file__).with_name("child.py")
-PATIENCE = 30.0  # seconds for the services to finish after a run
-QUIET = 3.0  # seconds of these without a message
-MOST = 2**22  # bytes that may wait for a service
-UNDEFINED = -1  # COCO's metric without ground truth
+PATIENCE = 30.0  # seconds that services have to finish after a run
+QUIET = 3.0  # seconds of waiting before a message is printed
+MOST = 2**22  # maximum size of a service's queue in bytes
+UNDEFINED = -1  # the value of COCO metrics without ground truth
 
 
 def check_installed(names: Sequence[str]) -> None:
     """Raises `InputError` if the package of a service is not installed."""
     for name in names:
         found = importlib.util.find_spec(name) if name != TENSORBOARD else None
-        # Services write to folders with their names, which Python takes for packages without an origin.
+        # A service may write to a folder with its name, which Python finds as a namespace package.
         if name != TENSORBOARD and (found is None or found.origin is None):
             raise InputError(
                 f"train.log has {name}, which is not installed: run pip install 'yolos-jax[{name}]', or leave it out."
@@ -41,13 +41,13 @@ def check_installed(names: Sequence[str]) -> None:
 def open_sinks(
     workdir: Path, start: int, names: Sequence[str], config: Mapping[str, Any], say: Callable[[str], object]
 ) -> "Sinks":
-    """Opens what receives the metrics of a run after `start` steps.
+    """Opens the loggers of a run that starts or resumes after `start` steps.
 
     Args:
-      workdir: the run's folder; services write there unless their environment variables name another place.
-      names: a choice of those of `train.log`.
-      config: the recipe, JSON-ready.
-      say: prints a message while the run trains.
+      workdir: the run's folder; services write there unless their environment variables set another location.
+      names: the loggers; see `train.log` for the choices.
+      config: the recipe, JSON-serialisable.
+      say: prints a message during training.
 
     Raises:
       InputError: a package is not installed, or the workdir cannot be written to.
@@ -61,25 +61,25 @@ def open_sinks(
             log = workdir / FOLDER / f"{name}.log"
             services.append(Service(name, [sys.executable, "-P", str(CHILD), name], log, say))
             services[-1].send(run | {"config": config})
-            print(f"metrics go to {name}, whose messages are in {log}")
+            print(f"sending metrics to {name}; its messages are in {log}")
     return Sinks(board, services)
 
 
 def run_name(workdir: Path) -> str:
-    """The name of a run: its folder's, also if the folder is the local copy of an address."""
+    """The name of a run: the name of its folder or, for the local copy of an address, of the remote folder."""
     address = with_addresses(str(workdir))
     return workdir.resolve().name if address == str(workdir) else address.rpartition("/")[2]
 
 
 def run_id(workdir: Path) -> str:
-    """The id of a run at all services, which a resumed run finds in its workdir."""
+    """The id of a run for all services. It is stored in the workdir, where a resumed run finds it."""
     path = workdir / FOLDER / "run.json"
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["id"])
     except FileNotFoundError:
         pass
     except (ValueError, KeyError, TypeError) as error:
-        remedy = f"remove the folder {path.parent}, and the services start another run"
+        remedy = f"remove the folder {path.parent}, and the services will start a new run"
         raise InputError(f"{path} is damaged; {remedy}.") from error
     draft, found = path.with_suffix(".new"), secrets.token_hex(4)
     with written(path):
@@ -90,14 +90,14 @@ def run_id(workdir: Path) -> str:
 
 
 class Sinks:
-    """TensorBoard, if any, and services; see `training.task.Sink`. Services do not get values that are not defined."""
+    """TensorBoard, if used, and services; see `training.task.Sink`. Undefined values are not sent to services."""
 
     def __init__(self, board: Board | None, services: Sequence["Service"]):
         self.board = board
         self.services = services
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """A point of each curve; `OSError` if TensorBoard's file cannot be written."""
+        """Adds a point to each curve; `OSError` if TensorBoard's file cannot be written."""
         if self.board is not None:
             self.board.add(step, values)
         defined = {name: float(value) for name, value in values.items() if math.isfinite(value) and value != UNDEFINED}
@@ -112,24 +112,24 @@ class Sinks:
 
 
 class Service:
-    """A process that reads lines of JSON. It never blocks this one, and its failures are reported in one line.
+    """A process that reads lines of JSON. It never blocks the run, and its failures are reported in one line.
 
-    It has a session of its own, so that Ctrl-C does not reach it. At the end of its input it ends, also if this process
+    It runs in a separate session, so that Ctrl-C does not reach it. It exits at the end of its input, even if the run
     has been killed.
 
     Args:
-      name, command, log: the service, the process's command line, the file for its output.
+      name, command, log: the name of the service, the command line of the process, and the file for its output.
       say: reports a failure.
     """
 
     def __init__(self, name: str, command: Sequence[str], log: Path, say: Callable[[str], object]):
         self.name, self.log, self.say = name, log, say
-        self.dropped = 0  # messages
-        self._gone = False  # whether it has ended early
+        self.dropped = 0  # number of messages that were not sent
+        self._gone = False  # whether the process exited before the end of the run
         self._waiting = bytearray()
         with log.open("ab") as output:
             self._start = output.tell()
-            with contextlib.suppress(OSError):  # child.py waits for the process of a killed run, which still holds it
+            with contextlib.suppress(OSError):  # still locked after a kill; child.py then waits
                 fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=output, stderr=output, bufsize=0, start_new_session=True
@@ -139,7 +139,7 @@ class Service:
         os.set_blocking(self._pipe.fileno(), False)
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Sends a message; drops and counts it if the process is too slow."""
+        """Sends a message. If the process is too slow, drops the message and counts it."""
         if self._pipe.closed:
             return
         self._write()
@@ -152,14 +152,14 @@ class Service:
         if self.process.poll() is not None:
             self._pipe.close()
             self._gone = True
-            self._say(f"has ended ({self._reason()}); the run goes on without it")
+            self._say(f"has ended ({self._reason()}); the run continues without it")
 
     def end(self) -> None:
-        """Says that the run is over, after all other messages."""
+        """Queues the message that the run has ended, after all other messages."""
         self._waiting += json.dumps({"end": True}).encode() + b"\n"
 
     def _write(self) -> None:
-        """Writes what the pipe takes at once."""
+        """Writes as much as the pipe accepts without blocking."""
         try:
             while self._waiting:
                 del self._waiting[: os.write(self._pipe.fileno(), self._waiting)]
@@ -169,7 +169,7 @@ class Service:
             self._waiting.clear()
 
     def is_finished(self) -> bool:
-        """Sends what waits, then closes the process's input; whether it has ended."""
+        """Sends queued messages, then closes the input of the process. Returns whether the process has exited."""
         if not self._pipe.closed:
             self._write()
             if self.process.poll() is not None or not self._waiting:
@@ -177,24 +177,24 @@ class Service:
         return self.process.poll() is not None
 
     def close(self) -> None:
-        """Kills the process if it has not ended, and reports what is lost."""
+        """Kills the process if it has not exited, and reports lost metrics."""
         code = self.process.poll()
         if code is None:
             with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait(5)
             self._pipe.close()
-            self._say(f"has not finished in {PATIENCE:.0f} s and was stopped; its last points may be missing")
+            self._say(f"did not finish within {PATIENCE:.0f} s and was stopped; its last points may be missing")
         elif code and not self._gone:
             self._say(f"has failed ({self._reason()}); its last points may be missing")
         if self.dropped:
-            self._say(f"was too slow for {counted(self.dropped, 'line')} of metrics, which it lacks")
+            self._say(f"was too slow, so {counted(self.dropped, 'line')} of metrics were not sent to it")
 
     def _say(self, what: str) -> None:
         self.say(f"note: {self.name} {what}")
 
     def _reason(self) -> str:
-        """The last line of the log, or the exit code."""
+        """The last line of the log, or the exit code if there is none."""
         lines: list[str] = []
         with contextlib.suppress(OSError), self.log.open("rb") as file:
             file.seek(max(self._start, self.log.stat().st_size - 4096))
@@ -204,7 +204,7 @@ class Service:
 
 
 def finish(services: Sequence[Service]) -> None:
-    """Waits until the services have sent everything, at most `PATIENCE` seconds, and closes them."""
+    """Waits up to `PATIENCE` seconds until the services have sent everything, and closes them."""
     for service in services:
         service.end()
     start = time.monotonic()
@@ -215,7 +215,7 @@ def finish(services: Sequence[Service]) -> None:
             break
         if waited > QUIET and not announced:
             announced = True
-            left[0].say(f"waiting at most {PATIENCE:.0f} s for {', '.join(service.name for service in left)}")
+            left[0].say(f"waiting up to {PATIENCE:.0f} s for {', '.join(service.name for service in left)}")
         time.sleep(0.02)
     for service in services:
         service.close()

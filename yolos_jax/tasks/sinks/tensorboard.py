@@ -1,4 +1,4 @@
-"""TensorBoard's event files."""
+"""Writes event files for TensorBoard."""
 
 import time
 from collections.abc import Mapping
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 class Board:
-    """TensorBoard's curves from step `start` on, without SummaryWriter's thread, which hangs once a disk is full."""
+    """Writes curves from step `start` on, without the thread of SummaryWriter, which hangs when the disk is full."""
 
     def __init__(self, folder: Path, start: int):
-        from tensorboardX import event_file_writer, proto, summary  # import an installed PyTorch: two seconds
+        from tensorboardX import event_file_writer, proto, summary  # slow: imports PyTorch if installed
 
         folder.mkdir(parents=True, exist_ok=True)
         self.event, self.scalar = proto.event_pb2.Event, summary.scalar
@@ -19,7 +19,7 @@ class Board:
         self.close = self.file.close
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """A point of each curve."""
+        """Adds a point to each curve."""
         for name, value in values.items():
             self.file.write_event(self.event(wall_time=time.time(), step=step, summary=self.scalar(name, value)))
         self.file.flush()
