@@ -64,7 +64,7 @@ NOT_RUN = {
     r"^docker": Left("needs Docker"),
     r"^srun": Left("needs Slurm", "distributed/test_launch.py::test_detects_launchers"),
     r"^\[ \$\? = 143": Left("needs Slurm"),
-    r"--coordinator=": Left("needs two hosts", "distributed/test_processes.py::test_two_processes_train_as_one_does"),
+    r"--coordinator=": Left("needs two hosts", "distributed/test_processes.py::test_training_matches_a_single_process"),
     r"^CUDA|yolos_b|^yolos-train \.\.\. --config\.(model|matcher)": Left("needs several or fast GPUs"),
     r"backbone_lr": Left(
         "takes long to compile", "training/test_rates.py::test_clipping_decay_and_block_rates_match_pytorch"
@@ -73,7 +73,7 @@ NOT_RUN = {
         "is covered by a separate test", "programs/test_pretrain.py::test_programs"
     ),
     r"datasets\.digits": Left(
-        "is covered by a separate test", "datasets/test_digits.py::test_the_command_line_and_no_jax"
+        "is covered by a separate test", "datasets/test_digits.py::test_command_line_does_not_import_jax"
     ),
     r"^yolos-page": Left("starts a server", "tools/page/test_browser.py::test_upload_click_layer_and_head"),
     r"^(yolos-export|python with_onnx).*--onnx": Left(
@@ -92,7 +92,7 @@ NOT_RUN = {
         "takes hours", "parity/test_finetuning_peer.py::test_both_sides_take_the_same_steps"
     ),
     r"benchmarks\.(loader|records|layouts|first_box)|workers 2": Left("starts processes that each take seconds"),
-    r"benchmarks\.model (?!--works --)": Left("takes minutes", "benchmarks/test_model_benchmark.py::test_a_whole_run"),
+    r"benchmarks\.model (?!--works --)": Left("takes minutes", "benchmarks/test_model_benchmark.py::test_complete_benchmark"),
     r"benchmarks\.mutated_inputs": Left(
         "takes an hour", "benchmarks/test_mutated_inputs.py::test_damaged_inputs_are_read_or_rejected"
     ),
