@@ -84,7 +84,7 @@ NOT_RUN = {
     r"uvicorn|^curl": Left("starts a server, and sends it a request", "examples/test_examples.py::test_server"),
     r"examples/track": Left("needs trackers", "examples/test_examples.py::test_tracking"),
     r"examples/slice_large": Left("needs sahi", "examples/test_examples.py::test_slices"),
-    r'VARIANTS\["s"\]': Left("is covered by a separate test", "model/test_idioms.py::test_ten_lines"),
+    r'VARIANTS\["s"\]': Left("is covered by a separate test", "model/test_idioms.py::test_docs_example"),
     r"benchmarks\.compile_only": Left("needs jax's packages for CUDA or TPUs"),
     r"benchmarks\.evaluation": Left("takes minutes", "parity/test_benchmark_peers.py::test_evaluation_of_both"),
     r"benchmarks\.finetuning ": Left("takes hours", "benchmarks/test_finetuning_benchmark.py::test_run_and_table"),
@@ -92,7 +92,9 @@ NOT_RUN = {
         "takes hours", "parity/test_finetuning_peer.py::test_both_sides_take_the_same_steps"
     ),
     r"benchmarks\.(loader|records|layouts|first_box)|workers 2": Left("starts processes that each take seconds"),
-    r"benchmarks\.model (?!--works --)": Left("takes minutes", "benchmarks/test_model_benchmark.py::test_complete_benchmark"),
+    r"benchmarks\.model (?!--works --)": Left(
+        "takes minutes", "benchmarks/test_model_benchmark.py::test_complete_benchmark"
+    ),
     r"benchmarks\.mutated_inputs": Left(
         "takes an hour", "benchmarks/test_mutated_inputs.py::test_damaged_inputs_are_read_or_rejected"
     ),

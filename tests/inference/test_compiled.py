@@ -1,4 +1,4 @@
-"""Compiled programs on disk: where and when they are cached, and that the next process finds them."""
+"""Compiled programs on disk: where and when they are cached, and their reuse in the next process."""
 
 import os
 import stat
@@ -24,7 +24,7 @@ from yolos_jax.weights.checkpoints import load_detector
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """The user's cache folder, in a process without settings for compiled programs."""
+    """The user's cache folder, with all cache settings removed from the process."""
     before = {name: getattr(jax.config, name) for name in ("jax_compilation_cache_dir", "jax_enable_compilation_cache")}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     jax.config.update("jax_compilation_cache_dir", None)
@@ -36,24 +36,24 @@ def home(tmp_path, monkeypatch):
 
 
 def entries(folder):
-    """Names of the programs in a folder."""
+    """Names of the compiled programs in a folder."""
     return sorted(path.name.split("-")[0] for path in folder.glob("*-cache"))
 
 
 def program(name, compute):
-    """Compiles and runs a new program of that name."""
+    """Compiles and runs a new program with the given name."""
     compute.__name__ = name
     return jax.jit(compute)(jnp.arange(3.0))
 
 
-def test_the_users_folder_unless_jax_is_configured(home, tmp_path):
+def test_default_folder(home, tmp_path):
     assert keep_compiled(OFF) == "" and jax.config.jax_compilation_cache_dir is None
     assert keep_compiled() == ""
     np.testing.assert_array_equal(program("kept", lambda x: 2 * x + 1), [1, 3, 5])
     assert "jit_kept" in entries(home)
     if os.name == "posix":
         assert stat.S_IMODE(home.stat().st_mode) == 0o700  # jax runs the programs in it
-    assert keep_compiled(tmp_path / "mine") == ""  # although a cache is already in use
+    assert keep_compiled(tmp_path / "mine") == ""  # even if a cache is already in use
     program("moved", lambda x: 3 * x + 1)
     assert "jit_moved" in entries(tmp_path / "mine") and "jit_moved" not in entries(home)
     assert keep_compiled() == "" and jax.config.jax_compilation_cache_dir == str(tmp_path / "mine")
@@ -81,7 +81,7 @@ def test_programs_with_a_host_callback_call_the_current_function(home):
         assert "jit_asks" not in entries(home)
 
 
-def test_a_folder_that_cannot_be_used(home, tmp_path, monkeypatch):
+def test_unusable_folder(home, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     for where in (tmp_path / "file" / "below", "a\0b"):
         note = keep_compiled(where)
@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_used(home, tmp_path, monkeypatch):
     assert jax.config.jax_compilation_cache_dir is None
 
 
-def test_the_next_process_finds_the_detector(home, tmp_path, call):
+def test_the_next_process_uses_the_cached_detector(home, tmp_path, call):
     checkpoint = checkpoint_in(tmp_path / "c", TINY)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)).save(tmp_path / "a.png")
 
@@ -132,7 +132,7 @@ def test_the_next_process_finds_the_detector(home, tmp_path, call):
 
 
 def test_training_caches_a_step_with_the_device_matcher(home, tmp_path):
-    """jax 0.10 caches no program with a callback, such as the host matcher; a cached step gives the same bits."""
+    """jax 0.10 caches no program with a callback, such as the host matcher; a cached step returns bit-equal results."""
     data = micro_data(tmp_path / "data")
     once = {"train.max_steps": 1, "eval.compilation_cache": "off"}
     train(micro_config(data, **once), tmp_path / "off", devices=jax.devices()[:1])

@@ -42,8 +42,8 @@ def test_draw_accepts_any_input_of_a_detector(tmp_path):
     assert FOUND.draw(tmp_path / "turned.png").tobytes() == drawn.tobytes()
 
 
-def test_draw_refuses_another_image(tmp_path):
-    with pytest.raises(InputError, match="the image has 48x64 pixels; these detections belong to one of 64x48"):
+def test_draw_rejects_other_images(tmp_path):
+    with pytest.raises(InputError, match="the image has 48x64 pixels, but these detections are for one with 64x48"):
         FOUND.draw(Image.new("RGB", (48, 64)))
     with pytest.raises(UnreadableImage, match=r"absent\.png does not exist"):
         FOUND.draw(tmp_path / "absent.png")
@@ -71,5 +71,5 @@ def test_to_supervision():
 
 def test_without_supervision(monkeypatch):
     monkeypatch.setitem(sys.modules, "supervision", None)  # importing it fails
-    with pytest.raises(InputError, match=r"needs supervision; pip install 'yolos-jax\[supervision\]'"):
+    with pytest.raises(InputError, match=r"supervision is not installed; run pip install 'yolos-jax\[supervision\]'"):
         FOUND.to_supervision()

@@ -1,4 +1,4 @@
-"""The Detector on images of every kind, against the model's own outputs."""
+"""Tests `Detector` on images of every format and compares it with the network's outputs."""
 
 import copy
 import io
@@ -29,7 +29,7 @@ NAMES = {i: f"thing {i}" for i in range(1000)}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The pack's micro model as a Hugging Face folder."""
+    """The stored micro model as a Hugging Face folder."""
     path = tmp_path_factory.mktemp("hf")
     shutil.copy(pack("hf_config.json"), path / "config.json")
     shutil.copy(pack("hf_model.safetensors"), path / "model.safetensors")
@@ -48,7 +48,7 @@ def noise(width=60, height=44, mode="RGB", seed=0):
     return Image.fromarray(pixels).convert(mode)
 
 
-def test_forward_equals_the_reference_in_any_mix(detector):
+def test_forward_matches_the_reference_for_mixed_sizes(detector):
     z = arrays("hf_model.npz")
     chosen = range(len(z["sizes_hw"]))
     logits, boxes = detector.forward([z[f"in{i}"].transpose(1, 2, 0) for i in chosen])
@@ -81,7 +81,7 @@ def test_bytes_equal_normalized_floats(detector):
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
-def test_boxes_are_in_the_original_images_pixels(detector):
+def test_boxes_are_in_original_pixels(detector):
     """Scores, labels and boxes recomputed in numpy from `forward` on a hand-resized image."""
     image = noise(350, 200)
     (found,) = detector([image], threshold=0.0)
@@ -101,14 +101,14 @@ def test_boxes_are_in_the_original_images_pixels(detector):
 
 
 def test_one_compilation_per_bucket(folder):
-    """For any number of images; 64x64 and 64x80 pixels are 16 and 20 patches, two buckets."""
+    """For any number of images; 64x64 and 64x80 pixels are 16 and 20 patches, in two buckets."""
     detector = Detector.load(folder, short_side=64, max_side=256, batch_size=3)
     for n in (1, 2, 3, 5, 8):
         detector([noise(64, 64)] * n + [noise(64, 80)])
     assert detector._detect._cache_size() == 2
 
 
-def test_odd_modes_are_refused_or_converted(detector):
+def test_unusual_modes_are_rejected_or_converted(detector):
     with pytest.raises(UnreadableImage, match="floating-point"):
         detector([Image.new("F", (20, 20))])
     assert len(detector([noise(mode="RGBA").convert("La")], 0.0)[0].scores) == detector.config.det_tokens
@@ -137,8 +137,8 @@ def test_sixteen_bits_are_scaled_not_clipped(detector):
     np.testing.assert_array_equal(detector([deep], 0.0)[0].boxes, detector([grey], 0.0)[0].boxes)
 
 
-def test_left_out_frames_are_counted(detector, tmp_path):
-    """A warning, for paths, bytes and open files; the detections are those of the first frame."""
+def test_warns_about_ignored_frames(detector, tmp_path):
+    """Paths, bytes and open files cause a warning; only the first frame's detections are returned."""
     noise().save(tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (64, 64))] * 2, duration=50)
     noise().save(tmp_path / "a.tif", save_all=True, append_images=[noise(seed=2)])
     data = (tmp_path / "a.tif").read_bytes()
@@ -187,7 +187,7 @@ def test_arrays(detector):
 
 
 def test_one_image_or_many(detector, tmp_path):
-    """Every kind of image, single, in a list and from a generator."""
+    """Every type of image: single, in a list and from a generator."""
     image = noise()
     path = tmp_path / "p.png"
     image.save(path)
@@ -211,7 +211,7 @@ def test_one_image_or_many(detector, tmp_path):
 
 
 class Stream:
-    """Like a URL's response: readable, but not seekable."""
+    """A readable, non-seekable stream, like a URL's response."""
 
     def __init__(self, path):
         self.read = open(path, "rb").read  # noqa: SIM115
@@ -226,7 +226,7 @@ def assert_same(a, b):
 @pytest.mark.parametrize(
     "wrong, kind", [({}, "dict"), (3, "int"), (None, "NoneType"), ([[1, 2], [3, 4]], "list"), ([b"", 1.5], "float")]
 )
-def test_a_wrong_type_is_named(detector, wrong, kind):
+def test_wrong_type(detector, wrong, kind):
     good = noise()
     if not isinstance(wrong, list):
         with pytest.raises(InputError, match=f"^the image is of type {kind}; it must be a path"):
@@ -252,7 +252,7 @@ def test_thresholds(detector, threshold):
         detector(noise(), threshold)
 
 
-def test_arguments_of_other_types(folder):
+def test_arguments_of_wrong_types(folder):
     for name in ("short_side", "max_side", "batch_size"):
         with pytest.raises(InputError, match=f"{name} is '64'; it must be a whole number"):
             Detector.load(folder, **{name: "64"})
@@ -312,8 +312,8 @@ def test_checkpoint_round_trip(detector, folder, tmp_path):
     assert Detector.load(tmp_path / "c").geometry.short_side == 48
 
 
-def test_suppression_removes_boxes_that_overlap_a_better_one_of_their_class(folder, detector):
-    """Against all detections, by hand; category ids and thresholds do not matter."""
+def test_suppression_per_class(folder, detector):
+    """Compares with suppression computed by hand; category ids and thresholds have no effect."""
     with pytest.raises(InputError, match="nms is 2; it must be a number within 0..1"):
         Detector.load(folder, nms=2)
     strict = Detector.load(folder, short_side=64, max_side=256, batch_size=3, nms=0.2)
@@ -336,7 +336,7 @@ def overlap(a, b):
 
 
 def test_a_pickled_detector_detects_the_same(detector):
-    """Bit-equal, with attributes set after loading; the pickle has no device arrays."""
+    """Results are bit-equal, including attributes set after loading; the pickle contains no device arrays."""
     state = detector.__getstate__()
     assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(state["_params"])) and "_detect" not in state
     again, wanted = pickle.loads(pickle.dumps(detector)), detector(noise(), 0.0)
@@ -350,8 +350,8 @@ def test_a_pickled_detector_detects_the_same(detector):
     assert copied.params is not detector.params
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_process_gets_an_error_and_does_not_hang(detector, folder):
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_forked_process_raises_instead_of_hanging(detector, folder):
     fork, pickled = multiprocessing.get_context("fork"), pickle.dumps(detector)
     uses = {"call": lambda: detector(noise()), "pickle": lambda: pickle.dumps(detector)}
     uses |= {"unpickled": lambda: pickle.loads(pickled)(noise()), "load": lambda: Detector.load(folder)}
@@ -366,7 +366,7 @@ def test_a_forked_process_gets_an_error_and_does_not_hang(detector, folder):
         os._exit(0)
 
     process = fork.Process(target=child)
-    with warnings.catch_warnings():  # Python and jax warn about exactly this
+    with warnings.catch_warnings():  # Python and jax warn about forking
         warnings.simplefilter("ignore")
         process.start()
     try:

@@ -12,7 +12,7 @@ SIZES = [(640, 425), (480, 640), (512, 512), (4000, 2656)]
 
 
 def crowd(size, n, seed=0, spread=0.2):
-    """Boxes around the middle, some of them partly outside, with labels of two to twenty letters."""
+    """Boxes around the centre, some partly outside the image, with labels of two to twenty letters."""
     rng = np.random.default_rng(seed)
     centre, half = rng.normal(0.5, spread, (n, 2)), rng.uniform(0.02, 0.3, (n, 2))
     boxes = np.concatenate([centre - half, centre + half], axis=1) * np.tile(size, 2)
@@ -31,7 +31,7 @@ def overlap(a, b):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("n, spread", [(5, 0.2), (60, 0.2), (60, 0.01)])
-def test_labels_lie_inside_the_image_and_apart(size, n, spread):
+def test_labels_stay_inside_the_image_and_do_not_overlap(size, n, spread):
     placed = rectangles(size, *crowd(size, n, spread=spread)[::2])
     assert len(placed) == n, "there is room for all of them"
     for x0, y0, x1, y1 in placed:
@@ -39,7 +39,7 @@ def test_labels_lie_inside_the_image_and_apart(size, n, spread):
     assert not any(overlap(a, b) for i, a in enumerate(placed) for b in placed[:i])
 
 
-def test_labels_without_room_are_left_out():
+def test_labels_that_do_not_fit_are_omitted():
     boxes, classes, texts = crowd((480, 100), 100)
     placed = rectangles((480, 100), boxes, texts)
     assert 10 < len(placed) < 100
@@ -48,7 +48,7 @@ def test_labels_without_room_are_left_out():
 
 
 def test_a_label_touches_its_box_if_possible():
-    """Above the box; inside it at the image's upper edge; below it if another label is inside."""
+    """Labels go above the box, inside it at the image's upper edge, or below it if another label is inside."""
     size, text = (640, 480), ["cat 0.90"]
     (above,) = rectangles(size, np.array([[100, 100, 300, 200]]), text)
     assert above[0] == 100 and above[3] == 100
@@ -60,7 +60,7 @@ def test_a_label_touches_its_box_if_possible():
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.text(max_size=60), st.integers(0, 2**31))
-def test_any_image_and_any_name(width, height, text, seed):
+def test_arbitrary_images_and_names(width, height, text, seed):
     size = (width, height) if width * height < 10**6 else (width, 1)
     boxes = np.random.default_rng(seed).uniform(-0.5, 1.5, (3, 4)) * np.tile(size, 2)
     factor = drawing.enlargement(size)
@@ -87,7 +87,7 @@ def test_small_images_are_enlarged():
 
 
 def relative_luminance(colour):
-    """The formula of WCAG 2.1 with its constants."""
+    """The contrast formula of WCAG 2.1."""
     channels = np.asarray(colour) / 255
     return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4) @ [
         0.2126,
@@ -104,7 +104,7 @@ def test_text_contrasts_with_its_background():
     assert drawing.text_colour((255, 255, 0)) == (0, 0, 0) and drawing.text_colour((0, 0, 128)) == (255, 255, 255)
 
 
-def test_neighbouring_labels_differ():
+def test_consecutive_colours_differ():
     colours = np.array([drawing.colour_of(label) for label in range(100)], float)
     for apart in (1, 2, 3):
         assert np.linalg.norm(colours[apart:] - colours[:-apart], axis=1).min() > 60

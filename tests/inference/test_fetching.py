@@ -1,4 +1,4 @@
-"""Images from URLs, with a local server: downloads, and a message for each failure."""
+"""Downloading images from a local server, and the error message for each failure."""
 
 import contextlib
 import threading
@@ -85,8 +85,8 @@ def test_names_with_other_characters_are_encoded(site):
     ("cut", "the connection ended after 256000 of 256001 bytes", {}),
     ("hop/9", "redirects more than 5 times", {}),
     ("elsewhere", "redirects to file:///etc/passwd, which is neither http nor https", {}),
-    ("slow", "takes longer than 0.3 s", {"most_seconds": 0.3}),
-    ("never", "takes longer than 0.3 s", {"most_seconds": 0.3}),
+    ("slow", "took longer than 0.3 s", {"most_seconds": 0.3}),
+    ("never", "took longer than 0.3 s", {"most_seconds": 0.3}),
 ])  # fmt: skip
 def test_failures(site, path, words, bounds):
     start = time.monotonic()

@@ -1,4 +1,4 @@
-"""Letters of class names: which ones a font has, that they are drawn, and that missing ones are reported."""
+"""Letters in class names: supported letters are drawn, and missing ones are reported."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def test_missing_letters_are_reported():
     names = ["方块", "été", "disc 🟠", "方"]
     assert missing_letters(names) == ["块", "方", "🟠"]
     note = missing_note(names, "", "--font")
-    assert note == "DejaVu Sans has no glyph for 3 letters of class names (块方🟠); --font sets another font"
+    assert note == "DejaVu Sans has no glyph for 3 letters in class names (块方🟠); set another with --font"
     assert missing_note(["été", "a b"], "", "--font") == "" and missing_letters(["\ud800"]) == []
     assert missing_note(map(chr, range(0x4E00, 0x4E20)), MONO, "--font").count("...") == 1
 
@@ -47,5 +47,5 @@ def test_another_font(tmp_path):
     assert np.asarray(found.draw(Image.new("RGB", (480, 200)), file)).tobytes() == drawn("illi 1.00", file).tobytes()
     (tmp_path / "text.ttf").write_text("no font")
     for name in ("text.ttf", "absent.ttf"):
-        with pytest.raises(InputError, match=f"the font .*{name} cannot be read .* give a .ttf"):
+        with pytest.raises(InputError, match=f"the font .*{name} cannot be read .* use a .ttf"):
             missing_note(["a"], str(tmp_path / name), "--font")

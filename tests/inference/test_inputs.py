@@ -1,4 +1,4 @@
-"""The inputs found for given names, and that everything else is counted."""
+"""Finding inputs from names, and reporting ignored files."""
 
 import os
 
@@ -27,17 +27,17 @@ def images(*names):
     return [Input("image", os.path.join("photos", name)) for name in names]
 
 
-def test_a_folder_gives_its_images_and_counts_other_files(folder):
+def test_folders_and_ignored_files(folder):
     found = find([folder])
     assert found.inputs == images("a.jpg", "b.JFIF")
     (note,) = found.notes
     assert note.startswith("ignored in the folder photos: 5 other files (.txt 2, ") and "no ending 1" in note
     assert ".h5 1" in note and ".heic 1" in note and "yolos-jax[heif]" in note
-    assert note.endswith("1 hidden file, 1 video (pass each by its name), 1 folder (--recursive includes them)")
+    assert note.endswith("1 hidden file, 1 video (pass each one by name), 1 folder (use --recursive to include them)")
     assert (
         find([folder], recursive=True)
         .notes[0]
-        .endswith("1 hidden folder, 1 hidden file, 1 video (pass each by its name)")
+        .endswith("1 hidden folder, 1 hidden file, 1 video (pass each one by name)")
     )
 
 
@@ -54,7 +54,7 @@ def test_patterns(folder):
     found = find(["photos/**"])
     assert found.inputs == images("a.jpg", "b.JFIF", "in/a.png", "in/deep/z.webp")
     assert "ignored in the pattern photos/**: 5 other files" in found.notes[0]
-    assert find(["photos/*"]).notes[0].endswith("1 video (pass each by its name), 1 folder (** includes them)")
+    assert find(["photos/*"]).notes[0].endswith("1 video (pass each one by name), 1 folder (use ** to include them)")
     (named := folder + "/[x].jpg") and Image.new("RGB", (8, 8)).save(named)
     assert find([named]).inputs == images("[x].jpg")  # a file with that literal name takes precedence
     os.rename(folder, "photos [2024]")  # and so do folders
@@ -65,7 +65,7 @@ def test_patterns(folder):
 
 
 def test_lists(folder, tmp_path):
-    """A path per line, or a column of a table; relative to the current folder or to the list's."""
+    """One path per line, or a table column; paths are relative to the current folder or the list's folder."""
     listed = tmp_path / "photos" / "list.txt"
     listed.write_bytes(
         "\ufeff# mine\nphotos/a.jpg\r\n\n  in/a.png  \nphotos/a.jpg\nin\nfilm.MKV\nhttp://h/x.jpg\n".encode()
@@ -73,7 +73,7 @@ def test_lists(folder, tmp_path):
     found = find(["photos/list.txt", "photos/b.JFIF"])
     assert found.inputs == [*images("a.jpg", "in/a.png", "in/a.png"), Input("video", "film.MKV"),
                             Input("address", "http://h/x.jpg"), *images("b.JFIF")]  # fmt: skip
-    assert found.notes[0] == "photos/list.txt lists 5 inputs" and "1 folder (--rec" in found.notes[1]
+    assert found.notes[0] == "photos/list.txt lists 5 inputs" and "1 folder (use --rec" in found.notes[1]
     for name, text in (
         ("a.csv", "id,Image Path,x0\n1,photos/a.jpg,3\n1,photos/a.jpg,5\n2,photos/b.JFIF,5\n"),
         ("b.csv", 'id;file\n1;"photos/a.jpg"\n2;photos/b.JFIF\n'),
@@ -85,13 +85,13 @@ def test_lists(folder, tmp_path):
         assert found.inputs == images("a.jpg", "b.JFIF")
     os.rename("photos", "photos.txt")
     assert len(find(["photos.txt"]).inputs) == 2  # a folder
-    assert find(["b.csv"]).notes == ["b.csv lists 2 inputs in its column file"]
+    assert find(["b.csv"]).notes == ["b.csv lists 2 inputs in column file"]
 
 
 @pytest.mark.parametrize("name, content, words", [
     ("x.txt", b"# nothing\n\n", "the list x.txt is empty"),
     ("x.csv", b"", "the list x.csv is empty"),
-    ("x.csv", b"a,b\n1,2\n", "no column of paths in the first row of x.csv (a, b); name it path"),
+    ("x.csv", b"a,b\n1,2\n", "x.csv has no column of paths, only a, b; name one path"),
     ("x.csv", b"id,path\n1,a.jpg\n2\n", "row 3 of x.csv has no column path"),
     ("x.txt", b"a.jpg\ny.txt\n", "the list x.txt contains another list, y.txt"),
     ("x.txt", b"\xff\xfea", "the list x.txt is UTF-16"),
@@ -105,10 +105,10 @@ def test_lists_that_cannot_be_read(folder, tmp_path, name, content, words):
 
 
 @pytest.mark.parametrize("given, words", [
-    ("photos/in/deep/*.jpg", "the pattern photos/in/deep/*.jpg has no images"),
-    ("photos/*.txt", "the pattern photos/*.txt has no images that Pillow reads (2 other files (.txt 2))"),
-    ("nothing/**/*.jpg", "has no images that Pillow reads."),
-    ("ftp://example.org/a.jpg", "scheme ftp; use http or https for images, or rtsp, rtsps, rtmp for streams"),
+    ("photos/in/deep/*.jpg", "the pattern photos/in/deep/*.jpg contains no images"),
+    ("photos/*.txt", "the pattern photos/*.txt contains no images that Pillow can read (2 other files (.txt 2))"),
+    ("nothing/**/*.jpg", "contains no images that Pillow can read."),
+    ("ftp://example.org/a.jpg", "use http(s) for images, or rtsp, rtsps, rtmp for streams"),
     ("https://example.org/film.mp4?x=1", "URL of a video"),
     ("a" * 5000, "cannot be accessed"),
 ])  # fmt: skip
@@ -130,7 +130,7 @@ def test_files_urls_videos_and_cameras():
     assert stream.kind == "stream" and stream.moves and stream.endless and stream.stem == "10.0.0.2"
 
 
-def test_the_endings_are_those_that_pillow_decodes(tmp_path):
+def test_extensions_match_pillow(tmp_path):
     """Every format that can be written is read back with every registered extension."""
     Image.init()
     picture, tried = Image.new("RGB", (16, 16), (200, 30, 40)), set()
@@ -138,7 +138,7 @@ def test_the_endings_are_those_that_pillow_decodes(tmp_path):
         if kind in Image.SAVE and kind in Image.OPEN:
             try:
                 picture.save(tmp_path / f"x{ending}", kind)
-            except (OSError, ValueError):  # cannot hold RGB, or has no writer here
+            except (OSError, ValueError):  # does not support RGB or cannot be written here
                 continue
             tried.add(ending)
     assert {".jfif", ".avif", ".jp2", ".tga", ".ico", ".bmp", ".webp", ".tif"} <= tried <= image_endings()

@@ -1,4 +1,4 @@
-"""Detections on disk in each format, read back by other readers, and unique names."""
+"""Writes detections in each format and reads them back with other readers; unique output names."""
 
 import csv
 import io
@@ -37,7 +37,7 @@ FRAMES = [detections([[0, 0, 10, 10]]), detections([]), detections([[5, 5, 15, 2
 def written(request, tmp_path):
     wanted, notes = destinations([*(Input("image", name) for name in FOUND), Input("video", "film.mp4")])
     assert [t.name for t in wanted] == ["a", "b", "a-2", "film"]
-    assert notes == ["1 input is named like another one; the outputs are named a-2 for a.webp"]
+    assert notes == ["1 input has the same name as another; the outputs are named a-2 for a.webp"]
     writer = FORMATS[request.param]
     check_free(tmp_path, wanted, writer, True, False)
     with closing(writer(tmp_path, NAMES)) as out:
@@ -48,7 +48,7 @@ def written(request, tmp_path):
     for destination in wanted:
         for name in (*writer.SHARED, *writer.files(destination)):
             assert (tmp_path / name).exists()
-            with pytest.raises(InputError, match="exists already"):
+            with pytest.raises(InputError, match="already exists"):
                 check_free(tmp_path, wanted, writer, False, False)
             check_free(tmp_path, wanted, writer, False, True)
     return request.param, tmp_path
@@ -119,7 +119,7 @@ def test_names_differ_regardless_of_case():
     many = [Input("image", name) for name in ("a/x.jpg", "b/X.jpg", "c/x.png", "x-2.gif", "d/x.jpg", "e/x.jpg")]
     wanted, (note,) = destinations(many)
     assert [t.name for t in wanted] == ["x", "X-2", "x-3", "x-2-2", "x-4", "x-5"]
-    assert note.startswith("5 inputs are named like another one") and note.endswith("x-2-2 for x-2.gif and 2 more")
+    assert note.startswith("5 inputs have the same name as another") and note.endswith("x-2-2 for x-2.gif and 2 more")
     assert "X-2 for b/X.jpg" in note
 
 

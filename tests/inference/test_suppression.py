@@ -1,4 +1,4 @@
-"""Non-maximum suppression against a plain implementation, and against torchvision if installed."""
+"""Compares non-maximum suppression with a plain implementation, and with torchvision if installed."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from yolos_jax.inference.suppression import check_nms, suppressed
 
 
 def detections(seed, n=100, classes=3):
-    """Boxes around six places, of few classes, with some equal scores and some empty boxes."""
+    """Boxes of a few classes around six positions, with some equal scores and some empty boxes."""
     rng = np.random.default_rng(seed)
     place = rng.integers(0, 6, (n, 1)) * 20
     corner = place + rng.normal(0, 2, (n, 2))
@@ -40,14 +40,14 @@ def greedy(scores, labels, boxes, threshold):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("threshold", [0, 0.3, 0.7, 1])
-def test_against_a_plain_implementation(seed, threshold):
+def test_matches_a_plain_implementation(seed, threshold):
     found = detections(seed)
     kept = suppressed(*found, threshold).tolist()
     assert kept == greedy(*found, threshold)
     assert (len(kept) == 100) == (threshold == 1)
 
 
-def test_against_torchvision():
+def test_matches_torchvision():
     torch, ops = pytest.importorskip("torch"), pytest.importorskip("torchvision.ops")
     scores, labels, boxes = detections(7)
     scores = np.random.default_rng(0).permutation(len(scores)).astype(np.float32)  # equal scores have no order there
@@ -55,7 +55,7 @@ def test_against_torchvision():
     assert suppressed(scores, labels, boxes, 0.5).tolist() == theirs.tolist()
 
 
-def test_without_it_all_are_kept_best_first():
+def test_no_suppression_by_default():
     scores, labels, boxes = detections(0)
     assert suppressed(scores, labels, boxes, None).tolist() == np.argsort(-scores, kind="stable").tolist()
     assert suppressed(*(values[:0] for values in (scores, labels, boxes)), 0.5).tolist() == []

@@ -1,4 +1,4 @@
-"""Reading and writing videos of known frames. Needs the package av."""
+"""Reads and writes videos with known frames. Requires the package av."""
 
 import socket
 import sys
@@ -28,7 +28,7 @@ def colour(number):
 
 
 def film(path, count=8, size=SIZE, codec="ffv1"):
-    """A lossless video whose frames have one colour each."""
+    """A lossless video in which each frame has a single colour."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=RATE)
         stream.width, stream.height, stream.pix_fmt = *size, "bgr0" if codec == "ffv1" else "yuv420p"
@@ -113,7 +113,7 @@ def test_the_pixel_aspect_ratio_is_kept(tmp_path, turned):
 
 
 def test_a_video_marked_as_rotated(tmp_path):
-    """As written by phones: landscape pixels, and a rotation matrix."""
+    """A video as recorded by phones: landscape frames with a rotation matrix."""
     film(tmp_path / "a.mp4", 2, codec=next(c for c in video.CODECS if c in av.codecs_available))
     data = (tmp_path / "a.mp4").read_bytes()
     one, quarter = (1 << 16).to_bytes(4, "big"), (0xFFFF0000).to_bytes(4, "big")
@@ -127,7 +127,7 @@ def test_a_video_marked_as_rotated(tmp_path):
 
 
 def test_a_camera_is_opened_by_the_systems_name(tmp_path, monkeypatch):
-    """FFmpeg's test picture instead of a camera."""
+    """Replaces the camera with FFmpeg's test image."""
     monkeypatch.setitem(video.CAMERAS, sys.platform, ("lavfi", "color=c=red:s=32x24:r=5:d={}"))
     found = list(video.stills(Input("camera", "camera:2")))
     assert len(found) == 10 and found[0].image.getpixel((3, 3))[0] > 200 > 60 > found[0].image.getpixel((3, 3))[1]
@@ -164,7 +164,7 @@ def test_without_the_package(monkeypatch):
 
 
 def test_a_stream_without_a_server(tmp_path):
-    """The scheme is known; a missing server gives a one-line error."""
+    """The scheme is supported; a missing server causes a one-line error."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # and not listening
         address = f"rtsp://127.0.0.1:{free.getsockname()[1]}/live"

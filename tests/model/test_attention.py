@@ -1,4 +1,4 @@
-"""Attention and its gradient against plain attention in float64 without blocks and padding."""
+"""Compares attention and its gradient with plain float64 attention without blocks or padding."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ from yolos_jax.model.on_cpu import attend
 
 
 def plain(q, k, v, length, given):
-    """The result and the gradients of q, k, v, in numpy and float64, from the real keys of each sequence only."""
+    """The output and the gradients of q, k and v in float64 NumPy, using only the real keys of each sequence."""
     q, k, v, given = (np.asarray(x, np.float64) for x in (q, k, v, given))
     out, of_q, of_k, of_v = np.zeros(q.shape), np.zeros(q.shape), np.zeros(k.shape), np.zeros(v.shape)
     scale = q.shape[-1] ** -0.5
@@ -32,7 +32,7 @@ def plain(q, k, v, length, given):
 
 
 def numbers(batch, queries, keys, heads=2, size=8, dtype="float32", spread=1.0):
-    """q, k, v, and the gradient of the result."""
+    """q, k, v, and the gradient of the output."""
     rng = np.random.default_rng(0)
     shapes = [(batch, n, heads, size) for n in (queries, keys, keys, queries)]
     return [jnp.asarray(rng.normal(size=shape) * s, dtype) for shape, s in zip(shapes, (spread, 1, 1, 1))]
@@ -51,7 +51,7 @@ def assert_close(a, b, atol):
 
 @pytest.mark.parametrize("block", [4, 5, 16, 64])
 def test_every_length(block):
-    """One sequence of each length from 1 to an odd N, together in a batch."""
+    """A batch with one sequence of each length from 1 to an odd N."""
     n = 23
     args, length = numbers(n, n, n), jnp.arange(1, n + 1)
     got = found(block, *args[:3], length, args[3])
@@ -72,7 +72,7 @@ def test_head_sizes_few_queries_and_dtypes(size, queries, keys, dtype, atol):
 
 
 def test_bfloat16_keeps_sums_in_float32():
-    """4,096 equal weights, of which a bfloat16 sum could not exceed 256; the mean of the values is exact."""
+    """A bfloat16 sum of 4,096 equal weights would stop at 256; the mean of the values must be exact."""
     q, k = jnp.zeros((1, 2, 1, 8), "bfloat16"), jnp.zeros((1, 4096, 1, 8), "bfloat16")
     out = attend(q, k, jnp.ones_like(k), jnp.array([4096]), 1)
     np.testing.assert_array_equal(np.asarray(out, np.float32), 1.0)
@@ -80,7 +80,7 @@ def test_bfloat16_keeps_sums_in_float32():
 
 @pytest.mark.parametrize("block", [8, 64])
 def test_extreme_scores(block):
-    """Scores of several hundred of both signs, the largest in padding: neither overflow nor lost weights."""
+    """Scores of several hundred with both signs, the largest in padding, cause no overflow and lose no weights."""
     q, k, v, given = numbers(2, 33, 33, spread=300.0)
     q, k = abs(q), (-abs(k)).at[:, 20:].set(10.0)
     got = found(block, q, k, v, jnp.array([20, 7]), given)
@@ -90,7 +90,7 @@ def test_extreme_scores(block):
 
 
 def test_inside_scan_and_checkpoint():
-    """Three layers, each with the result of the one before as queries, against the same layers one by one."""
+    """Three layers in a scan, each using the previous output as queries, match the same layers called one by one."""
     q, k, v, given = numbers(2, 21, 21)
     length, layers = jnp.array([21, 13]), jnp.array([0.5, 1.0, 2.0])
 
@@ -112,8 +112,8 @@ def test_inside_scan_and_checkpoint():
     assert_close((out, *back(given)), (xs[-1], of_x, of_k, of_v), 5e-6)
 
 
-def test_eight_devices_keep_their_sequences():
-    """Same results, without communication between devices."""
+def test_eight_devices_without_communication():
+    """The results are the same, without communication between devices."""
     devices = jax.devices()[:8]
     assert len(devices) == 8
     args, length = numbers(8, 21, 21), jnp.arange(14, 22)
@@ -126,7 +126,7 @@ def test_eight_devices_keep_their_sequences():
     assert_close(program(*placed), plain(*args[:3], np.arange(14, 22), args[3]), 2e-6)
 
 
-def test_mapped_over_an_axis():
+def test_vmap():
     args, length = numbers(6, 9, 9), jnp.arange(4, 10)
     parts = [x.reshape(3, 2, *x.shape[1:]) for x in (*args[:3], length, args[3])]
     got = [x.reshape(6, *x.shape[2:]) for x in jax.vmap(lambda *a: found(4, *a))(*parts)]
@@ -134,7 +134,7 @@ def test_mapped_over_an_axis():
 
 
 @pytest.mark.parametrize("queries", [3401, 100])
-def test_never_all_pairs(queries):
+def test_no_full_score_matrix_in_memory(queries):
     """Temporary memory of the compiled programs for S's heads and 3,401 tokens is less than one head's N x N array."""
     q, k = (jax.ShapeDtypeStruct((1, n, 6, 64), jnp.float32) for n in (queries, 3401))
     length = jax.ShapeDtypeStruct((1,), jnp.int32)
@@ -145,7 +145,7 @@ def test_never_all_pairs(queries):
         assert "3401,3401]" not in program.as_text()
 
 
-def test_weights_are_those_of_attention():
+def test_attention_weights():
     q, k, v, _ = numbers(3, 7, 19)
     length = jnp.array([1, 10, 19])
     weights = attention_weights(q, k, length)

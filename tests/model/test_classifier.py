@@ -1,4 +1,4 @@
-"""The classifier: against NumPy, stochastic depth, other sizes, and invalid configs."""
+"""The classifier: comparison with NumPy, stochastic depth, other image sizes and invalid configs."""
 
 import dataclasses
 
@@ -55,7 +55,7 @@ def by_hand(state, patches, branches):
     return linear("head", x[:, 0]), linear("head_dist", x[:, 1])
 
 
-def test_logits_and_stochastic_depth_by_hand():
+def test_logits_and_stochastic_depth_match_numpy():
     rng, params = np.random.default_rng(1), random_params(MICRO)
     patches = rng.standard_normal((3, 16, 192)).astype(np.float32)
     keep = rng.integers(0, 2, (3, 3, 2)).astype(np.uint8)
@@ -68,11 +68,11 @@ def test_logits_and_stochastic_depth_by_hand():
     np.testing.assert_allclose(out.cls, want[0], atol=1e-5)
     np.testing.assert_allclose(out.distilled, want[1], atol=1e-5)
     np.testing.assert_allclose(out.mean, (want[0] + want[1]) / 2, atol=1e-5)
-    with pytest.raises(InputError, match="sequences of 16 patches .* 3 x 5 patches"):
+    with pytest.raises(InputError, match="3 x 5 patches, but the sequences have 16"):
         classify(graph, params, patches, (3, 5))
 
 
-def test_other_sizes_resize_the_positions_as_in_the_detector():
+def test_positions_are_resized_for_other_image_sizes():
     from yolos_jax.model.position import resize_to_tokens
 
     params, graph = random_params(MICRO), abstract_classifier(MICRO)[0]
@@ -88,7 +88,7 @@ def test_other_sizes_resize_the_positions_as_in_the_detector():
     np.testing.assert_allclose(found, want[0], atol=1e-5)
 
 
-def test_shared_parameters_have_the_detectors_names():
+def test_shared_parameter_names_match_the_detector():
     for name, config in CLASSIFIERS.items():
         ours = abstract_classifier(config)[1]
         from yolos_jax.model.config import VARIANTS
@@ -103,7 +103,7 @@ def test_shared_parameters_have_the_detectors_names():
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"image_size": 30}, "model.image_size is 30; it must be whole patches of model.patch_size 8"),
+        ({"image_size": 30}, "model.image_size is 30; it must be a positive multiple of model.patch_size 8"),
         ({"distilled": 1}, "model.distilled is 1; it must be True or False"),
         ({"heads": 5}, "model.width 12 is not a multiple of model.heads 5"),
         ({"depth": 1}, "model.depth is 1; it must be a whole number of at least 2"),
@@ -114,7 +114,7 @@ def test_invalid_configs(changes, words):
         dataclasses.replace(MICRO, **changes)
 
 
-def test_every_classifier_is_recognised_as_the_start_of_its_variant():
+def test_variants_are_inferred_from_classifiers():
     from yolos_jax.model.config import VARIANTS
     from yolos_jax.weights.backbone import find_backbone
 

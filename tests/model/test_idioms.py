@@ -37,8 +37,8 @@ def assert_equal(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-def test_ten_lines(capsys):
-    """As in the docs, with a smaller model: compiled, and it prints a line for each part."""
+def test_docs_example(capsys):
+    """The example in the docs with a smaller model: it compiles and prints one line per part."""
     code = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "api" / "network.md").read_text(), re.DOTALL).group(1)
     assert len([line for line in code.splitlines() if line.strip()]) == 10
     assert 'VARIANTS["s"]' in code
@@ -54,7 +54,7 @@ def test_ten_lines(capsys):
 
 
 def test_training_and_printing_in_flax_style(capsys):
-    """With `nnx.Optimizer`, whose update is compiled because it has hundreds of operations."""
+    """Uses `nnx.Optimizer`; its update is compiled because it has hundreds of operations."""
     model = Yolos(MICRO, rngs=nnx.Rngs(0))
     patches, grid = batch()
 
@@ -70,8 +70,8 @@ def test_training_and_printing_in_flax_style(capsys):
     assert "Yolos( # Param: " in capsys.readouterr().out
 
 
-def test_a_new_network_has_the_initial_values():
-    """Exactly those of the key's words as the seed."""
+def test_new_network_has_the_initial_values():
+    """The values equal those drawn with the words of the key as the seed."""
     for scheme in ("reference", "from_nothing"):
         model = Yolos(MICRO, rngs=nnx.Rngs(3), scheme=scheme)
         words = jax.random.key_data(nnx.Rngs(3).params()).tolist()
@@ -86,7 +86,7 @@ def test_a_new_network_has_the_initial_values():
 
 
 def test_constructors_under_transformations():
-    """Compiled, it is the same network; traced for shapes, nothing is drawn; mapped over keys, it is an ensemble."""
+    """Under jit the network is the same, eval_shape draws no values, and vmap over keys creates an ensemble."""
     model = Yolos(MICRO, rngs=nnx.Rngs(0))
     assert_equal(values_of(nnx.jit(lambda: Yolos(MICRO, rngs=nnx.Rngs(0)))()), values_of(model))
     shapes = values_of(nnx.eval_shape(lambda: Yolos(MICRO, rngs=nnx.Rngs(0))))
@@ -96,7 +96,7 @@ def test_constructors_under_transformations():
     assert kernels.shape == (2, 2, 24, 72) and (kernels[0] != kernels[1]).all()
 
 
-def test_shapes_need_neither_values_nor_memory(monkeypatch):
+def test_eval_shape_allocates_nothing(monkeypatch):
     def never(*args):
         raise AssertionError("numbers were drawn")
 
@@ -117,7 +117,7 @@ def test_compiled_differentiated_and_split():
         np.testing.assert_allclose(a, b, atol=1e-5)
     graph, state = nnx.split(model)
     assert_equal(nnx.merge(graph, state)(patches, grid, (0, -1)), out)
-    # our own form: a graph from `abstract`, and a plain dict of arrays
+    # the form used by yolos-jax: a graph from `abstract` and a plain dict of arrays
     assert_equal(apply(abstract(MICRO)[0], values_of(model), patches, grid, (0, -1)), out)
 
     def loss(model):

@@ -1,4 +1,4 @@
-"""Position resizing against torch's results."""
+"""Compares position resizing with torch."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from yolos_jax.model.position import resize_to_tokens
 GRADIENT = 2.5e-6
 
 
-def test_equals_torch_for_every_case():
+def test_matches_torch():
     z = arrays("bicubic.npz")
     bound = max(int(row[4:].max()) for row in z["cases"])
     tokens = max(int(row[4] * row[5]) for row in z["cases"])
@@ -27,15 +27,15 @@ def test_equals_torch_for_every_case():
     assert resize._cache_size() == len({z[f"src{k}"].shape for k in range(len(z["src_hw"]))})
 
 
-def test_own_size_is_exact():
+def test_unchanged_size_is_exact():
     grid = np.random.default_rng(0).normal(size=(5, 7, 4)).astype(np.float32)
     found = resize_to_tokens(jnp.asarray(grid), jnp.array([5, 7]), 40, 9)
     np.testing.assert_array_equal(found[:35], grid.reshape(35, 4))
 
 
 @pytest.mark.parametrize("shape, size, tokens", [((5, 7), (4, 3), 15), ((5, 7), (9, 2), 18), ((2, 3), (1, 1), 4)])
-def test_gradient_is_the_transposed_resizing(shape, size, tokens):
-    """Against the full matrix, from resizing a grid of one-hot embeddings; alone and in a batch of sizes."""
+def test_gradient_is_the_transpose_of_resizing(shape, size, tokens):
+    """Compares with the full matrix, obtained by resizing one-hot embeddings; unbatched and with a batch of sizes."""
     count, size = shape[0] * shape[1], jnp.array(size)
     resize = jax.jit(lambda size: resize_to_tokens(jnp.eye(count).reshape(*shape, count), size, tokens, 9))
     given = np.random.default_rng(0).normal(size=(2, tokens, 6)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The gradient of a product in bfloat16: that of the kernel is float32."""
+"""Gradients of a bfloat16 product: the kernel gradient is float32."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from yolos_jax.model.vit import product, with_bias
 
 
 @pytest.mark.parametrize("size_in, size_out", [(24, 40), (40, 24)])
-def test_the_kernels_gradient_is_float32(size_in, size_out):
+def test_kernel_gradient_is_float32(size_in, size_out):
     random = np.random.default_rng(0)
     x = jnp.asarray(random.normal(size=(2, 300, size_in)), jnp.bfloat16)
     given = jnp.asarray(random.normal(size=(2, 300, size_out)), jnp.bfloat16)
@@ -23,7 +23,7 @@ def test_the_kernels_gradient_is_float32(size_in, size_out):
     np.testing.assert_allclose(np.float64(of_x).reshape(600, -1), exact[1] @ rounded.T, rtol=2**-8, atol=0.05)
 
 
-def test_the_gradient_of_a_bias_is_summed_in_float32():
+def test_bias_gradient_is_summed_in_float32():
     """In bfloat16, the sum over 4,000 tokens would be wrong by 0.6 %."""
     random = np.random.default_rng(0)
     x, given = (jnp.asarray(random.normal(0.02, 1, (2, 2000, 24)), jnp.bfloat16) for _ in range(2))

@@ -1,4 +1,4 @@
-"""The network against the reference's outputs; batches, memory and compilation."""
+"""Comparison of the network with the reference's outputs; batches, memory and compilation."""
 
 import dataclasses
 import functools
@@ -56,8 +56,8 @@ def reference_order(attention, det):
 
 @pytest.mark.parametrize("name", PARITY_VARIANTS)
 @pytest.mark.parametrize("skip_equal_count", [False, pytest.param(True, marks=pytest.mark.numbers)])
-def test_equals_the_reference(name, skip_equal_count):
-    """Every size; for the two where the reference skips resizing, only with `skip_equal_count`."""
+def test_matches_the_reference(name, skip_equal_count):
+    """All sizes match; the two for which the reference skips resizing do so only with `skip_equal_count`."""
     config, z, detect = model(name, skip_equal_count)
     out = jax.tree.map(np.asarray, detect(*side_by_side(config, z)))
     chosen = range(len(z["sizes_hw"])) if skip_equal_count else unflagged(z)
@@ -72,7 +72,7 @@ def unflagged(z):
 
 
 def test_attention_of_inner_layers_equals_a_recomputation():
-    """From the reference's stored block inputs and weights, in numpy."""
+    """Recomputes attention in NumPy from the reference's stored block inputs and weights."""
     (config, z, detect), state = model("mid"), tensors("model_mid.safetensors")
     number = next(name for name in z.files if name.endswith("_block_in")).removeprefix("dbg").removesuffix("_block_in")
     found = np.asarray(detect(*image_sequence(z[f"in{number}"], config.patch_size)).attention)[:, 0]
@@ -89,8 +89,8 @@ def test_attention_of_inner_layers_equals_a_recomputation():
         np.testing.assert_allclose(found[layer], weights, atol=1e-5, rtol=0)
 
 
-def test_an_image_does_not_depend_on_its_batch():
-    """Alone, without padding, it also equals the reference."""
+def test_images_are_independent_of_the_batch():
+    """An image processed alone without padding also matches the reference."""
     config, z, detect = model("mid")
     together = jax.tree.map(np.asarray, detect(*side_by_side(config, z)))
     for i, size in enumerate(z["sizes_hw"]):
@@ -166,7 +166,7 @@ def test_layer_norm_equals_flax(dtype):
         np.testing.assert_array_equal(a, b)
 
 
-def test_attention_never_holds_all_pairs():
+def test_attention_stores_no_full_matrix():
     """Temporary memory of the compiled program, forward and backward, stays below one N x N array."""
     tokens = 4096
     graph, params = abstract(MICRO, Compute(query_block=128))
@@ -184,7 +184,7 @@ def test_attention_never_holds_all_pairs():
         assert memory.temp_size_in_bytes < all_pairs
 
 
-def test_missing_layers_are_refused():
+def test_rejects_missing_layers():
     graph, params = build(MICRO)
     with pytest.raises(InputError, match="no layer 3; the model has 3"):
         apply(graph, params, np.zeros((1, 4, 768), np.uint8), jnp.array([[2, 2]]), (3,))
@@ -230,7 +230,7 @@ def test_variants_have_the_published_sizes(name):
     [
         ({"width": 50, "heads": 3}, "multiple of model.heads"),
         ({"depth": 1}, "model.depth is 1; .* at least 2"),
-        ({"init_pe_size": (8, 100)}, "at least one patch"),
+        ({"init_pe_size": (8, 100)}, "at least model.patch_size"),
         ({"patch_size": 0}, "patch_size is 0; .* at least 1"),
         ({"mlp_ratio": 0.0}, "mlp_ratio is 0.0"),
         ({"layer_norm_eps": float("nan")}, "layer_norm_eps is nan"),
@@ -255,6 +255,6 @@ def test_invalid_configs_are_refused(wrong, sentence):
         ({"compute_dtype": "float16"}, "model.compute_dtype is 'float16'; it must be 'float32' or 'bfloat16'"),
     ],
 )
-def test_invalid_compute_is_refused(wrong, sentence):
+def test_rejects_invalid_compute(wrong, sentence):
     with pytest.raises(InputError, match=sentence):
         Compute(**wrong)

@@ -1,4 +1,4 @@
-"""Class weights in the cross entropy: against plain numpy, and the loss without them is unchanged."""
+"""Class weights in the cross entropy match plain NumPy, and the loss without them is unchanged."""
 
 import jax
 import jax.numpy as jnp
@@ -94,8 +94,8 @@ def test_matching_costs_do_not_change(case):
     np.testing.assert_array_equal(*costs)
 
 
-def test_an_unresolved_word_is_refused(case):
-    """`inverse` needs counts; callers of the loss must replace it by numbers."""
+def test_rejects_unresolved_inverse(case):
+    """`inverse` needs counts; callers of the loss must replace it with numbers."""
     logits, boxes, targets, query, _ = case
     with pytest.raises((TypeError, ValueError)):
         matched_loss(logits, boxes, targets, query, 1, weights=LossWeights(class_weight="inverse"))
@@ -103,7 +103,7 @@ def test_an_unresolved_word_is_refused(case):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("group", [1, 4])
-def test_values_and_gradients_equal_torchs(case, group):
+def test_values_and_gradients_match_torch(case, group):
     torch = pytest.importorskip("torch")
     logits, boxes, targets, query, wanted = case
     theirs = torch.tensor(np.asarray(logits), requires_grad=True)

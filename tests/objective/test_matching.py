@@ -1,4 +1,4 @@
-"""Both matchers against scipy on arbitrary costs, and values that are not finite."""
+"""Compares both matchers with scipy on arbitrary costs, and tests non-finite values."""
 
 import time
 
@@ -20,7 +20,7 @@ match_both = {matcher: jax.jit(lambda c, n, m=matcher: match(c, n, m)) for match
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(6, 4), (6, 6), (6, 9)]), st.booleans())
-def test_the_cheapest_matching_for_every_shape(seed, shape, ties):
+def test_matches_scipy_for_every_shape(seed, shape, ties):
     rng = np.random.default_rng(seed)
     queries, most = shape
     cost = rng.normal(size=(3, queries, most)).astype(np.float32) * 10
@@ -37,8 +37,8 @@ def test_the_cheapest_matching_for_every_shape(seed, shape, ties):
 
 
 @pytest.mark.parametrize("targets", [0, 7, 8, 9, 32, 33, 40])
-def test_room_for_more_targets_changes_nothing(targets):
-    """The matcher on the device is compiled for 8, 32 and 40 of them here."""
+def test_padding_targets_change_nothing(targets):
+    """The matcher `device` is compiled for 8, 32 and 40 targets here."""
     rng = np.random.default_rng(targets)
     cost, count = rng.normal(size=(2, 60, 40)).astype(np.float32), np.array([targets, targets // 2], np.int32)
     query = np.asarray(match_both["device"](cost, count).query)
@@ -69,7 +69,7 @@ def test_non_finite_costs_are_flagged_and_match_nothing(matcher, value):
     assert (np.asarray(query)[1] == -1).all() and (np.asarray(query)[0] >= 0).all()
 
 
-def test_logits_that_are_not_finite_are_flagged():
+def test_non_finite_logits_are_flagged():
     logits = jnp.zeros((2, 4, 3)).at[1, 0, 0].set(jnp.nan)
     boxes = jnp.full((2, 4, 4), 0.5)
     targets = Targets(
@@ -98,8 +98,8 @@ def test_unknown_matcher():
 
 
 @pytest.mark.parametrize("devices", [1, 4])
-def test_the_matching_includes_the_hosts_time(devices):
-    """Milliseconds of each image, on every device; the matcher on the device reports none."""
+def test_reports_the_time_on_the_host(devices):
+    """Times of each image on every device; the matcher `device` reports none."""
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
     cost = jnp.asarray(np.random.default_rng(0).normal(size=(4, 60, 50)), jnp.float32)
     start = time.perf_counter()

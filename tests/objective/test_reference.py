@@ -1,4 +1,4 @@
-"""Costs, matching, losses and gradients against the reference's, for both matchers."""
+"""Compares costs, matching, losses and gradients with the reference, for both matchers."""
 
 import functools
 
@@ -75,7 +75,7 @@ def test_costs():
 
 @pytest.mark.parametrize("matcher", ["host", "device"])
 def test_pairs(matcher):
-    """The pack's optima are unique, so the pairs must be equal."""
+    """The optimal matchings in the stored cases are unique, so the pairs must be equal."""
     for n in cases():
         _, _, targets, want = case(n)
         query, finite, _ = pairs_of(want("cost"), targets.count, matcher)
@@ -124,7 +124,7 @@ def test_cross_entropy_is_normalized_within_each_replica():
 
 
 def test_weights_apply_to_cost_and_loss():
-    """With other weights, the total is the weighted sum of the reference's terms, and likewise for the cost."""
+    """With other weights, the loss and the cost are the weighted sums of the reference's terms."""
     weights = LossWeights(ce=2.0, bbox=0.5, giou=3.0)
     for n in cases():
         logits, boxes, targets, want = case(n)

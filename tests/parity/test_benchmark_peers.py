@@ -1,4 +1,4 @@
-"""The two sides of the benchmarks compute the same: outputs, and a step's loss and gradient norm."""
+"""Both implementations in the benchmarks compute the same outputs, and the same loss and gradient norm in a step."""
 
 import argparse
 
@@ -47,7 +47,7 @@ def test_memory_of_both(case):
 
 
 def test_evaluation_of_both(case):
-    """All queries of all images are scored on both sides."""
+    """Both implementations score all queries of all images."""
     arguments = argparse.Namespace(variant="ti", short_side=64)
     source = coco_split(data_folder("coco_tiny80"), "val2017", 91, 3)
     device = jax.devices("cpu")[0]

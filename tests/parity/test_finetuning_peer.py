@@ -1,4 +1,4 @@
-"""benchmarks.finetuning_peer: both sides take the same steps and are scored in the same way."""
+"""benchmarks.finetuning_peer: both implementations take the same steps and are scored in the same way."""
 
 import json
 

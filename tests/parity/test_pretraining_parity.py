@@ -1,4 +1,4 @@
-"""The classifier, its training step and its augmentation against transformers, PyTorch and timm.
+"""Compares the classifier, its training step and its augmentation with transformers, PyTorch and timm.
 
 Tests of packages that are not installed are skipped.
 """
@@ -47,7 +47,7 @@ MICRO = ClassifierConfig(width=24, depth=3, heads=2, patch_size=8, num_classes=7
 
 
 def random_params(config, seed=3):
-    """No parameter is 0 or 1, and signals neither vanish nor explode."""
+    """Random parameters, none of which is 0 or 1, that keep signals from vanishing or exploding."""
     rng = np.random.default_rng(seed)
 
     def draw(path, x):
@@ -112,7 +112,7 @@ def timms_networks(monkeypatch):
 
 
 @pytest.mark.parametrize("distilled", [False, True])
-def test_logits_equal_timms(distilled, monkeypatch):
+def test_logits_match_timm(distilled, monkeypatch):
     timm = timms_networks(monkeypatch)
     config = dataclasses.replace(CLASSIFIERS["ti"], distilled=distilled)
     params = random_params(config)
@@ -139,7 +139,7 @@ def timms_operations():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_operations_equal_timms_pixels(name, monkeypatch):
+def test_augmented_pixels_match_timm(name, monkeypatch):
     theirs = timms_operations()
     called = "".join(part.capitalize() for part in name.split("_"))
     called = {"Autocontrast": "AutoContrast", "TranslateX": "TranslateXRel", "TranslateY": "TranslateYRel"}.get(
@@ -164,7 +164,7 @@ def torch_model(config, params, tmp_path):
 
 
 def batches(config, steps, images):
-    """Given pictures, labels and mixing numbers."""
+    """Fixed images, labels and mixing factors."""
     rng, found = np.random.default_rng(5), []
     for step in range(steps):
         patches, normal = pixels_of(config, images, seed=step)
@@ -212,7 +212,7 @@ def trained(tmp_path_factory):
 
 
 @pytest.mark.parametrize("devices", [1, 8])
-def test_twenty_steps_equal_pytorchs(trained, devices):
+def test_twenty_steps_match_pytorch(trained, devices):
     given, params, theirs, last = trained
     mesh = data_mesh(jax.devices()[:devices])
     loss = classification_loss(abstract_classifier(MICRO)[0], MICRO, 0.0, 0.1, mixes=True)

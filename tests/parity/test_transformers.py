@@ -1,7 +1,7 @@
-"""Every full-size variant against transformers, on real images: same weights, same pixels, same outputs.
+"""Compares every full-size variant with transformers on real images, with the same weights and pixels.
 
-The weights are random, since only their shapes matter here, and so that no
-parameter is 0 or 1 and every one of them has to arrive at its place.
+The weights are random, because only their shapes matter here. No parameter is 0
+or 1, so that a misplaced or missing one changes the outputs.
 """
 
 import dataclasses
@@ -80,7 +80,7 @@ def random_model(name):
 
 
 def outputs_of(model, images):
-    """Logits and boxes of each image alone."""
+    """Logits and boxes of each image, processed separately."""
     with torch.no_grad():
         out = [model(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]) for image in images]
     return np.concatenate([o.logits for o in out]), np.concatenate([o.pred_boxes for o in out])

@@ -95,7 +95,7 @@ def test_does_not_overwrite_files(checkpoint, images, tmp_path, call):
     options = ["--checkpoint", checkpoint, "--threshold", "0.01"]
     assert call(images / "0.png", *options, "--out", tmp_path / "out")[0] == 0
     code, _, sentence = call(images / "0.png", *options, "--out", tmp_path / "out")
-    assert code == 2 and "exists already" in sentence and "--overwrite" in sentence
+    assert code == 2 and "already exists" in sentence and "--overwrite" in sentence
     image = Path(shutil.copy(tmp_path / "out" / "0.png", tmp_path / "own.png"))
     before = image.read_bytes()
     code, _, sentence = call(image, *options, "--out", tmp_path, "--overwrite")

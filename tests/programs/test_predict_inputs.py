@@ -80,7 +80,7 @@ def test_list_with_relative_paths(predict, detector, folder, tmp_path):
     (folder / "list.csv").write_text("id,file_name\n1,deep/a.tga\n2,a.png\n2,a.png\n3,gone.png\n")
     code, text, error = predict(folder / "list.csv", "--no-draw")
     assert code == 2 and "1 of 3 images could not be read" in error and "gone.png does not exist" in error
-    assert f"note: {folder / 'list.csv'} lists 3 inputs in its column file_name" in text
+    assert f"note: {folder / 'list.csv'} lists 3 inputs in column file_name" in text
     for name in ("deep/a.tga", "a.png"):
         written = json.loads((tmp_path / "out" / ("a.json" if "deep" in name else "a-2.json")).read_text())
         assert written["file"] == str(folder / name)
@@ -102,7 +102,7 @@ def test_urls(predict, detector, folder, tmp_path):
         server.shutdown()
         server.server_close()
     assert code == 2 and "2 of 3 images could not be read" in error
-    assert f"skipped: {site}/gone.jpg cannot be fetched: the server responds with 404 File not found." in text
+    assert f"skipped: {site}/gone.jpg cannot be fetched: the server responded with 404 File not found." in text
     assert f"skipped: the image {site}/notes.txt cannot be read (Pillow does not recognise its format)." in text
     written = json.loads((tmp_path / "out" / "b.json").read_text())
     want = boxes(detector, folder / "b.webp")
@@ -265,7 +265,7 @@ def test_font_of_class_names(predict, detector, folder, tmp_path, monkeypatch):
     mono = findfont(FontProperties(family="DejaVu Sans Mono"))
     monkeypatch.setattr(detector, "label_names", {0: "été", 2: "方块"})
     code, _, error = predict(folder, "--font", mono)
-    assert code == 0 and error.count("has no glyph for 2 letters of class names (块方); --font sets another") == 1
+    assert code == 0 and error.count("has no glyph for 2 letters in class names (块方); set another with --font") == 1
     found = detector(folder / "b.webp", 0.05)
     drawn = np.asarray(Image.open(tmp_path / "out" / "b.png"))
     np.testing.assert_array_equal(drawn, np.asarray(found.draw(folder / "b.webp", mono)))

@@ -186,4 +186,4 @@ def test_kill_resume_evaluate_and_predict_at_an_address(tmp_path, monkeypatch, c
         done = call(*found)
         assert done.returncode == 0 and "written to shared://bucket/found" in done.stdout, done.stderr
     assert sorted(os.listdir(storage / "bucket" / "found")) == ["1.json", "1.png"]
-    assert "shared://bucket/found/1.png exists already" in call(*found).stderr
+    assert "shared://bucket/found/1.png already exists" in call(*found).stderr

@@ -1,4 +1,4 @@
-"""A detector's architecture from starting weights; only names and shapes are read for it."""
+"""Infers a detector's architecture from starting weights, using only names and shapes."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ WANTED = {name: value for name, value in TINY.to_dict().items() if name != "num_
 VIT = {"model_type": "vit", "hidden_size": 12, "num_attention_heads": 2, "layer_norm_eps": 1e-12}
 
 
-def test_a_detector_determines_everything(tmp_path):
+def test_detector_determines_all_settings(tmp_path):
     checkpoints.save(tmp_path / "ours", 5, random_params(TINY), Meta(TINY, {1: "a"}, 5))
     assert architecture_of(str(tmp_path / "ours"), {}) == WANTED
     hf = huggingface_folder(tmp_path / "hf", layer_norm_eps=1e-12)
@@ -39,7 +39,7 @@ def test_a_detector_determines_everything(tmp_path):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variants_are_found_by_shapes(name, monkeypatch):
-    """A reference file and a DeiT, with arrays that have no memory."""
+    """A reference file and a DeiT, with arrays that use no memory."""
     known = VARIANTS[name].to_dict()
     del known["num_classes"]
     for shapes in (reference_shapes(VARIANTS[name]), vit_shapes(VARIANTS[name]) | {"pos_embed": (1, 197, 9)}):
@@ -50,7 +50,7 @@ def test_variants_are_found_by_shapes(name, monkeypatch):
     assert title_of(YolosConfig(**known)) == {"ti": "Ti", "s": "S", "s_dwr": "S (dWr)", "b": "B"}[name]
 
 
-def test_a_vit_determines_what_it_has(tmp_path):
+def test_vit_determines_shared_settings(tmp_path):
     path = str(write(tmp_path / "deit.safetensors", deit_state()))
     with pytest.raises(InputError, match="number of attention heads.*width 12 and 3 blocks; set --con"):
         architecture_of(path, {})
@@ -70,7 +70,7 @@ def test_a_vit_determines_what_it_has(tmp_path):
 
 
 def test_no_values_are_read(tmp_path, monkeypatch):
-    """From a file, a zip and shards: tensors that are not finite are not noticed, and take no memory."""
+    """For a file, a zip and shards: non-finite tensors are not detected and use no memory."""
     state = {name: np.full_like(array, np.nan) for name, array in transformers_vit().items()}
     folder(tmp_path / "vit", VIT, state)
     with pytest.raises(InputError, match="not finite"):

@@ -1,4 +1,4 @@
-"""Starting from DINO, MoCo v3, MAE, and transformers' ViT and DeiT."""
+"""Initialising from DINO, MoCo v3, MAE, and the ViT and DeiT of transformers."""
 
 import functools
 import json
@@ -63,8 +63,8 @@ def test_only_the_backbone_is_used(tmp_path, state, note):
     assert note is None or note in str(report)
 
 
-def test_which_of_two_networks():
-    """The values of the teacher and of the base encoder; those of the other network are one larger."""
+def test_choice_between_two_networks():
+    """Uses the teacher and the base encoder; the other network's values are larger by one."""
     for state, name in ((moco_state(), "norm.bias"), (FULL, "blocks.0.attn.qkv.weight")):
         np.testing.assert_array_equal(find_backbone(state, "x").state[name], bare_vit()[name])
     two = {f"{side}.{name}": array for side in ("left", "right") for name, array in bare_vit().items()}
@@ -73,7 +73,7 @@ def test_which_of_two_networks():
 
 
 def test_a_missing_norm_is_initialised():
-    """MAE fine-tuned on pooled tokens normalises only those."""
+    """MAE models fine-tuned on pooled tokens normalise only these."""
     state = mae_state(finetuned=True)
     params, report = from_vit(state, TINY)
     np.testing.assert_array_equal(params["norm"]["scale"], np.ones(TINY.width))
@@ -107,7 +107,7 @@ def test_transformers_names(tmp_path, distilled):
     assert_bit_equal(from_vit(pooled, TINY)[0], params)
 
 
-def test_transformers_names_equal_the_packs():
+def test_transformers_names_match_the_name_map():
     """One block's names from the reference's name map, with query, key and value joined in its order."""
     rows = [line.split("\t") for line in pack("names_map.txt").read_text().splitlines() if not line.startswith("#")]
     theirs = [(ours, name.replace("{i}", "0"), part) for ours, name, part in rows if "{i}" in name]
@@ -142,13 +142,13 @@ def test_transformers_names_equal_the_packs():
         ),
     ],
 )
-def test_unsupported_state_dicts_are_refused(state, sentence):
+def test_rejects_unsupported_state_dicts(state, sentence):
     with pytest.raises(InputError, match=sentence):
         from_vit(state, TINY)
 
 
-def test_a_count_of_batches_is_ignored(tmp_path):
-    """BatchNorm in MoCo v3's predictor has one, an int64."""
+def test_batch_counters_are_ignored(tmp_path):
+    """BatchNorm in MoCo v3's predictor contains an int64 batch counter."""
     count = {"module.predictor.1.num_batches_tracked": np.array(9)}
     save_file(moco_state() | count, tmp_path / "vit.safetensors")
     _, params, _, report, *_ = load_weights(tmp_path / "vit.safetensors", TINY)
@@ -159,7 +159,7 @@ def test_a_count_of_batches_is_ignored(tmp_path):
         load_weights(tmp_path / "odd.safetensors", TINY)
 
 
-def test_odd_folders_are_refused(tmp_path):
+def test_rejects_unsupported_folders(tmp_path):
     path = folder(tmp_path / "a", {"model_type": "yolos"}, transformers_vit())
     with pytest.raises(InputError, match="model_type 'yolos', but none of its tensors has"):
         load_weights(path, TINY)
@@ -176,7 +176,7 @@ def test_odd_folders_are_refused(tmp_path):
     "name", ["ViTForImageClassification", "ViTModel", "DeiTForImageClassificationWithTeacher", "ViTMAEForPreTraining"]
 )
 def test_folders_of_transformers(tmp_path, name):
-    """As written by `save_pretrained`, and the state dict in memory."""
+    """Folders written by `save_pretrained`, and state dicts in memory."""
     torch = pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
     transformers = pytest.importorskip("transformers", reason="transformers is absent (the parity extra)")
     model_class = getattr(transformers, name)

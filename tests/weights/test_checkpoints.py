@@ -19,7 +19,7 @@ def test_meta_round_trip():
 
 
 @pytest.mark.parametrize("change", [{"max_side": 0}, {"max_side": "84"}, {"model": {"width": 12, "breadth": 3}}])
-def test_invalid_meta_is_refused(change):
+def test_rejects_invalid_meta(change):
     meta = Meta(TINY, {}).to_json() | change
     with pytest.raises(checkpoint_files.InputError, match=r"model\.max_side is|unknown model settings .'breadth'."):
         Meta.from_json(meta)

@@ -1,4 +1,4 @@
-"""Hostile files: a one-line error each, and no more memory than for a valid file.
+"""Malicious files cause a one-line error and need no more memory than a valid file.
 
 They are read in a separate process, whose address space may not grow beyond
 the needs of the imports and a valid file.
@@ -21,7 +21,7 @@ from yolos_jax.weights import load_weights
 from yolos_jax.weights.huggingface_config import write_config
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOM = 256 << 20  # maximum bytes for refusing a file; the smallest attack would take gigabytes
+ROOM = 256 << 20  # extra bytes allowed for rejecting a file; the smallest attack would need gigabytes
 READ = """
 import json, resource, sys
 from pathlib import Path
@@ -47,7 +47,7 @@ for path in paths:
 
 
 def refusals(tmp_path, cases):
-    """{case: error message}, from a process with limited memory."""
+    """Returns {case: error message} from a process with limited memory."""
     honest = huggingface_folder(tmp_path / "honest")
     environment = cpu_devices() | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", READ, str(ROOM), str(honest), *map(str, cases.values())]
@@ -58,7 +58,7 @@ def refusals(tmp_path, cases):
 
 
 def raw(header, data=b"", length=None):
-    """The bytes of a safetensors file with any header."""
+    """The bytes of a safetensors file with the given header."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return (len(text) if length is None else length).to_bytes(8, "little") + text + data
 
@@ -89,12 +89,12 @@ SAFETENSORS = {
 }
 
 
-def test_lying_safetensors(tmp_path):
+def test_false_sizes_in_safetensors(tmp_path):
     cases = {}
     for i, (name, content) in enumerate(SAFETENSORS.items()):
         cases[name] = tmp_path / f"{i}.safetensors"
         cases[name].write_bytes(content)
-    # as long as claimed, but sparse: the file system stores no zeros
+    # as long as claimed, but sparse
     for name, size, header in (
         ("sparse, header of 32 MiB", 2**26, raw(b"{}", length=2**25)),
         ("sparse, 1 TiB", 2**40, raw({"a": tensor([2**38 - 20], 0, 2**40 - 80)})),
@@ -134,7 +134,7 @@ CONFIGS = [
     ({"image_size": [24, None]}, "image_size is None"),
     ({"patch_size": 0}, "patch_size is 0"),
     ({"patch_size": 10**6}, "patch_size is 1000000"),
-    ({"patch_size": 100}, "model.init_pe_size is (24, 40); it needs"),
+    ({"patch_size": 100}, "model.init_pe_size is (24, 40); it must be"),
     ({"layer_norm_eps": float("nan")}, "layer_norm_eps is nan"),
     ({"layer_norm_eps": -1}, "layer_norm_eps is -1"),
     ({"layer_norm_eps": "1e-6"}, "layer_norm_eps is '1e-6'"),
@@ -161,7 +161,7 @@ TEXTS = {
 }
 
 
-def test_absurd_configs(tmp_path):
+def test_invalid_configs_are_rejected(tmp_path):
     cases, wanted = {}, {}
     made = huggingface_folder(tmp_path / "made")
     for i, (changes, sentence) in enumerate(CONFIGS):
@@ -183,7 +183,7 @@ def test_absurd_configs(tmp_path):
         assert len(said) < 2500 and "\n" not in said
 
 
-def test_lying_index(tmp_path):
+def test_false_shard_index(tmp_path):
     made = huggingface_folder(tmp_path / "made")
     (made / "model.safetensors").rename(made / "a.safetensors")
     index = made / "model.safetensors.index.json"
@@ -225,7 +225,7 @@ def trap(torch, path, zipped):
 
 
 @pytest.mark.parity
-def test_lying_pickles(tmp_path):
+def test_false_sizes_in_pickles(tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
     cases = {}
     for name, zipped in (("zip", True), ("legacy", False)):

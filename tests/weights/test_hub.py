@@ -1,4 +1,4 @@
-"""Names on the hub: with a hand-made cache, without a network, and with a simulated hub."""
+"""Models on the hub: with a hand-made cache, offline, and with a simulated hub."""
 
 import json
 import subprocess
@@ -144,7 +144,7 @@ for name in sys.argv[1:]:
 
 
 def ask(home, endpoint, *names, **settings):
-    """The output of a new process for names; the library reads its environment once."""
+    """The output of a new process for these names, because the library reads its environment once."""
     environment = cpu_devices() | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1"} | settings
     environment |= {"NO_PROXY": "*", "PYTHONPATH": str(ROOT), "HF_HUB_ETAG_TIMEOUT": "2"}
     environment.pop("HF_HUB_OFFLINE", None) if "HF_HUB_OFFLINE" not in settings else None
@@ -156,7 +156,7 @@ def ask(home, endpoint, *names, **settings):
 
 
 def answers(*names):
-    """The output of this process for names."""
+    """The output of this process for these names."""
     told = {}
     for name in names:
         try:
@@ -166,7 +166,7 @@ def answers(*names):
     return told
 
 
-def test_download_then_no_network(tmp_path, hub, monkeypatch):
+def test_download_then_offline(tmp_path, hub, monkeypatch):
     home = tmp_path / "home"
     home.mkdir()
     names = ("org/yolos", "org/yolos@v9", "org/none", "org/gated", "org/down", "org/broken")

@@ -1,4 +1,4 @@
-"""Every source format x every variant: loaded, saved as our checkpoint, exported, loaded again; bit-equal.
+"""Loads every format of every variant, saves a checkpoint, exports it and loads it again; all bit-equal.
 
 The variants keep their structure (positions, heads, depth) at micro width.
 """
@@ -91,7 +91,7 @@ def pth(path, config, torch, zipped):
 
 
 def entry(path, torch, name, **content):
-    """Like the training states of self-supervised methods."""
+    """Training states like those saved by self-supervised methods."""
     states = {key: as_torch(state, torch) for key, state in content.items()}
     torch.save(states | {"epoch": 100, "args": argparse.Namespace(arch="vit_small")}, path / name)
     return path / name
@@ -147,7 +147,7 @@ EVERY = pytest.mark.parametrize("variant", list(MICRO))
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch, tmp_path):
-    """The micro variants in place of the paper's, and a hub that is only the cache."""
+    """Replaces the paper's variants with micro variants, and the hub with its cache."""
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -156,7 +156,7 @@ def offline(monkeypatch, tmp_path):
 
 
 def there_and_back(source: str | Path, config, params, tmp_path: Path) -> None:
-    """Converts to one of our checkpoints and to a folder for transformers, and back."""
+    """Converts to a yolos-jax checkpoint and to a transformers folder, and back."""
     found = load_weights(source)
     assert found.config == config
     assert_bit_equal(found.params, params)

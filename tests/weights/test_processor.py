@@ -20,7 +20,7 @@ from yolos_jax.weights import checkpoints, export_huggingface, recorded_provenan
 from yolos_jax.weights.image_processor import MEAN, STD, Sizes, read_processor, write_processor
 from yolos_jax.weights.model_card import Provenance
 
-# As published with hustvl/yolos-tiny; those of 2022 have separate sizes and nothing else.
+# As published with hustvl/yolos-tiny; older files (2022) set shortest and longest sides separately.
 PUBLISHED = {
     "do_normalize": True,
     "do_resize": True,
@@ -98,7 +98,7 @@ def test_unsupported_settings(tmp_path, changes, sentence):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"size": ' + "9" * 5000 + "}"])
-def test_damaged_files_are_named(tmp_path, text):
+def test_damaged_files(tmp_path, text):
     with pytest.raises(InputError, match=r"preprocessor_config\.json (cannot be read as JSON|.* a JSON object)"):
         Detector.load(with_processor(tmp_path / "hf", text))
 
@@ -172,7 +172,7 @@ def test_the_card_has_the_metrics(tmp_path):
             recorded_provenance(tmp_path / "run", 70, {}, NAMES)
 
 
-def test_the_card_of_a_run_and_without_metrics(tmp_path):
+def test_card_of_a_run_without_metrics(tmp_path):
     evaluations = [{"step": 5, "AP": 0.1, "AP50": 0.2}, {"step": 10, "AP": 0.25, "AP50": 0.5}]
     extra = {"evaluations": evaluations, "config": {"data": {"val_split": "val2017"}}}
     assert recorded_provenance("x", 10, extra, NAMES) == Provenance("", 10, {"AP": 0.25, "AP50": 0.5}, None, "val2017")
@@ -203,8 +203,8 @@ def test_the_card_of_a_run_and_without_metrics(tmp_path):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("sizes", [Sizes(512, 1333), Sizes(800, 1333), Sizes(96, 160)])
-def test_transformers_resizes_like_we_do(tmp_path, sizes):
-    """Its image processor, loaded from our folder, gives the same sizes and pixels, up to padding."""
+def test_matches_the_transformers_image_processor(tmp_path, sizes):
+    """Its image processor, loaded from an exported folder, returns the same sizes and pixels except for padding."""
     pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
     transformers = pytest.importorskip("transformers", reason="transformers is absent (the parity extra)")
     export_huggingface(random_params(TINY), TINY, None, tmp_path / "hf", sizes=sizes)

@@ -1,4 +1,4 @@
-"""The five published models: their names, shapes and settings give the right variant."""
+"""The names, shapes and settings of the five published models determine the correct variant."""
 
 import dataclasses
 import json
@@ -49,7 +49,7 @@ def published_config(theirs):
 
 @EVERY
 def test_reference_file(file, repository, ours, theirs, heads):
-    """A state dict with these shapes needs no --variant, for any file name."""
+    """A state dict with these shapes needs no --variant, whatever its file name."""
     shapes = listed("names.txt")[theirs][1]
     config = config_of_reference(hollow(shapes), file)
     assert config == VARIANTS[ours] and config.heads == heads
@@ -60,7 +60,7 @@ def test_reference_file(file, repository, ours, theirs, heads):
 
 @EVERY
 def test_hub_repository(file, repository, ours, theirs, heads):
-    """The published settings against the published shapes."""
+    """Compares the published settings with the published shapes."""
     assert (
         hub_model(file) == hub_model(repository) == hub_model(f"hustvl/{repository}") == (f"hustvl/{repository}", None)
     )
@@ -82,7 +82,7 @@ def test_each_shape_fits_only_one_variant():
             config_of_reference(hollow(less), "x")
 
 
-def test_the_smallest_through_the_cache(tmp_path, monkeypatch):
+def test_load_yolos_tiny_from_the_cache(tmp_path, monkeypatch):
     """hustvl/yolos-tiny at full size, as in its repository, by its published name."""
     from huggingface_hub import constants
 

@@ -1,4 +1,4 @@
-"""yolos-convert --push: what is uploaded to a hub that is played on this machine, and the code of its card."""
+"""Uploads of yolos-convert --push to a simulated hub, and the code examples in model cards."""
 
 import contextlib
 import io
@@ -33,7 +33,7 @@ WRITTEN = {"README.md", "config.json", "model.safetensors", "preprocessor_config
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A hub, as the library would find it through HF_ENDPOINT, whose token may write."""
+    """A simulated hub, set with HF_ENDPOINT, with a token that has write access."""
     with local_hub() as hub:
         point_to(hub.address, tmp_path / "cache", monkeypatch)
         monkeypatch.setenv("HF_TOKEN", WRITE)
@@ -42,7 +42,7 @@ def hub(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run's folder: a checkpoint of random weights, its data, its curves, and two sheets of validation images."""
+    """A run's folder: a checkpoint with random weights, its data, curves and two sheets of validation images."""
     root = tmp_path_factory.mktemp("shared")
     config = read_recipe(micro_config(micro_data(root / "data")), DetectionConfig)
     model = model_of(config, 10)
@@ -69,7 +69,7 @@ def exported(tmp_path):
 
 
 def codes_of(card):
-    """The Python in a card: that with yolos_jax, and that with transformers."""
+    """The Python examples in a card: for yolos_jax and for transformers."""
     found = re.findall(r"^```python\n(.*?)^```$", card, re.MULTILINE | re.DOTALL)
     kinds = [kind for code in found for kind in ("yolos_jax", "transformers") if f"from {kind} import" in code]
     assert len(kinds) == len(found)
@@ -77,7 +77,7 @@ def codes_of(card):
 
 
 def printed(code):
-    """What code prints, line by line."""
+    """The lines that the code prints."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         exec(compile(code, "card", "exec"), {})
@@ -85,7 +85,7 @@ def printed(code):
 
 
 def same(found, wanted):
-    """Whether detections are equal to the bit."""
+    """Whether detections are bit-equal."""
     return found.names == wanted.names and all(
         np.array_equal(getattr(found, name), getattr(wanted, name)) for name in ("boxes", "scores", "labels")
     )
@@ -122,10 +122,10 @@ def test_a_run_is_shared_and_its_card_runs(hub, run, call, tmp_path, monkeypatch
     assert printed(codes_of(card.text)["yolos_jax"]) == [f"{name} {score!s} {box}" for name, score, box in rows]
 
 
-def test_an_image_of_ones_own_and_none(hub, run, call, tmp_path):
+def test_custom_example_image_or_none(hub, run, call, tmp_path):
     photo = tmp_path / "photo.jpg"
     exif = Image.Exif()
-    exif[0x0112], exif[0x8825] = 6, {1: "N", 2: (52.0, 31.0, 12.0)}  # turned; where it was taken
+    exif[0x0112], exif[0x8825] = 6, {1: "N", 2: (52.0, 31.0, 12.0)}  # rotation; GPS position
     Image.radial_gradient("L").resize((1500, 750)).save(photo, exif=exif)
     done = call("convert.py", run, "--push", "me/photo", "--private", "--example", photo, "--out", tmp_path / "kept")
     assert done.returncode == 0 and "your data" not in done.stdout, done.stderr
@@ -148,7 +148,7 @@ def test_an_image_of_ones_own_and_none(hub, run, call, tmp_path):
 
 
 def test_the_example_of_a_weak_detector(run):
-    """It is the image with the highest score, and the code's threshold is below that."""
+    """The example is the image with the highest score, and the threshold in the code is lower."""
     model = checkpoints.load_detector(run)[1].model
     detector = Detector(weak_params(model, 0.3), Meta(model, {}), short_side=48)
     noise = np.random.default_rng(0).integers(0, 256, (3, 48, 64, 3), np.uint8)
@@ -161,7 +161,7 @@ def test_the_example_of_a_weak_detector(run):
     assert example_pictures([], detector) == ({}, 0.5)
 
 
-def test_weights_without_a_run_have_no_pictures(hub, exported, call):
+def test_weights_without_a_run_have_no_example_images(hub, exported, call):
     done = call("convert.py", exported, "--push", "me/tiny")
     assert done.returncode == 0 and "no example image" in done.stdout and "--example IMAGE" in done.stdout
     assert hub.repositories["me/tiny"].files.keys() == WRITTEN | {".gitattributes"}
@@ -200,7 +200,7 @@ def test_the_code_of_a_folder_runs_in_it(tmp_path, monkeypatch, run, call):
 @pytest.mark.parity
 @pytest.mark.parametrize("shared", [True, False])
 def test_transformers_runs_the_code_of_a_card(shared, hub, run, call, tmp_path, monkeypatch):
-    """From the hub, and in a folder: it prints the detections of the run."""
+    """On the hub and in a folder, the code prints the detections of the run."""
     pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
     pytest.importorskip("transformers", reason="transformers is absent (the parity extra)")
     target = ["--push", "me/boxes"] if shared else ["--to-hf"]
@@ -214,7 +214,7 @@ def test_transformers_runs_the_code_of_a_card(shared, hub, run, call, tmp_path, 
     found.sort(key=lambda each: -each["score"])
     for each, name, score, box in zip(found, wanted.names, wanted.scores, wanted.boxes):
         assert each["label"] == name and abs(each["score"] - score) < 1e-4
-        assert np.abs(np.array([*each["box"].values()]) - box).max() < 1.01  # which it cuts to whole pixels
+        assert np.abs(np.array([*each["box"].values()]) - box).max() < 1.01  # truncated to whole pixels
 
 
 @pytest.mark.parity
@@ -237,7 +237,7 @@ def refused(text, folder, name="me/tiny", **how):
     assert "\n" not in str(told.value)
 
 
-def test_errors_of_the_user(hub, exported, monkeypatch, tmp_path):
+def test_user_errors(hub, exported, monkeypatch, tmp_path):
     from huggingface_hub import constants
 
     for name in ("tiny", "me/tiny/more", "me/tiny.pth", "me/a--b", "https://hub/me/tiny", "me/tiny@main", ""):
@@ -263,7 +263,7 @@ def test_errors_of_the_user(hub, exported, monkeypatch, tmp_path):
     refused("could not be uploaded .*ConnectError.*check the network", exported)
 
 
-def test_what_is_there_is_not_lost(hub, exported, monkeypatch):
+def test_existing_files_are_not_lost(hub, exported, monkeypatch):
     first = hub.add("me/tiny", {".gitattributes": b"", "README.md": b"mine", "config.json": b'{"model_type": "bert"}'})
     refused(rf"has 2 files \(README.md, config.json\) in its commit {first}; .*--replace", exported)
     refused("a model of type 'bert', but this one is a 'yolos'", exported, replace=True)
@@ -289,7 +289,7 @@ def test_what_is_there_is_not_lost(hub, exported, monkeypatch):
     assert list(hub.repositories["me/tiny"].commits)[:3] == [first, newest, validated[0]]
 
 
-def test_an_empty_repository_is_filled(hub, exported):
+def test_upload_to_an_empty_repository(hub, exported):
     hub.add("me/tiny", {".gitattributes": b""}, private=True)
     done = push_folder(exported, "me/tiny")
     assert done.before and not done.removed and hub.repositories["me/tiny"].private

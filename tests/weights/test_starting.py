@@ -26,7 +26,7 @@ def split_head(params):
 
 
 def sources(folder):
-    """The same weights as a reference file, a Hugging Face folder and one of our checkpoints."""
+    """The same weights as a reference file, a Hugging Face folder and a yolos-jax checkpoint."""
     params = random_params(TINY)
     checkpoints.save(folder / "ours", 5, params, checkpoint_files.Meta(TINY, {1: "a"}, 5))
     return {
@@ -59,7 +59,7 @@ def test_a_classifier_has_no_heads_to_keep(tmp_path, capsys):
     assert "initialised" in capsys.readouterr().out
 
 
-def test_another_model_is_refused(tmp_path):
+def test_rejects_another_model(tmp_path):
     folder = sources(tmp_path)
     deeper = dataclasses.replace(SEVEN, depth=4)
     for where in folder.values():

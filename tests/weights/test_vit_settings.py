@@ -1,4 +1,4 @@
-"""Settings in the files beside a foreign ViT, which its tensors do not show: supported or refused by name."""
+"""Settings of a ViT that are in its config files, not in its tensors: each is supported or rejected by name."""
 
 import dataclasses
 import json
@@ -50,8 +50,8 @@ def test_published_variants_give_no_notes(tmp_path, processor, epsilon):
 @pytest.mark.parametrize(
     "pixels", [Pixels(1 / 255, [0.5] * 3, [0.5] * 3), Pixels(1 / 127.5, [1.0, 0.5, 0.0], [0.2, 0.3, 0.4])]
 )
-def test_another_normalisation_computes_the_same(pixels):
-    """Embeddings of pixels with the source's normalisation, by hand in float64."""
+def test_converted_normalisation_gives_equal_embeddings(pixels):
+    """Compares with float64 embeddings of pixels that are normalised as in the source."""
     rng = np.random.default_rng(0)
     patches = rng.integers(0, 256, (7, 4 * 4 * 3), dtype=np.uint8)
     layer = {"kernel": rng.normal(size=(48, 12)).astype(np.float32), "bias": rng.normal(size=12).astype(np.float32)}
@@ -118,7 +118,7 @@ def test_another_normalisation_is_converted(tmp_path, config, processor, mean):
         ({"pretrained_cfg": {"mean": "half"}}, None, "mean to 'half', which is not a valid value"),
     ],
 )
-def test_other_functions_are_refused_by_name(tmp_path, config, processor, sentence):
+def test_rejects_other_functions_by_name(tmp_path, config, processor, sentence):
     others = {} if processor is None else {"preprocessor_config": processor}
     path = folder(tmp_path / "vit", config, transformers_vit() if "model_type" in config else deit_state(), **others)
     for load in (lambda: load_weights(path, TINY), lambda: starting_params(TINY, str(path), 0)):
@@ -187,7 +187,7 @@ def test_unsupported_parts_are_named(tmp_path, state, parts):
         assert "--variant" not in str(found.value)
 
 
-def test_another_width_is_refused_with_flags_of_train(tmp_path):
+def test_rejects_another_width(tmp_path):
     wide = dataclasses.replace(TINY, width=24)
     path = huggingface_folder(tmp_path / "hf")
     for where in (path, folder(tmp_path / "vit", VIT, transformers_vit())):

@@ -1,4 +1,4 @@
-"""Starting from DeiT/timm classifiers: tensors that are used, resized, dropped and initialised."""
+"""Initialising from DeiT/timm classifiers: tensors that are used, resized, dropped and initialised."""
 
 import dataclasses
 import json
@@ -58,7 +58,7 @@ def test_packed_positions(name, target):
 
 
 @pytest.mark.parametrize("distilled", [False, True])
-def test_the_rest_is_initialised_from_the_seed(distilled):
+def test_other_parameters_are_initialised_from_the_seed(distilled):
     source = deit_state(distilled=distilled)
     params, report = from_vit(source, TINY, seed=5)
     fresh = to_reference(build(TINY, 5)[1], TINY)
@@ -125,7 +125,7 @@ def test_timm_folder(tmp_path):
         ({"mlp_ratio": 3.0}, r"mlp\.fc1\.weight has shape \[24, 12\], expected \[36, 12\]"),
     ],
 )
-def test_another_backbone_is_refused(wanted, sentence):
+def test_rejects_another_backbone(wanted, sentence):
     with pytest.raises(InputError, match=sentence):
         from_vit(deit_state(), dataclasses.replace(TINY, **wanted))
 
@@ -140,7 +140,7 @@ def test_another_backbone_is_refused(wanted, sentence):
         (lambda s: s.update(dist_token=s["cls_token"]), r"its distillation row .* not square"),
     ],
 )
-def test_odd_classifiers_are_refused(edit, sentence):
+def test_rejects_unusual_classifiers(edit, sentence):
     state = deit_state()
     edit(state)
     with pytest.raises(InputError, match=sentence):

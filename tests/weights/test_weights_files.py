@@ -48,7 +48,7 @@ def test_files_that_are_not_weights(tmp_path):
 @pytest.mark.parametrize(
     "values, dtype", [([1, np.nan], np.float32), ([-np.inf, 0], np.float16), ([1e300, 0], np.float64)]
 )
-def test_values_that_are_not_finite(tmp_path, values, dtype):
+def test_non_finite_values(tmp_path, values, dtype):
     with np.errstate(all="raise"):
         path = write(tmp_path / "a.safetensors", reference_state() | {"backbone.odd": np.array(values, dtype)})
         with pytest.raises(InputError, match=r"the tensor backbone\.odd of .*a\.safetensors has .* not finite"):
@@ -72,7 +72,7 @@ def test_pth_without_torch_names_the_fix(tmp_path, monkeypatch):
 
 @pytest.mark.parity
 def test_reference_checkpoint(tmp_path, torch):
-    """As saved by the reference: weights under "model", beside its command line and more."""
+    """A checkpoint as saved by the reference: weights under "model", with its command line and other entries."""
     content = {
         "model": as_torch(torch, reference_state()),
         "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 1e-4}]},
@@ -146,7 +146,7 @@ def test_tensors_of_other_dtypes(tmp_path, torch):
 
 
 @pytest.mark.parity
-def test_old_torch_is_refused(tmp_path, torch, monkeypatch):
+def test_rejects_old_torch(tmp_path, torch, monkeypatch):
     torch.save(as_torch(torch, reference_state()), tmp_path / "a.pth")
     for version, old in (("2.9.1+cpu", True), ("1.13", True), ("2.10.0a0+git1", False), ("3.0", False)):
         monkeypatch.setattr(torch, "__version__", version)
@@ -169,7 +169,7 @@ class Trap:
 
 @pytest.mark.parametrize("writer", ["torch", "legacy", "pickle"])
 @pytest.mark.parity
-def test_pickles_that_run_code_are_refused(tmp_path, torch, writer):
+def test_rejects_pickles_that_run_code(tmp_path, torch, writer):
     proof, path = tmp_path / "it_ran", tmp_path / "trap.pth"
     content = {"model": as_torch(torch, reference_state()) if writer != "pickle" else {}, "args": Trap(proof)}
     if writer != "pickle":
@@ -180,7 +180,7 @@ def test_pickles_that_run_code_are_refused(tmp_path, torch, writer):
         read_source(path)
     assert not proof.exists()
     pickle.loads(pickle.dumps(Trap(proof)))
-    assert proof.exists()  # the trap does work
+    assert proof.exists()  # without the check, unpickling creates the folder
 
 
 @pytest.mark.parity

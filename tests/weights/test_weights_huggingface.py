@@ -53,8 +53,8 @@ def test_packed_model_round_trip_is_bit_equal(packed_folder, tmp_path):
     assert_bit_equal(load_weights(tmp_path / "out")[1], params)
 
 
-def test_packed_model_gives_the_packed_outputs(packed_folder):
-    """Hugging Face's outputs; it always resizes positions, like we do, so every input is compared."""
+def test_stored_model_returns_the_stored_outputs(packed_folder):
+    """Compares all inputs, because Hugging Face always resizes positions, as yolos-jax does by default."""
     config, params, *_ = load_weights(packed_folder)
     z = arrays("hf_model.npz")
     images = [z[f"in{i}"].transpose(1, 2, 0) for i in range(len(z["sizes_hw"]))]
@@ -131,7 +131,7 @@ def test_sharded_folder(tmp_path):
         load_weights(folder)
 
 
-def test_settings_left_out_are_transformers_defaults():
+def test_omitted_settings_use_transformers_defaults():
     config, names = read_config({"model_type": "yolos"}, "config.json")
     assert (config.width, config.depth, config.heads, config.mlp_width) == (768, 12, 12, 3072)
     assert config.init_pe_size == config.mid_pe_size == (512, 864)
@@ -167,7 +167,7 @@ def test_any_mlp_width_is_exact():
         ({"use_mid_position_embeddings": False}, r"1 unexpected \(vit\.encoder\.interpolation"),
     ],
 )
-def test_bad_folders_are_refused(tmp_path, changes, sentence):
+def test_rejects_invalid_folders(tmp_path, changes, sentence):
     with pytest.raises(InputError, match=sentence):
         load_weights(huggingface_folder(tmp_path / "hf", **changes))
 
@@ -177,7 +177,7 @@ def test_the_expected_config_is_compared_with_the_folders(tmp_path):
     assert load_weights(folder, TINY)[0] == TINY
     with pytest.raises(InputError, match=r"width 24 against 12\."):
         load_weights(folder, dataclasses.replace(TINY, width=24, layer_norm_eps=0.1))
-    # Another epsilon is not another model: the folder's value is used.
+    # A different epsilon does not make a different model: the folder's value is used.
     assert load_weights(folder, dataclasses.replace(TINY, layer_norm_eps=0.1))[0] == TINY
 
 
@@ -194,7 +194,7 @@ def test_single_file_uses_the_config_beside_it(tmp_path):
     assert_bit_equal(params, random_params(TINY))
 
 
-def test_incomplete_folders_are_refused(tmp_path):
+def test_rejects_incomplete_folders(tmp_path):
     with pytest.raises(InputError, match=r"has no config\.json"):
         load_weights(tmp_path)
     (tmp_path / "config.json").write_text("{")

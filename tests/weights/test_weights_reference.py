@@ -31,7 +31,7 @@ def listed_config(header, shapes):
 
 
 def zeros(config):
-    """Parameters without memory: a single repeated zero."""
+    """Parameters that use no memory: a single repeated zero."""
     return jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), abstract(config)[1])
 
 
@@ -51,7 +51,7 @@ def test_huggingface_names_and_shapes_of_every_variant():
         assert {name: array.shape for name, array in state.items()} == shapes, variant
 
 
-def test_our_variants_equal_the_papers():
+def test_variants_match_the_paper():
     for variant, (_, shapes) in listed("names.txt").items():
         assert reference_shapes(VARIANTS[OUR_NAMES[variant]]) == shapes, variant
 
@@ -101,7 +101,7 @@ def test_our_parameters_round_trip_is_bit_equal(changes):
 
 
 def test_layout_of_kernels_and_positions():
-    """Checked on single elements, so that a wrong transposition cannot undo itself."""
+    """Checks single elements, because a round trip would not reveal a wrong transpose."""
     state = reference_state()
     params = from_reference(state, TINY)
     p, columns = TINY.patch_size, TINY.init_grid[1]
@@ -144,7 +144,7 @@ def test_unknown_shapes_require_a_config(tmp_path):
         ),
     ],
 )
-def test_misfits_are_named(tmp_path, edit, sentence):
+def test_mismatches_are_named(tmp_path, edit, sentence):
     state = reference_state()
     edit(state)
     path = write(tmp_path / "a.safetensors", state)
@@ -152,7 +152,7 @@ def test_misfits_are_named(tmp_path, edit, sentence):
         load_weights(path, TINY)
 
 
-def test_parameters_of_another_model_are_refused():
+def test_rejects_parameters_of_another_model():
     with pytest.raises(InputError, match=r"backbone\.mid_pos_embed"):
         to_reference(random_params(TINY), dataclasses.replace(TINY, mid_pe_size=None))
     with pytest.raises(InputError, match="do not match"):
@@ -173,7 +173,7 @@ def test_other_float_types_are_cast_and_reported(tmp_path, dtype):
     assert params["norm"]["bias"].dtype == np.float32
 
 
-def test_integers_are_refused(tmp_path):
+def test_rejects_integers(tmp_path):
     state = reference_state() | {"backbone.norm.bias": np.zeros(TINY.width, np.int32)}
     with pytest.raises(InputError, match=r"backbone\.norm\.bias of .* has dtype int32"):
         load_weights(write(tmp_path / "a.safetensors", state), TINY)

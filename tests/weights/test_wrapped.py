@@ -1,4 +1,4 @@
-"""Detectors with wrapper prefixes in their names, and processors and names of others' folders."""
+"""Detectors with wrapper prefixes in tensor names; processors and label names in third-party folders."""
 
 import numpy as np
 import pytest
@@ -73,7 +73,7 @@ def test_entirely_different_classes_are_initialised(named, capsys):
         np.testing.assert_array_equal(found[key][..., 4], named[1][key][..., 4])
 
 
-def test_conflicting_names_are_refused_with_both_lists_by_default(named):
+def test_rejects_conflicting_names_by_default(named):
     for wanted in ({0: "cat", 1: "dog", 2: "bus", 3: "hen"}, {0: "Dog", 1: "cat", 2: "bus", 3: "hen"}):
         with pytest.raises(InputError) as error:
             last_layer(named[0], wanted)

@@ -1,9 +1,9 @@
 """Caches compiled programs on disk, so that the next process starts without compiling again.
 
-This is jax's persistent compilation cache in a user's folder. jax's own environment variables take precedence:
+Uses jax's persistent compilation cache in the user's cache folder. jax's own environment variables take precedence:
 JAX_COMPILATION_CACHE_DIR sets another folder, and JAX_ENABLE_COMPILATION_CACHE=0 turns the cache off. An entry is
-valid for one version of jax, one kind of device, one set of processor features and one set of XLA flags; otherwise,
-the program is compiled again. jax 0.10 never caches a program with a host callback, such as a training step with
+valid only for the same version of jax, device type, processor features and XLA flags; otherwise, the program is
+compiled again. jax 0.10 never caches a program with a host callback, such as a training step with
 matcher=host; newer versions do.
 """
 
@@ -39,19 +39,19 @@ def keep_compiled(where: str | Path = AUTO) -> str:
     try:
         folder = user_cache() / "compiled" if where == AUTO else Path(where).absolute()
         _make(folder, private=where == AUTO)
-    except (OSError, RuntimeError, ValueError) as error:  # no home: RuntimeError; a null byte: ValueError
+    except (OSError, RuntimeError, ValueError) as error:  # no home directory: RuntimeError; a null byte: ValueError
         reason = getattr(error, "strerror", None) or error
         name = "the user's cache folder" if where == AUTO else where
         hint = "set JAX_COMPILATION_CACHE_DIR to another folder"
         return f"compiled programs are not cached, because {name} cannot be used ({reason}); {hint}."
     if given != str(folder):
-        compilation_cache.reset_cache()  # may be initialised with another folder by an earlier compilation
+        compilation_cache.reset_cache()  # an earlier compilation may have initialised it with another folder
         jax.config.update("jax_compilation_cache_dir", str(folder))
     return ""
 
 
 def _make(folder: Path, private: bool) -> None:
-    """Creates a folder; `OSError` if it is not writable or, with `private`, if others can write: jax runs its files."""
+    """Creates a folder; `OSError` if it is not writable, or if `private` and others can write: jax runs its files."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.stat()
     if private and hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & stat.S_IWOTH):

@@ -1,4 +1,4 @@
-"""Arranges many images on one page, in rows."""
+"""Arranges several images in rows on one page."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,14 @@ from PIL import Image
 
 from yolos_jax.images.sequence import ceil_div
 
-COLUMNS, SIDE, GAP = 4, 480, 8  # images per row; pixels of a cell and between cells
+COLUMNS, SIDE, GAP = 4, 480, 8  # images per row; width of a cell and gap between cells in pixels
 BACKGROUND = (255, 255, 255)
 
 
 def contact_sheet(images: Sequence[Image.Image], columns: int = COLUMNS, side: int = SIDE) -> Image.Image:
     """Arranges one or more RGB images in rows of `columns`, keeping their aspect ratios.
 
-    The longer side of each becomes `side` pixels. Cells are `side` pixels wide and as high as the highest image.
+    The longer side of each image becomes `side` pixels. Cells are `side` pixels wide and as high as the tallest image.
     """
     columns = min(columns, len(images))
     rows = ceil_div(len(images), columns)
@@ -30,6 +30,6 @@ def contact_sheet(images: Sequence[Image.Image], columns: int = COLUMNS, side: i
 
 
 def _resized(image: Image.Image, side: int) -> Image.Image:
-    """The image with a longer side of `side` pixels."""
+    """Resizes an image so that its longer side is `side` pixels."""
     factor = side / max(image.size)
     return image.resize([max(1, round(length * factor)) for length in image.size])

@@ -1,4 +1,4 @@
-"""The Detector: detects objects in images."""
+"""The `Detector` class, which detects objects in images."""
 
 import functools
 import numbers
@@ -31,7 +31,7 @@ from yolos_jax.training.checkpoint_files import Meta
 
 
 class Queries(NamedTuple):
-    """The outputs of each query (DET token) of a batch: `Outputs.logits` and `boxes`, and those of `postprocess`."""
+    """Outputs for each query (DET token) in a batch: `Outputs.logits` and `boxes`, and the results of `postprocess`."""
 
     logits: Any
     boxes: Any
@@ -49,7 +49,7 @@ def detect(
     applied: Callable[..., Outputs] = apply,
     precision: str = "float32",
 ) -> Queries:
-    """`Queries` of a batch as a pure function (see `Yolos.__call__`); `size` `[B, 2]` is (width, height) in pixels."""
+    """Computes `Queries` for a batch (see `Yolos.__call__`); `size` `[B, 2]` is (width, height) in pixels."""
     with jax.default_matmul_precision(products_of(precision)):  # otherwise, GPUs would use TF32
         out = applied(graph, params, patches, grid)
     return Queries(out.logits, out.boxes, *postprocess(out.logits, out.boxes, size))
@@ -58,7 +58,7 @@ def detect(
 def program(
     model: YolosConfig, asked: Compute, devices: Sequence[jax.Device], precision: str
 ) -> tuple[Any, dict, Compute]:
-    """(`detect` of a network, jitted for these devices; its parameters' shapes; a description of the choice)."""
+    """(`detect` of a network, jitted for these devices; the shapes of its parameters; the `Compute` it uses)."""
     compute = decided(asked, model, devices[0])
     graph, shapes = abstract(model, compute)
     made = functools.partial(detect, graph, applied=apply_on(devices), precision=precision)
@@ -66,9 +66,9 @@ def program(
 
 
 class Detector:
-    """Detects objects in images of any size and kind; created by `Detector.load`.
+    """Detects objects in images of any size and format; created by `Detector.load`.
 
-    It can be pickled, for pools that spawn their processes; in a forked process it raises `InputError`.
+    It can be pickled for process pools that use the start method spawn; in a forked process, it raises `InputError`.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Detector:
         nms: float | None = None,
         precision: str = "float32",
     ):
-        """See `load`; `params` and `meta` as `load_model` returns them."""
+        """See `load`; `params` and `meta` are the results of `load_model`."""
         check_nms(nms)
         if precision not in PRECISIONS:
             raise InputError(f"precision is {precision!r:.80}; choose one of {', '.join(PRECISIONS)}.")
@@ -100,7 +100,7 @@ class Detector:
         self._place(params)
 
     def _place(self, params: dict) -> None:
-        """Moves the parameters to the device, and chooses the program for it."""
+        """Moves the parameters to the device and builds the program for it."""
         self._params = jax.device_put(params)
         (self._device,) = jax.tree.leaves(self._params)[0].devices()
         asked = Compute(max_side=self.geometry.model_max_side, compute_dtype=dtype_of(self.precision))
@@ -109,13 +109,13 @@ class Detector:
         self.compute = found[2]
 
     def __getstate__(self) -> dict[str, Any]:
-        """For pickling and copying: parameters as numpy arrays, without compiled programs."""
+        """State for pickling and copying: parameters as NumPy arrays, without compiled programs."""
         refuse_forked()
         state = {name: value for name, value in self.__dict__.items() if name not in ("_detect", "_device", "compute")}
         return state | {"_params": jax.device_get(self._params)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _detect=None)  # a pool hangs if unpickling fails, so the first call raises instead
+        self.__dict__.update(state, _detect=None)  # a pool hangs if unpickling fails, so errors wait for the first call
 
     def _ready(self) -> None:
         """Raises `InputError` in a forked process; moves unpickled parameters to the device."""
@@ -126,13 +126,13 @@ class Detector:
 
     @property
     def computing(self) -> str:
-        """A description of the computation (precision and attention), one sentence."""
+        """A one-sentence description of the precision and the attention implementation."""
         self._ready()
         return sentence(self.compute, self.precision, self._device)
 
     @property
     def names_by_id(self) -> dict[int, str]:
-        """Names of the categories by the ids in `Detections.labels`."""
+        """Category names, keyed by the ids in `Detections.labels`."""
         ids = self.category_ids
         return {label if ids is None else ids[label]: name for label, name in self.label_names.items()}
 
@@ -147,20 +147,20 @@ class Detector:
         nms: float | None = None,
         precision: str = "float32",
     ) -> "Detector":
-        """Loads one of our checkpoint folders, a Hugging Face folder, or a model on the hub.
+        """Loads a checkpoint folder of yolos-jax, a Hugging Face folder, or a model on the hub.
 
-        It also turns on jax's persistent compilation cache for the whole process, unless the cache is configured
-        already, so the next process detects without compiling.
+        Also turns on jax's persistent compilation cache for the whole process, unless a cache is already configured, so
+        that the next process need not compile the model again.
 
         Args:
-          path: the folder, or the hub's `org/name` (`org/name@revision`).
-          short_side: pixels that an image's short side is resized to; by default that of the checkpoint's training or
-            image processor, else 800.
-          max_side: maximum pixels of the long side; by default short_side * 1333 / 800.
-          batch_size: maximum images per batch.
-          compilation_cache: folder of compiled programs, see `compiled.keep_compiled`; "off" leaves jax unchanged.
-          nms: IoU threshold, 0..1, of non-maximum suppression per class; by default no suppression.
-          precision: float32, tensorfloat32 (products on the tensor cores of GPUs) or bfloat16 (the transformer).
+          path: the folder, or `org/name` or `org/name@revision` for a model on the hub.
+          short_side: size in pixels to which an image's short side is resized; by default as in the checkpoint's
+            training or image processor, else 800.
+          max_side: maximum size of the long side in pixels; by default short_side * 1333 / 800.
+          batch_size: maximum number of images per batch.
+          compilation_cache: folder for compiled programs, see `compiled.keep_compiled`; "off" leaves jax unchanged.
+          nms: IoU threshold in 0..1 for non-maximum suppression per class; by default no suppression.
+          precision: float32, tensorfloat32 (matrix products on GPU tensor cores) or bfloat16 (in the transformer).
 
         Raises:
           InputError: there is no usable checkpoint, or an argument is invalid.
@@ -174,22 +174,22 @@ class Detector:
 
     @property
     def params(self) -> dict:
-        """The network's parameters, nested, on the device."""
+        """The network's parameters on the device, as a nested dict."""
         self._ready()
         return self._params
 
     def forward(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and boxes of images that are already resized.
+        """Computes logits and boxes for images that are already resized.
 
         Args:
-          images: RGB `[h, w, 3]` arrays, any mix of sizes, with sides that are multiples of the patch size: uint8
+          images: RGB `[h, w, 3]` arrays of any sizes, as long as their sides are multiples of the patch size; uint8
             pixels, or floats that are already normalised.
 
         Returns:
-          float32 `[n, Q, K + 1]` logits and `[n, Q, 4]` cxcywh boxes in 0..1, independent of the other images.
+          float32 `[n, Q, K + 1]` logits and `[n, Q, 4]` cxcywh boxes in 0..1; no image affects the results of another.
 
         Raises:
-          InputError: a side is not a multiple of the patch size, or longer than the model's limit.
+          InputError: a side is not a multiple of the patch size, or is longer than the model's limit.
         """
         images = [np.asarray(image) for image in images]
         images = [image if image.dtype == np.uint8 else image.astype(np.float32) for image in images]
@@ -197,7 +197,7 @@ class Detector:
         return found.logits, found.boxes
 
     def _run(self, images: list[np.ndarray], sizes: list[tuple[int, int]]) -> Queries:
-        """`Queries`, in numpy, of resized images with original (width, height) `sizes`; compiled once per bucket."""
+        """NumPy `Queries` for resized images with original (width, height) `sizes`; compiles once per bucket."""
         self._ready()
         config, shape = self.config, (len(images), self.config.det_tokens)
         out = Queries(
@@ -207,7 +207,7 @@ class Detector:
             labels=np.zeros(shape, np.int32),
             pixels=np.zeros((*shape, 4), np.float32),
         )
-        alike: dict[tuple, list[int]] = {}  # indices of images by program
+        alike: dict[tuple, list[int]] = {}  # indices of the images for each program
         for i, image in enumerate(images):
             rows, columns = to_patches(image, config.patch_size).shape[:2]
             alike.setdefault((rounded_tokens(rows * columns), image.dtype), []).append(i)
@@ -239,16 +239,16 @@ class Detector:
         Args:
           images: one image or an iterable of images. An image is a path, the bytes of an image file, an open binary
             file, a PIL image, or a uint8 array (`[h, w]`, RGB or RGBA `[h, w, 3 or 4]`); a uint8 array `[n, h, w, 3]`
-            is a batch of n images. EXIF orientation is applied. If a file has several frames or pages, the first is
-            used, and a warning gives the number of the others.
-          threshold: minimum score to report, 0..1.
+            is a batch of n images. EXIF orientation is applied. If a file has several frames or pages, only the
+            first is used, and a warning reports how many were ignored.
+          threshold: minimum score of returned detections, 0..1.
 
         Returns:
-          `Detections` for one image; a list of them, in order, for several.
+          `Detections` for one image; for several images, a list in the same order.
 
         Raises:
           UnreadableImage: an image cannot be read (`yolos_jax.images.reading`).
-          InputError: an image has another type, or the threshold is out of range.
+          InputError: an image has an unsupported type, or the threshold is out of range.
         """
         if not isinstance(threshold, numbers.Real) or not 0 <= float(threshold) <= 1:
             value = threshold if isinstance(threshold, numbers.Real | str) else f"of type {type(threshold).__name__}"
@@ -263,13 +263,13 @@ class Detector:
         return found[0] if single else found
 
     def _prepare(self, images: list[Any], names: list[str]) -> list[tuple[np.ndarray, tuple[int, int]]]:
-        """Resized pixels and original (width, height) of every image, decoded in threads."""
+        """Decodes and resizes images in threads; returns the pixels and original (width, height) of each."""
 
         def prepare(image: ImageLike, name: str) -> tuple[np.ndarray, tuple[int, int]]:
             upright = read_rgb(image, name, self.stretch)
             return resize(upright, self.geometry.size(*upright.size)), upright.size
 
-        # An open file, which a PIL image may be, has one position, so two threads must not read the same one.
+        # Two threads must not read the same open file, or PIL image of one, because it has a single position.
         images = [file_bytes(x, name) if hasattr(x, "read") else x for x, name in zip(images, names)]
         for note in left_out(images):
             warnings.warn(note, stacklevel=3)
@@ -293,9 +293,9 @@ class Detector:
 
 
 def _one_or_many(images: Any) -> tuple[list[ImageLike], bool]:
-    """The images as a list, and whether `images` was a single one.
+    """The images as a list, and whether `images` is a single image.
 
-    An array of four axes is a batch of images; any other iterable that is not an image holds images.
+    An array with four axes is a batch of images; any other iterable that is not an image contains images.
     """
     kinds = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, Mapping)
     single = isinstance(images, kinds) or hasattr(images, "read")
@@ -306,5 +306,5 @@ def _one_or_many(images: Any) -> tuple[list[ImageLike], bool]:
             return list(array), False
         single = True
     if single or not isinstance(images, Iterable):
-        return [images], True  # `read_rgb` names a wrong type
+        return [images], True  # `read_rgb` reports an unsupported type
     return list(images), False

@@ -1,4 +1,4 @@
-"""Draws boxes and labels onto an image; scales the labels with the image and keeps them apart."""
+"""Draws boxes and labels onto an image; scales labels with the image and prevents overlaps."""
 
 import colorsys
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from yolos_jax.images.sequence import ceil_div
 from yolos_jax.inference.fonts import font_of
 
-LEGIBLE = 480  # pixels of the long side below which an image is enlarged before drawing
+LEGIBLE = 480  # images whose long side has fewer pixels are enlarged before drawing
 SMALLEST = 8  # minimum font size in pixels; smaller text is illegible
 # Saturation and value alternate between labels, so that close hues differ in brightness.
 SHADES = ((0.85, 1.0), (1.0, 0.6), (0.5, 1.0))
@@ -19,7 +19,7 @@ Colour = tuple[int, int, int]
 
 
 class Label(NamedTuple):
-    """A label's text and its rectangle: x0, y0, x1, y1 in pixels, the last two exclusive."""
+    """A label's text, font and rectangle (x0, y0, x1, y1 in pixels, the last two exclusive)."""
 
     text: str
     font: ImageFont.FreeTypeFont
@@ -29,20 +29,20 @@ class Label(NamedTuple):
 def draw_boxes(
     image: Image.Image, boxes: np.ndarray, classes: Iterable[int], texts: Sequence[str], font: str = ""
 ) -> Image.Image:
-    """A copy of an RGB image with boxes and labels drawn on it; enlarges small images.
+    """Returns a copy of an RGB image with boxes and labels drawn on it; enlarges small images.
 
     Args:
-      boxes: float `[n, 4]`, absolute xyxy in the image's pixels, best first.
-      classes: `[n]`, numbers that determine the colours.
-      texts: `[n]`, the labels' texts. Labels without room are left out.
-      font: a font file; by default DejaVu Sans.
+      boxes: float `[n, 4]`, xyxy in pixels of the image, best first.
+      classes: `[n]`, integers that determine the colours.
+      texts: `[n]`, label texts. Labels that do not fit are omitted.
+      font: a font file; the default is DejaVu Sans.
     """
     factor = enlargement(image.size)
     out = image.resize((image.width * factor, image.height * factor)) if factor > 1 else image.copy()
     corners = inside(np.asarray(boxes, np.float64).reshape(-1, 4) * factor, out.size)
     colours = [colour_of(int(label)) for label in classes]
     pen, width = ImageDraw.Draw(out), line_width(out.size)
-    for corner, colour in reversed(list(zip(corners, colours))):  # the best are on top
+    for corner, colour in reversed(list(zip(corners, colours))):  # the best boxes are on top
         pen.rectangle([int(v) for v in corner], outline=colour, width=width)
     for label, colour in zip(place_labels(out.size, corners, texts, font), colours):
         if label is not None:
@@ -77,14 +77,14 @@ def line_width(size: tuple[int, int]) -> int:
 
 
 def colour_of(label: int) -> Colour:
-    """A strong colour; consecutive labels get distant hues (golden ratio) and different shades."""
+    """A saturated colour; consecutive labels get distant hues (golden ratio) and different shades."""
     saturation, value = SHADES[label % len(SHADES)]
     r, g, b = colorsys.hsv_to_rgb(label * 0.618034 % 1.0, saturation, value)
     return round(r * 255), round(g * 255), round(b * 255)
 
 
 def text_colour(background: Colour) -> Colour:
-    """Black or white, whichever has the higher contrast by WCAG 2.1: at least 4.58 for any colour."""
+    """Black or white, whichever has the higher contrast under WCAG 2.1: at least 4.58 for any colour."""
     shares = np.array(background) / 255
     linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
     luminance = linear @ (0.2126, 0.7152, 0.0722)
@@ -96,7 +96,7 @@ def place_labels(
 ) -> list[Label | None]:
     """Places labels inside the image, without overlap and close to their boxes.
 
-    The first labels choose first. A label without a free place is None.
+    Labels are placed in order. A label is None if there is no free position for it.
     """
     out: list[Label | None] = []
     taken = np.zeros((0, 4), int)
@@ -126,15 +126,15 @@ def fit(text: str, size: tuple[int, int], name: str = "") -> tuple[ImageFont.Fre
 
 
 def padding(font: ImageFont.FreeTypeFont) -> int:
-    """Pixels around a label's text."""
+    """Padding around a label's text in pixels."""
     return max(2, round(font.size / 6))
 
 
 def candidates(corner: np.ndarray, label: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """int `[m, 2]`, possible positions of a label's upper left corner inside the image, the best first.
+    """int `[m, 2]`, possible positions of a label's upper left corner inside the image, best first.
 
-    Above the box, inside its top, below it, inside its bottom; the same at the box's right; then anywhere in the
-    image, by distance from the first position.
+    In order: above the box, inside its top, below it, inside its bottom; the same four, aligned with the box's right
+    edge; then anywhere in the image, by distance from the first position.
     """
     x0, y0, x1, y1 = (int(v) for v in corner)
     width, height = label
@@ -146,5 +146,5 @@ def candidates(corner: np.ndarray, label: tuple[int, int], size: tuple[int, int]
     # Includes the limits, so that the last row and column are used
     xs, ys = (np.append(np.arange(0, most, step), most) for most, step in zip(limits, steps))
     others = np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2)
-    distance = np.abs(others - (x0, y0 - height)) @ (1, 2)  # a shift to the side is easier to follow
+    distance = np.abs(others - (x0, y0 - height)) @ (1, 2)  # a horizontal shift is easier to follow than a vertical one
     return np.concatenate([close, others[np.argsort(distance, kind="stable")]])

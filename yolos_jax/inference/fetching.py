@@ -1,4 +1,4 @@
-"""Downloads an image from a URL, with limits on size, time and redirects. No jax here."""
+"""Downloads an image from a URL, with limits on size, time and redirects. Does not import jax."""
 
 import http.client
 import time
@@ -18,7 +18,7 @@ _KEPT = "%/:=&?~#+!$,;'@()*[]"  # characters of a URL that need no quoting
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows a few redirects, to http and https only."""
+    """Follows a limited number of redirects, only to http and https."""
 
     max_redirections = MOST_REDIRECTS
 
@@ -31,8 +31,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 def fetch(address: str, most_bytes: int = MOST_BYTES, most_seconds: float = MOST_SECONDS) -> bytes:
     """Downloads the bytes at an http or https URL.
 
-    Raises `UnreadableImage` for no response, an error response, more than `most_bytes`, more than `most_seconds` in
-    total, or more than 5 redirects.
+    Raises `UnreadableImage` if there is no response or an error response, or if the download exceeds `most_bytes`,
+    takes more than `most_seconds` in total, or is redirected more than 5 times.
     """
     try:
         return _fetch(address, most_bytes, most_seconds)
@@ -62,8 +62,8 @@ def _fetch(address: str, most_bytes: int, most_seconds: float) -> bytes:
         got = 0
         while size is None or got < size:
             if max(got, size or 0) > most_bytes:
-                raise UnreadableImage(f"it is larger than {most_bytes / 2**20:g} MiB; download it, and use the file")
-            part = answer.read1(_PIECE)  # returns available data, so that a slow server cannot block
+                raise UnreadableImage(f"it is larger than {most_bytes / 2**20:g} MiB; download it and use the file")
+            part = answer.read1(_PIECE)  # returns the data available so far, so that a slow server cannot block
             if not part:
                 break
             parts.append(part)
@@ -79,11 +79,11 @@ def _refused(error: urllib.error.HTTPError) -> str:
     """Why the server's last response was rejected."""
     target = error.headers.get("Location", "")
     if not (300 <= error.code < 400 and target):
-        return f"the server responds with {error.code} {error.reason}"
+        return f"the server responded with {error.code} {error.reason}"
     if urlsplit(target).scheme not in ("", *SCHEMES):
         return f"it redirects to {target}, which is neither http nor https"
     return f"it redirects more than {MOST_REDIRECTS} times"
 
 
 def _late(seconds: float) -> str:
-    return f"it takes longer than {seconds:g} s"
+    return f"it took longer than {seconds:g} s"

@@ -1,4 +1,4 @@
-"""The font of class names in drawn images and figures: DejaVu Sans, from matplotlib, or a user's font file."""
+"""The font for class names in drawn images and figures: DejaVu Sans from matplotlib, or a font file of the user."""
 
 import functools
 import unicodedata
@@ -10,7 +10,7 @@ from PIL import ImageFont
 
 from yolos_jax.errors import InputError, counted
 
-SHOWN = 12  # maximum missing letters in a note
+SHOWN = 12  # maximum number of missing letters listed in a note
 
 
 def font_of(pixels: int, font: str = "") -> ImageFont.FreeTypeFont:
@@ -23,7 +23,7 @@ def _opened(file: str, pixels: int) -> ImageFont.FreeTypeFont:
     try:
         return ImageFont.truetype(file, pixels)
     except (OSError, ValueError) as error:
-        raise InputError(f"the font {file} cannot be read ({error}); give a .ttf, .otf or .ttc file.") from error
+        raise InputError(f"the font {file} cannot be read ({error}); use a .ttf, .otf or .ttc file.") from error
 
 
 @functools.cache
@@ -41,7 +41,7 @@ def _letters(file: str) -> Any:
 
 
 def missing_letters(texts: Iterable[str], font: str = "") -> list[str]:
-    """The distinct letters in texts without a glyph in the font."""
+    """The distinct letters in `texts` for which the font has no glyph."""
     font_of(10, font)  # raises if it is not a font
     file = _letters(font or _shipped())
     letters = sorted({letter for text in texts for letter in text if not letter.isspace()})
@@ -49,10 +49,10 @@ def missing_letters(texts: Iterable[str], font: str = "") -> list[str]:
 
 
 def missing_note(texts: Iterable[str], font: str, flag: str) -> str:
-    """A note about letters of class names without a glyph, or ""; `flag` is the option that sets another font."""
+    """A note about letters in class names that have no glyph, or ""; `flag` is the option that sets the font."""
     lacking = missing_letters(texts, font)
     if not lacking:
         return ""
     named = "".join(lacking[:SHOWN]) + ("..." if len(lacking) > SHOWN else "")
     of = font or "DejaVu Sans"
-    return f"{of} has no glyph for {counted(len(lacking), 'letter')} of class names ({named}); {flag} sets another font"
+    return f"{of} has no glyph for {counted(len(lacking), 'letter')} in class names ({named}); set another with {flag}"

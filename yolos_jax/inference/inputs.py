@@ -1,4 +1,4 @@
-"""Finds the inputs of a prediction: files, folders, patterns, URLs, videos and cameras. No jax here."""
+"""Finds the inputs for prediction: files, folders, patterns, URLs, videos and cameras. Does not import jax."""
 
 import glob
 import os
@@ -32,21 +32,21 @@ class Input(NamedTuple):
 
     kind: str  # "image", "address", "animation", "video", "camera" or "stream"
     name: str  # as given or found: a path, a URL, `camera:0`
-    page: int = 0  # page of a multi-page image file, from 1; 0 for others
+    page: int = 0  # page in a multi-page image file, starting at 1; 0 for other inputs
 
     @property
     def moves(self) -> bool:
-        """Whether it is read frame by frame."""
+        """Whether the input is read frame by frame."""
         return self.kind in ("animation", "video", "camera", "stream")
 
     @property
     def endless(self) -> bool:
-        """Whether it runs until the user stops it."""
+        """Whether the input continues until the user stops it."""
         return self.kind in ("camera", "stream")
 
     @property
     def stem(self) -> str:
-        """The base name of its outputs."""
+        """The base name for output files."""
         if self.kind == "camera":
             return self.name.replace(":", "")
         if self.kind in ("address", "stream"):
@@ -57,21 +57,21 @@ class Input(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The inputs found for a command line."""
+    """The inputs found for the command-line arguments."""
 
     inputs: list[Input]
-    notes: list[str]  # a message per folder or pattern with ignored files
+    notes: list[str]  # one message for each folder or pattern with ignored files
 
 
 def find(given: Sequence[str], recursive: bool = False) -> Found:
-    """Expands files, folders, patterns, URLs, videos, cameras, streams and lists to inputs, in order.
+    """Expands files, folders, patterns, URLs, videos, cameras, streams and lists into inputs, in order.
 
-    A folder is expanded to its images with an ending that Pillow supports, and with `recursive` to those below it;
-    a pattern such as `photos/**/*.jpg` is expanded to files. A .txt or .csv file is a list of inputs, see
-    `lists.read_list`; any other file given by name is used regardless of its ending.
+    A folder is expanded to its images whose file extension Pillow supports; with `recursive`, subfolders are included.
+    A pattern such as `photos/**/*.jpg` is expanded to matching files. A .txt, .csv or .tsv file is a list of inputs
+    (see `lists.read_list`). Any other file given by name is used regardless of its extension.
 
     Raises:
-      InputError: a folder, a pattern or a list has no input, or a URL's scheme is not supported.
+      InputError: a folder, pattern or list contains no input, or a URL's scheme is not supported.
     """
     inputs: list[Input] = []
     notes: list[str] = []
@@ -84,11 +84,11 @@ def find(given: Sequence[str], recursive: bool = False) -> Found:
         elif os.path.isdir(name):
             left = LeftOut()
             entries = _entries(name, recursive, left)
-            inside = "" if recursive else "--recursive includes them"
+            inside = "" if recursive else "use --recursive to include them"
             inputs += _images_among(entries, left, notes, f"the folder {name}", inside)
         elif glob.has_magic(name) and not os.path.lexists(name):
             entries = [(path, os.path.isdir(path)) for path in sorted(glob.glob(_literal(name), recursive=True))]
-            inside = "" if "**" in name else "** includes them"
+            inside = "" if "**" in name else "use ** to include them"
             inputs += _images_among(entries, LeftOut(), notes, f"the pattern {name}", inside)
         else:
             check_path(name)
@@ -98,7 +98,7 @@ def find(given: Sequence[str], recursive: bool = False) -> Found:
 
 
 def _literal(pattern: str) -> str:
-    """Escapes a pattern's leading folders that exist literally, as in `set [1]/*.jpg`."""
+    """Escapes a pattern's leading folders if they exist under these exact names, as in `set [1]/*.jpg`."""
     *folders, last = pattern.split(os.sep)
     literal: list[str] = []
     for folder in folders:
@@ -113,14 +113,16 @@ def _address(name: str, scheme: str) -> Input:
         return Input("stream", name)
     if scheme not in SCHEMES:
         streams = ", ".join(STREAMS)
-        raise InputError(f"{name} has the scheme {scheme}; use http or https for images, or {streams} for streams.")
+        raise InputError(
+            f"the scheme {scheme} of {name} is not supported; use http(s) for images, or {streams} for streams."
+        )
     if PurePosixPath(urlsplit(name).path).suffix.lower() in VIDEO_ENDINGS:
-        raise InputError(f"{name} is the URL of a video; download it, and use the file.")
+        raise InputError(f"{name} is the URL of a video; download it and use the file.")
     return Input("address", name)
 
 
 def _entries(folder: str, recursive: bool, left: LeftOut) -> list[tuple[str, bool]]:
-    """(path, whether it is a folder) for the entries of a folder, or of all below; each link is followed once."""
+    """(path, whether it is a folder) for a folder's entries, or for all files below it; each link is followed once."""
     if recursive:
         return [(os.path.join(at, name), False) for at, names in walk(folder, left) for name in names]
     return [(path, os.path.isdir(path)) for path in sorted(entry.path for entry in os.scandir(folder))]
@@ -129,7 +131,7 @@ def _entries(folder: str, recursive: bool, left: LeftOut) -> list[tuple[str, boo
 def _images_among(
     entries: Sequence[tuple[str, bool]], left: LeftOut, notes: list[str], what: str, inside: str
 ) -> list[Input]:
-    """The images among some entries; a note lists the other kinds, and folders if `inside` is a hint for them."""
+    """The images among some entries; adds a note about ignored ones, including folders if there is a hint `inside`."""
     endings = image_endings()
     images = []
     for path, is_folder in entries:
@@ -149,15 +151,15 @@ def _images_among(
     ignored = _described(left.kinds, inside)
     if not images:
         found = f" ({ignored})" if ignored else ""
-        raise InputError(f"{what} has no images that Pillow reads{found}.")
+        raise InputError(f"{what} contains no images that Pillow can read{found}.")
     if ignored:
         notes.append(f"ignored in {what}: {ignored}")
     return images
 
 
 def _described(kinds: Counter[str], inside: str) -> str:
-    """The number of ignored entries by kind, with hints how to include them; `inside` is the hint for folders."""
-    advice = {"video": "pass each by its name", "folder": inside}
+    """Describes ignored entries by kind, with hints on how to include them; `inside` is the hint for folders."""
+    advice = {"video": "pass each one by name", "folder": inside}
     plain = Counter({kind: n for kind, n in kinds.items() if kind not in advice})
     parts = [described(plain)] if plain else []
     parts += [f"{counted(kinds[kind], kind)} ({how})" for kind, how in advice.items() if kinds[kind]]
@@ -168,7 +170,7 @@ def with_frames(inputs: Sequence[Input], most: int = 0) -> list[Input]:
     """Turns image files with several frames into animations, and files with several pages into one input per page.
 
     Args:
-      most: maximum pages per file; 0 for all.
+      most: maximum number of pages per file; 0 for all.
     """
     files = [one.name for one in inputs if one.kind == "image"]
     several = {file for file, header in zip(files, read_headers(files)) if header.frames > 1}

@@ -1,4 +1,4 @@
-"""Reads lists of inputs: a text file with one path per line, or a table with a column of paths. No jax here."""
+"""Reads lists of inputs: a text file with one path per line, or a table with a column of paths. Does not import jax."""
 
 import csv
 import glob
@@ -23,7 +23,7 @@ def is_list(name: str) -> bool:
 
 
 def expand(given: Sequence[str], notes: list[str]) -> Iterator[str]:
-    """Replaces each list in `given` by its entries; adds a message per list to `notes`."""
+    """Replaces each list in `given` with its entries; adds a message about each list to `notes`."""
     for name in given:
         check_path(name)
         pattern = glob.has_magic(name) and not os.path.lexists(name)
@@ -33,19 +33,19 @@ def expand(given: Sequence[str], notes: list[str]) -> Iterator[str]:
         if not os.path.exists(name):
             raise InputError(f"the list {name} does not exist; use a file with one image path per line.")
         entries, column = read_list(name)
-        inside = f" in its column {column}" if column else ""
+        inside = f" in column {column}" if column else ""
         notes.append(f"{name} lists {counted(len(entries), 'input')}{inside}")
         yield from entries
 
 
 def read_list(file: str) -> tuple[list[str], str]:
-    """The distinct entries of a list, and the name of their column in a table ("" for a text file).
+    """The distinct entries of a list, and the name of the column that contains them ("" for a text file).
 
-    Relative paths are resolved against the current folder, then against the list's folder. In text files, lines that
+    Relative paths are looked up in the current folder, then in the list's folder. In text files, lines that
     start with `#` are comments. Tables are separated by commas, semicolons or tabs.
 
     Raises:
-      InputError: the list is not text, is empty, contains another list, or has no column of paths.
+      InputError: the list is not a text file, is empty, contains another list, or has no column of paths.
     """
     lines = read_text(file, "the list").splitlines()
     column = ""
@@ -63,7 +63,7 @@ def read_list(file: str) -> tuple[list[str], str]:
 
 
 def _from_table(lines: list[str], file: str) -> tuple[list[str], str]:
-    """The path column's cells and name: the column named in the first row, or the only column."""
+    """The cells and the name of the path column, found by its name in the first row; a single column needs no name."""
     delimiter = max(DELIMITERS, key=lines[0].count) if lines else ","
     rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter) if any(row)]
     if not rows:
@@ -72,7 +72,7 @@ def _from_table(lines: list[str], file: str) -> tuple[list[str], str]:
     named = [place for place, cell in enumerate(head) if cell.lower().replace(" ", "_") in COLUMNS]
     if not named and len(head) > 1:
         columns = ", ".join(head[:8])
-        raise InputError(f"no column of paths in the first row of {file} ({columns}); name it {COLUMNS[0]} there.")
+        raise InputError(f"{file} has no column of paths, only {columns}; name one {COLUMNS[0]} in its first row.")
     if not named:
         return [row[0] for row in rows], ""
     place = named[0]
@@ -83,7 +83,7 @@ def _from_table(lines: list[str], file: str) -> tuple[list[str], str]:
 
 
 def _placed(entry: str, file: str) -> str:
-    """An entry, relative to its list's folder if it exists there."""
+    """The path of an entry; in the list's folder if it exists only there."""
     path = os.path.expanduser(entry)
     beside = os.path.join(os.path.dirname(file), path)
     return beside if not os.path.lexists(path) and os.path.lexists(beside) else path

@@ -18,7 +18,7 @@ from yolos_jax.training import checkpoint_files
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.weights import checkpoints
 
-_process: int | None = None  # the process that loaded networks
+_process: int | None = None  # id of the process that loaded networks
 
 
 def refuse_forked() -> None:
@@ -30,22 +30,22 @@ def refuse_forked() -> None:
     _process = _process or os.getpid()
     if _process != os.getpid():
         raise InputError(
-            f"this process was forked from process {_process}, which has used jax, and jax does not work in a fork; "
+            f"this process was forked from process {_process}, which has used jax, and jax does not work after a fork; "
             "start processes with multiprocessing.get_context('spawn') and pass them the detector, or load it there."
         )
 
 
 def load_model(path: str | Path) -> tuple[dict, Meta]:
-    """Parameters and `Meta` from one of our checkpoint folders, a Hugging Face folder, or a model on the hub.
+    """Loads parameters and `Meta` from a checkpoint folder of yolos-jax, a Hugging Face folder, or a model on the hub.
 
     Args:
-      path: the folder, a file of a published model's weights, or the hub's `org/name` (`org/name@revision`).
+      path: the folder, a weights file of a published model, or `org/name` or `org/name@revision` on the hub.
 
     Returns:
-      Nested dicts of float32 numpy arrays, and their metadata.
+      Nested dicts of float32 NumPy arrays, and their metadata.
 
     Raises:
-      InputError: there are no usable weights, or only those of a ViT to start training from.
+      InputError: there are no usable weights, or they are of a ViT, not of a detector.
     """
     refuse_forked()
     path = copied(path)
@@ -58,7 +58,7 @@ def load_model(path: str | Path) -> tuple[dict, Meta]:
 
 
 def check_there(path: str | Path) -> None:
-    """Raises `InputError` if `load_model` would find nothing at a path; does not load, or contact a hub or bucket."""
+    """Raises `InputError` if `load_model` would find nothing at a path; loads nothing and uses no network."""
     check_path(path)
     place = Path(path)
     away = "://" in str(path) or weights.hub_model(path) is not None
@@ -67,23 +67,23 @@ def check_there(path: str | Path) -> None:
 
 
 def load(path: str | Path) -> Yolos:
-    """The network with its weights, a flax NNX module on jax's default device.
+    """Loads the network with its weights, as a Flax NNX module on jax's default device.
 
-    The module's inputs are patches and grids, which `yolos_jax.images.sequence` computes from images; the inputs of
-    `Detector` are images.
+    The module's inputs are patches and grids, which `yolos_jax.images.sequence` computes from images; `Detector`
+    accepts images directly.
 
     Args:
-      path: a checkpoint folder, a Hugging Face folder, or the hub's `org/name` (`org/name@revision`).
+      path: a checkpoint folder, a Hugging Face folder, or `org/name` or `org/name@revision` on the hub.
 
     Raises:
-      InputError: there are no usable weights, or only those of a ViT to start training from.
+      InputError: there are no usable weights, or they are of a ViT, not of a detector.
     """
     params, meta = load_model(path)
     return nnx.merge(abstract(meta.model, Compute(max_side=meta.max_side))[0], nnx.State(jax.device_put(params)))
 
 
 def geometry_for(meta: Meta, short_side: int | None, max_side: int | None) -> Geometry:
-    """How images are resized: by the arguments, else as in the checkpoint's training or image processor."""
+    """How to resize images: as given by the arguments, else as in the checkpoint's training or image processor."""
     check_whole("short_side", short_side)
     check_whole("max_side", max_side)
     if short_side is None:

@@ -1,4 +1,4 @@
-"""Writes detections: one JSON file per image, COCO results, YOLO labels or a table. No jax here."""
+"""Writes detections: one JSON file per image, COCO results, YOLO labels or a table. Does not import jax."""
 
 import abc
 import csv
@@ -13,14 +13,14 @@ from yolos_jax.errors import InputError
 from yolos_jax.inference.detections import Detections
 from yolos_jax.inference.inputs import Input
 
-FEW = 3  # maximum names in a note
+FEW = 3  # maximum number of names in a note
 
 
 class Destination(NamedTuple):
     """An input and the name of its outputs."""
 
     input: Input
-    name: str  # unique, without an ending
+    name: str  # unique, without an extension
 
     @property
     def source(self) -> dict[str, Any]:
@@ -32,7 +32,7 @@ class Destination(NamedTuple):
 class Frame(NamedTuple):
     """The position of a frame in a video."""
 
-    frame: int  # from 0
+    frame: int  # starting at 0
     seconds: float  # since the start
 
 
@@ -51,14 +51,14 @@ class Writer(abc.ABC):
 
     @classmethod
     def files(cls, destination: Destination) -> list[str]:
-        """Names of one input's files, or folders of frames."""
+        """Names of the files, or folders of frames, that are written for one input."""
         return []
 
     @abc.abstractmethod
     def add(self, destination: Destination, found: Detections, frame: Frame | None = None) -> None:
         """Writes the detections in an image or in a frame of a video; frames must be in order."""
 
-    def close(self) -> None:  # noqa: B027  # a format may keep no file open
+    def close(self) -> None:  # noqa: B027  # formats without open files need not implement it
         """Completes all files."""
 
 
@@ -134,8 +134,8 @@ class Coco(Writer):
 class Yolo(Writer):
     """`NAME.txt` per image, or `NAME/000000.txt` per frame, and `names.yaml`.
 
-    A line is: category id, centre x, centre y, width, height, score. Boxes are clipped to the image and relative to
-    its sides.
+    Each line contains category id, centre x, centre y, width, height and score. Boxes are clipped to the image and
+    relative to its sides.
     """
 
     SHARED = ("names.yaml",)
@@ -168,7 +168,7 @@ class Yolo(Writer):
 
 
 class Table(Writer):
-    """`detections.csv`: one row per box, corners in pixels; `frame` and `seconds` for videos, `page` for pages."""
+    """`detections.csv`: one row per box, corners in pixels; `frame` and `seconds` for videos, `page` for documents."""
 
     SHARED = ("detections.csv",)
     COLUMNS = ("file", "frame", "seconds", "width", "height", "label", "name", "score", "x0", "y0", "x1", "y1", "page")
@@ -194,7 +194,7 @@ FORMATS: dict[str, type[Writer]] = {"json": JsonFiles, "coco": Coco, "yolo": Yol
 
 
 def destinations(inputs: Sequence[Input]) -> tuple[list[Destination], list[str]]:
-    """A name for each input's outputs, and a note about those that differ from their input's name."""
+    """Chooses a unique output name for each input; returns a note about those that differ from the input's name."""
     taken = set[str]()  # in lower case, because some file systems ignore case
     out: list[Destination] = []
     for one in inputs:
@@ -209,12 +209,12 @@ def destinations(inputs: Sequence[Input]) -> tuple[list[Destination], list[str]]
         return out, []
     named = ", ".join(f"{destination.name} for {destination.input.name}" for destination in renamed[:FEW])
     more = f" and {len(renamed) - FEW} more" if len(renamed) > FEW else ""
-    inputs_are = f"{len(renamed)} inputs are" if len(renamed) > 1 else "1 input is"
-    return out, [f"{inputs_are} named like another one; the outputs are named {named}{more}"]
+    inputs_are = f"{len(renamed)} inputs have" if len(renamed) > 1 else "1 input has"
+    return out, [f"{inputs_are} the same name as another; the outputs are named {named}{more}"]
 
 
 def drawn(destination: Destination) -> str:
-    """The file of the drawn copy; for an animation, it needs the extra `video`, too."""
+    """The file name of the drawn copy. Drawing an animation also requires the extra `video`."""
     ending = "mp4" if destination.input.moves else "png"
     return f"{destination.name}.{ending}"
 
@@ -227,9 +227,9 @@ def check_free(
     overwrite: bool,
     there: Collection[str] = (),
 ) -> None:
-    """Raises `InputError` if an output exists already and may not be replaced, or is one of the inputs.
+    """Raises `InputError` if an output already exists and may not be replaced, or is one of the inputs.
 
-    `there` are names, relative to the folder, of files that count as existing, too.
+    `there` lists additional names, relative to the folder, that are treated as existing.
     """
     there = {*there, *(name.split("/")[0] for name in there)}
     names = list(writer.SHARED)
@@ -243,4 +243,4 @@ def check_free(
         if path.resolve() in sources:
             raise InputError(f"{path} is one of the inputs and would be overwritten; choose another --out.")
         if (name in there or path.exists()) and not overwrite:
-            raise InputError(f"{str(folder).rstrip('/')}/{name} exists already; choose another --out, or --overwrite.")
+            raise InputError(f"{str(folder).rstrip('/')}/{name} already exists; set another --out or --overwrite.")

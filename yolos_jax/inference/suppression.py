@@ -1,4 +1,4 @@
-"""Optional non-maximum suppression; a set detector normally does without it."""
+"""Optional non-maximum suppression; detectors trained with a set loss normally do not need it."""
 
 import numbers
 from typing import Any
@@ -17,7 +17,7 @@ def check_nms(value: Any) -> None:
 def suppressed(scores: np.ndarray, labels: np.ndarray, boxes: np.ndarray, nms: float | None) -> np.ndarray:
     """Greedy non-maximum suppression per class: indices of the kept detections, best first; all if `nms` is None.
 
-    A detection goes if its IoU with a better kept one exceeds `nms`. `scores`, `labels`: `[n]`; `boxes`: `[n, 4]` xyxy.
+    Detections whose IoU with a better one exceeds `nms` are dropped. `scores`, `labels`: `[n]`; `boxes`: `[n, 4]` xyxy.
     """
     order = np.argsort(-scores, kind="stable")
     boxes, labels = boxes[order].astype(np.float64), labels[order]

@@ -1,6 +1,6 @@
-"""Reads videos, cameras and animations frame by frame, and writes drawn videos. No jax here.
+"""Reads videos, cameras and animations frame by frame, and writes drawn videos. Does not import jax.
 
-Everything except reading an animation needs the extra `video`.
+Everything except reading an animation requires the extra `video`.
 """
 
 import sys
@@ -17,11 +17,11 @@ from yolos_jax.images.reading import UnreadableImage, decoding
 from yolos_jax.inference.inputs import CAMERA, Input
 from yolos_jax.user_files import check_file
 
-# FFmpeg's format and name of camera number n, by platform.
+# FFmpeg's input format and device name for a camera, by platform.
 CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
-CODECS = ("libx264", "libopenh264", "mpeg4")  # for drawn videos: the first available one
+CODECS = ("libx264", "libopenh264", "mpeg4")  # for drawn videos; the first available one is used
 STREAM_SECONDS = (20.0, 30.0)  # timeouts for opening a stream, and for its next frame
-MOST_BYTES = 2**42  # limit of a video
+MOST_BYTES = 2**42  # maximum size of a video file
 TICKS = 60_000  # per second: exact for common frame rates, and within MPEG-4's limit
 
 
@@ -34,17 +34,17 @@ class Film(NamedTuple):
 
 
 class Still(NamedTuple):
-    """One frame."""
+    """A frame of a video, camera or animation."""
 
-    number: int  # from 0
+    number: int  # starting at 0
     seconds: float  # since the first frame
     image: Image.Image  # RGB
-    lasts: float = 0.0  # seconds; 0 if unknown
+    lasts: float = 0.0  # duration in seconds; 0 if unknown
     film: Film = Film()
 
 
 def need_av() -> Any:
-    """Imports the package av; `InputError` if it is not installed."""
+    """Imports and returns the package av; raises `InputError` if it is not installed."""
     try:
         import av
     except ImportError as error:
@@ -74,8 +74,8 @@ def stills(source: Input, upright: bool = True) -> Iterator[Still]:
     """The frames of a video or camera; with `upright`, rotated according to the video's metadata.
 
     Raises:
-      UnreadableImage: it cannot be opened, or reading fails after the frames already returned.
-      InputError: the extra is not installed.
+      UnreadableImage: the source cannot be opened, or reading fails after some frames were returned.
+      InputError: the extra `video` is not installed.
     """
     av = need_av()
     try:
@@ -117,7 +117,7 @@ def _open(av: Any, source: Input) -> Any:
 
 
 class DrawnVideo:
-    """Writes a silent video of drawn frames with the timing of its source. All frames get the size of the first.
+    """Writes a silent video of drawn frames with the timing of its source. Frames are resized to the first one's size.
 
     Args:
       path: the output file.
@@ -136,7 +136,7 @@ class DrawnVideo:
         if self._container is None:
             self._begin(image.size)
         size = self._stream.width, self._stream.height
-        if image.size != size:  # odd sides are extended by a pixel
+        if image.size != size:  # odd sides of a video are extended by one pixel
             image = image.resize(size)
         frame = self._av.VideoFrame.from_image(image)
         self._last = max(round(seconds * TICKS), self._last + 1)

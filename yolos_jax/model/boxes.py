@@ -1,4 +1,4 @@
-"""Box formats and overlaps, on `[..., 4]` jax arrays."""
+"""Box format conversion and overlap for `[..., 4]` JAX arrays."""
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,9 @@ def cxcywh_to_xyxy(boxes: jax.Array) -> jax.Array:
 
 
 def giou(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Generalised IoU (arXiv 1902.09630) of xyxy boxes, broadcasting; -1..1.
+    """Generalised IoU (arXiv 1902.09630) of xyxy boxes, in -1..1; broadcasts its arguments.
 
-    Pass `a[:, None]` and `b[None]` for all pairs. Not a number where both boxes are empty and at the same place.
+    Pass `a[:, None]` and `b[None]` for all pairs. NaN where both boxes have zero area.
     """
     area_a = (a[..., 2] - a[..., 0]) * (a[..., 3] - a[..., 1])
     area_b = (b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1])

@@ -1,6 +1,6 @@
-"""The image classifier that a detector starts from: sequences of patches in, class logits out.
+"""The image classifier used to initialise a detector: maps sequences of patches to class logits.
 
-The parameters shared with a detector have the same names and shapes: patch embedding, CLS token, blocks, norm.
+The parameters shared with a detector (patch embedding, CLS token, blocks, norm) have the same names and shapes.
 """
 
 from typing import Any, NamedTuple
@@ -21,17 +21,17 @@ from yolos_jax.model.yolos import normalize
 class Logits(NamedTuple):
     """The network's outputs for a batch."""
 
-    cls: jax.Array  # float32 [B, K], of the CLS token
-    distilled: jax.Array | None  # float32 [B, K], of the distillation token, if there is one
+    cls: jax.Array  # float32 [B, K], from the CLS token
+    distilled: jax.Array | None  # float32 [B, K], from the distillation token, if there is one
 
     @property
     def mean(self) -> jax.Array:
-        """float32 `[B, K]`, the logits to classify by."""
+        """float32 `[B, K]`, the logits to use for classification."""
         return self.cls if self.distilled is None else (self.cls + self.distilled) / 2
 
 
 class SquarePositions(nnx.Module):
-    """Position embeddings: one for CLS, one for the distillation token if there is one, a grid for the patches."""
+    """Position embeddings for the CLS token, the distillation token (if any) and a grid of patches."""
 
     def __init__(self, config: ClassifierConfig):
         self.cls = parameter(1, config.width)
@@ -39,7 +39,7 @@ class SquarePositions(nnx.Module):
         self.grid = parameter(*config.grid, config.width)
 
     def __call__(self, rows: int, columns: int) -> jax.Array:
-        """float32 `[T + rows * columns, D]`, the grid resized as in the detector; unchanged if it already fits."""
+        """float32 `[T + rows * columns, D]`; the grid is resized as in the detector unless it already fits."""
         table = self.grid[...]
         patches = table.reshape(-1, table.shape[-1])
         if table.shape[:2] != (rows, columns):
@@ -51,13 +51,13 @@ class SquarePositions(nnx.Module):
 class Classifier(nnx.Module):
     """A ViT over `[CLS, (distillation,) patches...]`, built from the detector's blocks.
 
-    The blocks before the last are stacked and scanned; the last one computes only the tokens that heads read.
+    All blocks but the last are stacked and scanned. The last one computes only the tokens that the heads use.
 
     Args:
       config: the architecture.
-      compute: precision, memory and speed.
+      compute: settings for precision, memory use and speed.
       rngs: its `params` stream seeds the initial values.
-      scheme: scheme of the initial values, see `model.init.starting_values`; "reference" is DeiT's.
+      scheme: initialisation scheme, see `model.init.starting_values`; "reference" is the one used by DeiT.
     """
 
     def __init__(
@@ -80,18 +80,18 @@ class Classifier(nnx.Module):
     def __call__(
         self, patches: jax.Array, size: tuple[int, int] | None = None, branches: jax.Array | None = None
     ) -> Logits:
-        """Classifies images that are all of one size.
+        """Classifies images that all have the same size.
 
         Args:
           patches: `[B, N, 3 * patch_size ** 2]`, RGB patches row by row, values in (row, column, channel) order;
-            uint8 pixels, or floats that are already normalised. No slot is padding.
-          size: static; rows and columns of the images in patches, by default those of `config.image_size`.
-          branches: float32 `[B, depth, 2]`, factors of each block's two branches (stochastic depth).
+            uint8 pixels, or floats that are already normalised. There is no padding.
+          size: static; (rows, columns) of patches in each image; the default follows from `config.image_size`.
+          branches: float32 `[B, depth, 2]`, scale factors for the two branches of each block (stochastic depth).
         """
         config, dtype = self.config, jnp.dtype(self.compute.compute_dtype)
         rows, columns = size or config.grid
         if patches.shape[1] != rows * columns:
-            raise InputError(f"sequences of {patches.shape[1]} patches are not images of {rows} x {columns} patches.")
+            raise InputError(f"an image has {rows} x {columns} patches, but the sequences have {patches.shape[1]}.")
         if patches.dtype == jnp.uint8:
             patches = normalize(patches)
         special = jnp.concatenate(_existing(self.cls_token, self.dist_token)).astype(dtype)
@@ -122,7 +122,7 @@ def _existing(*parameters: nnx.Param | None) -> list[jax.Array]:
 
 
 def classifier_params(config: ClassifierConfig, seed: int = 0, scheme: str = "reference") -> dict:
-    """Initial values of the parameters, like `model.yolos.build` for a detector."""
+    """Initial parameter values, like those that `model.yolos.build` returns for a detector."""
     return starting_values(abstract_classifier(config)[1], [seed], scheme)
 
 

@@ -1,4 +1,4 @@
-"""ClassifierConfig: the architecture of an image classifier, the network that a detector starts from."""
+"""ClassifierConfig: the architecture of the image classifier used to initialise a detector."""
 
 import dataclasses
 from typing import Any
@@ -15,7 +15,7 @@ _SHARED = ArchitectureSettings
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierSettings:
-    """The settings that determine a classifier's parameters and the function computed with them."""
+    """The settings that determine a classifier's parameters and its forward pass."""
 
     width: int = redeclared(_SHARED, "width", 192)
     depth: int = redeclared(_SHARED, "depth", 12)
@@ -25,9 +25,9 @@ class ClassifierSettings:
     num_classes: int = setting(
         IMAGENET_CLASSES, "number of classes; 0 derives it from the training data", low=0, high=100_000
     )
-    image_size: int = setting(224, "side of the square images in pixels", low=1, high=8192)
+    image_size: int = setting(224, "side length of the square images in pixels", low=1, high=8192)
     distilled: bool = setting(
-        False, "add a distillation token with its own head, which is trained on the labels like the other head (there "
+        False, "add a distillation token with its own head, which is trained on the labels like the main head (there "
         "is no teacher)",
     )  # fmt: skip
     layer_norm_eps: float = redeclared(_SHARED, "layer_norm_eps", 1e-6)
@@ -35,47 +35,47 @@ class ClassifierSettings:
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierConfig(ClassifierSettings, NetworkConfig):
-    """A ViT that classifies (DeiT, arXiv 2012.12877): a CLS token, and one linear layer on it.
+    """A ViT for classification (DeiT, arXiv 2012.12877): one linear layer on top of the CLS token.
 
-    `InputError` names a value that has the wrong type or is inconsistent with the others.
+    Raises `InputError` if a value has the wrong type or is inconsistent with the others.
     """
 
     def __post_init__(self) -> None:
         check_shape(self)
         if type(self.image_size) is not int or self.image_size < 1 or self.image_size % self.patch_size:
-            sides = f"whole patches of model.patch_size {self.patch_size} pixels"
+            sides = f"a positive multiple of model.patch_size {self.patch_size}"
             raise InputError(f"model.image_size is {self.image_size!r}; it must be {sides}.")
         if type(self.distilled) is not bool:
             raise InputError(f"model.distilled is {self.distilled!r}; it must be True or False.")
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(rows, columns) of the position embeddings."""
+        """(rows, columns) of the grid of position embeddings."""
         return self.image_size // self.patch_size, self.image_size // self.patch_size
 
     @property
     def special_tokens(self) -> int:
-        """Tokens before the patches: CLS and, if distilled, the distillation token."""
+        """Number of tokens before the patches: CLS and, if distilled, the distillation token."""
         return 2 if self.distilled else 1
 
     def differences(self, other: Any) -> list[str]:
-        """Differences such as "width 192 against 384" that make `other`, any config, another model."""
+        """Differences that make `other` (any config) a different model, such as "width 192 against 384"."""
         if not isinstance(other, ClassifierConfig):
             return ["an image classifier against a detector"]
         ours, theirs = self.to_dict(), other.to_dict()
         return [f"{k} {ours[k]} against {theirs[k]}" for k in ours if k != "layer_norm_eps" and ours[k] != theirs[k]]
 
 
-SIZES = {"s_dwr": 240}  # image sizes of the paper's pre-training that are not DeiT's 224 pixels
+SIZES = {"s_dwr": 240}  # image sizes in the paper's pre-training that differ from DeiT's 224 pixels
 CLASSIFIERS = {
     name: ClassifierConfig(found.width, found.depth, found.heads, image_size=SIZES.get(name, 224))
     for name, found in VARIANTS.items()
 }
-"""The classifiers that the paper's models start from."""
+"""The classifiers that the paper's models are initialised from."""
 
 
 def classifier_variant(name: str) -> ClassifierConfig:
-    """The classifier of the named variant; `InputError` lists the names if there is none."""
+    """The classifier for the named variant; for an unknown name, raises `InputError` with the known ones."""
     if name not in CLASSIFIERS:
         raise InputError(f"there is no variant {name!r}; choose one of {', '.join(CLASSIFIERS)}.")
     return CLASSIFIERS[name]

@@ -14,10 +14,10 @@ ATTENTIONS = ("auto", "blocks", "batched", "flash", "cudnn")
 
 
 class NetworkConfig:
-    """The common part of the configs of all our networks; each is a frozen dataclass with these fields."""
+    """Base class of all network configs, which are frozen dataclasses with these fields."""
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
-    # Each config declares them itself, with its own defaults and in the order of its files.
+    # Each config declares these fields itself, because their defaults and their order in saved files differ.
     width: int
     depth: int
     heads: int
@@ -32,56 +32,56 @@ class NetworkConfig:
 
     @property
     def patch_values(self) -> int:
-        """Numbers in one RGB patch."""
+        """Number of values in one RGB patch."""
         return 3 * self.patch_size**2
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields; `from_dict` also accepts the lists that JSON makes of its tuples."""
+        """All fields. JSON turns tuples into lists; `from_dict` accepts both."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`; `InputError` for unknown keys and invalid values."""
+        """The inverse of `to_dict`; raises `InputError` for unknown keys and invalid values."""
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise InputError(f"unknown model settings {unknown}; the known ones are {sorted(known)}.")
+            raise InputError(f"unknown model settings {unknown}; the known settings are {sorted(known)}.")
         return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
 @dataclasses.dataclass(frozen=True)
 class ArchitectureSettings:
-    """The settings that determine a detector's parameters and the function computed with them."""
+    """The settings that determine a detector's parameters and its forward pass."""
 
-    width: int = setting(192, "embedding width, a multiple of heads", low=1, high=8192)
+    width: int = setting(192, "embedding width; must be a multiple of model.heads", low=1, high=8192)
     depth: int = setting(12, "number of transformer blocks", low=2, high=256)
-    heads: int = setting(3, "attention heads", low=1, high=1024)
-    mlp_ratio: float = setting(4.0, "hidden width of a block's MLP over model.width", low=1e-4, high=64)
-    patch_size: int = setting(16, "side of a patch in pixels", low=1, high=256)
+    heads: int = setting(3, "number of attention heads", low=1, high=1024)
+    mlp_ratio: float = setting(4.0, "hidden width of each block's MLP, relative to model.width", low=1e-4, high=64)
+    patch_size: int = setting(16, "side length of a patch in pixels", low=1, high=256)
     det_tokens: int = setting(
         100, "number of DET tokens (object queries)", low=1, high=10_000, also=("num_queries", "queries")
     )
-    # K, which is at least 1 in a model; there are K + 1 logits, and the last one is "no object".
+    # This is K, which is at least 1 in a model. There are K + 1 logits; the last one is "no object".
     num_classes: int = setting(
         COCO_CLASSES, "number of classes; 0 derives it from the training annotations", low=0, high=100_000,
         also=("classes", "nc"),
     )  # fmt: skip
     init_pe_size: tuple[int, int] = setting(
-        (800, 1333), "height and width in pixels of the grid of position embeddings that are added before the first "
+        (800, 1333), "image height and width, in pixels, of the grid of position embeddings added before the first "
         "block", low=1, high=8192, lengths=(2, 2),
     )  # fmt: skip
     mid_pe_size: tuple[int, int] | None = setting(
-        None, "like init_pe_size, for the embeddings that are added after every block but the last; None for a model "
-        "without them", low=1, high=8192, lengths=(2, 2),
+        None, "like init_pe_size, for the position embeddings added after every block but the last; None: the model "
+        "has none", low=1, high=8192, lengths=(2, 2),
     )  # fmt: skip
     layer_norm_eps: float = setting(
-        1e-6, "epsilon of LayerNorm: 1e-6 in the reference, 1e-12 in Hugging Face configs", low=0, high=1
+        1e-6, "LayerNorm epsilon: 1e-6 in the reference, 1e-12 in Hugging Face configs", low=0, high=1
     )
-    # Reproduces a bug of the reference: it does not resize position embeddings whose number is that of the image's
-    # patches, even if the shape differs (a 4:3 image at 576 pixels and the 512x864 grid). Hugging Face always resizes.
+    # Reproduces a bug in the reference: it does not resize position embeddings if the image has the same number of
+    # patches, even if the shapes differ (a 4:3 image at 576 pixels and the 512x864 grid). Hugging Face always resizes.
     skip_equal_count: bool = setting(
         False, "do not resize position embeddings if their number equals the image's number of patches, even if "
-        "the shape differs (a bug of the reference)",
+        "the shape differs (reproduces a bug in the reference)",
     )  # fmt: skip
 
 
@@ -89,7 +89,7 @@ class ArchitectureSettings:
 class YolosConfig(ArchitectureSettings, NetworkConfig):
     """A YOLOS model: a plain ViT with DET tokens (paper, section 2).
 
-    `InputError` names a value that has the wrong type or is inconsistent with the others.
+    Raises `InputError` if a value has the wrong type or is inconsistent with the others.
     """
 
     def __post_init__(self) -> None:
@@ -100,8 +100,8 @@ class YolosConfig(ArchitectureSettings, NetworkConfig):
             good = isinstance(size, tuple) and len(size) == 2 and all(type(v) is int for v in size)
             if not (good and min(size) >= self.patch_size) and not (name == "mid_pe_size" and size is None):
                 raise InputError(
-                    f"model.{name} is {size!r}; it needs a height and a width in pixels, "
-                    f"each at least one patch ({self.patch_size})."
+                    f"model.{name} is {size!r}; it must be a height and a width in pixels, "
+                    f"each at least model.patch_size ({self.patch_size})."
                 )
 
     @property
@@ -116,10 +116,10 @@ class YolosConfig(ArchitectureSettings, NetworkConfig):
         return size and (size[0] // self.patch_size, size[1] // self.patch_size)
 
     def differences(self, other: "YolosConfig") -> list[str]:
-        """Differences such as "width 192 against 384" that make `other` another model.
+        """Differences that make `other` a different model, such as "width 192 against 384".
 
-        Position sizes count as whole patches. The LayerNorm epsilon is left out: the same weights exist with the
-        reference's and Hugging Face's.
+        Position embedding sizes are compared in whole patches. The LayerNorm epsilon is ignored, because the same
+        weights are published with the reference's epsilon and with Hugging Face's.
         """
         same = {"layer_norm_eps"}
         same |= {"init_pe_size"} if self.init_grid == other.init_grid else set()
@@ -130,48 +130,48 @@ class YolosConfig(ArchitectureSettings, NetworkConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ComputeSettings:
-    """How a network is computed."""
+    """Settings that control how a network is computed."""
 
     attention: str = setting(
-        "auto", "how attention is computed: cudnn (NVIDIA GPUs, bfloat16), flash (a kernel for float32 on NVIDIA "
-        "GPUs), batched (all heads at once), blocks (head by head, for CPUs), or auto: what is fastest on the device",
+        "auto", "attention implementation: cudnn (NVIDIA GPUs, bfloat16), flash (a float32 kernel for NVIDIA GPUs), "
+        "batched (all heads at once), blocks (one head at a time, for CPUs), or auto (the fastest on the device)",
         choices=ATTENTIONS, resume=YES,
     )  # fmt: skip
     query_block: int = setting(
-        256, "block size of attention, in keys or queries; larger is faster and uses more memory", low=1,
+        256, "block size of attention, in keys or queries; larger blocks are faster but use more memory", low=1,
         high=1_000_000, resume=YES,
     )  # fmt: skip
-    compute_dtype: str = setting(  # parameters, statistics and heads are float32
-        "float32", "dtype of the transformer's activations and products", choices=("float32", "bfloat16"),
+    compute_dtype: str = setting(  # parameters, LayerNorm statistics and heads are always float32
+        "float32", "dtype of the transformer's activations and matrix products", choices=("float32", "bfloat16"),
         also=("dtype",),
     )  # fmt: skip
     unroll: str = setting(
         "auto", "compile the blocks one by one instead of as a loop: fewer kernel launches, longer compilation; auto "
-        "does so on NVIDIA GPUs", choices=("auto", "on", "off"), resume=YES,
+        "does this on NVIDIA GPUs", choices=("auto", "on", "off"), resume=YES,
     )  # fmt: skip
     remat: bool = setting(
-        False, "recompute each block's activations for its gradient: less memory, a third more time", resume=YES
+        False, "recompute activations in the backward pass: uses less memory but takes a third longer", resume=YES
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class DetectorComputeSettings(ComputeSettings):
-    """How a detector is computed."""
+    """Settings that control how a detector is computed."""
 
     max_side: int = setting(
-        84, "longest side of an image, in patches, that the model is compiled for", low=1, high=1024, resume=YES
+        84, "longest image side, in patches, that the model is compiled for", low=1, high=1024, resume=YES
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Compute(DetectorComputeSettings):
-    """How a model is computed; changes neither its parameters nor, beyond rounding, its results.
+    """How a model is computed; does not affect its parameters, nor its results beyond rounding.
 
-    The defaults suit CPUs; `accelerators.choice.decided` adapts them to a device. `InputError` names a setting that
-    has the wrong type or is below 1, with its key in a recipe.
+    The defaults suit CPUs; `accelerators.choice.decided` adapts them to a device. If a setting has the wrong type or is
+    below 1, raises `InputError` with the setting's key in a recipe.
 
     Attributes:
-      attend: computes attention, see `attention.Attend`; None is `on_cpu.attend`.
+      attend: attention function, see `attention.Attend`; None selects `on_cpu.attend`.
       token_multiple: sequences are padded to a multiple of this number of tokens.
     """
 
@@ -187,7 +187,7 @@ class Compute(DetectorComputeSettings):
 
 
 def check_shape(config: NetworkConfig) -> None:
-    """`InputError` if a common setting of the networks has the wrong type, or if two of them are inconsistent."""
+    """Raises `InputError` if a setting shared by all networks has the wrong type or is inconsistent with another."""
     _check_wholes(config, 1, "width", "heads", "patch_size", "num_classes")
     _check_wholes(config, 2, "depth")
     if config.width % config.heads:
@@ -211,11 +211,11 @@ VARIANTS: dict[str, YolosConfig] = {
     "s_dwr": YolosConfig(width=330, depth=14, heads=6, init_pe_size=(512, 864), mid_pe_size=(512, 864)),
     "b": YolosConfig(width=768, heads=12, init_pe_size=(800, 1344), mid_pe_size=(800, 1344)),
 }
-"""The paper's models. S from 200 and S from 300 DeiT epochs are both "s" and differ only in the weights."""
+"""The paper's models. S with 200 and with 300 epochs of DeiT pre-training are both "s"; only their weights differ."""
 
 
 def variant(name: str) -> YolosConfig:
-    """The named variant; `InputError` lists the names if there is none."""
+    """The named variant; for an unknown name, raises `InputError` with the known ones."""
     if name not in VARIANTS:
         raise InputError(f"there is no variant {name!r}; choose one of {', '.join(VARIANTS)}.")
     return VARIANTS[name]

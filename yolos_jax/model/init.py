@@ -1,7 +1,7 @@
-"""Initial values of the parameters, drawn on the host.
+"""Initial parameter values, drawn on the host.
 
-This uses NumPy, because `jax.random` would compile some sixty small programs in ten seconds. A seed gives the same
-numbers on every device.
+Uses NumPy, because `jax.random` would need ten seconds to compile about sixty small programs. A seed produces the same
+values on every device.
 """
 
 import math
@@ -16,14 +16,14 @@ from flax import nnx
 from yolos_jax.errors import InputError
 
 SCHEMES = ("reference", "from_nothing")
-POSITION_SCALE = 0.7  # scale of sine-cosine positions and DET tokens; that of patch embeddings is about 0.6
+POSITION_SCALE = 0.7  # scale of sine-cosine positions and DET tokens; patch embeddings have a scale of about 0.6
 
 
 def fill(model: nnx.Module, key: jax.Array, scheme: str) -> None:
-    """Gives every declared parameter (a `jax.ShapeDtypeStruct`) of a model its initial values, in place.
+    """Replaces each of a model's declared parameters (`jax.ShapeDtypeStruct`) with its initial values, in place.
 
-    The words of `key` are the seed of `starting_values`. One host callback draws all values, so the constructor can be
-    compiled, and nothing is drawn when it is only traced for shapes.
+    The words of `key` seed `starting_values`. A single host callback draws all values, so the constructor can be
+    compiled, and tracing it for shapes draws nothing.
     """
     check_scheme(scheme)
     shapes = nnx.to_pure_dict(nnx.state(model))
@@ -36,21 +36,21 @@ def fill(model: nnx.Module, key: jax.Array, scheme: str) -> None:
 
 
 def check_scheme(scheme: str) -> None:
-    """Raises `InputError` if there is no initialisation of this name."""
+    """Raises `InputError` if there is no initialisation scheme with this name."""
     if scheme not in SCHEMES:
-        raise InputError(f"unknown initialisation {scheme!r}; choose one of {', '.join(SCHEMES)}.")
+        raise InputError(f"unknown initialisation scheme {scheme!r}; choose one of {', '.join(SCHEMES)}.")
 
 
 def starting_values(shapes: dict, seed: Sequence[int], scheme: str = "reference") -> dict:
-    """Fresh parameters.
+    """Draws initial parameter values.
 
     Args:
       shapes: nested dict of objects with a `.shape`, as returned by `model.yolos.abstract`.
-      seed: one or more numbers; a parameter's values depend only on them and on its name.
+      seed: one or more numbers; a parameter's values depend only on them and on the parameter's name.
       scheme: "reference": normal with deviation 0.02 for matrices, tokens and position embeddings, PyTorch's default
-        for the heads and the patch convolution; DeiT's weights are then loaded over them. "from_nothing": for training
+        for the heads and the patch convolution; DeiT weights then replace most of these. "from_nothing": for training
         without pre-trained weights, where "reference" learns slowly: its tokens and positions are tiny compared with
-        patch embeddings, so no query can localise for thousands of steps. Here all are on one scale: normal
+        the patch embeddings, so queries cannot localise for thousands of steps. Here all have the same scale: normal
         matrices with deviation 1/sqrt(fan in), sine-cosine positions (as in arXiv 2205.01580), DET tokens far apart.
 
     Returns:
@@ -78,7 +78,7 @@ def _linear(layer: dict, names: tuple[str, ...], seed: Sequence[int], scheme: st
     kernel, bias = layer["kernel"].shape, layer["bias"].shape
     rng = _random(names, seed)
     bound = kernel[-2] ** -0.5
-    if names[0] in ("class_head", "box_head", "patch_embed"):  # PyTorch's default, biases too
+    if names[0] in ("class_head", "box_head", "patch_embed"):  # PyTorch's default, for biases as well
         draw = {"kernel": rng.random(kernel, np.float32), "bias": rng.random(bias, np.float32)}
         return {key: (2.0 * value - 1.0) * np.float32(bound) for key, value in draw.items()}
     deviation = np.float32(0.02 if scheme == "reference" else bound)
@@ -86,7 +86,7 @@ def _linear(layer: dict, names: tuple[str, ...], seed: Sequence[int], scheme: st
 
 
 def _table(shape: tuple[int, ...], names: tuple[str, ...], seed: Sequence[int], scheme: str) -> np.ndarray:
-    """Tokens and position embeddings. The reference truncates its normal at a hundred deviations, which is never."""
+    """Tokens and position embeddings. The reference truncates at a hundred deviations, which has no effect."""
     if scheme == "from_nothing" and names == ("pos_embed", "grid"):
         return np.float32(POSITION_SCALE) * sine_cosine(*shape)
     large = scheme == "from_nothing" and names == ("det_tokens",)
@@ -94,7 +94,7 @@ def _table(shape: tuple[int, ...], names: tuple[str, ...], seed: Sequence[int], 
 
 
 def sine_cosine(height: int, width: int, channels: int) -> np.ndarray:
-    """Fixed 2-D position embeddings: float32 `[height, width, channels]`, waves of 0.1 to 2 periods a side."""
+    """Fixed 2-D position embeddings: float32 `[height, width, channels]`, waves of 0.1 to 2 periods per side."""
     quarter = math.ceil(channels / 4)
     periods = 2.0 * 0.05 ** (np.arange(quarter) / quarter)
 

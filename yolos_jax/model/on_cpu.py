@@ -1,9 +1,9 @@
-"""CPU-specific computations: attention, the gradient of a product, large images one at a time.
+"""CPU implementations of attention and of the gradient of a matrix product; processing of large images one at a time.
 
-Attention never holds an N x N array. It computes one head at a time, all queries against a block of keys. So the
-smaller operand of all products but two is on the right, where libraries for CPUs copy it into tiles, and no large array
-is transposed. The gradient computes the scores again from the saved log of the sums of exponentials, as FlashAttention
-does (arXiv 2205.14135). `yolos_jax.accelerators` has attention for GPUs and TPUs.
+Attention never stores an N x N array. It computes one head at a time, for all queries and a block of keys. All products
+but two therefore have the smaller operand on the right, where CPU libraries copy it into tiles, and no large array is
+transposed. The backward pass recomputes the scores from the saved log-sum-exp, as in FlashAttention
+(arXiv 2205.14135). `yolos_jax.accelerators` implements attention for GPUs and TPUs.
 """
 
 import math
@@ -17,13 +17,13 @@ from jax.ad_checkpoint import checkpoint_name
 
 from yolos_jax.model.attention import ATTENTION
 
-# A single CPU computes images of this many patches one at a time, because the activations of several do not fit its
-# caches. For four images of S that is 4 % slower at 336 patches, but 11 % faster at 1,344 and 17 % at 3,300.
+# On a single CPU, images of at least this many patches are processed one at a time, because the activations of several
+# do not fit into its caches. For four images, S is 4 % slower at 336 patches, but 11 % faster at 1,344, 17 % at 3,300.
 LARGE = 1000
 
 
 def in_turn(apply: Callable[..., Any]) -> Callable[..., Any]:
-    """`apply(graph, params, patches, grid)` that takes images of at least `LARGE` patches one at a time."""
+    """Wraps `apply(graph, params, patches, grid)` to process images of at least `LARGE` patches one at a time."""
 
     def applied(graph: Any, params: dict, patches: jax.Array, grid: jax.Array) -> Any:
         if len(patches) == 1 or patches.shape[1] < LARGE:
@@ -35,9 +35,9 @@ def in_turn(apply: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def product_gradient(x: jax.Array, kernel: jax.Array, given: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The gradients of `x @ kernel`, `[B, N, in]` and `[in, out]`, from the result's, `[B, N, out]`.
+    """The gradients of `x` `[B, N, in]` and `kernel` `[in, out]`, from that of `x @ kernel`, `given` `[B, N, out]`.
 
-    The kernel's gradient first transposes the narrower operand, as a separate step. Otherwise XLA's CPU compiler
+    For the kernel's gradient, the narrower operand is first transposed in a separate step. Otherwise, XLA's compiler
     transposes the wider one, fused with the operations that produce it, and the product takes a third longer.
     """
     apart = jax.lax.optimization_barrier
@@ -50,9 +50,9 @@ def product_gradient(x: jax.Array, kernel: jax.Array, given: jax.Array) -> tuple
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, block: int) -> jax.Array:
-    """`attention.Attend` for a block of keys at a time; with at most this many queries, all keys are taken at once.
+    """`attention.Attend` over `block` keys at a time, or over all keys at once if there are at most `block` queries.
 
-    Memory is O(block * N) forward and backward, for one head.
+    It needs O(block * N) memory for one head, in the forward and in the backward pass.
     """
     return _attend(q, k, v, length, block)[0]
 
@@ -61,10 +61,10 @@ _product = partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, block: int) -> tuple[jax.Array, tuple]:
-    """The result, and what the gradient needs."""
+    """The output, and the values saved for the backward pass."""
     blocks = _blocks(q, k, block)
     padding = _padding(k, length, blocks)
-    # Padding repeats the first key, so the largest score is that of a real key before padding is masked.
+    # Padding keys are copies of the first key, so that the largest score before masking is always that of a real key.
     real = jnp.arange(k.shape[1]) < length[:, None]
     keys = _by_head(jnp.where(real[..., None, None], k, k[:, :1]), blocks, "edge")
 
@@ -97,11 +97,11 @@ def _gradient(block: int, saved: tuple, given: jax.Array) -> tuple:
     blocks = _blocks(q, k, block)
     scale = q.shape[-1] ** -0.5
     padding = _padding(k, length, blocks)
-    along = _product("bqhd,bqhd->hbq", out, given)[..., None]  # subtracted from the gradient of the softmax
+    along = _product("bqhd,bqhd->hbq", out, given)[..., None]  # subtracted in the gradient of the softmax
 
     def head(parts: tuple) -> tuple[jax.Array, tuple]:
         q, keys, values, given, log_sums, along = parts
-        # Transposed once for all blocks; the barrier keeps the compiler from doing it for each.
+        # Transposed once for all blocks; the barrier keeps the compiler from repeating this for each block.
         q_turned, given_turned = jax.lax.optimization_barrier((q.swapaxes(1, 2), given.swapaxes(1, 2)))
 
         def meet(q_gradient: jax.Array, part: tuple) -> tuple[jax.Array, tuple]:
@@ -128,16 +128,16 @@ attend.defvjp(_attend, _gradient)
 
 
 def _blocks(q: jax.Array, k: jax.Array, block: int) -> tuple[int, int]:
-    """(number of blocks of keys, keys in each block)."""
+    """(number of blocks of keys, number of keys in each block)."""
     if q.shape[1] <= block:
         return 1, k.shape[1]
     count = math.ceil(k.shape[1] / block)
     rows = math.ceil(k.shape[1] / count)
-    return count, min(block, 16 * math.ceil(rows / 16))  # whole vectors
+    return count, min(block, 16 * math.ceil(rows / 16))  # full SIMD vectors
 
 
 def _by_head(x: jax.Array, blocks: tuple[int, int] | None = None, behind: str = "constant") -> jax.Array:
-    """`[B, N, heads, d]` -> `[heads, B, N, d]`, or with blocks `[heads, blocks, B, rows, d]`, padded by `jnp.pad`."""
+    """`[B, N, heads, d]` -> `[heads, B, N, d]`, or with blocks `[heads, blocks, B, rows, d]`, padded with `jnp.pad`."""
     x = x.transpose(2, 0, 1, 3)
     if blocks is None:
         return x
@@ -151,6 +151,6 @@ def _by_token(x: jax.Array) -> jax.Array:
 
 
 def _padding(k: jax.Array, length: jax.Array, blocks: tuple[int, int]) -> jax.Array:
-    """The mask that is added to scores, `[blocks, B, 1, rows]`: 0 for a real key, else minus infinity."""
+    """The mask added to the scores, `[blocks, B, 1, rows]`: 0 for real keys, minus infinity for padding."""
     row = jnp.where(jnp.arange(math.prod(blocks))[None] < length[:, None], 0.0, -jnp.inf)
     return row.reshape(k.shape[0], blocks[0], 1, blocks[1]).swapaxes(0, 1)

@@ -1,9 +1,9 @@
 """Position embeddings on a grid, resized per image inside the compiled program.
 
-The reference resizes with torch's bicubic (`align_corners=False`): kernel a = -0.75, taps outside the grid repeat the
-border, no antialiasing when shrinking. `jax.image.resize` differs in all three. A token's embedding is the
-weighted sum of 4 x 4 embeddings of the grid, gathered for the size at run time, so one compiled program serves all
-sizes. The gradient is two matrix products, because scattering token by token would be slow.
+The reference uses torch's bicubic interpolation (`align_corners=False`): kernel coefficient a = -0.75, border values
+repeated outside the grid, no antialiasing when shrinking. `jax.image.resize` differs in all three. A token's embedding
+is a weighted sum of 4 x 4 embeddings of the grid, which are gathered at run time, so that one compiled program works
+for all sizes. The gradient is computed with two matrix products, because a scatter over tokens would be slow.
 """
 
 from functools import partial
@@ -19,7 +19,7 @@ A = -0.75  # torch's cubic coefficient
 
 
 def cubic_taps(size_in: int, size_out: jax.Array, at: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The taps of bicubic resizing along one axis.
+    """The taps of bicubic interpolation along one axis.
 
     Args:
       size_in: length of the source axis.
@@ -29,7 +29,7 @@ def cubic_taps(size_in: int, size_out: jax.Array, at: jax.Array) -> tuple[jax.Ar
     Returns:
       float32 `[n, 4]` weights and int32 `[n, 4]` indices on the source axis.
     """
-    # Positions in float32 and in this order of operations, as torch computes them.
+    # Uses float32 and the same order of operations as torch.
     scale = jnp.float32(size_in) / size_out.astype(jnp.float32)
     source = scale * (at.astype(jnp.float32) + 0.5) - 0.5
     first = jnp.floor(source)
@@ -48,13 +48,13 @@ def cubic_taps(size_in: int, size_out: jax.Array, at: jax.Array) -> tuple[jax.Ar
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def resize_to_tokens(grid: jax.Array, size: jax.Array, tokens: int, max_side: int) -> jax.Array:
-    """Resizes one grid of embeddings to an image and reads it out token by token.
+    """Resizes one grid of embeddings to the size of an image and returns one row per token.
 
     Args:
       grid: float32 `[H, W, D]` embeddings.
       size: int32 `[2]`, the image's (h, w) in patches, each at most `max_side`.
-      tokens: static number of patch tokens; slots from `h * w` on are padding.
-      max_side: static bound of both sides.
+      tokens: static number of patch tokens; slots from index `h * w` onwards are padding.
+      max_side: static upper bound on both sides.
 
     Returns:
       float32 `[tokens, D]`: row `i` is the embedding of patch (i // w, i % w), zero for padding.
@@ -71,12 +71,12 @@ def resize_to_tokens(grid: jax.Array, size: jax.Array, tokens: int, max_side: in
 
 
 def _forward(grid: jax.Array, size: jax.Array, tokens: int, max_side: int) -> tuple[jax.Array, tuple]:
-    # The function is linear, so its gradient needs only the grid's shape, which an empty array provides.
+    # The function is linear, so its gradient needs only the grid's shape, which is saved as an empty array.
     return resize_to_tokens(grid, size, tokens, max_side), (jnp.empty((*grid.shape[:2], 0)), size)
 
 
 def _backward(tokens: int, max_side: int, saved: tuple[jax.Array, jax.Array], given: jax.Array) -> tuple:
-    """The transposed resizing: tokens onto a canvas of `max_side`, then a product along each axis."""
+    """The transpose of resizing: arranges the tokens as an image, then computes a matrix product along each axis."""
     empty, size = saved
     height, width, _ = empty.shape
     bound = min(max_side, tokens)
@@ -89,7 +89,7 @@ def _backward(tokens: int, max_side: int, saved: tuple[jax.Array, jax.Array], gi
         taps, index = cubic_taps(size_in, size_out, at)
         return (taps.T[:, None] * (index.T[:, None] == jnp.arange(size_in)[None, :, None])).sum(0)
 
-    # With the columns' weights repeated for each row, no product needs a transposed canvas.
+    # The column weights are repeated for each row, so that the canvas need not be transposed.
     rows, columns = weights(height, size[0]), weights(width, size[1])
     canvas = jnp.matmul(rows, canvas.reshape(bound, -1), precision="highest").reshape(height, bound, -1)
     columns = jnp.broadcast_to(columns, (height, *columns.shape))
@@ -100,9 +100,9 @@ resize_to_tokens.defvjp(_forward, _backward)
 
 
 class Positions(nnx.Module):
-    """Position embeddings: one for CLS, one per DET token, a grid for the patches.
+    """Position embeddings for the CLS token, the DET tokens and a grid of patches.
 
-    With `layers`, a stack of that many sets (the mid-layer embeddings).
+    With `layers`, a stack of that many sets, for the mid-layer embeddings.
     """
 
     def __init__(self, config: YolosConfig, compute: Compute, grid: tuple[int, int], layers: tuple[int, ...] = ()):
@@ -112,11 +112,11 @@ class Positions(nnx.Module):
         self.grid = parameter(*layers, *grid, config.width)
 
     def __call__(self, grid: jax.Array, patches: int) -> jax.Array:
-        """float32 `[B, 1 + Q + N, D]`: embeddings of CLS, DET tokens and patches, each image at its own size.
+        """float32 `[B, 1 + Q + N, D]`: embeddings of CLS, DET tokens and patches, resized for each image.
 
         Args:
           grid: int32 `[B, 2]`, each image's (h, w) in patches, at most `max_side`.
-          patches: N, static; slots from `h * w` on are padding, whose embeddings are zero.
+          patches: N, static; slots from index `h * w` onwards are padding, with zero embeddings.
         """
         table = self.grid[...]
         count = table.shape[0] * table.shape[1]

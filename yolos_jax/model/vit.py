@@ -1,8 +1,8 @@
 """The parts of a Vision Transformer: linear layer, norm, attention layer, MLP, block.
 
-Plain `nnx.Module`s whose parameters are named kernel/bias/scale. They declare shapes without values; the network
-fills all of them at once (`model/init.py`). Where a module has the argument `layers`, it is a leading axis of every
-parameter, which stacks that many modules of the same shape.
+Plain `nnx.Module`s whose parameters are named kernel, bias and scale. They declare shapes without values; the network
+fills in all values at once (`model/init.py`). The argument `layers` of some modules adds a leading axis to every
+parameter, to stack that many modules of the same shape.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from yolos_jax.model import on_cpu
 from yolos_jax.model.attention import ATTENTION, attention_weights
 from yolos_jax.model.config import Compute, NetworkConfig
 
-KERNEL = "kernel"  # the name of kernels in the dtype of products, for checkpointing policies
+KERNEL = "kernel"  # name, in checkpointing policies, of kernels after their cast to the compute dtype
 _PRODUCTS_AND_NAMED = jax.checkpoint_policies.save_from_both_policies(
     jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     jax.checkpoint_policies.save_only_these_names(ATTENTION, KERNEL),
@@ -25,10 +25,10 @@ _PRODUCTS_AND_NAMED = jax.checkpoint_policies.save_from_both_policies(
 
 
 def worth_saving(primitive: Any, *args: Any, **params: Any) -> Any:
-    """The policy of `jax.checkpoint` for a block: its gradient takes products and attention from the forward pass.
+    """The `jax.checkpoint` policy for a block: saves matrix products and attention outputs for the backward pass.
 
-    It recomputes the rest (norms, GELU), which is faster than moving two and a half times as many bytes. cuDNN's
-    results cannot be named, so the policy recognises the primitive.
+    The rest (norms, GELU) is recomputed, which is faster than moving two and a half times as many bytes. The outputs of
+    cuDNN cannot be named, so the policy checks for the primitive.
     """
     if "dot_product_attention_fwd" in primitive.name:
         return True
@@ -42,9 +42,9 @@ def parameter(*shape: int) -> nnx.Param:
 
 @jax.custom_vjp
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`x @ kernel` in the dtype of `x`, of `[B, N, in]` and float32 `[in, out]`; differentiable in reverse mode only.
+    """`x @ kernel` in the dtype of `x`, for `[B, N, in]` and float32 `[in, out]`; differentiable in reverse mode only.
 
-    The kernel's gradient is float32 even where `x` is not, so devices and images add up without more rounding.
+    The kernel's gradient is float32 even if `x` is not, to avoid further rounding when images and devices are summed.
     """
     return _product(x, kernel)[0]
 
@@ -68,7 +68,7 @@ product.defvjp(_product, _product_gradient)
 
 
 def with_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """`x + bias` in the dtype of `x`, `[B, N, out]`; the gradient of the bias is summed in float32, like a kernel's."""
+    """`x + bias` in the dtype of `x`, `[B, N, out]`; the bias gradient is summed in float32, as for kernels."""
     return _with_bias(x, bias) if x.dtype == jnp.bfloat16 else x + bias.astype(x.dtype)
 
 
@@ -94,7 +94,7 @@ def gelu(x: jax.Array) -> jax.Array:
 
 
 class LayerNorm(nnx.Module):
-    """LayerNorm over the last axis in the dtype of `x`; float32 statistics, the exact variance, as in PyTorch."""
+    """LayerNorm over the last axis in the dtype of `x`, with float32 statistics and exact variance as in PyTorch."""
 
     def __init__(self, config: NetworkConfig, layers: tuple[int, ...] = ()):
         self.epsilon = config.layer_norm_eps
@@ -125,7 +125,7 @@ class Linear(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention with one joint qkv projection `[D, 3 D]`."""
+    """Multi-head self-attention with a single qkv projection `[D, 3 D]`."""
 
     def __init__(self, config: NetworkConfig, compute: Compute, layers: tuple[int, ...] = ()):
         self.heads = config.heads
@@ -139,19 +139,19 @@ class Attention(nnx.Module):
         return x.reshape(*x.shape[:2], -1, self.heads, self.proj.kernel.shape[-1] // self.heads)
 
     def queries_and_keys(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Queries and keys, `[B, N, heads, D / heads]`, of normalised tokens `[B, N, D]`."""
+        """Queries and keys, `[B, N, heads, D / heads]`, for normalised tokens `[B, N, D]`."""
         q, k = jnp.moveaxis(self._split(self.qkv.columns(x, 0, 2 * x.shape[-1])), 2, 0)
         return q, k
 
     def __call__(
         self, x: jax.Array, length: jax.Array, queries: slice, want_weights: slice | None
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Attention of some tokens over all tokens: (`[B, Q, D]`, weights `[B, heads, rows, N]` or None).
+        """Attention from the selected tokens to all tokens: (`[B, Q, D]`, weights `[B, heads, rows, N]` or None).
 
         Args:
           x: `[B, N, D]`.
-          length: int32 `[B]`, real tokens.
-          queries: the tokens to compute (all of them, or the DET tokens).
+          length: int32 `[B]`, number of real tokens.
+          queries: the tokens to compute (all of them, or those that the heads use).
           want_weights: tokens whose attention weights are also returned, or None.
         """
         width = x.shape[-1]
@@ -161,8 +161,8 @@ class Attention(nnx.Module):
             q = self._split(self.qkv.columns(x[:, queries], 0, width))[:, :, 0]
             k, v = jnp.moveaxis(self._split(self.qkv.columns(x, width, 3 * width)), 2, 0)
         out = self.attend(q, k, v, length, self.query_block)
-        # Concatenates the heads one by one. XLA would turn a plain reshape into a transposition, and for GPUs it finds
-        # no tiling of some products of one (the last block's, for several images).
+        # Concatenates the heads one by one. XLA would turn a plain reshape into a transpose, and on GPUs it finds no
+        # tiling for some products with a transposed operand (in the last block, for several images).
         each = out.swapaxes(1, 2)
         out = self.proj(jnp.concatenate([each[:, head] for head in range(self.heads)], axis=-1))
         if want_weights is None:
@@ -172,7 +172,7 @@ class Attention(nnx.Module):
 
 
 class Mlp(nnx.Module):
-    """Two layers with the exact (erf) GELU between them."""
+    """Two linear layers with the exact (erf) GELU between them."""
 
     def __init__(self, config: NetworkConfig, layers: tuple[int, ...] = ()):
         self.fc1 = Linear(config.width, config.mlp_width, layers)
@@ -183,7 +183,7 @@ class Mlp(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Pre-norm transformer block. With `queries` it computes only those tokens; keys and values still come from all."""
+    """Pre-norm transformer block. With `queries`, it computes only those tokens, which still attend to all tokens."""
 
     def __init__(self, config: NetworkConfig, compute: Compute, layers: tuple[int, ...] = ()):
         self.norm1 = LayerNorm(config, layers)
@@ -201,7 +201,7 @@ class Block(nnx.Module):
     ) -> tuple[jax.Array, jax.Array | None]:
         """`[B, N, D]` -> (`[B, Q, D]`, attention weights of `want_weights` or None).
 
-        `branches` `[B, 2]` scales each image's attention and MLP before they are added (stochastic depth); None is 1.
+        `branches` `[B, 2]` scales each image's two branches before they are added (stochastic depth); None means 1.
         """
         mixed, weights = self.attn(self.norm1(x), length, queries, want_weights)
         x = x[:, queries] + _scaled(mixed, branches, 0)
@@ -211,13 +211,13 @@ class Block(nnx.Module):
 def scan_blocks(
     step: Callable[[jax.Array, Any], tuple[jax.Array, Any]], x: jax.Array, layers: tuple[Any, Any], compute: Compute
 ) -> tuple[jax.Array, Any]:
-    """`jax.lax.scan` of `step` over stacked blocks; saves the values for the gradient that `worth_saving` selects.
+    """`jax.lax.scan` of `step` over stacked blocks; `worth_saving` selects the values to save for the backward pass.
 
-    `layers` holds the blocks' parameters and one more input for each block.
+    `layers` is (parameters of the blocks, another input of `step` for each block).
     """
     policy = None if compute.remat else worth_saving
     unroll = compute.unroll == "on"
-    # Without a loop, XLA would merge what is recomputed with the original and so keep it; prevent_cse forbids that.
+    # Without a loop, XLA would reuse the original values instead of recomputing them; prevent_cse prevents that.
     saving = jax.checkpoint(step, prevent_cse=unroll, policy=policy)
     return jax.lax.scan(saving, x, layers, unroll=unroll)
 
@@ -227,7 +227,7 @@ def _scaled(x: jax.Array, branches: jax.Array | None, which: int) -> jax.Array:
 
 
 class Head(nnx.Module):
-    """Three layers with ReLU in between, for class logits or boxes (paper, section 2)."""
+    """Three linear layers with ReLU in between, for class logits or boxes (paper, section 2)."""
 
     def __init__(self, width: int, size_out: int):
         self.fc1 = Linear(width, width)
@@ -235,7 +235,7 @@ class Head(nnx.Module):
         self.fc3 = Linear(width, size_out)
 
     def hidden(self, x: jax.Array) -> jax.Array:
-        """The input of the last layer."""
+        """The input to the last layer."""
         return jax.nn.relu(self.fc2(jax.nn.relu(self.fc1(x))))
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -243,6 +243,6 @@ class Head(nnx.Module):
 
 
 def prepend(cls: jax.Array, det: jax.Array, patches: jax.Array) -> jax.Array:
-    """Prepends the tokens that all images share, `[1, D]` and `[Q, D]`, to `[B, N, D]`: `[B, 1 + Q + N, D]`."""
+    """Prepends the tokens shared by all images, `[1, D]` and `[Q, D]`, to `[B, N, D]`; returns `[B, 1 + Q + N, D]`."""
     shared = jnp.concatenate([cls, det])
     return jnp.concatenate([jnp.broadcast_to(shared, (patches.shape[0], *shared.shape)), patches], axis=1)

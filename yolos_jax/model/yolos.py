@@ -1,4 +1,4 @@
-"""The detector's network: sequences of patches in, class logits and boxes out."""
+"""The detector network: maps sequences of patches to class logits and boxes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -24,27 +24,27 @@ class Outputs(NamedTuple):
     logits: jax.Array  # float32 [B, Q, K + 1]; index K is "no object"
     boxes: jax.Array  # float32 [B, Q, 4], cxcywh as fractions of the image's sides
     features: jax.Array  # float32 [B, Q, D], DET tokens after the final norm
-    # float32 [layers, B, heads, Q, T], DET tokens' attention over all tokens (CLS, DET, patches, padding), if requested
+    # float32 [layers, B, heads, Q, T], if requested: attention from DET tokens to CLS, DET, patches and padding
     attention: jax.Array | None
-    seen: Any = None  # the results of `look` for all blocks, stacked along a leading axis `[depth]`
+    seen: Any = None  # the results of `look` for all blocks, stacked along a leading axis of size `depth`
 
 
 Layers = tuple[int, ...]
-# (block, its input [B, T, D], the DET tokens of its output [B, Q, D], int32 [B] real tokens) -> arrays
+# (block, its input [B, T, D], the DET tokens of its output [B, Q, D], number of real tokens int32 [B]) -> arrays
 Look = Callable[[Block, jax.Array, jax.Array, jax.Array], Any]
 
 
 class Yolos(nnx.Module):
     """YOLOS (paper, section 2): ViT blocks over `[CLS, DET..., patches..., padding]`.
 
-    The blocks before the last are stacked and scanned, so compile time does not grow with depth; the last one
-    computes its DET tokens only.
+    All blocks but the last are stacked and scanned, so that compile time does not grow with depth. The last one
+    computes only its DET tokens.
 
     Args:
       config: the architecture.
-      compute: precision, memory and speed.
+      compute: settings for precision, memory use and speed.
       rngs: its `params` stream seeds the initial values.
-      scheme: scheme of the initial values, "reference" or "from_nothing" (see `model.init.starting_values`).
+      scheme: initialisation scheme, "reference" or "from_nothing" (see `model.init.starting_values`).
     """
 
     def __init__(self, config: YolosConfig, compute: Compute = Compute(), *, rngs: nnx.Rngs, scheme: str = "reference"):
@@ -71,14 +71,14 @@ class Yolos(nnx.Module):
 
         Args:
           patches: `[B, N, 3 * patch_size ** 2]`, RGB patches row by row, values in (row, column, channel) order;
-            uint8 pixels, or floats that are already normalised. Slots from `h * w` on are padding.
-          grid: int32 `[B, 2]`, each image's (h, w) in patches; both sides at most `compute.max_side` (the host
-            checks, see `sequence.pack`).
-          attention_layers: static; blocks whose DET attention to return (negative numbers count from the last).
-          look: static; called on every block, for `Outputs.seen`.
+            uint8 pixels, or floats that are already normalised. Slots from index `h * w` onwards are padding.
+          grid: int32 `[B, 2]`, each image's (h, w) in patches; both sides at most `compute.max_side` (checked on
+            the host, see `sequence.pack`).
+          attention_layers: static; indices of the blocks whose DET attention is returned (-1 is the last).
+          look: static; function called for every block; its results are in `Outputs.seen`.
 
         Returns:
-          `Outputs`; those of an image do not depend on the other images of the batch.
+          `Outputs`. The results for an image do not depend on the other images in the batch.
         """
         depth, queries = self.config.depth, self.config.det_tokens
         for layer in attention_layers or ():
@@ -99,7 +99,7 @@ class Yolos(nnx.Module):
             return nnx.merge(mid_graph, layer)(grid, patches.shape[1]).astype(x.dtype)  # type: ignore[misc]
 
         unrolled = self.compute.unroll == "on"
-        # All blocks' embeddings at once: a few large operations instead of many small ones.
+        # Resizes all blocks' embeddings at once, in a few large operations instead of many small ones.
         added: Any = jax.vmap(positions)(mid) if unrolled and mid else mid
 
         def step(x: jax.Array, layer: tuple[nnx.State, Any]) -> tuple[jax.Array, tuple[jax.Array | None, Any]]:
@@ -120,13 +120,13 @@ class Yolos(nnx.Module):
         features = self.norm(x).astype(jnp.float32)
         attention = None
         if attention_layers is not None:
-            last = last_weights[None]  # type: ignore[index]  # not None, since they were asked for
+            last = last_weights[None]  # type: ignore[index]  # not None, because the weights were requested
             attention = jnp.concatenate([weights, last])[jnp.array(attention_layers, jnp.int32), ..., :whole]
         boxes = jax.nn.sigmoid(self.box_head(features))
         return Outputs(self.class_head(features), boxes, features, attention, seen)
 
     def _embedded(self, patches: jax.Array, grid: jax.Array) -> jax.Array:
-        """The input of the first block, `[B, 1 + Q + N, D]` in the dtype of the transformer; padding is zero."""
+        """The input to the first block, `[B, 1 + Q + N, D]` in the dtype of the transformer; padding is zero."""
         if patches.dtype == jnp.uint8:
             patches = normalize(patches)
         dtype, tokens = jnp.dtype(self.compute.compute_dtype), patches.shape[1]
@@ -147,7 +147,7 @@ def normalize(patches: jax.Array) -> jax.Array:
 def build(
     config: YolosConfig, seed: int = 0, scheme: str = "reference", compute: Compute = Compute()
 ) -> tuple[Any, dict]:
-    """Like `abstract`, with parameters from `model.init.starting_values` for a seed and a scheme."""
+    """Like `abstract`, but with parameter values from `model.init.starting_values`."""
     graph, shapes = abstract(config, compute)
     return graph, starting_values(shapes, [seed], scheme)
 
@@ -159,8 +159,8 @@ def abstract(config: YolosConfig, compute: Compute = Compute()) -> tuple[Any, di
 
 
 def apply(graph: Any, params: dict, *args: Any, **kwargs: Any) -> Outputs:
-    """Calls the model as a pure function of its parameters; `args` and `kwargs` are those of `Yolos.__call__`."""
-    with jax.numpy_rank_promotion("allow"):  # biases are broadcast over batches, even where a process forbids that
+    """Calls the model as a pure function of its parameters; `args` and `kwargs` are passed to `Yolos.__call__`."""
+    with jax.numpy_rank_promotion("allow"):  # biases are broadcast over batches, even if the process forbids this
         return nnx.merge(graph, nnx.State(params))(*args, **kwargs)
 
 

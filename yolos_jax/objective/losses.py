@@ -1,4 +1,4 @@
-"""The set loss: classification of every query, L1 and GIoU of the matched queries."""
+"""The set loss: cross entropy of all queries, L1 and GIoU losses of the matched queries."""
 
 from typing import NamedTuple
 
@@ -14,19 +14,19 @@ WEIGHTS = LossWeights()
 
 
 class Targets(NamedTuple):
-    """The ground truth of a batch; slots from `count` on are padding."""
+    """The ground truth of a batch; slots from index `count` onwards are padding."""
 
     labels: jax.Array  # int32 `[B, M]`
     boxes: jax.Array  # float32 `[B, M, 4]` cxcywh in 0..1
-    count: jax.Array  # type: ignore[assignment]  # hides tuple.count; int32 `[B]`
+    count: jax.Array  # type: ignore[assignment]  # int32 `[B]`; the name shadows tuple.count
     valid: jax.Array  # bool `[B]`, False for a slot without an image
 
 
 class LossTerms(NamedTuple):
-    """Unweighted loss terms and logging metrics, float32 scalars.
+    """Loss terms and logging metrics, float32 scalars.
 
-    `total` is the weighted sum to minimise. `cardinality_error` (absolute error of the number of predicted objects)
-    and `class_error` (percent of the matched queries, 100 if nothing is matched) carry no gradient.
+    `total` is the weighted sum to minimise; the terms are unweighted. `cardinality_error` (absolute error in the number
+    of predicted objects) and `class_error` (percent of the matched queries, 100 if none is matched) have no gradient.
     """
 
     total: jax.Array
@@ -47,24 +47,24 @@ def set_loss(
     divisors: "Divisors | None" = None,
     weights: LossWeights = WEIGHTS,
 ) -> tuple[LossTerms, Matching]:
-    """The reference's loss under data-parallel training.
+    """The reference's loss in data-parallel training.
 
-    Cross entropy is a weighted mean within each group of `images_per_replica` consecutive images, then averaged over
-    groups. Box terms are divided by the batch's mean number of targets per group, at least 1 (targets beyond the
-    number of queries count too), then averaged over groups. With `images_per_replica` equal to the batch size, this
-    is the loss of one process.
+    Cross entropy is a weighted mean within each group of `images_per_replica` consecutive images, averaged over groups.
+    Box terms are divided by the mean number of targets per group in the batch (at least 1; targets in excess of the
+    number of queries are included) and averaged over groups. If `images_per_replica` is the batch size, this is the
+    loss of a single process.
 
     Args:
       logits: `[B, Q, K + 1]`.
       boxes: `[B, Q, 4]` cxcywh in 0..1.
-      targets: `B` images' targets.
-      images_per_replica: static; divides B.
+      targets: the targets of `B` images.
+      images_per_replica: static; must divide B.
       matcher, mesh: see `matching.match`.
-      divisors: those of a larger batch of which these images are a part; the terms of all parts then add up.
-      weights: weights of the terms and of the matching cost; `inverse` must already be replaced by numbers.
+      divisors: divisors of the larger batch that contains these images, so that the terms of its parts add up.
+      weights: weights of the terms and of the matching cost; `inverse` must already have been replaced by numbers.
 
     Returns:
-      The terms and the matching. The terms are meaningless unless every image's matching is `finite`.
+      The loss terms and the matching. The terms are meaningless unless every image's matching is `finite`.
     """
     cost = matching_cost(logits, boxes, targets.labels, targets.boxes, weights)
     matching = match(cost, jnp.where(targets.valid, targets.count, 0), matcher, mesh)
@@ -72,7 +72,7 @@ def set_loss(
 
 
 class Divisors(NamedTuple):
-    """The divisors of a batch's terms: non-empty groups, and targets (at least one per group)."""
+    """The divisors of a batch's loss terms: number of non-empty groups, and of targets (at least one per group)."""
 
     replicas: jax.Array
     targets: jax.Array
@@ -94,11 +94,11 @@ def matched_loss(
     divisors: Divisors | None = None,
     weights: LossWeights = WEIGHTS,
 ) -> LossTerms:
-    """`set_loss`, with its `images_per_replica` and `divisors`, for a given matching: `query` int32 `[B, M]`, or -1."""
+    """Like `set_loss`, for a given matching: `query` is int32 `[B, M]`, with -1 for unmatched targets."""
     batch, queries, classes = logits.shape
     matched = query >= 0
     wanted = jnp.full((batch, queries + 1), classes - 1, jnp.int32)
-    slot = jnp.where(matched, query, queries)  # an extra column takes the unmatched
+    slot = jnp.where(matched, query, queries)  # unmatched targets are written to an extra column
     wanted = wanted.at[jnp.arange(batch)[:, None], slot].set(targets.labels)[:, :queries]
     groups = targets.valid.reshape(-1, images_per_replica).any(1)
     replicas, divisor = divisors or divisors_of(targets.count, targets.valid, images_per_replica)
@@ -108,7 +108,7 @@ def matched_loss(
 
     ce = mean_over_groups(_group_cross_entropy(logits, wanted, targets.valid, images_per_replica, weights))
     found = jnp.take_along_axis(boxes, jnp.maximum(query, 0)[..., None], axis=1)
-    # Unmatched slots compare a constant box with itself: value and gradient are zero, and nothing is infinite.
+    # Unmatched slots compare a constant box with itself, so that the loss and its gradient are zero and finite.
     safe = jnp.array([0.5, 0.5, 1.0, 1.0])
     found = jnp.where(matched[..., None], found, safe)
     goal = jnp.where(matched[..., None], targets.boxes, safe)
@@ -132,7 +132,7 @@ def matched_loss(
 def _group_cross_entropy(
     logits: jax.Array, wanted: jax.Array, valid: jax.Array, group: int, weights: LossWeights
 ) -> jax.Array:
-    """Weighted mean of -log p over each group's queries, `[B / group]`, weighted by the target classes' weights."""
+    """Mean of -log p over each group's queries, `[B / group]`, weighted by the weights of the target classes."""
     log_p = jax.nn.log_softmax(logits, axis=-1)
     nll = -jnp.take_along_axis(log_p, wanted[..., None], axis=-1)[..., 0]
     no_object = logits.shape[-1] - 1

@@ -1,8 +1,8 @@
-"""Bipartite matching of queries and targets (paper, section 2.1; DETR).
+"""Bipartite matching between queries and targets (paper, section 2.1; DETR).
 
-The two matchers have the same signature. `host` calls scipy in a callback, once per device for its own images.
-`device` is optax's Hungarian algorithm inside the compiled program: slower on CPU, but without a host round trip, and
-the program can go into the persistent compilation cache.
+There are two matchers. `host` calls scipy in a callback, once per device for the images on that device. `device` runs
+optax's Hungarian algorithm inside the compiled program. It is slower on CPUs, but needs no host round trip, and the
+program can be stored in the persistent compilation cache.
 """
 
 import time
@@ -20,21 +20,21 @@ from yolos_jax.model.boxes import cxcywh_to_xyxy, giou
 from yolos_jax.objective.weights import LossWeights
 
 MATCHERS = ("host", "device")
-# The loop of the matcher `device` has an iteration per target slot, which costs GPUs more time than matching itself.
-# So it is also compiled for these numbers of targets; 73 % of COCO's images have at most 8.
+# The matcher `device` runs one loop iteration per target slot. On GPUs, the iterations for padding take longer than
+# the matching itself, so it is also compiled for these numbers of targets; 73 % of COCO images have at most 8.
 FEW = (8, 32)
 
 
 class Matching(NamedTuple):
     """The query matched to each target.
 
-    `query` is -1 for padding, for unmatched targets if there are more than Q, and for all targets of an image that is
-    not `finite`; the caller must then stop the run.
+    `query` is -1 for padding, for targets left over if there are more than Q, and for all targets of an image with
+    `finite` False. The caller must stop the run if any image has `finite` False.
     """
 
     query: jax.Array  # int32 `[B, M]`
     finite: jax.Array  # bool `[B]`, False for an image with a non-finite cost outside padding
-    seconds: jax.Array  # float32 `[B]`, the host's time per image; 0 for the matcher `device`
+    seconds: jax.Array  # float32 `[B]`, time per image on the host; 0 for the matcher `device`
 
 
 def matching_cost(
@@ -47,10 +47,10 @@ def matching_cost(
       boxes: `[B, Q, 4]` cxcywh in 0..1.
       labels: int32 `[B, M]`; padding may have any value, such as -1.
       target_boxes: `[B, M, 4]` cxcywh in 0..1; padding may have any value.
-      weights: weights of minus the target class's probability (`ce`), of the L1 distance of cxcywh and of minus GIoU.
+      weights: weights of the negative target class probability (`ce`), the L1 distance of cxcywh and the negative GIoU.
 
     Returns:
-      float32 `[B, Q, M]`; columns of padding are meaningless.
+      float32 `[B, Q, M]`; padding columns are meaningless.
     """
     probabilities = jax.nn.softmax(logits, axis=-1)
     index = jnp.clip(labels, 0, logits.shape[-1] - 1)[:, None, :]
@@ -61,7 +61,7 @@ def matching_cost(
 
 
 def match(cost: jax.Array, count: jax.Array, matcher: str = "host", mesh: Mesh | None = None) -> Matching:
-    """The cheapest one-to-one matching of every image.
+    """The lowest-cost one-to-one matching for every image.
 
     Args:
       cost: float `[B, Q, M]`.
@@ -96,11 +96,11 @@ def _match_on_host(cost: jax.Array, count: jax.Array) -> jax.Array:
 
 
 def solve_on_host(cost: jax.Array | np.ndarray, count: jax.Array | np.ndarray) -> np.ndarray:
-    """scipy for each image: finite `[B, Q, M]`, `[B]` -> int32 `[B, M + 1]`: queries, -1 for none, and microseconds.
+    """Runs scipy for each image: finite `[B, Q, M]`, `[B]` -> int32 `[B, M + 1]`: queries (or -1), then microseconds.
 
-    It runs inside a callback, so it uses numpy only, must not raise, and returns one array that includes the time.
+    It runs inside a callback, so it uses only NumPy, must not raise, and returns one array that includes the time.
     """
-    from scipy.optimize import linear_sum_assignment  # takes 0.5 s, and only this matcher needs it
+    from scipy.optimize import linear_sum_assignment  # importing it takes 0.5 s, and only this matcher needs it
 
     cost, count = np.asarray(cost), np.asarray(count)
     out = np.full((cost.shape[0], cost.shape[2] + 1), -1, np.int32)
@@ -113,7 +113,7 @@ def solve_on_host(cost: jax.Array | np.ndarray, count: jax.Array | np.ndarray) -
 
 
 def _match_on_device(cost: jax.Array, count: jax.Array) -> jax.Array:
-    """optax's Hungarian algorithm: like `solve_on_host`, with a time of 0."""
+    """Runs optax's Hungarian algorithm; returns the same as `solve_on_host`, with a time of 0."""
     most = cost.shape[2]
     sizes = [size for size in FEW if size < most] + [most]
     fitting = sum((count.max() > size).astype(jnp.int32) for size in sizes[:-1])
@@ -121,7 +121,7 @@ def _match_on_device(cost: jax.Array, count: jax.Array) -> jax.Array:
 
 
 def _match_first(size: int, cost: jax.Array, count: jax.Array) -> jax.Array:
-    """The matching of the first `size` targets of each image, which include all real ones.
+    """The matching for the first `size` targets of each image, which include all real ones.
 
     A padding column costs more than any real entry, so it never takes a query from a real target. All padding columns
     cost the same, so they do not affect the cheapest matching of the real targets.

@@ -93,7 +93,7 @@ def test_a_picture(reference, tmp_path):
         det_attention(detector, picture, config.depth)
 
 
-def test_attention_never_holds_all_pairs(reference):
+def test_attention_stores_no_full_matrix(reference):
     """Temporary memory of the compiled program stays below one matrix of all pairs, rollout included."""
     import jax
 
