@@ -76,7 +76,7 @@ def test_train_evaluate_predict(layout, weights, tmp_path, call):
     trained(call, weights, tmp_path, layout)
     run, out = tmp_path / "run", tmp_path / "out"
     meta = checkpoints.newest_meta(run)
-    assert meta.model.differences(ODD) == ["num_classes 3 against 4"] and meta.model.layer_norm_eps == 1e-5
+    assert meta.model.differences(ODD) == ["num_classes 3 vs. 4"] and meta.model.layer_norm_eps == 1e-5
     assert meta.extra["config"]["model"]["width"] == 20 and meta.extra["config"]["model"]["num_classes"] == 0
     done(call("eval.py", "--checkpoint", run))
     metrics = json.loads((run / "eval-2" / "metrics.json").read_text())
@@ -106,7 +106,7 @@ def test_a_run_resumes_without_its_initial_weights(weights, tmp_path, call):
     assert checkpoints.newest_meta(tmp_path / "run").step == 3
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes().startswith(before)
     refused = call(*command, *SHORT, "--config.model.depth=4")
-    assert refused.returncode == 2 and "has a different model: depth 3 against 4" in refused.stderr
+    assert refused.returncode == 2 and "has a different model: depth 3 vs. 4" in refused.stderr
     anew = call(*command[:-1], f"--workdir={tmp_path / 'anew'}", *SHORT)
     assert anew.returncode == 2 and "the recipe needs weights to start from: --config.init=" in anew.stderr
 
@@ -172,7 +172,7 @@ def test_evaluation_of_moved_data_and_of_weights_without_a_recipe(weights, tmp_p
     other = [*run, "--config=finetune_custom", f"--config.data.root={tmp_path / 'moved'}", f"--out={tmp_path / 'o'}"]
     done(call(*other, "--config.data.short_side=64", "--config.data.max_side=96"))
     refused = call(*other, "--overwrite", "--config.model.det_tokens=100")
-    assert refused.returncode == 2 and "differs from the config: det_tokens 7 against 100" in refused.stderr
+    assert refused.returncode == 2 and "differs from the config: det_tokens 7 vs. 100" in refused.stderr
 
 
 def test_evaluation_of_a_classifier(tmp_path, call):

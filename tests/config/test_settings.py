@@ -196,16 +196,16 @@ def test_settings_that_can_never_change():
     new["optimizer"] |= {"name": "lion", "freeze": ("norm",), "learning_rate": 1.0, "layer_decay": 0.5}
     new["data"]["short_side"] = 3
     found = setting_differences(old, new, never=True)
-    assert found == ["optimizer.freeze [] against ['norm']", "optimizer.name adamw against lion"]
+    assert found == ["optimizer.freeze [] vs. ['norm']", "optimizer.name adamw vs. lion"]
     assert not set(found) - set(setting_differences(old, new)) and len(setting_differences(old, new)) == 4
 
 
 def test_differences_name_both_values():
-    assert setting_differences({"seed": 0}, {"seed": 1}) == ["seed 0 against 1"]
+    assert setting_differences({"seed": 0}, {"seed": 1}) == ["seed 0 vs. 1"]
     assert setting_differences({"data": {"scales": [64]}}, {"data": {"scales": (64,)}}) == []
     plain = {"data": {"scales": [], "short_side": 64}}
-    assert setting_differences(plain, {"data": {"scales": [], "short_side": 80}}) == ["data.short_side 64 against 80"]
-    assert setting_differences({"later": {"key": 3}}, {}) == ["later.key 3 against None"]
+    assert setting_differences(plain, {"data": {"scales": [], "short_side": 80}}) == ["data.short_side 64 vs. 80"]
+    assert setting_differences({"later": {"key": 3}}, {}) == ["later.key 3 vs. None"]
 
 
 def test_optimizers_accept_the_same_arguments():

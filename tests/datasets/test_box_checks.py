@@ -35,7 +35,7 @@ def source_of(root, listed, complain=stop, **options):
 def test_other_formats_are_rejected_and_read_with_the_setting(tmp_path, written, seed):
     right = boxes_of(seed)
     listed = [WRITE[written](*b) for b in right]
-    cause = "valid as corners.*xyxy" if written == "xyxy" else "within 0..1.*shares"
+    cause = "valid as corners.*xyxy" if written == "xyxy" else "between 0 and 1.*shares"
     with pytest.raises(InputError, match=cause):
         source_of(tmp_path / "wrong", listed)
     source = source_of(tmp_path / "right", listed, boxes=written)

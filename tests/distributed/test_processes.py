@@ -280,7 +280,7 @@ def test_reports_that_the_first_process_was_killed(refused):
 def test_launched_processes_must_have_the_same_arguments(done, refused):
     """The error is the same with Slurm and with Open MPI."""
     for said in [each[0] for each in done[1]] + [*refused[1]["seed"]]:
-        assert "error: process 1 does not match process 0: seed 1 against 0." in said
+        assert "error: process 1 does not match process 0: seed 1 vs. 0." in said
 
 
 def test_bad_data_or_values_stop_both_processes(refused):

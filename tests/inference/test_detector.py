@@ -248,7 +248,7 @@ def test_a_file_opened_as_text(detector, tmp_path):
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan"), float("inf"), "0.5", None, [0.5]])
 def test_thresholds(detector, threshold):
-    with pytest.raises(InputError, match="threshold is .*; it must be a number within 0..1"):
+    with pytest.raises(InputError, match="threshold is .*; it must be a number between 0 and 1"):
         detector(noise(), threshold)
 
 
@@ -314,7 +314,7 @@ def test_checkpoint_round_trip(detector, folder, tmp_path):
 
 def test_suppression_per_class(folder, detector):
     """Compares with suppression computed by hand; category ids and thresholds have no effect."""
-    with pytest.raises(InputError, match="nms is 2; it must be a number within 0..1"):
+    with pytest.raises(InputError, match="nms is 2; it must be a number between 0 and 1"):
         Detector.load(folder, nms=2)
     strict = Detector.load(folder, short_side=64, max_side=256, batch_size=3, nms=0.2)
     images = [noise(seed=i) for i in range(3)]

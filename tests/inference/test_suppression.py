@@ -63,5 +63,5 @@ def test_no_suppression_by_default():
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, float("nan"), "0.5"])
 def test_only_fractions_are_accepted(value):
-    with pytest.raises(InputError, match="nms is .*; it must be a number within 0..1"):
+    with pytest.raises(InputError, match="nms is .*; it must be a number between 0 and 1"):
         check_nms(value)

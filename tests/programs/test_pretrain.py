@@ -112,9 +112,9 @@ def test_detector_starts_with_classifier_weights(whole, data, tmp_path):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"model.width": 24}, "has a different model: width 12 against 24"),
-        ({"augment.erase": 0.5}, "augment.erase 0.1 against 0.5"),
-        ({"loss.smoothing": 0.0}, r"loss.smoothing 0.1 against 0.0"),
+        ({"model.width": 24}, "has a different model: width 12 vs. 24"),
+        ({"augment.erase": 0.5}, "augment.erase 0.1 vs. 0.5"),
+        ({"loss.smoothing": 0.0}, r"loss.smoothing 0.1 vs. 0.0"),
         ({"train.batch_size": 61}, "train.batch_size 61 must be a multiple of 2 .*in pairs of images that are mixed"),
         (
             {"train.batch_size": 8, "optimizer.rate_batch": 4096},
@@ -145,7 +145,7 @@ def test_starting_from_another_classifier(whole, data, tmp_path, capsys):
     other = starting_classifier(same, str(whole), 0, CLASSES[::-1])  # the same number of classes, in another order
     assert "the head is initialised" in capsys.readouterr().out
     assert_equal_trees(other["head"], classifier_params(same, 0)["head"])
-    with pytest.raises(InputError, match="differs from the config: width 12 against 24"):
+    with pytest.raises(InputError, match="differs from the config: width 12 vs. 24"):
         starting_classifier(dataclasses.replace(model, width=24), str(whole), 0, "abcde")
 
 

@@ -99,9 +99,9 @@ def test_training_writes_metrics_and_resumes_only_the_same_run(trained, call, mo
     assert again.returncode == 0 and "the checkpoint of step 2" in again.stdout
     assert (trained / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert_drawn(figures[-1], lines)
-    refused(call(*command, "--config.seed=3"), "seed 0 against 3", "--accept_differences")
+    refused(call(*command, "--config.seed=3"), "seed 0 vs. 3", "--accept_differences")
     done = call(*command, "--config.seed=3", "--accept_differences")
-    assert done.returncode == 0 and "accepted difference: seed 0 against 3" in done.stdout
+    assert done.returncode == 0 and "accepted difference: seed 0 vs. 3" in done.stdout
 
 
 def test_evaluation_writes_results_and_never_overwrites(trained, tmp_path, call):
@@ -116,7 +116,7 @@ def test_evaluation_writes_results_and_never_overwrites(trained, tmp_path, call)
     assert f"AP50  {metrics['AP50']:.4f}" in done.stdout and summary["AP50"] == pytest.approx(metrics["AP50"])
     refused(call(*command), "earlier evaluation", "--overwrite")
     refused(call(*command, f"--out={tmp_path}", "--threshold=2"), "--threshold is 2")
-    refused(call(*command, "--config.model.width=24", f"--out={tmp_path}"), "width 12 against 24")
+    refused(call(*command, "--config.model.width=24", f"--out={tmp_path}"), "width 12 vs. 24")
 
 
 @pytest.mark.parametrize(

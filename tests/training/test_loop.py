@@ -214,14 +214,14 @@ def test_loads_the_moving_average(data, whole):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"seed": 1}, "seed 0 against 1"),
-        ({"optimizer.weight_decay": 0.1}, r"optimizer.weight_decay 0.0001 against 0.1"),
-        ({"data.scales": (32,)}, r"data.scales \[32, 48\] against \[32\]"),
+        ({"seed": 1}, "seed 0 vs. 1"),
+        ({"optimizer.weight_decay": 0.1}, r"optimizer.weight_decay 0.0001 vs. 0.1"),
+        ({"data.scales": (32,)}, r"data.scales \[32, 48\] vs. \[32\]"),
         (
             {"train.epochs": 3, "model.compute_dtype": "bfloat16"},
-            "compute_dtype float32 against bfloat16; train.epochs",
+            "compute_dtype float32 vs. bfloat16; train.epochs",
         ),
-        ({"model.det_tokens": 7}, "another model: det_tokens 6 against 7"),
+        ({"model.det_tokens": 7}, "another model: det_tokens 6 vs. 7"),
     ],
 )
 def test_rejects_resuming_with_other_settings(data, whole, changes, words):
@@ -234,7 +234,7 @@ def test_accepts_differences_on_request_and_ignores_some(data, whole, tmp_path, 
     free = {"train.log_every": 7, "data.workers": 1, "matcher": "host", "model.remat": True, "train.accumulate": 2}
     train(config_of(data, **free), tmp_path / "run", devices=ONE)
     train(config_of(data, seed=1), tmp_path / "run", accept_differences=True, devices=ONE)
-    assert "accepted difference: seed 0 against 1" in capsys.readouterr().out
+    assert "accepted difference: seed 0 vs. 1" in capsys.readouterr().out
 
 
 def test_detects_changed_annotations(whole, tmp_path):

@@ -307,7 +307,7 @@ def test_resumes_only_with_the_same_frozen_parameters(stepped, tmp_path):
     with pytest.raises(InputError) as error:
         newest(tmp_path, task(()), options)
     assert "optimizer.freeze ['det_tokens', 'blocks.0'" in str(error.value) and "--config.init" in str(error.value)
-    assert "norm'] against []" in str(error.value) and (tmp_path / "2").is_dir()
+    assert "norm'] vs. []" in str(error.value) and (tmp_path / "2").is_dir()
 
 
 def test_note_counts_frozen_parameters():

@@ -61,24 +61,24 @@ def test_differences_explain_that_progress_is_counted_in_steps(changes):
 def test_data_differences_are_rejected_or_accepted():
     with pytest.raises(InputError) as error:
         compared(found=["the names of 2 classes"], optimizer__weight_decay=0.5)
-    assert "differs: optimizer.weight_decay 0.0001 against 0.5; the names of 2 classes." in str(error.value)
+    assert "differs: optimizer.weight_decay 0.0001 vs. 0.5; the names of 2 classes." in str(error.value)
     assert compared(accept=True, found=["the names of 2 classes"]) == ["accepted difference: the names of 2 classes."]
 
 
 def test_reports_changed_class_names():
     swapped = {1: "cat", 2: "cow", 3: "dog", 4: "hen"}  # an additional name is not a difference
     (found,) = other_data(DATA, swapped, identity_of())
-    assert found == "the names of 2 classes ('dog' against 'cow', 'cow' against 'dog')"
+    assert found == "the names of 2 classes ('dog' vs. 'cow', 'cow' vs. 'dog')"
     many, others = ({i: f"{letter}{i}" for i in range(9)} for letter in "ab")
     (found,) = other_data(DATA, others, identity_of(many))
-    assert found.startswith("the names of 9 classes ('a0' against 'b0', ") and found.endswith("'a4' against 'b4', ...)")
+    assert found.startswith("the names of 9 classes ('a0' vs. 'b0', ") and found.endswith("'a4' vs. 'b4', ...)")
 
 
 def test_reports_changed_annotations_and_orientations():
     (found,) = other_data({"fingerprint": "g", "images": 9}, NAMES, identity_of())
-    assert found == "the training annotations (8 images, fingerprint f, against 9 images, fingerprint g)"
+    assert found == "the training annotations (8 images, fingerprint f, vs. 9 images, fingerprint g)"
     now = DATA | {"turned": "upright"}
     (found,) = other_data(now, NAMES, identity_of())  # older runs read all images as stored
-    assert "fingerprint f, EXIF-rotated images read as stored, against 8 images" in found
+    assert "fingerprint f, EXIF-rotated images read as stored, vs. 8 images" in found
     assert found.endswith("EXIF-rotated images read as upright)")
     assert other_data(now, NAMES, identity_of(data=now)) == []

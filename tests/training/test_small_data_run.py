@@ -57,7 +57,7 @@ def test_resumed_run_matches_an_uninterrupted_one(data, tmp_path, capsys):
     assert len(at_the_stop) == 2  # the end at train.max_steps evaluates the average and the parameters
     assert found[0] == [line for line in found[1] if line not in at_the_stop]
     assert [line["step"] for line in found[0] if line["val/loss"] is not None] == [4, 8, whole.step]
-    with pytest.raises(InputError, match="data.augment aerial against light"):
+    with pytest.raises(InputError, match="data.augment aerial vs. light"):
         train(micro_config(data, **SMALL_DATA | {"data.augment": "light"}), tmp_path / "whole", devices=ONE)
 
 

@@ -250,7 +250,7 @@ def test_user_errors(hub, exported, monkeypatch, tmp_path):
     refused("no token for the hub; run hf auth login, or set HF_TOKEN", exported)
     monkeypatch.setenv("HF_TOKEN", WRITE)
     hub.answers = {"POST /api/repos/create": (409, {"X_Error_Message": "You already created this model repo"})}
-    refused("me/tiny exists already .*choose another name", exported)
+    refused("me/tiny already exists .*choose another name", exported)
     hub.answers = {"GET /api/models/me/tiny": (503, {})}
     refused("503", exported)
     hub.answers = {}

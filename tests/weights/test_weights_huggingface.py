@@ -175,7 +175,7 @@ def test_rejects_invalid_folders(tmp_path, changes, sentence):
 def test_the_expected_config_is_compared_with_the_folders(tmp_path):
     folder = huggingface_folder(tmp_path / "hf")
     assert load_weights(folder, TINY)[0] == TINY
-    with pytest.raises(InputError, match=r"width 24 against 12\."):
+    with pytest.raises(InputError, match=r"width 24 vs. 12\."):
         load_weights(folder, dataclasses.replace(TINY, width=24, layer_norm_eps=0.1))
     # A different epsilon does not make a different model: the folder's value is used.
     assert load_weights(folder, dataclasses.replace(TINY, layer_norm_eps=0.1))[0] == TINY

@@ -94,7 +94,7 @@ def to_json(config: Config) -> dict[str, Any]:
 
 
 def setting_differences(old: Any, new: Any, hosts: bool = False, never: bool = False) -> list[str]:
-    """Lists settings that must be equal in two recipes but differ, such as "seed 0 against 1".
+    """Lists settings that must be equal in two recipes but differ, such as "seed 0 vs. 1".
 
     The recipes are those of a checkpoint and of the run that resumes from it or, with `hosts`, of two processes of one
     run. A missing key has its default value, so that checkpoints from before a key existed can be resumed. With
@@ -109,7 +109,7 @@ def setting_differences(old: Any, new: Any, hosts: bool = False, never: bool = F
         default = table[key].default if key in table else None
         ours, theirs = _plain(a.get(key, default)), _plain(b.get(key, default))
         if ours != theirs and not _is_free(how, hosts, never, augments):
-            found.append(f"{key} {ours} against {theirs}")
+            found.append(f"{key} {ours} vs. {theirs}")
     return found
 
 

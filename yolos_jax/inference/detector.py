@@ -252,7 +252,7 @@ class Detector:
         """
         if not isinstance(threshold, numbers.Real) or not 0 <= float(threshold) <= 1:
             value = threshold if isinstance(threshold, numbers.Real | str) else f"of type {type(threshold).__name__}"
-            raise InputError(f"threshold is {value}; it must be a number within 0..1.")
+            raise InputError(f"threshold is {value}; it must be a number between 0 and 1.")
         given, single = _one_or_many(images)
         names = ["the image"] if single else [f"image {i} (counted from 0)" for i in range(len(given))]
         prepared = self._prepare(given, names)

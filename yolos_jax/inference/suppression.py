@@ -9,9 +9,9 @@ from yolos_jax.errors import InputError
 
 
 def check_nms(value: Any) -> None:
-    """Raises `InputError` for an `nms` that is neither None nor within 0..1."""
+    """Raises `InputError` for an `nms` that is neither None nor between 0 and 1."""
     if value is not None and not (isinstance(value, numbers.Real) and 0 <= float(value) <= 1):
-        raise InputError(f"nms is {value!r:.80}; it must be a number within 0..1, or None for no suppression.")
+        raise InputError(f"nms is {value!r:.80}; it must be a number between 0 and 1, or None for no suppression.")
 
 
 def suppressed(scores: np.ndarray, labels: np.ndarray, boxes: np.ndarray, nms: float | None) -> np.ndarray:

@@ -59,11 +59,11 @@ class ClassifierConfig(ClassifierSettings, NetworkConfig):
         return 2 if self.distilled else 1
 
     def differences(self, other: Any) -> list[str]:
-        """Differences that make `other` (any config) a different model, such as "width 192 against 384"."""
+        """Differences that make `other` (any config) a different model, such as "width 192 vs. 384"."""
         if not isinstance(other, ClassifierConfig):
             return ["an image classifier against a detector"]
         ours, theirs = self.to_dict(), other.to_dict()
-        return [f"{k} {ours[k]} against {theirs[k]}" for k in ours if k != "layer_norm_eps" and ours[k] != theirs[k]]
+        return [f"{k} {ours[k]} vs. {theirs[k]}" for k in ours if k != "layer_norm_eps" and ours[k] != theirs[k]]
 
 
 SIZES = {"s_dwr": 240}  # image sizes in the paper's pre-training that differ from DeiT's 224 pixels

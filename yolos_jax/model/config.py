@@ -116,7 +116,7 @@ class YolosConfig(ArchitectureSettings, NetworkConfig):
         return size and (size[0] // self.patch_size, size[1] // self.patch_size)
 
     def differences(self, other: "YolosConfig") -> list[str]:
-        """Differences that make `other` a different model, such as "width 192 against 384".
+        """Differences that make `other` a different model, such as "width 192 vs. 384".
 
         Position embedding sizes are compared in whole patches. The LayerNorm epsilon is ignored, because the same
         weights are published with the reference's epsilon and with Hugging Face's.
@@ -125,7 +125,7 @@ class YolosConfig(ArchitectureSettings, NetworkConfig):
         same |= {"init_pe_size"} if self.init_grid == other.init_grid else set()
         same |= {"mid_pe_size"} if self.mid_grid == other.mid_grid else set()
         ours, theirs = self.to_dict(), other.to_dict()
-        return [f"{k} {ours[k]} against {theirs[k]}" for k in ours if k not in same and ours[k] != theirs[k]]
+        return [f"{k} {ours[k]} vs. {theirs[k]}" for k in ours if k not in same and ours[k] != theirs[k]]
 
 
 @dataclasses.dataclass(frozen=True)

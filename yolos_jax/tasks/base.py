@@ -147,7 +147,7 @@ def refuse_unequal(facts: Sequence[Mapping[str, Any]]) -> None:
         found = setting_differences(other["config"], first["config"], hosts=True)
         for key, value in first.items():
             if key != "config" and other[key] != value:
-                found.append(f"{key} {other[key]} against {value}")
+                found.append(f"{key} {other[key]} vs. {value}")
         if found:
             raise InputError(
                 f"process {i} does not match process 0: {'; '.join(found)}. Start all processes of a run with the "

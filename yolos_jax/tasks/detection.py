@@ -289,11 +289,11 @@ def other_data(facts: dict[str, Any], label_names: Mapping[int, str], before: Id
         said = [f"{data['images']} images, fingerprint {data['fingerprint']}" for data in (theirs, ours)]
         if theirs["turned"] != ours["turned"]:
             said = [f"{text}, EXIF-rotated images read as {data['turned']}" for text, data in zip(said, (theirs, ours))]
-        found.append(f"the training annotations ({said[0]}, against {said[1]})")
+        found.append(f"the training annotations ({said[0]}, vs. {said[1]})")
     names = distinct(before.label_names)  # older checkpoints may have duplicate names
     renamed = [i for i in sorted(names.keys() & label_names.keys()) if names[i] != label_names[i]]
     if renamed:
-        some = ", ".join(f"{names[i]!r} against {label_names[i]!r}" for i in renamed[:5])
+        some = ", ".join(f"{names[i]!r} vs. {label_names[i]!r}" for i in renamed[:5])
         more = ", ..." if len(renamed) > 5 else ""
         found.append(f"the names of {len(renamed)} classes ({some}{more})")
     return found

@@ -61,7 +61,7 @@ class Identity:
 
 
 class Differences(NamedTuple):
-    """Differences from the run that wrote a checkpoint; phrases such as "seed 0 against 1"."""
+    """Differences from the run that wrote a checkpoint; phrases such as "seed 0 vs. 1"."""
 
     model: list[str]  # differences in architecture, so that parameters do not fit
     fixed: list[str]  # settings whose change would invalidate the optimizer's state

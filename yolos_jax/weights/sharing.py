@@ -161,7 +161,7 @@ def _trouble(name: str, error: Exception) -> str:
             user = name.partition("/")[0]
             return f"the token may not write to {name} ({why}); create one that may write to {user} on {tokens}"
         case 409:
-            return f"{name} exists already ({why}); choose another name, or use a token that may read it"
+            return f"{name} already exists ({why}); choose another name, or use a token that may read it"
         case 412:
             return f"{name} was changed by someone else during the upload ({why}); run the same command again"
     return f"{name} could not be uploaded ({why}); check the network, then run the same command again"

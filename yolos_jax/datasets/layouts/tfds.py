@@ -96,7 +96,7 @@ def _content(index: Index, records: Records, category_ids: list[int], complain: 
         where = f"annotation id {annotation['id']} of image id {annotation['image_id']} in {records} has"
         if not is_inside:
             numbers = ", ".join(f"{v:g}" for v in box)
-            complain(f"{where} the box [{numbers}]; it must be ymin, xmin, ymax, xmax within 0..1.")
+            complain(f"{where} the box [{numbers}]; it must be ymin, xmin, ymax, xmax between 0 and 1.")
         elif not 0 <= label < len(category_ids):
             complain(f"{where} the label {label}, outside 0..{len(category_ids) - 1}.")
         else:

@@ -106,7 +106,7 @@ def _wrong(numbers: list[float], line: str, names: dict[int, str], first_five: b
         return f"{file} has the class {numbers[0]:g}, but there are only {len(names)} class names."
     fractions = numbers[1 : 5 if first_five else None]
     if min(fractions) < -OUT or max(fractions) > 1 + OUT:
-        return f"{file} has the line {shown(line)}; its numbers must be fractions of the image, within 0..1."
+        return f"{file} has the line {shown(line)}; its numbers must be fractions of the image, between 0 and 1."
     return None
 
 

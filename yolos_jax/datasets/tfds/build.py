@@ -162,7 +162,7 @@ def _record(image: dict[str, Any], data: bytes, objects: list[dict[str, Any]]) -
 
 
 def _objects(image: dict[str, Any], annotations: list[dict[str, Any]], names: dict[int, str]) -> tuple[list, int]:
-    """Returns an image's objects in TFDS format, and the number of clipped boxes; TFDS coordinates are within 0..1."""
+    """Returns an image's objects in TFDS format, and the number of clipped boxes; TFDS coordinates are between 0 and 1."""
     sides = (image["height"], image["width"]) * 2
     out = []
     clipped = 0

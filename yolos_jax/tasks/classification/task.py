@@ -195,7 +195,7 @@ class ClassificationTask(RecipeTask):
     def other_data(self, before: Identity) -> list[str]:
         facts = before.data, class_facts(self.source)
         said = [f"{found['images']} images, fingerprint {found['fingerprint']}" for found in facts]
-        return [] if said[0] == said[1] else [f"the training data ({said[0]}, against {said[1]})"]
+        return [] if said[0] == said[1] else [f"the training data ({said[0]}, vs. {said[1]})"]
 
     def describe(self) -> list[str]:
         source, repeats = self.source, self.plan.repeats

@@ -16,7 +16,7 @@ def confusion_matrix(images: Iterable[MatchedImage], categories: int, threshold:
 
     Args:
       categories: number of the ground truth's categories.
-      threshold: lowest score of a detection.
+      threshold: minimum score of a detection.
     """
     matrix = np.zeros((categories + 1, categories + 1), np.int64)
     for image in images:

@@ -59,7 +59,7 @@ def write_results(
       categories: see `coco_metrics.scored`.
       image_ids: images to score.
       read: (image id) -> the RGB image, called for the worst images; may raise `UnreadableImage`.
-      threshold: lowest score of a detection in the confusion matrix and the worst images, 0..1.
+      threshold: minimum score of a detection in the confusion matrix and the worst images, 0..1.
       step: the checkpoint's step, for TensorBoard.
       font: a font file for the classes' names; by default DejaVu Sans.
 

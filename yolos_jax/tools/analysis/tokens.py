@@ -32,7 +32,7 @@ class TokenTable:
       det_tokens, num_classes: Q and K of the model.
       images: number of images of the split.
       tokens: number of tokens, from the first one, that are kept for the figure, in the first `MOST_DRAWN` images.
-      confident: lowest score of a confident prediction.
+      confident: minimum score of a confident prediction.
     """
 
     def __init__(self, det_tokens: int, num_classes: int, images: int, tokens: int = 10, confident: float = 0.5):

@@ -216,7 +216,7 @@ class OnnxDetector(Folder):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", metavar="IMAGE")
-    parser.add_argument("--threshold", type=float, default=0.5, help="lowest score to report (default 0.5)")
+    parser.add_argument("--threshold", type=float, default=0.5, help="minimum score to report (default 0.5)")
     parser.add_argument("--onnx", metavar="FILE", help="run this file of the folder with onnxruntime")
     args = parser.parse_args()
     folder = Path(__file__).resolve().parent

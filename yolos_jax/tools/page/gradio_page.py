@@ -64,7 +64,7 @@ def build_page(viewer: AttentionViewer, pictures: Sequence[Path] = (), threshold
     Args:
       viewer: the detectors.
       pictures: image files to choose from; the first `SHOWN` are shown, those that cannot be read are left out.
-      threshold: initial lowest score of a box.
+      threshold: initial minimum score of a box.
     """
     gr = load_gradio()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, KEPT_SECONDS)) as blocks:
@@ -116,7 +116,7 @@ class Page:
         gr = self.gr
         gr.Markdown("**Detections**: click a box, or a row of the table")
         self.boxes = gr.Image(label="detections", elem_id="boxes", **LOOK)
-        self.threshold = gr.Slider(0, 1, threshold, step=0.01, label="lowest score of a box", elem_id="threshold")
+        self.threshold = gr.Slider(0, 1, threshold, step=0.01, label="minimum score of a box", elem_id="threshold")
         self.name = gr.Dropdown(list(names), value=names[0], label="checkpoint", elem_id="checkpoint")
         self.table = gr.Dataframe(
             headers=HEADERS, type="array", interactive=False, max_height=260, buttons=[], elem_id="table",
